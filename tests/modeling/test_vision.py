@@ -6,7 +6,7 @@ from tiny_inputs import make_video
 
 from vsgrpo.errors import ConfigError, RunError
 from vsgrpo.modeling.model import load_model
-from vsgrpo.modeling.vision import BATCHED_ATTENTION, FeatureStore, is_tower_trained
+from vsgrpo.modeling.vision import BATCHED_ATTENTION, FeatureStore, PatchProjection, is_tower_trained
 from vsgrpo.video.loader import VideoInputs
 
 
@@ -36,6 +36,18 @@ def test_batched_attention_is_bit_equal_to_sdpa_slice_by_slice(tiny, videos):
         finally:
             tower(tiny.model).config._attn_implementation = BATCHED_ATTENTION
     assert torch.equal(ours, theirs)
+
+
+def test_patch_embedding_equals_the_convolution_it_stands_for(tiny):
+    assert type(tower(tiny.model).patch_embed.proj) is PatchProjection
+    ours, stock = (kind(3, 64, (2, 14, 14), (2, 14, 14), bias=False) for kind in (PatchProjection, torch.nn.Conv3d))
+    stock.load_state_dict(tower(tiny.model).patch_embed.proj.state_dict())  # the names and shapes of a checkpoint
+    ours.load_state_dict(stock.state_dict())
+    patches = torch.randn(6, 3, 2, 14, 14, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(patches), stock(patches), atol=1e-5, rtol=0)
+    for projection in (ours, stock):
+        projection(patches).square().sum().backward()
+    torch.testing.assert_close(ours.weight.grad, stock.weight.grad, atol=1e-4, rtol=1e-4)
 
 
 def test_batched_attention_gets_all_slices_in_one_call(tiny, monkeypatch):

@@ -19,7 +19,7 @@ from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rope import FAMILIES, base_model
 from vsgrpo.modeling.save import ADAPTER_CONFIG, EARLIER_ADAPTERS, save_model
 from vsgrpo.modeling.tiny import TinySizes, build_tiny
-from vsgrpo.modeling.vision import use_batched_attention
+from vsgrpo.modeling.vision import use_batched_attention, use_matrix_product
 
 __all__ = ["LoraSettings", "ModelBundle", "build_tiny", "check_architecture", "encode_prompt", "load_for_eval"]
 __all__ += ["load_model", "save_model", "use_gradient_checkpointing"]
@@ -180,6 +180,7 @@ def _load_base(path: str, dtype: str, attn: str, offline: bool) -> ModelBundle:
     except OSError as error:
         raise DataError(f"model.path={base}: weights are missing or broken: {_first_line(error)}") from error
     use_batched_attention(model)
+    use_matrix_product(model)
     use_tree_attention(model)
     return ModelBundle(model, processor, processor.tokenizer, family, base)
 

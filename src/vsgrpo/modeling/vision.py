@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from vsgrpo.errors import ConfigError, RunError
@@ -85,6 +85,35 @@ def use_batched_attention(model: nn.Module) -> None:
     if vision_config._attn_implementation == "sdpa":
         AttentionInterface.register(BATCHED_ATTENTION, batched_slice_attention)
         vision_config._attn_implementation = BATCHED_ATTENTION
+
+
+class PatchProjection(nn.Conv3d):
+    """The patch embedding as one matrix product: its kernel covers a patch, so nothing slides.
+
+    Convolutions run it several times slower, forward and backward (on 2,048 patches of width 384: 0.14 against 0.04
+    CPU s). Weight, name and shape stay the convolution's, so that checkpoints do not differ.
+    """
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Project (patches, C, T, H, W) to (patches, width, 1, 1, 1)."""
+        return linear(patches.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None, None]
+
+
+def use_matrix_product(model: nn.Module) -> None:
+    """Let the vision tower of a model embed its patches by `PatchProjection`, for good.
+
+    Raises:
+        RunError: the patch embedding is not a convolution whose steps are its kernel.
+    """
+    embedding = base_model(model).model.visual.patch_embed
+    found = embedding.proj
+    if not isinstance(found, nn.Conv3d) or found.stride != found.kernel_size or any(found.padding):
+        raise RunError(f"vision tower: its patch embedding is {found}, not a convolution over patches")
+    size: Any = found.kernel_size
+    with torch.device("meta"):
+        ours = PatchProjection(found.in_channels, found.out_channels, size, size, bias=found.bias is not None)
+    ours.weight, ours.bias = found.weight, found.bias
+    embedding.proj = ours
 
 
 def is_tower_trained(model: nn.Module) -> bool:
