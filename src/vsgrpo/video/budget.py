@@ -1,4 +1,4 @@
-"""Vision budget of a video in plain Python: which frames, which size and how many tokens, from its header alone.
+"""Vision budget of a video or image in plain Python: frames, size and tokens, from its header alone.
 
 Equal to qwen-vl-utils 0.0.14 (`smart_resize`, and `smart_nframes` with `nframes` given); a test compares them on a
 grid. Used before any decoding: by `--dry-run`, by the length of a prompt and by the loader itself.
@@ -16,7 +16,8 @@ MAX_ASPECT_RATIO = 200  # Source: qwen-vl-utils 0.0.14 vision_process.MAX_RATIO
 
 @dataclass(frozen=True)
 class VisionBudget:
-    """How much of a video the model sees: `num_frames` frames of `min_pixels` to `max_pixels` pixels each.
+    """How much the model sees: of a video `num_frames` frames of `min_pixels` to `max_pixels` pixels each, of an image
+    `image_min_pixels` to `image_max_pixels` pixels.
 
     Deviation: min_pixels is 56 * 56 and not the libraries' video default of 128 * 28 * 28, which would enlarge small
     frames 32 times.
@@ -31,6 +32,8 @@ class VisionBudget:
     patch: int = 14
     merge: int = 2
     temporal_patch: int = 2
+    image_min_pixels: int = 3136
+    image_max_pixels: int = 1003520
 
     def __post_init__(self) -> None:
         if self.sampled_frames < self.temporal_patch:
@@ -38,16 +41,29 @@ class VisionBudget:
                 f"video.num_frames={self.num_frames}: must be at least {self.temporal_patch}",
                 hint="use an even number such as video.num_frames=16",
             )
-        if not 1 <= self.min_pixels <= self.max_pixels:
-            raise ConfigError(
-                f"video.min_pixels={self.min_pixels}: must lie between 1 and video.max_pixels={self.max_pixels}",
-                hint="raise video.max_pixels or lower video.min_pixels",
-            )
-        if self.max_pixels < self.factor**2:
-            raise ConfigError(
-                f"video.max_pixels={self.max_pixels}: must be at least {self.factor**2}, one token of a frame",
-                hint="use video.max_pixels=100352 (128 tokens per two frames)",
-            )
+        for kind, usual in (("video", "100352 (128 tokens per two frames)"), ("image", "1003520 (1280 tokens)")):
+            low, high = self.pixels(kind)
+            if not 1 <= low <= high:
+                raise ConfigError(
+                    f"{kind}.min_pixels={low}: must lie between 1 and {kind}.max_pixels={high}",
+                    hint=f"raise {kind}.max_pixels or lower {kind}.min_pixels",
+                )
+            if high < self.factor**2:
+                raise ConfigError(
+                    f"{kind}.max_pixels={high}: must be at least {self.factor**2}, one token",
+                    hint=f"use {kind}.max_pixels={usual}",
+                )
+
+    def pixels(self, kind: str = "video") -> tuple[int, int]:
+        """Return the smallest and the largest number of pixels of a frame of a video, or of an image."""
+        if kind == "image":
+            return self.image_min_pixels, self.image_max_pixels
+        return self.min_pixels, self.max_pixels
+
+    def size(self, height: int, width: int, kind: str = "video") -> tuple[int, int]:
+        """Return the (height, width) that a frame or image of this size is shown in; DataError as `smart_resize`."""
+        low, high = self.pixels(kind)
+        return smart_resize(height, width, self.factor, low, high, kind)
 
     @property
     def factor(self) -> int:
@@ -66,22 +82,28 @@ class VisionBudget:
 
 
 def smart_resize(
-    height: int, width: int, factor: int = 28, min_pixels: int = 3136, max_pixels: int = 100352
+    height: int,
+    width: int,
+    factor: int = 28,
+    min_pixels: int = 3136,
+    max_pixels: int = 100352,
+    kind: str = "video",
 ) -> tuple[int, int]:
     """Return (height, width) in multiples of `factor`, within the pixel range, the aspect ratio about kept.
 
     Source: qwen-vl-utils 0.0.14 smart_resize. As there, a frame too narrow for its share of `min_pixels` may end
-    above `max_pixels` (see `upper_bound_tokens`).
+    above `max_pixels` (see `upper_bound_tokens`). `kind` (video, image) is for the messages.
 
     Raises:
         DataError: no pixels, an aspect ratio above 200, or a side that would shrink to nothing.
     """
+    what = "frame" if kind == "video" else kind
     if min(height, width) < 1:
-        raise DataError(f"frame size {width}x{height}: must be at least 1x1", hint="rebuild the video")
+        raise DataError(f"{what} size {width}x{height}: must be at least 1x1", hint=f"rebuild the {kind}")
     if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
         raise DataError(
-            f"frame size {width}x{height}: the aspect ratio must be at most {MAX_ASPECT_RATIO}",
-            hint="crop the video or leave it out",
+            f"{what} size {width}x{height}: the aspect ratio must be at most {MAX_ASPECT_RATIO}",
+            hint=f"crop the {kind} or leave it out",
         )
     resized_height = max(factor, round(height / factor) * factor)
     resized_width = max(factor, round(width / factor) * factor)
@@ -96,8 +118,8 @@ def smart_resize(
     if min(resized_height, resized_width) == 0:
         # qwen-vl-utils returns the empty size and dies later, inside the resize.
         raise DataError(
-            f"frame size {width}x{height}: one side shrinks below {factor} pixels at video.max_pixels={max_pixels}",
-            hint="raise video.max_pixels or crop the video",
+            f"{what} size {width}x{height}: one side shrinks below {factor} pixels at {kind}.max_pixels={max_pixels}",
+            hint=f"raise {kind}.max_pixels or crop the {kind}",
         )
     return resized_height, resized_width
 
@@ -118,12 +140,15 @@ def frame_indices(total: int, num_frames: int) -> list[int]:
     return [int(index) for index in np.linspace(0, total - 1, num_frames).round()]
 
 
-def grid_thw(height: int, width: int, num_frames: int, budget: VisionBudget) -> tuple[int, int, int]:
+def grid_thw(
+    height: int, width: int, num_frames: int, budget: VisionBudget, kind: str = "video"
+) -> tuple[int, int, int]:
     """Return the (temporal, vertical, horizontal) number of patches of `num_frames` frames of height x width pixels.
 
-    A number of frames that is not whole temporal patches is padded up, as the processor repeats the last frame.
+    A number of frames that is not whole temporal patches is padded up, as the processor repeats the last frame; so an
+    image, one frame, has one temporal patch.
     """
-    resized_height, resized_width = smart_resize(height, width, budget.factor, budget.min_pixels, budget.max_pixels)
+    resized_height, resized_width = budget.size(height, width, kind)
     num_groups = math.ceil(num_frames / budget.temporal_patch)
     return num_groups, resized_height // budget.patch, resized_width // budget.patch
 

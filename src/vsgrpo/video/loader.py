@@ -1,4 +1,4 @@
-"""THE Qwen2-VL video loader, shared by GRPO, SFT, DPO and evaluation: path -> frames, grid and number of tokens.
+"""THE loader of videos and images, shared by GRPO, SFT, DPO and evaluation: path -> frames, grid, number of tokens.
 
 Frames are sampled and resized here, once; hand them to the processor with `do_sample_frames=False, do_resize=False`.
 
@@ -8,7 +8,7 @@ Frames are sampled and resized here, once; hand them to the processor with `do_s
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,8 +18,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.video.budget import VisionBudget, grid_thw, num_tokens, smart_resize
+from vsgrpo.video.budget import VisionBudget, grid_thw, num_tokens
 from vsgrpo.video.cache import make_cache
+from vsgrpo.video.image import image_size, read_image
 from vsgrpo.video.reader import VideoHeader, content_hash, probe, read_uniform_frames
 
 # Part of every key: change it when the same file and budget would give other pixels.
@@ -29,33 +30,42 @@ _Result = TypeVar("_Result")
 
 
 class BadVideo(DataError):
-    """A video that cannot be used, under video.on_bad=skip: leave its rows out and go on."""
+    """A video or image that cannot be used, under video.on_bad=skip: leave its rows out and go on."""
 
 
 @dataclass(frozen=True)
 class VideoInputs:
-    """One video as the model takes it.
+    """One video or image as the model takes it.
 
     Attributes:
         key: hash of the file's content and the budget: equal keys, equal frames.
-        frames: (T, C, H, W) uint8 RGB, sampled and resized, T a multiple of the temporal patch. Do not write to it.
+        frames: (T, C, H, W) uint8 RGB, sampled and resized, T a multiple of the temporal patch, or 1 for an image. Do
+            not write to it.
         grid_thw: patches (temporal, vertical, horizontal).
-        num_tokens: video tokens of the language model, t * h * w / merge^2.
+        num_tokens: placeholders in the prompt, t * h * w / merge^2.
+        kind: video or image.
     """
 
     key: str
     frames: torch.Tensor
     grid_thw: tuple[int, int, int]
     num_tokens: int
+    kind: str = "video"
 
 
 class UndecodedVideo(VideoInputs):
-    """A video whose features are known: its frames are decoded only if somebody asks for them after all."""
+    """A video or image whose features are known: it is decoded only if somebody asks for its frames after all."""
 
     def __init__(
-        self, key: str, grid_thw: tuple[int, int, int], num_tokens: int, decode: Callable[[], torch.Tensor]
+        self,
+        key: str,
+        grid_thw: tuple[int, int, int],
+        num_tokens: int,
+        decode: Callable[[], torch.Tensor],
+        kind: str = "video",
     ) -> None:
-        for name, value in (("key", key), ("grid_thw", grid_thw), ("num_tokens", num_tokens), ("_decode", decode)):
+        values = {"key": key, "grid_thw": grid_thw, "num_tokens": num_tokens, "_decode": decode, "kind": kind}
+        for name, value in values.items():
             object.__setattr__(self, name, value)
 
     @property
@@ -65,10 +75,10 @@ class UndecodedVideo(VideoInputs):
 
 
 class VideoLoader:
-    """Load videos under one vision budget.
+    """Load videos and images (`kind`) under one vision budget.
 
     A file that fails is quarantined: its name and reason stay in `quarantine`, later loads fail at once without
-    decoding it again, and no other video ever takes its place.
+    decoding it again, and no other one ever takes its place.
 
     Args:
         budget: frames and pixels.
@@ -103,44 +113,45 @@ class VideoLoader:
         self.cache = make_cache(frame_cache, cache_dir, memory_bytes)
         self.quarantine: dict[str, str] = {}
         self.num_decoded = 0
+        """Videos and images decoded so far."""
         self._hashes: dict[tuple[str, int, int], str] = {}
-        self._headers: dict[tuple[str, int, int], VideoHeader] = {}
+        self._sizes: dict[tuple[str, int, int], tuple[int, int]] = {}
 
-    def load(self, path: Path | str) -> VideoInputs:
-        """Return the sampled and resized frames of a video, from the cache where it has them.
+    def load(self, path: Path | str, kind: str = "video") -> VideoInputs:
+        """Return the sampled and resized frames of a video or image, from the cache where it has them.
 
         Raises:
             DataError: the file is missing or broken, now or earlier (BadVideo under on_bad=skip).
             SetupError: the backend is not installed; no file is blamed for that.
         """
-        return self._guarded(path, self._load)
+        return self._guarded(path, lambda name: self._load(name, kind))
 
-    def inputs_from_header(self, path: Path | str) -> tuple[tuple[int, int, int], int]:
+    def inputs_from_header(self, path: Path | str, kind: str = "video") -> tuple[tuple[int, int, int], int]:
         """Return (grid_thw, num_tokens) as `load` would, from the header alone.
 
         Raises:
             DataError, SetupError: as `load`; a file whose header is whole may still fail to decode later.
         """
-        return self._guarded(path, self._inputs_from_header)
+        return self._guarded(path, lambda name: self._inputs_from_header(name, kind))
 
-    def undecoded(self, path: Path | str) -> VideoInputs:
-        """Return a video as `load` would, from its header alone: for videos whose features are cached.
+    def undecoded(self, path: Path | str, kind: str = "video") -> VideoInputs:
+        """Return a video or image as `load` would, from its header alone: for those whose features are cached.
 
         Raises:
             DataError, SetupError: as `load`; `frames` may raise them later.
         """
-        grid, tokens = self.inputs_from_header(path)
-        return UndecodedVideo(self.key(path), grid, tokens, lambda: self.load(path).frames)
+        grid, tokens = self.inputs_from_header(path, kind)
+        return UndecodedVideo(self.key(path, kind), grid, tokens, lambda: self.load(path, kind).frames, kind)
 
-    def key(self, path: Path | str) -> str:
-        """Return the key of a video: 32 hexadecimal digits of its content, the budget and our pixel version.
+    def key(self, path: Path | str, kind: str = "video") -> str:
+        """Return the key of a video or image: 32 hex digits of its content, the budget and our pixel version.
 
         The backend is no part of it: every backend must give the same frames.
 
         Raises:
             DataError: as `load`.
         """
-        return self._guarded(path, self._key)
+        return self._guarded(path, lambda name: self._key(name, kind))
 
     def _guarded(self, path: Path | str, use: Callable[[str], _Result]) -> _Result:
         name = os.path.abspath(path)
@@ -154,36 +165,46 @@ class VideoLoader:
             kind = BadVideo if self.on_bad == "skip" else DataError
             raise kind(message, error.hint) from error
 
-    def _key(self, name: str) -> str:
+    def _key(self, name: str, kind: str) -> str:
         stamp = _stamp(name)
         content = self._hashes.get(stamp)
         if content is None:
             content = self._hashes[stamp] = content_hash(name, self.timeout_s)
-        text = f"{_PIXELS_VERSION} {content} {astuple(self.budget)}"
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-    def _inputs_from_header(self, name: str) -> tuple[tuple[int, int, int], int]:
-        stamp = _stamp(name)
-        header = self._headers.get(stamp)
-        if header is None:
-            header = self._headers[stamp] = probe(name, self.backend, self.timeout_s)
         budget = self.budget
-        grid = grid_thw(header.height, header.width, budget.sampled_frames, budget)
+        frames = (budget.num_frames,) if kind == "video" else (kind,)
+        settings = (*frames, *budget.pixels(kind), budget.patch, budget.merge, budget.temporal_patch)
+        return hashlib.sha256(f"{_PIXELS_VERSION} {content} {settings}".encode()).hexdigest()[:32]
+
+    def _inputs_from_header(self, name: str, kind: str) -> tuple[tuple[int, int, int], int]:
+        stamp = _stamp(name)
+        size = self._sizes.get(stamp)
+        if size is None:
+            size = image_size(name) if kind == "image" else _frame_size(probe(name, self.backend, self.timeout_s))
+            self._sizes[stamp] = size
+        budget = self.budget
+        grid = grid_thw(*size, 1 if kind == "image" else budget.sampled_frames, budget, kind)
         return grid, num_tokens(grid, budget.merge)
 
-    def _load(self, name: str) -> VideoInputs:
+    def _load(self, name: str, kind: str) -> VideoInputs:
         budget = self.budget
-        key = self._key(name)
+        key = self._key(name, kind)
         frames = self.cache.get(key)
         if frames is None:
-            header, raw = read_uniform_frames(name, budget.sampled_frames, self.backend, self.timeout_s)
-            self._headers[_stamp(name)] = header
-            frames = resize_frames(raw, budget)
+            frames = self._read_image(name) if kind == "image" else self._read_video(name)
             self.num_decoded += 1
             self.cache.put(key, frames)
         num_frames, _, height, width = frames.shape
-        grid = (num_frames // budget.temporal_patch, height // budget.patch, width // budget.patch)
-        return VideoInputs(key, torch.from_numpy(frames), grid, num_tokens(grid, budget.merge))
+        grid = (-(-num_frames // budget.temporal_patch), height // budget.patch, width // budget.patch)
+        return VideoInputs(key, torch.from_numpy(frames), grid, num_tokens(grid, budget.merge), kind)
+
+    def _read_video(self, name: str) -> np.ndarray:
+        header, raw = read_uniform_frames(name, self.budget.sampled_frames, self.backend, self.timeout_s)
+        self._sizes[_stamp(name)] = _frame_size(header)
+        return resize_frames(raw, self.budget)
+
+    def _read_image(self, name: str) -> np.ndarray:
+        pixels = read_image(name, self.budget.size(*image_size(name), "image"))
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
 
 def resize_frames(frames: np.ndarray, budget: VisionBudget) -> np.ndarray:
@@ -193,13 +214,17 @@ def resize_frames(frames: np.ndarray, budget: VisionBudget) -> np.ndarray:
     float32, 8 to 20 times faster; at most one level apart, in about 0.02 % of the values.
     """
     height, width = frames.shape[1:3]
-    size = smart_resize(height, width, budget.factor, budget.min_pixels, budget.max_pixels)
+    size = budget.size(height, width)
     frames_TCHW = torch.from_numpy(frames).permute(0, 3, 1, 2)
     if size != (height, width):
         frames_TCHW = transforms.resize(
             frames_TCHW, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True
         )
     return frames_TCHW.contiguous().numpy()
+
+
+def _frame_size(header: VideoHeader) -> tuple[int, int]:
+    return header.height, header.width
 
 
 def _stamp(name: str) -> tuple[str, int, int]:
