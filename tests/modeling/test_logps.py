@@ -160,7 +160,7 @@ def test_two_videos_in_one_prompt_are_used_in_their_order(tiny, ask):
 def test_wrong_number_of_features_is_refused(tiny, prompts):
     features = FeatureStore(tiny).features(VIDEOS)
     short = VideoFeatures(features["video0"].tensor[:-1], (4, 4, 4))
-    with pytest.raises(RunError, match="16 video placeholders for 15 features"):
+    with pytest.raises(RunError, match="16 placeholders for 15 features"):
         our_scores(tiny, prompts, {**features, "video0": short})
     with pytest.raises(RunError, match="video1: no features"):
         our_scores(tiny, prompts, {"video0": features["video0"]})

@@ -12,6 +12,13 @@ def make_video(seed: int, frames: int = 8, height: int = 56, width: int = 56) ->
     return VideoInputs(f"video{seed}", pixels, grid, grid[0] * grid[1] * grid[2] // 4)
 
 
+def make_image(seed: int, height: int = 56, width: int = 56) -> VideoInputs:
+    generator = torch.Generator().manual_seed(1000 + seed)
+    pixels = torch.randint(0, 256, (1, 3, height, width), generator=generator, dtype=torch.uint8)
+    grid = (1, height // 14, width // 14)
+    return VideoInputs(f"image{seed}", pixels, grid, grid[1] * grid[2] // 4, "image")
+
+
 def randomize_adapter(model: torch.nn.Module, seed: int = 1) -> None:
     """Give lora_B weights, as after some training: at its start an adapter changes nothing."""
     generator = torch.Generator().manual_seed(seed)

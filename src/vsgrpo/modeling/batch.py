@@ -27,10 +27,10 @@ class PromptBatch:
     Args:
         model: possibly wrapped model.
         prompts: any order, repeats allowed.
-        features: of every video that a prompt names.
+        features: of every video and image that a prompt names.
 
     Raises:
-        RunError: a video has no features, or a prompt has another number of placeholders than its videos have features.
+        RunError: a video or image has no features, or a prompt's placeholders are not one per feature of its kind.
     """
 
     def __init__(self, model: nn.Module, prompts: Sequence[Prompt], features: Mapping[str, VideoFeatures]) -> None:
@@ -39,17 +39,21 @@ class PromptBatch:
         self.index = [index_of[prompt] for prompt in prompts]
         """For each prompt given, its place in `unique`."""
         inner = base_model(model)
-        self._placeholder = inner.config.video_token_id
+        by_kind = {"image": inner.config.image_token_id, "video": inner.config.video_token_id}
+        self._placeholders = tuple(by_kind.values())
         self.device = inner.get_input_embeddings().weight.device
         keys = list(dict.fromkeys(key for prompt in self.unique for key in prompt.videos))
         for key in keys:
             if key not in features:
-                raise RunError(f"{key}: no features were computed for this video")
+                raise RunError(f"{key}: no features were computed for this video or image")
         starts, start = {}, 0
         for key in keys:
             starts[key] = start
             start += features[key].tensor.shape[0]
         self._features = torch.cat([features[key].tensor for key in keys]) if keys else None
+        # (features,) the placeholder that each one stands behind.
+        kinds = [torch.full((len(features[key].tensor),), by_kind[features[key].kind]) for key in keys]
+        self._placeholder_of = torch.cat(kinds) if keys else torch.empty(0, dtype=torch.long)
         self._feature_index = [
             torch.cat([torch.arange(features[key].tensor.shape[0]) + starts[key] for key in prompt.videos])
             if prompt.videos
@@ -57,8 +61,11 @@ class PromptBatch:
             for prompt in self.unique
         ]
         for prompt, index in zip(self.unique, self._feature_index, strict=True):
-            if (found := prompt.token_ids.count(self._placeholder)) != len(index):
-                raise RunError(f"prompt of {prompt.videos}: {found} video placeholders for {len(index)} features")
+            found = [token for token in prompt.token_ids if token in self._placeholders]
+            if len(found) != len(index):
+                raise RunError(f"prompt of {prompt.videos}: {len(found)} placeholders for {len(index)} features")
+            if found != self._placeholder_of[index].tolist():
+                raise RunError(f"prompt of {prompt.videos}: placeholders of images and videos in another order")
         self.positions = [
             prompt_positions(model, prompt.token_ids, [features[key].grid_thw for key in prompt.videos])
             for prompt in self.unique
@@ -72,20 +79,27 @@ class PromptBatch:
         """
         index = []
         for tree, questions in zip(trees, rows, strict=True):
-            in_prefix = tree.prefix.count(self._placeholder)
+            in_prefix = sum(token in self._placeholders for token in tree.prefix)
             index.append(self._feature_index[questions[0]][:in_prefix])
             index += [self._feature_index[row][in_prefix:] for row in questions]
         return self._gather(index)
 
     def row_features(self, rows: Sequence[int]) -> MmEncoderOutputs:
-        """Gather the features of rows (places in `unique`) as `mm_encoder_outputs`; gradients reach each video."""
+        """Gather the features of rows (places in `unique`) as `mm_encoder_outputs`; gradients reach each of them."""
         return self._gather([self._feature_index[row] for row in rows])
 
     def _gather(self, index: list[Tensor]) -> MmEncoderOutputs:
         if self._features is None or not sum(len(part) for part in index):
             return None
-        gathered = self._features.index_select(0, torch.cat(index).to(self._features.device))
-        return {"video": BaseModelOutputWithPooling(pooler_output=(gathered,))}  # type: ignore[arg-type]
+        wanted = torch.cat(index)
+        kinds = self._placeholder_of[wanted]
+        found = {}
+        for name, placeholder in zip(("image", "video"), self._placeholders, strict=True):
+            own = wanted[kinds == placeholder]
+            if len(own):  # the model fills the placeholders of each kind in order
+                gathered = self._features.index_select(0, own.to(self._features.device))
+                found[name] = BaseModelOutputWithPooling(pooler_output=(gathered,))  # type: ignore[arg-type]
+        return found
 
     def layout(self, rows: Sequence[int], completions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Lay out prompt + completion per row, padded right.

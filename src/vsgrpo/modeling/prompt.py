@@ -1,19 +1,31 @@
-"""Token ids of a prompt: chat template on [video.., text], then placeholders expanded. No frame is needed for it."""
+"""Token ids of a prompt: chat template on [media.., text], then placeholders expanded. No frame is needed for it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from vsgrpo.errors import DataError
 
 
-def encode_prompt(processor: Any, text: str, num_video_tokens: Sequence[int], system: str | None = None) -> list[int]:
-    """Tokenise one user turn of videos followed by text, up to and with the assistant's header.
+NO_SYSTEM = "none"
+"""For `system`: no system turn at all, not even the one that the template adds by itself."""
+_SYSTEM_TURN = ("<|im_start|>system\n", "<|im_end|>\n")
+
+
+def encode_prompt(
+    processor: Any,
+    text: str,
+    num_tokens: Sequence[int],
+    system: str | None = None,
+    kinds: Sequence[str] | None = None,
+) -> list[int]:
+    """Tokenise one user turn of videos and images followed by text, up to and with the assistant's header.
 
     Args:
         processor: of the model, with a chat template.
         text: the question with all its wording.
-        num_video_tokens: features of each video, in order.
-        system: system turn; None leaves it to the template's default.
+        num_tokens: features of each video and image, in order.
+        system: system turn; None leaves it to the template's default, `NO_SYSTEM` leaves it out.
+        kinds: video or image, of each; None: all are videos.
 
     Raises:
         DataError: `text` or `system` contains one of the model's special tokens, which would be read as structure.
@@ -28,28 +40,37 @@ def encode_prompt(processor: Any, text: str, num_video_tokens: Sequence[int], sy
             )
     # Messages are built here from plain text: dictionaries that went through Arrow carry null-filled keys of other
     # part types, which Qwen2-VL's own template would render as one more placeholder.
-    content = [{"type": "video", "video": ""} for _ in num_video_tokens] + [{"type": "text", "text": text}]
+    media = ["video"] * len(num_tokens) if kinds is None else list(kinds)
+    content = [{"type": kind, kind: ""} for kind in media] + [{"type": "text", "text": text}]
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
-    if system is not None:
+    if system not in (None, NO_SYSTEM):
         messages.insert(0, {"role": "system", "content": system})
     rendered = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    if system == NO_SYSTEM:
+        rendered = without_system(rendered)
     ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
-    return expand_placeholders(ids, processor.video_token_id, num_video_tokens)
+    return expand_placeholders(ids, (processor.image_token_id, processor.video_token_id), num_tokens)
 
 
-def expand_placeholders(ids: Sequence[int], placeholder: int, counts: Sequence[int]) -> list[int]:
-    """Replace the k-th placeholder by counts[k] copies of itself.
+def without_system(rendered: str) -> str:
+    """Cut a rendered prompt's leading system turn, which Qwen2-VL's template adds where a conversation has none."""
+    begin, end = _SYSTEM_TURN
+    return rendered.partition(end)[2] if rendered.startswith(begin) else rendered
+
+
+def expand_placeholders(ids: Sequence[int], placeholders: Collection[int], counts: Sequence[int]) -> list[int]:
+    """Replace the k-th placeholder (of any kind) by counts[k] copies of itself.
 
     Raises:
         DataError: the number of placeholders is not len(counts).
     """
-    if (found := list(ids).count(placeholder)) != len(counts):
+    if (found := sum(token in placeholders for token in ids)) != len(counts):
         raise DataError(
-            f"chat template: {found} video placeholders rendered for {len(counts)} videos",
+            f"chat template: {found} placeholders rendered for {len(counts)} videos and images",
             hint="use the chat template that belongs to the model",
         )
     remaining = iter(counts)
     expanded: list[int] = []
     for token in ids:
-        expanded += [token] * next(remaining) if token == placeholder else [token]
+        expanded += [token] * next(remaining) if token in placeholders else [token]
     return expanded

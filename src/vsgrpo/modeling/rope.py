@@ -5,6 +5,7 @@ Legend: L tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def prompt_positions(
 
     Source: `Qwen2VLModel.get_rope_index` of the pinned transformers: text counts up on all axes; video token (t, h, w)
     of a video that starts at s gets (s + t, s + h, s + w); the text after it goes on at s + max(height, width) of the
-    merged grid. Completion token t continues the text: last prompt position + 1 + t.
+    merged grid; an image counts as a video of one temporal patch. Completion token t continues the text: last prompt position + 1 + t.
 
     Deviation: the Qwen2-VL paper (arXiv 2409.12191, section 2.1) lets the text go on after the maximum over all THREE
     axes, which differs where a video has more temporal patches than merged rows or columns. We follow the library, so
@@ -56,11 +57,15 @@ def prompt_positions(
     Args:
         model: possibly wrapped model.
         token_ids: prompt tokens, placeholders expanded; the last one is text.
-        grids: (t, h, w) in patches of each video, in order.
+        grids: (t, h, w) in patches of each video and image, in order.
     """
     inner = base_model(model)
     ids = torch.tensor([list(token_ids)], dtype=torch.long)
-    kinds = (ids == inner.config.video_token_id).int() * 2
-    grid_thw = torch.tensor([list(grid) for grid in grids], dtype=torch.long) if grids else None
-    positions, _ = inner.model.get_rope_index(ids, kinds, video_grid_thw=grid_thw)
+    kinds = (ids == inner.config.image_token_id).int() + (ids == inner.config.video_token_id).int() * 2
+    runs = [kind for kind, _ in groupby(kinds[0].tolist()) if kind]
+    by_kind: dict[int, list[list[int]]] = {1: [], 2: []}
+    for kind, grid in zip(runs, grids, strict=True):
+        by_kind[kind].append(list(grid))
+    images, videos = (torch.tensor(found, dtype=torch.long) if found else None for found in by_kind.values())
+    positions, _ = inner.model.get_rope_index(ids, kinds, image_grid_thw=images, video_grid_thw=videos)
     return PromptPositions(positions[:, 0], int(positions[0, 0, -1]) + 1)

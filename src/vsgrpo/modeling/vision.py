@@ -1,4 +1,4 @@
-"""Video features: the vision tower runs once per unique video, and all its frames go through attention in one call.
+"""Features of videos and images: the vision tower runs once per unique one, all its frames in one attention call.
 
 Legend: T frames, C channels, H W pixels, N features of one video, D language model width, S patches of one slice.
 """
@@ -33,12 +33,14 @@ _CACHES = ("off", "memory")
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """What the vision tower makes of one video."""
+    """What the vision tower makes of one video or image."""
 
     tensor: Tensor
     """(N, D), on the model's device; requires grad only if asked for."""
     grid_thw: tuple[int, int, int]
     """Temporal patches, rows and columns of patches before merging."""
+    kind: str = "video"
+    """video or image."""
 
 
 def batched_slice_attention(
@@ -122,7 +124,7 @@ def is_tower_trained(model: nn.Module) -> bool:
 
 
 class FeatureStore:
-    """Compute the features of videos, each unique video once.
+    """Compute the features of videos and images, each unique one once.
 
     Args:
         bundle: model and processor.
@@ -142,7 +144,7 @@ class FeatureStore:
             cache = "off"
         self.bundle = bundle
         self.num_videos = 0
-        """Videos that went through the tower so far."""
+        """Videos and images that went through the tower so far."""
         self.num_calls = 0
         """Calls of the tower so far."""
         self._memory: dict[str, VideoFeatures] | None = {} if cache == "memory" else None
@@ -161,10 +163,10 @@ class FeatureStore:
         tensor = self.disk.get(video.key, next(base_model(self.bundle.model).model.visual.parameters()).device)
         if tensor is not None and len(tensor) != video.num_tokens:
             raise RunError(f"{video.key}: {len(tensor)} cached features for a video of {video.num_tokens} tokens")
-        return None if tensor is None else VideoFeatures(tensor, video.grid_thw)
+        return None if tensor is None else VideoFeatures(tensor, video.grid_thw, video.kind)
 
     def features(self, inputs: "Sequence[VideoInputs]", grad: bool = False) -> dict[str, VideoFeatures]:
-        """Return the features of each unique video (by key), computed in one tower call per distinct grid.
+        """Return the features of each unique video or image (by key), one tower call per distinct kind and grid.
 
         Runs under no_grad unless `grad`: gradient checkpointing of an adapter hooks the tower's input too, and would
         otherwise send a useless backward through a frozen tower.
@@ -182,7 +184,7 @@ class FeatureStore:
         by_grid: dict[tuple, list[VideoInputs]] = {}
         for key, video in unique.items():
             if key not in kept:
-                by_grid.setdefault((tuple(video.frames.shape), video.grid_thw), []).append(video)
+                by_grid.setdefault((video.kind, tuple(video.frames.shape), video.grid_thw), []).append(video)
         made: dict[str, VideoFeatures] = {}
         for videos in by_grid.values():
             with torch.set_grad_enabled(grad):
@@ -196,25 +198,35 @@ class FeatureStore:
 
     def _run_tower(self, videos: "Sequence[VideoInputs]") -> dict[str, VideoFeatures]:
         inner = base_model(self.bundle.model)
-        batch = self.bundle.processor.video_processor(
+        kind = videos[0].kind
+        pixels, grid_thw = self._patches(videos, kind)
+        grids = [tuple(grid) for grid in grid_thw.tolist()]
+        for video, grid in zip(videos, grids, strict=True):
+            if grid != tuple(video.grid_thw):
+                raise RunError(f"{video.key}: the processor made grid {grid} of it, its loader said {video.grid_thw}")
+        # Adapter wrappers do not reach into the frozen tower; get_*_features are public and cast the pixels.
+        device = next(inner.model.visual.parameters()).device
+        run = inner.get_image_features if kind == "image" else inner.get_video_features
+        output = run(pixels.to(device), grid_thw.to(device), return_dict=True)
+        self.num_calls += 1
+        self.num_videos += len(videos)
+        return {
+            video.key: VideoFeatures(tensor, grid, kind)  # type: ignore[arg-type]
+            for video, tensor, grid in zip(videos, output.pooler_output, grids, strict=True)
+        }
+
+    def _patches(self, videos: "Sequence[VideoInputs]", kind: str) -> tuple[Tensor, Tensor]:
+        """Return the processor's (patches, width) pixel values and (videos, 3) grids of videos or images alike."""
+        processor = self.bundle.processor
+        if kind == "image":
+            images = [image.frames[0] for image in videos]
+            batch = processor.image_processor(images=images, do_resize=False, return_tensors="pt")
+            return batch["pixel_values"], batch["image_grid_thw"]
+        batch = processor.video_processor(
             videos=[video.frames for video in videos],
             do_sample_frames=False,
             do_resize=False,
             cap_pixels_per_frame=False,
             return_tensors="pt",
         )
-        grids = [tuple(grid) for grid in batch["video_grid_thw"].tolist()]
-        for video, grid in zip(videos, grids, strict=True):
-            if grid != tuple(video.grid_thw):
-                raise RunError(f"{video.key}: the processor made grid {grid} of it, its loader said {video.grid_thw}")
-        # Adapter wrappers do not reach into the frozen tower; get_video_features is public and casts the pixels.
-        device = next(inner.model.visual.parameters()).device
-        output = inner.get_video_features(
-            batch["pixel_values_videos"].to(device), batch["video_grid_thw"].to(device), return_dict=True
-        )
-        self.num_calls += 1
-        self.num_videos += len(videos)
-        return {
-            video.key: VideoFeatures(tensor, grid)  # type: ignore[arg-type]
-            for video, tensor, grid in zip(videos, output.pooler_output, grids, strict=True)
-        }
+        return batch["pixel_values_videos"], batch["video_grid_thw"]

@@ -1,0 +1,115 @@
+"""Images, several in one prompt and beside a video: the library's own processor and forward are the measure."""
+
+import pytest
+import torch
+from tiny_inputs import make_image, make_video
+
+from vsgrpo.errors import RunError
+from vsgrpo.modeling.logps import logps
+from vsgrpo.modeling.prompt import encode_prompt
+from vsgrpo.modeling.rollout import Sampling, rollout, vision_token_ids
+from vsgrpo.modeling.tree import Prompt, build_trees
+from vsgrpo.modeling.vision import FeatureStore
+
+A, B, CLIP = make_image(0), make_image(1, height=84), make_video(5)
+ANSWERS = ((5, 6, 7), (8, 9))
+
+
+def prompt_of(tiny, text, *media):
+    ids = encode_prompt(tiny.processor, text, [m.num_tokens for m in media], kinds=[m.kind for m in media])
+    return Prompt(tuple(ids), tuple(m.key for m in media))
+
+
+def library_inputs(tiny, text, *media):
+    content = [{"type": m.kind} for m in media] + [{"type": "text", "text": text}]
+    rendered = tiny.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    images, videos = [m.frames[0] for m in media if m.kind == "image"], [m.frames for m in media if m.kind == "video"]
+    return tiny.processor(
+        text=[rendered],
+        images=images or None,
+        videos=videos or None,
+        return_tensors="pt",
+        do_resize=False,
+        **({"do_sample_frames": False, "cap_pixels_per_frame": False} if videos else {}),
+    )
+
+
+@pytest.mark.parametrize("media", [(A,), (A, B), (A, CLIP, B)], ids=["one", "two", "around a video"])
+def test_tokens_and_log_probs_equal_the_librarys(tiny, media):
+    prompt = prompt_of(tiny, "Which angle is larger?", *media)
+    inputs = library_inputs(tiny, "Which angle is larger?", *media)
+    assert list(prompt.token_ids) == inputs["input_ids"][0].tolist()
+    images = [m.num_tokens for m in media if m.kind == "image"]
+    assert prompt.token_ids.count(tiny.processor.image_token_id) == sum(images)
+    answer = torch.tensor([ANSWERS[0]])
+    ids = torch.cat([inputs.pop("input_ids"), answer], dim=1)
+    kinds = torch.cat([inputs.pop("mm_token_type_ids"), torch.zeros_like(answer)], dim=1)
+    inputs.pop("attention_mask")
+    with torch.no_grad():
+        logits = tiny.model(input_ids=ids, mm_token_type_ids=kinds, **inputs).logits[0]
+        features = FeatureStore(tiny).features(media)
+        ((ours, _),) = logps(tiny.model, build_trees([prompt], [ANSWERS[:1]], False), features)
+    at = len(prompt.token_ids) - 1
+    theirs = logits[at : at + 3].log_softmax(-1).gather(1, answer.T)[:, 0]
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_tower_runs_once_per_image_and_the_cache_knows_images(tiny, tmp_path):
+    store = FeatureStore(tiny, cache=tmp_path)
+    first = store.features([A, B, A, CLIP])
+    # A and B are of two grids, the clip is a video
+    assert (store.num_videos, store.num_calls) == (3, 3)
+    assert first["image0"].kind == "image" and first["image0"].tensor.shape == (4, 96)
+    again = FeatureStore(tiny, cache=tmp_path)
+    second = again.features([A, CLIP])
+    assert again.num_videos == 0 and second["image0"].kind == "image" and second["video5"].kind == "video"
+    assert torch.equal(second["image0"].tensor, first["image0"].tensor)
+
+
+def test_another_image_moves_the_log_probs_and_gets_the_gradient(lora):
+    prompt = prompt_of(lora, "Which angle is larger?", A, CLIP)
+    swapped = make_image(7)
+    features = FeatureStore(lora).features([A, swapped, CLIP])
+    own = features | {"image0": features["image7"]}
+    trees = build_trees([prompt], [ANSWERS], True)
+    shown = [row for row, _ in logps(lora.model, trees, features)]
+    other = [row for row, _ in logps(lora.model, trees, own)]
+    assert max((a - b).abs().max().item() for a, b in zip(shown, other, strict=True)) > 1e-3
+    leaf = features["image0"].tensor.clone().requires_grad_()
+    seen = features | {"image0": type(features["image0"])(leaf, A.grid_thw, "image")}
+    torch.cat([row for row, _ in logps(lora.model, trees, seen)]).sum().backward()
+    assert leaf.grad.abs().sum() > 0
+
+
+def test_the_tree_equals_plain_rows_with_images(lora):
+    prompts = [
+        prompt_of(lora, "Which angle is larger?", A, CLIP, B),
+        prompt_of(lora, "What is the length of the longest side?", A, CLIP, B),
+        prompt_of(lora, "What is the length of the longest side?", B),
+    ]
+    features = FeatureStore(lora).features([A, B, CLIP])
+    completions = [ANSWERS, ((9,), (5, 5, 5, 5)), ((3, 4), (4, 3))]
+    trees = build_trees(prompts, completions, True)
+    assert len(trees) == 2 and lora.processor.image_token_id in trees[0].prefix
+    plain = logps(lora.model, build_trees(prompts, completions, False), features)
+    for attention in ("dense", "block", "split"):
+        packed = logps(lora.model, trees, features, layout="tree", attention=attention)
+        for (a, _), (b, _) in zip(plain, packed, strict=True):
+            torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+    sampling = Sampling(seed=3, step=0, max_new_tokens=5, eos_ids=(), suppress=vision_token_ids(lora.model))
+    keys = [(f"row{i}", k) for i in range(3) for k in range(2)]
+    drawn = [rollout(lora.model, prompts, features, keys, sampling, layout=layout) for layout in ("plain", "tree")]
+    assert drawn[0] == drawn[1] and len({tuple(tokens) for tokens in drawn[0]}) == 6
+
+
+def test_features_of_the_other_kind_are_refused(tiny):
+    prompt = prompt_of(tiny, "x", A)
+    as_video = FeatureStore(tiny).features([make_video(0, frames=2)])["video0"]
+    with pytest.raises(RunError, match="in another order"):
+        logps(tiny.model, build_trees([prompt], [ANSWERS], True), {"image0": as_video})
+
+
+def test_no_system_turn_at_all(tiny):
+    ids = encode_prompt(tiny.processor, "x", [4], system="none", kinds=["image"])
+    start = "<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * 4 + "<|vision_end|>x<|im_end|>\n"
+    assert tiny.tokenizer.decode(ids) == start + "<|im_start|>assistant\n"
