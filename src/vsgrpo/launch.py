@@ -125,7 +125,7 @@ def row_files(config: TrainConfig) -> list[Path]:
 def describe(config: TrainConfig) -> str:
     """Return the derived numbers and the launch command of a config, as lines (no model, no data needed)."""
     check_batch(config)
-    budget = VisionBudget(config.video.num_frames, config.video.min_pixels, config.video.max_pixels)
+    budget = VisionBudget(**config.vision())
     video = upper_bound_tokens(budget, max_aspect_ratio=2.0)
     sentences = EVAL_SENTENCES if config.prompt.wording == "eval" else TRAIN_SENTENCES
     texts: list[str] = []
@@ -140,6 +140,7 @@ def describe(config: TrainConfig) -> str:
     lines = [
         "# derived",
         f"video tokens per sample: at most {video} ({budget.num_frames} frames, {budget.max_pixels} pixels, up to 2:1)",
+        *_image_lines(rows, budget),
         f"text tokens per sample: at most {text + _TEMPLATE_CHARS} (one per byte; real tokenizers: about a quarter)",
     ]
     questions = rows_per_step
@@ -153,6 +154,15 @@ def describe(config: TrainConfig) -> str:
         lines.append(f"rows: {len(texts)}; steps per epoch: {max(1, len(texts) // questions)}")
     lines.append("launch: " + shlex.join(launch_command(config, Path(config.run.dir) / "config.yaml")))
     return "\n".join(lines)
+
+
+def _image_lines(rows: list[Row], budget: VisionBudget) -> list[str]:
+    """Return the line on image tokens, where rows show images."""
+    most = max((sum(kind == "image" for kind, _ in row.media_paths(Path())) for row in rows), default=0)
+    if most == 0:
+        return []
+    each = budget.image_max_pixels // budget.factor**2
+    return [f"image tokens per sample: at most {most * each} ({most} x {each}, {budget.image_max_pixels} pixels)"]
 
 
 def _prompt_text(row: Row, config: TrainConfig) -> str:

@@ -9,7 +9,7 @@ from evaluation_rows import official_rows
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.generate import Decoding, Generator, group_by_video, load_evaluated, vision_budget
+from vsgrpo.evaluation.generate import Decoding, Generator, group_by_media, load_evaluated, vision_budget
 from vsgrpo.evaluation.run import run_eval
 from vsgrpo.evaluation.score import PromptSettings
 from vsgrpo.evaluation.score_file import score_file
@@ -32,8 +32,8 @@ def answer(bundle, benchmark_folder, tmp_path):
 
     def generate(name, decoding, prompt=None, folder=benchmark_folder):
         benchmark = read_benchmark(folder)
-        loader = VideoLoader(vision_budget([None], 4, None, None), "pyav")
-        groups = group_by_video(benchmark.rows, benchmark.video)
+        loader = VideoLoader(vision_budget([None], {"num_frames": 4}), "pyav")
+        groups = group_by_media(benchmark.rows, lambda row: (("video", benchmark.video(row)),))
         generator = Generator(bundle, loader, prompt or PromptSettings(), decoding)
         generator.run(groups, tmp_path / name, tmp_path / "timing.jsonl")
         answer.generator = generator
@@ -83,10 +83,10 @@ def test_a_broken_video_leaves_its_rows_unanswered_by_name(answer, benchmark_fol
 
 def test_vision_settings_come_from_the_model_unless_given(tmp_path):
     write_vision(tmp_path, {"num_frames": 8, "min_pixels": 3136, "max_pixels": 50176})
-    budget = vision_budget([None, str(tmp_path)], None, None, None)
+    budget = vision_budget([None, str(tmp_path)], {"num_frames": None})
     assert (budget.num_frames, budget.max_pixels) == (8, 50176)
-    assert vision_budget([str(tmp_path)], 4, None, None).num_frames == 4
-    assert vision_budget([None], None, None, None).num_frames == 16
+    assert vision_budget([str(tmp_path)], {"num_frames": 4}).num_frames == 4
+    assert vision_budget([None], {}).num_frames == 16
 
 
 def config(benchmark_folder, output, *overrides):

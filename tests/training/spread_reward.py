@@ -33,9 +33,8 @@ def _other_videos() -> None:
     def swapped(self, rows, *args):
         videos = sorted({row["video"] for row in rows})
         # One video for all of this rank's rows, which is the right one for one of them at most.
-        return make(
-            self, [{**row, "video": videos[0].replace(os.path.basename(videos[0]), "5.mp4")} for row in rows], *args
-        )
+        other = [{"kind": "video", "path": videos[0].replace(os.path.basename(videos[0]), "5.mp4")}]
+        return make(self, [{**row, "media": other} for row in rows], *args)
 
     SampleMaker.make = swapped
 

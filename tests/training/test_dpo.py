@@ -29,7 +29,7 @@ def test_a_pair_is_two_leaves_of_one_prompt(make_config):
     parts = make_parts(make_config("dpo"))
     batch = PairCollator(parts.bundle, parts.loader, PhaseTimer())([parts.dataset[i] for i in (0, 1)])
     chosen, rejected = batch["samples"][:2]
-    assert chosen.prompt is rejected.prompt and chosen.video is rejected.video
+    assert chosen.prompt is rejected.prompt and chosen.media is rejected.media
     texts = [parts.bundle.tokenizer.decode(sample.completion) for sample in batch["samples"]]
     wanted = [text for row in (parts.dataset[0], parts.dataset[1]) for text in (row["target"], row["rejected"])]
     assert texts == [f"{text}<|im_end|>" for text in wanted]
@@ -78,12 +78,12 @@ def test_swapping_the_video_changes_the_margin_pass(make_config):
 
     def scores():
         samples = trainer.data_collator(rows)["samples"]
-        inputs = [sample.video for sample in samples]
+        inputs = [sample.media[0] for sample in samples]
         features = trainer._store.features(inputs)
         return trainer._answer_logps(trainer.model, samples, features)[0].detach()
 
     own = scores()
-    rows[0]["video"], rows[1]["video"] = rows[1]["video"], rows[0]["video"]
+    rows[0]["media"], rows[1]["media"] = rows[1]["media"], rows[0]["media"]
     assert (own - scores()).abs().min() > 1e-5
 
 

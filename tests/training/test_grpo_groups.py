@@ -31,7 +31,7 @@ def test_tokens_and_tower_calls_of_a_step_are_exact(make_config):
     prompts = [len(sample.prompt.token_ids) for sample in samples]
     by_video: dict[str, dict] = {}
     for sample in samples:
-        by_video.setdefault(sample.video.key, {})[sample.row_key] = sample.prompt.token_ids
+        by_video.setdefault(sample.media[0].key, {})[sample.row_key] = sample.prompt.token_ids
     shared = 0
     for questions in by_video.values():
         a, b = questions.values()

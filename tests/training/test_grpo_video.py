@@ -14,8 +14,8 @@ pytestmark = pytest.mark.integration
 def group_rows(trainer, videos=None):
     """Return the first two rows four times each, with other videos where given."""
     rows = [dict(trainer.train_dataset[i]) for i in (0, 2)]
-    for row, video in zip(rows, videos or [row["video"] for row in rows], strict=True):
-        row["video"] = video
+    for row, media in zip(rows, videos or [row["media"] for row in rows], strict=True):
+        row["media"] = media
     return [dict(row) for row in rows for _ in range(4)]
 
 
@@ -35,12 +35,12 @@ def test_swapping_the_video_changes_rollout_and_gradient_pass(make_config):
     trainer = make_trainer(make_config("grpo", SPREAD, "trainer.max_completion_length=32"))
     rows = group_rows(trainer)
     batch = sample_batch(trainer, rows)
-    other = sample_batch(trainer, group_rows(trainer, [rows[4]["video"], rows[0]["video"]]))
+    other = sample_batch(trainer, group_rows(trainer, [rows[4]["media"], rows[0]["media"]]))
     drawn = [sample.completion for sample in batch["samples"]]
     assert drawn != [sample.completion for sample in other["samples"]]
 
     swapped = [
-        replace(sample, video=twin.video, features=twin.features, prompt=twin.prompt)
+        replace(sample, media=twin.media, features=twin.features, prompt=twin.prompt)
         for sample, twin in zip(batch["samples"], other["samples"], strict=True)
     ]
     own = scores(trainer, batch, batch["samples"])
@@ -185,11 +185,11 @@ def test_a_short_run_changes_weights_logs_rewards_and_reloads(make_config):
     own = scores(trainer, batch, batch["samples"]).detach()
     sampling = replace(trainer._sampling(), greedy=True)
     sample = batch["samples"][0]
-    greedy = rollout(trainer.model, [sample.prompt], {sample.video.key: sample.features}, [("a", 0)], sampling)
+    greedy = rollout(trainer.model, [sample.prompt], {sample.media[0].key: sample.features[0]}, [("a", 0)], sampling)
 
     other = load_for_eval(f"{config.run.dir}/checkpoint-2")
-    features = FeatureStore(other).features([sample.video for sample in batch["samples"]])
+    features = FeatureStore(other).features([sample.media[0] for sample in batch["samples"]])
     trainer.model = other.model
-    loaded = scores(trainer, batch, [replace(s, features=features[s.video.key]) for s in batch["samples"]])
+    loaded = scores(trainer, batch, [replace(s, features=(features[s.media[0].key],)) for s in batch["samples"]])
     torch.testing.assert_close(loaded, own, atol=1e-5, rtol=0)
     assert rollout(other.model, [sample.prompt], features, [("a", 0)], sampling) == greedy

@@ -54,7 +54,7 @@ def test_swapping_the_video_changes_the_loss(make_config):
     trainer = make_trainer(make_config("sft"))
     rows = [dict(trainer.train_dataset[i]) for i in (0, 2)]
     own = trainer.compute_loss(trainer.model, trainer.data_collator(rows)).item()
-    rows[0]["video"], rows[1]["video"] = rows[1]["video"], rows[0]["video"]
+    rows[0]["media"], rows[1]["media"] = rows[1]["media"], rows[0]["media"]
     assert abs(own - trainer.compute_loss(trainer.model, trainer.data_collator(rows)).item()) > 1e-5
 
 

@@ -97,6 +97,7 @@ def make_parts(config: Any) -> Any:
         mode="vanilla",
         wording="train",
         show_options=False,
+        system=config.prompt.system,
         targets=config.trainer.name in ("sft", "dpo"),
         rejected_seed=config.run.seed if config.trainer.name == "dpo" else None,
     )

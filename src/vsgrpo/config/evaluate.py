@@ -45,6 +45,18 @@ class EvalVideoSection:
 
 
 @dataclass(frozen=True)
+class EvalImageSection:
+    """Pixels of an image; None means: as the model's vision.json says."""
+
+    min_pixels: int | None
+    max_pixels: int | None
+
+    def __post_init__(self) -> None:
+        at_least("image.min_pixels", self.min_pixels, 28 * 28)
+        at_least("image.max_pixels", self.max_pixels, 28 * 28)
+
+
+@dataclass(frozen=True)
 class DecodingSection:
     """Greedy at temperature 0, else `num_samples` keyed samples per question."""
 
@@ -92,10 +104,22 @@ class EvalConfig:
     model: EvalModelSection
     benchmark: BenchmarkSection
     video: EvalVideoSection
+    image: EvalImageSection
     prompt: PromptSection
     decoding: DecodingSection
     controls: list[str]
     scorer: str
+
+    def vision(self) -> dict[str, int | None]:
+        """Return what is given of the vision budget, by the names of `VisionBudget`."""
+        video, image = self.video, self.image
+        return {
+            "num_frames": video.num_frames,
+            "min_pixels": video.min_pixels,
+            "max_pixels": video.max_pixels,
+            "image_min_pixels": image.min_pixels,
+            "image_max_pixels": image.max_pixels,
+        }
 
     def __post_init__(self) -> None:
         for name in self.controls:

@@ -22,11 +22,12 @@ class RunSection:
 
 @dataclass(frozen=True)
 class PromptSection:
-    """Which sentence follows the question, and whether choice questions show their options."""
+    """Which sentence follows the question, whether choice questions show their options, and the system turn."""
 
     mode: str
     wording: str
     show_options: bool
+    system: str | None
 
     def __post_init__(self) -> None:
         one_of("prompt.mode", self.mode, ("vanilla", "think", "observe"))

@@ -103,6 +103,18 @@ class VideoSection:
 
 
 @dataclass(frozen=True)
+class ImageSection:
+    """How many pixels of an image the model sees."""
+
+    min_pixels: int
+    max_pixels: int
+
+    def __post_init__(self) -> None:
+        at_least("image.min_pixels", self.min_pixels, 28 * 28)
+        at_least("image.max_pixels", self.max_pixels, self.min_pixels)
+
+
+@dataclass(frozen=True)
 class RewardSection:
     """Reward functions by name, their weights, and how numbers are rewarded."""
 
@@ -269,6 +281,7 @@ class TrainConfig:
     model: ModelSection
     data: TrainDataSection
     video: VideoSection
+    image: ImageSection
     prompt: PromptSection
     reward: RewardSection
     trainer: TrainerSection
@@ -291,6 +304,17 @@ class TrainConfig:
                 f"model.merge_on_save=true: launch={self.launch.profile} shards the weights, final/ is an adapter",
                 hint="set model.merge_on_save=false, or launch=zero2",
             )
+
+    def vision(self) -> dict[str, int]:
+        """Return the vision budget by the names of `VisionBudget`, which vision.json records."""
+        video, image = self.video, self.image
+        return {
+            "num_frames": video.num_frames,
+            "min_pixels": video.min_pixels,
+            "max_pixels": video.max_pixels,
+            "image_min_pixels": image.min_pixels,
+            "image_max_pixels": image.max_pixels,
+        }
 
     def merges(self) -> bool:
         """Return whether final/ holds whole weights: as model.merge_on_save says, null: SFT and DPO do, GRPO does not.

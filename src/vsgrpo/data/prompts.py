@@ -12,9 +12,6 @@ from vsgrpo.spatial.rejected import rejected_answer
 
 MODES = ("vanilla", "think", "observe")
 WORDINGS = ("train", "eval")
-SYSTEM_PROMPT: str | None = None
-"""None: the chat template's own system prompt."""
-
 PRE_PROMPT = "These are frames of a video."
 OPTIONS_HEAD = "Options:"
 LETTER_SENTENCE = "Answer with the option's letter from the given choices directly."
@@ -36,6 +33,9 @@ EVAL_SENTENCES = {
     "observe": "Please observe the video first and then answer the question using a single word or phrase.",
 }
 
+_NO_FILM = ("the video", "the image")
+"""In the sentences of rows without a video (ours: the paper has none)."""
+
 
 def option_lines(options: tuple[str, ...]) -> list[str]:
     """Return the official lines "A. chair", "B. table", ..."""
@@ -43,10 +43,10 @@ def option_lines(options: tuple[str, ...]) -> list[str]:
 
 
 def question_text(row: Row, mode: str = "vanilla", wording: str = "train", show_options: bool = False) -> str:
-    """Return the text of the user turn (the video stands before it).
+    """Return the text of the user turn (videos and images stand before it).
 
-    Lines: the benchmark's pre-prompt (evaluation wording only: the paper appends to the bare question), the question,
-    the options where shown, the closing sentence(s). Options are shown for choice questions only.
+    Lines: the benchmark's pre-prompt (evaluation wording of rows with a video: the paper appends to the bare question),
+    the question, the options where shown, the closing sentence(s). Options are shown for choice questions only.
 
     Raises:
         ValueError: an unknown mode or wording.
@@ -56,11 +56,13 @@ def question_text(row: Row, mode: str = "vanilla", wording: str = "train", show_
     if wording not in WORDINGS:
         raise ValueError(f"prompt.wording={wording}: must be one of {', '.join(WORDINGS)}")
     shown = show_options and row.answer_kind == "choice" and row.options is not None
-    lines = [PRE_PROMPT] if wording == "eval" else []
+    films = any(item["kind"] == "video" for item in row.media)
+    lines = [PRE_PROMPT] if wording == "eval" and films else []
     lines.append(row.question)
     if shown and row.options is not None:
         lines += [OPTIONS_HEAD, *option_lines(row.options)]
-    lines.append(_closing(mode, wording, shown))
+    closing = _closing(mode, wording, shown)
+    lines.append(closing if films else closing.replace(*_NO_FILM))
     return "\n".join(lines)
 
 

@@ -76,6 +76,10 @@ class Row:
         """The name that sampling noise and predictions are keyed by: dataset/id."""
         return f"{self.dataset}/{self.id}"
 
+    def media_paths(self, base: Path) -> tuple[tuple[str, Path], ...]:
+        """Return (kind, path) of each video and image, in the order they are shown; `base` holds the row file."""
+        return tuple((item["kind"], Path(base) / item["path"]) for item in self.media)
+
     def video_path(self, base: Path) -> Path:
         """Return the first video of the row; `base` is the folder that holds the row file."""
         for item in self.media:

@@ -95,7 +95,7 @@ def answer(config: EvalConfig, request: Request) -> Reply:
         config.decoding.max_new_tokens,
         seed=config.run.seed,
     )
-    budget = generate.vision_budget([model.adapter, model.path], video.num_frames, video.min_pixels, video.max_pixels)
+    budget = generate.vision_budget([model.adapter, model.path], config.vision())
     with tempfile.TemporaryDirectory() as folder:
         bundle = generate.load_evaluated(
             model.path,
@@ -107,9 +107,9 @@ def answer(config: EvalConfig, request: Request) -> Reply:
             device=generate.Processes().device,
         )
         loader = generate.VideoLoader(budget, video.backend, video.timeout_s)
-        generator = generate.Generator(bundle, loader, prompt, decoding)
+        generator = generate.Generator(bundle, loader, prompt, decoding, config.prompt.system)
         predictions = Path(folder) / "predictions.jsonl"
-        generator.run([VideoQuestions(request.video, (row,))], predictions, Path(folder) / "timing.jsonl")
+        generator.run([VideoQuestions((("video", request.video),), (row,))], predictions, Path(folder) / "timing.jsonl")
         errors = read_errors(predictions)
         if errors:
             raise DataError(errors[row.id], hint="try video.backend=pyav, or another file")

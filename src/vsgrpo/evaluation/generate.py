@@ -1,4 +1,4 @@
-"""Answer questions about videos: load a model, run the vision tower once per video, decode in batches.
+"""Answer questions about videos and images: load a model, run the vision tower once per video, decode in batches.
 
 All questions of a video are always handed to one rollout call, which reads them behind one video prefix (the prefix
 tree). Under a launcher (`accelerate launch`, torchrun) every process answers videos of its own.
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,10 +20,10 @@ from typing import Any
 
 import torch
 
-from vsgrpo.data.prompts import SYSTEM_PROMPT, question_text
+from vsgrpo.data.prompts import question_text
 from vsgrpo.data.rows import Row, write_atomic
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.predictions import Ledger, VideoQuestions, plan_chunks
+from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
 from vsgrpo.evaluation.score import PromptSettings
 from vsgrpo.modeling.model import ModelBundle, load_for_eval, load_model
 from vsgrpo.modeling.prompt import encode_prompt
@@ -109,37 +110,52 @@ def load_evaluated(
     return bundle
 
 
-def vision_budget(
-    folders: Sequence[str | None], num_frames: int | None, min_pixels: int | None, max_pixels: int | None
-) -> VisionBudget:
+def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]) -> VisionBudget:
     """Return the budget to evaluate with: what is given, else the first vision.json of `folders`, else the defaults.
+
+    Args:
+        given: by the names of `VisionBudget`; None: not given.
 
     Raises:
         ConfigError: values out of range, by key.
         DataError: a broken vision.json.
     """
     recorded = next((found for f in folders if f and (found := read_vision(Path(f))) is not None), {})
-    given = {"num_frames": num_frames, "min_pixels": min_pixels, "max_pixels": max_pixels}
     return VisionBudget(**{**recorded, **{name: value for name, value in given.items() if value is not None}})
 
 
-def group_by_video(rows: Sequence[Row], video_of: Callable[[Row], Path]) -> list[VideoQuestions]:
-    """Return the rows by the video they are shown, videos sorted by path, rows in the order given."""
-    groups: dict[Path, list[Row]] = {}
+def group_by_media(rows: Sequence[Row], media_of: Callable[[Row], Media]) -> list[VideoQuestions]:
+    """Return the rows by the video or images they are shown, sorted by path, rows in the order given."""
+    groups: dict[Media, list[Row]] = {}
     for row in rows:
-        groups.setdefault(video_of(row), []).append(row)
-    return [VideoQuestions(video, tuple(groups[video])) for video in sorted(groups)]
+        groups.setdefault(media_of(row), []).append(row)
+    return [VideoQuestions(media, tuple(groups[media])) for media in sorted(groups)]
 
 
 class Generator:
-    """Answers questions with one model, prompt form and way of decoding."""
+    """Answers questions with one model, prompt form and way of decoding.
 
-    def __init__(self, bundle: ModelBundle, loader: VideoLoader, prompt: PromptSettings, decoding: Decoding) -> None:
+    Args:
+        system: system turn, see `modeling.prompt.encode_prompt`.
+        text_of: the text of a row's user turn; None: `question_text` in the form of `prompt`.
+    """
+
+    def __init__(
+        self,
+        bundle: ModelBundle,
+        loader: VideoLoader,
+        prompt: PromptSettings,
+        decoding: Decoding,
+        system: str | None = None,
+        text_of: Callable[[Row], str] | None = None,
+    ) -> None:
         self.bundle = bundle
         self.loader = loader
         self.store = FeatureStore(bundle)
         self.prompt = prompt
         self.decoding = decoding
+        self.system = system
+        self.text_of = text_of or (lambda row: question_text(row, prompt.mode, prompt.wording, prompt.show_options))
         greedy = decoding.temperature == 0
         self.sampling = Sampling(
             seed=decoding.seed,
@@ -161,7 +177,7 @@ class Generator:
     ) -> None:
         """Answer all questions, appending to `predictions` chunk by chunk; chunks already there are not repeated.
 
-        A video that fails to decode leaves its rows unanswered (prediction null and the reason).
+        A video or image that fails to decode leaves its rows unanswered (prediction null and the reason).
 
         Args:
             timing: one line per chunk, {"videos", "questions", seconds per phase}.
@@ -198,57 +214,66 @@ class Generator:
     def write_prompts(self, groups: Sequence[VideoQuestions], path: Path, view: str = "own") -> None:
         """Write all that reaches the model for the first rows: rendered prompt, frames, grid, token counts.
 
-        Runs of video placeholders are written as `<|video_pad|> x N`. A video that cannot be read is named instead.
+        Runs of placeholders are written as `<|video_pad|> x N`. A video or image that cannot be read is named instead.
         """
-        rows = [(row, group.video) for group in groups for row in group.rows][:NUM_PROMPTS_KEPT]
+        rows = [(row, () if view == "none" else group.media) for group in groups for row in group.rows]
         lines = []
-        pad = self.bundle.tokenizer.decode([self.bundle.processor.video_token_id])
-        for row, video in rows:
-            line: dict[str, Any] = {"id": row.id, "video": None if view == "none" else str(video), "view": view}
+        for row, media in rows[:NUM_PROMPTS_KEPT]:
+            line: dict[str, Any] = {"id": row.id, "view": view}
+            line["video"] = ", ".join(str(path) for _, path in media) or None
             try:
-                grid, num_tokens = ((0, 0, 0), 0) if view == "none" else self.loader.inputs_from_header(video)
+                headers = [self.loader.inputs_from_header(path, kind) for kind, path in media]
             except DataError as error:
                 lines.append({**line, "error": error.message})
                 continue
-            ids = self._encode(row, None if view == "none" else num_tokens)
-            prompt = self.bundle.tokenizer.decode(ids).replace(pad * num_tokens or "\0", f"{pad} x {num_tokens}")
-            budget = self.loader.budget
-            line |= {"frames": 0 if view == "none" else budget.sampled_frames, "grid_thw": list(grid)}
-            lines.append({**line, "num_video_tokens": num_tokens, "num_tokens": len(ids), "prompt": prompt})
+            kinds = [kind for kind, _ in media]
+            tokens = [num_tokens for _, num_tokens in headers]
+            ids = encode_prompt(self.bundle.processor, self.text_of(row), tokens, self.system, kinds)
+            frames = [self.loader.budget.sampled_frames if kind == "video" else 1 for kind in kinds]
+            grids = [list(grid) for grid, _ in headers] or [[0, 0, 0]]
+            line |= {"frames": sum(frames), "grid_thw": grids[0] if len(grids) == 1 else grids}
+            prompt = self._short(self.bundle.tokenizer.decode(ids))
+            lines.append({**line, "num_video_tokens": sum(tokens), "num_tokens": len(ids), "prompt": prompt})
         write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+    def _short(self, prompt: str) -> str:
+        """Write runs of placeholders as their number."""
+        processor = self.bundle.processor
+        for token in (processor.image_token_id, processor.video_token_id):
+            pad = self.bundle.tokenizer.decode([token])
+            prompt = re.sub(f"(?:{re.escape(pad)})+", lambda m, pad=pad: f"{pad} x {len(m[0]) // len(pad)}", prompt)
+        return prompt
 
     def _answer(self, chunk: Sequence[VideoQuestions], clock: Clock, view: str) -> list[dict[str, Any]]:
         """Return the lines of one chunk, in row order."""
         began = time.perf_counter()
-        videos: dict[Path, VideoInputs | None] = {}
-        errors: dict[Path, str] = {}
+        shown: dict[Media, tuple[VideoInputs, ...]] = {}
+        errors: dict[Media, str] = {}
         for group in chunk:
+            wanted = () if view == "none" else group.media
             try:
-                videos[group.video] = None if view == "none" else _viewed(self.loader.load(group.video), view)
+                shown[group.media] = tuple(_viewed(self.loader.load(path, kind), view) for kind, path in wanted)
             except DataError as error:
-                errors[group.video] = error.message
+                errors[group.media] = error.message
         clock.decode = time.perf_counter() - began
-        asked = [(row, videos[group.video]) for group in chunk if group.video in videos for row in group.rows]
+        asked = [(row, shown[group.media]) for group in chunk if group.media in shown for row in group.rows]
         completions = iter(self._generate(asked, clock))
         records = []
         for group in chunk:
             for row in group.rows:
                 for sample in range(self.decoding.num_samples):
-                    tokens = next(completions) if group.video in videos else None
-                    records.append(self._record(row, sample, tokens, errors.get(group.video)))
+                    tokens = next(completions) if group.media in shown else None
+                    records.append(self._record(row, sample, tokens, errors.get(group.media)))
         return records
 
-    def _generate(self, asked: Sequence[tuple[Row, VideoInputs | None]], clock: Clock) -> list[list[int]]:
+    def _generate(self, asked: Sequence[tuple[Row, tuple[VideoInputs, ...]]], clock: Clock) -> list[list[int]]:
         if not asked:
             return []
         began = time.perf_counter()
-        features = self.store.features([video for _, video in asked if video is not None])
+        features = self.store.features([item for _, media in asked for item in media])
         clock.vision = time.perf_counter() - began
         began = time.perf_counter()
-        prompts = [
-            Prompt(tuple(self._encode(row, video and video.num_tokens)), (video.key,) if video else ())
-            for row, video in asked
-        ]
+        prompts = [self._prompt(row, media) for row, media in asked]
         keys = [(row.key, sample) for row, _ in asked for sample in range(self.decoding.num_samples)]
         layout = self.decoding.layout
         completions = rollout(
@@ -263,10 +288,10 @@ class Generator:
         clock.generate = time.perf_counter() - began
         return completions
 
-    def _encode(self, row: Row, num_tokens: int | None) -> list[int]:
-        """Return the ids of a row's prompt; `num_tokens` of its video, None for no video."""
-        text = question_text(row, self.prompt.mode, self.prompt.wording, self.prompt.show_options)
-        return encode_prompt(self.bundle.processor, text, [] if num_tokens is None else [num_tokens], SYSTEM_PROMPT)
+    def _prompt(self, row: Row, media: Sequence[VideoInputs]) -> Prompt:
+        tokens, kinds = [item.num_tokens for item in media], [item.kind for item in media]
+        ids = encode_prompt(self.bundle.processor, self.text_of(row), tokens, self.system, kinds)
+        return Prompt(tuple(ids), tuple(item.key for item in media))
 
     def _record(self, row: Row, sample: int, tokens: list[int] | None, error: str | None) -> dict[str, Any]:
         record: dict[str, Any] = {"id": row.id}

@@ -23,11 +23,15 @@ from vsgrpo.errors import DataError
 PREDICTIONS_NAME = "predictions.jsonl"
 
 
+Media = tuple[tuple[str, Path], ...]
+"""What is shown before a question: kind (video, image) and path of each."""
+
+
 @dataclass(frozen=True)
 class VideoQuestions:
-    """A video to show and the rows asked about it."""
+    """A video (or images) to show and the rows asked about it."""
 
-    video: Path
+    media: Media
     rows: tuple[Row, ...]
 
 

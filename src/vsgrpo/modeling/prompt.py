@@ -5,7 +5,6 @@ from typing import Any
 
 from vsgrpo.errors import DataError
 
-
 NO_SYSTEM = "none"
 """For `system`: no system turn at all, not even the one that the template adds by itself."""
 _SYSTEM_TURN = ("<|im_start|>system\n", "<|im_end|>\n")

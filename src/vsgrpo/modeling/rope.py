@@ -48,7 +48,8 @@ def prompt_positions(
 
     Source: `Qwen2VLModel.get_rope_index` of the pinned transformers: text counts up on all axes; video token (t, h, w)
     of a video that starts at s gets (s + t, s + h, s + w); the text after it goes on at s + max(height, width) of the
-    merged grid; an image counts as a video of one temporal patch. Completion token t continues the text: last prompt position + 1 + t.
+    merged grid; an image counts as a video of one temporal patch. Completion token t continues the text: last prompt
+    position + 1 + t.
 
     Deviation: the Qwen2-VL paper (arXiv 2409.12191, section 2.1) lets the text go on after the maximum over all THREE
     axes, which differs where a video has more temporal patches than merged rows or columns. We follow the library, so

@@ -21,6 +21,8 @@ EARLIER_ADAPTERS = "earlier_adapters"
 VISION_FILE = "vision.json"
 VISION_SCHEMA = 1
 _VISION_KEYS = ("num_frames", "min_pixels", "max_pixels")
+_IMAGE_KEYS = ("image_min_pixels", "image_max_pixels")
+"""Of an image; models saved before images were shown have none."""
 
 
 def save_model(
@@ -39,7 +41,7 @@ def save_model(
         merge: write a LoRA model as plain weights instead of an adapter. Without LoRA, plain weights are written
             either way. An adapter whose earlier adapters are gone from disk is merged too, since it alone would not
             be this model.
-        vision: num_frames, min_pixels, max_pixels for vision.json.
+        vision: num_frames, min_pixels, max_pixels, and of images image_min_pixels, image_max_pixels, for vision.json.
         state_dict: gathered weights of a sharded model; merging needs them in the model itself, so it is not combined
             with `merge`.
     """
@@ -109,13 +111,14 @@ def _replace(folder: Path, partial: Path) -> None:
 
 
 def write_vision(folder: Path, vision: Mapping[str, int]) -> None:
-    """Record the video budget that a model was trained with, for evaluation and later stages."""
-    content = {"schema_version": VISION_SCHEMA, **{key: int(vision[key]) for key in _VISION_KEYS}}
+    """Record the vision budget that a model was trained with, for evaluation and later stages."""
+    keys = (*_VISION_KEYS, *(key for key in _IMAGE_KEYS if key in vision))
+    content = {"schema_version": VISION_SCHEMA, **{key: int(vision[key]) for key in keys}}
     (folder / VISION_FILE).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def read_vision(folder: Path) -> dict[str, int] | None:
-    """Read num_frames, min_pixels and max_pixels of a model folder; None where it records none.
+    """Read the vision budget of a model folder, by the names of `VisionBudget`; None where it records none.
 
     Raises:
         DataError: broken file or unknown schema version.
@@ -130,6 +133,6 @@ def read_vision(folder: Path) -> dict[str, int] | None:
                 f"{path}: schema_version={content['schema_version']}, this version reads {VISION_SCHEMA}",
                 hint="update vsgrpo",
             )
-        return {key: int(content[key]) for key in _VISION_KEYS}
+        return {key: int(content[key]) for key in (*_VISION_KEYS, *(key for key in _IMAGE_KEYS if key in content))}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a vision.json ({error})", hint="delete it to use the defaults") from error

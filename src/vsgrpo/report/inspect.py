@@ -14,6 +14,7 @@ from vsgrpo.data.rows import LETTERS, Row, row_to_dict, write_atomic
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.predictions import read_answers
 from vsgrpo.evaluation.score import PromptSettings, score_rows
+from vsgrpo.evaluation.score_file import PROMPT_KEYS
 from vsgrpo.evaluation.vsibench import Benchmark, read_benchmark
 from vsgrpo.report.samples import video_frames
 from vsgrpo.scans.meta_info import read_scene_json
@@ -117,7 +118,8 @@ def _read(path: Path, given: dict[str, str]) -> tuple[Benchmark, list[Seen]]:
         raise ConfigError(f"{predictions}: its rows are not known", hint="add rows=FILE")
     benchmark = read_benchmark(rows)
     answers = read_answers(predictions)
-    prompt = PromptSettings(**settings["prompt"]) if "prompt" in settings else PromptSettings()
+    asked = settings.get("prompt")
+    prompt = PromptSettings(**{key: asked[key] for key in PROMPT_KEYS}) if asked else PromptSettings()
     scores = score_rows(benchmark.rows, answers, prompt).by_row[results.get("scorer", "official")]
     seen = []
     for row in benchmark.rows:

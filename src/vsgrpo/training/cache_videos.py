@@ -26,6 +26,8 @@ from vsgrpo.video.loader import VideoLoader
 FEATURES_FOLDER = "features"
 """Inside video.cache_dir; frames lie beside it."""
 GIB = 1 << 30
+Place = tuple[str, Path]
+"""Kind (video, image) and path."""
 
 
 @dataclass
@@ -50,7 +52,7 @@ class CacheSummary:
         broken = f"{self.num_bad} bad, {self.num_corrupt} broken entries made anew"
         return "\n".join(
             [
-                f"videos            {self.num_videos} ({broken})",
+                f"videos and images {self.num_videos} ({broken})",
                 f"decoded           {self.num_decoded}",
                 f"through the tower {self.num_through_tower}",
                 f"evicted           {self.num_evicted} entries",
@@ -83,7 +85,7 @@ def cache_videos(config: TrainConfig) -> CacheSummary:
         )
     rows, _ = load_rows(config)
     base = Path(config.data.path)
-    paths = [str(path) for path in dict.fromkeys(row.video_path(base) for row in rows)]
+    paths = list(dict.fromkeys(place for row in rows for place in row.media_paths(base)))
     num_gpus = torch.cuda.device_count() if wants_features else 0
     if num_gpus <= 1:
         summary = _fill(config, folder, paths, "cuda" if num_gpus else "cpu")
@@ -125,7 +127,7 @@ def _with_size(summary: CacheSummary, folder: Path) -> CacheSummary:
     return summary
 
 
-def _fill_on_gpus(config: TrainConfig, folder: Path, paths: Sequence[str], num_gpus: int) -> CacheSummary:
+def _fill_on_gpus(config: TrainConfig, folder: Path, paths: Sequence[Place], num_gpus: int) -> CacheSummary:
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue()
     workers = [
@@ -149,14 +151,14 @@ def _fill_on_gpus(config: TrainConfig, folder: Path, paths: Sequence[str], num_g
     return total
 
 
-def _fill_part(config: TrainConfig, folder: Path, paths: Sequence[str], device: str, results: Any) -> None:
+def _fill_part(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str, results: Any) -> None:
     results.put(_fill(config, folder, paths, device))
 
 
-def _fill(config: TrainConfig, folder: Path, paths: Sequence[str], device: str) -> CacheSummary:
+def _fill(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str) -> CacheSummary:
     video = config.video
     loader = VideoLoader(
-        VisionBudget(video.num_frames, video.min_pixels, video.max_pixels),
+        VisionBudget(**config.vision()),
         backend=video.backend,
         timeout_s=video.timeout_s,
         frame_cache="disk" if video.frame_cache == "disk" else "off",
@@ -167,25 +169,25 @@ def _fill(config: TrainConfig, folder: Path, paths: Sequence[str], device: str) 
     summary = CacheSummary(num_videos=len(paths))
     good = []
     tokens = 0
-    for path in paths:
+    for kind, path in paths:
         try:
-            tokens += loader.inputs_from_header(path)[1]
-            good.append(path)
+            tokens += loader.inputs_from_header(path, kind)[1]
+            good.append((kind, path))
         except DataError as error:
             _note_bad(summary, error)
     if store is not None:
         _check_room(store, folder, tokens, len(good))
-    for number, path in enumerate(good, 1):
+    for number, (kind, path) in enumerate(good, 1):
         try:
             with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=config.trainer.bf16):
                 if store is None:
-                    loader.load(path)
-                elif loader.key(path) not in store or video.frame_cache == "disk":
-                    store.features([loader.load(path)])
+                    loader.load(path, kind)
+                elif loader.key(path, kind) not in store or video.frame_cache == "disk":
+                    store.features([loader.load(path, kind)])
         except DataError as error:
             _note_bad(summary, error)
         if number % 100 == 0 or number == len(good):
-            print(f"{device}: {number} of {len(good)} videos", file=sys.stderr)
+            print(f"{device}: {number} of {len(good)} videos and images", file=sys.stderr)
     summary.num_decoded = loader.num_decoded
     summary.num_corrupt = loader.cache.num_corrupt
     if store is not None and store.disk is not None:
@@ -215,7 +217,7 @@ def _check_room(store: FeatureStore, folder: Path, num_tokens: int, num_videos: 
     needed = cache_bytes(num_tokens, width, store.bundle.model.dtype)
     free = shutil.disk_usage(folder).free
     print(
-        f"features of {num_videos} videos: {num_tokens} tokens x {width}, {needed / GIB:.3f} GiB; "
+        f"features of {num_videos} videos and images: {num_tokens} tokens x {width}, {needed / GIB:.3f} GiB; "
         f"{free / GIB:.1f} GiB free in {folder}",
         file=sys.stderr,
     )

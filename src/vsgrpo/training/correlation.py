@@ -54,14 +54,14 @@ class GradientCorrelation:
         for _, group in groupby(range(len(samples)), key=lambda place: samples[place].row_key):
             rows = list(group)
             own, weights = [samples[row] for row in rows], advantages[rows]
-            if own[0].video is None or not bool(weights.any()):
+            if not own[0].media or not bool(weights.any()):
                 continue
 
             def loss(own: list[Sample] = own, weights: Tensor = weights) -> Tensor:
                 means = torch.stack([scores.mean() for scores in score(own)])
                 return -(weights.to(means.device) * means).sum()
 
-            self.add(own[0].video.key, loss)
+            self.add("\n".join(own[0].prompt.videos), loss)
 
     def take(self) -> dict[str, float]:
         """Return the mean cosines of pairs since the last call, those that there are, and forget the gradients."""

@@ -56,6 +56,7 @@ def dev_dataset(config: TrainConfig) -> Dataset | None:
         mode=prompt.mode,
         wording=prompt.wording,
         show_options=prompt.show_options,
+        system=prompt.system,
     )
 
 
@@ -117,7 +118,7 @@ class DevScore(TrainerCallback):
         bundle, timer = self.trainer.bundle, self.trainer.timer
         maker = SampleMaker(bundle, self._loader, timer)
         samples = maker.make(rows, [0] * len(rows))
-        kept = [(row, sample) for row, sample in zip(rows, samples, strict=True) if sample.video is not None]
+        kept = [(row, sample) for row, sample in zip(rows, samples, strict=True) if sample.media is not None]
         if not kept:
             return []
         samples = [sample for _, sample in kept]

@@ -138,7 +138,7 @@ class SpatialDPOTrainer(StageTrainer, DPOTrainer):
             with self.timer.phase("reference"), torch.no_grad():
                 reference = self._reference_logps(model, samples, features)
         lengths = inputs["num_tokens"].to(policy.device).view(-1, 2)
-        seen = torch.tensor([sample.video is not None for sample in samples[::2]], device=policy.device)
+        seen = torch.tensor([sample.media is not None for sample in samples[::2]], device=policy.device)
         ratios = (policy - reference).view(-1, 2)  # (pairs, chosen and rejected)
         losses = pair_losses(ratios, lengths, self.beta, self.loss_types[0])
         self._note(policy.detach().view(-1, 2), ratios.detach(), entropy, lengths, seen)

@@ -1,4 +1,4 @@
-"""GRPO on video: TRL's trainer with only the overrides that video and whole groups need.
+"""GRPO on video and images: TRL's trainer with only the overrides that video and whole groups need.
 
 Written against TRL 1.16 (tests/training/test_trl_signatures.py fails where a method we override changes). Stock TRL
 trains silently wrong on videos: rollouts see the video, log-prob passes get token ids only. Here both go through
@@ -174,7 +174,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
             output = super()._generate_and_score_completions(inputs)
             self._write_completions(inputs, samples, output["advantages"])
         for row, sample in enumerate(samples):
-            if sample.video is None:
+            if sample.media is None:
                 output["completion_mask"][row] = 0
         return {**output, "samples": samples}
 
@@ -205,7 +205,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
                 features = compute_features(samples, self._store, self.timer)
             if not self._train_vision:
                 for sample in samples:
-                    sample.features = None if sample.video is None else features[sample.video.key]
+                    sample.features = tuple(features[item.key] for item in sample.media or ())
             with self.timer.phase("generate"), self.accelerator.autocast():
                 completions = rollout(
                     cast(nn.Module, model),
@@ -238,13 +238,13 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
         """Leave completions without video unscored; log reward per question type and parse failures."""
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        seen = gather_object([sample.video is not None for sample in self._samples])
+        seen = gather_object([sample.media is not None for sample in self._samples])
         self._check_rewards(rewards_per_func[seen], self._samples)
         rewards_per_func[[not good for good in seen]] = torch.nan
         totals = (rewards_per_func * self.reward_weights.to(rewards_per_func.device)).nansum(dim=1).tolist()
         first = self.accelerator.process_index * len(inputs)
         for sample, reward in zip(self._samples, totals[first:], strict=False):
-            sample.reward = reward if sample.video is not None else None
+            sample.reward = reward if sample.media is not None else None
         columns = {name: gather_object([row[name] for row in inputs]) for name in METRIC_COLUMNS}
         ends = set(self.eos_token_ids)
         columns |= {"completions": gather_object(completions), "rewards": totals}

@@ -1,6 +1,6 @@
-"""One row on its way through a step: prompt tokens, video, features, completion.
+"""One row on its way through a step: prompt tokens, media (videos and images), features, completion.
 
-Text and video stay apart: token ids come from the row's text and the video's number of tokens, frames become features
+Text and media stay apart: token ids come from the row's text and the media's numbers of tokens, frames become features
 by the vision tower. Samples travel in batches as plain Python lists of shared references, because TRL permutes and
 slices lists row by row, while flat pixel arrays would be cut as if they were rows.
 """
@@ -30,11 +30,11 @@ class Sample:
     Attributes:
         row_key: dataset/id, with `#k` where a row occurs again.
         index: number of the completion in its group.
-        video: decoded frames, shared by all samples of the video; None where the file turned out bad (on_bad=skip).
+        media: decoded frames, shared by all samples that show them; None where a file turned out bad (on_bad=skip).
             Such a sample goes through every pass with its text alone, so that all processes make the same calls, and
             counts nowhere.
-        features: of the frozen tower, filled before the rollout; None where the tower is trained (they change with
-            every update and are computed in each pass).
+        features: of the frozen tower, one per medium, filled before the rollout; None where the tower is trained (they
+            change with every update and are computed in each pass).
         completion: token ids, EOS included where produced.
         reward: weighted sum of the reward functions; None where there is none.
     """
@@ -42,14 +42,14 @@ class Sample:
     row_key: str
     index: int
     prompt: Prompt
-    video: VideoInputs | None
-    features: VideoFeatures | None = None
+    media: tuple[VideoInputs, ...] | None
+    features: tuple[VideoFeatures, ...] | None = None
     completion: tuple[int, ...] = ()
     reward: float | None = None
 
 
 class SampleMaker:
-    """Turns table rows into samples: decodes each video of a batch once, tokenises each prompt once.
+    """Turns table rows into samples: decodes each video and image of a batch once, tokenises each prompt once.
 
     Args:
         loader: decodes and resizes; keeps frames where its cache says so.
@@ -59,63 +59,70 @@ class SampleMaker:
         self._processor = bundle.processor
         self._loader = loader
         self._timer = timer
-        self._prompts: OrderedDict[tuple[str, int], tuple[int, ...]] = OrderedDict()
+        self._prompts: OrderedDict[tuple[Any, ...], tuple[int, ...]] = OrderedDict()
         self._bad: set[str] = set()
         self.store: FeatureStore | None = None
-        """Videos whose features it has are not decoded."""
+        """Videos and images whose features it has are not decoded."""
 
     def make(self, rows: Sequence[Mapping[str, Any]], indices: Sequence[int]) -> list[Sample]:
         """Return one sample per row; `indices` are their numbers in the group."""
         with self._timer.phase("decode"):
-            videos = {path: self._load(path) for path in dict.fromkeys(row["video"] for row in rows)}
-            prompts: dict[str, Prompt] = {}
+            wanted = dict.fromkeys((item["kind"], item["path"]) for row in rows for item in row["media"])
+            loaded = {place: self._load(*place) for place in wanted}
+            known: dict[str, tuple[Prompt, tuple[VideoInputs, ...] | None]] = {}
             for row in rows:
-                if row["row_key"] not in prompts:
-                    prompts[row["row_key"]] = self._prompt(row["prompt"], videos[row["video"]])
-        return [
-            Sample(row["row_key"], index, prompts[row["row_key"]], videos[row["video"]])
-            for row, index in zip(rows, indices, strict=True)
-        ]
+                if row["row_key"] not in known:
+                    media = _whole([loaded[item["kind"], item["path"]] for item in row["media"]])
+                    known[row["row_key"]] = (self._prompt(row["prompt"], row["system"], media or ()), media)
+        return [Sample(row["row_key"], index, *known[row["row_key"]]) for row, index in zip(rows, indices, strict=True)]
 
-    def _load(self, path: str) -> VideoInputs | None:
+    def _load(self, kind: str, path: str) -> VideoInputs | None:
         try:
-            if self.store is not None and self._loader.key(path) in self.store:
-                return self._loader.undecoded(path)
-            return self._loader.load(path)
+            if self.store is not None and self._loader.key(path, kind) in self.store:
+                return self._loader.undecoded(path, kind)
+            return self._loader.load(path, kind)
         except BadVideo as error:
             if path not in self._bad:
                 self._bad.add(path)
-                print(f"skipped video: {error.message}", file=sys.stderr)
+                print(f"skipped {kind}: {error.message}", file=sys.stderr)
             return None
 
-    def _prompt(self, text: str, video: VideoInputs | None) -> Prompt:
-        tokens = [] if video is None else [video.num_tokens]
-        key = (text, sum(tokens))
+    def _prompt(self, text: str, system: str | None, media: Sequence[VideoInputs]) -> Prompt:
+        kinds, tokens = [item.kind for item in media], [item.num_tokens for item in media]
+        key = (text, system, *kinds, *tokens)
         ids = self._prompts.pop(key, None)
         if ids is None:
-            ids = tuple(encode_prompt(self._processor, text, tokens))
+            ids = tuple(encode_prompt(self._processor, text, tokens, system, kinds))
             if len(self._prompts) >= MAX_CACHED_PROMPTS:
                 self._prompts.popitem(last=False)
         self._prompts[key] = ids
-        return Prompt(ids, () if video is None else (video.key,))
+        return Prompt(ids, tuple(item.key for item in media))
+
+
+def _whole(media: Sequence[VideoInputs | None]) -> tuple[VideoInputs, ...] | None:
+    """Return the media of a row, None where one of them is bad: a question is asked with all it shows, or not."""
+    found = tuple(item for item in media if item is not None)
+    return found if len(found) == len(media) else None
 
 
 def compute_features(
     samples: Sequence[Sample], store: FeatureStore, timer: PhaseTimer, *, grad: bool = False
 ) -> dict[str, VideoFeatures]:
-    """Return the features of the samples' videos by key, the tower run once per video that has none yet.
+    """Return the features of the samples' media by key, the tower run once per video or image that has none yet.
 
     Args:
         grad: keep the graph through the tower (a tower that is trained, in the update pass).
     """
     features: dict[str, VideoFeatures] = {}
     missing: dict[str, VideoInputs] = {}
+    shown = 0
     for sample in samples:
-        if sample.video is not None and sample.features is not None:
-            features[sample.video.key] = sample.features
-        elif sample.video is not None:
-            missing[sample.video.key] = sample.video
-    timer.count("videos/plain", sum(sample.video is not None for sample in samples))
+        shown += len(sample.media or ())
+        if sample.features is not None:
+            features |= zip((item.key for item in sample.media or ()), sample.features, strict=True)
+        else:
+            missing |= {item.key: item for item in sample.media or ()}
+    timer.count("videos/plain", shown)
     if missing:
         before = store.num_videos
         with timer.phase("vision"):

@@ -52,7 +52,7 @@ class AnswerCollator:
         for i, sample in enumerate(samples):
             start, stop = len(sample.prompt.token_ids), len(sample.prompt.token_ids) + len(sample.completion)
             input_ids[i, :stop] = torch.tensor(sample.prompt.token_ids + sample.completion)
-            if sample.video is not None:
+            if sample.media is not None:
                 labels[i, start:stop] = torch.tensor(sample.completion)
         shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
         return {"input_ids": input_ids, "labels": labels, "shift_labels": shift_labels, "samples": samples}
@@ -128,7 +128,7 @@ class SpatialSFTTrainer(StageTrainer, SFTTrainer):
             trees = sample_trees(samples, self._layout == "tree")
             self.timer.count_tokens(count_scored(trees, self._layout))
             rows = logps(model, trees, features, entropy=True, layout=self._layout, attention=self._attention)
-        seen = [float(sample.video is not None) for sample in samples]
+        seen = [float(sample.media is not None) for sample in samples]
         total = torch.stack([row[0].sum() * weight for row, weight in zip(rows, seen, strict=True)]).sum()
         entropy = sum(
             float(row[1].sum()) * weight for row, weight in zip(rows, seen, strict=True) if row[1] is not None

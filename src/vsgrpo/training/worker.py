@@ -173,6 +173,7 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
         mode=prompt.mode,
         wording=prompt.wording,
         show_options=prompt.show_options,
+        system=prompt.system,
         targets=config.trainer.name in ("sft", "dpo"),
         rejected_seed=config.run.seed if config.trainer.name == "dpo" else None,
     )
@@ -197,7 +198,7 @@ def make_loader(config: TrainConfig) -> VideoLoader:
     """Return the loader of the config's vision budget."""
     video = config.video
     return VideoLoader(
-        VisionBudget(video.num_frames, video.min_pixels, video.max_pixels),
+        VisionBudget(**config.vision()),
         backend=video.backend,
         timeout_s=video.timeout_s,
         frame_cache=video.frame_cache,
@@ -207,22 +208,22 @@ def make_loader(config: TrainConfig) -> VideoLoader:
 
 
 def readable_rows(rows: list[Row], base: Path, loader: VideoLoader) -> list[Row]:
-    """Leave out the rows of videos whose header cannot be read (video.on_bad=skip), and say which.
+    """Leave out the rows of videos and images whose header cannot be read (video.on_bad=skip), and say which.
 
     Raises:
-        DataError: a video is bad under video.on_bad=error, or none is left.
+        DataError: one is bad under video.on_bad=error, or no row is left.
     """
-    bad: dict[Path, str] = {}
-    for path in dict.fromkeys(row.video_path(base) for row in rows):
+    bad: dict[tuple[str, Path], str] = {}
+    for kind, path in dict.fromkeys(place for row in rows for place in row.media_paths(base)):
         try:
-            loader.inputs_from_header(path)
+            loader.inputs_from_header(path, kind)
         except BadVideo as error:
-            bad[path] = error.message
-    for message in bad.values():
-        print(f"skipped video: {message}", file=sys.stderr)
-    kept = [row for row in rows if row.video_path(base) not in bad]
+            bad[kind, path] = error.message
+    for (kind, _), message in bad.items():
+        print(f"skipped {kind}: {message}", file=sys.stderr)
+    kept = [row for row in rows if not any(place in bad for place in row.media_paths(base))]
     if not kept:
-        raise DataError(f"{base}: none of {len(bad)} videos can be read", hint="build the dataset again")
+        raise DataError(f"{base}: none of {len(bad)} videos and images can be read", hint="build the dataset again")
     return kept
 
 
@@ -263,9 +264,7 @@ def run_manifest(config: TrainConfig, rows: list[Row]) -> TrainingManifest:
 
 
 def _describe(path: Path, config: TrainConfig, manifest: TrainingManifest) -> None:
-    video = config.video
-    budget = {"num_frames": video.num_frames, "min_pixels": video.min_pixels, "max_pixels": video.max_pixels}
-    write_vision(path, budget)
+    write_vision(path, config.vision())
     write_training_manifest(path, manifest)
 
 

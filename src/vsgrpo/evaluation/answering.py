@@ -1,0 +1,155 @@
+"""Have a model answer rows: settings.json, predictions.jsonl (and those of controls), prompts.jsonl, timing.jsonl.
+
+Shared by all benchmarks. What decides an answer stands in settings.json; a run goes on only under the same settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vsgrpo.data.rows import Row, write_atomic
+from vsgrpo.errors import DataError
+from vsgrpo.evaluation.html_report import REPORT_NAME
+from vsgrpo.evaluation.lmms_bridge import LMMS_NAME
+from vsgrpo.evaluation.outputs import RESULTS_NAME
+from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, Media
+from vsgrpo.evaluation.published import model_size
+from vsgrpo.evaluation.score import PromptSettings
+from vsgrpo.evaluation.score_file import SETTINGS_NAME
+
+if TYPE_CHECKING:
+    from vsgrpo.config.evaluate import EvalConfig, EvalModelSection
+
+TIMING_NAME = "timing.jsonl"
+PROMPTS_NAME = "prompts.jsonl"
+SCHEMA_VERSION = 1
+
+
+def predictions_name(control: str) -> str:
+    """Return the name of a predictions file: of a control, or ("") of the evaluation itself."""
+    return f"predictions_{control}.jsonl" if control else PREDICTIONS_NAME
+
+
+def answer_rows(
+    config: EvalConfig,
+    rows: Sequence[Row],
+    identity: Mapping[str, Any],
+    shown: Mapping[str, tuple[str, Callable[[Row], Media]]],
+    overwrite: bool,
+    text_of: Callable[[Row], str] | None = None,
+) -> dict[str, Any] | None:
+    """Answer every question into predictions.jsonl (and those of controls) and return the settings that decided it.
+
+    Args:
+        identity: of the rows: hash of their file and what else tells them apart.
+        shown: control ("" for none) -> (view, which video or images a row is shown).
+        text_of: the text of a row's user turn; None: `question_text`.
+
+    Returns:
+        the settings; None in all processes but the first.
+    """
+    from vsgrpo.evaluation import generate
+
+    folder, model, video = Path(config.run.dir), config.model, config.video
+    folder.mkdir(parents=True, exist_ok=True)
+    budget = generate.vision_budget([model.adapter, model.path], config.vision())
+    options = {name: getattr(config.decoding, name) for name in ("temperature", "num_samples", "max_new_tokens")}
+    decoding = generate.Decoding(
+        **options, batch_size=config.decoding.batch_size, seed=config.run.seed, layout=config.decoding.layout
+    )
+    vision = {"num_frames": budget.num_frames, "min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels}
+    if any(item["kind"] == "image" for row in rows for item in row.media):
+        vision |= {"image_min_pixels": budget.image_min_pixels, "image_max_pixels": budget.image_max_pixels}
+    settings = {
+        "schema_version": SCHEMA_VERSION,
+        "benchmark": {**identity, "rows": _hash([row.key for row in rows])},
+        "model": {"path": model.path, "adapter": model.adapter, "dtype": model.dtype, "weights": _weights(model)},
+        "vision": vision,
+        "video": "shuffled" if video.shuffle else "own",
+        "prompt": {name: value for name, value in asdict(config.prompt).items() if name != "system" or value},
+        "decoding": {
+            **{name: value for name, value in asdict(decoding).items() if name != "layout"},
+            "seed": decoding.seed if decoding.temperature > 0 else None,
+        },
+        "layout": decoding.layout,
+    }
+    processes = generate.Processes()
+    if processes.rank == 0:
+        if overwrite:
+            _remove_outputs(folder)
+        _same_settings(folder, settings)
+    if processes.rank == 0 and model.path != "tiny":
+        processes.barrier()
+    if processes.rank > 0:  # a tiny model is built by the first process while the others wait
+        processes.barrier()
+    bundle = generate.load_evaluated(
+        model.path,
+        model.adapter,
+        dtype=model.dtype,
+        attn=model.attn_implementation,
+        offline=model.offline,
+        tiny_folder=folder / "tiny",
+        device=processes.device,
+    )
+    if processes.rank == 0 and model.path == "tiny":
+        processes.barrier()
+    cache_dir = video.cache_dir or (str(folder / "cache") if video.frame_cache == "disk" else None)
+    loader = generate.VideoLoader(
+        budget, video.backend, video.timeout_s, frame_cache=video.frame_cache, cache_dir=cache_dir
+    )
+    prompt = PromptSettings(config.prompt.mode, config.prompt.wording, config.prompt.show_options)
+    generator = generate.Generator(bundle, loader, prompt, decoding, config.prompt.system, text_of)
+    settings["model"] |= {"size": model_size(generate.hidden_size(bundle))}
+    for name, (view, media_of) in shown.items():
+        groups = generate.group_by_media(rows, media_of)
+        if processes.rank == 0 and not name:
+            generator.write_prompts(groups, folder / PROMPTS_NAME, view)
+        timing = folder / (TIMING_NAME if processes.rank == 0 else f"timing.{processes.rank}.jsonl")
+        generator.run(groups, folder / predictions_name(name), timing, view, processes)
+    return settings if processes.rank == 0 else None
+
+
+def _remove_outputs(folder: Path) -> None:
+    """Delete what an earlier evaluation wrote."""
+    for pattern in ("predictions*.jsonl", "timing*.jsonl"):
+        for file in folder.glob(pattern):
+            file.unlink()
+    for name in (SETTINGS_NAME, RESULTS_NAME, PROMPTS_NAME, REPORT_NAME, LMMS_NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _same_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write settings.json, or refuse to go on with predictions made under other settings."""
+    path = folder / SETTINGS_NAME
+    if (folder / PREDICTIONS_NAME).is_file():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError:
+            before = {}
+        # The layout changes no answer: a run may go on with another one.
+        compared = [name for name in settings if name != "layout"]
+        changed = [name for name in compared if before.get(name) != json.loads(json.dumps(settings[name]))]
+        if changed:
+            raise DataError(
+                f"{folder / PREDICTIONS_NAME}: made under another {' and '.join(changed)}",
+                "use --overwrite to start anew, or another output=DIR",
+            )
+        print(f"going on with {folder / PREDICTIONS_NAME}", file=sys.stderr)
+    write_atomic(path, json.dumps(settings, indent=1) + "\n")
+
+
+def _weights(model: EvalModelSection) -> str | None:
+    """Return a fingerprint of the weight files (name, size, time) of model and adapter; None for a hub id or `tiny`."""
+    folders = [Path(name) for name in (model.path, model.adapter) if name and Path(name).is_dir()]
+    files = [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
+    return _hash([f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]) if files else None
+
+
+def _hash(texts: list[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
