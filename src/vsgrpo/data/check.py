@@ -15,6 +15,7 @@ from vsgrpo.data.rows import Row, read_jsonl, row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.progress import Progress
 from vsgrpo.tables import split_of
+from vsgrpo.video.image import image_size
 from vsgrpo.video.reader import probe
 
 _SHOWN = 20
@@ -29,6 +30,7 @@ class CheckReport:
         answers: per row file, one line per question type.
         verdict: leak verdict over all rows but those of a test file: clean, unknown or leak.
         num_videos: videos that can be read; frames of the shortest and longest.
+        num_images: images whose header can be read.
         problems: each names file, line or video and the rule; empty: all is well.
         notes: worth knowing, no fault.
     """
@@ -37,6 +39,7 @@ class CheckReport:
     answers: dict[str, list[AnswerLine]]
     verdict: str
     num_videos: int
+    num_images: int
     frames: tuple[int, int]
     problems: list[str]
     notes: list[str]
@@ -51,6 +54,8 @@ class CheckReport:
         for name, answers in self.answers.items():
             lines += [f"{name}: {self.files[name]} rows", *answer_table(answers, name=Path(name).stem)[:-1]]
         lines.append(f"videos: {self.num_videos} readable, {self.frames[0]} to {self.frames[1]} frames")
+        if self.num_images:
+            lines.append(f"images: {self.num_images} readable")
         lines.append(f"leak check: {self.verdict}")
         lines += [f"problem: {problem}" for problem in self.problems[:_SHOWN]]
         if len(self.problems) > _SHOWN:
@@ -69,7 +74,7 @@ def check_data(path: Path, limit: int | None = None) -> CheckReport:
     """Check a row file, or the row files of a folder, and the videos they name.
 
     Args:
-        limit: open only so many videos (all are looked for).
+        limit: open only so many videos and images (all are looked for).
 
     Raises:
         DataError: there is no row file.
@@ -79,7 +84,7 @@ def check_data(path: Path, limit: int | None = None) -> CheckReport:
     rows = {file: _read(file, problems) for file in files}
     problems += _leak_problems({file: part for file, part in rows.items() if file.stem != "test"})
     problems += _shared_rooms(rows)
-    num_videos, frames, bad = _videos(rows, limit)
+    num_videos, num_images, frames, bad = _media(rows, limit)
     problems += bad
     notes = _notes({file: part for file, part in rows.items() if file.stem != "test"})
     folder = files[0].parent
@@ -93,6 +98,7 @@ def check_data(path: Path, limit: int | None = None) -> CheckReport:
         answers={file.name: answer_lines(part) for file, part in rows.items()},
         verdict=worst(row_verdict(row) for row in training),
         num_videos=num_videos,
+        num_images=num_images,
         frames=frames,
         problems=problems,
         notes=notes,
@@ -151,27 +157,26 @@ def _shared_rooms(rows: dict[Path, list[Row]]) -> list[str]:
     ]
 
 
-def _videos(rows: dict[Path, list[Row]], limit: int | None) -> tuple[int, tuple[int, int], list[str]]:
-    paths: dict[Path, Row] = {}
-    problems = []
-    for file, part in rows.items():
-        for row in part:
-            try:
-                paths.setdefault(row.video_path(file.parent), row)
-            except DataError as error:
-                problems.append(f"{file}: {error.message}")
-    missing = [path for path in paths if not path.is_file()]
-    problems += [f"{path}: no such video (row {paths[path].key})" for path in missing]
-    there = [path for path in paths if path.is_file()][:limit]
-    frames = []
-    progress = Progress("videos", len(there))
-    for path in there:
+def _media(rows: dict[Path, list[Row]], limit: int | None) -> tuple[int, int, tuple[int, int], list[str]]:
+    """Return readable videos and images, frames of the shortest and longest video, and problems."""
+    first = {
+        place: row for file, part in reversed(rows.items()) for row in part for place in row.media_paths(file.parent)
+    }
+    problems = [f"{path}: no such {kind} (row {row.key})" for (kind, path), row in first.items() if not path.is_file()]
+    there = [place for place in first if place[1].is_file()][:limit]
+    frames, num_images = [], 0
+    progress = Progress("videos and images", len(there))
+    for kind, path in there:
         try:
-            frames.append(probe(path, backend="pyav").num_frames)
+            if kind == "image":
+                image_size(path)
+                num_images += 1
+            else:
+                frames.append(probe(path, backend="pyav").num_frames)
         except DataError as error:
             problems.append(error.message)
         progress.advance()
-    return len(frames), (min(frames, default=0), max(frames, default=0)), problems
+    return len(frames), num_images, (min(frames, default=0), max(frames, default=0)), problems
 
 
 def _notes(rows: dict[Path, list[Row]]) -> list[str]:

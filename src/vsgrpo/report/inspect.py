@@ -16,7 +16,7 @@ from vsgrpo.evaluation.predictions import read_answers
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.score_file import PROMPT_KEYS
 from vsgrpo.evaluation.vsibench import Benchmark, read_benchmark
-from vsgrpo.report.samples import video_frames
+from vsgrpo.report.samples import media_urls
 from vsgrpo.scans.meta_info import read_scene_json
 
 KEYS = ("split", "type", "scene", "id", "score", "rows", "output")
@@ -156,7 +156,7 @@ def _page(result: Inspection, title: str) -> str:
             file = result.folder / "scenes" / f"{name}.json"
             plans[name] = make_plan(read_scene_json(file), f"plan{len(plans)}") if file.is_file() else None
         if item.video not in frames:
-            frames[item.video] = video_frames(item.video)
+            frames[item.video] = media_urls("video", item.video)
         plan = plans[name]
         drawing = Markup(question_svg(plan, item.row)) if plan is not None else ""
         items.append({"seen": item, "map": drawing, "frames": frames[item.video]})

@@ -15,6 +15,7 @@ from typing import Any
 from vsgrpo.data.rows import Row, row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.report.runs import Curve
+from vsgrpo.video.image import read_image
 from vsgrpo.video.reader import read_uniform_frames
 
 COMPLETIONS_NAME = "completions.jsonl"
@@ -85,7 +86,7 @@ def add_questions(groups: Iterable[Group], config: dict[str, Any]) -> None:
         found = rows.get(group.key.partition("#")[0])
         if found is not None:
             group.row = found[0]
-            group.frames = video_frames(found[0].video_path(found[1]))
+            group.frames = [url for place in found[0].media_paths(found[1]) for url in media_urls(*place)]
 
 
 def _rows(file: Path, wanted: set[str]) -> Iterable[Row]:
@@ -155,14 +156,14 @@ def _first_of_each_type(records: list[dict[str, Any]]) -> list[Group]:
     return found
 
 
-def video_frames(video: Path) -> list[str]:
-    """Return frames as data URLs, none where the video is gone or unreadable."""
-    if not video.is_file():
+def media_urls(kind: str, path: Path) -> list[str]:
+    """Return frames of a video, or an image, as data URLs; none where the file is gone or unreadable."""
+    if not path.is_file():
         return []
     from PIL import Image
 
     try:
-        _, frames = read_uniform_frames(video, _NUM_FRAMES, "pyav")
+        frames = [read_image(path)] if kind == "image" else read_uniform_frames(path, _NUM_FRAMES, "pyav")[1]
     except DataError:
         return []
     urls = []
