@@ -52,9 +52,10 @@ def prepare(folder):
         "extra": {},
     }
     leak = {**row, "dataset": "scannet", "scene_name": "scene0025_00", "room": "scene0025"}
-    for name, item in (("demo", row), ("leaky", leak)):
+    enough = [{**row, "id": f"q{number}"} for number in range(8)]
+    for name, items in (("demo", enough), ("leaky", [leak])):
         (folder / "data" / name).mkdir(parents=True)
-        (folder / "data" / name / "train.jsonl").write_text(json.dumps(item) + "\n")
+        (folder / "data" / name / "train.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     (folder / "models/llama").mkdir(parents=True)
     (folder / "models/llama/config.json").write_text('{"model_type": "llama"}')
     (folder / "runs/old").mkdir(parents=True)

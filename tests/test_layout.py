@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "vsgrpo"
-ROOMS = ("spatial", "scans", "video", "data", "modeling", "training", "evaluation", "report", "config", "tables")
+ROOMS = (
+    "spatial",
+    "scans",
+    "video",
+    "data",
+    "memory",
+    "modeling",
+    "training",
+    "evaluation",
+    "report",
+    "config",
+    "tables",
+)
 SINGLE = (
     "cli",
     "launch",
@@ -36,15 +48,17 @@ MAY_IMPORT = {
     "data": {"errors", "tables", "spatial", "video", "scans", "config", "progress", "rewards", "maths"},
     "modeling": {"errors", "tables", "video", "config", "data", "spatial"},
     "training": {"errors", "tables", "spatial", "video", "config", "data", "modeling", "rewards", "progress"}
-    | {"launch", "supervise"},
+    | {"launch", "supervise", "memory"},
     "evaluation": {"errors", "tables", "spatial", "scans", "video", "config", "data", "modeling", "progress", "maths"},
+    "memory": {"errors", "config", "data", "video"},
     "run_dir": {"errors", "config", "data"},
     "supervise": set(),
     "report": {"errors", "scans", "video", "data", "evaluation"},
     "seeds": {"errors", "data"},
     "preflight": {"errors", "config", "data", "rewards"},
-    "launch": {"errors", "config", "data", "video", "modeling", "training", "run_dir", "supervise", "preflight"},
-    "doctor": {"errors", "video"},
+    "launch": {"errors", "config", "data", "video", "modeling", "training", "run_dir", "supervise", "preflight"}
+    | {"memory"},
+    "doctor": {"errors", "video", "memory", "config", "launch", "data"},
     "api": {"errors", "config", "scans", "spatial", "evaluation", "launch"},
     "__init__": {"api"},
     "cli": set(ROOMS) | set(SINGLE),

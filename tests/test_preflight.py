@@ -8,7 +8,7 @@ from vsgrpo.cli import run
 from vsgrpo.config import load_config
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.preflight import check_run
+from vsgrpo.preflight import check_batch, check_enough_rows, check_run
 
 ROW = Row(
     schema_version=1,
@@ -123,3 +123,50 @@ def test_the_command_says_one_error_and_one_hint_and_exits_with_2(words, key, ca
     assert run(["train", *words, "model=tiny", "--dry-run"]) == 2
     error, hint = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ") and key in error and hint.startswith("hint: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "neighbours"),
+    [
+        # 6 x 3 = 18 completions: batches of 7 or 14 x 3, or 7 x 6, or groups of 9 or 18 fit 18
+        (
+            ("6", "3", "14"),
+            ("per_device_train_batch_size=14", "gradient_accumulation_steps=7", "num_generations=9 or 18"),
+        ),
+        # 4 x 2 = 8: group of 6 wants multiples of 3 (x 2), or 3 steps; 4 and 8 divide 8
+        (("4", "2", "6"), ("batch_size=3 or 6", "steps=3", "num_generations=4 or 8")),
+    ],
+)
+def test_neighbours_that_divide_are_named_for_every_key(words, neighbours):
+    batch, steps, group = words
+    keys = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_generations")
+    given = [f"trainer.{key}={value}" for key, value in zip(keys, (batch, steps, group), strict=True)]
+    with pytest.raises(ConfigError) as refused:
+        check_batch(config_of("grpo", *given))
+    for part in neighbours:
+        assert part in refused.value.hint
+    for choice in refused.value.hint.removeprefix("set ").split(", or "):
+        key, _, values = choice.partition("=")
+        for value in values.split(" or "):
+            check_batch(config_of("grpo", *given, f"{key}={value}"))
+
+
+def test_processes_that_machines_do_not_divide_name_their_neighbours():
+    with pytest.raises(ConfigError) as refused:
+        config_of("grpo", "launch=ddp", "launch.num_processes=7", "launch.num_machines=2")
+    assert "launch.num_processes=6 or launch.num_processes=8" in refused.value.hint
+
+
+def test_fewer_rows_than_a_rollout_buffer_are_refused_before_the_model_loads():
+    # 4 completions x 6 steps x 2 processes / groups of 4 = 12 questions; 9 rows fill 9 x 4 / (4 x 2) = 4 steps
+    words = (
+        "launch=ddp",
+        "launch.num_processes=2",
+        "trainer.num_generations=4",
+        "trainer.gradient_accumulation_steps=6",
+    )
+    config = config_of("grpo", *words, "trainer.per_device_train_batch_size=4", "trainer.save_steps=6")
+    check_enough_rows(config, [ROW] * 12)
+    with pytest.raises(ConfigError, match="9 rows: one rollout buffer takes 12") as refused:
+        check_enough_rows(config, [ROW] * 9)
+    assert "gradient_accumulation_steps=4" in refused.value.hint

@@ -18,40 +18,16 @@ from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.compose import NOT_GIVEN, config_dir, to_yaml
 from vsgrpo.data.leakage import read_checked_rows, worst
 from vsgrpo.data.mix import draw_mix, rebase
-from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES, question_text
 from vsgrpo.data.rows import Row
-from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.preflight import check_run
+from vsgrpo.errors import ConfigError, DataError, VsgrpoError
+from vsgrpo.memory.estimate import GIB, estimate_run
+from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_lines
+from vsgrpo.preflight import check_batch, check_enough_rows, check_run
 from vsgrpo.run_dir import locked, prepare_run_folder
 from vsgrpo.supervise import supervise
-from vsgrpo.video.budget import VisionBudget, upper_bound_tokens
 
-# Without rows at hand: the longest question of ours (four objects, their names) is below this many characters.
-_QUESTION_CHARS = 400
-# Chat template around the question: system turn, role marks, vision marks. Byte-level BPE: tokens <= bytes.
-_TEMPLATE_CHARS = 160
 # What transformers can read a Qwen2-VL processor from.
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-
-
-def check_batch(config: TrainConfig) -> None:
-    """Raise ConfigError unless whole groups fit a process's rollout buffer, in every stage."""
-    for number, stage in enumerate(config.trainer.stages or [{}]):
-        trainer = config.trainer
-        if not isinstance(trainer, GrpoSection):
-            return
-        where = f"trainer.stages[{number}]." if trainer.stages else "trainer."
-        group = int(stage.get("num_generations", trainer.num_generations))
-        batch = int(stage.get("per_device_train_batch_size", trainer.per_device_train_batch_size))
-        steps = int(stage.get("gradient_accumulation_steps", trainer.gradient_accumulation_steps))
-        if batch * steps % group:
-            near = sorted({max(batch // group, 1) * group, (batch // group + 1) * group})
-            choices = " or ".join(f"trainer.per_device_train_batch_size={value}" for value in near)
-            raise ConfigError(
-                f"{where}num_generations={group}: does not divide per_device_train_batch_size={batch} x "
-                f"gradient_accumulation_steps={steps} = {batch * steps} completions of a process",
-                hint=f"set {choices}",
-            )
 
 
 def check_model(path: str) -> None:
@@ -123,51 +99,42 @@ def row_files(config: TrainConfig) -> list[Path]:
 
 
 def describe(config: TrainConfig) -> str:
-    """Return the derived numbers and the launch command of a config, as lines (no model, no data needed)."""
+    """Return the derived numbers, what is short here, and the launch command, as lines (no model, no data needed).
+
+    What a run would be refused for on this machine is a warning: plans are made on other machines.
+
+    Raises:
+        VsgrpoError: what is wrong on every machine.
+    """
     check_batch(config)
-    budget = VisionBudget(**config.vision())
-    video = upper_bound_tokens(budget, max_aspect_ratio=2.0)
-    sentences = EVAL_SENTENCES if config.prompt.wording == "eval" else TRAIN_SENTENCES
-    texts: list[str] = []
     rows: list[Row] = []
     if (Path(config.data.path) / f"{config.data.split}.jsonl").is_file():
         rows = load_rows(config)[0]
-        texts = [_prompt_text(row, config) for row in rows]
     check_run(config, rows)
-    text = max((len(item.encode()) for item in texts), default=_QUESTION_CHARS + len(sentences[config.prompt.mode]))
-    trainer, procs = config.trainer, config.launch.num_processes
-    rows_per_step = trainer.per_device_train_batch_size * trainer.gradient_accumulation_steps * procs
-    lines = [
-        "# derived",
-        f"video tokens per sample: at most {video} ({budget.num_frames} frames, {budget.max_pixels} pixels, up to 2:1)",
-        *_image_lines(rows, budget),
-        f"text tokens per sample: at most {text + _TEMPLATE_CHARS} (one per byte; real tokenizers: about a quarter)",
-    ]
-    questions = rows_per_step
-    if isinstance(trainer, GrpoSection):
-        questions = rows_per_step // trainer.num_generations
-        lines.append(f"tokens per completion: at most {trainer.max_completion_length}")
-        lines.append(f"global batch: {rows_per_step} completions = {questions} questions x {trainer.num_generations}")
-    else:
-        lines.append(f"global batch: {rows_per_step} answers")
-    if texts:
-        lines.append(f"rows: {len(texts)}; steps per epoch: {max(1, len(texts) // questions)}")
+    if rows:
+        check_enough_rows(config, rows)
+    try:
+        short = shortages(config, rows)
+    except VsgrpoError as error:
+        short = [f"warning: refused here: {error.message} ({error.hint})"]
+    lines = ["# derived", *plan_lines(config, rows), *short]
     lines.append("launch: " + shlex.join(launch_command(config, Path(config.run.dir) / "config.yaml")))
     return "\n".join(lines)
 
 
-def _image_lines(rows: list[Row], budget: VisionBudget) -> list[str]:
-    """Return the line on image tokens, where rows show images."""
-    most = max((sum(kind == "image" for kind, _ in row.media_paths(Path())) for row in rows), default=0)
-    if most == 0:
-        return []
-    each = budget.image_max_pixels // budget.factor**2
-    return [f"image tokens per sample: at most {most * each} ({most} x {each}, {budget.image_max_pixels} pixels)"]
+def shortages(config: TrainConfig, rows: list[Row], *, resume: bool = False) -> list[str]:
+    """Compare what the run needs with device and disk; return warnings, and how much memory was compared with.
 
-
-def _prompt_text(row: Row, config: TrainConfig) -> str:
-    prompt = config.prompt
-    return question_text(row, prompt.mode, prompt.wording, prompt.show_options)
+    Raises:
+        VsgrpoError: it cannot fit.
+    """
+    available = device_memory(config)
+    if available is None:
+        line = "memory of the device: looked up by the workers (launch.device_memory_gb=N compares before)"
+    else:
+        warning = check_memory(estimate_run(config, rows), *available)
+        line = warning or f"memory there is: {available[0] / GIB:.1f} GiB ({available[1]})"
+    return [line, *check_disk(config, rows, resume=resume)]
 
 
 def needs_launcher(config: TrainConfig) -> bool:
@@ -198,7 +165,9 @@ def launch_training(config: TrainConfig, overrides: list[str], *, resume: bool, 
     """
     check_batch(config)
     check_model(config.model.path)
-    check_run(config, load_rows(config)[0])
+    rows = load_rows(config)[0]
+    check_run(config, rows)
+    check_enough_rows(config, rows)
     join_slurm(config)
     if isinstance(config.trainer, GrpoSection) and config.trainer.beta == 0:
         print(
@@ -208,10 +177,12 @@ def launch_training(config: TrainConfig, overrides: list[str], *, resume: bool, 
     run_dir = Path(config.run.dir)
     joins = "LOCAL_RANK" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1
     leads = int(os.environ.get("RANK", "0")) == 0 and config.launch.machine_rank == 0
+    plan = [*plan_lines(config, rows), *shortages(config, rows, resume=resume)] if leads else []
     with ExitStack() as stack:
         if leads:
             stack.enter_context(locked(run_dir))
             prepare_run_folder(run_dir, config, overrides, resume=resume, overwrite=overwrite)
+            print("\n".join(plan), file=sys.stderr)
         if joins or not needs_launcher(config):
             from vsgrpo.training.worker import run_worker
 

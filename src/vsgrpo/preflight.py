@@ -42,6 +42,68 @@ def check_run(config: TrainConfig, rows: Sequence[Row]) -> None:
         check_targets(config, rows)
 
 
+def check_batch(config: TrainConfig) -> None:
+    """Raise ConfigError unless whole groups fit a process's rollout buffer in every stage; name the nearest values."""
+    check_stages(config)
+    for number, section in enumerate(config.stage_sections()):
+        if not isinstance(section, GrpoSection):
+            return
+        group, batch = section.num_generations, section.per_device_train_batch_size
+        steps = section.gradient_accumulation_steps
+        if batch * steps % group == 0:
+            continue
+        where = f"trainer.stages[{number}]." if config.trainer.stages else "trainer."
+        divisors = [n for n in range(2, batch * steps + 1) if batch * steps % n == 0]
+        groups = sorted(
+            {max((n for n in divisors if n < group), default=0), min((n for n in divisors if n > group), default=0)}
+        )
+        choices = [
+            _choices("trainer.per_device_train_batch_size", multiples_around(batch, group // math.gcd(group, steps))),
+            _choices("trainer.gradient_accumulation_steps", multiples_around(steps, group // math.gcd(group, batch))),
+            _choices("trainer.num_generations", [n for n in groups if n]),
+        ]
+        raise ConfigError(
+            f"{where}num_generations={group}: does not divide per_device_train_batch_size={batch} x "
+            f"gradient_accumulation_steps={steps} = {batch * steps} completions of a process",
+            hint="set " + ", or ".join(choice for choice in choices if choice),
+        )
+
+
+def multiples_around(value: int, divisor: int) -> list[int]:
+    """Return the positive multiples of `divisor` next to `value`, itself if it is one."""
+    below, above = value // divisor * divisor, math.ceil(value / divisor) * divisor
+    return sorted({n for n in (below, above) if n})
+
+
+def _choices(key: str, values: Sequence[int]) -> str:
+    return f"{key}=" + " or ".join(map(str, values)) if values else ""
+
+
+def check_enough_rows(config: TrainConfig, rows: Sequence[Row]) -> None:
+    """Raise ConfigError where a stage's rows do not fill one rollout buffer of all processes."""
+    for number, section in enumerate(config.stage_sections()):
+        types = (config.trainer.stages or [{}])[number].get("types")
+        count = sum(types is None or row.question_type in types for row in rows)
+        if not isinstance(section, GrpoSection):
+            continue
+        steps = int(section.hf.get("steps_per_generation") or section.gradient_accumulation_steps)
+        one = section.per_device_train_batch_size * config.launch.num_processes
+        needed = one * steps // section.num_generations
+        if count < needed:
+            where = f"trainer.stages[{number}]: " if config.trainer.stages else ""
+            fits = count * section.num_generations // one
+            while fits and section.per_device_train_batch_size * fits % section.num_generations:
+                fits -= 1
+            most = (
+                f"trainer.gradient_accumulation_steps={fits}" if fits else "trainer.per_device_train_batch_size lower"
+            )
+            raise ConfigError(
+                f"{where}data.path={config.data.path} has {count} rows: one rollout buffer takes {needed} "
+                f"({one * steps} completions of all processes / {section.num_generations})",
+                hint=f"set {most}, or build more data",
+            )
+
+
 def check_rewards(config: TrainConfig) -> None:
     """Load every reward by name; weights need one number each."""
     names, weights = config.reward_names(), config.reward.weights
@@ -79,8 +141,7 @@ def check_stages(config: TrainConfig) -> None:
         buffer = int(section.hf.get("steps_per_generation") or accumulation) * section.num_iterations
         every = buffer // math.gcd(buffer, accumulation)
         if section.save_steps % every:
-            below = section.save_steps // every * every
-            choices = f"{below} or {below + every}" if below else str(every)
+            choices = " or ".join(map(str, multiples_around(section.save_steps, every)))
             raise ConfigError(
                 f"{where}trainer.save_steps={section.save_steps}: a rollout buffer lasts {every} optimizer steps, a "
                 "checkpoint inside it cannot be resumed exactly",

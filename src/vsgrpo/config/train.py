@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -257,9 +258,14 @@ class LaunchSection:
     main_process_ip: str | None
     main_process_port: int | None
     accelerate_file: str | None
+    device_memory_gb: float | None
 
     def __post_init__(self) -> None:
         at_least("launch.num_processes", self.num_processes, 1)
+        if self.device_memory_gb is not None and not self.device_memory_gb > 0:
+            raise ConfigError(
+                f"launch.device_memory_gb={self.device_memory_gb}: must be above 0", hint="leave it null: look it up"
+            )
         at_least("launch.num_machines", self.num_machines, 1)
         if self.profile in ("cpu", "gpu1") and self.num_processes != 1:
             raise ConfigError(
@@ -269,7 +275,13 @@ class LaunchSection:
         if self.num_processes % self.num_machines:
             raise ConfigError(
                 f"launch.num_processes={self.num_processes}: not a multiple of launch.num_machines={self.num_machines}",
-                hint="num_processes counts all machines together",
+                hint="set "
+                + " or ".join(
+                    f"launch.num_processes={n * self.num_machines}"
+                    for n in (self.num_processes // self.num_machines, self.num_processes // self.num_machines + 1)
+                    if n
+                )
+                + " (all machines together)",
             )
 
 
@@ -324,6 +336,13 @@ class TrainConfig:
         if self.model.merge_on_save is not None:
             return self.model.merge_on_save
         return self.trainer.name != "grpo" and self.launch.profile not in SHARDED
+
+    def stage_sections(self) -> list[TrainerSection]:
+        """Return the trainer section of each stage: `trainer.*` with the overrides of `trainer.stages[n]`."""
+        overrides = [
+            {name: value for name, value in stage.items() if name != "types"} for stage in self.trainer.stages or [{}]
+        ]
+        return [dataclasses.replace(self.trainer, stages=None, **values) for values in overrides]
 
     def reward_names(self) -> list[str]:
         """Return reward.names, or the default of the prompt mode (vanilla has no format reward)."""

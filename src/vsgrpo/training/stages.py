@@ -16,7 +16,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.grpo_config import GRPOConfig
 
 from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
-from vsgrpo.config.train import ModelSection, TrainerSection
+from vsgrpo.memory.load import token_layout
 from vsgrpo.modeling.model import ModelBundle, use_gradient_checkpointing
 from vsgrpo.rewards import load_reward
 from vsgrpo.training.arguments import buffer_steps, check_enough_rows, stage_section, trl_config
@@ -166,19 +166,6 @@ def stage_rows(parts: RunParts, number: int) -> Dataset:
         return parts.dataset
     kept = [i for i, name in enumerate(parts.dataset["question_type"]) if name in types]
     return parts.dataset.select(kept)
-
-
-def token_layout(section: TrainerSection, model: ModelSection) -> str:
-    """Return the layout of log-probs and rollouts: "tree" (each shared prefix once) or "plain".
-
-    `auto` takes the tree where the language model runs on sdpa, beside which the tree's kernels stand, and nothing is
-    drawn per token in training (LoRA dropout): it computes never more tokens than plain, and its kernel is chosen by
-    the work it does. `on` was checked before the model was loaded (`preflight.check_sharing`).
-    """
-    if section.shared_prefix != "auto":
-        return "tree" if section.shared_prefix == "on" else "plain"
-    drops = model.tune == "lora" and model.lora.dropout > 0
-    return "tree" if model.attn_implementation == "sdpa" and not drops else "plain"
 
 
 def _rewards(config: TrainConfig) -> list[Callable[..., list[float]]]:

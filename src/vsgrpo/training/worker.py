@@ -31,6 +31,8 @@ from vsgrpo.data.manifest import file_record
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError, RunError, SetupError, VsgrpoError
 from vsgrpo.launch import load_rows, needs_launcher, row_files
+from vsgrpo.memory.estimate import estimate_run
+from vsgrpo.memory.fit import check_memory
 from vsgrpo.modeling.model import LoraSettings, ModelBundle, load_model, save_model
 from vsgrpo.modeling.quiet import quiet_libraries
 from vsgrpo.modeling.save import write_vision
@@ -161,6 +163,7 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
     dev = dev_dataset(config)
     for number in range(len(config.trainer.stages or [{}])):  # what TRL refuses, before the model loads
         check_enough_rows(len(rows), trl_config(config, number))
+    check_device(config, rows)
     bundle = make_model(config)
     manifest = run_manifest(config, rows)
     folder.describe = lambda path: _describe(path, config, manifest)
@@ -192,6 +195,20 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
     with trainer.timer.phase("save"):
         folder.publish_final(lambda path: save_final(trainer, config, path), trainer.is_world_process_zero())
     return 0
+
+
+def check_device(config: TrainConfig, rows: list[Row]) -> None:
+    """Compare the estimate with the memory of this process's GPU, before the model loads.
+
+    Raises:
+        ConfigError: weights, gradients and optimizer alone do not fit.
+    """
+    if config.launch.profile == "cpu" or not torch.cuda.is_available():
+        return
+    device = torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0")))
+    warning = check_memory(estimate_run(config, rows), float(device.total_memory), f"on {device.name}")
+    if warning and int(os.environ.get("RANK", "0")) == 0:
+        print(warning, file=sys.stderr)
 
 
 def make_loader(config: TrainConfig) -> VideoLoader:

@@ -1,0 +1,252 @@
+"""Bytes of device memory that one process of a training run needs, by arithmetic.
+
+Exact: weights, gradients, optimizer state. By rule: saved activations (compared in tests/memory with what
+autograd keeps on a CPU), working memory of tower and rollout (read off the code). `OVERHEAD` and `MARGIN` are ours.
+Nothing here was measured on a GPU.
+
+Legend: H width of the language model, I of its MLP, K of its keys, E and M of the tower and its MLP, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
+from vsgrpo.config.train import TrainerSection
+from vsgrpo.data.rows import Row
+from vsgrpo.memory.load import Load, stage_load
+from vsgrpo.memory.shapes import ModelShape, model_shape
+
+GIB = 2**30
+OVERHEAD = 1.0 * GIB
+"""Of libraries and their workspaces (ours)."""
+MARGIN = 0.1
+"""Share that allocators lose to fragments (ours)."""
+ENGINE_BUCKET = 500_000_000
+"""Numbers that DeepSpeed 0.19 gathers before it reduces gradients (its default reduce_bucket_size)."""
+LIVE_PARAMETERS = 1_000_000_000
+"""Parameters that ZeRO-3 keeps gathered at most while it trains (its default stage3_max_live_parameters)."""
+LOGIT_BYTES = 18
+"""Per logit that is scored: model's type 2, scaled 4, log-softmax 4, its exp 4 and entropy's product 4."""
+DRAW_BYTES = 14
+"""Per logit that is drawn from: model's type 2, float 4, without suppressed tokens 4, with noise 4."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes on the device of one process.
+
+    Attributes:
+        state: by name; there all the time once the first update is done.
+        phases: by name, on top of it, one at a time.
+    """
+
+    state: dict[str, int]
+    phases: dict[str, int]
+    load: Load
+    trained: int
+    parameters: int
+
+    @property
+    def fixed(self) -> int:
+        """Bytes without which nothing can be trained: the state, features apart."""
+        return sum(size for name, size in self.state.items() if name != "cached features")
+
+    @property
+    def largest_phase(self) -> str:
+        return max(self.phases, key=lambda name: self.phases[name])
+
+    @property
+    def total(self) -> int:
+        """All of it in the largest phase, with overhead and margin."""
+        return int(OVERHEAD + (1 + MARGIN) * (sum(self.state.values()) + self.phases[self.largest_phase]))
+
+
+def estimate_run(config: TrainConfig, rows: Sequence[Row] = ()) -> Estimate | None:
+    """Return the estimate of the stage that needs most; None where the sizes of the model are not at hand."""
+    shape = model_shape(config.model.path)
+    if shape is None:
+        return None
+    found = [estimate(config, section, shape, stage_load(config, section, rows)) for section in config.stage_sections()]
+    return max(found, key=lambda item: item.total)
+
+
+def estimate(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> Estimate:
+    """Add up the bytes of one stage."""
+    state = _state(config, section, shape)
+    if config.video.feature_cache == "memory" and config.model.freeze_vision:
+        width = 2 if _half(config, section) else _weight_bytes(config)
+        state["cached features"] = load.tokens.dataset * shape.hidden * width
+    gathered = _gathered(config, shape)
+    phases = {"update": gathered["update"] + update_bytes(config, section, shape, load)}
+    videos = load.buffer_videos or load.trees
+    phases["vision"] = gathered["rollout"] + tower_bytes(shape, videos * load.tokens.patches, _act(config, section))
+    if isinstance(section, GrpoSection):
+        phases["rollout"] = gathered["rollout"] + rollout_bytes(shape, load, _act(config, section))
+    return Estimate(state, phases, load, trained_parameters(config, shape), shape.num_parameters())
+
+
+def trained_parameters(config: TrainConfig, shape: ModelShape) -> int:
+    """Count what the optimizer updates."""
+    model = config.model
+    if model.tune == "lora":
+        return shape.lora_parameters(model.lora.r, model.lora.targets)
+    return shape.language_parameters() if model.freeze_vision else shape.num_parameters()
+
+
+def _weight_bytes(config: TrainConfig) -> int:
+    return 2 if config.model.dtype == "bfloat16" else 4
+
+
+def _half(config: TrainConfig, section: TrainerSection) -> bool:
+    return section.bf16 or config.model.dtype == "bfloat16"
+
+
+def _act(config: TrainConfig, section: TrainerSection) -> int:
+    return 2 if _half(config, section) else 4
+
+
+def _state(config: TrainConfig, section: TrainerSection, shape: ModelShape) -> dict[str, int]:
+    """Return the bytes that stay: weights, gradients, optimizer, reference, the engine's buffers.
+
+    PEFT keeps an adapter in float32. DeepSpeed casts all to bfloat16 where trainer.bf16 is set and keeps a float32
+    master copy with two moments, in parts; torch's AdamW keeps two moments in the type of the weights, whole.
+    """
+    launch = config.launch
+    parts, profile = launch.num_processes, launch.profile
+    trained = trained_parameters(config, shape)
+    frozen = shape.num_parameters() - (trained if config.model.tune == "full" else 0)
+    engine = profile.startswith("zero")
+    own = 4 if config.model.tune == "lora" else _weight_bytes(config)
+    if engine and section.bf16:
+        own = 2
+    weights = frozen * _weight_bytes(config) + trained * own
+    gradients = trained * own
+    optimizer = trained * (12 if engine else 2 * own)
+    if profile in ("zero3", "zero3_offload", "fsdp2"):
+        weights //= parts
+    if engine or profile == "fsdp2":
+        gradients, optimizer = gradients // parts, optimizer // parts
+    if profile == "zero3_offload":
+        weights = gradients = optimizer = 0
+    state = {"weights": weights, "gradients": gradients, "optimizer": optimizer}
+    needs_reference = isinstance(section, GrpoSection | DpoSection) and section.beta > 0
+    if needs_reference and config.model.tune == "full":
+        state["reference"] = shape.num_parameters() * _weight_bytes(config)
+    if engine:
+        state["engine buffers"] = min(ENGINE_BUCKET, trained) * own
+    elif profile == "ddp":
+        state["engine buffers"] = trained * own
+    if section.bf16 and _weight_bytes(config) == 4 and not engine:
+        state["weights in bfloat16"] = 2 * shape.language_parameters()
+    return state
+
+
+def _gathered(config: TrainConfig, shape: ModelShape) -> dict[str, int]:
+    """Return the bytes of weights that sharded launches gather: all for a rollout, some while training."""
+    size, profile = _weight_bytes(config), config.launch.profile
+    if profile in ("zero3", "zero3_offload"):
+        live = min(LIVE_PARAMETERS, shape.num_parameters())
+        return {"rollout": shape.num_parameters() * size, "update": live * size}
+    if profile == "fsdp2":
+        return {"rollout": shape.num_parameters() * size, "update": 2 * shape.layer_parameters() * size}
+    return {"rollout": 0, "update": 0}
+
+
+def update_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> int:
+    """Return what forward and backward of one microbatch keep, and the work on logits and in one layer's backward.
+
+    Gradient checkpointing keeps the input of each layer, and one layer's activations while that layer is recomputed.
+    """
+    act = _act(config, section)
+    layer = layer_bytes(config, section, shape, load)
+    stream = load.update_tokens * shape.hidden * act
+    if section.gradient_checkpointing:
+        saved = (shape.layers + 2) * stream + layer
+    else:
+        saved = shape.layers * layer + 3 * stream
+    logits = load.completions * load.tokens.completion * shape.vocab * LOGIT_BYTES
+    # Gradients of one layer's activations, beside those saved.
+    total = saved + logits + layer // 2
+    if not config.model.freeze_vision:
+        tower = shape.tower
+        total += load.trees * load.tokens.patches * tower.depth * act * (9 * tower.width + 4 * tower.mlp)
+    return total
+
+
+def saved_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> int:
+    """Return what autograd keeps of a microbatch between forward and backward (tests count it)."""
+    act = _act(config, section)
+    stream = load.update_tokens * shape.hidden * act
+    log_softmax = load.completions * load.tokens.completion * shape.vocab * 4
+    if section.gradient_checkpointing:
+        return (shape.layers + 1) * stream + log_softmax
+    return shape.layers * layer_bytes(config, section, shape, load) + 3 * stream + log_softmax
+
+
+def layer_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> int:
+    """Return what autograd keeps of one block of the language model.
+
+    Per token: the inputs of both norms in float32 (8 H bytes); queries, keys, values and the result of attention; the
+    inputs of linear layers that are trained or carry LoRA, one copy each where autocast casts them; three of the MLP.
+    The tree's kernels copy keys and values of shared nodes to the blocks or leaves that attend to them.
+    """
+    act, hidden, mlp = _act(config, section), shape.hidden, shape.mlp
+    query, keys = shape.query_width, shape.kv_width
+    lora = config.model.tune == "lora"
+    targets = set(config.model.lora.targets) if lora else {"q_proj", "gate_proj", "o_proj", "down_proj"}
+    casts = section.bf16 and (lora or _weight_bytes(config) == 4)
+    inputs = 0
+    for names, width in (({"q_proj", "k_proj", "v_proj"}, hidden), ({"gate_proj", "up_proj"}, hidden)):
+        wanted = names & targets
+        copies = (len(wanted) if lora else len(names)) if casts else bool(wanted)
+        inputs += copies * width * act
+    inputs += ("o_proj" in targets) * query * act + ("down_proj" in targets) * mlp * act
+    norms = 8 * hidden + (0 if lora else 2 * hidden * _weight_bytes(config))
+    attention = (2 * query + 2 * keys) * act
+    per_token = norms + inputs + attention + 3 * mlp * act
+    # CUDA's fused kernels take grouped queries only without a mask: keys are repeated for every head.
+    copied_width = 2 * (keys if config.launch.profile == "cpu" else query) * act
+    return load.update_tokens * per_token + _copied_keys(section, load) * copied_width
+
+
+def _copied_keys(section: TrainerSection, load: Load) -> int:
+    """Count the keys that the tree's kernels copy: once per question (block) or per completion (split)."""
+    tokens = load.tokens
+    if load.layout == "plain" or section.prefix_attention in ("dense", "flex"):
+        return 0
+    question, leaf = tokens.text if load.questions > 1 else 0, tokens.completion
+    prefix = tokens.prompt - question
+    width = question + load.group * leaf
+    blocks, leaves = load.trees * load.questions, load.completions
+    copied = {"block": blocks * (prefix + width), "split": leaves * (prefix + question + leaf)}
+    if section.prefix_attention != "auto":
+        return copied[section.prefix_attention]
+    # As modeling.attention.choose_kernel: scores computed, copying a key costs as much as 12 of them.
+    block = blocks * width * (prefix + width)
+    split = blocks * question * (prefix + question) + leaves * leaf * (prefix + question + leaf)
+    return copied["split" if split + leaves * prefix * 12 < block else "block"]
+
+
+def tower_bytes(shape: ModelShape, patches: int, act: int) -> int:
+    """Return the working memory of a tower that runs without gradients over all videos of a rollout in one call.
+
+    Per patch: its pixels in float32 and in the tower's type; the larger of attention (residual and three projections,
+    rotary embedding in float32: 4 E act + 20 E) and MLP (residual and norm, three of its width: 2 E act + 3 M act).
+    """
+    tower = shape.tower
+    pixels = tower.patch_values * (4 + act)
+    attention = 4 * tower.width * act + 20 * tower.width
+    return patches * (pixels + max(attention, 2 * tower.width * act + 3 * tower.mlp * act))
+
+
+def rollout_bytes(shape: ModelShape, load: Load, act: int) -> int:
+    """Return the key-value cache of a whole buffer, and the larger of reading the prompts and drawing a token.
+
+    Reading: residual stream, its norm in float32 and three of the MLP's width per token.
+    """
+    cache = load.cached_tokens * 2 * shape.kv_width * shape.layers * act
+    reading = load.prefill_tokens * (4 * shape.hidden * act + 8 * shape.hidden + 3 * shape.mlp * act)
+    drawing = load.drawn * shape.vocab * DRAW_BYTES
+    return cache + max(reading, drawing)

@@ -1,0 +1,184 @@
+"""What one process works on at a time: tokens of a sample, rows and videos of a microbatch and of a rollout buffer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
+from vsgrpo.config.train import ModelSection, TrainerSection
+from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES, question_text, target_text
+from vsgrpo.data.rows import Row
+from vsgrpo.video.budget import VisionBudget, upper_bound_tokens
+
+MAX_ASPECT_RATIO = 2.0
+"""Of the widest video expected: 16:9 and 4:3 are below it."""
+BYTES_PER_TOKEN = 3
+"""Of English text in a Qwen tokenizer; about four in our wording, so this errs upwards."""
+# Without rows at hand: the longest question of ours (four objects, their names) is below this many characters.
+_QUESTION_CHARS = 400
+# Chat template around the question: system turn, role marks, vision marks.
+_TEMPLATE_CHARS = 160
+# Without rows at hand: an answer in vanilla mode, and one with tagged thoughts.
+_ANSWER_TOKENS = {"vanilla": 8}
+_TAGGED_ANSWER_TOKENS = 512
+SCANNET_TRAIN_SCANS = 1201
+"""Videos of a dataset that is not at hand (ScanNet v2's training list)."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Of the longest sample.
+
+    Attributes:
+        video: of one video, for videos up to `MAX_ASPECT_RATIO`.
+        images, image: images of a sample at most, and tokens of one.
+        visual: of a sample's videos and images together.
+        text: question and template, one per `BYTES_PER_TOKEN` bytes.
+        text_bytes: of the same text; no tokenizer makes more tokens of it.
+        completion: at most.
+        patches: of the tower for one sample.
+        num_videos, dataset: videos, and tokens of all videos and images; `known` says whether rows were at hand.
+    """
+
+    video: int
+    images: int
+    image: int
+    visual: int
+    text: int
+    text_bytes: int
+    completion: int
+    patches: int
+    num_videos: int
+    dataset: int
+    known: bool
+
+    @property
+    def prompt(self) -> int:
+        return self.visual + self.text
+
+
+def longest_sample(config: TrainConfig, section: TrainerSection, rows: Sequence[Row]) -> Tokens:
+    """Bound the tokens of a stage's samples from budget and rows (no video is opened)."""
+    budget = VisionBudget(**config.vision())
+    video = upper_bound_tokens(budget, max_aspect_ratio=MAX_ASPECT_RATIO)
+    prompt = config.prompt
+    sentences = EVAL_SENTENCES if prompt.wording == "eval" else TRAIN_SENTENCES
+    texts = (question_text(row, prompt.mode, prompt.wording, prompt.show_options) for row in rows)
+    text_bytes = max((len(text.encode()) for text in texts), default=_QUESTION_CHARS + len(sentences[prompt.mode]))
+    text_bytes += _TEMPLATE_CHARS
+    if isinstance(section, GrpoSection):
+        completion = section.max_completion_length
+    elif rows:
+        targets = (target_text(row, prompt.mode, prompt.show_options) for row in rows)
+        completion = math.ceil(max(len(text.encode()) for text in targets) / BYTES_PER_TOKEN) + 2
+    else:
+        completion = _ANSWER_TOKENS.get(prompt.mode, _TAGGED_ANSWER_TOKENS)
+    each = budget.image_max_pixels // budget.factor**2
+    shown = [[kind for kind, _ in row.media_paths(Path())] for row in rows]
+    visual = max((kinds.count("video") * video + kinds.count("image") * each for kinds in shown), default=video)
+    media = {item for row in rows for item in row.media_paths(Path())}
+    num_videos = sum(kind == "video" for kind, _ in media) if rows else SCANNET_TRAIN_SCANS
+    return Tokens(
+        video=video,
+        images=max((kinds.count("image") for kinds in shown), default=0),
+        image=each,
+        visual=visual,
+        text=math.ceil(text_bytes / BYTES_PER_TOKEN),
+        text_bytes=text_bytes,
+        completion=completion,
+        patches=visual * budget.merge**2,
+        num_videos=num_videos,
+        dataset=num_videos * video + (len(media) - num_videos if rows else 0) * each,
+        known=bool(rows),
+    )
+
+
+@dataclass(frozen=True)
+class Load:
+    """Work of one process.
+
+    Attributes:
+        trees: rows of a forward in the tree layout: one per video with questions side by side.
+        questions: of one tree.
+        group: completions of one question in a microbatch (fewer than num_generations where it tears groups).
+        buffer_questions, buffer_videos, drawn: questions, videos and completions of one rollout; 0 without one.
+    """
+
+    tokens: Tokens
+    layout: str
+    trees: int
+    questions: int
+    group: int
+    buffer_questions: int = 0
+    buffer_videos: int = 0
+    drawn: int = 0
+
+    @property
+    def completions(self) -> int:
+        """Of a microbatch."""
+        return self.trees * self.questions * self.group
+
+    @property
+    def update_tokens(self) -> int:
+        """Tokens of a microbatch's forward: P + (Q - 1) q + Q G C per tree, or G Q (P + C) in plain rows."""
+        tokens = self.tokens
+        if self.layout == "plain":
+            return self.completions * (tokens.prompt + tokens.completion)
+        per_tree = tokens.prompt + (self.questions - 1) * tokens.text
+        return self.trees * (per_tree + self.questions * self.group * tokens.completion)
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Tokens that a rollout reads: each prompt once, and in the tree layout each video once."""
+        if self.layout == "plain":
+            return self.buffer_questions * self.tokens.prompt
+        return self.buffer_videos * self.tokens.prompt + (self.buffer_questions - self.buffer_videos) * self.tokens.text
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens in the key-value cache at the end of a rollout; plain copies a prompt to each completion."""
+        if self.layout == "plain":
+            return self.drawn * (self.tokens.prompt + self.tokens.completion)
+        return self.prefill_tokens + self.drawn * self.tokens.completion
+
+
+def stage_load(config: TrainConfig, section: TrainerSection, rows: Sequence[Row]) -> Load:
+    """Return the work of one process in a stage."""
+    tokens = longest_sample(config, section, rows)
+    batch = section.per_device_train_batch_size
+    group, asked, questions, drawn = 1, batch, 0, 0
+    if isinstance(section, DpoSection):
+        group = 2
+    if isinstance(section, GrpoSection):
+        steps = int(section.hf.get("steps_per_generation") or section.gradient_accumulation_steps)
+        drawn = batch * steps
+        questions = math.ceil(drawn / section.num_generations)
+        group = min(section.num_generations, batch)
+        asked = math.ceil(batch / group)
+    side_by_side = min(section.questions_per_video, asked)
+    return Load(
+        tokens,
+        token_layout(section, config.model),
+        trees=math.ceil(asked / side_by_side),
+        questions=side_by_side,
+        group=group,
+        buffer_questions=questions,
+        buffer_videos=math.ceil(questions / section.questions_per_video),
+        drawn=drawn,
+    )
+
+
+def token_layout(section: TrainerSection, model: ModelSection) -> str:
+    """Return the layout of log-probs and rollouts: "tree" (each shared prefix once) or "plain".
+
+    `auto` takes the tree where the language model runs on sdpa, beside which the tree's kernels stand, and nothing is
+    drawn per token in training (LoRA dropout): it computes never more tokens than plain, and its kernel is chosen by
+    the work it does. `on` was checked before the model was loaded (`preflight.check_sharing`).
+    """
+    if section.shared_prefix != "auto":
+        return "tree" if section.shared_prefix == "on" else "plain"
+    drops = model.tune == "lora" and model.lora.dropout > 0
+    return "tree" if model.attn_implementation == "sdpa" and not drops else "plain"

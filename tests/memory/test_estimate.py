@@ -1,0 +1,101 @@
+"""The estimate against what autograd keeps, against sums by hand, and the promise of vsgrpo_2b_24gb."""
+
+import pytest
+
+from vsgrpo.config import load_config
+from vsgrpo.memory.estimate import GIB, estimate_run, saved_bytes
+from vsgrpo.memory.load import Load, Tokens
+from vsgrpo.memory.shapes import HUB, ModelShape, TowerShape
+
+BENCH = ModelShape(1038, 512, 2816, 8, 8, 2, 64, False, TowerShape(12, 384, 6, 1536, 512, False))
+"""The language model of scripts/bench_grpo_step.py."""
+
+
+def config_of(*overrides, method="grpo"):
+    return load_config("train", [f"trainer={method}", "data=d", "output=o", *overrides])
+
+
+def load_of(video, text, completion, group, questions=1, layout="tree"):
+    tokens = Tokens(video, 0, 0, video, text, 4 * text, completion, 4 * video, 1, video, True)
+    trees = 1 if layout == "tree" else questions
+    return Load(tokens, layout, trees, questions if layout == "tree" else 1, group)
+
+
+def test_the_published_count_of_the_fast_step():
+    # docs/fast_step.md: V=1004 C=4 G=14 on LLM 8 x 512 keeps 510 MiB in the tree, 6445 MiB in plain rows. Rule, tree:
+    # 1004 + 20 + 14 x 4 = 1080 tokens x 4 (7 x 512 + 2 x 128 + 4 x 2816) bytes x 8 layers = 498 MiB, and keys copied.
+    config = config_of("model=tiny", "model.tune=lora", "model.freeze_vision=true")
+    tree = saved_bytes(config, config.trainer, BENCH, load_of(1004, 20, 4, 14)) / 2**20
+    plain = saved_bytes(config, config.trainer, BENCH, load_of(1004, 20, 4, 14, layout="plain")) / 2**20
+    assert tree == pytest.approx(510, rel=0.1)
+    assert plain == pytest.approx(6445, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("model.tune=lora", "model.freeze_vision=true"), 0.1),
+        (("model.tune=full", "model.freeze_vision=true"), 0.1),
+        (("model.tune=lora", "model.freeze_vision=true", "model.dtype=bfloat16", "trainer.bf16=true"), 0.1),
+        (("model.tune=full", "model.freeze_vision=true", "model.dtype=bfloat16", "trainer.bf16=true"), 0.1),
+        (("model.tune=lora", "model.freeze_vision=true", "trainer.gradient_checkpointing=true"), 0.25),
+    ],
+)
+def test_saved_activations_are_what_autograd_keeps(tmp_path, words, error):
+    import torch
+    from counting import count_saved
+
+    config = config_of("model=tiny", *words)
+    torch.set_num_threads(1)
+    for video, completion, group, questions in ((256, 4, 4, 1), (256, 4, 4, 4), (100, 64, 8, 1)):
+        shape, counted = count_saved(tmp_path, config, video, completion, group, questions)
+        ruled = saved_bytes(config, config.trainer, shape, load_of(video, 20, completion, group, questions))
+        assert ruled == pytest.approx(counted, rel=error), (video, completion, group, questions)
+
+
+def test_sharding_splits_what_it_splits():
+    # 7B, LoRA r 64: adapter A parameters, base B. ZeRO-2 with bf16 on 8: weights (A + B) x 2 whole, gradients 2 A / 8,
+    # master and moments 12 A / 8. ZeRO-3 splits the weights too. DDP keeps A in float32 with two moments, whole.
+    base = HUB["Qwen/Qwen2-VL-7B-Instruct"].num_parameters()
+    found = {}
+    for profile in ("zero2", "zero3", "zero3_offload", "ddp"):
+        found[profile] = estimate_run(config_of("experiment=vsgrpo_7b_v", f"launch={profile}"))
+    adapter = found["ddp"].trained
+    assert adapter == 161_480_704
+    assert found["zero2"].state["weights"] == 2 * (base + adapter)
+    assert found["zero2"].state["gradients"] == 2 * adapter // 8
+    assert found["zero2"].state["optimizer"] == 12 * adapter // 8
+    assert found["zero3"].state["weights"] == 2 * (base + adapter) // 8
+    assert found["zero3_offload"].fixed == 2 * adapter  # the engine's bucket is all that stays on the device
+    assert found["ddp"].state["weights"] == 2 * base + 4 * adapter
+    assert found["ddp"].state["optimizer"] == 8 * adapter
+    # A rollout gathers all weights: sharding does not help it.
+    assert found["zero3"].phases["rollout"] > 2 * base
+
+
+def test_full_fine_tuning_keeps_a_reference_only_with_a_kl_term():
+    words = ("model=qwen2_vl_2b", "model.tune=full", "launch=gpu1")
+    with_kl = estimate_run(config_of(*words))
+    assert with_kl.state["reference"] == 2 * 2_208_985_600
+    assert "reference" not in estimate_run(config_of(*words, "trainer.beta=0")).state
+
+
+def test_checkpointing_and_shared_prefixes_save_what_they_promise():
+    words = ("experiment=vsgrpo_2b_v",)
+    found = {
+        name: estimate_run(config_of(*words, *more)).phases["update"]
+        for name, more in {
+            "all": (),
+            "rows": ("trainer.shared_prefix=off",),
+            "kept": ("trainer.gradient_checkpointing=false",),
+        }.items()
+    }
+    # tree 1233 + 14 x 16 = 1457 tokens, plain 14 x (1233 + 16) = 17,486: 12 times
+    assert found["kept"] > 5 * found["all"] and found["rows"] > 4 * found["all"]
+
+
+def test_vsgrpo_2b_fits_24_gb():
+    found = estimate_run(config_of("experiment=vsgrpo_2b_24gb"))
+    assert found.total < 24e9 < 26 * GIB
+    # weights 2 x 2,208,985,600 and an adapter of 73,859,072 in float32 with gradient and two moments
+    assert found.fixed == 2 * 2_208_985_600 + 16 * 73_859_072
