@@ -72,7 +72,7 @@ class ModelShape:
         """Return (inputs, outputs) of one linear layer of a block."""
         hidden, mlp, query, keys = self.hidden, self.mlp, self.query_width, self.kv_width
         sizes = ((hidden, query), (hidden, keys), (hidden, keys), (query, hidden), (hidden, mlp), (hidden, mlp))
-        return dict(zip(LINEAR_LAYERS, (*sizes, (mlp, hidden)), strict=True))[name]
+        return (*sizes, (mlp, hidden))[LINEAR_LAYERS.index(name)]
 
     def layer_parameters(self) -> int:
         """Count one block: linear layers, biases of queries, keys and values, two norms."""
