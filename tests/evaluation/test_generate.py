@@ -15,6 +15,7 @@ from vsgrpo.evaluation.score import PromptSettings
 from vsgrpo.evaluation.score_file import score_file
 from vsgrpo.evaluation.vsibench import read_benchmark
 from vsgrpo.modeling.save import write_vision
+from vsgrpo.modeling.tree import common_prefix_length
 from vsgrpo.video.loader import VideoLoader
 
 pytestmark = pytest.mark.integration
@@ -64,6 +65,28 @@ def test_every_question_is_answered_once_in_video_order(answer, benchmark_folder
     assert all(1 <= record["num_tokens"] <= 5 and record["prompt_mode"] == "vanilla" for record in records)
     # Two chunks (two videos, one video), one tower call each, every video once.
     assert (answer.generator.store.num_calls, answer.generator.store.num_videos) == (2, 3)
+
+
+def test_what_the_questions_of_a_video_share_is_read_once(answer, bundle, monkeypatch):
+    seen, widths = [], []
+    monkeypatch.setattr(
+        Generator, "_prompt", lambda *args, make=Generator._prompt: seen.append(make(*args)) or seen[-1]
+    )
+    hook = bundle.model.model.language_model.layers[0].register_forward_pre_hook(
+        lambda _, args: widths.append(args[0].shape[0] * args[0].shape[1])
+    )
+    try:
+        records = lines(answer("p.jsonl", Decoding(batch_size=3, max_new_tokens=5)))
+    finally:
+        hook.remove()
+    expected = 0
+    for start in range(0, len(seen), 3):  # a chunk is one video and its three questions
+        prompts = [prompt.token_ids for prompt in seen[start : start + 3]]
+        cut = common_prefix_length([ids[:-1] for ids in prompts])
+        # Questions are padded to the longest; the last token drawn is not read.
+        expected += cut + 3 * (max(map(len, prompts)) - cut)
+    assert sum(widths) == expected + sum(record["num_tokens"] - 1 for record in records)
+    assert (answer.generator.store.num_calls, answer.generator.store.num_videos) == (3, 3)
 
 
 def test_answers_do_not_depend_on_the_batch_size(answer):

@@ -68,8 +68,28 @@ def test_the_tower_runs_once_per_video_for_both_answers(make_config):
     trainer = make_trainer(make_config("dpo", *LORA))
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])  # two questions on each of two videos
     trainer.compute_loss(trainer.model, batch).backward()
-    assert trainer._store.num_videos == 2  # for 8 answers and for the reference
+    assert (trainer._store.num_calls, trainer._store.num_videos) == (1, 2)  # for 8 answers and for the reference
     assert "ref" not in trainer.model.peft_config
+
+
+@pytest.mark.parametrize("layout", ["on", "off"])
+def test_tokens_of_a_step_are_exact(make_config, layout):
+    trainer = make_trainer(make_config("dpo", *LORA, f"trainer.shared_prefix={layout}"))
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])  # two questions on each of two videos
+    trainer.timer.take_counts()
+    trainer.compute_loss(trainer.model, batch)
+    samples = batch["samples"]
+    answers = sum(len(sample.completion) for sample in samples)
+    plain = sum(len(sample.prompt.token_ids) for sample in samples) + answers
+    shared = 0
+    for a, b in ((samples[0], samples[2]), (samples[4], samples[6])):  # samples 0, 1 are the answers to one question
+        ids, others = a.prompt.token_ids, b.prompt.token_ids
+        cut = next(i for i, (x, y) in enumerate(zip(ids, others, strict=False)) if x != y)
+        shared += cut + (len(ids) - cut - 1) + (len(others) - cut - 1)
+    counts = trainer.timer.take_counts()
+    # once by the policy, once by the reference
+    assert counts["tokens/plain"] == 2 * plain
+    assert counts["tokens/computed"] == 2 * (shared + answers if layout == "on" else plain)
 
 
 def test_swapping_the_video_changes_the_margin_pass(make_config):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_runs import make_parts, make_trainer
 
+from vsgrpo.modeling.tree import common_prefix_length
 from vsgrpo.training.sft import IGNORED, AnswerCollator
 from vsgrpo.training.timing import PhaseTimer
 
@@ -85,6 +86,16 @@ def test_questions_packed_behind_one_video_train_like_single_ones(make_config):
         loss.backward()
         grads = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
         found.append((loss.detach(), grads))
+        counts = trainer.timer.take_counts()
+        samples = trainer.data_collator(rows)["samples"]
+        plain = sum(len(sample.prompt.token_ids) + len(sample.completion) for sample in samples)
+        # Sharing saves, per video: its prefix for one of two questions, and the token that each of them ends with.
+        saved = sum(
+            common_prefix_length([a.prompt.token_ids, b.prompt.token_ids]) + 2 for a, b in (samples[:2], samples[2:])
+        )
+        assert counts["tokens/plain"] == plain
+        assert counts["tokens/computed"] == (plain - saved if layout == "on" else plain)
+        assert (trainer._store.num_calls, counts["videos/computed"]) == (1, 2)
     (packed, packed_grads), (single, single_grads) = found
     torch.testing.assert_close(packed, single, atol=1e-5, rtol=0)
     assert packed_grads.keys() == single_grads.keys() and any("visual" in name for name in packed_grads)
