@@ -49,7 +49,8 @@ MAY_IMPORT = {
     "modeling": {"errors", "tables", "video", "config", "data", "spatial"},
     "training": {"errors", "tables", "spatial", "video", "config", "data", "modeling", "rewards", "progress"}
     | {"launch", "supervise", "memory"},
-    "evaluation": {"errors", "tables", "spatial", "scans", "video", "config", "data", "modeling", "progress", "maths"},
+    "evaluation": {"errors", "tables", "spatial", "scans", "video", "config", "data", "modeling", "progress", "maths"}
+    | {"rewards"},
     "memory": {"errors", "config", "data", "video"},
     "run_dir": {"errors", "config", "data"},
     "supervise": set(),

@@ -178,11 +178,9 @@ def evaluate(
 ) -> None:
     """Score a model on VSI-Bench or on a dataset folder; a second run goes on where the first stopped.
 
+    benchmark=mathvista and benchmark=folder score answers to image questions.
     model= may be given several times, or as a quoted pattern: all are scored, and compared in one table.
     """
-    if "benchmark=mathvista" in (overrides or []):
-        _mathvista(overrides or [], as_json)
-        return
     from vsgrpo.config import load_config
     from vsgrpo.evaluation.several import split_models
 
@@ -195,15 +193,24 @@ def evaluate(
         return
     from vsgrpo.evaluation.compare import compare_table
     from vsgrpo.evaluation.run import run_eval
+    from vsgrpo.evaluation.run_questions import run_questions
 
+    spatial = configs[0].benchmark.name == "vsibench"
+    if wandb and not spatial:
+        raise ConfigError("--wandb: for benchmark=vsibench only", hint="results.json holds every number")
     found = {}
     for (name, _), config in zip(models, configs, strict=True):
-        report = run_eval(config, skip_missing=skip_missing, allow_leak=allow_leak, overwrite=overwrite, wandb=wandb)
+        if spatial:
+            report = run_eval(
+                config, skip_missing=skip_missing, allow_leak=allow_leak, overwrite=overwrite, wandb=wandb
+            )
+        else:
+            report = run_questions(config, skip_missing=skip_missing, overwrite=overwrite)
         if report is not None:  # under a launcher one process of several reports
             found[name] = report.to_json() if as_json else report.table()
     if found:
         print(json.dumps(found if len(models) > 1 else found[""], indent=1) if as_json else "\n\n".join(found.values()))
-    if len(found) > 1 and not as_json:
+    if len(found) > 1 and not as_json and spatial:
         named = [(name, config.run.dir) for (name, _), config in zip(models, configs, strict=True)]
         print("\n" + compare_table(named, "all models"))
 

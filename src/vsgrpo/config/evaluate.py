@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vsgrpo.config.build_cot import StepSection
 from vsgrpo.config.rules import at_least, one_of
 from vsgrpo.config.shared import PromptSection, RunSection
 from vsgrpo.errors import ConfigError
@@ -81,7 +82,7 @@ class DecodingSection:
 
 @dataclass(frozen=True)
 class BenchmarkSection:
-    """The rows to score on."""
+    """The rows to score on: vsibench (or a dataset folder), mathvista, or folder (any jsonl of questions)."""
 
     name: str
     path: str
@@ -91,6 +92,7 @@ class BenchmarkSection:
     limit: int | None
 
     def __post_init__(self) -> None:
+        one_of("benchmark.name", self.name, ("vsibench", "mathvista", "folder"))
         one_of("benchmark.split", self.split, ("test", "train", "dev"))
         one_of("benchmark.subset", self.subset, ("full", "debiased", "pruned"))
         at_least("benchmark.limit", self.limit, 1)
@@ -109,6 +111,7 @@ class EvalConfig:
     decoding: DecodingSection
     controls: list[str]
     scorer: str
+    extract: StepSection
 
     def vision(self) -> dict[str, int | None]:
         """Return what is given of the vision budget, by the names of `VisionBudget`."""
@@ -130,3 +133,13 @@ class EvalConfig:
                 hint="set decoding.layout=plain",
             )
         one_of("scorer", self.scorer, ("official", "lmms", "lenient"))
+        if (self.extract.base_url is None) != (self.extract.model is None):
+            raise ConfigError(
+                f"extract.base_url={self.extract.base_url} extract.model={self.extract.model}: one without the other",
+                hint="set both, or neither (answers are then extracted by rule)",
+            )
+        if self.extract.model is not None and self.benchmark.name != "mathvista":
+            raise ConfigError(
+                f"extract.model={self.extract.model}: only benchmark=mathvista has answers extracted by a model",
+                hint="leave extract.model=null",
+            )

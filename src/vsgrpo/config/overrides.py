@@ -17,7 +17,7 @@ from vsgrpo.errors import ConfigError
 PATH_KEYS = {
     *("model.path", "model.adapter", "data.path", "run.dir", "benchmark.path", "source.root"),
     *("video.folder", "video.cache_dir", "run.name", "cot.cache_dir"),
-    *(f"{step}.{key}" for step in ("pseudo", "describe", "reason") for key in ("base_url", "model")),
+    *(f"{step}.{key}" for step in ("pseudo", "describe", "reason", "extract") for key in ("base_url", "model")),
 }
 FLAGS = ("--dry-run", "--resume", "--overwrite", "--json", "--debug", "--config-dir", "--limit", "--wandb")
 FLAGS += ("--skip-missing", "--allow-leak")

@@ -1,7 +1,7 @@
 """MathVista testmini: extract answers by rule, normalise and score as the official code does.
 
-The official harness asks GPT-4 to extract each answer; the rules here ask nobody, so a score says which extraction it
-is of.
+The official harness asks GPT-4 to extract each answer; here rules do it, or any endpoint (`mathvista_extract`), so a
+score says which extraction it is of.
 
 Source: lupantech/MathVista evaluation/calculate_score.py and extract_answer.py (normalisation, equality, groups).
 """
@@ -21,7 +21,6 @@ from vsgrpo.maths import plain_number, strip_wrappers
 
 NUM_ROWS = 1000
 """Questions of the whole testmini; fewer are never called MathVista."""
-EXTRACTION = "rule"
 # The columns of Vision-R1's table: a group and its value.
 COLUMNS = {
     "GEO": ("skills", "geometry reasoning"),
@@ -48,8 +47,9 @@ class MathVistaReport:
         name: of the predictions file.
         num_rows: questions in the benchmark file.
         correct: pid -> right or wrong, of answered questions.
-        unreadable: pids whose answer no rule could read (wrong).
+        unreadable: pids whose answer could not be read (wrong).
         groups: group -> value -> (right, all) over answered questions.
+        extraction: "rule", or "model NAME".
     """
 
     name: str
@@ -57,6 +57,7 @@ class MathVistaReport:
     correct: Mapping[str, bool]
     unreadable: tuple[str, ...]
     groups: Mapping[str, Mapping[str, tuple[int, int]]]
+    extraction: str = "rule"
 
     @property
     def overall(self) -> float:
@@ -69,7 +70,7 @@ class MathVistaReport:
         what = (
             "MathVista testmini" if whole else f"{len(self.correct)} of {self.num_rows} questions of MathVista's form"
         )
-        return f"{what} | extraction by {EXTRACTION} (the official one is by GPT-4)"
+        return f"{what} | extraction by {self.extraction} (the official one is by GPT-4)"
 
     def to_json(self) -> dict[str, Any]:
         """Return accuracies 0..1, overall and by group."""
@@ -79,7 +80,7 @@ class MathVistaReport:
         }
         return {
             "title": self.title(),
-            "extraction": EXTRACTION,
+            "extraction": self.extraction,
             "overall": self.overall,
             "n": len(self.correct),
             "num_rows": self.num_rows,
@@ -101,7 +102,7 @@ class MathVistaReport:
             lines += [f"  {value:<32}{_percent(*cell):>8}{cell[1]:>6}" for value, cell in self.groups[group].items()]
         if self.unreadable:
             lines.append(
-                f"note: no rule could read {len(self.unreadable)} answers (wrong), such as {self.unreadable[0]}"
+                f"note: {len(self.unreadable)} answers could not be read (wrong), such as {self.unreadable[0]}"
             )
         missing = self.num_rows - len(self.correct)
         if missing:
@@ -189,8 +190,19 @@ def edit_distance(left: str, right: str) -> int:
     return before[-1]
 
 
-def score_responses(problems: Iterable[Problem], responses: Mapping[str, str], name: str) -> MathVistaReport:
+def score_responses(
+    problems: Iterable[Problem],
+    responses: Mapping[str, str],
+    name: str,
+    extractions: Mapping[str, str] | None = None,
+    extraction: str = "rule",
+    num_rows: int | None = None,
+) -> MathVistaReport:
     """Score responses (pid -> text): equality of normalised strings.
+
+    Args:
+        extractions: pid -> what `extraction` took out of the response; None: by rule.
+        num_rows: questions of the file where `problems` are a part of it.
 
     Raises:
         DataError: no question has a response, or a response belongs to none.
@@ -206,7 +218,8 @@ def score_responses(problems: Iterable[Problem], responses: Mapping[str, str], n
     for problem in problems:
         if problem.pid not in responses:
             continue
-        prediction = normalize(extract(responses[problem.pid], problem), problem)
+        taken = extract(responses[problem.pid], problem) if extractions is None else extractions[problem.pid]
+        prediction = normalize(taken, problem)
         if prediction is None:
             unreadable.append(problem.pid)
         right = prediction is not None and prediction == problem.answer
@@ -219,7 +232,7 @@ def score_responses(problems: Iterable[Problem], responses: Mapping[str, str], n
     if not correct:
         raise DataError(f"{name}: no prediction for any of {len(problems)} questions", "lines are {pid, prediction}")
     counts = {group: {v: (c[0], c[1]) for v, c in sorted(found.items())} for group, found in table.items()}
-    return MathVistaReport(name, len(problems), correct, tuple(unreadable), counts)
+    return MathVistaReport(name, num_rows or len(problems), correct, tuple(unreadable), counts, extraction)
 
 
 def mathvista_command(words: Sequence[str]) -> MathVistaReport:
@@ -232,15 +245,14 @@ def mathvista_command(words: Sequence[str]) -> MathVistaReport:
     given = dict(word.split("=", 1) for word in words if "=" in word and not Path(word).is_file())
     files = [word for word in words if "=" not in word or Path(word).is_file()]
     for key in given:
-        if key not in ("benchmark", "benchmark.path", "output", "model"):
+        if key not in ("benchmark", "benchmark.path", "output"):
             raise ConfigError(f"{key}: not known with benchmark=mathvista", hint="benchmark.path=FILE output=DIR")
     if "benchmark.path" not in given:
         raise ConfigError("benchmark.path: no value given", hint="benchmark.path=testmini.parquet")
     files += [str(Path(given["output"]) / "predictions.jsonl")] if "output" in given else []
     if len(files) != 1 or not Path(files[0]).is_file():
         raise ConfigError(
-            f"benchmark=mathvista: {files[0] if files else 'predictions'}: no such file, and answers to image "
-            "questions cannot be generated in this version (the loader reads videos only)",
-            hint="vsgrpo score PREDICTIONS.jsonl benchmark=mathvista benchmark.path=TESTMINI, lines {pid, prediction}",
+            f"benchmark=mathvista: {files[0] if files else 'predictions'}: no such file",
+            hint="lines of {pid, prediction}; `vsgrpo eval model=M benchmark=mathvista` makes them",
         )
     return score_responses(read_problems(given["benchmark.path"]), read_responses(files[0]), Path(files[0]).name)

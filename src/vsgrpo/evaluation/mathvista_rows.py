@@ -9,11 +9,13 @@ Source: Hugging Face AI4Math/MathVista; github.com/lupantech/MathVista.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vsgrpo.data.cot.inputs import MAGIC
 from vsgrpo.data.rows import read_jsonl
 from vsgrpo.errors import DataError
 
@@ -54,7 +56,7 @@ def read_problems(path: Path | str) -> list[Problem]:
         DataError: missing or broken file, a question without a needed field, no answers (the test split), or an id
             used twice.
     """
-    file = _find(Path(path))
+    file = find_file(Path(path))
     problems = [parse_problem(data, where) for where, data in _records(file)]
     if not problems:
         raise DataError(f"{file}: no question in it", "download it again")
@@ -66,7 +68,8 @@ def read_problems(path: Path | str) -> list[Problem]:
     return problems
 
 
-def _find(path: Path) -> Path:
+def find_file(path: Path) -> Path:
+    """Return testmini itself: the file, or the one that a folder holds; DataError where there is none, or several."""
     if path.is_file():
         if path.suffix not in (".parquet", ".json", ".jsonl"):
             raise DataError(f"benchmark.path={path}: not a .parquet, .json or .jsonl file", "give testmini itself")
@@ -99,6 +102,39 @@ def _records(file: Path) -> Iterator[tuple[str, Any]]:
         except (pyarrow.ArrowInvalid, OSError) as error:
             raise DataError(f"{file}: not a parquet file ({str(error).splitlines()[0]})", "download it again") from None
         yield from ((f"{file}:row {number}", data) for number, data in enumerate(rows))
+
+
+def read_images(file: Path, pids: Collection[str], folder: Path) -> dict[str, Path]:
+    """Write the pictures that the parquet carries (`decoded_image`) as FOLDER/PID.SUFFIX; return pid -> path.
+
+    One picture is in memory at a time; those that are there already are left alone. A json file carries none.
+
+    Raises:
+        DataError: bytes that are no image.
+    """
+    found: dict[str, Path] = {}
+    if file.suffix != ".parquet":
+        return found
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.ParquetFile(file)
+    if not {"pid", "decoded_image"} <= set(table.schema_arrow.names):
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    for batch in table.iter_batches(batch_size=8, columns=["pid", "decoded_image"]):
+        for data in batch.to_pylist():
+            pid, content = str(data["pid"]), (data["decoded_image"] or {}).get("bytes")
+            if pid not in pids or content is None:
+                continue
+            suffix = next((suffix for magic, suffix in MAGIC if content.startswith(magic)), None)
+            if suffix is None:
+                _fail(str(file), f"pid={pid}: decoded_image is no png, jpeg, webp, gif or bmp", "download it again")
+            found[pid] = folder / f"{pid}.{suffix}"
+            if not found[pid].is_file():
+                temporary = folder / f".{pid}.{os.getpid()}.tmp"  # processes of one evaluation write the same bytes
+                temporary.write_bytes(content)
+                temporary.replace(found[pid])
+    return found
 
 
 def _with_pid(data: Any, key: Any, content: Any) -> Any:

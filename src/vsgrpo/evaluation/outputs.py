@@ -35,7 +35,7 @@ def write_outputs(
     prompt = PromptSettings(config.prompt.mode, config.prompt.wording, config.prompt.show_options)
     write_lmms_samples(folder / LMMS_NAME, report.benchmark.rows, answers, prompt)
     write_html(folder / REPORT_NAME, report, answers, video_of, config.video.backend, config.video.timeout_s)
-    result = {**report.to_json(), "versions": _versions(), "seconds": round(seconds, 1)}
+    result = {**report.to_json(), "versions": versions(), "seconds": round(seconds, 1)}
     write_atomic(folder / RESULTS_NAME, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     if wandb:
         _log_to_wandb(config, result, folder / REPORT_NAME)
@@ -57,7 +57,8 @@ def _log_to_wandb(config: EvalConfig, result: Mapping[str, Any], html: Path) -> 
         run.log({**values, "eval/n": result["n"], "eval/report": wandb.Html(html.read_text(encoding="utf-8"))})
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of what a score depends on, as far as installed."""
     found = {}
     for package in _PACKAGES:
         try:

@@ -27,7 +27,7 @@ IMAGE_QUESTION = "image_question"
 FORMS = ("auto", "rows", "images")
 
 _PLACEHOLDER = re.compile(r"\s*<image>\s*")
-_MAGIC = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"RIFF", "webp"), (b"GIF8", "gif"), (b"BM", "bmp"))
+MAGIC = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"RIFF", "webp"), (b"GIF8", "gif"), (b"BM", "bmp"))
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def _image(image: Any, where: str) -> tuple[str, bytes | None]:
 
 
 def _suffix(content: bytes, where: str) -> str:
-    suffix = next((suffix for magic, suffix in _MAGIC if content.startswith(magic)), None)
+    suffix = next((suffix for magic, suffix in MAGIC if content.startswith(magic)), None)
     if suffix is None:
         _fail(where, "images: bytes that are no png, jpeg, webp, gif or bmp")
     return suffix
