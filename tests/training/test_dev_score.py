@@ -27,7 +27,7 @@ def test_the_earlier_of_equal_scores_is_best(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["sft", "grpo"])
-def test_a_run_scores_every_checkpoint_and_keeps_the_best(make_config, tmp_path, method):
+def test_a_run_scores_every_checkpoint_and_keeps_the_best(make_config, tmp_path, capfd, method):
     data = write_dataset(tmp_path / "data")
     write_rows(data / "dev.jsonl", [row for scene in (0, 1, 2) for row in make_rows(scene)])
     overrides = [f"data={data}", "trainer.dev_rows=4", "trainer.max_steps=4", "trainer.save_total_limit=1"]
@@ -40,6 +40,8 @@ def test_a_run_scores_every_checkpoint_and_keeps_the_best(make_config, tmp_path,
     assert all(0 <= score <= 1 for score in status["dev_scores"].values())
     best = status["best"]
     assert best["dev_score"] == max(status["dev_scores"].values())
+    told = capfd.readouterr().err
+    assert f"trained: {run / 'final'}\nbest on dev.jsonl: {run / 'checkpoint-'}{best['checkpoint']} (score" in told
     # the best and the last, no other
     assert {path.name for path in run.glob("checkpoint-*")} == {f"checkpoint-{best['checkpoint']}", "checkpoint-4"}
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

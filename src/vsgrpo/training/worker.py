@@ -151,7 +151,19 @@ def train(config: TrainConfig, *, resume: bool = False) -> int:
     if is_main:
         stop = signal.Signals(code - 128).name if code else None
         folder.update_status(status="stopped" if code else "done", signal=stop, error=None)
+        if not code:
+            _tell_result(folder)
     return code
+
+
+def _tell_result(folder: RunFolder) -> None:
+    print(f"trained: {folder.path / 'final'}", file=sys.stderr)
+    if best := folder.read_status().get("best"):
+        where = folder.path / f"checkpoint-{best['checkpoint']}"
+        print(
+            f"best on dev.jsonl: {where} (score {best['dev_score']:.3f}); final is the last state, whichever was best",
+            file=sys.stderr,
+        )
 
 
 def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
