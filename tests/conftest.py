@@ -15,11 +15,20 @@ settings.load_profile("repeatable")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked `both_families` with a tiny model of each family."""
+    if metafunc.definition.get_closest_marker("both_families") and "tiny_folder" in metafunc.fixturenames:
+        metafunc.parametrize("tiny_folder", ["qwen2_vl", "qwen2_5_vl"], indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny Qwen2-VL (seed 0) with processor; built once per session, not to be written to."""
+def tiny_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny model (seed 0) with processor; built once per session, not to be written to.
+
+    A Qwen2-VL, but for tests marked `both_families`.
+    """
     from vsgrpo.modeling.tiny import build_tiny
 
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    build_tiny(folder, seed=0)
+    build_tiny(folder, seed=0, family=getattr(request, "param", "qwen2_vl"))
     return folder

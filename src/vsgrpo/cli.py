@@ -118,7 +118,7 @@ def train(
     config_dir: ConfigDir = None,
     debug: Debug = False,
 ) -> None:
-    """Train a Qwen2-VL model on a dataset folder; run.seed=[0,1,2] trains in turn and prints mean and spread."""
+    """Train a model on a dataset folder; run.seed=[0,1,2] trains in turn and prints mean and spread."""
     if method not in METHODS:
         raise ConfigError(f"train {method}: no such method", hint=_did_you_mean(method, METHODS))
     if resume and overwrite:

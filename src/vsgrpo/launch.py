@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 
 from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.compose import NOT_GIVEN, config_dir, to_yaml
+from vsgrpo.config.families import TINY, check_architecture
 from vsgrpo.data.leakage import read_checked_rows, worst
 from vsgrpo.data.mix import draw_mix, rebase
 from vsgrpo.data.rows import Row
@@ -26,14 +27,14 @@ from vsgrpo.preflight import check_batch, check_enough_rows, check_run
 from vsgrpo.run_dir import locked, prepare_run_folder
 from vsgrpo.supervise import supervise
 
-# What transformers can read a Qwen2-VL processor from.
+# What transformers can read a processor from.
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 
 
 def check_model(path: str) -> None:
-    """Raise unless `path` is `tiny`, a hub id, or a folder with a Qwen2-VL config and a processor."""
+    """Raise unless `path` is a tiny model, a hub id, or a folder with a known family's config and a processor."""
     folder = Path(path)
-    if path in ("tiny", NOT_GIVEN):
+    if path in (*TINY, NOT_GIVEN):
         return
     if not folder.is_dir():
         looks_like_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~")) and not folder.parent.is_dir()
@@ -46,11 +47,9 @@ def check_model(path: str) -> None:
         raise DataError(f"{config_file}: no such file", hint=f"model.path={path} must be a saved model or adapter")
     if config_file.is_file():
         try:
-            kind = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
+            check_architecture(json.loads(config_file.read_text(encoding="utf-8")), path)
         except (ValueError, AttributeError) as error:
             raise DataError(f"{config_file}: not a model config ({error})", hint="save the model again") from None
-        if kind != "qwen2_vl":
-            raise ConfigError(f"model.path={path}: architecture {kind} is not supported", hint="use a Qwen2-VL model")
     if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
         raise DataError(
             f"{folder}: no processor ({_PROCESSOR_FILES[0]} is missing)",
@@ -192,11 +191,11 @@ def launch_training(config: TrainConfig, overrides: list[str], *, resume: bool, 
         if not leads:
             config_file = Path(stack.enter_context(TemporaryDirectory())) / "config.yaml"
             config_file.write_text(to_yaml(config), encoding="utf-8")
-        if config.model.path == "tiny":  # here, before several workers would build it at once
+        if config.model.path in TINY:  # here, before several workers would build it at once
             from vsgrpo.modeling.tiny import build_tiny
 
             if leads and not (run_dir / "tiny").is_dir():
-                build_tiny(run_dir / "tiny", seed=config.run.seed)
+                build_tiny(run_dir / "tiny", config.run.seed, family=TINY[config.model.path])
         command = launch_command(config, config_file, resume)
         launch = config.launch
         print(f"starting {launch.num_processes} processes: {shlex.join(command)}", file=sys.stderr)

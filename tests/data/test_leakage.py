@@ -166,6 +166,7 @@ def test_a_leak_of_an_ancestor_is_a_leak_of_the_model():
 def test_lineage_of_models_we_know_nothing_about(tmp_path):
     assert lineage_of("tiny").verdict() == "clean"
     assert lineage_of("Qwen/Qwen2-VL-2B-Instruct").verdict() == "clean"
+    assert lineage_of("Qwen/Qwen2.5-VL-7B-Instruct").verdict() == "clean"
     assert lineage_of("somebody/Qwen2-VL-2B-Instruct").verdict() == "unknown"
     assert lineage_of(str(tmp_path)).verdict() == "unknown"
     assert training_manifest([make()], {}, [lineage_of(str(tmp_path))]).verdict() == "unknown"

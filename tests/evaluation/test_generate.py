@@ -22,9 +22,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    return load_evaluated("tiny", None, dtype="float32", attn="sdpa", offline=True, tiny_folder=folder / "m")
+def bundle(tiny_folder):
+    return load_evaluated(str(tiny_folder), None, dtype="float32", attn="sdpa", offline=True, tiny_folder=tiny_folder)
 
 
 @pytest.fixture
@@ -117,22 +116,23 @@ def config(benchmark_folder, output, *overrides):
     return load_config("eval", [*base, "video.backend=pyav", "decoding.max_new_tokens=4", *overrides])
 
 
-def test_eval_writes_results_and_goes_on_where_it_stopped(benchmark_folder, tmp_path):
+@pytest.mark.parametrize("tiny", ["tiny", "tiny_2_5"])
+def test_eval_writes_results_and_goes_on_where_it_stopped(benchmark_folder, tmp_path, tiny):
     out = tmp_path / "out"
-    report = run_eval(config(benchmark_folder, out))
+    report = run_eval(config(benchmark_folder, out, f"model.path={tiny}"))
     results = json.loads((out / "results.json").read_text())
     assert results["scores"] == report.scores.table
     assert (results["n"], results["leak"]["verdict"], results["vision"]["num_frames"]) == (9, "clean", 4)
     assert {"vsgrpo", "torch", "transformers"} <= set(results["versions"])
     whole = (out / "predictions.jsonl").read_bytes()
     (out / "predictions.jsonl").write_bytes(whole[:-7])
-    run_eval(config(benchmark_folder, out))
+    run_eval(config(benchmark_folder, out, f"model.path={tiny}"))
     assert (out / "predictions.jsonl").read_bytes() == whole
     assert score_file(out / "predictions.jsonl", benchmark_folder).scores == report.scores
     with pytest.raises(DataError, match="made under another decoding"):
-        run_eval(config(benchmark_folder, out, "decoding.max_new_tokens=5"))
+        run_eval(config(benchmark_folder, out, f"model.path={tiny}", "decoding.max_new_tokens=5"))
     assert (out / "predictions.jsonl").read_bytes() == whole
-    run_eval(config(benchmark_folder, out, "decoding.max_new_tokens=5"), overwrite=True)
+    run_eval(config(benchmark_folder, out, f"model.path={tiny}", "decoding.max_new_tokens=5"), overwrite=True)
 
 
 def test_shuffled_videos_show_every_row_another_scene(benchmark_folder, tmp_path):
@@ -168,6 +168,7 @@ def test_a_wrong_model_path_is_one_error_line(benchmark_folder, tmp_path, capsys
     assert error.startswith(f"error: model.path={model}: {says}") and hint.startswith("hint: ")
 
 
+@pytest.mark.both_families
 def test_the_tree_gives_the_plain_answers(answer):
     for decoding in ({}, {"temperature": 1.0, "num_samples": 2}):
         name = f"{len(decoding)}.jsonl"

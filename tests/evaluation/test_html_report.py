@@ -48,7 +48,8 @@ def test_published_rows_are_the_papers():
             printed = 0.207 if (size, mode, name) == ("2b", "think", "Qwen2-VL-2B") else row["overall"]
             assert sum(tasks) / 8 == pytest.approx(printed, abs=0.0011), name
     assert published_lines(None, "vanilla") == []
-    assert (model_size(1536), model_size(3584), model_size(64)) == ("2b", "7b", None)
+    assert [model_size("qwen2_vl", width) for width in (1536, 3584, 64)] == ["2b", "7b", None]
+    assert model_size("qwen2_5_vl", 3584) is None  # as wide as the paper's 7B, and another model
 
 
 def test_the_report_shows_misses_without_a_video_and_escapes_what_a_model_says(write_benchmark, tmp_path):

@@ -20,6 +20,7 @@ def entries(folder):
     return sorted(folder.glob("??/*.npy"))
 
 
+@pytest.mark.both_families
 def test_a_second_run_finds_the_features_and_never_runs_the_tower(tiny, tmp_path):
     first, second = (FeatureStore(tiny, cache=tmp_path) for _ in range(2))
     assert A.key not in first
@@ -30,12 +31,14 @@ def test_a_second_run_finds_the_features_and_never_runs_the_tower(tiny, tmp_path
     for video in (A, B):
         assert torch.equal(found[video.key].tensor, made[video.key].tensor)
         assert found[video.key].grid_thw == video.grid_thw
+        assert found[video.key].seconds_per_patch == video.seconds_per_patch
     # 64-bit header of .npy files: 128 bytes, and 4 of the checksum
     width = found[A.key].tensor.shape[1]
     sizes = [path.stat().st_size - 132 for path in entries(tmp_path)]
     assert sorted(sizes) == sorted(cache_bytes(video.num_tokens, width, torch.float32) for video in (A, B))
 
 
+@pytest.mark.both_families
 def test_features_of_another_tower_or_type_are_not_found(tiny, tiny_folder, tmp_path):
     FeatureStore(tiny, cache=tmp_path).features([A])
     other = load_model(tiny_folder, tune="none")

@@ -11,7 +11,9 @@ from vsgrpo.modeling.rollout import Sampling, rollout, vision_token_ids
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore
 
-A, B, CLIP = make_image(0), make_image(1, height=84), make_video(5)
+pytestmark = pytest.mark.both_families
+# Told nothing else, Qwen2.5-VL's processor takes a clip to have 24 frames per second.
+A, B, CLIP = make_image(0), make_image(1, height=84), make_video(5, seconds=2 / 24)
 ANSWERS = ((5, 6, 7), (8, 9))
 
 

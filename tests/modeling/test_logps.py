@@ -1,19 +1,20 @@
 """Log-probs against a plain forward of transformers with the pixels in it."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
-from tiny_inputs import make_video
+from tiny_inputs import library_inputs, make_video
 
-from vsgrpo.errors import RunError
+from vsgrpo.errors import DataError, RunError
 from vsgrpo.modeling.logps import logps, score_logits
 from vsgrpo.modeling.model import load_model, use_gradient_checkpointing
 from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.tree import Prompt, build_trees
-from vsgrpo.modeling.vision import FeatureStore, VideoFeatures
+from vsgrpo.modeling.vision import FeatureStore
 
-VIDEOS = [make_video(0), make_video(1, height=84), make_video(2, frames=4)]
+VIDEOS = [make_video(0), make_video(1, height=84), make_video(2, frames=4, seconds=30.0)]
 QUESTIONS = [
     "How many chair(s) are in this room?",
     "What is the distance between the sofa and the lamp (in meters)?\nPlease answer briefly.",
@@ -29,18 +30,9 @@ def prompts(ask):
 
 def plain_forward(bundle, prompt: Prompt, video, completion) -> torch.Tensor:
     """Score one completion the way transformers' documentation does: pixels, mask and positions left to the model."""
-    pixels = bundle.processor.video_processor(
-        videos=[video.frames], do_sample_frames=False, do_resize=False, return_tensors="pt"
-    )
-    ids = torch.tensor([[*prompt.token_ids, *completion]])
-    logits = bundle.model(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        mm_token_type_ids=(ids == bundle.processor.video_token_id).int() * 2,
-        **pixels,
-    ).logits
+    logits = bundle.model(**library_inputs(bundle, [*prompt.token_ids, *completion], video)).logits
     start = len(prompt.token_ids)
-    picked = logits[0, start - 1 : -1].log_softmax(-1).gather(-1, ids[0, start:, None])
+    picked = logits[0, start - 1 : -1].log_softmax(-1).gather(-1, torch.tensor(completion)[:, None])
     return picked[:, 0]
 
 
@@ -60,6 +52,7 @@ def adapter_gradients(bundle):
     return gradients
 
 
+@pytest.mark.both_families
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("rows_per_pass", [None, 2])
 def test_scores_and_gradients_equal_a_plain_forward_with_pixels(lora, prompts, rows_per_pass, checkpointing):
@@ -85,6 +78,7 @@ def test_scores_and_gradients_equal_a_plain_forward_with_pixels(lora, prompts, r
         assert error < 1e-4, (name, error)
 
 
+@pytest.mark.both_families
 def test_another_video_moves_the_scores(tiny, prompts):
     with torch.no_grad():
         features = FeatureStore(tiny).features(VIDEOS)
@@ -95,6 +89,24 @@ def test_another_video_moves_the_scores(tiny, prompts):
     assert min(moved[:2]) > 1e-3 and max(moved[2:]) == 0
 
 
+@pytest.mark.both_families
+def test_only_qwen2_5_vl_sees_how_long_a_video_lasts(tiny, prompts):
+    with torch.no_grad():
+        features = FeatureStore(tiny).features(VIDEOS)
+        before = our_scores(tiny, prompts, features)
+        slower = dataclasses.replace(features["video0"], seconds_per_patch=5.0)
+        after = our_scores(tiny, prompts, {**features, "video0": slower})
+    moved = [float((a - b).abs().max()) for (a, _), (b, _) in zip(after, before, strict=True)]
+    assert (min(moved[:2]) > 1e-3) == (tiny.family == "qwen2_5_vl") and max(moved[2:]) == 0
+    unknown = dataclasses.replace(features["video0"], seconds_per_patch=None)
+    if tiny.family == "qwen2_5_vl":
+        with pytest.raises(DataError, match="states no frame rate"):
+            our_scores(tiny, prompts, {**features, "video0": unknown})
+    else:
+        our_scores(tiny, prompts, {**features, "video0": unknown})
+
+
+@pytest.mark.both_families
 def test_gradients_reach_the_tower_through_shared_features(tiny_folder, prompts):
     bundle = load_model(tiny_folder, tune="full", freeze_vision=False)
     features = FeatureStore(bundle).features(VIDEOS, grad=True)
@@ -148,6 +160,7 @@ def test_entropies_come_per_token_without_gradient(lora, prompts):
         assert (entropy > 0).all() and (entropy < math.log(len(lora.tokenizer))).all()
 
 
+@pytest.mark.both_families
 def test_two_videos_in_one_prompt_are_used_in_their_order(tiny, ask):
     a, b = make_video(0), make_video(1)
     features = FeatureStore(tiny).features([a, b])
@@ -159,7 +172,7 @@ def test_two_videos_in_one_prompt_are_used_in_their_order(tiny, ask):
 
 def test_wrong_number_of_features_is_refused(tiny, prompts):
     features = FeatureStore(tiny).features(VIDEOS)
-    short = VideoFeatures(features["video0"].tensor[:-1], (4, 4, 4))
+    short = dataclasses.replace(features["video0"], tensor=features["video0"].tensor[:-1])
     with pytest.raises(RunError, match="16 placeholders for 15 features"):
         our_scores(tiny, prompts, {**features, "video0": short})
     with pytest.raises(RunError, match="video1: no features"):

@@ -5,19 +5,20 @@ import pytest
 import torch
 from peft import PeftModel
 from tiny_inputs import make_video, randomize_adapter
-from transformers import Qwen2VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText
 
+from vsgrpo.config.families import FAMILIES as NAMES
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.model import (
     LoraSettings,
-    check_architecture,
     load_for_eval,
     load_model,
     save_model,
     use_gradient_checkpointing,
 )
 from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.rope import FAMILIES, base_model
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.save import read_vision, write_vision
 from vsgrpo.modeling.tree import build_trees
@@ -44,15 +45,18 @@ def assert_same_behaviour(one, other):
     torch.testing.assert_close(one[1], other[1], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("model_type", ["qwen2_5_vl", "llama", None])
+@pytest.mark.parametrize("model_type", ["qwen3_vl", "llama", None])
 def test_other_architectures_are_refused_by_name_before_any_weight_is_read(tiny_folder, tmp_path, model_type):
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
-    with pytest.raises(ConfigError, match=f"architecture {model_type} is not supported, only qwen2_vl") as caught:
+    with pytest.raises(
+        ConfigError, match=f"architecture {model_type} is not supported, only qwen2_vl, qwen2_5_vl"
+    ) as caught:
         load_model(folder, offline=True)
     assert str(folder) in caught.value.message and "\n" not in caught.value.message
-    assert check_architecture({"model_type": "qwen2_vl"}) == "qwen2_vl"
+    assert caught.value.hint == "use a Qwen2-VL or Qwen2.5-VL model, e.g. model=qwen2_vl_2b"
+    assert FAMILIES.keys() == NAMES.keys()
 
 
 @pytest.mark.parametrize(
@@ -95,14 +99,17 @@ def test_unknown_choices_are_refused(tiny_folder, options, message):
         load_model(tiny_folder, **options)
 
 
-def test_tiny_is_built_once_in_the_folder_given(tmp_path):
-    first = load_model("tiny", tune="none", tiny_folder=tmp_path / "tiny", seed=3)
+@pytest.mark.parametrize(("path", "family"), [("tiny", "qwen2_vl"), ("tiny_2_5", "qwen2_5_vl")])
+def test_tiny_is_built_once_in_the_folder_given(tmp_path, path, family):
+    first = load_model(path, tune="none", tiny_folder=tmp_path / "tiny", seed=3)
     written = (tmp_path / "tiny" / "model.safetensors").stat().st_mtime_ns
-    again = load_model("tiny", tune="none", tiny_folder=tmp_path / "tiny", seed=3)
+    again = load_model(path, tune="none", tiny_folder=tmp_path / "tiny", seed=3)
     assert (tmp_path / "tiny" / "model.safetensors").stat().st_mtime_ns == written
+    assert first.family == again.family == again.model.config.model_type == family
     assert first.base == again.base == str(tmp_path / "tiny")
 
 
+@pytest.mark.both_families
 def test_lora_sits_on_the_language_model_only_and_depends_on_the_seed_alone(tiny_folder):
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -118,6 +125,7 @@ def test_lora_sits_on_the_language_model_only_and_depends_on_the_seed_alone(tiny
     assert one.training
 
 
+@pytest.mark.both_families
 def test_full_tuning_freezes_the_tower_or_trains_it(tiny_folder):
     frozen = load_model(tiny_folder, tune="full", freeze_vision=True).model
     assert {name.split(".")[1] for name, p in frozen.named_parameters() if not p.requires_grad} == {"visual"}
@@ -125,6 +133,7 @@ def test_full_tuning_freezes_the_tower_or_trains_it(tiny_folder):
     assert all(p.requires_grad for p in free.parameters())
 
 
+@pytest.mark.both_families
 @pytest.mark.parametrize("merge", [False, True])
 def test_a_saved_adapter_gives_the_same_tokens_and_scores(lora, ask, tmp_path, merge):
     before = {name: tensor.clone() for name, tensor in lora.model.state_dict().items()}
@@ -138,12 +147,14 @@ def test_a_saved_adapter_gives_the_same_tokens_and_scores(lora, ask, tmp_path, m
     assert_same_behaviour(behaviour(reloaded, ask), expected)
     assert read_vision(tmp_path / "final") == VISION
     if merge:
-        plain = Qwen2VLForConditionalGeneration.from_pretrained(tmp_path / "final", local_files_only=True)
+        plain = AutoModelForImageTextToText.from_pretrained(tmp_path / "final", local_files_only=True)
+        assert type(plain) is type(base_model(lora.model))
         assert set(plain.state_dict()) == set(lora.model.get_base_model().state_dict()) - {
             name for name in lora.model.get_base_model().state_dict() if "lora_" in name or "base_layer" in name
         } | {n.replace("base_layer.", "") for n in lora.model.get_base_model().state_dict() if "base_layer" in n}
 
 
+@pytest.mark.both_families
 def test_a_saved_full_model_gives_the_same_tokens_and_scores(tiny_folder, ask, tmp_path):
     bundle = load_model(tiny_folder, tune="full")
     with torch.no_grad():
@@ -155,6 +166,7 @@ def test_a_saved_full_model_gives_the_same_tokens_and_scores(tiny_folder, ask, t
     assert read_vision(tmp_path / "final") is None
 
 
+@pytest.mark.both_families
 def test_training_from_an_adapter_starts_at_its_behaviour_with_the_reference_there(lora, ask, tmp_path):
     expected = behaviour(lora, ask)
     save_model(lora, tmp_path / "first", merge=False)
@@ -212,6 +224,7 @@ def test_a_broken_vision_file_is_named(tmp_path):
         read_vision(tmp_path)
 
 
+@pytest.mark.both_families
 def test_checkpointing_recomputes_the_language_model_only_and_rollouts_keep_their_cache(lora, ask):
     video = make_video(0)
     prompt = ask("Which?", video)

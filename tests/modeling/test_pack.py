@@ -1,5 +1,6 @@
 """The packed row by hand, and its positions against the model's own."""
 
+import pytest
 import torch
 from tiny_inputs import make_video
 
@@ -54,18 +55,22 @@ def test_visibility_by_hand():
     ]
 
 
+@pytest.mark.both_families
 def test_positions_equal_get_rope_index_on_every_full_sequence(tiny, ask):
     video = make_video(1, height=84)
     prompts = [ask("How many chair(s) are in this room?", video), ask("How many?", video)]
     completions = [[[40, 41, 42], [43]], [[44, 45]]]
     (tree,) = build_trees(prompts, completions, share=True)
-    known = [prompt_positions(tiny.model, prompt.token_ids, [video.grid_thw]) for prompt in prompts]
+    known = [prompt_positions(tiny.model, prompt.token_ids, [video]) for prompt in prompts]
     packed = pack([tree], [known])
     for number, (prompt, group) in enumerate(zip(prompts, completions, strict=True)):
         for index, completion in enumerate(group):
             ids = torch.tensor([[*prompt.token_ids, *completion]])
             expected, _ = tiny.model.model.get_rope_index(
-                ids, (ids == tiny.processor.video_token_id).int() * 2, video_grid_thw=torch.tensor([video.grid_thw])
+                ids,
+                (ids == tiny.processor.video_token_id).int() * 2,
+                video_grid_thw=torch.tensor([video.grid_thw]),
+                second_per_grid_ts=torch.tensor([video.seconds_per_patch]),
             )
             leaf = index + (0 if number == 0 else len(completions[0]))
             own = (packed.question[0] == number) & ((packed.leaf[0] == PREFIX) | (packed.leaf[0] == leaf))

@@ -1,12 +1,19 @@
 import pytest
+import torch
 from tiny_inputs import make_video
+from transformers.video_utils import VideoMetadata
 
 from vsgrpo.errors import DataError
 from vsgrpo.modeling.prompt import encode_prompt, expand_placeholders
+from vsgrpo.modeling.rope import prompt_positions
+from vsgrpo.video.budget import frame_indices
 
 
+@pytest.mark.both_families
 def test_prompt_equals_the_processor_on_text_and_frames_together(tiny):
-    video = make_video(0)
+    # sampled from 30 frames at 2.5 per second: 12 s in 4 temporal patches of 3 s each
+    video = make_video(0, seconds=3.0)
+    source = VideoMetadata(30, fps=2.5, frames_indices=frame_indices(30, 8))
     ids = encode_prompt(tiny.processor, "How many chair(s) are in this room?", [video.num_tokens])
     rendered = (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
@@ -14,9 +21,24 @@ def test_prompt_equals_the_processor_on_text_and_frames_together(tiny):
         "<|im_start|>assistant\n"
     )
     together = tiny.processor(
-        text=[rendered], videos=[video.frames], do_sample_frames=False, do_resize=False, cap_pixels_per_frame=False
+        text=[rendered],
+        videos=[video.frames],
+        video_metadata=[source],
+        do_sample_frames=False,
+        do_resize=False,
+        cap_pixels_per_frame=False,
+        return_tensors="pt",
     )
-    assert ids == together["input_ids"][0]
+    assert ids == together["input_ids"][0].tolist()
+    assert ("second_per_grid_ts" in together) == (tiny.family == "qwen2_5_vl")
+    named = ("input_ids", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts")
+    expected, _ = tiny.model.model.get_rope_index(**{name: together[name] for name in named if name in together})
+    ours = prompt_positions(tiny.model, ids, [video])
+    assert torch.equal(ours.positions, expected[:, 0])
+    # 15 tokens stand before the video; a patch of 3 s at 2 positions per second is 6 positions long
+    step = 6 if tiny.family == "qwen2_5_vl" else 1
+    start = ids.index(tiny.processor.video_token_id)
+    assert ours.positions[0, start : start + 16 : 4].tolist() == [start + step * t for t in range(4)]
     # 31 tokens of text and marks + 4 x 4 x 4 patches / 4 = 16 video tokens
     assert len(ids) == 47 and ids.count(tiny.processor.video_token_id) == video.num_tokens == 16
 

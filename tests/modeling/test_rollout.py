@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_inputs import make_video
+from tiny_inputs import library_inputs, make_video
 
 from vsgrpo.modeling import rollout as rollout_module
 from vsgrpo.modeling.logps import logps
@@ -13,7 +13,8 @@ from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import build_trees
 from vsgrpo.modeling.vision import FeatureStore
 
-VIDEOS = [make_video(0), make_video(1, height=84), make_video(2, frames=4)]
+# Qwen2.5-VL's temporal positions of the last one, 4 patches x 30 s x 2 per second, reach far beyond the text behind it.
+VIDEOS = [make_video(0), make_video(1, height=84), make_video(2, seconds=30.0)]
 QUESTIONS = ["How many chair(s) are in this room?", "What is the size of this room (in square meters)?", "Which?"]
 
 
@@ -38,22 +39,16 @@ def keys_of(prompts, group):
 
 
 def generate(tiny, prompt, video, sampling):
-    pixels = tiny.processor.video_processor(
-        videos=[video.frames], do_sample_frames=False, do_resize=False, return_tensors="pt"
-    )
-    ids = torch.tensor([prompt.token_ids])
     out = tiny.model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        mm_token_type_ids=(ids == tiny.processor.video_token_id).int() * 2,
+        **library_inputs(tiny, prompt.token_ids, video),
         max_new_tokens=sampling.max_new_tokens,
         do_sample=False,
         suppress_tokens=list(sampling.suppress),
-        **pixels,
     )
-    return out[0, ids.shape[1] :].tolist()
+    return out[0, len(prompt.token_ids) :].tolist()
 
 
+@pytest.mark.both_families
 def test_greedy_tokens_equal_generate_with_pixels(tiny, prompts, features, sampling):
     greedy = dataclasses.replace(sampling, greedy=True, max_new_tokens=12)
     ours = rollout(tiny.model, prompts, features, keys_of(prompts, 1), greedy)
@@ -61,6 +56,7 @@ def test_greedy_tokens_equal_generate_with_pixels(tiny, prompts, features, sampl
     assert len({tuple(tokens) for tokens in ours}) == 3
 
 
+@pytest.mark.both_families
 def test_log_probs_seen_while_drawing_equal_logps(tiny, prompts, features, sampling, monkeypatch):
     seen = {}
 
@@ -98,6 +94,7 @@ def test_same_completions_in_any_order_chunking_and_global_seed(tiny, prompts, f
     assert later != list(first.values())
 
 
+@pytest.mark.both_families
 def test_another_video_moves_greedy_and_sampled_completions(tiny, prompts, features, sampling):
     other = FeatureStore(tiny).features([make_video(7)])["video7"]
     swapped = {**features, "video0": other}
@@ -118,6 +115,7 @@ def test_completions_end_with_eos_and_finished_ones_do_not_disturb_the_rest(tiny
     assert len(set(lengths)) > 3
 
 
+@pytest.mark.both_families
 def test_vision_tokens_are_never_drawn(tiny, prompts, features, sampling, monkeypatch):
     forbidden = vision_token_ids(tiny.model)
     names = {"<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"}
@@ -136,6 +134,7 @@ def test_vision_tokens_are_never_drawn(tiny, prompts, features, sampling, monkey
     assert {token for tokens in loose for token in tokens} & set(forbidden)
 
 
+@pytest.mark.both_families
 def test_mode_and_positions_state_of_the_model_are_left_as_they_were(lora, prompts, features, sampling):
     lora.model.train()
     first = rollout(lora.model, prompts, features, keys_of(prompts, 2), sampling)

@@ -20,7 +20,8 @@ from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt, QuestionNode, Tree, build_trees
 from vsgrpo.modeling.vision import FeatureStore
 
-A, B = make_video(0), make_video(1, height=84)
+pytestmark = pytest.mark.both_families
+A, B = make_video(0), make_video(1, height=84, seconds=30.0)
 CHAIRS = "How many chair(s) are in this room?"
 SIZE = "What is the size of this room (in square meters)?"
 

@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,7 +8,6 @@ from tiny_inputs import make_video
 from vsgrpo.errors import ConfigError, RunError
 from vsgrpo.modeling.model import load_model
 from vsgrpo.modeling.vision import BATCHED_ATTENTION, FeatureStore, PatchProjection, is_tower_trained
-from vsgrpo.video.loader import VideoInputs
 
 
 def tower(model):
@@ -20,9 +20,11 @@ def pixels_of(tiny, *videos):
     )
 
 
+@pytest.mark.both_families
 @pytest.mark.parametrize(
     "videos",
-    [(make_video(0), make_video(1)), (make_video(0, height=84), make_video(1, frames=4))],
+    # 84 x 140 pixels are 3 x 5 tokens: windows of 4, 2 and 1 tokens in the tiny Qwen2.5-VL
+    [(make_video(0), make_video(1)), (make_video(0, height=84, width=140), make_video(1, frames=4))],
     ids=["equal slices", "unequal slices"],
 )
 def test_batched_attention_is_bit_equal_to_sdpa_slice_by_slice(tiny, videos):
@@ -76,6 +78,7 @@ def test_each_unique_video_goes_through_the_tower_once_per_call(tiny):
     assert store.num_videos == 6
 
 
+@pytest.mark.both_families
 def test_memory_cache_keeps_features_between_calls(tiny):
     store = FeatureStore(tiny, cache="memory")
     first = store.features([make_video(0)])["video0"]
@@ -84,6 +87,7 @@ def test_memory_cache_keeps_features_between_calls(tiny):
     assert store.num_videos == 2
 
 
+@pytest.mark.both_families
 def test_features_carry_no_gradient_even_with_input_hooks_unless_asked(tiny_folder, caplog):
     bundle = load_model(tiny_folder, tune="full", freeze_vision=False)
     bundle.model.enable_input_require_grads()
@@ -100,7 +104,7 @@ def test_features_carry_no_gradient_even_with_input_hooks_unless_asked(tiny_fold
 def test_a_wrong_grid_is_refused(tiny):
     video = make_video(0)
     with pytest.raises(RunError, match=r"video0: the processor made grid \(4, 4, 4\) of it"):
-        FeatureStore(tiny).features([VideoInputs("video0", video.frames, (4, 4, 2), 8)])
+        FeatureStore(tiny).features([replace(video, grid_thw=(4, 4, 2))])
 
 
 def test_an_unknown_cache_is_refused(tiny):

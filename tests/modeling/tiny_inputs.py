@@ -1,15 +1,19 @@
 """Inputs that the tests of this folder share."""
 
+from collections.abc import Sequence
+
 import torch
 
+from vsgrpo.modeling.model import ModelBundle
 from vsgrpo.video.loader import VideoInputs
 
 
-def make_video(seed: int, frames: int = 8, height: int = 56, width: int = 56) -> VideoInputs:
+def make_video(seed: int, frames: int = 8, height: int = 56, width: int = 56, seconds: float = 1.7) -> VideoInputs:
+    """Random frames; `seconds` per temporal patch."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (frames, 3, height, width), generator=generator, dtype=torch.uint8)
     grid = (frames // 2, height // 14, width // 14)
-    return VideoInputs(f"video{seed}", pixels, grid, grid[0] * grid[1] * grid[2] // 4)
+    return VideoInputs(f"video{seed}", pixels, grid, grid[0] * grid[1] * grid[2] // 4, "video", seconds)
 
 
 def make_image(seed: int, height: int = 56, width: int = 56) -> VideoInputs:
@@ -26,3 +30,18 @@ def randomize_adapter(model: torch.nn.Module, seed: int = 1) -> None:
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+
+def library_inputs(bundle: ModelBundle, token_ids: Sequence[int], video: VideoInputs) -> dict[str, torch.Tensor]:
+    """Return what the family's own processor hands to the model: pixels, grid, kinds of tokens, and the timing."""
+    ids = torch.tensor([list(token_ids)])
+    timing = {"second_per_grid_ts": torch.tensor([video.seconds_per_patch])} if bundle.family == "qwen2_5_vl" else {}
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "mm_token_type_ids": (ids == bundle.processor.video_token_id).int() * 2,
+        **bundle.processor.video_processor(
+            videos=[video.frames], do_sample_frames=False, do_resize=False, return_tensors="pt"
+        ),
+        **timing,
+    }

@@ -12,6 +12,7 @@ from vsgrpo.training.cache_videos import cache_videos
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.both_families
 def test_a_filled_cache_spares_decoder_and_tower(make_config, tmp_path, capsys):
     cache = f"video.cache_dir={tmp_path / 'cache'}"
     config = make_config("sft", cache, "video.feature_cache=disk", "video.frame_cache=off", *LORA)

@@ -47,6 +47,7 @@ def test_margins_are_exactly_zero_at_step_0_and_then_grow(make_config, tuning, l
     assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
+@pytest.mark.both_families
 def test_tree_and_plain_layout_give_the_same_loss_and_gradients(make_config):
     found = []
     for layout in ("on", "off"):
@@ -92,6 +93,7 @@ def test_tokens_of_a_step_are_exact(make_config, layout):
     assert counts["tokens/computed"] == 2 * (shared + answers if layout == "on" else plain)
 
 
+@pytest.mark.both_families
 def test_swapping_the_video_changes_the_margin_pass(make_config):
     trainer = make_trainer(make_config("dpo", *LORA))
     rows = [dict(trainer.train_dataset[i]) for i in (0, 2)]
@@ -118,6 +120,7 @@ def test_a_video_that_turns_out_bad_counts_nowhere(make_config):
     torch.testing.assert_close(both, alone, atol=1e-6, rtol=0)
 
 
+@pytest.mark.both_families
 def test_a_run_writes_whole_weights_that_grpo_starts_from(make_config):
     config = make_config("dpo", *LORA[:2], "model.merge_on_save=null", "trainer.learning_rate=1e-3")
     assert config.merges() and train(config) == 0

@@ -31,6 +31,7 @@ def scores(trainer, batch, samples):
         return trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, batch["completion_ids"].size(1))[0]
 
 
+@pytest.mark.both_families
 def test_swapping_the_video_changes_rollout_and_gradient_pass(make_config):
     trainer = make_trainer(make_config("grpo", SPREAD, "trainer.max_completion_length=32"))
     rows = group_rows(trainer)
@@ -154,6 +155,7 @@ def test_kl_is_exactly_zero_at_step_0_from_an_adapter(make_config):
     assert next(line for line in log_lines(config) if "loss" in line)["kl"] == 0.0
 
 
+@pytest.mark.both_families
 def test_a_short_run_changes_weights_logs_rewards_and_reloads(make_config):
     from vsgrpo.modeling.model import load_for_eval
     from vsgrpo.modeling.rollout import rollout

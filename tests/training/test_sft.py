@@ -51,6 +51,7 @@ def test_the_tower_runs_once_per_video_of_a_batch_and_gets_gradients(make_config
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in trainer.model.model.visual.parameters())
 
 
+@pytest.mark.both_families
 def test_swapping_the_video_changes_the_loss(make_config):
     trainer = make_trainer(make_config("sft"))
     rows = [dict(trainer.train_dataset[i]) for i in (0, 2)]
@@ -77,6 +78,7 @@ def test_a_video_that_turns_out_bad_has_no_labels_and_no_loss(make_config):
     torch.testing.assert_close(trainer.compute_loss(trainer.model, batch), alone, atol=1e-6, rtol=0)
 
 
+@pytest.mark.both_families
 def test_questions_packed_behind_one_video_train_like_single_ones(make_config):
     found = []
     for layout in ("on", "off"):

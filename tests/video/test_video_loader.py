@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from numbered_video import numbered_frame, read_numbers
+from transformers.video_utils import VideoMetadata
 
 from vsgrpo.errors import ConfigError, DataError, SetupError
-from vsgrpo.video.budget import VisionBudget
+from vsgrpo.video.budget import VisionBudget, frame_indices, seconds_per_patch
 from vsgrpo.video.cache import DiskCache, MemoryCache
 from vsgrpo.video.loader import BadVideo, VideoLoader
 from vsgrpo.video.writer import write_video
@@ -32,6 +33,20 @@ def test_tokens_from_the_header_equal_the_processors(tmp_path, height, width, nu
     grid = tuple(batch["video_grid_thw"][0].tolist())
     assert from_header == (inputs.grid_thw, inputs.num_tokens)
     assert inputs.grid_thw == grid and inputs.num_tokens == batch["pixel_values_videos"].shape[0] // 4
+
+
+@pytest.mark.parametrize("backend", ["decord", "pyav"])
+def test_a_temporal_patch_lasts_as_long_as_the_processor_says(tmp_path, backend):
+    path = tmp_path / "a.mp4"
+    write_video(path, (numbered_frame(i) for i in range(30)), fps=12, preset="ultrafast")
+    budget = VisionBudget(num_frames=8)
+    first, second = (VideoLoader(budget, backend, frame_cache="disk", cache_dir=tmp_path / "c") for _ in range(2))
+    source = VideoMetadata(30, fps=12, frames_indices=frame_indices(30, 8))
+    # 30 frames at 12 per second last 2.5 s, 4 patches of 0.625 s
+    assert first.load(path).seconds_per_patch == 2 / source.sampled_fps == 0.625
+    assert second.undecoded(path).seconds_per_patch == 0.625
+    assert second.load(path).seconds_per_patch == 0.625 and second.num_decoded == 0
+    assert seconds_per_patch(30, 0.0, budget) is None
 
 
 def test_a_640x480_video_costs_936_tokens(tmp_path):

@@ -27,7 +27,7 @@ class LoraSection:
 
 @dataclass(frozen=True)
 class ModelSection:
-    """The model to train: `path` is a folder, a hub id, or `tiny`."""
+    """The model to train: `path` is a folder, a hub id, or a tiny model of config/families.py."""
 
     path: str
     adapter: str | None

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.config.families import TINY
 from vsgrpo.data.manifest import Manifest as Manifest
 from vsgrpo.data.manifest import read_json_object
 from vsgrpo.data.rows import Row, read_rows, write_atomic
@@ -33,7 +34,7 @@ _SCANNET_SCAN = re.compile(r"scene(\d{4})_(\d{2})(?!\d)", re.IGNORECASE)
 _SCANNET_ROOM = re.compile(r"scene(\d{4})(?!\d)", re.IGNORECASE)
 _DEMO_SCAN = re.compile(r"demo\d{6,}_\d{2}")
 # A plain base model from these repositories has no training of ours in it; a local folder may hold anybody's.
-_PUBLISHED_BASES = re.compile(r"Qwen/Qwen2-VL-(2B|7B|72B)(-Instruct)?")
+_PUBLISHED_BASES = re.compile(r"Qwen/(Qwen2-VL-(2B|7B|72B)(-Instruct)?|Qwen2\.5-VL-(3B|7B|32B|72B)-Instruct)")
 
 
 def room_of(scene_name: str) -> str:
@@ -235,13 +236,13 @@ def training_manifest(
 def lineage_of(model: str) -> TrainingManifest:
     """Return the manifest of a model to start from or to score.
 
-    A folder's own training_manifest.json; "fresh" for `tiny` (random weights); "published" for a Qwen2-VL hub id (its
+    A folder's own training_manifest.json; "fresh" for tiny models (random weights); "published" for a Qwen hub id (its
     pre-training is the publisher's matter, the verdict speaks of our lineage); otherwise "unknown".
 
     Raises:
         DataError: the folder's training_manifest.json is broken.
     """
-    if model == "tiny":
+    if model in TINY:
         return TrainingManifest(base="fresh", name=model)
     if (Path(model) / TRAINING_MANIFEST_NAME).is_file():
         return read_training_manifest(model)

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vsgrpo.config.families import TINY
 from vsgrpo.data.rows import Row, write_atomic
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.html_report import REPORT_NAME
@@ -84,7 +85,7 @@ def answer_rows(
         if overwrite:
             _remove_outputs(folder)
         _same_settings(folder, settings)
-    if processes.rank == 0 and model.path != "tiny":
+    if processes.rank == 0 and model.path not in TINY:
         processes.barrier()
     if processes.rank > 0:  # a tiny model is built by the first process while the others wait
         processes.barrier()
@@ -97,7 +98,7 @@ def answer_rows(
         tiny_folder=folder / "tiny",
         device=processes.device,
     )
-    if processes.rank == 0 and model.path == "tiny":
+    if processes.rank == 0 and model.path in TINY:
         processes.barrier()
     cache_dir = video.cache_dir or (str(folder / "cache") if video.frame_cache == "disk" else None)
     loader = generate.VideoLoader(
@@ -105,7 +106,7 @@ def answer_rows(
     )
     prompt = PromptSettings(config.prompt.mode, config.prompt.wording, config.prompt.show_options)
     generator = generate.Generator(bundle, loader, prompt, decoding, config.prompt.system, text_of)
-    settings["model"] |= {"size": model_size(generate.hidden_size(bundle))}
+    settings["model"] |= {"size": model_size(bundle.family, generate.hidden_size(bundle))}
     for name, (view, media_of) in shown.items():
         groups = generate.group_by_media(rows, media_of)
         if processes.rank == 0 and not name:

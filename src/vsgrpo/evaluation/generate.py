@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from vsgrpo.config.families import TINY
 from vsgrpo.data.prompts import question_text
 from vsgrpo.data.rows import Row, write_atomic
 from vsgrpo.errors import DataError
@@ -93,13 +94,13 @@ def load_evaluated(
     tiny_folder: Path,
     device: torch.device | None = None,
 ) -> ModelBundle:
-    """Load a model to evaluate onto `device`. `tiny` is built untrained into `tiny_folder`.
+    """Load a model to evaluate onto `device`. `tiny` and `tiny_2_5` are built untrained into `tiny_folder`.
 
     Raises:
         ConfigError, DataError: as `modeling.model`.
     """
     quiet_libraries()
-    if path == "tiny" or adapter is not None:
+    if path in TINY or adapter is not None:
         bundle = load_model(
             path, tune="none", adapter=adapter, dtype=dtype, attn=attn, offline=offline, tiny_folder=tiny_folder
         )

@@ -37,9 +37,9 @@ SIZES = tuple(_ROWS)
 _HIDDEN_SIZES = {1536: "2b", 3584: "7b"}
 
 
-def model_size(hidden_size: int) -> str | None:
-    """Return which of the paper's models has this width: "2b", "7b", or None."""
-    return _HIDDEN_SIZES.get(hidden_size)
+def model_size(family: str, hidden_size: int) -> str | None:
+    """Return which of the paper's models has this width: "2b", "7b", or None (as for every Qwen2.5-VL)."""
+    return _HIDDEN_SIZES.get(hidden_size) if family == "qwen2_vl" else None
 
 
 def published_lines(size: str | None, mode: str) -> list[tuple[str, dict[str, float]]]:

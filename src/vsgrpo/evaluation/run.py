@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vsgrpo.config.families import TINY
 from vsgrpo.data.leakage import lineage_of, worst
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import ConfigError, DataError
@@ -94,7 +95,7 @@ def _check_model_path(key: str, path: str) -> None:
             hint = "give the folder of the weights, such as RUN_DIR/final"
             raise DataError(f"{key}={path}: neither config.json nor adapter_config.json in this folder", hint)
     elif folder.is_absolute() or path.startswith(".") or path.count("/") > 1 or folder.exists():
-        raise DataError(f"{key}={path}: no such folder", "give a model folder, a hub id, or tiny")
+        raise DataError(f"{key}={path}: no such folder", f"give a model folder, a hub id, or {' or '.join(TINY)}")
 
 
 def check_lineage(path: str, adapter: str | None, benchmark: Benchmark, allow_leak: bool) -> Leak:

@@ -111,14 +111,17 @@ HUB: dict[str, ModelShape] = {
     ),
 }
 """Sizes of the models in configs/model, from their config.json files, so that nobody asks a hub for an estimate."""
-TINY = ModelShape(826, 96, 256, 2, 4, 2, 24, False, TowerShape(1, 64, 4, 256, 96, False))
-"""The default of modeling/tiny.py."""
+TINY: dict[str, ModelShape] = {
+    "tiny": ModelShape(826, 96, 256, 2, 4, 2, 24, False, TowerShape(1, 64, 4, 256, 96, False)),
+    "tiny_2_5": ModelShape(826, 96, 256, 2, 4, 2, 24, False, TowerShape(2, 64, 4, 128, 96, True)),
+}
+"""The defaults of modeling/tiny.py."""
 
 
 def model_shape(path: str) -> ModelShape | None:
-    """Return the shape of model.path (folder of a model or adapter, hub id, `tiny`), None where it is not known."""
-    if path == "tiny":
-        return TINY
+    """Return the shape of model.path (folder of a model or adapter, hub id, a tiny one), None where it is not known."""
+    if path in TINY:
+        return TINY[path]
     folder = Path(path)
     for _ in range(8):  # an adapter may start from an adapter
         if (folder / "config.json").is_file():

@@ -67,7 +67,7 @@ class PromptBatch:
             if found != self._placeholder_of[index].tolist():
                 raise RunError(f"prompt of {prompt.videos}: placeholders of images and videos in another order")
         self.positions = [
-            prompt_positions(model, prompt.token_ids, [features[key].grid_thw for key in prompt.videos])
+            prompt_positions(model, prompt.token_ids, [features[key] for key in prompt.videos])
             for prompt in self.unique
         ]
 

@@ -11,18 +11,19 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import PretrainedConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+from transformers import PretrainedConfig
 
+from vsgrpo.config.families import TINY, check_architecture
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.modeling.attention import use_tree_attention
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rope import FAMILIES, base_model
 from vsgrpo.modeling.save import ADAPTER_CONFIG, EARLIER_ADAPTERS, save_model
-from vsgrpo.modeling.tiny import TinySizes, build_tiny
+from vsgrpo.modeling.tiny import build_tiny
 from vsgrpo.modeling.vision import use_batched_attention, use_matrix_product
 
-__all__ = ["LoraSettings", "ModelBundle", "build_tiny", "check_architecture", "encode_prompt", "load_for_eval"]
-__all__ += ["load_model", "save_model", "use_gradient_checkpointing"]
+__all__ = ["LoraSettings", "ModelBundle", "build_tiny", "encode_prompt", "load_for_eval", "load_model", "save_model"]
+__all__ += ["use_gradient_checkpointing"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class ModelBundle:
     """A loaded model with all that is needed to use and to save it."""
 
     model: Any
-    """`Qwen2VLForConditionalGeneration`, or a `PeftModel` around it."""
+    """The family's `...ForConditionalGeneration`, or a `PeftModel` around it."""
     processor: Any
     tokenizer: Any
     family: str
@@ -75,7 +76,7 @@ def load_model(
     """Load a model to train.
 
     Args:
-        path: folder of a full model or of a saved adapter, hub id, or `tiny` (built into `tiny_folder`).
+        path: folder of a full model or of a saved adapter, hub id, or `tiny`, `tiny_2_5` (built into `tiny_folder`).
         tune: `lora` freezes all and adds LoRA to the language model, `full` trains the weights, `none` freezes all.
         freeze_vision: with `full`, keep the vision tower and its merger as they are.
         lora: r, alpha, dropout, targets; `LoraSettings()` where None.
@@ -93,8 +94,8 @@ def load_model(
     """
     if tune not in TUNES:
         raise ConfigError(f"model.tune={tune}: not one of {', '.join(TUNES)}")
-    if str(path) == "tiny":
-        path = _tiny(tiny_folder, seed)
+    if str(path) in TINY:
+        path = _tiny(str(path), tiny_folder, seed)
     bundle = _load_base(str(path), dtype, attn, offline)
     starts = [*_adapters_of(Path(path)), *([Path(adapter)] if adapter else [])]
     for start in starts:
@@ -135,21 +136,6 @@ def load_for_eval(
     return bundle
 
 
-def check_architecture(config: dict[str, Any], path: str = "") -> str:
-    """Return the model family of a config.json, or refuse it by name.
-
-    Raises:
-        ConfigError: `model_type` is not one of rope.FAMILIES.
-    """
-    family = config.get("model_type")
-    if family in FAMILIES:
-        return family
-    raise ConfigError(
-        f"model.path={path}: architecture {family} is not supported, only {', '.join(FAMILIES)}",
-        hint="use a Qwen2-VL model, e.g. model=qwen2_vl_2b",
-    )
-
-
 def use_gradient_checkpointing(model: Any) -> None:
     """Recompute activations in the backward pass of the language model only.
 
@@ -159,11 +145,11 @@ def use_gradient_checkpointing(model: Any) -> None:
     base_model(model).model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def _tiny(folder: Path | None, seed: int) -> Path:
+def _tiny(name: str, folder: Path | None, seed: int) -> Path:
     if folder is None:
-        raise ConfigError("model.path=tiny: needs a folder to build the model in", hint="give a path or a hub id")
+        raise ConfigError(f"model.path={name}: needs a folder to build the model in", hint="give a path or a hub id")
     if not (folder / "config.json").is_file():
-        build_tiny(folder, seed, TinySizes())
+        build_tiny(folder, seed, family=TINY[name])
     return folder
 
 
@@ -172,9 +158,9 @@ def _load_base(path: str, dtype: str, attn: str, offline: bool) -> ModelBundle:
         raise ConfigError(f"model.dtype={dtype}: not one of {', '.join(DTYPES)}")
     base = _base_of(path)
     family = check_architecture(_read_config(base, offline), base)
-    processor = _load_processor(base, offline)
+    processor = _load_processor(base, family, offline)
     try:
-        model = Qwen2VLForConditionalGeneration.from_pretrained(
+        model = FAMILIES[family].model.from_pretrained(
             base, dtype=getattr(torch, dtype), attn_implementation=attn, local_files_only=offline
         )
     except OSError as error:
@@ -212,7 +198,7 @@ def _read_config(base: str, offline: bool) -> dict[str, Any]:
         ) from error
 
 
-def _load_processor(base: str, offline: bool) -> Any:
+def _load_processor(base: str, family: str, offline: bool) -> Any:
     folder = Path(base)
     hint = "copy tokenizer, chat template and preprocessor files from the original model into it"
     if folder.is_dir():
@@ -220,7 +206,7 @@ def _load_processor(base: str, offline: bool) -> Any:
             if not any((folder / name).is_file() for name in names):
                 raise DataError(f"model.path={base}: no processor in this folder ({' or '.join(names)})", hint=hint)
     try:
-        processor = Qwen2VLProcessor.from_pretrained(base, local_files_only=offline)
+        processor = FAMILIES[family].processor.from_pretrained(base, local_files_only=offline)
     except (OSError, ValueError) as error:
         raise DataError(f"model.path={base}: broken processor: {_first_line(error)}", hint=hint) from error
     if not processor.chat_template:

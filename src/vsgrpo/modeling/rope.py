@@ -1,4 +1,4 @@
-"""All that differs between model families: class, positions, placeholders. One family so far: Qwen2-VL.
+"""All that differs between model families: classes, positions, placeholders. Qwen2-VL and Qwen2.5-VL.
 
 Legend: L tokens.
 """
@@ -6,14 +6,36 @@ Legend: L tokens.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from transformers import (
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLProcessor,
+)
 
-FAMILIES = ("qwen2_vl",)
-"""`model_type` of config.json of every family that this project can load."""
+from vsgrpo.errors import DataError
+
+
+@dataclass(frozen=True)
+class Family:
+    """What loads a model of one family."""
+
+    model: Any
+    processor: Any
+
+
+FAMILIES = {
+    "qwen2_vl": Family(Qwen2VLForConditionalGeneration, Qwen2VLProcessor),
+    "qwen2_5_vl": Family(Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor),
+}
+"""By `model_type` of config.json; the keys are those of config/families.py."""
+TIMED = "qwen2_5_vl"
+"""The family whose temporal positions count seconds of video and not temporal patches."""
 
 
 @dataclass(frozen=True)
@@ -36,37 +58,68 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def base_model(model: nn.Module) -> Any:
-    """Return the `Qwen2VLForConditionalGeneration` inside distributed wrappers and adapters."""
+    """Return the `...ForConditionalGeneration` inside distributed wrappers and adapters."""
     model = unwrap(model)
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def prompt_positions(
-    model: nn.Module, token_ids: Sequence[int], grids: Sequence[tuple[int, int, int]]
-) -> PromptPositions:
+class Shown(Protocol):
+    """What positions depend on of a video or image: `VideoInputs` and `VideoFeatures` both."""
+
+    @property
+    def grid_thw(self) -> tuple[int, int, int]:
+        """Temporal patches, rows and columns of patches before merging."""
+        ...
+
+    @property
+    def seconds_per_patch(self) -> float | None:
+        """Of video per temporal patch; None for an image, and where the file states no frame rate."""
+        ...
+
+
+def prompt_positions(model: nn.Module, token_ids: Sequence[int], shown: Sequence[Shown]) -> PromptPositions:
     """Compute the positions of one prompt by the model's own rule.
 
-    Source: `Qwen2VLModel.get_rope_index` of the pinned transformers: text counts up on all axes; video token (t, h, w)
-    of a video that starts at s gets (s + t, s + h, s + w); the text after it goes on at s + max(height, width) of the
-    merged grid; an image counts as a video of one temporal patch. Completion token t continues the text: last prompt
-    position + 1 + t.
+    Source: `get_rope_index` of the family's model in the pinned transformers: text counts up on all axes; video token
+    (t, h, w) of a video that starts at s gets (s + t', s + h, s + w), with t' = t in Qwen2-VL and
+    t' = floor(t * tokens_per_second * seconds) in Qwen2.5-VL; the text after it goes on at s + max(height, width) of
+    the merged grid; an image counts as a video of one temporal patch. Completion token t continues the text, as in
+    `generate`: last prompt position + 1 + t.
 
-    Deviation: the Qwen2-VL paper (arXiv 2409.12191, section 2.1) lets the text go on after the maximum over all THREE
-    axes, which differs where a video has more temporal patches than merged rows or columns. We follow the library, so
-    that a saved model answers alike outside this project.
+    Deviation: the Qwen2-VL paper (arXiv 2409.12191, section 2.1), and the code that Qwen2.5-VL was published with
+    (transformers pull request 35569), let the text go on after the maximum over all THREE axes. That differs where a
+    video reaches farther in time than in rows and columns: for Qwen2.5-VL, after some seconds. We follow the library,
+    so that a saved model answers alike outside this project.
 
     Args:
         model: possibly wrapped model.
         token_ids: prompt tokens, placeholders expanded; the last one is text.
-        grids: (t, h, w) in patches of each video and image, in order.
+        shown: the videos and images, in the order of their placeholders.
+
+    Raises:
+        DataError: a video of unknown timing, and the family counts seconds.
     """
     inner = base_model(model)
     ids = torch.tensor([list(token_ids)], dtype=torch.long)
     kinds = (ids == inner.config.image_token_id).int() + (ids == inner.config.video_token_id).int() * 2
     runs = [kind for kind, _ in groupby(kinds[0].tolist()) if kind]
-    by_kind: dict[int, list[list[int]]] = {1: [], 2: []}
-    for kind, grid in zip(runs, grids, strict=True):
-        by_kind[kind].append(list(grid))
-    images, videos = (torch.tensor(found, dtype=torch.long) if found else None for found in by_kind.values())
-    positions, _ = inner.model.get_rope_index(ids, kinds, image_grid_thw=images, video_grid_thw=videos)
+    by_kind: dict[int, list[Shown]] = {1: [], 2: []}
+    for kind, one in zip(runs, shown, strict=True):
+        by_kind[kind].append(one)
+    images, videos = (
+        torch.tensor([list(one.grid_thw) for one in found], dtype=torch.long) if found else None
+        for found in by_kind.values()
+    )
+    timing = _timing(by_kind[2]) if inner.config.model_type == TIMED else {}
+    positions, _ = inner.model.get_rope_index(ids, kinds, image_grid_thw=images, video_grid_thw=videos, **timing)
     return PromptPositions(positions[:, 0], int(positions[0, 0, -1]) + 1)
+
+
+def _timing(videos: Sequence[Shown]) -> dict[str, Tensor]:
+    seconds = [video.seconds_per_patch for video in videos]
+    if None in seconds:
+        raise DataError(
+            "a video's file states no frame rate, which Qwen2.5-VL's positions need",
+            hint="write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4",
+        )
+    return {"second_per_grid_ts": torch.tensor(seconds)}

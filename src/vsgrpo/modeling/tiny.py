@@ -1,25 +1,20 @@
-"""A tiny but real Qwen2-VL: same class, chat template, special tokens and processor, random weights, 0.6M parameters.
+"""A tiny but real Qwen2-VL or Qwen2.5-VL: same class, chat template, special tokens and processor, random weights.
 
-It lets tests, CI and the demo run the true code path on one CPU core without downloading anything.
+Its 0.6M parameters let tests, CI and the demo run the true code path on one CPU core without downloading anything.
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import (
-    GenerationConfig,
-    Qwen2Tokenizer,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
-    Qwen2VLImageProcessor,
-    Qwen2VLProcessor,
-    Qwen2VLVideoProcessor,
-)
+from transformers import GenerationConfig, Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+from vsgrpo.modeling.rope import FAMILIES
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -37,7 +32,7 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-"""Qwen2-VL's special tokens in the order of its ids."""
+"""Special tokens of both families in the order of their ids."""
 
 CHAT_TEMPLATE = """\
 {%- for message in messages %}
@@ -57,8 +52,8 @@ CHAT_TEMPLATE = """\
 {{- '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
-"""What Qwen2-VL's template does, written anew: default system turn, parts in order, a placeholder per image or video.
-Parts are told apart by `type` alone, so that null-filled keys of other kinds render nothing."""
+"""What the template of both families does, written anew: default system turn, parts in order, a placeholder per image
+or video. Parts are told apart by `type` alone, so that null-filled keys of other kinds render nothing."""
 
 # fmt: off
 _CATEGORIES = (
@@ -105,6 +100,7 @@ class TinySizes:
     """Sizes of the tiny model; the defaults are the ones the demo learns with."""
 
     vision_depth: int = 1
+    """Qwen2.5-VL has one more block, before these: it attends in windows, these to whole frames."""
     vision_width: int = 64
     vision_heads: int = 4
     num_layers: int = 2
@@ -118,8 +114,8 @@ class TinySizes:
     """Upper bound of the learned part of the vocabulary, special tokens apart."""
 
 
-def build_tiny(folder: Path, seed: int = 0, sizes: TinySizes | None = None) -> None:
-    """Write a tiny Qwen2-VL with tokenizer, chat template and processor; `from_pretrained` loads it offline.
+def build_tiny(folder: Path, seed: int = 0, sizes: TinySizes | None = None, family: str = "qwen2_vl") -> None:
+    """Write a tiny model with tokenizer, chat template and processor; `from_pretrained` loads it offline.
 
     The same seed gives the same weights, whatever the global random state, which is left as it was.
 
@@ -127,10 +123,12 @@ def build_tiny(folder: Path, seed: int = 0, sizes: TinySizes | None = None) -> N
         folder: created where missing.
         seed: of the weights; the tokenizer does not depend on it.
         sizes: defaults to `TinySizes()`.
+        family: one of rope.FAMILIES.
     """
     sizes = sizes or TinySizes()
+    classes = FAMILIES[family]
     tokenizer = build_tokenizer(sizes.vocab_size)
-    processor = Qwen2VLProcessor(
+    processor = classes.processor(
         image_processor=Qwen2VLImageProcessor(),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(cap_pixels_per_frame=False),
@@ -138,7 +136,7 @@ def build_tiny(folder: Path, seed: int = 0, sizes: TinySizes | None = None) -> N
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2VLForConditionalGeneration(_config(tokenizer, sizes))
+        model = classes.model(_config(tokenizer, sizes, family))
     ids = tokenizer.get_vocab()
     pad = ids["<|endoftext|>"]
     model.generation_config = GenerationConfig(
@@ -177,13 +175,13 @@ def _corpus() -> Iterator[str]:
             yield wording.format(**words)
 
 
-def _config(tokenizer: Qwen2Tokenizer, sizes: TinySizes) -> Qwen2VLConfig:
+def _config(tokenizer: Qwen2Tokenizer, sizes: TinySizes, family: str) -> Any:
     half_head = sizes.hidden_size // sizes.num_heads // 2
-    # Qwen2-VL splits the 64 rotary frequencies of a head 16:24:24 over time, height and width.
+    # Both families split the 64 rotary frequencies of a head 16:24:24 over time, height and width.
     time = half_head // 4
     height = (half_head - time) // 2
     ids = tokenizer.get_vocab()
-    return Qwen2VLConfig(
+    return FAMILIES[family].model.config_class(
         text_config={
             "vocab_size": len(tokenizer),
             "hidden_size": sizes.hidden_size,
@@ -202,16 +200,31 @@ def _config(tokenizer: Qwen2Tokenizer, sizes: TinySizes) -> Qwen2VLConfig:
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
         },
-        vision_config={
-            "depth": sizes.vision_depth,
-            "embed_dim": sizes.vision_width,
-            "num_heads": sizes.vision_heads,
-            "hidden_size": sizes.hidden_size,
-            "initializer_range": sizes.initializer_range,
-        },
+        vision_config=_tower(sizes, family),
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         dtype="float32",
     )
+
+
+def _tower(sizes: TinySizes, family: str) -> dict[str, Any]:
+    shared = {"num_heads": sizes.vision_heads, "initializer_range": sizes.initializer_range}
+    if family == "qwen2_vl":
+        return {
+            **shared,
+            "depth": sizes.vision_depth,
+            "embed_dim": sizes.vision_width,
+            "hidden_size": sizes.hidden_size,
+        }
+    return {
+        **shared,
+        "depth": 1 + sizes.vision_depth,
+        "hidden_size": sizes.vision_width,
+        "intermediate_size": 2 * sizes.vision_width,
+        "out_hidden_size": sizes.hidden_size,
+        "fullatt_block_indexes": list(range(1, 1 + sizes.vision_depth)),
+        "window_size": 56,  # 2 x 2 tokens: the small frames of tests have several windows, cut ones among them
+        "tokens_per_second": 2,  # as the published weights
+    }

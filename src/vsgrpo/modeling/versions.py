@@ -5,6 +5,7 @@ that `doctor` and the command line can use both in milliseconds.
 """
 
 import ast
+import functools
 import importlib.util
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +31,7 @@ class Upstream:
 
 _TRL = "trl.trainer.grpo_trainer"
 _QWEN2_VL = "transformers.models.qwen2_vl.modeling_qwen2_vl"
+_QWEN2_5_VL = "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"
 _FORWARD_HEAD = (
     *("self", "input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds", "labels"),
     *("use_cache", "pixel_values", "pixel_values_videos", "image_grid_thw", "video_grid_thw", "mm_token_type_ids"),
@@ -54,9 +56,24 @@ UPSTREAM = (
         "M-RoPE positions of prompts (rope.py)",
     ),
     Upstream(
+        _QWEN2_5_VL,
+        "Qwen2_5_VLModel.get_rope_index",
+        (
+            *("self", "input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts"),
+            *("attention_mask", "**kwargs"),
+        ),
+        "M-RoPE positions of prompts in seconds of video (rope.py)",
+    ),
+    Upstream(
         _QWEN2_VL,
         "Qwen2VLForConditionalGeneration.forward",
         (*_FORWARD_HEAD, "logits_to_keep", "mm_encoder_outputs", "**kwargs"),
+        "features by mm_encoder_outputs, lm_head on chosen positions by logits_to_keep (logps.py, rollout.py)",
+    ),
+    Upstream(
+        _QWEN2_5_VL,
+        "Qwen2_5_VLForConditionalGeneration.forward",
+        (*_FORWARD_HEAD, "second_per_grid_ts", "logits_to_keep", "mm_encoder_outputs", "**kwargs"),
         "features by mm_encoder_outputs, lm_head on chosen positions by logits_to_keep (logps.py, rollout.py)",
     ),
     Upstream(
@@ -70,6 +87,18 @@ UPSTREAM = (
         "VisionAttention.forward",
         ("self", "hidden_states", "cu_seqlens", "position_embeddings", "max_seqlen", "**kwargs"),
         "batched attention of the vision tower (vision.py)",
+    ),
+    Upstream(
+        _QWEN2_5_VL,
+        "Qwen2_5_VLVisionAttention.forward",
+        ("self", "hidden_states", "cu_seqlens", "position_embeddings", "max_seqlen", "**kwargs"),
+        "batched attention of the vision tower, in windows too (vision.py)",
+    ),
+    Upstream(
+        "transformers.utils.generic",
+        "get_max_seqlen",
+        ("cu_seqlens", "config", "kwargs", "kwarg_name"),
+        "the length of the longest window (vision.py)",
     ),
     Upstream(
         "transformers.utils.generic",
@@ -121,7 +150,7 @@ def upstream_parameters(entry: Upstream) -> tuple[str, ...] | None:
     path = Path(spec.origin).parent.joinpath(*rest.split(".")).with_suffix(".py")
     if not path.is_file():
         return None
-    body: list[ast.stmt] = ast.parse(path.read_text()).body
+    body: list[ast.stmt] = _parsed(path).body
     for part in entry.name.split("."):
         found = [node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == part]
         if not found:
@@ -129,6 +158,11 @@ def upstream_parameters(entry: Upstream) -> tuple[str, ...] | None:
         node = found[-1]
         body = node.body
     return _parameter_names(node.args) if isinstance(node, ast.FunctionDef) else None
+
+
+@functools.cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def _parameter_names(arguments: ast.arguments) -> tuple[str, ...]:

@@ -41,6 +41,8 @@ class VideoFeatures:
     """Temporal patches, rows and columns of patches before merging."""
     kind: str = "video"
     """video or image."""
+    seconds_per_patch: float | None = None
+    """Of video per temporal patch; None for an image, and where the file states no frame rate."""
 
 
 def batched_slice_attention(
@@ -55,17 +57,18 @@ def batched_slice_attention(
     max_length_q: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend within each temporal slice of the vision tower, all slices of equal length as one batch.
+    """Attend within each slice of the vision tower, all slices of one length as one batch.
 
-    transformers' sdpa path calls attention once per slice in a Python loop; the result is bit-identical.
+    A slice is a temporal patch, or a window of one in most blocks of Qwen2.5-VL: windows at the right and lower edge
+    are smaller. transformers' sdpa path calls attention once per slice in a Python loop; the result is bit-identical.
 
     Args:
-        query: (1, heads, slices * S, head width), likewise `key` and `value`.
+        query: (1, heads, patches, head width), likewise `key` and `value`.
         cu_seq_lens_q: (slices + 1,) boundaries of the slices.
         max_length_q: length of the longest slice.
 
     Returns:
-        (1, slices * S, heads, head width) and no weights.
+        (1, patches, heads, head width) and no weights.
     """
     if cu_seq_lens_q is None or max_length_q is None:
         raise ValueError(f"{BATCHED_ATTENTION} is for the vision tower, which passes the boundaries of its slices")
@@ -75,10 +78,16 @@ def batched_slice_attention(
         q, k, v = (part[0].unflatten(1, (num_slices, max_length_q)).transpose(0, 1) for part in (query, key, value))
         out = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
         return out.transpose(1, 2).flatten(0, 1).unsqueeze(0), None
-    lengths = cu_seq_lens_q.diff().tolist()
-    slices = zip(*(part.split(lengths, dim=2) for part in (query, key, value)), strict=True)
-    outs = [scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling) for q, k, v in slices]
-    return torch.cat(outs, dim=2).transpose(1, 2), None
+    starts, lengths = cu_seq_lens_q[:-1].long(), cu_seq_lens_q.diff()
+    columns, outs = [], []
+    for length in lengths.unique().tolist():
+        column = starts[lengths == length, None] + torch.arange(length, device=query.device)  # (slices, S)
+        q, k, v = (part[0][:, column].transpose(0, 1) for part in (query, key, value))
+        out = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
+        columns.append(column.flatten())
+        outs.append(out.transpose(1, 2).flatten(0, 1))
+    place = torch.cat(columns).argsort()
+    return torch.cat(outs)[place].unsqueeze(0), None
 
 
 def use_batched_attention(model: nn.Module) -> None:
@@ -163,7 +172,7 @@ class FeatureStore:
         tensor = self.disk.get(video.key, next(base_model(self.bundle.model).model.visual.parameters()).device)
         if tensor is not None and len(tensor) != video.num_tokens:
             raise RunError(f"{video.key}: {len(tensor)} cached features for a video of {video.num_tokens} tokens")
-        return None if tensor is None else VideoFeatures(tensor, video.grid_thw, video.kind)
+        return None if tensor is None else VideoFeatures(tensor, video.grid_thw, video.kind, video.seconds_per_patch)
 
     def features(self, inputs: "Sequence[VideoInputs]", grad: bool = False) -> dict[str, VideoFeatures]:
         """Return the features of each unique video or image (by key), one tower call per distinct kind and grid.
@@ -211,7 +220,7 @@ class FeatureStore:
         self.num_calls += 1
         self.num_videos += len(videos)
         return {
-            video.key: VideoFeatures(tensor, grid, kind)  # type: ignore[arg-type]
+            video.key: VideoFeatures(tensor, grid, kind, video.seconds_per_patch)  # type: ignore[arg-type]
             for video, tensor, grid in zip(videos, output.pooler_output, grids, strict=True)
         }
 

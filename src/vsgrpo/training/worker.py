@@ -35,6 +35,7 @@ from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
 from vsgrpo.modeling.model import LoraSettings, ModelBundle, load_model, save_model
 from vsgrpo.modeling.quiet import quiet_libraries
+from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.save import write_vision
 from vsgrpo.modeling.versions import check_versions
 from vsgrpo.supervise import end_with_parent
@@ -177,6 +178,11 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
         check_enough_rows(len(rows), trl_config(config, number))
     check_device(config, rows)
     bundle = make_model(config)
+    if config.launch.profile == "fsdp2":
+        # accelerate reads it when the trainer is made. Its default would shard the tower's blocks too, which processes
+        # with other videos call another number of times.
+        layer = base_model(bundle.model).model.language_model.layers[0]
+        os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", type(layer).__name__)
     manifest = run_manifest(config, rows)
     folder.describe = lambda path: _describe(path, config, manifest)
     if int(os.environ.get("RANK", "0")) == 0:
@@ -257,7 +263,7 @@ def readable_rows(rows: list[Row], base: Path, loader: VideoLoader) -> list[Row]
 
 
 def make_model(config: TrainConfig) -> ModelBundle:
-    """Load the model to train; `tiny` is built into RUN_DIR/tiny."""
+    """Load the model to train; a tiny one is built into RUN_DIR/tiny."""
     model = config.model
     lora = model.lora
     return load_model(

@@ -159,6 +159,20 @@ def num_tokens(grid: tuple[int, int, int], merge: int = 2) -> int:
     return temporal * vertical * horizontal // merge**2
 
 
+def seconds_per_patch(total: int, fps: float, budget: VisionBudget) -> float | None:
+    """Return the seconds of video that one temporal patch stands for; None for a video without a frame rate.
+
+    Source: `Qwen2_5_VLProcessor` of transformers 5.23 (`second_per_grid_ts`) and qwen-vl-utils 0.0.14: temporal patch /
+    sampled frames per second, the latter = sampled frames / frames of the video * its frames per second.
+
+    Args:
+        total: frames of the video.
+        fps: its frames per second.
+        budget: says how many frames are sampled.
+    """
+    return budget.temporal_patch / (budget.sampled_frames / total * fps) if fps > 0 else None
+
+
 def upper_bound_tokens(budget: VisionBudget, max_aspect_ratio: float = MAX_ASPECT_RATIO) -> int:
     """Return a number of tokens that no video passes under this budget, without looking at a file.
 

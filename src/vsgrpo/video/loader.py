@@ -18,7 +18,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.video.budget import VisionBudget, grid_thw, num_tokens
+from vsgrpo.video.budget import VisionBudget, grid_thw, num_tokens, seconds_per_patch
 from vsgrpo.video.cache import make_cache
 from vsgrpo.video.image import image_size, read_image
 from vsgrpo.video.reader import VideoHeader, content_hash, probe, read_uniform_frames
@@ -44,6 +44,7 @@ class VideoInputs:
         grid_thw: patches (temporal, vertical, horizontal).
         num_tokens: placeholders in the prompt, t * h * w / merge^2.
         kind: video or image.
+        seconds_per_patch: of video per temporal patch; None for an image, and where the file states no frame rate.
     """
 
     key: str
@@ -51,6 +52,7 @@ class VideoInputs:
     grid_thw: tuple[int, int, int]
     num_tokens: int
     kind: str = "video"
+    seconds_per_patch: float | None = None
 
 
 class UndecodedVideo(VideoInputs):
@@ -63,9 +65,10 @@ class UndecodedVideo(VideoInputs):
         num_tokens: int,
         decode: Callable[[], torch.Tensor],
         kind: str = "video",
+        seconds_per_patch: float | None = None,
     ) -> None:
         values = {"key": key, "grid_thw": grid_thw, "num_tokens": num_tokens, "_decode": decode, "kind": kind}
-        for name, value in values.items():
+        for name, value in {**values, "seconds_per_patch": seconds_per_patch}.items():
             object.__setattr__(self, name, value)
 
     @property
@@ -115,7 +118,7 @@ class VideoLoader:
         self.num_decoded = 0
         """Videos and images decoded so far."""
         self._hashes: dict[tuple[str, int, int], str] = {}
-        self._sizes: dict[tuple[str, int, int], tuple[int, int]] = {}
+        self._headers: dict[tuple[str, int, int], VideoHeader] = {}
 
     def load(self, path: Path | str, kind: str = "video") -> VideoInputs:
         """Return the sampled and resized frames of a video or image, from the cache where it has them.
@@ -141,7 +144,8 @@ class VideoLoader:
             DataError, SetupError: as `load`; `frames` may raise them later.
         """
         grid, tokens = self.inputs_from_header(path, kind)
-        return UndecodedVideo(self.key(path, kind), grid, tokens, lambda: self.load(path, kind).frames, kind)
+        seconds = self._seconds_per_patch(os.path.abspath(path), kind)
+        return UndecodedVideo(self.key(path, kind), grid, tokens, lambda: self.load(path, kind).frames, kind, seconds)
 
     def key(self, path: Path | str, kind: str = "video") -> str:
         """Return the key of a video or image: 32 hex digits of its content, the budget and our pixel version.
@@ -175,14 +179,23 @@ class VideoLoader:
         settings = (*frames, *budget.pixels(kind), budget.patch, budget.merge, budget.temporal_patch)
         return hashlib.sha256(f"{_PIXELS_VERSION} {content} {settings}".encode()).hexdigest()[:32]
 
-    def _inputs_from_header(self, name: str, kind: str) -> tuple[tuple[int, int, int], int]:
+    def _header(self, name: str, kind: str) -> VideoHeader:
         stamp = _stamp(name)
-        size = self._sizes.get(stamp)
-        if size is None:
-            size = image_size(name) if kind == "image" else _frame_size(probe(name, self.backend, self.timeout_s))
-            self._sizes[stamp] = size
-        budget = self.budget
-        grid = grid_thw(*size, 1 if kind == "image" else budget.sampled_frames, budget, kind)
+        header = self._headers.get(stamp)
+        if header is None:
+            still = kind == "image"
+            header = VideoHeader(1, 0.0, *image_size(name)) if still else probe(name, self.backend, self.timeout_s)
+            self._headers[stamp] = header
+        return header
+
+    def _seconds_per_patch(self, name: str, kind: str) -> float | None:
+        header = self._header(name, kind)
+        return seconds_per_patch(header.num_frames, header.fps, self.budget)
+
+    def _inputs_from_header(self, name: str, kind: str) -> tuple[tuple[int, int, int], int]:
+        header, budget = self._header(name, kind), self.budget
+        num_frames = 1 if kind == "image" else budget.sampled_frames
+        grid = grid_thw(header.height, header.width, num_frames, budget, kind)
         return grid, num_tokens(grid, budget.merge)
 
     def _load(self, name: str, kind: str) -> VideoInputs:
@@ -195,11 +208,12 @@ class VideoLoader:
             self.cache.put(key, frames)
         num_frames, _, height, width = frames.shape
         grid = (-(-num_frames // budget.temporal_patch), height // budget.patch, width // budget.patch)
-        return VideoInputs(key, torch.from_numpy(frames), grid, num_tokens(grid, budget.merge), kind)
+        tokens, seconds = num_tokens(grid, budget.merge), self._seconds_per_patch(name, kind)
+        return VideoInputs(key, torch.from_numpy(frames), grid, tokens, kind, seconds)
 
     def _read_video(self, name: str) -> np.ndarray:
         header, raw = read_uniform_frames(name, self.budget.sampled_frames, self.backend, self.timeout_s)
-        self._sizes[_stamp(name)] = _frame_size(header)
+        self._headers[_stamp(name)] = header
         return resize_frames(raw, self.budget)
 
     def _read_image(self, name: str) -> np.ndarray:
@@ -221,10 +235,6 @@ def resize_frames(frames: np.ndarray, budget: VisionBudget) -> np.ndarray:
             frames_TCHW, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True
         )
     return frames_TCHW.contiguous().numpy()
-
-
-def _frame_size(header: VideoHeader) -> tuple[int, int]:
-    return header.height, header.width
 
 
 def _stamp(name: str) -> tuple[str, int, int]:

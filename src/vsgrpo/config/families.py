@@ -1,0 +1,29 @@
+"""Model families that can be loaded, by `model_type` of config.json, and the tiny models that are built.
+
+What differs between families is in modeling/rope.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vsgrpo.errors import ConfigError
+
+FAMILIES = {"qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL"}
+TINY = {"tiny": "qwen2_vl", "tiny_2_5": "qwen2_5_vl"}
+"""Values of model.path that are built and not found, and the family of each."""
+
+
+def check_architecture(config: dict[str, Any], path: str = "") -> str:
+    """Return the model family of a config.json, or refuse it by name.
+
+    Raises:
+        ConfigError: `model_type` is not one of FAMILIES.
+    """
+    family = config.get("model_type")
+    if family in FAMILIES:
+        return family
+    raise ConfigError(
+        f"model.path={path}: architecture {family} is not supported, only {', '.join(FAMILIES)}",
+        hint=f"use a {' or '.join(FAMILIES.values())} model, e.g. model=qwen2_vl_2b",
+    )
