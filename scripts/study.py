@@ -1,9 +1,9 @@
 """make study: what SFT, DPO and GRPO make of the same cold starts with the same CPU seconds, on several seeds.
 
 Per seed a cold start (SFT on 200 labelled rooms) in each prompt mode, and from it, each for as many CPU seconds of
-training as GRPO spent:
+training as `grpo` spent:
 
-    grpo        GRPO on 2,000 new rooms, vanilla answers, beta 0           (experiment=demo_grpo, as `make demo`)
+    grpo        GRPO on 2,000 new rooms, vanilla answers, beta 0, 250 steps (experiment=demo_grpo)
     more_sft    SFT on the 200 labelled rooms once more
     sft_all     SFT on the labels of the 2,000 rooms: the oracle
     dpo         right against wrong answers of the 2,000 rooms             (experiment=demo_dpo)
@@ -11,12 +11,17 @@ training as GRPO spent:
     grpo_wrong  GRPO with every room shown the video of another one: the blind-trained control
     grpo_t, grpo_o  GRPO in think and observe mode                         (experiment=demo_grpo_t, demo_grpo_o)
 
+and two arms of `make demo`'s own length:
+
+    demo        as grpo, for the 400 steps of experiment=demo_grpo
+    demo_sft    as more_sft, for as many CPU seconds as demo spent
+
 All are scored on the same held-out rooms: greedy, sampled (T=1), and greedy with shuffled videos. `make demo` never
 uses these rooms. Nothing is chosen on them: the last checkpoint counts, always.
 
 Usage: study.py [--out runs/study] [--seeds 0 1 2] [--arms grpo more_sft ...]. A second run goes on where the first
 stopped. Prints Markdown tables of mean and spread and, per seed, paired differences with 95 % intervals; exits with 1
-where GRPO's room size is not above the cold start and continued SFT by more than the interval, or shuffled videos
+where the demo's room size is not above the cold start and continued SFT by more than the interval, or shuffled videos
 score above the constant.
 """
 
@@ -56,7 +61,8 @@ class Arm:
         experiment: of configs/experiment.
         mode: prompt mode, and the cold start it goes on from.
         data: cold | rl | wrong.
-        pilot: steps of a short run that tells what a step costs; 0 for the arm that sets the budget.
+        equal: arm whose CPU seconds this one spends; None: as long as its experiment or settings say.
+        pilot: steps of a short run that tells what a step costs.
     """
 
     name: str
@@ -64,13 +70,14 @@ class Arm:
     experiment: str
     mode: str = "vanilla"
     data: str = "rl"
+    equal: str | None = "grpo"
     pilot: int = 30
     settings: tuple[str, ...] = ()
 
 
 CONTINUED = ("trainer.learning_rate=1e-3",)
 ARMS = (
-    Arm("grpo", "grpo", "demo_grpo", pilot=0),
+    Arm("grpo", "grpo", "demo_grpo", equal=None, settings=("trainer.max_steps=250", "trainer.save_steps=125")),
     Arm("more_sft", "sft", "demo_sft", data="cold", settings=CONTINUED),
     Arm("sft_all", "sft", "demo_sft", settings=CONTINUED),
     Arm("dpo", "dpo", "demo_dpo", settings=("model.freeze_vision=false", "trainer.learning_rate=3e-4")),
@@ -78,7 +85,10 @@ ARMS = (
     Arm("grpo_wrong", "grpo", "demo_grpo", data="wrong"),
     Arm("grpo_t", "grpo", "demo_grpo_t", mode="think", pilot=10),
     Arm("grpo_o", "grpo", "demo_grpo_o", mode="observe", pilot=10),
+    Arm("demo", "grpo", "demo_grpo", equal=None),
+    Arm("demo_sft", "sft", "demo_sft", data="cold", equal="demo", settings=CONTINUED),
 )
+BY_NAME = {arm.name: arm for arm in ARMS}
 COLD = {
     "vanilla": Arm("cold", "sft", "demo_sft", data="cold"),
     "think": Arm("cold_t", "sft", "demo_sft_t", "think", data="cold"),
@@ -138,17 +148,17 @@ class Study:
         vsgrpo("train", arm.method, *given, *settings, flag)
 
     def run_arm(self, arm: Arm, seed: int) -> None:
-        """Train the arm's cold start and the arm, for the CPU seconds that GRPO took with this seed."""
+        """Train the arm's cold start and the arm, for the CPU seconds that the arm it equals took with this seed."""
         cold = COLD[arm.mode]
         start = self.folder(cold, seed)
         self.train(Arm(cold.name, cold.method, cold.experiment, cold.mode, "cold"), seed, start, None)
-        if not arm.pilot:
+        if arm.equal is None:
             self.train(arm, seed, self.folder(arm, seed), start)
             return
         pilot = self.out / "pilots" / arm.name
         short = (f"trainer.max_steps={arm.pilot}", f"trainer.save_steps={arm.pilot}", "trainer.logging_steps=5")
         self.train(arm, seed, pilot, start, *short)
-        budget = log_lines(self.folder(ARMS[0], seed))[-1]["cpu_seconds"]
+        budget = log_lines(self.folder(BY_NAME[arm.equal], seed))[-1]["cpu_seconds"]
         steps = round(budget / cost_of_step(pilot))
         self.train(
             arm, seed, self.folder(arm, seed), start, f"trainer.max_steps={steps}", f"trainer.save_steps={steps}"
@@ -220,15 +230,15 @@ def difference(study: Study, seed: int, first: Arm, second: Arm) -> dict[str, tu
 
 
 def claims(study: Study, seed: int, constant: float) -> list[tuple[str, bool]]:
-    """Return the claims about GRPO's room size, each with whether it holds."""
-    grpo, more = ARMS[:2]
+    """Return the claims about the demo's room size, each with whether it holds."""
+    grpo = BY_NAME["demo"]
     found = []
-    for other in (COLD["vanilla"], more):
+    for other in (COLD["vanilla"], BY_NAME["demo_sft"]):
         gain, low, high = difference(study, seed, grpo, other)[ROOM]
-        text = f"seed {seed}: room size, grpo - {other.name} = {100 * gain:+.1f} ({100 * low:+.1f}..{100 * high:+.1f})"
+        text = f"seed {seed}: room size, demo - {other.name} = {100 * gain:+.1f} ({100 * low:+.1f}..{100 * high:+.1f})"
         found.append((text, low > 0))
     shuffled = study.scores(grpo, seed, "shuffled")[ROOM]  # type: ignore[index]
-    text = f"seed {seed}: room size, grpo with shuffled videos {100 * shuffled:.1f} <= constant {100 * constant:.1f}"
+    text = f"seed {seed}: room size, demo with shuffled videos {100 * shuffled:.1f} <= constant {100 * constant:.1f}"
     return [*found, (text, shuffled <= constant)]
 
 
@@ -243,7 +253,8 @@ def main() -> int:
     study = Study(options.out)
     if not options.table_only:
         study.build(options.seeds)
-        for arm in [arm for arm in ARMS if arm.name in {"grpo", *options.arms}]:
+        wanted = {*options.arms, *(BY_NAME[name].equal for name in options.arms)}
+        for arm in [arm for arm in ARMS if arm.name in wanted]:
             for seed in options.seeds:
                 study.run_arm(arm, seed)
         for seed in options.seeds:
@@ -256,7 +267,8 @@ def main() -> int:
     checked = [claim for seed in options.seeds for claim in claims(study, seed, constant[ROOM])]
     lines += [f"{text}: {'holds' if holds else 'DOES NOT HOLD'}" for text, holds in checked]
     for seed in options.seeds:
-        for other in [arm for arm in ARMS[1:] if arm.mode == "vanilla" and study.scores(arm, seed, "greedy")]:
+        scored = [arm for arm in ARMS if arm.equal == "grpo" and study.scores(arm, seed, "greedy")]
+        for other in [arm for arm in scored if arm.mode == "vanilla"]:
             pairs = difference(study, seed, ARMS[0], other)
             parts = [f"{t} {100 * d:+.1f} ({100 * a:+.1f}..{100 * b:+.1f})" for t, (d, a, b) in pairs.items()]
             lines.append(f"seed {seed}: grpo - {other.name}: " + ", ".join(parts))
