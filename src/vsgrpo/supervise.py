@@ -16,13 +16,15 @@ SUPERVISED = "VSGRPO_SUPERVISED"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """What ends a run with a checkpoint (Slurm sends SIGUSR1 or SIGTERM ahead of a time limit)."""
 _PR_SET_PDEATHSIG = 1
+_SHOW_CURSOR = "\x1b[?25h"  # a worker that was killed in the middle of its live display has left it hidden
 
 
 def supervise(command: list[str], run_dir: Path, local_processes: int) -> int:
     """Run a launcher in a session of its own and return its exit code.
 
-    A terminal's Ctrl-C thus reaches this process alone. The signal goes to worker 0, whose callback makes all workers
-    stop at the same step; the launcher would give them 30 seconds before it kills them.
+    A terminal's Ctrl-C thus reaches this process alone. The first signal goes to worker 0, whose callback makes all
+    workers stop at the same step; the launcher would give them 30 seconds before it kills them. The second one goes to
+    the launcher as SIGINT, which it passes on to all workers: they end at once (`callbacks.StopOnSignal`).
 
     Args:
         command: of the launcher.
@@ -35,34 +37,46 @@ def supervise(command: list[str], run_dir: Path, local_processes: int) -> int:
     relay = _Relay(launcher, run_dir)
     previous = {number: signal.signal(number, relay) for number in STOP_SIGNALS}
     try:
-        return exit_code(launcher.wait())
+        code = exit_code(launcher.wait())
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        if sys.stderr.isatty():
+            print(_SHOW_CURSOR, end="", file=sys.stderr, flush=True)
+    stopped = relay.asked is not None and code in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    return 128 + (signal.SIGINT if relay.asked == signal.SIGINT else signal.SIGTERM) if stopped else code
 
 
 class _Relay:
-    """Signal handler: the first signal asks worker 0 to stop, the second ends the launcher and its workers."""
+    """Signal handler: the first signal asks worker 0 to stop, the second makes the launcher and its workers end.
+
+    Attributes:
+        asked: the first signal, None so far.
+    """
 
     def __init__(self, launcher: subprocess.Popen[bytes], run_dir: Path) -> None:
         self._launcher = launcher
         self._run_dir = run_dir
-        self._asked = False
+        self.asked: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        worker = None if self._asked else self._worker()
-        self._asked = True
-        if worker is not None:
+        first, worker = self.asked is None, self._worker()
+        self.asked = self.asked or number
+        if worker is None:  # the workers are not there yet: nothing to save
+            self._launcher.send_signal(signal.SIGTERM)
+        elif first:
             os.kill(worker, number)
         else:
-            self._launcher.send_signal(signal.SIGTERM)
+            self._launcher.send_signal(signal.SIGINT)
 
     def _worker(self) -> int | None:
-        """Return the process id of worker 0 once it is in this launcher's session and says that it trains."""
+        """Return the process id of worker 0 once it says that it trains, and was started by this launcher.
+
+        (Its session does not tell: the launcher gives every worker one of its own.)
+        """
         try:
             state = json.loads((self._run_dir / "run.json").read_text(encoding="utf-8"))
-            pid = int(state["pid"])
-            return pid if state["status"] == "running" and os.getsid(pid) == self._launcher.pid else None
+            return int(state["pid"]) if state["status"] == "running" and state["ppid"] == self._launcher.pid else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

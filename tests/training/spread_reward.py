@@ -4,6 +4,7 @@ Workers import this module, so the mutations of test_two_processes_zero.py stand
 """
 
 import os
+import time
 
 
 def spread(completions: list[str], completion_ids: list[list[int]], **columns: object) -> list[float]:
@@ -14,6 +15,12 @@ def spread(completions: list[str], completion_ids: list[list[int]], **columns: o
 def endless(completions: list[str], **columns: object) -> list[float]:
     """Return infinity for the first completion: what a division by zero does."""
     return [float("inf")] + [0.0] * (len(completions) - 1)
+
+
+def slow(completions: list[str], **columns: object) -> list[float]:
+    """Take ten minutes, as a judge model might."""
+    time.sleep(600)
+    return [0.0] * len(completions)
 
 
 def _zero_gradients() -> None:

@@ -3,9 +3,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from vsgrpo.training import callbacks
-from vsgrpo.training.callbacks import JsonLog, Progress, StopOnSignal
+from vsgrpo.training import callbacks, live
+from vsgrpo.training.callbacks import JsonLog, StopOnSignal
 from vsgrpo.training.checkpoints import RunFolder
+from vsgrpo.training.live import Progress
 from vsgrpo.training.stage_trainer import Stage
 
 
@@ -29,7 +30,7 @@ def test_log_counts_steps_over_stages_and_keeps_nan(tmp_path):
 
 def test_progress_prints_plain_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
     progress = Progress(stage(tmp_path))
     progress.on_train_begin(None, state(4), None)
     now[0] += 12.0
@@ -44,12 +45,23 @@ def test_progress_prints_plain_lines_where_there_is_no_terminal(tmp_path, capsys
 def test_a_launchers_copy_of_the_signal_is_no_second_one(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.delenv("VSGRPO_SUPERVISED", raising=False)
     stop = StopOnSignal()
     stop._note(2, None)
     now[0] += 0.5
     stop._note(15, None)
     assert stop.received == 2
     now[0] += 10.0
+    with pytest.raises(KeyboardInterrupt):
+        stop._note(2, None)
+
+
+def test_without_a_foreign_launcher_the_second_signal_counts_at_once():
+    said = []
+    stop = StopOnSignal(say=said.append)
+    stop._note(2, None)
+    assert len(said) == 1 and said[0].startswith("SIGINT: finishing the step, then saving a checkpoint")
     with pytest.raises(KeyboardInterrupt):
         stop._note(2, None)
 

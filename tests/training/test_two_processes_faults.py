@@ -93,6 +93,7 @@ def test_one_folder_one_run_and_sigterm_to_the_parent(dataset_folder, tiny_folde
     first.send_signal(signal.SIGTERM)
     code, _, err = finish(first, timeout=60)
     assert code == 128 + signal.SIGTERM, err
+    assert "\x1b" not in err  # no live display where stderr is not a terminal
     assert time.monotonic() - began < 60
     assert "Traceback" not in err
     state = status(run_dir)

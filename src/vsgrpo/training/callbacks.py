@@ -1,12 +1,13 @@
-"""What happens beside training: log.jsonl, a progress line, the optimizer's clock, stopping on a signal."""
+"""What happens beside training: log.jsonl, the optimizer's clock, stopping on a signal."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import signal
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,12 +17,13 @@ from accelerate.state import AcceleratorState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from vsgrpo.errors import RunError, SetupError
-from vsgrpo.supervise import STOP_SIGNALS
+from vsgrpo.supervise import STOP_SIGNALS, SUPERVISED
 from vsgrpo.training.stage_trainer import Stage
 from vsgrpo.training.timing import PhaseTimer
 
 LOG_SCHEMA_VERSION = 1
 PATIENCE_S = 3.0
+STOPPING = "{}: finishing the step, then saving a checkpoint; once more (Ctrl-C) stops now and saves nothing"
 
 
 class JsonLog(TrainerCallback):
@@ -68,43 +70,6 @@ def _json_number(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
-
-
-class Progress(TrainerCallback):
-    """Says on stderr how far the run is: one line that is rewritten on a terminal, plain lines elsewhere."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._terminal = sys.stderr.isatty()
-        self._since = time.monotonic()
-        self._first_step = 0
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Start the clock (a resumed stage does not start at 0)."""
-        self._since = time.monotonic()
-        self._first_step = state.global_step
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
-        """Print step, main numbers, seconds per step and time left."""
-        if not state.is_world_process_zero or not logs or "loss" not in logs:
-            return
-        done = max(state.global_step - self._first_step, 1)
-        seconds = (time.monotonic() - self._since) / done
-        left = round(seconds * (state.max_steps - state.global_step))
-        stage = f" stage {self._stage.number + 1}/{self._stage.num_stages}" if self._stage.num_stages > 1 else ""
-        numbers = [f"{name} {logs[name]:.4g}" for name in ("loss", "reward", "kl", "entropy") if _is_number(logs, name)]
-        line = f"{self._stage.name}{stage} step {state.global_step}/{state.max_steps}  {'  '.join(numbers)}"
-        line += f"  {seconds:.2f} s/step  {left // 60}m{left % 60:02d}s left"
-        end = "" if self._terminal and state.global_step < state.max_steps else "\n"
-        print(("\r\x1b[K" if self._terminal else "") + line, end=end, file=sys.stderr, flush=True)
-
-
-def _is_number(logs: dict[str, Any], name: str) -> bool:
-    return isinstance(logs.get(name), int | float)
 
 
 class NoteShards(TrainerCallback):
@@ -184,22 +149,28 @@ class OptimizerClock(TrainerCallback):
 class StopOnSignal(TrainerCallback):
     """SIGTERM, SIGINT or SIGUSR1: finish the rollout buffer, save a checkpoint, stop. Signalled again, end at once.
 
-    A launcher passes on the signal that a terminal has already sent to every process, so only a signal that comes
-    `PATIENCE_S` after the first one counts as asked again.
+    Ctrl-C counts as asked again whenever it comes. Other signals may reach a process on several ways (a batch system or
+    a system that shuts down signals parent, launcher and workers, which pass it on), and a launcher that is not ours
+    passes on the Ctrl-C that a terminal has sent to every process: these count `PATIENCE_S` after the first one. Our
+    launcher sends SIGINT to all workers only where the user has asked twice (`supervise`).
 
     All processes agree on the step by an all-reduce of the flag: a launcher may signal some of them later. (The
     Trainer's own checkpoint on SIGTERM can fire inside a step and saves a state that trains a batch twice.)
 
     Args:
         every: optimizer steps of one rollout buffer; a checkpoint inside a buffer cannot be resumed exactly.
+        say: tells the user what the signal brings about; called inside the signal handler.
 
     Attributes:
         received: the signal, None so far.
         stopped: training stopped for it.
     """
 
-    def __init__(self, every: int = 1) -> None:
+    def __init__(self, every: int = 1, say: Callable[[str], None] | None = None) -> None:
         self.every = every
+        self.say = say
+        self._supervised = SUPERVISED in os.environ
+        self._foreign = "LOCAL_RANK" in os.environ and not self._supervised
         self._previous: dict[int, Any] = {}
         self._since = 0.0
         self.received: int | None = None
@@ -234,11 +205,17 @@ class StopOnSignal(TrainerCallback):
         self._previous = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is None:
-            self.received, self._since = number, time.monotonic()
-        elif time.monotonic() - self._since > PATIENCE_S:
+        now = time.monotonic()
+        first = self.received is None
+        if first:
+            self.received, self._since = number, now
+        at_once = number == signal.SIGINT and not self._foreign
+        told_by_launcher = at_once and self._supervised and os.environ.get("RANK", "0") != "0"
+        if told_by_launcher or (not first and (at_once or now - self._since > PATIENCE_S)):
             self.restore()
             raise KeyboardInterrupt
+        if first and self.say is not None:
+            self.say(STOPPING.format(signal.Signals(number).name))
 
     def _any_process_signalled(self, args: TrainingArguments) -> bool:
         if not torch.distributed.is_initialized():

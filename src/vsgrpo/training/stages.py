@@ -20,11 +20,12 @@ from vsgrpo.memory.load import token_layout
 from vsgrpo.modeling.model import ModelBundle, use_gradient_checkpointing
 from vsgrpo.rewards import load_reward
 from vsgrpo.training.arguments import buffer_steps, check_enough_rows, stage_section, trl_config
-from vsgrpo.training.callbacks import FiniteGradients, JsonLog, NoteShards, OptimizerClock, Progress, StopOnSignal
+from vsgrpo.training.callbacks import FiniteGradients, JsonLog, NoteShards, OptimizerClock, StopOnSignal
 from vsgrpo.training.checkpoints import Checkpoint, RunFolder
 from vsgrpo.training.dev_score import DevScore
 from vsgrpo.training.dpo import SpatialDPOTrainer
 from vsgrpo.training.grpo import SpatialGRPOTrainer
+from vsgrpo.training.live import Progress, watch
 from vsgrpo.training.samplers import few_videos
 from vsgrpo.training.sft import SpatialSFTTrainer
 from vsgrpo.training.stage_trainer import Stage, StageTrainer
@@ -73,8 +74,9 @@ def run_stages(
     trainer: StageTrainer | None = None
     for number in range(checkpoint.stage if checkpoint else 0, num_stages):
         stage = Stage(parts.folder, number, num_stages, steps, config.trainer.name)
-        stop = StopOnSignal()
-        trainer = build_trainer(parts, stage, stop, reference)
+        progress = watch(stage)
+        stop = StopOnSignal(say=progress.say)
+        trainer = build_trainer(parts, stage, stop, reference, progress)
         if check is not None:
             check(trainer)
         if trainer.is_world_process_zero():
@@ -88,6 +90,7 @@ def run_stages(
             trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
         finally:
             stop.restore()
+            progress.close()
         steps += trainer.state.global_step
         if stop.stopped:
             return RunOutcome(trainer, steps, stop.received)
@@ -96,7 +99,11 @@ def run_stages(
 
 
 def build_trainer(
-    parts: RunParts, stage: Stage, stop: StopOnSignal | None = None, reference: nn.Module | None = None
+    parts: RunParts,
+    stage: Stage,
+    stop: StopOnSignal | None = None,
+    reference: nn.Module | None = None,
+    progress: Progress | None = None,
 ) -> StageTrainer:
     """Return the trainer of one stage.
 
@@ -117,7 +124,9 @@ def build_trainer(
     if section.gradient_checkpointing:
         use_gradient_checkpointing(parts.bundle.model)
     timer = PhaseTimer(device_sync())
-    callbacks = [JsonLog(stage), Progress(stage), OptimizerClock(timer), FiniteGradients()]
+    progress = progress or Progress(stage)
+    progress.timer, progress.dataset = timer, dataset
+    callbacks = [JsonLog(stage), progress, OptimizerClock(timer), FiniteGradients()]
     callbacks.append(NoteShards(stage, config.launch.profile))
     if stop is not None:
         stop.every = buffer_steps(args)

@@ -35,6 +35,12 @@ class PhaseTimer:
         self._seconds: dict[str, float] = {}
         self._counts: dict[str, int] = {}
 
+    @property
+    def running(self) -> tuple[str | None, float]:
+        """The innermost phase that runs, None between phases, and when it last began to (`time.perf_counter`)."""
+        stack = self._running
+        return (stack[-1] if stack else None), self._since
+
     def start(self, phase: str) -> None:
         """Start a phase; the one that ran stands still until this one stops."""
         if phase not in PHASES:

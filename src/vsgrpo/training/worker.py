@@ -133,7 +133,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> int:
     is_main = int(os.environ.get("RANK", "0")) == 0
     folder = RunFolder(run_dir, lambda path: None, config.trainer.save_total_limit)
     if is_main:
-        folder.update_status(status="running", stage=0, pid=os.getpid(), host=platform.node(), signal=None)
+        ids = {"pid": os.getpid(), "ppid": os.getppid(), "host": platform.node()}
+        folder.update_status(status="running", stage=0, signal=None, **ids)
     try:
         code = _train(config, folder, resume)
     except BaseException as error:

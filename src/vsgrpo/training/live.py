@@ -1,0 +1,256 @@
+"""How far a run is, on stderr: a live display on a terminal, plain lines elsewhere (TERM=dumb counts as elsewhere)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute
+from rich.console import Console, RenderableType
+from rich.live import Live
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from vsgrpo.training.live_panel import Moment, Said, panel
+from vsgrpo.training.stage_trainer import Stage
+from vsgrpo.training.timing import PHASES, PhaseTimer
+
+REFRESH_HZ = 4
+_TAIL_BYTES = 1 << 15
+_SAMPLE_EVERY_S = 1.0
+_NUM_LOGS = 10  # that phase shares and tokens per second are taken over
+
+
+class Progress(TrainerCallback):
+    """Prints a line per log with step, main numbers, seconds per step and time left. The live view builds on it.
+
+    Attributes:
+        timer: of the trainer's phases; set once it is there.
+        dataset: rows of the stage, for the question of a sample; set with the timer.
+    """
+
+    timer: PhaseTimer | None = None
+    dataset: Any = None
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._since = time.monotonic()
+        self._first_step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock (a resumed stage does not start at 0)."""
+        self._since = time.monotonic()
+        self._first_step = state.global_step
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """Print step, main numbers, seconds per step and time left."""
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        seconds = self._pace(state)
+        left = round(seconds * (state.max_steps - state.global_step))
+        numbers = [f"{name} {logs[name]:.4g}" for name in ("loss", "reward", "kl", "entropy") if _is_number(logs, name)]
+        line = f"{self._title()} step {state.global_step}/{state.max_steps}  {'  '.join(numbers)}"
+        print(f"{line}  {seconds:.2f} s/step  {left // 60}m{left % 60:02d}s left", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """Tell the user something from inside a signal handler (where a buffered stream may be in the middle)."""
+        if _speaks():
+            os.write(2, f"{text}\n".encode())
+
+    def close(self) -> None:
+        """Give the terminal back; may be called twice."""
+
+    def _title(self) -> str:
+        stage = f" stage {self._stage.number + 1}/{self._stage.num_stages}" if self._stage.num_stages > 1 else ""
+        return self._stage.name + stage
+
+    def _pace(self, state: TrainerState) -> float:
+        return (time.monotonic() - self._since) / max(state.global_step - self._first_step, 1)
+
+
+def watch(stage: Stage) -> Progress:
+    """Return the live view where stderr is a terminal that can be drawn on and this process speaks for the run."""
+    drawable = sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+    return LiveView(stage) if _speaks() and drawable else Progress(stage)
+
+
+def _speaks() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+@dataclass
+class _Window:
+    """What the last logs add up to."""
+
+    clocks: deque[float] = field(default_factory=lambda: deque(maxlen=_NUM_LOGS))
+    phases: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=_NUM_LOGS))
+    tokens: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_NUM_LOGS))
+
+    def add(self, seconds: float, logs: dict[str, Any]) -> None:
+        self.clocks.append(seconds)
+        self.phases.append({phase: logs.get(f"time/{phase}", 0.0) for phase in PHASES})
+        self.tokens.append((logs.get("tokens/computed", 0.0), logs.get("tokens/plain", 0.0)))
+
+    def shares(self) -> dict[str, float]:
+        """Return phase -> its part of the time that is accounted for, largest first; empty before the first log."""
+        sums = {phase: sum(part[phase] for part in self.phases) for phase in PHASES}
+        total = sum(sums.values())
+        ordered = sorted(sums.items(), key=lambda item: -item[1])
+        return {phase: seconds / total for phase, seconds in ordered if seconds > 0}
+
+    def tokens_per_second(self) -> float | None:
+        """Return the language model's tokens per second of the clock."""
+        computed, seconds = sum(pair[0] for pair in self.tokens), sum(self.clocks)
+        return computed / seconds if computed and seconds else None
+
+    def saving(self) -> float | None:
+        """Return tokens of a plain layout over those computed."""
+        computed, plain = sum(pair[0] for pair in self.tokens), sum(pair[1] for pair in self.tokens)
+        return plain / computed if computed and plain else None
+
+
+class LiveView(Progress):
+    """Draws step, time left, rewards by type, main numbers, phases and the last sample; other lines go above it.
+
+    A thread of rich redraws, so that the clock and the running phase move during a long step.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        self._console = Console(stderr=True, highlight=False)
+        self._live: Live | None = None
+        self._streams: list[tuple[logging.StreamHandler, Any]] = []
+        self._moment = Moment(self._title(), str(stage.folder.path))
+        self._window = _Window()
+        self._logged_at = self._since
+        self._read_at = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start to draw."""
+        super().on_train_begin(args, state, control, **kwargs)
+        self._logged_at = self._since
+        self._moment.step, self._moment.max_steps = state.global_step, state.max_steps
+        # Lines of stdout are drawn around only where they would land on the same screen: a file keeps its lines.
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._draw,
+            refresh_per_second=REFRESH_HZ,
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=True,
+        )
+        before = sys.stderr
+        self._live.start()
+        # Loggers of libraries took hold of the stream when they were made.
+        handlers = [h for logger in _loggers() for h in logger.handlers if isinstance(h, logging.StreamHandler)]
+        self._streams = [(handler, handler.setStream(sys.stderr)) for handler in handlers if handler.stream is before]
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Count the step and look for a new sample."""
+        self._moment.step = state.global_step
+        self._moment.seconds_per_step = self._pace(state)
+        now = time.monotonic()
+        if now - self._read_at >= _SAMPLE_EVERY_S:
+            self._read_at = now
+            self._moment.said = last_said(self._stage.folder.path / "completions.jsonl", self.dataset)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """Take the numbers of a log."""
+        if not logs or "loss" not in logs:
+            return
+        now = time.monotonic()
+        self._window.add(now - self._logged_at, logs)
+        self._logged_at = now
+        moment = self._moment
+        moment.logs = {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
+        moment.shares = self._window.shares()
+        moment.tokens_per_second, moment.saving = self._window.tokens_per_second(), self._window.saving()
+        if _is_number(logs, "reward"):
+            moment.rewards.append(float(logs["reward"]))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leave the last picture on the screen."""
+        self.close()
+
+    def say(self, text: str) -> None:
+        """Show a line in the display; the drawing thread picks it up."""
+        self._moment.note = text
+
+    def close(self) -> None:
+        """Stop to draw, show the cursor again and give streams back."""
+        if self._live is None:
+            return
+        live, self._live = self._live, None
+        live.stop()
+        for handler, stream in self._streams:
+            handler.setStream(stream)
+        self._streams = []
+
+    def _draw(self) -> RenderableType:
+        moment = self._moment
+        moment.seconds = time.monotonic() - self._since
+        moment.phase, began = self.timer.running if self.timer is not None and self._live is not None else (None, 0.0)
+        moment.phase_seconds = time.perf_counter() - began
+        return panel(moment, self._console.size, ascii_only=self._console.options.ascii_only)
+
+
+def last_said(path: Path, dataset: Any = None) -> Said | None:
+    """Return the last group in completions.jsonl, None where there is none yet.
+
+    Args:
+        dataset: `rows_to_dataset`, to look the question up.
+    """
+    if not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        lines = stream.read().splitlines()[1:] if stream.tell() > _TAIL_BYTES else path.read_bytes().splitlines()
+    records = []
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # it is being written
+        if records and (record["step"], record["id"]) != (records[0]["step"], records[0]["id"]):
+            break
+        records.append(record)
+    if not records:
+        return None
+    counts: dict[str, list[float]] = {}
+    for record in records:
+        counts.setdefault(record["completion"], []).append(record["reward"] or 0.0)
+    answers = [(text, len(found), sum(found) / len(found)) for text, found in counts.items()]
+    answers.sort(key=lambda item: (-item[1], item[0]))
+    head = records[0]
+    return Said(head["question_type"], _question(dataset, head["id"]), head["answer"], answers)
+
+
+def _question(dataset: Any, row_key: str) -> str:
+    if dataset is None:
+        return row_key
+    place = pyarrow.compute.index(dataset.data["row_key"], row_key).as_py()
+    return row_key if place < 0 else dataset.data["question"][place].as_py()
+
+
+def _loggers() -> list[logging.Logger]:
+    known = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    return [logging.root, *known]
+
+
+def _is_number(logs: dict[str, Any], name: str) -> bool:
+    return isinstance(logs.get(name), int | float)
