@@ -1,4 +1,4 @@
-"""A run on a real terminal (a pty of its own size and session), whose keys reach it as signals like those of a shell."""
+"""A run on a real terminal (a pty of its own size and session), whose keys reach it as signals."""
 
 import fcntl
 import os
