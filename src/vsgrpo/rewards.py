@@ -57,7 +57,7 @@ def accuracy_reward(
     0 and negative predictions earn 0 (the ratio divides by the prediction).
 
     Words: the whole answer, case-folded, outer space and a final period removed. Where the options were shown
-    (`show_options`) the right letter counts as well.
+    (`show_options`) the right letter counts as well. Text rows (maths) also by value (`vsgrpo.maths.maths_equal`).
 
     Deviation: how the paper's ratio becomes a reward is not printed; see `scoring.relative_reward`.
 
@@ -84,6 +84,9 @@ def accuracy_reward(
         if answer_kind[i] == "number":
             positive = parsed.number if parsed.number is not None and parsed.number > 0 else None
             rewards.append(score_number(positive, _gold_number(answer[i])))
+            continue
+        if answer_kind[i] == "text":
+            rewards.append(float(is_right(parsed, answer[i], "text")))
             continue
         reward = exact_match(parsed.text, _gold_text(answer[i]))
         if shown[i] and ground_truth is not None and answer_kind[i] == "choice":

@@ -10,10 +10,11 @@ from vsgrpo.launch import describe
 from vsgrpo.rewards import load_reward
 
 NAMES = config_groups()["experiment"]
-PAPER = [name for name in NAMES if re.match(r"table\d_|vsgrpo_|ablation_|ptst_", name)]
+PAPER = [name for name in NAMES if re.match(r"table\d_|vsgrpo_|ablation_|vision_r1_", name)]
 ROWS = {f"table1_{size}_{mode}" for size in ("2b", "7b") for mode in ("think", "observe", "vanilla")}
 ROWS |= {f"table2_{size}_{method}" for size in ("2b", "7b") for method in ("sft", "dpo")}
 ROWS |= {"vsgrpo_2b_v", "vsgrpo_2b_t", "vsgrpo_2b_o", "vsgrpo_7b_v", "table2_eval_v", "table2_eval_t", "table2_eval_o"}
+ROWS |= {f"vision_r1_{name}" for name in ("cold", "rl", "rl_3", "zero", "ci", "long", "mathvista", "vsi_cold", "vsi")}
 ROWS |= {"ablation_kl0", "ablation_length_reward", "vsgrpo_2b_24gb"}
 
 
@@ -73,6 +74,19 @@ def test_the_papers_values_reach_their_experiments():
         assert found[name].merges() and found[name].prompt.mode == "vanilla"
     # arXiv 2503.06749: 4k x 16, then 8k x 8, 100 steps each
     stages = [
-        (s["max_completion_length"], s["num_generations"], s["max_steps"]) for s in found["ptst_7b"].trainer.stages
+        (s["max_completion_length"], s["num_generations"], s["max_steps"]) for s in found["vision_r1_rl"].trainer.stages
     ]
     assert stages == [(4096, 16, 100), (8192, 8, 100)]
+    for name in ("vision_r1_rl", "vision_r1_rl_3", "vision_r1_zero", "vision_r1_long"):
+        trainer = found[name].trainer
+        assert (trainer.beta, trainer.epsilon, found[name].prompt.system) == (1e-2, 0.2, "none"), name
+    assert found["vision_r1_rl"].reward_names() == ["hard_format_result"]
+    zero, long = found["vision_r1_zero"].trainer, found["vision_r1_long"].trainer
+    assert (zero.max_completion_length, zero.num_generations, zero.max_steps, zero.stages) == (4096, 16, 300, None)
+    assert (long.max_completion_length, long.num_generations, long.max_steps, long.stages) == (16384, 4, 300, None)
+    assert found["vision_r1_zero"].reward_names() == ["format", "accuracy"]
+    cold = found["vision_r1_cold"]
+    assert (cold.trainer.num_train_epochs, cold.trainer.learning_rate, cold.trainer.warmup_steps) == (2.0, 5e-6, 0.05)
+    assert cold.model.tune == "full" and cold.merges() is not None and cold.launch.profile == "zero3"
+    batch = cold.trainer.per_device_train_batch_size * cold.trainer.gradient_accumulation_steps
+    assert batch * cold.launch.num_processes == 32

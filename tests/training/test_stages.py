@@ -19,7 +19,11 @@ from vsgrpo.training.stages import stage_rows
 from vsgrpo.training.worker import main, train
 
 pytestmark = pytest.mark.integration
-TWO_STAGES = "trainer.stages=[{max_steps: 2}, {max_steps: 2, num_generations: 2}]"
+TWO_STAGES = (
+    "trainer.stages=[{max_steps: 2, max_completion_length: 3}, "
+    "{max_steps: 2, max_completion_length: 6, num_generations: 2}]"
+)
+"""PTST in small: short completions with many rollouts, then longer ones with fewer."""
 
 
 def weights(folder):
@@ -57,6 +61,11 @@ def test_two_stages_leave_four_checkpoints_each_resumable_exactly(make_config, t
         assert (folder / "vision.json").is_file() and (folder / "training_manifest.json").is_file()
     assert difference(run / "final", folders[3]) == 0
     assert not list(run.glob(".partial/*"))
+    drawn = [json.loads(line) for line in (run / "completions.jsonl").open()]
+    for first, last, group, limit in ((0, 1, 4, 3), (2, 3, 2, 6)):
+        of_stage = [line for line in drawn if first <= line["step"] <= last]
+        assert {line["index"] for line in of_stage} == set(range(group))
+        assert max(line["num_tokens"] for line in of_stage) == limit  # random weights hardly ever end by themselves
 
     for number in (1, 2, 3, 4):
         resumed = make_config("grpo", *overrides, name=f"from{number}")
