@@ -136,18 +136,36 @@ def _build(job: ScanJob) -> ScanOutcome:
         scene = _with_floor(scan, scene, config.route.clearance_m)
     asked = _question_settings(config, seen_pixels)
     questions = _capped(make_questions(scene, asked, config.run.seed), config)
+    rows = _rows(job, scene, questions, str(asked.distance), video)
+    write_scene_json(scene, job.out / "scenes" / scene.dataset / f"{scene.scene_name}.json")
+    shown = None
+    if scene.pixels is not None:
+        shown = sum(sum(px >= seen_pixels for px in scene.pixels.get(o.instance_id, ())) >= 2 for o in scene.objects)
+    return ScanOutcome(
+        scan_id=job.scan_id,
+        room=scene.room,
+        status="done",
+        rows=rows,
+        warnings=scene.warnings,
+        num_objects=len(scene.objects),
+        num_shown=shown,
+        num_frames=num_frames,
+    )
+
+
+def _rows(job: ScanJob, scene: Scene, questions: list[Question], distance: str, video: Path) -> list[Row]:
+    """Return one row per different question, each with its wrong answer and, where asked for, its templated thought."""
+    config = job.config
     generator = {
         "version": _version(),
         "mode": config.data.mode,
-        "distance": asked.distance,
-        "size_box": spatial.size_box,
+        "distance": distance,
+        "size_box": config.spatial.size_box,
         "video_source": config.video.source,
     }
     rows: dict[str, Row] = {}
     for question in questions:
-        reasoning = None
-        if config.data.reasoning == "template":
-            reasoning = observation(scene, question, str(asked.distance))
+        reasoning = observation(scene, question, distance) if config.data.reasoning == "template" else None
         if reasoning is not None:
             question = replace(question, extra={**question.extra, "synthetic_reasoning": True})
         row = make_row(
@@ -168,20 +186,7 @@ def _build(job: ScanJob) -> ScanOutcome:
             reasoning=reasoning,
         )
         rows.setdefault(row.id, row)
-    write_scene_json(scene, job.out / "scenes" / scene.dataset / f"{scene.scene_name}.json")
-    shown = None
-    if scene.pixels is not None:
-        shown = sum(sum(px >= seen_pixels for px in scene.pixels.get(o.instance_id, ())) >= 2 for o in scene.objects)
-    return ScanOutcome(
-        scan_id=job.scan_id,
-        room=scene.room,
-        status="done",
-        rows=list(rows.values()),
-        warnings=scene.warnings,
-        num_objects=len(scene.objects),
-        num_shown=shown,
-        num_frames=num_frames,
-    )
+    return list(rows.values())
 
 
 def _write_demo_room(job: ScanJob) -> None:
