@@ -396,13 +396,20 @@ def import_data(
 
     Settings: output=DIR [videos=DIR] [dataset=NAME] [data.dev_fraction=0.05] [data.allow_val_safe=true], and
     format=vsibench for the benchmark itself (writes test.jsonl, for eval only).
+    format=images [images=DIR]: image questions {problem, answer, images}, or conversations as in Vision-R1-cold.
     """
     from vsgrpo.data.import_settings import parse_settings
 
     settings = parse_settings(given)
+    from vsgrpo.data.import_images import import_images
     from vsgrpo.data.imports import import_data as run_import
+    from vsgrpo.data.imports import prepare_output
 
-    summary = run_import(settings, overwrite=overwrite)
+    if settings.format == "images":
+        prepare_output(settings.output, overwrite)
+        summary = import_images(settings)
+    else:
+        summary = run_import(settings, overwrite=overwrite)
     print(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from vsgrpo.errors import ConfigError
 
-FORMATS = ("auto", "vsibench")
+FORMATS = ("auto", "vsibench", "images")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,9 @@ class ImportSettings:
         videos: folder of the mp4s; rows without a video there are left out. None: looked for beside the file; missing
             ones are reported, their rows kept.
         dataset: name for scenes that are not ScanNet's and whose row does not say.
-        format: "auto" rows for training; "vsibench" the benchmark itself, for evaluation only (test.jsonl).
+        format: "auto" rows for training; "vsibench" the benchmark itself, for evaluation only (test.jsonl); "images"
+            image questions or conversations about images.
+        images: folder that image paths are relative to (format=images); None: beside the file.
         dev_fraction: share of rooms held out as dev.jsonl.
         allow_val_safe: take ScanNet val scans of rooms that VSI-Bench does not use.
     """
@@ -33,6 +35,7 @@ class ImportSettings:
     videos: Path | None = None
     dataset: str = "imported"
     format: str = "auto"
+    images: Path | None = None
     dev_fraction: float = 0.05
     allow_val_safe: bool = False
 
@@ -43,12 +46,18 @@ class ImportSettings:
             raise ConfigError(f"data.dev_fraction={self.dev_fraction}: must be in [0, 1)", "data.dev_fraction=0.05")
         if self.videos is not None and not self.videos.is_dir():
             raise ConfigError(f"videos={self.videos}: no such folder", "give the folder of the mp4 files")
+        if self.images is not None and not self.images.is_dir():
+            raise ConfigError(f"images={self.images}: no such folder", "give the folder of the images")
+        for name in ("images", "videos"):
+            if getattr(self, name) is not None and (name == "images") != (self.format == "images"):
+                raise ConfigError(f"{name}=DIR with format={self.format}: has no effect", f"leave out {name}=DIR")
 
 
 _KEYS = {
     "output": "output",
     "data.path": "output",
     "videos": "videos",
+    "images": "images",
     "dataset": "dataset",
     "format": "format",
     "data.dev_fraction": "dev_fraction",
@@ -82,7 +91,7 @@ def parse_settings(given: Sequence[str]) -> ImportSettings:
 
 
 def _value(key: str, value: str) -> Any:
-    if key in ("output", "data.path", "videos"):
+    if key in ("output", "data.path", "videos", "images"):
         return Path(value).expanduser()
     if key == "data.dev_fraction":
         try:

@@ -60,7 +60,7 @@ def import_data(settings: ImportSettings, *, overwrite: bool = False) -> ImportS
         DataError: a file cannot be read, no row is left, the folder holds something else, or the file is VSI-Bench
             itself and format=vsibench was not given.
     """
-    _prepare(settings.output, overwrite)
+    prepare_output(settings.output, overwrite)
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
 
@@ -236,7 +236,8 @@ def _rows_of(file: Path) -> Iterable[tuple[str, Any]]:
     return ((f"{file}:row {number}", item) for number, item in enumerate(data, start=1))
 
 
-def _prepare(out: Path, overwrite: bool) -> None:
+def prepare_output(out: Path, overwrite: bool) -> None:
+    """Make room for a dataset; DataError unless the folder is new, empty, or a dataset and `overwrite`."""
     ours = (out / MANIFEST_NAME).is_file()
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not ours)):
         raise DataError(f"output={out}: exists and is no dataset folder", "choose another output=DIR")

@@ -154,14 +154,22 @@ def split_dev(rooms: Iterable[str], fraction: float) -> DevSplit:
     names = sorted(set(rooms))
     if len(names) < 2:
         return DevSplit(frozenset(), f"dev is empty: {len(names)} room(s), a dev split needs at least 2")
-    place = {name: int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64 for name in names}
-    dev = {name for name in names if place[name] < fraction}
+    dev = {name for name in names if falls_into_dev(name, fraction)}
     if len(dev) == len(names):
-        dev.remove(max(names, key=place.__getitem__))
+        dev.remove(max(names, key=_place))
     note = (
         f"dev is empty: none of {len(names)} rooms fell into dev_fraction={fraction}" if fraction and not dev else None
     )
     return DevSplit(frozenset(dev), note)
+
+
+def falls_into_dev(room: str, fraction: float) -> bool:
+    """Tell by a room's own hash whether it is held out."""
+    return _place(room) < fraction
+
+
+def _place(room: str) -> float:
+    return int.from_bytes(blake2b(room.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class Source:
             DataError: a broken line, an id used twice, or a row of a benchmark room; names file and line.
         """
         seen: set[bytes] = set()
-        for where, data in islice(_records(self.file), limit):
+        for where, data in islice(records(self.file), limit):
             item = self._item(data, where)
             digest = hashlib.blake2b(item.row.key.encode(), digest_size=8).digest()
             if digest in seen:
@@ -90,7 +90,7 @@ class Source:
     def _item(self, data: Any, where: str) -> Item:
         if self.form == "rows":
             return Item(row_from_dict(data, where), self.file.parent)
-        return _image_item(data, where, self)
+        return image_item(data, where, self)
 
 
 def find_source(path: Path | str, split: str, form: str, name: str | None, allow_val_safe: bool) -> Source:
@@ -115,7 +115,7 @@ def find_source(path: Path | str, split: str, form: str, name: str | None, allow
         raise DataError(f"data.path={path}: no such file or folder", "give rows.jsonl, rows.parquet or their folder")
     if file.suffix not in (".jsonl", ".parquet"):
         raise DataError(f"data.path={file}: not a .jsonl or .parquet file", "give rows.jsonl or rows.parquet")
-    first = next(iter(_records(file)), None)
+    first = next(iter(records(file)), None)
     if first is None:
         raise DataError(f"{file}: no question in it", "build or download it again")
     if form == "auto":
@@ -123,7 +123,15 @@ def find_source(path: Path | str, split: str, form: str, name: str | None, allow
     return Source(file, form, name or file.parent.name or file.stem, allow_val_safe)
 
 
-def _records(file: Path) -> Iterator[tuple[str, Any]]:
+def records(file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield (where, object) of each record of a .jsonl, .parquet or .json file (a list).
+
+    Raises:
+        DataError: the file cannot be read as what it is called.
+    """
+    if file.suffix == ".json":
+        yield from _listed(file)
+        return
     if file.suffix == ".jsonl":
         yield from ((f"{file}:{number}", data) for number, data in read_jsonl(file))
         return
@@ -132,6 +140,16 @@ def _records(file: Path) -> Iterator[tuple[str, Any]]:
         for data in batch.to_pylist():
             yield f"{file}:row {number}", data
             number += 1
+
+
+def _listed(file: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError) as error:
+        raise DataError(f"{file}: not JSON ({error})", "one object a line makes it .jsonl") from None
+    if not isinstance(content, list):
+        raise DataError(f"{file}: not a list of records", "one object a line makes it .jsonl")
+    yield from ((f"{file}:row {number}", data) for number, data in enumerate(content, start=1))
 
 
 def _parquet(file: Path) -> Any:
@@ -144,7 +162,7 @@ def _parquet(file: Path) -> Any:
         raise DataError(f"{file}: not a parquet file ({str(error).splitlines()[0]})", "download it again") from None
 
 
-def _image_item(data: Any, where: str, source: Source) -> Item:
+def image_item(data: Any, where: str, source: Source) -> Item:
     """Turn {"problem", "answer", "images"} into a row of answer kind `text`."""
     if not isinstance(data, dict):
         _fail(where, "an image question is an object")
