@@ -97,7 +97,7 @@ def build_cot(
         _print_yaml(config)
         print("no data=DIR given" if config.data.path == NOT_GIVEN else estimate(config, limit))
         return
-    summary = build(config, limit)
+    summary = build(config, limit, _connect)
     print(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
     summary.raise_if_failed()
 
@@ -512,6 +512,19 @@ def _mathvista(words: list[str], as_json: bool) -> None:
 
     report = mathvista_command(words)
     print(json.dumps(report.to_json(), indent=1) if as_json else report.table())
+
+
+def _connect(name: str, step: Any) -> Any:
+    """Return what answers a step of build-cot: a model in this process, or an endpoint."""
+    from vsgrpo.config.build_cot import LOCAL
+
+    if step.base_url == LOCAL:
+        from vsgrpo.modeling.local_chat import LocalChat
+
+        return LocalChat(name, step)
+    from vsgrpo.data.cot.endpoint import Endpoint
+
+    return Endpoint(name, step)
 
 
 def _print_yaml(config: Any) -> None:

@@ -8,6 +8,8 @@ from vsgrpo.config.rules import at_least, one_of, share
 from vsgrpo.config.shared import RunSection
 from vsgrpo.errors import ConfigError
 
+LOCAL = "local"
+"""As base_url: a transformers model in this process."""
 FILTER_NAMES = ("format", "answer", "length", "language", "repetition", "contradiction", "reference")
 
 
@@ -123,13 +125,17 @@ class BuildCotConfig:
             return {"reason": self.reason}
         return {"pseudo": self.pseudo, "describe": self.describe, "reason": self.reason}
 
+    def is_local(self, name: str) -> bool:
+        """Return whether a step is answered by a model in this process."""
+        return self.steps()[name].base_url == LOCAL
+
     def check_endpoints(self) -> None:
         """Raise ConfigError for a step without an endpoint, or two that limit the same endpoint differently."""
         limits: dict[tuple[str | None, ...], tuple[str, tuple[int | None, ...]]] = {}
         for name, step in self.steps().items():
             for key in ("base_url", "model"):
                 if getattr(step, key) is None:
-                    hint = f"{name}.base_url=http://HOST:PORT/v1 {name}.model=NAME, or cot.bridge=annotation for rows"
+                    hint = f"{name}.base_url=http://HOST:PORT/v1 (or local) {name}.model=NAME, or cot.bridge=annotation"
                     raise ConfigError(f"{name}.{key}=null: the step needs an endpoint", hint=hint)
             own = (step.concurrency, step.requests_per_minute, step.tokens_per_minute)
             other, theirs = limits.setdefault((step.base_url, step.model, step.api_key_env), (name, own))

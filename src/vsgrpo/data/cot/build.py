@@ -18,9 +18,9 @@ from typing import IO, Any
 from vsgrpo.config.build_cot import BuildCotConfig
 from vsgrpo.data.cot.bridge import Rejected, Request, media_budget, request_key, walk
 from vsgrpo.data.cot.cache import AnswerCache, Reply
-from vsgrpo.data.cot.endpoint import cost
+from vsgrpo.data.cot.endpoint import Endpoint, cost
 from vsgrpo.data.cot.filters import Candidate, FilterSettings, Verdict, judge
-from vsgrpo.data.cot.generate import generate
+from vsgrpo.data.cot.generate import Connect, generate
 from vsgrpo.data.cot.inputs import Item, Source, find_source
 from vsgrpo.data.cot.media import estimated_tokens
 from vsgrpo.data.cot.report import FAILED, CotSummary, Counts
@@ -33,8 +33,8 @@ REJECTED_NAME = "rejected.jsonl"
 _CACHE_FOLDER = ".cot"
 
 
-def build_cot(config: BuildCotConfig, limit: int | None = None) -> CotSummary:
-    """Make the cold-start rows of `config.data.path` in the folder `config.run.dir`.
+def build_cot(config: BuildCotConfig, limit: int | None = None, connect: Connect = Endpoint) -> CotSummary:
+    """Make the cold-start rows of `config.data.path` in the folder `config.run.dir`; `connect` makes what answers.
 
     Raises:
         ConfigError, DataError: wrong settings, unreadable questions, a folder that holds something else.
@@ -47,7 +47,7 @@ def build_cot(config: BuildCotConfig, limit: int | None = None) -> CotSummary:
     total = sum(1 for _ in source.items(limit))  # a broken line is found before anything is paid for
     with _open_cache(config, out) as cache:
         try:
-            accounts = generate(source.items(limit), config, cache, total)
+            accounts = generate(source.items(limit), config, cache, total, connect)
         except RunError as error:
             raise RunError(error.message, f"{error.hint}; finished answers are kept in {cache.path}") from error
         counts = write_filtered(source.items(limit), config, cache, out, target)

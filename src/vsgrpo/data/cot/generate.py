@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
-from vsgrpo.config.build_cot import BuildCotConfig
+from vsgrpo.config.build_cot import BuildCotConfig, StepSection
 from vsgrpo.data.cot.bridge import Request, messages, request_key, walk
 from vsgrpo.data.cot.cache import AnswerCache, Reply
 from vsgrpo.data.cot.endpoint import Account, Endpoint, RowError
@@ -14,7 +15,25 @@ from vsgrpo.errors import DataError
 from vsgrpo.progress import Progress
 
 
-def generate(items: Iterator[Item], config: BuildCotConfig, cache: AnswerCache, total: int) -> dict[str, Account]:
+class Chat(Protocol):
+    """What answers: an `Endpoint`, or a model in this process (`modeling.local_chat`)."""
+
+    async def ask(self, step: StepSection, messages: list[dict[str, Any]], seed: int, account: Account) -> Reply:
+        """Return the answer and book it; raise RowError where this one fails and others may not."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what is held."""
+        ...
+
+
+Connect = Callable[[str, StepSection], Chat]
+"""Makes what answers a step, from the step's name and section."""
+
+
+def generate(
+    items: Iterator[Item], config: BuildCotConfig, cache: AnswerCache, total: int, connect: Connect = Endpoint
+) -> dict[str, Account]:
     """Bring every item's answers into the cache and return what each step cost; failures are noted in the cache.
 
     As many items are in memory as requests may be in flight.
@@ -23,24 +42,25 @@ def generate(items: Iterator[Item], config: BuildCotConfig, cache: AnswerCache, 
         EndpointError, ConfigError, SetupError: an endpoint can serve nothing; what came before is in the cache.
         DataError: the items cannot be read on.
     """
-    return asyncio.run(_Generation(config, cache, Progress("rows", total)).run(items))
+    return asyncio.run(_Generation(config, cache, Progress("rows", total), connect).run(items))
 
 
 class _Generation:
-    def __init__(self, config: BuildCotConfig, cache: AnswerCache, progress: Progress) -> None:
+    def __init__(self, config: BuildCotConfig, cache: AnswerCache, progress: Progress, connect: Connect) -> None:
+        self._connect = connect
         self._config, self._cache, self._progress = config, cache, progress
         self._steps = config.steps()
         self._accounts = {name: Account() for name in self._steps}
         self._num_failed = 0
 
     async def run(self, items: Iterator[Item]) -> dict[str, Account]:
-        shared: dict[tuple[str | None, ...], Endpoint] = {}
-        self._endpoints: dict[str, Endpoint] = {}
+        shared: dict[tuple[str | None, ...], Chat] = {}
+        self._endpoints: dict[str, Chat] = {}
         slots = 0
         for name, step in self._steps.items():
             place = (step.base_url, step.model, step.api_key_env)
             if place not in shared:
-                shared[place] = Endpoint(name, step)
+                shared[place] = self._connect(name, step)
                 slots += step.concurrency
             self._endpoints[name] = shared[place]
         try:
