@@ -1,10 +1,14 @@
 """`vsgrpo merge`: an adapter becomes a folder that transformers loads alone."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vsgrpo.cli import run
+from vsgrpo.data.leakage import TrainingManifest
 from vsgrpo.errors import DataError
 from vsgrpo.modeling.merge import merge_adapter
 from vsgrpo.modeling.model import load_for_eval, load_model, save_model
@@ -23,7 +27,7 @@ def adapter(tiny_folder, tmp_path):
             if "lora_B" in name:
                 parameter.fill_(0.01)
     save_model(bundle, tmp_path / "adapter", merge=False, vision=VISION)
-    (tmp_path / "adapter" / "training_manifest.json").write_text('{"rooms": []}')
+    (tmp_path / "adapter" / "training_manifest.json").write_text(json.dumps(asdict(TrainingManifest(name="x"))))
     return tmp_path / "adapter"
 
 
@@ -36,6 +40,7 @@ def test_merged_folder_loads_in_transformers_and_says_the_same(adapter, tmp_path
     assert AutoProcessor.from_pretrained(out).chat_template
     assert read_vision(out) == VISION
     assert (out / "training_manifest.json").is_file()
+    assert (out / "README.md").read_text().startswith("---\nmodel_name: x\n")
     tokens = torch.arange(8).unsqueeze(0)
     with torch.no_grad():
         merged = plain(input_ids=tokens).logits

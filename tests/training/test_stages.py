@@ -57,6 +57,7 @@ def test_two_stages_leave_four_checkpoints_each_resumable_exactly(make_config, t
     }
     folders = [run / f"checkpoint-{n}" for n in (1, 2, 3, 4)]
     assert all(difference(a, b) > 0 for i, a in enumerate(folders) for b in folders[:i])
+    assert (run / "final" / "README.md").read_text().startswith("---\n")  # the model card
     for folder in [*folders, run / "final"]:
         assert (folder / "vision.json").is_file() and (folder / "training_manifest.json").is_file()
     assert difference(run / "final", folders[3]) == 0

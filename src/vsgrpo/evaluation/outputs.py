@@ -30,13 +30,21 @@ def write_outputs(
     seconds: float,
     wandb: bool,
 ) -> None:
-    """Write everything into the output folder; results.json last, so that its presence says the rest is there."""
+    """Write everything into the output folder; results.json last, so that its presence says the rest is there.
+
+    Where the output stands in the run folder of the model, the scores in the model's card are renewed.
+    """
     folder = Path(config.run.dir)
     prompt = PromptSettings(config.prompt.mode, config.prompt.wording, config.prompt.show_options)
     write_lmms_samples(folder / LMMS_NAME, report.benchmark.rows, answers, prompt)
     write_html(folder / REPORT_NAME, report, answers, video_of, config.video.backend, config.video.timeout_s)
     result = {**report.to_json(), "versions": versions(), "seconds": round(seconds, 1)}
     write_atomic(folder / RESULTS_NAME, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    model = Path(config.model.adapter or config.model.path)
+    if model.is_dir() and model.resolve().parent == folder.resolve().parent:
+        from vsgrpo.modeling.model_card import renew_scores
+
+        renew_scores(model)
     if wandb:
         _log_to_wandb(config, result, folder / REPORT_NAME)
 

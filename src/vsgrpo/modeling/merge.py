@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vsgrpo.errors import DataError
 from vsgrpo.modeling.model import load_for_eval
+from vsgrpo.modeling.model_card import write_model_card
 from vsgrpo.modeling.quiet import quiet_libraries
 from vsgrpo.modeling.save import ADAPTER_CONFIG, read_vision, save_model
 
@@ -12,7 +13,7 @@ MANIFEST_NAME = "training_manifest.json"
 
 
 def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> None:
-    """Write base + adapter as a model folder that transformers loads alone, with processor, vision.json and lineage.
+    """Write base + adapter as a model folder that transformers loads alone, with vision.json, lineage and card.
 
     Args:
         adapter: a saved adapter; adapters merged into its base before it was trained are found in it.
@@ -32,3 +33,5 @@ def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> None:
     save_model(bundle, output, merge=True, vision=read_vision(adapter))
     if (adapter / MANIFEST_NAME).is_file():
         shutil.copyfile(adapter / MANIFEST_NAME, output / MANIFEST_NAME)
+    run_dir = adapter.resolve().parent
+    write_model_card(output, run_dir if (run_dir / "config.yaml").is_file() else None, of=adapter)

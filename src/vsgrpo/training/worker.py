@@ -34,6 +34,7 @@ from vsgrpo.launch import load_rows, needs_launcher, row_files
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
 from vsgrpo.modeling.model import LoraSettings, ModelBundle, load_model, save_model
+from vsgrpo.modeling.model_card import write_model_card
 from vsgrpo.modeling.quiet import quiet_libraries
 from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.save import write_vision
@@ -302,6 +303,7 @@ def run_manifest(config: TrainConfig, rows: list[Row]) -> TrainingManifest:
 def _describe(path: Path, config: TrainConfig, manifest: TrainingManifest) -> None:
     write_vision(path, config.vision())
     write_training_manifest(path, manifest)
+    write_model_card(path, Path(config.run.dir))
 
 
 def save_final(trainer: StageTrainer, config: TrainConfig, path: Path) -> None:
