@@ -17,12 +17,11 @@ from typing import Any
 
 from vsgrpo.config import TrainConfig
 from vsgrpo.config.compose import to_yaml
+from vsgrpo.config.train import WHOLE
 from vsgrpo.data.rows import write_atomic
 from vsgrpo.errors import ConfigError, DataError
 
 LOCK_NAME = ".lock"
-PLAIN = ("cpu", "gpu1", "ddp")
-"""Launch profiles whose checkpoints hold the whole optimizer state in one file."""
 
 
 @contextmanager
@@ -129,7 +128,7 @@ def _check_same_processes(old: dict[Any, Any], new: dict[Any, Any]) -> bool:
     if before["profile"] == after["profile"] and counts[0] == counts[1]:
         return False
     engines = {before["profile"], after["profile"]}
-    if not engines <= set(PLAIN):
+    if not engines <= set(WHOLE):
         raise ConfigError(
             f"launch={after['profile']} with launch.num_processes={counts[1]}: the checkpoints hold the optimizer "
             f"state in {counts[0]} parts of launch={before['profile']}",

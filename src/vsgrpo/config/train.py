@@ -165,6 +165,7 @@ class TrainerSection:
     questions_per_video: int
     shared_prefix: str
     prefix_attention: str
+    probe_longest: str
     stages: list[dict[str, Any]] | None
     hf: dict[str, Any]
 
@@ -175,6 +176,7 @@ class TrainerSection:
         at_least("trainer.questions_per_video", self.questions_per_video, 1)
         one_of("trainer.shared_prefix", self.shared_prefix, ("auto", "on", "off"))
         one_of("trainer.prefix_attention", self.prefix_attention, ("auto", "dense", "block", "split", "flex"))
+        one_of("trainer.probe_longest", self.probe_longest, ("auto", "on", "off"))
         for number, given in enumerate(self.stages or []):
             stage = {name: value for name, value in given.items() if name != "types"}
             types = given.get("types")
@@ -245,6 +247,8 @@ class DpoSection(TrainerSection):
 
 SHARDED = ("zero3", "zero3_offload", "fsdp2")
 """Launch profiles whose processes hold parts of the weights."""
+WHOLE = ("cpu", "gpu1", "ddp")
+"""Launch profiles whose processes hold weights, gradients and optimizer state whole."""
 
 
 @dataclass(frozen=True)
@@ -310,6 +314,11 @@ class TrainConfig:
                 f"model.freeze_vision=false: launch={self.launch.profile} shards the tower, which processes with other "
                 "videos call another number of times",
                 hint="set model.freeze_vision=true, or launch=zero2",
+            )
+        if self.trainer.probe_longest == "on" and self.launch.profile not in WHOLE:
+            raise ConfigError(
+                f"trainer.probe_longest=on: launch={self.launch.profile} reduces gradients inside a backward pass",
+                hint="set trainer.probe_longest=auto; `--dry-run` estimates the memory",
             )
         if self.model.merge_on_save and self.model.tune == "lora" and self.launch.profile in SHARDED:
             raise ConfigError(

@@ -27,6 +27,7 @@ NOT_TRL = (
     "prefix_attention",
     "skip_zero_variance",
     "log_gradient_correlation",
+    "probe_longest",
 )
 """Fields of the trainer section that TRL does not know."""
 

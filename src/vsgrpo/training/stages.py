@@ -26,6 +26,7 @@ from vsgrpo.training.dev_score import DevScore
 from vsgrpo.training.dpo import SpatialDPOTrainer
 from vsgrpo.training.grpo import SpatialGRPOTrainer
 from vsgrpo.training.live import Progress, watch
+from vsgrpo.training.probe import probe_longest, wants_probe
 from vsgrpo.training.samplers import few_videos
 from vsgrpo.training.sft import SpatialSFTTrainer
 from vsgrpo.training.stage_trainer import Stage, StageTrainer
@@ -79,6 +80,11 @@ def run_stages(
         trainer = build_trainer(parts, stage, stop, reference, progress)
         if check is not None:
             check(trainer)
+        section = stage_section(config, number)
+        if wants_probe(config, section):
+            found = probe_longest(trainer, config, section, parts.loader, stage_rows(parts, number))
+            if trainer.is_world_process_zero():
+                print(found.line(), file=sys.stderr)
         if trainer.is_world_process_zero():
             parts.folder.update_status(stage=number)
         resume = checkpoint if checkpoint and checkpoint.stage == number else None

@@ -1,0 +1,215 @@
+"""The largest microbatch first: rollout, forward and backward of it before training, so that memory runs out at once.
+
+It works on blank frames of the size of the longest samples, keeps nothing and leaves all random states as they were: a
+run is the same with and without it. Engines that shard weights reduce gradients inside backward, so there the estimate
+(`memory/`) has to do.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from vsgrpo.config import TrainConfig
+from vsgrpo.config.train import WHOLE, TrainerSection
+from vsgrpo.errors import RunError
+from vsgrpo.memory.load import Load, stage_load
+from vsgrpo.modeling.logps import logps
+from vsgrpo.modeling.prompt import encode_prompt
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.tree import Prompt, build_trees
+from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
+from vsgrpo.training.stage_trainer import StageTrainer
+from vsgrpo.video.loader import VideoInputs, VideoLoader
+
+DRAWN_TOKENS = 2
+"""Of each completion in the rollout: reading the prompts takes the memory, drawing adds little per token."""
+
+
+def wants_probe(config: TrainConfig, section: TrainerSection) -> bool:
+    """Tell whether trainer.probe_longest asks for it: `auto` does where a GPU holds the whole model."""
+    if section.probe_longest == "auto":
+        return torch.cuda.is_available() and config.launch.profile in WHOLE
+    return section.probe_longest == "on"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What it found: tokens of the longest prompt and of the microbatch, seconds, bytes at the peak."""
+
+    prompt_tokens: int
+    update_tokens: int
+    seconds: float
+    peak: int
+
+    def line(self) -> str:
+        """Return it in words."""
+        return (
+            f"largest microbatch tried: prompts of up to {self.prompt_tokens} tokens, {self.update_tokens} tokens in "
+            f"a forward and backward, {self.seconds:.1f} s, peak {self.peak / 2**30:.2f} GiB"
+        )
+
+
+def probe_longest(
+    trainer: StageTrainer, config: TrainConfig, section: TrainerSection, loader: VideoLoader, rows: Dataset
+) -> Probe:
+    """Run the largest microbatch of a stage once and forget it.
+
+    Args:
+        trainer: not yet training; its model stands on its device, without an engine around it.
+        rows: of the stage, as `rows_to_dataset` gives them.
+
+    Raises:
+        RunError: out of memory, naming what was tried and the keys to lower.
+    """
+    load = stage_load(config, section, ())
+    longest = _longest_rows(rows, loader, load.trees * load.questions)
+    prompts = [_prompt(trainer, row) for row in longest]
+    completion = load.tokens.completion
+    if not load.drawn:
+        completion = max(len(trainer.bundle.tokenizer(row["target"])["input_ids"]) for row in longest) + 1
+    start = time.monotonic()
+    tried = f"prompts of {max(len(ids) for ids, _ in prompts)} tokens, completions of {completion}"
+    try:
+        with _unchanged(trainer):
+            tokens = _run(trainer, section, load, prompts, completion)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate" not in str(error):
+            raise
+        raise RunError(
+            f"out of memory on the largest microbatch of this stage ({tried}): {str(error).strip().splitlines()[0]}",
+            hint="set trainer.gradient_checkpointing=true, or lower trainer.per_device_train_batch_size, "
+            "trainer.gradient_accumulation_steps or video.num_frames",
+        ) from error
+    found = Probe(max(len(ids) for ids, _ in prompts), tokens, time.monotonic() - start, peak_memory())
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    return found
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has had on its GPU, or in main memory where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    kilo = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo
+
+
+def _longest_rows(rows: Dataset, loader: VideoLoader, count: int) -> list[dict[str, Any]]:
+    """Return the `count` rows with the most tokens, repeated where there are fewer; `grids` says what each shows."""
+    sizes: dict[tuple[str, str], tuple[tuple[int, int, int], int]] = {}
+    shown = [[(item["path"], item["kind"]) for item in media] for media in rows["media"]]
+    for place in dict.fromkeys(place for places in shown for place in places):
+        sizes[place] = loader.inputs_from_header(*place)
+    texts = [rows[name] for name in ("prompt", "target") if name in rows.column_names]
+    lengths = [
+        sum(sizes[place][1] for place in places) + sum(len(text.encode()) for text in text_of) / 4
+        for places, *text_of in zip(shown, *texts, strict=True)
+    ]
+    order = sorted(range(len(lengths)), key=lambda number: (-lengths[number], number))[:count]
+    most = [{**rows[number], "grids": [(place[1], *sizes[place]) for place in shown[number]]} for number in order]
+    return [most[i % len(most)] for i in range(count)]
+
+
+def _prompt(trainer: StageTrainer, row: dict[str, Any]) -> tuple[tuple[int, ...], list[VideoInputs]]:
+    """Return a row's token ids and blank frames of its media's size."""
+    kinds, counts = [kind for kind, _, _ in row["grids"]], [tokens for _, _, tokens in row["grids"]]
+    ids = tuple(encode_prompt(trainer.bundle.processor, row["prompt"], counts, row["system"], kinds))
+    media = []
+    for number, (kind, grid, tokens) in enumerate(row["grids"]):
+        size = (1 if kind == "image" else 2 * grid[0], 3, 14 * grid[1], 14 * grid[2])
+        media.append(VideoInputs(f"blank {number}", torch.zeros(size, dtype=torch.uint8), grid, tokens, kind))
+    return ids, media
+
+
+def _run(
+    trainer: StageTrainer,
+    section: TrainerSection,
+    load: Load,
+    prompts: list[tuple[tuple[int, ...], list[VideoInputs]]],
+    completion: int,
+) -> int:
+    """Tower, rollout, forward and backward; return the tokens of the forward."""
+    model, store = trainer.bundle.model, FeatureStore(trainer.bundle)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # AdamW's moments do not exist yet: hold their place.
+    moments = [torch.empty_like(parameter) for parameter in trained for _ in range(2)]
+    if load.drawn:
+        _roll_out(trainer, load, prompts[0], store)
+    used = [
+        _as_video(prompts[i], f"video {i // load.questions}", prompts[i // load.questions * load.questions][1])
+        for i in range(len(prompts))
+    ]
+    ids = [token % 100 for token in range(completion)]  # any text will do
+    trees = build_trees([prompt for prompt, _ in used], [[ids] * load.group] * len(used), load.layout == "tree")
+    media = {item.key: item for _, shown in used for item in shown}
+    with trainer.accelerator.autocast():
+        features = store.features(list(media.values()), grad=is_tower_trained(model))
+        rows = logps(model, trees, features, entropy=True, layout=load.layout, attention=section.prefix_attention)
+    scores: list[Tensor] = [score for score, _ in rows]
+    (-torch.cat(scores).mean()).backward()
+    del moments
+    prefix = sum(len(tree.prefix) for tree in trees)
+    return prefix + sum(len(q.token_ids) - 1 + load.group * completion for tree in trees for q in tree.questions)
+
+
+def _as_video(
+    prompt: tuple[tuple[int, ...], list[VideoInputs]], name: str, media: list[VideoInputs]
+) -> tuple[Prompt, list[VideoInputs]]:
+    """Name a prompt's media, so that the questions of one tree show the same and those of others do not."""
+    ids, own = prompt
+    if [item.grid_thw for item in own] == [item.grid_thw for item in media]:
+        own = media
+    else:
+        name += " of its own"
+    named = [replace(item, key=f"{name} {item.key}") for item in own]
+    return Prompt(ids, tuple(item.key for item in named)), named
+
+
+def _roll_out(
+    trainer: StageTrainer, load: Load, prompt: tuple[tuple[int, ...], list[VideoInputs]], store: FeatureStore
+) -> None:
+    """Read as many of the longest prompt as a buffer holds, each with media of its own, and draw a few tokens."""
+    count = load.buffer_questions
+    shown = [_as_video(prompt, f"buffer {i}", prompt[1]) for i in range(count)]
+    sampling = trainer._sampling()  # type: ignore[attr-defined]
+    short = replace(sampling, eos_ids=(), max_new_tokens=min(DRAWN_TOKENS, sampling.max_new_tokens))
+    with torch.no_grad(), trainer.accelerator.autocast():
+        features = store.features([item for _, media in shown for item in media])
+        keys = [(f"probe {i}", g) for i in range(count) for g in range(load.drawn // count)]
+        rollout(trainer.bundle.model, [p for p, _ in shown], features, keys, short, layout=load.layout)
+
+
+@contextmanager
+def _unchanged(trainer: StageTrainer) -> Iterator[None]:
+    """Give back random states, gradients and modes as they were."""
+    model = trainer.bundle.model
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    states = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        with torch.random.fork_rng(devices=devices):
+            model.train()
+            yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        for module, mode in modes:
+            module.training = mode
+        random.setstate(states[0])
+        np.random.set_state(states[1])
