@@ -23,6 +23,26 @@ def slow(completions: list[str], **columns: object) -> list[float]:
     return [0.0] * len(completions)
 
 
+_calls: list[int] = []
+
+
+def endless_once(completions: list[str], completion_ids: list[list[int]], **columns: object) -> list[float]:
+    """Return infinity for the first completion of the first rollout of this process, then what `spread` does."""
+    _calls.append(len(completions))
+    usual = spread(completions, completion_ids)
+    return [float("inf"), *usual[1:]] if len(_calls) == 1 else usual
+
+
+def _bad_loss() -> None:
+    """Rank 1's loss is no number in its first step."""
+    from vsgrpo.training.grpo import SpatialGRPOTrainer
+
+    compute = SpatialGRPOTrainer._compute_loss
+    SpatialGRPOTrainer._compute_loss = lambda self, *args: (
+        compute(self, *args) * (float("nan") if self.run_step == 0 else 1.0)
+    )
+
+
 def _zero_gradients() -> None:
     """Rank 1 trains on nothing."""
     from vsgrpo.training.grpo import SpatialGRPOTrainer
@@ -95,6 +115,6 @@ def _term_in_save() -> None:
 
 
 _MUTATIONS = {"quota": _quota, "term_in_save": _term_in_save}
-_MUTATIONS |= {"zero_gradients": _zero_gradients, "other_videos": _other_videos, "kill": _kill}
+_MUTATIONS |= {"bad_loss": _bad_loss, "zero_gradients": _zero_gradients, "other_videos": _other_videos, "kill": _kill}
 if os.environ.get("RANK", "1") == "1" and os.environ.get("TEST_MUTATION"):
     _MUTATIONS[os.environ["TEST_MUTATION"]]()

@@ -1,37 +1,126 @@
-"""Numbers that are none stop a run before they reach the weights."""
+"""Numbers that are none never reach the weights: their steps are left out, written down, and end the run at a limit."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+import spread_reward
 import torch
 from tiny_runs import SPREAD, make_trainer
+from two_processes import GRPO, TWO, arguments, distance, finish, log, vsgrpo, weights
 
-from vsgrpo.errors import RunError
+from vsgrpo.errors import ConfigError, RunError
 from vsgrpo.training.grpo import MAX_LOG_RATIO
 
 pytestmark = pytest.mark.integration
 
 
-def test_an_infinite_reward_stops_with_the_batch_on_disk(make_config, monkeypatch):
+def dumped(config, step=0, process=0):
+    return json.loads((Path(config.run.dir) / f"bad_batch-{step}-{process}.json").read_text())
+
+
+def state_of(trainer):
+    return {name: weight.detach().clone() for name, weight in trainer.model.state_dict().items()}
+
+
+def test_an_infinite_reward_stops_with_the_batch_on_disk(make_config):
     config = make_config("grpo", "reward.names=[spread_reward:endless]", "trainer.beta=0.01")
     trainer = make_trainer(config)
-    with pytest.raises(RunError, match=r"rewards \[inf\] of a completion"):
+    before = state_of(trainer)
+    with pytest.raises(RunError, match=r"step 0: rewards \[inf\] of a completion"):
         trainer.train()
-    (file,) = Path(config.run.dir).glob("bad_batch-0-0.json")
-    dumped = json.loads(file.read_text())
-    assert len(dumped["samples"]) == 8
-    assert dumped["value"].count("inf") == 1
+    found = dumped(config)
+    assert len(found["samples"]) == 8 and found["reason"] == "rewards [inf] of a completion"
+    assert [sample["rewards"] for sample in found["samples"]] == [["Infinity"]] + [[0.0]] * 7
+    first = found["samples"][0]
+    assert first["id"].startswith("demo/") and first["prompt"].count("<|video_pad|>") == 1
+    assert "this room" in first["prompt"] and first["completion"]
+    assert distance(state_of(trainer), before) == 0.0
 
 
-def test_an_infinite_answer_loss_stops(make_config, monkeypatch):
-    config = make_config("sft")
+def test_a_step_with_an_infinite_reward_is_left_out_and_the_next_one_trains(make_config, capfd):
+    spread_reward._calls.clear()
+    words = ("reward.names=[spread_reward:endless_once]", "trainer.beta=0.01", "trainer.learning_rate=5e-3")
+    config = make_config("grpo", *words, "trainer.max_bad_steps=2")
     trainer = make_trainer(config)
-    monkeypatch.setattr(
-        type(trainer), "compute_loss", lambda self, model, *args, **kwargs: next(model.parameters()).sum() * torch.inf
-    )
-    with pytest.raises(RunError, match="loss is"):
+    before = state_of(trainer)
+    trainer.train()
+    assert "step 0: rewards [inf] of a completion: left out (1 of at most 2)" in capfd.readouterr().err
+    assert [entry.get("bad_steps") for entry in trainer.state.log_history if "loss" in entry] == [1, 1]
+    assert distance(weights(config.run.dir, "checkpoint-1"), saved_names(before)) == 0.0
+    assert distance(weights(config.run.dir, "checkpoint-2"), saved_names(before)) > 1e-3
+    states = torch.load(Path(config.run.dir) / "checkpoint-2" / "optimizer.pt", weights_only=False)["state"]
+    assert {float(state["step"]) for state in states.values()} == {1.0}  # AdamW counted the good step only
+
+
+def saved_names(state):
+    """Name weights as transformers 5.23 saves a Qwen2-VL."""
+    parts = ((name.replace("model.language_model.", "model."), weight) for name, weight in state.items())
+    return {name.replace("model.visual.", "visual."): weight for name, weight in parts}
+
+
+def poison(trainer, steps):
+    """Make the gradient of one weight NaN in these steps."""
+    parameter = next(p for p in trainer.model.parameters() if p.requires_grad)
+    parameter.register_hook(lambda g: g * math.nan if trainer.run_step in steps else g)
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_update(make_config):
+    config = make_config("sft", "trainer.save_total_limit=null")
+    trainer = make_trainer(config)
+    poison(trainer, {1})
+    with pytest.raises(RunError, match="step 1: grad_norm is nan"):
         trainer.train()
+    assert all(bool(weight.isfinite().all()) for weight in trainer.model.parameters())
+    assert math.isfinite(dumped(config, step=1)["samples"][0]["loss"])
+    assert dumped(config, step=1)["grad_norm"] == "NaN"
+
+
+def test_bad_gradients_are_left_out_up_to_the_limit(make_config):
+    config = make_config("sft", "trainer.max_bad_steps=2", "trainer.max_steps=5", "trainer.save_steps=5")
+    trainer = make_trainer(config)
+    poison(trainer, {1, 3})
+    with pytest.raises(RunError, match="step 3: grad_norm is nan"):
+        trainer.train()
+    assert trainer.bad_steps.count == 2 and trainer.state.global_step == 3
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(losses) == 3 and all(math.isfinite(loss) for loss in losses)
+
+
+def test_an_infinite_loss_is_left_out_and_later_logs_are_numbers(make_config, monkeypatch):
+    config = make_config("sft", "trainer.max_bad_steps=2", "trainer.max_steps=3")
+    trainer = make_trainer(config)
+    compute = type(trainer).compute_loss
+    monkeypatch.setattr(
+        type(trainer),
+        "compute_loss",
+        lambda self, *args, **kwargs: compute(self, *args, **kwargs) * (torch.inf if self.run_step == 0 else 1),
+    )
+    trainer.train()
+    assert dumped(config)["reason"] == "loss is inf"
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[0] == 0.0 and all(0 < loss < torch.inf for loss in losses[1:])
+    assert all(bool(weight.isfinite().all()) for weight in trainer.model.parameters())
+
+
+def test_losses_are_not_hidden_and_engines_that_update_in_backward_take_no_limit(make_config):
+    assert make_trainer(make_config("sft")).args.logging_nan_inf_filter is False
+    with pytest.raises(ConfigError, match="updates inside the backward pass"):
+        make_config("grpo", "launch=zero2", "trainer.max_bad_steps=2")
+
+
+@pytest.mark.distributed
+def test_two_processes_leave_out_a_step_that_is_bad_on_one(dataset_folder, tiny_folder, tmp_path):
+    words = (*GRPO, *TWO, "launch=ddp", "trainer.max_bad_steps=2")
+    process = vsgrpo("grpo", arguments("grpo", dataset_folder, tiny_folder, tmp_path, *words), mutation="bad_loss")
+    code, _, err = finish(process)
+    assert code == 0, err
+    reasons = [json.loads((tmp_path / f"bad_batch-0-{rank}.json").read_text())["reason"] for rank in (0, 1)]
+    # Rank 0 sees the sum of both gradients.
+    assert reasons == ["grad_norm is nan", "loss is nan"]
+    assert [line["bad_steps"] for line in log(tmp_path)] == [1, 1]
+    assert log(tmp_path)[1]["grad_norm"] > 0
 
 
 def test_a_reference_far_above_the_policy_is_bounded_and_counted(make_config):

@@ -166,6 +166,7 @@ class TrainerSection:
     shared_prefix: str
     prefix_attention: str
     probe_longest: str
+    max_bad_steps: int
     stages: list[dict[str, Any]] | None
     hf: dict[str, Any]
 
@@ -176,6 +177,7 @@ class TrainerSection:
         at_least("trainer.questions_per_video", self.questions_per_video, 1)
         one_of("trainer.shared_prefix", self.shared_prefix, ("auto", "on", "off"))
         one_of("trainer.prefix_attention", self.prefix_attention, ("auto", "dense", "block", "split", "flex"))
+        at_least("trainer.max_bad_steps", self.max_bad_steps, 1)
         one_of("trainer.probe_longest", self.probe_longest, ("auto", "on", "off"))
         for number, given in enumerate(self.stages or []):
             stage = {name: value for name, value in given.items() if name != "types"}
@@ -319,6 +321,12 @@ class TrainConfig:
             raise ConfigError(
                 f"trainer.probe_longest=on: launch={self.launch.profile} reduces gradients inside a backward pass",
                 hint="set trainer.probe_longest=auto; `--dry-run` estimates the memory",
+            )
+        if self.trainer.max_bad_steps > 1 and self.launch.profile.startswith("zero"):
+            raise ConfigError(
+                f"trainer.max_bad_steps={self.trainer.max_bad_steps}: launch={self.launch.profile} updates inside the "
+                "backward pass, a bad step cannot be left out",
+                hint="set trainer.max_bad_steps=1, or launch=ddp",
             )
         if self.model.merge_on_save and self.model.tune == "lora" and self.launch.profile in SHARDED:
             raise ConfigError(

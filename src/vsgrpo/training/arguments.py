@@ -28,6 +28,7 @@ NOT_TRL = (
     "skip_zero_variance",
     "log_gradient_correlation",
     "probe_longest",
+    "max_bad_steps",
 )
 """Fields of the trainer section that TRL does not know."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import time
@@ -16,8 +15,9 @@ import torch
 from accelerate.state import AcceleratorState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from vsgrpo.errors import RunError, SetupError
+from vsgrpo.errors import SetupError
 from vsgrpo.supervise import STOP_SIGNALS, SUPERVISED
+from vsgrpo.training.bad_steps import json_number
 from vsgrpo.training.stage_trainer import Stage
 from vsgrpo.training.timing import PhaseTimer
 
@@ -55,7 +55,7 @@ class JsonLog(TrainerCallback):
             "stage": self._stage.number,
             "clock": round(time.time(), 3),
             "cpu_seconds": round(time.process_time() - self._cpu_start, 3),
-            **{name: _json_number(value) for name, value in (logs or {}).items()},
+            **{name: json_number(value) for name, value in (logs or {}).items()},
         }
         append_line(self._path, record)
 
@@ -64,12 +64,6 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
     """Append one JSON object to a file of lines."""
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _json_number(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
 
 
 class NoteShards(TrainerCallback):
@@ -106,25 +100,6 @@ class NoteShards(TrainerCallback):
             self._stage.folder.update_status(zero={"stage": engine, "sharded": len(parts), "of": len(parameters)})
 
     _done = False
-
-
-class FiniteGradients(TrainerCallback):
-    """Stops a run whose gradient is no number, before the next checkpoint is written."""
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
-        """Look at the logged norm.
-
-        Raises:
-            RunError: it is infinite or NaN.
-        """
-        norm = (logs or {}).get("grad_norm", 0.0)
-        if not math.isfinite(norm):
-            raise RunError(
-                f"step {state.global_step}: grad_norm is {norm}, the weights are ruined",
-                hint="lower trainer.learning_rate, and go on from the last checkpoint with --resume",
-            )
 
 
 class OptimizerClock(TrainerCallback):

@@ -167,6 +167,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Decode the videos, set the samples aside for the passes inside, and carry them with the batch as a list."""
+        self.bad_steps.new_rollout()
         first = self.accelerator.process_index * len(inputs)
         generations = self.num_generations if self.model.training else self.num_generations_eval
         samples = self._maker.make(inputs, [(first + i) % generations for i in range(len(inputs))])
@@ -239,7 +240,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         """Leave completions without video unscored; log reward per question type and parse failures."""
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         seen = gather_object([sample.media is not None for sample in self._samples])
-        self._check_rewards(rewards_per_func[seen], self._samples)
+        rewards_per_func = self.bad_steps.bad_rewards(rewards_per_func, seen, self._samples)
         rewards_per_func[[not good for good in seen]] = torch.nan
         totals = (rewards_per_func * self.reward_weights.to(rewards_per_func.device)).nansum(dim=1).tolist()
         first = self.accelerator.process_index * len(inputs)

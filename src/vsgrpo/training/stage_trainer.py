@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from vsgrpo.errors import RunError
 from vsgrpo.modeling.model import ModelBundle, save_model
 from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.vision import is_tower_trained
+from vsgrpo.training.bad_steps import BadSteps
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.timing import PhaseTimer
 from vsgrpo.training.zero import keep_whole
@@ -53,6 +52,9 @@ class StageTrainer(Trainer):
     stage: Stage
     timer: PhaseTimer
     bundle: ModelBundle
+    bad_steps: BadSteps
+    """Set by `build_trainer`."""
+    _bad_loss = False
     # The base class types these for every case it serves; in a running stage they are set, and of one kind.
     model: Any
     model_wrapped: Any
@@ -119,51 +121,21 @@ class StageTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Any:
         """Look at GRPO's loss while its samples are at hand; the other methods have their own `compute_loss`."""
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        self._check_finite(result[0] if isinstance(result, tuple) else result, inputs)
+        self._look_at(result[0] if isinstance(result, tuple) else result, inputs)
         return result
 
-    def _check_finite(self, loss: torch.Tensor, inputs: Any) -> None:
-        """Stop before the update of a loss that is no number: one such update ruins every weight.
+    def _look_at(self, loss: torch.Tensor, inputs: Any) -> None:
+        """Note a microbatch and whether its loss is a number; under DeepSpeed a bad one would reach the weights."""
+        if self.model.training and self.bad_steps.saw(inputs, loss):
+            self._bad_loss = True
+            if self.is_deepspeed_enabled:
+                raise self.bad_steps.stop_now(self.run_step)
 
-        Raises:
-            RunError: naming the file with the samples of the microbatch.
-        """
-        if not torch.isfinite(loss).all():
-            path = self._dump(inputs, loss)
-            raise RunError(
-                f"step {self.run_step}: loss is {loss.mean().item()}; the samples of this microbatch are in {path}",
-                hint="look at their rewards, lower trainer.learning_rate, and go on from a checkpoint with --resume",
-            )
-
-    def _check_rewards(self, rewards: torch.Tensor, samples: Any) -> None:
-        """Stop on rewards that are none: TRL makes advantages of 0 out of infinite ones and trains on without a word.
-
-        Args:
-            rewards: (completions of all processes that were scored, functions); NaN where a function gave None.
-            samples: of this process.
-
-        Raises:
-            RunError: an infinite reward, or a completion that no function has a number for.
-        """
-        bad = rewards.isinf().any(dim=1) | rewards.isnan().all(dim=1)
-        if bad.any():
-            value = rewards[bad][0].tolist()
-            path = self._dump(samples, rewards)
-            raise RunError(
-                f"step {self.run_step}: rewards {value} of a completion; those of this process are in {path}",
-                hint="make the reward function return a finite number for every completion",
-            )
-
-    def _dump(self, inputs: Any, loss: torch.Tensor) -> Path:
-        """Write what made a loss or rewards: row, completion and reward of each sample, as far as known."""
-        samples = inputs.get("samples", inputs) if isinstance(inputs, Mapping) else inputs
-        names = ("row_key", "index", "completion", "reward")
-        rows = [{name: repr(getattr(sample, name, None)) for name in names} for sample in samples]
-        numbers = {name: repr(inputs[name].tolist()) for name in ("advantages", "rewards") if name in inputs}
-        path = self.stage.folder.path / f"bad_batch-{self.run_step}-{self.accelerator.process_index}.json"
-        content = {"schema_version": 1, "step": self.run_step, "value": repr(loss.tolist()), "samples": rows, **numbers}
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        return path
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Leave out the update of a step that is bad on any process: this is called between backward and update."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        self.bad_steps.check(self.run_step, norm, model, updated=self.is_deepspeed_enabled)
+        return norm
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write no README.md: TRL would put one into the run folder at every checkpoint, which has its own report."""
@@ -176,8 +148,13 @@ class StageTrainer(Trainer):
             keep_whole(tower)
         with self.timer.phase("update"):
             loss = super().training_step(model, inputs, *args, **kwargs)
-        self._check_finite(loss, inputs)
-        return loss
+        self._look_at(loss, inputs)
+        # The Trainer sums losses up and subtracts the sum from itself to reset it: NaN would stay in every later log.
+        return torch.zeros_like(loss) if self._take_bad_loss() else loss
+
+    def _take_bad_loss(self) -> bool:
+        bad, self._bad_loss = self._bad_loss, False
+        return bad
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add seconds per phase, tokens beside those of a plain step, and NaN values that TRL leaves out of means."""
@@ -188,6 +165,8 @@ class StageTrainer(Trainer):
             num_nan = sum(math.isnan(v) for name, values in metrics.items() if name[:8] != "rewards/" for v in values)
             if num_nan:
                 logs["num_nan"] = num_nan
+            if self.bad_steps.count:
+                logs["bad_steps"] = self.bad_steps.count
         super().log(logs, start_time)
 
     def current_epoch(self) -> int:

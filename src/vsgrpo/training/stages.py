@@ -18,9 +18,11 @@ from trl.trainer.grpo_config import GRPOConfig
 from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
 from vsgrpo.memory.load import token_layout
 from vsgrpo.modeling.model import ModelBundle, use_gradient_checkpointing
+from vsgrpo.modeling.rollout import vision_token_ids
 from vsgrpo.rewards import load_reward
 from vsgrpo.training.arguments import buffer_steps, check_enough_rows, stage_section, trl_config
-from vsgrpo.training.callbacks import FiniteGradients, JsonLog, NoteShards, OptimizerClock, StopOnSignal
+from vsgrpo.training.bad_steps import BadSteps
+from vsgrpo.training.callbacks import JsonLog, NoteShards, OptimizerClock, StopOnSignal
 from vsgrpo.training.checkpoints import Checkpoint, RunFolder
 from vsgrpo.training.dev_score import DevScore
 from vsgrpo.training.dpo import SpatialDPOTrainer
@@ -132,7 +134,7 @@ def build_trainer(
     timer = PhaseTimer(device_sync())
     progress = progress or Progress(stage)
     progress.timer, progress.dataset = timer, dataset
-    callbacks = [JsonLog(stage), progress, OptimizerClock(timer), FiniteGradients()]
+    callbacks = [JsonLog(stage), progress, OptimizerClock(timer)]
     callbacks.append(NoteShards(stage, config.launch.profile))
     if stop is not None:
         stop.every = buffer_steps(args)
@@ -161,6 +163,14 @@ def build_trainer(
         trainer = SpatialDPOTrainer(parts.bundle, args, reference=reference, **shared)
     else:
         trainer = SpatialSFTTrainer(parts.bundle, args, **shared)
+    trainer.bad_steps = BadSteps(
+        parts.folder.path,
+        parts.bundle.tokenizer,
+        trainer.accelerator.process_index,
+        section.max_bad_steps,
+        vision_token_ids(parts.bundle.model),
+        progress.say,
+    )
     if dev is not None:
         dev.trainer = trainer
     trainer.remove_callback(PrinterCallback)  # it prints logs on stdout, which is for results
