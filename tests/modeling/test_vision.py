@@ -64,6 +64,7 @@ def test_batched_attention_gets_all_slices_in_one_call(tiny, monkeypatch):
     assert calls == [(8, 4, 16, 16)]
 
 
+@pytest.mark.both_families
 def test_each_unique_video_goes_through_the_tower_once_per_call(tiny):
     store = FeatureStore(tiny)
     videos = [make_video(0), make_video(1), make_video(0), make_video(2, height=84)]
@@ -101,6 +102,7 @@ def test_features_carry_no_gradient_even_with_input_hooks_unless_asked(tiny_fold
     assert tower(bundle.model).patch_embed.proj.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.both_families
 def test_a_wrong_grid_is_refused(tiny):
     video = make_video(0)
     with pytest.raises(RunError, match=r"video0: the processor made grid \(4, 4, 4\) of it"):
