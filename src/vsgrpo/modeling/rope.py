@@ -5,7 +5,6 @@ Legend: L tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Protocol
 
 import torch
@@ -67,6 +66,11 @@ class Shown(Protocol):
     """What positions depend on of a video or image: `VideoInputs` and `VideoFeatures` both."""
 
     @property
+    def kind(self) -> str:
+        """video or image."""
+        ...
+
+    @property
     def grid_thw(self) -> tuple[int, int, int]:
         """Temporal patches, rows and columns of patches before merging."""
         ...
@@ -102,17 +106,16 @@ def prompt_positions(model: nn.Module, token_ids: Sequence[int], shown: Sequence
     inner = base_model(model)
     ids = torch.tensor([list(token_ids)], dtype=torch.long)
     kinds = (ids == inner.config.image_token_id).int() + (ids == inner.config.video_token_id).int() * 2
-    runs = [kind for kind, _ in groupby(kinds[0].tolist()) if kind]
-    by_kind: dict[int, list[Shown]] = {1: [], 2: []}
-    for kind, one in zip(runs, shown, strict=True):
-        by_kind[kind].append(one)
-    images, videos = (
-        torch.tensor([list(one.grid_thw) for one in found], dtype=torch.long) if found else None
-        for found in by_kind.values()
+    images, videos = ([one for one in shown if one.kind == kind] for kind in ("image", "video"))
+    timing = _timing(videos) if inner.config.model_type == TIMED else {}
+    positions, _ = inner.model.get_rope_index(
+        ids, kinds, image_grid_thw=_grids(images), video_grid_thw=_grids(videos), **timing
     )
-    timing = _timing(by_kind[2]) if inner.config.model_type == TIMED else {}
-    positions, _ = inner.model.get_rope_index(ids, kinds, image_grid_thw=images, video_grid_thw=videos, **timing)
     return PromptPositions(positions[:, 0], int(positions[0, 0, -1]) + 1)
+
+
+def _grids(shown: Sequence[Shown]) -> Tensor | None:
+    return torch.tensor([list(one.grid_thw) for one in shown], dtype=torch.long) if shown else None
 
 
 def _timing(videos: Sequence[Shown]) -> dict[str, Tensor]:
