@@ -9,6 +9,7 @@ from transformers import AutoModelForImageTextToText
 
 from vsgrpo.config.families import FAMILIES as NAMES
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.launch import check_model
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.model import (
     LoraSettings,
@@ -17,6 +18,7 @@ from vsgrpo.modeling.model import (
     save_model,
     use_gradient_checkpointing,
 )
+from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.rope import FAMILIES, base_model
 from vsgrpo.modeling.sampling import Sampling
@@ -75,6 +77,31 @@ def test_an_incomplete_folder_is_refused(tiny_folder, tmp_path, missing, rule):
     with pytest.raises(DataError, match=rule) as caught:
         load_model(folder, offline=True)
     assert "\n" not in caught.value.message and "\n" not in caught.value.hint
+
+
+@pytest.mark.both_families
+def test_files_as_the_hub_has_them_are_the_same_model(tiny, tiny_folder, ask, tmp_path):
+    folder = tmp_path / "hub"
+    shutil.copytree(tiny_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    text = config.pop("text_config")
+    rope = text.pop("rope_parameters")
+    del text["model_type"], text["layer_types"]
+    scaling = {"type": "mrope", "mrope_section": rope["mrope_section"]}
+    flat = {**text, **config, "rope_theta": rope["rope_theta"], "rope_scaling": scaling}
+    (folder / "config.json").write_text(json.dumps(flat))
+    (folder / "processor_config.json").unlink()
+    kinds = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": type(tiny.processor).__name__}
+    sizes = {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}
+    (folder / "preprocessor_config.json").write_text(json.dumps({**kinds, **sizes}))
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    check_model(str(folder))
+    loaded = load_for_eval(folder, offline=True)
+    assert_same_behaviour(behaviour(loaded, ask), behaviour(tiny, ask))
+    video = make_video(0)
+    assert encode_prompt(loaded.processor, "Why?", [video.num_tokens]) == list(ask("Why?", video).token_ids)
 
 
 def test_folders_that_are_not_models_are_refused(tmp_path):
