@@ -1,7 +1,7 @@
 import pytest
 
 from vsgrpo.training import timing
-from vsgrpo.training.timing import PhaseTimer
+from vsgrpo.training.timing import PhaseTimer, peak_memory, summarize
 
 
 def test_an_inner_phase_stops_the_clock_of_the_outer_one(monkeypatch):
@@ -22,3 +22,37 @@ def test_an_inner_phase_stops_the_clock_of_the_outer_one(monkeypatch):
 def test_an_unknown_phase_is_refused():
     with pytest.raises(ValueError, match="rollout"):
         PhaseTimer().start("rollout")
+
+
+def test_processes_are_summarised_by_mean_slowest_sum_and_fullest():
+    one = {"phases": {"update": 2.0, "decode": 1.0}, "counts": {"tokens/computed": 300}, "seconds": 4.0, "peak": 2**30}
+    two = {"phases": {"update": 6.0}, "counts": {"tokens/computed": 500}, "seconds": 5.0, "peak": 3 * 2**30}
+    # Means over two processes, the one without a phase counting 0; 800 tokens in the 5 s that the slower one took.
+    assert summarize([one, two]) == {
+        "time/decode": 0.5,
+        "time/update": 4.0,
+        "time_max/decode": 1.0,
+        "time_max/update": 6.0,
+        "tokens/computed": 800,
+        "tokens/second": 160.0,
+        "memory/peak_gib": 3.0,
+    }
+    alone = summarize([one])
+    assert alone["time/update"] == 2.0 and not any(name.startswith("time_max/") for name in alone)
+
+
+def test_a_summary_starts_anew(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    timer = PhaseTimer()
+    with timer.phase("reward"):
+        now[0] += 3.0
+    now[0] += 1.0
+    found = timer.take_summary()
+    assert (found["phases"], found["seconds"]) == ({"reward": 3.0}, 4.0)
+    assert timer.take_summary()["seconds"] == 0.0
+
+
+def test_peak_memory_counts_bytes():
+    # A process that imported torch holds between 50 MB and this machine's memory.
+    assert 50e6 < peak_memory() < 1e13

@@ -139,6 +139,15 @@ class RewardSection:
             raise ConfigError("reward.names=[]: no reward, nothing to learn from", hint="set reward.names=[accuracy]")
 
 
+# fmt: off
+TRACKERS = (
+    "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune",
+    "swanlab", "tensorboard", "trackio", "wandb",
+)
+# fmt: on
+"""What transformers 5.23 can report to."""
+
+
 @dataclass(frozen=True)
 class TrainerSection:
     """Options both methods share; names and meaning are TRL's (`TrainingArguments`)."""
@@ -177,6 +186,8 @@ class TrainerSection:
         at_least("trainer.questions_per_video", self.questions_per_video, 1)
         one_of("trainer.shared_prefix", self.shared_prefix, ("auto", "on", "off"))
         one_of("trainer.prefix_attention", self.prefix_attention, ("auto", "dense", "block", "split", "flex"))
+        for name in self.report_to:
+            one_of("trainer.report_to", name, TRACKERS)
         at_least("trainer.max_bad_steps", self.max_bad_steps, 1)
         one_of("trainer.probe_longest", self.probe_longest, ("auto", "on", "off"))
         for number, given in enumerate(self.stages or []):

@@ -29,6 +29,7 @@ NOT_TRL = (
     "log_gradient_correlation",
     "probe_longest",
     "max_bad_steps",
+    "report_to",
 )
 """Fields of the trainer section that TRL does not know."""
 
@@ -119,6 +120,7 @@ def _ours(config: TrainConfig) -> dict[str, Any]:
         "save_strategy": "steps",
         "save_total_limit": None,
         "logging_strategy": "steps",
+        "report_to": "none",  # see trackers.py
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
     }

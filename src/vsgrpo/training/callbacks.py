@@ -103,10 +103,16 @@ class NoteShards(TrainerCallback):
 
 
 class OptimizerClock(TrainerCallback):
-    """Times the optimizer's step."""
+    """Times the optimizer's step, and starts the clock of the first log."""
 
     def __init__(self, timer: PhaseTimer) -> None:
         self._timer = timer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Forget what building the trainer took."""
+        self._timer.take_summary()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -8,8 +8,6 @@ run is the same with and without it. Engines that shard weights reduce gradients
 from __future__ import annotations
 
 import random
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +29,7 @@ from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.training.stage_trainer import StageTrainer
+from vsgrpo.training.timing import peak_memory
 from vsgrpo.video.loader import VideoInputs, VideoLoader
 
 DRAWN_TOKENS = 2
@@ -97,14 +96,6 @@ def probe_longest(
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     return found
-
-
-def peak_memory() -> int:
-    """Return the most bytes that this process has had on its GPU, or in main memory where there is none."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    kilo = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo
 
 
 def _longest_rows(rows: Dataset, loader: VideoLoader, count: int) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import gather_object, is_peft_model
 from torch import nn
 from transformers import Trainer
 from trl.trainer.grpo_config import GRPOConfig
@@ -20,7 +20,7 @@ from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.vision import is_tower_trained
 from vsgrpo.training.bad_steps import BadSteps
 from vsgrpo.training.checkpoints import RunFolder
-from vsgrpo.training.timing import PhaseTimer
+from vsgrpo.training.timing import PhaseTimer, summarize
 from vsgrpo.training.zero import keep_whole
 
 
@@ -157,10 +157,10 @@ class StageTrainer(Trainer):
         return bad
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add seconds per phase, tokens beside those of a plain step, and NaN values that TRL leaves out of means."""
+        """Add times, tokens and memory of all processes, and count the NaN values that TRL leaves out of means."""
         if "loss" in logs:
-            logs.update({f"time/{phase}": seconds for phase, seconds in self.timer.take().items()})
-            logs.update(self.timer.take_counts())
+            own = [self.timer.take_summary()]
+            logs.update(summarize(gather_object(own) if self.accelerator.num_processes > 1 else own))
             metrics: dict[str, list[float]] = getattr(self, "_metrics", {}).get("train", {})
             num_nan = sum(math.isnan(v) for name, values in metrics.items() if name[:8] != "rewards/" for v in values)
             if num_nan:

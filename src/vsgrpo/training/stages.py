@@ -33,6 +33,7 @@ from vsgrpo.training.samplers import few_videos
 from vsgrpo.training.sft import SpatialSFTTrainer
 from vsgrpo.training.stage_trainer import Stage, StageTrainer
 from vsgrpo.training.timing import PhaseTimer, device_sync
+from vsgrpo.training.trackers import make_trackers
 from vsgrpo.video.loader import VideoLoader
 
 
@@ -135,7 +136,7 @@ def build_trainer(
     progress = progress or Progress(stage)
     progress.timer, progress.dataset = timer, dataset
     callbacks = [JsonLog(stage), progress, OptimizerClock(timer)]
-    callbacks.append(NoteShards(stage, config.launch.profile))
+    callbacks += [NoteShards(stage, config.launch.profile), *make_trackers(section.report_to, progress.say)]
     if stop is not None:
         stop.every = buffer_steps(args)
         callbacks.append(stop)

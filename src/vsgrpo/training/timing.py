@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -34,6 +37,7 @@ class PhaseTimer:
         self._since = 0.0
         self._seconds: dict[str, float] = {}
         self._counts: dict[str, int] = {}
+        self._taken = time.perf_counter()
 
     @property
     def running(self) -> tuple[str | None, float]:
@@ -82,6 +86,12 @@ class PhaseTimer:
         counts, self._counts = self._counts, {}
         return counts
 
+    def take_summary(self) -> dict[str, Any]:
+        """Return what `summarize` takes: phases, counts and wall seconds since the last call, and the memory's peak."""
+        now, since = time.perf_counter(), self._taken
+        self._taken = now
+        return {"phases": self.take(), "counts": self.take_counts(), "seconds": now - since, "peak": peak_memory()}
+
     def _charge(self) -> None:
         if self._sync is not None:
             self._sync()
@@ -90,3 +100,32 @@ class PhaseTimer:
             phase = self._running[-1]
             self._seconds[phase] = self._seconds.get(phase, 0.0) + now - self._since
         self._since = now
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has had on its GPU, or in main memory where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    kilo = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo
+
+
+def summarize(summaries: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Put the summaries of all processes into log entries.
+
+    Returns:
+        time/PHASE: mean seconds of the processes; time_max/PHASE: of the slowest one (several processes only); counts:
+        summed; tokens/second: tokens computed by all, over the wall seconds; memory/peak_gib: of the fullest process.
+    """
+    phases = [phase for phase in PHASES if any(phase in item["phases"] for item in summaries)]
+    spent = {phase: [item["phases"].get(phase, 0.0) for item in summaries] for phase in phases}
+    logs: dict[str, float] = {f"time/{phase}": sum(spent[phase]) / len(summaries) for phase in phases}
+    if len(summaries) > 1:
+        logs |= {f"time_max/{phase}": max(spent[phase]) for phase in phases}
+    for name in dict.fromkeys(name for item in summaries for name in item["counts"]):
+        logs[name] = sum(item["counts"].get(name, 0) for item in summaries)
+    seconds = max(item["seconds"] for item in summaries)
+    if "tokens/computed" in logs:
+        logs["tokens/second"] = logs["tokens/computed"] / max(seconds, 1e-9)
+    logs["memory/peak_gib"] = max(item["peak"] for item in summaries) / 2**30
+    return logs
