@@ -122,8 +122,9 @@ def test_a_video_that_turns_out_bad_counts_nowhere(make_config):
 
 @pytest.mark.both_families
 def test_a_run_writes_whole_weights_that_grpo_starts_from(make_config):
-    config = make_config("dpo", *LORA[:2], "model.merge_on_save=null", "trainer.learning_rate=1e-3")
+    probe = "trainer.probe_longest=on"
+    config = make_config("dpo", *LORA[:2], "model.merge_on_save=null", "trainer.learning_rate=1e-3", probe)
     assert config.merges() and train(config) == 0
     final = f"{config.run.dir}/final"
-    grpo = make_config("grpo", *LORA, f"model.path={final}", "trainer.max_steps=1", name="grpo")
+    grpo = make_config("grpo", *LORA, f"model.path={final}", "trainer.max_steps=1", probe, name="grpo")
     assert not grpo.merges() and train(grpo) == 0

@@ -121,7 +121,8 @@ def _prompt(trainer: StageTrainer, row: dict[str, Any]) -> tuple[tuple[int, ...]
     media = []
     for number, (kind, grid, tokens) in enumerate(row["grids"]):
         size = (1 if kind == "image" else 2 * grid[0], 3, 14 * grid[1], 14 * grid[2])
-        media.append(VideoInputs(f"blank {number}", torch.zeros(size, dtype=torch.uint8), grid, tokens, kind))
+        frames = torch.zeros(size, dtype=torch.uint8)
+        media.append(VideoInputs(f"blank {number}", frames, grid, tokens, kind, seconds_per_patch=1.0))
     return ids, media
 
 
