@@ -74,6 +74,7 @@ def test_testmini_is_answered_scored_and_resumed_to_the_same_bytes(testmini, tin
     assert "6 of 6 questions of MathVista's form | extraction by rule" in shown and "control blank" in shown
     found = results(out)
     assert found["extraction"] == "rule" and found["n"] == 6 and set(found["groups"]["task"]) == set(TASKS)
+    assert set(found["scores"]) == {"overall", *TASKS} and set(found["controls"]["blank"]) == {"overall"}
     assert found["vision"]["image_max_pixels"] == 3136 and found["benchmark"]["name"] == "mathvista"
     whole = (out / "predictions.jsonl").read_bytes()
     lines = [line for _, line in read_jsonl(out / "predictions.jsonl")]
@@ -85,6 +86,9 @@ def test_testmini_is_answered_scored_and_resumed_to_the_same_bytes(testmini, tin
         "<|image_pad|> x 4<|vision_end|>Hint: answer it.\nQuestion: What is it? 3<|im_end|>" in prompts["3"]["prompt"]
     )
     assert run(["score", str(out / "predictions.jsonl"), "benchmark=mathvista", f"benchmark.path={testmini}"]) == 0
+
+    page = tmp_path / "rows.html"
+    assert run(["inspect", str(out), f"output={page}"]) == 0 and page.read_text().count("data:image/jpeg") == 6
 
     (out / "predictions.jsonl").write_bytes(whole[: len(whole) // 2])
     assert run(words(testmini, tiny_folder, out, "controls=[blank]")) == 0

@@ -64,6 +64,14 @@ class MathVistaReport:
         """Accuracy over the answered questions, 0..1."""
         return sum(self.correct.values()) / len(self.correct)
 
+    def scores(self) -> dict[str, float]:
+        """Return accuracy 0..1 overall and by task."""
+        return {"overall": self.overall, **{task: right / n for task, (right, n) in self.groups["task"].items()}}
+
+    def scorer(self) -> str:
+        """Name the scorer."""
+        return f"MathVista ({self.extraction})"
+
     def title(self) -> str:
         """Name what was scored: "MathVista testmini" only where every question of it was answered."""
         whole = len(self.correct) == self.num_rows == NUM_ROWS

@@ -30,23 +30,30 @@ def write_outputs(
     seconds: float,
     wandb: bool,
 ) -> None:
-    """Write everything into the output folder; results.json last, so that its presence says the rest is there.
-
-    Where the output stands in the run folder of the model, the scores in the model's card are renewed.
-    """
+    """Write everything into the output folder; results.json last, so that its presence says the rest is there."""
     folder = Path(config.run.dir)
     prompt = PromptSettings(config.prompt.mode, config.prompt.wording, config.prompt.show_options)
     write_lmms_samples(folder / LMMS_NAME, report.benchmark.rows, answers, prompt)
     write_html(folder / REPORT_NAME, report, answers, video_of, config.video.backend, config.video.timeout_s)
-    result = {**report.to_json(), "versions": versions(), "seconds": round(seconds, 1)}
+    result = write_results(config, report.to_json(), seconds)
+    if wandb:
+        _log_to_wandb(config, result, folder / REPORT_NAME)
+
+
+def write_results(config: EvalConfig, content: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Write results.json and return what is in it.
+
+    Where the output stands in the run folder of the model, the scores in the model's card are renewed.
+    """
+    folder = Path(config.run.dir)
+    result = {**content, "versions": _versions(), "seconds": round(seconds, 1)}
     write_atomic(folder / RESULTS_NAME, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     model = Path(config.model.adapter or config.model.path)
     if model.is_dir() and model.resolve().parent == folder.resolve().parent:
         from vsgrpo.modeling.model_card import renew_scores
 
         renew_scores(model)
-    if wandb:
-        _log_to_wandb(config, result, folder / REPORT_NAME)
+    return result
 
 
 def _log_to_wandb(config: EvalConfig, result: Mapping[str, Any], html: Path) -> None:
@@ -65,7 +72,7 @@ def _log_to_wandb(config: EvalConfig, result: Mapping[str, Any], html: Path) -> 
         run.log({**values, "eval/n": result["n"], "eval/report": wandb.Html(html.read_text(encoding="utf-8"))})
 
 
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Return the versions of what a score depends on, as far as installed."""
     found = {}
     for package in _PACKAGES:

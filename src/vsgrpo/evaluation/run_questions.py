@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -10,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.rows import Row, write_atomic
+from vsgrpo.data.rows import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.answering import answer_rows, predictions_name
 from vsgrpo.evaluation.baselines import derangement
 from vsgrpo.evaluation.mathvista import MathVistaReport, score_responses
-from vsgrpo.evaluation.outputs import RESULTS_NAME, versions
+from vsgrpo.evaluation.outputs import write_results
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, Media, read_answers, read_errors
 from vsgrpo.evaluation.question_sets import QuestionSet, read_folder, read_mathvista
 from vsgrpo.evaluation.run import VIEWS, check_models
@@ -50,6 +49,14 @@ class FolderReport:
         """Accuracy over the answered questions, 0..1."""
         return sum(self.correct.values()) / len(self.correct)
 
+    def scores(self) -> dict[str, float]:
+        """Return accuracy 0..1 overall and by question type."""
+        return {"overall": self.overall, **{name: right / n for name, (right, n) in self.by_type.items()}}
+
+    def scorer(self) -> str:
+        """Name the scorer."""
+        return "right or wrong"
+
     def title(self) -> str:
         """Name what was scored."""
         return f"{len(self.correct)} of {self.num_rows} questions in {self.name} | right or wrong"
@@ -80,11 +87,17 @@ class QuestionReport:
     """id -> why it is unanswered."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of results.json."""
+        """Return the content of results.json; `scores` and what follows it are there for reports and model cards.
+
+        The leak guard knows rooms of VSI-Bench, not image questions.
+        """
         return {
             "schema_version": SCHEMA_VERSION,
             **self.main.to_json(),
-            "controls": {name: report.overall for name, report in self.controls.items()},
+            "scores": self.main.scores(),
+            "scorer": self.main.scorer(),
+            "controls": {name: {"overall": report.overall} for name, report in self.controls.items()},
+            "leak": {"verdict": "not checked"},
             "unanswered": [{"id": name, "reason": reason} for name, reason in self.errors.items()],
             **{name: value for name, value in self.settings.items() if name != "schema_version"},
         }
@@ -128,8 +141,7 @@ def run_questions(config: EvalConfig, *, skip_missing: bool = False, overwrite: 
     folder = Path(config.run.dir)
     reports = {name: _score(config, questions, folder / predictions_name(name), name) for name in shown}
     report = QuestionReport(reports.pop(""), reports, settings, read_errors(folder / PREDICTIONS_NAME))
-    result = {**report.to_json(), "versions": versions(), "seconds": round(time.time() - began, 1)}
-    write_atomic(folder / RESULTS_NAME, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write_results(config, report.to_json(), time.time() - began)
     return report
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.report_svg import Plan, make_plan, question_svg, symbol_svg
-from vsgrpo.data.rows import LETTERS, Row, row_to_dict, write_atomic
+from vsgrpo.data.rows import LETTERS, Row, read_jsonl, row_to_dict, write_atomic
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.predictions import read_answers
+from vsgrpo.evaluation.predictions import Media, read_answers
+from vsgrpo.evaluation.question_sets import read_folder, read_mathvista
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.score_file import PROMPT_KEYS
-from vsgrpo.evaluation.vsibench import Benchmark, read_benchmark
+from vsgrpo.evaluation.vsibench import read_benchmark
 from vsgrpo.report.samples import media_urls
 from vsgrpo.scans.meta_info import read_scene_json
 
@@ -30,7 +31,7 @@ class Seen:
     """A row, and where predictions were given what was said and its score (0..1)."""
 
     row: Row
-    video: Path
+    media: Media
     prediction: str | None = None
     score: float | None = None
 
@@ -85,7 +86,7 @@ def inspect(words: Sequence[str], limit: int | None = None) -> Inspection:
         raise ConfigError(what, hint=f"vsgrpo inspect DATASET|EVALUATION [{'=... '.join(KEYS)}=...]")
     if given.get("score", "worst") not in ORDERS:
         raise ConfigError(f"score={given['score']}: unknown order", hint=f"one of {', '.join(ORDERS)}")
-    benchmark, seen = _read(Path(paths[0]), given)
+    folder, seen = _read(Path(paths[0]), given)
     chosen = [item for item in seen if _fits(item.row, given)]
     if not chosen:
         kinds = ", ".join(sorted({item.row.question_type for item in seen}))
@@ -96,36 +97,67 @@ def inspect(words: Sequence[str], limit: int | None = None) -> Inspection:
         chosen = [item for item in chosen if item.score is not None]
         chosen.sort(key=lambda item: item.score or 0.0, reverse=given["score"] == "best")
     output = Path(given["output"]) if "output" in given else None
-    result = Inspection(chosen[: limit or DEFAULT_LIMIT], len(seen), benchmark.file.parent, output)
+    result = Inspection(chosen[: limit or DEFAULT_LIMIT], len(seen), folder, output)
     if output is not None:
         write_atomic(output, _page(result, paths[0]))
     return result
 
 
-def _read(path: Path, given: dict[str, str]) -> tuple[Benchmark, list[Seen]]:
+def _read(path: Path, given: dict[str, str]) -> tuple[Path, list[Seen]]:
+    """Return the folder of the row file, and its rows; of an evaluation those that were answered."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder", hint="give a dataset folder, a row file or an evaluation")
     predictions = path / "predictions.jsonl" if path.is_dir() else path
     if predictions.name != "predictions.jsonl" or not predictions.is_file():
         if (path / "log.jsonl").is_file():
             raise ConfigError(f"{path}: a training run", hint=f"vsgrpo report {path} shows what its model said")
-        benchmark = read_benchmark(path, given.get("split", _first_split(path)))
-        return benchmark, [Seen(row, benchmark.video(row)) for row in benchmark.rows]
+        split = given.get("split", _first_split(path))
+        if _shows_images(path if path.is_file() else path / f"{split}.jsonl"):
+            questions = read_folder(path, split, PromptSettings(), None, None)
+            return questions.file.parent, [Seen(row, questions.media(row)) for row in questions.rows]
+        benchmark = read_benchmark(path, split)
+        return benchmark.file.parent, [Seen(row, (("video", benchmark.video(row)),)) for row in benchmark.rows]
     settings = _json(predictions.with_name("settings.json"))
     results = _json(predictions.with_name("results.json"))
     rows = given.get("rows") or results.get("benchmark", {}).get("file")
     if not rows:
         raise ConfigError(f"{predictions}: its rows are not known", hint="add rows=FILE")
-    benchmark = read_benchmark(rows)
     answers = read_answers(predictions)
+    if "name" in settings.get("benchmark", {}):
+        return _read_questions(settings["benchmark"]["name"], Path(rows), predictions.parent, answers, results)
+    benchmark = read_benchmark(rows)
     asked = settings.get("prompt")
     prompt = PromptSettings(**{key: asked[key] for key in PROMPT_KEYS}) if asked else PromptSettings()
     scores = score_rows(benchmark.rows, answers, prompt).by_row[results.get("scorer", "official")]
     seen = []
     for row in benchmark.rows:
         if row.id in answers:
-            seen.append(Seen(row, benchmark.video(row), answers[row.id][0], scores.get(row.id)))
-    return benchmark, seen
+            seen.append(Seen(row, (("video", benchmark.video(row)),), answers[row.id][0], scores.get(row.id)))
+    return benchmark.file.parent, seen
+
+
+def _read_questions(
+    name: str, rows: Path, folder: Path, answers: dict[str, list[str | None]], results: dict[str, Any]
+) -> tuple[Path, list[Seen]]:
+    """Return the answered questions of an evaluation of MathVista or of questions of one's own."""
+    if name == "mathvista":
+        questions = read_mathvista(rows, PromptSettings(), None, None, folder / "images")
+    else:
+        questions = read_folder(rows, "test", PromptSettings(), None, None)
+    right = results.get("correct", {})
+    scores = {row.id: float(right[row.id]) if row.id in right else None for row in questions.rows}
+    asked = [row for row in questions.rows if row.id in answers]
+    seen = [Seen(row, questions.media(row), answers[row.id][0], scores[row.id]) for row in asked]
+    return questions.file.parent, seen
+
+
+def _shows_images(file: Path) -> bool:
+    """Tell by its first row whether a row file of ours shows images."""
+    if file.suffix != ".jsonl" or not file.is_file():
+        return False
+    first = next((data for _, data in read_jsonl(file)), None)
+    media = first.get("media") if isinstance(first, dict) else None
+    return isinstance(media, list) and any(isinstance(item, dict) and item.get("kind") == "image" for item in media)
 
 
 def _first_split(path: Path) -> str:
@@ -148,18 +180,18 @@ def _page(result: Inspection, title: str) -> str:
     template = (files("vsgrpo.report") / "templates" / "inspect.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=select_autoescape(default=True, default_for_string=True), trim_blocks=True)
     plans: dict[str, Plan | None] = {}
-    frames: dict[Path, list[str]] = {}
+    frames: dict[Media, list[str]] = {}
     items = []
     for item in result.seen:
         name = f"{item.row.dataset}/{item.row.scene_name}"
         if name not in plans:
             file = result.folder / "scenes" / f"{name}.json"
             plans[name] = make_plan(read_scene_json(file), f"plan{len(plans)}") if file.is_file() else None
-        if item.video not in frames:
-            frames[item.video] = media_urls("video", item.video)
+        if item.media not in frames:
+            frames[item.media] = [url for place in item.media for url in media_urls(*place)]
         plan = plans[name]
         drawing = Markup(question_svg(plan, item.row)) if plan is not None else ""
-        items.append({"seen": item, "map": drawing, "frames": frames[item.video]})
+        items.append({"seen": item, "map": drawing, "frames": frames[item.media]})
     symbols = [Markup(symbol_svg(plan)) for plan in plans.values() if plan is not None]
     return environment.from_string(template).render(
         title=title, items=items, symbols=symbols, total=result.num_rows, letters=LETTERS, units=_UNITS
