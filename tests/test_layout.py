@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "preflight": {"errors", "config", "data", "rewards"},
     "launch": {"errors", "config", "data", "video", "modeling", "training", "run_dir", "supervise", "preflight"}
     | {"memory"},
-    "doctor": {"errors", "video", "memory", "config", "launch", "data"},
+    "doctor": {"errors", "video", "memory", "config", "launch", "preflight"},
     "api": {"errors", "config", "scans", "spatial", "evaluation", "launch"},
     "__init__": {"api"},
     "cli": set(ROOMS) | set(SINGLE),

@@ -331,12 +331,21 @@ def inspect(
     print(json.dumps([item.to_json() for item in result.seen], indent=1) if as_json else result.table())
 
 
-@app.command("doctor", context_settings=_PASS)
-def doctor(overrides: Overrides = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Check versions, devices, decoders, disk and paths: what would fail, and how to mend it."""
+@app.command(
+    "doctor", context_settings=_PASS, epilog="Example: vsgrpo doctor experiment=vsgrpo_2b_24gb data=data/vsi100k"
+)
+def doctor(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[grpo|sft|dpo] [KEY=VALUE]...", help="Of a run: will it fit here?")
+    ] = None,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check versions, devices, decoders, disk, paths, and whether a run fits: what would fail, and how to mend it."""
     from vsgrpo.doctor import examine
 
-    report = examine(overrides or [])
+    report = examine(overrides or [], config_dir)
     print(json.dumps(report.to_json(), indent=1) if as_json else report.table())
     if report.failed:
         raise typer.Exit(1)
