@@ -1,5 +1,6 @@
 """`vsgrpo report`: curves as in the log, every chart draws, alarms, several runs, size, no network."""
 
+import html
 import json
 import math
 import re
@@ -51,6 +52,9 @@ def record(step, **values):
         "completions/mean_length": 4.0,
         "completions/clipped_ratio": 0.0,
         "parse_failure/number": 0.01,
+        "alarm/truncated": 0.0,
+        "tokens/computed": 100.0,
+        "tokens/plain": 800.0,
         **values,
     }
 
@@ -121,8 +125,8 @@ def test_ticks_are_round_and_span_the_values(low, high, expected):
 def test_a_line_chart_places_its_points():
     svg = ElementTree.fromstring(lines_svg([(0, "a<b", [(0, 0.0), (10, 1.0)])], "x & y"))
     line = next(item for item in svg if item.tag == "polyline")
-    # 480 x 230 with margins 52, 10, 10, 26: step 0 at x = 52, step 10 at x = 470; 0 at y = 204, 1 at y = 10
-    assert line.attrib["points"] == "52.0,204.0 470.0,10.0"
+    # 480 x 230 with margins 66, 12, 10, 30: step 0 at x = 66, step 10 at x = 470; 0 at y = 200, 1 at y = 12
+    assert line.attrib["points"] == "66.0,200.0 470.0,12.0"
     assert line[0].text == "a<b: 0 to 1"
     assert lines_svg([(0, "a", [(1, math.nan)])], "nothing finite") == ""
 
@@ -133,7 +137,7 @@ def test_every_chart_of_a_report_draws_a_line_per_run(tmp_path):
     assert path == tmp_path / "compare.html"
     found = charts(path)
     assert len(found) >= 15
-    for chart in found[:-2]:  # the last two: phase bars and seconds per step
+    for chart in found[:-3]:  # the last three: phase bars, seconds per step, tokens saved
         lines = [item for item in chart.iter() if item.tag == "polyline"]
         assert {item.attrib["class"].split()[1] for item in lines} == {"c0", "c1"}, chart.attrib["aria-label"]
         assert all(len(item.attrib["points"].split()) == 60 for item in lines)
@@ -142,6 +146,25 @@ def test_every_chart_of_a_report_draws_a_line_per_run(tmp_path):
     text = path.read_text(encoding="utf-8")
     assert "trainer.beta" in text and "0.0001" in text  # what differs
     assert "http" not in text and "<script" not in text
+
+
+WANTED = {
+    *("reward", "reward/object_counting", "rewards/accuracy_reward/mean", "frac_reward_zero_std", "dev_score"),
+    *("kl", "entropy", "completions/mean_length", "parse_failure/number", "alarm/truncated", "tokens_saved"),
+    "seconds_per_step",
+}
+
+
+def test_every_number_a_reader_looks_for_has_a_chart(tmp_path):
+    dev = {"schema_version": 1, "step": 8, "stage": 0, "dev_score": 0.5}
+    run = write_run(tmp_path / "r", [*(record(s) for s in range(1, 9)), dev])
+    text = write_report([run]).path.read_text(encoding="utf-8")
+    cards = re.findall(r'<div class="card" data-metric="(.*?)">(.*?)</svg>', text, re.S)
+    drawn = {name for name, card in cards if "<polyline" in card}
+    assert drawn >= WANTED, WANTED - drawn
+    # 8 records of 100 computed and 800 plain tokens
+    assert "8.0 times fewer than plain: 800 of 6,400" in text
+    assert dict(cards)["tokens_saved"].count("0.875 to 0.875") == 1  # 1 - 100/800
 
 
 def test_alarms_name_what_went_wrong(tmp_path):
@@ -215,17 +238,37 @@ def test_what_is_no_run_ends_in_one_error(tmp_path, capsys):
 
 @pytest.mark.integration
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-@pytest.mark.parametrize("width", [1280, 420])
-def test_a_browser_shows_the_page_without_errors_and_without_sideways_scrolling(tmp_path, width):
-    path = write_report([write_run(tmp_path / "r", [record(s) for s in range(1, 40)], [completion(1, 0)])]).path
-    probe = tmp_path / "probe.html"
-    measure = (
-        "<script>document.title = document.documentElement.scrollWidth - document.documentElement.clientWidth</script>"
-    )
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (420, True)])
+def test_a_browser_draws_every_chart_without_errors_and_without_sideways_scrolling(tmp_path, width, dark):
+    path = write_report(
+        [write_run(tmp_path / "r", [record(s) for s in range(1, 40)], [completion(s, 0) for s in (1, 30)])]
+    ).path
+    seen = look(path, tmp_path, width, dark)
+    assert seen["overflow"] == 0, "wider than the window by as many pixels"
+    assert seen["charts"] and min(seen["charts"]) > 50, "a chart drew next to nothing"
+    assert (sum(map(int, re.findall(r"\d+", seen["background"]))) < 200) == dark
+
+
+def look(path, folder, width, dark=False):
+    """Open a page in Chromium; return what a script in it measured. Fails on any message of its console."""
+    probe = folder / "probe.html"
+    shapes = "svg polyline, svg rect, svg polygon, svg path.diagonal"
+    measure = f"""<script>
+    const extent = svg => Math.max(0, ...[...svg.querySelectorAll("{shapes}")].map(
+        shape => shape.getBoundingClientRect()).map(box => box.width + box.height));
+    document.title = JSON.stringify({{
+        overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+        charts: [...document.querySelectorAll("svg.chart")].map(extent),
+        background: getComputedStyle(document.body).backgroundColor}});
+    </script>"""
     probe.write_text(path.read_text(encoding="utf-8").replace("</body>", f"{measure}</body>"), encoding="utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += [f"--window-size={width},2000", "--enable-logging=stderr", "--dump-dom", probe.as_uri()]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+    command += ["--disable-background-networking", "--disable-component-update", f"--window-size={width},2000"]
+    command += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr"]
+    command += ["--blink-settings=preferredColorScheme=0"] if dark else []
+    result = subprocess.run(
+        [*command, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
     assert ":CONSOLE" not in result.stderr
-    titles = re.findall(r"<title>(.*?)</title>", result.stdout)
-    assert titles[0] == "0", "wider than the window by as many pixels"
+    title = re.search(r"<title>(.*?)</title>", result.stdout).group(1)
+    return json.loads(html.unescape(title))

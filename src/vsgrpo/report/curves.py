@@ -11,7 +11,7 @@ from vsgrpo.report.runs import Curve
 NUM_COLORS = 8
 MAX_POINTS = 240
 _WIDTH, _HEIGHT = 480, 230
-_LEFT, _TOP, _RIGHT, _BOTTOM = 52, 10, 10, 26
+_LEFT, _TOP, _RIGHT, _BOTTOM = 66, 12, 10, 30
 
 
 def thin(curve: Curve, limit: int = MAX_POINTS) -> list[tuple[float, float]]:
@@ -60,7 +60,7 @@ def lines_svg(lines: Sequence[tuple[int, str, Curve]], label: str, last_step: in
     for tick in ticks:
         parts.append(f'<path class="rule" d="M{_LEFT} {y(tick):.1f}H{_WIDTH - _RIGHT}"/>')
         parts.append(
-            f'<text class="axis" x="{_LEFT - 7}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
+            f'<text class="axis" x="{_LEFT - 7}" y="{y(tick) + 5:.1f}" text-anchor="end">{_number(tick)}</text>'
         )
     for step in (first, last):
         anchor = "start" if step == first else "end"
@@ -122,8 +122,11 @@ def nice_ticks(low: float, high: float) -> list[float]:
 
 
 def _number(value: float) -> str:
+    if 0 < abs(value) < 1e-3:
+        digits, _, power = f"{value:.2e}".partition("e-")
+        return f"{float(digits):g}e-{int(power)}"
     if abs(value) < 1000:
-        return f"{value:.3g}".replace("e-0", "e-")
+        return f"{value:.3g}"
     return f"{value:,.0f}" if abs(value) < 1e6 else f"{value / 1e6:.3g}M"
 
 

@@ -18,7 +18,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.published import published_lines
 from vsgrpo.evaluation.report import COLUMNS
 from vsgrpo.report.curves import NUM_COLORS, lines_svg, phases_svg
-from vsgrpo.report.runs import Curve, Run, alarms, end_mean, read_run
+from vsgrpo.report.runs import Curve, Run, alarms, end_mean, read_run, tokens_saved
 from vsgrpo.report.samples import Samples, add_questions, read_samples
 
 REPORT_NAME = "report.html"
@@ -32,6 +32,7 @@ _CHARTS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("reward", "Reward", "mean over the completions, all reward functions weighted"),
         ("reward/*", "", "reward of this question type"),
         ("rewards/*/mean", "", "mean of this reward function"),
+        ("dev_score", "Score on dev.jsonl", "greedy answers on rooms that are not trained on, at every checkpoint"),
         ("reward_std", "Spread within groups", "standard deviation of the rewards of one question"),
         ("frac_reward_zero_std", "Groups without spread", "share whose completions all earn the same: no gradient"),
         ("rewards/chosen", "Chosen", "implicit reward of the right answers"),
@@ -53,9 +54,20 @@ _CHARTS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("parse_failure/number", "Unreadable numbers", "share of answers to number questions without a number"),
         ("parse_failure/text", "Empty words", "share of answers to word questions that are empty"),
         ("parse_failure/tags", "Missing tags", "share of completions without answer tags"),
+        ("alarm/*", "", ""),
         ("top_share/*", "", "share of the most frequent completion of this type: 1 is one answer for every video"),
     ),
-    "Time": (("seconds_per_step", "Seconds per step", "sum of the phases"),),
+    "Time": (
+        ("seconds_per_step", "Seconds per step", "sum of the phases"),
+        ("tokens_saved", "Tokens saved", "share of a plain step's tokens that were not computed: shared prefixes"),
+        ("skipped_microbatches", "Skipped updates", "share of microbatches without any advantage"),
+    ),
+}
+_ALARMS = {
+    "alarm/empty_thought": ("Alarm: empty thoughts", "share with a blank think or observe block"),
+    "alarm/repeated_tags": ("Alarm: repeated tags", "share with a tag more than once"),
+    "alarm/truncated": ("Alarm: truncated", "share cut off at trainer.max_completion_length"),
+    "alarm/copied_question": ("Alarm: copied question", "share that repeats the question"),
 }
 
 
@@ -147,6 +159,7 @@ def _section(runs: Sequence[Run], wanted: Sequence[tuple[str, str, str]]) -> lis
             curves = [(i, run.name, run.curves.get(metric, [])) for i, run in enumerate(runs)]
             name = title or metric.removesuffix("/mean").partition("/")[2]
             name = f"{name}: most frequent answer" if metric.startswith("top_share/") else name
+            name, note = _ALARMS.get(metric, (name, note))
             svg = lines_svg(curves, name, max(run.num_steps for run in runs))
             if svg:
                 charts.append({"metric": metric, "title": name, "note": note, "svg": _safe(svg)})
@@ -172,6 +185,9 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("frames", f"{video['num_frames']} of at most {video['max_pixels']} pixels"),
         ("seed", str(run.config["run"]["seed"])),
     ]
+    if saved := tokens_saved(run):
+        share = f"{saved[1] / saved[0]:.1f} times fewer than plain: {saved[0]:,.0f} of {saved[1]:,.0f}"
+        facts.append(("tokens computed", share))
     reward = run.curves.get("reward")
     if reward:
         facts.insert(3, ("reward at the end", f"{end_mean(reward) or 0:.3f}"))
@@ -210,23 +226,32 @@ def _evaluations(runs: Sequence[Run]) -> dict[str, Any] | None:
     """Return tasks and lines (name, CSS class, scores, intervals): evaluations, controls, the paper's rows."""
     lines: list[tuple[str, str, Mapping[str, float], Mapping[str, Sequence[float]]]] = []
     others: dict[str, Mapping[str, float]] = {}
-    notes = []
+    notes: dict[str, list[str]] = {}
     for run in runs:
         for name, result in run.evaluations:
             title = f"{run.name}/{name}"
-            lines.append((title, "own", result["scores"], result.get("intervals", {})))
+            shuffled = result.get("video") == "shuffled"  # a control as a whole evaluation
+            shown = f"{title}: videos of other rooms" if shuffled else title
+            lines.append((shown, "soft" if shuffled else "own", result["scores"], result.get("intervals", {})))
             for control, scores in result.get("controls", {}).items():
                 own = control in ("blind", "blank", "first_frame", "shuffled")  # of this model; others are of the rows
                 others[f"{title}: {control}" if own else f"{control} on {result['title']}"] = scores
-            notes.append(f"{title}: {result['title']}, {result['scorer']} scorer, leak: {result['leak']['verdict']}")
+            what = f"{result['title']}, {result['scorer']} scorer, leak: {result['leak']['verdict']}"
+            notes.setdefault(what, []).append(title)
             if result["benchmark"].get("format") == "vsibench":
                 papers = published_lines(result["model"].get("size"), result["prompt"]["mode"])
                 others |= {f"{paper} (paper, whole VSI-Bench)": scores for paper, scores in papers}
     if not lines:
         return None
+    lines.sort(key=lambda line: line[1] != "own")
     lines += [(name, "soft", scores, {}) for name, scores in others.items()]
     tasks = [task for task in COLUMNS if any(task in scores for _, _, scores, _ in lines)]
-    return {"tasks": tasks, "columns": COLUMNS, "lines": lines, "notes": notes}
+    return {
+        "tasks": tasks,
+        "columns": COLUMNS,
+        "lines": lines,
+        "notes": [f"{', '.join(n)}: {w}" for w, n in notes.items()],
+    }
 
 
 def _safe(text: str) -> Any:

@@ -58,16 +58,22 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     from omegaconf import OmegaConf
 
     config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    records = drop_redone(record for record in _read_lines(log) if "loss" in record)
+    lines = list(_read_lines(log))
+    records = drop_redone(record for record in lines if "loss" in record)
+    dev = drop_redone(record for record in lines if "dev_score" in record)
     if not records:
         raise DataError(f"{log}: holds no training step", hint="wait for the run's first logged steps")
     assert isinstance(config, dict)
+    curves, phases = _curves(records)
+    if dev:
+        curves["dev_score"] = [(record["step"], float(record["dev_score"])) for record in dev]
     return Run(
         name or folder.name,
         folder,
         _read_json(folder / "run.json"),
         {str(key): value for key, value in config.items()},
-        *_curves(records),
+        curves,
+        phases,
         [(path.parent.name, _read_json(path)) for path in sorted(folder.glob("*/results.json"))],
     )
 
@@ -123,6 +129,9 @@ def _curves(records: list[dict[str, Any]]) -> tuple[dict[str, Curve], dict[str, 
                 phases.setdefault(name[5:], []).append((step, value / max(step - last, 1)))
             else:
                 curves.setdefault(name, []).append((step, float(value)))
+        if record.get("tokens/computed"):
+            saved = 1 - record["tokens/computed"] / record["tokens/plain"]
+            curves.setdefault("tokens_saved", []).append((step, saved))
         last = step
     return curves, phases
 
@@ -163,6 +172,12 @@ def alarms(run: Run) -> list[str]:
     if skipped:
         found.append("Some completions were left out because their video could not be read.")
     return found
+
+
+def tokens_saved(run: Run) -> tuple[float, float] | None:
+    """Return the language model's tokens that were computed, and those of a plain step, over the whole run."""
+    sums = [sum(value for _, value in run.curves.get(f"tokens/{kind}", [])) for kind in ("computed", "plain")]
+    return (sums[0], sums[1]) if all(sums) else None
 
 
 def end_mean(curve: Curve) -> float | None:
