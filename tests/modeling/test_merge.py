@@ -8,10 +8,12 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vsgrpo.cli import run
+from vsgrpo.config.families import FAMILIES
 from vsgrpo.data.leakage import TrainingManifest
 from vsgrpo.errors import DataError
 from vsgrpo.modeling.merge import merge_adapter
 from vsgrpo.modeling.model import load_for_eval, load_model, save_model
+from vsgrpo.modeling.model_card import write_model_card
 from vsgrpo.modeling.save import read_vision
 
 pytestmark = pytest.mark.integration
@@ -41,6 +43,9 @@ def test_merged_folder_loads_in_transformers_and_says_the_same(adapter, tmp_path
     assert read_vision(out) == VISION
     assert (out / "training_manifest.json").is_file()
     assert (out / "README.md").read_text().startswith("---\nmodel_name: x\n")
+    name = FAMILIES[plain.config.model_type]
+    assert f"A {name} model for" in (out / "README.md").read_text()
+    assert f"An adapter (LoRA) of a {name} model for" in write_model_card(adapter).read_text()
     tokens = torch.arange(8).unsqueeze(0)
     with torch.no_grad():
         merged = plain(input_ids=tokens).logits

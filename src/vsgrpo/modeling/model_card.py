@@ -17,6 +17,7 @@ import yaml
 from vsgrpo.config.families import FAMILIES
 from vsgrpo.data.leakage import TRAINING_MANIFEST_NAME, TrainingManifest, read_training_manifest
 from vsgrpo.data.rows import write_atomic
+from vsgrpo.modeling.rope import FAMILIES as LOADED_BY
 from vsgrpo.modeling.save import ADAPTER_CONFIG, read_vision
 
 CARD_NAME = "README.md"
@@ -148,7 +149,6 @@ def _model_index(title: str, evaluations: Sequence[tuple[str, dict[str, Any]]]) 
 
 
 def _intro(folder: Path, manifest: TrainingManifest) -> str:
-    family = FAMILIES.get(str(_read_json(folder / "config.json").get("model_type")), "Qwen2-VL")
     bases = _published(manifest)
     if bases:
         start = f"`{bases[0]}`"
@@ -157,8 +157,16 @@ def _intro(folder: Path, manifest: TrainingManifest) -> str:
     else:
         start = "a model whose origin was not told"
     what = "An adapter (LoRA) of a" if (folder / ADAPTER_CONFIG).is_file() else "A"
-    task = f"{what} {family} model for questions about space in video"
+    task = f"{what} {_family(folder)} model for questions about space in video"
     return f"{task}, trained with vsgrpo {manifest.version} from {start}."
+
+
+def _family(folder: Path) -> str:
+    """Name the family by the model's config, or by the processor, which lies in the folder of an adapter too."""
+    kind = _read_json(folder / "config.json").get("model_type")
+    processor = _read_json(folder / "processor_config.json").get("processor_class")
+    by_class = {family.processor.__name__: kind for kind, family in LOADED_BY.items()}
+    return FAMILIES.get(str(kind or by_class.get(processor)), "vision-language")
 
 
 def _use(folder: Path) -> str:
