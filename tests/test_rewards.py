@@ -142,6 +142,23 @@ def test_a_hundred_thousand_completions_take_less_than_two_seconds_of_this_proce
         assert time.process_time() - start < 2.0, name
 
 
+def test_a_hundred_odd_completions_among_ten_thousand_cost_only_themselves():
+    odd = ["", "1e999", "-0", "NaN", "4" * 5000, "<answer>" * 500, "\ud800", "\u2463", "4/0", "\x00"]
+    texts = ["4"] * 9_900
+    for place in range(100):
+        texts.insert(100 * place, odd[place % 10])
+    rewards = load_reward("accuracy")(completions=texts, **number_columns(*["4"] * 10_000))
+    assert all(0.0 <= reward <= 1.0 for reward in rewards)
+    # Each of the 9,900 good ones earns 1; of the odd ones none is 4.
+    assert [reward for text, reward in zip(texts, rewards, strict=True) if text == "4"] == [1.0] * 9_900
+    assert sum(rewards) == 9_900.0
+    kinds = {"question_type": ["object_counting"] * 10_000, "answer_kind": ["number"] * 10_000}
+    metrics = reward_metrics(texts, rewards, **kinds)
+    assert metrics["reward/object_counting"] == 0.99
+    # "4" * 5000 is a number beyond float's range; all odd ones are unreadable, 100 of 10,000.
+    assert metrics["parse_failure/number"] == 0.01
+
+
 def test_rewards_are_safe_in_threads():
     texts, columns = ["5", "sofa", "3.5"] * 200, number_columns(*["4"] * 600)
     expected = accuracy_reward(completions=texts, **columns)

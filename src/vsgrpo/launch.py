@@ -141,6 +141,17 @@ def needs_launcher(config: TrainConfig) -> bool:
     return config.launch.num_processes > 1 or config.launch.profile not in ("cpu", "gpu1", "ddp")
 
 
+def check_environment(config: TrainConfig) -> None:
+    """Raise ConfigError where a variable of the environment would turn the engine off without a word."""
+    value = os.environ.get("ACCELERATE_USE_CPU", "")
+    if value.lower() in ("1", "true", "yes", "y", "t", "on") and config.launch.profile not in ("cpu", "gpu1", "ddp"):
+        raise ConfigError(
+            f"ACCELERATE_USE_CPU={value}: accelerate would train launch={config.launch.profile} as plain data "
+            "parallelism",
+            hint="unset ACCELERATE_USE_CPU, or set launch=ddp",
+        )
+
+
 def launch_command(config: TrainConfig, config_file: Path, resume: bool = False) -> list[str]:
     """Return the command that runs this config's workers."""
     worker = ["-m", "vsgrpo.training.worker", str(config_file), *(["--resume"] if resume else [])]
@@ -167,6 +178,7 @@ def launch_training(config: TrainConfig, overrides: list[str], *, resume: bool, 
     rows = load_rows(config)[0]
     check_run(config, rows)
     check_enough_rows(config, rows)
+    check_environment(config)
     join_slurm(config)
     if isinstance(config.trainer, GrpoSection) and config.trainer.beta == 0:
         print(

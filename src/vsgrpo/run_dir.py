@@ -99,8 +99,9 @@ def _check_same_config(run_dir: Path, config: TrainConfig) -> None:
     old = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
     new = OmegaConf.to_container(OmegaConf.create(to_yaml(config)))
     free = {("run", "dir"), ("run", "name"), ("trainer", "report_to"), ("trainer", "save_total_limit")}
+    free.add(("video", "max_quarantined"))
     assert isinstance(old, dict) and isinstance(new, dict)
-    if _check_same_processes(old, new):
+    if _check_same_processes(old, new, _at_stage_boundary(run_dir)):
         free.add(("trainer", "per_device_train_batch_size"))
     for section in new:
         if section == "launch":
@@ -114,11 +115,25 @@ def _check_same_config(run_dir: Path, config: TrainConfig) -> None:
                 )
 
 
-def _check_same_processes(old: dict[Any, Any], new: dict[Any, Any]) -> bool:
+def _at_stage_boundary(run_dir: Path) -> bool:
+    """Return whether the newest complete checkpoint ends its stage: the next one starts from its weights alone."""
+    try:
+        known = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["checkpoints"]
+        files = [run_dir / f"checkpoint-{number}" / "trainer_state.json" for number in sorted(known, key=int)]
+        state = json.loads([file for file in files if file.is_file()][-1].read_text(encoding="utf-8"))
+        return state["global_step"] >= state["max_steps"]
+    except (OSError, ValueError, LookupError):
+        return False
+
+
+def _check_same_processes(old: dict[Any, Any], new: dict[Any, Any], only_weights: bool) -> bool:
     """Return whether a run goes on with another number of processes; refuse where it could not go on exactly.
 
     Data order, sampling and optimizer state belong to the run, not to a process, as long as one process holds the whole
     optimizer state and the batch of a step stays the same. Engines that shard it write one file per process.
+
+    Args:
+        only_weights: no optimizer state is taken over.
 
     Raises:
         ConfigError: a sharded optimizer state, or another number of samples per step.
@@ -128,7 +143,7 @@ def _check_same_processes(old: dict[Any, Any], new: dict[Any, Any]) -> bool:
     if before["profile"] == after["profile"] and counts[0] == counts[1]:
         return False
     engines = {before["profile"], after["profile"]}
-    if not engines <= set(WHOLE):
+    if not only_weights and not engines <= set(WHOLE):
         raise ConfigError(
             f"launch={after['profile']} with launch.num_processes={counts[1]}: the checkpoints hold the optimizer "
             f"state in {counts[0]} parts of launch={before['profile']}",

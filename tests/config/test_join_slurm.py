@@ -48,7 +48,11 @@ def test_a_sharded_engine_needs_its_launcher_even_for_one_process(tmp_path):
     assert "zero3_offload.yaml" in launch_command(offload, tmp_path / "config.yaml")[3]
 
 
-@pytest.mark.parametrize("launch", ["zero3", "zero3_offload", "fsdp2"])
-def test_a_sharded_tower_is_not_trained(launch):
-    with pytest.raises(ConfigError, match="freeze_vision=false"):
-        config_of(f"launch={launch}", "model.tune=full", "model.freeze_vision=false")
+def test_a_sharded_tower_is_trained_by_zero3_if_every_process_calls_it():
+    with pytest.raises(ConfigError, match="freeze_vision=false: the tower is called outside"):
+        config_of("launch=fsdp2", "model.tune=full", "model.freeze_vision=false")
+    for launch in ("zero3", "zero3_offload"):
+        tower = (f"launch={launch}", "model.tune=full", "model.freeze_vision=false")
+        with pytest.raises(ConfigError, match=r"video.on_bad=skip: .* a process left without videos would not call"):
+            config_of(*tower)
+        config_of(*tower, "video.on_bad=error")

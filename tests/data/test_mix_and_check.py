@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vsgrpo.config import load_config
 from vsgrpo.data.check import check_data
 from vsgrpo.data.mix import draw_mix, rebase, shares
-from vsgrpo.data.rows import make_row, row_to_dict, write_rows
+from vsgrpo.data.rows import make_row, read_rows, row_to_dict, write_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.launch import load_rows, row_files
 from vsgrpo.spatial.question import Question
@@ -124,6 +124,24 @@ def test_check_data_names_every_fault(tmp_path):
     assert report.verdict == "leak"
     with pytest.raises(DataError, match=r"problem\(s\), the first"):
         report.raise_if_bad()
+
+
+def test_a_hundred_odd_answers_among_ten_thousand_rows_are_each_named(tmp_path):
+    row = row_to_dict(rows_of("chair", 1)[0])
+    rows = [{**row, "id": str(number)} for number in range(10_000)]
+    odd = ("", "a lot", "NaN", "-3", "1e999")
+    for place in range(100):  # lines 100, 200, ... 10,000
+        rows[100 * place + 99] |= {"ground_truth": odd[place % 5], "answer": odd[place % 5]}
+    folder_with_videos(tmp_path, [], ["scene0000_00"])
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(data) + "\n" for data in rows))
+    report = check_data(tmp_path)
+    assert report.files == {"train.jsonl": 9_900}
+    assert len(report.problems) == 100
+    for place, problem in enumerate(report.problems):
+        assert problem.startswith(f"{file}:{100 * place + 100}: ground_truth="), problem
+    with pytest.raises(DataError, match=r"train.jsonl:100: ground_truth="):  # training takes all rows or none
+        read_rows(file)
 
 
 def test_check_data_of_nothing(tmp_path):

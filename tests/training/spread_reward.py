@@ -1,6 +1,6 @@
 """A reward that random weights can earn: the share of even token ids (a user's own function, named module:function).
 
-Workers import this module, so the mutations of test_two_processes_zero.py stand here too, switched by TEST_MUTATION.
+Workers import this module, so the mutations of test_two_processes*.py stand here too, switched by TEST_MUTATION.
 """
 
 import os
@@ -82,6 +82,22 @@ def _kill() -> None:
     SpatialGRPOTrainer._generate_single_turn = killed
 
 
+def _hang() -> None:
+    """Rank 1 never comes back from its second rollout."""
+    import time
+
+    from vsgrpo.training import grpo
+
+    rollout = grpo.rollout
+
+    def hanging(model, prompts, features, keys, sampling, **options):
+        if sampling.step == 2:
+            time.sleep(600)
+        return rollout(model, prompts, features, keys, sampling, **options)
+
+    grpo.rollout = hanging
+
+
 def _quota() -> None:
     """No file may grow beyond 20 kB from the third step on: what a full disk or a quota does."""
     import resource
@@ -114,7 +130,7 @@ def _term_in_save() -> None:
     RunFolder.publish = signalled
 
 
-_MUTATIONS = {"quota": _quota, "term_in_save": _term_in_save}
+_MUTATIONS = {"hang": _hang, "quota": _quota, "term_in_save": _term_in_save}
 _MUTATIONS |= {"bad_loss": _bad_loss, "zero_gradients": _zero_gradients, "other_videos": _other_videos, "kill": _kill}
 if os.environ.get("RANK", "1") == "1" and os.environ.get("TEST_MUTATION"):
     _MUTATIONS[os.environ["TEST_MUTATION"]]()

@@ -8,6 +8,7 @@ from vsgrpo.training.callbacks import JsonLog, StopOnSignal
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.live import Progress
 from vsgrpo.training.stage_trainer import Stage
+from vsgrpo.training.timing import PhaseTimer
 
 
 def stage(path):
@@ -40,6 +41,24 @@ def test_progress_prints_plain_lines_where_there_is_no_terminal(tmp_path, capsys
     # 6 steps in 12 s: 2 s a step, 90 left = 180 s.
     assert out == ""
     assert err == "grpo stage 2/2 step 10/100  loss 0.25  reward 0.5  2.00 s/step  3m00s left\n"
+
+
+def test_durations_survive_a_wall_clock_that_is_set_back(tmp_path, capsys, monkeypatch):
+    now, wall = [100.0], [1_000_000.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])  # the same module, for the phases
+    monkeypatch.setattr(callbacks.time, "time", lambda: wall[0])
+    timer, progress, log = PhaseTimer(), Progress(stage(tmp_path)), JsonLog(stage(tmp_path))
+    progress.on_train_begin(None, state(0), None)
+    with timer.phase("update"):
+        now[0] += 8.0
+        wall[0] -= 3600.0  # the machine's clock is corrected by an hour
+    logs = {"loss": 1.0, **{f"time/{name}": seconds for name, seconds in timer.take().items()}}
+    for callback in (progress, log):
+        callback.on_log(None, state(4), None, logs=logs)
+    assert "2.00 s/step" in capsys.readouterr().err  # 8 s / 4 steps
+    line = json.loads((tmp_path / "log.jsonl").read_text())
+    assert (line["time/update"], line["clock"]) == (8.0, 996_400.0)
 
 
 def test_a_launchers_copy_of_the_signal_is_no_second_one(monkeypatch):

@@ -1,5 +1,6 @@
 """The batch scripts, run with stand-ins for srun and scontrol that do what Slurm would on two nodes of one machine."""
 
+import json
 import os
 import shlex
 import stat
@@ -8,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from two_processes import FIVE_STEPS, GRPO, ONE, arguments, assert_equal_runs, run_one
+from two_processes import FIVE_STEPS, GRPO, ONE, arguments, assert_equal_runs, run_one, zero_file
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "slurm"
 # One task per node, told its number as Slurm does; the first failure is the exit code.
@@ -18,8 +19,9 @@ for pid in "${pids[@]}"; do wait $pid || exit $?; done"""
 ECHO = 'printf "%s\\n" "vsgrpo $*"'
 
 
-def run_script(name, *given, folder, command=ECHO, **slurm):
-    for tool, body in {"srun": SRUN, "scontrol": "echo 127.0.0.1", "vsgrpo": command}.items():
+def run_script(name, *given, folder, command=ECHO, tools=None, **slurm):
+    bodies = {"srun": SRUN, "scontrol": "echo 127.0.0.1", "vsgrpo": command, **(tools or {})}
+    for tool, body in bodies.items():
         path = folder / tool
         path.write_text(f"#!/bin/bash\n{body}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -33,6 +35,19 @@ def test_one_node_starts_all_its_gpus_and_resumes_when_requeued(tmp_path):
     done = run_script("train_one_node.sbatch", "grpo", "data=d", "output=my run", folder=tmp_path, **slurm)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "vsgrpo train grpo launch=zero2 launch.num_processes=8 data=d output=my run --resume"
+
+
+def test_the_warning_before_the_time_limit_saves_and_requeues(tmp_path):
+    """Slurm signals the batch script alone; it passes USR1 on, and a run that saved and stopped goes back in line."""
+    requeue = tmp_path / "requeued"
+    stop = "trap 'echo saved; exit 143' USR1; kill -USR1 $PPID; while true; do sleep 0.1; done"
+    srun = 'exec "$@"'  # real srun passes signals on to its tasks; here it is the task
+    slurm = {"SLURM_GPUS_ON_NODE": "8", "SLURM_JOB_ID": "12"}
+    tools = {"srun": srun, "scontrol": f'echo "$@" > {requeue}'}
+    done = run_script("train_one_node.sbatch", "grpo", "data=d", folder=tmp_path, command=stop, tools=tools, **slurm)
+    assert requeue.read_text() == "requeue 12\n"
+    assert done.stdout == "saved\n"
+    assert done.returncode > 128
 
 
 def test_several_nodes_get_their_rank_and_one_address(tmp_path):
@@ -59,22 +74,27 @@ def test_arrays_take_one_shard_or_one_model_each(tmp_path):
 
 @pytest.mark.distributed
 def test_two_launchers_on_this_machine_train_like_one_process(dataset_folder, tiny_folder, tmp_path):
+    """ZeRO-3, the script's own profile: one launcher for each of two nodes, one worker for each launcher."""
     given = (*GRPO, *FIVE_STEPS)
     one = run_one("grpo", arguments("grpo", dataset_folder, tiny_folder, tmp_path / "one", *given, *ONE))
     run_dir = tmp_path / "two"
     half = "trainer.per_device_train_batch_size=4"
-    slurm = {"SLURM_NNODES": "2", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "GPUS": "1", "PROFILE": "ddp"}
+    slurm = {"SLURM_NNODES": "2", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "GPUS": "1"}
     slurm |= {"PORT": str(29600 + os.getpid() % 300), "PYTHONPATH": _paths(), "OMP_NUM_THREADS": "1"}
+    overrides = (*given, half, zero_file(tmp_path, "zero3"))
     done = run_script(
         "train_multi_node.sbatch",
         "grpo",
-        *arguments("grpo", dataset_folder, tiny_folder, run_dir, *given, half),
+        *arguments("grpo", dataset_folder, tiny_folder, run_dir, *overrides),
         folder=tmp_path,
         command=f'exec {sys.executable} -m vsgrpo.cli "$@"',
         **slurm,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("starting 2 processes: accelerate launch") == 2  # one launcher on each node
     assert_equal_runs(run_dir, one)
+    zero = json.loads((run_dir / "run.json").read_text())["zero"]
+    assert zero["stage"] == 3 and zero["sharded"] == zero["of"] > 0
 
 
 def _paths():

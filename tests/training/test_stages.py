@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import LORA, SPREAD, make_parts
+from tiny_runs import LORA, SMALL, SPREAD, make_parts
 from transformers import TrainerCallback
 
+from vsgrpo.config import load_config
 from vsgrpo.errors import RunError
 from vsgrpo.training import stages
 from vsgrpo.training.arguments import trl_config
@@ -103,12 +104,27 @@ class SignalAtStep(TrainerCallback):
             os.kill(os.getpid(), self.number)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_a_checkpoint_and_the_run_goes_on_from_it(make_config, monkeypatch, number, code):
-    overrides = ("trainer.max_steps=4", "trainer.save_steps=100", "trainer.learning_rate=1e-3", SPREAD)
-    whole = make_config("grpo", "model.freeze_vision=true", *overrides, name="whole")
-    assert train(whole) == 0
-    config = make_config("grpo", "model.freeze_vision=true", *overrides)
+FOUR_STEPS = ("trainer.max_steps=4", "trainer.save_steps=100", "trainer.learning_rate=1e-3", SPREAD)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(dataset_folder, tiny_folder, tmp_path_factory):
+    """Four GRPO steps that no signal met."""
+    run_dir = tmp_path_factory.mktemp("whole")
+    given = ["trainer=grpo", f"data={dataset_folder}", f"output={run_dir}", *SMALL, f"model.path={tiny_folder}"]
+    groups = ["trainer.num_generations=4", "trainer.per_device_train_batch_size=8"]
+    groups += ["trainer.gradient_accumulation_steps=1", "model.freeze_vision=true"]
+    assert train(load_config("train", [*given, *groups, *FOUR_STEPS])) == 0
+    return run_dir / "final"
+
+
+# Slurm's early warning (SIGUSR1) ends a run like the SIGTERM that would follow.
+SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)]
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_signal_saves_a_checkpoint_and_the_run_goes_on_from_it(make_config, uninterrupted, monkeypatch, number, code):
+    config = make_config("grpo", "model.freeze_vision=true", *FOUR_STEPS)
     build = stages.build_trainer
 
     def build_signalled(*args, **kwargs):
@@ -120,13 +136,13 @@ def test_a_signal_saves_a_checkpoint_and_the_run_goes_on_from_it(make_config, mo
         patch.setattr(stages, "build_trainer", build_signalled)
         assert train(config) == code
     status = run_status(config.run.dir)
-    assert status["status"] == "stopped" and status["signal"] == signal.Signals(number).name
+    assert status["status"] == "stopped" and status["signal"] == signal.Signals(code - 128).name
     assert list(status["checkpoints"]) == ["2"]
     assert not (Path(config.run.dir) / "final").exists()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert train(config, resume=True) == 0
     assert run_status(config.run.dir)["status"] == "done"
-    assert difference(Path(config.run.dir) / "final", Path(whole.run.dir) / "final") == 0
+    assert difference(Path(config.run.dir) / "final", uninterrupted) == 0
 
 
 def test_old_checkpoints_are_dropped_over_all_stages(make_config):

@@ -1,8 +1,12 @@
-"""Two processes train like one: DDP, and ZeRO with every parameter sharded; two mutants do not."""
+"""Two processes train like one: every method, engine and way to tune, with video; two mutants do not.
+
+Cells that are not in CI are marked `slow`. `pytest -rP tests/training/test_two_processes.py` prints the differences.
+"""
 
 import json
 
 import pytest
+from tiny_runs import LORA
 from two_processes import (
     FIVE_STEPS,
     GRPO,
@@ -12,50 +16,87 @@ from two_processes import (
     arguments,
     assert_equal_runs,
     completions,
-    distance,
+    distance_from_start,
     finish,
+    log,
     run_one,
     vsgrpo,
-    weights,
     zero_file,
 )
 
 pytestmark = pytest.mark.distributed
 
+METHODS = {"grpo": GRPO, "sft": SFT, "dpo": SFT}
+TOWER = ("model.freeze_vision=false", "video.on_bad=error")
+TUNES = {"full": (), "lora": LORA, "tower": TOWER}
+ONE_BATCH = {"grpo": ONE, **dict.fromkeys(("sft", "dpo"), ("trainer.per_device_train_batch_size=4",))}
+HALVES = {"grpo": (), **dict.fromkeys(("sft", "dpo"), ("trainer.per_device_train_batch_size=2",))}
+IN_CI = (
+    ("grpo", "zero2", "full"),
+    ("grpo", "zero3", "lora"),  # full: test_slurm.py
+    ("sft", "zero3", "full"),
+    ("dpo", "zero2", "lora"),
+)
+CELLS = [
+    pytest.param(*cell, marks=() if cell in IN_CI else pytest.mark.slow, id="-".join(cell))
+    for method in METHODS
+    for launch in ("ddp", "zero2", "zero3", "zero3_offload", "fsdp2")
+    for tune in TUNES
+    if (cell := (method, launch, tune)) and (launch, tune) != ("fsdp2", "tower")  # refused
+]
+
 
 @pytest.fixture(scope="module")
 def reference(dataset_folder, tiny_folder, tmp_path_factory):
-    """Five GRPO steps of one process."""
-    run_dir = tmp_path_factory.mktemp("one") / "run"
-    return run_one("grpo", arguments("grpo", dataset_folder, tiny_folder, run_dir, *GRPO, *FIVE_STEPS, *ONE))
+    """Return a function (method, tune) -> folder of five steps of one process, trained when first asked for."""
+    made = {}
+
+    def run(method, tune):
+        if (method, tune) not in made:
+            run_dir = tmp_path_factory.mktemp("one") / "run"
+            given = (*METHODS[method], *TUNES[tune], *FIVE_STEPS, *ONE_BATCH[method])
+            made[method, tune] = run_one(method, arguments(method, dataset_folder, tiny_folder, run_dir, *given))
+        return made[method, tune]
+
+    return run
 
 
 def run_two(method, dataset, model, tmp_path, launch, *overrides, mutation=None):
-    given = arguments(method, dataset, model, tmp_path / "two", *FIVE_STEPS, *TWO, f"launch={launch}", *overrides)
-    if launch != "ddp":
-        given.append(zero_file(tmp_path, int(launch[-1])))
-    code, out, err = finish(vsgrpo(method, given, mutation=mutation))
+    halves = (f"launch={launch}", *TWO, *HALVES[method])
+    given = arguments(method, dataset, model, tmp_path / "two", *METHODS[method], *FIVE_STEPS, *halves, *overrides)
+    if launch.startswith("zero"):
+        given.append(zero_file(tmp_path, launch))
+    code, out, err = finish(vsgrpo(method, given, mutation=mutation, fsdp_on_cpu=launch == "fsdp2"))
     assert code == 0, err[-3000:]
     assert out == ""  # stdout is for results
     return tmp_path / "two", err
 
 
 def test_the_reference_learns(reference, tiny_folder):
-    assert distance(weights(reference), weights(tiny_folder, ".")) >= 1e-2
+    one = reference("grpo", "full")
+    assert distance_from_start(one, tiny_folder) >= 1e-2
     groups = {}
-    for (step, row, _), (_, advantage) in completions(reference).items():
+    for (step, row, _), (_, advantage) in completions(one).items():
         groups.setdefault((step, row), []).append(advantage)
     # 2 microbatches of 8 completions = 4 groups of 4 in each of 5 steps.
     assert len(groups) == 20
     assert sum(any(group) for group in groups.values()) >= 15
 
 
-@pytest.mark.parametrize("launch", ["ddp", "zero2", "zero3"])
-def test_grpo_with_video_equals_one_process(launch, reference, dataset_folder, tiny_folder, tmp_path):
-    two, err = run_two("grpo", dataset_folder, tiny_folder, tmp_path, launch, *GRPO)
-    assert_equal_runs(two, reference)
+@pytest.mark.parametrize(("method", "launch", "tune"), CELLS)
+def test_two_processes_equal_one(method, launch, tune, reference, dataset_folder, tiny_folder, tmp_path):
+    one = reference(method, tune)
+    two, err = run_two(method, dataset_folder, tiny_folder, tmp_path, launch, *TUNES[tune])
+    moved = distance_from_start(one, tiny_folder)
+    assert moved >= 1e-2
+    norms, final = assert_equal_runs(two, one)
+    print(f"{method} {launch} {tune}: moved {moved:.1e}, grad_norm {norms:.1e} relative, weights {final:.1e}")
+    for lines in (log(one), log(two)):  # the shared prefix and the feature cache were in use
+        for name in ("tokens", "videos"):
+            computed = sum(line.get(f"{name}/computed", 0) for line in lines)
+            assert 0 < computed < sum(line[f"{name}/plain"] for line in lines), name
     state = json.loads((two / "run.json").read_text())
-    if launch == "zero3":  # every parameter in parts, none too small for it
+    if launch.startswith("zero3"):  # every parameter in parts, none too small for it
         assert state["zero"]["stage"] == 3
         assert state["zero"]["sharded"] == state["zero"]["of"] > 0
     assert "it/s" not in err  # no bar of a library
@@ -64,15 +105,6 @@ def test_grpo_with_video_equals_one_process(launch, reference, dataset_folder, t
 
 @pytest.mark.parametrize("mutation", ["zero_gradients", "other_videos"])
 def test_a_mutated_rank_is_noticed(mutation, reference, dataset_folder, tiny_folder, tmp_path):
-    two, _ = run_two("grpo", dataset_folder, tiny_folder, tmp_path, "zero2", *GRPO, mutation=mutation)
+    two, _ = run_two("grpo", dataset_folder, tiny_folder, tmp_path, "zero2", mutation=mutation)
     with pytest.raises(AssertionError):
-        assert_equal_runs(two, reference)
-
-
-@pytest.mark.parametrize("method", ["sft", "dpo"])
-def test_answers_with_video_equal_one_process(method, dataset_folder, tiny_folder, tmp_path):
-    shared = ("trainer.per_device_train_batch_size=4", *SFT, *FIVE_STEPS)
-    one = run_one(method, arguments(method, dataset_folder, tiny_folder, tmp_path / "one", *shared))
-    halves = "trainer.per_device_train_batch_size=2"
-    two, _ = run_two(method, dataset_folder, tiny_folder, tmp_path, "zero3", *SFT, halves)
-    assert_equal_runs(two, one)
+        assert_equal_runs(two, reference("grpo", "full"))

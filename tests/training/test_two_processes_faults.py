@@ -81,6 +81,23 @@ def test_kill_of_a_worker_then_resume_is_exact(reference_two, reference, dataset
     assert_equal_runs(tmp_path / "other", reference)
 
 
+def test_a_process_that_hangs_ends_the_run_and_both_phases_are_named(dataset_folder, tiny_folder, tmp_path):
+    run_dir = tmp_path / "run"
+    given = arguments("grpo", dataset_folder, tiny_folder, run_dir, *GRPO, *EACH_STEP, *DDP, "launch.timeout_s=5")
+    process = vsgrpo("grpo", given, mutation="hang")
+    wait_for(lambda: has_steps(run_dir, 2) or process.poll() is not None)
+    began = time.monotonic()
+    code, _, err = finish(process, timeout=150)
+    assert code == 1, err
+    # 5 s of patience; the launcher gives the one that hangs 30 s to end by itself before it kills it. (72 s were seen
+    # where four other jobs shared the cores.)
+    assert 4 < time.monotonic() - began < 120
+    assert "error: process 0 in phase reward of step 2 waited launch.timeout_s=5 s for another process" in err
+    assert "warning: process 1 has been in phase generate of step 2 for " in err
+    assert "Traceback" not in err
+    assert status(run_dir)["status"] == "failed"
+
+
 def test_one_folder_one_run_and_sigterm_to_the_parent(dataset_folder, tiny_folder, tmp_path):
     run_dir = tmp_path / "run"
     given = arguments("grpo", dataset_folder, tiny_folder, run_dir, *GRPO, *LONG, *DDP)

@@ -91,6 +91,7 @@ class VideoSection:
     feature_cache: str
     cache_dir: str | None
     on_bad: str
+    max_quarantined: float
     timeout_s: float | None
 
     def __post_init__(self) -> None:
@@ -101,6 +102,7 @@ class VideoSection:
         one_of("video.frame_cache", self.frame_cache, ("off", "memory", "disk"))
         one_of("video.feature_cache", self.feature_cache, ("off", "memory", "disk"))
         one_of("video.on_bad", self.on_bad, ("skip", "error"))
+        share("video.max_quarantined", self.max_quarantined)
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,7 @@ WHOLE = ("cpu", "gpu1", "ddp")
 
 @dataclass(frozen=True)
 class LaunchSection:
-    """How many processes, and by which accelerate profile (configs/accelerate/PROFILE.yaml)."""
+    """How many processes, by which accelerate profile (configs/accelerate/PROFILE.yaml), how patient (seconds)."""
 
     profile: str
     num_processes: int
@@ -276,8 +278,10 @@ class LaunchSection:
     main_process_port: int | None
     accelerate_file: str | None
     device_memory_gb: float | None
+    timeout_s: float
 
     def __post_init__(self) -> None:
+        at_least("launch.timeout_s", self.timeout_s, 1)
         at_least("launch.num_processes", self.num_processes, 1)
         if self.device_memory_gb is not None and not self.device_memory_gb > 0:
             raise ConfigError(
@@ -322,11 +326,16 @@ class TrainConfig:
                 f"experiment is for `train {self.run.method}`, got `train {self.trainer.name}`",
                 hint=f"run `vsgrpo train {self.run.method} ...` or choose another experiment",
             )
-        if not self.model.freeze_vision and self.launch.profile in SHARDED:
+        if not self.model.freeze_vision and self.launch.profile == "fsdp2":
             raise ConfigError(
-                f"model.freeze_vision=false: launch={self.launch.profile} shards the tower, which processes with other "
-                "videos call another number of times",
-                hint="set model.freeze_vision=true, or launch=zero2",
+                "model.freeze_vision=false: the tower is called outside the forward in which launch=fsdp2 gathers it",
+                hint="set model.freeze_vision=true, or launch=zero2 or launch=zero3",
+            )
+        if not self.model.freeze_vision and self.launch.profile in SHARDED and self.video.on_bad == "skip":
+            raise ConfigError(
+                f"video.on_bad=skip: launch={self.launch.profile} shards the trained tower, and a process left without "
+                "videos would not call it while the others wait",
+                hint="set video.on_bad=error (`vsgrpo check-data` finds broken videos), or model.freeze_vision=true",
             )
         if self.trainer.probe_longest == "on" and self.launch.profile not in WHOLE:
             raise ConfigError(

@@ -59,7 +59,7 @@ def run_eval(
     for name in config.controls:
         shown[name] = (VIEWS[name], _videos(benchmark, name == "shuffled"))
     folder = Path(config.run.dir)
-    began = time.time()
+    began = time.monotonic()
     identity = {"sha256": benchmark.sha256, **({} if benchmark.subset == "full" else {"subset": benchmark.subset})}
     media = {name: (view, _as_media(video_of)) for name, (view, video_of) in shown.items()}
     settings = answer_rows(config, benchmark.rows, identity, media, overwrite)
@@ -72,7 +72,7 @@ def run_eval(
     errors = read_errors(folder / PREDICTIONS_NAME)
     errors = {name: reason for name, reason in errors.items() if name in set(main.unanswered)}
     report = EvalReport(benchmark, main, leak, settings, errors, config.scorer, scores)
-    write_outputs(config, report, answers[""], shown[""][1], time.time() - began, wandb)
+    write_outputs(config, report, answers[""], shown[""][1], time.monotonic() - began, wandb)
     return report
 
 

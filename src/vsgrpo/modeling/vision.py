@@ -6,6 +6,7 @@ Legend: T frames, C channels, H W pixels, N features of one video, D language mo
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,6 +178,8 @@ class FeatureStore:
     def features(self, inputs: "Sequence[VideoInputs]", grad: bool = False) -> dict[str, VideoFeatures]:
         """Return the features of each unique video or image (by key), one tower call per distinct kind and grid.
 
+        Where the tower's weights are sharded there is one call for all kinds and grids.
+
         Runs under no_grad unless `grad`: gradient checkpointing of an adapter hooks the tower's input too, and would
         otherwise send a useless backward through a frozen tower.
 
@@ -191,9 +194,11 @@ class FeatureStore:
         cached = {} if grad else {key: self._cached(video) for key, video in unique.items()}
         kept = {key: found for key, found in cached.items() if found is not None}
         by_grid: dict[tuple, list[VideoInputs]] = {}
+        one_call = self._is_sharded()
         for key, video in unique.items():
             if key not in kept:
-                by_grid.setdefault((video.kind, tuple(video.frames.shape), video.grid_thw), []).append(video)
+                grid = () if one_call else (video.kind, tuple(video.frames.shape), video.grid_thw)
+                by_grid.setdefault(grid, []).append(video)
         made: dict[str, VideoFeatures] = {}
         for videos in by_grid.values():
             with torch.set_grad_enabled(grad):
@@ -205,22 +210,28 @@ class FeatureStore:
                 self.disk.put(key, found.tensor)
         return {key: kept[key] if key in kept else made[key] for key in unique}
 
+    def _is_sharded(self) -> bool:
+        """Tell whether ZeRO-3 holds the tower: its calls are collective then, and must be as many on every process."""
+        return any(hasattr(p, "ds_id") for p in base_model(self.bundle.model).model.visual.parameters())
+
     def _run_tower(self, videos: "Sequence[VideoInputs]") -> dict[str, VideoFeatures]:
         inner = base_model(self.bundle.model)
-        kind = videos[0].kind
-        pixels, grid_thw = self._patches(videos, kind)
+        videos = sorted(videos, key=lambda video: video.kind)
+        of_kind = {kind: list(group) for kind, group in groupby(videos, key=lambda video: video.kind)}
+        parts = [self._patches(group, kind) for kind, group in of_kind.items()]
+        pixels, grid_thw = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         grids = [tuple(grid) for grid in grid_thw.tolist()]
         for video, grid in zip(videos, grids, strict=True):
             if grid != tuple(video.grid_thw):
                 raise RunError(f"{video.key}: the processor made grid {grid} of it, its loader said {video.grid_thw}")
         # Adapter wrappers do not reach into the frozen tower; get_*_features are public and cast the pixels.
         device = next(inner.model.visual.parameters()).device
-        run = inner.get_image_features if kind == "image" else inner.get_video_features
+        run = inner.get_image_features if set(of_kind) == {"image"} else inner.get_video_features
         output = run(pixels.to(device), grid_thw.to(device), return_dict=True)
         self.num_calls += 1
         self.num_videos += len(videos)
         return {
-            video.key: VideoFeatures(tensor, grid, kind, video.seconds_per_patch)  # type: ignore[arg-type]
+            video.key: VideoFeatures(tensor, grid, video.kind, video.seconds_per_patch)  # type: ignore[arg-type]
             for video, tensor, grid in zip(videos, output.pooler_output, grids, strict=True)
         }
 

@@ -117,6 +117,7 @@ def _ours(config: TrainConfig) -> dict[str, Any]:
         "gradient_checkpointing": False,
         # Every parameter that is trained takes part in every forward; searching for unused ones costs a graph walk.
         "ddp_find_unused_parameters": False,
+        "ddp_timeout": round(config.launch.timeout_s),
         "save_strategy": "steps",
         "save_total_limit": None,
         "logging_strategy": "steps",

@@ -12,10 +12,8 @@ from types import FrameType
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from vsgrpo.errors import SetupError
 from vsgrpo.supervise import STOP_SIGNALS, SUPERVISED
 from vsgrpo.training.bad_steps import json_number
 from vsgrpo.training.stage_trainer import Stage
@@ -64,42 +62,6 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
     """Append one JSON object to a file of lines."""
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-class NoteShards(TrainerCallback):
-    """Enters into run.json what of the weights DeepSpeed really shards, and refuses another ZeRO stage than asked for.
-
-    ZeRO-3 keeps parameters below `stage3_param_persistence_threshold` whole on every process.
-    """
-
-    def __init__(self, stage: Stage, profile: str) -> None:
-        self._stage = stage
-        self._wanted = {"zero2": 2, "zero3": 3, "zero3_offload": 3}.get(profile)
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
-    ) -> None:
-        """Look once, when the engine has the weights.
-
-        Raises:
-            SetupError: naming both stages.
-        """
-        if self._wanted is None or self._done:
-            return
-        self._done = True
-        plugin = AcceleratorState().deepspeed_plugin
-        engine = plugin.hf_ds_config.config["zero_optimization"]["stage"] if plugin is not None else None
-        if engine != self._wanted:
-            raise SetupError(
-                f"launch.accelerate_file: ZeRO stage {engine}, the launch profile asks for stage {self._wanted}",
-                hint="choose the launch profile of that stage",
-            )
-        parameters = list(model.parameters())
-        parts = [p for p in parameters if hasattr(p, "ds_numel") and not getattr(p, "ds_persist", False)]
-        if state.is_world_process_zero:
-            self._stage.folder.update_status(zero={"stage": engine, "sharded": len(parts), "of": len(parameters)})
-
-    _done = False
 
 
 class OptimizerClock(TrainerCallback):

@@ -83,7 +83,7 @@ class SpatialDPOTrainer(StageTrainer, DPOTrainer):
         layout: str = "plain",
         attention: str = "auto",
     ) -> None:
-        self.bundle, self.stage, self.timer = bundle, stage, timer
+        self.bundle, self.stage, self.timer, self.loader = bundle, stage, timer, loader
         self._train_vision = is_tower_trained(bundle.model)
         self._questions_per_video = questions_per_video
         self._layout, self._attention = layout, attention

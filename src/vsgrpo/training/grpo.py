@@ -38,6 +38,7 @@ from vsgrpo.training.samples import Sample, SampleMaker, compute_features, sampl
 from vsgrpo.training.skipping import is_without_advantage, zero_loss
 from vsgrpo.training.stage_trainer import Stage, StageTrainer
 from vsgrpo.training.timing import PhaseTimer
+from vsgrpo.training.zero import unsharded
 from vsgrpo.video.loader import VideoLoader
 
 MAX_LOG_RATIO = 20.0
@@ -87,7 +88,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         skip_zero_variance: bool = False,
         log_gradient_correlation: bool = False,
     ) -> None:
-        self.bundle, self.stage, self.timer = bundle, stage, timer
+        self.bundle, self.stage, self.timer, self.loader = bundle, stage, timer, loader
         self._train_vision = is_tower_trained(bundle.model)
         self._questions_per_video = questions_per_video
         self._layout, self._attention = layout, attention
@@ -194,7 +195,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         samples = self._samples
         with (
             torch.no_grad(),
-            self._dist.summon_full_params(self.model_wrapped, recurse=False),
+            unsharded(self.model_wrapped),
             unwrap_model_for_generation(
                 self.model_wrapped,
                 self.accelerator,

@@ -16,11 +16,15 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.errors import VsgrpoError
+from vsgrpo.errors import RunError, VsgrpoError
 from vsgrpo.supervise import SUPERVISED, end_with_parent
 
 FAILURES = "failures"
 """Sub-folder of a run: what each process failed of, in its latest start."""
+
+
+class LostProcess(RunError):
+    """Another process went away: its own failure is the cause, not this one."""
 
 
 def main(argv: list[str]) -> int:
@@ -50,15 +54,17 @@ def explain(run_dir: Path, codes: dict[int, int]) -> int:
     Args:
         codes: exit code by rank, -N for signal N.
     """
-    for rank, code in codes.items():
+    told = [json.loads(path.read_text(encoding="utf-8")) for path in (run_dir / FAILURES).glob("*.json")]
+    causes = [failure for failure in told if not failure["lost"]]
+    # The launcher kills what does not end by itself: a process that was killed is the cause if no other one is.
+    for rank, code in () if causes else codes.items():
         if code in (-signal.SIGKILL, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT):
             print(f"error: process {rank} was ended by {signal.Signals(-code).name}", file=sys.stderr)
             hint = "is memory short? " if code == -signal.SIGKILL else ""
             print(f"hint: {hint}go on from the last checkpoint with --resume", file=sys.stderr)
             return 1
-    told = [json.loads(path.read_text(encoding="utf-8")) for path in (run_dir / FAILURES).glob("*.json")]
     if told:
-        first = min(told, key=lambda failure: failure["time"])
+        first = min(causes or told, key=lambda failure: failure["time"])
         print(f"error: {first['error']}", file=sys.stderr)
         if first["hint"]:
             print(f"hint: {first['hint']}", file=sys.stderr)
@@ -73,6 +79,7 @@ def record_failure(run_dir: Path, rank: int, error: BaseException) -> bool:
         return False
     folder = run_dir / FAILURES
     record: dict[str, Any] = {"schema_version": 1, "time": time.time(), "rank": rank, "hint": None, "exit_code": 1}
+    record["lost"] = isinstance(error, LostProcess)
     if isinstance(error, VsgrpoError):
         record |= {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
     else:

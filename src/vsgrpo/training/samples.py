@@ -85,6 +85,7 @@ class SampleMaker:
             if path not in self._bad:
                 self._bad.add(path)
                 print(f"skipped {kind}: {error.message}", file=sys.stderr)
+                self._loader.check_quarantine()
             return None
 
     def _prompt(self, text: str, system: str | None, media: Sequence[VideoInputs]) -> Prompt:

@@ -17,11 +17,12 @@ from trl.trainer.grpo_config import GRPOConfig
 from vsgrpo.errors import RunError
 from vsgrpo.modeling.model import ModelBundle, save_model
 from vsgrpo.modeling.rope import base_model
-from vsgrpo.modeling.vision import is_tower_trained
+from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.training.bad_steps import BadSteps
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.timing import PhaseTimer, summarize
-from vsgrpo.training.zero import keep_whole
+from vsgrpo.training.zero import keep_whole, load_whole, unshard_root
+from vsgrpo.video.loader import VideoLoader
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Stage:
 class StageTrainer(Trainer):
     """Mixed in before a TRL trainer; each override says why.
 
-    The first three attributes are set before `super().__init__()`, which already asks for the output folder.
+    The first four attributes are set before `super().__init__()`, which already asks for the output folder.
     """
 
     stage: Stage
@@ -55,6 +56,8 @@ class StageTrainer(Trainer):
     bad_steps: BadSteps
     """Set by `build_trainer`."""
     _bad_loss = False
+    loader: VideoLoader
+    _store: FeatureStore
     # The base class types these for every case it serves; in a running stage they are set, and of one kind.
     model: Any
     model_wrapped: Any
@@ -115,7 +118,8 @@ class StageTrainer(Trainer):
         if is_peft_model(self.model) or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        with load_whole():
+            saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(saved.state_dict())
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Any:
@@ -146,6 +150,7 @@ class StageTrainer(Trainer):
         # GRPO calls the tower where the whole model is gathered, the other methods wherever a feature is missing.
         if not isinstance(self.args, GRPOConfig) and not is_tower_trained(self.bundle.model):
             keep_whole(tower)
+            unshard_root(self.model_wrapped)
         with self.timer.phase("update"):
             loss = super().training_step(model, inputs, *args, **kwargs)
         self._look_at(loss, inputs)
@@ -157,7 +162,11 @@ class StageTrainer(Trainer):
         return bad
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add times, tokens and memory of all processes, and count the NaN values that TRL leaves out of means."""
+        """Add times, tokens and memory of all processes, and count what was bad.
+
+        That is NaN values, which TRL leaves out of means; steps left out; and of process 0 so far: videos in quarantine
+        and broken cache entries, which were computed again.
+        """
         if "loss" in logs:
             own = [self.timer.take_summary()]
             logs.update(summarize(gather_object(own) if self.accelerator.num_processes > 1 else own))
@@ -167,6 +176,10 @@ class StageTrainer(Trainer):
                 logs["num_nan"] = num_nan
             if self.bad_steps.count:
                 logs["bad_steps"] = self.bad_steps.count
+            features = self._store.disk
+            corrupt = self.loader.cache.num_corrupt + (features.num_corrupt if features is not None else 0)
+            counts = {"num_quarantined": len(self.loader.quarantine), "num_corrupt": corrupt}
+            logs.update({name: count for name, count in counts.items() if count})
         super().log(logs, start_time)
 
     def current_epoch(self) -> int:

@@ -22,11 +22,12 @@ from vsgrpo.modeling.rollout import vision_token_ids
 from vsgrpo.rewards import load_reward
 from vsgrpo.training.arguments import buffer_steps, check_enough_rows, stage_section, trl_config
 from vsgrpo.training.bad_steps import BadSteps
-from vsgrpo.training.callbacks import JsonLog, NoteShards, OptimizerClock, StopOnSignal
+from vsgrpo.training.callbacks import JsonLog, OptimizerClock, StopOnSignal
 from vsgrpo.training.checkpoints import Checkpoint, RunFolder
 from vsgrpo.training.dev_score import DevScore
 from vsgrpo.training.dpo import SpatialDPOTrainer
 from vsgrpo.training.grpo import SpatialGRPOTrainer
+from vsgrpo.training.guards import CheckShards, EqualCalls, PhaseWatch, waited_in_vain
 from vsgrpo.training.live import Progress, watch
 from vsgrpo.training.probe import probe_longest, wants_probe
 from vsgrpo.training.samplers import few_videos
@@ -97,6 +98,11 @@ def run_stages(
             continue
         try:
             trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
+        except Exception as error:
+            told = waited_in_vain(error, trainer, config.launch.timeout_s)
+            if told is None or config.launch.num_processes == 1:
+                raise
+            raise told from error
         finally:
             stop.restore()
             progress.close()
@@ -136,7 +142,9 @@ def build_trainer(
     progress = progress or Progress(stage)
     progress.timer, progress.dataset = timer, dataset
     callbacks = [JsonLog(stage), progress, OptimizerClock(timer)]
-    callbacks += [NoteShards(stage, config.launch.profile), *make_trackers(section.report_to, progress.say)]
+    callbacks += [CheckShards(stage, config.launch.profile), *make_trackers(section.report_to, progress.say)]
+    if config.launch.num_processes > 1:
+        callbacks += [EqualCalls(timer), PhaseWatch(timer, args.process_index, config.launch.timeout_s)]
     if stop is not None:
         stop.every = buffer_steps(args)
         callbacks.append(stop)

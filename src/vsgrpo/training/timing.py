@@ -38,12 +38,18 @@ class PhaseTimer:
         self._seconds: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._taken = time.perf_counter()
+        self.failed_in: str | None = None
+        """The innermost phase that an exception left first."""
 
     @property
     def running(self) -> tuple[str | None, float]:
         """The innermost phase that runs, None between phases, and when it last began to (`time.perf_counter`)."""
         stack = self._running
         return (stack[-1] if stack else None), self._since
+
+    def is_in(self, phase: str) -> bool:
+        """Tell whether this phase runs, or stands still for one inside it."""
+        return phase in self._running
 
     def start(self, phase: str) -> None:
         """Start a phase; the one that ran stands still until this one stops."""
@@ -63,6 +69,9 @@ class PhaseTimer:
         self.start(name)
         try:
             yield
+        except BaseException:
+            self.failed_in = self.failed_in or name
+            raise
         finally:
             self.stop()
 

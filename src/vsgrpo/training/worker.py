@@ -16,7 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from accelerate.utils import DistributedType
 
 from vsgrpo.config import TrainConfig, load_resolved
 from vsgrpo.config.train import SHARDED
@@ -29,8 +28,8 @@ from vsgrpo.data.leakage import (
 )
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.rows import Row
-from vsgrpo.errors import DataError, RunError, SetupError, VsgrpoError
-from vsgrpo.launch import load_rows, needs_launcher, row_files
+from vsgrpo.errors import DataError, RunError, VsgrpoError
+from vsgrpo.launch import load_rows, row_files
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
 from vsgrpo.modeling.model import LoraSettings, ModelBundle, load_model, save_model
@@ -43,23 +42,13 @@ from vsgrpo.supervise import end_with_parent
 from vsgrpo.training.arguments import check_enough_rows, trl_config
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.dev_score import dev_dataset
+from vsgrpo.training.guards import check_backend, join_processes
 from vsgrpo.training.launcher import record_failure
 from vsgrpo.training.rows_dataset import rows_to_dataset
 from vsgrpo.training.stage_trainer import StageTrainer
 from vsgrpo.training.stages import RunParts, run_stages
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.loader import BadVideo, VideoLoader
-
-BACKENDS = {
-    "cpu": (DistributedType.NO,),
-    "gpu1": (DistributedType.NO,),
-    "ddp": (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU),
-    "zero2": (DistributedType.DEEPSPEED,),
-    "zero3": (DistributedType.DEEPSPEED,),
-    "zero3_offload": (DistributedType.DEEPSPEED,),
-    "fsdp2": (DistributedType.FSDP,),
-}
-"""What accelerate must report for each launch profile."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -170,11 +159,12 @@ def _tell_result(folder: RunFolder) -> None:
 
 
 def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
+    join_processes(config, int(os.environ.get("WORLD_SIZE", "1")))
     rows, verdict = load_rows(config)
     if verdict != "clean":
         print(f"leak check: {verdict}", file=sys.stderr)
     loader = make_loader(config)
-    rows = readable_rows(rows, Path(config.data.path), loader)
+    rows = readable_rows(rows, Path(config.data.path), loader, config.video.max_quarantined)
     dev = dev_dataset(config)
     for number in range(len(config.trainer.stages or [{}])):  # what TRL refuses, before the model loads
         check_enough_rows(len(rows), trl_config(config, number))
@@ -244,20 +234,26 @@ def make_loader(config: TrainConfig) -> VideoLoader:
     )
 
 
-def readable_rows(rows: list[Row], base: Path, loader: VideoLoader) -> list[Row]:
+def readable_rows(rows: list[Row], base: Path, loader: VideoLoader, share: float) -> list[Row]:
     """Leave out the rows of videos and images whose header cannot be read (video.on_bad=skip), and say which.
 
+    Args:
+        share: of the files that may turn out bad, here or later in the run.
+
     Raises:
-        DataError: one is bad under video.on_bad=error, or no row is left.
+        DataError: one is bad under video.on_bad=error, more than `share` of them are, or no row is left.
     """
     bad: dict[tuple[str, Path], str] = {}
-    for kind, path in dict.fromkeys(place for row in rows for place in row.media_paths(base)):
+    places = dict.fromkeys(place for row in rows for place in row.media_paths(base))
+    loader.max_quarantined = int(share * len(places))
+    for kind, path in places:
         try:
             loader.inputs_from_header(path, kind)
         except BadVideo as error:
             bad[kind, path] = error.message
     for (kind, _), message in bad.items():
         print(f"skipped {kind}: {message}", file=sys.stderr)
+    loader.check_quarantine()
     kept = [row for row in rows if not any(place in bad for place in row.media_paths(base))]
     if not kept:
         raise DataError(f"{base}: none of {len(bad)} videos and images can be read", hint="build the dataset again")
@@ -316,25 +312,6 @@ def save_final(trainer: StageTrainer, config: TrainConfig, path: Path) -> None:
         trainer.save_model(str(path))
     elif trainer.is_world_process_zero():
         save_model(trainer.bundle, path, merge=config.merges())
-
-
-def check_backend(trainer: StageTrainer, config: TrainConfig) -> None:
-    """Refuse to train on another backend or world size than the config asked for.
-
-    Some settings of the environment make accelerate fall back without a word (ACCELERATE_USE_CPU turns DeepSpeed and
-    FSDP into plain data parallelism, or one process).
-
-    Raises:
-        SetupError: naming both.
-    """
-    launch, accelerator = config.launch, trainer.accelerator
-    expected = BACKENDS[launch.profile] if needs_launcher(config) else (DistributedType.NO,)
-    if accelerator.num_processes != launch.num_processes or accelerator.distributed_type not in expected:
-        raise SetupError(
-            f"launch.profile={launch.profile} with launch.num_processes={launch.num_processes}: accelerate runs "
-            f"{accelerator.num_processes} process(es) as {accelerator.distributed_type.value}",
-            hint="start through `vsgrpo train`, and leave ACCELERATE_USE_CPU unset",
-        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,14 @@
-"""What ZeRO-3 needs of us: a frozen tower that some processes call and others find in their cache."""
+"""What sharded weights need of us: some processes call the tower, others do not, and rollouts differ in length."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from transformers.integrations import deepspeed
 
 
 def keep_whole(module: nn.Module) -> None:
@@ -26,3 +32,47 @@ def keep_whole(module: nn.Module) -> None:
     missing = [p for p in parameters if p.ds_status == ZeroParamStatus.NOT_AVAILABLE]  # type: ignore[attr-defined]
     if missing:
         missing[0].all_gather(missing)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def load_whole() -> Iterator[None]:
+    """Let `from_pretrained` load whole weights once a trainer exists, whose ZeRO-3 settings it would follow.
+
+    They are meant for a model that no engine holds yet, as at the start of a run, where no trainer exists either.
+    """
+    settings = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = settings
+
+
+def unshard_root(model: Any) -> None:
+    """Hold the weights outside the layers of an FSDP2 model, the tower's among them, whole on every process.
+
+    Their forward would do so; the tower is called before it. They are parted again after the backward pass.
+    """
+    if isinstance(model, FSDPModule):
+        model.unshard()
+
+
+@contextmanager
+def unsharded(model: Any) -> Iterator[None]:
+    """Hold all weights of an FSDP2 model whole on every process; nothing happens under other engines.
+
+    Processes draw completions of different lengths, and each forward of a sharded layer is a collective call.
+    """
+    parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    layers = [part for part in parts if part is not model]  # the root is never parted after a forward
+    for part in parts:
+        part.unshard()
+    for layer in layers:
+        layer.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.set_reshard_after_forward(True, recurse=False)
+        for part in parts:
+            part.reshard()

@@ -93,6 +93,10 @@ class VideoLoader:
             leave samples out catches.
         memory_bytes: bound of the memory cache; the least recently used videos leave first.
 
+    Attributes:
+        quarantine: what is wrong with each bad file met so far, by absolute path.
+        max_quarantined: `check_quarantine` raises where there are more of them; None: never.
+
     Raises:
         ConfigError: an unknown value of frame_cache or on_bad, a disk cache without a folder.
     """
@@ -115,6 +119,7 @@ class VideoLoader:
         self.on_bad = on_bad
         self.cache = make_cache(frame_cache, cache_dir, memory_bytes)
         self.quarantine: dict[str, str] = {}
+        self.max_quarantined: int | None = None
         self.num_decoded = 0
         """Videos and images decoded so far."""
         self._hashes: dict[tuple[str, int, int], str] = {}
@@ -156,6 +161,16 @@ class VideoLoader:
             DataError: as `load`.
         """
         return self._guarded(path, lambda name: self._key(name, kind))
+
+    def check_quarantine(self) -> None:
+        """Raise DataError where more videos are bad than `max_quarantined` allows."""
+        if self.max_quarantined is not None and len(self.quarantine) > self.max_quarantined:
+            last = list(self.quarantine.values())[-1]
+            raise DataError(
+                f"{len(self.quarantine)} videos cannot be read, video.max_quarantined allows {self.max_quarantined}; "
+                f"the last one: {last}",
+                hint="`vsgrpo check-data` names them all; mend them, or raise video.max_quarantined (a share)",
+            )
 
     def _guarded(self, path: Path | str, use: Callable[[str], _Result]) -> _Result:
         name = os.path.abspath(path)

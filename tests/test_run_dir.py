@@ -1,0 +1,74 @@
+"""Which runs may go on: the same values, and as many processes as the optimizer's state was cut into."""
+
+import json
+
+import pytest
+
+from vsgrpo.config import load_config
+from vsgrpo.errors import ConfigError
+from vsgrpo.run_dir import prepare_run_folder
+
+
+def prepare(folder, launch, num_processes, batch, *overrides, resume=False):
+    given = [
+        "trainer=grpo",
+        "data=d",
+        f"output={folder}",
+        "model=tiny",
+        "model.freeze_vision=true",
+        f"launch={launch}",
+        *overrides,
+    ]
+    given += [f"launch.num_processes={num_processes}", f"trainer.per_device_train_batch_size={batch}"]
+    prepare_run_folder(folder, load_config("train", given), [], resume=resume, overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (("zero2", 2), ("zero2", 1)),
+        (("zero3", 2), ("zero3", 4)),
+        (("zero3", 2), ("zero2", 2)),
+        (("ddp", 2), ("zero2", 2)),
+    ],
+)
+def test_a_sharded_state_goes_on_in_as_many_parts_only(before, after, tmp_path):
+    prepare(tmp_path / "run", *before, 4)
+    with pytest.raises(ConfigError) as caught:
+        prepare(tmp_path / "run", *after, 4 * before[1] // after[1], resume=True)
+    expected = f"launch={after[0]} with launch.num_processes={after[1]}: the checkpoints hold the optimizer state in "
+    assert caught.value.message == f"{expected}{before[1]} parts of launch={before[0]}"
+    assert f"resume with launch={before[0]} launch.num_processes={before[1]}" in caught.value.hint
+    prepare(tmp_path / "run", *before, 4, resume=True)
+
+
+def test_between_two_stages_a_sharded_run_goes_on_with_any_number(tmp_path):
+    prepare(tmp_path / "run", "zero3", 2, 4)
+    checkpoint = tmp_path / "run" / "checkpoint-10"
+    checkpoint.mkdir()
+    state = {"checkpoints": {"9": {"stage": 0, "step": 9}, "10": {"stage": 0, "step": 10}}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(state))
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": 10, "max_steps": 12}))
+    with pytest.raises(ConfigError, match="hold the optimizer state in 2 parts"):
+        prepare(tmp_path / "run", "cpu", 1, 8, resume=True)
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": 10, "max_steps": 10}))
+    with pytest.raises(ConfigError, match="samples per microbatch"):
+        prepare(tmp_path / "run", "cpu", 1, 4, resume=True)
+    prepare(tmp_path / "run", "cpu", 1, 8, resume=True)
+
+
+def test_a_whole_state_goes_on_with_the_same_samples_per_step(tmp_path):
+    prepare(tmp_path / "run", "ddp", 4, 4)
+    with pytest.raises(ConfigError) as caught:
+        prepare(tmp_path / "run", "ddp", 2, 4, resume=True)
+    assert "4 x 2 samples per microbatch, the run was started with 4 x 4" in caught.value.message
+    assert "trainer.per_device_train_batch_size=8" in caught.value.hint  # 4 x 4 = 16 = 8 x 2
+    prepare(tmp_path / "run", "ddp", 2, 8, resume=True)
+    prepare(tmp_path / "run", "cpu", 1, 16, resume=True)
+
+
+def test_patience_and_limits_may_change_values_may_not(tmp_path):
+    prepare(tmp_path / "run", "ddp", 2, 4)
+    prepare(tmp_path / "run", "ddp", 2, 4, "launch.timeout_s=60", "video.max_quarantined=0.5", resume=True)
+    with pytest.raises(ConfigError, match=r"trainer.beta=0.5: the run in .* was started with"):
+        prepare(tmp_path / "run", "ddp", 2, 4, "trainer.beta=0.5", resume=True)

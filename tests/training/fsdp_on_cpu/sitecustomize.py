@@ -1,0 +1,17 @@
+"""Lets accelerate run FSDP2 on CPUs, which it turns into plain data parallelism: for tests alone.
+
+Python loads this file at its start where this folder is on PYTHONPATH; it acts in worker processes only.
+"""
+
+import os
+
+if "TORCHELASTIC_RUN_ID" in os.environ:
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    from accelerate.state import DistributedType, PartialState
+
+    from vsgrpo.training import arguments, guards
+
+    PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+    guards.join_processes = lambda *args: None  # refuses FSDP2 without a GPU
+    ours = arguments._ours
+    arguments._ours = lambda config: {**ours(config), "use_cpu": False}
