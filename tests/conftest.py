@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The same examples in every run: a change is judged by what it changed.
 # `--hypothesis-profile default` hunts for new ones.
-settings.register_profile("repeatable", derandomize=True)
+# How fast the machine is decides nothing.
+settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
 
 # Set before anything imports torch: the models here are too small for threads to pay.
