@@ -1,0 +1,66 @@
+"""`vsgrpo`: the command line. Imports nothing heavy; every command loads what it needs when it runs.
+
+Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 the run failed, 2 usage, configuration or
+input error (one `error:` and one `hint:` line), 130 / 143 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import typer
+
+from vsgrpo.cli.app import app
+from vsgrpo.errors import VsgrpoError
+
+# isort: off
+# Importing a module registers its commands; `--help` lists them in this order.
+from vsgrpo.cli import data, train, evaluate, show  # noqa: F401
+
+# isort: on
+
+# typer carries its own copy of click's exceptions in some versions and click's in others: take them from typer.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException
+INTERRUPTED = "interrupted: what was finished is kept, the same command goes on (train: add --resume)"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: run the app and turn errors into one `error:` and one `hint:` line."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command and return its exit code."""
+    debug = "--debug" in argv or os.environ.get("VSGRPO_DEBUG") == "1"
+    try:
+        result: Any = app(args=argv or ["--help"], standalone_mode=False, prog_name="vsgrpo")
+        if result == 130:  # typer turns KeyboardInterrupt into this
+            print(INTERRUPTED, file=sys.stderr)
+        return result if isinstance(result, int) else 0
+    except VsgrpoError as error:
+        if debug:
+            raise
+        _complain(error.message, error.hint)
+        return error.exit_code
+    except _UsageError as error:
+        what, _, close = str(getattr(error, "message", error)).partition(" Did you mean ")
+        command = " ".join(["vsgrpo", *argv[:1]]) if argv and not argv[0].startswith("-") else "vsgrpo"
+        hint = f"did you mean {close}" if close else f"`{command} --help` shows what it takes"
+        _complain(" ".join(what.split()).rstrip(".") or "missing argument", hint)
+        return 2
+    except typer.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print(INTERRUPTED, file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _complain(message: str, hint: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)

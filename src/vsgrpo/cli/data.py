@@ -1,0 +1,161 @@
+"""Commands that make and check rows."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vsgrpo.cli.app import PASS, ConfigDir, Debug, DryRun, Json, Limit, Overrides, Overwrite, app, print_yaml
+
+
+@app.command(
+    "build-data",
+    context_settings=PASS,
+    epilog="Example: vsgrpo build-data source=scannet source.root=/data/scannet video.source=mesh output=data/vsi100k",
+)
+def build_data(
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    limit: Limit = None,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Turn scans into questions and videos; a second run goes on where the first stopped."""
+    from vsgrpo.config import load_config
+
+    config = load_config("build_data", overrides or [], config_dir, allow_missing=dry_run)
+    if dry_run:
+        print_yaml(config)
+        return
+    from vsgrpo.data.build import build_dataset
+
+    summary = build_dataset(config, overwrite=overwrite, limit=limit)
+    print(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
+    summary.raise_if_failed()
+
+
+@app.command(
+    "build-cot",
+    context_settings=PASS,
+    epilog="Example: vsgrpo build-cot data=data/vsi100k output=data/vsi_cold cot.bridge=annotation "
+    "reason.base_url=http://localhost:8000/v1 reason.model=deepseek-ai/DeepSeek-R1",
+)
+def build_cot(
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the config and what it would ask and cost, send nothing.")
+    ] = False,
+    limit: Limit = None,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Turn questions into cold-start rows with a chain of thought; a second run pays for what is missing only."""
+    from vsgrpo.config import load_config
+
+    config = load_config("build_cot", overrides or [], config_dir, allow_missing=dry_run)
+    from vsgrpo.config.compose import NOT_GIVEN
+    from vsgrpo.data.cot.build import build_cot as build
+    from vsgrpo.data.cot.build import estimate
+
+    if dry_run:
+        print_yaml(config)
+        print("no data=DIR given" if config.data.path == NOT_GIVEN else estimate(config, limit))
+        return
+    summary = build(config, limit, _connect)
+    print(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
+    summary.raise_if_failed()
+
+
+@app.command("merge-data", epilog="Example: vsgrpo merge-data data/vsi100k")
+def merge_data(
+    folder: Annotated[Path, typer.Argument(help="The output folder that all shards wrote to.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write the row files of a build made in shards (build.num_shards), when all of them are done."""
+    from vsgrpo.data.build import merge_shards
+
+    summary = merge_shards(folder)
+    print(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
+    summary.raise_if_failed()
+
+
+@app.command("import-data", epilog="Example: vsgrpo import-data vlm3r.json videos=data/scannet_mp4 output=data/vlm3r")
+def import_data(
+    given: Annotated[
+        list[str], typer.Argument(metavar="FILE... output=DIR", help=".json, .jsonl or .parquet files, and settings.")
+    ],
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Turn rows of other projects into a dataset folder; rows of VSI-Bench rooms are left out and counted.
+
+    Settings: output=DIR [videos=DIR] [dataset=NAME] [data.dev_fraction=0.05] [data.allow_val_safe=true], and
+    format=vsibench for the benchmark itself (writes test.jsonl, for eval only).
+    format=images [images=DIR]: image questions {problem, answer, images}, or conversations as in Vision-R1-cold.
+    """
+    from vsgrpo.data.import_settings import parse_settings
+
+    settings = parse_settings(given)
+    from vsgrpo.data.import_images import import_images
+    from vsgrpo.data.imports import import_data as run_import
+    from vsgrpo.data.imports import prepare_output
+
+    if settings.format == "images":
+        prepare_output(settings.output, overwrite)
+        summary = import_images(settings)
+    else:
+        summary = run_import(settings, overwrite=overwrite)
+    print(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
+
+
+@app.command("check-data", epilog="Example: vsgrpo check-data data/own")
+def check_data(
+    path: Annotated[Path, typer.Argument(help="A row file, or a dataset folder.")],
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Open only N videos.")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check rows and videos of your own: every fault with file and line, leaks, rooms shared by train and dev."""
+    from vsgrpo.data.check import check_data as run_check
+
+    report = run_check(path, limit)
+    print(json.dumps(report.to_json(), indent=1) if as_json else report.table())
+    report.raise_if_bad()
+
+
+@app.command(
+    "verify-geometry",
+    epilog="Example: vsgrpo verify-geometry meta=[scannet_meta.json,arkitscenes_meta.json] questions=test.jsonl",
+)
+def verify_geometry(
+    files: Annotated[list[str], typer.Argument(metavar="meta=FILE|[A,B,C] questions=FILE.jsonl")],
+    debug: Debug = False,
+) -> None:
+    """Check our geometry against VSI-Bench: its boxes in, its rows in, agreement by question type out (JSON, table)."""
+    from vsgrpo.data.verify import parse_arguments, verify_geometry
+
+    result = verify_geometry(*parse_arguments(files))
+    print(result.table(), file=sys.stderr)
+    print(json.dumps(result.to_json(), indent=1))
+
+
+def _connect(name: str, step: Any) -> Any:
+    """Return what answers a step of build-cot: a model in this process, or an endpoint."""
+    from vsgrpo.config.build_cot import LOCAL
+
+    if step.base_url == LOCAL:
+        from vsgrpo.modeling.local_chat import LocalChat
+
+        return LocalChat(name, step)
+    from vsgrpo.data.cot.endpoint import Endpoint
+
+    return Endpoint(name, step)

@@ -1,0 +1,119 @@
+"""Commands that score and ask models."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from vsgrpo.cli.app import PASS, ConfigDir, Debug, DryRun, Json, Limit, Overrides, Overwrite, app, print_yaml
+from vsgrpo.errors import ConfigError
+
+
+@app.command(
+    "eval",
+    context_settings=PASS,
+    epilog="Example: vsgrpo eval model=runs/x/final benchmark.path=data/vsibench output=runs/x/eval",
+)
+def evaluate(
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    limit: Limit = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Go on without videos that are missing.")
+    ] = False,
+    allow_leak: Annotated[bool, typer.Option("--allow-leak", help="Score a model trained on benchmark rooms.")] = False,
+    wandb: Annotated[bool, typer.Option("--wandb", help="Log scores and report to Weights & Biases too.")] = False,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Score a model on VSI-Bench or on a dataset folder; a second run goes on where the first stopped.
+
+    benchmark=mathvista and benchmark=folder score answers to image questions.
+    model= may be given several times, or as a quoted pattern: all are scored, and compared in one table.
+    """
+    from vsgrpo.config import load_config
+    from vsgrpo.evaluation.several import split_models
+
+    given = [*(overrides or []), *([f"benchmark.limit={limit}"] if limit else [])]
+    models = split_models(given)
+    configs = [load_config("eval", words, config_dir, allow_missing=dry_run) for _, words in models]
+    if dry_run:
+        for config in configs:
+            print_yaml(config)
+        return
+    from vsgrpo.evaluation.compare import compare_table
+    from vsgrpo.evaluation.run import run_eval
+    from vsgrpo.evaluation.run_questions import run_questions
+
+    spatial = configs[0].benchmark.name == "vsibench"
+    if wandb and not spatial:
+        raise ConfigError("--wandb: for benchmark=vsibench only", hint="results.json holds every number")
+    found = {}
+    for (name, _), config in zip(models, configs, strict=True):
+        if spatial:
+            report = run_eval(
+                config, skip_missing=skip_missing, allow_leak=allow_leak, overwrite=overwrite, wandb=wandb
+            )
+        else:
+            report = run_questions(config, skip_missing=skip_missing, overwrite=overwrite)
+        if report is not None:  # under a launcher one process of several reports
+            found[name] = report.to_json() if as_json else report.table()
+    if found:
+        print(json.dumps(found if len(models) > 1 else found[""], indent=1) if as_json else "\n\n".join(found.values()))
+    if len(found) > 1 and not as_json and spatial:
+        named = [(name, config.run.dir) for (name, _), config in zip(models, configs, strict=True)]
+        print("\n" + compare_table(named, "all models"))
+
+
+@app.command("score", epilog="Example: vsgrpo score predictions.jsonl benchmark.path=data/vsibench/test.jsonl")
+def score(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE [FILE2] [KEY=VALUE]...", help="Predictions; two: their difference.")
+    ],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Score predictions of any make (ours, lmms-eval logs, Video-R1 files) with all scorers; two files: compare them.
+
+    Keys: benchmark.path=ROWS joins lines that carry an id only; benchmark.split, prompt.mode, prompt.wording and
+    prompt.show_options say how foreign predictions were asked for.
+    benchmark=mathvista benchmark.path=TESTMINI scores answers to MathVista.
+    """
+    if "benchmark=mathvista" in files:
+        _mathvista(files, as_json)
+        return
+    from vsgrpo.evaluation.score_file import score_command
+
+    report = score_command(files)
+    print(json.dumps(report.to_json(), indent=1) if as_json else report.table())
+
+
+@app.command("ask", epilog='Example: vsgrpo ask model=runs/x/final video=room.mp4 "How many chairs are in this room?"')
+def ask(
+    given: Annotated[list[str], typer.Argument(metavar="model=PATH video=FILE QUESTION [KEY=VALUE]...")],
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Ask a model one question about one video. Keys are those of eval: prompt.mode, video.num_frames, decoding.*."""
+    from vsgrpo.evaluation.ask import answer, parse_request
+
+    request = parse_request(given)
+    from vsgrpo.config import load_config
+    from vsgrpo.launch import check_model
+
+    config = load_config("eval", request.overrides, config_dir)
+    check_model(config.model.path)
+    reply = answer(config, request)
+    print(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))
+
+
+def _mathvista(words: list[str], as_json: bool) -> None:
+    from vsgrpo.evaluation.mathvista import mathvista_command
+
+    report = mathvista_command(words)
+    print(json.dumps(report.to_json(), indent=1) if as_json else report.table())
