@@ -21,6 +21,7 @@ from vsgrpo.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from vsgrpo.evaluation.results import EvalReport
+    from vsgrpo.evaluation.run_questions import QuestionReport
     from vsgrpo.spatial.question import Question
     from vsgrpo.spatial.scene import Scene
 
@@ -106,24 +107,26 @@ def score(answers: Sequence[Mapping[str, Any]], scorer: str = "official") -> dic
 
 def evaluate(
     model: Path | str, benchmark: Path | str, *overrides: str, output: Path | str, **options: bool
-) -> EvalReport:
+) -> EvalReport | QuestionReport:
     """Score a model on VSI-Bench or on a dataset folder, as `vsgrpo eval`; goes on where an earlier call stopped.
+
+    With the override "benchmark=mathvista" or "benchmark=folder" on questions about images.
 
     Args:
         overrides: KEY=VALUE of `configs/eval.yaml`, such as "benchmark.limit=100".
         options: skip_missing, allow_leak, overwrite.
 
     Returns:
-        The report: `.table()` for people, `.to_json()` for programs; scores stand in `.scores`.
+        The report: `.table()` for people, `.to_json()` for programs.
 
     Raises:
         VsgrpoError: what can be mended, with a hint.
     """
     from vsgrpo.config import load_config
-    from vsgrpo.evaluation.run import run_eval
+    from vsgrpo.evaluation.run_questions import run_benchmark
 
     given = [f"model.path={model}", f"benchmark.path={benchmark}", f"output={output}", *overrides]
-    report = run_eval(load_config("eval", given), **options)
+    report = run_benchmark(load_config("eval", given), **options)
     if report is None:
         raise RunError("evaluate: this process is not the first of its launcher", hint="read results.json instead")
     return report

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from vsgrpo.cli.app import PASS, ConfigDir, Debug, DryRun, Json, Limit, Overrides, Overwrite, app, print_yaml
-from vsgrpo.errors import ConfigError
 
 
 @app.command(
@@ -46,25 +45,18 @@ def evaluate(
             print_yaml(config)
         return
     from vsgrpo.evaluation.compare import compare_table
-    from vsgrpo.evaluation.run import run_eval
-    from vsgrpo.evaluation.run_questions import run_questions
+    from vsgrpo.evaluation.run_questions import run_benchmark
 
-    spatial = configs[0].benchmark.name == "vsibench"
-    if wandb and not spatial:
-        raise ConfigError("--wandb: for benchmark=vsibench only", hint="results.json holds every number")
     found = {}
     for (name, _), config in zip(models, configs, strict=True):
-        if spatial:
-            report = run_eval(
-                config, skip_missing=skip_missing, allow_leak=allow_leak, overwrite=overwrite, wandb=wandb
-            )
-        else:
-            report = run_questions(config, skip_missing=skip_missing, overwrite=overwrite)
+        report = run_benchmark(
+            config, skip_missing=skip_missing, allow_leak=allow_leak, overwrite=overwrite, wandb=wandb
+        )
         if report is not None:  # under a launcher one process of several reports
             found[name] = report.to_json() if as_json else report.table()
     if found:
         print(json.dumps(found if len(models) > 1 else found[""], indent=1) if as_json else "\n\n".join(found.values()))
-    if len(found) > 1 and not as_json and spatial:
+    if len(found) > 1 and not as_json and configs[0].benchmark.name == "vsibench":
         named = [(name, config.run.dir) for (name, _), config in zip(models, configs, strict=True)]
         print("\n" + compare_table(named, "all models"))
 

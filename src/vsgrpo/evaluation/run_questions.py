@@ -17,13 +17,14 @@ from vsgrpo.evaluation.mathvista import MathVistaReport, score_responses
 from vsgrpo.evaluation.outputs import write_results
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, Media, read_answers, read_errors
 from vsgrpo.evaluation.question_sets import QuestionSet, read_folder, read_mathvista
-from vsgrpo.evaluation.run import VIEWS, check_models
+from vsgrpo.evaluation.run import VIEWS, check_models, run_eval
 from vsgrpo.evaluation.score import PromptSettings
 from vsgrpo.rewards import is_right
 from vsgrpo.spatial.answers import parse_answer
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
+    from vsgrpo.evaluation.results import EvalReport
 
 SCHEMA_VERSION = 1
 
@@ -112,6 +113,27 @@ class QuestionReport:
         return "\n".join(lines)
 
 
+def run_benchmark(
+    config: EvalConfig,
+    *,
+    skip_missing: bool = False,
+    allow_leak: bool = False,
+    overwrite: bool = False,
+    wandb: bool = False,
+) -> EvalReport | QuestionReport | None:
+    """Evaluate a model on whichever benchmark `benchmark.name` says: `run_eval` or `run_questions`.
+
+    Raises:
+        ConfigError: an option that only VSI-Bench knows.
+    """
+    if config.benchmark.name == "vsibench":
+        return run_eval(config, skip_missing=skip_missing, allow_leak=allow_leak, overwrite=overwrite, wandb=wandb)
+    for name, given in (("--wandb", wandb), ("--allow-leak", allow_leak)):
+        if given:
+            raise ConfigError(f"{name}: for benchmark=vsibench only", hint=f"leave {name} out")
+    return run_questions(config, skip_missing=skip_missing, overwrite=overwrite)
+
+
 def run_questions(config: EvalConfig, *, skip_missing: bool = False, overwrite: bool = False) -> QuestionReport | None:
     """Evaluate a model on image questions; an interrupted evaluation goes on where it stopped.
 
@@ -128,7 +150,7 @@ def run_questions(config: EvalConfig, *, skip_missing: bool = False, overwrite: 
             hint="set decoding.num_samples=1",
         )
     questions = read_questions(config).with_media(skip_missing)
-    shown = {"": ("own", questions.media)}
+    shown: dict[str, tuple[str, Callable[[Row], Media]]] = {"": ("own", questions.media)}
     for name in config.controls:
         shown[name] = (VIEWS[name], _shuffled(questions) if name == "shuffled" else questions.media)
     if config.video.shuffle:

@@ -52,7 +52,7 @@ class LocalChat:
             kind = AutoConfig.from_pretrained(self.model_name).model_type
             self.sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
             load = AutoModelForImageTextToText if self.sees else AutoModelForCausalLM
-            self._model = load.from_pretrained(self.model_name, **options).eval()
+            self._model: Any = load.from_pretrained(self.model_name, **options).eval()
             self._processor: Any = (AutoProcessor if self.sees else AutoTokenizer).from_pretrained(self.model_name)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
@@ -77,7 +77,7 @@ class LocalChat:
 
     def _answer(self, step: StepSection, messages: list[dict[str, Any]], seed: int) -> Reply:
         content = messages[-1]["content"]
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content
         images = [_picture(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]
         text = "".join(part["text"] for part in parts if part["type"] == "text")
         if images and not self.sees:
