@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vsgrpo.cli import run
 from vsgrpo.errors import ConfigError
@@ -32,6 +33,7 @@ def test_the_question_is_the_word_with_spaces_or_without_equals(video):
         (["video=v.mp4", "why ?"], "no model"),
         (["model=m/x", "why ?"], "0 videos"),
         (["model=m/x", "video=a", "video=b", "why ?"], "2 videos"),
+        (["model=m/x", "video=a", "image=b", "video=c", "why ?"], "2 videos"),
         (["model=m/x", "video=a"], "0 questions"),
         (["model=m/x", "video=a", "how many", "chairs ?"], "2 questions"),
     ],
@@ -68,6 +70,21 @@ def test_a_model_answers_the_question_in_evaluation_wording(tiny_folder, video, 
     assert reply["num_frames"] == 4 and len(reply["answers"]) == 1
     sentence = "Please answer the question using a single word or phrase."
     assert reply["prompt"] == f"These are frames of a video.\nHow many chairs?\n{sentence}"
+
+
+@pytest.mark.integration
+def test_images_are_shown_in_the_order_given(tiny_folder, tmp_path, capsys):
+    for name, grey in (("a.png", 10), ("b.png", 240)):
+        Image.new("L", (56, 56), grey).save(tmp_path / name)
+    words = [f"model={tiny_folder}", "model.offline=true", "Which is darker?", "--json"]
+    replies = []
+    for names in (("a.png", "b.png"), ("b.png", "a.png"), ("a.png",)):
+        assert run(["ask", *words, *(f"image={tmp_path / name}" for name in names)]) == 0
+        replies.append(json.loads(capsys.readouterr().out))
+    assert len({reply["answers"][0] for reply in replies}) > 1  # what is shown matters
+    assert replies[0]["prompt"].startswith("Which is darker?\nPlease answer")
+    assert run(["ask", *words, f"image={tmp_path / 'none.png'}"]) == 2
+    assert "none.png: no such file" in capsys.readouterr().err
 
 
 @pytest.mark.integration

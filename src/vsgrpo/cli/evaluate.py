@@ -86,12 +86,12 @@ def score(
 
 @app.command("ask", epilog='Example: vsgrpo ask model=runs/x/final video=room.mp4 "How many chairs are in this room?"')
 def ask(
-    given: Annotated[list[str], typer.Argument(metavar="model=PATH video=FILE QUESTION [KEY=VALUE]...")],
+    given: Annotated[list[str], typer.Argument(metavar="model=PATH video=FILE|image=FILE... QUESTION [KEY=VALUE]...")],
     config_dir: ConfigDir = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Ask a model one question about one video. Keys are those of eval: prompt.mode, video.num_frames, decoding.*."""
+    """Ask a model one question about a video or images. Keys are those of eval: prompt.mode, image.max_pixels, ..."""
     from vsgrpo.evaluation.ask import answer, parse_request
 
     request = parse_request(given)

@@ -1,4 +1,4 @@
-"""`vsgrpo ask`: one question about one video, put to a model the way an evaluation puts it."""
+"""`vsgrpo ask`: one question about one video or some images, put to a model the way an evaluation puts it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vsgrpo.data.prompts import question_text
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.predictions import VideoQuestions, read_answers, read_errors
+from vsgrpo.evaluation.predictions import Media, VideoQuestions, read_answers, read_errors
 from vsgrpo.evaluation.score import PromptSettings
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TAGGED_TOKENS = 512
 """Tokens for think and observe answers where decoding.max_new_tokens is not given."""
+_SUCH = {"video": "a video file, such as room.mp4", "image": "an image file, such as plan.png"}
 _EXAMPLE = 'vsgrpo ask model=runs/x/final video=room.mp4 "How many chairs are in this room?"'
 
 
@@ -26,10 +27,11 @@ class Request:
     """The words of a command line.
 
     Attributes:
+        media: a video, or images in the order given.
         overrides: KEY=VALUE of `vsgrpo eval` that matter here: video.*, prompt.mode, decoding.*, model.*.
     """
 
-    video: Path
+    media: Media
     question: str
     overrides: tuple[str, ...]
 
@@ -49,31 +51,36 @@ class Reply:
 
 
 def parse_request(words: list[str]) -> Request:
-    """Return what is asked: video=FILE, one question, the rest KEY=VALUE.
+    """Return what is asked: video=FILE or image=FILE (several), one question, the rest KEY=VALUE.
 
     Raises:
-        ConfigError: no model, no video, not exactly one question.
-        DataError: no such video file.
+        ConfigError: no model, nothing or several videos to show, not exactly one question.
+        DataError: no such file.
     """
     questions = [word for word in words if " " in word.strip() or "=" not in word]
     settings = [word for word in words if word not in questions]
-    videos = [word.partition("=")[2] for word in settings if word.startswith("video=")]
+    media = tuple((kind, Path(path).expanduser()) for kind, _, path in _media_words(settings))
+    num_videos = sum(kind == "video" for kind, _ in media)
     if not any(word.startswith(("model=", "model.path=")) for word in settings):
         raise ConfigError("ask: no model given", hint=_EXAMPLE)
-    if len(videos) != 1:
-        raise ConfigError(f"ask: {len(videos)} videos given, one is needed", hint=_EXAMPLE)
+    if num_videos > 1 or not media:
+        raise ConfigError(f"ask: {num_videos} videos given, one is needed, or image=FILE", hint=_EXAMPLE)
     if len(questions) != 1 or not questions[0].strip():
         raise ConfigError(f"ask: {len(questions)} questions given, one in quotes is needed", hint=_EXAMPLE)
-    video = Path(videos[0]).expanduser()
-    if not video.is_file():
-        raise DataError(f"video={video}: no such file", hint="give the path of a video file, such as room.mp4")
-    rest = [word for word in settings if not word.startswith("video=")]
+    for kind, path in media:
+        if not path.is_file():
+            raise DataError(f"{kind}={path}: no such file", hint=f"give the path of {_SUCH[kind]}")
+    rest = [word for word in settings if not word.startswith(("video=", "image="))]
     tagged = any(
         word in ("prompt.mode=think", "prompt.mode=observe", "prompt=think", "prompt=observe") for word in rest
     )
     if tagged and not any(word.startswith("decoding.max_new_tokens=") for word in rest):
         rest.append(f"decoding.max_new_tokens={TAGGED_TOKENS}")
-    return Request(video, questions[0].strip(), (*rest, f"benchmark.path={video}", "output=."))
+    return Request(media, questions[0].strip(), (*rest, f"benchmark.path={media[0][1]}", "output=."))
+
+
+def _media_words(settings: list[str]) -> list[tuple[str, str, str]]:
+    return [word.partition("=") for word in settings if word.startswith(("video=", "image="))]
 
 
 def answer(config: EvalConfig, request: Request) -> Reply:
@@ -109,7 +116,7 @@ def answer(config: EvalConfig, request: Request) -> Reply:
         loader = generate.VideoLoader(budget, video.backend, video.timeout_s)
         generator = generate.Generator(bundle, loader, prompt, decoding, config.prompt.system)
         predictions = Path(folder) / "predictions.jsonl"
-        generator.run([VideoQuestions((("video", request.video),), (row,))], predictions, Path(folder) / "timing.jsonl")
+        generator.run([VideoQuestions(request.media, (row,))], predictions, Path(folder) / "timing.jsonl")
         errors = read_errors(predictions)
         if errors:
             raise DataError(errors[row.id], hint="try video.backend=pyav, or another file")
@@ -124,13 +131,13 @@ def _row(request: Request) -> Row:
         schema_version=1,
         id="question",
         dataset="ask",
-        scene_name=request.video.stem,
+        scene_name=request.media[0][1].stem,
         question_type="",
         question=request.question,
         options=None,
         answer_kind="text",
         unit=None,
-        media=({"kind": "video", "path": str(request.video)},),
+        media=tuple({"kind": kind, "path": str(path)} for kind, path in request.media),
         rejected=None,
         reasoning=None,
         objects=(),
