@@ -76,6 +76,8 @@ def test_testmini_is_answered_scored_and_resumed_to_the_same_bytes(testmini, tin
     assert found["extraction"] == "rule" and found["n"] == 6 and set(found["groups"]["task"]) == set(TASKS)
     assert set(found["scores"]) == {"overall", *TASKS} and set(found["controls"]["blank"]) == {"overall"}
     assert found["vision"]["image_max_pixels"] == 3136 and found["benchmark"]["name"] == "mathvista"
+    cut_off = sum(line["num_tokens"] == 6 for _, line in read_jsonl(out / "predictions.jsonl"))
+    assert found["cut_off"] == cut_off > 0 and f"{cut_off} answers were cut off at" in shown  # random weights go on
     whole = (out / "predictions.jsonl").read_bytes()
     lines = [line for _, line in read_jsonl(out / "predictions.jsonl")]
     assert sorted(line["id"] for line in lines) == [str(i) for i in range(6)]

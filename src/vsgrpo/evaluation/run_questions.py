@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.rows import Row
+from vsgrpo.data.rows import Row, read_jsonl
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.answering import answer_rows, predictions_name
 from vsgrpo.evaluation.baselines import derangement
@@ -86,6 +86,8 @@ class QuestionReport:
     settings: Mapping[str, Any]
     errors: Mapping[str, str]
     """id -> why it is unanswered."""
+    num_cut_off: int
+    """Answers that have all tokens they may have: most of them were not finished."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of results.json; `scores` and what follows it are there for reports and model cards.
@@ -99,6 +101,7 @@ class QuestionReport:
             "scorer": self.main.scorer(),
             "controls": {name: {"overall": report.overall} for name, report in self.controls.items()},
             "leak": {"verdict": "not checked"},
+            "cut_off": self.num_cut_off,
             "unanswered": [{"id": name, "reason": reason} for name, reason in self.errors.items()],
             **{name: value for name, value in self.settings.items() if name != "schema_version"},
         }
@@ -107,6 +110,9 @@ class QuestionReport:
         """Return the tables, controls below."""
         lines = [self.main.table()]
         lines += [f"control {name:<12} {100 * report.overall:.1f}" for name, report in self.controls.items()]
+        if self.num_cut_off:
+            limit = self.settings["decoding"]["max_new_tokens"]
+            lines.append(f"note: {self.num_cut_off} answers were cut off at decoding.max_new_tokens={limit}")
         if self.errors:
             lines.append(f"note: {len(self.errors)} questions are unanswered and left out of the scores:")
             lines += [f"  {reason}" for reason in sorted(set(self.errors.values()))[:5]]
@@ -162,7 +168,9 @@ def run_questions(config: EvalConfig, *, skip_missing: bool = False, overwrite: 
         return None
     folder = Path(config.run.dir)
     reports = {name: _score(config, questions, folder / predictions_name(name), name) for name in shown}
-    report = QuestionReport(reports.pop(""), reports, settings, read_errors(folder / PREDICTIONS_NAME))
+    limit = config.decoding.max_new_tokens
+    cut_off = sum(data["num_tokens"] >= limit for _, data in read_jsonl(folder / PREDICTIONS_NAME))
+    report = QuestionReport(reports.pop(""), reports, settings, read_errors(folder / PREDICTIONS_NAME), cut_off)
     write_results(config, report.to_json(), time.time() - began)
     return report
 
