@@ -35,7 +35,7 @@ def test_it_works_without_torch_and_trl(tmp_path):
     for name in ("torch", "trl", "transformers"):
         assert found[name]["status"] == "fail" and found[name]["mend"].startswith(f"pip install '{name}")
     assert found["video.backend=pyav"]["status"] == "ok"
-    assert found["fits: memory"]["found"].startswith("about 22")
+    assert found["fits: memory"]["found"].startswith("about 20")
 
 
 def test_whatever_is_not_ok_says_how_to_mend_it(monkeypatch):

@@ -3,6 +3,7 @@
 import pytest
 
 from vsgrpo.config import load_config
+from vsgrpo.memory import estimate
 from vsgrpo.memory.estimate import GIB, estimate_run, saved_bytes
 from vsgrpo.memory.load import Load, Tokens
 from vsgrpo.memory.shapes import HUB, ModelShape, TowerShape
@@ -51,6 +52,48 @@ def test_saved_activations_are_what_autograd_keeps(tmp_path, words, error):
         shape, counted = count_saved(tmp_path, config, video, completion, group, questions)
         ruled = saved_bytes(config, config.trainer, shape, load_of(video, 20, completion, group, questions))
         assert ruled == pytest.approx(counted, rel=error), (video, completion, group, questions)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("half", "video", "completion", "group", "questions", "checkpointing"),
+    [
+        (False, 600, 4, 14, 4, "true"),
+        (True, 600, 4, 14, 4, "true"),
+        (False, 100, 64, 16, 1, "false"),
+        (True, 100, 64, 16, 1, "true"),
+    ],
+    ids=["short-float32", "short-bfloat16", "long-kept-float32", "long-bfloat16"],
+)
+def test_working_memory_is_what_is_alive_at_the_peak(
+    tmp_path, monkeypatch, half, video, completion, group, questions, checkpointing
+):
+    from counting import peaks
+
+    from vsgrpo.modeling import vision
+
+    # four calls of the tower of 16 videos each, 16 x 4 x 8 x 8 = 4096 patches
+    monkeypatch.setattr(vision, "MAX_TOWER_PATCHES", 4096)
+    monkeypatch.setattr(estimate, "MAX_TOWER_PATCHES", 4096)
+    words = (
+        "model=tiny",
+        "model.tune=lora",
+        "model.freeze_vision=true",
+        f"trainer.gradient_checkpointing={checkpointing}",
+    )
+    words += ("model.dtype=bfloat16", "trainer.bf16=true") if half else ()
+    config = config_of(*words)
+    shape, counted = peaks(tmp_path, config, video, completion, group, questions, videos=64)
+    tokens = Tokens(video, 0, 0, video, 20, 80, completion, 4 * video, questions, questions * video, True)
+    load = Load(tokens, "tree", questions, 1, group, questions, questions, questions * group)
+    act = 2 if half else 4
+    ruled = {
+        "update": estimate.update_bytes(config, config.trainer, shape, load),
+        "rollout": estimate.rollout_bytes(shape, load, act),
+        "vision": estimate.tower_bytes(config, shape, 64 * 256, act),
+    }
+    for phase, size in ruled.items():
+        assert size == pytest.approx(counted[phase], rel=0.25), phase
 
 
 def test_sharding_splits_what_it_splits():

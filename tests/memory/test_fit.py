@@ -45,7 +45,7 @@ def test_what_cannot_fit_is_refused_and_what_may_not_is_warned_of():
     assert "launch=zero3" in refused.value.hint
     assert "warning: refused here: weights, gradients and optimizer" in describe(config_of(*words))
     text = describe(config_of("experiment=vsgrpo_2b_24gb", "launch.device_memory_gb=16"))
-    assert "warning: about 22" in text and "trainer.gradient_accumulation_steps" in text
+    assert "warning: about 20" in text and "trainer.gradient_accumulation_steps" in text
 
 
 def test_advice_names_what_is_largest():

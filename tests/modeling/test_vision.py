@@ -6,6 +6,7 @@ import torch
 from tiny_inputs import make_video
 
 from vsgrpo.errors import ConfigError, RunError
+from vsgrpo.modeling import vision
 from vsgrpo.modeling.model import load_model
 from vsgrpo.modeling.vision import BATCHED_ATTENTION, FeatureStore, PatchProjection, is_tower_trained
 
@@ -80,6 +81,20 @@ def test_each_unique_video_goes_through_the_tower_once_per_call(tiny):
 
 
 @pytest.mark.both_families
+def test_a_call_without_gradients_takes_a_bounded_number_of_patches(tiny, monkeypatch):
+    videos = [make_video(number) for number in range(5)]  # 4 x 4 x 4 = 64 patches each
+    whole = FeatureStore(tiny).features(videos)
+    monkeypatch.setattr(vision, "MAX_TOWER_PATCHES", 150)
+    store = FeatureStore(tiny)
+    parts = store.features(videos)
+    assert (store.num_videos, store.num_calls) == (5, 3)  # two videos fit 150 patches
+    for key, found in parts.items():
+        assert torch.allclose(found.tensor, whole[key].tensor, atol=1e-6)
+    monkeypatch.setattr(vision, "MAX_TOWER_PATCHES", 10)
+    store.features(videos)
+    assert store.num_calls == 3 + 5  # at least one video a call
+
+
 def test_memory_cache_keeps_features_between_calls(tiny):
     store = FeatureStore(tiny, cache="memory")
     first = store.features([make_video(0)])["video0"]

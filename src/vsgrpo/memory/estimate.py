@@ -1,7 +1,7 @@
 """Bytes of device memory that one process of a training run needs, by arithmetic.
 
-Exact: weights, gradients, optimizer state. By rule: saved activations (compared in tests/memory with what
-autograd keeps on a CPU), working memory of tower and rollout (read off the code). `OVERHEAD` and `MARGIN` are ours.
+Exact: weights, gradients, optimizer state. By rule: what a forward and backward keeps, and working memory of tower and
+rollout; tests/memory compares both with the bytes alive on a CPU. `OVERHEAD` and `MARGIN` are ours.
 Nothing here was measured on a GPU.
 
 Legend: H width of the language model, I of its MLP, K of its keys, E and M of the tower and its MLP, V vocabulary.
@@ -17,6 +17,7 @@ from vsgrpo.config.train import TrainerSection
 from vsgrpo.data.rows import Row
 from vsgrpo.memory.load import Load, stage_load
 from vsgrpo.memory.shapes import ModelShape, model_shape
+from vsgrpo.video.budget import MAX_TOWER_PATCHES
 
 GIB = 2**30
 OVERHEAD = 1.0 * GIB
@@ -81,7 +82,9 @@ def estimate(config: TrainConfig, section: TrainerSection, shape: ModelShape, lo
     gathered = _gathered(config, shape)
     phases = {"update": gathered["update"] + update_bytes(config, section, shape, load)}
     videos = load.buffer_videos or load.trees
-    phases["vision"] = gathered["rollout"] + tower_bytes(shape, videos * load.tokens.patches, _act(config, section))
+    phases["vision"] = gathered["rollout"] + tower_bytes(
+        config, shape, videos * load.tokens.patches, _act(config, section)
+    )
     if isinstance(section, GrpoSection):
         phases["rollout"] = gathered["rollout"] + rollout_bytes(shape, load, _act(config, section))
     return Estimate(state, phases, load, trained_parameters(config, shape), shape.num_parameters())
@@ -162,13 +165,12 @@ def update_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape
     act = _act(config, section)
     layer = layer_bytes(config, section, shape, load)
     stream = load.update_tokens * shape.hidden * act
-    if section.gradient_checkpointing:
-        saved = (shape.layers + 2) * stream + layer
-    else:
-        saved = shape.layers * layer + 3 * stream
     logits = load.completions * load.tokens.completion * shape.vocab * LOGIT_BYTES
-    # Gradients of one layer's activations, beside those saved.
-    total = saved + logits + layer // 2
+    # The backward pass of one layer needs half as much again; the logits are gone by then.
+    if section.gradient_checkpointing:
+        total = (shape.layers + 2) * stream + max(logits, layer + layer // 2)
+    else:
+        total = shape.layers * layer + 3 * stream + max(logits, layer // 2)
     if not config.model.freeze_vision:
         tower = shape.tower
         total += load.trees * load.tokens.patches * tower.depth * act * (9 * tower.width + 4 * tower.mlp)
@@ -229,24 +231,27 @@ def _copied_keys(section: TrainerSection, load: Load) -> int:
     return copied["split" if split + leaves * prefix * 12 < block else "block"]
 
 
-def tower_bytes(shape: ModelShape, patches: int, act: int) -> int:
-    """Return the working memory of a tower that runs without gradients over all videos of a rollout in one call.
+def tower_bytes(config: TrainConfig, shape: ModelShape, patches: int, act: int) -> int:
+    """Return the working memory of a tower that runs without gradients, `MAX_TOWER_PATCHES` patches in a call.
 
-    Per patch: its pixels in float32 and in the tower's type; the larger of attention (residual and three projections,
-    rotary embedding in float32: 4 E act + 20 E) and MLP (residual and norm, three of its width: 2 E act + 3 M act).
+    Per patch: its pixels in float32 and, where that is another one, in the tower's type; residual, norm and its float32
+    result, 14 E bytes; three of the MLP's width. The processor needs three and a half times the pixels of all patches,
+    in main memory.
     """
     tower = shape.tower
-    pixels = tower.patch_values * (4 + act)
-    attention = 4 * tower.width * act + 20 * tower.width
-    return patches * (pixels + max(attention, 2 * tower.width * act + 3 * tower.mlp * act))
+    pixels = tower.patch_values * (4 if act == 4 else 4 + act)
+    working = min(patches, MAX_TOWER_PATCHES) * (pixels + 14 * tower.width + 3 * tower.mlp * act)
+    if config.launch.profile != "cpu":
+        return working
+    return max(working, min(patches, MAX_TOWER_PATCHES) * tower.patch_values * 14)
 
 
 def rollout_bytes(shape: ModelShape, load: Load, act: int) -> int:
-    """Return the key-value cache of a whole buffer, and the larger of reading the prompts and drawing a token.
+    """Return the larger of reading a buffer's prompts and of drawing its last tokens, each with its key-value cache.
 
-    Reading: residual stream, its norm in float32 and three of the MLP's width per token.
+    Reading, per token: residual stream, attention's inputs and results, a norm in float32, three of the MLP's width.
     """
-    cache = load.cached_tokens * 2 * shape.kv_width * shape.layers * act
-    reading = load.prefill_tokens * (4 * shape.hidden * act + 8 * shape.hidden + 3 * shape.mlp * act)
-    drawing = load.drawn * shape.vocab * DRAW_BYTES
-    return cache + max(reading, drawing)
+    token = 2 * shape.kv_width * shape.layers * act
+    reading = load.prefill_tokens * (token + 7 * shape.hidden * act + 8 * shape.hidden + 3 * shape.mlp * act)
+    drawing = load.cached_tokens * token + load.drawn * shape.vocab * DRAW_BYTES
+    return max(reading, drawing)

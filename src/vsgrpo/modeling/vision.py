@@ -4,6 +4,7 @@ Legend: T frames, C channels, H W pixels, N features of one video, D language mo
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,6 +19,7 @@ from transformers import AttentionInterface
 from vsgrpo.errors import ConfigError, RunError
 from vsgrpo.modeling.feature_cache import DiskFeatures
 from vsgrpo.modeling.rope import base_model
+from vsgrpo.video.budget import MAX_TOWER_PATCHES
 
 if TYPE_CHECKING:
     from vsgrpo.modeling.model import ModelBundle
@@ -178,6 +180,8 @@ class FeatureStore:
     def features(self, inputs: "Sequence[VideoInputs]", grad: bool = False) -> dict[str, VideoFeatures]:
         """Return the features of each unique video or image (by key), one tower call per distinct kind and grid.
 
+        Without gradients a call takes at most MAX_TOWER_PATCHES patches, however many videos a rollout shows.
+
         Where the tower's weights are sharded there is one call for all kinds and grids.
 
         Runs under no_grad unless `grad`: gradient checkpointing of an adapter hooks the tower's input too, and would
@@ -201,8 +205,10 @@ class FeatureStore:
                 by_grid.setdefault(grid, []).append(video)
         made: dict[str, VideoFeatures] = {}
         for videos in by_grid.values():
-            with torch.set_grad_enabled(grad):
-                made.update(self._run_tower(videos))
+            size = len(videos) if grad else max(1, MAX_TOWER_PATCHES // math.prod(videos[0].grid_thw))
+            for start in range(0, len(videos), size):
+                with torch.set_grad_enabled(grad):
+                    made.update(self._run_tower(videos[start : start + size]))
         if self._memory is not None and not grad:
             self._memory.update(made)
         if self.disk is not None and not grad:

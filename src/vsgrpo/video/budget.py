@@ -12,6 +12,8 @@ import numpy as np
 from vsgrpo.errors import ConfigError, DataError
 
 MAX_ASPECT_RATIO = 200  # Source: qwen-vl-utils 0.0.14 vision_process.MAX_RATIO
+MAX_TOWER_PATCHES = 32768
+"""Patches that a tower without gradients takes in one call: 8 videos of 16 frames at video.max_pixels=100352 (ours)."""
 
 
 @dataclass(frozen=True)
