@@ -43,4 +43,6 @@ done
 
 "$PYTHON" scripts/demo_table.py --constants "$OUT/data/rl/train.jsonl" --rows "$OUT/data/test/train.jsonl" \
   "SFT cold start=$OUT/sft" "GRPO=$OUT/grpo"
+say "report: rooms, questions, curves, scores with controls, five answers with their frames; open this file in a browser"
+"$PYTHON" scripts/demo_page.py "$OUT"
 say "done in $((SECONDS - start)) s; models: $OUT/sft/final $OUT/grpo/final, logs: $OUT/*/log.jsonl"

@@ -82,6 +82,54 @@ def test_a_question_highlights_its_objects_by_role():
     ]
 
 
+def test_a_distance_is_drawn_between_the_nearest_points_or_the_centres():
+    scene = scene_of(("bed", upright(1.0, 1.0, 1.0, 1.0)), ("sink", upright(3.0, 1.2, 1.0, 1.0)))
+    plan = make_plan(scene, "p")
+    refs = (ObjectRef("bed", 0), ObjectRef("sink", 1))
+    row = row_of(Question("object_abs_distance", "How far?", None, "1.0", "1.0", "number", "m", refs))
+    ends = [[float(x) for x in point.split(",")] for point in link(plan, row).removeprefix("M").split()]
+    # the bed ends at x = 1.5, the sink begins at x = 2.5; y down
+    assert [end[0] for end in ends] in ([1.5, 2.5], [2.5, 1.5]) and ends[0][1] == ends[1][1]
+    row.generator["distance"] = "centroid"
+    assert link(plan, row) == "M1.00,-1.00 3.00,-1.20"
+
+
+def link(plan, row):
+    return next(shape for shape in parsed(question_svg(plan, row)).iter("path") if shape.get("class") == "link").get(
+        "d"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "inside", "outside"),
+    [
+        # Standing at (2, 1), facing (3, 1): left is y up, so above on the page
+        ("easy", "left", (2.0, 2.0), (2.0, 0.2)),
+        ("hard", "front-right", (2.5, 0.5), (1.5, 0.5)),
+        ("medium", "back", (1.0, 1.0), (2.0, 2.0)),
+    ],
+)
+def test_a_direction_is_drawn_as_its_sector(kind, word, inside, outside):
+    places = ((2.0, 1.0), (3.0, 1.0), inside)
+    scene = scene_of(*((f"thing{k}", upright(*place, 0.2, 0.2)) for k, place in enumerate(places)))
+    refs = tuple(ObjectRef(f"thing{k}", k) for k in range(3))
+    question = Question(f"object_rel_direction_{kind}", "Where?", (word, "elsewhere"), "A", word, "choice", None, refs)
+    shapes = parsed(question_svg(make_plan(scene, "p"), row_of(question))).iter("path")
+    sector = next(shape for shape in shapes if shape.get("class") == "sector").get("d")
+    corners = [tuple(float(x) for x in point.split(",")) for point in sector[1:-1].split()]
+    assert corners[0] == (2.0, -1.0)
+    assert is_inside((inside[0], -inside[1]), corners) and not is_inside((outside[0], -outside[1]), corners)
+
+
+def is_inside(point, corners):
+    """Cast a ray to the right (the sectors tried are convex or star-shaped, any polygon works)."""
+    x, y = point
+    crossings = 0
+    for (x0, y0), (x1, y1) in zip(corners, [*corners[1:], corners[0]], strict=True):
+        crossings += (y0 > y) != (y1 > y) and x < x0 + (y - y0) * (x1 - x0) / (y1 - y0)
+    return crossings % 2 == 1
+
+
 def test_a_scene_without_outline_or_objects_is_drawn():
     empty = scene_of(outline=None)
     plan = make_plan(empty, "p")

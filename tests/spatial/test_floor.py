@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vsgrpo.spatial.floor import alpha_shape_area, alpha_shape_outline, room_area, room_outline
+from vsgrpo.spatial.floor import alpha_shape_area, alpha_shape_outline, room_area, room_floor
 
 
 def shoelace(loop):
@@ -42,10 +42,11 @@ def test_random_outlines_agree_with_the_area():
 @pytest.mark.parametrize("kind", ["random10k", "voxel5cm"])
 def test_the_room_outline_is_that_of_its_area(kind):
     vertices = np.column_stack([grid(4.0, 3.0, 0.04), np.zeros(len(grid(4.0, 3.0, 0.04)))])
-    loops = room_outline(vertices, kind, "scene0000_00")
-    assert sum(shoelace(loop) for loop in loops) == pytest.approx(room_area(vertices, kind, "scene0000_00"))
+    area, loops = room_floor(vertices, kind, "scene0000_00")
+    assert area == room_area(vertices, kind, "scene0000_00")
+    assert sum(shoelace(loop) for loop in loops) == pytest.approx(area)
 
 
 def test_nothing_has_no_outline():
     assert alpha_shape_outline(np.zeros((0, 2))) == [] and alpha_shape_outline(np.zeros((5, 2))) == []
-    assert room_outline(np.zeros((2, 3))) == [] and room_area(np.zeros((2, 3))) is None
+    assert room_floor(np.zeros((2, 3))) == (None, []) and room_area(np.zeros((2, 3))) is None

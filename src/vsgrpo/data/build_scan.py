@@ -21,7 +21,6 @@ from vsgrpo.scans.scannet import Scan, SceneSettings, read_labels, read_scan, sc
 from vsgrpo.scans.sens import SensReader
 from vsgrpo.scans.visibility import VisibilitySettings, watch
 from vsgrpo.spatial.appearance import AppearanceSettings
-from vsgrpo.spatial.floor import room_outline
 from vsgrpo.spatial.observations import observation
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.questions import QuestionSettings, make_questions
@@ -55,7 +54,7 @@ class ScanJob:
     Attributes:
         index: number of the room in the demo; position in the list otherwise.
         split: label of the rows: "train" or "val_safe".
-        with_outline: keep the floor's outline in the scene json, for the report's map.
+        in_report: mark the scene json for the report, which draws some of the scenes.
     """
 
     config: BuildDataConfig
@@ -64,7 +63,7 @@ class ScanJob:
     scan_id: str
     index: int
     split: str
-    with_outline: bool = False
+    in_report: bool = False
 
 
 @dataclass
@@ -123,15 +122,8 @@ def _build(job: ScanJob) -> ScanOutcome:
     video = Path("videos") / scene.dataset / f"{scene.scene_name}.mp4"
     scene, num_frames, seen_pixels = _make_video(job, scan, scene, job.out / video)
     scene.extra["notes"] = [*scene.extra.get("notes", []), *scan.notes]
-    if job.with_outline:
-        loops = room_outline(
-            scan.aligned_vertices(),
-            spatial.alpha_points,
-            scan.scan_id,
-            alpha=spatial.alpha,
-            holes=spatial.alpha_holes,
-        )
-        scene.extra["floor_outline"] = [loop.round(3).tolist() for loop in loops]
+    if job.in_report:
+        scene.extra["in_report"] = True
     if "route_planning" in (config.data.types or ()):
         scene = _with_floor(scan, scene, config.route.clearance_m)
     asked = _question_settings(config, seen_pixels)

@@ -70,14 +70,14 @@ def _type_view(name: str, lines: Mapping[str, Mapping[str, Any]], rows: Sequence
 
 
 def _scene_views(out: Path, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return what to show of the scenes whose json carries the floor's outline."""
+    """Return what to show of the scenes whose json is marked for the report."""
     by_scene: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         by_scene.setdefault((row.dataset, row.scene_name), []).append(row)
     views = []
     for (dataset, name), own in by_scene.items():
         path = out / "scenes" / dataset / f"{name}.json"
-        if not path.is_file() or b'"floor_outline"' not in path.read_bytes():
+        if not path.is_file() or b'"in_report"' not in path.read_bytes():
             continue
         scene = read_scene_json(path)
         plan = make_plan(scene, f"plan{len(views)}")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.data.rows import LETTERS, Row
+from vsgrpo.spatial.directions import sector_of
 from vsgrpo.spatial.scene import Box, Scene
 
 _MARGIN_M = 0.3
@@ -104,12 +105,17 @@ def _name(x: float, y: float, font: float, text: str) -> str:
 
 
 def question_svg(plan: Plan, row: Row) -> str:
-    """Return the plan with the objects of a question highlighted: the first in blue, the answer in green."""
+    """Return the plan with the objects of a question highlighted (the first in blue, the answer in green).
+
+    And with the geometry behind the answer: the floor of an area, the segment of a distance, the sector of a direction.
+    """
     ids = [item["instance_id"] for item in row.objects if item["instance_id"] in plan.footprints]
     shapes = [f'<use href="#{plan.symbol}" x="{plan.view[0]:.3f}" y="{plan.view[1]:.3f}" ']
     shapes[0] += f'width="{plan.view[2]:.3f}" height="{plan.view[3]:.3f}"/>'
     if row.question_type == "room_size_estimation" and plan.floor:
         shapes.append(f'<path class="hit one" d="{plan.floor}"/>')
+    if sector := _sector(plan, row, ids):
+        shapes.append(f'<path class="sector" d="{sector}"/>')
     classes = _roles(row, len(ids))
     for instance_id, role in zip(ids, classes, strict=True):
         shapes.append(f'<polygon class="hit {role}" points="{_path(plan.footprints[instance_id])}"/>')
@@ -134,15 +140,50 @@ def _roles(row: Row, number: int) -> list[str]:
 
 
 def _links(plan: Plan, row: Row, ids: Sequence[int]) -> list[NDArray[np.float64]]:
-    """Return the lines that explain a question: between the two of a distance, the way one looks and turns."""
+    """Return the lines that explain a question: between the two of a distance, the way one looks and turns.
+
+    A distance from box to box runs between the nearest points as seen from above, one of centres between the centres.
+    """
     points = [plan.centers[i] for i in ids]
     if row.question_type == "object_abs_distance" and len(points) == 2:
-        return [np.array(points)]
+        if row.generator.get("distance") == "centroid":
+            return [np.array(points)]
+        return [nearest_points(*(plan.footprints[i] for i in ids))]
     if row.question_type.startswith("object_rel_direction") and len(points) == 3:
         return [np.array([points[0], points[1]]), np.array([points[0], points[2]])]
     if row.question_type == "object_rel_distance" and len(points) == len(row.options or ()) + 1:
         return [np.array([points[0], points[1 + LETTERS.index(row.ground_truth)]])]
     return []
+
+
+def nearest_points(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a nearest pair of points (2, 2) of two polygons (K, 2) that do not overlap: a corner of one is in it."""
+    best: tuple[float, NDArray[np.float64]] | None = None
+    for corners, others in ((first, second), (second, first)):
+        starts, steps = others, np.roll(others, -1, axis=0) - others
+        for corner in corners:
+            length = np.maximum((steps**2).sum(axis=1), 1e-12)
+            along = np.clip(((corner - starts) * steps).sum(axis=1) / length, 0.0, 1.0)
+            feet = starts + along[:, None] * steps
+            gaps = np.hypot(*(feet - corner).T)
+            place = int(gaps.argmin())
+            if best is None or gaps[place] < best[0]:
+                best = float(gaps[place]), np.array([corner, feet[place]])
+    assert best is not None
+    return best[1]
+
+
+def _sector(plan: Plan, row: Row, ids: Sequence[int]) -> str:
+    """Return the wedge that the right word of a direction stands for, seen from where one stands, as path data."""
+    if not row.question_type.startswith("object_rel_direction") or len(ids) != 3:
+        return ""
+    standing, facing, target = (plan.centers[i] * np.array([1.0, -1.0]) for i in ids)  # y up again
+    low, high = sector_of(row.answer, row.question_type.rpartition("_")[2])
+    ahead = np.degrees(np.arctan2(*(facing - standing)[::-1]))
+    degrees = np.radians(ahead + np.linspace(low, high, 25))
+    radius = 1.15 * float(np.hypot(*(target - standing)))
+    rim = standing + radius * np.stack([np.cos(degrees), np.sin(degrees)], axis=1)
+    return f"M{_path(_flip(np.concatenate([standing[None], rim])))}Z"
 
 
 def histogram_svg(rows: Sequence[Row]) -> str:

@@ -22,7 +22,8 @@ from vsgrpo.scans.labels import LabelTable, categorize
 from vsgrpo.scans.labels import read_labels as read_labels  # the door to a source root is this module
 from vsgrpo.scans.ply import Mesh, read_ply
 from vsgrpo.scans.sens import SensReader
-from vsgrpo.spatial.geometry import fit_box, room_area
+from vsgrpo.spatial.floor import room_floor
+from vsgrpo.spatial.geometry import fit_box
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 
 _SCAN_FOLDERS = ("scans", "scans_test")
@@ -183,7 +184,7 @@ def scene_from_scan(scan: Scan, labels: LabelTable, settings: SceneSettings | No
             dropped.setdefault(reason, Counter())[instance.label] += 1
     warnings = dict(scan.warnings)
     warnings |= {f"dropped_{reason}": counter.total() for reason, counter in sorted(dropped.items())}
-    room_size = room_area(
+    room_size, outlines = room_floor(
         vertices, settings.alpha_points, scan.scan_id, alpha=settings.alpha, holes=settings.alpha_holes
     )
     if room_size is None:
@@ -200,7 +201,10 @@ def scene_from_scan(scan: Scan, labels: LabelTable, settings: SceneSettings | No
         room_center=(vertices.min(axis=0) + vertices.max(axis=0)) / 2,
         object_counts=dict(sorted(Counter(item.category for item in objects).items())),
         warnings=warnings,
-        extra={"dropped": {reason: dict(sorted(counter.items())) for reason, counter in sorted(dropped.items())}},
+        extra={
+            "dropped": {reason: dict(sorted(counter.items())) for reason, counter in sorted(dropped.items())},
+            "floor_outline": [loop.round(2).tolist() for loop in outlines],
+        },
     )
 
 

@@ -39,6 +39,16 @@ def direction_word(bearing: float, difficulty: str) -> str | None:
     return _SECTORS[difficulty][int(_sector(np.asarray(bearing), difficulty))]
 
 
+def sector_of(word: str, difficulty: str) -> tuple[float, float]:
+    """Return the bearings (low, high) in degrees that a word stands for.
+
+    Raises:
+        ValueError: no such word at this difficulty.
+    """
+    place, bounds = _SECTORS[difficulty].index(word), _BOUNDARIES[difficulty]
+    return float(bounds[place]), float(bounds[place + 1])
+
+
 def _sector(degrees: NDArray[np.float64], difficulty: str) -> NDArray[np.intp]:
     return np.searchsorted(_BOUNDARIES[difficulty], degrees, side="right") - 1
 

@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 
 NUM_ALPHA_POINTS = 10_000
 VOXEL_M = 0.05
+Shape = tuple[Floats, NDArray[np.integer], NDArray[np.bool_]]
+"""Points (P, 2), triangles (T, 3), and which triangles count."""
 
 
 def alpha_shape_area(xy: NDArray[np.floating], alpha: float = 5.0, holes: str = "fill") -> float:
@@ -32,16 +34,17 @@ def alpha_shape_area(xy: NDArray[np.floating], alpha: float = 5.0, holes: str = 
     Raises:
         ValueError: alpha <= 0 or an unknown `holes`.
     """
-    if alpha <= 0 or holes not in ("fill", "keep"):
-        raise ValueError(f"alpha={alpha}, holes={holes!r}: alpha > 0 and holes fill|keep are needed")
-    shape = _alpha_triangles(xy, alpha, holes)
+    return _area(_alpha_triangles(xy, alpha, holes))
+
+
+def _area(shape: Shape | None) -> float:
     return 0.0 if shape is None else float(_triangle_areas(shape[0][shape[1]])[shape[2]].sum())
 
 
-def _alpha_triangles(
-    xy: NDArray[np.floating], alpha: float, holes: str
-) -> tuple[Floats, NDArray[np.integer], NDArray[np.bool_]] | None:
+def _alpha_triangles(xy: NDArray[np.floating], alpha: float, holes: str) -> Shape | None:
     """Return points (P, 2), Delaunay triangles (T, 3) and which of them make up the alpha shape; None for no area."""
+    if alpha <= 0 or holes not in ("fill", "keep"):
+        raise ValueError(f"alpha={alpha}, holes={holes!r}: alpha > 0 and holes fill|keep are needed")
     points = np.unique(np.asarray(xy, dtype=np.float64), axis=0)
     if len(points) < 3:
         return None
@@ -68,7 +71,10 @@ def alpha_shape_outline(xy: NDArray[np.floating], alpha: float = 5.0, holes: str
 
     The area inside them (less that of kept holes) is `alpha_shape_area`.
     """
-    shape = _alpha_triangles(xy, alpha, holes)
+    return _outlines(_alpha_triangles(xy, alpha, holes))
+
+
+def _outlines(shape: Shape | None) -> list[Floats]:
     if shape is None:
         return []
     points, triangles, kept = shape
@@ -137,16 +143,17 @@ def room_area(
     return area if area > 0 else None
 
 
-def room_outline(
+def room_floor(
     vertices: NDArray[np.floating],
     alpha_points: str = "random10k",
     seed_name: str = "",
     *,
     alpha: float = 5.0,
     holes: str = "fill",
-) -> list[Floats]:
-    """Return the outlines (K, 2) in metres of the floor whose area `room_area` returns for the same arguments."""
-    return alpha_shape_outline(_floor_points(vertices, alpha_points, seed_name), alpha, holes)
+) -> tuple[float | None, list[Floats]]:
+    """Return `room_area` and the outlines (K, 2) in metres of that floor, largest first, of one triangulation."""
+    shape = _alpha_triangles(_floor_points(vertices, alpha_points, seed_name), alpha, holes)
+    return _area(shape) or None, _outlines(shape)
 
 
 def _floor_points(vertices: NDArray[np.floating], alpha_points: str, seed_name: str) -> Floats:
