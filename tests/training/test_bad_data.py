@@ -89,6 +89,8 @@ def test_a_video_that_hangs_in_training_is_named(allowed, ends, make_config, tmp
         _, log = run(*given)
         assert log[-1]["num_quarantined"] == 3  # 10 videos, a share of 0.3: 3 may be bad
     else:
-        with pytest.raises(DataError, match=r"3 videos cannot be read, video.max_quarantined allows 2; .*2.mp4"):
+        with pytest.raises(
+            DataError, match=r"3 videos or images cannot be read, video.max_quarantined allows 2; .*2.mp4"
+        ):
             run(*given)
     assert f"skipped video: {hanging}: not decoded within video.timeout_s=2" in capsys.readouterr().err

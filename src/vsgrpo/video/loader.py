@@ -163,12 +163,12 @@ class VideoLoader:
         return self._guarded(path, lambda name: self._key(name, kind))
 
     def check_quarantine(self) -> None:
-        """Raise DataError where more videos are bad than `max_quarantined` allows."""
+        """Raise DataError where more videos and images are bad than `max_quarantined` allows."""
         if self.max_quarantined is not None and len(self.quarantine) > self.max_quarantined:
             last = list(self.quarantine.values())[-1]
             raise DataError(
-                f"{len(self.quarantine)} videos cannot be read, video.max_quarantined allows {self.max_quarantined}; "
-                f"the last one: {last}",
+                f"{len(self.quarantine)} videos or images cannot be read, video.max_quarantined allows "
+                f"{self.max_quarantined}; the last one: {last}",
                 hint="`vsgrpo check-data` names them all; mend them, or raise video.max_quarantined (a share)",
             )
 
