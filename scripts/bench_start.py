@@ -2,9 +2,10 @@
 
     python scripts/bench_start.py [--repeat 3]
 
-The start counts from the command to the first sign of a worker (its entry in run.json). Imports are timed beside it:
-the launcher's and then the workers' (two at a time, as in the run), in fresh processes. Limits: 3 s besides imports,
-2 s for an error.
+The start counts from the command to the first sign of a worker (its entry in run.json). Imports are measured beside
+it, in fresh processes: the launcher's and then the two workers' side by side, as in the run. Wall seconds mean
+something on a quiet machine only; CPU seconds, of all processes together, stand beside them. Limits: 3 s besides
+imports, 2 s for an error.
 """
 
 import argparse
@@ -31,27 +32,49 @@ ERRORS = {
 }
 
 
-def seconds(*commands: list[str]) -> float:
-    """Return the wall seconds of commands that run side by side."""
+def measure(*commands: list[str]) -> tuple[float, float, int]:
+    """Return wall seconds and CPU seconds of commands that run side by side, and the last exit code."""
     began = time.perf_counter()
     started = [subprocess.Popen(c, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for c in commands]
+    cpu, code = 0.0, 0
     for process in started:
-        process.wait()
-    return time.perf_counter() - began
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = code = os.waitstatus_to_exitcode(status)
+        cpu += usage.ru_utime + usage.ru_stime
+    return time.perf_counter() - began, cpu, code
 
 
-def start_seconds(data: Path, run_dir: Path) -> float:
-    """Start a run of two processes; return the seconds until run.json says that a worker runs."""
+def cpu_of_tree(pid: int) -> float:
+    """Return the CPU seconds so far of a process and all its descendants that are alive."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        number = int(stat.parent.name)
+        parents[number] = int(fields[1])
+        ticks[number] = sum(map(int, fields[11:15]))  # own and of children that have ended
+    tree, size = {pid}, 0
+    while len(tree) > size:
+        size = len(tree)
+        tree |= {number for number, parent in parents.items() if parent in tree}
+    return sum(ticks.get(number, 0) for number in tree) / os.sysconf("SC_CLK_TCK")
+
+
+def start(data: Path, run_dir: Path) -> tuple[float, float]:
+    """Start a run of two processes; return wall and CPU seconds until run.json says that a worker runs."""
     given = [*TRAIN, f"data={data}", f"output={run_dir}", "launch=zero2", "launch.num_processes=2"]
     began = time.perf_counter()
-    process = subprocess.Popen([*VSGRPO, *given], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*VSGRPO, *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     state = run_dir / "run.json"
     while not (state.is_file() and json.loads(state.read_text()).get("pid")):
         if process.poll() is not None:
-            sys.exit(f"the run ended before it began:\n{process.communicate()[1]}")
-        time.sleep(0.01)
-    found = time.perf_counter() - began
-    process.communicate()
+            sys.exit(f"the run ended before it began (exit code {process.returncode})")
+        time.sleep(0.02)
+    found = time.perf_counter() - began, cpu_of_tree(process.pid)
+    process.wait()
     return found
 
 
@@ -67,17 +90,20 @@ def main() -> None:
         subprocess.run([*VSGRPO, *build], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         rows = []
         for number in range(repeat):
-            total = start_seconds(data, out / str(number))
-            launcher = seconds([sys.executable, "-c", LAUNCHER])
-            worker = seconds(*[[sys.executable, "-c", WORKER]] * 2)
-            rows.append((total, launcher, worker, total - launcher - worker))
-        total, launcher, worker, own = (statistics.median(column) for column in zip(*rows, strict=True))
-        print(f"start of two workers: {total:.1f} s, of it imports {launcher:.1f} + {worker:.1f} s, ours {own:.1f} s")
+            run = start(data, out / str(number))
+            launcher = measure([sys.executable, "-c", LAUNCHER])[:2]
+            workers = measure(*[[sys.executable, "-c", WORKER]] * 2)[:2]
+            rows.append(
+                [*run, *launcher, *workers, *(a - b - c for a, b, c in zip(run, launcher, workers, strict=True))]
+            )
+        medians = [statistics.median(column) for column in zip(*rows, strict=True)]
+        for name, wall, cpu in zip(("all", "launcher", "workers", "ours"), medians[::2], medians[1::2], strict=True):
+            print(f"start, {name}: {wall:.1f} s, {cpu:.1f} CPU s")
         for name, argv in ERRORS.items():
             command = [*VSGRPO, *(part.format(data=data, out=out) for part in argv)]
-            code = subprocess.run(command, capture_output=True, check=False).returncode
-            median = statistics.median(seconds(command) for _ in range(repeat))
-            print(f"error, {name}: {median:.2f} s (exit code {code})")
+            runs = [measure(command) for _ in range(repeat)]
+            wall, cpu = (statistics.median(run[i] for run in runs) for i in (0, 1))
+            print(f"error, {name}: {wall:.2f} s, {cpu:.2f} CPU s (exit code {runs[0][2]})")
 
 
 if __name__ == "__main__":

@@ -134,6 +134,7 @@ def test_a_collective_call_that_fails_names_process_and_phase(text, told):
         raise RuntimeError(text)
     trainer = SimpleNamespace(timer=timer, accelerator=SimpleNamespace(process_index=2), run_step=9)
     error = waited_in_vain(RuntimeError(text), trainer, 60.0)
+    assert waited_in_vain(TimeoutError(text), trainer, 60.0) is None  # not torch's
     if told is None:
         assert error is None
     else:

@@ -251,6 +251,8 @@ class PhaseWatch(TrainerCallback):
 
 def waited_in_vain(error: BaseException, trainer: StageTrainer, timeout_s: float) -> RunError | None:
     """Return what to tell where a collective call ran out of time or lost its partner, None for any other error."""
+    if not isinstance(error, RuntimeError):  # torch's own; a reward that asks a server has errors of other types
+        return None
     text = str(error)
     phase = trainer.timer.failed_in or trainer.timer.running[0] or "set-up"
     where = f"process {trainer.accelerator.process_index} in phase {phase} of step {trainer.run_step}"
