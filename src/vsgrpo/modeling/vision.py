@@ -182,7 +182,7 @@ class FeatureStore:
 
         Without gradients a call takes at most MAX_TOWER_PATCHES patches, however many videos a rollout shows.
 
-        Where the tower's weights are sharded there is one call for all kinds and grids.
+        Where a trained tower is sharded there is one call for all kinds and grids.
 
         Runs under no_grad unless `grad`: gradient checkpointing of an adapter hooks the tower's input too, and would
         otherwise send a useless backward through a frozen tower.
@@ -198,14 +198,14 @@ class FeatureStore:
         cached = {} if grad else {key: self._cached(video) for key, video in unique.items()}
         kept = {key: found for key, found in cached.items() if found is not None}
         by_grid: dict[tuple, list[VideoInputs]] = {}
-        one_call = self._is_sharded()
+        one_call = self._calls_meet()
         for key, video in unique.items():
             if key not in kept:
                 grid = () if one_call else (video.kind, tuple(video.frames.shape), video.grid_thw)
                 by_grid.setdefault(grid, []).append(video)
         made: dict[str, VideoFeatures] = {}
         for videos in by_grid.values():
-            size = len(videos) if grad else max(1, MAX_TOWER_PATCHES // math.prod(videos[0].grid_thw))
+            size = len(videos) if grad or one_call else max(1, MAX_TOWER_PATCHES // math.prod(videos[0].grid_thw))
             for start in range(0, len(videos), size):
                 with torch.set_grad_enabled(grad):
                     made.update(self._run_tower(videos[start : start + size]))
@@ -216,9 +216,13 @@ class FeatureStore:
                 self.disk.put(key, found.tensor)
         return {key: kept[key] if key in kept else made[key] for key in unique}
 
-    def _is_sharded(self) -> bool:
-        """Tell whether ZeRO-3 holds the tower: its calls are collective then, and must be as many on every process."""
-        return any(hasattr(p, "ds_id") for p in base_model(self.bundle.model).model.visual.parameters())
+    def _calls_meet(self) -> bool:
+        """Tell whether ZeRO-3 parts a tower that is trained: as many calls of it are needed on every process.
+
+        A frozen one is whole wherever it is called (`training.zero.keep_whole`, and in rollouts).
+        """
+        weights = list(base_model(self.bundle.model).model.visual.parameters())
+        return any(p.requires_grad for p in weights) and any(hasattr(p, "ds_id") for p in weights)
 
     def _run_tower(self, videos: "Sequence[VideoInputs]") -> dict[str, VideoFeatures]:
         inner = base_model(self.bundle.model)
