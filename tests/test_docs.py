@@ -76,11 +76,12 @@ def test_an_error_of_the_troubleshooting_page_reads_as_printed(command, expected
     assert code == 2
 
 
-def test_the_configuration_reference_is_current():
+def test_the_generated_references_are_current():
     spec = importlib.util.spec_from_file_location("make_docs", ROOT / "scripts/make_docs.py")
     make_docs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make_docs)
     assert (DOCS / "configuration.md").read_text(encoding="utf-8") == make_docs.reference(), "run scripts/make_docs.py"
+    assert (DOCS / "api.md").read_text(encoding="utf-8") == make_docs.api(), "run scripts/make_docs.py"
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
