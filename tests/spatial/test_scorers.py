@@ -65,6 +65,9 @@ def test_letters(text, official, lenient):
         ("<think>4 or 5</think><answer>5</answer>", None, 4, 5),
         ("The answer is: **12** m", None, 12, 12),
         ("\\boxed{7}", None, 7, 7),
+        ("e1", None, 1, None),
+        ("-e12 of 3", None, 12, 3),
+        (".5 m", None, 5, 0.5),
     ],
 )
 def test_numbers(text, official, lmms, lenient):
@@ -106,8 +109,13 @@ def test_number_words_are_the_cardinals():
     assert (NUMBER_WORDS["zero"], NUMBER_WORDS["nineteen"], NUMBER_WORDS["ninety"]) == (0, 19, 90)
 
 
-@settings(max_examples=50)
-@given(st.text(max_size=20), st.sampled_from(TYPES), st.sampled_from(["A", "B"]), st.floats(0.1, 99))
+@settings(max_examples=200)
+@given(
+    st.one_of(st.text(max_size=20), st.text("0123456789.,eE+- cm", max_size=8)),
+    st.sampled_from(TYPES),
+    st.sampled_from(["A", "B"]),
+    st.floats(0.1, 99),
+)
 def test_no_text_raises_and_official_is_the_official_score(text, kind, letter, number):
     truth = letter if kind in CHOICE_TYPES else str(number)
     for name in SCORERS:

@@ -43,7 +43,7 @@ _THOUGHT = re.compile(r"^.*</(?:think|observe)>", re.DOTALL | re.IGNORECASE)
 _MARKER = re.compile(r"\banswer\b\s*(?:is|:|=)\s*:?", re.IGNORECASE)
 _MARKDOWN = re.compile(r"[*_`$#]+|\\boxed|\\text|[{}]")
 _DIGITS = re.compile(
-    r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+,\d{1,2}(?!\d)|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?(?<=\d)"
+    r"(?<![\w.])[-+]?(?:(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+,\d{1,2}(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 )
 _START_LETTER = re.compile(r"^[\s(\[\"']*([A-Da-d])\s*(?:$|[).:,;\]\"'\n])")
 _MARKED_LETTER = re.compile(r"\(([A-D])\)|\b(?i:option|choice|answer)\s+\(?([A-D])\b")
@@ -156,7 +156,7 @@ def lenient_number(text: str, question_type: str = "") -> float | None:
     "3m" -> 3, "3,000" -> 3000, "2,5" -> 2.5, "1e2" -> 100, "three chairs" -> 3, "350 cm" of a distance -> 3.5.
     """
     text = _answer_part(text)
-    digits = next((match for match in _DIGITS.finditer(text) if match[0]), None)
+    digits = _DIGITS.search(text)
     start, value = _number_in_words(text.lower())
     if digits is None or start < digits.start():
         if value is None:
