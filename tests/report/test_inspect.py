@@ -9,7 +9,7 @@ import pytest
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
 from vsgrpo.data.build import build_dataset
-from vsgrpo.errors import ConfigError
+from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.report.inspect import inspect
 
 
@@ -62,6 +62,66 @@ def test_the_page_draws_every_row_with_frames(data, tmp_path):
     assert text.count("data:image/jpeg") == 6 and "<script" not in text and "http" not in text
 
 
+def write_run(folder, data, completions):
+    """Write a run on `data` of these (step, row id, said, reward)."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text(f"data: {{path: {data}, split: train, mix: null}}\ntrainer: {{name: grpo}}\n")
+    (folder / "run.json").write_text('{"schema_version": 1, "status": "done"}')
+    (folder / "log.jsonl").write_text('{"schema_version": 1, "step": 1}\n')
+    names = ("step", "id", "completion", "reward")
+    records = [dict(zip(names, item, strict=True)) for item in completions]
+    (folder / "completions.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(folder)
+
+
+@pytest.fixture
+def trained(data, tmp_path):
+    """A run that said "1" and "2" of one room size at steps 1 and 2, both done again after a resume."""
+    rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
+    row = next(row for row in rows if row["question_type"] == "room_size_estimation")
+    key = f"{row['dataset']}/{row['id']}"
+    first = [(1, "1", 0.25), (1, "1", 0.25), (1, "2", 1.5)]
+    said = [*first, (2, "lost", 0.0), *first, (2, "1", 0.0), (2, "2", 0.75)]
+    return write_run(tmp_path / "run", data, [(step, key, text, reward) for step, text, reward in said]), row
+
+
+def test_what_a_run_said_comes_with_its_reward_newest_step_first(trained):
+    folder, row = trained
+    seen = inspect([folder]).seen
+    assert [(item.step, item.prediction, item.score, item.times, item.of) for item in seen] == [
+        (2, "1", 0.0, 1, 2),
+        (2, "2", 0.75, 1, 2),
+        (1, "1", 0.25, 2, 3),
+        (1, "2", 1.5, 1, 3),
+    ]
+    assert seen[2].text().splitlines()[-1] == "  step 1, 2 of 3 rollouts" and "reward: 0.25" in seen[2].text()
+    assert row["question"] in seen[0].text()
+    assert [item.step for item in inspect([folder, "step=1"]).seen] == [1, 1]
+    assert [item.score for item in inspect([folder, "score=best"]).seen] == [1.5, 0.75, 0.25, 0.0]
+    assert len(inspect([folder, f"scene={row['scene_name']}", "type=room_size_estimation"]).seen) == 4
+
+
+def test_a_page_of_a_run_has_frames_and_rewards(trained, tmp_path):
+    page = tmp_path / "said.html"
+    inspect([trained[0], "score=best", f"output={page}"], limit=1)
+    text = page.read_text(encoding="utf-8")
+    assert "reward 1.50" in text and "step 1, 1 of 3 rollouts" in text
+    assert text.count("data:image/jpeg") == 3 and 'class="hit one"' in text
+
+
+def test_a_run_that_cannot_be_shown_says_why(trained, data, tmp_path):
+    folder, _ = trained
+    with pytest.raises(ConfigError, match="no row fits") as error:
+        inspect([folder, "step=7"])
+    assert "steps 1 to 2" in str(error.value.hint)
+    gone = write_run(tmp_path / "gone", tmp_path / "moved", [(1, "demo/q1", "1", 0.0)])
+    with pytest.raises(DataError, match=r"row demo/q1 is not in .*moved"):
+        inspect([gone])
+    (tmp_path / "gone/completions.jsonl").unlink()
+    with pytest.raises(ConfigError, match=r"a training run without completions\.jsonl"):
+        inspect([gone])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -71,6 +131,7 @@ def test_the_page_draws_every_row_with_frames(data, tmp_path):
         (["{data}", "score=low"], "score=low"),
         (["{data}", "type=x"], "no row fits"),
         (["{data}", "score=best"], "no predictions"),
+        (["{data}", "step=3"], "step=3, but not a training run"),
     ],
 )
 def test_what_cannot_be_shown_is_said(words, message, data):

@@ -54,14 +54,15 @@ def report(
 
 @app.command("inspect", epilog="Example: vsgrpo inspect runs/x/eval type=object_counting score=worst output=rows.html")
 def inspect(
-    given: Annotated[list[str], typer.Argument(metavar="DATASET|EVALUATION [KEY=VALUE]...")],
+    given: Annotated[list[str], typer.Argument(metavar="DATASET|EVALUATION|RUN [KEY=VALUE]...")],
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Show so many rows (20).")] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print rows of a dataset folder or of an evaluation, or write a page with their frames and floor plans.
+    """Print rows of a dataset, an evaluation or a GRPO run, or write a page with their frames and floor plans.
 
-    Keys: type=NAME scene=NAME id=ID split=train|dev|test score=worst|best rows=FILE output=FILE.html.
+    Keys: type=NAME scene=NAME id=ID split=train|dev|test score=worst|best step=N rows=FILE output=FILE.html.
+    Of a run: what was said, newest step first; its score is the reward.
     """
     from vsgrpo.report.inspect import inspect as run_inspect
 

@@ -1,4 +1,4 @@
-"""`vsgrpo inspect`: rows of a dataset or an evaluation, printed, or as a page with frames and the geometry behind."""
+"""`vsgrpo inspect`: rows of a dataset, an evaluation or a run, printed, or as a page with frames and geometry."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from vsgrpo.evaluation.question_sets import read_folder, read_mathvista
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.score_file import PROMPT_KEYS
 from vsgrpo.evaluation.vsibench import read_benchmark
-from vsgrpo.report.samples import media_urls
+from vsgrpo.report.runs import read_config
+from vsgrpo.report.samples import COMPLETIONS_NAME, media_urls, question_files, read_completions, read_questions
 from vsgrpo.scans.meta_info import read_scene_json
 
-KEYS = ("split", "type", "scene", "id", "score", "rows", "output")
+KEYS = ("split", "type", "scene", "id", "step", "score", "rows", "output")
 ORDERS = ("worst", "best")
 DEFAULT_LIMIT = 20
 _UNITS = {"m2": "m\u00b2"}
@@ -28,12 +29,23 @@ _UNITS = {"m2": "m\u00b2"}
 
 @dataclass(frozen=True)
 class Seen:
-    """A row, and where predictions were given what was said and its score (0..1)."""
+    """A row, and where predictions were given what was said and its score (0..1).
+
+    Of a training run `score` is the reward, drawn at `step` by `times` of `of` rollouts.
+    """
 
     row: Row
     media: Media
     prediction: str | None = None
     score: float | None = None
+    step: int | None = None
+    times: int = 1
+    of: int = 1
+
+    @property
+    def score_name(self) -> str:
+        """What the score is."""
+        return "score" if self.step is None else "reward"
 
     def text(self) -> str:
         """Return the row as a few lines."""
@@ -46,12 +58,15 @@ class Seen:
         answer = f"  answer: {letter}{row.answer}{unit}"
         if self.prediction is not None:
             answer += f"   said: {self.prediction!r}"
-        lines.append(answer + ("" if self.score is None else f"   score: {self.score:.2f}"))
+        lines.append(answer + ("" if self.score is None else f"   {self.score_name}: {self.score:.2f}"))
+        if self.step is not None:
+            lines.append(f"  step {self.step}, {self.times} of {self.of} rollouts")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """Return the row with prediction and score."""
-        return {**row_to_dict(self.row), "prediction": self.prediction, "score": self.score}
+        drawn = {} if self.step is None else {"step": self.step, "times": self.times, "of": self.of}
+        return {**row_to_dict(self.row), "prediction": self.prediction, "score": self.score, **drawn}
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ class Inspection:
 
     seen: list[Seen]
     num_rows: int
-    folder: Path
+    folders: list[Path]
     output: Path | None
 
     def table(self) -> str:
@@ -83,40 +98,76 @@ def inspect(words: Sequence[str], limit: int | None = None) -> Inspection:
     unknown = [key for key in given if key not in KEYS]
     if unknown or len(paths) != 1:
         what = f"{unknown[0]}: unknown key" if unknown else f"inspect: {len(paths)} paths given, one is needed"
-        raise ConfigError(what, hint=f"vsgrpo inspect DATASET|EVALUATION [{'=... '.join(KEYS)}=...]")
+        raise ConfigError(what, hint=f"vsgrpo inspect DATASET|EVALUATION|RUN [{'=... '.join(KEYS)}=...]")
     if given.get("score", "worst") not in ORDERS:
         raise ConfigError(f"score={given['score']}: unknown order", hint=f"one of {', '.join(ORDERS)}")
-    folder, seen = _read(Path(paths[0]), given)
-    chosen = [item for item in seen if _fits(item.row, given)]
+    is_run = (Path(paths[0]) / "log.jsonl").is_file()
+    if "step" in given and not is_run:
+        raise ConfigError(f"{paths[0]}: step={given['step']}, but not a training run", hint="leave step out")
+    folders, seen = _read_run(Path(paths[0]), given) if is_run else _read(Path(paths[0]), given)
+    chosen = [item for item in seen if _fits(item, given)]
     if not chosen:
         kinds = ", ".join(sorted({item.row.question_type for item in seen}))
-        raise ConfigError(f"{paths[0]}: no row fits", hint=f"types there: {kinds}")
+        steps = sorted({item.step for item in seen if item.step is not None})
+        raise ConfigError(
+            f"{paths[0]}: no row fits",
+            hint=f"types there: {kinds}" + (f"; steps {steps[0]} to {steps[-1]}" if steps else ""),
+        )
     if "score" in given:
         if all(item.score is None for item in chosen):
             raise ConfigError("score: this path has no predictions", hint="give the output=DIR of a `vsgrpo eval`")
         chosen = [item for item in chosen if item.score is not None]
         chosen.sort(key=lambda item: item.score or 0.0, reverse=given["score"] == "best")
     output = Path(given["output"]) if "output" in given else None
-    result = Inspection(chosen[: limit or DEFAULT_LIMIT], len(seen), folder, output)
+    result = Inspection(chosen[: limit or DEFAULT_LIMIT], len(seen), folders, output)
     if output is not None:
         write_atomic(output, _page(result, paths[0]))
     return result
 
 
-def _read(path: Path, given: dict[str, str]) -> tuple[Path, list[Seen]]:
+def _read_run(path: Path, given: dict[str, str]) -> tuple[list[Path], list[Seen]]:
+    """Return the folders of the row files of a training run, and what it said, newest step first.
+
+    Raises:
+        ConfigError: a run that draws nothing (SFT, DPO).
+        DataError: the rows are gone.
+    """
+    if not (path / COMPLETIONS_NAME).is_file():
+        raise ConfigError(f"{path}: a training run without {COMPLETIONS_NAME}", hint=f"vsgrpo report {path}")
+    drawn: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for record in read_completions(path):
+        drawn.setdefault((record["step"], record["id"]), []).append(record)
+    rows_files = [Path(given["rows"])] if "rows" in given else question_files(read_config(path))
+    rows = read_questions(rows_files, (key for _, key in drawn))
+    lost = next((key for _, key in drawn if key not in rows), None)
+    if lost is not None:
+        places = ", ".join(map(str, rows_files))
+        raise DataError(f"{path}: row {lost} is not in {places}", hint="give the row file it was trained on: rows=FILE")
+    seen = []
+    for (step, key), records in drawn.items():
+        row, folder = rows[key]
+        said: dict[tuple[str, float | None], int] = {}
+        for record in records:
+            said[record["completion"], record["reward"]] = said.get((record["completion"], record["reward"]), 0) + 1
+        media = row.media_paths(folder)
+        seen += [Seen(row, media, text, reward, step, n, len(records)) for (text, reward), n in said.items()]
+    return [file.parent for file in rows_files], seen
+
+
+def _read(path: Path, given: dict[str, str]) -> tuple[list[Path], list[Seen]]:
     """Return the folder of the row file, and its rows; of an evaluation those that were answered."""
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder", hint="give a dataset folder, a row file or an evaluation")
+        raise DataError(
+            f"{path}: no such file or folder", hint="give a dataset folder, a row file, an evaluation or a run"
+        )
     predictions = path / "predictions.jsonl" if path.is_dir() else path
     if predictions.name != "predictions.jsonl" or not predictions.is_file():
-        if (path / "log.jsonl").is_file():
-            raise ConfigError(f"{path}: a training run", hint=f"vsgrpo report {path} shows what its model said")
         split = given.get("split", _first_split(path))
         if _shows_images(path if path.is_file() else path / f"{split}.jsonl"):
             questions = read_folder(path, split, PromptSettings(), None, None)
-            return questions.file.parent, [Seen(row, questions.media(row)) for row in questions.rows]
+            return [questions.file.parent], [Seen(row, questions.media(row)) for row in questions.rows]
         benchmark = read_benchmark(path, split)
-        return benchmark.file.parent, [Seen(row, (("video", benchmark.video(row)),)) for row in benchmark.rows]
+        return [benchmark.file.parent], [Seen(row, (("video", benchmark.video(row)),)) for row in benchmark.rows]
     settings = _json(predictions.with_name("settings.json"))
     results = _json(predictions.with_name("results.json"))
     rows = given.get("rows") or results.get("benchmark", {}).get("file")
@@ -133,12 +184,12 @@ def _read(path: Path, given: dict[str, str]) -> tuple[Path, list[Seen]]:
     for row in benchmark.rows:
         if row.id in answers:
             seen.append(Seen(row, (("video", benchmark.video(row)),), answers[row.id][0], scores.get(row.id)))
-    return benchmark.file.parent, seen
+    return [benchmark.file.parent], seen
 
 
 def _read_questions(
     name: str, rows: Path, folder: Path, answers: dict[str, list[str | None]], results: dict[str, Any]
-) -> tuple[Path, list[Seen]]:
+) -> tuple[list[Path], list[Seen]]:
     """Return the answered questions of an evaluation of MathVista or of questions of one's own."""
     if name == "mathvista":
         questions = read_mathvista(rows, PromptSettings(), None, None, folder / "images")
@@ -148,7 +199,7 @@ def _read_questions(
     scores = {row.id: float(right[row.id]) if row.id in right else None for row in questions.rows}
     asked = [row for row in questions.rows if row.id in answers]
     seen = [Seen(row, questions.media(row), answers[row.id][0], scores[row.id]) for row in asked]
-    return questions.file.parent, seen
+    return [questions.file.parent], seen
 
 
 def _shows_images(file: Path) -> bool:
@@ -168,8 +219,9 @@ def _json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _fits(row: Row, given: dict[str, str]) -> bool:
-    named = {"type": row.question_type, "scene": row.scene_name, "id": row.id}
+def _fits(item: Seen, given: dict[str, str]) -> bool:
+    row = item.row
+    named = {"type": row.question_type, "scene": row.scene_name, "id": row.id, "step": str(item.step)}
     return all(given.get(key, value) == value for key, value in named.items())
 
 
@@ -185,8 +237,9 @@ def _page(result: Inspection, title: str) -> str:
     for item in result.seen:
         name = f"{item.row.dataset}/{item.row.scene_name}"
         if name not in plans:
-            file = result.folder / "scenes" / f"{name}.json"
-            plans[name] = make_plan(read_scene_json(file), f"plan{len(plans)}") if file.is_file() else None
+            places = (folder / "scenes" / f"{name}.json" for folder in result.folders)
+            file = next((place for place in places if place.is_file()), None)
+            plans[name] = make_plan(read_scene_json(file), f"plan{len(plans)}") if file is not None else None
         if item.media not in frames:
             frames[item.media] = [url for place in item.media for url in media_urls(*place)]
         plan = plans[name]

@@ -44,6 +44,21 @@ class Run:
         return max((curve[-1][0] for curve in self.curves.values()), default=0)
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the config.yaml of a run folder.
+
+    Raises:
+        DataError: it is no run folder.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise DataError(f"{folder}: no run folder", hint="give the output=DIR of a `vsgrpo train`")
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
 def read_run(folder: Path, name: str | None = None) -> Run:
     """Read the folder of a run, finished or not.
 
@@ -51,19 +66,14 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         DataError: it is no run folder, or its log is broken or empty.
     """
     log = folder / "log.jsonl"
-    if not folder.is_dir() or not (folder / "config.yaml").is_file():
-        raise DataError(f"{folder}: no run folder", hint="give the output=DIR of a `vsgrpo train`")
+    config = read_config(folder)
     if not log.is_file():
         raise DataError(f"{log}: no such file", hint="the run has logged nothing yet; wait for its first steps")
-    from omegaconf import OmegaConf
-
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     lines = list(_read_lines(log))
     records = drop_redone(record for record in lines if "loss" in record)
     dev = drop_redone(record for record in lines if "dev_score" in record)
     if not records:
         raise DataError(f"{log}: holds no training step", hint="wait for the run's first logged steps")
-    assert isinstance(config, dict)
     curves, phases = _curves(records)
     if dev:
         curves["dev_score"] = [(record["step"], float(record["dev_score"])) for record in dev]
@@ -71,7 +81,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         name or folder.name,
         folder,
         _read_json(folder / "run.json"),
-        {str(key): value for key, value in config.items()},
+        config,
         curves,
         phases,
         [(path.parent.name, _read_json(path)) for path in sorted(folder.glob("*/results.json"))],

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,19 +71,42 @@ def read_samples(folder: Path) -> Samples:
     return Samples(groups, top_share)
 
 
+def read_completions(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a run's completions, newest step first; of a step written twice the later."""
+    path = folder / COMPLETIONS_NAME
+    starts = _starts(path)
+    for step in sorted(starts, reverse=True):
+        yield from _records(path, starts[step], step)
+
+
+def question_files(config: dict[str, Any]) -> list[Path]:
+    """Return the row files that a run trained on."""
+    data = config.get("data", {})
+    folders = [data.get("path"), *(item["path"] for item in data.get("mix") or [])]
+    return [Path(folder) / f"{data.get('split', 'train')}.jsonl" for folder in folders if folder]
+
+
+def read_questions(files: Iterable[Path], keys: Iterable[str]) -> dict[str, tuple[Row, Path]]:
+    """Return key of a completion -> its row and that row's folder, for those that the files (still) have."""
+    keys = set(keys)
+    wanted = {_row_key(key).partition("/")[2] for key in keys}
+    rows: dict[str, tuple[Row, Path]] = {}
+    for file in files:
+        for row in _rows(file, wanted) if file.is_file() else ():
+            rows[row.key] = (row, file.parent)
+    return {key: rows[_row_key(key)] for key in keys if _row_key(key) in rows}
+
+
+def _row_key(key: str) -> str:
+    return key.partition("#")[0]
+
+
 def add_questions(groups: Iterable[Group], config: dict[str, Any]) -> None:
     """Fill in row and frames of groups whose dataset folder is still where the run read it."""
     groups = list(groups)
-    wanted = {group.key.partition("#")[0].partition("/")[2] for group in groups}
-    data = config.get("data", {})
-    folders = [data.get("path"), *(item["path"] for item in data.get("mix") or [])]
-    rows: dict[str, tuple[Row, Path]] = {}
-    for folder in map(Path, filter(None, folders)):
-        file = folder / f"{data.get('split', 'train')}.jsonl"
-        for row in _rows(file, wanted) if file.is_file() else ():
-            rows[row.key] = (row, folder)
+    rows = read_questions(question_files(config), [group.key for group in groups])
     for group in groups:
-        found = rows.get(group.key.partition("#")[0])
+        found = rows.get(group.key)
         if found is not None:
             group.row = found[0]
             group.frames = [url for place in found[0].media_paths(found[1]) for url in media_urls(*place)]
