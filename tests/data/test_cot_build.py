@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cot_server import ChatServer, Fail, Say
 from PIL import Image
 
+from cot_server import ChatServer, Fail, Say
 from vsgrpo.cli import run
 from vsgrpo.data.cot.endpoint import Pace
 from vsgrpo.data.prompts import target_text
