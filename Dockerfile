@@ -7,6 +7,8 @@
 FROM nvidia/cuda:12.8.1-devel-ubuntu24.04
 
 ENV DEBIAN_FRONTEND=noninteractive PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 PATH=/opt/venv/bin:$PATH
+# Ubuntu's archive drops old versions: pinned packages would soon fail to install.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 python3-dev python3-venv git ninja-build \
     && rm -rf /var/lib/apt/lists/* \
