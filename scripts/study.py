@@ -50,6 +50,8 @@ KINDS = {
 ROOMS = {"rl": (105, 2000), "test": (109, 600)}
 """source.seed and number of rooms; the cold start of seed N takes source.seed=110+N."""
 COLD_ROOMS = 200
+TOLERANCE, TRIES = 0.1, 2
+"""An arm whose CPU seconds end further from the budget is trained once more, with steps by its own cost."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,19 @@ class Study:
         short = (f"trainer.max_steps={arm.pilot}", f"trainer.save_steps={arm.pilot}", "trainer.logging_steps=5")
         self.train(arm, seed, pilot, start, *short)
         budget = log_lines(self.folder(BY_NAME[arm.equal], seed))[-1]["cpu_seconds"]
-        steps = round(budget / cost_of_step(pilot))
-        self.train(
-            arm, seed, self.folder(arm, seed), start, f"trainer.max_steps={steps}", f"trainer.save_steps={steps}"
-        )
+        run, cost = self.folder(arm, seed), cost_of_step(pilot)
+        for attempt in range(TRIES):
+            steps = round(budget / cost)
+            self.train(arm, seed, run, start, f"trainer.max_steps={steps}", f"trainer.save_steps={steps}")
+            last = log_lines(run)[-1]
+            if attempt == TRIES - 1 or abs(last["cpu_seconds"] / budget - 1) <= TOLERANCE:
+                return
+            # Completions grow or shrink as training goes on, so that a pilot may mislead: a whole run does not.
+            cost = last["cpu_seconds"] / last["step"]
+            print(f"{run}: {last['cpu_seconds']:.0f} CPU s instead of {budget:.0f}: once more", file=sys.stderr)
+            for stale in (run, *(self.evaluation(arm, seed, kind) for kind in KINDS)):
+                if stale.exists():
+                    stale.rename(free_name(stale))
 
     def evaluate(self, seed: int) -> None:
         """Score all runs of a seed, those of one prompt mode in one command."""
@@ -185,6 +196,11 @@ class Study:
     def evaluation(self, arm: Arm, seed: int, kind: str) -> Path:
         """Return an evaluation's folder."""
         return self.out / f"seed{seed}" / f"eval_{kind}" / f"{arm.name}-final"
+
+
+def free_name(run: Path) -> Path:
+    """Return the first of RUN.try1, RUN.try2, ... that is not there."""
+    return next(path for k in range(1, 100) if not (path := run.with_name(f"{run.name}.try{k}")).exists())
 
 
 def write_wrong_videos(source: Path, target: Path) -> None:
