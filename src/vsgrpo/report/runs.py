@@ -73,7 +73,10 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     records = drop_redone(record for record in lines if "loss" in record)
     dev = drop_redone(record for record in lines if "dev_score" in record)
     if not records:
-        raise DataError(f"{log}: holds no training step", hint="wait for the run's first logged steps")
+        raise DataError(
+            f"{log}: holds no training step",
+            hint="a running one logs its first soon; lower trainer.logging_steps if it ends before",
+        )
     curves, phases = _curves(records)
     if dev:
         curves["dev_score"] = [(record["step"], float(record["dev_score"])) for record in dev]
