@@ -17,7 +17,10 @@ from vsgrpo.training.worker import train
 
 @pytest.fixture
 def wandb_home(tmp_path, monkeypatch):
-    """No key, no settings of this machine's user, no terminal to ask on; the folder of its files."""
+    """No key, no settings of a user or of an earlier test, no terminal to ask on; the folder of its files."""
+    import wandb
+
+    wandb.teardown()
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -25,8 +28,6 @@ def wandb_home(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     yield tmp_path
-    import wandb
-
     wandb.teardown()
 
 
