@@ -64,22 +64,7 @@ def answer_rows(
     decoding = generate.Decoding(
         **options, batch_size=config.decoding.batch_size, seed=config.run.seed, layout=config.decoding.layout
     )
-    vision = {"num_frames": budget.num_frames, "min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels}
-    if any(item["kind"] == "image" for row in rows for item in row.media):
-        vision |= {"image_min_pixels": budget.image_min_pixels, "image_max_pixels": budget.image_max_pixels}
-    settings = {
-        "schema_version": SCHEMA_VERSION,
-        "benchmark": {**identity, "rows": _hash([row.key for row in rows])},
-        "model": {"path": model.path, "adapter": model.adapter, "dtype": model.dtype, "weights": _weights(model)},
-        "vision": vision,
-        "video": "shuffled" if video.shuffle else "own",
-        "prompt": {name: value for name, value in asdict(config.prompt).items() if name != "system" or value},
-        "decoding": {
-            **{name: value for name, value in asdict(decoding).items() if name != "layout"},
-            "seed": decoding.seed if decoding.temperature > 0 else None,
-        },
-        "layout": decoding.layout,
-    }
+    settings = _settings(config, rows, identity, budget, decoding)
     processes = generate.Processes()
     if processes.rank == 0:
         if overwrite:
@@ -114,6 +99,29 @@ def answer_rows(
         timing = folder / (TIMING_NAME if processes.rank == 0 else f"timing.{processes.rank}.jsonl")
         generator.run(groups, folder / predictions_name(name), timing, view, processes)
     return settings if processes.rank == 0 else None
+
+
+def _settings(
+    config: EvalConfig, rows: Sequence[Row], identity: Mapping[str, Any], budget: Any, decoding: Any
+) -> dict[str, Any]:
+    """Return all that decides the answers, as settings.json keeps it."""
+    model = config.model
+    vision = {"num_frames": budget.num_frames, "min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels}
+    if any(item["kind"] == "image" for row in rows for item in row.media):
+        vision |= {"image_min_pixels": budget.image_min_pixels, "image_max_pixels": budget.image_max_pixels}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "benchmark": {**identity, "rows": _hash([row.key for row in rows])},
+        "model": {"path": model.path, "adapter": model.adapter, "dtype": model.dtype, "weights": _weights(model)},
+        "vision": vision,
+        "video": "shuffled" if config.video.shuffle else "own",
+        "prompt": {name: value for name, value in asdict(config.prompt).items() if name != "system" or value},
+        "decoding": {
+            **{name: value for name, value in asdict(decoding).items() if name != "layout"},
+            "seed": decoding.seed if decoding.temperature > 0 else None,
+        },
+        "layout": decoding.layout,
+    }
 
 
 def _remove_outputs(folder: Path) -> None:
