@@ -21,7 +21,8 @@ from pathlib import Path
 VSGRPO = [sys.executable, "-m", "vsgrpo.cli"]
 LAUNCHER = "import torch, accelerate.commands.launch, torch.distributed.elastic.multiprocessing.api, deepspeed"
 WORKER = "import deepspeed.ops, vsgrpo.training.worker"
-TRAIN = ("train", "sft", "model=tiny", "model.freeze_vision=true", "trainer.max_steps=1", "video.num_frames=4")
+TINY = "import pathlib, sys, vsgrpo.modeling.tiny as tiny; tiny.build_tiny(pathlib.Path(sys.argv[1]))"
+TRAIN = ("train", "sft", "model.freeze_vision=true", "trainer.max_steps=1", "video.num_frames=4")
 ERRORS = {
     "unknown key": ("train", "grpo", "lr=1", "data=d", "output=o"),
     "no data folder": ("train", "grpo", "data=no/such", "output=o"),
@@ -63,9 +64,20 @@ def cpu_of_tree(pid: int) -> float:
     return sum(ticks.get(number, 0) for number in tree) / os.sysconf("SC_CLK_TCK")
 
 
-def start(data: Path, run_dir: Path) -> tuple[float, float]:
-    """Start a run of two processes; return wall and CPU seconds until run.json says that a worker runs."""
-    given = [*TRAIN, f"data={data}", f"output={run_dir}", "launch=zero2", "launch.num_processes=2"]
+def start(data: Path, model: Path, run_dir: Path) -> tuple[float, float]:
+    """Start a run of two processes; return wall and CPU seconds until run.json says that a worker runs.
+
+    The model is a saved folder, as in any real run: `model=tiny` would be built by the parent, which imports torch for
+    it.
+    """
+    given = [
+        *TRAIN,
+        f"model.path={model}",
+        f"data={data}",
+        f"output={run_dir}",
+        "launch=zero2",
+        "launch.num_processes=2",
+    ]
     began = time.perf_counter()
     process = subprocess.Popen([*VSGRPO, *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     state = run_dir / "run.json"
@@ -85,12 +97,13 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     with tempfile.TemporaryDirectory() as folder:
-        data, out = Path(folder) / "data", Path(folder) / "out"
+        data, model, out = (Path(folder) / name for name in ("data", "model", "out"))
         build = ["build-data", "source=demo", "source.num_scenes=3", f"output={data}"]
         subprocess.run([*VSGRPO, *build], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-c", TINY, str(model)], check=True, stderr=subprocess.DEVNULL)
         rows = []
         for number in range(repeat):
-            run = start(data, out / str(number))
+            run = start(data, model, out / str(number))
             launcher = measure([sys.executable, "-c", LAUNCHER])[:2]
             workers = measure(*[[sys.executable, "-c", WORKER]] * 2)[:2]
             rows.append(

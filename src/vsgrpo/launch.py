@@ -208,6 +208,10 @@ def launch_training(config: TrainConfig, overrides: list[str], *, resume: bool, 
 
             if leads and not (run_dir / "tiny").is_dir():
                 build_tiny(run_dir / "tiny", config.run.seed, family=TINY[config.model.path])
+        from vsgrpo.training.launcher import forget_failures
+
+        if leads:
+            forget_failures(run_dir)
         command = launch_command(config, config_file, resume)
         launch = config.launch
         print(f"starting {launch.num_processes} processes: {shlex.join(command)}", file=sys.stderr)

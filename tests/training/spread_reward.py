@@ -43,6 +43,23 @@ def _bad_loss() -> None:
     )
 
 
+def _bad_gradient() -> None:
+    """Rank 1's loss is fine in its first step, a gradient is not."""
+    import torch
+
+    from vsgrpo.training.grpo import SpatialGRPOTrainer
+
+    compute = SpatialGRPOTrainer._compute_loss
+
+    def spoilt(self, *args):
+        loss = compute(self, *args)
+        if self.run_step == 0:
+            loss.register_hook(lambda gradient: gradient * torch.nan)
+        return loss
+
+    SpatialGRPOTrainer._compute_loss = spoilt
+
+
 def _zero_gradients() -> None:
     """Rank 1 trains on nothing."""
     from vsgrpo.training.grpo import SpatialGRPOTrainer
@@ -131,6 +148,7 @@ def _term_in_save() -> None:
 
 
 _MUTATIONS = {"hang": _hang, "quota": _quota, "term_in_save": _term_in_save}
-_MUTATIONS |= {"bad_loss": _bad_loss, "zero_gradients": _zero_gradients, "other_videos": _other_videos, "kill": _kill}
+_MUTATIONS |= {"bad_gradient": _bad_gradient, "bad_loss": _bad_loss}
+_MUTATIONS |= {"zero_gradients": _zero_gradients, "other_videos": _other_videos, "kill": _kill}
 if os.environ.get("RANK", "1") == "1" and os.environ.get("TEST_MUTATION"):
     _MUTATIONS[os.environ["TEST_MUTATION"]]()

@@ -6,6 +6,7 @@ import pytest
 from vsgrpo.training import callbacks, live
 from vsgrpo.training.callbacks import JsonLog, StopOnSignal
 from vsgrpo.training.checkpoints import RunFolder
+from vsgrpo.training.launcher import LostProcess, another_failed, explain, forget_failures, record_failure
 from vsgrpo.training.live import Progress
 from vsgrpo.training.stage_trainer import Stage
 from vsgrpo.training.timing import PhaseTimer
@@ -83,6 +84,29 @@ def test_without_a_foreign_launcher_the_second_signal_counts_at_once():
     assert len(said) == 1 and said[0].startswith("SIGINT: finishing the step, then saving a checkpoint")
     with pytest.raises(KeyboardInterrupt):
         stop._note(2, None)
+
+
+def test_a_worker_ends_at_once_where_another_one_has_failed(tmp_path, monkeypatch):
+    monkeypatch.setenv("VSGRPO_SUPERVISED", "1")
+    monkeypatch.setenv("RANK", "0")
+    stop = StopOnSignal(lost=lambda: another_failed(tmp_path))
+    assert record_failure(tmp_path, 0, ValueError("its own"))
+    stop._note(15, None)  # nobody else failed: finish the step
+    assert stop.received == 15
+    assert record_failure(tmp_path, 1, ValueError("shape"))
+    with pytest.raises(LostProcess):
+        stop._note(15, None)
+
+
+def test_failures_of_an_earlier_start_are_not_told_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VSGRPO_SUPERVISED", "1")
+    record_failure(tmp_path, 1, ValueError("shape"))
+    assert explain(tmp_path, {1: 1}) == 1
+    assert capsys.readouterr().err.startswith("error: process 1: ValueError: shape\n")
+    forget_failures(tmp_path)
+    assert (tmp_path / "failures" / "1.log").is_file()
+    assert explain(tmp_path, {0: -9}) == 1
+    assert capsys.readouterr().err.startswith("error: process 0 was ended by SIGKILL\n")
 
 
 def test_a_signal_waits_for_the_end_of_the_rollout_buffer():

@@ -8,7 +8,7 @@ import pytest
 import spread_reward
 import torch
 from tiny_runs import SPREAD, make_trainer
-from two_processes import GRPO, TWO, arguments, distance, finish, log, vsgrpo, weights
+from two_processes import GRPO, TWO, arguments, distance, finish, log, vsgrpo, weights, zero_file
 
 from vsgrpo.errors import ConfigError, RunError
 from vsgrpo.training.grpo import MAX_LOG_RATIO
@@ -123,6 +123,30 @@ def test_two_processes_leave_out_a_step_that_is_bad_on_one(dataset_folder, tiny_
     last = log(tmp_path)[1]
     assert last["grad_norm"] > 0
     assert last["time_max/update"] >= last["time/update"] > 0  # of two processes, told by one
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("profile", "mutation", "found"),
+    [
+        ("zero2", "bad_loss", "loss is nan"),
+        ("zero2", "bad_gradient", "grad_norm is inf after the engine's update"),
+        ("zero3", "bad_gradient", "grad_norm is inf after the engine's update"),
+    ],
+)
+def test_an_engine_that_updates_in_backward_saves_nothing_after_a_bad_step(
+    profile, mutation, found, dataset_folder, tiny_folder, tmp_path
+):
+    words = (*GRPO, *TWO, zero_file(tmp_path, profile), f"launch={profile}", "trainer.save_steps=1")
+    run = tmp_path / "run"
+    process = vsgrpo("grpo", arguments("grpo", dataset_folder, tiny_folder, run, *words), mutation=mutation)
+    code, _, err = finish(process)
+    assert code == 1, err
+    assert f"error: step 0: {found}" in err
+    assert "Traceback" not in err
+    assert not list(run.glob("checkpoint-*")) and not (run / "final").exists()
+    assert json.loads((run / "run.json").read_text())["status"] == "failed"
 
 
 def test_a_reference_far_above_the_policy_is_bounded_and_counted(make_config):

@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from vsgrpo.supervise import STOP_SIGNALS, SUPERVISED
 from vsgrpo.training.bad_steps import json_number
+from vsgrpo.training.launcher import LostProcess
 from vsgrpo.training.stage_trainer import Stage
 from vsgrpo.training.timing import PhaseTimer
 
@@ -95,7 +96,8 @@ class StopOnSignal(TrainerCallback):
     Ctrl-C counts as asked again whenever it comes. Other signals may reach a process on several ways (a batch system or
     a system that shuts down signals parent, launcher and workers, which pass it on), and a launcher that is not ours
     passes on the Ctrl-C that a terminal has sent to every process: these count `PATIENCE_S` after the first one. Our
-    launcher sends SIGINT to all workers only where the user has asked twice (`supervise`).
+    launcher sends SIGINT to all workers only where the user has asked twice (`supervise`), and SIGTERM to the others where
+    one has failed: no step can be finished without it.
 
     All processes agree on the step by an all-reduce of the flag: a launcher may signal some of them later. (The
     Trainer's own checkpoint on SIGTERM can fire inside a step and saves a state that trains a batch twice.)
@@ -103,15 +105,19 @@ class StopOnSignal(TrainerCallback):
     Args:
         every: optimizer steps of one rollout buffer; a checkpoint inside a buffer cannot be resumed exactly.
         say: tells the user what the signal brings about; called inside the signal handler.
+        lost: tells whether another process of this run has failed.
 
     Attributes:
         received: the signal, None so far.
         stopped: training stopped for it.
     """
 
-    def __init__(self, every: int = 1, say: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, every: int = 1, say: Callable[[str], None] | None = None, lost: Callable[[], bool] | None = None
+    ) -> None:
         self.every = every
         self.say = say
+        self._lost = lost
         self._supervised = SUPERVISED in os.environ
         self._foreign = "LOCAL_RANK" in os.environ and not self._supervised
         self._previous: dict[int, Any] = {}
@@ -148,6 +154,9 @@ class StopOnSignal(TrainerCallback):
         self._previous = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGTERM and self._lost is not None and self._lost():
+            self.restore()
+            raise LostProcess("another process failed")
         now = time.monotonic()
         first = self.received is None
         if first:

@@ -73,6 +73,18 @@ def explain(run_dir: Path, codes: dict[int, int]) -> int:
     return 128 - code if code < 0 else code
 
 
+def another_failed(run_dir: Path) -> bool:
+    """Return whether another process than this one has written down why it failed."""
+    own = f"{os.environ.get('RANK', '0')}.json"
+    return SUPERVISED in os.environ and any(path.name != own for path in (run_dir / FAILURES).glob("*.json"))
+
+
+def forget_failures(run_dir: Path) -> None:
+    """Remove what processes of earlier starts failed of, for `explain` not to tell it again; tracebacks stay."""
+    for path in (run_dir / FAILURES).glob("*.json"):
+        path.unlink()
+
+
 def record_failure(run_dir: Path, rank: int, error: BaseException) -> bool:
     """Write down why this process failed, for `explain`; return False where no launcher of ours would read it."""
     if SUPERVISED not in os.environ:

@@ -28,6 +28,7 @@ from vsgrpo.training.dev_score import DevScore
 from vsgrpo.training.dpo import SpatialDPOTrainer
 from vsgrpo.training.grpo import SpatialGRPOTrainer
 from vsgrpo.training.guards import CheckShards, EqualCalls, PhaseWatch, waited_in_vain
+from vsgrpo.training.launcher import another_failed
 from vsgrpo.training.live import Progress, watch
 from vsgrpo.training.probe import probe_longest, wants_probe
 from vsgrpo.training.samplers import few_videos
@@ -80,7 +81,7 @@ def run_stages(
     for number in range(checkpoint.stage if checkpoint else 0, num_stages):
         stage = Stage(parts.folder, number, num_stages, steps, config.trainer.name)
         progress = watch(stage)
-        stop = StopOnSignal(say=progress.say)
+        stop = StopOnSignal(say=progress.say, lost=lambda: another_failed(parts.folder.path))
         trainer = build_trainer(parts, stage, stop, reference, progress)
         if check is not None:
             check(trainer)
