@@ -112,29 +112,3 @@ def test_commands_in_the_docs_exist(page):
             given = [word for word in words[2:] if "=" in word and not word.startswith("-")]
             given = [word for word in given if "$" not in word]
             load_config(root, [*([f"trainer={words[2]}"] if root == "train" else []), *given], allow_missing=True)
-
-
-SMALLER = {
-    "build-data": ["source.num_scenes=4", "build.num_workers=1"],
-    "train sft": ["trainer.per_device_train_batch_size=4"],
-    "train grpo": ["trainer.per_device_train_batch_size=16"],
-    "train": ["trainer.max_steps=2", "trainer.save_steps=2", "trainer.logging_steps=1", "video.num_frames=4"],
-    "eval": ["decoding.batch_size=8"],
-}
-"""What makes the commands of the quickstart small; the rest of each is as the page has it."""
-
-
-@pytest.mark.integration
-def test_the_commands_of_the_quickstart_run_in_their_order(tmp_path, monkeypatch, capfd):
-    text = (DOCS / "quickstart.md").read_text(encoding="utf-8")
-    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.S) for line in block.splitlines()]
-    commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("vsgrpo ")]
-    assert {words[0] for words in commands} == {"build-data", "train", "eval", "report", "ask", "inspect", "doctor"}
-    monkeypatch.chdir(tmp_path)
-    for words in commands:
-        smaller = [word for name, more in SMALLER.items() if " ".join(words).startswith(name) for word in more]
-        code = run([*words, *smaller])
-        assert code == 0, f"{' '.join(words)}: {capfd.readouterr().err[-2000:]}"
-    for name in ("grpo/report.html", "compare.html", "grpo/eval_greedy/results.json"):
-        assert (tmp_path / "runs/demo" / name).is_file(), name
-    assert (tmp_path / "rows.html").is_file()

@@ -96,8 +96,8 @@ class StopOnSignal(TrainerCallback):
     Ctrl-C counts as asked again whenever it comes. Other signals may reach a process on several ways (a batch system or
     a system that shuts down signals parent, launcher and workers, which pass it on), and a launcher that is not ours
     passes on the Ctrl-C that a terminal has sent to every process: these count `PATIENCE_S` after the first one. Our
-    launcher sends SIGINT to all workers only where the user has asked twice (`supervise`), and SIGTERM to the others where
-    one has failed: no step can be finished without it.
+    launcher sends SIGINT to all workers only where the user has asked twice (`supervise`). Where one worker has failed,
+    it sends SIGTERM to the others: no step can be finished without that one.
 
     All processes agree on the step by an all-reduce of the flag: a launcher may signal some of them later. (The
     Trainer's own checkpoint on SIGTERM can fire inside a step and saves a state that trains a batch twice.)
