@@ -8,6 +8,7 @@ training as `grpo` spent:
     sft_all     SFT on the labels of the 2,000 rooms: the oracle
     dpo         right against wrong answers of the 2,000 rooms             (experiment=demo_dpo)
     grpo_kl     GRPO with the paper's KL weight, beta 1e-4                 (experiment=demo_grpo_kl)
+    grpo_count  GRPO on the counting questions alone
     grpo_wrong  GRPO with every room shown the video of another one: the blind-trained control
     grpo_t, grpo_o  GRPO in think and observe mode                         (experiment=demo_grpo_t, demo_grpo_o)
 
@@ -84,6 +85,7 @@ ARMS = (
     Arm("sft_all", "sft", "demo_sft", settings=CONTINUED),
     Arm("dpo", "dpo", "demo_dpo", settings=("model.freeze_vision=false", "trainer.learning_rate=3e-4")),
     Arm("grpo_kl", "grpo", "demo_grpo_kl"),
+    Arm("grpo_count", "grpo", "demo_grpo", settings=("data.types=[object_counting]",)),
     Arm("grpo_wrong", "grpo", "demo_grpo", data="wrong"),
     Arm("grpo_t", "grpo", "demo_grpo_t", mode="think", pilot=10),
     Arm("grpo_o", "grpo", "demo_grpo_o", mode="observe", pilot=10),

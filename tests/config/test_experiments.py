@@ -1,5 +1,6 @@
 """Every row of both tables of the paper and every ablation is one command, and says where its numbers come from."""
 
+import functools
 import re
 
 import pytest
@@ -22,8 +23,9 @@ def text_of(name):
     return (config_dir() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
+@functools.cache
 def compose_command(name):
-    """Compose exactly what the file's first lines tell a user to type."""
+    """Compose, once, exactly what the file's first lines tell a user to type."""
     words = re.search(r"^# vsgrpo (.+)$", text_of(name), re.MULTILINE)[1].split()
     if words[0] == "train":
         return load_config("train", [f"trainer={words[1]}", *words[2:]])

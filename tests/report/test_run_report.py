@@ -1,15 +1,13 @@
 """`vsgrpo report`: curves as in the log, every chart draws, alarms, several runs, size, no network."""
 
-import html
 import json
 import math
 import re
-import shutil
-import subprocess
 from xml.etree import ElementTree
 
 import pytest
 
+from browser import CHROMIUM, look
 from vsgrpo.cli import run as run_command
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.report.curves import lines_svg, nice_ticks, smooth, thin
@@ -25,7 +23,6 @@ video: {{num_frames: 4, max_pixels: 100352}}
 trainer: {{name: grpo, beta: {beta}}}
 """
 SVG = re.compile(r'<svg class="chart".*?</svg>', re.S)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def record(step, **values):
@@ -247,28 +244,3 @@ def test_a_browser_draws_every_chart_without_errors_and_without_sideways_scrolli
     assert seen["overflow"] == 0, "wider than the window by as many pixels"
     assert seen["charts"] and min(seen["charts"]) > 50, "a chart drew next to nothing"
     assert (sum(map(int, re.findall(r"\d+", seen["background"]))) < 200) == dark
-
-
-def look(path, folder, width, dark=False):
-    """Open a page in Chromium; return what a script in it measured. Fails on any message of its console."""
-    probe = folder / "probe.html"
-    shapes = "svg polyline, svg rect, svg polygon, svg path.diagonal"
-    measure = f"""<script>
-    const extent = svg => Math.max(0, ...[...svg.querySelectorAll("{shapes}")].map(
-        shape => shape.getBoundingClientRect()).map(box => box.width + box.height));
-    document.title = JSON.stringify({{
-        overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-        charts: [...document.querySelectorAll("svg.chart")].map(extent),
-        background: getComputedStyle(document.body).backgroundColor}});
-    </script>"""
-    probe.write_text(path.read_text(encoding="utf-8").replace("</body>", f"{measure}</body>"), encoding="utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
-    command += ["--disable-background-networking", "--disable-component-update", f"--window-size={width},2000"]
-    command += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr"]
-    command += ["--blink-settings=preferredColorScheme=0"] if dark else []
-    result = subprocess.run(
-        [*command, "--dump-dom", probe.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert ":CONSOLE" not in result.stderr
-    title = re.search(r"<title>(.*?)</title>", result.stdout).group(1)
-    return json.loads(html.unescape(title))

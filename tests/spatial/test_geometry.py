@@ -259,6 +259,7 @@ def test_alpha_shape_equals_areas_printed_by_the_alphashape_package():
     np.testing.assert_allclose(ours, published, atol=1e-9)
 
 
+@pytest.mark.integration  # the areas it prints for these sets are checked above
 def test_alpha_shape_equals_the_alphashape_package():
     alphashape = pytest.importorskip("alphashape", reason="the alphashape package is not installed")
     for points in random_sets():
