@@ -46,7 +46,7 @@ def demo(tmp_path_factory):
 
 
 def test_the_script_ends_with_a_table_and_a_page(demo, tmp_path):
-    folder, start = demo
+    _, start = demo
     done = start()
     assert done.returncode == 0, done.stderr[-3000:]
     table, (page,) = done.stdout.splitlines()[:-1], done.stdout.splitlines()[-1:]
