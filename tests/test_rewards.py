@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.rewards import REWARDS, accuracy_reward, format_reward, load_reward, mra_reward, reward_metrics
 
 REAL = Path(__file__).resolve().parents[2] / "shared/data/real_grpo_completions.json"
@@ -191,6 +191,26 @@ def test_rewards_load_by_name_or_by_path(tmp_path, monkeypatch):
     assert load_reward("my_rewards:length", numeric="mra")(completions=["abc"]) == [3.0]
     assert load_reward("my_rewards:bare", numeric="mra", prompt_mode="think")(prompts=[""], completions=[""]) == [1.0]
     sys.modules.pop("my_rewards")
+
+
+def test_a_users_reward_that_fails_or_gives_too_few_is_named(tmp_path, monkeypatch):
+    (tmp_path / "odd_rewards.py").write_text(
+        "def fails(completions, **columns):\n    return [columns['score'] for _ in completions]\n"
+        "def short(completions, **columns):\n    return [1.0]\n"
+        "def none(completions, **columns):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, said in (
+        ("fails", f"KeyError: 'score' ({tmp_path / 'odd_rewards.py'}:2)"),
+        ("short", "gave 1, not 2 rewards"),
+        ("none", "gave None, not 2 rewards"),
+    ):
+        reward = load_reward(f"odd_rewards:{name}")
+        assert reward.func.__name__ == name  # TRL's name of its logs
+        with pytest.raises(RunError) as caught:
+            reward(completions=["a", "b"])
+        assert caught.value.message == f"reward.names=odd_rewards:{name}: {said}"
+    sys.modules.pop("odd_rewards")
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ import importlib
 import inspect
 import math
 import re
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.maths import maths_equal
 from vsgrpo.spatial.answers import Answer, official_fuzzy, official_number, parse_answer
 from vsgrpo.spatial.scoring import exact_match, mra, relative_reward, smooth_reward
@@ -233,10 +234,11 @@ def load_reward(name: str, **bound: Any) -> RewardFunction:
             that a user's function does not take is left out.
 
     Raises:
-        ConfigError: no such name, module or function, or not a function.
+        ConfigError: no such name, module or function, or not a function. What is returned raises RunError where a
+            user's function fails or gives another number of rewards than completions.
     """
     if ":" in name:
-        function = _import_reward(name)
+        function = _guard(name, _import_reward(name))
     elif name in REWARDS:
         function = REWARDS[name]
     else:
@@ -248,6 +250,32 @@ def load_reward(name: str, **bound: Any) -> RewardFunction:
     kept = {key: value for key, value in bound.items() if takes_all or key in {p.name for p in parameters}}
 
     return functools.partial(function, **kept)
+
+
+def _guard(name: str, function: RewardFunction) -> RewardFunction:
+    """Name a user's function where it fails, or gives another number of rewards than it got completions."""
+    call: Callable[..., Any] = function
+    if inspect.iscoroutinefunction(call):  # TRL awaits these
+        return function
+
+    @functools.wraps(function)
+    def called(*args: Any, **columns: Any) -> list[float]:
+        try:
+            rewards = function(*args, **columns)
+        except Exception as error:
+            *_, last = traceback.extract_tb(error.__traceback__)
+            raise RunError(
+                f"reward.names={name}: {type(error).__name__}: {error} ({last.filename}:{last.lineno})",
+                hint="a reward may give None for a completion, it must not fail; mend it and go on with --resume",
+            ) from error
+        wanted, got = len(columns["completions"]), len(rewards) if hasattr(rewards, "__len__") else repr(rewards)
+        if wanted != got:
+            raise RunError(
+                f"reward.names={name}: gave {got}, not {wanted} rewards", hint="a list with one for each completion"
+            )
+        return rewards
+
+    return called
 
 
 def _import_reward(name: str) -> RewardFunction:

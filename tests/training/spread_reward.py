@@ -23,6 +23,11 @@ def slow(completions: list[str], **columns: object) -> list[float]:
     return [0.0] * len(completions)
 
 
+def broken(completions: list[str], **columns: object) -> list[float]:
+    """Fail, as a user's own function may."""
+    raise KeyError("score")
+
+
 _calls: list[int] = []
 
 

@@ -121,3 +121,16 @@ def test_ctrl_c_twice_stops_now(launch, dataset_folder, tiny_folder, tmp_path):
     assert run.screen.rindex(SHOWN) > run.screen.rindex(HIDDEN) and "Traceback" not in run.lines()
     state = json.loads((tmp_path / "run/run.json").read_text())
     assert state["status"] == "stopped" and "checkpoints" not in state
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("launch", [(), ("launch=ddp", "launch.num_processes=2")], ids=["one", "two"])
+def test_a_run_that_fails_gives_the_terminal_back(launch, dataset_folder, tiny_folder, tmp_path):
+    with train(dataset_folder, tiny_folder, tmp_path / "run", "reward.names=[spread_reward:broken]", *launch) as run:
+        assert run.finish() == 1
+    assert HIDDEN in run.screen and run.screen.rindex(SHOWN) > run.screen.rindex(HIDDEN)
+    assert "Traceback" not in run.lines()
+    said = run.lines().splitlines()
+    (error,) = (line for line in said if line.startswith("error: "))
+    assert error.startswith("error: reward.names=spread_reward:broken: KeyError: 'score' (")
+    assert len([line for line in said if "the vision tower is trained, its features change" in line]) == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import platform
 import signal
@@ -77,6 +78,8 @@ def run_worker(config: TrainConfig, *, resume: bool = False) -> int:
     if not torch.cuda.is_available():
         skip_shm_build()
     rank, run_dir = int(os.environ.get("RANK", "0")), Path(config.run.dir)
+    if rank > 0:  # one process speaks
+        logging.getLogger("vsgrpo").setLevel(logging.ERROR)
     try:
         check_versions()
         return train(config, resume=resume)
