@@ -4,11 +4,13 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 from tiny_runs import write_dataset
 from transformers import TrainerCallback
 
+from untimed_video import write_untimed
 from vsgrpo.errors import DataError
 from vsgrpo.training import stages
 from vsgrpo.training.worker import train
@@ -57,6 +59,17 @@ def test_broken_videos_and_cache_entries_are_counted_and_left_out(make_config, b
     assert log[-1]["num_corrupt"] == 2
     weights = [load_file(Path(config.run.dir) / "final" / "model.safetensors") for config in (first, second)]
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+
+
+def test_a_video_without_a_frame_rate_is_left_out_where_seconds_count(make_config, tmp_path, capsys):
+    dataset = write_dataset(tmp_path / "data", num_scenes=4)
+    frames = [np.full((56, 56, 3), 30 * i, np.uint8) for i in range(8)]
+    write_untimed(dataset / "videos" / "1.mp4", frames)
+    timed = ("model=tiny_2_5", "model.path=tiny_2_5", f"data={dataset}", "video.max_quarantined=0.3")
+    config = make_config("sft", *timed, "trainer.per_device_train_batch_size=2")
+    assert train(config) == 0
+    err = capsys.readouterr().err
+    assert f"skipped video: {dataset / 'videos' / '1.mp4'}: states no frame rate" in err
 
 
 class HangingVideo(TrainerCallback):

@@ -10,6 +10,7 @@ import torch
 from numbered_video import numbered_frame, read_numbers
 from transformers.video_utils import VideoMetadata
 
+from untimed_video import write_untimed
 from vsgrpo.errors import ConfigError, DataError, SetupError
 from vsgrpo.video.budget import VisionBudget, frame_indices, seconds_per_patch
 from vsgrpo.video.cache import DiskCache, MemoryCache
@@ -164,6 +165,20 @@ def test_on_bad_skip_raises_its_own_type(broken_files, video_100):
             loader.load(broken_files(kind))
     assert loader.load(video_100).num_tokens > 0
     assert len(loader.quarantine) == 3
+
+
+def test_a_video_without_a_frame_rate_is_bad_where_seconds_count(tmp_path):
+    path = tmp_path / "a.ivf"
+    write_untimed(path, [numbered_frame(i) for i in range(8)])
+    plain = VideoLoader(SMALL, "pyav", on_bad="skip")
+    assert plain.load(path).seconds_per_patch is None and plain.quarantine == {}
+    for use in ("load", "inputs_from_header", "undecoded"):
+        timed = VideoLoader(SMALL, "pyav", on_bad="skip")
+        timed.needs_timing = True
+        with pytest.raises(BadVideo, match="states no frame rate") as caught:
+            getattr(timed, use)(path)
+        assert caught.value.message.startswith(str(path)) and "ffmpeg -r 24" in caught.value.hint
+        assert list(timed.quarantine) == [str(path)]
 
 
 def test_a_frame_shape_that_cannot_be_resized_names_the_file(tmp_path):

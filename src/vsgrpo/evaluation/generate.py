@@ -30,7 +30,7 @@ from vsgrpo.modeling.model import ModelBundle, load_for_eval, load_model
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.quiet import quiet_libraries
 from vsgrpo.modeling.rollout import rollout, vision_token_ids
-from vsgrpo.modeling.rope import base_model
+from vsgrpo.modeling.rope import base_model, counts_seconds
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.save import read_vision
 from vsgrpo.modeling.tree import Prompt
@@ -152,6 +152,7 @@ class Generator:
     ) -> None:
         self.bundle = bundle
         self.loader = loader
+        loader.needs_timing = counts_seconds(bundle.model)
         self.store = FeatureStore(bundle)
         self.prompt = prompt
         self.decoding = decoding

@@ -107,11 +107,16 @@ def prompt_positions(model: nn.Module, token_ids: Sequence[int], shown: Sequence
     ids = torch.tensor([list(token_ids)], dtype=torch.long)
     kinds = (ids == inner.config.image_token_id).int() + (ids == inner.config.video_token_id).int() * 2
     images, videos = ([one for one in shown if one.kind == kind] for kind in ("image", "video"))
-    timing = _timing(videos) if inner.config.model_type == TIMED else {}
+    timing = _timing(videos) if counts_seconds(model) else {}
     positions, _ = inner.model.get_rope_index(
         ids, kinds, image_grid_thw=_grids(images), video_grid_thw=_grids(videos), **timing
     )
     return PromptPositions(positions[:, 0], int(positions[0, 0, -1]) + 1)
+
+
+def counts_seconds(model: nn.Module) -> bool:
+    """Return whether positions depend on the seconds between frames, so that every video must state its frame rate."""
+    return base_model(model).config.model_type == TIMED
 
 
 def _grids(shown: Sequence[Shown]) -> Tensor | None:

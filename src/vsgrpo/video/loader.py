@@ -96,6 +96,7 @@ class VideoLoader:
     Attributes:
         quarantine: what is wrong with each bad file met so far, by absolute path.
         max_quarantined: `check_quarantine` raises where there are more of them; None: never.
+        needs_timing: a video that states no frame rate is bad; to be set where the model counts seconds.
 
     Raises:
         ConfigError: an unknown value of frame_cache or on_bad, a disk cache without a folder.
@@ -120,6 +121,7 @@ class VideoLoader:
         self.cache = make_cache(frame_cache, cache_dir, memory_bytes)
         self.quarantine: dict[str, str] = {}
         self.max_quarantined: int | None = None
+        self.needs_timing = False
         self.num_decoded = 0
         """Videos and images decoded so far."""
         self._hashes: dict[tuple[str, int, int], str] = {}
@@ -201,6 +203,11 @@ class VideoLoader:
             still = kind == "image"
             header = VideoHeader(1, 0.0, *image_size(name)) if still else probe(name, self.backend, self.timeout_s)
             self._headers[stamp] = header
+        if self.needs_timing and kind == "video" and header.fps <= 0:
+            raise DataError(
+                f"{name}: states no frame rate, which Qwen2.5-VL's positions need",
+                hint="write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4",
+            )
         return header
 
     def _seconds_per_patch(self, name: str, kind: str) -> float | None:
