@@ -67,6 +67,21 @@ def test_from_scannet_to_vsibench(run_all, tmp_path, capfd):
     assert (tmp_path / "runs/vsgrpo_2b_v/report.html").is_file()
 
 
+def test_the_notebook_of_the_quickstart(run_all, tmp_path, capfd):
+    lab.write_lab(tmp_path)
+    lab.build_vsi100k(tmp_path)
+    text = (DOCS / "quickstart.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    for given, begins in (('"experiment=vsgrpo_2b_v"', "train grpo"), ('"data/vsibench"', "eval")):
+        assert given in code
+        more = [word for word in lab.smaller([*begins.split(), given]) if "=" in word and word != given]
+        code = code.replace(given, ", ".join([given, *map(repr, more)]))
+    names: dict = {}
+    exec(code, names)
+    assert len(names["scenes"]) == 3 and len(names["questions"]) > 3
+    assert "RelDist" in capfd.readouterr().out
+
+
 def test_extending(run_all, tmp_path, monkeypatch):
     lab.write_lab(tmp_path)
     lab.build_vsi100k(tmp_path)
