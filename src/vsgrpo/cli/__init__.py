@@ -45,10 +45,12 @@ def run(argv: list[str]) -> int:
         _complain(error.message, error.hint)
         return error.exit_code
     except _UsageError as error:
-        what, _, close = str(getattr(error, "message", error)).partition(" Did you mean ")
-        command = " ".join(["vsgrpo", *argv[:1]]) if argv and not argv[0].startswith("-") else "vsgrpo"
-        hint = f"did you mean {close}" if close else f"`{command} --help` shows what it takes"
-        _complain(" ".join(what.split()).rstrip(".") or "missing argument", hint)
+        what, _, close = " ".join(error.format_message().split()).partition(" Did you mean ")  # type: ignore[attr-defined]
+        command, shows = "vsgrpo", "what there is"
+        if argv and not argv[0].startswith("-") and not what.startswith("No such command"):
+            command, shows = f"vsgrpo {argv[0]}", "what it takes"
+        hint = f"did you mean {close}" if close else f"`{command} --help` shows {shows}"
+        _complain(what.rstrip(".").replace("Missing argument", "missing argument"), hint)
         return 2
     except typer.Exit as error:
         return error.exit_code
