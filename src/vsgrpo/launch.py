@@ -216,7 +216,13 @@ def launch_training(config: TrainConfig, overrides: list[str], *, resume: bool, 
         launch = config.launch
         print(f"starting {launch.num_processes} processes: {shlex.join(command)}", file=sys.stderr)
         launcher = [sys.executable, "-m", "vsgrpo.training.launcher", str(run_dir), *command[2:]]
-        return supervise(launcher, run_dir, launch.num_processes // launch.num_machines)
+        return supervise(
+            launcher,
+            run_dir,
+            launch.num_processes // launch.num_machines,
+            leads=leads,
+            save_timeout_s=launch.save_timeout_s,
+        )
 
 
 def join_slurm(config: TrainConfig) -> None:

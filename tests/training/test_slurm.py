@@ -34,7 +34,9 @@ def test_one_node_starts_all_its_gpus_and_resumes_when_requeued(tmp_path):
     slurm = {"SLURM_GPUS_ON_NODE": "8", "SLURM_RESTART_COUNT": "1"}
     done = run_script("train_one_node.sbatch", "grpo", "data=d", "output=my run", folder=tmp_path, **slurm)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "vsgrpo train grpo launch=zero2 launch.num_processes=8 data=d output=my run --resume"
+    assert done.stdout.strip() == (
+        "vsgrpo train grpo launch=zero2 launch.num_processes=8 launch.save_timeout_s=280 data=d output=my run --resume"
+    )
 
 
 def test_the_warning_before_the_time_limit_saves_and_requeues(tmp_path):
@@ -58,7 +60,7 @@ def test_several_nodes_get_their_rank_and_one_address(tmp_path):
         assert shlex.split(line) == [
             *("vsgrpo", "train", "grpo", "launch=zero3", "launch.num_machines=2", "launch.num_processes=16"),
             *(f"launch.machine_rank={rank}", "launch.main_process_ip=127.0.0.1", "launch.main_process_port=20123"),
-            *("data=d", "output=r"),
+            *("launch.save_timeout_s=280", "data=d", "output=r"),
         ]
 
 

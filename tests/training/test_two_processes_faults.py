@@ -4,9 +4,12 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from two_processes import (
     FIVE_STEPS,
@@ -22,6 +25,8 @@ from two_processes import (
     vsgrpo,
     weights,
 )
+
+from vsgrpo.supervise import Relay
 
 pytestmark = pytest.mark.faults
 EACH_STEP = ("trainer.max_steps=5", "trainer.save_steps=1")
@@ -115,6 +120,43 @@ def test_one_folder_one_run_and_sigterm_to_the_parent(dataset_folder, tiny_folde
     assert (state["status"], state["signal"]) == ("stopped", "SIGTERM")
     (number,) = state["checkpoints"]
     assert int(number) == json.loads((run_dir / "log.jsonl").read_text().splitlines()[-2])["step"]
+
+
+@pytest.mark.parametrize("launch", [ONE, DDP], ids=["one", "two"])
+def test_a_step_that_takes_too_long_after_a_signal_is_given_up(
+    launch, dataset_folder, tiny_folder, tmp_path, monkeypatch
+):
+    mark = tmp_path / "in the reward"
+    monkeypatch.setenv("TEST_MARK", str(mark))
+    slow = ("reward.names=[spread_reward:slow]", "launch.save_timeout_s=2")
+    given = arguments("grpo", dataset_folder, tiny_folder, tmp_path / "run", *GRPO, *LONG, *launch, *slow)
+    process = vsgrpo("grpo", given)
+    wait_for(lambda: mark.exists() or process.poll() is not None)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process, timeout=90)
+    assert code == 128 + signal.SIGTERM, err
+    assert 2 < time.monotonic() - began < 60
+    assert "launch.save_timeout_s=2: the step and its checkpoint take longer: ending now" in err
+    assert "Traceback" not in err
+    assert status(tmp_path / "run")["status"] == "stopped" and "checkpoints" not in status(tmp_path / "run")
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_parent_signals_a_worker_of_its_own_machine(leads, tmp_path):
+    """The parent of a second machine has no worker 0 to signal; killing its launcher would give 30 s to a long step."""
+    worker = "import os, signal, sys; signal.signal(10, lambda *_: sys.exit(7)); open('there', 'w'); signal.pause()"
+    launcher = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', sys.argv[1], sys.argv[2]]))"
+    command = [sys.executable, "-c", launcher, worker, "vsgrpo.training.worker"]
+    process = subprocess.Popen(command, cwd=tmp_path)
+    wait_for((tmp_path / "there").exists, 30)
+    (child,) = psutil.Process(process.pid).children()
+    # Worker 0 is the child, or one of another machine whose numbers mean nothing here.
+    state = {"status": "running", "pid": child.pid if leads else 1, "ppid": process.pid if leads else 1}
+    (tmp_path / "run.json").write_text(json.dumps(state))
+    relay = Relay(process, tmp_path, leads, 60.0)
+    relay(signal.SIGUSR1, None)
+    assert process.wait(timeout=30) == 7 and relay.asked == signal.SIGUSR1
 
 
 def test_kill_of_the_parent_ends_its_workers_with_a_checkpoint(dataset_folder, tiny_folder, tmp_path):

@@ -279,9 +279,11 @@ class LaunchSection:
     accelerate_file: str | None
     device_memory_gb: float | None
     timeout_s: float
+    save_timeout_s: float
 
     def __post_init__(self) -> None:
         at_least("launch.timeout_s", self.timeout_s, 1)
+        at_least("launch.save_timeout_s", self.save_timeout_s, 1)
         at_least("launch.num_processes", self.num_processes, 1)
         if self.device_memory_gb is not None and not self.device_memory_gb > 0:
             raise ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from vsgrpo.supervise import STOP_SIGNALS, SUPERVISED
+from vsgrpo.supervise import OVERDUE, STOP_SIGNALS, SUPERVISED
 from vsgrpo.training.bad_steps import json_number
 from vsgrpo.training.launcher import LostProcess
 from vsgrpo.training.stage_trainer import Stage
@@ -22,6 +23,8 @@ from vsgrpo.training.timing import PhaseTimer
 
 LOG_SCHEMA_VERSION = 1
 PATIENCE_S = 3.0
+LAST_S = 10.0
+"""Seconds that a process whose time is up has for the way out through Python."""
 STOPPING = "{}: finishing the step, then saving a checkpoint; once more (Ctrl-C) stops now and saves nothing"
 
 
@@ -106,6 +109,8 @@ class StopOnSignal(TrainerCallback):
         every: optimizer steps of one rollout buffer; a checkpoint inside a buffer cannot be resumed exactly.
         say: tells the user what the signal brings about; called inside the signal handler.
         lost: tells whether another process of this run has failed.
+        save_timeout_s: seconds from the signal to the end; then the process ends as it is. Our launcher's parent counts
+            for its workers.
 
     Attributes:
         received: the signal, None so far.
@@ -113,11 +118,18 @@ class StopOnSignal(TrainerCallback):
     """
 
     def __init__(
-        self, every: int = 1, say: Callable[[str], None] | None = None, lost: Callable[[], bool] | None = None
+        self,
+        every: int = 1,
+        say: Callable[[str], None] | None = None,
+        lost: Callable[[], bool] | None = None,
+        save_timeout_s: float = 1800.0,
     ) -> None:
         self.every = every
         self.say = say
         self._lost = lost
+        self._save_timeout_s = save_timeout_s
+        self._timer: threading.Timer | None = None
+        self._overdue = False
         self._supervised = SUPERVISED in os.environ
         self._foreign = "LOCAL_RANK" in os.environ and not self._supervised
         self._previous: dict[int, Any] = {}
@@ -148,7 +160,9 @@ class StopOnSignal(TrainerCallback):
         return control
 
     def restore(self) -> None:
-        """Give the signals back to whoever had them."""
+        """Give the signals back to whoever had them, and stop counting."""
+        if self._timer is not None and not self._overdue:
+            self._timer.cancel()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
@@ -161,13 +175,31 @@ class StopOnSignal(TrainerCallback):
         first = self.received is None
         if first:
             self.received, self._since = number, now
+            self._count()
         at_once = number == signal.SIGINT and not self._foreign
         told_by_launcher = at_once and self._supervised and os.environ.get("RANK", "0") != "0"
-        if told_by_launcher or (not first and (at_once or now - self._since > PATIENCE_S)):
+        if self._overdue or told_by_launcher or (not first and (at_once or now - self._since > PATIENCE_S)):
             self.restore()
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)
         if first and self.say is not None:
             self.say(STOPPING.format(signal.Signals(number).name))
+
+    def _count(self) -> None:
+        """Give the step and its checkpoint `save_timeout_s`."""
+        if not self._supervised:
+            self._timer = threading.Timer(self._save_timeout_s, self._give_up)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _give_up(self) -> None:
+        """End at once: by an exception where Python runs, without one where a library does not come back."""
+        number = self.received or signal.SIGTERM
+        self._overdue = True
+        if self.say is not None:
+            self.say(OVERDUE.format(self._save_timeout_s))
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+        time.sleep(LAST_S)
+        os._exit(128 + number)
 
     def _any_process_signalled(self, args: TrainingArguments) -> bool:
         if not torch.distributed.is_initialized():

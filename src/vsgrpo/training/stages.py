@@ -81,7 +81,11 @@ def run_stages(
     for number in range(checkpoint.stage if checkpoint else 0, num_stages):
         stage = Stage(parts.folder, number, num_stages, steps, config.trainer.name)
         progress = watch(stage)
-        stop = StopOnSignal(say=progress.say, lost=lambda: another_failed(parts.folder.path))
+        stop = StopOnSignal(
+            say=progress.say,
+            lost=lambda: another_failed(parts.folder.path),
+            save_timeout_s=config.launch.save_timeout_s,
+        )
         trainer = build_trainer(parts, stage, stop, reference, progress)
         if check is not None:
             check(trainer)

@@ -83,8 +83,8 @@ def run_worker(config: TrainConfig, *, resume: bool = False) -> int:
     try:
         check_versions()
         return train(config, resume=resume)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as stop:
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except VsgrpoError as error:
         if not record_failure(run_dir, rank, error) and rank == 0:
             _tell(error)
