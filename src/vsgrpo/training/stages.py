@@ -36,6 +36,7 @@ from vsgrpo.training.sft import SpatialSFTTrainer
 from vsgrpo.training.stage_trainer import Stage, StageTrainer
 from vsgrpo.training.timing import PhaseTimer, device_sync
 from vsgrpo.training.trackers import make_trackers
+from vsgrpo.training.zero import name_layers
 from vsgrpo.video.loader import VideoLoader
 
 
@@ -86,6 +87,8 @@ def run_stages(
             lost=lambda: another_failed(parts.folder.path),
             save_timeout_s=config.launch.save_timeout_s,
         )
+        if config.launch.profile == "fsdp2":
+            name_layers(parts.bundle.model)
         trainer = build_trainer(parts, stage, stop, reference, progress)
         if check is not None:
             check(trainer)

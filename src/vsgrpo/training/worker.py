@@ -36,7 +36,7 @@ from vsgrpo.memory.fit import check_memory
 from vsgrpo.modeling.model import LoraSettings, ModelBundle, load_model, save_model
 from vsgrpo.modeling.model_card import write_model_card
 from vsgrpo.modeling.quiet import quiet_libraries
-from vsgrpo.modeling.rope import base_model, counts_seconds
+from vsgrpo.modeling.rope import counts_seconds
 from vsgrpo.modeling.save import write_vision
 from vsgrpo.modeling.versions import check_versions
 from vsgrpo.supervise import end_with_parent
@@ -176,11 +176,6 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
     if counts_seconds(bundle.model):
         loader.needs_timing = True
         rows = readable_rows(rows, Path(config.data.path), loader, config.video.max_quarantined)
-    if config.launch.profile == "fsdp2":
-        # accelerate reads it when the trainer is made. Its default would shard the tower's blocks too, which processes
-        # with other videos call another number of times.
-        layer = base_model(bundle.model).model.language_model.layers[0]
-        os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", type(layer).__name__)
     manifest = run_manifest(config, rows)
     folder.describe = lambda path: _describe(path, config, manifest)
     if int(os.environ.get("RANK", "0")) == 0:

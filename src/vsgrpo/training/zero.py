@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from transformers.integrations import deepspeed
+
+from vsgrpo.modeling.rope import base_model
 
 
 def keep_whole(module: nn.Module) -> None:
@@ -46,6 +49,16 @@ def load_whole() -> Iterator[None]:
         yield
     finally:
         deepspeed._hf_deepspeed_config_weak_ref = settings
+
+
+def name_layers(model: nn.Module) -> None:
+    """Name to accelerate what FSDP2 shards, the language model's layers: it reads this when a trainer is made.
+
+    Its default would shard the tower's blocks too, which processes with other videos call another number of times.
+    Layers that an earlier stage has sharded are of another class.
+    """
+    layer = base_model(model).model.language_model.layers[0]
+    os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = type(layer).__name__
 
 
 def unshard_root(model: Any) -> None:
