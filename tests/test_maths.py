@@ -40,6 +40,7 @@ def test_answers_agree_by_value(prediction, target, equal):
     assert maths_equal(prediction, target) is equal
 
 
+@pytest.mark.faults
 def test_a_hanging_comparison_is_killed_and_the_next_one_works():
     start = time.monotonic()
     assert not maths_equal("9^{9^{9^{9}}}", "2\\sqrt{3}", timeout_s=1.0)

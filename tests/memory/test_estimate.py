@@ -32,6 +32,7 @@ def test_the_published_count_of_the_fast_step():
     assert plain == pytest.approx(6445, rel=0.1)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("words", "error"),
     [

@@ -189,6 +189,7 @@ def test_a_frame_shape_that_cannot_be_resized_names_the_file(tmp_path):
         loader.load(path)
 
 
+@pytest.mark.faults
 def test_a_pipe_ends_in_the_quarantine(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     loader = VideoLoader(SMALL, timeout_s=0.3)

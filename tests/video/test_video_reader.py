@@ -82,6 +82,7 @@ def test_an_unknown_backend_names_the_choices(video_100):
     assert "decord|pyav|torchcodec" in caught.value.hint
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("ask", [probe, content_hash])
 def test_a_pipe_that_nobody_writes_ends_by_the_time_limit(tmp_path, video_100, ask):
     path = tmp_path / "pipe.mp4"
@@ -95,6 +96,7 @@ def test_a_pipe_that_nobody_writes_ends_by_the_time_limit(tmp_path, video_100, a
     assert read_numbers(read_frames(video_100, [5], timeout_s=30)) == [5]  # the next file gets a new worker
 
 
+@pytest.mark.faults
 def test_a_worker_that_stands_still_is_killed(video_100):
     probe(video_100, timeout_s=30)
     process = reader._worker.process
@@ -109,6 +111,7 @@ def test_a_worker_that_stands_still_is_killed(video_100):
     assert process.poll() is not None
 
 
+@pytest.mark.faults
 def test_a_worker_that_dies_on_a_file_names_it(tmp_path, video_100):
     probe(video_100, timeout_s=30)
     process = reader._worker.process
