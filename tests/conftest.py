@@ -1,5 +1,6 @@
 """Fixtures for all rooms. Nothing heavy is imported here: each fixture imports what it needs when first used."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,6 +15,18 @@ settings.load_profile("repeatable")
 
 # Set before anything imports torch: the models here are too small for threads to pay.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect no garbage while tests are imported: they bring a million objects that stay."""
+    gc.disable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Collect garbage from here on, and leave out what is there already."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
