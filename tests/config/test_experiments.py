@@ -27,6 +27,7 @@ def text_of(name):
 def compose_command(name):
     """Compose, once, exactly what the file's first lines tell a user to type."""
     words = re.search(r"^# vsgrpo (.+)$", text_of(name), re.MULTILINE)[1].split()
+    assert f"experiment={name}" in words
     if words[0] == "train":
         return load_config("train", [f"trainer={words[1]}", *words[2:]])
     given = [word for word in words[1:] if "=" in word]
