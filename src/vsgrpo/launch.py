@@ -97,6 +97,37 @@ def row_files(config: TrainConfig) -> list[Path]:
     return [Path(folder) / f"{config.data.split}.jsonl" for folder, _ in config.data.folders()]
 
 
+def cache_folder(config: TrainConfig) -> Path:
+    """Return video.cache_dir.
+
+    Raises:
+        ConfigError: it is not set; a run's own folder would be of no use to other runs.
+    """
+    if config.video.cache_dir is None:
+        raise ConfigError("video.cache_dir=null: cache-videos needs a folder", hint="set video.cache_dir=PATH")
+    return Path(config.video.cache_dir)
+
+
+def check_caching(config: TrainConfig) -> Path:
+    """Return the folder that cache-videos fills.
+
+    Raises:
+        ConfigError: no cache on disk is asked for, no folder for it, or the tower is trained.
+    """
+    folder = cache_folder(config)
+    wants_features = config.video.feature_cache == "disk"
+    if not wants_features and config.video.frame_cache != "disk":
+        raise ConfigError(
+            "video.feature_cache=off video.frame_cache=off: nothing to fill", hint="set one of them to disk"
+        )
+    if wants_features and config.model.tune == "full" and not config.model.freeze_vision:
+        raise ConfigError(
+            "model.freeze_vision=false: features of a tower that is trained change with every step",
+            hint="set video.feature_cache=off video.frame_cache=disk",
+        )
+    return folder
+
+
 def describe(config: TrainConfig) -> str:
     """Return the derived numbers, what is short here, and the launch command, as lines (no model, no data needed).
 

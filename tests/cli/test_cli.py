@@ -74,13 +74,23 @@ def test_dry_run_of_the_paper_needs_no_model_and_no_data(capsys):
         assert part in out
 
 
-def test_dry_run_starts_no_heavy_import():
+def test_plans_and_errors_start_no_heavy_import(tmp_path):
+    (tmp_path / "train.jsonl").write_text("")
+    commands = [
+        (0, ["train", "grpo", "--dry-run", "experiment=vsgrpo_2b_v"]),
+        (2, ["merge", "no/such", "output=o"]),
+        (2, ["cache-videos", f"data={tmp_path}"]),
+        (2, ["cache-videos", f"data={tmp_path}", "video.cache_dir=c", "model.path=no/such/model"]),
+        (2, ["cache-videos", f"data={tmp_path}", "video.cache_dir=c", "model=tiny"]),  # no rows
+        (2, ["eval", "model=no/such/model", f"benchmark.path={tmp_path}", "output=o"]),
+        (2, ["ask", "model=no/such/model", f"video={tmp_path / 'train.jsonl'}", "how many?"]),
+    ]
     code = (
-        "import sys; from vsgrpo.cli import run; run(['train', 'grpo', '--dry-run', 'experiment=vsgrpo_2b_v']);"
-        "print([m for m in ('torch', 'transformers', 'trl', 'datasets', 'accelerate') if m in sys.modules])"
+        f"import sys; from vsgrpo.cli import run; codes = [run(words) for _, words in {commands}];"
+        "print(codes, [m for m in ('torch', 'transformers', 'trl', 'datasets', 'accelerate') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip().splitlines()[-1] == "[]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip().splitlines()[-1] == f"{[expected for expected, _ in commands]} []", done.stderr
 
 
 def test_help_imports_neither_hydra_nor_numpy():

@@ -124,6 +124,13 @@ def cache_videos(
     config = load_config("train", given, config_dir, allow_missing=True)
     if config.data.path == "(not given)" and not (clear or keep_gib is not None):
         raise ConfigError("data.path: not given", hint="say where the rows are: data=DIR")
+    from vsgrpo.launch import cache_folder, check_caching, check_model, load_rows
+
+    cache_folder(config)
+    if not (clear or keep_gib is not None):  # what can be told before torch is there
+        check_caching(config)
+        check_model(config.model.path)
+        load_rows(config)
     from vsgrpo.training.cache_videos import cache_videos as fill
     from vsgrpo.training.cache_videos import evict_videos
 

@@ -4,10 +4,6 @@ import shutil
 from pathlib import Path
 
 from vsgrpo.errors import DataError
-from vsgrpo.modeling.model import load_for_eval
-from vsgrpo.modeling.model_card import write_model_card
-from vsgrpo.modeling.quiet import quiet_libraries
-from vsgrpo.modeling.save import ADAPTER_CONFIG, read_vision, save_model
 
 MANIFEST_NAME = "training_manifest.json"
 
@@ -24,10 +20,16 @@ def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> None:
         ConfigError: an architecture this project does not know.
         DataError: no adapter there, its base is missing, or `output` exists.
     """
-    if not (adapter / ADAPTER_CONFIG).is_file():
-        raise DataError(f"{adapter}: no {ADAPTER_CONFIG} in this folder", hint="give the folder of a saved adapter")
+    if not (adapter / "adapter_config.json").is_file():
+        raise DataError(f"{adapter}: no adapter_config.json in this folder", hint="give the folder of a saved adapter")
     if output.exists():
         raise DataError(f"output={output}: exists", hint="choose another output=DIR")
+    # After the checks: these import torch.
+    from vsgrpo.modeling.model import load_for_eval
+    from vsgrpo.modeling.model_card import write_model_card
+    from vsgrpo.modeling.quiet import quiet_libraries
+    from vsgrpo.modeling.save import read_vision, save_model
+
     quiet_libraries()
     bundle = load_for_eval(adapter, dtype=dtype)
     save_model(bundle, output, merge=True, vision=read_vision(adapter))

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from vsgrpo.config import TrainConfig
-from vsgrpo.errors import ConfigError, DataError, SetupError
-from vsgrpo.launch import load_rows
+from vsgrpo.errors import DataError, SetupError
+from vsgrpo.launch import cache_folder, check_caching, load_rows
 from vsgrpo.modeling.feature_cache import cache_bytes
 from vsgrpo.modeling.model import load_model
 from vsgrpo.modeling.vision import FeatureStore
@@ -71,18 +71,8 @@ def cache_videos(config: TrainConfig) -> CacheSummary:
         DataError: no rows, or none of the videos can be used.
         SetupError: the disk has less room than the features need.
     """
-    folder = cache_folder(config)
+    folder = check_caching(config)
     wants_features = config.video.feature_cache == "disk"
-    if not wants_features and config.video.frame_cache != "disk":
-        raise ConfigError(
-            "video.feature_cache=off video.frame_cache=off: nothing to fill",
-            hint="set one of them to disk",
-        )
-    if wants_features and config.model.tune == "full" and not config.model.freeze_vision:
-        raise ConfigError(
-            "model.freeze_vision=false: features of a tower that is trained change with every step",
-            hint="set video.feature_cache=off video.frame_cache=disk",
-        )
     rows, _ = load_rows(config)
     base = Path(config.data.path)
     paths = list(dict.fromkeys(place for row in rows for place in row.media_paths(base)))
@@ -107,17 +97,6 @@ def evict_videos(config: TrainConfig, max_gib: float) -> CacheSummary:
         summary.num_evicted += cache.evict(left)[0]
         left = max(0, left - cache.size()[1])
     return _with_size(summary, folder)
-
-
-def cache_folder(config: TrainConfig) -> Path:
-    """Return video.cache_dir.
-
-    Raises:
-        ConfigError: it is not set; a run's own folder would be of no use to other runs.
-    """
-    if config.video.cache_dir is None:
-        raise ConfigError("video.cache_dir=null: cache-videos needs a folder", hint="set video.cache_dir=PATH")
-    return Path(config.video.cache_dir)
 
 
 def _with_size(summary: CacheSummary, folder: Path) -> CacheSummary:
