@@ -9,23 +9,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from evaluation_rows import write_vsibench
 from vsgrpo.cli import run
 from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.scans.demo import write_rooms
-from vsgrpo.video.writer import write_video
 
 SCANS = ("scene0191_00", "scene0140_00", "scene0264_00")
 """Of ScanNet's train split; no room of them is in VSI-Bench."""
-BENCHMARK = (
-    ("object_counting", "How many chair(s) are in this room?", "3", None),
-    ("room_size_estimation", "What is the size of this room (in square meters)?", "12.5", None),
-    ("object_rel_distance", "Which is the closest to the sofa?", "B", ["A. chair", "B. bed"]),
-)
 GROUP = ["trainer.num_generations=4", "trainer.per_device_train_batch_size=8", "trainer.max_completion_length=4"]
 STEPS = ["trainer.max_steps=2", "trainer.save_steps=2", "trainer.logging_steps=1", "video.num_frames=4"]
 ONE_CPU = ["model.path=tiny", "model.dtype=float32", "trainer.bf16=false", "launch=cpu", "launch.num_processes=1"]
@@ -69,24 +63,10 @@ def write_scannet(root):
             file.rename(folder / file.name.replace(name, scan))
 
 
-def write_vsibench(root):
-    """Write three questions about each of two videos of noise, in VSI-Bench's own form."""
-    rows = []
-    (root / "scannet").mkdir(parents=True)
-    for scene in range(2):
-        frames = np.random.default_rng(scene).integers(0, 255, (8, 56, 56, 3), dtype=np.uint8)
-        write_video(root / "scannet" / f"scene{scene:04d}_00.mp4", iter(frames), fps=24)
-        for index, (question_type, question, truth, options) in enumerate(BENCHMARK):
-            row = {"id": 10 * scene + index, "dataset": "scannet", "scene_name": f"scene{scene:04d}_00"}
-            row |= {"question_type": question_type, "question": question, "ground_truth": truth, "options": options}
-            rows.append(row)
-    (root / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def write_lab(folder):
     """Write data/scannet and data/vsibench, as the docs speak of them."""
     write_scannet(Path(folder) / "data" / "scannet")
-    write_vsibench(Path(folder) / "data" / "vsibench")
+    write_vsibench(Path(folder) / "data" / "vsibench", num_scenes=2)
 
 
 def build_vsi100k(folder):

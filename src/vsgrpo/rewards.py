@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vsgrpo.errors import ConfigError, DataError, RunError
+from vsgrpo.errors import ConfigError, DataError, RunError, VsgrpoError
 from vsgrpo.maths import maths_equal
 from vsgrpo.spatial.answers import Answer, official_fuzzy, official_number, parse_answer
 from vsgrpo.spatial.scoring import exact_match, mra, relative_reward, smooth_reward
@@ -259,9 +259,11 @@ def _guard(name: str, function: RewardFunction) -> RewardFunction:
         return function
 
     @functools.wraps(function)
-    def called(*args: Any, **columns: Any) -> list[float]:
+    def called(**columns: Any) -> list[float]:
         try:
-            rewards = function(*args, **columns)
+            rewards = function(**columns)
+        except VsgrpoError:  # a signal's, while it ran
+            raise
         except Exception as error:
             *_, last = traceback.extract_tb(error.__traceback__)
             raise RunError(

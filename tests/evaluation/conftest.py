@@ -4,11 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from evaluation_rows import official_rows
 
-from vsgrpo.video.writer import write_video
+from evaluation_rows import write_vsibench
 
 
 @pytest.fixture
@@ -28,9 +26,5 @@ def write_benchmark(tmp_path) -> Callable[..., Path]:
 def benchmark_folder(tmp_path_factory) -> Path:
     """Three scenes of 8 random frames of 56 px, three questions each."""
     folder = tmp_path_factory.mktemp("vsibench")
-    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in official_rows()))
-    for scene in range(3):
-        frames = np.random.default_rng(scene).integers(0, 255, (8, 56, 56, 3), dtype=np.uint8)
-        (folder / "scannet").mkdir(exist_ok=True)
-        write_video(folder / "scannet" / f"scene{scene:04d}_00.mp4", iter(frames), fps=24)
+    write_vsibench(folder)
     return folder

@@ -2,10 +2,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from evaluation_rows import official_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation_rows import official_rows
 from vsgrpo.evaluation.baselines import best_constants, chance_scores, constant_scores, derangement, most_frequent
 from vsgrpo.evaluation.vsibench import read_benchmark
 from vsgrpo.spatial.priors import best_number

@@ -4,8 +4,8 @@ import json
 import shutil
 
 import pytest
-from evaluation_rows import official_rows
 
+from evaluation_rows import official_rows
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
 from vsgrpo.errors import ConfigError, DataError

@@ -2,8 +2,8 @@ import json
 from xml.etree import ElementTree
 
 import pytest
-from evaluation_rows import official_rows
 
+from evaluation_rows import official_rows
 from vsgrpo.evaluation.charts import bars_svg, calibration_svg, confusion_table
 from vsgrpo.evaluation.html_report import write_html
 from vsgrpo.evaluation.published import model_size, published_lines

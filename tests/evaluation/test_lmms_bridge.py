@@ -3,8 +3,8 @@ import random
 from pathlib import Path
 
 import pytest
-from evaluation_rows import official_rows
 
+from evaluation_rows import official_rows
 from vsgrpo.evaluation.lmms_bridge import METRICS, write_lmms_samples
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.score_file import score_file

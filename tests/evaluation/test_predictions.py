@@ -2,10 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
-from evaluation_rows import official_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation_rows import official_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import (
     Ledger,

@@ -3,8 +3,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from evaluation_rows import official_rows
 
+from evaluation_rows import official_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.baselines import best_constants, constant_scores
 from vsgrpo.evaluation.score import PromptSettings, score_rows, scored_text

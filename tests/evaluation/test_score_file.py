@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from evaluation_rows import official_rows
 
+from evaluation_rows import official_rows
 from vsgrpo.cli import run
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.score import Item, PromptSettings, score_items

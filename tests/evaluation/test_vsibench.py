@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from evaluation_rows import official_rows
 
+from evaluation_rows import official_rows
 from vsgrpo.data.rows import Row, write_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.archives import find_in_zips, unpack

@@ -65,11 +65,13 @@ def test_a_video_without_a_frame_rate_is_left_out_where_seconds_count(make_confi
     dataset = write_dataset(tmp_path / "data", num_scenes=4)
     frames = [np.full((56, 56, 3), 30 * i, np.uint8) for i in range(8)]
     write_untimed(dataset / "videos" / "1.mp4", frames)
-    timed = ("model=tiny_2_5", "model.path=tiny_2_5", f"data={dataset}", "video.max_quarantined=0.3")
+    (dataset / "videos" / "0.mp4").write_bytes(b"")  # known before the model is; of 4 videos half may be bad
+    timed = ("model=tiny_2_5", "model.path=tiny_2_5", f"data={dataset}", "video.max_quarantined=0.5")
     config = make_config("sft", *timed, "trainer.per_device_train_batch_size=2")
     assert train(config) == 0
     err = capsys.readouterr().err
     assert f"skipped video: {dataset / 'videos' / '1.mp4'}: states no frame rate" in err
+    assert err.count("skipped video: ") == 2
 
 
 class HangingVideo(TrainerCallback):

@@ -1,4 +1,6 @@
 import json
+import signal
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -96,6 +98,28 @@ def test_a_worker_ends_at_once_where_another_one_has_failed(tmp_path, monkeypatc
     assert record_failure(tmp_path, 1, ValueError("shape"))
     with pytest.raises(LostProcess):
         stop._note(15, None)
+
+
+def test_a_process_whose_time_is_up_comes_back_to_its_caller(monkeypatch):
+    """A notebook that trains is not killed once the exception has reached it; a library that stands still is."""
+    left = []
+    monkeypatch.delenv("VSGRPO_SUPERVISED", raising=False)
+    monkeypatch.setattr(callbacks, "LAST_S", 0.2)
+    monkeypatch.setattr(callbacks.os, "_exit", left.append)
+    stop = StopOnSignal(save_timeout_s=0.05)
+    stop.on_train_begin(None, None, None)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        signal.raise_signal(signal.SIGUSR1)
+        time.sleep(30)
+    assert caught.value.args == (signal.SIGUSR1,)
+    time.sleep(0.5)
+    assert left == []
+
+    stuck = StopOnSignal(save_timeout_s=0.05)
+    monkeypatch.setattr(callbacks.signal, "pthread_kill", lambda *args: None)
+    stuck._note(signal.SIGTERM, None)
+    time.sleep(0.5)
+    assert left == [128 + signal.SIGTERM]
 
 
 def test_failures_of_an_earlier_start_are_not_told_again(tmp_path, monkeypatch, capsys):

@@ -122,17 +122,21 @@ def cache_videos(
 
     given = ["trainer=sft", "video.feature_cache=disk", *(overrides or [])]
     config = load_config("train", given, config_dir, allow_missing=True)
-    if config.data.path == "(not given)" and not (clear or keep_gib is not None):
-        raise ConfigError("data.path: not given", hint="say where the rows are: data=DIR")
     from vsgrpo.launch import cache_folder, check_caching, check_model, load_rows
 
-    cache_folder(config)
-    if not (clear or keep_gib is not None):  # what can be told before torch is there
+    # What can be told is told before torch is imported.
+    if clear or keep_gib is not None:
+        cache_folder(config)
+        from vsgrpo.training.cache_videos import evict_videos
+
+        summary = evict_videos(config, 0.0 if clear else keep_gib or 0.0)
+    else:
+        if config.data.path == "(not given)":
+            raise ConfigError("data.path: not given", hint="say where the rows are: data=DIR")
         check_caching(config)
         check_model(config.model.path)
-        load_rows(config)
-    from vsgrpo.training.cache_videos import cache_videos as fill
-    from vsgrpo.training.cache_videos import evict_videos
+        rows = load_rows(config)[0]
+        from vsgrpo.training.cache_videos import cache_videos as fill
 
-    summary = evict_videos(config, 0.0 if clear else keep_gib or 0.0) if clear or keep_gib is not None else fill(config)
+        summary = fill(config, rows)
     print(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())

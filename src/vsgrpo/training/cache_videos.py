@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from vsgrpo.config import TrainConfig
+from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.launch import cache_folder, check_caching, load_rows
 from vsgrpo.modeling.feature_cache import cache_bytes
@@ -61,10 +62,13 @@ class CacheSummary:
         )
 
 
-def cache_videos(config: TrainConfig) -> CacheSummary:
+def cache_videos(config: TrainConfig, rows: Sequence[Row] | None = None) -> CacheSummary:
     """Fill the caches that `config.video` keeps on disk with all videos of the rows, one process per GPU.
 
     What is there already is left alone, so a call can be repeated, and several may run at once.
+
+    Args:
+        rows: of `launch.load_rows`, where they have been read already.
 
     Raises:
         ConfigError: no cache on disk is asked for, no folder for it, or the tower is trained.
@@ -73,7 +77,7 @@ def cache_videos(config: TrainConfig) -> CacheSummary:
     """
     folder = check_caching(config)
     wants_features = config.video.feature_cache == "disk"
-    rows, _ = load_rows(config)
+    rows = load_rows(config)[0] if rows is None else rows
     base = Path(config.data.path)
     paths = list(dict.fromkeys(place for row in rows for place in row.media_paths(base)))
     num_gpus = torch.cuda.device_count() if wants_features else 0

@@ -24,7 +24,7 @@ from vsgrpo.training.timing import PhaseTimer
 LOG_SCHEMA_VERSION = 1
 PATIENCE_S = 3.0
 LAST_S = 10.0
-"""Seconds that a process whose time is up has for the way out through Python."""
+"""Seconds in which a process whose time is up has to come back to Python."""
 STOPPING = "{}: finishing the step, then saving a checkpoint; once more (Ctrl-C) stops now and saves nothing"
 
 
@@ -130,6 +130,7 @@ class StopOnSignal(TrainerCallback):
         self._save_timeout_s = save_timeout_s
         self._timer: threading.Timer | None = None
         self._overdue = False
+        self._ended = threading.Event()
         self._supervised = SUPERVISED in os.environ
         self._foreign = "LOCAL_RANK" in os.environ and not self._supervised
         self._previous: dict[int, Any] = {}
@@ -161,7 +162,8 @@ class StopOnSignal(TrainerCallback):
 
     def restore(self) -> None:
         """Give the signals back to whoever had them, and stop counting."""
-        if self._timer is not None and not self._overdue:
+        self._ended.set()
+        if self._timer is not None:
             self._timer.cancel()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
@@ -198,8 +200,8 @@ class StopOnSignal(TrainerCallback):
         if self.say is not None:
             self.say(OVERDUE.format(self._save_timeout_s))
         signal.pthread_kill(threading.main_thread().ident or 0, number)
-        time.sleep(LAST_S)
-        os._exit(128 + number)
+        if not self._ended.wait(LAST_S):
+            os._exit(128 + number)
 
     def _any_process_signalled(self, args: TrainingArguments) -> bool:
         if not torch.distributed.is_initialized():

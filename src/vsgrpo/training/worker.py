@@ -246,7 +246,8 @@ def readable_rows(rows: list[Row], base: Path, loader: VideoLoader, share: float
     """
     bad: dict[tuple[str, Path], str] = {}
     places = dict.fromkeys(place for row in rows for place in row.media_paths(base))
-    loader.max_quarantined = int(share * len(places))
+    if loader.max_quarantined is None:  # a second look, at fewer files, allows no fewer of them
+        loader.max_quarantined = int(share * len(places))
     for kind, path in places:
         try:
             loader.inputs_from_header(path, kind)

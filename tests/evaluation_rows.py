@@ -1,4 +1,11 @@
-"""Rows in VSI-Bench's own form."""
+"""Rows in VSI-Bench's own form, and a benchmark folder of them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from vsgrpo.video.writer import write_video
 
 QUESTIONS = (
     ("object_counting", "How many chair(s) are in this room?", "3", None),
@@ -22,3 +29,12 @@ def official_rows(num_scenes: int = 3, dataset: str = "scannet") -> list[dict]:
         for scene in range(num_scenes)
         for index, (question_type, question, truth, options) in enumerate(QUESTIONS)
     ]
+
+
+def write_vsibench(folder: Path, num_scenes: int = 3) -> None:
+    """Write test.jsonl and a video of 8 random frames of 56 px for each scene."""
+    (folder / "scannet").mkdir(parents=True)
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in official_rows(num_scenes)))
+    for scene in range(num_scenes):
+        frames = np.random.default_rng(scene).integers(0, 255, (8, 56, 56, 3), dtype=np.uint8)
+        write_video(folder / "scannet" / f"scene{scene:04d}_00.mp4", iter(frames), fps=24)
