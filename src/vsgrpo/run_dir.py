@@ -18,8 +18,8 @@ from typing import Any
 from vsgrpo.config import TrainConfig
 from vsgrpo.config.compose import to_yaml
 from vsgrpo.config.train import WHOLE
-from vsgrpo.data.rows import write_atomic
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.files import write_atomic
 
 LOCK_NAME = ".lock"
 

@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vsgrpo.data.rows import write_atomic
 from vsgrpo.errors import ConfigError
+from vsgrpo.files import write_atomic
 
 SCHEMA_VERSION = 1
 METRICS = ("reward", "rewards/accuracies", "rewards/margins", "loss", "kl", "entropy", "best_dev_score", "cpu_seconds")

@@ -22,8 +22,9 @@ from typing import Any
 from vsgrpo.config.families import TINY
 from vsgrpo.data.manifest import Manifest as Manifest
 from vsgrpo.data.manifest import read_json_object
-from vsgrpo.data.rows import Row, read_rows, write_atomic
+from vsgrpo.data.rows import Row, read_rows
 from vsgrpo.errors import DataError
+from vsgrpo.files import write_atomic
 from vsgrpo.tables import deny_rooms, split_of
 
 SCHEMA_VERSION = 1

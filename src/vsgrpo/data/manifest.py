@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.rows import write_atomic
 from vsgrpo.errors import DataError
+from vsgrpo.files import file_sha256, write_atomic
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -50,12 +49,8 @@ class Manifest:
 
 def file_record(path: Path) -> dict[str, Any]:
     """Return {"sha256", "size", "mtime"} of a file."""
-    digest = sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
     stat = path.stat()
-    return {"sha256": digest.hexdigest(), "size": stat.st_size, "mtime": stat.st_mtime}
+    return {"sha256": file_sha256(path), "size": stat.st_size, "mtime": stat.st_mtime}
 
 
 def write_manifest(folder: Path | str, manifest: Manifest) -> Path:

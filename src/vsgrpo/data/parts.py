@@ -11,8 +11,8 @@ from typing import Any, get_type_hints
 
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.data.build_scan import ScanOutcome, outcome_from_json, outcome_to_json
-from vsgrpo.data.rows import write_atomic
 from vsgrpo.errors import DataError
+from vsgrpo.files import write_atomic
 
 PARTS = ".parts"
 _PLAN = "plan.json"

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsgrpo.data.report_svg import histogram_svg, make_plan, map_svg, question_svg, symbol_svg, tiles
-from vsgrpo.data.rows import LETTERS, Row, write_atomic
+from vsgrpo.data.rows import LETTERS, Row
 from vsgrpo.errors import DataError
+from vsgrpo.files import write_atomic
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.video.reader import probe, read_frames
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from hashlib import blake2b
@@ -17,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vsgrpo.errors import DataError
+from vsgrpo.files import write_atomic
 
 if TYPE_CHECKING:
     from vsgrpo.spatial.questions import Question
@@ -291,22 +290,6 @@ def write_rows(path: Path | str, rows: Iterable[Row]) -> int:
         lines.append(json.dumps(row_to_dict(row), ensure_ascii=False, allow_nan=False) + "\n")
     write_atomic(path, "".join(lines))
     return len(lines)
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, so that no half file has the final name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsgrpo.config.families import TINY
-from vsgrpo.data.rows import Row, write_atomic
+from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.html_report import REPORT_NAME
 from vsgrpo.evaluation.lmms_bridge import LMMS_NAME
@@ -23,6 +23,7 @@ from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, Media
 from vsgrpo.evaluation.published import model_size
 from vsgrpo.evaluation.score import PromptSettings
 from vsgrpo.evaluation.score_file import SETTINGS_NAME
+from vsgrpo.files import write_atomic
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig, EvalModelSection

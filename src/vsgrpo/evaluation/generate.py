@@ -22,10 +22,11 @@ import torch
 
 from vsgrpo.config.families import TINY
 from vsgrpo.data.prompts import question_text
-from vsgrpo.data.rows import Row, write_atomic
+from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
 from vsgrpo.evaluation.score import PromptSettings
+from vsgrpo.files import write_atomic
 from vsgrpo.modeling.model import ModelBundle, load_for_eval, load_model
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.quiet import quiet_libraries

@@ -15,13 +15,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.rows import LETTERS, Row, write_atomic
+from vsgrpo.data.rows import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.charts import bars_svg, calibration_svg, confusion_table
 from vsgrpo.evaluation.published import published_lines
 from vsgrpo.evaluation.report import COLUMNS
 from vsgrpo.evaluation.results import EvalReport
 from vsgrpo.evaluation.score import PromptSettings, row_item, scored_text
+from vsgrpo.files import write_atomic
 from vsgrpo.spatial.scorers import read_letter, read_number
 from vsgrpo.spatial.scoring import DIRECTION_TYPES, NUMBER_TYPES, TASKS
 from vsgrpo.video.reader import read_uniform_frames

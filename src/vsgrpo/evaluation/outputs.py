@@ -9,11 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.rows import Row, write_atomic
+from vsgrpo.data.rows import Row
 from vsgrpo.evaluation.html_report import REPORT_NAME, write_html
 from vsgrpo.evaluation.lmms_bridge import LMMS_NAME, write_lmms_samples
 from vsgrpo.evaluation.results import EvalReport
 from vsgrpo.evaluation.score import PromptSettings
+from vsgrpo.files import write_atomic
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.report_svg import Plan, make_plan, question_svg, symbol_svg
-from vsgrpo.data.rows import LETTERS, Row, read_jsonl, row_to_dict, write_atomic
+from vsgrpo.data.rows import LETTERS, Row, read_jsonl, row_to_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.predictions import Media, read_answers
 from vsgrpo.evaluation.question_sets import read_folder, read_mathvista
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.score_file import PROMPT_KEYS
 from vsgrpo.evaluation.vsibench import read_benchmark
+from vsgrpo.files import write_atomic
 from vsgrpo.report.runs import read_config
 from vsgrpo.report.samples import COMPLETIONS_NAME, media_urls, question_files, read_completions, read_questions
 from vsgrpo.scans.meta_info import read_scene_json

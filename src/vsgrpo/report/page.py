@@ -13,10 +13,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.rows import LETTERS, write_atomic
+from vsgrpo.data.rows import LETTERS
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.published import published_lines
 from vsgrpo.evaluation.report import COLUMNS
+from vsgrpo.files import write_atomic
 from vsgrpo.report.curves import NUM_COLORS, lines_svg, phases_svg
 from vsgrpo.report.runs import Curve, Run, alarms, end_mean, read_run, tokens_saved
 from vsgrpo.report.samples import Samples, add_questions, read_samples

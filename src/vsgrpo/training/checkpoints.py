@@ -13,8 +13,8 @@ from typing import Any
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
-from vsgrpo.data.rows import write_atomic
 from vsgrpo.errors import DataError
+from vsgrpo.files import write_atomic
 
 SCHEMA_VERSION = 1
 STATE_NAME = "trainer_state.json"
