@@ -173,6 +173,7 @@ def test_units_and_later_numbers_are_not_the_answer(answer_type, response, norma
         # Edit distance over the whole sentence picks "Yes" for the first two.
         ("no, there are not fewer yellow cars than eyes on the left of these yachts", "No"),
         ("The line is not the lowest one of the years shown.", "No"),
+        ("The image does not say enough to answer the question.", "Yes"),  # a refusal: edit distance, as officially
         ("Yes, as no other bar is higher.", "Yes"),
         ("No", "No"),
     ],

@@ -40,6 +40,10 @@ _WORDS |= {"ten": 10, "eleven": 11, "twelve": 12, "fifteen": 15, "twenty": 20, "
 _WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 _NEGATION = re.compile(r"\b(?:not|no|cannot|none)\b|n't\b", re.IGNORECASE)
+_REFUSAL = re.compile(
+    r"\b(?:provide|information|enough|clear|determin|unable|sorry|can(?:not|'t)|possible to)", re.IGNORECASE
+)
+"""Of a sentence that gives no answer: the official edit distance decides, as for GPT-4's "not enough information"."""
 _CONCLUDES = re.compile(r"\W*(?:therefore|thus|hence|so|in conclusion|in total|in summary)\b", re.IGNORECASE)
 _COUNTED = re.compile(r"\W*there (?:are|is|were|was|will be)\b([^.\n]*)", re.IGNORECASE)
 _LIST = re.compile(r"\[[^\[\]]*\]")
@@ -97,7 +101,7 @@ def _choice(text: str, choices: tuple[str, ...]) -> str:
     begins = [choice for choice in choices if _mentions(text, choice, at_start=True)]
     if len(begins) == 1:
         return begins[0]
-    if {choice.casefold() for choice in choices} == {"yes", "no"} and _NEGATION.search(_sentences(text)[0]):
+    if {choice.casefold() for choice in choices} == {"yes", "no"} and _denies(_sentences(text)[0]):
         return next(choice for choice in choices if choice.casefold() == "no")
     for part in (text, _conclusion(text)):
         mentioned = [choice for choice in choices if _mentions(part, choice)]
@@ -105,6 +109,10 @@ def _choice(text: str, choices: tuple[str, ...]) -> str:
         if len(longest) == 1:
             return longest[0]
     return text
+
+
+def _denies(sentence: str) -> bool:
+    return bool(_NEGATION.search(sentence)) and not _REFUSAL.search(sentence)
 
 
 def _sentences(text: str) -> list[str]:
