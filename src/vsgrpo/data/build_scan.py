@@ -220,6 +220,7 @@ def _question_settings(config: BuildDataConfig, seen_pixels: int) -> QuestionSet
             min_run=appearance.min_run,
             min_frames=appearance.min_frames,
             min_gap_s=appearance.min_gap_s,
+            glimpse_share=appearance.glimpse_share,
         ),
         route=RouteSettings(
             legs=(route.min_legs, route.max_legs),
