@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vsgrpo.cli.app import PASS, ConfigDir, Debug, DryRun, Json, Limit, Overrides, Overwrite, app, print_yaml
+from vsgrpo.terminal import show
 
 
 @app.command(
@@ -55,10 +56,10 @@ def evaluate(
         if report is not None:  # under a launcher one process of several reports
             found[name] = report.to_json() if as_json else report.table()
     if found:
-        print(json.dumps(found if len(models) > 1 else found[""], indent=1) if as_json else "\n\n".join(found.values()))
+        show(json.dumps(found if len(models) > 1 else found[""], indent=1) if as_json else "\n\n".join(found.values()))
     if len(found) > 1 and not as_json and configs[0].benchmark.name == "vsibench":
         named = [(name, config.run.dir) for (name, _), config in zip(models, configs, strict=True)]
-        print("\n" + compare_table(named, "all models"))
+        show("\n" + compare_table(named, "all models"))
 
 
 @app.command("score", epilog="Example: vsgrpo score predictions.jsonl benchmark.path=data/vsibench/test.jsonl")
@@ -81,7 +82,7 @@ def score(
     from vsgrpo.evaluation.score_file import score_command
 
     report = score_command(files)
-    print(json.dumps(report.to_json(), indent=1) if as_json else report.table())
+    show(json.dumps(report.to_json(), indent=1) if as_json else report.table())
 
 
 @app.command("ask", epilog='Example: vsgrpo ask model=runs/x/final video=room.mp4 "How many chairs are in this room?"')
@@ -101,11 +102,11 @@ def ask(
     config = load_config("eval", request.overrides, config_dir)
     check_model(config.model.path)
     reply = answer(config, request)
-    print(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))
+    show(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))
 
 
 def _mathvista(words: list[str], as_json: bool) -> None:
     from vsgrpo.evaluation.mathvista import mathvista_command
 
     report = mathvista_command(words)
-    print(json.dumps(report.to_json(), indent=1) if as_json else report.table())
+    show(json.dumps(report.to_json(), indent=1) if as_json else report.table())

@@ -29,7 +29,7 @@ from vsgrpo.data.leakage import (
 )
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.rows import Row
-from vsgrpo.errors import DataError, RunError, VsgrpoError
+from vsgrpo.errors import DataError, RunError, VsgrpoError, from_machine
 from vsgrpo.launch import load_rows, row_files
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
@@ -40,6 +40,7 @@ from vsgrpo.modeling.rope import counts_seconds
 from vsgrpo.modeling.save import write_vision
 from vsgrpo.modeling.versions import check_versions
 from vsgrpo.supervise import end_with_parent
+from vsgrpo.terminal import complain, show
 from vsgrpo.training.arguments import check_enough_rows, trl_config
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.dev_score import dev_dataset
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     except VsgrpoError as error:
         rank = int(os.environ.get("RANK", "0"))
         if not record_failure(options.config.parent, rank, error) and rank == 0:
-            _tell(error)
+            complain(error.message, error.hint)
         return error.exit_code
     return run_worker(config, resume=options.resume)
 
@@ -87,18 +88,17 @@ def run_worker(config: TrainConfig, *, resume: bool = False) -> int:
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except VsgrpoError as error:
         if not record_failure(run_dir, rank, error) and rank == 0:
-            _tell(error)
+            complain(error.message, error.hint)
         return error.exit_code
     except Exception as error:
-        if record_failure(run_dir, rank, error):
-            return 1
-        raise
-
-
-def _tell(error: VsgrpoError) -> None:
-    print(f"error: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        known = from_machine(error)
+        if record_failure(run_dir, rank, known or error):
+            return known.exit_code if known else 1
+        if known is None or os.environ.get("VSGRPO_DEBUG") == "1":
+            raise
+        if rank == 0:
+            complain(known.message, known.hint)
+        return known.exit_code
 
 
 def skip_shm_build() -> None:
@@ -254,7 +254,7 @@ def readable_rows(rows: list[Row], base: Path, loader: VideoLoader, share: float
         except BadVideo as error:
             bad[kind, path] = error.message
     for (kind, _), message in bad.items():
-        print(f"skipped {kind}: {message}", file=sys.stderr)
+        show(f"skipped {kind}: {message}", sys.stderr)
     loader.check_quarantine()
     kept = [row for row in rows if not any(place in bad for place in row.media_paths(base))]
     if not kept:
