@@ -49,17 +49,16 @@ def from_machine(error: BaseException) -> VsgrpoError | None:
     """
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         named = [str(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
-        what = f"{' -> '.join(name if len(name) < 200 else name[:197] + '...' for name in named) or 'file'}: {error.strerror}"
+        names = " -> ".join(name if len(name) < 200 else name[:197] + "..." for name in named)
+        what = f"{names or 'file'}: {error.strerror}"
         if error.errno in _FULL:
             return RunError(what, "free disk space, then run the same command again: what was finished is kept")
         if error.errno == errno.ENOMEM:
             return RunError(what, "free memory, or raise its limit (ulimit -v)")
         return DataError(what, "check the path and its permissions")
-    text = str(error).strip().splitlines()
-    if isinstance(error, MemoryError) or any(sign in line for line in text[:1] for sign in _NO_MEMORY):
-        return RunError(
-            f"out of memory ({text[0] if text else 'MemoryError'})", "free memory, or raise its limit (ulimit -v)"
-        )
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, MemoryError) or any(sign in reason for sign in _NO_MEMORY):
+        return RunError(f"out of memory ({reason})", "free memory, or raise its limit (ulimit -v)")
     if isinstance(error, RecursionError) and _innermost_package(error) in ("json", "yaml", "omegaconf"):
         return DataError("a file nests its values too deep to be read", "--debug shows which one")
     return None

@@ -9,6 +9,9 @@ import os
 import tempfile
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
+
+from vsgrpo.errors import DataError
 
 _CHUNK = 1 << 20
 """Bytes read at once for a hash."""
@@ -37,3 +40,23 @@ def file_sha256(path: Path) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def read_yaml(path: Path, hint: str) -> dict[str, Any]:
+    """Return the mapping in a YAML file, numbers read as Hydra does ("1e-5" is one).
+
+    Raises:
+        DataError: it cannot be read or is no mapping.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{path}: not readable as YAML ({reason})", hint) from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds no mapping of keys to values", hint)
+    return {str(key): value for key, value in content.items()}

@@ -245,6 +245,33 @@ def test_an_endpoint_that_always_fails_ends_the_run(questions, tmp_path, serve, 
     assert "10 requests in a row failed, the last: HTTP 400" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("stream", ["true", "false"])
+def test_endless_answers_half_characters_and_a_repeated_key_cost_one_row_each(
+    questions, tmp_path, serve, capsys, monkeypatch, stream
+):
+    key = "sk-secret-0123456789"
+    monkeypatch.setenv("COT_TEST_KEY", key)
+    bad = {1: Fail(kind="endless"), 2: Say("<think>half a pair: \ud83d</think><answer>3</answer>")}
+    bad[3] = Fail(400, message=f"invalid request by Bearer {key}")
+
+    def script(text, times):
+        return bad.get(number_of(text), answer(text, times)) if is_reasoning(text) else answer(text, times)
+
+    out = tmp_path / "out"
+    more = ["reason.api_key_env=COT_TEST_KEY", "reason.max_retries=1", "cot.max_failed=0.5"]
+    more.append(f"reason.stream={stream}")
+    assert run(arguments(questions, out, serve(script, key=None), *more)) == 0
+    counts = manifest(out)
+    assert counts["kept"] == 11 and counts["rejected"] == {"failed": 3}
+    reasons = {line["id"]: line for line in map(json.loads, (out / "rejected.jsonl").open())}
+    assert set(reasons) == {"q1", "q2", "q3"}
+    assert "longer than" in json.dumps(reasons["q1"]) and "half a character" in json.dumps(reasons["q2"])
+    assert "invalid request by Bearer [key]" in json.dumps(reasons["q3"])
+    kept = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    said = capsys.readouterr()
+    assert key.encode() not in kept and key not in said.out + said.err
+
+
 def test_answers_that_never_have_tags_say_so(questions, tmp_path, serve, capsys):
     server = serve(lambda text, times: Say("It is so.") if is_reasoning(text) else answer(text, times))
     assert run(arguments(questions, tmp_path / "out", server)) == 1

@@ -101,6 +101,18 @@ def test_what_a_run_said_comes_with_its_reward_newest_step_first(trained):
     assert len(inspect([folder, f"scene={row['scene_name']}", "type=room_size_estimation"]).seen) == 4
 
 
+def test_ids_with_a_hash_and_repeated_rows_are_found(data, tmp_path):
+    lines = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()[:2]]
+    lines[0]["id"], lines[1]["id"] = "q#7", "q"
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # "q#7" is a row's own id; "q#1" is the row q when it occurs for the second time.
+    said = [(1, "demo/q#7", "a", 0.0), (2, "demo/q", "b", 0.0), (3, "demo/q#1", "c", 0.0)]
+    seen = inspect([write_run(tmp_path / "run", folder, said)]).seen
+    assert [(item.row.id, item.prediction) for item in seen] == [("q", "c"), ("q", "b"), ("q#7", "a")]
+
+
 def test_a_page_of_a_run_has_frames_and_rewards(trained, tmp_path):
     page = tmp_path / "said.html"
     inspect([trained[0], "score=best", f"output={page}"], limit=1)

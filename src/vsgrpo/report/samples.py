@@ -89,16 +89,17 @@ def question_files(config: dict[str, Any]) -> list[Path]:
 def read_questions(files: Iterable[Path], keys: Iterable[str]) -> dict[str, tuple[Row, Path]]:
     """Return key of a completion -> its row and that row's folder, for those that the files (still) have."""
     keys = set(keys)
-    wanted = {_row_key(key).partition("/")[2] for key in keys}
+    wanted = {name.partition("/")[2] for key in keys for name in _row_keys(key)}
     rows: dict[str, tuple[Row, Path]] = {}
     for file in files:
         for row in _rows(file, wanted) if file.is_file() else ():
             rows[row.key] = (row, file.parent)
-    return {key: rows[_row_key(key)] for key in keys if _row_key(key) in rows}
+    return {key: rows[name] for key in keys for name in reversed(_row_keys(key)) if name in rows}
 
 
-def _row_key(key: str) -> str:
-    return key.partition("#")[0]
+def _row_keys(key: str) -> tuple[str, str]:
+    """Return the keys of rows that a completion's key may mean: itself, and without the `#2` of a repeated row."""
+    return key, re.sub(r"#[0-9]+$", "", key)
 
 
 def add_questions(groups: Iterable[Group], config: dict[str, Any]) -> None:

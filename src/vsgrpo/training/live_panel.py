@@ -10,6 +10,8 @@ from rich.console import ConsoleDimensions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from vsgrpo.terminal import printable
+
 PHASE_COLORS = {
     "decode": "yellow",
     "vision": "magenta",
