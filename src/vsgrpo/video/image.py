@@ -15,6 +15,8 @@ from PIL import Image
 
 from vsgrpo.errors import DataError
 
+MAX_PIXELS = 8192 * 8192
+"""Pixels of an image or of a frame that are decoded at most: 200 MB as RGB. A file of 0.5 MB may state any number."""
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -1,4 +1,4 @@
-"""Exact frames of a video file through decord, PyAV or torchcodec, in a worker process that can be killed.
+"""Exact frames of a video file through PyAV, decord or torchcodec, in a worker process that can be killed.
 
 A decoder is native code: on a bad file or a dead network mount it may hang or crash, which no exception reports. With
 `timeout_s` set, decoding runs in one helper process per process, started on first use and restarted after a kill; it
@@ -24,7 +24,9 @@ import numpy as np
 
 from vsgrpo.errors import DataError, RunError, SetupError
 from vsgrpo.video.budget import frame_indices
-from vsgrpo.video.decoders import BAD_VIDEO_HINT, VideoHeader, check_file, decode, load_backend
+from vsgrpo.video.container import BAD_VIDEO_HINT, check_file
+from vsgrpo.video.decoders import decode, load_backend
+from vsgrpo.video.index import VideoHeader
 
 __all__ = ["VideoHeader", "content_hash", "probe", "read_frames", "read_uniform_frames"]
 
@@ -42,7 +44,7 @@ class _Request:
     wants_hash: bool = False
 
 
-def probe(path: Path | str, backend: str = "decord", timeout_s: float | None = None) -> VideoHeader:
+def probe(path: Path | str, backend: str = "pyav", timeout_s: float | None = None) -> VideoHeader:
     """Return the header of a video.
 
     Raises:
@@ -52,14 +54,14 @@ def probe(path: Path | str, backend: str = "decord", timeout_s: float | None = N
 
 
 def read_frames(
-    path: Path | str, indices: Sequence[int], backend: str = "decord", timeout_s: float | None = None
+    path: Path | str, indices: Sequence[int], backend: str = "pyav", timeout_s: float | None = None
 ) -> np.ndarray:
     """Return the frames at `indices` in that order, (T, H, W, 3) uint8 RGB; repeats are allowed.
 
     Args:
         path: the video file.
         indices: frame numbers in display order, from 0.
-        backend: `decord`, `pyav` or `torchcodec`.
+        backend: `pyav`, `decord` or `torchcodec`.
         timeout_s: seconds for this file in the worker process; None decodes in this process without a limit.
 
     Raises:
@@ -70,7 +72,7 @@ def read_frames(
 
 
 def read_uniform_frames(
-    path: Path | str, num_frames: int, backend: str = "decord", timeout_s: float | None = None
+    path: Path | str, num_frames: int, backend: str = "pyav", timeout_s: float | None = None
 ) -> tuple[VideoHeader, np.ndarray]:
     """Return the header and `num_frames` uniform frames (`budget.frame_indices`), opening the file once.
 
