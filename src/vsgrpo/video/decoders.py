@@ -16,6 +16,8 @@ from vsgrpo.errors import DataError, SetupError, VsgrpoError
 from vsgrpo.video.container import BAD_VIDEO_HINT, check_file
 from vsgrpo.video.index import Orientation, VideoHeader, VideoIndex, open_index
 
+DEFAULT_BACKEND = "pyav"
+"""It reads every container and is the fastest on most films (scripts/bench_video.py)."""
 _CONTAINERS = {"mov": "mp4"}  # FFmpeg's name of a container -> the usual one
 
 # From the number of frames to the indices wanted; None: only the header is wanted.

@@ -21,10 +21,10 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.video.budget import VisionBudget, grid_thw, num_tokens, seconds_per_patch
 from vsgrpo.video.cache import make_cache
 from vsgrpo.video.image import image_size, read_image
-from vsgrpo.video.reader import VideoHeader, content_hash, probe, read_uniform_frames
+from vsgrpo.video.reader import DEFAULT_BACKEND, VideoHeader, content_hash, probe, read_uniform_frames
 
 # Part of every key: change it when the same file and budget would give other pixels.
-_PIXELS_VERSION = 1
+_PIXELS_VERSION = 2  # upright, edit lists applied, one index for every backend; images scaled by their range
 
 _Result = TypeVar("_Result")
 
@@ -85,7 +85,7 @@ class VideoLoader:
 
     Args:
         budget: frames and pixels.
-        backend: `decord`, `pyav` or `torchcodec` (`video.backend`).
+        backend: `pyav`, `decord` or `torchcodec` (`video.backend`).
         timeout_s: seconds per file in the decode worker; None decodes in this process without a limit.
         frame_cache: `off`, `memory` or `disk`.
         cache_dir: the folder of the disk cache.
@@ -105,7 +105,7 @@ class VideoLoader:
     def __init__(
         self,
         budget: VisionBudget,
-        backend: str = "decord",
+        backend: str = DEFAULT_BACKEND,
         timeout_s: float | None = None,
         frame_cache: str = "off",
         cache_dir: Path | str | None = None,
@@ -157,7 +157,7 @@ class VideoLoader:
     def key(self, path: Path | str, kind: str = "video") -> str:
         """Return the key of a video or image: 32 hex digits of its content, the budget and our pixel version.
 
-        The backend is no part of it: every backend must give the same frames.
+        The backend is no part of it: every backend gives the same frames, or refuses the file.
 
         Raises:
             DataError: as `load`.

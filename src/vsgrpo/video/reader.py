@@ -25,10 +25,10 @@ import numpy as np
 from vsgrpo.errors import DataError, RunError, SetupError
 from vsgrpo.video.budget import frame_indices
 from vsgrpo.video.container import BAD_VIDEO_HINT, check_file
-from vsgrpo.video.decoders import decode, load_backend
+from vsgrpo.video.decoders import DEFAULT_BACKEND, decode, load_backend
 from vsgrpo.video.index import VideoHeader
 
-__all__ = ["VideoHeader", "content_hash", "probe", "read_frames", "read_uniform_frames"]
+__all__ = ["DEFAULT_BACKEND", "VideoHeader", "content_hash", "probe", "read_frames", "read_uniform_frames"]
 
 _START_LIMIT_S = 120.0  # importing a decoder from a slow shared file system is not the video's fault
 
@@ -44,7 +44,7 @@ class _Request:
     wants_hash: bool = False
 
 
-def probe(path: Path | str, backend: str = "pyav", timeout_s: float | None = None) -> VideoHeader:
+def probe(path: Path | str, backend: str = DEFAULT_BACKEND, timeout_s: float | None = None) -> VideoHeader:
     """Return the header of a video.
 
     Raises:
@@ -54,7 +54,7 @@ def probe(path: Path | str, backend: str = "pyav", timeout_s: float | None = Non
 
 
 def read_frames(
-    path: Path | str, indices: Sequence[int], backend: str = "pyav", timeout_s: float | None = None
+    path: Path | str, indices: Sequence[int], backend: str = DEFAULT_BACKEND, timeout_s: float | None = None
 ) -> np.ndarray:
     """Return the frames at `indices` in that order, (T, H, W, 3) uint8 RGB; repeats are allowed.
 
@@ -72,7 +72,7 @@ def read_frames(
 
 
 def read_uniform_frames(
-    path: Path | str, num_frames: int, backend: str = "pyav", timeout_s: float | None = None
+    path: Path | str, num_frames: int, backend: str = DEFAULT_BACKEND, timeout_s: float | None = None
 ) -> tuple[VideoHeader, np.ndarray]:
     """Return the header and `num_frames` uniform frames (`budget.frame_indices`), opening the file once.
 
