@@ -72,7 +72,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Inspection:
-    """The rows chosen, how many there were to choose from, and the configuration of the run that read them (or none)."""
+    """The rows chosen, how many there were to choose from, and the configuration of the run that read them."""
 
     seen: list[Seen]
     num_rows: int

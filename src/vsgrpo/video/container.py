@@ -1,8 +1,9 @@
 """Checks of a video file's bytes that need no decoder: is it a video, and is all of it there.
 
 Decoders play what is left of a cut file and say nothing, so that uniform sampling would move. Most containers state
-their own length in the first bytes; MPEG-TS is made of packets of one length. Others (MPEG program streams, raw streams)
-state nothing: a tail that is missing there cannot be known, unless the cut goes through a packet (see `index`).
+their own length in the first bytes; MPEG-TS is made of packets of one length. Others (MPEG program streams, raw
+streams) state nothing: a tail that is missing there cannot be known, unless the cut goes through a packet (see
+`index`).
 """
 
 import os

@@ -1,8 +1,8 @@
 """The three decoders behind `reader`: each gives exactly the frames asked for of the film that `index` describes.
 
-Every backend reads one index (PyAV's demuxer: stream, order, turn, completeness), so they agree on what frame i is. pyav
-reads everything. decord and torchcodec decode by their own count, which cannot be checked in every container: a file
-that they could get wrong is refused by name, and the message says that pyav reads it.
+Every backend reads one index (PyAV's demuxer: stream, order, turn, completeness), so they agree on what frame i is.
+pyav reads everything. decord and torchcodec decode by their own count, which cannot be checked in every container: a
+file that they could get wrong is refused by name, and the message says that pyav reads it.
 
 Runs in the decode worker (or in process, see reader.py), so it imports numpy and the decoders alone. Every failure of a
 file is a DataError that starts with its name.
@@ -141,9 +141,7 @@ def _decode_torchcodec(index: VideoIndex, indices: Sequence[int]) -> np.ndarray:
     from torchcodec.decoders import VideoDecoder
 
     try:
-        video = VideoDecoder(
-            index.path, stream_index=index.stream.index, dimension_order="NHWC", num_ffmpeg_threads=1
-        )
+        video = VideoDecoder(index.path, stream_index=index.stream.index, dimension_order="NHWC", num_ffmpeg_threads=1)
     except (RuntimeError, ValueError) as error:
         if "libtorchcodec" in str(error) or "FFmpeg is not properly installed" in str(error):
             raise SetupError(

@@ -1,4 +1,4 @@
-"""Read one image: its size from the header, its pixels as 8-bit RGB, upright. Every image of the project comes from here.
+"""Read one image: its size from the header, its pixels as 8-bit RGB, upright.
 
 A picture is shown as a person would see it: turned as its EXIF tag says, transparent parts on white, CMYK, palettes and
 grey as RGB; of an animation its first frame. Values of more than 8 bits are scaled by the range that they use.
@@ -47,9 +47,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def read_image(
-    path: Path | str, size: tuple[int, int] | None = None, content: bytes | None = None
-) -> np.ndarray:
+def read_image(path: Path | str, size: tuple[int, int] | None = None, content: bytes | None = None) -> np.ndarray:
     """Return the image as (H, W, 3) uint8 RGB, resized to `size` (height, width) where given.
 
     Bicubic, antialiased, as qwen-vl-utils 0.0.14 resizes images. Deviation: it ignores the EXIF orientation.

@@ -7,8 +7,8 @@ One rule for every container, codec and backend (docs/troubleshooting.md has it 
 - Frame i has the i-th smallest presentation time stamp among the frames that are shown: frames hidden by an edit list,
   and frames before the first keyframe that cannot be decoded, are not part of the film. One pass over the packets finds
   them, without decoding. A file without usable time stamps is decoded once from its start and counted.
-- Frames are upright: turned and mirrored as the display matrix says. Pixels are as stored: no deinterlacing, and a pixel
-  aspect ratio other than 1 is not applied, as in every decoder and in qwen-vl-utils.
+- Frames are upright: turned and mirrored as the display matrix says. Pixels are as stored: no deinterlacing, and a
+  pixel aspect ratio other than 1 is not applied, as in every decoder and in qwen-vl-utils.
 - A file that holds less than it states is refused.
 """
 
@@ -287,13 +287,11 @@ class VideoIndex:
         with _opened(self.path) as container:
             stream = container.streams[self.stream.index]
             stream.codec_context.thread_count = 1
-            number = 0
-            for frame in container.decode(stream):
+            for number, frame in enumerate(container.decode(stream)):
                 if not frame.is_corrupt:
                     yield number if counted else -1 if frame.pts is None else frame.pts, frame
                 elif counted:
                     raise DataError(f"{self.path}: frame {number} is corrupt", hint=BAD_VIDEO_HINT)
-                number += 1
 
     def _pixels(self, frame: Any) -> np.ndarray:
         if (frame.height, frame.width) != self.stored_size:
@@ -354,7 +352,7 @@ def _packets_of(path: str, container: Any) -> dict[int, list[_Packet]]:
         if packet.size == 0:  # the flush packet at the end, or a chunk that repeats the frame before
             continue
         content = bytes(packet)
-        if packet.is_corrupt or not content.strip(b"\0") and packet.stream_index not in raw:
+        if packet.is_corrupt or (not content.strip(b"\0") and packet.stream_index not in raw):
             number = len(packets[packet.stream_index])
             raise DataError(f"{path}: cut off or damaged at frame {number}", hint=BAD_VIDEO_HINT)
         # RFC 6386 9.1: bit 4 of a VP8 frame says whether it is shown.
@@ -385,4 +383,3 @@ def _film(path: str, container: Any, packets: dict[int, list[_Packet]]) -> Any:
     if streams[0].codec_context is None:
         raise DataError(f"{path}: its codec is unknown to FFmpeg", hint="convert it: ffmpeg -i IN -c:v libx264 OUT.mp4")
     return streams[0]
-

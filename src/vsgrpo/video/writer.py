@@ -103,7 +103,9 @@ def _add_stream(
     container: Any, size: tuple[int, int], fps: float, keyframe_interval: int, crf: int, preset: str
 ) -> Any:
     rate = Fraction(fps).limit_denominator(1001)
-    stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": preset, "x264-params": f"asm={_X264_CODE}"})
+    stream = container.add_stream(
+        "libx264", rate=rate, options={"crf": str(crf), "preset": preset, "x264-params": f"asm={_X264_CODE}"}
+    )
     stream.width, stream.height = size
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
