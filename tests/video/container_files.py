@@ -67,7 +67,7 @@ def _packets(
 
 
 def turned(path: Path, matrix: tuple[int, int, int, int], stored: Callable[[np.ndarray], np.ndarray]) -> Path:
-    """Write frames as a camera held like that stores them, with the display matrix (a, b, c, d) that turns them back."""
+    """Write frames as a turned camera stores them, with the display matrix (a, b, c, d) that turns them back."""
     a, b, c, d = matrix
     return encode(path, "libx264", [stored(frame) for frame in FRAMES], matrix=[a, b, 0, c, d, 0, 0, 0, 1 << 30])
 

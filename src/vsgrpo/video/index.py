@@ -24,9 +24,12 @@ import numpy as np
 from vsgrpo.errors import DataError
 from vsgrpo.video.container import BAD_VIDEO_HINT
 from vsgrpo.video.image import MAX_PIXELS
+from vsgrpo.video.packets import film_stream, open_container, packets_of
 
 _MAX_MISSING_S = 0.25
 """Seconds by which a stated length may exceed the end of the last frame, rounding aside."""
+_STATE_LENGTH = ("mov", "matroska", "asf", "flv")
+"""Containers that state a length; FFmpeg estimates that of others from time stamps or bit rates."""
 _SKIPPABLE = ("h264", "mpeg4", "mpeg2video")
 """Codecs whose non-reference frames FFmpeg leaves out on request, without any change to the other frames."""
 
@@ -91,8 +94,8 @@ class VideoIndex:
 
     def __init__(self, path: str, container: Any) -> None:
         self.path, self.container = path, container
-        packets = _packets_of(path, container)
-        self.stream = _film(path, container, packets)
+        packets = packets_of(path, container)
+        self.stream = film_stream(path, container, packets)
         self.codec = str(self.stream.codec_context.codec.canonical_name)
         self.time_base = self.stream.time_base
         self._packets = packets[self.stream.index]
@@ -161,8 +164,8 @@ class VideoIndex:
         held, stated = len(self._packets), self.stream.frames
         name = self.container.format.name
         if held < stated and name.startswith("mov"):  # an edit list may leave frames out
-            with _opened(self.path, {"ignore_editlist": "1"}) as container:
-                held = len(_packets_of(self.path, container)[self.stream.index])
+            with open_container(self.path, {"ignore_editlist": "1"}) as container:
+                held = len(packets_of(self.path, container)[self.stream.index])
         if name.startswith("avi"):  # chunks without data count: they repeat the frame before
             held = max((p.pts or p.dts or 0) + 1 for p in self._packets)
         if held < stated:
@@ -170,7 +173,7 @@ class VideoIndex:
                 f"{self.path}: cut off, its header promises {stated} frames and it holds {held}", hint=BAD_VIDEO_HINT
             )
         length = self.container.duration
-        if not length or name in ("mpegts", "mpeg"):  # whose length is estimated from the time stamps
+        if not length or not name.startswith(_STATE_LENGTH):
             return
         length_s = length / 1e6 + min(0.0, (self.container.start_time or 0) / 1e6)  # counts from 0, or from the start
         stamps = sorted(packet.pts for packet in self._packets if packet.pts is not None)
@@ -189,7 +192,7 @@ class VideoIndex:
     def _end_of_others(self) -> float:
         """Return the time in seconds at which the last packet of another stream ends, sound for instance."""
         end = 0.0
-        with _opened(self.path) as container:
+        with open_container(self.path) as container:
             for packet in container.demux():
                 if packet.stream_index != self.stream.index and packet.pts is not None:
                     end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
@@ -284,7 +287,7 @@ class VideoIndex:
     def _from_start(self, counted: bool | None = None) -> Iterator[tuple[int, Any]]:
         """Yield (time stamp, or number where they are of no use, and frame) of the whole film, in order."""
         counted = self.is_counted if counted is None else counted
-        with _opened(self.path) as container:
+        with open_container(self.path) as container:
             stream = container.streams[self.stream.index]
             stream.codec_context.thread_count = 1
             for number, frame in enumerate(container.decode(stream)):
@@ -310,15 +313,6 @@ def _nal_types(packet: bytes, length_size: int) -> Iterator[int]:
         at += length_size + int.from_bytes(packet[at : at + length_size], "big")
 
 
-@dataclass(frozen=True)
-class _Packet:
-    pts: int | None
-    dts: int | None
-    duration: int
-    is_key: bool
-    is_hidden: bool
-
-
 @contextlib.contextmanager
 def open_index(path: str) -> Iterator[VideoIndex]:
     """Open `path` and index its film.
@@ -326,60 +320,5 @@ def open_index(path: str) -> Iterator[VideoIndex]:
     Raises:
         DataError: as `VideoIndex`.
     """
-    with _opened(path) as container:
+    with open_container(path) as container:
         yield VideoIndex(path, container)
-
-
-def _opened(path: str, options: dict[str, str] | None = None) -> Any:
-    import av
-
-    return av.open(path, options=options or {})
-
-
-def _packets_of(path: str, container: Any) -> dict[int, list[_Packet]]:
-    """Return stream index -> packets in storage order, of every video stream that could be the film."""
-    from av.stream import Disposition
-
-    covers = Disposition.attached_pic | Disposition.timed_thumbnails
-    streams = [stream for stream in container.streams.video if not stream.disposition & covers]
-    if not streams:
-        cover = " (its only picture is a cover)" if container.streams.video else ""
-        raise DataError(f"{path}: holds no video stream{cover}", hint=BAD_VIDEO_HINT)
-    packets: dict[int, list[_Packet]] = {stream.index: [] for stream in streams}
-    names = {stream.index: stream.codec_context.name if stream.codec_context else "" for stream in streams}
-    vp8, raw = ({index for index, name in names.items() if name == codec} for codec in ("vp8", "rawvideo"))
-    for packet in container.demux(streams):
-        if packet.size == 0:  # the flush packet at the end, or a chunk that repeats the frame before
-            continue
-        content = bytes(packet)
-        if packet.is_corrupt or (not content.strip(b"\0") and packet.stream_index not in raw):
-            number = len(packets[packet.stream_index])
-            raise DataError(f"{path}: cut off or damaged at frame {number}", hint=BAD_VIDEO_HINT)
-        # RFC 6386 9.1: bit 4 of a VP8 frame says whether it is shown.
-        hidden = packet.is_discard or (packet.stream_index in vp8 and not content[0] >> 4 & 1)
-        packets[packet.stream_index].append(
-            _Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, hidden)
-        )
-    return packets
-
-
-def _film(path: str, container: Any, packets: dict[int, list[_Packet]]) -> Any:
-    """Return the stream that is the film."""
-    from av.stream import Disposition
-
-    most = max(len(part) for part in packets.values())
-    if most == 0:
-        raise DataError(f"{path}: holds no video frames", hint=BAD_VIDEO_HINT)
-    # One picture beside a stream of many is a cover that its writer did not mark.
-    streams = [container.streams[index] for index, part in packets.items() if len(part) > (most > 1)]
-    if len(streams) > 1:
-        streams = [stream for stream in streams if stream.disposition & Disposition.default]
-    if len(streams) != 1:
-        numbers = ", ".join(str(index) for index in packets)
-        raise DataError(
-            f"{path}: holds several videos (streams {numbers}), and not one of them is marked as default",
-            hint="choose one: ffmpeg -i IN -map 0:v:0 -c copy OUT",
-        )
-    if streams[0].codec_context is None:
-        raise DataError(f"{path}: its codec is unknown to FFmpeg", hint="convert it: ffmpeg -i IN -c:v libx264 OUT.mp4")
-    return streams[0]
