@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.rows import Row, row_from_dict
-from vsgrpo.errors import DataError
+from vsgrpo.errors import DataError, SetupError
 from vsgrpo.report.runs import Curve
 from vsgrpo.video.reader import DEFAULT_BACKEND
 from vsgrpo.video.stills import still_urls
@@ -179,13 +179,18 @@ def _first_of_each_type(records: list[dict[str, Any]]) -> list[Group]:
 def media_urls(kind: str, path: Path, config: dict[str, Any]) -> list[str]:
     """Return frames of a video, or an image, as the run of this configuration read it; none where it is unreadable.
 
-    Raises:
-        SetupError: the run's backend is not installed here.
+    Where the run's backend is not installed here, the default one reads the video: what both read is equal.
     """
     if not path.is_file():
         return []
     video = config.get("video") or {}
-    try:
-        return still_urls(path, kind, _NUM_FRAMES, video.get("backend", DEFAULT_BACKEND), video.get("timeout_s", 60.0))
-    except DataError:
-        return []
+    backends = [video.get("backend", DEFAULT_BACKEND), DEFAULT_BACKEND]
+    for backend in backends:
+        try:
+            return still_urls(path, kind, _NUM_FRAMES, backend, video.get("timeout_s", 60.0))
+        except DataError:
+            break
+        except SetupError:
+            if backend == DEFAULT_BACKEND:
+                raise
+    return []

@@ -99,6 +99,7 @@ class VideoIndex:
         self.codec = str(self.stream.codec_context.codec.canonical_name)
         self.time_base = self.stream.time_base
         self._packets = packets[self.stream.index]
+        self.keys: list[tuple[int, int]] = []  # (pts, dts)
         self.stream.codec_context.thread_count = 1
         self._check_tail()
         self.pts, self.is_counted = self._presented()
@@ -146,8 +147,11 @@ class VideoIndex:
         stamps = [packet.pts for packet in shown]
         if None in stamps or len(set(stamps)) < len(stamps):
             return list(range(sum(1 for _ in self._from_start(counted=True)))), True
-        pts = sorted(stamps)
-        self.keys = sorted((p.pts, p.pts if p.dts is None else p.dts) for p in self._packets if p.is_key)
+        pts = sorted(stamp for stamp in stamps if stamp is not None)
+        for packet in self._packets:
+            if packet.is_key and packet.pts is not None:
+                self.keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+        self.keys.sort()
         if not self.keys or pts[0] < self.keys[0][0] or not self._packets[0].is_key:
             # Leading frames that refer to what was cut away: the decoder knows which of them can be shown.
             first_key = self.keys[0][0] if self.keys else pts[-1]
