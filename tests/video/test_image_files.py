@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.video.budget import VisionBudget
@@ -173,6 +173,12 @@ def test_an_image_that_would_fill_the_memory_is_refused_by_its_header(tmp_path):
                 read(path)
             assert tracemalloc.get_traced_memory()[1] < 8_000_000 and caught.value.hint == "scale it down"
             tracemalloc.stop()
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_an_image_in_the_boxes_of_mp4_is_no_film(tmp_path):
+    inputs = VideoLoader(BUDGET, timeout_s=None).load(save(tmp_path, picture(), "a.avif"), "image")
+    assert inputs.kind == "image" and inputs.grid_thw == (1, 6, 8)
 
 
 def test_grey_with_transparency_and_animations(tmp_path):

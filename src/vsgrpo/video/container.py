@@ -31,6 +31,22 @@ def check_file(path: str) -> None:
     Raises:
         DataError: by the file's name.
     """
+    size = check_there(path)
+    if size is None:
+        return  # a pipe or device: reading it here could block; the decoder gets it under its time limit
+    try:
+        with open(path, "rb") as file:
+            _check_whole(path, file, size)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})", hint="check the path and its rights") from None
+
+
+def check_there(path: str) -> int | None:
+    """Check that a path names something with content; return its bytes, None for a pipe or device.
+
+    Raises:
+        DataError: by the file's name.
+    """
     try:
         status = Path(path).stat()
     except OSError as error:
@@ -38,14 +54,10 @@ def check_file(path: str) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise DataError(f"{path}: is a folder, not a video", hint="name the video file itself")
     if not stat.S_ISREG(status.st_mode):
-        return  # a pipe or device: reading it here could block; the decoder gets it under its time limit
+        return None
     if status.st_size == 0:
         raise DataError(f"{path}: is empty", hint=BAD_VIDEO_HINT)
-    try:
-        with open(path, "rb") as file:
-            _check_whole(path, file, status.st_size)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})", hint="check the path and its rights") from None
+    return status.st_size
 
 
 def _check_whole(path: str, file: BinaryIO, size: int) -> None:

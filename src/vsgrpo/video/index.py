@@ -135,7 +135,7 @@ class VideoIndex:
         for index in indices:
             if self.pts[index] not in found:
                 raise DataError(f"{self.path}: frame {index} is missing or corrupt", hint=BAD_VIDEO_HINT)
-        return self.orientation.apply(np.stack([found[self.pts[index]] for index in indices]))
+        return np.ascontiguousarray(self.orientation.apply(np.stack([found[self.pts[index]] for index in indices])))
 
     def seconds(self) -> list[float]:
         """Return the presentation time of each frame in seconds, as stated by the file."""

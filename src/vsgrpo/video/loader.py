@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import functional as transforms
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.video.budget import VisionBudget, grid_thw, num_tokens, seconds_per_patch
 from vsgrpo.video.cache import make_cache
+from vsgrpo.video.examine import check_timing
 from vsgrpo.video.image import image_size, read_image
 from vsgrpo.video.reader import DEFAULT_BACKEND, VideoHeader, content_hash, probe, read_uniform_frames
 
@@ -203,11 +204,8 @@ class VideoLoader:
             still = kind == "image"
             header = VideoHeader(1, 0.0, *image_size(name)) if still else probe(name, self.backend, self.timeout_s)
             self._headers[stamp] = header
-        if self.needs_timing and kind == "video" and header.fps <= 0:
-            raise DataError(
-                f"{name}: states no frame rate, which Qwen2.5-VL's positions need",
-                hint="write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4",
-            )
+        if self.needs_timing and kind == "video":
+            check_timing(name, header)
         return header
 
     def _seconds_per_patch(self, name: str, kind: str) -> float | None:

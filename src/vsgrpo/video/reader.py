@@ -8,6 +8,7 @@ imports numpy and the decoder alone. With `timeout_s=None` decoding runs in this
 import atexit
 import hashlib
 import os
+import queue
 import signal
 import stat
 import subprocess
@@ -24,11 +25,19 @@ import numpy as np
 
 from vsgrpo.errors import DataError, RunError, SetupError
 from vsgrpo.video.budget import frame_indices
-from vsgrpo.video.container import BAD_VIDEO_HINT, check_file
+from vsgrpo.video.container import BAD_VIDEO_HINT, check_there
 from vsgrpo.video.decoders import DEFAULT_BACKEND, decode, load_backend
 from vsgrpo.video.index import VideoHeader
 
-__all__ = ["DEFAULT_BACKEND", "VideoHeader", "content_hash", "probe", "read_frames", "read_uniform_frames"]
+__all__ = [
+    "DEFAULT_BACKEND",
+    "DecodePool",
+    "VideoHeader",
+    "content_hash",
+    "probe",
+    "read_frames",
+    "read_uniform_frames",
+]
 
 _START_LIMIT_S = 120.0  # importing a decoder from a slow shared file system is not the video's fault
 
@@ -42,6 +51,7 @@ class _Request:
     frames: tuple[int, ...] | int | None
     timeout_s: float | None
     wants_hash: bool = False
+    returns_frames: bool = True
 
 
 def probe(path: Path | str, backend: str = DEFAULT_BACKEND, timeout_s: float | None = None) -> VideoHeader:
@@ -94,24 +104,67 @@ def content_hash(path: Path | str, timeout_s: float | None = None) -> str:
 def _answer(request: _Request) -> Any:
     """Do the work of a request, in whichever process this is."""
     if request.wants_hash:
-        check_file(request.path)
+        check_there(request.path)
         try:
             with open(request.path, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise DataError(f"{request.path}: cannot be read ({error.strerror})", hint="check its rights") from None
-    return decode(request.path, request.backend, None if request.frames is None else partial(_picked, request.frames))
+    pick = None if request.frames is None else partial(_picked, request.frames)
+    header, frames = decode(request.path, request.backend, pick)
+    return header, frames if request.returns_frames else None
 
 
 def _picked(frames: tuple[int, ...] | int, total: int) -> Sequence[int]:
     return frame_indices(total, frames) if isinstance(frames, int) else frames
 
 
-def _ask(request: _Request) -> Any:
+class DecodePool:
+    """Decode processes for threads that check many files at once; a context that ends them.
+
+    Args:
+        size: how many processes, and threads that do not wait for each other.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._workers = [_Worker() for _ in range(size)]
+        self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._free.put(worker)
+
+    def __enter__(self) -> "DecodePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.stop()
+
+    def check_frames(self, path: Path | str, num_frames: int, backend: str, timeout_s: float | None) -> VideoHeader:
+        """Decode what `read_uniform_frames` decodes and return the header alone.
+
+        Raises:
+            DataError, SetupError: as `read_frames`.
+        """
+        request = _Request(os.path.abspath(path), backend, num_frames, timeout_s, returns_frames=False)
+        return self._ask(request)[0]
+
+    def content_hash(self, path: Path | str, timeout_s: float | None) -> str:
+        """Return the hash that the function of this name returns; DataError as there."""
+        return self._ask(_Request(os.path.abspath(path), "", None, timeout_s, wants_hash=True))
+
+    def _ask(self, request: _Request) -> Any:
+        worker = self._free.get()
+        try:
+            return _ask(request, worker)
+        finally:
+            self._free.put(worker)
+
+
+def _ask(request: _Request, worker: "_Worker | None" = None) -> Any:
     if request.timeout_s is not None:
         if request.timeout_s <= 0:
             raise ValueError(f"timeout_s must be positive or None, got {request.timeout_s}")
-        return _worker.ask(request)
+        return (worker or _worker).ask(request)
     if os.path.exists(request.path) and not stat.S_ISREG(os.stat(request.path).st_mode):
         # Opening a pipe blocks until somebody writes to it, and nothing here could end that.
         raise DataError(f"{request.path}: is not a regular file", hint="name the video file itself")
