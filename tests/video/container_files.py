@@ -89,6 +89,18 @@ def copied(path: Path, first: int, zero: int) -> Path:
     return path
 
 
+def headless(path: Path, first: int) -> Path:
+    """Write an MPEG-TS of which the packets before frame `first` in storage order are missing, its keyframe too."""
+    whole = encode(path.with_name("whole.ts"), "libx264", options={"sc_threshold": "0"})
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(source.streams.video[0]) if packet.size]
+        for packet in packets[first:]:
+            packet.stream = copy
+            target.mux(packet)
+    return path
+
+
 def with_cover(path: Path, disposition: Disposition | None = None) -> Path:
     """Write a film whose first video stream is one picture, marked as a cover or not."""
     with av.open(str(path), "w") as container:

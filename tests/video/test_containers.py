@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from container_files import FILMS, FRAMES, NUM_FRAMES, REFUSED, copied, encode
+from container_files import FILMS, FRAMES, NUM_FRAMES, REFUSED, copied, encode, headless
 from numbered_video import read_numbers
 
 from vsgrpo.errors import DataError, SetupError
@@ -70,6 +70,25 @@ def test_frames_that_an_edit_list_hides_are_not_part_of_the_film(tmp_path):
     assert read_numbers(read_frames(path, range(25))) == list(range(15, 40))
     with pytest.raises(DataError, match=r"video.backend=decord cannot be trusted .*edited"):
         probe(path, "decord")
+
+
+def test_frames_before_the_first_keyframe_are_not_part_of_the_film(tmp_path):
+    path = headless(tmp_path / "a.ts", 5)  # keyframes at 0, 12, 24, 36: the first that is there is 12
+    total = probe(path).num_frames
+    numbers = read_numbers(read_frames(path, range(total)))
+    assert numbers == list(range(40 - total, 40)) and total <= 28
+
+
+def test_a_title_in_another_encoding_is_no_reason_to_refuse(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Kueche 1"
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(FRAMES[5], format="rgb24")))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"Kueche 1", b"K\xfcche 12"))
+    assert read_numbers(read_frames(path, [0])) == [5]
 
 
 def test_the_mean_frame_rate_is_that_of_the_time_stamps(tmp_path):

@@ -32,8 +32,6 @@ _UPRIGHT = {
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _FULL_RANGE = 1 << 14
 _CONVERT = "convert it to 8 bits per channel with the range that you want to show"
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError)
-"""What Pillow raises on broken files, by format."""
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
@@ -66,8 +64,10 @@ def read_image(path: Path | str, size: tuple[int, int] | None = None, content: b
         try:
             shown = _to_rgb(path, image)
             shown = shown if turn is None else shown.transpose(turn)
-        except _BROKEN as error:
-            raise _unreadable(path, error) from None
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # Pillow raises whatever its format's reader meets: struct.error, KeyError, ...
+            raise _unreadable(path, error) from error
     if size is not None and size != (shown.height, shown.width):
         shown = shown.resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return np.array(shown)
@@ -114,7 +114,7 @@ def _orientation(image: Any) -> int:
         return 1  # getexif() would decode the pixels to look behind them
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except (*_BROKEN, TypeError, KeyError):
+    except Exception:  # a broken tag is no reason to refuse the picture
         return 1
 
 
@@ -130,8 +130,8 @@ def _open(path: Path | str, content: bytes | None = None) -> Any:
             image = Image.open(file if content is None else io.BytesIO(content))
     except Image.DecompressionBombError:
         raise _too_large(path, "") from None
-    except _BROKEN as error:
-        raise _unreadable(path, error) from None
+    except Exception as error:
+        raise _unreadable(path, error) from error
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise _too_large(path, f"{image.width}x{image.height}, ")

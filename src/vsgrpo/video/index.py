@@ -100,6 +100,7 @@ class VideoIndex:
         self.time_base = self.stream.time_base
         self._packets = packets[self.stream.index]
         self.keys: list[tuple[int, int]] = []  # (pts, dts)
+        self.is_counted = False
         self.stream.codec_context.thread_count = 1
         self._check_tail()
         self.pts, self.is_counted = self._presented()

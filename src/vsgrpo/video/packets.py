@@ -22,7 +22,8 @@ def open_container(path: str, options: dict[str, str] | None = None) -> Any:
     """Open a file with FFmpeg's demuxer, to be used as a context."""
     import av
 
-    return av.open(path, options=options or {})
+    # A title in Latin-1 is no reason to refuse a film.
+    return av.open(path, options=options or {}, metadata_errors="replace")
 
 
 def packets_of(path: str, container: Any) -> dict[int, list[Packet]]:
