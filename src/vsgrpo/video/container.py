@@ -6,8 +6,8 @@ streams) state nothing: a tail that is missing there cannot be known, unless the
 `index`).
 """
 
-import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,14 +19,14 @@ _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _EBML = b"\x1a\x45\xdf\xa3"
 _SEGMENT = b"\x18\x53\x80\x67"
-_TS_PACKET = 188
+_MXF_PARTITION = bytes.fromhex("060e2b34020501010d01020101")  # then 2: header, 4: footer
 
 
 def check_file(path: str) -> None:
     """Check what no decoder reports well: missing, empty, a web page, an mp4 without moov, a file that is cut off.
 
     Sources: ISO/IEC 14496-12 (boxes of mp4 and mov), RIFF, RFC 8794 (EBML of Matroska), ASF specification 3.2, RFC 3533
-    (pages of Ogg), ISO/IEC 13818-1 (packets of MPEG-TS).
+    (pages of Ogg), ISO/IEC 13818-1 (packets of MPEG-TS), SMPTE ST 377-1 (partitions of MXF), GIF89a.
 
     Raises:
         DataError: by the file's name.
@@ -75,9 +75,15 @@ def _check_whole(path: str, file: BinaryIO, size: int) -> None:
         if at >= 0:  # GUID, 64-bit size, file id, then the 64-bit length of the file; 0 in a broadcast
             _check_length(path, int.from_bytes(start[at + 40 : at + 48], "little"), size)
     elif start[:4] == b"OggS":
-        _check_last_page(path, file, size)
-    elif start[:1] == b"G" and start[_TS_PACKET : _TS_PACKET + 1] == b"G":
-        _check_packets(path, file, size)
+        _check_end(path, file, size, _ends_stream)
+    elif start[:4] == b"GIF8":
+        _check_end(path, file, size, lambda tail: tail.rstrip(b"\0").endswith(b";"))
+    elif start[:14] == _MXF_PARTITION + b"\2":
+        _check_end(path, file, size, lambda tail: _MXF_PARTITION + b"\4" in tail)
+    elif start[:1] == b"G" and start[188:189] == b"G":
+        _check_packets(path, file, size, 188, 0)
+    elif start[4:5] == b"G" and start[196:197] == b"G":  # M2TS: four bytes of time before each packet
+        _check_packets(path, file, size, 192, 4)
 
 
 def _check_length(path: str, stated: int, size: int) -> None:
@@ -125,26 +131,30 @@ def _matroska_length(start: bytes) -> int:
     return 0 if value == unknown else at + 4 + width + value
 
 
-def _check_last_page(path: str, file: BinaryIO, size: int) -> None:
-    """Check that the last page of an Ogg file is whole and marked as the end of its stream."""
-    file.seek(max(0, size - (1 << 17)), os.SEEK_SET)
-    tail = file.read()
-    at = tail.rfind(b"OggS")
-    page = tail[at:] if at >= 0 else b""
-    length = 27 + len(page[27 : 27 + page[26]]) + sum(page[27 : 27 + page[26]]) if len(page) >= 27 else 0
-    if not length or length > len(page) or not page[5] & 4:
-        raise DataError(f"{path}: cut off, its last page does not end the stream", hint=BAD_VIDEO_HINT)
+def _check_end(path: str, file: BinaryIO, size: int, is_end: Callable[[bytes], bool]) -> None:
+    file.seek(max(0, size - (1 << 17)))
+    if not is_end(file.read()):
+        raise DataError(f"{path}: cut off, it has not the end that its format asks for", hint=BAD_VIDEO_HINT)
 
 
-def _check_packets(path: str, file: BinaryIO, size: int) -> None:
-    """Check that an MPEG-TS file is whole packets, each with its sync byte."""
-    if size % _TS_PACKET:
+def _ends_stream(tail: bytes) -> bool:
+    """Whether the last page of an Ogg file is whole and marked as the end of its stream."""
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    if len(page) < 27:
+        return False
+    lengths = page[27 : 27 + page[26]]
+    return len(page) >= 27 + len(lengths) + sum(lengths) and bool(page[5] & 4)
+
+
+def _check_packets(path: str, file: BinaryIO, size: int, length: int, at: int) -> None:
+    """Check that an MPEG-TS file is whole packets of `length` bytes, each with its sync byte at `at`."""
+    if size % length:
         raise DataError(
-            f"{path}: cut off, its {size} bytes are not whole MPEG-TS packets of {_TS_PACKET}", hint=BAD_VIDEO_HINT
+            f"{path}: cut off, its {size} bytes are not whole MPEG-TS packets of {length}", hint=BAD_VIDEO_HINT
         )
-    for offset in range(0, size, _TS_PACKET << 14):
+    for offset in range(0, size, length << 14):
         file.seek(offset)
-        syncs = file.read(_TS_PACKET << 14)[::_TS_PACKET]
+        syncs = file.read(length << 14)[at::length]
         if syncs.strip(b"G"):
-            number = offset // _TS_PACKET + len(syncs) - len(syncs.lstrip(b"G"))
+            number = offset // length + len(syncs) - len(syncs.lstrip(b"G"))
             raise DataError(f"{path}: damaged at MPEG-TS packet {number}, which has no sync byte", hint=BAD_VIDEO_HINT)
