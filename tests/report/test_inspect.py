@@ -1,16 +1,22 @@
 """`vsgrpo inspect`: rows chosen by type, scene and score, printed and drawn."""
 
+import base64
+import io
 import json
 import re
 from xml.etree import ElementTree
 
+import av
+import numpy as np
 import pytest
+from PIL import Image
 
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
 from vsgrpo.data.build import build_dataset
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.report.inspect import inspect
+from vsgrpo.report.samples import media_urls
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +162,34 @@ def test_json_and_a_missing_path(data, capsys):
     assert json.loads(capsys.readouterr().out)[0]["prediction"] is None
     assert run(["inspect", "no/such"]) == 2
     assert "no/such: no such file or folder" in capsys.readouterr().err
+
+
+def shown(urls):
+    return [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
+
+
+def test_pages_show_the_frames_that_the_run_read(tmp_path):
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for level in (0, 0, 128, 255, 255):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8))))
+        container.mux(stream.encode(None))
+    urls = media_urls("video", path, {"video": {"backend": "pyav", "timeout_s": None}})
+    assert [round(np.asarray(image).mean() / 128) for image in shown(urls)] == [0, 1, 2]  # first, middle, last
+    assert media_urls("video", path, {}) == urls
+    assert media_urls("video", path, {"video": {"backend": "gone", "timeout_s": None}}) == urls  # equal by contract
+    pytest.importorskip("decord")
+    assert media_urls("video", path, {"video": {"backend": "decord", "timeout_s": None}}) == []  # that run refused it
+
+
+def test_pages_show_a_turned_video_upright(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.set_display_rotation(90)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))))
+        container.mux(stream.encode(None))
+    assert {image.size for image in shown(media_urls("video", path, {}))} == {(48, 64)}

@@ -333,7 +333,7 @@ def _take_existing(job: ScanJob, scene: Scene, path: Path) -> int:
     existing = next((choice for choice in choices if choice.is_file()), None)
     if existing is None:
         raise DataError(f"{choices[0]}: no such video", hint="video.folder holds <scene>.mp4 or <dataset>/<scene>.mp4")
-    num_frames = probe(existing, backend="pyav").num_frames
+    num_frames = probe(existing).num_frames
     link_or_copy(existing, path)
     return num_frames
 
