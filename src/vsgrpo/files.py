@@ -92,7 +92,7 @@ def inside(base: Path | str, name: str) -> Path:
                 fault = "is a link to a place outside"
     if fault is not None:
         hint = f"only paths below {base} are read or written; put the file itself there (a copy or a hard link)"
-        raise DataError(f"{str(base)}: path {name[:100]!r} {fault}", hint)
+        raise DataError(f"{base}: path {name[:100]!r} {fault}", hint)
     return path
 
 
