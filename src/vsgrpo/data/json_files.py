@@ -1,4 +1,4 @@
-"""JSON lines, JSON lists and parquet, one record at a time: what every reader of rows and of foreign files reads with."""
+"""JSON lines, JSON lists and parquet, one record at a time: the reader of rows and of foreign files."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def records(file: Path) -> Iterator[tuple[str, Any]]:
         yield from ((f"{file}:{number}", data) for number, data in read_jsonl(file, nan=True))
     else:
         data = read_json(file, "one object a line makes it .jsonl")
-        found = next((data[name] for name in _LISTS if isinstance(data.get(name), list)), None) if first == "{" else None
+        found = (
+            next((data[name] for name in _LISTS if isinstance(data.get(name), list)), None) if first == "{" else None
+        )
         if found is None:
             raise DataError(f"{file}: not a list of records", "one object a line makes it .jsonl")
         yield from ((f"{file}:row {number}", item) for number, item in enumerate(found, start=1))

@@ -8,10 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from vsgrpo.files import inside
 
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .m2v .ts .m2ts .mts .wmv .asf .flv .3gp .ogv .vob".split()
-)
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .gif .bmp .tif .tiff".split())
+_VIDEO = "mp4 m4v mov mkv webm avi mpg mpeg m2v ts m2ts mts wmv asf flv 3gp ogv vob"
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEO.split())
+IMAGE_SUFFIXES = frozenset(f".{name}" for name in ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"])
 
 
 def link_or_copy(existing: Path, path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def write_manifest(folder: Path | str, manifest: Manifest) -> Path:
     """
     path = Path(folder) / MANIFEST_NAME
     _check_scans(path, manifest.scans)
-    write_atomic(path, json.dumps(asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write_atomic(path, json.dumps(vars(manifest), indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return path
 
 

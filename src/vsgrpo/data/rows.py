@@ -1,7 +1,8 @@
 """Row schema v1: one question of one video as one JSON line, checked strictly when read and when written.
 
-A row file lies beside its `videos/` folder; media paths are relative to the row file's folder and stay below it. Nested values
-(media, objects, generator, extra) stay plain JSON. Every problem is a DataError saying `file:line: field=value: rule`.
+A row file lies beside its `videos/` folder; media paths are relative to the row file's folder and stay below it. Nested
+values (media, objects, generator, extra) stay plain JSON. Every problem is a DataError saying `file:line: field=value:
+rule`.
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ def number_of(text: str) -> float | None:
 def row_id(dataset: str, scene_name: str, question_type: str, question: str) -> str:
     """Return the stable 16-digit id of a question: blake2b of its dataset, scene, type and text."""
     text = "\x1f".join((dataset, scene_name, question_type, question))
-    return blake2b(text.encode(), digest_size=8).hexdigest()
+    return blake2b(
+        text.encode(errors="surrogatepass"), digest_size=8
+    ).hexdigest()  # `check_row` refuses the text itself
 
 
 def make_row(
@@ -258,7 +261,9 @@ def _check_answer(row: Row, where: str) -> None:
 
 def _check_number(name: str, text: str, where: str) -> None:
     if number_of(text) is None:
-        rule = f"must be a number in plain digits, above 0 (relative errors divide by it), {_SMALLEST:g} to {_LARGEST:g}"
+        rule = (
+            f"must be a number in plain digits, above 0 (relative errors divide by it), {_SMALLEST:g} to {_LARGEST:g}"
+        )
         _fail(where, f"{name}={_short(text)}: {rule}")
 
 
@@ -352,6 +357,11 @@ def write_rows(path: Path | str, rows: Iterable[Row]) -> int:
 def row_line(row: Row, where: str) -> str:
     """Check a row and return its line of a row file; DataError where it breaks the schema."""
     check_row(row, where)
+    return checked_line(row)
+
+
+def checked_line(row: Row) -> str:
+    """Return the line of a row that has been checked."""
     return json.dumps(row_to_dict(row), ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -113,7 +113,7 @@ def _records(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def read_images(file: Path, pids: Collection[str], folder: Path) -> dict[str, Path]:
-    """Write the pictures that the parquet carries (`decoded_image`) as FOLDER/PID.SUFFIX (`safe_name`); return pid -> path.
+    """Write the pictures that the parquet carries (`decoded_image`) as FOLDER/PID.SUFFIX; return pid -> path.
 
     One picture is in memory at a time; those that are there already are left alone. A json file carries none.
 

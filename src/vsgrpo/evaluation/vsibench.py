@@ -20,7 +20,7 @@ from vsgrpo.data.manifest import file_record
 from vsgrpo.data.rows import LETTERS, SCHEMA_VERSION, Row, check_row, check_scorable, read_jsonl, row_from_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.archives import find_in_zips, unpack
-from vsgrpo.spatial.scoring import CHOICE_TYPES, DIRECTION_TYPES, NUMBER_TYPES, TASKS
+from vsgrpo.spatial.scoring import CHOICE_TYPES, DIRECTION_TYPES, TASKS
 
 _COLUMNS = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")
 SUBSETS = ("full", "debiased", "pruned")
