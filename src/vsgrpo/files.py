@@ -22,6 +22,9 @@ _MAX_SAFE_NAME = 120
 _MAX_PATH = 1024
 """Bytes of a path that a file may name; a system takes 4,096 together with the folder before it."""
 _SEPARATORS = re.compile(r"[/\\]")
+_PLAIN = re.compile(r"\w[\w.\- ]*(?:/\w[\w.\- ]*)*", re.ASCII)
+"""The common case, in one look: no part begins with a dot."""
+_PLAIN_NAME = re.compile(r"\w[\w.\-]*(?<!\.)", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -52,6 +55,8 @@ def file_sha256(path: Path) -> str:
 
 def path_fault(name: str) -> str | None:
     """Return why a path named in a file cannot stand for a file below a folder, None where it can; opens nothing."""
+    if len(name) <= _MAX_NAME and _PLAIN.fullmatch(name):
+        return None
     if not name.strip():
         return "is empty"
     if _CONTROL.search(name):
@@ -110,6 +115,8 @@ def safe_name(text: str) -> str:
     Else what is not a letter, digit or one of "._- " becomes "_" and a hash of the whole text follows, so that two
     texts never share a name.
     """
+    if len(text) <= _MAX_SAFE_NAME and _PLAIN_NAME.fullmatch(text):
+        return text
     name = "".join(c if c.isalnum() or c in "._- " else "_" for c in text)
     name = name.strip(". ").encode()[:_MAX_SAFE_NAME].decode(errors="ignore").rstrip(". ")
     if name and name == text:

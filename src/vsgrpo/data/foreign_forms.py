@@ -131,8 +131,10 @@ def read_form(data: Any) -> Form:
 
 def first(data: Mapping[str, Any], names: Sequence[str]) -> Any:
     """Return the first value that is there: not null, NaN, empty text or an empty list."""
-    values = (data.get(name) for name in names)
-    return next((value for value in values if not _is_nothing(value)), None)
+    for name in names:
+        if name in data and not _is_nothing(value := data[name]):
+            return value
+    return None
 
 
 def _is_nothing(value: Any) -> bool:
@@ -243,6 +245,8 @@ def _is_image(path: str) -> bool:
 
 def _without_tokens(text: str) -> tuple[str, int]:
     """Return a text without the tokens that stand for media, and how many there were."""
+    if "<" not in text:
+        return text, 0
     text, number = _MEDIA_TOKEN.subn("", text)
     if found := _SPECIAL.search(text):
         raise Refused("a special token in the question", found[0])
@@ -259,7 +263,7 @@ def _untagged(answer: Any) -> Any:
     """Return the text inside <answer> tags where there are any; values that are no text as they are."""
     if not isinstance(answer, str):
         return answer
-    tagged = _ANSWER.findall(answer)
+    tagged = _ANSWER.findall(answer) if "<" in answer else []
     if len(set(tagged)) > 1:
         raise Refused("several answers in tags", str(tagged)[:80])
     text = (tagged[0] if tagged else answer).strip()

@@ -69,7 +69,7 @@ class MediaFinder:
         if (place := self._places[key]) is None:
             what = self.option.removesuffix("s")
             missing = f"no such {what} ({self.option}=DIR says where they lie)"
-            raise Refused(missing if self.root is None else f"no {what} in {self.root}", (source or wanted)[:120])
+            raise Refused(missing if self.root is None else f"no such {what} in {self.root}", (source or wanted)[:120])
         return place
 
     def _find(self, source: str | None, beside: Path, names: tuple[str, ...], is_first: bool) -> Path | None:

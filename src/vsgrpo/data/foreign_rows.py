@@ -42,9 +42,11 @@ _DIRECTION_WORDS = {
 }
 _LISTED = re.compile(r"which of these objects \((.+?)\)", re.I | re.S)
 _OPTIONS_HEAD = re.compile(r"(?:(?:^|\s)(?:options|choices)|\n[^\n]*following (?:options|choices))\s*[:.]?$", re.I)
+_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 _SCANNET = re.compile(r"scene\d{4}_\d{2}(?!\d)", re.IGNORECASE)
 _SOURCES = {"scannet": "scannet", "scannetv2": "scannet", "scannetpp": "scannetpp", "scannetppv2": "scannetpp"}
 _SOURCES |= {"arkitscenes": "arkitscenes"}
+_WRAPPERS = {PRE_PROMPT, LETTER_SENTENCE, *EVAL_SENTENCES.values(), *TRAIN_SENTENCES.values(), "Question:"}
 _ANSWER_TYPES = ("a single word or phrase", "with the option's letter", "single option letter", "numerical value")
 _ROUNDING = 0.05
 """Two numbers of one row closer than this share of each other are one value, rounded once more."""
@@ -210,11 +212,12 @@ def _options(form: Form, in_text: Options | None) -> Options | None:
 
 def _clean_question(text: str) -> tuple[str, Options | None]:
     """Return the bare question and the options its text lists: our prompts add wrapper sentences themselves."""
-    wrappers = {PRE_PROMPT, LETTER_SENTENCE, *EVAL_SENTENCES.values(), *TRAIN_SENTENCES.values(), "Question:", ""}
     lines = text.replace("\r\n", "\n").strip().split("\n")
-    while len(lines) > 1 and (lines[-1].strip() in wrappers or any(phrase in lines[-1] for phrase in _ANSWER_TYPES)):
+    while len(lines) > 1 and (
+        lines[-1].strip() in ("", *_WRAPPERS) or any(phrase in lines[-1] for phrase in _ANSWER_TYPES)
+    ):
         lines.pop()
-    text = "\n".join(line for line in lines if line.strip() not in wrappers - {""})
+    text = "\n".join(line for line in lines if line.strip() not in _WRAPPERS)
     options = None
     if (found := options_in_text(text)) is not None:
         text, options = _OPTIONS_HEAD.sub("", found[0].rstrip()), found[1]
@@ -254,8 +257,9 @@ def _no_scene(text: str) -> str:
 
 def _stem(text: str) -> str:
     """Return the last name of a path without the suffix of a video or image; other dots are part of the name."""
-    path = PurePosixPath(text.replace("\\", "/"))
-    return path.stem if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES else path.name
+    name = text.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in _SUFFIXES else name
 
 
 def dataset_of(given: Any, paths: tuple[str, ...], default: str) -> str:
@@ -272,7 +276,7 @@ def _media(form: Form, dataset: str, scene: str) -> tuple[tuple[dict[str, str], 
         entries = tuple({"kind": "image", "path": image_place(path)} for path in form.frames)
         return entries, form.frames
     source = form.videos[0] if form.videos else None
-    suffix = PurePosixPath(source or "").suffix.lower()
+    suffix = f".{(source or '').rpartition('.')[2].lower()}"
     suffix = suffix if suffix in VIDEO_SUFFIXES else ".mp4"
     return ({"kind": "video", "path": f"videos/{safe_name(dataset)}/{safe_name(scene)}{suffix}"},), (source,)
 

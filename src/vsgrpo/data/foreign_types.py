@@ -87,10 +87,10 @@ def question_type_of(given: tuple[Any, ...], problem_type: Any, question: str) -
     Files name the difficulty of directions differently: there the sentence decides.
     """
     names = [_type_name(value) for value in (*given, problem_type) if isinstance(value, str) and value.strip()]
-    by_sentence = next((known for known, pattern in _BY_SENTENCE if pattern.search(question)), None)
     known = next((_KNOWN_TYPES[name] for name in names if name in _KNOWN_TYPES), None)
-    if known is None or (known in DIRECTION_TYPES and by_sentence in DIRECTION_TYPES):
-        known = by_sentence or known
+    if known is None or known in DIRECTION_TYPES:
+        by_sentence = next((name for name, pattern in _BY_SENTENCE if pattern.search(question)), None)
+        known = by_sentence if known is None or by_sentence in DIRECTION_TYPES else known
     own = (name for name in names if name not in _FORMS_OF_ANSWER)
     return known or next(own, names[0] if names else "other")
 

@@ -170,14 +170,14 @@ class _Import:
             )
             return replace(row, media=media)
         (item,), (source,) = row.media, foreign.sources
-        suffix = PurePosixPath(item["path"]).suffix
+        suffix = f".{item['path'].rpartition('.')[2]}"
         names = (f"{row.scene_name}{suffix}", f"{row.dataset}/{row.scene_name}{suffix}")
-        path = PurePosixPath((source or names[0]).replace("\\", "/"))
+        parts = (source or names[0]).replace("\\", "/").split("/")
         if foreign.is_named:
-            identity = f"{row.dataset}\0{row.scene_name}\0{path.name.removesuffix(suffix)}"
+            identity = f"{row.dataset}\0{row.scene_name}\0{parts[-1].removesuffix(suffix)}"
         else:
             base = beside if self.settings.videos is None else ""
-            identity = f"{row.dataset}\0{base}\0{'/'.join(part for part in path.parts if part not in ('..', '/'))}"
+            identity = f"{row.dataset}\0{base}\0{'/'.join(part for part in parts if part not in ('', '.', '..'))}"
         place = self._videos.place(item["path"], source, beside, identity, names)
         if place == item["path"]:
             return row

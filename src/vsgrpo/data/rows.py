@@ -103,6 +103,8 @@ class Row:
 
 
 FIELD_NAMES = tuple(field.name for field in fields(Row))
+_FIELDS = frozenset(FIELD_NAMES)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # one for all rows: json.dumps would make one per row
 
 
 def _place(base: Path, path: str) -> Path:
@@ -184,11 +186,11 @@ def row_from_dict(data: Any, where: str = "row") -> Row:
         _fail(
             where, f"schema_version={_short(version)}: this version reads {SCHEMA_VERSION}", "update vsgrpo or rebuild"
         )
-    missing = [name for name in FIELD_NAMES if name not in data]
-    if missing:
-        _fail(where, f"{missing[0]} is missing", f"a row has the fields {', '.join(FIELD_NAMES)}")
-    unknown = [name for name in data if name not in FIELD_NAMES]
-    if unknown:
+    if data.keys() != _FIELDS:
+        missing = [name for name in FIELD_NAMES if name not in data]
+        if missing:
+            _fail(where, f"{missing[0]} is missing", f"a row has the fields {', '.join(FIELD_NAMES)}")
+        unknown = [name for name in data if name not in FIELD_NAMES]
         _fail(where, f"{unknown[0]}={_short(data[unknown[0]])}: unknown field", "put additional values under `extra`")
     values = dict(data)
     for name in ("options", "media", "objects"):
@@ -210,12 +212,14 @@ def check_row(row: Row, where: str) -> None:
         value = getattr(row, name)
         if not isinstance(value, str) or not value.strip():
             _fail(where, f"{name}={_short(value)}: must be a non-empty string")
-        _check_characters(name, value, where)
+        if not value.isascii():
+            _check_characters(name, value, where)
     for name in _OPTIONAL_TEXT:
         value = getattr(row, name)
         if value is not None and (not isinstance(value, str) or not value.strip()):
             _fail(where, f"{name}={_short(value)}: must be null or a non-empty string")
-        _check_characters(name, value or "", where)
+        if value is not None and not value.isascii():
+            _check_characters(name, value, where)
     for name in ("generator", "extra"):
         if not isinstance(getattr(row, name), dict):
             _fail(where, f"{name}={_short(getattr(row, name))}: must be an object")
@@ -242,7 +246,8 @@ def _check_answer(row: Row, where: str) -> None:
         if not 2 <= len(row.options) <= len(LETTERS):
             _fail(where, f"options={_short(list(row.options))}: must hold 2 to {len(LETTERS)} candidates")
         for option in row.options:
-            _check_characters("options", option, where)
+            if not option.isascii():
+                _check_characters("options", option, where)
         if len(set(row.options)) != len(row.options):
             _fail(where, f"options={_short(list(row.options))}: candidates must differ")
     if row.answer_kind == "number":
@@ -269,13 +274,19 @@ def _check_number(name: str, text: str, where: str) -> None:
 
 def _check_characters(name: str, text: str, where: str) -> None:
     """Refuse half a character, which no file of ours can hold."""
-    if not text.isascii() and (fault := _json_fault(text)) is not None:
+    if (fault := _json_fault(text)) is not None:
         _fail(where, f"{name}={_short(text)}: {fault}", "an emoji was cut in two, write the text again")
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or type(value) is int or type(value) is bool or (type(value) is str and value.isascii())
 
 
 def _json_fault(value: Any) -> str | None:
     """Return why a value cannot be written as JSON in UTF-8, or None where it can."""
     left = [(value, 0)]
+    if isinstance(value, dict) and all(k.isascii() and _is_plain(v) for k, v in value.items() if isinstance(k, str)):
+        left = [] if all(isinstance(key, str) for key in value) else left  # the common case, in one look
     while left:
         item, depth = left.pop()
         if isinstance(item, str):
@@ -362,7 +373,7 @@ def row_line(row: Row, where: str) -> str:
 
 def checked_line(row: Row) -> str:
     """Return the line of a row that has been checked."""
-    return json.dumps(row_to_dict(row), ensure_ascii=False, allow_nan=False) + "\n"
+    return _ENCODER.encode(row_to_dict(row)) + "\n"
 
 
 def _short(value: Any) -> str:
