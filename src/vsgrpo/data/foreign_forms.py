@@ -216,6 +216,9 @@ def _answers(data: Mapping[str, Any], talk: Talk) -> tuple[Any, ...]:
 
 def _media(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (kind, path) of the media columns; a row with a video column's value has no use for `path` too."""
+    listed = data.get("media")
+    if isinstance(listed, list) and listed and all(isinstance(item, Mapping) and "kind" in item for item in listed):
+        return [entry for item in listed for entry in _entries(str(item["kind"]), item.get("path"))]  # rows of ours
     for kind in ("video", "image"):
         entries = _entries(kind, _parsed(first(data, NAMES[kind])))
         if entries:

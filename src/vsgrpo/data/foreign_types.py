@@ -57,7 +57,7 @@ _BY_SENTENCE = (
     (
         "object_abs_distance",
         re.compile(
-            r"distance between (?:the )?(?!camera|observer|viewer).+ and (?:the )?(?!camera|observer).+\(in ",
+            r"distance between (?!(?:the )?(?:camera|observer|viewer)).+ and (?!(?:the )?(?:camera|observer)).+\(in ",
             re.I | re.S,
         ),
     ),
