@@ -142,7 +142,7 @@ def test_import_filters_leaks_counts_reasons_and_splits_rooms(tmp_path):
     bad = [
         {**VLM3R, "scene_name": "scene0025_00"},  # a benchmark room
         {**VLM3R, "scene_name": "scene0000_00", "video_path": "x/scene0046_00.mp4"},  # ... in the path only
-        {**VLM3R, "scene_name": "scene0011_00"},  # room-safe val
+        {**VLM3R, "scene_name": "scene0011_00", "video_path": "x/scene0011_00.mp4"},  # room-safe val
         good[0],  # again
         {**good[1], "ground_truth": "door", "mc_answer": None},
     ]

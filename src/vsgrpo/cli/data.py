@@ -99,8 +99,9 @@ def import_data(
 ) -> None:
     """Turn rows of other projects into a dataset folder; rows of VSI-Bench rooms are left out and counted.
 
-    Settings: output=DIR [videos=DIR] [dataset=NAME] [data.dev_fraction=0.05] [data.allow_val_safe=true], and
-    format=vsibench for the benchmark itself (writes test.jsonl, for eval only).
+    Settings: output=DIR [videos=DIR] [images=DIR] [dataset=NAME] [data.dev_fraction=0.05] [data.allow_val_safe=true],
+    and format=vsibench for the benchmark itself (writes test.jsonl, for eval only).
+    Without videos=DIR (images=DIR for frames), paths are relative to the file and stay below its folder.
     format=images [images=DIR]: image questions {problem, answer, images}, or conversations as in Vision-R1-cold.
     """
     from vsgrpo.data.import_settings import parse_settings

@@ -70,7 +70,9 @@ def score(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Score predictions of any make (ours, lmms-eval logs, Video-R1 files) with all scorers; two files: compare them.
+    """Score predictions of any make (ours, lmms-eval logs, Video-R1 files, result lists) with all scorers.
+
+    Two files: compare them. field=NAME: where the answers are, if not under `prediction`, `output`, `raw_answer`, ...
 
     Keys: benchmark.path=ROWS joins lines that carry an id only; benchmark.split, prompt.mode, prompt.wording and
     prompt.show_options say how foreign predictions were asked for.

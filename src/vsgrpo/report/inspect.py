@@ -17,7 +17,7 @@ from vsgrpo.evaluation.question_sets import read_folder, read_mathvista
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.score_file import PROMPT_KEYS
 from vsgrpo.evaluation.vsibench import read_benchmark
-from vsgrpo.files import write_atomic
+from vsgrpo.files import inside, path_fault, write_atomic
 from vsgrpo.report.runs import read_config
 from vsgrpo.report.samples import COMPLETIONS_NAME, media_urls, question_files, read_completions, read_questions
 from vsgrpo.scans.meta_info import read_scene_json
@@ -245,7 +245,7 @@ def _page(result: Inspection, title: str) -> str:
     for item in result.seen:
         name = f"{item.row.dataset}/{item.row.scene_name}"
         if name not in plans:
-            places = (folder / "scenes" / f"{name}.json" for folder in result.folders)
+            places = (inside(folder / "scenes", f"{name}.json") for folder in result.folders if not path_fault(name))
             file = next((place for place in places if place.is_file()), None)
             plans[name] = make_plan(read_scene_json(file), f"plan{len(plans)}") if file is not None else None
         if item.media not in frames:

@@ -13,6 +13,7 @@ import numpy as np
 
 from vsgrpo.data.cot.inputs import Item
 from vsgrpo.errors import DataError
+from vsgrpo.files import inside
 from vsgrpo.video.budget import smart_resize
 from vsgrpo.video.image import read_image
 
@@ -44,7 +45,7 @@ def media_digests(item: Item, budget: MediaBudget) -> list[str]:
     digests = []
     for index, media in enumerate(item.row.media):
         if media["kind"] == "video":
-            digests.append(f"{_file_digest(item.base / media['path'])} {budget.num_frames} {settings}")
+            digests.append(f"{_file_digest(inside(item.base, media['path']))} {budget.num_frames} {settings}")
         else:
             digests.append(f"{hashlib.sha256(item.media_bytes(index)).hexdigest()} {settings}")
     return digests
@@ -59,7 +60,7 @@ def media_urls(item: Item, budget: MediaBudget) -> list[str]:
     urls: list[str] = []
     for index, media in enumerate(item.row.media):
         if media["kind"] == "video":
-            urls += _frame_urls(item.base / media["path"], budget)
+            urls += _frame_urls(inside(item.base, media["path"]), budget)
         else:
             where = media["path"] if item.images is not None else str(item.base / media["path"])
             urls.append(_image_url(item.media_bytes(index), where, budget))
