@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.answer_table import AnswerLine, answer_lines, answer_table
-from vsgrpo.data.leakage import row_verdict, scannet_scans, worst
+from vsgrpo.data.leakage import Links, denied_in, name_some, row_verdict, val_scans, worst
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
 from vsgrpo.data.rows import Row, read_jsonl, row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.progress import Progress
-from vsgrpo.tables import split_of
 from vsgrpo.video.image import image_size
 from vsgrpo.video.reader import probe
 
@@ -138,11 +137,14 @@ def _read(file: Path, problems: list[str]) -> list[Row]:
 def _leak_problems(rows: dict[Path, list[Row]]) -> list[str]:
     problems = []
     for file, part in rows.items():
-        leaks = [row for row in part if row_verdict(row) == "leak"]
+        links = Links(file.parent)
+        leaks = [found for row in part if (found := denied_in(row, *links(row)))]
         if leaks:
-            scenes = sorted({row.scene_name for row in leaks})
-            named = ", ".join(scenes[:3]) + (" ..." if len(scenes) > 3 else "")
-            problems.append(f"{file}: {len(leaks)} rows show rooms of VSI-Bench ({named}): `train` refuses them")
+            rooms = sorted({item.room for found in leaks for item in found})
+            benchmark = leaks[0][0].benchmark
+            problems.append(
+                f"{file}: {len(leaks)} rows show rooms of {benchmark} ({name_some(rooms)}): `train` refuses them"
+            )
     return problems
 
 
@@ -183,7 +185,7 @@ def _notes(rows: dict[Path, list[Row]]) -> list[str]:
     everything: Sequence[Row] = [row for part in rows.values() for row in part]
     notes = []
     safe = [row for row in everything if row_verdict(row) != "leak"]
-    val = sum(any(split_of(scan) == "val" for scan in scannet_scans(row)) for row in safe)
+    val = sum(bool(val_scans(row)) for row in safe)
     if val:
         notes.append(f"{val} rows of ScanNet val scans: training on them needs data.allow_val_safe=true")
     unknown = Counter(row.dataset for row in everything if row_verdict(row) == "unknown")

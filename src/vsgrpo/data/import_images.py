@@ -23,7 +23,7 @@ from typing import IO, Any
 from vsgrpo.data.cot.filters import read_candidate
 from vsgrpo.data.cot.inputs import Item, Source, image_item, records
 from vsgrpo.data.import_settings import ImportSettings
-from vsgrpo.data.leakage import falls_into_dev
+from vsgrpo.data.leakage import denied_in_data, denied_in_path, falls_into_dev, name_some
 from vsgrpo.data.linking import link_or_copy
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.rows import Row, row_to_dict
@@ -78,6 +78,7 @@ def import_images(settings: ImportSettings) -> ImageImport:
     examples: dict[str, str] = {}
     counts: Counter[str] = Counter(train=0, dev=0)
     seen: set[str] = set()
+    denied: set[str] = set()
     num_read = num_thoughts = num_images = 0
     targets = {name: out / f"{name}.jsonl" for name in ("train", "dev")}
     with ExitStack() as stack:
@@ -88,6 +89,9 @@ def import_images(settings: ImportSettings) -> ImageImport:
         for file, where, data in _objects(settings):
             num_read += 1
             try:
+                if found := denied_in_data(data):
+                    denied.update(item.room for item in found)
+                    raise _Refused(found[0].reason, found[0].named_by[:80])
                 item = _item(data, where, Source(file, "images", settings.dataset, False))
                 if item.row.id in seen:
                     raise _Refused("an id used before", item.row.id)
@@ -110,7 +114,7 @@ def import_images(settings: ImportSettings) -> ImageImport:
     for path in targets.values():
         os.replace(path.with_name(f".{path.name}.tmp"), path)
     summary = ImageImport(out, num_read, dict(counts), num_thoughts, num_images, dict(left_out.most_common()), examples)
-    _write_manifest(settings, summary)
+    _write_manifest(settings, summary, sorted(denied))
     return summary
 
 
@@ -161,6 +165,8 @@ def _place(item: Item, index: int, settings: ImportSettings) -> dict[str, str]:
         source = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if source is None:
             raise _Refused("no such image (images=DIR says where they lie)", name)
+        if found := denied_in_path(source):
+            raise _Refused(found[0].reason, found[0].named_by)
         link_or_copy(source, target)
     return {"kind": "image", "path": target.relative_to(settings.output).as_posix()}
 
@@ -169,7 +175,7 @@ def _line(stream: IO[str], row: Row) -> None:
     stream.write(json.dumps(row_to_dict(row), ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _write_manifest(settings: ImportSettings, summary: ImageImport) -> None:
+def _write_manifest(settings: ImportSettings, summary: ImageImport, denied: list[str]) -> None:
     out = settings.output
     write_manifest(
         out,
@@ -180,8 +186,13 @@ def _write_manifest(settings: ImportSettings, summary: ImageImport) -> None:
             seed=0,
             scans={},
             rooms={},
-            counts={"rows": summary.counts, "left_out": summary.left_out, "read": summary.num_read},
+            counts={
+                "rows": summary.counts,
+                "left_out": summary.left_out,
+                "denied_rooms": denied,
+                "read": summary.num_read,
+            },
             files={f"{name}.jsonl": file_record(out / f"{name}.jsonl") for name in summary.counts},
-            notes=[],
+            notes=[f"rooms of a benchmark, left out: {name_some(denied)}"] if denied else [],
         ),
     )

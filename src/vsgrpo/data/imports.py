@@ -13,12 +13,11 @@ from typing import Any
 from vsgrpo.data.answer_table import AnswerLine, answer_lines, answer_table
 from vsgrpo.data.foreign_rows import Refused, row_from_foreign
 from vsgrpo.data.import_settings import ImportSettings
-from vsgrpo.data.leakage import row_verdict, scannet_scans, split_dev
+from vsgrpo.data.leakage import Denied, denied_in_data, denied_in_path, name_some, split_dev, unknown_text, val_scans
 from vsgrpo.data.linking import link_or_copy
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.rows import Row, read_jsonl, write_rows
 from vsgrpo.errors import DataError
-from vsgrpo.tables import split_of
 
 _LISTS = ("data", "questions", "annotations", "rows")
 
@@ -71,16 +70,20 @@ def import_data(settings: ImportSettings, *, overwrite: bool = False) -> ImportS
     is_benchmark = settings.format == "vsibench"
     rows: dict[str, Row] = {}
     origin: dict[str, Path] = {}
-    num_read = num_scannet = 0
+    denied: set[str] = set()
+    num_read = 0
     for file, where, data in _objects(settings.files):
         num_read += 1
+        if not is_benchmark and (found := denied_in_data(data)):  # before parsing drops the column that names the room
+            denied.update(item.room for item in found)
+            refuse(found[0].reason, f"{where}: {found[0].named_by[:80]}")
+            continue
         try:
             row = row_from_foreign(data, settings.dataset, "test" if is_benchmark else "train")
         except Refused as error:
             refuse(error.reason, f"{where}: {error.detail}" if error.detail else where)
             continue
-        num_scannet += row.dataset == "scannet"
-        reason = None if is_benchmark else _leak(row, settings.allow_val_safe)
+        reason = None if is_benchmark or settings.allow_val_safe or not val_scans(row) else _VAL
         if is_benchmark:
             row = replace(row, id=str(row.extra.get("source_id", row.id)))  # predictions are joined by the official id
         if reason is None and row.key in rows:
@@ -90,37 +93,24 @@ def import_data(settings: ImportSettings, *, overwrite: bool = False) -> ImportS
             continue
         rows[row.key] = row
         origin.setdefault(row.scene_name, file.parent)
-    if not is_benchmark and num_scannet and left_out[_LEAK] == num_scannet:
+    if not rows and denied:
+        reasons = "; ".join(f"{number} of {num_read} rows: {reason}" for reason, number in left_out.most_common())
         raise DataError(
-            f"{settings.files[0]}: all {num_scannet} ScanNet rows show rooms of VSI-Bench",
+            f"{settings.files[0]}: no row can be taken ({reasons}); {len(denied)} rooms: {name_some(sorted(denied))}",
             "if this is the benchmark itself: format=vsibench (for `vsgrpo eval` only)",
         )
-    kept, num_videos, missing = _take_videos(list(rows.values()), origin, settings)
+    kept, num_videos, missing, linked = _take_videos(list(rows.values()), origin, settings)
     for row in (row for row in rows.values() if row.key not in {item.key for item in kept}):
-        refuse(f"no video in {settings.videos}", row.scene_name)
+        leak = linked.get(row.media[0]["path"])
+        refuse(f"no video in {settings.videos}" if leak is None else leak[0].reason, row.scene_name)
+    denied.update(item.room for found in linked.values() for item in found)
     if not kept:
         reasons = "; ".join(f"{number}: {reason}" for reason, number in left_out.items()) or "the file is empty"
         raise DataError(f"{settings.files[0]}: no row can be taken ({reasons})", "see `vsgrpo import-data --help`")
-    return _write(settings, kept, num_read, left_out, examples, num_videos, missing)
+    return _write(settings, kept, num_read, left_out, examples, num_videos, missing, sorted(denied))
 
 
-_LEAK = "its room is in VSI-Bench"
-
-
-def _leak(row: Row, allow_val_safe: bool) -> str | None:
-    if row_verdict(row) == "leak" or _mentions_denied(row):
-        return _LEAK
-    if not allow_val_safe and any(split_of(scan) == "val" for scan in scannet_scans(row)):
-        return "a ScanNet val scan (data.allow_val_safe=true takes those of rooms outside VSI-Bench)"
-    return None
-
-
-def _mentions_denied(row: Row) -> bool:
-    """Say whether the original path shows a benchmark room under another scene name."""
-    source = row.extra.get("source_video")
-    if not isinstance(source, str):
-        return False
-    return row_verdict(replace(row, media=({"kind": "video", "path": source.lstrip("/") or "x"},))) == "leak"
+_VAL = "a ScanNet val scan (data.allow_val_safe=true takes those of rooms outside VSI-Bench)"
 
 
 def _write(
@@ -131,8 +121,11 @@ def _write(
     examples: dict[str, str],
     num_videos: int,
     missing: list[str],
+    denied: list[str],
 ) -> ImportSummary:
     out, notes = settings.output, []
+    if denied:
+        notes.append(f"rooms of a benchmark, left out: {name_some(denied)} (all are in {MANIFEST_NAME})")
     if settings.format == "vsibench":
         parts = {"test": rows}
     else:
@@ -142,8 +135,8 @@ def _write(
             "train": [row for row in rows if row.room not in split.dev_rooms],
             "dev": [replace(row, split="dev") for row in rows if row.room in split.dev_rooms],
         }
-        if any(row_verdict(row) == "unknown" for row in rows):
-            notes.append("some scenes cannot be told from VSI-Bench's (leak verdict: unknown)")
+        if unknown := unknown_text(rows):
+            notes.append(f"leak verdict: unknown: {unknown}")
     if missing:
         notes.append(f"put the missing videos where the rows expect them, e.g. {out / missing[0]}")
     for name, part in parts.items():
@@ -171,7 +164,12 @@ def _write(
             seed=0,
             scans=dict(sorted(scans.items())),
             rooms={name: sorted({row.room for row in part}) for name, part in parts.items()},
-            counts={"questions": summary.counts, "left_out": summary.left_out, "read": num_read},
+            counts={
+                "questions": summary.counts,
+                "left_out": summary.left_out,
+                "denied_rooms": denied,
+                "read": num_read,
+            },
             files={name: file_record(out / name) for name in names},
             notes=notes,
         ),
@@ -181,13 +179,18 @@ def _write(
 
 def _take_videos(
     rows: list[Row], origin: dict[str, Path], settings: ImportSettings
-) -> tuple[list[Row], int, list[str]]:
-    """Link each scene's video into the folder; return rows to keep, videos found and the paths of missing ones."""
+) -> tuple[list[Row], int, list[str], dict[str, list[Denied]]]:
+    """Link each scene's video into the folder.
+
+    Returns:
+        rows to keep, how many videos were found, the paths of missing ones, and those that are links to a benchmark's.
+    """
     found: set[str] = set()
     missing: dict[str, None] = {}
+    linked: dict[str, list[Denied]] = {}
     for row in rows:
         path = row.media[0]["path"]
-        if path in found or path in missing:
+        if path in found or path in missing or path in linked:
             continue
         source = str(row.extra.get("source_video") or f"{row.scene_name}.mp4").lstrip("/")
         folders = [settings.videos] if settings.videos else [origin[row.scene_name], origin[row.scene_name] / "videos"]
@@ -196,11 +199,13 @@ def _take_videos(
         existing = next((place for place in places if place.is_file()), None)
         if existing is None:
             missing[path] = None
+        elif settings.format != "vsibench" and (leaks := denied_in_path(existing)):
+            linked[path] = leaks
         else:
             link_or_copy(existing, settings.output / path)
             found.add(path)
-    kept = [row for row in rows if settings.videos is None or row.media[0]["path"] in found]
-    return kept, len(found), list(missing)
+    usable = found if settings.videos is not None else {*found, *missing}
+    return [row for row in rows if row.media[0]["path"] in usable], len(found), list(missing), linked
 
 
 def _objects(files: Sequence[Path]) -> Iterator[tuple[Path, str, Any]]:

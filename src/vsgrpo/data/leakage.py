@@ -1,75 +1,133 @@
-"""The leak guard: no room of VSI-Bench in training data, and a record of every room that a model was trained on.
+"""The leak guard: no room of a benchmark in training data.
 
-VSI-Bench's ScanNet scenes are 88 scans of 88 rooms, all of the val split; 119 more val scans show the same rooms, so
-rooms are denied, never scans, whatever split or dataset name a row claims. Demo scenes have ids of their own
+The rooms are those of `tables.BENCHMARKS`: VSI-Bench's 288 in ScanNet, ARKitScenes and ScanNet++. Rooms are denied,
+never scans: other scans of a ScanNet room and other videos of an ARKitScenes visit show the same room, whatever split
+or dataset name a row claims. `data.room_ids` finds the rooms that a row names. Demo scenes have ids of their own
 (`demo000000_00`) and never meet the lists. Rows whose scene cannot be told give the verdict "unknown".
 
-Every path that reads rows calls `read_checked_rows` or `check_rows`. A training run writes `training_manifest.json`
-beside its weights (rooms, file hashes, the manifests of all models it started from); `eval` asks it for a verdict.
+Every path that reads rows calls `read_checked_rows` or `check_rows`; `data.lineage` records what a run trained on.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.config.families import TINY
-from vsgrpo.data.manifest import Manifest as Manifest
-from vsgrpo.data.manifest import read_json_object
+from vsgrpo.data.room_ids import Found, find_rooms, rooms_in, rooms_in_data, scannet_room_splits, shown_rooms
+from vsgrpo.data.room_ids import room_of as room_of
 from vsgrpo.data.rows import Row, read_rows
 from vsgrpo.errors import DataError
-from vsgrpo.files import write_atomic
-from vsgrpo.tables import deny_rooms, split_of
+from vsgrpo.tables import BENCHMARKS, denied_rooms, split_of
 
-SCHEMA_VERSION = 1
-TRAINING_MANIFEST_NAME = "training_manifest.json"
 VERDICTS = ("clean", "unknown", "leak")
 """From best to worst."""
-_SCANNET_SCAN = re.compile(r"scene(\d{4})_(\d{2})(?!\d)", re.IGNORECASE)
-_SCANNET_ROOM = re.compile(r"scene(\d{4})(?!\d)", re.IGNORECASE)
 _DEMO_SCAN = re.compile(r"demo\d{6,}_\d{2}")
-# A plain base model from these repositories has no training of ours in it; a local folder may hold anybody's.
-_PUBLISHED_BASES = re.compile(r"Qwen/(Qwen2-VL-(2B|7B|72B)(-Instruct)?|Qwen2\.5-VL-(3B|7B|32B|72B)-Instruct)")
+_NAMED = 5
+"""Rooms that a message names."""
+_KNOWN_PATHS = 4096
 
 
-def room_of(scene_name: str) -> str:
-    """Return the room a scan shows: "scene0000" of "scene0000_00"; names without a scan number are their own room."""
-    head, _, tail = scene_name.rpartition("_")
-    return head if head and tail.isdigit() and len(tail) == 2 else scene_name
+@dataclass(frozen=True)
+class Denied:
+    """A room of a benchmark, and the text that names it."""
+
+    room: str
+    benchmark: str
+    named_by: str
+
+    @property
+    def reason(self) -> str:
+        """Why a row is left out, for counts."""
+        return f"its room is in {self.benchmark}"
 
 
-def scannet_scans(row: Row) -> tuple[str, ...]:
-    """Return the ScanNet scan ids that any naming field of the row mentions, paths included."""
-    texts = [row.scene_name, row.id, *(str(item["path"]) for item in row.media)]
-    found = {f"scene{room}_{scan}" for text in texts for room, scan in _SCANNET_SCAN.findall(text)}
-    return tuple(sorted(found))
+def denied_in(row: Row, *links: str) -> list[Denied]:
+    """Return the rooms of benchmarks that a row names anywhere, each once.
+
+    Args:
+        links: what its media lead to (`Links`).
+    """
+    return _denied(find_rooms(row, *links))
 
 
-def scannet_rooms(row: Row) -> tuple[str, ...]:
-    """Return the ScanNet rooms that any naming field of the row mentions."""
-    texts = [row.scene_name, row.room, row.id, *(str(item["path"]) for item in row.media)]
-    return tuple(sorted({f"scene{room}" for text in texts for room in _SCANNET_ROOM.findall(text)}))
+def denied_in_data(data: Any) -> list[Denied]:
+    """Return the rooms of benchmarks that a JSON value, such as a row of another project, names anywhere."""
+    return _denied(rooms_in_data(data))
 
 
-def row_verdict(row: Row) -> str:
+def denied_in_path(path: Path | str) -> list[Denied]:
+    """Return the rooms of benchmarks that are named by a file's name or by the file that it leads to through links."""
+    path = Path(path)
+    texts = [path.name, *Links(path.parent).of(path.name)]
+    return _denied({item: text for text in reversed(texts) for item in rooms_in(text)})
+
+
+def _denied(found: dict[Found, str]) -> list[Denied]:
+    denied: dict[str, Denied] = {}
+    for item, text in found.items():
+        if (benchmark := denied_rooms().get((item.dataset, item.room))) is not None:
+            denied.setdefault(item.label, Denied(item.label, benchmark, text))
+    return list(denied.values())
+
+
+class Links:
+    """What media paths of a folder lead to where a symbolic link is on the way.
+
+    Args:
+        base: the folder of the row file; None: nobody looks.
+    """
+
+    def __init__(self, base: Path | str | None) -> None:
+        self._base = None if base is None else os.path.realpath(base)
+        self._known: dict[str, list[str]] = {}
+
+    def __call__(self, row: Row) -> list[str]:
+        """Return the targets of a row's media, [] where no link is on the way."""
+        return [text for item in row.media for text in self.of(str(item["path"]))]
+
+    def of(self, path: str) -> list[str]:
+        """Return where a path leads: the text of its link, and the file at the end."""
+        if self._base is None or "\0" in path:
+            return []
+        if path not in self._known:
+            if len(self._known) > _KNOWN_PATHS:  # rows of one video come one after the other
+                self._known.clear()
+            plain = os.path.normpath(os.path.join(self._base, path))
+            real = os.path.realpath(plain)
+            direct = [os.readlink(plain)] if os.path.islink(plain) else []
+            self._known[path] = [] if real == plain else [*direct, real]
+        return self._known[path]
+
+
+def row_verdict(row: Row, *links: str) -> str:
     """Return clean, unknown or leak for one row; splits are `check_rows`' matter."""
-    rooms = scannet_rooms(row)
-    if any(room in deny_rooms() for room in rooms):
+    if denied_in(row, *links):
         return "leak"
-    if row.dataset == "demo" and _DEMO_SCAN.fullmatch(row.scene_name) and not rooms:
+    shown = shown_rooms(row, *links)
+    if row.dataset == "demo" and _DEMO_SCAN.fullmatch(row.scene_name) and not shown:
         return "clean"
-    scans = scannet_scans(row)
-    return "clean" if scans and all(split_of(scan) is not None for scan in scans) else "unknown"
+    return "clean" if shown and all(item.is_official for item in shown) else "unknown"
+
+
+def val_scans(row: Row, *links: str) -> list[str]:
+    """Return the ScanNet val scans, or rooms of such, that scene name, id and media paths of a row name."""
+    scenes = [item.scene for item in shown_rooms(row, *links) if item.dataset == "scannet"]
+    return [scene for scene in scenes if (split_of(scene) or scannet_room_splits().get(scene)) == "val"]
 
 
 def check_rows(
-    rows: Iterable[Row], *, allow_val_safe: bool = False, allow_leak: bool = False, where: str = "rows"
+    rows: Iterable[Row],
+    *,
+    allow_val_safe: bool = False,
+    allow_leak: bool = False,
+    where: str = "rows",
+    base: Path | None = None,
 ) -> str:
     """Return the worst verdict of rows meant for training, or refuse them.
 
@@ -77,27 +135,64 @@ def check_rows(
         allow_val_safe: take ScanNet val scans of rooms that the benchmark does not use (held-out data by default).
         allow_leak: take benchmark rooms too; the verdict then is "leak".
         where: the file the rows came from, for the message.
+        base: its folder; given, links that media paths lead through are followed.
 
     Raises:
         DataError: a benchmark room, or a val scan without `allow_val_safe`; names the first scene and how many rows.
     """
-    rows = list(rows)
-    verdicts = [row_verdict(row) for row in rows]
-    leaks = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == "leak"]
+    rows, links = list(rows), Links(base)
+    verdicts: list[str] = []
+    leaks: list[tuple[Row, list[Denied]]] = []
+    val: list[Row] = []
+    for row in rows:
+        targets = links(row)
+        verdicts.append(row_verdict(row, *targets))
+        if verdicts[-1] == "leak":
+            leaks.append((row, denied_in(row, *targets)))
+        elif val_scans(row, *targets):
+            val.append(row)
     if leaks and not allow_leak:
         raise DataError(
-            f"{where}: scene_name={leaks[0].scene_name}: room {_denied_room(leaks[0])} is in VSI-Bench "
-            f"({len(leaks)} of {len(rows)} rows)",
+            f"{where}: {_leak_text(leaks, len(rows))}",
             "remove these rows; a model trained on them cannot be scored on the benchmark",
         )
-    val = [row for row in rows if any(split_of(scan) == "val" for scan in scannet_scans(row))]
-    val = [row for row in val if row_verdict(row) != "leak"]
     if val and not allow_val_safe:
         raise DataError(
             f"{where}: scene_name={val[0].scene_name}: a ScanNet val scan ({len(val)} of {len(rows)} rows)",
             "train on the train split, or allow room-safe val scans: data.allow_val_safe=true",
         )
     return worst(verdicts)
+
+
+def _leak_text(leaks: Sequence[tuple[Row, list[Denied]]], num_rows: int) -> str:
+    row, denied = leaks[0]
+    first = denied[0]
+    by = "" if first.named_by in (row.scene_name, row.room) else f", named by {first.named_by[:120]!r}"
+    rooms = sorted({item.room for _, found in leaks for item in found})
+    more = f"; {len(rooms)} rooms: {name_some(rooms)}" if len(rooms) > 1 else ""
+    told = f"scene_name={row.scene_name}: room {first.room} is in {first.benchmark}"
+    return f"{told} ({len(leaks)} of {num_rows} rows{more}){by}"
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Return the first names of a list, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def unknown_text(rows: Iterable[Row]) -> str | None:
+    """Return a sentence about the rows whose rooms cannot be told, None where there are none."""
+    rows = list(rows)
+    unknown = [row for row in rows if row_verdict(row) == "unknown"]
+    if not unknown:
+        return None
+    counts = Counter(row.dataset for row in unknown)
+    named = ", ".join(f"{number} of dataset {name}" for name, number in counts.most_common(_NAMED))
+    benchmarks = " and ".join(BENCHMARKS)
+    return (
+        f"{len(unknown)} of {len(rows)} rows name no scene that can be told from the rooms of {benchmarks} "
+        f"({named}; the first: scene_name={unknown[0].scene_name}): make sure that they show none of them"
+    )
 
 
 def worst(verdicts: Iterable[str]) -> str:
@@ -109,28 +204,24 @@ def read_checked_rows(
     path: Path | str, *, allow_val_safe: bool = False, allow_leak: bool = False
 ) -> tuple[list[Row], str]:
     """Read a row file through the guard; return (rows, verdict)."""
-    rows = read_rows(path)
-    return rows, check_rows(rows, allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=str(path))
+    rows, base = read_rows(path), Path(path).parent
+    return rows, check_rows(rows, allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=str(path), base=base)
 
 
 def check_scan(scan_id: str, dataset: str, *, allow_val_safe: bool = False) -> str | None:
     """Return why a scan may not be built into training data, or None where it may.
 
-    Allow and deny lists apply to ScanNet; the id decides, not the folder it lies in.
+    The id decides, not the folder it is in nor what the source is called; official splits are ScanNet's.
     """
-    match = _SCANNET_SCAN.fullmatch(scan_id)
-    if match is None:
-        return f"{scan_id} is no ScanNet scan id" if dataset == "scannet" else None
-    room = f"scene{match.group(1)}"
-    if room in deny_rooms():
-        return f"room {room} is in VSI-Bench"
-    if split_of(scan_id.lower()) == "val" and not allow_val_safe:
+    found = rooms_in(scan_id, dataset=dataset)
+    if denied := _denied(dict.fromkeys(found, scan_id)):
+        return f"room {denied[0].room} is in {denied[0].benchmark}"
+    scans = [item.scene for item in found if item.dataset == "scannet"]
+    if dataset == "scannet" and scans != [scan_id.lower()]:
+        return f"{scan_id} is no ScanNet scan id"
+    if any(split_of(scan) == "val" for scan in scans) and not allow_val_safe:
         return "a val scan (room-safe, but held out by default)"
     return None
-
-
-def _denied_room(row: Row) -> str:
-    return next(room for room in scannet_rooms(row) if room in deny_rooms())
 
 
 @dataclass(frozen=True)
@@ -171,116 +262,3 @@ def falls_into_dev(room: str, fraction: float) -> bool:
 
 def _place(room: str) -> float:
     return int.from_bytes(blake2b(room.encode(), digest_size=8).digest(), "big") / 2**64
-
-
-@dataclass(frozen=True)
-class TrainingManifest:
-    """What a model was trained on, with its ancestors.
-
-    Attributes:
-        rooms: per dataset the sorted rooms of the rows used.
-        hashes: per row file (name inside its dataset folder) its sha256.
-        num_rows: rows used.
-        verdict_rows: the guard's verdict on those rows.
-        base: "trained" (a run of ours), "fresh" (random weights), "published" (a known base), "unknown".
-        name: the model this describes, for messages.
-        parents: manifests of the models it started from.
-    """
-
-    rooms: dict[str, list[str]] = field(default_factory=dict)
-    hashes: dict[str, str] = field(default_factory=dict)
-    num_rows: int = 0
-    verdict_rows: str = "clean"
-    base: str = "trained"
-    name: str = ""
-    parents: list[TrainingManifest] = field(default_factory=list)
-    version: str = field(default_factory=lambda: version("vsgrpo"))
-    schema_version: int = SCHEMA_VERSION
-
-    def lineage(self) -> list[TrainingManifest]:
-        """Return this manifest and all its ancestors."""
-        return [self, *(ancestor for parent in self.parents for ancestor in parent.lineage())]
-
-    def all_rooms(self) -> dict[str, set[str]]:
-        """Return the rooms of the whole lineage, per dataset."""
-        rooms: dict[str, set[str]] = {}
-        for manifest in self.lineage():
-            for dataset, names in manifest.rooms.items():
-                rooms.setdefault(dataset, set()).update(names)
-        return rooms
-
-    def leaked_rooms(self) -> list[str]:
-        """Return the benchmark rooms in the lineage; any dataset name counts, see the module docstring."""
-        return sorted({room for rooms in self.all_rooms().values() for room in rooms if room in deny_rooms()})
-
-    def verdict(self) -> str:
-        """Return clean, unknown (an ancestor or some rows cannot be told) or leak."""
-        if self.leaked_rooms():
-            return "leak"
-        own = [item.verdict_rows for item in self.lineage()]
-        return worst([*own, *("unknown" for item in self.lineage() if item.base == "unknown")])
-
-
-def training_manifest(
-    rows: Sequence[Row],
-    hashes: Mapping[str, str],
-    parents: Sequence[TrainingManifest],
-    *,
-    name: str = "",
-    allow_val_safe: bool = False,
-    allow_leak: bool = False,
-) -> TrainingManifest:
-    """Build the manifest of a run that trains on `rows`, starting from models with the manifests `parents`.
-
-    Rooms are those the guard sees: a ScanNet scene named only in a path is recorded as its room.
-    """
-    verdict = check_rows(rows, allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=name or "rows")
-    rooms: dict[str, set[str]] = {}
-    for row in rows:
-        rooms.setdefault(row.dataset, set()).update(scannet_rooms(row) or (row.room,))
-    ordered = {dataset: sorted(names) for dataset, names in sorted(rooms.items())}
-    return TrainingManifest(ordered, dict(hashes), len(rows), verdict, name=name, parents=list(parents))
-
-
-def lineage_of(model: str) -> TrainingManifest:
-    """Return the manifest of a model to start from or to score.
-
-    A folder's own training_manifest.json; "fresh" for tiny models (random weights); "published" for a Qwen hub id (its
-    pre-training is the publisher's matter, the verdict speaks of our lineage); otherwise "unknown".
-
-    Raises:
-        DataError: the folder's training_manifest.json is broken.
-    """
-    if model in TINY:
-        return TrainingManifest(base="fresh", name=model)
-    if (Path(model) / TRAINING_MANIFEST_NAME).is_file():
-        return read_training_manifest(model)
-    if not Path(model).exists() and _PUBLISHED_BASES.fullmatch(model):
-        return TrainingManifest(base="published", name=model)
-    return TrainingManifest(base="unknown", name=Path(model).name)
-
-
-def write_training_manifest(folder: Path | str, manifest: TrainingManifest) -> Path:
-    """Write training_manifest.json beside the weights, atomically."""
-    path = Path(folder) / TRAINING_MANIFEST_NAME
-    write_atomic(path, json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n")
-    return path
-
-
-def read_training_manifest(folder: Path | str) -> TrainingManifest:
-    """Read training_manifest.json of a model folder; DataError where it is missing, broken or of another schema."""
-    path = Path(folder) / TRAINING_MANIFEST_NAME
-    hint = "the lineage of this model cannot be told; train it again, or delete the file to score it as unknown"
-    return _manifest_from(read_json_object(path, SCHEMA_VERSION, hint), path)
-
-
-def _manifest_from(data: dict[str, Any], path: Path) -> TrainingManifest:
-    try:
-        parents = [_manifest_from(parent, path) for parent in data["parents"]]
-        manifest = TrainingManifest(**{**data, "parents": parents})
-        manifest.leaked_rooms()
-    except (TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{path}: not a training manifest ({error})", "the file was changed or cut off") from None
-    if manifest.verdict_rows not in VERDICTS:
-        raise DataError(f"{path}: verdict_rows={manifest.verdict_rows}: must be one of {', '.join(VERDICTS)}")
-    return manifest

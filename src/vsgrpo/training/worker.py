@@ -20,10 +20,10 @@ import torch
 
 from vsgrpo.config import TrainConfig, load_resolved
 from vsgrpo.config.train import SHARDED
-from vsgrpo.data.leakage import (
+from vsgrpo.data.leakage import unknown_text
+from vsgrpo.data.lineage import (
     TrainingManifest,
     lineage_of,
-    read_training_manifest,
     training_manifest,
     write_training_manifest,
 )
@@ -164,8 +164,9 @@ def _tell_result(folder: RunFolder) -> None:
 def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
     join_processes(config, int(os.environ.get("WORLD_SIZE", "1")))
     rows, verdict = load_rows(config)
-    if verdict != "clean":
-        print(f"leak check: {verdict}", file=sys.stderr)
+    is_main = int(os.environ.get("RANK", "0")) == 0
+    if verdict != "clean" and is_main:
+        print(f"leak check: {verdict}: {unknown_text(rows)}", file=sys.stderr)
     loader = make_loader(config)
     rows = readable_rows(rows, Path(config.data.path), loader, config.video.max_quarantined)
     dev = dev_dataset(config)
@@ -176,9 +177,12 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
     if counts_seconds(bundle.model):
         loader.needs_timing = True
         rows = readable_rows(rows, Path(config.data.path), loader, config.video.max_quarantined)
-    manifest = run_manifest(config, rows)
+    manifest = run_manifest(config, rows, is_main)
     folder.describe = lambda path: _describe(path, config, manifest)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_main:
+        for parent in manifest.parents:
+            if parent.verdict() != "clean":
+                print(f"leak check of {parent.name or config.model.path}: {parent.reason()}", file=sys.stderr)
         folder.update_status(parents=[parent.name for parent in manifest.parents])
     prompt = config.prompt
     dataset = rows_to_dataset(
@@ -280,21 +284,25 @@ def make_model(config: TrainConfig) -> ModelBundle:
     )
 
 
-def run_manifest(config: TrainConfig, rows: list[Row]) -> TrainingManifest:
-    """Return the lineage of this run: its rows, and the manifests of the models it starts from."""
+def run_manifest(config: TrainConfig, rows: list[Row], hash_videos: bool = True) -> TrainingManifest:
+    """Return the lineage of this run: its rows and videos, and the manifests of the models it starts from.
+
+    Args:
+        hash_videos: record the hashes of the videos; one process of a run writes them.
+    """
     files = row_files(config)
     names = [file.name for file in files] if len(files) == 1 else [f"{f.parent.name}/{f.name}" for f in files]
     parents = [lineage_of(config.model.path)]
     if config.model.adapter is not None:
-        adapter = Path(config.model.adapter)
-        known = (adapter / "training_manifest.json").is_file()
-        parents.append(read_training_manifest(adapter) if known else lineage_of(str(adapter)))
+        parents.append(lineage_of(config.model.adapter))
     return training_manifest(
         rows,
         {name: file_record(file)["sha256"] for name, file in zip(names, files, strict=True)},
         parents,
         name=config.run.name or Path(config.run.dir).name,
         allow_val_safe=config.data.allow_val_safe,
+        base=Path(config.data.path),
+        hash_videos=hash_videos,
     )
 
 
