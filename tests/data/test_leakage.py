@@ -5,12 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsgrpo.data.leakage import check_rows, check_scan, read_checked_rows, room_of, row_verdict, split_dev
-from vsgrpo.data.lineage import (
+from vsgrpo.data.leakage import (
     TRAINING_MANIFEST_NAME,
     TrainingManifest,
+    check_rows,
+    check_scan,
     lineage_of,
+    read_checked_rows,
     read_training_manifest,
+    room_of,
+    row_verdict,
+    split_dev,
     training_manifest,
     write_training_manifest,
 )

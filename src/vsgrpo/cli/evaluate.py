@@ -45,8 +45,12 @@ def evaluate(
             print_yaml(config)
         return
     from vsgrpo.evaluation.compare import compare_table
+    from vsgrpo.evaluation.leak import check_lineage
     from vsgrpo.evaluation.run_questions import run_benchmark
 
+    if len(configs) > 1:  # the last model is refused now, not when the others are done
+        for config in configs:
+            check_lineage(config.model.path, config.model.adapter, allow_leak=allow_leak)
     found = {}
     for (name, _), config in zip(models, configs, strict=True):
         report = run_benchmark(

@@ -138,12 +138,13 @@ def _leak_problems(rows: dict[Path, list[Row]]) -> list[str]:
     problems = []
     for file, part in rows.items():
         links = Links(file.parent)
-        leaks = [found for row in part if (found := denied_in(row, *links(row)))]
+        leaks = [(row, found) for row in part if (found := denied_in(row, *links(row)))]
         if leaks:
-            rooms = sorted({item.room for found in leaks for item in found})
-            benchmark = leaks[0][0].benchmark
+            scenes = name_some(sorted({row.scene_name for row, _ in leaks}))
+            rooms = name_some(sorted({item.room for _, found in leaks for item in found}))
+            benchmark = leaks[0][1][0].benchmark
             problems.append(
-                f"{file}: {len(leaks)} rows show rooms of {benchmark} ({name_some(rooms)}): `train` refuses them"
+                f"{file}: {len(leaks)} rows show rooms of {benchmark} ({scenes}): `train` refuses them; rooms: {rooms}"
             )
     return problems
 

@@ -1,264 +1,302 @@
-"""The leak guard: no room of a benchmark in training data.
+"""The leak guard: rows of benchmark rooms are refused, and a record of all that a model was trained on.
 
-The rooms are those of `tables.BENCHMARKS`: VSI-Bench's 288 in ScanNet, ARKitScenes and ScanNet++. Rooms are denied,
-never scans: other scans of a ScanNet room and other videos of an ARKitScenes visit show the same room, whatever split
-or dataset name a row claims. `data.room_ids` finds the rooms that a row names. Demo scenes have ids of their own
-(`demo000000_00`) and never meet the lists. Rows whose scene cannot be told give the verdict "unknown".
-
-Every path that reads rows calls `read_checked_rows` or `check_rows`; `data.lineage` records what a run trained on.
+`data.row_guard` judges rows; its functions are here too, for all who read rows. A training run writes
+`training_manifest.json` beside its weights (rooms, hashes of row files and videos, the manifests of all models it
+started from); every command that scores a model asks it for a verdict first.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.room_ids import Found, find_rooms, rooms_in, rooms_in_data, scannet_room_splits, shown_rooms
+from vsgrpo.config.families import TINY
+from vsgrpo.data.manifest import MANIFEST_NAME, file_record, read_json_object
+from vsgrpo.data.room_ids import dataset_of_path as dataset_of_path
+from vsgrpo.data.room_ids import find_rooms, room_label, rooms_in, shown_rooms
 from vsgrpo.data.room_ids import room_of as room_of
-from vsgrpo.data.rows import Row, read_rows
+from vsgrpo.data.row_guard import VERDICTS, Links, check_rows, worst
+from vsgrpo.data.row_guard import Denied as Denied
+from vsgrpo.data.row_guard import check_scan as check_scan
+from vsgrpo.data.row_guard import denied_in as denied_in
+from vsgrpo.data.row_guard import denied_in_data as denied_in_data
+from vsgrpo.data.row_guard import denied_in_path as denied_in_path
+from vsgrpo.data.row_guard import falls_into_dev as falls_into_dev
+from vsgrpo.data.row_guard import name_some as name_some
+from vsgrpo.data.row_guard import read_checked_rows as read_checked_rows
+from vsgrpo.data.row_guard import row_verdict as row_verdict
+from vsgrpo.data.row_guard import split_dev as split_dev
+from vsgrpo.data.row_guard import unknown_text as unknown_text
+from vsgrpo.data.row_guard import val_scans as val_scans
+from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError
-from vsgrpo.tables import BENCHMARKS, denied_rooms, split_of
+from vsgrpo.files import write_atomic
+from vsgrpo.tables import denied_rooms
 
-VERDICTS = ("clean", "unknown", "leak")
-"""From best to worst."""
-_DEMO_SCAN = re.compile(r"demo\d{6,}_\d{2}")
-_NAMED = 5
-"""Rooms that a message names."""
-_KNOWN_PATHS = 4096
+SCHEMA_VERSION = 1
+TRAINING_MANIFEST_NAME = "training_manifest.json"
+# A plain base model from these repositories has no training of ours in it; a local folder may hold anybody's.
+_PUBLISHED_BASES = re.compile(r"Qwen/(Qwen2-VL-(2B|7B|72B)(-Instruct)?|Qwen2\.5-VL-(3B|7B|32B|72B)-Instruct)")
 
 
 @dataclass(frozen=True)
-class Denied:
-    """A room of a benchmark, and the text that names it."""
+class TrainingManifest:
+    """What a model was trained on, with its ancestors.
 
-    room: str
-    benchmark: str
-    named_by: str
+    Attributes:
+        rooms: per dataset the sorted rooms of the rows used.
+        hashes: per row file (name inside its dataset folder) its sha256.
+        videos: per video (path in the rows) {"sha256", "size" bytes}: a copy under another name is the same video.
+        num_rows: rows used.
+        verdict_rows: the guard's verdict on those rows.
+        base: "trained" (a run of ours), "fresh" (random weights), "published" (a known base), "unknown".
+        name: the model this describes, for messages.
+        parents: manifests of the models it started from.
+    """
 
-    @property
+    rooms: dict[str, list[str]] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+    num_rows: int = 0
+    verdict_rows: str = "clean"
+    base: str = "trained"
+    name: str = ""
+    parents: list[TrainingManifest] = field(default_factory=list)
+    videos: dict[str, dict[str, Any]] = field(default_factory=dict)
+    version: str = field(default_factory=lambda: version("vsgrpo"))
+    schema_version: int = SCHEMA_VERSION
+
+    def lineage(self) -> list[TrainingManifest]:
+        """Return this manifest and all its ancestors."""
+        return [self, *(ancestor for parent in self.parents for ancestor in parent.lineage())]
+
+    def all_rooms(self) -> dict[str, set[str]]:
+        """Return the rooms of the whole lineage, per dataset."""
+        rooms: dict[str, set[str]] = {}
+        for manifest in self.lineage():
+            for dataset, names in manifest.rooms.items():
+                rooms.setdefault(dataset, set()).update(names)
+        return rooms
+
+    def all_videos(self) -> dict[str, tuple[int, str]]:
+        """Return sha256 -> (size in bytes, path in the rows) of the videos of the whole lineage."""
+        return {
+            record["sha256"]: (record["size"], name)
+            for manifest in self.lineage()
+            for name, record in manifest.videos.items()
+        }
+
+    def known_rooms(self) -> set[tuple[str, str]]:
+        """Return the (dataset, room) pairs of the whole lineage, those that recorded scene names stand for too."""
+        return {
+            room
+            for dataset, names in self.all_rooms().items()
+            for name in names
+            for room in (
+                (dataset, name),
+                *((f.dataset, f.room) for f in rooms_in(name, dataset=dataset_of_path(dataset))),
+            )
+        }
+
+    def leaked_rooms(self) -> list[str]:
+        """Return the benchmark rooms in the lineage, by whatever dataset name they were recorded."""
+        return sorted(room_label(*room) for room in self.known_rooms() if room in denied_rooms())
+
     def reason(self) -> str:
-        """Why a row is left out, for counts."""
-        return f"its room is in {self.benchmark}"
+        """Return the verdict in words."""
+        verdict = self.verdict()
+        if verdict == "leak":
+            rooms = self.leaked_rooms()
+            return (
+                f"trained on {len(rooms)} benchmark room(s), such as {rooms[0]}" if rooms else "trained on a benchmark"
+            )
+        reasons = [
+            f"{item.name} has no {TRAINING_MANIFEST_NAME}: what it was trained on cannot be told"
+            for item in self.lineage()
+            if item.base == "unknown"
+        ]
+        reasons += [
+            f"some rows that {item.name or 'it'} was trained on name no room that can be told"
+            for item in self.lineage()
+            if item.verdict_rows == "unknown"
+        ]
+        return "; ".join(dict.fromkeys(reasons)) or "clean"
+
+    def verdict(self) -> str:
+        """Return clean, unknown (an ancestor or some rows cannot be told) or leak."""
+        if self.leaked_rooms():
+            return "leak"
+        own = [item.verdict_rows for item in self.lineage()]
+        return worst([*own, *("unknown" for item in self.lineage() if item.base == "unknown")])
 
 
-def denied_in(row: Row, *links: str) -> list[Denied]:
-    """Return the rooms of benchmarks that a row names anywhere, each once.
-
-    Args:
-        links: what its media lead to (`Links`).
-    """
-    return _denied(find_rooms(row, *links))
-
-
-def denied_in_data(data: Any) -> list[Denied]:
-    """Return the rooms of benchmarks that a JSON value, such as a row of another project, names anywhere."""
-    return _denied(rooms_in_data(data))
-
-
-def denied_in_path(path: Path | str) -> list[Denied]:
-    """Return the rooms of benchmarks that are named by a file's name or by the file that it leads to through links."""
-    path = Path(path)
-    texts = [path.name, *Links(path.parent).of(path.name)]
-    return _denied({item: text for text in reversed(texts) for item in rooms_in(text)})
-
-
-def _denied(found: dict[Found, str]) -> list[Denied]:
-    denied: dict[str, Denied] = {}
-    for item, text in found.items():
-        if (benchmark := denied_rooms().get((item.dataset, item.room))) is not None:
-            denied.setdefault(item.label, Denied(item.label, benchmark, text))
-    return list(denied.values())
-
-
-class Links:
-    """What media paths of a folder lead to where a symbolic link is on the way.
-
-    Args:
-        base: the folder of the row file; None: nobody looks.
-    """
-
-    def __init__(self, base: Path | str | None) -> None:
-        self._base = None if base is None else os.path.realpath(base)
-        self._known: dict[str, list[str]] = {}
-
-    def __call__(self, row: Row) -> list[str]:
-        """Return the targets of a row's media, [] where no link is on the way."""
-        return [text for item in row.media for text in self.of(str(item["path"]))]
-
-    def of(self, path: str) -> list[str]:
-        """Return where a path leads: the text of its link, and the file at the end."""
-        if self._base is None or "\0" in path:
-            return []
-        if path not in self._known:
-            if len(self._known) > _KNOWN_PATHS:  # rows of one video come one after the other
-                self._known.clear()
-            plain = os.path.normpath(os.path.join(self._base, path))
-            real = os.path.realpath(plain)
-            direct = [os.readlink(plain)] if os.path.islink(plain) else []
-            self._known[path] = [] if real == plain else [*direct, real]
-        return self._known[path]
-
-
-def row_verdict(row: Row, *links: str) -> str:
-    """Return clean, unknown or leak for one row; splits are `check_rows`' matter."""
-    if denied_in(row, *links):
-        return "leak"
-    shown = shown_rooms(row, *links)
-    if row.dataset == "demo" and _DEMO_SCAN.fullmatch(row.scene_name) and not shown:
-        return "clean"
-    return "clean" if shown and all(item.is_official for item in shown) else "unknown"
-
-
-def val_scans(row: Row, *links: str) -> list[str]:
-    """Return the ScanNet val scans, or rooms of such, that scene name, id and media paths of a row name."""
-    scenes = [item.scene for item in shown_rooms(row, *links) if item.dataset == "scannet"]
-    return [scene for scene in scenes if (split_of(scene) or scannet_room_splits().get(scene)) == "val"]
-
-
-def check_rows(
-    rows: Iterable[Row],
+def training_manifest(
+    rows: Sequence[Row],
+    hashes: Mapping[str, str],
+    parents: Sequence[TrainingManifest],
     *,
+    name: str = "",
     allow_val_safe: bool = False,
     allow_leak: bool = False,
-    where: str = "rows",
     base: Path | None = None,
-) -> str:
-    """Return the worst verdict of rows meant for training, or refuse them.
+    hash_videos: bool = True,
+) -> TrainingManifest:
+    """Build the manifest of a run that trains on `rows`, starting from models with the manifests `parents`.
 
     Args:
-        allow_val_safe: take ScanNet val scans of rooms that the benchmark does not use (held-out data by default).
-        allow_leak: take benchmark rooms too; the verdict then is "leak".
-        where: the file the rows came from, for the message.
-        base: its folder; given, links that media paths lead through are followed.
-
-    Raises:
-        DataError: a benchmark room, or a val scan without `allow_val_safe`; names the first scene and how many rows.
+        base: the folder that media paths are relative to; None: links are not followed, videos not recorded.
+        hash_videos: record the videos.
     """
-    rows, links = list(rows), Links(base)
-    verdicts: list[str] = []
-    leaks: list[tuple[Row, list[Denied]]] = []
-    val: list[Row] = []
+    verdict = check_rows(rows, allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=name or "rows", base=base)
+    rooms: dict[str, set[str]] = {}
+    links = Links(base)
     for row in rows:
-        targets = links(row)
-        verdicts.append(row_verdict(row, *targets))
-        if verdicts[-1] == "leak":
-            leaks.append((row, denied_in(row, *targets)))
-        elif val_scans(row, *targets):
-            val.append(row)
-    if leaks and not allow_leak:
-        raise DataError(
-            f"{where}: {_leak_text(leaks, len(rows))}",
-            "remove these rows; a model trained on them cannot be scored on the benchmark",
-        )
-    if val and not allow_val_safe:
-        raise DataError(
-            f"{where}: scene_name={val[0].scene_name}: a ScanNet val scan ({len(val)} of {len(rows)} rows)",
-            "train on the train split, or allow room-safe val scans: data.allow_val_safe=true",
-        )
-    return worst(verdicts)
+        for dataset, room in rooms_of(row, *links(row)):
+            rooms.setdefault(dataset, set()).add(room)
+    ordered = {dataset: sorted(names) for dataset, names in sorted(rooms.items())}
+    videos = video_records(rows, base) if base is not None and hash_videos else {}
+    return TrainingManifest(ordered, dict(hashes), len(rows), verdict, name=name, parents=list(parents), videos=videos)
 
 
-def _leak_text(leaks: Sequence[tuple[Row, list[Denied]]], num_rows: int) -> str:
-    row, denied = leaks[0]
-    first = denied[0]
-    by = "" if first.named_by in (row.scene_name, row.room) else f", named by {first.named_by[:120]!r}"
-    rooms = sorted({item.room for _, found in leaks for item in found})
-    more = f"; {len(rooms)} rooms: {name_some(rooms)}" if len(rooms) > 1 else ""
-    told = f"scene_name={row.scene_name}: room {first.room} is in {first.benchmark}"
-    return f"{told} ({len(leaks)} of {num_rows} rows{more}){by}"
+def rooms_of(row: Row, *links: str) -> set[tuple[str, str]]:
+    """Return the (dataset, room) pairs that a row is about, as the guard sees them.
+
+    A scene named only in a path counts as its room. Rooms of a benchmark count wherever they are named. A row that
+    names no scene of a known data set is of its own dataset and room.
+    """
+    shown = {(item.dataset, item.room) for item in shown_rooms(row, *links)}
+    named = {(item.dataset, item.room) for item in find_rooms(row, *links)}
+    return shown | {room for room in named if room in denied_rooms()} or {(row.dataset, row.room)}
 
 
-def name_some(names: Sequence[str]) -> str:
-    """Return the first names of a list, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+def video_records(rows: Iterable[Row], base: Path) -> dict[str, dict[str, Any]]:
+    """Return {"sha256", "size"} of each video of the rows that is there, keyed by its path in the rows.
+
+    A hash that the manifest.json of the video's dataset folder holds is taken where size and time still agree.
+    """
+    paths = dict.fromkeys(item["path"] for row in rows for item in row.media if item["kind"] == "video")
+    known: dict[Path, dict[str, Any]] = {}
+
+    def record(name: str) -> dict[str, Any] | None:
+        path = base / name
+        if not path.is_file():
+            return None
+        folder = next((parent for parent in path.parents if (parent / MANIFEST_NAME).is_file()), None)
+        if folder is not None and folder not in known:
+            known[folder] = _recorded_files(folder)
+        stored = known.get(folder, {}).get(os.path.relpath(path, folder)) if folder is not None else None
+        stat = path.stat()
+        if not _agrees(stored, stat):
+            stored = file_record(path)
+        assert stored is not None
+        return {"sha256": stored["sha256"], "size": stat.st_size}
+
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(paths, pool.map(record, paths), strict=True))
+    return {name: entry for name, entry in found.items() if entry is not None}
 
 
-def unknown_text(rows: Iterable[Row]) -> str | None:
-    """Return a sentence about the rows whose rooms cannot be told, None where there are none."""
-    rows = list(rows)
-    unknown = [row for row in rows if row_verdict(row) == "unknown"]
-    if not unknown:
-        return None
-    counts = Counter(row.dataset for row in unknown)
-    named = ", ".join(f"{number} of dataset {name}" for name, number in counts.most_common(_NAMED))
-    benchmarks = " and ".join(BENCHMARKS)
+def _recorded_files(folder: Path) -> dict[str, Any]:
+    """Return the file records of a dataset folder's manifest, nothing where it is broken: hashes are then made anew."""
+    try:
+        files = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return files if isinstance(files, dict) else {}
+
+
+def _agrees(stored: Any, stat: os.stat_result) -> bool:
     return (
-        f"{len(unknown)} of {len(rows)} rows name no scene that can be told from the rooms of {benchmarks} "
-        f"({named}; the first: scene_name={unknown[0].scene_name}): make sure that they show none of them"
+        isinstance(stored, dict)
+        and isinstance(stored.get("sha256"), str)
+        and (stored.get("size"), stored.get("mtime")) == (stat.st_size, stat.st_mtime)
     )
 
 
-def worst(verdicts: Iterable[str]) -> str:
-    """Return the worst of some verdicts, "clean" of none."""
-    return max(verdicts, key=VERDICTS.index, default="clean")
+def same_videos(manifests: Sequence[TrainingManifest], paths: Iterable[Path]) -> dict[Path, str]:
+    """Return which of the files have the very bytes of a video trained on -> that video's path in the rows.
 
-
-def read_checked_rows(
-    path: Path | str, *, allow_val_safe: bool = False, allow_leak: bool = False
-) -> tuple[list[Row], str]:
-    """Read a row file through the guard; return (rows, verdict)."""
-    rows, base = read_rows(path), Path(path).parent
-    return rows, check_rows(rows, allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=str(path), base=base)
-
-
-def check_scan(scan_id: str, dataset: str, *, allow_val_safe: bool = False) -> str | None:
-    """Return why a scan may not be built into training data, or None where it may.
-
-    The id decides, not the folder it is in nor what the source is called; official splits are ScanNet's.
+    Only files of a size that occurs in the lineage are read.
     """
-    found = rooms_in(scan_id, dataset=dataset)
-    if denied := _denied(dict.fromkeys(found, scan_id)):
-        return f"room {denied[0].room} is in {denied[0].benchmark}"
-    scans = [item.scene for item in found if item.dataset == "scannet"]
-    if dataset == "scannet" and scans != [scan_id.lower()]:
-        return f"{scan_id} is no ScanNet scan id"
-    if any(split_of(scan) == "val" for scan in scans) and not allow_val_safe:
-        return "a val scan (room-safe, but held out by default)"
-    return None
+    trained: dict[str, tuple[int, str]] = {}
+    for manifest in manifests:
+        trained |= manifest.all_videos()
+    sizes = {size for size, _ in trained.values()}
+    alike = [path for path in dict.fromkeys(paths) if path.is_file() and path.stat().st_size in sizes]
+    hashes = {path: file_record(path)["sha256"] for path in alike}
+    return {path: trained[digest][1] for path, digest in hashes.items() if digest in trained}
 
 
-@dataclass(frozen=True)
-class DevSplit:
-    """Rooms held out of train, and the sentence to print where that did not go as asked."""
+def lineage_of(model: str) -> TrainingManifest:
+    """Return the manifest of a model to start from or to score.
 
-    dev_rooms: frozenset[str]
-    note: str | None
-
-
-def split_dev(rooms: Iterable[str], fraction: float) -> DevSplit:
-    """Hold out about `fraction` of the rooms, each by its own hash: a room keeps its side when others come and go.
-
-    Train is never emptied: where every room hashes into dev, the one furthest from it stays in train. With fewer than
-    two rooms dev is empty.
+    A folder's own training_manifest.json; "fresh" for tiny models (random weights); "published" for a Qwen hub id (its
+    pre-training is the publisher's matter, the verdict speaks of our lineage); otherwise "unknown". The base that an
+    adapter names counts as one of its ancestors, whether the adapter's manifest names it or not.
 
     Raises:
-        ValueError: a fraction outside [0, 1).
+        DataError: the folder's training_manifest.json is broken.
     """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"data.dev_fraction={fraction}: must be in [0, 1)")
-    names = sorted(set(rooms))
-    if len(names) < 2:
-        return DevSplit(frozenset(), f"dev is empty: {len(names)} room(s), a dev split needs at least 2")
-    dev = {name for name in names if falls_into_dev(name, fraction)}
-    if len(dev) == len(names):
-        dev.remove(max(names, key=_place))
-    note = (
-        f"dev is empty: none of {len(names)} rooms fell into dev_fraction={fraction}" if fraction and not dev else None
-    )
-    return DevSplit(frozenset(dev), note)
+    return _lineage_of(model, ())
 
 
-def falls_into_dev(room: str, fraction: float) -> bool:
-    """Tell by a room's own hash whether it is held out."""
-    return _place(room) < fraction
+def _lineage_of(model: str, below: tuple[str, ...]) -> TrainingManifest:
+    folder = Path(model)
+    if model in TINY:
+        return TrainingManifest(base="fresh", name=model)
+    if not folder.exists() and _PUBLISHED_BASES.fullmatch(model):
+        return TrainingManifest(base="published", name=model)
+    manifest = TrainingManifest(base="unknown", name=folder.name)
+    if (folder / TRAINING_MANIFEST_NAME).is_file():
+        manifest = read_training_manifest(model)
+    base = _base_of(folder)
+    if base is not None and base not in below:
+        ancestor = _lineage_of(base, (*below, model))
+        is_new = ancestor not in manifest.lineage() and ancestor.base in ("trained", "unknown")
+        # A base that cannot be told says nothing new about an adapter that has a record of its own.
+        if is_new and (ancestor.leaked_rooms() or manifest.base == "unknown"):
+            return replace(manifest, parents=[*manifest.parents, ancestor])
+    return manifest
 
 
-def _place(room: str) -> float:
-    return int.from_bytes(blake2b(room.encode(), digest_size=8).digest(), "big") / 2**64
+def _base_of(folder: Path) -> str | None:
+    """Return the base that an adapter names, where it is a folder here."""
+    try:
+        text = (folder / "adapter_config.json").read_text(encoding="utf-8")
+        base = json.loads(text)["base_model_name_or_path"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return base if isinstance(base, str) and Path(base).is_dir() else None
+
+
+def write_training_manifest(folder: Path | str, manifest: TrainingManifest) -> Path:
+    """Write training_manifest.json beside the weights, atomically."""
+    path = Path(folder) / TRAINING_MANIFEST_NAME
+    write_atomic(path, json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def read_training_manifest(folder: Path | str) -> TrainingManifest:
+    """Read training_manifest.json of a model folder; DataError where it is missing, broken or of another schema."""
+    path = Path(folder) / TRAINING_MANIFEST_NAME
+    hint = "the lineage of this model cannot be told; train it again, or delete the file to score it as unknown"
+    return _manifest_from(read_json_object(path, SCHEMA_VERSION, hint), path)
+
+
+def _manifest_from(data: dict[str, Any], path: Path) -> TrainingManifest:
+    try:
+        parents = [_manifest_from(parent, path) for parent in data["parents"]]
+        manifest = TrainingManifest(**{**data, "parents": parents})
+        manifest.leaked_rooms()
+        manifest.all_videos()
+    except (TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{path}: not a training manifest ({error})", "the file was changed or cut off") from None
+    if manifest.verdict_rows not in VERDICTS:
+        raise DataError(f"{path}: verdict_rows={manifest.verdict_rows}: must be one of {', '.join(VERDICTS)}")
+    return manifest

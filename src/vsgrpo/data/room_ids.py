@@ -63,8 +63,13 @@ class Found(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Name of the room for messages: ScanNet's ids tell the data set themselves."""
-        return self.room if self.dataset == "scannet" else f"{self.dataset}/{self.room}"
+        """Name of the room for messages."""
+        return room_label(self.dataset, self.room)
+
+
+def room_label(dataset: str, room: str) -> str:
+    """Return the name of a room for messages: ScanNet's ids tell the data set themselves."""
+    return room if dataset == "scannet" else f"{dataset}/{room}"
 
 
 def room_of(scene_name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from vsgrpo.config.families import FAMILIES
-from vsgrpo.data.lineage import TRAINING_MANIFEST_NAME, TrainingManifest, read_training_manifest
+from vsgrpo.data.leakage import TRAINING_MANIFEST_NAME, TrainingManifest, read_training_manifest
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.rope import FAMILIES as LOADED_BY
 from vsgrpo.modeling.save import ADAPTER_CONFIG, read_vision

@@ -20,11 +20,11 @@ import torch
 
 from vsgrpo.config import TrainConfig, load_resolved
 from vsgrpo.config.train import SHARDED
-from vsgrpo.data.leakage import unknown_text
-from vsgrpo.data.lineage import (
+from vsgrpo.data.leakage import (
     TrainingManifest,
     lineage_of,
     training_manifest,
+    unknown_text,
     write_training_manifest,
 )
 from vsgrpo.data.manifest import file_record
