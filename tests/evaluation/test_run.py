@@ -8,9 +8,9 @@ from vsgrpo.data.leakage import TrainingManifest, write_training_manifest
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.compare import compare_table
+from vsgrpo.evaluation.leak import check_lineage
 from vsgrpo.evaluation.results import EvalReport
 from vsgrpo.evaluation.run import leak_of
-from vsgrpo.evaluation.leak import check_lineage
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.vsibench import read_benchmark
 

@@ -9,6 +9,8 @@ import typer
 
 from vsgrpo.cli.app import PASS, ConfigDir, Debug, DryRun, Json, Limit, Overrides, Overwrite, app, print_yaml
 
+AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Score a model trained on benchmark rooms.")]
+
 
 @app.command(
     "eval",
@@ -23,7 +25,7 @@ def evaluate(
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Go on without videos that are missing.")
     ] = False,
-    allow_leak: Annotated[bool, typer.Option("--allow-leak", help="Score a model trained on benchmark rooms.")] = False,
+    allow_leak: AllowLeak = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Log scores and report to Weights & Biases too.")] = False,
     config_dir: ConfigDir = None,
     as_json: Json = False,
@@ -70,21 +72,22 @@ def score(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE [FILE2] [KEY=VALUE]...", help="Predictions; two: their difference.")
     ],
+    allow_leak: AllowLeak = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Score predictions of any make (ours, lmms-eval logs, Video-R1 files) with all scorers; two files: compare them.
 
     Keys: benchmark.path=ROWS joins lines that carry an id only; benchmark.split, prompt.mode, prompt.wording and
-    prompt.show_options say how foreign predictions were asked for.
+    prompt.show_options say how foreign predictions were asked for; model.path names the model, for the leak check.
     benchmark=mathvista benchmark.path=TESTMINI scores answers to MathVista.
     """
     if "benchmark=mathvista" in files:
-        _mathvista(files, as_json)
+        _mathvista(files, allow_leak, as_json)
         return
     from vsgrpo.evaluation.score_file import score_command
 
-    report = score_command(files)
+    report = score_command(files, allow_leak=allow_leak)
     print(json.dumps(report.to_json(), indent=1) if as_json else report.table())
 
 
@@ -108,8 +111,8 @@ def ask(
     print(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))
 
 
-def _mathvista(words: list[str], as_json: bool) -> None:
+def _mathvista(words: list[str], allow_leak: bool, as_json: bool) -> None:
     from vsgrpo.evaluation.mathvista import mathvista_command
 
-    report = mathvista_command(words)
+    report = mathvista_command(words, allow_leak=allow_leak)
     print(json.dumps(report.to_json(), indent=1) if as_json else report.table())

@@ -94,15 +94,12 @@ class TrainingManifest:
 
     def known_rooms(self) -> set[tuple[str, str]]:
         """Return the (dataset, room) pairs of the whole lineage, those that recorded scene names stand for too."""
-        return {
-            room
-            for dataset, names in self.all_rooms().items()
-            for name in names
-            for room in (
-                (dataset, name),
-                *((f.dataset, f.room) for f in rooms_in(name, dataset=dataset_of_path(dataset))),
-            )
-        }
+        rooms: set[tuple[str, str]] = set()
+        for dataset, names in self.all_rooms().items():
+            rooms |= {(dataset, name) for name in names}
+            known = dataset_of_path(dataset)
+            rooms |= {(item.dataset, item.room) for name in names for item in rooms_in(name, dataset=known)}
+        return rooms
 
     def leaked_rooms(self) -> list[str]:
         """Return the benchmark rooms in the lineage, by whatever dataset name they were recorded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -85,6 +86,48 @@ def check_lineage(path: str, adapter: str | None = None, *, allow_leak: bool = F
         if verdict != "clean" and int(os.environ.get("RANK", "0")) == 0:
             print(f"leak check of {name}: {manifest.reason()}", file=sys.stderr)
     return list(manifests.values())
+
+
+def check_recorded(file: Path, model: Mapping[str, str], *, allow_leak: bool = False) -> list[str]:
+    """Check the model that made a predictions file before the file is scored; return what to note about it.
+
+    Args:
+        file: the predictions; settings.json and results.json beside it name the model that `vsgrpo eval` asked.
+        model: {"path", "adapter"} as given by the user, {} to believe those files.
+
+    Raises:
+        DataError: a benchmark room is in the model's lineage, or results.json says so, without `allow_leak`.
+    """
+    recorded = _read_object(file.with_name("settings.json")).get("model")
+    found = model or (recorded if isinstance(recorded, dict) else {})
+    leak = _read_object(file.with_name("results.json")).get("leak")
+    if isinstance(leak, dict) and leak.get("verdict") == "leak":
+        reason = leak.get("reason") or f"trained on {len(leak.get('rooms', ()))} benchmark room(s)"
+        if not allow_leak:
+            raise DataError(f"{file.with_name('results.json')}: the model was {reason}", ALLOW)
+        return [f"leak check: {reason}"]
+    if not isinstance(path := found.get("path"), str):
+        return ["leak check: unknown: nothing beside the file names the model; model.path=DIR checks it"]
+    adapter = found.get("adapter")
+    manifests = check_lineage(path, adapter if isinstance(adapter, str) else None, allow_leak=allow_leak)
+    return [f"leak check: {m.verdict()}: {m.reason()}" for m in manifests if m.verdict() != "clean"]
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Return a JSON object, {} where there is none; what is broken in it is for its readers to say."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def split_model_words(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return {"path", "adapter"} as far as model=, model.path= and model.adapter= are among the words, and the rest."""
+    keys = {"model": "path", "model.path": "path", "model.adapter": "adapter"}
+    given = [word for word in words if word.partition("=")[0] in keys and not Path(word).is_file()]
+    model = {keys[key]: value for key, _, value in (word.partition("=") for word in given)}
+    return model, [word for word in words if word not in given]
 
 
 def compare_rows(
