@@ -78,7 +78,7 @@ def test_the_base_of_an_adapter_is_its_ancestor_even_if_its_record_does_not_say(
         adapter = model(tmp_path / name, adapter_of=bad, **fields)
         with pytest.raises(DataError, match="such as scene0025"):
             check_lineage(str(adapter))
-        with pytest.raises(DataError, match="model.adapter"):
+        with pytest.raises(DataError, match=r"model\.adapter"):
             check_lineage("tiny", str(adapter))
     clean = model(tmp_path / "clean", rooms={"demo": ["demo000000"]})
     assert (

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -23,7 +23,7 @@ from typing import IO, Any
 from vsgrpo.data.cot.filters import read_candidate
 from vsgrpo.data.cot.inputs import Item, Source, image_item, records
 from vsgrpo.data.import_settings import ImportSettings
-from vsgrpo.data.leakage import denied_in_data, denied_in_path, falls_into_dev, name_some
+from vsgrpo.data.leakage import Denied, denied_in_data, denied_in_path, falls_into_dev, name_some
 from vsgrpo.data.linking import link_or_copy
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.rows import Row, row_to_dict
@@ -33,11 +33,17 @@ _TURNS = ("conversations", "messages")
 
 
 class _Refused(Exception):
-    """A record that gives no row: the class of fault (counted), and this one."""
+    """A record that gives no row: the class of fault (counted), this one, and the benchmark rooms it shows."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", rooms: Sequence[str] = ()) -> None:
         super().__init__(reason)
-        self.reason, self.detail = reason, detail
+        self.reason, self.detail, self.rooms = reason, detail, rooms
+
+
+def _check_rooms(denied: Sequence[Denied]) -> None:
+    """Refuse a record of benchmark rooms."""
+    if denied:
+        raise _Refused(denied[0].reason, denied[0].named_by[:80], [item.room for item in denied])
 
 
 @dataclass(frozen=True)
@@ -89,15 +95,14 @@ def import_images(settings: ImportSettings) -> ImageImport:
         for file, where, data in _objects(settings):
             num_read += 1
             try:
-                if found := denied_in_data(data):
-                    denied.update(item.room for item in found)
-                    raise _Refused(found[0].reason, found[0].named_by[:80])
+                _check_rooms(denied_in_data(data))
                 item = _item(data, where, Source(file, "images", settings.dataset, False))
                 if item.row.id in seen:
                     raise _Refused("an id used before", item.row.id)
                 row = replace(item.row, media=tuple(_place(item, k, settings) for k in range(len(item.row.media))))
             except _Refused as error:
                 left_out[error.reason] += 1
+                denied.update(error.rooms)
                 examples.setdefault(error.reason, f"{where}: {error.detail}" if error.detail else where)
                 continue
             seen.add(row.id)
@@ -165,8 +170,7 @@ def _place(item: Item, index: int, settings: ImportSettings) -> dict[str, str]:
         source = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if source is None:
             raise _Refused("no such image (images=DIR says where they lie)", name)
-        if found := denied_in_path(source):
-            raise _Refused(found[0].reason, found[0].named_by)
+        _check_rooms(denied_in_path(source))
         link_or_copy(source, target)
     return {"kind": "image", "path": target.relative_to(settings.output).as_posix()}
 
