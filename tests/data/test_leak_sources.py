@@ -104,6 +104,7 @@ def test_links_to_other_places_are_fine(tmp_path):
     assert read_checked_rows(tmp_path / "data" / "train.jsonl")[1] == "clean"
 
 
+@pytest.mark.integration
 def test_a_mix_is_checked_in_each_of_its_folders(tmp_path, capsys):
     for name, row in (("a", make()), ("b", make(dataset="x", scene="a", room="a", path="arkitscenes/41069025.mp4"))):
         (tmp_path / name).mkdir()
@@ -166,10 +167,8 @@ def test_no_row_of_the_benchmark_is_imported(tmp_path, form):
     rows = [json.loads(line) for line in DEV.read_text(encoding="utf-8").splitlines()]
     if form == "path":
         keep = ("question_type", "question", "ground_truth", "options")
-        rows = [
-            {**{name: row[name] for name in keep}, "path": f"./{row['dataset']}/{row['scene_name']}.mp4"}
-            for row in rows
-        ]
+        path = "./{dataset}/{scene_name}.mp4"
+        rows = [{**{name: row[name] for name in keep}, "path": path.format(**row)} for row in rows]
     (tmp_path / "all.json").write_text(json.dumps(rows))
     with pytest.raises(DataError, match=r"2443 of 2443 rows: its room is in VSI-Bench\); 130 rooms"):
         import_data(ImportSettings((tmp_path / "all.json",), tmp_path / "none"))

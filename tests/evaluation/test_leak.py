@@ -49,6 +49,7 @@ def test_a_benchmark_room_is_found_however_it_was_recorded(tmp_path, rooms):
         assert check_lineage(str(tmp_path / name), allow_leak=True)[0].verdict() == "leak"
 
 
+@pytest.mark.integration
 def test_every_scoring_command_refuses_before_it_reads_anything(tmp_path, capsys):
     bad = model(tmp_path / "bad", rooms={"imported": ["41069025"]})
     broken = tmp_path / "broken.jsonl"
@@ -64,6 +65,7 @@ def test_every_scoring_command_refuses_before_it_reads_anything(tmp_path, capsys
         assert "trained on 1 benchmark room(s)" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_several_models_are_all_checked_before_the_first_is_scored(tmp_path, capsys):
     write_vsibench(tmp_path / "bench", 1)
     bad = model(tmp_path / "bad", rooms={"imported": ["41069025"]})
