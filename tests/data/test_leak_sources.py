@@ -14,7 +14,7 @@ from vsgrpo.data.cot.inputs import find_source
 from vsgrpo.data.import_images import import_images
 from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.imports import import_data
-from vsgrpo.data.leakage import check_rows, read_checked_rows, row_verdict, training_manifest, unknown_text
+from vsgrpo.data.leakage import check_rows, judge_rows, read_checked_rows, row_verdict, training_manifest
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.errors import DataError
@@ -118,9 +118,9 @@ def test_a_mix_is_checked_in_each_of_its_folders(tmp_path, capsys):
 
 
 def test_unknown_rows_are_counted_and_named():
-    text = unknown_text([make(), make(dataset="mine", scene="kitchen", room="kitchen")])
+    text = judge_rows([make(), make(dataset="mine", scene="kitchen", room="kitchen")]).unknown_text()
     assert text is not None and text.startswith("1 of 2 rows") and "dataset mine" in text and "kitchen" in text
-    assert unknown_text([make()]) is None
+    assert judge_rows([make()]).unknown_text() is None
 
 
 def test_import_leaves_out_counts_and_names(tmp_path):

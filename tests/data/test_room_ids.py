@@ -177,7 +177,7 @@ def test_another_benchmark_is_one_table_and_its_registration(tmp_path, monkeypat
 def _room_caches():
     from vsgrpo.data import room_ids
 
-    return room_ids._other_scenes, room_ids._search_name, room_ids._dataset_of
+    return room_ids._other_scenes, room_ids._search_name, room_ids._dataset_of, room_ids._known_names
 
 
 @pytest.mark.skipif(not DEV.is_file(), reason="needs the half of VSI-Bench beside the repository")

@@ -13,7 +13,7 @@ from typing import Any
 from vsgrpo.data.answer_table import AnswerLine, answer_lines, answer_table
 from vsgrpo.data.foreign_rows import Refused, row_from_foreign
 from vsgrpo.data.import_settings import ImportSettings
-from vsgrpo.data.leakage import Denied, denied_in_data, denied_in_path, name_some, split_dev, unknown_text, val_scans
+from vsgrpo.data.leakage import Denied, denied_in_data, denied_in_path, judge_rows, name_some, split_dev, val_scans
 from vsgrpo.data.linking import link_or_copy
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.rows import Row, read_jsonl, write_rows
@@ -135,7 +135,7 @@ def _write(
             "train": [row for row in rows if row.room not in split.dev_rooms],
             "dev": [replace(row, split="dev") for row in rows if row.room in split.dev_rooms],
         }
-        if unknown := unknown_text(rows):
+        if unknown := judge_rows(rows).unknown_text():
             notes.append(f"leak verdict: unknown: {unknown}")
     if missing:
         notes.append(f"put the missing videos where the rows expect them, e.g. {out / missing[0]}")

@@ -29,11 +29,11 @@ from vsgrpo.data.row_guard import denied_in as denied_in
 from vsgrpo.data.row_guard import denied_in_data as denied_in_data
 from vsgrpo.data.row_guard import denied_in_path as denied_in_path
 from vsgrpo.data.row_guard import falls_into_dev as falls_into_dev
+from vsgrpo.data.row_guard import judge_rows as judge_rows
 from vsgrpo.data.row_guard import name_some as name_some
 from vsgrpo.data.row_guard import read_checked_rows as read_checked_rows
 from vsgrpo.data.row_guard import row_verdict as row_verdict
 from vsgrpo.data.row_guard import split_dev as split_dev
-from vsgrpo.data.row_guard import unknown_text as unknown_text
 from vsgrpo.data.row_guard import val_scans as val_scans
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError

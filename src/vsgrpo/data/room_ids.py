@@ -12,7 +12,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -31,7 +31,10 @@ _VIDEO = re.compile(r"(?<!\d)(?:(?<!\d\.)\d{8}(?!\d)|\d{8}(?=\.[a-z]))")
 _VISIT = re.compile(r"visit(?:[_ ]?id)?\W{0,6}(\d{6})(?!\d)")
 _VISIT_BARE = re.compile(r"(?<![0-9a-z.])(\d{6})(?![0-9a-z])")
 _HEX = re.compile(r"(?:(?<![0-9a-f])|(?<=scene))[0-9a-f]{10}(?![0-9a-f])")
-_MAY_NAME = re.compile(r"scene|visit|\d{4}|[0-9a-f]{10}")
+_HINT = re.compile(r"[0-9]{6}|[0-9]{4}[_-][0-9]|[0-9a-fA-F]{10}|[sS][cC][eE][nN]|[vV][iI][sS][iI]|[^\n\r\t -~]|[%&]")
+_DATASET_HINT = re.compile(r"[sS][cC][aA][nN]|[aA][rR][kK][iI]")
+_OWN_ID = re.compile(r"[0-9a-f]{16}")
+"""`rows.row_id`: a hash, whose digits mean nothing."""
 _WORD_BEFORE = re.compile(
     r"(?:scene|scan|video|visit|room|clip|recording|sequence|file|path|name|(?<![a-z])id|arkit\w*|scannet\w*\+*)[^0-9a-z]{0,6}$"
     r"|[/]$"
@@ -89,7 +92,7 @@ def dataset_of_path(text: str) -> str | None:
     An id that the publisher lists decides; otherwise the last folder or word that names a data set does, in any usual
     spelling ("ScanNetpp", "scannet++", "scannetppv2", "ARkitScenes").
     """
-    return _dataset_of(text)
+    return _dataset_of(text) if _DATASET_HINT.search(text) or _may_name(text) else None
 
 
 @lru_cache(maxsize=_CACHED_TEXTS)
@@ -121,13 +124,13 @@ def rooms_in(text: str, *, prose: bool = False, dataset: str | None = None) -> t
         text: a name, id, path, or (`prose`) a sentence.
         dataset: the data set it belongs to, where something else tells it.
     """
+    if not _may_name(text):
+        return ()
     return _search(text, True, dataset) if prose else _search_name(text, dataset)
 
 
 def _search(text: str, prose: bool, dataset: str | None) -> tuple[Found, ...]:
     plain = normalize(text)
-    if not _MAY_NAME.search(plain) and _other_scenes() is None:
-        return ()
     dataset = _named_dataset(plain) or dataset
     found = [*_scannet(plain, dataset, prose), *_arkitscenes(plain, dataset, prose), *_scannetpp(plain, dataset, prose)]
     if (pattern := _other_scenes()) is not None:
@@ -192,42 +195,75 @@ def find_rooms(row: Row, *links: str) -> dict[Found, str]:
     Looked at: scene, room, id, media paths, `links` (what the paths lead to), `generator`, `extra`, and as prose the
     question, options, answers and thought.
     """
-    paths = [str(item["path"]) for item in row.media]
-    told = (dataset_of_path(text) for text in (row.dataset, row.scene_name, *paths, *links))
-    dataset = next(filter(None, told), None)
-    found: dict[Found, str] = {}
-    for text in (row.scene_name, *paths, *links, row.id, row.dataset, *([row.room] if row.room else [])):
-        for item in rooms_in(text, dataset=dataset):
-            found.setdefault(item, text)
-    for text in _loose_texts(row.extra, row.generator):
-        for item in rooms_in(text, prose=len(text.split(None, _PROSE_WORDS)) > _PROSE_WORDS, dataset=dataset):
-            found.setdefault(item, text)
+    known = _known_names(row.dataset, row.scene_name, row.room, _paths(row), links)
+    found = dict(known.named)
+    for item in _rooms_of_id(row.id, known.dataset):
+        found.setdefault(item, row.id)
+    _search_all(_loose_texts(row.extra, row.generator), found, known.dataset)
     spoken = (row.question, *(row.options or ()), row.answer, row.ground_truth, row.rejected, row.reasoning)
-    for text in filter(None, spoken):
-        for item in rooms_in(text, prose=True):
-            found.setdefault(item, text)
+    for text in spoken:
+        if text and _may_name(text):
+            for item in rooms_in(text, prose=True):
+                found.setdefault(item, text)
     return found
 
 
 def rooms_in_data(data: Any) -> dict[Found, str]:
     """Return the rooms that a JSON value names in keys, texts and whole numbers, each with the text that does."""
     texts = list(_loose_texts(data))
-    prose = [len(text.split(None, _PROSE_WORDS)) > _PROSE_WORDS for text in texts]
-    told = (dataset_of_path(text) for text, is_prose in zip(texts, prose, strict=True) if not is_prose)
-    dataset = next(filter(None, told), None)
+    if not any(map(_may_name, texts)):
+        return {}
+    told = (dataset_of_path(text) for text in texts if not _is_prose(text))
     found: dict[Found, str] = {}
-    for text, is_prose in zip(texts, prose, strict=True):
-        for item in rooms_in(text, prose=is_prose, dataset=dataset):
-            found.setdefault(item, text)
+    _search_all(texts, found, next(filter(None, told), None))
     return found
 
 
 def shown_rooms(row: Row, *links: str) -> list[Found]:
     """Return the rooms that the row's scene name, id and media paths name: those that it shows."""
-    paths = [str(item["path"]) for item in row.media]
-    dataset = next(filter(None, (dataset_of_path(text) for text in (row.dataset, *paths, *links))), None)
-    texts = (row.scene_name, row.id, *paths, *links)
-    return list(dict.fromkeys(item for text in texts for item in rooms_in(text, dataset=dataset)))
+    known = _known_names(row.dataset, row.scene_name, row.room, _paths(row), links)
+    return list(dict.fromkeys([*known.shown, *_rooms_of_id(row.id, known.dataset)]))
+
+
+class _Names(NamedTuple):
+    dataset: str | None
+    shown: tuple[Found, ...]
+    named: tuple[tuple[Found, str], ...]
+
+
+def _paths(row: Row) -> tuple[str, ...]:
+    return tuple(str(item["path"]) for item in row.media)
+
+
+@lru_cache(maxsize=_CACHED_TEXTS)
+def _known_names(dataset: str, scene: str, room: str, paths: tuple[str, ...], links: tuple[str, ...]) -> _Names:
+    """Return what the names say that all rows of a scene have in common."""
+    told = next(filter(None, (dataset_of_path(text) for text in (dataset, scene, *paths, *links))), None)
+    texts = (scene, *paths, *links)
+    shown = {item: text for text in reversed(texts) for item in rooms_in(text, dataset=told)}
+    others = {item: text for text in (room, dataset) for item in rooms_in(text, dataset=told)}
+    named = {item: shown.get(item, others.get(item, "")) for item in (*shown, *others)}
+    return _Names(told, tuple(shown), tuple(named.items()))
+
+
+def _rooms_of_id(name: str, dataset: str | None) -> tuple[Found, ...]:
+    return () if _OWN_ID.fullmatch(name) or not _may_name(name) else rooms_in(name, dataset=dataset)
+
+
+def _search_all(texts: Iterable[str], found: dict[Found, str], dataset: str | None) -> None:
+    for text in texts:
+        if _may_name(text):
+            for item in rooms_in(text, prose=_is_prose(text), dataset=dataset):
+                found.setdefault(item, text)
+
+
+def _is_prose(text: str) -> bool:
+    return len(text.split(None, _PROSE_WORDS)) > _PROSE_WORDS
+
+
+def _may_name(text: str) -> bool:
+    """Tell quickly whether a text can name a room; most texts of a million rows cannot."""
+    return _HINT.search(text) is not None or _other_scenes() is not None
 
 
 def _loose_texts(*values: Any) -> Iterator[str]:

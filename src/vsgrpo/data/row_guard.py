@@ -14,7 +14,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,76 @@ def val_scans(row: Row, *links: str) -> list[str]:
     return [scene for scene in scenes if (split_of(scene) or scannet_room_splits().get(scene)) == "val"]
 
 
+@dataclass
+class Judgement:
+    """What the guard found in the rows of a file.
+
+    Attributes:
+        num_rows: rows looked at.
+        leaks: rows of benchmark rooms, with the rooms.
+        val: ScanNet val scans of other rooms.
+        unknown: dataset -> rows that name no scene that can be told.
+        first_unknown: scene name of the first of these.
+    """
+
+    num_rows: int = 0
+    leaks: list[tuple[Row, list[Denied]]] = field(default_factory=list)
+    val: list[Row] = field(default_factory=list)
+    unknown: Counter[str] = field(default_factory=Counter)
+    first_unknown: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The worst verdict of the rows."""
+        return "leak" if self.leaks else "unknown" if self.unknown else "clean"
+
+    def leak_text(self) -> str:
+        """Name the first row of a benchmark room, and count the rows and rooms."""
+        row, denied = self.leaks[0]
+        first = denied[0]
+        by = "" if first.named_by in (row.scene_name, row.room) else f", named by {first.named_by[:120]!r}"
+        rooms = self.leaked_rooms()
+        more = f"; {len(rooms)} rooms: {name_some(rooms)}" if len(rooms) > 1 else ""
+        told = f"scene_name={row.scene_name}: room {first.room} is in {first.benchmark}"
+        return f"{told} ({len(self.leaks)} of {self.num_rows} rows{more}){by}"
+
+    def leaked_rooms(self) -> list[str]:
+        """Return the benchmark rooms, sorted."""
+        return sorted({item.room for _, found in self.leaks for item in found})
+
+    def unknown_text(self) -> str | None:
+        """Return a sentence about the rows whose rooms cannot be told, None where there are none."""
+        if not self.unknown:
+            return None
+        named = ", ".join(f"{number} of dataset {name}" for name, number in self.unknown.most_common(_NAMED))
+        return (
+            f"{self.unknown.total()} of {self.num_rows} rows name no scene that can be told from the rooms of "
+            f"{' and '.join(BENCHMARKS)} ({named}; the first: scene_name={self.first_unknown}): make sure that they "
+            "show none of them"
+        )
+
+
+def judge_rows(rows: Iterable[Row], base: Path | None = None) -> Judgement:
+    """Look at rows meant for training, each once.
+
+    Args:
+        base: the folder of the row file; given, links that media paths lead through are followed.
+    """
+    judged, links = Judgement(), Links(base)
+    for row in rows:
+        judged.num_rows += 1
+        targets = links(row)
+        verdict = row_verdict(row, *targets)
+        if verdict == "leak":
+            judged.leaks.append((row, denied_in(row, *targets)))
+        elif val_scans(row, *targets):
+            judged.val.append(row)
+        if verdict == "unknown":
+            judged.unknown[row.dataset] += 1
+            judged.first_unknown = judged.first_unknown or row.scene_name
+    return judged
+
+
 def check_rows(
     rows: Iterable[Row],
     *,
@@ -139,59 +209,25 @@ def check_rows(
     Raises:
         DataError: a benchmark room, or a val scan without `allow_val_safe`; names the first scene and how many rows.
     """
-    rows, links = list(rows), Links(base)
-    verdicts: list[str] = []
-    leaks: list[tuple[Row, list[Denied]]] = []
-    val: list[Row] = []
-    for row in rows:
-        targets = links(row)
-        verdicts.append(row_verdict(row, *targets))
-        if verdicts[-1] == "leak":
-            leaks.append((row, denied_in(row, *targets)))
-        elif val_scans(row, *targets):
-            val.append(row)
-    if leaks and not allow_leak:
+    judged = judge_rows(rows, base)
+    if judged.leaks and not allow_leak:
         raise DataError(
-            f"{where}: {_leak_text(leaks, len(rows))}",
+            f"{where}: {judged.leak_text()}",
             "remove these rows; a model trained on them cannot be scored on the benchmark",
         )
-    if val and not allow_val_safe:
+    if judged.val and not allow_val_safe:
         raise DataError(
-            f"{where}: scene_name={val[0].scene_name}: a ScanNet val scan ({len(val)} of {len(rows)} rows)",
+            f"{where}: scene_name={judged.val[0].scene_name}: a ScanNet val scan "
+            f"({len(judged.val)} of {judged.num_rows} rows)",
             "train on the train split, or allow room-safe val scans: data.allow_val_safe=true",
         )
-    return worst(verdicts)
-
-
-def _leak_text(leaks: Sequence[tuple[Row, list[Denied]]], num_rows: int) -> str:
-    row, denied = leaks[0]
-    first = denied[0]
-    by = "" if first.named_by in (row.scene_name, row.room) else f", named by {first.named_by[:120]!r}"
-    rooms = sorted({item.room for _, found in leaks for item in found})
-    more = f"; {len(rooms)} rooms: {name_some(rooms)}" if len(rooms) > 1 else ""
-    told = f"scene_name={row.scene_name}: room {first.room} is in {first.benchmark}"
-    return f"{told} ({len(leaks)} of {num_rows} rows{more}){by}"
+    return judged.verdict
 
 
 def name_some(names: Sequence[str]) -> str:
     """Return the first names of a list, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
-
-
-def unknown_text(rows: Iterable[Row]) -> str | None:
-    """Return a sentence about the rows whose rooms cannot be told, None where there are none."""
-    rows = list(rows)
-    unknown = [row for row in rows if row_verdict(row) == "unknown"]
-    if not unknown:
-        return None
-    counts = Counter(row.dataset for row in unknown)
-    named = ", ".join(f"{number} of dataset {name}" for name, number in counts.most_common(_NAMED))
-    benchmarks = " and ".join(BENCHMARKS)
-    return (
-        f"{len(unknown)} of {len(rows)} rows name no scene that can be told from the rooms of {benchmarks} "
-        f"({named}; the first: scene_name={unknown[0].scene_name}): make sure that they show none of them"
-    )
 
 
 def worst(verdicts: Iterable[str]) -> str:

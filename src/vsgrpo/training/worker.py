@@ -22,9 +22,9 @@ from vsgrpo.config import TrainConfig, load_resolved
 from vsgrpo.config.train import SHARDED
 from vsgrpo.data.leakage import (
     TrainingManifest,
+    judge_rows,
     lineage_of,
     training_manifest,
-    unknown_text,
     write_training_manifest,
 )
 from vsgrpo.data.manifest import file_record
@@ -166,7 +166,8 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
     rows, verdict = load_rows(config)
     is_main = int(os.environ.get("RANK", "0")) == 0
     if verdict != "clean" and is_main:
-        print(f"leak check: {verdict}: {unknown_text(rows)}", file=sys.stderr)
+        told = judge_rows(rows).unknown_text()
+        print(f"leak check: {verdict}" + (f": {told}" if told else ""), file=sys.stderr)
     loader = make_loader(config)
     rows = readable_rows(rows, Path(config.data.path), loader, config.video.max_quarantined)
     dev = dev_dataset(config)
