@@ -211,11 +211,12 @@ def find_rooms(row: Row, *links: str) -> dict[Found, str]:
 def rooms_in_data(data: Any) -> dict[Found, str]:
     """Return the rooms that a JSON value names in keys, texts and whole numbers, each with the text that does."""
     texts = list(_loose_texts(data))
-    if not any(map(_may_name, texts)):
-        return {}
-    told = (dataset_of_path(text) for text in texts if not _is_prose(text))
+    hinted = [text for text in texts if _may_name(text)]
     found: dict[Found, str] = {}
-    _search_all(texts, found, next(filter(None, told), None))
+    if hinted:
+        told = (dataset_of_path(text) for text in texts if _DATASET_HINT.search(text) and not _is_prose(text))
+        listed = (dataset_of_path(text) for text in hinted if not _is_prose(text))
+        _search_all(hinted, found, next(filter(None, (*told, *listed)), None))
     return found
 
 
@@ -273,7 +274,7 @@ def _loose_texts(*values: Any) -> Iterator[str]:
         key, value = waiting.pop()
         if isinstance(value, dict):
             waiting += [(str(name), item) for name, item in value.items()]
-            yield from map(str, value)
+            yield from (name for name in map(str, value) if not name.replace("_", "").isalpha())
         elif isinstance(value, (list, tuple)):
             waiting += [(key, item) for item in value]
         elif isinstance(value, float) and value.is_integer():
