@@ -145,9 +145,20 @@ def test_ids_are_found_in_any_column_however_deep():
         {"frames": {"41069025_1.0.png": 1}},
         {"conversations": json.dumps([{"from": "human", "value": "<video>"}, {"video": "arkitscenes/41069025.mp4"}])},
         ["a", ["09C1414F1B"]],
+        {"videoId": "41069025"},
+        {"scene": "３８６４５１４４９４"},
+        {"scans": [41069025]},
+        {"dataset": "ARKitScenes", "x": 41069025},
+        {"file_name": " 41069025 "},
     ):
         assert denied_in_data(data), data
-    assert not denied_in_data({"id": 41069025123, "answer": 0.41069025, "frames": [1, 2, 3], "scene": "scene0000_00"})
+    for data in (
+        {"id": 41069025123, "answer": 0.41069025, "frames": [1, 2, 3], "scene": "scene0000_00"},
+        {"num_points": 41069025, "timestamp": 3864514494.0},  # numbers of their own
+        {"question": "How many?", "answer": "41069025", "options": ["41069025", "41069021"]},
+        {"dataset": "mine", "room": 381658},
+    ):
+        assert not denied_in_data(data), data
 
 
 def test_another_benchmark_is_one_table_and_its_registration(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from vsgrpo.tables import SPLITS, arkitscenes_visits, denied_scenes, split_ids, 
 
 _CACHED_TEXTS = 1 << 14
 """Paths and scene names come again with every question of a scene."""
+_KEY = "key "
 _PROSE_WORDS = 4
 """A text in `extra` with more words is read as prose."""
 
@@ -35,10 +36,12 @@ _HINT = re.compile(r"[0-9]{6}|[0-9]{4}[_-][0-9]|[0-9a-fA-F]{10}|[sS][cC][eE][nN]
 _DATASET_HINT = re.compile(r"[sS][cC][aA][nN]|[aA][rR][kK][iI]")
 _OWN_ID = re.compile(r"[0-9a-f]{16}")
 """`rows.row_id`: a hash, whose digits mean nothing."""
+_ROOM = re.compile(r"room(?:[_ ]?id)?\W{0,6}(\d{6})(?!\d)")
 _WORD_BEFORE = re.compile(
-    r"(?:scene|scan|video|visit|room|clip|recording|sequence|file|path|name|(?<![a-z])id|arkit\w*|scannet\w*\+*)[^0-9a-z]{0,6}$"
-    r"|[/]$"
+    r"(?:(?:scene|scan|video|visit|room|clip|recording|sequence|arkit|source|media|image|movie)[a-z_+]{0,12}"
+    r"|file|path|name|(?<![a-z])v?id)[^0-9a-z]{0,6}$|/$"
 )
+_NUMBER = re.compile(r"\s*\d+(?:\.0*)?\s*")
 _EXTENSION_AFTER = re.compile(r"(?:_[\d.]+)?\.(?:mp4|mov|mkv|avi|webm|png|jpe?g|json|npy|ply|txt)\b|/")
 _DATASET = re.compile(
     r"(?P<scannetpp>scan[\s_-]?net[\s_-]?(?:\+\+|pp|plus[\s_-]?plus))|(?P<arkitscenes>arkit)|"
@@ -166,9 +169,12 @@ def _scannet(plain: str, dataset: str | None, prose: bool) -> Iterator[Found]:
 def _arkitscenes(plain: str, dataset: str | None, prose: bool) -> Iterator[Found]:
     visits = arkitscenes_visits()
     for match in _VIDEO.finditer(plain):
-        if (visit := visits.get(match[0])) is not None and (not prose or _in_context(plain, match)):
+        if (visit := visits.get(match[0])) is not None and (
+            not prose or dataset == "arkitscenes" or _in_context(plain, match)
+        ):
             yield Found("arkitscenes", visit, match[0], True)
-    patterns = (_VISIT, _VISIT_BARE) if dataset == "arkitscenes" and not prose else (_VISIT,)
+    bare = (_ROOM if prose else _VISIT_BARE,) if dataset == "arkitscenes" else ()
+    patterns = (_VISIT, *bare)
     for visit in (match[1] for pattern in patterns for match in pattern.finditer(plain)):
         if visit in _known_visits():
             yield Found("arkitscenes", visit, visit, True)
@@ -180,7 +186,8 @@ def _scannetpp(plain: str, dataset: str | None, prose: bool) -> Iterator[Found]:
         room = denied_scenes().get(("scannetpp", scene))
         # The full list of scenes is not published as a table; beside the data set's name any id of its form is one.
         told = room is not None or dataset == "scannetpp"
-        if told and not (prose and scene.isdigit() and not _in_context(plain, match)):
+        is_number = scene.isdigit() and prose and dataset != "scannetpp"
+        if told and not (is_number and not _in_context(plain, match)):
             yield Found("scannetpp", room or scene, scene, True)
 
 
@@ -259,7 +266,8 @@ def _search_all(texts: Iterable[str], found: dict[Found, str], dataset: str | No
 
 
 def _is_prose(text: str) -> bool:
-    return len(text.split(None, _PROSE_WORDS)) > _PROSE_WORDS
+    """Tell whether a bare number in the text needs a word beside it: a sentence, or a number behind its key."""
+    return text.startswith(_KEY) or len(text.split(None, _PROSE_WORDS)) > _PROSE_WORDS
 
 
 def _may_name(text: str) -> bool:
@@ -268,7 +276,10 @@ def _may_name(text: str) -> bool:
 
 
 def _loose_texts(*values: Any) -> Iterator[str]:
-    """Yield keys, texts and whole numbers inside JSON values, however deep; a visit's number behind its key."""
+    """Yield keys, texts and whole numbers inside JSON values, however deep; a number behind `_KEY` and its key.
+
+    41069025 under "video_id" is a video, under "num_points" or "answer" it is a number.
+    """
     waiting: list[tuple[str, Any]] = [("", value) for value in values]
     while waiting:
         key, value = waiting.pop()
@@ -279,8 +290,10 @@ def _loose_texts(*values: Any) -> Iterator[str]:
             waiting += [(key, item) for item in value]
         elif isinstance(value, float) and value.is_integer():
             waiting.append((key, int(value)))
+        elif isinstance(value, str) and not _NUMBER.fullmatch(value):
+            yield value
         elif isinstance(value, str) or (type(value) is int and 10**5 <= value < 10**10):
-            yield f"{key}: {value}" if "visit" in key.lower() else str(value)
+            yield f"{_KEY}{key}: {value}"
 
 
 @cache

@@ -42,7 +42,7 @@ from vsgrpo.modeling.versions import check_versions
 from vsgrpo.supervise import end_with_parent
 from vsgrpo.training.arguments import check_enough_rows, trl_config
 from vsgrpo.training.checkpoints import RunFolder
-from vsgrpo.training.dev_score import dev_dataset
+from vsgrpo.training.dev_score import dev_dataset, dev_overlap
 from vsgrpo.training.guards import check_backend, join_processes
 from vsgrpo.training.launcher import record_failure
 from vsgrpo.training.rows_dataset import rows_to_dataset
@@ -184,6 +184,8 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
         for parent in manifest.parents:
             if parent.verdict() != "clean":
                 print(f"leak check of {parent.name or config.model.path}: {parent.reason()}", file=sys.stderr)
+        if overlap := dev_overlap(config, manifest):
+            print(f"note: {overlap}", file=sys.stderr)
         folder.update_status(parents=[parent.name for parent in manifest.parents])
     prompt = config.prompt
     dataset = rows_to_dataset(
