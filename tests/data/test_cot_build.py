@@ -23,7 +23,7 @@ from vsgrpo.data.prompts import target_text
 from vsgrpo.data.rows import Row, read_rows, write_rows
 from vsgrpo.scans.meta_info import write_scene_json
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
-from vsgrpo.tables import deny_rooms
+from vsgrpo.tables import denied_scenes
 from vsgrpo.video.writer import write_video
 
 pytest.importorskip("openai", reason="extra `cot` is not installed")
@@ -408,7 +408,7 @@ def test_wrong_folders_and_files_are_refused_before_anything_is_asked(questions,
     with (questions / "train.jsonl").open("a") as stream:
         stream.write('{"problem": "half')
     assert "train.jsonl:15: not JSON" in error(*arguments(questions, tmp_path / "o", server))
-    leak = {"id": "x", "problem": "q", "answer": "1", "images": [f"{sorted(deny_rooms())[0]}_00.png"]}
+    leak = {"id": "x", "problem": "q", "answer": "1", "images": [f"{min(denied_scenes())[1]}_00.png"]}
     (questions / "train.jsonl").write_text(json.dumps(leak) + "\n")
     assert "is in VSI-Bench" in error(*arguments(questions, tmp_path / "o", server))
     assert not server.asked

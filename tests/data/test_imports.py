@@ -177,7 +177,9 @@ def test_import_links_videos_and_leaves_out_rows_without(tmp_path):
 def test_the_benchmark_is_for_evaluation_only(tmp_path):
     leak = {**OFFICIAL, "id": 12, "dataset": "scannet", "scene_name": "scene0025_00"}
     file = write_json(tmp_path / "test.json", [OFFICIAL, leak])
-    with pytest.raises(DataError, match=r"all 1 ScanNet rows show rooms of VSI-Bench"):
+    with pytest.raises(
+        DataError, match=r"2 of 2 rows: its room is in VSI-Bench\); 2 rooms: arkitscenes/381658, scene0025"
+    ):
         import_data(ImportSettings((file,), tmp_path / "train"))
     import_data(ImportSettings((file,), tmp_path / "bench", format="vsibench"))
     rows = read_rows(tmp_path / "bench" / "test.jsonl")

@@ -10,6 +10,8 @@ import typer
 from vsgrpo.cli.app import PASS, ConfigDir, Debug, DryRun, Json, Limit, Overrides, Overwrite, app, print_yaml
 from vsgrpo.terminal import show
 
+AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Score a model trained on benchmark rooms.")]
+
 
 @app.command(
     "eval",
@@ -24,7 +26,7 @@ def evaluate(
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Go on without videos that are missing.")
     ] = False,
-    allow_leak: Annotated[bool, typer.Option("--allow-leak", help="Score a model trained on benchmark rooms.")] = False,
+    allow_leak: AllowLeak = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Log scores and report to Weights & Biases too.")] = False,
     config_dir: ConfigDir = None,
     as_json: Json = False,
@@ -46,8 +48,12 @@ def evaluate(
             print_yaml(config)
         return
     from vsgrpo.evaluation.compare import compare_table
+    from vsgrpo.evaluation.leak import check_lineage
     from vsgrpo.evaluation.run_questions import run_benchmark
 
+    if len(configs) > 1:  # the last model is refused now, not when the others are done
+        for config in configs:
+            check_lineage(config.model.path, config.model.adapter, allow_leak=allow_leak)
     found = {}
     for (name, _), config in zip(models, configs, strict=True):
         report = run_benchmark(
@@ -67,6 +73,7 @@ def score(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE [FILE2] [KEY=VALUE]...", help="Predictions; two: their difference.")
     ],
+    allow_leak: AllowLeak = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -75,15 +82,15 @@ def score(
     Two files: compare them. field=NAME: where the answers are, if not under `prediction`, `output`, `raw_answer`, ...
 
     Keys: benchmark.path=ROWS joins lines that carry an id only; benchmark.split, prompt.mode, prompt.wording and
-    prompt.show_options say how foreign predictions were asked for.
+    prompt.show_options say how foreign predictions were asked for; model.path names the model, for the leak check.
     benchmark=mathvista benchmark.path=TESTMINI scores answers to MathVista.
     """
     if "benchmark=mathvista" in files:
-        _mathvista(files, as_json)
+        _mathvista(files, allow_leak, as_json)
         return
     from vsgrpo.evaluation.score_file import score_command
 
-    report = score_command(files)
+    report = score_command(files, allow_leak=allow_leak)
     show(json.dumps(report.to_json(), indent=1) if as_json else report.table())
 
 
@@ -107,8 +114,8 @@ def ask(
     show(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))
 
 
-def _mathvista(words: list[str], as_json: bool) -> None:
+def _mathvista(words: list[str], allow_leak: bool, as_json: bool) -> None:
     from vsgrpo.evaluation.mathvista import mathvista_command
 
-    report = mathvista_command(words)
+    report = mathvista_command(words, allow_leak=allow_leak)
     show(json.dumps(report.to_json(), indent=1) if as_json else report.table())

@@ -16,12 +16,11 @@ from vsgrpo.spatial.answers import normalize_word
 
 
 class Refused(Exception):
-    """A row that cannot be taken; `reason` names the class of fault (counted), `detail` this one."""
+    """A row that cannot be taken: the class of fault (counted), this one, and the benchmark rooms that it shows."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", rooms: Sequence[str] = ()) -> None:
         super().__init__(reason)
-        self.reason = reason
-        self.detail = detail
+        self.reason, self.detail, self.rooms = reason, detail, rooms
 
 
 NO_NUMBER = "an answer of 0, negative or not a number"

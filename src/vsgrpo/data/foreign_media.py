@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 
 from vsgrpo.data.foreign_answers import Refused
 from vsgrpo.data.linking import IMAGE_SUFFIXES, VIDEO_SUFFIXES, link_or_copy
+from vsgrpo.data.row_guard import Denied
 from vsgrpo.errors import DataError
 from vsgrpo.files import inside, path_fault
 
@@ -25,6 +27,7 @@ class MediaFinder:
     Attributes:
         root: videos=DIR or images=DIR; None: beside the row file.
         option: what that setting is called.
+        denies: says which benchmark rooms a file shows; None: nobody asks.
         keeps_missing: rows whose file is not there are kept where there is no root.
         found: place in the dataset folder -> the file.
         num_missing, first_missing: places that have no file.
@@ -33,6 +36,7 @@ class MediaFinder:
     root: Path | None
     option: str
     keeps_missing: bool = True
+    denies: Callable[[Path], Sequence[Denied]] | None = None
 
     def __post_init__(self) -> None:
         self.found: dict[str, str] = {}
@@ -51,12 +55,15 @@ class MediaFinder:
             names: other names to look for, of the file that has `wanted`.
 
         Raises:
-            Refused: a path that leaves its folder, or a file that is not there and may not be missing.
+            Refused: a path that leaves its folder, a file that shows a benchmark room, or one that is not there and may
+                not be missing.
         """
         key = _digest(identity)
         if key not in self._places:
             is_first = (taken := _digest(wanted)) not in self._taken
             existing = self._find(source, beside, names, is_first)
+            if existing is not None and self.denies is not None:
+                refuse_rooms(self.denies(existing))
             self._taken.add(taken)
             place = wanted if is_first else _renamed(wanted, key)
             if existing is not None:
@@ -108,6 +115,16 @@ class MediaFinder:
         """Give every file found its place in the dataset folder: a hard link, or a copy on another disk."""
         for place, existing in self.found.items():
             link_or_copy(Path(existing), inside(out, place))
+
+
+def refuse_rooms(denied: Sequence[Denied]) -> None:
+    """Refuse a row of benchmark rooms.
+
+    Raises:
+        Refused: there are some.
+    """
+    if denied:
+        raise Refused(denied[0].reason, denied[0].named_by[:80], [item.room for item in denied])
 
 
 def _digest(text: str) -> bytes:

@@ -23,11 +23,11 @@ from vsgrpo.data.cot.filters import read_candidate
 from vsgrpo.data.cot.inputs import Item, Source, image_item
 from vsgrpo.data.foreign_answers import Refused
 from vsgrpo.data.foreign_forms import NAMES, first, read_talk
-from vsgrpo.data.foreign_media import MediaFinder
+from vsgrpo.data.foreign_media import MediaFinder, refuse_rooms
 from vsgrpo.data.foreign_rows import image_place
 from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.json_files import records
-from vsgrpo.data.leakage import falls_into_dev
+from vsgrpo.data.leakage import denied_in_data, denied_in_path, falls_into_dev, name_some
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.rows import iter_rows, row_line
 from vsgrpo.errors import DataError
@@ -72,9 +72,10 @@ def import_images(settings: ImportSettings) -> ImageImport:
     examples: dict[str, str] = {}
     counts: Counter[str] = Counter(train=0, dev=0)
     seen: set[str] = set()
+    denied: set[str] = set()
     num_read = num_thoughts = num_images = 0
     targets = {name: out / f"{name}.jsonl" for name in ("train", "dev")}
-    finder = MediaFinder(settings.images, "images", keeps_missing=False)
+    finder = MediaFinder(settings.images, "images", keeps_missing=False, denies=denied_in_path)
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(path.with_name(f".{path.name}.tmp").open("w", encoding="utf-8", newline="\n"))
@@ -84,6 +85,7 @@ def import_images(settings: ImportSettings) -> ImageImport:
             for where, data in records(file):
                 num_read += 1
                 try:
+                    refuse_rooms(denied_in_data(data))
                     item = _item(
                         _with_places(data, finder, file.parent), where, Source(file, "images", settings.dataset, False)
                     )
@@ -93,6 +95,7 @@ def import_images(settings: ImportSettings) -> ImageImport:
                     line = row_line(replace(item.row, split=split), where)
                 except Refused as error:
                     left_out[error.reason] += 1
+                    denied.update(error.rooms)
                     examples.setdefault(error.reason, f"{where}: {error.detail}" if error.detail else where)
                     continue
                 _write_images(item, out)
@@ -113,7 +116,7 @@ def import_images(settings: ImportSettings) -> ImageImport:
     for path in targets.values():
         os.replace(path.with_name(f".{path.name}.tmp"), path)
     summary = ImageImport(out, num_read, dict(counts), num_thoughts, num_images, dict(left_out.most_common()), examples)
-    _write_manifest(settings, summary)
+    _write_manifest(settings, summary, sorted(denied))
     return summary
 
 
@@ -159,7 +162,7 @@ def _write_images(item: Item, out: Path) -> None:
         path.write_bytes(content)
 
 
-def _write_manifest(settings: ImportSettings, summary: ImageImport) -> None:
+def _write_manifest(settings: ImportSettings, summary: ImageImport, denied: list[str]) -> None:
     out = settings.output
     write_manifest(
         out,
@@ -170,8 +173,13 @@ def _write_manifest(settings: ImportSettings, summary: ImageImport) -> None:
             seed=0,
             scans={},
             rooms={},
-            counts={"rows": summary.counts, "left_out": summary.left_out, "read": summary.num_read},
+            counts={
+                "rows": summary.counts,
+                "left_out": summary.left_out,
+                "denied_rooms": denied,
+                "read": summary.num_read,
+            },
             files={f"{name}.jsonl": file_record(out / f"{name}.jsonl") for name in summary.counts},
-            notes=[],
+            notes=[f"rooms of a benchmark, left out: {name_some(denied)}"] if denied else [],
         ),
     )

@@ -16,16 +16,26 @@ from zlib import crc32
 
 from vsgrpo.data.answer_table import AnswerLine, AnswerTally, answer_table
 from vsgrpo.data.foreign_answers import Refused
-from vsgrpo.data.foreign_media import MediaFinder
+from vsgrpo.data.foreign_media import MediaFinder, refuse_rooms
 from vsgrpo.data.foreign_rows import Foreign, read_foreign, scans_named
 from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.json_files import records
-from vsgrpo.data.leakage import check_rows, falls_into_dev, room_of, row_verdict, scannet_scans, split_dev
+from vsgrpo.data.leakage import (
+    Judgement,
+    check_rows,
+    denied_in_data,
+    denied_in_path,
+    falls_into_dev,
+    judge_row,
+    name_some,
+    room_of,
+    split_dev,
+    val_scans,
+)
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.rows import Row, check_scorable, checked_line, iter_rows, row_id, row_line
 from vsgrpo.errors import DataError
 from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
-from vsgrpo.tables import split_of
 
 
 @dataclass(frozen=True)
@@ -69,9 +79,12 @@ def import_data(settings: ImportSettings, *, overwrite: bool = False) -> ImportS
     work = _Import(settings)
     try:
         work.read()
-        if not work.is_benchmark and work.num_scannet and work.left_out[_LEAK] == work.num_scannet:
+        if not work.scenes and work.denied:
+            counted = work.left_out.most_common()
+            reasons = "; ".join(f"{number} of {work.num_read} rows: {text}" for text, number in counted)
+            rooms = sorted(work.denied)
             raise DataError(
-                f"{settings.files[0]}: all {work.num_scannet} ScanNet rows show rooms of VSI-Bench",
+                f"{settings.files[0]}: no row can be taken ({reasons}); {len(rooms)} rooms: {name_some(rooms)}",
                 "if this is the benchmark itself: format=vsibench (for `vsgrpo eval` only)",
             )
         if not work.scenes:
@@ -96,11 +109,13 @@ class _Import:
         self.left_out: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         self.scenes: dict[str, str] = {}
-        self.num_read = self.num_scannet = 0
-        self._has_unknown = False
+        self.denied: set[str] = set()
+        self.num_read = 0
+        self._judged = Judgement()
         self._asked: dict[int, int] = {}
-        self._videos = MediaFinder(settings.videos, "videos")
-        self._images = MediaFinder(settings.images, "images")
+        denies = None if self.is_benchmark else denied_in_path
+        self._videos = MediaFinder(settings.videos, "videos", denies=denies)
+        self._images = MediaFinder(settings.images, "images", denies=denies)
         self._is_new = not settings.output.exists()
 
     def _names(self) -> tuple[str, ...]:
@@ -117,6 +132,7 @@ class _Import:
                     try:
                         self._take(file, data, streams)
                     except Refused as error:
+                        self.denied.update(error.rooms)
                         self._leave_out(error.reason, f"{where}: {error.detail}" if error.detail else where)
                     except DataError as error:
                         self._leave_out("breaks the row schema", f"{where}: {error.message}")
@@ -134,11 +150,12 @@ class _Import:
         self.examples.setdefault(reason, where.encode(errors="replace").decode())
 
     def _take(self, file: Path, data: Any, streams: dict[str, IO[str]]) -> None:
+        if not self.is_benchmark:  # before parsing drops the column that names the room
+            refuse_rooms(denied_in_data(data))
         foreign = read_foreign(data, self.settings.dataset, "test" if self.is_benchmark else "train")
         row = foreign.row
-        self.num_scannet += row.dataset == "scannet"
-        if not self.is_benchmark and (reason := _leak(row, self.settings.allow_val_safe)) is not None:
-            raise Refused(reason, row.scene_name)
+        if not (self.is_benchmark or self.settings.allow_val_safe) and val_scans(row):
+            raise Refused(_VAL, row.scene_name)
         if len(scans_named(row.scene_name, *foreign.sources)) > 1:
             raise Refused("its scene and paths name several scans", row.scene_name)
         row = self._with_media(file, foreign)
@@ -157,7 +174,7 @@ class _Import:
         streams[split].write(checked_line(row))
         self._asked[key] = said
         self.scenes[row.scene_name] = row.room
-        self._has_unknown = self._has_unknown or row_verdict(row) == "unknown"
+        judge_row(row, self._judged)
 
     def _with_media(self, file: Path, foreign: Foreign) -> Row:
         """Return the row with the places of its media in the dataset folder."""
@@ -232,7 +249,12 @@ class _Import:
                 seed=0,
                 scans={scene: {"status": "done", "room": room} for scene, room in sorted(self.scenes.items())},
                 rooms={name: sorted(names) for name, names in rooms.items()},
-                counts={"questions": summary.counts, "left_out": summary.left_out, "read": self.num_read},
+                counts={
+                    "questions": summary.counts,
+                    "left_out": summary.left_out,
+                    "denied_rooms": sorted(self.denied),
+                    "read": self.num_read,
+                },
                 files={name: file_record(out / name) for name in names},
                 notes=notes,
             ),
@@ -256,8 +278,11 @@ class _Import:
     def _notes(self, tallies: dict[str, AnswerTally]) -> list[str]:
         notes = []
         if not self.is_benchmark:
-            if self._has_unknown:
-                notes.append("some scenes cannot be told from VSI-Bench's (leak verdict: unknown)")
+            if unknown := self._judged.unknown_text():
+                notes.append(f"leak verdict: unknown: {unknown}")
+            if self.denied:
+                rooms = name_some(sorted(self.denied))
+                notes.append(f"rooms of a benchmark, left out: {rooms} (all are in {MANIFEST_NAME})")
             own = Counter[str]()
             for tally in tallies.values():
                 own.update(
@@ -281,23 +306,7 @@ def _writer(path: Path) -> IO[str]:
     return path.open("w", encoding="utf-8", newline="\n")
 
 
-_LEAK = "its room is in VSI-Bench"
-
-
-def _leak(row: Row, allow_val_safe: bool) -> str | None:
-    if row_verdict(row) == "leak" or _mentions_denied(row):
-        return _LEAK
-    if not allow_val_safe and any(split_of(scan) == "val" for scan in scannet_scans(row)):
-        return "a ScanNet val scan (data.allow_val_safe=true takes those of rooms outside VSI-Bench)"
-    return None
-
-
-def _mentions_denied(row: Row) -> bool:
-    """Say whether the original path shows a benchmark room under another scene name."""
-    source = row.extra.get("source_video")
-    if not isinstance(source, str):
-        return False
-    return row_verdict(replace(row, media=({"kind": "video", "path": source.lstrip("/") or "x"},))) == "leak"
+_VAL = "a ScanNet val scan (data.allow_val_safe=true takes those of rooms outside VSI-Bench)"
 
 
 def prepare_output(out: Path, overwrite: bool) -> None:

@@ -40,14 +40,14 @@ def read_jsonl(path: Path, *, nan: bool = False) -> Iterator[tuple[int, Any]]:
                 raise DataError(f"{path}:{number}: not JSON ({_reason(error)})", hint) from None
 
 
-def read_json(path: Path, hint: str = "the file may be cut off; write it again") -> Any:
+def read_json(path: Path, hint: str = "the file may be cut off; write it again", *, nan: bool = False) -> Any:
     """Return the value of a JSON file, with or without a byte order mark.
 
     Raises:
         DataError: no such file, or no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return (_FOREIGN if nan else _OURS).decode(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}", "check the path") from None
     except (ValueError, RecursionError) as error:
@@ -76,7 +76,7 @@ def records(file: Path) -> Iterator[tuple[str, Any]]:
     elif file.suffix == ".jsonl" or _is_lines(file):
         yield from ((f"{file}:{number}", data) for number, data in read_jsonl(file, nan=True))
     else:
-        data = read_json(file, "one object a line makes it .jsonl")
+        data = read_json(file, "one object a line makes it .jsonl", nan=True)
         found = (
             next((data[name] for name in _LISTS if isinstance(data.get(name), list)), None) if first == "{" else None
         )

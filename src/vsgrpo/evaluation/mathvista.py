@@ -9,12 +9,14 @@ Source: lupantech/MathVista evaluation/calculate_score.py and extract_answer.py 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.mathvista_rows import GROUPS, Problem, read_problems, read_responses
 from vsgrpo.evaluation.mathvista_rule import extract
 
@@ -196,13 +198,14 @@ def score_responses(
     return MathVistaReport(name, num_rows or len(problems), correct, tuple(unreadable), counts, extraction)
 
 
-def mathvista_command(words: Sequence[str]) -> MathVistaReport:
+def mathvista_command(words: Sequence[str], *, allow_leak: bool = False) -> MathVistaReport:
     """Score what the words of a command line name: FILE or output=DIR (its predictions.jsonl), benchmark.path=TESTMINI.
 
     Raises:
         ConfigError: a key it does not know, or no predictions to score.
-        DataError: as the readers.
+        DataError: as the readers; a model trained on benchmark rooms, without `allow_leak`.
     """
+    model, words = split_model_words(words)
     given = dict(word.split("=", 1) for word in words if "=" in word and not Path(word).is_file())
     files = [word for word in words if "=" not in word or Path(word).is_file()]
     for key in given:
@@ -216,4 +219,6 @@ def mathvista_command(words: Sequence[str]) -> MathVistaReport:
             f"benchmark=mathvista: {files[0] if files else 'predictions'}: no such file",
             hint="lines of {pid, prediction}; `vsgrpo eval model=M benchmark=mathvista` makes them",
         )
+    for note in check_recorded(Path(files[0]), model, allow_leak=allow_leak):
+        print(f"note: {note}", file=sys.stderr)
     return score_responses(read_problems(given["benchmark.path"]), read_responses(files[0]), Path(files[0]).name)

@@ -15,6 +15,7 @@ from vsgrpo.data.rows import LETTERS, Row, number_of
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.foreign import Line, num_tagged, read_lines, thinks
 from vsgrpo.evaluation.intervals import scene_intervals, task_groups
+from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.score import Item, PromptSettings, row_item, score_items
 from vsgrpo.evaluation.score_report import DifferenceReport, ScoreReport
 from vsgrpo.evaluation.vsibench import read_benchmark
@@ -26,13 +27,14 @@ SETTINGS_NAME = "settings.json"
 """Beside the predictions of `vsgrpo eval`: the settings they were made under."""
 
 
-def score_command(arguments: Sequence[str]) -> ScoreReport | DifferenceReport:
+def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> ScoreReport | DifferenceReport:
     """Score one file, or compare two, as the words of a command line say; KEY=VALUE among them are settings.
 
     Raises:
         ConfigError: no file, more than two, an unknown key or a wrong value.
-        DataError: as `score_file` and `score_difference`.
+        DataError: as `score_file` and `score_difference`; a model trained on benchmark rooms, without `allow_leak`.
     """
+    model, arguments = split_model_words(arguments)
     known = ("benchmark.path", "benchmark.split", "field", *(f"prompt.{key}" for key in PROMPT_KEYS))
     files = [word for word in arguments if "=" not in word or Path(word).is_file()]
     given: dict[str, str] = {}
@@ -41,13 +43,18 @@ def score_command(arguments: Sequence[str]) -> ScoreReport | DifferenceReport:
         if word in files:
             continue
         if key not in known or not value:
-            raise ConfigError(f"{word}: score knows {', '.join(known)}", hint="benchmark.path=data/vsibench")
+            every = ", ".join((*known, "model.path", "model.adapter"))
+            raise ConfigError(f"{word}: score knows {every}", hint="benchmark.path=data/vsibench")
         given[key] = value
     if len(files) not in (1, 2):
         raise ConfigError(f"{len(files)} files: score takes one, or two to compare", hint="vsgrpo score FILE [FILE2]")
+    if model and len(files) > 1:
+        raise ConfigError("model.path: names the model of one file, two are given", hint="score each file alone")
+    notes = [tuple(check_recorded(Path(file), model, allow_leak=allow_leak)) for file in files]
     prompt = _given_prompt({key.removeprefix("prompt."): v for key, v in given.items() if key.startswith("prompt.")})
     rows, split = given.get("benchmark.path"), given.get("benchmark.split", "test")
     reports = [score_file(file, rows, prompt, split, given.get("field")) for file in files]
+    reports = [replace(report, notes=(*report.notes, *more)) for report, more in zip(reports, notes, strict=True)]
     return reports[0] if len(reports) == 1 else score_difference(*reports)
 
 

@@ -85,7 +85,7 @@ class Source:
             if digest in seen:
                 _fail(where, f"id={item.row.id}: used before in this file", "ids must be unique")
             seen.add(digest)
-            check_rows([item.row], allow_val_safe=self.allow_val_safe, where=where)
+            check_rows([item.row], allow_val_safe=self.allow_val_safe, where=where, base=self.file.parent)
             yield item
 
     def _item(self, data: Any, where: str) -> Item:
