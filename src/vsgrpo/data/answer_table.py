@@ -44,6 +44,11 @@ class AnswerTally:
         """Count a row."""
         self._types.setdefault(row.question_type, _Tally()).add(row)
 
+    def join(self, other: AnswerTally) -> None:
+        """Count the rows of another tally too."""
+        for name, tally in other._types.items():
+            self._types.setdefault(name, _Tally()).join(tally)
+
     def counts(self) -> dict[str, int]:
         """Return rows per question type, sorted by name."""
         return {name: len(tally.answers) for name, tally in sorted(self._types.items())}
@@ -75,6 +80,14 @@ class _Tally:
         self._most = max(self._most, len(row.options or ()))
         if row.answer_kind == "choice":
             self._letters[row.ground_truth] += 1
+
+    def join(self, other: _Tally) -> None:
+        self.answers += [self._texts.setdefault(text, text) for text in other.answers]
+        self._truths += other._truths
+        self._letters += other._letters
+        self._is_number &= other._is_number
+        self._is_shown |= other._is_shown
+        self._most = max(self._most, other._most)
 
     def line(self, question_type: str) -> AnswerLine:
         top, share = best_word(self.answers)

@@ -11,6 +11,8 @@ from vsgrpo.errors import DataError
 
 _LISTS = ("data", "questions", "annotations", "rows", "results")
 """Names under which an object holds its list of records."""
+BLANK = object()
+"""Stands for a line that holds nothing."""
 _CHUNK = 1 << 20
 _BATCH = 64
 """Records of a parquet file in memory at once: they may carry pictures."""
@@ -27,17 +29,31 @@ def read_jsonl(path: Path, *, nan: bool = False) -> Iterator[tuple[int, Any]]:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file", "check the path; a dataset folder holds train.jsonl and dev.jsonl")
-    decoder = _FOREIGN if nan else _OURS
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                if not text.strip():
-                    continue
-                yield number, decoder.decode(text)
-            except (ValueError, RecursionError) as error:
+                value = decode_line(line, is_first=number == 1, nan=nan)
+            except ValueError as error:
                 hint = "the file may be cut off; write it again"
-                raise DataError(f"{path}:{number}: not JSON ({_reason(error)})", hint) from None
+                raise DataError(f"{path}:{number}: not JSON ({error})", hint) from None
+            if value is not BLANK:
+                yield number, value
+
+
+def decode_line(line: bytes, *, is_first: bool = False, nan: bool = False) -> Any:
+    """Return the value of one line of a JSON lines file, `BLANK` where there is none.
+
+    Args:
+        is_first: a byte order mark may stand before it.
+
+    Raises:
+        ValueError: no JSON, or nested too deep; says why.
+    """
+    try:
+        text = line.decode("utf-8-sig" if is_first else "utf-8")
+        return (_FOREIGN if nan else _OURS).decode(text) if text.strip() else BLANK
+    except (ValueError, RecursionError) as error:
+        raise ValueError(_reason(error)) from None
 
 
 def read_json(path: Path, hint: str = "the file may be cut off; write it again", *, nan: bool = False) -> Any:

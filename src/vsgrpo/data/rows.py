@@ -8,33 +8,23 @@ rule`.
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from vsgrpo.data.json_files import read_jsonl
+from vsgrpo.data.row_rules import ANSWER_KINDS as ANSWER_KINDS
+from vsgrpo.data.row_rules import IS_MISSING, SCHEMA_VERSION, RowError, check_row, row_faults, short_json
+from vsgrpo.data.row_rules import LETTERS as LETTERS
+from vsgrpo.data.row_rules import check_scorable as check_scorable
+from vsgrpo.data.row_rules import number_of as number_of
 from vsgrpo.errors import DataError
-from vsgrpo.files import inside, path_fault, write_atomic
-from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
+from vsgrpo.files import inside, write_atomic
 
 if TYPE_CHECKING:
     from vsgrpo.spatial.questions import Question
-
-SCHEMA_VERSION = 1
-ANSWER_KINDS = ("number", "choice", "text")
-MEDIA_KINDS = ("video", "image")
-LETTERS = "ABCD"
-_REQUIRED_TEXT = ("id", "dataset", "split", "scene_name", "room", "question_type", "question", "ground_truth", "answer")
-_OPTIONAL_TEXT = ("unit", "rejected", "reasoning")
-_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
-_SMALLEST, _LARGEST = 1e-100, 1e100
-"""Between these, ratios and squares of numbers stay finite."""
-_MAX_DEPTH = 50
-"""Levels of lists and objects inside `generator` and `extra`."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +102,6 @@ def _place(base: Path, path: str) -> Path:
     return Path(base) / path if path.startswith("../") else inside(base, path)
 
 
-def number_of(text: str) -> float | None:
-    """Return the number that a label is, None where it is none that an answer can be.
-
-    Plain digits only, above 0 and within 1e-100 .. 1e100: "1_0", Arabic digits, "1e-320", "nan" and " 3" are none.
-    """
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
-    return value if _SMALLEST <= value <= _LARGEST else None
-
-
 def row_id(dataset: str, scene_name: str, question_type: str, question: str) -> str:
     """Return the stable 16-digit id of a question: blake2b of its dataset, scene, type and text."""
     text = "\x1f".join((dataset, scene_name, question_type, question))
@@ -177,163 +158,49 @@ def row_to_dict(row: Row) -> dict[str, Any]:
 
 def row_from_dict(data: Any, where: str = "row") -> Row:
     """Check a JSON object and return its Row; `where` (file:line) leads every error message."""
-    if not isinstance(data, dict):
-        _fail(where, f"{_short(data)}: a row is a JSON object")
-    version = data.get("schema_version")
-    if version is None:
-        _fail(where, "schema_version is missing", "not a row file of ours; `vsgrpo import-data` reads other formats")
-    if type(version) is not int or version != SCHEMA_VERSION:
-        _fail(
-            where, f"schema_version={_short(version)}: this version reads {SCHEMA_VERSION}", "update vsgrpo or rebuild"
-        )
-    if data.keys() != _FIELDS:
-        missing = [name for name in FIELD_NAMES if name not in data]
-        if missing:
-            _fail(where, f"{missing[0]} is missing", f"a row has the fields {', '.join(FIELD_NAMES)}")
-        unknown = [name for name in data if name not in FIELD_NAMES]
-        _fail(where, f"{unknown[0]}={_short(data[unknown[0]])}: unknown field", "put additional values under `extra`")
-    values = dict(data)
-    for name in ("options", "media", "objects"):
-        if values[name] is None and name == "options":
-            continue
-        if not isinstance(values[name], list):
-            _fail(where, f"{name}={_short(values[name])}: must be a list")
-        values[name] = tuple(values[name])
-    row = Row(**values)
+    row, faults, _ = _read(data, where)
+    if faults or row is None:
+        raise faults[0]
     check_row(row, where)
     return row
 
 
-def check_row(row: Row, where: str) -> None:
-    """Raise DataError unless every field of the row has the type and the meaning the schema gives it."""
-    if row.schema_version != SCHEMA_VERSION:
-        _fail(where, f"schema_version={_short(row.schema_version)}: this version writes {SCHEMA_VERSION}")
-    for name in _REQUIRED_TEXT:
-        value = getattr(row, name)
-        if not isinstance(value, str) or not value.strip():
-            _fail(where, f"{name}={_short(value)}: must be a non-empty string")
-        if not value.isascii():
-            _check_characters(name, value, where)
-    for name in _OPTIONAL_TEXT:
-        value = getattr(row, name)
-        if value is not None and (not isinstance(value, str) or not value.strip()):
-            _fail(where, f"{name}={_short(value)}: must be null or a non-empty string")
-        if value is not None and not value.isascii():
-            _check_characters(name, value, where)
-    for name in ("generator", "extra"):
-        if not isinstance(getattr(row, name), dict):
-            _fail(where, f"{name}={_short(getattr(row, name))}: must be an object")
-        if (fault := _json_fault(getattr(row, name))) is not None:
-            _fail(where, f"{name}: {fault}", "keep plain JSON values there")
-    _check_answer(row, where)
-    _check_media(row, where)
-    for item in row.objects:
-        if not isinstance(item, dict) or set(item) != {"category", "instance_id"}:
-            _fail(where, f"objects={_short(item)}: each is {{category, instance_id}}")
-        if not isinstance(item["category"], str) or type(item["instance_id"]) is not int:
-            _fail(where, f"objects={_short(item)}: category is a string, instance_id an integer")
-        _check_characters("objects", item["category"], where)
-    if row.rejected is not None and row.rejected == row.answer:
-        _fail(where, f"rejected={_short(row.rejected)}: equals the answer", "a rejected answer must be wrong, or null")
+def faults_of(data: Any, where: str) -> list[RowError]:
+    """Return every rule of the schema that a JSON object breaks, where `row_from_dict` raises the first."""
+    row, faults, unread = _read(data, where)
+    return faults if row is None else faults + row_faults(row, where, unread)
 
 
-def _check_answer(row: Row, where: str) -> None:
-    if row.answer_kind not in ANSWER_KINDS:
-        _fail(where, f"answer_kind={_short(row.answer_kind)}: must be one of {', '.join(ANSWER_KINDS)}")
-    if row.options is not None:
-        if not isinstance(row.options, tuple) or not all(isinstance(o, str) and o.strip() for o in row.options):
-            _fail(where, f"options={_short(row.options)}: must be null or a list of non-empty strings")
-        if not 2 <= len(row.options) <= len(LETTERS):
-            _fail(where, f"options={_short(list(row.options))}: must hold 2 to {len(LETTERS)} candidates")
-        for option in row.options:
-            if not option.isascii():
-                _check_characters("options", option, where)
-        if len(set(row.options)) != len(row.options):
-            _fail(where, f"options={_short(list(row.options))}: candidates must differ")
-    if row.answer_kind == "number":
-        for name in ("ground_truth", "answer"):
-            _check_number(name, getattr(row, name), where)
-    if row.answer_kind == "choice":
-        if row.options is None:
-            _fail(where, "options=null: a choice question needs its candidates")
-        letters = LETTERS[: len(row.options)]
-        if len(row.ground_truth) != 1 or row.ground_truth not in letters:
-            _fail(where, f"ground_truth={_short(row.ground_truth)}: must be a letter of {letters}")
-        right = row.options[letters.index(row.ground_truth)]
-        if row.answer != right:
-            _fail(where, f"answer={_short(row.answer)}: ground_truth {row.ground_truth} is {_short(right)}")
-
-
-def _check_number(name: str, text: str, where: str) -> None:
-    if number_of(text) is None:
-        rule = (
-            f"must be a number in plain digits, above 0 (relative errors divide by it), {_SMALLEST:g} to {_LARGEST:g}"
-        )
-        _fail(where, f"{name}={_short(text)}: {rule}")
-
-
-def _check_characters(name: str, text: str, where: str) -> None:
-    """Refuse half a character, which no file of ours can hold."""
-    if (fault := _json_fault(text)) is not None:
-        _fail(where, f"{name}={_short(text)}: {fault}", "an emoji was cut in two, write the text again")
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or type(value) is int or type(value) is bool or (type(value) is str and value.isascii())
-
-
-def _json_fault(value: Any) -> str | None:
-    """Return why a value cannot be written as JSON in UTF-8, or None where it can."""
-    left = [(value, 0)]
-    if isinstance(value, dict) and all(k.isascii() and _is_plain(v) for k, v in value.items() if isinstance(k, str)):
-        left = [] if all(isinstance(key, str) for key in value) else left  # the common case, in one look
-    while left:
-        item, depth = left.pop()
-        if isinstance(item, str):
-            try:
-                item.isascii() or item.encode()
-            except UnicodeEncodeError:
-                return "holds half a character (a lone surrogate)"
-        elif isinstance(item, dict | list | tuple):
-            if depth == _MAX_DEPTH:
-                return f"is nested more than {_MAX_DEPTH} levels deep"
-            if isinstance(item, dict):
-                if not all(isinstance(key, str) for key in item):
-                    return "has a key that is no string"
-                left += [(key, depth) for key in item]
-            left += [(inner, depth + 1) for inner in (item.values() if isinstance(item, dict) else item)]
-        elif isinstance(item, float):
-            if not math.isfinite(item):
-                return f"{item} is no JSON number"
-        elif item is not None and not isinstance(item, int):
-            return f"holds a {type(item).__name__}"
-    return None
-
-
-def _check_media(row: Row, where: str) -> None:
-    if not row.media:
-        _fail(where, "media=[]: a row needs at least one video or image")
-    for item in row.media:
-        if not isinstance(item, dict) or set(item) != {"kind", "path"} or item["kind"] not in MEDIA_KINDS:
-            _fail(where, f"media={_short(item)}: each is {{kind: video|image, path}}")
-        path = item["path"]
-        if not isinstance(path, str) or not path.strip():
-            _fail(where, f"media.path={_short(path)}: must be a non-empty string")
-        if (fault := path_fault(path)) is not None:
-            hint = "put the video or image beside the row file, or link it there"
-            _fail(where, f"media.path={_short(path)}: {fault}; it must be relative to the row file and below it", hint)
-
-
-def check_scorable(row: Row, where: str) -> None:
-    """Raise DataError unless VSI-Bench's scorer can score the row: one of its types, with the answer of that type."""
-    kind = "choice" if row.question_type in CHOICE_TYPES else "number"
-    if row.question_type not in (*CHOICE_TYPES, *NUMBER_TYPES):
-        hint = f"the types are {', '.join((*CHOICE_TYPES, *NUMBER_TYPES))}"
-        _fail(where, f"question_type={_short(row.question_type)}: unknown question type", hint)
-    if row.answer_kind != kind:
-        _fail(where, f"answer_kind={_short(row.answer_kind)}: {row.question_type} asks for a {kind}")
-    if kind == "number":
-        _check_number("ground_truth", row.ground_truth, where)
+def _read(data: Any, where: str) -> tuple[Row | None, list[RowError], list[str]]:
+    """Return the row with None for what is missing, the faults of its shape, and the fields that cannot be checked."""
+    if not isinstance(data, dict):
+        return None, [RowError(where, short_json(data), "a row is a JSON object", "")], []
+    version = data.get("schema_version")
+    if version is None:
+        hint = "not a row file of ours; `vsgrpo import-data` reads other formats"
+        return None, [RowError(where, "schema_version", IS_MISSING, hint)], []
+    if type(version) is not int or version != SCHEMA_VERSION:
+        rule, shown = f"this version reads {SCHEMA_VERSION}", f"={short_json(version)}"
+        return None, [RowError(where, "schema_version", rule, "update vsgrpo or rebuild", shown)], []
+    faults, unread = [], []
+    values = data
+    if data.keys() != _FIELDS:
+        unread = [name for name in FIELD_NAMES if name not in data]
+        hint = f"a row has the fields {', '.join(FIELD_NAMES)}"
+        faults += [RowError(where, name, IS_MISSING, hint) for name in unread]
+        for name in data:
+            if name not in _FIELDS:
+                shown, hint = f"={short_json(data[name])}", "put additional values under `extra`"
+                faults.append(RowError(where, str(name), "unknown field", hint, shown))
+        values = {name: data.get(name) for name in FIELD_NAMES}
+    values = dict(values)
+    for name in ("options", "media", "objects"):
+        if isinstance(values[name], list):
+            values[name] = tuple(values[name])
+        elif not (values[name] is None and name == "options") and name not in unread:
+            faults.append(RowError(where, name, "must be a list", "", f"={short_json(values[name])}"))
+            unread.append(name)
+    return Row(**values), faults, unread
 
 
 def read_rows(path: Path | str) -> list[Row]:
@@ -353,7 +220,7 @@ def iter_rows(path: Path | str) -> Iterator[Row]:
         row = row_from_dict(data, f"{path}:{number}")
         line = first_line.setdefault(blake2b(row.key.encode(), digest_size=8).digest(), number)
         if line != number:
-            _fail(f"{path}:{number}", f"id={row.id}: already used in line {line}", "ids must be unique")
+            raise DataError(f"{path}:{number}: id={row.id}: already used in line {line}", "ids must be unique")
         yield row
 
 
@@ -374,15 +241,3 @@ def row_line(row: Row, where: str) -> str:
 def checked_line(row: Row) -> str:
     """Return the line of a row that has been checked."""
     return _ENCODER.encode(row_to_dict(row)) + "\n"
-
-
-def _short(value: Any) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace").decode()
-    except (RecursionError, TypeError, ValueError):
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _fail(where: str, problem: str, hint: str = "") -> NoReturn:
-    raise DataError(f"{where}: {problem}", hint or "compare with the row schema in data/README.md")

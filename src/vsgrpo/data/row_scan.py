@@ -1,0 +1,216 @@
+"""Look at every row of a file without keeping the rows: what check-data needs to know, in parts read side by side.
+
+A million rows take about 100 CPU seconds and a few hundred bytes of memory for each different video; no row is kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from vsgrpo.data.answer_table import AnswerTally
+from vsgrpo.data.json_files import BLANK, decode_line
+from vsgrpo.data.row_guard import Judgement, Links, judge_row
+from vsgrpo.data.row_rules import RowError
+from vsgrpo.data.rows import Row, faults_of, row_from_dict
+from vsgrpo.errors import DataError
+
+RowCheck = Callable[[Row], None]
+"""A rule beyond the schema: raises DataError where a run could not use the row."""
+_PART_BYTES = 16 << 20
+"""Smaller files are read in this process."""
+_KEPT = 4
+"""Places of a fault that are named."""
+
+
+@dataclass
+class Fault:
+    """A rule that rows break: how often, the first places, and what the first of them says."""
+
+    count: int
+    places: list[str]
+    message: str
+    hint: str
+
+    def text(self, file: Path) -> str:
+        """Return it in one line, with file and lines."""
+        if self.count == 1:
+            return f"{file}:{self.places[0]}: {self.message}"
+        more = ", ..." if self.count > len(self.places) else ""
+        return f"{file}: {self.count} rows: {self.message} (lines {', '.join(self.places)}{more})"
+
+
+@dataclass
+class RowScan:
+    """What is known of the rows of a file, or of a part of one.
+
+    Attributes:
+        num_lines, num_rows: lines of the part, and good rows.
+        faults: rule -> how often it is broken and where.
+        keys: 64-bit hashes of the keys of good rows.
+        key_lines: the line of each.
+        tally: answers by question type.
+        rooms: (dataset, room) of the rows.
+        media: (kind, path in the rows) -> key of the first row that shows it.
+        verdict: worst leak verdict.
+        num_leaks, leaked_rooms, leaked_scenes, benchmark: rows of benchmark rooms.
+        num_val: rows of ScanNet val scans.
+        unknown: dataset -> rows whose room cannot be told.
+    """
+
+    num_lines: int = 0
+    num_rows: int = 0
+    faults: dict[str, Fault] = field(default_factory=dict)
+    keys: list[int] = field(default_factory=list)
+    key_lines: list[int] = field(default_factory=list)
+    tally: AnswerTally = field(default_factory=AnswerTally)
+    rooms: set[tuple[str, str]] = field(default_factory=set)
+    media: dict[tuple[str, str], str] = field(default_factory=dict)
+    num_leaks: int = 0
+    leaked_rooms: set[str] = field(default_factory=set)
+    leaked_scenes: set[str] = field(default_factory=set)
+    benchmark: str = ""
+    num_val: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def verdict(self) -> str:
+        """The worst leak verdict of the rows."""
+        return "leak" if self.num_leaks else "unknown" if self.unknown else "clean"
+
+    def add_fault(self, rule: str, line: int, message: str, hint: str) -> None:
+        """Count a fault of one line."""
+        fault = self.faults.setdefault(rule, Fault(0, [], message, hint))
+        fault.count += 1
+        if len(fault.places) < _KEPT:
+            fault.places.append(str(line))
+        if fault.count == 2:
+            fault.message = rule
+
+    def add(self, row: Row, line: int, links: Links, judge: bool) -> None:
+        """Note a good row."""
+        self.num_rows += 1
+        self.keys.append(int.from_bytes(blake2b(row.key.encode(), digest_size=8).digest(), "big"))
+        self.key_lines.append(line)
+        self.tally.add(row)
+        self.rooms.add((row.dataset, row.room))
+        for item in row.media:
+            self.media.setdefault((item["kind"], item["path"]), row.key)
+        if judge:
+            judged = Judgement()
+            judge_row(row, judged, *links(row))
+            if judged.leaks:
+                self.num_leaks += 1
+                self.leaked_rooms.update(judged.leaked_rooms())
+                self.leaked_scenes.add(row.scene_name)
+                self.benchmark = judged.leaks[0][1][0].benchmark
+            self.num_val += len(judged.val)
+            self.unknown.update(judged.unknown)
+
+    def join(self, later: RowScan) -> None:
+        """Add the part that follows this one."""
+        for rule, fault in later.faults.items():
+            own = self.faults.setdefault(rule, Fault(0, [], fault.message, fault.hint))
+            moved = [str(int(place) + self.num_lines) for place in fault.places]
+            own.places = [*own.places, *moved][:_KEPT]
+            own.count += fault.count
+            if own.count > 1:
+                own.message = rule
+        self.keys += later.keys
+        self.key_lines += [line + self.num_lines for line in later.key_lines]
+        self.num_lines += later.num_lines
+        self.num_rows += later.num_rows
+        self.tally.join(later.tally)
+        self.rooms |= later.rooms
+        self.media = {**later.media, **self.media}
+        self.num_leaks += later.num_leaks
+        self.leaked_rooms |= later.leaked_rooms
+        self.leaked_scenes |= later.leaked_scenes
+        self.benchmark = self.benchmark or later.benchmark
+        self.num_val += later.num_val
+        self.unknown += later.unknown
+
+    def find_repeated_keys(self) -> None:
+        """Count ids that are used more than once in the file as faults."""
+        keys, lines = np.array(self.keys, dtype=np.uint64), np.array(self.key_lines)
+        order = np.argsort(keys, kind="stable")
+        again = order[1:][keys[order[1:]] == keys[order[:-1]]]
+        for line in sorted(lines[again].tolist()):
+            self.add_fault("id: used before in this file", line, "id: used before in this file", "ids must be unique")
+
+
+def scan_rows(file: Path, check: RowCheck | None = None, *, judge: bool = True) -> RowScan:
+    """Look at all rows of a file; a large one is read by one process per core.
+
+    Args:
+        check: a rule beyond the schema, asked of every good row (picklable).
+        judge: ask the leak guard (not of a benchmark's own test file).
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}", "check the path") from None
+    count = min(os.cpu_count() or 1, size // _PART_BYTES)
+    read = partial(_scan_part, file, check, judge)
+    if count < 2:
+        parts = [read((0, size))]
+    else:
+        edges = [0, *(_line_start(file, size * number // count) for number in range(1, count)), size]
+        with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+            parts = list(pool.map(read, list(zip(edges, edges[1:], strict=False))))
+    whole = parts[0]
+    for part in parts[1:]:
+        whole.join(part)
+    whole.find_repeated_keys()
+    return whole
+
+
+def _line_start(file: Path, position: int) -> int:
+    """Return where the first line begins at or behind a position."""
+    with file.open("rb") as stream:
+        stream.seek(max(position - 1, 0))
+        stream.readline()
+        return stream.tell()
+
+
+def _scan_part(file: Path, check: RowCheck | None, judge: bool, part: tuple[int, int]) -> RowScan:
+    found, links = RowScan(), Links(file.parent)
+    start, end = part
+    with file.open("rb") as stream:
+        stream.seek(start)
+        while stream.tell() < end and (line := stream.readline()):
+            found.num_lines += 1
+            number = found.num_lines
+            try:
+                data = decode_line(line, is_first=start == 0 and number == 1)
+            except ValueError as error:
+                found.add_fault("not JSON", number, f"not JSON ({error})", "the file may be cut off; write it again")
+                continue
+            if data is BLANK:
+                continue
+            try:
+                row = row_from_dict(data, "")
+            except RowError:
+                for fault in faults_of(data, ""):
+                    found.add_fault(fault.rule, number, fault.message.removeprefix(": "), fault.hint)
+                continue
+            found.add(row, number, links, judge)
+            try:
+                if check is not None:
+                    check(row)
+            except DataError as error:
+                rule = error.message.removeprefix(f"row {row.key}: ")
+                found.add_fault(rule, number, rule, error.hint)
+    return found
