@@ -83,7 +83,8 @@ def test_what_only_looks_like_an_id_is_none(text):
 
 
 def test_a_visit_is_a_room_with_several_videos():
-    assert room_of("41069021") == room_of("41069025") == "381658"
+    assert room_of("41069021") == room_of("41069025") == room_of("41069025_4959") == "381658"
+    assert room_of("scene_0000_00") == "scene0000" and room_of("scene9999_00") == "scene9999"
     for text in ("ARKitScenes/visits/381658/video.mov", "visit_id=381658", "visit 381658"):
         assert [item.room for item in rooms_in(text)] == ["381658"], text
     assert [item.room for item in rooms_in_data({"dataset": "ARKitScenes", "room": "381658"})] == ["381658"]

@@ -170,6 +170,10 @@ def test_score_believes_what_stands_beside_the_predictions(tmp_path, capsys):
     assert run(asked) == 0 and "leak check: unknown: nothing beside the file names the model" in capsys.readouterr().out
     prompt = {"mode": "vanilla", "wording": "eval", "show_options": True}
     bad = model(tmp_path / "bad", rooms={"scannet": ["scene0025"]})
+    lmms = out / "20260101_results.json"  # as lmms-eval leaves it beside its sample logs
+    lmms.write_text(json.dumps({"config": {"model": "qwen2_vl", "model_args": f"pretrained={bad},max_pixels=3136"}}))
+    assert run(asked) == 2 and "such as scene0025" in capsys.readouterr().err
+    lmms.unlink()
     (out / "settings.json").write_text(json.dumps({"prompt": prompt, "model": {"path": str(bad), "adapter": None}}))
     assert run(asked) == 2 and "such as scene0025" in capsys.readouterr().err
     assert run([*asked, "--allow-leak"]) == 0 and "leak check: leak: trained on 1" in capsys.readouterr().out

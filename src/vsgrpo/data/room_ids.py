@@ -79,12 +79,12 @@ def room_label(dataset: str, room: str) -> str:
 
 
 def room_of(scene_name: str) -> str:
-    """Return the room a scan shows: "scene0000" of "scene0000_00", the visit of an ARKitScenes video.
+    """Return the room a scan shows: "scene0000" of "scene0000_00", the visit of an ARKitScenes video or clip.
 
     Names without a scan number, and videos whose visit is not published, are their own room.
     """
-    if scene_name in arkitscenes_visits():
-        return arkitscenes_visits()[scene_name]
+    if listed := [item.room for item in rooms_in(scene_name) if item.is_official]:
+        return listed[0]
     head, _, tail = scene_name.rpartition("_")
     return head if head and tail.isdigit() and len(tail) == 2 else scene_name
 

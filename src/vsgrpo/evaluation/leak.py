@@ -92,14 +92,15 @@ def check_recorded(file: Path, model: Mapping[str, str], *, allow_leak: bool = F
     """Check the model that made a predictions file before the file is scored; return what to note about it.
 
     Args:
-        file: the predictions; settings.json and results.json beside it name the model that `vsgrpo eval` asked.
+        file: the predictions; settings.json and results.json beside it name the model that `vsgrpo eval` asked, an
+            lmms-eval *_results.json the one that it asked.
         model: {"path", "adapter"} as given by the user, {} to believe those files.
 
     Raises:
         DataError: a benchmark room is in the model's lineage, or results.json says so, without `allow_leak`.
     """
     recorded = _read_object(file.with_name("settings.json")).get("model")
-    found = model or (recorded if isinstance(recorded, dict) else {})
+    found = model or (recorded if isinstance(recorded, dict) else _asked_by_lmms(file.parent))
     leak = _read_object(file.with_name("results.json")).get("leak")
     if isinstance(leak, dict) and leak.get("verdict") == "leak":
         reason = leak.get("reason") or f"trained on {len(leak.get('rooms', ()))} benchmark room(s)"
@@ -111,6 +112,17 @@ def check_recorded(file: Path, model: Mapping[str, str], *, allow_leak: bool = F
     adapter = found.get("adapter")
     manifests = check_lineage(path, adapter if isinstance(adapter, str) else None, allow_leak=allow_leak)
     return [f"leak check: {m.verdict()}: {m.reason()}" for m in manifests if m.verdict() != "clean"]
+
+
+def _asked_by_lmms(folder: Path) -> dict[str, Any]:
+    """Return {"path"} of the model that lmms-eval's *_results.json in the folder names; {} without, or of several."""
+    paths = set()
+    for path in folder.glob("*_results.json"):
+        config = _read_object(path).get("config")
+        words = config.get("model_args") if isinstance(config, dict) else None
+        pairs = words.items() if isinstance(words, dict) else (w.partition("=")[::2] for w in str(words).split(","))
+        paths |= {str(value) for key, value in pairs if key.strip() == "pretrained"}
+    return {"path": paths.pop()} if len(paths) == 1 else {}
 
 
 def _read_object(path: Path) -> dict[str, Any]:
