@@ -41,13 +41,13 @@ def read_jsonl(path: Path, *, nan: bool = False) -> Iterator[tuple[int, Any]]:
 
 
 def read_json(path: Path, hint: str = "the file may be cut off; write it again") -> Any:
-    """Return the value of a JSON file, with or without a byte order mark.
+    """Return the value of a foreign JSON file, with or without a byte order mark; NaN is null.
 
     Raises:
         DataError: no such file, or no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return _FOREIGN.decode(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}", "check the path") from None
     except (ValueError, RecursionError) as error:
