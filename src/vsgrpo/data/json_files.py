@@ -56,14 +56,14 @@ def decode_line(line: bytes, *, is_first: bool = False, nan: bool = False) -> An
         raise ValueError(_reason(error)) from None
 
 
-def read_json(path: Path, hint: str = "the file may be cut off; write it again", *, nan: bool = False) -> Any:
-    """Return the value of a JSON file, with or without a byte order mark.
+def read_json(path: Path, hint: str = "the file may be cut off; write it again") -> Any:
+    """Return the value of a foreign JSON file, with or without a byte order mark; NaN is null.
 
     Raises:
         DataError: no such file, or no JSON.
     """
     try:
-        return (_FOREIGN if nan else _OURS).decode(path.read_text(encoding="utf-8-sig"))
+        return _FOREIGN.decode(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}", "check the path") from None
     except (ValueError, RecursionError) as error:
@@ -92,7 +92,7 @@ def records(file: Path) -> Iterator[tuple[str, Any]]:
     elif file.suffix == ".jsonl" or _is_lines(file):
         yield from ((f"{file}:{number}", data) for number, data in read_jsonl(file, nan=True))
     else:
-        data = read_json(file, "one object a line makes it .jsonl", nan=True)
+        data = read_json(file, "one object a line makes it .jsonl")
         found = (
             next((data[name] for name in _LISTS if isinstance(data.get(name), list)), None) if first == "{" else None
         )
