@@ -2,11 +2,14 @@
 
     python scripts/bench_video.py [FILE ...]
 
+    python scripts/bench_video.py --examine 40    # as check-data does: 40 files in parallel, then again from memory
+
 Each backend reads the same files in turn, in this process, the fastest of `--repeats` counts. The last column is the
 time relative to pyav, in the same run. A FILE of your own replaces the films written here.
 """
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,7 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from vsgrpo.errors import DataError, SetupError
+from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.decoders import DECODERS
+from vsgrpo.video.examine import examine_media
 from vsgrpo.video.reader import probe, read_uniform_frames
 from vsgrpo.video.writer import write_video
 
@@ -41,13 +46,35 @@ def fastest(use, repeats: int) -> float:
     return min(times)
 
 
+def time_examination(num_files: int, num_frames: int, sampled: int) -> None:
+    """Print the seconds that examining copies of one film takes, new and remembered, and what 1,200 would take."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_video(folder / "film.mp4", film(num_frames), fps=24)
+        content = (folder / "film.mp4").read_bytes()
+        media = [("video", folder / f"{number}.mp4") for number in range(num_files)]
+        for number, (_, path) in enumerate(media):  # a box that readers skip makes each copy another file
+            path.write_bytes(content + (12).to_bytes(4, "big") + b"free" + number.to_bytes(4, "big"))
+        for what in ("decoded", "remembered"):
+            start, cpu = time.perf_counter(), sum(os.times()[:4])
+            found = examine_media(media, VisionBudget(num_frames=sampled), memory=folder / "memory.json")
+            seconds, cpu = time.perf_counter() - start, sum(os.times()[:4]) - cpu
+            assert not any(examined.problem for examined in found.values())
+            rate = f"{seconds:.1f} s ({cpu:.1f} s of CPU), {seconds * 1200 / num_files:.0f} s for 1200"
+            print(f"{num_files} films of {num_frames} frames, {what}: {rate}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--frames", type=int, default=600, help="frames of the films written here")
     parser.add_argument("--sampled", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--examine", type=int, default=0, metavar="N", help="examine N copies instead")
     args = parser.parse_args()
+    if args.examine:
+        time_examination(args.examine, args.frames, args.sampled)
+        return
     with tempfile.TemporaryDirectory() as folder:
         files = args.files
         if not files:

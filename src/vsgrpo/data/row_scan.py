@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def scan_rows(file: Path, check: RowCheck | None = None, *, judge: bool = True) 
     else:
         edges = [0, *(_line_start(file, size * number // count) for number in range(1, count)), size]
         with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-            parts = list(pool.map(read, list(zip(edges, edges[1:], strict=False))))
+            parts = list(pool.map(read, pairwise(edges)))
     whole = parts[0]
     for part in parts[1:]:
         whole.join(part)

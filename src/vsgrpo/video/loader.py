@@ -18,14 +18,11 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.video.budget import VisionBudget, grid_thw, num_tokens, seconds_per_patch
+from vsgrpo.video.budget import PIXELS_VERSION, VisionBudget, grid_thw, num_tokens, seconds_per_patch
 from vsgrpo.video.cache import make_cache
 from vsgrpo.video.examine import check_timing
 from vsgrpo.video.image import image_size, read_image
 from vsgrpo.video.reader import DEFAULT_BACKEND, VideoHeader, content_hash, probe, read_uniform_frames
-
-# Part of every key: change it when the same file and budget would give other pixels.
-_PIXELS_VERSION = 2  # upright, edit lists applied, one index for every backend; images scaled by their range
 
 _Result = TypeVar("_Result")
 
@@ -195,7 +192,7 @@ class VideoLoader:
         budget = self.budget
         frames = (budget.num_frames,) if kind == "video" else (kind,)
         settings = (*frames, *budget.pixels(kind), budget.patch, budget.merge, budget.temporal_patch)
-        return hashlib.sha256(f"{_PIXELS_VERSION} {content} {settings}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{PIXELS_VERSION} {content} {settings}".encode()).hexdigest()[:32]
 
     def _header(self, name: str, kind: str) -> VideoHeader:
         stamp = _stamp(name)

@@ -14,7 +14,7 @@ import numpy as np
 from vsgrpo.data.cot.inputs import Item
 from vsgrpo.errors import DataError
 from vsgrpo.files import inside
-from vsgrpo.video.budget import smart_resize
+from vsgrpo.video.budget import PIXELS_VERSION, smart_resize
 from vsgrpo.video.image import read_image
 
 _MIN_PIXELS = 3136
@@ -41,7 +41,7 @@ class MediaBudget:
 
 def media_digests(item: Item, budget: MediaBudget) -> list[str]:
     """Return what identifies the shown media in a cache key: their content and the budget, without decoding."""
-    settings = f"{budget.max_pixels} {budget.jpeg_quality}"
+    settings = f"{PIXELS_VERSION} {budget.max_pixels} {budget.jpeg_quality}"
     digests = []
     for index, media in enumerate(item.row.media):
         if media["kind"] == "video":
