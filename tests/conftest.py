@@ -2,6 +2,7 @@
 
 import gc
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from hypothesis import HealthCheck, settings
 # How fast the machine is decides nothing.
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
+
+# check-data remembers media there.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="vsgrpo-cache-")
 
 # Set before anything imports torch: the models here are too small for threads to pay.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -87,7 +87,12 @@ def test_links_are_followed(tmp_path, kind):
     write_rows(data / "train.jsonl", [row])
     with pytest.raises(DataError, match=r"is in VSI-Bench \(1 of 1 rows\), named by"):
         read_checked_rows(data / "train.jsonl")
-    assert any("rooms of VSI-Bench" in problem for problem in check_data(data).problems)
+    assert any(
+        "rooms of VSI-Bench" in problem
+        for problem in check_data(
+            data, load_config("train", ["trainer=grpo"], allow_missing=True), headers=True
+        ).problems
+    )
     with pytest.raises(DataError, match="is in VSI-Bench"):
         list(find_source(data, "train", "rows", None, False).items())
     recorded = training_manifest([row], {}, [], base=data, allow_leak=True)

@@ -86,6 +86,10 @@ def test_train_reads_the_mix_through_the_leak_guard(tmp_path):
             load_config("train", [*common, f"data.mix={wrong}"])
 
 
+def checked(path, *words, **options):
+    return check_data(path, load_config("train", ["trainer=grpo", *words], allow_missing=True), **options)
+
+
 def folder_with_videos(tmp_path, rows, scenes):
     write_rows(tmp_path / "train.jsonl", rows)
     for scene in scenes:
@@ -94,7 +98,7 @@ def folder_with_videos(tmp_path, rows, scenes):
 
 def test_check_data_passes_a_good_folder(tmp_path):
     folder_with_videos(tmp_path, rows_of("chair", 3), ["scene0000_00"])
-    report = check_data(tmp_path)
+    report = checked(tmp_path)
     assert not report.problems and report.verdict == "clean" and report.frames == (4, 4)
     assert "all is well" in report.table()
     report.raise_if_bad()
@@ -109,7 +113,7 @@ def test_check_data_names_every_fault(tmp_path):
     zero = json.dumps({**row_to_dict(own[0]), "id": "zero", "answer": "0", "ground_truth": "0"})
     (tmp_path / "train.jsonl").write_text("\n".join([*lines, zero, lines[0]]) + "\n")
     write_rows(tmp_path / "dev.jsonl", [replace(own[1], split="dev")])
-    report = check_data(tmp_path)
+    report = checked(tmp_path)
     text = report.table()
     for says in (
         "train.jsonl:5: ground_truth",  # the answer 0
@@ -118,7 +122,7 @@ def test_check_data_names_every_fault(tmp_path):
         "share 1 rooms (e.g. scene0000)",
         "scene0025_00.mp4",  # cut off
         "scene0011_00.mp4: no such video",
-        "note: 1 rows of ScanNet val scans",
+        "problem: 1 rows of ScanNet val scans",
     ):
         assert says in text, says
     assert report.verdict == "leak"
@@ -126,7 +130,7 @@ def test_check_data_names_every_fault(tmp_path):
         report.raise_if_bad()
 
 
-def test_a_hundred_odd_answers_among_ten_thousand_rows_are_each_named(tmp_path):
+def test_a_hundred_odd_answers_among_ten_thousand_rows_are_grouped_and_named(tmp_path):
     row = row_to_dict(rows_of("chair", 1)[0])
     rows = [{**row, "id": str(number)} for number in range(10_000)]
     odd = ("", "a lot", "NaN", "-3", "1e999")
@@ -135,17 +139,23 @@ def test_a_hundred_odd_answers_among_ten_thousand_rows_are_each_named(tmp_path):
     folder_with_videos(tmp_path, [], ["scene0000_00"])
     file = tmp_path / "train.jsonl"
     file.write_text("".join(json.dumps(data) + "\n" for data in rows))
-    report = check_data(tmp_path)
+    report = checked(tmp_path)
     assert report.files == {"train.jsonl": 9_900}
-    assert len(report.problems) == 100
-    for place, problem in enumerate(report.problems):
-        assert problem.startswith(f"{file}:{100 * place + 100}: ground_truth="), problem
+    lines = "(lines 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000, ...)"
+    empty = "(lines 100, 600, 1100, 1600, 2100, 2600, 3100, 3600, 4100, 4600, ...)"
+    assert [problem for problem in report.problems if problem.endswith(lines)] == [
+        f"{file}: 100 rows: ground_truth: must be a number in plain digits, above 0 (relative errors divide by it), "
+        f"1e-100 to 1e+100 {lines}"
+    ]
+    for name in ("ground_truth", "answer"):
+        assert f"{file}: 20 rows: {name}: must be a non-empty string {empty}" in report.problems
+    assert len(report.problems) == 3
     with pytest.raises(DataError, match=r"train.jsonl:100: ground_truth="):  # training takes all rows or none
         read_rows(file)
 
 
 def test_check_data_of_nothing(tmp_path):
     with pytest.raises(DataError, match="no row file"):
-        check_data(tmp_path)
+        checked(tmp_path)
     with pytest.raises(DataError, match="no row file"):
-        check_data(Path("no/such"))
+        checked(Path("no/such"))

@@ -119,17 +119,31 @@ def import_data(
     show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
 
 
-@app.command("check-data", epilog="Example: vsgrpo check-data data/own")
+@app.command("check-data", context_settings=PASS, epilog="Example: vsgrpo check-data data/own video.num_frames=32")
 def check_data(
-    path: Annotated[Path, typer.Argument(help="A row file, or a dataset folder.")],
+    given: Annotated[list[str], typer.Argument(metavar="FILE|DIR [KEY=VALUE]...", help="Rows; settings of the run.")],
+    headers: Annotated[bool, typer.Option("--headers", help="Quick: headers of media only, no frames.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Open only N videos.")] = None,
+    config_dir: ConfigDir = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Check rows and videos of your own: every fault with file and line, leaks, rooms shared by train and dev."""
-    from vsgrpo.data.check import check_data as run_check
+    """Check rows and media of your own as a run would read them: every fault, leaks, rooms shared by train and dev.
 
-    report = run_check(path, limit)
+    Keys are those of train: trainer=grpo|sft|dpo, prompt=think, model=..., video.num_frames, video.backend, ...
+    """
+    from vsgrpo.config import load_config
+    from vsgrpo.data.check import check_data as run_check
+    from vsgrpo.errors import ConfigError
+
+    paths = [word for word in given if "=" not in word or Path(word).exists()]
+    if len(paths) != 1:
+        raise ConfigError(f"check-data: {len(paths)} paths given, one is needed", hint="vsgrpo check-data FILE|DIR")
+    words = [word for word in given if word not in paths]
+    if not any(word.startswith("trainer=") for word in words):
+        words.insert(0, "trainer=grpo")
+    config = load_config("train", words, config_dir, allow_missing=True)
+    report = run_check(Path(paths[0]), config, headers=headers, limit=limit)
     show(json.dumps(report.to_json(), indent=1) if as_json else report.table())
     report.raise_if_bad()
 

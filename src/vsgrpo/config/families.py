@@ -5,6 +5,8 @@ What differs between families is in modeling/rope.py.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import ConfigError
@@ -12,6 +14,22 @@ from vsgrpo.errors import ConfigError
 FAMILIES = {"qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL"}
 TINY = {"tiny": "qwen2_vl", "tiny_2_5": "qwen2_5_vl"}
 """Values of model.path that are built and not found, and the family of each."""
+TIMED = "qwen2_5_vl"
+"""The family whose positions count seconds of video, so that every video must state its frame rate."""
+
+
+def family_of(path: str) -> str | None:
+    """Return the model family of a tiny model, a folder or a hub id by its name; None where it cannot be told."""
+    if path in TINY:
+        return TINY[path]
+    config = Path(path) / "config.json"
+    if config.is_file():
+        try:
+            family = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        except (OSError, ValueError, AttributeError, RecursionError):
+            return None
+        return family if family in FAMILIES else None
+    return next((family for family, name in FAMILIES.items() if f"{name}-".lower() in path.lower()), None)
 
 
 def check_architecture(config: dict[str, Any], path: str = "") -> str:

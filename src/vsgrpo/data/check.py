@@ -1,20 +1,33 @@
-"""check-data: would `train` and `eval` take these rows and videos? Names everything that is wrong, not one thing."""
+"""check-data: would a run with these settings train on these rows and videos to the end? Names all that is wrong.
+
+Rows are read by the code of a run, media by its loader: same backend, same sampled frames (`video.examine`).
+"""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.answer_table import AnswerLine, answer_lines, answer_table
+from vsgrpo.config import TrainConfig
+from vsgrpo.config.families import TIMED, family_of
+from vsgrpo.data.answer_table import AnswerLine, answer_table
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
-from vsgrpo.data.row_guard import Judgement, judge_rows, name_some, worst
-from vsgrpo.data.rows import Row, read_jsonl, row_from_dict
+from vsgrpo.data.prompts import target_text, wrong_answer
+from vsgrpo.data.row_guard import name_some, worst
+from vsgrpo.data.row_scan import RowScan, scan_rows
+from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError
+from vsgrpo.files import inside
 from vsgrpo.progress import Progress
+from vsgrpo.video.budget import VisionBudget
+from vsgrpo.video.examine import examine_media
 from vsgrpo.video.image import image_size
+from vsgrpo.video.index import VideoHeader
 from vsgrpo.video.reader import probe
 
 _SHOWN = 20
@@ -25,12 +38,12 @@ class CheckReport:
     """What was found.
 
     Attributes:
-        files: rows per row file.
+        files: good rows per row file.
         answers: per row file, one line per question type.
         verdict: leak verdict over all rows but those of a test file: clean, unknown or leak.
         num_videos: videos that can be read; frames of the shortest and longest.
-        num_images: images whose header can be read.
-        problems: each names file, line or video and the rule; empty: all is well.
+        num_images: images that can be read.
+        problems: one per rule that is broken, with file, lines or video; empty: all is well.
         notes: worth knowing, no fault.
     """
 
@@ -58,7 +71,7 @@ class CheckReport:
         lines.append(f"leak check: {self.verdict}")
         lines += [f"problem: {problem}" for problem in self.problems[:_SHOWN]]
         if len(self.problems) > _SHOWN:
-            lines.append(f"... and {len(self.problems) - _SHOWN} more problems")
+            lines.append(f"... and {len(self.problems) - _SHOWN} more problems (--json lists them all)")
         lines += [f"note: {note}" for note in self.notes]
         lines.append("all is well" if not self.problems else f"{len(self.problems)} problem(s)")
         return "\n".join(lines)
@@ -69,36 +82,70 @@ class CheckReport:
             raise DataError(f"{len(self.problems)} problem(s), the first: {self.problems[0]}", "they are listed above")
 
 
-def check_data(path: Path, limit: int | None = None) -> CheckReport:
-    """Check a row file, or the row files of a folder, and the videos they name.
+@dataclass(frozen=True)
+class RunNeeds:
+    """What a run asks of a row beyond the schema: the texts it trains on, a wrong answer.
+
+    Attributes:
+        method: grpo, sft or dpo.
+        mode, show_options, seed: prompt.mode, prompt.show_options and run.seed of the run.
+    """
+
+    method: str
+    mode: str
+    show_options: bool
+    seed: int
+
+    def __call__(self, row: Row) -> None:
+        """Raise DataError where the run could not make its texts of the row."""
+        if self.method == "grpo":
+            return
+        target_text(row, self.mode, self.show_options)
+        if self.method == "dpo":
+            target_text(row, self.mode, self.show_options, wrong_answer(row, self.seed))
+
+
+def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit: int | None = None) -> CheckReport:
+    """Check a row file, or the row files of a folder, and the media they name, as a run of `config` would read them.
 
     Args:
+        headers: look at the headers of media only: quick, and blind for frames that cannot be decoded.
         limit: open only so many videos and images (all are looked for).
 
     Raises:
         DataError: there is no row file.
+        SetupError: the backend is not installed.
     """
     files = _row_files(path)
-    problems: list[str] = []
-    rows = {file: _read(file, problems) for file in files}
-    judged = {file: judge_rows(part, file.parent) for file, part in rows.items() if file.stem != "test"}
-    problems += _leak_problems(judged)
-    problems += _shared_rooms(rows)
-    num_videos, num_images, frames, bad = _media(rows, limit)
+    needs = RunNeeds(config.trainer.name, config.prompt.mode, config.prompt.show_options, config.run.seed)
+    scans = {file: scan_rows(file, None if file.stem == "test" else needs, judge=file.stem != "test") for file in files}
+    problems = [fault.text(file) for file, scan in scans.items() for fault in scan.faults.values()]
+    problems += [
+        f"{file}: holds no rows"
+        for file, scan in scans.items()
+        if not scan.num_rows and not scan.faults and file.stem != "dev"
+    ]
+    problems += _leak_problems(scans) + _shared_rooms(scans)
+    if (val := sum(scan.num_val for scan in scans.values())) and not config.data.allow_val_safe:
+        problems.append(f"{val} rows of ScanNet val scans: training on them needs data.allow_val_safe=true")
+    good, bad = _media(scans, config, headers, limit)
     problems += bad
-    notes = _notes(list(judged.values()))
+    frames = [header.num_frames for (kind, _), header in good.items() if kind == "video"]
+    notes = _notes(scans.values())
+    if untimed := [path for (kind, path), header in good.items() if kind == "video" and header.fps <= 0]:
+        notes.append(f"{len(untimed)} videos state no frame rate, such as {untimed[0]}: Qwen2.5-VL refuses them")
     folder = files[0].parent
     if (folder / MANIFEST_NAME).is_file():
         manifest = read_manifest(folder)
         names = [name for name in manifest.files if name.endswith(".jsonl")]
         notes += [f"{folder / name} was changed after it was built" for name in changed_files(folder, manifest, names)]
     return CheckReport(
-        files={file.name: len(part) for file, part in rows.items()},
-        answers={file.name: answer_lines(part) for file, part in rows.items()},
-        verdict=worst(found.verdict for found in judged.values()),
-        num_videos=num_videos,
-        num_images=num_images,
-        frames=frames,
+        files={file.name: scan.num_rows for file, scan in scans.items()},
+        answers={file.name: scan.tally.lines() for file, scan in scans.items()},
+        verdict=worst(scan.verdict for scan in scans.values()),
+        num_videos=len(frames),
+        num_images=len(good) - len(frames),
+        frames=(min(frames, default=0), max(frames, default=0)),
         problems=problems,
         notes=notes,
     )
@@ -114,73 +161,79 @@ def _row_files(path: Path) -> list[Path]:
     return files
 
 
-def _read(file: Path, problems: list[str]) -> list[Row]:
-    """Return the good rows; every bad one becomes a problem."""
-    rows: dict[str, Row] = {}
-    try:
-        for number, data in read_jsonl(file):
-            try:
-                row = row_from_dict(data, f"{file}:{number}")
-            except DataError as error:
-                problems.append(error.message)
-                continue
-            if row.key in rows:
-                problems.append(f"{file}:{number}: id={row.id}: used before in this file")
-            rows[row.key] = row
-    except DataError as error:  # a line that is no JSON: what follows it cannot be trusted
-        problems.append(error.message)
-    if not rows and not problems and file.stem != "dev":
-        problems.append(f"{file}: holds no rows")
-    return list(rows.values())
-
-
-def _leak_problems(judged: dict[Path, Judgement]) -> list[str]:
+def _leak_problems(scans: dict[Path, RowScan]) -> list[str]:
     return [
-        f"{file}: {len(found.leaks)} rows show rooms of {found.leaks[0][1][0].benchmark} "
-        f"({name_some(sorted({row.scene_name for row, _ in found.leaks}))}): `train` refuses them; rooms: "
-        f"{name_some(found.leaked_rooms())}"
-        for file, found in judged.items()
-        if found.leaks
+        f"{file}: {scan.num_leaks} rows show rooms of {scan.benchmark} ({name_some(sorted(scan.leaked_scenes))}): "
+        f"`train` refuses them; rooms: {name_some(sorted(scan.leaked_rooms))}"
+        for file, scan in scans.items()
+        if scan.num_leaks
     ]
 
 
-def _shared_rooms(rows: dict[Path, list[Row]]) -> list[str]:
-    rooms = {file: {(row.dataset, row.room) for row in part} for file, part in rows.items()}
-    names = list(rooms)
+def _shared_rooms(scans: dict[Path, RowScan]) -> list[str]:
+    names = list(scans)
     return [
         f"{first} and {second} share {len(both)} rooms (e.g. {min(both)[1]})"
         for k, first in enumerate(names)
         for second in names[k + 1 :]
-        if (both := rooms[first] & rooms[second])
+        if (both := scans[first].rooms & scans[second].rooms)
     ]
 
 
-def _media(rows: dict[Path, list[Row]], limit: int | None) -> tuple[int, int, tuple[int, int], list[str]]:
-    """Return readable videos and images, frames of the shortest and longest video, and problems."""
-    first = {
-        place: row for file, part in reversed(rows.items()) for row in part for place in row.media_paths(file.parent)
-    }
-    problems = [f"{path}: no such {kind} (row {row.key})" for (kind, path), row in first.items() if not path.is_file()]
-    there = [place for place in first if place[1].is_file()][:limit]
-    frames, num_images = [], 0
+def _media(
+    scans: dict[Path, RowScan], config: TrainConfig, headers: bool, limit: int | None
+) -> tuple[dict[tuple[str, Path], VideoHeader], list[str]]:
+    """Return the headers of readable videos and images, and problems."""
+    problems: list[str] = []
+    shown: dict[tuple[str, Path], str] = {}
+    for file, scan in scans.items():
+        for (kind, name), key in scan.media.items():
+            try:
+                shown.setdefault((kind, inside(file.parent, name)), key)
+            except DataError as error:
+                problems.append(f"{error.message} (row {key})")
+    problems += [f"{path}: no such {kind} (row {key})" for (kind, path), key in shown.items() if not path.is_file()]
+    there = [place for place in shown if place[1].is_file()][:limit]
     progress = Progress("videos and images", len(there))
-    for kind, path in there:
-        try:
-            if kind == "image":
-                image_size(path)
-                num_images += 1
-            else:
-                frames.append(probe(path, backend="pyav").num_frames)
-        except DataError as error:
-            problems.append(error.message)
-        progress.advance()
-    return len(frames), num_images, (min(frames, default=0), max(frames, default=0)), problems
+    if headers:
+        found = {place: _header(*place, config.video.backend) for place in there}
+    else:
+        examined = examine_media(
+            there,
+            VisionBudget(**config.vision()),
+            backend=config.video.backend,
+            timeout_s=config.video.timeout_s,
+            needs_timing=family_of(config.model.path) == TIMED,
+            memory=_memory(next(iter(scans)).parent),
+            on_done=progress.advance,
+        )
+        found = {place: result.header or result.problem for place, result in examined.items()}
+    problems += [
+        f"{result}" if result.startswith(str(place[1])) else f"{place[1]}: {result}"
+        for place, result in found.items()
+        if isinstance(result, str)
+    ]
+    return {place: header for place, header in found.items() if isinstance(header, VideoHeader)}, problems
 
 
-def _notes(judged: Sequence[Judgement]) -> list[str]:
-    notes = []
-    if val := sum(len(found.val) for found in judged):
-        notes.append(f"{val} rows of ScanNet val scans: training on them needs data.allow_val_safe=true")
-    unknown: Counter[str] = sum((found.unknown for found in judged), Counter())
-    notes += [f"{number} rows of {name}: cannot be told from VSI-Bench's scenes" for name, number in unknown.items()]
-    return notes
+def _memory(folder: Path) -> Path | None:
+    """Return the user's file that remembers what was found good in a folder, None where there is no place for it."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vsgrpo" / "checked_media"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    name = blake2b(str(folder.resolve()).encode(errors="surrogateescape"), digest_size=8).hexdigest()
+    return home / f"{name}.json" if os.access(home, os.W_OK) else None
+
+
+def _header(kind: str, path: Path, backend: str) -> VideoHeader | str:
+    try:
+        return probe(path, backend=backend) if kind == "video" else VideoHeader(1, 0.0, *image_size(path))
+    except DataError as error:
+        return error.message
+
+
+def _notes(scans: Iterable[RowScan]) -> list[str]:
+    unknown: Counter[str] = sum((scan.unknown for scan in scans), Counter())
+    return [f"{number} rows of {name}: cannot be told from VSI-Bench's scenes" for name, number in unknown.items()]

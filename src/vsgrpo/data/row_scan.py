@@ -29,7 +29,7 @@ RowCheck = Callable[[Row], None]
 """A rule beyond the schema: raises DataError where a run could not use the row."""
 _PART_BYTES = 16 << 20
 """Smaller files are read in this process."""
-_KEPT = 4
+_KEPT = 10
 """Places of a fault that are named."""
 
 

@@ -17,6 +17,7 @@ from transformers import (
     Qwen2VLProcessor,
 )
 
+from vsgrpo.config.families import TIMED
 from vsgrpo.errors import DataError
 
 
@@ -33,8 +34,6 @@ FAMILIES = {
     "qwen2_5_vl": Family(Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor),
 }
 """By `model_type` of config.json; the keys are those of config/families.py."""
-TIMED = "qwen2_5_vl"
-"""The family whose temporal positions count seconds of video and not temporal patches."""
 
 
 @dataclass(frozen=True)
