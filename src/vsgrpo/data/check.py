@@ -179,7 +179,7 @@ def _media(rows: dict[Path, list[Row]], limit: int | None) -> tuple[int, int, tu
 
 def _notes(judged: Sequence[Judgement]) -> list[str]:
     notes = []
-    if val := sum(len(found.val) for found in judged):
+    if val := sum(found.num_val for found in judged):
         notes.append(f"{val} rows of ScanNet val scans: training on them needs data.allow_val_safe=true")
     unknown: Counter[str] = sum((found.unknown for found in judged), Counter())
     notes += [f"{number} rows of {name}: cannot be told from VSI-Bench's scenes" for name, number in unknown.items()]
