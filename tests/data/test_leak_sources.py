@@ -133,19 +133,24 @@ def test_import_leaves_out_counts_and_names(tmp_path):
     (tmp_path / "mp4" / "bench" / "41069025.mp4").write_bytes(b"x")
     (tmp_path / "mp4" / "scene0001_00.mp4").symlink_to("bench/41069025.mp4")
     (tmp_path / "mp4" / "scene0000_00.mp4").write_bytes(b"x")
+    (tmp_path / "mp4" / "09c1414f1b").mkdir()
+    (tmp_path / "mp4" / "09c1414f1b" / "scene0002_00.mp4").write_bytes(b"x")
+    (tmp_path / "mp4" / "scannet").symlink_to("09c1414f1b")
     rows = [
         CLEAN,
         {**CLEAN, "video": "scannet/scene0001_00.mp4"},  # a link to a benchmark's video
+        {**CLEAN, "video": "scannet/scene0002_00.mp4"},  # a link to a folder of a benchmark's room
         {**CLEAN, "scene_name": "my_room", "scan_id": "scene0025_00"},  # in a column that the row does not keep
         {**CLEAN, "note": "shot in scene 0046"},
         {"video": "3864514494.mp4"},  # no question: the room decides first
     ]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     summary = import_data(ImportSettings((tmp_path / "rows.json",), tmp_path / "out", videos=tmp_path / "mp4"))
-    assert summary.left_out == {"its room is in VSI-Bench": 4}
-    assert "left out: 4 rows: its room is in VSI-Bench" in summary.table()
+    assert summary.left_out == {"its room is in VSI-Bench": 5}
+    assert "left out: 5 rows: its room is in VSI-Bench" in summary.table()
     manifest = read_manifest(tmp_path / "out")
-    assert manifest.counts["denied_rooms"] == ["arkitscenes/381658", "scannetpp/3864514494", "scene0025", "scene0046"]
+    rooms = ["arkitscenes/381658", "scannetpp/09c1414f1b", "scannetpp/3864514494", "scene0025", "scene0046"]
+    assert manifest.counts["denied_rooms"] == rooms
     assert "arkitscenes/381658" in summary.table() and any("arkitscenes/381658" in note for note in manifest.notes)
     assert [row.scene_name for row in read_rows(tmp_path / "out" / "train.jsonl")] == ["scene0000_00"]
 

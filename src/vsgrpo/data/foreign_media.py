@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -27,7 +28,7 @@ class MediaFinder:
     Attributes:
         root: videos=DIR or images=DIR; None: beside the row file.
         option: what that setting is called.
-        denies: says which benchmark rooms a file shows; None: nobody asks.
+        denies: says which benchmark rooms a file shows by its path below the root, links followed; None: nobody asks.
         keeps_missing: rows whose file is not there are kept where there is no root.
         found: place in the dataset folder -> the file.
         num_missing, first_missing: places that have no file.
@@ -36,7 +37,7 @@ class MediaFinder:
     root: Path | None
     option: str
     keeps_missing: bool = True
-    denies: Callable[[Path], Sequence[Denied]] | None = None
+    denies: Callable[[str], Sequence[Denied]] | None = None
 
     def __post_init__(self) -> None:
         self.found: dict[str, str] = {}
@@ -63,7 +64,8 @@ class MediaFinder:
             is_first = (taken := _digest(wanted)) not in self._taken
             existing = self._find(source, beside, names, is_first)
             if existing is not None and self.denies is not None:
-                refuse_rooms(self.denies(existing))
+                base = os.path.realpath(beside if self.root is None else self.root)
+                refuse_rooms(self.denies(os.path.relpath(os.path.realpath(existing), base)))
             self._taken.add(taken)
             place = wanted if is_first else _renamed(wanted, key)
             if existing is not None:

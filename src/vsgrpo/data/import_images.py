@@ -27,7 +27,7 @@ from vsgrpo.data.foreign_media import MediaFinder, refuse_rooms
 from vsgrpo.data.foreign_rows import image_place
 from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.json_files import records
-from vsgrpo.data.leakage import denied_in_data, denied_in_path, falls_into_dev, name_some
+from vsgrpo.data.leakage import denied_in_data, falls_into_dev, name_some
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.rows import iter_rows, row_line
 from vsgrpo.errors import DataError
@@ -75,7 +75,7 @@ def import_images(settings: ImportSettings) -> ImageImport:
     denied: set[str] = set()
     num_read = num_thoughts = num_images = 0
     targets = {name: out / f"{name}.jsonl" for name in ("train", "dev")}
-    finder = MediaFinder(settings.images, "images", keeps_missing=False, denies=denied_in_path)
+    finder = MediaFinder(settings.images, "images", keeps_missing=False, denies=denied_in_data)
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(path.with_name(f".{path.name}.tmp").open("w", encoding="utf-8", newline="\n"))

@@ -24,7 +24,6 @@ from vsgrpo.data.leakage import (
     Judgement,
     check_rows,
     denied_in_data,
-    denied_in_path,
     falls_into_dev,
     judge_row,
     name_some,
@@ -113,7 +112,7 @@ class _Import:
         self.num_read = 0
         self._judged = Judgement()
         self._asked: dict[int, int] = {}
-        denies = None if self.is_benchmark else denied_in_path
+        denies = None if self.is_benchmark else denied_in_data
         self._videos = MediaFinder(settings.videos, "videos", denies=denies)
         self._images = MediaFinder(settings.images, "images", denies=denies)
         self._is_new = not settings.output.exists()

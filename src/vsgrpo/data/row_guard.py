@@ -127,14 +127,16 @@ class Judgement:
     Attributes:
         num_rows: rows looked at.
         leaks: rows of benchmark rooms, with the rooms.
-        val: ScanNet val scans of other rooms.
+        num_val: rows of ScanNet val scans of other rooms.
+        first_val: scene name of the first of these.
         unknown: dataset -> rows that name no scene that can be told.
         first_unknown: scene name of the first of these.
     """
 
     num_rows: int = 0
     leaks: list[tuple[Row, list[Denied]]] = field(default_factory=list)
-    val: list[Row] = field(default_factory=list)
+    num_val: int = 0
+    first_val: str = ""
     unknown: Counter[str] = field(default_factory=Counter)
     first_unknown: str = ""
 
@@ -188,7 +190,8 @@ def judge_row(row: Row, judged: Judgement, *links: str) -> None:
     if verdict == "leak":
         judged.leaks.append((row, denied_in(row, *links)))
     elif val_scans(row, *links):
-        judged.val.append(row)
+        judged.num_val += 1
+        judged.first_val = judged.first_val or row.scene_name
     if verdict == "unknown":
         judged.unknown[row.dataset] += 1
         judged.first_unknown = judged.first_unknown or row.scene_name
@@ -219,10 +222,9 @@ def check_rows(
             f"{where}: {judged.leak_text()}",
             "remove these rows; a model trained on them cannot be scored on the benchmark",
         )
-    if judged.val and not allow_val_safe:
+    if judged.num_val and not allow_val_safe:
         raise DataError(
-            f"{where}: scene_name={judged.val[0].scene_name}: a ScanNet val scan "
-            f"({len(judged.val)} of {judged.num_rows} rows)",
+            f"{where}: scene_name={judged.first_val}: a ScanNet val scan ({judged.num_val} of {judged.num_rows} rows)",
             "train on the train split, or allow room-safe val scans: data.allow_val_safe=true",
         )
     return judged.verdict

@@ -114,7 +114,7 @@ class RowScan:
                 self.leaked_rooms.update(judged.leaked_rooms())
                 self.leaked_scenes.add(row.scene_name)
                 self.benchmark = judged.leaks[0][1][0].benchmark
-            self.num_val += len(judged.val)
+            self.num_val += judged.num_val
             self.unknown.update(judged.unknown)
 
     def join(self, later: RowScan) -> None:
