@@ -92,7 +92,7 @@ class StageTrainer(Trainer):
         """Return what a microbatch adds to the denominator of its update's loss; dead rows add nothing."""
         raise NotImplementedError
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> int | None:
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
         """Count the items of one update, in all its microbatches of all processes."""
         count = sum(self._count_items(batch) for batch in batch_samples)
         if self.accelerator.num_processes > 1:

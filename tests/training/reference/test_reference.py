@@ -1,0 +1,184 @@
+"""One update of every trainer against the independent reference; the trainers run their own `train()`."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+from recording import Recording, disagreement, reference_of, start_adapter
+from tiny_runs import LORA, SPREAD, make_trainer
+
+pytestmark = pytest.mark.integration
+
+LOSS, GRADIENT = 1e-6, 1e-5
+"""Largest disagreement allowed."""
+EXACT = ("trainer.max_grad_norm=1e9", "trainer.learning_rate=2e-2", "trainer.lr_scheduler_type=constant")
+EXACT += ("trainer.warmup_steps=0", *LORA)
+RAGGED = ("trainer.per_device_train_batch_size=5", "trainer.gradient_accumulation_steps=3")
+"""The 12 rows of an epoch in microbatches of 5, 5 and 2: one update."""
+GROUPS = ("trainer.per_device_train_batch_size=4", "trainer.gradient_accumulation_steps=2")
+ALL = [(loss, "token") for loss in ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo")]
+ALL += [("luspo", "sequence"), ("grpo", "sequence")]
+
+
+def layout(on):
+    return f"trainer.shared_prefix={'on' if on else 'off'}"
+
+
+def record(trainer, plan=None):
+    start_adapter(trainer)
+    recording = Recording(trainer, plan)
+    trainer.train()
+    return recording.updates
+
+
+def check(loss, reference, update):
+    found = disagreement(loss, reference.gradients(loss, update.gradients), update)
+    assert found[0] <= LOSS and found[1] <= GRADIENT, (found, update.settings)
+
+
+def grpo_losses(updates, reference):
+    """Yield the reference's loss of each update; a buffer's log-probs are those of its first update."""
+    old = {}
+    for update in updates:
+        reference.load(update.weights)
+        with torch.no_grad():
+            for row in (row for rows in update.microbatches for row in rows):
+                if row.media is not None and id(row) not in old:
+                    old[id(row)] = reference.logps(row, update.settings.temperature)
+        yield reference.grpo(update.microbatches, update.settings, old)
+
+
+def all_losses(trainer, step):
+    """Every loss type on policy and off policy: nine of them, and every rollout serves two steps."""
+    loss, level = ALL[step % len(ALL)]
+    trainer.loss_type = trainer.args.loss_type = loss
+    trainer.importance_sampling_level = trainer.args.importance_sampling_level = level
+    trainer.args.use_bias_correction_kl = step % 4 >= 2
+    trainer.args.delta = 1.05 if step >= len(ALL) else None
+
+
+def end_often(trainer):
+    """Let every sixth token end a completion: random weights hardly ever draw the one that does."""
+    trainer.eos_token_ids = list(range(0, len(trainer.bundle.tokenizer), 6))
+    return trainer
+
+
+def test_the_reference_is_independent():
+    tree = ast.parse(Path(__file__).with_name("reference.py").read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {
+        name
+        for node in imports
+        for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module])
+    }
+    assert names <= {
+        "math",
+        "collections.abc",
+        "dataclasses",
+        "typing",
+        "torch",
+        "torch.nn.functional",
+        "peft",
+        "transformers",
+    }
+
+
+@pytest.mark.both_families
+@pytest.mark.parametrize("tree", [True, False])
+def test_sft(make_config, tiny_folder, tree):
+    # Ragged microbatches, and (tree) an update of one microbatch that ends the epoch.
+    batch = ("trainer.per_device_train_batch_size=5", "trainer.gradient_accumulation_steps=2") if tree else RAGGED
+    trainer = make_trainer(make_config("sft", *EXACT, *batch, layout(tree)))
+    updates, reference = record(trainer), reference_of(trainer, tiny_folder)
+    assert [[len(rows) for rows in u.microbatches] for u in updates] == ([[5, 5], [2]] if tree else [[5, 5, 2]] * 2)
+    for update in updates:
+        assert (
+            len({len(row.completion) for rows in update.microbatches for row in rows}) > 1
+            or len(update.microbatches) == 1
+        )
+        reference.load(update.weights)
+        check(reference.sft(update.microbatches), reference, update)
+
+
+@pytest.mark.both_families
+@pytest.mark.parametrize(("tree", "kind"), [(True, "sigmoid"), (False, "hinge"), (True, "ipo")])
+def test_dpo(make_config, tiny_folder, tree, kind):
+    trainer = make_trainer(make_config("dpo", *EXACT, *RAGGED, layout(tree), f"trainer.loss_type={kind}"))
+    updates, reference = record(trainer), reference_of(trainer, tiny_folder)
+    assert [[len(rows) for rows in u.microbatches] for u in updates] == [[10, 10, 4]] * 2
+    for update in updates:
+        reference.load(update.weights)
+        check(reference.dpo(update.microbatches, kind, trainer.beta), reference, update)
+
+
+@pytest.mark.parametrize(
+    ("tiny_folder", "tree", "steps", "options"),
+    [
+        ("qwen2_vl", True, 18, ()),
+        ("qwen2_5_vl", False, 18, ("trainer.scale_rewards=batch",)),
+        ("qwen2_vl", False, 4, ("trainer.hf.mask_truncated_completions=true", "trainer.scale_rewards=none")),
+        ("qwen2_5_vl", True, 4, ("trainer.hf.mask_truncated_completions=true", "trainer.temperature=0.8")),
+    ],
+    indirect=["tiny_folder"],
+)
+def test_grpo(make_config, tiny_folder, tree, steps, options):
+    run = (SPREAD, *EXACT, *GROUPS, "trainer.beta=0.05", "trainer.num_iterations=2", layout(tree), *options)
+    trainer = end_often(
+        make_trainer(make_config("grpo", *run, f"trainer.max_steps={steps}", "trainer.save_steps=1000"))
+    )
+    updates, reference = record(trainer, all_losses), reference_of(trainer, tiny_folder)
+    rows = [row for update in updates for part in update.microbatches for row in part]
+    assert len({len(row.completion) for row in rows}) > 3
+    ended = [row.completion[-1] in trainer.eos_token_ids for row in rows]
+    assert any(ended) and not all(ended)
+    for update, loss in zip(updates, grpo_losses(updates, reference), strict=True):
+        check(loss, reference, update)
+
+
+def test_dead_rows_leave_every_loss(make_config, tiny_folder):
+    batch = ("trainer.per_device_train_batch_size=8", "trainer.gradient_accumulation_steps=2", "video.on_bad=skip")
+    run = (SPREAD, *EXACT, *batch, "trainer.beta=0.05", f"trainer.max_steps={len(ALL)}", "trainer.save_steps=1000")
+    trainer = end_often(make_trainer(make_config("grpo", *run)))
+    bury(trainer, trainer._maker, 3)
+    updates, reference = record(trainer, all_losses), reference_of(trainer, tiny_folder)
+    for update, loss in zip(updates, grpo_losses(updates, reference), strict=True):
+        dead = [sum(row.media is None for row in rows) for rows in update.microbatches]
+        assert 0 < sum(dead) < 16
+        check(loss, reference, update)
+
+
+def bury(trainer, maker, count):
+    """Let the first `count` videos turn out bad."""
+    for video in sorted(set(trainer.train_dataset["video"]))[:count]:
+        maker._loader.quarantine[video] = "an earlier failure"
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_dead_rows_leave_sft_and_dpo(make_config, tiny_folder, method):
+    trainer = make_trainer(make_config(method, *EXACT, *RAGGED, "video.on_bad=skip", layout(True)))
+    bury(trainer, trainer.data_collator._maker, 2)
+    updates, reference = record(trainer), reference_of(trainer, tiny_folder)
+    for update in updates:
+        dead = [sum(row.media is None for row in rows) / len(rows) for rows in update.microbatches]
+        assert len(set(dead)) > 1  # microbatches lose unequal shares
+        reference.load(update.weights)
+        rows = update.microbatches
+        check(
+            reference.sft(rows) if method == "sft" else reference.dpo(rows, "sigmoid", trainer.beta), reference, update
+        )
+
+
+def test_an_update_without_a_live_row_changes_nothing(make_config):
+    trainer = make_trainer(make_config("sft", *EXACT, "video.on_bad=skip", "trainer.max_steps=3"))
+    bury_at = {1: 6}
+
+    def plan(trainer, step):
+        bury(trainer, trainer.data_collator._maker, bury_at.get(step, 0))
+
+    updates = record(trainer, plan)
+    moved = [
+        any(not torch.equal(tensor, later.weights[name]) for name, tensor in update.weights.items())
+        for update, later in zip(updates, updates[1:], strict=False)
+    ]
+    assert moved == [True, False]  # AdamW's momentum of the first update would move the weights in the second
