@@ -4,6 +4,8 @@ import pytest
 import torch
 from tiny_runs import make_parts, make_trainer
 
+from vsgrpo.errors import ConfigError
+from vsgrpo.modeling.rope import FAMILIES
 from vsgrpo.modeling.tree import common_prefix_length
 from vsgrpo.training.sft import IGNORED, AnswerCollator
 from vsgrpo.training.timing import PhaseTimer
@@ -41,6 +43,28 @@ def test_loss_is_the_mean_over_answer_tokens_of_the_whole_update(make_config):
     torch.testing.assert_close(sum(parts), whole, atol=1e-5, rtol=0)
     # Random weights of init 0.08 over about 600 tokens: near ln 600 = 6.4.
     assert abs(whole.item() - math.log(len(trainer.bundle.tokenizer))) < 1.0
+
+
+@pytest.mark.parametrize("tiny_folder", [*FAMILIES], indirect=True)
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_no_flag_of_a_family_or_library_chooses_the_normaliser(make_config, monkeypatch, tiny_folder, method):
+    ragged = ("trainer.per_device_train_batch_size=5", "trainer.gradient_accumulation_steps=3")
+    logs = []
+    for flag in (True, False, None):
+        trainer = make_trainer(make_config(method, *ragged, "trainer.max_steps=1", name=str(flag)))
+        family = type(trainer.bundle.model)
+        if flag is not None:
+            monkeypatch.setattr(family, "accepts_loss_kwargs", flag, raising=False)
+            trainer = make_trainer(make_config(method, *ragged, "trainer.max_steps=1", name=str(flag)))
+        assert trainer.model_accepts_loss_kwargs is True and trainer.loss_is_scaled_for_ga is True
+        trainer.train()
+        logs.append([trainer.state.log_history[0][name] for name in ("loss", "grad_norm")])
+    assert logs[0] == logs[1] == logs[2]
+
+
+def test_a_mean_per_process_is_refused(make_config):
+    with pytest.raises(ConfigError, match="average_tokens_across_devices"):
+        make_trainer(make_config("sft", "trainer.hf.average_tokens_across_devices=false"))
 
 
 def test_the_tower_runs_once_per_video_of_a_batch_and_gets_gradients(make_config):

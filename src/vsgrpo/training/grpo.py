@@ -297,9 +297,9 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
             if skipped:
                 return zero_loss(self.model)
         with self._about(inputs["samples"]):
-            self._loss_inputs = inputs
+            self._loss_inputs = {**inputs}  # a microbatch may serve again (num_iterations), with its own reference
             try:
-                loss = super()._compute_loss(model, inputs)
+                loss = super()._compute_loss(model, self._loss_inputs)
                 return loss if scale == 1.0 else loss * scale
             finally:
                 self._loss_inputs = {}

@@ -1,4 +1,4 @@
-"""Records the updates of a trainer that runs its own `train()`: what the reference needs, and what it must agree with."""
+"""Records the updates of a trainer that runs its own `train()`: what the reference needs, and what must agree."""
 
 from dataclasses import dataclass, field
 
@@ -44,7 +44,7 @@ class Recording(TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         named = self._trainer.model.named_parameters()
-        self.updates[-1].gradients = {name: p.grad.detach().clone() for name, p in named if p.requires_grad}
+        self.updates[-1].gradients = {name: p.grad.detach().clone() for name, p in named if p.grad is not None}
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:

@@ -128,7 +128,7 @@ class Reference:
     def dpo(self, update: Sequence[Sequence[Row]], loss_type: str, beta: float) -> Tensor:
         """Return the mean loss over all pairs of an update; rows are chosen, rejected, chosen, ...
 
-        sigmoid: arXiv 2305.18290 eq. 7; hinge: arXiv 2305.10425 eq. 10; ipo: arXiv 2310.12036 eq. 17 on means of tokens.
+        sigmoid: arXiv 2305.18290 eq. 7; hinge: arXiv 2305.10425; ipo: arXiv 2310.12036 eq. 17, on means of tokens.
         """
         losses = []
         rows = live(update)
