@@ -107,15 +107,16 @@ def start_adapter(trainer, size=0.05):
 
 
 def disagreement(loss, gradients, update):
-    """Return how far a trainer is from the reference: loss (relative above 1), gradient (relative, worst tensor).
+    """Return how far a trainer is from the reference: of the loss, of the gradient, of the gradient's worst tensor.
 
-    A tensor's difference is measured against its own norm, or against a hundredth of the whole gradient where its own
-    is smaller: float32 leaves no more of it.
+    The loss is measured against its size, at least 1; where log-probs are a factor of it, against the size of those. A
+    tensor is measured against its own norm, or a hundredth of the whole gradient's where that is more: float32 leaves
+    no more of it.
     """
     assert gradients.keys() == update.gradients.keys()
+    size = 7.0 if update.settings and update.settings.loss_type in ("cispo", "vespo") else 1.0
     whole = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm()
-    apart = [
-        (gradient - update.gradients[name]).norm() / max(gradient.norm(), whole / 100)
-        for name, gradient in gradients.items()
-    ]
-    return abs(loss.item() - update.loss) / max(abs(loss.item()), 1.0), max(apart).item()
+    apart = {name: (gradient - update.gradients[name]).norm() for name, gradient in gradients.items()}
+    worst = max(apart[name] / max(gradient.norm(), whole / 100) for name, gradient in gradients.items())
+    total = torch.stack([*apart.values()]).norm() / whole
+    return abs(loss.item() - update.loss) / max(abs(loss.item()), size), total.item(), worst.item()

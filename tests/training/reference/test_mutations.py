@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from recording import disagreement, reference_of
-from test_reference import EXACT, GRADIENT, GROUPS, LOSS, RAGGED, bury, end_often, grpo_losses, layout, record
+from recording import reference_of
+from test_reference import EXACT, GROUPS, RAGGED, agrees, bury, end_often, grpo_losses, layout, record
 from tiny_runs import SPREAD, make_trainer
 
 from vsgrpo.modeling import attention, logps
@@ -66,11 +66,6 @@ GRPO_FAULTS = {
     "dead tokens in the mean": (grpo, "count_live", dead_tokens_counted),
     "the other KL gradient": "corrected",
 }
-
-
-def agrees(loss, reference, update):
-    found = disagreement(loss, reference.gradients(loss, update.gradients), update)
-    return found[0] <= LOSS and found[1] <= GRADIENT
 
 
 @pytest.mark.parametrize("fault", SFT_FAULTS)

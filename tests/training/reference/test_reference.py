@@ -1,6 +1,7 @@
 """One update of every trainer against the independent reference; the trainers run their own `train()`."""
 
 import ast
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from tiny_runs import LORA, SPREAD, make_trainer
 
 pytestmark = pytest.mark.integration
 
-LOSS, GRADIENT = 1e-6, 1e-5
-"""Largest disagreement allowed."""
-EXACT = ("trainer.max_grad_norm=1e9", "trainer.learning_rate=2e-2", "trainer.lr_scheduler_type=constant")
+ALLOWED = (1e-6, 1e-5, 5e-5)
+"""Largest disagreement of loss, gradient and one tensor of it."""
+EXACT = ("trainer.max_grad_norm=1e9", "trainer.learning_rate=5e-3", "trainer.lr_scheduler_type=constant")
 EXACT += ("trainer.warmup_steps=0", *LORA)
 RAGGED = ("trainer.per_device_train_batch_size=5", "trainer.gradient_accumulation_steps=3")
 """The 12 rows of an epoch in microbatches of 5, 5 and 2: one update."""
@@ -33,9 +34,10 @@ def record(trainer, plan=None):
     return recording.updates
 
 
-def check(loss, reference, update):
+def agrees(loss, reference, update):
     found = disagreement(loss, reference.gradients(loss, update.gradients), update)
-    assert found[0] <= LOSS and found[1] <= GRADIENT, (found, update.settings)
+    print(found, update.settings and update.settings.loss_type)
+    return all(value <= allowed for value, allowed in zip(found, ALLOWED, strict=True))
 
 
 def grpo_losses(updates, reference, updates_per_buffer=1):
@@ -48,21 +50,25 @@ def grpo_losses(updates, reference, updates_per_buffer=1):
             old = {key: reference.logps(row, buffer[0].settings.temperature) for key, row in rows.items()}
         for update in buffer:
             reference.load(update.weights)
-            yield reference.grpo(update.microbatches, update.settings, old)
+            yield reference.grpo(update.microbatches, update.settings, old) if live(update.microbatches) else None
 
 
-def all_losses(trainer, step):
-    """Every loss type on policy and off policy: nine of them, and every rollout serves two steps."""
-    loss, level = ALL[step % len(ALL)]
-    trainer.loss_type = trainer.args.loss_type = loss
-    trainer.importance_sampling_level = trainer.args.importance_sampling_level = level
-    trainer.args.use_bias_correction_kl = step % 4 >= 2
-    trainer.args.delta = 1.05 if step >= len(ALL) else None
+def all_losses(first=0):
+    """Return a plan of nine steps of nine losses; where a rollout serves two steps, every other one is off policy."""
+
+    def plan(trainer, step):
+        loss, level = ALL[(first + step) % len(ALL)]
+        trainer.loss_type = trainer.args.loss_type = loss
+        trainer.importance_sampling_level = trainer.args.importance_sampling_level = level
+        trainer.args.use_bias_correction_kl = step % 4 >= 2
+        trainer.args.delta = 1.05 if step >= 4 else None
+
+    return plan
 
 
 def end_often(trainer):
-    """Let every sixth token end a completion: random weights hardly ever draw the one that does."""
-    trainer.eos_token_ids = list(range(0, len(trainer.bundle.tokenizer), 6))
+    """Let every 16th token end a completion: random weights hardly ever draw the one that does."""
+    trainer.eos_token_ids = list(range(0, len(trainer.bundle.tokenizer), 16))
     return trainer
 
 
@@ -91,42 +97,45 @@ def test_sft(make_config, tiny_folder, tree):
             or len(update.microbatches) == 1
         )
         reference.load(update.weights)
-        check(reference.sft(update.microbatches), reference, update)
+        assert agrees(reference.sft(update.microbatches), reference, update)
 
 
-@pytest.mark.both_families
-@pytest.mark.parametrize(("tree", "kind"), [(True, "sigmoid"), (False, "hinge"), (True, "ipo")])
+@pytest.mark.parametrize(
+    ("tiny_folder", "tree", "kind"),
+    [("qwen2_vl", True, "sigmoid"), ("qwen2_5_vl", False, "hinge"), ("qwen2_5_vl", True, "ipo")],
+    indirect=["tiny_folder"],
+)
 def test_dpo(make_config, tiny_folder, tree, kind):
     trainer = make_trainer(make_config("dpo", *EXACT, *RAGGED, layout(tree), f"trainer.loss_type={kind}"))
     updates, reference = record(trainer), reference_of(trainer, tiny_folder)
     assert [[len(rows) for rows in u.microbatches] for u in updates] == [[10, 10, 4]] * 2
     for update in updates:
         reference.load(update.weights)
-        check(reference.dpo(update.microbatches, kind, trainer.beta), reference, update)
+        assert agrees(reference.dpo(update.microbatches, kind, trainer.beta), reference, update)
 
 
 @pytest.mark.parametrize(
-    ("tiny_folder", "tree", "steps", "options"),
+    ("tiny_folder", "tree", "steps", "first", "options"),
     [
-        ("qwen2_vl", True, 18, ()),
-        ("qwen2_5_vl", False, 18, ("trainer.scale_rewards=batch",)),
-        ("qwen2_vl", False, 4, ("trainer.hf.mask_truncated_completions=true", "trainer.scale_rewards=none")),
-        ("qwen2_5_vl", True, 4, ("trainer.hf.mask_truncated_completions=true", "trainer.temperature=0.8")),
+        ("qwen2_vl", True, 10, 0, ()),
+        ("qwen2_5_vl", False, 10, 1, ("trainer.scale_rewards=batch",)),
+        ("qwen2_vl", False, 4, 3, ("trainer.hf.mask_truncated_completions=true", "trainer.scale_rewards=none")),
+        ("qwen2_5_vl", True, 4, 5, ("trainer.hf.mask_truncated_completions=true", "trainer.temperature=0.8")),
     ],
     indirect=["tiny_folder"],
 )
-def test_grpo(make_config, tiny_folder, tree, steps, options):
+def test_grpo(make_config, tiny_folder, tree, steps, first, options):
     run = (SPREAD, *EXACT, *GROUPS, "trainer.beta=0.05", "trainer.num_iterations=2", layout(tree), *options)
     trainer = end_often(
         make_trainer(make_config("grpo", *run, f"trainer.max_steps={steps}", "trainer.save_steps=1000"))
     )
-    updates, reference = record(trainer, all_losses), reference_of(trainer, tiny_folder)
+    updates, reference = record(trainer, all_losses(first)), reference_of(trainer, tiny_folder)
     rows = [row for update in updates for part in update.microbatches for row in part]
     assert len({len(row.completion) for row in rows}) > 3
     ended = [row.completion[-1] in trainer.eos_token_ids for row in rows]
     assert any(ended) and not all(ended)
     for update, loss in zip(updates, grpo_losses(updates, reference, 2), strict=True):
-        check(loss, reference, update)
+        assert agrees(loss, reference, update)
 
 
 def test_dead_rows_leave_every_loss(make_config, tiny_folder):
@@ -134,11 +143,11 @@ def test_dead_rows_leave_every_loss(make_config, tiny_folder):
     run = (SPREAD, *EXACT, *batch, "trainer.beta=0.05", f"trainer.max_steps={len(ALL)}", "trainer.save_steps=1000")
     trainer = end_often(make_trainer(make_config("grpo", *run)))
     bury(trainer, trainer._maker, 3)
-    updates, reference = record(trainer, all_losses), reference_of(trainer, tiny_folder)
+    updates, reference = record(trainer, all_losses()), reference_of(trainer, tiny_folder)
     for update, loss in zip(updates, grpo_losses(updates, reference), strict=True):
         dead = [sum(row.media is None for row in rows) for rows in update.microbatches]
         assert 0 < sum(dead) < 16
-        check(loss, reference, update)
+        assert agrees(loss, reference, update)
 
 
 def test_dead_rows_leave_an_update_that_is_a_part_of_its_rollout_buffer(make_config, tiny_folder):
@@ -149,8 +158,8 @@ def test_dead_rows_leave_an_update_that_is_a_part_of_its_rollout_buffer(make_con
     shares = {sum(rows[0].media is None for rows in update.microbatches) for update in updates}
     assert {0, 1} <= shares  # updates of one buffer lose unequal shares
     for update, loss in zip(updates, grpo_losses(updates, reference, 2), strict=True):
-        if live(update.microbatches):
-            check(loss, reference, update)
+        if loss is not None:
+            assert agrees(loss, reference, update)
 
 
 def bury(trainer, maker, count):
@@ -169,20 +178,22 @@ def test_dead_rows_leave_sft_and_dpo(make_config, tiny_folder, method):
         assert len(set(dead)) > 1  # microbatches lose unequal shares
         reference.load(update.weights)
         rows = update.microbatches
-        check(
+        assert agrees(
             reference.sft(rows) if method == "sft" else reference.dpo(rows, "sigmoid", trainer.beta), reference, update
         )
 
 
 def test_an_update_without_a_live_row_changes_nothing(make_config):
-    trainer = make_trainer(make_config("sft", *EXACT, "video.on_bad=skip", "trainer.max_steps=3"))
+    trainer = make_trainer(make_config("sft", *EXACT, "video.on_bad=skip", "trainer.max_steps=4"))
 
     def plan(trainer, step):
-        if step == 0:  # its own rows are there already
+        if step == 0:
             bury(trainer, trainer.data_collator._maker, 6)
 
-    first, second, third = record(trainer, plan)
-    assert live(first.microbatches) and not live(second.microbatches)
-    assert any(not torch.equal(tensor, second.weights[name]) for name, tensor in first.weights.items())
-    # AdamW's momentum alone would move them.
-    assert all(torch.equal(tensor, third.weights[name]) for name, tensor in second.weights.items())
+    updates = record(trainer, plan)  # two updates an epoch, whose rows are made as it begins
+    assert [bool(live(update.microbatches)) for update in updates] == [True, True, False, False]
+    moved = [
+        any(not torch.equal(tensor, later.weights[name]) for name, tensor in update.weights.items())
+        for update, later in pairwise(updates)
+    ]
+    assert moved == [True, True, False]  # AdamW's momentum alone would move them
