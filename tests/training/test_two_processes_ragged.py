@@ -11,7 +11,7 @@ import pytest
 import spread_reward
 import torch
 from tiny_runs import write_dataset
-from two_processes import GRPO, ONE, TWO, arguments, finish, log, run_one, vsgrpo, weights
+from two_processes import GRPO, ONE, TWO, arguments, completions, finish, log, run_one, vsgrpo, weights
 
 from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.training.samples import SampleMaker
@@ -65,8 +65,11 @@ def test_ragged_answers(ragged_folder, tiny_folder, method, tmp_path):
 
 @pytest.mark.parametrize("loss", ["grpo", pytest.param("dapo", marks=pytest.mark.slow)])
 def test_a_process_without_a_live_row(dataset_folder, tiny_folder, tmp_path, monkeypatch, loss):
-    run = (*GRPO, *PLAIN, f"trainer.loss_type={loss}", "video.on_bad=skip", "video.max_quarantined=1")
-    dead = ("1.mp4", "2.mp4", "3.mp4", "4.mp4", "5.mp4")
+    run = (*GRPO, *PLAIN, f"trainer.loss_type={loss}", "video.on_bad=skip")
+    given = arguments("grpo", dataset_folder, tiny_folder, tmp_path / "all", *run, *ONE)
+    drawn = [row for _, row, _ in completions(run_one("grpo", given))]
+    kept = f"{drawn[0][-1]}.mp4"  # rows are demo/count3, demo/area3: all other videos die
+    dead = [f"{scene}.mp4" for scene in range(6) if f"{scene}.mp4" != kept]
     monkeypatch.setenv("TEST_DEAD_VIDEOS", " ".join(dead))
     monkeypatch.setattr(SampleMaker, "_load", spread_reward.without(dead))
     one = run_one("grpo", arguments("grpo", dataset_folder, tiny_folder, tmp_path / "one", *run, *ONE))
