@@ -8,6 +8,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 from vsgrpo.errors import ConfigError
 from vsgrpo.modeling.rope import FAMILIES
 from vsgrpo.modeling.tree import common_prefix_length
+from vsgrpo.training import stages
+from vsgrpo.training.arguments import trl_config
 from vsgrpo.training.sft import IGNORED, AnswerCollator
 from vsgrpo.training.timing import PhaseTimer
 
@@ -64,6 +66,19 @@ def test_no_flag_of_a_family_or_library_chooses_the_normaliser(make_config, monk
 def test_a_mean_per_process_is_refused(make_config):
     with pytest.raises(ConfigError, match="average_tokens_across_devices"):
         make_trainer(make_config("sft", "trainer.hf.average_tokens_across_devices=false"))
+
+
+def test_gpus_that_no_process_was_started_for_are_left_alone(make_config, monkeypatch):
+    def on_two_gpus(*given):
+        args = trl_config(*given)
+        assert args.device.type == "cpu"  # looked up once
+        args._n_gpu = 2  # what torch.cuda.device_count() would leave there
+        return args
+
+    monkeypatch.setattr(stages, "trl_config", on_two_gpus)
+    trainer = make_trainer(make_config("sft", "trainer.per_device_train_batch_size=4"))
+    # Else: DataParallel, and microbatches of 8.
+    assert trainer.args.n_gpu == 1 and trainer.args.train_batch_size == 4
 
 
 def test_the_tower_runs_once_per_video_of_a_batch_and_gets_gradients(make_config):
