@@ -37,7 +37,7 @@ def ragged_folder(tmp_path_factory):
 
 def run_two(method, dataset, model, run_dir, *overrides):
     given = arguments(method, dataset, model, run_dir, *overrides, "launch=ddp", "launch.num_processes=2")
-    code, _, err = finish(vsgrpo(method, given))
+    code, _, err = finish(vsgrpo(method, given), timeout=900)
     assert code == 0, err[-3000:]
     return run_dir
 
