@@ -57,6 +57,33 @@ def test_noise_is_always_finite():
     assert noise.var().item() == pytest.approx(1.6449, abs=0.03)
 
 
+def unmixed(output: int) -> int:
+    """Return the state that splitmix64 turns into `output`: its three steps backwards."""
+    for shift, factor in ((31, 1), (27, 0x94D049BB133111EB), (30, 0xBF58476D1CE4E5B9)):
+        output = output * pow(factor, -1, 1 << 64) % (1 << 64)
+        wanted = output
+        for _ in range(64 // shift + 1):  # x ^ (x >> shift) is undone from the top bits down
+            output = wanted ^ (output >> shift)
+    return output
+
+
+@pytest.mark.parametrize("top", [0xFFFFFFFF, 0xFFFFFF80, 0xFFFFFF7F, 0x80000000, 1, 0])
+@pytest.mark.parametrize("low", [0, 0xFFFFFFFF])
+@pytest.mark.parametrize("token", [0, 1, 151_642])
+def test_noise_is_finite_for_the_extreme_bits_of_any_token(top, low, token):
+    key = (unmixed(top << 32 | low) - token * GOLDEN) % (1 << 64)
+    start = torch.tensor([signed(key + token * GOLDEN)])
+    assert splitmix64(start).item() == signed(top << 32 | low)
+    noise = gumbel([key], token + 1)[0, token].item()
+    v = min((top + 0.5) / 2**32, 1 - 2**-24)  # the largest float32 below 1
+    assert noise == pytest.approx(-math.log(-math.log1p(-v)), rel=1e-5)
+
+
+@pytest.mark.parametrize("key", [0, 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+def test_noise_is_finite_for_the_extreme_keys(key):
+    assert gumbel([key], 4096).isfinite().all()
+
+
 def test_first_tokens_of_50k_draws_follow_the_softmax_as_closely_as_exact_sampling():
     logits = torch.randn(1, 60, generator=torch.Generator().manual_seed(0))
     temperature, num_draws = 0.7, 50_000

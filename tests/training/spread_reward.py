@@ -154,8 +154,24 @@ def _term_in_save() -> None:
     RunFolder.publish = signalled
 
 
+def without(names):
+    """Return a `SampleMaker._load` that finds these files bad."""
+    from vsgrpo.training.samples import SampleMaker
+
+    load = SampleMaker._load
+    return lambda self, kind, path: None if os.path.basename(path) in names else load(self, kind, path)
+
+
+def _bury(names):
+    from vsgrpo.training.samples import SampleMaker
+
+    SampleMaker._load = without(names)
+
+
 _MUTATIONS = {"hang": _hang, "quota": _quota, "term_in_save": _term_in_save}
 _MUTATIONS |= {"bad_gradient": _bad_gradient, "bad_loss": _bad_loss}
 _MUTATIONS |= {"zero_gradients": _zero_gradients, "other_videos": _other_videos, "kill": _kill}
 if os.environ.get("RANK", "1") == "1" and os.environ.get("TEST_MUTATION"):
     _MUTATIONS[os.environ["TEST_MUTATION"]]()
+if os.environ.get("TEST_DEAD_VIDEOS"):  # on all ranks
+    _bury(os.environ["TEST_DEAD_VIDEOS"].split())

@@ -11,7 +11,7 @@ from tiny_runs import SPREAD, make_trainer
 from two_processes import GRPO, TWO, arguments, distance, finish, log, vsgrpo, weights, zero_file
 
 from vsgrpo.errors import ConfigError, RunError
-from vsgrpo.training.grpo import MAX_LOG_RATIO
+from vsgrpo.training.grpo_loss import MAX_LOG_RATIO
 
 pytestmark = pytest.mark.integration
 
@@ -149,12 +149,22 @@ def test_an_engine_that_updates_in_backward_saves_nothing_after_a_bad_step(
     assert json.loads((run / "run.json").read_text())["status"] == "failed"
 
 
-def test_a_reference_far_above_the_policy_is_bounded_and_counted(make_config):
+@pytest.mark.parametrize(("corrected", "bounded"), [(False, -10.0), (True, -30.0)])
+def test_a_reference_far_above_the_policy_is_bounded_and_counted(make_config, corrected, bounded):
     trainer = make_trainer(make_config("grpo", SPREAD, "trainer.beta=0.01"))
-    scores = torch.tensor([[-30.0, -1.0]])
+    trainer.args.use_bias_correction_kl = corrected
+    scores = torch.tensor([[-30.0, -1.0]], requires_grad=True)
     trainer._loss_inputs = {"ref_per_token_logps": torch.tensor([[-0.5, -1.5]])}
     trainer._bound_kl(scores)
-    # -0.5 - -30 = 29.5 > 20: bounded to -30 + 20 = -10; -1.5 - -1 = -0.5 stays.
+    # -0.5 - -30 = 29.5 > 20: bounded to -30 + 20 = -10, or out of a corrected term; -1.5 - -1 = -0.5 stays.
     assert MAX_LOG_RATIO == 20.0
-    assert trainer._loss_inputs["ref_per_token_logps"].tolist() == [[-10.0, -1.5]]
+    reference = trainer._loss_inputs["ref_per_token_logps"]
+    assert reference.tolist() == [[bounded, -1.5]]
     assert trainer._metrics["train"]["kl_clamped"] == [1.0]
+    # TRL's term; the ratio to the policy of the rollout is 1.
+    kl = torch.exp(reference - scores) - (reference - scores) - 1
+    if corrected:
+        kl = kl * torch.exp(scores - scores.detach())
+    kl.sum().backward()
+    # k3' = 1 - exp(r) = 1 - exp(-.5) = .393469; corrected: k3' + k3 = -r = .5
+    assert scores.grad.tolist() == [[0.0, pytest.approx(0.5 if corrected else 0.393469, abs=1e-6)]]

@@ -3,8 +3,13 @@ import math
 import pytest
 import torch
 from tiny_runs import make_parts, make_trainer
+from trl.trainer.sft_trainer import SFTTrainer
 
+from vsgrpo.errors import ConfigError
+from vsgrpo.modeling.rope import FAMILIES
 from vsgrpo.modeling.tree import common_prefix_length
+from vsgrpo.training import stages
+from vsgrpo.training.arguments import trl_config
 from vsgrpo.training.sft import IGNORED, AnswerCollator
 from vsgrpo.training.timing import PhaseTimer
 
@@ -41,6 +46,39 @@ def test_loss_is_the_mean_over_answer_tokens_of_the_whole_update(make_config):
     torch.testing.assert_close(sum(parts), whole, atol=1e-5, rtol=0)
     # Random weights of init 0.08 over about 600 tokens: near ln 600 = 6.4.
     assert abs(whole.item() - math.log(len(trainer.bundle.tokenizer))) < 1.0
+
+
+@pytest.mark.parametrize("tiny_folder", [*FAMILIES], indirect=True)
+def test_no_flag_of_a_family_or_library_chooses_the_normaliser(make_config, monkeypatch, tiny_folder):
+    ragged = ("trainer.per_device_train_batch_size=5", "trainer.gradient_accumulation_steps=3", "trainer.max_steps=1")
+    logs = []
+    for flag in (True, False):
+        for family in FAMILIES.values():
+            monkeypatch.setattr(family.model, "accepts_loss_kwargs", flag, raising=False)
+        monkeypatch.setattr(SFTTrainer, "loss_is_scaled_for_ga", flag)
+        trainer = make_trainer(make_config("sft", *ragged, name=str(flag)))
+        assert trainer.model_accepts_loss_kwargs is True and trainer.loss_is_scaled_for_ga is True
+        trainer.train()
+        logs.append([trainer.state.log_history[0][name] for name in ("loss", "grad_norm")])
+    assert logs[0] == logs[1]
+
+
+def test_a_mean_per_process_is_refused(make_config):
+    with pytest.raises(ConfigError, match="average_tokens_across_devices"):
+        make_trainer(make_config("sft", "trainer.hf.average_tokens_across_devices=false"))
+
+
+def test_gpus_that_no_process_was_started_for_are_left_alone(make_config, monkeypatch):
+    def on_two_gpus(*given):
+        args = trl_config(*given)
+        assert args.device.type == "cpu"  # looked up once
+        args._n_gpu = 2  # what torch.cuda.device_count() would leave there
+        return args
+
+    monkeypatch.setattr(stages, "trl_config", on_two_gpus)
+    trainer = make_trainer(make_config("sft", "trainer.per_device_train_batch_size=4"))
+    # Else: DataParallel, and microbatches of 8.
+    assert trainer.args.n_gpu == 1 and trainer.args.train_batch_size == 4
 
 
 def test_the_tower_runs_once_per_video_of_a_batch_and_gets_gradients(make_config):

@@ -15,7 +15,7 @@ from vsgrpo.training.stage_trainer import StageTrainer
 
 OWN = {"__init__", "run_step", "current_epoch", "_about", "_sampling", "_scoring"}
 OWN |= {"_write_completions", "_answer_logps", "_reference_logps", "_note"}
-OWN |= {"_not_saved", "_look_at", "_take_bad_loss", "_bound_kl", "_score"}
+OWN |= {"_not_saved", "_look_at", "_take_bad_loss", "_bound_kl", "_score", "_count_items", "_live_scale"}
 OPEN = {"training_step", "create_model_card"}
 """Overridden with *args, **kwargs: whatever comes goes on to the stock method."""
 

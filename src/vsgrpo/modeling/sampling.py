@@ -27,6 +27,7 @@ NOISES = ("keyed", "torch")
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
+_LARGEST_V_NEGATED = -(1 - 2.0**-24)
 # int64 temporaries of 4 x 152k entries stay inside a CPU's cache; more rows at a time are slower.
 _NOISE_ENTRIES_PER_CHUNK = 4 * 152_064
 
@@ -132,13 +133,17 @@ def gumbel(noise_keys: Sequence[int], vocab_size: int, device: torch.device | st
 
     An argmax of log-probs + Gumbel noise is a draw from the distribution (the Gumbel-max trick).
     u = splitmix64 of key + i * golden ratio; v = (top 32 bits + 0.5) / 2^32; E = -log1p(-v) is exponential; noise =
-    -log E. The large noises that win come from small v, where float32 is dense: no infinity, no ties from rounding.
+    -log E. The large noises that win come from small v, where float32 is dense: no ties from rounding. The 128 largest
+    values of the top 32 bits round up to v = 1 in float32; v stays at the float32 below, so that all noise is finite.
     """
     start = torch.tensor([_signed(key) for key in noise_keys], dtype=torch.long, device=device)
     steps = torch.arange(vocab_size, dtype=torch.long, device=device).mul_(_signed(_GOLDEN))
     top = splitmix64(start[:, None] + steps).bitwise_right_shift_(32).bitwise_and_(0xFFFFFFFF)
     # In place throughout: a real vocabulary makes this memory-bound.
-    return top.float().add_(0.5).mul_(-(2.0**-32)).log1p_().neg_().log_().neg_()
+    values = top.float()
+    half = torch.full((), -(2.0**-33), device=values.device)
+    minus_v = torch.sub(half, values, alpha=2.0**-32, out=values).clamp_(min=_LARGEST_V_NEGATED)
+    return minus_v.log1p_().neg_().log_().neg_()
 
 
 def splitmix64(state: Tensor) -> Tensor:

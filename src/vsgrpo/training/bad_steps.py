@@ -131,8 +131,7 @@ class BadSteps:
             after = " after the engine's update, the weights are ruined" if updated else ""
             raise RunError(f"step {step}: {reason}{after}; the samples of this process are in {path}", hint=HINT)
         self._say(f"step {step}: {reason}: left out ({self.count} of at most {self._limit}), see {path}")
-        for parameter in model.parameters():
-            parameter.grad = None
+        leave_out(model)
         return True
 
     def stop_now(self, step: int) -> RunError:
@@ -181,6 +180,12 @@ class BadSteps:
             if token not in self._vision_ids or place == 0 or ids[place - 1] != token
         ]
         return self._tokenizer.decode(kept)
+
+
+def leave_out(model: nn.Module) -> None:
+    """Drop the gradients of an update: the optimizer then passes over its parameters."""
+    for parameter in model.parameters():
+        parameter.grad = None
 
 
 def _on_any_process(flag: bool, model: nn.Module) -> bool:

@@ -121,8 +121,16 @@ class SpatialDPOTrainer(StageTrainer, DPOTrainer):
             types=list(dataset["question_type"]),
         )
 
+    def _count_items(self, inputs: Any) -> int:
+        """Count pairs."""
+        return sum(sample.media is not None for sample in inputs["samples"][::2])
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
-        """Return the mean loss of the pairs of a microbatch; pairs whose video turned out bad count nowhere.
+        """Return the part of a microbatch in the mean loss of one update.
+
+        The mean is over the pairs of all microbatches of all processes, so that pairs of a smaller microbatch weigh
+        like the others; pairs whose video turned out bad count nowhere. Without `num_items_in_batch` the inputs are an
+        update of their own.
 
         Raises:
             ValueError: `return_outputs`; there are no logits to return.
@@ -142,7 +150,10 @@ class SpatialDPOTrainer(StageTrainer, DPOTrainer):
         ratios = (policy - reference).view(-1, 2)  # (pairs, chosen and rejected)
         losses = pair_losses(ratios, lengths, self.beta, self.loss_types[0])
         self._note(policy.detach().view(-1, 2), ratios.detach(), entropy, lengths, seen)
-        return (losses * seen).sum() / seen.sum().clamp(min=1)
+        if num_items_in_batch is None:
+            num_items_in_batch = self._get_num_items_in_batch([inputs], losses.device)
+        # The engine averages gradients over processes.
+        return (losses * seen).sum() * self.accelerator.num_processes / max(num_items_in_batch, 1)
 
     def _answer_logps(
         self,

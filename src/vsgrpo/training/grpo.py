@@ -33,6 +33,7 @@ from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.rewards import reward_metrics
 from vsgrpo.training.completions import append_records, completion_records
 from vsgrpo.training.correlation import GradientCorrelation
+from vsgrpo.training.grpo_loss import LiveCounts, bound_reference, count_live, microbatches_of_update
 from vsgrpo.training.samplers import RolloutSampler
 from vsgrpo.training.samples import Sample, SampleMaker, compute_features, sample_trees
 from vsgrpo.training.skipping import is_without_advantage, zero_loss
@@ -41,8 +42,6 @@ from vsgrpo.training.timing import PhaseTimer
 from vsgrpo.training.zero import unsharded
 from vsgrpo.video.loader import VideoLoader
 
-MAX_LOG_RATIO = 20.0
-"""Of reference over policy, per token: its k3 estimate is then 5e8, and float32 overflows at 88."""
 METRIC_COLUMNS = ("question_type", "answer_kind", "prompt_mode", "question")
 
 
@@ -94,6 +93,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         self._layout, self._attention = layout, attention
         self._samples: list[Sample] = []
         self._loss_inputs: dict[str, Any] = {}
+        self._update_start = 0
         self._maker = SampleMaker(bundle, loader, timer)
         # The reference is ours: TRL would reload the weights named in the config (not the ones in memory), or copy a
         # starting adapter, where "adapter off" is what we mean.
@@ -161,8 +161,14 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         generate_every = self.args.steps_per_generation * self.num_iterations
         if self._step % generate_every == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = split_tensor_dict(batch, self.args.steps_per_generation)
+            live = batch.pop("live")
+            parts = split_tensor_dict(batch, self.args.steps_per_generation)
+            self._buffered_inputs = [{**part, "live": live} for part in parts]
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> None:
+        """Note where the update begins: its normaliser is counted after the rollout, see `grpo_loss`."""
+        self._update_start, self._num_items = self._step, 0
 
     # --- rollout and rewards ------------------------------------------------------------------------------------
 
@@ -178,7 +184,10 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         for row, sample in enumerate(samples):
             if sample.media is None:
                 output["completion_mask"][row] = 0
-        return {**output, "samples": samples}
+        steps = self.args.steps_per_generation if self.model.training else 1
+        live = count_live(self.accelerator, samples, output["completion_mask"], steps)
+        output["num_items_in_batch"] = torch.full_like(output["num_items_in_batch"], live.tokens)
+        return {**output, "samples": samples, "live": live}
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict[str, Any]]:
         """Return the token ids of the samples: placeholders are counted from the video, no pixels go with the text."""
@@ -271,9 +280,10 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
     def _compute_loss(self, model, inputs) -> Tensor:
         """Set the samples of the microbatch aside: stock code passes a fixed list of image arguments on.
 
-        With `skip_zero_variance` a microbatch without advantage is left out, its KL term too. The normaliser stays as
-        it was: its loss is 0, not absent.
+        The loss counts live rows alone, see `grpo_loss`. With `skip_zero_variance` a microbatch without advantage is
+        left out, its KL term too. The normaliser stays as it was: its loss is 0, not absent.
         """
+        scale = self._live_scale(inputs["live"])
         if self._correlation is not None and self.model.training:
             inner = cast(nn.Module, self.accelerator.unwrap_model(self.model))
             self._correlation.add_groups(
@@ -287,11 +297,20 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
             if skipped:
                 return zero_loss(self.model)
         with self._about(inputs["samples"]):
-            self._loss_inputs = inputs
+            self._loss_inputs = {**inputs}  # a microbatch may serve again (num_iterations), with its own reference
             try:
-                return super()._compute_loss(model, inputs)
+                loss = super()._compute_loss(model, self._loss_inputs)
+                return loss if scale == 1.0 else loss * scale
             finally:
                 self._loss_inputs = {}
+
+    def _live_scale(self, live: LiveCounts) -> float:
+        if not self.model.training:
+            return live.scale(self.loss_type, [0])
+        per_buffer = self.args.steps_per_generation
+        self._num_items += live.rows[self._step % per_buffer]
+        length = self.current_gradient_accumulation_steps
+        return live.scale(self.loss_type, microbatches_of_update(self._step, self._update_start, length, per_buffer))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the cosines of gradients since the last log."""
@@ -300,14 +319,13 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         super().log(logs, start_time)
 
     def _bound_kl(self, scores: Tensor) -> None:
-        """Keep exp(reference - policy) of TRL's k3 estimate from overflowing; log how many tokens were bounded."""
+        """Keep the KL term from overflowing, see `bound_reference`; log how many tokens were bounded."""
         reference = self._loss_inputs.get("ref_per_token_logps")
         if reference is None:
             return
-        ceiling = scores.detach() + MAX_LOG_RATIO
-        above = reference > ceiling
-        self._loss_inputs["ref_per_token_logps"] = torch.where(above, ceiling, reference)
-        self._metrics["train"]["kl_clamped"].append(float(above.sum()))
+        corrected = self.args.use_bias_correction_kl
+        self._loss_inputs["ref_per_token_logps"], count = bound_reference(reference, scores, corrected=corrected)
+        self._metrics["train"]["kl_clamped"].append(float(count))
 
     def _get_per_token_logps_and_entropies(
         self,

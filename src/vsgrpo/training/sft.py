@@ -31,8 +31,7 @@ IGNORED = -100
 class AnswerCollator:
     """Table rows -> samples whose completion is the answer and `<|im_end|>`, and the labels that count its tokens.
 
-    Both `labels` and `shift_labels` are there: the Trainer counts the tokens of an accumulation window only where a
-    batch has `labels`, and then by `shift_labels`; without it microbatches of unequal length would weigh wrongly.
+    A row whose video turned out bad has no labels: its tokens count nowhere.
     """
 
     def __init__(self, bundle: ModelBundle, loader: VideoLoader, timer: PhaseTimer) -> None:
@@ -111,10 +110,15 @@ class SpatialSFTTrainer(StageTrainer, SFTTrainer):
             types=list(dataset["question_type"]),
         )
 
+    def _count_items(self, inputs: Any) -> int:
+        """Count answer tokens."""
+        return int((inputs["shift_labels"] != IGNORED).sum())
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
         """Score the answers with their videos: mean negative log-likelihood of the answer tokens of one update.
 
-        Stock code feeds pixels and text through one processor call and the tower once per row.
+        The mean is over the tokens of all microbatches of all processes; without `num_items_in_batch` the inputs are an
+        update of their own. Stock code feeds pixels and text through one processor call and the tower once per row.
 
         Raises:
             ValueError: `return_outputs`; there are no logits to return.
@@ -133,10 +137,11 @@ class SpatialSFTTrainer(StageTrainer, SFTTrainer):
         entropy = sum(
             float(row[1].sum()) * weight for row, weight in zip(rows, seen, strict=True) if row[1] is not None
         )
-        count = int((inputs["labels"] != IGNORED).sum())
-        loss = -total / torch.as_tensor(count if num_items_in_batch is None else num_items_in_batch).clamp(min=1)
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * self.accelerator.num_processes  # the engine averages gradients over processes
+        if num_items_in_batch is None:
+            num_items_in_batch = self._get_num_items_in_batch([inputs], total.device)
+        # The engine averages gradients over processes.
+        loss = -total * self.accelerator.num_processes / max(num_items_in_batch, 1)
+        count = self._count_items(inputs)
         totals: Any = self.accelerator.reduce(torch.tensor([entropy, count], device=total.device), reduction="sum")
         total_entropy, num_tokens = totals.tolist()
         metrics = self._metrics["train" if training else "eval"]

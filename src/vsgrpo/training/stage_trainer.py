@@ -14,11 +14,11 @@ from torch import nn
 from transformers import Trainer
 from trl.trainer.grpo_config import GRPOConfig
 
-from vsgrpo.errors import RunError
+from vsgrpo.errors import ConfigError, RunError
 from vsgrpo.modeling.model import ModelBundle, save_model
 from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
-from vsgrpo.training.bad_steps import BadSteps
+from vsgrpo.training.bad_steps import BadSteps, leave_out
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.timing import PhaseTimer, summarize
 from vsgrpo.training.zero import keep_whole, load_whole, unshard_root
@@ -56,6 +56,10 @@ class StageTrainer(Trainer):
     bad_steps: BadSteps
     """Set by `build_trainer`."""
     _bad_loss = False
+    _num_items = 0
+    """What the loss of the running update is a mean over, in all processes: 0 where all its rows are dead."""
+    loss_is_scaled_for_ga = True
+    """The loss of a microbatch is divided by the count of its whole update, so the Trainer must not divide it again."""
     loader: VideoLoader
     _store: FeatureStore
     # The base class types these for every case it serves; in a running stage they are set, and of one kind.
@@ -64,6 +68,38 @@ class StageTrainer(Trainer):
     args: Any
     train_dataset: Any
     processing_class: Any
+
+    def __init__(self, *positional: Any, args: Any, **given: Any) -> None:
+        """Fix the normaliser of the loss; neither a model's class nor an argument chooses it.
+
+        Stock code counts the tokens of an update only where the model's class has `accepts_loss_kwargs`, which is False
+        for Qwen2.5-VL and Qwen3-VL: microbatches of unequal length would then weigh alike.
+
+        Raises:
+            ConfigError: args.average_tokens_across_devices is False.
+        """
+        if not args.average_tokens_across_devices:
+            raise ConfigError(
+                "trainer.hf.average_tokens_across_devices=false: not available, the loss is a mean over all processes",
+                hint="leave trainer.hf.average_tokens_across_devices out",
+            )
+        # More GPUs than processes: the Trainer would wrap the model in DataParallel, which cuts batches anew.
+        args._n_gpu = min(args.n_gpu, 1)
+        super().__init__(*positional, args=args, **given)
+        self.model_accepts_loss_kwargs = True
+
+    def _count_items(self, inputs: Any) -> int:
+        """Return what a microbatch adds to the denominator of its update's loss; dead rows add nothing."""
+        raise NotImplementedError
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
+        """Count the items of one update, in all its microbatches of all processes."""
+        count = sum(self._count_items(batch) for batch in batch_samples)
+        if self.accelerator.num_processes > 1:
+            total: Any = self.accelerator.reduce(torch.tensor(count, device=device), reduction="sum")
+            count = int(total)
+        self._num_items = count
+        return count
 
     @property
     def run_step(self) -> int:
@@ -139,6 +175,8 @@ class StageTrainer(Trainer):
         """Leave out the update of a step that is bad on any process: this is called between backward and update."""
         norm = super()._get_grad_norm(model, grad_norm)
         self.bad_steps.check(self.run_step, norm, model, updated=self.is_deepspeed_enabled)
+        if not self._num_items:  # the same on all processes; momentum alone must not move the weights
+            leave_out(model)
         return norm
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
