@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 
 from vsgrpo.data.foreign_answers import (
     NO_NUMBER,
@@ -251,7 +251,7 @@ def scans_named(*texts: str | None) -> set[str]:
     return {found.lower() for text in texts if text for found in _SCANNET.findall(text)}
 
 
-def _no_scene(text: str) -> str:
+def _no_scene(text: str) -> NoReturn:
     raise Refused("no scene and no video named", text[:120])
 
 
