@@ -6,6 +6,7 @@ The one place for atomic writes, hashes of files, and paths that come from a fil
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from hashlib import sha256
 from pathlib import Path
@@ -37,3 +38,31 @@ def file_sha256(path: Path) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def publish_folder(partial: Path, folder: Path) -> None:
+    """Give a complete folder its name once all of it is on disk; a folder of that name is removed only after that."""
+    sync_folder(partial)
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    replaces = folder.exists()
+    if replaces:
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    partial.rename(folder)
+    _sync(folder.parent)
+    if replaces:
+        shutil.rmtree(old)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until every file and folder in `folder`, and itself, is on disk."""
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -161,7 +161,7 @@ class FeatureStore:
         """Calls of the tower so far."""
         self._memory: dict[str, VideoFeatures] | None = {} if cache == "memory" else None
         tower = base_model(bundle.model).model.visual
-        self.disk = DiskFeatures(cache, tower) if isinstance(cache, Path) else None
+        self.disk = DiskFeatures(cache, tower, bundle.processor) if isinstance(cache, Path) else None
 
     def __contains__(self, video: str) -> bool:
         """Tell whether the features of the video with this key are cached, so that nobody needs its frames."""

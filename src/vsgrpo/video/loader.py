@@ -125,7 +125,8 @@ class VideoLoader:
         self.num_decoded = 0
         """Videos and images decoded so far."""
         self._hashes: dict[tuple[str, int, int], str] = {}
-        self._headers: dict[tuple[str, int, int], VideoHeader] = {}
+        self._headers: dict[tuple[tuple[str, int, int], str], VideoHeader] = {}
+        """By file and kind: as an image, an animation is its first picture."""
 
     def load(self, path: Path | str, kind: str = "video") -> VideoInputs:
         """Return the sampled and resized frames of a video or image, from the cache where it has them.
@@ -197,12 +198,12 @@ class VideoLoader:
         return hashlib.sha256(f"{_PIXELS_VERSION} {content} {settings}".encode()).hexdigest()[:32]
 
     def _header(self, name: str, kind: str) -> VideoHeader:
-        stamp = _stamp(name)
-        header = self._headers.get(stamp)
+        place = _stamp(name), kind
+        header = self._headers.get(place)
         if header is None:
             still = kind == "image"
             header = VideoHeader(1, 0.0, *image_size(name)) if still else probe(name, self.backend, self.timeout_s)
-            self._headers[stamp] = header
+            self._headers[place] = header
         if self.needs_timing and kind == "video" and header.fps <= 0:
             raise DataError(
                 f"{name}: states no frame rate, which Qwen2.5-VL's positions need",
@@ -235,7 +236,7 @@ class VideoLoader:
 
     def _read_video(self, name: str) -> np.ndarray:
         header, raw = read_uniform_frames(name, self.budget.sampled_frames, self.backend, self.timeout_s)
-        self._headers[_stamp(name)] = header
+        self._headers[_stamp(name), "video"] = header
         return resize_frames(raw, self.budget)
 
     def _read_image(self, name: str) -> np.ndarray:
