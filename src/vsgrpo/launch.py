@@ -57,6 +57,19 @@ def check_model(path: str) -> None:
         )
 
 
+def check_weights(path: str, adapter: str | None = None) -> None:
+    """Compare the tensors of a model folder with what its config needs, without reading them; imports torch.
+
+    Raises:
+        VsgrpoError: as loading it would.
+    """
+    from vsgrpo.modeling.model import check_weights as compare
+    from vsgrpo.modeling.quiet import quiet_libraries
+
+    quiet_libraries()
+    compare(path, adapter)
+
+
 def load_rows(config: TrainConfig) -> tuple[list[Row], str]:
     """Read the rows to train on through the leak guard; return them and the verdict.
 

@@ -100,12 +100,14 @@ class DiskFeatures:
 def tower_hash(tower: nn.Module) -> str:
     """Return a SHA-256 of the tower's config, and of names, types and bytes of its weights.
 
-    The config decides what no weight shows: number of heads, windows, which blocks attend to whole frames.
+    The config decides what no weight shows: number of heads, windows, which blocks attend to whole frames. Kernels of
+    attention round in their own ways.
 
     Raises:
         ConfigError: they are sharded over processes.
     """
     config = {key: value for key, value in tower.config.to_dict().items() if key not in _NO_MATTER}  # type: ignore
+    config["attention"] = tower.config._attn_implementation  # type: ignore[union-attr]
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, weight in sorted(tower.state_dict().items()):
         if hasattr(weight, "ds_id") or hasattr(weight, "device_mesh"):

@@ -47,7 +47,7 @@ _CONFIG = {
     ),
     "vision_config": (
         *("depth", "num_heads", "hidden_act", "patch_size", "spatial_merge_size", "temporal_patch_size"),
-        *("window_size", "fullatt_block_indexes", "tokens_per_second"),
+        *("window_size", "fullatt_block_indexes", "tokens_per_second", "rope_parameters"),
     ),
 }
 """Values of a config that no shape of a tensor shows and that decide what a model computes."""
