@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny_inputs import randomize_adapter
+from tiny_inputs import adapt, randomize_adapter
 
 from vsgrpo.errors import DataError
 from vsgrpo.modeling.load import attach_adapter, load_full
@@ -25,6 +24,7 @@ READERS = {
     "load_file",
     "safe_open",
 }
+NAMES = {*READERS, "load_state_dict"}
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
 
 
@@ -36,9 +36,10 @@ def calls(tree):
 
 def test_nothing_else_reads_weights():
     for path in sorted(SRC.rglob("*.py")):
-        if path.relative_to(SRC).as_posix() == "modeling/load.py":
+        text = path.read_text(encoding="utf-8")
+        if path.relative_to(SRC).as_posix() == "modeling/load.py" or not any(name in text for name in NAMES):
             continue
-        for name, node in calls(ast.parse(path.read_text(encoding="utf-8"))):
+        for name, node in calls(ast.parse(text)):
             where = f"{path}:{node.lineno}: {name}"
             assert name not in READERS, f"{where}: weights are read in modeling/load.py only"
             lax = [k for k in node.keywords if k.arg == "strict" and getattr(k.value, "value", True) is False]
@@ -86,15 +87,16 @@ def without(*parts):
         (lambda t: {**t, "model.layers.0.self_attn.q_proj.lora_A.weight": torch.zeros(4, 96)}, {}, "lora_A", "adapter"),
     ],
 )  # fmt: skip
-def test_a_model_that_is_not_whole_is_refused_with_the_first_names(broken, change, config, message, hint, caplog):
+def test_a_model_that_is_not_whole_is_refused_with_the_first_names(broken, change, config, message, hint):
     folder = broken(change, **config)
-    for use in (load_for_eval, load_model, check_weights):
+    for use in (load_for_eval, check_weights):
         with pytest.raises(DataError, match=message) as caught:
             use(str(folder))
         assert str(folder) in caught.value.message and "\n" not in caught.value.message
         assert hint in caught.value.hint
 
 
+@pytest.mark.integration
 def test_a_head_that_is_tied_needs_no_tensor_and_one_that_differs_is_kept(broken, tmp_path):
     folder = broken(without("lm_head"), tie_word_embeddings=True)
     inner = load_for_eval(folder).model
@@ -121,6 +123,7 @@ def split(folder, drop=None):
     return folder
 
 
+@pytest.mark.integration
 def test_files_that_are_missing_or_cut_off_are_refused(broken):
     folder = split(broken())
     # Copies: the loaded ones are mapped from the files that are damaged next.
@@ -155,22 +158,6 @@ def test_quantised_weights_and_a_folder_of_two_kinds_are_refused(broken):
         load_for_eval(folder)
 
 
-def adapt(tiny_folder, folder, **options):
-    """Save an adapter by PEFT alone, as others do; return the log-probabilities it gives."""
-    family = json.loads((tiny_folder / "config.json").read_text())["model_type"]
-    model = load_full(FAMILIES[family].model, tiny_folder, dtype=torch.float32)
-    config = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **options}
-    torch.manual_seed(3)
-    peft = get_peft_model(model, LoraConfig(**config)).eval()
-    with torch.no_grad():
-        for parameter in peft.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.05 * torch.randn_like(parameter))
-        logits = peft(input_ids=torch.arange(8)[None]).logits
-    peft.save_pretrained(folder)
-    return logits
-
-
 def logits_of(bundle):
     with torch.no_grad():
         return bundle.model(input_ids=torch.arange(8)[None]).logits
@@ -191,6 +178,7 @@ KINDS = (
 )
 
 
+@pytest.mark.integration
 @pytest.mark.both_families
 @pytest.mark.parametrize("options", KINDS, ids=str)
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -212,6 +200,7 @@ def older(name):
     return name.replace("model.model.language_model.", "model.model.").replace("model.model.visual.", "model.visual.")
 
 
+@pytest.mark.integration
 @pytest.mark.both_families
 @pytest.mark.parametrize(
     "options", [{}, {"target_modules": ["q_proj", "qkv"], "modules_to_save": ["lm_head", "merger"]}]
@@ -224,6 +213,7 @@ def test_names_before_transformers_4_52_are_read_under_todays(tiny_folder, tmp_p
     assert torch.equal(logits_of(load_for_eval(tiny_folder, tmp_path / "x")), expected)
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     ("change", "config", "message"),
@@ -258,7 +248,7 @@ def test_an_adapter_that_does_not_fit_is_refused_with_the_first_names(tiny_folde
     rewrite(folder, change)
     values = json.loads((folder / "adapter_config.json").read_text()) | config
     (folder / "adapter_config.json").write_text(json.dumps({**values, "base_model_name_or_path": str(tiny_folder)}))
-    for use in (load_for_eval, load_model, check_weights):
+    for use in (load_for_eval, check_weights):
         with pytest.raises(DataError, match=message) as caught:
             use(str(folder))
         assert str(folder) in caught.value.message and "\n" not in caught.value.message and caught.value.hint
@@ -266,6 +256,7 @@ def test_an_adapter_that_does_not_fit_is_refused_with_the_first_names(tiny_folde
         load_model(tiny_folder, adapter=folder)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("damage", [lambda f: f.unlink(), lambda f: f.write_bytes(f.read_bytes()[:-9])])
 def test_adapter_files_that_are_missing_or_broken_are_named(tiny_folder, tmp_path, damage):
     for name in ("adapter_model.safetensors", "adapter_config.json"):
@@ -276,6 +267,7 @@ def test_adapter_files_that_are_missing_or_broken_are_named(tiny_folder, tmp_pat
             load_for_eval(tiny_folder, folder)
 
 
+@pytest.mark.integration
 def test_a_bin_file_is_an_adapter_too_and_survives_as_an_earlier_one(tiny_folder, tmp_path):
     expected = adapt(tiny_folder, tmp_path / "x")
     tensors = load_file(tmp_path / "x" / "adapter_model.safetensors")
@@ -296,6 +288,7 @@ def test_loading_an_adapter_draws_no_random_numbers(tiny_folder, tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("options", [{}, {"target_modules": ["lm_head", "embed_tokens"]}], ids=str)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_an_adapter_merged_before_training_counts_in_full(broken, tmp_path, options):

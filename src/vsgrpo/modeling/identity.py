@@ -132,7 +132,7 @@ def _compare(
     folder: Path, record: Mapping[str, Any], earlier: Sequence[str], base: str, identity: BaseIdentity
 ) -> None:
     if (record["weights"], record["config"]) != (identity.weights, identity.config):
-        what = "weights" if record["weights"] != identity.weights else "a config.json"
+        what = "weights" if record["weights"] != identity.weights else "values in config.json"
         raise DataError(
             f"{folder}: trained on {record['base']}; {base} has other {what} than that had",
             hint=f"give a copy of the model it was trained on: model=COPY model.adapter={folder}; or delete "
