@@ -248,10 +248,10 @@ def launch_training(config: TrainConfig, overrides: list[str], *, resume: bool, 
             config_file = Path(stack.enter_context(TemporaryDirectory())) / "config.yaml"
             config_file.write_text(to_yaml(config), encoding="utf-8")
         if config.model.path in TINY:  # here, before several workers would build it at once
-            from vsgrpo.modeling.tiny import build_tiny
+            from vsgrpo.modeling.model import tiny_model
 
-            if leads and not (run_dir / "tiny").is_dir():
-                build_tiny(run_dir / "tiny", config.run.seed, family=TINY[config.model.path])
+            if leads:
+                tiny_model(config.model.path, run_dir / "tiny", config.run.seed)
         from vsgrpo.training.launcher import forget_failures
 
         if leads:

@@ -1,7 +1,9 @@
 """Load a model for training or evaluation: refuse what cannot work, freeze, add LoRA."""
 
 import logging
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from torch import nn
 
 from vsgrpo.config.families import TINY, check_architecture
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.files import publish_folder
 from vsgrpo.modeling.attention import use_tree_attention
 from vsgrpo.modeling.identity import EARLIER_ADAPTERS, BaseIdentity, adapter_hash, base_identity, check_chain
 from vsgrpo.modeling.load import (
@@ -107,7 +110,7 @@ def load_model(
     if tune not in TUNES:
         raise ConfigError(f"model.tune={tune}: not one of {', '.join(TUNES)}")
     if str(path) in TINY:
-        path = _tiny(str(path), tiny_folder, seed)
+        path = tiny_model(str(path), tiny_folder, seed)
     chain = adapter_chain(path, adapter)
     bundle = _load_base(str(path), dtype, attn, offline)
     if chain or tune == "lora":
@@ -152,7 +155,7 @@ def load_for_eval(
         DataError: as `load_model`.
     """
     if str(path) in TINY:
-        path = _tiny(str(path), tiny_folder, 0)
+        path = tiny_model(str(path), tiny_folder, 0)
     chain = adapter_chain(path, adapter)
     bundle = _load_base(str(path), dtype, attn, offline)
     if chain:
@@ -192,11 +195,21 @@ def use_gradient_checkpointing(model: Any) -> None:
     base_model(model).model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def _tiny(name: str, folder: Path | None, seed: int) -> Path:
+def tiny_model(name: str, folder: Path | None, seed: int) -> Path:
+    """Return the folder of a tiny model, built there whole where it is not yet.
+
+    Raises:
+        ConfigError: no folder is given.
+    """
     if folder is None:
         raise ConfigError(f"model.path={name}: needs a folder to build the model in", hint="give a path or a hub id")
     if not (folder / "config.json").is_file():
-        build_tiny(folder, seed, family=TINY[name])
+        partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+        build_tiny(partial, seed, family=TINY[name])
+        if (folder / "config.json").is_file():  # another process was faster
+            shutil.rmtree(partial)
+        else:
+            publish_folder(partial, folder)
     return folder
 
 
