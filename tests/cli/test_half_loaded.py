@@ -11,13 +11,14 @@ from vsgrpo.cli import run
 
 pytestmark = pytest.mark.integration
 LAB = Path(__file__).parents[1] / "legacy" / "lab"
-TRAIN = ["model=tiny", "data=dataset", "model.dtype=float32", "model.tune=lora", "video.num_frames=4"]
+TRAIN = ["model=tiny", "data=dataset", "model.dtype=float32", "model.tune=lora", "model.freeze_vision=true"]
+TRAIN += ["video.num_frames=4"]
 COMMANDS = {
     "train": ["train", "sft", *TRAIN, "output=out", "trainer.max_steps=1"],
     "eval": ["eval", "benchmark=folder", "benchmark.path=dataset", "benchmark.split=train", "output=out"],
     "ask": ["ask", "video=dataset/videos/demo/demo010000_00.mp4", "how many chairs?"],
     "build-cot": ["build-cot", "data=dataset", "output=out", "pseudo.base_url=local", "reason.base_url=local"],
-    "cache-videos": ["cache-videos", "model=tiny", "data=dataset", "video.cache_dir=out", "video.num_frames=4"],
+    "cache-videos": ["cache-videos", "model=tiny", "data=dataset", "video.cache_dir=out", "model.freeze_vision=true"],
 }
 
 
