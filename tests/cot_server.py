@@ -23,7 +23,7 @@ class Say:
 
 @dataclass
 class Fail:
-    """A bad one: an HTTP status, or kind = malformed | no_message | hang | cut_stream | cut_body | html."""
+    """A bad one: an HTTP status, or kind = malformed | no_message | hang | cut_stream | cut_body | html | endless."""
 
     status: int = 200
     kind: str = "status"
@@ -123,6 +123,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, {"id": "1", "choices": []})
         elif fail.kind == "html":
             self._raw(200, b"<html>gateway</html>", "text/html")
+        elif fail.kind == "endless":
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream" if body.get("stream") else "application/json")
+            self.send_header("connection", "close")
+            self.end_headers()
+            while not self.chat.released.is_set():  # until the client has had enough
+                self.wfile.write(b": " + b"x" * 2**20 + b"\n\n")
         elif fail.kind == "cut_stream":
             self._stream([{"choices": [{"index": 0, "delta": {"content": "<think>half"}}]}], whole=False)
         elif fail.kind == "cut_body":

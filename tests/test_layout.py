@@ -28,6 +28,7 @@ SINGLE = (
     "maths",
     "errors",
     "files",
+    "terminal",
     "progress",
     "api",
     "run_dir",
@@ -39,6 +40,7 @@ SINGLE = (
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "terminal": set(),
     "tables": {"errors"},
     "progress": set(),
     "spatial": {"errors"},
@@ -49,7 +51,19 @@ MAY_IMPORT = {
     "rewards": {"errors", "spatial", "maths"},
     "data": {"errors", "files", "tables", "spatial", "video", "scans", "config", "progress", "rewards", "maths"},
     "modeling": {"errors", "files", "tables", "video", "config", "data", "spatial"},
-    "training": {"errors", "files", "tables", "spatial", "video", "config", "data", "modeling", "rewards", "progress"}
+    "training": {
+        "errors",
+        "terminal",
+        "files",
+        "tables",
+        "spatial",
+        "video",
+        "config",
+        "data",
+        "modeling",
+        "rewards",
+        "progress",
+    }
     | {"launch", "supervise", "memory"},
     "evaluation": {
         "errors",

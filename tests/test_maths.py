@@ -40,6 +40,85 @@ def test_answers_agree_by_value(prediction, target, equal):
     assert maths_equal(prediction, target) is equal
 
 
+@pytest.mark.parametrize(
+    ("prediction", "target", "equal"),
+    [
+        ("0", "1.6e-19", False),  # nothing is gained by saying 0
+        ("3.2e-19", "1.6e-19", False),
+        ("1.6 \\times 10^{-19}", "1.6e-19", True),
+        ("1e400", "1e500", False),  # both are infinite as floats
+        ("1e99999999999999999999", "1", False),
+        ("12345678901234567", "12345678901234568", False),  # whole numbers of 17 digits are one float
+        ("9007199254740993.0", "9007199254740992", False),
+        ("100000000000000000000", "1e20", True),
+        ("0.333333", "1/3", True),  # |0.333333 - 1/3| = 3.3e-7 = 1e-6 of 1/3
+        ("0.33333", "1/3", False),  # 1e-5 of it
+        ("1000000.5", "1000000", True),  # 5e-7
+        ("1000001", "1000000", False),
+        ("1 1/2", "1.5", True),
+        ("-1 1/2", "-1.5", True),
+        ("1\\frac{1}{2}", "3/2", True),
+        ("\u00bd", "0.5", True),
+        ("2\u00bd", "2.5", True),
+        ("\u22125", "-5", True),
+        ("\u0661\u0662", "12", False),  # digits of another script are not read as these
+    ],
+)
+def test_numbers_agree_by_relative_difference_and_whole_ones_exactly(prediction, target, equal):
+    assert maths_equal(prediction, target) is equal
+    assert maths_equal(target, prediction) is equal
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "equal"),
+    [
+        ("20 cm^2", "20", True),
+        ("20 cm\u00b2", "20 cm^2", True),
+        ("20\\text{ cm}^2", "20", True),
+        ("20 square centimeters", "20 cm^2", True),
+        ("20 cm^2", "20 m^2", False),
+        ("5 feet", "60 inches", False),
+        ("5 m/s^2", "5", True),
+        ("60 miles per hour", "60 mi/h", True),
+        ("90 degrees", "90\u00b0", True),
+        ("$20", "20", True),
+        ("20 x", "20", False),  # a product, no unit
+        ("1,5", "1.5", False),
+    ],
+)
+def test_a_unit_that_one_side_names_is_passed_over(prediction, target, equal):
+    assert maths_equal(prediction, target) is equal
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "equal"),
+    [
+        ("(A) (B) (C) (D)", "A", False),
+        ("(A) or (B)", "A", False),
+        ("A. or B.", "A", False),
+        ("A. 30 or B. 40", "A", False),
+        ("A, B", "A", False),
+        ("A. Vitamin B", "A", True),
+        ("(a) (A)", "A", True),
+        ("A, C", "A,C", True),
+        ("C, A", "A, C", True),
+        ("(A) and (C)", "A, C", True),
+        ("A", "A, C", False),
+        ("A, B, C", "A, C", False),
+    ],
+)
+def test_more_than_one_letter_is_no_answer_but_to_a_question_for_several(prediction, target, equal):
+    assert maths_equal(prediction, target) is equal
+
+
+@given(st.fractions(min_value=-1000, max_value=1000, max_denominator=999), st.integers(1, 9))
+def test_a_scaled_fraction_is_the_same_number_and_a_tenth_more_is_not(value, factor):
+    text = f"{value.numerator}/{value.denominator}"
+    assert maths_equal(f"{value.numerator * factor}/{value.denominator * factor}", text)
+    if value:
+        assert not maths_equal(f"{value.numerator * 11}/{value.denominator * 10}", text)
+
+
 @pytest.mark.faults
 def test_a_hanging_comparison_is_killed_and_the_next_one_works():
     start = time.monotonic()

@@ -30,8 +30,21 @@ def test_split_ids_refuses_other_names():
         tables.split_ids("dev")
 
 
-def test_deny_rooms_are_val_rooms_with_207_scans():
-    deny = tables.deny_rooms()
+def test_denied_rooms_are_the_288_of_vsibench_with_all_their_recordings():
+    rooms = [dataset for dataset, _ in tables.denied_rooms()]
+    assert {name: rooms.count(name) for name in rooms} == {"scannet": 88, "arkitscenes": 150, "scannetpp": 50}
+    scenes = [dataset for dataset, _ in tables.denied_scenes()]
+    assert {name: scenes.count(name) for name in scenes} == {"scannet": 207, "arkitscenes": 451, "scannetpp": 50}
+    assert set(tables.denied_rooms().values()) == {"VSI-Bench"}
+    # A visit is one room: every video of a denied visit is denied, and no other.
+    visits = tables.arkitscenes_visits()
+    assert len(visits) == 5071 - 8
+    denied = {video for video, visit in visits.items() if ("arkitscenes", visit) in tables.denied_rooms()}
+    assert denied == {scene for name, scene in tables.denied_scenes() if name == "arkitscenes"}
+
+
+def test_denied_scannet_rooms_are_val_rooms_with_207_scans():
+    deny = {room for dataset, room in tables.denied_rooms() if dataset == "scannet"}
     assert len(deny) == 88 and "scene0025" in deny
     assert sum(scan_id[:9] in deny for scan_id in tables.split_ids("val")) == 207  # 88 scans + 119 siblings
     assert not any(scan_id[:9] in deny for scan_id in tables.split_ids("train"))

@@ -20,6 +20,8 @@ import select
 import subprocess
 import sys
 import threading
+import unicodedata
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation, Overflow, localcontext
 from typing import IO
 
 from vsgrpo.errors import SetupError
@@ -31,9 +33,43 @@ START_TIMEOUT_S = 120.0
 MAX_CHARACTERS = 500
 """Longer answers are not compared by value: no gold answer of the known sets is longer."""
 
-_NUMBER = re.compile(r"[-+]?(?:\d+(?:,\d{3})*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
-_FRACTION = re.compile(r"([-+]?)(?:\\[dt]?frac\{(\d{1,15})\}\{(\d{1,15})\}|(\d{1,15})\s?/\s?(\d{1,15}))")
-_LETTER = re.compile(r"\(?([A-Ha-h])(?:\)|[.:](?=\s|$)|$)")
+_CONTEXT = Context(prec=60, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[InvalidOperation, Overflow])
+RELATIVE_TOLERANCE = Decimal("1e-6")
+"""Two numbers are one answer where they differ by at most this share of the larger one; whole numbers must be equal."""
+_DECIMAL = r"(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]*)?|\.[0-9]+)"
+_NUMBER = re.compile(rf"[-+]?{_DECIMAL}(?:[eE][-+]?[0-9]+)?")
+_FRACTION = re.compile(
+    r"([-+]?)(?:([0-9]{1,15})(?: +|(?=\\)))?"
+    r"(?:\\[dt]?frac\{([0-9]{1,15})\}\{([0-9]{1,15})\}|([0-9]{1,15}) ?/ ?([0-9]{1,15}))"
+)
+_POWER = re.compile(
+    rf"([-+]?{_DECIMAL})(?:\s*(?:\\times|\\cdot|[*x\u00d7\u00b7])\s*10\^(?:\{{([-+]?[0-9]+)\}}|([-+]?[0-9]+)))"
+)
+_OPTION = re.compile(r"\(?([A-Ha-h])(?:\)|[.:](?=\s|$)|$)")
+_OTHER_OPTION = re.compile(
+    r"\(([A-Ha-h])\)|(?:^|\s)([A-H])[.:)](?=\s|$)|(?:\bor|\band|[,;/&])\s*\(?([A-H])(?![A-Za-z'])"
+)
+_OPTION_LIST = re.compile(r"\(?[A-H]\)?(?:(?:\s*[,;&]\s*(?:and\s+)?|\s+and\s+)\(?[A-H]\)?)+")
+# fmt: off
+_UNITS = {
+    "mm": "millimet(?:er|re)s?", "cm": "centimet(?:er|re)s?", "dm": "decimet(?:er|re)s?", "m": "met(?:er|re)s?",
+    "km": "kilomet(?:er|re)s?", "in": "inch(?:es)?", "ft": "foot|feet", "yd": "yards?", "mi": "miles?",
+    "mg": "milligrams?", "g": "grams?", "kg": "kilograms?", "lb": "lbs|pounds?", "oz": "ounces?",
+    "t": "tons?|tonnes?", "ms": "milliseconds?", "s": "secs?|seconds?", "min": "mins?|minutes?", "h": "hrs?|hours?",
+    "day": "days", "week": "weeks", "month": "months", "year": "years?|yrs?", "ml": "mL|millilit(?:er|re)s?",
+    "l": "L|lit(?:er|re)s?", "\u00b0": "degrees?|deg", "rad": "radians?", "K": "kelvin", "dollar": "dollars",
+    "cent": "cents", "euro": "euros", "unit": "units", "square": "sq", "cubic": "cu", "/": "per",
+}
+# fmt: on
+"""Units by their symbol: other spellings."""
+_SYMBOLS = "Hz|kHz|MHz|GHz|N|kN|J|kJ|eV|W|kW|V|mV|kV|A|mA|Pa|kPa|mol|ohms?|C|F"
+_UNIT_NAMES = "|".join(["|".join(f"{re.escape(unit)}|{other}" for unit, other in _UNITS.items()), _SYMBOLS])
+_UNIT = re.compile(
+    rf"(?:\s|\\[ ,;]|~|\\(?:text|mathrm|rm)\s*\{{[^{{}}]*\}}|(?<![A-Za-z])(?:{_UNIT_NAMES})(?![A-Za-z])|"
+    r"[\u2103\u2109\u03a9\u2126]|\u00b5m|\^?\\circ|\^\{\\circ\}|"
+    r"\^\{?-?[1-4]\}?|[\u00b2\u00b3/\u00b7]|\\cdot|\.(?=\s|$))+"
+)
+_MONEY = re.compile(r"\\?[$\u20ac\u00a3]\s*")
 _HAS_MATHS = re.compile(r"[0-9\\^√π∞]")
 _WRAPPERS = (
     re.compile(r"\$\$(.*)\$\$", re.DOTALL),
@@ -48,8 +84,10 @@ _WRAPPERS = (
 def maths_equal(prediction: str, target: str, timeout_s: float = TIMEOUT_S) -> bool:
     """Return whether the two answers have the same value; never raises on model text.
 
-    A target that is one letter (A-H) asks for that option: "B", "(B)" and "B. 30" agree. Numbers agree up to six
-    decimals, as math-verify rounds. Words agree as words. Where math-verify cannot read one side they differ.
+    A target that is one letter (A-H) asks for that option: "B", "(B)" and "B. 30" agree, "(A) (B)" is no answer; a
+    target of several letters asks for these, in any order. Whole numbers agree exactly, others within
+    `RELATIVE_TOLERANCE`: "0" is not 1.6e-19. A unit that only one side names is passed over; two units must be the
+    same. Words agree as words. Where math-verify cannot read one side they differ.
 
     Raises:
         SetupError: the comparison needs math-verify and it is not installed.
@@ -60,12 +98,16 @@ def maths_equal(prediction: str, target: str, timeout_s: float = TIMEOUT_S) -> b
     if left.casefold() == right.casefold():
         return True
     if len(right) == 1 and right.upper() in "ABCDEFGH":
-        letter = _LETTER.match(left)
-        return letter is not None and letter[1].upper() == right.upper()
-    numbers = _value(left), _value(right)
-    if numbers[0] is not None and numbers[1] is not None:
-        return round(numbers[0], 6) == round(numbers[1], 6)
-    if not (_HAS_MATHS.search(left) and _HAS_MATHS.search(right)) or max(len(left), len(right)) > MAX_CHARACTERS:
+        return option_letter(left) == right.upper()
+    if _OPTION_LIST.fullmatch(right):
+        return bool(_OPTION_LIST.fullmatch(left)) and _letters(left) == _letters(right)
+    if max(len(left), len(right)) > MAX_CHARACTERS:
+        return False
+    measures = _measure(left), _measure(right)
+    if measures[0] is not None and measures[1] is not None:
+        (value, unit), (wanted, wanted_unit) = measures
+        return numbers_equal(value, wanted) and (not unit or not wanted_unit or unit == wanted_unit)
+    if not (_HAS_MATHS.search(left) and _HAS_MATHS.search(right)):
         return False
     return _compare(left, right, timeout_s)
 
@@ -81,19 +123,85 @@ def strip_wrappers(text: str) -> str:
     return text
 
 
+def option_letter(text: str) -> str | None:
+    """Return the option (A-H) that `text` begins with: "B", "(b)", "B. 30"; None where it names none, or several."""
+    found = _OPTION.match(text)
+    if found is None:
+        return None
+    letter = found[1].upper()
+    others = {(match[1] or match[2] or match[3]).upper() for match in _OTHER_OPTION.finditer(text[found.end() :])}
+    return letter if others <= {letter} else None
+
+
+def _letters(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\b[A-H]\b", text))
+
+
 def plain_number(text: str) -> float | None:
     """Return the value of "1,234.5", "-3", ".5" or "1e3"; None for anything else."""
     text = text.strip()
     return float(text.replace(",", "")) if _NUMBER.fullmatch(text) else None
 
 
-def _value(text: str) -> float | None:
-    """Return the value of a plain number or of a fraction of two whole numbers, None for anything else."""
-    fraction = _FRACTION.fullmatch(text)
-    if fraction is None:
-        return plain_number(text)
-    top, bottom = fraction[2] or fraction[4], fraction[3] or fraction[5]
-    return float(f"{fraction[1]}{top}") / float(bottom) if float(bottom) else None
+def numbers_equal(left: Decimal, right: Decimal) -> bool:
+    """Return whether two numbers are one answer: whole numbers exactly, others within `RELATIVE_TOLERANCE`."""
+    if left == right:
+        return True
+    if _is_whole(left) and _is_whole(right):
+        return False
+    with localcontext(_CONTEXT):
+        return abs(left - right) <= RELATIVE_TOLERANCE * max(abs(left), abs(right))
+
+
+def _is_whole(value: Decimal) -> bool:
+    """Return whether a number is written as one: "14", "14.0"; "6e23" is a rounded one."""
+    exponent = value.as_tuple().exponent
+    return isinstance(exponent, int) and exponent <= 0 and value == value.to_integral_value()
+
+
+def _measure(text: str) -> tuple[Decimal, str] | None:
+    """Return value and unit ("" where none is named) of a number, fraction, mixed number or a * 10^b; else None."""
+    text = plain_characters(text)
+    money = _MONEY.match(text)
+    text = text[money.end() :] if money else text
+    for pattern in (_FRACTION, _POWER, _NUMBER):
+        found = pattern.match(text)
+        unit = _UNIT.fullmatch(text, found.end()) if found and found.end() < len(text) else None
+        if found and (found.end() == len(text) or unit):
+            value = _value(pattern, found)
+            return None if value is None else (value, _unit_name(unit[0]) if unit else "")
+    return None
+
+
+def plain_characters(text: str) -> str:
+    """Return `text` with one-character fractions as " 1/2" and the minus sign as "-"."""
+    text = re.sub(r"[\u00bc-\u00be\u2150-\u215e]", lambda found: " " + unicodedata.normalize("NFKC", found[0]), text)
+    return text.replace("\u2212", "-").replace("\u2044", "/").strip()
+
+
+def _value(pattern: re.Pattern[str], found: re.Match[str]) -> Decimal | None:
+    with localcontext(_CONTEXT):
+        try:
+            if pattern is _FRACTION:
+                sign, whole, top, bottom = found[1], found[2] or "0", found[3] or found[5], found[4] or found[6]
+                if not int(bottom):
+                    return None
+                return Decimal(f"{sign}1") * (Decimal(whole) + Decimal(top) / Decimal(bottom))
+            if pattern is _POWER:
+                return Decimal(f"{found[1].replace(',', '')}e{found[2] or found[3]}")
+            return Decimal(found[0].replace(",", ""))
+        except (InvalidOperation, Overflow):  # an exponent of twenty digits
+            return None
+
+
+def _unit_name(text: str) -> str:
+    """Return a unit in one spelling: "\\text{ cm}^2", "cm\u00b2" and "square centimeters" are "cm2"."""
+    text = re.sub(r"\\(?:text|mathrm|rm)\s*\{([^{}]*)\}", r"\1", text)
+    text = text.replace("\u00b2", "2").replace("\u00b3", "3").replace("\\circ", "\u00b0")
+    for unit, others in _UNITS.items():
+        text = re.sub(rf"(?<![A-Za-z])(?:{others})(?![A-Za-z])", unit, text)
+    text = re.sub(r"(square|cubic)\s*([A-Za-z]+)", lambda found: found[2] + "23"[found[1] == "cubic"], text)
+    return re.sub(r"[\s{}^\\,;.~]", "", text)
 
 
 class _Child:

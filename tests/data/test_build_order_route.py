@@ -12,6 +12,8 @@ from vsgrpo.data.build_scan import ScanJob, build_scan
 from vsgrpo.errors import ConfigError
 from vsgrpo.scans.demo import write_demo_labels
 from vsgrpo.scans.demo_rooms import scan_id_of
+from vsgrpo.scans.meta_info import read_scene_json
+from vsgrpo.video.budget import frame_indices
 
 ROOM = ("source.preset=furnished", "data.mode=vsibench", "data.min_count=1")
 BOTH = "data.types=[obj_appearance_order,route_planning]"
@@ -51,6 +53,20 @@ def test_a_filmed_scan_gives_orders_and_marked_routes(tmp_path):
     for row in outcome.rows:
         assert 3 <= len(row.options) <= 4
         assert ("synthetic_route" in row.extra) == (row.question_type == "route_planning")
+    # 50 of 448 x 336 pixels are 12.5 of 224 x 168; the configured threshold is 50 of these.
+    scene = read_scene_json(out / "scenes" / "scannet" / f"{truth.scan_id}.json")
+    num_frames = len(next(iter(scene.pixels.values())))
+    for row in outcome.rows:
+        if row.question_type == "obj_appearance_order":
+            for frames in (range(num_frames), frame_indices(num_frames, 16)):
+                for least in (13, 25, 50):
+                    assert_appear_in_order(scene, row.answer.split(", "), frames, least)
+
+
+def assert_appear_in_order(scene, categories, frames, least):
+    ids = {name: [item.instance_id for item in scene.objects if item.category == name] for name in categories}
+    first = [next(k for k in frames if sum(scene.pixels[i][k] for i in ids[name]) >= least) for name in categories]
+    assert first == sorted(set(first))
 
 
 def test_without_depth_nobody_looks_and_nothing_is_dropped(tmp_path):

@@ -73,7 +73,7 @@ def test_val_scans_need_two_flags_and_benchmark_rooms_have_none(tmp_path):
     out = tmp_path / "out"
     given = ["data.split=train+val_safe", "data.dev_fraction=0", "video.source=none"]
     summary = build_dataset(scannet_config(root, out, *given))
-    assert summary.refused == {"its room is in VSI-Bench": 1} and any(
+    assert summary.refused == {"its room is in VSI-Bench: scene0046": 1} and any(
         "allow_val_safe" in note for note in summary.notes
     )
     rows = read_rows(out / "train.jsonl")
@@ -178,3 +178,12 @@ def test_seeds_change_questions_and_nothing_else_does(tmp_path):
         build_dataset(furnished(tmp_path / name, f"run.seed={seed}", "data.dev_fraction=0", scenes=2))
     read = {name: (tmp_path / name / "train.jsonl").read_bytes() for name in "abc"}
     assert read["a"] == read["b"] != read["c"]
+
+
+def test_a_scan_folder_that_leads_to_a_benchmark_room_is_left_out(tmp_path):
+    root = scannet_like(tmp_path / "root", ["scene0000_00", "scene0001_00"])
+    (root / "scans" / "scene0001_00").rename(tmp_path / "scene0025_00")
+    (root / "scans" / "scene0001_00").symlink_to(tmp_path / "scene0025_00")
+    summary = build_dataset(scannet_config(root, tmp_path / "out", "data.dev_fraction=0", "video.source=none"))
+    assert summary.refused == {"its room is in VSI-Bench: scene0025": 1}
+    assert {row.scene_name for row in read_rows(tmp_path / "out" / "train.jsonl")} == {"scene0000_00"}

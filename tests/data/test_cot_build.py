@@ -23,7 +23,7 @@ from vsgrpo.data.prompts import target_text
 from vsgrpo.data.rows import Row, read_rows, write_rows
 from vsgrpo.scans.meta_info import write_scene_json
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
-from vsgrpo.tables import deny_rooms
+from vsgrpo.tables import denied_scenes
 from vsgrpo.video.writer import write_video
 
 pytest.importorskip("openai", reason="extra `cot` is not installed")
@@ -245,6 +245,33 @@ def test_an_endpoint_that_always_fails_ends_the_run(questions, tmp_path, serve, 
     assert "10 requests in a row failed, the last: HTTP 400" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("stream", ["true", "false"])
+def test_endless_answers_half_characters_and_a_repeated_key_cost_one_row_each(
+    questions, tmp_path, serve, capsys, monkeypatch, stream
+):
+    key = "sk-secret-0123456789"
+    monkeypatch.setenv("COT_TEST_KEY", key)
+    bad = {1: Fail(kind="endless"), 2: Say("<think>half a pair: \ud83d</think><answer>3</answer>")}
+    bad[3] = Fail(400, message=f"invalid request by Bearer {key}")
+
+    def script(text, times):
+        return bad.get(number_of(text), answer(text, times)) if is_reasoning(text) else answer(text, times)
+
+    out = tmp_path / "out"
+    more = ["reason.api_key_env=COT_TEST_KEY", "reason.max_retries=1", "cot.max_failed=0.5"]
+    more.append(f"reason.stream={stream}")
+    assert run(arguments(questions, out, serve(script, key=None), *more)) == 0
+    counts = manifest(out)
+    assert counts["kept"] == 11 and counts["rejected"] == {"failed": 3}
+    reasons = {line["id"]: line for line in map(json.loads, (out / "rejected.jsonl").open())}
+    assert set(reasons) == {"q1", "q2", "q3"}
+    assert "longer than" in json.dumps(reasons["q1"]) and "half a character" in json.dumps(reasons["q2"])
+    assert "invalid request by Bearer [key]" in json.dumps(reasons["q3"])
+    kept = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    said = capsys.readouterr()
+    assert key.encode() not in kept and key not in said.out + said.err
+
+
 def test_answers_that_never_have_tags_say_so(questions, tmp_path, serve, capsys):
     server = serve(lambda text, times: Say("It is so.") if is_reasoning(text) else answer(text, times))
     assert run(arguments(questions, tmp_path / "out", server)) == 1
@@ -334,6 +361,9 @@ def say_rooms(text: str, times: int) -> Say:
 
 def test_annotation_bridges_rows_without_a_captioner(scene_rows, tmp_path, serve):
     server, out = serve(say_rooms), tmp_path / "out"
+    video = scene_rows / "videos/demo/demo000001_00.mp4"
+    video.parent.mkdir(parents=True, exist_ok=True)
+    video.write_bytes(b"never opened by this bridge")
     reason = [f"reason.base_url={server.base_url}", "reason.model=judge", "cot.bridge=annotation"]
     assert run(["build-cot", f"data={scene_rows}", f"output={out}", *reason]) == 0
     assert len(server.bodies) == 2
@@ -348,7 +378,7 @@ def test_annotation_bridges_rows_without_a_captioner(scene_rows, tmp_path, serve
     assert counting.generator["version"] == "0"
     # The chain ends at 12.3, 2.5 % off: the row says what its chain says, the truth stays.
     assert (size.answer, size.ground_truth) == ("12.3", "12.0")
-    assert (out / counting.media[0]["path"]).resolve() == scene_rows / "videos/demo/demo000001_00.mp4"
+    assert (out / counting.media[0]["path"]).samefile(video)  # linked: the folder is whole on its own
 
 
 def test_videos_are_shown_as_frames(scene_rows, tmp_path, serve):
@@ -378,7 +408,7 @@ def test_wrong_folders_and_files_are_refused_before_anything_is_asked(questions,
     with (questions / "train.jsonl").open("a") as stream:
         stream.write('{"problem": "half')
     assert "train.jsonl:15: not JSON" in error(*arguments(questions, tmp_path / "o", server))
-    leak = {"id": "x", "problem": "q", "answer": "1", "images": [f"{sorted(deny_rooms())[0]}_00.png"]}
+    leak = {"id": "x", "problem": "q", "answer": "1", "images": [f"{min(denied_scenes())[1]}_00.png"]}
     (questions / "train.jsonl").write_text(json.dumps(leak) + "\n")
     assert "is in VSI-Bench" in error(*arguments(questions, tmp_path / "o", server))
     assert not server.asked

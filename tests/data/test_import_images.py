@@ -67,7 +67,7 @@ def test_conversations_keep_their_thoughts(tmp_path, capsys):
     assert run([*words, f"images={tmp_path / 'pictures'}"]) == 0
     shown = capsys.readouterr().out
     assert "7 read; 2 train, 0 dev" in shown and "thought (for SFT in think mode): 2; images: 3" in shown
-    for reason in ("not one question and one answer", "no <think> part", "no such image", "an id used before"):
+    for reason in ("a conversation of several rounds", "no <think> part", "no such image", "an id used before"):
         assert f"left out: 1: {reason}" in shown or f"({reason})" in shown, reason
     one, two = read_rows(out / "train.jsonl")
     assert target_text(one, "think") == "<think>I look. Wait, two.</think><answer>2</answer>"

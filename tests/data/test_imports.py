@@ -142,7 +142,7 @@ def test_import_filters_leaks_counts_reasons_and_splits_rooms(tmp_path):
     bad = [
         {**VLM3R, "scene_name": "scene0025_00"},  # a benchmark room
         {**VLM3R, "scene_name": "scene0000_00", "video_path": "x/scene0046_00.mp4"},  # ... in the path only
-        {**VLM3R, "scene_name": "scene0011_00"},  # room-safe val
+        {**VLM3R, "scene_name": "scene0011_00", "video_path": "x/scene0011_00.mp4"},  # room-safe val
         good[0],  # again
         {**good[1], "ground_truth": "door", "mc_answer": None},
     ]
@@ -177,7 +177,9 @@ def test_import_links_videos_and_leaves_out_rows_without(tmp_path):
 def test_the_benchmark_is_for_evaluation_only(tmp_path):
     leak = {**OFFICIAL, "id": 12, "dataset": "scannet", "scene_name": "scene0025_00"}
     file = write_json(tmp_path / "test.json", [OFFICIAL, leak])
-    with pytest.raises(DataError, match=r"all 1 ScanNet rows show rooms of VSI-Bench"):
+    with pytest.raises(
+        DataError, match=r"2 of 2 rows: its room is in VSI-Bench\); 2 rooms: arkitscenes/381658, scene0025"
+    ):
         import_data(ImportSettings((file,), tmp_path / "train"))
     import_data(ImportSettings((file,), tmp_path / "bench", format="vsibench"))
     rows = read_rows(tmp_path / "bench" / "test.jsonl")

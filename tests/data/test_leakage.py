@@ -21,7 +21,7 @@ from vsgrpo.data.leakage import (
 )
 from vsgrpo.data.rows import Row, write_rows
 from vsgrpo.errors import DataError
-from vsgrpo.tables import deny_rooms, split_ids
+from vsgrpo.tables import denied_rooms, split_ids
 
 
 def make(dataset="scannet", scene="scene0000_00", room="scene0000", split="train", path="videos/a.mp4", row_id="x"):
@@ -75,7 +75,10 @@ def test_a_benchmark_room_is_refused_under_any_label(row):
         (make(dataset="vlm3r", scene="x", room="x", path="scannet/scene0000_00.mp4"), "clean"),
         (make(scene="scene9999_00", room="scene9999"), "unknown"),
         (make(scene="my_scan", room="my_scan"), "unknown"),
-        (make(dataset="arkitscenes", scene="41159525", room="41159525"), "unknown"),
+        (make(dataset="arkitscenes", scene="40777060", room="40777060"), "clean"),  # another visit
+        (make(dataset="arkitscenes", scene="40753679", room="40753679"), "unknown"),  # its visit is not published
+        (make(dataset="ScanNet++", scene="0a5c013435", room="x"), "clean"),
+        (make(dataset="imported", scene="0a5c013435", room="x"), "unknown"),  # ten hex digits of who knows what
         (make(dataset="demo", scene="kitchen", room="kitchen"), "unknown"),
     ],
 )
@@ -85,7 +88,7 @@ def test_verdict_of_rows_that_are_not_refused(row, verdict):
 
 
 def test_val_scans_of_safe_rooms_need_the_flag():
-    scan = next(scan for scan in split_ids("val") if room_of(scan) not in deny_rooms())
+    scan = next(scan for scan in split_ids("val") if ("scannet", room_of(scan)) not in denied_rooms())
     row = make(scene=scan, room=room_of(scan))
     with pytest.raises(DataError, match="a ScanNet val scan"):
         check_rows([row])
@@ -117,7 +120,8 @@ def test_reading_rows_goes_through_the_guard(tmp_path):
 def test_rooms_of_scene_names():
     assert room_of("scene0000_00") == "scene0000"
     assert room_of("demo123456_00") == "demo123456"
-    assert room_of("41159525") == "41159525"
+    assert room_of("41159525") == "381879"  # an ARKitScenes video: its visit
+    assert room_of("40753679") == "40753679"  # no visit is published
     assert room_of("09c1414f1b") == "09c1414f1b"
 
 

@@ -148,17 +148,20 @@ def test_command_prints_json_on_stdout_and_the_table_on_stderr(meta, tmp_path, c
 
 @pytest.mark.skipif(not DEV.is_dir(), reason="needs ../shared/data/vsibench_dev")
 def test_development_half_of_the_benchmark():
-    types = verify_geometry(sorted(DEV.glob("*_meta_info_dev.json")), DEV / "test_dev.jsonl").types
+    found = verify_geometry(sorted(DEV.glob("*_meta_info_dev.json")), DEV / "test_dev.jsonl")
+    types = found.types
+    assert found.notes[0].startswith("4 distances beyond 0.1 m: the benchmark measures between points of a 5 cm grid")
+    assert not any(a.unresolvable for a in types.values())
     assert {name: (a.agree, a.n) for name, a in types.items() if a.n} == {
         "object_counting": (267, 269),
-        "object_abs_distance": (264, 391),
-        "object_size_estimation": (453, 453),
+        "object_abs_distance": (266, 393),
+        "object_size_estimation": (454, 454),
         "room_size_estimation": (130, 130),
-        "object_rel_direction_easy": (94, 94),
-        "object_rel_direction_medium": (152, 152),
-        "object_rel_direction_hard": (165, 165),
-        "object_rel_distance": (340, 340),
+        "object_rel_direction_easy": (97, 97),
+        "object_rel_direction_medium": (155, 155),
+        "object_rel_direction_hard": (168, 168),
+        "object_rel_distance": (341, 341),
     }
-    assert types["object_abs_distance"].within_0_1m == 387
+    assert types["object_abs_distance"].within_0_1m == 389
     alone = verify_geometry([DEV / "scannet_meta_info_dev.json"], DEV / "test_dev.jsonl").types
     assert alone["room_size_estimation"].n + alone["room_size_estimation"].skipped == 130

@@ -152,6 +152,9 @@ def test_a_model_without_vision_json_is_said_and_its_run_is_asked(tmp_path, caps
         vision_budget(folders, values)
         assert capsys.readouterr().err == ""
     run_config.write_text("video: [")
+    with pytest.raises(DataError, match=r"config\.yaml: not readable as YAML"):
+        vision_budget([str(final)], given)
+    run_config.write_text("video: {num_frames: many}")
     with pytest.raises(DataError, match=r"config\.yaml: no run's config"):
         vision_budget([str(final)], given)
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from vsgrpo.cli import run
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.mathvista import edit_distance, extract, mathvista_command, normalize, score_responses
+from vsgrpo.evaluation.mathvista import edit_distance, mathvista_command, normalize, score_responses
 from vsgrpo.evaluation.mathvista_rows import parse_problem, read_problems, read_responses
+from vsgrpo.evaluation.mathvista_rule import extract
 
 GEOMETRY = {
     "task": "geometry problem solving",
@@ -99,7 +100,8 @@ def test_multi_choice(response, extraction, normal):
         ("integer", "<answer>7.0 cm</answer>", "7"),
         ("integer", "<answer>about 1,007 people</answer>", "1007"),
         ("integer", "It has 3 sides. The answer is 7", "7"),
-        ("integer", "<answer>seven</answer>", None),
+        ("integer", "<answer>seven</answer>", "7"),
+        ("integer", "<answer>several</answer>", None),
         ("integer", "<answer>1e999</answer>", None),
         ("float", "<answer>1.23</answer>", "1.2"),
         ("float", "<answer>$\\frac{6}{5}$</answer>", "1.2"),
@@ -113,6 +115,71 @@ def test_multi_choice(response, extraction, normal):
 )
 def test_free_form(answer_type, response, normal):
     asked = problem(answer="1.2", answer_type=answer_type, precision=1)
+    assert normalize(extract(response, asked), asked) == normal
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "**Answer:** B",
+        "**Answer: B**",
+        "*Answer*: B",
+        "The correct option is B.",
+        "<answer>The answer is B</answer>",
+        "Some thoughts.\n### Answer\nB",
+        "Hence, the answer is\n\n(B)",
+        "**Option B** is correct.",
+        "B is the correct answer.",
+        "I choose B.",
+        "The correct answer is: \n\n**B. 40\u00b0**",
+        "\\boxed{\\text{B. }40^\\circ}",
+        "The degree of the angle is 40\u00b0, as opposite angles are equal.",
+        "I look at A first.\n\nB",
+    ],
+)
+def test_every_form_of_stating_an_option_means_that_option(response):
+    asked = problem(answer="40\u00b0", choices=["30\u00b0", "40\u00b0", "50\u00b0", "cannot be determined"])
+    assert normalize(extract(response, asked), asked) == "40\u00b0"
+
+
+@pytest.mark.parametrize(
+    ("answer_type", "response", "normal"),
+    [
+        ("integer", "The answer is 20 cm^2.", "20"),
+        ("integer", "<answer>20 m^{2}</answer>", "20"),
+        ("integer", "<answer>20 cm\u00b2</answer>", "20"),
+        ("integer", "\\boxed{20\\text{ cm}^2}", "20"),
+        ("integer", "The answer is 20 (5/12 of 48).", "20"),
+        ("integer", "The area is 20 cm^2", "20"),
+        ("integer", "The answer is 20 = 4 * 5", "20"),
+        ("integer", "The answer is 12 + 8 = 20", "20"),
+        ("integer", "There are three bars below 40.", "3"),
+        ("integer", "The value first reaches 2 at 1.", "1"),
+        ("integer", "It is **2019**, with 25.8% of 100.", "2019"),
+        ("float", "The answer is 0.8 m/s^2", "0.8"),
+        ("float", "It moves at 0.8 m/s^2.", "0.8"),
+        ("float", "<answer>1 1/2</answer>", "1.5"),
+        ("float", "<answer>\u00bd</answer>", "0.5"),
+    ],
+)
+def test_units_and_later_numbers_are_not_the_answer(answer_type, response, normal):
+    asked = problem(answer="1", answer_type=answer_type, precision=1)
+    assert normalize(extract(response, asked), asked) == normal
+
+
+@pytest.mark.parametrize(
+    ("response", "normal"),
+    [
+        # Edit distance over the whole sentence picks "Yes" for the first two.
+        ("no, there are not fewer yellow cars than eyes on the left of these yachts", "No"),
+        ("The line is not the lowest one of the years shown.", "No"),
+        ("The image does not say enough to answer the question.", "Yes"),  # a refusal: edit distance, as officially
+        ("Yes, as no other bar is higher.", "Yes"),
+        ("No", "No"),
+    ],
+)
+def test_yes_and_no_are_read_from_the_first_words(response, normal):
+    asked = problem(answer="No", choices=["Yes", "No"])
     assert normalize(extract(response, asked), asked) == normal
 
 

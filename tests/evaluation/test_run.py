@@ -8,10 +8,16 @@ from vsgrpo.data.leakage import TrainingManifest, write_training_manifest
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.compare import compare_table
+from vsgrpo.evaluation.leak import check_lineage
 from vsgrpo.evaluation.results import EvalReport
-from vsgrpo.evaluation.run import check_lineage
+from vsgrpo.evaluation.run import leak_of
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.vsibench import read_benchmark
+
+
+def judge(path, adapter, benchmark, allow_leak=False):
+    return leak_of(benchmark, check_lineage(path, adapter, allow_leak=allow_leak), allow_leak=allow_leak, name=path)
+
 
 SETTINGS = {
     "benchmark": {"sha256": "0"},
@@ -36,30 +42,30 @@ def model(folder, **fields):
 def test_a_benchmark_room_in_the_lineage_is_refused_unless_allowed(tmp_path, benchmark):
     path = model(tmp_path / "m", parents=[TrainingManifest(rooms={"scannet": ["scene0025"]})])
     with pytest.raises(DataError, match="trained on 1 benchmark room"):
-        check_lineage(path, None, benchmark, allow_leak=False)
-    leak = check_lineage(path, None, benchmark, allow_leak=True)
+        judge(path, None, benchmark, allow_leak=False)
+    leak = judge(path, None, benchmark, allow_leak=True)
     assert (leak.verdict, leak.rooms) == ("leak", ("scene0025",))
 
 
 def test_a_room_of_the_rows_in_the_lineage_is_a_leak_in_the_benchmarks_form_only(tmp_path, benchmark):
     path = model(tmp_path / "m", rooms={"scannet": ["scene0000", "scene0009"]})
     with pytest.raises(DataError, match="such as scene0000"):
-        check_lineage(path, None, benchmark, allow_leak=False)
+        judge(path, None, benchmark, allow_leak=False)
     write_rows(tmp_path / "data/dev.jsonl", benchmark.rows)
-    leak = check_lineage(path, None, read_benchmark(tmp_path / "data", "dev"), allow_leak=False)
+    leak = judge(path, None, read_benchmark(tmp_path / "data", "dev"), allow_leak=False)
     assert (leak.verdict, leak.num_trained, leak.num_rooms) == ("clean", 1, 2)
 
 
 def test_the_adapters_lineage_counts_too(tmp_path, benchmark):
     base = model(tmp_path / "base", base="fresh")
-    assert check_lineage(base, None, benchmark, allow_leak=False).verdict == "clean"
+    assert judge(base, None, benchmark, allow_leak=False).verdict == "clean"
     unknown = tmp_path / "adapter"
     unknown.mkdir()
-    assert check_lineage(base, str(unknown), benchmark, allow_leak=False).verdict == "unknown"
+    assert judge(base, str(unknown), benchmark, allow_leak=False).verdict == "unknown"
 
 
 def test_part_of_the_rows_is_never_called_vsibench(benchmark):
-    leak = check_lineage("tiny", None, benchmark, allow_leak=False)
+    leak = judge("tiny", None, benchmark, allow_leak=False)
     scores = score_rows(benchmark.rows, {"0": ["3"], "1": [None]}, PromptSettings())
     report = EvalReport(benchmark, scores, leak, SETTINGS, {"1": "a.mp4: no frames"}, "official")
     assert report.title() == "1 of 6 rows of VSI-Bench's form in test.jsonl"
@@ -72,7 +78,7 @@ def test_part_of_the_rows_is_never_called_vsibench(benchmark):
 
 
 def test_controls_stand_in_the_results_and_in_comparisons(benchmark, tmp_path):
-    leak = check_lineage("tiny", None, benchmark, allow_leak=False)
+    leak = judge("tiny", None, benchmark, allow_leak=False)
     everything = {row.id: [row.ground_truth] for row in benchmark.rows}
     scores = score_rows(benchmark.rows, everything, PromptSettings())
     report = EvalReport(benchmark, scores, leak, {**SETTINGS, "benchmark": {"rows": "0"}}, {}, "official")

@@ -109,7 +109,9 @@ def test_answer_tags_are_read_where_the_texts_think_or_the_prompt_says_so(tmp_pa
     assert report.scores.by_row["official"] == {"0": 1.0, "10": 0.0}
     assert any("<answer> tags" in note for note in report.notes)
     bare = write_lines(tmp_path / "q.jsonl", [{"id": 0, "prediction": "<answer>3</answer>"}])
-    assert score_file(bare, bench).scores.by_row["official"] == {"0": 0.0}
+    report = score_file(bare, bench)
+    assert report.scores.by_row["official"] == {"0": 0.0}
+    assert any("1 of 1 answers hold <answer> tags" in note and "prompt.mode=think" in note for note in report.notes)
     asked = [str(bare), f"benchmark.path={bench}", "prompt.mode=think", "prompt.wording=train"]
     report = score_command(asked)
     assert isinstance(report, ScoreReport)
@@ -186,3 +188,64 @@ def test_wrong_words_are_refused(words, says):
 def test_bad_lines_are_named(tmp_path, line, says):
     with pytest.raises(DataError, match=rf"p\.jsonl:1: .*{says}"):
         score_file(write_lines(tmp_path / "p.jsonl", [line]))
+
+
+NUMBER = "How many chair(s) are in this room?"
+CHOICE = "Which of these objects (bed, tv)is the closest to the sofa?"
+
+
+def test_result_lists_of_other_harnesses_are_read(tmp_path):
+    """Answers under other names, questions of a video in a list, entries by id: all that is needed is there."""
+    counting = {"question": NUMBER, "ground_truth": 3, "raw_answer": "There are 3", "extracted_answer": 3}
+    choice = {"question": CHOICE, "options": ["B. tv", "A. bed"], "answer": "tv", "raw_answer": "B"}
+    flat = [{"scene_name": "scene0001_00", **row} for row in (counting, choice)]
+    forms = {
+        "list.json": flat,
+        "nested.json": [{"video": "scannet/scene0001_00.mp4", "questions": [counting, choice]}],
+        "scenes.json": {"scene0001_00": [counting, choice]},
+        "ids.json": {"7": flat[0], "8": flat[1]},
+    }
+    for name, content in forms.items():
+        (tmp_path / name).write_text("\ufeff" + json.dumps(content), encoding="utf-8")
+        report = score_file(tmp_path / name)
+        # official: "There" is no number (0), "B" is the letter of tv (1); lmms reads the 3.
+        assert report.scores.tables["official"] == {"object_counting": 0, "object_rel_distance": 1, "overall": 0.5}
+        assert report.scores.tables["lmms"]["overall"] == 1
+        assert any("`raw_answer` (2)" in note and "extracted_answer" in note for note in report.notes), name
+    lone = write_lines(tmp_path / "one.jsonl", [flat[0]])
+    report = score_command([str(lone), "field=extracted_answer"])
+    assert isinstance(report, ScoreReport) and report.scores.tables["official"]["overall"] == 1
+    deep = write_lines(tmp_path / "deep.jsonl", [{**flat[0], "reply": {"text": "3"}}])
+    assert score_file(deep, field="reply.text").scores.tables["official"]["overall"] == 1
+    with pytest.raises(DataError, match=r"one\.jsonl:1: no field said"):
+        score_file(lone, field="said")
+    bare = write_lines(tmp_path / "bare.jsonl", [{"id": 1, "text": "3"}])
+    with pytest.raises(DataError, match="no `prediction`") as error:
+        score_file(bare)
+    assert "field=NAME" in error.value.hint
+
+
+def test_an_unknown_id_is_joined_by_scene_and_question(tmp_path, bench):
+    row = official_rows(2)[0]
+    line = {"id": "mine-7", "video": f"x/scannet/{row['scene_name']}.mp4", "question": row["question"], "response": "3"}
+    assert score_file(write_lines(tmp_path / "p.jsonl", [line]), bench).scores.by_row["official"] == {"0": 1.0}
+
+
+@pytest.mark.parametrize("truth", ["1_0", "1e-320", "\u0663", "inf", "0"])
+def test_a_truth_is_a_number_in_plain_digits(tmp_path, truth):
+    line = {"prediction": "3", "question_type": "object_counting", "ground_truth": truth}
+    with pytest.raises(DataError, match=r"p\.jsonl:1: ground_truth="):
+        score_file(write_lines(tmp_path / "p.jsonl", [line]))
+
+
+def test_half_a_character_in_an_answer_is_scored(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prediction": "3 \\ud83d", "question_type": "object_counting", "ground_truth": "3"}\n')
+    assert score_file(path).scores.tables["official"]["overall"] == 1
+
+
+def test_a_file_nested_too_deeply_is_named(tmp_path):
+    for name in ("p.jsonl", "p.json"):
+        (tmp_path / name).write_text("[" * 200_000)
+        with pytest.raises(DataError, match=r"not JSON \(nested too deeply\)"):
+            score_file(tmp_path / name)

@@ -51,10 +51,13 @@ def test_our_dataset_folders_are_read_by_split(tmp_path, write_benchmark):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"question_type": "object_colour"}, "question_type='object_colour': unknown question type"),
-        ({"ground_truth": "0"}, "ground_truth='0': must be above 0"),
-        ({"ground_truth": "nan"}, "ground_truth='nan': must be above 0"),
-        ({"ground_truth": "many"}, "ground_truth='many': must be a number"),
+        ({"question_type": "object_colour"}, 'question_type="object_colour": unknown question type'),
+        ({"ground_truth": "0"}, 'ground_truth="0": must be a number in plain digits, above 0'),
+        ({"ground_truth": "nan"}, 'ground_truth="nan": must be a number in plain digits, above 0'),
+        ({"ground_truth": "many"}, 'ground_truth="many": must be a number'),
+        ({"ground_truth": "1_0"}, 'ground_truth="1_0": must be a number in plain digits'),
+        ({"ground_truth": "\u0663"}, "must be a number in plain digits"),
+        ({"ground_truth": "1e-320"}, 'ground_truth="1e-320": must be a number'),
         ({"ground_truth": 3}, "ground_truth=3: must be a non-empty string"),
         ({"question_type": "object_rel_distance"}, "options=None: must be a list"),
         ({"question_type": "object_rel_distance", "options": ["chair", "bed"]}, "must begin with 'A. '"),

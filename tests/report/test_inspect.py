@@ -1,16 +1,22 @@
 """`vsgrpo inspect`: rows chosen by type, scene and score, printed and drawn."""
 
+import base64
+import io
 import json
 import re
 from xml.etree import ElementTree
 
+import av
+import numpy as np
 import pytest
+from PIL import Image
 
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
 from vsgrpo.data.build import build_dataset
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.report.inspect import inspect
+from vsgrpo.report.samples import media_urls
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +107,18 @@ def test_what_a_run_said_comes_with_its_reward_newest_step_first(trained):
     assert len(inspect([folder, f"scene={row['scene_name']}", "type=room_size_estimation"]).seen) == 4
 
 
+def test_ids_with_a_hash_and_repeated_rows_are_found(data, tmp_path):
+    lines = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()[:2]]
+    lines[0]["id"], lines[1]["id"] = "q#7", "q"
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # "q#7" is a row's own id; "q#1" is the row q when it occurs for the second time.
+    said = [(1, "demo/q#7", "a", 0.0), (2, "demo/q", "b", 0.0), (3, "demo/q#1", "c", 0.0)]
+    seen = inspect([write_run(tmp_path / "run", folder, said)]).seen
+    assert [(item.row.id, item.prediction) for item in seen] == [("q", "c"), ("q", "b"), ("q#7", "a")]
+
+
 def test_a_page_of_a_run_has_frames_and_rewards(trained, tmp_path):
     page = tmp_path / "said.html"
     inspect([trained[0], "score=best", f"output={page}"], limit=1)
@@ -144,3 +162,34 @@ def test_json_and_a_missing_path(data, capsys):
     assert json.loads(capsys.readouterr().out)[0]["prediction"] is None
     assert run(["inspect", "no/such"]) == 2
     assert "no/such: no such file or folder" in capsys.readouterr().err
+
+
+def shown(urls):
+    return [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
+
+
+def test_pages_show_the_frames_that_the_run_read(tmp_path):
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for level in (0, 0, 128, 255, 255):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8))))
+        container.mux(stream.encode(None))
+    urls = media_urls("video", path, {"video": {"backend": "pyav", "timeout_s": None}})
+    assert [round(np.asarray(image).mean() / 128) for image in shown(urls)] == [0, 1, 2]  # first, middle, last
+    assert media_urls("video", path, {}) == urls
+    assert media_urls("video", path, {"video": {"backend": "gone", "timeout_s": None}}) == urls  # equal by contract
+    pytest.importorskip("decord")
+    assert media_urls("video", path, {"video": {"backend": "decord", "timeout_s": None}}) == []  # that run refused it
+
+
+def test_pages_show_a_turned_video_upright(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.set_display_rotation(90)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))))
+        container.mux(stream.encode(None))
+    assert {image.size for image in shown(media_urls("video", path, {}))} == {(48, 64)}

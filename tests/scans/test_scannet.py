@@ -295,6 +295,36 @@ def test_binary_ply_with_a_quad_and_a_list_before_it(tmp_path):
     assert read_ply(path).faces.tolist() == [[0, 1, 2], [0, 1, 2], [0, 2, 3]]
 
 
+@pytest.mark.parametrize("vertices", ["0 1 2.9", "0 0.5 2"])
+@pytest.mark.parametrize("code", ["ascii", "binary"])
+def test_corners_that_are_no_whole_numbers_are_refused(tmp_path, code, vertices):
+    corners = "0 0 0 9 9 9\n1 0 0 9 9 9\n1 1 0 9 9 9\n"
+    kind = "ascii" if code == "ascii" else "binary_little_endian"
+    header = (
+        f"ply\nformat {kind} 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
+        "property uchar red\nproperty uchar green\nproperty uchar blue\n"
+        "element face 1\nproperty list uchar float vertex_indices\nend_header\n"
+    )
+    path = tmp_path / "m.ply"
+    if code == "ascii":
+        path.write_text(f"{header}{corners}3 {vertices}\n")
+    else:
+        dtype = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
+        rows = [line.split() for line in corners.splitlines()]
+        block = np.array([(tuple(map(float, r[:3])), tuple(map(int, r[3:]))) for r in rows], dtype=dtype)
+        path.write_bytes(header.encode() + block.tobytes() + b"\x03" + np.array(vertices.split(), "<f4").tobytes())
+    with pytest.raises(DataError, match=r"m\.ply"):
+        read_ply(path)
+
+
+def test_a_colour_that_is_no_whole_number_is_refused(tmp_path):
+    header = "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
+    header += "property uchar red\nproperty uchar green\nproperty uchar blue\nend_header\n"
+    (tmp_path / "m.ply").write_text(header + "0 0 0 0.9 0 0\n")
+    with pytest.raises(DataError, match="red is no whole number"):
+        read_ply(tmp_path / "m.ply")
+
+
 @pytest.mark.skipif("VSGRPO_SCANNET_ROOT" not in os.environ, reason="needs scene0000_00 (v1) in VSGRPO_SCANNET_ROOT")
 def test_real_scan_of_the_old_annotation():
     root = Path(os.environ["VSGRPO_SCANNET_ROOT"])

@@ -18,10 +18,10 @@ pytestmark = pytest.mark.skipif(not DEV.is_dir(), reason="needs ../shared/data/v
 # type: (rows agreeing, rows resolvable)
 EXPECTED = {
     "room_size_estimation": (130, 130),
-    "object_size_estimation": (453, 453),
+    "object_size_estimation": (454, 454),
     "object_counting": (267, 269),
-    "direction": (411, 411),
-    "object_rel_distance": (340, 340),
+    "direction": (420, 420),
+    "object_rel_distance": (341, 341),
 }
 
 
@@ -58,7 +58,9 @@ def test_formula_reaches_the_measured_agreement(kind):
 def test_rounded_absolute_distance_is_within_ten_centimetres():
     distances = agreement()[1]
     within = sum(abs(ours - official) < 0.1 + 1e-9 for ours, official in distances)
-    assert (within, len(distances)) == (387, 391)
+    # The benchmark's grid of points inside each box can only lengthen a distance.
+    assert all(official >= ours for ours, official in distances)
+    assert (within, len(distances)) == (389, 393)
 
 
 def test_official_min_and_max_follow_from_rows_as_axes():

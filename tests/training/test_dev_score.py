@@ -1,12 +1,14 @@
 """Scores on dev.jsonl at every checkpoint; the best checkpoint outlives the rotation."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from tiny_runs import SPREAD, make_rows, write_dataset
 
 from vsgrpo.data.rows import write_rows
+from vsgrpo.files import file_sha256
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.dev_score import spread
 from vsgrpo.training.worker import train
@@ -42,6 +44,14 @@ def test_a_run_scores_every_checkpoint_and_keeps_the_best(make_config, tmp_path,
     assert best["dev_score"] == max(status["dev_scores"].values())
     told = capfd.readouterr().err
     assert f"trained: {run / 'final'}\nbest on dev.jsonl: {run / 'checkpoint-'}{best['checkpoint']} (score" in told
+    assert re.search(
+        r"note: \d of 3 rooms of dev.jsonl are trained on \(", told
+    )  # the rows above share rooms on purpose
+    videos = json.loads((run / "final" / "training_manifest.json").read_text())["videos"]
+    assert videos and all(
+        record == {"sha256": file_sha256(data / name), "size": (data / name).stat().st_size}
+        for name, record in videos.items()
+    )
     # the best and the last, no other
     assert {path.name for path in run.glob("checkpoint-*")} == {f"checkpoint-{best['checkpoint']}", "checkpoint-4"}
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

@@ -10,7 +10,7 @@ from terminal import CTRL_C, HIDDEN, SHOWN, Terminal
 from tiny_runs import SMALL
 
 from vsgrpo.training.live import last_said
-from vsgrpo.training.live_panel import Moment, Said, clock, panel, printable, spark, wrap
+from vsgrpo.training.live_panel import Moment, Said, clock, one_line, panel, spark, wrap
 
 LONG = ("trainer.max_steps=3000", "trainer.save_steps=5000")
 
@@ -65,7 +65,7 @@ def test_small_pieces():
     assert spark([0, 0, 1, 1, 2, 2], 3) == "▁▅█"  # means 0, 1, 2; 7 x 1/2 = 3.5 rounds to 4
     assert spark([3.0, 3.0], 8) == "▁▁" and spark([float("nan")], 8) == ""
     assert wrap(["abc", "de", "f"], 8) == ["abc   de", "f"]
-    assert printable("a\x1b[2J\n b\t") == "a [2J b"
+    assert one_line("a\x1b[2J\n b\t") == "a\\x1b[2J b"
 
 
 def test_the_last_group_is_read_while_its_file_is_written(tmp_path):

@@ -1,11 +1,15 @@
 """Images through the loader: sizes as qwen-vl-utils, pixels upright and in RGB, bad files named."""
 
 import io
+import struct
+import tracemalloc
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.video.budget import VisionBudget
@@ -102,6 +106,93 @@ def test_every_colour_form_becomes_rgb(tmp_path):
     deep = Image.fromarray(np.full((30, 30), 77 * 257, dtype=np.uint16))
     assert (read_image(save(tmp_path, deep, "deep.png")) == 77).all()  # 16 bits: 77 * 257 of 65535
     assert set(np.unique(read_image(save(tmp_path, Image.new("1", (30, 30), 1), "bit.png")))) == {255}
+
+
+def deep(folder, name, values):
+    return read_image(save(folder, Image.fromarray(values), name))[0, :, 0].tolist()
+
+
+def test_values_of_more_than_8_bits_are_scaled_by_the_range_they_use(tmp_path):
+    row = np.array([[0, 1, 2, 3, 4]])
+    # 12 bits in 16: 4095 is white; 3 of 4 steps: 255 * 3 / 4 = 191.25
+    assert deep(tmp_path, "12.png", (row * 4095 // 4).astype(np.uint16)) == [0, 64, 127, 191, 255]
+    # a depth map in millimetres up to 6000
+    assert deep(tmp_path, "mm.png", (row * 1500).astype(np.uint16)) == [0, 64, 128, 191, 255]
+    # 16 bits, the brightest at 32768 of 65535: as dark as it was taken
+    assert deep(tmp_path, "16.png", (row * 8192).astype(np.uint16)) == [0, 32, 64, 96, 128]
+    assert deep(tmp_path, "8.png", (row * 50).astype(np.uint16)) == [0, 50, 100, 150, 200]  # 8 bits in 16
+    assert deep(tmp_path, "i.tiff", (row * 100_000).astype(np.int32)) == [0, 64, 128, 191, 255]
+    assert deep(tmp_path, "f.tiff", (row / 4).astype(np.float32)) == [0, 64, 128, 191, 255]
+    assert deep(tmp_path, "dim.tiff", (row / 400).astype(np.float32)) == [0, 64, 128, 191, 255]
+    assert deep(tmp_path, "half.tiff", (row / 8).astype(np.float32)) == [0, 32, 64, 96, 128]  # half of white
+    assert deep(tmp_path, "black.png", (row * 0).astype(np.uint16)) == [0] * 5
+
+
+@pytest.mark.parametrize("values", [[-1.0, 2.0], [0.0, np.nan], [0.0, np.inf]])
+def test_values_without_a_range_are_refused(tmp_path, values):
+    path = save(tmp_path, Image.fromarray(np.array([values], np.float32)), "a.tiff")
+    with pytest.raises(DataError, match=r"a.tiff: grey values from .* cannot be shown") as caught:
+        read_image(path)
+    assert "convert it to 8 bits" in caught.value.hint
+
+
+def png(path: Path, width: int, height: int, depth: int, colour: int, lines: bytes = b"") -> Path:
+    """Write a PNG that states what Pillow does not write: 16-bit colour, or a size that nobody should allocate."""
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)),
+        (b"IDAT", zlib.compress(lines)),
+        (b"IEND", b""),
+    ]
+    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+def png16(folder: Path, values: np.ndarray) -> Path:
+    """Write (H, W, 3) uint16 as 16-bit colour."""
+    height, width, _ = values.shape
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return png(folder / "colour.png", width, height, 16, 2, lines)
+
+
+def test_16_bit_colour_keeps_its_range_or_is_refused(tmp_path):
+    values = np.zeros((2, 2, 3), np.uint16)
+    values[0, 0] = 65535, 32896, 0  # 32896 = 128 * 257
+    assert read_image(png16(tmp_path, values))[0, 0].tolist() == [255, 128, 0]
+    values[0, 0] = 4095, 2000, 0
+    with pytest.raises(DataError, match=r"colour.png: 16-bit colour that uses less than 14 of its bits"):
+        read_image(png16(tmp_path, values))
+
+
+def test_an_image_that_would_fill_the_memory_is_refused_by_its_header(tmp_path):
+    for side, depth in ((13000, 8), (8193, 1), (20000, 1)):
+        path = png(tmp_path / f"{side}.png", side, side, depth, 0)
+        for read in (image_size, read_image, lambda p: VideoLoader(BUDGET, timeout_s=None).load(p, "image")):
+            tracemalloc.start()
+            with pytest.raises(DataError, match=rf"{side}.png: .*more than the 67108864 pixels") as caught:
+                read(path)
+            assert tracemalloc.get_traced_memory()[1] < 8_000_000 and caught.value.hint == "scale it down"
+            tracemalloc.stop()
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_an_image_in_the_boxes_of_mp4_is_no_film(tmp_path):
+    inputs = VideoLoader(BUDGET, timeout_s=None).load(save(tmp_path, picture(), "a.avif"), "image")
+    assert inputs.kind == "image" and inputs.grid_thw == (1, 6, 8)
+
+
+def test_grey_with_transparency_and_animations(tmp_path):
+    clear = Image.new("LA", (4, 4), (10, 0))
+    assert (read_image(save(tmp_path, clear, "la.png")) == 255).all()
+    half = read_image(save(tmp_path, Image.new("RGBA", (4, 4), (0, 0, 0, 128)), "half.png"))
+    assert set(np.unique(half)) == {127}  # 255 * (1 - 128 / 255)
+    palette = Image.new("P", (4, 4), 3)
+    palette.putpalette([0, 0, 0, 50, 50, 50, 90, 90, 90, 200, 100, 0])
+    assert read_image(save(tmp_path, palette, "p.png"))[0, 0].tolist() == [200, 100, 0]
+    assert (read_image(save(tmp_path, palette, "clear.png", transparency=3)) == 255).all()
+    frames = [Image.new("RGB", (8, 8), (0, 255 * number, 0)) for number in (1, 0)]
+    path = save(tmp_path, frames[0], "a.gif", save_all=True, append_images=frames[1:])
+    assert read_image(path)[0, 0].tolist() == [0, 255, 0]
 
 
 def broken_files(folder):

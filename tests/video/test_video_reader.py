@@ -18,7 +18,7 @@ INDICES = [0, 1, 29, 30, 31, 59, 60, 75, 99, 98, 3, 3, 99]
 BROKEN = ["missing", "empty", "html", "half", "random", "no_moov", "audio", "folder"]
 
 
-@pytest.fixture(params=["decord", "pyav", "torchcodec"])
+@pytest.fixture(params=["pyav", "decord", "torchcodec"])
 def backend(request, video_100):
     try:
         probe(video_100, request.param)
@@ -79,7 +79,7 @@ def test_the_reason_does_not_depend_on_the_decoder(broken_files, backend, kind, 
 def test_an_unknown_backend_names_the_choices(video_100):
     with pytest.raises(SetupError, match=r"video.backend=opencv") as caught:
         probe(video_100, "opencv")
-    assert "decord|pyav|torchcodec" in caught.value.hint
+    assert "pyav|decord|torchcodec" in caught.value.hint
 
 
 @pytest.mark.faults
@@ -119,7 +119,7 @@ def test_a_worker_that_dies_on_a_file_names_it(tmp_path, video_100):
     pipe = tmp_path / "crash.mp4"
     os.mkfifo(pipe)
     threading.Timer(0.3, os.kill, (process.pid, signal.SIGSEGV)).start()
-    with pytest.raises(DataError, match=r"crash.mp4: the decord process died on it \(exit status -11\)"):
+    with pytest.raises(DataError, match=r"crash.mp4: the pyav process died on it \(exit status -11\)"):
         probe(pipe, timeout_s=30)
     assert probe(video_100, timeout_s=30).num_frames == 100
 
@@ -140,8 +140,8 @@ def test_a_forked_child_starts_its_own_worker(video_100):
 
 def test_reading_imports_nothing_heavy(video_100):
     code = (
-        "import sys; from vsgrpo.video.reader import read_frames; read_frames(sys.argv[1], [0], 'decord');"
-        "print([name for name in ('torch', 'torchvision', 'av', 'scipy', 'transformers') if name in sys.modules])"
+        "import sys; from vsgrpo.video.reader import read_frames; read_frames(sys.argv[1], [0]);"
+        "print([name for name in ('torch', 'torchvision', 'decord', 'scipy', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(video_100)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

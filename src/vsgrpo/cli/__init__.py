@@ -6,6 +6,7 @@ input error (one `error:` and one `hint:` line), 130 / 143 interrupted.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import typer
 
 from vsgrpo.cli.app import app
-from vsgrpo.errors import VsgrpoError
+from vsgrpo.errors import VsgrpoError, from_machine
+from vsgrpo.terminal import complain
 
 # isort: off
 # Importing a module registers its commands; `--help` lists them in this order.
@@ -28,6 +30,9 @@ INTERRUPTED = "interrupted: what was finished is kept, the same command goes on 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point: run the app and turn errors into one `error:` and one `hint:` line."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot write a letter gets its escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
@@ -42,7 +47,7 @@ def run(argv: list[str]) -> int:
     except VsgrpoError as error:
         if debug:
             raise
-        _complain(error.message, error.hint)
+        complain(error.message, error.hint)
         return error.exit_code
     except _UsageError as error:
         what, _, close = " ".join(error.format_message().split()).partition(" Did you mean ")  # type: ignore[attr-defined]
@@ -50,7 +55,7 @@ def run(argv: list[str]) -> int:
         if argv and not argv[0].startswith("-") and not what.startswith("No such command"):
             command, shows = f"vsgrpo {argv[0]}", "what it takes"
         hint = f"did you mean {close}" if close else f"`{command} --help` shows {shows}"
-        _complain(what.rstrip(".").replace("Missing argument", "missing argument"), hint)
+        complain(what.rstrip(".").replace("Missing argument", "missing argument"), hint)
         return 2
     except typer.Exit as error:
         return error.exit_code
@@ -60,9 +65,9 @@ def run(argv: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-
-
-def _complain(message: str, hint: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+    except Exception as error:
+        known = from_machine(error)
+        if known is None or debug:
+            raise
+        complain(known.message, known.hint)
+        return known.exit_code

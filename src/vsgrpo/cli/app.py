@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vsgrpo.terminal import show
+
 METHODS = ("grpo", "sft", "dpo")
 PASS = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 
@@ -41,4 +43,4 @@ def print_yaml(config: Any) -> None:
     """Print a resolved config."""
     from vsgrpo.config.compose import to_yaml
 
-    print(to_yaml(config).rstrip())
+    show(to_yaml(config).rstrip())

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vsgrpo.cli.app import PASS, ConfigDir, Debug, DryRun, Json, Limit, Overrides, Overwrite, app, print_yaml
+from vsgrpo.terminal import show
 
 
 @app.command(
@@ -36,7 +37,7 @@ def build_data(
     from vsgrpo.data.build import build_dataset
 
     summary = build_dataset(config, overwrite=overwrite, limit=limit)
-    print(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
+    show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
     summary.raise_if_failed()
 
 
@@ -66,10 +67,10 @@ def build_cot(
 
     if dry_run:
         print_yaml(config)
-        print("no data=DIR given" if config.data.path == NOT_GIVEN else estimate(config, limit))
+        show("no data=DIR given" if config.data.path == NOT_GIVEN else estimate(config, limit))
         return
     summary = build(config, limit, _connect)
-    print(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
+    show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
     summary.raise_if_failed()
 
 
@@ -83,7 +84,7 @@ def merge_data(
     from vsgrpo.data.build import merge_shards
 
     summary = merge_shards(folder)
-    print(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
+    show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
     summary.raise_if_failed()
 
 
@@ -98,8 +99,9 @@ def import_data(
 ) -> None:
     """Turn rows of other projects into a dataset folder; rows of VSI-Bench rooms are left out and counted.
 
-    Settings: output=DIR [videos=DIR] [dataset=NAME] [data.dev_fraction=0.05] [data.allow_val_safe=true], and
-    format=vsibench for the benchmark itself (writes test.jsonl, for eval only).
+    Settings: output=DIR [videos=DIR] [images=DIR] [dataset=NAME] [data.dev_fraction=0.05] [data.allow_val_safe=true],
+    and format=vsibench for the benchmark itself (writes test.jsonl, for eval only).
+    Without videos=DIR (images=DIR for frames), paths are relative to the file and stay below its folder.
     format=images [images=DIR]: image questions {problem, answer, images}, or conversations as in Vision-R1-cold.
     """
     from vsgrpo.data.import_settings import parse_settings
@@ -114,7 +116,7 @@ def import_data(
         summary = import_images(settings)
     else:
         summary = run_import(settings, overwrite=overwrite)
-    print(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
+    show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
 
 
 @app.command("check-data", epilog="Example: vsgrpo check-data data/own")
@@ -128,7 +130,7 @@ def check_data(
     from vsgrpo.data.check import check_data as run_check
 
     report = run_check(path, limit)
-    print(json.dumps(report.to_json(), indent=1) if as_json else report.table())
+    show(json.dumps(report.to_json(), indent=1) if as_json else report.table())
     report.raise_if_bad()
 
 
@@ -144,8 +146,8 @@ def verify_geometry(
     from vsgrpo.data.verify import parse_arguments, verify_geometry
 
     result = verify_geometry(*parse_arguments(files))
-    print(result.table(), file=sys.stderr)
-    print(json.dumps(result.to_json(), indent=1))
+    show(result.table(), sys.stderr)
+    show(json.dumps(result.to_json(), indent=1))
 
 
 def _connect(name: str, step: Any) -> Any:

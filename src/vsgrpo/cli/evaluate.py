@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from vsgrpo.cli.app import PASS, ConfigDir, Debug, DryRun, Json, Limit, Overrides, Overwrite, app, print_yaml
+from vsgrpo.terminal import show
+
+AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Score a model trained on benchmark rooms.")]
 
 
 @app.command(
@@ -23,7 +26,7 @@ def evaluate(
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Go on without videos that are missing.")
     ] = False,
-    allow_leak: Annotated[bool, typer.Option("--allow-leak", help="Score a model trained on benchmark rooms.")] = False,
+    allow_leak: AllowLeak = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Log scores and report to Weights & Biases too.")] = False,
     config_dir: ConfigDir = None,
     as_json: Json = False,
@@ -45,8 +48,12 @@ def evaluate(
             print_yaml(config)
         return
     from vsgrpo.evaluation.compare import compare_table
+    from vsgrpo.evaluation.leak import check_lineage
     from vsgrpo.evaluation.run_questions import run_benchmark
 
+    if len(configs) > 1:  # the last model is refused now, not when the others are done
+        for config in configs:
+            check_lineage(config.model.path, config.model.adapter, allow_leak=allow_leak)
     found = {}
     for (name, _), config in zip(models, configs, strict=True):
         report = run_benchmark(
@@ -55,10 +62,10 @@ def evaluate(
         if report is not None:  # under a launcher one process of several reports
             found[name] = report.to_json() if as_json else report.table()
     if found:
-        print(json.dumps(found if len(models) > 1 else found[""], indent=1) if as_json else "\n\n".join(found.values()))
+        show(json.dumps(found if len(models) > 1 else found[""], indent=1) if as_json else "\n\n".join(found.values()))
     if len(found) > 1 and not as_json and configs[0].benchmark.name == "vsibench":
         named = [(name, config.run.dir) for (name, _), config in zip(models, configs, strict=True)]
-        print("\n" + compare_table(named, "all models"))
+        show("\n" + compare_table(named, "all models"))
 
 
 @app.command("score", epilog="Example: vsgrpo score predictions.jsonl benchmark.path=data/vsibench/test.jsonl")
@@ -66,22 +73,25 @@ def score(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE [FILE2] [KEY=VALUE]...", help="Predictions; two: their difference.")
     ],
+    allow_leak: AllowLeak = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Score predictions of any make (ours, lmms-eval logs, Video-R1 files) with all scorers; two files: compare them.
+    """Score predictions of any make (ours, lmms-eval logs, Video-R1 files, result lists) with all scorers.
+
+    Two files: compare them. field=NAME: where the answers are, if not under `prediction`, `output`, `raw_answer`, ...
 
     Keys: benchmark.path=ROWS joins lines that carry an id only; benchmark.split, prompt.mode, prompt.wording and
-    prompt.show_options say how foreign predictions were asked for.
+    prompt.show_options say how foreign predictions were asked for; model.path names the model, for the leak check.
     benchmark=mathvista benchmark.path=TESTMINI scores answers to MathVista.
     """
     if "benchmark=mathvista" in files:
-        _mathvista(files, as_json)
+        _mathvista(files, allow_leak, as_json)
         return
     from vsgrpo.evaluation.score_file import score_command
 
-    report = score_command(files)
-    print(json.dumps(report.to_json(), indent=1) if as_json else report.table())
+    report = score_command(files, allow_leak=allow_leak)
+    show(json.dumps(report.to_json(), indent=1) if as_json else report.table())
 
 
 @app.command("ask", epilog='Example: vsgrpo ask model=runs/x/final video=room.mp4 "How many chairs are in this room?"')
@@ -101,11 +111,11 @@ def ask(
     config = load_config("eval", request.overrides, config_dir)
     check_model(config.model.path)
     reply = answer(config, request)
-    print(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))
+    show(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))
 
 
-def _mathvista(words: list[str], as_json: bool) -> None:
+def _mathvista(words: list[str], allow_leak: bool, as_json: bool) -> None:
     from vsgrpo.evaluation.mathvista import mathvista_command
 
-    report = mathvista_command(words)
-    print(json.dumps(report.to_json(), indent=1) if as_json else report.table())
+    report = mathvista_command(words, allow_leak=allow_leak)
+    show(json.dumps(report.to_json(), indent=1) if as_json else report.table())

@@ -10,6 +10,7 @@ import typer
 
 from vsgrpo.cli.app import PASS, ConfigDir, Debug, Json, app, did_you_mean
 from vsgrpo.errors import ConfigError
+from vsgrpo.terminal import show
 
 
 @app.command("configs")
@@ -49,7 +50,7 @@ def report(
 
     outputs = [Path(word.removeprefix("output=")) for word in given if word.startswith("output=")]
     folders = [Path(word) for word in given if not word.startswith("output=")]
-    print(write_report(folders, outputs[-1] if outputs else None).table())
+    show(write_report(folders, outputs[-1] if outputs else None).table())
 
 
 @app.command("inspect", epilog="Example: vsgrpo inspect runs/x/eval type=object_counting score=worst output=rows.html")
@@ -67,7 +68,7 @@ def inspect(
     from vsgrpo.report.inspect import inspect as run_inspect
 
     result = run_inspect(given, limit)
-    print(json.dumps([item.to_json() for item in result.seen], indent=1) if as_json else result.table())
+    show(json.dumps([item.to_json() for item in result.seen], indent=1) if as_json else result.table())
 
 
 @app.command(
@@ -85,7 +86,7 @@ def doctor(
     from vsgrpo.doctor import examine
 
     report = examine(overrides or [], config_dir)
-    print(json.dumps(report.to_json(), indent=1) if as_json else report.table())
+    show(json.dumps(report.to_json(), indent=1) if as_json else report.table())
     if report.failed:
         raise typer.Exit(1)
 

@@ -24,6 +24,7 @@ from vsgrpo.cli.app import (
     print_yaml,
 )
 from vsgrpo.errors import ConfigError
+from vsgrpo.terminal import show
 
 
 @app.command(
@@ -67,14 +68,14 @@ def train(
 
         code, text = run_seeds(seeds, folder, start, resume=resume)
         if text:
-            print(text)
+            show(text)
         raise typer.Exit(code)
     if seeds is not None:
         given.append(f"run.seed={seeds[0]}")
     config = load_config("train", given, config_dir, allow_missing=dry_run)
     if dry_run:
         print_yaml(config)
-        print(describe(config))
+        show(describe(config))
         return
     code = launch_training(config, given, resume=resume, overwrite=overwrite)
     if code:
@@ -141,4 +142,4 @@ def cache_videos(
         from vsgrpo.training.cache_videos import cache_videos as fill
 
         summary = fill(config, rows)
-    print(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
+    show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())

@@ -94,6 +94,7 @@ class AppearanceSection:
     min_run: int
     min_frames: int
     min_gap_s: float
+    glimpse_share: float
     stride_s: float | None
     depth_tolerance: float
 
@@ -101,6 +102,7 @@ class AppearanceSection:
         for name in ("min_pixels", "min_run", "min_frames"):
             at_least(f"appearance.{name}", getattr(self, name), 1)
         share("appearance.min_share", self.min_share)
+        share("appearance.glimpse_share", self.glimpse_share)
         share("appearance.depth_tolerance", self.depth_tolerance)
         for name in ("min_gap_s", "stride_s"):
             value = getattr(self, name)

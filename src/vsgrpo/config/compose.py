@@ -19,6 +19,7 @@ from vsgrpo.config.evaluate import EvalConfig
 from vsgrpo.config.overrides import prepare_overrides
 from vsgrpo.config.train import DpoSection, GrpoSection, SftSection, TrainConfig
 from vsgrpo.errors import ConfigError
+from vsgrpo.files import read_yaml
 
 ROOTS: dict[str, type] = {
     "train": TrainConfig,
@@ -75,10 +76,15 @@ def load_config(root: str, overrides: Sequence[str], extra_dir: Path | None = No
 
 
 def load_resolved(path: Path) -> TrainConfig:
-    """Read the `config.yaml` of a run folder: the one file that workers read."""
+    """Read the `config.yaml` of a run folder: the one file that workers read.
+
+    Raises:
+        DataError: it is broken.
+        ConfigError: as `load_config`.
+    """
     from omegaconf import OmegaConf
 
-    return _typed("train", OmegaConf.load(path))
+    return _typed("train", OmegaConf.create(read_yaml(path, "restore the file that the run wrote")))
 
 
 def to_yaml(config: Any) -> str:

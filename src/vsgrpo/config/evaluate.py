@@ -41,7 +41,7 @@ class EvalVideoSection:
 
     def __post_init__(self) -> None:
         at_least("video.num_frames", self.num_frames, 1)
-        one_of("video.backend", self.backend, ("decord", "pyav", "torchcodec"))
+        one_of("video.backend", self.backend, ("pyav", "decord", "torchcodec"))
         one_of("video.frame_cache", self.frame_cache, ("off", "memory", "disk"))
 
 

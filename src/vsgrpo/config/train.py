@@ -98,7 +98,7 @@ class VideoSection:
         at_least("video.num_frames", self.num_frames, 1)
         at_least("video.min_pixels", self.min_pixels, 28 * 28)
         at_least("video.max_pixels", self.max_pixels, self.min_pixels)
-        one_of("video.backend", self.backend, ("decord", "pyav", "torchcodec"))
+        one_of("video.backend", self.backend, ("pyav", "decord", "torchcodec"))
         one_of("video.frame_cache", self.frame_cache, ("off", "memory", "disk"))
         one_of("video.feature_cache", self.feature_cache, ("off", "memory", "disk"))
         one_of("video.on_bad", self.on_bad, ("skip", "error"))

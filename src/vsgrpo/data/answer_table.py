@@ -34,33 +34,66 @@ class AnswerLine:
     letters: tuple[int, ...]
 
 
+class AnswerTally:
+    """The answers of rows that come one at a time, per question type."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, _Tally] = {}
+
+    def add(self, row: Row) -> None:
+        """Count a row."""
+        self._types.setdefault(row.question_type, _Tally()).add(row)
+
+    def counts(self) -> dict[str, int]:
+        """Return rows per question type, sorted by name."""
+        return {name: len(tally.answers) for name, tally in sorted(self._types.items())}
+
+    def lines(self) -> list[AnswerLine]:
+        """Return one line per question type, sorted by name.
+
+        The best constant of a choice is a letter where the rows were made in vsibench mode (options are shown), else a
+        word.
+        """
+        return [tally.line(name) for name, tally in sorted(self._types.items())]
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.answers: list[str] = []
+        self._texts: dict[str, str] = {}
+        self._truths: Counter[str] = Counter()
+        self._letters: Counter[str] = Counter()
+        self._is_number = True
+        self._is_shown = False
+        self._most = 0
+
+    def add(self, row: Row) -> None:
+        self.answers.append(self._texts.setdefault(row.answer, row.answer))  # equal texts once in memory
+        self._truths[row.ground_truth] += 1
+        self._is_number &= row.answer_kind == "number"
+        self._is_shown |= row.generator.get("mode") == "vsibench"
+        self._most = max(self._most, len(row.options or ()))
+        if row.answer_kind == "choice":
+            self._letters[row.ground_truth] += 1
+
+    def line(self, question_type: str) -> AnswerLine:
+        top, share = best_word(self.answers)
+        letters: tuple[int, ...] = ()
+        if self._is_number:
+            best, score = best_number(self.answers)
+        else:
+            best, score = best_word(self._truths.elements()) if self._is_shown else (top, share)
+            letters = tuple(self._letters[letter] for letter in LETTERS[: self._most])
+        bits = entropy_bits(self.answers)
+        return AnswerLine(question_type, len(self.answers), len(self._texts), bits, top, share, best, score, letters)
+
+
 def answer_lines(rows: Iterable[Row]) -> list[AnswerLine]:
-    """Return one line per question type, sorted by name.
-
-    The best constant of a choice is a letter where the rows were made in vsibench mode (options are shown), else a
-    word.
-    """
-    groups: dict[str, list[Row]] = {}
+    """Return one line per question type of some rows, sorted by name."""
+    tally = AnswerTally()
     for row in rows:
-        groups.setdefault(row.question_type, []).append(row)
-    return [_line(name, group) for name, group in sorted(groups.items())]
-
-
-def _line(question_type: str, rows: Sequence[Row]) -> AnswerLine:
-    answers = [row.answer for row in rows]
-    top, share = best_word(answers)
-    letters: tuple[int, ...] = ()
-    if all(row.answer_kind == "number" for row in rows):
-        best, score = best_number(answers)
-    else:
-        shown = any(row.generator.get("mode") == "vsibench" for row in rows)
-        best, score = best_word(row.ground_truth for row in rows) if shown else (top, share)
-        counts = Counter(row.ground_truth for row in rows if row.answer_kind == "choice")
-        most = max((len(row.options or ()) for row in rows), default=0)
-        letters = tuple(counts[letter] for letter in LETTERS[:most])
-    return AnswerLine(
-        question_type, len(rows), len(set(answers)), entropy_bits(answers), top, share, best, score, letters
-    )
+        tally.add(row)
+    return tally.lines()
 
 
 def answer_table(lines: Sequence[AnswerLine], dev: Sequence[AnswerLine] = (), name: str = "train") -> list[str]:

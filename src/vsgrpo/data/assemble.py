@@ -130,7 +130,8 @@ def assemble(
         part = [replace(row, split="dev") for row in part] if name == "dev" else part
         rows[name], left_out = balance_rows(part, balance)
         dropped.update(left_out)
-        check_rows(rows[name], allow_val_safe=config.data.split != "train", where=str(out / f"{name}.jsonl"))
+        where = str(out / f"{name}.jsonl")
+        check_rows(rows[name], allow_val_safe=config.data.split != "train", where=where, base=out)
         write_rows(out / f"{name}.jsonl", rows[name])
     summary = replace(
         _summary(config, out, outcomes, refused, reused, notes),

@@ -20,7 +20,7 @@ from pathlib import Path
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.data.assemble import BuildSummary, assemble, shard_summary
 from vsgrpo.data.build_scan import ScanJob, ScanOutcome, build_scan
-from vsgrpo.data.leakage import check_scan
+from vsgrpo.data.leakage import Denied, check_scan, denied_in_path, name_some
 from vsgrpo.data.manifest import MANIFEST_NAME
 from vsgrpo.data.parts import (
     PARTS,
@@ -38,7 +38,7 @@ from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.progress import Progress
 from vsgrpo.scans import demo
 from vsgrpo.scans.demo_rooms import scan_id_of
-from vsgrpo.scans.scannet import list_scans, read_labels
+from vsgrpo.scans.scannet import find_scan, list_scans, read_labels
 from vsgrpo.spatial.questions import QUESTION_TYPES
 from vsgrpo.tables import split_of
 
@@ -162,14 +162,21 @@ def _choose_scans(config: BuildDataConfig, root: Path, limit: int | None) -> tup
     read_labels(root)
     wanted = {"train": ("train",), "val_safe": ("val",), "train+val_safe": ("train", "val")}[config.data.split]
     chosen, refused = [], Counter[str]()
+    denied: list[Denied] = []
     for scan_id in found:
+        folder = find_scan(root, scan_id)
+        if leaks := [leak for path in (folder, *folder.iterdir()) for leak in denied_in_path(path)]:
+            denied.append(leaks[0])
+            continue
         reason = check_scan(scan_id, source.name, allow_val_safe="val" in wanted)
         if reason is None and split_of(scan_id) not in wanted:
             reason = f"not in ScanNet's {' or '.join(wanted)} list (data.split={config.data.split})"
         if reason is None:
             chosen.append(scan_id)
         else:
-            refused["its room is in VSI-Bench" if "VSI-Bench" in reason else reason] += 1
+            refused[reason] += 1
+    if denied:
+        refused[f"{denied[0].reason}: {name_some(sorted({leak.room for leak in denied}))}"] = len(denied)
     if not chosen:
         reasons = "; ".join(f"{number} scans: {reason}" for reason, number in refused.items())
         raise DataError(f"source.root={root}: no scan may be used ({reasons})", "choose data.split, or add train scans")

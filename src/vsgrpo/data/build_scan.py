@@ -220,6 +220,7 @@ def _question_settings(config: BuildDataConfig, seen_pixels: int) -> QuestionSet
             min_run=appearance.min_run,
             min_frames=appearance.min_frames,
             min_gap_s=appearance.min_gap_s,
+            glimpse_share=appearance.glimpse_share,
         ),
         route=RouteSettings(
             legs=(route.min_legs, route.max_legs),
@@ -332,7 +333,7 @@ def _take_existing(job: ScanJob, scene: Scene, path: Path) -> int:
     existing = next((choice for choice in choices if choice.is_file()), None)
     if existing is None:
         raise DataError(f"{choices[0]}: no such video", hint="video.folder holds <scene>.mp4 or <dataset>/<scene>.mp4")
-    num_frames = probe(existing, backend="pyav").num_frames
+    num_frames = probe(existing).num_frames
     link_or_copy(existing, path)
     return num_frames
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.answer_table import AnswerLine, answer_lines, answer_table
-from vsgrpo.data.leakage import row_verdict, scannet_scans, worst
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
+from vsgrpo.data.row_guard import Judgement, judge_rows, name_some, worst
 from vsgrpo.data.rows import Row, read_jsonl, row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.progress import Progress
-from vsgrpo.tables import split_of
 from vsgrpo.video.image import image_size
 from vsgrpo.video.reader import probe
 
@@ -82,21 +81,21 @@ def check_data(path: Path, limit: int | None = None) -> CheckReport:
     files = _row_files(path)
     problems: list[str] = []
     rows = {file: _read(file, problems) for file in files}
-    problems += _leak_problems({file: part for file, part in rows.items() if file.stem != "test"})
+    judged = {file: judge_rows(part, file.parent) for file, part in rows.items() if file.stem != "test"}
+    problems += _leak_problems(judged)
     problems += _shared_rooms(rows)
     num_videos, num_images, frames, bad = _media(rows, limit)
     problems += bad
-    notes = _notes({file: part for file, part in rows.items() if file.stem != "test"})
+    notes = _notes(list(judged.values()))
     folder = files[0].parent
     if (folder / MANIFEST_NAME).is_file():
         manifest = read_manifest(folder)
         names = [name for name in manifest.files if name.endswith(".jsonl")]
         notes += [f"{folder / name} was changed after it was built" for name in changed_files(folder, manifest, names)]
-    training = [row for file, part in rows.items() if file.stem != "test" for row in part]
     return CheckReport(
         files={file.name: len(part) for file, part in rows.items()},
         answers={file.name: answer_lines(part) for file, part in rows.items()},
-        verdict=worst(row_verdict(row) for row in training),
+        verdict=worst(found.verdict for found in judged.values()),
         num_videos=num_videos,
         num_images=num_images,
         frames=frames,
@@ -135,15 +134,14 @@ def _read(file: Path, problems: list[str]) -> list[Row]:
     return list(rows.values())
 
 
-def _leak_problems(rows: dict[Path, list[Row]]) -> list[str]:
-    problems = []
-    for file, part in rows.items():
-        leaks = [row for row in part if row_verdict(row) == "leak"]
-        if leaks:
-            scenes = sorted({row.scene_name for row in leaks})
-            named = ", ".join(scenes[:3]) + (" ..." if len(scenes) > 3 else "")
-            problems.append(f"{file}: {len(leaks)} rows show rooms of VSI-Bench ({named}): `train` refuses them")
-    return problems
+def _leak_problems(judged: dict[Path, Judgement]) -> list[str]:
+    return [
+        f"{file}: {len(found.leaks)} rows show rooms of {found.leaks[0][1][0].benchmark} "
+        f"({name_some(sorted({row.scene_name for row, _ in found.leaks}))}): `train` refuses them; rooms: "
+        f"{name_some(found.leaked_rooms())}"
+        for file, found in judged.items()
+        if found.leaks
+    ]
 
 
 def _shared_rooms(rows: dict[Path, list[Row]]) -> list[str]:
@@ -179,13 +177,10 @@ def _media(rows: dict[Path, list[Row]], limit: int | None) -> tuple[int, int, tu
     return len(frames), num_images, (min(frames, default=0), max(frames, default=0)), problems
 
 
-def _notes(rows: dict[Path, list[Row]]) -> list[str]:
-    everything: Sequence[Row] = [row for part in rows.values() for row in part]
+def _notes(judged: Sequence[Judgement]) -> list[str]:
     notes = []
-    safe = [row for row in everything if row_verdict(row) != "leak"]
-    val = sum(any(split_of(scan) == "val" for scan in scannet_scans(row)) for row in safe)
-    if val:
+    if val := sum(len(found.val) for found in judged):
         notes.append(f"{val} rows of ScanNet val scans: training on them needs data.allow_val_safe=true")
-    unknown = Counter(row.dataset for row in everything if row_verdict(row) == "unknown")
+    unknown: Counter[str] = sum((found.unknown for found in judged), Counter())
     notes += [f"{number} rows of {name}: cannot be told from VSI-Bench's scenes" for name, number in unknown.items()]
     return notes

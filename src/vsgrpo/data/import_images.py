@@ -10,34 +10,28 @@ Rows are read and written one at a time. Source: EasyR1's geometry3k; the files 
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from vsgrpo.data.cot.filters import read_candidate
-from vsgrpo.data.cot.inputs import Item, Source, image_item, records
+from vsgrpo.data.cot.inputs import Item, Source, image_item
+from vsgrpo.data.foreign_answers import Refused
+from vsgrpo.data.foreign_forms import NAMES, first, read_talk
+from vsgrpo.data.foreign_media import MediaFinder, refuse_rooms
+from vsgrpo.data.foreign_rows import image_place
 from vsgrpo.data.import_settings import ImportSettings
-from vsgrpo.data.leakage import falls_into_dev
-from vsgrpo.data.linking import link_or_copy
+from vsgrpo.data.json_files import records
+from vsgrpo.data.leakage import denied_in_data, denied_in_path, falls_into_dev, name_some
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
-from vsgrpo.data.rows import Row, row_to_dict
+from vsgrpo.data.rows import iter_rows, row_line
 from vsgrpo.errors import DataError
-
-_TURNS = ("conversations", "messages")
-
-
-class _Refused(Exception):
-    """A record that gives no row: the class of fault (counted), and this one."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason)
-        self.reason, self.detail = reason, detail
+from vsgrpo.files import inside
 
 
 @dataclass(frozen=True)
@@ -78,98 +72,97 @@ def import_images(settings: ImportSettings) -> ImageImport:
     examples: dict[str, str] = {}
     counts: Counter[str] = Counter(train=0, dev=0)
     seen: set[str] = set()
+    denied: set[str] = set()
     num_read = num_thoughts = num_images = 0
     targets = {name: out / f"{name}.jsonl" for name in ("train", "dev")}
+    finder = MediaFinder(settings.images, "images", keeps_missing=False, denies=denied_in_path)
     with ExitStack() as stack:
         files = {
-            name: stack.enter_context(path.with_name(f".{path.name}.tmp").open("w", encoding="utf-8"))
+            name: stack.enter_context(path.with_name(f".{path.name}.tmp").open("w", encoding="utf-8", newline="\n"))
             for name, path in targets.items()
         }
-        for file, where, data in _objects(settings):
-            num_read += 1
-            try:
-                item = _item(data, where, Source(file, "images", settings.dataset, False))
-                if item.row.id in seen:
-                    raise _Refused("an id used before", item.row.id)
-                row = replace(item.row, media=tuple(_place(item, k, settings) for k in range(len(item.row.media))))
-            except _Refused as error:
-                left_out[error.reason] += 1
-                examples.setdefault(error.reason, f"{where}: {error.detail}" if error.detail else where)
-                continue
-            seen.add(row.id)
-            split = "dev" if falls_into_dev(row.room, settings.dev_fraction) else "train"
-            _line(files[split], replace(row, split=split))
-            counts[split] += 1
-            num_thoughts += row.reasoning is not None
-            num_images += len(row.media)
+        for file in settings.files:
+            for where, data in records(file):
+                num_read += 1
+                try:
+                    refuse_rooms(denied_in_data(data))
+                    item = _item(
+                        _with_places(data, finder, file.parent), where, Source(file, "images", settings.dataset, False)
+                    )
+                    if item.row.id in seen:
+                        raise Refused("an id used before", item.row.id)
+                    split = "dev" if falls_into_dev(item.row.room, settings.dev_fraction) else "train"
+                    line = row_line(replace(item.row, split=split), where)
+                except Refused as error:
+                    left_out[error.reason] += 1
+                    denied.update(error.rooms)
+                    examples.setdefault(error.reason, f"{where}: {error.detail}" if error.detail else where)
+                    continue
+                _write_images(item, out)
+                seen.add(item.row.id)
+                files[split].write(line)
+                counts[split] += 1
+                num_thoughts += item.row.reasoning is not None
+                num_images += len(item.row.media)
+    finder.link(out)
     if not counts["train"]:
         reasons = "; ".join(f"{number}: {reason} ({examples[reason]})" for reason, number in left_out.items())
         raise DataError(
             f"{settings.files[0]}: no row can be taken ({reasons or 'no record'})", "see `import-data --help`"
         )
     for path in targets.values():
+        for _ in iter_rows(path.with_name(f".{path.name}.tmp")):  # once, as training reads them
+            pass
+    for path in targets.values():
         os.replace(path.with_name(f".{path.name}.tmp"), path)
     summary = ImageImport(out, num_read, dict(counts), num_thoughts, num_images, dict(left_out.most_common()), examples)
-    _write_manifest(settings, summary)
+    _write_manifest(settings, summary, sorted(denied))
     return summary
 
 
-def _objects(settings: ImportSettings) -> Iterator[tuple[Path, str, Any]]:
-    for file in settings.files:
-        if not file.is_file():
-            raise DataError(f"{file}: no such file", "give .json, .jsonl or .parquet files")
-        yield from ((file, where, data) for where, data in records(file))
+def _with_places(data: Any, finder: MediaFinder, beside: Path) -> Any:
+    """Return the record with its image paths as they will be in the dataset folder; pictures inside stay."""
+    if not isinstance(data, Mapping):
+        return data
+    images = first(data, ("images", "image"))
+    placed = []
+    for image in images if isinstance(images, list | tuple) else [images]:
+        path = image.get("path") if isinstance(image, Mapping) and not image.get("bytes") else image
+        if isinstance(path, str) and path.strip():
+            identity = path if finder.root is not None else f"{beside}\0{path}"
+            path = finder.place(image_place(path), path, beside, identity)
+        placed.append(path)
+    return {**{name: value for name, value in data.items() if name != "image"}, "images": placed}
 
 
 def _item(data: Any, where: str, source: Source) -> Item:
     """Return the question of a record, with the thought of a conversation."""
-    turns = (
-        next((data[name] for name in _TURNS if isinstance(data.get(name), list)), None) if _is_object(data) else None
-    )
-    if turns is None:
+    if not isinstance(data, Mapping) or first(data, NAMES["turns"]) is None:
         try:
             return image_item(data, where, source)
         except DataError as error:
-            raise _Refused("not an image question", error.message.removeprefix(f"{where}: ")) from None
-    texts = [turn.get("value", turn.get("content")) for turn in turns if _is_object(turn)]
-    kinds = [turn.get("from", turn.get("role")) for turn in turns if _is_object(turn)]
-    spoken = [text for text, kind in zip(texts, kinds, strict=True) if kind != "system"]
-    if len(spoken) != 2 or not all(isinstance(text, str) for text in spoken):
-        raise _Refused("not one question and one answer", str(kinds))
-    plain = {name: value for name, value in data.items() if name not in _TURNS}
-    item = _item({**plain, "problem": spoken[0], "answer": "x"}, where, source)
-    found = read_candidate(item.row, spoken[1])
+            raise Refused("not an image question", error.message.removeprefix(f"{where}: ")) from None
+    talk = read_talk(data)
+    if not isinstance(talk.question, str) or not isinstance(talk.answer, str):
+        raise Refused("not one question and one answer")
+    plain = {name: value for name, value in data.items() if name not in NAMES["turns"]}
+    item = _item({**plain, "problem": talk.question, "answer": "x"}, where, source)
+    found = read_candidate(item.row, talk.answer)
     if found.problem is not None:
-        raise _Refused(f"an answer not in tags ({found.problem})", spoken[1][:60])
+        raise Refused(f"an answer not in tags ({found.problem})", talk.answer[:60])
     row = replace(item.row, answer=found.answer, ground_truth=found.answer, reasoning=found.thought)
     return replace(item, row=row)
 
 
-def _is_object(data: Any) -> bool:
-    return isinstance(data, Mapping)
+def _write_images(item: Item, out: Path) -> None:
+    """Write the pictures that a record carries inside."""
+    for media, content in zip(item.row.media, item.images or (), strict=False):
+        path = inside(out, media["path"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
-def _place(item: Item, index: int, settings: ImportSettings) -> dict[str, str]:
-    """Write or link one image into the folder; return its media entry."""
-    name = item.row.media[index]["path"]
-    target = settings.output / (name if item.images is not None else f"images/{name.removeprefix('images/')}")
-    if item.images is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(item.images[index])
-    elif not target.is_file():
-        folders = [settings.images] if settings.images is not None else [item.base, item.base / "images"]
-        source = next((folder / name for folder in folders if (folder / name).is_file()), None)
-        if source is None:
-            raise _Refused("no such image (images=DIR says where they lie)", name)
-        link_or_copy(source, target)
-    return {"kind": "image", "path": target.relative_to(settings.output).as_posix()}
-
-
-def _line(stream: IO[str], row: Row) -> None:
-    stream.write(json.dumps(row_to_dict(row), ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _write_manifest(settings: ImportSettings, summary: ImageImport) -> None:
+def _write_manifest(settings: ImportSettings, summary: ImageImport, denied: list[str]) -> None:
     out = settings.output
     write_manifest(
         out,
@@ -180,8 +173,13 @@ def _write_manifest(settings: ImportSettings, summary: ImageImport) -> None:
             seed=0,
             scans={},
             rooms={},
-            counts={"rows": summary.counts, "left_out": summary.left_out, "read": summary.num_read},
+            counts={
+                "rows": summary.counts,
+                "left_out": summary.left_out,
+                "denied_rooms": denied,
+                "read": summary.num_read,
+            },
             files={f"{name}.jsonl": file_record(out / f"{name}.jsonl") for name in summary.counts},
-            notes=[],
+            notes=[f"rooms of a benchmark, left out: {name_some(denied)}"] if denied else [],
         ),
     )

@@ -20,12 +20,13 @@ class ImportSettings:
     Attributes:
         files: .json (a list), .jsonl or .parquet.
         output: the dataset folder to write.
-        videos: folder of the mp4s; rows without a video there are left out. None: looked for beside the file; missing
+        videos: folder of the videos: paths of another machine, absolute or with `..`, stand for what is below it; rows
+            without a video there are left out. None: paths are relative to the file and stay in its folder; missing
             ones are reported, their rows kept.
-        dataset: name for scenes that are not ScanNet's and whose row does not say.
+        dataset: name for scenes that are not ScanNet's and where neither a column nor a path says.
         format: "auto" rows for training; "vsibench" the benchmark itself, for evaluation only (test.jsonl); "images"
             image questions or conversations about images.
-        images: folder that image paths are relative to (format=images); None: beside the file.
+        images: folder of the images of format=images and of frame lists, as `videos`.
         dev_fraction: share of rooms held out as dev.jsonl.
         allow_val_safe: take ScanNet val scans of rooms that VSI-Bench does not use.
     """
@@ -48,9 +49,9 @@ class ImportSettings:
             raise ConfigError(f"videos={self.videos}: no such folder", "give the folder of the mp4 files")
         if self.images is not None and not self.images.is_dir():
             raise ConfigError(f"images={self.images}: no such folder", "give the folder of the images")
-        for name in ("images", "videos"):
-            if getattr(self, name) is not None and (name == "images") != (self.format == "images"):
-                raise ConfigError(f"{name}=DIR with format={self.format}: has no effect", f"leave out {name}=DIR")
+        for name, format in (("videos", "images"), ("images", "vsibench")):
+            if getattr(self, name) is not None and self.format == format:
+                raise ConfigError(f"{name}=DIR with format={format}: has no effect", f"leave out {name}=DIR")
 
 
 _KEYS = {

@@ -1,26 +1,41 @@
-"""import-data: rows of other projects to a dataset folder of ours, leaks filtered, every row left out counted."""
+"""import-data: rows of other projects to a dataset folder of ours, leaks filtered, every row left out counted.
+
+One row is in memory at a time: of a million rows only their ids, rooms and media names are kept.
+"""
 
 from __future__ import annotations
 
-import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from zlib import crc32
 
-from vsgrpo.data.answer_table import AnswerLine, answer_lines, answer_table
-from vsgrpo.data.foreign_rows import Refused, row_from_foreign
+from vsgrpo.data.answer_table import AnswerLine, AnswerTally, answer_table
+from vsgrpo.data.foreign_answers import Refused
+from vsgrpo.data.foreign_media import MediaFinder, refuse_rooms
+from vsgrpo.data.foreign_rows import Foreign, read_foreign, scans_named
 from vsgrpo.data.import_settings import ImportSettings
-from vsgrpo.data.leakage import row_verdict, scannet_scans, split_dev
-from vsgrpo.data.linking import link_or_copy
+from vsgrpo.data.json_files import records
+from vsgrpo.data.leakage import (
+    Judgement,
+    check_rows,
+    denied_in_data,
+    denied_in_path,
+    falls_into_dev,
+    judge_row,
+    name_some,
+    room_of,
+    split_dev,
+    val_scans,
+)
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
-from vsgrpo.data.rows import Row, read_jsonl, write_rows
+from vsgrpo.data.rows import Row, check_scorable, checked_line, iter_rows, row_id, row_line
 from vsgrpo.errors import DataError
-from vsgrpo.tables import split_of
-
-_LISTS = ("data", "questions", "annotations", "rows")
+from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
 
 
 @dataclass(frozen=True)
@@ -61,179 +76,237 @@ def import_data(settings: ImportSettings, *, overwrite: bool = False) -> ImportS
             itself and format=vsibench was not given.
     """
     prepare_output(settings.output, overwrite)
-    left_out: Counter[str] = Counter()
-    examples: dict[str, str] = {}
-
-    def refuse(reason: str, where: str) -> None:
-        left_out[reason] += 1
-        examples.setdefault(reason, where)
-
-    is_benchmark = settings.format == "vsibench"
-    rows: dict[str, Row] = {}
-    origin: dict[str, Path] = {}
-    num_read = num_scannet = 0
-    for file, where, data in _objects(settings.files):
-        num_read += 1
-        try:
-            row = row_from_foreign(data, settings.dataset, "test" if is_benchmark else "train")
-        except Refused as error:
-            refuse(error.reason, f"{where}: {error.detail}" if error.detail else where)
-            continue
-        num_scannet += row.dataset == "scannet"
-        reason = None if is_benchmark else _leak(row, settings.allow_val_safe)
-        if is_benchmark:
-            row = replace(row, id=str(row.extra.get("source_id", row.id)))  # predictions are joined by the official id
-        if reason is None and row.key in rows:
-            reason = "asked before (same scene and question)"
-        if reason is not None:
-            refuse(reason, f"{where}: {row.scene_name}")
-            continue
-        rows[row.key] = row
-        origin.setdefault(row.scene_name, file.parent)
-    if not is_benchmark and num_scannet and left_out[_LEAK] == num_scannet:
-        raise DataError(
-            f"{settings.files[0]}: all {num_scannet} ScanNet rows show rooms of VSI-Bench",
-            "if this is the benchmark itself: format=vsibench (for `vsgrpo eval` only)",
-        )
-    kept, num_videos, missing = _take_videos(list(rows.values()), origin, settings)
-    for row in (row for row in rows.values() if row.key not in {item.key for item in kept}):
-        refuse(f"no video in {settings.videos}", row.scene_name)
-    if not kept:
-        reasons = "; ".join(f"{number}: {reason}" for reason, number in left_out.items()) or "the file is empty"
-        raise DataError(f"{settings.files[0]}: no row can be taken ({reasons})", "see `vsgrpo import-data --help`")
-    return _write(settings, kept, num_read, left_out, examples, num_videos, missing)
-
-
-_LEAK = "its room is in VSI-Bench"
-
-
-def _leak(row: Row, allow_val_safe: bool) -> str | None:
-    if row_verdict(row) == "leak" or _mentions_denied(row):
-        return _LEAK
-    if not allow_val_safe and any(split_of(scan) == "val" for scan in scannet_scans(row)):
-        return "a ScanNet val scan (data.allow_val_safe=true takes those of rooms outside VSI-Bench)"
-    return None
-
-
-def _mentions_denied(row: Row) -> bool:
-    """Say whether the original path shows a benchmark room under another scene name."""
-    source = row.extra.get("source_video")
-    if not isinstance(source, str):
-        return False
-    return row_verdict(replace(row, media=({"kind": "video", "path": source.lstrip("/") or "x"},))) == "leak"
-
-
-def _write(
-    settings: ImportSettings,
-    rows: list[Row],
-    num_read: int,
-    left_out: Counter[str],
-    examples: dict[str, str],
-    num_videos: int,
-    missing: list[str],
-) -> ImportSummary:
-    out, notes = settings.output, []
-    if settings.format == "vsibench":
-        parts = {"test": rows}
-    else:
-        split = split_dev({row.room for row in rows}, settings.dev_fraction)
-        notes += [split.note] if split.note and settings.dev_fraction else []
-        parts = {
-            "train": [row for row in rows if row.room not in split.dev_rooms],
-            "dev": [replace(row, split="dev") for row in rows if row.room in split.dev_rooms],
-        }
-        if any(row_verdict(row) == "unknown" for row in rows):
-            notes.append("some scenes cannot be told from VSI-Bench's (leak verdict: unknown)")
-    if missing:
-        notes.append(f"put the missing videos where the rows expect them, e.g. {out / missing[0]}")
-    for name, part in parts.items():
-        write_rows(out / f"{name}.jsonl", part)
-    summary = ImportSummary(
-        out=out,
-        num_read=num_read,
-        counts={name: dict(sorted(Counter(row.question_type for row in part).items())) for name, part in parts.items()},
-        answers={name: answer_lines(part) for name, part in parts.items()},
-        left_out=dict(left_out.most_common()),
-        examples=examples,
-        num_videos=num_videos,
-        num_missing=len(missing),
-        notes=notes,
-    )
-    names = [f"{name}.jsonl" for name in parts]
-    names += sorted({path for row in rows if (out / (path := row.media[0]["path"])).is_file()})
-    scans = {row.scene_name: {"status": "done", "room": row.room} for row in rows}
-    write_manifest(
-        out,
-        Manifest(
-            version=version("vsgrpo"),
-            dataset=settings.dataset,
-            config={"imported": {"files": [file.name for file in settings.files], "format": settings.format}},
-            seed=0,
-            scans=dict(sorted(scans.items())),
-            rooms={name: sorted({row.room for row in part}) for name, part in parts.items()},
-            counts={"questions": summary.counts, "left_out": summary.left_out, "read": num_read},
-            files={name: file_record(out / name) for name in names},
-            notes=notes,
-        ),
-    )
-    return summary
-
-
-def _take_videos(
-    rows: list[Row], origin: dict[str, Path], settings: ImportSettings
-) -> tuple[list[Row], int, list[str]]:
-    """Link each scene's video into the folder; return rows to keep, videos found and the paths of missing ones."""
-    found: set[str] = set()
-    missing: dict[str, None] = {}
-    for row in rows:
-        path = row.media[0]["path"]
-        if path in found or path in missing:
-            continue
-        source = str(row.extra.get("source_video") or f"{row.scene_name}.mp4").lstrip("/")
-        folders = [settings.videos] if settings.videos else [origin[row.scene_name], origin[row.scene_name] / "videos"]
-        names = (source, f"{row.scene_name}.mp4", f"{row.dataset}/{row.scene_name}.mp4", Path(source).name)
-        places = [folder / name for folder in folders for name in names]
-        existing = next((place for place in places if place.is_file()), None)
-        if existing is None:
-            missing[path] = None
-        else:
-            link_or_copy(existing, settings.output / path)
-            found.add(path)
-    kept = [row for row in rows if settings.videos is None or row.media[0]["path"] in found]
-    return kept, len(found), list(missing)
-
-
-def _objects(files: Sequence[Path]) -> Iterator[tuple[Path, str, Any]]:
-    """Yield (file, where, object) of all rows of all files."""
-    for file in files:
-        if not file.is_file():
-            raise DataError(f"{file}: no such file", "give .json, .jsonl or .parquet files")
-        yield from ((file, where, data) for where, data in _rows_of(file))
-
-
-def _rows_of(file: Path) -> Iterable[tuple[str, Any]]:
-    if file.suffix == ".jsonl":
-        return ((f"{file}:{number}", data) for number, data in read_jsonl(file))
-    if file.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        try:
-            table = pyarrow.parquet.read_table(file)
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            raise DataError(f"{file}: not a parquet file ({str(error).splitlines()[0]})", "download it again") from None
-        return ((f"{file}:row {number}", data) for number, data in enumerate(table.to_pylist(), start=1))
-    if file.suffix != ".json":
-        raise DataError(f"{file}: neither .json, .jsonl nor .parquet", "rename it if it is one of these")
+    work = _Import(settings)
     try:
-        data = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{file}: not JSON ({error})", "one object a line makes it .jsonl") from None
-    if isinstance(data, dict):
-        data = next((data[name] for name in _LISTS if isinstance(data.get(name), list)), data)
-    if not isinstance(data, list):
-        raise DataError(f"{file}: not a list of rows", "one object a line makes it .jsonl")
-    return ((f"{file}:row {number}", item) for number, item in enumerate(data, start=1))
+        work.read()
+        if not work.scenes and work.denied:
+            counted = work.left_out.most_common()
+            reasons = "; ".join(f"{number} of {work.num_read} rows: {text}" for text, number in counted)
+            rooms = sorted(work.denied)
+            raise DataError(
+                f"{settings.files[0]}: no row can be taken ({reasons}); {len(rooms)} rooms: {name_some(rooms)}",
+                "if this is the benchmark itself: format=vsibench (for `vsgrpo eval` only)",
+            )
+        if not work.scenes:
+            reasons = "; ".join(f"{number}: {reason}" for reason, number in work.left_out.items())
+            raise DataError(
+                f"{settings.files[0]}: no row can be taken ({reasons or 'the file is empty'})",
+                "see `vsgrpo import-data --help`",
+            )
+        return work.finish()
+    except BaseException:
+        work.remove()
+        raise
+
+
+class _Import:
+    """The work of one import: what has been read, taken and left out so far."""
+
+    def __init__(self, settings: ImportSettings) -> None:
+        self.settings = settings
+        self.is_benchmark = settings.format == "vsibench"
+        self.parts = {name: settings.output / f".{name}.jsonl.tmp" for name in self._names()}
+        self.left_out: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        self.scenes: dict[str, str] = {}
+        self.denied: set[str] = set()
+        self.num_read = 0
+        self._judged = Judgement()
+        self._asked: dict[int, int] = {}
+        denies = None if self.is_benchmark else denied_in_path
+        self._videos = MediaFinder(settings.videos, "videos", denies=denies)
+        self._images = MediaFinder(settings.images, "images", denies=denies)
+        self._is_new = not settings.output.exists()
+
+    def _names(self) -> tuple[str, ...]:
+        return ("test",) if self.settings.format == "vsibench" else ("train", "dev")
+
+    def read(self) -> None:
+        """Read all files and write the rows that can be taken, under temporary names."""
+        self.settings.output.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            streams = {name: stack.enter_context(_writer(path)) for name, path in self.parts.items()}
+            for file in self.settings.files:
+                for where, data in records(file):
+                    self.num_read += 1
+                    try:
+                        self._take(file, data, streams)
+                    except Refused as error:
+                        self.denied.update(error.rooms)
+                        self._leave_out(error.reason, f"{where}: {error.detail}" if error.detail else where)
+                    except DataError as error:
+                        self._leave_out("breaks the row schema", f"{where}: {error.message}")
+        self._asked.clear()
+
+    def remove(self) -> None:
+        """Remove what an import that failed has written."""
+        for path in self.parts.values():
+            path.unlink(missing_ok=True)
+        if self._is_new and self.settings.output.is_dir() and not any(self.settings.output.iterdir()):
+            self.settings.output.rmdir()
+
+    def _leave_out(self, reason: str, where: str) -> None:
+        self.left_out[reason] += 1
+        self.examples.setdefault(reason, where.encode(errors="replace").decode())
+
+    def _take(self, file: Path, data: Any, streams: dict[str, IO[str]]) -> None:
+        if not self.is_benchmark:  # before parsing drops the column that names the room
+            refuse_rooms(denied_in_data(data))
+        foreign = read_foreign(data, self.settings.dataset, "test" if self.is_benchmark else "train")
+        row = foreign.row
+        if not (self.is_benchmark or self.settings.allow_val_safe) and val_scans(row):
+            raise Refused(_VAL, row.scene_name)
+        if len(scans_named(row.scene_name, *foreign.sources)) > 1:
+            raise Refused("its scene and paths name several scans", row.scene_name)
+        row = self._with_media(file, foreign)
+        split = "train"
+        if self.is_benchmark:
+            row = replace(row, id=str(row.extra.get("source_id", row.id)))  # predictions are joined by the official id
+            split = "test"
+        elif falls_into_dev(row.room, self.settings.dev_fraction):
+            row, split = replace(row, split="dev"), "dev"
+        key, said = hash(row.key), crc32(row.ground_truth.encode(errors="replace"))
+        if key in self._asked:
+            same = self._asked[key] == said
+            raise Refused(_AGAIN if same else f"{_AGAIN}, with another answer", row.scene_name)
+        if self.is_benchmark:
+            check_scorable(row, "row")
+        streams[split].write(checked_line(row))
+        self._asked[key] = said
+        self.scenes[row.scene_name] = row.room
+        judge_row(row, self._judged)
+
+    def _with_media(self, file: Path, foreign: Foreign) -> Row:
+        """Return the row with the places of its media in the dataset folder."""
+        row, beside = foreign.row, file.parent
+        if row.media[0]["kind"] == "image":
+            base = beside if self.settings.images is None else ""
+            media = tuple(
+                {**item, "path": self._images.place(item["path"], source, beside, f"{base}\0{source}")}
+                for item, source in zip(row.media, foreign.sources, strict=True)
+            )
+            return replace(row, media=media)
+        (item,), (source,) = row.media, foreign.sources
+        suffix = f".{item['path'].rpartition('.')[2]}"
+        names = (f"{row.scene_name}{suffix}", f"{row.dataset}/{row.scene_name}{suffix}")
+        parts = (source or names[0]).replace("\\", "/").split("/")
+        if foreign.is_named:
+            identity = f"{row.dataset}\0{row.scene_name}\0{parts[-1].removesuffix(suffix)}"
+        else:
+            base = beside if self.settings.videos is None else ""
+            identity = f"{row.dataset}\0{base}\0{'/'.join(part for part in parts if part not in ('', '.', '..'))}"
+        place = self._videos.place(item["path"], source, beside, identity, names)
+        if place == item["path"]:
+            return row
+        # Another video of that name came first: this one has a name of its own, and its scene too if it has no other.
+        scene = row.scene_name if foreign.is_named else PurePosixPath(place).stem
+        name = row_id(row.dataset, scene, row.question_type, f"{row.question}\x1f{place}")
+        return replace(row, id=name, scene_name=scene, room=room_of(scene), media=({**item, "path": place},))
+
+    def finish(self) -> ImportSummary:
+        """Read the rows once as train, score and eval do, link the media, name the files, write the manifest.
+
+        Raises:
+            DataError: a row that cannot be read again.
+        """
+        settings, out = self.settings, self.settings.output
+        notes = [] if self.is_benchmark else self._split_again()
+        tallies = {name: AnswerTally() for name in self.parts}
+        rooms: dict[str, set[str]] = {name: set() for name in self.parts}
+        for name, path in self.parts.items():
+            for number, row in enumerate(iter_rows(path), start=1):
+                if self.is_benchmark:
+                    check_scorable(row, f"{path}:{number}")
+                else:
+                    check_rows([row], allow_val_safe=settings.allow_val_safe, where=f"{path}:{number}")
+                tallies[name].add(row)
+                rooms[name].add(row.room)
+        notes += self._notes(tallies)
+        finders = (self._videos, self._images)
+        for finder in finders:
+            finder.link(out)
+        for name, path in self.parts.items():
+            os.replace(path, out / f"{name}.jsonl")
+        summary = ImportSummary(
+            out=out,
+            num_read=self.num_read,
+            counts={name: tally.counts() for name, tally in tallies.items()},
+            answers={name: tally.lines() for name, tally in tallies.items()},
+            left_out=dict(self.left_out.most_common()),
+            examples=self.examples,
+            num_videos=sum(len(finder.found) for finder in finders),
+            num_missing=sum(finder.num_missing for finder in finders),
+            notes=notes,
+        )
+        names = [f"{name}.jsonl" for name in self.parts]
+        names += sorted(place for finder in finders for place in finder.found)
+        write_manifest(
+            out,
+            Manifest(
+                version=version("vsgrpo"),
+                dataset=settings.dataset,
+                config={"imported": {"files": [file.name for file in settings.files], "format": settings.format}},
+                seed=0,
+                scans={scene: {"status": "done", "room": room} for scene, room in sorted(self.scenes.items())},
+                rooms={name: sorted(names) for name, names in rooms.items()},
+                counts={
+                    "questions": summary.counts,
+                    "left_out": summary.left_out,
+                    "denied_rooms": sorted(self.denied),
+                    "read": self.num_read,
+                },
+                files={name: file_record(out / name) for name in names},
+                notes=notes,
+            ),
+        )
+        return summary
+
+    def _split_again(self) -> list[str]:
+        """Move rows to train where each room's own hash left train empty or was asked of fewer than two rooms."""
+        split = split_dev(self.scenes.values(), self.settings.dev_fraction)
+        by_hash = {room for room in self.scenes.values() if falls_into_dev(room, self.settings.dev_fraction)}
+        if by_hash != split.dev_rooms:
+            dev = self.parts["dev"].with_suffix(".old")
+            os.replace(self.parts["dev"], dev)
+            with _writer(self.parts["dev"]) as stays, self.parts["train"].open("a", encoding="utf-8") as train:
+                for row in iter_rows(dev):
+                    is_dev = row.room in split.dev_rooms
+                    (stays if is_dev else train).write(row_line(row if is_dev else replace(row, split="train"), "row"))
+            dev.unlink()
+        return [split.note] if split.note and self.settings.dev_fraction else []
+
+    def _notes(self, tallies: dict[str, AnswerTally]) -> list[str]:
+        notes = []
+        if not self.is_benchmark:
+            if unknown := self._judged.unknown_text():
+                notes.append(f"leak verdict: unknown: {unknown}")
+            if self.denied:
+                rooms = name_some(sorted(self.denied))
+                notes.append(f"rooms of a benchmark, left out: {rooms} (all are in {MANIFEST_NAME})")
+            own = Counter[str]()
+            for tally in tallies.values():
+                own.update(
+                    {name: n for name, n in tally.counts().items() if name not in (*CHOICE_TYPES, *NUMBER_TYPES)}
+                )
+            if own:
+                named = ", ".join(sorted(own)[:5]) + (", ..." if len(own) > 5 else "")
+                notes.append(
+                    f"{own.total()} rows are of types VSI-Bench has not ({named}): eval them as benchmark=folder"
+                )
+        missing = self._videos.first_missing or self._images.first_missing
+        if missing is not None and (self.settings.videos is None or self.settings.images is None):
+            notes.append(f"put the missing files where the rows expect them, e.g. {self.settings.output / missing}")
+        return notes
+
+
+_AGAIN = "asked before (same scene and question)"
+
+
+def _writer(path: Path) -> IO[str]:
+    return path.open("w", encoding="utf-8", newline="\n")
+
+
+_VAL = "a ScanNet val scan (data.allow_val_safe=true takes those of rooms outside VSI-Bench)"
 
 
 def prepare_output(out: Path, overwrite: bool) -> None:

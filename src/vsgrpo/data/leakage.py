@@ -1,176 +1,51 @@
-"""The leak guard: no room of VSI-Bench in training data, and a record of every room that a model was trained on.
+"""The leak guard: rows of benchmark rooms are refused, and a record of all that a model was trained on.
 
-VSI-Bench's ScanNet scenes are 88 scans of 88 rooms, all of the val split; 119 more val scans show the same rooms, so
-rooms are denied, never scans, whatever split or dataset name a row claims. Demo scenes have ids of their own
-(`demo000000_00`) and never meet the lists. Rows whose scene cannot be told give the verdict "unknown".
-
-Every path that reads rows calls `read_checked_rows` or `check_rows`. A training run writes `training_manifest.json`
-beside its weights (rooms, file hashes, the manifests of all models it started from); `eval` asks it for a verdict.
+`data.row_guard` judges rows; its functions are here too, for all who read rows. A training run writes
+`training_manifest.json` beside its weights (rooms, hashes of row files and videos, the manifests of all models it
+started from); every command that scores a model asks it for a verdict first.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from vsgrpo.config.families import TINY
-from vsgrpo.data.manifest import Manifest as Manifest
-from vsgrpo.data.manifest import read_json_object
-from vsgrpo.data.rows import Row, read_rows
+from vsgrpo.data.manifest import MANIFEST_NAME, file_record, read_json_object
+from vsgrpo.data.room_ids import dataset_of_path as dataset_of_path
+from vsgrpo.data.room_ids import find_rooms, room_label, rooms_in, shown_rooms
+from vsgrpo.data.room_ids import room_of as room_of
+from vsgrpo.data.row_guard import VERDICTS, Links, check_rows, worst
+from vsgrpo.data.row_guard import Denied as Denied
+from vsgrpo.data.row_guard import Judgement as Judgement
+from vsgrpo.data.row_guard import check_scan as check_scan
+from vsgrpo.data.row_guard import denied_in as denied_in
+from vsgrpo.data.row_guard import denied_in_data as denied_in_data
+from vsgrpo.data.row_guard import denied_in_path as denied_in_path
+from vsgrpo.data.row_guard import falls_into_dev as falls_into_dev
+from vsgrpo.data.row_guard import judge_row as judge_row
+from vsgrpo.data.row_guard import judge_rows as judge_rows
+from vsgrpo.data.row_guard import name_some as name_some
+from vsgrpo.data.row_guard import read_checked_rows as read_checked_rows
+from vsgrpo.data.row_guard import row_verdict as row_verdict
+from vsgrpo.data.row_guard import split_dev as split_dev
+from vsgrpo.data.row_guard import val_scans as val_scans
+from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
-from vsgrpo.tables import deny_rooms, split_of
+from vsgrpo.tables import denied_rooms
 
 SCHEMA_VERSION = 1
 TRAINING_MANIFEST_NAME = "training_manifest.json"
-VERDICTS = ("clean", "unknown", "leak")
-"""From best to worst."""
-_SCANNET_SCAN = re.compile(r"scene(\d{4})_(\d{2})(?!\d)", re.IGNORECASE)
-_SCANNET_ROOM = re.compile(r"scene(\d{4})(?!\d)", re.IGNORECASE)
-_DEMO_SCAN = re.compile(r"demo\d{6,}_\d{2}")
 # A plain base model from these repositories has no training of ours in it; a local folder may hold anybody's.
 _PUBLISHED_BASES = re.compile(r"Qwen/(Qwen2-VL-(2B|7B|72B)(-Instruct)?|Qwen2\.5-VL-(3B|7B|32B|72B)-Instruct)")
-
-
-def room_of(scene_name: str) -> str:
-    """Return the room a scan shows: "scene0000" of "scene0000_00"; names without a scan number are their own room."""
-    head, _, tail = scene_name.rpartition("_")
-    return head if head and tail.isdigit() and len(tail) == 2 else scene_name
-
-
-def scannet_scans(row: Row) -> tuple[str, ...]:
-    """Return the ScanNet scan ids that any naming field of the row mentions, paths included."""
-    texts = [row.scene_name, row.id, *(str(item["path"]) for item in row.media)]
-    found = {f"scene{room}_{scan}" for text in texts for room, scan in _SCANNET_SCAN.findall(text)}
-    return tuple(sorted(found))
-
-
-def scannet_rooms(row: Row) -> tuple[str, ...]:
-    """Return the ScanNet rooms that any naming field of the row mentions."""
-    texts = [row.scene_name, row.room, row.id, *(str(item["path"]) for item in row.media)]
-    return tuple(sorted({f"scene{room}" for text in texts for room in _SCANNET_ROOM.findall(text)}))
-
-
-def row_verdict(row: Row) -> str:
-    """Return clean, unknown or leak for one row; splits are `check_rows`' matter."""
-    rooms = scannet_rooms(row)
-    if any(room in deny_rooms() for room in rooms):
-        return "leak"
-    if row.dataset == "demo" and _DEMO_SCAN.fullmatch(row.scene_name) and not rooms:
-        return "clean"
-    scans = scannet_scans(row)
-    return "clean" if scans and all(split_of(scan) is not None for scan in scans) else "unknown"
-
-
-def check_rows(
-    rows: Iterable[Row], *, allow_val_safe: bool = False, allow_leak: bool = False, where: str = "rows"
-) -> str:
-    """Return the worst verdict of rows meant for training, or refuse them.
-
-    Args:
-        allow_val_safe: take ScanNet val scans of rooms that the benchmark does not use (held-out data by default).
-        allow_leak: take benchmark rooms too; the verdict then is "leak".
-        where: the file the rows came from, for the message.
-
-    Raises:
-        DataError: a benchmark room, or a val scan without `allow_val_safe`; names the first scene and how many rows.
-    """
-    rows = list(rows)
-    verdicts = [row_verdict(row) for row in rows]
-    leaks = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict == "leak"]
-    if leaks and not allow_leak:
-        raise DataError(
-            f"{where}: scene_name={leaks[0].scene_name}: room {_denied_room(leaks[0])} is in VSI-Bench "
-            f"({len(leaks)} of {len(rows)} rows)",
-            "remove these rows; a model trained on them cannot be scored on the benchmark",
-        )
-    val = [row for row in rows if any(split_of(scan) == "val" for scan in scannet_scans(row))]
-    val = [row for row in val if row_verdict(row) != "leak"]
-    if val and not allow_val_safe:
-        raise DataError(
-            f"{where}: scene_name={val[0].scene_name}: a ScanNet val scan ({len(val)} of {len(rows)} rows)",
-            "train on the train split, or allow room-safe val scans: data.allow_val_safe=true",
-        )
-    return worst(verdicts)
-
-
-def worst(verdicts: Iterable[str]) -> str:
-    """Return the worst of some verdicts, "clean" of none."""
-    return max(verdicts, key=VERDICTS.index, default="clean")
-
-
-def read_checked_rows(
-    path: Path | str, *, allow_val_safe: bool = False, allow_leak: bool = False
-) -> tuple[list[Row], str]:
-    """Read a row file through the guard; return (rows, verdict)."""
-    rows = read_rows(path)
-    return rows, check_rows(rows, allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=str(path))
-
-
-def check_scan(scan_id: str, dataset: str, *, allow_val_safe: bool = False) -> str | None:
-    """Return why a scan may not be built into training data, or None where it may.
-
-    Allow and deny lists apply to ScanNet; the id decides, not the folder it lies in.
-    """
-    match = _SCANNET_SCAN.fullmatch(scan_id)
-    if match is None:
-        return f"{scan_id} is no ScanNet scan id" if dataset == "scannet" else None
-    room = f"scene{match.group(1)}"
-    if room in deny_rooms():
-        return f"room {room} is in VSI-Bench"
-    if split_of(scan_id.lower()) == "val" and not allow_val_safe:
-        return "a val scan (room-safe, but held out by default)"
-    return None
-
-
-def _denied_room(row: Row) -> str:
-    return next(room for room in scannet_rooms(row) if room in deny_rooms())
-
-
-@dataclass(frozen=True)
-class DevSplit:
-    """Rooms held out of train, and the sentence to print where that did not go as asked."""
-
-    dev_rooms: frozenset[str]
-    note: str | None
-
-
-def split_dev(rooms: Iterable[str], fraction: float) -> DevSplit:
-    """Hold out about `fraction` of the rooms, each by its own hash: a room keeps its side when others come and go.
-
-    Train is never emptied: where every room hashes into dev, the one furthest from it stays in train. With fewer than
-    two rooms dev is empty.
-
-    Raises:
-        ValueError: a fraction outside [0, 1).
-    """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"data.dev_fraction={fraction}: must be in [0, 1)")
-    names = sorted(set(rooms))
-    if len(names) < 2:
-        return DevSplit(frozenset(), f"dev is empty: {len(names)} room(s), a dev split needs at least 2")
-    dev = {name for name in names if falls_into_dev(name, fraction)}
-    if len(dev) == len(names):
-        dev.remove(max(names, key=_place))
-    note = (
-        f"dev is empty: none of {len(names)} rooms fell into dev_fraction={fraction}" if fraction and not dev else None
-    )
-    return DevSplit(frozenset(dev), note)
-
-
-def falls_into_dev(room: str, fraction: float) -> bool:
-    """Tell by a room's own hash whether it is held out."""
-    return _place(room) < fraction
-
-
-def _place(room: str) -> float:
-    return int.from_bytes(blake2b(room.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 @dataclass(frozen=True)
@@ -180,6 +55,7 @@ class TrainingManifest:
     Attributes:
         rooms: per dataset the sorted rooms of the rows used.
         hashes: per row file (name inside its dataset folder) its sha256.
+        videos: per video (path in the rows) {"sha256", "size" bytes}: a copy under another name is the same video.
         num_rows: rows used.
         verdict_rows: the guard's verdict on those rows.
         base: "trained" (a run of ours), "fresh" (random weights), "published" (a known base), "unknown".
@@ -194,6 +70,7 @@ class TrainingManifest:
     base: str = "trained"
     name: str = ""
     parents: list[TrainingManifest] = field(default_factory=list)
+    videos: dict[str, dict[str, Any]] = field(default_factory=dict)
     version: str = field(default_factory=lambda: version("vsgrpo"))
     schema_version: int = SCHEMA_VERSION
 
@@ -209,9 +86,46 @@ class TrainingManifest:
                 rooms.setdefault(dataset, set()).update(names)
         return rooms
 
+    def all_videos(self) -> dict[str, tuple[int, str]]:
+        """Return sha256 -> (size in bytes, path in the rows) of the videos of the whole lineage."""
+        return {
+            record["sha256"]: (record["size"], name)
+            for manifest in self.lineage()
+            for name, record in manifest.videos.items()
+        }
+
+    def known_rooms(self) -> set[tuple[str, str]]:
+        """Return the (dataset, room) pairs of the whole lineage, those that recorded scene names stand for too."""
+        rooms: set[tuple[str, str]] = set()
+        for dataset, names in self.all_rooms().items():
+            rooms |= {(dataset, name) for name in names}
+            known = dataset_of_path(dataset)
+            rooms |= {(item.dataset, item.room) for name in names for item in rooms_in(name, dataset=known)}
+        return rooms
+
     def leaked_rooms(self) -> list[str]:
-        """Return the benchmark rooms in the lineage; any dataset name counts, see the module docstring."""
-        return sorted({room for rooms in self.all_rooms().values() for room in rooms if room in deny_rooms()})
+        """Return the benchmark rooms in the lineage, by whatever dataset name they were recorded."""
+        return sorted(room_label(*room) for room in self.known_rooms() if room in denied_rooms())
+
+    def reason(self) -> str:
+        """Return the verdict in words."""
+        verdict = self.verdict()
+        if verdict == "leak":
+            rooms = self.leaked_rooms()
+            return (
+                f"trained on {len(rooms)} benchmark room(s), such as {rooms[0]}" if rooms else "trained on a benchmark"
+            )
+        reasons = [
+            f"{item.name} has no {TRAINING_MANIFEST_NAME}: what it was trained on cannot be told"
+            for item in self.lineage()
+            if item.base == "unknown"
+        ]
+        reasons += [
+            f"some rows that {item.name or 'it'} was trained on name no room that can be told"
+            for item in self.lineage()
+            if item.verdict_rows == "unknown"
+        ]
+        return "; ".join(dict.fromkeys(reasons)) or "clean"
 
     def verdict(self) -> str:
         """Return clean, unknown (an ancestor or some rows cannot be told) or leak."""
@@ -229,35 +143,135 @@ def training_manifest(
     name: str = "",
     allow_val_safe: bool = False,
     allow_leak: bool = False,
+    base: Path | None = None,
+    hash_videos: bool = True,
 ) -> TrainingManifest:
     """Build the manifest of a run that trains on `rows`, starting from models with the manifests `parents`.
 
-    Rooms are those the guard sees: a ScanNet scene named only in a path is recorded as its room.
+    Args:
+        base: the folder that media paths are relative to; None: links are not followed, videos not recorded.
+        hash_videos: record the videos.
     """
-    verdict = check_rows(rows, allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=name or "rows")
+    verdict = check_rows(rows, allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=name or "rows", base=base)
     rooms: dict[str, set[str]] = {}
+    links = Links(base)
     for row in rows:
-        rooms.setdefault(row.dataset, set()).update(scannet_rooms(row) or (row.room,))
+        for dataset, room in rooms_of(row, *links(row)):
+            rooms.setdefault(dataset, set()).add(room)
     ordered = {dataset: sorted(names) for dataset, names in sorted(rooms.items())}
-    return TrainingManifest(ordered, dict(hashes), len(rows), verdict, name=name, parents=list(parents))
+    videos = video_records(rows, base) if base is not None and hash_videos else {}
+    return TrainingManifest(ordered, dict(hashes), len(rows), verdict, name=name, parents=list(parents), videos=videos)
+
+
+def rooms_of(row: Row, *links: str) -> set[tuple[str, str]]:
+    """Return the (dataset, room) pairs that a row is about, as the guard sees them.
+
+    A scene named only in a path counts as its room. Rooms of a benchmark count wherever they are named. A row that
+    names no scene of a known data set is of its own dataset and room.
+    """
+    shown = {(item.dataset, item.room) for item in shown_rooms(row, *links)}
+    named = {(item.dataset, item.room) for item in find_rooms(row, *links)}
+    return shown | {room for room in named if room in denied_rooms()} or {(row.dataset, row.room)}
+
+
+def video_records(rows: Iterable[Row], base: Path) -> dict[str, dict[str, Any]]:
+    """Return {"sha256", "size"} of each video of the rows that is there, keyed by its path in the rows.
+
+    A hash that the manifest.json of the video's dataset folder holds is taken where size and time still agree.
+    """
+    paths = dict.fromkeys(item["path"] for row in rows for item in row.media if item["kind"] == "video")
+    known: dict[Path, dict[str, Any]] = {}
+
+    def record(name: str) -> dict[str, Any] | None:
+        path = base / name
+        if not path.is_file():
+            return None
+        folder = next((parent for parent in path.parents if (parent / MANIFEST_NAME).is_file()), None)
+        if folder is not None and folder not in known:
+            known[folder] = _recorded_files(folder)
+        stored = known.get(folder, {}).get(os.path.relpath(path, folder)) if folder is not None else None
+        stat = path.stat()
+        if not _agrees(stored, stat):
+            stored = file_record(path)
+        assert stored is not None
+        return {"sha256": stored["sha256"], "size": stat.st_size}
+
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(paths, pool.map(record, paths), strict=True))
+    return {name: entry for name, entry in found.items() if entry is not None}
+
+
+def _recorded_files(folder: Path) -> dict[str, Any]:
+    """Return the file records of a dataset folder's manifest, nothing where it is broken: hashes are then made anew."""
+    try:
+        files = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return files if isinstance(files, dict) else {}
+
+
+def _agrees(stored: Any, stat: os.stat_result) -> bool:
+    return (
+        isinstance(stored, dict)
+        and isinstance(stored.get("sha256"), str)
+        and (stored.get("size"), stored.get("mtime")) == (stat.st_size, stat.st_mtime)
+    )
+
+
+def same_videos(manifests: Sequence[TrainingManifest], paths: Iterable[Path]) -> dict[Path, str]:
+    """Return which of the files have the very bytes of a video trained on -> that video's path in the rows.
+
+    Only files of a size that occurs in the lineage are read.
+    """
+    trained: dict[str, tuple[int, str]] = {}
+    for manifest in manifests:
+        trained |= manifest.all_videos()
+    sizes = {size for size, _ in trained.values()}
+    alike = [path for path in dict.fromkeys(paths) if path.is_file() and path.stat().st_size in sizes]
+    hashes = {path: file_record(path)["sha256"] for path in alike}
+    return {path: trained[digest][1] for path, digest in hashes.items() if digest in trained}
 
 
 def lineage_of(model: str) -> TrainingManifest:
     """Return the manifest of a model to start from or to score.
 
     A folder's own training_manifest.json; "fresh" for tiny models (random weights); "published" for a Qwen hub id (its
-    pre-training is the publisher's matter, the verdict speaks of our lineage); otherwise "unknown".
+    pre-training is the publisher's matter, the verdict speaks of our lineage); otherwise "unknown". The base that an
+    adapter names counts as one of its ancestors, whether the adapter's manifest names it or not.
 
     Raises:
         DataError: the folder's training_manifest.json is broken.
     """
+    return _lineage_of(model, ())
+
+
+def _lineage_of(model: str, below: tuple[str, ...]) -> TrainingManifest:
+    folder = Path(model)
     if model in TINY:
         return TrainingManifest(base="fresh", name=model)
-    if (Path(model) / TRAINING_MANIFEST_NAME).is_file():
-        return read_training_manifest(model)
-    if not Path(model).exists() and _PUBLISHED_BASES.fullmatch(model):
+    if not folder.exists() and _PUBLISHED_BASES.fullmatch(model):
         return TrainingManifest(base="published", name=model)
-    return TrainingManifest(base="unknown", name=Path(model).name)
+    manifest = TrainingManifest(base="unknown", name=folder.name)
+    if (folder / TRAINING_MANIFEST_NAME).is_file():
+        manifest = read_training_manifest(model)
+    base = _base_of(folder)
+    if base is not None and base not in below:
+        ancestor = _lineage_of(base, (*below, model))
+        is_new = ancestor not in manifest.lineage() and ancestor.base in ("trained", "unknown")
+        # A base that cannot be told says nothing new about an adapter that has a record of its own.
+        if is_new and (ancestor.leaked_rooms() or manifest.base == "unknown"):
+            return replace(manifest, parents=[*manifest.parents, ancestor])
+    return manifest
+
+
+def _base_of(folder: Path) -> str | None:
+    """Return the base that an adapter names, where it is a folder here."""
+    try:
+        text = (folder / "adapter_config.json").read_text(encoding="utf-8")
+        base = json.loads(text)["base_model_name_or_path"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return base if isinstance(base, str) and Path(base).is_dir() else None
 
 
 def write_training_manifest(folder: Path | str, manifest: TrainingManifest) -> Path:
@@ -279,6 +293,7 @@ def _manifest_from(data: dict[str, Any], path: Path) -> TrainingManifest:
         parents = [_manifest_from(parent, path) for parent in data["parents"]]
         manifest = TrainingManifest(**{**data, "parents": parents})
         manifest.leaked_rooms()
+        manifest.all_videos()
     except (TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{path}: not a training manifest ({error})", "the file was changed or cut off") from None
     if manifest.verdict_rows not in VERDICTS:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import DataError
-from vsgrpo.files import file_sha256, write_atomic
+from vsgrpo.files import file_sha256, inside, write_atomic
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -61,7 +61,7 @@ def write_manifest(folder: Path | str, manifest: Manifest) -> Path:
     """
     path = Path(folder) / MANIFEST_NAME
     _check_scans(path, manifest.scans)
-    write_atomic(path, json.dumps(asdict(manifest), indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write_atomic(path, json.dumps(vars(manifest), indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return path
 
 
@@ -86,11 +86,14 @@ def changed_files(folder: Path | str, manifest: Manifest, names: Iterable[str] |
     """Return the recorded files (or those of `names`) that are gone or differ from their record.
 
     Size and time are trusted where both agree; otherwise the content is hashed, so a copied folder (new times) passes.
+
+    Raises:
+        DataError: a name in the manifest that leaves the folder.
     """
     changed = []
     for name in sorted(manifest.files if names is None else names):
         record = manifest.files.get(name)
-        path = Path(folder) / name
+        path = inside(folder, name)
         if record is None or not path.is_file():
             changed.append(name)
             continue

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.data.build_scan import ScanOutcome, outcome_from_json, outcome_to_json
 from vsgrpo.errors import DataError
-from vsgrpo.files import write_atomic
+from vsgrpo.files import inside, write_atomic
 
 PARTS = ".parts"
 _PLAN = "plan.json"
@@ -103,9 +103,9 @@ def stored(out: Path, config: BuildDataConfig, scan_id: str) -> ScanOutcome | No
     if outcome.status == "skipped":
         return outcome
     dataset = config.source.name
-    files = [out / "scenes" / dataset / f"{scan_id}.json"]
+    files = [inside(out / "scenes" / dataset, f"{scan_id}.json")]
     if config.video.source != "none":
-        files.append(out / "videos" / dataset / f"{scan_id}.mp4")
+        files.append(inside(out / "videos" / dataset, f"{scan_id}.mp4"))
     return outcome if all(file.is_file() for file in files) else None
 
 
@@ -117,4 +117,4 @@ def remove_leftovers(out: Path) -> None:
 
 
 def _path(out: Path, scan_id: str) -> Path:
-    return out / PARTS / f"{scan_id}.json"
+    return inside(out / PARTS, f"{scan_id}.json")

@@ -6,8 +6,6 @@ three frames of the video and questions with the objects they speak of.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
@@ -19,7 +17,7 @@ from vsgrpo.data.rows import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.scans.meta_info import read_scene_json
-from vsgrpo.video.reader import probe, read_frames
+from vsgrpo.video.stills import still_urls
 
 if TYPE_CHECKING:
     from vsgrpo.data.assemble import BuildSummary
@@ -123,22 +121,10 @@ def _frames(path: Path) -> list[str]:
     """Return three frames as data URIs; none where there is no readable video."""
     if not path.is_file():
         return []
-    from PIL import Image
-
     try:
-        total = probe(path, backend="pyav").num_frames
-        wanted = sorted({min(total - 1, int(total * part)) for part in (0.17, 0.5, 0.83)})
-        frames = read_frames(path, wanted, backend="pyav")
+        return still_urls(path, width=_FRAME_WIDTH)
     except DataError:
         return []
-    uris = []
-    for frame in frames:
-        image = Image.fromarray(frame)
-        image.thumbnail((_FRAME_WIDTH, _FRAME_WIDTH))
-        buffer = io.BytesIO()
-        image.save(buffer, format="JPEG", quality=82)
-        uris.append("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode())
-    return uris
 
 
 def _safe(text: str) -> Any:

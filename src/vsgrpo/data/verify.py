@@ -92,6 +92,13 @@ def verify_geometry(meta: Sequence[Path], questions: Path) -> Verification:
     notes = []
     if num_other_words:
         notes.append(f"{num_other_words} questions are in other words than VSI-Bench's: counted as no answer")
+    distances = found.get("object_abs_distance", Agreement())
+    far = distances.n - (distances.within_0_1m or 0)
+    if far:
+        notes.append(
+            f"{far} distances beyond 0.1 m: the benchmark measures between points of a 5 cm grid in the outer shell of "
+            "each box, so its distances are longer than the exact ones"
+        )
     if not any(a.n for a in found.values()):
         notes.append("nothing was compared: do meta= and questions= speak of the same scenes?")
     order = (*NUMBER_TYPES, *CHOICE_TYPES)

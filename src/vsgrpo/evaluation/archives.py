@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from vsgrpo.errors import DataError
+from vsgrpo.files import inside
 from vsgrpo.progress import Progress
 
 
@@ -44,13 +45,13 @@ def unpack(found: dict[str, tuple[Path, str]], folder: Path, fallback: Path) -> 
     A video already there in full size is kept; a half one never has the final name.
 
     Raises:
-        DataError: a member that cannot be read.
+        DataError: a member that cannot be read, or a name that leaves the folder.
     """
     target = folder if os.access(folder, os.W_OK) else fallback
     paths: dict[str, Path] = {}
     progress = Progress("videos unpacked", len(found))
     for name, (file, member) in sorted(found.items()):
-        path = paths[name] = target / name
+        path = paths[name] = inside(target, name)
         try:
             with zipfile.ZipFile(file) as archive:
                 if not path.is_file() or path.stat().st_size != archive.getinfo(member).file_size:

@@ -38,4 +38,7 @@ def compare_table(named: Sequence[tuple[str, Path | str]], title: str = "") -> s
             )
     blind = [(name, first["controls"][name]) for name in WITHOUT_MODEL if name in first["controls"]]
     lines = [*blind, *((name, result["scores"], result.get("intervals", {})) for name, result, _ in results)]
-    return score_table(lines, first["n_by_task"], title or first["title"])
+    table = score_table(lines, first["n_by_task"], title or first["title"])
+    verdicts = [(name, result.get("leak", {}).get("verdict", "unknown")) for name, result, _ in results]
+    notes = [f"note: leak check of {name}: {verdict}" for name, verdict in verdicts if verdict != "clean"]
+    return "\n".join([table, *notes])

@@ -3,22 +3,35 @@
 - ours and plain ones: {"id", "prediction"}, or {"question_type", "ground_truth", "prediction"} that need no rows;
 - lmms-eval sample logs (`--log_samples`): the benchmark row with its `prediction` stands under each metric's name
   (older ones: `vsibench_score`), or `doc` beside `filtered_resps`;
-- Video-R1's eval files ({"results": [...]}): `problem`, `path`, `solution` and the model's `output` with `<answer>`.
-  They name neither id nor question type: they are joined to the benchmark's rows by scene and question.
+- Video-R1's eval files ({"results": [...]}): `problem`, `path`, `solution` and the model's `output` with `<answer>`;
+- result lists with the answer under another name (`raw_answer`, `response`, `extracted_answer`, ...), the questions of
+  one video in a list of their own, or entries by their id.
+Lines that name neither id nor question type are joined to the benchmark's rows by scene and question.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vsgrpo.data.rows import read_jsonl
+from vsgrpo.data.foreign_answers import Refused, read_options
+from vsgrpo.data.foreign_forms import NAMES, first
+from vsgrpo.data.foreign_rows import dataset_of, read_answer
+from vsgrpo.data.foreign_types import question_type_of
+from vsgrpo.data.json_files import read_json, read_jsonl
+from vsgrpo.data.rows import LETTERS, number_of
 from vsgrpo.errors import DataError
+from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
 
+TEXT_FIELDS = ("prediction", "output", "raw_answer", "response", "model_output", "model_answer", "generated_text")
+TEXT_FIELDS += ("pred", "pred_answer", "model_response", "extracted_answer")
+"""Where a model's answer may be, in the order of looking: what it said before what others read in it."""
+_TRUTHS = ("ground_truth", "solution", "gt_answer", "gt", "answer", "target")
+_NESTED = ("questions", "qa", "qas", "qa_pairs", "items", "predictions", "results", "answers", "data")
 _TAG = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)
 _THINKS = re.compile(r"\s*<(think|observe)>")
 _LMMS_METRICS = ("vsibench_overall", "vsibench_score")
@@ -47,16 +60,34 @@ class Line:
     question: str | None = None
 
 
-def read_lines(path: Path) -> list[Line]:
-    """Read a predictions file.
+def read_lines(path: Path, field: str | None = None) -> tuple[list[Line], list[str]]:
+    """Read a predictions file; return its lines, and notes on how it was read.
+
+    Args:
+        field: where the model's answer is; dots lead into objects. None: the first of `TEXT_FIELDS` that is there.
 
     Raises:
         DataError: no such file, a broken or half-written line, a line without a prediction; names file and line.
     """
-    lines = [_line(data, where) for where, data in _entries(path)]
+    used: Counter[str] = Counter()
+    beside: dict[str, None] = {}
+    lines = []
+    for where, data in _entries(path):
+        if not isinstance(data, dict):
+            raise DataError(f"{where}: not an object", "each line is {id, prediction}")
+        row = _lmms_row(data) if field is None else None
+        name, text = ("prediction", row["prediction"]) if row is not None else _answer(data, field, where)
+        used[name] += 1
+        beside |= dict.fromkeys(other for other in TEXT_FIELDS if other in data and other != name)
+        lines.append(_line(row or data, name, text, where, is_explicit=field is not None))
     if not lines:
         raise DataError(f"{path}: no predictions", "each line is {id, prediction}")
-    return lines
+    others = [name for name in beside if name not in used]
+    notes = []
+    if field is None and (len(used) > 1 or others):
+        named = ", ".join(f"`{name}` ({number})" for name, number in used.most_common())
+        notes.append(f"the answers are those under {named}; field=NAME reads others: {', '.join(beside)}")
+    return lines, notes
 
 
 def thinks(lines: list[Line]) -> bool:
@@ -68,30 +99,42 @@ def thinks(lines: list[Line]) -> bool:
     return 2 * sum(_THINKS.match(text) is not None for text in texts) > len(texts)
 
 
+def num_tagged(lines: Sequence[Line]) -> int:
+    """Return how many answers hold a closed `<answer>` tag."""
+    return sum(line.text is not None and _TAG.search(line.text) is not None for line in lines)
+
+
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix != ".json":
-        yield from ((f"{path}:{number}", data) for number, data in read_jsonl(path))
+        for number, data in read_jsonl(path, nan=True):
+            yield from _flat(f"{path}:{number}", data)
         return
     if not path.is_file():
         raise DataError(f"{path}: no such file", "give a predictions file")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})", "the file may be cut off; write it again") from None
-    entries = data.get("results") if isinstance(data, dict) else data
-    if not isinstance(entries, list):
+    content = read_json(path)
+    found = content
+    if isinstance(content, dict):
+        found = next((content[name] for name in _NESTED if isinstance(content.get(name), list)), None)
+        if found is None and content and all(isinstance(value, dict) for value in content.values()):
+            found = [{"id": key, **value} for key, value in content.items()]
+        elif found is None and content and all(isinstance(value, list) for value in content.values()):
+            found = [{"scene_name": key, "questions": value} for key, value in content.items()]
+    if not isinstance(found, list):
         raise DataError(f"{path}: neither a list nor {{'results': [...]}}", "one prediction per entry")
-    yield from ((f"{path}: entry {number}", entry) for number, entry in enumerate(entries, start=1))
+    for number, entry in enumerate(found, start=1):
+        yield from _flat(f"{path}: entry {number}", entry)
 
 
-def _line(data: Any, where: str) -> Line:
-    if not isinstance(data, dict):
-        raise DataError(f"{where}: not an object", "each line is {id, prediction}")
-    if (row := _lmms_row(data)) is not None:
-        return _plain(row, where)
-    if "problem" in data and "path" in data:
-        return _video_r1(data, where)
-    return _plain(data, where)
+def _flat(where: str, entry: Any) -> Iterator[tuple[str, Any]]:
+    """Yield an entry, or the questions inside it, each with what the entry says of all of them."""
+    if isinstance(entry, dict) and not any(name in entry for name in TEXT_FIELDS):
+        name = next((n for n in _NESTED if isinstance(entry.get(n), list) and entry[n]), None)
+        if name is not None and all(isinstance(inner, dict) for inner in entry[name]):
+            shared = {key: value for key, value in entry.items() if key != name}
+            for number, inner in enumerate(entry[name], start=1):
+                yield f"{where}.{number}", {**shared, **inner}
+            return
+    yield where, entry
 
 
 def _lmms_row(data: dict[str, Any]) -> dict[str, Any] | None:
@@ -106,37 +149,90 @@ def _lmms_row(data: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _video_r1(data: dict[str, Any], where: str) -> Line:
-    """Return a line of Video-R1's files. Where its decoding failed it wrote the answer "error": unanswered here."""
-    text = data.get("output", data.get("prediction"))
-    if text is not None and not isinstance(text, str):
-        raise DataError(f"{where}: output={text!r}: must be a string or null")
-    if text is not None and (tagged := _TAG.findall(text)):
-        text = tagged[-1]
-    path = PurePosixPath(str(data["path"]))
-    scene = f"{path.parent.name}/{path.stem}"
-    return Line(where, None, None, None if text == "error" else text, scene=scene, question=str(data["problem"]))
-
-
-def _plain(data: dict[str, Any], where: str) -> Line:
-    if "prediction" not in data:
-        hint = "each line is {id, prediction}, or adds question_type, ground_truth"
+def _answer(data: dict[str, Any], field: str | None, where: str) -> tuple[str, Any]:
+    """Return the name and the value of the field that holds the answer."""
+    if field is not None:
+        value: Any = data
+        for part in (field,) if field in data else field.split("."):
+            if not isinstance(value, dict) or part not in value:
+                raise DataError(f"{where}: no field {field}", f"there are: {', '.join(list(data)[:20])}")
+            value = value[part]
+        return field, value
+    name = next((name for name in TEXT_FIELDS if name in data), None)
+    if name is None and "answer" in data and first(data, ("ground_truth", "solution", "gt_answer", "gt")) is not None:
+        name = "answer"  # with the truth beside it, it is the model's
+    if name is None:
+        hint = "each line is {id, prediction}, or adds question_type, ground_truth; field=NAME reads another field"
         raise DataError(f"{where}: no `prediction`", hint)
-    text = data["prediction"]
+    return name, data[name]
+
+
+def _line(data: dict[str, Any], name: str, text: Any, where: str, is_explicit: bool) -> Line:
+    is_value = isinstance(text, int | float) and not isinstance(text, bool)
+    if is_value and (is_explicit or name not in ("prediction", "output")):
+        text = str(text)
     if text is not None and not isinstance(text, str):
-        raise DataError(f"{where}: prediction={text!r}: must be a string or null")
-    truth, options, scene = data.get("ground_truth"), data.get("options"), data.get("scene_name")
-    words = None
-    if isinstance(options, list):
-        words = tuple(re.sub(r"^[A-D]\. ", "", str(option)) for option in options)
+        raise DataError(f"{where}: {name}={text!r}: must be a string or null")
+    video_r1 = "problem" in data and "path" in data
+    if video_r1 and text is not None:
+        # Where its decoding failed it wrote the answer "error": unanswered here.
+        text = tagged[-1] if (tagged := _TAG.findall(text)) else text
+        text = None if text == "error" else text
+    names = tuple(other for other in _TRUTHS if other != name)
+    truth, question = first(data, names), first(data, NAMES["question"])
+    question = question if isinstance(question, str) else None
+    kind = _question_type(data, question)
+    options = None
+    if kind is not None and truth is not None:
+        truth, options = _truth(data, kind, question or "", truth)
+    identity = None if video_r1 else first(data, ("id", "question_id"))
     return Line(
         where,
-        None if data.get("id") is None else str(data["id"]),
+        None if identity is None else str(identity),
         data.get("sample"),
         text,
-        data.get("question_type"),
+        kind,
         None if truth is None else str(truth),
-        words,
-        None if scene is None else f"{data.get('dataset', '')}/{scene}",
-        data.get("question"),
+        options,
+        _scene(data),
+        question,
     )
+
+
+def _question_type(data: Mapping[str, Any], question: str | None) -> str | None:
+    """Return VSI-Bench's name of the type where a column or the sentence says it; else what the column says."""
+    given = first(data, NAMES["question_type"])
+    kind = question_type_of((given,), None, question or "")
+    if kind in (*CHOICE_TYPES, *NUMBER_TYPES):
+        return kind
+    return given if isinstance(given, str) else None
+
+
+def _truth(data: Mapping[str, Any], kind: str, question: str, truth: Any) -> tuple[str, tuple[str, ...] | None]:
+    """Return the right letter or number, and the words of the options."""
+    truth = tagged[-1] if isinstance(truth, str) and (tagged := _TAG.findall(truth)) else truth
+    given = first(data, NAMES["options"])
+    try:
+        options = read_options(given) if kind in CHOICE_TYPES else None
+        is_letter = isinstance(truth, str) and len(truth) == 1 and truth.upper() in LETTERS
+        if is_letter and options is not None and options.words:
+            return truth, options.words
+        if options is None and (kind in CHOICE_TYPES or (isinstance(truth, str) and number_of(truth) is not None)):
+            return str(truth), None
+        values = read_answer(kind, question, (truth,), None, options)
+    except Refused:
+        return str(truth), None  # scoring without rows refuses it; with rows theirs count
+    return values["ground_truth"], values["options"]
+
+
+def _scene(data: Mapping[str, Any]) -> str | None:
+    """Return dataset/scene, from columns or the video's path."""
+    scene, path = first(data, NAMES["scene"]), first(data, NAMES["video"])
+    place = PurePosixPath(path.replace("\\", "/")) if isinstance(path, str) else None
+    if scene is None and place is None:
+        return None
+    given = first(data, NAMES["dataset"])
+    if place is None:
+        return f"{given or ''}/{scene}"
+    dataset = dataset_of(given, (path,), place.parent.name)
+    return f"{dataset}/{place.stem if scene is None else scene}"

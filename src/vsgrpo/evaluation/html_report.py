@@ -6,8 +6,6 @@ worst misses with frames of their videos.
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
@@ -25,7 +23,7 @@ from vsgrpo.evaluation.score import PromptSettings, row_item, scored_text
 from vsgrpo.files import write_atomic
 from vsgrpo.spatial.scorers import read_letter, read_number
 from vsgrpo.spatial.scoring import DIRECTION_TYPES, NUMBER_TYPES, TASKS
-from vsgrpo.video.reader import read_uniform_frames
+from vsgrpo.video.stills import still_urls
 
 REPORT_NAME = "report.html"
 NUM_MISSES = 20
@@ -211,17 +209,7 @@ def _word(row: Row, letter: str) -> str:
 
 def _frames(video: Path, backend: str, timeout_s: float | None) -> tuple[list[str], str]:
     """Return frames as data URLs, and why there are none."""
-    from PIL import Image
-
     try:
-        _, frames = read_uniform_frames(video, _NUM_FRAMES, backend, timeout_s)
+        return still_urls(video, "video", _NUM_FRAMES, backend, timeout_s, _FRAME_WIDTH), ""
     except DataError as error:
         return [], error.message
-    urls = []
-    for frame in frames:
-        image = Image.fromarray(frame)
-        image.thumbnail((_FRAME_WIDTH, _FRAME_WIDTH))
-        sink = io.BytesIO()
-        image.save(sink, "JPEG", quality=72)
-        urls.append("data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode())
-    return urls, ""

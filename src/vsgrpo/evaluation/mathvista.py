@@ -8,16 +8,17 @@ Source: lupantech/MathVista evaluation/calculate_score.py and extract_answer.py 
 
 from __future__ import annotations
 
-import ast
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.mathvista_rows import GROUPS, Problem, read_problems, read_responses
-from vsgrpo.maths import plain_number, strip_wrappers
+from vsgrpo.evaluation.mathvista_rule import extract
 
 NUM_ROWS = 1000
 """Questions of the whole testmini; fewer are never called MathVista."""
@@ -29,14 +30,6 @@ COLUMNS = {
     "GPS": ("task", "geometry problem solving"),
     "MWP": ("task", "math word problem"),
 }
-
-_ANSWER = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
-_BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
-_SAYS = re.compile(r"\banswer(?: is|:)\s*:?\s*([^\n]+)", re.IGNORECASE)
-_LETTER = re.compile(r"(?:option |choice )?\(?([A-Z])(?:\)|[.:](?=\s|$)|\s*$)")
-_NUMBER = re.compile(r"[-+]?(?:\d+(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?")
-_FRACTION = re.compile(r"([-+]?)\\[dt]?frac\{(\d+)\}\{(\d+)\}|([-+]?\d+)\s*/\s*(\d+)")
-_LIST = re.compile(r"\[[^\[\]]*\]")
 
 
 @dataclass(frozen=True)
@@ -122,44 +115,6 @@ def _percent(right: int, number: int) -> str:
     return f"{100 * right / number:.1f}" if number else "-"
 
 
-def extract(response: str, problem: Problem) -> str:
-    """Return the answer that a response gives, "" where no rule finds one; never raises on model text.
-
-    The text: the last `<answer>..</answer>`, else the last `\\boxed{..}`, else what follows the last "answer is", else
-    the whole response. Of it: the letter of an option, the one number (the last of several), the last list.
-    """
-    tagged = _ANSWER.findall(response)
-    found = tagged or _BOXED.findall(response) or _SAYS.findall(response)
-    text = strip_wrappers(found[-1] if found else response)
-    boxed = _BOXED.findall(text)
-    text = strip_wrappers(boxed[-1]) if boxed else text
-    if problem.question_type == "multi_choice":
-        letter = _LETTER.match(text)
-        is_letter = letter is not None and ord(letter[1]) - ord("A") < len(problem.choices)
-        return letter[1] if letter and is_letter and text not in problem.choices else text
-    if problem.answer_type in ("integer", "float"):
-        return _number_text(text)
-    if problem.answer_type == "list":
-        lists = _LIST.findall(text)
-        try:
-            return str(ast.literal_eval(lists[-1])) if lists else text
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return text
-    return text
-
-
-def _number_text(text: str) -> str:
-    number = plain_number(text.rstrip("%").strip(" $"))
-    if number is not None:
-        return repr(number)
-    fraction = _FRACTION.search(text)
-    if fraction:
-        sign, top, bottom = fraction[1] or "", fraction[2] or fraction[4], fraction[3] or fraction[5]
-        return repr(float(sign + top) / int(bottom)) if int(bottom) else ""
-    numbers = [number for number in _NUMBER.findall(text) if any(map(str.isdigit, number))]
-    return numbers[-1].replace(",", "") if numbers else ""
-
-
 def normalize(extraction: str, problem: Problem) -> str | None:
     """Return the extraction in the form of the ground truth, None where it cannot be brought into it.
 
@@ -243,13 +198,14 @@ def score_responses(
     return MathVistaReport(name, num_rows or len(problems), correct, tuple(unreadable), counts, extraction)
 
 
-def mathvista_command(words: Sequence[str]) -> MathVistaReport:
+def mathvista_command(words: Sequence[str], *, allow_leak: bool = False) -> MathVistaReport:
     """Score what the words of a command line name: FILE or output=DIR (its predictions.jsonl), benchmark.path=TESTMINI.
 
     Raises:
         ConfigError: a key it does not know, or no predictions to score.
-        DataError: as the readers.
+        DataError: as the readers; a model trained on benchmark rooms, without `allow_leak`.
     """
+    model, words = split_model_words(words)
     given = dict(word.split("=", 1) for word in words if "=" in word and not Path(word).is_file())
     files = [word for word in words if "=" not in word or Path(word).is_file()]
     for key in given:
@@ -263,4 +219,6 @@ def mathvista_command(words: Sequence[str]) -> MathVistaReport:
             f"benchmark=mathvista: {files[0] if files else 'predictions'}: no such file",
             hint="lines of {pid, prediction}; `vsgrpo eval model=M benchmark=mathvista` makes them",
         )
+    for note in check_recorded(Path(files[0]), model, allow_leak=allow_leak):
+        print(f"note: {note}", file=sys.stderr)
     return score_responses(read_problems(given["benchmark.path"]), read_responses(files[0]), Path(files[0]).name)

@@ -15,8 +15,8 @@ from vsgrpo.config.build_cot import StepSection
 from vsgrpo.data.cot.cache import AnswerCache, content_key
 from vsgrpo.data.cot.endpoint import Account, Endpoint, RowError
 from vsgrpo.errors import RunError
-from vsgrpo.evaluation.mathvista import extract
 from vsgrpo.evaluation.mathvista_rows import Problem
+from vsgrpo.evaluation.mathvista_rule import extract
 from vsgrpo.maths import plain_number
 from vsgrpo.progress import Progress
 

@@ -8,7 +8,7 @@ Source: Hugging Face AI4Math/MathVista; github.com/lupantech/MathVista.
 
 from __future__ import annotations
 
-import json
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vsgrpo.data.cot.inputs import MAGIC
-from vsgrpo.data.rows import read_jsonl
+from vsgrpo.data.json_files import read_json, read_jsonl
 from vsgrpo.errors import DataError
+from vsgrpo.files import inside, path_fault, safe_name
 
 QUESTION_TYPES = ("multi_choice", "free_form")
 ANSWER_TYPES = ("text", "integer", "float", "list")
+_KINDS = {
+    **dict.fromkeys(("pid", "answer"), (str, int, float)),
+    **dict.fromkeys(("question", "query", "question_type", "answer_type", "image"), (str,)),
+    "choices": (list, tuple),
+    "precision": (int, float),
+    "metadata": (dict,),
+}
+"""Types that the fields may have, where they are there."""
 GROUPS = ("task", "skills", "question_type", "answer_type", "category", "source", "grade", "context", "language")
 
 
@@ -85,10 +94,9 @@ def _records(file: Path) -> Iterator[tuple[str, Any]]:
     if file.suffix == ".jsonl":
         yield from ((f"{file}:{number}", data) for number, data in read_jsonl(file))
     elif file.suffix == ".json":
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{file}: not JSON ({error})", "download it again") from None
+        content = read_json(file, "download it again")
+        if not isinstance(content, dict | list):
+            raise DataError(f"{file}: neither an object {{pid: ...}} nor a list", "download it again")
         entries = content.items() if isinstance(content, dict) else enumerate(content)
         yield from ((f"{file}:{key}", _with_pid(data, key, content)) for key, data in entries)
     else:
@@ -110,28 +118,34 @@ def read_images(file: Path, pids: Collection[str], folder: Path) -> dict[str, Pa
     One picture is in memory at a time; those that are there already are left alone. A json file carries none.
 
     Raises:
-        DataError: bytes that are no image.
+        DataError: bytes that are no image, a file that is no parquet.
     """
     found: dict[str, Path] = {}
     if file.suffix != ".parquet":
         return found
     import pyarrow.parquet
 
-    table = pyarrow.parquet.ParquetFile(file)
+    try:
+        table = pyarrow.parquet.ParquetFile(file)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise DataError(f"{file}: not a parquet file ({str(error).splitlines()[0]})", "download it again") from None
     if not {"pid", "decoded_image"} <= set(table.schema_arrow.names):
         return found
     folder.mkdir(parents=True, exist_ok=True)
     for batch in table.iter_batches(batch_size=8, columns=["pid", "decoded_image"]):
         for data in batch.to_pylist():
-            pid, content = str(data["pid"]), (data["decoded_image"] or {}).get("bytes")
+            pid, picture = str(data["pid"]), data["decoded_image"]
+            content = picture.get("bytes") if isinstance(picture, dict) else picture
             if pid not in pids or content is None:
                 continue
+            content = content if isinstance(content, bytes) else b""
             suffix = next((suffix for magic, suffix in MAGIC if content.startswith(magic)), None)
             if suffix is None:
                 _fail(str(file), f"pid={pid}: decoded_image is no png, jpeg, webp, gif or bmp", "download it again")
-            found[pid] = folder / f"{pid}.{suffix}"
+            name = safe_name(pid)
+            found[pid] = inside(folder, f"{name}.{suffix}")
             if not found[pid].is_file():
-                temporary = folder / f".{pid}.{os.getpid()}.tmp"  # processes of one evaluation write the same bytes
+                temporary = folder / f".{name}.{os.getpid()}.tmp"  # processes of one evaluation write the same bytes
                 temporary.write_bytes(content)
                 temporary.replace(found[pid])
     return found
@@ -149,6 +163,10 @@ def parse_problem(data: Any, where: str) -> Problem:
         if data.get(name) is None:
             hint = "the test split has no public answers: use testmini" if name == "answer" else ""
             _fail(where, f"{name} is missing", hint)
+    for name, kinds in _KINDS.items():
+        value = data.get(name)
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            _fail(where, f"{name}={str(value)[:60]!r}: must be {' or '.join(kind.__name__ for kind in kinds)}")
     question_type, answer_type = data["question_type"], data["answer_type"]
     if question_type not in QUESTION_TYPES:
         _fail(where, f"question_type={question_type!r}: must be one of {', '.join(QUESTION_TYPES)}")
@@ -158,6 +176,11 @@ def parse_problem(data: Any, where: str) -> Problem:
     if question_type == "multi_choice" and str(data["answer"]) not in choices:
         _fail(where, f"answer={data['answer']!r}: not among the choices {list(choices)}")
     precision = data.get("precision")
+    if precision is not None and (not math.isfinite(precision) or precision != int(precision) or precision < 0):
+        _fail(where, f"precision={precision}: must be a number of decimals")
+    image = str(data.get("image") or "")
+    if image and (fault := path_fault(image)) is not None:
+        _fail(where, f"image={image[:60]!r}: {fault}; it must be below the folder of the file")
     if answer_type == "float" and question_type == "free_form" and precision is None:
         _fail(where, "precision is missing: float answers are rounded to it")
     metadata = data.get("metadata") or {}
@@ -170,7 +193,7 @@ def parse_problem(data: Any, where: str) -> Problem:
         answer_type=answer_type,
         precision=None if precision is None else int(precision),
         answer=str(data["answer"]),
-        image=str(data.get("image") or ""),
+        image=image,
         groups={name: _values(merged.get(name)) for name in GROUPS},
     )
 

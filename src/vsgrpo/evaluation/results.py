@@ -8,6 +8,7 @@ from typing import Any
 
 from vsgrpo.evaluation.baselines import best_constants, chance_scores, constant_scores, most_frequent
 from vsgrpo.evaluation.intervals import task_groups
+from vsgrpo.evaluation.leak import Leak
 from vsgrpo.evaluation.published import published_lines
 from vsgrpo.evaluation.report import Line, score_table
 from vsgrpo.evaluation.score import Scores
@@ -17,23 +18,6 @@ from vsgrpo.evaluation.vsibench import Benchmark
 SCHEMA_VERSION = 1
 NUM_VSIBENCH_ROWS = 5130
 """Rows of the whole benchmark; fewer answered rows are never called VSI-Bench."""
-
-
-@dataclass(frozen=True)
-class Leak:
-    """The leak guard's word on a model and the rows it is evaluated on.
-
-    Attributes:
-        verdict: clean | unknown | leak.
-        rooms: the leaked rooms.
-        num_trained: evaluated rooms that the model was trained on.
-        num_rooms: evaluated rooms.
-    """
-
-    verdict: str
-    rooms: tuple[str, ...]
-    num_trained: int
-    num_rooms: int
 
 
 @dataclass(frozen=True)
@@ -103,12 +87,7 @@ class EvalReport:
             "unmapped": self.scores.num_unmapped,
             "unread": self.scores.num_unread,
             "num_scenes": self.scores.num_scenes,
-            "leak": {
-                "verdict": self.leak.verdict,
-                "rooms": list(self.leak.rooms),
-                "trained_rooms": self.leak.num_trained,
-                "evaluated_rooms": self.leak.num_rooms,
-            },
+            "leak": self.leak.to_json(),
             "benchmark": {
                 "file": str(self.benchmark.file),
                 "format": "vsibench" if self.benchmark.official else "rows",
@@ -143,8 +122,7 @@ class EvalReport:
         lines.append(f"note: {interval_note(self.scores.num_scenes)}")
         if papers and not self.title().startswith("VSI-Bench"):
             lines.append("note: the paper's numbers are of the whole of VSI-Bench, ours are not")
-        if self.leak.num_trained:
-            lines.append(f"note: {self.leak.num_trained} of {self.leak.num_rooms} rooms were trained on")
+        lines += [f"note: {note}" for note in self.leak.notes()]
         if self.scores.num_unmapped:
             lines.append(f"note: {self.scores.num_unmapped} answers are none of their question's options (scored 0)")
         if self.scores.unanswered:

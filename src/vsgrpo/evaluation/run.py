@@ -7,19 +7,20 @@ imported.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vsgrpo.config.families import TINY
-from vsgrpo.data.leakage import lineage_of, worst
+from vsgrpo.data.leakage import TrainingManifest
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.answering import answer_rows, predictions_name
 from vsgrpo.evaluation.baselines import derangement
+from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.outputs import write_outputs
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, Media, read_answers, read_errors
-from vsgrpo.evaluation.results import EvalReport, Leak
+from vsgrpo.evaluation.results import EvalReport
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.vsibench import Benchmark, read_benchmark
 
@@ -47,6 +48,7 @@ def run_eval(
             lineage without `allow_leak`; an output folder with predictions made under other settings.
     """
     check_models(config)
+    manifests = check_lineage(config.model.path, config.model.adapter, allow_leak=allow_leak)
     benchmark = read_benchmark(
         config.benchmark.path,
         config.benchmark.split,
@@ -54,7 +56,7 @@ def run_eval(
         config.benchmark.limit,
         config.benchmark.subset,
     ).with_videos(skip_missing, Path(config.run.dir) / "videos")
-    leak = check_lineage(config.model.path, config.model.adapter, benchmark, allow_leak)
+    leak = leak_of(benchmark, manifests, allow_leak=allow_leak, name=config.model.path)
     shown = {"": ("own", _videos(benchmark, config.video.shuffle))}
     for name in config.controls:
         shown[name] = (VIEWS[name], _videos(benchmark, name == "shuffled"))
@@ -74,6 +76,15 @@ def run_eval(
     report = EvalReport(benchmark, main, leak, settings, errors, config.scorer, scores)
     write_outputs(config, report, answers[""], shown[""][1], time.monotonic() - began, wandb)
     return report
+
+
+def leak_of(
+    benchmark: Benchmark, manifests: Sequence[TrainingManifest], *, allow_leak: bool = False, name: str = ""
+) -> Leak:
+    """Compare the rows and videos to evaluate with a model's lineage; see `leak.compare_rows`."""
+    media = {row.key: (("video", benchmark.video(row)),) for row in benchmark.rows}
+    official = benchmark.official
+    return compare_rows(manifests, benchmark.rows, media, official=official, allow_leak=allow_leak, name=name)
 
 
 def check_models(config: EvalConfig) -> None:
@@ -96,33 +107,6 @@ def _check_model_path(key: str, path: str) -> None:
             raise DataError(f"{key}={path}: neither config.json nor adapter_config.json in this folder", hint)
     elif folder.is_absolute() or path.startswith(".") or path.count("/") > 1 or folder.exists():
         raise DataError(f"{key}={path}: no such folder", f"give a model folder, a hub id, or {' or '.join(TINY)}")
-
-
-def check_lineage(path: str, adapter: str | None, benchmark: Benchmark, allow_leak: bool) -> Leak:
-    """Return what the model's lineage has to do with the rows to evaluate.
-
-    Verdict "leak": a room of VSI-Bench is in the lineage, or (rows in the benchmark's own form) a room evaluated now.
-    Rooms of our own dataset folders that were trained on are no leak of the benchmark: they are counted and shown.
-
-    Raises:
-        DataError: a leak without `allow_leak`.
-    """
-    manifests = [lineage_of(name) for name in (path, adapter) if name]
-    rooms: dict[str, set[str]] = {}
-    for manifest in manifests:
-        for dataset, names in manifest.all_rooms().items():
-            rooms.setdefault(dataset, set()).update(names)
-    evaluated = {(row.dataset, row.room) for row in benchmark.rows}
-    trained = sorted(room for dataset, room in evaluated if room in rooms.get(dataset, ()))
-    leaked = sorted({room for manifest in manifests for room in manifest.leaked_rooms()})
-    leaked = sorted({*leaked, *trained}) if benchmark.official else leaked
-    verdict = "leak" if leaked else worst(manifest.verdict() for manifest in manifests)
-    if verdict == "leak" and not allow_leak:
-        raise DataError(
-            f"model.path={path}: trained on {len(leaked)} benchmark room(s), such as {leaked[0]}",
-            "its score would mean nothing; --allow-leak scores it all the same and says so in the results",
-        )
-    return Leak(verdict, tuple(leaked), len(trained), len(evaluated))
 
 
 def _videos(benchmark: Benchmark, shuffle: bool) -> Callable[[Row], Path]:

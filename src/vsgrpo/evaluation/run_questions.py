@@ -13,6 +13,7 @@ from vsgrpo.data.rows import Row, read_jsonl
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.answering import answer_rows, predictions_name
 from vsgrpo.evaluation.baselines import derangement
+from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.mathvista import MathVistaReport, score_responses
 from vsgrpo.evaluation.outputs import write_results
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, Media, read_answers, read_errors
@@ -83,6 +84,7 @@ class QuestionReport:
 
     main: MathVistaReport | FolderReport
     controls: Mapping[str, MathVistaReport | FolderReport]
+    leak: Leak
     settings: Mapping[str, Any]
     errors: Mapping[str, str]
     """id -> why it is unanswered."""
@@ -90,17 +92,14 @@ class QuestionReport:
     """Answers that have all tokens they may have: most of them were not finished."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of results.json; `scores` and what follows it are there for reports and model cards.
-
-        The leak guard knows rooms of VSI-Bench, not image questions.
-        """
+        """Return the content of results.json; `scores` and what follows it are there for reports and model cards."""
         return {
             "schema_version": SCHEMA_VERSION,
             **self.main.to_json(),
             "scores": self.main.scores(),
             "scorer": self.main.scorer(),
             "controls": {name: {"overall": report.overall} for name, report in self.controls.items()},
-            "leak": {"verdict": "not checked"},
+            "leak": self.leak.to_json(),
             "cut_off": self.num_cut_off,
             "unanswered": [{"id": name, "reason": reason} for name, reason in self.errors.items()],
             **{name: value for name, value in self.settings.items() if name != "schema_version"},
@@ -110,6 +109,7 @@ class QuestionReport:
         """Return the tables, controls below."""
         lines = [self.main.table()]
         lines += [f"control {name:<12} {100 * report.overall:.1f}" for name, report in self.controls.items()]
+        lines += [f"note: {note}" for note in self.leak.notes()]
         if self.num_cut_off:
             limit = self.settings["decoding"]["max_new_tokens"]
             lines.append(f"note: {self.num_cut_off} answers were cut off at decoding.max_new_tokens={limit}")
@@ -134,28 +134,33 @@ def run_benchmark(
     """
     if config.benchmark.name == "vsibench":
         return run_eval(config, skip_missing=skip_missing, allow_leak=allow_leak, overwrite=overwrite, wandb=wandb)
-    for name, given in (("--wandb", wandb), ("--allow-leak", allow_leak)):
-        if given:
-            raise ConfigError(f"{name}: for benchmark=vsibench only", hint=f"leave {name} out")
-    return run_questions(config, skip_missing=skip_missing, overwrite=overwrite)
+    if wandb:
+        raise ConfigError("--wandb: for benchmark=vsibench only", hint="leave --wandb out")
+    return run_questions(config, skip_missing=skip_missing, allow_leak=allow_leak, overwrite=overwrite)
 
 
-def run_questions(config: EvalConfig, *, skip_missing: bool = False, overwrite: bool = False) -> QuestionReport | None:
+def run_questions(
+    config: EvalConfig, *, skip_missing: bool = False, allow_leak: bool = False, overwrite: bool = False
+) -> QuestionReport | None:
     """Evaluate a model on image questions; an interrupted evaluation goes on where it stopped.
 
     Under a launcher every process answers its share; all but the first return None.
 
     Raises:
-        ConfigError, DataError: wrong keys, rows, images or model; predictions made under other settings.
+        ConfigError, DataError: wrong keys, rows, images or model; a benchmark room in the model's lineage without
+            `allow_leak`; predictions made under other settings.
         RunError: an endpoint that should extract answers can serve nothing; predictions are kept.
     """
     check_models(config)
+    manifests = check_lineage(config.model.path, config.model.adapter, allow_leak=allow_leak)
     if config.decoding.num_samples > 1:
         raise ConfigError(
             f"decoding.num_samples={config.decoding.num_samples}: benchmark={config.benchmark.name} scores one answer",
             hint="set decoding.num_samples=1",
         )
     questions = read_questions(config).with_media(skip_missing)
+    media = {row.key: questions.media(row) for row in questions.rows}
+    leak = compare_rows(manifests, questions.rows, media, allow_leak=allow_leak, name=config.model.path)
     shown: dict[str, tuple[str, Callable[[Row], Media]]] = {"": ("own", questions.media)}
     for name in config.controls:
         shown[name] = (VIEWS[name], _shuffled(questions) if name == "shuffled" else questions.media)
@@ -170,7 +175,8 @@ def run_questions(config: EvalConfig, *, skip_missing: bool = False, overwrite: 
     reports = {name: _score(config, questions, folder / predictions_name(name), name) for name in shown}
     limit = config.decoding.max_new_tokens
     cut_off = sum(data["num_tokens"] >= limit for _, data in read_jsonl(folder / PREDICTIONS_NAME))
-    report = QuestionReport(reports.pop(""), reports, settings, read_errors(folder / PREDICTIONS_NAME), cut_off)
+    errors = read_errors(folder / PREDICTIONS_NAME)
+    report = QuestionReport(reports.pop(""), reports, leak, settings, errors, cut_off)
     write_results(config, report.to_json(), time.time() - began)
     return report
 

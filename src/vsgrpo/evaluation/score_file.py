@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from vsgrpo.data.prompts import MODES, WORDINGS
-from vsgrpo.data.rows import LETTERS, Row
+from vsgrpo.data.rows import LETTERS, Row, number_of
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.foreign import Line, read_lines, thinks
+from vsgrpo.evaluation.foreign import Line, num_tagged, read_lines, thinks
 from vsgrpo.evaluation.intervals import scene_intervals, task_groups
+from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.score import Item, PromptSettings, row_item, score_items
 from vsgrpo.evaluation.score_report import DifferenceReport, ScoreReport
 from vsgrpo.evaluation.vsibench import read_benchmark
@@ -27,14 +27,15 @@ SETTINGS_NAME = "settings.json"
 """Beside the predictions of `vsgrpo eval`: the settings they were made under."""
 
 
-def score_command(arguments: Sequence[str]) -> ScoreReport | DifferenceReport:
+def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> ScoreReport | DifferenceReport:
     """Score one file, or compare two, as the words of a command line say; KEY=VALUE among them are settings.
 
     Raises:
         ConfigError: no file, more than two, an unknown key or a wrong value.
-        DataError: as `score_file` and `score_difference`.
+        DataError: as `score_file` and `score_difference`; a model trained on benchmark rooms, without `allow_leak`.
     """
-    known = ("benchmark.path", "benchmark.split", *(f"prompt.{key}" for key in PROMPT_KEYS))
+    model, arguments = split_model_words(arguments)
+    known = ("benchmark.path", "benchmark.split", "field", *(f"prompt.{key}" for key in PROMPT_KEYS))
     files = [word for word in arguments if "=" not in word or Path(word).is_file()]
     given: dict[str, str] = {}
     for word in arguments:
@@ -42,13 +43,18 @@ def score_command(arguments: Sequence[str]) -> ScoreReport | DifferenceReport:
         if word in files:
             continue
         if key not in known or not value:
-            raise ConfigError(f"{word}: score knows {', '.join(known)}", hint="benchmark.path=data/vsibench")
+            every = ", ".join((*known, "model.path", "model.adapter"))
+            raise ConfigError(f"{word}: score knows {every}", hint="benchmark.path=data/vsibench")
         given[key] = value
     if len(files) not in (1, 2):
         raise ConfigError(f"{len(files)} files: score takes one, or two to compare", hint="vsgrpo score FILE [FILE2]")
+    if model and len(files) > 1:
+        raise ConfigError("model.path: names the model of one file, two are given", hint="score each file alone")
+    notes = [tuple(check_recorded(Path(file), model, allow_leak=allow_leak)) for file in files]
     prompt = _given_prompt({key.removeprefix("prompt."): v for key, v in given.items() if key.startswith("prompt.")})
     rows, split = given.get("benchmark.path"), given.get("benchmark.split", "test")
-    reports = [score_file(file, rows, prompt, split) for file in files]
+    reports = [score_file(file, rows, prompt, split, given.get("field")) for file in files]
+    reports = [replace(report, notes=(*report.notes, *more)) for report, more in zip(reports, notes, strict=True)]
     return reports[0] if len(reports) == 1 else score_difference(*reports)
 
 
@@ -65,7 +71,11 @@ def _given_prompt(given: Mapping[str, str]) -> PromptSettings | None:
 
 
 def score_file(
-    path: Path | str, rows_path: Path | str | None = None, prompt: PromptSettings | None = None, split: str = "test"
+    path: Path | str,
+    rows_path: Path | str | None = None,
+    prompt: PromptSettings | None = None,
+    split: str = "test",
+    field: str | None = None,
 ) -> ScoreReport:
     """Score a predictions file with every scorer.
 
@@ -76,18 +86,24 @@ def score_file(
         prompt: how the questions were asked; where None, as the settings.json beside the file says (predictions of
             `vsgrpo eval`), else the official form.
         split: which row file of a folder.
+        field: where the answers are in each line; None: see `evaluation.foreign`.
 
     Raises:
         DataError: a broken or incomplete line (file:line), an id that the rows lack, an id used twice.
     """
     path = Path(path)
-    lines = read_lines(path)
-    notes = []
+    lines, notes = read_lines(path, field)
     if prompt is None:
         prompt = _recorded_prompt(path)
         if prompt is None and thinks(lines):
             prompt = PromptSettings("think", "train")
             notes.append("the answers begin with <think>: official and lmms read inside <answer> tags")
+    reads_tags = prompt is not None and prompt.mode != "vanilla" and prompt.wording == "train"
+    if not reads_tags and (tagged := num_tagged(lines)):
+        notes.append(
+            f"{tagged} of {len(lines)} answers hold <answer> tags, which official and lmms take for text (a bare tag "
+            "scores 0): prompt.mode=think prompt.wording=train reads inside them"
+        )
     if rows_path is None and any(line.question_type is None or line.ground_truth is None for line in lines):
         rows_path = _recorded_rows(path)
     if rows_path is None:
@@ -148,7 +164,7 @@ def _recorded_prompt(path: Path) -> PromptSettings | None:
     if not settings.is_file():
         return None
     try:
-        recorded = json.loads(settings.read_text(encoding="utf-8"))["prompt"]
+        recorded = json.loads(settings.read_text(encoding="utf-8-sig"))["prompt"]
         return PromptSettings(**{name: recorded[name] for name in PROMPT_KEYS})
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{settings}: does not tell the prompt ({error})", "move the predictions elsewhere") from None
@@ -183,7 +199,7 @@ def _join(lines: Sequence[Line], rows: Sequence[Row], rows_path: Path | str) -> 
 
 def _find(line: Line, known: Mapping[str, Row], by_scene: Mapping[str, list[Row]], rows_path: Path | str) -> str:
     """Return the id of the row that a line answers: by its id, else by scene and question."""
-    if line.id is not None or line.question is None:
+    if line.id in known or line.question is None or line.scene is None:
         if line.id is None or line.id not in known:
             raise DataError(f"{line.where}: id={line.id}: not in {rows_path}", "give the rows these predictions are of")
         return line.id
@@ -235,10 +251,5 @@ def _check_truth(where: str, question_type: str, truth: str) -> None:
         raise DataError(f"{where}: question_type={question_type!r}: unknown question type", hint)
     if question_type in CHOICE_TYPES and (len(truth) != 1 or truth.upper() not in LETTERS):
         raise DataError(f"{where}: ground_truth={truth!r}: must be a letter of {LETTERS}", "give the option's letter")
-    if question_type in NUMBER_TYPES:
-        try:
-            good = math.isfinite(float(truth)) and float(truth) > 0
-        except ValueError:
-            good = False
-        if not good:
-            raise DataError(f"{where}: ground_truth={truth!r}: must be a number above 0", "scores are relative to it")
+    if question_type in NUMBER_TYPES and number_of(truth) is None:
+        raise DataError(f"{where}: ground_truth={truth!r}: must be a number above 0", "scores are relative to it")

@@ -9,7 +9,6 @@ Source: Hugging Face nyu-visionx/VSI-Bench; spec of formats in data/README.md.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -18,10 +17,10 @@ from typing import Any, NoReturn
 
 from vsgrpo.data.leakage import room_of
 from vsgrpo.data.manifest import file_record
-from vsgrpo.data.rows import LETTERS, SCHEMA_VERSION, Row, read_jsonl, row_from_dict
+from vsgrpo.data.rows import LETTERS, SCHEMA_VERSION, Row, check_row, check_scorable, read_jsonl, row_from_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.archives import find_in_zips, unpack
-from vsgrpo.spatial.scoring import CHOICE_TYPES, DIRECTION_TYPES, NUMBER_TYPES, TASKS
+from vsgrpo.spatial.scoring import CHOICE_TYPES, DIRECTION_TYPES, TASKS
 
 _COLUMNS = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")
 SUBSETS = ("full", "debiased", "pruned")
@@ -182,7 +181,7 @@ def _read_file(file: Path) -> tuple[list[Row], bool]:
         if not rows:
             official = not (isinstance(data, dict) and "schema_version" in data)
         row = _official_row(data, where) if official else row_from_dict(data, where)
-        _check_type(row, where)
+        check_scorable(row, where)
         if row.id in first_use:
             _fail(where, f"id={row.id}: already used at {first_use[row.id]}", "ids must be unique in a file")
         first_use[row.id] = where
@@ -222,7 +221,7 @@ def _official_row(data: Any, where: str) -> Row:
     if options is not None and (len(truth) != 1 or truth not in LETTERS[: len(options)]):
         _fail(where, f"ground_truth={truth!r}: must be a letter of {LETTERS[: len(options)]}")
     scene = data["scene_name"]
-    return Row(
+    row = Row(
         schema_version=SCHEMA_VERSION,
         id=str(data["id"]),
         dataset=data["dataset"],
@@ -243,6 +242,9 @@ def _official_row(data: Any, where: str) -> Row:
         generator={},
         extra={name: value for name, value in data.items() if name not in _COLUMNS},
     )
+    check_scorable(row, where)
+    check_row(row, where)
+    return row
 
 
 def _option_words(options: Any, where: str) -> tuple[str, ...]:
@@ -254,24 +256,6 @@ def _option_words(options: Any, where: str) -> tuple[str, ...]:
         if not isinstance(option, str) or not option.startswith(f"{letter}. ") or not option[3:].strip():
             _fail(where, f"options={options!r}: option {letter} must begin with '{letter}. '", hint)
     return tuple(option[3:] for option in options)
-
-
-def _check_type(row: Row, where: str) -> None:
-    """Raise DataError unless the question type is VSI-Bench's and the ground truth can be scored."""
-    kind = "choice" if row.question_type in CHOICE_TYPES else "number"
-    if row.question_type not in (*CHOICE_TYPES, *NUMBER_TYPES):
-        hint = f"the types are {', '.join((*CHOICE_TYPES, *NUMBER_TYPES))}"
-        _fail(where, f"question_type={row.question_type!r}: unknown question type", hint)
-    if row.answer_kind != kind:
-        _fail(where, f"answer_kind={row.answer_kind!r}: {row.question_type} asks for a {kind}")
-    if kind == "choice":
-        return
-    try:
-        value = float(row.ground_truth)
-    except ValueError:
-        _fail(where, f"ground_truth={row.ground_truth!r}: must be a number")
-    if not math.isfinite(value) or value <= 0:
-        _fail(where, f"ground_truth={row.ground_truth!r}: must be above 0 (scores are relative to it)")
 
 
 def _question_types(tasks: Sequence[str] | None) -> frozenset[str] | None:

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from peft import PeftModel, get_base_model_state_dict
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor
 
 from vsgrpo.errors import DataError
-from vsgrpo.files import publish_folder
+from vsgrpo.files import publish_folder, read_yaml
 from vsgrpo.modeling.identity import BASE_FILE, EARLIER_ADAPTERS, adapter_hash, write_base_record
 from vsgrpo.modeling.load import ADAPTER_CONFIG, adapter_file
 from vsgrpo.modeling.rope import unwrap
@@ -204,11 +203,10 @@ def recorded_vision(folder: Path) -> tuple[dict[str, int], Path] | None:
     run_config = folder.resolve().parent / "config.yaml"
     if not (_RUN_OUTPUT.fullmatch(folder.resolve().name) and folder.is_dir() and run_config.is_file()):
         return None
+    sections = read_yaml(run_config, "move the model out of that folder")
     try:
-        sections = yaml.safe_load(run_config.read_text(encoding="utf-8"))
         video, image = sections["video"], sections.get("image") or {}
         budget = {key: int(video[key]) for key in _VISION_KEYS}
         return budget | {f"image_{key}": int(image[key]) for key in _VISION_KEYS[1:] if key in image}, run_config
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{run_config}: no run's config ({reason})", hint="move the model out of that folder") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{run_config}: no run's config ({error})", hint="move the model out of that folder") from None

@@ -17,7 +17,7 @@ from vsgrpo.evaluation.question_sets import read_folder, read_mathvista
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.score_file import PROMPT_KEYS
 from vsgrpo.evaluation.vsibench import read_benchmark
-from vsgrpo.files import write_atomic
+from vsgrpo.files import inside, path_fault, write_atomic
 from vsgrpo.report.runs import read_config
 from vsgrpo.report.samples import COMPLETIONS_NAME, media_urls, question_files, read_completions, read_questions
 from vsgrpo.scans.meta_info import read_scene_json
@@ -72,12 +72,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Inspection:
-    """The rows chosen, and how many there were to choose from."""
+    """The rows chosen, how many there were to choose from, and the configuration of the run that read them."""
 
     seen: list[Seen]
     num_rows: int
     folders: list[Path]
     output: Path | None
+    config: dict[str, Any]
 
     def table(self) -> str:
         """Return the rows, or where the page with them is."""
@@ -120,10 +121,16 @@ def inspect(words: Sequence[str], limit: int | None = None) -> Inspection:
         chosen = [item for item in chosen if item.score is not None]
         chosen.sort(key=lambda item: item.score or 0.0, reverse=given["score"] == "best")
     output = Path(given["output"]) if "output" in given else None
-    result = Inspection(chosen[: limit or DEFAULT_LIMIT], len(seen), folders, output)
+    result = Inspection(chosen[: limit or DEFAULT_LIMIT], len(seen), folders, output, _config(Path(paths[0])))
     if output is not None:
         write_atomic(output, _page(result, paths[0]))
     return result
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Return the configuration of a run or an evaluation; empty where the path is none."""
+    folder = path if path.is_dir() else path.parent
+    return read_config(folder) if (folder / "config.yaml").is_file() else {}
 
 
 def _read_run(path: Path, given: dict[str, str]) -> tuple[list[Path], list[Seen]]:
@@ -238,11 +245,11 @@ def _page(result: Inspection, title: str) -> str:
     for item in result.seen:
         name = f"{item.row.dataset}/{item.row.scene_name}"
         if name not in plans:
-            places = (folder / "scenes" / f"{name}.json" for folder in result.folders)
+            places = (inside(folder / "scenes", f"{name}.json") for folder in result.folders if not path_fault(name))
             file = next((place for place in places if place.is_file()), None)
             plans[name] = make_plan(read_scene_json(file), f"plan{len(plans)}") if file is not None else None
         if item.media not in frames:
-            frames[item.media] = [url for place in item.media for url in media_urls(*place)]
+            frames[item.media] = [url for place in item.media for url in media_urls(*place, result.config)]
         plan = plans[name]
         drawing = Markup(question_svg(plan, item.row)) if plan is not None else ""
         items.append({"seen": item, "map": drawing, "frames": frames[item.media]})

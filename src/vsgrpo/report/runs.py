@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import DataError
+from vsgrpo.files import read_yaml
 
 Curve = list[tuple[int, float]]
 """(step, value), steps rising; a value may be NaN or infinite."""
@@ -48,15 +49,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return the config.yaml of a run folder.
 
     Raises:
-        DataError: it is no run folder.
+        DataError: it is no run folder, or its config.yaml is broken.
     """
     if not (folder / "config.yaml").is_file():
         raise DataError(f"{folder}: no run folder", hint="give the output=DIR of a `vsgrpo train`")
-    from omegaconf import OmegaConf
-
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
+    return read_yaml(folder / "config.yaml", "restore the file that the run wrote")
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
 from collections import Counter
@@ -13,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.rows import Row, row_from_dict
-from vsgrpo.errors import DataError
+from vsgrpo.errors import DataError, SetupError
 from vsgrpo.report.runs import Curve
-from vsgrpo.video.image import read_image
-from vsgrpo.video.reader import read_uniform_frames
+from vsgrpo.video.reader import DEFAULT_BACKEND
+from vsgrpo.video.stills import still_urls
 
 COMPLETIONS_NAME = "completions.jsonl"
 NUM_MOMENTS = 48
@@ -24,7 +22,6 @@ NUM_SHOWN = 4
 _MAX_TEXTS = 8
 _MAX_CHARS = 400
 _NUM_FRAMES = 3
-_FRAME_WIDTH = 176
 _STEP = re.compile(rb'"step": (\d+)')
 _ID = re.compile(r'"id": "((?:[^"\\]|\\.)*)"')
 
@@ -89,16 +86,17 @@ def question_files(config: dict[str, Any]) -> list[Path]:
 def read_questions(files: Iterable[Path], keys: Iterable[str]) -> dict[str, tuple[Row, Path]]:
     """Return key of a completion -> its row and that row's folder, for those that the files (still) have."""
     keys = set(keys)
-    wanted = {_row_key(key).partition("/")[2] for key in keys}
+    wanted = {name.partition("/")[2] for key in keys for name in _row_keys(key)}
     rows: dict[str, tuple[Row, Path]] = {}
     for file in files:
         for row in _rows(file, wanted) if file.is_file() else ():
             rows[row.key] = (row, file.parent)
-    return {key: rows[_row_key(key)] for key in keys if _row_key(key) in rows}
+    return {key: rows[name] for key in keys for name in reversed(_row_keys(key)) if name in rows}
 
 
-def _row_key(key: str) -> str:
-    return key.partition("#")[0]
+def _row_keys(key: str) -> tuple[str, str]:
+    """Return the keys of rows that a completion's key may mean: itself, and without the `#2` of a repeated row."""
+    return key, re.sub(r"#[0-9]+$", "", key)
 
 
 def add_questions(groups: Iterable[Group], config: dict[str, Any]) -> None:
@@ -109,7 +107,7 @@ def add_questions(groups: Iterable[Group], config: dict[str, Any]) -> None:
         found = rows.get(group.key)
         if found is not None:
             group.row = found[0]
-            group.frames = [url for place in found[0].media_paths(found[1]) for url in media_urls(*place)]
+            group.frames = [url for place in found[0].media_paths(found[1]) for url in media_urls(*place, config)]
 
 
 def _rows(file: Path, wanted: set[str]) -> Iterable[Row]:
@@ -179,21 +177,21 @@ def _first_of_each_type(records: list[dict[str, Any]]) -> list[Group]:
     return found
 
 
-def media_urls(kind: str, path: Path) -> list[str]:
-    """Return frames of a video, or an image, as data URLs; none where the file is gone or unreadable."""
+def media_urls(kind: str, path: Path, config: dict[str, Any]) -> list[str]:
+    """Return frames of a video, or an image, as the run of this configuration read it; none where it is unreadable.
+
+    Where the run's backend is not installed here, the default one reads the video: what both read is equal.
+    """
     if not path.is_file():
         return []
-    from PIL import Image
-
-    try:
-        frames = [read_image(path)] if kind == "image" else read_uniform_frames(path, _NUM_FRAMES, "pyav")[1]
-    except DataError:
-        return []
-    urls = []
-    for frame in frames:
-        image = Image.fromarray(frame)
-        image.thumbnail((_FRAME_WIDTH, _FRAME_WIDTH))
-        sink = io.BytesIO()
-        image.save(sink, "JPEG", quality=72)
-        urls.append("data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode())
-    return urls
+    video = config.get("video") or {}
+    backends = [video.get("backend", DEFAULT_BACKEND), DEFAULT_BACKEND]
+    for backend in backends:
+        try:
+            return still_urls(path, kind, _NUM_FRAMES, backend, video.get("timeout_s", 60.0))
+        except DataError:
+            break
+        except SetupError:
+            if backend == DEFAULT_BACKEND:
+                raise
+    return []

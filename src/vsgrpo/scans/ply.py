@@ -264,18 +264,19 @@ def _cast_ascii(path: Path, item: _Property, numbers: list[float]) -> NDArray:
     column = np.array(numbers, dtype=np.float64)
     if item.type[0] != "f":
         limits = np.iinfo(item.type)
-        if not ((column >= limits.min) & (column <= limits.max)).all():
-            raise DataError(f"{path}: property {item.name} is out of range for its type", hint=_DOWNLOAD_AGAIN)
+        if not ((column >= limits.min) & (column <= limits.max) & (column == np.rint(column))).all():
+            what = f"property {item.name} is no whole number within its type"
+            raise DataError(f"{path}: {what}", hint=_DOWNLOAD_AGAIN)
         return column.astype(item.type)
     with np.errstate(over="ignore"):
         return column.astype(item.type)
 
 
 def _triangles(indices: NDArray) -> NDArray[np.int32]:
-    """Return (F, 3) int32; what an int32 cannot hold becomes -1, which the range check refuses."""
-    if indices.dtype.itemsize < 4 or indices.dtype == np.dtype("<i4"):
+    """Return (F, 3) int32; what is no int32 (too large, 0.9) becomes -1, which the range check refuses."""
+    if indices.dtype.kind in "iu" and (indices.dtype.itemsize < 4 or indices.dtype == np.dtype("<i4")):
         return np.ascontiguousarray(indices, dtype=np.int32)
-    fits = (indices >= 0) & (indices <= np.iinfo(np.int32).max)
+    fits = (indices >= 0) & (indices <= np.iinfo(np.int32).max) & (indices == np.rint(indices))
     return np.where(fits, indices, -1).astype(np.int32)
 
 

@@ -30,6 +30,8 @@ class AppearanceSettings:
         min_run: consecutive frames it must be seen in; a shorter glimpse does not count.
         min_frames: frames it must be seen in altogether.
         min_gap_s: seconds between the first appearances of any two categories asked about.
+        glimpse_share: share of a frame from which a category is visible at all: 50 of 448 x 336 pixels. One with so
+            many pixels before it counts as seen is not asked about, else a frame would contradict the answer.
     """
 
     min_pixels: int = 50
@@ -37,10 +39,15 @@ class AppearanceSettings:
     min_run: int = 2
     min_frames: int = 3
     min_gap_s: float = 1.0
+    glimpse_share: float = 0.00033
 
     def __post_init__(self) -> None:
-        if min(self.min_pixels, self.min_run, self.min_frames) < 1 or self.min_share < 0 or self.min_gap_s <= 0:
-            raise ValueError(f"{self}: counts of at least 1, min_share >= 0 and min_gap_s > 0 are needed")
+        if (
+            min(self.min_pixels, self.min_run, self.min_frames) < 1
+            or min(self.min_share, self.glimpse_share) < 0
+            or self.min_gap_s <= 0
+        ):
+            raise ValueError(f"{self}: counts of at least 1, shares >= 0 and min_gap_s > 0 are needed")
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,9 @@ def first_sights(
 ) -> dict[str, FirstSight]:
     """Return when each category is first seen; categories seen too briefly, or in no frame shown, are left out.
 
+    So is one that an earlier frame glimpses, among those looked at or among those shown: at every threshold between
+    the glimpse and the one it is seen from, each category returned first appears in the same frame.
+
     Args:
         members: category -> its instance ids; their pixels in a frame add up.
     """
@@ -64,13 +74,18 @@ def first_sights(
     shown = np.zeros(len(times), dtype=bool)
     shown[list(footage.shown)] = True
     none = np.zeros(len(times), dtype=np.int64)
+    glimpse = max(1.0, min(least, settings.glimpse_share * footage.frame_pixels))
     sights = {}
     for category in sorted(members):
         counts = sum((np.array(footage.pixels[i]) for i in members[category] if i in footage.pixels), none)
         seen = counts >= least
         steady = in_runs(seen, settings.min_run)
-        if seen.sum() >= settings.min_frames and (steady & shown).any():
-            sights[category] = FirstSight(float(times[steady.argmax()]), float(times[(steady & shown).argmax()]))
+        if seen.sum() < settings.min_frames or not (steady & shown).any():
+            continue
+        first, first_shown = int(steady.argmax()), int((steady & shown).argmax())
+        glimpsed = counts >= glimpse
+        if not glimpsed[:first].any() and not (glimpsed & shown)[:first_shown].any():
+            sights[category] = FirstSight(float(times[first]), float(times[first_shown]))
     return sights
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 # The thresholds of `scoring.mra`, as tolerances; a test keeps both equal.
 TOLERANCES = 1 - np.linspace(0.5, 0.95, 10)
-_CHUNK = 256
 _MAX_CANDIDATES = 20_000
 
 
@@ -30,15 +29,29 @@ def best_number(texts: Sequence[str]) -> tuple[str, float]:
     scale = 10**places
     low, high = round(truths[0] * scale), round(truths[-1] * scale)
     values = np.arange(low, high + 1) / scale if high - low < _MAX_CANDIDATES else truths
-    best, best_score = "", -1.0
-    for start in range(0, len(values), _CHUNK):  # in chunks: a training set has many different answers
-        part = values[start : start + _CHUNK]
-        errors = np.abs(part[:, None] - truths) / truths
-        score = ((errors[:, :, None] <= TOLERANCES).mean(axis=2) * counts).sum(axis=1) / counts.sum()
-        place = int(score.argmax())
-        if score[place] > best_score:
-            best, best_score = f"{part[place]:.{places}f}", float(score[place])
-    return best, best_score
+    totals = np.concatenate([[0], np.cumsum(counts)])
+    right = np.zeros(len(values))
+    for tolerance in TOLERANCES:
+        first, last = _within(truths, values, tolerance)
+        right += totals[last] - totals[first]
+    place = int(np.argmax(right))
+    return f"{values[place]:.{places}f}", float(right[place] / (len(TOLERANCES) * totals[-1]))
+
+
+def _within(truths: np.ndarray, values: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return first and last + 1 of the sorted truths t with |value - t| / t <= tolerance, per value."""
+
+    def is_right(places: np.ndarray) -> np.ndarray:
+        inside = (places >= 0) & (places < len(truths))
+        t = truths[np.clip(places, 0, len(truths) - 1)]
+        return inside & (np.abs(values - t) / t <= tolerance)
+
+    # The bounds are rounded otherwise than the rule: a truth on the edge may be one place off.
+    first = np.searchsorted(truths, values / (1 + tolerance), side="left")
+    last = np.searchsorted(truths, values / (1 - tolerance), side="right")
+    first = np.where(is_right(first - 1), first - 1, np.where(is_right(first) | (first >= last), first, first + 1))
+    last = np.where(is_right(last), last + 1, np.where(is_right(last - 1) | (first >= last), last, last - 1))
+    return first, np.maximum(first, last)
 
 
 def best_word(words: Iterable[str]) -> tuple[str, float]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+BENCHMARKS = {"VSI-Bench": "deny_vsibench.tsv"}
+"""Benchmark -> its table of scenes (dataset, scene, room). Another benchmark is one table and one entry here."""
 SPLITS = ("train", "val", "test")
 STRUCTURE_NYU40 = frozenset({0, 1, 2, 22})
 """nyu40 ids never asked about: none, wall, floor, ceiling."""
@@ -32,9 +34,25 @@ class BenchmarkCategories:
 
 
 @cache
-def deny_rooms() -> frozenset[str]:
-    """Return the 88 rooms of VSI-Bench's ScanNet scenes, e.g. "scene0025": never train on any scan of them."""
-    return frozenset(_lines("deny_rooms.txt"))
+def denied_scenes() -> dict[tuple[str, str], str]:
+    """Return (dataset, scene) -> room of every scene that no model may be trained on, over all of `BENCHMARKS`."""
+    return {(dataset, scene): room for file in BENCHMARKS.values() for dataset, scene, room in _rows(file)}
+
+
+@cache
+def denied_rooms() -> dict[tuple[str, str], str]:
+    """Return (dataset, room) -> the benchmark that shows it (the first of `BENCHMARKS`)."""
+    found: dict[tuple[str, str], str] = {}
+    for benchmark, file in BENCHMARKS.items():
+        for dataset, _, room in _rows(file):
+            found.setdefault((dataset, room), benchmark)
+    return found
+
+
+@cache
+def arkitscenes_visits() -> dict[str, str]:
+    """Return ARKitScenes video -> its visit, that is its room; videos whose visit is not published are left out."""
+    return {video: visit for video, visit, _ in _rows("arkitscenes_visits.tsv") if visit != "NA"}
 
 
 @cache

@@ -20,6 +20,7 @@ from vsgrpo.launch import cache_folder, check_caching, load_rows
 from vsgrpo.modeling.feature_cache import cache_bytes
 from vsgrpo.modeling.model import load_model
 from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.terminal import show
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.cache import DiskCache
 from vsgrpo.video.loader import VideoLoader
@@ -214,4 +215,4 @@ def _check_room(store: FeatureStore, folder: Path, num_tokens: int, num_videos: 
 
 def _note_bad(summary: CacheSummary, error: DataError) -> None:
     summary.num_bad += 1
-    print(f"bad video: {error.message}", file=sys.stderr)
+    show(f"bad video: {error.message}", sys.stderr)

@@ -16,8 +16,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl.models.utils import unwrap_model_for_generation
 
 from vsgrpo.config import GrpoSection, TrainConfig
-from vsgrpo.data.leakage import read_checked_rows
-from vsgrpo.data.rows import Row
+from vsgrpo.data.leakage import Links, TrainingManifest, name_some, read_checked_rows, rooms_of
+from vsgrpo.data.room_ids import room_label
+from vsgrpo.data.rows import Row, read_rows
 from vsgrpo.errors import DataError
 from vsgrpo.modeling.rollout import Sampling, rollout, vision_token_ids
 from vsgrpo.modeling.vision import FeatureStore
@@ -58,6 +59,22 @@ def dev_dataset(config: TrainConfig) -> Dataset | None:
         show_options=prompt.show_options,
         system=prompt.system,
     )
+
+
+def dev_overlap(config: TrainConfig, manifest: TrainingManifest) -> str | None:
+    """Say how many rooms of dev.jsonl the run, or a model it starts from, trains on; None where none are.
+
+    The dev score then is of rooms that the model knows.
+    """
+    base = Path(config.data.path)
+    if config.trainer.dev_rows == 0:
+        return None
+    links = Links(base)
+    rooms = {room for row in read_rows(base / "dev.jsonl") for room in rooms_of(row, *links(row))}
+    known = sorted(room_label(*room) for room in rooms & manifest.known_rooms())
+    if not known:
+        return None
+    return f"{len(known)} of {len(rooms)} rooms of dev.jsonl are trained on ({name_some(known)}): its scores say little"
 
 
 def spread(rows: Sequence[Row], count: int) -> list[Row]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from vsgrpo.errors import RunError, VsgrpoError
 from vsgrpo.supervise import SUPERVISED, end_with_parent
+from vsgrpo.terminal import complain
 
 FAILURES = "failures"
 """Sub-folder of a run: what each process failed of, in its latest start."""
@@ -59,15 +60,13 @@ def explain(run_dir: Path, codes: dict[int, int]) -> int:
     # The launcher kills what does not end by itself: a process that was killed is the cause if no other one is.
     for rank, code in () if causes else codes.items():
         if code in (-signal.SIGKILL, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT):
-            print(f"error: process {rank} was ended by {signal.Signals(-code).name}", file=sys.stderr)
             hint = "is memory short? " if code == -signal.SIGKILL else ""
-            print(f"hint: {hint}go on from the last checkpoint with --resume", file=sys.stderr)
+            what = f"process {rank} was ended by {signal.Signals(-code).name}"
+            complain(what, f"{hint}go on from the last checkpoint with --resume")
             return 1
     if told:
         first = min(causes or told, key=lambda failure: failure["time"])
-        print(f"error: {first['error']}", file=sys.stderr)
-        if first["hint"]:
-            print(f"hint: {first['hint']}", file=sys.stderr)
+        complain(first["error"], first["hint"] or "")
         return first["exit_code"]
     code = next(iter(codes.values()))
     return 128 - code if code < 0 else code

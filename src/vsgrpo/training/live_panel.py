@@ -10,6 +10,8 @@ from rich.console import ConsoleDimensions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from vsgrpo.terminal import printable
+
 PHASE_COLORS = {
     "decode": "yellow",
     "vision": "magenta",
@@ -199,11 +201,11 @@ def _said(moment: Moment, width: int) -> list[RenderableType]:
     for text, count, reward in said.texts:
         times = f" x{count}" if count > 1 else ""
         style = "green" if reward >= 0.999 else ""
-        texts.append(printable(text)[:200] or "(nothing)", style=f"not dim {style}").append(f"{times} ({reward:.2f})  ")
-    question = Text.assemble(("asked  ", "dim"), printable(said.question))
+        texts.append(one_line(text)[:200] or "(nothing)", style=f"not dim {style}").append(f"{times} ({reward:.2f})  ")
+    question = Text.assemble(("asked  ", "dim"), one_line(said.question))
     return [
         _line(question),
-        _line(Text.assemble(("right  ", "dim"), (printable(said.answer), "green"))),
+        _line(Text.assemble(("right  ", "dim"), (one_line(said.answer), "green"))),
         _line(texts),
     ]
 
@@ -243,9 +245,9 @@ def spark(values: Sequence[float], width: int) -> str:
     return "".join(_SPARKS[round(_LEVELS * (value - low) / span) if span else 0] for value in means)
 
 
-def printable(text: str) -> str:
+def one_line(text: str) -> str:
     """Return text on one line, without what could steer a terminal."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return printable(" ".join(text.split()), keep="")
 
 
 def clock(seconds: float) -> str:

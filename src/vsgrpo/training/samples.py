@@ -17,6 +17,7 @@ from typing import Any
 from vsgrpo.modeling.model import ModelBundle, encode_prompt
 from vsgrpo.modeling.tree import Prompt, Tree, build_trees
 from vsgrpo.modeling.vision import FeatureStore, VideoFeatures
+from vsgrpo.terminal import show
 from vsgrpo.training.timing import PhaseTimer
 from vsgrpo.video.loader import BadVideo, VideoInputs, VideoLoader
 
@@ -84,7 +85,7 @@ class SampleMaker:
         except BadVideo as error:
             if path not in self._bad:
                 self._bad.add(path)
-                print(f"skipped {kind}: {error.message}", file=sys.stderr)
+                show(f"skipped {kind}: {error.message}", sys.stderr)
                 self._loader.check_quarantine()
             return None
 

@@ -22,14 +22,14 @@ from vsgrpo.config import TrainConfig, load_resolved
 from vsgrpo.config.train import SHARDED
 from vsgrpo.data.leakage import (
     TrainingManifest,
+    judge_rows,
     lineage_of,
-    read_training_manifest,
     training_manifest,
     write_training_manifest,
 )
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.rows import Row
-from vsgrpo.errors import DataError, RunError, VsgrpoError
+from vsgrpo.errors import DataError, RunError, VsgrpoError, from_machine
 from vsgrpo.launch import load_rows, row_files
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
@@ -40,9 +40,10 @@ from vsgrpo.modeling.rope import counts_seconds
 from vsgrpo.modeling.save import write_vision
 from vsgrpo.modeling.versions import check_versions
 from vsgrpo.supervise import end_with_parent
+from vsgrpo.terminal import complain, show
 from vsgrpo.training.arguments import check_enough_rows, trl_config
 from vsgrpo.training.checkpoints import RunFolder
-from vsgrpo.training.dev_score import dev_dataset
+from vsgrpo.training.dev_score import dev_dataset, dev_overlap
 from vsgrpo.training.guards import check_backend, join_processes
 from vsgrpo.training.launcher import record_failure
 from vsgrpo.training.rows_dataset import rows_to_dataset
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     except VsgrpoError as error:
         rank = int(os.environ.get("RANK", "0"))
         if not record_failure(options.config.parent, rank, error) and rank == 0:
-            _tell(error)
+            complain(error.message, error.hint)
         return error.exit_code
     return run_worker(config, resume=options.resume)
 
@@ -87,18 +88,17 @@ def run_worker(config: TrainConfig, *, resume: bool = False) -> int:
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except VsgrpoError as error:
         if not record_failure(run_dir, rank, error) and rank == 0:
-            _tell(error)
+            complain(error.message, error.hint)
         return error.exit_code
     except Exception as error:
-        if record_failure(run_dir, rank, error):
-            return 1
-        raise
-
-
-def _tell(error: VsgrpoError) -> None:
-    print(f"error: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        known = from_machine(error)
+        if record_failure(run_dir, rank, known or error):
+            return known.exit_code if known else 1
+        if known is None or os.environ.get("VSGRPO_DEBUG") == "1":
+            raise
+        if rank == 0:
+            complain(known.message, known.hint)
+        return known.exit_code
 
 
 def skip_shm_build() -> None:
@@ -164,8 +164,10 @@ def _tell_result(folder: RunFolder) -> None:
 def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
     join_processes(config, int(os.environ.get("WORLD_SIZE", "1")))
     rows, verdict = load_rows(config)
-    if verdict != "clean":
-        print(f"leak check: {verdict}", file=sys.stderr)
+    is_main = int(os.environ.get("RANK", "0")) == 0
+    if verdict != "clean" and is_main:
+        told = judge_rows(rows).unknown_text()
+        print(f"leak check: {verdict}" + (f": {told}" if told else ""), file=sys.stderr)
     loader = make_loader(config)
     rows = readable_rows(rows, Path(config.data.path), loader, config.video.max_quarantined)
     dev = dev_dataset(config)
@@ -176,9 +178,14 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
     if counts_seconds(bundle.model):
         loader.needs_timing = True
         rows = readable_rows(rows, Path(config.data.path), loader, config.video.max_quarantined)
-    manifest = run_manifest(config, rows)
+    manifest = run_manifest(config, rows, is_main)
     folder.describe = lambda path: _describe(path, config, manifest)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_main:
+        for parent in manifest.parents:
+            if parent.verdict() != "clean":
+                print(f"leak check of {parent.name or config.model.path}: {parent.reason()}", file=sys.stderr)
+        if overlap := dev_overlap(config, manifest):
+            print(f"note: {overlap}", file=sys.stderr)
         folder.update_status(parents=[parent.name for parent in manifest.parents])
     prompt = config.prompt
     dataset = rows_to_dataset(
@@ -254,7 +261,7 @@ def readable_rows(rows: list[Row], base: Path, loader: VideoLoader, share: float
         except BadVideo as error:
             bad[kind, path] = error.message
     for (kind, _), message in bad.items():
-        print(f"skipped {kind}: {message}", file=sys.stderr)
+        show(f"skipped {kind}: {message}", sys.stderr)
     loader.check_quarantine()
     kept = [row for row in rows if not any(place in bad for place in row.media_paths(base))]
     if not kept:
@@ -280,21 +287,25 @@ def make_model(config: TrainConfig) -> ModelBundle:
     )
 
 
-def run_manifest(config: TrainConfig, rows: list[Row]) -> TrainingManifest:
-    """Return the lineage of this run: its rows, and the manifests of the models it starts from."""
+def run_manifest(config: TrainConfig, rows: list[Row], hash_videos: bool = True) -> TrainingManifest:
+    """Return the lineage of this run: its rows and videos, and the manifests of the models it starts from.
+
+    Args:
+        hash_videos: record the hashes of the videos; one process of a run writes them.
+    """
     files = row_files(config)
     names = [file.name for file in files] if len(files) == 1 else [f"{f.parent.name}/{f.name}" for f in files]
     parents = [lineage_of(config.model.path)]
     if config.model.adapter is not None:
-        adapter = Path(config.model.adapter)
-        known = (adapter / "training_manifest.json").is_file()
-        parents.append(read_training_manifest(adapter) if known else lineage_of(str(adapter)))
+        parents.append(lineage_of(config.model.adapter))
     return training_manifest(
         rows,
         {name: file_record(file)["sha256"] for name, file in zip(names, files, strict=True)},
         parents,
         name=config.run.name or Path(config.run.dir).name,
         allow_val_safe=config.data.allow_val_safe,
+        base=Path(config.data.path),
+        hash_videos=hash_videos,
     )
 
 

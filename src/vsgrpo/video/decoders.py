@@ -1,31 +1,24 @@
-"""The three decoders behind `reader`: each opens a file, says its header and returns exactly the frames asked for.
+"""The three decoders behind `reader`: each gives exactly the frames asked for of the film that `index` describes.
 
-Runs in the decode worker (or in process, see reader.py), so it imports numpy alone; the backend's own package is
-imported when it is first used. Every failure of a file is a DataError that starts with its name.
+Every backend reads one index (PyAV's demuxer: stream, order, turn, completeness), so they agree on what frame i is.
+pyav reads everything. decord and torchcodec decode by their own count, which cannot be checked in every container: a
+file that they could get wrong is refused by name, and the message says that pyav reads it.
+
+Runs in the decode worker (or in process, see reader.py), so it imports numpy and the decoders alone. Every failure of a
+file is a DataError that starts with its name.
 """
 
-import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from vsgrpo.errors import DataError, SetupError
+from vsgrpo.errors import DataError, SetupError, VsgrpoError
+from vsgrpo.video.container import BAD_VIDEO_HINT, check_file
+from vsgrpo.video.index import Orientation, VideoHeader, VideoIndex, open_index
 
-BAD_VIDEO_HINT = "replace or rebuild the file, or set video.on_bad=skip to leave its rows out"
-
-
-@dataclass(frozen=True)
-class VideoHeader:
-    """What a file says about itself: number of frames, frames per second, height and width in pixels."""
-
-    num_frames: int
-    fps: float
-    height: int
-    width: int
-
+DEFAULT_BACKEND = "pyav"
+"""It reads every container and is the fastest on most films (scripts/bench_video.py)."""
+_CONTAINERS = {"mov": "mp4"}  # FFmpeg's name of a container -> the usual one
 
 # From the number of frames to the indices wanted; None: only the header is wanted.
 Pick = Callable[[int], Sequence[int]]
@@ -41,11 +34,11 @@ def load_backend(backend: str) -> None:
     if backend not in DECODERS:
         raise SetupError(f"video.backend={backend}: unknown decoder", hint=f"choose video.backend={choices}")
     try:
+        import av  # noqa: F401
+
         if backend == "decord":
             import decord  # noqa: F401
-        elif backend == "pyav":
-            import av  # noqa: F401
-        else:
+        elif backend == "torchcodec":
             import torchcodec.decoders  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -56,70 +49,51 @@ def load_backend(backend: str) -> None:
 
 
 def decode(path: str, backend: str, pick: Pick | None) -> tuple[VideoHeader, np.ndarray | None]:
-    """Open `path` and return its header and, unless `pick` is None, the frames picked, (T, H, W, 3) uint8.
+    """Open `path` and return its header and, unless `pick` is None, the frames picked, (T, H, W, 3) uint8, upright.
 
     Raises:
-        DataError: the file is missing, broken or holds fewer frames than its header promises.
+        DataError: the file is missing, broken, cut, or one that this backend cannot be trusted with.
         SetupError: the backend cannot be loaded.
     """
     load_backend(backend)
     check_file(path)
-    return DECODERS[backend](path, pick)
-
-
-def check_file(path: str) -> None:
-    """Check what no decoder reports well: missing, empty, a web page, an mp4 without moov or with its data cut off.
-
-    decord in particular says the same for all of these, and counts the frames that are left of a cut file without a
-    word, so that uniform sampling would move.
-
-    Raises:
-        DataError: by the file's name.
-    """
     try:
-        status = Path(path).stat()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror})", hint="check the path") from None
-    if stat.S_ISDIR(status.st_mode):
-        raise DataError(f"{path}: is a folder, not a video", hint="name the video file itself")
-    if not stat.S_ISREG(status.st_mode):
-        return  # a pipe or device: reading it here could block; the decoder gets it under its time limit
-    if status.st_size == 0:
-        raise DataError(f"{path}: is empty", hint=BAD_VIDEO_HINT)
-    try:
-        _check_boxes(path, status.st_size)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})", hint="check the path and its rights") from None
+        with open_index(path) as index:
+            _check_backend(index, backend)
+            indices = [] if pick is None else _picked(path, pick, index.header.num_frames)
+            return index.header, None if pick is None else DECODERS[backend](index, indices)
+    except (VsgrpoError, MemoryError):
+        raise
+    except Exception as error:  # whatever a library of native code raises on a file is that file's fault
+        raise _broken(path, backend, error) from error
 
 
-def _check_boxes(path: str, size: int) -> None:
-    """Walk the top-level boxes of an mp4 or mov file (ISO/IEC 14496-12: 32-bit size, type, 64-bit size if size = 1)."""
-    with open(path, "rb") as file:
-        start = file.read(512)
-        if start.lstrip()[:1] == b"<":
-            raise DataError(f"{path}: starts with '<', a web page and not a video", hint="download the file again")
-        if start[4:8] != b"ftyp":
-            return
-        offset, kinds = 0, set()
-        while offset + 8 <= size:
-            file.seek(offset)
-            head = file.read(16)
-            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            if length == 1:
-                length = int.from_bytes(head[8:16], "big")
-            elif length == 0:
-                length = size - offset
-            if length < 8:
-                break
-            kinds.add(kind)
-            if offset + length > size and kind in (b"mdat", b"moov"):
-                raise DataError(
-                    f"{path}: cut off, box {kind.decode()} needs {offset + length} bytes and the file has {size}",
-                    hint=BAD_VIDEO_HINT,
-                )
-            offset += length
-    if b"moov" not in kinds:
-        raise DataError(f"{path}: has no moov box (the writer did not finish)", hint=BAD_VIDEO_HINT)
+def _check_backend(index: VideoIndex, backend: str) -> None:
+    """Refuse a film that `backend` may count, order or turn in another way than the index does."""
+    if backend == "pyav":
+        return
+    reason = ""
+    if index.orientation != Orientation():
+        reason = "it is turned or mirrored"
+    elif index.is_counted:
+        reason = "it has no usable time stamps"
+    elif backend == "decord":
+        container = index.container.format.name.partition(",")[0]
+        if (container, index.codec) != ("mov", "h264"):
+            reason = f"{index.codec} in {_CONTAINERS.get(container, container)}; decord is exact on h264 in mp4 only"
+        elif len(index.container.streams.video) > 1:
+            reason = "it holds several video streams"
+        elif index.num_hidden or index.stream.frames != len(index.pts) or index.pts[0] != 0:
+            reason = "it is fragmented, edited or does not start at time 0"
+        elif index.is_interlaced or index.pixel_format not in ("yuv420p", "yuvj420p"):
+            reason = "it is interlaced or not 8-bit 4:2:0"
+        elif not index.has_plain_keyframes():
+            reason = "its groups of pictures are open"
+    if reason:
+        raise DataError(
+            f"{index.path}: video.backend={backend} cannot be trusted with it ({reason})",
+            hint=f"video.backend=pyav reads it ({index.codec})",
+        )
 
 
 def _picked(path: str, pick: Pick, num_frames: int) -> list[int]:
@@ -132,127 +106,63 @@ def _picked(path: str, pick: Pick, num_frames: int) -> list[int]:
 
 
 def _broken(path: str, backend: str, error: Exception) -> DataError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines() or [""]
     # A dmlc check failure carries its own file and line first, and a stack trace below.
-    return DataError(f"{path}: {backend} cannot decode it ({lines[0][-160:]})", hint=BAD_VIDEO_HINT)
+    reason = lines[0].rpartition("Check failed: ")[2][-160:] or type(error).__name__
+    other = "" if backend == "pyav" else "try video.backend=pyav; else "
+    return DataError(f"{path}: {backend} cannot decode it ({reason})", hint=other + BAD_VIDEO_HINT)
 
 
-def _no_frames(path: str) -> DataError:
-    return DataError(f"{path}: holds no video frames", hint=BAD_VIDEO_HINT)
+def _differs(index: VideoIndex, backend: str, what: str) -> DataError:
+    return DataError(
+        f"{index.path}: video.backend={backend} gives {what} than the file's time stamps say",
+        hint="video.backend=pyav reads it",
+    )
 
 
-def _decode_decord(path: str, pick: Pick | None) -> tuple[VideoHeader, np.ndarray | None]:
+def _decode_decord(index: VideoIndex, indices: Sequence[int]) -> np.ndarray:
     import decord
 
     decord.logging.set_level(decord.logging.QUIET)
-    try:
-        # One thread: as fast as several for sparse frames, and a node runs one decoder per rank.
-        video = decord.VideoReader(path, num_threads=1)
-        total = len(video)
-        if total < 1:
-            raise _no_frames(path)
-        # decord says its size only with a decoded frame.
-        height, width = video[0].shape[:2]
-        header = VideoHeader(total, float(video.get_avg_fps()), height, width)
-        frames = None if pick is None else video.get_batch(_picked(path, pick, total)).asnumpy()
-    except (RuntimeError, IndexError, decord.DECORDError) as error:
-        raise _broken(path, "decord", error) from None
-    return header, frames
+    # One thread: as fast as several for sparse frames, and a node runs one decoder per rank.
+    video = decord.VideoReader(index.path, num_threads=1)
+    if len(video) != len(index.pts):
+        raise _differs(index, "decord", "another number of frames")
+    starts = video.get_frame_timestamp(list(indices))[:, 0]
+    if np.abs(starts - np.array(index.seconds())[list(indices)]).max(initial=0) > 1e-3:
+        raise _differs(index, "decord", "other frames")
+    frames = video.get_batch(list(indices)).asnumpy()
+    if frames.shape[1:3] != index.stored_size:
+        raise _differs(index, "decord", "another size")
+    return frames
 
 
-def _decode_torchcodec(path: str, pick: Pick | None) -> tuple[VideoHeader, np.ndarray | None]:
+def _decode_torchcodec(index: VideoIndex, indices: Sequence[int]) -> np.ndarray:
     from torchcodec.decoders import VideoDecoder
 
     try:
-        video = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
-        total = len(video)
-        if total < 1:
-            raise _no_frames(path)
-        meta = video.metadata
-        header = VideoHeader(total, float(meta.average_fps or 0.0), int(meta.height or 0), int(meta.width or 0))
-        frames = None if pick is None else video.get_frames_at(_picked(path, pick, total)).data.numpy()
-    except (RuntimeError, ValueError, IndexError) as error:
+        video = VideoDecoder(index.path, stream_index=index.stream.index, dimension_order="NHWC", num_ffmpeg_threads=1)
+    except (RuntimeError, ValueError) as error:
         if "libtorchcodec" in str(error) or "FFmpeg is not properly installed" in str(error):
             raise SetupError(
                 "video.backend=torchcodec: it needs FFmpeg's shared libraries on this machine",
-                hint="install ffmpeg with the system's package manager, or choose video.backend=decord|pyav",
+                hint="install ffmpeg with the system's package manager, or choose video.backend=pyav|decord",
             ) from None
-        raise _broken(path, "torchcodec", error) from None
-    return header, frames
+        raise
+    if len(video) != len(index.pts):
+        raise _differs(index, "torchcodec", "another number of frames")
+    batch = video.get_frames_at(list(indices))
+    stamps = np.array(index.seconds())[list(indices)]
+    if np.abs(batch.pts_seconds.numpy() - stamps).max(initial=0) > 1e-3:
+        raise _differs(index, "torchcodec", "other frames")
+    frames = batch.data.numpy()
+    if frames.shape[1:3] != index.stored_size:
+        raise _differs(index, "torchcodec", "another size")
+    return frames
 
 
-def _decode_pyav(path: str, pick: Pick | None) -> tuple[VideoHeader, np.ndarray | None]:
-    import av
-    from av.error import FFmpegError
-
-    try:
-        # Every stored frame counts, also those an edit list hides, as decord counts them.
-        with av.open(path, options={"ignore_editlist": "1"}) as container:
-            if not container.streams.video:
-                raise _no_frames(path)
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            index = _PacketIndex(path, container, stream)
-            fps = float(stream.average_rate or 0)
-            header = VideoHeader(len(index.pts), fps, stream.codec_context.height, stream.codec_context.width)
-            frames = None if pick is None else index.frames(_picked(path, pick, len(index.pts)))
-    except FFmpegError as error:
-        raise _broken(path, "pyav", error) from None
-    return header, frames
-
-
-class _PacketIndex:
-    """Frames of one stream by presentation time: frame i is the i-th smallest pts of all packets."""
-
-    def __init__(self, path: str, container: Any, stream: Any) -> None:
-        self.path, self.container, self.stream = path, container, stream
-        pts: list[int] = []
-        keys: list[tuple[int, int]] = []
-        for packet in container.demux(stream):
-            if packet.size == 0:  # the flush packet at the end
-                continue
-            if packet.pts is None:
-                raise DataError(f"{path}: frame {len(pts)} carries no time stamp", hint=BAD_VIDEO_HINT)
-            pts.append(packet.pts)
-            if packet.is_keyframe:
-                keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
-        if not pts:
-            raise _no_frames(path)
-        if len(pts) < stream.frames:
-            raise DataError(
-                f"{path}: cut off, its header promises {stream.frames} frames and it holds {len(pts)}",
-                hint=BAD_VIDEO_HINT,
-            )
-        self.pts = sorted(pts)
-        self.keys = sorted(keys)
-
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Decode the frames at `indices`, (T, H, W, 3) uint8, one pass forward with a seek where a keyframe helps."""
-        found: dict[int, np.ndarray] = {}
-        decoded = iter(())
-        position = None  # pts of the last decoded frame
-        for target in sorted({self.pts[index] for index in indices}):
-            key = max((key for key in self.keys if key[0] <= target), default=None)
-            if key is None:
-                raise DataError(f"{self.path}: has no keyframe before time stamp {target}", hint=BAD_VIDEO_HINT)
-            if position is None or key[0] > position:
-                # Containers index by dts: seeking to the keyframe's pts could end one group of pictures too late.
-                self.container.seek(key[1], stream=self.stream, backward=True)
-                decoded = self.container.decode(self.stream)
-            for frame in decoded:
-                position = frame.pts
-                if position == target and not frame.is_corrupt:
-                    found[target] = frame.to_ndarray(format="rgb24")
-                if position is not None and position >= target:
-                    break
-            if target not in found:
-                number = self.pts.index(target)
-                raise DataError(f"{self.path}: frame {number} is missing or corrupt", hint=BAD_VIDEO_HINT)
-        return np.stack([found[self.pts[index]] for index in indices])
-
-
-DECODERS: dict[str, Callable[[str, Pick | None], tuple[VideoHeader, np.ndarray | None]]] = {
+DECODERS: dict[str, Callable[[VideoIndex, Sequence[int]], np.ndarray]] = {
+    "pyav": VideoIndex.frames,
     "decord": _decode_decord,
-    "pyav": _decode_pyav,
     "torchcodec": _decode_torchcodec,
 }

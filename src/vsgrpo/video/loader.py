@@ -20,11 +20,12 @@ from torchvision.transforms.v2 import functional as transforms
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.video.budget import VisionBudget, grid_thw, num_tokens, seconds_per_patch
 from vsgrpo.video.cache import make_cache
+from vsgrpo.video.examine import check_timing
 from vsgrpo.video.image import image_size, read_image
-from vsgrpo.video.reader import VideoHeader, content_hash, probe, read_uniform_frames
+from vsgrpo.video.reader import DEFAULT_BACKEND, VideoHeader, content_hash, probe, read_uniform_frames
 
 # Part of every key: change it when the same file and budget would give other pixels.
-_PIXELS_VERSION = 1
+_PIXELS_VERSION = 2  # upright, edit lists applied, one index for every backend; images scaled by their range
 
 _Result = TypeVar("_Result")
 
@@ -85,7 +86,7 @@ class VideoLoader:
 
     Args:
         budget: frames and pixels.
-        backend: `decord`, `pyav` or `torchcodec` (`video.backend`).
+        backend: `pyav`, `decord` or `torchcodec` (`video.backend`).
         timeout_s: seconds per file in the decode worker; None decodes in this process without a limit.
         frame_cache: `off`, `memory` or `disk`.
         cache_dir: the folder of the disk cache.
@@ -105,7 +106,7 @@ class VideoLoader:
     def __init__(
         self,
         budget: VisionBudget,
-        backend: str = "decord",
+        backend: str = DEFAULT_BACKEND,
         timeout_s: float | None = None,
         frame_cache: str = "off",
         cache_dir: Path | str | None = None,
@@ -158,7 +159,7 @@ class VideoLoader:
     def key(self, path: Path | str, kind: str = "video") -> str:
         """Return the key of a video or image: 32 hex digits of its content, the budget and our pixel version.
 
-        The backend is no part of it: every backend must give the same frames.
+        The backend is no part of it: every backend gives the same frames, or refuses the file.
 
         Raises:
             DataError: as `load`.
@@ -204,11 +205,8 @@ class VideoLoader:
             still = kind == "image"
             header = VideoHeader(1, 0.0, *image_size(name)) if still else probe(name, self.backend, self.timeout_s)
             self._headers[place] = header
-        if self.needs_timing and kind == "video" and header.fps <= 0:
-            raise DataError(
-                f"{name}: states no frame rate, which Qwen2.5-VL's positions need",
-                hint="write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4",
-            )
+        if self.needs_timing and kind == "video":
+            check_timing(name, header)
         return header
 
     def _seconds_per_patch(self, name: str, kind: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Exact frames of a video file through decord, PyAV or torchcodec, in a worker process that can be killed.
+"""Exact frames of a video file through PyAV, decord or torchcodec, in a worker process that can be killed.
 
 A decoder is native code: on a bad file or a dead network mount it may hang or crash, which no exception reports. With
 `timeout_s` set, decoding runs in one helper process per process, started on first use and restarted after a kill; it
@@ -8,6 +8,7 @@ imports numpy and the decoder alone. With `timeout_s=None` decoding runs in this
 import atexit
 import hashlib
 import os
+import queue
 import signal
 import stat
 import subprocess
@@ -24,9 +25,19 @@ import numpy as np
 
 from vsgrpo.errors import DataError, RunError, SetupError
 from vsgrpo.video.budget import frame_indices
-from vsgrpo.video.decoders import BAD_VIDEO_HINT, VideoHeader, check_file, decode, load_backend
+from vsgrpo.video.container import BAD_VIDEO_HINT, check_there
+from vsgrpo.video.decoders import DEFAULT_BACKEND, decode, load_backend
+from vsgrpo.video.index import VideoHeader
 
-__all__ = ["VideoHeader", "content_hash", "probe", "read_frames", "read_uniform_frames"]
+__all__ = [
+    "DEFAULT_BACKEND",
+    "DecodePool",
+    "VideoHeader",
+    "content_hash",
+    "probe",
+    "read_frames",
+    "read_uniform_frames",
+]
 
 _START_LIMIT_S = 120.0  # importing a decoder from a slow shared file system is not the video's fault
 
@@ -40,9 +51,10 @@ class _Request:
     frames: tuple[int, ...] | int | None
     timeout_s: float | None
     wants_hash: bool = False
+    returns_frames: bool = True
 
 
-def probe(path: Path | str, backend: str = "decord", timeout_s: float | None = None) -> VideoHeader:
+def probe(path: Path | str, backend: str = DEFAULT_BACKEND, timeout_s: float | None = None) -> VideoHeader:
     """Return the header of a video.
 
     Raises:
@@ -52,14 +64,14 @@ def probe(path: Path | str, backend: str = "decord", timeout_s: float | None = N
 
 
 def read_frames(
-    path: Path | str, indices: Sequence[int], backend: str = "decord", timeout_s: float | None = None
+    path: Path | str, indices: Sequence[int], backend: str = DEFAULT_BACKEND, timeout_s: float | None = None
 ) -> np.ndarray:
     """Return the frames at `indices` in that order, (T, H, W, 3) uint8 RGB; repeats are allowed.
 
     Args:
         path: the video file.
         indices: frame numbers in display order, from 0.
-        backend: `decord`, `pyav` or `torchcodec`.
+        backend: `pyav`, `decord` or `torchcodec`.
         timeout_s: seconds for this file in the worker process; None decodes in this process without a limit.
 
     Raises:
@@ -70,7 +82,7 @@ def read_frames(
 
 
 def read_uniform_frames(
-    path: Path | str, num_frames: int, backend: str = "decord", timeout_s: float | None = None
+    path: Path | str, num_frames: int, backend: str = DEFAULT_BACKEND, timeout_s: float | None = None
 ) -> tuple[VideoHeader, np.ndarray]:
     """Return the header and `num_frames` uniform frames (`budget.frame_indices`), opening the file once.
 
@@ -92,24 +104,67 @@ def content_hash(path: Path | str, timeout_s: float | None = None) -> str:
 def _answer(request: _Request) -> Any:
     """Do the work of a request, in whichever process this is."""
     if request.wants_hash:
-        check_file(request.path)
+        check_there(request.path)
         try:
             with open(request.path, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise DataError(f"{request.path}: cannot be read ({error.strerror})", hint="check its rights") from None
-    return decode(request.path, request.backend, None if request.frames is None else partial(_picked, request.frames))
+    pick = None if request.frames is None else partial(_picked, request.frames)
+    header, frames = decode(request.path, request.backend, pick)
+    return header, frames if request.returns_frames else None
 
 
 def _picked(frames: tuple[int, ...] | int, total: int) -> Sequence[int]:
     return frame_indices(total, frames) if isinstance(frames, int) else frames
 
 
-def _ask(request: _Request) -> Any:
+class DecodePool:
+    """Decode processes for threads that check many files at once; a context that ends them.
+
+    Args:
+        size: how many processes, and threads that do not wait for each other.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._workers = [_Worker() for _ in range(size)]
+        self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._free.put(worker)
+
+    def __enter__(self) -> "DecodePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.stop()
+
+    def check_frames(self, path: Path | str, num_frames: int, backend: str, timeout_s: float | None) -> VideoHeader:
+        """Decode what `read_uniform_frames` decodes and return the header alone.
+
+        Raises:
+            DataError, SetupError: as `read_frames`.
+        """
+        request = _Request(os.path.abspath(path), backend, num_frames, timeout_s, returns_frames=False)
+        return self._ask(request)[0]
+
+    def content_hash(self, path: Path | str, timeout_s: float | None) -> str:
+        """Return the hash that the function of this name returns; DataError as there."""
+        return self._ask(_Request(os.path.abspath(path), "", None, timeout_s, wants_hash=True))
+
+    def _ask(self, request: _Request) -> Any:
+        worker = self._free.get()
+        try:
+            return _ask(request, worker)
+        finally:
+            self._free.put(worker)
+
+
+def _ask(request: _Request, worker: "_Worker | None" = None) -> Any:
     if request.timeout_s is not None:
         if request.timeout_s <= 0:
             raise ValueError(f"timeout_s must be positive or None, got {request.timeout_s}")
-        return _worker.ask(request)
+        return (worker or _worker).ask(request)
     if os.path.exists(request.path) and not stat.S_ISREG(os.stat(request.path).st_mode):
         # Opening a pipe blocks until somebody writes to it, and nothing here could end that.
         raise DataError(f"{request.path}: is not a regular file", hint="name the video file itself")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vsgrpo.data.cot.inputs import Item
 from vsgrpo.errors import DataError
+from vsgrpo.files import inside
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.scene import Scene, SceneObject
 
@@ -37,7 +38,7 @@ def item_text(item: Item) -> str:
         DataError: no such file, or the question asks for what the annotation does not hold.
     """
     row = item.row
-    scene = read_scene_json(item.base / "scenes" / row.dataset / f"{row.scene_name}.json")
+    scene = read_scene_json(inside(item.base / "scenes", f"{row.dataset}/{row.scene_name}.json"))
     if row.question_type == ORDER_TYPE and scene.pixels is None:
         raise DataError(
             f"row {row.key}: the scene does not tell when an object is first seen", "use cot.bridge=caption"

@@ -24,9 +24,11 @@ from vsgrpo.data.cot.generate import Connect, generate
 from vsgrpo.data.cot.inputs import Item, Source, find_source
 from vsgrpo.data.cot.media import estimated_tokens
 from vsgrpo.data.cot.report import FAILED, CotSummary, Counts
+from vsgrpo.data.linking import link_media
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.rows import Row, check_row, row_to_dict
 from vsgrpo.errors import DataError, RunError
+from vsgrpo.files import inside
 from vsgrpo.spatial.answers import parse_answer
 
 REJECTED_NAME = "rejected.jsonl"
@@ -212,11 +214,12 @@ def _cold_row(item: Item, found: Candidate, verdict: Verdict, config: BuildCotCo
 
 
 def _placed(item: Item, index: int, out: Path) -> dict[str, str]:
-    """Return a media entry relative to `out`; images that came as bytes are written there."""
+    """Return a media entry relative to `out`; files are linked there, images that came as bytes written."""
     media = item.row.media[index]
     if item.images is None:
-        return {"kind": media["kind"], "path": Path(os.path.relpath(item.base / media["path"], out)).as_posix()}
-    path = out / media["path"]
+        link_media(item.base, out, media["path"])
+        return dict(media)
+    path = inside(out, media["path"])
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")

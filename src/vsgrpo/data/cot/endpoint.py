@@ -12,8 +12,8 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from vsgrpo.data.cot.cache import Reply
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 MAX_PAUSE_S = 300.0
 """Longest wait that a Retry-After header is granted."""
+_SHORTEST_KEY = 6
+"""Characters: shorter ones are no secrets, and would be words of many answers."""
 _FIRST_RETRY_S = 1.0
 _MAX_BACKOFF_S = 60.0
+MAX_BODY_BYTES = 16 * 2**20
+"""Longest answer that is read: a server that streams without end must not fill the memory."""
 _RETRIED_STATUS = frozenset({408, 409, 425, 429})
 _MAX_FAILURES_IN_A_ROW = 10
 _RETRIES_BEFORE_FIRST_SUCCESS = 2
@@ -139,7 +143,11 @@ class Endpoint:
         self._openai = openai
         self._transport, self._unconnected = (httpx2.HTTPError, httpx2.StreamError), httpx2.ConnectError
         self._broken = (openai.APIError, *self._transport, ValueError, TimeoutError)
-        self._client: Any = openai.AsyncOpenAI(base_url=step.base_url, api_key=key, max_retries=0)
+        self._key = key if step.api_key_env else ""
+        transport = openai.DefaultAsyncHttpxClient(event_hooks={"response": [_limit_body]})
+        self._client: Any = openai.AsyncOpenAI(
+            base_url=step.base_url, api_key=key, max_retries=0, http_client=transport
+        )
         self._slots = asyncio.Semaphore(step.concurrency)
         self._pace = Pace(step.requests_per_minute, step.tokens_per_minute)
         self._answered = False
@@ -213,21 +221,31 @@ class Endpoint:
                 answer = await self._client.chat.completions.create(
                     model=step.model, messages=messages, seed=seed, timeout=step.timeout_s, **options
                 )
-                return await _read_stream(answer) if step.stream else _read_completion(answer)
+                return self._redacted(await _read_stream(answer) if step.stream else _read_completion(answer))
         except self._broken as error:
-            raise await self._explain(error, step) from error
+            # Not from `error`: what the client raises holds the request, and so the key.
+            raise await self._explain(error, step) from None
+
+    def _redacted(self, reply: Reply) -> Reply:
+        return replace(
+            reply, text=self._redact(reply.text), reasoning=self._redact(reply.reasoning) if reply.reasoning else None
+        )
+
+    def _redact(self, text: str) -> str:
+        """Return text without the key, which some servers repeat in what they refuse."""
+        return text.replace(self._key, "[key]") if len(self._key) >= _SHORTEST_KEY else text
 
     async def _explain(self, error: BaseException, step: StepSection) -> Exception:
         """Turn what the client raised into a retry, a row's error or the end of the run."""
         if isinstance(error, (TimeoutError, self._openai.APITimeoutError)):
             return _Retry("timeout", f"no answer within {step.timeout_s:g} s")
         status = getattr(error, "status_code", None)
-        text = _one_line(error)
+        text = self._redact(_one_line(error))
         if status is None:
             cause = error.__cause__ or error
             if isinstance(cause, self._transport):
                 kind = "connection" if isinstance(cause, self._unconnected) else "truncated"
-                return _Retry(kind, f"connection failed ({_one_line(cause)})")
+                return _Retry(kind, f"connection failed ({self._redact(_one_line(cause))})")
             return _Retry("malformed", f"broken answer ({text})")
         if status in (401, 403):
             where = f"{self._key_env} has" if self._key_env else f"{self.name}.api_key_env=null gives no key;"
@@ -249,6 +267,28 @@ class Endpoint:
         if not names:
             return f"check {self.name}.base_url (it ends in /v1 for most servers) and {self.name}.model"
         return f"the endpoint serves {', '.join(names[:5])}"
+
+
+async def _limit_body(response: Any) -> None:
+    """Let a response fail once it is longer than `MAX_BODY_BYTES`, whole or streamed."""
+    import httpx2
+
+    class Limited(httpx2.AsyncByteStream):
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for chunk in self._inner:
+                size += len(chunk)
+                if size > MAX_BODY_BYTES:
+                    raise httpx2.ReadError(f"the answer is longer than {MAX_BODY_BYTES} bytes")
+                yield chunk
+
+        async def aclose(self) -> None:
+            await self._inner.aclose()
+
+    response.stream = Limited(response.stream)
 
 
 def _read_completion(answer: Any) -> Reply:
@@ -282,6 +322,8 @@ async def _read_stream(stream: Any) -> Reply:
 def _reply(content: Any, reasoning: Any, finish_reason: Any, usage: Any) -> Reply:
     if not isinstance(content, str | None) or not isinstance(reasoning, str | None):
         raise _Retry("malformed", "broken answer (its content is no text)")
+    if any("\ud800" <= letter <= "\udfff" for letter in (content or "") + (reasoning or "")):
+        raise _Retry("malformed", "broken answer (half a character in its text)")
     return Reply(
         text=content or "",
         reasoning=reasoning or None,

@@ -15,12 +15,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NoReturn
 
 from vsgrpo.data.leakage import check_rows
 from vsgrpo.data.rows import SCHEMA_VERSION, Row, check_row, read_jsonl, row_from_dict
 from vsgrpo.errors import DataError
+from vsgrpo.files import inside, path_fault, safe_name
 
 IMAGE_QUESTION = "image_question"
 """The question type of rows that come from image questions."""
@@ -48,7 +49,7 @@ class Item:
         """Return the bytes of one of the row's media; DataError names a file that cannot be read."""
         if self.images is not None:
             return self.images[index]
-        path = self.base / self.row.media[index]["path"]
+        path = inside(self.base, self.row.media[index]["path"])
         try:
             return path.read_bytes()
         except OSError as error:
@@ -84,7 +85,7 @@ class Source:
             if digest in seen:
                 _fail(where, f"id={item.row.id}: used before in this file", "ids must be unique")
             seen.add(digest)
-            check_rows([item.row], allow_val_safe=self.allow_val_safe, where=where)
+            check_rows([item.row], allow_val_safe=self.allow_val_safe, where=where, base=self.file.parent)
             yield item
 
     def _item(self, data: Any, where: str) -> Item:
@@ -179,7 +180,7 @@ def image_item(data: Any, where: str, source: Source) -> Item:
     for index, image in enumerate(images):
         path, content = _image(image, where)
         if content is not None:
-            path = f"images/{re.sub('[^A-Za-z0-9_-]', '_', name)}_{index}.{_suffix(content, where)}"
+            path = f"images/{safe_name(name)}_{index}.{_suffix(content, where)}"
             contents.append(content)
         media.append({"kind": "image", "path": path})
     if contents and len(contents) != len(media):
@@ -224,8 +225,8 @@ def _image(image: Any, where: str) -> tuple[str, bytes | None]:
         return "", image
     if not isinstance(image, str) or not image.strip():
         _fail(where, f"images={str(image)[:60]!r}: must be paths or carry bytes")
-    if PurePosixPath(image).is_absolute():
-        _fail(where, f"images={image!r}: must be relative to the file")
+    if (fault := path_fault(image)) is not None:
+        _fail(where, f"images={image[:60]!r}: {fault}; it must be relative to the file and below its folder")
     return image, None
 
 

@@ -9,11 +9,16 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from vsgrpo.data.cot.inputs import Item
 from vsgrpo.errors import DataError
-from vsgrpo.video.budget import frame_indices, smart_resize
+from vsgrpo.files import inside
+from vsgrpo.video.budget import smart_resize
+from vsgrpo.video.image import read_image
 
 _MIN_PIXELS = 3136
+_TIMEOUT_S = 60.0
 _TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
 PIXELS_PER_TOKEN = 28 * 28
 """Of the Qwen-VL family; used for estimates only."""
@@ -40,7 +45,7 @@ def media_digests(item: Item, budget: MediaBudget) -> list[str]:
     digests = []
     for index, media in enumerate(item.row.media):
         if media["kind"] == "video":
-            digests.append(f"{_file_digest(item.base / media['path'])} {budget.num_frames} {settings}")
+            digests.append(f"{_file_digest(inside(item.base, media['path']))} {budget.num_frames} {settings}")
         else:
             digests.append(f"{hashlib.sha256(item.media_bytes(index)).hexdigest()} {settings}")
     return digests
@@ -55,7 +60,7 @@ def media_urls(item: Item, budget: MediaBudget) -> list[str]:
     urls: list[str] = []
     for index, media in enumerate(item.row.media):
         if media["kind"] == "video":
-            urls += _frame_urls(item.base / media["path"], budget)
+            urls += _frame_urls(inside(item.base, media["path"]), budget)
         else:
             where = media["path"] if item.images is not None else str(item.base / media["path"])
             urls.append(_image_url(item.media_bytes(index), where, budget))
@@ -86,36 +91,33 @@ def _digest_of(path: str, size: int, mtime_ns: int) -> str:
 
 
 def _frame_urls(path: Path, budget: MediaBudget) -> list[str]:
-    from PIL import Image
+    from vsgrpo.video.reader import read_uniform_frames  # here: rows of images need no decoder
 
-    from vsgrpo.video.reader import probe, read_frames  # here: rows of images need no decoder
-
-    header = probe(path, "pyav", 60.0)
-    frames = read_frames(path, frame_indices(header.num_frames, budget.num_frames), "pyav", 60.0)
-    return [_jpeg_url(Image.fromarray(frame), budget) for frame in frames]
+    _, frames = read_uniform_frames(path, budget.num_frames, timeout_s=_TIMEOUT_S)
+    return [_jpeg_url(frame, budget) for frame in frames]
 
 
 def _image_url(content: bytes, where: str, budget: MediaBudget) -> str:
-    """Return the image itself where it fits the budget and is of a common type, else a smaller JPEG of it."""
+    """Return the image itself where it fits the budget and any viewer shows it alike, else a JPEG of its pixels."""
     from PIL import Image
 
-    try:
-        image = Image.open(io.BytesIO(content))
+    pixels = read_image(where, content=content)
+    with Image.open(io.BytesIO(content)) as image:
         kind = _TYPES.get((image.format or "").lower())
-        if kind is not None and image.width * image.height <= budget.max_pixels:
-            image.load()
-            return _data_url(kind, content)
-        return _jpeg_url(image.convert("RGB"), budget)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: not readable as an image ({error})", "download it again") from None
+        is_plain = image.mode in ("RGB", "L") and image.size == pixels.shape[1::-1] and not image.getexif()
+    if kind is not None and is_plain and pixels.shape[0] * pixels.shape[1] <= budget.max_pixels:
+        return _data_url(kind, content)
+    return _jpeg_url(pixels, budget)
 
 
-def _jpeg_url(image, budget: MediaBudget) -> str:
-    height, width = image.height, image.width
+def _jpeg_url(pixels: np.ndarray, budget: MediaBudget) -> str:
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
     if height * width > budget.max_pixels:
         height, width = smart_resize(height, width, min_pixels=_MIN_PIXELS, max_pixels=budget.max_pixels)
     stream = io.BytesIO()
-    image.resize((width, height)).save(stream, "JPEG", quality=budget.jpeg_quality)
+    Image.fromarray(pixels).resize((width, height)).save(stream, "JPEG", quality=budget.jpeg_quality)
     return _data_url("image/jpeg", stream.getvalue())
 
 

@@ -1,0 +1,315 @@
+"""Find the room that a text names: scene ids of ScanNet, ARKitScenes and ScanNet++ in their usual spellings.
+
+An id counts as a whole token only: `scene0025_00`, `scene_0025-00`, `41069025`, `41069025_3607.189`, `09c1414f1b`, but
+never eight digits out of a longer number. Percent-encoding, Windows separators, upper case, full-width digits and
+invisible characters are undone before. ScanNet scans of one room share `scene0025`; ARKitScenes videos of one visit
+share the visit. In prose (questions, thoughts) a bare number counts only beside a word such as "scene" or "video", in a
+path, or before a file's extension.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from vsgrpo.data.rows import Row
+from vsgrpo.tables import SPLITS, arkitscenes_visits, denied_scenes, split_ids, split_of
+
+_CACHED_TEXTS = 1 << 14
+"""Paths and scene names come again with every question of a scene."""
+_KEY = "key "
+_PROSE_WORDS = 4
+"""A text in `extra` with more words is read as prose."""
+
+_SCANNET = re.compile(r"scene[\s_\-./:#=]{0,2}(\d{4})(?!\d)(?:[_\-./ ]?(\d{2})(?!\d))?")
+_SCANNET_BARE = re.compile(r"(?<![0-9a-z])(\d{4})[_\-](\d{2})(?!\d)")
+_VIDEO = re.compile(r"(?<!\d)(?:(?<!\d\.)\d{8}(?!\d)|\d{8}(?=\.[a-z]))")
+_VISIT = re.compile(r"visit(?:[_ ]?id)?\W{0,6}(\d{6})(?!\d)")
+_VISIT_BARE = re.compile(r"(?<![0-9a-z.])(\d{6})(?![0-9a-z])")
+_HEX = re.compile(r"(?:(?<![0-9a-f])|(?<=scene))[0-9a-f]{10}(?![0-9a-f])")
+_HINT = re.compile(r"[0-9]{6}|[0-9]{4}[_-][0-9]|[0-9a-fA-F]{10}|[sS][cC][eE][nN]|[vV][iI][sS][iI]|[^\n\r\t -~]|[%&]")
+_DATASET_HINT = re.compile(r"[sS][cC][aA][nN]|[aA][rR][kK][iI]")
+_OWN_ID = re.compile(r"[0-9a-f]{16}")
+"""`rows.row_id`: a hash, whose digits mean nothing."""
+_ROOM = re.compile(r"room(?:[_ ]?id)?\W{0,6}(\d{6})(?!\d)")
+_WORD_BEFORE = re.compile(
+    r"(?:(?:scene|scan|video|visit|room|clip|recording|sequence|arkit|source|media|image|movie)[a-z_+]{0,12}"
+    r"|file|path|name|(?<![a-z])v?id)[^0-9a-z]{0,6}$|/$"
+)
+_NUMBER = re.compile(r"\s*\d+(?:\.0*)?\s*")
+_EXTENSION_AFTER = re.compile(r"(?:_[\d.]+)?\.(?:mp4|mov|mkv|avi|webm|png|jpe?g|json|npy|ply|txt)\b|/")
+_DATASET = re.compile(
+    r"(?P<scannetpp>scan[\s_-]?net[\s_-]?(?:\+\+|pp|plus[\s_-]?plus))|(?P<arkitscenes>arkit)|"
+    r"(?P<scannet>scan[\s_-]?net)"
+)
+_NEEDS_WORK = re.compile(r"[%&\x00-\x08\x0e-\x1f\x7f]")
+_INVISIBLE = ("Cf", "Mn", "Me", "Cc")
+# Cyrillic and Greek letters that look like those of "scene", "visit" and hexadecimal numbers.
+_LOOKALIKES = str.maketrans(
+    "\u0430\u0410\u0432\u0412\u0441\u0421\u0435\u0415\u0455\u0405\u0456\u0406\u0442\u0422\u0501\u03bd\u03b1\u03b5\u03b9",
+    "aabbcceessiittdvaei",
+)
+
+
+class Found(NamedTuple):
+    """A room that a text names."""
+
+    dataset: str
+    """scannet, arkitscenes or scannetpp, or the data set of a benchmark's table."""
+    room: str
+    scene: str
+    """The scene or video, in the publisher's spelling; the room where the text names no more than that."""
+    is_official: bool
+    """The publisher's lists have it."""
+
+    @property
+    def label(self) -> str:
+        """Name of the room for messages."""
+        return room_label(self.dataset, self.room)
+
+
+def room_label(dataset: str, room: str) -> str:
+    """Return the name of a room for messages: ScanNet's ids tell the data set themselves."""
+    return room if dataset == "scannet" else f"{dataset}/{room}"
+
+
+def room_of(scene_name: str) -> str:
+    """Return the room a scan shows: "scene0000" of "scene0000_00", the visit of an ARKitScenes video.
+
+    Names without a scan number, and videos whose visit is not published, are their own room.
+    """
+    if scene_name in arkitscenes_visits():
+        return arkitscenes_visits()[scene_name]
+    head, _, tail = scene_name.rpartition("_")
+    return head if head and tail.isdigit() and len(tail) == 2 else scene_name
+
+
+def dataset_of_path(text: str) -> str | None:
+    """Return scannet, arkitscenes or scannetpp where a path or data set name tells it, else None.
+
+    An id that the publisher lists decides; otherwise the last folder or word that names a data set does, in any usual
+    spelling ("ScanNetpp", "scannet++", "scannetppv2", "ARkitScenes").
+    """
+    return _dataset_of(text) if _DATASET_HINT.search(text) or _may_name(text) else None
+
+
+@lru_cache(maxsize=_CACHED_TEXTS)
+def _dataset_of(text: str) -> str | None:
+    listed = (item.dataset for item in rooms_in(text) if item.is_official)
+    return next(listed, None) or _named_dataset(normalize(text))
+
+
+def normalize(text: str) -> str:
+    """Return a text as ids are looked for in it: lower case, ASCII digits, "/", nothing encoded or invisible."""
+    if not text.isascii() or _NEEDS_WORK.search(text):
+        for _ in range(4):  # encoded once more by each tool on the way
+            before, text = text, unquote(html.unescape(unicodedata.normalize("NFKD", text)))
+            if text == before:
+                break
+        text = "".join(_plain(char) for char in text if char.isspace() or unicodedata.category(char) not in _INVISIBLE)
+        text = text.translate(_LOOKALIKES)
+    return text.lower().replace("\\", "/")
+
+
+def _plain(char: str) -> str:
+    return str(unicodedata.decimal(char)) if char.isdecimal() else char
+
+
+def rooms_in(text: str, *, prose: bool = False, dataset: str | None = None) -> tuple[Found, ...]:
+    """Return the rooms that a text names.
+
+    Args:
+        text: a name, id, path, or (`prose`) a sentence.
+        dataset: the data set it belongs to, where something else tells it.
+    """
+    if not _may_name(text):
+        return ()
+    return _search(text, True, dataset) if prose else _search_name(text, dataset)
+
+
+def _search(text: str, prose: bool, dataset: str | None) -> tuple[Found, ...]:
+    plain = normalize(text)
+    dataset = _named_dataset(plain) or dataset
+    found = [*_scannet(plain, dataset, prose), *_arkitscenes(plain, dataset, prose), *_scannetpp(plain, dataset, prose)]
+    if (pattern := _other_scenes()) is not None:
+        listed = {normalize(scene): (name, scene) for name, scene in denied_scenes()}
+        for match in pattern.finditer(plain):
+            name, scene = listed[match[0]]
+            found.append(Found(name, denied_scenes()[name, scene], scene, True))
+    return tuple(dict.fromkeys(found))
+
+
+@lru_cache(maxsize=_CACHED_TEXTS)
+def _search_name(text: str, dataset: str | None) -> tuple[Found, ...]:
+    return _search(text, False, dataset)
+
+
+def _named_dataset(plain: str) -> str | None:
+    named = [match.lastgroup for match in _DATASET.finditer(plain)]
+    return named[-1] if named else None
+
+
+def _scannet(plain: str, dataset: str | None, prose: bool) -> Iterator[Found]:
+    matches = [match.groups() for match in _SCANNET.finditer(plain)]
+    if dataset == "scannet" and not prose:
+        matches += [match.groups() for match in _SCANNET_BARE.finditer(plain)]
+    for number, scan in matches:
+        room = f"scene{number}"
+        if scan is not None:
+            yield Found("scannet", room, f"{room}_{scan}", split_of(f"{room}_{scan}") is not None)
+        else:
+            yield Found("scannet", room, room, room in scannet_room_splits())
+
+
+def _arkitscenes(plain: str, dataset: str | None, prose: bool) -> Iterator[Found]:
+    visits = arkitscenes_visits()
+    for match in _VIDEO.finditer(plain):
+        if (visit := visits.get(match[0])) is not None and (
+            not prose or dataset == "arkitscenes" or _in_context(plain, match)
+        ):
+            yield Found("arkitscenes", visit, match[0], True)
+    bare = (_ROOM if prose else _VISIT_BARE,) if dataset == "arkitscenes" else ()
+    patterns = (_VISIT, *bare)
+    for visit in (match[1] for pattern in patterns for match in pattern.finditer(plain)):
+        if visit in _known_visits():
+            yield Found("arkitscenes", visit, visit, True)
+
+
+def _scannetpp(plain: str, dataset: str | None, prose: bool) -> Iterator[Found]:
+    for match in _HEX.finditer(plain):
+        scene = match[0]
+        room = denied_scenes().get(("scannetpp", scene))
+        # The full list of scenes is not published as a table; beside the data set's name any id of its form is one.
+        told = room is not None or dataset == "scannetpp"
+        is_number = scene.isdigit() and prose and dataset != "scannetpp"
+        if told and not (is_number and not _in_context(plain, match)):
+            yield Found("scannetpp", room or scene, scene, True)
+
+
+def _in_context(plain: str, match: re.Match[str]) -> bool:
+    before = plain[max(0, match.start() - 24) : match.start()]
+    return bool(_WORD_BEFORE.search(before) or _EXTENSION_AFTER.match(plain, match.end()))
+
+
+def find_rooms(row: Row, *links: str) -> dict[Found, str]:
+    """Return the rooms that a row names, each with the text that names it first.
+
+    Looked at: scene, room, id, media paths, `links` (what the paths lead to), `generator`, `extra`, and as prose the
+    question, options, answers and thought.
+    """
+    known = _known_names(row.dataset, row.scene_name, row.room, _paths(row), links)
+    found = dict(known.named)
+    for item in _rooms_of_id(row.id, known.dataset):
+        found.setdefault(item, row.id)
+    _search_all(_loose_texts(row.extra, row.generator), found, known.dataset)
+    spoken = (row.question, *(row.options or ()), row.answer, row.ground_truth, row.rejected, row.reasoning)
+    for text in spoken:
+        if text and _may_name(text):
+            for item in rooms_in(text, prose=True):
+                found.setdefault(item, text)
+    return found
+
+
+def rooms_in_data(data: Any) -> dict[Found, str]:
+    """Return the rooms that a JSON value names in keys, texts and whole numbers, each with the text that does."""
+    texts = list(_loose_texts(data))
+    hinted = [text for text in texts if _may_name(text)]
+    found: dict[Found, str] = {}
+    if hinted:
+        told = (dataset_of_path(text) for text in texts if _DATASET_HINT.search(text) and not _is_prose(text))
+        listed = (dataset_of_path(text) for text in hinted if not _is_prose(text))
+        _search_all(hinted, found, next(filter(None, (*told, *listed)), None))
+    return found
+
+
+def shown_rooms(row: Row, *links: str) -> list[Found]:
+    """Return the rooms that the row's scene name, id and media paths name: those that it shows."""
+    known = _known_names(row.dataset, row.scene_name, row.room, _paths(row), links)
+    return list(dict.fromkeys([*known.shown, *_rooms_of_id(row.id, known.dataset)]))
+
+
+class _Names(NamedTuple):
+    dataset: str | None
+    shown: tuple[Found, ...]
+    named: tuple[tuple[Found, str], ...]
+
+
+def _paths(row: Row) -> tuple[str, ...]:
+    return tuple(str(item["path"]) for item in row.media)
+
+
+@lru_cache(maxsize=_CACHED_TEXTS)
+def _known_names(dataset: str, scene: str, room: str, paths: tuple[str, ...], links: tuple[str, ...]) -> _Names:
+    """Return what the names say that all rows of a scene have in common."""
+    told = next(filter(None, (dataset_of_path(text) for text in (dataset, scene, *paths, *links))), None)
+    texts = (scene, *paths, *links)
+    shown = {item: text for text in reversed(texts) for item in rooms_in(text, dataset=told)}
+    others = {item: text for text in (room, dataset) for item in rooms_in(text, dataset=told)}
+    named = {item: shown.get(item, others.get(item, "")) for item in (*shown, *others)}
+    return _Names(told, tuple(shown), tuple(named.items()))
+
+
+def _rooms_of_id(name: str, dataset: str | None) -> tuple[Found, ...]:
+    return () if _OWN_ID.fullmatch(name) or not _may_name(name) else rooms_in(name, dataset=dataset)
+
+
+def _search_all(texts: Iterable[str], found: dict[Found, str], dataset: str | None) -> None:
+    for text in texts:
+        if _may_name(text):
+            for item in rooms_in(text, prose=_is_prose(text), dataset=dataset):
+                found.setdefault(item, text)
+
+
+def _is_prose(text: str) -> bool:
+    """Tell whether a bare number in the text needs a word beside it: a sentence, or a number behind its key."""
+    return text.startswith(_KEY) or len(text.split(None, _PROSE_WORDS)) > _PROSE_WORDS
+
+
+def _may_name(text: str) -> bool:
+    """Tell quickly whether a text can name a room; most texts of a million rows cannot."""
+    return _HINT.search(text) is not None or _other_scenes() is not None
+
+
+def _loose_texts(*values: Any) -> Iterator[str]:
+    """Yield keys, texts and whole numbers inside JSON values, however deep; a number behind `_KEY` and its key.
+
+    41069025 under "video_id" is a video, under "num_points" or "answer" it is a number.
+    """
+    waiting: list[tuple[str, Any]] = [("", value) for value in values]
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(str(name), item) for name, item in value.items()]
+            yield from (name for name in map(str, value) if not name.replace("_", "").isalpha())
+        elif isinstance(value, (list, tuple)):
+            waiting += [(key, item) for item in value]
+        elif isinstance(value, float) and value.is_integer():
+            waiting.append((key, int(value)))
+        elif isinstance(value, str) and not _NUMBER.fullmatch(value):
+            yield value
+        elif isinstance(value, str) or (type(value) is int and 10**5 <= value < 10**10):
+            yield f"{_KEY}{key}: {value}"
+
+
+@cache
+def scannet_room_splits() -> dict[str, str]:
+    """Return ScanNet room -> the official split of all its scans."""
+    return {room_of(scan): split for split in SPLITS for scan in split_ids(split)}
+
+
+@cache
+def _known_visits() -> frozenset[str]:
+    return frozenset(arkitscenes_visits().values())
+
+
+@cache
+def _other_scenes() -> re.Pattern[str] | None:
+    """Return a pattern of the listed scenes whose data set has no pattern here, None where there are none."""
+    own = ("scannet", "arkitscenes", "scannetpp")
+    names = sorted((normalize(scene) for name, scene in denied_scenes() if name not in own), key=len, reverse=True)
+    return re.compile(rf"(?<![0-9a-z])(?:{'|'.join(map(re.escape, names))})(?![0-9a-z])") if names else None

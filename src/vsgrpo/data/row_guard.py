@@ -1,0 +1,303 @@
+"""The leak guard on rows: no room of a benchmark in training data.
+
+The rooms are those of `tables.BENCHMARKS`: VSI-Bench's 288 in ScanNet, ARKitScenes and ScanNet++. Rooms are denied,
+never scans: other scans of a ScanNet room and other videos of an ARKitScenes visit show the same room, whatever split
+or dataset name a row claims. `data.room_ids` finds the rooms that a row names. Demo scenes have ids of their own
+(`demo000000_00`) and never meet the lists. Rows whose scene cannot be told give the verdict "unknown".
+
+Every path that reads rows calls `read_checked_rows` or `check_rows`; `data.leakage` records what a run trained on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from vsgrpo.data.room_ids import Found, find_rooms, rooms_in, rooms_in_data, scannet_room_splits, shown_rooms
+from vsgrpo.data.rows import Row, read_rows
+from vsgrpo.errors import DataError
+from vsgrpo.tables import BENCHMARKS, denied_rooms, split_of
+
+VERDICTS = ("clean", "unknown", "leak")
+"""From best to worst."""
+_DEMO_SCAN = re.compile(r"demo\d{6,}_\d{2}")
+_NAMED = 5
+"""Rooms that a message names."""
+_KNOWN_PATHS = 4096
+
+
+@dataclass(frozen=True)
+class Denied:
+    """A room of a benchmark, and the text that names it."""
+
+    room: str
+    benchmark: str
+    named_by: str
+
+    @property
+    def reason(self) -> str:
+        """Why a row is left out, for counts."""
+        return f"its room is in {self.benchmark}"
+
+
+def denied_in(row: Row, *links: str) -> list[Denied]:
+    """Return the rooms of benchmarks that a row names anywhere, each once.
+
+    Args:
+        links: what its media lead to (`Links`).
+    """
+    return _denied(find_rooms(row, *links))
+
+
+def denied_in_data(data: Any) -> list[Denied]:
+    """Return the rooms of benchmarks that a JSON value, such as a row of another project, names anywhere."""
+    return _denied(rooms_in_data(data))
+
+
+def denied_in_path(path: Path | str) -> list[Denied]:
+    """Return the rooms of benchmarks that are named by a file's name or by the file that it leads to through links."""
+    path = Path(path)
+    texts = [path.name, *Links(path.parent).of(path.name)]
+    return _denied({item: text for text in reversed(texts) for item in rooms_in(text)})
+
+
+def _denied(found: dict[Found, str]) -> list[Denied]:
+    denied: dict[str, Denied] = {}
+    for item, text in found.items():
+        if (benchmark := denied_rooms().get((item.dataset, item.room))) is not None:
+            denied.setdefault(item.label, Denied(item.label, benchmark, text))
+    return list(denied.values())
+
+
+class Links:
+    """What media paths of a folder lead to where a symbolic link is on the way.
+
+    Args:
+        base: the folder of the row file; None: nobody looks.
+    """
+
+    def __init__(self, base: Path | str | None) -> None:
+        self._base = None if base is None else os.path.realpath(base)
+        self._known: dict[str, list[str]] = {}
+
+    def __call__(self, row: Row) -> list[str]:
+        """Return the targets of a row's media, [] where no link is on the way."""
+        return [text for item in row.media for text in self.of(str(item["path"]))]
+
+    def of(self, path: str) -> list[str]:
+        """Return where a path leads: the text of its link, and the file at the end."""
+        if self._base is None or "\0" in path:
+            return []
+        if path not in self._known:
+            if len(self._known) > _KNOWN_PATHS:  # rows of one video come one after the other
+                self._known.clear()
+            plain = os.path.normpath(os.path.join(self._base, path))
+            real = os.path.realpath(plain)
+            direct = [os.readlink(plain)] if os.path.islink(plain) else []
+            self._known[path] = [] if real == plain else [*direct, real]
+        return self._known[path]
+
+
+def row_verdict(row: Row, *links: str) -> str:
+    """Return clean, unknown or leak for one row; splits are `check_rows`' matter."""
+    if denied_in(row, *links):
+        return "leak"
+    shown = shown_rooms(row, *links)
+    if row.dataset == "demo" and _DEMO_SCAN.fullmatch(row.scene_name) and not shown:
+        return "clean"
+    return "clean" if shown and all(item.is_official for item in shown) else "unknown"
+
+
+def val_scans(row: Row, *links: str) -> list[str]:
+    """Return the ScanNet val scans, or rooms of such, that scene name, id and media paths of a row name."""
+    scenes = [item.scene for item in shown_rooms(row, *links) if item.dataset == "scannet"]
+    return [scene for scene in scenes if (split_of(scene) or scannet_room_splits().get(scene)) == "val"]
+
+
+@dataclass
+class Judgement:
+    """What the guard found in the rows of a file.
+
+    Attributes:
+        num_rows: rows looked at.
+        leaks: rows of benchmark rooms, with the rooms.
+        val: ScanNet val scans of other rooms.
+        unknown: dataset -> rows that name no scene that can be told.
+        first_unknown: scene name of the first of these.
+    """
+
+    num_rows: int = 0
+    leaks: list[tuple[Row, list[Denied]]] = field(default_factory=list)
+    val: list[Row] = field(default_factory=list)
+    unknown: Counter[str] = field(default_factory=Counter)
+    first_unknown: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The worst verdict of the rows."""
+        return "leak" if self.leaks else "unknown" if self.unknown else "clean"
+
+    def leak_text(self) -> str:
+        """Name the first row of a benchmark room, and count the rows and rooms."""
+        row, denied = self.leaks[0]
+        first = denied[0]
+        by = "" if first.named_by in (row.scene_name, row.room) else f", named by {first.named_by[:120]!r}"
+        rooms = self.leaked_rooms()
+        more = f"; {len(rooms)} rooms: {name_some(rooms)}" if len(rooms) > 1 else ""
+        told = f"scene_name={row.scene_name}: room {first.room} is in {first.benchmark}"
+        return f"{told} ({len(self.leaks)} of {self.num_rows} rows{more}){by}"
+
+    def leaked_rooms(self) -> list[str]:
+        """Return the benchmark rooms, sorted."""
+        return sorted({item.room for _, found in self.leaks for item in found})
+
+    def unknown_text(self) -> str | None:
+        """Return a sentence about the rows whose rooms cannot be told, None where there are none."""
+        if not self.unknown:
+            return None
+        named = ", ".join(f"{number} of dataset {name}" for name, number in self.unknown.most_common(_NAMED))
+        return (
+            f"{self.unknown.total()} of {self.num_rows} rows name no scene that can be told from the rooms of "
+            f"{' and '.join(BENCHMARKS)} ({named}; the first: scene_name={self.first_unknown}): make sure that they "
+            "show none of them"
+        )
+
+
+def judge_rows(rows: Iterable[Row], base: Path | None = None) -> Judgement:
+    """Look at rows meant for training, each once.
+
+    Args:
+        base: the folder of the row file; given, links that media paths lead through are followed.
+    """
+    judged, links = Judgement(), Links(base)
+    for row in rows:
+        judge_row(row, judged, *links(row))
+    return judged
+
+
+def judge_row(row: Row, judged: Judgement, *links: str) -> None:
+    """Look at one row more; `links` are what its media lead to (`Links`)."""
+    judged.num_rows += 1
+    verdict = row_verdict(row, *links)
+    if verdict == "leak":
+        judged.leaks.append((row, denied_in(row, *links)))
+    elif val_scans(row, *links):
+        judged.val.append(row)
+    if verdict == "unknown":
+        judged.unknown[row.dataset] += 1
+        judged.first_unknown = judged.first_unknown or row.scene_name
+
+
+def check_rows(
+    rows: Iterable[Row],
+    *,
+    allow_val_safe: bool = False,
+    allow_leak: bool = False,
+    where: str = "rows",
+    base: Path | None = None,
+) -> str:
+    """Return the worst verdict of rows meant for training, or refuse them.
+
+    Args:
+        allow_val_safe: take ScanNet val scans of rooms that the benchmark does not use (held-out data by default).
+        allow_leak: take benchmark rooms too; the verdict then is "leak".
+        where: the file the rows came from, for the message.
+        base: its folder; given, links that media paths lead through are followed.
+
+    Raises:
+        DataError: a benchmark room, or a val scan without `allow_val_safe`; names the first scene and how many rows.
+    """
+    judged = judge_rows(rows, base)
+    if judged.leaks and not allow_leak:
+        raise DataError(
+            f"{where}: {judged.leak_text()}",
+            "remove these rows; a model trained on them cannot be scored on the benchmark",
+        )
+    if judged.val and not allow_val_safe:
+        raise DataError(
+            f"{where}: scene_name={judged.val[0].scene_name}: a ScanNet val scan "
+            f"({len(judged.val)} of {judged.num_rows} rows)",
+            "train on the train split, or allow room-safe val scans: data.allow_val_safe=true",
+        )
+    return judged.verdict
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Return the first names of a list, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def worst(verdicts: Iterable[str]) -> str:
+    """Return the worst of some verdicts, "clean" of none."""
+    return max(verdicts, key=VERDICTS.index, default="clean")
+
+
+def read_checked_rows(
+    path: Path | str, *, allow_val_safe: bool = False, allow_leak: bool = False
+) -> tuple[list[Row], str]:
+    """Read a row file through the guard; return (rows, verdict)."""
+    rows, base = read_rows(path), Path(path).parent
+    return rows, check_rows(rows, allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=str(path), base=base)
+
+
+def check_scan(scan_id: str, dataset: str, *, allow_val_safe: bool = False) -> str | None:
+    """Return why a scan may not be built into training data, or None where it may.
+
+    The id decides, not the folder it is in nor what the source is called; official splits are ScanNet's.
+    """
+    found = rooms_in(scan_id, dataset=dataset)
+    if denied := _denied(dict.fromkeys(found, scan_id)):
+        return f"room {denied[0].room} is in {denied[0].benchmark}"
+    scans = [item.scene for item in found if item.dataset == "scannet"]
+    if dataset == "scannet" and scans != [scan_id.lower()]:
+        return f"{scan_id} is no ScanNet scan id"
+    if any(split_of(scan) == "val" for scan in scans) and not allow_val_safe:
+        return "a val scan (room-safe, but held out by default)"
+    return None
+
+
+@dataclass(frozen=True)
+class DevSplit:
+    """Rooms held out of train, and the sentence to print where that did not go as asked."""
+
+    dev_rooms: frozenset[str]
+    note: str | None
+
+
+def split_dev(rooms: Iterable[str], fraction: float) -> DevSplit:
+    """Hold out about `fraction` of the rooms, each by its own hash: a room keeps its side when others come and go.
+
+    Train is never emptied: where every room hashes into dev, the one furthest from it stays in train. With fewer than
+    two rooms dev is empty.
+
+    Raises:
+        ValueError: a fraction outside [0, 1).
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"data.dev_fraction={fraction}: must be in [0, 1)")
+    names = sorted(set(rooms))
+    if len(names) < 2:
+        return DevSplit(frozenset(), f"dev is empty: {len(names)} room(s), a dev split needs at least 2")
+    dev = {name for name in names if falls_into_dev(name, fraction)}
+    if len(dev) == len(names):
+        dev.remove(max(names, key=_place))
+    note = (
+        f"dev is empty: none of {len(names)} rooms fell into dev_fraction={fraction}" if fraction and not dev else None
+    )
+    return DevSplit(frozenset(dev), note)
+
+
+def falls_into_dev(room: str, fraction: float) -> bool:
+    """Tell by a room's own hash whether it is held out."""
+    return _place(room) < fraction
+
+
+def _place(room: str) -> float:
+    return int.from_bytes(blake2b(room.encode(), digest_size=8).digest(), "big") / 2**64

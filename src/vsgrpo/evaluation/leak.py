@@ -1,0 +1,183 @@
+"""Before anything is scored: was the model trained on the rooms that it is scored on?"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vsgrpo.data.leakage import (
+    Links,
+    TrainingManifest,
+    denied_in,
+    lineage_of,
+    name_some,
+    rooms_of,
+    same_videos,
+    worst,
+)
+from vsgrpo.data.room_ids import room_label
+from vsgrpo.data.rows import Row
+from vsgrpo.errors import DataError
+from vsgrpo.evaluation.predictions import Media
+
+ALLOW = "its score would mean nothing; --allow-leak scores it all the same and says so in the results"
+
+
+@dataclass(frozen=True)
+class Leak:
+    """The leak guard's word on a model and the rows it is evaluated on.
+
+    Attributes:
+        verdict: clean | unknown | leak.
+        rooms: the leaked rooms.
+        num_trained: evaluated rooms that the model was trained on.
+        num_rooms: evaluated rooms.
+        videos: evaluated videos whose very bytes were trained on, whatever they were called there.
+        reason: the verdict in words, where it is not clean.
+    """
+
+    verdict: str
+    rooms: tuple[str, ...]
+    num_trained: int
+    num_rooms: int
+    videos: tuple[str, ...] = ()
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what results.json says about it."""
+        return {
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "rooms": list(self.rooms),
+            "videos": list(self.videos),
+            "trained_rooms": self.num_trained,
+            "evaluated_rooms": self.num_rooms,
+        }
+
+    def notes(self) -> list[str]:
+        """Return what a reader of the score must know."""
+        lines = [] if self.verdict == "clean" else [f"leak check: {self.reason or self.verdict}"]
+        if self.num_trained:
+            lines.append(f"{self.num_trained} of {self.num_rooms} rooms were trained on")
+        if self.videos:
+            lines.append(f"{len(self.videos)} videos were trained on under another name: {name_some(self.videos)}")
+        return lines
+
+
+def check_lineage(path: str, adapter: str | None = None, *, allow_leak: bool = False) -> list[TrainingManifest]:
+    """Return the manifests of a model and its adapter; say on stderr where they cannot tell what it was trained on.
+
+    The first thing that every scoring command does: no row, video or weight is read before.
+
+    Raises:
+        DataError: a benchmark room is in the lineage, without `allow_leak`; or a broken training_manifest.json.
+    """
+    manifests = {name: lineage_of(name) for name in (path, adapter) if name}
+    for name, manifest in manifests.items():
+        key = "model.path" if name == path else "model.adapter"
+        verdict = manifest.verdict()
+        if verdict == "leak" and not allow_leak:
+            raise DataError(f"{key}={name}: {manifest.reason()}", ALLOW)
+        if verdict != "clean" and int(os.environ.get("RANK", "0")) == 0:
+            print(f"leak check of {name}: {manifest.reason()}", file=sys.stderr)
+    return list(manifests.values())
+
+
+def check_recorded(file: Path, model: Mapping[str, str], *, allow_leak: bool = False) -> list[str]:
+    """Check the model that made a predictions file before the file is scored; return what to note about it.
+
+    Args:
+        file: the predictions; settings.json and results.json beside it name the model that `vsgrpo eval` asked.
+        model: {"path", "adapter"} as given by the user, {} to believe those files.
+
+    Raises:
+        DataError: a benchmark room is in the model's lineage, or results.json says so, without `allow_leak`.
+    """
+    recorded = _read_object(file.with_name("settings.json")).get("model")
+    found = model or (recorded if isinstance(recorded, dict) else {})
+    leak = _read_object(file.with_name("results.json")).get("leak")
+    if isinstance(leak, dict) and leak.get("verdict") == "leak":
+        reason = leak.get("reason") or f"trained on {len(leak.get('rooms', ()))} benchmark room(s)"
+        if not allow_leak:
+            raise DataError(f"{file.with_name('results.json')}: the model was {reason}", ALLOW)
+        return [f"leak check: {reason}"]
+    if not isinstance(path := found.get("path"), str):
+        return ["leak check: unknown: nothing beside the file names the model; model.path=DIR checks it"]
+    adapter = found.get("adapter")
+    manifests = check_lineage(path, adapter if isinstance(adapter, str) else None, allow_leak=allow_leak)
+    return [f"leak check: {m.verdict()}: {m.reason()}" for m in manifests if m.verdict() != "clean"]
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Return a JSON object, {} where there is none; what is broken in it is for its readers to say."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def split_model_words(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return {"path", "adapter"} as far as model=, model.path= and model.adapter= are among the words, and the rest."""
+    keys = {"model": "path", "model.path": "path", "model.adapter": "adapter"}
+    given = [word for word in words if word.partition("=")[0] in keys and not Path(word).is_file()]
+    model = {keys[key]: value for key, _, value in (word.partition("=") for word in given)}
+    return model, [word for word in words if word not in given]
+
+
+def compare_rows(
+    manifests: Sequence[TrainingManifest],
+    rows: Iterable[Row],
+    media: Mapping[str, Media],
+    *,
+    official: bool = False,
+    allow_leak: bool = False,
+    name: str = "",
+) -> Leak:
+    """Compare rooms and videos of the rows to score with a model's lineage.
+
+    Verdict "leak": a benchmark room is in the lineage; or a room or the bytes of a video scored now, where the rows are
+    a benchmark's (in its own form, or of its rooms). Rooms of our own dataset folders that were trained on are no leak
+    of a benchmark: they are counted and shown.
+
+    Args:
+        manifests: `check_lineage`.
+        media: row key -> what the row shows; rows without an entry are compared by name only.
+        official: the rows are in the benchmark's own form.
+        name: of the model, for messages.
+
+    Raises:
+        DataError: a leak without `allow_leak`.
+    """
+    trained = {room for manifest in manifests for room in manifest.known_rooms()}
+    evaluated: set[tuple[str, str]] = set()
+    leaked = {room for manifest in manifests for room in manifest.leaked_rooms()}
+    fresh: dict[Path, bool] = {}  # videos of rooms that were not trained on -> they are a benchmark's
+    for row in rows:
+        paths = [path for kind, path in media.get(row.key, ()) if kind == "video"]
+        links = [text for path in paths for text in Links(path.parent).of(path.name)]
+        rooms = rooms_of(row, *links)
+        evaluated |= rooms
+        is_benchmark = official or bool(denied_in(row, *links))
+        if rooms & trained:
+            leaked |= {room_label(*room) for room in rooms & trained} if is_benchmark else set()
+        else:
+            fresh |= {path: is_benchmark or fresh.get(path, False) for path in paths}
+    copies = same_videos(manifests, fresh)
+    videos = tuple(str(path) for path in copies)
+    is_leak = bool(leaked) or any(fresh[path] for path in copies)
+    verdict = "leak" if is_leak else worst(manifest.verdict() for manifest in manifests)
+    reason = "; ".join(manifest.reason() for manifest in manifests if manifest.verdict() != "clean")
+    if leaked:
+        reason = f"trained on {len(leaked)} benchmark room(s), such as {min(leaked)}"
+    elif is_leak:
+        path, known = next((path, known) for path, known in copies.items() if fresh[path])
+        reason = f"trained on {len(copies)} benchmark video(s), such as {path}, there called {known}"
+    if verdict == "leak" and not allow_leak:
+        raise DataError(f"model.path={name}: {reason}", ALLOW)
+    return Leak(verdict, tuple(sorted(leaked)), len(evaluated & trained), len(evaluated), videos, reason)

@@ -1,0 +1,160 @@
+"""Checks of a video file's bytes that need no decoder: is it a video, and is all of it there.
+
+Decoders play what is left of a cut file and say nothing, so that uniform sampling would move. Most containers state
+their own length in the first bytes; MPEG-TS is made of packets of one length. Others (MPEG program streams, raw
+streams) state nothing: a tail that is missing there cannot be known, unless the cut goes through a packet (see
+`index`).
+"""
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from vsgrpo.errors import DataError
+
+BAD_VIDEO_HINT = "replace or rebuild the file, or set video.on_bad=skip to leave its rows out"
+
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_EBML = b"\x1a\x45\xdf\xa3"
+_SEGMENT = b"\x18\x53\x80\x67"
+_MXF_PARTITION = bytes.fromhex("060e2b34020501010d01020101")  # then 2: header, 4: footer
+
+
+def check_file(path: str) -> None:
+    """Check what no decoder reports well: missing, empty, a web page, an mp4 without moov, a file that is cut off.
+
+    Sources: ISO/IEC 14496-12 (boxes of mp4 and mov), RIFF, RFC 8794 (EBML of Matroska), ASF specification 3.2, RFC 3533
+    (pages of Ogg), ISO/IEC 13818-1 (packets of MPEG-TS), SMPTE ST 377-1 (partitions of MXF), GIF89a.
+
+    Raises:
+        DataError: by the file's name.
+    """
+    size = check_there(path)
+    if size is None:
+        return  # a pipe or device: reading it here could block; the decoder gets it under its time limit
+    try:
+        with open(path, "rb") as file:
+            _check_whole(path, file, size)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})", hint="check the path and its rights") from None
+
+
+def check_there(path: str) -> int | None:
+    """Check that a path names something with content; return its bytes, None for a pipe or device.
+
+    Raises:
+        DataError: by the file's name.
+    """
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened ({error.strerror})", hint="check the path") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise DataError(f"{path}: is a folder, not a video", hint="name the video file itself")
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    if status.st_size == 0:
+        raise DataError(f"{path}: is empty", hint=BAD_VIDEO_HINT)
+    return status.st_size
+
+
+def _check_whole(path: str, file: BinaryIO, size: int) -> None:
+    start = file.read(4096)
+    if start.lstrip()[:1] == b"<":
+        raise DataError(f"{path}: starts with '<', a web page and not a video", hint="download the file again")
+    if start[4:8] == b"ftyp":
+        _check_boxes(path, file, size)
+    elif start[:4] == b"RIFF" and start[8:12] == b"AVI ":
+        _check_length(path, 8 + int.from_bytes(start[4:8], "little"), size)
+    elif start[:4] == _EBML:
+        _check_length(path, _matroska_length(start), size)
+    elif start[:16] == _ASF_HEADER:
+        at = start.find(_ASF_FILE_PROPERTIES)
+        if at >= 0:  # GUID, 64-bit size, file id, then the 64-bit length of the file; 0 in a broadcast
+            _check_length(path, int.from_bytes(start[at + 40 : at + 48], "little"), size)
+    elif start[:4] == b"OggS":
+        _check_end(path, file, size, _ends_stream)
+    elif start[:4] == b"GIF8":
+        _check_end(path, file, size, lambda tail: tail.rstrip(b"\0").endswith(b";"))
+    elif start[:14] == _MXF_PARTITION + b"\2":
+        _check_end(path, file, size, lambda tail: _MXF_PARTITION + b"\4" in tail)
+    elif start[:1] == b"G" and start[188:189] == b"G":
+        _check_packets(path, file, size, 188, 0)
+    elif start[4:5] == b"G" and start[196:197] == b"G":  # M2TS: four bytes of time before each packet
+        _check_packets(path, file, size, 192, 4)
+
+
+def _check_length(path: str, stated: int, size: int) -> None:
+    if stated > size:
+        raise DataError(
+            f"{path}: cut off, its header states {stated} bytes and the file has {size}", hint=BAD_VIDEO_HINT
+        )
+
+
+def _check_boxes(path: str, file: BinaryIO, size: int) -> None:
+    """Walk the top-level boxes of an mp4 or mov file: 32-bit size, type, 64-bit size if size = 1."""
+    offset, kinds = 0, set()
+    while offset + 8 <= size:
+        file.seek(offset)
+        head = file.read(16)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        elif length == 0:
+            length = size - offset
+        if length < 8:
+            break
+        kinds.add(kind)
+        if offset + length > size and kind in (b"mdat", b"moov", b"moof"):
+            raise DataError(
+                f"{path}: cut off, box {kind.decode()} needs {offset + length} bytes and the file has {size}",
+                hint=BAD_VIDEO_HINT,
+            )
+        offset += length
+    if b"moov" not in kinds:
+        raise DataError(f"{path}: has no moov box (the writer did not finish)", hint=BAD_VIDEO_HINT)
+
+
+def _matroska_length(start: bytes) -> int:
+    """Return the bytes that a Matroska or WebM file states: up to the end of its Segment; 0 for a live recording."""
+    at = start.find(_SEGMENT)
+    if at < 0 or at + 12 > len(start):
+        return 0
+    first = start[at + 4]
+    width = 9 - first.bit_length()  # leading zeros of the first byte + 1
+    if width > 8:
+        return 0
+    value = int.from_bytes(start[at + 4 : at + 4 + width], "big") & ((1 << 7 * width) - 1)
+    unknown = (1 << 7 * width) - 1
+    return 0 if value == unknown else at + 4 + width + value
+
+
+def _check_end(path: str, file: BinaryIO, size: int, is_end: Callable[[bytes], bool]) -> None:
+    file.seek(max(0, size - (1 << 17)))
+    if not is_end(file.read()):
+        raise DataError(f"{path}: cut off, it has not the end that its format asks for", hint=BAD_VIDEO_HINT)
+
+
+def _ends_stream(tail: bytes) -> bool:
+    """Whether the last page of an Ogg file is whole and marked as the end of its stream."""
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    if len(page) < 27:
+        return False
+    lengths = page[27 : 27 + page[26]]
+    return len(page) >= 27 + len(lengths) + sum(lengths) and bool(page[5] & 4)
+
+
+def _check_packets(path: str, file: BinaryIO, size: int, length: int, at: int) -> None:
+    """Check that an MPEG-TS file is whole packets of `length` bytes, each with its sync byte at `at`."""
+    if size % length:
+        raise DataError(
+            f"{path}: cut off, its {size} bytes are not whole MPEG-TS packets of {length}", hint=BAD_VIDEO_HINT
+        )
+    for offset in range(0, size, length << 14):
+        file.seek(offset)
+        syncs = file.read(length << 14)[at::length]
+        if syncs.strip(b"G"):
+            number = offset // length + len(syncs) - len(syncs.lstrip(b"G"))
+            raise DataError(f"{path}: damaged at MPEG-TS packet {number}, which has no sync byte", hint=BAD_VIDEO_HINT)

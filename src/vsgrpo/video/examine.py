@@ -1,0 +1,161 @@
+"""Examine media files as a run reads them: same backend, same sampled frames, same refusals, without torch.
+
+For `check-data` and everything else that must say before a run what the run would say.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vsgrpo.errors import DataError
+from vsgrpo.files import write_atomic
+from vsgrpo.video.budget import VisionBudget
+from vsgrpo.video.image import image_size, read_image
+from vsgrpo.video.index import VideoHeader
+from vsgrpo.video.reader import DEFAULT_BACKEND, DecodePool
+
+_VERSION = 1
+"""Change it when the same file would be judged in another way."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What is known of one media file.
+
+    Attributes:
+        header: as the loader sees it; an image is one frame without a rate. None where the file is refused.
+        problem, hint: of the DataError that a run would raise; empty where the file is good.
+    """
+
+    header: VideoHeader | None
+    problem: str = ""
+    hint: str = ""
+
+
+def check_timing(name: str, header: VideoHeader) -> None:
+    """Check that a video states a frame rate, for models that count seconds.
+
+    Raises:
+        DataError: it states none.
+    """
+    if header.fps <= 0:
+        raise DataError(
+            f"{name}: states no frame rate, which Qwen2.5-VL's positions need",
+            hint="write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4",
+        )
+
+
+def examine_media(
+    media: Iterable[tuple[str, Path]],
+    budget: VisionBudget,
+    backend: str = DEFAULT_BACKEND,
+    timeout_s: float | None = 60.0,
+    needs_timing: bool = False,
+    memory: Path | None = None,
+    num_workers: int | None = None,
+    on_done: Callable[[], object] = lambda: None,
+) -> dict[tuple[str, Path], Examined]:
+    """Return (kind, path) -> what a run with these settings would find, each file decoded at its sampled frames.
+
+    Files found good are remembered by content, and by path, size and time of change so that a second call does not read
+    them at all. A file with a problem is examined again each time: a full disk or a slow mount may be gone.
+
+    Args:
+        media: (video or image, path); each is examined once.
+        budget: says which frames are sampled, and which sizes are refused.
+        backend, timeout_s: `video.backend` and `video.timeout_s` of the run; None decodes in this process, unguarded.
+        needs_timing: whether the run's model counts seconds (`VideoLoader.needs_timing`).
+        memory: a JSON file that remembers; made where missing, ignored where unreadable. None: remember nothing.
+        num_workers: files read at once; None: one per processor.
+        on_done: called after each file, for progress.
+
+    Raises:
+        SetupError: the backend is not installed; no file is blamed for that.
+    """
+    settings = f"{_VERSION} {backend} {budget.sampled_frames}"
+    known = _Memory(memory)
+
+    def examine(place: tuple[str, Path]) -> Examined:
+        kind, path = place
+        name = os.path.abspath(path)
+        try:
+            header = _read(name, kind, settings, budget, backend, timeout_s, pool, known)
+            if kind == "video" and needs_timing:
+                check_timing(name, header)
+            budget.size(header.height, header.width, kind)
+        except DataError as error:
+            message = error.message if error.message.startswith(name) else f"{name}: {error.message}"
+            return Examined(None, message, error.hint)
+        finally:
+            on_done()
+        return Examined(header)
+
+    places = list(dict.fromkeys(media))
+    num_threads = max(1, min(num_workers or os.cpu_count() or 1, len(places)))
+    with DecodePool(num_threads) as pool, ThreadPoolExecutor(num_threads) as threads:
+        try:
+            return dict(zip(places, threads.map(examine, places), strict=True))
+        finally:
+            threads.shutdown(cancel_futures=True)
+            known.save()
+
+
+def _read(
+    name: str,
+    kind: str,
+    settings: str,
+    budget: VisionBudget,
+    backend: str,
+    timeout_s: float | None,
+    pool: DecodePool,
+    known: "_Memory",
+) -> VideoHeader:
+    """Return the header of a good file, from memory or by decoding it."""
+    stamp = _stamp(name)
+    content = known.hashes.get(stamp)
+    if content is None:
+        content = known.hashes[stamp] = pool.content_hash(name, timeout_s)
+    key = f"{kind} {content}" if kind == "image" else f"{kind} {settings} {content}"
+    header = known.headers.get(key)
+    if header is None:
+        if kind == "image":
+            header = VideoHeader(1, 0.0, *image_size(name))
+            read_image(name, budget.size(header.height, header.width, "image"))
+        else:
+            header = pool.check_frames(name, budget.sampled_frames, backend, timeout_s)
+        known.headers[key] = header
+    return header
+
+
+def _stamp(name: str) -> str:
+    try:
+        status = os.stat(name)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be opened ({error.strerror})", hint="check the path") from None
+    return f"{name} {status.st_size} {status.st_mtime_ns}"
+
+
+class _Memory:
+    """Hashes by path, size and time of change; headers of good files by content and settings."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.hashes: dict[str, str] = {}
+        self.headers: dict[str, VideoHeader] = {}
+        if path is None or not path.is_file():
+            return
+        try:
+            data: Any = json.loads(path.read_text(encoding="utf-8"))
+            headers = {str(key): VideoHeader(**header) for key, header in data["headers"].items()}
+            self.hashes, self.headers = dict(data["hashes"]), headers
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return  # it only saves time
+
+    def save(self) -> None:
+        if self.path is not None:
+            headers = {key: asdict(header) for key, header in self.headers.items()}
+            write_atomic(self.path, json.dumps({"hashes": self.hashes, "headers": headers}))

@@ -1,0 +1,329 @@
+"""Index of a video file: which stream is the film, its frames in presentation order, and how they are turned upright.
+
+One rule for every container, codec and backend (docs/troubleshooting.md has it in words):
+
+- The film is the one video stream that is no cover picture. Of several, the one marked as default; else the file is
+  refused.
+- Frame i has the i-th smallest presentation time stamp among the frames that are shown: frames hidden by an edit list,
+  and frames before the first keyframe that cannot be decoded, are not part of the film. One pass over the packets finds
+  them, without decoding. A file without usable time stamps is decoded once from its start and counted.
+- Frames are upright: turned and mirrored as the display matrix says. Pixels are as stored: no deinterlacing, and a
+  pixel aspect ratio other than 1 is not applied, as in every decoder and in qwen-vl-utils.
+- A file that holds less than it states is refused.
+"""
+
+import contextlib
+import itertools
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vsgrpo.errors import DataError
+from vsgrpo.video.container import BAD_VIDEO_HINT
+from vsgrpo.video.image import MAX_PIXELS
+from vsgrpo.video.packets import film_stream, open_container, packets_of
+
+_MAX_MISSING_S = 0.25
+"""Seconds by which a stated length may exceed the end of the last frame, rounding aside."""
+_STATE_LENGTH = ("mov", "matroska", "asf", "flv")
+"""Containers that state a length; FFmpeg estimates that of others from time stamps or bit rates."""
+_SKIPPABLE = ("h264", "mpeg4", "mpeg2video")
+"""Codecs whose non-reference frames FFmpeg leaves out on request, without any change to the other frames."""
+
+
+@dataclass(frozen=True)
+class VideoHeader:
+    """What a film is: number of frames, mean frames per second (0: not stated), upright height and width in pixels."""
+
+    num_frames: int
+    fps: float
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How stored pixels become upright: first transposed, then mirrored left-right, then upside down."""
+
+    transposed: bool = False
+    mirrored: bool = False
+    flipped: bool = False
+
+    def apply(self, frames: np.ndarray) -> np.ndarray:
+        """Return (..., H, W, 3) frames upright; a view."""
+        if self.transposed:
+            frames = frames.swapaxes(-3, -2)
+        if self.mirrored:
+            frames = frames[..., ::-1, :]
+        return frames[..., ::-1, :, :] if self.flipped else frames
+
+
+def read_orientation(matrix: bytes) -> Orientation | None:
+    """Return the orientation that a display matrix asks for; None where it is no multiple of 90 degrees.
+
+    A stored pixel (x, y), y down, is shown at (a x + c y, b x + d y). Source: ISO/IEC 14496-12 8.3.2 (tkhd), FFmpeg
+    libavutil/display.h: nine 32-bit numbers a b u c d v x y w in the byte order of the machine.
+    """
+    a, b, _, c, d = struct.unpack("=5i", matrix[:20])
+    straight, turned = min(abs(a), abs(d)), min(abs(b), abs(c))
+    if straight and max(abs(b), abs(c)) * 50 <= straight:
+        return Orientation(False, a < 0, d < 0)
+    if turned and max(abs(a), abs(d)) * 50 <= turned:
+        return Orientation(True, c < 0, b < 0)
+    return None
+
+
+class VideoIndex:
+    """An open video file and the index of its film.
+
+    Attributes:
+        codec: FFmpeg's name of the codec, such as `h264`.
+        pts: presentation time stamps of the frames, ascending, in units of `time_base`. Without usable time stamps
+            (`is_counted`) frame numbers.
+        header: of the upright film.
+        orientation: how stored frames become upright.
+        num_hidden: stored frames that are not part of the film.
+        is_interlaced, pixel_format: of the first frame.
+
+    Raises:
+        DataError: no video stream, an unknown codec, a damaged or cut file.
+    """
+
+    def __init__(self, path: str, container: Any) -> None:
+        self.path, self.container = path, container
+        packets = packets_of(path, container)
+        self.stream = film_stream(path, container, packets)
+        self.codec = str(self.stream.codec_context.codec.canonical_name)
+        self.time_base = self.stream.time_base
+        self._packets = packets[self.stream.index]
+        self.keys: list[tuple[int, int]] = []  # (pts, dts)
+        self.is_counted = False
+        self.stream.codec_context.thread_count = 1
+        self._check_tail()
+        self.pts, self.is_counted = self._presented()
+        self.num_hidden = len(self._packets) - len(self.pts)
+        first = self._first_frame()
+        self.orientation = self._orientation(first)
+        self.is_interlaced, self.pixel_format = bool(first.interlaced_frame), str(first.format.name)
+        height, width = first.height, first.width
+        self.stored_size = (height, width)
+        if height * width > MAX_PIXELS:
+            raise DataError(
+                f"{path}: frames of {width}x{height}, at most {MAX_PIXELS} pixels are allowed", "scale the video down"
+            )
+        if self.orientation.transposed:
+            height, width = width, height
+        self.header = VideoHeader(len(self.pts), self._fps(), height, width)
+
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        """Decode the frames at `indices`, (T, H, W, 3) uint8 upright RGB, each checked by its time stamp.
+
+        Seeks to the keyframe before each; where that does not lead to the frame, the file is decoded from its start.
+        """
+        wanted = {self.pts[index] for index in indices}
+        found: dict[int, np.ndarray] = {}
+        if not self.is_counted:
+            self._seek_frames(wanted, found)
+        if missing := wanted - found.keys():
+            for pts, frame in self._from_start():
+                if pts in missing:
+                    found[pts] = self._pixels(frame)
+                if len(found) == len(wanted):
+                    break
+        for index in indices:
+            if self.pts[index] not in found:
+                raise DataError(f"{self.path}: frame {index} is missing or corrupt", hint=BAD_VIDEO_HINT)
+        return np.ascontiguousarray(self.orientation.apply(np.stack([found[self.pts[index]] for index in indices])))
+
+    def seconds(self) -> list[float]:
+        """Return the presentation time of each frame in seconds, as stated by the file."""
+        return [float(pts * self.time_base) for pts in self.pts]
+
+    def _presented(self) -> tuple[list[int], bool]:
+        """Return the time stamps of the frames that are shown, or their numbers where time stamps are of no use."""
+        shown = [packet for packet in self._packets if not packet.is_hidden]
+        stamps = [packet.pts for packet in shown]
+        if None in stamps or len(set(stamps)) < len(stamps):
+            return list(range(sum(1 for _ in self._from_start(counted=True)))), True
+        pts = sorted(stamp for stamp in stamps if stamp is not None)
+        for packet in self._packets:
+            if packet.is_key and packet.pts is not None:
+                self.keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+        self.keys.sort()
+        if not self.keys or pts[0] < self.keys[0][0] or not self._packets[0].is_key:
+            # Leading frames that refer to what was cut away: the decoder knows which of them can be shown.
+            first_key = self.keys[0][0] if self.keys else pts[-1]
+            leading = set()
+            for stamp, _ in self._from_start():
+                leading.add(stamp)
+                if stamp >= first_key:
+                    break
+            pts = [stamp for stamp in pts if stamp >= first_key or stamp in leading]
+        return pts, False
+
+    def _check_tail(self) -> None:
+        """Check that the file holds what its header states: frames, or seconds."""
+        held, stated = len(self._packets), self.stream.frames
+        name = self.container.format.name
+        if held < stated and name.startswith("mov"):  # an edit list may leave frames out
+            with open_container(self.path, {"ignore_editlist": "1"}) as container:
+                held = len(packets_of(self.path, container)[self.stream.index])
+        if name.startswith("avi"):  # chunks without data count: they repeat the frame before
+            held = max((p.pts or p.dts or 0) + 1 for p in self._packets)
+        if held < stated:
+            raise DataError(
+                f"{self.path}: cut off, its header promises {stated} frames and it holds {held}", hint=BAD_VIDEO_HINT
+            )
+        length = self.container.duration
+        if not length or not name.startswith(_STATE_LENGTH):
+            return
+        length_s = length / 1e6 + min(0.0, (self.container.start_time or 0) / 1e6)  # counts from 0, or from the start
+        stamps = sorted(packet.pts for packet in self._packets if packet.pts is not None)
+        if len(stamps) < 2:
+            return
+        last = max((packet.pts or 0) + packet.duration for packet in self._packets)
+        longest = max(later - earlier for earlier, later in itertools.pairwise(stamps))
+        allowed_s = max(_MAX_MISSING_S, 2 * float(longest * self.time_base))
+        missing_s = length_s - float(last * self.time_base)
+        if missing_s > allowed_s and length_s - self._end_of_others() > allowed_s:
+            raise DataError(
+                f"{self.path}: cut off, its header states {length_s:.1f} s and its frames end {missing_s:.1f} s before",
+                hint=BAD_VIDEO_HINT,
+            )
+
+    def _end_of_others(self) -> float:
+        """Return the time in seconds at which the last packet of another stream ends, sound for instance."""
+        end = 0.0
+        with open_container(self.path) as container:
+            for packet in container.demux():
+                if packet.stream_index != self.stream.index and packet.pts is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        return end
+
+    def has_plain_keyframes(self) -> bool:
+        """Whether an H.264 film in mp4 can be cut at each keyframe: each holds an IDR slice (NAL unit type 5)."""
+        length_size = (bytes(self.stream.codec_context.extradata or b"")[4:5] or b"\3")[0] % 4 + 1
+        self.container.seek(self.keys[0][1], stream=self.stream, backward=True)
+        return all(
+            5 in _nal_types(bytes(packet), length_size)
+            for packet in self.container.demux(self.stream)
+            if packet.size and packet.is_keyframe
+        )
+
+    def _first_frame(self) -> Any:
+        from av.error import FFmpegError
+
+        tries = [self._from_start()]
+        if not self.is_counted and self.keys and self.keys[0][0] == self.pts[0]:
+            tries.insert(0, self._from_key(self.keys[0], None))
+        for frames in tries:
+            with contextlib.suppress(*() if frames is tries[-1] else (FFmpegError,)):
+                for stamp, frame in frames:
+                    if stamp == self.pts[0] and not frame.is_corrupt:
+                        return frame
+                    if stamp > self.pts[0]:
+                        break
+        raise DataError(f"{self.path}: its {self.codec} stream decodes to no frame", hint=BAD_VIDEO_HINT)
+
+    def _orientation(self, frame: Any) -> Orientation:
+        for data in frame.side_data:
+            if data.type.name == "DISPLAYMATRIX":
+                found = read_orientation(bytes(data))
+                if found is None:
+                    raise DataError(
+                        f"{self.path}: its display matrix is no turn by 90, 180 or 270 degrees",
+                        hint="write the video anew, upright: ffmpeg -i IN OUT.mp4",
+                    )
+                return found
+        return Orientation()
+
+    def _fps(self) -> float:
+        """Return the frames per second: as stated; where the time stamps contradict that, their mean."""
+        stated = float(self.stream.average_rate or 0)
+        if stated <= 0 or self.is_counted or len(self.pts) < 2:
+            return stated
+        mean = (len(self.pts) - 1) / float((self.pts[-1] - self.pts[0]) * self.time_base)
+        return stated if abs(mean - stated) <= 0.01 * stated else mean
+
+    def _seek_frames(self, wanted: set[int], found: dict[int, np.ndarray]) -> None:
+        """Add the wanted frames to `found`, one pass forward with a seek where a keyframe helps.
+
+        Some are left out where a seek leads elsewhere or a keyframe cannot be decoded alone.
+        """
+        from av.error import FFmpegError
+
+        decoded: Iterator[tuple[int, Any]] = iter(())
+        position: int | None = None  # time stamp of the last decoded frame
+        for target in sorted(wanted):
+            key = max((key for key in self.keys if key[0] <= target), default=None)
+            if key is None:
+                continue
+            if position is None or key[0] > position:
+                decoded = self._from_key(key, wanted)
+            try:
+                for position, frame in decoded:
+                    if position == target and not frame.is_corrupt:
+                        found[target] = self._pixels(frame)
+                    if position >= target:
+                        break
+            except FFmpegError:
+                position = None
+
+    def _from_key(self, key: tuple[int, int], wanted: set[int] | None) -> Iterator[tuple[int, Any]]:
+        """Yield (time stamp, frame) from a keyframe on; frames that are neither wanted nor needed may be left out."""
+        # Containers index by dts: seeking to the keyframe's pts could end one group of pictures too late.
+        self.container.seek(key[1], stream=self.stream, backward=True)
+        context = self.stream.codec_context
+        can_skip = wanted is not None and self.codec in _SKIPPABLE
+        has_begun = False
+        for packet in self.container.demux(self.stream):
+            has_begun = has_begun or packet.pts == key[0]
+            # Some containers seek to a place before the keyframe; frames after it and shown before it refer to others.
+            if packet.size and not (has_begun and packet.pts >= key[0]):
+                continue
+            if can_skip and packet.size:
+                context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            for frame in packet.decode():
+                yield (-1 if frame.pts is None else frame.pts), frame
+
+    def _from_start(self, counted: bool | None = None) -> Iterator[tuple[int, Any]]:
+        """Yield (time stamp, or number where they are of no use, and frame) of the whole film, in order."""
+        counted = self.is_counted if counted is None else counted
+        with open_container(self.path) as container:
+            stream = container.streams[self.stream.index]
+            stream.codec_context.thread_count = 1
+            for number, frame in enumerate(container.decode(stream)):
+                if not frame.is_corrupt:
+                    yield number if counted else -1 if frame.pts is None else frame.pts, frame
+                elif counted:
+                    raise DataError(f"{self.path}: frame {number} is corrupt", hint=BAD_VIDEO_HINT)
+
+    def _pixels(self, frame: Any) -> np.ndarray:
+        if (frame.height, frame.width) != self.stored_size:
+            height, width = self.stored_size
+            raise DataError(
+                f"{self.path}: its frames change size, from {width}x{height} to {frame.width}x{frame.height}",
+                hint="write the video anew in one size: ffmpeg -i IN OUT.mp4",
+            )
+        return frame.to_ndarray(format="rgb24")
+
+
+def _nal_types(packet: bytes, length_size: int) -> Iterator[int]:
+    at = 0
+    while at + length_size < len(packet):
+        yield packet[at + length_size] & 31
+        at += length_size + int.from_bytes(packet[at : at + length_size], "big")
+
+
+@contextlib.contextmanager
+def open_index(path: str) -> Iterator[VideoIndex]:
+    """Open `path` and index its film.
+
+    Raises:
+        DataError: as `VideoIndex`.
+    """
+    with open_container(path) as container:
+        yield VideoIndex(path, container)

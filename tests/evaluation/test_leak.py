@@ -1,0 +1,180 @@
+"""Every scoring command asks the lineage first: names, visits, chains of models, and the bytes of videos."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from evaluation_rows import official_rows, write_vsibench
+from vsgrpo.cli import run
+from vsgrpo.data.leakage import TrainingManifest, lineage_of, training_manifest, write_training_manifest
+from vsgrpo.data.rows import write_rows
+from vsgrpo.errors import DataError
+from vsgrpo.evaluation.leak import check_lineage
+from vsgrpo.evaluation.run import leak_of
+from vsgrpo.evaluation.vsibench import read_benchmark
+
+
+def model(folder, *, adapter_of=None, **fields):
+    """Write a folder that says what it was trained on; it has no weights, so nothing can have loaded them."""
+    folder.mkdir(parents=True)
+    name = "config.json" if adapter_of is None else "adapter_config.json"
+    (folder / name).write_text(json.dumps({"base_model_name_or_path": str(adapter_of)}))
+    if fields:
+        write_training_manifest(folder, TrainingManifest(**fields))
+    return folder
+
+
+LEAKS = (
+    {"scannet": ["scene0025"]},
+    {"arkitscenes": ["381658"]},  # a visit
+    {"arkitscenes": ["41069021"]},  # a video, as manifests before the visits were known recorded it
+    {"imported": ["41069025"]},
+    {"imported": ["09c1414f1b"]},
+    {"ScanNet++": ["3864514494"]},
+    {"mine": ["SCENE_0025_01"]},
+)
+
+
+@pytest.mark.parametrize("rooms", LEAKS, ids=str)
+def test_a_benchmark_room_is_found_however_it_was_recorded(tmp_path, rooms):
+    bad = model(tmp_path / "bad", rooms=rooms)
+    model(tmp_path / "chain", parents=[TrainingManifest(parents=[lineage_of(str(bad))])])
+    for name in ("bad", "chain"):
+        with pytest.raises(DataError, match=r"trained on 1 benchmark room\(s\), such as"):
+            check_lineage(str(tmp_path / name))
+        assert check_lineage(str(tmp_path / name), allow_leak=True)[0].verdict() == "leak"
+
+
+@pytest.mark.integration
+def test_every_scoring_command_refuses_before_it_reads_anything(tmp_path, capsys):
+    bad = model(tmp_path / "bad", rooms={"imported": ["41069025"]})
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("{")  # would be the error, were rows read first
+    for benchmark in ("vsibench", "folder", "mathvista"):
+        words = [f"model={bad}", f"benchmark={benchmark}", f"benchmark.path={broken}", f"output={tmp_path / 'o'}"]
+        assert run(["eval", *words]) == 2
+        error = capsys.readouterr().err
+        assert "trained on 1 benchmark room(s), such as arkitscenes/381658" in error and "--allow-leak" in error
+        assert not (tmp_path / "o").exists()
+    for extra in ([], ["benchmark=mathvista", f"benchmark.path={broken}"]):
+        assert run(["score", str(broken), f"model.path={bad}", *extra]) == 2
+        assert "trained on 1 benchmark room(s)" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_several_models_are_all_checked_before_the_first_is_scored(tmp_path, capsys):
+    write_vsibench(tmp_path / "bench", 1)
+    bad = model(tmp_path / "bad", rooms={"imported": ["41069025"]})
+    words = [f"benchmark.path={tmp_path / 'bench'}", f"output={tmp_path / 'o'}"]
+    assert run(["eval", "model=tiny", f"model={bad}", *words]) == 2
+    assert f"model.path={bad}: trained on" in capsys.readouterr().err and not (tmp_path / "o").exists()
+
+
+def test_the_base_of_an_adapter_is_its_ancestor_even_if_its_record_does_not_say(tmp_path):
+    bad = model(tmp_path / "bad", rooms={"scannet": ["scene0025"]})
+    for name, fields in (("silent", {}), ("other", {"rooms": {"demo": ["demo000000"]}})):
+        adapter = model(tmp_path / name, adapter_of=bad, **fields)
+        with pytest.raises(DataError, match="such as scene0025"):
+            check_lineage(str(adapter))
+        with pytest.raises(DataError, match=r"model\.adapter"):
+            check_lineage("tiny", str(adapter))
+    clean = model(tmp_path / "clean", rooms={"demo": ["demo000000"]})
+    assert (
+        lineage_of(str(model(tmp_path / "fine", adapter_of=clean, rooms={"demo": ["demo000001"]}))).verdict() == "clean"
+    )
+    loop = model(tmp_path / "loop", adapter_of=tmp_path / "loop")
+    assert lineage_of(str(loop)).verdict() == "unknown"
+
+
+def test_a_model_without_lineage_is_named(tmp_path, capsys):
+    nothing = model(tmp_path / "somebody")
+    check_lineage(str(nothing))
+    assert "somebody has no training_manifest.json: what it was trained on cannot be told" in capsys.readouterr().err
+    leak = leak_of(read_benchmark(_official(tmp_path)), check_lineage(str(nothing)))
+    assert leak.verdict == "unknown" and "no training_manifest.json" in leak.notes()[0]
+    assert leak.to_json()["reason"] == leak.reason
+
+
+def _official(tmp_path, rows=None):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows or official_rows(2)))
+    return path
+
+
+def test_a_visit_trained_on_under_another_video_is_a_leak(tmp_path):
+    rows = [{**row, "dataset": "arkitscenes", "scene_name": "40777060"} for row in official_rows(1)]
+    benchmark = read_benchmark(_official(tmp_path, rows))  # in the benchmark's form, though of a visit it does not show
+    assert {row.room for row in benchmark.rows} == {"369709"}
+    trained = TrainingManifest(rooms={"imported": ["40777063"]})  # the other video of the visit
+    with pytest.raises(DataError, match="such as arkitscenes/369709"):
+        leak_of(benchmark, [trained])
+
+
+def test_a_copy_of_a_benchmark_video_under_another_name_is_found_by_its_bytes(tmp_path):
+    write_vsibench(tmp_path / "bench", 2)
+    benchmark = read_benchmark(tmp_path / "bench")
+    shown = benchmark.rows[0]
+    train = tmp_path / "train"
+    (train / "videos").mkdir(parents=True)
+    shutil.copy(benchmark.video(shown), train / "videos" / "kitchen.mp4")
+    row = replace(
+        shown,
+        dataset="mine",
+        scene_name="kitchen",
+        room="kitchen",
+        media=({"kind": "video", "path": "videos/kitchen.mp4"},),
+    )
+    trained = training_manifest([row], {}, [], base=train)
+    content = (train / "videos" / "kitchen.mp4").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    assert trained.videos == {"videos/kitchen.mp4": {"sha256": digest, "size": len(content)}}
+    write_training_manifest(tmp_path / "m", trained)
+    with pytest.raises(DataError, match=r"scene0000_00.mp4, there called videos/kitchen.mp4"):
+        leak_of(benchmark, [lineage_of(str(tmp_path / "m"))])
+    leak = leak_of(benchmark, [trained], allow_leak=True)
+    assert (leak.verdict, len(leak.videos), leak.num_trained) == ("leak", 1, 0)
+    # Rows of one's own: counted and shown, not refused.
+    write_rows(tmp_path / "bench" / "dev.jsonl", benchmark.rows)
+    leak = leak_of(read_benchmark(tmp_path / "bench", "dev"), [trained])
+    assert (leak.verdict, len(leak.videos)) == ("unknown", 1) and "under another name" in leak.notes()[1]
+    # One byte more: another file.
+    (train / "videos" / "kitchen.mp4").write_bytes(content + b"\0")
+    assert leak_of(benchmark, [training_manifest([row], {}, [], base=train)]).verdict == "unknown"
+
+
+def test_recorded_hashes_are_believed_only_while_size_and_time_agree(tmp_path):
+    (tmp_path / "videos").mkdir()
+    video = tmp_path / "videos" / "a.mp4"
+    video.write_bytes(b"12345")
+    stat = video.stat()
+    record = {"sha256": "recorded", "size": 5, "mtime": stat.st_mtime}
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": {"videos/a.mp4": record}}))
+    row = replace(read_benchmark(_official(tmp_path)).rows[0], media=({"kind": "video", "path": "videos/a.mp4"},))
+    assert training_manifest([row], {}, [], base=tmp_path).videos["videos/a.mp4"]["sha256"] == "recorded"
+    os.utime(video, (1, 1))
+    found = training_manifest([row], {}, [], base=tmp_path).videos["videos/a.mp4"]["sha256"]
+    assert found == hashlib.sha256(b"12345").hexdigest()
+
+
+def test_score_believes_what_stands_beside_the_predictions(tmp_path, capsys):
+    rows = _official(tmp_path)
+    out = tmp_path / "eval"
+    out.mkdir()
+    file = out / "predictions.jsonl"
+    file.write_text("".join(json.dumps({"id": str(row["id"]), "prediction": "3"}) + "\n" for row in official_rows(2)))
+    asked = ["score", str(file), f"benchmark.path={rows}"]
+    assert run(asked) == 0 and "leak check: unknown: nothing beside the file names the model" in capsys.readouterr().out
+    prompt = {"mode": "vanilla", "wording": "eval", "show_options": True}
+    bad = model(tmp_path / "bad", rooms={"scannet": ["scene0025"]})
+    (out / "settings.json").write_text(json.dumps({"prompt": prompt, "model": {"path": str(bad), "adapter": None}}))
+    assert run(asked) == 2 and "such as scene0025" in capsys.readouterr().err
+    assert run([*asked, "--allow-leak"]) == 0 and "leak check: leak: trained on 1" in capsys.readouterr().out
+    (out / "settings.json").write_text(json.dumps({"prompt": prompt, "model": {"path": "tiny", "adapter": None}}))
+    assert run(asked) == 0 and "leak check" not in capsys.readouterr().out
+    # The model is gone, results.json remembers.
+    (out / "results.json").write_text(json.dumps({"leak": {"verdict": "leak", "rooms": ["scene0025"]}}))
+    assert run(asked) == 2 and "results.json: the model was trained on 1" in capsys.readouterr().err

@@ -1,0 +1,92 @@
+"""What is said of a file before a run is what the run says."""
+
+import json
+
+import numpy as np
+import pytest
+from container_files import FILMS, REFUSED, encode
+from numbered_video import numbered_frame
+from PIL import Image
+
+from vsgrpo.errors import DataError, SetupError
+from vsgrpo.video import examine as module
+from vsgrpo.video.budget import VisionBudget
+from vsgrpo.video.examine import examine_media
+from vsgrpo.video.loader import VideoLoader
+from vsgrpo.video.reader import DecodePool
+
+BUDGET = VisionBudget(num_frames=8)
+GOOD = ["H.264 in mp4", "turned by 90 degrees", "MPEG-4 in AVI"]
+BAD = ["several films", "unknown codec", "cut mp4", "cut AVI", "zero tail of an mp4"]
+
+
+@pytest.fixture
+def media(tmp_path):
+    """Good and bad videos and images."""
+    found = []
+    for number, case in enumerate([*(FILMS[kind] for kind in GOOD), *(REFUSED[kind] for kind in BAD)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found.append(("video", case[1](folder / case[0])))
+    for name, values in (("good.png", np.full((40, 50), 9, np.uint8)), ("thin.png", np.zeros((1, 900), np.uint8))):
+        Image.fromarray(values).save(tmp_path / name)
+        found.append(("image", tmp_path / name))
+    whole = (tmp_path / "good.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) - 30])
+    return [*found, ("image", tmp_path / "cut.png"), ("video", tmp_path / "gone.mp4")]
+
+
+@pytest.mark.parametrize("backend", ["pyav", "decord"])
+def test_it_finds_what_the_loader_finds(media, backend):
+    pytest.importorskip({"pyav": "av"}.get(backend, backend))
+    loader = VideoLoader(BUDGET, backend, timeout_s=None)
+    found = examine_media(media, BUDGET, backend, timeout_s=30 if backend == "pyav" else None, num_workers=2)
+    assert list(found) == media
+    for (kind, path), examined in found.items():
+        try:
+            inputs = loader.load(path, kind)
+        except DataError as error:
+            assert (examined.problem, examined.hint, examined.header) == (error.message, error.hint, None)
+        else:
+            assert examined.problem == "" and examined.header is not None
+            assert loader.inputs_from_header(path, kind) == (inputs.grid_thw, inputs.num_tokens)
+            assert examined.header == loader._header(str(path), kind)
+    assert sum(not examined.problem for examined in found.values()) == (4 if backend == "pyav" else 2)
+
+
+def test_a_good_file_is_decoded_once_and_a_changed_one_again(tmp_path, monkeypatch):
+    path, copy, memory = tmp_path / "a.mp4", tmp_path / "b.mp4", tmp_path / "memory.json"
+    encode(path, "libx264")
+    decoded, hashed = [], []
+    check, content_hash = DecodePool.check_frames, DecodePool.content_hash
+    monkeypatch.setattr(DecodePool, "check_frames", lambda self, p, *a: (decoded.append(p), check(self, p, *a))[1])
+    monkeypatch.setattr(
+        DecodePool, "content_hash", lambda self, p, *a: (hashed.append(p), content_hash(self, p, *a))[1]
+    )
+
+    def examine(file, budget=BUDGET, backend="pyav"):
+        return examine_media([("video", file)], budget, backend, timeout_s=None, memory=memory)["video", file]
+
+    first = examine(path)
+    assert first.header is not None and first.header.num_frames == 40 and (len(decoded), len(hashed)) == (1, 1)
+    assert examine(path) == first and (len(decoded), len(hashed)) == (1, 1)
+    copy.write_bytes(path.read_bytes())
+    assert examine(copy) == first and (len(decoded), len(hashed)) == (1, 2)  # known by its content
+    examine(path, VisionBudget(num_frames=16))
+    assert len(decoded) == 2  # other frames
+    encode(path, "libx264", [numbered_frame(i) for i in range(9)])
+    assert examine(path).header.num_frames == 9
+    path.write_bytes(path.read_bytes()[:900])
+    assert "cut off" in examine(path).problem and "cut off" in examine(path).problem
+    memory.write_text("{", encoding="utf-8")
+    assert examine(copy) == first and json.loads(memory.read_text(encoding="utf-8"))["headers"]
+
+
+def test_a_missing_backend_blames_no_file(tmp_path):
+    path = encode(tmp_path / "a.mp4", "libx264")
+    with pytest.raises(SetupError, match=r"video.backend=opencv"):
+        examine_media([("video", path)], BUDGET, "opencv", timeout_s=30)
+
+
+def test_no_media_is_no_work():
+    assert examine_media([], BUDGET) == {} and module.__doc__
