@@ -50,6 +50,7 @@ def test_one_number_of_any_tensor_changes_the_identity_and_a_copy_does_not(base,
         before = after
 
 
+@pytest.mark.integration
 def test_shards_are_the_same_weights(base):
     before = hash_of(base)
     model = load_for_eval(base).model
@@ -69,6 +70,7 @@ def test_blocks_of_a_large_tensor_begin_and_end_with_it():
     assert identity._blocks(size - 1) == [(0, size - 1)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("key", "value"), [("num_attention_heads", 2), ("rms_norm_eps", 1e-3), ("hidden_act", "gelu"), ("rope_theta", 1e4)]
 )
@@ -111,6 +113,7 @@ def test_a_base_that_moved_is_the_same_one(base, adapter, tmp_path):
         load_for_eval(adapter)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 9}', '{"schema_version": 1, "base": "x"}'])
 def test_a_broken_record_is_named(adapter, content):
     (adapter / "base.json").write_text(content)
