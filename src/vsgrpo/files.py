@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -145,3 +146,31 @@ def safe_name(text: str) -> str:
     digest = blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
     kept = name.encode()[: _MAX_SAFE_NAME - len(digest) - 1].decode(errors="ignore").rstrip(". ")
     return f"{kept}-{digest}" if kept else digest
+
+
+def publish_folder(partial: Path, folder: Path) -> None:
+    """Give a complete folder its name once all of it is on disk; a folder of that name is removed only after that."""
+    sync_folder(partial)
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    replaces = folder.exists()
+    if replaces:
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    partial.rename(folder)
+    _sync(folder.parent)
+    if replaces:
+        shutil.rmtree(old)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until every file and folder in `folder`, and itself, is on disk."""
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

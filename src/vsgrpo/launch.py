@@ -57,6 +57,19 @@ def check_model(path: str) -> None:
         )
 
 
+def check_weights(path: str, adapter: str | None = None) -> None:
+    """Compare the tensors of a model folder with what its config needs, without reading them; imports torch.
+
+    Raises:
+        VsgrpoError: as loading it would.
+    """
+    from vsgrpo.modeling.model import check_weights as compare
+    from vsgrpo.modeling.quiet import quiet_libraries
+
+    quiet_libraries()
+    compare(path, adapter)
+
+
 def load_rows(config: TrainConfig) -> tuple[list[Row], str]:
     """Read the rows to train on through the leak guard; return them and the verdict.
 
@@ -235,10 +248,10 @@ def launch_training(config: TrainConfig, overrides: list[str], *, resume: bool, 
             config_file = Path(stack.enter_context(TemporaryDirectory())) / "config.yaml"
             config_file.write_text(to_yaml(config), encoding="utf-8")
         if config.model.path in TINY:  # here, before several workers would build it at once
-            from vsgrpo.modeling.tiny import build_tiny
+            from vsgrpo.modeling.model import tiny_model
 
-            if leads and not (run_dir / "tiny").is_dir():
-                build_tiny(run_dir / "tiny", config.run.seed, family=TINY[config.model.path])
+            if leads:
+                tiny_model(config.model.path, run_dir / "tiny", config.run.seed)
         from vsgrpo.training.launcher import forget_failures
 
         if leads:

@@ -2,21 +2,33 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
+import torch
+from peft import PeftModel
 
 from evaluation_rows import official_rows
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.generate import Decoding, Generator, group_by_media, load_evaluated, vision_budget
+from vsgrpo.evaluation.generate import (
+    Decoding,
+    Generator,
+    _viewed,
+    group_by_media,
+    load_evaluated,
+    vision_budget,
+)
 from vsgrpo.evaluation.run import run_eval
 from vsgrpo.evaluation.score import PromptSettings
 from vsgrpo.evaluation.score_file import score_file
 from vsgrpo.evaluation.vsibench import read_benchmark
+from vsgrpo.modeling.model import LoraSettings, load_model, save_model
 from vsgrpo.modeling.save import write_vision
 from vsgrpo.modeling.tree import common_prefix_length
-from vsgrpo.video.loader import VideoLoader
+from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.video.loader import VideoInputs, VideoLoader
 
 pytestmark = pytest.mark.integration
 
@@ -109,6 +121,71 @@ def test_vision_settings_come_from_the_model_unless_given(tmp_path):
     assert (budget.num_frames, budget.max_pixels) == (8, 50176)
     assert vision_budget([str(tmp_path)], {"num_frames": 4}).num_frames == 4
     assert vision_budget([None], {}).num_frames == 16
+
+
+def test_a_model_without_vision_json_is_said_and_its_run_is_asked(tmp_path, capsys):
+    given = {"num_frames": None, "min_pixels": None, "max_pixels": None}
+    final = tmp_path / "run" / "final"
+    final.mkdir(parents=True)
+    assert vision_budget([str(final)], given).num_frames == 16
+    assert capsys.readouterr().err == (
+        f"note: {final}: no vision.json: video.num_frames=16, video.min_pixels=3136, video.max_pixels=100352 "
+        "(the defaults, whatever it was trained with)\n"
+    )
+    run_config = tmp_path / "run" / "config.yaml"
+    run_config.write_text("video: {num_frames: 6, min_pixels: 784, max_pixels: 50176}\nimage: {min_pixels: 784}\n")
+    checkpoint = tmp_path / "run" / "checkpoint-20"
+    checkpoint.mkdir()
+    for folder in (final, checkpoint):
+        budget = vision_budget([str(folder), str(tmp_path / "base")], {**given, "max_pixels": 60000})
+        assert (budget.num_frames, budget.min_pixels, budget.max_pixels, budget.image_min_pixels) == (
+            6,
+            784,
+            60000,
+            784,
+        )
+        assert f"video.num_frames=6, video.min_pixels=784 (taken from {run_config})" in capsys.readouterr().err
+    write_vision(tmp_path, {"num_frames": 8, "min_pixels": 3136, "max_pixels": 50176})
+    assert vision_budget([str(tmp_path / "adapter"), str(tmp_path)], given).num_frames == 8
+    assert "adapter: no vision.json: video.num_frames=8, " in capsys.readouterr().err
+    for folders, values in (([str(tmp_path)], given), (["tiny"], given), ([str(final)], dict.fromkeys(given, 3136))):
+        vision_budget(folders, values)
+        assert capsys.readouterr().err == ""
+    run_config.write_text("video: [")
+    with pytest.raises(DataError, match=r"config\.yaml: not readable as YAML"):
+        vision_budget([str(final)], given)
+    run_config.write_text("video: {num_frames: many}")
+    with pytest.raises(DataError, match=r"config\.yaml: no run's config"):
+        vision_budget([str(final)], given)
+
+
+def test_blank_videos_keep_their_own_seconds(bundle):
+    frames = torch.zeros(4, 3, 56, 56, dtype=torch.uint8)
+    videos = [VideoInputs(f"v{s}", frames, (2, 4, 4), 8, "video", s) for s in (0.5, 2.0)]
+    picture = VideoInputs("p", frames[:1], (1, 4, 4), 4, "image")
+    for view in ("own", "first_frame", "blank"):
+        shown = [_viewed(item, view) for item in (*videos, picture)]
+        found = FeatureStore(bundle).features(shown)
+        seconds = [found[item.key].seconds_per_patch for item in shown]
+        assert seconds == [0.5, 2.0, None], view
+    same = [_viewed(replace(videos[0], key=name), "blank").key for name in ("a", "b")]
+    assert same[0] == same[1]  # the tower runs once for all blank videos that are alike
+
+
+def test_one_adapter_gives_one_result_in_bfloat16(tiny_folder, tmp_path):
+    started = load_model(tiny_folder, lora=LoraSettings(r=4, alpha=8))
+    with torch.no_grad():
+        for name, parameter in started.model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
+    save_model(started, tmp_path / "x", merge=False)
+    options = {"dtype": "bfloat16", "attn": "sdpa", "offline": True, "tiny_folder": tmp_path}
+    alone = load_evaluated(str(tmp_path / "x"), None, **options)
+    beside = load_evaluated(str(tiny_folder), str(tmp_path / "x"), **options)
+    tokens = torch.arange(16)[None]
+    with torch.no_grad():
+        assert torch.equal(alone.model(input_ids=tokens).logits, beside.model(input_ids=tokens).logits)
+    assert isinstance(beside.model, PeftModel) and not beside.model.get_model_status().merged_adapters
 
 
 def config(benchmark_folder, output, *overrides):

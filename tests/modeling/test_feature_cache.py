@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import multiprocessing
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,6 +54,32 @@ def test_features_of_another_tower_or_type_are_not_found(tiny, tiny_folder, tmp_
         found = FeatureStore(tiny, cache=tmp_path).features([A])[A.key].tensor
     assert made.dtype == found.dtype == torch.bfloat16 and torch.equal(made, found)
     assert store.num_calls == 1 and len(entries(tmp_path)) == 2
+
+
+def test_features_of_another_config_kernel_or_normalisation_are_not_found(tiny, tmp_path):
+    FeatureStore(tiny, cache=tmp_path).features([A])
+    assert A.key in FeatureStore(tiny, cache=tmp_path)
+    for place, name, value in (
+        (tiny.model.model.visual.config, "num_heads", 2),
+        (tiny.model.model.visual.config, "_attn_implementation", "eager"),
+        (tiny.processor.video_processor, "image_mean", [0.5, 0.5, 0.5]),
+        (tiny.processor.image_processor, "rescale_factor", 1 / 128),
+    ):
+        before = getattr(place, name)
+        setattr(place, name, value)
+        assert A.key not in FeatureStore(tiny, cache=tmp_path), name
+        setattr(place, name, before)
+    assert A.key in FeatureStore(tiny, cache=tmp_path)
+
+
+@pytest.mark.parametrize("cache", ["off", "memory"])
+def test_one_key_names_one_kind_size_and_timing(tiny, cache):
+    other = replace(A, seconds_per_patch=9.0)
+    store = FeatureStore(tiny, cache=cache)
+    with pytest.raises(ValueError, match="video0: names both"):
+        store.features([A, other])
+    # One after the other each has its own timing, whatever is cached.
+    assert [store.features([item])[A.key].seconds_per_patch for item in (A, other)] == [1.7, 9.0]
 
 
 @pytest.mark.parametrize("damage", [lambda raw: raw[:-9], lambda raw: raw[:200] + b"\0" * 8 + raw[208:], lambda _: b""])

@@ -1,10 +1,13 @@
 """`vsgrpo merge`: an adapter becomes a folder that transformers loads alone."""
 
 import json
+import shutil
 from dataclasses import asdict
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from tiny_inputs import adapt
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vsgrpo.cli import run
@@ -14,7 +17,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.modeling.merge import merge_adapter
 from vsgrpo.modeling.model import load_for_eval, load_model, save_model
 from vsgrpo.modeling.model_card import write_model_card
-from vsgrpo.modeling.save import read_vision
+from vsgrpo.modeling.save import merged_weights, read_vision
 
 pytestmark = pytest.mark.integration
 VISION = {"num_frames": 4, "min_pixels": 3136, "max_pixels": 6272}
@@ -51,6 +54,93 @@ def test_merged_folder_loads_in_transformers_and_says_the_same(adapter, tmp_path
         merged = plain(input_ids=tokens).logits
         unmerged = load_for_eval(adapter).model(input_ids=tokens).logits
     assert torch.allclose(merged, unmerged, atol=1e-5)
+
+
+CARRIED = (
+    {"modules_to_save": ["lm_head"]},
+    {"modules_to_save": ["embed_tokens", "merger"]},
+    {"bias": "all"},
+    {"lora_bias": True},
+    {"use_dora": True, "use_rslora": True},
+    {"target_modules": "all-linear"},
+    {"target_modules": ["lm_head", "embed_tokens"]},
+    {"trainable_token_indices": {"embed_tokens": [1, 2]}},
+)
+
+
+def tie(folder):
+    """Let the head of a model be its embedding, as in the 2B model."""
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("options", CARRIED, ids=str)
+@pytest.mark.parametrize("tied", [False, True])
+def test_everything_an_adapter_carries_survives(tiny_folder, tmp_path, options, tied):
+    base = shutil.copytree(tiny_folder, tmp_path / "base")
+    if tied:
+        tie(base)
+    adapt(base, tmp_path / "x", **options)
+    config = json.loads((tmp_path / "x/adapter_config.json").read_text())
+    (tmp_path / "x/adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(base)}))
+    assert merge_adapter(tmp_path / "x", tmp_path / "merged") < 1e-4
+    plain = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged").eval()
+    tokens = torch.arange(8).unsqueeze(0)
+    with torch.no_grad():
+        merged = plain(input_ids=tokens).logits
+        unmerged = load_for_eval(tmp_path / "x").model(input_ids=tokens).logits
+    torch.testing.assert_close(merged, unmerged, atol=1e-4, rtol=1e-4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "merged", "x"]
+
+
+def test_bfloat16_rounds_the_sum_once(adapter, tmp_path):
+    merge_adapter(adapter, tmp_path / "exact")
+    merge_adapter(adapter, tmp_path / "rounded", "bfloat16")
+    exact, rounded = (load_file(tmp_path / name / "model.safetensors") for name in ("exact", "rounded"))
+    assert exact.keys() == rounded.keys()
+    assert all(torch.equal(rounded[name], tensor.to(torch.bfloat16)) for name, tensor in exact.items())
+    files = {path.name for path in (tmp_path / "exact").iterdir()}
+    assert files == {path.name for path in (tmp_path / "rounded").iterdir()} >= {"README.md", "vision.json"}
+
+
+def test_a_merge_that_answers_otherwise_publishes_nothing(adapter, tmp_path, monkeypatch, capsys):
+    def drop_part(model):
+        return {name: t * 1.01 if "layers.1.mlp.up_proj" in name else t for name, t in merged_weights(model).items()}
+
+    monkeypatch.setattr("vsgrpo.modeling.save.merged_weights", drop_part)
+    assert run(["merge", str(adapter), f"output={tmp_path / 'merged'}"]) == 2
+    error = capsys.readouterr().err
+    assert "merged into its base it answers otherwise" in error and "nothing was written" in error
+    assert not [path for path in tmp_path.iterdir() if "merged" in path.name]
+
+
+@pytest.mark.parametrize("at", ["write_model_card", "check_weights"])
+def test_a_merge_that_ends_before_its_card_leaves_no_folder(adapter, tmp_path, monkeypatch, at):
+    module = "model_card" if at == "write_model_card" else "model"
+
+    def stop(*_, **__):
+        assert not (tmp_path / "merged").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"vsgrpo.modeling.{module}.{at}", stop)
+    with pytest.raises(KeyboardInterrupt):
+        merge_adapter(adapter, tmp_path / "merged")
+    assert not [path for path in tmp_path.iterdir() if "merged" in path.name]
+
+
+def test_half_an_adapter_is_not_merged(adapter, tmp_path, capsys):
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    half = {name: tensor.clone() for name, tensor in list(tensors.items())[:5]}
+    save_file(half, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    assert run(["merge", str(adapter), f"output={tmp_path / 'merged'}"]) == 2
+    assert "23 missing (base_model.model." in capsys.readouterr().err
+    assert not (tmp_path / "merged").exists()
 
 
 def test_what_is_no_adapter_or_would_be_overwritten_is_refused(adapter, tiny_folder, tmp_path, capsys):

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -234,6 +236,27 @@ def test_saving_replaces_a_folder_whole_and_a_failure_leaves_the_old_one(lora, t
     save_model(lora, tmp_path / "final", merge=False)
     assert not (tmp_path / "final" / "stale.txt").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["final"]
+
+
+def test_all_of_a_folder_is_on_disk_before_it_has_its_name(lora, tmp_path, monkeypatch):
+    events, fsync, rename = [], os.fsync, Path.rename
+
+    def record_sync(handle):
+        events.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    def record_rename(path, target):
+        events.append(f"rename to {Path(target).name}")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(Path, "rename", record_rename)
+    save_model(lora, tmp_path / "final", merge=False, finish=lambda folder: (folder / "lineage").write_text("x"))
+    named = events.index("rename to final")
+    files = {path.name for path in (tmp_path / "final").iterdir()}
+    assert files > {"adapter_model.safetensors", "base.json", "lineage", "tokenizer.json"}
+    assert files <= set(events[:named])
+    assert events[named + 1 :] == [tmp_path.name]
 
 
 def test_eval_keeps_the_adapter_unmerged(lora, tmp_path):

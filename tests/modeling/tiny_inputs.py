@@ -1,10 +1,15 @@
 """Inputs that the tests of this folder share."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from peft import LoraConfig, get_peft_model
 
+from vsgrpo.modeling.load import load_full
 from vsgrpo.modeling.model import ModelBundle
+from vsgrpo.modeling.rope import FAMILIES
 from vsgrpo.video.loader import VideoInputs
 
 
@@ -45,3 +50,19 @@ def library_inputs(bundle: ModelBundle, token_ids: Sequence[int], video: VideoIn
         ),
         **timing,
     }
+
+
+def adapt(tiny_folder: Path, folder: Path, **options) -> torch.Tensor:
+    """Save an adapter by PEFT alone, as others do; return the logits it gives."""
+    family = json.loads((tiny_folder / "config.json").read_text())["model_type"]
+    model = load_full(FAMILIES[family].model, tiny_folder, dtype=torch.float32)
+    config = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **options}
+    torch.manual_seed(3)
+    peft = get_peft_model(model, LoraConfig(**config)).eval()
+    with torch.no_grad():
+        for parameter in peft.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        logits = peft(input_ids=torch.arange(8)[None]).logits
+    peft.save_pretrained(folder)
+    return logits

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numbered_video import numbered_frame, read_numbers
+from PIL import Image
 from transformers.video_utils import VideoMetadata
 
 from untimed_video import write_untimed
@@ -48,6 +49,18 @@ def test_a_temporal_patch_lasts_as_long_as_the_processor_says(tmp_path, backend)
     assert second.undecoded(path).seconds_per_patch == 0.625
     assert second.load(path).seconds_per_patch == 0.625 and second.num_decoded == 0
     assert seconds_per_patch(30, 0.0, budget) is None
+
+
+def test_an_animation_has_a_header_as_a_picture_and_another_as_a_video(tmp_path):
+    path = tmp_path / "a.gif"
+    frames = [Image.fromarray(numbered_frame(i)) for i in range(8)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+    loader = VideoLoader(SMALL, "pyav")
+    assert loader.undecoded(path, "image").seconds_per_patch is None
+    # 8 frames at 10 per second last 0.8 s, 2 patches of 0.4 s
+    assert loader.undecoded(path).seconds_per_patch == pytest.approx(0.4)
+    assert loader.undecoded(path, "image").seconds_per_patch is None
+    assert loader.key(path) != loader.key(path, "image")
 
 
 def test_a_640x480_video_costs_936_tokens(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -96,7 +97,8 @@ def merge(
         raise ConfigError(f"--dtype {dtype}: not float32 or bfloat16", hint="leave it out for float32")
     from vsgrpo.modeling.merge import merge_adapter
 
-    merge_adapter(adapter, Path(folder), dtype)
+    difference = merge_adapter(adapter, Path(folder), dtype)
+    print(f"checked: log-probabilities in float32 differ by at most {difference:.1e}", file=sys.stderr)
     print(folder)
 
 

@@ -13,7 +13,7 @@ from vsgrpo.config.compose import NOT_GIVEN
 from vsgrpo.doctor.findings import Finding
 from vsgrpo.doctor.machine import GIB, gpu_memory, hub_cache
 from vsgrpo.errors import VsgrpoError
-from vsgrpo.launch import check_model, load_rows
+from vsgrpo.launch import check_model, check_weights, load_rows
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, memory_lines
 from vsgrpo.memory.shapes import TINY
@@ -41,7 +41,13 @@ def run(words: Sequence[str], config_dir: Path | None = None) -> list[Finding]:
         config = load_config("train", [*method, *rest], config_dir, allow_missing=True)
     except VsgrpoError as error:
         return [*findings, Finding("config", "fail", error.message, error.hint)]
-    return [*findings, *_model(config.model.path), *_data(config), *_reporters(config.trainer.report_to), *_fit(config)]
+    return [
+        *findings,
+        *_model(config.model.path, config.model.adapter),
+        *_data(config),
+        *_reporters(config.trainer.report_to),
+        *_fit(config),
+    ]
 
 
 def _scans(word: str) -> list[Finding]:
@@ -51,16 +57,22 @@ def _scans(word: str) -> list[Finding]:
     return [Finding(word, "ok", f"{sum(1 for _ in (path / 'scans').glob('*'))} scans")]
 
 
-def _model(path: str) -> list[Finding]:
+def _model(path: str, adapter: str | None) -> list[Finding]:
     if path == NOT_GIVEN:
         return []
     check = f"model.path={path}"
     try:
         check_model(path)
+        has_libraries = all(find_spec(name) for name in ("torch", "transformers", "peft"))
+        if Path(path).is_dir() and has_libraries:
+            check_weights(path, adapter)
     except VsgrpoError as error:
         return [Finding(check, "fail", error.message, error.hint)]
-    if Path(path).is_dir() or path in TINY:
-        return [Finding(check, "ok", "built on first use" if path in TINY else "model and processor files are there")]
+    if path in TINY:
+        return [Finding(check, "ok", "built on first use")]
+    if Path(path).is_dir():
+        text = "all tensors fit" if has_libraries else "model and processor files are there"
+        return [Finding(check, "ok", text)]
     snapshots = hub_cache() / f"models--{path.replace('/', '--')}" / "snapshots"
     if any(snapshots.glob("*/config.json")):
         return [Finding(check, "ok", f"downloaded, in {hub_cache()}")]

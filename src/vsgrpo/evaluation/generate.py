@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,13 +28,13 @@ from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
 from vsgrpo.evaluation.score import PromptSettings
 from vsgrpo.files import write_atomic
-from vsgrpo.modeling.model import ModelBundle, load_for_eval, load_model
+from vsgrpo.modeling.model import ModelBundle, load_for_eval
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.quiet import quiet_libraries
 from vsgrpo.modeling.rollout import rollout, vision_token_ids
 from vsgrpo.modeling.rope import base_model, counts_seconds
 from vsgrpo.modeling.sampling import Sampling
-from vsgrpo.modeling.save import read_vision
+from vsgrpo.modeling.save import VISION_FILE, recorded_vision
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.progress import Progress
@@ -101,29 +102,38 @@ def load_evaluated(
         ConfigError, DataError: as `modeling.model`.
     """
     quiet_libraries()
-    if path in TINY or adapter is not None:
-        bundle = load_model(
-            path, tune="none", adapter=adapter, dtype=dtype, attn=attn, offline=offline, tiny_folder=tiny_folder
-        )
-    else:
-        bundle = load_for_eval(path, dtype=dtype, attn=attn, offline=offline)
+    bundle = load_for_eval(path, adapter, dtype=dtype, attn=attn, offline=offline, tiny_folder=tiny_folder)
     if device is not None:
         bundle.model.to(device)
     return bundle
 
 
 def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]) -> VisionBudget:
-    """Return the budget to evaluate with: what is given, else the first vision.json of `folders`, else the defaults.
+    """Return the budget to evaluate with: what is given, else what the first of `folders` records, else the defaults.
+
+    One line on stderr says so where the model itself (the first of `folders`) has no vision.json and not all of a
+    video's budget is given.
 
     Args:
+        folders: the adapter and the model: folders, hub ids, `tiny`, or None.
         given: by the names of `VisionBudget`; None: not given.
 
     Raises:
         ConfigError: values out of range, by key.
-        DataError: a broken vision.json.
+        DataError: a broken vision.json or config.yaml.
     """
-    recorded = next((found for f in folders if f and (found := read_vision(Path(f))) is not None), {})
-    return VisionBudget(**{**recorded, **{name: value for name, value in given.items() if value is not None}})
+    models = [folder for folder in folders if folder is not None]
+    recorded = [found for folder in models if (found := recorded_vision(Path(folder))) is not None]
+    values, source = recorded[0] if recorded else ({}, None)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    budget = VisionBudget(**{**values, **chosen})
+    untold = [name for name in ("num_frames", "min_pixels", "max_pixels") if name not in chosen]
+    if models and models[0] not in TINY and untold and source != Path(models[0]) / VISION_FILE:
+        told = ", ".join(f"video.{name}={getattr(budget, name)}" for name in untold)
+        whence = f"taken from {source}" if source else "the defaults, whatever it was trained with"
+        if os.environ.get("RANK", "0") == "0":
+            print(f"note: {models[0]}: no {VISION_FILE}: {told} ({whence})", file=sys.stderr)
+    return budget
 
 
 def group_by_media(rows: Sequence[Row], media_of: Callable[[Row], Media]) -> list[VideoQuestions]:
@@ -306,11 +316,15 @@ class Generator:
 
 
 def _viewed(video: VideoInputs, view: str) -> VideoInputs:
-    """Return what a control shows of a video: as many frames, so that the prompt stays the same."""
+    """Return what a control shows of a video: as many frames, so that the prompt stays the same.
+
+    Its key names all that features and positions depend on: the size, the kind and the seconds of each patch.
+    """
     if view == "own":
         return video
     frames = torch.full_like(video.frames, 127) if view == "blank" else video.frames[:1].expand_as(video.frames)
-    key = f"blank {tuple(frames.shape)}" if view == "blank" else f"{video.key} {view}"
+    blank = f"blank {video.kind} {tuple(frames.shape)} {video.seconds_per_patch}"
+    key = blank if view == "blank" else f"{video.key} {view}"
     return replace(video, key=key, frames=frames.contiguous())
 
 

@@ -4,8 +4,10 @@ Legend: N features of one video, D language model width.
 """
 
 import hashlib
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,28 +18,40 @@ from vsgrpo.video.cache import DiskCache
 logger = logging.getLogger(__name__)
 
 # Part of every key: change it when the same tower and video would give other features.
-_FEATURES_VERSION = 1
+_FEATURES_VERSION = 2
 _AS_INTEGERS = {torch.bfloat16: torch.int16}
 """Types that numpy does not know, and what their bits are stored as."""
+
+
+_NO_MATTER = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "initializer_range", "architectures")
+"""Entries of a tower's config that change no feature; the type is in the key by itself."""
+_PIXELS = (
+    *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_convert_rgb"),
+    *("patch_size", "temporal_patch_size", "merge_size"),
+)
+"""Values of a processor that features depend on; frames are sampled and resized before it sees them."""
 
 
 class DiskFeatures:
     """Features of one frozen tower, one memory-mapped file per video.
 
-    A key holds the video's own key (content of the file, frames, size), the tower's weights and the type it computes
-    in: features of other weights are never found, they only take room until they are evicted.
+    A key holds the video's own key (content of the file, frames, size, kind), the tower's weights and config, how the
+    processor makes patches of pixels, and the type it computes in: other features are never found, they only take room
+    until they are evicted. Seconds of video are no part of it: features do not depend on them, and positions are made
+    from those of the video itself.
 
     Args:
         folder: shared by all runs and processes that should share features.
         tower: frozen.
+        processor: of the model; it scales and normalises pixels.
 
     Raises:
         ConfigError: weights are sharded over processes.
     """
 
-    def __init__(self, folder: Path, tower: nn.Module) -> None:
+    def __init__(self, folder: Path, tower: nn.Module, processor: Any) -> None:
         self._files = DiskCache(folder, setting="video.feature_cache")
-        self._tower = tower_hash(tower)
+        self._tower = f"{tower_hash(tower)} {_pixels_hash(processor)}"
         self._dtype = next(tower.parameters()).dtype
 
     @property
@@ -84,12 +98,17 @@ class DiskFeatures:
 
 
 def tower_hash(tower: nn.Module) -> str:
-    """Return a SHA-256 of names, types and bytes of the tower's weights.
+    """Return a SHA-256 of the tower's config, and of names, types and bytes of its weights.
+
+    The config decides what no weight shows: number of heads, windows, which blocks attend to whole frames. Kernels of
+    attention round in their own ways.
 
     Raises:
         ConfigError: they are sharded over processes.
     """
-    digest = hashlib.sha256()
+    config = {key: value for key, value in tower.config.to_dict().items() if key not in _NO_MATTER}  # type: ignore
+    config["attention"] = tower.config._attn_implementation  # type: ignore[union-attr]
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, weight in sorted(tower.state_dict().items()):
         if hasattr(weight, "ds_id") or hasattr(weight, "device_mesh"):
             raise ConfigError(
@@ -99,6 +118,13 @@ def tower_hash(tower: nn.Module) -> str:
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(memoryview(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
     return digest.hexdigest()
+
+
+def _pixels_hash(processor: Any) -> str:
+    """Return a SHA-256 of how image and video processor scale, normalise and cut pixels."""
+    parts = (processor.image_processor, processor.video_processor)
+    values = [{key: part.to_dict().get(key) for key in _PIXELS} for part in parts]
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def cache_bytes(num_tokens: int, width: int, dtype: torch.dtype) -> int:

@@ -11,22 +11,17 @@ import base64
 import hashlib
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
-)
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from vsgrpo.config.build_cot import StepSection
 from vsgrpo.data.cot.cache import Reply
 from vsgrpo.data.cot.endpoint import Account
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.modeling.load import ADAPTER_CONFIG, load_chat
+from vsgrpo.modeling.model import load_for_eval
 from vsgrpo.modeling.quiet import quiet_libraries
 
 
@@ -35,7 +30,7 @@ class LocalChat:
 
     Args:
         name: of the step, for messages.
-        step: its `model` is a folder or a hub id.
+        step: its `model` is a folder (an adapter's too) or a hub id.
 
     Raises:
         DataError: it cannot be loaded, or has no chat template.
@@ -45,19 +40,15 @@ class LocalChat:
         quiet_libraries()
         self.name, self.model_name = name, str(step.model)
         self._lock = asyncio.Lock()
-        options: dict[str, Any] = {"dtype": "auto"}
-        if torch.cuda.is_available():
-            options["device_map"] = "auto"
-        try:
-            kind = AutoConfig.from_pretrained(self.model_name).model_type
-            self.sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-            load = AutoModelForImageTextToText if self.sees else AutoModelForCausalLM
-            self._model: Any = load.from_pretrained(self.model_name, **options).eval()
-            self._processor: Any = (AutoProcessor if self.sees else AutoTokenizer).from_pretrained(self.model_name)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            hint = "give a folder or hub id that transformers can load, or an endpoint as base_url"
-            raise DataError(f"{name}.model={self.model_name}: cannot be loaded: {reason}", hint) from None
+        if (Path(self.model_name) / ADAPTER_CONFIG).is_file():
+            on_gpu = torch.cuda.is_available()
+            bundle = load_for_eval(self.model_name, dtype="bfloat16" if on_gpu else "float32")
+            self._model: Any = bundle.model.to("cuda" if on_gpu else "cpu")
+            self._processor: Any = bundle.processor
+            self.sees = True
+        else:
+            self._model, self._processor, self.sees = load_chat(self.model_name, f"{name}.model")
+            self._model.eval()
         if not self._processor.chat_template:
             raise DataError(f"{name}.model={self.model_name}: has no chat template", "choose an instruct model")
 

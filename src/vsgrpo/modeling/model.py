@@ -1,8 +1,9 @@
 """Load a model for training or evaluation: refuse what cannot work, freeze, add LoRA."""
 
-import json
 import logging
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +12,23 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import PretrainedConfig
 
 from vsgrpo.config.families import TINY, check_architecture
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.files import publish_folder
 from vsgrpo.modeling.attention import use_tree_attention
+from vsgrpo.modeling.identity import EARLIER_ADAPTERS, BaseIdentity, adapter_hash, base_identity, check_chain
+from vsgrpo.modeling.load import (
+    ADAPTER_CONFIG,
+    attach_adapter,
+    load_full,
+    read_adapter_config,
+    read_config,
+    read_processor,
+)
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rope import FAMILIES, base_model
-from vsgrpo.modeling.save import ADAPTER_CONFIG, EARLIER_ADAPTERS, save_model
+from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tiny import build_tiny
 from vsgrpo.modeling.vision import use_batched_attention, use_matrix_product
 
@@ -58,6 +68,10 @@ class ModelBundle:
     """Folder or hub id of the full weights."""
     earlier_adapters: list[Path] = field(default_factory=list)
     """Adapter folders merged into the base in memory, in order, before this run's own adapter."""
+    earlier_hashes: list[str] = field(default_factory=list)
+    """`identity.adapter_hash` of each of them as it was loaded."""
+    identity: BaseIdentity | None = None
+    """Of the full weights as they were loaded; None where no adapter is on them."""
 
 
 def load_model(
@@ -90,17 +104,18 @@ def load_model(
 
     Raises:
         ConfigError: an unknown choice, or an architecture this project cannot train.
-        DataError: a folder that is missing or incomplete.
+        DataError: a folder that is missing or incomplete; weights that are not all of the model; an adapter that was
+            trained on others.
     """
     if tune not in TUNES:
         raise ConfigError(f"model.tune={tune}: not one of {', '.join(TUNES)}")
     if str(path) in TINY:
-        path = _tiny(str(path), tiny_folder, seed)
+        path = tiny_model(str(path), tiny_folder, seed)
+    chain = adapter_chain(path, adapter)
     bundle = _load_base(str(path), dtype, attn, offline)
-    starts = [*_adapters_of(Path(path)), *([Path(adapter)] if adapter else [])]
-    for start in starts:
-        bundle.model = _merge(bundle.model, start)
-        bundle.earlier_adapters.append(start)
+    if chain or tune == "lora":
+        bundle.identity = base_identity(bundle.base, bundle.model.config)
+    _merge_earlier(bundle, chain, chain)
     model = bundle.model
     model.requires_grad_(tune == "full")
     if freeze_vision:
@@ -114,26 +129,61 @@ def load_model(
 
 
 def load_for_eval(
-    path: str | Path, *, dtype: str = "float32", attn: str = "sdpa", offline: bool = False
+    path: str | Path,
+    adapter: str | Path | None = None,
+    *,
+    dtype: str = "float32",
+    attn: str = "sdpa",
+    offline: bool = False,
+    tiny_folder: Path | None = None,
 ) -> ModelBundle:
     """Load a plain model folder, a hub id, or a saved adapter on the base it records; all frozen, in eval mode.
 
-    The last adapter stays unmerged: in bfloat16 merging rounds the weights to something that was never trained.
+    The last adapter stays unmerged, however it is given: in bfloat16 merging rounds the weights to something that was
+    never trained. Earlier ones are merged, as they were when the last one was trained.
+
+    Args:
+        path: folder of a full model or of an adapter, hub id, or `tiny`, `tiny_2_5` (built untrained).
+        adapter: an adapter trained on `path`.
+        dtype: of the weights.
+        attn: attention implementation of the language model.
+        offline: never reach for the hub.
+        tiny_folder: where `tiny` is built.
 
     Raises:
         ConfigError: an architecture this project does not know.
-        DataError: a folder that is missing or incomplete.
+        DataError: as `load_model`.
     """
+    if str(path) in TINY:
+        path = tiny_model(str(path), tiny_folder, 0)
+    chain = adapter_chain(path, adapter)
     bundle = _load_base(str(path), dtype, attn, offline)
-    adapters = _adapters_of(Path(path))
-    for earlier in adapters[:-1]:
-        bundle.model = _merge(bundle.model, earlier)
-        bundle.earlier_adapters.append(earlier)
-    if adapters:
-        bundle.model = PeftModel.from_pretrained(bundle.model, str(adapters[-1]))
+    if chain:
+        bundle.identity = base_identity(bundle.base, bundle.model.config)
+        _merge_earlier(bundle, chain, chain[:-1])
+        bundle.model = attach_adapter(bundle.model, chain[-1])
     bundle.model.requires_grad_(False)
     bundle.model.eval()
     return bundle
+
+
+def check_weights(path: str, adapter: str | None = None) -> None:
+    """Compare all tensors of a model on this machine with what its config needs, by name and shape; no weight is read.
+
+    An adapter's base is compared with the one it was trained on, too.
+
+    Raises:
+        ConfigError, DataError: as `load_model`.
+    """
+    chain = adapter_chain(path, adapter)
+    base = _base_of(path)
+    family = check_architecture(read_config(base, offline=True), base)
+    for number in range(max(1, len(chain))):
+        model = load_full(FAMILIES[family].model, base, dtype=torch.float32, device_map="meta")
+        if number == 0 and chain:
+            check_chain(chain, base, base_identity(base, model.config))
+        if chain:
+            attach_adapter(model, chain[number])
 
 
 def use_gradient_checkpointing(model: Any) -> None:
@@ -145,11 +195,21 @@ def use_gradient_checkpointing(model: Any) -> None:
     base_model(model).model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def _tiny(name: str, folder: Path | None, seed: int) -> Path:
+def tiny_model(name: str, folder: Path | None, seed: int) -> Path:
+    """Return the folder of a tiny model, built there whole where it is not yet.
+
+    Raises:
+        ConfigError: no folder is given.
+    """
     if folder is None:
         raise ConfigError(f"model.path={name}: needs a folder to build the model in", hint="give a path or a hub id")
     if not (folder / "config.json").is_file():
-        build_tiny(folder, seed, family=TINY[name])
+        partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+        build_tiny(partial, seed, family=TINY[name])
+        if (folder / "config.json").is_file():  # another process was faster
+            shutil.rmtree(partial)
+        else:
+            publish_folder(partial, folder)
     return folder
 
 
@@ -157,14 +217,9 @@ def _load_base(path: str, dtype: str, attn: str, offline: bool) -> ModelBundle:
     if dtype not in DTYPES:
         raise ConfigError(f"model.dtype={dtype}: not one of {', '.join(DTYPES)}")
     base = _base_of(path)
-    family = check_architecture(_read_config(base, offline), base)
+    family = check_architecture(read_config(base, offline), base)
     processor = _load_processor(base, family, offline)
-    try:
-        model = FAMILIES[family].model.from_pretrained(
-            base, dtype=getattr(torch, dtype), attn_implementation=attn, local_files_only=offline
-        )
-    except OSError as error:
-        raise DataError(f"model.path={base}: weights are missing or broken: {_first_line(error)}") from error
+    model = load_full(FAMILIES[family].model, base, dtype=getattr(torch, dtype), attn=attn, offline=offline)
     use_batched_attention(model)
     use_matrix_product(model)
     use_tree_attention(model)
@@ -177,7 +232,7 @@ def _base_of(path: str) -> str:
     if (folder / "config.json").is_file():
         return path
     if (folder / ADAPTER_CONFIG).is_file():
-        base = json.loads((folder / ADAPTER_CONFIG).read_text()).get("base_model_name_or_path")
+        base = read_adapter_config(folder).get("base_model_name_or_path")
         if not base:
             raise DataError(f"{folder / ADAPTER_CONFIG}: names no base model", hint="set base_model_name_or_path in it")
         return base
@@ -188,16 +243,6 @@ def _base_of(path: str) -> str:
     return path
 
 
-def _read_config(base: str, offline: bool) -> dict[str, Any]:
-    try:
-        return PretrainedConfig.get_config_dict(base, local_files_only=offline)[0]
-    except OSError as error:
-        raise DataError(
-            f"model.path={base}: no such folder, and its config.json cannot be had from the hub: {_first_line(error)}",
-            hint="give the path of a downloaded model" if offline else "check the name and the network",
-        ) from error
-
-
 def _load_processor(base: str, family: str, offline: bool) -> Any:
     folder = Path(base)
     hint = "copy tokenizer, chat template and preprocessor files from the original model into it"
@@ -206,30 +251,59 @@ def _load_processor(base: str, family: str, offline: bool) -> Any:
             if not any((folder / name).is_file() for name in names):
                 raise DataError(f"model.path={base}: no processor in this folder ({' or '.join(names)})", hint=hint)
     try:
-        processor = FAMILIES[family].processor.from_pretrained(base, local_files_only=offline)
+        processor = read_processor(FAMILIES[family].processor, base, offline)
     except (OSError, ValueError) as error:
-        raise DataError(f"model.path={base}: broken processor: {_first_line(error)}", hint=hint) from error
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(f"model.path={base}: broken processor: {reason}", hint=hint) from error
     if not processor.chat_template:
         raise DataError(f"model.path={base}: its processor has no chat template", hint=hint)
     return processor
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def adapter_chain(path: str | Path, adapter: str | Path | None = None) -> list[Path]:
+    """Return the adapters of a model in the order in which they apply: those of `path`, then `adapter` with its own.
+
+    Raises:
+        DataError: `earlier_adapters` of a folder has gaps; no adapter there; `adapter` was trained after others than
+            those of `path`.
+    """
+    is_adapter = (Path(path) / ADAPTER_CONFIG).is_file() and not (Path(path) / "config.json").is_file()
+    chain = _with_earlier(Path(path)) if is_adapter else []
+    if adapter is None:
+        return chain
+    read_adapter_config(Path(adapter))
+    own = _with_earlier(Path(adapter))
+    if not chain:
+        return own
+    if [adapter_hash(folder) for folder in own[:-1]] != [adapter_hash(folder) for folder in chain]:
+        raise DataError(
+            f"model.adapter={adapter}: was not trained on model.path={path}, which is an adapter itself",
+            hint="leave model.adapter out, or give the plain model that it was trained on as model.path",
+        )
+    return [*chain, own[-1]]
 
 
-def _adapters_of(folder: Path) -> list[Path]:
-    """List the adapters of a saved adapter folder in the order they apply; empty for a plain model."""
-    if (folder / "config.json").is_file() or not (folder / ADAPTER_CONFIG).is_file():
-        return []
-    earlier = sorted((folder / EARLIER_ADAPTERS).glob("*/"), key=lambda path: int(path.name))
-    return [*earlier, folder]
+def _with_earlier(folder: Path) -> list[Path]:
+    """List the adapters of a saved adapter folder in the order they apply, itself last."""
+    found = {path.name: path for path in (folder / EARLIER_ADAPTERS).glob("*/")}
+    names = [str(number) for number in range(len(found))]
+    if found.keys() != set(names):
+        raise DataError(
+            f"{folder / EARLIER_ADAPTERS}: holds {', '.join(sorted(found))}, needed are 0, 1, ... without gaps",
+            hint="copy the adapter's whole folder again",
+        )
+    return [*(found[name] for name in names), folder]
 
 
-def _merge(model: nn.Module, adapter: Path) -> Any:
-    if not (adapter / ADAPTER_CONFIG).is_file():
-        raise DataError(f"model.adapter={adapter}: no {ADAPTER_CONFIG} in this folder")
-    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+def _merge_earlier(bundle: ModelBundle, chain: Sequence[Path], merged: Sequence[Path]) -> None:
+    """Check a chain of adapters against the base in memory and merge the first of them into it."""
+    if chain:
+        assert bundle.identity is not None
+        hashes = check_chain(chain, bundle.base, bundle.identity)
+        for folder, digest in zip(merged, hashes, strict=False):
+            bundle.model = attach_adapter(bundle.model, folder).merge_and_unload()
+            bundle.earlier_adapters.append(folder)
+            bundle.earlier_hashes.append(digest)
 
 
 def _add_lora(model: nn.Module, lora: Any, seed: int) -> PeftModel:

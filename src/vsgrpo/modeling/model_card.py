@@ -46,19 +46,22 @@ _SETTINGS = (
 )
 
 
-def write_model_card(folder: Path, run_dir: Path | None = None, of: Path | None = None) -> Path:
+def write_model_card(
+    folder: Path, run_dir: Path | None = None, of: Path | None = None, name: str | None = None
+) -> Path:
     """Write README.md into a model folder.
 
     Args:
         folder: with training_manifest.json (without it the lineage is called unknown).
         run_dir: the run it came from, with config.yaml, run.json and evaluations.
         of: the folder that evaluations know this model by, where it is another (a merged adapter, a renamed folder).
+        name: of the folder, where it will get another one; the title of a model without a lineage.
     """
     known = (folder / TRAINING_MANIFEST_NAME).is_file()
-    manifest = read_training_manifest(folder) if known else TrainingManifest(base="unknown", name=folder.name)
+    manifest = read_training_manifest(folder) if known else TrainingManifest(base="unknown", name=name or folder.name)
     config = _read_yaml(run_dir / "config.yaml") if run_dir is not None else {}
     evaluations = find_evaluations(run_dir, of or folder) if run_dir is not None else []
-    title = manifest.name or folder.name
+    title = manifest.name or name or folder.name
     body = "\n\n".join(
         [
             f"# {title}",

@@ -135,6 +135,11 @@ def is_tower_trained(model: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in base_model(model).model.visual.parameters())
 
 
+def _shown(video: "VideoInputs") -> tuple[str, tuple[int, ...], float | None]:
+    """Return what positions depend on, which a key must tell apart."""
+    return video.kind, tuple(video.grid_thw), video.seconds_per_patch
+
+
 class FeatureStore:
     """Compute the features of videos and images, each unique one once.
 
@@ -159,20 +164,20 @@ class FeatureStore:
         """Videos and images that went through the tower so far."""
         self.num_calls = 0
         """Calls of the tower so far."""
-        self._memory: dict[str, VideoFeatures] | None = {} if cache == "memory" else None
+        self._memory: dict[str, Tensor] | None = {} if cache == "memory" else None
         tower = base_model(bundle.model).model.visual
-        self.disk = DiskFeatures(cache, tower) if isinstance(cache, Path) else None
+        self.disk = DiskFeatures(cache, tower, bundle.processor) if isinstance(cache, Path) else None
 
     def __contains__(self, video: str) -> bool:
         """Tell whether the features of the video with this key are cached, so that nobody needs its frames."""
         return (self._memory is not None and video in self._memory) or (self.disk is not None and video in self.disk)
 
     def _cached(self, video: "VideoInputs") -> VideoFeatures | None:
+        tensor = None
         if self._memory is not None:
-            return self._memory.get(video.key)
-        if self.disk is None:
-            return None
-        tensor = self.disk.get(video.key, next(base_model(self.bundle.model).model.visual.parameters()).device)
+            tensor = self._memory.get(video.key)
+        elif self.disk is not None:
+            tensor = self.disk.get(video.key, next(base_model(self.bundle.model).model.visual.parameters()).device)
         if tensor is not None and len(tensor) != video.num_tokens:
             raise RunError(f"{video.key}: {len(tensor)} cached features for a video of {video.num_tokens} tokens")
         return None if tensor is None else VideoFeatures(tensor, video.grid_thw, video.kind, video.seconds_per_patch)
@@ -193,8 +198,13 @@ class FeatureStore:
 
         Raises:
             RunError: the processor made another grid of a video than its loader promised.
+            ValueError: one key names inputs of another kind, grid or timing.
         """
-        unique = {video.key: video for video in inputs}
+        unique: dict[str, VideoInputs] = {}
+        for video in inputs:
+            first = unique.setdefault(video.key, video)
+            if _shown(first) != _shown(video):
+                raise ValueError(f"{video.key}: names both {_shown(first)} and {_shown(video)}")
         cached = {} if grad else {key: self._cached(video) for key, video in unique.items()}
         kept = {key: found for key, found in cached.items() if found is not None}
         by_grid: dict[tuple, list[VideoInputs]] = {}
@@ -210,7 +220,7 @@ class FeatureStore:
                 with torch.set_grad_enabled(grad):
                     made.update(self._run_tower(videos[start : start + size]))
         if self._memory is not None and not grad:
-            self._memory.update(made)
+            self._memory.update({key: found.tensor for key, found in made.items()})
         if self.disk is not None and not grad:
             for key, found in made.items():
                 self.disk.put(key, found.tensor)

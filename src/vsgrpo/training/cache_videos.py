@@ -185,6 +185,7 @@ def _make_store(config: TrainConfig, folder: Path, device: str) -> FeatureStore:
     bundle = load_model(
         model.path,
         tune="none",
+        adapter=model.adapter,
         dtype=model.dtype,
         attn=model.attn_implementation,
         offline=model.offline,

@@ -14,7 +14,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
 from vsgrpo.errors import DataError
-from vsgrpo.files import write_atomic
+from vsgrpo.files import publish_folder, write_atomic
 
 SCHEMA_VERSION = 1
 STATE_NAME = "trainer_state.json"
@@ -124,6 +124,5 @@ class RunFolder:
         save(source)
         if writes:
             self.describe(source)
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(source, target)
+            publish_folder(source, target)
         return target

@@ -118,12 +118,18 @@ def _prompt(trainer: StageTrainer, row: dict[str, Any]) -> tuple[tuple[int, ...]
     """Return a row's token ids and blank frames of its media's size."""
     kinds, counts = [kind for kind, _, _ in row["grids"]], [tokens for _, _, tokens in row["grids"]]
     ids = tuple(encode_prompt(trainer.bundle.processor, row["prompt"], counts, row["system"], kinds))
+    return ids, blank_media(row["grids"])
+
+
+def blank_media(grids: list[tuple[str, tuple[int, int, int], int]]) -> list[VideoInputs]:
+    """Return black frames of (kind, grid, tokens), with keys that differ where one of these does."""
     media = []
-    for number, (kind, grid, tokens) in enumerate(row["grids"]):
+    for number, (kind, grid, tokens) in enumerate(grids):
         size = (1 if kind == "image" else 2 * grid[0], 3, 14 * grid[1], 14 * grid[2])
+        seconds = None if kind == "image" else 1.0
         frames = torch.zeros(size, dtype=torch.uint8)
-        media.append(VideoInputs(f"blank {number}", frames, grid, tokens, kind, seconds_per_patch=1.0))
-    return ids, media
+        media.append(VideoInputs(f"{number} {kind} {grid}", frames, grid, tokens, kind, seconds))
+    return media
 
 
 def _run(
@@ -140,10 +146,7 @@ def _run(
     moments = [torch.empty_like(parameter) for parameter in trained for _ in range(2)]
     if load.drawn:
         _roll_out(trainer, load, prompts[0], store)
-    used = [
-        _as_video(prompts[i], f"video {i // load.questions}", prompts[i // load.questions * load.questions][1])
-        for i in range(len(prompts))
-    ]
+    used = [name_media(prompt, f"video {i // load.questions}") for i, prompt in enumerate(prompts)]
     ids = [token % 100 for token in range(completion)]  # any text will do
     trees = build_trees([prompt for prompt, _ in used], [[ids] * load.group] * len(used), load.layout == "tree")
     media = {item.key: item for _, shown in used for item in shown}
@@ -157,16 +160,10 @@ def _run(
     return prefix + sum(len(q.token_ids) - 1 + load.group * completion for tree in trees for q in tree.questions)
 
 
-def _as_video(
-    prompt: tuple[tuple[int, ...], list[VideoInputs]], name: str, media: list[VideoInputs]
-) -> tuple[Prompt, list[VideoInputs]]:
-    """Name a prompt's media, so that the questions of one tree show the same and those of others do not."""
-    ids, own = prompt
-    if [item.grid_thw for item in own] == [item.grid_thw for item in media]:
-        own = media
-    else:
-        name += " of its own"
-    named = [replace(item, key=f"{name} {item.key}") for item in own]
+def name_media(prompt: tuple[tuple[int, ...], list[VideoInputs]], name: str) -> tuple[Prompt, list[VideoInputs]]:
+    """Name a prompt's media: questions of one tree show the same where kind and size are equal, others never do."""
+    ids, media = prompt
+    named = [replace(item, key=f"{name} {item.key}") for item in media]
     return Prompt(ids, tuple(item.key for item in named)), named
 
 
@@ -175,7 +172,7 @@ def _roll_out(
 ) -> None:
     """Read as many of the longest prompt as a buffer holds, each with media of its own, and draw a few tokens."""
     count = load.buffer_questions
-    shown = [_as_video(prompt, f"buffer {i}", prompt[1]) for i in range(count)]
+    shown = [name_media(prompt, f"buffer {i}") for i in range(count)]
     sampling = trainer._sampling()  # type: ignore[attr-defined]
     short = replace(sampling, eos_ids=(), max_new_tokens=min(DRAWN_TOKENS, sampling.max_new_tokens))
     with torch.no_grad(), trainer.accelerator.autocast():

@@ -15,6 +15,7 @@ from transformers import Trainer
 from trl.trainer.grpo_config import GRPOConfig
 
 from vsgrpo.errors import ConfigError, RunError
+from vsgrpo.modeling.load import fill_adapter, load_full
 from vsgrpo.modeling.model import ModelBundle, save_model
 from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
@@ -146,17 +147,21 @@ class StageTrainer(Trainer):
             save_model(self.bundle, Path(output_dir), merge=False, state_dict=state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load full weights by `from_pretrained`, strictly.
+        """Load weights by `modeling.load`, which refuses a checkpoint that lacks some.
 
-        transformers writes Qwen2-VL's weights under older names than those in memory. Stock code loads the file's names
-        with strict=False: nothing fits, a warning is all, and the run goes on from its starting weights.
+        Stock code loads by name with strict=False. transformers writes Qwen2-VL's weights under older names than those
+        in memory: nothing fits, a warning is all, and the run goes on from its starting weights.
         """
-        if is_peft_model(self.model) or self.is_fsdp_enabled:
+        if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        with load_whole():
-            saved = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
-        self.model.load_state_dict(saved.state_dict())
+        elif is_peft_model(self.model):
+            fill_adapter(self.model, Path(resume_from_checkpoint))
+        else:
+            with load_whole():
+                saved = load_full(
+                    type(self.model), resume_from_checkpoint, dtype=self.model.dtype, key="resume from checkpoint"
+                )
+            self.model.load_state_dict(saved.state_dict())
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Any:
         """Look at GRPO's loss while its samples are at hand; the other methods have their own `compute_loss`."""

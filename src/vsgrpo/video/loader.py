@@ -123,7 +123,8 @@ class VideoLoader:
         self.num_decoded = 0
         """Videos and images decoded so far."""
         self._hashes: dict[tuple[str, int, int], str] = {}
-        self._headers: dict[tuple[str, int, int], VideoHeader] = {}
+        self._headers: dict[tuple[tuple[str, int, int], str], VideoHeader] = {}
+        """By file and kind: as an image, an animation is its first picture."""
 
     def load(self, path: Path | str, kind: str = "video") -> VideoInputs:
         """Return the sampled and resized frames of a video or image, from the cache where it has them.
@@ -195,12 +196,12 @@ class VideoLoader:
         return hashlib.sha256(f"{PIXELS_VERSION} {content} {settings}".encode()).hexdigest()[:32]
 
     def _header(self, name: str, kind: str) -> VideoHeader:
-        stamp = _stamp(name)
-        header = self._headers.get(stamp)
+        place = _stamp(name), kind
+        header = self._headers.get(place)
         if header is None:
             still = kind == "image"
             header = VideoHeader(1, 0.0, *image_size(name)) if still else probe(name, self.backend, self.timeout_s)
-            self._headers[stamp] = header
+            self._headers[place] = header
         if self.needs_timing and kind == "video":
             check_timing(name, header)
         return header
@@ -230,7 +231,7 @@ class VideoLoader:
 
     def _read_video(self, name: str) -> np.ndarray:
         header, raw = read_uniform_frames(name, self.budget.sampled_frames, self.backend, self.timeout_s)
-        self._headers[_stamp(name)] = header
+        self._headers[_stamp(name), "video"] = header
         return resize_frames(raw, self.budget)
 
     def _read_image(self, name: str) -> np.ndarray:

@@ -1,0 +1,237 @@
+"""Identity of the weights that an adapter was trained on: recorded in base.json beside it, compared at every load.
+
+An adapter is a difference. On other weights of the same shapes it loads and answers, and its scores are of a model that
+nobody trained; its lineage (`training_manifest.json`) then names the wrong base too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from transformers.utils.hub import cached_file
+
+from vsgrpo.errors import DataError
+from vsgrpo.files import file_sha256
+from vsgrpo.modeling.load import adapter_file
+
+logger = logging.getLogger(__name__)
+
+BASE_FILE = "base.json"
+EARLIER_ADAPTERS = "earlier_adapters"
+"""Sub-folder of a saved adapter: adapters merged into its base before it was trained, named 0, 1, ..."""
+SCHEMA_VERSION = 1
+WHOLE_BYTES = 1 << 20
+"""Tensors up to this size are hashed whole."""
+NUM_BLOCKS, BLOCK_BYTES = 16, 1 << 12
+"""Of a larger tensor: so many blocks of this size, evenly spaced, the first and the last bytes among them."""
+COVERS = (
+    f"weights: sha256 over name, type and shape of every tensor, all bytes of those up to {WHOLE_BYTES} bytes and "
+    f"{NUM_BLOCKS} evenly spaced blocks of {BLOCK_BYTES} bytes of larger ones, whatever files they are in; config: "
+    "sha256 over the values of config.json that decide what these weights compute"
+)
+"""Said in base.json: a change of a large tensor between the blocks is not seen."""
+_SINGLE = ("model.safetensors", "pytorch_model.bin")
+_SAFE_HEADER_LENGTH = 8
+_CONFIG = {
+    "": ("model_type", "image_token_id", "video_token_id", "vision_start_token_id", "tie_word_embeddings"),
+    "text_config": (
+        *("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "rms_norm_eps", "hidden_act"),
+        *("rope_parameters", "use_sliding_window", "sliding_window", "max_window_layers"),
+    ),
+    "vision_config": (
+        *("depth", "num_heads", "hidden_act", "patch_size", "spatial_merge_size", "temporal_patch_size"),
+        *("window_size", "fullatt_block_indexes", "tokens_per_second", "rope_parameters"),
+    ),
+}
+"""Values of a config that no shape of a tensor shows and that decide what a model computes."""
+
+
+@dataclass(frozen=True)
+class BaseIdentity:
+    """Hashes of a full model; `COVERS` says of what."""
+
+    weights: str
+    config: str
+
+
+def base_identity(base: str, config: Any) -> BaseIdentity:
+    """Hash the weights of a full model and what its config makes of them.
+
+    Args:
+        base: folder, or hub id that is in the cache.
+        config: of the loaded model.
+    """
+    digest = sha256()
+    for name, kind, shape, content in sorted(_tensors(base), key=lambda entry: entry[0]):
+        digest.update(f"{name} {kind} {list(shape)} {content}\n".encode())
+    return BaseIdentity(digest.hexdigest(), config_hash(config))
+
+
+def config_hash(config: Any) -> str:
+    """Return the sha256 of the values in `_CONFIG`, as the library reads them off config.json."""
+    values = config.to_dict()
+    chosen = {
+        part: {key: (values[part] if part else values).get(key) for key in keys} for part, keys in _CONFIG.items()
+    }
+    return sha256(json.dumps(chosen, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def write_base_record(folder: Path, base: str, identity: BaseIdentity, earlier: Sequence[str]) -> None:
+    """Write base.json into an adapter folder.
+
+    Args:
+        folder: of the adapter.
+        base: folder or hub id, for messages.
+        identity: of the base.
+        earlier: `adapter_hash` of the adapters merged into the base before this one was trained, in order.
+    """
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "base": base,
+        "weights": identity.weights,
+        "config": identity.config,
+        "earlier_adapters": list(earlier),
+        "covers": COVERS,
+    }
+    (folder / BASE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def check_chain(chain: Sequence[Path], base: str, identity: BaseIdentity) -> list[str]:
+    """Refuse adapters that were trained on another base or after other adapters; return their `adapter_hash`es.
+
+    One line is logged where the last adapter records no base: it was saved by another program or an earlier version.
+
+    Args:
+        chain: adapter folders in the order in which they apply.
+        base: folder or hub id of the base.
+        identity: of that base.
+
+    Raises:
+        DataError: the base or an earlier adapter is another one, or a base.json is broken.
+    """
+    hashes = [adapter_hash(folder) for folder in chain]
+    for number, folder in enumerate(chain):
+        record = _read_record(folder)
+        if record is not None:
+            _compare(folder, record, hashes[:number], base, identity)
+        elif number == len(chain) - 1:
+            logger.warning(
+                "%s: no %s in it: not checked whether %s is the model it was trained on", folder, BASE_FILE, base
+            )
+    return hashes
+
+
+def _compare(
+    folder: Path, record: Mapping[str, Any], earlier: Sequence[str], base: str, identity: BaseIdentity
+) -> None:
+    if (record["weights"], record["config"]) != (identity.weights, identity.config):
+        what = "weights" if record["weights"] != identity.weights else "values in config.json"
+        raise DataError(
+            f"{folder}: trained on {record['base']}; {base} has other {what} than that had",
+            hint=f"give a copy of the model it was trained on: model=COPY model.adapter={folder}; or delete "
+            f"{BASE_FILE} in it to use it on these weights all the same",
+        )
+    if record["earlier_adapters"] != list(earlier):
+        raise DataError(
+            f"{folder}: trained on a base with {len(record['earlier_adapters'])} earlier adapters in it; found here: "
+            f"{len(earlier)}{' others' if len(earlier) == len(record['earlier_adapters']) else ''}",
+            hint=f"copy the whole folder again, {EARLIER_ADAPTERS}/ included",
+        )
+
+
+def _read_record(adapter: Path) -> dict[str, Any] | None:
+    path = adapter / BASE_FILE
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["schema_version"] != SCHEMA_VERSION:
+            raise DataError(
+                f"{path}: schema_version={record['schema_version']}, this version reads {SCHEMA_VERSION}",
+                hint="update vsgrpo",
+            )
+        if not isinstance(record["earlier_adapters"], list):
+            raise TypeError("earlier_adapters is no list")
+        return {name: record[name] for name in ("base", "weights", "config", "earlier_adapters")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a {BASE_FILE} ({error})", hint="copy the adapter again") from None
+
+
+def adapter_hash(folder: Path) -> str:
+    """Return the sha256 of an adapter's tensors and of its adapter_config.json, the name of the base aside."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config.pop("base_model_name_or_path", None)
+    text = f"{file_sha256(adapter_file(folder))} {json.dumps(config, sort_keys=True)}"
+    return sha256(text.encode()).hexdigest()
+
+
+def weight_files(base: str) -> list[Path]:
+    """Return the files that `from_pretrained` reads the weights of a folder or cached hub id from.
+
+    Raises:
+        DataError: there are none.
+    """
+    for name in _SINGLE:
+        if (found := _find(base, name)) is not None:
+            return [found]
+        if (index := _find(base, name + ".index.json")) is not None:
+            parts: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            files = [_find(base, part) for part in sorted(set(parts.values()))]
+            return [file for file in files if file is not None]
+    raise DataError(f"model.path={base}: no {_SINGLE[0]} in this folder", hint="copy or download the folder again")
+
+
+def _find(base: str, name: str) -> Path | None:
+    if Path(base).is_dir():
+        return Path(base) / name if (Path(base) / name).is_file() else None
+    found = cached_file(
+        base,
+        name,
+        local_files_only=True,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
+
+
+def _tensors(base: str) -> Iterator[tuple[str, str, Sequence[int], str]]:
+    """Yield name, type, shape and the sha256 of (blocks of) the bytes of every tensor."""
+    for file in weight_files(base):
+        if file.suffix == ".safetensors":
+            with file.open("rb") as stream:
+                yield from _safe_tensors(stream)
+        else:
+            for name, tensor in torch.load(file, map_location="cpu", mmap=True, weights_only=True).items():
+                content = memoryview(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())
+                blocks = b"".join(content[start:end] for start, end in _blocks(len(content)))
+                yield name, str(tensor.dtype), tuple(tensor.shape), sha256(blocks).hexdigest()
+
+
+def _safe_tensors(stream: BinaryIO) -> Iterator[tuple[str, str, Sequence[int], str]]:
+    """Source of the format: 8 bytes with the length of the header, the header as JSON, the bytes of all tensors."""
+    length = int.from_bytes(stream.read(_SAFE_HEADER_LENGTH), "little")
+    header = json.loads(stream.read(length))
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        digest = sha256()
+        for start, stop in _blocks(end - begin):
+            stream.seek(_SAFE_HEADER_LENGTH + length + begin + start)
+            digest.update(stream.read(stop - start))
+        yield name, entry["dtype"], entry["shape"], digest.hexdigest()
+
+
+def _blocks(size: int) -> list[tuple[int, int]]:
+    """Return (start, end) of the bytes of a tensor that are hashed."""
+    if size <= WHOLE_BYTES:
+        return [(0, size)]
+    starts = [(size - BLOCK_BYTES) * i // (NUM_BLOCKS - 1) for i in range(NUM_BLOCKS)]
+    return [(start, start + BLOCK_BYTES) for start in starts]
