@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vsgrpo.config import ranges
-from vsgrpo.config.rules import check_value, check_values, one_of
+from vsgrpo.config.rules import check_values, not_empty, one_of
 from vsgrpo.errors import ConfigError
 from vsgrpo.spatial.scoring import CHOICE_TYPES, HELD_OUT_TYPES, NUMBER_TYPES
 
@@ -19,7 +19,7 @@ class BuildRunSection:
     method: str | None
 
     def __post_init__(self) -> None:
-        check_values(self, "run", ranges.RUN)
+        check_values(self, "run", ranges.BUILD_RUN)
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class BuildDataSection:
 
     def __post_init__(self) -> None:
         check_values(self, "data", ranges.BUILD_DATA)
+        not_empty("data.types", self.types)
         for name in self.types or [] if self.mode == "vsi100k" else []:
             if name in HELD_OUT_TYPES:
                 what = f"data.types={name}: the paper holds this type out, data.mode=vsi100k never makes it"
@@ -143,7 +144,8 @@ class BalanceSection:
         for name in ("caps", "weights", "max_share"):
             for key, value in getattr(self, name).items():
                 one_of(f"balance.{name}", key, (*CHOICE_TYPES, *NUMBER_TYPES))
-                check_value(f"balance.{name}.{key}", value, ranges.BALANCE[name])
+                if value is not None:
+                    ranges.BALANCE[name].check(f"balance.{name}.{key}", value)
 
 
 @dataclass(frozen=True)

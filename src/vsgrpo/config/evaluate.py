@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vsgrpo.config import ranges
 from vsgrpo.config.build_cot import StepSection
 from vsgrpo.config.installed import check_attention
-from vsgrpo.config.rules import check_value, check_values
+from vsgrpo.config.rules import check_value, check_values, not_empty
 from vsgrpo.config.shared import PromptSection, RunSection, check_pixels
 from vsgrpo.errors import ConfigError
 
@@ -89,6 +89,7 @@ class BenchmarkSection:
 
     def __post_init__(self) -> None:
         check_values(self, "benchmark", ranges.BENCHMARK)
+        not_empty("benchmark.tasks", self.tasks)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ def _one(root: str, item: str) -> str:
         return f"++{plain}={value}"
     if key.startswith("+"):
         raise ConfigError(f"{key}: keys cannot be added", hint="only trainer.hf.NAME=value reaches further TRL options")
+    if key.partition(".")[0] == "hydra" or re.search(r"[@/:]", key):
+        raise ConfigError(f"{key}: unknown key", hint="keys are SECTION.NAME; `vsgrpo configs` lists the groups")
     if key in PATH_KEYS and value not in ("null", "???"):
         return f"{key}={_quoted(os.path.expanduser(value))}"
     return item if key == item.partition("=")[0] else f"{key}={value}"

@@ -7,7 +7,7 @@ and `load_config` alike. Rules between several keys are in the sections. Types a
 
 from __future__ import annotations
 
-from vsgrpo.config.rules import SHARE, Choice, Number, Rule, above, at_least, between, up_to
+from vsgrpo.config.rules import SHARE, Choice, Number, Rule, Text, above, at_least, between, up_to
 from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
 
 MAX_SEED = 2**32 - 1
@@ -15,7 +15,9 @@ MAX_SEED = 2**32 - 1
 
 # --- what several commands have --------------------------------------------------------------------------------------
 
-RUN: dict[str, Rule] = {"seed": between(0, MAX_SEED)}
+PATH = Text()
+RUN: dict[str, Rule] = {"dir": PATH, "seed": between(0, MAX_SEED)}
+BUILD_RUN: dict[str, Rule] = {"seed": between(0, MAX_SEED)}
 PROMPT: dict[str, Rule] = {
     "mode": Choice(("vanilla", "think", "observe")),
     "wording": Choice(("train", "eval")),
@@ -28,6 +30,9 @@ PIXELS = at_least(28 * 28)
 """One token of the language model."""
 IMAGE: dict[str, Rule] = {"min_pixels": PIXELS, "max_pixels": PIXELS}
 STEP: dict[str, Rule] = {
+    "base_url": PATH,
+    "model": PATH,
+    "api_key_env": PATH,
     "concurrency": at_least(1),
     "requests_per_minute": at_least(1),
     "tokens_per_minute": at_least(1),
@@ -56,8 +61,14 @@ LORA: dict[str, Rule] = {
     "dropout": SHARE,
     "targets": Choice(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")),
 }
-MODEL: dict[str, Rule] = {"tune": Choice(("lora", "full")), "dtype": DTYPES, "attn_implementation": ATTENTION}
-TRAIN_DATA: dict[str, Rule] = {"split": Choice(("train", "dev")), "limit": at_least(1)}
+MODEL: dict[str, Rule] = {
+    "path": PATH,
+    "adapter": PATH,
+    "tune": Choice(("lora", "full")),
+    "dtype": DTYPES,
+    "attn_implementation": ATTENTION,
+}
+TRAIN_DATA: dict[str, Rule] = {"path": PATH, "split": Choice(("train", "dev")), "limit": at_least(1)}
 VIDEO: dict[str, Rule] = {
     "num_frames": at_least(2),
     "min_pixels": PIXELS,
@@ -65,12 +76,14 @@ VIDEO: dict[str, Rule] = {
     "backend": BACKENDS,
     "frame_cache": CACHES,
     "feature_cache": CACHES,
+    "cache_dir": PATH,
     "on_bad": Choice(("skip", "error")),
     "max_quarantined": SHARE,
     "timeout_s": above(0, "seconds; null: no limit"),
 }
 REWARD: dict[str, Rule] = {
     "weights": at_least(0),
+    "names": PATH,
     "numeric": Choice(("relative", "mra", "smooth")),
     "length_words": at_least(1),
 }
@@ -79,6 +92,8 @@ LAUNCH: dict[str, Rule] = {
     "num_processes": at_least(1),
     "num_machines": at_least(1),
     "machine_rank": at_least(0),
+    "main_process_ip": PATH,
+    "accelerate_file": PATH,
     "main_process_port": between(1, 65535),
     "device_memory_gb": above(0, "leave it null: it is looked up"),
     "timeout_s": at_least(1),
@@ -87,7 +102,7 @@ LAUNCH: dict[str, Rule] = {
 TRAINER: dict[str, Rule] = {
     "per_device_train_batch_size": at_least(1),
     "gradient_accumulation_steps": at_least(1),
-    "learning_rate": above(0),
+    "learning_rate": up_to(1, "for example trainer.learning_rate=1e-5"),
     "lr_scheduler_type": Choice(
         (
             *("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "cosine_with_min_lr"),
@@ -96,10 +111,10 @@ TRAINER: dict[str, Rule] = {
     ),
     "warmup_steps": at_least(0),
     "optim": Choice(("adamw_torch_fused", "adamw_torch")),
-    "weight_decay": at_least(0),
+    "weight_decay": between(0, 1),
     "adam_beta1": SHARE,
     "adam_beta2": SHARE,
-    "adam_epsilon": above(0),
+    "adam_epsilon": up_to(1, "for example trainer.adam_epsilon=1e-8"),
     "max_grad_norm": at_least(0, "0: gradients are not clipped"),
     "max_steps": Number(low=1, also=-1, hint="set it to 1 or more, or to -1: as trainer.num_train_epochs says"),
     "num_train_epochs": above(0),
@@ -121,7 +136,7 @@ GRPO: dict[str, Rule] = {
     "top_k": at_least(0, "0: all tokens"),
     "min_p": between(0, 1),
     "beta": at_least(0),
-    "epsilon": up_to(1),
+    "epsilon": up_to(1, "for example trainer.epsilon=0.2"),
     "epsilon_high": above(0, "null: as trainer.epsilon"),
     "delta": above(1, "null: no second clip"),
     "num_iterations": at_least(1),
@@ -140,9 +155,10 @@ DPO: dict[str, Rule] = {
 
 # --- vsgrpo eval, ask ------------------------------------------------------------------------------------------------
 
-EVAL_MODEL: dict[str, Rule] = {"dtype": DTYPES, "attn_implementation": ATTENTION}
+EVAL_MODEL: dict[str, Rule] = {name: MODEL[name] for name in ("path", "adapter", "dtype", "attn_implementation")}
 EVAL_VIDEO: dict[str, Rule] = {
-    name: VIDEO[name] for name in ("num_frames", "min_pixels", "max_pixels", "backend", "frame_cache", "timeout_s")
+    name: VIDEO[name]
+    for name in ("num_frames", "min_pixels", "max_pixels", "backend", "frame_cache", "cache_dir", "timeout_s")
 }
 DECODING: dict[str, Rule] = {
     "temperature": at_least(0),
@@ -153,6 +169,7 @@ DECODING: dict[str, Rule] = {
 }
 BENCHMARK: dict[str, Rule] = {
     "name": Choice(("vsibench", "mathvista", "folder")),
+    "path": PATH,
     "split": Choice(("test", "train", "dev")),
     "subset": Choice(("full", "debiased", "pruned")),
     "limit": at_least(1),
@@ -164,6 +181,7 @@ SCORERS = Choice(("official", "lmms", "lenient"))
 
 SOURCE: dict[str, Rule] = {
     "name": Choice(("scannet", "demo")),
+    "root": PATH,
     "num_scenes": at_least(1),
     "preset": Choice(("easy", "furnished")),
     "seed": between(0, MAX_SEED),
@@ -172,6 +190,7 @@ SOURCE: dict[str, Rule] = {
 }
 QUESTION_TYPES = Choice((*CHOICE_TYPES, *NUMBER_TYPES))
 BUILD_DATA: dict[str, Rule] = {
+    "path": PATH,
     "mode": Choice(("vsi100k", "vsibench")),
     "split": Choice(("train", "val_safe", "train+val_safe")),
     "types": QUESTION_TYPES,
@@ -215,6 +234,7 @@ BUILD: dict[str, Rule] = {
 BALANCE: dict[str, Rule] = {"caps": at_least(1), "weights": between(0, 1), "max_share": between(0, 1)}
 BUILD_VIDEO: dict[str, Rule] = {
     "source": Choice(("sens", "mesh", "folder", "none")),
+    "folder": PATH,
     "export_height": at_least(28),
     "fps": at_least(1),
     "crf": between(0, 51),
@@ -227,12 +247,13 @@ BUILD_VIDEO: dict[str, Rule] = {
 
 # --- vsgrpo build-cot ------------------------------------------------------------------------------------------------
 
-COT_DATA: dict[str, Rule] = {"form": Choice(("auto", "rows", "images"))}
+COT_DATA: dict[str, Rule] = {"path": PATH, "split": PATH, "name": PATH, "form": Choice(("auto", "rows", "images"))}
 COT: dict[str, Rule] = {
     "bridge": Choice(("caption", "annotation")),
     "num_frames": at_least(1),
     "max_pixels": at_least(3136),
     "jpeg_quality": between(1, 100),
+    "cache_dir": PATH,
     "max_failed": SHARE,
 }
 FILTER_NAMES = ("format", "answer", "length", "language", "repetition", "contradiction", "reference")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vsgrpo.errors import ConfigError
+
+LIMIT = 1e9
+"""No number of ours is larger, but seeds: what is above is a slip, or would overflow later."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,8 @@ class Number:
         hint: instead of the usual "set KEY=...".
     """
 
-    low: float = -math.inf
-    high: float = math.inf
+    low: float
+    high: float = LIMIT
     without_low: bool = False
     without_high: bool = False
     also: float | None = None
@@ -34,12 +38,9 @@ class Number:
 
     def text(self) -> str:
         """Return the rule in words, for messages and docs/configuration.md."""
-        parts = []
-        if self.low > -math.inf:
-            parts.append(f"{'above' if self.without_low else 'at least'} {_short(self.low)}")
-        if self.high < math.inf:
-            parts.append(f"{'below' if self.without_high else 'at most'} {_short(self.high)}")
-        words = " and ".join(parts) or "a finite number"
+        words = f"{'above' if self.without_low else 'at least'} {_short(self.low)}"
+        if self.high != LIMIT:
+            words += f" and {'below' if self.without_high else 'at most'} {_short(self.high)}"
         return words + (f", or {_short(self.also)}" if self.also is not None else "")
 
     def check(self, key: str, value: object) -> None:
@@ -51,17 +52,17 @@ class Number:
         low = value > self.low if self.without_low else value >= self.low
         high = value < self.high if self.without_high else value <= self.high
         if not (math.isfinite(value) and low and high):
-            raise ConfigError(f"{key}={_plain(value)}: must be {self.text()}", hint=self._way_out(key))
+            words = self.text() if math.isfinite(value) else f"a finite number, {self.text()}"
+            words = f"at most {_short(LIMIT)}" if LIMIT == self.high < value < math.inf else words
+            raise ConfigError(f"{key}={_plain(value)}: must be {words}", hint=self._way_out(key))
         if self.whole and value != int(value):
             raise ConfigError(f"{key}={value}: a whole number is needed", hint=self._way_out(key))
 
     def _way_out(self, key: str) -> str:
         if self.hint:
             return self.hint
-        if self.low > -math.inf and not self.without_low:
-            return f"set {key}={_short(self.low)}" + (" or more" if self.high == math.inf else "")
-        if self.high < math.inf and not self.without_high:
-            return f"set {key}={_short(self.high)}"
+        if not self.without_low:
+            return f"set {key}={_short(self.low)}" + (" or more" if self.high == LIMIT else "")
         return f"set {key} to a value {self.text()}"
 
 
@@ -80,7 +81,21 @@ class Choice:
         one_of(key, value, self.choices)
 
 
-Rule = Number | Choice
+@dataclass(frozen=True)
+class Text:
+    """A name or a path: any text but the empty one, which would mean the current folder."""
+
+    def text(self) -> str:
+        """Return the rule in words, for docs/configuration.md."""
+        return "not empty"
+
+    def check(self, key: str, value: object) -> None:
+        """Raise ConfigError for an empty text, or one with a NUL or a line end."""
+        if not str(value).strip() or re.search(r"[\x00\r\n]", str(value)):
+            raise ConfigError(f"{key}={str(value)!r}: a text in one line is needed", hint=f"set {key}=TEXT")
+
+
+Rule = Number | Choice | Text
 
 
 def check_values(section: object, prefix: str, rules: Mapping[str, Rule]) -> None:
@@ -100,6 +115,12 @@ def check_value(key: str, value: object, rule: Rule) -> None:
             rule.check(key, item)
 
 
+def not_empty(key: str, value: list[str] | None) -> None:
+    """Raise ConfigError for a list that leaves nothing."""
+    if value is not None and not value:
+        raise ConfigError(f"{key}=[]: nothing would be left", hint=f"set {key}=null for all")
+
+
 def at_least(low: float, hint: str = "") -> Number:
     """Return the rule `low` or more."""
     return Number(low=low, hint=hint)
@@ -115,9 +136,9 @@ def between(low: float, high: float) -> Number:
     return Number(low=low, high=high)
 
 
-def up_to(high: float) -> Number:
+def up_to(high: float, hint: str = "") -> Number:
     """Return the rule above 0 and at most `high`."""
-    return Number(low=0, high=high, without_low=True)
+    return Number(low=0, high=high, without_low=True, hint=hint)
 
 
 SHARE = Number(low=0, high=1, without_high=True, hint="a share of 1, such as 0.1")
@@ -134,7 +155,8 @@ def one_of(key: str, value: object, choices: Sequence[object]) -> None:
 def suggest(word: str, choices: Sequence[str]) -> str:
     """Return a hint with the nearest choice, if one is near, and all of them."""
     close = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=0.6)
-    return (f"did you mean {close[0]}? " if close else "") + "choose from: " + ", ".join(choices)
+    every = "choose from: " + ", ".join(choices) if len(choices) <= 20 else "`vsgrpo configs` lists what there is"
+    return (f"did you mean {close[0]}? " if close else "") + every
 
 
 def _short(value: float) -> str:

@@ -8,6 +8,7 @@ import re
 import sys
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 from vsgrpo.errors import ConfigError
@@ -68,11 +69,27 @@ def _merged(cls: type, given: Mapping[str, Any], prefix: str) -> Any:
     for name, kind in section_classes(cls).items():
         if name in given and not isinstance(given[name], Mapping):
             raise not_a_section(_dotted(prefix, name), given[name], kind)
+    for name, value in given.items():
+        _check_kind(cls, prefix, name, value)
     schema = OmegaConf.structured(cls)
     for inner in [schema, *(schema._get_node(name) for name in fields)]:
         if OmegaConf.is_config(inner):
             OmegaConf.set_readonly(inner, False)
     return OmegaConf.merge(schema, escaped(dict(given)))
+
+
+def _check_kind(cls: type, prefix: str, name: str, value: Any) -> None:
+    """Refuse what OmegaConf would take (a text for a list, 2 for a switch), or not name (a word in a list of dicts)."""
+    hint = _hint(cls, name)
+    is_text_for_many = isinstance(value, str) and re.search(r"\b(list|dict)\b", hint)
+    is_number_for_switch = re.search(r"\bbool\b", hint) and isinstance(value, int) and value not in (0, 1)
+    key = _dotted(prefix, name)
+    if is_text_for_many or is_number_for_switch:
+        wanted, example = _wanted(cls, name, value)
+        raise ConfigError(f"{key}={value}: {wanted} is needed", hint=example.replace("{key}", key))
+    for number, item in enumerate(value if isinstance(value, list) and "list[dict" in hint else []):
+        if not isinstance(item, dict):
+            raise ConfigError(f"{key}[{number}]={item}: a dict is needed", hint=f"write {key}='[{{NAME: VALUE}}]'")
 
 
 def _dotted(prefix: str, name: object) -> str:
@@ -103,7 +120,7 @@ def type_error(cls: type, prefix: str, given: Any, error: Exception) -> ConfigEr
     if not path or wanted is None:
         return ConfigError(f"{key}: {_first(error)}", hint=f"give {key} a value of the right type")
     shown = "null" if value is None else value
-    return ConfigError(f"{key}={shown}: {wanted} is needed", hint=example.format(key=key))
+    return ConfigError(f"{key}={shown}: {wanted} is needed", hint=example.replace("{key}", key))
 
 
 def _first(error: Exception) -> str:
@@ -111,11 +128,11 @@ def _first(error: Exception) -> str:
 
 
 def _wanted(cls: type, name: str, value: Any) -> tuple[str | None, str]:
-    hint = str(typing.get_type_hints(cls).get(name, ""))
+    hint = _hint(cls, name)
     if "list" in hint and not isinstance(value, list):
-        return "a list", "write {key}=[" + str("" if value is None else value) + "], a value of the right type"
+        return "a list", "write {key}=" + ("'[{NAME: VALUE}]'" if "dict" in hint else "[" + str(value or "") + "]")
     if "dict" in hint and "list" not in hint:
-        return "a dict", "write {key}='{{NAME: VALUE}}', a value of the right type"
+        return "a dict", "write {key}='{NAME: VALUE}'"
     kinds = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
     for kind, words in kinds.items():
         if re.search(rf"\b{kind}\b", hint):
@@ -123,9 +140,20 @@ def _wanted(cls: type, name: str, value: Any) -> tuple[str | None, str]:
     return None, ""
 
 
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, vars(sys.modules[cls.__module__]))
+
+
+def _hint(cls: type, name: str) -> str:
+    hint = _hints(cls).get(name, "")
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+@cache
 def section_classes(owner: type) -> dict[str, type]:
     """Return the fields of a dataclass that are sections themselves, and their classes."""
-    hints = typing.get_type_hints(owner, vars(sys.modules[owner.__module__]))
+    hints = _hints(owner)
     return {
         item.name: hints[item.name]
         for item in dataclasses.fields(owner)

@@ -7,7 +7,7 @@ from typing import Any
 
 from vsgrpo.config import ranges
 from vsgrpo.config.installed import check_attention
-from vsgrpo.config.rules import check_values
+from vsgrpo.config.rules import check_values, not_empty
 from vsgrpo.config.shared import PromptSection, RunSection, check_pixels
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.errors import ConfigError
@@ -68,6 +68,7 @@ class TrainDataSection:
 
     def __post_init__(self) -> None:
         check_values(self, "data", ranges.TRAIN_DATA)
+        not_empty("data.types", self.types)
         for number, item in enumerate(self.mix or []):
             weight = item.get("weight", 1.0)
             if set(item) - {"path", "weight"} or not isinstance(item.get("path"), str):

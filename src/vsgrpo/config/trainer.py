@@ -9,9 +9,23 @@ from typing import Any
 from vsgrpo.config import ranges
 from vsgrpo.config.rules import Rule, check_value, check_values
 from vsgrpo.config.sections import nearest, typed_values
-from vsgrpo.config.trl_options import check_hf, refuse
+from vsgrpo.config.trl_options import check_hf, check_scheduler, refuse
 from vsgrpo.errors import ConfigError
 
+BEFORE_KEYS = {
+    "trainer.use_bias_correction_kl": True,
+    "trainer.optim": "adamw_torch_fused",
+    "trainer.adam_epsilon": 1e-8,
+    "trainer.min_p": None,
+    "trainer.epsilon_high": None,
+    "trainer.delta": None,
+    "trainer.multi_objective_aggregation": "sum_then_normalize",
+    "trainer.importance_sampling_level": "token",
+    "trainer.top_entropy_quantile": 1.0,
+    "trainer.off_policy_mask_threshold": None,
+    "trainer.mask_truncated_completions": False,
+}
+"""What runs did before these keys were in their config.yaml (TRL 1.16's defaults), for their resume."""
 NOT_OF_A_STAGE = ("name", "stages", "hf", "dev_rows")
 STAGE_EXAMPLE = "for example trainer.stages=[{types: [room_size_estimation]}, {max_steps: 100}]"
 
@@ -70,7 +84,8 @@ class TrainerSection:
             refused = refuse_option(self.name, f"trainer.hf.{name}")
             if refused is not None:
                 raise refused
-        check_hf(self.name, self.hf, getattr(self, "loss_type", None), self.lr_scheduler_type)
+        check_hf(self.hf, getattr(self, "loss_type", None))
+        check_scheduler(self.lr_scheduler_type, self.hf.get("lr_scheduler_kwargs", {}), self.learning_rate)
         for number in range(len(self.stages or [])):
             self.stage(number)
 

@@ -257,7 +257,7 @@ def refuse(method: str, key: str, own: Iterable[str], others: Mapping[str, Itera
     methods = PASSED[name].methods if name in PASSED else [other for other, names in others.items() if name in names]
     if methods and method not in methods:
         where = " and ".join(f"`train {other}`" for other in methods)
-        return ConfigError(f"{key}: not an option of `train {method}`", hint=f"{where} has it; leave it out")
+        return ConfigError(f"{key}: not an option of `train {method}`", hint=f"it is one of {where}: leave it out")
     if name in PASSED:
         return None if is_hf else ConfigError(f"{key}: unknown key", hint=f"use trainer.hf.{name}")
     if not is_hf:
@@ -268,8 +268,8 @@ def refuse(method: str, key: str, own: Iterable[str], others: Mapping[str, Itera
     return ConfigError(f"{key}: not an option of TRL", hint=hint)
 
 
-def check_hf(method: str, values: Mapping[str, Any], loss_type: str | None, scheduler: str) -> None:
-    """Check the values of `trainer.hf`, whose names `refuse` let pass.
+def check_hf(values: Mapping[str, Any], loss_type: str | None) -> None:
+    """Check the values of `trainer.hf`, whose names `refuse` let pass; the schedule's are for `check_scheduler`.
 
     Raises:
         ConfigError: a value of the wrong type or out of range, or one that the other options leave without effect.
@@ -287,18 +287,25 @@ def check_hf(method: str, values: Mapping[str, Any], loss_type: str | None, sche
                 raise ConfigError(f"{key}={value}: must be {kind}", hint=f"write it so, or leave {key} out")
         else:
             passed.rule.check(key, value)
-    check_scheduler(scheduler, dict(values.get("lr_scheduler_kwargs") or {}))
 
 
-def check_scheduler(scheduler: str, given: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an argument that the schedule does not know, lacks, or that is no number."""
+def check_scheduler(scheduler: str, given: Mapping[str, Any], learning_rate: float) -> None:
+    """Raise ConfigError for an argument that the schedule does not know, lacks, or that is out of range."""
     key = "trainer.hf.lr_scheduler_kwargs"
     known = SCHEDULERS[scheduler]
     for name, value in given.items():
         if name not in known:
             hint = f"it takes {', '.join(known)}" if known else "leave it out, or choose another lr_scheduler_type"
             raise ConfigError(f"{key}.{name}: trainer.lr_scheduler_type={scheduler} does not take it", hint=hint)
-        Number(low=0, whole=name in WHOLE_NUMBERS).check(f"{key}.{name}", value)
+        whole = name in WHOLE_NUMBERS
+        Number(low=1 if whole else 0, whole=whole).check(f"{key}.{name}", value)
+    end = given.get("min_lr", given.get("lr_end", 1e-7 if scheduler == "polynomial" else 0.0))
+    if end >= learning_rate:
+        name = "lr_end" if scheduler == "polynomial" else "min_lr"
+        raise ConfigError(
+            f"{key}.{name}={end:g}: not below trainer.learning_rate={learning_rate:g}, where the schedule starts",
+            hint=f"set {key}.{name}={learning_rate / 10:g}",
+        )
     needed = NEEDED.get(scheduler, ())
     if needed and len(set(needed) & set(given)) != 1:
         example = f"{key}='{{{needed[0]}: {1 if needed[0] in WHOLE_NUMBERS else 1e-6}}}'"
