@@ -22,43 +22,6 @@ GIVEN = {
     "build_cot": ["data=d", "output=o"],
     "eval": ["model=a/b", "benchmark.path=b", "output=o"],
 }
-STEPS = dict.fromkeys(("pseudo", "describe", "reason"), ranges.STEP)
-TABLES = {
-    "train": {
-        "run": ranges.RUN,
-        "model": ranges.MODEL,
-        "model.lora": ranges.LORA,
-        "data": ranges.TRAIN_DATA,
-        "video": ranges.VIDEO,
-        "image": ranges.IMAGE,
-        "prompt": ranges.PROMPT,
-        "reward": ranges.REWARD,
-        "launch": ranges.LAUNCH,
-    },
-    "eval": {
-        "run": ranges.RUN,
-        "model": ranges.EVAL_MODEL,
-        "benchmark": ranges.BENCHMARK,
-        "video": ranges.EVAL_VIDEO,
-        "image": ranges.IMAGE,
-        "prompt": ranges.PROMPT,
-        "decoding": ranges.DECODING,
-        "extract": ranges.STEP,
-        "": {"controls": ranges.CONTROLS, "scorer": ranges.SCORERS},
-    },
-    "build_data": {
-        "run": ranges.BUILD_RUN,
-        "source": ranges.SOURCE,
-        "data": ranges.BUILD_DATA,
-        "spatial": ranges.SPATIAL,
-        "appearance": ranges.APPEARANCE,
-        "route": ranges.ROUTE,
-        "build": ranges.BUILD,
-        "balance": ranges.BALANCE,
-        "video": ranges.BUILD_VIDEO,
-    },
-    "build_cot": {"run": ranges.RUN, "data": ranges.COT_DATA, "cot": ranges.COT, "filters": ranges.FILTERS, **STEPS},
-}
 FREE = {
     "run.name": "any text: shown by trackers",
     "run.method": "compared with the command",
@@ -84,10 +47,10 @@ def fields(root):
 
     for name, cls in section_classes(ROOTS[root]).items():
         for kind in TRAINERS.values() if name == "trainer" else (cls,):
-            walk(kind, name, kind.rules() if name == "trainer" else TABLES[root][name])
+            walk(kind, name, kind.rules() if name == "trainer" else ranges.TABLES[root][name])
         for inner, kind in section_classes(cls).items():
-            walk(kind, f"{name}.{inner}", TABLES[root][f"{name}.{inner}"])
-    walk(ROOTS[root], "", TABLES[root].get("", {}))
+            walk(kind, f"{name}.{inner}", ranges.TABLES[root][f"{name}.{inner}"])
+    walk(ROOTS[root], "", ranges.TABLES[root].get("", {}))
     sections = {*section_classes(ROOTS[root]), "model.lora"}
     return [entry for entry in found if entry[0] not in sections]
 
@@ -97,7 +60,7 @@ def test_every_number_and_word_has_a_rule_or_a_reason_for_none(root):
     without = {key for key, hint, rule in fields(root) if rule is None and hint is not bool and hint != (bool | None)}
     assert without <= set(FREE), sorted(without - set(FREE))
     keys = {key for key, _, _ in fields(root)}
-    for prefix, rules in TABLES[root].items():
+    for prefix, rules in ranges.TABLES[root].items():
         stale = {f"{prefix}.{name}" if prefix else name for name in rules} - keys
         assert not stale, stale
 

@@ -266,3 +266,47 @@ FILTERS: dict[str, Rule] = {
     "max_compression": at_least(1),
     "max_repeats": at_least(1),
 }
+
+TABLES: dict[str, dict[str, dict[str, Rule]]] = {
+    "train": {
+        "run": RUN,
+        "model": MODEL,
+        "model.lora": LORA,
+        "data": TRAIN_DATA,
+        "video": VIDEO,
+        "image": IMAGE,
+        "prompt": PROMPT,
+        "reward": REWARD,
+        "launch": LAUNCH,
+    },
+    "eval": {
+        "run": RUN,
+        "model": EVAL_MODEL,
+        "benchmark": BENCHMARK,
+        "video": EVAL_VIDEO,
+        "image": IMAGE,
+        "prompt": PROMPT,
+        "decoding": DECODING,
+        "extract": STEP,
+        "": {"controls": CONTROLS, "scorer": SCORERS},
+    },
+    "build_data": {
+        "run": BUILD_RUN,
+        "source": SOURCE,
+        "data": BUILD_DATA,
+        "spatial": SPATIAL,
+        "appearance": APPEARANCE,
+        "route": ROUTE,
+        "build": BUILD,
+        "balance": BALANCE,
+        "video": BUILD_VIDEO,
+    },
+    "build_cot": {
+        "run": RUN,
+        "data": COT_DATA,
+        "cot": COT,
+        "filters": FILTERS,
+        **dict.fromkeys(("pseudo", "describe", "reason"), STEP),
+    },
+}
+"""Command -> section -> rules; `trainer` has those of its method (TRAINER, with GRPO or DPO)."""

@@ -112,8 +112,8 @@ REFUSED = _refused(
         "completion_only_loss assistant_only_loss",
     ),
     ("the models have no mixture of experts", _OUT, "router_aux_loss_coef"),
-    ("log-probabilities are taken in float32 already", _OUT, "cast_lm_head_to_fp32"),
-    ("it would move the places of a video's tokens", _OUT, "neftune_noise_alpha"),
+    ("vsgrpo takes the log-probabilities from the head itself", _OUT, "cast_lm_head_to_fp32"),
+    ("vsgrpo embeds tokens and puts videos in itself", _OUT, "neftune_noise_alpha"),
     (
         "the reference is the model that the run began with",
         "for another reference start a new run from model.path=CHECKPOINT",
