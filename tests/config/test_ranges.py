@@ -136,6 +136,12 @@ def test_any_value_gives_a_section_or_one_error_that_names_the_key(root, name):
         ("train", ["trainer.warmup_steps=2.5", "trainer.lr_scheduler_type=cosine"], "warmup_steps=2.5", "=2"),
         ("train", ["trainer.warmup_steps=2"], "constant has no warm-up", "constant_with_warmup"),
         ("train", ["trainer.stages=[{max_steps: 3}, {learning_rate: nan}]"], "trainer.stages[1].learning_rate", "1e-5"),
+        (
+            "train",
+            ["trainer.stages=[{max_steps: 9}, {num_generations: 1}]"],
+            "trainer.stages[1].num_generations=1",
+            "2",
+        ),
         ("train", ["trainer.stages=[{max_steps: 0}]"], "trainer.stages[0].max_steps=0", "1 or more"),
         ("train", ["trainer.stages=[{max_steps: abc}]"], "stages[0].max_steps=abc: a whole number", "whole number"),
         ("train", ["trainer.stages=[{loss_type: grop}]"], "trainer.stages[0].loss_type=grop", "did you mean grpo?"),
