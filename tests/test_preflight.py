@@ -44,13 +44,7 @@ def config_of(method, *overrides):
         (["reward.names=[accuracy,format]", "reward.weights=[1,2]"], None, None),
         (["reward.names=[format]"], "nothing to learn from", "accuracy"),
         (["trainer.num_iterations=3", "trainer.save_steps=100"], "trainer.save_steps=100", "99 or 102"),
-        (
-            ["trainer.stages=[{max_steps: 10}, {num_generations: 1}]"],
-            "trainer.stages[1]: trainer.num_generations=1",
-            "2",
-        ),
         (["trainer.stages=[{types: [route_planning]}]"], "no row is of these types", "object_counting"),
-        (["trainer.stages=[{num_generations: '4'}]"], "wrong type", "without quotes"),
         (["video.feature_cache=disk"], "video.feature_cache=disk", "model.freeze_vision=true"),
         (
             # a microbatch of 20 holds one group of 14 and a torn one; 28 is the next that holds whole groups

@@ -72,3 +72,18 @@ def test_patience_and_limits_may_change_values_may_not(tmp_path):
     prepare(tmp_path / "run", "ddp", 2, 4, "launch.timeout_s=60", "video.max_quarantined=0.5", resume=True)
     with pytest.raises(ConfigError, match=r"trainer.beta=0.5: the run in .* was started with"):
         prepare(tmp_path / "run", "ddp", 2, 4, "trainer.beta=0.5", resume=True)
+
+
+def test_a_run_from_before_a_key_was_there_goes_on_with_what_it_did(tmp_path):
+    """Runs had TRL's KL correction before it was a key: the paper's default must not take over in their middle."""
+    prepare(tmp_path / "run", "cpu", 1, 14)
+    file = tmp_path / "run" / "config.yaml"
+    new = ("use_bias_correction_kl", "optim:", "adam_epsilon", "min_p:", "epsilon_high", "delta:", "off_policy_mask")
+    new += ("multi_objective", "importance_sampling_level", "top_entropy_quantile", "mask_truncated")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if not line.strip().startswith(new)]
+    assert len(kept) == len(lines) - len(new)
+    file.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"use_bias_correction_kl=False: the run in .* was started with True"):
+        prepare(tmp_path / "run", "cpu", 1, 14, resume=True)
+    prepare(tmp_path / "run", "cpu", 1, 14, "trainer.use_bias_correction_kl=true", resume=True)

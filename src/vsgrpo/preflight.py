@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,18 +121,9 @@ def check_rewards(config: TrainConfig) -> None:
 
 
 def check_stages(config: TrainConfig) -> None:
-    """Apply the trainer section's rules to each stage, and keep checkpoints out of rollout buffers."""
-    for number, given in enumerate(config.trainer.stages or [{}]):
-        stage = {name: value for name, value in given.items() if name != "types"}
+    """Keep checkpoints out of rollout buffers, and refuse what could not share, in every stage."""
+    for number, section in enumerate(config.stage_sections()):
         where = f"trainer.stages[{number}]: " if config.trainer.stages else ""
-        try:
-            section = dataclasses.replace(config.trainer, stages=None, **stage)
-        except ConfigError as error:
-            raise ConfigError(where + error.message, hint=error.hint) from None
-        except TypeError:
-            raise ConfigError(
-                f"{where}{stage}: a value is of the wrong type", hint="numbers stand without quotes"
-            ) from None
         check_sharing(section, config, where)
         if not isinstance(section, GrpoSection):
             continue

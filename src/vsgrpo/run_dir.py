@@ -18,6 +18,7 @@ from typing import Any
 from vsgrpo.config import TrainConfig
 from vsgrpo.config.compose import to_yaml
 from vsgrpo.config.train import WHOLE
+from vsgrpo.config.trainer import BEFORE_KEYS
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import write_atomic
 
@@ -107,7 +108,7 @@ def _check_same_config(run_dir: Path, config: TrainConfig) -> None:
         if section == "launch":
             continue
         for key, value in new[section].items():
-            before = old.get(section, {}).get(key)
+            before = old.get(section, {}).get(key, BEFORE_KEYS.get(f"{section}.{key}"))
             if before != value and (section, key) not in free:
                 raise ConfigError(
                     f"{section}.{key}={value}: the run in {run_dir} was started with {before}",

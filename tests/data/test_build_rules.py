@@ -50,7 +50,7 @@ def test_balancing_anew_needs_no_new_scans(tmp_path):
     ("override", "says"),
     [
         ("balance.caps.object_counting=0", "balance.caps.object_counting=0"),
-        ("balance.weights.object_counting=1.5", "must be in 0..1"),
+        ("balance.weights.object_counting=1.5", "must be at least 0 and at most 1"),
         ("balance.caps.room_sise=1", "balance.caps.room_sise"),
         ("build.report_scenes=-1", "build.report_scenes"),
     ],

@@ -12,6 +12,11 @@ def spread(completions: list[str], completion_ids: list[list[int]], **columns: o
     return [sum(token % 2 == 0 for token in ids) / len(ids) for ids in completion_ids]
 
 
+def thirds(completions: list[str], completion_ids: list[list[int]], **columns: object) -> list[float]:
+    """Return 1 where the first id is divisible by three: a second reward, of another spread."""
+    return [float(ids[0] % 3 == 0) for ids in completion_ids]
+
+
 def endless(completions: list[str], **columns: object) -> list[float]:
     """Return infinity for the first completion: what a division by zero does."""
     return [float("inf")] + [0.0] * (len(completions) - 1)

@@ -6,6 +6,13 @@ from vsgrpo.training.arguments import buffer_steps, check_enough_rows, nearest_m
 PAPER = {
     "loss_type": "grpo",
     "scale_rewards": "group",
+    "use_bias_correction_kl": False,
+    "importance_sampling_level": "token",
+    "top_entropy_quantile": 1.0,
+    "mask_truncated_completions": False,
+    "off_policy_mask_threshold": None,
+    "epsilon_high": None,
+    "delta": None,
     "epsilon": 0.2,
     "num_iterations": 1,
     "beta": 1e-4,
@@ -39,7 +46,7 @@ def test_a_stage_overrides_the_trainer_section():
 
 
 def test_hf_options_reach_trl_and_ours_are_refused():
-    assert trl_config(paper_config("+trainer.hf.delta=2.0")).delta == 2.0
+    assert trl_config(paper_config("+trainer.hf.logging_first_step=true")).logging_first_step is True
     with pytest.raises(ConfigError, match="use_vllm"):
         trl_config(paper_config("+trainer.hf.use_vllm=true"))
 

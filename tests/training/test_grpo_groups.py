@@ -135,7 +135,7 @@ def test_every_loss_has_equal_gradients_in_both_layouts(make_config):
         assert (found[0] - found[1]).norm() <= 1e-4 * found[0].norm(), (loss, level)
 
 
-@pytest.mark.parametrize("options", [["trainer.num_iterations=2"], ["trainer.hf.mask_truncated_completions=true"]])
+@pytest.mark.parametrize("options", [["trainer.num_iterations=2"], ["trainer.mask_truncated_completions=true"]])
 def test_second_iterations_and_masked_completions_train_in_a_tree(make_config, options):
     config = make_config("grpo", SPREAD, *LORA, *TWO_VIDEOS, *options, "trainer.save_steps=2")
     trainer = make_trainer(config)

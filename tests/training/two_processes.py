@@ -12,7 +12,7 @@ from tiny_runs import SMALL, SPREAD
 
 from vsgrpo.config import load_config
 
-EXACT = ("model.freeze_vision=true", "trainer.learning_rate=5e-3", "trainer.hf.adam_epsilon=1e-3")
+EXACT = ("model.freeze_vision=true", "trainer.learning_rate=5e-3", "trainer.adam_epsilon=1e-3")
 """Weights move by about 5e-3 a step. Adam divides by the gradient's size, and would blow up rounding where a gradient
 is near zero: a larger epsilon keeps float32 noise of 1e-8 below 5e-3 * 1e-8 / 1e-3 = 5e-8."""
 GRPO = (SPREAD, "trainer.num_generations=4", "trainer.beta=0.01", "trainer.gradient_accumulation_steps=2", *EXACT)

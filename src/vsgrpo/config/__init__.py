@@ -3,7 +3,8 @@
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.config.compose import config_groups, load_config, load_resolved
 from vsgrpo.config.evaluate import EvalConfig
-from vsgrpo.config.train import DpoSection, GrpoSection, SftSection, TrainConfig
+from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.trainer import DpoSection, GrpoSection, SftSection
 
 __all__ = [
     "BuildDataConfig",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vsgrpo.config.rules import at_least, one_of, share
+from vsgrpo.config import ranges
+from vsgrpo.config.rules import check_values
 from vsgrpo.config.shared import RunSection
 from vsgrpo.errors import ConfigError
 
 LOCAL = "local"
 """As base_url: a transformers model in this process."""
-FILTER_NAMES = ("format", "answer", "length", "language", "repetition", "contradiction", "reference")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class CotDataSection:
     allow_val_safe: bool
 
     def __post_init__(self) -> None:
-        one_of("data.form", self.form, ("auto", "rows", "images"))
+        check_values(self, "data", ranges.COT_DATA)
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,7 @@ class CotSection:
     max_failed: float
 
     def __post_init__(self) -> None:
-        one_of("cot.bridge", self.bridge, ("caption", "annotation"))
-        at_least("cot.num_frames", self.num_frames, 1)
-        at_least("cot.max_pixels", self.max_pixels, 3136)
-        at_least("cot.jpeg_quality", self.jpeg_quality, 1)
-        share("cot.max_failed", self.max_failed)
+        check_values(self, "cot", ranges.COT)
 
 
 @dataclass(frozen=True)
@@ -66,18 +62,18 @@ class StepSection:
     price_prompt: float | None
     price_completion: float | None
 
-    def __post_init__(self) -> None:
-        for name in ("concurrency", "requests_per_minute", "tokens_per_minute", "max_tokens", "expected_tokens"):
-            at_least(name, getattr(self, name), 1)
-        for name in ("max_retries", "temperature", "top_p", "price_prompt", "price_completion"):
-            at_least(name, getattr(self, name), 0)
-        at_least("timeout_s", self.timeout_s, 0.1)
+    def check(self, prefix: str) -> None:
+        """Raise ConfigError for a value that breaks its rule; `prefix` is the step's section."""
+        check_values(self, prefix, ranges.STEP)
         if (self.price_prompt is None) != (self.price_completion is None):
+            prices = f"price_prompt={_or_null(self.price_prompt)} price_completion={_or_null(self.price_completion)}"
             raise ConfigError(
-                f"price_prompt={self.price_prompt} price_completion={self.price_completion}: one price without the "
-                "other gives no cost",
-                hint="set both, or neither",
+                f"{prefix}.{prices}: one price without the other gives no cost", hint="set both, or neither"
             )
+
+
+def _or_null(value: float | None) -> str:
+    return "null" if value is None else f"{value:g}"
 
 
 @dataclass(frozen=True)
@@ -93,18 +89,16 @@ class FilterSection:
     max_repeats: int
 
     def __post_init__(self) -> None:
-        for name in self.names:
-            one_of("filters.names", name, FILTER_NAMES)
+        check_values(self, "filters", ranges.FILTERS)
         if "format" not in self.names:
             raise ConfigError(
                 f"filters.names={self.names}: without `format` there is no answer to write", hint="keep format in it"
             )
-        at_least("filters.min_characters", self.min_characters, 1)
-        at_least("filters.max_characters", self.max_characters, self.min_characters)
-        share("filters.max_foreign", self.max_foreign)
-        share("filters.min_stopwords", self.min_stopwords)
-        at_least("filters.max_compression", self.max_compression, 1)
-        at_least("filters.max_repeats", self.max_repeats, 1)
+        if self.max_characters < self.min_characters:
+            raise ConfigError(
+                f"filters.max_characters={self.max_characters}: below filters.min_characters={self.min_characters}",
+                hint=f"set filters.max_characters={self.min_characters} or more",
+            )
 
 
 @dataclass(frozen=True)
@@ -118,6 +112,10 @@ class BuildCotConfig:
     describe: StepSection
     reason: StepSection
     filters: FilterSection
+
+    def __post_init__(self) -> None:
+        for name in ("pseudo", "describe", "reason"):
+            getattr(self, name).check(name)
 
     def steps(self) -> dict[str, StepSection]:
         """Return the steps of the bridge by name, in order."""

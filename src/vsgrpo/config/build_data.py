@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vsgrpo.config.rules import at_least, one_of, share
+from vsgrpo.config import ranges
+from vsgrpo.config.rules import check_values, not_empty, one_of
 from vsgrpo.errors import ConfigError
 from vsgrpo.spatial.scoring import CHOICE_TYPES, HELD_OUT_TYPES, NUMBER_TYPES
 
@@ -18,7 +19,7 @@ class BuildRunSection:
     method: str | None
 
     def __post_init__(self) -> None:
-        at_least("run.seed", self.seed, 0)
+        check_values(self, "run", ranges.BUILD_RUN)
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class SourceSection:
     frame_size: int | None = None
 
     def __post_init__(self) -> None:
-        one_of("source.name", self.name, ("scannet", "demo"))
-        at_least("source.num_scenes", self.num_scenes, 1)
+        check_values(self, "source", ranges.SOURCE)
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,12 @@ class BuildDataSection:
     reasoning: str
 
     def __post_init__(self) -> None:
-        one_of("data.mode", self.mode, ("vsi100k", "vsibench"))
-        one_of("data.split", self.split, ("train", "val_safe", "train+val_safe"))
-        one_of("data.unseen", self.unseen, ("drop", "flag"))
-        one_of("data.reasoning", self.reasoning, ("none", "template"))
+        check_values(self, "data", ranges.BUILD_DATA)
+        not_empty("data.types", self.types)
         for name in self.types or [] if self.mode == "vsi100k" else []:
             if name in HELD_OUT_TYPES:
                 what = f"data.types={name}: the paper holds this type out, data.mode=vsi100k never makes it"
                 raise ConfigError(what, hint="use data.mode=vsibench, or leave it to the evaluation")
-        at_least("data.min_count", self.min_count, 1)
-        share("data.dev_fraction", self.dev_fraction)
 
 
 @dataclass(frozen=True)
@@ -76,13 +72,7 @@ class SpatialSection:
     alpha_holes: str
 
     def __post_init__(self) -> None:
-        one_of("spatial.box", self.box, ("upright_min", "aabb", "min_obb"))
-        one_of("spatial.size_box", self.size_box, ("obb", "aabb"))
-        one_of("spatial.distance", self.distance, ("centroid", "closest_point", None))
-        one_of("spatial.alpha_points", self.alpha_points, ("random10k", "voxel5cm"))
-        one_of("spatial.alpha_holes", self.alpha_holes, ("fill", "keep"))
-        if not self.alpha > 0:
-            raise ConfigError(f"spatial.alpha={self.alpha}: must be above 0", hint="VSI-Bench uses spatial.alpha=5")
+        check_values(self, "spatial", ranges.SPATIAL)
 
 
 @dataclass(frozen=True)
@@ -99,15 +89,7 @@ class AppearanceSection:
     depth_tolerance: float
 
     def __post_init__(self) -> None:
-        for name in ("min_pixels", "min_run", "min_frames"):
-            at_least(f"appearance.{name}", getattr(self, name), 1)
-        share("appearance.min_share", self.min_share)
-        share("appearance.glimpse_share", self.glimpse_share)
-        share("appearance.depth_tolerance", self.depth_tolerance)
-        for name in ("min_gap_s", "stride_s"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"appearance.{name}={value}: must be above 0", hint="seconds")
+        check_values(self, "appearance", ranges.APPEARANCE)
 
 
 @dataclass(frozen=True)
@@ -122,14 +104,13 @@ class RouteSection:
     clearance_m: float
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_legs <= self.max_legs <= 4:
+        check_values(self, "route", ranges.ROUTE)
+        if self.min_legs > self.max_legs:
             what = f"route.min_legs={self.min_legs}, route.max_legs={self.max_legs}"
             raise ConfigError(f"{what}: must rise within 1..4", hint="route.min_legs=2 route.max_legs=4")
-        if not 0 < self.min_leg_m < self.max_leg_m:
+        if self.min_leg_m >= self.max_leg_m:
             what = f"route.min_leg_m={self.min_leg_m}, route.max_leg_m={self.max_leg_m}"
             raise ConfigError(f"{what}: must rise from above 0", hint="route.min_leg_m=0.8 route.max_leg_m=6.0")
-        at_least("route.max_reach_m", self.max_reach_m, 0.0)
-        at_least("route.clearance_m", self.clearance_m, 0.0)
 
 
 @dataclass(frozen=True)
@@ -143,10 +124,7 @@ class BuildSection:
     report_scenes: int
 
     def __post_init__(self) -> None:
-        at_least("build.num_workers", self.num_workers, 1)
-        at_least("build.num_shards", self.num_shards, 1)
-        at_least("build.max_skipped", self.max_skipped, 0.0)
-        at_least("build.report_scenes", self.report_scenes, 0)
+        check_values(self, "build", ranges.BUILD)
         if not 0 <= self.shard < self.num_shards:
             raise ConfigError(
                 f"build.shard={self.shard}: must be in 0..{self.num_shards - 1} (build.num_shards={self.num_shards})",
@@ -167,10 +145,8 @@ class BalanceSection:
         for name in ("caps", "weights", "max_share"):
             for key, value in getattr(self, name).items():
                 one_of(f"balance.{name}", key, (*CHOICE_TYPES, *NUMBER_TYPES))
-                if name == "caps":
-                    at_least(f"balance.caps.{key}", value, 1)
-                elif value is not None and not 0 <= value <= 1:
-                    raise ConfigError(f"balance.{name}.{key}={value}: must be in 0..1", hint="null changes nothing")
+                if value is not None:
+                    ranges.BALANCE[name].check(f"balance.{name}.{key}", value)
 
 
 @dataclass(frozen=True)
@@ -189,12 +165,7 @@ class BuildVideoSection:
     seen_frames: int
 
     def __post_init__(self) -> None:
-        one_of("video.source", self.source, ("sens", "mesh", "folder", "none"))
-        at_least("video.export_height", self.export_height, 28)
-        at_least("video.fps", self.fps, 1)
-        at_least("video.crf", self.crf, 0)
-        at_least("video.walk_frames", self.walk_frames, 3)
-        at_least("video.seen_frames", self.seen_frames, 0)
+        check_values(self, "video", ranges.BUILD_VIDEO)
         if (self.source == "folder") != (self.folder is not None):
             raise ConfigError(
                 f"video.folder={self.folder}: video.source=folder needs it, other sources must not have it",

@@ -7,17 +7,18 @@ ConfigError that names the dotted key and suggests the nearest one.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from vsgrpo.config.build_cot import BuildCotConfig
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.config.evaluate import EvalConfig
-from vsgrpo.config.overrides import prepare_overrides
-from vsgrpo.config.train import DpoSection, GrpoSection, SftSection, TrainConfig
+from vsgrpo.config.overrides import check_groups, check_used, prepare_overrides
+from vsgrpo.config.sections import build_section, escaped, nearest, not_a_section, section_classes, typed_values
+from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.trainer import TRAINERS, refuse_option
 from vsgrpo.errors import ConfigError
 from vsgrpo.files import read_yaml
 
@@ -27,19 +28,7 @@ ROOTS: dict[str, type] = {
     "build_cot": BuildCotConfig,
     "eval": EvalConfig,
 }
-TRAINERS: dict[str, type] = {"grpo": GrpoSection, "sft": SftSection, "dpo": DpoSection}
-ALIASES = {
-    "lr": "trainer.learning_rate",
-    "batch_size": "trainer.per_device_train_batch_size",
-    "epochs": "trainer.num_train_epochs",
-    "steps": "trainer.max_steps",
-    "seed": "run.seed",
-    "output_dir": "run.dir",
-    "group_size": "trainer.num_generations",
-    "max_new_tokens": "trainer.max_completion_length",
-}
 NOT_GIVEN = "(not given)"
-_T = TypeVar("_T")
 
 
 def config_dir() -> Path:
@@ -71,8 +60,12 @@ def load_config(root: str, overrides: Sequence[str], extra_dir: Path | None = No
     """
     if extra_dir is not None and not extra_dir.is_dir():
         raise ConfigError(f"--config-dir {extra_dir}: not a folder", hint="give a folder with YAML groups inside")
+    check_groups(overrides, config_groups(extra_dir))
     _check_method(overrides, extra_dir)
-    return _typed(root, _compose(root, prepare_overrides(root, overrides), extra_dir), allow_missing)
+    config = _typed(root, _compose(root, prepare_overrides(root, overrides), extra_dir), allow_missing)
+    if isinstance(config, TrainConfig):
+        check_used(overrides, config)
+    return config
 
 
 def load_resolved(path: Path) -> TrainConfig:
@@ -91,16 +84,7 @@ def to_yaml(config: Any) -> str:
     """Return the resolved config as YAML."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(_escaped(dataclasses.asdict(config))))
-
-
-def _escaped(value: Any) -> Any:
-    """Keep a `${` of a path from being read as an interpolation when a resolved value becomes a config again."""
-    if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    return value.replace("${", "\\${") if isinstance(value, str) else value
+    return OmegaConf.to_yaml(OmegaConf.create(escaped(dataclasses.asdict(config))))
 
 
 def _check_method(overrides: Sequence[str], extra_dir: Path | None) -> None:
@@ -144,7 +128,7 @@ def _compose(root: str, overrides: list[str], extra_dir: Path | None) -> Any:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             return compose(root, overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise _translate(root, error, extra_dir) from error
+        raise _translate(root, error, extra_dir, _method(overrides)) from error
     finally:
         plugins.class_name_to_class.pop(f"{UserConfigs.__module__}.{UserConfigs.__qualname__}", None)
         plugins.plugin_type_to_subclass_list[SearchPathPlugin] = [
@@ -152,7 +136,13 @@ def _compose(root: str, overrides: list[str], extra_dir: Path | None) -> Any:
         ]
 
 
-def _translate(root: str, error: Exception, extra_dir: Path | None) -> ConfigError:
+def _method(overrides: Sequence[str]) -> str | None:
+    """Return the trainer that the overrides name, None where they name none."""
+    given = [item.partition("=")[2] for item in overrides if item.startswith("trainer=")]
+    return given[-1] if given and given[-1] in TRAINERS else None
+
+
+def _translate(root: str, error: Exception, extra_dir: Path | None, method: str | None = None) -> ConfigError:
     """Turn Hydra's message into ours: dotted key, what is wrong, nearest right name."""
     text = str(error)
     cause = error.__cause__
@@ -160,7 +150,7 @@ def _translate(root: str, error: Exception, extra_dir: Path | None) -> ConfigErr
     if option:
         group, name = option.groups()
         options = config_groups(extra_dir).get(group, [])
-        return ConfigError(f"{group}={name}: no such {group}", hint=_nearest(name, options))
+        return ConfigError(f"{group}={name}: no such {group}", hint=nearest(name, options))
     if "--multirun" in text:
         item = text.split("'")[1]
         key, _, value = item.partition("=")
@@ -168,59 +158,39 @@ def _translate(root: str, error: Exception, extra_dir: Path | None) -> ConfigErr
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown.group(1)
-        return ConfigError(f"{key}: unknown key", hint=_nearest(key, known_keys(root)))
+        refused = refuse_option(method, key) if method and re.fullmatch(r"trainer\.\w+", key) else None
+        return refused or ConfigError(f"{key}: unknown key", hint=nearest(key, known_keys(root, method)))
     group_unknown = re.search(r"Could not override '?([\w./@]+)'?\.?\s*No match in the defaults list", text)
     if group_unknown:
         return ConfigError(
-            f"{group_unknown.group(1)}: unknown key", hint=_nearest(group_unknown.group(1), known_keys(root))
+            f"{group_unknown.group(1)}: unknown key", hint=nearest(group_unknown.group(1), known_keys(root))
         )
     first = " ".join((str(cause) if cause else text).split())[:300]
     return ConfigError(first, hint="overrides are key=value in Hydra's grammar; see `vsgrpo configs`")
 
 
-def known_keys(root: str) -> list[str]:
-    """Return every dotted key of `root`'s dataclasses, and its groups."""
+def known_keys(root: str, method: str | None = None) -> list[str]:
+    """Return every dotted key of `root`'s dataclasses, and its groups; with `method`, of that trainer alone."""
     keys = set(config_groups())
 
     def walk(cls: type, prefix: str) -> None:
+        sections = section_classes(cls)
         for item in dataclasses.fields(cls):
-            kind = _section_class(item.type, cls)
-            if kind is None:
-                keys.add(prefix + item.name)
+            if item.name in sections:
+                walk(sections[item.name], f"{prefix}{item.name}.")
             else:
-                walk(kind, f"{prefix}{item.name}.")
+                keys.add(prefix + item.name)
 
     walk(ROOTS[root], "")
-    for cls in TRAINERS.values() if root == "train" else ():
-        walk(cls, "trainer.")
+    if root == "train":
+        for cls in TRAINERS.values() if method is None else (TRAINERS[method],):
+            walk(cls, "trainer.")
     return sorted(keys)
-
-
-def _section_class(annotation: Any, owner: type) -> type | None:
-    import sys
-    import typing
-
-    hints = typing.get_type_hints(owner, vars(sys.modules[owner.__module__]))
-    for item in dataclasses.fields(owner):
-        if item.type is annotation and dataclasses.is_dataclass(hints[item.name]):
-            return typing.cast(type, hints[item.name])
-    return None
-
-
-def _nearest(name: str, choices: Sequence[str]) -> str:
-    if ALIASES.get(name) in choices:
-        return f"did you mean {ALIASES[name]}?"
-    last = {c.split(".")[-1]: c for c in choices}
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    close = close or [last[c] for c in difflib.get_close_matches(name.split(".")[-1], last, n=1, cutoff=0.5)]
-    if close:
-        return f"did you mean {close[0]}?"
-    return "choose from: " + ", ".join(choices) if len(choices) <= 20 else "`vsgrpo configs` lists what there is"
 
 
 def _typed(root: str, composed: Any, allow_missing: bool = False) -> Any:
     """Build the root dataclass section by section: types by OmegaConf, rules by each section's __post_init__."""
-    from omegaconf import MissingMandatoryValue, OmegaConf
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     root_class = ROOTS[root]
@@ -231,53 +201,30 @@ def _typed(root: str, composed: Any, allow_missing: bool = False) -> Any:
     elif missing:
         raise ConfigError(f"{missing[0]}: no value given", hint=_missing_hint(root, missing[0]))
     values: dict[str, Any] = {}
-    names = {item.name for item in dataclasses.fields(root_class)}
-    extra = sorted(set(map(str, composed)) - names - {"experiment"})
+    names = [item.name for item in dataclasses.fields(root_class)]
+    extra = sorted(set(map(str, composed)) - {*names, "experiment"})
     if extra:
-        raise ConfigError(f"{extra[0]}: unknown section", hint=_nearest(extra[0], sorted(names)))
-    for item in dataclasses.fields(root_class):
-        cls = _section_class(item.type, root_class)
-        if item.name == "trainer":
-            cls = TRAINERS.get(str(composed.trainer.get("name")))
-            if cls is None:
-                name = composed.trainer.get("name")
-                raise ConfigError(f"trainer={name}: no such trainer", hint="choose grpo, sft or dpo")
-        if cls is None:
-            values[item.name] = composed[item.name]
-            continue
-        try:
-            values[item.name] = section(cls, composed[item.name], item.name)
-        except (OmegaConfBaseException, MissingMandatoryValue) as error:
-            raise _type_error(root, item.name, error) from error
-    return root_class(**values)
-
-
-def section(cls: type[_T], node: Any, prefix: str) -> _T:
-    """Return `node` as an instance of `cls`, or raise ConfigError for a key `cls` does not have."""
-    from omegaconf import OmegaConf, SCMode
-
-    given = OmegaConf.to_container(node, resolve=True, structured_config_mode=SCMode.DICT)
+        raise ConfigError(f"{extra[0]}: unknown section", hint=nearest(extra[0], sorted(names)))
+    try:
+        given = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "a value"
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]}", hint="`${...}` must name another key") from error
     assert isinstance(given, dict)
-    fields = {item.name for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in given:
-        if key not in fields:
-            close = [f"{prefix}.{name}" for name in sorted(fields)]
-            raise ConfigError(f"{prefix}.{key}: unknown key", hint=_nearest(f"{prefix}.{key}", close))
-    schema = OmegaConf.structured(cls)
-    for inner in [schema, *(schema._get_node(name) for name in fields)]:
-        if OmegaConf.is_config(inner):
-            OmegaConf.set_readonly(inner, False)
-    merged = OmegaConf.merge(schema, _escaped(given))
-    return OmegaConf.to_object(merged)  # type: ignore[return-value]
-
-
-def _type_error(root: str, prefix: str, error: Exception) -> ConfigError:
-    key = getattr(error, "full_key", None) or ""
-    dotted = f"{prefix}.{key}" if key else prefix
-    first = str(error).splitlines()[0]
-    if "not in" in first and key:
-        return ConfigError(f"{dotted}: unknown key", hint=_nearest(dotted, known_keys(root)))
-    return ConfigError(f"{dotted}: {first}", hint=f"give {dotted} a value of the right type")
+    sections = section_classes(root_class)
+    for name in names:
+        if name not in sections:
+            continue
+        value, cls = given.get(name), sections[name]
+        if not isinstance(value, dict):
+            raise not_a_section(name, value, cls)
+        if name == "trainer":
+            cls = TRAINERS.get(str(value.get("name")), cls)
+            if cls not in TRAINERS.values():
+                raise ConfigError(f"trainer={value.get('name')}: no such trainer", hint="choose grpo, sft or dpo")
+        values[name] = build_section(cls, value, name)
+    plain = {item.name: given.get(item.name) for item in dataclasses.fields(root_class) if item.name not in sections}
+    return root_class(**values, **(typed_values(root_class, plain, "") if plain else {}))
 
 
 def _missing_hint(root: str, key: str) -> str:

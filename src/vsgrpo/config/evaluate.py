@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vsgrpo.config import ranges
 from vsgrpo.config.build_cot import StepSection
-from vsgrpo.config.rules import at_least, one_of
-from vsgrpo.config.shared import PromptSection, RunSection
+from vsgrpo.config.installed import check_attention
+from vsgrpo.config.rules import check_value, check_values, not_empty
+from vsgrpo.config.shared import PromptSection, RunSection, check_pixels
 from vsgrpo.errors import ConfigError
-
-CONTROLS = ("blind", "blank", "first_frame", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class EvalModelSection:
     offline: bool
 
     def __post_init__(self) -> None:
-        one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
+        check_values(self, "model", ranges.EVAL_MODEL)
+        check_attention(self.attn_implementation)
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,8 @@ class EvalVideoSection:
     shuffle: bool
 
     def __post_init__(self) -> None:
-        at_least("video.num_frames", self.num_frames, 1)
-        one_of("video.backend", self.backend, ("pyav", "decord", "torchcodec"))
-        one_of("video.frame_cache", self.frame_cache, ("off", "memory", "disk"))
+        check_values(self, "video", ranges.EVAL_VIDEO)
+        check_pixels("video", self.min_pixels, self.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class EvalImageSection:
     max_pixels: int | None
 
     def __post_init__(self) -> None:
-        at_least("image.min_pixels", self.min_pixels, 28 * 28)
-        at_least("image.max_pixels", self.max_pixels, 28 * 28)
+        check_values(self, "image", ranges.IMAGE)
+        check_pixels("image", self.min_pixels, self.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,7 @@ class DecodingSection:
     layout: str
 
     def __post_init__(self) -> None:
-        at_least("decoding.temperature", self.temperature, 0.0)
-        at_least("decoding.num_samples", self.num_samples, 1)
-        at_least("decoding.max_new_tokens", self.max_new_tokens, 1)
-        at_least("decoding.batch_size", self.batch_size, 1)
-        one_of("decoding.layout", self.layout, ("tree", "plain"))
+        check_values(self, "decoding", ranges.DECODING)
         if self.temperature == 0 and self.num_samples > 1:
             raise ConfigError(
                 f"decoding.num_samples={self.num_samples}: greedy decoding gives one answer",
@@ -92,10 +88,8 @@ class BenchmarkSection:
     limit: int | None
 
     def __post_init__(self) -> None:
-        one_of("benchmark.name", self.name, ("vsibench", "mathvista", "folder"))
-        one_of("benchmark.split", self.split, ("test", "train", "dev"))
-        one_of("benchmark.subset", self.subset, ("full", "debiased", "pruned"))
-        at_least("benchmark.limit", self.limit, 1)
+        check_values(self, "benchmark", ranges.BENCHMARK)
+        not_empty("benchmark.tasks", self.tasks)
 
 
 @dataclass(frozen=True)
@@ -125,14 +119,14 @@ class EvalConfig:
         }
 
     def __post_init__(self) -> None:
-        for name in self.controls:
-            one_of("controls", name, CONTROLS)
+        check_value("controls", self.controls, ranges.CONTROLS)
+        check_value("scorer", self.scorer, ranges.SCORERS)
+        self.extract.check("extract")
         if self.decoding.layout == "tree" and self.model.attn_implementation != "sdpa":
             raise ConfigError(
                 f"model.attn_implementation={self.model.attn_implementation}: a shared video prefix needs sdpa",
                 hint="set decoding.layout=plain",
             )
-        one_of("scorer", self.scorer, ("official", "lmms", "lenient"))
         if (self.extract.base_url is None) != (self.extract.model is None):
             raise ConfigError(
                 f"extract.base_url={self.extract.base_url} extract.model={self.extract.model}: one without the other",

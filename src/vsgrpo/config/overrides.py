@@ -1,17 +1,15 @@
-"""Command-line overrides before Hydra sees them: shorthands, paths quoted, trainer.hf names checked."""
+"""Command-line overrides: shorthands and paths before Hydra sees them, and which of them would have no effect."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vsgrpo.config.train import DpoSection, GrpoSection
+from vsgrpo.config.rules import suggest
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.errors import ConfigError
 
 PATH_KEYS = {
@@ -22,28 +20,6 @@ PATH_KEYS = {
 FLAGS = ("--dry-run", "--resume", "--overwrite", "--json", "--debug", "--config-dir", "--limit", "--wandb")
 FLAGS += ("--skip-missing", "--allow-leak")
 SHORTHANDS = {"model": "model.path", "data": "data.path", "output": "run.dir"}
-# trainer.hf.NAME is refused for these: another key of ours decides them.
-OWNED = {
-    "output_dir": "output=DIR",
-    "seed": "run.seed",
-    "data_seed": "run.seed",
-    "use_cpu": "launch=cpu",
-    "deepspeed": "launch=zero2 or launch=zero3",
-    "fsdp": "launch=...",
-    "resume_from_checkpoint": "--resume",
-    "reward_weights": "reward.weights",
-    "gradient_checkpointing_kwargs": "trainer.gradient_checkpointing",
-    "model_init_kwargs": "model.*",
-    "remove_unused_columns": "no key: the trainer needs the row columns",
-    "run_name": "run.name",
-}
-
-
-@cache
-def trl_fields() -> tuple[str, ...]:
-    """Return the option names of the pinned TRL's GRPOConfig, SFTConfig and DPOConfig, sorted."""
-    text = (files("vsgrpo.tables") / "trl_fields.txt").read_text(encoding="utf-8")
-    return tuple(line for line in text.splitlines() if line and not line.startswith("#"))
 
 
 def prepare_overrides(root: str, overrides: Sequence[str]) -> list[str]:
@@ -54,7 +30,7 @@ def prepare_overrides(root: str, overrides: Sequence[str]) -> list[str]:
     spaces, commas and brackets in a path need no escaping.
 
     Raises:
-        ConfigError: an item that is not key=value, or a trainer.hf name that TRL does not have or that we own.
+        ConfigError: an item that is not key=value, or takes keys away or adds them.
     """
     return [_one(root, item) for item in overrides]
 
@@ -74,10 +50,11 @@ def _one(root: str, item: str) -> str:
         key = "data.path" if (root == "build_data" and key == "output") else SHORTHANDS[key]
     plain = key.lstrip("+")
     if plain.startswith("trainer.hf."):
-        _check_hf(plain.removeprefix("trainer.hf."))
         return f"++{plain}={value}"
     if key.startswith("+"):
         raise ConfigError(f"{key}: keys cannot be added", hint="only trainer.hf.NAME=value reaches further TRL options")
+    if key.partition(".")[0] == "hydra" or re.search(r"[@/:]", key):
+        raise ConfigError(f"{key}: unknown key", hint="keys are SECTION.NAME; `vsgrpo configs` lists the groups")
     if key in PATH_KEYS and value not in ("null", "???"):
         return f"{key}={_quoted(os.path.expanduser(value))}"
     return item if key == item.partition("=")[0] else f"{key}={value}"
@@ -90,14 +67,34 @@ def _quoted(value: str) -> str:
     return '"' + body.replace("${", "\\${") + '"'
 
 
-def _check_hf(name: str) -> None:
-    name = name.split(".")[0]
-    if name in {item.name for cls in (GrpoSection, DpoSection) for item in dataclasses.fields(cls)}:
-        raise ConfigError(f"trainer.hf.{name}: this option has its own key", hint=f"use trainer.{name}")
-    if name in OWNED:
-        raise ConfigError(f"trainer.hf.{name}: decided by another key", hint=f"use {OWNED[name]}")
-    known = trl_fields()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean trainer.hf.{close[0]}?" if close else "see TRL's GRPOConfig, SFTConfig and DPOConfig"
-        raise ConfigError(f"trainer.hf.{name}: not an option of TRL", hint=hint)
+def check_groups(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
+    """Raise ConfigError where several options of a group are chosen at once, or none: Hydra would keep the last."""
+    for item in overrides:
+        key, _, value = item.partition("=")
+        if key not in groups or (key in SHORTHANDS and (os.sep in value or "/" in value)):
+            continue
+        if value.startswith(("[", "{")) or "," in value or (value in ("null", "") and key != "experiment"):
+            first = re.sub(r"[\[\]{}\s]", "", value).split(",")[0]
+            raise ConfigError(f"{item}: one {key} is needed", hint=suggest(first, list(groups[key])))
+
+
+def check_used(overrides: Sequence[str], config: TrainConfig) -> None:
+    """Raise ConfigError for a key on the command line that another key leaves without effect.
+
+    Experiments may hold such keys: they describe several methods, or are overlaid by others.
+    """
+    method, trainer = config.trainer.name, config.trainer
+    for item in overrides:
+        key = item.partition("=")[0]
+        if key.startswith("reward.") and method != "grpo":
+            raise ConfigError(f"{item}: `train {method}` has no rewards", hint=f"leave {key} out, or run `train grpo`")
+        if key == "trainer.num_train_epochs" and trainer.max_steps > 0:
+            raise ConfigError(
+                f"{item}: trainer.max_steps={trainer.max_steps} decides how long the run is",
+                hint="set trainer.max_steps=-1 too, or leave trainer.num_train_epochs out",
+            )
+        if key.startswith("model.lora.") and config.model.tune == "full":
+            raise ConfigError(
+                f"{item}: model.tune=full trains the weights themselves, without LoRA",
+                hint="set model.tune=lora model.freeze_vision=true too, or leave it out",
+            )

@@ -1,24 +1,168 @@
-"""Rules that config sections check themselves with: each failure names the dotted key, the value and the way out."""
+"""Kinds of rules for single values: each failure names the dotted key, the value, the rule and the way out."""
 
 from __future__ import annotations
 
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 from vsgrpo.errors import ConfigError
 
+LIMIT = 1e9
+"""No number of ours is larger, but seeds: what is above is a slip, or would overflow later."""
 
-def one_of(key: str, value: object, choices: tuple[object, ...]) -> None:
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number in a range.
+
+    Attributes:
+        low: smallest value.
+        high: largest value.
+        without_low: `low` itself is too small.
+        without_high: `high` itself is too large.
+        also: one value outside the range that has a meaning of its own.
+        whole: no fractions.
+        hint: instead of the usual "set KEY=...".
+    """
+
+    low: float
+    high: float = LIMIT
+    without_low: bool = False
+    without_high: bool = False
+    also: float | None = None
+    whole: bool = False
+    hint: str = ""
+
+    def text(self) -> str:
+        """Return the rule in words, for messages and docs/configuration.md."""
+        words = f"{'above' if self.without_low else 'at least'} {_short(self.low)}"
+        if self.high != LIMIT:
+            words += f" and {'below' if self.without_high else 'at most'} {_short(self.high)}"
+        return words + (f", or {_short(self.also)}" if self.also is not None else "")
+
+    def check(self, key: str, value: object) -> None:
+        """Raise ConfigError unless `value` is a finite number in the range."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"{key}={value}: a number is needed", hint=self._way_out(key))
+        if value == self.also:
+            return
+        low = value > self.low if self.without_low else value >= self.low
+        high = value < self.high if self.without_high else value <= self.high
+        if not (math.isfinite(value) and low and high):
+            words = self.text() if math.isfinite(value) else f"a finite number, {self.text()}"
+            words = f"at most {_short(LIMIT)}" if LIMIT == self.high < value < math.inf else words
+            raise ConfigError(f"{key}={_plain(value)}: must be {words}", hint=self._way_out(key))
+        if self.whole and value != int(value):
+            raise ConfigError(f"{key}={value}: a whole number is needed", hint=self._way_out(key))
+
+    def _way_out(self, key: str) -> str:
+        if self.hint:
+            return self.hint
+        if not self.without_low:
+            return f"set {key}={_short(self.low)}" + (" or more" if self.high == LIMIT else "")
+        return f"set {key} to a value {self.text()}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words."""
+
+    choices: tuple[str, ...]
+
+    def text(self) -> str:
+        """Return the choices, for docs/configuration.md."""
+        return " | ".join(self.choices)
+
+    def check(self, key: str, value: object) -> None:
+        """Raise ConfigError unless `value` is one of the choices; suggest the nearest."""
+        one_of(key, value, self.choices)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A name or a path: any text but the empty one, which would mean the current folder."""
+
+    def text(self) -> str:
+        """Return the rule in words, for docs/configuration.md."""
+        return "not empty"
+
+    def check(self, key: str, value: object) -> None:
+        """Raise ConfigError for an empty text, or one with a NUL or a line end."""
+        if not str(value).strip() or re.search(r"[\x00\r\n]", str(value)):
+            raise ConfigError(f"{key}={str(value)!r}: a text in one line is needed", hint=f"set {key}=TEXT")
+
+
+Rule = Number | Choice | Text
+
+
+def check_values(section: object, prefix: str, rules: Mapping[str, Rule]) -> None:
+    """Apply `rules` (field name -> rule) to the fields of a section; null passes where the type allows it.
+
+    Raises:
+        ConfigError: the first value that breaks its rule.
+    """
+    for name, rule in rules.items():
+        check_value(f"{prefix}.{name}", getattr(section, name), rule)
+
+
+def check_value(key: str, value: object, rule: Rule) -> None:
+    """Apply a rule to a value, or to each item of a list."""
+    for item in value if isinstance(value, list) else [value]:
+        if item is not None:
+            rule.check(key, item)
+
+
+def not_empty(key: str, value: list[str] | None) -> None:
+    """Raise ConfigError for a list that leaves nothing."""
+    if value is not None and not value:
+        raise ConfigError(f"{key}=[]: nothing would be left", hint=f"set {key}=null for all")
+
+
+def at_least(low: float, hint: str = "") -> Number:
+    """Return the rule `low` or more."""
+    return Number(low=low, hint=hint)
+
+
+def above(low: float, hint: str = "") -> Number:
+    """Return the rule more than `low`."""
+    return Number(low=low, without_low=True, hint=hint)
+
+
+def between(low: float, high: float) -> Number:
+    """Return the rule from `low` to `high`, both included."""
+    return Number(low=low, high=high)
+
+
+def up_to(high: float, hint: str = "") -> Number:
+    """Return the rule above 0 and at most `high`."""
+    return Number(low=0, high=high, without_low=True, hint=hint)
+
+
+SHARE = Number(low=0, high=1, without_high=True, hint="a share of 1, such as 0.1")
+"""From 0 to below 1."""
+
+
+def one_of(key: str, value: object, choices: Sequence[object]) -> None:
     """Raise ConfigError unless `value` is one of `choices`."""
     if value not in choices:
-        shown = ", ".join("null" if c is None else str(c) for c in choices)
-        raise ConfigError(f"{key}={value}: not one of the choices", hint=f"choose from: {shown}")
+        shown = ["null" if choice is None else str(choice) for choice in choices]
+        raise ConfigError(f"{key}={value}: not one of the choices", hint=suggest(str(value), shown))
 
 
-def at_least(key: str, value: float | None, low: float) -> None:
-    """Raise ConfigError if `value` is below `low`; None passes."""
-    if value is not None and not value >= low:
-        raise ConfigError(f"{key}={value}: must be at least {low:g}", hint=f"set {key}={low:g} or more")
+def suggest(word: str, choices: Sequence[str]) -> str:
+    """Return a hint with the nearest choice, if one is near, and all of them."""
+    close = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=0.6)
+    every = "choose from: " + ", ".join(choices) if len(choices) <= 20 else "`vsgrpo configs` lists what there is"
+    return (f"did you mean {close[0]}? " if close else "") + every
 
 
-def share(key: str, value: float) -> None:
-    """Raise ConfigError unless 0 <= value < 1."""
-    if not 0.0 <= value < 1.0:
-        raise ConfigError(f"{key}={value}: a share from 0 to below 1 is needed", hint=f"for example {key}=0.1")
+def _short(value: float) -> str:
+    """Return a bound without a trailing .0, and whole numbers in full."""
+    return str(int(value)) if math.isfinite(value) and value == int(value) else f"{value:g}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vsgrpo.config.rules import at_least, one_of
+from vsgrpo.config import ranges
+from vsgrpo.config.rules import check_values
+from vsgrpo.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class RunSection:
     method: str | None
 
     def __post_init__(self) -> None:
-        at_least("run.seed", self.seed, 0)
+        check_values(self, "run", ranges.RUN)
 
 
 @dataclass(frozen=True)
@@ -30,5 +32,13 @@ class PromptSection:
     system: str | None
 
     def __post_init__(self) -> None:
-        one_of("prompt.mode", self.mode, ("vanilla", "think", "observe"))
-        one_of("prompt.wording", self.wording, ("train", "eval"))
+        check_values(self, "prompt", ranges.PROMPT)
+
+
+def check_pixels(prefix: str, low: int | None, high: int | None) -> None:
+    """Raise ConfigError where the most pixels are fewer than the fewest."""
+    if low is not None and high is not None and high < low:
+        raise ConfigError(
+            f"{prefix}.max_pixels={high}: below {prefix}.min_pixels={low}",
+            hint=f"set {prefix}.max_pixels={low} or more, or lower {prefix}.min_pixels",
+        )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from vsgrpo.config.rules import at_least, one_of, share
-from vsgrpo.config.shared import PromptSection, RunSection
+from vsgrpo.config import ranges
+from vsgrpo.config.installed import check_attention
+from vsgrpo.config.rules import check_values, not_empty
+from vsgrpo.config.shared import PromptSection, RunSection, check_pixels
+from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.errors import ConfigError
 
 
@@ -21,8 +23,9 @@ class LoraSection:
     targets: list[str]
 
     def __post_init__(self) -> None:
-        at_least("model.lora.r", self.r, 1)
-        share("model.lora.dropout", self.dropout)
+        check_values(self, "model.lora", ranges.LORA)
+        if not self.targets:
+            raise ConfigError("model.lora.targets=[]: LoRA would train nothing", hint="set model.lora.targets=[q_proj]")
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class ModelSection:
     lora: LoraSection
 
     def __post_init__(self) -> None:
-        one_of("model.tune", self.tune, ("lora", "full"))
-        one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
+        check_values(self, "model", ranges.MODEL)
+        check_attention(self.attn_implementation)
         if self.tune == "lora" and not self.freeze_vision:
             raise ConfigError(
                 "model.freeze_vision=false: LoRA trains the language model only, the tower stays frozen",
@@ -64,8 +67,8 @@ class TrainDataSection:
     mix: list[dict[str, Any]] | None
 
     def __post_init__(self) -> None:
-        one_of("data.split", self.split, ("train", "dev"))
-        at_least("data.limit", self.limit, 1)
+        check_values(self, "data", ranges.TRAIN_DATA)
+        not_empty("data.types", self.types)
         for number, item in enumerate(self.mix or []):
             weight = item.get("weight", 1.0)
             if set(item) - {"path", "weight"} or not isinstance(item.get("path"), str):
@@ -95,14 +98,8 @@ class VideoSection:
     timeout_s: float | None
 
     def __post_init__(self) -> None:
-        at_least("video.num_frames", self.num_frames, 1)
-        at_least("video.min_pixels", self.min_pixels, 28 * 28)
-        at_least("video.max_pixels", self.max_pixels, self.min_pixels)
-        one_of("video.backend", self.backend, ("pyav", "decord", "torchcodec"))
-        one_of("video.frame_cache", self.frame_cache, ("off", "memory", "disk"))
-        one_of("video.feature_cache", self.feature_cache, ("off", "memory", "disk"))
-        one_of("video.on_bad", self.on_bad, ("skip", "error"))
-        share("video.max_quarantined", self.max_quarantined)
+        check_values(self, "video", ranges.VIDEO)
+        check_pixels("video", self.min_pixels, self.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -113,8 +110,8 @@ class ImageSection:
     max_pixels: int
 
     def __post_init__(self) -> None:
-        at_least("image.min_pixels", self.min_pixels, 28 * 28)
-        at_least("image.max_pixels", self.max_pixels, self.min_pixels)
+        check_values(self, "image", ranges.IMAGE)
+        check_pixels("image", self.min_pixels, self.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -128,8 +125,7 @@ class RewardSection:
     length_words: int
 
     def __post_init__(self) -> None:
-        one_of("reward.numeric", self.numeric, ("relative", "mra", "smooth"))
-        at_least("reward.length_words", self.length_words, 1)
+        check_values(self, "reward", ranges.REWARD)
         if self.weights is not None and (self.names is None or len(self.weights) != len(self.names)):
             raise ConfigError(
                 f"reward.weights={self.weights}: needs one number for each of reward.names={self.names}",
@@ -139,125 +135,6 @@ class RewardSection:
             raise ConfigError(f"reward.weights={self.weights}: must sum to more than 0", hint="raise one weight")
         if self.names is not None and not self.names:
             raise ConfigError("reward.names=[]: no reward, nothing to learn from", hint="set reward.names=[accuracy]")
-
-
-# fmt: off
-TRACKERS = (
-    "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune",
-    "swanlab", "tensorboard", "trackio", "wandb",
-)
-# fmt: on
-"""What transformers 5.23 can report to."""
-
-
-@dataclass(frozen=True)
-class TrainerSection:
-    """Options both methods share; names and meaning are TRL's (`TrainingArguments`)."""
-
-    name: str
-    per_device_train_batch_size: int
-    gradient_accumulation_steps: int
-    learning_rate: float
-    lr_scheduler_type: str
-    warmup_steps: float
-    weight_decay: float
-    adam_beta1: float
-    adam_beta2: float
-    max_grad_norm: float
-    max_steps: int
-    num_train_epochs: float
-    logging_steps: int
-    save_steps: int
-    save_total_limit: int | None
-    dev_rows: int
-    bf16: bool
-    gradient_checkpointing: bool
-    report_to: list[str]
-    questions_per_video: int
-    shared_prefix: str
-    prefix_attention: str
-    probe_longest: str
-    max_bad_steps: int
-    stages: list[dict[str, Any]] | None
-    hf: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps", "save_steps"):
-            at_least(f"trainer.{key}", getattr(self, key), 1)
-        at_least("trainer.dev_rows", self.dev_rows, 0)
-        at_least("trainer.questions_per_video", self.questions_per_video, 1)
-        one_of("trainer.shared_prefix", self.shared_prefix, ("auto", "on", "off"))
-        one_of("trainer.prefix_attention", self.prefix_attention, ("auto", "dense", "block", "split", "flex"))
-        for name in self.report_to:
-            one_of("trainer.report_to", name, TRACKERS)
-        at_least("trainer.max_bad_steps", self.max_bad_steps, 1)
-        one_of("trainer.probe_longest", self.probe_longest, ("auto", "on", "off"))
-        for number, given in enumerate(self.stages or []):
-            stage = {name: value for name, value in given.items() if name != "types"}
-            types = given.get("types")
-            if types is not None and not (isinstance(types, list) and types and all(isinstance(t, str) for t in types)):
-                raise ConfigError(
-                    f"trainer.stages[{number}].types={types}: a list of question types is needed",
-                    hint="for example trainer.stages=[{types: [room_size_estimation]}, {max_steps: 100}]",
-                )
-            bad = sorted(set(stage) - (set(self.__dataclass_fields__) - {"name", "stages", "hf", "dev_rows"}))
-            if bad:
-                raise ConfigError(
-                    f"trainer.stages[{number}].{bad[0]}: not a trainer option",
-                    hint="a stage overrides trainer.* options, e.g. trainer.stages=[{max_steps: 10}, {max_steps: 20}]",
-                )
-
-
-@dataclass(frozen=True)
-class GrpoSection(TrainerSection):
-    """GRPO's own options (TRL's names)."""
-
-    num_generations: int
-    temperature: float
-    top_p: float
-    top_k: int
-    beta: float
-    epsilon: float
-    num_iterations: int
-    loss_type: str
-    scale_rewards: str
-    max_completion_length: int
-    skip_zero_variance: bool
-    log_gradient_correlation: bool
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("trainer.num_generations", self.num_generations, 2)
-        at_least("trainer.beta", self.beta, 0.0)
-        at_least("trainer.max_completion_length", self.max_completion_length, 1)
-        if self.temperature <= 0:
-            raise ConfigError(
-                f"trainer.temperature={self.temperature}: rollouts are sampled, it must be above 0",
-                hint="set trainer.temperature=1",
-            )
-        one_of("trainer.scale_rewards", self.scale_rewards, ("group", "batch", "none"))
-
-
-@dataclass(frozen=True)
-class SftSection(TrainerSection):
-    """SFT has no option of its own yet."""
-
-
-@dataclass(frozen=True)
-class DpoSection(TrainerSection):
-    """DPO's own options (TRL's names)."""
-
-    beta: float
-    loss_type: str
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("trainer.loss_type", self.loss_type, ("sigmoid", "hinge", "ipo"))
-        if not self.beta > 0:
-            raise ConfigError(
-                f"trainer.beta={self.beta}: DPO divides by the distance to the reference, it must be above 0",
-                hint="set trainer.beta=0.1",
-            )
 
 
 SHARDED = ("zero3", "zero3_offload", "fsdp2")
@@ -282,14 +159,13 @@ class LaunchSection:
     save_timeout_s: float
 
     def __post_init__(self) -> None:
-        at_least("launch.timeout_s", self.timeout_s, 1)
-        at_least("launch.save_timeout_s", self.save_timeout_s, 1)
-        at_least("launch.num_processes", self.num_processes, 1)
-        if self.device_memory_gb is not None and not self.device_memory_gb > 0:
+        check_values(self, "launch", ranges.LAUNCH)
+        if self.machine_rank >= self.num_machines:
             raise ConfigError(
-                f"launch.device_memory_gb={self.device_memory_gb}: must be above 0", hint="leave it null: look it up"
+                f"launch.machine_rank={self.machine_rank}: launch.num_machines={self.num_machines} machines are "
+                "numbered from 0",
+                hint=f"set launch.machine_rank={self.num_machines - 1} or less, or launch.num_machines",
             )
-        at_least("launch.num_machines", self.num_machines, 1)
         if self.profile in ("cpu", "gpu1") and self.num_processes != 1:
             raise ConfigError(
                 f"launch.num_processes={self.num_processes}: launch={self.profile} is one process",
@@ -378,10 +254,7 @@ class TrainConfig:
 
     def stage_sections(self) -> list[TrainerSection]:
         """Return the trainer section of each stage: `trainer.*` with the overrides of `trainer.stages[n]`."""
-        overrides = [
-            {name: value for name, value in stage.items() if name != "types"} for stage in self.trainer.stages or [{}]
-        ]
-        return [dataclasses.replace(self.trainer, stages=None, **values) for values in overrides]
+        return [self.trainer.stage(number) for number in range(len(self.trainer.stages or [{}]))]
 
     def reward_names(self) -> list[str]:
         """Return reward.names, or the default of the prompt mode (vanilla has no format reward)."""

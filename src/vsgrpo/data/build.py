@@ -39,7 +39,6 @@ from vsgrpo.progress import Progress
 from vsgrpo.scans import demo
 from vsgrpo.scans.demo_rooms import scan_id_of
 from vsgrpo.scans.scannet import find_scan, list_scans, read_labels
-from vsgrpo.spatial.questions import QUESTION_TYPES
 from vsgrpo.tables import split_of
 
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -53,7 +52,6 @@ def build_dataset(config: BuildDataConfig, *, overwrite: bool = False, limit: in
         DataError: no scans, none allowed, none readable, or the folder holds something else.
         RunError: a worker was killed or the disk is full; what was finished is kept.
     """
-    _check_types(config)
     out, build = Path(config.data.path), config.build
     root = Path(config.source.root) if config.source.root is not None else out / "scans_root"
     scan_ids, refused = _choose_scans(config, root, limit)
@@ -134,16 +132,6 @@ def _write_error(out: Path, error: OSError) -> RunError:
         f"{error.filename or out}: cannot be written: {error.strerror}",
         hint="make room and run the same command again: finished scans are kept, no half file has a final name",
     )
-
-
-def _check_types(config: BuildDataConfig) -> None:
-    from difflib import get_close_matches
-
-    for name in config.data.types or []:
-        if name not in QUESTION_TYPES:
-            close = get_close_matches(name, QUESTION_TYPES, n=1)
-            hint = f"did you mean {close[0]}?" if close else "choose from: " + ", ".join(QUESTION_TYPES)
-            raise ConfigError(f"data.types={name}: no such question type", hint)
 
 
 def _split_name(scan_id: str) -> str:

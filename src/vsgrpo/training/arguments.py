@@ -14,57 +14,8 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
 from vsgrpo.config import TrainConfig
-from vsgrpo.config.train import TrainerSection
+from vsgrpo.config.trl_options import NO_TRL_FIELD, OURS_BUT_NOT_PASSED
 from vsgrpo.errors import ConfigError
-
-NOT_TRL = (
-    "dev_rows",
-    "name",
-    "stages",
-    "hf",
-    "questions_per_video",
-    "shared_prefix",
-    "prefix_attention",
-    "skip_zero_variance",
-    "log_gradient_correlation",
-    "probe_longest",
-    "max_bad_steps",
-    "report_to",
-)
-"""Fields of the trainer section that TRL does not know."""
-
-REFUSED = {
-    "use_vllm": "rollouts are sampled with keyed noise",
-    "use_transformers_continuous_batching": "rollouts are sampled with keyed noise",
-    "generation_kwargs": "rollouts are sampled with keyed noise",
-    "repetition_penalty": "keyed sampling does not know it",
-    "sync_ref_model": "the reference is the model the run began with",
-    "load_best_model_at_end": "checkpoints are numbered over all stages",
-    "eval_strategy": "`vsgrpo eval` scores a checkpoint",
-    "push_to_hub": "a run writes to its own folder only",
-    "activation_checkpointing": "trainer.gradient_checkpointing covers the language model",
-    "packing": "rows carry videos",
-    "max_length": "a prompt is never cut",
-    "truncation_mode": "a prompt is never cut",
-    "precompute_ref_log_probs": 'the reference is "adapter off" or a frozen copy',
-    "precompute_ref_batch_size": 'the reference is "adapter off" or a frozen copy',
-    **dict.fromkeys(
-        ("loss_weights", "ld_alpha", "f_divergence_type", "f_alpha_divergence_coef", "use_weighting", "discopop_tau"),
-        "DPO has the losses of trainer.loss_type alone",
-    ),
-    "label_smoothing": "no loss of trainer.loss_type smooths labels",
-}
-"""TRL options that would be without effect or wrong here, and why."""
-
-
-def stage_section(config: TrainConfig, number: int) -> TrainerSection:
-    """Return the trainer section of one stage: `trainer.*` with the overrides of `trainer.stages[number]`.
-
-    Raises:
-        ConfigError: an override breaks a rule of the section.
-    """
-    overrides = {name: value for name, value in (config.trainer.stages or [{}])[number].items() if name != "types"}
-    return dataclasses.replace(config.trainer, stages=None, **overrides)
 
 
 def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig | DPOConfig:
@@ -74,29 +25,23 @@ def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig |
     alone. Checkpoints are counted and dropped by `RunFolder`, over all stages.
 
     Raises:
-        ConfigError: TRL refuses a value, an option we own is given under trainer.hf, or checkpoints would fall inside
-            a rollout buffer.
+        ConfigError: TRL refuses a combination of values, or checkpoints would fall inside a rollout buffer.
     """
-    section = stage_section(config, number)
-    values = {
-        field.name: getattr(section, field.name) for field in dataclasses.fields(section) if field.name not in NOT_TRL
-    }
-    for name in section.hf:
-        if name in REFUSED or name in _ours(config):
-            reason = REFUSED.get(name, "set by every run")
-            raise ConfigError(f"trainer.hf.{name}: not available, {reason}", hint=f"leave trainer.hf.{name} out")
-    values |= section.hf
-    values |= _ours(config)
+    section = config.trainer.stage(number)
+    names = {field.name for field in dataclasses.fields(section)} - {*NO_TRL_FIELD, *OURS_BUT_NOT_PASSED}
+    values = {name: getattr(section, name) for name in names} | section.hf | _fixed(config)
+    if section.name == "grpo":
+        values |= {"disable_dropout": False, "reward_weights": config.reward.weights}
     if section.name == "sft":
         values |= {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None, "packing": False}
     if section.name == "dpo":
-        values["max_length"] = None
-        values["loss_type"] = [values["loss_type"]]
+        # Deviation: TRL switches dropout off in DPO, model.lora.dropout would have no effect; it is 0 unless set.
+        values |= {"disable_dropout": False, "max_length": None, "loss_type": [values["loss_type"]]}
     kind = {"grpo": GRPOConfig, "sft": SFTConfig, "dpo": DPOConfig}[section.name]
     try:
         args = kind(**values)
-    except (TypeError, ValueError) as error:
-        message = str(error).strip().splitlines()[0].removeprefix(f"{kind.__name__}.__init__() ")
+    except ValueError as error:
+        message = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"trainer: {message}", hint="see the names and rules of TRL 1.16's " + kind.__name__
         ) from error
@@ -105,7 +50,8 @@ def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig |
     return args
 
 
-def _ours(config: TrainConfig) -> dict[str, Any]:
+def _fixed(config: TrainConfig) -> dict[str, Any]:
+    """Return what every run sets (`config.trl_options.FIXED`), whatever its method."""
     on_cpu = config.launch.profile == "cpu" or not torch.cuda.is_available()
     return {
         "output_dir": config.run.dir,
@@ -123,6 +69,7 @@ def _ours(config: TrainConfig) -> dict[str, Any]:
         "logging_strategy": "steps",
         "report_to": "none",  # see trackers.py
         "logging_nan_inf_filter": False,
+        "average_tokens_across_devices": True,
         "disable_tqdm": True,
     }
 

@@ -77,7 +77,7 @@ def check_backend(trainer: StageTrainer, config: TrainConfig) -> None:
         raise SetupError(
             f"launch.profile={launch.profile}: processes on {accelerator.device.type} talk by "
             f"{accelerator.state.backend}, not by {wanted}",
-            hint="leave trainer.hf.ddp_backend and ACCELERATE_TORCH_DEVICE unset",
+            hint="leave ACCELERATE_TORCH_DEVICE unset",
         )
 
 

@@ -20,7 +20,7 @@ from vsgrpo.memory.load import token_layout
 from vsgrpo.modeling.model import ModelBundle, use_gradient_checkpointing
 from vsgrpo.modeling.rollout import vision_token_ids
 from vsgrpo.rewards import load_reward
-from vsgrpo.training.arguments import buffer_steps, check_enough_rows, stage_section, trl_config
+from vsgrpo.training.arguments import buffer_steps, check_enough_rows, trl_config
 from vsgrpo.training.bad_steps import BadSteps
 from vsgrpo.training.callbacks import JsonLog, OptimizerClock, StopOnSignal
 from vsgrpo.training.checkpoints import Checkpoint, RunFolder
@@ -92,7 +92,7 @@ def run_stages(
         trainer = build_trainer(parts, stage, stop, reference, progress)
         if check is not None:
             check(trainer)
-        section = stage_section(config, number)
+        section = config.trainer.stage(number)
         if wants_probe(config, section):
             found = probe_longest(trainer, config, section, parts.loader, stage_rows(parts, number))
             if trainer.is_world_process_zero():
@@ -134,7 +134,7 @@ def build_trainer(
         ConfigError: values that TRL refuses, or that do not fit the rows.
     """
     config = parts.config
-    section = stage_section(config, stage.number)
+    section = config.trainer.stage(stage.number)
     args = trl_config(config, stage.number)
     dataset = stage_rows(parts, stage.number)
     check_enough_rows(len(dataset), args)
@@ -171,7 +171,6 @@ def build_trainer(
         "attention": section.prefix_attention,
     }
     if isinstance(args, GRPOConfig):
-        args.reward_weights = config.reward.weights
         assert isinstance(section, GrpoSection)
         shared["skip_zero_variance"] = section.skip_zero_variance
         shared["log_gradient_correlation"] = section.log_gradient_correlation
@@ -218,8 +217,7 @@ def _rewards(config: TrainConfig) -> list[Callable[..., list[float]]]:
 
 def reference_model(config: TrainConfig, bundle: ModelBundle) -> nn.Module | None:
     """Copy the model where a stage of full fine-tuning is measured against the run's start (GRPO's KL, DPO)."""
-    sections = [stage_section(config, number) for number in range(len(config.trainer.stages or [{}]))]
-    needed = any(isinstance(section, GrpoSection | DpoSection) and section.beta > 0 for section in sections)
+    needed = any(isinstance(s, GrpoSection | DpoSection) and s.beta > 0 for s in config.stage_sections())
     if not needed or config.model.tune != "full":
         return None
     return copy.deepcopy(bundle.model).eval().requires_grad_(False)

@@ -1,0 +1,197 @@
+"""The `trainer` section of `vsgrpo train`, one class per method; names and meaning are TRL's."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from vsgrpo.config import ranges
+from vsgrpo.config.rules import Rule, check_value, check_values
+from vsgrpo.config.sections import nearest, typed_values
+from vsgrpo.config.trl_options import check_hf, check_scheduler, refuse
+from vsgrpo.errors import ConfigError
+
+BEFORE_KEYS = {
+    "trainer.use_bias_correction_kl": True,
+    "trainer.optim": "adamw_torch_fused",
+    "trainer.adam_epsilon": 1e-8,
+    "trainer.min_p": None,
+    "trainer.epsilon_high": None,
+    "trainer.delta": None,
+    "trainer.multi_objective_aggregation": "sum_then_normalize",
+    "trainer.importance_sampling_level": "token",
+    "trainer.top_entropy_quantile": 1.0,
+    "trainer.off_policy_mask_threshold": None,
+    "trainer.mask_truncated_completions": False,
+}
+"""What runs did before these keys were in their config.yaml (TRL 1.16's defaults), for their resume."""
+NOT_OF_A_STAGE = ("name", "stages", "hf", "dev_rows")
+STAGE_EXAMPLE = "for example trainer.stages=[{types: [room_size_estimation]}, {max_steps: 100}]"
+
+
+@dataclass(frozen=True)
+class TrainerSection:
+    """Options that all methods share; names and meaning are TRL's (`TrainingArguments`)."""
+
+    name: str
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+    learning_rate: float
+    lr_scheduler_type: str
+    warmup_steps: float
+    optim: str
+    weight_decay: float
+    adam_beta1: float
+    adam_beta2: float
+    adam_epsilon: float
+    max_grad_norm: float
+    max_steps: int
+    num_train_epochs: float
+    logging_steps: int
+    save_steps: int
+    save_total_limit: int | None
+    dev_rows: int
+    bf16: bool
+    gradient_checkpointing: bool
+    report_to: list[str]
+    questions_per_video: int
+    shared_prefix: str
+    prefix_attention: str
+    probe_longest: str
+    max_bad_steps: int
+    stages: list[dict[str, Any]] | None
+    hf: dict[str, Any]
+
+    @classmethod
+    def rules(cls) -> dict[str, Rule]:
+        """Return the rules of this method's options, by name."""
+        return ranges.TRAINER
+
+    def __post_init__(self) -> None:
+        check_values(self, "trainer", self.rules())
+        if self.warmup_steps > 1 and self.warmup_steps != int(self.warmup_steps):
+            raise ConfigError(
+                f"trainer.warmup_steps={self.warmup_steps}: from 1 on a number of steps, below 1 a share of all steps",
+                hint=f"set trainer.warmup_steps={int(self.warmup_steps)}, or a share such as 0.03",
+            )
+        if self.warmup_steps and self.lr_scheduler_type == "constant":
+            raise ConfigError(
+                f"trainer.warmup_steps={self.warmup_steps:g}: trainer.lr_scheduler_type=constant has no warm-up",
+                hint="set trainer.lr_scheduler_type=constant_with_warmup, or trainer.warmup_steps=0",
+            )
+        for name in self.hf:
+            refused = refuse_option(self.name, f"trainer.hf.{name}")
+            if refused is not None:
+                raise refused
+        check_hf(self.hf, getattr(self, "loss_type", None))
+        check_scheduler(self.lr_scheduler_type, self.hf.get("lr_scheduler_kwargs", {}), self.learning_rate)
+        for number in range(len(self.stages or [])):
+            self.stage(number)
+
+    def stage(self, number: int) -> TrainerSection:
+        """Return the section of one stage: these values with the overrides of `stages[number]`.
+
+        Raises:
+            ConfigError: an override that is no option of a stage, of the wrong type, or against a rule.
+        """
+        if self.stages is None or (number == 0 and not self.stages):
+            return dataclasses.replace(self, stages=None)
+        where, given = f"trainer.stages[{number}]", dict(self.stages[number])
+        types = given.pop("types", None)
+        if types is not None and not (isinstance(types, list) and types and all(isinstance(t, str) for t in types)):
+            raise ConfigError(f"{where}.types={types}: a list of question types is needed", hint=STAGE_EXAMPLE)
+        allowed = sorted({item.name for item in dataclasses.fields(self)} - set(NOT_OF_A_STAGE))
+        for name in given:
+            if name not in allowed:
+                close = nearest(f"{where}.{name}", [f"{where}.{other}" for other in allowed])
+                hint = close if close.startswith("did") else f"a stage overrides trainer.* options: {STAGE_EXAMPLE}"
+                raise ConfigError(f"{where}.{name}: not an option of a stage", hint=hint)
+        values = typed_values(type(self), given, where)
+        rules = self.rules()
+        for name, value in values.items():
+            if name in rules:
+                check_value(f"{where}.{name}", value, rules[name])
+        try:
+            return dataclasses.replace(self, stages=None, **values)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
+
+
+@dataclass(frozen=True)
+class GrpoSection(TrainerSection):
+    """GRPO's own options (TRL's names)."""
+
+    num_generations: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float | None
+    beta: float
+    use_bias_correction_kl: bool
+    epsilon: float
+    epsilon_high: float | None
+    delta: float | None
+    num_iterations: int
+    loss_type: str
+    scale_rewards: str
+    multi_objective_aggregation: str
+    importance_sampling_level: str
+    top_entropy_quantile: float
+    off_policy_mask_threshold: float | None
+    mask_truncated_completions: bool
+    max_completion_length: int
+    skip_zero_variance: bool
+    log_gradient_correlation: bool
+
+    @classmethod
+    def rules(cls) -> dict[str, Rule]:
+        """Return the rules of GRPO's options, by name."""
+        return {**ranges.TRAINER, **ranges.GRPO}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.delta is not None and self.loss_type in ("cispo", "sapo", "vespo"):
+            raise ConfigError(
+                f"trainer.delta={self.delta:g}: trainer.loss_type={self.loss_type} does not clip a second time",
+                hint="set trainer.delta=null, or another trainer.loss_type",
+            )
+        if self.epsilon_high is not None and self.loss_type in ("sapo", "vespo"):
+            raise ConfigError(
+                f"trainer.epsilon_high={self.epsilon_high:g}: trainer.loss_type={self.loss_type} does not clip",
+                hint="set trainer.epsilon_high=null, or another trainer.loss_type",
+            )
+        if self.loss_type == "cispo" and (self.epsilon_high is None or self.epsilon_high < 1):
+            shown = "null" if self.epsilon_high is None else f"{self.epsilon_high:g}"
+            raise ConfigError(
+                f"trainer.epsilon_high={shown}: trainer.loss_type=cispo bounds the ratio itself by it, which is 1 on "
+                "the samples of the policy",
+                hint="set trainer.epsilon_high=5 (arXiv 2510.13786)",
+            )
+
+
+@dataclass(frozen=True)
+class SftSection(TrainerSection):
+    """SFT has no option of its own."""
+
+
+@dataclass(frozen=True)
+class DpoSection(TrainerSection):
+    """DPO's own options (TRL's names)."""
+
+    beta: float
+    loss_type: str
+
+    @classmethod
+    def rules(cls) -> dict[str, Rule]:
+        """Return the rules of DPO's options, by name."""
+        return {**ranges.TRAINER, **ranges.DPO}
+
+
+TRAINERS: dict[str, type[TrainerSection]] = {"grpo": GrpoSection, "sft": SftSection, "dpo": DpoSection}
+
+
+def refuse_option(method: str, key: str) -> ConfigError | None:
+    """Return why `train METHOD` does not take trainer.NAME or trainer.hf.NAME, None where it does."""
+    names = {other: [item.name for item in dataclasses.fields(cls)] for other, cls in TRAINERS.items()}
+    return refuse(method, key, names[method], names)
