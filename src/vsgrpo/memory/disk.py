@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.data.rows import Row
-from vsgrpo.memory.estimate import trained_parameters
+from vsgrpo.memory.estimate import trained_parameters, weight_bytes
 from vsgrpo.memory.load import longest_sample
 from vsgrpo.memory.shapes import ModelShape
 
@@ -34,7 +34,7 @@ class DiskNeed:
 def disk_need(config: TrainConfig, shape: ModelShape, rows: Sequence[Row] = ()) -> DiskNeed:
     """Add up what the run writes. Logs and completions (kilobytes a step) are left out."""
     trained, whole = trained_parameters(config, shape), shape.num_parameters()
-    width = 2 if config.model.dtype == "bfloat16" else 4
+    width = weight_bytes(config)
     engine = config.launch.profile.startswith("zero")
     lora = config.model.tune == "lora"
     own = 4 if lora else width
@@ -46,7 +46,7 @@ def disk_need(config: TrainConfig, shape: ModelShape, rows: Sequence[Row] = ()) 
     if config.video.frame_cache == "disk":
         caches += tokens.num_videos * config.video.num_frames * config.video.max_pixels * 3
     if config.video.feature_cache == "disk":
-        caches += tokens.dataset * shape.hidden * (2 if config.trainer.bf16 else width)
+        caches += tokens.dataset * shape.hidden * (2 if config.autocasts(config.trainer) else width)
     return DiskNeed(checkpoint, num_checkpoints(config, len(rows)), final, caches)
 
 

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import io
 import json
+import sys
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from vsgrpo.config.build_cot import StepSection
 from vsgrpo.data.cot.cache import Reply
 from vsgrpo.data.cot.endpoint import Account
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.modeling.device import device_line, own_device
 from vsgrpo.modeling.quiet import quiet_libraries
 
 
@@ -45,6 +47,7 @@ class LocalChat:
         quiet_libraries()
         self.name, self.model_name = name, str(step.model)
         self._lock = asyncio.Lock()
+        print(f"{name}.model={step.model}: {device_line(own_device())}", file=sys.stderr)
         options: dict[str, Any] = {"dtype": "auto"}
         if torch.cuda.is_available():
             options["device_map"] = "auto"

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.grpo_config import GRPOConfig
@@ -86,7 +85,7 @@ def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig |
             reason = REFUSED.get(name, "set by every run")
             raise ConfigError(f"trainer.hf.{name}: not available, {reason}", hint=f"leave trainer.hf.{name} out")
     values |= section.hf
-    values |= _ours(config)
+    values |= _ours(config) | {"bf16": config.autocasts(section)}
     if section.name == "sft":
         values |= {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None, "packing": False}
     if section.name == "dpo":
@@ -106,7 +105,7 @@ def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig |
 
 
 def _ours(config: TrainConfig) -> dict[str, Any]:
-    on_cpu = config.launch.profile == "cpu" or not torch.cuda.is_available()
+    on_cpu = config.launch.on_cpu
     return {
         "output_dir": config.run.dir,
         "run_name": config.run.name or Path(config.run.dir).name,
