@@ -21,7 +21,13 @@ def resolve_launch(launch: Any) -> None:
         ConfigError: more processes than GPUs are asked for, or more than one machine.
         SetupError: a launcher or Slurm started several processes, which auto does not count.
     """
-    if launch.get("profile") != AUTO:
+    profile = launch.get("profile")
+    if profile != AUTO:
+        if launch.get("auto") and launch.get("num_processes") is None:
+            raise ConfigError(
+                f"launch.profile={profile}: the rest of launch=auto would stay",
+                hint=f"choose all of it: launch={profile}",
+            )
         return
     machines = launch.get("num_machines")
     if machines not in (None, 1):

@@ -139,7 +139,8 @@ def _state(config: TrainConfig, section: TrainerSection, shape: ModelShape) -> d
     state = {"weights": weights, "gradients": gradients, "optimizer": optimizer}
     needs_reference = isinstance(section, GrpoSection | DpoSection) and section.beta > 0
     if needs_reference and config.model.tune == "full":
-        state["reference"] = shape.num_parameters() * each
+        casts = config.autocasts(section) and (engine or profile == "fsdp2")
+        state["reference"] = shape.num_parameters() * (2 if casts else each)
     if engine:
         state["engine buffers"] = min(ENGINE_BUCKET, trained) * own
     elif profile == "ddp":

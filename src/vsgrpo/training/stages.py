@@ -226,8 +226,9 @@ def reference_model(config: TrainConfig, bundle: ModelBundle) -> nn.Module | Non
     if not needed or config.model.tune != "full":
         return None
     reference = copy.deepcopy(bundle.model).eval().requires_grad_(False)
-    if config.launch.profile.startswith("zero") and any(section.bf16 for section in sections):
-        for parameter in reference.parameters():  # as the engine will cast the policy: its KL is 0 at the start
+    profile = config.launch.profile
+    if (profile.startswith("zero") or profile == "fsdp2") and any(config.autocasts(section) for section in sections):
+        for parameter in reference.parameters():  # as the engine casts the policy, so that KL is 0 at the start
             parameter.data = parameter.data.bfloat16()
     return reference
 
