@@ -40,7 +40,7 @@ def disk_need(config: TrainConfig, shape: ModelShape, rows: Sequence[Row] = ()) 
     own = 4 if lora else width
     # An adapter, or whole weights; two moments, and under DeepSpeed a float32 master copy.
     checkpoint = (trained * 4 if lora else whole * width) + trained * (12 if engine else 2 * own)
-    final = whole * width if config.merges() or not lora else trained * 4
+    final = whole * width if not lora else whole * 4 if config.merges() else trained * 4
     tokens = longest_sample(config, config.trainer, rows)
     caches = 0
     if config.video.frame_cache == "disk":

@@ -315,6 +315,9 @@ def save_final(trainer: StageTrainer, config: TrainConfig, path: Path) -> None:
     if trainer.is_fsdp_enabled or (trainer.is_deepspeed_enabled and not whole):
         trainer.save_model(str(path))
     elif trainer.is_world_process_zero():
+        if config.merges() and config.model.tune == "lora":
+            # The sum of a bfloat16 base and its adapter would round off what was trained; the run is over.
+            trainer.bundle.model.to("cpu", torch.float32)
         save_model(trainer.bundle, path, merge=config.merges())
 
 
