@@ -76,6 +76,7 @@ def config_of(*words, output="o"):
         (0, {}, ("launch.use_cpu=true", "launch.num_processes=2"), "ddp", 2, True),
         (8, {"WORLD_SIZE": "4", "LOCAL_RANK": "0", "RANK": "0"}, (), "ddp", 4, False),
         (1, {"WORLD_SIZE": "4", "LOCAL_RANK": "2", "RANK": "2"}, (), "ddp", 4, False),  # one GPU shown to each task
+        (8, {"WORLD_SIZE": "1", "LOCAL_RANK": "0", "RANK": "0"}, (), "gpu1", 1, False),  # torchrun of one process
         (2, {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "1"}, (), "ddp", 2, False),
         (8, {}, ("launch=cpu",), "cpu", 1, True),
         (0, {}, ("launch=zero2",), "zero2", 8, False),  # composed for another machine, refused where it starts

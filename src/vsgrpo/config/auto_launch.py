@@ -46,28 +46,29 @@ def resolve_launch(launch: Any) -> None:
 def _number(launch: Any, seen: Seen, asked: Any) -> int:
     """Return the number of processes."""
     started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started == 1 and "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+    joins = started > 1 or "LOCAL_RANK" in os.environ  # as launch.py: this process is one of a launcher's
+    if not joins and "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         tasks = os.environ["SLURM_NTASKS"]
         raise SetupError(
             f"SLURM_NTASKS={tasks}: launch=auto is one task, which starts a process for each GPU of its machine",
             hint=f"srun --ntasks=1, or launch=ddp launch.num_processes={tasks} with one task for each process",
         )
-    if started > 1 and asked not in (None, started):
+    if joins and asked not in (None, started):
         raise ConfigError(
-            f"launch.num_processes={asked}: the launcher has started {started} processes",
+            f"launch.num_processes={asked}: the launcher has started {started}",
             hint="leave launch.num_processes out",
         )
-    number = started if started > 1 else asked if asked is not None else max(1, 0 if launch.use_cpu else len(seen))
+    number = started if joins else asked if asked is not None else max(1, 0 if launch.use_cpu else len(seen))
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ConfigError(f"launch.num_processes={number}: must be a number of at least 1", hint="or null: one per GPU")
-    if launch.use_cpu or (number == 1 and started == 1):
+    if launch.use_cpu or number == 1:
         return number
     if not seen:
         raise SetupError(
             f"launch.num_processes={number}: launch=auto takes one process for each GPU, and {seen.describe()}",
             hint="add launch.use_cpu=true to train with several processes on CPUs",
         )
-    if started == 1 and number > len(seen):
+    if not joins and number > len(seen):
         raise ConfigError(
             f"launch.num_processes={number}: {seen.describe()} visible, one process each",
             hint=f"set launch.num_processes={len(seen)}, or leave it null",
