@@ -52,6 +52,8 @@ def test_saved_activations_are_what_autograd_keeps(tmp_path, words, error):
     for video, completion, group, questions in ((256, 4, 4, 1), (256, 4, 4, 4), (100, 64, 8, 1)):
         shape, counted = count_saved(tmp_path, config, video, completion, group, questions)
         ruled = saved_bytes(config, config.trainer, shape, load_of(video, 20, completion, group, questions))
+        if config.model.tune == "full" and config.trainer.bf16:  # autocast's copy of float32 weights, part of the state
+            ruled += 2 * shape.language_parameters()
         assert ruled == pytest.approx(counted, rel=error), (video, completion, group, questions)
 
 
