@@ -76,6 +76,7 @@ def start(data: Path, model: Path, run_dir: Path) -> tuple[float, float]:
         f"data={data}",
         f"output={run_dir}",
         "launch=zero2",
+        "launch.use_cpu=true",
         "launch.num_processes=2",
     ]
     began = time.perf_counter()

@@ -35,36 +35,26 @@ SINGLE = (
     "supervise",
     "preflight",
     "seeds",
+    "devices",
 )
 # What a room may import of the project, besides itself.
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "terminal": set(),
+    "devices": set(),
     "tables": {"errors"},
     "progress": set(),
     "spatial": {"errors"},
     "video": {"errors", "files"},
     "scans": {"errors", "files", "tables", "spatial", "video"},
-    "config": {"errors", "files", "tables", "spatial"},
+    "config": {"devices", "errors", "files", "tables", "spatial"},
     "maths": {"errors"},
     "rewards": {"errors", "spatial", "maths"},
     "data": {"errors", "files", "tables", "spatial", "video", "scans", "config", "progress", "rewards", "maths"},
-    "modeling": {"errors", "files", "tables", "video", "config", "data", "spatial"},
-    "training": {
-        "errors",
-        "terminal",
-        "files",
-        "tables",
-        "spatial",
-        "video",
-        "config",
-        "data",
-        "modeling",
-        "rewards",
-        "progress",
-    }
-    | {"launch", "supervise", "memory"},
+    "modeling": {"devices", "errors", "files", "tables", "video", "config", "data", "spatial"},
+    "training": {"errors", "files", "tables", "spatial", "video", "config", "data", "modeling", "rewards", "progress"}
+    | {"terminal", "launch", "supervise", "memory", "devices"},
     "evaluation": {
         "errors",
         "files",
@@ -79,12 +69,12 @@ MAY_IMPORT = {
         "maths",
     }
     | {"maths", "rewards"},
-    "memory": {"errors", "files", "config", "data", "video"},
+    "memory": {"devices", "errors", "files", "config", "data", "video"},
     "run_dir": {"errors", "files", "config", "data"},
     "supervise": set(),
     "report": {"errors", "files", "scans", "video", "data", "evaluation"},
     "seeds": {"errors", "files", "data"},
-    "preflight": {"errors", "files", "config", "data", "rewards"},
+    "preflight": {"devices", "errors", "files", "config", "data", "rewards"},
     "launch": {
         "errors",
         "files",
@@ -98,7 +88,7 @@ MAY_IMPORT = {
         "preflight",
     }
     | {"memory", "preflight"},
-    "doctor": {"errors", "files", "video", "memory", "config", "launch", "preflight"},
+    "doctor": {"devices", "errors", "files", "video", "memory", "config", "launch", "preflight"},
     "api": {"errors", "files", "config", "scans", "spatial", "evaluation", "launch"},
     "__init__": {"api"},
     "cli": set(ROOMS) | set(SINGLE),

@@ -6,16 +6,18 @@ accelerate, srun) this process is one of the workers and joins. Workers read one
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vsgrpo.config import GrpoSection, TrainConfig
-from vsgrpo.config.compose import NOT_GIVEN, config_dir, to_yaml
+from vsgrpo.config.compose import NOT_GIVEN, config_dir, load_resolved, to_yaml
 from vsgrpo.config.families import TINY, check_architecture
 from vsgrpo.data.leakage import read_checked_rows, worst
 from vsgrpo.data.mix import draw_mix, rebase
@@ -23,7 +25,7 @@ from vsgrpo.data.rows import Row
 from vsgrpo.errors import ConfigError, DataError, VsgrpoError
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_lines
-from vsgrpo.preflight import check_batch, check_enough_rows, check_run
+from vsgrpo.preflight import check_batch, check_devices, check_enough_rows, check_run, device_line, joins_launcher
 from vsgrpo.run_dir import locked, prepare_run_folder
 from vsgrpo.supervise import supervise
 
@@ -156,11 +158,13 @@ def describe(config: TrainConfig) -> str:
     check_run(config, rows)
     if rows:
         check_enough_rows(config, rows)
-    try:
-        short = shortages(config, rows)
-    except VsgrpoError as error:
-        short = [f"warning: refused here: {error.message} ({error.hint})"]
-    lines = ["# derived", *plan_lines(config, rows), *short]
+    short = []
+    for check in (lambda: check_devices(config) or [], lambda: shortages(config, rows)):
+        try:
+            short += check()
+        except VsgrpoError as error:
+            short.append(f"warning: refused here: {error.message} ({error.hint})")
+    lines = ["# derived", device_line(config), *plan_lines(config, rows), *short]
     lines.append("launch: " + shlex.join(launch_command(config, Path(config.run.dir) / "config.yaml")))
     return "\n".join(lines)
 
@@ -217,7 +221,10 @@ def launch_training(config: TrainConfig, overrides: list[str], *, resume: bool, 
 
     Under a launcher (torchrun, accelerate, one srun task per process) this process is one of the workers.
     """
+    if resume:
+        config = as_started(config, overrides)
     check_batch(config)
+    check_devices(config)
     check_model(config.model.path)
     rows = load_rows(config)[0]
     check_run(config, rows)
@@ -230,9 +237,11 @@ def launch_training(config: TrainConfig, overrides: list[str], *, resume: bool, 
             file=sys.stderr,
         )
     run_dir = Path(config.run.dir)
-    joins = "LOCAL_RANK" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    joins = joins_launcher()
     leads = int(os.environ.get("RANK", "0")) == 0 and config.launch.machine_rank == 0
-    plan = [*plan_lines(config, rows), *shortages(config, rows, resume=resume)] if leads else []
+    plan = []
+    if leads:
+        plan = [device_line(config), *plan_lines(config, rows), *shortages(config, rows, resume=resume)]
     with ExitStack() as stack:
         if leads:
             stack.enter_context(locked(run_dir))
@@ -256,6 +265,8 @@ def launch_training(config: TrainConfig, overrides: list[str], *, resume: bool, 
 
         if leads:
             forget_failures(run_dir)
+        if config.launch.on_cpu:
+            stack.enter_context(hidden_gpus())
         command = launch_command(config, config_file, resume)
         launch = config.launch
         print(f"starting {launch.num_processes} processes: {shlex.join(command)}", file=sys.stderr)
@@ -267,6 +278,35 @@ def launch_training(config: TrainConfig, overrides: list[str], *, resume: bool, 
             leads=leads,
             save_timeout_s=launch.save_timeout_s,
         )
+
+
+def as_started(config: TrainConfig, overrides: list[str]) -> TrainConfig:
+    """Return the config of a resume: where launch=auto would choose anew, as the run was started.
+
+    Another machine's GPUs must not turn a run into one of another batch or device without a word: where those it was
+    started with are missing, `check_devices` says so, and launch=PROFILE chooses others.
+    """
+    launch, file = config.launch, Path(config.run.dir) / "config.yaml"
+    chosen = any(word.startswith(("launch.num_processes=", "launch.use_cpu=", "launch.profile=")) for word in overrides)
+    if not launch.auto or chosen or not file.is_file():
+        return config
+    before = load_resolved(file).launch
+    kept = ("profile", "num_processes", "num_machines", "use_cpu", "accelerate_file")
+    values = {name: getattr(before, name) for name in kept}
+    return dataclasses.replace(config, launch=dataclasses.replace(launch, **values))
+
+
+@contextmanager
+def hidden_gpus() -> Iterator[None]:
+    """Hide this machine's GPUs from the processes started inside: libraries would take them whatever we say."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        yield
+    finally:
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
 def join_slurm(config: TrainConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.train import TrainerSection
 from vsgrpo.data.prompts import target_text, wrong_answer
 from vsgrpo.data.rows import Row
-from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.devices import visible_gpus
+from vsgrpo.errors import ConfigError, DataError, SetupError
 from vsgrpo.rewards import load_reward
 
 
@@ -39,6 +41,53 @@ def check_run(config: TrainConfig, rows: Sequence[Row]) -> None:
         check_rewards(config)
     else:
         check_targets(config, rows)
+
+
+def joins_launcher() -> bool:
+    """Return whether another launcher (torchrun, accelerate, srun) has started this process as one of the workers."""
+    return "LOCAL_RANK" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def check_devices(config: TrainConfig) -> None:
+    """Refuse a launch profile whose processes would not find a GPU each on this machine.
+
+    Raises:
+        SetupError: fewer GPUs than processes, or FSDP2 on CPUs, which accelerate would turn into data parallelism.
+    """
+    launch = config.launch
+    if launch.on_cpu:
+        if launch.profile == "fsdp2":
+            raise SetupError(
+                "launch=fsdp2: needs GPUs, launch.use_cpu=true", hint="set launch=ddp, launch=zero2 or launch=zero3"
+            )
+        return
+    seen = visible_gpus()
+    needed = 1 if joins_launcher() else launch.num_processes // launch.num_machines
+    if len(seen) >= needed:
+        return
+    if seen:
+        hint = f"set launch.num_processes={len(seen) * launch.num_machines}, or show more in CUDA_VISIBLE_DEVICES"
+    elif launch.num_processes == 1:
+        hint = "set launch=cpu to train on the CPU, or launch=auto to take what is there"
+    else:
+        hint = "set launch=cpu to train on the CPU" + (
+            "" if launch.profile == "fsdp2" else f", or launch.use_cpu=true for launch={launch.profile} on CPUs"
+        )
+    each = "a GPU" if needed == 1 else f"{needed} GPUs, one for each process"
+    raise SetupError(f"launch={launch.profile}: needs {each}; {seen.describe()}", hint=hint)
+
+
+def device_line(config: TrainConfig) -> str:
+    """Return in one line what the run computes on, and what it leaves unused."""
+    launch, seen = config.launch, visible_gpus()
+    count = launch.num_processes // launch.num_machines
+    taken = "launch=auto took " if launch.auto else ""
+    what = f"{taken}launch={launch.profile}, {launch.num_processes} process{'es' if launch.num_processes > 1 else ''}"
+    if not launch.on_cpu:
+        return f"device: {seen.describe() if count >= len(seen) else f'{count} of {seen.describe()}'}: {what}"
+    if seen:
+        return f"warning: device: CPU ({what}), although this machine has {seen.describe()}"
+    return f"device: CPU ({what}): {seen.describe()}"
 
 
 def check_batch(config: TrainConfig) -> None:

@@ -97,7 +97,7 @@ def test_a_model_group_is_not_taken_for_a_path():
         ("train", ["--dryrun"], "--dryrun", "--dry-run"),
         ("train", ["foo"], "key=value", "configs"),
         ("train", ["~trainer"], "cannot be removed", "null"),
-        ("train", ["launch.num_processes=2"], "launch.num_processes=2", "zero2"),
+        ("train", ["launch=cpu", "launch.num_processes=2"], "launch.num_processes=2", "zero2"),
         ("train", ["trainer.stages=[{max_step: 2}]"], "trainer.stages[0].max_step", "stages"),
         ("train", ["reward.weights=[1]"], "reward.weights", "equal length"),
         ("train", ["trainer.temperature=0"], "trainer.temperature=0", "temperature=1"),

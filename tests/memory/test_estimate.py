@@ -52,6 +52,8 @@ def test_saved_activations_are_what_autograd_keeps(tmp_path, words, error):
     for video, completion, group, questions in ((256, 4, 4, 1), (256, 4, 4, 4), (100, 64, 8, 1)):
         shape, counted = count_saved(tmp_path, config, video, completion, group, questions)
         ruled = saved_bytes(config, config.trainer, shape, load_of(video, 20, completion, group, questions))
+        if config.model.tune == "full" and config.trainer.bf16:  # autocast's copy of float32 weights, part of the state
+            ruled += 2 * shape.language_parameters()
         assert ruled == pytest.approx(counted, rel=error), (video, completion, group, questions)
 
 
@@ -98,7 +100,7 @@ def test_working_memory_is_what_is_alive_at_the_peak(
 
 
 def test_sharding_splits_what_it_splits():
-    # 7B, LoRA r 64: adapter A parameters, base B. ZeRO-2 with bf16 on 8: weights (A + B) x 2 whole, gradients 2 A / 8,
+    # 7B, LoRA r 64: adapter A parameters, base B. ZeRO-2 with bf16 on 8: weights (A + B) x 2 whole, gradients 4 A / 8,
     # master and moments 12 A / 8. ZeRO-3 splits the weights too. DDP keeps A in float32 with two moments, whole.
     base = HUB["Qwen/Qwen2-VL-7B-Instruct"].num_parameters()
     found = {}
@@ -107,7 +109,7 @@ def test_sharding_splits_what_it_splits():
     adapter = found["ddp"].trained
     assert adapter == 161_480_704
     assert found["zero2"].state["weights"] == 2 * (base + adapter)
-    assert found["zero2"].state["gradients"] == 2 * adapter // 8
+    assert found["zero2"].state["gradients"] == 4 * adapter // 8
     assert found["zero2"].state["optimizer"] == 12 * adapter // 8
     assert found["zero3"].state["weights"] == 2 * (base + adapter) // 8
     assert found["zero3_offload"].fixed == 2 * adapter  # the engine's bucket is all that stays on the device
@@ -120,7 +122,10 @@ def test_sharding_splits_what_it_splits():
 def test_full_fine_tuning_keeps_a_reference_only_with_a_kl_term():
     words = ("model=qwen2_vl_2b", "model.tune=full", "launch=gpu1")
     with_kl = estimate_run(config_of(*words))
-    assert with_kl.state["reference"] == 2 * 2_208_985_600
+    # Weights, gradients, two moments and the reference in float32; a pass keeps the language model in bfloat16 too.
+    every, trained = 2_208_985_600, 1_543_714_304
+    expected = {"weights": 4 * every, "gradients": 4 * trained, "optimizer": 8 * trained, "reference": 4 * every}
+    assert with_kl.state.items() >= {**expected, "weights in bfloat16": 2 * trained}.items()
     assert "reference" not in estimate_run(config_of(*words, "trainer.beta=0")).state
 
 

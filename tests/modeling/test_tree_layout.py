@@ -136,6 +136,9 @@ def test_bfloat16_autocast_stays_within_its_own_rounding(lora, ask):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             plain = flat(logps(lora.model, trees, features))
             ours = flat(logps(lora.model, trees, features, layout="tree"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # the update's pass over what was just rolled out: ratios of 1
+        again = flat(logps(lora.model, trees, features, layout="tree"))
+    assert again.requires_grad and torch.equal(again, ours)
     rounding = (plain - exact).abs().max()
     assert rounding > 1e-4 and (ours - exact).abs().max() < 3 * rounding
 

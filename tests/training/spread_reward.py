@@ -173,7 +173,31 @@ def _bury(names):
     SampleMaker._load = without(names)
 
 
-_MUTATIONS = {"hang": _hang, "quota": _quota, "term_in_save": _term_in_save}
+def _note_types() -> None:
+    """Rank 1 writes into the file TEST_MARK what it sums gradients and steps in, as it is before an update."""
+    import json
+
+    from vsgrpo.training.stage_trainer import StageTrainer
+
+    check = StageTrainer._get_grad_norm
+
+    def noted(self, model, grad_norm=None):
+        found = {"held": {str(p.dtype) for p in self.model.parameters() if p.requires_grad}}
+        if self.is_deepspeed_enabled:
+            found["gradients"] = {str(self.model_wrapped.optimizer.gradient_accumulation_dtype)}
+        else:
+            found["gradients"] = {str(p.grad.dtype) for p in self.model.parameters() if p.grad is not None}
+        states = getattr(self.optimizer, "optimizer", self.optimizer).state.values()
+        found["moments"] = {str(v.dtype) for state in states for k, v in state.items() if k.startswith("exp_avg")}
+        with open(os.environ["TEST_MARK"], "w", encoding="utf-8") as stream:
+            json.dump({name: sorted(types) for name, types in found.items()}, stream)
+        return check(self, model, grad_norm)
+
+    StageTrainer._get_grad_norm = noted
+
+
+_MUTATIONS = {"note_types": _note_types}
+_MUTATIONS |= {"hang": _hang, "quota": _quota, "term_in_save": _term_in_save}
 _MUTATIONS |= {"bad_gradient": _bad_gradient, "bad_loss": _bad_loss}
 _MUTATIONS |= {"zero_gradients": _zero_gradients, "other_videos": _other_videos, "kill": _kill}
 if os.environ.get("RANK", "1") == "1" and os.environ.get("TEST_MUTATION"):

@@ -10,6 +10,8 @@ from torch import nn
 from vsgrpo.config import load_config
 from vsgrpo.errors import ConfigError, RunError, SetupError
 from vsgrpo.launch import check_environment
+from vsgrpo.modeling.device import device_line
+from vsgrpo.preflight import check_devices
 from vsgrpo.training import timing
 from vsgrpo.training.guards import CheckShards, EqualCalls, PhaseWatch, check_backend, shard_kind, waited_in_vain
 from vsgrpo.training.timing import PhaseTimer
@@ -78,6 +80,21 @@ def test_fsdp2_without_a_gpu_is_refused_before_the_model_loads(make_config):
     config = make_config("sft", "launch=fsdp2", "launch.num_processes=2", "model.freeze_vision=true")
     with pytest.raises(SetupError, match="launch=fsdp2: needs GPUs"):
         train(config)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU")
+@pytest.mark.parametrize("launch", ["gpu1", "zero3"])
+def test_a_gpu_that_torch_cannot_use_is_not_exchanged_for_the_cpu(make_config, tmp_path, monkeypatch, launch):
+    """The driver lists one, torch is built without CUDA: the parent starts workers, which say so."""
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA L4, GPU-1, 23034'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    config = make_config("sft", f"launch={launch}", "launch.num_processes=1", "video.on_bad=error")
+    check_devices(config)
+    with pytest.raises(SetupError, match=rf"launch={launch}: needs GPUs: 1 GPU \(NVIDIA L4\) there, but this torch"):
+        train(config)
+    assert "warning: device: CPU, 1 GPU (NVIDIA L4) there" in device_line("cpu")
 
 
 def test_another_number_of_calls_on_a_process_stops_the_run():

@@ -108,7 +108,9 @@ def test_ctrl_c_on_a_terminal_finishes_the_step_and_saves(dataset_folder, tiny_f
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("launch", [(), ("launch=ddp", "launch.num_processes=2")], ids=["one", "two"])
+@pytest.mark.parametrize(
+    "launch", [(), ("launch=ddp", "launch.num_processes=2", "launch.use_cpu=true")], ids=["one", "two"]
+)
 def test_ctrl_c_twice_stops_now(launch, dataset_folder, tiny_folder, tmp_path):
     with train(dataset_folder, tiny_folder, tmp_path / "run", "reward.names=[spread_reward:slow]", *launch) as run:
         run.wait_for("now reward")
@@ -124,7 +126,9 @@ def test_ctrl_c_twice_stops_now(launch, dataset_folder, tiny_folder, tmp_path):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("launch", [(), ("launch=ddp", "launch.num_processes=2")], ids=["one", "two"])
+@pytest.mark.parametrize(
+    "launch", [(), ("launch=ddp", "launch.num_processes=2", "launch.use_cpu=true")], ids=["one", "two"]
+)
 def test_a_run_that_fails_gives_the_terminal_back(launch, dataset_folder, tiny_folder, tmp_path):
     with train(dataset_folder, tiny_folder, tmp_path / "run", "reward.names=[spread_reward:broken]", *launch) as run:
         assert run.finish() == 1

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.config.auto_launch import resolve_launch
 from vsgrpo.config.build_cot import BuildCotConfig
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.config.evaluate import EvalConfig
@@ -53,16 +54,21 @@ def config_groups(extra_dir: Path | None = None) -> dict[str, list[str]]:
 def load_config(root: str, overrides: Sequence[str], extra_dir: Path | None = None, allow_missing: bool = False) -> Any:
     """Compose `root` (a key of ROOTS) with `overrides` and return its typed config.
 
-    With `allow_missing` (--dry-run) folders that were not named have the value NOT_GIVEN.
+    With `allow_missing` (--dry-run) folders that were not named have the value NOT_GIVEN. launch=auto becomes what it
+    takes on this machine.
 
     Raises:
+        SetupError: launch=auto cannot be had here.
         ConfigError: unknown key or option, wrong type, missing value, broken rule, or a missing --config-dir.
     """
     if extra_dir is not None and not extra_dir.is_dir():
         raise ConfigError(f"--config-dir {extra_dir}: not a folder", hint="give a folder with YAML groups inside")
     check_groups(overrides, config_groups(extra_dir))
     _check_method(overrides, extra_dir)
-    config = _typed(root, _compose(root, prepare_overrides(root, overrides), extra_dir), allow_missing)
+    composed = _compose(root, prepare_overrides(root, overrides), extra_dir)
+    if root == "train":
+        resolve_launch(composed.launch)
+    config = _typed(root, composed, allow_missing)
     if isinstance(config, TrainConfig):
         check_used(overrides, config)
     return config

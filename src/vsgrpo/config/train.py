@@ -157,9 +157,18 @@ class LaunchSection:
     device_memory_gb: float | None
     timeout_s: float
     save_timeout_s: float
+    use_cpu: bool = False
+    auto: bool = False
 
     def __post_init__(self) -> None:
         check_values(self, "launch", ranges.LAUNCH)
+        if self.use_cpu and self.profile == "gpu1":
+            raise ConfigError("launch.use_cpu=true: launch=gpu1 is one process on a GPU", hint="set launch=cpu")
+        if self.accelerate_file is not None and self.profile in ("cpu", "gpu1"):
+            raise ConfigError(
+                f"launch.accelerate_file={self.accelerate_file}: launch={self.profile} starts no accelerate",
+                hint="leave it null, or choose the launch profile that the file is of",
+            )
         if self.machine_rank >= self.num_machines:
             raise ConfigError(
                 f"launch.machine_rank={self.machine_rank}: launch.num_machines={self.num_machines} machines are "
@@ -182,6 +191,11 @@ class LaunchSection:
                 )
                 + " (all machines together)",
             )
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether its processes compute on CPUs: launch=cpu, or another profile with launch.use_cpu=true."""
+        return self.use_cpu or self.profile == "cpu"
 
 
 @dataclass(frozen=True)
@@ -242,6 +256,19 @@ class TrainConfig:
             "image_min_pixels": image.min_pixels,
             "image_max_pixels": image.max_pixels,
         }
+
+    def weight_dtype(self) -> str:
+        """Return the type that weights are held in: model.dtype, or float32 where they are trained as they are.
+
+        An update of 1e-6 is lost on a bfloat16 weight, which has 8 significant bits. ZeRO keeps a float32 copy of its
+        own to update, and adapters are float32 whatever their base is.
+        """
+        master = self.model.tune == "full" and not self.launch.profile.startswith("zero")
+        return "float32" if master else self.model.dtype
+
+    def autocasts(self, section: TrainerSection) -> bool:
+        """Return whether a stage computes in bfloat16 with weights held in float32, or under an engine's policy."""
+        return section.bf16 or self.model.dtype != self.weight_dtype()
 
     def merges(self) -> bool:
         """Return whether final/ holds whole weights: as model.merge_on_save says, null: SFT and DPO do, GRPO does not.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from vsgrpo.devices import visible_gpus
 from vsgrpo.doctor.findings import Finding
 from vsgrpo.memory.disk import free_bytes, main_memory
 
@@ -55,33 +55,21 @@ def cpu_flags() -> set[str] | None:
 
 
 def gpus() -> list[Finding]:
-    """Ask nvidia-smi."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return [Finding("gpu", "warn", "none seen (no nvidia-smi)", "fine for launch=cpu; real models need a GPU")]
-    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    """Count the GPUs that CUDA would show, and compare them with the torch that is installed."""
+    seen = visible_gpus()
+    if not seen:
+        return [Finding("gpu", "warn", seen.describe(), "fine for launch=cpu; real models need a GPU")]
+    memory = seen.smallest_memory()
+    text = seen.describe() + ("" if memory is None else f", {memory / GIB:.0f} GiB each at least")
+    if seen.hidden:
+        text += f"; CUDA_VISIBLE_DEVICES hides {seen.hidden} more"
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return [Finding("gpu", "warn", f"nvidia-smi: {error}", "check the driver")]
-    lines = [line for line in done.stdout.splitlines() if line.strip()]
-    if done.returncode or not lines:
-        return [Finding("gpu", "warn", "nvidia-smi finds none", "check the driver, or use launch=cpu")]
-    return [Finding("gpu", "ok", f"{len(lines)} x {lines[0]}")]
-
-
-def gpu_memory() -> float | None:
-    """Return the bytes of the smallest GPU that nvidia-smi knows, None where there is none."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    query = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-        sizes = [float(line) * 2**20 for line in done.stdout.split()]
-    except (OSError, subprocess.TimeoutExpired, ValueError):
-        return None
-    return min(sizes, default=None)
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = ""  # said among the packages
+    if torch.endswith("+cpu"):
+        return [Finding("gpu", "fail", f"{text}; torch {torch} cannot use them", "install torch built for CUDA")]
+    return [Finding("gpu", "ok", text)]
 
 
 def disk() -> list[Finding]:

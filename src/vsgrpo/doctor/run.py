@@ -11,13 +11,13 @@ from pathlib import Path
 from vsgrpo.config import TrainConfig, load_config
 from vsgrpo.config.compose import NOT_GIVEN
 from vsgrpo.doctor.findings import Finding
-from vsgrpo.doctor.machine import GIB, gpu_memory, hub_cache
+from vsgrpo.doctor.machine import GIB, hub_cache
 from vsgrpo.errors import VsgrpoError
 from vsgrpo.launch import check_model, check_weights, load_rows
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, memory_lines
 from vsgrpo.memory.shapes import TINY
-from vsgrpo.preflight import check_batch, check_enough_rows, check_run
+from vsgrpo.preflight import check_batch, check_devices, check_enough_rows, check_run, device_line
 
 METHODS = ("grpo", "sft", "dpo")
 HUB = "huggingface.co"
@@ -143,7 +143,13 @@ def _fit(config: TrainConfig) -> list[Finding]:
             check_enough_rows(config, rows)
         check_run(config, rows)
 
+    def look_at_devices() -> str | None:
+        check_devices(config)
+        return line if line.startswith("warning: ") else None
+
+    line = device_line(config)
     attempt("config", look_at_config, "batches, stages and rewards hold")
+    attempt("launch", look_at_devices, line.removeprefix("device: "))
     if found[0].status == "fail":
         return found
     estimate = estimate_run(config, rows)
@@ -152,8 +158,6 @@ def _fit(config: TrainConfig) -> list[Finding]:
         return [*found, Finding("fits: memory", "warn", text, "give a model folder: model=PATH")]
     need = memory_lines(estimate)[0].removeprefix("memory of one process: ")
     available = device_memory(config)
-    if available is None and (size := gpu_memory()) is not None:
-        available = size, "on the smallest GPU"
     if available is None:
         mend = "no GPU is seen here: name its memory with launch.device_memory_gb=N"
         found.append(Finding("fits: memory", "warn", need, mend))

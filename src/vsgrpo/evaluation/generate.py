@@ -28,6 +28,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
 from vsgrpo.evaluation.score import PromptSettings
 from vsgrpo.files import write_atomic
+from vsgrpo.modeling.device import device_line, own_device
 from vsgrpo.modeling.model import ModelBundle, load_for_eval
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.quiet import quiet_libraries
@@ -65,9 +66,9 @@ class Processes:
 
     def __init__(self) -> None:
         self.rank, self.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        self.device = torch.device("cpu")
-        if torch.cuda.is_available():
-            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        self.device = own_device()
+        if self.rank == 0:
+            print(device_line(self.device), file=sys.stderr)
         if self.world > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo", timeout=timedelta(days=1))  # videos differ in work
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.data.rows import Row
-from vsgrpo.memory.estimate import trained_parameters
+from vsgrpo.memory.estimate import trained_parameters, weight_bytes
 from vsgrpo.memory.load import longest_sample
 from vsgrpo.memory.shapes import ModelShape
 
@@ -34,19 +34,19 @@ class DiskNeed:
 def disk_need(config: TrainConfig, shape: ModelShape, rows: Sequence[Row] = ()) -> DiskNeed:
     """Add up what the run writes. Logs and completions (kilobytes a step) are left out."""
     trained, whole = trained_parameters(config, shape), shape.num_parameters()
-    width = 2 if config.model.dtype == "bfloat16" else 4
+    width = weight_bytes(config)
     engine = config.launch.profile.startswith("zero")
     lora = config.model.tune == "lora"
     own = 4 if lora else width
     # An adapter, or whole weights; two moments, and under DeepSpeed a float32 master copy.
     checkpoint = (trained * 4 if lora else whole * width) + trained * (12 if engine else 2 * own)
-    final = whole * width if config.merges() or not lora else trained * 4
+    final = whole * width if not lora else whole * 4 if config.merges() else trained * 4
     tokens = longest_sample(config, config.trainer, rows)
     caches = 0
     if config.video.frame_cache == "disk":
         caches += tokens.num_videos * config.video.num_frames * config.video.max_pixels * 3
     if config.video.feature_cache == "disk":
-        caches += tokens.dataset * shape.hidden * (2 if config.trainer.bf16 else width)
+        caches += tokens.dataset * shape.hidden * (2 if config.autocasts(config.trainer) else width)
     return DiskNeed(checkpoint, num_checkpoints(config, len(rows)), final, caches)
 
 

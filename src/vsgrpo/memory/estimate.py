@@ -77,9 +77,9 @@ def estimate(config: TrainConfig, section: TrainerSection, shape: ModelShape, lo
     """Add up the bytes of one stage."""
     state = _state(config, section, shape)
     if config.video.feature_cache == "memory" and config.model.freeze_vision:
-        width = 2 if _half(config, section) else _weight_bytes(config)
+        width = 2 if _half(config, section) else weight_bytes(config)
         state["cached features"] = load.tokens.dataset * shape.hidden * width
-    gathered = _gathered(config, shape)
+    gathered = _gathered(config, section, shape)
     phases = {"update": gathered["update"] + update_bytes(config, section, shape, load)}
     videos = load.buffer_videos or load.trees
     phases["vision"] = gathered["rollout"] + tower_bytes(
@@ -98,8 +98,9 @@ def trained_parameters(config: TrainConfig, shape: ModelShape) -> int:
     return shape.language_parameters() if model.freeze_vision else shape.num_parameters()
 
 
-def _weight_bytes(config: TrainConfig) -> int:
-    return 2 if config.model.dtype == "bfloat16" else 4
+def weight_bytes(config: TrainConfig) -> int:
+    """Return the bytes of one weight as it is held, adapters apart."""
+    return 2 if config.weight_dtype() == "bfloat16" else 4
 
 
 def _half(config: TrainConfig, section: TrainerSection) -> bool:
@@ -113,19 +114,21 @@ def _act(config: TrainConfig, section: TrainerSection) -> int:
 def _state(config: TrainConfig, section: TrainerSection, shape: ModelShape) -> dict[str, int]:
     """Return the bytes that stay: weights, gradients, optimizer, reference, the engine's buffers.
 
-    PEFT keeps an adapter in float32. DeepSpeed casts all to bfloat16 where trainer.bf16 is set and keeps a float32
-    master copy with two moments, in parts; torch's AdamW keeps two moments in the type of the weights, whole.
+    PEFT keeps an adapter in float32. DeepSpeed casts all to bfloat16 where trainer.bf16 is set, keeps a float32 master
+    copy with two moments and sums gradients in float32, all in parts. Elsewhere weights that are trained are float32,
+    and so are gradients and the two moments of torch's AdamW; autocast keeps a bfloat16 copy of weights in a pass.
     """
     launch = config.launch
     parts, profile = launch.num_processes, launch.profile
     trained = trained_parameters(config, shape)
     frozen = shape.num_parameters() - (trained if config.model.tune == "full" else 0)
     engine = profile.startswith("zero")
-    own = 4 if config.model.tune == "lora" else _weight_bytes(config)
+    own = 4 if config.model.tune == "lora" else weight_bytes(config)
+    each = weight_bytes(config)
     if engine and section.bf16:
-        own = 2
-    weights = frozen * _weight_bytes(config) + trained * own
-    gradients = trained * own
+        own = each = 2
+    weights = frozen * each + trained * own
+    gradients = trained * 4
     optimizer = trained * (12 if engine else 2 * own)
     if profile in ("zero3", "zero3_offload", "fsdp2"):
         weights //= parts
@@ -136,19 +139,20 @@ def _state(config: TrainConfig, section: TrainerSection, shape: ModelShape) -> d
     state = {"weights": weights, "gradients": gradients, "optimizer": optimizer}
     needs_reference = isinstance(section, GrpoSection | DpoSection) and section.beta > 0
     if needs_reference and config.model.tune == "full":
-        state["reference"] = shape.num_parameters() * _weight_bytes(config)
+        casts = config.autocasts(section) and (engine or profile == "fsdp2")
+        state["reference"] = shape.num_parameters() * (2 if casts else each)
     if engine:
         state["engine buffers"] = min(ENGINE_BUCKET, trained) * own
     elif profile == "ddp":
         state["engine buffers"] = trained * own
-    if section.bf16 and _weight_bytes(config) == 4 and not engine:
+    if config.autocasts(section) and weight_bytes(config) == 4 and not engine and profile != "fsdp2":
         state["weights in bfloat16"] = 2 * shape.language_parameters()
     return state
 
 
-def _gathered(config: TrainConfig, shape: ModelShape) -> dict[str, int]:
+def _gathered(config: TrainConfig, section: TrainerSection, shape: ModelShape) -> dict[str, int]:
     """Return the bytes of weights that sharded launches gather: all for a rollout, some while training."""
-    size, profile = _weight_bytes(config), config.launch.profile
+    size, profile = _act(config, section), config.launch.profile
     if profile in ("zero3", "zero3_offload"):
         live = min(LIVE_PARAMETERS, shape.num_parameters())
         return {"rollout": shape.num_parameters() * size, "update": live * size}
@@ -198,18 +202,18 @@ def layer_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape,
     query, keys = shape.query_width, shape.kv_width
     lora = config.model.tune == "lora"
     targets = set(config.model.lora.targets) if lora else {"q_proj", "gate_proj", "o_proj", "down_proj"}
-    casts = section.bf16 and (lora or _weight_bytes(config) == 4)
+    casts = config.autocasts(section) and (lora or weight_bytes(config) == 4)
     inputs = 0
     for names, width in (({"q_proj", "k_proj", "v_proj"}, hidden), ({"gate_proj", "up_proj"}, hidden)):
         wanted = names & targets
         copies = (len(wanted) if lora else len(names)) if casts else bool(wanted)
         inputs += copies * width * act
     inputs += ("o_proj" in targets) * query * act + ("down_proj" in targets) * mlp * act
-    norms = 8 * hidden + (0 if lora else 2 * hidden * _weight_bytes(config))
+    norms = 8 * hidden + (0 if lora else 2 * hidden * weight_bytes(config))
     attention = (2 * query + 2 * keys) * act
     per_token = norms + inputs + attention + 3 * mlp * act
     # CUDA's fused kernels take grouped queries only without a mask: keys are repeated for every head.
-    copied_width = 2 * (keys if config.launch.profile == "cpu" else query) * act
+    copied_width = 2 * (keys if config.launch.on_cpu else query) * act
     return load.update_tokens * per_token + _copied_keys(section, load) * copied_width
 
 
@@ -241,7 +245,7 @@ def tower_bytes(config: TrainConfig, shape: ModelShape, patches: int, act: int) 
     tower = shape.tower
     pixels = tower.patch_values * (4 if act == 4 else 4 + act)
     working = min(patches, MAX_TOWER_PATCHES) * (pixels + 14 * tower.width + 3 * tower.mlp * act)
-    if config.launch.profile != "cpu":
+    if not config.launch.on_cpu:
         return working
     return max(working, min(patches, MAX_TOWER_PATCHES) * tower.patch_values * 14)
 

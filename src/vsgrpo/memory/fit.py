@@ -8,6 +8,7 @@ from pathlib import Path
 from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.compose import NOT_GIVEN
 from vsgrpo.data.rows import Row
+from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.memory.disk import DiskNeed, disk_need, free_bytes, main_memory, rows_per_step
 from vsgrpo.memory.estimate import GIB, Estimate, estimate_run
@@ -88,8 +89,13 @@ def device_memory(config: TrainConfig) -> tuple[float, str] | None:
     launch = config.launch
     if launch.device_memory_gb is not None:
         return launch.device_memory_gb * GIB, "launch.device_memory_gb"
-    memory = main_memory() if launch.profile == "cpu" else None
-    return None if memory is None else (float(memory), "of this machine")
+    if not launch.on_cpu:
+        memory = visible_gpus().smallest_memory()
+        return None if memory is None else (float(memory), "on the smallest GPU")
+    memory, sharers = main_memory(), launch.num_processes // launch.num_machines
+    if memory is None:
+        return None
+    return memory / sharers, "of this machine" if sharers == 1 else f"of this machine for each of {sharers} processes"
 
 
 def check_memory(found: Estimate | None, available: float, where: str) -> str | None:

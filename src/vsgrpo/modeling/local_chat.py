@@ -11,6 +11,7 @@ import base64
 import hashlib
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from vsgrpo.config.build_cot import StepSection
 from vsgrpo.data.cot.cache import Reply
 from vsgrpo.data.cot.endpoint import Account
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.modeling.device import device_line, own_device
 from vsgrpo.modeling.load import ADAPTER_CONFIG, load_chat
 from vsgrpo.modeling.model import load_for_eval
 from vsgrpo.modeling.quiet import quiet_libraries
@@ -40,10 +42,11 @@ class LocalChat:
         quiet_libraries()
         self.name, self.model_name = name, str(step.model)
         self._lock = asyncio.Lock()
+        print(f"{name}.model={step.model}: {device_line(own_device())}", file=sys.stderr)
         if (Path(self.model_name) / ADAPTER_CONFIG).is_file():
-            on_gpu = torch.cuda.is_available()
-            bundle = load_for_eval(self.model_name, dtype="bfloat16" if on_gpu else "float32")
-            self._model: Any = bundle.model.to("cuda" if on_gpu else "cpu")
+            device = own_device()
+            bundle = load_for_eval(self.model_name, dtype="float32" if device.type == "cpu" else "bfloat16")
+            self._model: Any = bundle.model.to(device)
             self._processor: Any = bundle.processor
             self.sees = True
         else:

@@ -86,6 +86,7 @@ def load_model(
     offline: bool = False,
     tiny_folder: Path | None = None,
     seed: int = 0,
+    engine_copies: bool = False,
 ) -> ModelBundle:
     """Load a model to train.
 
@@ -96,11 +97,12 @@ def load_model(
         lora: r, alpha, dropout, targets; `LoraSettings()` where None.
         adapter: start from this adapter. It is merged into the weights in memory first, so that "adapter off" is the
             start of this run and KL is 0 at step 0.
-        dtype: of the weights.
+        dtype: of the weights, but for those that `full` trains: they are float32, in which small updates count.
         attn: attention implementation of the language model; with `sdpa` the tower attends to its slices in one call.
         offline: never reach for the hub.
         tiny_folder: where `tiny` is built, or found from an earlier build.
         seed: of the tiny model's weights and of LoRA's; the global random state is left as it was.
+        engine_copies: the engine trains a float32 copy of its own (DeepSpeed's ZeRO): weights are of type `dtype`.
 
     Raises:
         ConfigError: an unknown choice, or an architecture this project cannot train.
@@ -112,7 +114,8 @@ def load_model(
     if str(path) in TINY:
         path = tiny_model(str(path), tiny_folder, seed)
     chain = adapter_chain(path, adapter)
-    bundle = _load_base(str(path), dtype, attn, offline)
+    held = "float32" if tune == "full" and not engine_copies else dtype
+    bundle = _load_base(str(path), held, attn, offline)
     if chain or tune == "lora":
         bundle.identity = base_identity(bundle.base, bundle.model.config)
     _merge_earlier(bundle, chain, chain)

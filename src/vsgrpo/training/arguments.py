@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.grpo_config import GRPOConfig
@@ -30,6 +29,7 @@ def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig |
     section = config.trainer.stage(number)
     names = {field.name for field in dataclasses.fields(section)} - {*NO_TRL_FIELD, *OURS_BUT_NOT_PASSED}
     values = {name: getattr(section, name) for name in names} | section.hf | _fixed(config)
+    values["bf16"] = config.autocasts(section)
     if section.name == "grpo":
         values |= {"disable_dropout": False, "reward_weights": config.reward.weights}
     if section.name == "sft":
@@ -52,7 +52,7 @@ def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig |
 
 def _fixed(config: TrainConfig) -> dict[str, Any]:
     """Return what every run sets (`config.trl_options.FIXED`), whatever its method."""
-    on_cpu = config.launch.profile == "cpu" or not torch.cuda.is_available()
+    on_cpu = config.launch.on_cpu
     return {
         "output_dir": config.run.dir,
         "run_name": config.run.name or Path(config.run.dir).name,

@@ -17,6 +17,7 @@ from vsgrpo.config import TrainConfig
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.launch import cache_folder, check_caching, load_rows
+from vsgrpo.modeling.device import device_line
 from vsgrpo.modeling.feature_cache import cache_bytes
 from vsgrpo.modeling.model import load_model
 from vsgrpo.modeling.vision import FeatureStore
@@ -81,7 +82,9 @@ def cache_videos(config: TrainConfig, rows: Sequence[Row] | None = None) -> Cach
     rows = load_rows(config)[0] if rows is None else rows
     base = Path(config.data.path)
     paths = list(dict.fromkeys(place for row in rows for place in row.media_paths(base)))
-    num_gpus = torch.cuda.device_count() if wants_features else 0
+    num_gpus = torch.cuda.device_count() if wants_features and not config.launch.on_cpu else 0
+    if wants_features:
+        print(device_line("cuda" if num_gpus else "cpu") + f", {max(1, num_gpus)} at a time", file=sys.stderr)
     if num_gpus <= 1:
         summary = _fill(config, folder, paths, "cuda" if num_gpus else "cpu")
     else:
@@ -163,7 +166,7 @@ def _fill(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str
         _check_room(store, folder, tokens, len(good))
     for number, (kind, path) in enumerate(good, 1):
         try:
-            with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=config.trainer.bf16):
+            with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=config.autocasts(config.trainer)):
                 if store is None:
                     loader.load(path, kind)
                 elif loader.key(path, kind) not in store or video.frame_cache == "disk":
@@ -186,7 +189,7 @@ def _make_store(config: TrainConfig, folder: Path, device: str) -> FeatureStore:
         model.path,
         tune="none",
         adapter=model.adapter,
-        dtype=model.dtype,
+        dtype=config.weight_dtype(),
         attn=model.attn_implementation,
         offline=model.offline,
         tiny_folder=folder / "tiny",

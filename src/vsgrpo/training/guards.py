@@ -19,8 +19,10 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from vsgrpo.config import TrainConfig
+from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import RunError, SetupError
 from vsgrpo.launch import needs_launcher
+from vsgrpo.modeling.device import why_no_gpu
 from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.vision import is_tower_trained
 from vsgrpo.training.launcher import LostProcess
@@ -47,11 +49,22 @@ def join_processes(config: TrainConfig, num_processes: int) -> None:
     On a GPU `arguments.trl_config` passes the limit on, and accelerate starts the group.
 
     Raises:
-        SetupError: FSDP2 without a GPU; accelerate would train with plain data parallelism.
+        SetupError: torch sees no GPU though the profile needs one (accelerate would train on the CPU, FSDP2 as plain
+            data parallelism), or sees one that launch=auto has not counted.
     """
-    if config.launch.profile == "fsdp2" and not torch.cuda.is_available():
-        raise SetupError("launch=fsdp2: needs GPUs, none is seen", hint="set launch=ddp, launch=zero2 or launch=zero3")
-    if num_processes > 1 and not torch.cuda.is_available() and not torch.distributed.is_initialized():
+    launch = config.launch
+    if not launch.on_cpu or launch.profile == "fsdp2":
+        if launch.on_cpu or not torch.cuda.is_available():
+            raise SetupError(
+                f"launch={launch.profile}: needs GPUs: {why_no_gpu()}", hint="set launch=cpu or launch=ddp"
+            )
+        return
+    if launch.auto and not launch.use_cpu and launch.num_processes == 1 and torch.cuda.is_available():
+        raise SetupError(
+            f"launch=auto counted no GPU, torch sees {torch.cuda.device_count()}: {visible_gpus().source}",
+            hint="set launch=cpu to train on the CPU, or make nvidia-smi work",
+        )
+    if num_processes > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=config.launch.timeout_s))
 
 

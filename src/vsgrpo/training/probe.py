@@ -39,7 +39,7 @@ DRAWN_TOKENS = 2
 def wants_probe(config: TrainConfig, section: TrainerSection) -> bool:
     """Tell whether trainer.probe_longest asks for it: `auto` does where a GPU holds the whole model."""
     if section.probe_longest == "auto":
-        return torch.cuda.is_available() and config.launch.profile in WHOLE
+        return not config.launch.on_cpu and config.launch.profile in WHOLE
     return section.probe_longest == "on"
 
 

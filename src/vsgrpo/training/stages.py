@@ -30,6 +30,7 @@ from vsgrpo.training.grpo import SpatialGRPOTrainer
 from vsgrpo.training.guards import CheckShards, EqualCalls, PhaseWatch, waited_in_vain
 from vsgrpo.training.launcher import another_failed
 from vsgrpo.training.live import Progress, watch
+from vsgrpo.training.precision import CheckPrecision, sum_gradients_in_float32
 from vsgrpo.training.probe import probe_longest, wants_probe
 from vsgrpo.training.samplers import few_videos
 from vsgrpo.training.sft import SpatialSFTTrainer
@@ -150,7 +151,8 @@ def build_trainer(
     progress = progress or Progress(stage)
     progress.timer, progress.dataset = timer, dataset
     callbacks = [JsonLog(stage), progress, OptimizerClock(timer)]
-    callbacks += [CheckShards(stage, config.launch.profile), *make_trackers(section.report_to, progress.say)]
+    callbacks += [CheckShards(stage, config.launch.profile), CheckPrecision(config.launch.profile)]
+    callbacks += make_trackers(section.report_to, progress.say)
     if config.launch.num_processes > 1:
         callbacks += [EqualCalls(timer), PhaseWatch(timer, args.process_index, config.launch.timeout_s)]
     if stop is not None:
@@ -179,6 +181,7 @@ def build_trainer(
         trainer = SpatialDPOTrainer(parts.bundle, args, reference=reference, **shared)
     else:
         trainer = SpatialSFTTrainer(parts.bundle, args, **shared)
+    sum_gradients_in_float32(trainer)
     trainer.bad_steps = BadSteps(
         parts.folder.path,
         parts.bundle.tokenizer,
@@ -217,10 +220,16 @@ def _rewards(config: TrainConfig) -> list[Callable[..., list[float]]]:
 
 def reference_model(config: TrainConfig, bundle: ModelBundle) -> nn.Module | None:
     """Copy the model where a stage of full fine-tuning is measured against the run's start (GRPO's KL, DPO)."""
-    needed = any(isinstance(s, GrpoSection | DpoSection) and s.beta > 0 for s in config.stage_sections())
+    sections = config.stage_sections()
+    needed = any(isinstance(section, GrpoSection | DpoSection) and section.beta > 0 for section in sections)
     if not needed or config.model.tune != "full":
         return None
-    return copy.deepcopy(bundle.model).eval().requires_grad_(False)
+    reference = copy.deepcopy(bundle.model).eval().requires_grad_(False)
+    profile = config.launch.profile
+    if (profile.startswith("zero") or profile == "fsdp2") and any(config.autocasts(section) for section in sections):
+        for parameter in reference.parameters():  # as the engine casts the policy, so that KL is 0 at the start
+            parameter.data = parameter.data.bfloat16()
+    return reference
 
 
 def _release(trainer: StageTrainer) -> None:

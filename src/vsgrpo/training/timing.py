@@ -17,8 +17,13 @@ PHASES = ("decode", "vision", "prefill", "generate", "reward", "reference", "upd
 
 
 def device_sync() -> Callable[[], None] | None:
-    """Return the call that waits for the accelerator's queue, or None where work is done when a call returns."""
-    return torch.cuda.synchronize if torch.cuda.is_available() else None
+    """Return the call that waits for the GPU's queue, or None where this machine has none to use."""
+    return _synchronize if torch.cuda.is_available() else None
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_initialized():  # a run on the CPU must not take memory of a GPU
+        torch.cuda.synchronize()
 
 
 class PhaseTimer:
@@ -112,8 +117,8 @@ class PhaseTimer:
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process has had on its GPU, or in main memory where there is none."""
-    if torch.cuda.is_available():
+    """Return the most bytes that this process has had on its GPU, or in main memory where it uses none."""
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     kilo = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo

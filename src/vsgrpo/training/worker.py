@@ -33,6 +33,7 @@ from vsgrpo.errors import DataError, RunError, VsgrpoError, from_machine
 from vsgrpo.launch import load_rows, row_files
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
+from vsgrpo.modeling.device import own_device
 from vsgrpo.modeling.model import LoraSettings, ModelBundle, load_model, save_model
 from vsgrpo.modeling.model_card import write_model_card
 from vsgrpo.modeling.quiet import quiet_libraries
@@ -221,9 +222,9 @@ def check_device(config: TrainConfig, rows: list[Row]) -> None:
     Raises:
         ConfigError: weights, gradients and optimizer alone do not fit.
     """
-    if config.launch.profile == "cpu" or not torch.cuda.is_available():
+    if config.launch.on_cpu or not torch.cuda.is_available():  # `join_processes` has compared the two
         return
-    device = torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0")))
+    device = torch.cuda.get_device_properties(own_device())
     warning = check_memory(estimate_run(config, rows), float(device.total_memory), f"on {device.name}")
     if warning and int(os.environ.get("RANK", "0")) == 0:
         print(warning, file=sys.stderr)
@@ -284,6 +285,7 @@ def make_model(config: TrainConfig) -> ModelBundle:
         offline=model.offline,
         tiny_folder=Path(config.run.dir) / "tiny",
         seed=config.run.seed,
+        engine_copies=config.launch.profile.startswith("zero"),
     )
 
 
@@ -324,6 +326,9 @@ def save_final(trainer: StageTrainer, config: TrainConfig, path: Path) -> None:
     if trainer.is_fsdp_enabled or (trainer.is_deepspeed_enabled and not whole):
         trainer.save_model(str(path))
     elif trainer.is_world_process_zero():
+        if config.merges() and config.model.tune == "lora":
+            # The sum of a bfloat16 base and its adapter would round off what was trained; the run is over.
+            trainer.bundle.model.to("cpu", torch.float32)
         save_model(trainer.bundle, path, merge=config.merges())
 
 

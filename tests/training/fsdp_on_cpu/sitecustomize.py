@@ -1,6 +1,7 @@
 """Lets accelerate run FSDP2 on CPUs, which it turns into plain data parallelism: for tests alone.
 
-Python loads this file at its start where this folder is on PYTHONPATH; it acts in worker processes only.
+Python loads this file at its start where this folder is on PYTHONPATH. It acts in worker processes, and takes away the
+parent's refusal of FSDP2 without GPUs.
 """
 
 import os
@@ -8,10 +9,16 @@ import os
 if "TORCHELASTIC_RUN_ID" in os.environ:
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     from accelerate.state import DistributedType, PartialState
+    from transformers import training_args
 
     from vsgrpo.training import arguments, guards
 
     PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
     guards.join_processes = lambda *args: None  # refuses FSDP2 without a GPU
+    training_args.is_torch_bf16_gpu_available = lambda: True
     ours = arguments._ours
     arguments._ours = lambda config: {**ours(config), "use_cpu": False}
+else:
+    from vsgrpo import launch
+
+    launch.check_devices = lambda config: None

@@ -1,0 +1,76 @@
+"""launch=auto: which profile and how many processes this machine's GPUs make of it, before a config has types."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from vsgrpo.devices import Seen, visible_gpus
+from vsgrpo.errors import ConfigError, SetupError
+
+AUTO = "auto"
+
+
+def resolve_launch(launch: Any) -> None:
+    """Write what launch=auto takes here into a composed launch section: one process for each GPU, or one on the CPU.
+
+    Several processes are `ddp`, whose processes hold all: what does not fit needs another profile by name. Under a
+    launcher (torchrun, accelerate) the processes are those that it started.
+
+    Raises:
+        ConfigError: more processes than GPUs are asked for, or more than one machine.
+        SetupError: a launcher or Slurm started several processes, which auto does not count.
+    """
+    profile = launch.get("profile")
+    if profile != AUTO:
+        if launch.get("auto") and launch.get("num_processes") is None:
+            raise ConfigError(
+                f"launch.profile={profile}: the rest of launch=auto would stay",
+                hint=f"choose all of it: launch={profile}",
+            )
+        return
+    machines = launch.get("num_machines")
+    if machines not in (None, 1):
+        raise ConfigError(
+            f"launch.num_machines={machines}: launch=auto counts the GPUs of one machine",
+            hint="name the profile, and the processes of all machines: launch=zero2 launch.num_processes=N",
+        )
+    seen, asked = visible_gpus(), launch.get("num_processes")
+    number = _number(launch, seen, asked)
+    on_gpus = len(seen) > 0 and not launch.get("use_cpu")
+    launch.profile = "ddp" if number > 1 else "gpu1" if on_gpus else "cpu"
+    launch.num_processes = number
+    launch.auto = True
+
+
+def _number(launch: Any, seen: Seen, asked: Any) -> int:
+    """Return the number of processes."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    joins = started > 1 or "LOCAL_RANK" in os.environ  # as launch.py: this process is one of a launcher's
+    if not joins and "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        tasks = os.environ["SLURM_NTASKS"]
+        raise SetupError(
+            f"SLURM_NTASKS={tasks}: launch=auto is one task, which starts a process for each GPU of its machine",
+            hint=f"srun --ntasks=1, or launch=ddp launch.num_processes={tasks} with one task for each process",
+        )
+    if joins and asked not in (None, started):
+        raise ConfigError(
+            f"launch.num_processes={asked}: the launcher has started {started}",
+            hint="leave launch.num_processes out",
+        )
+    number = started if joins else asked if asked is not None else max(1, 0 if launch.use_cpu else len(seen))
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ConfigError(f"launch.num_processes={number}: must be a number of at least 1", hint="or null: one per GPU")
+    if launch.use_cpu or number == 1:
+        return number
+    if not seen:
+        raise SetupError(
+            f"launch.num_processes={number}: launch=auto takes one process for each GPU, and {seen.describe()}",
+            hint="add launch.use_cpu=true to train with several processes on CPUs",
+        )
+    if not joins and number > len(seen):
+        raise ConfigError(
+            f"launch.num_processes={number}: {seen.describe()} visible, one process each",
+            hint=f"set launch.num_processes={len(seen)}, or leave it null",
+        )
+    return number

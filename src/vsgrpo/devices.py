@@ -1,0 +1,195 @@
+"""The GPUs that this machine shows to CUDA, counted without torch: nvidia-smi, else NVML, else the driver's folder.
+
+`CUDA_VISIBLE_DEVICES` is read as CUDA does: entries up to the first that names no GPU count, an empty value hides all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DRIVER_FOLDER = Path("/proc/driver/nvidia/gpus")
+"""One folder for each GPU that the kernel driver has taken."""
+NVML = "libnvidia-ml.so.1"
+TIMEOUT_S = 20
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU.
+
+    Attributes:
+        name: empty where it is not known.
+        uuid: GPU-...; empty likewise.
+        memory: bytes; None where it is not known, as in the driver's folder.
+    """
+
+    name: str = ""
+    uuid: str = ""
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The GPUs that a process started here may use, and why not others.
+
+    Attributes:
+        gpus: visible ones.
+        hidden: how many the environment hides.
+        source: what was asked, for messages.
+    """
+
+    gpus: tuple[Gpu, ...]
+    hidden: int = 0
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.gpus)
+
+    def describe(self) -> str:
+        """Return number and name, or why there is none."""
+        if self.gpus:
+            names = " and ".join(dict.fromkeys(gpu.name for gpu in self.gpus if gpu.name))
+            return f"{len(self.gpus)} GPU{'s' if len(self.gpus) > 1 else ''}" + (f" ({names})" if names else "")
+        if self.hidden:
+            return f"no GPU: CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')} hides {self.hidden}"
+        return f"no GPU is seen ({self.source})"
+
+    def smallest_memory(self) -> int | None:
+        """Return the bytes of the smallest one, None where they are not known."""
+        sizes = [gpu.memory for gpu in self.gpus]
+        return min((size for size in sizes if size is not None), default=None) if None not in sizes else None
+
+
+def visible_gpus() -> Seen:
+    """Return the GPUs that torch would see in a process of this environment (NVIDIA's only)."""
+    there, source = physical_gpus()
+    shown = chosen(there, os.environ)
+    value = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    by_index = value != "" and not value.startswith(("GPU-", "MIG-"))
+    if by_index and len({gpu.memory for gpu in there}) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        shown = [Gpu() for _ in shown]  # CUDA counts the fastest first, nvidia-smi by slot: which ones is not known
+    return Seen(tuple(shown), len(there) - len(shown), source)
+
+
+def physical_gpus() -> tuple[list[Gpu], str]:
+    """Return all GPUs that this machine or container has, and what said so."""
+    tool = shutil.which("nvidia-smi")
+    if tool is not None:
+        gpus = list(_ask_tool(tool))
+        if gpus:
+            return gpus, "nvidia-smi"
+    gpus = list(_ask_nvml())
+    if gpus:
+        return gpus, "NVML"
+    gpus = [_from_driver(folder) for folder in sorted(DRIVER_FOLDER.glob("*"))]
+    if gpus:
+        return gpus, str(DRIVER_FOLDER)
+    return [], f"{'nvidia-smi lists none' if tool else 'no nvidia-smi'}, no NVML, nothing in {DRIVER_FOLDER}"
+
+
+@functools.cache
+def _ask_tool(tool: str) -> tuple[Gpu, ...]:
+    query = [tool, "--query-gpu=name,uuid,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return ()
+    if done.returncode:
+        return ()
+    found = []
+    for line in done.stdout.splitlines():
+        name, _, rest = line.partition(", ")
+        uuid, _, size = rest.partition(", ")
+        if uuid.strip().startswith("GPU-"):  # a driver that fails writes its reason on stdout
+            number = size.strip()
+            found.append(Gpu(name.strip(), uuid.strip(), int(number) * _MIB if number.isdigit() else None))
+    return tuple(found)
+
+
+class _Memory(ctypes.Structure):
+    """nvmlMemory_t."""
+
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+@functools.cache
+def _ask_nvml() -> tuple[Gpu, ...]:
+    """Ask the library that nvidia-smi asks (containers often come without the tool)."""
+    try:
+        library = ctypes.CDLL(NVML)
+        if library.nvmlInit_v2():
+            return ()
+    except (OSError, AttributeError):
+        return ()
+    found = []
+    try:
+        count = ctypes.c_uint()
+        if library.nvmlDeviceGetCount_v2(ctypes.byref(count)):
+            return ()
+        for index in range(count.value):
+            handle, memory = ctypes.c_void_p(), _Memory()
+            texts = ctypes.create_string_buffer(96), ctypes.create_string_buffer(96)
+            if library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)):
+                continue  # of another user, or lost
+            library.nvmlDeviceGetName(handle, texts[0], 96)
+            library.nvmlDeviceGetUUID(handle, texts[1], 96)
+            known = library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) == 0
+            name, uuid = (text.value.decode("utf-8", "replace") for text in texts)
+            found.append(Gpu(name, uuid, memory.total if known else None))
+    finally:
+        library.nvmlShutdown()
+    return tuple(found)
+
+
+def _from_driver(folder: Path) -> Gpu:
+    """Read the lines `Model: NAME` and `GPU UUID: GPU-...` of a driver's folder, where it has them."""
+    try:
+        lines = (folder / "information").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return Gpu()
+    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return Gpu(values.get("Model", ""), values.get("GPU UUID", ""))
+
+
+def chosen(there: Sequence[Gpu], environment: Mapping[str, str]) -> list[Gpu]:
+    """Return those of `there` that CUDA_VISIBLE_DEVICES names, in its order; all where it is not set.
+
+    An index or a UUID (GPU-..., the beginning is enough) names a GPU. Parts of one (MIG-...) count as one GPU in all:
+    CUDA shows a process no more than one. A name that comes twice hides all, as in CUDA.
+    """
+    value = environment.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
+        return list(there)
+    names = [name.strip() for name in value.split(",")]
+    if names[0].startswith("MIG-"):
+        return [Gpu("MIG", names[0])] if there else []
+    found: list[Gpu] = []
+    places: list[int] = []
+    for name in names:
+        place = _place(name, there)
+        if place is None:
+            break
+        if place in places:
+            return []
+        places.append(place)
+        found.append(there[place])
+    return found
+
+
+def _place(name: str, there: Sequence[Gpu]) -> int | None:
+    if name.startswith("GPU-"):
+        fits = [place for place, gpu in enumerate(there) if gpu.uuid.startswith(name)]
+        return fits[0] if len(fits) == 1 else None
+    digits = name[1:] if name.startswith("+") else name
+    digits = digits[: next((i for i, letter in enumerate(digits) if not letter.isdigit()), len(digits))]
+    if not digits or not digits.isascii():
+        return None
+    return int(digits) if int(digits) < len(there) else None
