@@ -31,6 +31,7 @@ SINGLE = (
     "progress",
     "api",
     "run_dir",
+    "continuation",
     "supervise",
     "preflight",
     "seeds",
@@ -66,7 +67,8 @@ MAY_IMPORT = {
     }
     | {"maths", "rewards"},
     "memory": {"errors", "files", "config", "data", "video"},
-    "run_dir": {"errors", "files", "config", "data"},
+    "run_dir": {"errors", "files", "config", "data", "continuation"},
+    "continuation": {"errors", "config"},
     "supervise": set(),
     "report": {"errors", "files", "scans", "video", "data", "evaluation"},
     "seeds": {"errors", "files", "data"},

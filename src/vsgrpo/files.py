@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +25,8 @@ ASIDE_NAME = ".replaced"
 """Sub-folder that holds what --overwrite is replacing, until the new content is complete."""
 HASHES_VARIABLE = "VSGRPO_CACHE_DIR"
 """Environment variable: the folder of `remembered_sha256`'s memory (default: vsgrpo in the user's cache folder)."""
+CHECKSUMS_NAME = "checksums.json"
+"""In a folder whose files are checked before they are relied on: size and sha256 of each of them."""
 _MOVING_NAME = ".replacing"
 _DROPPED_NAME = ".dropped"
 _CHUNK = 1 << 20
@@ -141,6 +144,47 @@ def file_state(path: Path) -> list[int]:
     """Return size, time of the last write and of the last change of a file (bytes, ns, ns); OSError: it is gone."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def write_checksums(folder: Path) -> None:
+    """Write checksums.json: size and sha256 of every file in a folder."""
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = [name for name in names if name != CHECKSUMS_NAME]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        digests = list(pool.map(lambda name: file_sha256(folder / name), names))
+    files = {
+        name: {"size": (folder / name).stat().st_size, "sha256": digest}
+        for name, digest in zip(names, digests, strict=True)
+    }
+    write_atomic(folder / CHECKSUMS_NAME, json.dumps({"schema_version": 1, "files": files}, indent=1) + "\n")
+
+
+def find_damage(folder: Path) -> str | None:
+    """Return what is wrong with a folder that has checksums.json ("weights.bin: not as it was written"), or None.
+
+    Without checksums.json (written by an older version) only empty files are found.
+    """
+    if not (folder / CHECKSUMS_NAME).is_file():
+        empty = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.stat().st_size]
+        return f"{empty[0].relative_to(folder)}: empty" if empty else None
+    try:
+        files = json.loads((folder / CHECKSUMS_NAME).read_text(encoding="utf-8"))["files"]
+        for name, entry in files.items():
+            if not (folder / name).is_file():
+                return f"{name}: missing"
+            size = (folder / name).stat().st_size
+            if size != entry["size"]:
+                return f"{name}: {size} bytes, were {entry['size']}"
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            digests = pool.map(lambda name: file_sha256(folder / name), files)
+            for (name, entry), digest in zip(files.items(), digests, strict=True):
+                if digest != entry["sha256"]:
+                    return f"{name}: not as it was written"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{CHECKSUMS_NAME}: not as it was written"
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return None
 
 
 _MEMORY: dict[str, tuple[list[int], str]] = {}
