@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers.optimization import get_scheduler
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import SchedulerType
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.grpo_config import GRPOConfig
 
@@ -157,10 +158,11 @@ def lengthened(args: Any, start: Checkpoint, total: int, every: int) -> str:
     apart = [step for step in range(start.step) if before[step] != now[step]]
     reasons = []
     if apart:
+        which = f"steps {apart[0] + 1}-{apart[-1] + 1}" if len(apart) > 1 else f"step {apart[0] + 1}"
         reasons.append(
-            f"trainer.lr_scheduler_type={args.lr_scheduler_type}: the learning rates of steps {apart[0] + 1}-"
-            f"{apart[-1] + 1} were those of {start.max_steps} steps; step {start.step + 1} now has {now[-1]:.3g} "
-            f"instead of {before[-1]:.3g}"
+            f"trainer.lr_scheduler_type={SchedulerType(args.lr_scheduler_type).value}: the learning rates of {which} "
+            f"were those of {start.max_steps} steps; step {start.step + 1} now has {now[-1]:.3g} instead of "
+            f"{before[-1]:.3g}"
         )
     if start.step % every:
         reasons.append(f"step {start.step} lies inside a rollout buffer of {every} steps: a new buffer begins there")
