@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from vsgrpo.data.cot.filters import read_candidate
 from vsgrpo.data.cot.inputs import Item, Source, image_item, records
+from vsgrpo.data.import_folder import new_dataset
 from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.leakage import falls_into_dev
 from vsgrpo.data.linking import link_or_copy
@@ -66,12 +67,18 @@ class ImageImport:
         return "\n".join(lines)
 
 
-def import_images(settings: ImportSettings) -> ImageImport:
+def import_images(settings: ImportSettings, *, overwrite: bool = False) -> ImageImport:
     """Read image questions or conversations and write train.jsonl, dev.jsonl, images/ and manifest.json.
 
     Raises:
-        DataError: a file cannot be read, or no row is left.
+        DataError: a file cannot be read, no row is left, or the folder holds something else.
     """
+    with new_dataset(settings, overwrite) as staged:
+        summary = _import(staged)
+    return replace(summary, out=settings.output)
+
+
+def _import(settings: ImportSettings) -> ImageImport:
     out = settings.output
     out.mkdir(parents=True, exist_ok=True)
     left_out: Counter[str] = Counter()

@@ -12,10 +12,11 @@ from typing import Any
 
 from vsgrpo.data.answer_table import AnswerLine, answer_lines, answer_table
 from vsgrpo.data.foreign_rows import Refused, row_from_foreign
+from vsgrpo.data.import_folder import new_dataset
 from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.leakage import row_verdict, scannet_scans, split_dev
 from vsgrpo.data.linking import link_or_copy
-from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
+from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.rows import Row, read_jsonl, write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.tables import split_of
@@ -41,6 +42,10 @@ class ImportSummary:
         """Return the summary as JSON."""
         return {**asdict(self), "out": str(self.out)}
 
+    def moved(self, out: Path) -> ImportSummary:
+        """Return the summary of the dataset under its final name."""
+        return replace(self, out=out, notes=[note.replace(str(self.out), str(out)) for note in self.notes])
+
     def table(self) -> str:
         """Return counts per type, then what was left out and why."""
         first, *others = self.counts
@@ -54,13 +59,18 @@ class ImportSummary:
 
 
 def import_data(settings: ImportSettings, *, overwrite: bool = False) -> ImportSummary:
-    """Read foreign rows and write a dataset folder.
+    """Read foreign rows and write a dataset folder; an earlier one stays until the new one is complete.
 
     Raises:
         DataError: a file cannot be read, no row is left, the folder holds something else, or the file is VSI-Bench
             itself and format=vsibench was not given.
     """
-    prepare_output(settings.output, overwrite)
+    with new_dataset(settings, overwrite) as staged:
+        summary = _import(staged)
+    return summary.moved(settings.output)
+
+
+def _import(settings: ImportSettings) -> ImportSummary:
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
 
@@ -234,15 +244,3 @@ def _rows_of(file: Path) -> Iterable[tuple[str, Any]]:
     if not isinstance(data, list):
         raise DataError(f"{file}: not a list of rows", "one object a line makes it .jsonl")
     return ((f"{file}:row {number}", item) for number, item in enumerate(data, start=1))
-
-
-def prepare_output(out: Path, overwrite: bool) -> None:
-    """Make room for a dataset; DataError unless the folder is new, empty, or a dataset and `overwrite`."""
-    ours = (out / MANIFEST_NAME).is_file()
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not ours)):
-        raise DataError(f"output={out}: exists and is no dataset folder", "choose another output=DIR")
-    if ours and not overwrite:
-        raise DataError(f"output={out}: holds a dataset already", "add --overwrite, or choose another output=DIR")
-    if ours:
-        for name in ("train.jsonl", "dev.jsonl", "test.jsonl", MANIFEST_NAME):
-            (out / name).unlink(missing_ok=True)

@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+from vsgrpo.files import publish
+
 
 def link_or_copy(existing: Path, path: Path) -> None:
     """Give a file a second name (a hard link; a copy on another disk), whole or not at all."""
@@ -14,6 +16,11 @@ def link_or_copy(existing: Path, path: Path) -> None:
     part.unlink(missing_ok=True)
     try:
         os.link(existing, part)
+        os.replace(part, path)
     except OSError:
-        shutil.copy2(existing, part)
-    os.replace(part, path)
+        try:
+            shutil.copy2(existing, part)
+            publish(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
