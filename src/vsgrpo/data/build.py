@@ -72,13 +72,13 @@ def build_dataset(config: BuildDataConfig, *, overwrite: bool = False, limit: in
     _check_types(config)
     out, build = Path(config.data.path), config.build
     root = Path(config.source.root) if config.source.root is not None else out / "scans_root"
-    scan_ids, refused = _choose_scans(config, root, limit)
-    plan = Plan(config, scan_ids, refused)
     if overwrite:
         folders = [("source.root", config.source.root), ("video.folder", config.video.folder)]
         own_root = os.path.realpath(out / "scans_root")
         given = [(key, path) for key, path in folders if path and os.path.realpath(path) != own_root]
         refuse_inputs_inside(out, "data.path", given)
+    scan_ids, refused = _choose_scans(config, root, limit)
+    plan = Plan(config, scan_ids, refused)
     lock = LOCK_NAME if build.num_shards == 1 else f"{LOCK_NAME}-{build.shard}"
     with locked(out, "data.path", "building", lock):
         settle(out)
@@ -122,6 +122,11 @@ def merge_shards(out: Path) -> BuildSummary:
         DataError: no build there, or scans that no shard has finished yet.
     """
     plan = read_plan(out)
+    with locked(out, "data.path", "building"):
+        return _merge(plan, out)
+
+
+def _merge(plan: Plan, out: Path) -> BuildSummary:
     outcomes = {scan_id: part for scan_id in plan.scan_ids if (part := stored(out, plan.config, scan_id))}
     num_shards = plan.config.build.num_shards
     lacking = {

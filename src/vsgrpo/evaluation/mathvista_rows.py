@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from vsgrpo.data.cot.inputs import MAGIC
 from vsgrpo.data.rows import read_jsonl
 from vsgrpo.errors import DataError
+from vsgrpo.files import publish
 
 QUESTION_TYPES = ("multi_choice", "free_form")
 ANSWER_TYPES = ("text", "integer", "float", "list")
@@ -133,7 +134,7 @@ def read_images(file: Path, pids: Collection[str], folder: Path) -> dict[str, Pa
             if not found[pid].is_file():
                 temporary = folder / f".{pid}.{os.getpid()}.tmp"  # processes of one evaluation write the same bytes
                 temporary.write_bytes(content)
-                temporary.replace(found[pid])
+                publish(temporary, found[pid])
     return found
 
 
