@@ -70,6 +70,15 @@ def test_a_run_that_made_no_step_does_not_block_the_corrected_command(make, run)
         start(make(learning_rate=0.5), run)
 
 
+def test_a_config_that_no_run_wrote_is_not_replaced(make, run):
+    run.mkdir()
+    (run / "config.yaml").write_text("somebody: else\n")
+    (run / "report.html").write_text("mine")
+    with pytest.raises(DataError, match="holds an earlier run"):
+        start(make(), run)
+    assert (run / "report.html").read_text() == "mine"
+
+
 def test_an_overwritten_run_comes_back_until_there_is_a_checkpoint(make, run, capsys):
     start(make(), run)
     checkpoint(run, 3)

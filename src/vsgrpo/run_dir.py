@@ -118,7 +118,9 @@ def settle(run_dir: Path) -> None:
 
 
 def made_steps(run_dir: Path) -> bool:
-    """Return whether a run got as far as an optimizer step that left a trace."""
+    """Return whether a run got as far as an optimizer step that left a trace, or the folder was not written by us."""
+    if not (run_dir / "env.json").is_file():
+        return True
     if _read_status(run_dir).get("checkpoints") or any(run_dir.glob("*checkpoint-*")) or (run_dir / "final").is_dir():
         return True
     log = run_dir / "log.jsonl"
