@@ -1,89 +1,151 @@
-"""Paths that come from files: none leaves its folder, and every text has a file name of its own."""
+"""Files appear whole or not at all, folders are locked, and what is replaced can be had back."""
 
 import os
+import subprocess
+import sys
+import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from vsgrpo import files
 from vsgrpo.errors import DataError
-from vsgrpo.files import inside, path_fault, safe_name
+from vsgrpo.files import file_sha256, publish, recover, remembered_sha256
+from vsgrpo.folders import drop_aside, is_set_aside, locked, refuse_inputs_inside, set_aside, take_back
 
 
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("", "is empty"),
-        ("  ", "is empty"),
-        ("/etc/passwd", "is absolute"),
-        ("\\\\host\\x.mp4", "is absolute"),
-        ("C:\\x.mp4", "is absolute"),
-        ("..", "leaves its folder"),
-        ("../x.mp4", "leaves its folder"),
-        ("videos/../../x.mp4", "leaves its folder"),
-        ("videos\\..\\..\\x.mp4", "leaves its folder"),
-        ("videos/a\0b.mp4", "control characters"),
-        ("videos/a\nb.mp4", "control characters"),
-        ("videos/\x1b]0;x\x07.mp4", "control characters"),
-        ("videos/\ud83d.mp4", "half a character"),
-        ("videos/" + "x" * 252 + ".mp4", "is too long"),
-        ("x/" * 600 + "y.mp4", "is too long"),
-    ],
-)
-def test_a_path_that_leaves_its_folder_is_refused(tmp_path, name, says):
-    with pytest.raises(DataError) as error:
-        inside(tmp_path, name)
-    assert says in error.value.message and "\n" not in error.value.message and "\0" not in error.value.message
-    error.value.message.encode()  # can be printed
-    assert str(tmp_path) in error.value.hint
+@pytest.fixture
+def synced(monkeypatch):
+    """Return the list of what was synced: inode numbers, in order."""
+    done = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(os.fstat(handle).st_ino), real(handle))[1])
+    return done
 
 
-def test_links_are_followed(tmp_path):
-    base = tmp_path / "data"
-    (base / "videos").mkdir(parents=True)
-    (tmp_path / "secret").write_text("x")
-    (tmp_path / "elsewhere").mkdir()
-    (base / "videos" / "own.mp4").write_text("x")
-    (base / "link.mp4").symlink_to("videos/own.mp4")
-    (base / "out.mp4").symlink_to(tmp_path / "secret")
-    (base / "folder").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "data2").mkdir()
-    (base / "sibling").symlink_to(tmp_path / "data2")  # shares the first letters of the base
-    assert inside(base, "link.mp4") == base / "link.mp4"
-    assert inside(base, "videos/none.mp4") == base / "videos/none.mp4"
-    for name in ("out.mp4", "folder/new.mp4", "sibling/x.mp4"):
-        with pytest.raises(DataError, match="a link to a place outside"):
-            inside(base, name)
-    linked = tmp_path / "linked"
-    linked.symlink_to(base)  # a base may be a link itself
-    assert inside(linked, "videos/own.mp4").is_file()
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_file_of_the_hub_cache_is_inside_its_snapshot(tmp_path):
-    snapshot, blobs = tmp_path / "repo" / "snapshots" / "abc", tmp_path / "repo" / "blobs"
-    snapshot.mkdir(parents=True)
-    blobs.mkdir()
-    (blobs / "123").write_text("x")
-    (tmp_path / "repo" / "other").write_text("x")
-    (snapshot / "a.mp4").symlink_to("../../blobs/123")
-    (snapshot / "b.mp4").symlink_to("../../other")
-    assert inside(snapshot, "a.mp4").is_file()
-    with pytest.raises(DataError, match="a link to a place outside"):
-        inside(snapshot, "b.mp4")
+def write(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
 
 
-@pytest.mark.parametrize("text", ["scene0000_00", "41069021", "demo000000_00", "3e8bba0176", "a b", "客厅1", "v1.2"])
-def test_a_plain_name_stays_as_it_is(text):
-    assert safe_name(text) == text
+def test_publish_syncs_every_file_and_folder_before_the_name_and_the_parent_after(synced, tmp_path):
+    part = tmp_path / ".part"
+    write(part / "deep", weights="1")
+    write(part, state="2")
+    inodes = {path.stat().st_ino for path in (part, part / "deep", part / "deep" / "weights", part / "state")}
+    write(tmp_path / "final", state="old")
+    publish(part, tmp_path / "final")
+    assert content(tmp_path) == {"final/deep/weights": "1", "final/state": "2"}
+    assert set(synced[:-1]) == inodes and synced[-1] == tmp_path.stat().st_ino
 
 
-@given(st.text(st.characters(codec=None, exclude_categories=()), max_size=300) | st.sampled_from(["..", ".", "a/b"]))
-def test_every_text_becomes_one_good_file_name(text):
-    name = safe_name(text)
-    assert path_fault(name) is None and "/" not in name and not name.startswith(".")
-    assert len(os.fsencode(name)) <= 120 and os.path.basename(name) == name
+def test_a_folder_that_a_killed_publish_moved_aside_comes_back(monkeypatch, tmp_path):
+    write(tmp_path / "final", state="old")
+    write(tmp_path / ".part", state="new")
+    real, calls = os.replace, []
+
+    def killed(source, target):
+        calls.append(source)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        publish(tmp_path / ".part", tmp_path / "final")
+    monkeypatch.undo()
+    assert not (tmp_path / "final").exists()
+    assert recover(tmp_path / "final")
+    assert content(tmp_path / "final") == {"state": "old"}
+    assert not recover(tmp_path / "final")
 
 
-def test_different_texts_have_different_names():
-    texts = ["a/b", "a_b", "a\\b", "a:b", "../a_b", "..", ".", "", " ", "\0", "\ud83d", "_", "x" * 400, "x" * 401, "a."]
-    assert len({safe_name(text) for text in texts}) == len(texts)
+@pytest.mark.parametrize("step", range(6))
+def test_set_aside_can_be_undone_wherever_it_was_killed(step, monkeypatch, tmp_path):
+    """Moves: a, b and the folder of both; then (new content written) back: the folder, a, b."""
+    write(tmp_path, a="old a", b="old b", other="stays")
+    real, calls = os.replace, []
+
+    def killed(source, target):
+        if len(calls) == step:
+            raise KeyboardInterrupt
+        calls.append(source)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        set_aside(tmp_path, ["a", "b"])
+        write(tmp_path, a="new", c="new")
+        take_back(tmp_path, [tmp_path / "a", tmp_path / "c"])
+    monkeypatch.undo()
+    assert is_set_aside(tmp_path)
+    assert take_back(tmp_path, [tmp_path / "a", tmp_path / "c"])
+    assert content(tmp_path) == {"a": "old a", "b": "old b", "other": "stays"}
+    assert not is_set_aside(tmp_path) and not take_back(tmp_path, [])
+
+
+def test_what_is_set_aside_goes_when_the_new_content_is_complete(tmp_path):
+    write(tmp_path, a="old")
+    set_aside(tmp_path, ["a"])
+    write(tmp_path, a="new")
+    drop_aside(tmp_path)
+    assert content(tmp_path) == {"a": "new"}
+    drop_aside(tmp_path)
+
+
+def test_a_folder_is_locked_against_other_processes_and_left_as_it_was_found(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    hold = "import sys; from pathlib import Path; from vsgrpo.files import locked\n"
+    hold += "with locked(Path(sys.argv[1]), 'output', 'writing'): print('held', flush=True); sys.stdin.read()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None and other.stdin is not None
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(DataError, match=f"output={folder}: another process is writing there"):
+        locked(folder, "output", "writing").__enter__()
+    other.stdin.close()
+    assert other.wait(timeout=10) == 0
+    assert list(tmp_path.iterdir()) == []
+    with locked(folder, "output", "writing"):
+        write(folder, a="1")
+    assert content(folder) == {"a": "1", ".lock": ""}
+
+
+def test_inputs_in_a_folder_to_be_replaced_are_refused_through_links_too(tmp_path):
+    write(tmp_path / "run" / "final", config="")
+    (tmp_path / "link").symlink_to(tmp_path / "run" / "final")
+    for path in (tmp_path / "run", tmp_path / "run" / "final", tmp_path / "link", tmp_path / "x" / ".." / "run"):
+        with pytest.raises(DataError, match=r"model\.path=.*: lies in run\.dir="):
+            refuse_inputs_inside(tmp_path / "run", "run.dir", [("data.path", None), ("model.path", path)])
+    refuse_inputs_inside(tmp_path / "run", "run.dir", [("model.path", tmp_path / "run2"), ("data.path", tmp_path)])
+
+
+def test_a_hash_is_remembered_until_the_file_changes(monkeypatch, tmp_path):
+    monkeypatch.setenv(files.HASHES_VARIABLE, str(tmp_path / "memory"))
+    monkeypatch.setattr(files, "_SETTLED_NS", 0)
+    file = tmp_path / "video.mp4"
+    file.write_bytes(b"one")
+    first = remembered_sha256(file)
+    assert first == file_sha256(file)
+    monkeypatch.setattr(files, "_MEMORY", {})
+    monkeypatch.setattr(files, "_READ", set())
+    monkeypatch.setattr(files, "file_sha256", lambda path: pytest.fail("hashed again"))
+    assert remembered_sha256(file) == first
+    monkeypatch.setattr(files, "file_sha256", file_sha256)
+    before = file.stat()
+    time.sleep(0.01)
+    file.write_bytes(b"two")  # as long, and the time of writing set back
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert remembered_sha256(file) == file_sha256(file) != first
+
+
+def test_a_file_that_has_just_changed_is_not_remembered(monkeypatch, tmp_path):
+    monkeypatch.setenv(files.HASHES_VARIABLE, str(tmp_path / "memory"))
+    (tmp_path / "video.mp4").write_bytes(b"one")
+    remembered_sha256(tmp_path / "video.mp4")
+    assert not (tmp_path / "memory").exists()

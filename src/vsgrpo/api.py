@@ -114,7 +114,7 @@ def evaluate(
 
     Args:
         overrides: KEY=VALUE of `configs/eval.yaml`, such as "benchmark.limit=100".
-        options: skip_missing, allow_leak, overwrite.
+        options: skip_missing, allow_leak, overwrite, allow_changed (see `vsgrpo eval --help`).
 
     Returns:
         The report: `.table()` for people, `.to_json()` for programs.
@@ -133,13 +133,20 @@ def evaluate(
 
 
 def train(
-    method: str, *overrides: str, data: Path | str, output: Path | str, resume: bool = False, overwrite: bool = False
+    method: str,
+    *overrides: str,
+    data: Path | str,
+    output: Path | str,
+    resume: bool = False,
+    overwrite: bool = False,
+    allow_changed: bool = False,
 ) -> Path:
     """Train a model, as `vsgrpo train`; return the folder of the trained model.
 
     Args:
         method: "grpo", "sft" or "dpo".
         overrides: KEY=VALUE of `configs/train.yaml`, such as "experiment=vsgrpo_2b_v" or "model.path=runs/sft/final".
+        allow_changed: resume although rows, videos or weights changed since the start.
 
     Raises:
         VsgrpoError: what can be mended, with a hint; RunError if training failed or was stopped.
@@ -148,7 +155,9 @@ def train(
     from vsgrpo.launch import launch_training
 
     given = [f"trainer={method}", *overrides, f"data={data}", f"output={output}"]
-    code = launch_training(load_config("train", given), given, resume=resume, overwrite=overwrite)
+    code = launch_training(
+        load_config("train", given), given, resume=resume, overwrite=overwrite, allow_changed=allow_changed
+    )
     if code:
         raise RunError(f"{output}: training ended with exit code {code}", hint="run.json says why; resume=True goes on")
     return Path(output) / "final"

@@ -1,33 +1,32 @@
-"""Files as the project writes and names them: whole or not at all, on disk before they are relied on, inside a folder.
+"""Files as the project writes and reads them: whole or not at all, on disk before they are relied on.
 
-The one place for atomic writes, hashes of files, and paths that come from a file.
+Atomic writes, hashes, checksums, YAML. Folders that are locked or replaced: `folders`; names that files give: `paths`.
 """
 
 from __future__ import annotations
 
+import errno
+import json
 import os
-import re
 import shutil
 import tempfile
-from hashlib import blake2b, sha256
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import DataError
 
+HASHES_VARIABLE = "VSGRPO_CACHE_DIR"
+"""Environment variable: the folder of `remembered_sha256`'s memory (default: vsgrpo in the user's cache folder)."""
+CHECKSUMS_NAME = "checksums.json"
+"""In a folder whose files are checked before they are relied on: size and sha256 of each of them."""
 _CHUNK = 1 << 20
 """Bytes read at once for a hash."""
-_MAX_NAME = 255
-"""Bytes of one name, on every file system in use."""
-_MAX_SAFE_NAME = 120
-"""Bytes of a name that `safe_name` makes: suffixes and temporary marks still fit behind it."""
-_MAX_PATH = 1024
-"""Bytes of a path that a file may name; a system takes 4,096 together with the folder before it."""
-_SEPARATORS = re.compile(r"[/\\]")
-_PLAIN = re.compile(r"\w[\w.\- ]*(?:/\w[\w.\- ]*)*", re.ASCII)
-"""The common case, in one look: no part begins with a dot."""
-_PLAIN_NAME = re.compile(r"\w[\w.\-]*(?<!\.)", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_SETTLED_NS = 2_000_000_000
+"""A file changed more recently than this may change again under the same time stamp."""
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -37,13 +36,69 @@ def write_atomic(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        publish(Path(temporary), path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def publish(part: Path, target: Path) -> None:
+    """Give a finished file or folder its final name once its bytes are on disk; what had that name is replaced.
+
+    An existing folder is moved aside for the rename and removed after it: a process that is killed in between leaves
+    it as `.NAME.old`, which the next `publish`, or `recover`, moves back.
+    """
+    sync(part)
+    old = _old_name(target)
+    recover(target)
+    if target.is_dir() and not target.is_symlink():
+        os.replace(target, old)
+    os.replace(part, target)
+    sync_names(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(target: Path) -> bool:
+    """Move a folder back that a killed `publish` had moved aside; return whether there was one to move."""
+    old = _old_name(target)
+    if not old.is_dir():
+        return False
+    if target.exists():  # the new one has its name: only the removal was cut off
+        shutil.rmtree(old, ignore_errors=True)
+        return False
+    os.replace(old, target)
+    return True
+
+
+def _old_name(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or all files and names of a folder, are on disk (fsync)."""
+    if not path.is_dir():
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+        return
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = Path(folder, name)
+            if file.is_file() and not file.is_symlink():
+                sync(file)
+        sync_names(Path(folder))
+
+
+def sync_names(folder: Path) -> None:
+    """Wait until the names in a folder are on disk; file systems that cannot sync a folder are left alone."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def file_sha256(path: Path) -> str:
@@ -53,6 +108,102 @@ def file_sha256(path: Path) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def remembered_sha256(path: Path) -> str:
+    """Return a file's sha256, from memory where path, size and times are those of an earlier look.
+
+    The memory is a file of lines in the user's cache folder (`HASHES_VARIABLE`); where that cannot be written, nothing
+    is remembered. The time of the last change of the inode counts too: `utime` cannot set it back. A file that changed
+    within the last two seconds is not remembered, as it could change again under the same times.
+    """
+    path = path.resolve()
+    state = file_state(path)
+    known = _read_memory().get(str(path))
+    if known is not None and known[0] == state:
+        return known[1]
+    found = file_sha256(path)
+    settled = time.time_ns() - max(state[1:]) > _SETTLED_NS
+    if settled and file_state(path) == state:
+        _MEMORY[str(path)] = (state, found)
+        with suppress(OSError):
+            file = _memory_file()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"path": str(path), "state": state, "sha256": found}) + "\n")
+    return found
+
+
+def file_state(path: Path) -> list[int]:
+    """Return size, time of the last write and of the last change of a file (bytes, ns, ns); OSError: it is gone."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def write_checksums(folder: Path) -> None:
+    """Write checksums.json: size and sha256 of every file in a folder."""
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = [name for name in names if name != CHECKSUMS_NAME]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        digests = list(pool.map(lambda name: file_sha256(folder / name), names))
+    files = {
+        name: {"size": (folder / name).stat().st_size, "sha256": digest}
+        for name, digest in zip(names, digests, strict=True)
+    }
+    write_atomic(folder / CHECKSUMS_NAME, json.dumps({"schema_version": 1, "files": files}, indent=1) + "\n")
+
+
+def find_damage(folder: Path) -> str | None:
+    """Return what is wrong with a folder that has checksums.json ("weights.bin: not as it was written"), or None.
+
+    Without checksums.json (written by an older version) only empty files are found.
+    """
+    if not (folder / CHECKSUMS_NAME).is_file():
+        empty = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.stat().st_size]
+        return f"{empty[0].relative_to(folder)}: empty" if empty else None
+    try:
+        files = json.loads((folder / CHECKSUMS_NAME).read_text(encoding="utf-8"))["files"]
+        for name, entry in files.items():
+            if not (folder / name).is_file():
+                return f"{name}: missing"
+            size = (folder / name).stat().st_size
+            if size != entry["size"]:
+                return f"{name}: {size} bytes, were {entry['size']}"
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            digests = pool.map(lambda name: file_sha256(folder / name), files)
+            for (name, entry), digest in zip(files.items(), digests, strict=True):
+                if digest != entry["sha256"]:
+                    return f"{name}: not as it was written"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{CHECKSUMS_NAME}: not as it was written"
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+_MEMORY: dict[str, tuple[list[int], str]] = {}
+_READ: set[Path] = set()
+
+
+def _memory_file() -> Path:
+    base = os.environ.get(HASHES_VARIABLE)
+    if base is None:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "vsgrpo"
+    return Path(base) / "sha256.jsonl"
+
+
+def _read_memory() -> dict[str, tuple[list[int], str]]:
+    """Return what is remembered, read once per process."""
+    file = _memory_file()
+    if file in _READ:
+        return _MEMORY
+    _READ.add(file)
+    with suppress(OSError):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # a line cut off by a kill is not remembered
+                data = json.loads(line)
+                _MEMORY[data["path"]] = (list(data["state"]), str(data["sha256"]))
+    return _MEMORY
 
 
 def read_yaml(path: Path, hint: str) -> dict[str, Any]:
@@ -73,104 +224,3 @@ def read_yaml(path: Path, hint: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds no mapping of keys to values", hint)
     return {str(key): value for key, value in content.items()}
-
-
-def path_fault(name: str) -> str | None:
-    """Return why a path named in a file cannot stand for a file below a folder, None where it can; opens nothing."""
-    if len(name) <= _MAX_NAME and _PLAIN.fullmatch(name):
-        return None
-    if not name.strip():
-        return "is empty"
-    if _CONTROL.search(name):
-        return "holds control characters"
-    try:
-        encoded = name.encode()
-    except UnicodeEncodeError:
-        return "holds half a character (a lone surrogate)"
-    if name[0] in "/\\" or re.match(r"[A-Za-z]:[/\\]", name):
-        return "is absolute"
-    parts = _SEPARATORS.split(name)
-    if ".." in (part.strip() for part in parts):
-        return "leaves its folder by `..`"
-    if len(encoded) > _MAX_PATH or max(len(part.encode()) for part in name.split("/")) > _MAX_NAME:
-        return f"is too long ({_MAX_NAME} bytes a name, {_MAX_PATH} in all)"
-    return None
-
-
-def inside(base: Path | str, name: str) -> Path:
-    """Return BASE/NAME of a path that a file names; the one way from such a path to a file.
-
-    Links are followed: what a name points to must be below `base` too. The files of a Hugging Face cache are links from
-    snapshots/REVISION to blobs/ beside it, and count as inside. Nothing has to exist.
-
-    Raises:
-        DataError: a path that leaves `base`: absolute, by `..`, by a link; or one that no file can have.
-    """
-    fault = path_fault(name)
-    path = Path(base)
-    if fault is None:
-        path = path / name
-        try:
-            real, roots = os.path.realpath(path), _roots(base)
-        except OSError as error:  # a loop of links, a part that may not be read
-            fault = str(error.strerror)
-        else:
-            if not any(os.path.commonpath((root, real)) == root for root in roots):
-                fault = "is a link to a place outside"
-    if fault is not None:
-        hint = f"only paths below {base} are read or written; put the file itself there (a copy or a hard link)"
-        raise DataError(f"{base}: path {name[:100]!r} {fault}", hint)
-    return path
-
-
-def _roots(base: Path | str) -> tuple[str, ...]:
-    """Return the real folders that count as inside `base`."""
-    real = os.path.realpath(base)
-    above = os.path.dirname(real)
-    blobs = os.path.join(os.path.dirname(above), "blobs")
-    return (real, blobs) if os.path.basename(above) == "snapshots" and os.path.isdir(blobs) else (real,)
-
-
-def safe_name(text: str) -> str:
-    """Return one file name for any text, at most 120 bytes: the text itself where that is a plain name.
-
-    Else what is not a letter, digit or one of "._- " becomes "_" and a hash of the whole text follows, so that two
-    texts never share a name.
-    """
-    if len(text) <= _MAX_SAFE_NAME and _PLAIN_NAME.fullmatch(text):
-        return text
-    name = "".join(c if c.isalnum() or c in "._- " else "_" for c in text)
-    name = name.strip(". ").encode()[:_MAX_SAFE_NAME].decode(errors="ignore").rstrip(". ")
-    if name and name == text:
-        return name
-    digest = blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
-    kept = name.encode()[: _MAX_SAFE_NAME - len(digest) - 1].decode(errors="ignore").rstrip(". ")
-    return f"{kept}-{digest}" if kept else digest
-
-
-def publish_folder(partial: Path, folder: Path) -> None:
-    """Give a complete folder its name once all of it is on disk; a folder of that name is removed only after that."""
-    sync_folder(partial)
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    replaces = folder.exists()
-    if replaces:
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    partial.rename(folder)
-    _sync(folder.parent)
-    if replaces:
-        shutil.rmtree(old)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until every file and folder in `folder`, and itself, is on disk."""
-    for path in (*folder.rglob("*"), folder):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,6 +7,7 @@ accelerate, srun) this process is one of the workers and joins. Workers read one
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import shlex
@@ -19,14 +20,16 @@ from tempfile import TemporaryDirectory
 from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.compose import NOT_GIVEN, config_dir, load_resolved, to_yaml
 from vsgrpo.config.families import TINY, check_architecture
+from vsgrpo.data.inputs import look_at, media_files, model_files, model_folders
 from vsgrpo.data.leakage import read_checked_rows, worst
 from vsgrpo.data.mix import draw_mix, rebase
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import ConfigError, DataError, VsgrpoError
+from vsgrpo.folders import locked, refuse_inputs_inside
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_lines
 from vsgrpo.preflight import check_batch, check_devices, check_enough_rows, check_run, device_line, joins_launcher
-from vsgrpo.run_dir import locked, prepare_run_folder
+from vsgrpo.run_dir import prepare_run_folder, settle
 from vsgrpo.supervise import supervise
 
 # What transformers can read a processor from.
@@ -216,10 +219,33 @@ def launch_command(config: TrainConfig, config_file: Path, resume: bool = False)
     return [*command, *worker]
 
 
-def launch_training(config: TrainConfig, overrides: list[str], *, resume: bool, overwrite: bool) -> int:
+def run_inputs(config: TrainConfig, rows: list[Row]) -> list[tuple[str, Path]]:
+    """Return (kind, path) of all files that decide a run: rows, their media, models, rewards of the user's own."""
+    files = [("rows", file) for file in row_files(config)]
+    base = Path(config.data.path)
+    if config.trainer.dev_rows:
+        dev = base / "dev.jsonl"
+        rows = [*rows, *(read_checked_rows(dev, allow_val_safe=config.data.allow_val_safe)[0] if dev.is_file() else [])]
+        files.append(("dev rows", dev))
+    files += [*model_files("model", config.model.path), *model_files("adapter", config.model.adapter)]
+    modules = {name.partition(":")[0] for name in config.reward_names() if ":" in name}
+    for module in sorted(modules if config.trainer.name == "grpo" else ()):
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.origin is not None:
+            files.append(("reward", Path(spec.origin)))
+    return [*files, *media_files(rows, base)]
+
+
+def launch_training(
+    config: TrainConfig, overrides: list[str], *, resume: bool, overwrite: bool, allow_changed: bool = False
+) -> int:
     """Check, write the run folder, run the worker(s); return the exit code.
 
     Under a launcher (torchrun, accelerate, one srun task per process) this process is one of the workers.
+
+    Args:
+        overwrite: replace an earlier run; it comes back where the new one ends before its first checkpoint.
+        allow_changed: resume with other rows, videos or models than the run was started with.
     """
     if resume:
         config = as_started(config, overrides)
@@ -244,8 +270,20 @@ def launch_training(config: TrainConfig, overrides: list[str], *, resume: bool, 
         plan = [device_line(config), *plan_lines(config, rows), *shortages(config, rows, resume=resume)]
     with ExitStack() as stack:
         if leads:
-            stack.enter_context(locked(run_dir))
-            prepare_run_folder(run_dir, config, overrides, resume=resume, overwrite=overwrite)
+            inputs = run_inputs(config, rows)
+            if overwrite:
+                _refuse_own_inputs(run_dir, config, inputs)
+            stack.enter_context(locked(run_dir, "run.dir", "training"))
+            stack.callback(settle, run_dir)
+            prepare_run_folder(
+                run_dir,
+                config,
+                overrides,
+                resume=resume,
+                overwrite=overwrite,
+                inputs=look_at(inputs),
+                allow_changed=allow_changed,
+            )
             print("\n".join(plan), file=sys.stderr)
         if joins or not needs_launcher(config):
             from vsgrpo.training.worker import run_worker
@@ -307,6 +345,16 @@ def hidden_gpus() -> Iterator[None]:
         del os.environ["CUDA_VISIBLE_DEVICES"]
         if before is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+def _refuse_own_inputs(run_dir: Path, config: TrainConfig, inputs: list[tuple[str, Path]]) -> None:
+    """Refuse to overwrite a run that holds what the new one reads, down to the base of an adapter."""
+    given: list[tuple[str, Path | str | None]] = [("launch.accelerate_file", config.launch.accelerate_file)]
+    given += [("model.path", folder) for folder in model_folders(config.model.path)]
+    given += [("model.adapter", folder) for folder in model_folders(config.model.adapter)]
+    given += [("data.path", Path(folder)) for folder, _ in config.data.folders()]
+    media = {path.parent for _, path in inputs}
+    refuse_inputs_inside(run_dir, "run.dir", [*given, *(("data.path: a file of its rows", path) for path in media)])
 
 
 def join_slurm(config: TrainConfig) -> None:

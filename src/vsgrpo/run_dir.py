@@ -1,172 +1,203 @@
-"""The folder of a run before training: made or refused, locked against a second run, compared before a resume."""
+"""The folder of a run before training: made or refused, compared before a resume, given back if nothing came of it."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from vsgrpo.config import TrainConfig
 from vsgrpo.config.compose import to_yaml
-from vsgrpo.config.train import WHOLE
-from vsgrpo.config.trainer import BEFORE_KEYS
-from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.files import write_atomic
+from vsgrpo.continuation import check_same_config
+from vsgrpo.data.inputs import InputFile, changes, hash_in_background, read_inputs, refuse_changes, write_inputs
+from vsgrpo.errors import DataError
+from vsgrpo.files import find_damage, write_atomic
+from vsgrpo.folders import ASIDE_NAME, LOCK_NAME, drop_aside, is_set_aside, remove, set_aside, take_back, unwritable
 
-LOCK_NAME = ".lock"
-
-
-@contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Hold RUN_DIR/.lock; the kernel gives it back when the process ends, however it ends.
-
-    Raises:
-        DataError: another process holds it, or the folder cannot be made.
-    """
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        stream = (run_dir / LOCK_NAME).open("a")
-    except OSError as error:
-        raise _unwritable(run_dir, error) from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"run.dir={run_dir}: another process is training there", hint="wait, or choose another output=DIR"
-            ) from None
-        yield
-
-
-def _unwritable(run_dir: Path, error: OSError) -> DataError:
-    return DataError(f"run.dir={run_dir}: cannot be written: {error.strerror}", hint="choose another output=DIR")
+_OWN = ("config.yaml", "overrides.txt", "env.json", "inputs.json", "run.json", "log.jsonl", "completions.jsonl")
+_OWN += ("checkpoint-*", "damaged-checkpoint-*", "final", "tiny", ".partial", ".final.*", "bad_batch-*.json")
+_OWN += ("report.html", "samples.html", "wandb", "tensorboard")
+"""What a run writes: --overwrite replaces this, and the evaluations inside the folder. Caches serve the next run too;
+`failures` is that of the latest start."""
+_DIAGNOSES = ("bad_batch-*.json",)
+"""What says why a run failed stays when the earlier run comes back."""
 
 
 def prepare_run_folder(
-    run_dir: Path, config: TrainConfig, overrides: list[str], *, resume: bool, overwrite: bool
+    run_dir: Path,
+    config: TrainConfig,
+    overrides: list[str],
+    *,
+    resume: bool,
+    overwrite: bool,
+    inputs: dict[str, InputFile] | None = None,
+    allow_changed: bool = False,
 ) -> None:
-    """Create RUN_DIR with config.yaml, overrides.txt and env.json, or refuse.
+    """Create RUN_DIR with config.yaml, overrides.txt, env.json and inputs.json, or refuse; called under its lock.
+
+    With `overwrite` an earlier run is set aside until the new one has a checkpoint (`settle`). A run that made no step
+    is replaced unasked: there is nothing of it to lose or to go on from.
+
+    Args:
+        inputs: what the run reads, as it is now (`data.inputs.look_at`); None compares and records nothing.
+        allow_changed: go on with inputs that differ from those the run was started with.
 
     Raises:
-        DataError: the folder holds something else, is in use, cannot be written, or has nothing to resume.
+        DataError: the folder holds something else, is in use, cannot be written, has nothing to resume or nothing but
+            damaged checkpoints, or its inputs changed.
+        ConfigError: a resume with other values.
     """
-    ours = (run_dir / "config.yaml").is_file()
-    if run_dir.exists() and (not run_dir.is_dir() or (_content(run_dir) and not ours)):
+    if run_dir.exists() and not run_dir.is_dir():
         raise DataError(f"run.dir={run_dir}: exists and is no run folder", hint="choose another output=DIR")
-    if ours:
-        pid = _running_pid(run_dir)
-        if pid is not None:
-            raise DataError(
-                f"run.dir={run_dir}: process {pid} is training there", hint="wait, or choose another output"
-            )
-        if not resume and not overwrite:
-            raise DataError(
-                f"run.dir={run_dir}: holds an earlier run",
-                hint="add --resume to go on, --overwrite to start anew, or choose another output=DIR",
-            )
-        if overwrite:
-            for path in _content(run_dir):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    elif resume:
+    settle(run_dir)
+    ours, found = (run_dir / "config.yaml").is_file(), _entries(run_dir)
+    if found and not ours:
+        raise DataError(f"run.dir={run_dir}: exists and is no run folder", hint="choose another output=DIR")
+    if resume and not ours:
         raise DataError(f"run.dir={run_dir}: nothing to resume", hint="leave --resume out to start the run")
-    if resume and (run_dir / "config.yaml").is_file():
-        _check_same_config(run_dir, config)
+    pid = _running_pid(run_dir)
+    if pid is not None:
+        raise DataError(f"run.dir={run_dir}: process {pid} is training there", hint="wait, or choose another output")
+    began = ours and made_steps(run_dir)
+    if began and not resume and not overwrite:
+        raise DataError(
+            f"run.dir={run_dir}: holds an earlier run",
+            hint="add --resume to go on, --overwrite to start anew, or choose another output=DIR",
+        )
+    if resume:
+        _leave_damaged(run_dir)
+        check_same_config(run_dir, config)
+        if began and inputs is not None:
+            _check_same_inputs(run_dir, inputs, allow_changed)
     try:
+        if began and overwrite:
+            _set_run_aside(run_dir)
+        elif ours and not resume:
+            for path in _own(run_dir):
+                remove(path)
         run_dir.mkdir(parents=True, exist_ok=True)
         write_atomic(run_dir / "config.yaml", to_yaml(config))
         write_atomic(run_dir / "overrides.txt", "\n".join(overrides) + "\n")
         write_atomic(run_dir / "env.json", json.dumps(environment(), indent=1) + "\n")
+        if inputs is not None:
+            write_inputs(run_dir, inputs)
+            hash_in_background(run_dir, inputs)
     except OSError as error:
-        raise _unwritable(run_dir, error) from None
+        raise unwritable(run_dir, "run.dir", error) from None
 
 
-def _content(run_dir: Path) -> list[Path]:
-    return [path for path in run_dir.iterdir() if path.name != LOCK_NAME]
+def settle(run_dir: Path) -> None:
+    """End what an --overwrite left open: the earlier run comes back where the new one has no checkpoint, or goes.
+
+    For the end of every start, however it ended, and the beginning of the next one.
+    """
+    if not is_set_aside(run_dir):
+        return
+    if (run_dir / ASIDE_NAME).is_dir() and (_read_status(run_dir).get("checkpoints") or (run_dir / "final").is_dir()):
+        drop_aside(run_dir)
+        return
+    new = [path for path in _own(run_dir) if not any(fnmatch(path.name, pattern) for pattern in _DIAGNOSES)]
+    take_back(run_dir, new)
+    print(f"run.dir={run_dir}: --overwrite ended before its first checkpoint: the earlier run is back", file=sys.stderr)
 
 
-def _check_same_config(run_dir: Path, config: TrainConfig) -> None:
-    """Refuse to resume with values that would make the rest of the run another run."""
-    from omegaconf import OmegaConf
-
-    old = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
-    new = OmegaConf.to_container(OmegaConf.create(to_yaml(config)))
-    free = {("run", "dir"), ("run", "name"), ("trainer", "report_to"), ("trainer", "save_total_limit")}
-    free.add(("video", "max_quarantined"))
-    assert isinstance(old, dict) and isinstance(new, dict)
-    if _check_same_processes(old, new, _at_stage_boundary(run_dir)):
-        free.add(("trainer", "per_device_train_batch_size"))
-    for section in new:
-        if section == "launch":
-            continue
-        for key, value in new[section].items():
-            before = old.get(section, {}).get(key, BEFORE_KEYS.get(f"{section}.{key}"))
-            if before != value and (section, key) not in free:
-                raise ConfigError(
-                    f"{section}.{key}={value}: the run in {run_dir} was started with {before}",
-                    hint=f"resume with {section}.{key}={before}, or start another run with another output=DIR",
-                )
+def made_steps(run_dir: Path) -> bool:
+    """Return whether a run got as far as an optimizer step that left a trace, or the folder was not written by us."""
+    if not (run_dir / "env.json").is_file():
+        return True
+    if _read_status(run_dir).get("checkpoints") or any(run_dir.glob("*checkpoint-*")) or (run_dir / "final").is_dir():
+        return True
+    log = run_dir / "log.jsonl"
+    return log.is_file() and log.stat().st_size > 0
 
 
-def _at_stage_boundary(run_dir: Path) -> bool:
-    """Return whether the newest complete checkpoint ends its stage: the next one starts from its weights alone."""
+def _entries(run_dir: Path) -> list[Path]:
+    if not run_dir.is_dir():
+        return []
+    return [path for path in sorted(run_dir.iterdir()) if path.name not in (LOCK_NAME, "failures", "cache")]
+
+
+def _own(run_dir: Path) -> list[Path]:
+    return [path for path in _entries(run_dir) if any(fnmatch(path.name, pattern) for pattern in _OWN)]
+
+
+def _set_run_aside(run_dir: Path) -> None:
+    """Set the run and the evaluations of its checkpoints aside; name what stays because no command of ours wrote it."""
+    going = {*_own(run_dir), *(path.parent for path in run_dir.glob("*/predictions*.jsonl"))}
+    going |= {path.parent for path in run_dir.glob("*/results.json")}
+    staying = [path.name for path in _entries(run_dir) if path not in going]
+    if staying:
+        print(f"run.dir={run_dir}: not of the run, left in place: {', '.join(staying)}", file=sys.stderr)
+    set_aside(run_dir, sorted(path.name for path in going))
+
+
+def _read_status(run_dir: Path) -> dict[str, Any]:
     try:
-        known = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["checkpoints"]
-        files = [run_dir / f"checkpoint-{number}" / "trainer_state.json" for number in sorted(known, key=int)]
-        state = json.loads([file for file in files if file.is_file()][-1].read_text(encoding="utf-8"))
-        return state["global_step"] >= state["max_steps"]
-    except (OSError, ValueError, LookupError):
-        return False
+        status = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
 
 
-def _check_same_processes(old: dict[Any, Any], new: dict[Any, Any], only_weights: bool) -> bool:
-    """Return whether a run goes on with another number of processes; refuse where it could not go on exactly.
-
-    Data order, sampling and optimizer state belong to the run, not to a process, as long as one process holds the whole
-    optimizer state and the batch of a step stays the same. Engines that shard it write one file per process.
-
-    Args:
-        only_weights: no optimizer state is taken over.
+def _leave_damaged(run_dir: Path) -> None:
+    """Rename damaged checkpoints, newest first, until one is whole, and take them out of run.json.
 
     Raises:
-        ConfigError: a sharded optimizer state, or another number of samples per step.
+        DataError: all of them are damaged.
     """
-    before, after = old["launch"], new["launch"]
-    counts = before["num_processes"], after["num_processes"]
-    if before["profile"] == after["profile"] and counts[0] == counts[1]:
-        return False
-    engines = {before["profile"], after["profile"]}
-    if not only_weights and not engines <= set(WHOLE):
-        raise ConfigError(
-            f"launch={after['profile']} with launch.num_processes={counts[1]}: the checkpoints hold the optimizer "
-            f"state in {counts[0]} parts of launch={before['profile']}",
-            hint=f"resume with launch={before['profile']} launch.num_processes={counts[0]}, or start a new run from "
-            "model.path=CHECKPOINT",
+    status = _read_status(run_dir)
+    known: dict[str, Any] = status.get("checkpoints") or {}
+    damage: dict[str, str] = {}
+    for number in sorted(known, key=int, reverse=True):
+        path = run_dir / f"checkpoint-{number}"
+        whole = path.is_dir() and (path / "trainer_state.json").is_file()
+        found = find_damage(path) if whole else f"{'trainer_state.json: ' if path.is_dir() else ''}missing"
+        if found is None:
+            break
+        damage[number] = found
+    if not damage:
+        return
+    texts = [f"checkpoint-{number} is damaged ({text})" for number, text in damage.items()]
+    left = {number: entry for number, entry in known.items() if number not in damage}
+    if not left:
+        raise DataError(
+            f"run.dir={run_dir}: {'; '.join(texts)}: there is no other one",
+            hint="put a copy back, or start anew with --overwrite or another output=DIR",
         )
-    batches = [values["trainer"]["per_device_train_batch_size"] for values in (old, new)]
-    if batches[0] * counts[0] != batches[1] * counts[1]:
-        raise ConfigError(
-            f"launch.num_processes={counts[1]}: {batches[1]} x {counts[1]} samples per microbatch, the run was started "
-            f"with {batches[0]} x {counts[0]}",
-            hint=f"keep the product: trainer.per_device_train_batch_size={batches[0] * counts[0] / counts[1]:g}",
-        )
-    return True
+    for number in damage:
+        if (run_dir / f"checkpoint-{number}").is_dir():
+            remove(run_dir / f"damaged-checkpoint-{number}")
+            os.replace(run_dir / f"checkpoint-{number}", run_dir / f"damaged-checkpoint-{number}")
+    write_atomic(run_dir / "run.json", json.dumps({**status, "checkpoints": left}, indent=1) + "\n")
+    print(f"warning: {'; '.join(texts)}: going on from checkpoint-{max(left, key=int)}", file=sys.stderr)
+
+
+def _check_same_inputs(run_dir: Path, inputs: dict[str, InputFile], allow_changed: bool) -> None:
+    """Refuse to go on with other inputs, or (`allow_changed`) enter into run.json that the run did."""
+    before = read_inputs(run_dir)
+    found = changes(before, inputs) if before is not None else []
+    if not allow_changed:
+        refuse_changes(found, f"run.dir={run_dir}")
+    elif found:
+        status = _read_status(run_dir)
+        step = max((int(number) for number in status.get("checkpoints") or {}), default=0)
+        status.setdefault("changed_inputs", []).append({"step": step, "inputs": found})
+        write_atomic(run_dir / "run.json", json.dumps(status, indent=1) + "\n")
+        print(f"warning: from step {step} on with other inputs: {'; '.join(found)}", file=sys.stderr)
 
 
 def _running_pid(run_dir: Path) -> int | None:
     """Return the live process that run.json names as training here, if any."""
+    state = _read_status(run_dir)
     try:
-        state: dict[str, Any] = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
         pid = int(state["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
     if state.get("status") != "running" or pid == os.getpid() or state.get("host", platform.node()) != platform.node():
         return None

@@ -42,8 +42,18 @@ def of_seed(overrides: Sequence[str], seed: int, folder: Path) -> list[str]:
     return [*kept, f"run.seed={seed}", f"run.dir={folder / f'seed{seed}'}"]
 
 
+def has_final(run: Path) -> bool:
+    """Return whether a run has ended."""
+    return (run / "final").is_dir()
+
+
 def run_seeds(
-    seeds: Sequence[int], folder: Path, start: Callable[[int, Path, bool], int], *, resume: bool
+    seeds: Sequence[int],
+    folder: Path,
+    start: Callable[[int, Path, bool], int],
+    *,
+    resume: bool,
+    finished: Callable[[Path], bool] = has_final,
 ) -> tuple[int, str]:
     """Run all seeds in turn; return the exit code and the table.
 
@@ -52,10 +62,11 @@ def run_seeds(
         folder: gets seedN/ for each and seeds.json.
         start: (seed, run folder, resume) -> exit code of one run.
         resume: leave finished runs alone and go on with the one that was stopped.
+        finished: whether a run has nothing left to do.
     """
     for seed in seeds:
         run = folder / f"seed{seed}"
-        if resume and (run / "final").is_dir():
+        if resume and finished(run):
             continue
         code = start(seed, run, resume and (run / "config.yaml").is_file())
         if code:

@@ -109,13 +109,8 @@ def import_data(
     settings = parse_settings(given)
     from vsgrpo.data.import_images import import_images
     from vsgrpo.data.imports import import_data as run_import
-    from vsgrpo.data.imports import prepare_output
 
-    if settings.format == "images":
-        prepare_output(settings.output, overwrite)
-        summary = import_images(settings)
-    else:
-        summary = run_import(settings, overwrite=overwrite)
+    summary = (import_images if settings.format == "images" else run_import)(settings, overwrite=overwrite)
     show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
 
 

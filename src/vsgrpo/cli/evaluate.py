@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from vsgrpo.cli.app import PASS, ConfigDir, Debug, DryRun, Json, Limit, Overrides, Overwrite, app, print_yaml
+from vsgrpo.cli.app import (
+    PASS,
+    AllowChanged,
+    ConfigDir,
+    Debug,
+    DryRun,
+    Json,
+    Limit,
+    Overrides,
+    Overwrite,
+    app,
+    print_yaml,
+)
 from vsgrpo.terminal import show
 
 AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Score a model trained on benchmark rooms.")]
@@ -27,6 +39,7 @@ def evaluate(
         bool, typer.Option("--skip-missing", help="Go on without videos that are missing.")
     ] = False,
     allow_leak: AllowLeak = False,
+    allow_changed: AllowChanged = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Log scores and report to Weights & Biases too.")] = False,
     config_dir: ConfigDir = None,
     as_json: Json = False,
@@ -57,7 +70,12 @@ def evaluate(
     found = {}
     for (name, _), config in zip(models, configs, strict=True):
         report = run_benchmark(
-            config, skip_missing=skip_missing, allow_leak=allow_leak, overwrite=overwrite, wandb=wandb
+            config,
+            skip_missing=skip_missing,
+            allow_leak=allow_leak,
+            overwrite=overwrite,
+            wandb=wandb,
+            allow_changed=allow_changed,
         )
         if report is not None:  # under a launcher one process of several reports
             found[name] = report.to_json() if as_json else report.table()

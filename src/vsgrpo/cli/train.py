@@ -12,6 +12,7 @@ import typer
 from vsgrpo.cli.app import (
     METHODS,
     PASS,
+    AllowChanged,
     ConfigDir,
     Debug,
     DryRun,
@@ -38,19 +39,24 @@ def train(
     dry_run: DryRun = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in output=DIR.")] = False,
     overwrite: Overwrite = False,
+    allow_changed: AllowChanged = False,
     limit: Limit = None,
     wandb: Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases too.")] = False,
     config_dir: ConfigDir = None,
     debug: Debug = False,
 ) -> None:
-    """Train a model on a dataset folder; run.seed=[0,1,2] trains in turn and prints mean and spread."""
+    """Train a model on a dataset folder; run.seed=[0,1,2] trains in turn and prints mean and spread.
+
+    --resume trainer.max_steps=MORE (or num_train_epochs, or further stages) lengthens a run.
+    """
     if method not in METHODS:
         raise ConfigError(f"train {method}: no such method", hint=did_you_mean(method, METHODS))
     if resume and overwrite:
         raise ConfigError("--resume --overwrite: these exclude each other", hint="give one of the two")
     from vsgrpo.config import load_config
+    from vsgrpo.continuation import is_longer
     from vsgrpo.launch import describe, launch_training
-    from vsgrpo.seeds import of_seed, run_seeds, seed_list
+    from vsgrpo.seeds import has_final, of_seed, run_seeds, seed_list
 
     given = [f"trainer={method}", *(overrides or [])]
     if any(item.startswith("trainer=") for item in overrides or []):
@@ -64,9 +70,13 @@ def train(
 
         def start(seed: int, run: Path, go_on: bool) -> int:
             words = of_seed(given, seed, folder)
-            return launch_training(load_config("train", words, config_dir), words, resume=go_on, overwrite=overwrite)
+            flags = {"resume": go_on, "overwrite": overwrite, "allow_changed": allow_changed}
+            return launch_training(load_config("train", words, config_dir), words, **flags)
 
-        code, text = run_seeds(seeds, folder, start, resume=resume)
+        def finished(run: Path) -> bool:
+            return has_final(run) and not is_longer(run, first)
+
+        code, text = run_seeds(seeds, folder, start, resume=resume, finished=finished)
         if text:
             show(text)
         raise typer.Exit(code)
@@ -77,7 +87,7 @@ def train(
         print_yaml(config)
         show(describe(config))
         return
-    code = launch_training(config, given, resume=resume, overwrite=overwrite)
+    code = launch_training(config, given, resume=resume, overwrite=overwrite, allow_changed=allow_changed)
     if code:
         raise typer.Exit(code)
 

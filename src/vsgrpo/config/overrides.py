@@ -18,7 +18,7 @@ PATH_KEYS = {
     *(f"{step}.{key}" for step in ("pseudo", "describe", "reason", "extract") for key in ("base_url", "model")),
 }
 FLAGS = ("--dry-run", "--resume", "--overwrite", "--json", "--debug", "--config-dir", "--limit", "--wandb")
-FLAGS += ("--skip-missing", "--allow-leak")
+FLAGS += ("--skip-missing", "--allow-leak", "--allow-changed")
 SHORTHANDS = {"model": "model.path", "data": "data.path", "output": "run.dir"}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -24,6 +24,7 @@ from vsgrpo.data.leakage import Denied, check_scan, denied_in_path, name_some
 from vsgrpo.data.manifest import MANIFEST_NAME
 from vsgrpo.data.parts import (
     PARTS,
+    PLAN_NAME,
     Plan,
     fingerprint,
     read_plan,
@@ -35,17 +36,32 @@ from vsgrpo.data.parts import (
 )
 from vsgrpo.data.report import REPORT_NAME
 from vsgrpo.errors import ConfigError, DataError, RunError
+from vsgrpo.folders import (
+    ASIDE_NAME,
+    LOCK_NAME,
+    drop_aside,
+    is_set_aside,
+    locked,
+    refuse_inputs_inside,
+    remove,
+    set_aside,
+    take_back,
+)
 from vsgrpo.progress import Progress
 from vsgrpo.scans import demo
 from vsgrpo.scans.demo_rooms import scan_id_of
 from vsgrpo.scans.scannet import find_scan, list_scans, read_labels
 from vsgrpo.tables import split_of
 
+_OWN = ("train.jsonl", "dev.jsonl", MANIFEST_NAME, REPORT_NAME, PARTS, "videos", "scenes")
+"""What a build writes, and --overwrite replaces."""
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def build_dataset(config: BuildDataConfig, *, overwrite: bool = False, limit: int | None = None) -> BuildSummary:
     """Build the dataset folder `config.data.path`, or with build.num_shards > 1 one shard of it.
+
+    With `overwrite` an earlier dataset is set aside (`.replaced`) until the new one is complete.
 
     Raises:
         ConfigError: an unknown question type, or --overwrite of one shard.
@@ -54,8 +70,24 @@ def build_dataset(config: BuildDataConfig, *, overwrite: bool = False, limit: in
     """
     out, build = Path(config.data.path), config.build
     root = Path(config.source.root) if config.source.root is not None else out / "scans_root"
+    if overwrite:
+        folders = [("source.root", config.source.root), ("video.folder", config.video.folder)]
+        own_root = os.path.realpath(out / "scans_root")
+        given = [(key, path) for key, path in folders if path and os.path.realpath(path) != own_root]
+        refuse_inputs_inside(out, "data.path", given)
     scan_ids, refused = _choose_scans(config, root, limit)
     plan = Plan(config, scan_ids, refused)
+    lock = LOCK_NAME if build.num_shards == 1 else f"{LOCK_NAME}-{build.shard}"
+    with locked(out, "data.path", "building", lock):
+        settle(out)
+        try:
+            return _build(plan, root, out, overwrite)
+        finally:
+            settle(out)
+
+
+def _build(plan: Plan, root: Path, out: Path, overwrite: bool) -> BuildSummary:
+    config, build, scan_ids = plan.config, plan.config.build, plan.scan_ids
     _prepare_folder(out, config, overwrite)
     write_plan(out, plan)
     own = plan.shard(build.shard)
@@ -88,6 +120,11 @@ def merge_shards(out: Path) -> BuildSummary:
         DataError: no build there, or scans that no shard has finished yet.
     """
     plan = read_plan(out)
+    with locked(out, "data.path", "building"):
+        return _merge(plan, out)
+
+
+def _merge(plan: Plan, out: Path) -> BuildSummary:
     outcomes = {scan_id: part for scan_id in plan.scan_ids if (part := stored(out, plan.config, scan_id))}
     num_shards = plan.config.build.num_shards
     lacking = {
@@ -117,6 +154,7 @@ def _finish(plan: Plan, out: Path, outcomes: list[ScanOutcome], reused: int) -> 
     except OSError as error:
         raise _write_error(out, error) from None
     remove_leftovers(out)
+    drop_aside(out)
     return summary
 
 
@@ -176,27 +214,42 @@ def _prepare_folder(out: Path, config: BuildDataConfig, overwrite: bool) -> None
     stamp = read_stamp(out) if out.is_dir() else None
     ours = stamp is not None or (out / MANIFEST_NAME).is_file()
     started = (out / PARTS).is_dir()  # without a stamp: another shard is about to write its plan
-    if (
-        out.exists()
-        and not (ours or started)
-        and (not out.is_dir() or {p.name for p in out.iterdir()} - {"scans_root"})
-    ):
+    known = ours or started or not out.exists()
+    if not known and (not out.is_dir() or any(not p.name.startswith(("scans_root", LOCK_NAME)) for p in out.iterdir())):
         raise DataError(f"data.path={out}: exists and is no dataset folder", hint="choose another output=DIR")
     if overwrite and config.build.num_shards > 1:
         raise ConfigError(
             f"--overwrite with build.num_shards={config.build.num_shards}: one shard would delete what others built",
             hint=f"remove {out} yourself before the shards start",
         )
-    if overwrite and ours:
-        for name in ("train.jsonl", "dev.jsonl", MANIFEST_NAME, REPORT_NAME):
-            (out / name).unlink(missing_ok=True)
-        for name in (PARTS, "videos", "scenes"):
-            shutil.rmtree(out / name, ignore_errors=True)
+    if overwrite and is_set_aside(out):  # of an earlier --overwrite that was cut off: what it built goes
+        for name in _OWN:
+            remove(out / name)
+    elif overwrite and ours:
+        set_aside(out, [name for name in _OWN if (out / name).exists()])
     elif ours and stamp != fingerprint(config):
         raise DataError(
             f"data.path={out}: holds a dataset built with other settings",
             hint="add --overwrite to replace it, or choose another output=DIR",
         )
+
+
+def settle(out: Path) -> None:
+    """End what an --overwrite left open: the earlier dataset comes back where the new one has no finished scan.
+
+    It goes where the new one is complete. In between, it stays aside and the build goes on where it stopped.
+    """
+    if not is_set_aside(out):
+        return
+    started = [path for path in (out / PARTS).glob("*.json") if path.name != PLAN_NAME]
+    if (out / ASIDE_NAME).is_dir() and (out / MANIFEST_NAME).is_file():
+        drop_aside(out)
+    elif (out / ASIDE_NAME).is_dir() and started:
+        print(f"{out / ASIDE_NAME}: what --overwrite replaces, until this dataset is complete", file=sys.stderr)
+    else:
+        take_back(out, [out / name for name in _OWN])
+        text = "--overwrite ended before its first scan: the earlier dataset is back"
+        print(f"data.path={out}: {text}", file=sys.stderr)
 
 
 def _run(jobs: list[ScanJob], num_workers: int | None) -> Iterator[ScanOutcome]:

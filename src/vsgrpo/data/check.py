@@ -22,7 +22,7 @@ from vsgrpo.data.row_guard import name_some, worst
 from vsgrpo.data.row_scan import RowScan, scan_rows
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError
-from vsgrpo.files import inside
+from vsgrpo.paths import inside
 from vsgrpo.progress import Progress
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.examine import examine_media

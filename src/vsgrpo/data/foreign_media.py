@@ -12,7 +12,7 @@ from vsgrpo.data.foreign_answers import Refused
 from vsgrpo.data.linking import IMAGE_SUFFIXES, VIDEO_SUFFIXES, link_or_copy
 from vsgrpo.data.row_guard import Denied
 from vsgrpo.errors import DataError
-from vsgrpo.files import inside, path_fault
+from vsgrpo.paths import inside, path_fault
 
 _LEAVES = "a path that leaves the folder of its file ({option}=DIR says below which folder the files are)"
 _OUTSIDE = "a link to a place outside the folder of its file or {option}=DIR"

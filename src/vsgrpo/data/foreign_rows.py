@@ -32,7 +32,7 @@ from vsgrpo.data.linking import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
 from vsgrpo.data.rows import LETTERS, SCHEMA_VERSION, Row, check_row, number_of, row_id
 from vsgrpo.errors import DataError
-from vsgrpo.files import safe_name
+from vsgrpo.paths import safe_name
 from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
 
 _DIRECTION_WORDS = {

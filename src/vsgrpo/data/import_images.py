@@ -25,13 +25,14 @@ from vsgrpo.data.foreign_answers import Refused
 from vsgrpo.data.foreign_forms import NAMES, first, read_talk
 from vsgrpo.data.foreign_media import MediaFinder, refuse_rooms
 from vsgrpo.data.foreign_rows import image_place
+from vsgrpo.data.import_folder import new_dataset
 from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.json_files import records
 from vsgrpo.data.leakage import denied_in_data, falls_into_dev, name_some
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.rows import iter_rows, row_line
 from vsgrpo.errors import DataError
-from vsgrpo.files import inside
+from vsgrpo.paths import inside
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,18 @@ class ImageImport:
         return "\n".join(lines)
 
 
-def import_images(settings: ImportSettings) -> ImageImport:
+def import_images(settings: ImportSettings, *, overwrite: bool = False) -> ImageImport:
     """Read image questions or conversations and write train.jsonl, dev.jsonl, images/ and manifest.json.
 
     Raises:
-        DataError: a file cannot be read, or no row is left.
+        DataError: a file cannot be read, no row is left, or the folder holds something else.
     """
+    with new_dataset(settings, overwrite) as staged:
+        summary = _import(staged)
+    return replace(summary, out=settings.output)
+
+
+def _import(settings: ImportSettings) -> ImageImport:
     out = settings.output
     out.mkdir(parents=True, exist_ok=True)
     left_out: Counter[str] = Counter()

@@ -18,6 +18,7 @@ from vsgrpo.data.answer_table import AnswerLine, AnswerTally, answer_table
 from vsgrpo.data.foreign_answers import Refused
 from vsgrpo.data.foreign_media import MediaFinder, refuse_rooms
 from vsgrpo.data.foreign_rows import Foreign, read_foreign, scans_named
+from vsgrpo.data.import_folder import new_dataset
 from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.json_files import records
 from vsgrpo.data.leakage import (
@@ -55,6 +56,10 @@ class ImportSummary:
         """Return the summary as JSON."""
         return {**asdict(self), "out": str(self.out)}
 
+    def moved(self, out: Path) -> ImportSummary:
+        """Return the summary of the dataset under its final name."""
+        return replace(self, out=out, notes=[note.replace(str(self.out), str(out)) for note in self.notes])
+
     def table(self) -> str:
         """Return counts per type, then what was left out and why."""
         first, *others = self.counts
@@ -68,34 +73,35 @@ class ImportSummary:
 
 
 def import_data(settings: ImportSettings, *, overwrite: bool = False) -> ImportSummary:
-    """Read foreign rows and write a dataset folder.
+    """Read foreign rows and write a dataset folder; an earlier one stays until the new one is complete.
 
     Raises:
         DataError: a file cannot be read, no row is left, the folder holds something else, or the file is VSI-Bench
             itself and format=vsibench was not given.
     """
-    prepare_output(settings.output, overwrite)
+    with new_dataset(settings, overwrite) as staged:
+        summary = _import(staged)
+    return summary.moved(settings.output)
+
+
+def _import(settings: ImportSettings) -> ImportSummary:
     work = _Import(settings)
-    try:
-        work.read()
-        if not work.scenes and work.denied:
-            counted = work.left_out.most_common()
-            reasons = "; ".join(f"{number} of {work.num_read} rows: {text}" for text, number in counted)
-            rooms = sorted(work.denied)
-            raise DataError(
-                f"{settings.files[0]}: no row can be taken ({reasons}); {len(rooms)} rooms: {name_some(rooms)}",
-                "if this is the benchmark itself: format=vsibench (for `vsgrpo eval` only)",
-            )
-        if not work.scenes:
-            reasons = "; ".join(f"{number}: {reason}" for reason, number in work.left_out.items())
-            raise DataError(
-                f"{settings.files[0]}: no row can be taken ({reasons or 'the file is empty'})",
-                "see `vsgrpo import-data --help`",
-            )
-        return work.finish()
-    except BaseException:
-        work.remove()
-        raise
+    work.read()
+    if not work.scenes and work.denied:
+        counted = work.left_out.most_common()
+        reasons = "; ".join(f"{number} of {work.num_read} rows: {text}" for text, number in counted)
+        rooms = sorted(work.denied)
+        raise DataError(
+            f"{settings.files[0]}: no row can be taken ({reasons}); {len(rooms)} rooms: {name_some(rooms)}",
+            "if this is the benchmark itself: format=vsibench (for `vsgrpo eval` only)",
+        )
+    if not work.scenes:
+        reasons = "; ".join(f"{number}: {reason}" for reason, number in work.left_out.items())
+        raise DataError(
+            f"{settings.files[0]}: no row can be taken ({reasons or 'the file is empty'})",
+            "see `vsgrpo import-data --help`",
+        )
+    return work.finish()
 
 
 class _Import:
@@ -115,7 +121,6 @@ class _Import:
         denies = None if self.is_benchmark else denied_in_data
         self._videos = MediaFinder(settings.videos, "videos", denies=denies)
         self._images = MediaFinder(settings.images, "images", denies=denies)
-        self._is_new = not settings.output.exists()
 
     def _names(self) -> tuple[str, ...]:
         return ("test",) if self.settings.format == "vsibench" else ("train", "dev")
@@ -136,13 +141,6 @@ class _Import:
                     except DataError as error:
                         self._leave_out("breaks the row schema", f"{where}: {error.message}")
         self._asked.clear()
-
-    def remove(self) -> None:
-        """Remove what an import that failed has written."""
-        for path in self.parts.values():
-            path.unlink(missing_ok=True)
-        if self._is_new and self.settings.output.is_dir() and not any(self.settings.output.iterdir()):
-            self.settings.output.rmdir()
 
     def _leave_out(self, reason: str, where: str) -> None:
         self.left_out[reason] += 1
@@ -306,15 +304,3 @@ def _writer(path: Path) -> IO[str]:
 
 
 _VAL = "a ScanNet val scan (data.allow_val_safe=true takes those of rooms outside VSI-Bench)"
-
-
-def prepare_output(out: Path, overwrite: bool) -> None:
-    """Make room for a dataset; DataError unless the folder is new, empty, or a dataset and `overwrite`."""
-    ours = (out / MANIFEST_NAME).is_file()
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not ours)):
-        raise DataError(f"output={out}: exists and is no dataset folder", "choose another output=DIR")
-    if ours and not overwrite:
-        raise DataError(f"output={out}: holds a dataset already", "add --overwrite, or choose another output=DIR")
-    if ours:
-        for name in ("train.jsonl", "dev.jsonl", "test.jsonl", MANIFEST_NAME):
-            (out / name).unlink(missing_ok=True)

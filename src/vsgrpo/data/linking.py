@@ -6,7 +6,8 @@ import os
 import shutil
 from pathlib import Path, PurePosixPath
 
-from vsgrpo.files import inside
+from vsgrpo.files import publish
+from vsgrpo.paths import inside
 
 _VIDEO = "mp4 m4v mov mkv webm avi mpg mpeg m2v ts m2ts mts wmv asf flv 3gp ogv vob"
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEO.split())
@@ -24,9 +25,14 @@ def link_or_copy(existing: Path, path: Path) -> None:
     part.unlink(missing_ok=True)
     try:
         os.link(existing, part)
+        os.replace(part, path)
     except OSError:
-        shutil.copy2(existing, part)
-    os.replace(part, path)
+        try:
+            shutil.copy2(existing, part)
+            publish(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
 
 def link_media(base: Path, out: Path, path: str) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import DataError
-from vsgrpo.files import file_sha256, inside, write_atomic
+from vsgrpo.files import file_sha256, write_atomic
+from vsgrpo.paths import inside
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"

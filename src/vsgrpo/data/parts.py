@@ -12,10 +12,11 @@ from typing import Any, get_type_hints
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.data.build_scan import ScanOutcome, outcome_from_json, outcome_to_json
 from vsgrpo.errors import DataError
-from vsgrpo.files import inside, write_atomic
+from vsgrpo.files import write_atomic
+from vsgrpo.paths import inside
 
 PARTS = ".parts"
-_PLAN = "plan.json"
+PLAN_NAME = "plan.json"
 _STAMP = "fingerprint"
 
 
@@ -61,14 +62,14 @@ def write_plan(out: Path, plan: Plan) -> None:
     data = {"config": asdict(plan.config), "scan_ids": plan.scan_ids, "refused": plan.refused}
     try:
         write_atomic(out / PARTS / _STAMP, fingerprint(plan.config) + "\n")
-        write_atomic(out / PARTS / _PLAN, json.dumps(data))
+        write_atomic(out / PARTS / PLAN_NAME, json.dumps(data))
     except OSError as error:
         raise DataError(f"data.path={out}: cannot be written: {error.strerror}", "choose another output=DIR") from None
 
 
 def read_plan(out: Path) -> Plan:
     """Return the plan of a build; DataError where the folder holds none, or one of another version."""
-    path = out / PARTS / _PLAN
+    path = out / PARTS / PLAN_NAME
     hint = "give the output=DIR of a build-data with build.num_shards; run its shards first"
     if not path.is_file():
         raise DataError(f"{path}: no such file", hint)

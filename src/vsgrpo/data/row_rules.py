@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vsgrpo.errors import DataError
-from vsgrpo.files import path_fault
+from vsgrpo.paths import path_fault
 from vsgrpo.spatial.answers import normalize_word, official_number
 from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
 

@@ -21,7 +21,8 @@ from vsgrpo.data.row_rules import LETTERS as LETTERS
 from vsgrpo.data.row_rules import check_scorable as check_scorable
 from vsgrpo.data.row_rules import number_of as number_of
 from vsgrpo.errors import DataError
-from vsgrpo.files import inside, write_atomic
+from vsgrpo.files import write_atomic
+from vsgrpo.paths import inside
 
 if TYPE_CHECKING:
     from vsgrpo.spatial.questions import Question

@@ -6,30 +6,22 @@ Shared by all benchmarks. What decides an answer stands in settings.json; a run 
 from __future__ import annotations
 
 import hashlib
-import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsgrpo.config.families import TINY
+from vsgrpo.data.inputs import look_at, model_files
 from vsgrpo.data.rows import Row
-from vsgrpo.errors import DataError
-from vsgrpo.evaluation.html_report import REPORT_NAME
-from vsgrpo.evaluation.lmms_bridge import LMMS_NAME
-from vsgrpo.evaluation.outputs import RESULTS_NAME
+from vsgrpo.evaluation.folder import PROMPTS_NAME, TIMING_NAME, begin, check_inputs, check_settings
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, Media
 from vsgrpo.evaluation.published import model_size
 from vsgrpo.evaluation.score import PromptSettings
-from vsgrpo.evaluation.score_file import SETTINGS_NAME
-from vsgrpo.files import write_atomic
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig, EvalModelSection
 
-TIMING_NAME = "timing.jsonl"
-PROMPTS_NAME = "prompts.jsonl"
 SCHEMA_VERSION = 1
 
 
@@ -45,13 +37,17 @@ def answer_rows(
     shown: Mapping[str, tuple[str, Callable[[Row], Media]]],
     overwrite: bool,
     text_of: Callable[[Row], str] | None = None,
+    *,
+    allow_changed: bool = False,
 ) -> dict[str, Any] | None:
     """Answer every question into predictions.jsonl (and those of controls) and return the settings that decided it.
 
     Args:
         identity: of the rows: hash of their file and what else tells them apart.
         shown: control ("" for none) -> (view, which video or images a row is shown).
+        overwrite: replace an earlier evaluation, once the model is loaded.
         text_of: the text of a row's user turn; None: `question_text`.
+        allow_changed: go on although videos or weights are not those of the answers that are there.
 
     Returns:
         the settings; None in all processes but the first.
@@ -66,11 +62,13 @@ def answer_rows(
         **options, batch_size=config.decoding.batch_size, seed=config.run.seed, layout=config.decoding.layout
     )
     settings = _settings(config, rows, identity, budget, decoding)
-    processes = generate.Processes()
+    processes, inputs = generate.Processes(), {}
     if processes.rank == 0:
-        if overwrite:
-            _remove_outputs(folder)
-        _same_settings(folder, settings)
+        inputs = look_at(_inputs(config, rows, shown))
+        before = None if overwrite else check_settings(folder, settings)
+        told = before.get("changed_inputs", []) if before else []
+        told += check_inputs(folder, inputs, allow_changed) if before else []
+        settings |= {"changed_inputs": told} if told else {}
     if processes.rank == 0 and model.path not in TINY:
         processes.barrier()
     if processes.rank > 0:  # a tiny model is built by the first process while the others wait
@@ -86,6 +84,8 @@ def answer_rows(
     )
     if processes.rank == 0 and model.path in TINY:
         processes.barrier()
+    if processes.rank == 0:
+        begin(folder, settings, inputs, overwrite)
     cache_dir = video.cache_dir or (str(folder / "cache") if video.frame_cache == "disk" else None)
     loader = generate.VideoLoader(
         budget, video.backend, video.timeout_s, frame_cache=video.frame_cache, cache_dir=cache_dir
@@ -125,33 +125,13 @@ def _settings(
     }
 
 
-def _remove_outputs(folder: Path) -> None:
-    """Delete what an earlier evaluation wrote."""
-    for pattern in ("predictions*.jsonl", "timing*.jsonl"):
-        for file in folder.glob(pattern):
-            file.unlink()
-    for name in (SETTINGS_NAME, RESULTS_NAME, PROMPTS_NAME, REPORT_NAME, LMMS_NAME):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _same_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Write settings.json, or refuse to go on with predictions made under other settings."""
-    path = folder / SETTINGS_NAME
-    if (folder / PREDICTIONS_NAME).is_file():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        except ValueError:
-            before = {}
-        # The layout changes no answer: a run may go on with another one.
-        compared = [name for name in settings if name != "layout"]
-        changed = [name for name in compared if before.get(name) != json.loads(json.dumps(settings[name]))]
-        if changed:
-            raise DataError(
-                f"{folder / PREDICTIONS_NAME}: made under another {' and '.join(changed)}",
-                "use --overwrite to start anew, or another output=DIR",
-            )
-        print(f"going on with {folder / PREDICTIONS_NAME}", file=sys.stderr)
-    write_atomic(path, json.dumps(settings, indent=1) + "\n")
+def _inputs(
+    config: EvalConfig, rows: Sequence[Row], shown: Mapping[str, tuple[str, Callable[[Row], Media]]]
+) -> list[tuple[str, Path]]:
+    """Return (kind, path) of the files that decide answers beside the row file: models, and what is shown of rows."""
+    models = [*model_files("model", config.model.path), *model_files("adapter", config.model.adapter)]
+    media = dict.fromkeys(item for _, media_of in shown.values() for row in rows for item in media_of(row))
+    return [*models, *media]
 
 
 def _weights(model: EvalModelSection) -> str | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import IO
 
-from vsgrpo.errors import DataError
-from vsgrpo.files import inside
+from vsgrpo.errors import DataError, RunError
+from vsgrpo.files import publish
+from vsgrpo.paths import inside
 from vsgrpo.progress import Progress
 
 
@@ -46,6 +49,7 @@ def unpack(found: dict[str, tuple[Path, str]], folder: Path, fallback: Path) -> 
 
     Raises:
         DataError: a member that cannot be read, or a name that leaves the folder.
+        RunError: no room for it; no half file is left.
     """
     target = folder if os.access(folder, os.W_OK) else fallback
     paths: dict[str, Path] = {}
@@ -56,11 +60,37 @@ def unpack(found: dict[str, tuple[Path, str]], folder: Path, fallback: Path) -> 
             with zipfile.ZipFile(file) as archive:
                 if not path.is_file() or path.stat().st_size != archive.getinfo(member).file_size:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    part = path.with_suffix(f".{os.getpid()}.part")
-                    with archive.open(member) as source, part.open("wb") as sink:
-                        shutil.copyfileobj(source, sink, 1 << 20)
-                    part.replace(path)
-        except (zipfile.BadZipFile, OSError) as error:
+                    with archive.open(member) as source:
+                        _write(source, path)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
             raise DataError(f"{file}: {member} cannot be unpacked ({error})", "download it again") from None
         progress.advance()
     return paths
+
+
+def _write(source: IO[bytes], path: Path) -> None:
+    """Copy a stream into a file, whole or not at all; RunError where it cannot be written."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        with part.open("wb") as sink:
+            while chunk := source.read(1 << 20):
+                try:
+                    sink.write(chunk)
+                    sink.flush()
+                except OSError as error:
+                    raise _unwritable(path, error) from None
+        try:
+            publish(part, path)
+        except OSError as error:
+            raise _unwritable(path, error) from None
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return RunError(
+        f"{path}: cannot be unpacked: {error.strerror}",
+        "free disk space and run the same command again: videos unpacked so far stay" if full else "",
+    )

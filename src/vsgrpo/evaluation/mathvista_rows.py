@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 from vsgrpo.data.cot.inputs import MAGIC
 from vsgrpo.data.json_files import read_json, read_jsonl
 from vsgrpo.errors import DataError
-from vsgrpo.files import inside, path_fault, safe_name
+from vsgrpo.files import publish
+from vsgrpo.paths import inside, path_fault, safe_name
 
 QUESTION_TYPES = ("multi_choice", "free_form")
 ANSWER_TYPES = ("text", "integer", "float", "list")
@@ -147,7 +148,7 @@ def read_images(file: Path, pids: Collection[str], folder: Path) -> dict[str, Pa
             if not found[pid].is_file():
                 temporary = folder / f".{name}.{os.getpid()}.tmp"  # processes of one evaluation write the same bytes
                 temporary.write_bytes(content)
-                temporary.replace(found[pid])
+                publish(temporary, found[pid])
     return found
 
 

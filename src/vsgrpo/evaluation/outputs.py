@@ -15,6 +15,7 @@ from vsgrpo.evaluation.lmms_bridge import LMMS_NAME, write_lmms_samples
 from vsgrpo.evaluation.results import EvalReport
 from vsgrpo.evaluation.score import PromptSettings
 from vsgrpo.files import write_atomic
+from vsgrpo.folders import drop_aside
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -49,6 +50,7 @@ def write_results(config: EvalConfig, content: Mapping[str, Any], seconds: float
     folder = Path(config.run.dir)
     result = {**content, "versions": _versions(), "seconds": round(seconds, 1)}
     write_atomic(folder / RESULTS_NAME, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    drop_aside(folder)
     model = Path(config.model.adapter or config.model.path)
     if model.is_dir() and model.resolve().parent == folder.resolve().parent:
         from vsgrpo.modeling.model_card import renew_scores

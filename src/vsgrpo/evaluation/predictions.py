@@ -11,6 +11,7 @@ the chunks, into the same bytes. A later run may have another number of processe
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -19,6 +20,7 @@ from typing import Any
 
 from vsgrpo.data.rows import Row, read_jsonl
 from vsgrpo.errors import DataError
+from vsgrpo.files import publish
 
 PREDICTIONS_NAME = "predictions.jsonl"
 
@@ -119,12 +121,14 @@ class Ledger:
             while done in found:
                 stream.write(b"".join(found.pop(done)))
                 done += 1
+            stream.flush()
+            os.fsync(stream.fileno())  # before the parts go
         later = {index: lines for index, lines in sorted(found.items()) if index > done}
         kept = self._part("merged")
         if later:
             part = kept.with_suffix(".tmp")
             part.write_bytes(b"".join(line for lines in later.values() for line in lines))
-            part.replace(kept)
+            publish(part, kept)
         for part in parts:
             if part != kept or not later:
                 part.unlink()
@@ -177,10 +181,12 @@ class Ledger:
 
 
 def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Append records with one write, so that a kill leaves whole lines or one half line at the end."""
+    """Append records with one write, synced: a kill leaves whole lines or one half line at the end."""
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     with path.open("a", encoding="utf-8", newline="\n") as stream:
         stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def read_answers(path: Path) -> dict[str, list[str | None]]:

@@ -38,6 +38,7 @@ def run_eval(
     allow_leak: bool = False,
     overwrite: bool = False,
     wandb: bool = False,
+    allow_changed: bool = False,
 ) -> EvalReport | None:
     """Evaluate a model and write the results into `run.dir`; an interrupted evaluation goes on where it stopped.
 
@@ -64,7 +65,7 @@ def run_eval(
     began = time.monotonic()
     identity = {"sha256": benchmark.sha256, **({} if benchmark.subset == "full" else {"subset": benchmark.subset})}
     media = {name: (view, _as_media(video_of)) for name, (view, video_of) in shown.items()}
-    settings = answer_rows(config, benchmark.rows, identity, media, overwrite)
+    settings = answer_rows(config, benchmark.rows, identity, media, overwrite, allow_changed=allow_changed)
     if settings is None:
         return None
     prompt = PromptSettings(config.prompt.mode, config.prompt.wording, config.prompt.show_options)

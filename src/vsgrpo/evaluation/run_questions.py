@@ -13,6 +13,7 @@ from vsgrpo.data.rows import Row, read_jsonl
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.answering import answer_rows, predictions_name
 from vsgrpo.evaluation.baselines import derangement
+from vsgrpo.evaluation.folder import evaluation_folder
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.mathvista import MathVistaReport, score_responses
 from vsgrpo.evaluation.outputs import write_results
@@ -126,21 +127,30 @@ def run_benchmark(
     allow_leak: bool = False,
     overwrite: bool = False,
     wandb: bool = False,
+    allow_changed: bool = False,
 ) -> EvalReport | QuestionReport | None:
-    """Evaluate a model on whichever benchmark `benchmark.name` says: `run_eval` or `run_questions`.
+    """Evaluate a model on whichever benchmark `benchmark.name` says: `run_eval` or `run_questions`, in a locked folder.
 
     Raises:
         ConfigError: an option that only VSI-Bench knows.
     """
+    shared = {"skip_missing": skip_missing, "overwrite": overwrite, "allow_changed": allow_changed}
     if config.benchmark.name == "vsibench":
-        return run_eval(config, skip_missing=skip_missing, allow_leak=allow_leak, overwrite=overwrite, wandb=wandb)
+        with evaluation_folder(config, overwrite):
+            return run_eval(config, allow_leak=allow_leak, wandb=wandb, **shared)
     if wandb:
         raise ConfigError("--wandb: for benchmark=vsibench only", hint="leave --wandb out")
-    return run_questions(config, skip_missing=skip_missing, allow_leak=allow_leak, overwrite=overwrite)
+    with evaluation_folder(config, overwrite):
+        return run_questions(config, allow_leak=allow_leak, **shared)
 
 
 def run_questions(
-    config: EvalConfig, *, skip_missing: bool = False, allow_leak: bool = False, overwrite: bool = False
+    config: EvalConfig,
+    *,
+    skip_missing: bool = False,
+    allow_leak: bool = False,
+    overwrite: bool = False,
+    allow_changed: bool = False,
 ) -> QuestionReport | None:
     """Evaluate a model on image questions; an interrupted evaluation goes on where it stopped.
 
@@ -168,7 +178,9 @@ def run_questions(
         shown[""] = ("own", _shuffled(questions))
     began = time.time()
     identity = {"name": questions.name, "file": str(questions.file), "sha256": questions.sha256}
-    settings = answer_rows(config, questions.rows, identity, shown, overwrite, questions.text_of)
+    settings = answer_rows(
+        config, questions.rows, identity, shown, overwrite, questions.text_of, allow_changed=allow_changed
+    )
     if settings is None:
         return None
     folder = Path(config.run.dir)

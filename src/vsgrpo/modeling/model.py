@@ -15,7 +15,7 @@ from torch import nn
 
 from vsgrpo.config.families import TINY, check_architecture
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.files import publish_folder
+from vsgrpo.files import publish
 from vsgrpo.modeling.attention import use_tree_attention
 from vsgrpo.modeling.identity import EARLIER_ADAPTERS, BaseIdentity, adapter_hash, base_identity, check_chain
 from vsgrpo.modeling.load import (
@@ -212,7 +212,7 @@ def tiny_model(name: str, folder: Path | None, seed: int) -> Path:
         if (folder / "config.json").is_file():  # another process was faster
             shutil.rmtree(partial)
         else:
-            publish_folder(partial, folder)
+            publish(partial, folder)
     return folder
 
 

@@ -15,7 +15,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor
 
 from vsgrpo.errors import DataError
-from vsgrpo.files import publish_folder, read_yaml
+from vsgrpo.files import publish, read_yaml
 from vsgrpo.modeling.identity import BASE_FILE, EARLIER_ADAPTERS, adapter_hash, write_base_record
 from vsgrpo.modeling.load import ADAPTER_CONFIG, adapter_file
 from vsgrpo.modeling.rope import unwrap
@@ -82,7 +82,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         yield partial
-        publish_folder(partial, folder)
+        publish(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -17,7 +17,8 @@ from vsgrpo.evaluation.question_sets import read_folder, read_mathvista
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.score_file import PROMPT_KEYS
 from vsgrpo.evaluation.vsibench import read_benchmark
-from vsgrpo.files import inside, path_fault, write_atomic
+from vsgrpo.files import write_atomic
+from vsgrpo.paths import inside, path_fault
 from vsgrpo.report.runs import read_config
 from vsgrpo.report.samples import COMPLETIONS_NAME, media_urls, question_files, read_completions, read_questions
 from vsgrpo.scans.meta_info import read_scene_json

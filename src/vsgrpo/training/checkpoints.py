@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 
 from vsgrpo.errors import DataError
-from vsgrpo.files import publish_folder, write_atomic
+from vsgrpo.files import publish, write_atomic, write_checksums
+from vsgrpo.folders import drop_aside
 
 SCHEMA_VERSION = 1
 STATE_NAME = "trainer_state.json"
@@ -30,10 +30,9 @@ class Checkpoint:
     step: int
 
     @property
-    def finished_stage(self) -> bool:
-        """True where the stage had no steps left."""
-        state = TrainerState.load_from_json(str(self.path / STATE_NAME))
-        return state.global_step >= state.max_steps
+    def max_steps(self) -> int:
+        """The last step of the stage, as it was when the checkpoint was written."""
+        return TrainerState.load_from_json(str(self.path / STATE_NAME)).max_steps
 
 
 class RunFolder:
@@ -80,19 +79,24 @@ class RunFolder:
         write_atomic(self.path / "run.json", json.dumps(status, indent=1) + "\n")
 
     def publish(self, stage: int, step: int, number: int) -> Path:
-        """Give the checkpoint just written its final name, enter it into run.json, drop the oldest ones."""
+        """Give the checkpoint just written its final name, enter it into run.json, drop the oldest ones.
+
+        It has checksums and is on disk before run.json names it. What an --overwrite had set aside goes with the first.
+        """
         source = self.partial / f"checkpoint-{step}"
         target = self.path / f"checkpoint-{number}"
         self.describe(source)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(source, target)
+        write_checksums(source)
+        publish(source, target)
         shutil.rmtree(self.partial)
-        best = self.read_status().get("best")
+        status = self.read_status()
+        known = {**status.get("checkpoints", {}), str(number): {"stage": stage, "step": step}}
+        self.update_status(checkpoints=known)
+        best = status.get("best")
         kept = None if best is None else str(self.path / f"checkpoint-{best['checkpoint']}")
         rotate_checkpoints(str(self.path), save_total_limit=self._keep, best_model_checkpoint=kept)
-        known = self.read_status().get("checkpoints", {})
-        known[str(number)] = {"stage": stage, "step": step}
         self.update_status(checkpoints={n: c for n, c in known.items() if (self.path / f"checkpoint-{n}").is_dir()})
+        drop_aside(self.path)
         return target
 
     def note_score(self, number: int, score: float) -> float:
@@ -103,14 +107,18 @@ class RunFolder:
         self.update_status(dev_scores=scores, best={"checkpoint": int(best), "dev_score": scores[best]})
         return scores[best]
 
-    def latest_checkpoint(self) -> Checkpoint | None:
-        """Return the newest complete checkpoint, None where there is none."""
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return the complete checkpoints, oldest first."""
         found = [
             Checkpoint(self.path / f"checkpoint-{number}", int(number), entry["stage"], entry["step"])
             for number, entry in self.read_status().get("checkpoints", {}).items()
         ]
         complete = [checkpoint for checkpoint in found if (checkpoint.path / STATE_NAME).is_file()]
-        return max(complete, key=lambda checkpoint: checkpoint.number, default=None)
+        return sorted(complete, key=lambda checkpoint: checkpoint.number)
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """Return the newest complete checkpoint, None where there is none."""
+        return next(reversed(self.checkpoints()), None)
 
     def publish_final(self, save: Callable[[Path], None], writes: bool = True) -> Path:
         """Let `save` write the trained model, then give it the name `final`; every process calls this.
@@ -124,5 +132,6 @@ class RunFolder:
         save(source)
         if writes:
             self.describe(source)
-            publish_folder(source, target)
+            publish(source, target)
+            drop_aside(self.path)
         return target

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object, is_peft_model
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 from trl.trainer.grpo_config import GRPOConfig
 
@@ -162,6 +163,22 @@ class StageTrainer(Trainer):
                     type(self.model), resume_from_checkpoint, dtype=self.model.dtype, key="resume from checkpoint"
                 )
             self.model.load_state_dict(saved.state_dict())
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Set the rates of the schedule as it is now: those in the optimizer's state belong to the stage's old length.
+
+        Of a stage as long as before they are the same numbers.
+        """
+        super()._load_optimizer_and_scheduler(checkpoint)
+        schedule = self.lr_scheduler
+        if checkpoint is not None and isinstance(schedule, LambdaLR):
+            rates = [
+                base * rate(schedule.last_epoch)
+                for base, rate in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+            ]
+            for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            schedule._last_lr = rates
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Any:
         """Look at GRPO's loss while its samples are at hand; the other methods have their own `compute_loss`."""

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers.optimization import get_scheduler
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import SchedulerType
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.grpo_config import GRPOConfig
 
@@ -101,10 +105,14 @@ def run_stages(
         if trainer.is_world_process_zero():
             parts.folder.update_status(stage=number)
         resume = checkpoint if checkpoint and checkpoint.stage == number else None
-        if resume and resume.finished_stage:
+        if resume and resume.step >= (total := total_steps(trainer)):
             trainer._load_from_checkpoint(str(resume.path))
             steps += resume.step
             continue
+        if resume:
+            resume = on_boundary(resume, parts.folder, stop.every)
+            if trainer.is_world_process_zero() and total > resume.max_steps:
+                print(lengthened(trainer.args, resume, total, stop.every), file=sys.stderr)
         try:
             trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
         except Exception as error:
@@ -120,6 +128,63 @@ def run_stages(
             return RunOutcome(trainer, steps, stop.received)
         _release(trainer)
     return RunOutcome(trainer, steps)
+
+
+def total_steps(trainer: StageTrainer) -> int:
+    """Return how many optimizer steps a stage has."""
+    args = trainer.args
+    if args.max_steps > 0:
+        return args.max_steps
+    return trainer.set_initial_training_values(args, trainer.get_train_dataloader())[-1]
+
+
+def on_boundary(newest: Checkpoint, folder: RunFolder, every: int) -> Checkpoint:
+    """Return where a stage goes on: the newest of its checkpoints that ends a rollout buffer, `newest` if none does.
+
+    Only the last step of a stage can lie inside a buffer; where the stage becomes longer, that is no place to go on.
+
+    Args:
+        every: optimizer steps of one buffer.
+    """
+    if newest.step % every == 0:
+        return newest
+    same = [c for c in folder.checkpoints() if c.stage == newest.stage and c.step % every == 0]
+    return same[-1] if same else newest
+
+
+def lengthened(args: Any, start: Checkpoint, total: int, every: int) -> str:
+    """Say that a stage got longer, and what is not as if it had been that long from the beginning."""
+    text = f"stage {start.stage} goes on at step {start.step} to {total} steps, it had {start.max_steps}"
+    before, now = (_rates(args, steps, start.step + 1) for steps in (start.max_steps, total))
+    apart = [step for step in range(start.step) if before[step] != now[step]]
+    reasons = []
+    if apart:
+        which = f"steps {apart[0] + 1}-{apart[-1] + 1}" if len(apart) > 1 else f"step {apart[0] + 1}"
+        reasons.append(
+            f"trainer.lr_scheduler_type={SchedulerType(args.lr_scheduler_type).value}: the learning rates of {which} "
+            f"were those of {start.max_steps} steps; step {start.step + 1} now has {now[-1]:.3g} instead of "
+            f"{before[-1]:.3g}"
+        )
+    if start.step % every:
+        reasons.append(f"step {start.step} lies inside a rollout buffer of {every} steps: a new buffer begins there")
+    return f"{text}: {'not ' if reasons else ''}as if it had been so long from the start" + "".join(
+        f"; {reason}" for reason in reasons
+    )
+
+
+def _rates(args: Any, total: int, count: int) -> list[float]:
+    """Return the learning rates of the first `count` steps of a stage of `total` steps."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
+    schedule = get_scheduler(
+        args.lr_scheduler_type,
+        optimizer=optimizer,
+        num_warmup_steps=args.get_warmup_steps(total),
+        num_training_steps=total,
+        scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+    )
+    if not isinstance(schedule, LambdaLR):  # it follows what it sees, not the number of steps
+        return [args.learning_rate] * count
+    return [args.learning_rate * schedule.lr_lambdas[0](step) for step in range(count)]
 
 
 def build_trainer(

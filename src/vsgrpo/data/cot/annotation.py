@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vsgrpo.data.cot.inputs import Item
 from vsgrpo.errors import DataError
-from vsgrpo.files import inside
+from vsgrpo.paths import inside
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.scene import Scene, SceneObject
 

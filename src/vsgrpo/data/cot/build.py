@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +27,9 @@ from vsgrpo.data.linking import link_media
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.rows import Row, check_row, row_to_dict
 from vsgrpo.errors import DataError, RunError
-from vsgrpo.files import inside
+from vsgrpo.files import publish
+from vsgrpo.folders import locked
+from vsgrpo.paths import inside
 from vsgrpo.spatial.answers import parse_answer
 
 REJECTED_NAME = "rejected.jsonl"
@@ -47,14 +48,14 @@ def build_cot(config: BuildCotConfig, limit: int | None = None, connect: Connect
     target = out / f"{config.data.split}.jsonl"
     _check_folder(out, target, source)
     total = sum(1 for _ in source.items(limit))  # a broken line is found before anything is paid for
-    with _open_cache(config, out) as cache:
+    with locked(out, "output", "writing"), _open_cache(config, out) as cache:
         try:
             accounts = generate(source.items(limit), config, cache, total, connect)
         except RunError as error:
             raise RunError(error.message, f"{error.hint}; finished answers are kept in {cache.path}") from error
         counts = write_filtered(source.items(limit), config, cache, out, target)
-    summary = CotSummary(target, counts, accounts, config)
-    _write_manifest(config, source, summary)
+        summary = CotSummary(target, counts, accounts, config)
+        _write_manifest(config, source, summary)
     return summary
 
 
@@ -180,8 +181,8 @@ def write_filtered(
                 _line(rejected, {**record, "answer": found.answer, "thought": found.thought})
             else:
                 _line(kept, row_to_dict(_cold_row(item, found, verdict, config, out)))
-    os.replace(temporary[0], target)
-    os.replace(temporary[1], out / REJECTED_NAME)
+    publish(temporary[0], target)
+    publish(temporary[1], out / REJECTED_NAME)
     return counts
 
 
@@ -224,7 +225,7 @@ def _placed(item: Item, index: int, out: Path) -> dict[str, str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_bytes(item.images[index])
-        os.replace(temporary, path)
+        publish(temporary, path)
     return dict(media)
 
 

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from vsgrpo.data.leakage import check_rows
 from vsgrpo.data.rows import SCHEMA_VERSION, Row, check_row, read_jsonl, row_from_dict
 from vsgrpo.errors import DataError
-from vsgrpo.files import inside, path_fault, safe_name
+from vsgrpo.paths import inside, path_fault, safe_name
 
 IMAGE_QUESTION = "image_question"
 """The question type of rows that come from image questions."""

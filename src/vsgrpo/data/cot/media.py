@@ -13,7 +13,7 @@ import numpy as np
 
 from vsgrpo.data.cot.inputs import Item
 from vsgrpo.errors import DataError
-from vsgrpo.files import inside
+from vsgrpo.paths import inside
 from vsgrpo.video.budget import PIXELS_VERSION, smart_resize
 from vsgrpo.video.image import read_image
 

@@ -1,0 +1,166 @@
+"""Whether a run may go on with a configuration: the same values, but that it may become longer or change processes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vsgrpo.config import TrainConfig
+from vsgrpo.config.compose import to_yaml
+from vsgrpo.config.train import WHOLE
+from vsgrpo.config.trainer import BEFORE_KEYS
+from vsgrpo.errors import ConfigError
+
+LENGTHS = ("max_steps", "num_train_epochs")
+_FREE = {("run", "dir"), ("run", "name"), ("trainer", "report_to"), ("trainer", "save_total_limit")}
+_FREE |= {
+    ("video", "max_quarantined"),
+    ("trainer", "max_steps"),
+    ("trainer", "num_train_epochs"),
+    ("trainer", "stages"),
+}
+"""Keys that may change, or (lengths and stages) that are compared in a way of their own."""
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest checkpoint that run.json names and that is there: its stage, its step in that and the stage's last."""
+
+    stage: int
+    step: int
+    max_steps: int
+
+
+def newest_checkpoint(run_dir: Path) -> Newest | None:
+    """Return the newest checkpoint of a run whose state can be read, None where there is none."""
+    try:
+        known = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["checkpoints"]
+    except (OSError, ValueError, LookupError):
+        return None
+    for number in sorted(known, key=int, reverse=True):
+        try:
+            file = run_dir / f"checkpoint-{number}" / "trainer_state.json"
+            state = json.loads(file.read_text(encoding="utf-8"))
+            return Newest(int(known[number]["stage"]), int(state["global_step"]), int(state["max_steps"]))
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return None
+
+
+def check_same_config(run_dir: Path, config: TrainConfig) -> None:
+    """Refuse to resume with values that would make the rest of the run another run; it may become longer.
+
+    Raises:
+        ConfigError: naming the first key that differs, or the length that shrinks.
+    """
+    old, new = _values(run_dir / "config.yaml"), _values(config)
+    newest, free = newest_checkpoint(run_dir), set(_FREE)
+    lengthened = _check_lengths(old["trainer"], new["trainer"], newest)
+    only_weights = newest is not None and newest.step >= newest.max_steps and not lengthened
+    if _check_same_processes(old, new, only_weights):
+        free.add(("trainer", "per_device_train_batch_size"))
+    for section in new:
+        if section == "launch":
+            continue
+        for key, value in new[section].items():
+            before = old.get(section, {}).get(key, BEFORE_KEYS.get(f"{section}.{key}"))
+            if before != value and (section, key) not in free:
+                raise ConfigError(
+                    f"{section}.{key}={value}: the run in {run_dir} was started with {before}",
+                    hint=f"resume with {section}.{key}={before}, or start another run with another output=DIR",
+                )
+
+
+def is_longer(run_dir: Path, config: TrainConfig) -> bool:
+    """Return whether a config asks for other steps, epochs or stages than the run in the folder was started with."""
+    old, new = _values(run_dir / "config.yaml")["trainer"], _values(config)["trainer"]
+    return any(old.get(key) != new.get(key) for key in (*LENGTHS, "stages"))
+
+
+def _check_lengths(old: dict[str, Any], new: dict[str, Any], newest: Newest | None) -> bool:
+    """Compare steps, epochs and stages of two trainer sections; return whether the stage of `newest` becomes longer.
+
+    Raises:
+        ConfigError: a stage is shorter, gone or over, or differs in more than its length.
+    """
+    stages: list[list[dict[str, Any]]] = [section.get("stages") or [{}] for section in (old, new)]
+    hint = "a run can be lengthened: leave its stages as they are, add others behind them"
+    if len(stages[1]) < len(stages[0]):
+        raise ConfigError(f"trainer.stages: {len(stages[1])}, the run was started with {len(stages[0])}", hint=hint)
+    current, longer = newest.stage if newest is not None else 0, False
+    for number, (before, now) in enumerate(zip(*stages, strict=False)):
+        where = f"trainer.stages[{number}]" if new.get("stages") else "trainer"
+        kept = [{name: value for name, value in stage.items() if name not in LENGTHS} for stage in (before, now)]
+        if kept[0] != kept[1]:
+            raise ConfigError(f"{where}={now}: the run was started with {before}", hint=hint)
+        grows = _grows({**old, **before}, {**new, **now}, where, newest if number == current else None)
+        if grows and number < current:
+            raise ConfigError(
+                f"{where}: longer than before, but the run is in stage {current} already",
+                hint="lengthen the last stage, or add another one",
+            )
+        longer |= grows and number == current
+    return longer
+
+
+def _grows(before: dict[str, Any], now: dict[str, Any], where: str, newest: Newest | None) -> bool:
+    """Return whether a stage becomes longer; ConfigError where it becomes shorter."""
+    steps, epochs = ([float(stage[name]) for stage in (before, now)] for name in LENGTHS)
+    if steps[0] > 0:
+        name, values = "max_steps", (steps[0], max(steps[1], 0.0))
+    elif steps[1] > 0:  # counted in epochs until now
+        name, values = "max_steps", (float(newest.max_steps) if newest is not None else 1.0, steps[1])
+    else:
+        name, values = "num_train_epochs", (epochs[0], epochs[1])
+    if values[1] < values[0]:
+        raise ConfigError(
+            f"{where}.{name}={now[name]}: the run was started with {values[0]:g}; it can be lengthened, not shortened",
+            hint=f"resume with {where}.{name}={values[0]:g} or more",
+        )
+    return values[1] > values[0]
+
+
+def _check_same_processes(old: dict[Any, Any], new: dict[Any, Any], only_weights: bool) -> bool:
+    """Return whether a run goes on with another number of processes; refuse where it could not go on exactly.
+
+    Data order, sampling and optimizer state belong to the run, not to a process, as long as one process holds the whole
+    optimizer state and the batch of a step stays the same. Engines that shard it write one file per process.
+
+    Args:
+        only_weights: no optimizer state is taken over.
+
+    Raises:
+        ConfigError: a sharded optimizer state, or another number of samples per step.
+    """
+    before, after = old["launch"], new["launch"]
+    counts = before["num_processes"], after["num_processes"]
+    if before["profile"] == after["profile"] and counts[0] == counts[1]:
+        return False
+    engines = {before["profile"], after["profile"]}
+    if not only_weights and not engines <= set(WHOLE):
+        raise ConfigError(
+            f"launch={after['profile']} with launch.num_processes={counts[1]}: the checkpoints hold the optimizer "
+            f"state in {counts[0]} parts of launch={before['profile']}",
+            hint=f"resume with launch={before['profile']} launch.num_processes={counts[0]}, or start a new run from "
+            "model.path=CHECKPOINT",
+        )
+    batches = [values["trainer"]["per_device_train_batch_size"] for values in (old, new)]
+    if batches[0] * counts[0] != batches[1] * counts[1]:
+        raise ConfigError(
+            f"launch.num_processes={counts[1]}: {batches[1]} x {counts[1]} samples per microbatch, the run was started "
+            f"with {batches[0]} x {counts[0]}",
+            hint=f"keep the product: trainer.per_device_train_batch_size={batches[0] * counts[0] / counts[1]:g}",
+        )
+    return True
+
+
+def _values(config: TrainConfig | Path) -> dict[Any, Any]:
+    """Return a configuration, or the file of one, as plain values."""
+    from omegaconf import OmegaConf
+
+    loaded = OmegaConf.load(config) if isinstance(config, Path) else OmegaConf.create(to_yaml(config))
+    values = OmegaConf.to_container(loaded)
+    assert isinstance(values, dict)
+    return values

@@ -1,0 +1,153 @@
+"""A run goes on: lengthened as if it had been so long from the start, or it says what is not; from a damaged checkpoint
+it falls back; what --overwrite replaces stays until there is a new checkpoint."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tiny_runs import SPREAD
+
+from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.launch import launch_training
+
+pytestmark = pytest.mark.integration
+RATE = "trainer.learning_rate=1e-3"
+
+
+def difference(first, second):
+    a, b = (load_file(next(Path(run, "final").glob("*model.safetensors"))) for run in (first, second))
+    assert a.keys() == b.keys()
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+def rates(run):
+    lines = [json.loads(line) for line in (Path(run) / "log.jsonl").open()]
+    return {line["step"]: line["learning_rate"] for line in lines if "learning_rate" in line}
+
+
+def train(config, **flags):
+    flags = {"resume": False, "overwrite": False, **flags}
+    assert launch_training(config, [], **flags) == 0
+    return Path(config.run.dir)
+
+
+CONSTANT = "trainer.lr_scheduler_type=constant"
+SFT = ("trainer.per_device_train_batch_size=4", RATE, CONSTANT)  # 12 rows: 3 steps an epoch
+BUFFERED = (SPREAD, RATE, "model.freeze_vision=true", "trainer.hf.steps_per_generation=2", "trainer.save_steps=2")
+EPOCHS = (*SFT, "trainer.max_steps=-1")
+FIRST = "trainer.stages=[{max_steps: 2}]"
+LONGER = "trainer.stages=[{max_steps: 3}, {max_steps: 2, learning_rate: 0.002}]"
+WARM = ("trainer.lr_scheduler_type=constant_with_warmup", "trainer.warmup_steps=2")
+
+
+@pytest.mark.parametrize(
+    ("method", "shared", "short", "long"),
+    [
+        ("sft", (*SFT, *WARM), "trainer.max_steps=3", "trainer.max_steps=5"),  # into the second epoch
+        ("sft", EPOCHS, "trainer.num_train_epochs=1", "trainer.num_train_epochs=2"),
+        ("sft", SFT, FIRST, LONGER),  # its last stage, and one more
+        ("grpo", BUFFERED, "trainer.max_steps=3", "trainer.max_steps=4"),  # 3 lies inside a rollout buffer
+    ],
+    ids=["steps", "epochs", "stages", "buffer"],
+)
+def test_a_lengthened_run_is_the_longer_run(method, shared, short, long, make_config, capsys):
+    whole = train(make_config(method, *shared, long, name="whole"))
+    run = train(make_config(method, *shared, short))
+    train(make_config(method, *shared, long), resume=True)
+    assert difference(run, whole) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "goes on at step" in line]
+    assert len(told) == 1 and told[0].endswith(": as if it had been so long from the start"), told
+    with pytest.raises(ConfigError, match=r"can be lengthened|trainer\.stages: 1, the run was started with 2"):
+        launch_training(make_config(method, *shared, short), [], resume=True, overwrite=False)
+    assert json.loads((run / "run.json").read_text())["status"] == "done"
+
+
+def test_a_schedule_that_depends_on_the_length_says_what_changes(make_config, capsys):
+    linear = (*SFT, "trainer.lr_scheduler_type=linear", "trainer.warmup_steps=0")
+    run = train(make_config("sft", *linear, "trainer.max_steps=2"))
+    train(make_config("sft", *linear, "trainer.max_steps=4"), resume=True)
+    # Of 2 steps: 1e-3 and 5e-4. Of 4 steps, the 3rd and 4th: 5e-4 and 2.5e-4 (it would have ended at 0).
+    assert rates(run) == pytest.approx({1: 1e-3, 2: 5e-4, 3: 5e-4, 4: 2.5e-4})
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "goes on at step" in line]
+    assert told == (
+        "stage 0 goes on at step 2 to 4 steps, it had 2: not as if it had been so long from the start; "
+        "trainer.lr_scheduler_type=linear: the learning rates of step 2 were those of 2 steps; step 3 now has "
+        "0.0005 instead of 0"
+    )
+
+
+@pytest.mark.parametrize("damage", ["bit", "empty", "missing", "all"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, make_config, capsys, finished):
+    run = Path(make_config("sft", *SFT, "trainer.max_steps=3").run.dir)
+    shutil.copytree(finished, run, dirs_exist_ok=True)
+    shutil.rmtree(run / "final")
+    for number in (1, 2, 3) if damage == "all" else (3,):
+        file = run / f"checkpoint-{number}" / "optimizer.pt"
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        if damage == "missing":
+            file.unlink()
+        else:
+            file.write_bytes(b"" if damage == "empty" else content)
+    config = make_config("sft", *SFT, "trainer.max_steps=3")
+    if damage == "all":
+        with pytest.raises(DataError, match=r"checkpoint-3 is damaged \(.*there is no other one"):
+            launch_training(config, [], resume=True, overwrite=False)
+        assert (run / "checkpoint-3" / "optimizer.pt").is_file()
+        return
+    train(config, resume=True)
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    assert told.startswith("warning: checkpoint-3 is damaged (optimizer.pt: ")
+    assert told.endswith("): going on from checkpoint-2")
+    assert difference(run, finished) == 0
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, dataset_folder, tiny_folder):
+    """Three SFT steps."""
+    from tiny_runs import SMALL
+
+    from vsgrpo.config import load_config
+
+    run = tmp_path_factory.mktemp("finished") / "run"
+    given = [f"data={dataset_folder}", f"output={run}", *SMALL, f"model.path={tiny_folder}", *SFT]
+    given.append("trainer.gradient_accumulation_steps=1")
+    return train(load_config("train", ["trainer=sft", *given, "trainer.max_steps=3"]))
+
+
+def content(folder):
+    files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: data for name, data in files.items() if name.name != ".lock"}
+
+
+def test_overwrite_keeps_the_earlier_run_until_there_is_a_checkpoint(
+    make_config, finished, tiny_folder, capsys, tmp_path
+):
+    config = make_config("sft", *SFT, "trainer.max_steps=1")
+    run = Path(config.run.dir)
+    shutil.copytree(finished, run, dirs_exist_ok=True)
+    (run / "notes.txt").write_text("mine")
+    before = content(run)
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_folder, broken)
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    bad = make_config("sft", *SFT, "trainer.max_steps=1", f"model.path={broken}")
+    with pytest.raises(Exception):  # noqa: B017  whatever the loader says
+        assert launch_training(bad, [], resume=False, overwrite=True) == 0
+    assert content(run) == before
+    assert "--overwrite ended before its first checkpoint: the earlier run is back" in capsys.readouterr().err
+
+    link = tmp_path / "link"
+    link.symlink_to(run / "final")
+    for path in (run / "final", run / "checkpoint-1", link):
+        inside = make_config("sft", *SFT, "trainer.max_steps=1", f"model.path={path}")
+        with pytest.raises(DataError, match=r"model\.path=.* lies in run\.dir="):
+            launch_training(inside, [], resume=False, overwrite=True)
+        assert content(run) == before
+
+    train(config, overwrite=True)
+    assert sorted(json.loads((run / "run.json").read_text())["checkpoints"]) == ["1"]
+    assert not (run / "checkpoint-3").exists() and (run / "notes.txt").read_text() == "mine"
+    assert not [path.name for path in run.iterdir() if path.name.startswith((".repl", ".drop"))]
