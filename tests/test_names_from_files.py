@@ -109,7 +109,7 @@ def test_import_data_takes_no_video_from_elsewhere(tmp_path, secret, video):
     file.write_text(json.dumps([talk(video.replace("SECRET", str(secret))), good]))
     summary = import_data(ImportSettings((file,), tmp_path / "out", dev_fraction=0.0))
     assert list(summary.left_out.values()) == [1] and "videos=DIR" in summary.table()
-    assert everything(tmp_path / "out") == ["dev.jsonl", "manifest.json", "train.jsonl"]
+    assert everything(tmp_path / "out") == [".lock", "dev.jsonl", "manifest.json", "train.jsonl"]
     assert b"secret" not in b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
 
 
@@ -155,7 +155,7 @@ def test_import_of_images_takes_none_from_elsewhere(tmp_path, image):
     settings = ImportSettings((tmp_path / "data/rows.json",), tmp_path / "out", format="images", dev_fraction=0.0)
     summary = import_images(settings)
     assert (summary.counts["train"], sum(summary.left_out.values())) == (1, 1)
-    assert everything(tmp_path / "out") == ["dev.jsonl", "images/good.png", "manifest.json", "train.jsonl"]
+    assert everything(tmp_path / "out") == [".lock", "dev.jsonl", "images/good.png", "manifest.json", "train.jsonl"]
 
 
 def test_ids_of_pictures_inside_a_file_become_names_of_their_own(tmp_path):

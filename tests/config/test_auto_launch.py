@@ -13,7 +13,8 @@ from vsgrpo import devices
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
 from vsgrpo.config.auto_launch import resolve_launch
-from vsgrpo.config.compose import config_dir, load_resolved, section, to_yaml
+from vsgrpo.config.compose import config_dir, load_resolved, to_yaml
+from vsgrpo.config.sections import build_section
 from vsgrpo.config.train import LaunchSection
 from vsgrpo.errors import VsgrpoError
 from vsgrpo.launch import as_started, describe
@@ -58,7 +59,7 @@ def config_of(*words, output="o"):
     node = OmegaConf.load(config_dir() / "launch" / f"{given.pop('launch', 'auto')}.yaml")
     node.merge_with_dotlist([f"{name}={value}" for name, value in given.items()])
     resolve_launch(node)
-    return dataclasses.replace(composed(output), launch=section(LaunchSection, node, "launch"))
+    return dataclasses.replace(composed(output), launch=build_section(LaunchSection, node, "launch"))
 
 
 @pytest.mark.parametrize(

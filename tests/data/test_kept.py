@@ -95,7 +95,7 @@ def test_an_import_replaces_rows_and_keeps_videos_of_other_names(imported, forei
 def test_a_killed_import_is_repeated_by_the_same_command(overwrite, foreign, tmp_path, monkeypatch):
     out, file = tmp_path / "new", foreign(2)
     monkeypatch.setattr(import_folder.shutil, "rmtree", lambda *args, **kwargs: None)  # a kill cleans nothing up
-    monkeypatch.setattr(imports, "_write", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(imports, "write_manifest", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         import_data(settings(file, out))
     monkeypatch.undo()

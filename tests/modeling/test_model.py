@@ -239,18 +239,18 @@ def test_saving_replaces_a_folder_whole_and_a_failure_leaves_the_old_one(lora, t
 
 
 def test_all_of_a_folder_is_on_disk_before_it_has_its_name(lora, tmp_path, monkeypatch):
-    events, fsync, rename = [], os.fsync, Path.rename
+    events, fsync, replace = [], os.fsync, os.replace
 
     def record_sync(handle):
         events.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
         fsync(handle)
 
-    def record_rename(path, target):
+    def record_replace(path, target):
         events.append(f"rename to {Path(target).name}")
-        return rename(path, target)
+        replace(path, target)
 
     monkeypatch.setattr(os, "fsync", record_sync)
-    monkeypatch.setattr(Path, "rename", record_rename)
+    monkeypatch.setattr(os, "replace", record_replace)
     save_model(lora, tmp_path / "final", merge=False, finish=lambda folder: (folder / "lineage").write_text("x"))
     named = events.index("rename to final")
     files = {path.name for path in (tmp_path / "final").iterdir()}
