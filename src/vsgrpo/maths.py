@@ -103,9 +103,9 @@ def maths_equal(prediction: str, target: str, timeout_s: float = TIMEOUT_S) -> b
         return bool(_OPTION_LIST.fullmatch(left)) and _letters(left) == _letters(right)
     if max(len(left), len(right)) > MAX_CHARACTERS:
         return False
-    measures = _measure(left), _measure(right)
-    if measures[0] is not None and measures[1] is not None:
-        (value, unit), (wanted, wanted_unit) = measures
+    found, asked = _measure(left), _measure(right)
+    if found is not None and asked is not None:
+        (value, unit), (wanted, wanted_unit) = found, asked
         return numbers_equal(value, wanted) and (not unit or not wanted_unit or unit == wanted_unit)
     if not (_HAS_MATHS.search(left) and _HAS_MATHS.search(right)):
         return False

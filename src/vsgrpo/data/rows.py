@@ -183,8 +183,9 @@ def _read(data: Any, where: str) -> tuple[Row | None, list[RowError], list[str]]
     if type(version) is not int or version != SCHEMA_VERSION:
         rule, shown = f"this version reads {SCHEMA_VERSION}", f"={short_json(version)}"
         return None, [RowError(where, "schema_version", rule, "update vsgrpo or rebuild", shown)], []
-    faults, unread = [], []
-    values = data
+    faults: list[RowError] = []
+    unread: list[str] = []
+    values: dict[str, Any] = dict(data)
     if data.keys() != _FIELDS:
         unread = [name for name in FIELD_NAMES if name not in data]
         hint = f"a row has the fields {', '.join(FIELD_NAMES)}"
@@ -194,7 +195,6 @@ def _read(data: Any, where: str) -> tuple[Row | None, list[RowError], list[str]]
                 shown, hint = f"={short_json(data[name])}", "put additional values under `extra`"
                 faults.append(RowError(where, str(name), "unknown field", hint, shown))
         values = {name: data.get(name) for name in FIELD_NAMES}
-    values = dict(values)
     for name in ("options", "media", "objects"):
         if isinstance(values[name], list):
             values[name] = tuple(values[name])
