@@ -275,47 +275,42 @@ def launch_training(
                 _refuse_own_inputs(run_dir, config, inputs)
             stack.enter_context(locked(run_dir, "run.dir", "training"))
             stack.callback(settle, run_dir)
-            prepare_run_folder(
-                run_dir,
-                config,
-                overrides,
-                resume=resume,
-                overwrite=overwrite,
-                inputs=look_at(inputs),
-                allow_changed=allow_changed,
-            )
+            seen = look_at(inputs)
+            changes = {"resume": resume, "overwrite": overwrite, "allow_changed": allow_changed}
+            prepare_run_folder(run_dir, config, overrides, inputs=seen, **changes)
             print("\n".join(plan), file=sys.stderr)
         if joins or not needs_launcher(config):
             from vsgrpo.training.worker import run_worker
 
             return run_worker(config, resume=resume)
-        # Other machines may come before the first one has written the run folder: each starts from a file of its own.
-        config_file = run_dir / "config.yaml"
-        if not leads:
-            config_file = Path(stack.enter_context(TemporaryDirectory())) / "config.yaml"
-            config_file.write_text(to_yaml(config), encoding="utf-8")
-        if config.model.path in TINY:  # here, before several workers would build it at once
-            from vsgrpo.modeling.model import tiny_model
+        return _supervise_workers(config, stack, leads=leads, resume=resume)
 
-            if leads:
-                tiny_model(config.model.path, run_dir / "tiny", config.run.seed)
-        from vsgrpo.training.launcher import forget_failures
+
+def _supervise_workers(config: TrainConfig, stack: ExitStack, *, leads: bool, resume: bool) -> int:
+    """Start this machine's workers through accelerate; return the exit code of the run."""
+    # Other machines may come before the first one has written the run folder: each starts from a file of its own.
+    run_dir = Path(config.run.dir)
+    config_file = run_dir / "config.yaml"
+    if not leads:
+        config_file = Path(stack.enter_context(TemporaryDirectory())) / "config.yaml"
+        config_file.write_text(to_yaml(config), encoding="utf-8")
+    if config.model.path in TINY:  # here, before several workers would build it at once
+        from vsgrpo.modeling.model import tiny_model
 
         if leads:
-            forget_failures(run_dir)
-        if config.launch.on_cpu:
-            stack.enter_context(hidden_gpus())
-        command = launch_command(config, config_file, resume)
-        launch = config.launch
-        print(f"starting {launch.num_processes} processes: {shlex.join(command)}", file=sys.stderr)
-        launcher = [sys.executable, "-m", "vsgrpo.training.launcher", str(run_dir), *command[2:]]
-        return supervise(
-            launcher,
-            run_dir,
-            launch.num_processes // launch.num_machines,
-            leads=leads,
-            save_timeout_s=launch.save_timeout_s,
-        )
+            tiny_model(config.model.path, run_dir / "tiny", config.run.seed)
+    from vsgrpo.training.launcher import forget_failures
+
+    if leads:
+        forget_failures(run_dir)
+    if config.launch.on_cpu:
+        stack.enter_context(hidden_gpus())
+    command = launch_command(config, config_file, resume)
+    launch = config.launch
+    print(f"starting {launch.num_processes} processes: {shlex.join(command)}", file=sys.stderr)
+    launcher = [sys.executable, "-m", "vsgrpo.training.launcher", str(run_dir), *command[2:]]
+    local = launch.num_processes // launch.num_machines
+    return supervise(launcher, run_dir, local, leads=leads, save_timeout_s=launch.save_timeout_s)
 
 
 def as_started(config: TrainConfig, overrides: list[str]) -> TrainConfig:
