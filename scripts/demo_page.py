@@ -23,8 +23,8 @@ from vsgrpo.evaluation.score_file import score_difference, score_file
 from vsgrpo.files import write_atomic
 from vsgrpo.report.curves import lines_svg
 from vsgrpo.report.runs import Run, read_run
-from vsgrpo.report.samples import media_urls
 from vsgrpo.scans.meta_info import read_scene_json
+from vsgrpo.video.stills import still_urls
 
 NUM_ROOMS, NUM_ANSWERS = 6, 5
 NAMES = {"object_counting": "counting", "room_size_estimation": "room size", "overall": "mean"}
@@ -181,7 +181,7 @@ def _rooms(data: Path, rows: Sequence[Row], plans: Plans) -> list[dict[str, Any]
     found = []
     for name, own in list(scenes.items())[:NUM_ROOMS]:
         plan, scene = plans.of(data, own[0])
-        frames = media_urls("video", own[0].video_path(data))
+        frames = still_urls(own[0].video_path(data))
         found.append({"name": name, "map": Markup(map_svg(plan, scene)[0]), "frames": frames, "rows": own})
     return found
 
@@ -201,7 +201,7 @@ def _answers(folder: Path, rows: Sequence[Row], runs: Mapping[str, Path], plans:
             {
                 "row": row,
                 "map": Markup(question_svg(plan, row)),
-                "frames": media_urls("video", row.video_path(data)),
+                "frames": still_urls(row.video_path(data)),
                 "before": said["cold start"][row.id],
                 "after": said["GRPO"][row.id],
             }

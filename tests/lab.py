@@ -5,6 +5,8 @@ As a program (`python tests/lab.py train grpo ...`) it is `vsgrpo` with the valu
 
 import io
 import json
+import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +81,7 @@ def write_thoughts(folder):
     """Write data/vsi_cot: the rows of data/vsi100k with a thought each, as build-cot leaves them."""
     source, target = folder / "data" / "vsi100k", folder / "data" / "vsi_cot"
     target.mkdir()
-    (target / "videos").symlink_to(source / "videos")
+    shutil.copytree(source / "videos", target / "videos", copy_function=os.link)
     rows = read_rows(source / "train.jsonl")
     write_rows(target / "train.jsonl", [replace(row, reasoning="I look around. Wait, I see it.") for row in rows])
 
