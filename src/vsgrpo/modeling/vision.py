@@ -1,5 +1,9 @@
 """Features of videos and images: the vision tower runs once per unique one, all its frames in one attention call.
 
+Features of a frozen tower are those of a call with this video alone: kernels of a matrix product sum in another order
+for another number of rows, so features that depended on their neighbours would depend on what is cached already, and a
+resumed run, which has nothing cached, would differ from the uninterrupted one in the last bits.
+
 Legend: T frames, C channels, H W pixels, N features of one video, D language model width, S patches of one slice.
 """
 
@@ -155,7 +159,8 @@ class FeatureStore:
     def __init__(self, bundle: "ModelBundle", cache: str | Path = "off") -> None:
         if isinstance(cache, str) and cache not in _CACHES:
             raise ConfigError(f"video.feature_cache={cache}: not one of {', '.join(_CACHES)}, disk")
-        if cache != "off" and is_tower_trained(bundle.model):
+        self._frozen = not is_tower_trained(bundle.model)
+        if cache != "off" and not self._frozen:
             kind = cache if isinstance(cache, str) else "disk"
             logger.warning("video.feature_cache=%s is off: the vision tower is trained, its features change", kind)
             cache = "off"
@@ -183,11 +188,11 @@ class FeatureStore:
         return None if tensor is None else VideoFeatures(tensor, video.grid_thw, video.kind, video.seconds_per_patch)
 
     def features(self, inputs: "Sequence[VideoInputs]", grad: bool = False) -> dict[str, VideoFeatures]:
-        """Return the features of each unique video or image (by key), one tower call per distinct kind and grid.
+        """Return the features of each unique video or image (by key).
 
-        Without gradients a call takes at most MAX_TOWER_PATCHES patches, however many videos a rollout shows.
-
-        Where a trained tower is sharded there is one call for all kinds and grids.
+        A frozen tower takes one video or image in a call, see above. Nothing of a trained one is cached: it takes all of
+        one kind and grid, without gradients at most MAX_TOWER_PATCHES patches, however many videos a rollout shows.
+        Where it is sharded there is one call for all kinds and grids.
 
         Runs under no_grad unless `grad`: gradient checkpointing of an adapter hooks the tower's input too, and would
         otherwise send a useless backward through a frozen tower.
@@ -215,7 +220,11 @@ class FeatureStore:
                 by_grid.setdefault(grid, []).append(video)
         made: dict[str, VideoFeatures] = {}
         for videos in by_grid.values():
-            size = len(videos) if grad or one_call else max(1, MAX_TOWER_PATCHES // math.prod(videos[0].grid_thw))
+            size = len(videos)
+            if self._frozen:
+                size = 1
+            elif not grad and not one_call:
+                size = max(1, MAX_TOWER_PATCHES // math.prod(videos[0].grid_thw))
             for start in range(0, len(videos), size):
                 with torch.set_grad_enabled(grad):
                     made.update(self._run_tower(videos[start : start + size]))
