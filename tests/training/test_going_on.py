@@ -100,7 +100,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, make_config, 
         assert (run / "checkpoint-3" / "optimizer.pt").is_file()
         return
     train(config, resume=True)
-    (told,) = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "is damaged" in line]
     assert told.startswith("warning: checkpoint-3 is damaged (optimizer.pt: ")
     assert told.endswith("): going on from checkpoint-2")
     assert difference(run, finished) == 0
