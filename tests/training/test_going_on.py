@@ -33,9 +33,10 @@ def train(config, **flags):
     return Path(config.run.dir)
 
 
-CONSTANT = "trainer.lr_scheduler_type=constant"
-SFT = ("trainer.per_device_train_batch_size=4", RATE, CONSTANT)  # 12 rows: 3 steps an epoch
+CONSTANT = ("trainer.lr_scheduler_type=constant", "trainer.warmup_steps=0")
+SFT = ("trainer.per_device_train_batch_size=4", RATE, *CONSTANT)  # 12 rows: 3 steps an epoch
 BUFFERED = (SPREAD, RATE, "model.freeze_vision=true", "trainer.hf.steps_per_generation=2", "trainer.save_steps=2")
+ITERATED = (SPREAD, RATE, "model.freeze_vision=true", "trainer.num_iterations=2", "trainer.save_steps=2")
 EPOCHS = (*SFT, "trainer.max_steps=-1")
 FIRST = "trainer.stages=[{max_steps: 2}]"
 LONGER = "trainer.stages=[{max_steps: 3}, {max_steps: 2, learning_rate: 0.002}]"
@@ -49,8 +50,9 @@ WARM = ("trainer.lr_scheduler_type=constant_with_warmup", "trainer.warmup_steps=
         ("sft", EPOCHS, "trainer.num_train_epochs=1", "trainer.num_train_epochs=2"),
         ("sft", SFT, FIRST, LONGER),  # its last stage, and one more
         ("grpo", BUFFERED, "trainer.max_steps=3", "trainer.max_steps=4"),  # 3 lies inside a rollout buffer
+        ("grpo", ITERATED, "trainer.max_steps=3", "trainer.max_steps=6"),  # likewise; 2 questions a buffer
     ],
-    ids=["steps", "epochs", "stages", "buffer"],
+    ids=["steps", "epochs", "stages", "buffer", "iterations"],
 )
 def test_a_lengthened_run_is_the_longer_run(method, shared, short, long, make_config, capsys):
     whole = train(make_config(method, *shared, long, name="whole"))
@@ -98,7 +100,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, make_config, 
         assert (run / "checkpoint-3" / "optimizer.pt").is_file()
         return
     train(config, resume=True)
-    (told,) = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "is damaged" in line]
     assert told.startswith("warning: checkpoint-3 is damaged (optimizer.pt: ")
     assert told.endswith("): going on from checkpoint-2")
     assert difference(run, finished) == 0

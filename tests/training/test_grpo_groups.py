@@ -42,7 +42,7 @@ def test_tokens_and_tower_calls_of_a_step_are_exact(make_config):
     assert counts["tokens/plain"] == sum(prompts) + sum(lengths)
     assert counts["tokens/computed"] == shared + sum(lengths)
     assert counts.get("videos/computed", 0) == 0  # the rollout's features travel with the batch
-    assert (trainer._store.num_calls, trainer._store.num_videos) == (1, 2)
+    assert (trainer._store.num_calls, trainer._store.num_videos) == (2, 2)
 
 
 @pytest.mark.parametrize("kernel", ["block", "split"])

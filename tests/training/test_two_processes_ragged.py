@@ -18,7 +18,12 @@ from vsgrpo.training.samples import SampleMaker
 
 pytestmark = pytest.mark.distributed
 
-PLAIN = ("trainer.hf.optim=sgd", "trainer.learning_rate=1", "trainer.lr_scheduler_type=constant")
+PLAIN = (
+    "trainer.hf.optim=sgd",
+    "trainer.learning_rate=1",
+    "trainer.lr_scheduler_type=constant",
+    "trainer.warmup_steps=0",
+)
 PLAIN += ("trainer.warmup_steps=0", "trainer.max_grad_norm=1e9", "trainer.max_steps=1", "trainer.save_steps=1")
 PLAIN += ("model.freeze_vision=true", "trainer.gradient_accumulation_steps=2")
 

@@ -17,7 +17,7 @@ from vsgrpo.config.train import TrainerSection
 from vsgrpo.data.rows import Row
 from vsgrpo.memory.load import Load, stage_load
 from vsgrpo.memory.shapes import ModelShape, model_shape
-from vsgrpo.video.budget import MAX_TOWER_PATCHES
+from vsgrpo.video.budget import VisionBudget
 
 GIB = 2**30
 OVERHEAD = 1.0 * GIB
@@ -83,7 +83,7 @@ def estimate(config: TrainConfig, section: TrainerSection, shape: ModelShape, lo
     phases = {"update": gathered["update"] + update_bytes(config, section, shape, load)}
     videos = load.buffer_videos or load.trees
     phases["vision"] = gathered["rollout"] + tower_bytes(
-        config, shape, videos * load.tokens.patches, _act(config, section)
+        config, shape, videos, load.tokens.patches, _act(config, section)
     )
     if isinstance(section, GrpoSection):
         phases["rollout"] = gathered["rollout"] + rollout_bytes(shape, load, _act(config, section))
@@ -235,8 +235,10 @@ def _copied_keys(section: TrainerSection, load: Load) -> int:
     return copied["split" if split + leaves * prefix * 12 < block else "block"]
 
 
-def tower_bytes(config: TrainConfig, shape: ModelShape, patches: int, act: int) -> int:
-    """Return the working memory of a tower that runs without gradients, `MAX_TOWER_PATCHES` patches in a call.
+def tower_bytes(config: TrainConfig, shape: ModelShape, videos: int, patches: int, act: int) -> int:
+    """Return the working memory of a tower that runs without gradients, and the features of all its videos.
+
+    It takes one video of `patches` patches in a call, all of them where ZeRO-3 shards a tower that is trained.
 
     Per patch: its pixels in float32 and, where that is another one, in the tower's type; residual, norm and its float32
     result, 14 E bytes; three of the MLP's width. The processor needs three and a half times the pixels of all patches,
@@ -244,10 +246,12 @@ def tower_bytes(config: TrainConfig, shape: ModelShape, patches: int, act: int) 
     """
     tower = shape.tower
     pixels = tower.patch_values * (4 if act == 4 else 4 + act)
-    working = min(patches, MAX_TOWER_PATCHES) * (pixels + 14 * tower.width + 3 * tower.mlp * act)
-    if not config.launch.on_cpu:
-        return working
-    return max(working, min(patches, MAX_TOWER_PATCHES) * tower.patch_values * 14)
+    in_one_call = config.launch.profile.startswith("zero3") and not config.model.freeze_vision
+    at_once = videos * patches if in_one_call else patches
+    working = at_once * (pixels + 14 * tower.width + 3 * tower.mlp * act)
+    if config.launch.on_cpu:
+        working = max(working, at_once * tower.patch_values * 14)
+    return working + videos * patches // VisionBudget.merge**2 * shape.hidden * act
 
 
 def rollout_bytes(shape: ModelShape, load: Load, act: int) -> int:

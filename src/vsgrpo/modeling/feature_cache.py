@@ -18,7 +18,8 @@ from vsgrpo.video.cache import DiskCache
 logger = logging.getLogger(__name__)
 
 # Part of every key: change it when the same tower and video would give other features.
-_FEATURES_VERSION = 2
+# 3: of a tower call with this video alone; before, the last bits depended on the others in the call.
+_FEATURES_VERSION = 3
 _AS_INTEGERS = {torch.bfloat16: torch.int16}
 """Types that numpy does not know, and what their bits are stored as."""
 

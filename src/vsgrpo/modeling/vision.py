@@ -1,10 +1,13 @@
 """Features of videos and images: the vision tower runs once per unique one, all its frames in one attention call.
 
+One video is one call of the tower. A matrix product of another number of rows may sum in another order: features that
+were computed with others would depend, in their last bits, on which of them a cache holds already, and a resumed run,
+whose cache is empty, would differ from the uninterrupted one.
+
 Legend: T frames, C channels, H W pixels, N features of one video, D language model width, S patches of one slice.
 """
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,7 +22,6 @@ from transformers import AttentionInterface
 from vsgrpo.errors import ConfigError, RunError
 from vsgrpo.modeling.feature_cache import DiskFeatures
 from vsgrpo.modeling.rope import base_model
-from vsgrpo.video.budget import MAX_TOWER_PATCHES
 
 if TYPE_CHECKING:
     from vsgrpo.modeling.model import ModelBundle
@@ -183,11 +185,10 @@ class FeatureStore:
         return None if tensor is None else VideoFeatures(tensor, video.grid_thw, video.kind, video.seconds_per_patch)
 
     def features(self, inputs: "Sequence[VideoInputs]", grad: bool = False) -> dict[str, VideoFeatures]:
-        """Return the features of each unique video or image (by key), one tower call per distinct kind and grid.
+        """Return the features of each unique video or image (by key), one tower call for each, see above.
 
-        Without gradients a call takes at most MAX_TOWER_PATCHES patches, however many videos a rollout shows.
-
-        Where a trained tower is sharded there is one call for all kinds and grids.
+        Where a trained tower is sharded there is one call for all: nothing of it is cached, so a resumed run makes the
+        same calls.
 
         Runs under no_grad unless `grad`: gradient checkpointing of an adapter hooks the tower's input too, and would
         otherwise send a useless backward through a frozen tower.
@@ -207,18 +208,12 @@ class FeatureStore:
                 raise ValueError(f"{video.key}: names both {_shown(first)} and {_shown(video)}")
         cached = {} if grad else {key: self._cached(video) for key, video in unique.items()}
         kept = {key: found for key, found in cached.items() if found is not None}
-        by_grid: dict[tuple, list[VideoInputs]] = {}
-        one_call = self._calls_meet()
-        for key, video in unique.items():
-            if key not in kept:
-                grid = () if one_call else (video.kind, tuple(video.frames.shape), video.grid_thw)
-                by_grid.setdefault(grid, []).append(video)
+        missing = [video for key, video in unique.items() if key not in kept]
+        calls = [missing] if self._calls_meet() and missing else [[video] for video in missing]
         made: dict[str, VideoFeatures] = {}
-        for videos in by_grid.values():
-            size = len(videos) if grad or one_call else max(1, MAX_TOWER_PATCHES // math.prod(videos[0].grid_thw))
-            for start in range(0, len(videos), size):
-                with torch.set_grad_enabled(grad):
-                    made.update(self._run_tower(videos[start : start + size]))
+        with torch.set_grad_enabled(grad):
+            for videos in calls:
+                made |= self._run_tower(videos)
         if self._memory is not None and not grad:
             self._memory.update({key: found.tensor for key, found in made.items()})
         if self.disk is not None and not grad:

@@ -17,8 +17,6 @@ PIXELS_VERSION = 2
 2: upright frames, edit lists applied, one index for every backend, images of more than 8 bits scaled by their range.
 """
 MAX_ASPECT_RATIO = 200  # Source: qwen-vl-utils 0.0.14 vision_process.MAX_RATIO
-MAX_TOWER_PATCHES = 32768
-"""Patches that a tower without gradients takes in one call: 8 videos of 16 frames at video.max_pixels=100352 (ours)."""
 
 
 @dataclass(frozen=True)
