@@ -174,10 +174,8 @@ def row_file(path: Path, split: str) -> Path:
 
 def _read_file(file: Path) -> tuple[list[Row], bool]:
     """Return (rows, official); the first line tells the format."""
-    rows, official = [], True
-    for row, official in iter_benchmark(file):
-        rows.append(row)
-    return rows, official
+    found = list(iter_benchmark(file))
+    return [row for row, _ in found], all(official for _, official in found)
 
 
 def iter_benchmark(file: Path) -> Iterator[tuple[Row, bool]]:
