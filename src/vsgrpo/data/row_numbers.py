@@ -23,7 +23,7 @@ from vsgrpo.errors import ConfigError, DataError
 
 SKETCHED_BYTES = 32 << 20
 """Row files of a run that are larger together are sketched by a dry run."""
-_SAMPLED = 8000
+_SAMPLED = 5000
 """Rows read of a large file, at about equal distances, besides the longest lines."""
 _LONGEST = 200
 _OURS = b'{"schema_version": 1, "id": "'
@@ -187,18 +187,19 @@ def sketch_rows(
     Raises:
         DataError: the file cannot be read, or a row read breaks the schema or shows a benchmark room.
     """
-    counted: Counter[str] = Counter()
-    media: dict[str, set[Any]] = {}
+    found: dict[tuple[Any, Any], int] = {}
     sampled: dict[int, bytes] = {}
     longest: list[tuple[int, int, bytes]] = []
+    shortest = -1
     for number, line in _lines(file, sampled):
-        kind, shows = _type_and_media(line, f"{file}:{number}", number == 1)
-        counted[kind] += 1
-        media.setdefault(kind, set()).add(shows)
-        if len(longest) < _LONGEST:
-            heapq.heappush(longest, (len(line), number, line))
-        elif len(line) > longest[0][0]:
-            heapq.heapreplace(longest, (len(line), number, line))
+        key = _type_and_media(line) if line.startswith(_OURS) else None
+        if key not in found and (key is None or b"\\" in key[0] or b"\\" in key[1]):
+            key = _decoded(line, f"{file}:{number}", number == 1)
+        found[key] = found.get(key, 0) + 1
+        if len(line) > shortest:
+            (heapq.heappush if len(longest) < _LONGEST else heapq.heapreplace)(longest, (len(line), number, line))
+            shortest = longest[0][0] if len(longest) == _LONGEST else -1
+    counted, media = _by_type(found)
     sampled |= {number: line for _, number, line in longest}
     rows = []
     for number, line in sorted(sampled.items()):
@@ -242,29 +243,46 @@ def _lines(file: Path, sampled: dict[int, bytes]) -> Iterator[tuple[int, bytes]]
         raise DataError(f"{file}: {error.strerror}", "check the path") from None
 
 
-def _type_and_media(line: bytes, where: str, is_first: bool) -> tuple[str, Any]:
-    """Return the question type of a line and what it shows, without decoding lines in the form that we write.
+def _type_and_media(line: bytes) -> tuple[bytes, bytes] | None:
+    """Return the question type of a line and what it shows as they are written, None where they are not found.
 
-    There the keys are in the order of the schema, and quotes inside texts are escaped: the first match is the key.
+    In lines that we write the keys are in the order of the schema, and quotes inside texts are escaped: the first match
+    is the key. A value with a backslash may go on behind what is returned.
     """
-    if line.startswith(_OURS):
-        start = line.find(_TYPE) + len(_TYPE)
-        shows = line.find(_MEDIA, start) + len(_MEDIA)
-        end = line.find(_END, shows)
-        if start >= len(_TYPE) and shows >= len(_MEDIA) and end >= 0:
-            kind, shown = line[start : line.find(_QUOTE, start)], line[shows : end + 2]
-            if b"\\" not in kind and b"\\" not in shown:
-                return kind.decode(errors="replace"), shown
+    kind = line.find(_TYPE) + len(_TYPE)
+    shows = line.find(_MEDIA, kind) + len(_MEDIA)
+    end = line.find(_END, shows)
+    if kind < len(_TYPE) or shows < len(_MEDIA) or end < 0:
+        return None
+    return line[kind : line.find(_QUOTE, kind)], line[shows : end + 2]
+
+
+def _decoded(line: bytes, where: str, is_first: bool) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return the question type of a line and the (kind, path) that it shows, whoever wrote it.
+
+    Raises:
+        DataError: no JSON, or no row.
+    """
     try:
-        data = decode_line(line, is_first=is_first)
+        row = row_from_dict(decode_line(line, is_first=is_first), where)
     except ValueError as error:
         raise DataError(f"{where}: not JSON ({error})", "the file may be cut off; write it again") from None
-    row = row_from_dict(data, where)
     return row.question_type, tuple((item["kind"], item["path"]) for item in row.media)
 
 
+def _by_type(found: Mapping[tuple[Any, Any], int]) -> tuple[Counter[str], dict[str, set[Any]]]:
+    """Return the rows of each question type, and the different things that they show."""
+    counted: Counter[str] = Counter()
+    media: dict[str, set[Any]] = {}
+    for (kind, shown), number in found.items():
+        name = kind if isinstance(kind, str) else kind.decode(errors="replace")
+        counted[name] += number
+        media.setdefault(name, set()).add(shown)
+    return counted, media
+
+
 def _different(entries: Set[Any]) -> tuple[int, int]:
-    """Return the number of different videos and images that entries of `_type_and_media` name."""
+    """Return the number of different videos and images that entries of `_type_and_media` and `_decoded` name."""
     media: set[tuple[str, str]] = set()
     for entry in entries:
         if isinstance(entry, bytes):
