@@ -90,7 +90,7 @@ MAY_IMPORT = {
         "preflight",
     }
     | {"memory", "preflight"},
-    "doctor": {"devices", "errors", "files", "video", "memory", "config", "launch", "preflight"},
+    "doctor": {"devices", "errors", "files", "video", "memory", "config", "data", "launch", "preflight"},
     "api": {"errors", "files", "config", "scans", "spatial", "evaluation", "launch"},
     "__init__": {"api"},
     "cli": set(ROOMS) | set(SINGLE),

@@ -23,11 +23,13 @@ from vsgrpo.config.families import TINY, check_architecture
 from vsgrpo.data.inputs import look_at, media_files, model_files, model_folders
 from vsgrpo.data.leakage import read_checked_rows, worst
 from vsgrpo.data.mix import draw_mix, rebase
+from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, Rows, numbers_of, sketch_files
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import ConfigError, DataError, VsgrpoError
 from vsgrpo.folders import locked, refuse_inputs_inside
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_lines
+from vsgrpo.memory.load import text_settings
 from vsgrpo.preflight import check_batch, check_devices, check_enough_rows, check_run, device_line, joins_launcher
 from vsgrpo.run_dir import prepare_run_folder, settle
 from vsgrpo.supervise import supervise
@@ -110,6 +112,22 @@ def load_rows(config: TrainConfig) -> tuple[list[Row], str]:
     return rows[: config.data.limit], worst(verdicts)
 
 
+def rows_of_plan(config: TrainConfig) -> tuple[list[Row], RowNumbers]:
+    """Return the rows of a run with their numbers; of large files a part of the rows, and the numbers of all.
+
+    Raises:
+        VsgrpoError: as `load_rows`, of what was read.
+    """
+    files, texts = row_files(config), text_settings(config)
+    if sum(file.stat().st_size for file in files if file.is_file()) <= SKETCHED_BYTES:
+        rows = load_rows(config)[0]
+        return rows, numbers_of(rows, texts)
+    weighted = list(zip(files, (weight for _, weight in config.data.folders()), strict=True))
+    allow_val_safe = config.data.allow_val_safe
+    numbers, rows = sketch_files(weighted, texts, config.data.types, config.data.limit, allow_val_safe=allow_val_safe)
+    return rows, numbers
+
+
 def row_files(config: TrainConfig) -> list[Path]:
     """Return the row files of data.path and data.mix, in that order."""
     return [Path(folder) / f"{config.data.split}.jsonl" for folder, _ in config.data.folders()]
@@ -155,24 +173,24 @@ def describe(config: TrainConfig) -> str:
         VsgrpoError: what is wrong on every machine.
     """
     check_batch(config)
-    rows: list[Row] = []
+    rows, numbers = [], RowNumbers()
     if (Path(config.data.path) / f"{config.data.split}.jsonl").is_file():
-        rows = load_rows(config)[0]
-    check_run(config, rows)
+        rows, numbers = rows_of_plan(config)
+    check_run(config, rows, numbers.types)
     if rows:
-        check_enough_rows(config, rows)
+        check_enough_rows(config, numbers)
     short = []
-    for check in (lambda: check_devices(config) or [], lambda: shortages(config, rows)):
+    for check in (lambda: check_devices(config) or [], lambda: shortages(config, numbers)):
         try:
             short += check()
         except VsgrpoError as error:
             short.append(f"warning: refused here: {error.message} ({error.hint})")
-    lines = ["# derived", device_line(config), *plan_lines(config, rows), *short]
+    lines = ["# derived", device_line(config), *plan_lines(config, numbers), *short]
     lines.append("launch: " + shlex.join(launch_command(config, Path(config.run.dir) / "config.yaml")))
     return "\n".join(lines)
 
 
-def shortages(config: TrainConfig, rows: list[Row], *, resume: bool = False) -> list[str]:
+def shortages(config: TrainConfig, rows: Rows, *, resume: bool = False) -> list[str]:
     """Compare what the run needs with device and disk; return warnings, and how much memory was compared with.
 
     Raises:
@@ -253,8 +271,9 @@ def launch_training(
     check_devices(config)
     check_model(config.model.path)
     rows = load_rows(config)[0]
+    numbers = numbers_of(rows, text_settings(config))
     check_run(config, rows)
-    check_enough_rows(config, rows)
+    check_enough_rows(config, numbers)
     check_environment(config)
     join_slurm(config)
     if isinstance(config.trainer, GrpoSection) and config.trainer.beta == 0:
@@ -267,7 +286,7 @@ def launch_training(
     leads = int(os.environ.get("RANK", "0")) == 0 and config.launch.machine_rank == 0
     plan = []
     if leads:
-        plan = [device_line(config), *plan_lines(config, rows), *shortages(config, rows, resume=resume)]
+        plan = [device_line(config), *plan_lines(config, numbers), *shortages(config, numbers, resume=resume)]
     with ExitStack() as stack:
         if leads:
             inputs = run_inputs(config, rows)

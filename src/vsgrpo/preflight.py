@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.train import TrainerSection
 from vsgrpo.data.prompts import target_text, wrong_answer
+from vsgrpo.data.row_numbers import Rows, type_counts
 from vsgrpo.data.rows import Row
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, DataError, SetupError
 from vsgrpo.rewards import load_reward
 
 
-def check_run(config: TrainConfig, rows: Sequence[Row]) -> None:
+def check_run(config: TrainConfig, rows: Sequence[Row], types: Iterable[str] | None = None) -> None:
     """Refuse rewards, stages and rows that could not be trained with.
+
+    Args:
+        types: question types that occur, where `rows` are a part of the run's only.
 
     Raises:
         ConfigError: an unknown reward, weights that do not fit the rewards, or a stage that breaks a rule.
         DataError: a row without the thought or the wrong answer that the method needs.
     """
     check_stages(config)
-    present = {row.question_type for row in rows}
+    present = {row.question_type for row in rows} if types is None else set(types)
     for number, stage in enumerate(config.trainer.stages or [] if rows else []):
         if stage.get("types") and not present & set(stage["types"]):
             raise ConfigError(
@@ -127,11 +131,12 @@ def _choices(key: str, values: Sequence[int]) -> str:
     return f"{key}=" + " or ".join(map(str, values)) if values else ""
 
 
-def check_enough_rows(config: TrainConfig, rows: Sequence[Row]) -> None:
+def check_enough_rows(config: TrainConfig, rows: Rows) -> None:
     """Raise ConfigError where a stage's rows do not fill one rollout buffer of all processes."""
+    present = type_counts(rows)
     for number, section in enumerate(config.stage_sections()):
         types = (config.trainer.stages or [{}])[number].get("types")
-        count = sum(types is None or row.question_type in types for row in rows)
+        count = len(rows) if types is None else sum(present.get(name, 0) for name in set(types))
         if not isinstance(section, GrpoSection):
             continue
         steps = int(section.hf.get("steps_per_generation") or section.gradient_accumulation_steps)

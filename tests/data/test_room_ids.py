@@ -1,13 +1,14 @@
 """Rooms are found in every usual spelling of a scene id, and in nothing that only looks like one."""
 
 import json
+import random
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from vsgrpo import tables
-from vsgrpo.data.room_ids import Found, dataset_of_path, room_of, rooms_in, rooms_in_data
+from vsgrpo.data.room_ids import _HINT, Found, _may_name, dataset_of_path, room_of, rooms_in, rooms_in_data
 from vsgrpo.data.row_guard import denied_in_data
 
 DEV = Path(__file__).resolve().parents[3] / "shared" / "data" / "vsibench_dev" / "test_dev.jsonl"
@@ -208,3 +209,12 @@ def test_all_rows_of_the_benchmark_are_refused_in_whatever_form():
             {"scene_id": int(scene) if scene.isdigit() else scene, "question": text, "answer": "1", "dataset": "mine"},
         ):
             assert denied_in_data(form), form
+
+
+def test_the_quick_look_passes_over_no_text_that_can_name_a_room():
+    draw = random.Random(0)
+    characters = "0123456789abcdefABCDEFG_-sScCeEnNvViI%&\x00\x0b\x1f\x7f \t\n\r./é０"
+    for _ in range(20_000):
+        few = draw.choice((12, 24, 40, len(characters)))
+        text = "".join(draw.choices(characters[:few], k=draw.randint(0, 16))) + draw.choice(("", "", "sCeN", "vIsi"))
+        assert _may_name(text) == (_HINT.search(text) is not None), repr(text)

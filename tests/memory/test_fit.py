@@ -1,17 +1,23 @@
 """What a run says it will need before it starts, what it is refused for and what it is warned of."""
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from vsgrpo import launch
 from vsgrpo.config import load_config
+from vsgrpo.data import row_numbers
+from vsgrpo.data.rows import make_row, write_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.launch import describe, shortages
 from vsgrpo.memory.disk import disk_need, num_checkpoints
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_memory
 from vsgrpo.memory.shapes import HUB
+from vsgrpo.spatial.question import Question
 
 
 def config_of(*overrides, method="grpo", output="o"):
@@ -85,3 +91,59 @@ def test_disk_by_hand():
 def test_an_unknown_hub_id_is_trained_without_an_estimate():
     text = describe(config_of("model.path=someone/qwen2-vl-mine"))
     assert "not estimated, no config.json of model.path=someone/qwen2-vl-mine" in text
+
+
+def plan_rows_file(path, number):
+    """Write rows of two types and three videos; the longest question is in the last line but two."""
+    rows = [
+        make_row(
+            Question(
+                kind, f"How many {'tall ' * (9 * (k == number - 3))}chairs, {k}?", None, "2", "2", "number", None, ()
+            ),
+            dataset="mine",
+            split="train",
+            scene_name=f"a{k % 3}",
+            room=f"a{k % 3}",
+            video=f"videos/a{k % 3}.mp4",
+            generator={"q": '"question_type": "none"'},
+        )
+        for k in range(number)
+        for kind in [("object_counting", "room_size_estimation")[k % 4 == 0]]
+    ]
+    write_rows(path, [replace(rows[0], media=(*rows[0].media, {"kind": "image", "path": "a]}.png"})), *rows[1:]])
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("data.types=[object_counting]",), ("data.limit=10",), ("data.mix=[{{path: {0}, weight: 2}}]",)]
+)
+def test_a_plan_of_a_large_file_has_the_numbers_of_all_rows_and_says_what_it_read(tmp_path, monkeypatch, words):
+    for name in ("d", "e"):
+        plan_rows_file(tmp_path / name / "train.jsonl", 40)
+    words = [f"data={tmp_path / 'd'}", *(word.format(tmp_path / "e") for word in words)]
+    config = load_config("train", ["trainer=sft", "output=o", "model=tiny", "launch=cpu", *words])
+    whole = describe(config).splitlines()
+    monkeypatch.setattr(launch, "SKETCHED_BYTES", 0)
+    monkeypatch.setattr(row_numbers, "_SAMPLED", 8)
+    monkeypatch.setattr(row_numbers, "_LONGEST", 2)
+    sketched = describe(config).splitlines()
+    looked = [line for line in sketched if line.startswith("rows looked at:")]
+    assert len(looked) == 1 and "of all 40 lines counted" in looked[0] and "check-data, read all" in looked[0]
+    assert 8 <= int(looked[0].split("counted, ")[1].split()[0]) <= 12
+    if "data.limit=10" not in words:  # which ten rows a run takes is not looked at: the longest of all counts
+        assert [line for line in sketched if line not in looked] == whole
+    assert next(line for line in sketched if line.startswith("rows: ")) in whole
+
+
+def test_a_plan_of_a_large_file_finds_what_a_run_would_refuse(tmp_path, monkeypatch):
+    monkeypatch.setattr(launch, "SKETCHED_BYTES", 0)
+    plan_rows_file(tmp_path / "train.jsonl", 12)
+    words = ["trainer=sft", f"data={tmp_path}", "output=o", "model=tiny", "launch=cpu"]
+    with pytest.raises(ConfigError, match=r"data.types: route_planning is not in .*train\.jsonl"):
+        describe(load_config("train", [*words, "data.types=[route_planning]"]))
+    lines = (tmp_path / "train.jsonl").read_text().splitlines(keepends=True)
+    spaced = [json.dumps(dict(sorted(json.loads(line).items()))) + "\n" for line in lines]  # another writer's order
+    (tmp_path / "train.jsonl").write_text("".join([*spaced[:6], "\n", *lines[6:]]))
+    assert "rows: 12; " in describe(load_config("train", words))
+    (tmp_path / "train.jsonl").write_text("".join([*lines[:6], lines[6].replace('"a0"', '"scene0025_00"'), *lines[7:]]))
+    with pytest.raises(DataError, match="scene0025 is in VSI-Bench"):
+        describe(load_config("train", words))

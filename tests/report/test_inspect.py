@@ -44,7 +44,8 @@ def test_rows_are_chosen_by_type_and_scene(data):
     assert [item.row.question_type for item in sizes.seen] == ["room_size_estimation"] * 2
     scene = sizes.seen[1].row.scene_name
     assert {item.row.scene_name for item in inspect([str(data), f"scene={scene}"]).seen} == {scene}
-    assert len(inspect([str(data)], limit=1).seen) == 1
+    first = inspect([str(data)], limit=1)
+    assert len(first.seen) == 1 and first.num_rows == len((data / "train.jsonl").read_text().splitlines())
     assert sizes.seen[0].row.answer in sizes.table() and "m\u00b2" in sizes.table()
 
 

@@ -51,7 +51,7 @@ class AnswerTally:
 
     def counts(self) -> dict[str, int]:
         """Return rows per question type, sorted by name."""
-        return {name: len(tally.answers) for name, tally in sorted(self._types.items())}
+        return {name: tally.answers.total() for name, tally in sorted(self._types.items())}
 
     def lines(self) -> list[AnswerLine]:
         """Return one line per question type, sorted by name.
@@ -64,8 +64,7 @@ class AnswerTally:
 
 class _Tally:
     def __init__(self) -> None:
-        self.answers: list[str] = []
-        self._texts: dict[str, str] = {}
+        self.answers: Counter[str] = Counter()
         self._truths: Counter[str] = Counter()
         self._letters: Counter[str] = Counter()
         self._is_number = True
@@ -73,16 +72,17 @@ class _Tally:
         self._most = 0
 
     def add(self, row: Row) -> None:
-        self.answers.append(self._texts.setdefault(row.answer, row.answer))  # equal texts once in memory
-        self._truths[row.ground_truth] += 1
+        self.answers[row.answer] += 1
         self._is_number &= row.answer_kind == "number"
         self._is_shown |= row.generator.get("mode") == "vsibench"
-        self._most = max(self._most, len(row.options or ()))
+        self._truths[row.ground_truth] += 1
+        if row.options is not None:
+            self._most = max(self._most, len(row.options))
         if row.answer_kind == "choice":
             self._letters[row.ground_truth] += 1
 
     def join(self, other: _Tally) -> None:
-        self.answers += [self._texts.setdefault(text, text) for text in other.answers]
+        self.answers += other.answers
         self._truths += other._truths
         self._letters += other._letters
         self._is_number &= other._is_number
@@ -95,10 +95,11 @@ class _Tally:
         if self._is_number:
             best, score = best_number(self.answers)
         else:
-            best, score = best_word(self._truths.elements()) if self._is_shown else (top, share)
+            best, score = best_word(self._truths) if self._is_shown else (top, share)
             letters = tuple(self._letters[letter] for letter in LETTERS[: self._most])
         bits = entropy_bits(self.answers)
-        return AnswerLine(question_type, len(self.answers), len(self._texts), bits, top, share, best, score, letters)
+        count = self.answers.total()
+        return AnswerLine(question_type, count, len(self.answers), bits, top, share, best, score, letters)
 
 
 def answer_lines(rows: Iterable[Row]) -> list[AnswerLine]:

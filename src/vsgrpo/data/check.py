@@ -126,7 +126,7 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
         if not scan.num_rows and not scan.faults and file.stem != "dev"
     ]
     problems += _leak_problems(scans) + _shared_rooms(scans)
-    if (val := sum(scan.num_val for scan in scans.values())) and not config.data.allow_val_safe:
+    if (val := sum(scan.judged.num_val for scan in scans.values())) and not config.data.allow_val_safe:
         problems.append(f"{val} rows of ScanNet val scans: training on them needs data.allow_val_safe=true")
     good, bad = _media(scans, config, headers, limit)
     problems += bad
@@ -235,5 +235,5 @@ def _header(kind: str, path: Path, backend: str) -> VideoHeader | str:
 
 
 def _notes(scans: Iterable[RowScan]) -> list[str]:
-    unknown: Counter[str] = sum((scan.unknown for scan in scans), Counter())
+    unknown: Counter[str] = sum((scan.judged.unknown for scan in scans), Counter())
     return [f"{number} rows of {name}: cannot be told from VSI-Bench's scenes" for name, number in unknown.items()]

@@ -9,12 +9,13 @@ import os
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from zlib import crc32
 
-from vsgrpo.data.answer_table import AnswerLine, AnswerTally, answer_table
+from vsgrpo.data.answer_table import AnswerLine, answer_table
 from vsgrpo.data.foreign_answers import Refused
 from vsgrpo.data.foreign_media import MediaFinder, refuse_rooms
 from vsgrpo.data.foreign_rows import Foreign, read_foreign, scans_named
@@ -23,16 +24,15 @@ from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.json_files import records
 from vsgrpo.data.leakage import (
     Judgement,
-    check_rows,
     denied_in_data,
     falls_into_dev,
-    judge_row,
     name_some,
     room_of,
     split_dev,
     val_scans,
 )
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
+from vsgrpo.data.row_scan import RowScan, scan_rows
 from vsgrpo.data.rows import Row, check_scorable, checked_line, iter_rows, row_id, row_line
 from vsgrpo.errors import DataError
 from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
@@ -116,7 +116,6 @@ class _Import:
         self.scenes: dict[str, str] = {}
         self.denied: set[str] = set()
         self.num_read = 0
-        self._judged = Judgement()
         self._asked: dict[int, int] = {}
         denies = None if self.is_benchmark else denied_in_data
         self._videos = MediaFinder(settings.videos, "videos", denies=denies)
@@ -171,7 +170,6 @@ class _Import:
         streams[split].write(checked_line(row))
         self._asked[key] = said
         self.scenes[row.scene_name] = row.room
-        judge_row(row, self._judged)
 
     def _with_media(self, file: Path, foreign: Foreign) -> Row:
         """Return the row with the places of its media in the dataset folder."""
@@ -208,17 +206,8 @@ class _Import:
         """
         settings, out = self.settings, self.settings.output
         notes = [] if self.is_benchmark else self._split_again()
-        tallies = {name: AnswerTally() for name in self.parts}
-        rooms: dict[str, set[str]] = {name: set() for name in self.parts}
-        for name, path in self.parts.items():
-            for number, row in enumerate(iter_rows(path), start=1):
-                if self.is_benchmark:
-                    check_scorable(row, f"{path}:{number}")
-                else:
-                    check_rows([row], allow_val_safe=settings.allow_val_safe, where=f"{path}:{number}")
-                tallies[name].add(row)
-                rooms[name].add(row.room)
-        notes += self._notes(tallies)
+        scans = {name: self._scan(path) for name, path in self.parts.items()}
+        notes += self._notes(scans)
         finders = (self._videos, self._images)
         for finder in finders:
             finder.link(out)
@@ -227,8 +216,8 @@ class _Import:
         summary = ImportSummary(
             out=out,
             num_read=self.num_read,
-            counts={name: tally.counts() for name, tally in tallies.items()},
-            answers={name: tally.lines() for name, tally in tallies.items()},
+            counts={name: scan.tally.counts() for name, scan in scans.items()},
+            answers={name: scan.tally.lines() for name, scan in scans.items()},
             left_out=dict(self.left_out.most_common()),
             examples=self.examples,
             num_videos=sum(len(finder.found) for finder in finders),
@@ -245,7 +234,7 @@ class _Import:
                 config={"imported": {"files": [file.name for file in settings.files], "format": settings.format}},
                 seed=0,
                 scans={scene: {"status": "done", "room": room} for scene, room in sorted(self.scenes.items())},
-                rooms={name: sorted(names) for name, names in rooms.items()},
+                rooms={name: sorted({room for _, room in scan.rooms}) for name, scan in scans.items()},
                 counts={
                     "questions": summary.counts,
                     "left_out": summary.left_out,
@@ -257,6 +246,25 @@ class _Import:
             ),
         )
         return summary
+
+    def _scan(self, path: Path) -> RowScan:
+        """Read the rows of a part as train, score, eval and check-data do.
+
+        Raises:
+            DataError: a row that cannot be read again, or that may not be trained on.
+        """
+        if self.is_benchmark:
+            scan = scan_rows(path, partial(check_scorable, where="row"), judge=False)
+        else:
+            scan = scan_rows(path)
+        for fault in scan.faults.values():
+            raise DataError(fault.text(path), fault.hint)
+        if scan.num_leaks:
+            rooms = f"{name_some(sorted(scan.leaked_scenes))}; rooms: {name_some(sorted(scan.leaked_rooms))}"
+            raise DataError(f"{path}: {scan.num_leaks} rows show rooms of {scan.benchmark} ({rooms})", "remove them")
+        if scan.judged.num_val and not self.settings.allow_val_safe:
+            raise DataError(f"{path}: {scan.judged.num_val} rows of ScanNet val scans, such as {scan.judged.first_val}")
+        return scan
 
     def _split_again(self) -> list[str]:
         """Move rows to train where each room's own hash left train empty or was asked of fewer than two rooms."""
@@ -272,19 +280,21 @@ class _Import:
             dev.unlink()
         return [split.note] if split.note and self.settings.dev_fraction else []
 
-    def _notes(self, tallies: dict[str, AnswerTally]) -> list[str]:
+    def _notes(self, scans: dict[str, RowScan]) -> list[str]:
         notes = []
         if not self.is_benchmark:
-            if unknown := self._judged.unknown_text():
+            judged = Judgement()
+            for scan in scans.values():
+                judged.join(scan.judged)
+            if unknown := judged.unknown_text():
                 notes.append(f"leak verdict: unknown: {unknown}")
             if self.denied:
                 rooms = name_some(sorted(self.denied))
                 notes.append(f"rooms of a benchmark, left out: {rooms} (all are in {MANIFEST_NAME})")
             own = Counter[str]()
-            for tally in tallies.values():
-                own.update(
-                    {name: n for name, n in tally.counts().items() if name not in (*CHOICE_TYPES, *NUMBER_TYPES)}
-                )
+            for scan in scans.values():
+                counts = scan.tally.counts()
+                own.update({name: n for name, n in counts.items() if name not in (*CHOICE_TYPES, *NUMBER_TYPES)})
             if own:
                 named = ", ".join(sorted(own)[:5]) + (", ..." if len(own) > 5 else "")
                 notes.append(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -33,6 +33,12 @@ _VISIT = re.compile(r"visit(?:[_ ]?id)?\W{0,6}(\d{6})(?!\d)")
 _VISIT_BARE = re.compile(r"(?<![0-9a-z.])(\d{6})(?![0-9a-z])")
 _HEX = re.compile(r"(?:(?<![0-9a-f])|(?<=scene))[0-9a-f]{10}(?![0-9a-f])")
 _HINT = re.compile(r"[0-9]{6}|[0-9]{4}[_-][0-9]|[0-9a-fA-F]{10}|[sS][cC][eE][nN]|[vV][iI][sS][iI]|[^\n\r\t -~]|[%&]")
+_LOWER = bytes(range(256)).lower()
+_FOLD = _LOWER.translate(
+    bytes.maketrans(b"123456789-%&" + bytes({*range(32), 127} - {9, 10, 13}), b"000000000_" + b"!" * 32)
+)
+_FOLD_HEX = _LOWER.translate(bytes.maketrans(b"0123456789abcde", b"f" * 15))
+"""Make fixed texts of what `_HINT` looks for: a search for these is ten times as fast."""
 _DATASET_HINT = re.compile(r"[sS][cC][aA][nN]|[aA][rR][kK][iI]")
 _OWN_ID = re.compile(r"[0-9a-f]{16}")
 """`rows.row_id`: a hash, whose digits mean nothing."""
@@ -207,9 +213,9 @@ def find_rooms(row: Row, *links: str) -> dict[Found, str]:
     for item in _rooms_of_id(row.id, known.dataset):
         found.setdefault(item, row.id)
     _search_all(_loose_texts(row.extra, row.generator), found, known.dataset)
-    spoken = (row.question, *(row.options or ()), row.answer, row.ground_truth, row.rejected, row.reasoning)
-    for text in spoken:
-        if text and _may_name(text):
+    spoken = (row.question, *(row.options or ()), row.answer, row.ground_truth, row.rejected or "", row.reasoning or "")
+    if _may_name("\n".join(spoken)):
+        for text in spoken:
             for item in rooms_in(text, prose=True):
                 found.setdefault(item, text)
     return found
@@ -217,8 +223,8 @@ def find_rooms(row: Row, *links: str) -> dict[Found, str]:
 
 def rooms_in_data(data: Any) -> dict[Found, str]:
     """Return the rooms that a JSON value names in keys, texts and whole numbers, each with the text that does."""
-    texts = list(_loose_texts(data))
-    hinted = [text for text in texts if _may_name(text)]
+    texts = _loose_texts(data)
+    hinted = [text for text in texts if _may_name(text)] if _may_name("\n".join(texts)) else []
     found: dict[Found, str] = {}
     if hinted:
         told = (dataset_of_path(text) for text in texts if _DATASET_HINT.search(text) and not _is_prose(text))
@@ -240,7 +246,7 @@ class _Names(NamedTuple):
 
 
 def _paths(row: Row) -> tuple[str, ...]:
-    return tuple(str(item["path"]) for item in row.media)
+    return tuple([str(item["path"]) for item in row.media])
 
 
 @lru_cache(maxsize=_CACHED_TEXTS)
@@ -258,8 +264,8 @@ def _rooms_of_id(name: str, dataset: str | None) -> tuple[Found, ...]:
     return () if _OWN_ID.fullmatch(name) or not _may_name(name) else rooms_in(name, dataset=dataset)
 
 
-def _search_all(texts: Iterable[str], found: dict[Found, str], dataset: str | None) -> None:
-    for text in texts:
+def _search_all(texts: Sequence[str], found: dict[Found, str], dataset: str | None) -> None:
+    for text in texts if texts and _may_name("\n".join(texts)) else ():
         if _may_name(text):
             for item in rooms_in(text, prose=_is_prose(text), dataset=dataset):
                 found.setdefault(item, text)
@@ -271,29 +277,47 @@ def _is_prose(text: str) -> bool:
 
 
 def _may_name(text: str) -> bool:
-    """Tell quickly whether a text can name a room; most texts of a million rows cannot."""
-    return _HINT.search(text) is not None or _other_scenes() is not None
+    """Tell quickly whether a text, or one of several joined by line ends, can name a room; most cannot."""
+    if not text.isascii():
+        return _HINT.search(text) is not None or _other_scenes() is not None
+    plain = text.encode()
+    folded = plain.translate(_FOLD)
+    if b"000000" in folded or b"0000_0" in folded or b"scen" in folded or b"visi" in folded or b"!" in folded:
+        return True
+    return b"ffffffffff" in plain.translate(_FOLD_HEX) or _other_scenes() is not None
 
 
-def _loose_texts(*values: Any) -> Iterator[str]:
-    """Yield keys, texts and whole numbers inside JSON values, however deep; a number behind `_KEY` and its key.
+def _loose_texts(*values: Any) -> list[str]:
+    """Return keys, texts and whole numbers inside JSON values, however deep; a number behind `_KEY` and its key.
 
     41069025 under "video_id" is a video, under "num_points" or "answer" it is a number.
     """
+    texts: list[str] = []
     waiting: list[tuple[str, Any]] = [("", value) for value in values]
     while waiting:
         key, value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += [(str(name), item) for name, item in value.items()]
-            yield from (name for name in map(str, value) if not name.replace("_", "").isalpha())
+        if isinstance(value, str):
+            texts.append(f"{_KEY}{key}: {value}" if not value[:1].isalpha() and _NUMBER.fullmatch(value) else value)
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                name = str(name)
+                if not _is_word(name):
+                    texts.append(name)
+                if item is not None:
+                    waiting.append((name, item))
         elif isinstance(value, (list, tuple)):
             waiting += [(key, item) for item in value]
         elif isinstance(value, float) and value.is_integer():
             waiting.append((key, int(value)))
-        elif isinstance(value, str) and not _NUMBER.fullmatch(value):
-            yield value
-        elif isinstance(value, str) or (type(value) is int and 10**5 <= value < 10**10):
-            yield f"{_KEY}{key}: {value}"
+        elif type(value) is int and 10**5 <= value < 10**10:
+            texts.append(f"{_KEY}{key}: {value}")
+    return texts
+
+
+@lru_cache(maxsize=_CACHED_TEXTS)
+def _is_word(key: str) -> bool:
+    """Tell whether a key is letters only, and so names no room."""
+    return key.replace("_", "").isalpha()
 
 
 @cache

@@ -68,6 +68,8 @@ def denied_in_path(path: Path | str) -> list[Denied]:
 
 
 def _denied(found: dict[Found, str]) -> list[Denied]:
+    if not found:
+        return []
     denied: dict[str, Denied] = {}
     for item, text in found.items():
         if (benchmark := denied_rooms().get((item.dataset, item.room))) is not None:
@@ -88,7 +90,8 @@ class Links:
 
     def __call__(self, row: Row) -> list[str]:
         """Return the targets of a row's media, [] where no link is on the way."""
-        return [text for item in row.media for text in self.of(str(item["path"]))]
+        targets = [self.of(str(item["path"])) for item in row.media]
+        return targets[0] if len(targets) == 1 else [text for found in targets for text in found]
 
     def of(self, path: str) -> list[str]:
         """Return where a path leads: the text of its link, and the file at the end."""
@@ -106,17 +109,23 @@ class Links:
 
 def row_verdict(row: Row, *links: str) -> str:
     """Return clean, unknown or leak for one row; splits are `check_rows`' matter."""
-    if denied_in(row, *links):
-        return "leak"
-    shown = shown_rooms(row, *links)
-    if row.dataset == "demo" and _DEMO_SCAN.fullmatch(row.scene_name) and not shown:
-        return "clean"
-    return "clean" if shown and all(item.is_official for item in shown) else "unknown"
+    return "leak" if denied_in(row, *links) else _verdict_of_shown(row, shown_rooms(row, *links))
+
+
+def _verdict_of_shown(row: Row, shown: Sequence[Found]) -> str:
+    """Return clean or unknown for a row that names no benchmark room."""
+    if not shown:
+        return "clean" if row.dataset == "demo" and _DEMO_SCAN.fullmatch(row.scene_name) else "unknown"
+    return "clean" if all(item.is_official for item in shown) else "unknown"
 
 
 def val_scans(row: Row, *links: str) -> list[str]:
     """Return the ScanNet val scans, or rooms of such, that scene name, id and media paths of a row name."""
-    scenes = [item.scene for item in shown_rooms(row, *links) if item.dataset == "scannet"]
+    return _val_scans(shown_rooms(row, *links))
+
+
+def _val_scans(shown: Sequence[Found]) -> list[str]:
+    scenes = [item.scene for item in shown if item.dataset == "scannet"]
     return [scene for scene in scenes if (split_of(scene) or scannet_room_splits().get(scene)) == "val"]
 
 
@@ -144,6 +153,15 @@ class Judgement:
     def verdict(self) -> str:
         """The worst verdict of the rows."""
         return "leak" if self.leaks else "unknown" if self.unknown else "clean"
+
+    def join(self, later: Judgement) -> None:
+        """Add the rows that follow these."""
+        self.num_rows += later.num_rows
+        self.leaks += later.leaks
+        self.num_val += later.num_val
+        self.first_val = self.first_val or later.first_val
+        self.unknown += later.unknown
+        self.first_unknown = self.first_unknown or later.first_unknown
 
     def leak_text(self) -> str:
         """Name the first row of a benchmark room, and count the rows and rooms."""
@@ -186,13 +204,14 @@ def judge_rows(rows: Iterable[Row], base: Path | None = None) -> Judgement:
 def judge_row(row: Row, judged: Judgement, *links: str) -> None:
     """Look at one row more; `links` are what its media lead to (`Links`)."""
     judged.num_rows += 1
-    verdict = row_verdict(row, *links)
-    if verdict == "leak":
-        judged.leaks.append((row, denied_in(row, *links)))
-    elif val_scans(row, *links):
+    if denied := denied_in(row, *links):
+        judged.leaks.append((row, denied))
+        return
+    shown = shown_rooms(row, *links)
+    if _val_scans(shown):
         judged.num_val += 1
         judged.first_val = judged.first_val or row.scene_name
-    if verdict == "unknown":
+    if _verdict_of_shown(row, shown) == "unknown":
         judged.unknown[row.dataset] += 1
         judged.first_unknown = judged.first_unknown or row.scene_name
 

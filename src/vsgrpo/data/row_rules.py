@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vsgrpo.errors import DataError
@@ -62,8 +63,18 @@ def check_row(row: Row, where: str) -> None:
     Raises:
         RowError: the first rule it breaks.
     """
-    for check, _ in _CHECKS:
+    for check, _ in _CHECKS_OF_PLAIN if _has_plain_texts(row) else _CHECKS:
         check(row, where)
+
+
+def _has_plain_texts(row: Row) -> bool:
+    """Tell in one look whether all texts are ASCII, none blank and none with a "<": the common case, without fault."""
+    texts = [*_required_texts(row), *[text for text in _optional_texts(row) if text is not None]]
+    try:
+        joined = "\n".join(texts)
+    except TypeError:
+        return False
+    return joined.isascii() and "<" not in joined and all(map(str.strip, texts))
 
 
 def row_faults(row: Row, where: str, missing: Sequence[str] = ()) -> list[RowError]:
@@ -212,15 +223,24 @@ def _check_characters(name: str, text: str, where: str) -> None:
         _fail(where, name, fault, "an emoji was cut in two, write the text again", value=text)
 
 
-def _is_plain(value: Any) -> bool:
-    return value is None or type(value) is int or type(value) is bool or (type(value) is str and value.isascii())
+def _is_plain(values: dict[Any, Any]) -> bool:
+    """Tell whether an object holds ASCII texts, whole numbers, booleans and null only, none of it nested."""
+    for key, value in values.items():
+        if type(key) is not str or not key.isascii():
+            return False
+        if type(value) is str:
+            if not value.isascii():
+                return False
+        elif not (value is None or type(value) is int or type(value) is bool):
+            return False
+    return True
 
 
 def _json_fault(value: Any) -> str | None:
     """Return why a value cannot be written as JSON in UTF-8, or None where it can."""
+    if isinstance(value, dict) and _is_plain(value):  # the common case, in one look
+        return None
     left = [(value, 0)]
-    if isinstance(value, dict) and all(k.isascii() and _is_plain(v) for k, v in value.items() if isinstance(k, str)):
-        left = [] if all(isinstance(key, str) for key in value) else left  # the common case, in one look
     while left:
         item, depth = left.pop()
         if isinstance(item, str):
@@ -293,11 +313,8 @@ def _fail(where: str, field: str, rule: str, hint: str = "", *, value: Any = _MI
     raise RowError(where, field, rule, hint, "" if value is _MISSING else f"={short_json(value)}")
 
 
-_CHECKS: tuple[tuple[_Check, tuple[str, ...]], ...] = (
+_CHECKS_OF_PLAIN: tuple[tuple[_Check, tuple[str, ...]], ...] = (
     (_check_version, ("schema_version",)),
-    *((_check_required(name), (name,)) for name in _REQUIRED_TEXT),
-    *((_check_optional(name), (name,)) for name in _OPTIONAL_TEXT),
-    *((_check_spoken(name), (name,)) for name in _SPOKEN),
     *((_check_object(name), (name,)) for name in ("generator", "extra")),
     (_check_kind, ("answer_kind",)),
     (_check_options, ("options", "answer_kind")),
@@ -306,4 +323,13 @@ _CHECKS: tuple[tuple[_Check, tuple[str, ...]], ...] = (
     (_check_objects, ("objects",)),
     (_check_rejected, ("rejected", "answer", "answer_kind", "ground_truth")),
 )
+"""The rules beyond single texts."""
+_CHECKS = (
+    _CHECKS_OF_PLAIN[0],
+    *((_check_required(name), (name,)) for name in _REQUIRED_TEXT),
+    *((_check_optional(name), (name,)) for name in _OPTIONAL_TEXT),
+    *((_check_spoken(name), (name,)) for name in _SPOKEN),
+    *_CHECKS_OF_PLAIN[1:],
+)
 """Every rule with the fields that it reads, in the order in which faults are reported."""
+_required_texts, _optional_texts = attrgetter(*_REQUIRED_TEXT), attrgetter(*_OPTIONAL_TEXT)

@@ -1,12 +1,12 @@
 """Look at every row of a file without keeping the rows: what check-data needs to know, in parts read side by side.
 
-A million rows take about 100 CPU seconds and a few hundred bytes of memory for each different video; no row is kept.
+No row is kept: of each its key, 16 bytes, and a few hundred bytes for each different video and answer.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
+from array import array
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -64,15 +64,14 @@ class RowScan:
         media: (kind, path in the rows) -> key of the first row that shows it.
         verdict: worst leak verdict.
         num_leaks, leaked_rooms, leaked_scenes, benchmark: rows of benchmark rooms.
-        num_val: rows of ScanNet val scans.
-        unknown: dataset -> rows whose room cannot be told.
+        judged: rows of ScanNet val scans, and rows whose room cannot be told; without the leaks.
     """
 
     num_lines: int = 0
     num_rows: int = 0
     faults: dict[str, Fault] = field(default_factory=dict)
-    keys: list[int] = field(default_factory=list)
-    key_lines: list[int] = field(default_factory=list)
+    keys: array[int] = field(default_factory=lambda: array("Q"))
+    key_lines: array[int] = field(default_factory=lambda: array("Q"))
     tally: AnswerTally = field(default_factory=AnswerTally)
     rooms: set[tuple[str, str]] = field(default_factory=set)
     media: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -80,13 +79,12 @@ class RowScan:
     leaked_rooms: set[str] = field(default_factory=set)
     leaked_scenes: set[str] = field(default_factory=set)
     benchmark: str = ""
-    num_val: int = 0
-    unknown: Counter[str] = field(default_factory=Counter)
+    judged: Judgement = field(default_factory=Judgement)
 
     @property
     def verdict(self) -> str:
         """The worst leak verdict of the rows."""
-        return "leak" if self.num_leaks else "unknown" if self.unknown else "clean"
+        return "leak" if self.num_leaks else self.judged.verdict
 
     def add_fault(self, rule: str, line: int, message: str, hint: str) -> None:
         """Count a fault of one line."""
@@ -107,15 +105,13 @@ class RowScan:
         for item in row.media:
             self.media.setdefault((item["kind"], item["path"]), row.key)
         if judge:
-            judged = Judgement()
-            judge_row(row, judged, *links(row))
-            if judged.leaks:
+            judge_row(row, self.judged, *links(row))
+            for _, denied in self.judged.leaks:
                 self.num_leaks += 1
-                self.leaked_rooms.update(judged.leaked_rooms())
+                self.leaked_rooms.update(item.room for item in denied)
                 self.leaked_scenes.add(row.scene_name)
-                self.benchmark = judged.leaks[0][1][0].benchmark
-            self.num_val += judged.num_val
-            self.unknown.update(judged.unknown)
+                self.benchmark = denied[0].benchmark
+            self.judged.leaks.clear()
 
     def join(self, later: RowScan) -> None:
         """Add the part that follows this one."""
@@ -127,7 +123,7 @@ class RowScan:
             if own.count > 1:
                 own.message = rule
         self.keys += later.keys
-        self.key_lines += [line + self.num_lines for line in later.key_lines]
+        self.key_lines.extend(line + self.num_lines for line in later.key_lines)
         self.num_lines += later.num_lines
         self.num_rows += later.num_rows
         self.tally.join(later.tally)
@@ -137,12 +133,11 @@ class RowScan:
         self.leaked_rooms |= later.leaked_rooms
         self.leaked_scenes |= later.leaked_scenes
         self.benchmark = self.benchmark or later.benchmark
-        self.num_val += later.num_val
-        self.unknown += later.unknown
+        self.judged.join(later.judged)
 
     def find_repeated_keys(self) -> None:
         """Count ids that are used more than once in the file as faults."""
-        keys, lines = np.array(self.keys, dtype=np.uint64), np.array(self.key_lines)
+        keys, lines = np.array(self.keys), np.array(self.key_lines)
         order = np.argsort(keys, kind="stable")
         again = order[1:][keys[order[1:]] == keys[order[:-1]]]
         for line in sorted(lines[again].tolist()):

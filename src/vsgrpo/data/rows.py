@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from vsgrpo.data.json_files import read_jsonl
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from vsgrpo.spatial.questions import Question
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One question; field by field the row schema of design.md section 3.
 
@@ -95,6 +96,8 @@ class Row:
 
 FIELD_NAMES = tuple(field.name for field in fields(Row))
 _FIELDS = frozenset(FIELD_NAMES)
+_COMMON = ("dataset", "split", "scene_name", "room", "question_type", "answer_kind", "unit")
+"""Fields whose texts many rows share: each is in memory once."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # one for all rows: json.dumps would make one per row
 
 
@@ -195,6 +198,9 @@ def _read(data: Any, where: str) -> tuple[Row | None, list[RowError], list[str]]
                 shown, hint = f"={short_json(data[name])}", "put additional values under `extra`"
                 faults.append(RowError(where, str(name), "unknown field", hint, shown))
         values = {name: data.get(name) for name in FIELD_NAMES}
+    for name in _COMMON:
+        if type(value := values[name]) is str:
+            values[name] = intern(value)
     for name in ("options", "media", "objects"):
         if isinstance(values[name], list):
             values[name] = tuple(values[name])

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from vsgrpo.config import TrainConfig, load_config
 from vsgrpo.config.compose import NOT_GIVEN
+from vsgrpo.data.row_numbers import RowNumbers
 from vsgrpo.doctor.findings import Finding
 from vsgrpo.doctor.machine import GIB, hub_cache
 from vsgrpo.errors import VsgrpoError
-from vsgrpo.launch import check_model, check_weights, load_rows
+from vsgrpo.launch import check_model, check_weights, rows_of_plan
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, memory_lines
 from vsgrpo.memory.shapes import TINY
@@ -125,7 +126,7 @@ def _reporters(names: Sequence[str]) -> list[Finding]:
 def _fit(config: TrainConfig) -> list[Finding]:
     """Check batch and rows as `vsgrpo train` does, then memory and disk."""
     found: list[Finding] = []
-    rows = []
+    numbers = [RowNumbers()]
 
     def attempt(check: str, look: Callable[[], str | None], good: str) -> None:
         try:
@@ -138,10 +139,11 @@ def _fit(config: TrainConfig) -> list[Finding]:
 
     def look_at_config() -> None:
         check_batch(config)
+        rows = []
         if (Path(config.data.path) / f"{config.data.split}.jsonl").is_file():
-            rows.extend(load_rows(config)[0])
-            check_enough_rows(config, rows)
-        check_run(config, rows)
+            rows, numbers[0] = rows_of_plan(config)
+            check_enough_rows(config, numbers[0])
+        check_run(config, rows, numbers[0].types)
 
     def look_at_devices() -> str | None:
         check_devices(config)
@@ -152,7 +154,7 @@ def _fit(config: TrainConfig) -> list[Finding]:
     attempt("launch", look_at_devices, line.removeprefix("device: "))
     if found[0].status == "fail":
         return found
-    estimate = estimate_run(config, rows)
+    estimate = estimate_run(config, numbers[0])
     if estimate is None:
         text = f"not estimated: no config.json of {config.model.path} is at hand"
         return [*found, Finding("fits: memory", "warn", text, "give a model folder: model=PATH")]
@@ -164,5 +166,5 @@ def _fit(config: TrainConfig) -> list[Finding]:
     else:
         have = f"{need}; there are {available[0] / GIB:.1f} GiB {available[1]}"
         attempt("fits: memory", lambda: check_memory(estimate, *available), have)
-    attempt("fits: disk", lambda: next(iter(check_disk(config, rows)), None), "checkpoints and caches have room")
+    attempt("fits: disk", lambda: next(iter(check_disk(config, numbers[0])), None), "checkpoints and caches have room")
     return found

@@ -37,7 +37,7 @@ _THINKS = re.compile(r"\s*<(think|observe)>")
 _LMMS_METRICS = ("vsibench_overall", "vsibench_score")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Line:
     """One prediction, as far as the file tells.
 

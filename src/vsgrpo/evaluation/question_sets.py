@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -139,16 +139,7 @@ def read_folder(
     file = Path(path) / f"{split}.jsonl" if Path(path).is_dir() else Path(path)
     if file.suffix != ".jsonl" or not file.is_file():
         raise DataError(f"benchmark.path={path}: no {split}.jsonl, or no .jsonl file", "give the questions: FILE.jsonl")
-    rows: list[Row] = []
-    first_use: dict[str, int] = {}
-    for number, data in read_jsonl(file):
-        where = f"{file}:{number}"
-        ours = isinstance(data, dict) and "schema_version" in data
-        row = row_from_dict(data, where) if ours else _own_row(data, where, file.parent.name or "folder")
-        if row.id in first_use:
-            _fail(where, f"id={row.id}: already used in line {first_use[row.id]}", "ids must be unique")
-        first_use[row.id] = number
-        rows.append(row)
+    rows = list(iter_questions(file))
     if not rows:
         raise DataError(f"{file}: no question in it", "one object a line: question, answer, image")
     kept = [row for row in rows if tasks is None or row.question_type in tasks]
@@ -164,6 +155,23 @@ def read_folder(
         base=file.parent,
         text_of=lambda row: question_text(row, prompt.mode, prompt.wording, prompt.show_options),
     )
+
+
+def iter_questions(file: Path) -> Iterator[Row]:
+    """Yield the questions of a file of one's own one at a time.
+
+    Raises:
+        DataError: as `read_folder`.
+    """
+    first_use: dict[str, int] = {}
+    for number, data in read_jsonl(file):
+        where = f"{file}:{number}"
+        ours = isinstance(data, dict) and "schema_version" in data
+        row = row_from_dict(data, where) if ours else _own_row(data, where, file.parent.name or "folder")
+        if row.id in first_use:
+            _fail(where, f"id={row.id}: already used in line {first_use[row.id]}", "ids must be unique")
+        first_use[row.id] = number
+        yield row
 
 
 def _limited(rows: list[Row], limit: int | None) -> list[Row]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import comb, nan
 from statistics import median
+from sys import intern
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class PromptSettings:
     show_options: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One question and what was answered.
 
@@ -115,7 +116,7 @@ def score_rows(rows: Sequence[Row], predictions: Mapping[str, Sequence[str | Non
 
 def row_item(row: Row, texts: Iterable[str | None]) -> Item:
     """Return a row with its answers as scoring takes it."""
-    scene = f"{row.dataset}/{row.scene_name}"
+    scene = intern(f"{row.dataset}/{row.scene_name}")
     return Item(row.id, row.question_type, row.ground_truth, row.options, scene, tuple(texts))
 
 

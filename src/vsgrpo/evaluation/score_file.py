@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from vsgrpo.evaluation.intervals import scene_intervals, task_groups
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.score import Item, PromptSettings, row_item, score_items
 from vsgrpo.evaluation.score_report import DifferenceReport, ScoreReport
-from vsgrpo.evaluation.vsibench import read_benchmark
+from vsgrpo.evaluation.vsibench import iter_benchmark, row_file
 from vsgrpo.spatial.scorers import SCORERS
 from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES, aggregate
 
@@ -111,7 +111,8 @@ def score_file(
         if any(line.scene is None for line in lines):
             notes.append("no scene names in the file: single questions were resampled, the intervals are too narrow")
     else:
-        items = _join(lines, read_benchmark(rows_path, split).rows, rows_path)
+        file = row_file(Path(rows_path), split)
+        items = _join(lines, (row for row, _ in iter_benchmark(file)), rows_path)
     scores = score_items(items, prompt or PromptSettings())
     if scores.unanswered:
         named = ", ".join(scores.unanswered[:5]) + (", ..." if len(scores.unanswered) > 5 else "")
@@ -180,33 +181,46 @@ def _recorded_rows(path: Path) -> Path | None:
     return file if file.is_file() else None
 
 
-def _join(lines: Sequence[Line], rows: Sequence[Row], rows_path: Path | str) -> list[Item]:
-    """Return the rows with their answers."""
-    known = {row.id: row for row in rows}
-    by_scene: dict[str, list[Row]] = {}
+def _join(lines: Sequence[Line], rows: Iterable[Row], rows_path: Path | str) -> list[Item]:
+    """Return the questions of the rows with their answers; of a row no more is kept than scoring asks for."""
+    items: dict[str, Item] = {}
+    asked: dict[str, list[tuple[str, str]]] = {}
+    by_question = any(line.question is not None and line.scene is not None for line in lines)
     for row in rows:
-        by_scene.setdefault(f"{row.dataset}/{row.scene_name}", []).append(row)
+        item = items[row.id] = row_item(row, ())
+        if by_question:
+            asked.setdefault(item.scene, []).append((row.id, row.question))
+    if not items:
+        raise DataError(f"{rows_path}: no rows", "give the rows these predictions are of")
     grouped: dict[str, list[str | None]] = {}
-    seen: dict[tuple[str, Any], str] = {}
+    seen: dict[Any, str] = {}
     for line in lines:
-        name = _find(line, known, by_scene, rows_path)
-        if (name, line.sample) in seen:
-            raise DataError(f"{line.where}: id={name}: already in {seen[name, line.sample]}", "keep one line per id")
-        seen[name, line.sample] = f"line {line.where.rpartition(':')[2].strip()}"
+        name = _find(line, items, asked, rows_path)
+        key = name if line.sample is None else (name, line.sample)
+        if key in seen:
+            raise _given_twice(line, name, seen[key])
+        seen[key] = line.where
         grouped.setdefault(name, []).append(line.text)
-    return [row_item(row, grouped.get(row.id, ())) for row in rows]
+    return [replace(item, texts=tuple(grouped.get(name, ()))) for name, item in items.items()]
 
 
-def _find(line: Line, known: Mapping[str, Row], by_scene: Mapping[str, list[Row]], rows_path: Path | str) -> str:
+def _given_twice(line: Line, name: str, where: str) -> DataError:
+    first = f"line {where.rpartition(':')[2].strip()}"
+    return DataError(f"{line.where}: id={name}: already in {first}", "keep one line per id")
+
+
+def _find(
+    line: Line, known: Mapping[str, Item], asked_in: Mapping[str, list[tuple[str, str]]], rows_path: Path | str
+) -> str:
     """Return the id of the row that a line answers: by its id, else by scene and question."""
     if line.id in known or line.question is None or line.scene is None:
         if line.id is None or line.id not in known:
             raise DataError(f"{line.where}: id={line.id}: not in {rows_path}", "give the rows these predictions are of")
         return line.id
     asked = " ".join(line.question.split())
-    candidates = by_scene.get(line.scene or "", [])
-    found = [row.id for row in candidates if " ".join(row.question.split()) == asked]
-    found = found or [row.id for row in candidates if " ".join(row.question.split()) in asked]
+    candidates = [(name, " ".join(question.split())) for name, question in asked_in.get(line.scene or "", [])]
+    found = [name for name, question in candidates if question == asked]
+    found = found or [name for name, question in candidates if question in asked]
     if len(found) != 1:
         what = "no row" if not found else f"{len(found)} rows"
         raise DataError(
@@ -228,8 +242,8 @@ def _self_contained(path: Path, lines: Sequence[Line]) -> list[Item]:
         _check_truth(line.where, line.question_type, line.ground_truth)
         name = line.id or str(number)
         if (name, line.sample) in seen and line.id is not None:
-            raise DataError(f"{line.where}: id={name}: already in {seen[name, line.sample]}", "keep one line per id")
-        seen[name, line.sample] = f"line {line.where.rpartition(':')[2].strip()}"
+            raise _given_twice(line, name, seen[name, line.sample])
+        seen[name, line.sample] = line.where
         first.setdefault(name, line)
         texts.setdefault(name, []).append(line.text)
     return [

@@ -113,7 +113,7 @@ def read_benchmark(
     """
     if subset not in SUBSETS:
         raise ConfigError(f"benchmark.subset={subset}: unknown", hint=f"choose from: {', '.join(SUBSETS)}")
-    file = _subset_file(Path(path), split, subset) or _row_file(Path(path), split)
+    file = _subset_file(Path(path), split, subset) or row_file(Path(path), split)
     rows, official = _read_file(file)
     if subset != "full" and not file.stem.endswith(f"_{subset}"):
         rows = _subset(file, rows, subset)
@@ -151,7 +151,7 @@ def _subset(file: Path, rows: list[Row], subset: str) -> list[Row]:
     return [row for row in rows if (row.id in pruned) == (subset == "pruned")]
 
 
-def _row_file(path: Path, split: str) -> Path:
+def row_file(path: Path, split: str) -> Path:
     """Return the row file of a folder: SPLIT.jsonl, else SPLIT*.parquet, else for `test` its only .jsonl."""
     if path.is_file():
         if path.suffix not in (".jsonl", ".parquet"):
@@ -174,19 +174,27 @@ def _row_file(path: Path, split: str) -> Path:
 
 def _read_file(file: Path) -> tuple[list[Row], bool]:
     """Return (rows, official); the first line tells the format."""
-    rows: list[Row] = []
+    found = list(iter_benchmark(file))
+    return [row for row, _ in found], all(official for _, official in found)
+
+
+def iter_benchmark(file: Path) -> Iterator[tuple[Row, bool]]:
+    """Yield the rows of a file one at a time, each with whether the file is in VSI-Bench's own format.
+
+    Raises:
+        DataError: as `read_benchmark`.
+    """
     official = True
-    first_use: dict[str, str] = {}
-    for where, data in _lines(file):
-        if not rows:
+    first_use: dict[str, int] = {}
+    for number, (where, data) in enumerate(_lines(file)):
+        if not number:
             official = not (isinstance(data, dict) and "schema_version" in data)
         row = _official_row(data, where) if official else row_from_dict(data, where)
         check_scorable(row, where)
-        if row.id in first_use:
-            _fail(where, f"id={row.id}: already used at {first_use[row.id]}", "ids must be unique in a file")
-        first_use[row.id] = where
-        rows.append(row)
-    return rows, official
+        if (first := first_use.setdefault(row.id, number)) != number:
+            place = next(place for k, (place, _) in enumerate(_lines(file)) if k == first)
+            _fail(where, f"id={row.id}: already used at {place}", "ids must be unique in a file")
+        yield row, official
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vsgrpo.config import GrpoSection, TrainConfig
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row_numbers import Rows
 from vsgrpo.memory.estimate import trained_parameters, weight_bytes
 from vsgrpo.memory.load import longest_sample
 from vsgrpo.memory.shapes import ModelShape
@@ -31,7 +30,7 @@ class DiskNeed:
         return self.checkpoint * self.checkpoints + self.final
 
 
-def disk_need(config: TrainConfig, shape: ModelShape, rows: Sequence[Row] = ()) -> DiskNeed:
+def disk_need(config: TrainConfig, shape: ModelShape, rows: Rows = ()) -> DiskNeed:
     """Add up what the run writes. Logs and completions (kilobytes a step) are left out."""
     trained, whole = trained_parameters(config, shape), shape.num_parameters()
     width = weight_bytes(config)

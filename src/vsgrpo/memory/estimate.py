@@ -9,12 +9,11 @@ Legend: H width of the language model, I of its MLP, K of its keys, E and M of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
 from vsgrpo.config.train import TrainerSection
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row_numbers import Rows
 from vsgrpo.memory.load import Load, stage_load
 from vsgrpo.memory.shapes import ModelShape, model_shape
 from vsgrpo.video.budget import VisionBudget
@@ -64,7 +63,7 @@ class Estimate:
         return int(OVERHEAD + (1 + MARGIN) * (sum(self.state.values()) + self.phases[self.largest_phase]))
 
 
-def estimate_run(config: TrainConfig, rows: Sequence[Row] = ()) -> Estimate | None:
+def estimate_run(config: TrainConfig, rows: Rows = ()) -> Estimate | None:
     """Return the estimate of the stage that needs most; None where the sizes of the model are not at hand."""
     shape = model_shape(config.model.path)
     if shape is None:

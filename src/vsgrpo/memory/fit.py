@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.compose import NOT_GIVEN
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row_numbers import RowNumbers, Rows
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.memory.disk import DiskNeed, disk_need, free_bytes, main_memory, rows_per_step
@@ -16,7 +15,7 @@ from vsgrpo.memory.load import Tokens, longest_sample
 from vsgrpo.memory.shapes import model_shape
 
 
-def plan_lines(config: TrainConfig, rows: Sequence[Row]) -> list[str]:
+def plan_lines(config: TrainConfig, rows: Rows) -> list[str]:
     """Return tokens, batch, features, memory and disk of a run, one line each."""
     video, trainer = config.video, config.trainer
     tokens = longest_sample(config, trainer, rows)
@@ -35,6 +34,8 @@ def plan_lines(config: TrainConfig, rows: Sequence[Row]) -> list[str]:
         lines.append(f"global batch: {samples} answers")
     if rows:
         lines.append(f"rows: {len(rows)}; steps per epoch: {max(1, len(rows) // questions)}")
+        if isinstance(rows, RowNumbers) and rows.looked_at:
+            lines.append(f"rows looked at: {rows.looked_at}; a run, and vsgrpo check-data, read all")
     shape = model_shape(config.model.path)
     if shape is None:
         return [*lines, f"memory and disk: not estimated, no config.json of model.path={config.model.path} is at hand"]
@@ -129,7 +130,7 @@ def advice(found: Estimate) -> str:
     return "lower trainer.gradient_accumulation_steps (videos of one rollout) or video.num_frames"
 
 
-def check_disk(config: TrainConfig, rows: Sequence[Row], *, resume: bool = False) -> list[str]:
+def check_disk(config: TrainConfig, rows: Rows, *, resume: bool = False) -> list[str]:
     """Refuse a run whose checkpoints cannot be kept on its disk; return warnings about caches.
 
     A resumed run has written some of it before: it is warned only.

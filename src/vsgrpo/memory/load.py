@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
 from vsgrpo.config.train import ModelSection, TrainerSection
-from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES, question_text, target_text
-from vsgrpo.data.rows import Row
+from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES
+from vsgrpo.data.row_numbers import Rows, TextSettings, numbers_of
 from vsgrpo.video.budget import VisionBudget, upper_bound_tokens
 
 MAX_ASPECT_RATIO = 2.0
@@ -60,30 +58,33 @@ class Tokens:
         return self.visual + self.text
 
 
-def longest_sample(config: TrainConfig, section: TrainerSection, rows: Sequence[Row]) -> Tokens:
+def text_settings(config: TrainConfig) -> TextSettings:
+    """Return how the rows of a run become texts."""
+    return TextSettings(config.prompt.mode, config.prompt.wording, config.prompt.show_options)
+
+
+def longest_sample(config: TrainConfig, section: TrainerSection, rows: Rows) -> Tokens:
     """Bound the tokens of a stage's samples from budget and rows (no video is opened)."""
+    numbers = numbers_of(rows, text_settings(config))
     budget = VisionBudget(**config.vision())
     video = upper_bound_tokens(budget, max_aspect_ratio=MAX_ASPECT_RATIO)
     prompt = config.prompt
     sentences = EVAL_SENTENCES if prompt.wording == "eval" else TRAIN_SENTENCES
-    texts = (question_text(row, prompt.mode, prompt.wording, prompt.show_options) for row in rows)
-    text_bytes = max((len(text.encode()) for text in texts), default=_QUESTION_CHARS + len(sentences[prompt.mode]))
+    text_bytes = numbers.question_bytes or _QUESTION_CHARS + len(sentences[prompt.mode])
     text_bytes += _TEMPLATE_CHARS
     if isinstance(section, GrpoSection):
         completion = section.max_completion_length
-    elif rows:
-        targets = (target_text(row, prompt.mode, prompt.show_options) for row in rows)
-        completion = math.ceil(max(len(text.encode()) for text in targets) / BYTES_PER_TOKEN) + 2
+    elif numbers.target_bytes is not None:
+        completion = math.ceil(numbers.target_bytes / BYTES_PER_TOKEN) + 2
     else:
         completion = _ANSWER_TOKENS.get(prompt.mode, _TAGGED_ANSWER_TOKENS)
     each = budget.image_max_pixels // budget.factor**2
-    shown = [[kind for kind, _ in row.media_paths(Path())] for row in rows]
-    visual = max((kinds.count("video") * video + kinds.count("image") * each for kinds in shown), default=video)
-    media = {item for row in rows for item in row.media_paths(Path())}
-    num_videos = sum(kind == "video" for kind, _ in media) if rows else SCANNET_TRAIN_SCANS
+    visual = max((videos * video + images * each for videos, images in numbers.shown), default=video)
+    known = len(numbers) > 0
+    num_videos = numbers.num_videos if known else SCANNET_TRAIN_SCANS
     return Tokens(
         video=video,
-        images=max((kinds.count("image") for kinds in shown), default=0),
+        images=max((images for _, images in numbers.shown), default=0),
         image=each,
         visual=visual,
         text=math.ceil(text_bytes / BYTES_PER_TOKEN),
@@ -91,8 +92,8 @@ def longest_sample(config: TrainConfig, section: TrainerSection, rows: Sequence[
         completion=completion,
         patches=visual * budget.merge**2,
         num_videos=num_videos,
-        dataset=num_videos * video + (len(media) - num_videos if rows else 0) * each,
-        known=bool(rows),
+        dataset=num_videos * video + numbers.num_images * each,
+        known=known,
     )
 
 
@@ -145,7 +146,7 @@ class Load:
         return self.prefill_tokens + self.drawn * self.tokens.completion
 
 
-def stage_load(config: TrainConfig, section: TrainerSection, rows: Sequence[Row]) -> Load:
+def stage_load(config: TrainConfig, section: TrainerSection, rows: Rows) -> Load:
     """Return the work of one process in a stage."""
     tokens = longest_sample(config, section, rows)
     batch = section.per_device_train_batch_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,10 +13,10 @@ from vsgrpo.data.report_svg import Plan, make_plan, question_svg, symbol_svg
 from vsgrpo.data.rows import LETTERS, Row, read_jsonl, row_to_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.predictions import Media, read_answers
-from vsgrpo.evaluation.question_sets import read_folder, read_mathvista
+from vsgrpo.evaluation.question_sets import iter_questions, read_folder, read_mathvista
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.score_file import PROMPT_KEYS
-from vsgrpo.evaluation.vsibench import read_benchmark
+from vsgrpo.evaluation.vsibench import iter_benchmark, read_benchmark, row_file
 from vsgrpo.files import write_atomic
 from vsgrpo.paths import inside, path_fault
 from vsgrpo.report.runs import read_config
@@ -108,24 +108,38 @@ def inspect(words: Sequence[str], limit: int | None = None) -> Inspection:
     if "step" in given and not is_run:
         raise ConfigError(f"{paths[0]}: step={given['step']}, but not a training run", hint="leave step out")
     folders, seen = _read_run(Path(paths[0]), given) if is_run else _read(Path(paths[0]), given)
-    chosen = [item for item in seen if _fits(item, given)]
-    if not chosen:
-        kinds = ", ".join(sorted({item.row.question_type for item in seen}))
-        steps = sorted({item.step for item in seen if item.step is not None})
-        raise ConfigError(
-            f"{paths[0]}: no row fits",
-            hint=f"types there: {kinds}" + (f"; steps {steps[0]} to {steps[-1]}" if steps else ""),
-        )
+    chosen, num_rows = _choose(seen, given, None if "score" in given else limit or DEFAULT_LIMIT, paths[0])
     if "score" in given:
         if all(item.score is None for item in chosen):
             raise ConfigError("score: this path has no predictions", hint="give the output=DIR of a `vsgrpo eval`")
         chosen = [item for item in chosen if item.score is not None]
         chosen.sort(key=lambda item: item.score or 0.0, reverse=given["score"] == "best")
     output = Path(given["output"]) if "output" in given else None
-    result = Inspection(chosen[: limit or DEFAULT_LIMIT], len(seen), folders, output, _config(Path(paths[0])))
+    result = Inspection(chosen[: limit or DEFAULT_LIMIT], num_rows, folders, output, _config(Path(paths[0])))
     if output is not None:
         write_atomic(output, _page(result, paths[0]))
     return result
+
+
+def _choose(seen: Iterable[Seen], given: dict[str, str], limit: int | None, path: str) -> tuple[list[Seen], int]:
+    """Return the first rows that fit (None: all that do), and how many rows there are; the others are not kept."""
+    chosen: list[Seen] = []
+    kinds: set[str] = set()
+    steps: set[int] = set()
+    num_rows = 0
+    for item in seen:
+        num_rows += 1
+        kinds.add(item.row.question_type)
+        if item.step is not None:
+            steps.add(item.step)
+        if (limit is None or len(chosen) < limit) and _fits(item, given):
+            chosen.append(item)
+    if not num_rows:
+        raise DataError(f"{path}: no rows", hint="give a dataset folder, a row file, an evaluation or a run")
+    if not chosen:
+        hint = f"types there: {', '.join(sorted(kinds))}" + (f"; steps {min(steps)} to {max(steps)}" if steps else "")
+        raise ConfigError(f"{path}: no row fits", hint=hint)
+    return chosen, num_rows
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -163,8 +177,8 @@ def _read_run(path: Path, given: dict[str, str]) -> tuple[list[Path], list[Seen]
     return [file.parent for file in rows_files], seen
 
 
-def _read(path: Path, given: dict[str, str]) -> tuple[list[Path], list[Seen]]:
-    """Return the folder of the row file, and its rows; of an evaluation those that were answered."""
+def _read(path: Path, given: dict[str, str]) -> tuple[list[Path], Iterable[Seen]]:
+    """Return the folder of the row file, and its rows as they are read; of an evaluation those that were answered."""
     if not path.exists():
         raise DataError(
             f"{path}: no such file or folder", hint="give a dataset folder, a row file, an evaluation or a run"
@@ -172,11 +186,12 @@ def _read(path: Path, given: dict[str, str]) -> tuple[list[Path], list[Seen]]:
     predictions = path / "predictions.jsonl" if path.is_dir() else path
     if predictions.name != "predictions.jsonl" or not predictions.is_file():
         split = given.get("split", _first_split(path))
-        if _shows_images(path if path.is_file() else path / f"{split}.jsonl"):
-            questions = read_folder(path, split, PromptSettings(), None, None)
-            return [questions.file.parent], [Seen(row, questions.media(row)) for row in questions.rows]
-        benchmark = read_benchmark(path, split)
-        return [benchmark.file.parent], [Seen(row, (("video", benchmark.video(row)),)) for row in benchmark.rows]
+        file = path if path.is_file() else path / f"{split}.jsonl"
+        if _shows_images(file):
+            return [file.parent], (Seen(row, row.media_paths(file.parent)) for row in iter_questions(file))
+        file = row_file(path, split)
+        videos = ((row, row.video_path(file.parent)) for row, _ in iter_benchmark(file))
+        return [file.parent], (Seen(row, (("video", video),)) for row, video in videos)
     settings = _json(predictions.with_name("settings.json"))
     results = _json(predictions.with_name("results.json"))
     rows = given.get("rows") or results.get("benchmark", {}).get("file")

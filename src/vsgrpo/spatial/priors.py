@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -13,17 +13,22 @@ TOLERANCES = 1 - np.linspace(0.5, 0.95, 10)
 _MAX_CANDIDATES = 20_000
 
 
-def best_number(texts: Sequence[str]) -> tuple[str, float]:
+def best_number(texts: Iterable[str] | Mapping[str, int]) -> tuple[str, float]:
     """Return the constant with the highest mean MRA over number texts, and that score.
 
     Candidates are the multiples of the finest decimal place among the texts, between their smallest and largest (where
     that is more than 20,000, the texts' own values); the smallest of equals wins.
 
+    Args:
+        texts: as they come, or text -> how often.
+
     Raises:
         ValueError: no texts, or one that is not a positive number.
     """
-    places = max(len(text.partition(".")[2]) if "e" not in text.lower() else 1 for text in texts)
-    truths, counts = np.unique(np.array([float(text) for text in texts]), return_counts=True)
+    found = Counter(texts)
+    places = max(len(text.partition(".")[2]) if "e" not in text.lower() else 1 for text in found)
+    truths, place_of = np.unique(np.array([float(text) for text in found]), return_inverse=True)
+    counts = np.bincount(place_of, weights=list(found.values())).astype(int)
     if not (np.isfinite(truths).all() and truths[0] > 0):
         raise ValueError(f"best_number: {truths[0]}: positive numbers are needed")
     scale = 10**places
@@ -54,8 +59,11 @@ def _within(truths: np.ndarray, values: np.ndarray, tolerance: float) -> tuple[n
     return first, np.maximum(first, last)
 
 
-def best_word(words: Iterable[str]) -> tuple[str, float]:
+def best_word(words: Iterable[str] | Mapping[str, int]) -> tuple[str, float]:
     """Return the most frequent word (the alphabetically first of equals) and its share.
+
+    Args:
+        words: as they come, or word -> how often.
 
     Raises:
         ValueError: no words.
@@ -67,7 +75,7 @@ def best_word(words: Iterable[str]) -> tuple[str, float]:
     return word, counts[word] / counts.total()
 
 
-def entropy_bits(words: Iterable[str]) -> float:
+def entropy_bits(words: Iterable[str] | Mapping[str, int]) -> float:
     """Return the entropy in bits of the words' shares: 0 for one word, 2 for four equally frequent ones."""
     counts = Counter(words)
     total = counts.total()

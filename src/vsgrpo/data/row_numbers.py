@@ -1,0 +1,293 @@
+"""What a plan needs to know of rows: how many there are, of which types, the longest texts, what they show.
+
+Of a large file every line is counted and a part of the lines is read as rows (`sketch_rows`): a plan of a million rows
+takes seconds. A run itself, and check-data, read and judge all rows.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vsgrpo.data.json_files import decode_line
+from vsgrpo.data.mix import shares
+from vsgrpo.data.prompts import question_text, target_text
+from vsgrpo.data.row_guard import check_rows
+from vsgrpo.data.rows import Row, row_from_dict
+from vsgrpo.errors import ConfigError, DataError
+
+SKETCHED_BYTES = 32 << 20
+"""Row files of a run that are larger together are sketched by a dry run."""
+_SAMPLED = 5000
+"""Rows read of a large file, at about equal distances, besides the longest lines."""
+_LONGEST = 200
+_OURS = b'{"schema_version": 1, "id": "'
+_TYPE, _MEDIA, _QUOTE, _END = b'"question_type": "', b'"media": [', b'"', b'"}]'
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """How rows become texts: prompt.mode, prompt.wording, prompt.show_options."""
+
+    mode: str
+    wording: str
+    show_options: bool
+
+
+@dataclass(frozen=True)
+class RowNumbers:
+    """Numbers of the rows of a run.
+
+    Attributes:
+        count: rows.
+        types: question type -> rows.
+        question_bytes: of the longest question as it is asked; 0 without rows.
+        target_bytes: of the longest text that SFT or DPO train on; None where a row cannot be trained on.
+        shown: (videos, images) of one row, each that occurs.
+        num_videos, num_images: different ones that the rows show.
+        looked_at: what was read, in words; empty: all rows.
+    """
+
+    count: int = 0
+    types: Mapping[str, int] = field(default_factory=dict)
+    question_bytes: int = 0
+    target_bytes: int | None = None
+    shown: Set[tuple[int, int]] = frozenset()
+    num_videos: int = 0
+    num_images: int = 0
+    looked_at: str = ""
+
+    def __len__(self) -> int:
+        """Return the rows."""
+        return self.count
+
+    def drawn(self, count: int) -> RowNumbers:
+        """Return the numbers where `count` rows are drawn of these: types in proportion, media at most those."""
+        if count == self.count:
+            return self
+        types = {name: round(number * count / max(1, self.count)) for name, number in self.types.items()}
+        each = (
+            max((videos for videos, _ in self.shown), default=0),
+            max((images for _, images in self.shown), default=0),
+        )
+        videos, images = min(self.num_videos, count * each[0]), min(self.num_images, count * each[1])
+        return replace(self, count=count, types=types, num_videos=videos, num_images=images)
+
+
+Rows = Sequence[Row] | RowNumbers
+
+
+def numbers_of(rows: Rows, texts: TextSettings) -> RowNumbers:
+    """Count rows that are at hand."""
+    if isinstance(rows, RowNumbers):
+        return rows
+    media = {(item["kind"], item["path"]) for row in rows for item in row.media}
+    videos = sum(kind == "video" for kind, _ in media)
+    return RowNumbers(
+        count=len(rows),
+        types=Counter(row.question_type for row in rows),
+        question_bytes=_longest_question(rows, texts),
+        target_bytes=_longest_target(rows, texts),
+        shown=_shown(rows),
+        num_videos=videos,
+        num_images=len(media) - videos,
+    )
+
+
+def type_counts(rows: Rows) -> Mapping[str, int]:
+    """Return question type -> rows."""
+    return rows.types if isinstance(rows, RowNumbers) else Counter(row.question_type for row in rows)
+
+
+def _longest_question(rows: Iterable[Row], texts: TextSettings) -> int:
+    asked = (question_text(row, texts.mode, texts.wording, texts.show_options) for row in rows)
+    return max((len(text.encode()) for text in asked), default=0)
+
+
+def _longest_target(rows: Iterable[Row], texts: TextSettings) -> int | None:
+    try:
+        return max((len(target_text(row, texts.mode, texts.show_options).encode()) for row in rows), default=None)
+    except DataError:  # `preflight.check_targets` says so where the method needs it
+        return None
+
+
+def _shown(rows: Iterable[Row]) -> frozenset[tuple[int, int]]:
+    found = set()
+    for row in rows:
+        videos = sum(item["kind"] == "video" for item in row.media)
+        found.add((videos, len(row.media) - videos))
+    return frozenset(found)
+
+
+def sketch_files(
+    files: Sequence[tuple[Path, float]],
+    texts: TextSettings,
+    types: Sequence[str] | None = None,
+    limit: int | None = None,
+    *,
+    allow_val_safe: bool = False,
+) -> tuple[RowNumbers, list[Row]]:
+    """Sketch the rows that a run draws from (file, weight) by data.types, data.mix and data.limit.
+
+    Returns:
+        The numbers, and the rows that were read.
+
+    Raises:
+        ConfigError: a type that is in none of the files.
+        DataError: as `sketch_rows`, or a file without rows of these types.
+    """
+    parts = [sketch_rows(file, texts, types, allow_val_safe=allow_val_safe) for file, _ in files]
+    found = [numbers for numbers, _, _ in parts]
+    present = sorted({name for _, _, there in parts for name in there})
+    for name in types or ():
+        if name not in present:
+            where = ", ".join(str(file) for file, _ in files)
+            raise ConfigError(f"data.types: {name} is not in {where}", hint=f"there are: {', '.join(present)}")
+    for (file, _), numbers in zip(files, found, strict=True):
+        if not numbers.count:
+            raise DataError(f"{file}: no rows to train on", hint="build-data reports why scans gave no questions")
+    if len(found) > 1:
+        counts = shares(sum(numbers.count for numbers in found), [weight for _, weight in files])
+        found = [numbers.drawn(count) for numbers, count in zip(found, counts, strict=True)]
+    whole = _joined(found)
+    rows = [row for _, read, _ in parts for row in read]
+    return whole.drawn(min(limit or whole.count, whole.count)), rows
+
+
+def _joined(parts: Sequence[RowNumbers]) -> RowNumbers:
+    targets = [part.target_bytes for part in parts]
+    return RowNumbers(
+        count=sum(part.count for part in parts),
+        types=sum((Counter(part.types) for part in parts), Counter()),
+        question_bytes=max(part.question_bytes for part in parts),
+        target_bytes=None if None in targets else max(size for size in targets if size is not None),
+        shown=frozenset().union(*(part.shown for part in parts)),
+        num_videos=sum(part.num_videos for part in parts),
+        num_images=sum(part.num_images for part in parts),
+        looked_at="; ".join(part.looked_at for part in parts),
+    )
+
+
+def sketch_rows(
+    file: Path, texts: TextSettings, types: Sequence[str] | None = None, *, allow_val_safe: bool = False
+) -> tuple[RowNumbers, list[Row], Set[str]]:
+    """Count the rows of a file with their types and media, and read a part of them: evenly spread, and the longest.
+
+    Args:
+        types: question types to keep; None keeps all.
+
+    Returns:
+        The numbers, the rows that were read, in the order of the file, and all types that occur in it.
+
+    Raises:
+        DataError: the file cannot be read, or a row read breaks the schema or shows a benchmark room.
+    """
+    found: dict[tuple[Any, Any], int] = {}
+    sampled: dict[int, bytes] = {}
+    longest: list[tuple[int, int, bytes]] = []
+    shortest = -1
+    for number, line in _lines(file, sampled):
+        key = _type_and_media(line) if line.startswith(_OURS) else None
+        if key not in found and (key is None or b"\\" in key[0] or b"\\" in key[1]):
+            key = _decoded(line, f"{file}:{number}", number == 1)
+        found[key] = found.get(key, 0) + 1
+        if len(line) > shortest:
+            (heapq.heappush if len(longest) < _LONGEST else heapq.heapreplace)(longest, (len(line), number, line))
+            shortest = longest[0][0] if len(longest) == _LONGEST else -1
+    counted, media = _by_type(found)
+    sampled |= {number: line for _, number, line in longest}
+    rows = []
+    for number, line in sorted(sampled.items()):
+        try:
+            rows.append(row_from_dict(decode_line(line, is_first=number == 1), f"{file}:{number}"))
+        except ValueError as error:
+            raise DataError(f"{file}:{number}: not JSON ({error})", "the file may be cut off; write it again") from None
+    check_rows(rows, allow_val_safe=allow_val_safe, where=str(file), base=file.parent)
+    num_read = len(rows)
+    rows = [row for row in rows if types is None or row.question_type in types]
+    kept = {name: number for name, number in sorted(counted.items()) if types is None or name in types}
+    videos, images = _different(set().union(*(media[name] for name in kept)))
+    numbers = RowNumbers(
+        count=sum(kept.values()),
+        types=kept,
+        question_bytes=_longest_question(rows, texts),
+        target_bytes=_longest_target(rows, texts),
+        shown=_shown(rows),
+        num_videos=videos,
+        num_images=images,
+        looked_at=f"{file.name}: types and media of all {counted.total()} lines counted, {num_read} rows read and "
+        "checked (evenly spread, and the longest)",
+    )
+    return numbers, rows, counted.keys()
+
+
+def _lines(file: Path, sampled: dict[int, bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield (number, line) of every line that is not blank; put lines at equal distances into `sampled`."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            stride, position, wanted = size / _SAMPLED, 0, 0.0
+            for number, line in enumerate(stream, start=1):
+                position += len(line)
+                if not line.isspace():
+                    if position >= wanted:
+                        sampled[number] = line
+                        wanted += max(stride, len(line))
+                    yield number, line
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}", "check the path") from None
+
+
+def _type_and_media(line: bytes) -> tuple[bytes, bytes] | None:
+    """Return the question type of a line and what it shows as they are written, None where they are not found.
+
+    In lines that we write the keys are in the order of the schema, and quotes inside texts are escaped: the first match
+    is the key. A value with a backslash may go on behind what is returned.
+    """
+    kind = line.find(_TYPE) + len(_TYPE)
+    shows = line.find(_MEDIA, kind) + len(_MEDIA)
+    end = line.find(_END, shows)
+    if kind < len(_TYPE) or shows < len(_MEDIA) or end < 0:
+        return None
+    return line[kind : line.find(_QUOTE, kind)], line[shows : end + 2]
+
+
+def _decoded(line: bytes, where: str, is_first: bool) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return the question type of a line and the (kind, path) that it shows, whoever wrote it.
+
+    Raises:
+        DataError: no JSON, or no row.
+    """
+    try:
+        row = row_from_dict(decode_line(line, is_first=is_first), where)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error})", "the file may be cut off; write it again") from None
+    return row.question_type, tuple((item["kind"], item["path"]) for item in row.media)
+
+
+def _by_type(found: Mapping[tuple[Any, Any], int]) -> tuple[Counter[str], dict[str, set[Any]]]:
+    """Return the rows of each question type, and the different things that they show."""
+    counted: Counter[str] = Counter()
+    media: dict[str, set[Any]] = {}
+    for (kind, shown), number in found.items():
+        name = kind if isinstance(kind, str) else kind.decode(errors="replace")
+        counted[name] += number
+        media.setdefault(name, set()).add(shown)
+    return counted, media
+
+
+def _different(entries: Set[Any]) -> tuple[int, int]:
+    """Return the number of different videos and images that entries of `_type_and_media` and `_decoded` name."""
+    media: set[tuple[str, str]] = set()
+    for entry in entries:
+        if isinstance(entry, bytes):
+            media.update((item["kind"], item["path"]) for item in json.loads(b"[" + entry + b"]"))
+        else:
+            media.update(entry)
+    videos = sum(kind == "video" for kind, _ in media)
+    return videos, len(media) - videos
