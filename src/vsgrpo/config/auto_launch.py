@@ -60,7 +60,9 @@ def _number(launch: Any, seen: Seen, asked: Any) -> int:
         )
     number = started if joins else asked if asked is not None else max(1, 0 if launch.use_cpu else len(seen))
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ConfigError(f"launch.num_processes={number}: must be a number of at least 1", hint="or null: one per GPU")
+        raise ConfigError(
+            f"launch.num_processes={number}: must be a number of at least 1", hint="leave it out: one per GPU"
+        )
     if launch.use_cpu or number == 1:
         return number
     if not seen:
