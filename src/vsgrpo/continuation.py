@@ -55,7 +55,7 @@ def check_same_config(run_dir: Path, config: TrainConfig) -> None:
     """Refuse to resume with values that would make the rest of the run another run; it may become longer.
 
     Raises:
-        ConfigError: naming the first key that differs, or the length that shrinks.
+        ConfigError: naming the first key that differs, and in its hint all of them, or the length that shrinks.
     """
     old, new = read_values(run_dir / "config.yaml"), read_values(config)
     newest, free = newest_checkpoint(run_dir), set(_FREE)
@@ -63,17 +63,23 @@ def check_same_config(run_dir: Path, config: TrainConfig) -> None:
     only_weights = newest is not None and newest.step >= newest.max_steps and not lengthened
     if _check_same_processes(old, new, only_weights):
         free.add(("trainer", "per_device_train_batch_size"))
+    differing: list[tuple[str, Any, Any]] = []
     for section in new:
         if section == "launch":
             continue
         for key, value in new[section].items():
             before = old.get(section, {}).get(key, BEFORE_KEYS.get(f"{section}.{key}"))
             if before != value and (section, key) not in free:
-                shown, started = override_text(value), override_text(before)
-                raise ConfigError(
-                    f"{section}.{key}={shown}: the run in {run_dir} was started with {started}",
-                    hint=f"resume with {section}.{key}={started}, or start another run with another output=DIR",
-                )
+                differing.append((f"{section}.{key}", value, before))
+    if differing:
+        key, value, before = differing[0]
+        others = len(differing) - 1
+        more = f" (and {others} more key{'s' if others > 1 else ''})" if others else ""
+        words = " ".join(f"{name}={override_text(started)}" for name, _, started in differing)
+        raise ConfigError(
+            f"{key}={override_text(value)}: the run in {run_dir} was started with {override_text(before)}{more}",
+            hint=f"resume with {words}, or start another run with another output=DIR",
+        )
 
 
 def is_longer(run_dir: Path, config: TrainConfig) -> bool:
