@@ -8,7 +8,7 @@ import pytest
 from vsgrpo.config import GrpoSection, config_groups, load_config, load_resolved
 from vsgrpo.config.compose import NOT_GIVEN, ROOTS, config_dir, known_keys, to_yaml
 from vsgrpo.config.overrides import override_text, prepare_overrides
-from vsgrpo.errors import ConfigError
+from vsgrpo.errors import ConfigError, SetupError
 
 FOLDERS = {
     "train": ["data=d", "output=o"],
@@ -218,3 +218,12 @@ def test_known_keys_and_fields_are_what_errors_suggest_from():
     assert prepare_overrides("train", ["trainer.hf.logging_first_step=true"]) == [
         "++trainer.hf.logging_first_step=true"
     ]
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS"])
+@pytest.mark.parametrize("value", ["x", "", "-1", "2(x3)"])
+def test_a_launchers_variable_that_is_no_number_is_named(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    for root in ("train", "eval"):
+        with pytest.raises(SetupError, match=f"{name}=.*: launchers set it"):
+            load_config(root, [*(["trainer=grpo"] if root == "train" else []), *FOLDERS[root]])

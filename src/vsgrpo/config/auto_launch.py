@@ -9,6 +9,17 @@ from vsgrpo.devices import Seen, visible_gpus
 from vsgrpo.errors import ConfigError, SetupError
 
 AUTO = "auto"
+_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS")
+
+
+def check_launcher_variables() -> None:
+    """Raise SetupError where a variable by which launchers number their processes is no number."""
+    for name in _LAUNCHERS:
+        value = os.environ.get(name)
+        if value is not None and not (value.isascii() and value.isdigit()):
+            raise SetupError(
+                f"{name}={value}: launchers set it to a whole number", hint=f"unset {name}, or start by a launcher"
+            )
 
 
 def resolve_launch(launch: Any) -> None:

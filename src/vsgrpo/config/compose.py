@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.config.auto_launch import resolve_launch
+from vsgrpo.config.auto_launch import check_launcher_variables, resolve_launch
 from vsgrpo.config.build_cot import BuildCotConfig
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.config.evaluate import EvalConfig
@@ -58,11 +58,12 @@ def load_config(root: str, overrides: Sequence[str], extra_dir: Path | None = No
     takes on this machine.
 
     Raises:
-        SetupError: launch=auto cannot be had here.
+        SetupError: launch=auto cannot be had here, or a launcher's variable is no number.
         ConfigError: unknown key or option, wrong type, missing value, broken rule, or a missing --config-dir.
     """
     if extra_dir is not None and not extra_dir.is_dir():
         raise ConfigError(f"--config-dir {extra_dir}: not a folder", hint="give a folder with YAML groups inside")
+    check_launcher_variables()
     check_groups(overrides, config_groups(extra_dir))
     _check_experiment(root, overrides, extra_dir)
     composed = _compose(root, prepare_overrides(root, overrides), extra_dir)
