@@ -48,6 +48,7 @@ def test_stopped_run_is_refused_by_name_and_its_hint_leads_to_what_the_uninterru
     added = hinted(capsys, "resume with ")
     assert added == ["video.backend=decord", "trainer.use_bias_correction_kl=true"]
     assert run(["train", "grpo", *words, *added, "--resume"]) == 0
+    assert "no inputs.json" in capsys.readouterr().err
     whole, resumed = (load_file(lab / name / "final" / "adapter_model.safetensors") for name in ("run", "stopped"))
     assert whole.keys() == resumed.keys() and len(whole) == 14
     for name in whole:
