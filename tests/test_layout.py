@@ -72,7 +72,7 @@ MAY_IMPORT = {
     | {"maths", "rewards"},
     "memory": {"devices", "errors", "files", "config", "data", "video"},
     "run_dir": {"errors", "files", "config", "data", "continuation"},
-    "continuation": {"errors", "config"},
+    "continuation": {"errors", "files", "config"},
     "supervise": set(),
     "report": {"errors", "files", "scans", "video", "data", "evaluation"},
     "seeds": {"errors", "files", "data"},
@@ -86,6 +86,7 @@ MAY_IMPORT = {
         "modeling",
         "training",
         "run_dir",
+        "continuation",
         "supervise",
         "preflight",
     }

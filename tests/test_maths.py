@@ -22,6 +22,11 @@ pytest.importorskip("math_verify", reason="extra `math` is not installed")
         ("$\\boxed{14}$.", "14", True),
         ("(B)", "B", True),
         ("B. 30", "B", True),
+        ("Option B", "B", True),
+        ("choice (b)", "B", True),
+        ("B (30)", "B", True),
+        ("B (C)", "B", False),
+        ("a (thing)", "A", False),
         ("Because", "B", False),
         ("chair", "table", False),
         ("", "1", False),
@@ -61,6 +66,19 @@ def test_answers_agree_by_value(prediction, target, equal):
         ("\u00bd", "0.5", True),
         ("2\u00bd", "2.5", True),
         ("\u22125", "-5", True),
+        ("10^2", "10", False),  # a power is not a unit
+        ("2^3", "2", False),
+        ("2^{3}", "8", True),
+        ("10^{-3}", "0.001", True),
+        ("-10^3", "-1000", True),
+        ("3\u00b2", "3", False),
+        ("3\u00b2", "9", True),
+        ("1.5\u00d710\u00b3", "1500", True),
+        ("1.6\u00d710\u207b\u00b9\u2079", "1.6e-19", True),
+        ("1/2^2", "1/2", False),
+        ("1 000", "1000", True),  # thousands set apart as ISO 80000 does
+        ("-12\\,345.5", "-12345.5", True),
+        ("1 200/300", "1.6667", False),
         ("\u0661\u0662", "12", False),  # digits of another script are not read as these
     ],
 )

@@ -84,6 +84,6 @@ def test_a_run_from_before_a_key_was_there_goes_on_with_what_it_did(tmp_path):
     kept = [line for line in lines if not line.strip().startswith(new)]
     assert len(kept) == len(lines) - len(new)
     file.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"use_bias_correction_kl=False: the run in .* was started with True"):
+    with pytest.raises(ConfigError, match=r"use_bias_correction_kl=false: the run in .* was started with true"):
         prepare(tmp_path / "run", "cpu", 1, 14, resume=True)
     prepare(tmp_path / "run", "cpu", 1, 14, "trainer.use_bias_correction_kl=true", resume=True)

@@ -9,9 +9,11 @@ from typing import Any
 
 from vsgrpo.config import TrainConfig
 from vsgrpo.config.compose import to_yaml
+from vsgrpo.config.overrides import override_text
 from vsgrpo.config.train import WHOLE
 from vsgrpo.config.trainer import BEFORE_KEYS
 from vsgrpo.errors import ConfigError
+from vsgrpo.files import read_yaml
 
 LENGTHS = ("max_steps", "num_train_epochs")
 _FREE = {("run", "dir"), ("run", "name"), ("trainer", "report_to"), ("trainer", "save_total_limit")}
@@ -53,29 +55,36 @@ def check_same_config(run_dir: Path, config: TrainConfig) -> None:
     """Refuse to resume with values that would make the rest of the run another run; it may become longer.
 
     Raises:
-        ConfigError: naming the first key that differs, or the length that shrinks.
+        ConfigError: naming the first key that differs, and in its hint all of them, or the length that shrinks.
     """
-    old, new = _values(run_dir / "config.yaml"), _values(config)
+    old, new = read_values(run_dir / "config.yaml"), read_values(config)
     newest, free = newest_checkpoint(run_dir), set(_FREE)
     lengthened = _check_lengths(old["trainer"], new["trainer"], newest)
     only_weights = newest is not None and newest.step >= newest.max_steps and not lengthened
     if _check_same_processes(old, new, only_weights):
         free.add(("trainer", "per_device_train_batch_size"))
+    differing: list[tuple[str, Any, Any]] = []
     for section in new:
         if section == "launch":
             continue
         for key, value in new[section].items():
             before = old.get(section, {}).get(key, BEFORE_KEYS.get(f"{section}.{key}"))
             if before != value and (section, key) not in free:
-                raise ConfigError(
-                    f"{section}.{key}={value}: the run in {run_dir} was started with {before}",
-                    hint=f"resume with {section}.{key}={before}, or start another run with another output=DIR",
-                )
+                differing.append((f"{section}.{key}", value, before))
+    if differing:
+        key, value, before = differing[0]
+        others = len(differing) - 1
+        more = f" (and {others} more key{'s' if others > 1 else ''})" if others else ""
+        words = " ".join(f"{name}={override_text(started)}" for name, _, started in differing)
+        raise ConfigError(
+            f"{key}={override_text(value)}: the run in {run_dir} was started with {override_text(before)}{more}",
+            hint=f"resume with {words}, or start another run with another output=DIR",
+        )
 
 
 def is_longer(run_dir: Path, config: TrainConfig) -> bool:
     """Return whether a config asks for other steps, epochs or stages than the run in the folder was started with."""
-    old, new = _values(run_dir / "config.yaml")["trainer"], _values(config)["trainer"]
+    old, new = read_values(run_dir / "config.yaml")["trainer"], read_values(config)["trainer"]
     return any(old.get(key) != new.get(key) for key in (*LENGTHS, "stages"))
 
 
@@ -156,11 +165,16 @@ def _check_same_processes(old: dict[Any, Any], new: dict[Any, Any], only_weights
     return True
 
 
-def _values(config: TrainConfig | Path) -> dict[Any, Any]:
-    """Return a configuration, or the file of one, as plain values."""
+def read_values(config: TrainConfig | Path) -> dict[str, Any]:
+    """Return a configuration, or the file of one (perhaps of an earlier version), as plain values.
+
+    Raises:
+        DataError: the file is broken.
+    """
     from omegaconf import OmegaConf
 
-    loaded = OmegaConf.load(config) if isinstance(config, Path) else OmegaConf.create(to_yaml(config))
-    values = OmegaConf.to_container(loaded)
+    if isinstance(config, Path):
+        return read_yaml(config, "restore the file that the run wrote")
+    values = OmegaConf.to_container(OmegaConf.create(to_yaml(config)))
     assert isinstance(values, dict)
-    return values
+    return {str(key): value for key, value in values.items()}

@@ -18,8 +18,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vsgrpo.config import GrpoSection, TrainConfig
-from vsgrpo.config.compose import NOT_GIVEN, config_dir, load_resolved, to_yaml
-from vsgrpo.config.families import TINY, check_architecture
+from vsgrpo.config.compose import NOT_GIVEN, config_dir, to_yaml
+from vsgrpo.config.families import TINY, check_architecture, check_model_place
+from vsgrpo.continuation import read_values
 from vsgrpo.data.inputs import look_at, media_files, model_files, model_folders
 from vsgrpo.data.leakage import read_checked_rows, worst
 from vsgrpo.data.mix import draw_mix, rebase
@@ -38,20 +39,19 @@ from vsgrpo.supervise import supervise
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 
 
-def check_model(path: str) -> None:
-    """Raise unless `path` is a tiny model, a hub id, or a folder with a known family's config and a processor."""
+def check_model(path: str, adapter: str | None = None) -> None:
+    """Raise unless `path` is a tiny model, a hub id, or a folder with a known family's config and a processor.
+
+    Args:
+        adapter: the folder of an adapter for it.
+    """
+    if path == NOT_GIVEN:
+        return
+    check_model_place(path, adapter)
     folder = Path(path)
-    if path in (*TINY, NOT_GIVEN):
+    if path in TINY or not folder.is_dir():
         return
-    if not folder.is_dir():
-        looks_like_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~")) and not folder.parent.is_dir()
-        if not looks_like_hub_id:
-            raise DataError(f"model.path={path}: no such folder", hint="give a model folder, a hub id, or model=tiny")
-        return
-    adapter = folder / "adapter_config.json"
     config_file = folder / "config.json"
-    if not config_file.is_file() and not adapter.is_file():
-        raise DataError(f"{config_file}: no such file", hint=f"model.path={path} must be a saved model or adapter")
     if config_file.is_file():
         try:
             check_architecture(json.loads(config_file.read_text(encoding="utf-8")), path)
@@ -269,7 +269,7 @@ def launch_training(
         config = as_started(config, overrides)
     check_batch(config)
     check_devices(config)
-    check_model(config.model.path)
+    check_model(config.model.path, config.model.adapter)
     rows = load_rows(config)[0]
     numbers = numbers_of(rows, text_settings(config))
     check_run(config, rows)
@@ -342,9 +342,9 @@ def as_started(config: TrainConfig, overrides: list[str]) -> TrainConfig:
     chosen = any(word.startswith(("launch.num_processes=", "launch.use_cpu=", "launch.profile=")) for word in overrides)
     if not launch.auto or chosen or not file.is_file():
         return config
-    before = load_resolved(file).launch
+    before = read_values(file).get("launch", {})  # as it was written: an earlier version may have had other keys
     kept = ("profile", "num_processes", "num_machines", "use_cpu", "accelerate_file")
-    values = {name: getattr(before, name) for name in kept}
+    values = {name: before[name] for name in kept if name in before}
     return dataclasses.replace(config, launch=dataclasses.replace(launch, **values))
 
 

@@ -43,9 +43,12 @@ _FRACTION = re.compile(
     r"(?:\\[dt]?frac\{([0-9]{1,15})\}\{([0-9]{1,15})\}|([0-9]{1,15}) ?/ ?([0-9]{1,15}))"
 )
 _POWER = re.compile(
-    rf"([-+]?{_DECIMAL})(?:\s*(?:\\times|\\cdot|[*x\u00d7\u00b7])\s*10\^(?:\{{([-+]?[0-9]+)\}}|([-+]?[0-9]+)))"
+    rf"([-+]?)(?:({_DECIMAL})\s*(?:\\times|\\cdot|[*x\u00d7\u00b7])\s*)?10\^(?:\{{([-+]?[0-9]+)\}}|([-+]?[0-9]+))"
 )
-_OPTION = re.compile(r"\(?([A-Ha-h])(?:\)|[.:](?=\s|$)|$)")
+_SUPERSCRIPT = re.compile(r"(?<=[0-9])[\u207a\u207b]?[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+")
+_THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(?:(?:\\,|\{,\}|[ \u00a0\u2009\u202f])[0-9]{3})+(?![0-9]| ?/)")
+"""A number whose thousands are set apart by a space, as ISO 80000 writes it."""
+_OPTION = re.compile(r"(?:(?i:option|choice)\s+)?\(?([A-Ha-h])(?:\)|[.:](?=\s|$)|$|(?<=[A-H])\s+(?=\())")
 _OTHER_OPTION = re.compile(
     r"\(([A-Ha-h])\)|(?:^|\s)([A-H])[.:)](?=\s|$)|(?:\bor|\band|[,;/&])\s*\(?([A-H])(?![A-Za-z'])"
 )
@@ -65,7 +68,9 @@ _UNITS = {
 _SYMBOLS = "Hz|kHz|MHz|GHz|N|kN|J|kJ|eV|W|kW|V|mV|kV|A|mA|Pa|kPa|mol|ohms?|C|F"
 _UNIT_NAMES = "|".join(["|".join(f"{re.escape(unit)}|{other}" for unit, other in _UNITS.items()), _SYMBOLS])
 _UNIT = re.compile(
-    rf"(?:\s|\\[ ,;]|~|\\(?:text|mathrm|rm)\s*\{{[^{{}}]*\}}|(?<![A-Za-z])(?:{_UNIT_NAMES})(?![A-Za-z])|"
+    rf"(?!\s*[\^\u00b2\u00b3](?!\{{?\\circ))"  # a power of the number
+    rf"(?:\s|\\[ ,;]|~|\\(?:text|mathrm|rm)\s*\{{(?:[^{{}}0-9]|(?<=[A-Za-z^])[1-4])*\}}|"
+    rf"(?<![A-Za-z])(?:{_UNIT_NAMES})(?![A-Za-z])|"
     r"[\u2103\u2109\u03a9\u2126]|\u00b5m|\^?\\circ|\^\{\\circ\}|"
     r"\^\{?-?[1-4]\}?|[\u00b2\u00b3/\u00b7]|\\cdot|\.(?=\s|$))+"
 )
@@ -109,7 +114,7 @@ def maths_equal(prediction: str, target: str, timeout_s: float = TIMEOUT_S) -> b
         return numbers_equal(value, wanted) and (not unit or not wanted_unit or unit == wanted_unit)
     if not (_HAS_MATHS.search(left) and _HAS_MATHS.search(right)):
         return False
-    return _compare(left, right, timeout_s)
+    return _compare(plain_characters(left), plain_characters(right), timeout_s)
 
 
 def strip_wrappers(text: str) -> str:
@@ -164,17 +169,21 @@ def _measure(text: str) -> tuple[Decimal, str] | None:
     text = plain_characters(text)
     money = _MONEY.match(text)
     text = text[money.end() :] if money else text
+    text = _THOUSANDS.sub(lambda found: re.sub(r"[^-+0-9]", "", found[0]), text, count=1)
     for pattern in (_FRACTION, _POWER, _NUMBER):
         found = pattern.match(text)
         unit = _UNIT.fullmatch(text, found.end()) if found and found.end() < len(text) else None
-        if found and (found.end() == len(text) or unit):
+        name = _unit_name(unit[0]) if unit else ""
+        is_unit = unit is not None and (not name or any(map(str.isalpha, name)) or "\u00b0" in name)
+        if found and (found.end() == len(text) or is_unit):
             value = _value(pattern, found)
-            return None if value is None else (value, _unit_name(unit[0]) if unit else "")
+            return None if value is None else (value, name)
     return None
 
 
 def plain_characters(text: str) -> str:
-    """Return `text` with one-character fractions as " 1/2" and the minus sign as "-"."""
+    """Return `text` with one-character fractions as " 1/2", raised digits as "^{2}" and the minus sign as "-"."""
+    text = _SUPERSCRIPT.sub(lambda found: f"^{{{unicodedata.normalize('NFKC', found[0])}}}", text)
     text = re.sub(r"[\u00bc-\u00be\u2150-\u215e]", lambda found: " " + unicodedata.normalize("NFKC", found[0]), text)
     return text.replace("\u2212", "-").replace("\u2044", "/").strip()
 
@@ -188,7 +197,7 @@ def _value(pattern: re.Pattern[str], found: re.Match[str]) -> Decimal | None:
                     return None
                 return Decimal(f"{sign}1") * (Decimal(whole) + Decimal(top) / Decimal(bottom))
             if pattern is _POWER:
-                return Decimal(f"{found[1].replace(',', '')}e{found[2] or found[3]}")
+                return Decimal(f"{found[1]}{(found[2] or '1').replace(',', '')}e{found[3] or found[4]}")
             return Decimal(found[0].replace(",", ""))
         except (InvalidOperation, Overflow):  # an exponent of twenty digits
             return None

@@ -7,8 +7,8 @@ import pytest
 
 from vsgrpo.config import GrpoSection, config_groups, load_config, load_resolved
 from vsgrpo.config.compose import NOT_GIVEN, ROOTS, config_dir, known_keys, to_yaml
-from vsgrpo.config.overrides import prepare_overrides
-from vsgrpo.errors import ConfigError
+from vsgrpo.config.overrides import override_text, prepare_overrides
+from vsgrpo.errors import ConfigError, SetupError
 
 FOLDERS = {
     "train": ["data=d", "output=o"],
@@ -114,6 +114,34 @@ def test_a_model_group_is_not_taken_for_a_path():
         ("build_cot", ["reason.price_prompt=1"], "price_prompt=1", "both"),
         ("build_cot", ["reason.concurency=1"], "reason.concurency: unknown key", "reason.concurrency"),
         ("eval", ["scorer=magic"], "scorer=magic", "official"),
+        # kinds that the library would take, or name in its own words
+        ("train", ["trainer.hf=[1]"], "trainer.hf=[1]: a dict is needed", "{NAME: VALUE}"),
+        ("train", ["trainer.report_to={a: 1}"], "trainer.report_to={a: 1}: a list is needed", "[VALUE]"),
+        ("train", ["trainer.stages=[{report_to: {a: 1}}]"], "stages[0].report_to={'a': 1}: a list", "[VALUE]"),
+        ("train", ["data.mix={a: 1}"], "data.mix={'a': 1}: a list is needed", "{NAME: VALUE}"),
+        ("train", ["trainer.stages=[{1: 2}]"], "trainer.stages[0]={1: 2}: a dict is needed", "NAME: VALUE"),
+        ("train", ["video=[1]"], "video=[1]: a section", "video.NAME=VALUE"),
+        ("train", ["model.lora=[1]"], "model.lora=[1]: a section", "model.lora.NAME=VALUE"),
+        ("train", ["model.lora.targets=q_proj"], "model.lora.targets=q_proj: a list", "model.lora.targets=[q_proj]"),
+        ("train", ["model.lora.targets=[null]"], "model.lora.targets[0]=null: text is needed", "each text"),
+        ("train", ["reward.names=[accuracy]", "reward.weights=[true]"], "weights[0]=True: a number", "each a number"),
+        ("train", ["trainer.bf16='3'"], "trainer.bf16=3: true or false is needed", "true or false"),
+        ("train", ["trainer.bf16=007"], "trainer.bf16=007: true or false is needed", "true or false"),
+        ("train", ["trainer.max_steps='٣'"], "trainer.max_steps=٣: a whole number is needed", "whole number"),
+        ("train", ["trainer.max_steps=٣"], "trainer.max_steps=٣: not in the grammar", "quotes"),
+        ("train", ["prompt.system=[a"], "prompt.system=[a: not in the grammar", "quotes"),
+        ("train", ["trainer..x=1"], "trainer..x=1: not a key", "SECTION.NAME"),
+        ("train", ["trainer.LEARNING_RATE=1"], "trainer.LEARNING_RATE: unknown key", "trainer.learning_rate"),
+        ("train", ["model=1"], "model=1: no such model", "tiny"),
+        ("train", ["launch.auto=false"], "launch.auto=false: says how", "launch=cpu"),
+        ("train", ["trainer.hf.average_tokens_across_devices=false"], "not available: the loss is", "leave it out"),
+        ("train", ["trainer.hf.packing=true"], "not available: rows carry videos", "leave it out"),
+        ("train", ["experiment=demo_eval"], "not made for `vsgrpo train`", "vsgrpo eval experiment=demo_eval"),
+        ("eval", ["experiment=demo_grpo"], "not made for `vsgrpo eval`", "vsgrpo train grpo experiment=demo_grpo"),
+        ("eval", ["launch=cpu"], "launch: unknown key", "decoding.layout"),
+        ("eval", ["extract.temperature=1"], "extract.temperature=1: extract.model=null", "leave extract.temperature"),
+        ("eval", ["benchmark=folder", "benchmark.subset=pruned"], "benchmark=folder has no subsets", "leave"),
+        ("build_cot", ["pseudo=1"], "pseudo=1: a section", "pseudo.NAME=VALUE"),
         ("eval", ["decoding.num_samples=4"], "decoding.num_samples=4", "temperature"),
     ],
 )
@@ -169,6 +197,20 @@ def test_the_written_config_reads_back_equal(tmp_path: Path):
 def test_hf_options_reach_the_open_section():
     config = load_config("train", ["trainer=grpo", "trainer.hf.logging_first_step=true", *FOLDERS["train"]])
     assert config.trainer.hf == {"logging_first_step": True}
+    config = load_config("train", ["trainer=grpo", "trainer.hf={logging_first_step: true}", *FOLDERS["train"]])
+    assert config.trainer.hf == {"logging_first_step": True}
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 4, 0.5, "a b", "m:f", ["m:f", "accuracy"], [{"max_steps": 4}], {"a": None}]
+)
+def test_a_value_in_a_hint_reads_back_from_the_shell(value):
+    import shlex
+
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    (word,) = shlex.split(f"key={override_text(value)}")
+    assert OverridesParser.create().parse_override(word).value() == value
 
 
 def test_known_keys_and_fields_are_what_errors_suggest_from():
@@ -176,3 +218,12 @@ def test_known_keys_and_fields_are_what_errors_suggest_from():
     assert prepare_overrides("train", ["trainer.hf.logging_first_step=true"]) == [
         "++trainer.hf.logging_first_step=true"
     ]
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS"])
+@pytest.mark.parametrize("value", ["x", "", "-1", "2(x3)"])
+def test_a_launchers_variable_that_is_no_number_is_named(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    for root in ("train", "eval"):
+        with pytest.raises(SetupError, match=f"{name}=.*: launchers set it"):
+            load_config(root, [*(["trainer=grpo"] if root == "train" else []), *FOLDERS[root]])

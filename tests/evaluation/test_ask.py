@@ -48,7 +48,7 @@ def test_a_missing_video_or_model_ends_in_one_error_and_one_hint(video, tmp_path
     requests = {
         "no.mp4: no such file": ["model=m/x", "video=no.mp4", "why ?"],
         "no such folder": [f"model={tmp_path}/none", f"video={video}", "why ?"],
-        "config.json: no such file": [f"model={tmp_path}", f"video={video}", "why ?"],
+        "neither config.json nor adapter_config.json": [f"model={tmp_path}", f"video={video}", "why ?"],
     }
     for message, words in requests.items():
         assert run(["ask", *words]) == 2

@@ -131,6 +131,8 @@ def test_free_form(answer_type, response, normal):
         "**Option B** is correct.",
         "B is the correct answer.",
         "I choose B.",
+        "I would go with B.",
+        "Angle A is 30\u00b0. Therefore, B.",
         "The correct answer is: \n\n**B. 40\u00b0**",
         "\\boxed{\\text{B. }40^\\circ}",
         "The degree of the angle is 40\u00b0, as opposite angles are equal.",

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_inputs import adapt, randomize_adapter
 
+from vsgrpo.data.inputs import model_folders
 from vsgrpo.errors import DataError
 from vsgrpo.modeling.load import attach_adapter, load_full
 from vsgrpo.modeling.model import LoraSettings, check_weights, load_for_eval, load_model, save_model
@@ -94,6 +95,41 @@ def test_a_model_that_is_not_whole_is_refused_with_the_first_names(broken, chang
             use(str(folder))
         assert str(folder) in caught.value.message and "\n" not in caught.value.message
         assert hint in caught.value.hint
+
+
+def test_weights_that_are_no_numbers_are_refused(broken):
+    folder = broken(lambda tensors: {**tensors, "lm_head.weight": tensors["lm_head.weight"] * float("nan")})
+    with pytest.raises(DataError, match=r"1 tensors hold values that are no numbers \(lm_head\.weight\)"):
+        load_for_eval(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("config.json", "[1]", "config.json: not a JSON object"),
+        ("config.json", '{"a', "config.json: cannot be read: "),
+        ("tokenizer.json", "{}", "broken processor: KeyError"),
+        ("processor_config.json", "[]", "broken processor: AttributeError"),
+        ("chat_template.jinja", "{% if", "broken chat template: unexpected 'end of template'"),
+    ],
+)
+def test_other_files_of_a_model_that_are_broken_are_named(broken, file, text, message):
+    folder = broken()
+    (folder / file).write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        load_for_eval(str(folder))
+    assert str(folder) in caught.value.message and "hub" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("base", "message"), [(5, "names no base model"), ("gone/to/x", "no such folder"), ("{here}", "no config.json in")]
+)
+def test_an_adapter_whose_base_is_none_names_its_own_file(tmp_path, base, message):
+    text = json.dumps({"base_model_name_or_path": str(tmp_path) if base == "{here}" else base})
+    (tmp_path / "adapter_config.json").write_text(text)
+    assert model_folders(tmp_path) == [tmp_path]
+    with pytest.raises(DataError, match=rf"adapter_config\.json: .*{message}"):
+        load_for_eval(str(tmp_path))
 
 
 @pytest.mark.integration
@@ -226,6 +262,7 @@ def test_names_before_transformers_4_52_are_read_under_todays(tiny_folder, tmp_p
             r"1 not of this model \(base_model",
         ),
         (lambda t: {f"module.{n}": v for n, v in t.items()}, {}, "8 missing .*8 not of this model"),
+        (lambda t: {n: v.fill_(float("inf")) for n, v in t.items()}, {}, "8 tensors hold values that are no numbers"),
         (lambda t: {n: torch.zeros(2, 2) for n in t}, {}, r"8 of another shape \(\S+: \[2, 2\] in the file, \[4, 96\]"),
         (lambda t: t, {"r": 8}, "8 of another shape"),
         (lambda t: t, {"target_modules": ["q_proj", "k_proj"]}, "4 missing .*4 not of this model"),

@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vsgrpo.cli import run
 from vsgrpo.config.families import FAMILIES
-from vsgrpo.data.leakage import TrainingManifest
+from vsgrpo.data.leakage import TrainingManifest, lineage_of
 from vsgrpo.errors import DataError
 from vsgrpo.modeling.merge import merge_adapter
 from vsgrpo.modeling.model import load_for_eval, load_model, save_model
@@ -54,6 +54,17 @@ def test_merged_folder_loads_in_transformers_and_says_the_same(adapter, tmp_path
         merged = plain(input_ids=tokens).logits
         unmerged = load_for_eval(adapter).model(input_ids=tokens).logits
     assert torch.allclose(merged, unmerged, atol=1e-5)
+
+
+def test_a_base_that_only_the_adapters_config_names_stays_in_the_lineage(adapter, tiny_folder, tmp_path):
+    """Its own record says "trained on nothing", its base was trained on a benchmark room: so was the merged model."""
+    base = shutil.copytree(tiny_folder, tmp_path / "base")
+    leaky = TrainingManifest(rooms={"scannet": ["scene0025"]}, num_rows=1, name="leaky")
+    (base / "training_manifest.json").write_text(json.dumps(asdict(leaky)))
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(base)}))
+    merge_adapter(adapter, tmp_path / "merged")
+    assert lineage_of(str(adapter)).leaked_rooms() == lineage_of(str(tmp_path / "merged")).leaked_rooms() != []
 
 
 CARRIED = (

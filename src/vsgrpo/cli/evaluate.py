@@ -62,9 +62,12 @@ def evaluate(
         return
     from vsgrpo.evaluation.compare import compare_table
     from vsgrpo.evaluation.leak import check_lineage
+    from vsgrpo.evaluation.run import check_models
     from vsgrpo.evaluation.run_questions import run_benchmark
 
     if len(configs) > 1:  # the last model is refused now, not when the others are done
+        for config in configs:
+            check_models(config)
         for config in configs:
             check_lineage(config.model.path, config.model.adapter, allow_leak=allow_leak)
     found = {}
@@ -127,7 +130,7 @@ def ask(
     from vsgrpo.launch import check_model
 
     config = load_config("eval", request.overrides, config_dir)
-    check_model(config.model.path)
+    check_model(config.model.path, config.model.adapter)
     reply = answer(config, request)
     show(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))
 

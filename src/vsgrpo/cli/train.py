@@ -59,8 +59,9 @@ def train(
     from vsgrpo.seeds import has_final, of_seed, run_seeds, seed_list
 
     given = [f"trainer={method}", *(overrides or [])]
-    if any(item.startswith("trainer=") for item in overrides or []):
-        raise ConfigError("trainer=...: the method is the word after `train`", hint=f"vsgrpo train {method} KEY=VALUE")
+    named = [item for item in overrides or [] if item.partition("=")[0] in ("trainer", "trainer.name")]
+    if named:
+        raise ConfigError(f"{named[0]}: the method is the word after `train`", hint=f"vsgrpo train {method} KEY=VALUE")
     given += [f"data.limit={limit}"] if limit else []
     given += ["trainer.report_to=[wandb]"] if wandb else []
     seeds = seed_list(given)
@@ -147,7 +148,7 @@ def cache_videos(
         if config.data.path == "(not given)":
             raise ConfigError("data.path: not given", hint="say where the rows are: data=DIR")
         check_caching(config)
-        check_model(config.model.path)
+        check_model(config.model.path, config.model.adapter)
         rows = load_rows(config)[0]
         from vsgrpo.training.cache_videos import cache_videos as fill
 

@@ -9,6 +9,17 @@ from vsgrpo.devices import Seen, visible_gpus
 from vsgrpo.errors import ConfigError, SetupError
 
 AUTO = "auto"
+_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS")
+
+
+def check_launcher_variables() -> None:
+    """Raise SetupError where a variable by which launchers number their processes is no number."""
+    for name in _LAUNCHERS:
+        value = os.environ.get(name)
+        if value is not None and not (value.isascii() and value.isdigit()):
+            raise SetupError(
+                f"{name}={value}: launchers set it to a whole number", hint=f"unset {name}, or start by a launcher"
+            )
 
 
 def resolve_launch(launch: Any) -> None:
@@ -60,7 +71,9 @@ def _number(launch: Any, seen: Seen, asked: Any) -> int:
         )
     number = started if joins else asked if asked is not None else max(1, 0 if launch.use_cpu else len(seen))
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ConfigError(f"launch.num_processes={number}: must be a number of at least 1", hint="or null: one per GPU")
+        raise ConfigError(
+            f"launch.num_processes={number}: must be a number of at least 1", hint="leave it out: one per GPU"
+        )
     if launch.use_cpu or number == 1:
         return number
     if not seen:

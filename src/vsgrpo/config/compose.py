@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.config.auto_launch import resolve_launch
+from vsgrpo.config.auto_launch import check_launcher_variables, resolve_launch
 from vsgrpo.config.build_cot import BuildCotConfig
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.config.evaluate import EvalConfig
@@ -58,19 +58,19 @@ def load_config(root: str, overrides: Sequence[str], extra_dir: Path | None = No
     takes on this machine.
 
     Raises:
-        SetupError: launch=auto cannot be had here.
+        SetupError: launch=auto cannot be had here, or a launcher's variable is no number.
         ConfigError: unknown key or option, wrong type, missing value, broken rule, or a missing --config-dir.
     """
     if extra_dir is not None and not extra_dir.is_dir():
         raise ConfigError(f"--config-dir {extra_dir}: not a folder", hint="give a folder with YAML groups inside")
+    check_launcher_variables()
     check_groups(overrides, config_groups(extra_dir))
-    _check_method(overrides, extra_dir)
+    _check_experiment(root, overrides, extra_dir)
     composed = _compose(root, prepare_overrides(root, overrides), extra_dir)
     if root == "train":
         resolve_launch(composed.launch)
     config = _typed(root, composed, allow_missing)
-    if isinstance(config, TrainConfig):
-        check_used(overrides, config)
+    check_used(overrides, config)
     return config
 
 
@@ -93,23 +93,44 @@ def to_yaml(config: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(escaped(dataclasses.asdict(config))))
 
 
-def _check_method(overrides: Sequence[str], extra_dir: Path | None) -> None:
-    """Refuse an experiment of another method before Hydra trips over that method's keys."""
+def _check_experiment(root: str, overrides: Sequence[str], extra_dir: Path | None) -> None:
+    """Refuse an experiment of another command or method before Hydra trips over that one's keys."""
     from omegaconf import OmegaConf
 
     given = dict(item.split("=", 1) for item in overrides if "=" in item)
     name, method = given.get("experiment"), given.get("trainer")
     for folder in [*([extra_dir] if extra_dir else []), config_dir()]:
         path = folder / "experiment" / f"{name}.yaml"
-        if method is None or not path.is_file():
+        if not path.is_file():
             continue
-        wanted = OmegaConf.select(OmegaConf.load(path), "run.method")
-        if wanted not in (None, method):
+        values = read_yaml(path, "write it again")
+        chosen = values.get("defaults")
+        groups = (
+            [str(next(iter(item))) for item in chosen if isinstance(item, dict)] if isinstance(chosen, list) else []
+        )
+        ours = {item.name for item in dataclasses.fields(ROOTS[root])}
+        sections = [re.sub(r"^override |^/|@.*$", "", group.replace("override /", "")) for group in groups]
+        foreign = [key for key in [*values, *sections] if key not in {*ours, "defaults", "experiment"}]
+        wanted = OmegaConf.select(OmegaConf.create(values), "run.method")
+        command = root.replace("_", "-")
+        if foreign:
+            raise ConfigError(
+                f"experiment={name}: not made for `vsgrpo {command}`, which has no {foreign[0]}",
+                hint=_command_of(path),
+            )
+        if method is not None and wanted not in (None, method):
             raise ConfigError(
                 f"experiment={name}: made for `vsgrpo train {wanted}`, got `vsgrpo train {method}`",
                 hint=f"run `vsgrpo train {wanted} experiment={name} ...` or choose another experiment",
             )
         return
+
+
+def _command_of(experiment: Path) -> str:
+    """Return a hint with the command that an experiment's file says it is for, as its first comment does."""
+    lines = experiment.read_text(encoding="utf-8").splitlines()
+    command = next((line[2:] for line in lines if line.startswith("# vsgrpo ")), None)
+    return "`vsgrpo configs` lists the experiments" if command is None else f"it is for: {command}"
 
 
 def _compose(root: str, overrides: list[str], extra_dir: Path | None) -> Any:
@@ -134,7 +155,7 @@ def _compose(root: str, overrides: list[str], extra_dir: Path | None) -> Any:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             return compose(root, overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise _translate(root, error, extra_dir, _method(overrides)) from error
+        raise _translate(root, error, extra_dir, overrides) from error
     finally:
         plugins.class_name_to_class.pop(f"{UserConfigs.__module__}.{UserConfigs.__qualname__}", None)
         plugins.plugin_type_to_subclass_list[SearchPathPlugin] = [
@@ -148,9 +169,42 @@ def _method(overrides: Sequence[str]) -> str | None:
     return given[-1] if given and given[-1] in TRAINERS else None
 
 
-def _translate(root: str, error: Exception, extra_dir: Path | None, method: str | None = None) -> ConfigError:
+def _unreadable(overrides: Sequence[str]) -> ConfigError | None:
+    """Return an error for the first override that is not in Hydra's grammar, None where all are."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    for item in overrides:
+        try:
+            parser.parse_override(item)
+        except HydraException:
+            item = item.removeprefix("++")
+            key = item.partition("=")[0]
+            if not re.fullmatch(r"\w+(\.\w+)*", key):
+                return ConfigError(
+                    f"{item}: not a key", hint="keys are SECTION.NAME; `vsgrpo configs` lists the groups"
+                )
+            hint = f"a text with other signs than letters, digits and -_./ needs quotes: '{key}=\"TEXT\"'"
+            return ConfigError(f"{item}: not in the grammar of overrides", hint=hint)
+    return None
+
+
+def _other_kind(root: str, overrides: Sequence[str], key: str, kind: str) -> ConfigError:
+    """Return an error for a dict given to a list (`kind` list), or a list to a dict or a section."""
+    values = [item.partition("=")[2] for item in overrides if item.removeprefix("++").startswith(f"{key}=")]
+    given = f"{key}={values[-1]}" if values else key
+    inner = [name.removeprefix(f"{key}.") for name in known_keys(root) if name.startswith(f"{key}.")]
+    if inner:
+        hint = f"set its keys, {key}.NAME=VALUE: {', '.join(inner[:6])}"
+        return ConfigError(f"{given}: a section, it has no value of its own", hint=hint)
+    hint = f"write {key}=" + ("[VALUE]" if kind == "list" else "'{NAME: VALUE}'")
+    return ConfigError(f"{given}: a {kind} is needed", hint=hint)
+
+
+def _translate(root: str, error: Exception, extra_dir: Path | None, overrides: Sequence[str]) -> ConfigError:
     """Turn Hydra's message into ours: dotted key, what is wrong, nearest right name."""
-    text = str(error)
+    text, method = str(error), _method(overrides)
     cause = error.__cause__
     option = re.search(r"Could not find '([^/']+)/([^']+)'", text)
     if option:
@@ -171,13 +225,19 @@ def _translate(root: str, error: Exception, extra_dir: Path | None, method: str 
         return ConfigError(
             f"{group_unknown.group(1)}: unknown key", hint=nearest(group_unknown.group(1), known_keys(root))
         )
+    other_kind = re.search(r"Cannot merge \w+ with \w+\s+full_key: (\S+)\s+object_type=(list|dict)", str(cause or text))
+    if other_kind:
+        return _other_kind(root, overrides, *other_kind.groups())
+    if (unreadable := _unreadable(overrides)) is not None:
+        return unreadable
     first = " ".join((str(cause) if cause else text).split())[:300]
     return ConfigError(first, hint="overrides are key=value in Hydra's grammar; see `vsgrpo configs`")
 
 
 def known_keys(root: str, method: str | None = None) -> list[str]:
     """Return every dotted key of `root`'s dataclasses, and its groups; with `method`, of that trainer alone."""
-    keys = set(config_groups())
+    own = {item.name for item in dataclasses.fields(ROOTS[root])}
+    keys = {name for name in config_groups() if name in own or name == "experiment"}
 
     def walk(cls: type, prefix: str) -> None:
         sections = section_classes(cls)
@@ -200,6 +260,9 @@ def _typed(root: str, composed: Any, allow_missing: bool = False) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     root_class = ROOTS[root]
+    for name, cls in section_classes(root_class).items():  # first: interpolations into a word are the library's errors
+        if name in composed and not OmegaConf.is_dict(composed._get_node(name)):
+            raise not_a_section(name, composed._get_node(name)._value(), cls)
     missing = sorted(OmegaConf.missing_keys(composed))
     if allow_missing:
         for key in missing:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vsgrpo.config.evaluate import EvalConfig
 from vsgrpo.config.rules import suggest
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.errors import ConfigError
@@ -49,7 +50,7 @@ def _one(root: str, item: str) -> str:
     if key in SHORTHANDS and (key != "model" or os.sep in value or "/" in value or Path(value).is_dir()):
         key = "data.path" if (root == "build_data" and key == "output") else SHORTHANDS[key]
     plain = key.lstrip("+")
-    if plain.startswith("trainer.hf."):
+    if plain.startswith("trainer.hf.") or (plain == "trainer.hf" and value.startswith("{")):
         return f"++{plain}={value}"
     if key.startswith("+"):
         raise ConfigError(f"{key}: keys cannot be added", hint="only trainer.hf.NAME=value reaches further TRL options")
@@ -67,6 +68,24 @@ def _quoted(value: str) -> str:
     return '"' + body.replace("${", "\\${") + '"'
 
 
+def override_text(value: object) -> str:
+    """Return a value as it is written behind KEY= on a command line: null, true, [a,b], '{a: 1}'."""
+    text = _override_text(value)
+    return f"'{text}'" if re.search(r"[\s{}\"$*;&|<>()]", text) else text
+
+
+def _override_text(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_override_text(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(map(_override_text, value)) + "]"
+    if isinstance(value, str) and not re.fullmatch(r"[\w.:/+-]+", value):
+        return _quoted(value)
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
 def check_groups(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> None:
     """Raise ConfigError where several options of a group are chosen at once, or none: Hydra would keep the last."""
     for item in overrides:
@@ -76,16 +95,40 @@ def check_groups(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) 
         if value.startswith(("[", "{")) or "," in value or (value in ("null", "") and key != "experiment"):
             first = re.sub(r"[\[\]{}\s]", "", value).split(",")[0]
             raise ConfigError(f"{item}: one {key} is needed", hint=suggest(first, list(groups[key])))
+        if re.fullmatch(r"[-+]?[\d.][\d.eE+-]*|[-+]?(inf|nan)|true|false", value, re.IGNORECASE):  # no word for Hydra
+            raise ConfigError(f"{item}: no such {key}", hint=suggest(value, list(groups[key])))
 
 
-def check_used(overrides: Sequence[str], config: TrainConfig) -> None:
+def check_used(overrides: Sequence[str], config: object) -> None:
     """Raise ConfigError for a key on the command line that another key leaves without effect.
 
     Experiments may hold such keys: they describe several methods, or are overlaid by others.
     """
+    if isinstance(config, TrainConfig):
+        _check_used_in_training(overrides, config)
+    elif isinstance(config, EvalConfig):
+        _check_used_in_evaluation(overrides, config)
+
+
+def _check_used_in_evaluation(overrides: Sequence[str], config: EvalConfig) -> None:
+    name = config.benchmark.name
+    for item in overrides:
+        key = item.partition("=")[0]
+        if key == "benchmark.subset" and name != "vsibench":
+            raise ConfigError(f"{item}: benchmark={name} has no subsets", hint=f"leave {key} out")
+        if key.startswith("extract.") and config.extract.model is None and key != "extract.base_url":
+            raise ConfigError(
+                f"{item}: extract.model=null: answers are extracted by rule, no endpoint is asked",
+                hint=f"set extract.base_url and extract.model too, or leave {key} out",
+            )
+
+
+def _check_used_in_training(overrides: Sequence[str], config: TrainConfig) -> None:
     method, trainer = config.trainer.name, config.trainer
     for item in overrides:
         key = item.partition("=")[0]
+        if key == "launch.auto":
+            raise ConfigError(f"{item}: says how the profile was chosen", hint="choose it: launch=cpu, or launch=auto")
         if key.startswith("reward.") and method != "grpo":
             raise ConfigError(f"{item}: `train {method}` has no rewards", hint=f"leave {key} out, or run `train grpo`")
         if key == "trainer.num_train_epochs" and trainer.max_steps > 0:

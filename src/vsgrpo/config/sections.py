@@ -23,6 +23,8 @@ ALIASES = {
     "group_size": "trainer.num_generations",
     "max_new_tokens": "trainer.max_completion_length",
 }
+_SWITCH_WORDS = ("true", "false", "yes", "no", "on", "off", "y", "n")
+_KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
 _T = TypeVar("_T")
 
 
@@ -69,8 +71,7 @@ def _merged(cls: type, given: Mapping[str, Any], prefix: str) -> Any:
     for name, kind in section_classes(cls).items():
         if name in given and not isinstance(given[name], Mapping):
             raise not_a_section(_dotted(prefix, name), given[name], kind)
-    for name, value in given.items():
-        _check_kind(cls, prefix, name, value)
+    _check_kinds(cls, prefix, given)
     schema = OmegaConf.structured(cls)
     for inner in [schema, *(schema._get_node(name) for name in fields)]:
         if OmegaConf.is_config(inner):
@@ -78,18 +79,38 @@ def _merged(cls: type, given: Mapping[str, Any], prefix: str) -> Any:
     return OmegaConf.merge(schema, escaped(dict(given)))
 
 
+def _check_kinds(cls: type, prefix: str, given: Mapping[str, Any]) -> None:
+    """Apply `_check_kind` to all values of a section and of the sections in it."""
+    sections = section_classes(cls)
+    for name, value in given.items():
+        if name in sections:
+            _check_kinds(sections[name], _dotted(prefix, name), value)
+        else:
+            _check_kind(cls, prefix, name, value)
+
+
 def _check_kind(cls: type, prefix: str, name: str, value: Any) -> None:
-    """Refuse what OmegaConf would take (a text for a list, 2 for a switch), or not name (a word in a list of dicts)."""
-    hint = _hint(cls, name)
-    is_text_for_many = isinstance(value, str) and re.search(r"\b(list|dict)\b", hint)
-    is_number_for_switch = re.search(r"\bbool\b", hint) and isinstance(value, int) and value not in (0, 1)
-    key = _dotted(prefix, name)
-    if is_text_for_many or is_number_for_switch:
+    """Refuse what OmegaConf would take (a text for a list, 2 or '3' for a switch, digits of other scripts) or not name.
+
+    It does not name a word in a list of dicts, nor a dict for a list.
+    """
+    hint, key = _hint(cls, name), _dotted(prefix, name)
+    is_list, is_dict = "list" in hint, "dict" in hint and "list" not in hint
+    other_kind = isinstance(value, Mapping | list) and not (is_dict if isinstance(value, Mapping) else is_list)
+    if is_list or is_dict:
+        other_kind |= isinstance(value, str)
+    elif re.search(r"\bbool\b", hint):
+        other_kind |= isinstance(value, int) and value not in (0, 1)
+        other_kind |= isinstance(value, str) and value.lower() not in _SWITCH_WORDS
+    elif re.search(r"\b(int|float)\b", hint):
+        other_kind |= isinstance(value, str) and not value.isascii()
+    if other_kind:
         wanted, example = _wanted(cls, name, value)
         raise ConfigError(f"{key}={value}: {wanted} is needed", hint=example.replace("{key}", key))
     for number, item in enumerate(value if isinstance(value, list) and "list[dict" in hint else []):
-        if not isinstance(item, dict):
-            raise ConfigError(f"{key}[{number}]={item}: a dict is needed", hint=f"write {key}='[{{NAME: VALUE}}]'")
+        if not isinstance(item, dict) or not all(isinstance(name, str) for name in item):
+            shown = "null" if item is None else item
+            raise ConfigError(f"{key}[{number}]={shown}: a dict is needed", hint=f"write {key}='[{{NAME: VALUE}}]'")
 
 
 def _dotted(prefix: str, name: object) -> str:
@@ -116,10 +137,17 @@ def type_error(cls: type, prefix: str, given: Any, error: Exception) -> ConfigEr
             value = value[int(part)] if isinstance(value, list) else value[part]
         except (KeyError, IndexError, TypeError, ValueError):
             return ConfigError(f"{key}: {_first(error)}", hint=f"give {key} a value of the right type")
-    wanted, example = _wanted(cls, path.split(".")[0].split("[")[0], value)
+    shown = "null" if value is None else value
+    names = path.split("[")[0].split(".")
+    for name in names[:-1]:
+        cls = section_classes(cls).get(name, cls)
+    if "[" in path:  # an item of a list
+        words = next((w for kind, w in _KINDS.items() if re.search(rf"\b{kind}\b", _hint(cls, names[-1]))), "a value")
+        hint = f"write {key.split('[')[0]}=[VALUE], each {words}"
+        return ConfigError(f"{key}={shown}: {words} is needed", hint=hint)
+    wanted, example = _wanted(cls, names[-1], value)
     if not path or wanted is None:
         return ConfigError(f"{key}: {_first(error)}", hint=f"give {key} a value of the right type")
-    shown = "null" if value is None else value
     return ConfigError(f"{key}={shown}: {wanted} is needed", hint=example.replace("{key}", key))
 
 
@@ -130,11 +158,11 @@ def _first(error: Exception) -> str:
 def _wanted(cls: type, name: str, value: Any) -> tuple[str | None, str]:
     hint = _hint(cls, name)
     if "list" in hint and not isinstance(value, list):
-        return "a list", "write {key}=" + ("'[{NAME: VALUE}]'" if "dict" in hint else "[" + str(value or "") + "]")
+        example = value if value and not isinstance(value, Mapping) else "" if value is None else "VALUE"
+        return "a list", "write {key}=" + ("'[{NAME: VALUE}]'" if "dict" in hint else f"[{example}]")
     if "dict" in hint and "list" not in hint:
         return "a dict", "write {key}='{NAME: VALUE}'"
-    kinds = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
-    for kind, words in kinds.items():
+    for kind, words in _KINDS.items():
         if re.search(rf"\b{kind}\b", hint):
             return words, "give {key} a value of the right type: " + words
     return None, ""
@@ -165,6 +193,7 @@ def nearest(name: str, choices: Sequence[str]) -> str:
     """Return a hint with the key that `name` may have been meant for."""
     if ALIASES.get(name) in choices:
         return f"did you mean {ALIASES[name]}?"
+    name = name.lower()
     last = {c.split(".")[-1]: c for c in choices}
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     close = close or [last[c] for c in difflib.get_close_matches(name.split(".")[-1], last, n=1, cutoff=0.5)]

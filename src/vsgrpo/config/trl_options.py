@@ -79,6 +79,7 @@ def _refused(*groups: tuple[str, str, str]) -> dict[str, tuple[str, str]]:
 
 
 _OUT = "leave it out"
+_NO_KEY = "no key: "
 REFUSED = _refused(
     # --- sampling
     (
@@ -252,6 +253,9 @@ def refuse(method: str, key: str, own: Iterable[str], others: Mapping[str, Itera
     given = REFUSED_FOR.get((method, name)) or REFUSED.get(name)
     if given is not None:
         return ConfigError(f"{key}: not available: {given[0]}", hint=given[1])
+    if name in FIXED and FIXED[name].startswith(_NO_KEY):
+        reason = FIXED[name].removeprefix(_NO_KEY)
+        return ConfigError(f"{key}: not available: {reason}", hint=_OUT)
     if name in FIXED:
         return ConfigError(f"{key}: decided by another key", hint=f"use {FIXED[name]}")
     methods = PASSED[name].methods if name in PASSED else [other for other, names in others.items() if name in names]

@@ -89,7 +89,8 @@ def model_folders(name: str | Path | None) -> list[Path]:
         name = None
         with suppress(OSError, ValueError, AttributeError):
             settings = json.loads((found[-1] / "adapter_config.json").read_text(encoding="utf-8"))
-            name = settings.get("base_model_name_or_path")
+            base = settings.get("base_model_name_or_path")
+            name = base if isinstance(base, str) else None
     return found
 
 

@@ -63,7 +63,7 @@ def _model(path: str, adapter: str | None) -> list[Finding]:
         return []
     check = f"model.path={path}"
     try:
-        check_model(path)
+        check_model(path, adapter)
         has_libraries = all(find_spec(name) for name in ("torch", "transformers", "peft"))
         if Path(path).is_dir() and has_libraries:
             check_weights(path, adapter)

@@ -1,6 +1,7 @@
 """Have a model answer rows: settings.json, predictions.jsonl (and those of controls), prompts.jsonl, timing.jsonl.
 
-Shared by all benchmarks. What decides an answer stands in settings.json; a run goes on only under the same settings.
+Shared by all benchmarks. What decides an answer is in settings.json, and weights and media in inputs.json; a run goes
+on only under the same.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vsgrpo.evaluation.published import model_size
 from vsgrpo.evaluation.score import PromptSettings
 
 if TYPE_CHECKING:
-    from vsgrpo.config.evaluate import EvalConfig, EvalModelSection
+    from vsgrpo.config.evaluate import EvalConfig
 
 SCHEMA_VERSION = 1
 
@@ -113,7 +114,7 @@ def _settings(
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark": {**identity, "rows": _hash([row.key for row in rows])},
-        "model": {"path": model.path, "adapter": model.adapter, "dtype": model.dtype, "weights": _weights(model)},
+        "model": {"path": model.path, "adapter": model.adapter, "dtype": model.dtype},
         "vision": vision,
         "video": "shuffled" if config.video.shuffle else "own",
         "prompt": {name: value for name, value in asdict(config.prompt).items() if name != "system" or value},
@@ -132,13 +133,6 @@ def _inputs(
     models = [*model_files("model", config.model.path), *model_files("adapter", config.model.adapter)]
     media = dict.fromkeys(item for _, media_of in shown.values() for row in rows for item in media_of(row))
     return [*models, *media]
-
-
-def _weights(model: EvalModelSection) -> str | None:
-    """Return a fingerprint of the weight files (name, size, time) of model and adapter; None for a hub id or `tiny`."""
-    folders = [Path(name) for name in (model.path, model.adapter) if name and Path(name).is_dir()]
-    files = [file for folder in folders for file in sorted(folder.glob("*.safetensors"))]
-    return _hash([f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]) if files else None
 
 
 def _hash(texts: list[str]) -> str:

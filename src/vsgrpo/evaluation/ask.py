@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 TAGGED_TOKENS = 512
 """Tokens for think and observe answers where decoding.max_new_tokens is not given."""
+_WITHOUT_EFFECT = ("benchmark", "controls", "scorer", "extract", "output", "run.dir", "run.name", "video.shuffle")
+_WITHOUT_EFFECT += ("video.frame_cache", "video.cache_dir", "decoding.batch_size", "decoding.layout")
+"""Keys of eval, or sections of them, that decide nothing about one answer."""
 _SUCH = {"video": "a video file, such as room.mp4", "image": "an image file, such as plan.png"}
 _EXAMPLE = 'vsgrpo ask model=runs/x/final video=room.mp4 "How many chairs are in this room?"'
 
@@ -71,6 +74,10 @@ def parse_request(words: list[str]) -> Request:
         if not path.is_file():
             raise DataError(f"{kind}={path}: no such file", hint=f"give the path of {_SUCH[kind]}")
     rest = [word for word in settings if not word.startswith(("video=", "image="))]
+    for word in rest:
+        key = word.partition("=")[0]
+        if key in _WITHOUT_EFFECT or key.partition(".")[0] in _WITHOUT_EFFECT:
+            raise ConfigError(f"{word}: decides nothing about the answer to one question", hint=f"leave {key} out")
     tagged = any(
         word in ("prompt.mode=think", "prompt.mode=observe", "prompt=think", "prompt=observe") for word in rest
     )

@@ -103,6 +103,8 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | N
         before = json.loads((folder / SETTINGS_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         before = {}
+    if isinstance(before.get("model"), dict):
+        before["model"].pop("weights", None)  # of an earlier version: sizes and times, which a copy changes
     compared = [name for name in settings if name not in _NOT_COMPARED]
     changed = [name for name in compared if before.get(name) != json.loads(json.dumps(settings[name]))]
     if changed:
@@ -116,7 +118,14 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | N
 def check_inputs(folder: Path, inputs: dict[str, InputFile], allow_changed: bool) -> list[str]:
     """Return which videos or weights are not those of the answers that are there; DataError unless allowed."""
     before = read_inputs(folder)
-    found = changes(before, inputs) if before is not None else []
+    if before is None and not allow_changed:
+        raise DataError(
+            f"output={folder}: no {INPUTS_NAME}, as of an earlier version: weights and videos cannot be compared with "
+            "those of its answers",
+            hint="add --allow-changed to go on where nothing changed, --overwrite to start anew, or choose another "
+            "output=DIR",
+        )
+    found = changes(before, inputs) if before is not None else [f"no {INPUTS_NAME} to compare with"]
     if not allow_changed:
         refuse_changes(found, f"output={folder}")
     elif found:

@@ -20,7 +20,8 @@ _STATED = re.compile(
     rf"\banswers?{_OF}(?:\s+(?:is|are|would be|should be|must be)\b|\s*[:=\uff1a]|\s+-\s|\s*\n)[\s:]*([^\n]+)"
     rf"|\u7b54\u6848\s*(?:\u662f|\u4e3a|[:\uff1a])\s*([^\n]+)"
     rf"|\b(?:option|choice|letter){_OF}(?:\s+(?:is|must be|should be|would be)\b|\s*[:=])[\s:]*([^\n]+)"
-    r"|\b(?:choose|select|pick)\s+((?:option\s+)?\(?(?-i:[A-Z])\)?)(?![\w'])"
+    r"|\b(?:therefore|thus|hence|so),?\s+(\(?(?-i:[A-Z])\)?)\s*(?:\.|$|\n)"
+    r"|\b(?:choose|select|pick|go with)\s+((?:option\s+)?\(?(?-i:[A-Z])\)?)(?![\w'])"
     r"|(?<![\w'])(\(?(?-i:[A-Z])\)?)\s+(?:is|must be|seems)\s+(?:the\s+)?(?:correct|right|best|answer)",
     re.IGNORECASE,
 )

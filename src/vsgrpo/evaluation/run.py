@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vsgrpo.config.families import TINY
+from vsgrpo.config.families import check_model_place
 from vsgrpo.data.leakage import TrainingManifest
 from vsgrpo.data.rows import Row
-from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.answering import answer_rows, predictions_name
 from vsgrpo.evaluation.baselines import derangement
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
@@ -90,24 +90,11 @@ def leak_of(
 
 def check_models(config: EvalConfig) -> None:
     """Raise DataError unless model.path and model.adapter can be models."""
-    _check_model_path("model.path", config.model.path)
-    if config.model.adapter is not None:
-        _check_model_path("model.adapter", config.model.adapter)
+    check_model_place(config.model.path, config.model.adapter)
 
 
 def _as_media(video_of: Callable[[Row], Path]) -> Callable[[Row], Media]:
     return lambda row: (("video", video_of(row)),)
-
-
-def _check_model_path(key: str, path: str) -> None:
-    """Raise DataError for a folder that holds no model, or a path that can be no hub id either."""
-    folder = Path(path)
-    if folder.is_dir():
-        if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-            hint = "give the folder of the weights, such as RUN_DIR/final"
-            raise DataError(f"{key}={path}: neither config.json nor adapter_config.json in this folder", hint)
-    elif folder.is_absolute() or path.startswith(".") or path.count("/") > 1 or folder.exists():
-        raise DataError(f"{key}={path}: no such folder", f"give a model folder, a hub id, or {' or '.join(TINY)}")
 
 
 def _videos(benchmark: Benchmark, shuffle: bool) -> Callable[[Row], Path]:

@@ -34,6 +34,8 @@ from vsgrpo.errors import DataError
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 """Files of an adapter's tensors, in the order in which they are looked for."""
+_SUM = torch.float64
+"""In which no sum of finite weights overflows."""
 _NUM_NAMED = 3
 """Tensors of each kind that a message names."""
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.", "model.module.")
@@ -57,12 +59,16 @@ def read_config(base: str, offline: bool) -> dict[str, Any]:
         DataError: there is none, or its weights are quantised.
     """
     try:
-        config = PretrainedConfig.get_config_dict(base, local_files_only=offline)[0]
+        config: Any = PretrainedConfig.get_config_dict(base, local_files_only=offline)[0]
     except OSError as error:
+        if (file := Path(base) / "config.json").is_file():
+            raise DataError(f"{file}: cannot be read: {_first_line(error)}", hint="save or copy it again") from error
         raise DataError(
             f"model.path={base}: no such folder, and its config.json cannot be had from the hub: {_first_line(error)}",
             hint="give the path of a downloaded model" if offline else "check the name and the network",
         ) from error
+    if not isinstance(config, dict):
+        raise DataError(f"{base}/config.json: not a JSON object", hint="save or copy it again")
     _refuse_quantised(f"model.path={base}", config)
     return config
 
@@ -120,6 +126,7 @@ def load_full(
     check_tensors(where, found["missing_keys"], found["unexpected_keys"], found["mismatched_keys"])
     if found["error_msgs"]:
         raise DataError(f"{where}: {found['error_msgs'][0]}", hint="copy or download the folder again")
+    _refuse_not_finite(where, model.named_parameters())
     return model
 
 
@@ -195,6 +202,7 @@ def fill_adapter(model: PeftModel, folder: Path) -> None:
         [key for key in weights if key not in known],
         [(key, weights[key].shape, known[key].shape) for key in both if weights[key].shape != known[key].shape],
     )
+    _refuse_not_finite(str(folder), weights.items())
     if any(tensor.is_meta for tensor in needed.values()):  # only compared, see `load_full`
         return
     left = set_peft_model_state_dict(model, weights, adapter_name=name).unexpected_keys
@@ -219,6 +227,17 @@ def check_tensors(
     if faults:
         hint = _hint(missing, unexpected, shapes)
         raise DataError(f"{where}: these tensors do not fit the model: {'; '.join(faults)}", hint=hint)
+
+
+def _refuse_not_finite(where: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Raise DataError where a tensor holds NaN or infinity, as after a step that diverged; one sum each shows it."""
+    with torch.no_grad():
+        found = [name for name, tensor in tensors if not bool(tensor.is_meta or tensor.sum(dtype=_SUM).isfinite())]
+    if found:
+        raise DataError(
+            f"{where}: {len(found)} tensors hold values that are no numbers ({_some(found)})",
+            hint="take an earlier checkpoint, or copy or download the folder again",
+        )
 
 
 def _hint(missing: Sequence[str], unexpected: Sequence[str], shapes: Sequence[str]) -> str:

@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vsgrpo.data.leakage import lineage_of, write_training_manifest
 from vsgrpo.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MANIFEST_NAME = "training_manifest.json"
 PROBE = "How many chair(s) are in this room? Please answer the question using a single word or phrase."
 ABSOLUTE, RELATIVE = 1e-3, 1e-4
 """How far log-probabilities may be apart in float32: the order of additions differs, nothing else."""
@@ -54,8 +54,8 @@ def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> float:
     run_dir = adapter.resolve().parent
 
     def describe(folder: Path) -> None:
-        if (adapter / MANIFEST_NAME).is_file():
-            shutil.copyfile(adapter / MANIFEST_NAME, folder / MANIFEST_NAME)
+        if (lineage := lineage_of(str(adapter))).base != "unknown" or lineage.parents:
+            write_training_manifest(folder, lineage)
         is_run = (run_dir / "config.yaml").is_file()
         write_model_card(folder, run_dir if is_run else None, of=adapter, name=output.name)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
@@ -235,15 +236,29 @@ def _base_of(path: str) -> str:
     if (folder / "config.json").is_file():
         return path
     if (folder / ADAPTER_CONFIG).is_file():
-        base = read_adapter_config(folder).get("base_model_name_or_path")
-        if not base:
-            raise DataError(f"{folder / ADAPTER_CONFIG}: names no base model", hint="set base_model_name_or_path in it")
-        return base
+        return _recorded_base(folder)
     if folder.is_dir():
         raise DataError(f"model.path={path}: neither config.json nor {ADAPTER_CONFIG} in this folder")
     if folder.is_absolute() or path.startswith(".") or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
         raise DataError(f"model.path={path}: no such folder")
     return path
+
+
+def _recorded_base(adapter: Path) -> str:
+    """Return the base that an adapter folder names: the folder of a full model, or a hub id."""
+    file, base = adapter / ADAPTER_CONFIG, read_adapter_config(adapter).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise DataError(f"{file}: names no base model", hint="set base_model_name_or_path in it")
+    is_folder = Path(base).is_dir()
+    if (is_folder and not (Path(base) / "config.json").is_file()) or (
+        not is_folder and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base)
+    ):
+        problem = "no config.json in that folder" if is_folder else "no such folder"
+        raise DataError(
+            f"{file}: base_model_name_or_path={base}: {problem}",
+            hint=f"give the full model it was trained on: model=BASE model.adapter={adapter}, or correct the file",
+        )
+    return base
 
 
 def _load_processor(base: str, family: str, offline: bool) -> Any:
@@ -255,11 +270,15 @@ def _load_processor(base: str, family: str, offline: bool) -> Any:
                 raise DataError(f"model.path={base}: no processor in this folder ({' or '.join(names)})", hint=hint)
     try:
         processor = read_processor(FAMILIES[family].processor, base, offline)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the libraries raise KeyError, AttributeError, their own, ... on broken files
         reason = str(error).strip().partition("\n")[0]
-        raise DataError(f"model.path={base}: broken processor: {reason}", hint=hint) from error
+        raise DataError(f"model.path={base}: broken processor: {type(error).__name__}: {reason}", hint=hint) from error
     if not processor.chat_template:
         raise DataError(f"model.path={base}: its processor has no chat template", hint=hint)
+    try:
+        processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "x"}]}], tokenize=False)
+    except TemplateError as error:
+        raise DataError(f"model.path={base}: broken chat template: {error}", hint=hint) from error
     return processor
 
 
