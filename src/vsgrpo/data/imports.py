@@ -24,6 +24,7 @@ from vsgrpo.data.json_files import records
 from vsgrpo.data.leakage import (
     Judgement,
     check_rows,
+    denied_in,
     denied_in_data,
     falls_into_dev,
     judge_row,
@@ -156,6 +157,8 @@ class _Import:
         if len(scans_named(row.scene_name, *foreign.sources)) > 1:
             raise Refused("its scene and paths name several scans", row.scene_name)
         row = self._with_media(file, foreign)
+        if not self.is_benchmark:  # a column alone may not say what scene and data set say together
+            refuse_rooms(denied_in(row))
         split = "train"
         if self.is_benchmark:
             row = replace(row, id=str(row.extra.get("source_id", row.id)))  # predictions are joined by the official id

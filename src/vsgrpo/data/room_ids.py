@@ -27,26 +27,34 @@ _PROSE_WORDS = 4
 """A text in `extra` with more words is read as prose."""
 
 _SCANNET = re.compile(r"scene[\s_\-./:#=]{0,2}(\d{4})(?!\d)(?:[_\-./ ]?(\d{2})(?!\d))?")
-_SCANNET_BARE = re.compile(r"(?<![0-9a-z])(\d{4})[_\-](\d{2})(?!\d)")
+_SCANNET_BARE = re.compile(r"(?:(?<![0-9a-z])|(?<=scan)|(?<=net)|(?<=scn))(\d{4})[_\-](\d{2})(?!\d)")
+_SCANNET_ROOM = re.compile(r"scan[\s_-]?net(?:[\s_-]?v2)?[_\-/]+(\d{4})(?:\.(?:mp4|mov|mkv|avi|webm))?$")
+"""A number alone: a whole name, right behind the data set's; elsewhere it is a frame or a question."""
 _VIDEO = re.compile(r"(?<!\d)(?:(?<!\d\.)\d{8}(?!\d)|\d{8}(?=\.[a-z]))")
 _VISIT = re.compile(r"visit(?:[_ ]?id)?\W{0,6}(\d{6})(?!\d)")
 _VISIT_BARE = re.compile(r"(?<![0-9a-z.])(\d{6})(?![0-9a-z])")
 _HEX = re.compile(r"(?:(?<![0-9a-f])|(?<=scene))[0-9a-f]{10}(?![0-9a-f])")
-_HINT = re.compile(r"[0-9]{6}|[0-9]{4}[_-][0-9]|[0-9a-fA-F]{10}|[sS][cC][eE][nN]|[vV][iI][sS][iI]|[^\n\r\t -~]|[%&]")
+_HINT = re.compile(
+    r"[0-9]{6}|[0-9]{4}[_-][0-9]|[0-9a-fA-F]{10}|[sS][cC][eE][nN]|[vV][iI][sS][iI]|[nN][eE][tT].{0,4}[0-9]{4}|"
+    r"[^\n\r\t -~]|[%&]"
+)
 _DATASET_HINT = re.compile(r"[sS][cC][aA][nN]|[aA][rR][kK][iI]")
+_SHORT = 1024
+"""Bytes of a value that may be a name; longer ones are images or videos."""
 _OWN_ID = re.compile(r"[0-9a-f]{16}")
 """`rows.row_id`: a hash, whose digits mean nothing."""
-_ROOM = re.compile(r"room(?:[_ ]?id)?\W{0,6}(\d{6})(?!\d)")
+_ROOM = re.compile(r"(?:room|scene|scan)(?:_?(?:name|id))?\W{0,6}(\d{6})(?!\d)")
 _WORD_BEFORE = re.compile(
     r"(?:(?:scene|scan|video|visit|room|clip|recording|sequence|arkit|source|media|image|movie)[a-z_+]{0,12}"
-    r"|file|path|name|(?<![a-z])v?id)[^0-9a-z]{0,6}$|/$"
+    r"|file|path|name|key|sample|item|(?<![a-z])(?:u|v|uu)?id)[^0-9a-z]{0,6}$|/$"
 )
 _NUMBER = re.compile(r"\s*\d+(?:\.0*)?\s*")
 _EXTENSION_AFTER = re.compile(r"(?:_[\d.]+)?\.(?:mp4|mov|mkv|avi|webm|png|jpe?g|json|npy|ply|txt)\b|/")
 _DATASET = re.compile(
-    r"(?P<scannetpp>scan[\s_-]?net[\s_-]?(?:\+\+|pp|plus[\s_-]?plus))|(?P<arkitscenes>arkit)|"
+    r"(?P<scannetpp>scan[\s_-]?net[\s_-]?(?:\+\+|pp|plus[\s_-]?plus))|(?P<arkitscenes>(?<![a-z])arkit|arkit(?=[\s_-]?scenes))|"
     r"(?P<scannet>scan[\s_-]?net)"
 )
+_DATASET_NAME = re.compile(rf"(?:{_DATASET.pattern})(?:[\s_-]?scenes?)?(?:[\s_-]?v?\d)?")
 _NEEDS_WORK = re.compile(r"[%&\x00-\x08\x0e-\x1f\x7f]")
 _INVISIBLE = ("Cf", "Mn", "Me", "Cc")
 # Cyrillic and Greek letters that look like those of "scene", "visit" and hexadecimal numbers.
@@ -96,6 +104,12 @@ def dataset_of_path(text: str) -> str | None:
     spelling ("ScanNetpp", "scannet++", "scannetppv2", "ARkitScenes").
     """
     return _dataset_of(text) if _DATASET_HINT.search(text) or _may_name(text) else None
+
+
+def dataset_named(text: str) -> str | None:
+    """Return scannet, arkitscenes or scannetpp where a text is the data set's name in a usual spelling, else None."""
+    named = _DATASET_NAME.fullmatch(normalize(text.strip()))
+    return None if named is None else named.lastgroup
 
 
 @lru_cache(maxsize=_CACHED_TEXTS)
@@ -158,6 +172,7 @@ def _scannet(plain: str, dataset: str | None, prose: bool) -> Iterator[Found]:
     matches = [match.groups() for match in _SCANNET.finditer(plain)]
     if dataset == "scannet" and not prose:
         matches += [match.groups() for match in _SCANNET_BARE.finditer(plain)]
+        matches += [(match[1], None) for match in _SCANNET_ROOM.finditer(plain)]
     for number, scan in matches:
         room = f"scene{number}"
         if scan is not None:
@@ -292,6 +307,8 @@ def _loose_texts(*values: Any) -> Iterator[str]:
             waiting.append((key, int(value)))
         elif isinstance(value, str) and not _NUMBER.fullmatch(value):
             yield value
+        elif isinstance(value, bytes) and len(value) <= _SHORT:  # a text column of a parquet file without its type
+            waiting.append((key, value.decode(errors="replace")))
         elif isinstance(value, str) or (type(value) is int and 10**5 <= value < 10**10):
             yield f"{_KEY}{key}: {value}"
 
