@@ -152,13 +152,13 @@ class _Import:
             refuse_rooms(denied_in_data(data))
         foreign = read_foreign(data, self.settings.dataset, "test" if self.is_benchmark else "train")
         row = foreign.row
+        if not self.is_benchmark:  # scene and data set together may say what no column says alone
+            refuse_rooms(denied_in(row))
         if not (self.is_benchmark or self.settings.allow_val_safe) and val_scans(row):
             raise Refused(_VAL, row.scene_name)
         if len(scans_named(row.scene_name, *foreign.sources)) > 1:
             raise Refused("its scene and paths name several scans", row.scene_name)
         row = self._with_media(file, foreign)
-        if not self.is_benchmark:  # a column alone may not say what scene and data set say together
-            refuse_rooms(denied_in(row))
         split = "train"
         if self.is_benchmark:
             row = replace(row, id=str(row.extra.get("source_id", row.id)))  # predictions are joined by the official id
