@@ -72,7 +72,7 @@ MAY_IMPORT = {
     | {"maths", "rewards"},
     "memory": {"devices", "errors", "files", "config", "data", "video"},
     "run_dir": {"errors", "files", "config", "data", "continuation"},
-    "continuation": {"errors", "config"},
+    "continuation": {"errors", "files", "config"},
     "supervise": set(),
     "report": {"errors", "files", "scans", "video", "data", "evaluation"},
     "seeds": {"errors", "files", "data"},
@@ -95,8 +95,8 @@ MAY_IMPORT = {
     "__init__": {"api"},
     "cli": set(ROOMS) | set(SINGLE),
 }
-FILE_ROOMS = ("files", "folders", "paths")
-"""One room in three files."""
+FILE_ROOMS = ("files", "folders", "paths", "records")
+"""One room in four files."""
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed"}
 MAY_BE_HEAVY = ("modeling/", "training/", "evaluation/generate.py", "video/loader.py", "video/cache.py")
 

@@ -30,11 +30,14 @@ _SETTLED_NS = 2_000_000_000
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, sync it and rename it: no half file ever has the final name."""
+    """Write a text file under a temporary name, sync it and rename it: no half file ever has the final name.
+
+    Half a character (a lone surrogate) is written as its escape, which JSON and YAML read back.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n", errors="backslashreplace") as stream:
             stream.write(text)
         os.chmod(temporary, 0o644)
         publish(Path(temporary), path)

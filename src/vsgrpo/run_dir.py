@@ -19,6 +19,7 @@ from vsgrpo.data.inputs import InputFile, changes, hash_in_background, read_inpu
 from vsgrpo.errors import DataError
 from vsgrpo.files import find_damage, write_atomic
 from vsgrpo.folders import ASIDE_NAME, LOCK_NAME, drop_aside, is_set_aside, remove, set_aside, take_back, unwritable
+from vsgrpo.records import RUN_STATUS, read_record
 
 _OWN = ("config.yaml", "overrides.txt", "env.json", "inputs.json", "run.json", "log.jsonl", "completions.jsonl")
 _OWN += ("checkpoint-*", "damaged-checkpoint-*", "final", "tiny", ".partial", ".final.*", "bad_batch-*.json")
@@ -139,10 +140,9 @@ def _set_run_aside(run_dir: Path) -> None:
 
 def _read_status(run_dir: Path) -> dict[str, Any]:
     try:
-        status = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_record(run_dir / "run.json", RUN_STATUS, "")
+    except DataError:  # `RunFolder.read_status` says what is wrong with it
         return {}
-    return status if isinstance(status, dict) else {}
 
 
 def _leave_damaged(run_dir: Path) -> None:

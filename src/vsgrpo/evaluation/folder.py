@@ -43,6 +43,7 @@ from vsgrpo.folders import (
     set_aside,
     take_back,
 )
+from vsgrpo.records import read_record
 
 TIMING_NAME = "timing.jsonl"
 PROMPTS_NAME = "prompts.jsonl"
@@ -100,8 +101,8 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | N
     if not (folder / PREDICTIONS_NAME).is_file():
         return None
     try:
-        before = json.loads((folder / SETTINGS_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        before = read_record(folder / SETTINGS_NAME, {}, "")
+    except DataError:
         before = {}
     compared = [name for name in settings if name not in _NOT_COMPARED]
     changed = [name for name in compared if before.get(name) != json.loads(json.dumps(settings[name]))]
