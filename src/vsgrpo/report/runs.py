@@ -127,13 +127,13 @@ def drop_redone(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 record = json.loads(line)
                 version = record["schema_version"]
             except (ValueError, KeyError, TypeError, RecursionError):
-                if not line.endswith("\n"):
+                if not line.endswith(b"\n"):
                     return  # the line that is being written
                 raise DataError(f"{path}:{number}: not a log record", hint="remove this line") from None
             if version != LOG_SCHEMA_VERSION:
