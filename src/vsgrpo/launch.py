@@ -31,6 +31,7 @@ from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_line
 from vsgrpo.preflight import check_batch, check_devices, check_enough_rows, check_run, device_line, joins_launcher
 from vsgrpo.run_dir import prepare_run_folder, settle
 from vsgrpo.supervise import supervise
+from vsgrpo.terminal import show
 
 # What transformers can read a processor from.
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
@@ -258,9 +259,9 @@ def launch_training(
     check_environment(config)
     join_slurm(config)
     if isinstance(config.trainer, GrpoSection) and config.trainer.beta == 0:
-        print(
+        show(
             "warning: trainer.beta=0: without the KL term the paper's runs collapsed (arXiv 2504.00883)",
-            file=sys.stderr,
+            sys.stderr,
         )
     run_dir = Path(config.run.dir)
     joins = joins_launcher()
@@ -284,7 +285,7 @@ def launch_training(
                 inputs=look_at(inputs),
                 allow_changed=allow_changed,
             )
-            print("\n".join(plan), file=sys.stderr)
+            show("\n".join(plan), sys.stderr)
         if joins or not needs_launcher(config):
             from vsgrpo.training.worker import run_worker
 
@@ -307,7 +308,7 @@ def launch_training(
             stack.enter_context(hidden_gpus())
         command = launch_command(config, config_file, resume)
         launch = config.launch
-        print(f"starting {launch.num_processes} processes: {shlex.join(command)}", file=sys.stderr)
+        show(f"starting {launch.num_processes} processes: {shlex.join(command)}", sys.stderr)
         launcher = [sys.executable, "-m", "vsgrpo.training.launcher", str(run_dir), *command[2:]]
         return supervise(
             launcher,
