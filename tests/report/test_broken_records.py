@@ -1,6 +1,7 @@
 """Files that an earlier command wrote, changed since: what reads them says file, key and kind in one line."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from vsgrpo.cli import run
 from vsgrpo.errors import DataError
+from vsgrpo.files import write_atomic
 from vsgrpo.records import NUMBER, check_shape, read_record
 
 LAB = Path(__file__).parents[1] / "legacy" / "lab"
@@ -94,3 +96,29 @@ def test_a_run_that_was_changed(tmp_path, capsys):
             assert run(["report", str(tmp_path / "run")]) == 2, (name, content[:40])
             error = capsys.readouterr().err
             assert error.startswith(f"error: {tmp_path / 'run' / name}") and error.count("\n") == 2, error
+
+
+@pytest.mark.parametrize("command", ["report", "inspect"])
+def test_a_page_replaces_nothing_but_a_page(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    given = [command, str(LAB / "run")] if command == "report" else [command, str(LAB / "dataset"), "--limit", "1"]
+    (tmp_path / "rows.jsonl").write_text('{"id": "a"}\n')
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("rows.jsonl", "pipe", "folder", ""):
+        assert run([*given, f"output={name}"]) == 2, name
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 2, error
+    assert (tmp_path / "rows.jsonl").read_text() == '{"id": "a"}\n' and (tmp_path / "pipe").is_fifo()
+    for _ in range(2):
+        assert run([*given, "output=page"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "page", "pipe", "rows.jsonl"]
+
+
+def test_a_write_that_fails_names_the_file(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError) as error:
+        write_atomic(tmp_path / "file" / "a.json", "x")
+    assert error.value.filename == str(tmp_path / "file" / "a.json")
+    write_atomic(tmp_path / "half.json", json.dumps({"a": "x\ud83d"}, ensure_ascii=False))
+    assert json.loads((tmp_path / "half.json").read_text()) == {"a": "x\ud83d"}

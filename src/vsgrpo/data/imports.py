@@ -80,8 +80,12 @@ def import_data(settings: ImportSettings, *, overwrite: bool = False) -> ImportS
         DataError: a file cannot be read, no row is left, the folder holds something else, or the file is VSI-Bench
             itself and format=vsibench was not given.
     """
-    with new_dataset(settings, overwrite) as staged:
-        summary = _import(staged)
+    try:
+        with new_dataset(settings, overwrite) as staged:
+            summary = _import(staged)
+    except OSError as error:
+        error.filename = error.filename or str(settings.output)  # a full disk names no file
+        raise
     return summary.moved(settings.output)
 
 

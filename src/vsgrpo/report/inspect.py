@@ -16,7 +16,7 @@ from vsgrpo.evaluation.question_sets import read_folder, read_mathvista
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.score_file import PROMPT_KEYS
 from vsgrpo.evaluation.vsibench import read_benchmark
-from vsgrpo.files import write_atomic
+from vsgrpo.files import write_page
 from vsgrpo.paths import inside, path_fault
 from vsgrpo.records import NUMBER, read_record
 from vsgrpo.report.runs import read_config
@@ -126,7 +126,7 @@ def inspect(words: Sequence[str], limit: int | None = None) -> Inspection:
     output = Path(given["output"]) if "output" in given else None
     result = Inspection(chosen[: limit or DEFAULT_LIMIT], len(seen), folders, output, _config(Path(paths[0])))
     if output is not None:
-        write_atomic(output, _page(result, paths[0]))
+        write_page(output, _page(result, paths[0]))
     return result
 
 
