@@ -41,6 +41,9 @@ CLEAN = {"video": "scannet/scene0000_00.mp4", "question": "How many chair(s) are
         (replace(make(), reasoning="The scene 09c1414f1b has two of them, so two."), "scannetpp/09c1414f1b"),
         (replace(make(), generator={"from": "scene0025_01"}), "scene0025"),
         (make(row_id="arkitscenes-41069025-3"), "arkitscenes/381658"),
+        (make(scene="0025", room="a"), "scene0025"),
+        (make(dataset="ScanNet_v2", scene="0025", room="0025"), "scene0025"),
+        (replace(make(), extra={"uid": "41069025"}), "arkitscenes/381658"),
     ],
 )
 def test_a_room_is_refused_wherever_it_is_named(row, room):

@@ -141,6 +141,8 @@ def rooms_in(text: str, *, prose: bool = False, dataset: str | None = None) -> t
         text: a name, id, path, or (`prose`) a sentence.
         dataset: the data set it belongs to, where something else tells it.
     """
+    if dataset == "scannet" and not prose and len(text) == 4 and text.isdecimal():
+        text = f"{dataset}/{text}"  # a scene named by its number alone
     if not _may_name(text):
         return ()
     return _search(text, True, dataset) if prose else _search_name(text, dataset)
