@@ -54,6 +54,11 @@ def test_rows_are_printed_without_their_controls(evil_dataset, capsys):
             DataError,
             "n" * 197 + "...: File name too long",
         ),
+        (
+            RuntimeError("Error while serializing: I/O error: x (os error 28)"),
+            RunError,
+            "a file: No space left on device",
+        ),
         (MemoryError(), RunError, "out of memory (MemoryError)"),
         (RuntimeError("can't start new thread"), RunError, "out of memory (can't start new thread)"),
         (ImportError("x.so: failed to map segment from shared object"), RunError, "out of memory (x.so: failed to map"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from vsgrpo.config.compose import to_yaml
 from vsgrpo.config.overrides import override_text
 from vsgrpo.config.train import WHOLE
 from vsgrpo.config.trainer import BEFORE_KEYS
-from vsgrpo.errors import ConfigError
+from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import read_yaml
+from vsgrpo.records import RUN_STATUS, read_record
 
 LENGTHS = ("max_steps", "num_train_epochs")
 _FREE = {("run", "dir"), ("run", "name"), ("trainer", "report_to"), ("trainer", "save_total_limit")}
@@ -38,15 +38,15 @@ class Newest:
 def newest_checkpoint(run_dir: Path) -> Newest | None:
     """Return the newest checkpoint of a run whose state can be read, None where there is none."""
     try:
-        known = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))["checkpoints"]
-    except (OSError, ValueError, LookupError):
+        known = read_record(run_dir / "run.json", RUN_STATUS, "").get("checkpoints") or {}
+    except DataError:
         return None
     for number in sorted(known, key=int, reverse=True):
         try:
             file = run_dir / f"checkpoint-{number}" / "trainer_state.json"
-            state = json.loads(file.read_text(encoding="utf-8"))
-            return Newest(int(known[number]["stage"]), int(state["global_step"]), int(state["max_steps"]))
-        except (OSError, ValueError, LookupError, TypeError):
+            state = read_record(file, {"global_step": int, "max_steps": int}, "")
+            return Newest(known[number]["stage"], state["global_step"], state["max_steps"])
+        except DataError:
             continue
     return None
 

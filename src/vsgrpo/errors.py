@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How libraries in Rust report what the system refused."""
 _NO_MEMORY = ("allocate memory", "failed to map segment", "start new thread", "out of memory")
 
 
@@ -50,12 +54,14 @@ def from_machine(error: BaseException) -> VsgrpoError | None:
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         named = [str(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
         names = " -> ".join(name if len(name) < 200 else name[:197] + "..." for name in named)
-        what = f"{names or 'file'}: {error.strerror}"
+        what = f"{names or 'a file'}: {error.strerror}"
         if error.errno in _FULL:
             return RunError(what, "free disk space, then run the same command again: what was finished is kept")
         if error.errno == errno.ENOMEM:
             return RunError(what, "free memory, or raise its limit (ulimit -v)")
         return DataError(what, "check the path and its permissions")
+    if (told := _OS_ERROR.search(str(error))) is not None:  # safetensors, tokenizers
+        return from_machine(OSError(int(told[1]), os.strerror(int(told[1]))))
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, MemoryError) or any(sign in reason for sign in _NO_MEMORY):
         return RunError(f"out of memory ({reason})", "free memory, or raise its limit (ulimit -v)")

@@ -30,17 +30,55 @@ _SETTLED_NS = 2_000_000_000
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, sync it and rename it: no half file ever has the final name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    """Write a text file under a temporary name, sync it and rename it: no half file ever has the final name.
+
+    A path that is there and no regular file is refused (DataError).
+
+    Half a character (a lone surrogate) is written as its escape, which JSON and YAML read back.
+    """
+    if not path.name or (path.exists() and not path.is_file()):  # a rename would replace a device, too
+        raise DataError(f"{path}: is no file that can be replaced", "give the name of a file")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise _named(error, path) from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n", errors="backslashreplace") as stream:
             stream.write(text)
         os.chmod(temporary, 0o644)
         publish(Path(temporary), path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            _named(error, path)
         raise
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """Return the error with the file's final name: a full disk names none, the temporary one says nothing."""
+    error.filename = str(path)
+    return error
+
+
+def write_page(path: Path, text: str, key: str = "output") -> None:
+    """Write an HTML page, as `write_atomic`; what is there is replaced only where it is a page.
+
+    Args:
+        key: of the command line that names it.
+
+    Raises:
+        DataError: a file of another kind is there, or the page cannot be written.
+    """
+    try:
+        if path.is_file():
+            with path.open("rb") as stream:
+                is_page = stream.read(256).lstrip().lower().startswith(b"<!doctype html")
+            if not is_page:
+                raise DataError(f"{key}={path}: exists and is no page", f"choose another {key}=FILE.html")
+        write_atomic(path, text)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}", f"choose another {key}=FILE") from None
 
 
 def publish(part: Path, target: Path) -> None:

@@ -34,6 +34,7 @@ from vsgrpo.memory.load import text_settings
 from vsgrpo.preflight import check_batch, check_devices, check_enough_rows, check_run, device_line, joins_launcher
 from vsgrpo.run_dir import prepare_run_folder, settle
 from vsgrpo.supervise import supervise
+from vsgrpo.terminal import show
 
 # What transformers can read a processor from.
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
@@ -277,9 +278,9 @@ def launch_training(
     check_environment(config)
     join_slurm(config)
     if isinstance(config.trainer, GrpoSection) and config.trainer.beta == 0:
-        print(
+        show(
             "warning: trainer.beta=0: without the KL term the paper's runs collapsed (arXiv 2504.00883)",
-            file=sys.stderr,
+            sys.stderr,
         )
     run_dir = Path(config.run.dir)
     joins = joins_launcher()
@@ -297,7 +298,7 @@ def launch_training(
             seen = look_at(inputs)
             changes = {"resume": resume, "overwrite": overwrite, "allow_changed": allow_changed}
             prepare_run_folder(run_dir, config, overrides, inputs=seen, **changes)
-            print("\n".join(plan), file=sys.stderr)
+            show("\n".join(plan), sys.stderr)
         if joins or not needs_launcher(config):
             from vsgrpo.training.worker import run_worker
 
@@ -326,7 +327,7 @@ def _supervise_workers(config: TrainConfig, stack: ExitStack, *, leads: bool, re
         stack.enter_context(hidden_gpus())
     command = launch_command(config, config_file, resume)
     launch = config.launch
-    print(f"starting {launch.num_processes} processes: {shlex.join(command)}", file=sys.stderr)
+    show(f"starting {launch.num_processes} processes: {shlex.join(command)}", sys.stderr)
     launcher = [sys.executable, "-m", "vsgrpo.training.launcher", str(run_dir), *command[2:]]
     local = launch.num_processes // launch.num_machines
     return supervise(launcher, run_dir, local, leads=leads, save_timeout_s=launch.save_timeout_s)

@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from vsgrpo.terminal import printable
+
 
 class Progress:
     """Count finished items with rate and remaining time.
@@ -38,7 +40,7 @@ class Progress:
         text = f"{self.label} {self.done}/{self.total}  {rate:.1f}/s  {_clock_text(left)} left"
         if finished:
             text = f"{self.label} {self.done}/{self.total}  {rate:.1f}/s  {_clock_text(now - self._start)} in all"
-        text += f"  {note}" if note else ""
+        text = printable(text + (f"  {note}" if note else ""), keep="")
         if self._live:
             print(f"\r\x1b[2K{text}", end="\n" if finished else "", file=sys.stderr, flush=True)
         else:

@@ -19,6 +19,8 @@ from vsgrpo.data.inputs import InputFile, changes, hash_in_background, read_inpu
 from vsgrpo.errors import DataError
 from vsgrpo.files import find_damage, write_atomic
 from vsgrpo.folders import ASIDE_NAME, LOCK_NAME, drop_aside, is_set_aside, remove, set_aside, take_back, unwritable
+from vsgrpo.records import RUN_STATUS, read_record
+from vsgrpo.terminal import show
 
 _OWN = ("config.yaml", "overrides.txt", "env.json", "inputs.json", "run.json", "log.jsonl", "completions.jsonl")
 _OWN += ("checkpoint-*", "damaged-checkpoint-*", "final", "tiny", ".partial", ".final.*", "bad_batch-*.json")
@@ -104,7 +106,7 @@ def settle(run_dir: Path) -> None:
         return
     new = [path for path in _own(run_dir) if not any(fnmatch(path.name, pattern) for pattern in _DIAGNOSES)]
     take_back(run_dir, new)
-    print(f"run.dir={run_dir}: --overwrite ended before its first checkpoint: the earlier run is back", file=sys.stderr)
+    show(f"run.dir={run_dir}: --overwrite ended before its first checkpoint: the earlier run is back", sys.stderr)
 
 
 def made_steps(run_dir: Path) -> bool:
@@ -133,16 +135,15 @@ def _set_run_aside(run_dir: Path) -> None:
     going |= {path.parent for path in run_dir.glob("*/results.json")}
     staying = [path.name for path in _entries(run_dir) if path not in going]
     if staying:
-        print(f"run.dir={run_dir}: not of the run, left in place: {', '.join(staying)}", file=sys.stderr)
+        show(f"run.dir={run_dir}: not of the run, left in place: {', '.join(staying)}", sys.stderr)
     set_aside(run_dir, sorted(path.name for path in going))
 
 
 def _read_status(run_dir: Path) -> dict[str, Any]:
     try:
-        status = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_record(run_dir / "run.json", RUN_STATUS, "")
+    except DataError:  # `RunFolder.read_status` says what is wrong with it
         return {}
-    return status if isinstance(status, dict) else {}
 
 
 def _leave_damaged(run_dir: Path) -> None:
@@ -175,7 +176,7 @@ def _leave_damaged(run_dir: Path) -> None:
             remove(run_dir / f"damaged-checkpoint-{number}")
             os.replace(run_dir / f"checkpoint-{number}", run_dir / f"damaged-checkpoint-{number}")
     write_atomic(run_dir / "run.json", json.dumps({**status, "checkpoints": left}, indent=1) + "\n")
-    print(f"warning: {'; '.join(texts)}: going on from checkpoint-{max(left, key=int)}", file=sys.stderr)
+    show(f"warning: {'; '.join(texts)}: going on from checkpoint-{max(left, key=int)}", sys.stderr)
 
 
 def _check_same_inputs(run_dir: Path, inputs: dict[str, InputFile], allow_changed: bool) -> None:
@@ -194,7 +195,7 @@ def _check_same_inputs(run_dir: Path, inputs: dict[str, InputFile], allow_change
         step = max((int(number) for number in status.get("checkpoints") or {}), default=0)
         status.setdefault("changed_inputs", []).append({"step": step, "inputs": found})
         write_atomic(run_dir / "run.json", json.dumps(status, indent=1) + "\n")
-        print(f"warning: from step {step} on with other inputs: {'; '.join(found)}", file=sys.stderr)
+        show(f"warning: from step {step} on with other inputs: {'; '.join(found)}", sys.stderr)
 
 
 def _running_pid(run_dir: Path) -> int | None:

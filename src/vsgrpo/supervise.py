@@ -12,6 +12,8 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from vsgrpo.terminal import show
+
 SUPERVISED = "VSGRPO_SUPERVISED"
 """Set for the launcher and the workers of `supervise`: they write failures to files, the launcher explains them."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -83,7 +85,7 @@ class Relay:
 
     def _overdue(self) -> None:
         if self._launcher.poll() is None:
-            print(OVERDUE.format(self._save_timeout_s), file=sys.stderr)
+            show(OVERDUE.format(self._save_timeout_s), sys.stderr)
             self._launcher.send_signal(signal.SIGINT)
 
     def _worker(self) -> int | None:

@@ -40,6 +40,8 @@ FORMS = {
     "trl parts": {"messages": [{"role": "user", "content": PARTS}, {"role": "assistant", "content": "23.4"}]},
     "llava": {"conversations": turns(f"<image>\n{ROOM}", "23.4", **LLAVA), "video": VIDEO},
     "llava as text": {"conversations": json.dumps(turns(f"<image>\n{ROOM}", "23.4", **LLAVA)), "video": VIDEO},
+    "alpaca": {"instruction": f"<video>{ROOM}", "input": "", "output": "23.4", "videos": [VIDEO]},
+    "alpaca in two": {"instruction": "<video>", "input": ROOM, "output": "23.4", "videos": [VIDEO]},
     "query and response": {"query": f"<video>{ROOM}", "response": "23.4", "videos": VIDEO},
     "qwen tokens": {"question": f"<|vision_start|><|video_pad|><|vision_end|>{ROOM}", "answer": 23.4, "video": VIDEO},
     "a thought": {

@@ -41,6 +41,9 @@ CLEAN = {"video": "scannet/scene0000_00.mp4", "question": "How many chair(s) are
         (replace(make(), reasoning="The scene 09c1414f1b has two of them, so two."), "scannetpp/09c1414f1b"),
         (replace(make(), generator={"from": "scene0025_01"}), "scene0025"),
         (make(row_id="arkitscenes-41069025-3"), "arkitscenes/381658"),
+        (make(scene="0025", room="a"), "scene0025"),
+        (make(dataset="ScanNet_v2", scene="0025", room="0025"), "scene0025"),
+        (replace(make(), extra={"uid": "41069025"}), "arkitscenes/381658"),
     ],
 )
 def test_a_room_is_refused_wherever_it_is_named(row, room):
@@ -143,13 +146,16 @@ def test_import_leaves_out_counts_and_names(tmp_path):
         {**CLEAN, "scene_name": "my_room", "scan_id": "scene0025_00"},  # in a column that the row does not keep
         {**CLEAN, "note": "shot in scene 0046"},
         {"video": "3864514494.mp4"},  # no question: the room decides first
+        {**CLEAN, "dataset": "ScanNet", "scene_name": "0050", "video": None},  # said by two columns together
+        {**CLEAN, "dataset": "ARKitScenes", "scene_name": 381658, "video": None},
     ]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     summary = import_data(ImportSettings((tmp_path / "rows.json",), tmp_path / "out", videos=tmp_path / "mp4"))
-    assert summary.left_out == {"its room is in VSI-Bench": 5}
-    assert "left out: 5 rows: its room is in VSI-Bench" in summary.table()
+    assert summary.left_out == {"its room is in VSI-Bench": 7}
+    assert "left out: 7 rows: its room is in VSI-Bench" in summary.table()
     manifest = read_manifest(tmp_path / "out")
     rooms = ["arkitscenes/381658", "scannetpp/09c1414f1b", "scannetpp/3864514494", "scene0025", "scene0046"]
+    rooms += ["scene0050"]
     assert manifest.counts["denied_rooms"] == rooms
     assert "arkitscenes/381658" in summary.table() and any("arkitscenes/381658" in note for note in manifest.notes)
     assert [row.scene_name for row in read_rows(tmp_path / "out" / "train.jsonl")] == ["scene0000_00"]

@@ -39,6 +39,8 @@ SCANNET_SPELLINGS = {
     "room": lambda s: s[:9],
     "space": lambda s: f"scene {s[5:9]}",
     "number in its folder": lambda s: f"ScanNet/{s[5:]}.mp4",
+    "room's number": lambda s: f"scannet_v2/{s[5:9]}.mp4",
+    "room's number behind the name": lambda s: f"ScanNet_{s[5:9]}",
     "derived file": lambda s: f"{s}_vh_clean_2.ply",
     "Cyrillic": lambda s: s.replace("e", "\u0435"),
 }
@@ -128,6 +130,7 @@ def test_prose_needs_a_word_beside_a_number():
         ("videos/09c1414f1b.mp4", "scannetpp"),
         ("scannet/and/arkitscenes/room.mp4", "arkitscenes"),  # the innermost folder
         ("videos/room.mp4", None),
+        ("clarkit_house/room.mp4", None),
         ("scene9999_00", None),
         ("", None),
     ],
@@ -152,6 +155,11 @@ def test_ids_are_found_in_any_column_however_deep():
         {"scans": [41069025]},
         {"dataset": "ARKitScenes", "x": 41069025},
         {"file_name": " 41069025 "},
+        {"uid": "41069025"},
+        {"sample": 41069025},
+        {"source": "ARKitScenes", "scene_id": 381658},
+        {"dataset": "scannet", "clip": "scan0025_00"},
+        {"path": b"videos/scene0025_00.mp4"},
     ):
         assert denied_in_data(data), data
     for data in (
@@ -159,6 +167,9 @@ def test_ids_are_found_in_any_column_however_deep():
         {"num_points": 41069025, "timestamp": 3864514494.0},  # numbers of their own
         {"question": "How many?", "answer": "41069025", "options": ["41069025", "41069021"]},
         {"dataset": "mine", "room": 381658},
+        {"dataset": "scannet", "question_id": "0025", "frames": ["scannet/scene0000_00/color/0025.jpg"]},
+        {"path": "scannet/0025.jpg"},
+        {"image": b"\xff scene0025_00" * 100},
     ):
         assert not denied_in_data(data), data
 

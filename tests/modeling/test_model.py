@@ -81,6 +81,35 @@ def test_an_incomplete_folder_is_refused(tiny_folder, tmp_path, missing, rule):
     assert "\n" not in caught.value.message and "\n" not in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "rule"),
+    [
+        ("tokenizer.json", "[]", "broken processor"),
+        ("tokenizer.json", '{"added_tokens": [], "model": 3}', "broken processor"),
+        ("tokenizer_config.json", "null", "broken processor"),
+        ("processor_config.json", "3", "broken processor"),
+        ("processor_config.json", {"video_processor": {"rescale_factor": "x"}}, "rescale_factor='x': must be"),
+        ("processor_config.json", {"image_processor": {"patch_size": [14]}}, "patch_size="),
+        ("config.json", {"vision_start_token_id": {}}, "broken processor or config"),
+        ("config.json", {"text_config": {"hidden_act": 3}}, "broken processor or config"),
+        ("config.json", {"video_token_id": 10**25}, "video_token_id=1"),
+        ("config.json", {"image_token_id": 7}, "image_token_id=7: its tokenizer has"),
+    ],
+)
+def test_what_the_libraries_raise_on_a_broken_file_is_one_line(tiny_folder, tmp_path, name, content, rule):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    if isinstance(content, dict):
+        file = json.loads((folder / name).read_text())
+        for key, value in content.items():
+            file[key] = {**file[key], **value} if isinstance(value, dict) and value else value
+        content = json.dumps(file)
+    (folder / name).write_text(content)
+    with pytest.raises(DataError, match=rule) as caught:
+        load_model(folder, offline=True)
+    assert caught.value.message.startswith(f"model.path={folder}") and "\n" not in caught.value.message
+
+
 @pytest.mark.both_families
 def test_files_as_the_hub_has_them_are_the_same_model(tiny, tiny_folder, ask, tmp_path):
     folder = tmp_path / "hub"

@@ -26,7 +26,7 @@ def configs(
     groups = config_groups(config_dir)
     if group is None:
         width = max(map(len, groups))
-        print("\n".join(f"{name:<{width}}  {', '.join(options)}" for name, options in groups.items()))
+        show("\n".join(f"{name:<{width}}  {', '.join(options)}" for name, options in groups.items()))
         return
     if group not in groups:
         raise ConfigError(f"{group}: no such config group", hint=did_you_mean(group, tuple(groups)))
@@ -34,7 +34,7 @@ def configs(
         paths = [folder / group / f"{option}.yaml" for folder in ([config_dir] if config_dir else []) + [packaged()]]
         text = next(path for path in paths if path.is_file()).read_text(encoding="utf-8")
         comments = [x.lstrip("# ") for x in text.splitlines() if x.startswith("#") and "@package" not in x]
-        print(f"{option}: {comments[0] if comments else ''}")
+        show(f"{option}: {comments[0] if comments else ''}")
 
 
 @app.command("report", epilog="Example: vsgrpo report runs/beta0 runs/beta1e-4 output=compare.html")
@@ -96,4 +96,4 @@ def version() -> None:
     """Print the version."""
     from importlib.metadata import version as installed
 
-    print(installed("vsgrpo"))
+    show(installed("vsgrpo"))

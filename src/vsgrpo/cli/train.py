@@ -109,8 +109,8 @@ def merge(
     from vsgrpo.modeling.merge import merge_adapter
 
     difference = merge_adapter(adapter, Path(folder), dtype)
-    print(f"checked: log-probabilities in float32 differ by at most {difference:.1e}", file=sys.stderr)
-    print(folder)
+    show(f"checked: log-probabilities in float32 differ by at most {difference:.1e}", sys.stderr)
+    show(str(folder))
 
 
 @app.command(

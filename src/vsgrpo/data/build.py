@@ -52,6 +52,7 @@ from vsgrpo.scans import demo
 from vsgrpo.scans.demo_rooms import scan_id_of
 from vsgrpo.scans.scannet import find_scan, list_scans, read_labels
 from vsgrpo.tables import split_of
+from vsgrpo.terminal import show
 
 _OWN = ("train.jsonl", "dev.jsonl", MANIFEST_NAME, REPORT_NAME, PARTS, "videos", "scenes")
 """What a build writes, and --overwrite replaces."""
@@ -245,11 +246,11 @@ def settle(out: Path) -> None:
     if (out / ASIDE_NAME).is_dir() and (out / MANIFEST_NAME).is_file():
         drop_aside(out)
     elif (out / ASIDE_NAME).is_dir() and started:
-        print(f"{out / ASIDE_NAME}: what --overwrite replaces, until this dataset is complete", file=sys.stderr)
+        show(f"{out / ASIDE_NAME}: what --overwrite replaces, until this dataset is complete", sys.stderr)
     else:
         take_back(out, [out / name for name in _OWN])
         text = "--overwrite ended before its first scan: the earlier dataset is back"
-        print(f"data.path={out}: {text}", file=sys.stderr)
+        show(f"data.path={out}: {text}", sys.stderr)
 
 
 def _run(jobs: list[ScanJob], num_workers: int | None) -> Iterator[ScanOutcome]:

@@ -1,6 +1,7 @@
 """What a foreign object says, whatever its form: question, answers, options, type, scene, videos or frames.
 
 - one question an object: VSI-Bench, VLM-3R, SpaceR, VSI-100k (columns under any of several names)
+- Alpaca: `instruction`, `input` (may be empty), `output` (LLaMA-Factory)
 - turns: `conversations` [{from, value}] (LLaVA), `messages` or `prompt` [{role, content}] (TRL, ms-swift,
   LLaMA-Factory, verl), content as text or as typed parts; the list may be a JSON string
 - media: a path, a list of paths, {video: path}, frame lists ({image: [...]}, {videos: [[...]]}), paths inside parts
@@ -22,8 +23,8 @@ from vsgrpo.data.foreign_answers import Refused
 # Our field -> the names it has elsewhere, in the order they are looked for.
 NAMES = {
     "id": ("id", "problem_id", "question_id"),
-    "question": ("question", "problem", "prompt", "query"),
-    "answer": ("ground_truth", "solution", "answer", "gt_answer", "gt", "response", "label"),
+    "question": ("question", "problem", "prompt", "query", "instruction"),
+    "answer": ("ground_truth", "solution", "answer", "gt_answer", "gt", "response", "output", "label"),
     "letter": ("mc_answer",),
     "options": ("options", "choices"),
     "question_type": ("original_question_type", "question_type", "task_type", "task"),
@@ -97,7 +98,7 @@ def read_form(data: Any) -> Form:
     if isinstance(kind, str) and kind.strip().lower() not in ("", "video", "multi_view"):
         raise Refused(f"about {kind.strip().lower()[:20]}s, not videos")
     talk = read_talk(data)
-    question = talk.question if talk.question is not None else first(data, NAMES["question"])
+    question = talk.question if talk.question is not None else _written(data)
     answers = _answers(data, talk)
     media = [*_media(data), *talk.media]
     videos = tuple(dict.fromkeys(path for kind, path in media if kind == "video"))
@@ -127,6 +128,13 @@ def read_form(data: Any) -> Form:
         thought=thought,
         system=talk.system,
     )
+
+
+def _written(data: Mapping[str, Any]) -> Any:
+    """Return the question of the columns; of the Alpaca form `instruction` and `input` together."""
+    question, context = first(data, NAMES["question"]), data.get("input")
+    is_split = isinstance(question, str) and isinstance(context, str) and question == data.get("instruction")
+    return f"{question}\n{context}" if is_split else question
 
 
 def first(data: Mapping[str, Any], names: Sequence[str]) -> Any:

@@ -27,9 +27,9 @@ from vsgrpo.data.foreign_answers import (
 )
 from vsgrpo.data.foreign_forms import USED, Form, read_form
 from vsgrpo.data.foreign_types import question_type_of
-from vsgrpo.data.leakage import room_of
 from vsgrpo.data.linking import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
+from vsgrpo.data.room_ids import dataset_named, dataset_of_path, room_of
 from vsgrpo.data.rows import LETTERS, SCHEMA_VERSION, Row, check_row, number_of, row_id
 from vsgrpo.errors import DataError
 from vsgrpo.paths import safe_name
@@ -44,8 +44,6 @@ _LISTED = re.compile(r"which of these objects \((.+?)\)", re.I | re.S)
 _OPTIONS_HEAD = re.compile(r"(?:(?:^|\s)(?:options|choices)|\n[^\n]*following (?:options|choices))\s*[:.]?$", re.I)
 _SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 _SCANNET = re.compile(r"scene\d{4}_\d{2}(?!\d)", re.IGNORECASE)
-_SOURCES = {"scannet": "scannet", "scannetv2": "scannet", "scannetpp": "scannetpp", "scannetppv2": "scannetpp"}
-_SOURCES |= {"arkitscenes": "arkitscenes"}
 _WRAPPERS = {PRE_PROMPT, LETTER_SENTENCE, *EVAL_SENTENCES.values(), *TRAIN_SENTENCES.values(), "Question:"}
 _ANSWER_TYPES = ("a single word or phrase", "with the option's letter", "single option letter", "numerical value")
 _ROUNDING = 0.05
@@ -263,12 +261,10 @@ def _stem(text: str) -> str:
 
 
 def dataset_of(given: Any, paths: tuple[str, ...], default: str) -> str:
-    """Return the data set of a row: of our three where its column or a folder of its paths says so, else the column."""
-    folders = [part for path in paths for part in path.replace("\\", "/").split("/")]
-    for text in ([given] if isinstance(given, str) else []) + folders:
-        if (known := _SOURCES.get(re.sub(r"[\s_\-]+", "", text.lower().replace("++", "pp")))) is not None:
-            return known
-    return given.strip() if isinstance(given, str) and given.strip() else default
+    """Return the data set of a row: of our three where its column or one of its paths says so, else the column."""
+    column = given.strip() if isinstance(given, str) else ""
+    told = (dataset_named(column), *(dataset_of_path(path) for path in paths))
+    return next(filter(None, told), column or default)
 
 
 def _media(form: Form, dataset: str, scene: str) -> tuple[tuple[dict[str, str], ...], tuple[str | None, ...]]:

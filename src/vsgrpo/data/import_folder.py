@@ -15,6 +15,7 @@ from vsgrpo.data.manifest import MANIFEST_NAME, read_manifest
 from vsgrpo.errors import DataError
 from vsgrpo.files import sync, sync_names
 from vsgrpo.folders import LOCK_NAME, locked, refuse_inputs_inside
+from vsgrpo.terminal import show
 
 _STAGING = ".import"
 _COMPLETE = ".import.complete"
@@ -61,9 +62,7 @@ def _check(out: Path, overwrite: bool) -> None:
     shutil.rmtree(out / _STAGING, ignore_errors=True)
     if (out / _COMPLETE).is_dir():
         _put_in_place(out)
-        print(
-            f"output={out}: an import that was killed while it put its files in place is complete now", file=sys.stderr
-        )
+        show(f"output={out}: an import that was killed while it put its files in place is complete now", sys.stderr)
     ours = (out / MANIFEST_NAME).is_file()
     if not ours and any(path.name != LOCK_NAME for path in out.iterdir()):
         raise DataError(f"output={out}: exists and is no dataset folder", "choose another output=DIR")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ def parse_settings(given: Sequence[str]) -> ImportSettings:
     for word in given:
         key, equals, value = word.partition("=")
         if not equals or Path(word).is_file():
-            files.append(Path(word).expanduser())
+            files.append(Path(os.path.expanduser(word)))
             continue
         if key not in _KEYS:
             close = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.5)
@@ -93,7 +94,7 @@ def parse_settings(given: Sequence[str]) -> ImportSettings:
 
 def _value(key: str, value: str) -> Any:
     if key in ("output", "data.path", "videos", "images"):
-        return Path(value).expanduser()
+        return Path(os.path.expanduser(value))
     if key == "data.dev_fraction":
         try:
             return float(value)

@@ -24,6 +24,7 @@ from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.json_files import records
 from vsgrpo.data.leakage import (
     Judgement,
+    denied_in,
     denied_in_data,
     falls_into_dev,
     name_some,
@@ -79,8 +80,12 @@ def import_data(settings: ImportSettings, *, overwrite: bool = False) -> ImportS
         DataError: a file cannot be read, no row is left, the folder holds something else, or the file is VSI-Bench
             itself and format=vsibench was not given.
     """
-    with new_dataset(settings, overwrite) as staged:
-        summary = _import(staged)
+    try:
+        with new_dataset(settings, overwrite) as staged:
+            summary = _import(staged)
+    except OSError as error:
+        error.filename = error.filename or str(settings.output)  # a full disk names no file
+        raise
     return summary.moved(settings.output)
 
 
@@ -150,6 +155,8 @@ class _Import:
             refuse_rooms(denied_in_data(data))
         foreign = read_foreign(data, self.settings.dataset, "test" if self.is_benchmark else "train")
         row = foreign.row
+        if not self.is_benchmark:  # scene and data set together may say what no column says alone
+            refuse_rooms(denied_in(row))
         if not (self.is_benchmark or self.settings.allow_val_safe) and val_scans(row):
             raise Refused(_VAL, row.scene_name)
         if len(scans_named(row.scene_name, *foreign.sources)) > 1:

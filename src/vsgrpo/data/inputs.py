@@ -21,6 +21,7 @@ from pathlib import Path
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError
 from vsgrpo.files import file_sha256, file_state, remembered_sha256, write_atomic
+from vsgrpo.records import read_record
 
 INPUTS_NAME = "inputs.json"
 SCHEMA_VERSION = 1
@@ -28,6 +29,10 @@ _WEIGHT_FILES = (".safetensors", ".bin", ".json", ".txt", ".jinja", ".model")
 _LINES_KEPT = 300_000
 """Row files of more lines are compared as a whole."""
 _SHOWN = 3
+_RECORD = {
+    "schema_version": int,
+    "files": {str: {"kind": str, "state?": [int], "sha256?": str, "lines?": [str]}},
+}
 
 
 @dataclass
@@ -100,18 +105,18 @@ def read_inputs(folder: Path) -> dict[str, InputFile] | None:
     Raises:
         DataError: it cannot be read.
     """
-    path = folder / INPUTS_NAME
+    path, hint = folder / INPUTS_NAME, "delete it to go on without the comparison"
     if not path.is_file():
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_record(path, _RECORD, hint)
         if data["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema_version={data['schema_version']}: this version reads {SCHEMA_VERSION}")
+        if any(entry.get("state") is not None and len(entry["state"]) != 3 for entry in data["files"].values()):
+            raise ValueError("state: three numbers are needed")
         return {name: InputFile(**entry) for name, entry in data["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: not a list of inputs ({error})", "delete it to go on without the comparison"
-        ) from None
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: not a list of inputs ({error})", hint) from None
 
 
 def write_inputs(folder: Path, inputs: dict[str, InputFile]) -> None:

@@ -27,12 +27,18 @@ _PROSE_WORDS = 4
 """A text in `extra` with more words is read as prose."""
 
 _SCANNET = re.compile(r"scene[\s_\-./:#=]{0,2}(\d{4})(?!\d)(?:[_\-./ ]?(\d{2})(?!\d))?")
-_SCANNET_BARE = re.compile(r"(?<![0-9a-z])(\d{4})[_\-](\d{2})(?!\d)")
+_SCANNET_BARE = re.compile(r"(?:(?<![0-9a-z])|(?<=scan)|(?<=net)|(?<=scn))(\d{4})[_\-](\d{2})(?!\d)")
+_SCANNET_ROOM = re.compile(r"scan[\s_-]?net(?:[\s_-]?v2)?[_\-/]+(\d{4})(?:\.(?:mp4|mov|mkv|avi|webm))?$")
+"""A number alone: a whole name, right behind the data set's; elsewhere it is a frame or a question."""
 _VIDEO = re.compile(r"(?<!\d)(?:(?<!\d\.)\d{8}(?!\d)|\d{8}(?=\.[a-z]))")
 _VISIT = re.compile(r"visit(?:[_ ]?id)?\W{0,6}(\d{6})(?!\d)")
 _VISIT_BARE = re.compile(r"(?<![0-9a-z.])(\d{6})(?![0-9a-z])")
 _HEX = re.compile(r"(?:(?<![0-9a-f])|(?<=scene))[0-9a-f]{10}(?![0-9a-f])")
-_HINT = re.compile(r"[0-9]{6}|[0-9]{4}[_-][0-9]|[0-9a-fA-F]{10}|[sS][cC][eE][nN]|[vV][iI][sS][iI]|[^\n\r\t -~]|[%&]")
+_HINT = re.compile(
+    r"[0-9]{6}|[0-9]{4}[_-][0-9]|[0-9a-fA-F]{10}|[sS][cC][eE][nN]|[vV][iI][sS][iI]|[nN][eE][tT].{0,4}[0-9]{4}|"
+    r"[^\n\r\t -~]|[%&]"
+)
+_NET_HINT = re.compile(r"[nN][eE][tT].{0,4}[0-9]{4}")
 _LOWER = bytes(range(256)).lower()
 _FOLD = _LOWER.translate(
     bytes.maketrans(b"123456789-%&" + bytes({*range(32), 127} - {9, 10, 13}), b"000000000_" + b"!" * 32)
@@ -40,19 +46,22 @@ _FOLD = _LOWER.translate(
 _FOLD_HEX = _LOWER.translate(bytes.maketrans(b"0123456789abcde", b"f" * 15))
 """Make fixed texts of what `_HINT` looks for: a search for these is ten times as fast."""
 _DATASET_HINT = re.compile(r"[sS][cC][aA][nN]|[aA][rR][kK][iI]")
+_SHORT = 1024
+"""Bytes of a value that may be a name; longer ones are images or videos."""
 _OWN_ID = re.compile(r"[0-9a-f]{16}")
 """`rows.row_id`: a hash, whose digits mean nothing."""
-_ROOM = re.compile(r"room(?:[_ ]?id)?\W{0,6}(\d{6})(?!\d)")
+_ROOM = re.compile(r"(?:room|scene|scan)(?:_?(?:name|id))?\W{0,6}(\d{6})(?!\d)")
 _WORD_BEFORE = re.compile(
     r"(?:(?:scene|scan|video|visit|room|clip|recording|sequence|arkit|source|media|image|movie)[a-z_+]{0,12}"
-    r"|file|path|name|(?<![a-z])v?id)[^0-9a-z]{0,6}$|/$"
+    r"|file|path|name|key|sample|item|(?<![a-z])(?:u|v|uu)?id)[^0-9a-z]{0,6}$|/$"
 )
 _NUMBER = re.compile(r"\s*\d+(?:\.0*)?\s*")
 _EXTENSION_AFTER = re.compile(r"(?:_[\d.]+)?\.(?:mp4|mov|mkv|avi|webm|png|jpe?g|json|npy|ply|txt)\b|/")
 _DATASET = re.compile(
-    r"(?P<scannetpp>scan[\s_-]?net[\s_-]?(?:\+\+|pp|plus[\s_-]?plus))|(?P<arkitscenes>arkit)|"
+    r"(?P<scannetpp>scan[\s_-]?net[\s_-]?(?:\+\+|pp|plus[\s_-]?plus))|(?P<arkitscenes>(?<![a-z])arkit|arkit(?=[\s_-]?scenes))|"
     r"(?P<scannet>scan[\s_-]?net)"
 )
+_DATASET_NAME = re.compile(rf"(?:{_DATASET.pattern})(?:[\s_-]?scenes?)?(?:[\s_-]?v?\d)?")
 _NEEDS_WORK = re.compile(r"[%&\x00-\x08\x0e-\x1f\x7f]")
 _INVISIBLE = ("Cf", "Mn", "Me", "Cc")
 # Cyrillic and Greek letters that look like those of "scene", "visit" and hexadecimal numbers.
@@ -104,6 +113,12 @@ def dataset_of_path(text: str) -> str | None:
     return _dataset_of(text) if _DATASET_HINT.search(text) or _may_name(text) else None
 
 
+def dataset_named(text: str) -> str | None:
+    """Return scannet, arkitscenes or scannetpp where a text is the data set's name in a usual spelling, else None."""
+    named = _DATASET_NAME.fullmatch(normalize(text.strip()))
+    return None if named is None else named.lastgroup
+
+
 @lru_cache(maxsize=_CACHED_TEXTS)
 def _dataset_of(text: str) -> str | None:
     listed = (item.dataset for item in rooms_in(text) if item.is_official)
@@ -133,6 +148,8 @@ def rooms_in(text: str, *, prose: bool = False, dataset: str | None = None) -> t
         text: a name, id, path, or (`prose`) a sentence.
         dataset: the data set it belongs to, where something else tells it.
     """
+    if dataset == "scannet" and not prose and len(text) == 4 and text.isdecimal():
+        text = f"{dataset}/{text}"  # a scene named by its number alone
     if not _may_name(text):
         return ()
     return _search(text, True, dataset) if prose else _search_name(text, dataset)
@@ -164,6 +181,7 @@ def _scannet(plain: str, dataset: str | None, prose: bool) -> Iterator[Found]:
     matches = [match.groups() for match in _SCANNET.finditer(plain)]
     if dataset == "scannet" and not prose:
         matches += [match.groups() for match in _SCANNET_BARE.finditer(plain)]
+        matches += [(match[1], None) for match in _SCANNET_ROOM.finditer(plain)]
     for number, scan in matches:
         room = f"scene{number}"
         if scan is not None:
@@ -284,6 +302,8 @@ def _may_name(text: str) -> bool:
     folded = plain.translate(_FOLD)
     if b"000000" in folded or b"0000_0" in folded or b"scen" in folded or b"visi" in folded or b"!" in folded:
         return True
+    if b"net" in folded and _NET_HINT.search(text):
+        return True
     return b"ffffffffff" in plain.translate(_FOLD_HEX) or _other_scenes() is not None
 
 
@@ -309,6 +329,8 @@ def _loose_texts(*values: Any) -> list[str]:
             waiting += [(key, item) for item in value]
         elif isinstance(value, float) and value.is_integer():
             waiting.append((key, int(value)))
+        elif isinstance(value, bytes) and len(value) <= _SHORT:  # a text column of a parquet file without its type
+            waiting.append((key, value.decode(errors="replace")))
         elif type(value) is int and 10**5 <= value < 10**10:
             texts.append(f"{_KEY}{key}: {value}")
     return texts

@@ -274,7 +274,7 @@ def _check_media(row: Row, where: str) -> None:
         if not isinstance(path, str) or not path.strip():
             _fail(where, "media.path", "must be a non-empty string", value=path)
         if (fault := path_fault(path)) is not None:
-            hint = "put the video or image beside the row file, or link it there"
+            hint = "put the video or image itself beside the row file (a copy or a hard link)"
             rule = f"{fault}; it must be relative to the row file and below it"
             _fail(where, "media.path", rule, hint, value=path)
 

@@ -52,7 +52,7 @@ def run(words: Sequence[str], config_dir: Path | None = None) -> list[Finding]:
 
 
 def _scans(word: str) -> list[Finding]:
-    path = Path(word.partition("=")[2]).expanduser()
+    path = Path(os.path.expanduser(word.partition("=")[2]))
     if not path.is_dir():
         return [Finding(word, "fail", "no such folder", "give the folder that holds scans/")]
     return [Finding(word, "ok", f"{sum(1 for _ in (path / 'scans').glob('*'))} scans")]
@@ -99,7 +99,7 @@ def _data(config: TrainConfig) -> list[Finding]:
         return []
     found = []
     for name, _ in config.data.folders():
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         rows = path / f"{config.data.split}.jsonl"
         check = f"data.path={name}"
         if not rows.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def parse_request(words: list[str]) -> Request:
     """
     questions = [word for word in words if " " in word.strip() or "=" not in word]
     settings = [word for word in words if word not in questions]
-    media = tuple((kind, Path(path).expanduser()) for kind, _, path in _media_words(settings))
+    media = tuple((kind, Path(os.path.expanduser(path))) for kind, _, path in _media_words(settings))
     num_videos = sum(kind == "video" for kind, _ in media)
     if not any(word.startswith(("model=", "model.path=")) for word in settings):
         raise ConfigError("ask: no model given", hint=_EXAMPLE)

@@ -43,6 +43,8 @@ from vsgrpo.folders import (
     set_aside,
     take_back,
 )
+from vsgrpo.records import read_record
+from vsgrpo.terminal import show
 
 TIMING_NAME = "timing.jsonl"
 PROMPTS_NAME = "prompts.jsonl"
@@ -86,12 +88,12 @@ def settle(folder: Path) -> None:
         drop_aside(folder)
     elif (folder / ASIDE_NAME).is_dir() and any(path.stat().st_size for path in folder.glob("predictions*.jsonl")):
         where = folder / ASIDE_NAME
-        print(f"{where}: what --overwrite replaces, until this evaluation is complete", file=sys.stderr)
+        show(f"{where}: what --overwrite replaces, until this evaluation is complete", sys.stderr)
     else:
         take_back(folder, _own(folder))
-        print(
+        show(
             f"output={folder}: --overwrite ended before its first answer: the earlier evaluation is back",
-            file=sys.stderr,
+            sys.stderr,
         )
 
 
@@ -100,8 +102,8 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | N
     if not (folder / PREDICTIONS_NAME).is_file():
         return None
     try:
-        before = json.loads((folder / SETTINGS_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        before = read_record(folder / SETTINGS_NAME, {}, "")
+    except DataError:
         before = {}
     if isinstance(before.get("model"), dict):
         before["model"].pop("weights", None)  # of an earlier version: sizes and times, which a copy changes
@@ -129,7 +131,7 @@ def check_inputs(folder: Path, inputs: dict[str, InputFile], allow_changed: bool
     if not allow_changed:
         refuse_changes(found, f"output={folder}")
     elif found:
-        print(f"warning: answers from here on are to other inputs: {'; '.join(found)}", file=sys.stderr)
+        show(f"warning: answers from here on are to other inputs: {'; '.join(found)}", sys.stderr)
     return found
 
 
@@ -141,7 +143,7 @@ def begin(folder: Path, settings: dict[str, Any], inputs: dict[str, InputFile], 
     elif overwrite and (found := _own(folder)):
         set_aside(folder, [path.name for path in found])
     elif (folder / PREDICTIONS_NAME).is_file():
-        print(f"going on with {folder / PREDICTIONS_NAME}", file=sys.stderr)
+        show(f"going on with {folder / PREDICTIONS_NAME}", sys.stderr)
     write_atomic(folder / SETTINGS_NAME, json.dumps(settings, indent=1) + "\n")
     write_inputs(folder, inputs)
     hash_in_background(folder, inputs)

@@ -39,6 +39,7 @@ from vsgrpo.modeling.save import VISION_FILE, recorded_vision
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.progress import Progress
+from vsgrpo.terminal import show
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.loader import VideoInputs, VideoLoader
 
@@ -68,7 +69,7 @@ class Processes:
         self.rank, self.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         self.device = own_device()
         if self.rank == 0:
-            print(device_line(self.device), file=sys.stderr)
+            show(device_line(self.device), sys.stderr)
         if self.world > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo", timeout=timedelta(days=1))  # videos differ in work
 
@@ -133,7 +134,7 @@ def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]
         told = ", ".join(f"video.{name}={getattr(budget, name)}" for name in untold)
         whence = f"taken from {source}" if source else "the defaults, whatever it was trained with"
         if os.environ.get("RANK", "0") == "0":
-            print(f"note: {models[0]}: no {VISION_FILE}: {told} ({whence})", file=sys.stderr)
+            show(f"note: {models[0]}: no {VISION_FILE}: {told} ({whence})", sys.stderr)
     return budget
 
 

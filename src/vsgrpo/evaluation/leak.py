@@ -24,6 +24,7 @@ from vsgrpo.data.room_ids import room_label
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import Media
+from vsgrpo.terminal import show
 
 ALLOW = "its score would mean nothing; --allow-leak scores it all the same and says so in the results"
 
@@ -84,7 +85,7 @@ def check_lineage(path: str, adapter: str | None = None, *, allow_leak: bool = F
         if verdict == "leak" and not allow_leak:
             raise DataError(f"{key}={name}: {manifest.reason()}", ALLOW)
         if verdict != "clean" and int(os.environ.get("RANK", "0")) == 0:
-            print(f"leak check of {name}: {manifest.reason()}", file=sys.stderr)
+            show(f"leak check of {name}: {manifest.reason()}", sys.stderr)
     return list(manifests.values())
 
 

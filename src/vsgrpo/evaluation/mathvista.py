@@ -19,6 +19,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.mathvista_rows import GROUPS, Problem, read_problems, read_responses
 from vsgrpo.evaluation.mathvista_rule import extract
+from vsgrpo.terminal import show
 
 NUM_ROWS = 1000
 """Questions of the whole testmini; fewer are never called MathVista."""
@@ -220,5 +221,5 @@ def mathvista_command(words: Sequence[str], *, allow_leak: bool = False) -> Math
             hint="lines of {pid, prediction}; `vsgrpo eval model=M benchmark=mathvista` makes them",
         )
     for note in check_recorded(Path(files[0]), model, allow_leak=allow_leak):
-        print(f"note: {note}", file=sys.stderr)
+        show(f"note: {note}", sys.stderr)
     return score_responses(read_problems(given["benchmark.path"]), read_responses(files[0]), Path(files[0]).name)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -21,8 +21,11 @@ from typing import Any
 from vsgrpo.data.rows import Row, read_jsonl
 from vsgrpo.errors import DataError
 from vsgrpo.files import publish
+from vsgrpo.records import MAYBE_TEXT, check_shape
 
 PREDICTIONS_NAME = "predictions.jsonl"
+_LINE = {"id": str, "prediction": MAYBE_TEXT, "sample?": int, "num_tokens?": int, "error?": str}
+_HINT = "use --overwrite to answer anew, or remove this line"
 
 
 Media = tuple[tuple[str, Path], ...]
@@ -192,19 +195,31 @@ def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
 def read_answers(path: Path) -> dict[str, list[str | None]]:
     """Return id -> predictions (one per sample) of a complete predictions file of ours."""
     answers: dict[str, list[str | None]] = {}
-    for _, data in read_jsonl(path):
+    for data in read_lines(path):
         answers.setdefault(data["id"], []).append(data["prediction"])
     return answers
 
 
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a predictions file of ours.
+
+    Raises:
+        DataError: a line that is none, with its number.
+    """
+    for number, data in read_jsonl(path):
+        check_shape(data, _LINE, f"{path}:{number}", _HINT)
+        yield data
+
+
 def read_errors(path: Path) -> dict[str, str]:
     """Return id -> reason of the unanswered rows of a predictions file of ours."""
-    return {data["id"]: data["error"] for _, data in read_jsonl(path) if data["prediction"] is None}
+    return {data["id"]: data.get("error") or "" for data in read_lines(path) if data["prediction"] is None}
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         data = json.loads(line)
-    except ValueError:
+        check_shape(data, _LINE, "", "")
+    except (ValueError, RecursionError, DataError):
         return None
-    return data if isinstance(data, dict) and "prediction" in data else None
+    return data

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.rows import Row, read_jsonl
+from vsgrpo.data.rows import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.answering import answer_rows, predictions_name
 from vsgrpo.evaluation.baselines import derangement
@@ -17,7 +17,7 @@ from vsgrpo.evaluation.folder import evaluation_folder
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.mathvista import MathVistaReport, score_responses
 from vsgrpo.evaluation.outputs import write_results
-from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, Media, read_answers, read_errors
+from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, Media, read_answers, read_errors, read_lines
 from vsgrpo.evaluation.question_sets import QuestionSet, read_folder, read_mathvista
 from vsgrpo.evaluation.run import VIEWS, check_models, run_eval
 from vsgrpo.evaluation.score import PromptSettings
@@ -186,7 +186,7 @@ def run_questions(
     folder = Path(config.run.dir)
     reports = {name: _score(config, questions, folder / predictions_name(name), name) for name in shown}
     limit = config.decoding.max_new_tokens
-    cut_off = sum(data["num_tokens"] >= limit for _, data in read_jsonl(folder / PREDICTIONS_NAME))
+    cut_off = sum(data.get("num_tokens", 0) >= limit for data in read_lines(folder / PREDICTIONS_NAME))
     errors = read_errors(folder / PREDICTIONS_NAME)
     report = QuestionReport(reports.pop(""), reports, leak, settings, errors, cut_off)
     write_results(config, report.to_json(), time.time() - began)

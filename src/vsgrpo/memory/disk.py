@@ -77,7 +77,7 @@ def rows_per_step(config: TrainConfig, stage: int = 0) -> int:
 
 def free_bytes(folder: Path) -> int:
     """Return what is free on the file system where `folder` is or would be made."""
-    path = folder.expanduser().absolute()
+    path = Path(os.path.expanduser(folder)).absolute()
     while not path.is_dir() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free

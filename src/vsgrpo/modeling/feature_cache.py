@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vsgrpo.errors import ConfigError
+from vsgrpo.terminal import printable
 from vsgrpo.video.cache import DiskCache
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class DiskFeatures:
         corrupt = self.num_corrupt
         found = self._files.get(self._key(video))
         if self.num_corrupt > corrupt:
-            logger.warning("%s: a broken entry of the feature cache is computed again", video)
+            logger.warning("%s: a broken entry of the feature cache is computed again", printable(str(video)))
         if found is None:
             return None
         tensor = torch.from_numpy(found)

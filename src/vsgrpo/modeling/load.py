@@ -14,6 +14,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from safetensors import SafetensorError
@@ -45,7 +46,8 @@ _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that write into the base weights whenever such an adapter is put on them."""
 _TABLES = ("lm_head.lora_", "embed_tokens.lora_")
 """Parts of names of LoRA on the head or the embedding."""
-_UNREADABLE = (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError)
+_UNREADABLE = (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError)
+_UNREADABLE += (AttributeError, ArithmeticError, StrictDataclassError)
 """What the libraries raise on a file that is missing, cut off or not what its name says."""
 
 Misshapen = tuple[str, Sequence[int], Sequence[int]]
@@ -148,7 +150,7 @@ def load_chat(path: str, key: str) -> tuple[Any, Any, bool]:
         config = AutoConfig.from_pretrained(path)
         sees = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
         processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # what the libraries raise on a broken file; tokenizers raises Exception itself
         raise DataError(f"{key}={path}: cannot be loaded: {_first_line(error)}", hint) from None
     kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     device_map = "auto" if torch.cuda.is_available() else None

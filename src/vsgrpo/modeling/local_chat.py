@@ -25,6 +25,7 @@ from vsgrpo.modeling.device import device_line, own_device
 from vsgrpo.modeling.load import ADAPTER_CONFIG, load_chat
 from vsgrpo.modeling.model import load_for_eval
 from vsgrpo.modeling.quiet import quiet_libraries
+from vsgrpo.terminal import show
 
 
 class LocalChat:
@@ -42,7 +43,7 @@ class LocalChat:
         quiet_libraries()
         self.name, self.model_name = name, str(step.model)
         self._lock = asyncio.Lock()
-        print(f"{name}.model={step.model}: {device_line(own_device())}", file=sys.stderr)
+        show(f"{name}.model={step.model}: {device_line(own_device())}", sys.stderr)
         if (Path(self.model_name) / ADAPTER_CONFIG).is_file():
             device = own_device()
             bundle = load_for_eval(self.model_name, dtype="float32" if device.type == "cpu" else "bfloat16")

@@ -32,6 +32,7 @@ from vsgrpo.modeling.rope import FAMILIES, base_model
 from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tiny import build_tiny
 from vsgrpo.modeling.vision import use_batched_attention, use_matrix_product
+from vsgrpo.records import NUMBER, check_shape
 
 __all__ = ["LoraSettings", "ModelBundle", "build_tiny", "encode_prompt", "load_for_eval", "load_model", "save_model"]
 __all__ += ["use_gradient_checkpointing"]
@@ -224,10 +225,32 @@ def _load_base(path: str, dtype: str, attn: str, offline: bool) -> ModelBundle:
     family = check_architecture(read_config(base, offline), base)
     processor = _load_processor(base, family, offline)
     model = load_full(FAMILIES[family].model, base, dtype=getattr(torch, dtype), attn=attn, offline=offline)
+    _check_token_ids(base, model.config, processor)
     use_batched_attention(model)
     use_matrix_product(model)
     use_tree_attention(model)
     return ModelBundle(model, processor, processor.tokenizer, family, base)
+
+
+def _check_pixels(base: str, processor: Any) -> None:
+    """Refuse a processor whose settings of pixels are of the wrong kind: reading frames would fail at some step."""
+    shape = {"patch_size": int, "temporal_patch_size": int, "merge_size": int, "rescale_factor": NUMBER}
+    shape |= {"image_mean": [NUMBER], "image_std": [NUMBER]}
+    for part in ("image_processor", "video_processor"):
+        values = {name: getattr(getattr(processor, part), name) for name in shape}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        check_shape(values, shape, f"model.path={base}: {part}", "copy the processor's files of the original model")
+
+
+def _check_token_ids(base: str, config: Any, processor: Any) -> None:
+    """Refuse a model whose config.json names other tokens for images and videos than its tokenizer writes."""
+    for name in ("image_token_id", "video_token_id"):
+        said, written = getattr(config, name), getattr(processor, name)
+        if said != written:
+            raise DataError(
+                f"model.path={base}: config.json: {name}={str(said)[:60]}: its tokenizer has {written}",
+                hint="copy config.json and the tokenizer files of the original model into it",
+            )
 
 
 def _base_of(path: str) -> str:
@@ -270,9 +293,14 @@ def _load_processor(base: str, family: str, offline: bool) -> Any:
                 raise DataError(f"model.path={base}: no processor in this folder ({' or '.join(names)})", hint=hint)
     try:
         processor = read_processor(FAMILIES[family].processor, base, offline)
+        _check_pixels(base, processor)
+    except DataError:
+        raise
     except Exception as error:  # the libraries raise KeyError, AttributeError, their own, ... on broken files
-        reason = str(error).strip().partition("\n")[0]
-        raise DataError(f"model.path={base}: broken processor: {type(error).__name__}: {reason}", hint=hint) from error
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"model.path={base}: broken processor or config.json: {type(error).__name__}: {reason}", hint=hint
+        ) from error
     if not processor.chat_template:
         raise DataError(f"model.path={base}: its processor has no chat template", hint=hint)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,8 +16,9 @@ from vsgrpo.evaluation.question_sets import iter_questions, read_folder, read_ma
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.score_file import PROMPT_KEYS
 from vsgrpo.evaluation.vsibench import iter_benchmark, read_benchmark, row_file
-from vsgrpo.files import write_atomic
+from vsgrpo.files import write_page
 from vsgrpo.paths import inside, path_fault
+from vsgrpo.records import NUMBER, read_record
 from vsgrpo.report.runs import read_config
 from vsgrpo.report.samples import COMPLETIONS_NAME, media_urls, question_files, read_completions, read_questions
 from vsgrpo.scans.meta_info import read_scene_json
@@ -26,6 +26,8 @@ from vsgrpo.scans.meta_info import read_scene_json
 KEYS = ("split", "type", "scene", "id", "step", "score", "rows", "output")
 ORDERS = ("worst", "best")
 DEFAULT_LIMIT = 20
+_SETTINGS = {"benchmark?": {"name?": str}, "prompt?": {"mode": str, "wording": str, "show_options": bool}}
+_RESULTS = {"benchmark?": {"file?": str}, "scorer?": str, "correct?": {str: (bool, *NUMBER)}}
 _UNITS = {"m2": "m\u00b2"}
 
 
@@ -117,7 +119,7 @@ def inspect(words: Sequence[str], limit: int | None = None) -> Inspection:
     output = Path(given["output"]) if "output" in given else None
     result = Inspection(chosen[: limit or DEFAULT_LIMIT], num_rows, folders, output, _config(Path(paths[0])))
     if output is not None:
-        write_atomic(output, _page(result, paths[0]))
+        write_page(output, _page(result, paths[0]))
     return result
 
 
@@ -171,7 +173,8 @@ def _read_run(path: Path, given: dict[str, str]) -> tuple[list[Path], list[Seen]
         row, folder = rows[key]
         said: dict[tuple[str, float | None], int] = {}
         for record in records:
-            said[record["completion"], record["reward"]] = said.get((record["completion"], record["reward"]), 0) + 1
+            text, reward = record["completion"], record.get("reward")
+            said[text, reward] = said.get((text, reward), 0) + 1
         media = row.media_paths(folder)
         seen += [Seen(row, media, text, reward, step, n, len(records)) for (text, reward), n in said.items()]
     return [file.parent for file in rows_files], seen
@@ -192,18 +195,19 @@ def _read(path: Path, given: dict[str, str]) -> tuple[list[Path], Iterable[Seen]
         file = row_file(path, split)
         videos = ((row, row.video_path(file.parent)) for row, _ in iter_benchmark(file))
         return [file.parent], (Seen(row, (("video", video),)) for row, video in videos)
-    settings = _json(predictions.with_name("settings.json"))
-    results = _json(predictions.with_name("results.json"))
-    rows = given.get("rows") or results.get("benchmark", {}).get("file")
+    settings = _recorded(predictions.with_name("settings.json"), _SETTINGS)
+    results = _recorded(predictions.with_name("results.json"), _RESULTS)
+    rows = given.get("rows") or (results.get("benchmark") or {}).get("file")
     if not rows:
         raise ConfigError(f"{predictions}: its rows are not known", hint="add rows=FILE")
     answers = read_answers(predictions)
-    if "name" in settings.get("benchmark", {}):
-        return _read_questions(settings["benchmark"]["name"], Path(rows), predictions.parent, answers, results)
+    if name := (settings.get("benchmark") or {}).get("name"):
+        return _read_questions(name, Path(rows), predictions.parent, answers, results)
     benchmark = read_benchmark(rows)
     asked = settings.get("prompt")
     prompt = PromptSettings(**{key: asked[key] for key in PROMPT_KEYS}) if asked else PromptSettings()
-    scores = score_rows(benchmark.rows, answers, prompt).by_row[results.get("scorer", "official")]
+    tables = score_rows(benchmark.rows, answers, prompt).by_row
+    scores = tables.get(results.get("scorer") or "official", tables["official"])
     seen = []
     for row in benchmark.rows:
         if row.id in answers:
@@ -219,7 +223,7 @@ def _read_questions(
         questions = read_mathvista(rows, PromptSettings(), None, None, folder / "images")
     else:
         questions = read_folder(rows, "test", PromptSettings(), None, None)
-    right = results.get("correct", {})
+    right = results.get("correct") or {}
     scores = {row.id: float(right[row.id]) if row.id in right else None for row in questions.rows}
     asked = [row for row in questions.rows if row.id in answers]
     seen = [Seen(row, questions.media(row), answers[row.id][0], scores[row.id]) for row in asked]
@@ -239,8 +243,9 @@ def _first_split(path: Path) -> str:
     return next((name for name in ("train", "test", "dev") if (path / f"{name}.jsonl").is_file()), "test")
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _recorded(path: Path, shape: Any) -> dict[str, Any]:
+    hint = "restore the file, or move it away and give rows=FILE"
+    return read_record(path, shape, hint) if path.is_file() else {}
 
 
 def _fits(item: Seen, given: dict[str, str]) -> bool:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.rows import LETTERS
-from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.published import published_lines
 from vsgrpo.evaluation.report import COLUMNS
-from vsgrpo.files import write_atomic
+from vsgrpo.files import write_page
 from vsgrpo.report.curves import NUM_COLORS, lines_svg, phases_svg
 from vsgrpo.report.runs import Curve, Run, alarms, end_mean, read_run, tokens_saved
 from vsgrpo.report.samples import Samples, add_questions, read_samples
@@ -95,7 +95,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Written
 
     Raises:
         ConfigError: no run, or more runs than colours.
-        DataError: a folder is no run.
+        DataError: a folder is no run; `output` is there and no page.
     """
     if not 1 <= len(folders) <= NUM_COLORS:
         raise ConfigError(f"report of {len(folders)} runs: 1 to {NUM_COLORS} fit", hint="give fewer run folders")
@@ -107,10 +107,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Written
         run.curves.update({f"top_share/{kind}": curve for kind, curve in own.top_share.items()})
         run.curves["seconds_per_step"] = _total(run.phases)
     path = output or _default_output(folders)
-    try:
-        write_atomic(path, _render(runs, samples))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}", hint="choose another output=FILE") from None
+    write_page(path, _render(runs, samples))
     return Written(path, {run.name: alarms(run) for run in runs})
 
 

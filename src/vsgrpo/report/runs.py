@@ -11,11 +11,36 @@ from typing import Any
 
 from vsgrpo.errors import DataError
 from vsgrpo.files import read_yaml
+from vsgrpo.records import NUMBER, check_shape, read_record
 
 Curve = list[tuple[int, float]]
 """(step, value), steps rising; a value may be NaN or infinite."""
 
 LOG_SCHEMA_VERSION = 1
+_HINT = "restore the file that the command wrote"
+_CONFIG = {
+    "data": {"path": str, "split?": str, "mix?": [{"path": str}]},
+    "video?": {"backend?": str, "timeout_s?": NUMBER},
+}
+_FACTS = {
+    "trainer": {"name": str},
+    "model": {"path": str},
+    "video": {"num_frames": int, "max_pixels": int},
+    "run": {"seed": (int, type(None))},
+}
+_RESULT = {
+    "title": str,
+    "scorer": str,
+    "scores": {str: NUMBER},
+    "intervals?": {str: [NUMBER]},
+    "controls?": {str: {str: NUMBER}},
+    "leak": {"verdict": str},
+    "benchmark": {"format?": str},
+    "model": {"size?": str},
+    "prompt": {"mode": str},
+    "video?": str,
+}
+_RECORD = {"step": int, "dev_score?": NUMBER, "tokens/computed?": NUMBER, "tokens/plain?": NUMBER}
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -53,7 +78,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     if not (folder / "config.yaml").is_file():
         raise DataError(f"{folder}: no run folder", hint="give the output=DIR of a `vsgrpo train`")
-    return read_yaml(folder / "config.yaml", "restore the file that the run wrote")
+    config = read_yaml(folder / "config.yaml", _HINT)
+    check_shape(config, _CONFIG, str(folder / "config.yaml"), _HINT)
+    return config
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:
@@ -64,6 +91,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     """
     log = folder / "log.jsonl"
     config = read_config(folder)
+    check_shape(config, _FACTS, str(folder / "config.yaml"), _HINT)
     if not log.is_file():
         raise DataError(f"{log}: no such file", hint="the run has logged nothing yet; wait for its first steps")
     lines = list(_read_lines(log))
@@ -80,11 +108,11 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     return Run(
         name or folder.name,
         folder,
-        _read_json(folder / "run.json"),
+        read_record(status, {"status?": str}, _HINT) if (status := folder / "run.json").is_file() else {},
         config,
         curves,
         phases,
-        [(path.parent.name, _read_json(path)) for path in sorted(folder.glob("*/results.json"))],
+        [(path.parent.name, read_record(path, _RESULT, _HINT)) for path in sorted(folder.glob("*/results.json"))],
     )
 
 
@@ -99,13 +127,13 @@ def drop_redone(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 record = json.loads(line)
                 version = record["schema_version"]
-            except (ValueError, KeyError, TypeError):
-                if not line.endswith("\n"):
+            except (ValueError, KeyError, TypeError, RecursionError):
+                if not line.endswith(b"\n"):
                     return  # the line that is being written
                 raise DataError(f"{path}:{number}: not a log record", hint="remove this line") from None
             if version != LOG_SCHEMA_VERSION:
@@ -113,16 +141,8 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
                     f"{path}:{number}: schema_version={version}: this version reads {LOG_SCHEMA_VERSION}",
                     hint="make the report with the version that trained",
                 )
+            check_shape(record, _RECORD, f"{path}:{number}", "remove this line")
             yield record
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})", hint="remove it, or write it again") from None
 
 
 def _curves(records: list[dict[str, Any]]) -> tuple[dict[str, Curve], dict[str, Curve]]:
@@ -139,7 +159,7 @@ def _curves(records: list[dict[str, Any]]) -> tuple[dict[str, Curve], dict[str, 
                 phases.setdefault(name[5:], []).append((step, value / max(step - last, 1)))
             else:
                 curves.setdefault(name, []).append((step, float(value)))
-        if record.get("tokens/computed"):
+        if record.get("tokens/computed") and record.get("tokens/plain"):
             saved = 1 - record["tokens/computed"] / record["tokens/plain"]
             curves.setdefault("tokens_saved", []).append((step, saved))
         last = step

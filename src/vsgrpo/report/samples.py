@@ -12,6 +12,7 @@ from typing import Any
 
 from vsgrpo.data.rows import Row, row_from_dict
 from vsgrpo.errors import DataError, SetupError
+from vsgrpo.records import MAYBE_NUMBER, check_shape
 from vsgrpo.report.runs import Curve
 from vsgrpo.video.reader import DEFAULT_BACKEND
 from vsgrpo.video.stills import still_urls
@@ -22,6 +23,8 @@ NUM_SHOWN = 4
 _MAX_TEXTS = 8
 _MAX_CHARS = 400
 _NUM_FRAMES = 3
+_DRAWN = {"step": int, "id": str, "completion": str, "reward?": MAYBE_NUMBER}
+_SAMPLE = {**_DRAWN, "question_type": str, "answer": str, "advantage?": MAYBE_NUMBER}
 _STEP = re.compile(rb'"step": (\d+)')
 _ID = re.compile(r'"id": "((?:[^"\\]|\\.)*)"')
 
@@ -56,7 +59,7 @@ def read_samples(folder: Path) -> Samples:
         return Samples([], {})
     starts = _starts(path)
     moments = _spread(sorted(starts), NUM_MOMENTS)
-    records = {step: _records(path, starts[step], step) for step in moments}
+    records = {step: _records(path, starts[step], step, _SAMPLE) for step in moments}
     top_share: dict[str, Curve] = {}
     for step, part in records.items():
         by_type: dict[str, Counter[str]] = {}
@@ -73,7 +76,7 @@ def read_completions(folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / COMPLETIONS_NAME
     starts = _starts(path)
     for step in sorted(starts, reverse=True):
-        yield from _records(path, starts[step], step)
+        yield from _records(path, starts[step], step, _DRAWN)
 
 
 def question_files(config: dict[str, Any]) -> list[Path]:
@@ -111,11 +114,18 @@ def add_questions(groups: Iterable[Group], config: dict[str, Any]) -> None:
 
 
 def _rows(file: Path, wanted: set[str]) -> Iterable[Row]:
-    with file.open(encoding="utf-8") as stream:
+    with file.open(encoding="utf-8", errors="replace") as stream:
         for number, line in enumerate(stream, 1):
             name = _ID.search(line)
             if name and name.group(1) in wanted:
-                yield row_from_dict(json.loads(line), f"{file}:{number}")
+                yield row_from_dict(_parsed(line, f"{file}:{number}"), f"{file}:{number}")
+
+
+def _parsed(line: str | bytes, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON ({str(error)[:100]})", "remove this line") from None
 
 
 def _starts(path: Path) -> dict[int, int]:
@@ -133,14 +143,15 @@ def _starts(path: Path) -> dict[int, int]:
     return starts
 
 
-def _records(path: Path, offset: int, step: int) -> list[dict[str, Any]]:
+def _records(path: Path, offset: int, step: int, shape: Any) -> list[dict[str, Any]]:
     found = []
     with path.open("rb") as stream:
         stream.seek(offset)
         for line in stream:
             if not line.endswith(b"\n"):
                 break  # being written
-            record = json.loads(line)
+            record = _parsed(line, f"{path}: step {step}")
+            check_shape(record, shape, f"{path}: step {step}", "remove this line")
             if record["step"] != step:
                 break
             found.append(record)
@@ -186,9 +197,11 @@ def media_urls(kind: str, path: Path, config: dict[str, Any]) -> list[str]:
         return []
     video = config.get("video") or {}
     backends = [video.get("backend", DEFAULT_BACKEND), DEFAULT_BACKEND]
+    timeout = video.get("timeout_s", 60.0)
+    timeout = None if timeout is None or timeout <= 0 else timeout
     for backend in backends:
         try:
-            return still_urls(path, kind, _NUM_FRAMES, backend, video.get("timeout_s", 60.0))
+            return still_urls(path, kind, _NUM_FRAMES, backend, timeout)
         except DataError:
             break
         except SetupError:

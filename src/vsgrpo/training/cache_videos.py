@@ -84,7 +84,7 @@ def cache_videos(config: TrainConfig, rows: Sequence[Row] | None = None) -> Cach
     paths = list(dict.fromkeys(place for row in rows for place in row.media_paths(base)))
     num_gpus = torch.cuda.device_count() if wants_features and not config.launch.on_cpu else 0
     if wants_features:
-        print(device_line("cuda" if num_gpus else "cpu") + f", {max(1, num_gpus)} at a time", file=sys.stderr)
+        show(device_line("cuda" if num_gpus else "cpu") + f", {max(1, num_gpus)} at a time", sys.stderr)
     if num_gpus <= 1:
         summary = _fill(config, folder, paths, "cuda" if num_gpus else "cpu")
     else:
@@ -174,7 +174,7 @@ def _fill(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str
         except DataError as error:
             _note_bad(summary, error)
         if number % 100 == 0 or number == len(good):
-            print(f"{device}: {number} of {len(good)} videos and images", file=sys.stderr)
+            show(f"{device}: {number} of {len(good)} videos and images", sys.stderr)
     summary.num_decoded = loader.num_decoded
     summary.num_corrupt = loader.cache.num_corrupt
     if store is not None and store.disk is not None:
@@ -204,10 +204,10 @@ def _check_room(store: FeatureStore, folder: Path, num_tokens: int, num_videos: 
     width = store.bundle.model.config.text_config.hidden_size
     needed = cache_bytes(num_tokens, width, store.bundle.model.dtype)
     free = shutil.disk_usage(folder).free
-    print(
+    show(
         f"features of {num_videos} videos and images: {num_tokens} tokens x {width}, {needed / GIB:.3f} GiB; "
         f"{free / GIB:.1f} GiB free in {folder}",
-        file=sys.stderr,
+        sys.stderr,
     )
     if needed > free + DiskCache(folder / FEATURES_FOLDER).size()[1]:
         raise SetupError(

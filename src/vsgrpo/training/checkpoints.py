@@ -15,6 +15,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from vsgrpo.errors import DataError
 from vsgrpo.files import publish, write_atomic, write_checksums
 from vsgrpo.folders import drop_aside
+from vsgrpo.records import RUN_STATUS, read_record
 
 SCHEMA_VERSION = 1
 STATE_NAME = "trainer_state.json"
@@ -57,15 +58,12 @@ class RunFolder:
         """Return run.json, empty where there is none yet.
 
         Raises:
-            DataError: it is not JSON or of another schema.
+            DataError: it is broken or of another schema.
         """
         path = self.path / "run.json"
         if not path.is_file():
             return {}
-        try:
-            status = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path}: not JSON ({error})", "train again with --overwrite") from None
+        status = read_record(path, RUN_STATUS, "put a copy back, or start anew with --overwrite or another output=DIR")
         if status.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
             raise DataError(
                 f"{path}: schema_version={status['schema_version']}: this version reads {SCHEMA_VERSION}",

@@ -25,6 +25,7 @@ from vsgrpo.launch import needs_launcher
 from vsgrpo.modeling.device import why_no_gpu
 from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.vision import is_tower_trained
+from vsgrpo.terminal import show
 from vsgrpo.training.launcher import LostProcess
 from vsgrpo.training.stage_trainer import Stage, StageTrainer
 from vsgrpo.training.timing import PhaseTimer
@@ -137,10 +138,10 @@ class CheckShards(TrainerCallback):
         if state.is_world_process_zero:
             self._stage.folder.update_status(zero={"stage": stage, "sharded": len(parts), "of": len(parameters)})
             if wanted == "zero3" and not parts:
-                print(
+                show(
                     f"warning: launch={self._profile}: every weight is smaller than stage3_param_persistence_threshold "
                     "and stays whole on every process",
-                    file=sys.stderr,
+                    sys.stderr,
                 )
 
 
@@ -251,10 +252,10 @@ class PhaseWatch(TrainerCallback):
         if phase is None or self._told == since or seconds < self._limit_s / 2:
             return
         self._told = since
-        print(
+        show(
             f"warning: process {self._rank} has been in phase {phase} of step {step} for {seconds:.0f} s "
             f"(launch.timeout_s={self._limit_s:g})",
-            file=sys.stderr,
+            sys.stderr,
         )
 
     def _watch(self, state: TrainerState) -> None:

@@ -17,6 +17,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from vsgrpo.terminal import show
 from vsgrpo.training.live_panel import Moment, Said, panel
 from vsgrpo.training.stage_trainer import Stage
 from vsgrpo.training.timing import PHASES, PhaseTimer
@@ -60,7 +61,7 @@ class Progress(TrainerCallback):
         left = round(seconds * (state.max_steps - state.global_step))
         numbers = [f"{name} {logs[name]:.4g}" for name in ("loss", "reward", "kl", "entropy") if _is_number(logs, name)]
         line = f"{self._title()} step {state.global_step}/{state.max_steps}  {'  '.join(numbers)}"
-        print(f"{line}  {seconds:.2f} s/step  {left // 60}m{left % 60:02d}s left", file=sys.stderr, flush=True)
+        show(f"{line}  {seconds:.2f} s/step  {left // 60}m{left % 60:02d}s left", sys.stderr)
 
     def say(self, text: str) -> None:
         """Tell the user something from inside a signal handler (where a buffered stream may be in the middle)."""

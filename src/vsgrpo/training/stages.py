@@ -24,6 +24,7 @@ from vsgrpo.memory.load import token_layout
 from vsgrpo.modeling.model import ModelBundle, use_gradient_checkpointing
 from vsgrpo.modeling.rollout import vision_token_ids
 from vsgrpo.rewards import load_reward
+from vsgrpo.terminal import show
 from vsgrpo.training.arguments import buffer_steps, check_enough_rows, trl_config
 from vsgrpo.training.bad_steps import BadSteps
 from vsgrpo.training.callbacks import JsonLog, OptimizerClock, StopOnSignal
@@ -101,7 +102,7 @@ def run_stages(
         if wants_probe(config, section):
             found = probe_longest(trainer, config, section, parts.loader, stage_rows(parts, number))
             if trainer.is_world_process_zero():
-                print(found.line(), file=sys.stderr)
+                show(found.line(), sys.stderr)
         if trainer.is_world_process_zero():
             parts.folder.update_status(stage=number)
         resume = checkpoint if checkpoint and checkpoint.stage == number else None
@@ -112,7 +113,7 @@ def run_stages(
         if resume:
             resume = on_boundary(resume, parts.folder, stop.every)
             if trainer.is_world_process_zero() and total > resume.max_steps:
-                print(lengthened(trainer.args, resume, total, stop.every), file=sys.stderr)
+                show(lengthened(trainer.args, resume, total, stop.every), sys.stderr)
         try:
             trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
         except Exception as error:
@@ -209,7 +210,7 @@ def build_trainer(
         rows_per_step //= section.num_generations
     warning = few_videos(rows_per_step, section.questions_per_video)
     if warning and args.process_index == 0:
-        print(warning, file=sys.stderr)
+        show(warning, sys.stderr)
     if section.gradient_checkpointing:
         use_gradient_checkpointing(parts.bundle.model)
     timer = PhaseTimer(device_sync())

@@ -153,12 +153,12 @@ def train(config: TrainConfig, *, resume: bool = False) -> int:
 
 
 def _tell_result(folder: RunFolder) -> None:
-    print(f"trained: {folder.path / 'final'}", file=sys.stderr)
+    show(f"trained: {folder.path / 'final'}", sys.stderr)
     if best := folder.read_status().get("best"):
         where = folder.path / f"checkpoint-{best['checkpoint']}"
-        print(
+        show(
             f"best on dev.jsonl: {where} (score {best['dev_score']:.3f}); final is the last state, whichever was best",
-            file=sys.stderr,
+            sys.stderr,
         )
 
 
@@ -168,7 +168,7 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
     is_main = int(os.environ.get("RANK", "0")) == 0
     if verdict != "clean" and is_main:
         told = judge_rows(rows).unknown_text()
-        print(f"leak check: {verdict}" + (f": {told}" if told else ""), file=sys.stderr)
+        show(f"leak check: {verdict}" + (f": {told}" if told else ""), sys.stderr)
     loader = make_loader(config)
     rows = readable_rows(rows, Path(config.data.path), loader, config.video.max_quarantined)
     dev = dev_dataset(config)
@@ -184,9 +184,9 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
     if is_main:
         for parent in manifest.parents:
             if parent.verdict() != "clean":
-                print(f"leak check of {parent.name or config.model.path}: {parent.reason()}", file=sys.stderr)
+                show(f"leak check of {parent.name or config.model.path}: {parent.reason()}", sys.stderr)
         if overlap := dev_overlap(config, manifest):
-            print(f"note: {overlap}", file=sys.stderr)
+            show(f"note: {overlap}", sys.stderr)
         folder.update_status(parents=[parent.name for parent in manifest.parents])
     prompt = config.prompt
     dataset = rows_to_dataset(
@@ -227,7 +227,7 @@ def check_device(config: TrainConfig, rows: list[Row]) -> None:
     device = torch.cuda.get_device_properties(own_device())
     warning = check_memory(estimate_run(config, rows), float(device.total_memory), f"on {device.name}")
     if warning and int(os.environ.get("RANK", "0")) == 0:
-        print(warning, file=sys.stderr)
+        show(warning, sys.stderr)
 
 
 def make_loader(config: TrainConfig) -> VideoLoader:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -152,10 +153,11 @@ class _Memory:
             data: Any = json.loads(path.read_text(encoding="utf-8"))
             headers = {str(key): VideoHeader(**header) for key, header in data["headers"].items()}
             self.hashes, self.headers = dict(data["hashes"]), headers
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return  # it only saves time
 
     def save(self) -> None:
         if self.path is not None:
             headers = {key: asdict(header) for key, header in self.headers.items()}
-            write_atomic(self.path, json.dumps({"hashes": self.hashes, "headers": headers}))
+            with suppress(OSError):  # a full disk: the next check decodes again
+                write_atomic(self.path, json.dumps({"hashes": self.hashes, "headers": headers}))
