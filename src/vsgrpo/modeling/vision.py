@@ -137,6 +137,14 @@ def is_tower_trained(model: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in base_model(model).model.visual.parameters())
 
 
+def are_tower_calls_collective(model: nn.Module) -> bool:
+    """Tell whether ZeRO-3 parts a tower that is trained: as many calls of it are needed on every process.
+
+    A frozen one is whole wherever it is called (`training.zero.keep_whole`, and in rollouts).
+    """
+    return is_tower_trained(model) and any(hasattr(p, "ds_id") for p in base_model(model).model.visual.parameters())
+
+
 def _shown(video: "VideoInputs") -> tuple[str, tuple[int, ...], float | None]:
     """Return what positions depend on, which a key must tell apart."""
     return video.kind, tuple(video.grid_thw), video.seconds_per_patch
@@ -209,7 +217,9 @@ class FeatureStore:
         cached = {} if grad else {key: self._cached(video) for key, video in unique.items()}
         kept = {key: found for key, found in cached.items() if found is not None}
         missing = [video for key, video in unique.items() if key not in kept]
-        calls = [missing] if self._calls_meet() and missing else [[video] for video in missing]
+        calls = (
+            [missing] if missing and are_tower_calls_collective(self.bundle.model) else [[video] for video in missing]
+        )
         made: dict[str, VideoFeatures] = {}
         with torch.set_grad_enabled(grad):
             for videos in calls:
@@ -220,14 +230,6 @@ class FeatureStore:
             for key, found in made.items():
                 self.disk.put(key, found.tensor)
         return {key: kept[key] if key in kept else made[key] for key in unique}
-
-    def _calls_meet(self) -> bool:
-        """Tell whether ZeRO-3 parts a tower that is trained: as many calls of it are needed on every process.
-
-        A frozen one is whole wherever it is called (`training.zero.keep_whole`, and in rollouts).
-        """
-        weights = list(base_model(self.bundle.model).model.visual.parameters())
-        return any(p.requires_grad for p in weights) and any(hasattr(p, "ds_id") for p in weights)
 
     def _run_tower(self, videos: "Sequence[VideoInputs]") -> dict[str, VideoFeatures]:
         inner = base_model(self.bundle.model)

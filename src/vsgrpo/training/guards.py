@@ -24,7 +24,7 @@ from vsgrpo.errors import RunError, SetupError
 from vsgrpo.launch import needs_launcher
 from vsgrpo.modeling.device import why_no_gpu
 from vsgrpo.modeling.rope import base_model
-from vsgrpo.modeling.vision import is_tower_trained
+from vsgrpo.modeling.vision import are_tower_calls_collective
 from vsgrpo.terminal import show
 from vsgrpo.training.launcher import LostProcess
 from vsgrpo.training.stage_trainer import Stage, StageTrainer
@@ -157,8 +157,8 @@ class EqualCalls(TrainerCallback):
 
     Calls of sharded weights are collective: where one process makes one more, it meets another call of the others, and
     they wait for ever or exchange the wrong weights. Rollouts are left out: there the weights are gathered, and
-    processes draw completions of different lengths. So are calls of a frozen tower, which is whole everywhere
-    (`zero.keep_whole`) and which a process with cached features does not call.
+    processes draw completions of different lengths. So are calls of a tower that is whole everywhere (a frozen one by
+    `zero.keep_whole`, and any but ZeRO-3's): a process calls it once for each video that it has.
 
     Args:
         gather: (calls of this process) -> calls of all.
@@ -173,11 +173,11 @@ class EqualCalls(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        """Count calls of the language model, and of a trained tower, from here on."""
+        """Count calls of the language model, and of a tower that is trained in parts, from here on."""
         self._calls = 0
         if not self._hooks:
             inner = base_model(model).model
-            counted = [inner.language_model, *([inner.visual] if is_tower_trained(model) else [])]
+            counted = [inner.language_model, *([inner.visual] if are_tower_calls_collective(model) else [])]
             self._hooks = [module.register_forward_pre_hook(self._count) for module in counted]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
