@@ -125,6 +125,7 @@ def test_a_model_group_is_not_taken_for_a_path():
         ("train", ["model.lora.targets=q_proj"], "model.lora.targets=q_proj: a list", "model.lora.targets=[q_proj]"),
         ("train", ["model.lora.targets=[null]"], "model.lora.targets[0]=null: text is needed", "each text"),
         ("train", ["reward.names=[accuracy]", "reward.weights=[true]"], "weights[0]=True: a number", "each a number"),
+        ("train", ["reward.names=[accuracy,accuracy]"], "one is in it twice", "reward.weights"),
         ("train", ["trainer.bf16='3'"], "trainer.bf16=3: true or false is needed", "true or false"),
         ("train", ["trainer.bf16=007"], "trainer.bf16=007: true or false is needed", "true or false"),
         ("train", ["trainer.max_steps='٣'"], "trainer.max_steps=٣: a whole number is needed", "whole number"),

@@ -63,9 +63,8 @@ def check_model_place(path: str, adapter: str | None = None) -> None:
     elif path not in TINY:
         looks_like_hub_id = path.count("/") == 1 and not path.startswith((".", "/", "~")) and not folder.parent.is_dir()
         if not looks_like_hub_id:
-            raise DataError(
-                f"model.path={path}: no such folder", hint=f"give a model folder, a hub id, or {' or '.join(TINY)}"
-            )
+            hint = "give a model folder, a hub id, or model=tiny"
+            raise DataError(f"model.path={path}: no such folder", hint=hint)
     if adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
         problem = "no adapter_config.json in this folder" if Path(adapter).is_dir() else "no such folder"
         raise DataError(

@@ -133,6 +133,11 @@ class RewardSection:
             )
         if self.weights is not None and not sum(self.weights) > 0:
             raise ConfigError(f"reward.weights={self.weights}: must sum to more than 0", hint="raise one weight")
+        if self.names is not None and len({*self.names}) < len(self.names):
+            raise ConfigError(
+                f"reward.names={self.names}: one is in it twice",
+                hint="name each once; reward.weights makes one count more",
+            )
         if self.names is not None and not self.names:
             raise ConfigError("reward.names=[]: no reward, nothing to learn from", hint="set reward.names=[accuracy]")
 
