@@ -59,7 +59,7 @@ def prepare(folder):
     (folder / "models/llama").mkdir(parents=True)
     (folder / "models/llama/config.json").write_text('{"model_type": "llama"}')
     (folder / "runs/old").mkdir(parents=True)
-    (folder / "runs/old/config.yaml").write_text("run: {}\n")
+    (folder / "runs/old/config.yaml").write_text((ROOT / "tests/legacy/lab/run/config.yaml").read_text())
     (folder / "runs/notes").mkdir()
     (folder / "runs/notes/todo.txt").write_text("nothing of vsgrpo\n")
     (folder / "room.mp4").write_text("junk")

@@ -183,10 +183,8 @@ def _check_same_inputs(run_dir: Path, inputs: dict[str, InputFile], allow_change
     """Refuse to go on with other inputs, or (`allow_changed`) enter into run.json that the run did."""
     before = read_inputs(run_dir)
     if before is None:
-        print(
-            f"note: run.dir={run_dir}: no inputs.json, as of an earlier version: rows, videos and models not compared",
-            file=sys.stderr,
-        )
+        note = "no inputs.json, as of an earlier version: rows, videos and models not compared"
+        show(f"note: run.dir={run_dir}: {note}", sys.stderr)
     found = changes(before, inputs) if before is not None else []
     if not allow_changed:
         refuse_changes(found, f"run.dir={run_dir}")

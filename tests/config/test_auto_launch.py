@@ -114,7 +114,7 @@ def test_auto_is_the_default(machine):
         (2, {}, ("launch=ddp", "launch.num_machines=2"), "needs 4 GPUs", "launch.num_processes=4"),
         (0, {}, ("launch.num_processes=2",), "launch.num_processes=2: launch=auto takes", "launch.use_cpu=true"),
         (2, {}, ("launch.num_processes=3",), "launch.num_processes=3: 2 GPUs", "launch.num_processes=2"),
-        (2, {}, ("launch.num_processes=0",), "launch.num_processes=0: must be", "null"),
+        (2, {}, ("launch.num_processes=0",), "launch.num_processes=0: must be", "leave it out"),
         (8, {}, ("launch.num_machines=2",), "launch.num_machines=2: launch=auto counts", "name the profile"),
         (8, {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "8"}, (), "SLURM_NTASKS=8: launch=auto is one task", "launch=ddp"),
         (0, {"WORLD_SIZE": "2", "LOCAL_RANK": "0"}, (), "launch.num_processes=2: launch=auto", "launch.use_cpu=true"),

@@ -108,8 +108,8 @@ def test_weights_that_are_no_numbers_are_refused(broken):
     [
         ("config.json", "[1]", "config.json: not a JSON object"),
         ("config.json", '{"a', "config.json: cannot be read: "),
-        ("tokenizer.json", "{}", "broken processor: KeyError"),
-        ("processor_config.json", "[]", "broken processor: AttributeError"),
+        ("tokenizer.json", "{}", "broken processor or config.json: KeyError"),
+        ("processor_config.json", "[]", "broken processor or config.json: AttributeError"),
         ("chat_template.jinja", "{% if", "broken chat template: unexpected 'end of template'"),
     ],
 )

@@ -24,7 +24,6 @@ from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.json_files import records
 from vsgrpo.data.leakage import (
     Judgement,
-    denied_in,
     denied_in_data,
     falls_into_dev,
     name_some,
@@ -33,6 +32,7 @@ from vsgrpo.data.leakage import (
     val_scans,
 )
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
+from vsgrpo.data.row_guard import denied_shown
 from vsgrpo.data.row_scan import RowScan, scan_rows
 from vsgrpo.data.rows import Row, check_scorable, checked_line, iter_rows, row_id, row_line
 from vsgrpo.errors import DataError
@@ -156,7 +156,7 @@ class _Import:
         foreign = read_foreign(data, self.settings.dataset, "test" if self.is_benchmark else "train")
         row = foreign.row
         if not self.is_benchmark:  # scene and data set together may say what no column says alone
-            refuse_rooms(denied_in(row))
+            refuse_rooms(denied_shown(row))
         if not (self.is_benchmark or self.settings.allow_val_safe) and val_scans(row):
             raise Refused(_VAL, row.scene_name)
         if len(scans_named(row.scene_name, *foreign.sources)) > 1:

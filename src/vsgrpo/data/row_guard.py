@@ -55,6 +55,11 @@ def denied_in(row: Row, *links: str) -> list[Denied]:
     return _denied(find_rooms(row, *links))
 
 
+def denied_shown(row: Row) -> list[Denied]:
+    """Return the rooms of benchmarks that scene name, id and media paths of a row name: one look per scene."""
+    return _denied(dict.fromkeys(shown_rooms(row), row.scene_name))
+
+
 def denied_in_data(data: Any) -> list[Denied]:
     """Return the rooms of benchmarks that a JSON value, such as a row of another project, names anywhere."""
     return _denied(rooms_in_data(data))
