@@ -1,0 +1,75 @@
+"""Compare our side of the step bench with another checkout's: CPU seconds, rounds interleaved, medians.
+
+python scripts/bench_against.py OTHER_CHECKOUT [--rounds 3] [--case step --case update]
+
+Each round runs every case of `bench_grpo_step.TABLE` once in a process of its own per checkout, ours only (the tree
+layout, after one warm-up), on one thread. Both run in this interpreter's environment; OTHER_CHECKOUT needs no install.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+CHILD = """
+import json, sys, tempfile, warnings, logging
+from contextlib import redirect_stdout
+from pathlib import Path
+warnings.simplefilter("ignore")
+logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
+    import torch
+    import bench_grpo_step as bench
+    torch.set_num_threads(1)
+    bench.build_tiny(Path(folder), sizes=bench.SIZES)
+    bundle = bench.load_model(folder, lora=bench.LoraSettings(r=8, alpha=16), offline=True)
+    seconds = {}
+    for name, *numbers in bench.TABLE:
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
+        work, case = bench.Workload(bundle, bench.Shape(*numbers), "auto"), bench.CASES[name]
+        with bench.checkpointing(bundle.model, case.checkpointing):
+            case.run(work, False)
+            seconds[" ".join(map(str, (name, *numbers)))] = bench.cpu_seconds(lambda: case.run(work, False))
+print(json.dumps(seconds))
+"""
+
+
+def seconds_of(checkout: Path, cases: Sequence[str]) -> dict[str, float]:
+    """Return the CPU seconds of each case in a checkout."""
+    paths = os.pathsep.join([str(checkout / "src"), str(checkout / "scripts")])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", CHILD, *cases]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr[-2000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("other", type=Path, help="folder of the other checkout")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--case", action="append", default=[], help="a case of the table; all where none is given")
+    options = parser.parse_args(argv)
+    rounds: dict[Path, list[dict[str, float]]] = {options.other.resolve(): [], ROOT: []}
+    for number in range(options.rounds):
+        order = list(rounds) if number % 2 == 0 else list(rounds)[::-1]
+        for checkout in order:
+            rounds[checkout].append(seconds_of(checkout, options.case))
+    other, own = rounds.values()
+    print(f"{'case V C G Q':32}{'other s':>10}{'ours s':>10}{'ours / other':>14}   (medians of {options.rounds})")
+    for name in own[0]:
+        before, now = (median(found[name] for found in side) for side in (other, own))
+        print(f"{name:32}{before:>10.3f}{now:>10.3f}{now / before:>14.3f}")
+
+
+if __name__ == "__main__":
+    main()
