@@ -19,7 +19,7 @@ from vsgrpo.training.samples import SampleMaker
 pytestmark = pytest.mark.distributed
 
 PLAIN = (
-    "trainer.hf.optim=sgd",
+    "trainer.optim=sgd",
     "trainer.learning_rate=1",
     "trainer.lr_scheduler_type=constant",
     "trainer.warmup_steps=0",

@@ -17,7 +17,7 @@ EXACT = ("model.freeze_vision=true", "trainer.learning_rate=5e-3", "trainer.adam
 is near zero: a larger epsilon keeps float32 noise of 1e-8 below 5e-3 * 1e-8 / 1e-3 = 5e-8."""
 GRPO = (SPREAD, "trainer.num_generations=4", "trainer.beta=0.01", "trainer.gradient_accumulation_steps=2", *EXACT)
 SFT = ("trainer.gradient_accumulation_steps=2", *EXACT)
-ONE = ("trainer.per_device_train_batch_size=8",)
+ONE = ("launch=cpu", "trainer.per_device_train_batch_size=8")
 TWO = ("launch.num_processes=2", "launch.use_cpu=true", "trainer.per_device_train_batch_size=4")
 FIVE_STEPS = ("trainer.max_steps=5", "trainer.save_steps=5")
 

@@ -110,7 +110,7 @@ TRAINER: dict[str, Rule] = {
         )
     ),
     "warmup_steps": at_least(0),
-    "optim": Choice(("adamw_torch_fused", "adamw_torch")),
+    "optim": Choice(("adamw_torch_fused", "adamw_torch", "sgd")),
     "weight_decay": between(0, 1),
     "adam_beta1": SHARE,
     "adam_beta2": SHARE,

@@ -16,8 +16,8 @@ if "TORCHELASTIC_RUN_ID" in os.environ:
     PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
     guards.join_processes = lambda *args: None  # refuses FSDP2 without a GPU
     training_args.is_torch_bf16_gpu_available = lambda: True
-    ours = arguments._ours
-    arguments._ours = lambda config: {**ours(config), "use_cpu": False}
+    ours = arguments._fixed
+    arguments._fixed = lambda config: {**ours(config), "use_cpu": False}
 else:
     from vsgrpo import launch
 

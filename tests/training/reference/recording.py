@@ -109,12 +109,14 @@ def start_adapter(trainer, size=0.05):
 def disagreement(loss, gradients, update):
     """Return how far a trainer is from the reference: of the loss, of the gradient, of the gradient's worst tensor.
 
-    The loss is measured against its size, at least 1; where log-probs are a factor of it, against the size of those. A
-    tensor is measured against its own norm, or a hundredth of the whole gradient's where that is more: float32 leaves
+    The loss is measured against its size, at least 1; where log-probs are a factor of it (cispo, vespo), against the size
+    of those; where a completion's length is (luspo), against the longest. A tensor is measured against its own norm, or a hundredth of the whole gradient's where that is more: float32 leaves
     no more of it.
     """
     assert gradients.keys() == update.gradients.keys()
-    size = 7.0 if update.settings and update.settings.loss_type in ("cispo", "vespo") else 1.0
+    kind = update.settings.loss_type if update.settings else ""
+    longest = max(len(row.completion) for rows in update.microbatches for row in rows)
+    size = {"cispo": 7.0, "vespo": 7.0, "luspo": float(longest)}.get(kind, 1.0)
     whole = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm()
     apart = {name: (gradient - update.gradients[name]).norm() for name, gradient in gradients.items()}
     worst = max(apart[name] / max(gradient.norm(), whole / 100) for name, gradient in gradients.items())

@@ -124,8 +124,8 @@ def test_dpo(make_config, tiny_folder, tree, kind):
     [
         ("qwen2_vl", True, 10, 0, ()),
         ("qwen2_5_vl", False, 10, 1, ("trainer.scale_rewards=batch",)),
-        ("qwen2_vl", False, 4, 3, ("trainer.hf.mask_truncated_completions=true", "trainer.scale_rewards=none")),
-        ("qwen2_5_vl", True, 4, 5, ("trainer.hf.mask_truncated_completions=true", "trainer.temperature=0.8")),
+        ("qwen2_vl", False, 4, 3, ("trainer.mask_truncated_completions=true", "trainer.scale_rewards=none")),
+        ("qwen2_5_vl", True, 4, 5, ("trainer.mask_truncated_completions=true", "trainer.temperature=0.8")),
     ],
     indirect=["tiny_folder"],
 )
