@@ -109,9 +109,9 @@ def start_adapter(trainer, size=0.05):
 def disagreement(loss, gradients, update):
     """Return how far a trainer is from the reference: of the loss, of the gradient, of the gradient's worst tensor.
 
-    The loss is measured against its size, at least 1; where log-probs are a factor of it (cispo, vespo), against the size
-    of those; where a completion's length is (luspo), against the longest. A tensor is measured against its own norm, or a hundredth of the whole gradient's where that is more: float32 leaves
-    no more of it.
+    The loss is measured against its size, at least 1; where log-probs are a factor of it (cispo, vespo) against the
+    size of those, where a completion's length is (luspo) against the longest. A tensor is measured against its own
+    norm, or a hundredth of the whole gradient's where that is more: float32 leaves no more of it.
     """
     assert gradients.keys() == update.gradients.keys()
     kind = update.settings.loss_type if update.settings else ""
