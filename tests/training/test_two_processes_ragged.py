@@ -64,7 +64,7 @@ def assert_equal_gradients(two, one, model):
 def test_ragged_answers(ragged_folder, tiny_folder, method, tmp_path):
     sizes = ("trainer.per_device_train_batch_size=4",), ("trainer.per_device_train_batch_size=2",)
     one = run_one(method, arguments(method, ragged_folder, tiny_folder, tmp_path / "one", *PLAIN, *sizes[0]))
-    two = run_two(method, ragged_folder, tiny_folder, tmp_path / "two", *PLAIN, *sizes[1])
+    two = run_two(method, ragged_folder, tiny_folder, tmp_path / "two", *PLAIN, *sizes[1], "launch.use_cpu=true")
     assert_equal_gradients(two, one, tiny_folder)
 
 
