@@ -7,8 +7,6 @@ accelerate, srun) this process is one of the workers and joins. Workers read one
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import json
 import os
 import shlex
 import sys
@@ -18,151 +16,29 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vsgrpo.config import GrpoSection, TrainConfig
-from vsgrpo.config.compose import NOT_GIVEN, config_dir, to_yaml
-from vsgrpo.config.families import TINY, check_architecture, check_model_place
+from vsgrpo.config.compose import config_dir, to_yaml
+from vsgrpo.config.families import TINY
 from vsgrpo.continuation import read_values
-from vsgrpo.data.inputs import look_at, media_files, model_files, model_folders
-from vsgrpo.data.leakage import read_checked_rows, worst
-from vsgrpo.data.mix import draw_mix, rebase
-from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, Rows, numbers_of, sketch_files
-from vsgrpo.data.rows import Row
-from vsgrpo.errors import ConfigError, DataError, VsgrpoError
+from vsgrpo.data.inputs import look_at, model_folders
+from vsgrpo.data.row_numbers import RowNumbers, Rows, numbers_of
+from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.folders import locked, refuse_inputs_inside
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_lines
 from vsgrpo.memory.load import text_settings
-from vsgrpo.preflight import check_batch, check_devices, check_enough_rows, check_run, device_line, joins_launcher
+from vsgrpo.preflight import (
+    check_batch,
+    check_devices,
+    check_enough_rows,
+    check_run,
+    device_line,
+    joins_launcher,
+    needs_launcher,
+)
 from vsgrpo.run_dir import prepare_run_folder, settle
+from vsgrpo.run_inputs import check_model, input_files, load_rows, rows_of_plan
 from vsgrpo.supervise import supervise
 from vsgrpo.terminal import show
-
-# What transformers can read a processor from.
-_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-
-
-def check_model(path: str, adapter: str | None = None) -> None:
-    """Raise unless `path` is a tiny model, a hub id, or a folder with a known family's config and a processor.
-
-    Args:
-        adapter: the folder of an adapter for it.
-    """
-    if path == NOT_GIVEN:
-        return
-    check_model_place(path, adapter)
-    folder = Path(path)
-    if path in TINY or not folder.is_dir():
-        return
-    config_file = folder / "config.json"
-    if config_file.is_file():
-        try:
-            check_architecture(json.loads(config_file.read_text(encoding="utf-8")), path)
-        except (ValueError, AttributeError) as error:
-            raise DataError(f"{config_file}: not a model config ({error})", hint="save the model again") from None
-    if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
-        raise DataError(
-            f"{folder}: no processor ({_PROCESSOR_FILES[0]} is missing)",
-            hint="copy the processor files of the base model into this folder",
-        )
-
-
-def check_weights(path: str, adapter: str | None = None) -> None:
-    """Compare the tensors of a model folder with what its config needs, without reading them; imports torch.
-
-    Raises:
-        VsgrpoError: as loading it would.
-    """
-    from vsgrpo.modeling.model import check_weights as compare
-    from vsgrpo.modeling.quiet import quiet_libraries
-
-    quiet_libraries()
-    compare(path, adapter)
-
-
-def load_rows(config: TrainConfig) -> tuple[list[Row], str]:
-    """Read the rows to train on through the leak guard; return them and the verdict.
-
-    Raises:
-        DataError: no such folder, no rows left, or a benchmark room among them.
-    """
-    files = row_files(config)
-    parts, verdicts = [], []
-    for file in files:
-        if not file.parent.is_dir():
-            raise DataError(
-                f"data.path={file.parent}: no such folder",
-                hint="build one: vsgrpo build-data source.root=DIR output=DIR",
-            )
-        part, verdict = read_checked_rows(file, allow_val_safe=config.data.allow_val_safe)
-        parts.append(part)
-        verdicts.append(verdict)
-    present = sorted({row.question_type for part in parts for row in part})
-    where = ", ".join(map(str, files))
-    for name in config.data.types or []:
-        if name not in present:
-            raise ConfigError(f"data.types: {name} is not in {where}", hint=f"there are: {', '.join(present)}")
-    if config.data.types is not None:
-        parts = [[row for row in part if row.question_type in config.data.types] for part in parts]
-    for file, part in zip(files, parts, strict=True):
-        if not part:
-            raise DataError(f"{file}: no rows to train on", hint="build-data reports why scans gave no questions")
-    rows, base = parts[0], Path(config.data.path)
-    if len(files) > 1:
-        weights = [weight for _, weight in config.data.folders()]
-        moved = [rebase(part, file.parent, base) for file, part in zip(files, parts, strict=True)]
-        rows = draw_mix(list(zip(moved, weights, strict=True)), config.run.seed)
-    return rows[: config.data.limit], worst(verdicts)
-
-
-def rows_of_plan(config: TrainConfig) -> tuple[list[Row], RowNumbers]:
-    """Return the rows of a run with their numbers; of large files a part of the rows, and the numbers of all.
-
-    Raises:
-        VsgrpoError: as `load_rows`, of what was read.
-    """
-    files, texts = row_files(config), text_settings(config)
-    if sum(file.stat().st_size for file in files if file.is_file()) <= SKETCHED_BYTES:
-        rows = load_rows(config)[0]
-        return rows, numbers_of(rows, texts)
-    weighted = list(zip(files, (weight for _, weight in config.data.folders()), strict=True))
-    allow_val_safe = config.data.allow_val_safe
-    numbers, rows = sketch_files(weighted, texts, config.data.types, config.data.limit, allow_val_safe=allow_val_safe)
-    return rows, numbers
-
-
-def row_files(config: TrainConfig) -> list[Path]:
-    """Return the row files of data.path and data.mix, in that order."""
-    return [Path(folder) / f"{config.data.split}.jsonl" for folder, _ in config.data.folders()]
-
-
-def cache_folder(config: TrainConfig) -> Path:
-    """Return video.cache_dir.
-
-    Raises:
-        ConfigError: it is not set; a run's own folder would be of no use to other runs.
-    """
-    if config.video.cache_dir is None:
-        raise ConfigError("video.cache_dir=null: cache-videos needs a folder", hint="set video.cache_dir=PATH")
-    return Path(config.video.cache_dir)
-
-
-def check_caching(config: TrainConfig) -> Path:
-    """Return the folder that cache-videos fills.
-
-    Raises:
-        ConfigError: no cache on disk is asked for, no folder for it, or the tower is trained.
-    """
-    folder = cache_folder(config)
-    wants_features = config.video.feature_cache == "disk"
-    if not wants_features and config.video.frame_cache != "disk":
-        raise ConfigError(
-            "video.feature_cache=off video.frame_cache=off: nothing to fill", hint="set one of them to disk"
-        )
-    if wants_features and config.model.tune == "full" and not config.model.freeze_vision:
-        raise ConfigError(
-            "model.freeze_vision=false: features of a tower that is trained change with every step",
-            hint="set video.feature_cache=off video.frame_cache=disk",
-        )
-    return folder
 
 
 def describe(config: TrainConfig) -> str:
@@ -206,11 +82,6 @@ def shortages(config: TrainConfig, rows: Rows, *, resume: bool = False) -> list[
     return [line, *check_disk(config, rows, resume=resume)]
 
 
-def needs_launcher(config: TrainConfig) -> bool:
-    """Return whether accelerate has to start the workers: several of them, or a sharded engine around one."""
-    return config.launch.num_processes > 1 or config.launch.profile not in ("cpu", "gpu1", "ddp")
-
-
 def check_environment(config: TrainConfig) -> None:
     """Raise ConfigError where a variable of the environment would turn the engine off without a word."""
     value = os.environ.get("ACCELERATE_USE_CPU", "")
@@ -236,23 +107,6 @@ def launch_command(config: TrainConfig, config_file: Path, resume: bool = False)
         if getattr(launch, name) is not None:
             command += [f"--{name}", str(getattr(launch, name))]
     return [*command, *worker]
-
-
-def run_inputs(config: TrainConfig, rows: list[Row]) -> list[tuple[str, Path]]:
-    """Return (kind, path) of all files that decide a run: rows, their media, models, rewards of the user's own."""
-    files = [("rows", file) for file in row_files(config)]
-    base = Path(config.data.path)
-    if config.trainer.dev_rows:
-        dev = base / "dev.jsonl"
-        rows = [*rows, *(read_checked_rows(dev, allow_val_safe=config.data.allow_val_safe)[0] if dev.is_file() else [])]
-        files.append(("dev rows", dev))
-    files += [*model_files("model", config.model.path), *model_files("adapter", config.model.adapter)]
-    modules = {name.partition(":")[0] for name in config.reward_names() if ":" in name}
-    for module in sorted(modules if config.trainer.name == "grpo" else ()):
-        spec = importlib.util.find_spec(module)
-        if spec is not None and spec.origin is not None:
-            files.append(("reward", Path(spec.origin)))
-    return [*files, *media_files(rows, base)]
 
 
 def launch_training(
@@ -290,7 +144,7 @@ def launch_training(
         plan = [device_line(config), *plan_lines(config, numbers), *shortages(config, numbers, resume=resume)]
     with ExitStack() as stack:
         if leads:
-            inputs = run_inputs(config, rows)
+            inputs = input_files(config, rows)
             if overwrite:
                 _refuse_own_inputs(run_dir, config, inputs)
             stack.enter_context(locked(run_dir, "run.dir", "training"))

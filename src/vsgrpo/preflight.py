@@ -47,6 +47,11 @@ def check_run(config: TrainConfig, rows: Sequence[Row], types: Iterable[str] | N
         check_targets(config, rows)
 
 
+def needs_launcher(config: TrainConfig) -> bool:
+    """Return whether accelerate has to start the workers: several of them, or a sharded engine around one."""
+    return config.launch.num_processes > 1 or config.launch.profile not in ("cpu", "gpu1", "ddp")
+
+
 def joins_launcher() -> bool:
     """Return whether another launcher (torchrun, accelerate, srun) has started this process as one of the workers."""
     return "LOCAL_RANK" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -4,7 +4,8 @@ import pytest
 
 from vsgrpo.config import load_config
 from vsgrpo.errors import ConfigError
-from vsgrpo.launch import join_slurm, launch_command, needs_launcher
+from vsgrpo.launch import join_slurm, launch_command
+from vsgrpo.preflight import needs_launcher
 
 TASK = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "9", "SLURM_LOCALID": "1"}
 

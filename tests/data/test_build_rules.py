@@ -11,7 +11,7 @@ from vsgrpo.data.build import build_dataset
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.launch import load_rows
+from vsgrpo.run_inputs import load_rows
 from vsgrpo.scans.sens import SensReader, SensWriter
 from vsgrpo.video.reader import probe
 

@@ -18,7 +18,7 @@ from vsgrpo.data.leakage import check_rows, judge_rows, read_checked_rows, row_v
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.errors import DataError
-from vsgrpo.launch import load_rows
+from vsgrpo.run_inputs import load_rows
 
 DEV = Path(__file__).resolve().parents[3] / "shared" / "data" / "vsibench_dev" / "test_dev.jsonl"
 CLEAN = {"video": "scannet/scene0000_00.mp4", "question": "How many chair(s) are in this room?", "answer": "2"}

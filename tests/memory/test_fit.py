@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from vsgrpo import launch
+from vsgrpo import run_inputs
 from vsgrpo.config import load_config
 from vsgrpo.data import row_numbers
 from vsgrpo.data.rows import make_row, write_rows
@@ -122,7 +122,7 @@ def test_a_plan_of_a_large_file_has_the_numbers_of_all_rows_and_says_what_it_rea
     words = [f"data={tmp_path / 'd'}", *(word.format(tmp_path / "e") for word in words)]
     config = load_config("train", ["trainer=sft", "output=o", "model=tiny", "launch=cpu", *words])
     whole = describe(config).splitlines()
-    monkeypatch.setattr(launch, "SKETCHED_BYTES", 0)
+    monkeypatch.setattr(run_inputs, "SKETCHED_BYTES", 0)
     monkeypatch.setattr(row_numbers, "_SAMPLED", 8)
     monkeypatch.setattr(row_numbers, "_LONGEST", 2)
     sketched = describe(config).splitlines()
@@ -135,7 +135,7 @@ def test_a_plan_of_a_large_file_has_the_numbers_of_all_rows_and_says_what_it_rea
 
 
 def test_a_plan_of_a_large_file_finds_what_a_run_would_refuse(tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "SKETCHED_BYTES", 0)
+    monkeypatch.setattr(run_inputs, "SKETCHED_BYTES", 0)
     plan_rows_file(tmp_path / "train.jsonl", 12)
     words = ["trainer=sft", f"data={tmp_path}", "output=o", "model=tiny", "launch=cpu"]
     with pytest.raises(ConfigError, match=r"data.types: route_planning is not in .*train\.jsonl"):

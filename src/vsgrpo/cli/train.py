@@ -136,7 +136,7 @@ def cache_videos(
 
     given = ["trainer=sft", "video.feature_cache=disk", *(overrides or [])]
     config = load_config("train", given, config_dir, allow_missing=True)
-    from vsgrpo.launch import cache_folder, check_caching, check_model, load_rows
+    from vsgrpo.run_inputs import cache_folder, check_caching, check_model, load_rows
 
     # What can be told is told before torch is imported.
     if clear or keep_gib is not None:

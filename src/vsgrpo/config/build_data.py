@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vsgrpo.config import ranges
+import vsgrpo.config.ranges as ranges
 from vsgrpo.config.rules import check_values, not_empty, one_of
 from vsgrpo.errors import ConfigError
 from vsgrpo.spatial.scoring import CHOICE_TYPES, HELD_OUT_TYPES, NUMBER_TYPES

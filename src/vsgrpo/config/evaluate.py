@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vsgrpo.config import ranges
+import vsgrpo.config.ranges as ranges
 from vsgrpo.config.build_cot import StepSection
 from vsgrpo.config.installed import check_attention
 from vsgrpo.config.rules import check_value, check_values, not_empty

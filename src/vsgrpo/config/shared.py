@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vsgrpo.config import ranges
+import vsgrpo.config.ranges as ranges
 from vsgrpo.config.rules import check_values
 from vsgrpo.errors import ConfigError
 

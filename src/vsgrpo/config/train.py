@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vsgrpo.config import ranges
+import vsgrpo.config.ranges as ranges
 from vsgrpo.config.installed import check_attention
 from vsgrpo.config.rules import check_values, not_empty
 from vsgrpo.config.shared import PromptSection, RunSection, check_pixels

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from vsgrpo.config import ranges
+import vsgrpo.config.ranges as ranges
 from vsgrpo.config.rules import Rule, check_value, check_values
 from vsgrpo.config.sections import nearest, typed_values
 from vsgrpo.config.trl_options import check_hf, check_scheduler, refuse

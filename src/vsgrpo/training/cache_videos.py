@@ -16,11 +16,11 @@ import torch
 from vsgrpo.config import TrainConfig
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError, SetupError
-from vsgrpo.launch import cache_folder, check_caching, load_rows
 from vsgrpo.modeling.device import device_line
 from vsgrpo.modeling.feature_cache import cache_bytes
 from vsgrpo.modeling.model import load_model
 from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.run_inputs import cache_folder, check_caching, load_rows
 from vsgrpo.terminal import show
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.cache import DiskCache
@@ -70,7 +70,7 @@ def cache_videos(config: TrainConfig, rows: Sequence[Row] | None = None) -> Cach
     What is there already is left alone, so a call can be repeated, and several may run at once.
 
     Args:
-        rows: of `launch.load_rows`, where they have been read already.
+        rows: of `run_inputs.load_rows`, where they have been read already.
 
     Raises:
         ConfigError: no cache on disk is asked for, no folder for it, or the tower is trained.

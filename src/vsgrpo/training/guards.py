@@ -21,10 +21,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from vsgrpo.config import TrainConfig
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import RunError, SetupError
-from vsgrpo.launch import needs_launcher
 from vsgrpo.modeling.device import why_no_gpu
 from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.vision import are_tower_calls_collective
+from vsgrpo.preflight import needs_launcher
 from vsgrpo.terminal import show
 from vsgrpo.training.launcher import LostProcess
 from vsgrpo.training.stage_trainer import Stage, StageTrainer

@@ -14,7 +14,7 @@ from datasets import Dataset
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers.optimization import get_scheduler
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import SchedulerType
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.grpo_config import GRPOConfig
@@ -213,17 +213,10 @@ def build_trainer(
         show(warning, sys.stderr)
     if section.gradient_checkpointing:
         use_gradient_checkpointing(parts.bundle.model)
-    timer = PhaseTimer(device_sync())
     progress = progress or Progress(stage)
-    progress.timer, progress.dataset = timer, dataset
-    callbacks = [JsonLog(stage), progress, OptimizerClock(timer)]
-    callbacks += [CheckShards(stage, config.launch.profile), CheckPrecision(config.launch.profile)]
-    callbacks += make_trackers(section.report_to, progress.say)
-    if config.launch.num_processes > 1:
-        callbacks += [EqualCalls(timer), PhaseWatch(timer, args.process_index, config.launch.timeout_s)]
-    if stop is not None:
-        stop.every = buffer_steps(args)
-        callbacks.append(stop)
+    timer = progress.timer = PhaseTimer(device_sync())
+    progress.dataset = dataset
+    callbacks = _callbacks(config, args, stage, progress, timer, stop)
     dev = None if parts.dev is None else DevScore(parts.dev, config, parts.loader)
     if dev is not None:
         callbacks.append(dev)
@@ -260,6 +253,21 @@ def build_trainer(
         dev.trainer = trainer
     trainer.remove_callback(PrinterCallback)  # it prints logs on stdout, which is for results
     return trainer
+
+
+def _callbacks(
+    config: TrainConfig, args: Any, stage: Stage, progress: Progress, timer: PhaseTimer, stop: StopOnSignal | None
+) -> list[TrainerCallback]:
+    """Return what logs, times and watches a stage."""
+    callbacks: list[TrainerCallback] = [JsonLog(stage), progress, OptimizerClock(timer)]
+    callbacks += [CheckShards(stage, config.launch.profile), CheckPrecision(config.launch.profile)]
+    callbacks += make_trackers(config.trainer.stage(stage.number).report_to, progress.say)
+    if config.launch.num_processes > 1:
+        callbacks += [EqualCalls(timer), PhaseWatch(timer, args.process_index, config.launch.timeout_s)]
+    if stop is not None:
+        stop.every = buffer_steps(args)
+        callbacks.append(stop)
+    return callbacks
 
 
 def feature_cache(config: TrainConfig) -> str | Path:

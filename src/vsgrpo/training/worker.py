@@ -30,7 +30,6 @@ from vsgrpo.data.leakage import (
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError, RunError, VsgrpoError, from_machine
-from vsgrpo.launch import load_rows, row_files
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
 from vsgrpo.modeling.device import own_device
@@ -40,6 +39,7 @@ from vsgrpo.modeling.quiet import quiet_libraries
 from vsgrpo.modeling.rope import counts_seconds
 from vsgrpo.modeling.save import write_vision
 from vsgrpo.modeling.versions import check_versions
+from vsgrpo.run_inputs import load_rows, row_files
 from vsgrpo.supervise import end_with_parent
 from vsgrpo.terminal import complain, show
 from vsgrpo.training.arguments import check_enough_rows, trl_config
