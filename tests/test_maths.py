@@ -1,5 +1,6 @@
 """Maths answers by value: here, in threads, and in the child process that a bad answer gets killed."""
 
+import signal
 import threading
 import time
 
@@ -79,6 +80,9 @@ def test_answers_agree_by_value(prediction, target, equal):
         ("1 000", "1000", True),  # thousands set apart as ISO 80000 does
         ("-12\\,345.5", "-12345.5", True),
         ("1 200/300", "1.6667", False),
+        ("1234 567", "1234567", False),  # thousands begin with three digits at most
+        ("0.5 000", "0.5", False),
+        ("\\frac12", "0.5", True),
         ("\u0661\u0662", "12", False),  # digits of another script are not read as these
     ],
 )
@@ -97,6 +101,11 @@ def test_numbers_agree_by_relative_difference_and_whole_ones_exactly(prediction,
         ("20 cm^2", "20 m^2", False),
         ("5 feet", "60 inches", False),
         ("5 m/s^2", "5", True),
+        ("20 cm2", "20", True),
+        ("20 m2", "20 m^2", True),
+        ("20 cm3", "20 cm2", False),
+        ("5 m22", "5", False),
+        ("20 km per hour", "20 km/h", True),
         ("60 miles per hour", "60 mi/h", True),
         ("90 degrees", "90\u00b0", True),
         ("$20", "20", True),
@@ -118,6 +127,13 @@ def test_a_unit_that_one_side_names_is_passed_over(prediction, target, equal):
         ("A, B", "A", False),
         ("A. Vitamin B", "A", True),
         ("(a) (A)", "A", True),
+        ("(A), B, C", "A", False),
+        ("(a) (b)", "A", False),
+        ("C. Both A and B", "C", True),  # letters inside the words of an option name no other one
+        ("B. A and C", "B", True),
+        ("D. A, B", "D", True),
+        ("A. Vitamin C, D", "A", True),
+        ("C. Figure (a)", "C", True),
         ("A, C", "A,C", True),
         ("C, A", "A, C", True),
         ("(A) and (C)", "A, C", True),
@@ -159,6 +175,41 @@ def test_worker_threads_may_ask_at_once():
     for thread in threads:
         thread.join()
     assert found == [True] * 40
+
+
+PIECES = [
+    "/",
+    "m",
+    "m ",
+    "cm2",
+    "\u00b2",
+    "^2",
+    "^{2}",
+    "\\circ",
+    "^\\circ",
+    "\\ ",
+    "~",
+    ". ",
+    "\\text{ m}",
+    "\\text{",
+    "\\cdot",
+]
+PIECES += ["1", "1 ", "1,", "1,000", " 000", "1/", "1/2 ", "10^", "(A) ", "A, ", "or A ", "A. "]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_no_row_of_like_pieces_takes_time_that_doubles_with_each(piece):
+    def give_up(*_):
+        raise AssertionError(f"{piece!r}: still reading after 20 s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(20)  # microseconds are needed where it is right, centuries where it is not
+    try:
+        for text in (f"5 {piece * 200}!", f"A. {piece * 200}!"):
+            maths._measure(text), maths.option_letter(text)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @given(st.text(max_size=40))

@@ -36,22 +36,25 @@ MAX_CHARACTERS = 500
 _CONTEXT = Context(prec=60, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[InvalidOperation, Overflow])
 RELATIVE_TOLERANCE = Decimal("1e-6")
 """Two numbers are one answer where they differ by at most this share of the larger one; whole numbers must be equal."""
-_DECIMAL = r"(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]*)?|\.[0-9]+)"
+_DECIMAL = r"(?:[0-9]+(?:,[0-9]{3}(?![0-9]))*(?:\.[0-9]*)?|\.[0-9]+)"
 _NUMBER = re.compile(rf"[-+]?{_DECIMAL}(?:[eE][-+]?[0-9]+)?")
 _FRACTION = re.compile(
     r"([-+]?)(?:([0-9]{1,15})(?: +|(?=\\)))?"
-    r"(?:\\[dt]?frac\{([0-9]{1,15})\}\{([0-9]{1,15})\}|([0-9]{1,15}) ?/ ?([0-9]{1,15}))"
+    r"(?:\\[dt]?frac(?:\{([0-9]{1,15})\}\{([0-9]{1,15})\}|([0-9])([0-9]))|([0-9]{1,15}) ?/ ?([0-9]{1,15}))(?![0-9])"
 )
 _POWER = re.compile(
     rf"([-+]?)(?:({_DECIMAL})\s*(?:\\times|\\cdot|[*x\u00d7\u00b7])\s*)?10\^(?:\{{([-+]?[0-9]+)\}}|([-+]?[0-9]+))"
 )
 _SUPERSCRIPT = re.compile(r"(?<=[0-9])[\u207a\u207b]?[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+")
-_THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(?:(?:\\,|\{,\}|[ \u00a0\u2009\u202f])[0-9]{3})+(?![0-9]| ?/)")
+_THOUSANDS = re.compile(
+    r"(?<![0-9.,])[-+]?[0-9]{1,3}(?:(?:\\,|\{,\}|[ \u00a0\u2009\u202f])[0-9]{3})+(?![0-9]| ?/)(?:\.[0-9]*)?"
+)
 """A number whose thousands are set apart by a space, as ISO 80000 writes it."""
 _OPTION = re.compile(r"(?:(?i:option|choice)\s+)?\(?([A-Ha-h])(?:\)|[.:](?=\s|$)|$|(?<=[A-H])\s+(?=\())")
 _OTHER_OPTION = re.compile(
-    r"\(([A-Ha-h])\)|(?:^|\s)([A-H])[.:)](?=\s|$)|(?:\bor|\band|[,;/&])\s*\(?([A-H])(?![A-Za-z'])"
+    r"\(([A-Ha-h])\)|(?:^|\s)([A-H])[.:)](?=\s|$)|^\s*(?:or\b|and\b|[,;/&])\s*\(?([A-H])(?![A-Za-z'])"
 )
+"""Further options behind the first: labelled, or joined to it; those inside its words ("C. Both A and B") are none."""
 _OPTION_LIST = re.compile(r"\(?[A-H]\)?(?:(?:\s*[,;&]\s*(?:and\s+)?|\s+and\s+)\(?[A-H]\)?)+")
 # fmt: off
 _UNITS = {
@@ -66,13 +69,14 @@ _UNITS = {
 # fmt: on
 """Units by their symbol: other spellings."""
 _SYMBOLS = "Hz|kHz|MHz|GHz|N|kN|J|kJ|eV|W|kW|V|mV|kV|A|mA|Pa|kPa|mol|ohms?|C|F"
-_UNIT_NAMES = "|".join(["|".join(f"{re.escape(unit)}|{other}" for unit, other in _UNITS.items()), _SYMBOLS])
+_UNIT_NAMES = "|".join([*(f"{unit}|{other}" for unit, other in _UNITS.items() if unit != "/"), "per", _SYMBOLS])
+# One way only to read a text as units: with two, a row of slashes takes time that doubles with each.
 _UNIT = re.compile(
     rf"(?!\s*[\^\u00b2\u00b3](?!\{{?\\circ))"  # a power of the number
     rf"(?:\s|\\[ ,;]|~|\\(?:text|mathrm|rm)\s*\{{(?:[^{{}}0-9]|(?<=[A-Za-z^])[1-4])*\}}|"
     rf"(?<![A-Za-z])(?:{_UNIT_NAMES})(?![A-Za-z])|"
     r"[\u2103\u2109\u03a9\u2126]|\u00b5m|\^?\\circ|\^\{\\circ\}|"
-    r"\^\{?-?[1-4]\}?|[\u00b2\u00b3/\u00b7]|\\cdot|\.(?=\s|$))+"
+    r"\^\{?-?[1-4]\}?|(?<=[A-Za-z])[23](?![0-9])|[\u00b2\u00b3/\u00b7]|\\cdot|\.(?=\s|$))+"
 )
 _MONEY = re.compile(r"\\?[$\u20ac\u00a3]\s*")
 _HAS_MATHS = re.compile(r"[0-9\\^√π∞]")
@@ -133,9 +137,10 @@ def option_letter(text: str) -> str | None:
     found = _OPTION.match(text)
     if found is None:
         return None
-    letter = found[1].upper()
-    others = {(match[1] or match[2] or match[3]).upper() for match in _OTHER_OPTION.finditer(text[found.end() :])}
-    return letter if others <= {letter} else None
+    letter = found[1]
+    others = {match[1] or match[2] or match[3] for match in _OTHER_OPTION.finditer(text[found.end() :])}
+    others = {other for other in others if other.isupper() or letter.islower()}  # "C. Figure (a)" names a figure
+    return letter.upper() if {other.upper() for other in others} <= {letter.upper()} else None
 
 
 def _letters(text: str) -> frozenset[str]:
@@ -168,16 +173,30 @@ def _measure(text: str) -> tuple[Decimal, str] | None:
     """Return value and unit ("" where none is named) of a number, fraction, mixed number or a * 10^b; else None."""
     text = plain_characters(text)
     money = _MONEY.match(text)
-    text = text[money.end() :] if money else text
-    text = _THOUSANDS.sub(lambda found: re.sub(r"[^-+0-9]", "", found[0]), text, count=1)
+    start = money.end() if money else 0
+    number = number_at(text, start)
+    value, end = number or (None, start)
+    if value is None:
+        return None
+    if end == len(text):
+        return value, ""
+    unit = _UNIT.fullmatch(text, end)
+    name = _unit_name(unit[0]) if unit else ""
+    is_unit = unit is not None and (not name or any(map(str.isalpha, name)) or "\u00b0" in name)
+    return (value, name) if is_unit else None
+
+
+def number_at(text: str, start: int = 0) -> tuple[Decimal | None, int] | None:
+    """Return (value, end) of the number that is written at `start` of `text`, None where there is none.
+
+    Forms: "1/2", "1 1/2", "\\frac12", "2 * 10^3", "12 345", "1,234.5", "1e3"; of "1/0" and of an exponent of twenty
+    digits the value is None. `text` comes from `plain_characters`.
+    """
+    if found := _THOUSANDS.match(text, start):
+        return Decimal(re.sub(r"[^-+.0-9]", "", found[0])), found.end()
     for pattern in (_FRACTION, _POWER, _NUMBER):
-        found = pattern.match(text)
-        unit = _UNIT.fullmatch(text, found.end()) if found and found.end() < len(text) else None
-        name = _unit_name(unit[0]) if unit else ""
-        is_unit = unit is not None and (not name or any(map(str.isalpha, name)) or "\u00b0" in name)
-        if found and (found.end() == len(text) or is_unit):
-            value = _value(pattern, found)
-            return None if value is None else (value, name)
+        if found := pattern.match(text, start):
+            return _value(pattern, found), found.end()
     return None
 
 
@@ -192,10 +211,10 @@ def _value(pattern: re.Pattern[str], found: re.Match[str]) -> Decimal | None:
     with localcontext(_CONTEXT):
         try:
             if pattern is _FRACTION:
-                sign, whole, top, bottom = found[1], found[2] or "0", found[3] or found[5], found[4] or found[6]
+                top, bottom = (part for part in found.groups()[2:] if part is not None)
                 if not int(bottom):
                     return None
-                return Decimal(f"{sign}1") * (Decimal(whole) + Decimal(top) / Decimal(bottom))
+                return Decimal(f"{found[1]}1") * (Decimal(found[2] or "0") + Decimal(top) / Decimal(bottom))
             if pattern is _POWER:
                 return Decimal(f"{found[1]}{(found[2] or '1').replace(',', '')}e{found[3] or found[4]}")
             return Decimal(found[0].replace(",", ""))

@@ -10,7 +10,7 @@ import ast
 import re
 
 from vsgrpo.evaluation.mathvista_rows import Problem
-from vsgrpo.maths import plain_characters, plain_number, strip_wrappers
+from vsgrpo.maths import number_at, plain_characters, plain_number, strip_wrappers
 
 _ANSWER = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
@@ -30,12 +30,8 @@ _OPTION = re.compile(r"(?:(?:option|choice|letter)\s+)?\(?([A-Z])(?:\)|[.:,](?=\
 _NAMED_OPTION = re.compile(
     r"\(([A-Z])\)|\b(?:[Oo]ption|[Cc]hoice|[Ll]etter)\s+\(?([A-Z])\b|(?:^|\n)\s*([A-Z])\s*[.)]?\s*(?=\n|$)"
 )
-_NUMBER = re.compile(
-    r"(?<![\w^.])(?<!\^\{)[-+]?(?:(?:[0-9]+(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?![0-9])"
-)
-_FRACTION = re.compile(
-    r"([-+]?)(?:([0-9]+)(?: +|(?=\\)))?(?:\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}|([0-9]+)\s*/\s*([0-9]+))"
-)
+_NUMBER = re.compile(r"(?<![\w^.])(?<!\^\{)[-+]?(?:\.?[0-9]|\\[dt]?frac)")
+"""Where a number begins: not in a word, an exponent or another number."""
 _WORDS = {"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
 _WORDS |= {"ten": 10, "eleven": 11, "twelve": 12, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50}
 _WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b", re.IGNORECASE)
@@ -47,6 +43,8 @@ _REFUSAL = re.compile(
 """Of a sentence that gives no answer: the official edit distance decides, as for GPT-4's "not enough information"."""
 _CONCLUDES = re.compile(r"\W*(?:therefore|thus|hence|so|in conclusion|in total|in summary)\b", re.IGNORECASE)
 _COUNTED = re.compile(r"\W*there (?:are|is|were|was|will be)\b([^.\n]*)", re.IGNORECASE)
+_ADDS_UP = re.compile(r"\b(?:so|thus|therefore|hence|making|which makes)\b|=", re.IGNORECASE)
+"""Of a count that ends in its sum: "there is 1 car and 5 bikes, so 6 in all"."""
 _LIST = re.compile(r"\[[^\[\]]*\]")
 
 
@@ -141,20 +139,23 @@ def _number(text: str, stated: bool) -> str:
         return repr(number)
     counted = None if stated else _COUNTED.match(text)
     if counted:
-        text, stated = counted[1], True
+        text, stated = counted[1], _ADDS_UP.search(counted[1]) is None
     sides = re.split(r"=|\u2248|\\approx", text)
     result = sides[0] if stated and plain_number(sides[0]) is not None else sides[-1]  # "20 = 4 * 5", "12 + 8 = 20"
     text = result if any(map(str.isdigit, result)) else text
-    found = [*_FRACTION.finditer(text)]
-    inside = [match.span() for match in found]
-    found += [m for m in _NUMBER.finditer(text) if not any(low <= m.start() < high for low, high in inside)]
-    found += _WORD.finditer(text) if counted or not found else ()
-    if not found:
-        return ""
-    match = (min if stated else max)(found, key=lambda match: match.start())
-    if match.re is _WORD:
-        return str(_WORDS[match[0].lower()])
-    if match.re is _NUMBER:
-        return match[0].replace(",", "")
-    sign, whole, top, bottom = match[1], match[2] or "0", match[3] or match[5], match[4] or match[6]
-    return repr(float(f"{sign}1") * (int(whole) + int(top) / int(bottom))) if int(bottom) else ""
+    found = _numbers(text)
+    if counted or not found:
+        found += [(match.start(), str(_WORDS[match[0].lower()])) for match in _WORD.finditer(text)]
+    return (min if stated else max)(found)[1] if found else ""
+
+
+def _numbers(text: str) -> list[tuple[int, str]]:
+    """Return (place, digits) of the numbers in a text."""
+    found: list[tuple[int, str]] = []
+    place = 0
+    while begin := _NUMBER.search(text, place):
+        value, place = number_at(text, begin.start()) or (None, begin.end())
+        if value is not None:
+            written = text[begin.start() : place].replace(",", "")
+            found.append((begin.start(), repr(float(value)) if plain_number(written) is None else written))
+    return found
