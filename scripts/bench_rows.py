@@ -162,7 +162,7 @@ def run_all(folder: Path, num_rows: int, num_videos: int, only: list[str] | None
     print(f"{num_rows:,} rows, {num_videos:,} videos, {os.cpu_count()} cores")
     print(f"{'command':<20} {'seconds':>8} {'CPU s':>8} {'peak MB':>8} {'all MB':>8}")
     for name, words in commands.items():
-        if only is not None and name not in only:
+        if only is not None and name not in only and (name != "import-data" or data.exists()):
             continue
         if name == "score" and not (folder / "predictions.jsonl").exists():
             write_predictions(folder / "predictions.jsonl", data / "train.jsonl")

@@ -2,12 +2,13 @@
 
     python scripts/full_size.py FOLDER [--frames 4] [--group 4] [--keep]
 
-Writes the model into FOLDER (4.2 GiB, with the published sizes of Qwen2-VL-2B-Instruct), films two demo rooms, and
+Writes the model into FOLDER (4.2 GiB, with the published sizes of Qwen2-VL-2B-Instruct), films four demo rooms, and
 runs the command line as a user would, each command in a process of its own. Prints seconds and peak memory of each, and
 of the training run the estimate beside it. Weights are random: answers mean nothing, sizes and arithmetic are real.
 
-Needs about 12 GiB of free memory and 14 GB of disk. The tokenizer is Qwen's own BPE of 151,643 entries where a package
-that carries it is installed (`pip install --no-deps dashscope`), else the small one of the tiny model; it says which.
+Needs 16 GiB of free memory (`merge` compares both models in float32) and 14 GB of disk. The tokenizer is Qwen's own BPE
+of 151,643 entries where a package that carries it is installed (`pip install --no-deps dashscope`), else the small one
+of the tiny model; it says which.
 """
 
 import argparse
@@ -25,8 +26,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 GIB = 2**30
-ENOUGH_GIB = 12
+ENOUGH_GIB = 16
 # https://huggingface.co/Qwen/Qwen2-VL-2B-Instruct/blob/main/config.json
 TEXT = {
     "hidden_size": 1536,
@@ -213,10 +216,12 @@ def main() -> None:
     if options.build:
         build(root / MODEL)
         return
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / GIB
+    free = psutil.virtual_memory().available / GIB
     print(
         f"free memory {free:.1f} GiB; tokenizer: {bpe_file() or 'the tiny one: no package with qwen.tiktoken is here'}"
     )
+    if free < ENOUGH_GIB:
+        sys.exit(f"{ENOUGH_GIB} GiB are needed: a step would be killed for memory")
     root.mkdir(parents=True, exist_ok=True)
     if not (root / MODEL / "config.json").is_file():
         run("build", [sys.executable, __file__, str(root), "--build"])

@@ -49,3 +49,12 @@ def test_a_broken_member_says_download_again(zipped):
         unpack(found, zipped, zipped)
     assert caught.value.hint == "download it again"
     assert list((zipped / "scannet").iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_folder_is_no_fault_of_the_zip(zipped):
+    found = members(zipped)
+    (zipped / "scannet").write_text("mine")
+    with pytest.raises(RunError, match="cannot be unpacked") as caught:
+        unpack(found, zipped, zipped)
+    assert "a folder that can be written" in caught.value.hint
+    assert (zipped / "scannet").read_text() == "mine"

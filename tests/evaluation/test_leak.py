@@ -182,3 +182,9 @@ def test_score_believes_what_stands_beside_the_predictions(tmp_path, capsys):
     # The model is gone, results.json remembers.
     (out / "results.json").write_text(json.dumps({"leak": {"verdict": "leak", "rooms": ["scene0025"]}}))
     assert run(asked) == 2 and "results.json: the model was trained on 1" in capsys.readouterr().err
+    (out / "results.json").write_text('{"leak": {"verd')  # cut off: it could have said so
+    assert run(asked) == 2 and "results.json: not JSON" in capsys.readouterr().err
+    (out / "results.json").unlink()
+    settings = json.dumps({"prompt": prompt, "model": {"path": str(bad), "adapter": None}})
+    (out / "settings.json").write_bytes(b"\xef\xbb\xbf" + settings.encode())  # as editors of Windows save it
+    assert run(asked) == 2 and "such as scene0025" in capsys.readouterr().err

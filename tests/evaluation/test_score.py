@@ -129,7 +129,7 @@ def test_predictions_of_our_own_are_read_as_they_were_asked(tmp_path, write_benc
     (tmp_path / "settings.json").write_text(json.dumps({"prompt": prompt}))
     assert score_file(path, bench).scores.table["overall"] == 1.0
     (tmp_path / "settings.json").write_text("{}")
-    with pytest.raises(DataError, match="does not tell the prompt"):
+    with pytest.raises(DataError, match="does not name the prompt"):
         score_file(path, bench)
 
 

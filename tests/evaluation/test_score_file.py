@@ -1,6 +1,7 @@
 """`vsgrpo score` on predictions of every make."""
 
 import json
+from contextlib import suppress
 
 import pytest
 
@@ -183,6 +184,7 @@ def test_wrong_words_are_refused(words, says):
         ({"prediction": "A", "question_type": "route_planning", "ground_truth": "chair"}, "must be a letter"),
         ([1], "not an object"),
         ({"problem": "x", "path": "a/b.mp4", "output": 3}, "output=3"),
+        ({"id": "1", "prediction": "A", "sample": [1]}, r"sample=\[1\]"),
     ],
 )
 def test_bad_lines_are_named(tmp_path, line, says):
@@ -249,3 +251,19 @@ def test_a_file_nested_too_deeply_is_named(tmp_path):
         (tmp_path / name).write_text("[" * 200_000)
         with pytest.raises(DataError, match=r"not JSON \(nested too deeply\)"):
             score_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 1.5, "", "x", [], [1], {}, {"a": 1}, [[{"a": []}]]])
+def test_no_value_of_any_field_is_a_traceback(tmp_path, bench, value):
+    line = {
+        "id": "1",
+        "prediction": "A",
+        "question_type": "route_planning",
+        "ground_truth": "A",
+        "options": ["A. x", "B. y"],
+    }
+    line |= {"sample": 0, "scene_name": "scene0011_00", "dataset": "scannet", "question": "Which?", "video": "a/b.mp4"}
+    for name in line:
+        for rows in (None, bench):
+            with suppress(DataError):
+                score_file(write_lines(tmp_path / "p.jsonl", [{**line, name: value}]), rows)

@@ -6,7 +6,8 @@ import errno
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -59,7 +60,6 @@ def unpack(found: dict[str, tuple[Path, str]], folder: Path, fallback: Path) -> 
         try:
             with zipfile.ZipFile(file) as archive:
                 if not path.is_file() or path.stat().st_size != archive.getinfo(member).file_size:
-                    path.parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(member) as source:
                         _write(source, path)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
@@ -72,25 +72,36 @@ def _write(source: IO[bytes], path: Path) -> None:
     """Copy a stream into a file, whole or not at all; RunError where it cannot be written."""
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
-        with part.open("wb") as sink:
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sink = part.open("wb")
+        with sink:
             while chunk := source.read(1 << 20):
-                try:
+                with _writing(path):
                     sink.write(chunk)
                     sink.flush()
-                except OSError as error:
-                    raise _unwritable(path, error) from None
-        try:
+        with _writing(path):
             publish(part, path)
-        except OSError as error:
-            raise _unwritable(path, error) from None
     except BaseException:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Tell what the disk refuses from what is wrong with the zip."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(path, error) from None
 
 
 def _unwritable(path: Path, error: OSError) -> RunError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return RunError(
         f"{path}: cannot be unpacked: {error.strerror}",
-        "free disk space and run the same command again: videos unpacked so far stay" if full else "",
+        "free disk space and run the same command again: videos unpacked so far stay"
+        if full
+        else f"make {path.parent} a folder that can be written, and run the same command again",
     )

@@ -51,7 +51,7 @@ class Line:
 
     where: str
     id: str | None
-    sample: Any
+    sample: int | str | None
     text: str | None
     question_type: str | None = None
     ground_truth: str | None = None
@@ -185,11 +185,16 @@ def _line(data: dict[str, Any], name: str, text: Any, where: str, is_explicit: b
     options = None
     if kind is not None and truth is not None:
         truth, options = _truth(data, kind, question or "", truth)
+    sample = data.get("sample")
+    if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int | str)):
+        raise DataError(
+            f"{where}: sample={sample!r}: must be a whole number or a name", "number the answers to one row"
+        )
     identity = None if video_r1 else first(data, ("id", "question_id"))
     return Line(
         where,
         None if identity is None else str(identity),
-        data.get("sample"),
+        sample,
         text,
         kind,
         None if truth is None else str(truth),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.data.json_files import read_json
 from vsgrpo.data.leakage import (
     Links,
     TrainingManifest,
@@ -119,7 +119,10 @@ def _asked_by_lmms(folder: Path) -> dict[str, Any]:
     """Return {"path"} of the model that lmms-eval's *_results.json in the folder names; {} without, or of several."""
     paths = set()
     for path in folder.glob("*_results.json"):
-        config = _read_object(path).get("config")
+        try:
+            config = _read_object(path).get("config")
+        except DataError:  # a file of that name may be anything
+            continue
         words = config.get("model_args") if isinstance(config, dict) else None
         pairs = words.items() if isinstance(words, dict) else (w.partition("=")[::2] for w in str(words).split(","))
         paths |= {str(value) for key, value in pairs if key.strip() == "pretrained"}
@@ -127,12 +130,18 @@ def _asked_by_lmms(folder: Path) -> dict[str, Any]:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """Return a JSON object, {} where there is none; what is broken in it is for its readers to say."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    """Return the JSON object in a file, {} where there is no file.
+
+    Raises:
+        DataError: it is there and holds no object: what it says of the model must not be passed over.
+    """
+    if not path.is_file():
         return {}
-    return data if isinstance(data, dict) else {}
+    hint = "write it again, or score a copy of the predictions in another folder with model.path=DIR"
+    data = read_json(path, hint)
+    if not isinstance(data, dict):
+        raise DataError(f"{path}: not a JSON object", hint)
+    return data
 
 
 def split_model_words(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

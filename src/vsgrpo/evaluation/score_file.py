@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vsgrpo.data.json_files import read_json
 from vsgrpo.data.prompts import MODES, WORDINGS
 from vsgrpo.data.rows import LETTERS, Row, number_of
 from vsgrpo.errors import ConfigError, DataError
@@ -164,19 +164,20 @@ def _recorded_prompt(path: Path) -> PromptSettings | None:
     settings = path.with_name(SETTINGS_NAME)
     if not settings.is_file():
         return None
+    hint = "move the predictions elsewhere"
     try:
-        recorded = json.loads(settings.read_text(encoding="utf-8-sig"))["prompt"]
+        recorded = read_json(settings, hint)["prompt"]
         return PromptSettings(**{name: recorded[name] for name in PROMPT_KEYS})
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{settings}: does not tell the prompt ({error})", "move the predictions elsewhere") from None
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{settings}: does not name the prompt ({error})", hint) from None
 
 
 def _recorded_rows(path: Path) -> Path | None:
     """Return the row file that the results.json beside a predictions file names, if both are there."""
     results = path.with_name("results.json")
     try:
-        file = Path(json.loads(results.read_text(encoding="utf-8"))["benchmark"]["file"])
-    except (OSError, ValueError, KeyError, TypeError):
+        file = Path(read_json(results)["benchmark"]["file"]) if results.is_file() else Path()
+    except (KeyError, TypeError):
         return None
     return file if file.is_file() else None
 
