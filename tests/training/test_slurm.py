@@ -42,14 +42,24 @@ def test_one_node_starts_all_its_gpus_and_resumes_when_requeued(tmp_path):
 def test_the_warning_before_the_time_limit_saves_and_requeues(tmp_path):
     """Slurm signals the batch script alone; it passes USR1 on, and a run that saved and stopped goes back in line."""
     requeue = tmp_path / "requeued"
-    stop = "trap 'echo saved; exit 143' USR1; kill -USR1 $PPID; while true; do sleep 0.1; done"
+    stop = "trap 'echo saved; exit 143' USR1; kill -USR1 $PPID; for i in {1..600}; do sleep 0.1; done"
     srun = 'exec "$@"'  # real srun passes signals on to its tasks; here it is the task
     slurm = {"SLURM_GPUS_ON_NODE": "8", "SLURM_JOB_ID": "12"}
     tools = {"srun": srun, "scontrol": f'echo "$@" > {requeue}'}
     done = run_script("train_one_node.sbatch", "grpo", "data=d", folder=tmp_path, command=stop, tools=tools, **slurm)
     assert requeue.read_text() == "requeue 12\n"
     assert done.stdout == "saved\n"
-    assert done.returncode > 128
+    assert done.returncode == 143
+
+
+@pytest.mark.parametrize(("run", "code"), [("kill -9 $$", 137), ("trap 'exit 0' USR1; kill -USR1 $PPID; sleep 0.2", 0)])
+def test_what_was_not_stopped_by_the_warning_is_not_run_again(tmp_path, run, code):
+    """A run that the machine killed would be killed again; one that ended before it could stop is done."""
+    requeue = tmp_path / "requeued"
+    slurm = {"SLURM_GPUS_ON_NODE": "8", "SLURM_JOB_ID": "12"}
+    tools = {"srun": 'exec "$@"', "scontrol": f'echo "$@" > {requeue}'}
+    done = run_script("train_one_node.sbatch", "grpo", "data=d", folder=tmp_path, command=run, tools=tools, **slurm)
+    assert done.returncode == code and not requeue.exists()
 
 
 def test_several_nodes_get_their_rank_and_one_address(tmp_path):
