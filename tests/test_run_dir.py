@@ -1,6 +1,8 @@
 """Which runs may go on: the same values, and as many processes as the optimizer's state was cut into."""
 
+import functools
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,18 +11,25 @@ from vsgrpo.errors import ConfigError
 from vsgrpo.run_dir import prepare_run_folder
 
 
-def prepare(folder, launch, num_processes, batch, *overrides, resume=False):
+@functools.cache
+def config_of(launch, num_processes, batch, *overrides):
     given = [
         "trainer=grpo",
         "data=d",
-        f"output={folder}",
+        "output=r",
         "model=tiny",
         "model.freeze_vision=true",
         f"launch={launch}",
         *overrides,
     ]
     given += [f"launch.num_processes={num_processes}", f"trainer.per_device_train_batch_size={batch}"]
-    prepare_run_folder(folder, load_config("train", given), [], resume=resume, overwrite=False)
+    return load_config("train", given)
+
+
+def prepare(folder, *given, resume=False):
+    config = config_of(*given)
+    config = replace(config, run=replace(config.run, dir=str(folder)))
+    prepare_run_folder(folder, config, [], resume=resume, overwrite=False)
 
 
 @pytest.mark.parametrize(

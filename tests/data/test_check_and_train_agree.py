@@ -1,8 +1,10 @@
 """check-data and train on a corpus of odd rows and media: what one accepts the other takes to the end."""
 
+import functools
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,9 +164,16 @@ def media(tmp_path_factory) -> Path:
     return folder
 
 
+@functools.cache
+def config_for(method):
+    words = ["model=tiny", "data=DATA", "output=RUN", "video.num_frames=4", "video.timeout_s=null"]
+    return load_config("train", [f"trainer={method}", *words, "video.on_bad=error"], allow_missing=True)
+
+
 def config_of(folder, method="grpo"):
-    words = ["model=tiny", f"data={folder}", f"output={folder / 'run'}", "video.num_frames=4", "video.timeout_s=null"]
-    return load_config("train", [f"trainer={method}", *words, "video.on_bad=error"])
+    config = config_for(method)
+    data, run = replace(config.data, path=str(folder)), replace(config.run, dir=str(folder / "run"))
+    return replace(config, data=data, run=run)
 
 
 def write(folder, media, lines):

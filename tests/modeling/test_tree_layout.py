@@ -21,6 +21,7 @@ from vsgrpo.modeling.tree import Prompt, QuestionNode, Tree, build_trees
 from vsgrpo.modeling.vision import FeatureStore
 
 pytestmark = pytest.mark.both_families
+KERNELS = ("dense", "block", "split")
 A, B = make_video(0), make_video(1, height=84, seconds=30.0)
 CHAIRS = "How many chair(s) are in this room?"
 SIZE = "What is the size of this room (in square meters)?"
@@ -71,32 +72,32 @@ def set_checkpointing(bundle, kind):
 
 
 @pytest.mark.parametrize("checkpointing", ["off", "non-reentrant", "reentrant"])
-@pytest.mark.parametrize("kernel", ["dense", "block", "split"])
 @pytest.mark.parametrize("name", FORESTS)
-def test_scores_and_gradients_equal_plain(lora, ask, name, kernel, checkpointing):
+def test_scores_and_gradients_equal_plain(lora, ask, name, checkpointing):
     features = FeatureStore(lora).features([A, B])
     trees = forest(ask, name)
     plain = logps(lora.model, trees, features, entropy=True)
     loss_of(flat(plain)).backward()
     expected = gradients(lora)
     set_checkpointing(lora, checkpointing)
-    ours = logps(lora.model, trees, features, entropy=True, layout="tree", attention=kernel)
-    loss_of(flat(ours)).backward()
-    assert_equal_gradients(gradients(lora), expected)
-    for (score, entropy), (plain_score, plain_entropy) in zip(ours, plain, strict=True):
-        torch.testing.assert_close(score, plain_score, atol=1e-5, rtol=0)
-        torch.testing.assert_close(entropy, plain_entropy, atol=1e-5, rtol=0)
+    for kernel in KERNELS:
+        ours = logps(lora.model, trees, features, entropy=True, layout="tree", attention=kernel)
+        loss_of(flat(ours)).backward()
+        assert_equal_gradients(gradients(lora), expected)
+        for (score, entropy), (plain_score, plain_entropy) in zip(ours, plain, strict=True):
+            torch.testing.assert_close(score, plain_score, atol=1e-5, rtol=0, msg=kernel)
+            torch.testing.assert_close(entropy, plain_entropy, atol=1e-5, rtol=0, msg=kernel)
 
 
-@pytest.mark.parametrize("kernel", ["dense", "block", "split"])
-def test_reference_and_chunked_scores_equal_plain(lora, ask, kernel):
+def test_reference_and_chunked_scores_equal_plain(lora, ask):
     features = FeatureStore(lora).features([A, B])
     trees = forest(ask, "groups")
     with torch.no_grad():
         for options in ({"adapter": False}, {"rows_per_pass": 1}, {"temperature": 0.5}):
             plain = logps(lora.model, trees, features, **options)
-            ours = logps(lora.model, trees, features, layout="tree", attention=kernel, **options)
-            torch.testing.assert_close(flat(ours), flat(plain), atol=1e-5, rtol=0)
+            for kernel in KERNELS:
+                ours = logps(lora.model, trees, features, layout="tree", attention=kernel, **options)
+                torch.testing.assert_close(flat(ours), flat(plain), atol=1e-5, rtol=0, msg=kernel)
 
 
 def test_gradients_of_a_trained_tower_equal_plain(tiny_folder, ask):
@@ -123,7 +124,7 @@ def test_a_branch_before_or_inside_the_video_is_exact(tiny):
     question = dataclasses.replace(inside.questions[0], token_ids=inside.prefix[cut:] + inside.questions[0].token_ids)
     trees.append(dataclasses.replace(inside, prefix=inside.prefix[:cut], questions=(question,)))
     with torch.no_grad():
-        for kernel in ("dense", "block", "split"):
+        for kernel in KERNELS:
             ours = logps(tiny.model, trees, features, layout="tree", attention=kernel)
             torch.testing.assert_close(flat(ours), flat(logps(tiny.model, trees, features)), atol=1e-5, rtol=0)
 
@@ -234,15 +235,15 @@ def sampling(tiny):
 ROLLOUT_QUESTIONS = [(CHAIRS, A), (SIZE, B), ("Which?", A), (SIZE, A), (CHAIRS, B), ("Why is the sofa?", A)]
 
 
-@pytest.mark.parametrize("kernel", ["dense", "block", "split"])
 @pytest.mark.parametrize("greedy", [True, False])
-def test_rollouts_draw_the_same_tokens_as_plain(tiny, ask, sampling, kernel, greedy):
+def test_rollouts_draw_the_same_tokens_as_plain(tiny, ask, sampling, greedy):
     features = FeatureStore(tiny).features([A, B])
     prompts = [ask(text, video) for text, video in ROLLOUT_QUESTIONS]
     keys = [(f"row{i}", g) for i in range(len(prompts)) for g in range(5)]
     settings = dataclasses.replace(sampling, greedy=greedy)
     plain = rollout(tiny.model, prompts, features, keys, settings)
-    assert rollout(tiny.model, prompts, features, keys, settings, layout="tree", attention=kernel) == plain
+    for kernel in KERNELS:
+        assert rollout(tiny.model, prompts, features, keys, settings, layout="tree", attention=kernel) == plain, kernel
     for size in (1, 4):
         assert plain == rollout(tiny.model, prompts, features, keys, settings, layout="tree", prompts_per_pass=size)
     if not greedy:
