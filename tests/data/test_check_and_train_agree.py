@@ -84,6 +84,8 @@ BAD_ROWS = {
     "rejected is the word": WORD | {"rejected": "Red."},
     "rejected is the option": CHOICE | {"rejected": " Table"},
     "rejected is the letter": CHOICE | {"rejected": "A"},
+    "rejected, and a letter that is a number": CHOICE | {"rejected": "bed", "ground_truth": 5},
+    "rejected, and no letter": CHOICE | {"rejected": "bed", "ground_truth": None},
     "options equal by word": CHOICE | {"options": ["table", "Table."]},
     "one option": CHOICE | {"options": ["table"]},
     "five options": CHOICE | {"options": ["table", "a", "b", "c", "d"]},

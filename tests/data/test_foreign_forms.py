@@ -2,9 +2,12 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vsgrpo.cli import run
+from vsgrpo.data.cot.inputs import find_source
 from vsgrpo.data.foreign_rows import Refused, row_from_foreign
 from vsgrpo.data.json_files import records
 from vsgrpo.data.rows import read_rows
@@ -161,6 +164,24 @@ def test_a_broken_list_is_an_error_of_one_line(tmp_path, text):
 def test_the_content_decides_between_list_and_lines(tmp_path, name, text):
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert [data["n"] for _, data in records(tmp_path / name)] == [1, None]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pa.array([b"ok"] * 70 + [b"\xff\xfe"], pa.binary()).view(pa.string()),  # bytes that are no UTF-8
+        pa.array([0] * 70 + [2**62], pa.int64()).cast(pa.timestamp("us")),  # the year 148,108
+    ],
+    ids=["text", "time"],
+)
+def test_a_value_of_a_parquet_file_that_cannot_be_read_is_named(tmp_path, bad):
+    file = tmp_path / "train.parquet"
+    columns = {"problem": ["?"] * 71, "answer": ["x"] * 71, "images": ["a.png"] * 71, "note": bad}
+    pq.write_table(pa.table(columns), file)
+    with pytest.raises(DataError, match=r"train\.parquet:rows 65 to 71: a value cannot be read"):  # 64 at a time
+        list(records(file))
+    with pytest.raises(DataError, match=r"train\.parquet:rows 65 to 71: a value cannot be read"):
+        list(find_source(file, "train", "images", None, False).items())
 
 
 def test_a_byte_order_mark_is_no_part_of_a_row(tmp_path, capsys):

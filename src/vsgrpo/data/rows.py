@@ -102,7 +102,8 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # one for all 
 
 
 def _place(base: Path, path: str) -> Path:
-    # `..` is in no row file (`check_row`): only rows that `mix.rebase` moved from one folder to another have it.
+    # `..` is in no row file (`check_row`): only rows that `mix.rebase` moved from one folder to another have it. It has
+    # looked where their links lead.
     return Path(base) / path if path.startswith("../") else inside(base, path)
 
 
