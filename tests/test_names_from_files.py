@@ -241,10 +241,17 @@ def test_linking_takes_media_only_and_what_a_link_points_to(tmp_path):
     base, out = tmp_path / "data", tmp_path / "out"
     (base / "videos").mkdir(parents=True)
     (base / "videos/a.mp4").write_bytes(b"film")
+    for name in ("videos/a", "videos/a.jfif"):  # a row may name them: what they hold decides
+        (base / name).write_bytes(b"picture")
     (base / "train.jsonl").write_text("rows")
-    for name in ("videos/a.mp4", "train.jsonl", "videos/gone.mp4"):
+    for name in ("videos/a.mp4", "videos/a", "videos/a.jfif", "videos/gone.mp4"):
         link_media(base, out, name)
-    assert everything(out) == ["videos/a.mp4"]
+    with pytest.raises(DataError, match=r"'train\.jsonl': not a video or image"):
+        link_media(base, out, "train.jsonl")
+    assert everything(out) == ["videos/a", "videos/a.jfif", "videos/a.mp4"]
+    link_media(base, out, "videos/a.mp4")  # it is there: nothing is left of a second try
+    link_or_copy(base / "videos/a.mp4", out / "videos/a.mp4")
+    assert everything(out) == ["videos/a", "videos/a.jfif", "videos/a.mp4"]
     (base / "videos/b.mp4").symlink_to("a.mp4")  # relative: its copy in another folder would lead nowhere
     link_or_copy(base / "videos/b.mp4", out / "b.mp4")
     assert (out / "b.mp4").read_bytes() == b"film" and not (out / "b.mp4").is_symlink()

@@ -271,6 +271,18 @@ def test_two_videos_of_one_name_stay_two(tmp_path):
     }
 
 
+@pytest.mark.parametrize("there", [0, 1])
+def test_a_missing_video_takes_no_name_from_one_that_is_there(tmp_path, there):
+    (tmp_path / "films/b").mkdir(parents=True)
+    (tmp_path / "films/b/clip.mp4").write_bytes(b"b")
+    question = "How many chair(s) are in this room?"
+    rows = [{"id": "gone", "question": question, "answer": "2", "video": "a/other/clip.mp4"}]
+    rows.insert(there, {"id": "b", "question": question, "answer": "3", "video": "b/clip.mp4"})
+    found, summary = run(tmp_path, rows, videos=tmp_path / "films")
+    assert found["b"].media[0]["path"] == "videos/imported/clip.mp4" and found["b"].scene_name == "clip"
+    assert summary.num_videos == 1 and sum(summary.left_out.values()) == 1
+
+
 def test_a_scene_and_a_path_that_disagree_are_refused(tmp_path):
     row = {"question": ROOM, "answer": "12", "scene_name": "scene0001_00", "video": "x/scene0002_00.mp4"}
     rows = [{"id": 1, **row}, {"id": 2, **row, "video": "x/scene0001_00.mp4"}]

@@ -22,6 +22,7 @@ from vsgrpo.data.row_guard import name_some, worst
 from vsgrpo.data.row_scan import RowScan, scan_rows
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError
+from vsgrpo.files import user_cache
 from vsgrpo.paths import inside
 from vsgrpo.progress import Progress
 from vsgrpo.video.budget import VisionBudget
@@ -218,7 +219,9 @@ def _media(
 
 def _memory(folder: Path) -> Path | None:
     """Return the user's file that remembers what was found good in a folder, None where there is no place for it."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vsgrpo" / "checked_media"
+    if (cache := user_cache()) is None:
+        return None
+    home = cache / "checked_media"
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError:
