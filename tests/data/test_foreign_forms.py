@@ -8,7 +8,7 @@ import pytest
 
 from vsgrpo.cli import run
 from vsgrpo.data.cot.inputs import find_source
-from vsgrpo.data.foreign_rows import Refused, row_from_foreign
+from vsgrpo.data.foreign_rows import Refused, read_foreign
 from vsgrpo.data.json_files import records
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
@@ -57,7 +57,7 @@ FORMS = {
 
 @pytest.mark.parametrize("name", FORMS)
 def test_forms_of_training_frameworks(name):
-    row = row_from_foreign(FORMS[name], "imported")
+    row = read_foreign(FORMS[name], "imported").row
     assert (row.question, row.answer, row.question_type, row.unit) == (ROOM, "23.4", "room_size_estimation", "m2")
     assert (row.dataset, row.scene_name) == ("scannet", "scene0001_00")
     assert row.media == ({"kind": "video", "path": "videos/scannet/scene0001_00.mp4"},)
@@ -84,7 +84,7 @@ def test_forms_of_training_frameworks(name):
     ids=["vlaser", "images", "frames in videos", "objects", "parts"],
 )
 def test_frame_lists_are_taken_in_order(row):
-    taken = row_from_foreign(row, "imported")
+    taken = read_foreign(row, "imported").row
     assert (taken.question, taken.answer, taken.scene_name) == (ROOM, "23.4", "scene0001_00")
     assert [item["path"] for item in taken.media] == [f"images/{path}" for path in FRAMES]
     assert {item["kind"] for item in taken.media} == {"image"} and taken.extra["frames"] is True
@@ -108,7 +108,7 @@ def test_frame_lists_are_taken_in_order(row):
 )
 def test_what_does_not_hold_all_is_refused(row, reason):
     with pytest.raises(Refused, match=reason):
-        row_from_foreign(row, "imported")
+        read_foreign(row, "imported")
 
 
 def test_frames_are_linked_into_the_dataset_folder(tmp_path, capsys):

@@ -164,7 +164,7 @@ class _Import:
         row = self._with_media(file, foreign)
         split = "train"
         if self.is_benchmark:
-            row = replace(row, id=str(row.extra.get("source_id", row.id)))  # predictions are joined by the official id
+            row = replace(row, id=foreign.id or row.id)  # predictions are joined by the official id
             split = "test"
         elif falls_into_dev(row.room, self.settings.dev_fraction):
             row, split = replace(row, split="dev"), "dev"
