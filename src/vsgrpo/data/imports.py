@@ -303,9 +303,9 @@ class _Import:
                 counts = scan.tally.counts()
                 own.update({name: n for name, n in counts.items() if name not in (*CHOICE_TYPES, *NUMBER_TYPES)})
             if own:
-                named = ", ".join(sorted(own)[:5]) + (", ..." if len(own) > 5 else "")
                 notes.append(
-                    f"{own.total()} rows are of types VSI-Bench has not ({named}): eval them as benchmark=folder"
+                    f"{own.total()} rows are of types VSI-Bench has not ({name_some(sorted(own))}): eval them as "
+                    "benchmark=folder"
                 )
         missing = self._videos.first_missing or self._images.first_missing
         if missing is not None and (self.settings.videos is None or self.settings.images is None):

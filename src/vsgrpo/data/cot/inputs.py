@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vsgrpo.data.json_files import parquet_records, read_jsonl
-from vsgrpo.data.leakage import check_rows
+from vsgrpo.data.leakage import check_rows, name_some
 from vsgrpo.data.rows import SCHEMA_VERSION, Row, check_row, row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.paths import inside, path_fault, safe_name
@@ -109,7 +109,7 @@ def find_source(path: Path | str, split: str, form: str, name: str | None, allow
         found = [path / f"{split}.jsonl"] if (path / f"{split}.jsonl").is_file() else sorted(path.rglob("*.parquet"))
         found = [file for file in found if file.name.startswith(split)]
         if len(found) != 1:
-            named = ", ".join(str(file.relative_to(path)) for file in found[:5]) or "none"
+            named = name_some([str(file.relative_to(path)) for file in found]) or "none"
             hint = "set data.split, or give the file itself: data=FILE"
             raise DataError(f"data.path={path}: holds no single {split}.jsonl or {split}*.parquet ({named})", hint)
         file = found[0]
