@@ -111,6 +111,14 @@ def test_what_does_not_hold_all_is_refused(row, reason):
         read_foreign(row, "imported")
 
 
+def test_the_system_turn_may_be_of_typed_parts():
+    parts = [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Count."}]
+    turns = [{"role": "system", "content": parts}, {"role": "user", "content": ROOM}]
+    turns.append({"role": "assistant", "content": "23.4"})
+    row = read_foreign({"messages": turns, "video": "scene0001_00.mp4"}, "imported").row
+    assert row.extra["system"] == "Be brief.\nCount." and row.question == ROOM
+
+
 def test_frames_are_linked_into_the_dataset_folder(tmp_path, capsys):
     for path in FRAMES:
         (tmp_path / "frames" / path).parent.mkdir(parents=True, exist_ok=True)

@@ -121,7 +121,7 @@ def read_form(data: Any) -> Form:
         question=text,
         answers=tuple(_untagged(answer) for answer in answers),
         letter=first(data, NAMES["letter"]),
-        options=_parsed(first(data, NAMES["options"])),
+        options=parsed(first(data, NAMES["options"])),
         units=tuple(value for name in _UNIT_COLUMNS if not is_nothing(value := data.get(name))),
         question_type=first(data, NAMES["question_type"]),
         problem_type=data.get("problem_type"),
@@ -155,7 +155,7 @@ def is_nothing(value: Any) -> bool:
     return value is None or value == "" or value == [] or (isinstance(value, float) and math.isnan(value))
 
 
-def _parsed(value: Any) -> Any:
+def parsed(value: Any) -> Any:
     """Return what a JSON string of a list or object holds; other values as they are."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
@@ -171,9 +171,9 @@ def read_talk(data: Mapping[str, Any]) -> Talk:
     Raises:
         Refused: several rounds, no question, or a part that is neither text nor media.
     """
-    turns = _parsed(first(data, NAMES["turns"]))
+    turns = parsed(first(data, NAMES["turns"]))
     if turns is None:
-        turns = _parsed(data.get("prompt"))
+        turns = parsed(data.get("prompt"))
         if not isinstance(turns, list):
             return Talk()
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
@@ -182,7 +182,8 @@ def read_talk(data: Mapping[str, Any]) -> Talk:
     for turn in turns:
         role, content = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
         if role == "system":
-            talk.system = content if isinstance(content, str) else talk.system
+            said = _content(content, talk)
+            talk.system = said if isinstance(said, str) else talk.system
         elif role in _HUMAN and talk.question is None:
             talk.question = _content(content, talk)
         elif role in _MODEL and talk.question is not None and talk.answer is None:
@@ -215,7 +216,7 @@ def _content(content: Any, talk: Talk) -> Any:
 
 
 def _answers(data: Mapping[str, Any], talk: Talk) -> tuple[Any, ...]:
-    reward = _parsed(data.get("reward_model"))
+    reward = parsed(data.get("reward_model"))
     found = [reward.get("ground_truth")] if isinstance(reward, Mapping) else []
     for name in NAMES["answer"]:
         # A whole number under `label` may count the options from 0 as well as be the answer: it is not taken.
@@ -234,9 +235,9 @@ def _media(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(listed, list) and listed and all(isinstance(item, Mapping) and "kind" in item for item in listed):
         return [entry for item in listed for entry in _entries(str(item["kind"]), item.get("path"))]  # rows of ours
     for kind in ("video", "image"):
-        entries = _entries(kind, _parsed(first(data, NAMES[kind])))
+        entries = _entries(kind, parsed(first(data, NAMES[kind])))
         if entries:
-            other = _entries("image", _parsed(first(data, NAMES["image"]))) if kind == "video" else []
+            other = _entries("image", parsed(first(data, NAMES["image"]))) if kind == "video" else []
             return entries + other
     return []
 
