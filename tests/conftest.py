@@ -14,13 +14,11 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
 
-# check-data remembers media there.
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="vsgrpo-cache-")
+# Media and hashes of test files are nothing to remember in the home of who runs the tests.
+os.environ["XDG_CACHE_HOME"] = os.environ["VSGRPO_CACHE_DIR"] = tempfile.mkdtemp(prefix="vsgrpo-cache-")
 
 # Set before anything imports torch: the models here are too small for threads to pay.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Hashes of test files are nothing to remember in the home of who runs the tests.
-os.environ.setdefault("VSGRPO_CACHE_DIR", str(Path(tempfile.gettempdir()) / "vsgrpo-tests"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

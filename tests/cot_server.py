@@ -1,5 +1,6 @@
 """A chat endpoint on loopback that answers by script: real HTTP, streams included, and every way to fail."""
 
+import gzip
 import json
 import threading
 import time
@@ -23,7 +24,7 @@ class Say:
 
 @dataclass
 class Fail:
-    """A bad one: an HTTP status, or kind = malformed | no_message | hang | cut_stream | cut_body | html | endless."""
+    """A bad one: an HTTP status, or one of the other kinds that `_fail` knows."""
 
     status: int = 200
     kind: str = "status"
@@ -130,6 +131,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             while not self.chat.released.is_set():  # until the client has had enough
                 self.wfile.write(b": " + b"x" * 2**20 + b"\n\n")
+        elif fail.kind == "gzip":
+            assert self.headers["accept-encoding"] == "identity"
+            self._raw(200, gzip.compress(bytes(64 * 2**20), 1), "application/json", {"content-encoding": "gzip"})
         elif fail.kind == "cut_stream":
             self._stream([{"choices": [{"index": 0, "delta": {"content": "<think>half"}}]}], whole=False)
         elif fail.kind == "cut_body":

@@ -1,6 +1,7 @@
 """Files appear whole or not at all, folders are locked, and what is replaced can be had back."""
 
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -8,6 +9,9 @@ import time
 import pytest
 
 from vsgrpo import files
+from vsgrpo.data.check import _memory
+from vsgrpo.doctor.libraries import _operators, wandb
+from vsgrpo.doctor.machine import hub_cache
 from vsgrpo.errors import DataError
 from vsgrpo.files import file_sha256, publish, recover, remembered_sha256
 from vsgrpo.folders import drop_aside, is_set_aside, locked, refuse_inputs_inside, set_aside, take_back
@@ -126,7 +130,7 @@ def test_inputs_in_a_folder_to_be_replaced_are_refused_through_links_too(tmp_pat
 
 
 def test_a_hash_is_remembered_until_the_file_changes(monkeypatch, tmp_path):
-    monkeypatch.setenv(files.HASHES_VARIABLE, str(tmp_path / "memory"))
+    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "memory"))
     monkeypatch.setattr(files, "_SETTLED_NS", 0)
     file = tmp_path / "video.mp4"
     file.write_bytes(b"one")
@@ -144,8 +148,27 @@ def test_a_hash_is_remembered_until_the_file_changes(monkeypatch, tmp_path):
     assert remembered_sha256(file) == file_sha256(file) != first
 
 
+def test_without_a_home_nothing_is_remembered_and_nothing_fails(monkeypatch, tmp_path):
+    """A container that runs under any user id has neither HOME nor an entry in the list of users."""
+    for name in (files.CACHE_VARIABLE, "XDG_CACHE_HOME", "HOME", "TORCH_EXTENSIONS_DIR", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    monkeypatch.setattr(files, "_SETTLED_NS", 0)
+    monkeypatch.chdir(tmp_path)
+    assert files.user_cache() is None and _memory(tmp_path) is None
+    (tmp_path / "video.mp4").write_bytes(b"one")
+    assert remembered_sha256(tmp_path / "video.mp4") == file_sha256(tmp_path / "video.mp4")
+    for look in (wandb, _operators, hub_cache):
+        look()
+    assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert files.user_cache() == tmp_path / "xdg" / "vsgrpo"
+    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "own"))
+    assert files.user_cache() == tmp_path / "own" and _memory(tmp_path) is not None
+
+
 def test_a_file_that_has_just_changed_is_not_remembered(monkeypatch, tmp_path):
-    monkeypatch.setenv(files.HASHES_VARIABLE, str(tmp_path / "memory"))
+    monkeypatch.setenv(files.CACHE_VARIABLE, str(tmp_path / "memory"))
     (tmp_path / "video.mp4").write_bytes(b"one")
     remembered_sha256(tmp_path / "video.mp4")
     assert not (tmp_path / "memory").exists()

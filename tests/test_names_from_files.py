@@ -17,6 +17,8 @@ from vsgrpo.data.cot.inputs import Item, find_source
 from vsgrpo.data.import_images import import_images
 from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.imports import import_data
+from vsgrpo.data.inputs import model_folders
+from vsgrpo.data.leakage import lineage_of
 from vsgrpo.data.linking import link_media, link_or_copy
 from vsgrpo.data.manifest import Manifest, changed_files
 from vsgrpo.data.parts import stored
@@ -27,7 +29,10 @@ from vsgrpo.evaluation.mathvista_rows import parse_problem, read_images
 from vsgrpo.evaluation.question_sets import read_folder
 from vsgrpo.evaluation.score import PromptSettings
 from vsgrpo.evaluation.vsibench import read_benchmark
+from vsgrpo.memory.shapes import model_shape
+from vsgrpo.records import adapter_base
 
+BASE = "base_model_name_or_path"
 ROW = Row(
     schema_version=1,
     id="a1",
@@ -241,10 +246,17 @@ def test_linking_takes_media_only_and_what_a_link_points_to(tmp_path):
     base, out = tmp_path / "data", tmp_path / "out"
     (base / "videos").mkdir(parents=True)
     (base / "videos/a.mp4").write_bytes(b"film")
+    for name in ("videos/a", "videos/a.jfif"):  # a row may name them: what they hold decides
+        (base / name).write_bytes(b"picture")
     (base / "train.jsonl").write_text("rows")
-    for name in ("videos/a.mp4", "train.jsonl", "videos/gone.mp4"):
+    for name in ("videos/a.mp4", "videos/a", "videos/a.jfif", "videos/gone.mp4"):
         link_media(base, out, name)
-    assert everything(out) == ["videos/a.mp4"]
+    with pytest.raises(DataError, match=r"'train\.jsonl': not a video or image"):
+        link_media(base, out, "train.jsonl")
+    assert everything(out) == ["videos/a", "videos/a.jfif", "videos/a.mp4"]
+    link_media(base, out, "videos/a.mp4")  # it is there: nothing is left of a second try
+    link_or_copy(base / "videos/a.mp4", out / "videos/a.mp4")
+    assert everything(out) == ["videos/a", "videos/a.jfif", "videos/a.mp4"]
     (base / "videos/b.mp4").symlink_to("a.mp4")  # relative: its copy in another folder would lead nowhere
     link_or_copy(base / "videos/b.mp4", out / "b.mp4")
     assert (out / "b.mp4").read_bytes() == b"film" and not (out / "b.mp4").is_symlink()
@@ -267,3 +279,23 @@ def test_no_row_with_such_a_path_is_written(tmp_path):
     with pytest.raises(DataError, match=r"train\.jsonl:1: id=.*half a character") as error:
         read_rows(tmp_path / "train.jsonl")
     error.value.message.encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[1]", "[" * 100_000, "{}", *(json.dumps({BASE: base}) for base in (5, None, ""))],
+    ids=["cut off", "list", "brackets", "none", "number", "null", "empty"],
+)
+def test_an_adapter_that_names_no_base_has_none(tmp_path, monkeypatch, text):
+    """The base that an adapter names decides its lineage, its size and which files a run reads."""
+    monkeypatch.chdir(tmp_path)  # a base of "" would be the folder in which the command runs
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    assert adapter_base(folder) is None
+    (folder / "adapter_config.json").write_text(text)
+    assert adapter_base(folder) is None
+    assert model_folders(folder) == [folder] and model_shape(str(folder)) is None
+    assert lineage_of(str(folder)).lineage() == [lineage_of(str(folder))]
+    (folder / "adapter_config.json").write_text(json.dumps({BASE: "Qwen/Qwen2-VL-2B-Instruct"}))
+    assert adapter_base(folder) == "Qwen/Qwen2-VL-2B-Instruct"
+    assert model_shape(str(folder)) == model_shape("Qwen/Qwen2-VL-2B-Instruct") is not None

@@ -20,8 +20,8 @@ from typing import Any
 
 from vsgrpo.errors import DataError
 
-HASHES_VARIABLE = "VSGRPO_CACHE_DIR"
-"""Environment variable: the folder of `remembered_sha256`'s memory (default: vsgrpo in the user's cache folder)."""
+CACHE_VARIABLE = "VSGRPO_CACHE_DIR"
+"""Environment variable: the folder of what saves time when it is there, nothing else (`user_cache`)."""
 CHECKSUMS_NAME = "checksums.json"
 """In a folder whose files are checked before they are relied on: size and sha256 of each of them."""
 _CHUNK = 1 << 20
@@ -152,9 +152,9 @@ def file_sha256(path: Path) -> str:
 def remembered_sha256(path: Path) -> str:
     """Return a file's sha256, from memory where path, size and times are those of an earlier look.
 
-    The memory is a file of lines in the user's cache folder (`HASHES_VARIABLE`); where that cannot be written, nothing
-    is remembered. The time of the last change of the inode counts too: `utime` cannot set it back. A file that changed
-    within the last two seconds is not remembered, as it could change again under the same times.
+    The memory is a file of lines in `user_cache`; where that cannot be written, nothing is remembered. The time of the
+    last change of the inode counts too: `utime` cannot set it back. A file that changed within the last two seconds is
+    not remembered, as it could change again under the same times.
     """
     path = path.resolve()
     state = file_state(path)
@@ -165,8 +165,10 @@ def remembered_sha256(path: Path) -> str:
     settled = time.time_ns() - max(state[1:]) > _SETTLED_NS
     if settled and file_state(path) == state:
         _MEMORY[str(path)] = (state, found)
+        if (cache := user_cache()) is None:
+            return found
         with suppress(OSError):
-            file = _memory_file()
+            file = cache / _MEMORY_NAME
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"path": str(path), "state": state, "sha256": found}) + "\n")
@@ -222,19 +224,23 @@ def find_damage(folder: Path) -> str | None:
 
 _MEMORY: dict[str, tuple[list[int], str]] = {}
 _READ: set[Path] = set()
+_MEMORY_NAME = "sha256.jsonl"
 
 
-def _memory_file() -> Path:
-    base = os.environ.get(HASHES_VARIABLE)
-    if base is None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "vsgrpo"
-    return Path(base) / "sha256.jsonl"
+def user_cache() -> Path | None:
+    """Return the user's folder for what may be lost: VSGRPO_CACHE_DIR, else vsgrpo in XDG_CACHE_HOME or ~/.cache.
+
+    It may not be there yet. None where the user has no home (a container with any user id).
+    """
+    if own := os.environ.get(CACHE_VARIABLE):
+        return Path(own)
+    base = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")  # Path.expanduser raises without a home
+    return None if base.startswith("~") else Path(base) / "vsgrpo"
 
 
 def _read_memory() -> dict[str, tuple[list[int], str]]:
     """Return what is remembered, read once per process."""
-    file = _memory_file()
-    if file in _READ:
+    if (cache := user_cache()) is None or (file := cache / _MEMORY_NAME) in _READ:
         return _MEMORY
     _READ.add(file)
     with suppress(OSError):

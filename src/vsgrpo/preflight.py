@@ -9,9 +9,9 @@ from pathlib import Path
 
 from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.train import TrainerSection
-from vsgrpo.data.prompts import target_text, wrong_answer
 from vsgrpo.data.row_numbers import Rows, type_counts
 from vsgrpo.data.rows import Row
+from vsgrpo.data.run_needs import RunNeeds
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, DataError, SetupError
 from vsgrpo.rewards import load_reward
@@ -240,7 +240,6 @@ def check_targets(config: TrainConfig, rows: Sequence[Row]) -> None:
             f"({len(without)} of {len(rows)} rows have none)",
             hint="write thoughts with `vsgrpo build-cot` or data.reasoning=template (demo), or set prompt=vanilla",
         )
+    needs = RunNeeds.of(config)
     for row in rows:
-        target_text(row, prompt.mode, prompt.show_options)
-        if config.trainer.name == "dpo":
-            target_text(row, prompt.mode, prompt.show_options, wrong_answer(row, config.run.seed))
+        needs(row)

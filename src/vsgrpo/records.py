@@ -92,3 +92,12 @@ def _check_kind(value: Any, kinds: Any, where: str, hint: str, key: str) -> None
 
 def _dotted(key: str, name: str) -> str:
     return f"{key}.{name[:60]}" if key else name[:60]
+
+
+def adapter_base(folder: Path) -> str | None:
+    """Return the folder or hub id of the base that FOLDER/adapter_config.json names, None where it names none."""
+    try:
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return base if isinstance(base, str) and base else None

@@ -86,6 +86,8 @@ BAD_ROWS = {
     "rejected is the word": WORD | {"rejected": "Red."},
     "rejected is the option": CHOICE | {"rejected": " Table"},
     "rejected is the letter": CHOICE | {"rejected": "A"},
+    "rejected, and a letter that is a number": CHOICE | {"rejected": "bed", "ground_truth": 5},
+    "rejected, and no letter": CHOICE | {"rejected": "bed", "ground_truth": None},
     "options equal by word": CHOICE | {"options": ["table", "Table."]},
     "one option": CHOICE | {"options": ["table"]},
     "five options": CHOICE | {"options": ["table", "a", "b", "c", "d"]},
@@ -246,6 +248,52 @@ def test_both_ask_for_what_the_method_needs(method, media, tmp_path):
     # The word has no wrong answer that could be drawn: DPO cannot use it, SFT can.
     folder = write(tmp_path / "data", media, [json.dumps(BASE), json.dumps(WORD | {"id": "b"})])
     assert check_refuses(folder, method) == train_refuses(folder, method) == (method == "dpo")
+
+
+@pytest.mark.parametrize("words", [["data.split=train"], ["data.split=dev"], ["data.types=[object_counting]"]])
+def test_what_the_method_needs_is_asked_of_the_rows_that_are_trained_on(words, media, tmp_path):
+    """SFT in think mode: rows of the other file, or of types that are not asked for, need no thought."""
+    good, bad = BASE | {"reasoning": "I see three."}, CHOICE | {"id": "b"}
+    folder = write(tmp_path / "data", media, [json.dumps(good)])
+    elsewhere = {"scene_name": "hall", "room": "hall", "split": "dev"}
+    (folder / "dev.jsonl").write_text(json.dumps(CHOICE | elsewhere) + "\n")
+    if "types" in words[0]:
+        (folder / "train.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
+    if "dev" in words[0]:
+        (folder / "train.jsonl").rename(folder / "swapped")
+        (folder / "dev.jsonl").rename(folder / "train.jsonl")
+        (folder / "swapped").rename(folder / "dev.jsonl")
+    settings = ["model=tiny", f"data={folder}", f"output={tmp_path}/run", "prompt=think", "video.num_frames=4", *words]
+    config = load_config("train", ["trainer=sft", *settings])
+    assert check_data(folder, config, headers=True).problems == []
+    check_run(config, load_rows(config)[0])
+
+
+def test_a_row_that_the_run_cannot_use_is_no_good_row(media, tmp_path):
+    """Of three words two have no wrong answer for DPO: one good row, and the videos of all are looked for."""
+    rows = [WORD | {"rejected": "blue"}, WORD | {"id": "b"}, WORD | {"id": "c"} | {"media": shows("gone.mp4")["media"]}]
+    folder = write(tmp_path / "data", media, map(json.dumps, rows))
+    report = check_data(folder, config_of(folder, "dpo"), headers=True)
+    assert report.files == {"train.jsonl": 1} and [line.count for line in report.answers["train.jsonl"]] == [1]
+    assert [problem.rpartition(" (")[0] for problem in report.problems] == [
+        f"{folder / 'train.jsonl'}: 2 rows: rejected=null: no wrong answer to 'red' can be told",
+        f"{folder / 'gone.mp4'}: no such video",
+    ]
+
+
+def test_the_quick_look_says_how_far_it_is(media, tmp_path, capsys):
+    folder = write(tmp_path / "data", media, [json.dumps(BASE)])
+    check_data(folder, config_of(folder), headers=True)
+    assert "videos and images 1/1" in capsys.readouterr().err
+
+
+def test_rows_whose_room_cannot_be_told_are_one_note(media, tmp_path):
+    other = BASE | {"id": "b", "dataset": "mine", "split": "dev", "scene_name": "hall", "room": "hall"}
+    folder = write(tmp_path / "data", media, [json.dumps(BASE)])
+    (folder / "dev.jsonl").write_text(json.dumps(other) + "\n")
+    (note,) = check_data(folder, config_of(folder), headers=True).notes
+    assert note.startswith("leak check: unknown: 2 of 2 rows name no scene that can be told")
+    assert "1 of dataset own, 1 of dataset mine; the first: scene_name=kitchen" in note
 
 
 def test_all_faults_of_all_rows_are_told_at_once_and_grouped(media, tmp_path):

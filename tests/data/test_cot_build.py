@@ -253,6 +253,7 @@ def test_endless_answers_half_characters_and_a_repeated_key_cost_one_row_each(
     monkeypatch.setenv("COT_TEST_KEY", key)
     bad = {1: Fail(kind="endless"), 2: Say("<think>half a pair: \ud83d</think><answer>3</answer>")}
     bad[3] = Fail(400, message=f"invalid request by Bearer {key}")
+    bad[4] = Fail(kind="gzip")  # 64 MiB of zeros in less than 1 MiB
 
     def script(text, times):
         return bad.get(number_of(text), answer(text, times)) if is_reasoning(text) else answer(text, times)
@@ -262,9 +263,10 @@ def test_endless_answers_half_characters_and_a_repeated_key_cost_one_row_each(
     more.append(f"reason.stream={stream}")
     assert run(arguments(questions, out, serve(script, key=None), *more)) == 0
     counts = manifest(out)
-    assert counts["kept"] == 11 and counts["rejected"] == {"failed": 3}
+    assert counts["kept"] == 10 and counts["rejected"] == {"failed": 4}
     reasons = {line["id"]: line for line in map(json.loads, (out / "rejected.jsonl").open())}
-    assert set(reasons) == {"q1", "q2", "q3"}
+    assert set(reasons) == {"q1", "q2", "q3", "q4"}
+    assert "the answer is compressed (gzip)" in json.dumps(reasons["q4"])
     assert "longer than" in json.dumps(reasons["q1"]) and "half a character" in json.dumps(reasons["q2"])
     assert "invalid request by Bearer [key]" in json.dumps(reasons["q3"])
     kept = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())

@@ -2,10 +2,13 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vsgrpo.cli import run
-from vsgrpo.data.foreign_rows import Refused, row_from_foreign
+from vsgrpo.data.cot.inputs import find_source
+from vsgrpo.data.foreign_rows import Refused, read_foreign
 from vsgrpo.data.json_files import records
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
@@ -54,7 +57,7 @@ FORMS = {
 
 @pytest.mark.parametrize("name", FORMS)
 def test_forms_of_training_frameworks(name):
-    row = row_from_foreign(FORMS[name], "imported")
+    row = read_foreign(FORMS[name], "imported").row
     assert (row.question, row.answer, row.question_type, row.unit) == (ROOM, "23.4", "room_size_estimation", "m2")
     assert (row.dataset, row.scene_name) == ("scannet", "scene0001_00")
     assert row.media == ({"kind": "video", "path": "videos/scannet/scene0001_00.mp4"},)
@@ -81,7 +84,7 @@ def test_forms_of_training_frameworks(name):
     ids=["vlaser", "images", "frames in videos", "objects", "parts"],
 )
 def test_frame_lists_are_taken_in_order(row):
-    taken = row_from_foreign(row, "imported")
+    taken = read_foreign(row, "imported").row
     assert (taken.question, taken.answer, taken.scene_name) == (ROOM, "23.4", "scene0001_00")
     assert [item["path"] for item in taken.media] == [f"images/{path}" for path in FRAMES]
     assert {item["kind"] for item in taken.media} == {"image"} and taken.extra["frames"] is True
@@ -105,7 +108,15 @@ def test_frame_lists_are_taken_in_order(row):
 )
 def test_what_does_not_hold_all_is_refused(row, reason):
     with pytest.raises(Refused, match=reason):
-        row_from_foreign(row, "imported")
+        read_foreign(row, "imported")
+
+
+def test_the_system_turn_may_be_of_typed_parts():
+    parts = [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Count."}]
+    turns = [{"role": "system", "content": parts}, {"role": "user", "content": ROOM}]
+    turns.append({"role": "assistant", "content": "23.4"})
+    row = read_foreign({"messages": turns, "video": "scene0001_00.mp4"}, "imported").row
+    assert row.extra["system"] == "Be brief.\nCount." and row.question == ROOM
 
 
 def test_frames_are_linked_into_the_dataset_folder(tmp_path, capsys):
@@ -161,6 +172,24 @@ def test_a_broken_list_is_an_error_of_one_line(tmp_path, text):
 def test_the_content_decides_between_list_and_lines(tmp_path, name, text):
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert [data["n"] for _, data in records(tmp_path / name)] == [1, None]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pa.array([b"ok"] * 70 + [b"\xff\xfe"], pa.binary()).view(pa.string()),  # bytes that are no UTF-8
+        pa.array([0] * 70 + [2**62], pa.int64()).cast(pa.timestamp("us")),  # the year 148,108
+    ],
+    ids=["text", "time"],
+)
+def test_a_value_of_a_parquet_file_that_cannot_be_read_is_named(tmp_path, bad):
+    file = tmp_path / "train.parquet"
+    columns = {"problem": ["?"] * 71, "answer": ["x"] * 71, "images": ["a.png"] * 71, "note": bad}
+    pq.write_table(pa.table(columns), file)
+    with pytest.raises(DataError, match=r"train\.parquet:rows 65 to 71: a value cannot be read"):  # 64 at a time
+        list(records(file))
+    with pytest.raises(DataError, match=r"train\.parquet:rows 65 to 71: a value cannot be read"):
+        list(find_source(file, "train", "images", None, False).items())
 
 
 def test_a_byte_order_mark_is_no_part_of_a_row(tmp_path, capsys):

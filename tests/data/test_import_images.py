@@ -75,6 +75,46 @@ def test_conversations_keep_their_thoughts(tmp_path, capsys):
     assert (out / "images/llava/a.png").read_bytes() == png((9, 9, 9))
 
 
+def part(path):
+    return {"type": "image", "image": path}
+
+
+ASKED = {"type": "text", "text": "Which?"}
+SAID = {"role": "assistant", "content": "<think>I look. Wait, two.</think><answer>2</answer>"}
+
+
+def test_images_in_parts_of_turns_and_in_json_strings(tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(png((9, 9, ord(name))))
+    user = {"role": "user", "content": [part("b.png"), part("a.png"), ASKED]}
+    system = {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}
+    film = {"type": "video", "video": "a.mp4"}
+    records = [
+        {"id": "parts", "messages": [system, user, SAID]},
+        {"id": "both", "images": ["b.png", "a.png"], "messages": json.dumps([user, SAID])},
+        {"id": "column", "images": '["b.png", "a.png"]', "messages": [{"role": "user", "content": "Which?"}, SAID]},
+        {"id": "plain", "images": '["b.png", {"path": "a.png"}]', "problem": "Which?", "answer": "2"},
+        {"id": "other order", "images": ["a.png", "b.png"], "messages": [user, SAID]},
+        {"id": "one more", "images": ["b.png", "a.png", "a.png"], "messages": [user, SAID]},
+        {"id": "film", "image": "a.png", "messages": [{"role": "user", "content": [film, ASKED]}, SAID]},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    out = tmp_path / "out"
+    words = ["import-data", str(tmp_path / "rows.jsonl"), "format=images", f"output={out}", "data.dev_fraction=0"]
+    assert run([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left_out"] == {
+        "images in the turns that are not those of the column": 2,
+        "a video in an image question": 1,
+    }
+    rows = read_rows(out / "train.jsonl")
+    assert [row.id for row in rows] == ["parts", "both", "column", "plain"]
+    for row in rows:
+        assert (row.question, row.answer) == ("Which?", "2")
+        assert [item["path"] for item in row.media] == ["images/b.png", "images/a.png"]
+    assert (out / "images/b.png").read_bytes() == png((9, 9, ord("b")))
+    assert [row.extra for row in rows] == [{"system": "Be brief."}, {}, {}, {}]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [("[", "not JSON"), ("{}", "not a list of records"), ("[]", "no row can be taken (no record)")],

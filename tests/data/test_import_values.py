@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vsgrpo.data.foreign_rows import Refused, row_from_foreign
+from vsgrpo.data.foreign_rows import Refused, read_foreign
 from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.imports import import_data
 from vsgrpo.data.leakage import read_checked_rows
@@ -18,6 +18,7 @@ from vsgrpo.evaluation.vsibench import read_benchmark
 DISTANCE = "Measuring from the closest point of each object, what is the distance between the bed and the tv (in {})?"
 SIZE = "What is the length of the longest dimension (length, width, or height) of the bed, measured in {}?"
 ROOM = "What is the size of this room (in square meters)?"
+COUNT = "How many chair(s) are in this room?"
 ROUTE = "You are a robot {} by the chair facing the window. You want to navigate to the door. 1. [please fill in]"
 PER_METRE = {"m": Decimal(1), "cm": Decimal(100), "mm": Decimal(1000), "ft": 1 / Decimal("0.3048")}
 NAMES = {"m": "meters", "cm": "centimeters", "mm": "millimeters", "ft": "feet"}
@@ -97,6 +98,8 @@ def test_numbers_survive_however_they_are_written(tmp_path):
         ("3 apples", ROOM, "a unit that is not known"),
         ("5", "How far is it from the bed to the tv in meters or feet (ft)?", "names two units"),
         ("1_0", ROOM, "not a number|not known"),
+        ("1,5", COUNT, "a count that is no whole number"),
+        (2.5, COUNT, "a count that is no whole number"),
         ("\u0663", ROOM, "not a number"),
         ("1e-320", ROOM, "not a number"),
         ("1e400", ROOM, "not a number"),
@@ -109,13 +112,14 @@ def test_numbers_survive_however_they_are_written(tmp_path):
 )
 def test_a_number_that_is_none_or_two_is_refused(answer, question, reason):
     with pytest.raises(Refused, match=reason):
-        kind = "room_size_estimation" if question == ROOM else "object_abs_distance"
-        row_from_foreign(base(1, question=question, answer=answer, question_type=kind), "x")
+        kinds = {ROOM: "room_size_estimation", COUNT: "object_counting"}
+        kind = kinds.get(question, "object_abs_distance")
+        read_foreign(base(1, question=question, answer=answer, question_type=kind), "x")
 
 
 def test_units_follow_the_question():
     def read(question, answer):
-        row = row_from_foreign(base(1, question=question, answer=answer, question_type="object_abs_distance"), "x")
+        row = read_foreign(base(1, question=question, answer=answer, question_type="object_abs_distance"), "x").row
         return row.answer, row.unit, row.extra.get("unit")
 
     assert read("How far is it?", "150 cm") == ("1.5", "m", None)  # the type's unit
@@ -123,7 +127,75 @@ def test_units_follow_the_question():
     assert read(DISTANCE.format("feet"), "1.524 m") == ("5", None, "ft")
     assert read(DISTANCE.format("centimeters"), "1,5 m") == ("150", "cm", None)
     room = {"question": ROOM, "question_type": "room_size_estimation", "answer": "100 sq ft"}
-    assert row_from_foreign(base(1, **room), "x").answer == "9.290304"
+    assert read_foreign(base(1, **room), "x").row.answer == "9.290304"
+
+
+@pytest.mark.parametrize(
+    ("question", "kind", "columns", "answer", "read"),
+    [
+        ("How far is it?", "object_abs_distance", {"unit": "cm"}, "150", ("1.5", "m")),  # 150 / 100
+        ("How far is it?", "object_abs_distance", {"units": "Millimeters"}, 150, ("0.15", "m")),
+        ("How far is it?", "object_abs_distance", {"answer_unit": "ft"}, "2", ("0.6096", "m")),  # 2 x 0.3048
+        ("How far is it?", "object_abs_distance", {"unit": "cm"}, "150 cm", ("1.5", "m")),
+        ("How far is it?", "object_abs_distance", {"unit": "n/a", "answer_unit": "cm"}, "150", ("1.5", "m")),
+        ("How far is it?", "object_abs_distance", {"unit": " None "}, "150", ("150", "m")),
+        ("How far is it?", "object_abs_distance", {"unit": "m", "units": "meters"}, "2,5", ("2.5", "m")),
+        (SIZE.format("centimeters"), "object_size_estimation", {"unit": "m"}, "1.2", ("120", "cm")),
+        (ROOM, "room_size_estimation", {"unit": "sq ft"}, "100", ("9.290304", "m2")),
+        ("How many chair(s)?", "object_counting", {"unit": "chairs"}, "4.0", ("4.0", None)),
+        ("How high is it?", "height", {"unit": "cm"}, "80", ("80", "cm")),
+        ("How high is it?", "height", {"unit": "cm"}, "low", ("low", None)),
+        ("How high is it?", "height", {"unit": "storeys"}, "3", ("3", None)),
+        ("How high is it (in meters)?", "height", {"unit": "cm"}, "80", ("0.8", "m")),
+    ],
+)
+def test_the_unit_of_a_column_is_that_of_an_answer_without_one(question, kind, columns, answer, read):
+    row = read_foreign(base(1, question=question, answer=answer, question_type=kind, **columns), "x").row
+    assert (row.answer, row.unit) == read
+    assert {name: row.extra[name] for name in columns} == columns
+
+
+@pytest.mark.parametrize(
+    ("columns", "answer", "reason"),
+    [
+        ({"unit": "cm"}, "1.5 m", "differs from its column"),
+        ({"unit": "m2"}, "1.5", "a unit that the question does not ask for"),
+        ({"unit": "steps"}, "1.5", "a unit that is not known"),
+        ({"unit": ["m"]}, "1.5", "a unit that is not known"),
+        ({"unit": "m", "answer_unit": "cm"}, "1.5", "columns that name two units"),
+    ],
+)
+def test_a_unit_that_is_unclear_is_refused(columns, answer, reason):
+    with pytest.raises(Refused, match=reason):
+        row = base(1, question="How far is it?", answer=answer, question_type="object_abs_distance", **columns)
+        read_foreign(row, "x")
+
+
+@pytest.mark.parametrize("answer", ["2,3", "2020,2021", "4,12", "100,200,300", "1,047", "1.234.567", "1,047.5"])
+def test_without_a_unit_a_list_is_no_number(answer):
+    row = read_foreign(base(1, question="Which frames show the bed?", answer=answer), "x").row
+    assert (row.answer, row.ground_truth, row.answer_kind) == (answer, answer, "text")
+
+
+def test_a_plain_number_without_a_unit_is_one():
+    said = {"3": "3", "4.5": "4.5", ".5": ".5", "7.": "7", 8: "8", 2.5: "2.5"}
+    rows = [read_foreign(base(1, question="Which floor is it?", answer=answer), "x").row for answer in said]
+    assert [(row.answer, row.answer_kind) for row in rows] == [(text, "number") for text in said.values()]
+
+
+def test_a_column_of_a_name_of_ours_keeps_its_value():
+    """Ours is then under `imported_NAME`; the official id of a benchmark row is that of its id column."""
+    row = {"question": ROOM, "answer": "12", "frames": 64, "source_id": "theirs", "unit": "", "source_video": None}
+    taken = read_foreign(base(7, **row, video="a/clip.mp4"), "x")
+    assert taken.id == "7" and taken.row.extra == {
+        "frames": 64,
+        "source_id": "theirs",
+        "imported_source_id": 7,
+        "source_video": "a/clip.mp4",
+        "unit": "",
+    }
+    asked = {"question": DISTANCE.format("feet"), "answer": "5", "unit": "Feet"}
+    assert read_foreign(base(1, **asked), "x").row.extra == {"unit": "Feet", "imported_unit": "ft", "source_id": 1}
 
 
 def test_choices_survive_any_order_of_letters(tmp_path):
@@ -178,31 +250,31 @@ def test_choices_survive_any_order_of_letters(tmp_path):
 )
 def test_a_choice_that_can_be_read_in_two_ways_is_refused(fields, reason):
     with pytest.raises(Refused, match=reason):
-        row_from_foreign(base(1, **{"question": "Which?", **fields}), "x")
+        read_foreign(base(1, **{"question": "Which?", **fields}), "x")
 
 
 def test_numeric_types_keep_their_number_beside_candidates():
     row = {"question_type": "object_counting", "question": "How many chair(s) are there?", "options": ["B. 3", "A. 2"]}
-    assert row_from_foreign(base(1, **row, ground_truth="A"), "x").answer == "2"
-    assert row_from_foreign(base(1, **row, ground_truth=3, mc_answer="B"), "x").answer == "3"
+    assert read_foreign(base(1, **row, ground_truth="A"), "x").row.answer == "2"
+    assert read_foreign(base(1, **row, ground_truth=3, mc_answer="B"), "x").row.answer == "3"
     many = {**row, "options": [str(k) for k in range(8)]}
-    assert row_from_foreign(base(1, **many, ground_truth="5"), "x").answer == "5"
+    assert read_foreign(base(1, **many, ground_truth="5"), "x").row.answer == "5"
 
 
 @pytest.mark.parametrize("verb", ["beginning at", "beginning by", "starting at", "standing", "positioned next to"])
 def test_a_route_is_known_by_its_sentence(verb):
     row = {"question": ROUTE.format(verb), "options": ["A. Turn Left", "B. Turn Right"], "answer": "B"}
     for given in ({}, {"problem_type": "multiple choice"}, {"question_type": "multiple_choice"}):
-        assert row_from_foreign(base(1, **row, **given), "x").question_type == "route_planning"
+        assert read_foreign(base(1, **row, **given), "x").row.question_type == "route_planning"
 
 
 def test_types_are_taken_from_the_column_that_says_them():
     row = {"question": "Where?", "options": ["bed", "tv"], "answer": "bed", "problem_type": "multiple choice"}
     kinds = {"original_question_type": "route_planning", "question_type": "multiple_choice"}
-    assert row_from_foreign(base(1, **row, **kinds), "x").question_type == "route_planning"
-    assert row_from_foreign(base(1, **row), "x").question_type == "multiple_choice"
+    assert read_foreign(base(1, **row, **kinds), "x").row.question_type == "route_planning"
+    assert read_foreign(base(1, **row), "x").row.question_type == "multiple_choice"
     own = {"question": "What is the distance between the camera and the bed (in meters)?", "answer": "2.4 m"}
-    taken = row_from_foreign(base(1, **own, question_type="camera_obj_abs_dist"), "x")
+    taken = read_foreign(base(1, **own, question_type="camera_obj_abs_dist"), "x").row
     assert (taken.question_type, taken.answer, taken.answer_kind) == ("camera_obj_abs_dist", "2.4", "number")
 
 
@@ -219,7 +291,7 @@ def test_types_are_taken_from_the_column_that_says_them():
 )
 def test_the_data_set_keeps_its_name(row, dataset):
     foreign = {"question": "How many chair(s) are in this room?", "answer": "4", **row}
-    assert row_from_foreign(foreign, "mine").dataset == dataset
+    assert read_foreign(foreign, "mine").row.dataset == dataset
 
 
 def test_benchmark_rows_are_scorable_after_an_import(tmp_path):
@@ -269,6 +341,18 @@ def test_two_videos_of_one_name_stay_two(tmp_path):
         "asked before (same scene and question)": 1,
         "asked before (same scene and question), with another answer": 1,
     }
+
+
+@pytest.mark.parametrize("there", [0, 1])
+def test_a_missing_video_takes_no_name_from_one_that_is_there(tmp_path, there):
+    (tmp_path / "films/b").mkdir(parents=True)
+    (tmp_path / "films/b/clip.mp4").write_bytes(b"b")
+    question = "How many chair(s) are in this room?"
+    rows = [{"id": "gone", "question": question, "answer": "2", "video": "a/other/clip.mp4"}]
+    rows.insert(there, {"id": "b", "question": question, "answer": "3", "video": "b/clip.mp4"})
+    found, summary = run(tmp_path, rows, videos=tmp_path / "films")
+    assert found["b"].media[0]["path"] == "videos/imported/clip.mp4" and found["b"].scene_name == "clip"
+    assert summary.num_videos == 1 and sum(summary.left_out.values()) == 1
 
 
 def test_a_scene_and_a_path_that_disagree_are_refused(tmp_path):

@@ -14,7 +14,7 @@ from vsgrpo.data.cot.inputs import find_source
 from vsgrpo.data.import_images import import_images
 from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.imports import import_data
-from vsgrpo.data.leakage import check_rows, judge_rows, read_checked_rows, row_verdict, training_manifest
+from vsgrpo.data.leakage import check_rows, judge_rows, read_checked_rows, training_manifest
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.errors import DataError
@@ -49,7 +49,7 @@ CLEAN = {"video": "scannet/scene0000_00.mp4", "question": "How many chair(s) are
 def test_a_room_is_refused_wherever_it_is_named(row, room):
     with pytest.raises(DataError, match=rf"room {room} is in VSI-Bench \(1 of 2 rows\)"):
         check_rows([make(row_id="first"), row])
-    assert row_verdict(row) == "leak"
+    assert judge_rows([row]).verdict == "leak"
 
 
 def test_a_refusal_names_the_rooms():

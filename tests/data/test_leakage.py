@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vsgrpo.data.inputs import media_files
 from vsgrpo.data.leakage import (
     TRAINING_MANIFEST_NAME,
     TrainingManifest,
@@ -14,11 +15,11 @@ from vsgrpo.data.leakage import (
     read_checked_rows,
     read_training_manifest,
     room_of,
-    row_verdict,
     split_dev,
     training_manifest,
     write_training_manifest,
 )
+from vsgrpo.data.room_ids import find_rooms
 from vsgrpo.data.rows import Row, write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.tables import denied_rooms, split_ids
@@ -83,7 +84,6 @@ def test_a_benchmark_room_is_refused_under_any_label(row):
     ],
 )
 def test_verdict_of_rows_that_are_not_refused(row, verdict):
-    assert row_verdict(row) == verdict
     assert check_rows([row]) == verdict
 
 
@@ -188,3 +188,22 @@ def test_a_broken_training_manifest_is_a_data_error(tmp_path, text):
 def test_training_manifest_is_readable_json(tmp_path):
     path = write_training_manifest(tmp_path, replace(TrainingManifest(), rooms={"demo": ["demo000000"]}))
     assert json.loads(path.read_text())["rooms"] == {"demo": ["demo000000"]}
+
+
+def test_each_row_is_searched_for_rooms_once(monkeypatch):
+    """A manifest of a million rows: the texts of a row are the long part of the search."""
+    seen = []
+    for module in ("row_guard", "leakage"):
+        search = f"vsgrpo.data.{module}.find_rooms"
+        monkeypatch.setattr(search, lambda row, *links: (seen.append(row.id), find_rooms(row, *links))[1])
+    rows = [make(row_id=str(number)) for number in range(3)]
+    assert training_manifest(rows, {}, []).rooms == {"scannet": ["scene0000"]}
+    assert seen == ["0", "1", "2"]
+
+
+def test_a_file_that_many_rows_show_is_followed_once(monkeypatch, tmp_path):
+    followed = []
+    monkeypatch.setattr("vsgrpo.data.rows.inside", lambda base, name: (followed.append(name), base / name)[1])
+    rows = [make(row_id=str(number), path=f"videos/{number % 2}.mp4") for number in range(100)]
+    places = [("video", tmp_path / "videos/0.mp4"), ("video", tmp_path / "videos/1.mp4")]
+    assert media_files(rows, tmp_path) == places and followed == ["videos/0.mp4", "videos/1.mp4"]

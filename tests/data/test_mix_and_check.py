@@ -69,6 +69,16 @@ def test_media_paths_lead_to_the_other_folder(tmp_path):
     assert row.video_path(tmp_path / "a").resolve() == tmp_path / "b" / "videos" / "scannet" / "scene0000_00.mp4"
 
 
+@pytest.mark.parametrize("base", ["a", "."])  # "." holds the other folder: the link stays inside it
+def test_a_link_out_of_the_other_folder_is_not_followed(tmp_path, base):
+    for name in ("a", "b/videos/scannet"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "secret.mp4").write_bytes(b"film")
+    (tmp_path / "b/videos/scannet/scene0000_00.mp4").symlink_to(tmp_path / "secret.mp4")
+    with pytest.raises(DataError, match="is a link to a place outside"):
+        rebase(rows_of("chair", 2), tmp_path / "b", tmp_path / base)
+
+
 def test_train_reads_the_mix_through_the_leak_guard(tmp_path):
     write_rows(tmp_path / "a" / "train.jsonl", rows_of("chair", 6))
     write_rows(tmp_path / "b" / "train.jsonl", rows_of("bed", 6))

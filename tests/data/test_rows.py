@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from itertools import combinations, product
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from vsgrpo.data.rows import (
     FIELD_NAMES,
     Row,
     check_row,
+    faults_of,
     read_rows,
     row_from_dict,
     row_id,
@@ -174,6 +176,24 @@ def test_no_value_in_any_field_escapes_the_check(name, value):
     else:
         check_row(row, "f:1")
         assert json.loads(json.dumps(row_to_dict(row))) == json.loads(json.dumps(data))
+
+
+JSON_KINDS = (None, True, 0, -5, 1.5, "", "A", [], ["A"], [{}], [["A"]], {}, {"A": [1]})
+
+
+@pytest.mark.parametrize("base", [NUMBER_ROW, CHOICE_ROW], ids=["number", "choice"])
+def test_faults_of_a_row_are_collected_whatever_two_of_its_fields_hold(base):
+    data = row_to_dict(replace(base, rejected="3"))
+    for first, second in combinations(FIELD_NAMES, 2):
+        for one, other in product(JSON_KINDS, repeat=2):
+            odd = {**data, first: one, second: other}
+            faults = faults_of(odd, "f:1")
+            try:
+                row_from_dict(odd, "f:1")
+            except DataError as error:
+                assert error.message == faults[0].message, odd
+            else:
+                assert not faults, odd
 
 
 @given(st.floats(min_value=0.01, max_value=1e6))

@@ -6,8 +6,6 @@ Rows are read by the code of a run, media by its loader: same backend, same samp
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -17,11 +15,11 @@ from vsgrpo.config import TrainConfig
 from vsgrpo.config.families import TIMED, family_of
 from vsgrpo.data.answer_table import AnswerLine, answer_table
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
-from vsgrpo.data.prompts import target_text, wrong_answer
-from vsgrpo.data.row_guard import name_some, worst
+from vsgrpo.data.row_guard import Judgement, name_some, worst
 from vsgrpo.data.row_scan import RowScan, scan_rows
-from vsgrpo.data.rows import Row
+from vsgrpo.data.run_needs import RunNeeds
 from vsgrpo.errors import DataError
+from vsgrpo.files import user_cache
 from vsgrpo.paths import inside
 from vsgrpo.progress import Progress
 from vsgrpo.video.budget import VisionBudget
@@ -82,29 +80,6 @@ class CheckReport:
             raise DataError(f"{len(self.problems)} problem(s), the first: {self.problems[0]}", "they are listed above")
 
 
-@dataclass(frozen=True)
-class RunNeeds:
-    """What a run asks of a row beyond the schema: the texts it trains on, a wrong answer.
-
-    Attributes:
-        method: grpo, sft or dpo.
-        mode, show_options, seed: prompt.mode, prompt.show_options and run.seed of the run.
-    """
-
-    method: str
-    mode: str
-    show_options: bool
-    seed: int
-
-    def __call__(self, row: Row) -> None:
-        """Raise DataError where the run could not make its texts of the row."""
-        if self.method == "grpo":
-            return
-        target_text(row, self.mode, self.show_options)
-        if self.method == "dpo":
-            target_text(row, self.mode, self.show_options, wrong_answer(row, self.seed))
-
-
 def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit: int | None = None) -> CheckReport:
     """Check a row file, or the row files of a folder, and the media they name, as a run of `config` would read them.
 
@@ -117,8 +92,11 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
         SetupError: the backend is not installed.
     """
     files = _row_files(path)
-    needs = RunNeeds(config.trainer.name, config.prompt.mode, config.prompt.show_options, config.run.seed)
-    scans = {file: scan_rows(file, None if file.stem == "test" else needs, judge=file.stem != "test") for file in files}
+    needs, others = RunNeeds.of(config), {"train", "dev", "test"} - {config.data.split}  # the others are not trained on
+    scans = {file: scan_rows(file, None if file.stem in others else needs, judge=file.stem != "test") for file in files}
+    judged = Judgement()
+    for scan in scans.values():
+        judged.join(scan.judged)
     problems = [fault.text(file) for file, scan in scans.items() for fault in scan.faults.values()]
     problems += [
         f"{file}: holds no rows"
@@ -126,12 +104,13 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
         if not scan.num_rows and not scan.faults and file.stem != "dev"
     ]
     problems += _leak_problems(scans) + _shared_rooms(scans)
-    if (val := sum(scan.judged.num_val for scan in scans.values())) and not config.data.allow_val_safe:
-        problems.append(f"{val} rows of ScanNet val scans: training on them needs data.allow_val_safe=true")
+    if judged.num_val and not config.data.allow_val_safe:
+        problems.append(f"{judged.num_val} rows of ScanNet val scans: training on them needs data.allow_val_safe=true")
     good, bad = _media(scans, config, headers, limit)
     problems += bad
     frames = [header.num_frames for (kind, _), header in good.items() if kind == "video"]
-    notes = _notes(scans.values())
+    unknown = judged.unknown_text()
+    notes = [] if unknown is None else [f"leak check: unknown: {unknown}"]
     if untimed := [path for (kind, path), header in good.items() if kind == "video" and header.fps <= 0]:
         notes.append(f"{len(untimed)} videos state no frame rate, such as {untimed[0]}: Qwen2.5-VL refuses them")
     folder = files[0].parent
@@ -196,7 +175,10 @@ def _media(
     there = [place for place in shown if place[1].is_file()][:limit]
     progress = Progress("videos and images", len(there))
     if headers:
-        found = {place: _header(*place, config.video.backend) for place in there}
+        found = {}
+        for place in there:
+            found[place] = _header(*place, config.video.backend)
+            progress.advance()
     else:
         examined = examine_media(
             there,
@@ -218,7 +200,9 @@ def _media(
 
 def _memory(folder: Path) -> Path | None:
     """Return the user's file that remembers what was found good in a folder, None where there is no place for it."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vsgrpo" / "checked_media"
+    if (cache := user_cache()) is None:
+        return None
+    home = cache / "checked_media"
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -232,8 +216,3 @@ def _header(kind: str, path: Path, backend: str) -> VideoHeader | str:
         return probe(path, backend=backend) if kind == "video" else VideoHeader(1, 0.0, *image_size(path))
     except DataError as error:
         return error.message
-
-
-def _notes(scans: Iterable[RowScan]) -> list[str]:
-    unknown: Counter[str] = sum((scan.judged.unknown for scan in scans), Counter())
-    return [f"{number} rows of {name}: cannot be told from VSI-Bench's scenes" for name, number in unknown.items()]

@@ -62,6 +62,7 @@ _ASKED = re.compile(
 TYPE_UNITS = {"object_abs_distance": "m", "room_size_estimation": "m2", "object_size_estimation": "cm"}
 """What the types of VSI-Bench ask for where the sentence does not say."""
 ROW_UNITS = ("m", "m2", "cm")
+_NO_UNIT = ("", "none", "null", "nan", "na", "n/a", "-")
 
 
 def asked_unit(question: str, question_type: str) -> str | None:
@@ -76,13 +77,32 @@ def asked_unit(question: str, question_type: str) -> str | None:
     return next(iter(named), TYPE_UNITS.get(question_type))
 
 
-def read_number(answer: Any, unit: str | None) -> str:
-    """Return the number of an answer as plain digits, converted to `unit` where the answer names another.
+def column_unit(values: Sequence[Any]) -> str | None:
+    """Return the unit that columns of a row name, None where they say that there is none ("", "n/a").
+
+    Raises:
+        Refused: something else than a unit, or two units.
+    """
+    texts = [text for value in values if (text := str(value).strip()).lower() not in _NO_UNIT]
+    units = {_unit(text) for text in texts}
+    if None in units:
+        raise Refused("a unit that is not known", f"column of the unit: {texts[0][:60]}")
+    if len(units) > 1:
+        raise Refused("columns that name two units", " and ".join(texts)[:80])
+    return next(iter(units), None)
+
+
+def read_number(answer: Any, unit: str | None, column: str | None = None) -> str:
+    """Return the number of an answer as plain digits, converted to `unit` where it is in another.
 
     "1,5" -> 1.5, "1,047.5" -> 1047.5; "1,047" may be either and is refused. "1.2 m" asked in cm -> 120.
 
+    Args:
+        unit: what is asked for.
+        column: the unit of an answer that names none itself, as a column of the row says.
+
     Raises:
-        Refused: no number, 0 or negative, readable in two ways, or a unit that cannot be converted.
+        Refused: no number, 0 or negative, readable in two ways, a unit that cannot be converted, or two units.
     """
     if isinstance(answer, bool) or not isinstance(answer, int | float | str):
         raise Refused(NO_NUMBER, str(answer)[:80])
@@ -91,9 +111,11 @@ def read_number(answer: Any, unit: str | None) -> str:
     if match is None:
         raise Refused(NO_NUMBER, text[:80])
     written, named = _plain(match[1], text), (match[2] or "").strip()
-    said = _unit(named) if named else None
+    said = _unit(named) if named else column
     if named and said is None:
         raise Refused("a unit that is not known", text[:80])
+    if column is not None and said != column:
+        raise Refused("an answer whose unit differs from its column", f"{text[:60]!r} and {column}")
     if said is not None and said != unit:
         if unit is None or _UNITS[said][0] != _UNITS[unit][0]:
             raise Refused("a unit that the question does not ask for", text[:80])
@@ -103,6 +125,18 @@ def read_number(answer: Any, unit: str | None) -> str:
     if number_of(written) is None:
         raise Refused(NO_NUMBER, text[:80])
     return written
+
+
+def read_count(answer: Any) -> str:
+    """Return the number of an answer that counts things.
+
+    Raises:
+        Refused: as `read_number`; a number that is not whole.
+    """
+    text = read_number(answer, None)
+    if Decimal(text) % 1:
+        raise Refused("a count that is no whole number", str(answer)[:80])
+    return text
 
 
 def _plain(text: str, whole: str) -> str:

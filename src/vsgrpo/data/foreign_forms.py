@@ -35,6 +35,8 @@ NAMES = {
     "media_kind": ("data_type",),
     "turns": ("conversations", "messages"),
 }
+_UNIT_COLUMNS = ("unit", "units", "answer_unit")
+"""Say the unit of an answer that names none; they stay in `extra`."""
 USED = frozenset(name for names in NAMES.values() for name in names) | {"reward_model"}
 _HUMAN = ("human", "user")
 _MODEL = ("gpt", "assistant", "model")
@@ -56,6 +58,7 @@ class Form:
         answers: what may be the answer, in the order in which they count; a text without its tags.
         letter: of a column that holds the option's letter.
         options, question_type, problem_type, scene, dataset, id: the columns' values as they are, None where absent.
+        units: of the columns that name the unit of the answer.
         videos, frames: paths in order; of one the other is empty.
         thought: what stood in <think> or <observe> before the answer, or None.
         system: the text of a system turn, or None.
@@ -65,6 +68,7 @@ class Form:
     answers: tuple[Any, ...]
     letter: Any
     options: Any
+    units: tuple[Any, ...]
     question_type: Any
     problem_type: Any
     scene: str | None
@@ -117,7 +121,8 @@ def read_form(data: Any) -> Form:
         question=text,
         answers=tuple(_untagged(answer) for answer in answers),
         letter=first(data, NAMES["letter"]),
-        options=_parsed(first(data, NAMES["options"])),
+        options=parsed(first(data, NAMES["options"])),
+        units=tuple(value for name in _UNIT_COLUMNS if not is_nothing(value := data.get(name))),
         question_type=first(data, NAMES["question_type"]),
         problem_type=data.get("problem_type"),
         scene=str(scene).strip() or None if isinstance(scene, str | int) and not isinstance(scene, bool) else None,
@@ -140,16 +145,17 @@ def _written(data: Mapping[str, Any]) -> Any:
 def first(data: Mapping[str, Any], names: Sequence[str]) -> Any:
     """Return the first value that is there: not null, NaN, empty text or an empty list."""
     for name in names:
-        if name in data and not _is_nothing(value := data[name]):
+        if name in data and not is_nothing(value := data[name]):
             return value
     return None
 
 
-def _is_nothing(value: Any) -> bool:
+def is_nothing(value: Any) -> bool:
+    """Tell whether a column says nothing: null, NaN, empty text or an empty list."""
     return value is None or value == "" or value == [] or (isinstance(value, float) and math.isnan(value))
 
 
-def _parsed(value: Any) -> Any:
+def parsed(value: Any) -> Any:
     """Return what a JSON string of a list or object holds; other values as they are."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
@@ -165,9 +171,9 @@ def read_talk(data: Mapping[str, Any]) -> Talk:
     Raises:
         Refused: several rounds, no question, or a part that is neither text nor media.
     """
-    turns = _parsed(first(data, NAMES["turns"]))
+    turns = parsed(first(data, NAMES["turns"]))
     if turns is None:
-        turns = _parsed(data.get("prompt"))
+        turns = parsed(data.get("prompt"))
         if not isinstance(turns, list):
             return Talk()
     if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
@@ -176,7 +182,8 @@ def read_talk(data: Mapping[str, Any]) -> Talk:
     for turn in turns:
         role, content = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
         if role == "system":
-            talk.system = content if isinstance(content, str) else talk.system
+            said = _content(content, talk)
+            talk.system = said if isinstance(said, str) else talk.system
         elif role in _HUMAN and talk.question is None:
             talk.question = _content(content, talk)
         elif role in _MODEL and talk.question is not None and talk.answer is None:
@@ -209,14 +216,14 @@ def _content(content: Any, talk: Talk) -> Any:
 
 
 def _answers(data: Mapping[str, Any], talk: Talk) -> tuple[Any, ...]:
-    reward = _parsed(data.get("reward_model"))
+    reward = parsed(data.get("reward_model"))
     found = [reward.get("ground_truth")] if isinstance(reward, Mapping) else []
     for name in NAMES["answer"]:
         # A whole number under `label` may count the options from 0 as well as be the answer: it is not taken.
         if not (name == "label" and not isinstance(data.get(name), str)):
             found.append(data.get(name))
     found.append(talk.answer)
-    answers = tuple(answer for answer in found if not _is_nothing(answer))
+    answers = tuple(answer for answer in found if not is_nothing(answer))
     if not answers and first(data, NAMES["letter"]) is None:
         raise Refused("no answer")
     return answers
@@ -228,19 +235,19 @@ def _media(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(listed, list) and listed and all(isinstance(item, Mapping) and "kind" in item for item in listed):
         return [entry for item in listed for entry in _entries(str(item["kind"]), item.get("path"))]  # rows of ours
     for kind in ("video", "image"):
-        entries = _entries(kind, _parsed(first(data, NAMES[kind])))
+        entries = _entries(kind, parsed(first(data, NAMES[kind])))
         if entries:
-            other = _entries("image", _parsed(first(data, NAMES["image"]))) if kind == "video" else []
+            other = _entries("image", parsed(first(data, NAMES["image"]))) if kind == "video" else []
             return entries + other
     return []
 
 
 def _entries(kind: str, value: Any) -> list[tuple[str, str]]:
     """Return (kind, path) of a path, a list of them, {video: path}, or a list of frames in a list of videos."""
-    if _is_nothing(value):
+    if is_nothing(value):
         return []
     if isinstance(value, Mapping):
-        return _entries(kind, next((value[n] for n in (kind, "path", "url") if not _is_nothing(value.get(n))), None))
+        return _entries(kind, next((value[n] for n in (kind, "path", "url") if not is_nothing(value.get(n))), None))
     if isinstance(value, list | tuple):
         found = [entry for item in value for entry in _entries(kind, item)]
         is_frames = kind == "video" and len(found) > 1 and all(_is_image(path) for _, path in found)

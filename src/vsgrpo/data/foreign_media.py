@@ -66,14 +66,15 @@ class MediaFinder:
             if existing is not None and self.denies is not None:
                 base = os.path.realpath(beside if self.root is None else self.root)
                 refuse_rooms(self.denies(os.path.relpath(os.path.realpath(existing), base)))
-            self._taken.add(taken)
+            is_kept = existing is not None or (self.root is None and self.keeps_missing)
+            if is_kept:  # else the name is free for a file that is there
+                self._taken.add(taken)
             place = wanted if is_first else _renamed(wanted, key)
             if existing is not None:
                 self.found[place] = str(existing)
             else:
                 self.num_missing += 1
                 self.first_missing = self.first_missing or place
-            is_kept = existing is not None or (self.root is None and self.keeps_missing)
             self._places[key] = place if is_kept else None
         if (place := self._places[key]) is None:
             what = self.option.removesuffix("s")

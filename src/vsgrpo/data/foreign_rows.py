@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
@@ -20,12 +21,14 @@ from vsgrpo.data.foreign_answers import (
     Options,
     Refused,
     asked_unit,
+    column_unit,
     options_in_text,
+    read_count,
     read_number,
     read_options,
     right_option,
 )
-from vsgrpo.data.foreign_forms import USED, Form, read_form
+from vsgrpo.data.foreign_forms import USED, Form, is_nothing, read_form
 from vsgrpo.data.foreign_types import question_type_of
 from vsgrpo.data.linking import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
@@ -44,6 +47,7 @@ _LISTED = re.compile(r"which of these objects \((.+?)\)", re.I | re.S)
 _OPTIONS_HEAD = re.compile(r"(?:(?:^|\s)(?:options|choices)|\n[^\n]*following (?:options|choices))\s*[:.]?$", re.I)
 _SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 _SCANNET = re.compile(r"scene\d{4}_\d{2}(?!\d)", re.IGNORECASE)
+_DIGITS = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)\.?", re.ASCII)
 _WRAPPERS = {PRE_PROMPT, LETTER_SENTENCE, *EVAL_SENTENCES.values(), *TRAIN_SENTENCES.values(), "Question:"}
 _ANSWER_TYPES = ("a single word or phrase", "with the option's letter", "single option letter", "numerical value")
 _ROUNDING = 0.05
@@ -56,18 +60,15 @@ class Foreign:
 
     Attributes:
         row: its media are named after dataset and scene; where the files are is not known yet.
+        id: what the object is called in its file, None where it has no id.
         sources: the paths that the object names for `row.media`, in order; None for a video that it does not name.
         is_named: the scene is named by a column or is a ScanNet id, not taken from the name of the file.
     """
 
     row: Row
+    id: str | None
     sources: tuple[str | None, ...]
     is_named: bool
-
-
-def row_from_foreign(data: Any, dataset: str, split: str = "train") -> Row:
-    """Turn one object into a row; see `read_foreign`."""
-    return read_foreign(data, dataset, split).row
 
 
 def read_foreign(data: Any, dataset: str, split: str = "train") -> Foreign:
@@ -89,13 +90,13 @@ def read_foreign(data: Any, dataset: str, split: str = "train") -> Foreign:
         if question_type not in NUMBER_TYPES:  # there the number counts, candidates beside it do not
             raise
         options = None
-    values = read_answer(question_type, question, form.answers, form.letter, options)
+    values = read_answer(question_type, question, form.answers, form.letter, options, form.units)
     scene, is_named = _scene(form)
     name = "scannet" if _SCANNET.fullmatch(scene) else dataset_of(form.dataset, (*form.videos, *form.frames), dataset)
     media, sources = _media(form, name, scene)
     extra = _extra(data, form)
     if values["unit"] is None and (unit := asked_unit(question, question_type)) not in (None, *ROW_UNITS):
-        extra["unit"] = unit
+        _note(extra, "unit", unit)
     shown = (question, *form.frames) if form.frames else (question,)
     row = Row(
         schema_version=SCHEMA_VERSION,
@@ -118,13 +119,21 @@ def read_foreign(data: Any, dataset: str, split: str = "train") -> Foreign:
         check_row(row, "row")
     except DataError as error:
         raise Refused("breaks the row schema", error.message) from None
-    return Foreign(row, sources, is_named)
+    return Foreign(row, None if form.id is None else str(_plain(form.id)), sources, is_named)
 
 
 def read_answer(
-    question_type: str, question: str, answers: tuple[Any, ...], letter: Any, options: Options | None
+    question_type: str,
+    question: str,
+    answers: tuple[Any, ...],
+    letter: Any,
+    options: Options | None,
+    units: tuple[Any, ...] = (),
 ) -> dict[str, Any]:
     """Return options, ground_truth, answer, answer_kind and unit of the first answer that can be read.
+
+    Args:
+        units: what columns say of the unit of an answer that names none.
 
     Raises:
         Refused: none can be read (the reason of the first), or two that can say different things.
@@ -133,7 +142,7 @@ def read_answer(
     refused: Refused | None = None
     for answer in answers or (None,):
         try:
-            found.append(_values(question_type, question, answer, letter, options))
+            found.append(_values(question_type, question, answer, letter, options, units))
         except Refused as error:
             refused = refused or error
     if not found:
@@ -151,11 +160,15 @@ def _same(one: str, other: str) -> bool:
     return abs(first - second) <= _ROUNDING * max(first, second)
 
 
-def _values(question_type: str, question: str, answer: Any, letter: Any, options: Options | None) -> dict[str, Any]:
+def _values(
+    question_type: str, question: str, answer: Any, letter: Any, options: Options | None, units: tuple[Any, ...]
+) -> dict[str, Any]:
     if question_type in NUMBER_TYPES:
-        unit = asked_unit(question, question_type) if question_type in TYPE_UNITS else None
         said = _option_word(answer if answer is not None else letter, options)
-        return _number_values(read_number(said, unit), unit)
+        if question_type not in TYPE_UNITS:
+            return _number_values(read_count(said), None)
+        unit = asked_unit(question, question_type)
+        return _number_values(read_number(said, unit, column_unit(units)), unit)
     if options is None and question_type in _DIRECTION_WORDS:
         options = Options(_DIRECTION_WORDS[question_type], False)
     if options is None and question_type == "object_rel_distance" and (listed := _LISTED.search(question)):
@@ -167,19 +180,25 @@ def _values(question_type: str, question: str, answer: Any, letter: Any, options
         return {"options": words, "ground_truth": LETTERS[right], "answer": words[right], **kind}
     if question_type in CHOICE_TYPES:
         raise Refused("a choice without options", question[:120])
-    return _free_values(question, answer)
+    return _free_values(question, answer, units)
 
 
-def _free_values(question: str, answer: Any) -> dict[str, Any]:
-    """Return the values of a question of another type without options: a number, where it is one, else text."""
+def _free_values(question: str, answer: Any, units: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the values of a question of another type without options: a number, where it is one, else text.
+
+    Without a unit "2,3" may be two frames and "100,200,300" three: only plain digits are a number there.
+    """
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise Refused("no answer", str(answer)[:80])
-    text, unit = str(answer).strip(), asked_unit(question, "")
+    text, column = str(answer).strip(), None
+    with suppress(Refused):  # what is no unit to us says something else: it stays in `extra`
+        column = column_unit(units)
+    unit = asked_unit(question, "") or column
     if re.fullmatch("[A-H]", text):
         raise Refused("a choice without options", question[:120])
-    if re.fullmatch(r"[-+]?[\d.,]+\.?", text, re.ASCII) or unit is not None or not isinstance(answer, str):
+    if unit is not None or not isinstance(answer, str) or _DIGITS.fullmatch(text):
         try:
-            return _number_values(read_number(answer, unit), unit)
+            return _number_values(read_number(answer, unit, column), unit)
         except Refused as error:
             if error.reason != NO_NUMBER or re.fullmatch(r"[-+]?\d+(?:\.\d+)?", text) or not isinstance(answer, str):
                 raise
@@ -287,17 +306,24 @@ def image_place(path: str) -> str:
 
 
 def _extra(data: Mapping[str, Any], form: Form) -> dict[str, Any]:
-    """Return the columns without meaning here, and of those with one what the row itself cannot say."""
+    """Return the columns without meaning here, and of those with one what the row itself cannot say (`_note`)."""
     extra = {str(key): _plain(value) for key, value in data.items() if key not in USED and not isinstance(value, bytes)}
     if form.id is not None:
-        extra["source_id"] = _plain(form.id)
+        _note(extra, "source_id", _plain(form.id))
     if form.videos:
-        extra["source_video"] = form.videos[0]
+        _note(extra, "source_video", form.videos[0])
     if form.frames:
-        extra |= {"frames": True, "source_video": form.frames[0]}
+        _note(extra, "frames", True)
+        _note(extra, "source_video", form.frames[0])
     if form.system:
-        extra["system"] = form.system
+        _note(extra, "system", form.system)
     return extra
+
+
+def _note(extra: dict[str, Any], name: str, value: Any) -> None:
+    """Add a value of ours; where a column of that name says something else it stays, and ours is `imported_NAME`."""
+    is_taken = not is_nothing(extra.get(name)) and extra[name] != value
+    extra[f"imported_{name}" if is_taken else name] = value
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

@@ -22,7 +22,7 @@ from typing import Any
 from vsgrpo.data.cot.filters import read_candidate
 from vsgrpo.data.cot.inputs import Item, Source, image_item
 from vsgrpo.data.foreign_answers import Refused
-from vsgrpo.data.foreign_forms import NAMES, first, read_talk
+from vsgrpo.data.foreign_forms import NAMES, Talk, first, parsed, read_talk
 from vsgrpo.data.foreign_media import MediaFinder, refuse_rooms
 from vsgrpo.data.foreign_rows import image_place
 from vsgrpo.data.import_folder import new_dataset
@@ -93,9 +93,7 @@ def _import(settings: ImportSettings) -> ImageImport:
                 num_read += 1
                 try:
                     refuse_rooms(denied_in_data(data))
-                    item = _item(
-                        _with_places(data, finder, file.parent), where, Source(file, "images", settings.dataset, False)
-                    )
+                    item = _item(data, where, Source(file, "images", settings.dataset, False), finder)
                     if item.row.id in seen:
                         raise Refused("an id used before", item.row.id)
                     split = "dev" if falls_into_dev(item.row.room, settings.dev_fraction) else "train"
@@ -127,38 +125,58 @@ def _import(settings: ImportSettings) -> ImageImport:
     return summary
 
 
-def _with_places(data: Any, finder: MediaFinder, beside: Path) -> Any:
-    """Return the record with its image paths as they will be in the dataset folder; pictures inside stay."""
+def _item(data: Any, where: str, source: Source, finder: MediaFinder) -> Item:
+    """Return the question of a record, its images where they will be in the dataset folder, with its thought."""
     if not isinstance(data, Mapping):
-        return data
-    images = first(data, ("images", "image"))
-    placed = []
-    for image in images if isinstance(images, list | tuple) else [images]:
-        path = image.get("path") if isinstance(image, Mapping) and not image.get("bytes") else image
-        if isinstance(path, str) and path.strip():
-            identity = path if finder.root is not None else f"{beside}\0{path}"
-            path = finder.place(image_place(path), path, beside, identity)
-        placed.append(path)
-    return {**{name: value for name, value in data.items() if name != "image"}, "images": placed}
-
-
-def _item(data: Any, where: str, source: Source) -> Item:
-    """Return the question of a record, with the thought of a conversation."""
-    if not isinstance(data, Mapping) or first(data, NAMES["turns"]) is None:
-        try:
-            return image_item(data, where, source)
-        except DataError as error:
-            raise Refused("not an image question", error.message.removeprefix(f"{where}: ")) from None
-    talk = read_talk(data)
-    if not isinstance(talk.question, str) or not isinstance(talk.answer, str):
+        raise Refused("not an image question", "a record is an object")
+    is_talk = first(data, NAMES["turns"]) is not None
+    talk = read_talk(data) if is_talk else Talk()
+    if is_talk and not (isinstance(talk.question, str) and isinstance(talk.answer, str)):
         raise Refused("not one question and one answer")
-    plain = {name: value for name, value in data.items() if name not in NAMES["turns"]}
-    item = _item({**plain, "problem": talk.question, "answer": "x"}, where, source)
+    plain = {name: value for name, value in data.items() if name not in ("image", *NAMES["turns"])}
+    plain["images"] = [_place(image, finder, source.file.parent) for image in _images(data, talk)]
+    try:
+        item = image_item(plain | ({"problem": talk.question, "answer": "x"} if is_talk else {}), where, source)
+    except DataError as error:
+        raise Refused("not an image question", error.message.removeprefix(f"{where}: ")) from None
+    if not is_talk:
+        return item
     found = read_candidate(item.row, talk.answer)
     if found.problem is not None:
         raise Refused(f"an answer not in tags ({found.problem})", talk.answer[:60])
-    row = replace(item.row, answer=found.answer, ground_truth=found.answer, reasoning=found.thought)
+    extra = {"system": talk.system} if talk.system else {}
+    row = replace(item.row, answer=found.answer, ground_truth=found.answer, reasoning=found.thought, extra=extra)
     return replace(item, row=row)
+
+
+def _images(data: Mapping[str, Any], talk: Talk) -> list[Any]:
+    """Return the images of the column (one, a list, or the list as a JSON string), else of the parts of the turns."""
+    listed = parsed(first(data, ("images", "image")))
+    listed = list(listed) if isinstance(listed, list | tuple) else [listed]
+    if not talk.media:
+        return listed
+    if any(kind != "image" for kind, _ in talk.media):
+        raise Refused("a video in an image question")
+    inner = [path for _, path in talk.media]
+    if listed == [None]:
+        return inner
+    named = [path if isinstance(path := _path(image), str) else None for image in listed]  # None: the picture inside
+    if len(named) != len(inner) or any(one not in (None, two) for one, two in zip(named, inner, strict=True)):
+        raise Refused("images in the turns that are not those of the column", ", ".join(inner)[:120])
+    return listed
+
+
+def _path(image: Any) -> Any:
+    """Return the path of an image; pictures inside as they are."""
+    return image.get("path") if isinstance(image, Mapping) and not image.get("bytes") else image
+
+
+def _place(image: Any, finder: MediaFinder, beside: Path) -> Any:
+    """Return the path that an image will have in the dataset folder; pictures inside stay."""
+    path = _path(image)
+    if not isinstance(path, str) or not path.strip():
+        return path
+    return finder.place(image_place(path), path, beside, path if finder.root is not None else f"{beside}\0{path}")
 
 
 def _write_images(item: Item, out: Path) -> None:

@@ -164,7 +164,7 @@ class _Import:
         row = self._with_media(file, foreign)
         split = "train"
         if self.is_benchmark:
-            row = replace(row, id=str(row.extra.get("source_id", row.id)))  # predictions are joined by the official id
+            row = replace(row, id=foreign.id or row.id)  # predictions are joined by the official id
             split = "test"
         elif falls_into_dev(row.room, self.settings.dev_fraction):
             row, split = replace(row, split="dev"), "dev"
@@ -303,9 +303,9 @@ class _Import:
                 counts = scan.tally.counts()
                 own.update({name: n for name, n in counts.items() if name not in (*CHOICE_TYPES, *NUMBER_TYPES)})
             if own:
-                named = ", ".join(sorted(own)[:5]) + (", ..." if len(own) > 5 else "")
                 notes.append(
-                    f"{own.total()} rows are of types VSI-Bench has not ({named}): eval them as benchmark=folder"
+                    f"{own.total()} rows are of types VSI-Bench has not ({name_some(sorted(own))}): eval them as "
+                    "benchmark=folder"
                 )
         missing = self._videos.first_missing or self._images.first_missing
         if missing is not None and (self.settings.videos is None or self.settings.images is None):

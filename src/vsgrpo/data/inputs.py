@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from vsgrpo.data.rows import Row
+from vsgrpo.data.rows import Row, media_place
 from vsgrpo.errors import DataError
 from vsgrpo.files import file_sha256, file_state, remembered_sha256, write_atomic
-from vsgrpo.records import read_record
+from vsgrpo.records import adapter_base, read_record
 
 INPUTS_NAME = "inputs.json"
 SCHEMA_VERSION = 1
@@ -70,7 +70,8 @@ def look_at(files: Iterable[tuple[str, Path]]) -> dict[str, InputFile]:
 
 def media_files(rows: Iterable[Row], base: Path) -> list[tuple[str, Path]]:
     """Return (kind, path) of all videos and images of rows, each once."""
-    return list(dict.fromkeys(place for row in rows for place in row.media_paths(base)))
+    named = dict.fromkeys((item["kind"], item["path"]) for row in rows for item in row.media)  # many rows show one file
+    return list(dict.fromkeys((kind, media_place(base, path)) for kind, path in named))
 
 
 def model_files(kind: str, name: str | Path | None) -> list[tuple[str, Path]]:
@@ -91,11 +92,7 @@ def model_folders(name: str | Path | None) -> list[Path]:
     found: list[Path] = []
     while name is not None and Path(name).is_dir() and Path(name) not in found:
         found.append(Path(name))
-        name = None
-        with suppress(OSError, ValueError, AttributeError):
-            settings = json.loads((found[-1] / "adapter_config.json").read_text(encoding="utf-8"))
-            base = settings.get("base_model_name_or_path")
-            name = base if isinstance(base, str) else None
+        name = adapter_base(found[-1])
     return found
 
 

@@ -82,7 +82,7 @@ def records(file: Path) -> Iterator[tuple[str, Any]]:
     if not file.is_file():
         raise DataError(f"{file}: no such file", "give .json, .jsonl or .parquet files")
     if file.suffix == ".parquet":
-        yield from _parquet(file)
+        yield from ((f"{file}:row {number}", data) for number, data in parquet_records(file))
         return
     if file.suffix not in (".json", ".jsonl"):
         raise DataError(f"{file}: neither .json, .jsonl nor .parquet", "rename it if it is one of these")
@@ -175,18 +175,31 @@ def _blank(text: str, start: int) -> int:
     return start
 
 
-def _parquet(file: Path) -> Iterator[tuple[str, Any]]:
+def parquet_records(file: Path) -> Iterator[tuple[int, Any]]:
+    """Yield (number, record) of a parquet file, from 1; a few records are in memory at a time.
+
+    Raises:
+        DataError: no parquet file, or a value that Python cannot hold: bytes that are no text, a date far ahead.
+    """
     import pyarrow  # here: half a second that JSON does not need
     import pyarrow.parquet
 
     number = 0
     try:
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=_BATCH):
-            for data in batch.to_pylist():
-                number += 1
-                yield f"{file}:row {number}", data
+            yield from enumerate(_values(batch, file, number + 1), start=number + 1)
+            number += batch.num_rows
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file}: not a parquet file ({str(error).splitlines()[0]})", "download it again") from None
+
+
+def _values(batch: Any, file: Path, first: int) -> list[Any]:
+    try:
+        return batch.to_pylist()
+    except (ValueError, ArithmeticError, LookupError) as error:
+        last = first + batch.num_rows - 1
+        where = f"{file}:rows {first} to {last}"
+        raise DataError(f"{where}: a value cannot be read ({error})", "write the file again") from None
 
 
 def _reason(error: Exception) -> str:

@@ -19,27 +19,25 @@ from typing import Any
 
 from vsgrpo.config.families import TINY
 from vsgrpo.data.manifest import MANIFEST_NAME, file_record, read_json_object
+from vsgrpo.data.room_ids import Found, find_rooms, room_label, rooms_in, shown_rooms
 from vsgrpo.data.room_ids import dataset_of_path as dataset_of_path
-from vsgrpo.data.room_ids import find_rooms, room_label, rooms_in, shown_rooms
 from vsgrpo.data.room_ids import room_of as room_of
-from vsgrpo.data.row_guard import VERDICTS, Links, check_rows, worst
+from vsgrpo.data.row_guard import VERDICTS, Judgement, Links, judge_row, worst
 from vsgrpo.data.row_guard import Denied as Denied
-from vsgrpo.data.row_guard import Judgement as Judgement
+from vsgrpo.data.row_guard import check_rows as check_rows
 from vsgrpo.data.row_guard import check_scan as check_scan
-from vsgrpo.data.row_guard import denied_in as denied_in
 from vsgrpo.data.row_guard import denied_in_data as denied_in_data
 from vsgrpo.data.row_guard import denied_in_path as denied_in_path
 from vsgrpo.data.row_guard import falls_into_dev as falls_into_dev
-from vsgrpo.data.row_guard import judge_row as judge_row
 from vsgrpo.data.row_guard import judge_rows as judge_rows
 from vsgrpo.data.row_guard import name_some as name_some
 from vsgrpo.data.row_guard import read_checked_rows as read_checked_rows
-from vsgrpo.data.row_guard import row_verdict as row_verdict
 from vsgrpo.data.row_guard import split_dev as split_dev
 from vsgrpo.data.row_guard import val_scans as val_scans
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
+from vsgrpo.records import adapter_base
 from vsgrpo.tables import denied_rooms
 
 SCHEMA_VERSION = 1
@@ -152,12 +150,13 @@ def training_manifest(
         base: the folder that media paths are relative to; None: links are not followed, videos not recorded.
         hash_videos: record the videos.
     """
-    verdict = check_rows(rows, allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=name or "rows", base=base)
     rooms: dict[str, set[str]] = {}
-    links = Links(base)
+    judged, links = Judgement(), Links(base)
     for row in rows:
-        for dataset, room in rooms_of(row, *links(row)):
+        targets = links(row)
+        for dataset, room in _told_rooms(row, judge_row(row, judged, *targets), *targets):
             rooms.setdefault(dataset, set()).add(room)
+    verdict = judged.checked(allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=name or "rows")
     ordered = {dataset: sorted(names) for dataset, names in sorted(rooms.items())}
     videos = video_records(rows, base) if base is not None and hash_videos else {}
     return TrainingManifest(ordered, dict(hashes), len(rows), verdict, name=name, parents=list(parents), videos=videos)
@@ -169,9 +168,13 @@ def rooms_of(row: Row, *links: str) -> set[tuple[str, str]]:
     A scene named only in a path counts as its room. Rooms of a benchmark count wherever they are named. A row that
     names no scene of a known data set is of its own dataset and room.
     """
+    return _told_rooms(row, find_rooms(row, *links), *links)
+
+
+def _told_rooms(row: Row, named: Iterable[Found], *links: str) -> set[tuple[str, str]]:
     shown = {(item.dataset, item.room) for item in shown_rooms(row, *links)}
-    named = {(item.dataset, item.room) for item in find_rooms(row, *links)}
-    return shown | {room for room in named if room in denied_rooms()} or {(row.dataset, row.room)}
+    denied = {(item.dataset, item.room) for item in named} & denied_rooms().keys()
+    return shown | denied or {(row.dataset, row.room)}
 
 
 def video_records(rows: Iterable[Row], base: Path) -> dict[str, dict[str, Any]]:
@@ -254,24 +257,14 @@ def _lineage_of(model: str, below: tuple[str, ...]) -> TrainingManifest:
     manifest = TrainingManifest(base="unknown", name=folder.name)
     if (folder / TRAINING_MANIFEST_NAME).is_file():
         manifest = read_training_manifest(model)
-    base = _base_of(folder)
-    if base is not None and base not in below:
+    base = adapter_base(folder)
+    if base is not None and Path(base).is_dir() and base not in below:
         ancestor = _lineage_of(base, (*below, model))
         is_new = ancestor not in manifest.lineage() and ancestor.base in ("trained", "unknown")
         # A base that cannot be told says nothing new about an adapter that has a record of its own.
         if is_new and (ancestor.leaked_rooms() or manifest.base == "unknown"):
             return replace(manifest, parents=[*manifest.parents, ancestor])
     return manifest
-
-
-def _base_of(folder: Path) -> str | None:
-    """Return the base that an adapter names, where it is a folder here."""
-    try:
-        text = (folder / "adapter_config.json").read_text(encoding="utf-8")
-        base = json.loads(text)["base_model_name_or_path"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return base if isinstance(base, str) and Path(base).is_dir() else None
 
 
 def write_training_manifest(folder: Path | str, manifest: TrainingManifest) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import ConfigError
+from vsgrpo.paths import inside
 
 
 def draw_mix(sources: Sequence[tuple[Sequence[Row], float]], seed: int) -> list[Row]:
@@ -49,13 +50,19 @@ def shares(total: int, weights: Sequence[float]) -> list[int]:
 
 
 def rebase(rows: Sequence[Row], folder: Path, base: Path) -> list[Row]:
-    """Return the rows of a dataset folder with media paths relative to another one."""
+    """Return the rows of a dataset folder with media paths relative to another one.
+
+    Raises:
+        DataError: a path that leads out of `folder` by a link: seen from `base` that can no longer be told.
+    """
     if folder.resolve() == base.resolve():
         return list(rows)
     try:
         prefix = Path(os.path.relpath(folder.resolve(), base.resolve()))
     except ValueError:  # another drive
         raise ConfigError(f"data.mix: {folder} is not on the disk of {base}", "move one of them") from None
+    for path in dict.fromkeys(item["path"] for row in rows for item in row.media):
+        inside(folder, path)
     return [
         replace(row, media=tuple({**item, "path": (prefix / item["path"]).as_posix()} for item in row.media))
         for row in rows

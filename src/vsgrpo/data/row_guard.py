@@ -28,7 +28,7 @@ VERDICTS = ("clean", "unknown", "leak")
 """From best to worst."""
 _DEMO_SCAN = re.compile(r"demo\d{6,}_\d{2}")
 _NAMED = 5
-"""Rooms that a message names."""
+"""Names that a message lists."""
 _KNOWN_PATHS = 4096
 
 
@@ -44,15 +44,6 @@ class Denied:
     def reason(self) -> str:
         """Why a row is left out, for counts."""
         return f"its room is in {self.benchmark}"
-
-
-def denied_in(row: Row, *links: str) -> list[Denied]:
-    """Return the rooms of benchmarks that a row names anywhere, each once.
-
-    Args:
-        links: what its media lead to (`Links`).
-    """
-    return _denied(find_rooms(row, *links))
 
 
 def denied_shown(row: Row) -> list[Denied]:
@@ -110,11 +101,6 @@ class Links:
             direct = [os.readlink(plain)] if os.path.islink(plain) else []
             self._known[path] = [] if real == plain else [*direct, real]
         return self._known[path]
-
-
-def row_verdict(row: Row, *links: str) -> str:
-    """Return clean, unknown or leak for one row; splits are `check_rows`' matter."""
-    return "leak" if denied_in(row, *links) else _verdict_of_shown(row, shown_rooms(row, *links))
 
 
 def _verdict_of_shown(row: Row, shown: Sequence[Found]) -> str:
@@ -182,6 +168,20 @@ class Judgement:
         """Return the benchmark rooms, sorted."""
         return sorted({item.room for _, found in self.leaks for item in found})
 
+    def checked(self, *, allow_val_safe: bool, allow_leak: bool, where: str) -> str:
+        """Return the worst verdict, or refuse the rows; see `check_rows`."""
+        if self.leaks and not allow_leak:
+            raise DataError(
+                f"{where}: {self.leak_text()}",
+                "remove these rows; a model trained on them cannot be scored on the benchmark",
+            )
+        if self.num_val and not allow_val_safe:
+            raise DataError(
+                f"{where}: scene_name={self.first_val}: a ScanNet val scan ({self.num_val} of {self.num_rows} rows)",
+                "train on the train split, or allow room-safe val scans: data.allow_val_safe=true",
+            )
+        return self.verdict
+
     def unknown_text(self) -> str | None:
         """Return a sentence about the rows whose rooms cannot be told, None where there are none."""
         if not self.unknown:
@@ -206,12 +206,13 @@ def judge_rows(rows: Iterable[Row], base: Path | None = None) -> Judgement:
     return judged
 
 
-def judge_row(row: Row, judged: Judgement, *links: str) -> None:
-    """Look at one row more; `links` are what its media lead to (`Links`)."""
+def judge_row(row: Row, judged: Judgement, *links: str) -> dict[Found, str]:
+    """Look at one row more; `links` are what its media lead to (`Links`). Returns the rooms that it names."""
     judged.num_rows += 1
-    if denied := denied_in(row, *links):
+    named = find_rooms(row, *links)
+    if denied := _denied(named):
         judged.leaks.append((row, denied))
-        return
+        return named
     shown = shown_rooms(row, *links)
     if _val_scans(shown):
         judged.num_val += 1
@@ -219,6 +220,7 @@ def judge_row(row: Row, judged: Judgement, *links: str) -> None:
     if _verdict_of_shown(row, shown) == "unknown":
         judged.unknown[row.dataset] += 1
         judged.first_unknown = judged.first_unknown or row.scene_name
+    return named
 
 
 def check_rows(
@@ -240,22 +242,11 @@ def check_rows(
     Raises:
         DataError: a benchmark room, or a val scan without `allow_val_safe`; names the first scene and how many rows.
     """
-    judged = judge_rows(rows, base)
-    if judged.leaks and not allow_leak:
-        raise DataError(
-            f"{where}: {judged.leak_text()}",
-            "remove these rows; a model trained on them cannot be scored on the benchmark",
-        )
-    if judged.num_val and not allow_val_safe:
-        raise DataError(
-            f"{where}: scene_name={judged.first_val}: a ScanNet val scan ({judged.num_val} of {judged.num_rows} rows)",
-            "train on the train split, or allow room-safe val scans: data.allow_val_safe=true",
-        )
-    return judged.verdict
+    return judge_rows(rows, base).checked(allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=where)
 
 
 def name_some(names: Sequence[str]) -> str:
-    """Return the first names of a list, and how many more there are."""
+    """Return the first five names of a list, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 

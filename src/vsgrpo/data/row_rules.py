@@ -165,7 +165,7 @@ def _check_rejected(row: Row, where: str) -> None:
     same = normalize_word(rejected) == normalize_word(answer)
     if row.answer_kind == "number" and not same:
         same = (value := official_number(rejected)) is not None and value == official_number(answer)
-    if row.answer_kind == "choice":
+    if row.answer_kind == "choice" and isinstance(row.ground_truth, str):
         same = same or normalize_word(rejected) == normalize_word(row.ground_truth)
     if same:
         _fail(where, "rejected", "equals the answer", "a rejected answer must be wrong, or null", value=rejected)

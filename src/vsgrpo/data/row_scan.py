@@ -55,11 +55,11 @@ class RowScan:
     """What is known of the rows of a file, or of a part of one.
 
     Attributes:
-        num_lines, num_rows: lines of the part, and good rows.
+        num_lines, num_rows: lines of the part, and rows that keep the schema and the rule of `scan_rows`.
         faults: rule -> how often it is broken and where.
-        keys: 64-bit hashes of the keys of good rows.
+        keys: 64-bit hashes of the keys of rows that keep the schema; what follows is of these too.
         key_lines: the line of each.
-        tally: answers by question type.
+        tally: answers of the `num_rows` by question type.
         rooms: (dataset, room) of the rows.
         media: (kind, path in the rows) -> key of the first row that shows it.
         verdict: worst leak verdict.
@@ -95,12 +95,13 @@ class RowScan:
         if fault.count == 2:
             fault.message = rule
 
-    def add(self, row: Row, line: int, links: Links, judge: bool) -> None:
-        """Note a good row."""
-        self.num_rows += 1
+    def add(self, row: Row, line: int, links: Links, judge: bool, is_good: bool) -> None:
+        """Note a row that keeps the schema; one that the run could not use (not `is_good`) counts in no number."""
+        if is_good:
+            self.num_rows += 1
+            self.tally.add(row)
         self.keys.append(int.from_bytes(blake2b(row.key.encode(), digest_size=8).digest(), "big"))
         self.key_lines.append(line)
-        self.tally.add(row)
         self.rooms.add((row.dataset, row.room))
         for item in row.media:
             self.media.setdefault((item["kind"], item["path"]), row.key)
@@ -148,7 +149,7 @@ def scan_rows(file: Path, check: RowCheck | None = None, *, judge: bool = True) 
     """Look at all rows of a file; a large one is read by one process per core.
 
     Args:
-        check: a rule beyond the schema, asked of every good row (picklable).
+        check: a rule beyond the schema, asked of every row that keeps it (picklable).
         judge: ask the leak guard (not of a benchmark's own test file).
 
     Raises:
@@ -202,11 +203,12 @@ def _scan_part(file: Path, check: RowCheck | None, judge: bool, part: tuple[int,
                 for fault in faults_of(data, ""):
                     found.add_fault(fault.rule, number, fault.message.removeprefix(": "), fault.hint)
                 continue
-            found.add(row, number, links, judge)
+            is_good = True
             try:
                 if check is not None:
                     check(row)
             except DataError as error:
-                rule = error.message.removeprefix(f"row {row.key}: ")
+                rule, is_good = error.message.removeprefix(f"row {row.key}: "), False
                 found.add_fault(rule, number, rule, error.hint)
+            found.add(row, number, links, judge, is_good)
     return found

@@ -82,13 +82,13 @@ class Row:
         Raises:
             DataError: a path that leads out of `base` by a link.
         """
-        return tuple((item["kind"], _place(base, item["path"])) for item in self.media)
+        return tuple((item["kind"], media_place(base, item["path"])) for item in self.media)
 
     def video_path(self, base: Path) -> Path:
         """Return the first video of the row; `base` is the folder that holds the row file."""
         for item in self.media:
             if item["kind"] == "video":
-                return _place(base, item["path"])
+                return media_place(base, item["path"])
         raise DataError(
             f"row {self.key}: media={list(self.media)!r}: no video", "give the row a media entry of kind video"
         )
@@ -101,8 +101,14 @@ _COMMON = ("dataset", "split", "scene_name", "room", "question_type", "answer_ki
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # one for all rows: json.dumps would make one per row
 
 
-def _place(base: Path, path: str) -> Path:
-    # `..` is in no row file (`check_row`): only rows that `mix.rebase` moved from one folder to another have it.
+def media_place(base: Path, path: str) -> Path:
+    """Return where a media path of a row leads; `base` holds the row file.
+
+    Raises:
+        DataError: a path that leads out of `base` by a link.
+    """
+    # `..` is in no row file (`check_row`): only rows that `mix.rebase` moved from one folder to another have it. It has
+    # looked where their links lead.
     return Path(base) / path if path.startswith("../") else inside(base, path)
 
 

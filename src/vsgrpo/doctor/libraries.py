@@ -77,7 +77,7 @@ def deepspeed() -> list[Finding]:
 
 def _operators() -> list[Finding]:
     """Look into torch's folder of compiled extensions: an operator without a library was left half built."""
-    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR", "~/.cache/torch_extensions")).expanduser()
+    folder = Path(os.path.expanduser(os.environ.get("TORCH_EXTENSIONS_DIR", "~/.cache/torch_extensions")))
     places = [path for path in sorted([*folder.glob("*"), *folder.glob("*/*")]) if (path / "build.ninja").is_file()]
     built = [path.name for path in places if any(path.glob("*.so"))]
     half = [path for path in places if path.name not in built]
@@ -93,7 +93,7 @@ def wandb() -> list[Finding]:
     if find_spec("wandb") is None:
         return [Finding("wandb", "warn", "not installed", "pip install wandb, or leave --wandb out")]
     mode = os.environ.get("WANDB_MODE", "online")
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    netrc = Path(os.path.expanduser(os.environ.get("NETRC", "~/.netrc")))
     key = "WANDB_API_KEY" in os.environ or (netrc.is_file() and "wandb" in netrc.read_text(errors="replace"))
     mend = "" if key or mode != "online" else "before --wandb: `wandb login`, or WANDB_MODE=offline"
     return [Finding("wandb", "ok" if not mend else "warn", f"mode {mode}, {'' if key else 'no '}key found", mend)]

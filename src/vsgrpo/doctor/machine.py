@@ -84,8 +84,8 @@ def disk() -> list[Finding]:
 def hub_cache() -> Path:
     """Return the folder that huggingface_hub downloads to."""
     if "HF_HUB_CACHE" in os.environ:
-        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
-    return Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
+        return Path(os.path.expanduser(os.environ["HF_HUB_CACHE"]))
+    return Path(os.path.expanduser(os.environ.get("HF_HOME", "~/.cache/huggingface"))) / "hub"
 
 
 def _free(check: str, folder: Path, where: str) -> Finding:

@@ -13,7 +13,6 @@ from vsgrpo.data.json_files import read_json
 from vsgrpo.data.leakage import (
     Links,
     TrainingManifest,
-    denied_in,
     lineage_of,
     name_some,
     rooms_of,
@@ -24,6 +23,7 @@ from vsgrpo.data.room_ids import room_label
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import Media
+from vsgrpo.tables import denied_rooms
 from vsgrpo.terminal import show
 
 ALLOW = "its score would mean nothing; --allow-leak scores it all the same and says so in the results"
@@ -185,7 +185,7 @@ def compare_rows(
         links = [text for path in paths for text in Links(path.parent).of(path.name)]
         rooms = rooms_of(row, *links)
         evaluated |= rooms
-        is_benchmark = official or bool(denied_in(row, *links))
+        is_benchmark = official or not rooms.isdisjoint(denied_rooms())
         if rooms & trained:
             leaked |= {room_label(*room) for room in rooms & trained} if is_benchmark else set()
         else:

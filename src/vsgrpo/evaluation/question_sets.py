@@ -15,6 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vsgrpo.data.leakage import name_some
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.prompts import TRAIN_SENTENCES, question_text
 from vsgrpo.data.rows import LETTERS, SCHEMA_VERSION, Row, check_row, read_jsonl, row_from_dict, row_id
@@ -69,7 +70,7 @@ class QuestionSet:
         missing = sorted({str(path) for row in self.rows for _, path in self.media(row) if not path.is_file()})
         if not missing:
             return self
-        named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        named = name_some(missing)
         hint = "put them there, or score the rest with --skip-missing"
         if not skip_missing:
             raise DataError(f"{self.file}: {len(missing)} image(s) or video(s) missing: {named}", hint)

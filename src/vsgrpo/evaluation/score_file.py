@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vsgrpo.data.json_files import read_json
+from vsgrpo.data.leakage import name_some
 from vsgrpo.data.prompts import MODES, WORDINGS
 from vsgrpo.data.rows import LETTERS, Row, number_of
 from vsgrpo.errors import ConfigError, DataError
@@ -115,8 +116,7 @@ def score_file(
         items = _join(lines, (row for row, _ in iter_benchmark(file)), rows_path)
     scores = score_items(items, prompt or PromptSettings())
     if scores.unanswered:
-        named = ", ".join(scores.unanswered[:5]) + (", ..." if len(scores.unanswered) > 5 else "")
-        notes.append(f"{len(scores.unanswered)} rows are unanswered and left out: {named}")
+        notes.append(f"{len(scores.unanswered)} rows are unanswered and left out: {name_some(scores.unanswered)}")
     if scores.num_unmapped:
         notes.append(f"{scores.num_unmapped} answers are none of their question's options (scored 0)")
     return ScoreReport(path.name, scores, tuple(items), tuple(notes))

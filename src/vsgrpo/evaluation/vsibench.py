@@ -15,7 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vsgrpo.data.leakage import room_of
+from vsgrpo.data.leakage import name_some, room_of
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.rows import LETTERS, SCHEMA_VERSION, Row, check_row, check_scorable, read_jsonl, row_from_dict
 from vsgrpo.errors import ConfigError, DataError
@@ -78,7 +78,7 @@ class Benchmark:
             missing = [name for name in missing if name not in zipped]
         if not missing:
             return self
-        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        named = name_some(missing)
         if not skip_missing:
             raise DataError(
                 f"{self.file.parent}: {len(missing)} video(s) missing: {named}",

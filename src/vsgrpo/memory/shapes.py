@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.records import adapter_base
+
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Linear layers of one block of the language model, by the names that model.lora.targets uses."""
 
@@ -129,13 +131,8 @@ def model_shape(path: str) -> ModelShape | None:
                 return shape_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
             except (ValueError, KeyError, TypeError):
                 return None
-        adapter = folder / "adapter_config.json"
-        if not adapter.is_file():
+        if (base := adapter_base(folder)) is None:
             break
-        try:
-            base = str(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
-        except (ValueError, KeyError, TypeError):
-            return None
         folder = Path(base)
     return HUB.get(str(folder))
 

@@ -144,7 +144,9 @@ class Endpoint:
         self._transport, self._unconnected = (httpx2.HTTPError, httpx2.StreamError), httpx2.ConnectError
         self._broken = (openai.APIError, *self._transport, ValueError, TimeoutError)
         self._key = key if step.api_key_env else ""
-        transport = openai.DefaultAsyncHttpxClient(event_hooks={"response": [_limit_body]})
+        transport = openai.DefaultAsyncHttpxClient(
+            event_hooks={"response": [_limit_body]}, headers={"accept-encoding": "identity"}
+        )
         self._client: Any = openai.AsyncOpenAI(
             base_url=step.base_url, api_key=key, max_retries=0, http_client=transport
         )
@@ -270,8 +272,12 @@ class Endpoint:
 
 
 async def _limit_body(response: Any) -> None:
-    """Let a response fail once it is longer than `MAX_BODY_BYTES`, whole or streamed."""
+    """Let a response fail once it is longer than `MAX_BODY_BYTES`, whole or streamed; a compressed one at once."""
     import httpx2
+
+    if (encoding := response.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+        # Nobody asked for it, and a few bytes of it may stand for any number.
+        raise httpx2.ReadError(f"the answer is compressed ({encoding[:40]})")
 
     class Limited(httpx2.AsyncByteStream):
         def __init__(self, inner: Any) -> None:

@@ -18,8 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vsgrpo.data.leakage import check_rows
-from vsgrpo.data.rows import SCHEMA_VERSION, Row, check_row, read_jsonl, row_from_dict
+from vsgrpo.data.json_files import parquet_records, read_jsonl
+from vsgrpo.data.leakage import check_rows, name_some
+from vsgrpo.data.rows import SCHEMA_VERSION, Row, check_row, row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.paths import inside, path_fault, safe_name
 
@@ -108,7 +109,7 @@ def find_source(path: Path | str, split: str, form: str, name: str | None, allow
         found = [path / f"{split}.jsonl"] if (path / f"{split}.jsonl").is_file() else sorted(path.rglob("*.parquet"))
         found = [file for file in found if file.name.startswith(split)]
         if len(found) != 1:
-            named = ", ".join(str(file.relative_to(path)) for file in found[:5]) or "none"
+            named = name_some([str(file.relative_to(path)) for file in found]) or "none"
             hint = "set data.split, or give the file itself: data=FILE"
             raise DataError(f"data.path={path}: holds no single {split}.jsonl or {split}*.parquet ({named})", hint)
         file = found[0]
@@ -125,42 +126,15 @@ def find_source(path: Path | str, split: str, form: str, name: str | None, allow
 
 
 def records(file: Path) -> Iterator[tuple[str, Any]]:
-    """Yield (where, object) of each record of a .jsonl, .parquet or .json file (a list).
+    """Yield (where, object) of each record of a .jsonl or .parquet file.
 
     Raises:
         DataError: the file cannot be read as what it is called.
     """
-    if file.suffix == ".json":
-        yield from _listed(file)
-        return
     if file.suffix == ".jsonl":
         yield from ((f"{file}:{number}", data) for number, data in read_jsonl(file))
-        return
-    number = 0
-    for batch in _parquet(file).iter_batches(batch_size=8):
-        for data in batch.to_pylist():
-            yield f"{file}:row {number}", data
-            number += 1
-
-
-def _listed(file: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{file}: not JSON ({error})", "one object a line makes it .jsonl") from None
-    if not isinstance(content, list):
-        raise DataError(f"{file}: not a list of records", "one object a line makes it .jsonl")
-    yield from ((f"{file}:row {number}", data) for number, data in enumerate(content, start=1))
-
-
-def _parquet(file: Path) -> Any:
-    import pyarrow  # here: half a second that jsonl does not need
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.ParquetFile(file)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{file}: not a parquet file ({str(error).splitlines()[0]})", "download it again") from None
+    else:  # from 0: the numbers are part of ids, and so of answers that were paid for
+        yield from ((f"{file}:row {number - 1}", data) for number, data in parquet_records(file))
 
 
 def image_item(data: Any, where: str, source: Source) -> Item:
