@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
@@ -162,8 +163,7 @@ def remembered_sha256(path: Path) -> str:
     if known is not None and known[0] == state:
         return known[1]
     found = file_sha256(path)
-    settled = time.time_ns() - max(state[1:]) > _SETTLED_NS
-    if settled and file_state(path) == state:
+    if is_settled(state) and file_state(path) == state:
         _MEMORY[str(path)] = (state, found)
         if (cache := user_cache()) is None:
             return found
@@ -179,6 +179,11 @@ def file_state(path: Path) -> list[int]:
     """Return size, time of the last write and of the last change of a file (bytes, ns, ns); OSError: it is gone."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def is_settled(state: Sequence[int]) -> bool:
+    """Tell by its `file_state` whether a file is old enough that a change from now on has another state."""
+    return time.time_ns() - max(state[1:]) > _SETTLED_NS
 
 
 def write_checksums(folder: Path) -> None:

@@ -1,13 +1,16 @@
 """What a multimodal endpoint is shown: the pixels that training reads."""
 
 import base64
+import hashlib
 import io
+import os
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vsgrpo.data.cot.media import MediaBudget, _image_url
+from vsgrpo.data.cot.media import MediaBudget, _file_digest, _image_url
 from vsgrpo.errors import DataError
 
 BUDGET = MediaBudget(num_frames=4, max_pixels=28 * 28 * 16, jpeg_quality=95)
@@ -39,6 +42,20 @@ def test_other_images_are_sent_as_training_reads_them():
     exif[0x0112] = 6
     turned = sent(saved(Image.new("RGB", (40, 30)), "JPEG", exif=exif))
     assert turned[1].shape == (40, 30, 3)
+
+
+def test_a_replaced_video_of_the_same_size_and_time_has_another_digest(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"one")
+    before = path.stat()
+    assert _file_digest(path) == hashlib.sha256(b"one").hexdigest()
+    time.sleep(0.02)  # the clock of a file system ticks every few milliseconds
+    path.write_bytes(b"two")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p and rsync -t do
+    assert _file_digest(path) == hashlib.sha256(b"two").hexdigest()
+    path.unlink()
+    with pytest.raises(DataError, match=r"a\.mp4: cannot be opened"):
+        _file_digest(path)
 
 
 def test_an_image_that_is_none_is_named():

@@ -203,7 +203,9 @@ def test_eval_writes_results_and_goes_on_where_it_stopped(benchmark_folder, tmp_
     assert {"vsgrpo", "torch", "transformers"} <= set(results["versions"])
     whole = (out / "predictions.jsonl").read_bytes()
     (out / "predictions.jsonl").write_bytes(whole[:-7])
-    run_eval(config(benchmark_folder, out, f"model.path={tiny}"))
+    assert json.loads((out / "settings.json").read_text())["reader"] == {"backend": "pyav", "timeout_s": 60.0}
+    run_eval(config(benchmark_folder, out, f"model.path={tiny}", "video.timeout_s=30"))  # decides no answer
+    assert json.loads((out / "settings.json").read_text())["reader"] == {"backend": "pyav", "timeout_s": 30.0}
     assert (out / "predictions.jsonl").read_bytes() == whole
     assert score_file(out / "predictions.jsonl", benchmark_folder).scores == report.scores
     with pytest.raises(DataError, match="made under another decoding"):

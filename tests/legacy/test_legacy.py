@@ -101,4 +101,5 @@ def test_evaluation_is_scored_and_reported(lab, capsys):
     assert run(["report", "run"]) == 0
     assert (lab / "run" / "report.html").is_file()
     assert run(["inspect", "run", "--limit", "1"]) == 0
-    assert run(["inspect", "evaluation", "--limit", "1"]) == 0
+    assert run(["inspect", "evaluation", "output=page.html", "--limit", "1"]) == 0  # settings.json tells no reader
+    assert (lab / "page.html").read_text(encoding="utf-8").count("data:image/jpeg") == 3

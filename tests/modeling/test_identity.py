@@ -62,6 +62,20 @@ def test_shards_are_the_same_weights(base):
     assert hash_of(base) == before
 
 
+@pytest.mark.integration
+def test_a_base_in_a_bin_file_of_either_format_carries_an_adapter(base, tmp_path):
+    tensors = load_file(base / "model.safetensors")
+    (base / "model.safetensors").unlink()
+    found = []
+    for number, is_zip in enumerate((True, False)):  # the second as torch wrote it before 1.6: no zip file
+        torch.save(tensors, base / "pytorch_model.bin", _use_new_zipfile_serialization=is_zip)
+        bundle = load_model(base, lora=LORA)
+        save_model(bundle, tmp_path / str(number), merge=False)
+        load_for_eval(tmp_path / str(number))
+        found.append(json.loads((tmp_path / str(number) / "base.json").read_text())["weights"])
+    assert found[0] == found[1]
+
+
 def test_blocks_of_a_large_tensor_begin_and_end_with_it():
     size = identity.WHOLE_BYTES + 1
     blocks = identity._blocks(size)

@@ -12,6 +12,7 @@ from tiny_inputs import adapt, randomize_adapter
 
 from vsgrpo.data.inputs import model_folders
 from vsgrpo.errors import DataError
+from vsgrpo.modeling import load
 from vsgrpo.modeling.load import attach_adapter, load_full
 from vsgrpo.modeling.model import LoraSettings, check_weights, load_for_eval, load_model, save_model
 from vsgrpo.modeling.rope import FAMILIES
@@ -323,6 +324,17 @@ def test_loading_an_adapter_draws_no_random_numbers(tiny_folder, tmp_path):
     before = torch.get_rng_state()
     attach_adapter(model, tmp_path / "x")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_adapters_tensors_are_read_once(tiny_folder, tmp_path, monkeypatch):
+    adapt(tiny_folder, tmp_path / "x")
+    family = json.loads((tiny_folder / "config.json").read_text())["model_type"]
+    model = load_full(FAMILIES[family].model, tiny_folder, dtype=torch.float32)
+    reads = []
+    real = load.load_peft_weights
+    monkeypatch.setattr(load, "load_peft_weights", lambda *a, **k: (reads.append(a), real(*a, **k))[1])
+    attach_adapter(model, tmp_path / "x")
+    assert reads == [(str(tmp_path / "x"),)]
 
 
 @pytest.mark.integration

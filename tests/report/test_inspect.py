@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from xml.etree import ElementTree
 
 import av
@@ -16,7 +17,7 @@ from vsgrpo.config import load_config
 from vsgrpo.data.build import build_dataset
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.report.inspect import inspect
-from vsgrpo.report.samples import media_urls
+from vsgrpo.report.samples import media_stills
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,42 @@ def test_the_page_draws_every_row_with_frames(data, tmp_path):
         any(item.attrib.get("class") == "hit one" for item in drawing) for drawing in maps
     )  # the floor's outline
     assert text.count("data:image/jpeg") == 6 and "<script" not in text and "http" not in text
+
+
+def write_avi(path):
+    """Write five grey frames as MPEG-4 in AVI, whatever the name says: decord refuses it."""
+    with av.open(str(path), "w", format="avi") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for level in (0, 0, 128, 255, 255):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8))))
+        container.mux(stream.encode(None))
+
+
+def test_the_page_of_an_evaluation_reads_videos_as_the_evaluation_did(data, evaluation, tmp_path):
+    pytest.importorskip("decord")
+    copy = shutil.copytree(data, tmp_path / "copy")
+    for video in copy.glob("videos/*/*.mp4"):
+        write_avi(video)
+    folder, first = evaluation
+    page = tmp_path / "page.html"
+    words = [str(folder), f"rows={copy / 'train.jsonl'}", f"id={first}", f"output={page}"]
+    inspect(words)  # of an earlier version, without settings.json: the default backend
+    assert page.read_text(encoding="utf-8").count("data:image/jpeg") == 3
+    settings = {"reader": {"backend": "decord", "timeout_s": None}}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    inspect(words)
+    text = page.read_text(encoding="utf-8")
+    assert "data:image/jpeg" not in text and "not shown: " in text
+    assert "video.backend=decord cannot be trusted with it (mpeg4 in avi" in text
+
+
+def test_a_config_that_is_no_runs_is_not_read(data, evaluation, tmp_path):
+    copy = shutil.copytree(data, tmp_path / "copy")
+    for folder in (copy, evaluation[0]):
+        (folder / "config.yaml").write_text("data: 3\n")
+    for path in (copy, copy / "train.jsonl", evaluation[0]):
+        assert len(inspect([str(path), f"output={tmp_path / 'page.html'}"], limit=1).seen) == 1
 
 
 def write_run(folder, data, completions):
@@ -120,6 +157,24 @@ def test_ids_with_a_hash_and_repeated_rows_are_found(data, tmp_path):
     assert [(item.row.id, item.prediction) for item in seen] == [("q", "c"), ("q", "b"), ("q#7", "a")]
 
 
+def test_rows_of_another_writer_are_found(data, tmp_path):
+    lines = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()[:3]]
+    ids = ("a", "k\u00fcche", 'b"7')
+    for line, name in zip(lines, ids, strict=True):
+        line["id"] = name
+        line["extra"] = {"id": "other"}
+    folder = tmp_path / "own"
+    folder.mkdir()
+    # An id that is nested before the row's own, no space behind the colon, two, and escapes of ASCII writers.
+    lines[0] = {"extra": lines[0].pop("extra"), **lines[0]}
+    texts = [json.dumps(lines[0], separators=(",", ":")), json.dumps(lines[1]), json.dumps(lines[2])]
+    texts[2] = texts[2].replace('"id": "b', '"id" :  "b')
+    assert "\\u00fc" in texts[1] and '"id" :  "b\\"7"' in texts[2]
+    (folder / "train.jsonl").write_text("\ufeff" + "\n".join(texts) + "\n", encoding="utf-8")
+    seen = inspect([write_run(tmp_path / "run", folder, [(1, f"demo/{name}", "x", 0.0) for name in ids])]).seen
+    assert [item.row.id for item in seen] == list(ids)
+
+
 def test_a_page_of_a_run_has_frames_and_rewards(trained, tmp_path):
     page = tmp_path / "said.html"
     inspect([trained[0], "score=best", f"output={page}"], limit=1)
@@ -171,18 +226,19 @@ def shown(urls):
 
 def test_pages_show_the_frames_that_the_run_read(tmp_path):
     path = tmp_path / "a.avi"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
-        for level in (0, 0, 128, 255, 255):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8))))
-        container.mux(stream.encode(None))
-    urls = media_urls("video", path, {"video": {"backend": "pyav", "timeout_s": None}})
+    write_avi(path)
+    media = [("video", path)]
+    urls, problems = media_stills(media, {"backend": "pyav", "timeout_s": None})
+    assert problems == []
     assert [round(np.asarray(image).mean() / 128) for image in shown(urls)] == [0, 1, 2]  # first, middle, last
-    assert media_urls("video", path, {}) == urls
-    assert media_urls("video", path, {"video": {"backend": "gone", "timeout_s": None}}) == urls  # equal by contract
+    assert media_stills(media, {})[0] == urls
+    assert media_stills(media, {"backend": "gone", "timeout_s": None})[0] == urls  # equal by contract
+    gone = ("video", tmp_path / "gone.mp4")
+    found, problems = media_stills([gone, *media], {})
+    assert found == urls and problems == [f"{gone[1]}: cannot be opened (No such file or directory)"]
     pytest.importorskip("decord")
-    assert media_urls("video", path, {"video": {"backend": "decord", "timeout_s": None}}) == []  # that run refused it
+    found, problems = media_stills(media, {"backend": "decord", "timeout_s": None})
+    assert found == [] and "cannot be trusted" in problems[0]  # that run refused it
 
 
 def test_pages_show_a_turned_video_upright(tmp_path):
@@ -193,4 +249,4 @@ def test_pages_show_a_turned_video_upright(tmp_path):
         stream.set_display_rotation(90)
         container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))))
         container.mux(stream.encode(None))
-    assert {image.size for image in shown(media_urls("video", path, {}))} == {(48, 64)}
+    assert {image.size for image in shown(media_stills([("video", path)], {})[0])} == {(48, 64)}

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -22,6 +23,7 @@ data: {{path: {data}, split: train, mix: null}}
 video: {{num_frames: 4, max_pixels: 100352}}
 trainer: {{name: grpo, beta: {beta}}}
 """
+ROWS = Path(__file__).parents[1] / "legacy" / "lab" / "dataset" / "train.jsonl"
 SVG = re.compile(r'<svg class="chart".*?</svg>', re.S)
 
 
@@ -211,6 +213,16 @@ def test_questions_and_evaluations_stand_in_the_report(tmp_path):
     text = write_report([run]).path.read_text(encoding="utf-8")
     for part in ("r/eval", "50.0", "41.0–59.0", "best constant on 9 of 9", "vsGRPO-2B (paper", "&lt;b&gt;4"):
         assert part in text
+
+
+def test_the_report_says_why_a_video_is_not_shown(tmp_path):
+    row = json.loads(ROWS.read_text(encoding="utf-8").splitlines()[0])
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")  # its video is not here
+    said = completion(1, 0, id=f"{row['dataset']}/{row['id']}")
+    run = write_run(tmp_path / "r", [record(1)], [said], data=tmp_path)
+    text = write_report([run]).path.read_text(encoding="utf-8")
+    assert row["question"] in text
+    assert f"not shown: {tmp_path / row['media'][0]['path']}: cannot be opened (No such file" in text
 
 
 def test_a_long_run_stays_small(tmp_path):

@@ -1,6 +1,8 @@
 """What is said of a file before a run is what the run says."""
 
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from container_files import FILMS, REFUSED, encode
 from numbered_video import numbered_frame
 from PIL import Image
 
+from vsgrpo import files
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.video import examine as module
 from vsgrpo.video.budget import VisionBudget
@@ -57,6 +60,7 @@ def test_it_finds_what_the_loader_finds(media, backend):
 def test_a_good_file_is_decoded_once_and_a_changed_one_again(tmp_path, monkeypatch):
     path, copy, memory = tmp_path / "a.mp4", tmp_path / "b.mp4", tmp_path / "memory.json"
     encode(path, "libx264")
+    monkeypatch.setattr(files, "_SETTLED_NS", 0)
     decoded, hashed = [], []
     check, content_hash = DecodePool.check_frames, DecodePool.content_hash
     monkeypatch.setattr(DecodePool, "check_frames", lambda self, p, *a: (decoded.append(p), check(self, p, *a))[1])
@@ -80,6 +84,42 @@ def test_a_good_file_is_decoded_once_and_a_changed_one_again(tmp_path, monkeypat
     assert "cut off" in examine(path).problem and "cut off" in examine(path).problem
     memory.write_text("{", encoding="utf-8")
     assert examine(copy) == first and json.loads(memory.read_text(encoding="utf-8"))["headers"]
+
+
+def test_a_replaced_file_of_the_same_size_and_time_is_read_again(tmp_path, monkeypatch):
+    path, memory = encode(tmp_path / "a.mp4", "libx264"), tmp_path / "memory.json"
+    monkeypatch.setattr(files, "_SETTLED_NS", 0)
+    loader = VideoLoader(BUDGET, timeout_s=None)
+
+    def examine():
+        return examine_media([("video", path)], BUDGET, timeout_s=None, memory=memory)["video", path]
+
+    assert examine().problem == ""
+    key, before = loader.key(path), path.stat()
+    time.sleep(0.02)  # the clock of a file system ticks every few milliseconds
+    path.write_bytes(b"<" * before.st_size)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p and rsync -t do
+    assert "starts with '<'" in examine().problem
+    assert loader.key(path) != key
+
+
+def test_a_file_that_has_just_changed_is_hashed_again(tmp_path):
+    memory = tmp_path / "memory.json"
+    encode(tmp_path / "a.mp4", "libx264")
+    examine_media([("video", tmp_path / "a.mp4")], BUDGET, timeout_s=None, memory=memory)
+    known = json.loads(memory.read_text(encoding="utf-8"))
+    assert known["hashes"] == {} and len(known["headers"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_another_version_of_the_judgement_examines_again(tmp_path, monkeypatch, kind):
+    path, memory = tmp_path / ("a.mp4" if kind == "video" else "a.png"), tmp_path / "memory.json"
+    encode(path, "libx264") if kind == "video" else Image.new("RGB", (60, 40)).save(path)
+    for version in (1, 1, 2):
+        monkeypatch.setattr(module, "_VERSION", version)
+        examine_media([(kind, path)], BUDGET, timeout_s=None, memory=memory)
+    headers = json.loads(memory.read_text(encoding="utf-8"))["headers"]
+    assert len(headers) == 2 and all(key.startswith(kind) for key in headers)
 
 
 def test_a_missing_backend_blames_no_file(tmp_path):

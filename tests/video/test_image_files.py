@@ -88,6 +88,14 @@ def test_an_image_is_shown_as_its_exif_orientation_says(tmp_path, orientation):
     assert np.abs(read_image(path).astype(int) - shown).mean() < 3
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 77])
+def test_an_orientation_that_exif_does_not_know_turns_nothing(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path, picture(40, 60), "a.jpg", exif=exif)
+    assert image_size(path) == (40, 60) and read_image(path).shape == (40, 60, 3)
+
+
 def test_every_colour_form_becomes_rgb(tmp_path):
     red = (255, 0, 0)
     forms = {

@@ -106,7 +106,7 @@ def answer_rows(
 def _settings(
     config: EvalConfig, rows: Sequence[Row], identity: Mapping[str, Any], budget: Any, decoding: Any
 ) -> dict[str, Any]:
-    """Return all that decides the answers, as settings.json keeps it."""
+    """Return all that decides the answers, and how videos were read, as settings.json keeps it."""
     model = config.model
     vision = {"num_frames": budget.num_frames, "min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels}
     if any(item["kind"] == "image" for row in rows for item in row.media):
@@ -117,6 +117,7 @@ def _settings(
         "model": {"path": model.path, "adapter": model.adapter, "dtype": model.dtype},
         "vision": vision,
         "video": "shuffled" if config.video.shuffle else "own",
+        "reader": {"backend": config.video.backend, "timeout_s": config.video.timeout_s},
         "prompt": {name: value for name, value in asdict(config.prompt).items() if name != "system" or value},
         "decoding": {
             **{name: value for name, value in asdict(decoding).items() if name != "layout"},

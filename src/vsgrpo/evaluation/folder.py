@@ -50,8 +50,8 @@ TIMING_NAME = "timing.jsonl"
 PROMPTS_NAME = "prompts.jsonl"
 _OWN = ("predictions*.jsonl", "timing*.jsonl", SETTINGS_NAME, RESULTS_NAME, PROMPTS_NAME, REPORT_NAME, LMMS_NAME)
 _OWN += (INPUTS_NAME,)
-_NOT_COMPARED = ("layout", "changed_inputs")
-"""Settings that change no answer, or tell of one run alone."""
+_NOT_COMPARED = ("layout", "reader", "changed_inputs")
+"""Settings that change no answer (every video backend gives the same frames), or tell of one run alone."""
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.rows import LETTERS, Row
-from vsgrpo.errors import DataError
 from vsgrpo.evaluation.charts import bars_svg, calibration_svg, confusion_table
 from vsgrpo.evaluation.published import published_lines
 from vsgrpo.evaluation.report import COLUMNS
@@ -23,7 +22,7 @@ from vsgrpo.evaluation.score import PromptSettings, row_item, scored_text
 from vsgrpo.files import write_atomic
 from vsgrpo.spatial.scorers import read_letter, read_number
 from vsgrpo.spatial.scoring import DIRECTION_TYPES, NUMBER_TYPES, TASKS
-from vsgrpo.video.stills import still_urls
+from vsgrpo.video.stills import stills_or_reason
 
 REPORT_NAME = "report.html"
 NUM_MISSES = 20
@@ -185,7 +184,7 @@ def _misses(
     turns = [entry for turn in zip_longest(*ordered) for entry in turn if entry is not None]
     misses = []
     for row, text, value in turns[:NUM_MISSES]:
-        frames, problem = _frames(video_of(row), backend, timeout_s)
+        frames, problem = stills_or_reason(video_of(row), "video", _NUM_FRAMES, backend, timeout_s, _FRAME_WIDTH)
         said = "nothing readable" if value is None else f"{value:g}" if isinstance(value, float) else _word(row, value)
         misses.append(
             {
@@ -205,11 +204,3 @@ def _misses(
 
 def _word(row: Row, letter: str) -> str:
     return f"{letter}. {row.options[LETTERS.index(letter)]}" if row.options else letter
-
-
-def _frames(video: Path, backend: str, timeout_s: float | None) -> tuple[list[str], str]:
-    """Return frames as data URLs, and why there are none."""
-    try:
-        return still_urls(video, "video", _NUM_FRAMES, backend, timeout_s, _FRAME_WIDTH), ""
-    except DataError as error:
-        return [], error.message

@@ -169,11 +169,12 @@ def update_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape
     layer = layer_bytes(config, section, shape, load)
     stream = load.update_tokens * shape.hidden * act
     logits = load.completions * load.tokens.completion * shape.vocab * LOGIT_BYTES
+    total = saved_bytes(config, section, shape, load)
     # The backward pass of one layer needs half as much again; the logits are gone by then.
     if section.gradient_checkpointing:
-        total = (shape.layers + 2) * stream + max(logits, layer + layer // 2)
+        total += stream + max(logits, layer + layer // 2)
     else:
-        total = shape.layers * layer + 3 * stream + max(logits, layer // 2)
+        total += max(logits, layer // 2)
     if not config.model.freeze_vision:
         tower = shape.tower
         total += load.trees * load.tokens.patches * tower.depth * act * (9 * tower.width + 4 * tower.mlp)
@@ -181,13 +182,11 @@ def update_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape
 
 
 def saved_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> int:
-    """Return what autograd keeps of a microbatch between forward and backward (tests count it)."""
-    act = _act(config, section)
-    stream = load.update_tokens * shape.hidden * act
-    log_softmax = load.completions * load.tokens.completion * shape.vocab * 4
+    """Return what autograd keeps of a microbatch between forward and backward, logits apart (tests count it)."""
+    stream = load.update_tokens * shape.hidden * _act(config, section)
     if section.gradient_checkpointing:
-        return (shape.layers + 1) * stream + log_softmax
-    return shape.layers * layer_bytes(config, section, shape, load) + 3 * stream + log_softmax
+        return (shape.layers + 1) * stream
+    return shape.layers * layer_bytes(config, section, shape, load) + 3 * stream
 
 
 def layer_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import is_zipfile
 
 import torch
 from transformers.utils.hub import cached_file
@@ -208,7 +209,8 @@ def _tensors(base: str) -> Iterator[tuple[str, str, Sequence[int], str]]:
             with file.open("rb") as stream:
                 yield from _safe_tensors(stream)
         else:
-            for name, tensor in torch.load(file, map_location="cpu", mmap=True, weights_only=True).items():
+            mapped = is_zipfile(file)  # torch before 1.6 wrote another format, which cannot be mapped
+            for name, tensor in torch.load(file, map_location="cpu", mmap=mapped, weights_only=True).items():
                 content = memoryview(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())
                 blocks = b"".join(content[start:end] for start, end in _blocks(len(content)))
                 yield name, str(tensor.dtype), tuple(tensor.shape), sha256(blocks).hexdigest()

@@ -178,7 +178,7 @@ def attach_adapter(model: nn.Module, folder: Path) -> PeftModel:
             f"{folder}: does not fit its base model: {_first_line(error)}",
             hint="put it on the model it was trained on; target_modules of adapter_config.json names layers of it",
         ) from error
-    fill_adapter(peft, folder)  # type: ignore[arg-type]
+    _fill(peft, folder, weights)  # type: ignore[arg-type]
     return peft  # type: ignore[return-value]
 
 
@@ -188,7 +188,10 @@ def fill_adapter(model: PeftModel, folder: Path) -> None:
     Raises:
         DataError: as `attach_adapter`.
     """
-    weights = _adapter_weights(folder)
+    _fill(model, folder, _adapter_weights(folder))
+
+
+def _fill(model: PeftModel, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
     weights = {_todays_name(name): tensor for name, tensor in weights.items()}
     name = str(model.active_adapter)
     needed = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)

@@ -20,13 +20,17 @@ from vsgrpo.files import write_page
 from vsgrpo.paths import inside, path_fault
 from vsgrpo.records import NUMBER, read_record
 from vsgrpo.report.runs import read_config
-from vsgrpo.report.samples import COMPLETIONS_NAME, media_urls, question_files, read_completions, read_questions
+from vsgrpo.report.samples import COMPLETIONS_NAME, media_stills, question_files, read_completions, read_questions
 from vsgrpo.scans.meta_info import read_scene_json
 
 KEYS = ("split", "type", "scene", "id", "step", "score", "rows", "output")
 ORDERS = ("worst", "best")
 DEFAULT_LIMIT = 20
-_SETTINGS = {"benchmark?": {"name?": str}, "prompt?": {"mode": str, "wording": str, "show_options": bool}}
+_SETTINGS = {
+    "benchmark?": {"name?": str},
+    "prompt?": {"mode": str, "wording": str, "show_options": bool},
+    "reader?": {"backend?": str, "timeout_s?": NUMBER},
+}
 _RESULTS = {"benchmark?": {"file?": str}, "scorer?": str, "correct?": {str: (bool, *NUMBER)}}
 _UNITS = {"m2": "m\u00b2"}
 
@@ -75,13 +79,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Inspection:
-    """The rows chosen, how many there were to choose from, and the configuration of the run that read them."""
+    """The rows chosen, and how many there were to choose from."""
 
     seen: list[Seen]
     num_rows: int
     folders: list[Path]
     output: Path | None
-    config: dict[str, Any]
 
     def table(self) -> str:
         """Return the rows, or where the page with them is."""
@@ -117,9 +120,9 @@ def inspect(words: Sequence[str], limit: int | None = None) -> Inspection:
         chosen = [item for item in chosen if item.score is not None]
         chosen.sort(key=lambda item: item.score or 0.0, reverse=given["score"] == "best")
     output = Path(given["output"]) if "output" in given else None
-    result = Inspection(chosen[: limit or DEFAULT_LIMIT], num_rows, folders, output, _config(Path(paths[0])))
+    result = Inspection(chosen[: limit or DEFAULT_LIMIT], num_rows, folders, output)
     if output is not None:
-        write_page(output, _page(result, paths[0]))
+        write_page(output, _page(result, paths[0], _reader(Path(paths[0]), is_run)))
     return result
 
 
@@ -144,10 +147,22 @@ def _choose(seen: Iterable[Seen], given: dict[str, str], limit: int | None, path
     return chosen, num_rows
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """Return the configuration of a run or an evaluation; empty where the path is none."""
-    folder = path if path.is_dir() else path.parent
-    return read_config(folder) if (folder / "config.yaml").is_file() else {}
+def _reader(path: Path, is_run: bool) -> dict[str, Any]:
+    """Return the backend and timeout_s with which a run or an evaluation read videos, as far as it recorded them."""
+    if is_run:
+        return (read_config(path).get("video") or {}) if (path / "config.yaml").is_file() else {}
+    predictions = _predictions(path)
+    return {} if predictions is None else _settings(predictions).get("reader") or {}
+
+
+def _predictions(path: Path) -> Path | None:
+    """Return the predictions of an evaluation, None where the path is no evaluation."""
+    file = path / "predictions.jsonl" if path.is_dir() else path
+    return file if file.name == "predictions.jsonl" and file.is_file() else None
+
+
+def _settings(predictions: Path) -> dict[str, Any]:
+    return _recorded(predictions.with_name("settings.json"), _SETTINGS)
 
 
 def _read_run(path: Path, given: dict[str, str]) -> tuple[list[Path], list[Seen]]:
@@ -186,8 +201,8 @@ def _read(path: Path, given: dict[str, str]) -> tuple[list[Path], Iterable[Seen]
         raise DataError(
             f"{path}: no such file or folder", hint="give a dataset folder, a row file, an evaluation or a run"
         )
-    predictions = path / "predictions.jsonl" if path.is_dir() else path
-    if predictions.name != "predictions.jsonl" or not predictions.is_file():
+    predictions = _predictions(path)
+    if predictions is None:
         split = given.get("split", _first_split(path))
         file = path if path.is_file() else path / f"{split}.jsonl"
         if _shows_images(file):
@@ -195,7 +210,7 @@ def _read(path: Path, given: dict[str, str]) -> tuple[list[Path], Iterable[Seen]
         file = row_file(path, split)
         videos = ((row, row.video_path(file.parent)) for row, _ in iter_benchmark(file))
         return [file.parent], (Seen(row, (("video", video),)) for row, video in videos)
-    settings = _recorded(predictions.with_name("settings.json"), _SETTINGS)
+    settings = _settings(predictions)
     results = _recorded(predictions.with_name("results.json"), _RESULTS)
     rows = given.get("rows") or (results.get("benchmark") or {}).get("file")
     if not rows:
@@ -254,14 +269,14 @@ def _fits(item: Seen, given: dict[str, str]) -> bool:
     return all(given.get(key, value) == value for key, value in named.items())
 
 
-def _page(result: Inspection, title: str) -> str:
+def _page(result: Inspection, title: str, reader: dict[str, Any]) -> str:
     from jinja2 import Environment, select_autoescape
     from markupsafe import Markup
 
     template = (files("vsgrpo.report") / "templates" / "inspect.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=select_autoescape(default=True, default_for_string=True), trim_blocks=True)
     plans: dict[str, Plan | None] = {}
-    frames: dict[Media, list[str]] = {}
+    shown: dict[Media, tuple[list[str], list[str]]] = {}
     items = []
     for item in result.seen:
         name = f"{item.row.dataset}/{item.row.scene_name}"
@@ -269,11 +284,12 @@ def _page(result: Inspection, title: str) -> str:
             places = (inside(folder / "scenes", f"{name}.json") for folder in result.folders if not path_fault(name))
             file = next((place for place in places if place.is_file()), None)
             plans[name] = make_plan(read_scene_json(file), f"plan{len(plans)}") if file is not None else None
-        if item.media not in frames:
-            frames[item.media] = [url for place in item.media for url in media_urls(*place, result.config)]
+        if item.media not in shown:
+            shown[item.media] = media_stills(item.media, reader)
+        frames, problems = shown[item.media]
         plan = plans[name]
         drawing = Markup(question_svg(plan, item.row)) if plan is not None else ""
-        items.append({"seen": item, "map": drawing, "frames": frames[item.media]})
+        items.append({"seen": item, "map": drawing, "frames": frames, "problems": problems})
     symbols = [Markup(symbol_svg(plan)) for plan in plans.values() if plan is not None]
     return environment.from_string(template).render(
         title=title, items=items, symbols=symbols, total=result.num_rows, letters=LETTERS, units=_UNITS

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.data.rows import Row, row_from_dict
-from vsgrpo.errors import DataError, SetupError
+from vsgrpo.errors import DataError
 from vsgrpo.records import MAYBE_NUMBER, check_shape
 from vsgrpo.report.runs import Curve
 from vsgrpo.video.reader import DEFAULT_BACKEND
-from vsgrpo.video.stills import still_urls
+from vsgrpo.video.stills import stills_or_reason
 
 COMPLETIONS_NAME = "completions.jsonl"
 NUM_MOMENTS = 48
@@ -25,8 +26,7 @@ _MAX_CHARS = 400
 _NUM_FRAMES = 3
 _DRAWN = {"step": int, "id": str, "completion": str, "reward?": MAYBE_NUMBER}
 _SAMPLE = {**_DRAWN, "question_type": str, "answer": str, "advantage?": MAYBE_NUMBER}
-_STEP = re.compile(rb'"step": (\d+)')
-_ID = re.compile(r'"id": "((?:[^"\\]|\\.)*)"')
+_STEP = re.compile(rb'"step"\s*:\s*(\d+)')
 
 
 @dataclass
@@ -42,6 +42,8 @@ class Group:
     has_rewards: bool
     row: Row | None = None
     frames: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """Why frames are missing."""
 
 
 @dataclass(frozen=True)
@@ -110,18 +112,18 @@ def add_questions(groups: Iterable[Group], config: dict[str, Any]) -> None:
         found = rows.get(group.key)
         if found is not None:
             group.row = found[0]
-            group.frames = [url for place in found[0].media_paths(found[1]) for url in media_urls(*place, config)]
+            group.frames, group.problems = media_stills(found[0].media_paths(found[1]), config.get("video") or {})
 
 
 def _rows(file: Path, wanted: set[str]) -> Iterable[Row]:
-    with file.open(encoding="utf-8", errors="replace") as stream:
-        for number, line in enumerate(stream, 1):
-            name = _ID.search(line)
-            if name and name.group(1) in wanted:
-                yield row_from_dict(_parsed(line, f"{file}:{number}"), f"{file}:{number}")
+    """Yield the rows whose id is wanted; the others are not checked."""
+    for number, data in read_jsonl(file):
+        name = data.get("id") if isinstance(data, dict) else None
+        if isinstance(name, str) and name in wanted:
+            yield row_from_dict(data, f"{file}:{number}")
 
 
-def _parsed(line: str | bytes, where: str) -> Any:
+def _parsed(line: bytes, where: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -188,23 +190,19 @@ def _first_of_each_type(records: list[dict[str, Any]]) -> list[Group]:
     return found
 
 
-def media_urls(kind: str, path: Path, config: dict[str, Any]) -> list[str]:
-    """Return frames of a video, or an image, as the run of this configuration read it; none where it is unreadable.
+def media_stills(media: Iterable[tuple[str, Path]], video: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the images of a row and frames of its videos as they were read, and why others are missing.
 
-    Where the run's backend is not installed here, the default one reads the video: what both read is equal.
+    Args:
+        media: (kind, path) in the order in which they are shown.
+        video: `backend` and `timeout_s` as the run or the evaluation recorded them; what it lacks is the default.
     """
-    if not path.is_file():
-        return []
-    video = config.get("video") or {}
-    backends = [video.get("backend", DEFAULT_BACKEND), DEFAULT_BACKEND]
     timeout = video.get("timeout_s", 60.0)
     timeout = None if timeout is None or timeout <= 0 else timeout
-    for backend in backends:
-        try:
-            return still_urls(path, kind, _NUM_FRAMES, backend, timeout)
-        except DataError:
-            break
-        except SetupError:
-            if backend == DEFAULT_BACKEND:
-                raise
-    return []
+    urls: list[str] = []
+    problems: list[str] = []
+    for kind, path in media:
+        found, problem = stills_or_reason(path, kind, _NUM_FRAMES, video.get("backend") or DEFAULT_BACKEND, timeout)
+        urls += found
+        problems += [problem] if problem else []
+    return urls, problems

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vsgrpo.errors import DataError
+from vsgrpo.files import file_state
 
 BAD_VIDEO_HINT = "replace or rebuild the file, or set video.on_bad=skip to leave its rows out"
 
@@ -50,7 +51,7 @@ def check_there(path: str) -> int | None:
     try:
         status = Path(path).stat()
     except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror})", hint="check the path") from None
+        raise _cannot_be_opened(path, error) from None
     if stat.S_ISDIR(status.st_mode):
         raise DataError(f"{path}: is a folder, not a video", hint="name the video file itself")
     if not stat.S_ISREG(status.st_mode):
@@ -58,6 +59,23 @@ def check_there(path: str) -> int | None:
     if status.st_size == 0:
         raise DataError(f"{path}: is empty", hint=BAD_VIDEO_HINT)
     return status.st_size
+
+
+def file_stamp(path: str) -> tuple[str, int, int, int]:
+    """Return what changes when a file is replaced: its name and `files.file_state`.
+
+    Raises:
+        DataError: it is not there.
+    """
+    try:
+        size, written, changed = file_state(Path(path))
+    except OSError as error:
+        raise _cannot_be_opened(path, error) from None
+    return path, size, written, changed
+
+
+def _cannot_be_opened(path: str, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be opened ({error.strerror})", hint="check the path")
 
 
 def _check_whole(path: str, file: BinaryIO, size: int) -> None:

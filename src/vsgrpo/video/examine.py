@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import DataError
-from vsgrpo.files import write_atomic
+from vsgrpo.files import is_settled, write_atomic
 from vsgrpo.video.budget import VisionBudget
+from vsgrpo.video.container import file_stamp
 from vsgrpo.video.image import image_size, read_image
 from vsgrpo.video.index import VideoHeader
 from vsgrpo.video.reader import DEFAULT_BACKEND, DecodePool
@@ -62,8 +63,9 @@ def examine_media(
 ) -> dict[tuple[str, Path], Examined]:
     """Return (kind, path) -> what a run with these settings would find, each file decoded at its sampled frames.
 
-    Files found good are remembered by content, and by path, size and time of change so that a second call does not read
-    them at all. A file with a problem is examined again each time: a full disk or a slow mount may be gone.
+    Files found good are remembered by content, and by path, size and times of change so that a second call does not
+    read them at all (the rule is that of `files.remembered_sha256`). A file with a problem is examined again each time:
+    a full disk or a slow mount may be gone.
 
     Args:
         media: (video or image, path); each is examined once.
@@ -77,7 +79,7 @@ def examine_media(
     Raises:
         SetupError: the backend is not installed; no file is blamed for that.
     """
-    settings = f"{_VERSION} {backend} {budget.sampled_frames}"
+    settings = f"{backend} {budget.sampled_frames}"
     known = _Memory(memory)
 
     def examine(place: tuple[str, Path]) -> Examined:
@@ -116,11 +118,8 @@ def _read(
     known: "_Memory",
 ) -> VideoHeader:
     """Return the header of a good file, from memory or by decoding it."""
-    stamp = _stamp(name)
-    content = known.hashes.get(stamp)
-    if content is None:
-        content = known.hashes[stamp] = pool.content_hash(name, timeout_s)
-    key = f"{kind} {content}" if kind == "image" else f"{kind} {settings} {content}"
+    content = _content(name, timeout_s, pool, known)
+    key = f"{kind} {_VERSION} {content}" if kind == "image" else f"{kind} {_VERSION} {settings} {content}"
     header = known.headers.get(key)
     if header is None:
         if kind == "image":
@@ -132,16 +131,20 @@ def _read(
     return header
 
 
-def _stamp(name: str) -> str:
-    try:
-        status = os.stat(name)
-    except OSError as error:
-        raise DataError(f"{name}: cannot be opened ({error.strerror})", hint="check the path") from None
-    return f"{name} {status.st_size} {status.st_mtime_ns}"
+def _content(name: str, timeout_s: float | None, pool: DecodePool, known: "_Memory") -> str:
+    """Return the hash of a file, from memory as `files.remembered_sha256` does."""
+    stamp = file_stamp(name)
+    key = " ".join(map(str, stamp))
+    content = known.hashes.get(key)
+    if content is None:
+        content = pool.content_hash(name, timeout_s)
+        if is_settled(stamp[1:]) and file_stamp(name) == stamp:
+            known.hashes[key] = content
+    return content
 
 
 class _Memory:
-    """Hashes by path, size and time of change; headers of good files by content and settings."""
+    """Hashes by path, size and times of change; headers of good files by content and settings."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path

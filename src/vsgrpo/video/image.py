@@ -109,13 +109,14 @@ def _scaled(path: Path | str, values: np.ndarray) -> np.ndarray:
 
 
 def _orientation(image: Any) -> int:
-    """Return the EXIF orientation that the header tells, 1 (upright) where it tells none."""
+    """Return the EXIF orientation that the header tells, 1 (upright) where it tells none of the eight."""
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # getexif() would decode the pixels to look behind them
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
+        found = int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # a broken tag is no reason to refuse the picture
         return 1
+    return found if found in _UPRIGHT else 1
 
 
 def _open(path: Path | str, content: bytes | None = None) -> Any:

@@ -20,11 +20,14 @@ from torchvision.transforms.v2 import functional as transforms
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.video.budget import PIXELS_VERSION, VisionBudget, grid_thw, num_tokens, seconds_per_patch
 from vsgrpo.video.cache import make_cache
+from vsgrpo.video.container import file_stamp
 from vsgrpo.video.examine import check_timing
 from vsgrpo.video.image import image_size, read_image
 from vsgrpo.video.reader import DEFAULT_BACKEND, VideoHeader, content_hash, probe, read_uniform_frames
 
 _Result = TypeVar("_Result")
+_Stamp = tuple[str, int, int, int]
+"""Of `file_stamp`."""
 
 
 class BadVideo(DataError):
@@ -122,8 +125,8 @@ class VideoLoader:
         self.needs_timing = False
         self.num_decoded = 0
         """Videos and images decoded so far."""
-        self._hashes: dict[tuple[str, int, int], str] = {}
-        self._headers: dict[tuple[tuple[str, int, int], str], VideoHeader] = {}
+        self._hashes: dict[_Stamp, str] = {}
+        self._headers: dict[tuple[_Stamp, str], VideoHeader] = {}
         """By file and kind: as an image, an animation is its first picture."""
 
     def load(self, path: Path | str, kind: str = "video") -> VideoInputs:
@@ -186,7 +189,7 @@ class VideoLoader:
             raise kind(message, error.hint) from error
 
     def _key(self, name: str, kind: str) -> str:
-        stamp = _stamp(name)
+        stamp = file_stamp(name)
         content = self._hashes.get(stamp)
         if content is None:
             content = self._hashes[stamp] = content_hash(name, self.timeout_s)
@@ -196,7 +199,7 @@ class VideoLoader:
         return hashlib.sha256(f"{PIXELS_VERSION} {content} {settings}".encode()).hexdigest()[:32]
 
     def _header(self, name: str, kind: str) -> VideoHeader:
-        place = _stamp(name), kind
+        place = file_stamp(name), kind
         header = self._headers.get(place)
         if header is None:
             still = kind == "image"
@@ -231,7 +234,7 @@ class VideoLoader:
 
     def _read_video(self, name: str) -> np.ndarray:
         header, raw = read_uniform_frames(name, self.budget.sampled_frames, self.backend, self.timeout_s)
-        self._headers[_stamp(name), "video"] = header
+        self._headers[file_stamp(name), "video"] = header
         return resize_frames(raw, self.budget)
 
     def _read_image(self, name: str) -> np.ndarray:
@@ -253,12 +256,3 @@ def resize_frames(frames: np.ndarray, budget: VisionBudget) -> np.ndarray:
             frames_TCHW, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True
         )
     return frames_TCHW.contiguous().numpy()
-
-
-def _stamp(name: str) -> tuple[str, int, int]:
-    """Return what changes when a file is replaced: name, size, time of change."""
-    try:
-        status = os.stat(name)
-    except OSError as error:
-        raise DataError(f"{name}: cannot be opened ({error.strerror})", hint="check the path") from None
-    return name, status.st_size, status.st_mtime_ns

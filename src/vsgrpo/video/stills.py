@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vsgrpo.errors import DataError, SetupError
 from vsgrpo.video.image import read_image
 from vsgrpo.video.reader import DEFAULT_BACKEND, read_uniform_frames
 
@@ -39,6 +40,23 @@ def still_urls(
         return [_data_url(read_image(path), width)]
     _, frames = read_uniform_frames(path, num_frames, backend, timeout_s)
     return [_data_url(frame, width) for frame in frames]
+
+
+def stills_or_reason(
+    path: Path, kind: str, num_frames: int, backend: str, timeout_s: float | None, width: int = _WIDTH
+) -> tuple[list[str], str]:
+    """Return what `still_urls` returns, and why there is nothing to show.
+
+    Where the backend is not installed here, the default one reads the video: what both read is equal.
+    """
+    try:
+        return still_urls(path, kind, num_frames, backend, timeout_s, width), ""
+    except DataError as error:
+        return [], error.message
+    except SetupError:
+        if backend == DEFAULT_BACKEND:
+            raise
+    return stills_or_reason(path, kind, num_frames, DEFAULT_BACKEND, timeout_s, width)
 
 
 def _data_url(pixels: np.ndarray, width: int) -> str:

@@ -13,8 +13,10 @@ import numpy as np
 
 from vsgrpo.data.cot.inputs import Item
 from vsgrpo.errors import DataError
+from vsgrpo.files import file_sha256
 from vsgrpo.paths import inside
 from vsgrpo.video.budget import PIXELS_VERSION, smart_resize
+from vsgrpo.video.container import file_stamp
 from vsgrpo.video.image import read_image
 
 _MIN_PIXELS = 3136
@@ -75,19 +77,14 @@ def estimated_tokens(item: Item, budget: MediaBudget) -> int:
 
 def _file_digest(path: Path) -> str:
     try:
-        stat = path.stat()
+        return _digest_of(file_stamp(str(path)))
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}", "put the videos where the row file says") from None
-    return _digest_of(str(path), stat.st_size, stat.st_mtime_ns)
+        raise DataError(f"{path}: cannot be read ({error.strerror})", "check its rights") from None
 
 
-@functools.lru_cache(maxsize=4096)  # a video has many questions; size and time tell a changed file
-def _digest_of(path: str, size: int, mtime_ns: int) -> str:
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+@functools.lru_cache(maxsize=4096)  # a video has many questions
+def _digest_of(stamp: tuple[str, int, int, int]) -> str:
+    return file_sha256(Path(stamp[0]))
 
 
 def _frame_urls(path: Path, budget: MediaBudget) -> list[str]:
