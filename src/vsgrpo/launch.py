@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vsgrpo.config import GrpoSection, TrainConfig
+from vsgrpo.config.auto_launch import joins_launcher
 from vsgrpo.config.compose import config_dir, to_yaml
 from vsgrpo.config.families import TINY
 from vsgrpo.continuation import read_values
@@ -32,7 +33,6 @@ from vsgrpo.preflight import (
     check_enough_rows,
     check_run,
     device_line,
-    joins_launcher,
     needs_launcher,
 )
 from vsgrpo.run_dir import prepare_run_folder, settle

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vsgrpo.config import GrpoSection, TrainConfig
+from vsgrpo.config.auto_launch import joins_launcher
 from vsgrpo.config.train import TrainerSection
 from vsgrpo.data.prompts import target_text, wrong_answer
 from vsgrpo.data.row_numbers import Rows, type_counts
@@ -50,11 +50,6 @@ def check_run(config: TrainConfig, rows: Sequence[Row], types: Iterable[str] | N
 def needs_launcher(config: TrainConfig) -> bool:
     """Return whether accelerate has to start the workers: several of them, or a sharded engine around one."""
     return config.launch.num_processes > 1 or config.launch.profile not in ("cpu", "gpu1", "ddp")
-
-
-def joins_launcher() -> bool:
-    """Return whether another launcher (torchrun, accelerate, srun) has started this process as one of the workers."""
-    return "LOCAL_RANK" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def check_devices(config: TrainConfig) -> None:

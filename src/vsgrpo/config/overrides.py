@@ -27,8 +27,8 @@ def prepare_overrides(root: str, overrides: Sequence[str]) -> list[str]:
     """Return `overrides` ready for Hydra.
 
     `model=PATH`, `data=DIR`, `output=DIR` become `model.path`, `data.path`, `run.dir` (build-data: `data.path`) when
-    the value has a path separator (or, for data and output, always); values of path keys are quoted, so that `=`,
-    spaces, commas and brackets in a path need no escaping.
+    the value has a path separator or names a folder (for data and output: always); values of path keys are quoted, so
+    that `=`, spaces, commas and brackets in a path need no escaping.
 
     Raises:
         ConfigError: an item that is not key=value, or takes keys away or adds them.
@@ -47,7 +47,7 @@ def _one(root: str, item: str) -> str:
     key, equals, value = item.partition("=")
     if not equals or not key:
         raise ConfigError(f"{item}: overrides are key=value", hint="`vsgrpo configs` lists groups and keys")
-    if key in SHORTHANDS and (key != "model" or os.sep in value or "/" in value or Path(value).is_dir()):
+    if _is_shorthand(key, value):
         key = "data.path" if (root == "build_data" and key == "output") else SHORTHANDS[key]
     plain = key.lstrip("+")
     if plain.startswith("trainer.hf.") or (plain == "trainer.hf" and value.startswith("{")):
@@ -59,6 +59,13 @@ def _one(root: str, item: str) -> str:
     if key in PATH_KEYS and value not in ("null", "???"):
         return f"{key}={_quoted(os.path.expanduser(value))}"
     return item if key == item.partition("=")[0] else f"{key}={value}"
+
+
+def _is_shorthand(key: str, value: str) -> bool:
+    """Return whether KEY=VALUE names a path; `model` is a group too, whose options are no folders."""
+    if key != "model":
+        return key in SHORTHANDS
+    return os.sep in value or "/" in value or (value != "" and Path(value).is_dir())
 
 
 def _quoted(value: str) -> str:
@@ -90,7 +97,7 @@ def check_groups(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) 
     """Raise ConfigError where several options of a group are chosen at once, or none: Hydra would keep the last."""
     for item in overrides:
         key, _, value = item.partition("=")
-        if key not in groups or (key in SHORTHANDS and (os.sep in value or "/" in value)):
+        if key not in groups or _is_shorthand(key, value):
             continue
         if value.startswith(("[", "{")) or "," in value or (value in ("null", "") and key != "experiment"):
             first = re.sub(r"[\[\]{}\s]", "", value).split(",")[0]
