@@ -71,6 +71,9 @@ def test_no_reason_is_left_over():
 
 WHOLE = (
     "trainer.num_train_epochs",
+    *("trainer.adam_beta1", "trainer.adam_beta2", "trainer.adam_epsilon"),
+    *("trainer.epsilon", "trainer.importance_sampling_level", "trainer.use_bias_correction_kl"),
+    "trainer.scale_rewards",
     "model.lora.r",
     "model.lora.targets",
     "run",
@@ -159,6 +162,23 @@ def test_any_value_gives_a_section_or_one_error_that_names_the_key(root, name):
         ("train", ["trainer.hf=5"], "trainer.hf=5: a dict is needed", "trainer.hf"),
         ("train", ["trainer.loss_type=cispo"], "trainer.epsilon_high=null", "trainer.epsilon_high=5"),
         ("train", ["trainer.loss_type=sapo", "trainer.delta=2"], "trainer.delta=2", "trainer.delta=null"),
+        ("train", ["trainer.loss_type=cispo", "trainer.epsilon_high=5", "trainer.epsilon=0.3"], "clip by it", "leave"),
+        ("train", ["trainer.loss_type=sapo", "trainer.epsilon=0.3"], "loss_type=sapo does not clip by it", "leave"),
+        ("train", ["trainer.loss_type=vespo", "trainer.epsilon=0.3"], "loss_type=vespo does not clip by it", "leave"),
+        (
+            "train",
+            ["trainer.loss_type=vespo", "trainer.importance_sampling_level=sequence"],
+            "loss_type=vespo has one weight per completion",
+            "leave",
+        ),
+        ("train", ["trainer.optim=sgd", "trainer.adam_beta1=0.8"], "optim=sgd keeps no moments", "adamw_torch_fused"),
+        ("train", ["trainer.beta=0", "trainer.use_bias_correction_kl=true"], "there is no KL term", "beta above 0"),
+        (
+            "train",
+            ["trainer.multi_objective_aggregation=normalize_then_sum", "trainer.scale_rewards=none"],
+            "divides each reward by its group's deviation",
+            "sum_then_normalize",
+        ),
         ("train", ["video.timeout_s=0"], "video.timeout_s=0", "null"),
         ("train", ["video.num_frames=1"], "video.num_frames=1: must be at least 2", "video.num_frames=2"),
         ("train", ["video.max_pixels=800"], "below video.min_pixels=3136", "video.max_pixels=3136"),

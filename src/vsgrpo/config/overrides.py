@@ -131,20 +131,24 @@ def _check_used_in_evaluation(overrides: Sequence[str], config: EvalConfig) -> N
 
 
 def _check_used_in_training(overrides: Sequence[str], config: TrainConfig) -> None:
-    method, trainer = config.trainer.name, config.trainer
     for item in overrides:
         key = item.partition("=")[0]
         if key == "launch.auto":
             raise ConfigError(f"{item}: says how the profile was chosen", hint="choose it: launch=cpu, or launch=auto")
-        if key.startswith("reward.") and method != "grpo":
-            raise ConfigError(f"{item}: `train {method}` has no rewards", hint=f"leave {key} out, or run `train grpo`")
-        if key == "trainer.num_train_epochs" and trainer.max_steps > 0:
-            raise ConfigError(
-                f"{item}: trainer.max_steps={trainer.max_steps} decides how long the run is",
-                hint="set trainer.max_steps=-1 too, or leave trainer.num_train_epochs out",
-            )
-        if key.startswith("model.lora.") and config.model.tune == "full":
-            raise ConfigError(
-                f"{item}: model.tune=full trains the weights themselves, without LoRA",
-                hint="set model.tune=lora model.freeze_vision=true too, or leave it out",
-            )
+        if (unused := why_unused(key, config)) is not None:
+            raise ConfigError(f"{item}: {unused[0]}", hint=unused[1])
+
+
+def why_unused(key: str, config: TrainConfig) -> tuple[str, str] | None:
+    """Return why a key, or a section in a section, changes nothing in a run, and the way out; None where it acts."""
+    section, _, name = key.partition(".")
+    if section == "reward" and config.trainer.name != "grpo":
+        return f"`train {config.trainer.name}` has no rewards", f"leave {key} out, or run `train grpo`"
+    if f"{key}.".startswith("model.lora.") and config.model.tune == "full":
+        out = "set model.tune=lora model.freeze_vision=true too, or leave it out"
+        return "model.tune=full trains the weights themselves, without LoRA", out
+    if section == "trainer":
+        stages = [stage.unused() for stage in config.stage_sections()]
+        if all(name in unused for unused in stages):
+            return stages[0][name]
+    return None
