@@ -145,6 +145,16 @@ def test_what_changes_nothing_is_not_compared(tmp_path):
     assert caught.value.hint.startswith("resume with trainer.loss_type=sapo, or")
 
 
+def test_what_changes_nothing_in_a_stage_is_not_compared(tmp_path):
+    stages = "trainer.stages=[{loss_type: sapo},{loss_type: dapo}]"
+    prepare(tmp_path / "run", "cpu", 1, 14, stages)
+    edit(tmp_path / "run", trainer={"stages": [{"loss_type": "sapo", "epsilon": 0.1}, {"loss_type": "dapo"}]})
+    prepare(tmp_path / "run", "cpu", 1, 14, stages, resume=True)
+    edit(tmp_path / "run", trainer={"stages": [{"loss_type": "sapo"}, {"loss_type": "dapo", "epsilon": 0.1}]})
+    with pytest.raises(ConfigError, match=r"trainer.stages\[1\]=.*: the run was started with"):
+        prepare(tmp_path / "run", "cpu", 1, 14, stages, resume=True)
+
+
 def test_a_run_of_another_method_is_named(tmp_path):
     prepare(tmp_path / "run", "cpu", 1, 14)
     with pytest.raises(ConfigError, match=r"train sft: the run in .* was started with `train grpo`") as caught:

@@ -88,7 +88,8 @@ def check_same_config(run_dir: Path, config: TrainConfig) -> None:
         )
     _give_own_keys(old["trainer"], new["trainer"])
     newest, free = newest_checkpoint(run_dir), set(_FREE)
-    lengthened = _check_lengths(old["trainer"], new["trainer"], newest)
+    unused = [set(section.unused()) for section in config.stage_sections()]
+    lengthened = _check_lengths(old["trainer"], new["trainer"], newest, unused)
     only_weights = newest is not None and newest.step >= newest.max_steps and not lengthened
     if _check_same_processes(old, new, only_weights):
         free.add(("trainer", "per_device_train_batch_size"))
@@ -148,8 +149,14 @@ def is_longer(run_dir: Path, config: TrainConfig) -> bool:
     return any(old.get(key) != new.get(key) for key in (*LENGTHS, "stages"))
 
 
-def _check_lengths(old: dict[str, Any], new: dict[str, Any], newest: Newest | None) -> bool:
+def _check_lengths(old: dict[str, Any], new: dict[str, Any], newest: Newest | None, unused: list[set[str]]) -> bool:
     """Compare steps, epochs and stages of two trainer sections; return whether the stage of `newest` becomes longer.
+
+    Args:
+        old: of the run.
+        new: of the configuration.
+        newest: checkpoint of the run.
+        unused: options without effect, by stage.
 
     Raises:
         ConfigError: a stage is shorter, gone or over, or differs in more than its length.
@@ -161,7 +168,8 @@ def _check_lengths(old: dict[str, Any], new: dict[str, Any], newest: Newest | No
     current, longer = newest.stage if newest is not None else 0, False
     for number, (before, now) in enumerate(zip(*stages, strict=False)):
         where = f"trainer.stages[{number}]" if new.get("stages") else "trainer"
-        kept = [{name: value for name, value in stage.items() if name not in LENGTHS} for stage in (before, now)]
+        left_out = {*LENGTHS, *unused[number]}
+        kept = [{name: value for name, value in stage.items() if name not in left_out} for stage in (before, now)]
         if kept[0] != kept[1]:
             raise ConfigError(f"{where}={now}: the run was started with {before}", hint=hint)
         grows = _grows({**old, **before}, {**new, **now}, where, newest if number == current else None)

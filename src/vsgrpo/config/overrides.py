@@ -137,6 +137,16 @@ def _check_used_in_training(overrides: Sequence[str], config: TrainConfig) -> No
             raise ConfigError(f"{item}: says how the profile was chosen", hint="choose it: launch=cpu, or launch=auto")
         if (unused := why_unused(key, config)) is not None:
             raise ConfigError(f"{item}: {unused[0]}", hint=unused[1])
+        if key == "trainer.stages":
+            _check_used_in_stages(config)
+
+
+def _check_used_in_stages(config: TrainConfig) -> None:
+    for number, (given, section) in enumerate(zip(config.trainer.stages or [], config.stage_sections(), strict=False)):
+        unused, where = section.unused(), f"trainer.stages[{number}]."
+        for name in [name for name in given if name in unused]:
+            why, out = unused[name]
+            raise ConfigError(f"{where}{name}={given[name]}: {why}", hint=out.replace("trainer.", where))
 
 
 def why_unused(key: str, config: TrainConfig) -> tuple[str, str] | None:
