@@ -5,9 +5,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from omegaconf import OmegaConf
 
 from vsgrpo.config import load_config
-from vsgrpo.errors import ConfigError
+from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.run_dir import prepare_run_folder
 
 
@@ -96,3 +97,100 @@ def test_a_run_from_before_a_key_was_there_goes_on_with_what_it_did(tmp_path):
     with pytest.raises(ConfigError, match=r"use_bias_correction_kl=false: the run in .* was started with true"):
         prepare(tmp_path / "run", "cpu", 1, 14, resume=True)
     prepare(tmp_path / "run", "cpu", 1, 14, "trainer.use_bias_correction_kl=true", resume=True)
+
+
+def edit(folder, **sections):
+    """Change keys in the config.yaml of a run, as an earlier version would have written them; None takes a key out."""
+    file = folder / "config.yaml"
+    values = OmegaConf.to_container(OmegaConf.load(file))
+    for name, changed in sections.items():
+        merged = {**values[name], **changed}
+        values[name] = {key: value for key, value in merged.items() if value is not None}
+    file.write_text(OmegaConf.to_yaml(OmegaConf.create(values)), encoding="utf-8")
+
+
+def test_an_option_of_before_that_has_its_own_key_now_is_resumed_by_that(tmp_path):
+    prepare(tmp_path / "run", "cpu", 1, 14)
+    options = {"epsilon_high": 0.28, "use_bias_correction_kl": False, "logging_first_step": True}
+    edit(tmp_path / "run", trainer={"epsilon_high": None, "use_bias_correction_kl": None, "hf": options})
+    with pytest.raises(ConfigError) as caught:
+        prepare(tmp_path / "run", "cpu", 1, 14, resume=True)
+    words = "trainer.hf='{logging_first_step: true}' trainer.epsilon_high=0.28"
+    assert caught.value.hint.startswith(f"resume with {words}, or")
+    words = [word.replace("'", "") for word in words.rsplit(" ", 1)]  # as a shell reads them
+    prepare(tmp_path / "run", "cpu", 1, 14, *words, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("section", "changed", "reason"),
+    [
+        ("trainer", {"hf": {"entropy_coef": 0.1}}, "trainer.hf.entropy_coef: not available: entropies"),
+        ("trainer", {"hf": {"optim": "adafactor"}, "optim": None}, "trainer.optim=adafactor: not one of"),
+        ("trainer", {"epsilon_high": -0.5}, "trainer.epsilon_high=-0.5: must be above 0"),
+        ("trainer", {"learning_rate": [1]}, "trainer.learning_rate=[1]: a number is needed"),
+        ("video", {"backend": "cv2"}, "video.backend=cv2: not one of"),
+    ],
+)
+def test_a_run_started_with_what_is_refused_now_says_so(tmp_path, section, changed, reason):
+    """Its hint named words that were refused in turn: the way out is another run."""
+    prepare(tmp_path / "run", "cpu", 1, 14)
+    edit(tmp_path / "run", **{section: changed})
+    with pytest.raises(ConfigError) as caught:
+        prepare(tmp_path / "run", "cpu", 1, 14, resume=True)
+    assert caught.value.message.startswith(
+        f"run.dir={tmp_path / 'run'}: was started with what is refused now: {reason}"
+    )
+    assert "start a new run from model.path=CHECKPOINT" in caught.value.hint
+
+
+def test_what_changes_nothing_is_not_compared(tmp_path):
+    """Accepted when the run was started, refused on a command line now: neither value could be given."""
+    words = ("trainer.beta=0", "trainer.loss_type=sapo")
+    prepare(tmp_path / "run", "cpu", 1, 14, *words)
+    edit(tmp_path / "run", trainer={"epsilon": 0.1, "use_bias_correction_kl": True}, model={"lora": {"r": 99}})
+    prepare(tmp_path / "run", "cpu", 1, 14, *words, resume=True)
+    with pytest.raises(ConfigError) as caught:  # nor do the words that a hint names hold it
+        prepare(tmp_path / "run", "cpu", 1, 14, "trainer.beta=0", resume=True)
+    assert caught.value.hint.startswith("resume with trainer.loss_type=sapo, or")
+
+
+def test_what_changes_nothing_in_a_stage_is_not_compared(tmp_path):
+    stages = "trainer.stages=[{loss_type: sapo},{loss_type: dapo}]"
+    prepare(tmp_path / "run", "cpu", 1, 14, stages)
+    edit(tmp_path / "run", trainer={"stages": [{"loss_type": "sapo", "epsilon": 0.1}, {"loss_type": "dapo"}]})
+    prepare(tmp_path / "run", "cpu", 1, 14, stages, resume=True)
+    edit(tmp_path / "run", trainer={"stages": [{"loss_type": "sapo"}, {"loss_type": "dapo", "epsilon": 0.1}]})
+    with pytest.raises(ConfigError, match=r"trainer.stages\[1\]=.*: the run was started with"):
+        prepare(tmp_path / "run", "cpu", 1, 14, stages, resume=True)
+
+
+def test_a_run_of_another_method_is_named(tmp_path):
+    prepare(tmp_path / "run", "cpu", 1, 14)
+    with pytest.raises(ConfigError, match=r"train sft: the run in .* was started with `train grpo`") as caught:
+        prepare(tmp_path / "run", "cpu", 1, 14, "trainer=sft", resume=True)
+    assert "resume with `vsgrpo train grpo`" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("launch", "cpu", "launch='cpu': must be an object"),
+        ("launch", None, "launch='None': must be an object"),
+        ("trainer", [1], "trainer='[1]': must be an object"),
+        ("video", 3, "video='3': must be an object"),
+        ("launch.num_processes", None, "launch.num_processes: is missing"),
+        ("launch.num_processes", "two", "launch.num_processes='two': must be a whole number"),
+        ("trainer.max_steps", "many", "trainer.max_steps='many': must be a whole number"),
+        ("trainer.stages", ["a"], "trainer.stages.0='a': must be an object"),
+        ("trainer.hf", "x", "trainer.hf='x': must be an object"),
+    ],
+)
+def test_a_config_of_a_run_with_other_kinds_of_values_is_refused(tmp_path, key, value, message):
+    prepare(tmp_path / "run", "cpu", 1, 14)
+    file = tmp_path / "run" / "config.yaml"
+    content = OmegaConf.load(file)
+    OmegaConf.update(content, key, value, merge=False)
+    file.write_text(OmegaConf.to_yaml(content), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        prepare(tmp_path / "run", "cpu", 1, 14, resume=True)
+    assert caught.value.message == f"{file}: {message}" and caught.value.hint == "restore the file that the run wrote"

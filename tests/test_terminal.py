@@ -2,16 +2,18 @@
 
 import errno
 import json
+import socket
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from training.tiny_runs import make_rows
 from vsgrpo.cli import run
 from vsgrpo.data.rows import row_to_dict
-from vsgrpo.errors import DataError, RunError, from_machine
+from vsgrpo.errors import DataError, RunError, SetupError, from_machine
 from vsgrpo.terminal import complain, printable
 
 EVIL = "a\x1b[2J\x1b]0;title\x07b\x9b31m\u202ec\x7f"
@@ -62,6 +64,10 @@ def test_rows_are_printed_without_their_controls(evil_dataset, capsys):
         (MemoryError(), RunError, "out of memory (MemoryError)"),
         (RuntimeError("can't start new thread"), RunError, "out of memory (can't start new thread)"),
         (ImportError("x.so: failed to map segment from shared object"), RunError, "out of memory (x.so: failed to map"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), RunError, "out of memory (DefaultCPU"),
+        (RuntimeError("I/O error: x (os error 2)"), DataError, "a file: No such file or directory"),
+        (OSError(errno.EINVAL, "Invalid argument", "a?b"), DataError, "a?b: Invalid argument"),
+        (OSError(errno.EIO, "Input/output error", "x"), RunError, "x: Input/output error"),
     ],
 )
 def test_what_the_machine_caused_is_told_as_such(error, kind, text):
@@ -70,7 +76,34 @@ def test_what_the_machine_caused_is_told_as_such(error, kind, text):
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("x"), RuntimeError("shapes differ"), ValueError("y"), RecursionError("own")]
+    ("error", "kind", "message", "way_out"),
+    [
+        (OSError(errno.EADDRINUSE, "Address already in use"), SetupError, "the network: Address already", "its port"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), SetupError, "the network: Conn", "address"),
+        (socket.gaierror(-2, "Name or service not known"), SetupError, "the network: Name or", "machine reaches it"),
+        (OSError(errno.EMFILE, "Too many open files", "x"), RunError, "x: Too many open files", "ulimit -n"),
+        (OSError(errno.ENFILE, "Too many open files"), RunError, "the system: Too many open files", "ulimit -n"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), RunError, "the system: Res", "ulimit -u"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), RunError, "the system: Cannot allocate", "ulimit -v"),
+        (OSError(errno.ENOLCK, "No locks available"), SetupError, "a file: No locks", "another file system"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), RunError, "out of GPU memory (CUDA", "video.num_frames"),
+        (RuntimeError("CUDA error: out of memory\nx"), RunError, "out of GPU memory (CUDA error", "video.num_frames"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"), RunError, "out of GPU memory", "num_frames"),
+    ],
+)
+def test_not_every_refusal_is_about_a_path_or_the_memory_of_the_host(error, kind, message, way_out):
+    known = from_machine(error)
+    assert type(known) is kind and known.message.startswith(message) and way_out in known.hint
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(KeyError("x"), RuntimeError("shapes differ"), ValueError("y"), RecursionError("own")),
+        # of no file and no limit, and texts that only quote the words
+        *(OSError(errno.EBADF, "Bad file descriptor"), OSError(errno.EINVAL, "Invalid argument")),
+        *(KeyError("out of memory"), ValueError("cannot allocate memory"), RuntimeError("row 3: is out of memory")),
+    ],
 )
 def test_our_own_faults_keep_their_traceback(error):
     assert from_machine(error) is None

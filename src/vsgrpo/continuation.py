@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vsgrpo.config import TrainConfig
 from vsgrpo.config.compose import to_yaml
-from vsgrpo.config.overrides import override_text
+from vsgrpo.config.overrides import override_text, why_unused
+from vsgrpo.config.sections import build_section
 from vsgrpo.config.train import WHOLE
 from vsgrpo.config.trainer import BEFORE_KEYS
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import read_yaml
-from vsgrpo.records import RUN_STATUS, read_record
+from vsgrpo.records import NUMBER, RUN_STATUS, check_shape, read_record
 
 LENGTHS = ("max_steps", "num_train_epochs")
 _FREE = {("run", "dir"), ("run", "name"), ("trainer", "report_to"), ("trainer", "save_total_limit")}
@@ -24,6 +26,26 @@ _FREE |= {
     ("trainer", "stages"),
 }
 """Keys that may change, or (lengths and stages) that are compared in a way of their own."""
+_RESTORE = "restore the file that the run wrote"
+_CONFIG = {
+    str: {},  # every section is one
+    "trainer": {
+        "name": str,
+        "max_steps": int,
+        "num_train_epochs": NUMBER,
+        "per_device_train_batch_size": int,
+        "stages?": [dict],
+        "hf?": dict,
+    },
+    "launch": {
+        "profile": str,
+        "num_processes": int,
+        "num_machines?": int,
+        "use_cpu?": bool,
+        "accelerate_file?": str,
+    },
+}
+"""config.yaml of a run, as far as it is read as plain values."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +80,16 @@ def check_same_config(run_dir: Path, config: TrainConfig) -> None:
         ConfigError: naming the first key that differs, and in its hint all of them, or the length that shrinks.
     """
     old, new = read_values(run_dir / "config.yaml"), read_values(config)
+    methods = old["trainer"]["name"], config.trainer.name
+    if methods[0] != methods[1]:
+        raise ConfigError(
+            f"train {methods[1]}: the run in {run_dir} was started with `train {methods[0]}`",
+            hint=f"resume with `vsgrpo train {methods[0]}`, or start another run with another output=DIR",
+        )
+    _give_own_keys(old["trainer"], new["trainer"])
     newest, free = newest_checkpoint(run_dir), set(_FREE)
-    lengthened = _check_lengths(old["trainer"], new["trainer"], newest)
+    unused = [set(section.unused()) for section in config.stage_sections()]
+    lengthened = _check_lengths(old["trainer"], new["trainer"], newest, unused)
     only_weights = newest is not None and newest.step >= newest.max_steps and not lengthened
     if _check_same_processes(old, new, only_weights):
         free.add(("trainer", "per_device_train_batch_size"))
@@ -69,17 +99,48 @@ def check_same_config(run_dir: Path, config: TrainConfig) -> None:
             continue
         for key, value in new[section].items():
             before = old.get(section, {}).get(key, BEFORE_KEYS.get(f"{section}.{key}"))
-            if before != value and (section, key) not in free:
-                differing.append((f"{section}.{key}", value, before))
+            name = f"{section}.{key}"
+            if before != value and (section, key) not in free and why_unused(name, config) is None:
+                differing.append((name, value, before))
     if differing:
+        started = _as_started(run_dir, config, {name: before for name, _, before in differing})
         key, value, before = differing[0]
         others = len(differing) - 1
         more = f" (and {others} more key{'s' if others > 1 else ''})" if others else ""
-        words = " ".join(f"{name}={override_text(started)}" for name, _, started in differing)
+        used = [(name, before) for name, _, before in differing if why_unused(name, started) is None]
+        words = " ".join(f"{name}={override_text(before)}" for name, before in used)
         raise ConfigError(
             f"{key}={override_text(value)}: the run in {run_dir} was started with {override_text(before)}{more}",
             hint=f"resume with {words}, or start another run with another output=DIR",
         )
+
+
+def _give_own_keys(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Move what a run from before had in trainer.hf and has a key of its own now."""
+    given = old.get("hf") or {}
+    old["hf"] = {name: value for name, value in given.items() if name not in new}
+    old.update({name: value for name, value in given.items() if name in new})
+
+
+def _as_started(run_dir: Path, config: TrainConfig, started: dict[str, Any]) -> TrainConfig:
+    """Return a configuration with the values that a run was started with.
+
+    Raises:
+        ConfigError: one of them is refused now: no words could resume the run.
+    """
+    sections = {name.partition(".")[0] for name in started}
+    try:
+        made = {}
+        for section in sections:
+            now = getattr(config, section)
+            before = {n.partition(".")[2]: v for n, v in started.items() if n.startswith(f"{section}.")}
+            made[section] = build_section(type(now), {**dataclasses.asdict(now), **before}, section)
+        return dataclasses.replace(config, **made)
+    except ConfigError as error:
+        raise ConfigError(
+            f"run.dir={run_dir}: was started with what is refused now: {error.message}",
+            hint="start a new run from model.path=CHECKPOINT with another output=DIR",
+        ) from None
 
 
 def is_longer(run_dir: Path, config: TrainConfig) -> bool:
@@ -88,8 +149,14 @@ def is_longer(run_dir: Path, config: TrainConfig) -> bool:
     return any(old.get(key) != new.get(key) for key in (*LENGTHS, "stages"))
 
 
-def _check_lengths(old: dict[str, Any], new: dict[str, Any], newest: Newest | None) -> bool:
+def _check_lengths(old: dict[str, Any], new: dict[str, Any], newest: Newest | None, unused: list[set[str]]) -> bool:
     """Compare steps, epochs and stages of two trainer sections; return whether the stage of `newest` becomes longer.
+
+    Args:
+        old: of the run.
+        new: of the configuration.
+        newest: checkpoint of the run.
+        unused: options without effect, by stage.
 
     Raises:
         ConfigError: a stage is shorter, gone or over, or differs in more than its length.
@@ -101,7 +168,8 @@ def _check_lengths(old: dict[str, Any], new: dict[str, Any], newest: Newest | No
     current, longer = newest.stage if newest is not None else 0, False
     for number, (before, now) in enumerate(zip(*stages, strict=False)):
         where = f"trainer.stages[{number}]" if new.get("stages") else "trainer"
-        kept = [{name: value for name, value in stage.items() if name not in LENGTHS} for stage in (before, now)]
+        left_out = {*LENGTHS, *unused[number]}
+        kept = [{name: value for name, value in stage.items() if name not in left_out} for stage in (before, now)]
         if kept[0] != kept[1]:
             raise ConfigError(f"{where}={now}: the run was started with {before}", hint=hint)
         grows = _grows({**old, **before}, {**new, **now}, where, newest if number == current else None)
@@ -169,12 +237,14 @@ def read_values(config: TrainConfig | Path) -> dict[str, Any]:
     """Return a configuration, or the file of one (perhaps of an earlier version), as plain values.
 
     Raises:
-        DataError: the file is broken.
+        DataError: the file is broken, or a section or a value that is read is of another kind.
     """
     from omegaconf import OmegaConf
 
     if isinstance(config, Path):
-        return read_yaml(config, "restore the file that the run wrote")
+        found = read_yaml(config, _RESTORE)
+        check_shape(found, _CONFIG, str(config), _RESTORE)
+        return found
     values = OmegaConf.to_container(OmegaConf.create(to_yaml(config)))
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

@@ -5,11 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import re
+import socket
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How libraries in Rust report what the system refused."""
-_NO_MEMORY = ("allocate memory", "failed to map segment", "start new thread", "out of memory")
+_NO_MEMORY = re.compile(
+    r"(can.t|cannot|unable to) allocate memory|not enough memory|failed to map segment"
+    r"|can't start new thread|^out of memory",
+    re.IGNORECASE,
+)
+_NO_GPU_MEMORY = re.compile(r"^(CUDA|HIP|XPU|MPS)\b.*out of memory|CUBLAS_STATUS_ALLOC_FAILED")
+_FREE_MEMORY = "free memory, or raise its limit (ulimit -v)"
 
 
 class VsgrpoError(Exception):
@@ -46,28 +52,70 @@ class RunError(VsgrpoError):
     exit_code = 1
 
 
+_PATH = (
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.EXDEV, errno.EMLINK, errno.EBUSY, errno.ETXTBSY),
+)
+_NETWORK = (
+    *(errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED),
+    *(errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ETIMEDOUT),
+)
+_CHECK_PATH = "check the path and its permissions"
+_CAUSES: tuple[tuple[tuple[int, ...], type[VsgrpoError], str, str], ...] = (
+    (
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        RunError,
+        "a file",
+        "free disk space, then run the same command again: what was finished is kept",
+    ),
+    (
+        (errno.EIO, errno.ESTALE),
+        RunError,
+        "a file",
+        "the disk or network file system failed: look at it, then run again",
+    ),
+    ((errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS), SetupError, "a file", "choose a folder on another file system"),
+    ((errno.ENOMEM,), RunError, "the system", _FREE_MEMORY),
+    ((errno.EMFILE, errno.ENFILE), RunError, "the system", "raise the limit of open files (ulimit -n)"),
+    ((errno.EAGAIN,), RunError, "the system", "end other processes, or raise their limit (ulimit -u)"),
+    (_NETWORK, SetupError, "the network", "check the address, and that nothing else uses its port"),
+    (_PATH, DataError, "a file", _CHECK_PATH),
+)
+"""What the system refuses because of the machine or the user: numbers, kind, subject if no file is named, way out."""
+
+
 def from_machine(error: BaseException) -> VsgrpoError | None:
     """Return what a file or the machine caused as an error of ours; None for everything else, such as our own bugs.
 
-    A full disk, missing rights, a name too long, no memory, a file whose JSON or YAML nests too deep for the parser.
+    A full disk, missing rights, a name too long, no memory, too many open files, an address in use, a file whose JSON
+    or YAML nests too deep for the parser.
     """
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
-        named = [str(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
-        names = " -> ".join(name if len(name) < 200 else name[:197] + "..." for name in named)
-        what = f"{names or 'a file'}: {error.strerror}"
-        if error.errno in _FULL:
-            return RunError(what, "free disk space, then run the same command again: what was finished is kept")
-        if error.errno == errno.ENOMEM:
-            return RunError(what, "free memory, or raise its limit (ulimit -v)")
-        return DataError(what, "check the path and its permissions")
+        return _from_system(error, error.errno)
     if (told := _OS_ERROR.search(str(error))) is not None:  # safetensors, tokenizers
         return from_machine(OSError(int(told[1]), os.strerror(int(told[1]))))
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if isinstance(error, MemoryError) or any(sign in reason for sign in _NO_MEMORY):
-        return RunError(f"out of memory ({reason})", "free memory, or raise its limit (ulimit -v)")
+    if isinstance(error, RuntimeError) and _NO_GPU_MEMORY.search(reason):
+        way_out = "lower video.num_frames, video.max_pixels or the batch size, or end what else runs on the GPU"
+        return RunError(f"out of GPU memory ({reason})", way_out)
+    told_so = isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(reason)
+    if isinstance(error, MemoryError) or told_so:
+        return RunError(f"out of memory ({reason})", _FREE_MEMORY)
     if isinstance(error, RecursionError) and _innermost_package(error) in ("json", "yaml", "omegaconf"):
         return DataError("a file nests its values too deep to be read", "--debug shows which one")
     return None
+
+
+def _from_system(error: OSError, number: int) -> VsgrpoError | None:
+    """Return what the system refused; None where neither its number nor a file's name tells who is to mend it."""
+    if isinstance(error, socket.gaierror):  # its numbers are its own
+        return SetupError(f"the network: {error.strerror}", "check the address, and that this machine reaches it")
+    named = [str(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    names = " -> ".join(name if len(name) < 200 else name[:197] + "..." for name in named)
+    for numbers, kind, subject, hint in _CAUSES:
+        if number in numbers:
+            return kind(f"{names or subject}: {error.strerror}", hint)
+    return DataError(f"{names}: {error.strerror}", _CHECK_PATH) if names else None
 
 
 def _innermost_package(error: BaseException) -> str:

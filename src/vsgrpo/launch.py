@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vsgrpo.config import GrpoSection, TrainConfig
+from vsgrpo.config.auto_launch import joins_launcher
 from vsgrpo.config.compose import config_dir, to_yaml
 from vsgrpo.config.families import TINY
 from vsgrpo.continuation import read_values
@@ -32,7 +33,6 @@ from vsgrpo.preflight import (
     check_enough_rows,
     check_run,
     device_line,
-    joins_launcher,
     needs_launcher,
 )
 from vsgrpo.run_dir import prepare_run_folder, settle
@@ -197,7 +197,7 @@ def as_started(config: TrainConfig, overrides: list[str]) -> TrainConfig:
     chosen = any(word.startswith(("launch.num_processes=", "launch.use_cpu=", "launch.profile=")) for word in overrides)
     if not launch.auto or chosen or not file.is_file():
         return config
-    before = read_values(file).get("launch", {})  # as it was written: an earlier version may have had other keys
+    before = read_values(file)["launch"]  # as it was written: an earlier version may have had other keys
     kept = ("profile", "num_processes", "num_machines", "use_cpu", "accelerate_file")
     values = {name: before[name] for name in kept if name in before}
     return dataclasses.replace(config, launch=dataclasses.replace(launch, **values))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vsgrpo.config import GrpoSection, TrainConfig
-from vsgrpo.config.train import TrainerSection
+from vsgrpo.config.auto_launch import joins_launcher
+from vsgrpo.config.train import LaunchSection, TrainerSection
 from vsgrpo.data.row_numbers import Rows, type_counts
 from vsgrpo.data.rows import Row
 from vsgrpo.data.run_needs import RunNeeds
@@ -52,11 +52,6 @@ def needs_launcher(config: TrainConfig) -> bool:
     return config.launch.num_processes > 1 or config.launch.profile not in ("cpu", "gpu1", "ddp")
 
 
-def joins_launcher() -> bool:
-    """Return whether another launcher (torchrun, accelerate, srun) has started this process as one of the workers."""
-    return "LOCAL_RANK" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def check_devices(config: TrainConfig) -> None:
     """Refuse a launch profile whose processes would not find a GPU each on this machine.
 
@@ -79,11 +74,15 @@ def check_devices(config: TrainConfig) -> None:
     elif launch.num_processes == 1:
         hint = "set launch=cpu to train on the CPU, or launch=auto to take what is there"
     else:
-        hint = "set launch=cpu to train on the CPU" + (
-            "" if launch.profile == "fsdp2" else f", or launch.use_cpu=true for launch={launch.profile} on CPUs"
-        )
+        hint = cpu_hint(launch)
     each = "a GPU" if needed == 1 else f"{needed} GPUs, one for each process"
     raise SetupError(f"launch={launch.profile}: needs {each}; {seen.describe()}", hint=hint)
+
+
+def cpu_hint(launch: LaunchSection) -> str:
+    """Return how to do without the GPUs of a profile; gpu1 and fsdp2 have no form on CPUs."""
+    hint, profile = "set launch=cpu to train on the CPU", launch.profile
+    return hint if profile in ("gpu1", "fsdp2") else f"{hint}, or launch.use_cpu=true for launch={profile} on CPUs"
 
 
 def device_line(config: TrainConfig) -> str:

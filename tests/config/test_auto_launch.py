@@ -58,7 +58,7 @@ def config_of(*words, output="o"):
     given = dict(word.removeprefix("launch.").split("=") for word in words)
     node = OmegaConf.load(config_dir() / "launch" / f"{given.pop('launch', 'auto')}.yaml")
     node.merge_with_dotlist([f"{name}={value}" for name, value in given.items()])
-    resolve_launch(node)
+    node.update(resolve_launch(OmegaConf.to_container(node)))
     return dataclasses.replace(composed(output), launch=build_section(LaunchSection, node, "launch"))
 
 
@@ -74,6 +74,9 @@ def config_of(*words, output="o"):
         (8, {"CUDA_VISIBLE_DEVICES": "GPU-5,GPU-1"}, (), "ddp", 2, False),
         (8, {"CUDA_VISIBLE_DEVICES": ""}, (), "cpu", 1, True),
         (8, {}, ("launch.use_cpu=true",), "cpu", 1, True),
+        *[(8, {}, (f"launch.use_cpu={word}",), "ddp", 8, False) for word in ("no", "off", "n", "'false'", "0")],
+        *[(8, {}, (f"launch.use_cpu={word}",), "cpu", 1, True) for word in ("yes", "on", "y", "1")],
+        (8, {}, ("launch.num_processes='2'",), "ddp", 2, False),
         (0, {}, ("launch.use_cpu=true", "launch.num_processes=2"), "ddp", 2, True),
         (8, {"WORLD_SIZE": "4", "LOCAL_RANK": "0", "RANK": "0"}, (), "ddp", 4, False),
         (1, {"WORLD_SIZE": "4", "LOCAL_RANK": "2", "RANK": "2"}, (), "ddp", 4, False),  # one GPU shown to each task
@@ -116,12 +119,17 @@ def test_auto_is_the_default(machine):
         (2, {}, ("launch.num_processes=3",), "launch.num_processes=3: 2 GPUs", "launch.num_processes=2"),
         (2, {}, ("launch.num_processes=0",), "launch.num_processes=0: must be", "leave it out"),
         (8, {}, ("launch.num_machines=2",), "launch.num_machines=2: launch=auto counts", "name the profile"),
+        (8, {}, ("launch.num_machines=two",), "launch.num_machines=two: a whole number is needed", "right type"),
+        (8, {}, ("launch.num_processes=two",), "launch.num_processes=two: a whole number is needed", "right type"),
+        (8, {}, ("launch.use_cpu=maybe",), "launch.use_cpu=maybe: true or false is needed", "right type"),
+        (8, {}, ("launch.profile=null",), "launch.profile=null: not one of the choices", "auto, cpu, gpu1"),
         (8, {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "8"}, (), "SLURM_NTASKS=8: launch=auto is one task", "launch=ddp"),
         (0, {"WORLD_SIZE": "2", "LOCAL_RANK": "0"}, (), "launch.num_processes=2: launch=auto", "launch.use_cpu=true"),
         (8, {"WORLD_SIZE": "2"}, ("launch.num_processes=8",), "the launcher has started 2", "leave launch"),
         (1, {}, ("launch.accelerate_file=x.yaml",), "launch.accelerate_file=x.yaml: launch=gpu1", "null"),
         (1, {}, ("launch=gpu1", "launch.use_cpu=true"), "launch.use_cpu=true: launch=gpu1", "launch=cpu"),
         (1, {}, ("launch.profile=gpu1",), "launch.profile=gpu1: the rest of launch=auto", "launch=gpu1"),
+        (1, {}, ("launch=cpu", "launch.profile=null"), "launch.profile=null: not one of", "auto, cpu, gpu1"),
         (1, {}, ("launch=gpu1", "launch.profile=gpu"), "launch.profile=gpu: not one of", "gpu1"),
     ],
 )

@@ -78,6 +78,15 @@ def test_a_model_group_is_not_taken_for_a_path():
     assert load_config("train", ["trainer=sft", "model=tiny", *FOLDERS["train"]]).model.path == "tiny"
 
 
+@pytest.mark.parametrize("name", ["2024", "w,2", "[a]", "inf", "true"])
+def test_a_folder_here_is_a_model_whatever_its_name_looks_like(tmp_path: Path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_config("train", ["trainer=sft", f"model={name}", *FOLDERS["train"]]).model.path == name
+    with pytest.raises(ConfigError, match="one model is needed"):
+        load_config("train", ["trainer=sft", "model=", *FOLDERS["train"]])
+
+
 @pytest.mark.parametrize(
     ("root", "overrides", "message", "hint"),
     [
@@ -182,6 +191,21 @@ def test_an_unknown_key_in_a_users_experiment_is_named(tmp_path: Path):
     with pytest.raises(ConfigError, match="learning_rat") as caught:
         load_config("train", ["trainer=grpo", "experiment=bad", *FOLDERS["train"]], tmp_path)
     assert "trainer.learning_rate" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", ["cpu", "null", "[1]", "1"])
+@pytest.mark.parametrize("section", ["launch", "run"])
+def test_an_experiment_whose_section_is_a_word_is_refused(tmp_path: Path, section, value):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "word.yaml").write_text(f"# @package _global_\n{section}: {value}\n")
+    with pytest.raises(ConfigError, match=rf"^{section}(=.*)?: a section, it has no value of its own") as caught:
+        load_config("train", ["trainer=grpo", "experiment=word", *FOLDERS["train"]], tmp_path)
+    assert f"{section}.NAME=VALUE" in caught.value.hint
+
+
+def test_an_interpolation_of_launch_that_leads_nowhere_is_named():
+    with pytest.raises(ConfigError, match=r"use_cpu: .*nowhere"):
+        load_config("train", ["trainer=grpo", "launch.use_cpu=${nowhere}", *FOLDERS["train"]])
 
 
 def test_a_missing_config_dir_is_refused(tmp_path: Path):

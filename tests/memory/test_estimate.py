@@ -128,6 +128,10 @@ def test_full_fine_tuning_keeps_a_reference_only_with_a_kl_term():
     expected = {"weights": 4 * every, "gradients": 4 * trained, "optimizer": 8 * trained, "reference": 4 * every}
     assert with_kl.state.items() >= {**expected, "weights in bfloat16": 2 * trained}.items()
     assert "reference" not in estimate_run(config_of(*words, "trainer.beta=0")).state
+    # SGD without momentum keeps nothing but, under DeepSpeed, the float32 copy of what is trained.
+    assert estimate_run(config_of(*words, "trainer.optim=sgd")).state["optimizer"] == 0
+    sharded = estimate_run(config_of(*words[:2], "trainer.optim=sgd", "launch=zero2", "launch.num_processes=2"))
+    assert sharded.state["optimizer"] == 4 * trained // 2
 
 
 def test_checkpointing_and_shared_prefixes_save_what_they_promise():

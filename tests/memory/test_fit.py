@@ -84,6 +84,7 @@ def test_disk_by_hand():
     # adapter in float32 with two moments; features of 1201 videos x 1024 tokens x 1536 x 2 bytes
     assert need.checkpoint == 12 * 73_859_072 and need.final == 4 * 73_859_072
     assert need.caches == 1201 * 1024 * 1536 * 2
+    assert disk_need(config_of("experiment=vsgrpo_2b_24gb", "trainer.optim=sgd"), shape).checkpoint == 4 * 73_859_072
     whole = disk_need(config_of("experiment=table2_2b_sft", method="sft"), shape)
     assert whole.final == 4 * 2_208_985_600  # SFT merges its adapter, in float32
 

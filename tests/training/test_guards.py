@@ -83,17 +83,28 @@ def test_fsdp2_without_a_gpu_is_refused_before_the_model_loads(make_config):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU")
-@pytest.mark.parametrize("launch", ["gpu1", "zero3"])
-def test_a_gpu_that_torch_cannot_use_is_not_exchanged_for_the_cpu(make_config, tmp_path, monkeypatch, launch):
+@pytest.mark.parametrize(
+    ("launch", "way_out"),
+    [
+        ("gpu1", "set launch=cpu to train on the CPU"),
+        ("ddp", "set launch=cpu to train on the CPU, or launch.use_cpu=true for launch=ddp on CPUs"),
+        ("zero3", "set launch=cpu to train on the CPU, or launch.use_cpu=true for launch=zero3 on CPUs"),
+        ("fsdp2", "set launch=cpu to train on the CPU"),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_not_exchanged_for_the_cpu(make_config, tmp_path, monkeypatch, launch, way_out):
     """The driver lists one, torch is built without CUDA: the parent starts workers, which say so."""
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA L4, GPU-1, 23034'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    config = make_config("sft", f"launch={launch}", "launch.num_processes=1", "video.on_bad=error")
+    words = (f"launch={launch}", "launch.num_processes=1", "video.on_bad=error", "model.freeze_vision=true")
+    config = make_config("sft", *words)
     check_devices(config)
-    with pytest.raises(SetupError, match=rf"launch={launch}: needs GPUs: 1 GPU \(NVIDIA L4\) there, but this torch"):
+    there = r"1 GPU \(NVIDIA L4\) there, but this torch"
+    with pytest.raises(SetupError, match=f"launch={launch}: needs GPUs: {there}") as caught:
         train(config)
+    assert caught.value.hint == way_out
     assert "warning: device: CPU, 1 GPU (NVIDIA L4) there" in device_line("cpu")
 
 

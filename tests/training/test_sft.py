@@ -5,7 +5,6 @@ import torch
 from tiny_runs import make_parts, make_trainer
 from trl.trainer.sft_trainer import SFTTrainer
 
-from vsgrpo.errors import ConfigError
 from vsgrpo.modeling.rope import FAMILIES
 from vsgrpo.modeling.tree import common_prefix_length
 from vsgrpo.training import stages
@@ -61,11 +60,6 @@ def test_no_flag_of_a_family_or_library_chooses_the_normaliser(make_config, monk
         trainer.train()
         logs.append([trainer.state.log_history[0][name] for name in ("loss", "grad_norm")])
     assert logs[0] == logs[1]
-
-
-def test_a_mean_per_process_is_refused(make_config):
-    with pytest.raises(ConfigError, match="average_tokens_across_devices"):
-        make_trainer(make_config("sft", "trainer.hf.average_tokens_across_devices=false"))
 
 
 def test_gpus_that_no_process_was_started_for_are_left_alone(make_config, monkeypatch):

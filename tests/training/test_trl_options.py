@@ -142,7 +142,7 @@ def test_dropout_is_that_of_lora_for_every_method():
 def test_every_schedule_takes_the_arguments_of_its_row(scheduler):
     from transformers import get_scheduler
 
-    values = {"num_decay_steps": 2, "min_lr": 1e-6, "lr_end": 1e-6}
+    values = {"num_decay_steps": 2, "min_lr": 1e-6, "lr_end": 1e-6, "min_lr_ratio": 0.1}
     left_out = ("min_lr_rate", "num_stable_steps")  # beside others of their row
     given = {name: values.get(name, 1) for name in SCHEDULERS[scheduler] if name not in left_out}
     config = valid("sft")
@@ -165,6 +165,23 @@ def test_a_schedule_does_not_end_above_its_start():
     for scheduler, kwargs in (("polynomial", {"lr_end": 1.0}), ("cosine_with_min_lr", {"min_lr": 1.0})):
         with pytest.raises(ConfigError, match=r"not below trainer\.learning_rate"):
             dataclasses.replace(section, lr_scheduler_type=scheduler, hf={"lr_scheduler_kwargs": kwargs})
+
+
+def test_the_least_rate_is_a_share_of_the_first():
+    """A factor of 5 let the rate rise to 5 times trainer.learning_rate where it should fall."""
+    section = valid("sft").trainer
+    for scheduler, given in (
+        ("cosine_with_min_lr", {"min_lr_rate": 0.0}),
+        ("warmup_stable_decay", {"num_decay_steps": 2, "min_lr_ratio": 0.0}),
+    ):
+        name = list(given)[-1]
+        for share in (0.0, 0.5):
+            kwargs = {**given, name: share}
+            dataclasses.replace(section, lr_scheduler_type=scheduler, hf={"lr_scheduler_kwargs": kwargs})
+        for share in (1, 5, -0.1):
+            kwargs = {**given, name: share}
+            with pytest.raises(ConfigError, match=rf"{name}={share}: must be at least 0 and below 1"):
+                dataclasses.replace(section, lr_scheduler_type=scheduler, hf={"lr_scheduler_kwargs": kwargs})
 
 
 # --- what is passed on acts, and so do the keys that change the formula ----------------------------------------------
@@ -241,6 +258,51 @@ def test_an_option_changes_the_gradient_of_a_step(make_config, base):
     for option in ACTING[base]:
         changed = step_gradient(make_config, *base, option)
         assert (changed - before).norm() > 1e-3 * before.norm(), option
+
+
+FORMULA = {
+    "beta": 0.1,
+    "epsilon": 0.1,
+    "epsilon_high": 1.1,
+    "delta": 1.21,
+    "use_bias_correction_kl": True,
+    "importance_sampling_level": "sequence",
+    "top_entropy_quantile": 0.5,
+    "off_policy_mask_threshold": 1e-6,
+    "scale_rewards": "none",
+    "multi_objective_aggregation": "normalize_then_sum",
+}
+"""Keys of the loss, and a value that is not the default."""
+BESIDE = (
+    ({}, tuple(FORMULA)),
+    ({"use_bias_correction_kl": True}, ("importance_sampling_level",)),
+    ({"beta": 0.0}, ("use_bias_correction_kl",)),
+    ({"multi_objective_aggregation": "normalize_then_sum"}, ("scale_rewards",)),
+)
+CLIPPED = [pytest.param(name, marks=pytest.mark.slow) for name in ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")]
+"""Other means over the same terms; ACTING has `grpo`."""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("loss", ["cispo", "sapo", "vespo", *CLIPPED])
+def test_a_key_changes_the_gradient_of_a_loss_or_is_refused_beside_it(make_config, loss):
+    """Off-policy: on-policy every ratio is 1, and what acts on ratios could not be told."""
+    config = make_config("grpo", TWO_REWARDS, *STEP)
+    start = {"loss_type": loss, "epsilon_high": 1.0 if loss == "cispo" else None}
+
+    def gradient(section):
+        trainer = make_trainer(dataclasses.replace(config, trainer=section))
+        return gradient_of(trainer, trainer._compute_loss(trainer.model, make_batch(trainer)))
+
+    for beside, names in BESIDE:
+        before = gradient(dataclasses.replace(config.trainer, **start, **beside))
+        for name in names:
+            try:
+                section = dataclasses.replace(config.trainer, **{**start, **beside, name: FORMULA[name]})
+            except ConfigError:
+                continue
+            acts = (gradient(section) - before).norm() > 1e-3 * before.norm()
+            assert acts == (name not in section.unused()), (name, beside)
 
 
 @pytest.mark.integration

@@ -67,8 +67,9 @@ def load_config(root: str, overrides: Sequence[str], extra_dir: Path | None = No
     check_groups(overrides, config_groups(extra_dir))
     _check_experiment(root, overrides, extra_dir)
     composed = _compose(root, prepare_overrides(root, overrides), extra_dir)
+    _check_sections(root, composed)
     if root == "train":
-        resolve_launch(composed.launch)
+        composed.launch.update(resolve_launch(_plain(composed.launch)))
     config = _typed(root, composed, allow_missing)
     check_used(overrides, config)
     return config
@@ -83,7 +84,9 @@ def load_resolved(path: Path) -> TrainConfig:
     """
     from omegaconf import OmegaConf
 
-    return _typed("train", OmegaConf.create(read_yaml(path, "restore the file that the run wrote")))
+    composed = OmegaConf.create(read_yaml(path, "restore the file that the run wrote"))
+    _check_sections("train", composed)
+    return _typed("train", composed)
 
 
 def to_yaml(config: Any) -> str:
@@ -94,9 +97,7 @@ def to_yaml(config: Any) -> str:
 
 
 def _check_experiment(root: str, overrides: Sequence[str], extra_dir: Path | None) -> None:
-    """Refuse an experiment of another command or method before Hydra trips over that one's keys."""
-    from omegaconf import OmegaConf
-
+    """Refuse an experiment of another command or method, or without keys, before Hydra trips over it."""
     given = dict(item.split("=", 1) for item in overrides if "=" in item)
     name, method = given.get("experiment"), given.get("trainer")
     for folder in [*([extra_dir] if extra_dir else []), config_dir()]:
@@ -109,9 +110,12 @@ def _check_experiment(root: str, overrides: Sequence[str], extra_dir: Path | Non
             [str(next(iter(item))) for item in chosen if isinstance(item, dict)] if isinstance(chosen, list) else []
         )
         ours = {item.name for item in dataclasses.fields(ROOTS[root])}
-        sections = [re.sub(r"^override |^/|@.*$", "", group.replace("override /", "")) for group in groups]
+        sections = [re.sub(r"^(override )?/?|@.*$", "", group) for group in groups]
         foreign = [key for key in [*values, *sections] if key not in {*ours, "defaults", "experiment"}]
-        wanted = OmegaConf.select(OmegaConf.create(values), "run.method")
+        for section, cls in section_classes(ROOTS[root]).items():
+            if section in values and not isinstance(values[section], dict):
+                raise not_a_section(section, values[section], cls)
+        wanted = values.get("run", {}).get("method")
         command = root.replace("_", "-")
         if foreign:
             raise ConfigError(
@@ -254,15 +258,35 @@ def known_keys(root: str, method: str | None = None) -> list[str]:
     return sorted(keys)
 
 
-def _typed(root: str, composed: Any, allow_missing: bool = False) -> Any:
-    """Build the root dataclass section by section: types by OmegaConf, rules by each section's __post_init__."""
+def _check_sections(root: str, composed: Any) -> None:
+    """Refuse a section that is a word, null or absent, first: interpolations into it are the library's errors."""
+    from omegaconf import OmegaConf
+
+    for name, cls in section_classes(ROOTS[root]).items():
+        node = composed._get_node(name)
+        if not OmegaConf.is_dict(node) or node._is_none():
+            raise not_a_section(name, None if node is None else node._value(), cls)
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    """Return a composed config or section as plain values, its interpolations resolved."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    try:
+        values = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "a value"
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]}", hint="`${...}` must name another key") from error
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _typed(root: str, composed: Any, allow_missing: bool = False) -> Any:
+    """Build the root dataclass section by section: types by OmegaConf, rules by each section's __post_init__."""
+    from omegaconf import OmegaConf
+
     root_class = ROOTS[root]
-    for name, cls in section_classes(root_class).items():  # first: interpolations into a word are the library's errors
-        if name in composed and not OmegaConf.is_dict(composed._get_node(name)):
-            raise not_a_section(name, composed._get_node(name)._value(), cls)
     missing = sorted(OmegaConf.missing_keys(composed))
     if allow_missing:
         for key in missing:
@@ -274,19 +298,12 @@ def _typed(root: str, composed: Any, allow_missing: bool = False) -> Any:
     extra = sorted(set(map(str, composed)) - {*names, "experiment"})
     if extra:
         raise ConfigError(f"{extra[0]}: unknown section", hint=nearest(extra[0], sorted(names)))
-    try:
-        given = OmegaConf.to_container(composed, resolve=True)
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "a value"
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]}", hint="`${...}` must name another key") from error
-    assert isinstance(given, dict)
+    given = _plain(composed)
     sections = section_classes(root_class)
     for name in names:
         if name not in sections:
             continue
-        value, cls = given.get(name), sections[name]
-        if not isinstance(value, dict):
-            raise not_a_section(name, value, cls)
+        value, cls = given[name], sections[name]
         if name == "trainer":
             cls = TRAINERS.get(str(value.get("name")), cls)
             if cls not in TRAINERS.values():

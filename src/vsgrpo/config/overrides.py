@@ -27,8 +27,8 @@ def prepare_overrides(root: str, overrides: Sequence[str]) -> list[str]:
     """Return `overrides` ready for Hydra.
 
     `model=PATH`, `data=DIR`, `output=DIR` become `model.path`, `data.path`, `run.dir` (build-data: `data.path`) when
-    the value has a path separator (or, for data and output, always); values of path keys are quoted, so that `=`,
-    spaces, commas and brackets in a path need no escaping.
+    the value has a path separator or names a folder (for data and output: always); values of path keys are quoted, so
+    that `=`, spaces, commas and brackets in a path need no escaping.
 
     Raises:
         ConfigError: an item that is not key=value, or takes keys away or adds them.
@@ -47,7 +47,7 @@ def _one(root: str, item: str) -> str:
     key, equals, value = item.partition("=")
     if not equals or not key:
         raise ConfigError(f"{item}: overrides are key=value", hint="`vsgrpo configs` lists groups and keys")
-    if key in SHORTHANDS and (key != "model" or os.sep in value or "/" in value or Path(value).is_dir()):
+    if _is_shorthand(key, value):
         key = "data.path" if (root == "build_data" and key == "output") else SHORTHANDS[key]
     plain = key.lstrip("+")
     if plain.startswith("trainer.hf.") or (plain == "trainer.hf" and value.startswith("{")):
@@ -59,6 +59,13 @@ def _one(root: str, item: str) -> str:
     if key in PATH_KEYS and value not in ("null", "???"):
         return f"{key}={_quoted(os.path.expanduser(value))}"
     return item if key == item.partition("=")[0] else f"{key}={value}"
+
+
+def _is_shorthand(key: str, value: str) -> bool:
+    """Return whether KEY=VALUE names a path; `model` is a group too, whose options are no folders."""
+    if key != "model":
+        return key in SHORTHANDS
+    return os.sep in value or "/" in value or (value != "" and Path(value).is_dir())
 
 
 def _quoted(value: str) -> str:
@@ -90,7 +97,7 @@ def check_groups(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) 
     """Raise ConfigError where several options of a group are chosen at once, or none: Hydra would keep the last."""
     for item in overrides:
         key, _, value = item.partition("=")
-        if key not in groups or (key in SHORTHANDS and (os.sep in value or "/" in value)):
+        if key not in groups or _is_shorthand(key, value):
             continue
         if value.startswith(("[", "{")) or "," in value or (value in ("null", "") and key != "experiment"):
             first = re.sub(r"[\[\]{}\s]", "", value).split(",")[0]
@@ -124,20 +131,34 @@ def _check_used_in_evaluation(overrides: Sequence[str], config: EvalConfig) -> N
 
 
 def _check_used_in_training(overrides: Sequence[str], config: TrainConfig) -> None:
-    method, trainer = config.trainer.name, config.trainer
     for item in overrides:
         key = item.partition("=")[0]
         if key == "launch.auto":
             raise ConfigError(f"{item}: says how the profile was chosen", hint="choose it: launch=cpu, or launch=auto")
-        if key.startswith("reward.") and method != "grpo":
-            raise ConfigError(f"{item}: `train {method}` has no rewards", hint=f"leave {key} out, or run `train grpo`")
-        if key == "trainer.num_train_epochs" and trainer.max_steps > 0:
-            raise ConfigError(
-                f"{item}: trainer.max_steps={trainer.max_steps} decides how long the run is",
-                hint="set trainer.max_steps=-1 too, or leave trainer.num_train_epochs out",
-            )
-        if key.startswith("model.lora.") and config.model.tune == "full":
-            raise ConfigError(
-                f"{item}: model.tune=full trains the weights themselves, without LoRA",
-                hint="set model.tune=lora model.freeze_vision=true too, or leave it out",
-            )
+        if (unused := why_unused(key, config)) is not None:
+            raise ConfigError(f"{item}: {unused[0]}", hint=unused[1])
+        if key == "trainer.stages":
+            _check_used_in_stages(config)
+
+
+def _check_used_in_stages(config: TrainConfig) -> None:
+    for number, (given, section) in enumerate(zip(config.trainer.stages or [], config.stage_sections(), strict=False)):
+        unused, where = section.unused(), f"trainer.stages[{number}]."
+        for name in [name for name in given if name in unused]:
+            why, out = unused[name]
+            raise ConfigError(f"{where}{name}={given[name]}: {why}", hint=out.replace("trainer.", where))
+
+
+def why_unused(key: str, config: TrainConfig) -> tuple[str, str] | None:
+    """Return why a key, or a section in a section, changes nothing in a run, and the way out; None where it acts."""
+    section, _, name = key.partition(".")
+    if section == "reward" and config.trainer.name != "grpo":
+        return f"`train {config.trainer.name}` has no rewards", f"leave {key} out, or run `train grpo`"
+    if f"{key}.".startswith("model.lora.") and config.model.tune == "full":
+        out = "set model.tune=lora model.freeze_vision=true too, or leave it out"
+        return "model.tune=full trains the weights themselves, without LoRA", out
+    if section == "trainer":
+        stages = [stage.unused() for stage in config.stage_sections()]
+        if all(name in unused for unused in stages):
+            return stages[0][name]
+    return None

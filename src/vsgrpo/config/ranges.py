@@ -87,8 +87,9 @@ REWARD: dict[str, Rule] = {
     "numeric": Choice(("relative", "mra", "smooth")),
     "length_words": at_least(1),
 }
+LAUNCH_PROFILES = ("cpu", "gpu1", "ddp", "zero2", "zero3", "zero3_offload", "fsdp2")
 LAUNCH: dict[str, Rule] = {
-    "profile": Choice(("cpu", "gpu1", "ddp", "zero2", "zero3", "zero3_offload", "fsdp2")),
+    "profile": Choice(LAUNCH_PROFILES),
     "num_processes": at_least(1),
     "num_machines": at_least(1),
     "machine_rank": at_least(0),

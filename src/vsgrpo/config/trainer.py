@@ -26,6 +26,8 @@ BEFORE_KEYS = {
     "trainer.mask_truncated_completions": False,
 }
 """What runs did before these keys were in their config.yaml (TRL 1.16's defaults), for their resume."""
+CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
+"""GRPO's losses that take the smaller of the ratio and the clipped ratio."""
 NOT_OF_A_STAGE = ("name", "stages", "hf", "dev_rows")
 STAGE_EXAMPLE = "for example trainer.stages=[{types: [room_size_estimation]}, {max_steps: 100}]"
 
@@ -89,6 +91,24 @@ class TrainerSection:
         for number in range(len(self.stages or [])):
             self.stage(number)
 
+    def unused(self) -> dict[str, tuple[str, str]]:
+        """Return the options that change nothing beside the others: name -> (reason, way out)."""
+        found = {}
+        if self.max_steps > 0:
+            why = f"trainer.max_steps={self.max_steps} decides how long the run is"
+            out = "set trainer.max_steps=-1 too, or leave trainer.num_train_epochs out"
+            found["num_train_epochs"] = (why, out)
+        if self.optim == "sgd":
+            for name in ("adam_beta1", "adam_beta2", "adam_epsilon"):
+                out = f"leave trainer.{name} out, or set trainer.optim=adamw_torch_fused"
+                found[name] = ("trainer.optim=sgd keeps no moments", out)
+        return found
+
+    @property
+    def num_moments(self) -> int:
+        """Numbers that the optimizer keeps for each weight."""
+        return 0 if self.optim == "sgd" else 2
+
     def stage(self, number: int) -> TrainerSection:
         """Return the section of one stage: these values with the overrides of `stages[number]`.
 
@@ -148,6 +168,23 @@ class GrpoSection(TrainerSection):
     def rules(cls) -> dict[str, Rule]:
         """Return the rules of GRPO's options, by name."""
         return {**ranges.TRAINER, **ranges.GRPO}
+
+    def unused(self) -> dict[str, tuple[str, str]]:
+        """Return the options that change no gradient beside the others (TRL 1.16, `GRPOTrainer._compute_loss`)."""
+        found, loss = super().unused(), f"trainer.loss_type={self.loss_type}"
+        if self.loss_type not in CLIPPED:
+            found["epsilon"] = (f"{loss} does not clip by it", "leave trainer.epsilon out, or set another loss_type")
+        corrects = self.beta > 0 and self.use_bias_correction_kl
+        if self.loss_type == "vespo" and not corrects:
+            out = "leave trainer.importance_sampling_level out, or set another loss_type"
+            found["importance_sampling_level"] = (f"{loss} has one weight per completion, always", out)
+        if self.beta == 0:
+            out = "set trainer.beta above 0, or leave trainer.use_bias_correction_kl out"
+            found["use_bias_correction_kl"] = ("trainer.beta=0: there is no KL term", out)
+        if self.multi_objective_aggregation == "normalize_then_sum":
+            why = "trainer.multi_objective_aggregation=normalize_then_sum divides each reward by its group's deviation"
+            found["scale_rewards"] = (why, "leave trainer.scale_rewards out, or set sum_then_normalize")
+        return found
 
     def __post_init__(self) -> None:
         super().__post_init__()

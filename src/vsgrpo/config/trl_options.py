@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vsgrpo.config.rules import Number, Rule, above, at_least
+from vsgrpo.config.rules import SHARE, Number, Rule, above, at_least
 from vsgrpo.errors import ConfigError
 
 FIXED = {
@@ -153,8 +153,8 @@ REFUSED = _refused(
     ),
     ("float16 overflows in log-ratios", "set trainer.bf16=true", "fp16 fp16_full_eval bf16_full_eval"),
     ("precision is decided by model.dtype and trainer.bf16", "set model.dtype", "tf32"),
-    ("the optimizer is AdamW, which memory estimates and resumes know", "see trainer.optim", "optim_args"),
-    ("the optimizer is AdamW, which memory estimates and resumes know", "see trainer.optim", "optim_target_modules"),
+    ("memory estimates and resumes know AdamW and plain SGD alone", "see trainer.optim", "optim_args"),
+    ("memory estimates and resumes know AdamW and plain SGD alone", "see trainer.optim", "optim_target_modules"),
     (
         "not needed to repeat a run: sampling and order are keyed by run.seed",
         "set run.seed",
@@ -228,12 +228,11 @@ SCHEDULERS: Mapping[str, tuple[str, ...]] = {
 """What `trainer.hf.lr_scheduler_kwargs` may hold by `trainer.lr_scheduler_type`."""
 NEEDED = {"cosine_with_min_lr": ("min_lr", "min_lr_rate"), "warmup_stable_decay": ("num_decay_steps",)}
 """Schedules that cannot do without one of these."""
-WHOLE_NUMBERS = ("timescale", "num_decay_steps", "num_stable_steps")
-
-
-def table() -> set[str]:
-    """Return the names of FIXED, PASSED and REFUSED."""
-    return {*FIXED, *PASSED, *REFUSED}
+ARGUMENT_RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(("timescale", "num_decay_steps", "num_stable_steps"), Number(low=1, whole=True)),
+    **dict.fromkeys(("min_lr_rate", "min_lr_ratio"), SHARE),
+}
+"""Rules of these arguments, where at least 0 is not enough; shares are of trainer.learning_rate."""
 
 
 def refuse(method: str, key: str, own: Iterable[str], others: Mapping[str, Iterable[str]]) -> ConfigError | None:
@@ -301,8 +300,7 @@ def check_scheduler(scheduler: str, given: Mapping[str, Any], learning_rate: flo
         if name not in known:
             hint = f"it takes {', '.join(known)}" if known else "leave it out, or choose another lr_scheduler_type"
             raise ConfigError(f"{key}.{name}: trainer.lr_scheduler_type={scheduler} does not take it", hint=hint)
-        whole = name in WHOLE_NUMBERS
-        Number(low=1 if whole else 0, whole=whole).check(f"{key}.{name}", value)
+        ARGUMENT_RULES.get(name, at_least(0)).check(f"{key}.{name}", value)
     end = given.get("min_lr", given.get("lr_end", 1e-7 if scheduler == "polynomial" else 0.0))
     if end >= learning_rate:
         name = "lr_end" if scheduler == "polynomial" else "min_lr"
@@ -312,7 +310,7 @@ def check_scheduler(scheduler: str, given: Mapping[str, Any], learning_rate: flo
         )
     needed = NEEDED.get(scheduler, ())
     if needed and len(set(needed) & set(given)) != 1:
-        example = f"{key}='{{{needed[0]}: {1 if needed[0] in WHOLE_NUMBERS else 1e-6}}}'"
+        example = f"{key}='{{{needed[0]}: {1 if needed[0] in ARGUMENT_RULES else 1e-6}}}'"
         raise ConfigError(
             f"trainer.lr_scheduler_type={scheduler}: needs {' or '.join(needed)} in {key}",
             hint=f"for example {example}",

@@ -37,8 +37,9 @@ def disk_need(config: TrainConfig, shape: ModelShape, rows: Rows = ()) -> DiskNe
     engine = config.launch.profile.startswith("zero")
     lora = config.model.tune == "lora"
     own = 4 if lora else width
-    # An adapter, or whole weights; two moments, and under DeepSpeed a float32 master copy.
-    checkpoint = (trained * 4 if lora else whole * width) + trained * (12 if engine else 2 * own)
+    # An adapter, or whole weights; the optimizer's moments, and under DeepSpeed a float32 master copy.
+    moments = max(section.num_moments for section in config.stage_sections())
+    checkpoint = (trained * 4 if lora else whole * width) + trained * (4 + 4 * moments if engine else moments * own)
     final = whole * width if not lora else whole * 4 if config.merges() else trained * 4
     tokens = longest_sample(config, config.trainer, rows)
     caches = 0

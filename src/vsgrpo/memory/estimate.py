@@ -114,8 +114,8 @@ def _state(config: TrainConfig, section: TrainerSection, shape: ModelShape) -> d
     """Return the bytes that stay: weights, gradients, optimizer, reference, the engine's buffers.
 
     PEFT keeps an adapter in float32. DeepSpeed casts all to bfloat16 where trainer.bf16 is set, keeps a float32 master
-    copy with two moments and sums gradients in float32, all in parts. Elsewhere weights that are trained are float32,
-    and so are gradients and the two moments of torch's AdamW; autocast keeps a bfloat16 copy of weights in a pass.
+    copy with the optimizer's moments and sums gradients in float32, all in parts. Elsewhere trained weights, gradients
+    and moments are float32; autocast keeps a bfloat16 copy of weights in a pass.
     """
     launch = config.launch
     parts, profile = launch.num_processes, launch.profile
@@ -128,7 +128,7 @@ def _state(config: TrainConfig, section: TrainerSection, shape: ModelShape) -> d
         own = each = 2
     weights = frozen * each + trained * own
     gradients = trained * 4
-    optimizer = trained * (12 if engine else 2 * own)
+    optimizer = trained * (4 + 4 * section.num_moments if engine else section.num_moments * own)
     if profile in ("zero3", "zero3_offload", "fsdp2"):
         weights //= parts
     if engine or profile == "fsdp2":

@@ -24,7 +24,7 @@ from vsgrpo.errors import RunError, SetupError
 from vsgrpo.modeling.device import why_no_gpu
 from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.vision import are_tower_calls_collective
-from vsgrpo.preflight import needs_launcher
+from vsgrpo.preflight import check_devices, cpu_hint, needs_launcher
 from vsgrpo.terminal import show
 from vsgrpo.training.launcher import LostProcess
 from vsgrpo.training.stage_trainer import Stage, StageTrainer
@@ -50,16 +50,15 @@ def join_processes(config: TrainConfig, num_processes: int) -> None:
     On a GPU `arguments.trl_config` passes the limit on, and accelerate starts the group.
 
     Raises:
-        SetupError: torch sees no GPU though the profile needs one (accelerate would train on the CPU, FSDP2 as plain
-            data parallelism), or sees one that launch=auto has not counted.
+        SetupError: torch sees no GPU though the profile needs one (accelerate would train on the CPU), sees one that
+            launch=auto has not counted, or FSDP2 is asked for on CPUs.
     """
     launch = config.launch
-    if not launch.on_cpu or launch.profile == "fsdp2":
-        if launch.on_cpu or not torch.cuda.is_available():
-            raise SetupError(
-                f"launch={launch.profile}: needs GPUs: {why_no_gpu()}", hint="set launch=cpu or launch=ddp"
-            )
+    if not launch.on_cpu:
+        if not torch.cuda.is_available():
+            raise SetupError(f"launch={launch.profile}: needs GPUs: {why_no_gpu()}", hint=cpu_hint(launch))
         return
+    check_devices(config)
     if launch.auto and not launch.use_cpu and launch.num_processes == 1 and torch.cuda.is_available():
         raise SetupError(
             f"launch=auto counted no GPU, torch sees {torch.cuda.device_count()}: {visible_gpus().source}",

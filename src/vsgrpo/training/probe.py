@@ -142,8 +142,8 @@ def _run(
     """Tower, rollout, forward and backward; return the tokens of the forward."""
     model, store = trainer.bundle.model, FeatureStore(trainer.bundle)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # AdamW's moments do not exist yet: hold their place.
-    moments = [torch.empty_like(parameter) for parameter in trained for _ in range(2)]
+    # The optimizer's moments do not exist yet: hold their place.
+    moments = [torch.empty_like(parameter) for parameter in trained for _ in range(section.num_moments)]
     if load.drawn:
         _roll_out(trainer, load, prompts[0], store)
     used = [name_media(prompt, f"video {i // load.questions}") for i, prompt in enumerate(prompts)]

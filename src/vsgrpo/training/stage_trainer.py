@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 from trl.trainer.grpo_config import GRPOConfig
 
-from vsgrpo.errors import ConfigError, RunError
+from vsgrpo.errors import RunError
 from vsgrpo.modeling.load import fill_adapter, load_full
 from vsgrpo.modeling.model import ModelBundle, save_model
 from vsgrpo.modeling.rope import base_model
@@ -76,15 +76,7 @@ class StageTrainer(Trainer):
 
         Stock code counts the tokens of an update only where the model's class has `accepts_loss_kwargs`, which is False
         for Qwen2.5-VL and Qwen3-VL: microbatches of unequal length would then weigh alike.
-
-        Raises:
-            ConfigError: args.average_tokens_across_devices is False.
         """
-        if not args.average_tokens_across_devices:
-            raise ConfigError(
-                "trainer.hf.average_tokens_across_devices=false: not available, the loss is a mean over all processes",
-                hint="leave trainer.hf.average_tokens_across_devices out",
-            )
         # More GPUs than processes: the Trainer would wrap the model in DataParallel, which cuts batches anew.
         args._n_gpu = min(args.n_gpu, 1)
         super().__init__(*positional, args=args, **given)
