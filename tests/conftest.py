@@ -27,9 +27,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Collect garbage from here on, and leave out what is there already."""
+    """Collect garbage from here on, seldom, and leave out what is there already."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
     gc.enable()
 
 

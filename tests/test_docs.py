@@ -65,6 +65,7 @@ def prepare(folder):
     (folder / "room.mp4").write_text("junk")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("command", "expected"), sessions(DOCS / "troubleshooting.md"), ids=lambda value: str(value)[:60]
 )
@@ -93,6 +94,7 @@ def test_links_inside_the_repository_lead_to_files(page):
     assert broken == []
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_the_docs_exist(page):
     """Every `vsgrpo ...` line names a command; the configs of train, eval and build lines compose."""

@@ -1,6 +1,7 @@
 """The import rule of CONTRIBUTING.md: a line of code knows its room."""
 
 import ast
+import functools
 import sys
 from pathlib import Path
 
@@ -111,8 +112,13 @@ def room_of(path):
     return relative.parts[0] if len(relative.parts) > 1 else relative.stem
 
 
+@functools.cache
+def nodes_of(path):
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imports(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -139,7 +145,7 @@ def test_every_import_is_allowed_from_its_room(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
 def test_nothing_is_printed_past_the_filter_of_the_terminal(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
             is_constant = all(isinstance(arg, (ast.Constant, ast.Name)) for arg in node.args)  # a text of ours
             assert path.name in ("terminal.py", "progress.py") or is_constant, (

@@ -38,6 +38,7 @@ def test_all_rows_of_the_tables_are_there():
     assert set(NAMES) >= ROWS
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_in_the_file_composes_and_dry_runs(name):
     config = compose_command(name)

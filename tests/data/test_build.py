@@ -12,6 +12,8 @@ from vsgrpo.data.manifest import read_manifest
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.video.reader import probe
 
+pytestmark = pytest.mark.integration
+
 
 def test_a_demo_build_has_questions_videos_scenes_and_a_manifest(tmp_path):
     out = tmp_path / "data set=1"
@@ -29,7 +31,6 @@ def test_a_demo_build_has_questions_videos_scenes_and_a_manifest(tmp_path):
     assert "object_counting" in summary.table()
 
 
-@pytest.mark.integration
 def test_row_files_do_not_depend_on_workers_or_interruptions(tmp_path):
     build_dataset(demo_config(tmp_path / "one", "data.dev_fraction=0.3", scenes=6))
     build_dataset(demo_config(tmp_path / "two", "data.dev_fraction=0.3", scenes=6, workers=2))
@@ -83,7 +84,6 @@ def test_only_broken_scans_is_an_error_that_names_the_file(tmp_path):
         build_dataset(scannet_config(root, tmp_path / "out"))
 
 
-@pytest.mark.integration
 def test_videos_from_a_folder_are_taken_and_a_missing_one_skips_the_scan(tmp_path):
     root = scannet_like(tmp_path / "root", ["scene0000_00", "scene0002_00"])
     build_dataset(scannet_config(root, tmp_path / "first"))
@@ -96,7 +96,6 @@ def test_videos_from_a_folder_are_taken_and_a_missing_one_skips_the_scan(tmp_pat
     assert copy.read_bytes() == (videos / "scene0000_00.mp4").read_bytes()
 
 
-@pytest.mark.integration
 def test_a_mesh_walk_counts_pixels_and_drops_questions_about_the_unseen(tmp_path):
     root = scannet_like(tmp_path / "root", ["scene0000_00"])
     walk = ["video.source=mesh", "video.walk_frames=5", "video.walk_width=224", "video.walk_height=168"]

@@ -16,6 +16,8 @@ from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.integration
+
 CLI = [sys.executable, "-m", "vsgrpo.cli", "build-data", "experiment=demo_data", "data.dev_fraction=0.3"]
 
 
@@ -51,7 +53,6 @@ def test_a_killed_build_goes_on_and_ends_byte_for_byte_the_same(tmp_path):
     assert not list((tmp_path / "cut").rglob(".*.tmp"))  # what the killed workers left behind is gone
 
 
-@pytest.mark.integration
 def test_shards_and_merge_equal_one_build(tmp_path):
     given = ["data.dev_fraction=0.3", "balance.max_share.object_counting=0.5"]
     build_dataset(demo_config(tmp_path / "one", *given, scenes=5))

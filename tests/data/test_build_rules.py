@@ -15,6 +15,8 @@ from vsgrpo.run_inputs import load_rows
 from vsgrpo.scans.sens import SensReader, SensWriter
 from vsgrpo.video.reader import probe
 
+pytestmark = pytest.mark.integration
+
 
 def furnished(out, *overrides, scenes=6):
     given = ["source=demo", "source.preset=furnished", f"source.num_scenes={scenes}", "build.num_workers=1"]
@@ -61,7 +63,6 @@ def test_wrong_balance_values_are_named(tmp_path, override, says):
     assert says in str(caught.value)
 
 
-@pytest.mark.integration
 def test_the_demo_is_not_thinned_by_default(tmp_path):
     summary = build_dataset(demo_config(tmp_path / "d", "video.source=none", scenes=20))
     assert not summary.dropped
@@ -145,7 +146,6 @@ def test_every_survived_defect_is_counted_in_the_manifest(tmp_path):
         assert row.answer_kind == "choice" or float(row.answer) > 0
 
 
-@pytest.mark.integration
 def test_duplicated_objects_give_the_answers_of_the_clean_scan(tmp_path):
     clean = scannet_like(tmp_path / "clean", ["scene0000_00"])
     twice = scannet_like(tmp_path / "twice", ["scene0000_00"])
@@ -172,7 +172,6 @@ def test_a_truncated_sens_skips_the_scan_and_names_the_byte(tmp_path):
     summary.raise_if_failed()  # half of the scans may be skipped, half is not more
 
 
-@pytest.mark.integration
 def test_seeds_change_questions_and_nothing_else_does(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         build_dataset(furnished(tmp_path / name, f"run.seed={seed}", "data.dev_fraction=0", scenes=2))

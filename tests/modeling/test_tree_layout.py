@@ -71,7 +71,9 @@ def set_checkpointing(bundle, kind):
         bundle.model.enable_input_require_grads()
 
 
-@pytest.mark.parametrize("checkpointing", ["off", "non-reentrant", "reentrant"])
+@pytest.mark.parametrize(
+    "checkpointing", ["off", "non-reentrant", pytest.param("reentrant", marks=pytest.mark.integration)]
+)
 @pytest.mark.parametrize("name", FORESTS)
 def test_scores_and_gradients_equal_plain(lora, ask, name, checkpointing):
     features = FeatureStore(lora).features([A, B])

@@ -18,6 +18,8 @@ from vsgrpo.scans.rasterizer import Camera, Surface
 from vsgrpo.scans.room_shell import RoomShell
 from vsgrpo.scans.tour import order_tour
 
+pytestmark = pytest.mark.integration
+
 SMALL = WalkSettings(num_frames=11, width=112, height=84)
 
 

@@ -17,6 +17,7 @@ from vsgrpo.training.precision import low_precision
 from vsgrpo.training.worker import train
 
 HALF = ("model.dtype=bfloat16", "trainer.learning_rate=1e-6", "trainer.warmup_steps=0", "trainer.max_steps=1")
+pytestmark = pytest.mark.integration
 FROZEN = "model.freeze_vision=true"
 
 
@@ -33,11 +34,7 @@ def config_json(config, name="config.json"):
 
 @pytest.mark.parametrize(
     ("method", "tower"),
-    [
-        ("sft", True),
-        pytest.param("grpo", False, marks=pytest.mark.integration),
-        pytest.param("dpo", False, marks=pytest.mark.integration),
-    ],
+    [("sft", True), ("grpo", False), ("dpo", False)],
 )
 def test_small_updates_count_on_one_process(method, tower, make_config, tiny_folder):
     """A step of 1e-6 moved 0.3 % of bfloat16 weights."""
@@ -56,7 +53,6 @@ def test_small_updates_count_on_one_process(method, tower, make_config, tiny_fol
     assert first.get("kl", 0.0) == 0.0 and first.get("rewards/margins", 0.0) == 0.0
 
 
-@pytest.mark.integration
 def test_a_resume_keeps_what_bfloat16_cannot_hold(make_config):
     words = (*HALF, FROZEN, "trainer.max_steps=2", "trainer.lr_scheduler_type=constant", "trainer.warmup_steps=0")
     whole = make_config("sft", *words)
@@ -87,7 +83,6 @@ def test_adapters_of_a_bfloat16_base_are_float32_and_so_is_what_is_merged(make_c
     assert config_json(config)["dtype"] == "float32"
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("words", [(FROZEN,), LORA], ids=["full", "lora"])
 def test_moments_and_gradients_are_float32_and_what_casts_them_is_refused(words, make_config):
     trainer = make_trainer(make_config("sft", *HALF, *words))
