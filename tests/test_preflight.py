@@ -119,6 +119,7 @@ def test_the_command_says_one_error_and_one_hint_and_exits_with_2(words, key, ca
     assert error.startswith("error: ") and key in error and hint.startswith("hint: ")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("words", "neighbours"),
     [

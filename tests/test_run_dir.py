@@ -11,6 +11,8 @@ from vsgrpo.config import load_config
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.run_dir import prepare_run_folder
 
+pytestmark = pytest.mark.integration
+
 
 @functools.cache
 def config_of(launch, num_processes, batch, *overrides):

@@ -18,6 +18,7 @@ FOLDERS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("group", "option"),
     [(g, o) for g, options in config_groups().items() if g in ("model", "prompt", "launch") for o in options],

@@ -10,6 +10,8 @@ from vsgrpo.config.compose import config_dir
 from vsgrpo.launch import describe
 from vsgrpo.rewards import load_reward
 
+pytestmark = pytest.mark.integration
+
 NAMES = config_groups()["experiment"]
 PAPER = [name for name in NAMES if re.match(r"table\d_|vsgrpo_|ablation_|vision_r1_", name)]
 ROWS = {f"table1_{size}_{mode}" for size in ("2b", "7b") for mode in ("think", "observe", "vanilla")}
@@ -38,7 +40,6 @@ def test_all_rows_of_the_tables_are_there():
     assert set(NAMES) >= ROWS
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_in_the_file_composes_and_dry_runs(name):
     config = compose_command(name)

@@ -49,6 +49,7 @@ def test_a_sharded_engine_needs_its_launcher_even_for_one_process(tmp_path):
     assert "zero3_offload.yaml" in launch_command(offload, tmp_path / "config.yaml")[3]
 
 
+@pytest.mark.integration
 def test_a_sharded_tower_is_trained_by_zero3_if_every_process_calls_it():
     with pytest.raises(ConfigError, match="freeze_vision=false: the tower is called outside"):
         config_of("launch=fsdp2", "model.tune=full", "model.freeze_vision=false")

@@ -140,6 +140,7 @@ def test_check_data_names_every_fault(tmp_path):
         report.raise_if_bad()
 
 
+@pytest.mark.integration
 def test_a_hundred_odd_answers_among_ten_thousand_rows_are_grouped_and_named(tmp_path):
     row = row_to_dict(rows_of("chair", 1)[0])
     rows = [{**row, "id": str(number)} for number in range(10_000)]

@@ -47,6 +47,7 @@ def test_whatever_is_not_ok_says_how_to_mend_it(monkeypatch):
     assert report.failed and "->" in report.table()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("words", "check", "status", "part"),
     [

@@ -19,6 +19,8 @@ from vsgrpo.memory.fit import check_memory
 from vsgrpo.memory.shapes import HUB
 from vsgrpo.spatial.question import Question
 
+pytestmark = pytest.mark.integration
+
 
 def config_of(*overrides, method="grpo", output="o"):
     return load_config("train", [f"trainer={method}", "data=d", f"output={output}", *overrides])

@@ -314,6 +314,7 @@ def test_auto_takes_the_kernel_with_less_work(prefix, lengths, expected):
     assert choose_kernel(pack([tree], [[known] * len(questions)])) == expected
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_scores_equal_plain_and_its_backward_on_cpu_is_refused(tiny, ask):
     features = FeatureStore(tiny).features([A, B])

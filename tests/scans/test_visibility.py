@@ -149,6 +149,7 @@ def depth_image(surface: Surface, pose: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(depth), 1000 * depth, 0).astype(np.uint16)
 
 
+@pytest.mark.integration
 def test_projection_agrees_with_the_pixels_of_the_renderer(folder):
     # Two independent ways: vertices through poses and depth, and faces drawn pixel by pixel. (A tolerance of 0.2 lets
     # back sides in: at 3 m anything within 0.6 m.)

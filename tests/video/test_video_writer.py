@@ -72,6 +72,7 @@ def noisy_frames(side: int) -> list[np.ndarray]:
     return [np.roll(noise, 2 * i, 1) if i % 7 else rng.integers(0, 256, noise.shape, np.uint8) for i in range(24)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("side", [36, 56])
 def test_equal_frames_give_equal_bytes(tmp_path, side):
     written = set()
