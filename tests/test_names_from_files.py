@@ -22,7 +22,9 @@ from vsgrpo.data.leakage import lineage_of
 from vsgrpo.data.linking import link_media, link_or_copy
 from vsgrpo.data.manifest import Manifest, changed_files
 from vsgrpo.data.parts import stored
-from vsgrpo.data.rows import Row, check_row, read_rows, row_to_dict, write_rows
+from vsgrpo.data.row import Row
+from vsgrpo.data.row_rules import check_row
+from vsgrpo.data.rows import read_rows, row_to_dict, write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.archives import unpack
 from vsgrpo.evaluation.mathvista_rows import parse_problem, read_images

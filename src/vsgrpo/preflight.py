@@ -9,8 +9,8 @@ from pathlib import Path
 from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.auto_launch import joins_launcher
 from vsgrpo.config.train import LaunchSection, TrainerSection
+from vsgrpo.data.row import Row
 from vsgrpo.data.row_numbers import Rows, type_counts
-from vsgrpo.data.rows import Row
 from vsgrpo.data.run_needs import RunNeeds
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, DataError, SetupError

@@ -20,7 +20,8 @@ from vsgrpo.data.leakage import (
     write_training_manifest,
 )
 from vsgrpo.data.room_ids import find_rooms
-from vsgrpo.data.rows import Row, write_rows
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.tables import denied_rooms, split_ids
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vsgrpo.data.rows import Row, write_rows
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import write_rows
 from vsgrpo.video.writer import write_video
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
-from vsgrpo.data.rows import LETTERS, Row, row_id
+from vsgrpo.data.row import LETTERS, Row, row_id
 
 MIN_ROWS = 50
 """Shares of fewer rows of a type say nothing: `max_share` leaves them alone."""

@@ -18,8 +18,9 @@ from hashlib import blake2b
 from pathlib import Path
 
 from vsgrpo.config.build_data import BuildDataConfig
-from vsgrpo.data.assemble import BuildSummary, assemble, shard_summary
+from vsgrpo.data.assemble import assemble, shard_summary
 from vsgrpo.data.build_scan import ScanJob, ScanOutcome, build_scan
+from vsgrpo.data.build_summary import BuildSummary
 from vsgrpo.data.leakage import Denied, check_scan, denied_in_path, name_some
 from vsgrpo.data.manifest import MANIFEST_NAME
 from vsgrpo.data.parts import (

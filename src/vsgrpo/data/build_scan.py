@@ -10,7 +10,8 @@ from typing import Any
 
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.data.linking import link_or_copy
-from vsgrpo.data.rows import Row, make_row
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import make_row
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.scans import demo
 from vsgrpo.scans.floor_map import CELL, map_floor

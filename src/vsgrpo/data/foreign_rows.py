@@ -33,7 +33,8 @@ from vsgrpo.data.foreign_types import question_type_of
 from vsgrpo.data.linking import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
 from vsgrpo.data.room_ids import dataset_named, dataset_of_path, room_of
-from vsgrpo.data.rows import LETTERS, SCHEMA_VERSION, Row, check_row, number_of, row_id
+from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, row_id
+from vsgrpo.data.row_rules import check_row, number_of
 from vsgrpo.errors import DataError
 from vsgrpo.paths import safe_name
 from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES

@@ -32,9 +32,11 @@ from vsgrpo.data.leakage import (
     val_scans,
 )
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
+from vsgrpo.data.row import Row, row_id
 from vsgrpo.data.row_guard import denied_shown
+from vsgrpo.data.row_rules import check_scorable
 from vsgrpo.data.row_scan import RowScan, scan_rows
-from vsgrpo.data.rows import Row, check_scorable, checked_line, iter_rows, row_id, row_line
+from vsgrpo.data.rows import checked_line, iter_rows, row_line
 from vsgrpo.errors import DataError
 from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
 

@@ -10,17 +10,15 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from vsgrpo.data.build_summary import BuildSummary
 from vsgrpo.data.report_svg import histogram_svg, make_plan, map_svg, question_svg, symbol_svg, tiles
-from vsgrpo.data.rows import LETTERS, Row
+from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.video.stills import still_urls
-
-if TYPE_CHECKING:
-    from vsgrpo.data.assemble import BuildSummary
 
 REPORT_NAME = "report.html"
 _FRAME_WIDTH = 320

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vsgrpo.config import TrainConfig
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.modeling.device import device_line
 from vsgrpo.modeling.feature_cache import cache_bytes

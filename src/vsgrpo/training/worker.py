@@ -28,7 +28,7 @@ from vsgrpo.data.leakage import (
     write_training_manifest,
 )
 from vsgrpo.data.manifest import file_record
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, RunError, VsgrpoError, from_machine
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
