@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.demo_mesh import room_mesh
-from vsgrpo.scans.demo_plan import room_truth
-from vsgrpo.scans.demo_rooms import Room
-from vsgrpo.scans.furniture import CATALOGUE
-from vsgrpo.scans.raycast import camera_matrix, camera_poses, render
+from vsgrpo.scans.demo.furniture import CATALOGUE
+from vsgrpo.scans.demo.mesh import room_mesh
+from vsgrpo.scans.demo.plan import room_truth
+from vsgrpo.scans.demo.rooms import Room
 from vsgrpo.scans.scannet_writer import write_labels, write_scan
+from vsgrpo.scans.walk.raycast import camera_matrix, camera_poses, render
 
 _VERSION = 2
 """Raise when the same arguments give other files, so that rooms already on disk are written anew."""

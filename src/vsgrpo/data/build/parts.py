@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from vsgrpo.config.build_data import BuildDataConfig
-from vsgrpo.data.build_scan import ScanOutcome, outcome_from_json, outcome_to_json
+from vsgrpo.data.build.scan import ScanOutcome, outcome_from_json, outcome_to_json
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.paths import inside

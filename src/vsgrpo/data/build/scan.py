@@ -13,10 +13,10 @@ from vsgrpo.data.linking import link_or_copy
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import make_row
 from vsgrpo.errors import DataError, RunError
-from vsgrpo.scans import demo
-from vsgrpo.scans.floor_map import CELL, map_floor
+from vsgrpo.scans.demo import source as demo
+from vsgrpo.scans.walk.floor_map import CELL, map_floor
 from vsgrpo.scans.labels import LabelTable
-from vsgrpo.scans.mesh_video import WalkSettings, render_walk
+from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
 from vsgrpo.scans.meta_info import write_scene_json
 from vsgrpo.scans.scannet import Scan, SceneSettings, read_labels, read_scan, scene_from_scan, sens_warnings
 from vsgrpo.scans.sens import SensReader

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
-from vsgrpo.data.foreign_answers import (
+from vsgrpo.data.importing.foreign_answers import (
     NO_NUMBER,
     ROW_UNITS,
     TYPE_UNITS,
@@ -28,8 +28,8 @@ from vsgrpo.data.foreign_answers import (
     read_options,
     right_option,
 )
-from vsgrpo.data.foreign_forms import USED, Form, is_nothing, read_form
-from vsgrpo.data.foreign_types import question_type_of
+from vsgrpo.data.importing.foreign_forms import USED, Form, is_nothing, read_form
+from vsgrpo.data.importing.foreign_types import question_type_of
 from vsgrpo.data.linking import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
 from vsgrpo.data.room_ids import dataset_named, dataset_of_path, room_of

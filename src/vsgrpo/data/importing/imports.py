@@ -15,12 +15,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from zlib import crc32
 
-from vsgrpo.data.answer_table import AnswerLine, answer_table
-from vsgrpo.data.foreign_answers import Refused
-from vsgrpo.data.foreign_media import MediaFinder, refuse_rooms
-from vsgrpo.data.foreign_rows import Foreign, read_foreign, scans_named
-from vsgrpo.data.import_folder import new_dataset
-from vsgrpo.data.import_settings import ImportSettings
+from vsgrpo.data.build.answer_table import AnswerLine, answer_table
+from vsgrpo.data.importing.foreign_answers import Refused
+from vsgrpo.data.importing.foreign_media import MediaFinder, refuse_rooms
+from vsgrpo.data.importing.foreign_rows import Foreign, read_foreign, scans_named
+from vsgrpo.data.importing.import_folder import new_dataset
+from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.json_files import records
 from vsgrpo.data.leakage import (
     Judgement,

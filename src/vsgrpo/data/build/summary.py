@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.answer_table import AnswerLine, answer_table
+from vsgrpo.data.build.answer_table import AnswerLine, answer_table
 from vsgrpo.data.manifest import MANIFEST_NAME
 from vsgrpo.errors import RunError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 
-from vsgrpo.data.foreign_answers import Refused
+from vsgrpo.data.importing.foreign_answers import Refused
 from vsgrpo.data.linking import IMAGE_SUFFIXES, VIDEO_SUFFIXES, link_or_copy
 from vsgrpo.data.row_guard import Denied
 from vsgrpo.errors import DataError

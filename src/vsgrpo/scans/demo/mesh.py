@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.scans import surfaces
-from vsgrpo.scans.demo_rooms import CEILING, Room
+from vsgrpo.scans.demo.rooms import CEILING, Room
+from vsgrpo.scans.walk import surfaces
 
 _SPACING = 0.14
 """Metres between floor vertices. The alpha shape (alpha 5) keeps triangles of circumradius < 0.2 m; a cell's is 0.1 m,

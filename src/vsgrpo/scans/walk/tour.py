@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from vsgrpo.scans.camera_plan import View
-from vsgrpo.scans.floor_map import CELL, FloorMap
+from vsgrpo.scans.walk.camera_plan import View
+from vsgrpo.scans.walk.floor_map import CELL, FloorMap
 
 _WALKABLE = 0.1
 """Metres of clearance on the way between two standing places; a doorway is often narrower than a standing place."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from vsgrpo.data.import_settings import ImportSettings
+from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.manifest import MANIFEST_NAME, read_manifest
 from vsgrpo.errors import DataError
 from vsgrpo.files import sync, sync_names

@@ -19,15 +19,17 @@ from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.auto_launch import joins_launcher
 from vsgrpo.config.compose import config_dir, to_yaml
 from vsgrpo.config.families import TINY
-from vsgrpo.continuation import read_values
 from vsgrpo.data.inputs import look_at, model_folders
 from vsgrpo.data.row_numbers import RowNumbers, Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.folders import locked, refuse_inputs_inside
+from vsgrpo.launch.continuation import read_values
+from vsgrpo.launch.run_dir import prepare_run_folder, settle
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_lines
 from vsgrpo.memory.load import text_settings
-from vsgrpo.preflight import (
+from vsgrpo.terminal import show
+from vsgrpo.training.preflight import (
     check_batch,
     check_devices,
     check_enough_rows,
@@ -35,10 +37,8 @@ from vsgrpo.preflight import (
     device_line,
     needs_launcher,
 )
-from vsgrpo.run_dir import prepare_run_folder, settle
-from vsgrpo.run_inputs import check_model, input_files, load_rows, rows_of_plan
-from vsgrpo.supervise import supervise
-from vsgrpo.terminal import show
+from vsgrpo.training.run_inputs import check_model, input_files, load_rows, rows_of_plan
+from vsgrpo.training.supervise import supervise
 
 
 def describe(config: TrainConfig) -> str:

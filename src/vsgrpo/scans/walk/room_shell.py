@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from vsgrpo.scans.floor_map import FloorMap
-from vsgrpo.scans.rasterizer import Camera, Raster
+from vsgrpo.scans.walk.floor_map import FloorMap
+from vsgrpo.scans.walk.rasterizer import Camera, Raster
 
 _TEXEL = 0.1
 """Metres, grain of the floor's colour map."""

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vsgrpo.data.foreign_answers import Refused
+from vsgrpo.data.importing.foreign_answers import Refused
 
 # Our field -> the names it has elsewhere, in the order they are looked for.
 NAMES = {

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans import camera_plan
-from vsgrpo.scans.camera_plan import Lens, View
-from vsgrpo.scans.floor_map import FloorMap, eye_height, map_floor, walk_pitch_degrees
-from vsgrpo.scans.rasterizer import Surface
-from vsgrpo.scans.room_shell import RoomShell
-from vsgrpo.scans.tour import film_order, num_key_views
+from vsgrpo.scans.walk import camera_plan
+from vsgrpo.scans.walk.camera_plan import Lens, View
+from vsgrpo.scans.walk.floor_map import FloorMap, eye_height, map_floor, walk_pitch_degrees
+from vsgrpo.scans.walk.rasterizer import Surface
+from vsgrpo.scans.walk.room_shell import RoomShell
+from vsgrpo.scans.walk.tour import film_order, num_key_views
 
 _PLANNING_CELL = 0.06
 _VOXEL = 0.5

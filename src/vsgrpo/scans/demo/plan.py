@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.scans.demo_rooms import (
+from vsgrpo.scans.demo.furniture import CATALOGUE, Piece
+from vsgrpo.scans.demo.rooms import (
     CEILING,
     EYE_HEIGHT,
     PRESETS,
@@ -18,7 +19,6 @@ from vsgrpo.scans.demo_rooms import (
     floor_polygon,
     scan_number,
 )
-from vsgrpo.scans.furniture import CATALOGUE, Piece
 
 Notch = tuple[float, float, float, float] | None
 

@@ -12,8 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.build_summary import BuildSummary
-from vsgrpo.data.report_svg import histogram_svg, make_plan, map_svg, question_svg, symbol_svg, tiles
+from vsgrpo.data.build.summary import BuildSummary
+from vsgrpo.data.build.page_svg import histogram_svg, make_plan, map_svg, question_svg, symbol_svg, tiles
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
@@ -31,7 +31,7 @@ def write_report(out: Path, rows: Mapping[str, Sequence[Row]], summary: BuildSum
     from jinja2 import Environment, select_autoescape
 
     everything = [row for part in rows.values() for row in part]
-    template = (files("vsgrpo.data") / "templates" / "report.html").read_text(encoding="utf-8")
+    template = (files("vsgrpo.data.build") / "templates" / "report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=select_autoescape(default=True, default_for_string=True), trim_blocks=True)
     lines = {name: {line.question_type: line for line in part} for name, part in summary.answers.items()}
     types = sorted({row.question_type for row in everything})

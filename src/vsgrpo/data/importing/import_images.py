@@ -21,12 +21,12 @@ from typing import Any
 
 from vsgrpo.data.cot.filters import read_candidate
 from vsgrpo.data.cot.inputs import Item, Source, image_item
-from vsgrpo.data.foreign_answers import Refused
-from vsgrpo.data.foreign_forms import NAMES, Talk, first, parsed, read_talk
-from vsgrpo.data.foreign_media import MediaFinder, refuse_rooms
-from vsgrpo.data.foreign_rows import image_place
-from vsgrpo.data.import_folder import new_dataset
-from vsgrpo.data.import_settings import ImportSettings
+from vsgrpo.data.importing.foreign_answers import Refused
+from vsgrpo.data.importing.foreign_forms import NAMES, Talk, first, parsed, read_talk
+from vsgrpo.data.importing.foreign_media import MediaFinder, refuse_rooms
+from vsgrpo.data.importing.foreign_rows import image_place
+from vsgrpo.data.importing.import_folder import new_dataset
+from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.json_files import records
 from vsgrpo.data.leakage import denied_in_data, falls_into_dev, name_some
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.errors import ConfigError
-from vsgrpo.scans.furniture import CATALOGUE
+from vsgrpo.scans.demo.furniture import CATALOGUE
 from vsgrpo.spatial.scene import Box
 
 CEILING = 2.6

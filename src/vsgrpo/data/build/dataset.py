@@ -18,12 +18,12 @@ from hashlib import blake2b
 from pathlib import Path
 
 from vsgrpo.config.build_data import BuildDataConfig
-from vsgrpo.data.assemble import assemble, shard_summary
-from vsgrpo.data.build_scan import ScanJob, ScanOutcome, build_scan
-from vsgrpo.data.build_summary import BuildSummary
+from vsgrpo.data.build.assemble import assemble, shard_summary
+from vsgrpo.data.build.scan import ScanJob, ScanOutcome, build_scan
+from vsgrpo.data.build.summary import BuildSummary
 from vsgrpo.data.leakage import Denied, check_scan, denied_in_path, name_some
 from vsgrpo.data.manifest import MANIFEST_NAME
-from vsgrpo.data.parts import (
+from vsgrpo.data.build.parts import (
     PARTS,
     PLAN_NAME,
     Plan,
@@ -35,7 +35,7 @@ from vsgrpo.data.parts import (
     stored,
     write_plan,
 )
-from vsgrpo.data.report import REPORT_NAME
+from vsgrpo.data.build.page import REPORT_NAME
 from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.folders import (
     ASIDE_NAME,
@@ -49,8 +49,8 @@ from vsgrpo.folders import (
     take_back,
 )
 from vsgrpo.progress import Progress
-from vsgrpo.scans import demo
-from vsgrpo.scans.demo_rooms import scan_id_of
+from vsgrpo.scans.demo import source as demo
+from vsgrpo.scans.demo.rooms import scan_id_of
 from vsgrpo.scans.scannet import find_scan, list_scans, read_labels
 from vsgrpo.tables import split_of
 from vsgrpo.terminal import show

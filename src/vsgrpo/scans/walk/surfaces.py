@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.scans.demo_rooms import Room
+from vsgrpo.scans.demo.rooms import Room
 
 FLOOR, CEILING, WALL = -1, -2, -3
 """Owner numbers of the room shell, beside the indices into `Room.objects`."""

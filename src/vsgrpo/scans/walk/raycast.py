@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.scans import surfaces
-from vsgrpo.scans.demo_rooms import CEILING, Parts, Room
+from vsgrpo.scans.demo.rooms import CEILING, Parts, Room
+from vsgrpo.scans.walk import surfaces
 
 _NEAR = 0.05
 _MAX_TESTS = 1_500_000

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.scans.floor_map import CELL, FloorMap
-from vsgrpo.scans.rasterizer import Camera, Raster, Surface
+from vsgrpo.scans.walk.floor_map import CELL, FloorMap
+from vsgrpo.scans.walk.rasterizer import Camera, Raster, Surface
 
 LOW_WIDTH = 96
 """Pixels, width of the candidate views; the height follows the aspect of the frames."""
