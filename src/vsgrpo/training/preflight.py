@@ -139,7 +139,7 @@ def check_enough_rows(config: TrainConfig, rows: Rows) -> None:
     """Raise ConfigError where a stage's rows do not fill one rollout buffer of all processes."""
     present = type_counts(rows)
     for number, section in enumerate(config.stage_sections()):
-        types = (config.trainer.stages or [{}])[number].get("types")
+        types = config.trainer.stage_types(number)
         count = len(rows) if types is None else sum(present.get(name, 0) for name in set(types))
         if not isinstance(section, GrpoSection):
             continue

@@ -172,7 +172,7 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
     loader = make_loader(config)
     rows = readable_rows(rows, Path(config.data.path), loader, config.video.max_quarantined)
     dev = dev_dataset(config)
-    for number in range(len(config.trainer.stages or [{}])):  # what TRL refuses, before the model loads
+    for number in range(config.trainer.num_stages):  # what TRL refuses, before the model loads
         check_enough_rows(len(rows), trl_config(config, number))
     check_device(config, rows)
     bundle = make_model(config)
