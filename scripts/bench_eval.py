@@ -20,10 +20,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from vsgrpo.families.family import TinySizes
+from vsgrpo.modeling.bundle import base_model, vision_token_ids
 from vsgrpo.modeling.model import load_model
-from vsgrpo.modeling.rollout import Sampling, rollout, vision_token_ids
-from vsgrpo.modeling.rope import base_model
-from vsgrpo.modeling.tiny import TinySizes, build_tiny
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
+from vsgrpo.modeling.tiny import build_tiny
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.video.loader import VideoInputs

@@ -19,6 +19,7 @@ ROOMS = (
     "evaluation",
     "report",
     "config",
+    "families",
     "tables",
 )
 SINGLE = (
@@ -52,6 +53,7 @@ MAY_IMPORT = {
     "video": {"errors", "files"},
     "scans": {"errors", "files", "tables", "spatial", "video"},
     "config": {"devices", "errors", "files", "tables", "spatial"},
+    "families": {"errors", "files", "video"},
     "maths": {"errors"},
     "rewards": {"errors", "spatial", "maths"},
     "data": {"errors", "files", "tables", "spatial", "video", "scans", "config", "progress", "rewards", "maths"},
@@ -99,10 +101,12 @@ MAY_IMPORT = {
     "__init__": {"api"},
     "cli": set(ROOMS) | set(SINGLE),
 }
+for _room in ("data", "modeling", "training", "evaluation", "memory", "run_inputs", "launch", "doctor"):
+    MAY_IMPORT[_room] |= {"families"}
 FILE_ROOMS = ("files", "folders", "paths", "records")
 """One room in four files."""
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed"}
-MAY_BE_HEAVY = ("modeling/", "training/", "evaluation/generate.py", "video/loader.py", "video/cache.py")
+MAY_BE_HEAVY = ("modeling/", "training/", "families/", "evaluation/generate.py", "video/loader.py", "video/cache.py")
 
 
 def room_of(path):
@@ -141,6 +145,14 @@ def test_every_import_is_allowed_from_its_room(path):
         elif top in HEAVY:
             relative = path.relative_to(SRC).as_posix()
             assert relative.startswith(MAY_BE_HEAVY), f"{path}: {top} is heavy, it may stand in {MAY_BE_HEAVY} only"
+
+
+def test_a_family_imports_heavy_libraries_only_where_it_loads_a_model():
+    for path in (SRC / "families").glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [name.name for name in node.names]
+                assert not HEAVY & {name.split(".")[0] for name in names}, f"{path}:{node.lineno}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))

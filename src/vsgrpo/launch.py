@@ -18,11 +18,11 @@ from tempfile import TemporaryDirectory
 from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.auto_launch import joins_launcher
 from vsgrpo.config.compose import config_dir, to_yaml
-from vsgrpo.config.families import TINY
 from vsgrpo.continuation import read_values
 from vsgrpo.data.inputs import look_at, model_folders
 from vsgrpo.data.row_numbers import RowNumbers, Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
+from vsgrpo.families import TINY
 from vsgrpo.folders import locked, refuse_inputs_inside
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_lines

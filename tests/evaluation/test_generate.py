@@ -24,8 +24,8 @@ from vsgrpo.evaluation.run import run_eval
 from vsgrpo.evaluation.score import PromptSettings
 from vsgrpo.evaluation.score_file import score_file
 from vsgrpo.evaluation.vsibench import read_benchmark
-from vsgrpo.modeling.model import LoraSettings, load_model, save_model
-from vsgrpo.modeling.save import write_vision
+from vsgrpo.modeling.model import LoraSettings, load_model
+from vsgrpo.modeling.save import save_model, write_vision
 from vsgrpo.modeling.tree import common_prefix_length
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.video.loader import VideoInputs, VideoLoader

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from tiny_inputs import randomize_adapter
 
-from vsgrpo.modeling.model import LoraSettings, ModelBundle, load_model
+from vsgrpo.modeling.bundle import ModelBundle
+from vsgrpo.modeling.model import LoraSettings, load_model
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.video.loader import VideoInputs

@@ -30,13 +30,13 @@ def test_prompt_equals_the_processor_on_text_and_frames_together(tiny):
         return_tensors="pt",
     )
     assert ids == together["input_ids"][0].tolist()
-    assert ("second_per_grid_ts" in together) == (tiny.family == "qwen2_5_vl")
+    assert ("second_per_grid_ts" in together) == (tiny.family.model_type == "qwen2_5_vl")
     named = ("input_ids", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts")
     expected, _ = tiny.model.model.get_rope_index(**{name: together[name] for name in named if name in together})
     ours = prompt_positions(tiny.model, ids, [video])
     assert torch.equal(ours.positions, expected[:, 0])
     # 15 tokens stand before the video; a patch of 3 s at 2 positions per second is 6 positions long
-    step = 6 if tiny.family == "qwen2_5_vl" else 1
+    step = 6 if tiny.family.model_type == "qwen2_5_vl" else 1
     start = ids.index(tiny.processor.video_token_id)
     assert ours.positions[0, start : start + 16 : 4].tolist() == [start + step * t for t in range(4)]
     # 31 tokens of text and marks + 4 x 4 x 4 patches / 4 = 16 video tokens

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 
+from vsgrpo.families import FAMILIES
+from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.load import load_full
-from vsgrpo.modeling.model import ModelBundle
-from vsgrpo.modeling.rope import FAMILIES
 from vsgrpo.video.loader import VideoInputs
 
 
@@ -40,7 +40,11 @@ def randomize_adapter(model: torch.nn.Module, seed: int = 1) -> None:
 def library_inputs(bundle: ModelBundle, token_ids: Sequence[int], video: VideoInputs) -> dict[str, torch.Tensor]:
     """Return what the family's own processor hands to the model: pixels, grid, kinds of tokens, and the timing."""
     ids = torch.tensor([list(token_ids)])
-    timing = {"second_per_grid_ts": torch.tensor([video.seconds_per_patch])} if bundle.family == "qwen2_5_vl" else {}
+    timing = (
+        {"second_per_grid_ts": torch.tensor([video.seconds_per_patch])}
+        if bundle.family.model_type == "qwen2_5_vl"
+        else {}
+    )
     return {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),

@@ -187,7 +187,7 @@ def test_a_video_without_a_frame_rate_is_bad_where_seconds_count(tmp_path):
     assert plain.load(path).seconds_per_patch is None and plain.quarantine == {}
     for use in ("load", "inputs_from_header", "undecoded"):
         timed = VideoLoader(SMALL, "pyav", on_bad="skip")
-        timed.needs_timing = True
+        timed.timed_for = "Qwen2.5-VL"
         with pytest.raises(BadVideo, match="states no frame rate") as caught:
             getattr(timed, use)(path)
         assert caught.value.message.startswith(str(path)) and "ffmpeg -r 24" in caught.value.hint

@@ -21,19 +21,20 @@ from typing import Any
 
 import torch
 
-from vsgrpo.config.families import TINY
 from vsgrpo.data.prompts import question_text
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
 from vsgrpo.evaluation.score import PromptSettings
+from vsgrpo.families import TINY
+from vsgrpo.families.model_path import budget_of
 from vsgrpo.files import write_atomic
+from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
 from vsgrpo.modeling.device import device_line, own_device
-from vsgrpo.modeling.model import ModelBundle, load_for_eval
+from vsgrpo.modeling.model import load_for_eval
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.quiet import quiet_libraries
-from vsgrpo.modeling.rollout import rollout, vision_token_ids
-from vsgrpo.modeling.rope import base_model, counts_seconds
+from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.save import VISION_FILE, recorded_vision
 from vsgrpo.modeling.tree import Prompt
@@ -128,7 +129,7 @@ def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]
     recorded = [found for folder in models if (found := recorded_vision(Path(folder))) is not None]
     values, source = recorded[0] if recorded else ({}, None)
     chosen = {name: value for name, value in given.items() if value is not None}
-    budget = VisionBudget(**{**values, **chosen})
+    budget = budget_of(models[-1] if models else None, {**values, **chosen})
     untold = [name for name in ("num_frames", "min_pixels", "max_pixels") if name not in chosen]
     if models and models[0] not in TINY and untold and source != Path(models[0]) / VISION_FILE:
         told = ", ".join(f"video.{name}={getattr(budget, name)}" for name in untold)
@@ -165,7 +166,7 @@ class Generator:
     ) -> None:
         self.bundle = bundle
         self.loader = loader
-        loader.needs_timing = counts_seconds(bundle.model)
+        loader.timed_for = bundle.family.timed_label
         self.store = FeatureStore(bundle)
         self.prompt = prompt
         self.decoding = decoding

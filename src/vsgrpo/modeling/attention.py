@@ -19,9 +19,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from vsgrpo.errors import ConfigError
+from vsgrpo.modeling.attention_split import SplitMask, attend_split, split_mask
+from vsgrpo.modeling.bundle import base_model
 from vsgrpo.modeling.pack import PREFIX, Packed, can_see
-from vsgrpo.modeling.rope import base_model
-from vsgrpo.modeling.split import SplitMask, attend_split, split_mask
 
 TREE_ATTENTION = "vsgrpo_tree"
 KERNELS = ("auto", "dense", "block", "split", "flex")

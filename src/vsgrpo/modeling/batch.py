@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vsgrpo.errors import RunError
-from vsgrpo.modeling.rope import base_model, prompt_positions
+from vsgrpo.modeling.bundle import base_model
+from vsgrpo.modeling.rope import prompt_positions
 from vsgrpo.modeling.tree import Prompt, Tree
-from vsgrpo.modeling.vision import VideoFeatures
+from vsgrpo.modeling.vision import MediaFeatures
 
 MmEncoderOutputs = dict[str, BaseModelOutputWithPooling] | None
 """What the model's `mm_encoder_outputs` takes."""
@@ -33,7 +34,7 @@ class PromptBatch:
         RunError: a video or image has no features, or a prompt's placeholders are not one per feature of its kind.
     """
 
-    def __init__(self, model: nn.Module, prompts: Sequence[Prompt], features: Mapping[str, VideoFeatures]) -> None:
+    def __init__(self, model: nn.Module, prompts: Sequence[Prompt], features: Mapping[str, MediaFeatures]) -> None:
         self.unique = list(dict.fromkeys(prompts))
         index_of = {prompt: index for index, prompt in enumerate(self.unique)}
         self.index = [index_of[prompt] for prompt in prompts]

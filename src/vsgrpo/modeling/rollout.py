@@ -16,22 +16,20 @@ from transformers import DynamicCache
 
 from vsgrpo.modeling.attention import DenseMask, require_tree_attention, tree_mask
 from vsgrpo.modeling.batch import PromptBatch
+from vsgrpo.modeling.bundle import base_model, unwrap
 from vsgrpo.modeling.pack import PADDING, PREFIX, can_see, pack
-from vsgrpo.modeling.rope import base_model, unwrap
 from vsgrpo.modeling.sampling import Sampling, draw_tokens, logits_processors
 from vsgrpo.modeling.tree import Prompt, build_trees
-from vsgrpo.modeling.vision import VideoFeatures
+from vsgrpo.modeling.vision import MediaFeatures
 
 Phase = Callable[[str], AbstractContextManager[Any]]
-
-__all__ = ["Sampling", "rollout", "vision_token_ids"]
 
 
 @torch.no_grad()
 def rollout(
     model: nn.Module,
     prompts: Sequence[Prompt],
-    features: Mapping[str, VideoFeatures],
+    features: Mapping[str, MediaFeatures],
     keys: Sequence[tuple[str, int]],
     sampling: Sampling,
     *,
@@ -95,21 +93,6 @@ def rollout(
             for index, tokens in zip((index for row in rows for index in members[row]), drawn, strict=True):
                 completions[index] = tokens
     return completions
-
-
-def vision_token_ids(model: nn.Module) -> tuple[int, ...]:
-    """List the ids that a completion must never contain: placeholders and their marks."""
-    config = base_model(model).config
-    return tuple(
-        sorted(
-            {
-                config.image_token_id,
-                config.video_token_id,
-                config.vision_start_token_id,
-                config.vision_end_token_id,
-            }
-        )
-    )
 
 
 @contextlib.contextmanager

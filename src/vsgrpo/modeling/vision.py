@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,9 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from vsgrpo.errors import ConfigError, RunError
+from vsgrpo.modeling.bundle import ModelBundle, base_model
 from vsgrpo.modeling.feature_cache import DiskFeatures
-from vsgrpo.modeling.rope import base_model
-
-if TYPE_CHECKING:
-    from vsgrpo.modeling.model import ModelBundle
-    from vsgrpo.video.loader import VideoInputs
+from vsgrpo.video.loader import VideoInputs
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +34,7 @@ _CACHES = ("off", "memory")
 
 
 @dataclass(frozen=True)
-class VideoFeatures:
+class MediaFeatures:
     """What the vision tower makes of one video or image."""
 
     tensor: Tensor
@@ -145,7 +142,7 @@ def are_tower_calls_collective(model: nn.Module) -> bool:
     return is_tower_trained(model) and any(hasattr(p, "ds_id") for p in base_model(model).model.visual.parameters())
 
 
-def _shown(video: "VideoInputs") -> tuple[str, tuple[int, ...], float | None]:
+def _shown(video: VideoInputs) -> tuple[str, tuple[int, ...], float | None]:
     """Return what positions depend on, which a key must tell apart."""
     return video.kind, tuple(video.grid_thw), video.seconds_per_patch
 
@@ -162,7 +159,7 @@ class FeatureStore:
         ConfigError: unknown `cache`, or sharded weights with a folder.
     """
 
-    def __init__(self, bundle: "ModelBundle", cache: str | Path = "off") -> None:
+    def __init__(self, bundle: ModelBundle, cache: str | Path = "off") -> None:
         if isinstance(cache, str) and cache not in _CACHES:
             raise ConfigError(f"video.feature_cache={cache}: not one of {', '.join(_CACHES)}, disk")
         if cache != "off" and is_tower_trained(bundle.model):
@@ -182,7 +179,7 @@ class FeatureStore:
         """Tell whether the features of the video with this key are cached, so that nobody needs its frames."""
         return (self._memory is not None and video in self._memory) or (self.disk is not None and video in self.disk)
 
-    def _cached(self, video: "VideoInputs") -> VideoFeatures | None:
+    def _cached(self, video: VideoInputs) -> MediaFeatures | None:
         tensor = None
         if self._memory is not None:
             tensor = self._memory.get(video.key)
@@ -190,9 +187,9 @@ class FeatureStore:
             tensor = self.disk.get(video.key, next(base_model(self.bundle.model).model.visual.parameters()).device)
         if tensor is not None and len(tensor) != video.num_tokens:
             raise RunError(f"{video.key}: {len(tensor)} cached features for a video of {video.num_tokens} tokens")
-        return None if tensor is None else VideoFeatures(tensor, video.grid_thw, video.kind, video.seconds_per_patch)
+        return None if tensor is None else MediaFeatures(tensor, video.grid_thw, video.kind, video.seconds_per_patch)
 
-    def features(self, inputs: "Sequence[VideoInputs]", grad: bool = False) -> dict[str, VideoFeatures]:
+    def features(self, inputs: Sequence[VideoInputs], grad: bool = False) -> dict[str, MediaFeatures]:
         """Return the features of each unique video or image (by key), one tower call for each, see above.
 
         Where a trained tower is sharded there is one call for all: nothing of it is cached, so a resumed run makes the
@@ -220,7 +217,7 @@ class FeatureStore:
         calls = (
             [missing] if missing and are_tower_calls_collective(self.bundle.model) else [[video] for video in missing]
         )
-        made: dict[str, VideoFeatures] = {}
+        made: dict[str, MediaFeatures] = {}
         with torch.set_grad_enabled(grad):
             for videos in calls:
                 made |= self._run_tower(videos)
@@ -231,7 +228,7 @@ class FeatureStore:
                 self.disk.put(key, found.tensor)
         return {key: kept[key] if key in kept else made[key] for key in unique}
 
-    def _run_tower(self, videos: "Sequence[VideoInputs]") -> dict[str, VideoFeatures]:
+    def _run_tower(self, videos: Sequence[VideoInputs]) -> dict[str, MediaFeatures]:
         inner = base_model(self.bundle.model)
         videos = sorted(videos, key=lambda video: video.kind)
         of_kind = {kind: list(group) for kind, group in groupby(videos, key=lambda video: video.kind)}
@@ -248,11 +245,11 @@ class FeatureStore:
         self.num_calls += 1
         self.num_videos += len(videos)
         return {
-            video.key: VideoFeatures(tensor, grid, video.kind, video.seconds_per_patch)  # type: ignore[arg-type]
+            video.key: MediaFeatures(tensor, grid, video.kind, video.seconds_per_patch)  # type: ignore[arg-type]
             for video, tensor, grid in zip(videos, output.pooler_output, grids, strict=True)
         }
 
-    def _patches(self, videos: "Sequence[VideoInputs]", kind: str) -> tuple[Tensor, Tensor]:
+    def _patches(self, videos: Sequence[VideoInputs], kind: str) -> tuple[Tensor, Tensor]:
         """Return the processor's (patches, width) pixel values and (videos, 3) grids of videos or images alike."""
         processor = self.bundle.processor
         if kind == "image":

@@ -20,7 +20,9 @@ from vsgrpo.data.leakage import Links, TrainingManifest, name_some, read_checked
 from vsgrpo.data.room_ids import room_label
 from vsgrpo.data.rows import Row, read_rows
 from vsgrpo.errors import DataError
-from vsgrpo.modeling.rollout import Sampling, rollout, vision_token_ids
+from vsgrpo.modeling.bundle import vision_token_ids
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.rewards import accuracy_reward
 from vsgrpo.training.callbacks import append_line

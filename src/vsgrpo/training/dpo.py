@@ -23,10 +23,10 @@ from transformers import TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.model import ModelBundle
 from vsgrpo.modeling.tree import count_scored
-from vsgrpo.modeling.vision import FeatureStore, VideoFeatures, is_tower_trained
+from vsgrpo.modeling.vision import FeatureStore, MediaFeatures, is_tower_trained
 from vsgrpo.training.samplers import VideoSampler
 from vsgrpo.training.samples import Sample, SampleMaker, compute_features, sample_trees
 from vsgrpo.training.sft import END_OF_TURN
@@ -159,7 +159,7 @@ class SpatialDPOTrainer(StageTrainer, DPOTrainer):
         self,
         model: Any,
         samples: Sequence[Sample],
-        features: Mapping[str, VideoFeatures],
+        features: Mapping[str, MediaFeatures],
         *,
         entropy: bool = False,
         adapter: bool = True,
@@ -174,7 +174,7 @@ class SpatialDPOTrainer(StageTrainer, DPOTrainer):
         zero = scores.new_zeros(())
         return scores, torch.stack([zero if row[1] is None else row[1].sum() for row in rows])
 
-    def _reference_logps(self, model: Any, samples: Sequence[Sample], features: Mapping[str, VideoFeatures]) -> Tensor:
+    def _reference_logps(self, model: Any, samples: Sequence[Sample], features: Mapping[str, MediaFeatures]) -> Tensor:
         if self.ref_model is None:
             return self._answer_logps(model, samples, features, adapter=False)[0]
         if self._train_vision:

@@ -25,9 +25,10 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import pad, split_tensor_dict
 
+from vsgrpo.modeling.bundle import ModelBundle, vision_token_ids
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.model import ModelBundle
-from vsgrpo.modeling.rollout import Sampling, rollout, vision_token_ids
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import count_drawn, count_scored
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.rewards import reward_metrics

@@ -21,8 +21,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from vsgrpo.config import TrainConfig
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import RunError, SetupError
+from vsgrpo.modeling.bundle import base_model
 from vsgrpo.modeling.device import why_no_gpu
-from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.vision import are_tower_calls_collective
 from vsgrpo.preflight import check_devices, cpu_hint, needs_launcher
 from vsgrpo.terminal import show

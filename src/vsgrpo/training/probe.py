@@ -30,6 +30,7 @@ from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.training.stage_trainer import StageTrainer
 from vsgrpo.training.timing import peak_memory
+from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.loader import VideoInputs, VideoLoader
 
 DRAWN_TOKENS = 2
@@ -118,14 +119,15 @@ def _prompt(trainer: StageTrainer, row: dict[str, Any]) -> tuple[tuple[int, ...]
     """Return a row's token ids and blank frames of its media's size."""
     kinds, counts = [kind for kind, _, _ in row["grids"]], [tokens for _, _, tokens in row["grids"]]
     ids = tuple(encode_prompt(trainer.bundle.processor, row["prompt"], counts, row["system"], kinds))
-    return ids, blank_media(row["grids"])
+    return ids, blank_media(row["grids"], trainer.loader.budget)
 
 
-def blank_media(grids: list[tuple[str, tuple[int, int, int], int]]) -> list[VideoInputs]:
+def blank_media(grids: list[tuple[str, tuple[int, int, int], int]], budget: VisionBudget) -> list[VideoInputs]:
     """Return black frames of (kind, grid, tokens), with keys that differ where one of these does."""
     media = []
     for number, (kind, grid, tokens) in enumerate(grids):
-        size = (1 if kind == "image" else 2 * grid[0], 3, 14 * grid[1], 14 * grid[2])
+        num_frames = 1 if kind == "image" else budget.temporal_patch * grid[0]
+        size = (num_frames, 3, budget.patch * grid[1], budget.patch * grid[2])
         seconds = None if kind == "image" else 1.0
         frames = torch.zeros(size, dtype=torch.uint8)
         media.append(VideoInputs(f"{number} {kind} {grid}", frames, grid, tokens, kind, seconds))

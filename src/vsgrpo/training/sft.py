@@ -14,8 +14,8 @@ from transformers import TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.model import ModelBundle
 from vsgrpo.modeling.tree import count_scored
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.training.samplers import VideoSampler

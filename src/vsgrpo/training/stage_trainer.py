@@ -16,9 +16,9 @@ from transformers import Trainer
 from trl.trainer.grpo_config import GRPOConfig
 
 from vsgrpo.errors import RunError
+from vsgrpo.modeling.bundle import ModelBundle, base_model
 from vsgrpo.modeling.load import fill_adapter, load_full
-from vsgrpo.modeling.model import ModelBundle, save_model
-from vsgrpo.modeling.rope import base_model
+from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.training.bad_steps import BadSteps, leave_out
 from vsgrpo.training.checkpoints import RunFolder

@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from transformers.integrations import deepspeed
 
-from vsgrpo.modeling.rope import base_model
+from vsgrpo.modeling.bundle import base_model
 
 
 def keep_whole(module: nn.Module) -> None:

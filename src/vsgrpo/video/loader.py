@@ -97,7 +97,7 @@ class VideoLoader:
     Attributes:
         quarantine: what is wrong with each bad file met so far, by absolute path.
         max_quarantined: `check_quarantine` raises where there are more of them; None: never.
-        needs_timing: a video that states no frame rate is bad; to be set where the model counts seconds.
+        timed_for: label of the model family that needs the frame rate of every video (one without it is bad), or None.
 
     Raises:
         ConfigError: an unknown value of frame_cache or on_bad, a disk cache without a folder.
@@ -122,7 +122,7 @@ class VideoLoader:
         self.cache = make_cache(frame_cache, cache_dir, memory_bytes)
         self.quarantine: dict[str, str] = {}
         self.max_quarantined: int | None = None
-        self.needs_timing = False
+        self.timed_for: str | None = None
         self.num_decoded = 0
         """Videos and images decoded so far."""
         self._hashes: dict[_Stamp, str] = {}
@@ -205,8 +205,8 @@ class VideoLoader:
             still = kind == "image"
             header = VideoHeader(1, 0.0, *image_size(name)) if still else probe(name, self.backend, self.timeout_s)
             self._headers[place] = header
-        if self.needs_timing and kind == "video":
-            check_timing(name, header)
+        if self.timed_for is not None and kind == "video":
+            check_timing(name, header, self.timed_for)
         return header
 
     def _seconds_per_patch(self, name: str, kind: str) -> float | None:
