@@ -14,6 +14,7 @@ from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt, Tree, build_trees
 from vsgrpo.modeling.vision import FeatureStore, MediaFeatures
+from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import VideoInputs
 
 SIZES = TinySizes(
@@ -50,12 +51,12 @@ class Workload:
         self.num_video_tokens = t * h * w
         generator = torch.Generator().manual_seed(0)
         frames = torch.randint(0, 256, (2 * t, 3, 28 * h, 28 * w), generator=generator, dtype=torch.uint8)
-        grid = (t, 2 * h, 2 * w)
+        medium = Medium("video", (t, 2 * h, 2 * w), self.num_video_tokens)
         width = bundle.model.config.text_config.hidden_size
         tensor = torch.randn(self.num_video_tokens, width, generator=generator) * 0.02
         names = ["video", *(f"copy {row}" for row in range(shape.G))]
-        self.videos = {name: VideoInputs(name, frames, grid, self.num_video_tokens) for name in names}
-        self.given = {name: MediaFeatures(tensor, grid) for name in names}
+        self.videos = {name: VideoInputs(name, frames, medium) for name in names}
+        self.given = {name: MediaFeatures(tensor, medium) for name in names}
         ids = bundle.tokenizer.get_vocab()
         start, pad, end = (ids[f"<|{name}|>"] for name in ("vision_start", "video_pad", "vision_end"))
         low = min(ids[name] for name in ids if name.startswith("<|"))

@@ -32,7 +32,7 @@ def ask(tiny: ModelBundle) -> Callable[..., Prompt]:
     """Build the prompt of a question about videos."""
 
     def build(text: str, *videos: VideoInputs) -> Prompt:
-        ids = encode_prompt(tiny.processor, text, [video.num_tokens for video in videos])
+        ids = encode_prompt(tiny.processor, text, [video.medium for video in videos])
         return Prompt(tuple(ids), tuple(video.key for video in videos))
 
     return build

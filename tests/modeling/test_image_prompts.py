@@ -12,6 +12,7 @@ from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.video.budget import Medium
 
 pytestmark = pytest.mark.both_families
 # Told nothing else, Qwen2.5-VL's processor takes a clip to have 24 frames per second.
@@ -20,7 +21,7 @@ ANSWERS = ((5, 6, 7), (8, 9))
 
 
 def prompt_of(tiny, text, *media):
-    ids = encode_prompt(tiny.processor, text, [m.num_tokens for m in media], kinds=[m.kind for m in media])
+    ids = encode_prompt(tiny.processor, text, [m.medium for m in media])
     return Prompt(tuple(ids), tuple(m.key for m in media))
 
 
@@ -43,7 +44,7 @@ def test_tokens_and_log_probs_equal_the_librarys(tiny, media):
     prompt = prompt_of(tiny, "Which angle is larger?", *media)
     inputs = library_inputs(tiny, "Which angle is larger?", *media)
     assert list(prompt.token_ids) == inputs["input_ids"][0].tolist()
-    images = [m.num_tokens for m in media if m.kind == "image"]
+    images = [m.medium.num_tokens for m in media if m.medium.kind == "image"]
     assert prompt.token_ids.count(tiny.processor.image_token_id) == sum(images)
     answer = torch.tensor([ANSWERS[0]])
     ids = torch.cat([inputs.pop("input_ids"), answer], dim=1)
@@ -80,7 +81,7 @@ def test_another_image_moves_the_log_probs_and_gets_the_gradient(lora):
     other = [row for row, _ in logps(lora.model, trees, own)]
     assert max((a - b).abs().max().item() for a, b in zip(shown, other, strict=True)) > 1e-3
     leaf = features["image0"].tensor.clone().requires_grad_()
-    seen = features | {"image0": type(features["image0"])(leaf, A.grid_thw, "image")}
+    seen = features | {"image0": type(features["image0"])(leaf, A.medium)}
     torch.cat([row for row, _ in logps(lora.model, trees, seen)]).sum().backward()
     assert leaf.grad.abs().sum() > 0
 
@@ -114,6 +115,6 @@ def test_features_of_the_other_kind_are_refused(tiny):
 
 
 def test_no_system_turn_at_all(tiny):
-    ids = encode_prompt(tiny.processor, "x", [4], system="none", kinds=["image"])
+    ids = encode_prompt(tiny.processor, "x", [Medium("image", (1, 4, 4), 4)], system="none")
     start = "<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * 4 + "<|vision_end|>x<|im_end|>\n"
     assert tiny.tokenizer.decode(ids) == start + "<|im_start|>assistant\n"

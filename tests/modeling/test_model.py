@@ -124,7 +124,7 @@ def test_files_as_the_hub_has_them_are_the_same_model(tiny, tiny_folder, ask, tm
     loaded = load_for_eval(folder, offline=True)
     assert_same_behaviour(behaviour(loaded, ask), behaviour(tiny, ask))
     video = make_video(0)
-    assert encode_prompt(loaded.processor, "Why?", [video.num_tokens]) == list(ask("Why?", video).token_ids)
+    assert encode_prompt(loaded.processor, "Why?", [video.medium]) == list(ask("Why?", video).token_ids)
 
 
 def test_folders_that_are_not_models_are_refused(tmp_path):

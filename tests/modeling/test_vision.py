@@ -72,7 +72,7 @@ def test_each_unique_video_goes_through_the_tower_once_per_call(tiny):
     assert list(features) == ["video0", "video1", "video2"]
     assert (store.num_videos, store.num_calls) == (3, 3)
     assert features["video0"].tensor.shape == (16, 96) and features["video2"].tensor.shape == (24, 96)
-    assert features["video2"].grid_thw == (4, 6, 4)
+    assert features["video2"].medium.grid_thw == (4, 6, 4)
     store.features(videos)
     assert store.num_videos == 6
 

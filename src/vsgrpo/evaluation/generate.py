@@ -238,18 +238,24 @@ class Generator:
             line: dict[str, Any] = {"id": row.id, "view": view}
             line["video"] = ", ".join(str(path) for _, path in media) or None
             try:
-                headers = [self.loader.inputs_from_header(path, kind) for kind, path in media]
+                shown = [self.loader.medium(path, kind) for kind, path in media]
             except DataError as error:
                 lines.append({**line, "error": error.message})
                 continue
-            kinds = [kind for kind, _ in media]
-            tokens = [num_tokens for _, num_tokens in headers]
-            ids = encode_prompt(self.bundle.processor, self.text_of(row), tokens, self.system, kinds)
-            frames = [self.loader.budget.sampled_frames if kind == "video" else 1 for kind in kinds]
-            grids = [list(grid) for grid, _ in headers] or [[0, 0, 0]]
+            ids = encode_prompt(self.bundle.processor, self.text_of(row), shown, self.system)
+            frames = [self.loader.budget.sampled_frames if item.kind == "video" else 1 for item in shown]
+            grids = [list(item.grid_thw) for item in shown] or [[0, 0, 0]]
+            num_tokens = sum(item.num_tokens for item in shown)
             line |= {"frames": sum(frames), "grid_thw": grids[0] if len(grids) == 1 else grids}
             prompt = self._short(self.bundle.tokenizer.decode(ids))
-            lines.append({**line, "num_video_tokens": sum(tokens), "num_tokens": len(ids), "prompt": prompt})
+            lines.append(
+                {
+                    **line,
+                    "num_video_tokens": num_tokens,
+                    "num_tokens": len(ids),
+                    "prompt": prompt,
+                }
+            )
         write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     def _short(self, prompt: str) -> str:
@@ -305,8 +311,8 @@ class Generator:
         return completions
 
     def _prompt(self, row: Row, media: Sequence[VideoInputs]) -> Prompt:
-        tokens, kinds = [item.num_tokens for item in media], [item.kind for item in media]
-        ids = encode_prompt(self.bundle.processor, self.text_of(row), tokens, self.system, kinds)
+        shown = [item.medium for item in media]
+        ids = encode_prompt(self.bundle.processor, self.text_of(row), shown, self.system)
         return Prompt(tuple(ids), tuple(item.key for item in media))
 
     def _record(self, row: Row, sample: int, tokens: list[int] | None, error: str | None) -> dict[str, Any]:
@@ -326,7 +332,7 @@ def _viewed(video: VideoInputs, view: str) -> VideoInputs:
     if view == "own":
         return video
     frames = torch.full_like(video.frames, 127) if view == "blank" else video.frames[:1].expand_as(video.frames)
-    blank = f"blank {video.kind} {tuple(frames.shape)} {video.seconds_per_patch}"
+    blank = f"blank {tuple(frames.shape)} {video.medium}"
     key = blank if view == "blank" else f"{video.key} {view}"
     return replace(video, key=key, frames=frames.contiguous())
 

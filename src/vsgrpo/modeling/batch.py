@@ -53,7 +53,7 @@ class PromptBatch:
             start += features[key].tensor.shape[0]
         self._features = torch.cat([features[key].tensor for key in keys]) if keys else None
         # (features,) the placeholder that each one stands behind.
-        kinds = [torch.full((len(features[key].tensor),), by_kind[features[key].kind]) for key in keys]
+        kinds = [torch.full((len(features[key].tensor),), by_kind[features[key].medium.kind]) for key in keys]
         self._placeholder_of = torch.cat(kinds) if keys else torch.empty(0, dtype=torch.long)
         self._feature_index = [
             torch.cat([torch.arange(features[key].tensor.shape[0]) + starts[key] for key in prompt.videos])
@@ -68,7 +68,7 @@ class PromptBatch:
             if found != self._placeholder_of[index].tolist():
                 raise RunError(f"prompt of {prompt.videos}: placeholders of images and videos in another order")
         self.positions = [
-            prompt_positions(model, prompt.token_ids, [features[key] for key in prompt.videos])
+            prompt_positions(model, prompt.token_ids, [features[key].medium for key in prompt.videos])
             for prompt in self.unique
         ]
 

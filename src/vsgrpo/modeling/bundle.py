@@ -45,6 +45,16 @@ def base_model(model: nn.Module) -> Any:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
+def vision_tower(model: nn.Module) -> Any:
+    """Return the vision tower with its merger, inside wrappers and adapters."""
+    return base_model(model).model.visual
+
+
+def language_model(model: nn.Module) -> Any:
+    """Return the language model without its head, inside wrappers and adapters."""
+    return base_model(model).model.language_model
+
+
 def vision_token_ids(model: nn.Module) -> tuple[int, ...]:
     """List the ids that a completion must never contain: placeholders and their marks."""
     config = base_model(model).config

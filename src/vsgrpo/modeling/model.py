@@ -21,7 +21,7 @@ from vsgrpo.families.model_path import check_architecture
 from vsgrpo.files import publish
 from vsgrpo.modeling.adapters import adapter_chain, base_of
 from vsgrpo.modeling.attention import use_tree_attention
-from vsgrpo.modeling.bundle import ModelBundle, base_model
+from vsgrpo.modeling.bundle import ModelBundle, language_model, vision_tower
 from vsgrpo.modeling.identity import base_identity, check_chain
 from vsgrpo.modeling.load import attach_adapter, load_full, read_config, read_processor
 from vsgrpo.modeling.tiny import build_tiny
@@ -95,7 +95,7 @@ def load_model(
     model = bundle.model
     model.requires_grad_(tune == "full")
     if freeze_vision:
-        model.model.visual.requires_grad_(False)
+        vision_tower(model).requires_grad_(False)
     if tune == "lora":
         bundle.model = _add_lora(model, lora or LoraSettings(), seed)
     elif not freeze_vision and tune == "none":
@@ -168,7 +168,7 @@ def use_gradient_checkpointing(model: Any) -> None:
     Non-reentrant checkpoints need no input that requires a gradient, so the embedding hook that would also reach the
     frozen tower's patch embedding is not installed.
     """
-    base_model(model).model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    language_model(model).gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def tiny_model(name: str, folder: Path | None, seed: int) -> Path:

@@ -77,10 +77,7 @@ def rollout(
     order = list(range(len(batch.unique)))
     if layout == "tree":
         require_tree_attention(model)
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for row in order:
-            groups.setdefault(batch.unique[row].videos, []).append(row)
-        order = [row for rows in groups.values() for row in rows]
+        order = _grouped_by_media(batch.unique)
     step = prompts_per_pass or len(order)
     with _evaluating(model):
         for start in range(0, len(order), step):
@@ -93,6 +90,14 @@ def rollout(
             for index, tokens in zip((index for row in rows for index in members[row]), drawn, strict=True):
                 completions[index] = tokens
     return completions
+
+
+def _grouped_by_media(prompts: Sequence[Prompt]) -> list[int]:
+    """Return the places of prompts, those that show the same media one after the other."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        groups.setdefault(prompt.videos, []).append(place)
+    return [place for places in groups.values() for place in places]
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ Legend: L tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.families import FAMILIES
 from vsgrpo.families.family import Family
 from vsgrpo.modeling.bundle import base_model
+from vsgrpo.video.budget import Medium
 
 
 @dataclass(frozen=True)
@@ -26,26 +26,7 @@ class PromptPositions:
     """Position of the first token after the prompt, equal on all three axes; later ones count up from it."""
 
 
-class Shown(Protocol):
-    """What positions depend on of a video or image: `VideoInputs` and `MediaFeatures` both."""
-
-    @property
-    def kind(self) -> str:
-        """video or image."""
-        ...
-
-    @property
-    def grid_thw(self) -> tuple[int, int, int]:
-        """Temporal patches, rows and columns of patches before merging."""
-        ...
-
-    @property
-    def seconds_per_patch(self) -> float | None:
-        """Of video per temporal patch; None for an image, and where the file states no frame rate."""
-        ...
-
-
-def prompt_positions(model: nn.Module, token_ids: Sequence[int], shown: Sequence[Shown]) -> PromptPositions:
+def prompt_positions(model: nn.Module, token_ids: Sequence[int], media: Sequence[Medium]) -> PromptPositions:
     """Compute the positions of one prompt by the model's own rule.
 
     Source: `get_rope_index` of the family's model in the pinned transformers: text counts up on all axes; video token
@@ -62,7 +43,7 @@ def prompt_positions(model: nn.Module, token_ids: Sequence[int], shown: Sequence
     Args:
         model: possibly wrapped model.
         token_ids: prompt tokens, placeholders expanded; the last one is text.
-        shown: the videos and images, in the order of their placeholders.
+        media: the videos and images, in the order of their placeholders.
 
     Raises:
         DataError: a video of unknown timing, and the family counts seconds.
@@ -70,7 +51,7 @@ def prompt_positions(model: nn.Module, token_ids: Sequence[int], shown: Sequence
     inner = base_model(model)
     ids = torch.tensor([list(token_ids)], dtype=torch.long)
     kinds = (ids == inner.config.image_token_id).int() + (ids == inner.config.video_token_id).int() * 2
-    images, videos = ([one for one in shown if one.kind == kind] for kind in ("image", "video"))
+    images, videos = ([item for item in media if item.kind == kind] for kind in ("image", "video"))
     timing = _timing(FAMILIES[inner.config.model_type], videos)
     positions, _ = inner.model.get_rope_index(
         ids, kinds, image_grid_thw=_grids(images), video_grid_thw=_grids(videos), **timing
@@ -78,11 +59,11 @@ def prompt_positions(model: nn.Module, token_ids: Sequence[int], shown: Sequence
     return PromptPositions(positions[:, 0], int(positions[0, 0, -1]) + 1)
 
 
-def _grids(shown: Sequence[Shown]) -> Tensor | None:
-    return torch.tensor([list(one.grid_thw) for one in shown], dtype=torch.long) if shown else None
+def _grids(media: Sequence[Medium]) -> Tensor | None:
+    return torch.tensor([list(item.grid_thw) for item in media], dtype=torch.long) if media else None
 
 
-def _timing(family: Family, videos: Sequence[Shown]) -> dict[str, Tensor]:
+def _timing(family: Family, videos: Sequence[Medium]) -> dict[str, Tensor]:
     if family.seconds_argument is None:
         return {}
     seconds = [video.seconds_per_patch for video in videos]

@@ -20,8 +20,9 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from vsgrpo.errors import ConfigError, RunError
-from vsgrpo.modeling.bundle import ModelBundle, base_model
+from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_tower
 from vsgrpo.modeling.feature_cache import DiskFeatures
+from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import VideoInputs
 
 logger = logging.getLogger(__name__)
@@ -39,12 +40,7 @@ class MediaFeatures:
 
     tensor: Tensor
     """(N, D), on the model's device; requires grad only if asked for."""
-    grid_thw: tuple[int, int, int]
-    """Temporal patches, rows and columns of patches before merging."""
-    kind: str = "video"
-    """video or image."""
-    seconds_per_patch: float | None = None
-    """Of video per temporal patch; None for an image, and where the file states no frame rate."""
+    medium: Medium
 
 
 def batched_slice_attention(
@@ -94,7 +90,7 @@ def batched_slice_attention(
 
 def use_batched_attention(model: nn.Module) -> None:
     """Let the vision tower of a model that runs on sdpa attend to all slices in one call, for good."""
-    vision_config = base_model(model).model.visual.config
+    vision_config = vision_tower(model).config
     if vision_config._attn_implementation == "sdpa":
         AttentionInterface.register(BATCHED_ATTENTION, batched_slice_attention)
         vision_config._attn_implementation = BATCHED_ATTENTION
@@ -118,7 +114,7 @@ def use_matrix_product(model: nn.Module) -> None:
     Raises:
         RunError: the patch embedding is not a convolution whose steps are its kernel.
     """
-    embedding = base_model(model).model.visual.patch_embed
+    embedding = vision_tower(model).patch_embed
     found = embedding.proj
     if not isinstance(found, nn.Conv3d) or found.stride != found.kernel_size or any(found.padding):
         raise RunError(f"vision tower: its patch embedding is {found}, not a convolution over patches")
@@ -131,7 +127,7 @@ def use_matrix_product(model: nn.Module) -> None:
 
 def is_tower_trained(model: nn.Module) -> bool:
     """Tell whether any parameter of the vision tower requires a gradient."""
-    return any(parameter.requires_grad for parameter in base_model(model).model.visual.parameters())
+    return any(parameter.requires_grad for parameter in vision_tower(model).parameters())
 
 
 def are_tower_calls_collective(model: nn.Module) -> bool:
@@ -139,12 +135,7 @@ def are_tower_calls_collective(model: nn.Module) -> bool:
 
     A frozen one is whole wherever it is called (`training.zero.keep_whole`, and in rollouts).
     """
-    return is_tower_trained(model) and any(hasattr(p, "ds_id") for p in base_model(model).model.visual.parameters())
-
-
-def _shown(video: VideoInputs) -> tuple[str, tuple[int, ...], float | None]:
-    """Return what positions depend on, which a key must tell apart."""
-    return video.kind, tuple(video.grid_thw), video.seconds_per_patch
+    return is_tower_trained(model) and any(hasattr(p, "ds_id") for p in vision_tower(model).parameters())
 
 
 class FeatureStore:
@@ -172,7 +163,7 @@ class FeatureStore:
         self.num_calls = 0
         """Calls of the tower so far."""
         self._memory: dict[str, Tensor] | None = {} if cache == "memory" else None
-        tower = base_model(bundle.model).model.visual
+        tower = vision_tower(bundle.model)
         self.disk = DiskFeatures(cache, tower, bundle.processor) if isinstance(cache, Path) else None
 
     def __contains__(self, video: str) -> bool:
@@ -184,10 +175,11 @@ class FeatureStore:
         if self._memory is not None:
             tensor = self._memory.get(video.key)
         elif self.disk is not None:
-            tensor = self.disk.get(video.key, next(base_model(self.bundle.model).model.visual.parameters()).device)
-        if tensor is not None and len(tensor) != video.num_tokens:
-            raise RunError(f"{video.key}: {len(tensor)} cached features for a video of {video.num_tokens} tokens")
-        return None if tensor is None else MediaFeatures(tensor, video.grid_thw, video.kind, video.seconds_per_patch)
+            tensor = self.disk.get(video.key, next(vision_tower(self.bundle.model).parameters()).device)
+        num_tokens = video.medium.num_tokens
+        if tensor is not None and len(tensor) != num_tokens:
+            raise RunError(f"{video.key}: {len(tensor)} cached features for a video of {num_tokens} tokens")
+        return None if tensor is None else MediaFeatures(tensor, video.medium)
 
     def features(self, inputs: Sequence[VideoInputs], grad: bool = False) -> dict[str, MediaFeatures]:
         """Return the features of each unique video or image (by key), one tower call for each, see above.
@@ -209,8 +201,8 @@ class FeatureStore:
         unique: dict[str, VideoInputs] = {}
         for video in inputs:
             first = unique.setdefault(video.key, video)
-            if _shown(first) != _shown(video):
-                raise ValueError(f"{video.key}: names both {_shown(first)} and {_shown(video)}")
+            if first.medium != video.medium:
+                raise ValueError(f"{video.key}: names both {first.medium} and {video.medium}")
         cached = {} if grad else {key: self._cached(video) for key, video in unique.items()}
         kept = {key: found for key, found in cached.items() if found is not None}
         missing = [video for key, video in unique.items() if key not in kept]
@@ -230,14 +222,15 @@ class FeatureStore:
 
     def _run_tower(self, videos: Sequence[VideoInputs]) -> dict[str, MediaFeatures]:
         inner = base_model(self.bundle.model)
-        videos = sorted(videos, key=lambda video: video.kind)
-        of_kind = {kind: list(group) for kind, group in groupby(videos, key=lambda video: video.kind)}
+        videos = sorted(videos, key=lambda video: video.medium.kind)
+        of_kind = {kind: list(group) for kind, group in groupby(videos, key=lambda video: video.medium.kind)}
         parts = [self._patches(group, kind) for kind, group in of_kind.items()]
         pixels, grid_thw = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         grids = [tuple(grid) for grid in grid_thw.tolist()]
         for video, grid in zip(videos, grids, strict=True):
-            if grid != tuple(video.grid_thw):
-                raise RunError(f"{video.key}: the processor made grid {grid} of it, its loader said {video.grid_thw}")
+            if grid != video.medium.grid_thw:
+                expected = video.medium.grid_thw
+                raise RunError(f"{video.key}: the processor made grid {grid} of it, its loader said {expected}")
         # Adapter wrappers do not reach into the frozen tower; get_*_features are public and cast the pixels.
         device = next(inner.model.visual.parameters()).device
         run = inner.get_image_features if set(of_kind) == {"image"} else inner.get_video_features
@@ -245,8 +238,8 @@ class FeatureStore:
         self.num_calls += 1
         self.num_videos += len(videos)
         return {
-            video.key: MediaFeatures(tensor, grid, video.kind, video.seconds_per_patch)  # type: ignore[arg-type]
-            for video, tensor, grid in zip(videos, output.pooler_output, grids, strict=True)
+            video.key: MediaFeatures(tensor, video.medium)
+            for video, tensor in zip(videos, output.pooler_output, strict=True)
         }
 
     def _patches(self, videos: Sequence[VideoInputs], kind: str) -> tuple[Tensor, Tensor]:

@@ -158,7 +158,7 @@ def _fill(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str
     tokens = 0
     for kind, path in paths:
         try:
-            tokens += loader.inputs_from_header(path, kind)[1]
+            tokens += loader.medium(path, kind).num_tokens
             good.append((kind, path))
         except DataError as error:
             _note_bad(summary, error)

@@ -91,11 +91,11 @@ class SampleMaker:
             return None
 
     def _prompt(self, text: str, system: str | None, media: Sequence[VideoInputs]) -> Prompt:
-        kinds, tokens = [item.kind for item in media], [item.num_tokens for item in media]
-        key = (text, system, *kinds, *tokens)
+        shown = [item.medium for item in media]
+        key = (text, system, *((item.kind, item.num_tokens) for item in shown))
         ids = self._prompts.pop(key, None)
         if ids is None:
-            ids = tuple(encode_prompt(self._processor, text, tokens, system, kinds))
+            ids = tuple(encode_prompt(self._processor, text, shown, system))
             if len(self._prompts) >= MAX_CACHED_PROMPTS:
                 self._prompts.popitem(last=False)
         self._prompts[key] = ids

@@ -258,7 +258,7 @@ def readable_rows(rows: list[Row], base: Path, loader: VideoLoader, share: float
         loader.max_quarantined = int(share * len(places))
     for kind, path in places:
         try:
-            loader.inputs_from_header(path, kind)
+            loader.medium(path, kind)
         except BadVideo as error:
             bad[kind, path] = error.message
     for (kind, _), message in bad.items():
