@@ -74,7 +74,7 @@ def test_features_of_another_config_kernel_or_normalisation_are_not_found(tiny, 
 
 @pytest.mark.parametrize("cache", ["off", "memory"])
 def test_one_key_names_one_kind_size_and_timing(tiny, cache):
-    other = replace(A, seconds_per_patch=9.0)
+    other = replace(A, medium=replace(A.medium, seconds_per_patch=9.0))
     store = FeatureStore(tiny, cache=cache)
     with pytest.raises(ValueError, match="video0: names both"):
         store.features([A, other])

@@ -26,9 +26,10 @@ def prompt_of(tiny, text, *media):
 
 
 def library_inputs(tiny, text, *media):
-    content = [{"type": m.kind} for m in media] + [{"type": "text", "text": text}]
+    content = [{"type": m.medium.kind} for m in media] + [{"type": "text", "text": text}]
     rendered = tiny.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    images, videos = [m.frames[0] for m in media if m.kind == "image"], [m.frames for m in media if m.kind == "video"]
+    images = [m.frames[0] for m in media if m.medium.kind == "image"]
+    videos = [m.frames for m in media if m.medium.kind == "video"]
     return tiny.processor(
         text=[rendered],
         images=images or None,
@@ -64,10 +65,10 @@ def test_tower_runs_once_per_image_and_the_cache_knows_images(tiny, tmp_path):
     first = store.features([A, B, A, CLIP])
     # A and B are of two grids, the clip is a video
     assert (store.num_videos, store.num_calls) == (3, 3)
-    assert first["image0"].kind == "image" and first["image0"].tensor.shape == (4, 96)
+    assert first["image0"].medium.kind == "image" and first["image0"].tensor.shape == (4, 96)
     again = FeatureStore(tiny, cache=tmp_path)
     second = again.features([A, CLIP])
-    assert again.num_videos == 0 and second["image0"].kind == "image" and second["video5"].kind == "video"
+    assert again.num_videos == 0 and second["image0"].medium.kind == "image" and second["video5"].medium.kind == "video"
     assert torch.equal(second["image0"].tensor, first["image0"].tensor)
 
 

@@ -89,16 +89,20 @@ def test_another_video_moves_the_scores(tiny, prompts):
     assert min(moved[:2]) > 1e-3 and max(moved[2:]) == 0
 
 
+def lasting(features, seconds):
+    return dataclasses.replace(features, medium=dataclasses.replace(features.medium, seconds_per_patch=seconds))
+
+
 @pytest.mark.both_families
 def test_only_qwen2_5_vl_sees_how_long_a_video_lasts(tiny, prompts):
     with torch.no_grad():
         features = FeatureStore(tiny).features(VIDEOS)
         before = our_scores(tiny, prompts, features)
-        slower = dataclasses.replace(features["video0"], seconds_per_patch=5.0)
+        slower = lasting(features["video0"], 5.0)
         after = our_scores(tiny, prompts, {**features, "video0": slower})
     moved = [float((a - b).abs().max()) for (a, _), (b, _) in zip(after, before, strict=True)]
     assert (min(moved[:2]) > 1e-3) == (tiny.family.model_type == "qwen2_5_vl") and max(moved[2:]) == 0
-    unknown = dataclasses.replace(features["video0"], seconds_per_patch=None)
+    unknown = lasting(features["video0"], None)
     if tiny.family.model_type == "qwen2_5_vl":
         with pytest.raises(DataError, match="states no frame rate"):
             our_scores(tiny, prompts, {**features, "video0": unknown})

@@ -122,7 +122,7 @@ def test_features_carry_no_gradient_even_with_input_hooks_unless_asked(tiny_fold
 def test_a_wrong_grid_is_refused(tiny):
     video = make_video(0)
     with pytest.raises(RunError, match=r"video0: the processor made grid \(4, 4, 4\) of it"):
-        FeatureStore(tiny).features([replace(video, grid_thw=(4, 4, 2))])
+        FeatureStore(tiny).features([replace(video, medium=replace(video.medium, grid_thw=(4, 4, 2)))])
 
 
 def test_an_unknown_cache_is_refused(tiny):

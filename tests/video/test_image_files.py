@@ -37,13 +37,14 @@ def test_an_image_is_resized_under_its_own_budget_as_qwen_vl_utils_resizes_it(tm
         entry = {"image": str(path), "min_pixels": 3136, "max_pixels": BUDGET.image_max_pixels}
         theirs = np.array(vision.fetch_image(entry))
         ours = loader.load(path, "image")
-        assert ours.kind == "image" and ours.frames.dtype == torch.uint8
+        assert ours.medium.kind == "image" and ours.frames.dtype == torch.uint8
         assert np.array_equal(ours.frames[0].permute(1, 2, 0).numpy(), theirs)
         rows, columns = theirs.shape[0] // 14, theirs.shape[1] // 14
         assert (ours.medium.grid_thw, ours.medium.num_tokens) == ((1, rows, columns), rows * columns // 4)
         assert loader.medium(path, "image") == ours.medium
         undecoded = loader.undecoded(path, "image")
-        assert undecoded.key == ours.key and undecoded.kind == "image" and torch.equal(undecoded.frames, ours.frames)
+        assert undecoded.key == ours.key and undecoded.medium.kind == "image"
+        assert torch.equal(undecoded.frames, ours.frames)
     # 90 x 120 rounds to 84 x 112 = 9408 pixels, 12 tokens of 28 x 28: just within 12 * 784
     assert loader.medium(tmp_path / "0.png", "image") == Medium("image", (1, 6, 8), 12)
 

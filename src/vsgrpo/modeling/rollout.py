@@ -5,6 +5,7 @@ Legend: U unique prompts, B completions, L tokens of the longest prompt, V vocab
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -73,23 +74,19 @@ def rollout(
     members: list[list[int]] = [[] for _ in batch.unique]
     for index in range(len(keys)):
         members[batch.index[index // group]].append(index)
-    completions: list[list[int]] = [[] for _ in keys]
-    order = list(range(len(batch.unique)))
+    completions: dict[int, list[int]] = {}
+    order, draw = list(range(len(batch.unique))), _draw
     if layout == "tree":
         require_tree_attention(model)
-        order = _grouped_by_media(batch.unique)
+        order, draw = _grouped_by_media(batch.unique), functools.partial(_draw_packed, attention=attention)
     step = prompts_per_pass or len(order)
     with _evaluating(model):
         for start in range(0, len(order), step):
             rows = order[start : start + step]
             wanted = [[keys[index] for index in members[row]] for row in rows]
-            if layout == "tree":
-                drawn = _draw_packed(unwrap(model), batch, rows, wanted, sampling, attention, phase)
-            else:
-                drawn = _draw(unwrap(model), batch, rows, wanted, sampling, phase)
-            for index, tokens in zip((index for row in rows for index in members[row]), drawn, strict=True):
-                completions[index] = tokens
-    return completions
+            places = [index for row in rows for index in members[row]]
+            completions |= zip(places, draw(unwrap(model), batch, rows, wanted, sampling, phase), strict=True)
+    return [completions[index] for index in range(len(keys))]
 
 
 def _grouped_by_media(prompts: Sequence[Prompt]) -> list[int]:
@@ -161,8 +158,8 @@ def _draw_packed(
     rows: Sequence[int],
     wanted: Sequence[Sequence[tuple[str, int]]],
     sampling: Sampling,
-    attention: str,
     phase: Phase,
+    attention: str,
 ) -> list[list[int]]:
     """Read the trees of `rows` into a cache that holds every node once and advance all their leaves in it.
 
