@@ -27,6 +27,7 @@ SINGLE = (
     "doctor",
     "rewards",
     "maths",
+    "plugins",
     "errors",
     "files",
     "terminal",
@@ -53,7 +54,8 @@ MAY_IMPORT = {
     "scans": {"errors", "files", "tables", "spatial", "video"},
     "config": {"devices", "errors", "files", "tables", "spatial"},
     "maths": {"errors"},
-    "rewards": {"errors", "spatial", "maths"},
+    "plugins": {"errors"},
+    "rewards": {"errors", "spatial", "maths", "plugins"},
     "data": {"errors", "files", "tables", "spatial", "video", "scans", "config", "progress", "rewards", "maths"},
     "modeling": {"devices", "errors", "files", "tables", "video", "config", "data", "spatial"},
     "training": {"errors", "files", "tables", "spatial", "video", "config", "data", "modeling", "rewards", "progress"}
@@ -71,7 +73,7 @@ MAY_IMPORT = {
         "progress",
         "maths",
     }
-    | {"maths", "rewards"},
+    | {"rewards", "plugins"},
     "memory": {"devices", "errors", "files", "config", "data", "video"},
     "run_dir": {"errors", "files", "config", "data", "continuation"},
     "run_inputs": {"errors", "files", "config", "data", "memory", "modeling"},
