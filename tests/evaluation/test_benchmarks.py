@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from vsgrpo.cli import run
+from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.data.leakage import TrainingManifest, write_training_manifest
-from vsgrpo.data.rows import read_jsonl
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmarks import BENCHMARKS, find_benchmark
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cot_server import ChatServer, Fail, Say
 from vsgrpo.cli import run
-from vsgrpo.data.rows import read_jsonl
+from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.benchmarks.folder import Folder
 from vsgrpo.evaluation.benchmarks.mathvista import MathVista

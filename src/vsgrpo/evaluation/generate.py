@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from vsgrpo.config.families import TINY
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks

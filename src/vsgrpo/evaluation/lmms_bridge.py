@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.prompts import option_lines
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.vsibench_scores import row_item, scored_text
 from vsgrpo.files import write_atomic

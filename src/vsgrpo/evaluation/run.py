@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vsgrpo.config.families import check_model_place
 from vsgrpo.data.inputs import look_at, model_files
 from vsgrpo.data.leakage import TrainingManifest
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.baselines import derangement
 from vsgrpo.evaluation.benchmark import Answers, Benchmark, PromptSettings, Report

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from vsgrpo.data.rows import LETTERS, Row
+from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups

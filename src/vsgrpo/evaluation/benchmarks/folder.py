@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vsgrpo.data.rows import LETTERS, Row, check_row, read_jsonl, row_from_dict, row_id
+from vsgrpo.data.json_files import read_jsonl
+from vsgrpo.data.row import LETTERS, Row, row_id
+from vsgrpo.data.row_rules import check_row
+from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import Benchmark, question_row
 from vsgrpo.rewards import is_right

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.prompts import TRAIN_SENTENCES
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.accuracy import Accuracy, accuracy_cells
 from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings, limited, question_row

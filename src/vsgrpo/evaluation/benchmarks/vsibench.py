@@ -14,9 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
+from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.data.leakage import name_some, room_of
 from vsgrpo.data.manifest import file_record
-from vsgrpo.data.rows import LETTERS, Row, check_row, check_scorable, read_jsonl, row_from_dict
+from vsgrpo.data.row import LETTERS, Row
+from vsgrpo.data.row_rules import check_row, check_scorable
+from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.archives import find_in_zips, unpack
 from vsgrpo.evaluation.benchmark import Answers, Benchmark, PromptSettings, limited, question_row
