@@ -20,9 +20,8 @@ from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.published import published_lines
 from vsgrpo.evaluation.score_table import COLUMNS
 from vsgrpo.evaluation.vsibench_report import VsiBenchReport
-from vsgrpo.evaluation.vsibench_scores import row_item, scored_text
+from vsgrpo.evaluation.vsibench_scores import read_answer, row_item, scored_text
 from vsgrpo.files import write_atomic
-from vsgrpo.spatial.scorers import read_letter, read_number
 from vsgrpo.spatial.scoring import DIRECTION_TYPES, NUMBER_TYPES, TASKS
 from vsgrpo.video.stills import stills_or_reason
 
@@ -80,15 +79,12 @@ def write_html(
 
 
 def _read(scorer: str, row: Row, text: str, prompt: PromptSettings) -> str | float | None:
-    """Return the letter or number that the scorer read, None for none."""
-    formal = text if scorer == "lenient" else scored_text(row_item(row, (text,)), text, prompt)
-    if formal is None:
-        return None
-    if row.question_type in NUMBER_TYPES:
-        number = read_number(scorer, row.question_type, formal)
-        return number if number is not None and math.isfinite(number) else None
-    letter = read_letter(scorer, formal, row.options, prompt.show_options).upper()
-    return letter if len(letter) == 1 and letter in LETTERS[: len(row.options or ())] else None
+    """Return the letter of an option or the finite number that the scorer read, None for none."""
+    item = row_item(row, (text,))
+    value = read_answer(scorer, item, text, scored_text(item, text, prompt), prompt.show_options)
+    if isinstance(value, str):
+        return value if value in LETTERS[: len(row.options or ())] else None
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _table_lines(report: VsiBenchReport) -> list[tuple[str, dict[str, float], str]]:

@@ -130,8 +130,8 @@ def score_items(items: Sequence[Item], prompt: PromptSettings) -> Scores:
     unanswered = tuple(item.id for item in items if not item.given)
     if not answered:
         raise DataError(f"none of {len(unanswered)} rows is answered: nothing to score", "see the reasons above")
-    formal = [scored_text(item, text, prompt) for item in answered for text in item.given]
-    read = {scorer: _read_all(scorer, answered, formal, prompt.show_options) for scorer in SCORERS}
+    given = [(item, text, scored_text(item, text, prompt)) for item in answered for text in item.given]
+    read = {scorer: [read_answer(scorer, *each, prompt.show_options) for each in given] for scorer in SCORERS}
     by_scorer = {scorer: _columns(answered, read[scorer]) for scorer in SCORERS}
     found = [((scorer, how), column) for scorer, by in by_scorer.items() for how, column in by.items()]
     columns = dict(sorted(found, key=lambda entry: entry[0][1] != ""))  # the means over samples first
@@ -147,7 +147,7 @@ def score_items(items: Sequence[Item], prompt: PromptSettings) -> Scores:
         num_by_task=_counts(kinds, tables["official", ""]),
         num_scenes=len(set(scenes)),
         unanswered=unanswered,
-        num_unmapped=sum(part is None for part in formal),
+        num_unmapped=sum(formal is None for _, _, formal in given),
         num_unread={scorer: sum(value is None for value in texts) for scorer, texts in read.items()},
         sampling=_sampling_of(tables),
         sampling_intervals=_sampling_of(intervals),
@@ -163,19 +163,17 @@ def _sampling_of(found: Mapping[tuple[str, str], T]) -> dict[str, dict[str, T]]:
     return by_scorer
 
 
-def _read_all(
-    scorer: str, items: Sequence[Item], formal: Sequence[str | None], shown: bool
-) -> list[str | float | None]:
-    """Return what a scorer reads of each answer: the lenient one of the raw text, the others of its formal part."""
-    owners = [item for item in items for _ in item.given]
-    texts = [text for item in items for text in item.given] if scorer == "lenient" else formal
-    return [
-        None if text is None else _read(scorer, item, text, shown) for item, text in zip(owners, texts, strict=True)
-    ]
+def read_answer(scorer: str, item: Item, raw: str, formal: str | None, shown: bool) -> str | float | None:
+    """Return the letter (upper case) or number that a scorer reads of an answer, None for none.
 
-
-def _read(scorer: str, item: Item, text: str, shown: bool) -> str | float | None:
-    """Return the letter (upper case) or number that a scorer reads, None for none."""
+    Args:
+        raw: the answer, which the lenient scorer reads.
+        formal: `scored_text` of it, which the others read.
+        shown: the options were shown.
+    """
+    text = raw if scorer == "lenient" else formal
+    if text is None:
+        return None
     if item.question_type not in CHOICE_TYPES:
         return read_number(scorer, item.question_type, text)
     letter = read_letter(scorer, text, item.options, shown).upper()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
-from vsgrpo.data.json_files import read_jsonl
+from vsgrpo.data.json_files import parquet_records, read_jsonl
 from vsgrpo.data.leakage import name_some, room_of
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.row import LETTERS, Row
@@ -222,16 +222,8 @@ def iter_benchmark(file: Path) -> Iterator[tuple[Row, bool]]:
 
 def _lines(file: Path) -> Iterator[tuple[str, Any]]:
     if file.suffix == ".jsonl":
-        yield from ((f"{file}:{number}", data) for number, data in read_jsonl(file))
-        return
-    import pyarrow  # here: half a second that jsonl does not need
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(file)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{file}: not a parquet file ({str(error).splitlines()[0]})", "download it again") from None
-    yield from ((f"{file}:row {number}", data) for number, data in enumerate(table.to_pylist()))
+        return ((f"{file}:{number}", data) for number, data in read_jsonl(file))
+    return ((f"{file}:row {number - 1}", data) for number, data in parquet_records(file))
 
 
 def _official_row(data: Any, where: str) -> Row:
