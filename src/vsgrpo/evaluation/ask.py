@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmark import PromptSettings, question_row
 from vsgrpo.evaluation.predictions import Media, VideoQuestions, read_answers, read_errors
@@ -93,7 +92,7 @@ def _media_words(settings: list[str]) -> list[tuple[str, str, str]]:
 def answer(config: EvalConfig, request: Request) -> Reply:
     """Load the model, show it the video, return what it says.
 
-    The question stands between the sentences that evaluations use (`prompt.mode`, `prompt.wording`).
+    The question is asked in the form that evaluations use (`prompt.mode`, `prompt.wording`).
 
     Raises:
         ConfigError, DataError: the model or the video cannot be read.
@@ -101,7 +100,8 @@ def answer(config: EvalConfig, request: Request) -> Reply:
     from vsgrpo.evaluation import generate
 
     prompt = PromptSettings(config.prompt.mode, config.prompt.wording, False)
-    row = _row(request)
+    media = [(kind, str(path)) for kind, path in request.media]
+    row = question_row("question", request.question, "", media, dataset="ask", question_type="")
     budget = generate.vision_budget([config.model.adapter, config.model.path], config.vision())
     with tempfile.TemporaryDirectory() as folder:
         device = generate.Processes.join().device
@@ -113,14 +113,3 @@ def answer(config: EvalConfig, request: Request) -> Reply:
             raise DataError(errors[row.id], hint="try video.backend=pyav, or another file")
         answers = tuple(text or "" for text in read_answers(predictions)[row.id])
     return Reply(answers, prompt.text(row), budget.sampled_frames, budget.max_pixels)
-
-
-def _row(request: Request) -> Row:
-    return question_row(
-        "question",
-        request.question,
-        "",
-        [(kind, str(path)) for kind, path in request.media],
-        dataset="ask",
-        question_type="",
-    )
