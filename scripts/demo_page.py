@@ -20,7 +20,7 @@ from vsgrpo.data.build.page_svg import Plan, make_plan, map_svg, question_svg, s
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows
 from vsgrpo.evaluation.baselines import best_constants, constant_scores
-from vsgrpo.evaluation.score_file import score_difference, score_file
+from vsgrpo.evaluation.score_command import score_difference, score_file
 from vsgrpo.files import write_atomic
 from vsgrpo.report.curves import lines_svg
 from vsgrpo.report.runs import Run, read_run

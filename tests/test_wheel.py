@@ -48,7 +48,7 @@ def own_venv(wheel, tmp_path_factory):
 
 def test_the_wheel_holds_configs_tables_templates_and_types(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder in ("configs", "src/vsgrpo/tables", "src/vsgrpo/data/templates", "src/vsgrpo/report/templates"):
+    for folder in ("configs", "src/vsgrpo/tables", "src/vsgrpo/data/build/templates", "src/vsgrpo/report/templates"):
         files = [path for path in (ROOT / folder).rglob("*") if path.suffix in (".yaml", ".txt", ".tsv", ".html")]
         assert files
         inside = folder.removeprefix("src/") if folder.startswith("src/") else f"vsgrpo/{folder}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -175,8 +175,11 @@ def _blank(text: str, start: int) -> int:
     return start
 
 
-def parquet_records(file: Path) -> Iterator[tuple[int, Any]]:
+def parquet_records(file: Path, skip: Collection[str] = ()) -> Iterator[tuple[int, Any]]:
     """Yield (number, record) of a parquet file, from 1; a few records are in memory at a time.
+
+    Args:
+        skip: columns that are not read.
 
     Raises:
         DataError: no parquet file, or a value that Python cannot hold: bytes that are no text, a date far ahead.
@@ -186,7 +189,9 @@ def parquet_records(file: Path) -> Iterator[tuple[int, Any]]:
 
     number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=_BATCH):
+        table = pyarrow.parquet.ParquetFile(file)
+        columns = [name for name in table.schema_arrow.names if name not in skip]
+        for batch in table.iter_batches(batch_size=_BATCH, columns=columns):
             yield from enumerate(_values(batch, file, number + 1), start=number + 1)
             number += batch.num_rows
     except (pyarrow.ArrowException, OSError) as error:

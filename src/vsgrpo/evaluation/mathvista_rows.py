@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vsgrpo.data.cot.inputs import MAGIC
-from vsgrpo.data.json_files import read_json, read_jsonl
+from vsgrpo.data.json_files import parquet_records, read_json, read_jsonl
 from vsgrpo.errors import DataError
 from vsgrpo.files import publish
 from vsgrpo.paths import inside, path_fault, safe_name
@@ -100,17 +100,9 @@ def _records(file: Path) -> Iterator[tuple[str, Any]]:
             raise DataError(f"{file}: neither an object {{pid: ...}} nor a list", "download it again")
         entries = content.items() if isinstance(content, dict) else enumerate(content)
         yield from ((f"{file}:{key}", _with_pid(data, key, content)) for key, data in entries)
-    else:
-        import pyarrow  # here: half a second that json does not need
-        import pyarrow.parquet
-
-        try:
-            table = pyarrow.parquet.ParquetFile(file)
-            names = [name for name in table.schema_arrow.names if name != "decoded_image"]  # pictures: hundreds of MB
-            rows = table.read(columns=names).to_pylist()
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            raise DataError(f"{file}: not a parquet file ({str(error).splitlines()[0]})", "download it again") from None
-        yield from ((f"{file}:row {number}", data) for number, data in enumerate(rows))
+    else:  # pictures are hundreds of MB: `read_images`
+        found = parquet_records(file, skip={"decoded_image"})
+        yield from ((f"{file}:row {number - 1}", data) for number, data in found)
 
 
 def read_images(file: Path, pids: Collection[str], folder: Path) -> dict[str, Path]:
@@ -124,6 +116,7 @@ def read_images(file: Path, pids: Collection[str], folder: Path) -> dict[str, Pa
     found: dict[str, Path] = {}
     if file.suffix != ".parquet":
         return found
+    import pyarrow
     import pyarrow.parquet
 
     try:

@@ -16,7 +16,7 @@ from typing import Any
 from vsgrpo.data.row import LETTERS
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.published import published_lines
-from vsgrpo.evaluation.report import COLUMNS
+from vsgrpo.evaluation.score_table import COLUMNS
 from vsgrpo.files import write_page
 from vsgrpo.report.curves import NUM_COLORS, lines_svg, phases_svg
 from vsgrpo.report.runs import Curve, Run, alarms, end_mean, read_run, tokens_saved

@@ -31,7 +31,7 @@ def write_report(out: Path, rows: Mapping[str, Sequence[Row]], summary: BuildSum
     from jinja2 import Environment, select_autoescape
 
     everything = [row for part in rows.values() for row in part]
-    template = (files("vsgrpo.data.build.dataset") / "templates" / "report.html").read_text(encoding="utf-8")
+    template = (files("vsgrpo.data.build") / "templates" / "report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=select_autoescape(default=True, default_for_string=True), trim_blocks=True)
     lines = {name: {line.question_type: line for line in part} for name, part in summary.answers.items()}
     types = sorted({row.question_type for row in everything})

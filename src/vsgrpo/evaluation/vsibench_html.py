@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.row import LETTERS, Row
+from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.charts import bars_svg, calibration_svg, confusion_table
+from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.published import published_lines
-from vsgrpo.evaluation.report import COLUMNS
-from vsgrpo.evaluation.results import EvalReport
-from vsgrpo.evaluation.score import PromptSettings, row_item, scored_text
+from vsgrpo.evaluation.score_table import COLUMNS
+from vsgrpo.evaluation.vsibench_report import VsiBenchReport
+from vsgrpo.evaluation.vsibench_scores import read_answer, row_item, scored_text
 from vsgrpo.files import write_atomic
-from vsgrpo.spatial.scorers import read_letter, read_number
 from vsgrpo.spatial.scoring import DIRECTION_TYPES, NUMBER_TYPES, TASKS
 from vsgrpo.video.stills import stills_or_reason
 
-REPORT_NAME = "report.html"
 NUM_MISSES = 20
 _NUM_FRAMES = 4
 _FRAME_WIDTH = 240
@@ -38,9 +38,9 @@ _UNITS = {
 
 def write_html(
     path: Path,
-    report: EvalReport,
+    report: VsiBenchReport,
     answers: Mapping[str, Sequence[str | None]],
-    video_of: Callable[[Row], Path],
+    media_of: Callable[[Row], Media],
     backend: str,
     timeout_s: float | None,
 ) -> None:
@@ -48,7 +48,7 @@ def write_html(
 
     Args:
         answers: id -> one text per sample; charts and misses show the first.
-        video_of: which video each row was shown.
+        media_of: what each row was shown: one video.
         backend, timeout_s: how to read frames.
     """
     from jinja2 import Environment, select_autoescape
@@ -73,24 +73,21 @@ def write_html(
         marks=_marks(report),
         calibrations=_calibrations(read),
         confusions=_confusions(read),
-        misses=_misses(read, report.scores.by_row[report.scorer], video_of, backend, timeout_s),
+        misses=_misses(read, report.scores.by_row[report.scorer], media_of, backend, timeout_s),
     )
     write_atomic(path, text)
 
 
 def _read(scorer: str, row: Row, text: str, prompt: PromptSettings) -> str | float | None:
-    """Return the letter or number that the scorer read, None for none."""
-    formal = text if scorer == "lenient" else scored_text(row_item(row, (text,)), text, prompt)
-    if formal is None:
-        return None
-    if row.question_type in NUMBER_TYPES:
-        number = read_number(scorer, row.question_type, formal)
-        return number if number is not None and math.isfinite(number) else None
-    letter = read_letter(scorer, formal, row.options, prompt.show_options).upper()
-    return letter if len(letter) == 1 and letter in LETTERS[: len(row.options or ())] else None
+    """Return the letter of an option or the finite number that the scorer read, None for none."""
+    item = row_item(row, (text,))
+    value = read_answer(scorer, item, text, scored_text(item, text, prompt), prompt.show_options)
+    if isinstance(value, str):
+        return value if value in LETTERS[: len(row.options or ())] else None
+    return value if value is not None and math.isfinite(value) else None
 
 
-def _table_lines(report: EvalReport) -> list[tuple[str, dict[str, float], str]]:
+def _table_lines(report: VsiBenchReport) -> list[tuple[str, dict[str, float], str]]:
     """Return (name, table, CSS class) of what stands below our own line."""
     lines = [(f"{s} scorer", table, "soft") for s, table in report.scores.tables.items() if s != report.scorer]
     lines += [(how, table, "") for how, table in report.scores.sampling.get(report.scorer, {}).items()]
@@ -104,12 +101,12 @@ def _table_lines(report: EvalReport) -> list[tuple[str, dict[str, float], str]]:
     return lines
 
 
-def _papers(report: EvalReport) -> list[tuple[str, dict[str, float]]]:
+def _papers(report: VsiBenchReport) -> list[tuple[str, dict[str, float]]]:
     settings = report.settings
     return published_lines(settings["model"]["size"], settings["prompt"]["mode"]) if report.benchmark.official else []
 
 
-def _marks(report: EvalReport) -> Sequence[tuple[str, str, Mapping[str, float]]]:
+def _marks(report: VsiBenchReport) -> Sequence[tuple[str, str, Mapping[str, float]]]:
     controls = report.controls()
     marks = [("m1", "best constant", controls["best constant"])]
     marks += [
@@ -120,7 +117,7 @@ def _marks(report: EvalReport) -> Sequence[tuple[str, str, Mapping[str, float]]]
     return marks + [("m5", f"{name} (paper)", table) for name, table in _papers(report)[-1:]]
 
 
-def _bars(report: EvalReport, tasks: Sequence[str]) -> str:
+def _bars(report: VsiBenchReport, tasks: Sequence[str]) -> str:
     labelled = [(task, COLUMNS[task]) for task in tasks]
     return bars_svg(labelled, report.table_of_scorer, report.scores.intervals[report.scorer], _marks(report))
 
@@ -164,7 +161,7 @@ def _confusions(read: Sequence[tuple[Row, str, Any]]) -> list[tuple[str, list[st
 def _misses(
     read: Sequence[tuple[Row, str, Any]],
     scores: Mapping[str, float],
-    video_of: Callable[[Row], Path],
+    media_of: Callable[[Row], Media],
     backend: str,
     timeout_s: float | None,
 ) -> list[dict[str, Any]]:
@@ -184,7 +181,7 @@ def _misses(
     turns = [entry for turn in zip_longest(*ordered) for entry in turn if entry is not None]
     misses = []
     for row, text, value in turns[:NUM_MISSES]:
-        frames, problem = stills_or_reason(video_of(row), "video", _NUM_FRAMES, backend, timeout_s, _FRAME_WIDTH)
+        frames, problem = stills_or_reason(media_of(row)[0][1], "video", _NUM_FRAMES, backend, timeout_s, _FRAME_WIDTH)
         said = "nothing readable" if value is None else f"{value:g}" if isinstance(value, float) else _word(row, value)
         misses.append(
             {

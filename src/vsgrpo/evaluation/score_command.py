@@ -15,18 +15,18 @@ from vsgrpo.data.prompts import MODES, WORDINGS
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.row_rules import number_of
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file
 from vsgrpo.evaluation.foreign import Line, num_tagged, read_lines, thinks
 from vsgrpo.evaluation.intervals import scene_intervals, task_groups
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
-from vsgrpo.evaluation.score import Item, PromptSettings, row_item, score_items
+from vsgrpo.evaluation.output_folder import SETTINGS_NAME
 from vsgrpo.evaluation.score_report import DifferenceReport, ScoreReport
-from vsgrpo.evaluation.vsibench import iter_benchmark, row_file
+from vsgrpo.evaluation.vsibench_scores import Item, row_item, score_items, task_table
 from vsgrpo.spatial.scorers import SCORERS
-from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES, aggregate
+from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
 
 PROMPT_KEYS = ("mode", "wording", "show_options")
-SETTINGS_NAME = "settings.json"
-"""Beside the predictions of `vsgrpo eval`: the settings they were made under."""
 
 
 def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> ScoreReport | DifferenceReport:
@@ -100,7 +100,7 @@ def score_file(
         if prompt is None and thinks(lines):
             prompt = PromptSettings("think", "train")
             notes.append("the answers begin with <think>: official and lmms read inside <answer> tags")
-    reads_tags = prompt is not None and prompt.mode != "vanilla" and prompt.wording == "train"
+    reads_tags = prompt is not None and prompt.answer_mode != "vanilla"
     if not reads_tags and (tagged := num_tagged(lines)):
         notes.append(
             f"{tagged} of {len(lines)} answers hold <answer> tags, which official and lmms take for text (a bare tag "
@@ -154,10 +154,7 @@ def score_difference(first: ScoreReport, second: ScoreReport) -> DifferenceRepor
 
 
 def _table(kinds: Sequence[str], values: np.ndarray) -> dict[str, float]:
-    by_type: dict[str, list[float]] = {}
-    for kind, value in zip(kinds, values.tolist(), strict=True):
-        by_type.setdefault(kind, []).append(value)
-    table = aggregate(by_type)
+    table = task_table(kinds, values)
     return {**table, **task_groups(table)}
 
 
