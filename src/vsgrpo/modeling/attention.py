@@ -1,4 +1,4 @@
-"""The tree's attention: one implementation in transformers' registry, installed for good, that dispatches on the mask.
+"""The tree's attention: one implementation in transformers' registry, installed for good, that takes a tree mask.
 
 Switching implementations around the forward would break gradient checkpointing, whose recomputation runs later.
 
@@ -78,8 +78,8 @@ def require_tree_attention(model: nn.Module) -> None:
         raise ConfigError(f"model.attn={used}: a shared prefix needs sdpa", hint="set trainer.shared_prefix=off")
 
 
-def tree_mask(packed: Packed, kernel: str, device: torch.device) -> dict[str, TreeMask]:
-    """Build the mask of packed rows, as transformers' `attention_mask` argument takes it.
+def build_mask(packed: Packed, kernel: str, device: torch.device) -> TreeMask:
+    """Build the mask of packed rows, which the model takes as `tree_mask` and hands down to `tree_attention`.
 
     Raises:
         ConfigError: unknown kernel, or `flex` for a backward pass on a CPU, which torch does not have.
@@ -89,20 +89,19 @@ def tree_mask(packed: Packed, kernel: str, device: torch.device) -> dict[str, Tr
     if kernel == "auto":
         kernel = choose_kernel(packed)
     if kernel == "split":
-        return {"full_attention": split_mask(packed, device)}
+        return split_mask(packed, device)
     if kernel == "flex":
-        return {"full_attention": FlexMask(_flex_blocks(packed, device))}
+        return FlexMask(_flex_blocks(packed, device))
     question, leaf = packed.question.to(device), packed.leaf.to(device)
     if kernel == "dense":
-        allowed = can_see(question, leaf, question, leaf).tril()
-        return {"full_attention": DenseMask(allowed[:, None])}
+        return DenseMask(can_see(question, leaf, question, leaf).tril()[:, None])
     width, blocks = packed.prefix_width, packed.num_blocks
     # (R, K * W) -> (R * K, W)
     question_b, leaf_b = (part[:, width:].unflatten(1, (blocks, -1)).flatten(0, 1) for part in (question, leaf))
     own = can_see(question_b, leaf_b, question_b, leaf_b).tril()
     prefix = (question[:, :width] == PREFIX).repeat_interleave(blocks, dim=0)
     allowed = torch.cat([prefix[:, None].expand(-1, own.shape[1], -1), own], dim=2)
-    return {"full_attention": BlockMask(width, blocks, allowed[:, None])}
+    return BlockMask(width, blocks, allowed[:, None])
 
 
 def choose_kernel(packed: Packed) -> str:
@@ -157,31 +156,33 @@ def tree_attention(
     attention_mask: Any,
     scaling: float | None = None,
     dropout: float = 0.0,
+    tree_mask: TreeMask | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attend by a tree mask, or by transformers' sdpa for any other mask.
+    """Attend by a tree mask, or by transformers' sdpa where there is none.
 
     Args:
         query: (R, H, queries, head width); `key` and `value` may have fewer heads (grouped queries).
-        attention_mask: one of `TreeMask`, or what transformers made.
+        attention_mask: what transformers made; not used beside a tree mask.
+        tree_mask: argument of the model call, which its `**kwargs` carry down to here.
 
     Returns:
         (R, queries, H, head width) and no weights.
     """
-    if isinstance(attention_mask, DenseMask):
-        out = _attend(query, key, value, attention_mask.allowed, False, dropout, scaling)
-    elif isinstance(attention_mask, BlockMask):
-        out = _attend_blocks(query, key, value, attention_mask, dropout, scaling)
-    elif isinstance(attention_mask, SplitMask):
+    if isinstance(tree_mask, DenseMask):
+        out = _attend(query, key, value, tree_mask.allowed, False, dropout, scaling)
+    elif isinstance(tree_mask, BlockMask):
+        out = _attend_blocks(query, key, value, tree_mask, dropout, scaling)
+    elif isinstance(tree_mask, SplitMask):
 
         def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, is_causal: bool) -> Tensor:
             return _attend(q, k, v, allowed, is_causal, dropout, scaling)
 
-        out = attend_split(query, key, value, attention_mask, attend)
-    elif isinstance(attention_mask, FlexMask):
+        out = attend_split(query, key, value, tree_mask, attend)
+    elif isinstance(tree_mask, FlexMask):
         flex = flex_attention if query.device.type == "cpu" else _compiled_flex()
         grouped = query.shape[1] != key.shape[1]
-        out = flex(query, key, value, block_mask=attention_mask.blocks, scale=scaling, enable_gqa=grouped)
+        out = flex(query, key, value, block_mask=tree_mask.blocks, scale=scaling, enable_gqa=grouped)
     else:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs

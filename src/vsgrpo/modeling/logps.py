@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from vsgrpo.modeling.attention import require_tree_attention, tree_mask
+from vsgrpo.modeling.attention import build_mask, require_tree_attention
 from vsgrpo.modeling.batch import PromptBatch
 from vsgrpo.modeling.bundle import unwrap
 from vsgrpo.modeling.pack import pack
@@ -162,7 +162,7 @@ def _score_trees(
     output = model(
         input_ids=packed.ids.to(batch.device),
         position_ids=packed.positions.to(batch.device),
-        attention_mask=tree_mask(packed, attention, batch.device),
+        tree_mask=build_mask(packed, attention, batch.device),
         mm_encoder_outputs=batch.tree_features(trees, rows),
         logits_to_keep=packed.predicts.to(batch.device),
         use_cache=False,

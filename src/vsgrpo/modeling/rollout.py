@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from vsgrpo.modeling.attention import DenseMask, require_tree_attention, tree_mask
+from vsgrpo.modeling.attention import DenseMask, build_mask, require_tree_attention
 from vsgrpo.modeling.batch import PromptBatch
 from vsgrpo.modeling.bundle import base_model, unwrap
 from vsgrpo.modeling.pack import PADDING, PREFIX, can_see, pack
@@ -175,7 +175,7 @@ def _draw_packed(
         output = model(
             input_ids=packed.ids.to(device),
             position_ids=packed.positions.to(device),
-            attention_mask=tree_mask(packed, attention, device),
+            tree_mask=build_mask(packed, attention, device),
             mm_encoder_outputs=batch.tree_features(trees, tree_rows),
             logits_to_keep=packed.predicts.to(device),
             past_key_values=cache,
@@ -198,7 +198,7 @@ def _draw_packed(
         allowed = can_see(question, leaf, seen_question, seen_leaf)
         output = model(
             input_ids=ids,
-            attention_mask={"full_attention": DenseMask(allowed[:, None])},
+            tree_mask=DenseMask(allowed[:, None]),
             position_ids=position.expand(3, -1, -1),
             logits_to_keep=question != PADDING,
             past_key_values=cache,

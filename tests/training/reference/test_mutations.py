@@ -21,7 +21,7 @@ def causal_mask(packed, kernel, device):
     """Every token sees all before it: other completions and other questions too."""
     size = packed.ids.shape[1]
     allowed = torch.ones(packed.ids.shape[0], 1, size, size, dtype=torch.bool).tril()
-    return {"full_attention": attention.DenseMask(allowed)}
+    return attention.DenseMask(allowed)
 
 
 def running_positions(trees, positions, **options):
@@ -55,7 +55,7 @@ def dead_tokens_counted(accelerator, rows, mask, num_microbatches):
 STOCK_SFT = SpatialSFTTrainer.compute_loss
 SFT_FAULTS = {
     "none": None,
-    "wrong mask": (logps, "tree_mask", causal_mask),
+    "wrong mask": (logps, "build_mask", causal_mask),
     "positions not restarted": (logps, "pack", running_positions),
     "normaliser of the microbatch": (SpatialSFTTrainer, "compute_loss", mean_of_microbatches),
     "features in another order": (sft, "compute_features", turned_features),
