@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from vsgrpo.spatial.question_types import QUESTION_TYPES
+
 SRC = Path(__file__).parents[1] / "src" / "vsgrpo"
 ROOMS = (
     "spatial",
@@ -39,6 +41,7 @@ SINGLE = (
     "preflight",
     "seeds",
     "devices",
+    "plugins",
 )
 # What a room may import of the project, besides itself.
 MAY_IMPORT = {
@@ -49,12 +52,14 @@ MAY_IMPORT = {
     "tables": {"errors"},
     "progress": {"terminal"},
     "spatial": {"errors"},
+    "plugins": {"errors", "spatial"},
     "video": {"errors", "files"},
     "scans": {"errors", "files", "tables", "spatial", "video"},
-    "config": {"devices", "errors", "files", "tables", "spatial"},
+    "config": {"devices", "errors", "files", "tables", "spatial", "plugins"},
     "maths": {"errors"},
-    "rewards": {"errors", "spatial", "maths"},
-    "data": {"errors", "files", "tables", "spatial", "video", "scans", "config", "progress", "rewards", "maths"},
+    "rewards": {"errors", "spatial", "maths", "plugins"},
+    "data": {"errors", "files", "tables", "spatial", "video", "scans", "config", "progress", "rewards", "maths"}
+    | {"plugins"},
     "modeling": {"devices", "errors", "files", "tables", "video", "config", "data", "spatial"},
     "training": {"errors", "files", "tables", "spatial", "video", "config", "data", "modeling", "rewards", "progress"}
     | {"terminal", "preflight", "run_inputs", "supervise", "memory", "devices"},
@@ -71,13 +76,13 @@ MAY_IMPORT = {
         "progress",
         "maths",
     }
-    | {"maths", "rewards"},
+    | {"maths", "rewards", "plugins"},
     "memory": {"devices", "errors", "files", "config", "data", "video"},
     "run_dir": {"errors", "files", "config", "data", "continuation"},
     "run_inputs": {"errors", "files", "config", "data", "memory", "modeling"},
     "continuation": {"errors", "files", "config"},
     "supervise": set(),
-    "report": {"errors", "files", "scans", "video", "data", "evaluation"},
+    "report": {"errors", "files", "spatial", "scans", "video", "data", "evaluation"},
     "seeds": {"errors", "files", "data"},
     "preflight": {"devices", "errors", "files", "config", "data", "rewards"},
     "launch": {
@@ -158,6 +163,14 @@ def test_spatial_is_pure():
     for path in (SRC / "spatial").glob("*.py"):
         for name in imports(path):
             assert name.split(".")[0] in allowed, f"{path}: spatial imports numpy, scipy and the standard library only"
+
+
+def test_a_question_type_is_named_in_its_record_alone():
+    for path in FILES:
+        if path != SRC / "spatial" / "question_types.py":
+            texts = {node.value for node in nodes_of(path) if isinstance(node, ast.Constant)}
+            named = {text for text in texts if isinstance(text, str)} & QUESTION_TYPES.keys()
+            assert not named, f"{path}: {named}: ask the record for what differs by type"
 
 
 def test_nobody_imports_the_command_line():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib
 import inspect
 import math
 import re
@@ -21,6 +20,7 @@ from typing import Any
 
 from vsgrpo.errors import ConfigError, DataError, RunError, VsgrpoError
 from vsgrpo.maths import maths_equal
+from vsgrpo.plugins import import_named
 from vsgrpo.spatial.answers import Answer, official_fuzzy, official_number, parse_answer
 from vsgrpo.spatial.scoring import exact_match, mra, relative_reward, smooth_reward
 
@@ -238,7 +238,8 @@ def load_reward(name: str, **bound: Any) -> RewardFunction:
             user's function fails or gives another number of rewards than completions.
     """
     if ":" in name:
-        function = _guard(name, _import_reward(name))
+        need = "a function f(completions, **columns) is needed"
+        function = _guard(name, import_named("reward.names", name, "function", callable, need))
     elif name in REWARDS:
         function = REWARDS[name]
     else:
@@ -278,25 +279,6 @@ def _guard(name: str, function: RewardFunction) -> RewardFunction:
         return rewards
 
     return called
-
-
-def _import_reward(name: str) -> RewardFunction:
-    module_name, _, function_name = name.partition(":")
-    if not module_name or module_name.startswith("."):
-        raise ConfigError(f"reward.names={name}: a full module name is needed", hint="write package.module:function")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(
-            f"reward.names={name}: importing '{module_name}' failed ({error})",
-            hint="the module must be importable from where the workers start: install it or set PYTHONPATH",
-        ) from error
-    function: RewardFunction | None = getattr(module, function_name, None)
-    if callable(function):
-        return function
-    near = difflib.get_close_matches(function_name, [n for n in vars(module) if callable(vars(module)[n])], n=1)
-    hint = f"did you mean '{module_name}:{near[0]}'?" if near else "a function f(completions, **columns) is needed"
-    raise ConfigError(f"reward.names={name}: '{module_name}' has no function '{function_name}'", hint=hint)
 
 
 def reward_metrics(

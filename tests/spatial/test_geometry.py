@@ -8,15 +8,14 @@ from scipy.optimize import lsq_linear
 from scipy.spatial import ConvexHull, Delaunay
 from scipy.spatial.transform import Rotation
 
+from vsgrpo.spatial.floor import alpha_shape_area, room_area
 from vsgrpo.spatial.geometry import (
-    alpha_shape_area,
     bearing_degrees,
     box_distance,
     box_distance_table,
     box_distances,
     centroid_distance,
     fit_box,
-    room_area,
 )
 from vsgrpo.spatial.scene import Box
 

@@ -26,7 +26,7 @@ from vsgrpo.files import write_atomic
 from vsgrpo.paths import inside
 
 if TYPE_CHECKING:
-    from vsgrpo.spatial.questions import Question
+    from vsgrpo.spatial.question import Question
 
 
 @dataclass(frozen=True, slots=True)

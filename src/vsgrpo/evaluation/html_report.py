@@ -16,24 +16,18 @@ from typing import Any
 from vsgrpo.data.rows import LETTERS, Row
 from vsgrpo.evaluation.charts import bars_svg, calibration_svg, confusion_table
 from vsgrpo.evaluation.published import published_lines
-from vsgrpo.evaluation.report import COLUMNS
 from vsgrpo.evaluation.results import EvalReport
 from vsgrpo.evaluation.score import PromptSettings, row_item, scored_text
 from vsgrpo.files import write_atomic
+from vsgrpo.spatial.question import UNIT_SIGNS
+from vsgrpo.spatial.question_types import QUESTION_TYPES, table_columns, type_names
 from vsgrpo.spatial.scorers import read_letter, read_number
-from vsgrpo.spatial.scoring import DIRECTION_TYPES, NUMBER_TYPES, TASKS
 from vsgrpo.video.stills import stills_or_reason
 
 REPORT_NAME = "report.html"
 NUM_MISSES = 20
 _NUM_FRAMES = 4
 _FRAME_WIDTH = 240
-_UNITS = {
-    "object_counting": "",
-    "object_abs_distance": "m",
-    "object_size_estimation": "cm",
-    "room_size_estimation": "m\u00b2",
-}
 
 
 def write_html(
@@ -60,16 +54,16 @@ def write_html(
     template = (files("vsgrpo.evaluation") / "templates" / "report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=select_autoescape(default=True, default_for_string=True), trim_blocks=True)
     table = report.table_of_scorer
-    tasks = [task for task in ("overall", *TASKS) if task in table]
+    columns = [(task, name) for task, name in table_columns().items() if task in table]
     text = environment.from_string(template).render(
         report=report,
         settings=report.settings,
-        tasks=[(task, COLUMNS[task]) for task in tasks],
+        tasks=columns,
         table=table,
         intervals=report.scores.intervals[report.scorer],
         lines=_table_lines(report),
         groups=report.scores.groups()[report.scorer],
-        bars=_bars(report, tasks),
+        bars=bars_svg(columns, table, report.scores.intervals[report.scorer], _marks(report)),
         marks=_marks(report),
         calibrations=_calibrations(read),
         confusions=_confusions(read),
@@ -83,7 +77,7 @@ def _read(scorer: str, row: Row, text: str, prompt: PromptSettings) -> str | flo
     formal = text if scorer == "lenient" else scored_text(row_item(row, (text,)), text, prompt)
     if formal is None:
         return None
-    if row.question_type in NUMBER_TYPES:
+    if row.answer_kind == "number":
         number = read_number(scorer, row.question_type, formal)
         return number if number is not None and math.isfinite(number) else None
     letter = read_letter(scorer, formal, row.options, prompt.show_options).upper()
@@ -120,25 +114,20 @@ def _marks(report: EvalReport) -> Sequence[tuple[str, str, Mapping[str, float]]]
     return marks + [("m5", f"{name} (paper)", table) for name, table in _papers(report)[-1:]]
 
 
-def _bars(report: EvalReport, tasks: Sequence[str]) -> str:
-    labelled = [(task, COLUMNS[task]) for task in tasks]
-    return bars_svg(labelled, report.table_of_scorer, report.scores.intervals[report.scorer], _marks(report))
-
-
 def _calibrations(read: Sequence[tuple[Row, str, Any]]) -> list[dict[str, Any]]:
-    """Return per numeric task its chart, how many answers are in it and how many are not."""
+    """Return per type of numbers its chart, how many answers are in it and how many are not."""
     found = []
-    for task in NUMBER_TYPES:
-        values = [(float(row.ground_truth), value) for row, _, value in read if row.question_type == task]
+    for name in type_names("number"):
+        values = [(float(row.ground_truth), value) for row, _, value in read if row.question_type == name]
         pairs = [(truth, value) for truth, value in values if value is not None and value > 0]
         if not values:
             continue
         ratios = sorted(math.log2(value / truth) for truth, value in pairs)
         found.append(
             {
-                "name": COLUMNS[task],
-                "unit": _UNITS[task],
-                "svg": calibration_svg(pairs, task) if pairs else "",
+                "name": QUESTION_TYPES[name].column,
+                "unit": _unit(name),
+                "svg": calibration_svg(pairs, name) if pairs else "",
                 "num": len(pairs),
                 "left_out": len(values) - len(pairs),
                 "factor": 2 ** ratios[len(ratios) // 2] if pairs else None,
@@ -148,9 +137,9 @@ def _calibrations(read: Sequence[tuple[Row, str, Any]]) -> list[dict[str, Any]]:
 
 
 def _confusions(read: Sequence[tuple[Row, str, Any]]) -> list[tuple[str, list[str], list[Any]]]:
-    """Return per direction difficulty (name, predicted words, rows of the confusion)."""
+    """Return per type of fixed words (name, predicted words, rows of the confusion)."""
     found = []
-    for kind in DIRECTION_TYPES:
+    for kind in [kind.name for kind in QUESTION_TYPES.values() if kind.words is not None]:
         pairs = []
         for row, _, letter in read:
             if row.question_type == kind and row.options is not None:
@@ -172,7 +161,7 @@ def _misses(
 
     def badness(entry: tuple[Row, str, Any]) -> float:
         row, _, value = entry
-        if row.question_type not in NUMBER_TYPES:
+        if row.answer_kind != "number":
             return 1.0 - scores[row.id]
         return 50.0 if value is None or value <= 0 else abs(math.log(value / float(row.ground_truth)))
 
@@ -191,8 +180,8 @@ def _misses(
                 "row": row,
                 "text": text,
                 "said": said,
-                "truth": f"{row.ground_truth} {_UNITS.get(row.question_type, '')}".strip()
-                if row.question_type in NUMBER_TYPES
+                "truth": f"{row.ground_truth} {_unit(row.question_type)}".strip()
+                if row.answer_kind == "number"
                 else _word(row, row.ground_truth),
                 "score": scores[row.id],
                 "frames": frames,
@@ -200,6 +189,11 @@ def _misses(
             }
         )
     return misses
+
+
+def _unit(question_type: str) -> str:
+    """Return the unit of a type's answers as people write it, "" for none."""
+    return UNIT_SIGNS.get(QUESTION_TYPES[question_type].unit or "", "")
 
 
 def _word(row: Row, letter: str) -> str:

@@ -9,7 +9,7 @@ Source: Hugging Face nyu-visionx/VSI-Bench; spec of formats in data/README.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -20,7 +20,8 @@ from vsgrpo.data.manifest import file_record
 from vsgrpo.data.rows import LETTERS, SCHEMA_VERSION, Row, check_row, check_scorable, read_jsonl, row_from_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.archives import find_in_zips, unpack
-from vsgrpo.spatial.scoring import CHOICE_TYPES, DIRECTION_TYPES, TASKS
+from vsgrpo.plugins import load_question_types
+from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks
 
 _COLUMNS = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")
 SUBSETS = ("full", "debiased", "pruned")
@@ -102,7 +103,7 @@ def read_benchmark(
     Args:
         path: a row file (.jsonl or .parquet) or the folder that holds it.
         split: test, train or dev; which file of a folder.
-        tasks: keep these tasks (`object_rel_direction` stands for its three difficulties); None keeps all.
+        tasks: keep these, see `types_of`; None keeps all.
         limit: keep this many rows, chosen by a hash of their ids so that all tasks are among them.
         subset: full, debiased or pruned: by the `pruned` column, else by pruned_ids.txt beside the file; a folder with
             SPLIT_debiased or SPLIT_pruned files gives those.
@@ -114,10 +115,11 @@ def read_benchmark(
     if subset not in SUBSETS:
         raise ConfigError(f"benchmark.subset={subset}: unknown", hint=f"choose from: {', '.join(SUBSETS)}")
     file = _subset_file(Path(path), split, subset) or row_file(Path(path), split)
+    types = types_of(tasks)
     rows, official = _read_file(file)
     if subset != "full" and not file.stem.endswith(f"_{subset}"):
         rows = _subset(file, rows, subset)
-    kept = _filter(rows, _question_types(tasks))
+    kept = [row for row in rows if types is None or row.question_type in types]
     if not kept:
         what = "no rows" if not rows else f"no row of benchmark.tasks={list(tasks or [])}"
         there = ", ".join(sorted({row.question_type for row in rows})) or "no question"
@@ -223,7 +225,7 @@ def _official_row(data: Any, where: str) -> Row:
             _fail(where, f"{name}={data[name]!r}: must be a non-empty string")
     if type(data["id"]) not in (int, str):
         _fail(where, f"id={data['id']!r}: must be an integer or a string")
-    choice = data["question_type"] in CHOICE_TYPES
+    choice = answer_kind_of(data["question_type"]) == "choice"
     options = _option_words(data["options"], where) if choice else None
     truth = data["ground_truth"]
     if options is not None and (len(truth) != 1 or truth not in LETTERS[: len(options)]):
@@ -266,19 +268,24 @@ def _option_words(options: Any, where: str) -> tuple[str, ...]:
     return tuple(option[3:] for option in options)
 
 
-def _question_types(tasks: Sequence[str] | None) -> frozenset[str] | None:
-    if tasks is None:
+def types_of(given: Sequence[str] | None) -> frozenset[str] | None:
+    """Return the question types that benchmark.tasks names, None for all.
+
+    Args:
+        given: tasks (`object_rel_direction` stands for its three difficulties), single types, or types of the user's
+            own as package.module:NAME, which are registered.
+
+    Raises:
+        ConfigError: an unknown task, or a type of the user's own that is not found.
+    """
+    if given is None:
         return None
-    known = (*TASKS, *DIRECTION_TYPES)
-    for task in tasks:
-        if task not in known:
-            raise ConfigError(f"benchmark.tasks={task}: unknown task", hint=f"choose from: {', '.join(known)}")
-    wanted = set(tasks)
-    return frozenset(wanted | set(DIRECTION_TYPES)) if "object_rel_direction" in wanted else frozenset(wanted)
-
-
-def _filter(rows: Iterable[Row], types: frozenset[str] | None) -> list[Row]:
-    return [row for row in rows if types is None or row.question_type in types]
+    names = load_question_types("benchmark.tasks", given)
+    known = {**table_tasks(), **{name: (name,) for name in QUESTION_TYPES}}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"benchmark.tasks={name}: unknown task", hint=f"choose from: {', '.join(known)}")
+    return frozenset(question_type for name in names for question_type in known[name])
 
 
 def _fail(where: str, problem: str, hint: str = "") -> NoReturn:
