@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,29 +10,25 @@ import pytest
 from vsgrpo.cli import run
 from vsgrpo.data.rows import read_rows
 from vsgrpo.scans.meta_info import read_scene_json
-from vsgrpo.spatial.question_types import QUESTION_TYPES
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 
 
 def section(title):
-    """Return the code of a section's Python module, and the words of each of its `vsgrpo` commands."""
+    """Return the block of a section's Python module, and the words of each of its `vsgrpo` commands."""
     text = PAGE.read_text(encoding="utf-8").partition(f"## {title}\n")[2].partition("\n## ")[0]
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    (code,) = re.findall(r"```python\n.*?```", text, re.S)
     (shell,) = re.findall(r"```bash\n(.*?)```", text, re.S)
     return code, [shlex.split(line)[1:] for line in shell.splitlines() if line.startswith("vsgrpo ")]
 
 
 @pytest.fixture
-def heights(tmp_path, monkeypatch):
+def heights(tmp_path, monkeypatch, own_modules):
     """Return the commands of the section on question types, its module in the current folder."""
     code, commands = section("A question type")
-    (tmp_path / code.partition("\n")[0].removeprefix("# ")).write_text(code)
+    own_modules(code)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield commands
-    QUESTION_TYPES.pop("object_height", None)
-    sys.modules.pop("my_types", None)
+    return commands
 
 
 @pytest.mark.integration
@@ -76,7 +71,7 @@ def test_a_question_type_from_scan_to_score(heights, tmp_path, capsys):
     ("name", "message", "hint"),
     [
         ("my_types:HEIGTH", "data.types=my_types:HEIGTH: 'my_types' has no QuestionType 'HEIGTH'", "'my_types:HEIGHT'"),
-        ("my_types:make_heights", "has no QuestionType 'make_heights'", "NAME = QuestionType(...)"),
+        ("my_types:make_heights", "has no QuestionType 'make_heights'", "NAME = QuestionType(...) is needed"),
         ("no_types:HEIGHT", "importing 'no_types' failed", "set PYTHONPATH"),
         (":HEIGHT", "a full module name is needed", "write package.module:QuestionType"),
         ("object_height", "data.types=object_height: not one of the choices", "choose from: object_rel"),

@@ -1,4 +1,4 @@
-"""Code of the user's own, which settings name as package.module:NAME."""
+"""What a user adds from a module of their own, named on the command line as "package.module:name"."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from vsgrpo.spatial.question import QuestionType
 from vsgrpo.spatial.question_types import register
 
 
-def import_named(key: str, name: str, kind: str, is_kind: Callable[[Any], bool], need: str) -> Any:
-    """Return what "package.module:NAME" names.
+def import_named(key: str, name: str, what: str, needed: str, is_wanted: Callable[[Any], bool] = callable) -> Any:
+    """Return what `name`, "package.module:name", stands for: a function or a class, unless `is_wanted` says otherwise.
 
     Args:
-        key: setting that names it, for messages.
-        name: its value.
-        kind: what is wanted, in a word ("function").
-        is_kind: whether an object is one.
-        need: hint for a module without one of a similar name.
+        key: of the configuration that holds `name`, for messages.
+        what: "function" or "class", for messages.
+        needed: the hint where the module has nothing of that name.
+        is_wanted: whether an object of the module is one of those.
 
     Raises:
-        ConfigError: no full module name, a module that cannot be imported, or nothing of that kind by that name.
+        ConfigError: no full module name, the module cannot be imported, or it has nothing wanted of that name.
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or module_name.startswith("."):
-        raise ConfigError(f"{key}={name}: a full module name is needed", hint=f"write package.module:{kind}")
+        raise ConfigError(f"{key}={name}: a full module name is needed", hint=f"write package.module:{what}")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -36,15 +35,15 @@ def import_named(key: str, name: str, kind: str, is_kind: Callable[[Any], bool],
             hint="the module must be importable from where the workers start: install it or set PYTHONPATH",
         ) from error
     found = getattr(module, attribute, None)
-    if is_kind(found):
+    if is_wanted(found):
         return found
-    near = difflib.get_close_matches(attribute, [n for n, value in vars(module).items() if is_kind(value)], n=1)
-    hint = f"did you mean '{module_name}:{near[0]}'?" if near else need
-    raise ConfigError(f"{key}={name}: '{module_name}' has no {kind} '{attribute}'", hint=hint)
+    near = difflib.get_close_matches(attribute, [n for n in vars(module) if is_wanted(vars(module)[n])], n=1)
+    hint = f"did you mean '{module_name}:{near[0]}'?" if near else needed
+    raise ConfigError(f"{key}={name}: '{module_name}' has no {what} '{attribute}'", hint=hint)
 
 
 def load_question_types(key: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of question types, after registering those given as package.module:NAME.
+    """Return the names of question types; those given as "package.module:name" are registered first.
 
     Raises:
         ConfigError: as `import_named`, or two types of one name.
@@ -52,8 +51,8 @@ def load_question_types(key: str, names: Iterable[str]) -> tuple[str, ...]:
     found = []
     for name in names:
         if ":" in name:
-            need = f"NAME = QuestionType(...) is needed in '{name.partition(':')[0]}'"
-            kind = import_named(key, name, "QuestionType", lambda value: isinstance(value, QuestionType), need)
+            needed = "NAME = QuestionType(...) is needed, see docs/extending.md"
+            kind = import_named(key, name, "QuestionType", needed, lambda value: isinstance(value, QuestionType))
             try:
                 register(kind)
             except ValueError as error:

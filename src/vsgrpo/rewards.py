@@ -238,8 +238,8 @@ def load_reward(name: str, **bound: Any) -> RewardFunction:
             user's function fails or gives another number of rewards than completions.
     """
     if ":" in name:
-        need = "a function f(completions, **columns) is needed"
-        function = _guard(name, import_named("reward.names", name, "function", callable, need))
+        needed = "a function f(completions, **columns) is needed"
+        function = _guard(name, import_named("reward.names", name, "function", needed))
     elif name in REWARDS:
         function = REWARDS[name]
     else:
