@@ -9,7 +9,7 @@ import pytest
 
 from vsgrpo.scans.scannet import SceneSettings, read_labels, read_scan, scene_from_scan
 from vsgrpo.spatial.directions import direction_word
-from vsgrpo.spatial.geometry import bearing_degrees, box_distance, centroid_distance
+from vsgrpo.spatial.geometry import bearing_degrees, box_distances
 from vsgrpo.spatial.question import QuestionSettings
 from vsgrpo.spatial.question_types import QUESTION_TYPES, make_questions
 
@@ -37,6 +37,14 @@ def built(request, full_scan, tmp_path_factory):
     scan = read_scan(root, truth.scan_id, labels)
     scenes = {mode: scene_from_scan(scan, labels, SceneSettings(categories=mode)) for mode in ("raw", "benchmark")}
     return truth, scan, scenes
+
+
+def box_distance(a, b) -> float:
+    return float(box_distances([a], [b])[0])
+
+
+def centroid_distance(a, b) -> float:
+    return float(np.linalg.norm(a.centroid - b.centroid))
 
 
 def true_boxes(truth) -> dict:

@@ -17,7 +17,7 @@ from vsgrpo.data.rows import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.scans.meta_info import read_scene_json
-from vsgrpo.spatial.question import UNIT_SIGNS
+from vsgrpo.spatial.question import UNITS
 from vsgrpo.video.stills import still_urls
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _scene_views(out: Path, rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "unnamed": unnamed,
                 "frames": _frames(own[0].video_path(out)),
                 "questions": [
-                    {"row": row, "unit": UNIT_SIGNS.get(row.unit or "", ""), "map": _safe(question_svg(plan, row))}
+                    {"row": row, "unit": UNITS.get(row.unit or "", ""), "map": _safe(question_svg(plan, row))}
                     for row in _sample(own)
                 ],
                 "notes": scene.extra.get("notes", []),

@@ -19,7 +19,7 @@ from vsgrpo.evaluation.published import published_lines
 from vsgrpo.evaluation.results import EvalReport
 from vsgrpo.evaluation.score import PromptSettings, row_item, scored_text
 from vsgrpo.files import write_atomic
-from vsgrpo.spatial.question import UNIT_SIGNS
+from vsgrpo.spatial.question import UNITS
 from vsgrpo.spatial.question_types import QUESTION_TYPES, table_columns, type_names
 from vsgrpo.spatial.scorers import read_letter, read_number
 from vsgrpo.video.stills import stills_or_reason
@@ -193,7 +193,7 @@ def _misses(
 
 def _unit(question_type: str) -> str:
     """Return the unit of a type's answers as people write it, "" for none."""
-    return UNIT_SIGNS.get(QUESTION_TYPES[question_type].unit or "", "")
+    return UNITS.get(QUESTION_TYPES[question_type].unit or "", "")
 
 
 def _word(row: Row, letter: str) -> str:

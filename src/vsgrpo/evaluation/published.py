@@ -46,8 +46,5 @@ def model_size(family: str, hidden_size: int) -> str | None:
 def published_lines(size: str | None, mode: str) -> list[tuple[str, dict[str, float]]]:
     """Return the paper's rows (0..1) for a model size and evaluation mode; none for a model the paper has not."""
     rows = _ROWS.get(size or "", {}).get(mode, {})
-    task_of = {column: task for task, column in table_columns().items()}
-    return [
-        (name, {task_of[column]: value / 100 for column, value in zip(_COLUMNS, row, strict=True)})
-        for name, row in rows.items()
-    ]
+    names = [task for column in _COLUMNS for task, heading in table_columns().items() if heading == column]
+    return [(name, {t: value / 100 for t, value in zip(names, row, strict=True)}) for name, row in rows.items()]

@@ -21,17 +21,15 @@ def score_table(lines: Sequence[Line], counts: Mapping[str, int] | None = None, 
     Intervals, where given, stand in a line below their scores. `counts` (rows per task) become a last line "n". Boxes
     where stdout is a terminal, else plain columns that other programs can cut.
     """
-    columns = {task: name for task, name in table_columns().items() if any(task in line[1] for line in lines)}
+    tasks = {task: name for task, name in table_columns().items() if any(task in line[1] for line in lines)}
     body = []
     for name, scores, *rest in lines:
-        body.append([name, *(_cell(scores.get(task)) for task in columns)])
+        body.append([name, *(_cell(scores.get(task)) for task in tasks)])
         for intervals in rest:
-            body.append(["", *(_range(intervals.get(task)) for task in columns)])
+            body.append(["", *(_range(intervals.get(task)) for task in tasks)])
     if counts is not None:
-        body.append(
-            ["n", *(str(counts.get(task, sum(counts.values()) if task == "overall" else 0)) for task in columns)]
-        )
-    header = ["", *columns.values()]
+        body.append(["n", *(str(counts.get(task, sum(counts.values()) if task == "overall" else 0)) for task in tasks)])
+    header = ["", *tasks.values()]
     return _boxed(header, body, title) if sys.stdout.isatty() else _plain(header, body, title)
 
 

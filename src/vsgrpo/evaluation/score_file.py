@@ -54,9 +54,8 @@ def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> Scor
     notes = [tuple(check_recorded(Path(file), model, allow_leak=allow_leak)) for file in files]
     prompt = _given_prompt({key.removeprefix("prompt."): v for key, v in given.items() if key.startswith("prompt.")})
     rows, split = given.get("benchmark.path"), given.get("benchmark.split", "test")
-    words = given.get("benchmark.tasks")
-    types = None if words is None else types_of([word.strip() for word in words.strip("[]").split(",")])
-    reports = [score_file(file, rows, prompt, split, given.get("field"), types) for file in files]
+    tasks = given["benchmark.tasks"].strip("[]").replace(" ", "").split(",") if "benchmark.tasks" in given else None
+    reports = [score_file(file, rows, prompt, split, given.get("field"), types_of(tasks)) for file in files]
     reports = [replace(report, notes=(*report.notes, *more)) for report, more in zip(reports, notes, strict=True)]
     return reports[0] if len(reports) == 1 else score_difference(*reports)
 

@@ -20,7 +20,7 @@ from vsgrpo.files import write_page
 from vsgrpo.report.curves import NUM_COLORS, lines_svg, phases_svg
 from vsgrpo.report.runs import Curve, Run, alarms, end_mean, read_run, tokens_saved
 from vsgrpo.report.samples import Samples, add_questions, read_samples
-from vsgrpo.spatial.question import UNIT_SIGNS
+from vsgrpo.spatial.question import UNITS
 from vsgrpo.spatial.question_types import table_columns
 
 REPORT_NAME = "report.html"
@@ -145,7 +145,7 @@ def _render(runs: Sequence[Run], samples: Sequence[Samples]) -> str:
         samples=[(run.name, _by_type(own)) for run, own in zip(runs, samples, strict=True) if own.groups],
         evaluations=_evaluations(runs),
         letters=LETTERS,
-        units=UNIT_SIGNS,
+        units=UNITS,
     )
 
 

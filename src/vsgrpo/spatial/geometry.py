@@ -134,16 +134,6 @@ def _first_smallest(values: Floats) -> int:
 # --- distances ---
 
 
-def centroid_distance(a: Box, b: Box) -> float:
-    """Return the distance of the box centres in metres (the paper's absolute distance)."""
-    return float(np.linalg.norm(np.asarray(a.centroid) - np.asarray(b.centroid)))
-
-
-def box_distance(a: Box, b: Box) -> float:
-    """Return the exact distance of two oriented boxes in metres, 0 where they touch or overlap."""
-    return float(box_distances([a], [b])[0])
-
-
 def box_distances(first: Sequence[Box], second: Sequence[Box]) -> Floats:
     """Return the exact distance of `first[i]` and `second[i]` in metres, shape (len(first),).
 

@@ -17,8 +17,7 @@ from vsgrpo.spatial.appearance import AppearanceSettings
 from vsgrpo.spatial.routes import RouteSettings
 from vsgrpo.spatial.scene import Scene, SceneObject
 
-UNITS = ("m", "m2", "cm")
-UNIT_SIGNS = {"m": "m", "m2": "m\u00b2", "cm": "cm"}
+UNITS = {"m": "m", "m2": "m\u00b2", "cm": "cm"}
 """Unit of a row -> how people write it."""
 DISTANCES = {"vsi100k": "centroid", "vsibench": "closest_point"}
 """Mode to the distance it measures where nothing else is asked for."""

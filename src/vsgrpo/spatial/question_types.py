@@ -164,9 +164,7 @@ def answer_kind_of(question_type: str) -> str | None:
 
 def type_called(name: str) -> str | None:
     """Return the type that a name or alias stands for, None where it is neither."""
-    if name in QUESTION_TYPES:
-        return name
-    return next((kind.name for kind in QUESTION_TYPES.values() if name in kind.aliases), None)
+    return next((kind.name for kind in QUESTION_TYPES.values() if name in (kind.name, *kind.aliases)), None)
 
 
 def type_names(answer_kind: str | None = None) -> tuple[str, ...]:
