@@ -19,7 +19,7 @@ from markupsafe import Markup
 from vsgrpo.data.report_svg import Plan, make_plan, map_svg, question_svg, symbol_svg
 from vsgrpo.data.rows import Row, read_rows
 from vsgrpo.evaluation.baselines import best_constants, constant_scores
-from vsgrpo.evaluation.score_file import score_difference, score_file
+from vsgrpo.evaluation.score_command import score_difference, score_file
 from vsgrpo.files import write_atomic
 from vsgrpo.report.curves import lines_svg
 from vsgrpo.report.runs import Run, read_run

@@ -29,6 +29,7 @@ SINGLE = (
     "doctor",
     "rewards",
     "maths",
+    "plugins",
     "errors",
     "files",
     "terminal",
@@ -76,7 +77,7 @@ MAY_IMPORT = {
         "progress",
         "maths",
     }
-    | {"maths", "rewards", "plugins"},
+    | {"rewards", "plugins"},
     "memory": {"devices", "errors", "files", "config", "data", "video"},
     "run_dir": {"errors", "files", "config", "data", "continuation"},
     "run_inputs": {"errors", "files", "config", "data", "memory", "modeling"},

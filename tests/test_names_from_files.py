@@ -25,10 +25,9 @@ from vsgrpo.data.parts import stored
 from vsgrpo.data.rows import Row, check_row, read_rows, row_to_dict, write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.archives import unpack
+from vsgrpo.evaluation.benchmarks.folder import Folder
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.mathvista_rows import parse_problem, read_images
-from vsgrpo.evaluation.question_sets import read_folder
-from vsgrpo.evaluation.score import PromptSettings
-from vsgrpo.evaluation.vsibench import read_benchmark
 from vsgrpo.memory.shapes import model_shape
 from vsgrpo.records import adapter_base
 
@@ -194,7 +193,7 @@ def test_mathvista_ids_are_no_paths(tmp_path):
 def test_a_benchmark_row_names_no_video_outside(write_vsibench_file, change):
     path = write_vsibench_file([{**official_rows(1)[0], **change}])
     with pytest.raises(DataError, match=r"test\.jsonl:1: media\.path="):
-        read_benchmark(path)
+        VsiBench.read(path)
 
 
 @pytest.fixture
@@ -228,7 +227,7 @@ def test_questions_of_ones_own_show_nothing_outside(tmp_path):
     file = tmp_path / "data/test.jsonl"
     file.write_text(json.dumps({"question": "What?", "answer": "x", "image": "../secret.png"}) + "\n")
     with pytest.raises(DataError, match=r"test\.jsonl:1: media\.path="):
-        read_folder(file, "test", PromptSettings(), None, None)
+        Folder.read(file)
 
 
 def test_chains_of_thought_read_nothing_outside(tmp_path):

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 from vsgrpo.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
-    from vsgrpo.evaluation.results import EvalReport
-    from vsgrpo.evaluation.run_questions import QuestionReport
+    from vsgrpo.evaluation.benchmark import Report
     from vsgrpo.spatial.question import Question
     from vsgrpo.spatial.scene import Scene
 
@@ -105,9 +104,7 @@ def score(answers: Sequence[Mapping[str, Any]], scorer: str = "official") -> dic
     return aggregate(by_type)
 
 
-def evaluate(
-    model: Path | str, benchmark: Path | str, *overrides: str, output: Path | str, **options: bool
-) -> EvalReport | QuestionReport:
+def evaluate(model: Path | str, benchmark: Path | str, *overrides: str, output: Path | str, **options: bool) -> Report:
     """Score a model on VSI-Bench or on a dataset folder, as `vsgrpo eval`; goes on where an earlier call stopped.
 
     With the override "benchmark=mathvista" or "benchmark=folder" on questions about images.
@@ -123,10 +120,10 @@ def evaluate(
         VsgrpoError: what can be mended, with a hint.
     """
     from vsgrpo.config import load_config
-    from vsgrpo.evaluation.run_questions import run_benchmark
+    from vsgrpo.evaluation.run import run_eval
 
     given = [f"model.path={model}", f"benchmark.path={benchmark}", f"output={output}", *overrides]
-    report = run_benchmark(load_config("eval", given), **options)
+    report = run_eval(load_config("eval", given), **options)
     if report is None:
         raise RunError("evaluate: this process is not the first of its launcher", hint="read results.json instead")
     return report

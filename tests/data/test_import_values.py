@@ -13,7 +13,7 @@ from vsgrpo.data.import_settings import ImportSettings
 from vsgrpo.data.imports import import_data
 from vsgrpo.data.leakage import read_checked_rows
 from vsgrpo.data.rows import read_rows
-from vsgrpo.evaluation.vsibench import read_benchmark
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 
 DISTANCE = "Measuring from the closest point of each object, what is the distance between the bed and the tv (in {})?"
 SIZE = "What is the length of the longest dimension (length, width, or height) of the bed, measured in {}?"
@@ -295,7 +295,7 @@ def test_the_data_set_keeps_its_name(row, dataset):
 
 
 def test_benchmark_rows_are_scorable_after_an_import(tmp_path):
-    """What read_benchmark refuses never gets into test.jsonl: one such row stopped eval and score for all."""
+    """What `VsiBench.read` refuses never gets into test.jsonl: one such row stopped eval and score for all."""
     route = {"problem": ROUTE.format("beginning"), "problem_type": "multiple choice", "solution": "<answer>B</answer>"}
     route |= {"original_question_type": "route_planning", "options": ["A. Turn Left", "B. Turn Right"]}
     rows = [
@@ -310,7 +310,7 @@ def test_benchmark_rows_are_scorable_after_an_import(tmp_path):
         "4": "room_size_estimation",
     }
     assert found["5103"].id == "5103" and found["4"].ground_truth == "12.5"
-    assert [row.id for row in read_benchmark(tmp_path / "out").rows] == ["5103", "4"]
+    assert [row.id for row in VsiBench.read(tmp_path / "out").rows] == ["5103", "4"]
     assert sum(summary.left_out.values()) == 2
 
 

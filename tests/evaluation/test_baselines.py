@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from evaluation_rows import official_rows
 from vsgrpo.evaluation.baselines import best_constants, chance_scores, constant_scores, derangement, most_frequent
-from vsgrpo.evaluation.vsibench import read_benchmark
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.spatial.priors import best_number
 from vsgrpo.spatial.scoring import mra
 
@@ -17,7 +17,7 @@ DEV_HALF = Path(__file__).parents[3] / "shared/data/vsibench_dev/test_dev.jsonl"
 @pytest.fixture
 def kinds(write_benchmark):
     """One row of each kind: counting, room size, a choice of two."""
-    return read_benchmark(write_benchmark(official_rows(1))).rows
+    return VsiBench.read(write_benchmark(official_rows(1))).rows
 
 
 def with_truths(row, truths):
@@ -84,7 +84,7 @@ def test_derangement_gives_nobody_his_own(names):
 
 @pytest.mark.skipif(not DEV_HALF.is_file(), reason="the development half of VSI-Bench is not here")
 def test_chance_on_the_development_half():
-    scores = chance_scores(read_benchmark(DEV_HALF).rows)
+    scores = chance_scores(VsiBench.read(DEV_HALF).rows)
     # All rows of a direction difficulty have 2, 3 or 4 options: (1/2 + 1/3 + 1/4) / 3 = 13/36.
     assert scores["object_rel_direction"] == pytest.approx(13 / 36)
     assert scores["object_rel_distance"] == scores["obj_appearance_order"] == 0.25

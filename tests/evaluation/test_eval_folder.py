@@ -9,8 +9,8 @@ import pytest
 
 from vsgrpo.config import load_config
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.folder import begin, evaluation_folder, settle
-from vsgrpo.evaluation.run_questions import run_benchmark
+from vsgrpo.evaluation.output_folder import begin, evaluation_folder, settle
+from vsgrpo.evaluation.run import run_eval
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_two_evaluations_of_one_folder(asked, tmp_path):
     config = asked[1](tmp_path / "out")
     refused = pytest.raises(DataError, match=r"output=.*out: another process is evaluating there")
     with evaluation_folder(config, False), refused:
-        run_benchmark(config, overwrite=True)
+        run_eval(config, overwrite=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -75,14 +75,14 @@ def test_a_model_inside_the_output_is_refused(asked, tmp_path):
     (tmp_path / "out" / "final" / "config.json").write_text("{}")
     for path in (tmp_path / "out" / "final", tmp_path / "out"):
         with pytest.raises(DataError, match=r"model\.path=.*: lies in output="):
-            run_benchmark(asked[1](tmp_path / "out", f"model.path={path}"), overwrite=True)
+            run_eval(asked[1](tmp_path / "out", f"model.path={path}"), overwrite=True)
     assert content(tmp_path / "out") == before
 
 
 def test_a_typo_in_the_model_loses_nothing(asked, tmp_path):
     before = evaluation(tmp_path / "out")
     with pytest.raises(DataError, match="no such folder"):
-        run_benchmark(asked[1](tmp_path / "out", f"model.path={tmp_path / 'typo'}"), overwrite=True)
+        run_eval(asked[1](tmp_path / "out", f"model.path={tmp_path / 'typo'}"), overwrite=True)
     assert content(tmp_path / "out") == before
 
 
@@ -90,12 +90,12 @@ def test_a_typo_in_the_model_loses_nothing(asked, tmp_path):
 def test_replaced_videos_and_broken_models(asked, tmp_path, tiny_folder, capsys):
     folder, config = asked
     out = tmp_path / "out"
-    run_benchmark(config(out))
+    run_eval(config(out))
     before = content(out)
     broken = shutil.copytree(tiny_folder, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(Exception):  # noqa: B017  whatever the loader says
-        run_benchmark(config(out, f"model.path={broken}"), overwrite=True)
+        run_eval(config(out, f"model.path={broken}"), overwrite=True)
     assert content(out) == before
 
     video = folder / "scannet/scene0001_00.mp4"
@@ -104,7 +104,7 @@ def test_replaced_videos_and_broken_models(asked, tmp_path, tiny_folder, capsys)
             break
         time.sleep(0.1)
     os.utime(video)
-    run_benchmark(config(out))  # the same bytes, written again
+    run_eval(config(out))  # the same bytes, written again
     whole = (out / "predictions.jsonl").read_bytes()
     (out / "predictions.jsonl").write_bytes(whole[:-7])
     stat = video.stat()
@@ -113,7 +113,7 @@ def test_replaced_videos_and_broken_models(asked, tmp_path, tiny_folder, capsys)
     with pytest.raises(
         DataError, match=r"1 of its inputs changed since it started: video .*scene0001_00.mp4: other con"
     ):
-        run_benchmark(config(out))
-    report = run_benchmark(config(out), allow_changed=True)
+        run_eval(config(out))
+    report = run_eval(config(out), allow_changed=True)
     assert report is not None and "scene0001_00.mp4: other content" in report.to_json()["changed_inputs"][0]
     assert "warning: answers from here on are to other inputs: video" in capsys.readouterr().err

@@ -12,19 +12,18 @@ from evaluation_rows import official_rows
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.generate import (
     Decoding,
     Generator,
     _viewed,
-    group_by_media,
-    load_evaluated,
     vision_budget,
 )
+from vsgrpo.evaluation.predictions import group_by_media
 from vsgrpo.evaluation.run import run_eval
-from vsgrpo.evaluation.score import PromptSettings
-from vsgrpo.evaluation.score_file import score_file
-from vsgrpo.evaluation.vsibench import read_benchmark
-from vsgrpo.modeling.model import LoraSettings, load_model, save_model
+from vsgrpo.evaluation.score_command import score_file
+from vsgrpo.modeling.model import LoraSettings, load_for_eval, load_model, save_model
 from vsgrpo.modeling.save import write_vision
 from vsgrpo.modeling.tree import common_prefix_length
 from vsgrpo.modeling.vision import FeatureStore
@@ -35,7 +34,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def bundle(tiny_folder):
-    return load_evaluated(str(tiny_folder), None, dtype="float32", attn="sdpa", offline=True, tiny_folder=tiny_folder)
+    return load_for_eval(str(tiny_folder), None, dtype="float32", attn="sdpa", offline=True, tiny_folder=tiny_folder)
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def answer(bundle, benchmark_folder, tmp_path):
     """Answer the benchmark's questions into a named file and return its bytes."""
 
     def generate(name, decoding, prompt=None, folder=benchmark_folder):
-        benchmark = read_benchmark(folder)
+        benchmark = VsiBench.read(folder)
         loader = VideoLoader(vision_budget([None], {"num_frames": 4}), "pyav")
         groups = group_by_media(benchmark.rows, lambda row: (("video", benchmark.video(row)),))
         generator = Generator(bundle, loader, prompt or PromptSettings(), decoding)
@@ -180,8 +179,8 @@ def test_one_adapter_gives_one_result_in_bfloat16(tiny_folder, tmp_path):
                 parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
     save_model(started, tmp_path / "x", merge=False)
     options = {"dtype": "bfloat16", "attn": "sdpa", "offline": True, "tiny_folder": tmp_path}
-    alone = load_evaluated(str(tmp_path / "x"), None, **options)
-    beside = load_evaluated(str(tiny_folder), str(tmp_path / "x"), **options)
+    alone = load_for_eval(str(tmp_path / "x"), None, **options)
+    beside = load_for_eval(str(tiny_folder), str(tmp_path / "x"), **options)
     tokens = torch.arange(16)[None]
     with torch.no_grad():
         assert torch.equal(alone.model(input_ids=tokens).logits, beside.model(input_ids=tokens).logits)
@@ -308,7 +307,7 @@ def test_wandb_gets_the_scores(benchmark_folder, tmp_path, monkeypatch):
 
 def test_several_models_are_compared_in_one_table(benchmark_folder, tmp_path, capsys):
     for name in ("a", "b"):
-        load_evaluated("tiny", None, dtype="float32", attn="sdpa", offline=True, tiny_folder=tmp_path / name)
+        load_for_eval("tiny", None, dtype="float32", attn="sdpa", offline=True, tiny_folder=tmp_path / name)
     argv = ["eval", f"model={tmp_path}/?", f"benchmark.path={benchmark_folder}", f"output={tmp_path / 'out'}"]
     argv += ["video.num_frames=4", "video.backend=pyav", "decoding.max_new_tokens=3"]
     assert run(argv) == 0

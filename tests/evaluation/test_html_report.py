@@ -4,12 +4,14 @@ from xml.etree import ElementTree
 import pytest
 
 from evaluation_rows import official_rows
+from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.charts import bars_svg, calibration_svg, confusion_table
-from vsgrpo.evaluation.html_report import write_html
+from vsgrpo.evaluation.leak import Leak
 from vsgrpo.evaluation.published import model_size, published_lines
-from vsgrpo.evaluation.results import EvalReport, Leak
-from vsgrpo.evaluation.score import PromptSettings, score_rows
-from vsgrpo.evaluation.vsibench import read_benchmark
+from vsgrpo.evaluation.vsibench_html import write_html
+from vsgrpo.evaluation.vsibench_report import VsiBenchReport
+from vsgrpo.evaluation.vsibench_scores import score_rows
 
 SETTINGS = {
     "model": {"path": "runs/x/final", "adapter": None, "size": "2b"},
@@ -62,13 +64,13 @@ def test_the_report_shows_misses_without_a_video_and_escapes_what_a_model_says(w
         "ground_truth": "A",
         "options": ["A. left", "B. right"],
     }
-    benchmark = read_benchmark(write_benchmark([*official_rows(2), direction]))
+    benchmark = VsiBench.read(write_benchmark([*official_rows(2), direction]))
     answers = {row.id: [row.ground_truth] for row in benchmark.rows}
     answers |= {"0": ["<script>alert(1)</script>"], "10": ["30"], "90": ["B"], "1": [None]}
     scores = score_rows(benchmark.rows, answers, PromptSettings())
     leak = Leak("clean", (), 0, 2)
-    report = EvalReport(benchmark, scores, leak, SETTINGS, {"1": "a.mp4: no frames"}, "official")
-    write_html(tmp_path / "r.html", report, answers, benchmark.video, "pyav", None)
+    report = VsiBenchReport(benchmark, scores, leak, SETTINGS, {"1": "a.mp4: no frames"}, "official")
+    write_html(tmp_path / "r.html", report, answers, benchmark.media, "pyav", None)
     html = (tmp_path / "r.html").read_text()
     assert "<script" not in html and "&lt;script&gt;" in html
     assert html.count("<section") == 3 and html.count("no frames: ") == 3

@@ -13,9 +13,9 @@ from vsgrpo.cli import run
 from vsgrpo.data.leakage import TrainingManifest, lineage_of, training_manifest, write_training_manifest
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import DataError
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.leak import check_lineage
 from vsgrpo.evaluation.run import leak_of
-from vsgrpo.evaluation.vsibench import read_benchmark
 
 
 def model(folder, *, adapter_of=None, **fields):
@@ -94,7 +94,7 @@ def test_a_model_without_lineage_is_named(tmp_path, capsys):
     nothing = model(tmp_path / "somebody")
     check_lineage(str(nothing))
     assert "somebody has no training_manifest.json: what it was trained on cannot be told" in capsys.readouterr().err
-    leak = leak_of(read_benchmark(_official(tmp_path)), check_lineage(str(nothing)))
+    leak = leak_of(VsiBench.read(_official(tmp_path)), check_lineage(str(nothing)))
     assert leak.verdict == "unknown" and "no training_manifest.json" in leak.notes()[0]
     assert leak.to_json()["reason"] == leak.reason
 
@@ -107,7 +107,7 @@ def _official(tmp_path, rows=None):
 
 def test_a_visit_trained_on_under_another_video_is_a_leak(tmp_path):
     rows = [{**row, "dataset": "arkitscenes", "scene_name": "40777060"} for row in official_rows(1)]
-    benchmark = read_benchmark(_official(tmp_path, rows))  # in the benchmark's form, though of a visit it does not show
+    benchmark = VsiBench.read(_official(tmp_path, rows))  # in the benchmark's form, though of a visit it does not show
     assert {row.room for row in benchmark.rows} == {"369709"}
     trained = TrainingManifest(rooms={"imported": ["40777063"]})  # the other video of the visit
     with pytest.raises(DataError, match="such as arkitscenes/369709"):
@@ -116,7 +116,7 @@ def test_a_visit_trained_on_under_another_video_is_a_leak(tmp_path):
 
 def test_a_copy_of_a_benchmark_video_under_another_name_is_found_by_its_bytes(tmp_path):
     write_vsibench(tmp_path / "bench", 2)
-    benchmark = read_benchmark(tmp_path / "bench")
+    benchmark = VsiBench.read(tmp_path / "bench")
     shown = benchmark.rows[0]
     train = tmp_path / "train"
     (train / "videos").mkdir(parents=True)
@@ -139,7 +139,7 @@ def test_a_copy_of_a_benchmark_video_under_another_name_is_found_by_its_bytes(tm
     assert (leak.verdict, len(leak.videos), leak.num_trained) == ("leak", 1, 0)
     # Rows of one's own: counted and shown, not refused.
     write_rows(tmp_path / "bench" / "dev.jsonl", benchmark.rows)
-    leak = leak_of(read_benchmark(tmp_path / "bench", "dev"), [trained])
+    leak = leak_of(VsiBench.read(tmp_path / "bench", "dev"), [trained])
     assert (leak.verdict, len(leak.videos)) == ("unknown", 1) and "under another name" in leak.notes()[1]
     # One byte more: another file.
     (train / "videos" / "kitchen.mp4").write_bytes(content + b"\0")
@@ -153,7 +153,7 @@ def test_recorded_hashes_are_believed_only_while_size_and_time_agree(tmp_path):
     stat = video.stat()
     record = {"sha256": "recorded", "size": 5, "mtime": stat.st_mtime}
     (tmp_path / "manifest.json").write_text(json.dumps({"files": {"videos/a.mp4": record}}))
-    row = replace(read_benchmark(_official(tmp_path)).rows[0], media=({"kind": "video", "path": "videos/a.mp4"},))
+    row = replace(VsiBench.read(_official(tmp_path)).rows[0], media=({"kind": "video", "path": "videos/a.mp4"},))
     assert training_manifest([row], {}, [], base=tmp_path).videos["videos/a.mp4"]["sha256"] == "recorded"
     os.utime(video, (1, 1))
     found = training_manifest([row], {}, [], base=tmp_path).videos["videos/a.mp4"]["sha256"]

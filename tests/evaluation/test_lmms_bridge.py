@@ -5,17 +5,18 @@ from pathlib import Path
 import pytest
 
 from evaluation_rows import official_rows
+from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.lmms_bridge import METRICS, write_lmms_samples
-from vsgrpo.evaluation.score import PromptSettings, score_rows
-from vsgrpo.evaluation.score_file import score_file
-from vsgrpo.evaluation.vsibench import read_benchmark
+from vsgrpo.evaluation.score_command import score_file
+from vsgrpo.evaluation.vsibench_scores import score_rows
 
 DEV_HALF = Path(__file__).parents[3] / "shared/data/vsibench_dev/test_dev.jsonl"
 TEXTS = ("A", "B. chair", "(C)", "3", "about 2.5 m", "a hundred and five", "1e2", "nan", "")
 
 
 def test_a_line_carries_what_lmms_eval_logs(write_benchmark, tmp_path):
-    rows = read_benchmark(write_benchmark(official_rows(1))).rows
+    rows = VsiBench.read(write_benchmark(official_rows(1))).rows
     path = tmp_path / "s.jsonl"
     answers = {"0": ["about 4", "3"], "1": [None], "2": ["B. bed"]}
     assert write_lmms_samples(path, rows, answers, PromptSettings()) == 2
@@ -34,7 +35,7 @@ def test_a_line_carries_what_lmms_eval_logs(write_benchmark, tmp_path):
 @pytest.mark.skipif(not DEV_HALF.is_file(), reason="the development half of VSI-Bench is not here")
 def test_lmms_evals_own_aggregation_agrees(tmp_path):
     utils = pytest.importorskip("lmms_eval.tasks.vsibench.utils", reason="lmms-eval is not installed")
-    rows = read_benchmark(DEV_HALF).rows
+    rows = VsiBench.read(DEV_HALF).rows
     rng = random.Random(0)
     answers = {row.id: [rng.choice((*TEXTS, row.ground_truth))] for row in rows}
     write_lmms_samples(tmp_path / "s.jsonl", rows, answers, PromptSettings())

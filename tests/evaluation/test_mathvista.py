@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vsgrpo.cli import run
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.mathvista import edit_distance, mathvista_command, normalize, score_responses
+from vsgrpo.evaluation.benchmarks.mathvista import edit_distance, mathvista_command, normalize, score_responses
 from vsgrpo.evaluation.mathvista_rows import parse_problem, read_problems, read_responses
 from vsgrpo.evaluation.mathvista_rule import extract
 

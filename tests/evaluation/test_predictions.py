@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from evaluation_rows import official_rows
 from vsgrpo.errors import DataError
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.predictions import (
     Ledger,
     VideoQuestions,
@@ -16,7 +17,6 @@ from vsgrpo.evaluation.predictions import (
     read_errors,
     resume,
 )
-from vsgrpo.evaluation.vsibench import read_benchmark
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def groups(tmp_path_factory):
     """Three videos with three questions each."""
     path = tmp_path_factory.mktemp("rows") / "test.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in official_rows(3)))
-    rows = read_benchmark(path).rows
+    rows = VsiBench.read(path).rows
     return [VideoQuestions(Path(f"{i}.mp4"), rows[3 * i : 3 * i + 3]) for i in range(3)]
 
 

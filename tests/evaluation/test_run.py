@@ -7,12 +7,13 @@ from evaluation_rows import official_rows
 from vsgrpo.data.leakage import TrainingManifest, write_training_manifest
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.compare import compare_table
+from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.leak import check_lineage
-from vsgrpo.evaluation.results import EvalReport
+from vsgrpo.evaluation.results import compare_table
 from vsgrpo.evaluation.run import leak_of
-from vsgrpo.evaluation.score import PromptSettings, score_rows
-from vsgrpo.evaluation.vsibench import read_benchmark
+from vsgrpo.evaluation.vsibench_report import VsiBenchReport
+from vsgrpo.evaluation.vsibench_scores import score_rows
 
 
 def judge(path, adapter, benchmark, allow_leak=False):
@@ -31,7 +32,7 @@ SETTINGS = {
 
 @pytest.fixture
 def benchmark(write_benchmark):
-    return read_benchmark(write_benchmark(official_rows(2)))
+    return VsiBench.read(write_benchmark(official_rows(2)))
 
 
 def model(folder, **fields):
@@ -52,7 +53,7 @@ def test_a_room_of_the_rows_in_the_lineage_is_a_leak_in_the_benchmarks_form_only
     with pytest.raises(DataError, match="such as scene0000"):
         judge(path, None, benchmark, allow_leak=False)
     write_rows(tmp_path / "data/dev.jsonl", benchmark.rows)
-    leak = judge(path, None, read_benchmark(tmp_path / "data", "dev"), allow_leak=False)
+    leak = judge(path, None, VsiBench.read(tmp_path / "data", "dev"), allow_leak=False)
     assert (leak.verdict, leak.num_trained, leak.num_rooms) == ("clean", 1, 2)
 
 
@@ -67,7 +68,7 @@ def test_the_adapters_lineage_counts_too(tmp_path, benchmark):
 def test_part_of_the_rows_is_never_called_vsibench(benchmark):
     leak = judge("tiny", None, benchmark, allow_leak=False)
     scores = score_rows(benchmark.rows, {"0": ["3"], "1": [None]}, PromptSettings())
-    report = EvalReport(benchmark, scores, leak, SETTINGS, {"1": "a.mp4: no frames"}, "official")
+    report = VsiBenchReport(benchmark, scores, leak, SETTINGS, {"1": "a.mp4: no frames"}, "official")
     assert report.title() == "1 of 6 rows of VSI-Bench's form in test.jsonl"
     table = report.table()
     assert "5 questions are unanswered" in table and "a.mp4: no frames" in table and "leak: clean" in table
@@ -81,7 +82,7 @@ def test_controls_stand_in_the_results_and_in_comparisons(benchmark, tmp_path):
     leak = judge("tiny", None, benchmark, allow_leak=False)
     everything = {row.id: [row.ground_truth] for row in benchmark.rows}
     scores = score_rows(benchmark.rows, everything, PromptSettings())
-    report = EvalReport(benchmark, scores, leak, {**SETTINGS, "benchmark": {"rows": "0"}}, {}, "official")
+    report = VsiBenchReport(benchmark, scores, leak, {**SETTINGS, "benchmark": {"rows": "0"}}, {}, "official")
     # Both scenes have the same answers, so the constant is always right; chance is 1/2 of two options.
     assert report.controls()["best constant"]["overall"] == 1.0
     assert report.controls()["chance"] == {"object_rel_distance": 0.5}

@@ -13,10 +13,11 @@ from PIL import Image
 from cot_server import ChatServer, Fail, Say
 from vsgrpo.cli import run
 from vsgrpo.data.rows import read_jsonl
+from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmarks.folder import Folder
+from vsgrpo.evaluation.benchmarks.mathvista import MathVista
 from vsgrpo.evaluation.mathvista_extract import is_answer
 from vsgrpo.evaluation.mathvista_rows import parse_problem
-from vsgrpo.evaluation.question_sets import mathvista_text, read_folder
-from vsgrpo.evaluation.score import PromptSettings
 
 pytestmark = pytest.mark.integration
 TASKS = ("geometry problem solving", "figure question answering")
@@ -159,9 +160,12 @@ def test_what_is_an_answer_already_needs_no_model():
     assert is_answer("1.50", number) and not is_answer("about 1.5", number)
 
 
-def test_the_query_stands_alone_or_before_the_tagged_sentence():
-    assert mathvista_text("Hint: x", PromptSettings("vanilla")) == "Hint: x"
-    assert mathvista_text("Hint: x", PromptSettings("think")).startswith("Hint: x\nPlease think step by step")
+def test_the_query_stands_alone_or_before_the_tagged_sentence(testmini):
+    query = QUESTIONS[0]["query"]
+    for mode, start in (("vanilla", query), ("think", f"{query}\nPlease think step by step")):
+        benchmark = MathVista.read(testmini, prompt=PromptSettings(mode))
+        text = benchmark.text(benchmark.rows[0])
+        assert text.startswith(start) and (text == query) == (mode == "vanilla")
 
 
 def test_own_questions_of_every_form_are_scored(tiny_folder, benchmark_folder, tmp_path, capsys):
@@ -180,12 +184,12 @@ def test_own_questions_of_every_form_are_scored(tiny_folder, benchmark_folder, t
     ]
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    questions = read_folder(path, "test", PromptSettings("vanilla", "train", True), None, None)
+    questions = Folder.read(path, prompt=PromptSettings("vanilla", "train", True))
     first, second, third = questions.rows
     assert (first.id, first.question, first.answer) == ("7", "How long is AB?", "3")
     assert (second.options, second.answer, second.ground_truth) == (("left", "right"), "right", "B")
     assert [item["kind"] for item in third.media] == ["image", "video"] and third.extra == {"level": 2}
-    text = questions.text_of(second)
+    text = questions.text(second)
     assert "A. left\nB. right" in text and "the option's letter" in text
     out = tmp_path / "out"
     own = ["eval", f"model={tiny_folder}", "benchmark=folder", f"benchmark.path={path}", f"output={out}"]

@@ -7,16 +7,17 @@ import pytest
 from evaluation_rows import official_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.baselines import best_constants, constant_scores
-from vsgrpo.evaluation.score import PromptSettings, score_rows, scored_text
-from vsgrpo.evaluation.score_file import score_file
-from vsgrpo.evaluation.vsibench import read_benchmark
+from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
+from vsgrpo.evaluation.score_command import score_file
+from vsgrpo.evaluation.vsibench_scores import score_rows, scored_text
 
 DEV_HALF = Path(__file__).parents[3] / "shared/data/vsibench_dev/test_dev.jsonl"
 
 
 @pytest.fixture
 def rows(write_benchmark):
-    return read_benchmark(write_benchmark(official_rows(2))).rows
+    return VsiBench.read(write_benchmark(official_rows(2))).rows
 
 
 def test_scores_by_hand(rows):
@@ -135,7 +136,7 @@ def test_predictions_of_our_own_are_read_as_they_were_asked(tmp_path, write_benc
 
 @pytest.mark.skipif(not DEV_HALF.is_file(), reason="the development half of VSI-Bench is not here")
 def test_scoring_a_constant_on_the_development_half_is_the_constant_baseline():
-    rows = read_benchmark(DEV_HALF).rows
+    rows = VsiBench.read(DEV_HALF).rows
     constants = best_constants(rows)
     predictions = {row.id: [constants[row.question_type]] for row in rows}
     scores = score_rows(rows, predictions, PromptSettings())

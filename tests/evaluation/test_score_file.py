@@ -8,9 +8,10 @@ import pytest
 from evaluation_rows import official_rows
 from vsgrpo.cli import run
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.score import Item, PromptSettings, score_items
-from vsgrpo.evaluation.score_file import score_command, score_difference, score_file
+from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.score_command import score_command, score_difference, score_file
 from vsgrpo.evaluation.score_report import ScoreReport
+from vsgrpo.evaluation.vsibench_scores import Item, score_items
 
 TAGGED = "<think>there are 2 or 3</think>\n<answer>3</answer>"
 

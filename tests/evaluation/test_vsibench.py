@@ -10,13 +10,13 @@ from evaluation_rows import official_rows
 from vsgrpo.data.rows import Row, write_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.archives import find_in_zips, unpack
-from vsgrpo.evaluation.vsibench import read_benchmark
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 
 DEV_HALF = Path(__file__).parents[3] / "shared/data/vsibench_dev/test_dev.jsonl"
 
 
 def test_official_rows_become_rows_of_our_schema(write_benchmark):
-    benchmark = read_benchmark(write_benchmark([{**row, "pruned": True} for row in official_rows(1)]))
+    benchmark = VsiBench.read(write_benchmark([{**row, "pruned": True} for row in official_rows(1)]))
     count, size, choice = benchmark.rows
     assert benchmark.official and benchmark.num_rows == 3
     assert (count.id, count.key, count.room, count.answer_kind) == ("0", "scannet/0", "scene0000", "number")
@@ -30,22 +30,22 @@ def test_parquet_gives_the_same_rows_as_jsonl(write_benchmark, tmp_path):
     parquet = tmp_path / "download" / "test-00000-of-00001.parquet"
     parquet.parent.mkdir()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), parquet)
-    assert read_benchmark(parquet.parent).rows == read_benchmark(write_benchmark(rows).parent).rows
+    assert VsiBench.read(parquet.parent).rows == VsiBench.read(write_benchmark(rows).parent).rows
     parquet.write_bytes(parquet.read_bytes()[:100])
     with pytest.raises(DataError, match="not a parquet file"):
-        read_benchmark(parquet)
+        VsiBench.read(parquet)
 
 
 def test_our_dataset_folders_are_read_by_split(tmp_path, write_benchmark):
-    row = read_benchmark(write_benchmark(official_rows())).rows[0]
+    row = VsiBench.read(write_benchmark(official_rows())).rows[0]
     write_rows(tmp_path / "data/dev.jsonl", [row])
     write_rows(tmp_path / "data/train.jsonl", [])
-    benchmark = read_benchmark(tmp_path / "data", "dev")
+    benchmark = VsiBench.read(tmp_path / "data", "dev")
     assert not benchmark.official and benchmark.rows == (row,)
     with pytest.raises(DataError, match=r"has no test.jsonl \(there: dev.jsonl, train.jsonl\)"):
-        read_benchmark(tmp_path / "data", "test")
+        VsiBench.read(tmp_path / "data", "test")
     with pytest.raises(DataError, match="no rows"):
-        read_benchmark(tmp_path / "data", "train")
+        VsiBench.read(tmp_path / "data", "train")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_bad_row_is_refused_with_file_and_line(write_benchmark, change, says):
     rows = official_rows(1)
     path = write_benchmark([rows[1], {**rows[0], **change}])
     with pytest.raises(DataError) as error:
-        read_benchmark(path)
+        VsiBench.read(path)
     assert error.value.message.startswith(f"{path}:2: ")
     assert says in error.value.message
     assert error.value.hint
@@ -81,17 +81,17 @@ def test_a_missing_column_is_named(write_benchmark):
     row = official_rows(1)[0]
     del row["scene_name"]
     with pytest.raises(DataError, match=r"test.jsonl:1: scene_name is missing"):
-        read_benchmark(write_benchmark([row]))
+        VsiBench.read(write_benchmark([row]))
 
 
 def test_paths_that_hold_no_rows_are_refused(tmp_path):
     with pytest.raises(DataError, match="no such file or folder"):
-        read_benchmark(tmp_path / "none")
+        VsiBench.read(tmp_path / "none")
     (tmp_path / "rows.csv").write_text("id\n")
     with pytest.raises(DataError, match=r"not a \.jsonl or \.parquet"):
-        read_benchmark(tmp_path / "rows.csv")
+        VsiBench.read(tmp_path / "rows.csv")
     with pytest.raises(DataError, match=r"there: no row file"):
-        read_benchmark(tmp_path)
+        VsiBench.read(tmp_path)
 
 
 def test_tasks_filter_knows_directions_as_one_task(write_benchmark):
@@ -101,43 +101,43 @@ def test_tasks_filter_knows_directions_as_one_task(write_benchmark):
         change = {"id": 90 + index, "question_type": f"object_rel_direction_{level}", "options": options}
         rows.append({**rows[2], **change})
     path = write_benchmark(rows)
-    assert [row.id for row in read_benchmark(path, tasks=["object_rel_direction"]).rows] == ["90", "91", "92"]
-    assert [row.id for row in read_benchmark(path, tasks=["object_rel_direction_hard"]).rows] == ["92"]
+    assert [row.id for row in VsiBench.read(path, tasks=["object_rel_direction"]).rows] == ["90", "91", "92"]
+    assert [row.id for row in VsiBench.read(path, tasks=["object_rel_direction_hard"]).rows] == ["92"]
     with pytest.raises(ConfigError, match=r"benchmark\.tasks=counting: unknown task"):
-        read_benchmark(path, tasks=["counting"])
+        VsiBench.read(path, tasks=["counting"])
     with pytest.raises(DataError, match=r"no row of benchmark.tasks=\['route_planning'\]"):
-        read_benchmark(path, tasks=["route_planning"])
+        VsiBench.read(path, tasks=["route_planning"])
 
 
 def test_limit_depends_on_ids_alone_and_keeps_file_order(write_benchmark):
     rows = official_rows(20)
-    forward = read_benchmark(write_benchmark(rows), limit=12).rows
-    backward = read_benchmark(write_benchmark(rows[::-1], "back.jsonl"), limit=12).rows
+    forward = VsiBench.read(write_benchmark(rows), limit=12).rows
+    backward = VsiBench.read(write_benchmark(rows[::-1], "back.jsonl"), limit=12).rows
     assert len(forward) == 12
     assert forward == backward[::-1]
     assert len({row.question_type for row in forward}) == 3
     # A larger limit keeps the rows of a smaller one.
-    larger = read_benchmark(write_benchmark(rows), limit=30).rows
+    larger = VsiBench.read(write_benchmark(rows), limit=30).rows
     assert {row.id for row in forward} <= {row.id for row in larger}
 
 
 def test_missing_videos_are_named_and_refused_unless_skipped(write_benchmark):
-    benchmark = read_benchmark(write_benchmark(official_rows(3)))
+    benchmark = VsiBench.read(write_benchmark(official_rows(3)))
     video = benchmark.file.parent / "scannet/scene0001_00.mp4"
     with pytest.raises(DataError, match="every video is missing"):
-        benchmark.with_videos(skip_missing=True)
+        benchmark.with_media(skip_missing=True)
     video.parent.mkdir()
     video.write_bytes(b"mp4")
     with pytest.raises(DataError, match=r"2 video\(s\) missing: scannet/scene0000_00.mp4, scannet/scene0002_00.mp4"):
-        benchmark.with_videos(skip_missing=False)
-    left = benchmark.with_videos(skip_missing=True)
+        benchmark.with_media(skip_missing=False)
+    left = benchmark.with_media(skip_missing=True)
     assert [row.scene_name for row in left.rows] == ["scene0001_00"] * 3
     assert left.num_rows == 9
 
 
 @pytest.mark.skipif(not DEV_HALF.is_file(), reason="the development half of VSI-Bench is not here")
 def test_the_development_half_of_the_benchmark_reads():
-    benchmark = read_benchmark(DEV_HALF)
+    benchmark = VsiBench.read(DEV_HALF)
     assert benchmark.num_rows == len(benchmark.rows) == 2443
     counts = Counter(row.question_type for row in benchmark.rows)
     assert (counts["room_size_estimation"], counts["object_rel_direction_easy"], counts["route_planning"]) == (
@@ -155,20 +155,20 @@ def zipped(folder, name, members):
 
 
 def test_videos_are_unpacked_from_the_zips_beside_the_rows(write_benchmark, tmp_path):
-    benchmark = read_benchmark(write_benchmark(official_rows(3)))
+    benchmark = VsiBench.read(write_benchmark(official_rows(3)), run_dir=tmp_path / "out")
     folder = benchmark.file.parent
     zipped(folder, "scannet.zip", ["scene0000_00.mp4", "deep/scannet/scene0001_00.mp4", "__MACOSX/scannet/._x.mp4"])
     with pytest.raises(DataError, match=r"1 video\(s\) missing: scannet/scene0002_00.mp4"):
-        benchmark.with_videos(False, tmp_path / "out")
+        benchmark.with_media(False)
     assert not (folder / "scannet").exists()  # refused before anything was unpacked
-    left = benchmark.with_videos(True, tmp_path / "out")
+    left = benchmark.with_media(True)
     assert len(left.rows) == 6
     assert left.video(left.rows[3]) == folder / "scannet/scene0001_00.mp4"
     assert left.video(left.rows[3]).read_bytes() == b"mp4 of deep/scannet/scene0001_00.mp4"
     assert not list(folder.rglob("*.part"))
     (folder / "scannetpp.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"scannetpp\.zip: not a whole zip"):
-        benchmark.with_videos(True, tmp_path / "out")
+        benchmark.with_media(True)
 
 
 def test_a_folder_that_cannot_be_written_is_unpacked_elsewhere(tmp_path, monkeypatch):
@@ -185,16 +185,16 @@ def test_a_folder_that_cannot_be_written_is_unpacked_elsewhere(tmp_path, monkeyp
 def test_debiased_rows_come_from_the_column_the_list_or_the_file(write_benchmark):
     rows = official_rows(2)
     with_column = write_benchmark([{**row, "pruned": row["id"] < 10} for row in rows])
-    assert [row.id for row in read_benchmark(with_column, subset="debiased").rows] == ["10", "11", "12"]
-    assert [row.id for row in read_benchmark(with_column, subset="pruned").rows] == ["0", "1", "2"]
+    assert [row.id for row in VsiBench.read(with_column, subset="debiased").rows] == ["10", "11", "12"]
+    assert [row.id for row in VsiBench.read(with_column, subset="pruned").rows] == ["0", "1", "2"]
     plain = write_benchmark(rows, "plain.jsonl")
     with pytest.raises(DataError, match="no column `pruned`"):
-        read_benchmark(plain, subset="debiased")
+        VsiBench.read(plain, subset="debiased")
     (plain.parent / "pruned_ids.txt").write_text("0\n11\n")
-    kept = read_benchmark(plain, subset="debiased")
+    kept = VsiBench.read(plain, subset="debiased")
     assert [row.id for row in kept.rows] == ["1", "2", "10", "12"]
     assert (kept.subset, kept.num_rows) == ("debiased", 4)
     write_benchmark(rows[:1], "test_debiased.jsonl")
-    assert len(read_benchmark(plain.parent, subset="debiased").rows) == 1
+    assert len(VsiBench.read(plain.parent, subset="debiased").rows) == 1
     with pytest.raises(ConfigError, match=r"benchmark\.subset=half"):
-        read_benchmark(plain, subset="half")
+        VsiBench.read(plain, subset="half")

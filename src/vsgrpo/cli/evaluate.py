@@ -47,32 +47,34 @@ def evaluate(
 ) -> None:
     """Score a model on VSI-Bench or on a dataset folder; a second run goes on where the first stopped.
 
-    benchmark=mathvista and benchmark=folder score answers to image questions.
+    benchmark=mathvista and benchmark=folder score answers to image questions, benchmark=MODULE:CLASS those of your own.
     model= may be given several times, or as a quoted pattern: all are scored, and compared in one table.
     """
     from vsgrpo.config import load_config
+    from vsgrpo.evaluation.benchmarks import find_benchmark
     from vsgrpo.evaluation.several import split_models
 
     given = [*(overrides or []), *([f"benchmark.limit={limit}"] if limit else [])]
     models = split_models(given)
     configs = [load_config("eval", words, config_dir, allow_missing=dry_run) for _, words in models]
+    benchmark = find_benchmark(configs[0].benchmark.name)
     if dry_run:
         for config in configs:
             print_yaml(config)
         return
-    from vsgrpo.evaluation.compare import compare_table
+    from vsgrpo.config.families import check_model_place
     from vsgrpo.evaluation.leak import check_lineage
-    from vsgrpo.evaluation.run import check_models
-    from vsgrpo.evaluation.run_questions import run_benchmark
+    from vsgrpo.evaluation.results import compare_table
+    from vsgrpo.evaluation.run import run_eval
 
     if len(configs) > 1:  # the last model is refused now, not when the others are done
         for config in configs:
-            check_models(config)
+            check_model_place(config.model.path, config.model.adapter)
         for config in configs:
             check_lineage(config.model.path, config.model.adapter, allow_leak=allow_leak)
     found = {}
     for (name, _), config in zip(models, configs, strict=True):
-        report = run_benchmark(
+        report = run_eval(
             config,
             skip_missing=skip_missing,
             allow_leak=allow_leak,
@@ -84,7 +86,7 @@ def evaluate(
             found[name] = report.to_json() if as_json else report.table()
     if found:
         show(json.dumps(found if len(models) > 1 else found[""], indent=1) if as_json else "\n\n".join(found.values()))
-    if len(found) > 1 and not as_json and configs[0].benchmark.name == "vsibench":
+    if len(found) > 1 and not as_json and benchmark.has_task_tables:
         named = [(name, config.run.dir) for (name, _), config in zip(models, configs, strict=True)]
         show("\n" + compare_table(named, "all models"))
 
@@ -110,7 +112,7 @@ def score(
     if "benchmark=mathvista" in files:
         _mathvista(files, allow_leak, as_json)
         return
-    from vsgrpo.evaluation.score_file import score_command
+    from vsgrpo.evaluation.score_command import score_command
 
     report = score_command(files, allow_leak=allow_leak)
     show(json.dumps(report.to_json(), indent=1) if as_json else report.table())
@@ -137,7 +139,7 @@ def ask(
 
 
 def _mathvista(words: list[str], allow_leak: bool, as_json: bool) -> None:
-    from vsgrpo.evaluation.mathvista import mathvista_command
+    from vsgrpo.evaluation.benchmarks.mathvista import mathvista_command
 
     report = mathvista_command(words, allow_leak=allow_leak)
     show(json.dumps(report.to_json(), indent=1) if as_json else report.table())

@@ -20,15 +20,16 @@ PATH_KEYS = {
 }
 FLAGS = ("--dry-run", "--resume", "--overwrite", "--json", "--debug", "--config-dir", "--limit", "--wandb")
 FLAGS += ("--skip-missing", "--allow-leak", "--allow-changed")
-SHORTHANDS = {"model": "model.path", "data": "data.path", "output": "run.dir"}
+SHORTHANDS = {"model": "model.path", "data": "data.path", "output": "run.dir", "benchmark": "benchmark.name"}
 
 
 def prepare_overrides(root: str, overrides: Sequence[str]) -> list[str]:
     """Return `overrides` ready for Hydra.
 
     `model=PATH`, `data=DIR`, `output=DIR` become `model.path`, `data.path`, `run.dir` (build-data: `data.path`) when
-    the value has a path separator or names a folder (for data and output: always); values of path keys are quoted, so
-    that `=`, spaces, commas and brackets in a path need no escaping.
+    the value has a path separator or names a folder (for data and output: always), `benchmark=package.module:Class`
+    becomes `benchmark.name`; values of path keys are quoted, so that `=`, spaces, commas and brackets in a path need no
+    escaping.
 
     Raises:
         ConfigError: an item that is not key=value, or takes keys away or adds them.
@@ -62,7 +63,12 @@ def _one(root: str, item: str) -> str:
 
 
 def _is_shorthand(key: str, value: str) -> bool:
-    """Return whether KEY=VALUE names a path; `model` is a group too, whose options are no folders."""
+    """Return whether KEY=VALUE is short for another key; `model` and `benchmark` are groups too.
+
+    Options of the group `model` are no folders, and those of `benchmark` no `package.module:Class`.
+    """
+    if key == "benchmark":
+        return ":" in value
     if key != "model":
         return key in SHORTHANDS
     return os.sep in value or "/" in value or (value != "" and Path(value).is_dir())

@@ -169,7 +169,7 @@ DECODING: dict[str, Rule] = {
     "layout": Choice(("tree", "plain")),
 }
 BENCHMARK: dict[str, Rule] = {
-    "name": Choice(("vsibench", "mathvista", "folder")),
+    "name": PATH,
     "path": PATH,
     "split": Choice(("test", "train", "dev")),
     "subset": Choice(("full", "debiased", "pruned")),

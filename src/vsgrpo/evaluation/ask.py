@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.prompts import question_text
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.benchmark import PromptSettings, question_row
 from vsgrpo.evaluation.predictions import Media, VideoQuestions, read_answers, read_errors
-from vsgrpo.evaluation.score import PromptSettings
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -103,53 +102,25 @@ def answer(config: EvalConfig, request: Request) -> Reply:
 
     prompt = PromptSettings(config.prompt.mode, config.prompt.wording, False)
     row = _row(request)
-    model, video = config.model, config.video
-    decoding = generate.Decoding(
-        config.decoding.temperature,
-        config.decoding.num_samples,
-        config.decoding.max_new_tokens,
-        seed=config.run.seed,
-    )
-    budget = generate.vision_budget([model.adapter, model.path], config.vision())
+    budget = generate.vision_budget([config.model.adapter, config.model.path], config.vision())
     with tempfile.TemporaryDirectory() as folder:
-        bundle = generate.load_evaluated(
-            model.path,
-            model.adapter,
-            dtype=model.dtype,
-            attn=model.attn_implementation,
-            offline=model.offline,
-            tiny_folder=Path(folder) / "tiny",
-            device=generate.Processes().device,
-        )
-        loader = generate.VideoLoader(budget, video.backend, video.timeout_s)
-        generator = generate.Generator(bundle, loader, prompt, decoding, config.prompt.system)
+        device = generate.Processes.join().device
+        generator = generate.open_generator(config, budget, device, Path(folder) / "tiny", prompt)
         predictions = Path(folder) / "predictions.jsonl"
         generator.run([VideoQuestions(request.media, (row,))], predictions, Path(folder) / "timing.jsonl")
         errors = read_errors(predictions)
         if errors:
             raise DataError(errors[row.id], hint="try video.backend=pyav, or another file")
         answers = tuple(text or "" for text in read_answers(predictions)[row.id])
-    text = question_text(row, prompt.mode, prompt.wording)
-    return Reply(answers, text, budget.sampled_frames, budget.max_pixels)
+    return Reply(answers, prompt.text(row), budget.sampled_frames, budget.max_pixels)
 
 
 def _row(request: Request) -> Row:
-    blank: dict[str, Any] = dict.fromkeys(("split", "room", "ground_truth", "answer"), "")
-    return Row(
-        schema_version=1,
-        id="question",
+    return question_row(
+        "question",
+        request.question,
+        "",
+        [(kind, str(path)) for kind, path in request.media],
         dataset="ask",
-        scene_name=request.media[0][1].stem,
         question_type="",
-        question=request.question,
-        options=None,
-        answer_kind="text",
-        unit=None,
-        media=tuple({"kind": kind, "path": str(path)} for kind, path in request.media),
-        rejected=None,
-        reasoning=None,
-        objects=(),
-        generator={},
-        extra={},
-        **blank,
     )

@@ -14,22 +14,21 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from vsgrpo.config.families import TINY
-from vsgrpo.data.prompts import question_text
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError
+from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
-from vsgrpo.evaluation.score import PromptSettings
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.device import device_line, own_device
-from vsgrpo.modeling.model import ModelBundle, load_for_eval
+from vsgrpo.modeling.model import ModelBundle, load_for_eval, tiny_model
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.quiet import quiet_libraries
 from vsgrpo.modeling.rollout import rollout, vision_token_ids
@@ -42,6 +41,9 @@ from vsgrpo.progress import Progress
 from vsgrpo.terminal import show
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.loader import VideoInputs, VideoLoader
+
+if TYPE_CHECKING:
+    from vsgrpo.config.evaluate import EvalConfig
 
 
 @dataclass(frozen=True)
@@ -56,22 +58,39 @@ class Decoding:
     layout: str = "tree"
     """tree: questions of a video share its prefix; plain: every prompt on its own. The same answers in fp32."""
 
+    @classmethod
+    def of(cls, config: EvalConfig) -> Self:
+        """Return what a config says about decoding."""
+        return cls(**asdict(config.decoding), seed=config.run.seed)
+
 
 VIEWS = ("own", "first_frame", "blank", "none")
 """What of a video is shown: all of it; its first frame all the time; mid-grey frames; nothing, the question alone."""
 NUM_PROMPTS_KEPT = 50
 
 
+@dataclass(frozen=True)
 class Processes:
-    """The processes of this evaluation: one, or those of the launcher that set RANK and WORLD_SIZE."""
+    """This process's rank and device, and how many processes answer together."""
 
-    def __init__(self) -> None:
-        self.rank, self.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        self.device = own_device()
-        if self.rank == 0:
-            show(device_line(self.device), sys.stderr)
-        if self.world > 1 and not torch.distributed.is_initialized():
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=own_device)
+
+    @classmethod
+    def join(cls) -> Self:
+        """Join the processes of the launcher that set RANK and WORLD_SIZE; the first says what it computes on."""
+        found = cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+        if found.is_first:
+            show(device_line(found.device), sys.stderr)
+        if found.world > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo", timeout=timedelta(days=1))  # videos differ in work
+        return found
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process does what is done once for all."""
+        return self.rank == 0
 
     def barrier(self) -> None:
         """Wait for the others."""
@@ -79,35 +98,35 @@ class Processes:
             torch.distributed.barrier()
 
 
-@dataclass
-class Clock:
-    """Seconds per phase of one chunk."""
-
-    decode: float = 0.0
-    vision: float = 0.0
-    generate: float = 0.0
+def build_if_tiny(path: str, folder: Path) -> None:
+    """Build the untrained model `tiny` or `tiny_2_5` into a folder; nothing to do for any other model."""
+    quiet_libraries()
+    if path in TINY:
+        tiny_model(path, folder, 0)
 
 
-def load_evaluated(
-    path: str,
-    adapter: str | None,
-    *,
-    dtype: str,
-    attn: str,
-    offline: bool,
+def open_generator(
+    config: EvalConfig,
+    budget: VisionBudget,
+    device: torch.device,
     tiny_folder: Path,
-    device: torch.device | None = None,
-) -> ModelBundle:
-    """Load a model to evaluate onto `device`. `tiny` and `tiny_2_5` are built untrained into `tiny_folder`.
+    prompt: PromptSettings,
+    text_of: Callable[[Row], str] | None = None,
+) -> Generator:
+    """Load the model of a config (see `modeling.model.load_for_eval`) and return what answers questions with it.
 
-    Raises:
-        ConfigError, DataError: as `modeling.model`.
+    Args:
+        tiny_folder: where `tiny` and `tiny_2_5` are, or are built untrained.
+        prompt, text_of: as `Generator`.
     """
     quiet_libraries()
-    bundle = load_for_eval(path, adapter, dtype=dtype, attn=attn, offline=offline, tiny_folder=tiny_folder)
-    if device is not None:
-        bundle.model.to(device)
-    return bundle
+    model, video = config.model, config.video
+    options = {"dtype": model.dtype, "attn": model.attn_implementation, "offline": model.offline}
+    bundle = load_for_eval(model.path, model.adapter, tiny_folder=tiny_folder, **options)
+    bundle.model.to(device)
+    cache_dir = video.cache_dir or (str(Path(config.run.dir) / "cache") if video.frame_cache == "disk" else None)
+    loader = VideoLoader(budget, video.backend, video.timeout_s, frame_cache=video.frame_cache, cache_dir=cache_dir)
+    return Generator(bundle, loader, prompt, Decoding.of(config), config.prompt.system, text_of)
 
 
 def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]) -> VisionBudget:
@@ -129,21 +148,13 @@ def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]
     values, source = recorded[0] if recorded else ({}, None)
     chosen = {name: value for name, value in given.items() if value is not None}
     budget = VisionBudget(**{**values, **chosen})
-    untold = [name for name in ("num_frames", "min_pixels", "max_pixels") if name not in chosen]
-    if models and models[0] not in TINY and untold and source != Path(models[0]) / VISION_FILE:
-        told = ", ".join(f"video.{name}={getattr(budget, name)}" for name in untold)
-        whence = f"taken from {source}" if source else "the defaults, whatever it was trained with"
-        if os.environ.get("RANK", "0") == "0":
-            show(f"note: {models[0]}: no {VISION_FILE}: {told} ({whence})", sys.stderr)
+    missing = [name for name in ("num_frames", "min_pixels", "max_pixels") if name not in chosen]
+    is_first = os.environ.get("RANK", "0") == "0"
+    if is_first and models and models[0] not in TINY and missing and source != Path(models[0]) / VISION_FILE:
+        values = ", ".join(f"video.{name}={getattr(budget, name)}" for name in missing)
+        origin = f"taken from {source}" if source else "the defaults, whatever it was trained with"
+        show(f"note: {models[0]}: no {VISION_FILE}: {values} ({origin})", sys.stderr)
     return budget
-
-
-def group_by_media(rows: Sequence[Row], media_of: Callable[[Row], Media]) -> list[VideoQuestions]:
-    """Return the rows by the video or images they are shown, sorted by path, rows in the order given."""
-    groups: dict[Media, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(media_of(row), []).append(row)
-    return [VideoQuestions(media, tuple(groups[media])) for media in sorted(groups)]
 
 
 class Generator:
@@ -151,7 +162,7 @@ class Generator:
 
     Args:
         system: system turn, see `modeling.prompt.encode_prompt`.
-        text_of: the text of a row's user turn; None: `question_text` in the form of `prompt`.
+        text_of: the text of a row's user turn; None: in the form of `prompt`.
     """
 
     def __init__(
@@ -170,7 +181,7 @@ class Generator:
         self.prompt = prompt
         self.decoding = decoding
         self.system = system
-        self.text_of = text_of or (lambda row: question_text(row, prompt.mode, prompt.wording, prompt.show_options))
+        self.text_of = text_of or prompt.text
         greedy = decoding.temperature == 0
         self.sampling = Sampling(
             seed=decoding.seed,
@@ -188,7 +199,7 @@ class Generator:
         predictions: Path,
         timing: Path,
         view: str = "own",
-        processes: Processes | None = None,
+        processes: Processes = Processes(),
     ) -> None:
         """Answer all questions, appending to `predictions` chunk by chunk; chunks already there are not repeated.
 
@@ -197,33 +208,29 @@ class Generator:
         Args:
             timing: one line per chunk, {"videos", "questions", seconds per phase}.
             view: one of `VIEWS`.
-            processes: None for this process alone.
 
         Raises:
             DataError: `predictions` holds answers to other questions.
         """
-        rank, world = (processes.rank, processes.world) if processes else (0, 1)
         chunks = plan_chunks(groups, self.decoding.batch_size)
-        ledger = Ledger(predictions, chunks, self.decoding.num_samples, rank, world)
-        if rank == 0:
+        ledger = Ledger(predictions, chunks, self.decoding.num_samples, processes.rank, processes.world)
+        if processes.is_first:
             ledger.merge()
-        if processes:
-            processes.barrier()
+        processes.barrier()
         pending = ledger.pending()
         progress = Progress("questions", sum(len(group.rows) for index in pending for group in chunks[index]))
         for index in pending:
-            clock = Clock()
+            clock = {"decode": 0.0, "vision": 0.0, "generate": 0.0}
             ledger.add(self._answer(chunks[index], clock, view))
             questions = sum(len(group.rows) for group in chunks[index])
-            seconds = {name: round(value, 4) for name, value in asdict(clock).items()}
+            seconds = {name: round(value, 4) for name, value in clock.items()}
             with timing.open("a", encoding="utf-8") as stream:
                 line = {"videos": len(chunks[index]), "questions": questions, **seconds}
                 stream.write(json.dumps(line if view == "own" else {**line, "view": view}) + "\n")
             for _ in range(questions):
                 progress.advance()
-        if processes:
-            processes.barrier()
-        if rank == 0:
+        processes.barrier()
+        if processes.is_first:
             ledger.merge()
 
     def write_prompts(self, groups: Sequence[VideoQuestions], path: Path, view: str = "own") -> None:
@@ -234,15 +241,14 @@ class Generator:
         rows = [(row, () if view == "none" else group.media) for group in groups for row in group.rows]
         lines = []
         for row, media in rows[:NUM_PROMPTS_KEPT]:
-            line: dict[str, Any] = {"id": row.id, "view": view}
-            line["video"] = ", ".join(str(path) for _, path in media) or None
+            shown = ", ".join(str(path) for _, path in media) or None
+            line: dict[str, Any] = {"id": row.id, "view": view, "video": shown}
             try:
                 headers = [self.loader.inputs_from_header(path, kind) for kind, path in media]
             except DataError as error:
                 lines.append({**line, "error": error.message})
                 continue
-            kinds = [kind for kind, _ in media]
-            tokens = [num_tokens for _, num_tokens in headers]
+            kinds, tokens = [kind for kind, _ in media], [num_tokens for _, num_tokens in headers]
             ids = encode_prompt(self.bundle.processor, self.text_of(row), tokens, self.system, kinds)
             frames = [self.loader.budget.sampled_frames if kind == "video" else 1 for kind in kinds]
             grids = [list(grid) for grid, _ in headers] or [[0, 0, 0]]
@@ -259,7 +265,7 @@ class Generator:
             prompt = re.sub(f"(?:{re.escape(pad)})+", lambda m, pad=pad: f"{pad} x {len(m[0]) // len(pad)}", prompt)
         return prompt
 
-    def _answer(self, chunk: Sequence[VideoQuestions], clock: Clock, view: str) -> list[dict[str, Any]]:
+    def _answer(self, chunk: Sequence[VideoQuestions], clock: dict[str, float], view: str) -> list[dict[str, Any]]:
         """Return the lines of one chunk, in row order."""
         began = time.perf_counter()
         shown: dict[Media, tuple[VideoInputs, ...]] = {}
@@ -270,7 +276,7 @@ class Generator:
                 shown[group.media] = tuple(_viewed(self.loader.load(path, kind), view) for kind, path in wanted)
             except DataError as error:
                 errors[group.media] = error.message
-        clock.decode = time.perf_counter() - began
+        clock["decode"] = time.perf_counter() - began
         asked = [(row, shown[group.media]) for group in chunk if group.media in shown for row in group.rows]
         completions = iter(self._generate(asked, clock))
         records = []
@@ -281,12 +287,14 @@ class Generator:
                     records.append(self._record(row, sample, tokens, errors.get(group.media)))
         return records
 
-    def _generate(self, asked: Sequence[tuple[Row, tuple[VideoInputs, ...]]], clock: Clock) -> list[list[int]]:
+    def _generate(
+        self, asked: Sequence[tuple[Row, tuple[VideoInputs, ...]]], clock: dict[str, float]
+    ) -> list[list[int]]:
         if not asked:
             return []
         began = time.perf_counter()
         features = self.store.features([item for _, media in asked for item in media])
-        clock.vision = time.perf_counter() - began
+        clock["vision"] = time.perf_counter() - began
         began = time.perf_counter()
         prompts = [self._prompt(row, media) for row, media in asked]
         keys = [(row.key, sample) for row, _ in asked for sample in range(self.decoding.num_samples)]
@@ -300,7 +308,7 @@ class Generator:
             layout=layout,
             prompts_per_pass=None if layout == "tree" else self.decoding.batch_size,
         )
-        clock.generate = time.perf_counter() - began
+        clock["generate"] = time.perf_counter() - began
         return completions
 
     def _prompt(self, row: Row, media: Sequence[VideoInputs]) -> Prompt:

@@ -8,7 +8,8 @@ Legend: R resamples, S scenes, K question types, C columns (scorers and other wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ _SEED = 0
 _CHUNK_CELLS = 2_000_000
 
 Interval = tuple[float, float]
+Name = TypeVar("Name", bound=Hashable)
 
 
 def grouped_tasks() -> dict[str, list[str]]:
@@ -38,11 +40,11 @@ def task_groups(table: Mapping[str, float]) -> dict[str, float]:
 
 
 def scene_intervals(
-    columns: Mapping[str, np.ndarray],
+    columns: Mapping[Name, np.ndarray],
     question_types: Sequence[str],
     scenes: Sequence[str],
     num_resamples: int = NUM_RESAMPLES,
-) -> dict[str, dict[str, Interval]]:
+) -> dict[Name, dict[str, Interval]]:
     """Return the 2.5 % and 97.5 % points of each column's table over resamples of whole scenes.
 
     All columns see the same resamples, and a table is linear in the row scores: the interval of a paired difference
@@ -66,7 +68,7 @@ def scene_intervals(
     drawn = drawn.reshape(num_resamples, 1 + len(columns), len(index_of))
     with np.errstate(invalid="ignore", divide="ignore"):
         tables = _tables(drawn[:, 1:] / drawn[:, :1])  # (R, C, N)
-    found: dict[str, dict[str, Interval]] = {}
+    found: dict[Name, dict[str, Interval]] = {}
     for index, column in enumerate(columns):
         found[column] = {}
         for place, name in enumerate((*table_tasks(), "overall", *grouped_tasks())):

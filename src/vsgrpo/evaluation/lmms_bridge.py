@@ -18,13 +18,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.prompts import option_lines, question_text
+from vsgrpo.data.prompts import option_lines
 from vsgrpo.data.rows import Row
-from vsgrpo.evaluation.score import PromptSettings, row_item, scored_text
+from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.vsibench_scores import row_item, scored_text
 from vsgrpo.files import write_atomic
 from vsgrpo.spatial.scorers import score
 
-LMMS_NAME = "lmms_samples.jsonl"
 METRICS = (
     "vsibench_overall",
     "obj_appearance_order_accuracy",
@@ -72,5 +72,5 @@ def _sample(number: int, row: Row, text: str, prompt: PromptSettings) -> dict[st
         "resps": [text],
         "doc_hash": identity,
         **dict.fromkeys(METRICS, scored),
-        "input": question_text(row, prompt.mode, prompt.wording, prompt.show_options),
+        "input": prompt.text(row),
     }

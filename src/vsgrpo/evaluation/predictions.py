@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -27,7 +27,6 @@ PREDICTIONS_NAME = "predictions.jsonl"
 _LINE = {"id": str, "prediction": MAYBE_TEXT, "sample?": int, "num_tokens?": int, "error?": str}
 _HINT = "use --overwrite to answer anew, or remove this line"
 
-
 Media = tuple[tuple[str, Path], ...]
 """What is shown before a question: kind (video, image) and path of each."""
 
@@ -38,6 +37,19 @@ class VideoQuestions:
 
     media: Media
     rows: tuple[Row, ...]
+
+
+def predictions_name(control: str) -> str:
+    """Return the name of a predictions file: of a control, or ("") of the evaluation itself."""
+    return f"predictions_{control}.jsonl" if control else PREDICTIONS_NAME
+
+
+def group_by_media(rows: Sequence[Row], media_of: Callable[[Row], Media]) -> list[VideoQuestions]:
+    """Return the rows by the video or images they are shown, sorted by path, rows in the order given."""
+    groups: dict[Media, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(media_of(row), []).append(row)
+    return [VideoQuestions(media, tuple(groups[media])) for media in sorted(groups)]
 
 
 def plan_chunks(groups: Sequence[VideoQuestions], batch_size: int) -> list[list[VideoQuestions]]:

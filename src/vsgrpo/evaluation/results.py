@@ -1,131 +1,98 @@
-"""What `vsgrpo eval` hands back: JSON for programs, a table for people."""
+"""results.json of an evaluation: written with versions and time, logged to wandb, compared with others in one table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from vsgrpo.evaluation.baselines import best_constants, chance_scores, constant_scores, most_frequent
-from vsgrpo.evaluation.intervals import task_groups
-from vsgrpo.evaluation.leak import Leak
-from vsgrpo.evaluation.published import published_lines
-from vsgrpo.evaluation.report import Line, score_table
-from vsgrpo.evaluation.score import Scores
-from vsgrpo.evaluation.score_report import group_lines, interval_note
-from vsgrpo.evaluation.vsibench import Benchmark
+from vsgrpo.data.manifest import read_json_object
+from vsgrpo.errors import DataError
+from vsgrpo.evaluation.output_folder import REPORT_NAME, RESULTS_NAME
+from vsgrpo.evaluation.score_table import score_table
+from vsgrpo.evaluation.vsibench_report import SCHEMA_VERSION
+from vsgrpo.files import write_atomic
+from vsgrpo.folders import drop_aside
 
-SCHEMA_VERSION = 1
-NUM_VSIBENCH_ROWS = 5130
-"""Rows of the whole benchmark; fewer answered rows are never called VSI-Bench."""
+if TYPE_CHECKING:
+    from vsgrpo.config.evaluate import EvalConfig
+
+_PACKAGES = ("vsgrpo", "torch", "transformers", "peft", "numpy", "decord", "av", "qwen-vl-utils")
+WITHOUT_MODEL = ("chance", "most frequent", "best constant")
 
 
-@dataclass(frozen=True)
-class EvalReport:
-    """One evaluation: scores and everything that decided them."""
+def write_results(config: EvalConfig, content: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Write results.json and return what is in it.
 
-    benchmark: Benchmark
-    scores: Scores
-    leak: Leak
-    settings: dict[str, Any]
-    errors: dict[str, str]
-    """id -> why it is unanswered."""
-    scorer: str
-    shown: Mapping[str, Scores] = field(default_factory=dict)
-    """control (blind, blank, first_frame, shuffled) -> its scores."""
+    Where the output stands in the run folder of the model, the scores in the model's card are renewed.
+    """
+    folder = Path(config.run.dir)
+    result = {**content, "versions": _versions(), "seconds": round(seconds, 1)}
+    write_atomic(folder / RESULTS_NAME, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    drop_aside(folder)
+    model = Path(config.model.adapter or config.model.path)
+    if model.is_dir() and model.resolve().parent == folder.resolve().parent:
+        from vsgrpo.modeling.model_card import renew_scores
 
-    @property
-    def table_of_scorer(self) -> dict[str, float]:
-        """The table of the scorer whose numbers stand as `scores`."""
-        return self.scores.tables[self.scorer]
+        renew_scores(model)
+    return result
 
-    def title(self) -> str:
-        """Name what was scored: "VSI-Bench" only where every row of it was answered."""
-        answered, total = self.scores.num_answered, self.benchmark.num_rows
-        official, subset = self.benchmark.official, self.benchmark.subset
-        if official and subset == "full" and answered == total == NUM_VSIBENCH_ROWS:
-            return "VSI-Bench"
-        kind = "rows of VSI-Bench's form" if official else "rows"
-        kind = kind if subset == "full" else f"{subset} {kind}"
-        return f"{answered} of {total} {kind} in {self.benchmark.file.name}"
 
-    def controls(self) -> dict[str, dict[str, float]]:
-        """Return the scores that need no eyes, on the answered rows: constants and chance, then the controls asked for.
+def read_results(folder: Path | str) -> dict[str, Any]:
+    """Read results.json of an evaluation folder; DataError where it is missing or of another schema."""
+    return read_json_object(Path(folder) / RESULTS_NAME, SCHEMA_VERSION, "run `vsgrpo eval` into this folder")
 
-        The constants are chosen on the very rows they are scored on: no model that ignores the video does better than
-        the best constant by one answer per type.
-        """
-        rows = [row for row in self.benchmark.rows if row.id in self.scores.by_row["official"]]
-        shown = self.settings["prompt"]["show_options"]
-        controls = {
-            "chance": chance_scores(rows),
-            "most frequent": constant_scores(rows, most_frequent(rows, shown)),
-            "best constant": constant_scores(rows, best_constants(rows, shown)),
-            **{name: scores.tables[self.scorer] for name, scores in self.shown.items()},
-        }
-        return {name: scores for name, scores in controls.items() if scores}
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of results.json; scores are 0..1."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "title": self.title(),
-            "scorer": self.scorer,
-            "scores": self.table_of_scorer,
-            "intervals": self.scores.intervals[self.scorer],
-            "groups": task_groups(self.table_of_scorer),
-            "controls": self.controls(),
-            "control_intervals": {name: scores.intervals[self.scorer] for name, scores in self.shown.items()},
-            "scorers": self.scores.tables,
-            "scorer_intervals": self.scores.intervals,
-            "sampling": self.scores.sampling,
-            "sampling_intervals": self.scores.sampling_intervals,
-            "n": self.scores.num_answered,
-            "n_by_task": self.scores.num_by_task,
-            "num_rows": self.benchmark.num_rows,
-            "unanswered": [{"id": name, "reason": self.errors.get(name)} for name in self.scores.unanswered],
-            "unmapped": self.scores.num_unmapped,
-            "unread": self.scores.num_unread,
-            "num_scenes": self.scores.num_scenes,
-            "leak": self.leak.to_json(),
-            "benchmark": {
-                "file": str(self.benchmark.file),
-                "format": "vsibench" if self.benchmark.official else "rows",
-                **self.settings["benchmark"],
-            },
-            **{name: value for name, value in self.settings.items() if name not in ("schema_version", "benchmark")},
-        }
+def compare_table(named: Sequence[tuple[str, Path | str]], title: str = "") -> str:
+    """Return the table of evaluations (name, output folder), the best constant and chance first.
 
-    def table(self) -> str:
-        """Return the table and, below it, everything a reader must know before quoting it."""
-        vision, prompt, decoding = self.settings["vision"], self.settings["prompt"], self.settings["decoding"]
-        samples = f"{decoding['num_samples']} samples at T={decoding['temperature']:g}"
-        how = "greedy" if decoding["temperature"] == 0 else samples
-        title = (
-            f"{self.title()} | {self.scorer} scorer | {how} | {vision['num_frames']} frames, at most "
-            f"{vision['max_pixels']} pixels | prompt {prompt['mode']}, {prompt['wording']} wording, options "
-            f"{'shown' if prompt['show_options'] else 'not shown'} | leak: {self.leak.verdict}"
-        )
-        name = self.settings["model"]["adapter"] or self.settings["model"]["path"]
-        name = f"{name} (shuffled videos)" if self.settings["video"] == "shuffled" else name
-        table = self.table_of_scorer
-        rows: list[Line] = [(name, table, self.scores.intervals[self.scorer])]
-        rows += [(f"  {s} scorer", other) for s, other in self.scores.tables.items() if s != self.scorer]
-        rows += [(f"  {how}", found) for how, found in self.scores.sampling.get(self.scorer, {}).items()]
-        rows += [(control, found) for control, found in self.controls().items()]
-        papers = published_lines(self.settings["model"]["size"], prompt["mode"]) if self.benchmark.official else []
-        rows += papers
-        rows += [
-            (f"ours - {paper}", {t: table[t] - v for t, v in found.items() if t in table}) for paper, found in papers
-        ]
-        lines = [score_table(rows, self.scores.num_by_task, title), *group_lines(self.scores)]
-        lines.append(f"note: {interval_note(self.scores.num_scenes)}")
-        if papers and not self.title().startswith("VSI-Bench"):
-            lines.append("note: the paper's numbers are of the whole of VSI-Bench, ours are not")
-        lines += [f"note: {note}" for note in self.leak.notes()]
-        if self.scores.num_unmapped:
-            lines.append(f"note: {self.scores.num_unmapped} answers are none of their question's options (scored 0)")
-        if self.scores.unanswered:
-            lines.append(f"note: {len(self.scores.unanswered)} questions are unanswered and left out of the scores:")
-            lines += [f"  {reason}" for reason in sorted(set(self.errors.values()))]
-        return "\n".join(lines)
+    Raises:
+        DataError: a folder without results, or evaluations of different rows.
+    """
+    results = [(name, read_results(folder), folder) for name, folder in named]
+    if not results:
+        raise ValueError("nothing to compare")
+    first = results[0][1]
+    for _, result, folder in results:
+        if result["benchmark"]["rows"] != first["benchmark"]["rows"] or result["n"] != first["n"]:
+            raise DataError(
+                f"{Path(folder) / RESULTS_NAME}: {result['title']}: other rows than {first['title']}",
+                "compare evaluations of the same rows",
+            )
+    blind = [(name, first["controls"][name]) for name in WITHOUT_MODEL if name in first["controls"]]
+    lines = [*blind, *((name, result["scores"], result.get("intervals", {})) for name, result, _ in results)]
+    table = score_table(lines, first["n_by_task"], title or first["title"])
+    verdicts = [(name, result.get("leak", {}).get("verdict", "unknown")) for name, result, _ in results]
+    notes = [f"note: leak check of {name}: {verdict}" for name, verdict in verdicts if verdict != "clean"]
+    return "\n".join([table, *notes])
+
+
+def log_to_wandb(config: EvalConfig, result: Mapping[str, Any]) -> None:
+    """Log scores, intervals, controls and the report as one run; WANDB_PROJECT and WANDB_MODE are wandb's own."""
+    import wandb
+
+    html = Path(config.run.dir) / REPORT_NAME
+    name = config.run.name or Path(config.run.dir).name
+    project = os.environ.get("WANDB_PROJECT", "vsgrpo")
+    settings = {key: result[key] for key in ("title", "model", "vision", "prompt", "decoding", "benchmark", "leak")}
+    with wandb.init(project=project, name=name, dir=config.run.dir, job_type="eval", config=settings) as run:
+        values = {f"eval/{s}/{task}": value for s, table in result["scorers"].items() for task, value in table.items()}
+        for task, (low, high) in result["intervals"].items():
+            values |= {f"eval/low/{task}": low, f"eval/high/{task}": high}
+        for control, table in result["controls"].items():
+            values |= {f"eval/controls/{control}/{task}": value for task, value in table.items()}
+        run.log({**values, "eval/n": result["n"], "eval/report": wandb.Html(html.read_text(encoding="utf-8"))})
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what a score depends on, as far as installed."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,34 +1,58 @@
-"""`vsgrpo eval`: rows and videos in; predictions, timing, prompts, results.json, report.html and an lmms-eval log out.
+"""`vsgrpo eval`: any benchmark's rows in; predictions, timing, prompts, results.json and reports out.
 
-What can be refused without the model (its path, the rows, missing videos, the leak verdict) is refused before torch is
-imported.
+What can be refused without the model (its path, its lineage, rows, missing media, the leak verdict) is refused before
+torch is imported. What decides an answer is in settings.json, and weights and media in inputs.json; an evaluation goes
+on only under the same.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vsgrpo.config.families import check_model_place
+from vsgrpo.data.inputs import look_at, model_files
 from vsgrpo.data.leakage import TrainingManifest
 from vsgrpo.data.rows import Row
 from vsgrpo.errors import ConfigError
-from vsgrpo.evaluation.answering import answer_rows, predictions_name
 from vsgrpo.evaluation.baselines import derangement
+from vsgrpo.evaluation.benchmark import Answers, Benchmark, PromptSettings, Report
+from vsgrpo.evaluation.benchmarks import BENCHMARKS, find_benchmark
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
-from vsgrpo.evaluation.outputs import write_outputs
-from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, Media, read_answers, read_errors
-from vsgrpo.evaluation.results import EvalReport
-from vsgrpo.evaluation.score import PromptSettings, score_rows
-from vsgrpo.evaluation.vsibench import Benchmark, read_benchmark
+from vsgrpo.evaluation.output_folder import (
+    PROMPTS_NAME,
+    TIMING_NAME,
+    begin,
+    check_inputs,
+    check_settings,
+    evaluation_folder,
+)
+from vsgrpo.evaluation.predictions import (
+    PREDICTIONS_NAME,
+    Media,
+    group_by_media,
+    predictions_name,
+    read_answers,
+    read_errors,
+    read_lines,
+)
+from vsgrpo.evaluation.published import model_size
+from vsgrpo.evaluation.results import log_to_wandb, write_results
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
+    from vsgrpo.evaluation.generate import Decoding
+    from vsgrpo.video.budget import VisionBudget
 
-VIEWS = {"blind": "none", "blank": "blank", "first_frame": "first_frame", "shuffled": "own"}
-"""Control -> what of the video it shows (`generate.VIEWS`)."""
+SCHEMA_VERSION = 1
+VIEWS = {"": "own", "blind": "none", "blank": "blank", "first_frame": "first_frame", "shuffled": "own"}
+"""Control ("" for the evaluation itself) -> the view of a video or image that it shows (`generate.VIEWS`)."""
+MediaOf = Callable[[Row], Media]
+"""What a row is shown."""
 
 
 def run_eval(
@@ -39,70 +63,177 @@ def run_eval(
     overwrite: bool = False,
     wandb: bool = False,
     allow_changed: bool = False,
-) -> EvalReport | None:
-    """Evaluate a model and write the results into `run.dir`; an interrupted evaluation goes on where it stopped.
+) -> Report | None:
+    """Evaluate a model on a benchmark and write the results into `run.dir`; goes on where an earlier call stopped.
 
     Under a launcher every process answers its share; all but the first return None.
 
+    Args:
+        overwrite: replace an earlier evaluation, once the model is loaded.
+        allow_changed: go on although media or weights are not those of the answers that are there.
+
     Raises:
-        ConfigError, DataError: anything wrong with keys, rows, videos or the model; a benchmark room in the model's
+        ConfigError, DataError: anything wrong with keys, rows, media or the model; a benchmark room in the model's
             lineage without `allow_leak`; an output folder with predictions made under other settings.
+        RunError: an endpoint that should extract answers can serve nothing; predictions are kept.
     """
-    check_models(config)
-    manifests = check_lineage(config.model.path, config.model.adapter, allow_leak=allow_leak)
-    benchmark = read_benchmark(
-        config.benchmark.path,
-        config.benchmark.split,
-        config.benchmark.tasks,
-        config.benchmark.limit,
-        config.benchmark.subset,
-    ).with_videos(skip_missing, Path(config.run.dir) / "videos")
-    leak = leak_of(benchmark, manifests, allow_leak=allow_leak, name=config.model.path)
-    shown = {"": ("own", _videos(benchmark, config.video.shuffle))}
-    for name in config.controls:
-        shown[name] = (VIEWS[name], _videos(benchmark, name == "shuffled"))
-    folder = Path(config.run.dir)
-    began = time.monotonic()
-    identity = {"sha256": benchmark.sha256, **({} if benchmark.subset == "full" else {"subset": benchmark.subset})}
-    media = {name: (view, _as_media(video_of)) for name, (view, video_of) in shown.items()}
-    settings = answer_rows(config, benchmark.rows, identity, media, overwrite, allow_changed=allow_changed)
-    if settings is None:
-        return None
-    prompt = PromptSettings(config.prompt.mode, config.prompt.wording, config.prompt.show_options)
-    answers = {name: read_answers(folder / predictions_name(name)) for name in shown}
-    scores = {name: score_rows(benchmark.rows, found, prompt) for name, found in answers.items()}
-    main = scores.pop("")
-    errors = read_errors(folder / PREDICTIONS_NAME)
-    errors = {name: reason for name, reason in errors.items() if name in set(main.unanswered)}
-    report = EvalReport(benchmark, main, leak, settings, errors, config.scorer, scores)
-    write_outputs(config, report, answers[""], shown[""][1], time.monotonic() - began, wandb)
-    return report
+    kind = find_benchmark(config.benchmark.name)
+    if wandb and not kind.has_task_tables:
+        raise ConfigError("--wandb: for benchmark=vsibench only", hint="leave --wandb out")
+    with evaluation_folder(config, overwrite):
+        check_model_place(config.model.path, config.model.adapter)
+        manifests = check_lineage(config.model.path, config.model.adapter, allow_leak=allow_leak)
+        benchmark = read_rows(config, kind).with_media(skip_missing)
+        leak = leak_of(benchmark, manifests, allow_leak=allow_leak, name=config.model.path)
+        shown: dict[str, MediaOf] = {"": benchmark.media, **dict.fromkeys(config.controls, benchmark.media)}
+        if config.video.shuffle:
+            shown[""] = _shuffled(benchmark, "video.shuffle=true")
+        if "shuffled" in shown:
+            shown["shuffled"] = _shuffled(benchmark, "controls=[shuffled]")
+        began = time.monotonic()
+        settings = answer_rows(config, benchmark, shown, overwrite=overwrite, allow_changed=allow_changed)
+        if settings is None:
+            return None
+        answers = _read_answers(config, settings, leak, shown)
+        report = benchmark.report(answers)
+        benchmark.write_beside_results(report, answers)
+        results = write_results(config, report.to_json(), time.monotonic() - began)  # last: the rest is there
+        if wandb:
+            log_to_wandb(config, results)
+        return report
+
+
+def read_rows(config: EvalConfig, kind: type[Benchmark]) -> Benchmark:
+    """Read the rows that `benchmark.*` names.
+
+    Raises:
+        ConfigError: several samples of a benchmark that scores one answer; as `Benchmark.read`.
+        DataError: as `Benchmark.read`.
+    """
+    asked, samples = config.benchmark, config.decoding.num_samples
+    if samples > 1 and not kind.takes_samples:
+        raise ConfigError(
+            f"decoding.num_samples={samples}: benchmark={asked.name} scores one answer",
+            hint="set decoding.num_samples=1",
+        )
+    return kind.read(
+        asked.path,
+        asked.split,
+        asked.tasks,
+        asked.limit,
+        asked.subset,
+        name=asked.name,
+        prompt=PromptSettings.of(config.prompt),
+        run_dir=Path(config.run.dir),
+    )
 
 
 def leak_of(
     benchmark: Benchmark, manifests: Sequence[TrainingManifest], *, allow_leak: bool = False, name: str = ""
 ) -> Leak:
-    """Compare the rows and videos to evaluate with a model's lineage; see `leak.compare_rows`."""
-    media = {row.key: (("video", benchmark.video(row)),) for row in benchmark.rows}
-    official = benchmark.official
-    return compare_rows(manifests, benchmark.rows, media, official=official, allow_leak=allow_leak, name=name)
+    """Compare the rows and media to evaluate with a model's lineage; see `leak.compare_rows`."""
+    media = {row.key: benchmark.media(row) for row in benchmark.rows}
+    return compare_rows(manifests, benchmark.rows, media, official=benchmark.official, allow_leak=allow_leak, name=name)
 
 
-def check_models(config: EvalConfig) -> None:
-    """Raise DataError unless model.path and model.adapter can be models."""
-    check_model_place(config.model.path, config.model.adapter)
+def answer_rows(
+    config: EvalConfig, benchmark: Benchmark, shown: Mapping[str, MediaOf], *, overwrite: bool, allow_changed: bool
+) -> dict[str, Any] | None:
+    """Answer every question into predictions.jsonl (and those of controls) and return the settings that decided it.
+
+    Args:
+        shown: control ("" for the evaluation itself) -> what a row is shown.
+
+    Returns:
+        the settings; None in all processes but the first.
+    """
+    from vsgrpo.evaluation import generate
+
+    folder = Path(config.run.dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    budget = generate.vision_budget([config.model.adapter, config.model.path], config.vision())
+    decoding = generate.Decoding.of(config)
+    settings = _settings(config, benchmark, budget, decoding)
+    processes, inputs = generate.Processes.join(), {}
+    if processes.is_first:
+        inputs = look_at(_inputs(config, benchmark.rows, shown))
+        before = None if overwrite else check_settings(folder, settings)
+        changed = before.get("changed_inputs", []) if before else []
+        changed += check_inputs(folder, inputs, allow_changed) if before else []
+        settings |= {"changed_inputs": changed} if changed else {}
+        generate.build_if_tiny(config.model.path, folder / "tiny")
+    processes.barrier()  # the others load once the first has found nothing to refuse
+    generator = generate.open_generator(
+        config, budget, processes.device, folder / "tiny", benchmark.prompt, benchmark.text
+    )
+    if processes.is_first:
+        begin(folder, settings, inputs, overwrite)
+    settings["model"] |= {"size": model_size(generator.bundle.family, generate.hidden_size(generator.bundle))}
+    for name, media_of in shown.items():
+        groups = group_by_media(benchmark.rows, media_of)
+        if processes.is_first and not name:
+            generator.write_prompts(groups, folder / PROMPTS_NAME, VIEWS[name])
+        timing = folder / (TIMING_NAME if processes.is_first else f"timing.{processes.rank}.jsonl")
+        generator.run(groups, folder / predictions_name(name), timing, VIEWS[name], processes)
+    return settings if processes.is_first else None
 
 
-def _as_media(video_of: Callable[[Row], Path]) -> Callable[[Row], Media]:
-    return lambda row: (("video", video_of(row)),)
-
-
-def _videos(benchmark: Benchmark, shuffle: bool) -> Callable[[Row], Path]:
-    """Return which video each row is shown: its own, or (a control) the next one of another scene."""
-    if not shuffle:
-        return benchmark.video
+def _shuffled(benchmark: Benchmark, key: str) -> MediaOf:
+    """Return what each row is shown as a control: the videos or images of another row."""
+    names = {row.id: "\n".join(str(path) for _, path in benchmark.media(row)) for row in benchmark.rows}
+    media = {names[row.id]: benchmark.media(row) for row in benchmark.rows}
     try:
-        partner = derangement([str(benchmark.video(row)) for row in benchmark.rows])
+        partner = derangement([names[row.id] for row in benchmark.rows])
     except ValueError as error:
-        raise ConfigError(f"video.shuffle=true: {error}", hint="evaluate rows of two scenes at least") from None
-    return lambda row: Path(partner[str(benchmark.video(row))])
+        raise ConfigError(f"{key}: {error}", hint="evaluate rows of two scenes or images at least") from None
+    return lambda row: media[partner[names[row.id]]]
+
+
+def _settings(config: EvalConfig, benchmark: Benchmark, budget: VisionBudget, decoding: Decoding) -> dict[str, Any]:
+    """Return all that decides the answers, and how videos were read, as settings.json keeps it."""
+    model, rows = config.model, benchmark.rows
+    identity = benchmark.identity()
+    if benchmark.name not in BENCHMARKS:  # the user's module may change what is asked
+        identity["texts"] = _hash([benchmark.text(row) for row in rows])
+    vision = {"num_frames": budget.num_frames, "min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels}
+    if any(item["kind"] == "image" for row in rows for item in row.media):
+        vision |= {"image_min_pixels": budget.image_min_pixels, "image_max_pixels": budget.image_max_pixels}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "benchmark": {**identity, "rows": _hash([row.key for row in rows])},
+        "model": {"path": model.path, "adapter": model.adapter, "dtype": model.dtype},
+        "vision": vision,
+        "video": "shuffled" if config.video.shuffle else "own",
+        "reader": {"backend": config.video.backend, "timeout_s": config.video.timeout_s},
+        "prompt": {name: value for name, value in asdict(config.prompt).items() if name != "system" or value},
+        "decoding": {
+            **{name: value for name, value in asdict(decoding).items() if name != "layout"},
+            "seed": decoding.seed if decoding.temperature > 0 else None,
+        },
+        "layout": decoding.layout,
+    }
+
+
+def _inputs(config: EvalConfig, rows: Sequence[Row], shown: Mapping[str, MediaOf]) -> list[tuple[str, Path]]:
+    """Return (kind, path) of the files that decide answers beside the row file: models, and what is shown of rows."""
+    models = [*model_files("model", config.model.path), *model_files("adapter", config.model.adapter)]
+    media = dict.fromkeys(item for media_of in shown.values() for row in rows for item in media_of(row))
+    return [*models, *media]
+
+
+def _read_answers(config: EvalConfig, settings: dict[str, Any], leak: Leak, shown: Mapping[str, MediaOf]) -> Answers:
+    folder, limit = Path(config.run.dir), config.decoding.max_new_tokens
+    file = folder / PREDICTIONS_NAME
+    return Answers(
+        config=config,
+        settings=settings,
+        leak=leak,
+        by_control={name: read_answers(folder / predictions_name(name)) for name in shown},
+        errors=read_errors(file),
+        num_cut_off=sum(line.get("num_tokens", 0) >= limit for line in read_lines(file)),
+        media_of=shown[""],
+    )
+
+
+def _hash(texts: list[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vsgrpo.evaluation.intervals import Interval
-from vsgrpo.evaluation.report import Line, score_table
-from vsgrpo.evaluation.score import Item, Scores
+from vsgrpo.evaluation.score_table import Line, score_table
+from vsgrpo.evaluation.vsibench_scores import Item, Scores
 from vsgrpo.spatial.scorers import SCORERS
 
 

@@ -11,11 +11,12 @@ from typing import Any
 from vsgrpo.data.report_svg import Plan, make_plan, question_svg, symbol_svg
 from vsgrpo.data.rows import LETTERS, Row, read_jsonl, row_to_dict
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmarks import find_benchmark
+from vsgrpo.evaluation.benchmarks.folder import iter_questions
+from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file
 from vsgrpo.evaluation.predictions import Media, read_answers
-from vsgrpo.evaluation.question_sets import iter_questions, read_folder, read_mathvista
-from vsgrpo.evaluation.score import PromptSettings, score_rows
-from vsgrpo.evaluation.score_file import PROMPT_KEYS
-from vsgrpo.evaluation.vsibench import iter_benchmark, read_benchmark, row_file
+from vsgrpo.evaluation.score_command import PROMPT_KEYS
 from vsgrpo.files import write_page
 from vsgrpo.paths import inside, path_fault
 from vsgrpo.records import NUMBER, read_record
@@ -216,33 +217,13 @@ def _read(path: Path, given: dict[str, str]) -> tuple[list[Path], Iterable[Seen]
     if not rows:
         raise ConfigError(f"{predictions}: its rows are not known", hint="add rows=FILE")
     answers = read_answers(predictions)
-    if name := (settings.get("benchmark") or {}).get("name"):
-        return _read_questions(name, Path(rows), predictions.parent, answers, results)
-    benchmark = read_benchmark(rows)
-    asked = settings.get("prompt")
+    asked, name = settings.get("prompt"), (settings.get("benchmark") or {}).get("name") or "vsibench"
     prompt = PromptSettings(**{key: asked[key] for key in PROMPT_KEYS}) if asked else PromptSettings()
-    tables = score_rows(benchmark.rows, answers, prompt).by_row
-    scores = tables.get(results.get("scorer") or "official", tables["official"])
-    seen = []
-    for row in benchmark.rows:
-        if row.id in answers:
-            seen.append(Seen(row, (("video", benchmark.video(row)),), answers[row.id][0], scores.get(row.id)))
+    benchmark = find_benchmark(name).read(rows, name=name, prompt=prompt, run_dir=predictions.parent)
+    scores = benchmark.row_scores(answers, results)
+    answered = [row for row in benchmark.rows if row.id in answers]
+    seen = [Seen(row, benchmark.media(row), answers[row.id][0], scores.get(row.id)) for row in answered]
     return [benchmark.file.parent], seen
-
-
-def _read_questions(
-    name: str, rows: Path, folder: Path, answers: dict[str, list[str | None]], results: dict[str, Any]
-) -> tuple[list[Path], list[Seen]]:
-    """Return the answered questions of an evaluation of MathVista or of questions of one's own."""
-    if name == "mathvista":
-        questions = read_mathvista(rows, PromptSettings(), None, None, folder / "images")
-    else:
-        questions = read_folder(rows, "test", PromptSettings(), None, None)
-    right = results.get("correct") or {}
-    scores = {row.id: float(right[row.id]) if row.id in right else None for row in questions.rows}
-    asked = [row for row in questions.rows if row.id in answers]
-    seen = [Seen(row, questions.media(row), answers[row.id][0], scores[row.id]) for row in asked]
-    return [questions.file.parent], seen
 
 
 def _shows_images(file: Path) -> bool:

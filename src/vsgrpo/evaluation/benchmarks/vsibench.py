@@ -11,15 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn, Self
 
 from vsgrpo.data.leakage import name_some, room_of
 from vsgrpo.data.manifest import file_record
-from vsgrpo.data.rows import LETTERS, SCHEMA_VERSION, Row, check_row, check_scorable, read_jsonl, row_from_dict
+from vsgrpo.data.rows import LETTERS, Row, check_row, check_scorable, read_jsonl, row_from_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.archives import find_in_zips, unpack
+from vsgrpo.evaluation.benchmark import Answers, Benchmark, PromptSettings, limited, question_row
+from vsgrpo.evaluation.lmms_bridge import write_lmms_samples
+from vsgrpo.evaluation.output_folder import LMMS_NAME, REPORT_NAME
+from vsgrpo.evaluation.predictions import Media
+from vsgrpo.evaluation.vsibench_html import write_html
+from vsgrpo.evaluation.vsibench_report import VsiBenchReport
+from vsgrpo.evaluation.vsibench_scores import score_rows
 from vsgrpo.plugins import load_question_types
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks
 
@@ -28,54 +34,94 @@ SUBSETS = ("full", "debiased", "pruned")
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """Rows to evaluate and where their videos are.
+class VsiBench(Benchmark):
+    """Rows about videos of rooms, scored by VSI-Bench's formulas as three harnesses read answers.
 
     Attributes:
-        file: the row file.
-        sha256: of the row file.
-        rows: after the filters, in file order; ids are unique.
-        num_rows: rows in the file, before any filter.
-        official: the file is in VSI-Bench's own format.
+        official: the file is in VSI-Bench's own format, not in ours.
         subset: full, or the part of VSI-Bench that iterative bias pruning keeps (debiased) or takes away (pruned).
         unpacked: videos that came out of a zip and lie elsewhere: name in the row -> path.
     """
 
-    file: Path
-    sha256: str
-    rows: tuple[Row, ...]
-    num_rows: int
-    official: bool
     subset: str = "full"
     unpacked: Mapping[str, Path] = field(default_factory=dict)
 
-    def video(self, row: Row) -> Path:
-        """Return the path of a row's video."""
-        return self.unpacked.get(self._name(row), row.video_path(self.file.parent))
+    takes_samples: ClassVar[bool] = True
+    has_task_tables: ClassVar[bool] = True
 
-    def _name(self, row: Row) -> str:
-        return str(row.video_path(self.file.parent).relative_to(self.file.parent))
-
-    def missing_videos(self) -> list[str]:
-        """Return the videos that are not there, relative to the row file, sorted."""
-        names = {self._name(row): self.video(row) for row in self.rows}
-        return sorted(name for name, path in names.items() if not path.is_file())
-
-    def with_videos(self, skip_missing: bool, unpack_to: Path | None = None) -> Benchmark:
-        """Return the benchmark without rows whose video is missing; videos in zips beside the row file are unpacked.
+    @classmethod
+    def read(
+        cls,
+        path: Path | str,
+        split: str = "test",
+        tasks: Sequence[str] | None = None,
+        limit: int | None = None,
+        subset: str = "full",
+        *,
+        name: str = "vsibench",
+        prompt: PromptSettings = PromptSettings(),
+        run_dir: Path | None = None,
+    ) -> Self:
+        """Read the rows to evaluate.
 
         Args:
-            skip_missing: leave rows out instead of raising.
-            unpack_to: where to unpack if the row file's folder cannot be written; None looks at no zip.
+            path: a row file (.jsonl or .parquet) or the folder that holds it.
+            split: test, train or dev; which file of a folder.
+            tasks: keep these, see `types_of`; None keeps all.
+            limit: keep this many rows, chosen by a hash of their ids so that all tasks are among them.
+            subset: full, debiased or pruned: by the `pruned` column, else by pruned_ids.txt beside the file; a folder
+                with SPLIT_debiased or SPLIT_pruned files gives those.
+
+        Raises:
+            DataError: file missing or broken; names file, line and field.
+            ConfigError: an unknown task or subset, or no row of the tasks asked for.
+        """
+        if subset not in SUBSETS:
+            raise ConfigError(f"benchmark.subset={subset}: unknown", hint=f"choose from: {', '.join(SUBSETS)}")
+        file = _subset_file(Path(path), split, subset) or row_file(Path(path), split)
+        types = types_of(tasks)  # before the rows, which may be of a type of the user's own
+        found = list(iter_benchmark(file))
+        rows, official = [row for row, _ in found], all(is_official for _, is_official in found)
+        if subset != "full" and not file.stem.endswith(f"_{subset}"):
+            rows = _subset(file, rows, subset)
+        kept = [row for row in rows if types is None or row.question_type in types]
+        if not kept:
+            what = "no rows" if not rows else f"no row of benchmark.tasks={list(tasks or [])}"
+            there = ", ".join(sorted({row.question_type for row in rows})) or "no question"
+            raise DataError(f"{file}: {what}", f"the file has {there}")
+        digest, kept = file_record(file)["sha256"], limited(kept, limit)
+        return cls(name, file, digest, kept, len(rows), prompt, run_dir, official, subset)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the hash of the row file, and the subset where it is a part."""
+        return {"sha256": self.sha256, **({} if self.subset == "full" else {"subset": self.subset})}
+
+    def video(self, row: Row) -> Path:
+        """Return the path of a row's video."""
+        return self.unpacked.get(self._video_name(row), row.video_path(self.file.parent))
+
+    def media(self, row: Row) -> Media:
+        """Return the video of a row."""
+        return (("video", self.video(row)),)
+
+    def _video_name(self, row: Row) -> str:
+        return str(row.video_path(self.file.parent).relative_to(self.file.parent))
+
+    def with_media(self, skip_missing: bool) -> Self:
+        """Return the benchmark without rows whose video is missing; videos in zips beside the row file are unpacked.
+
+        They go beside the row file, or to RUN_DIR/videos where that folder cannot be written.
 
         Raises:
             DataError: videos are missing and may not be skipped, none is left, or a zip is broken.
         """
-        missing = self.missing_videos()
-        if missing and unpack_to is not None:
+        names = {self._video_name(row): self.video(row) for row in self.rows}
+        missing = sorted(name for name, path in names.items() if not path.is_file())
+        if missing and self.run_dir is not None:
             zipped = find_in_zips(self.file.parent, missing)
             if len(zipped) == len(missing) or skip_missing:
-                return replace(self, unpacked=unpack(zipped, self.file.parent, unpack_to)).with_videos(skip_missing)
+                unpacked = unpack(zipped, self.file.parent, self.run_dir / "videos")
+                return replace(self, unpacked=unpacked, run_dir=None).with_media(skip_missing)
             missing = [name for name in missing if name not in zipped]
         if not missing:
             return self
@@ -90,45 +136,24 @@ class Benchmark:
             raise DataError(f"{self.file.parent}: every video is missing: {named}", "unpack the benchmark's zips there")
         return replace(self, rows=rows)
 
+    def report(self, answers: Answers) -> VsiBenchReport:
+        """Return the scores of all scorers with their intervals, beside controls and the paper's."""
+        scores = {name: score_rows(self.rows, found, self.prompt) for name, found in answers.by_control.items()}
+        main = scores.pop("")
+        errors = {name: answers.errors[name] for name in answers.errors if name in set(main.unanswered)}
+        return VsiBenchReport(self, main, answers.leak, answers.settings, errors, answers.config.scorer, scores)
 
-def read_benchmark(
-    path: Path | str,
-    split: str = "test",
-    tasks: Sequence[str] | None = None,
-    limit: int | None = None,
-    subset: str = "full",
-) -> Benchmark:
-    """Read the rows to evaluate.
+    def write_beside_results(self, report: VsiBenchReport, answers: Answers) -> None:
+        """Write report.html and the log in lmms-eval's form."""
+        folder, video = Path(answers.config.run.dir), answers.config.video
+        texts = answers.by_control[""]
+        write_lmms_samples(folder / LMMS_NAME, self.rows, texts, self.prompt)
+        write_html(folder / REPORT_NAME, report, texts, answers.media_of, video.backend, video.timeout_s)
 
-    Args:
-        path: a row file (.jsonl or .parquet) or the folder that holds it.
-        split: test, train or dev; which file of a folder.
-        tasks: keep these, see `types_of`; None keeps all.
-        limit: keep this many rows, chosen by a hash of their ids so that all tasks are among them.
-        subset: full, debiased or pruned: by the `pruned` column, else by pruned_ids.txt beside the file; a folder with
-            SPLIT_debiased or SPLIT_pruned files gives those.
-
-    Raises:
-        DataError: file missing or broken; names file, line and field.
-        ConfigError: an unknown task or subset, or no row of the tasks asked for.
-    """
-    if subset not in SUBSETS:
-        raise ConfigError(f"benchmark.subset={subset}: unknown", hint=f"choose from: {', '.join(SUBSETS)}")
-    file = _subset_file(Path(path), split, subset) or row_file(Path(path), split)
-    types = types_of(tasks)
-    rows, official = _read_file(file)
-    if subset != "full" and not file.stem.endswith(f"_{subset}"):
-        rows = _subset(file, rows, subset)
-    kept = [row for row in rows if types is None or row.question_type in types]
-    if not kept:
-        what = "no rows" if not rows else f"no row of benchmark.tasks={list(tasks or [])}"
-        there = ", ".join(sorted({row.question_type for row in rows})) or "no question"
-        raise DataError(f"{file}: {what}", f"the file has {there}")
-    if limit is not None and limit < len(kept):
-        chosen = sorted(kept, key=lambda row: blake2b(row.key.encode(), digest_size=8).digest())[:limit]
-        ids = {row.id for row in chosen}
-        kept = [row for row in kept if row.id in ids]
-    return Benchmark(file, file_record(file)["sha256"], tuple(kept), len(rows), official, subset)
+    def row_scores(self, answers: Mapping[str, Sequence[str | None]], results: Mapping[str, Any]) -> dict[str, float]:
+        """Return id -> score by the scorer of an earlier evaluation."""
+        tables = score_rows(self.rows, answers, self.prompt).by_row
+        return tables.get(results.get("scorer") or "official", tables["official"])
 
 
 def _subset_file(path: Path, split: str, subset: str) -> Path | None:
@@ -174,17 +199,11 @@ def row_file(path: Path, split: str) -> Path:
     raise DataError(f"benchmark.path={path}: has no {split}.jsonl (there: {named})", hint)
 
 
-def _read_file(file: Path) -> tuple[list[Row], bool]:
-    """Return (rows, official); the first line tells the format."""
-    found = list(iter_benchmark(file))
-    return [row for row, _ in found], all(official for _, official in found)
-
-
 def iter_benchmark(file: Path) -> Iterator[tuple[Row, bool]]:
     """Yield the rows of a file one at a time, each with whether the file is in VSI-Bench's own format.
 
     Raises:
-        DataError: as `read_benchmark`.
+        DataError: as `VsiBench.read`.
     """
     official = True
     first_use: dict[str, int] = {}
@@ -231,25 +250,18 @@ def _official_row(data: Any, where: str) -> Row:
     if options is not None and (len(truth) != 1 or truth not in LETTERS[: len(options)]):
         _fail(where, f"ground_truth={truth!r}: must be a letter of {LETTERS[: len(options)]}")
     scene = data["scene_name"]
-    row = Row(
-        schema_version=SCHEMA_VERSION,
-        id=str(data["id"]),
+    row = question_row(
+        str(data["id"]),
+        data["question"],
+        truth if options is None else options[LETTERS.index(truth)],
+        [("video", f"{data['dataset']}/{scene}.mp4")],
         dataset=data["dataset"],
-        split="test",
+        question_type=data["question_type"],
+        options=options,
         scene_name=scene,
         room=room_of(scene),
-        question_type=data["question_type"],
-        question=data["question"],
-        options=options,
         ground_truth=truth,
-        answer=truth if options is None else options[LETTERS.index(truth)],
         answer_kind="choice" if choice else "number",
-        unit=None,
-        media=({"kind": "video", "path": f"{data['dataset']}/{scene}.mp4"},),
-        rejected=None,
-        reasoning=None,
-        objects=(),
-        generator={},
         extra={name: value for name, value in data.items() if name not in _COLUMNS},
     )
     check_scorable(row, where)

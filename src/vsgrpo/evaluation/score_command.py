@@ -14,18 +14,18 @@ from vsgrpo.data.leakage import name_some
 from vsgrpo.data.prompts import MODES, WORDINGS
 from vsgrpo.data.rows import LETTERS, Row, number_of
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file, types_of
 from vsgrpo.evaluation.foreign import Line, num_tagged, read_lines, thinks
 from vsgrpo.evaluation.intervals import scene_intervals, task_groups
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
-from vsgrpo.evaluation.score import Item, PromptSettings, row_item, score_items, table_of
+from vsgrpo.evaluation.output_folder import SETTINGS_NAME
 from vsgrpo.evaluation.score_report import DifferenceReport, ScoreReport
-from vsgrpo.evaluation.vsibench import iter_benchmark, row_file, types_of
+from vsgrpo.evaluation.vsibench_scores import Item, row_item, score_items, task_table
 from vsgrpo.spatial.question_types import answer_kind_of, type_names
 from vsgrpo.spatial.scorers import SCORERS
 
 PROMPT_KEYS = ("mode", "wording", "show_options")
-SETTINGS_NAME = "settings.json"
-"""Beside the predictions of `vsgrpo eval`: the settings they were made under."""
 
 
 def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> ScoreReport | DifferenceReport:
@@ -102,7 +102,7 @@ def score_file(
         if prompt is None and thinks(lines):
             prompt = PromptSettings("think", "train")
             notes.append("the answers begin with <think>: official and lmms read inside <answer> tags")
-    reads_tags = prompt is not None and prompt.mode != "vanilla" and prompt.wording == "train"
+    reads_tags = prompt is not None and prompt.answer_mode != "vanilla"
     if not reads_tags and (tagged := num_tagged(lines)):
         notes.append(
             f"{tagged} of {len(lines)} answers hold <answer> tags, which official and lmms take for text (a bare tag "
@@ -149,7 +149,7 @@ def score_difference(first: ScoreReport, second: ScoreReport) -> DifferenceRepor
         )
     kinds, scenes = [item.question_type for item in common], [item.scene for item in common]
     rows = [{s: np.array([r.scores.by_row[s][i.id] for i in common]) for s in SCORERS} for r in (first, second)]
-    plain = [{s: table_of(kinds, values) for s, values in by.items()} for by in rows]
+    plain = [{s: task_table(kinds, values) for s, values in by.items()} for by in rows]
     tables = tuple({s: {**table, **task_groups(table)} for s, table in by.items()} for by in plain)
     intervals = scene_intervals({s: rows[0][s] - rows[1][s] for s in SCORERS}, kinds, scenes)
     names = (first.name, second.name) if first.name != second.name else (f"{first.name} (1)", f"{second.name} (2)")

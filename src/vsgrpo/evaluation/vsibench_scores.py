@@ -12,25 +12,20 @@ from dataclasses import dataclass, field
 from math import comb, nan
 from statistics import median
 from sys import intern
+from typing import TypeVar
 
 import numpy as np
 
 from vsgrpo.data.rows import LETTERS, Row
 from vsgrpo.errors import DataError
+from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
 from vsgrpo.spatial.answers import normalize_word, parse_answer
 from vsgrpo.spatial.question_types import answer_kind_of, table_tasks
 from vsgrpo.spatial.scorers import SCORERS, read_letter, read_number
 from vsgrpo.spatial.scoring import aggregate, mra_many
 
-
-@dataclass(frozen=True)
-class PromptSettings:
-    """How the questions were asked; decides how an answer is read."""
-
-    mode: str = "vanilla"
-    wording: str = "eval"
-    show_options: bool = True
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +52,11 @@ class Item:
     def is_choice(self) -> bool:
         """Whether a letter is scored, not a number."""
         return answer_kind_of(self.question_type) == "choice"
+
+    @property
+    def given(self) -> list[str]:
+        """The samples that are answers."""
+        return [text for text in self.texts if text is not None]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def scored_text(item: Item | Row, prediction: str, prompt: PromptSettings) -> st
     wording of think and observe puts the answer into `<answer>` tags (missing tags: empty, scored 0), and a choice
     question without shown options is answered by a word, which becomes its letter.
     """
-    is_tagged = prompt.wording == "train" and prompt.mode != "vanilla"
+    is_tagged = prompt.answer_mode != "vanilla"
     text = parse_answer(prediction, prompt.mode).text if is_tagged else prediction
     if prompt.show_options or answer_kind_of(item.question_type) != "choice" or item.options is None:
         return text
@@ -132,44 +132,52 @@ def score_items(items: Sequence[Item], prompt: PromptSettings) -> Scores:
     Raises:
         DataError: no item is answered.
     """
-    texts = {item.id: [text for text in item.texts if text is not None] for item in items}
-    answered = [item for item in items if texts[item.id]]
-    unanswered = tuple(item.id for item in items if not texts[item.id])
+    answered = [item for item in items if item.given]
+    unanswered = tuple(item.id for item in items if not item.given)
     if not answered:
         raise DataError(f"none of {len(unanswered)} rows is answered: nothing to score", "see the reasons above")
-    sizes = np.array([len(texts[item.id]) for item in answered])
-    owners = [item for item in answered for _ in texts[item.id]]
-    raw = [text for item in answered for text in texts[item.id]]
-    formal = [scored_text(item, text, prompt) for item, text in zip(owners, raw, strict=True)]
-    unread, columns, sampling = {}, {}, {}
-    for scorer in SCORERS:
-        read = [
-            None if part is None else _read(scorer, item, part, prompt.show_options)
-            for item, part in zip(owners, raw if scorer == "lenient" else formal, strict=True)
-        ]
-        unread[scorer] = sum(value is None for value in read)
-        values = _values(owners, read)
-        columns[scorer] = np.add.reduceat(values, np.concatenate([[0], sizes.cumsum()[:-1]])) / sizes
-        if sizes.max() > 1:
-            sampling[scorer] = _sampled(answered, sizes, read, values)
+    formal = [scored_text(item, text, prompt) for item in answered for text in item.given]
+    read = {scorer: _read_all(scorer, answered, formal, prompt.show_options) for scorer in SCORERS}
+    by_scorer = {scorer: _columns(answered, read[scorer]) for scorer in SCORERS}
+    found = [((scorer, how), column) for scorer, by in by_scorer.items() for how, column in by.items()]
+    columns = dict(sorted(found, key=lambda entry: entry[0][1] != ""))  # the means over samples first
     kinds, scenes = [item.question_type for item in answered], [item.scene for item in answered]
-    named = {(s, how): column for s, by in sampling.items() for how, column in by.items()}
-    every = {**{(scorer, ""): column for scorer, column in columns.items()}, **named}
-    intervals = scene_intervals({f"{s} {how}": column for (s, how), column in every.items()}, kinds, scenes)
-    tables = {scorer: table_of(kinds, column) for scorer, column in columns.items()}
+    intervals = scene_intervals(columns, kinds, scenes)
+    tables = {key: task_table(kinds, column) for key, column in columns.items()}
+    means = {scorer: columns[scorer, ""].tolist() for scorer in SCORERS}
     return Scores(
-        tables=tables,
-        intervals={scorer: intervals[f"{scorer} "] for scorer in SCORERS},
-        by_row={s: dict(zip((i.id for i in answered), c.tolist(), strict=True)) for s, c in columns.items()},
+        tables={scorer: tables[scorer, ""] for scorer in SCORERS},
+        intervals={scorer: intervals[scorer, ""] for scorer in SCORERS},
+        by_row={s: dict(zip((i.id for i in answered), values, strict=True)) for s, values in means.items()},
         num_answered=len(answered),
-        num_by_task=_counts(kinds, tables["official"]),
+        num_by_task=_counts(kinds, tables["official", ""]),
         num_scenes=len(set(scenes)),
         unanswered=unanswered,
         num_unmapped=sum(part is None for part in formal),
-        num_unread=unread,
-        sampling={s: {how: table_of(kinds, column) for how, column in by.items()} for s, by in sampling.items()},
-        sampling_intervals={s: {how: intervals[f"{s} {how}"] for how in by} for s, by in sampling.items()},
+        num_unread={scorer: sum(value is None for value in texts) for scorer, texts in read.items()},
+        sampling=_sampling_of(tables),
+        sampling_intervals=_sampling_of(intervals),
     )
+
+
+def _sampling_of(found: Mapping[tuple[str, str], T]) -> dict[str, dict[str, T]]:
+    """Return scorer -> "pass@k" and "majority" -> what was found for it; {} where one answer was given."""
+    by_scorer: dict[str, dict[str, T]] = {}
+    for (scorer, how), value in found.items():
+        if how:
+            by_scorer.setdefault(scorer, {})[how] = value
+    return by_scorer
+
+
+def _read_all(
+    scorer: str, items: Sequence[Item], formal: Sequence[str | None], shown: bool
+) -> list[str | float | None]:
+    """Return what a scorer reads of each answer: the lenient one of the raw text, the others of its formal part."""
+    owners = [item for item in items for _ in item.given]
+    texts = [text for item in items for text in item.given] if scorer == "lenient" else formal
+    return [
+        None if text is None else _read(scorer, item, text, shown) for item, text in zip(owners, texts, strict=True)
+    ]
 
 
 def _read(scorer: str, item: Item, text: str, shown: bool) -> str | float | None:
@@ -191,6 +199,14 @@ def _values(items: Sequence[Item], read: Sequence[str | float | None]) -> np.nda
         given = np.array([nan if read[i] is None else read[i] for i in numbers], dtype=float)
         values[numbers] = mra_many(given, np.array([float(items[i].ground_truth) for i in numbers]))
     return values
+
+
+def _columns(items: Sequence[Item], read: Sequence[str | float | None]) -> dict[str, np.ndarray]:
+    """Return scores per item: under "" the mean over its samples, with several samples also those of `_sampled`."""
+    sizes = np.array([len(item.given) for item in items])
+    values = _values([item for item in items for _ in item.given], read)
+    mean = np.add.reduceat(values, np.concatenate([[0], sizes.cumsum()[:-1]])) / sizes
+    return {"": mean, **(_sampled(items, sizes, read, values) if sizes.max() > 1 else {})}
 
 
 def _sampled(
@@ -222,8 +238,8 @@ def _sampled(
     return {**{f"pass@{k}": column for k, column in passed.items()}, "majority": _values(items, answers)}
 
 
-def table_of(kinds: Sequence[str], column: np.ndarray) -> dict[str, float]:
-    """Return the table (`aggregate`) of the scores of single rows, whose question types are `kinds`."""
+def task_table(kinds: Sequence[str], column: np.ndarray) -> dict[str, float]:
+    """Return the table (task -> 0..1, with "overall") of one score per row of these question types."""
     by_type: dict[str, list[float]] = {}
     for kind, value in zip(kinds, column.tolist(), strict=True):
         by_type.setdefault(kind, []).append(value)

@@ -8,18 +8,28 @@ Source: lupantech/MathVista evaluation/calculate_score.py and extract_answer.py 
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
+from vsgrpo.data.manifest import file_record
+from vsgrpo.data.prompts import TRAIN_SENTENCES
+from vsgrpo.data.rows import Row
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.accuracy import Accuracy, accuracy_cells
+from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings, limited, question_row
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
-from vsgrpo.evaluation.mathvista_rows import GROUPS, Problem, read_problems, read_responses
+from vsgrpo.evaluation.mathvista_rows import GROUPS, Problem, find_file, read_images, read_problems, read_responses
 from vsgrpo.evaluation.mathvista_rule import extract
+from vsgrpo.evaluation.predictions import Media
 from vsgrpo.terminal import show
+
+if TYPE_CHECKING:
+    from vsgrpo.config.evaluate import EvalConfig
 
 NUM_ROWS = 1000
 """Questions of the whole testmini; fewer are never called MathVista."""
@@ -34,33 +44,18 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class MathVistaReport:
-    """Scores of one predictions file.
+class MathVistaAccuracy(Accuracy):
+    """Accuracy on MathVista; `by_type` is by task.
 
     Attributes:
-        name: of the predictions file.
-        num_rows: questions in the benchmark file.
-        correct: pid -> right or wrong, of answered questions.
         unreadable: pids whose answer could not be read (wrong).
         groups: group -> value -> (right, all) over answered questions.
         extraction: "rule", or "model NAME".
     """
 
-    name: str
-    num_rows: int
-    correct: Mapping[str, bool]
     unreadable: tuple[str, ...]
     groups: Mapping[str, Mapping[str, tuple[int, int]]]
     extraction: str = "rule"
-
-    @property
-    def overall(self) -> float:
-        """Accuracy over the answered questions, 0..1."""
-        return sum(self.correct.values()) / len(self.correct)
-
-    def scores(self) -> dict[str, float]:
-        """Return accuracy 0..1 overall and by task."""
-        return {"overall": self.overall, **{task: right / n for task, (right, n) in self.groups["task"].items()}}
 
     def scorer(self) -> str:
         """Name the scorer."""
@@ -76,10 +71,6 @@ class MathVistaReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return accuracies 0..1, overall and by group."""
-        groups = {
-            group: {value: {"accuracy": right / n, "correct": right, "total": n} for value, (right, n) in found.items()}
-            for group, found in self.groups.items()
-        }
         return {
             "title": self.title(),
             "extraction": self.extraction,
@@ -87,7 +78,7 @@ class MathVistaReport:
             "n": len(self.correct),
             "num_rows": self.num_rows,
             "unreadable": list(self.unreadable),
-            "groups": groups,
+            "groups": {group: accuracy_cells(found) for group, found in self.groups.items()},
             "correct": dict(self.correct),
         }
 
@@ -112,7 +103,86 @@ class MathVistaReport:
         return "\n".join(lines)
 
 
-def _percent(right: int, number: int) -> str:
+@dataclass(frozen=True)
+class MathVista(Benchmark):
+    """MathVista's testmini as downloaded: the parquet with its pictures, or json beside an images folder.
+
+    Attributes:
+        problems: pid -> question, those of the tasks asked for.
+        unpacked: pid -> the picture that came out of the parquet.
+    """
+
+    problems: Mapping[str, Problem] = field(default_factory=dict)
+    unpacked: Mapping[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    def read(
+        cls,
+        path: Path | str,
+        split: str = "test",
+        tasks: Sequence[str] | None = None,
+        limit: int | None = None,
+        subset: str = "full",
+        *,
+        name: str = "mathvista",
+        prompt: PromptSettings = PromptSettings(),
+        run_dir: Path | None = None,
+    ) -> Self:
+        """Read the questions; `tasks` are those of metadata.task. Pictures of the parquet go to RUN_DIR/images.
+
+        Raises:
+            DataError: as `read_problems`; a picture that is no image.
+            ConfigError: no question of these tasks.
+        """
+        file = find_file(Path(path))
+        problems = read_problems(file)
+        kept = [problem for problem in problems if tasks is None or set(tasks) & set(problem.groups["task"])]
+        if not kept:
+            known = ", ".join(sorted({task for problem in problems for task in problem.groups["task"]}))
+            raise ConfigError(f"benchmark.tasks={list(tasks or [])}: no such task", hint=f"there are: {known}")
+        rows = limited([_row(problem) for problem in kept], limit)
+        unpacked = read_images(file, {row.id for row in rows}, run_dir / "images") if run_dir else {}
+        digest = file_record(file)["sha256"]
+        by_pid = {problem.pid: problem for problem in kept}
+        return cls(name, file, digest, rows, len(problems), prompt, run_dir, problems=by_pid, unpacked=unpacked)
+
+    def media(self, row: Row) -> Media:
+        """Return the picture of a row: unpacked, or below the folder that holds `images`."""
+        if row.id in self.unpacked:
+            return (("image", self.unpacked[row.id]),)
+        folders = (self.file.parent, self.file.parent.parent)
+        return row.media_paths(next((folder for folder in folders if (folder / "images").is_dir()), folders[0]))
+
+    def text(self, row: Row) -> str:
+        """Return the official query (hint, question, choices); in tagged modes followed by the training sentence."""
+        if self.prompt.mode == "vanilla":
+            return row.question
+        return f"{row.question}\n{TRAIN_SENTENCES[self.prompt.mode].replace('the video', 'the image')}"
+
+    def accuracy(self, answers: Mapping[str, str], control: str, config: EvalConfig) -> Accuracy:
+        """Score answers by extraction (by rule, or by the model of `extract.model`) and the official comparison.
+
+        Raises:
+            RunError: the endpoint that should extract answers can serve nothing; predictions are kept.
+        """
+        name = control or config.model.adapter or config.model.path
+        extractions, by = None, "rule"
+        if config.extract.model is not None:
+            from vsgrpo.evaluation.mathvista_extract import extract_answers
+
+            folder = Path(config.run.dir) / ".extract"
+            extractions = extract_answers(self.problems, answers, config.extract, config.run.seed, folder)
+            by = f"model {config.extract.model}"
+        return score_responses(self.problems.values(), answers, name, extractions, by, self.num_rows)
+
+
+def _row(problem: Problem) -> Row:
+    # A test row never meets a trainer, so its path may lie anywhere below the file.
+    image = os.path.normpath(problem.image or f"{problem.pid}.jpg")
+    return question_row(problem.pid, problem.query, problem.answer, [("image", image)], dataset="mathvista")
+
+
+def _percent(right: float, number: int) -> str:
     return f"{100 * right / number:.1f}" if number else "-"
 
 
@@ -161,7 +231,7 @@ def score_responses(
     extractions: Mapping[str, str] | None = None,
     extraction: str = "rule",
     num_rows: int | None = None,
-) -> MathVistaReport:
+) -> MathVistaAccuracy:
     """Score responses (pid -> text): equality of normalised strings.
 
     Args:
@@ -196,10 +266,11 @@ def score_responses(
     if not correct:
         raise DataError(f"{name}: no prediction for any of {len(problems)} questions", "lines are {pid, prediction}")
     counts = {group: {v: (c[0], c[1]) for v, c in sorted(found.items())} for group, found in table.items()}
-    return MathVistaReport(name, num_rows or len(problems), correct, tuple(unreadable), counts, extraction)
+    total = num_rows or len(problems)
+    return MathVistaAccuracy(name, total, correct, counts["task"], tuple(unreadable), counts, extraction)
 
 
-def mathvista_command(words: Sequence[str], *, allow_leak: bool = False) -> MathVistaReport:
+def mathvista_command(words: Sequence[str], *, allow_leak: bool = False) -> MathVistaAccuracy:
     """Score what the words of a command line name: FILE or output=DIR (its predictions.jsonl), benchmark.path=TESTMINI.
 
     Raises:

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.rows import LETTERS, Row
+from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.charts import bars_svg, calibration_svg, confusion_table
+from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.published import published_lines
-from vsgrpo.evaluation.results import EvalReport
-from vsgrpo.evaluation.score import PromptSettings, row_item, scored_text
+from vsgrpo.evaluation.vsibench_report import VsiBenchReport
+from vsgrpo.evaluation.vsibench_scores import row_item, scored_text
 from vsgrpo.files import write_atomic
 from vsgrpo.spatial.question import UNITS
 from vsgrpo.spatial.question_types import QUESTION_TYPES, table_columns, type_names
 from vsgrpo.spatial.scorers import read_letter, read_number
 from vsgrpo.video.stills import stills_or_reason
 
-REPORT_NAME = "report.html"
 NUM_MISSES = 20
 _NUM_FRAMES = 4
 _FRAME_WIDTH = 240
@@ -32,9 +33,9 @@ _FRAME_WIDTH = 240
 
 def write_html(
     path: Path,
-    report: EvalReport,
+    report: VsiBenchReport,
     answers: Mapping[str, Sequence[str | None]],
-    video_of: Callable[[Row], Path],
+    media_of: Callable[[Row], Media],
     backend: str,
     timeout_s: float | None,
 ) -> None:
@@ -42,7 +43,7 @@ def write_html(
 
     Args:
         answers: id -> one text per sample; charts and misses show the first.
-        video_of: which video each row was shown.
+        media_of: what each row was shown: one video.
         backend, timeout_s: how to read frames.
     """
     from jinja2 import Environment, select_autoescape
@@ -67,7 +68,7 @@ def write_html(
         marks=_marks(report),
         calibrations=_calibrations(read),
         confusions=_confusions(read),
-        misses=_misses(read, report.scores.by_row[report.scorer], video_of, backend, timeout_s),
+        misses=_misses(read, report.scores.by_row[report.scorer], media_of, backend, timeout_s),
     )
     write_atomic(path, text)
 
@@ -84,7 +85,7 @@ def _read(scorer: str, row: Row, text: str, prompt: PromptSettings) -> str | flo
     return letter if len(letter) == 1 and letter in LETTERS[: len(row.options or ())] else None
 
 
-def _table_lines(report: EvalReport) -> list[tuple[str, dict[str, float], str]]:
+def _table_lines(report: VsiBenchReport) -> list[tuple[str, dict[str, float], str]]:
     """Return (name, table, CSS class) of what stands below our own line."""
     lines = [(f"{s} scorer", table, "soft") for s, table in report.scores.tables.items() if s != report.scorer]
     lines += [(how, table, "") for how, table in report.scores.sampling.get(report.scorer, {}).items()]
@@ -98,12 +99,12 @@ def _table_lines(report: EvalReport) -> list[tuple[str, dict[str, float], str]]:
     return lines
 
 
-def _papers(report: EvalReport) -> list[tuple[str, dict[str, float]]]:
+def _papers(report: VsiBenchReport) -> list[tuple[str, dict[str, float]]]:
     settings = report.settings
     return published_lines(settings["model"]["size"], settings["prompt"]["mode"]) if report.benchmark.official else []
 
 
-def _marks(report: EvalReport) -> Sequence[tuple[str, str, Mapping[str, float]]]:
+def _marks(report: VsiBenchReport) -> Sequence[tuple[str, str, Mapping[str, float]]]:
     controls = report.controls()
     marks = [("m1", "best constant", controls["best constant"])]
     marks += [
@@ -153,7 +154,7 @@ def _confusions(read: Sequence[tuple[Row, str, Any]]) -> list[tuple[str, list[st
 def _misses(
     read: Sequence[tuple[Row, str, Any]],
     scores: Mapping[str, float],
-    video_of: Callable[[Row], Path],
+    media_of: Callable[[Row], Media],
     backend: str,
     timeout_s: float | None,
 ) -> list[dict[str, Any]]:
@@ -173,7 +174,7 @@ def _misses(
     turns = [entry for turn in zip_longest(*ordered) for entry in turn if entry is not None]
     misses = []
     for row, text, value in turns[:NUM_MISSES]:
-        frames, problem = stills_or_reason(video_of(row), "video", _NUM_FRAMES, backend, timeout_s, _FRAME_WIDTH)
+        frames, problem = stills_or_reason(media_of(row)[0][1], "video", _NUM_FRAMES, backend, timeout_s, _FRAME_WIDTH)
         said = "nothing readable" if value is None else f"{value:g}" if isinstance(value, float) else _word(row, value)
         misses.append(
             {

@@ -27,11 +27,7 @@ from vsgrpo.data.inputs import (
     write_inputs,
 )
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.html_report import REPORT_NAME
-from vsgrpo.evaluation.lmms_bridge import LMMS_NAME
-from vsgrpo.evaluation.outputs import RESULTS_NAME
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
-from vsgrpo.evaluation.score_file import SETTINGS_NAME
 from vsgrpo.files import write_atomic
 from vsgrpo.folders import (
     ASIDE_NAME,
@@ -46,8 +42,14 @@ from vsgrpo.folders import (
 from vsgrpo.records import read_record
 from vsgrpo.terminal import show
 
+SETTINGS_NAME = "settings.json"
+"""The settings that the predictions were made under."""
+RESULTS_NAME = "results.json"
 TIMING_NAME = "timing.jsonl"
 PROMPTS_NAME = "prompts.jsonl"
+REPORT_NAME = "report.html"
+LMMS_NAME = "lmms_samples.jsonl"
+"""The predictions in the form of lmms-eval's sample log."""
 _OWN = ("predictions*.jsonl", "timing*.jsonl", SETTINGS_NAME, RESULTS_NAME, PROMPTS_NAME, REPORT_NAME, LMMS_NAME)
 _OWN += (INPUTS_NAME,)
 _NOT_COMPARED = ("layout", "reader", "changed_inputs")

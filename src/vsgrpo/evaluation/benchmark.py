@@ -1,0 +1,306 @@
+"""What a benchmark is: its rows, what each of them shows, the text it is asked in, and the score of an answer.
+
+`evaluation.run` runs any benchmark. Ours are in `evaluation/benchmarks/`, one file each; one of your own is a class in
+a module of yours (docs/extending.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+from vsgrpo.data.leakage import name_some
+from vsgrpo.data.manifest import file_record
+from vsgrpo.data.prompts import question_text
+from vsgrpo.data.rows import LETTERS, SCHEMA_VERSION, Row, check_row
+from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.accuracy import Accuracy, AccuracyReport
+from vsgrpo.evaluation.leak import Leak
+from vsgrpo.evaluation.predictions import Media, predictions_name
+
+if TYPE_CHECKING:
+    from vsgrpo.config.evaluate import EvalConfig
+    from vsgrpo.config.shared import PromptSection
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """How the questions were asked; decides how an answer is read."""
+
+    mode: str = "vanilla"
+    wording: str = "eval"
+    show_options: bool = True
+
+    @classmethod
+    def of(cls, section: PromptSection) -> Self:
+        """Return the settings of a config's `prompt` section."""
+        return cls(section.mode, section.wording, section.show_options)
+
+    @property
+    def answer_mode(self) -> str:
+        """The mode whose tags an answer is read from; `vanilla` (no tags) unless the wording asks for them."""
+        return self.mode if self.wording == "train" else "vanilla"
+
+    def text(self, row: Row) -> str:
+        """Return the text of a row's user turn, see `data.prompts.question_text`."""
+        return question_text(row, self.mode, self.wording, self.show_options)
+
+
+class Report(Protocol):
+    """What an evaluation returns."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of results.json."""
+        ...
+
+    def table(self) -> str:
+        """Return the scores as text for people."""
+        ...
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of a model to a benchmark, and what decided them.
+
+    Attributes:
+        config: of the evaluation.
+        settings: the content of settings.json.
+        leak: the verdict of the leak guard.
+        by_control: control ("" for the evaluation itself) -> id -> one answer per sample, None where unanswered.
+        errors: id -> why it is unanswered.
+        num_cut_off: answers that reached decoding.max_new_tokens.
+        media_of: what each row was shown.
+    """
+
+    config: EvalConfig
+    settings: dict[str, Any]
+    leak: Leak
+    by_control: Mapping[str, Mapping[str, Sequence[str | None]]]
+    errors: dict[str, str]
+    num_cut_off: int
+    media_of: Callable[[Row], Media]
+
+    def first_of(self, control: str) -> dict[str, str]:
+        """Return id -> first answer of the answered rows under a control; DataError where there is none."""
+        found = {name: texts[0] for name, texts in self.by_control[control].items() if texts[0] is not None}
+        if not found:
+            file = Path(self.config.run.dir) / predictions_name(control)
+            raise DataError(f"{file}: no question is answered", "the reasons stand in the file")
+        return found
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Questions read from a file, and everything that differs between benchmarks.
+
+    A benchmark of your own gives `read_rows` and `score`, and `text` where its prompts have a form of their own; every
+    other method has a default.
+
+    Attributes:
+        name: as `benchmark.name` has it.
+        file: the row file.
+        sha256: of the row file.
+        rows: after the filters, in file order; ids are unique.
+        num_rows: rows in the file, before any filter.
+        prompt: how the rows are asked.
+        run_dir: where media that lie packed in files of the benchmark are written; None: they are not unpacked.
+        official: the rows are in a published benchmark's own form: a room of theirs that was trained on is a leak.
+    """
+
+    name: str
+    file: Path
+    sha256: str
+    rows: tuple[Row, ...]
+    num_rows: int
+    prompt: PromptSettings = PromptSettings()
+    run_dir: Path | None = None
+    official: bool = False
+
+    takes_samples: ClassVar[bool] = False
+    """Several samples per question can be scored (decoding.num_samples)."""
+    has_task_tables: ClassVar[bool] = False
+    """results.json has VSI-Bench's tables per task: `--wandb` logs them, and several models are compared in one."""
+
+    @classmethod
+    def read(
+        cls,
+        path: Path | str,
+        split: str = "test",
+        tasks: Sequence[str] | None = None,
+        limit: int | None = None,
+        subset: str = "full",
+        *,
+        name: str = "",
+        prompt: PromptSettings = PromptSettings(),
+        run_dir: Path | None = None,
+    ) -> Self:
+        """Read the questions that the keys `benchmark.*` name.
+
+        Args:
+            path: a row file, or a folder that holds it.
+            split: which row file of a folder.
+            tasks: keep these question types; None keeps all.
+            limit: keep this many rows, see `limited`.
+            subset: part of the benchmark; only VSI-Bench has any.
+
+        Raises:
+            DataError: no such file, no question in it, or an id used twice.
+            ConfigError: no question of the types asked for.
+        """
+        file = cls.find_file(Path(path), split)
+        rows = list(cls.read_rows(file))
+        if not rows:
+            raise DataError(f"{file}: no question in it", "one object a line: question, answer, image")
+        _check_rows(file, rows)
+        kept = [row for row in rows if tasks is None or row.question_type in tasks]
+        if not kept:
+            known = ", ".join(sorted({row.question_type for row in rows}))
+            raise ConfigError(f"benchmark.tasks={list(tasks or [])}: no such question_type", hint=f"there are: {known}")
+        digest = file_record(file)["sha256"]
+        return cls(name, file, digest, limited(kept, limit), len(rows), prompt, run_dir)
+
+    @classmethod
+    def find_file(cls, path: Path, split: str) -> Path:
+        """Return the row file: `path` itself, or SPLIT.jsonl in that folder; DataError where it is not there."""
+        file = path / f"{split}.jsonl" if path.is_dir() else path
+        if file.suffix != ".jsonl" or not file.is_file():
+            raise DataError(
+                f"benchmark.path={path}: no {split}.jsonl, or no .jsonl file", "give the questions: FILE.jsonl"
+            )
+        return file
+
+    @classmethod
+    def read_rows(cls, file: Path) -> Iterator[Row]:
+        """Yield the questions of a row file; `question_row` makes a row."""
+        raise NotImplementedError(f"{cls.__name__}: read_rows")
+
+    def media(self, row: Row) -> Media:
+        """Return what a row shows: (kind, path) of each image or video."""
+        return row.media_paths(self.file.parent)
+
+    def text(self, row: Row) -> str:
+        """Return the text of a row's user turn; videos and images stand before it."""
+        return self.prompt.text(row)
+
+    def score(self, row: Row, answer: str) -> float:
+        """Return the score of one answer, 0..1 (or True and False). No text of a model may raise."""
+        raise NotImplementedError(f"{type(self).__name__}: score")
+
+    def accuracy(self, answers: Mapping[str, str], control: str, config: EvalConfig) -> Accuracy:
+        """Return the mean score of answers (id -> text), overall and by question type."""
+        correct: dict[str, float] = {}
+        cells: dict[str, list[float]] = {}
+        for row in self.rows:
+            if row.id in answers:
+                correct[row.id] = self.score(row, answers[row.id])
+                cells.setdefault(row.question_type, []).append(correct[row.id])
+        by_type = {name: (sum(cells[name]), len(cells[name])) for name in sorted(cells)}
+        return Accuracy(self.file.name, self.num_rows, correct, by_type)
+
+    def report(self, answers: Answers) -> Report:
+        """Return the scores of an evaluation and of its controls.
+
+        Raises:
+            DataError: no question is answered.
+        """
+        found = {name: self.accuracy(answers.first_of(name), name, answers.config) for name in answers.by_control}
+        return AccuracyReport(found.pop(""), found, answers.leak, answers.settings, answers.errors, answers.num_cut_off)
+
+    def write_beside_results(self, report: Any, answers: Answers) -> None:
+        """Write what the benchmark has beside results.json, such as a page for the eye; by default nothing."""
+
+    def row_scores(self, answers: Mapping[str, Sequence[str | None]], results: Mapping[str, Any]) -> dict[str, float]:
+        """Return id -> score of an earlier evaluation: as its results.json says, {} without one."""
+        return {name: float(score) for name, score in (results.get("correct") or {}).items()}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells the row file apart, for settings.json: another one is another evaluation."""
+        return {"name": self.name, "file": str(self.file), "sha256": self.sha256}
+
+    def with_media(self, skip_missing: bool) -> Self:
+        """Return the benchmark without rows that show a missing file.
+
+        Raises:
+            DataError: files are missing and may not be skipped, or no row is left.
+        """
+        missing = sorted({str(path) for row in self.rows for _, path in self.media(row) if not path.is_file()})
+        if not missing:
+            return self
+        named = name_some(missing)
+        hint = "put them there, or score the rest with --skip-missing"
+        if not skip_missing:
+            raise DataError(f"{self.file}: {len(missing)} image(s) or video(s) missing: {named}", hint)
+        gone = set(missing)
+        rows = tuple(row for row in self.rows if not any(str(path) in gone for _, path in self.media(row)))
+        if not rows:
+            raise DataError(f"{self.file}: every image or video is missing: {named}", "put them there")
+        return replace(self, rows=rows)
+
+
+def limited(rows: Sequence[Row], limit: int | None) -> tuple[Row, ...]:
+    """Return `limit` rows in file order, chosen by a hash of their ids: the same ones at every call; None: all."""
+    if limit is None or limit >= len(rows):
+        return tuple(rows)
+    chosen = sorted(rows, key=lambda row: blake2b(row.key.encode(), digest_size=8).digest())[:limit]
+    kept = {row.id for row in chosen}
+    return tuple(row for row in rows if row.id in kept)
+
+
+def _check_rows(file: Path, rows: Sequence[Row]) -> None:
+    """Raise DataError for a row that breaks a rule of the schema, or an id used twice: predictions name rows by it."""
+    seen: set[str] = set()
+    for row in rows:
+        check_row(row, f"{file}: id={row.id}")
+        if row.id in seen:
+            raise DataError(f"{file}: id={row.id}: used twice", "ids must be unique")
+        seen.add(row.id)
+
+
+def question_row(
+    name: str,
+    question: str,
+    answer: str,
+    media: Sequence[tuple[str, str]],
+    *,
+    dataset: str,
+    question_type: str | None = None,
+    options: Sequence[str] | None = None,
+    **more: Any,
+) -> Row:
+    """Return a row of schema v1 to evaluate on.
+
+    Args:
+        name: its id, unique in the benchmark.
+        answer: of a question with options, one of them.
+        media: (kind, path) of each image or video; paths are relative to the row file.
+        dataset: name of the benchmark; `question_type` is the same where none is given.
+        more: other fields of `Row`.
+    """
+    place = list(options).index(answer) if options else 0
+    values: dict[str, Any] = {
+        "split": "test",
+        "scene_name": name,
+        "room": name,
+        "ground_truth": LETTERS[place : place + 1] if options else answer,
+        "answer_kind": "choice" if options else "text",
+        "unit": None,
+        "rejected": None,
+        "reasoning": None,
+        "objects": (),
+        "generator": {},
+        "extra": {},
+    }
+    return Row(
+        schema_version=SCHEMA_VERSION,
+        id=name,
+        dataset=dataset,
+        question_type=dataset if question_type is None else question_type,
+        question=question,
+        options=tuple(options) if options else None,
+        answer=answer,
+        media=tuple({"kind": kind, "path": path} for kind, path in media),
+        **{**values, **more},
+    )

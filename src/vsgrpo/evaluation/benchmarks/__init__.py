@@ -1,0 +1,33 @@
+"""The benchmarks of `vsgrpo eval` by name, one file each."""
+
+from __future__ import annotations
+
+from vsgrpo.config.rules import one_of
+from vsgrpo.errors import ConfigError
+from vsgrpo.evaluation.benchmark import Benchmark
+from vsgrpo.evaluation.benchmarks.folder import Folder
+from vsgrpo.evaluation.benchmarks.mathvista import MathVista
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
+from vsgrpo.plugins import import_named
+
+BENCHMARKS: dict[str, type[Benchmark]] = {
+    "vsibench": VsiBench,
+    "mathvista": MathVista,
+    "folder": Folder,
+}
+
+
+def find_benchmark(name: str) -> type[Benchmark]:
+    """Return the benchmark called `name`: one of `BENCHMARKS`, or "package.module:Class" of your own.
+
+    Raises:
+        ConfigError: no such name, module or class, or a class that is no `Benchmark`.
+    """
+    if ":" not in name:
+        one_of("benchmark.name", name, tuple(BENCHMARKS))
+        return BENCHMARKS[name]
+    needed = "a subclass of vsgrpo.evaluation.benchmark.Benchmark is needed"
+    found = import_named("benchmark.name", name, "class", needed)
+    if not (isinstance(found, type) and issubclass(found, Benchmark)):
+        raise ConfigError(f"benchmark.name={name}: not a benchmark", hint=needed)
+    return found
