@@ -5,11 +5,19 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vsgrpo.cli import run
 from vsgrpo.data.rows import read_rows
+from vsgrpo.evaluation.intervals import scene_intervals
+from vsgrpo.evaluation.published import published_lines
+from vsgrpo.evaluation.report import score_table
 from vsgrpo.scans.meta_info import read_scene_json
+from vsgrpo.spatial.question import QuestionType
+from vsgrpo.spatial.question_types import register
+from vsgrpo.spatial.scorers import score
+from vsgrpo.spatial.scoring import aggregate
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 
@@ -33,7 +41,7 @@ def heights(tmp_path, monkeypatch, own_modules):
 
 @pytest.mark.integration
 def test_a_question_type_from_scan_to_score(heights, tmp_path, capsys):
-    build, check, score = heights
+    build, check, rate = heights
     assert run([*build, "source.num_scenes=4", "data.dev_fraction=0", "build.num_workers=2"]) == 0
     rows = read_rows(tmp_path / "data/heights/train.jsonl")
     tall = [row for row in rows if row.question_type == "object_height"]
@@ -54,7 +62,7 @@ def test_a_question_type_from_scan_to_score(heights, tmp_path, capsys):
     lines = [json.dumps({"id": name, "prediction": text}) + "\n" for name, text in said.items()]
     (tmp_path / "answers.jsonl").write_text("".join(lines))
     capsys.readouterr()
-    assert run([*score, "--json"]) == 0
+    assert run([*rate, "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
     half = 1 - len(tall[::2]) / len(tall)
     assert scores["official"] == {
@@ -63,7 +71,7 @@ def test_a_question_type_from_scan_to_score(heights, tmp_path, capsys):
         "overall": pytest.approx((1 + half) / 2),
     }
     assert scores["lenient"]["object_height"] == 1.0
-    assert run(score) == 0
+    assert run(rate) == 0
     assert re.search(r"Avg +Count +Height", capsys.readouterr().out)
 
 
@@ -88,3 +96,14 @@ def test_two_types_of_one_name_are_refused(heights, tmp_path, capsys):
     (tmp_path / "my_types.py").write_text(code.replace('"object_height"', '"object_counting"'))
     assert run(["build-data", "source=demo", "data.types=[my_types:HEIGHT]", "output=x"]) == 2
     assert "question type object_counting: the name is taken" in capsys.readouterr().err
+
+
+def test_a_choice_of_fixed_words_is_a_column_of_its_own(own_modules):
+    register(QuestionType("lamp_state", "choice", len, words=("on", "off"), column="Lamp"))
+    assert score("lenient", "lamp_state", "It is off", "B", ("on", "off")) == 1.0
+    table = aggregate({"lamp_state": [1.0, 0.0], "object_counting": [1.0]})
+    assert table == {"object_counting": 1.0, "lamp_state": 0.5, "overall": 0.75}
+    intervals = scene_intervals({"x": np.array([0.0, 1.0])}, ["lamp_state"] * 2, ["a", "b"])["x"]
+    assert intervals["lamp_state"] == intervals["overall"] == intervals["trained_tasks"] == (0.0, 1.0)
+    assert re.search(r"Avg +Count +Lamp", score_table([("x", table)]))
+    assert dict(published_lines("2b", "vanilla"))["vsGRPO-2B"]["obj_appearance_order"] == pytest.approx(0.189)
