@@ -12,7 +12,7 @@ from vsgrpo.cli import run
 from vsgrpo.data.rows import read_rows
 from vsgrpo.evaluation.intervals import scene_intervals
 from vsgrpo.evaluation.published import published_lines
-from vsgrpo.evaluation.report import score_table
+from vsgrpo.evaluation.score_table import score_table
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.question import QuestionType
 from vsgrpo.spatial.question_types import register
