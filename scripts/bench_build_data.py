@@ -27,11 +27,12 @@ from full_scan import write_full_scan
 from vsgrpo.data.rows import make_row
 from vsgrpo.scans.scannet import SceneSettings, read_labels, read_scan, scene_from_scan
 from vsgrpo.scans.sens import SensReader, SensWriter
-from vsgrpo.spatial.questions import QUESTION_TYPES, QuestionSettings, make_questions
+from vsgrpo.spatial.question import QuestionSettings
+from vsgrpo.spatial.question_types import QUESTION_TYPES, make_questions
 from vsgrpo.video.writer import write_video
 
 CATEGORIES = {"vsi100k": "raw", "vsibench": "benchmark"}
-STATIC = tuple(name for name in QUESTION_TYPES if name not in ("obj_appearance_order", "route_planning"))
+STATIC = tuple(name for name, kind in QUESTION_TYPES.items() if not kind.held_out)
 SENS_SIZE = (1296, 968)
 SENS_RATE = 30.0
 """Frames per second at which ScanNet was recorded."""

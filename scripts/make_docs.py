@@ -203,7 +203,9 @@ def _cell(text: str) -> str:
 API = (
     ("vsgrpo", "What `import vsgrpo` offers; each function loads what it needs when it is called."),
     ("vsgrpo.spatial.scene", "Scenes: objects with boxes in metres, z up."),
-    ("vsgrpo.spatial.questions", "Scene to questions; a new question type goes here."),
+    ("vsgrpo.spatial.question", "A question, a type of question, and the settings that decide what is asked."),
+    ("vsgrpo.spatial.question_types", "The types, one record each, and what is asked of them."),
+    ("vsgrpo.spatial.questions", "What makes the questions of each type."),
     ("vsgrpo.spatial.answers", "Model text to an answer."),
     ("vsgrpo.spatial.scoring", "Answers to scores: exact match, relative error, MRA."),
     ("vsgrpo.spatial.geometry", "Boxes, distances, bearings."),

@@ -2,7 +2,10 @@
 
 import gc
 import os
+import re
+import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,3 +56,26 @@ def tiny_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("tiny") / "model"
     build_tiny(folder, seed=0, family=getattr(request, "param", "qwen2_vl"))
     return folder
+
+
+@pytest.fixture
+def own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Return a function that makes the Python modules of a docs page importable.
+
+    At the end of the test the modules, and the question types that they registered, are gone.
+    """
+    from vsgrpo.spatial.question_types import QUESTION_TYPES
+
+    types, modules = dict(QUESTION_TYPES), set(sys.modules)
+
+    def write(text: str) -> None:
+        for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, re.S):
+            (tmp_path / name).write_text(code)
+
+    monkeypatch.syspath_prepend(tmp_path)
+    yield write
+    QUESTION_TYPES.clear()
+    QUESTION_TYPES.update(types)
+    for name in set(sys.modules) - modules:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]

@@ -96,13 +96,14 @@ def test_links_inside_the_repository_lead_to_files(page):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_in_the_docs_exist(page):
+def test_commands_in_the_docs_exist(page, own_modules):
     """Every `vsgrpo ...` line names a command; the configs of train, eval and build lines compose."""
     from vsgrpo.cli import app
     from vsgrpo.config import load_config
 
     known = {command.name for command in app.registered_commands}
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    own_modules(text)
     lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.S) for line in block.splitlines()]
     for line in lines:
         words = shlex.split(line, comments=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from vsgrpo.spatial.question_types import QUESTION_TYPES
+
 SRC = Path(__file__).parents[1] / "src" / "vsgrpo"
 TABLE = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", (SRC.parents[1] / "CONTRIBUTING.md").read_text(), re.M)
 MAY_IMPORT = {room: set() if others == "nothing" else set(others.split(", ")) for room, others in TABLE}
@@ -101,6 +103,14 @@ def test_spatial_is_pure():
     for path in (SRC / "spatial").glob("*.py"):
         for name in imports(path):
             assert name.split(".")[0] in allowed, f"{path}: spatial imports numpy, scipy and the standard library only"
+
+
+def test_a_question_type_is_named_in_its_record_alone():
+    for path in FILES:
+        if path != SRC / "spatial" / "question_types.py":
+            texts = {node.value for node in nodes_of(path) if isinstance(node, ast.Constant)}
+            named = {text for text in texts if isinstance(text, str)} & QUESTION_TYPES.keys()
+            assert not named, f"{path}: {named}: ask the record for what differs by type"
 
 
 def test_nobody_imports_the_command_line():

@@ -69,7 +69,7 @@ def make_questions(scene: Scene, *, mode: str = "vsi100k", seed: int = 42, **set
         ValueError: a setting out of range.
     """
     from vsgrpo.spatial.question import QuestionSettings
-    from vsgrpo.spatial.questions import make_questions as make
+    from vsgrpo.spatial.question_types import make_questions as make
 
     return make(scene, QuestionSettings(mode=mode, **settings), seed)
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from vsgrpo.errors import ConfigError
+from vsgrpo.spatial.question import QuestionType
+from vsgrpo.spatial.question_types import register
 
 
-def import_named(key: str, name: str, what: str, needed: str) -> Any:
-    """Return the callable (a function or a class) that `name`, "package.module:name", stands for.
+def import_named(key: str, name: str, what: str, needed: str, is_wanted: Callable[[Any], bool] = callable) -> Any:
+    """Return what `name`, "package.module:name", stands for: a function or a class, unless `is_wanted` says otherwise.
 
     Args:
         key: of the configuration that holds `name`, for messages.
         what: "function" or "class", for messages.
         needed: the hint where the module has nothing of that name.
+        is_wanted: whether an object of the module is one of those.
 
     Raises:
-        ConfigError: no full module name, the module cannot be imported, or it has no such callable.
+        ConfigError: no full module name, the module cannot be imported, or it has nothing wanted of that name.
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or module_name.startswith("."):
@@ -31,8 +35,28 @@ def import_named(key: str, name: str, what: str, needed: str) -> Any:
             hint="the module must be importable from where the workers start: install it or set PYTHONPATH",
         ) from error
     found = getattr(module, attribute, None)
-    if callable(found):
+    if is_wanted(found):
         return found
-    near = difflib.get_close_matches(attribute, [n for n in vars(module) if callable(vars(module)[n])], n=1)
+    near = difflib.get_close_matches(attribute, [n for n in vars(module) if is_wanted(vars(module)[n])], n=1)
     hint = f"did you mean '{module_name}:{near[0]}'?" if near else needed
     raise ConfigError(f"{key}={name}: '{module_name}' has no {what} '{attribute}'", hint=hint)
+
+
+def load_question_types(key: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of question types; those given as "package.module:name" are registered first.
+
+    Raises:
+        ConfigError: as `import_named`, or two types of one name.
+    """
+    found = []
+    for name in names:
+        if ":" in name:
+            needed = "NAME = QuestionType(...) is needed, see docs/extending.md"
+            kind = import_named(key, name, "QuestionType", needed, lambda value: isinstance(value, QuestionType))
+            try:
+                register(kind)
+            except ValueError as error:
+                raise ConfigError(f"{key}={name}: {error}", hint="give your type another name") from error
+            name = kind.name
+        found.append(name)
+    return tuple(found)

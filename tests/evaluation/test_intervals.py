@@ -3,10 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsgrpo.evaluation.intervals import TRAINED_TASKS, _tables, scene_intervals, task_groups
-from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES, TASKS, aggregate
+from vsgrpo.evaluation.intervals import _tables, grouped_tasks, scene_intervals, task_groups
+from vsgrpo.spatial.question_types import table_tasks, type_names
+from vsgrpo.spatial.scoring import aggregate
 
-TYPES = (*CHOICE_TYPES, *NUMBER_TYPES)
+TYPES = type_names()
 
 
 def test_two_scenes_of_opposite_scores_span_everything():
@@ -44,10 +45,10 @@ def test_the_interval_of_normal_scores_is_the_textbook_one():
 
 
 def test_groups_are_the_trained_and_the_held_out_tasks():
-    table = {**dict.fromkeys(TASKS, 0.5), "route_planning": 0.2, "obj_appearance_order": 0.4, "overall": 0.45}
+    table = {**dict.fromkeys(table_tasks(), 0.5), "route_planning": 0.2, "obj_appearance_order": 0.4, "overall": 0.45}
     assert task_groups(table) == {"trained_tasks": pytest.approx(0.5), "held_out_tasks": pytest.approx(0.3)}
     assert task_groups({"object_counting": 0.5}) == {"trained_tasks": 0.5}
-    assert len(TRAINED_TASKS) == 6
+    assert len(grouped_tasks()["trained_tasks"]) == 6
 
 
 @settings(max_examples=50, deadline=None)
@@ -63,7 +64,7 @@ def test_tables_of_a_resample_are_what_aggregate_gives(rows):
     with np.errstate(invalid="ignore"):
         values = _tables(means)
     expected = aggregate(by_type)
-    for task, value in zip((*TASKS, "overall"), values, strict=False):
+    for task, value in zip((*table_tasks(), "overall"), values, strict=False):
         assert value == pytest.approx(expected[task]) if task in expected else np.isnan(value)
     kinds, scenes, scores = zip(*rows, strict=True)
     for low, high in scene_intervals({"x": np.array(scores)}, kinds, scenes)["x"].values():

@@ -16,7 +16,8 @@ from vsgrpo.spatial.appearance import (
     in_runs,
     order_options,
 )
-from vsgrpo.spatial.questions import QuestionSettings, make_questions
+from vsgrpo.spatial.question import QuestionSettings
+from vsgrpo.spatial.question_types import make_questions
 from vsgrpo.spatial.scene import Box, Footage, Scene, SceneObject
 
 # Twelve frames, 0.5 s apart, of 100 x 100 pixels; a loader shows frames 0, 4, 8 and 11. 50 pixels are needed.

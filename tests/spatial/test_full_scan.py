@@ -9,8 +9,9 @@ import pytest
 
 from vsgrpo.scans.scannet import SceneSettings, read_labels, read_scan, scene_from_scan
 from vsgrpo.spatial.directions import direction_word
-from vsgrpo.spatial.geometry import bearing_degrees, box_distance, centroid_distance
-from vsgrpo.spatial.questions import QuestionSettings, make_questions
+from vsgrpo.spatial.geometry import bearing_degrees, box_distances
+from vsgrpo.spatial.question import QuestionSettings
+from vsgrpo.spatial.question_types import QUESTION_TYPES, make_questions
 
 pytestmark = pytest.mark.integration
 SCRIPT = Path(__file__).parents[2] / "scripts/full_scan.py"
@@ -38,6 +39,14 @@ def built(request, full_scan, tmp_path_factory):
     return truth, scan, scenes
 
 
+def box_distance(a, b) -> float:
+    return float(box_distances([a], [b])[0])
+
+
+def centroid_distance(a, b) -> float:
+    return float(np.linalg.norm(a.centroid - b.centroid))
+
+
 def true_boxes(truth) -> dict:
     # Annotation order: floor, wall, then the objects.
     return {number: box for number, (_, box) in enumerate(truth.objects, start=2)}
@@ -63,8 +72,8 @@ def test_extents_centres_and_area(built):
 def test_answers_follow_from_the_construction(built, mode):
     truth, _, scenes = built
     boxes, scene = true_boxes(truth), scenes["benchmark" if mode == "vsibench" else "raw"]
-    caps = {"max_abs_distance": 200, "max_rel_direction": 200}
-    questions = make_questions(scene, QuestionSettings(mode=mode, **caps), seed=0)
+    caps = {kind.name: 200 for kind in QUESTION_TYPES.values() if kind.picture in ("segment", "turn")}
+    questions = make_questions(scene, QuestionSettings(mode=mode, caps=caps), seed=0)
     kinds = {q.question_type for q in questions}
     assert len(kinds) == (8 if mode == "vsibench" else 6)
     measure = box_distance if mode == "vsibench" else centroid_distance

@@ -8,17 +8,31 @@ from scipy.optimize import lsq_linear
 from scipy.spatial import ConvexHull, Delaunay
 from scipy.spatial.transform import Rotation
 
+from vsgrpo.spatial.floor import alpha_shape, room_floor, shape_area
 from vsgrpo.spatial.geometry import (
-    alpha_shape_area,
     bearing_degrees,
-    box_distance,
     box_distance_table,
     box_distances,
-    centroid_distance,
     fit_box,
-    room_area,
 )
 from vsgrpo.spatial.scene import Box
+
+
+def box_distance(a: Box, b: Box) -> float:
+    return float(box_distances([a], [b])[0])
+
+
+def centroid_distance(a: Box, b: Box) -> float:
+    return float(np.linalg.norm(a.centroid - b.centroid))
+
+
+def alpha_shape_area(points, *settings, **more) -> float:
+    return shape_area(alpha_shape(points, *settings, **more))
+
+
+def room_area(vertices, *settings, **more) -> float | None:
+    return room_floor(vertices, *settings, **more)[0]
+
 
 seeds = st.integers(0, 2**32 - 1)
 

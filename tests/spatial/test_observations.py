@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vsgrpo.spatial.observations import observation
-from vsgrpo.spatial.questions import ObjectRef, Question
+from vsgrpo.spatial.question import ObjectRef, Question
+from vsgrpo.spatial.question_types import observation
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 
 

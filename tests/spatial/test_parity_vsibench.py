@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vsgrpo.scans.meta_info import read_meta_info
-from vsgrpo.spatial.resolve import resolve
+from vsgrpo.spatial.question_types import answer_from_boxes
 from vsgrpo.spatial.scene import Scene
 
 DEV = Path(__file__).resolve().parents[3] / "shared/data/vsibench_dev"
@@ -40,7 +40,7 @@ def agreement() -> tuple[dict[str, Counter], list[tuple[float, float]]]:
         kind = row["question_type"]
         if kind in ("route_planning", "obj_appearance_order"):
             continue
-        got = resolve(scenes()[row["scene_name"]], kind, row["question"], row["options"])
+        got = answer_from_boxes(scenes()[row["scene_name"]], kind, row["question"], row["options"])
         if kind == "object_abs_distance" and got is not None:
             distances.append((float(got), float(row["ground_truth"])))
         name = "direction" if "direction" in kind else kind

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from vsgrpo.spatial.directions import clear_triples, direction_word
 from vsgrpo.spatial.geometry import bearing_degrees, box_distance_table
-from vsgrpo.spatial.questions import QUESTION_TYPES, Question, QuestionSettings, make_questions, question_rng
-from vsgrpo.spatial.resolve import resolve
+from vsgrpo.spatial.question import Asking, Question, QuestionSettings, QuestionType, question_rng
+from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_from_boxes, asked_types, make_questions
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 
 
@@ -135,7 +135,7 @@ def test_direction_by_hand_in_all_wordings():
     # Standing by the bed (west), facing the sofa (east): the lamp is to the left, ahead.
     def about(question_type: str, **changes) -> list[Question]:
         names = ["bed", "sofa", "lamp"]
-        found = asked(ROOM, question_type, max_rel_direction=99, **changes)
+        found = asked(ROOM, question_type, caps={question_type: 99}, **changes)
         return [q for q in found if [o.category for o in q.objects] == names]
 
     (easy,) = about("object_rel_direction_easy")
@@ -233,7 +233,7 @@ def test_no_question_breaks_the_rules_of_a_row(seed, mode):
             assert not any(a != b and a in b for a in question.options for b in question.options)
         if mode == "vsibench":
             options = [f"{'ABCD'[k]}. {word}" for k, word in enumerate(question.options or ())]
-            assert resolve(scene, question.question_type, question.question, options) == question.ground_truth
+            assert answer_from_boxes(scene, question.question_type, question.question, options) == question.ground_truth
 
 
 def test_questions_depend_on_seed_scene_and_type_alone():
@@ -258,8 +258,8 @@ def test_caps_hold():
     counts = Counter(q.question_type for q in make_questions(scene, QuestionSettings(), 0))
     assert counts["object_abs_distance"] == 12 * 11 / 2
     assert counts["object_rel_distance"] == 9
-    assert set(counts) <= {*QuestionSettings().types}
-    assert len(asked(scene, "object_size_estimation", max_object_size=3)) == 3
+    assert set(counts) <= {kind.name for kind in asked_types(QuestionSettings())}
+    assert len(asked(scene, "object_size_estimation", caps={"object_size_estimation": 3})) == 3
 
 
 def test_letters_of_relative_distance_are_spread():
@@ -321,7 +321,7 @@ GOLDEN = {
 def test_benchmark_wording_letter_for_letter(question_type):
     names = set()  # the same sentence with any of the room's names, in any order
     for seed in range(40):
-        chosen = QuestionSettings(mode="vsibench", types=(question_type,), max_rel_direction=99, max_abs_distance=99)
+        chosen = QuestionSettings(mode="vsibench", types=(question_type,), caps={question_type: 99})
         names |= {q.question for q in make_questions(ROOM, chosen, seed)}
         if GOLDEN[question_type] in names:
             return
@@ -330,35 +330,53 @@ def test_benchmark_wording_letter_for_letter(question_type):
 
 def test_benchmark_caps_and_least_distances():
     bench, paper = QuestionSettings(mode="vsibench"), QuestionSettings()
-    assert (bench.max_abs_distance, bench.max_rel_distance, bench.max_rel_direction) == (7, 19, 6)
-    assert (bench.max_appearance_order, bench.min_count, bench.min_gap, bench.min_gap_large) == (30, 2, 0.15, 0.30)
-    assert (paper.max_abs_distance, paper.max_rel_distance, paper.distance) == (None, 9, "centroid")
+
+    def caps(settings, *names):
+        return tuple(Asking(QUESTION_TYPES[name], ROOM, settings, None).cap for name in names)
+
+    directions = tuple(f"object_rel_direction_{difficulty}" for difficulty in ("easy", "medium", "hard"))
+    assert caps(bench, "object_abs_distance", "object_rel_distance", *directions) == (7, 19, 6, 6, 6)
+    assert caps(bench, "obj_appearance_order", "route_planning") == (30, 3)
+    assert (bench.min_count, bench.min_gap, bench.min_gap_large) == (2, 0.15, 0.30)
+    assert caps(paper, "object_abs_distance", "object_rel_distance", *directions) == (None, 9, 6, 6, 6)
+    assert paper.distance == "centroid"
     assert bench.distance == "closest_point"
-    assert len(paper.types) == 6
-    assert set(QUESTION_TYPES) - set(bench.types) == {"route_planning"}  # made up: off unless asked for
+    assert len(asked_types(paper)) == 6
+    asked = {kind.name for kind in asked_types(bench)}
+    assert set(QUESTION_TYPES) - asked == {"route_planning"}  # made up: off unless asked for
 
 
 @pytest.mark.parametrize("held_out", ["obj_appearance_order", "route_planning"])
 def test_the_paper_mode_never_makes_what_the_paper_holds_out(held_out):
-    assert held_out not in QuestionSettings().types
+    kind = QUESTION_TYPES[held_out]
+    assert kind not in asked_types(QuestionSettings())
     with pytest.raises(ValueError, match=held_out):
-        QuestionSettings(mode="vsi100k", types=(held_out,))
-    assert QuestionSettings(mode="vsibench", types=(held_out,)).types == (held_out,)
+        make_questions(ROOM, QuestionSettings(mode="vsi100k", types=(held_out,)), 0)
+    assert asked_types(QuestionSettings(mode="vsibench", types=(held_out,))) == [kind]
 
 
 def test_bad_settings_are_refused():
     for changes in ({"mode": "vsi"}, {"distance": "surface"}, {"unseen": "keep"}, {"types": ("colour",)}):
         name, value = next(iter(changes.items()))
         with pytest.raises(ValueError, match=name):
-            QuestionSettings(**changes)
+            make_questions(ROOM, QuestionSettings(**changes), 0)
         assert value
     with pytest.raises(ValueError, match="min_count"):
         QuestionSettings(min_count=0)
 
 
+def test_a_record_of_a_type_is_checked():
+    for changes in ({"name": "two words"}, {"answer_kind": "text"}, {"unit": "feet"}, {"modes": ("vsi",)}):
+        (name,) = changes
+        with pytest.raises(ValueError, match=name):
+            QuestionType(**{"name": "height", "answer_kind": "number", "make": len, **changes})
+    kind = QuestionType("height", "number", len)
+    assert (kind.task, kind.column) == ("height", "height")
+
+
 def test_resolve_says_what_it_cannot_answer():
     with pytest.raises(ValueError, match="route_planning"):
-        resolve(ROOM, "route_planning", "?")
+        answer_from_boxes(ROOM, "route_planning", "?")
     with pytest.raises(ValueError, match="not in the benchmark's wording"):
-        resolve(ROOM, "object_counting", "How many chairs?")
-    assert resolve(ROOM, "object_counting", "How many stool(s) are in this room?") is None
+        answer_from_boxes(ROOM, "object_counting", "How many chairs?")
+    assert answer_from_boxes(ROOM, "object_counting", "How many stool(s) are in this room?") is None

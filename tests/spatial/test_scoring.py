@@ -7,30 +7,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsgrpo.spatial.scoring import aggregate, exact_match, mra, official_score, relative_reward
+from vsgrpo.spatial.scorers import score
+from vsgrpo.spatial.scoring import aggregate, exact_match, mra, relative_reward
 
 numbers = st.floats(1e-3, 1e6, allow_nan=False)
 
 
 @pytest.mark.parametrize("prediction", ["A", "A.", "A. chair", "\nA", "a", "A ", "A..."])
 def test_official_letters_that_pass(prediction):
-    assert official_score("object_rel_distance", prediction, "A") == 1.0
+    assert score("official", "object_rel_distance", prediction, "A") == 1.0
 
 
 @pytest.mark.parametrize(
     "prediction", ["  A", "(A)", "A)", "A,", "B:", "**A**", "A\nB", "Answer: A", "<answer>A</answer>", "", "B"]
 )
 def test_official_letters_that_fail(prediction):
-    assert official_score("route_planning", prediction, "A") == 0.0
+    assert score("official", "route_planning", prediction, "A") == 0.0
 
 
 @pytest.mark.parametrize(
-    ("prediction", "truth", "score"),
+    ("prediction", "truth", "expected"),
     [("3", "3", 1), ("3.", "3", 1), ("3 meters", "3", 1), ("1e2", "100", 1), (".5", "0.5", 1)]
     + [(text, "3", 0) for text in ("3m", "three", "3\nmeters", "3,000", "about 3", "nan", "inf", "", "-3", "0")],
 )
-def test_official_numbers(prediction, truth, score):
-    assert official_score("object_abs_distance", prediction, truth) == score
+def test_official_numbers(prediction, truth, expected):
+    assert score("official", "object_abs_distance", prediction, truth) == expected
 
 
 @pytest.mark.parametrize(
@@ -66,9 +67,9 @@ def test_bad_targets_raise(target):
 
 def test_unknown_type_or_gold_raises():
     with pytest.raises(ValueError, match="object_colour"):
-        official_score("object_colour", "red", "red")
+        score("official", "object_colour", "red", "red")
     with pytest.raises(ValueError, match="three"):
-        official_score("object_counting", "3", "three")
+        score("official", "object_counting", "3", "three")
 
 
 @pytest.mark.parametrize(
@@ -150,6 +151,6 @@ def test_best_constants_of_the_dev_rows_are_near_the_published_ones():
         "room_size_estimation": ("16.2", 0.331),
     }
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    for kind, (constant, score) in published.items():
-        scores = [official_score(kind, constant, r["ground_truth"]) for r in rows if r["question_type"] == kind]
-        assert aggregate({kind: scores})[kind] == pytest.approx(score, abs=0.04)
+    for kind, (constant, expected) in published.items():
+        scores = [score("official", kind, constant, r["ground_truth"]) for r in rows if r["question_type"] == kind]
+        assert aggregate({kind: scores})[kind] == pytest.approx(expected, abs=0.04)

@@ -104,8 +104,9 @@ def score(
 
     Two files: compare them. field=NAME: where the answers are, if not under `prediction`, `output`, `raw_answer`, ...
 
-    Keys: benchmark.path=ROWS joins lines that carry an id only; benchmark.split, prompt.mode, prompt.wording and
-    prompt.show_options say how foreign predictions were asked for; model.path names the model, for the leak check.
+    Keys: benchmark.path=ROWS joins lines that carry an id only; benchmark.tasks=[NAME,...] keeps these question types;
+    benchmark.split, prompt.mode, prompt.wording and prompt.show_options say how foreign predictions were asked for;
+    model.path names the model, for the leak check.
     benchmark=mathvista benchmark.path=TESTMINI scores answers to MathVista.
     """
     if "benchmark=mathvista" in files:

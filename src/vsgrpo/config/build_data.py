@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import vsgrpo.config.ranges as ranges
 from vsgrpo.config.rules import check_values, not_empty, one_of
 from vsgrpo.errors import ConfigError
-from vsgrpo.spatial.scoring import CHOICE_TYPES, HELD_OUT_TYPES, NUMBER_TYPES
+from vsgrpo.plugins import load_question_types
+from vsgrpo.spatial.question_types import QUESTION_TYPES, type_names
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class BuildDataSection:
     def __post_init__(self) -> None:
         check_values(self, "data", ranges.BUILD_DATA)
         not_empty("data.types", self.types)
-        for name in self.types or [] if self.mode == "vsi100k" else []:
-            if name in HELD_OUT_TYPES:
+        for name in load_question_types("data.types", self.types or ()):
+            if self.mode == "vsi100k" and QUESTION_TYPES[name].held_out:
                 what = f"data.types={name}: the paper holds this type out, data.mode=vsi100k never makes it"
                 raise ConfigError(what, hint="use data.mode=vsibench, or leave it to the evaluation")
 
@@ -144,7 +145,7 @@ class BalanceSection:
     def __post_init__(self) -> None:
         for name in ("caps", "weights", "max_share"):
             for key, value in getattr(self, name).items():
-                one_of(f"balance.{name}", key, (*CHOICE_TYPES, *NUMBER_TYPES))
+                one_of(f"balance.{name}", key, type_names())
                 if value is not None:
                     ranges.BALANCE[name].check(f"balance.{name}.{key}", value)
 

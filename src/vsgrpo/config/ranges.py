@@ -8,7 +8,7 @@ and `load_config` alike. Rules between several keys are in the sections. Types a
 from __future__ import annotations
 
 from vsgrpo.config.rules import SHARE, Choice, Number, Rule, Text, above, at_least, between, up_to
-from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
+from vsgrpo.spatial.question_types import type_names
 
 MAX_SEED = 2**32 - 1
 """The largest seed that numpy's global generator takes, which the Trainer sets."""
@@ -189,12 +189,11 @@ SOURCE: dict[str, Rule] = {
     "num_frames": at_least(1),
     "frame_size": at_least(28),
 }
-QUESTION_TYPES = Choice((*CHOICE_TYPES, *NUMBER_TYPES))
 BUILD_DATA: dict[str, Rule] = {
     "path": PATH,
     "mode": Choice(("vsi100k", "vsibench")),
     "split": Choice(("train", "val_safe", "train+val_safe")),
-    "types": QUESTION_TYPES,
+    "types": Choice(type_names(), takes_code=True),
     "min_count": at_least(1),
     "dev_fraction": SHARE,
     "unseen": Choice(("drop", "flag")),

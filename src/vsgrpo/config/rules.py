@@ -68,17 +68,24 @@ class Number:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few words."""
+    """One of a few words.
+
+    Attributes:
+        choices: the words.
+        takes_code: package.module:NAME is allowed too; it is checked where it is loaded.
+    """
 
     choices: tuple[str, ...]
+    takes_code: bool = False
 
     def text(self) -> str:
         """Return the choices, for docs/configuration.md."""
-        return " | ".join(self.choices)
+        return " | ".join((*self.choices, *(["package.module:NAME"] if self.takes_code else [])))
 
     def check(self, key: str, value: object) -> None:
         """Raise ConfigError unless `value` is one of the choices; suggest the nearest."""
-        one_of(key, value, self.choices)
+        if not (self.takes_code and ":" in str(value)):
+            one_of(key, value, self.choices)
 
 
 @dataclass(frozen=True)

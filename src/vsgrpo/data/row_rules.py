@@ -16,7 +16,7 @@ from vsgrpo.data.row import ANSWER_KINDS, LETTERS, MEDIA_KINDS, SCHEMA_VERSION, 
 from vsgrpo.errors import DataError
 from vsgrpo.paths import path_fault
 from vsgrpo.spatial.answers import normalize_word, official_number
-from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
+from vsgrpo.spatial.question_types import answer_kind_of, type_names
 
 _REQUIRED_TEXT = ("id", "dataset", "split", "scene_name", "room", "question_type", "question", "ground_truth", "answer")
 _OPTIONAL_TEXT = ("unit", "rejected", "reasoning")
@@ -274,10 +274,10 @@ def _check_media(row: Row, where: str) -> None:
 
 
 def check_scorable(row: Row, where: str) -> None:
-    """Raise DataError unless VSI-Bench's scorer can score the row: one of its types, with the answer of that type."""
-    kind = "choice" if row.question_type in CHOICE_TYPES else "number"
-    if row.question_type not in (*CHOICE_TYPES, *NUMBER_TYPES):
-        hint = f"the types are {', '.join((*CHOICE_TYPES, *NUMBER_TYPES))}"
+    """Raise DataError unless VSI-Bench's scorer can score the row: of a known type, with the answer of that type."""
+    kind = answer_kind_of(row.question_type)
+    if kind is None:
+        hint = f"the types are {', '.join(type_names())}"
         _fail(where, "question_type", "unknown question type", hint, value=row.question_type)
     if row.answer_kind != kind:
         _fail(where, "answer_kind", f"{row.question_type} asks for a {kind}", value=row.answer_kind)

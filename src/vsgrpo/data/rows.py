@@ -21,7 +21,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 
 if TYPE_CHECKING:
-    from vsgrpo.spatial.questions import Question
+    from vsgrpo.spatial.question import Question
 
 
 _FIELDS = frozenset(FIELD_NAMES)

@@ -14,8 +14,7 @@ from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.data.row import LETTERS
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.scans.meta_info import read_meta_info
-from vsgrpo.spatial.resolve import resolve
-from vsgrpo.spatial.scoring import CHOICE_TYPES, HELD_OUT_TYPES, NUMBER_TYPES
+from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_from_boxes, type_names
 
 _HINT = "questions= takes VSI-Bench's test.jsonl: scene_name, question_type, question, ground_truth, options"
 _METRES = 0.1 + 1e-9  # both answers have one decimal: 0.1 apart is within
@@ -28,7 +27,7 @@ class Agreement:
     Attributes:
         n: rows compared: scene there, objects there and named by a unique category.
         agree: of these, rows whose answer is the same text.
-        within_0_1m: of these, rows at most 0.1 m apart; None but for object_abs_distance.
+        within_0_1m: of these, rows at most 0.1 m apart; None for types that do not ask for metres.
         unresolvable: rows whose scene is there but whose answer does not follow from its boxes.
         skipped: rows whose scene is in no meta file, and all rows of types that boxes do not answer.
     """
@@ -77,13 +76,13 @@ def verify_geometry(meta: Sequence[Path], questions: Path) -> Verification:
         row = _checked(data, where)
         num_rows += 1
         kind = row["question_type"]
-        agreement = found.setdefault(kind, Agreement(within_0_1m=0 if kind == "object_abs_distance" else None))
+        agreement = found.setdefault(kind, Agreement(within_0_1m=0 if QUESTION_TYPES[kind].unit == "m" else None))
         scene = scenes.get(row["scene_name"])
-        if kind in HELD_OUT_TYPES or scene is None:
+        if QUESTION_TYPES[kind].resolve is None or scene is None:
             agreement.skipped += 1
             continue
         try:
-            answer = resolve(scene, kind, row["question"], row["options"])
+            answer = answer_from_boxes(scene, kind, row["question"], row["options"])
         except ValueError:
             num_other_words += 1
             answer = None
@@ -93,16 +92,14 @@ def verify_geometry(meta: Sequence[Path], questions: Path) -> Verification:
     notes = []
     if num_other_words:
         notes.append(f"{num_other_words} questions are in other words than VSI-Bench's: counted as no answer")
-    distances = found.get("object_abs_distance", Agreement())
-    far = distances.n - (distances.within_0_1m or 0)
-    if far:
+    if far := sum(a.n - a.within_0_1m for a in found.values() if a.within_0_1m is not None):
         notes.append(
             f"{far} distances beyond 0.1 m: the benchmark measures between points of a 5 cm grid in the outer shell of "
             "each box, so its distances are longer than the exact ones"
         )
     if not any(a.n for a in found.values()):
         notes.append("nothing was compared: do meta= and questions= speak of the same scenes?")
-    order = (*NUMBER_TYPES, *CHOICE_TYPES)
+    order = (*type_names("number"), *type_names("choice"))
     return Verification({name: found[name] for name in order if name in found}, notes)
 
 
@@ -144,7 +141,7 @@ def _checked(data: Any, where: str) -> dict[str, Any]:
         row[name] = data.get(name)
         if not isinstance(row[name], str) or not row[name]:
             raise DataError(f"{where}: {name}={row[name]!r}: a text is needed", hint=_HINT)
-    if row["question_type"] not in (*CHOICE_TYPES, *NUMBER_TYPES):
+    if row["question_type"] not in QUESTION_TYPES:
         raise DataError(f"{where}: question_type={row['question_type']!r}: no type of VSI-Bench", hint=_HINT)
     options = data.get("options")
     if options is not None and not (isinstance(options, list) and all(isinstance(o, str) and o for o in options)):

@@ -19,14 +19,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vsgrpo.data.importing.foreign_answers import Refused, read_options
-from vsgrpo.data.importing.foreign_forms import NAMES, first
+from vsgrpo.data.importing.foreign_forms import NAMES, first, question_type_of
 from vsgrpo.data.importing.foreign_rows import dataset_of, read_answer
-from vsgrpo.data.importing.foreign_types import question_type_of
 from vsgrpo.data.json_files import read_json, read_jsonl
 from vsgrpo.data.row import LETTERS
 from vsgrpo.data.row_rules import number_of
 from vsgrpo.errors import DataError
-from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
+from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of
 
 TEXT_FIELDS = ("prediction", "output", "raw_answer", "response", "model_output", "model_answer", "generated_text")
 TEXT_FIELDS += ("pred", "pred_answer", "model_response", "extracted_answer")
@@ -209,7 +208,7 @@ def _question_type(data: Mapping[str, Any], question: str | None) -> str | None:
     """Return VSI-Bench's name of the type where a column or the sentence says it; else what the column says."""
     given = first(data, NAMES["question_type"])
     kind = question_type_of((given,), None, question or "")
-    if kind in (*CHOICE_TYPES, *NUMBER_TYPES):
+    if kind in QUESTION_TYPES:
         return kind
     return given if isinstance(given, str) else None
 
@@ -218,12 +217,13 @@ def _truth(data: Mapping[str, Any], kind: str, question: str, truth: Any) -> tup
     """Return the right letter or number, and the words of the options."""
     truth = tagged[-1] if isinstance(truth, str) and (tagged := _TAG.findall(truth)) else truth
     given = first(data, NAMES["options"])
+    is_choice = answer_kind_of(kind) == "choice"
     try:
-        options = read_options(given) if kind in CHOICE_TYPES else None
+        options = read_options(given) if is_choice else None
         is_letter = isinstance(truth, str) and len(truth) == 1 and truth.upper() in LETTERS
         if is_letter and options is not None and options.words:
             return truth, options.words
-        if options is None and (kind in CHOICE_TYPES or (isinstance(truth, str) and number_of(truth) is not None)):
+        if options is None and (is_choice or (isinstance(truth, str) and number_of(truth) is not None)):
             return str(truth), None
         values = read_answer(kind, question, (truth,), None, options)
     except Refused:

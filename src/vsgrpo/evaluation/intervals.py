@@ -13,28 +13,29 @@ from typing import TypeVar
 
 import numpy as np
 
-from vsgrpo.spatial.scoring import CHOICE_TYPES, DIRECTION_TYPES, NUMBER_TYPES, TASKS
+from vsgrpo.spatial.question_types import QUESTION_TYPES, table_tasks, type_names
 
 NUM_RESAMPLES = 1000
 _SEED = 0
 _CHUNK_CELLS = 2_000_000
 
-HELD_OUT_TASKS = ("route_planning", "obj_appearance_order")
-"""Tasks that VSI-100k never trains: arXiv 2504.00883 reports them as generalisation."""
-TRAINED_TASKS = tuple(task for task in TASKS if task not in HELD_OUT_TASKS)
-GROUPS = {"trained_tasks": TRAINED_TASKS, "held_out_tasks": HELD_OUT_TASKS}
-NAMES = (*TASKS, "overall", *GROUPS)
-
-_TYPES = (*CHOICE_TYPES, *NUMBER_TYPES)
-_TYPE_INDEX = {name: index for index, name in enumerate(_TYPES)}
-
 Interval = tuple[float, float]
 Name = TypeVar("Name", bound=Hashable)
 
 
+def grouped_tasks() -> dict[str, list[str]]:
+    """Return "trained_tasks" and "held_out_tasks", which VSI-100k never trains.
+
+    Source: arXiv 2504.00883 reports the held-out tasks as generalisation.
+    """
+    held_out = {task for task, types in table_tasks().items() if QUESTION_TYPES[types[0]].held_out}
+    trained = [task for task in table_tasks() if task not in held_out]
+    return {"trained_tasks": trained, "held_out_tasks": [task for task in table_tasks() if task in held_out]}
+
+
 def task_groups(table: Mapping[str, float]) -> dict[str, float]:
     """Return the unweighted mean of the trained tasks and of the held-out ones, of those that the table has."""
-    groups = {name: [table[task] for task in tasks if task in table] for name, tasks in GROUPS.items()}
+    groups = {name: [table[task] for task in members if task in table] for name, members in grouped_tasks().items()}
     return {name: float(np.mean(values)) for name, values in groups.items() if values}
 
 
@@ -51,26 +52,26 @@ def scene_intervals(
 
     Args:
         columns: name -> (rows,) scores.
-        question_types: per row, a name of VSI-Bench.
+        question_types: per row, a name of `QUESTION_TYPES`.
         scenes: per row.
 
     Returns:
-        column -> name of `NAMES` -> (low, high); names that no row belongs to are left out.
+        column -> task, "overall" or group -> (low, high); names that no row belongs to are left out.
     """
     codes, num_scenes = _codes(scenes)
-    types = np.array([_TYPE_INDEX[name] for name in question_types])
-    cells = codes * len(_TYPES) + types
-    size = num_scenes * len(_TYPES)
-    counts = np.bincount(cells, minlength=size).reshape(num_scenes, len(_TYPES)).astype(float)
+    index_of = {name: index for index, name in enumerate(type_names())}
+    cells = codes * len(index_of) + np.array([index_of[name] for name in question_types])
+    size = num_scenes * len(index_of)
+    counts = np.bincount(cells, minlength=size).reshape(num_scenes, len(index_of)).astype(float)
     sums = [np.bincount(cells, weights=values, minlength=size).reshape(num_scenes, -1) for values in columns.values()]
     drawn = _resample(np.hstack([counts, *sums]), num_resamples)  # (R, (1 + C) K)
-    drawn = drawn.reshape(num_resamples, 1 + len(columns), len(_TYPES))
+    drawn = drawn.reshape(num_resamples, 1 + len(columns), len(index_of))
     with np.errstate(invalid="ignore", divide="ignore"):
         tables = _tables(drawn[:, 1:] / drawn[:, :1])  # (R, C, N)
     found: dict[Name, dict[str, Interval]] = {}
     for index, column in enumerate(columns):
         found[column] = {}
-        for place, name in enumerate(NAMES):
+        for place, name in enumerate((*table_tasks(), "overall", *grouped_tasks())):
             values = tables[:, index, place]
             values = values[~np.isnan(values)]
             if len(values):
@@ -101,12 +102,10 @@ def _resample(cells: np.ndarray, num_resamples: int) -> np.ndarray:
 
 def _tables(means: np.ndarray) -> np.ndarray:
     """Turn means per question type (..., K), nan where there is no row, into tables (..., N), as `aggregate` does."""
-    place = {name: means[..., index] for name, index in _TYPE_INDEX.items()}
-    directions = _mean([place[name] for name in DIRECTION_TYPES])
-    tasks = {task: directions if task == "object_rel_direction" else place[task] for task in TASKS}
-    overall = _mean(list(tasks.values()))
-    groups = [_mean([tasks[task] for task in members]) for members in GROUPS.values()]
-    return np.stack([*tasks.values(), overall, *groups], axis=-1)
+    of_type = {name: means[..., index] for index, name in enumerate(type_names())}
+    table = {task: _mean([of_type[name] for name in types]) for task, types in table_tasks().items()}
+    groups = [_mean([table[task] for task in members]) for members in grouped_tasks().values()]
+    return np.stack([*table.values(), _mean(list(table.values())), *groups], axis=-1)
 
 
 def _mean(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -24,7 +24,6 @@ from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.vsibench_scores import row_item, scored_text
 from vsgrpo.files import write_atomic
 from vsgrpo.spatial.scorers import score
-from vsgrpo.spatial.scoring import CHOICE_TYPES
 
 METRICS = (
     "vsibench_overall",
@@ -64,7 +63,7 @@ def _sample(number: int, row: Row, text: str, prompt: PromptSettings) -> dict[st
         "options": None if row.options is None else option_lines(row.options),
     }
     identity = hashlib.sha256(json.dumps(doc, indent=2, ensure_ascii=False).encode()).hexdigest()
-    metric = "accuracy" if row.question_type in CHOICE_TYPES else "MRA:.5:.95:.05"
+    metric = "accuracy" if row.answer_kind == "choice" else "MRA:.5:.95:.05"
     scored = {**doc, "prediction": read, metric: score("lmms", row.question_type, read, row.ground_truth)}
     return {
         "doc_id": number,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from vsgrpo.spatial.scoring import TASKS
+from vsgrpo.spatial.question_types import table_columns
 
-# Columns of the paper: Avg, Count, AbsDist, ObjSize, RoomSize, RelDist, RelDir, Route, Order, as `overall` and TASKS.
+_COLUMNS = ("Avg", "Count", "AbsDist", "ObjSize", "RoomSize", "RelDist", "RelDir", "Route", "Order")
+"""The paper's columns, in the order of `_ROWS`."""
 _ROWS = {
     "2b": {
         "vanilla": {
@@ -45,5 +46,5 @@ def model_size(family: str, hidden_size: int) -> str | None:
 def published_lines(size: str | None, mode: str) -> list[tuple[str, dict[str, float]]]:
     """Return the paper's rows (0..1) for a model size and evaluation mode; none for a model the paper has not."""
     rows = _ROWS.get(size or "", {}).get(mode, {})
-    names = ("overall", *TASKS)
+    names = [task for column in _COLUMNS for task, heading in table_columns().items() if heading == column]
     return [(name, {t: value / 100 for t, value in zip(names, row, strict=True)}) for name, row in rows.items()]

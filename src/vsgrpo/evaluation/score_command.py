@@ -16,15 +16,15 @@ from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.row_rules import number_of
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
-from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file
+from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file, types_of
 from vsgrpo.evaluation.foreign import Line, num_tagged, read_lines, thinks
 from vsgrpo.evaluation.intervals import scene_intervals, task_groups
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.output_folder import SETTINGS_NAME
 from vsgrpo.evaluation.score_report import DifferenceReport, ScoreReport
 from vsgrpo.evaluation.vsibench_scores import Item, row_item, score_items, task_table
+from vsgrpo.spatial.question_types import answer_kind_of, type_names
 from vsgrpo.spatial.scorers import SCORERS
-from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
 
 PROMPT_KEYS = ("mode", "wording", "show_options")
 
@@ -37,7 +37,7 @@ def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> Scor
         DataError: as `score_file` and `score_difference`; a model trained on benchmark rooms, without `allow_leak`.
     """
     model, arguments = split_model_words(arguments)
-    known = ("benchmark.path", "benchmark.split", "field", *(f"prompt.{key}" for key in PROMPT_KEYS))
+    known = ("benchmark.path", "benchmark.split", "benchmark.tasks", "field", *(f"prompt.{key}" for key in PROMPT_KEYS))
     files = [word for word in arguments if "=" not in word or Path(word).is_file()]
     given: dict[str, str] = {}
     for word in arguments:
@@ -55,7 +55,8 @@ def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> Scor
     notes = [tuple(check_recorded(Path(file), model, allow_leak=allow_leak)) for file in files]
     prompt = _given_prompt({key.removeprefix("prompt."): v for key, v in given.items() if key.startswith("prompt.")})
     rows, split = given.get("benchmark.path"), given.get("benchmark.split", "test")
-    reports = [score_file(file, rows, prompt, split, given.get("field")) for file in files]
+    tasks = given["benchmark.tasks"].strip("[]").replace(" ", "").split(",") if "benchmark.tasks" in given else None
+    reports = [score_file(file, rows, prompt, split, given.get("field"), types_of(tasks)) for file in files]
     reports = [replace(report, notes=(*report.notes, *more)) for report, more in zip(reports, notes, strict=True)]
     return reports[0] if len(reports) == 1 else score_difference(*reports)
 
@@ -78,6 +79,7 @@ def score_file(
     prompt: PromptSettings | None = None,
     split: str = "test",
     field: str | None = None,
+    types: frozenset[str] | None = None,
 ) -> ScoreReport:
     """Score a predictions file with every scorer.
 
@@ -89,6 +91,7 @@ def score_file(
             `vsgrpo eval`), else the official form.
         split: which row file of a folder.
         field: where the answers are in each line; None: see `evaluation.foreign`.
+        types: score questions of these types only; None: all.
 
     Raises:
         DataError: a broken or incomplete line (file:line), an id that the rows lack, an id used twice.
@@ -115,6 +118,7 @@ def score_file(
     else:
         file = row_file(Path(rows_path), split)
         items = _join(lines, (row for row, _ in iter_benchmark(file)), rows_path)
+    items = [item for item in items if types is None or item.question_type in types]
     scores = score_items(items, prompt or PromptSettings())
     if scores.unanswered:
         notes.append(f"{len(scores.unanswered)} rows are unanswered and left out: {name_some(scores.unanswered)}")
@@ -146,16 +150,12 @@ def score_difference(first: ScoreReport, second: ScoreReport) -> DifferenceRepor
         )
     kinds, scenes = [item.question_type for item in common], [item.scene for item in common]
     rows = [{s: np.array([r.scores.by_row[s][i.id] for i in common]) for s in SCORERS} for r in (first, second)]
-    tables = tuple({s: _table(kinds, values) for s, values in by.items()} for by in rows)
+    plain = [{s: task_table(kinds, values) for s, values in by.items()} for by in rows]
+    tables = tuple({s: {**table, **task_groups(table)} for s, table in by.items()} for by in plain)
     intervals = scene_intervals({s: rows[0][s] - rows[1][s] for s in SCORERS}, kinds, scenes)
     names = (first.name, second.name) if first.name != second.name else (f"{first.name} (1)", f"{second.name} (2)")
     left_out = len(set(answered[0]) ^ set(answered[1]))
     return DifferenceReport(names, tables, intervals, len(common), left_out, len(set(scenes)))  # type: ignore[arg-type]
-
-
-def _table(kinds: Sequence[str], values: np.ndarray) -> dict[str, float]:
-    table = task_table(kinds, values)
-    return {**table, **task_groups(table)}
 
 
 def _recorded_prompt(path: Path) -> PromptSettings | None:
@@ -259,10 +259,11 @@ def _self_contained(path: Path, lines: Sequence[Line]) -> list[Item]:
 
 
 def _check_truth(where: str, question_type: str, truth: str) -> None:
-    if question_type not in (*CHOICE_TYPES, *NUMBER_TYPES):
-        hint = f"the types are {', '.join((*CHOICE_TYPES, *NUMBER_TYPES))}"
+    answer_kind = answer_kind_of(question_type)
+    if answer_kind is None:
+        hint = f"the types are {', '.join(type_names())}"
         raise DataError(f"{where}: question_type={question_type!r}: unknown question type", hint)
-    if question_type in CHOICE_TYPES and (len(truth) != 1 or truth.upper() not in LETTERS):
+    if answer_kind == "choice" and (len(truth) != 1 or truth.upper() not in LETTERS):
         raise DataError(f"{where}: ground_truth={truth!r}: must be a letter of {LETTERS}", "give the option's letter")
-    if question_type in NUMBER_TYPES and number_of(truth) is None:
+    if answer_kind == "number" and number_of(truth) is None:
         raise DataError(f"{where}: ground_truth={truth!r}: must be a number above 0", "scores are relative to it")

@@ -9,20 +9,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from vsgrpo.spatial.scoring import TASKS
-
-COLUMNS = {
-    "overall": "Avg",
-    "object_counting": "Count",
-    "object_abs_distance": "AbsDist",
-    "object_size_estimation": "ObjSize",
-    "room_size_estimation": "RoomSize",
-    "object_rel_distance": "RelDist",
-    "object_rel_direction": "RelDir",
-    "route_planning": "Route",
-    "obj_appearance_order": "Order",
-}
-
+from vsgrpo.spatial.question_types import table_columns
 
 Interval = tuple[float, float]
 Line = tuple[str, Mapping[str, float]] | tuple[str, Mapping[str, float], Mapping[str, Interval]]
@@ -34,7 +21,7 @@ def score_table(lines: Sequence[Line], counts: Mapping[str, int] | None = None, 
     Intervals, where given, stand in a line below their scores. `counts` (rows per task) become a last line "n". Boxes
     where stdout is a terminal, else plain columns that other programs can cut.
     """
-    tasks = [task for task in ("overall", *TASKS) if any(task in line[1] for line in lines)]
+    tasks = {task: name for task, name in table_columns().items() if any(task in line[1] for line in lines)}
     body = []
     for name, scores, *rest in lines:
         body.append([name, *(_cell(scores.get(task)) for task in tasks)])
@@ -42,7 +29,7 @@ def score_table(lines: Sequence[Line], counts: Mapping[str, int] | None = None, 
             body.append(["", *(_range(intervals.get(task)) for task in tasks)])
     if counts is not None:
         body.append(["n", *(str(counts.get(task, sum(counts.values()) if task == "overall" else 0)) for task in tasks)])
-    header = ["", *(COLUMNS[task] for task in tasks)]
+    header = ["", *tasks.values()]
     return _boxed(header, body, title) if sys.stdout.isatty() else _plain(header, body, title)
 
 

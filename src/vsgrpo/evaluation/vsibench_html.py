@@ -18,22 +18,16 @@ from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.charts import bars_svg, calibration_svg, confusion_table
 from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.published import published_lines
-from vsgrpo.evaluation.score_table import COLUMNS
 from vsgrpo.evaluation.vsibench_report import VsiBenchReport
 from vsgrpo.evaluation.vsibench_scores import read_answer, row_item, scored_text
 from vsgrpo.files import write_atomic
-from vsgrpo.spatial.scoring import DIRECTION_TYPES, NUMBER_TYPES, TASKS
+from vsgrpo.spatial.question import UNITS
+from vsgrpo.spatial.question_types import QUESTION_TYPES, table_columns, type_names
 from vsgrpo.video.stills import stills_or_reason
 
 NUM_MISSES = 20
 _NUM_FRAMES = 4
 _FRAME_WIDTH = 240
-_UNITS = {
-    "object_counting": "",
-    "object_abs_distance": "m",
-    "object_size_estimation": "cm",
-    "room_size_estimation": "m\u00b2",
-}
 
 
 def write_html(
@@ -60,16 +54,16 @@ def write_html(
     template = (files("vsgrpo.evaluation") / "templates" / "report.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=select_autoescape(default=True, default_for_string=True), trim_blocks=True)
     table = report.table_of_scorer
-    tasks = [task for task in ("overall", *TASKS) if task in table]
+    columns = [(task, name) for task, name in table_columns().items() if task in table]
     text = environment.from_string(template).render(
         report=report,
         settings=report.settings,
-        tasks=[(task, COLUMNS[task]) for task in tasks],
+        tasks=columns,
         table=table,
         intervals=report.scores.intervals[report.scorer],
         lines=_table_lines(report),
         groups=report.scores.groups()[report.scorer],
-        bars=_bars(report, tasks),
+        bars=bars_svg(columns, table, report.scores.intervals[report.scorer], _marks(report)),
         marks=_marks(report),
         calibrations=_calibrations(read),
         confusions=_confusions(read),
@@ -117,25 +111,20 @@ def _marks(report: VsiBenchReport) -> Sequence[tuple[str, str, Mapping[str, floa
     return marks + [("m5", f"{name} (paper)", table) for name, table in _papers(report)[-1:]]
 
 
-def _bars(report: VsiBenchReport, tasks: Sequence[str]) -> str:
-    labelled = [(task, COLUMNS[task]) for task in tasks]
-    return bars_svg(labelled, report.table_of_scorer, report.scores.intervals[report.scorer], _marks(report))
-
-
 def _calibrations(read: Sequence[tuple[Row, str, Any]]) -> list[dict[str, Any]]:
-    """Return per numeric task its chart, how many answers are in it and how many are not."""
+    """Return per type of numbers its chart, how many answers are in it and how many are not."""
     found = []
-    for task in NUMBER_TYPES:
-        values = [(float(row.ground_truth), value) for row, _, value in read if row.question_type == task]
+    for name in type_names("number"):
+        values = [(float(row.ground_truth), value) for row, _, value in read if row.question_type == name]
         pairs = [(truth, value) for truth, value in values if value is not None and value > 0]
         if not values:
             continue
         ratios = sorted(math.log2(value / truth) for truth, value in pairs)
         found.append(
             {
-                "name": COLUMNS[task],
-                "unit": _UNITS[task],
-                "svg": calibration_svg(pairs, task) if pairs else "",
+                "name": QUESTION_TYPES[name].column,
+                "unit": _unit(name),
+                "svg": calibration_svg(pairs, name) if pairs else "",
                 "num": len(pairs),
                 "left_out": len(values) - len(pairs),
                 "factor": 2 ** ratios[len(ratios) // 2] if pairs else None,
@@ -145,9 +134,9 @@ def _calibrations(read: Sequence[tuple[Row, str, Any]]) -> list[dict[str, Any]]:
 
 
 def _confusions(read: Sequence[tuple[Row, str, Any]]) -> list[tuple[str, list[str], list[Any]]]:
-    """Return per direction difficulty (name, predicted words, rows of the confusion)."""
+    """Return per type of fixed words (name, predicted words, rows of the confusion)."""
     found = []
-    for kind in DIRECTION_TYPES:
+    for kind in [kind.name for kind in QUESTION_TYPES.values() if kind.words is not None]:
         pairs = []
         for row, _, letter in read:
             if row.question_type == kind and row.options is not None:
@@ -169,7 +158,7 @@ def _misses(
 
     def badness(entry: tuple[Row, str, Any]) -> float:
         row, _, value = entry
-        if row.question_type not in NUMBER_TYPES:
+        if row.answer_kind != "number":
             return 1.0 - scores[row.id]
         return 50.0 if value is None or value <= 0 else abs(math.log(value / float(row.ground_truth)))
 
@@ -188,8 +177,8 @@ def _misses(
                 "row": row,
                 "text": text,
                 "said": said,
-                "truth": f"{row.ground_truth} {_UNITS.get(row.question_type, '')}".strip()
-                if row.question_type in NUMBER_TYPES
+                "truth": f"{row.ground_truth} {_unit(row.question_type)}".strip()
+                if row.answer_kind == "number"
                 else _word(row, row.ground_truth),
                 "score": scores[row.id],
                 "frames": frames,
@@ -197,6 +186,11 @@ def _misses(
             }
         )
     return misses
+
+
+def _unit(question_type: str) -> str:
+    """Return the unit of a type's answers as people write it, "" for none."""
+    return UNITS.get(QUESTION_TYPES[question_type].unit or "", "")
 
 
 def _word(row: Row, letter: str) -> str:

@@ -21,8 +21,9 @@ from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
 from vsgrpo.spatial.answers import normalize_word, parse_answer
+from vsgrpo.spatial.question_types import answer_kind_of, table_tasks
 from vsgrpo.spatial.scorers import SCORERS, read_letter, read_number
-from vsgrpo.spatial.scoring import CHOICE_TYPES, aggregate, mra_many
+from vsgrpo.spatial.scoring import aggregate, mra_many
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Item:
 
     Attributes:
         id: unique.
-        question_type: a name of VSI-Bench.
+        question_type: a name of `QUESTION_TYPES`.
         ground_truth: letter, or text of a number above 0.
         options: the words of a choice question in shown order, without letters; None where unknown.
         scene: what is resampled together.
@@ -46,6 +47,11 @@ class Item:
     options: tuple[str, ...] | None
     scene: str
     texts: tuple[str | None, ...]
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether a letter is scored, not a number."""
+        return answer_kind_of(self.question_type) == "choice"
 
     @property
     def given(self) -> list[str]:
@@ -102,7 +108,7 @@ def scored_text(item: Item | Row, prediction: str, prompt: PromptSettings) -> st
     """
     is_tagged = prompt.answer_mode != "vanilla"
     text = parse_answer(prediction, prompt.mode).text if is_tagged else prediction
-    if prompt.show_options or item.question_type not in CHOICE_TYPES or item.options is None:
+    if prompt.show_options or answer_kind_of(item.question_type) != "choice" or item.options is None:
         return text
     words = [normalize_word(option) for option in item.options]
     word = normalize_word(text)
@@ -174,7 +180,7 @@ def read_answer(scorer: str, item: Item, raw: str, formal: str | None, shown: bo
     text = raw if scorer == "lenient" else formal
     if text is None:
         return None
-    if item.question_type not in CHOICE_TYPES:
+    if not item.is_choice:
         return read_number(scorer, item.question_type, text)
     letter = read_letter(scorer, text, item.options, shown).upper()
     return letter if len(letter) == 1 and letter in LETTERS else None
@@ -183,9 +189,9 @@ def read_answer(scorer: str, item: Item, raw: str, formal: str | None, shown: bo
 def _values(items: Sequence[Item], read: Sequence[str | float | None]) -> np.ndarray:
     """Return the score of each answer read."""
     values = np.zeros(len(items))
-    numbers = [i for i, item in enumerate(items) if item.question_type not in CHOICE_TYPES]
+    numbers = [i for i, item in enumerate(items) if not item.is_choice]
     for i, item in enumerate(items):
-        if item.question_type in CHOICE_TYPES:
+        if item.is_choice:
             values[i] = read[i] == item.ground_truth.upper()
     if numbers:
         given = np.array([nan if read[i] is None else read[i] for i in numbers], dtype=float)
@@ -222,7 +228,7 @@ def _sampled(
             weights = [comb(place, drawn - 1) / comb(size, drawn) for place in range(size)]
             passed[k][index] = float(ordered @ np.array(weights))
         given = [value for value in read[start : start + size] if value is not None]
-        if items[index].question_type in CHOICE_TYPES:
+        if items[index].is_choice:
             answers.append(Counter(given).most_common(1)[0][0] if given else None)
         else:
             answers.append(median(given) if given else None)  # type: ignore[type-var]
@@ -240,5 +246,4 @@ def task_table(kinds: Sequence[str], column: np.ndarray) -> dict[str, float]:
 
 def _counts(kinds: Sequence[str], table: Mapping[str, float]) -> dict[str, int]:
     found = Counter(kinds)
-    tasks = [task for task in table if task != "overall"]
-    return {task: sum(count for kind, count in found.items() if kind.startswith(task)) for task in tasks}
+    return {task: sum(found[kind] for kind in types) for task, types in table_tasks().items() if task in table}

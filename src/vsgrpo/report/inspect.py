@@ -25,6 +25,7 @@ from vsgrpo.records import NUMBER, read_record
 from vsgrpo.report.runs import read_config
 from vsgrpo.report.samples import COMPLETIONS_NAME, media_stills, question_files, read_completions, read_questions
 from vsgrpo.scans.meta_info import read_scene_json
+from vsgrpo.spatial.question import UNITS
 
 KEYS = ("split", "type", "scene", "id", "step", "score", "rows", "output")
 ORDERS = ("worst", "best")
@@ -35,7 +36,6 @@ _SETTINGS = {
     "reader?": {"backend?": str, "timeout_s?": NUMBER},
 }
 _RESULTS = {"benchmark?": {"file?": str}, "scorer?": str, "correct?": {str: (bool, *NUMBER)}}
-_UNITS = {"m2": "m\u00b2"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Seen:
         lines = [f"{row.key}  {row.question_type}  {row.scene_name}", f"  {row.question}"]
         if row.options:
             lines.append("  " + "  ".join(f"{a}. {b}" for a, b in zip(LETTERS, row.options, strict=False)))
-        unit = f" {_UNITS.get(row.unit, row.unit)}" if row.unit else ""
+        unit = f" {UNITS.get(row.unit, row.unit)}" if row.unit else ""
         letter = f"{row.ground_truth}. " if row.options else ""
         answer = f"  answer: {letter}{row.answer}{unit}"
         if self.prediction is not None:
@@ -275,5 +275,5 @@ def _page(result: Inspection, title: str, reader: dict[str, Any]) -> str:
         items.append({"seen": item, "map": drawing, "frames": frames, "problems": problems})
     symbols = [Markup(symbol_svg(plan)) for plan in plans.values() if plan is not None]
     return environment.from_string(template).render(
-        title=title, items=items, symbols=symbols, total=result.num_rows, letters=LETTERS, units=_UNITS
+        title=title, items=items, symbols=symbols, total=result.num_rows, letters=LETTERS, units=UNITS
     )

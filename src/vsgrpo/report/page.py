@@ -16,16 +16,16 @@ from typing import Any
 from vsgrpo.data.row import LETTERS
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.published import published_lines
-from vsgrpo.evaluation.score_table import COLUMNS
 from vsgrpo.files import write_page
 from vsgrpo.report.curves import NUM_COLORS, lines_svg, phases_svg
 from vsgrpo.report.runs import Curve, Run, alarms, end_mean, read_run, tokens_saved
 from vsgrpo.report.samples import Samples, add_questions, read_samples
+from vsgrpo.spatial.question import UNITS
+from vsgrpo.spatial.question_types import table_columns
 
 REPORT_NAME = "report.html"
 COMPARE_NAME = "compare.html"
 _PHASES = ("decode", "vision", "prefill", "generate", "reward", "reference", "update", "optimizer", "save")
-_UNITS = {"m2": "m\u00b2"}
 
 # Section -> (metric or prefix*, title, what it says).
 _CHARTS: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -145,7 +145,7 @@ def _render(runs: Sequence[Run], samples: Sequence[Samples]) -> str:
         samples=[(run.name, _by_type(own)) for run, own in zip(runs, samples, strict=True) if own.groups],
         evaluations=_evaluations(runs),
         letters=LETTERS,
-        units=_UNITS,
+        units=UNITS,
     )
 
 
@@ -243,10 +243,11 @@ def _evaluations(runs: Sequence[Run]) -> dict[str, Any] | None:
         return None
     lines.sort(key=lambda line: line[1] != "own")
     lines += [(name, "soft", scores, {}) for name, scores in others.items()]
-    tasks = [task for task in COLUMNS if any(task in scores for _, _, scores, _ in lines)]
+    columns = table_columns()
+    tasks = [task for task in columns if any(task in scores for _, _, scores, _ in lines)]
     return {
         "tasks": tasks,
-        "columns": COLUMNS,
+        "columns": columns,
         "lines": lines,
         "notes": [f"{', '.join(n)}: {w}" for w, n in notes.items()],
     }

@@ -22,27 +22,16 @@ Shape = tuple[Floats, NDArray[np.integer], NDArray[np.bool_]]
 """Points (P, 2), triangles (T, 3), and which triangles count."""
 
 
-def alpha_shape_area(xy: NDArray[np.floating], alpha: float = 5.0, holes: str = "fill") -> float:
-    """Return the area in square metres of the alpha shape of `xy` (N, 2).
+def alpha_shape(xy: NDArray[np.floating], alpha: float = 5.0, holes: str = "fill") -> Shape | None:
+    """Return the alpha shape of `xy` (N, 2); None for fewer than three points or points on one line.
 
     A Delaunay triangle belongs to the shape if its circumradius is below 1 / alpha. With `holes="fill"` triangles
     that no chain of empty triangles joins to the outside count too, which equals polygonising the outline and
     uniting the parts as the `alphashape` package does; with `holes="keep"` they do not.
 
-    Returns 0 for fewer than three points or points on one line.
-
     Raises:
         ValueError: alpha <= 0 or an unknown `holes`.
     """
-    return _area(_alpha_triangles(xy, alpha, holes))
-
-
-def _area(shape: Shape | None) -> float:
-    return 0.0 if shape is None else float(_triangle_areas(shape[0][shape[1]])[shape[2]].sum())
-
-
-def _alpha_triangles(xy: NDArray[np.floating], alpha: float, holes: str) -> Shape | None:
-    """Return points (P, 2), Delaunay triangles (T, 3) and which of them make up the alpha shape; None for no area."""
     if alpha <= 0 or holes not in ("fill", "keep"):
         raise ValueError(f"alpha={alpha}, holes={holes!r}: alpha > 0 and holes fill|keep are needed")
     points = np.unique(np.asarray(xy, dtype=np.float64), axis=0)
@@ -66,15 +55,16 @@ def _triangle_areas(corners: Floats) -> Floats:
     return np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]) / 2
 
 
-def alpha_shape_outline(xy: NDArray[np.floating], alpha: float = 5.0, holes: str = "fill") -> list[Floats]:
-    """Return the closed outlines (K, 2) of the alpha shape, largest first; a last point equal to the first is left out.
+def shape_area(shape: Shape | None) -> float:
+    """Return the area in square metres."""
+    return 0.0 if shape is None else float(_triangle_areas(shape[0][shape[1]])[shape[2]].sum())
 
-    The area inside them (less that of kept holes) is `alpha_shape_area`.
+
+def shape_outlines(shape: Shape | None) -> list[Floats]:
+    """Return the closed outlines (K, 2), largest first; a last point equal to the first is left out.
+
+    The area inside them (less that of kept holes) is `shape_area`.
     """
-    return _outlines(_alpha_triangles(xy, alpha, holes))
-
-
-def _outlines(shape: Shape | None) -> list[Floats]:
     if shape is None:
         return []
     points, triangles, kept = shape
@@ -119,30 +109,6 @@ def _open_to_outside(empty: NDArray[np.bool_], neighbors: NDArray[np.integer]) -
     return empty & np.equal(component[:-1], component[-1])
 
 
-def room_area(
-    vertices: NDArray[np.floating],
-    alpha_points: str = "random10k",
-    seed_name: str = "",
-    *,
-    alpha: float = 5.0,
-    holes: str = "fill",
-) -> float | None:
-    """Return the floor area of a scan in square metres, or None if its vertices (N, 3) span no area.
-
-    Args:
-        vertices: all mesh vertices in metres, z up.
-        alpha_points: "random10k" 10,000 points drawn with replacement, as VSI-Bench does (20 m2 come out as 19.7);
-            "voxel5cm" one point per occupied 5 cm cell, and at the border the corners of what the cell holds.
-        seed_name: the draw depends on this name alone (the scan id).
-        alpha, holes: see `alpha_shape_area`.
-
-    Raises:
-        ValueError: unknown `alpha_points` or `holes`, or alpha <= 0.
-    """
-    area = alpha_shape_area(_floor_points(vertices, alpha_points, seed_name), alpha, holes)
-    return area if area > 0 else None
-
-
 def room_floor(
     vertices: NDArray[np.floating],
     alpha_points: str = "random10k",
@@ -151,9 +117,23 @@ def room_floor(
     alpha: float = 5.0,
     holes: str = "fill",
 ) -> tuple[float | None, list[Floats]]:
-    """Return `room_area` and the outlines (K, 2) in metres of that floor, largest first, of one triangulation."""
-    shape = _alpha_triangles(_floor_points(vertices, alpha_points, seed_name), alpha, holes)
-    return _area(shape) or None, _outlines(shape)
+    """Return the floor area of a scan in square metres, None if its vertices span no area, and the floor's outlines.
+
+    Args:
+        vertices: all mesh vertices (N, 3) in metres, z up.
+        alpha_points: "random10k" 10,000 points drawn with replacement, as VSI-Bench does (20 m2 come out as 19.7);
+            "voxel5cm" one point per occupied 5 cm cell, and at the border the corners of what the cell holds.
+        seed_name: the draw depends on this name alone (the scan id).
+        alpha, holes: see `alpha_shape`.
+
+    Returns:
+        The area, and outlines (K, 2) in metres, largest first.
+
+    Raises:
+        ValueError: unknown `alpha_points` or `holes`, or alpha <= 0.
+    """
+    shape = alpha_shape(_floor_points(vertices, alpha_points, seed_name), alpha, holes)
+    return shape_area(shape) or None, shape_outlines(shape)
 
 
 def _floor_points(vertices: NDArray[np.floating], alpha_points: str, seed_name: str) -> Floats:

@@ -7,13 +7,11 @@ Source of the definitions: VSI-Bench's generator (closest point between oriented
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull, QhullError
 
-from vsgrpo.spatial.floor import alpha_shape_area as alpha_shape_area  # areas are part of geometry for its users
-from vsgrpo.spatial.floor import room_area as room_area
 from vsgrpo.spatial.scene import Box
 
 Floats = NDArray[np.float64]
@@ -59,9 +57,8 @@ def _fit_min_obb(points: Floats) -> Box:
 
     Deviation: Open3D (<= 0.18) tries one edge per face; three edges never give a larger box.
     """
-    try:
-        hull = ConvexHull(points)
-    except QhullError:
+    hull = _hull(points)
+    if hull is None:
         return _fit_flat(points)
     corners = points[hull.vertices]
     triangles = points[hull.simplices]
@@ -103,10 +100,10 @@ def _box_in_frame(points: Floats, axes: Floats) -> Box:
 
 def _min_rectangle_angle(xy: Floats) -> float:
     """Return the angle in radians, [0, pi/2), of the smallest rectangle round `xy` (N, 2): rotating calipers."""
-    try:
-        hull = ConvexHull(xy)
+    hull = _hull(xy)
+    if hull is not None:
         ring = xy[hull.vertices]
-    except QhullError:  # fewer than three points, or all on a line: the rectangle lies along the line
+    else:  # fewer than three points, or all on a line: the rectangle lies along the line
         along = xy[:, np.ptp(xy, axis=0).argmax()]
         ring = xy[[along.argmin(), along.argmax()]]
     edges = np.roll(ring, -1, axis=0) - ring
@@ -119,22 +116,22 @@ def _min_rectangle_angle(xy: Floats) -> float:
     return float(angles[_first_smallest(areas)])
 
 
+def _hull(points: Floats) -> Any:
+    """Return scipy's convex hull of points (N, 2) or (N, 3), None where they span no area or volume."""
+    from scipy.spatial import ConvexHull, QhullError  # here: a third of a second that config errors do not need
+
+    try:
+        return ConvexHull(points)
+    except QhullError:
+        return None
+
+
 def _first_smallest(values: Floats) -> int:
     """Return the first index whose value equals the minimum up to rounding, so that ties do not depend on noise."""
     return int(np.flatnonzero(values <= values.min() * (1 + 1e-9) + 1e-15)[0])
 
 
 # --- distances ---
-
-
-def centroid_distance(a: Box, b: Box) -> float:
-    """Return the distance of the box centres in metres (the paper's absolute distance)."""
-    return float(np.linalg.norm(np.asarray(a.centroid) - np.asarray(b.centroid)))
-
-
-def box_distance(a: Box, b: Box) -> float:
-    """Return the exact distance of two oriented boxes in metres, 0 where they touch or overlap."""
-    return float(box_distances([a], [b])[0])
 
 
 def box_distances(first: Sequence[Box], second: Sequence[Box]) -> Floats:

@@ -1,9 +1,13 @@
 """Templated thoughts: what a scene's boxes say on the way to an answer. Synthetic, for think and observe SFT.
 
-Nobody thought them and no video was looked at: rows that carry one say so (`extra.synthetic_reasoning`).
+Nobody thought them and no video was looked at: rows that carry one say so (`extra.synthetic_reasoning`). One function
+per question type, all of one signature (`question.Observer`): each returns one sentence that leads to the answer
+without stating it as such.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,44 +19,23 @@ from vsgrpo.spatial.scene import Scene, SceneObject
 _MAX_NAMED = 8
 
 
-def observation(scene: Scene, question: Question, distance: str) -> str | None:
-    """Return one sentence that leads to the answer without stating it as such; None for types without a template.
-
-    Args:
-        scene: the scene the question was made from.
-        question: with the instances it is about.
-        distance: "centroid" or "closest_point", as the question was made.
-    """
-    by_id = {item.instance_id: item for item in scene.objects}
-    objects = [by_id[ref.instance_id] for ref in question.objects if ref.instance_id in by_id]
-    if question.question_type == "room_size_estimation":
-        return _spread(scene)
+def observe_count(scene: Scene, question: Question, objects: Sequence[SceneObject], distance: str) -> str | None:
+    """Count the objects one by one; None where they are not known."""
     if not objects:
         return None
-    if question.question_type == "object_counting":
-        return _enumeration(objects[0].category, int(question.answer))
-    if question.question_type == "object_size_estimation":
-        edges = sorted((round(100 * float(edge)) for edge in objects[0].size_box.axes_lengths), reverse=True)
-        return f"Its box is {edges[0]} by {edges[1]} by {edges[2]} cm."
-    if question.question_type == "object_abs_distance":
-        apart = np.abs(objects[0].box.centroid - objects[1].box.centroid)
-        x, y, z = (one_decimal(float(value)) for value in apart)
-        return f"Their centres are {x} m by {y} m apart on the floor, {z} m in height."
-    if question.question_type == "object_rel_distance":
-        found = object_distances([objects[0]], objects[1:], distance)[0]
-        listed = ", ".join(f"{o.category} {one_decimal(float(d))} m" for o, d in zip(objects[1:], found, strict=True))
-        return f"From the {objects[0].category}: {listed}."
-    if question.question_type.startswith("object_rel_direction"):
-        return _turn(*objects[:3])
-    return None
-
-
-def _enumeration(category: str, count: int) -> str:
+    category, count = objects[0].category, int(question.answer)
     named = ", ".join(f"{category} {number}" for number in range(1, min(count, _MAX_NAMED) + 1))
     return f"I see {named}." if count <= _MAX_NAMED else f"I see {named} and more, up to {category} {count}."
 
 
-def _spread(scene: Scene) -> str | None:
+def observe_object_size(scene: Scene, question: Question, objects: Sequence[SceneObject], distance: str) -> str:
+    """Name the edges of the box, the longest first."""
+    edges = sorted((round(100 * float(edge)) for edge in objects[0].size_box.axes_lengths), reverse=True)
+    return f"Its box is {edges[0]} by {edges[1]} by {edges[2]} cm."
+
+
+def observe_room_size(scene: Scene, question: Question, objects: Sequence[SceneObject], distance: str) -> str | None:
+    """Name the extent of all furniture; None in an empty room."""
     if not scene.objects:
         return None
     low = np.min([item.box.min for item in scene.objects], axis=0)
@@ -61,7 +44,23 @@ def _spread(scene: Scene) -> str | None:
     return f"The furniture spreads over {x} m by {y} m."
 
 
-def _turn(standing: SceneObject, facing: SceneObject, target: SceneObject) -> str:
+def observe_abs_distance(scene: Scene, question: Question, objects: Sequence[SceneObject], distance: str) -> str:
+    """Name how far the two centres are apart along each axis."""
+    apart = np.abs(objects[0].box.centroid - objects[1].box.centroid)
+    x, y, z = (one_decimal(float(value)) for value in apart)
+    return f"Their centres are {x} m by {y} m apart on the floor, {z} m in height."
+
+
+def observe_rel_distance(scene: Scene, question: Question, objects: Sequence[SceneObject], distance: str) -> str:
+    """Name the distance of each candidate."""
+    found = object_distances([objects[0]], objects[1:], distance)[0]
+    listed = ", ".join(f"{o.category} {one_decimal(float(d))} m" for o, d in zip(objects[1:], found, strict=True))
+    return f"From the {objects[0].category}: {listed}."
+
+
+def observe_rel_direction(scene: Scene, question: Question, objects: Sequence[SceneObject], distance: str) -> str:
+    """Name the angle to turn by."""
+    standing, facing, target = objects[:3]
     bearing = bearing_degrees(standing.box.centroid, facing.box.centroid, target.box.centroid)
     side, angle = ("left", bearing) if bearing <= 180 else ("right", 360 - bearing)
     return f"To face the {target.category} I turn {round(angle)} degrees to the {side}."

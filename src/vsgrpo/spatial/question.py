@@ -1,50 +1,26 @@
-"""What a question is and what decides which ones are asked; the makers are in `questions.py`."""
+"""What a question is, what a type of question is, and the settings that decide which questions are asked.
+
+The types are in `question_types.py`, what makes their questions in `questions.py`.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from vsgrpo.spatial import wording
 from vsgrpo.spatial.appearance import AppearanceSettings
 from vsgrpo.spatial.routes import RouteSettings
-from vsgrpo.spatial.scoring import HELD_OUT_TYPES
+from vsgrpo.spatial.scene import Scene, SceneObject
 
-DISTANCES = ("centroid", "closest_point")
-_MODE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "vsi100k": {
-        "distance": "centroid",
-        "types": (
-            "object_counting",
-            "object_abs_distance",
-            "object_rel_distance",
-            "object_rel_direction_easy",
-            "object_size_estimation",
-            "room_size_estimation",
-        ),
-        "max_rel_distance": 9,
-    },
-    "vsibench": {
-        "distance": "closest_point",
-        "types": (
-            "object_counting",
-            "object_abs_distance",
-            "object_rel_distance",
-            "object_rel_direction_easy",
-            "object_rel_direction_medium",
-            "object_rel_direction_hard",
-            "object_size_estimation",
-            "room_size_estimation",
-            "obj_appearance_order",
-        ),
-        "max_abs_distance": 7,
-        "max_rel_distance": 19,
-    },
-}
+UNITS = {"m": "m", "m2": "m\u00b2", "cm": "cm"}
+"""Unit of a row -> how people write it."""
+DISTANCES = {"vsi100k": "centroid", "vsibench": "closest_point"}
+"""Mode to the distance it measures where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +60,14 @@ class Question:
 
 @dataclass(frozen=True)
 class QuestionSettings:
-    """What is asked and what counts as too close to call; metres and degrees. None stands for the mode's default.
+    """What is asked and what counts as too close to call; metres and degrees.
 
     Attributes:
         mode: "vsi100k" or "vsibench".
-        distance: "centroid" (vsi100k) or "closest_point" (vsibench).
-        types: enabled question types; None: all of the mode but route_planning, whose routes are made up.
+        distance: "centroid" or "closest_point"; None: the mode's (`DISTANCES`).
+        types: names of the types asked; None: those that name the mode (`QuestionType.modes`).
+        caps: type to the most questions of a scene; None or absent: the type's own cap (`QuestionType.caps`).
         min_count, max_count: range of counts asked (the benchmark never asks for 1).
-        max_counting, max_object_size: questions per scene, None = no cap.
-        max_abs_distance: None = no cap in vsi100k, 7 in vsibench.
-        max_rel_distance: None = 9 in vsi100k, 19 in vsibench.
-        max_rel_direction: per scene and difficulty.
-        max_appearance_order, max_route_planning: questions per scene.
         min_gap, min_gap_large, large_room_m2: the nearest candidate is at least this far and no two candidates'
             distances are closer than this; the larger gap above `large_room_m2`.
         direction_margin_degrees, direction_range, max_corners_elsewhere: see `directions.clear_triples`.
@@ -108,15 +80,9 @@ class QuestionSettings:
     mode: str = "vsi100k"
     distance: str | None = None
     types: tuple[str, ...] | None = None
+    caps: Mapping[str, int | None] = field(default_factory=dict)
     min_count: int = 2
     max_count: int = 20
-    max_counting: int | None = None
-    max_object_size: int | None = None
-    max_abs_distance: int | None = None
-    max_rel_distance: int | None = None
-    max_rel_direction: int = 6
-    max_appearance_order: int = 30
-    max_route_planning: int = 3
     min_gap: float = 0.15
     min_gap_large: float = 0.30
     large_room_m2: float = 40.0
@@ -131,22 +97,136 @@ class QuestionSettings:
     route: RouteSettings = field(default_factory=RouteSettings)
 
     def __post_init__(self) -> None:
-        _require("mode", self.mode, wording.MODES)
-        for name, default in _MODE_DEFAULTS[self.mode].items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, default)
-        _require("distance", self.distance, DISTANCES)
+        _require("mode", self.mode, tuple(DISTANCES))
+        if self.distance is None:
+            object.__setattr__(self, "distance", DISTANCES[self.mode])
+        _require("distance", self.distance, tuple(DISTANCES.values()))
         _require("unseen", self.unseen, ("drop", "flag"))
-        for name in self.types or ():
-            allowed = (*_MODE_DEFAULTS["vsibench"]["types"], "route_planning")
-            if self.mode == "vsi100k":
-                allowed = tuple(t for t in allowed if t not in HELD_OUT_TYPES)
-            _require("types", name, allowed)
         if self.min_count < 1:
             raise ValueError(f"min_count={self.min_count}: at least 1")
 
 
-def _require(name: str, value: object, choices: Sequence[str]) -> None:
+Maker = Callable[["Asking"], list[Question]]
+Observer = Callable[[Scene, Question, Sequence[SceneObject], str], str | None]
+Resolver = Callable[[Scene, str, Sequence[str]], str | None]
+
+
+@dataclass(frozen=True)
+class QuestionType:
+    """One type of question: everything by which it differs from the others.
+
+    Attributes:
+        name: the type's name in rows, settings and score tables; VSI-Bench's where the benchmark has the type.
+        answer_kind: "number" or "choice"; decides how an answer is read and scored.
+        make: `Asking` -> its questions; see `questions.py`.
+        unit: unit of the answer: "m", "m2" or "cm"; None for choices, and for numbers that count things.
+        task: task of the score table that the type belongs to, the type's own name by default. Types of one task are
+            averaged first.
+        column: heading of the task in tables.
+        modes: modes that ask this type where data.types does not list any; none: only where it is listed.
+        caps: mode -> most questions of a scene; a mode without an entry has no limit.
+        held_out: kept for evaluation: never asked in mode vsi100k, and averaged apart from the trained tasks.
+        needs: parts of the scene beside the boxes that answers come from: "floor" (`scene.floor`, which is mapped only
+            where such a type is asked) or "footage" (`scene.footage`).
+        words: the options of every question, for choices between fixed words.
+        observe: (scene, question, its objects, distance) -> one sentence of templated thought, or None.
+        resolve: (scene, question without options, options such as "A. chair") -> letter or number text by our formulas,
+            None where an object is not there; ValueError for other wordings. None: boxes do not answer the type.
+        aliases: names that other projects use.
+        sentence: pattern found in the question of rows that do not name their type.
+        listed: pattern whose first group holds the options, separated by commas, where the question names them.
+        picture: what the report draws to explain the answer: "floor", "segment", "nearest", "turn" or nothing.
+    """
+
+    name: str
+    answer_kind: str
+    make: Maker
+    unit: str | None = None
+    task: str = ""
+    column: str = ""
+    modes: tuple[str, ...] = ()
+    caps: Mapping[str, int] = field(default_factory=dict)
+    held_out: bool = False
+    needs: tuple[str, ...] = ()
+    words: tuple[str, ...] | None = None
+    observe: Observer | None = None
+    resolve: Resolver | None = None
+    aliases: tuple[str, ...] = ()
+    sentence: re.Pattern[str] | None = None
+    listed: re.Pattern[str] | None = None
+    picture: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w+", self.name):
+            raise ValueError(f"name={self.name!r}: letters, digits and _")
+        _require("answer_kind", self.answer_kind, ("number", "choice"))
+        _require("unit", self.unit, (None, *UNITS))
+        for mode in (*self.modes, *self.caps):
+            _require("modes", mode, tuple(DISTANCES))
+        object.__setattr__(self, "task", self.task or self.name)
+        object.__setattr__(self, "column", self.column or self.name)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One type asked about one scene: what a maker gets, and how it writes its questions.
+
+    Attributes:
+        rng: depends on seed, scene and type alone.
+    """
+
+    kind: QuestionType
+    scene: Scene
+    settings: QuestionSettings
+    rng: np.random.Generator
+
+    @property
+    def cap(self) -> int | None:
+        """The most questions that are kept, None for no limit."""
+        return self.settings.caps.get(self.kind.name) or self.kind.caps.get(self.settings.mode)
+
+    def usable_ids(self) -> set[int]:
+        """Return the instances that may be named: all, or with `unseen="drop"` those the video shows."""
+        drop = self.scene.pixels is not None and self.settings.unseen == "drop"
+        return {o.instance_id for o in self.scene.objects if not drop or self._is_seen(o.instance_id)}
+
+    def nameable_objects(self) -> list[SceneObject]:
+        """Return the usable objects that a name alone identifies: the only ones of their category, with sound boxes."""
+        usable = self.usable_ids()
+        return [o for o in self.scene.unique_objects() if o.instance_id in usable and is_sound(o)]
+
+    def capped(self, questions: list[Question]) -> list[Question]:
+        """Return the questions, or a random choice of them, in order, where they are more than the cap."""
+        if self.cap is None or len(questions) <= self.cap:
+            return questions
+        return [questions[k] for k in sorted(self.rng.choice(len(questions), self.cap, replace=False))]
+
+    def number(self, text: str, answer: str, objects: Sequence[SceneObject]) -> Question:
+        """Return a question answered by a number above 0, as plain digits in the unit of the type."""
+        return self._question(text, None, answer, answer, objects)
+
+    def choice(self, text: str, words: tuple[str, ...], right: int, objects: Sequence[SceneObject]) -> Question:
+        """Return a question answered by one of 2 to 4 different options, the one at `right`."""
+        return self._question(text, words, "ABCD"[right], words[right], objects)
+
+    def _question(
+        self, text: str, words: tuple[str, ...] | None, truth: str, answer: str, objects: Sequence[SceneObject]
+    ) -> Question:
+        refs = tuple(ObjectRef(o.category, o.instance_id) for o in objects)
+        seen = {} if self.scene.pixels is None else {"seen": all(self._is_seen(o.instance_id) for o in objects)}
+        return Question(self.kind.name, text, words, truth, answer, self.kind.answer_kind, self.kind.unit, refs, seen)
+
+    def _is_seen(self, instance_id: int) -> bool:
+        pixels = (self.scene.pixels or {}).get(instance_id, ())
+        return sum(count >= self.settings.min_pixels for count in pixels) >= self.settings.min_frames
+
+
+def is_sound(item: SceneObject) -> bool:
+    """Return whether the box of an object is finite."""
+    return bool(np.isfinite(item.box.centroid).all() and np.isfinite(item.box.axes_lengths).all())
+
+
+def _require(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         raise ValueError(f"{name}={value!r}: one of {tuple(choices)}")
 

@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from itertools import dropwhile, takewhile
 
 from vsgrpo.spatial.answers import normalize_word, official_fuzzy, official_number
-from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES, mra
+from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, type_names
+from vsgrpo.spatial.scoring import mra
 
 SCORERS = ("official", "lmms", "lenient")
 
@@ -49,7 +50,7 @@ _START_LETTER = re.compile(r"^[\s(\[\"']*([A-Da-d])\s*(?:$|[).:,;\]\"'\n])")
 _MARKED_LETTER = re.compile(r"\(([A-D])\)|\b(?i:option|choice|answer)\s+\(?([A-D])\b")
 _NOT_WORD = re.compile(r"[^\w]+")
 
-# Metres, or square metres, per unit; what a question asks for by type.
+# Metres, or square metres, per unit.
 _LENGTHS = (
     (re.compile(r"(?:cm|centimet(?:er|re)s?)\b", re.IGNORECASE), 0.01),
     (re.compile(r"(?:mm|millimet(?:er|re)s?)\b", re.IGNORECASE), 0.001),
@@ -61,11 +62,12 @@ _AREAS = (
     (re.compile(r"(?:sq\.?\s*ft|sq\.?\s*feet|square\s+feet|square\s+foot|ft\^?2|ft²)", re.IGNORECASE), 0.09290304),
     (re.compile(r"(?:cm\^?2|cm²|square\s+centimet)", re.IGNORECASE), 0.0001),
 )
-_ASKED: dict[str, tuple[tuple[tuple[re.Pattern[str], float], ...], float]] = {
-    "object_abs_distance": (_LENGTHS, 1.0),
-    "object_size_estimation": (_LENGTHS, 0.01),
-    "room_size_estimation": (_AREAS, 1.0),
+_ASKED: dict[str | None, tuple[tuple[tuple[re.Pattern[str], float], ...], float]] = {
+    "m": (_LENGTHS, 1.0),
+    "cm": (_LENGTHS, 0.01),
+    "m2": (_AREAS, 1.0),
 }
+"""Unit that a type asks for -> the units that are converted to it, and its own size."""
 
 
 def score(
@@ -75,7 +77,7 @@ def score(
 
     Args:
         scorer: one of `SCORERS`.
-        question_type: a name of VSI-Bench.
+        question_type: a name of `QUESTION_TYPES`.
         prediction: the model's text.
         ground_truth: letter or number text.
         options: the words of a choice question without letters; only `lenient` looks at them.
@@ -83,11 +85,12 @@ def score(
     Raises:
         ValueError: unknown scorer or question type, or a ground truth that is no number where one is needed.
     """
-    if question_type in CHOICE_TYPES:
+    answer_kind = answer_kind_of(question_type)
+    if answer_kind is None:
+        raise ValueError(f"question_type={question_type!r}: one of {type_names()}")
+    if answer_kind == "choice":
         return float(read_letter(scorer, prediction, options).lower() == ground_truth.lower())
-    if question_type in NUMBER_TYPES:
-        return mra(read_number(scorer, question_type, prediction), float(ground_truth))
-    raise ValueError(f"question_type={question_type!r}: one of {(*CHOICE_TYPES, *NUMBER_TYPES)}")
+    return mra(read_number(scorer, question_type, prediction), float(ground_truth))
 
 
 def read_letter(scorer: str, text: str, options: Sequence[str] | None = None, shown: bool = True) -> str:
@@ -172,7 +175,8 @@ def lenient_number(text: str, question_type: str = "") -> float | None:
 
 def _unit_factor(rest: str, question_type: str) -> float:
     """Return what a number is to be multiplied by, from the unit that `rest` begins with; 1 where it has none."""
-    units, asked = _ASKED.get(question_type, ((), 1.0))
+    kind = QUESTION_TYPES.get(question_type)
+    units, asked = _ASKED.get(kind and kind.unit, ((), 1.0))
     return next((size / asked for unit, size in units if unit.match(rest)), 1.0)
 
 

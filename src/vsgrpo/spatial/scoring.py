@@ -11,24 +11,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from vsgrpo.spatial.answers import normalize_word, official_fuzzy, official_number
-
-DIRECTION_TYPES = ("object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard")
-CHOICE_TYPES = (*DIRECTION_TYPES, "object_rel_distance", "route_planning", "obj_appearance_order")
-NUMBER_TYPES = ("object_counting", "object_abs_distance", "object_size_estimation", "room_size_estimation")
-HELD_OUT_TYPES = ("obj_appearance_order", "route_planning")
-"""Types the paper keeps for evaluation: VSI-100k has none of them."""
-# The eight tasks of a VSI-Bench table, in the table's order.
-TASKS = (
-    "object_counting",
-    "object_abs_distance",
-    "object_size_estimation",
-    "room_size_estimation",
-    "object_rel_distance",
-    "object_rel_direction",
-    "route_planning",
-    "obj_appearance_order",
-)
+from vsgrpo.spatial.answers import normalize_word
+from vsgrpo.spatial.question_types import table_tasks, type_names
 
 # linspace, not literals: its 9th value is 0.8999999999999999, so an error of exactly 10 % passes nine thresholds.
 _MRA_THRESHOLDS = np.linspace(0.5, 0.95, int((0.95 - 0.5) / 0.05 + 2))
@@ -99,38 +83,27 @@ def mra_many(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return (np.abs(predictions - targets)[:, None] / targets[:, None] <= 1 - _MRA_THRESHOLDS).mean(axis=1)
 
 
-def official_score(question_type: str, prediction: str, ground_truth: str) -> float:
-    """Return the official VSI-Bench score of one row, bit for bit: letter match (choices) or MRA (numbers).
-
-    Raises:
-        ValueError: unknown question type, or a ground truth that is no number where one is needed.
-    """
-    if question_type in CHOICE_TYPES:
-        return float(official_fuzzy(prediction).lower() == ground_truth.lower())
-    if question_type in NUMBER_TYPES:
-        return mra(official_number(prediction), float(ground_truth))
-    raise ValueError(f"question_type={question_type!r}: one of {(*CHOICE_TYPES, *NUMBER_TYPES)}")
-
-
 def aggregate(scores: Mapping[str, Iterable[float]]) -> dict[str, float]:
     """Return the table's row, 0..1: a mean per task and `overall`, their unweighted mean.
 
-    The difficulties of relative direction are averaged unweighted, over those present. "object_rel_direction" itself
-    may stand in `scores` when it has been averaged before.
+    The types of one task (the difficulties of relative direction) are averaged unweighted, over those present. The
+    task itself may be in `scores` when it has been averaged before.
 
     Raises:
-        ValueError: nothing to average, an unknown type, or direction given both whole and by difficulty.
+        ValueError: nothing to average, an unknown type, or a task given both whole and by its types.
     """
-    unknown = sorted(set(scores) - {*CHOICE_TYPES, *NUMBER_TYPES, "object_rel_direction"})
+    types_of = table_tasks()
+    unknown = sorted(set(scores) - {*type_names(), *types_of})
     if unknown:
-        raise ValueError(f"question types {unknown}: one of {(*CHOICE_TYPES, *NUMBER_TYPES)}")
+        raise ValueError(f"question types {unknown}: one of {type_names()}")
     means = {name: float(np.mean(values)) for name, values in ((n, list(s)) for n, s in scores.items()) if values}
-    directions = [means.pop(name) for name in DIRECTION_TYPES if name in means]
-    if directions and "object_rel_direction" in means:
-        raise ValueError("object_rel_direction is given both whole and by difficulty")
-    if directions:
-        means["object_rel_direction"] = float(np.mean(directions))
-    if not means:
+    table = {}
+    for task, types in types_of.items():
+        given = {name for name in (task, *types) if name in means}
+        if task in given and len(given) > 1:
+            raise ValueError(f"{task} is given both whole and by difficulty")
+        if given:
+            table[task] = float(np.mean([means[name] for name in (task, *types) if name in given]))
+    if not table:
         raise ValueError("no scores to average")
-    table = {task: means[task] for task in TASKS if task in means}
     return {**table, "overall": float(np.mean(list(table.values())))}

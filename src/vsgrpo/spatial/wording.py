@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 
-MODES = ("vsi100k", "vsibench")
 CLOSEST_POINT = "Measuring from the closest point of each object, "
 
 COUNTING = {

@@ -18,12 +18,12 @@ from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.scans.meta_info import read_scene_json
+from vsgrpo.spatial.question import UNITS
 from vsgrpo.video.stills import still_urls
 
 REPORT_NAME = "report.html"
 _FRAME_WIDTH = 320
 _QUESTIONS_PER_SCENE = 9
-_UNITS = {"m2": "m\u00b2", "m": "m", "cm": "cm"}
 
 
 def write_report(out: Path, rows: Mapping[str, Sequence[Row]], summary: BuildSummary) -> Path:
@@ -91,7 +91,7 @@ def _scene_views(out: Path, rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "unnamed": unnamed,
                 "frames": _frames(own[0].video_path(out)),
                 "questions": [
-                    {"row": row, "unit": _UNITS.get(row.unit or "", ""), "map": _safe(question_svg(plan, row))}
+                    {"row": row, "unit": UNITS.get(row.unit or "", ""), "map": _safe(question_svg(plan, row))}
                     for row in _sample(own)
                 ],
                 "notes": scene.extra.get("notes", []),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.spatial.directions import sector_of
+from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Box, Scene
 
 _MARGIN_M = 0.3
@@ -112,7 +113,7 @@ def question_svg(plan: Plan, row: Row) -> str:
     ids = [item["instance_id"] for item in row.objects if item["instance_id"] in plan.footprints]
     shapes = [f'<use href="#{plan.symbol}" x="{plan.view[0]:.3f}" y="{plan.view[1]:.3f}" ']
     shapes[0] += f'width="{plan.view[2]:.3f}" height="{plan.view[3]:.3f}"/>'
-    if row.question_type == "room_size_estimation" and plan.floor:
+    if _picture(row) == "floor" and plan.floor:
         shapes.append(f'<path class="hit one" d="{plan.floor}"/>')
     if sector := _sector(plan, row, ids):
         shapes.append(f'<path class="sector" d="{sector}"/>')
@@ -129,9 +130,15 @@ def question_svg(plan: Plan, row: Row) -> str:
     return f'<svg class="mini" viewBox="{_view(plan)}" aria-hidden="true">{"".join(shapes)}</svg>'
 
 
+def _picture(row: Row) -> str:
+    """Return what explains the answers of a row's type, "" for nothing; see `QuestionType.picture`."""
+    kind = QUESTION_TYPES.get(row.question_type)
+    return "" if kind is None else kind.picture
+
+
 def _roles(row: Row, number: int) -> list[str]:
     """Return a class per object: one (asked about), two, or right (the answer)."""
-    if row.question_type.startswith("object_rel_direction"):
+    if _picture(row) == "turn":
         return ["one", "one", "right"][:number]
     if row.options is not None and number == len(row.options) + 1:
         right = LETTERS.index(row.ground_truth)
@@ -145,13 +152,13 @@ def _links(plan: Plan, row: Row, ids: Sequence[int]) -> list[NDArray[np.float64]
     A distance from box to box runs between the nearest points as seen from above, one of centres between the centres.
     """
     points = [plan.centers[i] for i in ids]
-    if row.question_type == "object_abs_distance" and len(points) == 2:
+    if _picture(row) == "segment" and len(points) == 2:
         if row.generator.get("distance") == "centroid":
             return [np.array(points)]
         return [nearest_points(*(plan.footprints[i] for i in ids))]
-    if row.question_type.startswith("object_rel_direction") and len(points) == 3:
+    if _picture(row) == "turn" and len(points) == 3:
         return [np.array([points[0], points[1]]), np.array([points[0], points[2]])]
-    if row.question_type == "object_rel_distance" and len(points) == len(row.options or ()) + 1:
+    if _picture(row) == "nearest" and len(points) == len(row.options or ()) + 1:
         return [np.array([points[0], points[1 + LETTERS.index(row.ground_truth)]])]
     return []
 
@@ -175,7 +182,7 @@ def nearest_points(first: NDArray[np.float64], second: NDArray[np.float64]) -> N
 
 def _sector(plan: Plan, row: Row, ids: Sequence[int]) -> str:
     """Return the wedge that the right word of a direction stands for, seen from where one stands, as path data."""
-    if not row.question_type.startswith("object_rel_direction") or len(ids) != 3:
+    if _picture(row) != "turn" or len(ids) != 3:
         return ""
     standing, facing, target = (plan.centers[i] * np.array([1.0, -1.0]) for i in ids)  # y up again
     low, high = sector_of(row.answer, row.question_type.rpartition("_")[2])

@@ -13,6 +13,7 @@ from vsgrpo.data.linking import link_or_copy
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import make_row
 from vsgrpo.errors import DataError, RunError
+from vsgrpo.plugins import load_question_types
 from vsgrpo.scans.demo import source as demo
 from vsgrpo.scans.walk.floor_map import CELL, map_floor
 from vsgrpo.scans.labels import LabelTable
@@ -22,13 +23,11 @@ from vsgrpo.scans.scannet import Scan, SceneSettings, read_labels, read_scan, sc
 from vsgrpo.scans.sens import SensReader
 from vsgrpo.scans.visibility import VisibilitySettings, watch
 from vsgrpo.spatial.appearance import AppearanceSettings
-from vsgrpo.spatial.observations import observation
-from vsgrpo.spatial.question import Question
-from vsgrpo.spatial.questions import QuestionSettings, make_questions
+from vsgrpo.spatial.question import Question, QuestionSettings
+from vsgrpo.spatial.question_types import asked_types, make_questions, observation
 from vsgrpo.spatial.rejected import rejected_answer
 from vsgrpo.spatial.routes import RouteSettings
 from vsgrpo.spatial.scene import Footage, FreeFloor, Scene
-from vsgrpo.spatial.scoring import DIRECTION_TYPES
 from vsgrpo.video.budget import frame_indices
 from vsgrpo.video.reader import probe
 from vsgrpo.video.writer import write_video
@@ -36,16 +35,6 @@ from vsgrpo.video.writer import write_video
 WALK_PIXELS = 448 * 336
 """Frame size that `video.seen_pixels` is meant for."""
 _WALK_FPS = 2
-
-# QuestionSettings' name of each cap of balance.caps; the directions, which share one, are cut afterwards.
-_CAPS = {
-    "max_counting": "object_counting",
-    "max_object_size": "object_size_estimation",
-    "max_abs_distance": "object_abs_distance",
-    "max_rel_distance": "object_rel_distance",
-    "max_appearance_order": "obj_appearance_order",
-    "max_route_planning": "route_planning",
-}
 
 
 @dataclass(frozen=True)
@@ -125,10 +114,10 @@ def _build(job: ScanJob) -> ScanOutcome:
     scene.extra["notes"] = [*scene.extra.get("notes", []), *scan.notes]
     if job.in_report:
         scene.extra["in_report"] = True
-    if "route_planning" in (config.data.types or ()):
-        scene = _with_floor(scan, scene, config.route.clearance_m)
     asked = _question_settings(config, seen_pixels)
-    questions = _capped(make_questions(scene, asked, config.run.seed), config)
+    if any("floor" in kind.needs for kind in asked_types(asked)):
+        scene = _with_floor(scan, scene, config.route.clearance_m)
+    questions = make_questions(scene, asked, config.run.seed)
     rows = _rows(job, scene, questions, str(asked.distance), video)
     write_scene_json(scene, job.out / "scenes" / scene.dataset / f"{scene.scene_name}.json")
     shown = None
@@ -204,14 +193,11 @@ def _version() -> str:
 
 def _question_settings(config: BuildDataConfig, seen_pixels: int) -> QuestionSettings:
     appearance, route = config.appearance, config.route
-    given = {name: config.balance.caps.get(question_type) for name, question_type in _CAPS.items()}
-    caps: dict[str, Any] = {name: cap for name, cap in given.items() if cap is not None}
-    usual = QuestionSettings.max_rel_direction
-    caps["max_rel_direction"] = max(config.balance.caps.get(name) or usual for name in DIRECTION_TYPES)
     return QuestionSettings(
         mode=config.data.mode,
         distance=config.spatial.distance,
-        types=None if config.data.types is None else tuple(config.data.types),
+        types=None if config.data.types is None else load_question_types("data.types", config.data.types),
+        caps=config.balance.caps,
         min_count=config.data.min_count,
         min_pixels=seen_pixels,
         unseen=config.data.unseen,
@@ -228,20 +214,7 @@ def _question_settings(config: BuildDataConfig, seen_pixels: int) -> QuestionSet
             leg_range=(route.min_leg_m, route.max_leg_m),
             max_reach=route.max_reach_m,
         ),
-        **caps,
     )
-
-
-def _capped(questions: list[Question], config: BuildDataConfig) -> list[Question]:
-    """Cut each type to its cap; the makers of capped types put questions in random order or have cut them already."""
-    left = dict(config.balance.caps)
-    kept = []
-    for question in questions:
-        cap = left.get(question.question_type)
-        if cap is None or cap > 0:
-            kept.append(question)
-            left[question.question_type] = None if cap is None else cap - 1
-    return kept
 
 
 def _make_video(job: ScanJob, scan: Scan, scene: Scene, path: Path) -> tuple[Scene, int, int]:

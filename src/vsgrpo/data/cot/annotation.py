@@ -10,6 +10,7 @@ from vsgrpo.data.cot.inputs import Item
 from vsgrpo.errors import DataError
 from vsgrpo.paths import inside
 from vsgrpo.scans.meta_info import read_scene_json
+from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Scene, SceneObject
 
 _HEAD = (
@@ -17,7 +18,6 @@ _HEAD = (
     "right and y to the top. Each object: the centre of its box, the extent of the box from its lowest to its highest "
     "corner, its longest edge."
 )
-ORDER_TYPE = "obj_appearance_order"
 
 
 def scene_text(scene: Scene) -> str:
@@ -39,7 +39,8 @@ def item_text(item: Item) -> str:
     """
     row = item.row
     scene = read_scene_json(inside(item.base / "scenes", f"{row.dataset}/{row.scene_name}.json"))
-    if row.question_type == ORDER_TYPE and scene.pixels is None:
+    kind = QUESTION_TYPES.get(row.question_type)
+    if kind is not None and "footage" in kind.needs and scene.pixels is None:
         raise DataError(
             f"row {row.key}: the scene does not tell when an object is first seen", "use cot.bridge=caption"
         )

@@ -14,6 +14,7 @@ from typing import Any
 from vsgrpo.data.row import LETTERS
 from vsgrpo.data.row_rules import number_of
 from vsgrpo.spatial.answers import normalize_word
+from vsgrpo.spatial.question_types import QUESTION_TYPES
 
 
 class Refused(Exception):
@@ -60,9 +61,6 @@ _ASKED = re.compile(
     rf"({_ANY_UNIT}|inches|feet|yards|ft)(?![\w^\u00b2])",
     re.IGNORECASE,
 )
-TYPE_UNITS = {"object_abs_distance": "m", "room_size_estimation": "m2", "object_size_estimation": "cm"}
-"""What the types of VSI-Bench ask for where the sentence does not say."""
-ROW_UNITS = ("m", "m2", "cm")
 _NO_UNIT = ("", "none", "null", "nan", "na", "n/a", "-")
 
 
@@ -75,7 +73,8 @@ def asked_unit(question: str, question_type: str) -> str | None:
     named = {_unit(match[1]) for match in _ASKED.finditer(question)}
     if len(named) > 1:
         raise Refused("a question that names two units", question[:120])
-    return next(iter(named), TYPE_UNITS.get(question_type))
+    kind = QUESTION_TYPES.get(question_type)
+    return next(iter(named), kind and kind.unit)
 
 
 def column_unit(values: Sequence[Any]) -> str | None:

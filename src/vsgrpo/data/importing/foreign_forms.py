@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vsgrpo.data.importing.foreign_answers import Refused
+from vsgrpo.spatial.question_types import QUESTION_TYPES, type_called
 
 # Our field -> the names it has elsewhere, in the order they are looked for.
 NAMES = {
@@ -38,6 +39,9 @@ NAMES = {
 _UNIT_COLUMNS = ("unit", "units", "answer_unit")
 """Say the unit of an answer that names none; they stay in `extra`."""
 USED = frozenset(name for names in NAMES.values() for name in names) | {"reward_model"}
+_FORMS_OF_ANSWER = ("multiple_choice", "multi_choice", "choice", "mca", "mcq", "numerical", "number", "na")
+_FORMS_OF_ANSWER += ("regression", "free_form", "open_ended", "ocr", "qa", "video")
+"""What files call the form of an answer: no type of question."""
 _HUMAN = ("human", "user")
 _MODEL = ("gpt", "assistant", "model")
 _MEDIA_PARTS = {"video": "video", "video_url": "video", "image": "image", "image_url": "image"}
@@ -290,3 +294,28 @@ def _untagged(answer: Any) -> Any:
     if not text:
         raise Refused("no answer")
     return text
+
+
+def question_type_of(given: tuple[Any, ...], problem_type: Any, question: str) -> str:
+    """Return our name of a type: a known one given, else by the sentence; a type of its own stays as it is.
+
+    Files name the difficulty of directions differently: there the sentence decides.
+    """
+    names = [_type_name(value) for value in (*given, problem_type) if isinstance(value, str) and value.strip()]
+    known = next(filter(None, map(type_called, names)), None)
+    if known is None or _has_difficulty(known):
+        by_sentence = next(
+            (k.name for k in QUESTION_TYPES.values() if k.sentence and k.sentence.search(question)), None
+        )
+        known = by_sentence if known is None or (by_sentence and _has_difficulty(by_sentence)) else known
+    own = (name for name in names if name not in _FORMS_OF_ANSWER)
+    return known or next(own, names[0] if names else "other")
+
+
+def _has_difficulty(question_type: str) -> bool:
+    """Return whether a type is one of several of its task, which files call by different names."""
+    return QUESTION_TYPES[question_type].task != question_type
+
+
+def _type_name(value: str) -> str:
+    return re.sub(r"[\s\-/]+", "_", value.strip().lower())

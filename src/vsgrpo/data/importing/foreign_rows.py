@@ -16,8 +16,6 @@ from typing import Any, NoReturn
 
 from vsgrpo.data.importing.foreign_answers import (
     NO_NUMBER,
-    ROW_UNITS,
-    TYPE_UNITS,
     Options,
     Refused,
     asked_unit,
@@ -28,8 +26,7 @@ from vsgrpo.data.importing.foreign_answers import (
     read_options,
     right_option,
 )
-from vsgrpo.data.importing.foreign_forms import USED, Form, is_nothing, read_form
-from vsgrpo.data.importing.foreign_types import question_type_of
+from vsgrpo.data.importing.foreign_forms import USED, Form, is_nothing, question_type_of, read_form
 from vsgrpo.data.linking import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
 from vsgrpo.data.room_ids import dataset_named, dataset_of_path, room_of
@@ -37,14 +34,9 @@ from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, row_id
 from vsgrpo.data.row_rules import check_row, number_of
 from vsgrpo.errors import DataError
 from vsgrpo.paths import safe_name
-from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
+from vsgrpo.spatial.question import UNITS
+from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of
 
-_DIRECTION_WORDS = {
-    "object_rel_direction_easy": ("left", "right"),
-    "object_rel_direction_medium": ("left", "right", "back"),
-    "object_rel_direction_hard": ("front-left", "front-right", "back-left", "back-right"),
-}
-_LISTED = re.compile(r"which of these objects \((.+?)\)", re.I | re.S)
 _OPTIONS_HEAD = re.compile(r"(?:(?:^|\s)(?:options|choices)|\n[^\n]*following (?:options|choices))\s*[:.]?$", re.I)
 _SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 _SCANNET = re.compile(r"scene\d{4}_\d{2}(?!\d)", re.IGNORECASE)
@@ -88,7 +80,7 @@ def read_foreign(data: Any, dataset: str, split: str = "train") -> Foreign:
     try:
         options = _options(form, in_text)
     except Refused:
-        if question_type not in NUMBER_TYPES:  # there the number counts, candidates beside it do not
+        if answer_kind_of(question_type) != "number":  # there the number counts, candidates beside it do not
             raise
         options = None
     values = read_answer(question_type, question, form.answers, form.letter, options, form.units)
@@ -96,7 +88,7 @@ def read_foreign(data: Any, dataset: str, split: str = "train") -> Foreign:
     name = "scannet" if _SCANNET.fullmatch(scene) else dataset_of(form.dataset, (*form.videos, *form.frames), dataset)
     media, sources = _media(form, name, scene)
     extra = _extra(data, form)
-    if values["unit"] is None and (unit := asked_unit(question, question_type)) not in (None, *ROW_UNITS):
+    if values["unit"] is None and (unit := asked_unit(question, question_type)) not in (None, *UNITS):
         _note(extra, "unit", unit)
     shown = (question, *form.frames) if form.frames else (question,)
     row = Row(
@@ -164,22 +156,23 @@ def _same(one: str, other: str) -> bool:
 def _values(
     question_type: str, question: str, answer: Any, letter: Any, options: Options | None, units: tuple[Any, ...]
 ) -> dict[str, Any]:
-    if question_type in NUMBER_TYPES:
+    kind = QUESTION_TYPES.get(question_type)
+    if kind is not None and kind.answer_kind == "number":
         said = _option_word(answer if answer is not None else letter, options)
-        if question_type not in TYPE_UNITS:
+        if kind.unit is None:
             return _number_values(read_count(said), None)
         unit = asked_unit(question, question_type)
         return _number_values(read_number(said, unit, column_unit(units)), unit)
-    if options is None and question_type in _DIRECTION_WORDS:
-        options = Options(_DIRECTION_WORDS[question_type], False)
-    if options is None and question_type == "object_rel_distance" and (listed := _LISTED.search(question)):
+    if options is None and kind is not None and kind.words is not None:
+        options = Options(kind.words, False)
+    if options is None and kind is not None and kind.listed is not None and (listed := kind.listed.search(question)):
         options = read_options([word.strip() for word in listed[1].split(",")])
     if options is not None:
         right = right_option(answer, options, letter)
         words = options.words
-        kind = {"answer_kind": "choice", "unit": None}
-        return {"options": words, "ground_truth": LETTERS[right], "answer": words[right], **kind}
-    if question_type in CHOICE_TYPES:
+        truth = {"ground_truth": LETTERS[right], "answer": words[right]}
+        return {"options": words, **truth, "answer_kind": "choice", "unit": None}
+    if kind is not None:
         raise Refused("a choice without options", question[:120])
     return _free_values(question, answer, units)
 
@@ -207,7 +200,7 @@ def _free_values(question: str, answer: Any, units: tuple[Any, ...]) -> dict[str
 
 
 def _number_values(text: str, unit: str | None) -> dict[str, Any]:
-    unit = unit if unit in ROW_UNITS else None
+    unit = unit if unit in UNITS else None
     return {"options": None, "ground_truth": text, "answer": text, "answer_kind": "number", "unit": unit}
 
 

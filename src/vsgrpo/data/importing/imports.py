@@ -38,7 +38,7 @@ from vsgrpo.data.row_rules import check_scorable
 from vsgrpo.data.row_scan import RowScan, scan_rows
 from vsgrpo.data.rows import checked_line, iter_rows, row_line
 from vsgrpo.errors import DataError
-from vsgrpo.spatial.scoring import CHOICE_TYPES, NUMBER_TYPES
+from vsgrpo.spatial.question_types import QUESTION_TYPES
 
 
 @dataclass(frozen=True)
@@ -303,7 +303,7 @@ class _Import:
             own = Counter[str]()
             for scan in scans.values():
                 counts = scan.tally.counts()
-                own.update({name: n for name, n in counts.items() if name not in (*CHOICE_TYPES, *NUMBER_TYPES)})
+                own.update({name: n for name, n in counts.items() if name not in QUESTION_TYPES})
             if own:
                 notes.append(
                     f"{own.total()} rows are of types VSI-Bench has not ({name_some(sorted(own))}): eval them as "

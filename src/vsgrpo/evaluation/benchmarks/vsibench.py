@@ -29,7 +29,8 @@ from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.vsibench_html import write_html
 from vsgrpo.evaluation.vsibench_report import VsiBenchReport
 from vsgrpo.evaluation.vsibench_scores import score_rows
-from vsgrpo.spatial.scoring import CHOICE_TYPES, DIRECTION_TYPES, TASKS
+from vsgrpo.plugins import load_question_types
+from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks
 
 _COLUMNS = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")
 SUBSETS = ("full", "debiased", "pruned")
@@ -69,7 +70,7 @@ class VsiBench(Benchmark):
         Args:
             path: a row file (.jsonl or .parquet) or the folder that holds it.
             split: test, train or dev; which file of a folder.
-            tasks: keep these tasks (`object_rel_direction` stands for its three difficulties); None keeps all.
+            tasks: keep these, see `types_of`; None keeps all.
             limit: keep this many rows, chosen by a hash of their ids so that all tasks are among them.
             subset: full, debiased or pruned: by the `pruned` column, else by pruned_ids.txt beside the file; a folder
                 with SPLIT_debiased or SPLIT_pruned files gives those.
@@ -81,11 +82,11 @@ class VsiBench(Benchmark):
         if subset not in SUBSETS:
             raise ConfigError(f"benchmark.subset={subset}: unknown", hint=f"choose from: {', '.join(SUBSETS)}")
         file = _subset_file(Path(path), split, subset) or row_file(Path(path), split)
+        types = types_of(tasks)  # before the rows, which may be of a type of the user's own
         found = list(iter_benchmark(file))
         rows, official = [row for row, _ in found], all(is_official for _, is_official in found)
         if subset != "full" and not file.stem.endswith(f"_{subset}"):
             rows = _subset(file, rows, subset)
-        types = _question_types(tasks)
         kept = [row for row in rows if types is None or row.question_type in types]
         if not kept:
             what = "no rows" if not rows else f"no row of benchmark.tasks={list(tasks or [])}"
@@ -238,7 +239,7 @@ def _official_row(data: Any, where: str) -> Row:
             _fail(where, f"{name}={data[name]!r}: must be a non-empty string")
     if type(data["id"]) not in (int, str):
         _fail(where, f"id={data['id']!r}: must be an integer or a string")
-    choice = data["question_type"] in CHOICE_TYPES
+    choice = answer_kind_of(data["question_type"]) == "choice"
     options = _option_words(data["options"], where) if choice else None
     truth = data["ground_truth"]
     if options is not None and (len(truth) != 1 or truth not in LETTERS[: len(options)]):
@@ -274,15 +275,24 @@ def _option_words(options: Any, where: str) -> tuple[str, ...]:
     return tuple(option[3:] for option in options)
 
 
-def _question_types(tasks: Sequence[str] | None) -> frozenset[str] | None:
-    if tasks is None:
+def types_of(given: Sequence[str] | None) -> frozenset[str] | None:
+    """Return the question types that benchmark.tasks names, None for all.
+
+    Args:
+        given: tasks (`object_rel_direction` stands for its three difficulties), single types, or types of the user's
+            own as package.module:NAME, which are registered.
+
+    Raises:
+        ConfigError: an unknown task, or a type of the user's own that is not found.
+    """
+    if given is None:
         return None
-    known = (*TASKS, *DIRECTION_TYPES)
-    for task in tasks:
-        if task not in known:
-            raise ConfigError(f"benchmark.tasks={task}: unknown task", hint=f"choose from: {', '.join(known)}")
-    wanted = set(tasks)
-    return frozenset(wanted | set(DIRECTION_TYPES)) if "object_rel_direction" in wanted else frozenset(wanted)
+    names = load_question_types("benchmark.tasks", given)
+    known = {**table_tasks(), **{name: (name,) for name in QUESTION_TYPES}}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"benchmark.tasks={name}: unknown task", hint=f"choose from: {', '.join(known)}")
+    return frozenset(question_type for name in names for question_type in known[name])
 
 
 def _fail(where: str, problem: str, hint: str = "") -> NoReturn:
