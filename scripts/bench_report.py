@@ -19,7 +19,8 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from vsgrpo.data.rows import Row, read_rows
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import read_rows
 from vsgrpo.report.page import write_report
 
 CONFIG = """run: {{dir: x, name: null, seed: 0}}

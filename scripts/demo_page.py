@@ -16,8 +16,9 @@ from typing import Any
 from jinja2 import Environment, select_autoescape
 from markupsafe import Markup
 
-from vsgrpo.data.report_svg import Plan, make_plan, map_svg, question_svg, symbol_svg
-from vsgrpo.data.rows import Row, read_rows
+from vsgrpo.data.build.page_svg import Plan, make_plan, map_svg, question_svg, symbol_svg
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import read_rows
 from vsgrpo.evaluation.baselines import best_constants, constant_scores
 from vsgrpo.evaluation.score_file import score_difference, score_file
 from vsgrpo.files import write_atomic

@@ -250,7 +250,7 @@ def _compare(words: list[str], peak: float) -> None:
     """Print the estimate of the training run beside its peak."""
     from vsgrpo.config import load_config
     from vsgrpo.memory.estimate import estimate_run
-    from vsgrpo.run_inputs import load_rows
+    from vsgrpo.training.run_inputs import load_rows
 
     config = load_config("train", ["trainer=grpo", *words])
     found = estimate_run(config, load_rows(config)[0])

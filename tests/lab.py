@@ -18,7 +18,7 @@ from PIL import Image
 from evaluation_rows import write_vsibench
 from vsgrpo.cli import run
 from vsgrpo.data.rows import read_rows, write_rows
-from vsgrpo.scans.demo import write_rooms
+from vsgrpo.scans.demo.source import write_rooms
 
 SCANS = ("scene0191_00", "scene0140_00", "scene0264_00")
 """Of ScanNet's train split; no room of them is in VSI-Bench."""

@@ -11,7 +11,7 @@ from vsgrpo.errors import ConfigError, DataError
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    from vsgrpo.scans.demo import write_rooms
+    from vsgrpo.scans.demo.source import write_rooms
 
     folder = tmp_path_factory.mktemp("rooms")
     write_rooms(folder, 2, "easy", 7)
@@ -69,7 +69,7 @@ def test_scores_by_hand():
 @pytest.mark.integration
 def test_train_and_evaluate_from_python(root, tmp_path):
     from vsgrpo.config import load_config
-    from vsgrpo.data.build import build_dataset
+    from vsgrpo.data.build.dataset import build_dataset
 
     data = tmp_path / "data"
     given = [f"source.root={root}", "source=demo", "source.num_scenes=2", "source.seed=7", "source.preset=easy"]

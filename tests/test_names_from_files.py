@@ -12,17 +12,19 @@ from PIL import Image
 
 from evaluation_rows import official_rows
 from vsgrpo.config import load_config
+from vsgrpo.data.build.parts import stored
 from vsgrpo.data.cot.annotation import item_text
 from vsgrpo.data.cot.inputs import Item, find_source
-from vsgrpo.data.import_images import import_images
-from vsgrpo.data.import_settings import ImportSettings
-from vsgrpo.data.imports import import_data
+from vsgrpo.data.importing.import_images import import_images
+from vsgrpo.data.importing.import_settings import ImportSettings
+from vsgrpo.data.importing.imports import import_data
 from vsgrpo.data.inputs import model_folders
 from vsgrpo.data.leakage import lineage_of
 from vsgrpo.data.linking import link_media, link_or_copy
 from vsgrpo.data.manifest import Manifest, changed_files
-from vsgrpo.data.parts import stored
-from vsgrpo.data.rows import Row, check_row, read_rows, row_to_dict, write_rows
+from vsgrpo.data.row import Row
+from vsgrpo.data.row_rules import check_row
+from vsgrpo.data.rows import read_rows, row_to_dict, write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.archives import unpack
 from vsgrpo.evaluation.mathvista_rows import parse_problem, read_images

@@ -6,9 +6,9 @@ import pytest
 
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.preflight import check_batch, check_enough_rows, check_run
+from vsgrpo.training.preflight import check_batch, check_enough_rows, check_run
 
 ROW = Row(
     schema_version=1,

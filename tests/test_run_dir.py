@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from vsgrpo.config import load_config
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.run_dir import prepare_run_folder
+from vsgrpo.launch.run_dir import prepare_run_folder
 
 pytestmark = pytest.mark.integration
 

@@ -10,13 +10,13 @@ import time
 import pytest
 
 from vsgrpo.config import load_config
-from vsgrpo.continuation import is_longer
 from vsgrpo.data import inputs as inputs_room
 from vsgrpo.data.inputs import look_at, read_inputs
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import write_checksums
 from vsgrpo.folders import drop_aside
-from vsgrpo.run_dir import prepare_run_folder, settle
+from vsgrpo.launch.continuation import is_longer
+from vsgrpo.launch.run_dir import prepare_run_folder, settle
 
 
 @pytest.fixture(scope="module")

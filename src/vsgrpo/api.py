@@ -152,7 +152,7 @@ def train(
         VsgrpoError: what can be mended, with a hint; RunError if training failed or was stopped.
     """
     from vsgrpo.config import load_config
-    from vsgrpo.launch import launch_training
+    from vsgrpo.launch.start import launch_training
 
     given = [f"trainer={method}", *overrides, f"data={data}", f"output={output}"]
     code = launch_training(

@@ -17,9 +17,9 @@ from vsgrpo.config.compose import config_dir, load_resolved, to_yaml
 from vsgrpo.config.sections import build_section
 from vsgrpo.config.train import LaunchSection
 from vsgrpo.errors import VsgrpoError
-from vsgrpo.launch import as_started, describe
+from vsgrpo.launch.start import as_started, describe
 from vsgrpo.memory.fit import device_memory
-from vsgrpo.preflight import check_devices, device_line
+from vsgrpo.training.preflight import check_devices, device_line
 
 LAUNCHERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_STEP_ID", "SLURM_NTASKS", "CUDA_VISIBLE_DEVICES")
 

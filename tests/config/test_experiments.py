@@ -7,7 +7,7 @@ import pytest
 
 from vsgrpo.config import config_groups, load_config
 from vsgrpo.config.compose import config_dir
-from vsgrpo.launch import describe
+from vsgrpo.launch.start import describe
 from vsgrpo.rewards import load_reward
 
 pytestmark = pytest.mark.integration

@@ -4,8 +4,8 @@ import pytest
 
 from vsgrpo.config import load_config
 from vsgrpo.errors import ConfigError
-from vsgrpo.launch import join_slurm, launch_command
-from vsgrpo.preflight import needs_launcher
+from vsgrpo.launch.start import join_slurm, launch_command
+from vsgrpo.training.preflight import needs_launcher
 
 TASK = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "9", "SLURM_LOCALID": "1"}
 
@@ -18,7 +18,7 @@ def config_of(*overrides):
 def environment(monkeypatch):
     """A mapping in place of os.environ."""
     values = dict(TASK)
-    monkeypatch.setattr("vsgrpo.launch.os.environ", values)
+    monkeypatch.setattr("vsgrpo.launch.start.os.environ", values)
     return values
 
 

@@ -3,7 +3,7 @@
 import shutil
 
 from vsgrpo.config import load_config
-from vsgrpo.scans.demo import write_rooms
+from vsgrpo.scans.demo.source import write_rooms
 
 
 def demo_config(out, *overrides, scenes=4, workers=1):

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsgrpo.data.answer_table import answer_lines, answer_table
-from vsgrpo.data.balance import Balance, balance_rows, share_limits, with_answer_at
-from vsgrpo.data.rows import LETTERS, check_row, make_row
+from vsgrpo.data.build.answer_table import answer_lines, answer_table
+from vsgrpo.data.build.balance import Balance, balance_rows, share_limits, with_answer_at
+from vsgrpo.data.row import LETTERS
+from vsgrpo.data.row_rules import check_row
+from vsgrpo.data.rows import make_row
 from vsgrpo.spatial.question import ObjectRef, Question
 
 WORDS = ("chair", "bed", "sink", "lamp")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from build_roots import demo_config, row_bytes, scannet_config, scannet_like
 
-from vsgrpo.data.build import build_dataset, merge_shards, scenes_drawn
+from vsgrpo.data.build.dataset import build_dataset, merge_shards, scenes_drawn
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import ConfigError, DataError

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from build_roots import demo_config
 
-from vsgrpo.data.build import build_dataset
-from vsgrpo.data.report_svg import footprint, histogram_svg, make_plan, map_svg, question_svg, symbol_svg
+from vsgrpo.data.build.dataset import build_dataset
+from vsgrpo.data.build.page_svg import footprint, histogram_svg, make_plan, map_svg, question_svg, symbol_svg
 from vsgrpo.data.rows import make_row, read_rows
 from vsgrpo.spatial.question import ObjectRef, Question
 from vsgrpo.spatial.scene import Box, Scene, SceneObject

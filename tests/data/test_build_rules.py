@@ -7,12 +7,12 @@ import pytest
 from build_roots import demo_config, scannet_config, scannet_like
 
 from vsgrpo.config import load_config
-from vsgrpo.data.build import build_dataset
+from vsgrpo.data.build.dataset import build_dataset
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.run_inputs import load_rows
 from vsgrpo.scans.sens import SensReader, SensWriter
+from vsgrpo.training.run_inputs import load_rows
 from vsgrpo.video.reader import probe
 
 pytestmark = pytest.mark.integration

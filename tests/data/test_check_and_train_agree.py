@@ -13,10 +13,10 @@ from PIL import Image
 
 from vsgrpo.config import load_config
 from vsgrpo.data.check import check_data
-from vsgrpo.data.rows import FIELD_NAMES
+from vsgrpo.data.row import FIELD_NAMES
 from vsgrpo.errors import VsgrpoError
-from vsgrpo.preflight import check_run
-from vsgrpo.run_inputs import load_rows
+from vsgrpo.training.preflight import check_run
+from vsgrpo.training.run_inputs import load_rows
 from vsgrpo.video.writer import write_video
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "video"

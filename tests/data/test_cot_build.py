@@ -20,7 +20,8 @@ from cot_server import ChatServer, Fail, Say
 from vsgrpo.cli import run
 from vsgrpo.data.cot.endpoint import Pace
 from vsgrpo.data.prompts import target_text
-from vsgrpo.data.rows import Row, read_rows, write_rows
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.scans.meta_info import write_scene_json
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 from vsgrpo.tables import denied_scenes

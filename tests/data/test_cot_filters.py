@@ -23,7 +23,7 @@ from vsgrpo.data.cot.filters import (
     read_candidate,
     stated_answer,
 )
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 
 BOUNDS = FilterSettings(tuple(FILTERS), 20, 48_000, 0.005, 0.05, 10.0, 5)
 THOUGHT = "The chair stands in the corner of the room and the table is two steps away from it."

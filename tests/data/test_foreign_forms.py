@@ -8,7 +8,7 @@ import pytest
 
 from vsgrpo.cli import run
 from vsgrpo.data.cot.inputs import find_source
-from vsgrpo.data.foreign_rows import Refused, read_foreign
+from vsgrpo.data.importing.foreign_rows import Refused, read_foreign
 from vsgrpo.data.json_files import records
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError

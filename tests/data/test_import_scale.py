@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from vsgrpo.data import imports, row_scan
-from vsgrpo.data.import_settings import ImportSettings
-from vsgrpo.data.imports import import_data
+from vsgrpo.data import row_scan
+from vsgrpo.data.importing import imports
+from vsgrpo.data.importing.import_settings import ImportSettings
+from vsgrpo.data.importing.imports import import_data
 from vsgrpo.errors import DataError
 
 

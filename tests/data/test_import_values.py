@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vsgrpo.data.foreign_rows import Refused, read_foreign
-from vsgrpo.data.import_settings import ImportSettings
-from vsgrpo.data.imports import import_data
+from vsgrpo.data.importing.foreign_rows import Refused, read_foreign
+from vsgrpo.data.importing.import_settings import ImportSettings
+from vsgrpo.data.importing.imports import import_data
 from vsgrpo.data.leakage import read_checked_rows
 from vsgrpo.data.rows import read_rows
 from vsgrpo.evaluation.vsibench import read_benchmark

@@ -6,11 +6,11 @@ import os
 import pytest
 
 from vsgrpo.config import load_config
-from vsgrpo.data import import_folder, imports
-from vsgrpo.data.build import build_dataset
-from vsgrpo.data.import_images import import_images
-from vsgrpo.data.import_settings import ImportSettings
-from vsgrpo.data.imports import import_data
+from vsgrpo.data.build.dataset import build_dataset
+from vsgrpo.data.importing import import_folder, imports
+from vsgrpo.data.importing.import_images import import_images
+from vsgrpo.data.importing.import_settings import ImportSettings
+from vsgrpo.data.importing.imports import import_data
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
 

@@ -20,7 +20,8 @@ from vsgrpo.data.leakage import (
     write_training_manifest,
 )
 from vsgrpo.data.room_ids import find_rooms
-from vsgrpo.data.rows import Row, write_rows
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.tables import denied_rooms, split_ids
 
@@ -203,7 +204,7 @@ def test_each_row_is_searched_for_rooms_once(monkeypatch):
 
 def test_a_file_that_many_rows_show_is_followed_once(monkeypatch, tmp_path):
     followed = []
-    monkeypatch.setattr("vsgrpo.data.rows.inside", lambda base, name: (followed.append(name), base / name)[1])
+    monkeypatch.setattr("vsgrpo.data.row.inside", lambda base, name: (followed.append(name), base / name)[1])
     rows = [make(row_id=str(number), path=f"videos/{number % 2}.mp4") for number in range(100)]
     places = [("video", tmp_path / "videos/0.mp4"), ("video", tmp_path / "videos/1.mp4")]
     assert media_files(rows, tmp_path) == places and followed == ["videos/0.mp4", "videos/1.mp4"]

@@ -15,8 +15,8 @@ from vsgrpo.data.check import check_data
 from vsgrpo.data.mix import draw_mix, rebase, shares
 from vsgrpo.data.rows import make_row, read_rows, row_to_dict, write_rows
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.run_inputs import load_rows, row_files
 from vsgrpo.spatial.question import Question
+from vsgrpo.training.run_inputs import load_rows, row_files
 from vsgrpo.video.writer import write_video
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from vsgrpo.data.prompts import question_text, target_text
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 
 ROOM = Row(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cot_server import ChatServer, Fail, Say
 from vsgrpo.cli import run
-from vsgrpo.data.rows import read_jsonl
+from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.evaluation.mathvista_extract import is_answer
 from vsgrpo.evaluation.mathvista_rows import parse_problem
 from vsgrpo.evaluation.question_sets import mathvista_text, read_folder

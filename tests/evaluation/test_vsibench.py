@@ -7,7 +7,8 @@ import pyarrow.parquet
 import pytest
 
 from evaluation_rows import official_rows
-from vsgrpo.data.rows import Row, write_rows
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.archives import find_in_zips, unpack
 from vsgrpo.evaluation.vsibench import read_benchmark

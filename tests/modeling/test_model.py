@@ -26,7 +26,7 @@ from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.save import read_vision, write_vision
 from vsgrpo.modeling.tree import build_trees
 from vsgrpo.modeling.vision import FeatureStore
-from vsgrpo.run_inputs import check_model
+from vsgrpo.training.run_inputs import check_model
 
 LORA = LoraSettings(r=4, alpha=8)
 VISION = {"num_frames": 8, "min_pixels": 3136, "max_pixels": 100352}

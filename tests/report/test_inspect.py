@@ -14,7 +14,7 @@ from PIL import Image
 
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
-from vsgrpo.data.build import build_dataset
+from vsgrpo.data.build.dataset import build_dataset
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.report.inspect import inspect
 from vsgrpo.report.samples import media_stills

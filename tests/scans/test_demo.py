@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.scans import surfaces
-from vsgrpo.scans.demo import room_truth, write_demo_labels, write_room, write_rooms
-from vsgrpo.scans.demo_mesh import room_mesh
-from vsgrpo.scans.demo_rooms import CEILING, PRESETS, floor_polygon, scan_number
-from vsgrpo.scans.furniture import CATALOGUE
-from vsgrpo.scans.raycast import camera_matrix, camera_poses, render
+from vsgrpo.scans.demo.furniture import CATALOGUE
+from vsgrpo.scans.demo.mesh import room_mesh
+from vsgrpo.scans.demo.rooms import CEILING, PRESETS, floor_polygon, scan_number
+from vsgrpo.scans.demo.source import room_truth, write_demo_labels, write_room, write_rooms
 from vsgrpo.scans.scannet import SceneSettings, list_scans, read_labels, read_scan, scene_from_scan
 from vsgrpo.scans.sens import SensReader
+from vsgrpo.scans.walk import surfaces
+from vsgrpo.scans.walk.raycast import camera_matrix, camera_poses, render
 
 
 def _files(root):

@@ -4,7 +4,7 @@ from furnished_room import SIZE, box_sides, furnished_room, rectangle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsgrpo.scans.rasterizer import NEAR, Camera, Surface
+from vsgrpo.scans.walk.rasterizer import NEAR, Camera, Surface
 
 WIDTH, HEIGHT = 64, 48
 

@@ -9,12 +9,12 @@ from furnished_room import furnished_room
 
 from vsgrpo.errors import DataError
 from vsgrpo.scans.annotation import Instance
-from vsgrpo.scans.mesh_video import WalkSettings, render_walk
 from vsgrpo.scans.ply import Mesh
-from vsgrpo.scans.rasterizer import Camera, Surface
 from vsgrpo.scans.scannet import Scan
 from vsgrpo.scans.sens import SensReader, SensWriter
 from vsgrpo.scans.visibility import VisibilitySettings, vertex_areas, watch
+from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
+from vsgrpo.scans.walk.rasterizer import Camera, Surface
 from vsgrpo.spatial.scene import Footage
 
 av = pytest.importorskip("av")

@@ -5,6 +5,7 @@ import torch
 from tiny_runs import LORA, make_parts, make_trainer
 
 from vsgrpo.training.dpo import PairCollator, pair_losses
+from vsgrpo.training.samples import SampleMaker
 from vsgrpo.training.timing import PhaseTimer
 from vsgrpo.training.worker import train
 
@@ -27,7 +28,9 @@ def test_losses_by_hand():
 
 def test_a_pair_is_two_leaves_of_one_prompt(make_config):
     parts = make_parts(make_config("dpo"))
-    batch = PairCollator(parts.bundle, parts.loader, PhaseTimer())([parts.dataset[i] for i in (0, 1)])
+    batch = PairCollator(parts.bundle, SampleMaker(parts.bundle, parts.loader, PhaseTimer()))(
+        [parts.dataset[i] for i in (0, 1)]
+    )
     chosen, rejected = batch["samples"][:2]
     assert chosen.prompt is rejected.prompt and chosen.media is rejected.media
     texts = [parts.bundle.tokenizer.decode(sample.completion) for sample in batch["samples"]]

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tiny_runs import SPREAD
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.launch import launch_training
+from vsgrpo.launch.start import launch_training
 
 pytestmark = pytest.mark.integration
 RATE = "trainer.learning_rate=1e-3"

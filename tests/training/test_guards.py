@@ -9,11 +9,11 @@ from torch import nn
 
 from vsgrpo.config import load_config
 from vsgrpo.errors import ConfigError, RunError, SetupError
-from vsgrpo.launch import check_environment
+from vsgrpo.launch.start import check_environment
 from vsgrpo.modeling.device import device_line
-from vsgrpo.preflight import check_devices
 from vsgrpo.training import timing
 from vsgrpo.training.guards import CheckShards, EqualCalls, PhaseWatch, check_backend, shard_kind, waited_in_vain
+from vsgrpo.training.preflight import check_devices
 from vsgrpo.training.timing import PhaseTimer
 from vsgrpo.training.worker import train
 

@@ -9,6 +9,7 @@ from vsgrpo.modeling.rope import FAMILIES
 from vsgrpo.modeling.tree import common_prefix_length
 from vsgrpo.training import stages
 from vsgrpo.training.arguments import trl_config
+from vsgrpo.training.samples import SampleMaker
 from vsgrpo.training.sft import IGNORED, AnswerCollator
 from vsgrpo.training.timing import PhaseTimer
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.integration
 def test_labels_are_the_answer_tokens_and_the_end_of_turn(make_config):
     parts = make_parts(make_config("sft"))
     rows = [parts.dataset[i] for i in (0, 1)]
-    batch = AnswerCollator(parts.bundle, parts.loader, PhaseTimer())(rows)
+    batch = AnswerCollator(parts.bundle, SampleMaker(parts.bundle, parts.loader, PhaseTimer()))(rows)
     tokenizer = parts.bundle.tokenizer
     for i, row in enumerate(rows):
         labels = batch["labels"][i]
@@ -141,6 +142,6 @@ def test_questions_packed_behind_one_video_train_like_single_ones(make_config):
 def test_tagged_modes_train_on_thought_and_answer(make_config, mode):
     parts = make_parts(make_config("sft"))
     row = dict(parts.dataset[0], target=f"<{mode}>I see chair 1.</{mode}><answer>1</answer>")
-    batch = AnswerCollator(parts.bundle, parts.loader, PhaseTimer())([row])
+    batch = AnswerCollator(parts.bundle, SampleMaker(parts.bundle, parts.loader, PhaseTimer()))([row])
     said = batch["labels"][0][batch["labels"][0] != IGNORED]
     assert parts.bundle.tokenizer.decode(said) == row["target"] + "<|im_end|>"

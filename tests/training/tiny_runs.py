@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vsgrpo.data.rows import Row, write_rows
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import write_rows
 from vsgrpo.video.writer import write_video
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -83,10 +84,10 @@ LORA = ("model.tune=lora", "model.freeze_vision=true", "model.merge_on_save=fals
 
 def make_parts(config: Any) -> Any:
     """Return the RunParts of a config, as the worker makes them."""
-    from vsgrpo.run_inputs import load_rows
     from vsgrpo.training import worker
     from vsgrpo.training.checkpoints import RunFolder
     from vsgrpo.training.rows_dataset import rows_to_dataset
+    from vsgrpo.training.run_inputs import load_rows
     from vsgrpo.training.stages import RunParts
 
     rows, _ = load_rows(config)

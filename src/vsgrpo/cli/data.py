@@ -34,7 +34,7 @@ def build_data(
     if dry_run:
         print_yaml(config)
         return
-    from vsgrpo.data.build import build_dataset
+    from vsgrpo.data.build.dataset import build_dataset
 
     summary = build_dataset(config, overwrite=overwrite, limit=limit)
     show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
@@ -81,7 +81,7 @@ def merge_data(
     debug: Debug = False,
 ) -> None:
     """Write the row files of a build made in shards (build.num_shards), when all of them are done."""
-    from vsgrpo.data.build import merge_shards
+    from vsgrpo.data.build.dataset import merge_shards
 
     summary = merge_shards(folder)
     show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
@@ -104,11 +104,11 @@ def import_data(
     Without videos=DIR (images=DIR for frames), paths are relative to the file and stay below its folder.
     format=images [images=DIR]: image questions {problem, answer, images}, or conversations as in Vision-R1-cold.
     """
-    from vsgrpo.data.import_settings import parse_settings
+    from vsgrpo.data.importing.import_settings import parse_settings
 
     settings = parse_settings(given)
-    from vsgrpo.data.import_images import import_images
-    from vsgrpo.data.imports import import_data as run_import
+    from vsgrpo.data.importing.import_images import import_images
+    from vsgrpo.data.importing.imports import import_data as run_import
 
     summary = (import_images if settings.format == "images" else run_import)(settings, overwrite=overwrite)
     show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())

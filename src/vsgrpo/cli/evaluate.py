@@ -128,7 +128,7 @@ def ask(
 
     request = parse_request(given)
     from vsgrpo.config import load_config
-    from vsgrpo.run_inputs import check_model
+    from vsgrpo.training.run_inputs import check_model
 
     config = load_config("eval", request.overrides, config_dir)
     check_model(config.model.path, config.model.adapter)

@@ -54,9 +54,9 @@ def train(
     if resume and overwrite:
         raise ConfigError("--resume --overwrite: these exclude each other", hint="give one of the two")
     from vsgrpo.config import load_config
-    from vsgrpo.continuation import is_longer
-    from vsgrpo.launch import describe, launch_training
-    from vsgrpo.seeds import has_final, of_seed, run_seeds, seed_list
+    from vsgrpo.launch.continuation import is_longer
+    from vsgrpo.launch.seeds import has_final, of_seed, run_seeds, seed_list
+    from vsgrpo.launch.start import describe, launch_training
 
     given = [f"trainer={method}", *(overrides or [])]
     named = [item for item in overrides or [] if item.partition("=")[0] in ("trainer", "trainer.name")]
@@ -136,7 +136,7 @@ def cache_videos(
 
     given = ["trainer=sft", "video.feature_cache=disk", *(overrides or [])]
     config = load_config("train", given, config_dir, allow_missing=True)
-    from vsgrpo.run_inputs import cache_folder, check_caching, check_model, load_rows
+    from vsgrpo.training.run_inputs import cache_folder, check_caching, check_model, load_rows
 
     # What can be told is told before torch is imported.
     if clear or keep_gib is not None:

@@ -286,7 +286,7 @@ class TrainConfig:
 
     def stage_sections(self) -> list[TrainerSection]:
         """Return the trainer section of each stage: `trainer.*` with the overrides of `trainer.stages[n]`."""
-        return [self.trainer.stage(number) for number in range(len(self.trainer.stages or [{}]))]
+        return [self.trainer.stage(number) for number in range(self.trainer.num_stages)]
 
     def reward_names(self) -> list[str]:
         """Return reward.names, or the default of the prompt mode (vanilla has no format reward)."""

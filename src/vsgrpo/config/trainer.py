@@ -109,6 +109,15 @@ class TrainerSection:
         """Numbers that the optimizer keeps for each weight."""
         return 0 if self.optim == "sgd" else 2
 
+    @property
+    def num_stages(self) -> int:
+        """How many trainers a run has, one after another; without `stages` it is one."""
+        return max(len(self.stages or []), 1)
+
+    def stage_types(self, number: int) -> list[str] | None:
+        """Return the question types that a stage trains on, None for all."""
+        return self.stages[number].get("types") if self.stages else None
+
     def stage(self, number: int) -> TrainerSection:
         """Return the section of one stage: these values with the overrides of `stages[number]`.
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from vsgrpo.data.rows import Row, media_place
+from vsgrpo.data.row import Row, media_place
 from vsgrpo.errors import DataError
 from vsgrpo.files import file_sha256, file_state, remembered_sha256, write_atomic
 from vsgrpo.records import adapter_base, read_record

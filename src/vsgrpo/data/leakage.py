@@ -22,6 +22,7 @@ from vsgrpo.data.manifest import MANIFEST_NAME, file_record, read_json_object
 from vsgrpo.data.room_ids import Found, find_rooms, room_label, rooms_in, shown_rooms
 from vsgrpo.data.room_ids import dataset_of_path as dataset_of_path
 from vsgrpo.data.room_ids import room_of as room_of
+from vsgrpo.data.row import Row
 from vsgrpo.data.row_guard import VERDICTS, Judgement, Links, judge_row, worst
 from vsgrpo.data.row_guard import Denied as Denied
 from vsgrpo.data.row_guard import check_rows as check_rows
@@ -34,7 +35,6 @@ from vsgrpo.data.row_guard import name_some as name_some
 from vsgrpo.data.row_guard import read_checked_rows as read_checked_rows
 from vsgrpo.data.row_guard import split_dev as split_dev
 from vsgrpo.data.row_guard import val_scans as val_scans
-from vsgrpo.data.rows import Row
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.records import adapter_base

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
 from vsgrpo.paths import inside
 

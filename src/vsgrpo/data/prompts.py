@@ -6,7 +6,7 @@ sentence). Evaluation wording of choice questions is not printed in the paper; o
 
 from __future__ import annotations
 
-from vsgrpo.data.rows import LETTERS, Row
+from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.spatial.rejected import rejected_answer
 

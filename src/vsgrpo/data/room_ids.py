@@ -17,7 +17,7 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.tables import SPLITS, arkitscenes_visits, denied_scenes, split_ids, split_of
 
 _CACHED_TEXTS = 1 << 14

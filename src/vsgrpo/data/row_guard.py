@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.room_ids import Found, find_rooms, rooms_in, rooms_in_data, scannet_room_splits, shown_rooms
-from vsgrpo.data.rows import Row, read_rows
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
 from vsgrpo.tables import BENCHMARKS, denied_rooms, split_of
 

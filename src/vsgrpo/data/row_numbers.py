@@ -17,8 +17,9 @@ from typing import Any
 from vsgrpo.data.json_files import decode_line
 from vsgrpo.data.mix import shares
 from vsgrpo.data.prompts import question_text, target_text
+from vsgrpo.data.row import Row
 from vsgrpo.data.row_guard import check_rows
-from vsgrpo.data.rows import Row, row_from_dict
+from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import ConfigError, DataError
 
 SKETCHED_BYTES = 32 << 20

@@ -10,20 +10,14 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+from vsgrpo.data.row import ANSWER_KINDS, LETTERS, MEDIA_KINDS, SCHEMA_VERSION, Row
 from vsgrpo.errors import DataError
 from vsgrpo.paths import path_fault
 from vsgrpo.spatial.answers import normalize_word, official_number
 from vsgrpo.spatial.question_types import answer_kind_of, type_names
 
-if TYPE_CHECKING:
-    from vsgrpo.data.rows import Row
-
-SCHEMA_VERSION = 1
-ANSWER_KINDS = ("number", "choice", "text")
-MEDIA_KINDS = ("video", "image")
-LETTERS = "ABCD"
 _REQUIRED_TEXT = ("id", "dataset", "split", "scene_name", "room", "question_type", "question", "ground_truth", "answer")
 _OPTIONAL_TEXT = ("unit", "rejected", "reasoning")
 _SPOKEN = ("question", "ground_truth", "answer", "rejected", "reasoning")

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vsgrpo.data.answer_table import AnswerTally
+from vsgrpo.data.build.answer_table import AnswerTally
 from vsgrpo.data.json_files import BLANK, decode_line
+from vsgrpo.data.row import Row
 from vsgrpo.data.row_guard import Judgement, Links, judge_row
 from vsgrpo.data.row_rules import RowError
-from vsgrpo.data.rows import Row, faults_of, row_from_dict
+from vsgrpo.data.rows import faults_of, row_from_dict
 from vsgrpo.errors import DataError
 
 RowCheck = Callable[[Row], None]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vsgrpo.config import TrainConfig
 from vsgrpo.data.prompts import target_text, wrong_answer
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from vsgrpo.errors import VsgrpoError
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, memory_lines
 from vsgrpo.memory.shapes import TINY
-from vsgrpo.preflight import check_batch, check_devices, check_enough_rows, check_run, device_line
-from vsgrpo.run_inputs import check_model, check_weights, rows_of_plan
+from vsgrpo.training.preflight import check_batch, check_devices, check_enough_rows, check_run, device_line
+from vsgrpo.training.run_inputs import check_model, check_weights, rows_of_plan
 
 METHODS = ("grpo", "sft", "dpo")
 HUB = "huggingface.co"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsgrpo.config.families import TINY
 from vsgrpo.data.inputs import look_at, model_files
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.evaluation.folder import PROMPTS_NAME, TIMING_NAME, begin, check_inputs, check_settings
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, Media
 from vsgrpo.evaluation.published import model_size

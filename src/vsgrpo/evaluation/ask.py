@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsgrpo.data.prompts import question_text
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.predictions import Media, VideoQuestions, read_answers, read_errors
 from vsgrpo.evaluation.score import PromptSettings

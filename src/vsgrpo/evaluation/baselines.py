@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from vsgrpo.data.rows import LETTERS, Row
+from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.spatial.priors import best_number, best_word
 from vsgrpo.spatial.scoring import aggregate, mra
 

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vsgrpo.data.foreign_answers import Refused, read_options
-from vsgrpo.data.foreign_forms import NAMES, first, question_type_of
-from vsgrpo.data.foreign_rows import dataset_of, read_answer
+from vsgrpo.data.importing.foreign_answers import Refused, read_options
+from vsgrpo.data.importing.foreign_forms import NAMES, first, question_type_of
+from vsgrpo.data.importing.foreign_rows import dataset_of, read_answer
 from vsgrpo.data.json_files import read_json, read_jsonl
-from vsgrpo.data.rows import LETTERS, number_of
+from vsgrpo.data.row import LETTERS
+from vsgrpo.data.row_rules import number_of
 from vsgrpo.errors import DataError
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of
 

@@ -23,7 +23,7 @@ import torch
 
 from vsgrpo.config.families import TINY
 from vsgrpo.data.prompts import question_text
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
 from vsgrpo.evaluation.score import PromptSettings

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.rows import LETTERS, Row
+from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.evaluation.charts import bars_svg, calibration_svg, confusion_table
 from vsgrpo.evaluation.published import published_lines
 from vsgrpo.evaluation.results import EvalReport

@@ -20,7 +20,7 @@ from vsgrpo.data.leakage import (
     worst,
 )
 from vsgrpo.data.room_ids import room_label
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import Media
 from vsgrpo.tables import denied_rooms

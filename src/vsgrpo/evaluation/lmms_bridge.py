@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.prompts import option_lines, question_text
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.evaluation.score import PromptSettings, row_item, scored_text
 from vsgrpo.files import write_atomic
 from vsgrpo.spatial.scorers import score

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.evaluation.html_report import REPORT_NAME, write_html
 from vsgrpo.evaluation.lmms_bridge import LMMS_NAME, write_lmms_samples
 from vsgrpo.evaluation.results import EvalReport

@@ -18,7 +18,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.rows import Row, read_jsonl
+from vsgrpo.data.json_files import read_jsonl
+from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.files import publish
 from vsgrpo.records import MAYBE_TEXT, check_shape

@@ -15,10 +15,13 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.data.leakage import name_some
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.prompts import TRAIN_SENTENCES, question_text
-from vsgrpo.data.rows import LETTERS, SCHEMA_VERSION, Row, check_row, read_jsonl, row_from_dict, row_id
+from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, row_id
+from vsgrpo.data.row_rules import check_row
+from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.mathvista_rows import Problem, find_file, read_images, read_problems
 from vsgrpo.evaluation.predictions import Media

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from vsgrpo.config.families import check_model_place
 from vsgrpo.data.leakage import TrainingManifest
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.answering import answer_rows, predictions_name
 from vsgrpo.evaluation.baselines import derangement

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.answering import answer_rows, predictions_name
 from vsgrpo.evaluation.baselines import derangement

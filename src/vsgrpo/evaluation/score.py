@@ -15,7 +15,7 @@ from sys import intern
 
 import numpy as np
 
-from vsgrpo.data.rows import LETTERS, Row
+from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
 from vsgrpo.spatial.answers import normalize_word, parse_answer

@@ -12,7 +12,8 @@ import numpy as np
 from vsgrpo.data.json_files import read_json
 from vsgrpo.data.leakage import name_some
 from vsgrpo.data.prompts import MODES, WORDINGS
-from vsgrpo.data.rows import LETTERS, Row, number_of
+from vsgrpo.data.row import LETTERS, Row
+from vsgrpo.data.row_rules import number_of
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.foreign import Line, num_tagged, read_lines, thinks
 from vsgrpo.evaluation.intervals import scene_intervals, task_groups

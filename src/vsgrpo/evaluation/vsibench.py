@@ -15,9 +15,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.data.leakage import name_some, room_of
 from vsgrpo.data.manifest import file_record
-from vsgrpo.data.rows import LETTERS, SCHEMA_VERSION, Row, check_row, check_scorable, read_jsonl, row_from_dict
+from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row
+from vsgrpo.data.row_rules import check_row, check_scorable
+from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.archives import find_in_zips, unpack
 from vsgrpo.plugins import load_question_types

@@ -52,7 +52,7 @@ def disk_need(config: TrainConfig, shape: ModelShape, rows: Rows = ()) -> DiskNe
 
 def num_checkpoints(config: TrainConfig, num_rows: int) -> int:
     """Return how many checkpoints lie on disk at the most: those kept, the best one, the one being written."""
-    steps = sum(planned_steps(config, stage, num_rows) for stage in range(len(config.trainer.stages or [{}])))
+    steps = sum(planned_steps(config, stage, num_rows) for stage in range(config.trainer.num_stages))
     written = max(1, steps // config.trainer.save_steps)
     limit = config.trainer.save_total_limit
     if limit is None:

@@ -8,8 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.report_svg import Plan, make_plan, question_svg, symbol_svg
-from vsgrpo.data.rows import LETTERS, Row, read_jsonl, row_to_dict
+from vsgrpo.data.build.page_svg import Plan, make_plan, question_svg, symbol_svg
+from vsgrpo.data.json_files import read_jsonl
+from vsgrpo.data.row import LETTERS, Row
+from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.predictions import Media, read_answers
 from vsgrpo.evaluation.question_sets import iter_questions, read_folder, read_mathvista

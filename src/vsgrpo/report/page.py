@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.rows import LETTERS
+from vsgrpo.data.row import LETTERS
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.published import published_lines
 from vsgrpo.files import write_page

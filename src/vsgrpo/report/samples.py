@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.json_files import read_jsonl
-from vsgrpo.data.rows import Row, row_from_dict
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.records import MAYBE_NUMBER, check_shape
 from vsgrpo.report.runs import Curve

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from vsgrpo.config import TrainConfig
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.modeling.device import device_line
 from vsgrpo.modeling.feature_cache import cache_bytes
 from vsgrpo.modeling.model import load_model
 from vsgrpo.modeling.vision import FeatureStore
-from vsgrpo.run_inputs import cache_folder, check_caching, load_rows
 from vsgrpo.terminal import show
+from vsgrpo.training.run_inputs import cache_folder, check_caching, load_rows
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.cache import DiskCache
 from vsgrpo.video.loader import VideoLoader

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from vsgrpo.supervise import OVERDUE, STOP_SIGNALS, SUPERVISED
 from vsgrpo.training.bad_steps import json_number
 from vsgrpo.training.launcher import LostProcess
 from vsgrpo.training.stage_trainer import Stage
+from vsgrpo.training.supervise import OVERDUE, STOP_SIGNALS, SUPERVISED
 from vsgrpo.training.timing import PhaseTimer
 
 LOG_SCHEMA_VERSION = 1

@@ -18,7 +18,8 @@ from trl.models.utils import unwrap_model_for_generation
 from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.data.leakage import Links, TrainingManifest, name_some, read_checked_rows, rooms_of
 from vsgrpo.data.room_ids import room_label
-from vsgrpo.data.rows import Row, read_rows
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
 from vsgrpo.modeling.rollout import Sampling, rollout, vision_token_ids
 from vsgrpo.modeling.vision import FeatureStore

@@ -9,38 +9,30 @@ Source: arXiv 2305.18290 eq. 7; the pairs: arXiv 2504.00883 section 5.1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
-from datasets import Dataset
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import logsigmoid
-from torch.utils.data import Sampler
-from transformers import TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.model import ModelBundle
 from vsgrpo.modeling.tree import count_scored
-from vsgrpo.modeling.vision import FeatureStore, VideoFeatures, is_tower_trained
-from vsgrpo.training.samplers import VideoSampler
+from vsgrpo.modeling.vision import VideoFeatures
 from vsgrpo.training.samples import Sample, SampleMaker, compute_features, sample_trees
 from vsgrpo.training.sft import END_OF_TURN
-from vsgrpo.training.stage_trainer import Stage, StageTrainer
-from vsgrpo.training.timing import PhaseTimer
-from vsgrpo.video.loader import VideoLoader
+from vsgrpo.training.stage_trainer import StageTrainer, TrainerParts
 
 
 class PairCollator:
     """Table rows -> two samples per row, neighbours: the `target` (chosen), then `rejected`, each with `<|im_end|>`."""
 
-    def __init__(self, bundle: ModelBundle, loader: VideoLoader, timer: PhaseTimer) -> None:
+    def __init__(self, bundle: ModelBundle, maker: SampleMaker) -> None:
         self._tokenizer = bundle.tokenizer
-        self._maker = SampleMaker(bundle, loader, timer)
+        self._maker = maker
         self._end = bundle.tokenizer.convert_tokens_to_ids(END_OF_TURN)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -54,72 +46,25 @@ class PairCollator:
 
 
 class SpatialDPOTrainer(StageTrainer, DPOTrainer):
-    """DPO on rows of `rows_to_dataset(..., targets=True, rejected_seed=...)`.
+    """DPO on rows of `rows_to_dataset(..., targets=True, rejected_seed=...)`; `args.loss_type`: see `pair_losses`.
 
-    Args:
-        bundle: model (LoRA already attached) and processor.
-        args: TRL's own configuration; `loss_type` is one of sigmoid, hinge, ipo.
-        stage: where this trainer stands in the run.
-        reference: frozen copy of the model as the run began (full fine-tuning); with LoRA it is "adapter off".
-        feature_cache: "memory" keeps a frozen tower's features for the whole run, a folder for all runs.
-        questions_per_video: rows of one video that the sampler keeps together.
-        layout: "tree" computes each prefix that samples share once, "plain" repeats it: same values.
-        attention: kernel of the tree layout.
+    Raises:
+        ValueError: neither an adapter nor a reference.
     """
 
-    def __init__(
-        self,
-        bundle: ModelBundle,
-        args: DPOConfig,
-        *,
-        train_dataset: Dataset,
-        loader: VideoLoader,
-        stage: Stage,
-        timer: PhaseTimer,
-        callbacks: list[TrainerCallback] | None = None,
-        reference: nn.Module | None = None,
-        feature_cache: str | Path = "off",
-        questions_per_video: int = 1,
-        layout: str = "plain",
-        attention: str = "auto",
-    ) -> None:
-        self.bundle, self.stage, self.timer, self.loader = bundle, stage, timer, loader
-        self._train_vision = is_tower_trained(bundle.model)
-        self._questions_per_video = questions_per_video
-        self._layout, self._attention = layout, attention
-        if reference is None and not is_peft_model(bundle.model):
+    def __init__(self, parts: TrainerParts, args: DPOConfig) -> None:
+        if parts.reference is None and not is_peft_model(parts.bundle.model):
             raise ValueError("DPO needs a reference: the model has no adapter to switch off")
-        collator = PairCollator(bundle, loader, timer)
-        super().__init__(
-            model=bundle.model,
-            ref_model=reference,  # type: ignore[arg-type]
-            args=args,
-            data_collator=collator,
-            train_dataset=train_dataset,
-            processing_class=bundle.processor,
-            callbacks=callbacks,
-        )
-        if is_peft_model(bundle.model) and "ref" in bundle.model.peft_config:
-            bundle.model.delete_adapter("ref")  # TRL's copy of the start; ours is "adapter off", which costs nothing
-        self._store = collator._maker.store = FeatureStore(bundle, cache=feature_cache)
-        self._reference_store = self._store
-        if reference is not None and self._train_vision:
-            self._reference_store = FeatureStore(replace(bundle, model=reference), cache=feature_cache)
+        collator = PairCollator(parts.bundle, parts.maker)
+        super().__init__(parts, args, ref_model=parts.reference, data_collator=collator)
+        if is_peft_model(parts.bundle.model) and "ref" in parts.bundle.model.peft_config:
+            parts.bundle.model.delete_adapter(
+                "ref"
+            )  # TRL's copy of the start; ours is "adapter off", which costs nothing
 
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
         """Leave the rows as they are: the collator tokenises them with their videos."""
         return dataset
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        """Order rows by (seed, epoch), rows of one video side by side."""
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        return VideoSampler(
-            list(dataset["video"]),
-            questions_per_video=self._questions_per_video,
-            seed=self.args.seed,
-            epoch=self.current_epoch,
-            types=list(dataset["question_type"]),
-        )
 
     def _count_items(self, inputs: Any) -> int:
         """Count pairs."""

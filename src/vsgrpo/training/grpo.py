@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import compress
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -19,28 +17,24 @@ from accelerate.utils import gather_object, is_peft_model
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import pad, split_tensor_dict
 
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.model import ModelBundle
 from vsgrpo.modeling.rollout import Sampling, rollout, vision_token_ids
 from vsgrpo.modeling.tree import count_drawn, count_scored
-from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
+from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.rewards import reward_metrics
 from vsgrpo.training.completions import append_records, completion_records
 from vsgrpo.training.correlation import GradientCorrelation
 from vsgrpo.training.grpo_loss import LiveCounts, bound_reference, count_live, microbatches_of_update
 from vsgrpo.training.samplers import RolloutSampler
-from vsgrpo.training.samples import Sample, SampleMaker, compute_features, sample_trees
+from vsgrpo.training.samples import Sample, compute_features, sample_trees
 from vsgrpo.training.skipping import is_without_advantage, zero_loss
-from vsgrpo.training.stage_trainer import Stage, StageTrainer
-from vsgrpo.training.timing import PhaseTimer
+from vsgrpo.training.stage_trainer import StageTrainer, TrainerParts
 from vsgrpo.training.zero import unsharded
-from vsgrpo.video.loader import VideoLoader
 
 METRIC_COLUMNS = ("question_type", "answer_kind", "prompt_mode", "question")
 
@@ -49,17 +43,9 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
     """GRPO on rows of `rows_to_dataset`.
 
     Args:
-        bundle: model (LoRA already attached) and processor.
-        args: TRL's own configuration; `beta` > 0 needs `reference` unless the model has an adapter.
+        parts: what every trainer is made of.
+        args: TRL's own configuration; `beta` > 0 needs `parts.reference` unless the model has an adapter.
         reward_funcs: TRL reward functions; they get the columns of the table.
-        train_dataset: `rows_to_dataset`.
-        loader: of the videos.
-        stage: where this trainer stands in the run.
-        reference: frozen copy of the model as it was when the run began (full fine-tuning with beta > 0).
-        feature_cache: "memory" keeps a frozen tower's features for the whole run, a folder for all runs.
-        questions_per_video: rows of one video that the sampler keeps together.
-        layout: "tree" computes each prefix that samples share once, "plain" repeats it: same values.
-        attention: kernel of the tree layout.
         skip_zero_variance: leave out the update of microbatches without any advantage.
         log_gradient_correlation: see `GradientCorrelation`; an extra forward and backward per question.
     """
@@ -70,54 +56,30 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
 
     def __init__(
         self,
-        bundle: ModelBundle,
+        parts: TrainerParts,
         args: GRPOConfig,
         *,
         reward_funcs: Sequence[Callable[..., Sequence[float | None]]],
-        train_dataset: Dataset,
-        loader: VideoLoader,
-        stage: Stage,
-        timer: PhaseTimer,
-        callbacks: list[TrainerCallback] | None = None,
-        reference: nn.Module | None = None,
-        feature_cache: str | Path = "off",
-        questions_per_video: int = 1,
-        layout: str = "plain",
-        attention: str = "auto",
         skip_zero_variance: bool = False,
         log_gradient_correlation: bool = False,
     ) -> None:
-        self.bundle, self.stage, self.timer, self.loader = bundle, stage, timer, loader
-        self._train_vision = is_tower_trained(bundle.model)
-        self._questions_per_video = questions_per_video
-        self._layout, self._attention = layout, attention
         self._samples: list[Sample] = []
         self._loss_inputs: dict[str, Any] = {}
         self._update_start = 0
-        self._maker = SampleMaker(bundle, loader, timer)
+        self._maker = parts.maker
         # The reference is ours: TRL would reload the weights named in the config (not the ones in memory), or copy a
         # starting adapter, where "adapter off" is what we mean.
-        if args.beta > 0 and reference is None and not is_peft_model(bundle.model):
+        model = parts.bundle.model
+        if args.beta > 0 and parts.reference is None and not is_peft_model(model):
             raise ValueError(f"beta={args.beta} needs a reference: the model has no adapter to switch off")
         beta, args.beta = args.beta, 0.0
-        super().__init__(
-            model=bundle.model,
-            reward_funcs=[*reward_funcs],  # type: ignore[list-item]
-            args=args,
-            train_dataset=train_dataset,
-            processing_class=bundle.processor,
-            callbacks=callbacks,
-        )
+        super().__init__(parts, args, reward_funcs=[*reward_funcs])
         self.beta = args.beta = beta
-        self._store = self._maker.store = FeatureStore(bundle, cache=feature_cache)
-        self._reference_store = self._store
-        if beta > 0 and reference is not None:
-            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
-            if self._train_vision:
-                self._reference_store = FeatureStore(replace(bundle, model=reference), cache=feature_cache)
-        self._suppressed = vision_token_ids(bundle.model)
+        if beta > 0 and parts.reference is not None:
+            self.ref_model = self.accelerator.prepare_model(parts.reference, evaluation_mode=True)
+        self._suppressed = vision_token_ids(model)
         self._skip_zero_variance = skip_zero_variance
-        self._correlation = GradientCorrelation(bundle.model) if log_gradient_correlation else None
+        self._correlation = GradientCorrelation(model) if log_gradient_correlation else None
 
     @contextmanager
     def _about(self, samples: list[Sample]) -> Iterator[None]:

@@ -24,9 +24,9 @@ from vsgrpo.errors import RunError, SetupError
 from vsgrpo.modeling.device import why_no_gpu
 from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.vision import are_tower_calls_collective
-from vsgrpo.preflight import check_devices, cpu_hint, needs_launcher
 from vsgrpo.terminal import show
 from vsgrpo.training.launcher import LostProcess
+from vsgrpo.training.preflight import check_devices, cpu_hint, needs_launcher
 from vsgrpo.training.stage_trainer import Stage, StageTrainer
 from vsgrpo.training.timing import PhaseTimer
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import RunError, VsgrpoError
-from vsgrpo.supervise import SUPERVISED, end_with_parent
 from vsgrpo.terminal import complain
+from vsgrpo.training.supervise import SUPERVISED, end_with_parent
 
 FAILURES = "failures"
 """Sub-folder of a run: what each process failed of, in its latest start."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from vsgrpo.data.prompts import question_text, target_text, wrong_answer
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 
 COLUMNS = ("prompt", "system", "row_key", "media", "video", "dataset", "scene_name", "question_type", "question")
 COLUMNS += ("options",)

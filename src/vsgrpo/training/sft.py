@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import Tensor, nn
-from torch.utils.data import Sampler
-from transformers import TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.model import ModelBundle
 from vsgrpo.modeling.tree import count_scored
-from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
-from vsgrpo.training.samplers import VideoSampler
 from vsgrpo.training.samples import SampleMaker, compute_features, sample_trees
-from vsgrpo.training.stage_trainer import Stage, StageTrainer
-from vsgrpo.training.timing import PhaseTimer
-from vsgrpo.video.loader import VideoLoader
+from vsgrpo.training.stage_trainer import StageTrainer, TrainerParts
 
 END_OF_TURN = "<|im_end|>"
 IGNORED = -100
@@ -34,9 +26,9 @@ class AnswerCollator:
     A row whose video turned out bad has no labels: its tokens count nowhere.
     """
 
-    def __init__(self, bundle: ModelBundle, loader: VideoLoader, timer: PhaseTimer) -> None:
+    def __init__(self, bundle: ModelBundle, maker: SampleMaker) -> None:
         self._tokenizer = bundle.tokenizer
-        self._maker = SampleMaker(bundle, loader, timer)
+        self._maker = maker
         self._end = bundle.tokenizer.convert_tokens_to_ids(END_OF_TURN)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -58,57 +50,10 @@ class AnswerCollator:
 
 
 class SpatialSFTTrainer(StageTrainer, SFTTrainer):
-    """SFT on rows of `rows_to_dataset(..., targets=True)`.
+    """SFT on rows of `rows_to_dataset(..., targets=True)`."""
 
-    Args:
-        bundle: model (LoRA already attached) and processor.
-        stage: where this trainer stands in the run.
-        feature_cache: "memory" keeps a frozen tower's features for the whole run, a folder for all runs.
-        questions_per_video: rows of one video that the sampler keeps together.
-        layout: "tree" computes each prefix that samples share once, "plain" repeats it: same values.
-        attention: kernel of the tree layout.
-    """
-
-    def __init__(
-        self,
-        bundle: ModelBundle,
-        args: SFTConfig,
-        *,
-        train_dataset: Dataset,
-        loader: VideoLoader,
-        stage: Stage,
-        timer: PhaseTimer,
-        callbacks: list[TrainerCallback] | None = None,
-        feature_cache: str | Path = "off",
-        questions_per_video: int = 1,
-        layout: str = "plain",
-        attention: str = "auto",
-    ) -> None:
-        self.bundle, self.stage, self.timer, self.loader = bundle, stage, timer, loader
-        self._train_vision = is_tower_trained(bundle.model)
-        self._questions_per_video = questions_per_video
-        self._layout, self._attention = layout, attention
-        collator = AnswerCollator(bundle, loader, timer)
-        super().__init__(
-            model=bundle.model,
-            args=args,
-            data_collator=collator,
-            train_dataset=train_dataset,
-            processing_class=bundle.processor,
-            callbacks=callbacks,
-        )
-        self._store = collator._maker.store = FeatureStore(bundle, cache=feature_cache)
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        """Order rows by (seed, epoch), rows of one video side by side."""
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        return VideoSampler(
-            list(dataset["video"]),
-            questions_per_video=self._questions_per_video,
-            seed=self.args.seed,
-            epoch=self.current_epoch,
-            types=list(dataset["question_type"]),
-        )
+    def __init__(self, parts: TrainerParts, args: SFTConfig) -> None:
+        super().__init__(parts, args, data_collator=AnswerCollator(parts.bundle, parts.maker))
 
     def _count_items(self, inputs: Any) -> int:
         """Count answer tokens."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object, is_peft_model
+from datasets import Dataset
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Sampler
 from transformers import Trainer
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 
 from vsgrpo.errors import RunError
@@ -22,6 +25,9 @@ from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.training.bad_steps import BadSteps, leave_out
 from vsgrpo.training.checkpoints import RunFolder
+from vsgrpo.training.precision import sum_gradients_in_float32
+from vsgrpo.training.samplers import VideoSampler
+from vsgrpo.training.samples import SampleMaker
 from vsgrpo.training.timing import PhaseTimer, summarize
 from vsgrpo.training.zero import keep_whole, load_whole, unshard_root
 from vsgrpo.video.loader import VideoLoader
@@ -46,24 +52,55 @@ class Stage:
     name: str
 
 
+@dataclass(frozen=True)
+class TrainerParts:
+    """What the trainers of all methods are made of, besides TRL's arguments.
+
+    Attributes:
+        bundle: model (LoRA already attached) and processor.
+        dataset: `rows_to_dataset`, the rows of this stage.
+        maker: turns its rows into samples.
+        loader: of the videos.
+        stage: where this trainer stands in the run.
+        timer: of the phases.
+        bad_steps: counts steps whose loss or gradient is no number.
+        callbacks: of the Trainer.
+        reference: frozen copy of the model as the run began (full fine-tuning); with LoRA it is "adapter off".
+        feature_cache: "memory" keeps a frozen tower's features for the whole run, a folder for all runs.
+        questions_per_video: rows of one video that the sampler keeps together.
+        layout: "tree" computes each prefix that samples share once, "plain" repeats it: same values.
+        attention: kernel of the tree layout.
+    """
+
+    bundle: ModelBundle
+    dataset: Dataset
+    maker: SampleMaker
+    loader: VideoLoader
+    stage: Stage
+    timer: PhaseTimer
+    bad_steps: BadSteps
+    callbacks: list[TrainerCallback]
+    reference: nn.Module | None = None
+    feature_cache: str | Path = "off"
+    questions_per_video: int = 1
+    layout: str = "plain"
+    attention: str = "auto"
+
+
 class StageTrainer(Trainer):
     """Mixed in before a TRL trainer; each override says why.
 
-    The first four attributes are set before `super().__init__()`, which already asks for the output folder.
+    Args:
+        parts: what it is made of.
+        args: TRL's own configuration.
+        given: further arguments of the TRL trainer.
     """
 
-    stage: Stage
-    timer: PhaseTimer
-    bundle: ModelBundle
-    bad_steps: BadSteps
-    """Set by `build_trainer`."""
     _bad_loss = False
     _num_items = 0
     """What the loss of the running update is a mean over, in all processes: 0 where all its rows are dead."""
     loss_is_scaled_for_ga = True
     """The loss of a microbatch is divided by the count of its whole update, so the Trainer must not divide it again."""
-    loader: VideoLoader
-    _store: FeatureStore
     # The base class types these for every case it serves; in a running stage they are set, and of one kind.
     model: Any
     model_wrapped: Any
@@ -71,16 +108,46 @@ class StageTrainer(Trainer):
     train_dataset: Any
     processing_class: Any
 
-    def __init__(self, *positional: Any, args: Any, **given: Any) -> None:
+    def __init__(self, parts: TrainerParts, args: Any, **given: Any) -> None:
         """Fix the normaliser of the loss; neither a model's class nor an argument chooses it.
 
         Stock code counts the tokens of an update only where the model's class has `accepts_loss_kwargs`, which is False
         for Qwen2.5-VL and Qwen3-VL: microbatches of unequal length would then weigh alike.
         """
+        # Before `super().__init__()`, which already asks for the output folder.
+        self.bundle, self.stage, self.timer, self.loader = parts.bundle, parts.stage, parts.timer, parts.loader
+        self.bad_steps = parts.bad_steps
+        self._questions_per_video = parts.questions_per_video
+        self._layout, self._attention = parts.layout, parts.attention
+        self._train_vision = is_tower_trained(parts.bundle.model)
         # More GPUs than processes: the Trainer would wrap the model in DataParallel, which cuts batches anew.
         args._n_gpu = min(args.n_gpu, 1)
-        super().__init__(*positional, args=args, **given)
+        super().__init__(
+            model=parts.bundle.model,
+            args=args,
+            train_dataset=parts.dataset,
+            processing_class=parts.bundle.processor,
+            callbacks=parts.callbacks,
+            **given,
+        )
         self.model_accepts_loss_kwargs = True
+        self.remove_callback(PrinterCallback)  # it prints logs on stdout, which is for results
+        sum_gradients_in_float32(self)
+        self._store = self._reference_store = parts.maker.store = FeatureStore(parts.bundle, cache=parts.feature_cache)
+        if parts.reference is not None and self._train_vision:
+            copied = replace(parts.bundle, model=parts.reference)
+            self._reference_store = FeatureStore(copied, cache=parts.feature_cache)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        """Order rows by (seed, epoch), rows of one video side by side."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        return VideoSampler(
+            list(dataset["video"]),
+            questions_per_video=self._questions_per_video,
+            seed=self.args.seed,
+            epoch=self.current_epoch,
+            types=list(dataset["question_type"]),
+        )
 
     def _count_items(self, inputs: Any) -> int:
         """Return what a microbatch adds to the denominator of its update's loss; dead rows add nothing."""

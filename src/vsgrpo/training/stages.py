@@ -14,12 +14,11 @@ from datasets import Dataset
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers.optimization import get_scheduler
-from transformers.trainer_callback import PrinterCallback, TrainerCallback
+from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import SchedulerType
-from trl.trainer.dpo_config import DPOConfig
-from trl.trainer.grpo_config import GRPOConfig
 
 from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
+from vsgrpo.config.train import TrainerSection
 from vsgrpo.memory.load import token_layout
 from vsgrpo.modeling.model import ModelBundle, use_gradient_checkpointing
 from vsgrpo.modeling.rollout import vision_token_ids
@@ -35,11 +34,12 @@ from vsgrpo.training.grpo import SpatialGRPOTrainer
 from vsgrpo.training.guards import CheckShards, EqualCalls, PhaseWatch, waited_in_vain
 from vsgrpo.training.launcher import another_failed
 from vsgrpo.training.live import Progress, watch
-from vsgrpo.training.precision import CheckPrecision, sum_gradients_in_float32
+from vsgrpo.training.precision import CheckPrecision
 from vsgrpo.training.probe import probe_longest, wants_probe
 from vsgrpo.training.samplers import few_videos
+from vsgrpo.training.samples import SampleMaker
 from vsgrpo.training.sft import SpatialSFTTrainer
-from vsgrpo.training.stage_trainer import Stage, StageTrainer
+from vsgrpo.training.stage_trainer import Stage, StageTrainer, TrainerParts
 from vsgrpo.training.timing import PhaseTimer, device_sync
 from vsgrpo.training.trackers import make_trackers
 from vsgrpo.training.zero import name_layers
@@ -81,7 +81,7 @@ def run_stages(
         check: called with each trainer before it trains.
     """
     config = parts.config
-    num_stages = len(config.trainer.stages or [{}])
+    num_stages = config.trainer.num_stages
     reference = reference_model(config, parts.bundle)
     steps = checkpoint.number - checkpoint.step if checkpoint else 0
     trainer: StageTrainer | None = None
@@ -220,39 +220,42 @@ def build_trainer(
     dev = None if parts.dev is None else DevScore(parts.dev, config, parts.loader)
     if dev is not None:
         callbacks.append(dev)
-    shared: dict[str, Any] = {
-        "train_dataset": dataset,
-        "loader": parts.loader,
-        "stage": stage,
-        "timer": timer,
-        "callbacks": callbacks,
-        "feature_cache": feature_cache(config),
-        "questions_per_video": section.questions_per_video,
-        "layout": token_layout(section, config.model),
-        "attention": section.prefix_attention,
-    }
-    if isinstance(args, GRPOConfig):
-        assert isinstance(section, GrpoSection)
-        shared["skip_zero_variance"] = section.skip_zero_variance
-        shared["log_gradient_correlation"] = section.log_gradient_correlation
-        trainer = SpatialGRPOTrainer(parts.bundle, args, reward_funcs=_rewards(config), reference=reference, **shared)
-    elif isinstance(args, DPOConfig):
-        trainer = SpatialDPOTrainer(parts.bundle, args, reference=reference, **shared)
-    else:
-        trainer = SpatialSFTTrainer(parts.bundle, args, **shared)
-    sum_gradients_in_float32(trainer)
-    trainer.bad_steps = BadSteps(
-        parts.folder.path,
-        parts.bundle.tokenizer,
-        trainer.accelerator.process_index,
-        section.max_bad_steps,
-        vision_token_ids(parts.bundle.model),
-        progress.say,
+    bundle = parts.bundle
+    visual = vision_token_ids(bundle.model)
+    shared = TrainerParts(
+        bundle=bundle,
+        dataset=dataset,
+        maker=SampleMaker(bundle, parts.loader, timer),
+        loader=parts.loader,
+        stage=stage,
+        timer=timer,
+        bad_steps=BadSteps(
+            parts.folder.path, bundle.tokenizer, args.process_index, section.max_bad_steps, visual, progress.say
+        ),
+        callbacks=callbacks,
+        reference=reference,
+        feature_cache=feature_cache(config),
+        questions_per_video=section.questions_per_video,
+        layout=token_layout(section, config.model),
+        attention=section.prefix_attention,
     )
+    trainer = _trainer(config, section, shared, args)
     if dev is not None:
         dev.trainer = trainer
-    trainer.remove_callback(PrinterCallback)  # it prints logs on stdout, which is for results
     return trainer
+
+
+def _trainer(config: TrainConfig, section: TrainerSection, parts: TrainerParts, args: Any) -> StageTrainer:
+    """Return the trainer of a method."""
+    if isinstance(section, GrpoSection):
+        return SpatialGRPOTrainer(
+            parts,
+            args,
+            reward_funcs=_rewards(config),
+            skip_zero_variance=section.skip_zero_variance,
+            log_gradient_correlation=section.log_gradient_correlation,
+        )
+    return SpatialDPOTrainer(parts, args) if isinstance(section, DpoSection) else SpatialSFTTrainer(parts, args)
 
 
 def _callbacks(
@@ -279,7 +282,7 @@ def feature_cache(config: TrainConfig) -> str | Path:
 
 def stage_rows(parts: RunParts, number: int) -> Dataset:
     """Return the rows of a stage: all, or those of its question types (a curriculum: easy types first)."""
-    types = (parts.config.trainer.stages or [{}])[number].get("types")
+    types = parts.config.trainer.stage_types(number)
     if types is None:
         return parts.dataset
     kept = [i for i, name in enumerate(parts.dataset["question_type"]) if name in types]

@@ -28,7 +28,7 @@ from vsgrpo.data.leakage import (
     write_training_manifest,
 )
 from vsgrpo.data.manifest import file_record
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, RunError, VsgrpoError, from_machine
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
@@ -39,8 +39,6 @@ from vsgrpo.modeling.quiet import quiet_libraries
 from vsgrpo.modeling.rope import counts_seconds
 from vsgrpo.modeling.save import write_vision
 from vsgrpo.modeling.versions import check_versions
-from vsgrpo.run_inputs import load_rows, row_files
-from vsgrpo.supervise import end_with_parent
 from vsgrpo.terminal import complain, show
 from vsgrpo.training.arguments import check_enough_rows, trl_config
 from vsgrpo.training.checkpoints import RunFolder
@@ -48,8 +46,10 @@ from vsgrpo.training.dev_score import dev_dataset, dev_overlap
 from vsgrpo.training.guards import check_backend, join_processes
 from vsgrpo.training.launcher import record_failure
 from vsgrpo.training.rows_dataset import rows_to_dataset
+from vsgrpo.training.run_inputs import load_rows, row_files
 from vsgrpo.training.stage_trainer import StageTrainer
 from vsgrpo.training.stages import RunParts, run_stages
+from vsgrpo.training.supervise import end_with_parent
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.loader import BadVideo, VideoLoader
 
@@ -172,7 +172,7 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
     loader = make_loader(config)
     rows = readable_rows(rows, Path(config.data.path), loader, config.video.max_quarantined)
     dev = dev_dataset(config)
-    for number in range(len(config.trainer.stages or [{}])):  # what TRL refuses, before the model loads
+    for number in range(config.trainer.num_stages):  # what TRL refuses, before the model loads
         check_enough_rows(len(rows), trl_config(config, number))
     check_device(config, rows)
     bundle = make_model(config)

@@ -19,6 +19,6 @@ if "TORCHELASTIC_RUN_ID" in os.environ:
     ours = arguments._fixed
     arguments._fixed = lambda config: {**ours(config), "use_cpu": False}
 else:
-    from vsgrpo import launch
+    from vsgrpo.launch import start as launch
 
     launch.check_devices = lambda config: None

@@ -25,7 +25,9 @@ from vsgrpo.data.cot.media import estimated_tokens
 from vsgrpo.data.cot.report import FAILED, CotSummary, Counts
 from vsgrpo.data.linking import link_media
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
-from vsgrpo.data.rows import Row, check_row, row_to_dict
+from vsgrpo.data.row import Row
+from vsgrpo.data.row_rules import check_row
+from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.files import publish
 from vsgrpo.folders import locked

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vsgrpo.data.cot.connectives import repair_connectives
-from vsgrpo.data.rows import LETTERS, Row
+from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.maths import maths_equal, plain_number, strip_wrappers
 from vsgrpo.rewards import is_right
 from vsgrpo.spatial.answers import normalize_word, parse_answer

@@ -20,7 +20,9 @@ from typing import Any, NoReturn
 
 from vsgrpo.data.json_files import parquet_records, read_jsonl
 from vsgrpo.data.leakage import check_rows, name_some
-from vsgrpo.data.rows import SCHEMA_VERSION, Row, check_row, row_from_dict
+from vsgrpo.data.row import SCHEMA_VERSION, Row
+from vsgrpo.data.row_rules import check_row
+from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.paths import inside, path_fault, safe_name
 

@@ -7,7 +7,7 @@ as figures; the sentences here are ours.
 from __future__ import annotations
 
 from vsgrpo.data.prompts import option_lines
-from vsgrpo.data.rows import Row
+from vsgrpo.data.row import Row
 
 VERSION = 1
 """Counts up with every change of a sentence: it is part of the cache key."""

@@ -1,0 +1,326 @@
+"""One scan to questions, scene json and video: the unit of work of build-data, run in a worker process."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vsgrpo.config.build_data import BuildDataConfig
+from vsgrpo.data.linking import link_or_copy
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import make_row
+from vsgrpo.errors import DataError, RunError
+from vsgrpo.plugins import load_question_types
+from vsgrpo.scans.demo import source as demo
+from vsgrpo.scans.walk.floor_map import CELL, map_floor
+from vsgrpo.scans.labels import LabelTable
+from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
+from vsgrpo.scans.meta_info import write_scene_json
+from vsgrpo.scans.scannet import Scan, SceneSettings, read_labels, read_scan, scene_from_scan, sens_warnings
+from vsgrpo.scans.sens import SensReader
+from vsgrpo.scans.visibility import VisibilitySettings, watch
+from vsgrpo.spatial.appearance import AppearanceSettings
+from vsgrpo.spatial.question import Question, QuestionSettings
+from vsgrpo.spatial.question_types import asked_types, make_questions, observation
+from vsgrpo.spatial.rejected import rejected_answer
+from vsgrpo.spatial.routes import RouteSettings
+from vsgrpo.spatial.scene import Footage, FreeFloor, Scene
+from vsgrpo.video.budget import frame_indices
+from vsgrpo.video.reader import probe
+from vsgrpo.video.writer import write_video
+
+WALK_PIXELS = 448 * 336
+"""Frame size that `video.seen_pixels` is meant for."""
+_WALK_FPS = 2
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """What a worker needs to know about one scan.
+
+    Attributes:
+        index: number of the room in the demo; position in the list otherwise.
+        split: label of the rows: "train" or "val_safe".
+        in_report: mark the scene json for the report, which draws some of the scenes.
+    """
+
+    config: BuildDataConfig
+    root: Path
+    out: Path
+    scan_id: str
+    index: int
+    split: str
+    in_report: bool = False
+
+
+@dataclass
+class ScanOutcome:
+    """What became of one scan; everything of it can be stored as JSON except `rows`."""
+
+    scan_id: str
+    room: str
+    status: str
+    reason: str = ""
+    hint: str = ""
+    rows: list[Row] = field(default_factory=list)
+    warnings: dict[str, int] = field(default_factory=dict)
+    num_objects: int = 0
+    num_shown: int | None = None
+    num_frames: int = 0
+    seconds: float = 0.0
+
+
+def build_scan(job: ScanJob) -> ScanOutcome:
+    """Build one scan; a broken one comes back as skipped with its reason.
+
+    Raises:
+        RunError: what was made cannot be written (full disk): no fault of the scan, so the build stops.
+    """
+    start = time.monotonic()
+    try:
+        outcome = _build(job)
+    except DataError as error:
+        room = job.scan_id.rsplit("_", 1)[0]
+        outcome = ScanOutcome(job.scan_id, room, "skipped", reason=error.message, hint=error.hint)
+    except OSError as error:
+        what = f"{error.filename or job.out}: {error.strerror or error}"
+        hint = "make room and run the same command again: finished scans are kept, no half file has a final name"
+        raise RunError(f"{what} (while building {job.scan_id})", hint) from None
+    outcome.seconds = round(time.monotonic() - start, 3)
+    return outcome
+
+
+def _build(job: ScanJob) -> ScanOutcome:
+    config = job.config
+    if config.source.name == "demo":
+        _write_demo_room(job)
+    labels = _labels(job.root)
+    scan = read_scan(job.root, job.scan_id, labels, dataset=config.source.name)
+    spatial = config.spatial
+    settings = SceneSettings(
+        box=spatial.box,
+        size_box=spatial.size_box,
+        alpha_points=spatial.alpha_points,
+        alpha=spatial.alpha,
+        alpha_holes=spatial.alpha_holes,
+        categories="benchmark" if config.data.mode == "vsibench" else "raw",
+    )
+    scene = scene_from_scan(scan, labels, settings)
+    video = Path("videos") / scene.dataset / f"{scene.scene_name}.mp4"
+    scene, num_frames, seen_pixels = _make_video(job, scan, scene, job.out / video)
+    scene.extra["notes"] = [*scene.extra.get("notes", []), *scan.notes]
+    if job.in_report:
+        scene.extra["in_report"] = True
+    asked = _question_settings(config, seen_pixels)
+    if any("floor" in kind.needs for kind in asked_types(asked)):
+        scene = _with_floor(scan, scene, config.route.clearance_m)
+    questions = make_questions(scene, asked, config.run.seed)
+    rows = _rows(job, scene, questions, str(asked.distance), video)
+    write_scene_json(scene, job.out / "scenes" / scene.dataset / f"{scene.scene_name}.json")
+    shown = None
+    if scene.pixels is not None:
+        shown = sum(sum(px >= seen_pixels for px in scene.pixels.get(o.instance_id, ())) >= 2 for o in scene.objects)
+    return ScanOutcome(
+        scan_id=job.scan_id,
+        room=scene.room,
+        status="done",
+        rows=rows,
+        warnings=scene.warnings,
+        num_objects=len(scene.objects),
+        num_shown=shown,
+        num_frames=num_frames,
+    )
+
+
+def _rows(job: ScanJob, scene: Scene, questions: list[Question], distance: str, video: Path) -> list[Row]:
+    """Return one row per different question, each with its wrong answer and, where asked for, its templated thought."""
+    config = job.config
+    generator = {
+        "version": _version(),
+        "mode": config.data.mode,
+        "distance": distance,
+        "size_box": config.spatial.size_box,
+        "video_source": config.video.source,
+    }
+    rows: dict[str, Row] = {}
+    for question in questions:
+        reasoning = observation(scene, question, distance) if config.data.reasoning == "template" else None
+        if reasoning is not None:
+            question = replace(question, extra={**question.extra, "synthetic_reasoning": True})
+        row = make_row(
+            question,
+            dataset=scene.dataset,
+            split=job.split,
+            scene_name=scene.scene_name,
+            room=scene.room,
+            video=video.as_posix(),
+            generator=generator,
+            rejected=rejected_answer(
+                question.answer,
+                question.answer_kind,
+                question.options,
+                seed=config.run.seed,
+                key=f"{scene.scene_name}/{question.question_type}/{question.question}",
+            ),
+            reasoning=reasoning,
+        )
+        rows.setdefault(row.id, row)
+    return list(rows.values())
+
+
+def _write_demo_room(job: ScanJob) -> None:
+    source = job.config.source
+    assert source.preset is not None and source.seed is not None
+    assert source.num_frames is not None and source.frame_size is not None
+    size = {"num_frames": source.num_frames, "height": source.frame_size, "width": source.frame_size}
+    demo.write_room(job.root, job.index, source.preset, source.seed, **size)
+
+
+@functools.lru_cache(maxsize=4)
+def _labels(root: Path) -> LabelTable:
+    return read_labels(root)
+
+
+@functools.cache
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("vsgrpo")
+
+
+def _question_settings(config: BuildDataConfig, seen_pixels: int) -> QuestionSettings:
+    appearance, route = config.appearance, config.route
+    return QuestionSettings(
+        mode=config.data.mode,
+        distance=config.spatial.distance,
+        types=None if config.data.types is None else load_question_types("data.types", config.data.types),
+        caps=config.balance.caps,
+        min_count=config.data.min_count,
+        min_pixels=seen_pixels,
+        unseen=config.data.unseen,
+        appearance=AppearanceSettings(
+            min_pixels=appearance.min_pixels,
+            min_share=appearance.min_share,
+            min_run=appearance.min_run,
+            min_frames=appearance.min_frames,
+            min_gap_s=appearance.min_gap_s,
+            glimpse_share=appearance.glimpse_share,
+        ),
+        route=RouteSettings(
+            legs=(route.min_legs, route.max_legs),
+            leg_range=(route.min_leg_m, route.max_leg_m),
+            max_reach=route.max_reach_m,
+        ),
+    )
+
+
+def _make_video(job: ScanJob, scan: Scan, scene: Scene, path: Path) -> tuple[Scene, int, int]:
+    """Write the scan's video; return the scene (with pixels, where known), frames and the pixels that count as seen."""
+    video = job.config.video
+    if video.source == "mesh":
+        return _film_mesh(job, scan, scene, path)
+    if video.source == "none":
+        return scene, 0, video.seen_pixels
+    if video.source == "folder":
+        return scene, _take_existing(job, scene, path), video.seen_pixels
+    if not scan.sens_path.is_file():
+        raise DataError(f"{scan.sens_path}: no such file", hint="use video.source=mesh: it needs no .sens")
+    size = (video.export_height * 4 // 3, video.export_height)
+    with SensReader(scan.sens_path) as reader:
+        if reader.num_frames == 0:
+            raise DataError(f"{scan.sens_path}: holds no frames", hint="copy this file again, or use video.source=mesh")
+        jpegs = (frame.jpeg for frame in reader.frames())
+        num_frames = write_video(path, jpegs, video.fps, size=size, crf=video.crf)
+        scene.warnings.update(sens_warnings(reader, scan.info))
+        scene, seen_pixels = _watch_sens(job, scan, scene, reader)
+    return scene, num_frames, seen_pixels
+
+
+def _watch_sens(job: ScanJob, scan: Scan, scene: Scene, reader: SensReader) -> tuple[Scene, int]:
+    """Count what the recording shows; return the scene with it and the pixels that count as seen."""
+    video, appearance = job.config.video, job.config.appearance
+    if video.seen_frames == 0:
+        return scene, video.seen_pixels
+    settings = VisibilitySettings(
+        num_frames=video.seen_frames,
+        fps=video.fps,
+        # Only the order of appearance needs to know what lies between the frames a loader shows.
+        stride_s=appearance.stride_s if job.config.data.mode == "vsibench" else None,
+        depth_tolerance=appearance.depth_tolerance,
+    )
+    footage = watch(reader, scan, [item.instance_id for item in scene.objects], settings)
+    if isinstance(footage, str):
+        scan.notes.append(footage)
+        return scene, video.seen_pixels
+    pixels = {i: tuple(row[k] for k in footage.shown) for i, row in footage.pixels.items()}
+    least = max(1, round(video.seen_pixels * footage.frame_pixels / WALK_PIXELS))
+    return replace(scene, pixels=pixels, footage=footage), least
+
+
+def _film_mesh(job: ScanJob, scan: Scan, scene: Scene, path: Path) -> tuple[Scene, int, int]:
+    import numpy as np
+
+    video = job.config.video
+    settings = WalkSettings(
+        num_frames=video.walk_frames,
+        width=video.walk_width,
+        height=video.walk_height,
+        min_pixels=video.seen_pixels,
+    )
+    mesh = scan.aligned_mesh()
+    instances = scan.instance_of_vertex()
+    kept = np.array([item.instance_id for item in scene.objects], dtype=np.int32)
+    instances[~np.isin(instances, kept)] = -1
+    try:
+        walk = render_walk(mesh.vertices, mesh.colors, mesh.faces, instances, settings)
+    except DataError as error:
+        raise DataError(f"{scan.folder.name}: {error.message}", error.hint) from error
+    write_video(path, iter(walk.frames), fps=_WALK_FPS, keyframe_interval=1, crf=min(video.crf, 20))
+    pixels = {item.instance_id: walk.pixels.get(item.instance_id, ()) for item in scene.objects}
+    footage = None
+    if video.seen_frames:
+        shown = tuple(dict.fromkeys(frame_indices(len(walk.frames), video.seen_frames)))
+        times = tuple(number / _WALK_FPS for number in range(len(walk.frames)))
+        footage = Footage(times, shown, video.walk_width * video.walk_height, pixels)
+    scene = replace(scene, pixels=pixels, footage=footage, extra={**scene.extra, "notes": list(walk.notes)})
+    return scene, len(walk.frames), settings.scaled_min_pixels
+
+
+def _with_floor(scan: Scan, scene: Scene, clearance: float) -> Scene:
+    """Add the map of free floor; a scan without one is noted and gets no routes."""
+    mesh = scan.aligned_mesh()
+    try:
+        floor_map = map_floor(mesh.vertices, mesh.faces)
+    except DataError as error:
+        scan.notes.append(error.message)
+        return scene
+    return replace(scene, floor=FreeFloor(floor_map.origin, CELL, floor_map.room >= clearance))
+
+
+def _take_existing(job: ScanJob, scene: Scene, path: Path) -> int:
+    """Link (or copy) the user's mp4 into the dataset folder; return its number of frames."""
+    folder = Path(job.config.video.folder or "")
+    choices = [folder / f"{scene.scene_name}.mp4", folder / scene.dataset / f"{scene.scene_name}.mp4"]
+    existing = next((choice for choice in choices if choice.is_file()), None)
+    if existing is None:
+        raise DataError(f"{choices[0]}: no such video", hint="video.folder holds <scene>.mp4 or <dataset>/<scene>.mp4")
+    num_frames = probe(existing).num_frames
+    link_or_copy(existing, path)
+    return num_frames
+
+
+def outcome_to_json(outcome: ScanOutcome) -> dict[str, Any]:
+    """Return an outcome as JSON, rows included."""
+    from vsgrpo.data.rows import row_to_dict
+
+    return {**vars(outcome), "rows": [row_to_dict(row) for row in outcome.rows]}
+
+
+def outcome_from_json(data: dict[str, Any], where: str) -> ScanOutcome:
+    """Return the outcome that `outcome_to_json` stored."""
+    from vsgrpo.data.rows import row_from_dict
+
+    return ScanOutcome(**{**data, "rows": [row_from_dict(row, where) for row in data["rows"]]})

@@ -1,0 +1,139 @@
+"""Where the videos and images of foreign rows lie: named by paths of another machine, taken from one folder only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+
+from vsgrpo.data.importing.foreign_answers import Refused
+from vsgrpo.data.linking import IMAGE_SUFFIXES, VIDEO_SUFFIXES, link_or_copy
+from vsgrpo.data.row_guard import Denied
+from vsgrpo.errors import DataError
+from vsgrpo.paths import inside, path_fault
+
+_LEAVES = "a path that leaves the folder of its file ({option}=DIR says below which folder the files are)"
+_OUTSIDE = "a link to a place outside the folder of its file or {option}=DIR"
+
+
+@dataclass
+class MediaFinder:
+    """Finds the files that rows name and gives them places in a dataset folder.
+
+    Without a root, paths are relative to the folder of the row file (or its videos/, images/) and may not leave it.
+    With one, paths of another machine stand for what is below the root: the longest end of a path that is there counts.
+
+    Attributes:
+        root: videos=DIR or images=DIR; None: beside the row file.
+        option: what that setting is called.
+        denies: says which benchmark rooms a file shows by its path below the root, links followed; None: nobody asks.
+        keeps_missing: rows whose file is not there are kept where there is no root.
+        found: place in the dataset folder -> the file.
+        num_missing, first_missing: places that have no file.
+    """
+
+    root: Path | None
+    option: str
+    keeps_missing: bool = True
+    denies: Callable[[str], Sequence[Denied]] | None = None
+
+    def __post_init__(self) -> None:
+        self.found: dict[str, str] = {}
+        self.num_missing = 0
+        self.first_missing: str | None = None
+        self._places: dict[bytes, str | None] = {}
+        self._taken: set[bytes] = set()
+
+    def place(self, wanted: str, source: str | None, beside: Path, identity: str, names: tuple[str, ...] = ()) -> str:
+        """Return the place of a file, `wanted` or, where another file has that already, a name of its own.
+
+        Args:
+            source: the path that the row names, None where it names none.
+            beside: the folder of the row file.
+            identity: what makes two rows mean one file.
+            names: other names to look for, of the file that has `wanted`.
+
+        Raises:
+            Refused: a path that leaves its folder, a file that shows a benchmark room, or one that is not there and may
+                not be missing.
+        """
+        key = _digest(identity)
+        if key not in self._places:
+            is_first = (taken := _digest(wanted)) not in self._taken
+            existing = self._find(source, beside, names, is_first)
+            if existing is not None and self.denies is not None:
+                base = os.path.realpath(beside if self.root is None else self.root)
+                refuse_rooms(self.denies(os.path.relpath(os.path.realpath(existing), base)))
+            is_kept = existing is not None or (self.root is None and self.keeps_missing)
+            if is_kept:  # else the name is free for a file that is there
+                self._taken.add(taken)
+            place = wanted if is_first else _renamed(wanted, key)
+            if existing is not None:
+                self.found[place] = str(existing)
+            else:
+                self.num_missing += 1
+                self.first_missing = self.first_missing or place
+            self._places[key] = place if is_kept else None
+        if (place := self._places[key]) is None:
+            what = self.option.removesuffix("s")
+            missing = f"no such {what} ({self.option}=DIR says where they lie)"
+            raise Refused(missing if self.root is None else f"no such {what} in {self.root}", (source or wanted)[:120])
+        return place
+
+    def _find(self, source: str | None, beside: Path, names: tuple[str, ...], is_first: bool) -> Path | None:
+        """Return the file of a path; only the first to want a place is looked for under other names than its own."""
+        path = (source or "").replace("\\", "/").strip()
+        base = beside if self.root is None else self.root
+        if path.startswith("/") and Path(path).is_relative_to(base.absolute()):
+            path = str(Path(path).relative_to(base.absolute()))
+        if self.root is not None:
+            parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+            own, folders = ["/".join(parts[start:]) for start in range(len(parts))], [self.root]
+        else:
+            if path and path_fault(path) is not None:
+                raise Refused(_LEAVES.format(option=self.option), path[:120])
+            own, folders = [path, PurePosixPath(path).name] if path else [], [beside, beside / self.option]
+        return self._first(folders, [*own, *names] if is_first else own[:1])
+
+    def _first(self, folders: list[Path], names: list[str]) -> Path | None:
+        """Return the first of the files that is there and inside its folder."""
+        suffixes = VIDEO_SUFFIXES if self.option == "videos" else IMAGE_SUFFIXES
+        outside: str | None = None
+        for folder in folders:
+            for name in dict.fromkeys(names):
+                is_name = PurePosixPath(name).suffix.lower() in suffixes and path_fault(name) is None
+                if not is_name or not (folder / name).is_file():
+                    continue
+                try:
+                    return inside(folder, name)
+                except DataError:
+                    outside = outside or name
+        if outside is not None:
+            raise Refused(_OUTSIDE.format(option=self.option), outside[:120])
+        return None
+
+    def link(self, out: Path) -> None:
+        """Give every file found its place in the dataset folder: a hard link, or a copy on another disk."""
+        for place, existing in self.found.items():
+            link_or_copy(Path(existing), inside(out, place))
+
+
+def refuse_rooms(denied: Sequence[Denied]) -> None:
+    """Refuse a row of benchmark rooms.
+
+    Raises:
+        Refused: there are some.
+    """
+    if denied:
+        raise Refused(denied[0].reason, denied[0].named_by[:80], [item.room for item in denied])
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+
+
+def _renamed(place: str, key: bytes) -> str:
+    path = PurePosixPath(place)
+    return str(path.with_name(f"{path.stem}-{key.hex()}{path.suffix}"))

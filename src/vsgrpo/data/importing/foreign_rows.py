@@ -1,0 +1,335 @@
+"""Rows of other projects to rows of ours: one JSON object in, one Row out, or the reason why not.
+
+Forms are told apart by their columns (`foreign_forms`), so mixed and mirrored files work too. A value survives, or the
+row is refused (`foreign_answers`). Columns of no meaning here are kept in `extra`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, NoReturn
+
+from vsgrpo.data.importing.foreign_answers import (
+    NO_NUMBER,
+    Options,
+    Refused,
+    asked_unit,
+    column_unit,
+    options_in_text,
+    read_count,
+    read_number,
+    read_options,
+    right_option,
+)
+from vsgrpo.data.importing.foreign_forms import USED, Form, is_nothing, question_type_of, read_form
+from vsgrpo.data.linking import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
+from vsgrpo.data.room_ids import dataset_named, dataset_of_path, room_of
+from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, row_id
+from vsgrpo.data.row_rules import check_row, number_of
+from vsgrpo.errors import DataError
+from vsgrpo.paths import safe_name
+from vsgrpo.spatial.question import UNITS
+from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of
+
+_OPTIONS_HEAD = re.compile(r"(?:(?:^|\s)(?:options|choices)|\n[^\n]*following (?:options|choices))\s*[:.]?$", re.I)
+_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+_SCANNET = re.compile(r"scene\d{4}_\d{2}(?!\d)", re.IGNORECASE)
+_DIGITS = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)\.?", re.ASCII)
+_WRAPPERS = {PRE_PROMPT, LETTER_SENTENCE, *EVAL_SENTENCES.values(), *TRAIN_SENTENCES.values(), "Question:"}
+_ANSWER_TYPES = ("a single word or phrase", "with the option's letter", "single option letter", "numerical value")
+_ROUNDING = 0.05
+"""Two numbers of one row closer than this share of each other are one value, rounded once more."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A row made of a foreign object, and which files it shows.
+
+    Attributes:
+        row: its media are named after dataset and scene; where the files are is not known yet.
+        id: what the object is called in its file, None where it has no id.
+        sources: the paths that the object names for `row.media`, in order; None for a video that it does not name.
+        is_named: the scene is named by a column or is a ScanNet id, not taken from the name of the file.
+    """
+
+    row: Row
+    id: str | None
+    sources: tuple[str | None, ...]
+    is_named: bool
+
+
+def read_foreign(data: Any, dataset: str, split: str = "train") -> Foreign:
+    """Turn one object into a checked row of `videos/<dataset>/<scene>.mp4`, or of `images/...` where it lists frames.
+
+    Args:
+        dataset: used where neither a column nor a path names one.
+
+    Raises:
+        Refused: no question, answer, scene or media; an answer of 0; a value that can be read in two ways; options that
+            do not hold the answer; a row that breaks the schema.
+    """
+    form = read_form(data)
+    question, in_text = _clean_question(form.question)
+    question_type = question_type_of((form.question_type,), form.problem_type, question)
+    try:
+        options = _options(form, in_text)
+    except Refused:
+        if answer_kind_of(question_type) != "number":  # there the number counts, candidates beside it do not
+            raise
+        options = None
+    values = read_answer(question_type, question, form.answers, form.letter, options, form.units)
+    scene, is_named = _scene(form)
+    name = "scannet" if _SCANNET.fullmatch(scene) else dataset_of(form.dataset, (*form.videos, *form.frames), dataset)
+    media, sources = _media(form, name, scene)
+    extra = _extra(data, form)
+    if values["unit"] is None and (unit := asked_unit(question, question_type)) not in (None, *UNITS):
+        _note(extra, "unit", unit)
+    shown = (question, *form.frames) if form.frames else (question,)
+    row = Row(
+        schema_version=SCHEMA_VERSION,
+        id=row_id(name, scene, question_type, "\x1f".join(shown)),
+        dataset=name,
+        split=split,
+        scene_name=scene,
+        room=room_of(scene),
+        question_type=question_type,
+        question=question,
+        media=media,
+        rejected=None,
+        reasoning=form.thought,
+        objects=(),
+        generator={"imported": True},
+        extra=extra,
+        **values,
+    )
+    try:
+        check_row(row, "row")
+    except DataError as error:
+        raise Refused("breaks the row schema", error.message) from None
+    return Foreign(row, None if form.id is None else str(_plain(form.id)), sources, is_named)
+
+
+def read_answer(
+    question_type: str,
+    question: str,
+    answers: tuple[Any, ...],
+    letter: Any,
+    options: Options | None,
+    units: tuple[Any, ...] = (),
+) -> dict[str, Any]:
+    """Return options, ground_truth, answer, answer_kind and unit of the first answer that can be read.
+
+    Args:
+        units: what columns say of the unit of an answer that names none.
+
+    Raises:
+        Refused: none can be read (the reason of the first), or two that can say different things.
+    """
+    found: list[dict[str, Any]] = []
+    refused: Refused | None = None
+    for answer in answers or (None,):
+        try:
+            found.append(_values(question_type, question, answer, letter, options, units))
+        except Refused as error:
+            refused = refused or error
+    if not found:
+        raise refused or Refused("no answer")
+    for other in found[1:]:
+        if other["answer_kind"] != "text" and not _same(found[0]["answer"], other["answer"]):
+            raise Refused("answers that disagree", f"{found[0]['answer'][:40]!r} and {other['answer'][:40]!r}")
+    return found[0]
+
+
+def _same(one: str, other: str) -> bool:
+    first, second = number_of(one), number_of(other)
+    if first is None or second is None:
+        return one == other
+    return abs(first - second) <= _ROUNDING * max(first, second)
+
+
+def _values(
+    question_type: str, question: str, answer: Any, letter: Any, options: Options | None, units: tuple[Any, ...]
+) -> dict[str, Any]:
+    kind = QUESTION_TYPES.get(question_type)
+    if kind is not None and kind.answer_kind == "number":
+        said = _option_word(answer if answer is not None else letter, options)
+        if kind.unit is None:
+            return _number_values(read_count(said), None)
+        unit = asked_unit(question, question_type)
+        return _number_values(read_number(said, unit, column_unit(units)), unit)
+    if options is None and kind is not None and kind.words is not None:
+        options = Options(kind.words, False)
+    if options is None and kind is not None and kind.listed is not None and (listed := kind.listed.search(question)):
+        options = read_options([word.strip() for word in listed[1].split(",")])
+    if options is not None:
+        right = right_option(answer, options, letter)
+        words = options.words
+        truth = {"ground_truth": LETTERS[right], "answer": words[right]}
+        return {"options": words, **truth, "answer_kind": "choice", "unit": None}
+    if kind is not None:
+        raise Refused("a choice without options", question[:120])
+    return _free_values(question, answer, units)
+
+
+def _free_values(question: str, answer: Any, units: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the values of a question of another type without options: a number, where it is one, else text.
+
+    Without a unit "2,3" may be two frames and "100,200,300" three: only plain digits are a number there.
+    """
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        raise Refused("no answer", str(answer)[:80])
+    text, column = str(answer).strip(), None
+    with suppress(Refused):  # what is no unit to us says something else: it stays in `extra`
+        column = column_unit(units)
+    unit = asked_unit(question, "") or column
+    if re.fullmatch("[A-H]", text):
+        raise Refused("a choice without options", question[:120])
+    if unit is not None or not isinstance(answer, str) or _DIGITS.fullmatch(text):
+        try:
+            return _number_values(read_number(answer, unit, column), unit)
+        except Refused as error:
+            if error.reason != NO_NUMBER or re.fullmatch(r"[-+]?\d+(?:\.\d+)?", text) or not isinstance(answer, str):
+                raise
+    return {"options": None, "ground_truth": text, "answer": text, "answer_kind": "text", "unit": None}
+
+
+def _number_values(text: str, unit: str | None) -> dict[str, Any]:
+    unit = unit if unit in UNITS else None
+    return {"options": None, "ground_truth": text, "answer": text, "answer_kind": "number", "unit": unit}
+
+
+def _option_word(answer: Any, options: Options | None) -> Any:
+    """Return the word of the option whose letter an answer is; other answers as they are."""
+    if options is None or not isinstance(answer, str) or any(char.isdigit() for char in answer.partition(".")[0]):
+        return answer
+    return options.words[right_option(answer, options)]
+
+
+def _options(form: Form, in_text: Options | None) -> Options | None:
+    """Return the options of the column, or of the end of the question's text; they must agree."""
+    options = read_options(form.options)
+    if options is None or in_text is None or in_text.words == options.words:
+        return options or in_text
+    if options.has_letters or set(in_text.words) != set(options.words):
+        raise Refused("options in the text that differ from those of the column", str(in_text.words)[:120])
+    return in_text  # the column is without letters: those of the text count
+
+
+def _clean_question(text: str) -> tuple[str, Options | None]:
+    """Return the bare question and the options its text lists: our prompts add wrapper sentences themselves."""
+    lines = text.replace("\r\n", "\n").strip().split("\n")
+    while len(lines) > 1 and (
+        lines[-1].strip() in ("", *_WRAPPERS) or any(phrase in lines[-1] for phrase in _ANSWER_TYPES)
+    ):
+        lines.pop()
+    text = "\n".join(line for line in lines if line.strip() not in _WRAPPERS)
+    options = None
+    if (found := options_in_text(text)) is not None:
+        text, options = _OPTIONS_HEAD.sub("", found[0].rstrip()), found[1]
+    text = text.strip()
+    for prefix in ("Question:", PRE_PROMPT):
+        text = text.removeprefix(prefix).strip()
+    text = text.removesuffix(OPTIONS_HEAD).strip()
+    if not text:
+        raise Refused("no question")
+    return text, options
+
+
+def _scene(form: Form) -> tuple[str, bool]:
+    """Return (scan id, is a real name): a ScanNet id anywhere wins, else the column, else the file's name."""
+    paths = (*form.videos, *form.frames)
+    for text in (form.scene, *paths):
+        if text and (match := _SCANNET.search(text)):
+            return match[0].lower(), True
+    if form.scene:
+        return _stem(form.scene), True
+    if form.videos:
+        return _stem(form.videos[0]) or _no_scene(form.videos[0]), False
+    folders = {str(PurePosixPath(path.replace("\\", "/")).parent) for path in form.frames}
+    if len(folders) != 1 or len(form.frames) < 2 or folders == {"."}:
+        _no_scene(", ".join(form.frames[:2]))
+    return _stem(folders.pop()) or _no_scene(form.frames[0]), False
+
+
+def scans_named(*texts: str | None) -> set[str]:
+    """Return the ScanNet scan ids that some texts name, in lower case."""
+    return {found.lower() for text in texts if text for found in _SCANNET.findall(text)}
+
+
+def _no_scene(text: str) -> NoReturn:
+    raise Refused("no scene and no video named", text[:120])
+
+
+def _stem(text: str) -> str:
+    """Return the last name of a path without the suffix of a video or image; other dots are part of the name."""
+    name = text.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in _SUFFIXES else name
+
+
+def dataset_of(given: Any, paths: tuple[str, ...], default: str) -> str:
+    """Return the data set of a row: of our three where its column or one of its paths says so, else the column."""
+    column = given.strip() if isinstance(given, str) else ""
+    told = (dataset_named(column), *(dataset_of_path(path) for path in paths))
+    return next(filter(None, told), column or default)
+
+
+def _media(form: Form, dataset: str, scene: str) -> tuple[tuple[dict[str, str], ...], tuple[str | None, ...]]:
+    if form.frames:
+        entries = tuple({"kind": "image", "path": image_place(path)} for path in form.frames)
+        return entries, form.frames
+    source = form.videos[0] if form.videos else None
+    suffix = f".{(source or '').rpartition('.')[2].lower()}"
+    suffix = suffix if suffix in VIDEO_SUFFIXES else ".mp4"
+    return ({"kind": "video", "path": f"videos/{safe_name(dataset)}/{safe_name(scene)}{suffix}"},), (source,)
+
+
+def image_place(path: str) -> str:
+    """Return where an image of a foreign path lies in a dataset folder: below images/, by safe names."""
+    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    parts = parts[1:] if len(parts) > 1 and parts[0] == "images" else parts
+    stem, suffix = PurePosixPath(parts[-1]).stem if parts else "", PurePosixPath(parts[-1]).suffix if parts else ""
+    suffix = suffix if suffix.lower() in IMAGE_SUFFIXES else ""
+    return "/".join(["images", *map(safe_name, parts[:-1][-6:]), f"{safe_name(stem)}{suffix}"])
+
+
+def _extra(data: Mapping[str, Any], form: Form) -> dict[str, Any]:
+    """Return the columns without meaning here, and of those with one what the row itself cannot say (`_note`)."""
+    extra = {str(key): _plain(value) for key, value in data.items() if key not in USED and not isinstance(value, bytes)}
+    if form.id is not None:
+        _note(extra, "source_id", _plain(form.id))
+    if form.videos:
+        _note(extra, "source_video", form.videos[0])
+    if form.frames:
+        _note(extra, "frames", True)
+        _note(extra, "source_video", form.frames[0])
+    if form.system:
+        _note(extra, "system", form.system)
+    return extra
+
+
+def _note(extra: dict[str, Any], name: str, value: Any) -> None:
+    """Add a value of ours; where a column of that name says something else it stays, and ours is `imported_NAME`."""
+    is_taken = not is_nothing(extra.get(name)) and extra[name] != value
+    extra[f"imported_{name}" if is_taken else name] = value
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Return a value as JSON has it: NaN as null, bytes left out, dates and other types as text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if depth > 100:
+        raise Refused("breaks the row schema", "nested too deeply")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner, depth + 1) for key, inner in value.items() if not isinstance(inner, bytes)}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, depth + 1) for inner in value if not isinstance(inner, bytes)]
+    return str(value)

@@ -1,0 +1,325 @@
+"""import-data: rows of other projects to a dataset folder of ours, leaks filtered, every row left out counted.
+
+One row is in memory at a time: of a million rows only their ids, rooms and media names are kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from zlib import crc32
+
+from vsgrpo.data.build.answer_table import AnswerLine, answer_table
+from vsgrpo.data.importing.foreign_answers import Refused
+from vsgrpo.data.importing.foreign_media import MediaFinder, refuse_rooms
+from vsgrpo.data.importing.foreign_rows import Foreign, read_foreign, scans_named
+from vsgrpo.data.importing.import_folder import new_dataset
+from vsgrpo.data.importing.import_settings import ImportSettings
+from vsgrpo.data.json_files import records
+from vsgrpo.data.leakage import (
+    Judgement,
+    denied_in_data,
+    falls_into_dev,
+    name_some,
+    room_of,
+    split_dev,
+    val_scans,
+)
+from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
+from vsgrpo.data.row import Row, row_id
+from vsgrpo.data.row_guard import denied_shown
+from vsgrpo.data.row_rules import check_scorable
+from vsgrpo.data.row_scan import RowScan, scan_rows
+from vsgrpo.data.rows import checked_line, iter_rows, row_line
+from vsgrpo.errors import DataError
+from vsgrpo.spatial.question_types import QUESTION_TYPES
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What an import did: rows read, rows per split and type, rows left out by reason with a first example each."""
+
+    out: Path
+    num_read: int
+    counts: dict[str, dict[str, int]]
+    answers: dict[str, list[AnswerLine]]
+    left_out: dict[str, int]
+    examples: dict[str, str]
+    num_videos: int
+    num_missing: int
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as JSON."""
+        return {**asdict(self), "out": str(self.out)}
+
+    def moved(self, out: Path) -> ImportSummary:
+        """Return the summary of the dataset under its final name."""
+        return replace(self, out=out, notes=[note.replace(str(self.out), str(out)) for note in self.notes])
+
+    def table(self) -> str:
+        """Return counts per type, then what was left out and why."""
+        first, *others = self.counts
+        lines = answer_table(self.answers[first], [line for name in others for line in self.answers[name]], first)
+        taken = sum(sum(part.values()) for part in self.counts.values())
+        lines.append(f"rows: {self.num_read} read, {taken} taken -> {self.out}")
+        lines.append(f"videos: {self.num_videos} of {self.num_videos + self.num_missing} found")
+        for reason, number in self.left_out.items():
+            lines.append(f"left out: {number} rows: {reason} (first: {self.examples[reason]})")
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def import_data(settings: ImportSettings, *, overwrite: bool = False) -> ImportSummary:
+    """Read foreign rows and write a dataset folder; an earlier one stays until the new one is complete.
+
+    Raises:
+        DataError: a file cannot be read, no row is left, the folder holds something else, or the file is VSI-Bench
+            itself and format=vsibench was not given.
+    """
+    try:
+        with new_dataset(settings, overwrite) as staged:
+            summary = _import(staged)
+    except OSError as error:
+        error.filename = error.filename or str(settings.output)  # a full disk names no file
+        raise
+    return summary.moved(settings.output)
+
+
+def _import(settings: ImportSettings) -> ImportSummary:
+    work = _Import(settings)
+    work.read()
+    if not work.scenes and work.denied:
+        counted = work.left_out.most_common()
+        reasons = "; ".join(f"{number} of {work.num_read} rows: {text}" for text, number in counted)
+        rooms = sorted(work.denied)
+        raise DataError(
+            f"{settings.files[0]}: no row can be taken ({reasons}); {len(rooms)} rooms: {name_some(rooms)}",
+            "if this is the benchmark itself: format=vsibench (for `vsgrpo eval` only)",
+        )
+    if not work.scenes:
+        reasons = "; ".join(f"{number}: {reason}" for reason, number in work.left_out.items())
+        raise DataError(
+            f"{settings.files[0]}: no row can be taken ({reasons or 'the file is empty'})",
+            "see `vsgrpo import-data --help`",
+        )
+    return work.finish()
+
+
+class _Import:
+    """The work of one import: what has been read, taken and left out so far."""
+
+    def __init__(self, settings: ImportSettings) -> None:
+        self.settings = settings
+        self.is_benchmark = settings.format == "vsibench"
+        self.parts = {name: settings.output / f".{name}.jsonl.tmp" for name in self._names()}
+        self.left_out: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        self.scenes: dict[str, str] = {}
+        self.denied: set[str] = set()
+        self.num_read = 0
+        self._asked: dict[int, int] = {}
+        denies = None if self.is_benchmark else denied_in_data
+        self._videos = MediaFinder(settings.videos, "videos", denies=denies)
+        self._images = MediaFinder(settings.images, "images", denies=denies)
+
+    def _names(self) -> tuple[str, ...]:
+        return ("test",) if self.settings.format == "vsibench" else ("train", "dev")
+
+    def read(self) -> None:
+        """Read all files and write the rows that can be taken, under temporary names."""
+        self.settings.output.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            streams = {name: stack.enter_context(_writer(path)) for name, path in self.parts.items()}
+            for file in self.settings.files:
+                for where, data in records(file):
+                    self.num_read += 1
+                    try:
+                        self._take(file, data, streams)
+                    except Refused as error:
+                        self.denied.update(error.rooms)
+                        self._leave_out(error.reason, f"{where}: {error.detail}" if error.detail else where)
+                    except DataError as error:
+                        self._leave_out("breaks the row schema", f"{where}: {error.message}")
+        self._asked.clear()
+
+    def _leave_out(self, reason: str, where: str) -> None:
+        self.left_out[reason] += 1
+        self.examples.setdefault(reason, where.encode(errors="replace").decode())
+
+    def _take(self, file: Path, data: Any, streams: dict[str, IO[str]]) -> None:
+        if not self.is_benchmark:  # before parsing drops the column that names the room
+            refuse_rooms(denied_in_data(data))
+        foreign = read_foreign(data, self.settings.dataset, "test" if self.is_benchmark else "train")
+        row = foreign.row
+        if not self.is_benchmark:  # scene and data set together may say what no column says alone
+            refuse_rooms(denied_shown(row))
+        if not (self.is_benchmark or self.settings.allow_val_safe) and val_scans(row):
+            raise Refused(_VAL, row.scene_name)
+        if len(scans_named(row.scene_name, *foreign.sources)) > 1:
+            raise Refused("its scene and paths name several scans", row.scene_name)
+        row = self._with_media(file, foreign)
+        split = "train"
+        if self.is_benchmark:
+            row = replace(row, id=foreign.id or row.id)  # predictions are joined by the official id
+            split = "test"
+        elif falls_into_dev(row.room, self.settings.dev_fraction):
+            row, split = replace(row, split="dev"), "dev"
+        key, said = hash(row.key), crc32(row.ground_truth.encode(errors="replace"))
+        if key in self._asked:
+            same = self._asked[key] == said
+            raise Refused(_AGAIN if same else f"{_AGAIN}, with another answer", row.scene_name)
+        if self.is_benchmark:
+            check_scorable(row, "row")
+        streams[split].write(checked_line(row))
+        self._asked[key] = said
+        self.scenes[row.scene_name] = row.room
+
+    def _with_media(self, file: Path, foreign: Foreign) -> Row:
+        """Return the row with the places of its media in the dataset folder."""
+        row, beside = foreign.row, file.parent
+        if row.media[0]["kind"] == "image":
+            base = beside if self.settings.images is None else ""
+            media = tuple(
+                {**item, "path": self._images.place(item["path"], source, beside, f"{base}\0{source}")}
+                for item, source in zip(row.media, foreign.sources, strict=True)
+            )
+            return replace(row, media=media)
+        (item,), (source,) = row.media, foreign.sources
+        suffix = f".{item['path'].rpartition('.')[2]}"
+        names = (f"{row.scene_name}{suffix}", f"{row.dataset}/{row.scene_name}{suffix}")
+        parts = (source or names[0]).replace("\\", "/").split("/")
+        if foreign.is_named:
+            identity = f"{row.dataset}\0{row.scene_name}\0{parts[-1].removesuffix(suffix)}"
+        else:
+            base = beside if self.settings.videos is None else ""
+            identity = f"{row.dataset}\0{base}\0{'/'.join(part for part in parts if part not in ('', '.', '..'))}"
+        place = self._videos.place(item["path"], source, beside, identity, names)
+        if place == item["path"]:
+            return row
+        # Another video of that name came first: this one has a name of its own, and its scene too if it has no other.
+        scene = row.scene_name if foreign.is_named else PurePosixPath(place).stem
+        name = row_id(row.dataset, scene, row.question_type, f"{row.question}\x1f{place}")
+        return replace(row, id=name, scene_name=scene, room=room_of(scene), media=({**item, "path": place},))
+
+    def finish(self) -> ImportSummary:
+        """Read the rows once as train, score and eval do, link the media, name the files, write the manifest.
+
+        Raises:
+            DataError: a row that cannot be read again.
+        """
+        settings, out = self.settings, self.settings.output
+        notes = [] if self.is_benchmark else self._split_again()
+        scans = {name: self._scan(path) for name, path in self.parts.items()}
+        notes += self._notes(scans)
+        finders = (self._videos, self._images)
+        for finder in finders:
+            finder.link(out)
+        for name, path in self.parts.items():
+            os.replace(path, out / f"{name}.jsonl")
+        summary = ImportSummary(
+            out=out,
+            num_read=self.num_read,
+            counts={name: scan.tally.counts() for name, scan in scans.items()},
+            answers={name: scan.tally.lines() for name, scan in scans.items()},
+            left_out=dict(self.left_out.most_common()),
+            examples=self.examples,
+            num_videos=sum(len(finder.found) for finder in finders),
+            num_missing=sum(finder.num_missing for finder in finders),
+            notes=notes,
+        )
+        names = [f"{name}.jsonl" for name in self.parts]
+        names += sorted(place for finder in finders for place in finder.found)
+        write_manifest(
+            out,
+            Manifest(
+                version=version("vsgrpo"),
+                dataset=settings.dataset,
+                config={"imported": {"files": [file.name for file in settings.files], "format": settings.format}},
+                seed=0,
+                scans={scene: {"status": "done", "room": room} for scene, room in sorted(self.scenes.items())},
+                rooms={name: sorted({room for _, room in scan.rooms}) for name, scan in scans.items()},
+                counts={
+                    "questions": summary.counts,
+                    "left_out": summary.left_out,
+                    "denied_rooms": sorted(self.denied),
+                    "read": self.num_read,
+                },
+                files={name: file_record(out / name) for name in names},
+                notes=notes,
+            ),
+        )
+        return summary
+
+    def _scan(self, path: Path) -> RowScan:
+        """Read the rows of a part as train, score, eval and check-data do.
+
+        Raises:
+            DataError: a row that cannot be read again, or that may not be trained on.
+        """
+        if self.is_benchmark:
+            scan = scan_rows(path, partial(check_scorable, where="row"), judge=False)
+        else:
+            scan = scan_rows(path)
+        for fault in scan.faults.values():
+            raise DataError(fault.text(path), fault.hint)
+        if scan.num_leaks:
+            rooms = f"{name_some(sorted(scan.leaked_scenes))}; rooms: {name_some(sorted(scan.leaked_rooms))}"
+            raise DataError(f"{path}: {scan.num_leaks} rows show rooms of {scan.benchmark} ({rooms})", "remove them")
+        if scan.judged.num_val and not self.settings.allow_val_safe:
+            raise DataError(f"{path}: {scan.judged.num_val} rows of ScanNet val scans, such as {scan.judged.first_val}")
+        return scan
+
+    def _split_again(self) -> list[str]:
+        """Move rows to train where each room's own hash left train empty or was asked of fewer than two rooms."""
+        split = split_dev(self.scenes.values(), self.settings.dev_fraction)
+        by_hash = {room for room in self.scenes.values() if falls_into_dev(room, self.settings.dev_fraction)}
+        if by_hash != split.dev_rooms:
+            dev = self.parts["dev"].with_suffix(".old")
+            os.replace(self.parts["dev"], dev)
+            with _writer(self.parts["dev"]) as stays, self.parts["train"].open("a", encoding="utf-8") as train:
+                for row in iter_rows(dev):
+                    is_dev = row.room in split.dev_rooms
+                    (stays if is_dev else train).write(row_line(row if is_dev else replace(row, split="train"), "row"))
+            dev.unlink()
+        return [split.note] if split.note and self.settings.dev_fraction else []
+
+    def _notes(self, scans: dict[str, RowScan]) -> list[str]:
+        notes = []
+        if not self.is_benchmark:
+            judged = Judgement()
+            for scan in scans.values():
+                judged.join(scan.judged)
+            if unknown := judged.unknown_text():
+                notes.append(f"leak verdict: unknown: {unknown}")
+            if self.denied:
+                rooms = name_some(sorted(self.denied))
+                notes.append(f"rooms of a benchmark, left out: {rooms} (all are in {MANIFEST_NAME})")
+            own = Counter[str]()
+            for scan in scans.values():
+                counts = scan.tally.counts()
+                own.update({name: n for name, n in counts.items() if name not in QUESTION_TYPES})
+            if own:
+                notes.append(
+                    f"{own.total()} rows are of types VSI-Bench has not ({name_some(sorted(own))}): eval them as "
+                    "benchmark=folder"
+                )
+        missing = self._videos.first_missing or self._images.first_missing
+        if missing is not None and (self.settings.videos is None or self.settings.images is None):
+            notes.append(f"put the missing files where the rows expect them, e.g. {self.settings.output / missing}")
+        return notes
+
+
+_AGAIN = "asked before (same scene and question)"
+
+
+def _writer(path: Path) -> IO[str]:
+    return path.open("w", encoding="utf-8", newline="\n")
+
+
+_VAL = "a ScanNet val scan (data.allow_val_safe=true takes those of rooms outside VSI-Bench)"

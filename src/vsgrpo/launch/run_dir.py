@@ -1,0 +1,235 @@
+"""The folder of a run before training: made or refused, compared before a resume, given back if nothing came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from fnmatch import fnmatch
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from vsgrpo.config import TrainConfig
+from vsgrpo.config.compose import to_yaml
+from vsgrpo.data.inputs import InputFile, changes, hash_in_background, read_inputs, refuse_changes, write_inputs
+from vsgrpo.errors import DataError
+from vsgrpo.files import find_damage, write_atomic
+from vsgrpo.folders import ASIDE_NAME, LOCK_NAME, drop_aside, is_set_aside, remove, set_aside, take_back, unwritable
+from vsgrpo.launch.continuation import check_same_config
+from vsgrpo.records import RUN_STATUS, read_record
+from vsgrpo.terminal import show
+
+_OWN = ("config.yaml", "overrides.txt", "env.json", "inputs.json", "run.json", "log.jsonl", "completions.jsonl")
+_OWN += ("checkpoint-*", "damaged-checkpoint-*", "final", "tiny", ".partial", ".final.*", "bad_batch-*.json")
+_OWN += ("report.html", "samples.html", "wandb", "tensorboard")
+"""What a run writes: --overwrite replaces this, and the evaluations inside the folder. Caches serve the next run too;
+`failures` is that of the latest start."""
+_DIAGNOSES = ("bad_batch-*.json",)
+"""What says why a run failed stays when the earlier run comes back."""
+
+
+def prepare_run_folder(
+    run_dir: Path,
+    config: TrainConfig,
+    overrides: list[str],
+    *,
+    resume: bool,
+    overwrite: bool,
+    inputs: dict[str, InputFile] | None = None,
+    allow_changed: bool = False,
+) -> None:
+    """Create RUN_DIR with config.yaml, overrides.txt, env.json and inputs.json, or refuse; called under its lock.
+
+    With `overwrite` an earlier run is set aside until the new one has a checkpoint (`settle`). A run that made no step
+    is replaced unasked: there is nothing of it to lose or to go on from.
+
+    Args:
+        inputs: what the run reads, as it is now (`data.inputs.look_at`); None compares and records nothing.
+        allow_changed: go on with inputs that differ from those the run was started with.
+
+    Raises:
+        DataError: the folder holds something else, is in use, cannot be written, has nothing to resume or nothing but
+            damaged checkpoints, or its inputs changed.
+        ConfigError: a resume with other values.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise DataError(f"run.dir={run_dir}: exists and is no run folder", hint="choose another output=DIR")
+    settle(run_dir)
+    ours, found = (run_dir / "config.yaml").is_file(), _entries(run_dir)
+    if found and not ours:
+        raise DataError(f"run.dir={run_dir}: exists and is no run folder", hint="choose another output=DIR")
+    if resume and not ours:
+        raise DataError(f"run.dir={run_dir}: nothing to resume", hint="leave --resume out to start the run")
+    pid = _running_pid(run_dir)
+    if pid is not None:
+        raise DataError(f"run.dir={run_dir}: process {pid} is training there", hint="wait, or choose another output")
+    began = ours and made_steps(run_dir)
+    if began and not resume and not overwrite:
+        raise DataError(
+            f"run.dir={run_dir}: holds an earlier run",
+            hint="add --resume to go on, --overwrite to start anew, or choose another output=DIR",
+        )
+    if resume:
+        _leave_damaged(run_dir)
+        check_same_config(run_dir, config)
+        if began and inputs is not None:
+            _check_same_inputs(run_dir, inputs, allow_changed)
+    try:
+        if began and overwrite:
+            _set_run_aside(run_dir)
+        elif ours and not resume:
+            for path in _own(run_dir):
+                remove(path)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_atomic(run_dir / "config.yaml", to_yaml(config))
+        write_atomic(run_dir / "overrides.txt", "\n".join(overrides) + "\n")
+        write_atomic(run_dir / "env.json", json.dumps(environment(), indent=1) + "\n")
+        if inputs is not None:
+            write_inputs(run_dir, inputs)
+            hash_in_background(run_dir, inputs)
+    except OSError as error:
+        raise unwritable(run_dir, "run.dir", error) from None
+
+
+def settle(run_dir: Path) -> None:
+    """End what an --overwrite left open: the earlier run comes back where the new one has no checkpoint, or goes.
+
+    For the end of every start, however it ended, and the beginning of the next one.
+    """
+    if not is_set_aside(run_dir):
+        return
+    if (run_dir / ASIDE_NAME).is_dir() and (_read_status(run_dir).get("checkpoints") or (run_dir / "final").is_dir()):
+        drop_aside(run_dir)
+        return
+    new = [path for path in _own(run_dir) if not any(fnmatch(path.name, pattern) for pattern in _DIAGNOSES)]
+    take_back(run_dir, new)
+    show(f"run.dir={run_dir}: --overwrite ended before its first checkpoint: the earlier run is back", sys.stderr)
+
+
+def made_steps(run_dir: Path) -> bool:
+    """Return whether a run got as far as an optimizer step that left a trace, or the folder was not written by us."""
+    if not (run_dir / "env.json").is_file():
+        return True
+    if _read_status(run_dir).get("checkpoints") or any(run_dir.glob("*checkpoint-*")) or (run_dir / "final").is_dir():
+        return True
+    log = run_dir / "log.jsonl"
+    return log.is_file() and log.stat().st_size > 0
+
+
+def _entries(run_dir: Path) -> list[Path]:
+    if not run_dir.is_dir():
+        return []
+    return [path for path in sorted(run_dir.iterdir()) if path.name not in (LOCK_NAME, "failures", "cache")]
+
+
+def _own(run_dir: Path) -> list[Path]:
+    return [path for path in _entries(run_dir) if any(fnmatch(path.name, pattern) for pattern in _OWN)]
+
+
+def _set_run_aside(run_dir: Path) -> None:
+    """Set the run and the evaluations of its checkpoints aside; name what stays because no command of ours wrote it."""
+    going = {*_own(run_dir), *(path.parent for path in run_dir.glob("*/predictions*.jsonl"))}
+    going |= {path.parent for path in run_dir.glob("*/results.json")}
+    staying = [path.name for path in _entries(run_dir) if path not in going]
+    if staying:
+        show(f"run.dir={run_dir}: not of the run, left in place: {', '.join(staying)}", sys.stderr)
+    set_aside(run_dir, sorted(path.name for path in going))
+
+
+def _read_status(run_dir: Path) -> dict[str, Any]:
+    try:
+        return read_record(run_dir / "run.json", RUN_STATUS, "")
+    except DataError:  # `RunFolder.read_status` says what is wrong with it
+        return {}
+
+
+def _leave_damaged(run_dir: Path) -> None:
+    """Rename damaged checkpoints, newest first, until one is whole, and take them out of run.json.
+
+    Raises:
+        DataError: all of them are damaged.
+    """
+    status = _read_status(run_dir)
+    known: dict[str, Any] = status.get("checkpoints") or {}
+    damage: dict[str, str] = {}
+    for number in sorted(known, key=int, reverse=True):
+        path = run_dir / f"checkpoint-{number}"
+        whole = path.is_dir() and (path / "trainer_state.json").is_file()
+        found = find_damage(path) if whole else f"{'trainer_state.json: ' if path.is_dir() else ''}missing"
+        if found is None:
+            break
+        damage[number] = found
+    if not damage:
+        return
+    texts = [f"checkpoint-{number} is damaged ({text})" for number, text in damage.items()]
+    left = {number: entry for number, entry in known.items() if number not in damage}
+    if not left:
+        raise DataError(
+            f"run.dir={run_dir}: {'; '.join(texts)}: there is no other one",
+            hint="put a copy back, or start anew with --overwrite or another output=DIR",
+        )
+    for number in damage:
+        if (run_dir / f"checkpoint-{number}").is_dir():
+            remove(run_dir / f"damaged-checkpoint-{number}")
+            os.replace(run_dir / f"checkpoint-{number}", run_dir / f"damaged-checkpoint-{number}")
+    write_atomic(run_dir / "run.json", json.dumps({**status, "checkpoints": left}, indent=1) + "\n")
+    show(f"warning: {'; '.join(texts)}: going on from checkpoint-{max(left, key=int)}", sys.stderr)
+
+
+def _check_same_inputs(run_dir: Path, inputs: dict[str, InputFile], allow_changed: bool) -> None:
+    """Refuse to go on with other inputs, or (`allow_changed`) enter into run.json that the run did."""
+    before = read_inputs(run_dir)
+    if before is None:
+        note = "no inputs.json, as of an earlier version: rows, videos and models not compared"
+        show(f"note: run.dir={run_dir}: {note}", sys.stderr)
+    found = changes(before, inputs) if before is not None else []
+    if not allow_changed:
+        refuse_changes(found, f"run.dir={run_dir}")
+    elif found:
+        status = _read_status(run_dir)
+        step = max((int(number) for number in status.get("checkpoints") or {}), default=0)
+        status.setdefault("changed_inputs", []).append({"step": step, "inputs": found})
+        write_atomic(run_dir / "run.json", json.dumps(status, indent=1) + "\n")
+        show(f"warning: from step {step} on with other inputs: {'; '.join(found)}", sys.stderr)
+
+
+def _running_pid(run_dir: Path) -> int | None:
+    """Return the live process that run.json names as training here, if any."""
+    state = _read_status(run_dir)
+    try:
+        pid = int(state["pid"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    if state.get("status") != "running" or pid == os.getpid() or state.get("host", platform.node()) != platform.node():
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return pid
+    return pid
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, platform and command of this process, for env.json and results."""
+    names = ("vsgrpo", "torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "datasets", "numpy", "av")
+    versions: dict[str, str | None] = {}
+    for name in names:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": commit or None,
+        "command": sys.argv,
+    }

@@ -1,0 +1,252 @@
+"""Start a training run: check what can be checked without torch, write the run folder, start the worker.
+
+One process runs here; several are started through `accelerate launch`; under an existing launcher (torchrun,
+accelerate, srun) this process is one of the workers and joins. Workers read one file: RUN_DIR/config.yaml.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from vsgrpo.config import GrpoSection, TrainConfig
+from vsgrpo.config.auto_launch import joins_launcher
+from vsgrpo.config.compose import config_dir, to_yaml
+from vsgrpo.config.families import TINY
+from vsgrpo.data.inputs import look_at, model_folders
+from vsgrpo.data.row_numbers import RowNumbers, Rows, numbers_of
+from vsgrpo.errors import ConfigError, VsgrpoError
+from vsgrpo.folders import locked, refuse_inputs_inside
+from vsgrpo.launch.continuation import read_values
+from vsgrpo.launch.run_dir import prepare_run_folder, settle
+from vsgrpo.memory.estimate import GIB, estimate_run
+from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_lines
+from vsgrpo.memory.load import text_settings
+from vsgrpo.terminal import show
+from vsgrpo.training.preflight import (
+    check_batch,
+    check_devices,
+    check_enough_rows,
+    check_run,
+    device_line,
+    needs_launcher,
+)
+from vsgrpo.training.run_inputs import check_model, input_files, load_rows, rows_of_plan
+from vsgrpo.training.supervise import supervise
+
+
+def describe(config: TrainConfig) -> str:
+    """Return the derived numbers, what is short here, and the launch command, as lines (no model, no data needed).
+
+    What a run would be refused for on this machine is a warning: plans are made on other machines.
+
+    Raises:
+        VsgrpoError: what is wrong on every machine.
+    """
+    check_batch(config)
+    rows, numbers = [], RowNumbers()
+    if (Path(config.data.path) / f"{config.data.split}.jsonl").is_file():
+        rows, numbers = rows_of_plan(config)
+    check_run(config, rows, numbers.types)
+    if rows:
+        check_enough_rows(config, numbers)
+    short = []
+    for check in (lambda: check_devices(config) or [], lambda: shortages(config, numbers)):
+        try:
+            short += check()
+        except VsgrpoError as error:
+            short.append(f"warning: refused here: {error.message} ({error.hint})")
+    lines = ["# derived", device_line(config), *plan_lines(config, numbers), *short]
+    lines.append("launch: " + shlex.join(launch_command(config, Path(config.run.dir) / "config.yaml")))
+    return "\n".join(lines)
+
+
+def shortages(config: TrainConfig, rows: Rows, *, resume: bool = False) -> list[str]:
+    """Compare what the run needs with device and disk; return warnings, and how much memory was compared with.
+
+    Raises:
+        VsgrpoError: it cannot fit.
+    """
+    available = device_memory(config)
+    if available is None:
+        line = "memory of the device: looked up by the workers (launch.device_memory_gb=N compares before)"
+    else:
+        warning = check_memory(estimate_run(config, rows), *available)
+        line = warning or f"memory there is: {available[0] / GIB:.1f} GiB ({available[1]})"
+    return [line, *check_disk(config, rows, resume=resume)]
+
+
+def check_environment(config: TrainConfig) -> None:
+    """Raise ConfigError where a variable of the environment would turn the engine off without a word."""
+    value = os.environ.get("ACCELERATE_USE_CPU", "")
+    if value.lower() in ("1", "true", "yes", "y", "t", "on") and config.launch.profile not in ("cpu", "gpu1", "ddp"):
+        raise ConfigError(
+            f"ACCELERATE_USE_CPU={value}: accelerate would train launch={config.launch.profile} as plain data "
+            "parallelism",
+            hint="unset ACCELERATE_USE_CPU, or set launch=ddp",
+        )
+
+
+def launch_command(config: TrainConfig, config_file: Path, resume: bool = False) -> list[str]:
+    """Return the command that runs this config's workers."""
+    worker = ["-m", "vsgrpo.training.worker", str(config_file), *(["--resume"] if resume else [])]
+    launch = config.launch
+    if not needs_launcher(config):
+        return ["python", *worker]
+    file = launch.accelerate_file or config_dir() / "accelerate" / f"{launch.profile}.yaml"
+    command = ["accelerate", "launch", "--config_file", str(file)]
+    command += ["--num_processes", str(launch.num_processes), "--num_machines", str(launch.num_machines)]
+    command += ["--machine_rank", str(launch.machine_rank)]
+    for name in ("main_process_ip", "main_process_port"):
+        if getattr(launch, name) is not None:
+            command += [f"--{name}", str(getattr(launch, name))]
+    return [*command, *worker]
+
+
+def launch_training(
+    config: TrainConfig, overrides: list[str], *, resume: bool, overwrite: bool, allow_changed: bool = False
+) -> int:
+    """Check, write the run folder, run the worker(s); return the exit code.
+
+    Under a launcher (torchrun, accelerate, one srun task per process) this process is one of the workers.
+
+    Args:
+        overwrite: replace an earlier run; it comes back where the new one ends before its first checkpoint.
+        allow_changed: resume with other rows, videos or models than the run was started with.
+    """
+    if resume:
+        config = as_started(config, overrides)
+    check_batch(config)
+    check_devices(config)
+    check_model(config.model.path, config.model.adapter)
+    rows = load_rows(config)[0]
+    numbers = numbers_of(rows, text_settings(config))
+    check_run(config, rows)
+    check_enough_rows(config, numbers)
+    check_environment(config)
+    join_slurm(config)
+    if isinstance(config.trainer, GrpoSection) and config.trainer.beta == 0:
+        show(
+            "warning: trainer.beta=0: without the KL term the paper's runs collapsed (arXiv 2504.00883)",
+            sys.stderr,
+        )
+    run_dir = Path(config.run.dir)
+    joins = joins_launcher()
+    leads = int(os.environ.get("RANK", "0")) == 0 and config.launch.machine_rank == 0
+    plan = []
+    if leads:
+        plan = [device_line(config), *plan_lines(config, numbers), *shortages(config, numbers, resume=resume)]
+    with ExitStack() as stack:
+        if leads:
+            inputs = input_files(config, rows)
+            if overwrite:
+                _refuse_own_inputs(run_dir, config, inputs)
+            stack.enter_context(locked(run_dir, "run.dir", "training"))
+            stack.callback(settle, run_dir)
+            seen = look_at(inputs)
+            changes = {"resume": resume, "overwrite": overwrite, "allow_changed": allow_changed}
+            prepare_run_folder(run_dir, config, overrides, inputs=seen, **changes)
+            show("\n".join(plan), sys.stderr)
+        if joins or not needs_launcher(config):
+            from vsgrpo.training.worker import run_worker
+
+            return run_worker(config, resume=resume)
+        return _supervise_workers(config, stack, leads=leads, resume=resume)
+
+
+def _supervise_workers(config: TrainConfig, stack: ExitStack, *, leads: bool, resume: bool) -> int:
+    """Start this machine's workers through accelerate; return the exit code of the run."""
+    # Other machines may come before the first one has written the run folder: each starts from a file of its own.
+    run_dir = Path(config.run.dir)
+    config_file = run_dir / "config.yaml"
+    if not leads:
+        config_file = Path(stack.enter_context(TemporaryDirectory())) / "config.yaml"
+        config_file.write_text(to_yaml(config), encoding="utf-8")
+    if config.model.path in TINY:  # here, before several workers would build it at once
+        from vsgrpo.modeling.model import tiny_model
+
+        if leads:
+            tiny_model(config.model.path, run_dir / "tiny", config.run.seed)
+    from vsgrpo.training.launcher import forget_failures
+
+    if leads:
+        forget_failures(run_dir)
+    if config.launch.on_cpu:
+        stack.enter_context(hidden_gpus())
+    command = launch_command(config, config_file, resume)
+    launch = config.launch
+    show(f"starting {launch.num_processes} processes: {shlex.join(command)}", sys.stderr)
+    launcher = [sys.executable, "-m", "vsgrpo.training.launcher", str(run_dir), *command[2:]]
+    local = launch.num_processes // launch.num_machines
+    return supervise(launcher, run_dir, local, leads=leads, save_timeout_s=launch.save_timeout_s)
+
+
+def as_started(config: TrainConfig, overrides: list[str]) -> TrainConfig:
+    """Return the config of a resume: where launch=auto would choose anew, as the run was started.
+
+    Another machine's GPUs must not turn a run into one of another batch or device without a word: where those it was
+    started with are missing, `check_devices` says so, and launch=PROFILE chooses others.
+    """
+    launch, file = config.launch, Path(config.run.dir) / "config.yaml"
+    chosen = any(word.startswith(("launch.num_processes=", "launch.use_cpu=", "launch.profile=")) for word in overrides)
+    if not launch.auto or chosen or not file.is_file():
+        return config
+    before = read_values(file)["launch"]  # as it was written: an earlier version may have had other keys
+    kept = ("profile", "num_processes", "num_machines", "use_cpu", "accelerate_file")
+    values = {name: before[name] for name in kept if name in before}
+    return dataclasses.replace(config, launch=dataclasses.replace(launch, **values))
+
+
+@contextmanager
+def hidden_gpus() -> Iterator[None]:
+    """Hide this machine's GPUs from the processes started inside: libraries would take them whatever we say."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        yield
+    finally:
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+def _refuse_own_inputs(run_dir: Path, config: TrainConfig, inputs: list[tuple[str, Path]]) -> None:
+    """Refuse to overwrite a run that holds what the new one reads, down to the base of an adapter."""
+    given: list[tuple[str, Path | str | None]] = [("launch.accelerate_file", config.launch.accelerate_file)]
+    given += [("model.path", folder) for folder in model_folders(config.model.path)]
+    given += [("model.adapter", folder) for folder in model_folders(config.model.adapter)]
+    given += [("data.path", Path(folder)) for folder, _ in config.data.folders()]
+    media = {path.parent for _, path in inputs}
+    refuse_inputs_inside(run_dir, "run.dir", [*given, *(("data.path: a file of its rows", path) for path in media)])
+
+
+def join_slurm(config: TrainConfig) -> None:
+    """Name this process for torch.distributed where srun started one task per worker (not one per machine).
+
+    Raises:
+        ConfigError: no address of the first machine.
+    """
+    tasks, launch = os.environ.get("SLURM_NTASKS"), config.launch
+    one_per_machine = launch.num_machines == launch.num_processes or tasks == str(launch.num_machines)
+    if "RANK" in os.environ or "SLURM_STEP_ID" not in os.environ or launch.num_processes == 1 or one_per_machine:
+        return
+    if tasks is None or tasks != str(launch.num_processes):
+        return
+    if launch.main_process_ip is None:
+        raise ConfigError(
+            "launch.main_process_ip=null: srun started every worker, they need the address of the first machine",
+            hint='set launch.main_process_ip="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n1)"',
+        )
+    os.environ.update(
+        RANK=os.environ["SLURM_PROCID"],
+        LOCAL_RANK=os.environ["SLURM_LOCALID"],
+        WORLD_SIZE=tasks,
+        MASTER_ADDR=launch.main_process_ip,
+        MASTER_PORT=str(launch.main_process_port or 29500),
+    )

@@ -1,0 +1,246 @@
+"""Demo rooms as values: presets, scan ids and the room itself (`demo_plan.room_truth` draws one).
+
+Everything here is in the aligned frame: metres, z up, floor at z = 0, walls along x and y. A `Room` is the known
+construction that a reader of the written scan has to find again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsgrpo.errors import ConfigError
+from vsgrpo.scans.demo.furniture import CATALOGUE
+from vsgrpo.spatial.scene import Box
+
+CEILING = 2.6
+"""Ceiling height in metres, the same everywhere: with the eye height it ties picture rows to distances."""
+EYE_HEIGHT = 1.5
+_INDEX_DIGITS = 10_000
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How rooms of one kind are made.
+
+    Attributes:
+        categories: names of `furniture.CATALOGUE` to draw from.
+        num_categories: least and most categories of a room.
+        num_instances: least and most objects of a category; what finds no place is left out.
+        sides: least and most side length in metres, log-uniform.
+        scale: all furniture is this much larger than life.
+        jitter: half width of the log-uniform size variation of one object.
+        share_l_shaped: share of L-shaped rooms.
+        is_free_yaw: pieces that stand free turn by any angle, else by multiples of 90 degrees.
+        max_overlap: largest share of an object's width, seen from the camera, that another may cover.
+        camera: "stops" (four headings 90 degrees apart, frames of a stop 2 degrees apart) or "turn" (one even turn).
+        hfov_degrees, pitch_degrees: of the camera.
+        floor: "checker" (0.5 m) or "planks" (0.2 m wide).
+    """
+
+    categories: tuple[str, ...]
+    num_categories: tuple[int, int]
+    num_instances: tuple[int, int]
+    sides: tuple[float, float]
+    scale: float
+    jitter: float
+    share_l_shaped: float
+    is_free_yaw: bool
+    max_overlap: float
+    camera: str
+    hfov_degrees: float
+    pitch_degrees: float
+    floor: str
+
+
+PRESETS: dict[str, Preset] = {
+    # Few, large categories and views that tile the room: what a very small model can learn to count and measure.
+    "easy": Preset(
+        categories=("chair", "sofa", "plant", "cabinet"),
+        num_categories=(1, 3),
+        num_instances=(1, 5),
+        sides=(3.6, 9.0),
+        scale=1.4,
+        jitter=0.25,
+        share_l_shaped=0.0,
+        is_free_yaw=False,
+        max_overlap=0.5,
+        camera="stops",
+        hfov_degrees=90.0,
+        pitch_degrees=-15.0,
+        floor="checker",
+    ),
+    "furnished": Preset(
+        categories=tuple(CATALOGUE),
+        num_categories=(6, 10),
+        num_instances=(1, 4),
+        sides=(3.6, 8.0),
+        scale=1.0,
+        jitter=0.15,
+        share_l_shaped=0.4,
+        is_free_yaw=True,
+        max_overlap=0.85,
+        camera="turn",
+        hfov_degrees=80.0,
+        pitch_degrees=-15.0,
+        floor="planks",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Furniture:
+    """One placed object.
+
+    Attributes:
+        category: name in `furniture.CATALOGUE`, the label that is written.
+        center: (2,) of the footprint in metres.
+        size: (3,) width, depth, height in metres.
+        yaw: radians about z; local +x turns to (cos, sin).
+        lift: height of the lowest point in metres.
+        tone: factor on the main colour.
+    """
+
+    category: str
+    center: NDArray[np.float64]
+    size: NDArray[np.float64]
+    yaw: float
+    lift: float
+    tone: float
+
+    @property
+    def box(self) -> Box:
+        """The upright box that the object fills exactly."""
+        c, s = math.cos(self.yaw), math.sin(self.yaw)
+        axes = np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
+        centroid = np.array([*self.center, self.lift + self.size[2] / 2])
+        return Box(centroid=centroid, axes_lengths=self.size, axes=axes)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All boxes of a room. P parts; each is centre +- half along axes turned by its yaw."""
+
+    center: NDArray[np.float64]
+    """(P, 3) metres."""
+    half: NDArray[np.float64]
+    """(P, 3) half edge lengths in metres."""
+    yaw: NDArray[np.float64]
+    """(P,) radians about z."""
+    rgb: NDArray[np.float32]
+    """(P, 3) 0-255, unshaded."""
+    owner: NDArray[np.int64]
+    """(P,) index into `Room.objects`."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """The known construction of one demo scan, in the aligned frame.
+
+    Attributes:
+        extent: (2,) the room's bounding rectangle spans (0, 0) to this, metres.
+        notch: (x0, y0, x1, y1) of the rectangle missing from an L-shaped room, else None.
+        objects: in annotation order: `objects[i]` is written as the i-th instance.
+        eye: (3,) camera position, heading: radians of the first view.
+        alignment: (4, 4) raw -> aligned, never the identity.
+        wall_rgb, floor_rgb: base colours 0-255.
+    """
+
+    scan_id: str
+    preset: Preset
+    extent: NDArray[np.float64]
+    notch: tuple[float, float, float, float] | None
+    objects: tuple[Furniture, ...]
+    eye: NDArray[np.float64]
+    heading: float
+    alignment: NDArray[np.float64]
+    wall_rgb: NDArray[np.float32]
+    floor_rgb: NDArray[np.float32]
+
+    @property
+    def polygon(self) -> NDArray[np.float64]:
+        """(4 or 6, 2) floor corners in metres, counter-clockwise."""
+        return floor_polygon(self.extent, self.notch)
+
+    @property
+    def area(self) -> float:
+        """Floor area in square metres."""
+        x0, y0, x1, y1 = self.notch or (0.0, 0.0, 0.0, 0.0)
+        return float(self.extent[0] * self.extent[1] - (x1 - x0) * (y1 - y0))
+
+    @property
+    def object_counts(self) -> dict[str, int]:
+        """Objects per category."""
+        counts: dict[str, int] = {}
+        for item in self.objects:
+            counts[item.category] = counts.get(item.category, 0) + 1
+        return counts
+
+    @cached_property
+    def parts(self) -> Parts:
+        """All boxes of all objects."""
+        center, half, yaw, rgb, owner = [], [], [], [], []
+        for number, item in enumerate(self.objects):
+            piece = CATALOGUE[item.category]
+            local = (piece.lo + piece.hi) / 2 * item.size
+            c, s = math.cos(item.yaw), math.sin(item.yaw)
+            x = item.center[0] + c * local[:, 0] - s * local[:, 1]
+            y = item.center[1] + s * local[:, 0] + c * local[:, 1]
+            center.append(np.stack([x, y, item.lift + local[:, 2]], axis=1))
+            half.append((piece.hi - piece.lo) / 2 * item.size)
+            yaw.append(np.full(len(local), item.yaw))
+            rgb.append(np.where(piece.is_main[:, None], piece.rgb * np.float32(item.tone), piece.rgb))
+            owner.append(np.full(len(local), number))
+        return Parts(*(np.concatenate(column) for column in (center, half, yaw, rgb, owner)))
+
+
+def floor_polygon(extent: NDArray[np.float64], notch: tuple[float, float, float, float] | None) -> NDArray[np.float64]:
+    """Return the (4 or 6, 2) corners of the rectangle (0, 0)-`extent` without `notch`, counter-clockwise."""
+    width, depth = extent
+    corners = [(0.0, 0.0), (width, 0.0), (width, depth), (0.0, depth)]
+    if notch is None:
+        return np.array(corners)
+    x0, y0, x1, y1 = notch
+    cut = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+    at = next(i for i in range(4) if cut[i] == corners[i])
+    # Going round, the lost corner is replaced by the notch's other three, met in clockwise order.
+    bypass = [cut[(at - 1) % 4], cut[(at + 2) % 4], cut[(at + 1) % 4]]
+    return np.array(corners[:at] + bypass + corners[at + 1 :])
+
+
+def scan_id_of(seed: int, index: int) -> str:
+    """Return the scan id of room `index` of `seed`, e.g. "demo000000_00"."""
+    return f"demo{scan_number(seed, index):06d}_00"
+
+
+def scan_number(seed: int, index: int) -> int:
+    """Return the number in a scan id: seed * 10000 + index.
+
+    Every pair with 0 <= index < 10000 has its own number; seeds 0-99 stay within six digits, larger ones use more.
+
+    Raises:
+        ConfigError: `seed` is negative or `index` outside 0-9999.
+    """
+    if seed < 0:
+        raise ConfigError(f"source.seed={seed}: must be 0 or more", hint="choose a seed such as 0")
+    if not 0 <= index < _INDEX_DIGITS:
+        raise ConfigError(
+            f"demo room index={index}: a seed has rooms 0 to {_INDEX_DIGITS - 1}",
+            hint="use fewer rooms (source.num_scenes) or a second seed",
+        )
+    return seed * _INDEX_DIGITS + index
+
+
+def find_preset(name: str) -> Preset:
+    """Return a preset by name.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"source.preset={name}: unknown preset", hint=f"choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]

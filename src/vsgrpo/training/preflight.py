@@ -1,0 +1,244 @@
+"""What a training run can be refused for before torch is imported and the model loads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from vsgrpo.config import GrpoSection, TrainConfig
+from vsgrpo.config.auto_launch import joins_launcher
+from vsgrpo.config.train import LaunchSection, TrainerSection
+from vsgrpo.data.row import Row
+from vsgrpo.data.row_numbers import Rows, type_counts
+from vsgrpo.data.run_needs import RunNeeds
+from vsgrpo.devices import visible_gpus
+from vsgrpo.errors import ConfigError, DataError, SetupError
+from vsgrpo.rewards import load_reward
+
+
+def check_run(config: TrainConfig, rows: Sequence[Row], types: Iterable[str] | None = None) -> None:
+    """Refuse rewards, stages and rows that could not be trained with.
+
+    Args:
+        types: question types that occur, where `rows` are a part of the run's only.
+
+    Raises:
+        ConfigError: an unknown reward, weights that do not fit the rewards, or a stage that breaks a rule.
+        DataError: a row without the thought or the wrong answer that the method needs.
+    """
+    check_stages(config)
+    present = {row.question_type for row in rows} if types is None else set(types)
+    for number, stage in enumerate(config.trainer.stages or [] if rows else []):
+        if stage.get("types") and not present & set(stage["types"]):
+            raise ConfigError(
+                f"trainer.stages[{number}].types={stage['types']}: no row is of these types",
+                hint=f"there are: {', '.join(sorted(present))}",
+            )
+    dev = Path(config.data.path) / "dev.jsonl"
+    if config.trainer.dev_rows and rows and not dev.is_file():
+        raise DataError(
+            f"{dev}: no such file, trainer.dev_rows={config.trainer.dev_rows} scores on it",
+            hint="build the data with data.dev_fraction above 0, or set trainer.dev_rows=0",
+        )
+    if config.trainer.name == "grpo":
+        check_rewards(config)
+    else:
+        check_targets(config, rows)
+
+
+def needs_launcher(config: TrainConfig) -> bool:
+    """Return whether accelerate has to start the workers: several of them, or a sharded engine around one."""
+    return config.launch.num_processes > 1 or config.launch.profile not in ("cpu", "gpu1", "ddp")
+
+
+def check_devices(config: TrainConfig) -> None:
+    """Refuse a launch profile whose processes would not find a GPU each on this machine.
+
+    Raises:
+        SetupError: fewer GPUs than processes, or FSDP2 on CPUs, which accelerate would turn into data parallelism.
+    """
+    launch = config.launch
+    if launch.on_cpu:
+        if launch.profile == "fsdp2":
+            raise SetupError(
+                "launch=fsdp2: needs GPUs, launch.use_cpu=true", hint="set launch=ddp, launch=zero2 or launch=zero3"
+            )
+        return
+    seen = visible_gpus()
+    needed = 1 if joins_launcher() else launch.num_processes // launch.num_machines
+    if len(seen) >= needed:
+        return
+    if seen:
+        hint = f"set launch.num_processes={len(seen) * launch.num_machines}, or show more in CUDA_VISIBLE_DEVICES"
+    elif launch.num_processes == 1:
+        hint = "set launch=cpu to train on the CPU, or launch=auto to take what is there"
+    else:
+        hint = cpu_hint(launch)
+    each = "a GPU" if needed == 1 else f"{needed} GPUs, one for each process"
+    raise SetupError(f"launch={launch.profile}: needs {each}; {seen.describe()}", hint=hint)
+
+
+def cpu_hint(launch: LaunchSection) -> str:
+    """Return how to do without the GPUs of a profile; gpu1 and fsdp2 have no form on CPUs."""
+    hint, profile = "set launch=cpu to train on the CPU", launch.profile
+    return hint if profile in ("gpu1", "fsdp2") else f"{hint}, or launch.use_cpu=true for launch={profile} on CPUs"
+
+
+def device_line(config: TrainConfig) -> str:
+    """Return in one line what the run computes on, and what it leaves unused."""
+    launch, seen = config.launch, visible_gpus()
+    count = launch.num_processes // launch.num_machines
+    taken = "launch=auto took " if launch.auto else ""
+    what = f"{taken}launch={launch.profile}, {launch.num_processes} process{'es' if launch.num_processes > 1 else ''}"
+    if not launch.on_cpu:
+        return f"device: {seen.describe() if count >= len(seen) else f'{count} of {seen.describe()}'}: {what}"
+    if seen:
+        return f"warning: device: CPU ({what}), although this machine has {seen.describe()}"
+    return f"device: CPU ({what}): {seen.describe()}"
+
+
+def check_batch(config: TrainConfig) -> None:
+    """Raise ConfigError unless whole groups fit a process's rollout buffer in every stage; name the nearest values."""
+    check_stages(config)
+    for number, section in enumerate(config.stage_sections()):
+        if not isinstance(section, GrpoSection):
+            return
+        group, batch = section.num_generations, section.per_device_train_batch_size
+        steps = section.gradient_accumulation_steps
+        if batch * steps % group == 0:
+            continue
+        where = f"trainer.stages[{number}]." if config.trainer.stages else "trainer."
+        divisors = [n for n in range(2, batch * steps + 1) if batch * steps % n == 0]
+        groups = sorted(
+            {max((n for n in divisors if n < group), default=0), min((n for n in divisors if n > group), default=0)}
+        )
+        choices = [
+            _choices("trainer.per_device_train_batch_size", multiples_around(batch, group // math.gcd(group, steps))),
+            _choices("trainer.gradient_accumulation_steps", multiples_around(steps, group // math.gcd(group, batch))),
+            _choices("trainer.num_generations", [n for n in groups if n]),
+        ]
+        raise ConfigError(
+            f"{where}num_generations={group}: does not divide per_device_train_batch_size={batch} x "
+            f"gradient_accumulation_steps={steps} = {batch * steps} completions of a process",
+            hint="set " + ", or ".join(choice for choice in choices if choice),
+        )
+
+
+def multiples_around(value: int, divisor: int) -> list[int]:
+    """Return the positive multiples of `divisor` next to `value`, itself if it is one."""
+    below, above = value // divisor * divisor, math.ceil(value / divisor) * divisor
+    return sorted({n for n in (below, above) if n})
+
+
+def _choices(key: str, values: Sequence[int]) -> str:
+    return f"{key}=" + " or ".join(map(str, values)) if values else ""
+
+
+def check_enough_rows(config: TrainConfig, rows: Rows) -> None:
+    """Raise ConfigError where a stage's rows do not fill one rollout buffer of all processes."""
+    present = type_counts(rows)
+    for number, section in enumerate(config.stage_sections()):
+        types = config.trainer.stage_types(number)
+        count = len(rows) if types is None else sum(present.get(name, 0) for name in set(types))
+        if not isinstance(section, GrpoSection):
+            continue
+        steps = int(section.hf.get("steps_per_generation") or section.gradient_accumulation_steps)
+        one = section.per_device_train_batch_size * config.launch.num_processes
+        needed = one * steps // section.num_generations
+        if count < needed:
+            where = f"trainer.stages[{number}]: " if config.trainer.stages else ""
+            fits = count * section.num_generations // one
+            while fits and section.per_device_train_batch_size * fits % section.num_generations:
+                fits -= 1
+            most = (
+                f"trainer.gradient_accumulation_steps={fits}" if fits else "trainer.per_device_train_batch_size lower"
+            )
+            raise ConfigError(
+                f"{where}data.path={config.data.path} has {count} rows: one rollout buffer takes {needed} "
+                f"({one * steps} completions of all processes / {section.num_generations})",
+                hint=f"set {most}, or build more data",
+            )
+
+
+def check_rewards(config: TrainConfig) -> None:
+    """Load every reward by name; weights need one number each."""
+    names, weights = config.reward_names(), config.reward.weights
+    for name in names:
+        load_reward(name)
+    if weights is not None and len(weights) != len(names):
+        raise ConfigError(
+            f"reward.weights={weights}: {len(weights)} numbers for the rewards {', '.join(names)}",
+            hint="give one number for each of reward.names, or leave reward.weights=null",
+        )
+    if config.prompt.mode == "vanilla" and set(names) <= {"format", "length"}:
+        raise ConfigError(
+            f"reward.names={names}: the same for every answer in vanilla mode, nothing to learn from",
+            hint="add accuracy, or set prompt=think",
+        )
+
+
+def check_stages(config: TrainConfig) -> None:
+    """Keep checkpoints out of rollout buffers, and refuse what could not share, in every stage."""
+    for number, section in enumerate(config.stage_sections()):
+        where = f"trainer.stages[{number}]: " if config.trainer.stages else ""
+        check_sharing(section, config, where)
+        if not isinstance(section, GrpoSection):
+            continue
+        accumulation = section.gradient_accumulation_steps
+        buffer = int(section.hf.get("steps_per_generation") or accumulation) * section.num_iterations
+        every = buffer // math.gcd(buffer, accumulation)
+        if section.save_steps % every:
+            choices = " or ".join(map(str, multiples_around(section.save_steps, every)))
+            raise ConfigError(
+                f"{where}trainer.save_steps={section.save_steps}: a rollout buffer lasts {every} optimizer steps, a "
+                "checkpoint inside it cannot be resumed exactly",
+                hint=f"set trainer.save_steps={choices}",
+            )
+
+
+def check_sharing(section: TrainerSection, config: TrainConfig, where: str = "") -> None:
+    """Refuse what could not share although it was asked for: shared_prefix=on, or features on disk that change.
+
+    (`auto` shares where it can, `memory` is off by itself where the tower is trained.)
+    """
+    model = config.model
+    if config.video.feature_cache == "disk" and not model.freeze_vision:
+        raise ConfigError(
+            "video.feature_cache=disk: the vision tower is trained (model.freeze_vision=false), its features change",
+            hint="set model.freeze_vision=true, or video.feature_cache=off",
+        )
+    if section.shared_prefix != "on":
+        return
+    if model.attn_implementation != "sdpa":
+        raise ConfigError(
+            f"model.attn_implementation={model.attn_implementation}: the kernels of a shared prefix stand beside sdpa",
+            hint="set model.attn_implementation=sdpa, or trainer.shared_prefix=off",
+        )
+    if model.tune == "lora" and model.lora.dropout > 0:
+        raise ConfigError(
+            f"model.lora.dropout={model.lora.dropout}: a shared prefix would draw one mask for all its completions",
+            hint="set model.lora.dropout=0, or trainer.shared_prefix=off",
+        )
+    if isinstance(section, GrpoSection) and section.per_device_train_batch_size % section.num_generations:
+        batch, group = section.per_device_train_batch_size, section.num_generations
+        raise ConfigError(
+            f"{where}trainer.per_device_train_batch_size={batch}: tears groups of num_generations={group} apart, "
+            "trainer.shared_prefix=on shares within a microbatch",
+            hint=f"set trainer.per_device_train_batch_size={(batch // group + 1) * group}, or shared_prefix=auto",
+        )
+
+
+def check_targets(config: TrainConfig, rows: Sequence[Row]) -> None:
+    """Make every row say what it would be trained to say (SFT and DPO), and for DPO its wrong answer too."""
+    prompt = config.prompt
+    without = [row.key for row in rows if row.reasoning is None] if prompt.mode != "vanilla" else []
+    if without:
+        raise DataError(
+            f"{without[0]}: reasoning=null: prompt.mode={prompt.mode} trains {config.trainer.name} on it "
+            f"({len(without)} of {len(rows)} rows have none)",
+            hint="write thoughts with `vsgrpo build-cot` or data.reasoning=template (demo), or set prompt=vanilla",
+        )
+    needs = RunNeeds.of(config)
+    for row in rows:
+        needs(row)

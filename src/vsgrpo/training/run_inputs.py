@@ -1,0 +1,163 @@
+"""What a training run reads: its rows through the leak guard, its models, and every file that decides it; no torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+from vsgrpo.config import TrainConfig
+from vsgrpo.config.compose import NOT_GIVEN
+from vsgrpo.config.families import TINY, check_architecture, check_model_place
+from vsgrpo.data.inputs import media_files, model_files
+from vsgrpo.data.leakage import read_checked_rows, worst
+from vsgrpo.data.mix import draw_mix, rebase
+from vsgrpo.data.row import Row
+from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, numbers_of, sketch_files
+from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.memory.load import text_settings
+
+# What transformers can read a processor from.
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+
+
+def check_model(path: str, adapter: str | None = None) -> None:
+    """Raise unless `path` is a tiny model, a hub id, or a folder with a known family's config and a processor.
+
+    Args:
+        adapter: the folder of an adapter for it.
+    """
+    if path == NOT_GIVEN:
+        return
+    check_model_place(path, adapter)
+    folder = Path(path)
+    if path in TINY or not folder.is_dir():
+        return
+    config_file = folder / "config.json"
+    if config_file.is_file():
+        try:
+            check_architecture(json.loads(config_file.read_text(encoding="utf-8")), path)
+        except (ValueError, AttributeError) as error:
+            raise DataError(f"{config_file}: not a model config ({error})", hint="save the model again") from None
+    if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
+        raise DataError(
+            f"{folder}: no processor ({_PROCESSOR_FILES[0]} is missing)",
+            hint="copy the processor files of the base model into this folder",
+        )
+
+
+def check_weights(path: str, adapter: str | None = None) -> None:
+    """Compare the tensors of a model folder with what its config needs, without reading them; imports torch.
+
+    Raises:
+        VsgrpoError: as loading it would.
+    """
+    from vsgrpo.modeling.model import check_weights as compare
+    from vsgrpo.modeling.quiet import quiet_libraries
+
+    quiet_libraries()
+    compare(path, adapter)
+
+
+def row_files(config: TrainConfig) -> list[Path]:
+    """Return the row files of data.path and data.mix, in that order."""
+    return [Path(folder) / f"{config.data.split}.jsonl" for folder, _ in config.data.folders()]
+
+
+def load_rows(config: TrainConfig) -> tuple[list[Row], str]:
+    """Read the rows to train on through the leak guard; return them and the verdict.
+
+    Raises:
+        DataError: no such folder, no rows left, or a benchmark room among them.
+    """
+    files = row_files(config)
+    parts, verdicts = [], []
+    for file in files:
+        if not file.parent.is_dir():
+            raise DataError(
+                f"data.path={file.parent}: no such folder",
+                hint="build one: vsgrpo build-data source.root=DIR output=DIR",
+            )
+        part, verdict = read_checked_rows(file, allow_val_safe=config.data.allow_val_safe)
+        parts.append(part)
+        verdicts.append(verdict)
+    present = sorted({row.question_type for part in parts for row in part})
+    where = ", ".join(map(str, files))
+    for name in config.data.types or []:
+        if name not in present:
+            raise ConfigError(f"data.types: {name} is not in {where}", hint=f"there are: {', '.join(present)}")
+    if config.data.types is not None:
+        parts = [[row for row in part if row.question_type in config.data.types] for part in parts]
+    for file, part in zip(files, parts, strict=True):
+        if not part:
+            raise DataError(f"{file}: no rows to train on", hint="build-data reports why scans gave no questions")
+    rows, base = parts[0], Path(config.data.path)
+    if len(files) > 1:
+        weights = [weight for _, weight in config.data.folders()]
+        moved = [rebase(part, file.parent, base) for file, part in zip(files, parts, strict=True)]
+        rows = draw_mix(list(zip(moved, weights, strict=True)), config.run.seed)
+    return rows[: config.data.limit], worst(verdicts)
+
+
+def rows_of_plan(config: TrainConfig) -> tuple[list[Row], RowNumbers]:
+    """Return the rows of a run with their numbers; of large files a part of the rows, and the numbers of all.
+
+    Raises:
+        VsgrpoError: as `load_rows`, of what was read.
+    """
+    files, texts = row_files(config), text_settings(config)
+    if sum(file.stat().st_size for file in files if file.is_file()) <= SKETCHED_BYTES:
+        rows = load_rows(config)[0]
+        return rows, numbers_of(rows, texts)
+    weighted = list(zip(files, (weight for _, weight in config.data.folders()), strict=True))
+    allow_val_safe = config.data.allow_val_safe
+    numbers, rows = sketch_files(weighted, texts, config.data.types, config.data.limit, allow_val_safe=allow_val_safe)
+    return rows, numbers
+
+
+def input_files(config: TrainConfig, rows: list[Row]) -> list[tuple[str, Path]]:
+    """Return (kind, path) of all files that decide a run: rows, their media, models, rewards of the user's own."""
+    files = [("rows", file) for file in row_files(config)]
+    base = Path(config.data.path)
+    if config.trainer.dev_rows:
+        dev = base / "dev.jsonl"
+        rows = [*rows, *(read_checked_rows(dev, allow_val_safe=config.data.allow_val_safe)[0] if dev.is_file() else [])]
+        files.append(("dev rows", dev))
+    files += [*model_files("model", config.model.path), *model_files("adapter", config.model.adapter)]
+    modules = {name.partition(":")[0] for name in config.reward_names() if ":" in name}
+    for module in sorted(modules if config.trainer.name == "grpo" else ()):
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.origin is not None:
+            files.append(("reward", Path(spec.origin)))
+    return [*files, *media_files(rows, base)]
+
+
+def cache_folder(config: TrainConfig) -> Path:
+    """Return video.cache_dir.
+
+    Raises:
+        ConfigError: it is not set; a run's own folder would be of no use to other runs.
+    """
+    if config.video.cache_dir is None:
+        raise ConfigError("video.cache_dir=null: cache-videos needs a folder", hint="set video.cache_dir=PATH")
+    return Path(config.video.cache_dir)
+
+
+def check_caching(config: TrainConfig) -> Path:
+    """Return the folder that cache-videos fills.
+
+    Raises:
+        ConfigError: no cache on disk is asked for, no folder for it, or the tower is trained.
+    """
+    folder = cache_folder(config)
+    wants_features = config.video.feature_cache == "disk"
+    if not wants_features and config.video.frame_cache != "disk":
+        raise ConfigError(
+            "video.feature_cache=off video.frame_cache=off: nothing to fill", hint="set one of them to disk"
+        )
+    if wants_features and config.model.tune == "full" and not config.model.freeze_vision:
+        raise ConfigError(
+            "model.freeze_vision=false: features of a tower that is trained change with every step",
+            hint="set video.feature_cache=off video.frame_cache=disk",
+        )
+    return folder
