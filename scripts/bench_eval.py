@@ -20,12 +20,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from vsgrpo.families.family import TinySizes
+from vsgrpo.modeling.bundle import base_model, vision_token_ids
 from vsgrpo.modeling.model import load_model
-from vsgrpo.modeling.rollout import Sampling, rollout, vision_token_ids
-from vsgrpo.modeling.rope import base_model
-from vsgrpo.modeling.tiny import TinySizes, build_tiny
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
+from vsgrpo.modeling.tiny import build_tiny
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import VideoInputs
 
 SIZES = TinySizes(12, 384, 6, 8, 512, 8, 2, 2816, 0.02)
@@ -48,12 +51,12 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     slices = options.video_tokens // _TOKENS_PER_SLICE
     frames = torch.randint(0, 256, (2 * slices, 3, 224, 224), dtype=torch.uint8, generator=generator)
-    video = VideoInputs("video", frames, (slices, 16, 16), slices * _TOKENS_PER_SLICE)
+    video = VideoInputs("video", frames, Medium("video", (slices, 16, 16), slices * _TOKENS_PER_SLICE))
     start = (
         5,
         6,
         config.vision_start_token_id,
-        *[config.video_token_id] * video.num_tokens,
+        *[config.video_token_id] * video.medium.num_tokens,
         config.vision_end_token_id,
     )
     lengths = [12 + index * 16 // max(options.questions - 1, 1) for index in range(options.questions)]
@@ -74,7 +77,7 @@ def main() -> None:
     plain = sum(seconds for _, seconds in timed) * options.questions / len(timed)
     ours, tree = min((answer(prompts, "tree") for _ in range(2)), key=lambda result: result[1])
     same = [tokens[0] for tokens, _ in timed] == ours[: len(timed)]
-    print(f"{options.questions} questions behind {video.num_tokens} video tokens, CPU seconds")
+    print(f"{options.questions} questions behind {video.medium.num_tokens} video tokens, CPU seconds")
     print(f"plain way {plain:.2f} (timed on {len(timed)}), ours {tree:.2f}, ratio {plain / tree:.1f}")
     print(f"identical answers on those {len(timed)}: {same}")
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 
+from vsgrpo.families.family import TinySizes
+from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.rollout import Sampling, rollout, vision_token_ids
-from vsgrpo.modeling.tiny import TinySizes
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt, Tree, build_trees
-from vsgrpo.modeling.vision import FeatureStore, VideoFeatures
+from vsgrpo.modeling.vision import FeatureStore, MediaFeatures
+from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import VideoInputs
 
 SIZES = TinySizes(
@@ -48,12 +51,12 @@ class Workload:
         self.num_video_tokens = t * h * w
         generator = torch.Generator().manual_seed(0)
         frames = torch.randint(0, 256, (2 * t, 3, 28 * h, 28 * w), generator=generator, dtype=torch.uint8)
-        grid = (t, 2 * h, 2 * w)
+        medium = Medium("video", (t, 2 * h, 2 * w), self.num_video_tokens)
         width = bundle.model.config.text_config.hidden_size
         tensor = torch.randn(self.num_video_tokens, width, generator=generator) * 0.02
         names = ["video", *(f"copy {row}" for row in range(shape.G))]
-        self.videos = {name: VideoInputs(name, frames, grid, self.num_video_tokens) for name in names}
-        self.given = {name: VideoFeatures(tensor, grid) for name in names}
+        self.videos = {name: VideoInputs(name, frames, medium) for name in names}
+        self.given = {name: MediaFeatures(tensor, medium) for name in names}
         ids = bundle.tokenizer.get_vocab()
         start, pad, end = (ids[f"<|{name}|>"] for name in ("vision_start", "video_pad", "vision_end"))
         low = min(ids[name] for name in ids if name.startswith("<|"))
@@ -82,12 +85,12 @@ class Workload:
     def trees(self) -> list[Tree]:
         return build_trees(self.prompts(), self.completions, share=True)
 
-    def features(self, plain: bool) -> dict[str, VideoFeatures]:
+    def features(self, plain: bool) -> dict[str, MediaFeatures]:
         """Run the tower: for plain once per row."""
         names = [f"copy {row}" for row in range(self.shape.G)] if plain else ["video"]
         return FeatureStore(self.bundle).features([self.videos[name] for name in names])
 
-    def rollout(self, plain: bool, features: dict[str, VideoFeatures], greedy: bool = False) -> list[list[int]]:
+    def rollout(self, plain: bool, features: dict[str, MediaFeatures], greedy: bool = False) -> list[list[int]]:
         prompts = self.plain_prompts() if plain else self.prompts()
         keys = [(f"row {i}", g) for i in range(1 if plain else self.shape.Q) for g in range(self.shape.G)]
         sampling = Sampling(**{**vars(self.sampling), "greedy": greedy})
@@ -95,7 +98,7 @@ class Workload:
             return rollout(self.model, prompts, features, keys, sampling)
         return rollout(self.model, prompts, features, keys, sampling, layout="tree", attention=self.attention)
 
-    def scores(self, plain: bool, features: dict[str, VideoFeatures], adapter: bool = True) -> torch.Tensor:
+    def scores(self, plain: bool, features: dict[str, MediaFeatures], adapter: bool = True) -> torch.Tensor:
         if plain:
             found = logps(self.model, self.plain_trees(), features, adapter=adapter)
         else:
@@ -103,10 +106,10 @@ class Workload:
         return torch.cat([score for score, _ in found])
 
     @torch.no_grad()
-    def reference(self, plain: bool, features: dict[str, VideoFeatures]) -> None:
+    def reference(self, plain: bool, features: dict[str, MediaFeatures]) -> None:
         self.scores(plain, features, adapter=False)
 
-    def update(self, plain: bool, features: dict[str, VideoFeatures]) -> None:
+    def update(self, plain: bool, features: dict[str, MediaFeatures]) -> None:
         """Forward and backward."""
         self.scores(plain, features).mean().backward()
 

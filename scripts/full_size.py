@@ -101,7 +101,8 @@ def qwen_tokenizer(file: Path | None) -> Any:
     """Return Qwen2's tokenizer with the ranks of `file`, the tiny model's where it is None."""
     from transformers import Qwen2Tokenizer
 
-    from vsgrpo.modeling.tiny import SPECIAL_TOKENS, TinySizes, build_tokenizer
+    from vsgrpo.families.family import TinySizes
+    from vsgrpo.modeling.tiny import SPECIAL_TOKENS, build_tokenizer
 
     if file is None:
         return build_tokenizer(TinySizes().vocab_size)
@@ -117,7 +118,7 @@ def build(folder: Path) -> None:
     import torch
     from transformers import GenerationConfig, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-    from vsgrpo.modeling.rope import FAMILIES
+    from vsgrpo.families import FAMILIES
     from vsgrpo.modeling.tiny import CHAT_TEMPLATE
 
     tokenizer, classes = qwen_tokenizer(bpe_file()), FAMILIES["qwen2_vl"]

@@ -73,10 +73,10 @@ def main() -> None:
         for module, original in zip(half.modules(), bundle.model.modules(), strict=True):  # rotary tables stay float32
             for name, buffer in original.named_buffers(recurse=False):
                 setattr(module, name, buffer)
-        given = {name: type(found)(found.tensor.bfloat16(), found.grid_thw) for name, found in work.given.items()}
+        given = {name: type(found)(found.tensor.bfloat16(), found.medium) for name, found in work.given.items()}
         # What float32 makes of the very same rounded weights.
         rounded = copy.deepcopy(half).float()
-        same = {name: type(found)(found.tensor.float(), found.grid_thw) for name, found in given.items()}
+        same = {name: type(found)(found.tensor.float(), found.medium) for name, found in given.items()}
         exact = scored(work, rounded, same, None, half=False)
         print("\n".join(rows(work, exact, half, given, "bfloat16 weights", False)))
 

@@ -40,7 +40,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what is marked `both_families` with a tiny model of each family."""
     if metafunc.definition.get_closest_marker("both_families") and "tiny_folder" in metafunc.fixturenames:
-        metafunc.parametrize("tiny_folder", ["qwen2_vl", "qwen2_5_vl"], indirect=True, scope="session")
+        from vsgrpo.families import FAMILIES
+
+        metafunc.parametrize("tiny_folder", [*FAMILIES], indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ MAY_IMPORT = {room: set() if others == "nothing" else set(others.split(", ")) fo
 FILE_ROOMS = ("files", "folders", "paths", "records")
 """One room in four files."""
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed"}
-MAY_BE_HEAVY = ("modeling/", "training/", "evaluation/generate.py", "video/loader.py", "video/cache.py")
+MAY_BE_HEAVY = ("modeling/", "training/", "families/", "evaluation/generate.py", "video/loader.py", "video/cache.py")
 
 
 def room_of(path):
@@ -59,6 +59,14 @@ def test_every_import_is_allowed_from_its_room(path):
             assert relative.startswith(MAY_BE_HEAVY), f"{path}: {top} is heavy, it may stand in {MAY_BE_HEAVY} only"
 
 
+def test_a_family_imports_heavy_libraries_only_where_it_loads_a_model():
+    for path in (SRC / "families").glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [name.name for name in node.names]
+                assert not HEAVY & {name.split(".")[0] for name in names}, f"{path}:{node.lineno}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
 def test_nothing_is_printed_past_the_filter_of_the_terminal(path):
     for node in nodes_of(path):
@@ -73,6 +81,21 @@ def test_every_room_stands_in_the_table_and_every_name_there_is_a_room():
     rooms = {room_of(path) for path in FILES} - {"__init__"}
     assert rooms == set(MAY_IMPORT)
     assert set().union(*MAY_IMPORT.values()) <= rooms
+
+
+def test_no_file_imports_itself_through_others():
+    files = {".".join(p.relative_to(SRC.parent).with_suffix("").parts).removesuffix(".__init__"): p for p in FILES}
+    graph = {}
+    for name, path in files.items():
+        found = {target if target in files else target.rpartition(".")[0] for target in imports(path)}
+        graph[name] = (found & files.keys()) - {name}
+    while ends := {name for name, others in graph.items() if not others}:  # what imports nothing that is left
+        graph = {name: others - ends for name, others in graph.items() if name not in ends}
+    while imported := set().union(*graph.values()) & graph.keys():  # what nothing imports leads into a circle only
+        if imported == graph.keys():
+            break
+        graph = {name: graph[name] for name in imported}
+    assert not graph, f"files in circles: {sorted(graph)}"
 
 
 def test_spatial_is_pure():

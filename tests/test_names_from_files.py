@@ -31,7 +31,7 @@ from vsgrpo.evaluation.mathvista_rows import parse_problem, read_images
 from vsgrpo.evaluation.question_sets import read_folder
 from vsgrpo.evaluation.score import PromptSettings
 from vsgrpo.evaluation.vsibench import read_benchmark
-from vsgrpo.memory.shapes import model_shape
+from vsgrpo.families.model_path import model_shape
 from vsgrpo.records import adapter_base
 
 BASE = "base_model_name_or_path"

@@ -24,10 +24,11 @@ from vsgrpo.evaluation.run import run_eval
 from vsgrpo.evaluation.score import PromptSettings
 from vsgrpo.evaluation.score_file import score_file
 from vsgrpo.evaluation.vsibench import read_benchmark
-from vsgrpo.modeling.model import LoraSettings, load_model, save_model
-from vsgrpo.modeling.save import write_vision
+from vsgrpo.modeling.model import LoraSettings, load_model
+from vsgrpo.modeling.save import save_model, write_vision
 from vsgrpo.modeling.tree import common_prefix_length
 from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import VideoInputs, VideoLoader
 
 pytestmark = pytest.mark.integration
@@ -161,12 +162,12 @@ def test_a_model_without_vision_json_is_said_and_its_run_is_asked(tmp_path, caps
 
 def test_blank_videos_keep_their_own_seconds(bundle):
     frames = torch.zeros(4, 3, 56, 56, dtype=torch.uint8)
-    videos = [VideoInputs(f"v{s}", frames, (2, 4, 4), 8, "video", s) for s in (0.5, 2.0)]
-    picture = VideoInputs("p", frames[:1], (1, 4, 4), 4, "image")
+    videos = [VideoInputs(f"v{s}", frames, Medium("video", (2, 4, 4), 8, s)) for s in (0.5, 2.0)]
+    picture = VideoInputs("p", frames[:1], Medium("image", (1, 4, 4), 4))
     for view in ("own", "first_frame", "blank"):
         shown = [_viewed(item, view) for item in (*videos, picture)]
         found = FeatureStore(bundle).features(shown)
-        seconds = [found[item.key].seconds_per_patch for item in shown]
+        seconds = [found[item.key].medium.seconds_per_patch for item in shown]
         assert seconds == [0.5, 2.0, None], view
     same = [_viewed(replace(videos[0], key=name), "blank").key for name in ("a", "b")]
     assert same[0] == same[1]  # the tower runs once for all blank videos that are alike

@@ -9,13 +9,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vsgrpo.memory.shapes import model_shape
+from vsgrpo.families.family import TinySizes
+from vsgrpo.families.model_path import model_shape
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.model import LoraSettings, load_model, use_gradient_checkpointing
-from vsgrpo.modeling.rollout import Sampling, rollout
-from vsgrpo.modeling.tiny import TinySizes, build_tiny
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
+from vsgrpo.modeling.tiny import build_tiny
 from vsgrpo.modeling.tree import Prompt, build_trees
-from vsgrpo.modeling.vision import FeatureStore, VideoFeatures
+from vsgrpo.modeling.vision import FeatureStore, MediaFeatures
+from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import VideoInputs
 
 SIZES = TinySizes(
@@ -95,7 +98,8 @@ def small_work(folder, config, video, completion, group, questions, shared=True)
     names = ["v" if shared else f"v{q}" for q in range(questions)]
     prompts = [Prompt((*prefix, *range(10 + q, 30 + q)), (name,)) for q, name in enumerate(names)]
     trees = build_trees(prompts, [[range(5, 5 + completion)] * group] * questions, share=True)
-    features = {name: VideoFeatures(torch.zeros(8, 256, dtype=bundle.model.dtype), (2, 4, 4)) for name in names}
+    medium, zeros = Medium("video", (2, 4, 4), 8), torch.zeros(8, 256, dtype=bundle.model.dtype)
+    features = {name: MediaFeatures(zeros.clone(), medium) for name in names}
     return bundle, prompts, trees, features
 
 
@@ -116,7 +120,7 @@ def peaks(folder, config, video, completion, group, questions, videos):
         torch.cat([score for score, _ in rows]).mean().backward()
         del rows
     found["update"] = alive.peak
-    blank = VideoInputs("0", torch.zeros(8, 3, 112, 112, dtype=torch.uint8), (4, 8, 8), 64)
+    blank = VideoInputs("0", torch.zeros(8, 3, 112, 112, dtype=torch.uint8), Medium("video", (4, 8, 8), 64))
     with Alive(given) as alive, torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
         FeatureStore(bundle).features([replace(blank, key=str(number)) for number in range(videos)])
     found["vision"] = alive.peak

@@ -3,10 +3,11 @@
 import pytest
 
 from vsgrpo.config import load_config
+from vsgrpo.families import HUB
+from vsgrpo.families.family import ModelShape, TowerShape
 from vsgrpo.memory import estimate
 from vsgrpo.memory.estimate import GIB, estimate_run, saved_bytes
 from vsgrpo.memory.load import Load, Tokens
-from vsgrpo.memory.shapes import HUB, ModelShape, TowerShape
 
 BENCH = ModelShape(1038, 512, 2816, 8, 8, 2, 64, False, TowerShape(12, 384, 6, 1536, 512, False))
 """The language model of scripts/bench_grpo_step.py."""

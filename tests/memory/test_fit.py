@@ -11,11 +11,11 @@ from vsgrpo.config import load_config
 from vsgrpo.data import row_numbers
 from vsgrpo.data.rows import make_row, write_rows
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.families import HUB
 from vsgrpo.launch.start import describe, shortages
 from vsgrpo.memory.disk import disk_need, num_checkpoints
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_memory
-from vsgrpo.memory.shapes import HUB
 from vsgrpo.spatial.question import Question
 from vsgrpo.training import run_inputs
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from tiny_inputs import randomize_adapter
 
-from vsgrpo.modeling.model import LoraSettings, ModelBundle, load_model
+from vsgrpo.modeling.bundle import ModelBundle
+from vsgrpo.modeling.model import LoraSettings, load_model
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.video.loader import VideoInputs
@@ -31,7 +32,7 @@ def ask(tiny: ModelBundle) -> Callable[..., Prompt]:
     """Build the prompt of a question about videos."""
 
     def build(text: str, *videos: VideoInputs) -> Prompt:
-        ids = encode_prompt(tiny.processor, text, [video.num_tokens for video in videos])
+        ids = encode_prompt(tiny.processor, text, [video.medium for video in videos])
         return Prompt(tuple(ids), tuple(video.key for video in videos))
 
     return build

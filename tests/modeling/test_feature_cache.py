@@ -31,12 +31,12 @@ def test_a_second_run_finds_the_features_and_never_runs_the_tower(tiny, tmp_path
     assert second.num_calls == 0
     for video in (A, B):
         assert torch.equal(found[video.key].tensor, made[video.key].tensor)
-        assert found[video.key].grid_thw == video.grid_thw
-        assert found[video.key].seconds_per_patch == video.seconds_per_patch
+        assert found[video.key].medium.grid_thw == video.medium.grid_thw
+        assert found[video.key].medium.seconds_per_patch == video.medium.seconds_per_patch
     # 64-bit header of .npy files: 128 bytes, and 4 of the checksum
     width = found[A.key].tensor.shape[1]
     sizes = [path.stat().st_size - 132 for path in entries(tmp_path)]
-    assert sorted(sizes) == sorted(cache_bytes(video.num_tokens, width, torch.float32) for video in (A, B))
+    assert sorted(sizes) == sorted(cache_bytes(video.medium.num_tokens, width, torch.float32) for video in (A, B))
 
 
 @pytest.mark.both_families
@@ -74,12 +74,12 @@ def test_features_of_another_config_kernel_or_normalisation_are_not_found(tiny, 
 
 @pytest.mark.parametrize("cache", ["off", "memory"])
 def test_one_key_names_one_kind_size_and_timing(tiny, cache):
-    other = replace(A, seconds_per_patch=9.0)
+    other = replace(A, medium=replace(A.medium, seconds_per_patch=9.0))
     store = FeatureStore(tiny, cache=cache)
     with pytest.raises(ValueError, match="video0: names both"):
         store.features([A, other])
     # One after the other each has its own timing, whatever is cached.
-    assert [store.features([item])[A.key].seconds_per_patch for item in (A, other)] == [1.7, 9.0]
+    assert [store.features([item])[A.key].medium.seconds_per_patch for item in (A, other)] == [1.7, 9.0]
 
 
 @pytest.mark.parametrize("damage", [lambda raw: raw[:-9], lambda raw: raw[:200] + b"\0" * 8 + raw[208:], lambda _: b""])

@@ -10,8 +10,10 @@ from tiny_inputs import randomize_adapter
 
 from vsgrpo.errors import DataError
 from vsgrpo.modeling import identity
-from vsgrpo.modeling.identity import adapter_hash, base_identity
-from vsgrpo.modeling.model import LoraSettings, check_weights, load_for_eval, load_model, save_model
+from vsgrpo.modeling.adapters import adapter_hash
+from vsgrpo.modeling.identity import base_identity
+from vsgrpo.modeling.model import LoraSettings, check_weights, load_for_eval, load_model
+from vsgrpo.modeling.save import save_model
 
 LORA = LoraSettings(r=2, alpha=4)
 

@@ -5,11 +5,14 @@ import torch
 from tiny_inputs import make_image, make_video
 
 from vsgrpo.errors import RunError
+from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.prompt import encode_prompt
-from vsgrpo.modeling.rollout import Sampling, rollout, vision_token_ids
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.video.budget import Medium
 
 pytestmark = pytest.mark.both_families
 # Told nothing else, Qwen2.5-VL's processor takes a clip to have 24 frames per second.
@@ -18,14 +21,15 @@ ANSWERS = ((5, 6, 7), (8, 9))
 
 
 def prompt_of(tiny, text, *media):
-    ids = encode_prompt(tiny.processor, text, [m.num_tokens for m in media], kinds=[m.kind for m in media])
+    ids = encode_prompt(tiny.processor, text, [m.medium for m in media])
     return Prompt(tuple(ids), tuple(m.key for m in media))
 
 
 def library_inputs(tiny, text, *media):
-    content = [{"type": m.kind} for m in media] + [{"type": "text", "text": text}]
+    content = [{"type": m.medium.kind} for m in media] + [{"type": "text", "text": text}]
     rendered = tiny.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    images, videos = [m.frames[0] for m in media if m.kind == "image"], [m.frames for m in media if m.kind == "video"]
+    images = [m.frames[0] for m in media if m.medium.kind == "image"]
+    videos = [m.frames for m in media if m.medium.kind == "video"]
     return tiny.processor(
         text=[rendered],
         images=images or None,
@@ -41,7 +45,7 @@ def test_tokens_and_log_probs_equal_the_librarys(tiny, media):
     prompt = prompt_of(tiny, "Which angle is larger?", *media)
     inputs = library_inputs(tiny, "Which angle is larger?", *media)
     assert list(prompt.token_ids) == inputs["input_ids"][0].tolist()
-    images = [m.num_tokens for m in media if m.kind == "image"]
+    images = [m.medium.num_tokens for m in media if m.medium.kind == "image"]
     assert prompt.token_ids.count(tiny.processor.image_token_id) == sum(images)
     answer = torch.tensor([ANSWERS[0]])
     ids = torch.cat([inputs.pop("input_ids"), answer], dim=1)
@@ -61,10 +65,10 @@ def test_tower_runs_once_per_image_and_the_cache_knows_images(tiny, tmp_path):
     first = store.features([A, B, A, CLIP])
     # A and B are of two grids, the clip is a video
     assert (store.num_videos, store.num_calls) == (3, 3)
-    assert first["image0"].kind == "image" and first["image0"].tensor.shape == (4, 96)
+    assert first["image0"].medium.kind == "image" and first["image0"].tensor.shape == (4, 96)
     again = FeatureStore(tiny, cache=tmp_path)
     second = again.features([A, CLIP])
-    assert again.num_videos == 0 and second["image0"].kind == "image" and second["video5"].kind == "video"
+    assert again.num_videos == 0 and second["image0"].medium.kind == "image" and second["video5"].medium.kind == "video"
     assert torch.equal(second["image0"].tensor, first["image0"].tensor)
 
 
@@ -78,7 +82,7 @@ def test_another_image_moves_the_log_probs_and_gets_the_gradient(lora):
     other = [row for row, _ in logps(lora.model, trees, own)]
     assert max((a - b).abs().max().item() for a, b in zip(shown, other, strict=True)) > 1e-3
     leaf = features["image0"].tensor.clone().requires_grad_()
-    seen = features | {"image0": type(features["image0"])(leaf, A.grid_thw, "image")}
+    seen = features | {"image0": type(features["image0"])(leaf, A.medium)}
     torch.cat([row for row, _ in logps(lora.model, trees, seen)]).sum().backward()
     assert leaf.grad.abs().sum() > 0
 
@@ -112,6 +116,6 @@ def test_features_of_the_other_kind_are_refused(tiny):
 
 
 def test_no_system_turn_at_all(tiny):
-    ids = encode_prompt(tiny.processor, "x", [4], system="none", kinds=["image"])
+    ids = encode_prompt(tiny.processor, "x", [Medium("image", (1, 4, 4), 4)], system="none")
     start = "<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * 4 + "<|vision_end|>x<|im_end|>\n"
     assert tiny.tokenizer.decode(ids) == start + "<|im_start|>assistant\n"

@@ -12,10 +12,11 @@ from tiny_inputs import adapt, randomize_adapter
 
 from vsgrpo.data.inputs import model_folders
 from vsgrpo.errors import DataError
+from vsgrpo.families import FAMILIES
 from vsgrpo.modeling import load
 from vsgrpo.modeling.load import attach_adapter, load_full
-from vsgrpo.modeling.model import LoraSettings, check_weights, load_for_eval, load_model, save_model
-from vsgrpo.modeling.rope import FAMILIES
+from vsgrpo.modeling.model import LoraSettings, check_weights, load_for_eval, load_model
+from vsgrpo.modeling.save import save_model
 
 SRC = Path(__file__).parents[2] / "src" / "vsgrpo"
 READERS = {

@@ -8,9 +8,9 @@ import torch
 from tiny_inputs import library_inputs, make_video
 
 from vsgrpo.errors import DataError, RunError
+from vsgrpo.modeling.bundle import base_model
 from vsgrpo.modeling.logps import logps, score_logits
 from vsgrpo.modeling.model import load_model, use_gradient_checkpointing
-from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore
 
@@ -89,17 +89,21 @@ def test_another_video_moves_the_scores(tiny, prompts):
     assert min(moved[:2]) > 1e-3 and max(moved[2:]) == 0
 
 
+def lasting(features, seconds):
+    return dataclasses.replace(features, medium=dataclasses.replace(features.medium, seconds_per_patch=seconds))
+
+
 @pytest.mark.both_families
 def test_only_qwen2_5_vl_sees_how_long_a_video_lasts(tiny, prompts):
     with torch.no_grad():
         features = FeatureStore(tiny).features(VIDEOS)
         before = our_scores(tiny, prompts, features)
-        slower = dataclasses.replace(features["video0"], seconds_per_patch=5.0)
+        slower = lasting(features["video0"], 5.0)
         after = our_scores(tiny, prompts, {**features, "video0": slower})
     moved = [float((a - b).abs().max()) for (a, _), (b, _) in zip(after, before, strict=True)]
-    assert (min(moved[:2]) > 1e-3) == (tiny.family == "qwen2_5_vl") and max(moved[2:]) == 0
-    unknown = dataclasses.replace(features["video0"], seconds_per_patch=None)
-    if tiny.family == "qwen2_5_vl":
+    assert (min(moved[:2]) > 1e-3) == (tiny.family.model_type == "qwen2_5_vl") and max(moved[2:]) == 0
+    unknown = lasting(features["video0"], None)
+    if tiny.family.model_type == "qwen2_5_vl":
         with pytest.raises(DataError, match="states no frame rate"):
             our_scores(tiny, prompts, {**features, "video0": unknown})
     else:

@@ -11,13 +11,13 @@ from tiny_inputs import adapt
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vsgrpo.cli import run
-from vsgrpo.config.families import FAMILIES
 from vsgrpo.data.leakage import TrainingManifest, lineage_of
 from vsgrpo.errors import DataError
+from vsgrpo.families import FAMILIES
 from vsgrpo.modeling.merge import merge_adapter
-from vsgrpo.modeling.model import load_for_eval, load_model, save_model
+from vsgrpo.modeling.model import load_for_eval, load_model
 from vsgrpo.modeling.model_card import write_model_card
-from vsgrpo.modeling.save import merged_weights, read_vision
+from vsgrpo.modeling.save import merged_weights, read_vision, save_model
 
 pytestmark = pytest.mark.integration
 VISION = {"num_frames": 4, "min_pixels": 3136, "max_pixels": 6272}
@@ -46,7 +46,7 @@ def test_merged_folder_loads_in_transformers_and_says_the_same(adapter, tmp_path
     assert read_vision(out) == VISION
     assert (out / "training_manifest.json").is_file()
     assert (out / "README.md").read_text().startswith("---\nmodel_name: x\n")
-    name = FAMILIES[plain.config.model_type]
+    name = FAMILIES[plain.config.model_type].label
     assert f"A {name} model for" in (out / "README.md").read_text()
     assert f"An adapter (LoRA) of a {name} model for" in write_model_card(adapter).read_text()
     tokens = torch.arange(8).unsqueeze(0)

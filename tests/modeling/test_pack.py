@@ -61,7 +61,7 @@ def test_positions_equal_get_rope_index_on_every_full_sequence(tiny, ask):
     prompts = [ask("How many chair(s) are in this room?", video), ask("How many?", video)]
     completions = [[[40, 41, 42], [43]], [[44, 45]]]
     (tree,) = build_trees(prompts, completions, share=True)
-    known = [prompt_positions(tiny.model, prompt.token_ids, [video]) for prompt in prompts]
+    known = [prompt_positions(tiny.model, prompt.token_ids, [video.medium]) for prompt in prompts]
     packed = pack([tree], [known])
     for number, (prompt, group) in enumerate(zip(prompts, completions, strict=True)):
         for index, completion in enumerate(group):
@@ -69,8 +69,8 @@ def test_positions_equal_get_rope_index_on_every_full_sequence(tiny, ask):
             expected, _ = tiny.model.model.get_rope_index(
                 ids,
                 (ids == tiny.processor.video_token_id).int() * 2,
-                video_grid_thw=torch.tensor([video.grid_thw]),
-                second_per_grid_ts=torch.tensor([video.seconds_per_patch]),
+                video_grid_thw=torch.tensor([video.medium.grid_thw]),
+                second_per_grid_ts=torch.tensor([video.medium.seconds_per_patch]),
             )
             leaf = index + (0 if number == 0 else len(completions[0]))
             own = (packed.question[0] == number) & ((packed.leaf[0] == PREFIX) | (packed.leaf[0] == leaf))

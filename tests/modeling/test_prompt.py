@@ -6,7 +6,7 @@ from transformers.video_utils import VideoMetadata
 from vsgrpo.errors import DataError
 from vsgrpo.modeling.prompt import encode_prompt, expand_placeholders
 from vsgrpo.modeling.rope import prompt_positions
-from vsgrpo.video.budget import frame_indices
+from vsgrpo.video.budget import Medium, frame_indices
 
 
 @pytest.mark.both_families
@@ -14,7 +14,7 @@ def test_prompt_equals_the_processor_on_text_and_frames_together(tiny):
     # sampled from 30 frames at 2.5 per second: 12 s in 4 temporal patches of 3 s each
     video = make_video(0, seconds=3.0)
     source = VideoMetadata(30, fps=2.5, frames_indices=frame_indices(30, 8))
-    ids = encode_prompt(tiny.processor, "How many chair(s) are in this room?", [video.num_tokens])
+    ids = encode_prompt(tiny.processor, "How many chair(s) are in this room?", [video.medium])
     rendered = (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
         "<|vision_start|><|video_pad|><|vision_end|>How many chair(s) are in this room?<|im_end|>\n"
@@ -30,28 +30,28 @@ def test_prompt_equals_the_processor_on_text_and_frames_together(tiny):
         return_tensors="pt",
     )
     assert ids == together["input_ids"][0].tolist()
-    assert ("second_per_grid_ts" in together) == (tiny.family == "qwen2_5_vl")
+    assert ("second_per_grid_ts" in together) == (tiny.family.model_type == "qwen2_5_vl")
     named = ("input_ids", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts")
     expected, _ = tiny.model.model.get_rope_index(**{name: together[name] for name in named if name in together})
-    ours = prompt_positions(tiny.model, ids, [video])
+    ours = prompt_positions(tiny.model, ids, [video.medium])
     assert torch.equal(ours.positions, expected[:, 0])
     # 15 tokens stand before the video; a patch of 3 s at 2 positions per second is 6 positions long
-    step = 6 if tiny.family == "qwen2_5_vl" else 1
+    step = 6 if tiny.family.model_type == "qwen2_5_vl" else 1
     start = ids.index(tiny.processor.video_token_id)
     assert ours.positions[0, start : start + 16 : 4].tolist() == [start + step * t for t in range(4)]
     # 31 tokens of text and marks + 4 x 4 x 4 patches / 4 = 16 video tokens
-    assert len(ids) == 47 and ids.count(tiny.processor.video_token_id) == video.num_tokens == 16
+    assert len(ids) == 47 and ids.count(tiny.processor.video_token_id) == video.medium.num_tokens == 16
 
 
 def test_own_system_turn_replaces_the_default(tiny):
-    ids = encode_prompt(tiny.processor, "x", [4], system="Look closely.")
+    ids = encode_prompt(tiny.processor, "x", [Medium("video", (1, 4, 4), 4)], system="Look closely.")
     assert tiny.tokenizer.decode(ids).startswith("<|im_start|>system\nLook closely.<|im_end|>\n<|im_start|>user\n")
 
 
 @pytest.mark.parametrize("token", ["<|video_pad|>", "<|im_end|>", "<|vision_start|>"])
 def test_special_tokens_in_a_question_are_refused(tiny, token):
     with pytest.raises(DataError, match="special token"):
-        encode_prompt(tiny.processor, f"How many {token} are there?", [16])
+        encode_prompt(tiny.processor, f"How many {token} are there?", [Medium("video", (4, 4, 4), 16)])
 
 
 def test_placeholders_are_expanded_in_order():

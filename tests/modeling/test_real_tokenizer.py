@@ -12,6 +12,7 @@ from vsgrpo.memory.load import _ANSWER_TOKENS, BYTES_PER_TOKEN
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.tiny import _CATEGORIES, SPECIAL_TOKENS, _corpus
 from vsgrpo.modeling.tree import Prompt, build_trees
+from vsgrpo.video.budget import Medium
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -67,7 +68,7 @@ def test_an_answer_fits_what_vanilla_mode_gives_it(tokenizer):
 def test_prompts_branch_where_their_tokens_do(processor):
     """ "chair" and "chair(s" begin alike as text and end in other tokens: nothing is cut inside a token."""
     asked = ["How many chair(s) are in this room?", "How many chairs are in this room?", "How many sofa(s) are there?"]
-    prompts = [Prompt(tuple(encode_prompt(processor, text, [6])), ("v",)) for text in asked]
+    prompts = [Prompt(tuple(encode_prompt(processor, text, [Medium("video", (1, 4, 6), 6)])), ("v",)) for text in asked]
     assert all(prompt.token_ids.count(151_656) == 6 for prompt in prompts)
     (tree,) = build_trees(prompts, [[[1, 2]], [[3]], [[4]]], share=True)
     for prompt, question in zip(prompts, tree.questions, strict=True):

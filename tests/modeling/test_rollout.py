@@ -7,8 +7,9 @@ import torch
 from tiny_inputs import library_inputs, make_video
 
 from vsgrpo.modeling import rollout as rollout_module
+from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.rollout import rollout, vision_token_ids
+from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import build_trees
 from vsgrpo.modeling.vision import FeatureStore

@@ -1,7 +1,8 @@
 import torch
 from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
-from vsgrpo.modeling.tiny import SPECIAL_TOKENS, TinySizes, build_tiny
+from vsgrpo.families.family import TinySizes
+from vsgrpo.modeling.tiny import SPECIAL_TOKENS, build_tiny
 
 
 def test_same_seed_writes_the_same_bytes_and_leaves_the_global_random_state(tiny_folder, tmp_path):

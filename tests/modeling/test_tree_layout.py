@@ -11,10 +11,12 @@ from vsgrpo.errors import ConfigError
 from vsgrpo.modeling import attention as attention_module
 from vsgrpo.modeling import logps as logps_module
 from vsgrpo.modeling.attention import choose_kernel
+from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.model import encode_prompt, load_model, use_gradient_checkpointing
+from vsgrpo.modeling.model import load_model, use_gradient_checkpointing
 from vsgrpo.modeling.pack import PREFIX, can_see, pack
-from vsgrpo.modeling.rollout import rollout, vision_token_ids
+from vsgrpo.modeling.prompt import encode_prompt
+from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.rope import PromptPositions
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt, QuestionNode, Tree, build_trees
@@ -115,7 +117,7 @@ def test_gradients_of_a_trained_tower_equal_plain(tiny_folder, ask):
 
 def test_a_branch_before_or_inside_the_video_is_exact(tiny):
     prompts = [
-        Prompt(tuple(encode_prompt(tiny.processor, CHAIRS, [A.num_tokens], system=system)), (A.key,))
+        Prompt(tuple(encode_prompt(tiny.processor, CHAIRS, [A.medium], system=system)), (A.key,))
         for system in ("Look.", "Look closely at it.")
     ]
     features = FeatureStore(tiny).features([A])

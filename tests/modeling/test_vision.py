@@ -72,7 +72,7 @@ def test_each_unique_video_goes_through_the_tower_once_per_call(tiny):
     assert list(features) == ["video0", "video1", "video2"]
     assert (store.num_videos, store.num_calls) == (3, 3)
     assert features["video0"].tensor.shape == (16, 96) and features["video2"].tensor.shape == (24, 96)
-    assert features["video2"].grid_thw == (4, 6, 4)
+    assert features["video2"].medium.grid_thw == (4, 6, 4)
     store.features(videos)
     assert store.num_videos == 6
 
@@ -122,7 +122,7 @@ def test_features_carry_no_gradient_even_with_input_hooks_unless_asked(tiny_fold
 def test_a_wrong_grid_is_refused(tiny):
     video = make_video(0)
     with pytest.raises(RunError, match=r"video0: the processor made grid \(4, 4, 4\) of it"):
-        FeatureStore(tiny).features([replace(video, grid_thw=(4, 4, 2))])
+        FeatureStore(tiny).features([replace(video, medium=replace(video.medium, grid_thw=(4, 4, 2)))])
 
 
 def test_an_unknown_cache_is_refused(tiny):

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 
+from vsgrpo.families import FAMILIES
+from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.load import load_full
-from vsgrpo.modeling.model import ModelBundle
-from vsgrpo.modeling.rope import FAMILIES
+from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import VideoInputs
 
 
@@ -18,14 +19,14 @@ def make_video(seed: int, frames: int = 8, height: int = 56, width: int = 56, se
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (frames, 3, height, width), generator=generator, dtype=torch.uint8)
     grid = (frames // 2, height // 14, width // 14)
-    return VideoInputs(f"video{seed}", pixels, grid, grid[0] * grid[1] * grid[2] // 4, "video", seconds)
+    return VideoInputs(f"video{seed}", pixels, Medium("video", grid, grid[0] * grid[1] * grid[2] // 4, seconds))
 
 
 def make_image(seed: int, height: int = 56, width: int = 56) -> VideoInputs:
     generator = torch.Generator().manual_seed(1000 + seed)
     pixels = torch.randint(0, 256, (1, 3, height, width), generator=generator, dtype=torch.uint8)
     grid = (1, height // 14, width // 14)
-    return VideoInputs(f"image{seed}", pixels, grid, grid[1] * grid[2] // 4, "image")
+    return VideoInputs(f"image{seed}", pixels, Medium("image", grid, grid[1] * grid[2] // 4))
 
 
 def randomize_adapter(model: torch.nn.Module, seed: int = 1) -> None:
@@ -40,7 +41,11 @@ def randomize_adapter(model: torch.nn.Module, seed: int = 1) -> None:
 def library_inputs(bundle: ModelBundle, token_ids: Sequence[int], video: VideoInputs) -> dict[str, torch.Tensor]:
     """Return what the family's own processor hands to the model: pixels, grid, kinds of tokens, and the timing."""
     ids = torch.tensor([list(token_ids)])
-    timing = {"second_per_grid_ts": torch.tensor([video.seconds_per_patch])} if bundle.family == "qwen2_5_vl" else {}
+    timing = (
+        {"second_per_grid_ts": torch.tensor([video.medium.seconds_per_patch])}
+        if bundle.family.model_type == "qwen2_5_vl"
+        else {}
+    )
     return {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),

@@ -10,9 +10,9 @@ from tiny_runs import LORA, SPREAD, make_trainer
 from two_processes import weights
 
 from vsgrpo.errors import SetupError
+from vsgrpo.families.model_path import model_shape
 from vsgrpo.memory.disk import disk_need
-from vsgrpo.memory.shapes import model_shape
-from vsgrpo.modeling.rope import base_model
+from vsgrpo.modeling.bundle import base_model
 from vsgrpo.training.precision import low_precision
 from vsgrpo.training.worker import train
 

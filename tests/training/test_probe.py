@@ -13,6 +13,7 @@ from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.training.probe import blank_media, name_media, wants_probe
 from vsgrpo.training.stages import run_stages
 from vsgrpo.training.worker import train
+from vsgrpo.video.budget import Medium, VisionBudget
 
 GRPO = (SPREAD, "trainer.beta=0.01", "trainer.learning_rate=5e-3", "trainer.questions_per_video=2")
 
@@ -42,14 +43,15 @@ def test_a_run_is_the_same_with_and_without_it(make_config, capsys, method, word
 
 
 def test_media_of_another_kind_or_size_have_other_names_in_one_tree(tiny_folder):
-    sizes = [("video", (2, 4, 4), 8), ("video", (2, 4, 6), 12), ("video", (2, 6, 4), 12)]
-    sizes += [("image", (1, 4, 4), 4), ("video", (1, 4, 4), 4)]
-    prompts, shown = zip(*(name_media(((1, 2), blank_media([size])), "video 0") for size in sizes), strict=True)
+    sizes = [Medium("video", (2, 4, 4), 8), Medium("video", (2, 4, 6), 12), Medium("video", (2, 6, 4), 12)]
+    sizes += [Medium("image", (1, 4, 4), 4), Medium("video", (1, 4, 4), 4)]
+    budget = VisionBudget()
+    prompts, shown = zip(*(name_media(((1, 2), blank_media([size], budget)), "video 0") for size in sizes), strict=True)
     assert len({prompt.videos for prompt in prompts}) == len(sizes)
     store = FeatureStore(load_model(tiny_folder, tune="none", offline=True))
     found = store.features([item for media in shown for item in media])
     assert [len(found[prompt.videos[0]].tensor) for prompt in prompts] == [8, 12, 12, 4, 4]
-    again, _ = name_media(((5,), blank_media(sizes[:1])), "video 0")
+    again, _ = name_media(((5,), blank_media(sizes[:1], budget)), "video 0")
     assert again.videos == prompts[0].videos
 
 

@@ -5,7 +5,7 @@ import torch
 from tiny_runs import make_parts, make_trainer
 from trl.trainer.sft_trainer import SFTTrainer
 
-from vsgrpo.modeling.rope import FAMILIES
+from vsgrpo.families import FAMILIES
 from vsgrpo.modeling.tree import common_prefix_length
 from vsgrpo.training import stages
 from vsgrpo.training.arguments import trl_config

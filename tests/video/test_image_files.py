@@ -12,7 +12,7 @@ import torch
 from PIL import Image, features
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.video.budget import VisionBudget
+from vsgrpo.video.budget import Medium, VisionBudget
 from vsgrpo.video.image import image_size, read_image
 from vsgrpo.video.loader import BadVideo, VideoLoader
 
@@ -37,15 +37,16 @@ def test_an_image_is_resized_under_its_own_budget_as_qwen_vl_utils_resizes_it(tm
         entry = {"image": str(path), "min_pixels": 3136, "max_pixels": BUDGET.image_max_pixels}
         theirs = np.array(vision.fetch_image(entry))
         ours = loader.load(path, "image")
-        assert ours.kind == "image" and ours.frames.dtype == torch.uint8
+        assert ours.medium.kind == "image" and ours.frames.dtype == torch.uint8
         assert np.array_equal(ours.frames[0].permute(1, 2, 0).numpy(), theirs)
         rows, columns = theirs.shape[0] // 14, theirs.shape[1] // 14
-        assert (ours.grid_thw, ours.num_tokens) == ((1, rows, columns), rows * columns // 4)
-        assert loader.inputs_from_header(path, "image") == (ours.grid_thw, ours.num_tokens)
+        assert (ours.medium.grid_thw, ours.medium.num_tokens) == ((1, rows, columns), rows * columns // 4)
+        assert loader.medium(path, "image") == ours.medium
         undecoded = loader.undecoded(path, "image")
-        assert undecoded.key == ours.key and undecoded.kind == "image" and torch.equal(undecoded.frames, ours.frames)
+        assert undecoded.key == ours.key and undecoded.medium.kind == "image"
+        assert torch.equal(undecoded.frames, ours.frames)
     # 90 x 120 rounds to 84 x 112 = 9408 pixels, 12 tokens of 28 x 28: just within 12 * 784
-    assert loader.inputs_from_header(tmp_path / "0.png", "image") == ((1, 6, 8), 12)
+    assert loader.medium(tmp_path / "0.png", "image") == Medium("image", (1, 6, 8), 12)
 
 
 def test_the_key_holds_content_and_image_budget_and_no_video_budget(tmp_path):
@@ -186,7 +187,7 @@ def test_an_image_that_would_fill_the_memory_is_refused_by_its_header(tmp_path):
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
 def test_an_image_in_the_boxes_of_mp4_is_no_film(tmp_path):
     inputs = VideoLoader(BUDGET, timeout_s=None).load(save(tmp_path, picture(), "a.avif"), "image")
-    assert inputs.kind == "image" and inputs.grid_thw == (1, 6, 8)
+    assert inputs.medium.kind == "image" and inputs.medium.grid_thw == (1, 6, 8)
 
 
 def test_grey_with_transparency_and_animations(tmp_path):

@@ -28,13 +28,13 @@ def test_tokens_from_the_header_equal_the_processors(tmp_path, height, width, nu
     path = tmp_path / "a.mp4"
     write_video(path, (numbered_frame(i, height, width) for i in range(12)), fps=24, preset="ultrafast")
     loader = VideoLoader(VisionBudget(num_frames=num_frames))
-    from_header = loader.inputs_from_header(path)
+    from_header = loader.medium(path)
     inputs = loader.load(path)
     processor = Qwen2VLVideoProcessor(cap_pixels_per_frame=False)
     batch = processor(videos=[inputs.frames], do_sample_frames=False, do_resize=False, return_tensors="pt")
     grid = tuple(batch["video_grid_thw"][0].tolist())
-    assert from_header == (inputs.grid_thw, inputs.num_tokens)
-    assert inputs.grid_thw == grid and inputs.num_tokens == batch["pixel_values_videos"].shape[0] // 4
+    assert from_header == inputs.medium
+    assert inputs.medium.grid_thw == grid and inputs.medium.num_tokens == batch["pixel_values_videos"].shape[0] // 4
 
 
 @pytest.mark.parametrize("backend", ["decord", "pyav"])
@@ -45,9 +45,9 @@ def test_a_temporal_patch_lasts_as_long_as_the_processor_says(tmp_path, backend)
     first, second = (VideoLoader(budget, backend, frame_cache="disk", cache_dir=tmp_path / "c") for _ in range(2))
     source = VideoMetadata(30, fps=12, frames_indices=frame_indices(30, 8))
     # 30 frames at 12 per second last 2.5 s, 4 patches of 0.625 s
-    assert first.load(path).seconds_per_patch == 2 / source.sampled_fps == 0.625
-    assert second.undecoded(path).seconds_per_patch == 0.625
-    assert second.load(path).seconds_per_patch == 0.625 and second.num_decoded == 0
+    assert first.load(path).medium.seconds_per_patch == 2 / source.sampled_fps == 0.625
+    assert second.undecoded(path).medium.seconds_per_patch == 0.625
+    assert second.load(path).medium.seconds_per_patch == 0.625 and second.num_decoded == 0
     assert seconds_per_patch(30, 0.0, budget) is None
 
 
@@ -56,16 +56,17 @@ def test_an_animation_has_a_header_as_a_picture_and_another_as_a_video(tmp_path)
     frames = [Image.fromarray(numbered_frame(i)) for i in range(8)]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
     loader = VideoLoader(SMALL, "pyav")
-    assert loader.undecoded(path, "image").seconds_per_patch is None
+    assert loader.undecoded(path, "image").medium.seconds_per_patch is None
     # 8 frames at 10 per second last 0.8 s, 2 patches of 0.4 s
-    assert loader.undecoded(path).seconds_per_patch == pytest.approx(0.4)
-    assert loader.undecoded(path, "image").seconds_per_patch is None
+    assert loader.undecoded(path).medium.seconds_per_patch == pytest.approx(0.4)
+    assert loader.undecoded(path, "image").medium.seconds_per_patch is None
     assert loader.key(path) != loader.key(path, "image")
 
 
 def test_a_640x480_video_costs_936_tokens(tmp_path):
     write_video(tmp_path / "a.mp4", [np.zeros((480, 640, 3), np.uint8)] * 2, fps=24, preset="ultrafast")
-    assert VideoLoader(VisionBudget()).inputs_from_header(tmp_path / "a.mp4") == ((8, 18, 26), 936)
+    medium = VideoLoader(VisionBudget()).medium(tmp_path / "a.mp4")
+    assert (medium.grid_thw, medium.num_tokens) == ((8, 18, 26), 936)
 
 
 def test_frames_equal_qwen_vl_utils_within_one_level(tmp_path):
@@ -106,7 +107,8 @@ def test_key_follows_content_and_budget_not_the_path(video_100, tmp_path):
 def test_a_cached_video_is_decoded_once(video_100, tmp_path, kind):
     loader = VideoLoader(SMALL, frame_cache=kind, cache_dir=tmp_path)
     first, second = loader.load(video_100), loader.load(video_100)
-    assert torch.equal(first.frames, second.frames) and first.grid_thw == second.grid_thw and first.key == second.key
+    assert torch.equal(first.frames, second.frames)
+    assert (first.medium, first.key) == (second.medium, second.key)
     assert loader.num_decoded == 1
 
 
@@ -168,7 +170,7 @@ def test_a_bad_file_is_remembered_and_never_replaced(broken_files):
         assert not isinstance(caught.value, BadVideo)
     assert list(loader.quarantine) == [str(path)] and "cut off" in loader.quarantine[str(path)]
     with pytest.raises(DataError, match=r"half.mp4: cut off"):
-        loader.inputs_from_header(path)
+        loader.medium(path)
 
 
 def test_on_bad_skip_raises_its_own_type(broken_files, video_100):
@@ -176,7 +178,7 @@ def test_on_bad_skip_raises_its_own_type(broken_files, video_100):
     for kind in ("missing", "audio", "random"):
         with pytest.raises(BadVideo, match=kind):
             loader.load(broken_files(kind))
-    assert loader.load(video_100).num_tokens > 0
+    assert loader.load(video_100).medium.num_tokens > 0
     assert len(loader.quarantine) == 3
 
 
@@ -184,10 +186,10 @@ def test_a_video_without_a_frame_rate_is_bad_where_seconds_count(tmp_path):
     path = tmp_path / "a.ivf"
     write_untimed(path, [numbered_frame(i) for i in range(8)])
     plain = VideoLoader(SMALL, "pyav", on_bad="skip")
-    assert plain.load(path).seconds_per_patch is None and plain.quarantine == {}
-    for use in ("load", "inputs_from_header", "undecoded"):
+    assert plain.load(path).medium.seconds_per_patch is None and plain.quarantine == {}
+    for use in ("load", "medium", "undecoded"):
         timed = VideoLoader(SMALL, "pyav", on_bad="skip")
-        timed.needs_timing = True
+        timed.timed_for = "Qwen2.5-VL"
         with pytest.raises(BadVideo, match="states no frame rate") as caught:
             getattr(timed, use)(path)
         assert caught.value.message.startswith(str(path)) and "ffmpeg -r 24" in caught.value.hint

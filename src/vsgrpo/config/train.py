@@ -30,7 +30,7 @@ class LoraSection:
 
 @dataclass(frozen=True)
 class ModelSection:
-    """The model to train: `path` is a folder, a hub id, or a tiny model of config/families.py."""
+    """The model to train: `path` is a folder, a hub id, or a tiny model (`families.TINY`)."""
 
     path: str
     adapter: str | None

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.config import TrainConfig
-from vsgrpo.config.families import TIMED, family_of
 from vsgrpo.data.build.answer_table import AnswerLine, answer_table
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
 from vsgrpo.data.row_guard import Judgement, name_some, worst
 from vsgrpo.data.row_scan import RowScan, scan_rows
 from vsgrpo.data.run_needs import RunNeeds
 from vsgrpo.errors import DataError
+from vsgrpo.families import FAMILIES
+from vsgrpo.families.model_path import budget_of, family_of
 from vsgrpo.files import user_cache
 from vsgrpo.paths import inside
 from vsgrpo.progress import Progress
-from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.examine import examine_media
 from vsgrpo.video.image import image_size
 from vsgrpo.video.index import VideoHeader
@@ -112,7 +112,8 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
     unknown = judged.unknown_text()
     notes = [] if unknown is None else [f"leak check: unknown: {unknown}"]
     if untimed := [path for (kind, path), header in good.items() if kind == "video" and header.fps <= 0]:
-        notes.append(f"{len(untimed)} videos state no frame rate, such as {untimed[0]}: Qwen2.5-VL refuses them")
+        timed = " and ".join(family.label for family in FAMILIES.values() if family.needs_timing)
+        notes.append(f"{len(untimed)} videos state no frame rate, such as {untimed[0]}: {timed} refuses them")
     folder = files[0].parent
     if (folder / MANIFEST_NAME).is_file():
         manifest = read_manifest(folder)
@@ -180,12 +181,13 @@ def _media(
             found[place] = _header(*place, config.video.backend)
             progress.advance()
     else:
+        family = family_of(config.model.path)
         examined = examine_media(
             there,
-            VisionBudget(**config.vision()),
+            budget_of(config.model.path, config.vision()),
             backend=config.video.backend,
             timeout_s=config.video.timeout_s,
-            needs_timing=family_of(config.model.path) == TIMED,
+            timed_for=None if family is None else family.timed_label,
             memory=_memory(next(iter(scans)).parent),
             on_done=progress.advance,
         )

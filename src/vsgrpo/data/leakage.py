@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.config.families import TINY
 from vsgrpo.data.manifest import MANIFEST_NAME, file_record, read_json_object
 from vsgrpo.data.room_ids import Found, find_rooms, room_label, rooms_in, shown_rooms
 from vsgrpo.data.room_ids import dataset_of_path as dataset_of_path
@@ -36,6 +35,7 @@ from vsgrpo.data.row_guard import read_checked_rows as read_checked_rows
 from vsgrpo.data.row_guard import split_dev as split_dev
 from vsgrpo.data.row_guard import val_scans as val_scans
 from vsgrpo.errors import DataError
+from vsgrpo.families import FAMILIES, TINY
 from vsgrpo.files import write_atomic
 from vsgrpo.records import adapter_base
 from vsgrpo.tables import denied_rooms
@@ -43,7 +43,6 @@ from vsgrpo.tables import denied_rooms
 SCHEMA_VERSION = 1
 TRAINING_MANIFEST_NAME = "training_manifest.json"
 # A plain base model from these repositories has no training of ours in it; a local folder may hold anybody's.
-_PUBLISHED_BASES = re.compile(r"Qwen/(Qwen2-VL-(2B|7B|72B)(-Instruct)?|Qwen2\.5-VL-(3B|7B|32B|72B)-Instruct)")
 
 
 @dataclass(frozen=True)
@@ -252,7 +251,7 @@ def _lineage_of(model: str, below: tuple[str, ...]) -> TrainingManifest:
     folder = Path(model)
     if model in TINY:
         return TrainingManifest(base="fresh", name=model)
-    if not folder.exists() and _PUBLISHED_BASES.fullmatch(model):
+    if not folder.exists() and any(re.fullmatch(family.published, model) for family in FAMILIES.values()):
         return TrainingManifest(base="published", name=model)
     manifest = TrainingManifest(base="unknown", name=folder.name)
     if (folder / TRAINING_MANIFEST_NAME).is_file():

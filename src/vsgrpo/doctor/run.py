@@ -14,9 +14,9 @@ from vsgrpo.data.row_numbers import RowNumbers
 from vsgrpo.doctor.findings import Finding
 from vsgrpo.doctor.machine import GIB, hub_cache
 from vsgrpo.errors import VsgrpoError
+from vsgrpo.families import TINY
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, memory_lines
-from vsgrpo.memory.shapes import TINY
 from vsgrpo.training.preflight import check_batch, check_devices, check_enough_rows, check_run, device_line
 from vsgrpo.training.run_inputs import check_model, check_weights, rows_of_plan
 

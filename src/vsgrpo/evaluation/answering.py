@@ -12,13 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.config.families import TINY
 from vsgrpo.data.inputs import look_at, model_files
 from vsgrpo.data.row import Row
 from vsgrpo.evaluation.folder import PROMPTS_NAME, TIMING_NAME, begin, check_inputs, check_settings
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, Media
 from vsgrpo.evaluation.published import model_size
 from vsgrpo.evaluation.score import PromptSettings
+from vsgrpo.families import TINY
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -93,7 +93,7 @@ def answer_rows(
     )
     prompt = PromptSettings(config.prompt.mode, config.prompt.wording, config.prompt.show_options)
     generator = generate.Generator(bundle, loader, prompt, decoding, config.prompt.system, text_of)
-    settings["model"] |= {"size": model_size(bundle.family, generate.hidden_size(bundle))}
+    settings["model"] |= {"size": model_size(bundle.family.model_type, generate.hidden_size(bundle))}
     for name, (view, media_of) in shown.items():
         groups = generate.group_by_media(rows, media_of)
         if processes.rank == 0 and not name:

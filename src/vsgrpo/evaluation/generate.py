@@ -21,19 +21,20 @@ from typing import Any
 
 import torch
 
-from vsgrpo.config.families import TINY
 from vsgrpo.data.prompts import question_text
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
 from vsgrpo.evaluation.score import PromptSettings
+from vsgrpo.families import TINY
+from vsgrpo.families.model_path import budget_of
 from vsgrpo.files import write_atomic
+from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
 from vsgrpo.modeling.device import device_line, own_device
-from vsgrpo.modeling.model import ModelBundle, load_for_eval
+from vsgrpo.modeling.model import load_for_eval
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.quiet import quiet_libraries
-from vsgrpo.modeling.rollout import rollout, vision_token_ids
-from vsgrpo.modeling.rope import base_model, counts_seconds
+from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.save import VISION_FILE, recorded_vision
 from vsgrpo.modeling.tree import Prompt
@@ -128,7 +129,7 @@ def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]
     recorded = [found for folder in models if (found := recorded_vision(Path(folder))) is not None]
     values, source = recorded[0] if recorded else ({}, None)
     chosen = {name: value for name, value in given.items() if value is not None}
-    budget = VisionBudget(**{**values, **chosen})
+    budget = budget_of(models[-1] if models else None, {**values, **chosen})
     untold = [name for name in ("num_frames", "min_pixels", "max_pixels") if name not in chosen]
     if models and models[0] not in TINY and untold and source != Path(models[0]) / VISION_FILE:
         told = ", ".join(f"video.{name}={getattr(budget, name)}" for name in untold)
@@ -165,7 +166,7 @@ class Generator:
     ) -> None:
         self.bundle = bundle
         self.loader = loader
-        loader.needs_timing = counts_seconds(bundle.model)
+        loader.timed_for = bundle.family.timed_label
         self.store = FeatureStore(bundle)
         self.prompt = prompt
         self.decoding = decoding
@@ -237,18 +238,24 @@ class Generator:
             line: dict[str, Any] = {"id": row.id, "view": view}
             line["video"] = ", ".join(str(path) for _, path in media) or None
             try:
-                headers = [self.loader.inputs_from_header(path, kind) for kind, path in media]
+                shown = [self.loader.medium(path, kind) for kind, path in media]
             except DataError as error:
                 lines.append({**line, "error": error.message})
                 continue
-            kinds = [kind for kind, _ in media]
-            tokens = [num_tokens for _, num_tokens in headers]
-            ids = encode_prompt(self.bundle.processor, self.text_of(row), tokens, self.system, kinds)
-            frames = [self.loader.budget.sampled_frames if kind == "video" else 1 for kind in kinds]
-            grids = [list(grid) for grid, _ in headers] or [[0, 0, 0]]
+            ids = encode_prompt(self.bundle.processor, self.text_of(row), shown, self.system)
+            frames = [self.loader.budget.sampled_frames if item.kind == "video" else 1 for item in shown]
+            grids = [list(item.grid_thw) for item in shown] or [[0, 0, 0]]
+            num_tokens = sum(item.num_tokens for item in shown)
             line |= {"frames": sum(frames), "grid_thw": grids[0] if len(grids) == 1 else grids}
             prompt = self._short(self.bundle.tokenizer.decode(ids))
-            lines.append({**line, "num_video_tokens": sum(tokens), "num_tokens": len(ids), "prompt": prompt})
+            lines.append(
+                {
+                    **line,
+                    "num_video_tokens": num_tokens,
+                    "num_tokens": len(ids),
+                    "prompt": prompt,
+                }
+            )
         write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     def _short(self, prompt: str) -> str:
@@ -304,8 +311,8 @@ class Generator:
         return completions
 
     def _prompt(self, row: Row, media: Sequence[VideoInputs]) -> Prompt:
-        tokens, kinds = [item.num_tokens for item in media], [item.kind for item in media]
-        ids = encode_prompt(self.bundle.processor, self.text_of(row), tokens, self.system, kinds)
+        shown = [item.medium for item in media]
+        ids = encode_prompt(self.bundle.processor, self.text_of(row), shown, self.system)
         return Prompt(tuple(ids), tuple(item.key for item in media))
 
     def _record(self, row: Row, sample: int, tokens: list[int] | None, error: str | None) -> dict[str, Any]:
@@ -325,7 +332,7 @@ def _viewed(video: VideoInputs, view: str) -> VideoInputs:
     if view == "own":
         return video
     frames = torch.full_like(video.frames, 127) if view == "blank" else video.frames[:1].expand_as(video.frames)
-    blank = f"blank {video.kind} {tuple(frames.shape)} {video.seconds_per_patch}"
+    blank = f"blank {tuple(frames.shape)} {video.medium}"
     key = blank if view == "blank" else f"{video.key} {view}"
     return replace(video, key=key, frames=frames.contiguous())
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vsgrpo.config.families import check_model_place
 from vsgrpo.data.leakage import TrainingManifest
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
@@ -23,6 +22,7 @@ from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, Media, read_answers,
 from vsgrpo.evaluation.results import EvalReport
 from vsgrpo.evaluation.score import PromptSettings, score_rows
 from vsgrpo.evaluation.vsibench import Benchmark, read_benchmark
+from vsgrpo.families.model_path import check_model_place
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig

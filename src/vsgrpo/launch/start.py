@@ -18,10 +18,10 @@ from tempfile import TemporaryDirectory
 from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.auto_launch import joins_launcher
 from vsgrpo.config.compose import config_dir, to_yaml
-from vsgrpo.config.families import TINY
 from vsgrpo.data.inputs import look_at, model_folders
 from vsgrpo.data.row_numbers import RowNumbers, Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
+from vsgrpo.families import TINY
 from vsgrpo.folders import locked, refuse_inputs_inside
 from vsgrpo.launch.continuation import read_values
 from vsgrpo.launch.run_dir import prepare_run_folder, settle

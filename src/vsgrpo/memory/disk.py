@@ -10,9 +10,9 @@ from pathlib import Path
 
 from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.data.row_numbers import Rows
+from vsgrpo.families.family import ModelShape
 from vsgrpo.memory.estimate import trained_parameters, weight_bytes
 from vsgrpo.memory.load import longest_sample
-from vsgrpo.memory.shapes import ModelShape
 
 
 @dataclass(frozen=True)

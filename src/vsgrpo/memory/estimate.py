@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
 from vsgrpo.config.train import TrainerSection
 from vsgrpo.data.row_numbers import Rows
+from vsgrpo.families.family import ModelShape
+from vsgrpo.families.model_path import model_shape
 from vsgrpo.memory.load import Load, stage_load
-from vsgrpo.memory.shapes import ModelShape, model_shape
-from vsgrpo.video.budget import VisionBudget
 
 GIB = 2**30
 OVERHEAD = 1.0 * GIB
@@ -249,7 +249,7 @@ def tower_bytes(config: TrainConfig, shape: ModelShape, videos: int, patches: in
     working = at_once * (pixels + 14 * tower.width + 3 * tower.mlp * act)
     if config.launch.on_cpu:
         working = max(working, at_once * tower.patch_values * 14)
-    return working + videos * patches // VisionBudget.merge**2 * shape.hidden * act
+    return working + videos * patches // tower.merge**2 * shape.hidden * act
 
 
 def rollout_bytes(shape: ModelShape, load: Load, act: int) -> int:

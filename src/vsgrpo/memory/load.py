@@ -9,7 +9,8 @@ from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
 from vsgrpo.config.train import ModelSection, TrainerSection
 from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES
 from vsgrpo.data.row_numbers import Rows, TextSettings, numbers_of
-from vsgrpo.video.budget import VisionBudget, upper_bound_tokens
+from vsgrpo.families.model_path import budget_of
+from vsgrpo.video.budget import upper_bound_tokens
 
 MAX_ASPECT_RATIO = 2.0
 """Of the widest video expected: 16:9 and 4:3 are below it."""
@@ -66,7 +67,7 @@ def text_settings(config: TrainConfig) -> TextSettings:
 def longest_sample(config: TrainConfig, section: TrainerSection, rows: Rows) -> Tokens:
     """Bound the tokens of a stage's samples from budget and rows (no video is opened)."""
     numbers = numbers_of(rows, text_settings(config))
-    budget = VisionBudget(**config.vision())
+    budget = budget_of(config.model.path, config.vision())
     video = upper_bound_tokens(budget, max_aspect_ratio=MAX_ASPECT_RATIO)
     prompt = config.prompt
     sentences = EVAL_SENTENCES if prompt.wording == "eval" else TRAIN_SENTENCES

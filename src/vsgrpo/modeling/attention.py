@@ -19,9 +19,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from vsgrpo.errors import ConfigError
+from vsgrpo.modeling.attention_split import SplitMask, attend_split, split_mask
+from vsgrpo.modeling.bundle import language_model
 from vsgrpo.modeling.pack import PREFIX, Packed, can_see
-from vsgrpo.modeling.rope import base_model
-from vsgrpo.modeling.split import SplitMask, attend_split, split_mask
 
 TREE_ATTENTION = "vsgrpo_tree"
 KERNELS = ("auto", "dense", "block", "split", "flex")
@@ -60,7 +60,7 @@ TreeMask = DenseMask | BlockMask | SplitMask | FlexMask
 
 def use_tree_attention(model: nn.Module) -> None:
     """Let the language model of a model that runs on sdpa take tree masks too, for good; all else stays sdpa."""
-    text_config = base_model(model).model.language_model.config
+    text_config = language_model(model).config
     if text_config._attn_implementation == "sdpa":
         AttentionInterface.register(TREE_ATTENTION, tree_attention)
         AttentionMaskInterface.register(TREE_ATTENTION, sdpa_mask)
@@ -73,7 +73,7 @@ def require_tree_attention(model: nn.Module) -> None:
     Raises:
         ConfigError: it was loaded with another attention than sdpa.
     """
-    used = base_model(model).model.language_model.config._attn_implementation
+    used = language_model(model).config._attn_implementation
     if used != TREE_ATTENTION:
         raise ConfigError(f"model.attn={used}: a shared prefix needs sdpa", hint="set trainer.shared_prefix=off")
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from vsgrpo.errors import RunError
-from vsgrpo.modeling.rope import base_model, prompt_positions
+from vsgrpo.modeling.bundle import base_model
+from vsgrpo.modeling.rope import prompt_positions
 from vsgrpo.modeling.tree import Prompt, Tree
-from vsgrpo.modeling.vision import VideoFeatures
+from vsgrpo.modeling.vision import MediaFeatures
 
 MmEncoderOutputs = dict[str, BaseModelOutputWithPooling] | None
 """What the model's `mm_encoder_outputs` takes."""
@@ -33,7 +34,7 @@ class PromptBatch:
         RunError: a video or image has no features, or a prompt's placeholders are not one per feature of its kind.
     """
 
-    def __init__(self, model: nn.Module, prompts: Sequence[Prompt], features: Mapping[str, VideoFeatures]) -> None:
+    def __init__(self, model: nn.Module, prompts: Sequence[Prompt], features: Mapping[str, MediaFeatures]) -> None:
         self.unique = list(dict.fromkeys(prompts))
         index_of = {prompt: index for index, prompt in enumerate(self.unique)}
         self.index = [index_of[prompt] for prompt in prompts]
@@ -52,7 +53,7 @@ class PromptBatch:
             start += features[key].tensor.shape[0]
         self._features = torch.cat([features[key].tensor for key in keys]) if keys else None
         # (features,) the placeholder that each one stands behind.
-        kinds = [torch.full((len(features[key].tensor),), by_kind[features[key].kind]) for key in keys]
+        kinds = [torch.full((len(features[key].tensor),), by_kind[features[key].medium.kind]) for key in keys]
         self._placeholder_of = torch.cat(kinds) if keys else torch.empty(0, dtype=torch.long)
         self._feature_index = [
             torch.cat([torch.arange(features[key].tensor.shape[0]) + starts[key] for key in prompt.videos])
@@ -67,7 +68,7 @@ class PromptBatch:
             if found != self._placeholder_of[index].tolist():
                 raise RunError(f"prompt of {prompt.videos}: placeholders of images and videos in another order")
         self.positions = [
-            prompt_positions(model, prompt.token_ids, [features[key] for key in prompt.videos])
+            prompt_positions(model, prompt.token_ids, [features[key].medium for key in prompt.videos])
             for prompt in self.unique
         ]
 

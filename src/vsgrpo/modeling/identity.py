@@ -19,14 +19,12 @@ import torch
 from transformers.utils.hub import cached_file
 
 from vsgrpo.errors import DataError
-from vsgrpo.files import file_sha256
-from vsgrpo.modeling.load import adapter_file
+from vsgrpo.families import FAMILIES
+from vsgrpo.modeling.adapters import EARLIER_ADAPTERS, adapter_hash
 
 logger = logging.getLogger(__name__)
 
 BASE_FILE = "base.json"
-EARLIER_ADAPTERS = "earlier_adapters"
-"""Sub-folder of a saved adapter: adapters merged into its base before it was trained, named 0, 1, ..."""
 SCHEMA_VERSION = 1
 WHOLE_BYTES = 1 << 20
 """Tensors up to this size are hashed whole."""
@@ -40,18 +38,6 @@ COVERS = (
 """Said in base.json: a change of a large tensor between the blocks is not seen."""
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _SAFE_HEADER_LENGTH = 8
-_CONFIG = {
-    "": ("model_type", "image_token_id", "video_token_id", "vision_start_token_id", "tie_word_embeddings"),
-    "text_config": (
-        *("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "rms_norm_eps", "hidden_act"),
-        *("rope_parameters", "use_sliding_window", "sliding_window", "max_window_layers"),
-    ),
-    "vision_config": (
-        *("depth", "num_heads", "hidden_act", "patch_size", "spatial_merge_size", "temporal_patch_size"),
-        *("window_size", "fullatt_block_indexes", "tokens_per_second", "rope_parameters"),
-    ),
-}
-"""Values of a config that no shape of a tensor shows and that decide what a model computes."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +62,9 @@ def base_identity(base: str, config: Any) -> BaseIdentity:
 
 
 def config_hash(config: Any) -> str:
-    """Return the sha256 of the values in `_CONFIG`, as the library reads them off config.json."""
-    values = config.to_dict()
-    chosen = {
-        part: {key: (values[part] if part else values).get(key) for key in keys} for part, keys in _CONFIG.items()
-    }
+    """Return the sha256 of the `Family.computing_values`, as the library reads them off config.json."""
+    values, names = config.to_dict(), FAMILIES[config.model_type].computing_values
+    chosen = {part: {key: (values[part] if part else values).get(key) for key in keys} for part, keys in names.items()}
     return sha256(json.dumps(chosen, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -163,14 +147,6 @@ def _read_record(adapter: Path) -> dict[str, Any] | None:
         return {name: record[name] for name in ("base", "weights", "config", "earlier_adapters")}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a {BASE_FILE} ({error})", hint="copy the adapter again") from None
-
-
-def adapter_hash(folder: Path) -> str:
-    """Return the sha256 of an adapter's tensors and of its adapter_config.json, the name of the base aside."""
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    config.pop("base_model_name_or_path", None)
-    text = f"{file_sha256(adapter_file(folder))} {json.dumps(config, sort_keys=True)}"
-    return sha256(text.encode()).hexdigest()
 
 
 def weight_files(base: str) -> list[Path]:

@@ -5,8 +5,6 @@ a missing, unexpected or misshapen tensor is a DataError, for full models (`load
 (`attach_adapter`, `fill_adapter`). `modeling.model` builds what is trained and evaluated from these.
 """
 
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,17 +29,21 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.utils import logging
 
 from vsgrpo.errors import DataError
+from vsgrpo.modeling.adapters import (
+    ADAPTER_CONFIG,
+    adapter_file,
+    has_older_names,
+    read_adapter_config,
+    refuse_older_pattern,
+    todays_module,
+    todays_name,
+)
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-"""Files of an adapter's tensors, in the order in which they are looked for."""
 _SUM = torch.float64
 """In which no sum of finite weights overflows."""
 _NUM_NAMED = 3
 """Tensors of each kind that a message names."""
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.", "model.module.")
-_PREFIX = "base_model.model."
-"""Of the names in an adapter's file."""
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that write into the base weights whenever such an adapter is put on them."""
 _TABLES = ("lm_head.lora_", "embed_tokens.lora_")
@@ -167,7 +169,7 @@ def attach_adapter(model: nn.Module, folder: Path) -> PeftModel:
         DataError: files are missing or broken; not LoRA; a tensor is missing, unexpected or of another shape.
     """
     weights = _adapter_weights(folder)
-    config = _adapter_config(folder, renamed=_older_names(weights))
+    config = _adapter_config(folder, renamed=has_older_names(weights))
     if any(name in key for key in weights for name in _TABLES):
         _untie(model)
     try:
@@ -192,7 +194,7 @@ def fill_adapter(model: PeftModel, folder: Path) -> None:
 
 
 def _fill(model: PeftModel, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
-    weights = {_todays_name(name): tensor for name, tensor in weights.items()}
+    weights = {todays_name(name): tensor for name, tensor in weights.items()}
     name = str(model.active_adapter)
     needed = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     known = (
@@ -259,42 +261,12 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NUM_NAMED]) + (", ..." if len(names) > _NUM_NAMED else "")
 
 
-def adapter_file(folder: Path) -> Path:
-    """Return the file that holds an adapter's tensors.
-
-    Raises:
-        DataError: there is none.
-    """
-    for name in ADAPTER_WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    raise DataError(f"{folder}: no {ADAPTER_WEIGHTS[0]} in this folder", hint="copy the adapter again, with all files")
-
-
 def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
     file = adapter_file(folder)
     try:
         return load_peft_weights(str(folder), device="cpu")
     except _UNREADABLE as error:
         raise DataError(f"{file}: missing or broken: {_first_line(error)}", hint="copy the adapter again") from error
-
-
-def read_adapter_config(folder: Path) -> dict[str, Any]:
-    """Return adapter_config.json as it stands.
-
-    Raises:
-        DataError: missing, or not a JSON object.
-    """
-    path = folder / ADAPTER_CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{folder}: no {ADAPTER_CONFIG} in this folder", hint="give the folder of an adapter") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})", hint="copy the adapter again") from None
-    if not isinstance(config, dict):
-        raise DataError(f"{path}: not a JSON object", hint="copy the adapter again")
-    return config
 
 
 def _adapter_config(folder: Path, renamed: bool) -> LoraConfig:
@@ -313,21 +285,11 @@ def _adapter_config(folder: Path, renamed: bool) -> LoraConfig:
             hint="convert it: save_pretrained(..., path_initial_model_for_weight_conversion=...) of PEFT",
         )
     if renamed and isinstance(config.target_modules, set | list):
-        config.target_modules = {_todays_module(name) for name in config.target_modules}
+        config.target_modules = {todays_module(name) for name in config.target_modules}
     elif renamed and isinstance(config.target_modules, str):
-        _refuse_older_pattern(path, config.target_modules)
+        refuse_older_pattern(path, config.target_modules)
     config.inference_mode = True
     return config
-
-
-def _refuse_older_pattern(path: Path, pattern: str) -> None:
-    """Refuse a pattern over layer names of transformers before 4.52, unless it reads the same today."""
-    sample = "model.layers.0.self_attn.q_proj"
-    if re.fullmatch(pattern, sample) and not re.fullmatch(pattern, _todays_module(sample)):
-        raise DataError(
-            f"{path}: target_modules={pattern}: written for the layer names of transformers before 4.52",
-            hint="write model.language_model.layers where it says model.layers, and model.visual for visual",
-        )
 
 
 def _untie(model: Any) -> None:
@@ -337,24 +299,6 @@ def _untie(model: Any) -> None:
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
         for part in (model.config, model.config.get_text_config()):
             part.tie_word_embeddings = False
-
-
-def _older_names(names: Iterable[str]) -> bool:
-    return any(_todays_name(name) != name for name in names)
-
-
-def _todays_name(name: str) -> str:
-    """Return the name that a tensor of an adapter has since transformers 4.52."""
-    return _PREFIX + _todays_module(name.removeprefix(_PREFIX)) if name.startswith(_PREFIX) else name
-
-
-def _todays_module(name: str) -> str:
-    """Source: the renaming that transformers 4.52 did to both families: `model` -> `model.language_model`,
-    `visual` -> `model.visual`.
-    """
-    if name.startswith("visual."):
-        return "model." + name
-    return re.sub(r"^model\.(?!language_model\.|visual\.)", "model.language_model.", name)
 
 
 def _refuse_quantised(where: str, config: Mapping[str, Any]) -> None:

@@ -21,8 +21,9 @@ from vsgrpo.config.build_cot import StepSection
 from vsgrpo.data.cot.cache import Reply
 from vsgrpo.data.cot.endpoint import Account
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.modeling.adapters import ADAPTER_CONFIG
 from vsgrpo.modeling.device import device_line, own_device
-from vsgrpo.modeling.load import ADAPTER_CONFIG, load_chat
+from vsgrpo.modeling.load import load_chat
 from vsgrpo.modeling.model import load_for_eval
 from vsgrpo.modeling.quiet import quiet_libraries
 from vsgrpo.terminal import show

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from vsgrpo.modeling.attention import require_tree_attention, tree_mask
 from vsgrpo.modeling.batch import PromptBatch
+from vsgrpo.modeling.bundle import unwrap
 from vsgrpo.modeling.pack import pack
-from vsgrpo.modeling.rope import unwrap
 from vsgrpo.modeling.tree import Tree
-from vsgrpo.modeling.vision import VideoFeatures
+from vsgrpo.modeling.vision import MediaFeatures
 
 LAYOUTS = ("plain", "tree")
 
@@ -23,7 +23,7 @@ LAYOUTS = ("plain", "tree")
 def logps(
     model: nn.Module,
     trees: Sequence[Tree],
-    features: Mapping[str, VideoFeatures],
+    features: Mapping[str, MediaFeatures],
     *,
     temperature: float = 1.0,
     entropy: bool = False,
@@ -80,7 +80,7 @@ def _adapters(model: nn.Module, enabled: bool) -> Iterator[None]:
 def _plain(
     model: nn.Module,
     trees: Sequence[Tree],
-    features: Mapping[str, VideoFeatures],
+    features: Mapping[str, MediaFeatures],
     temperature: float,
     entropy: bool,
     rows_per_pass: int | None,
@@ -129,7 +129,7 @@ def _score_rows(
 def _packed(
     model: nn.Module,
     trees: Sequence[Tree],
-    features: Mapping[str, VideoFeatures],
+    features: Mapping[str, MediaFeatures],
     temperature: float,
     entropy: bool,
     attention: str,

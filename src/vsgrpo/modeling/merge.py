@@ -44,21 +44,12 @@ def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> float:
     import torch
 
     from vsgrpo.modeling.model import check_weights, load_for_eval
-    from vsgrpo.modeling.model_card import write_model_card
     from vsgrpo.modeling.quiet import quiet_libraries
     from vsgrpo.modeling.save import new_folder, recorded_vision, save_model
 
     quiet_libraries()
     recorded = recorded_vision(adapter)
     vision = None if recorded is None else recorded[0]
-    run_dir = adapter.resolve().parent
-
-    def describe(folder: Path) -> None:
-        if (lineage := lineage_of(str(adapter))).base != "unknown" or lineage.parents:
-            write_training_manifest(folder, lineage)
-        is_run = (run_dir / "config.yaml").is_file()
-        write_model_card(folder, run_dir if is_run else None, of=adapter, name=output.name)
-
     bundle = load_for_eval(adapter)
     expected = probe_logps(bundle)
     with new_folder(output) as partial:
@@ -79,8 +70,19 @@ def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> float:
             (partial / dtype).rmdir()
         shutil.rmtree(exact)
         check_weights(str(partial))
-        describe(partial)
+        _describe(partial, adapter, output.name)
     return difference
+
+
+def _describe(folder: Path, adapter: Path, name: str) -> None:
+    """Write lineage and card of a merged model that will be called `name`."""
+    from vsgrpo.modeling.model_card import write_model_card
+
+    if (lineage := lineage_of(str(adapter))).base != "unknown" or lineage.parents:
+        write_training_manifest(folder, lineage)
+    run_dir = adapter.resolve().parent
+    is_run = (run_dir / "config.yaml").is_file()
+    write_model_card(folder, run_dir if is_run else None, of=adapter, name=name)
 
 
 def probe_logps(bundle: Any) -> Tensor:

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,19 @@ from jinja2 import TemplateError
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from vsgrpo.config.families import TINY, check_architecture
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.families import TINY
+from vsgrpo.families.family import Family
+from vsgrpo.families.model_path import check_architecture
 from vsgrpo.files import publish
+from vsgrpo.modeling.adapters import adapter_chain, base_of
 from vsgrpo.modeling.attention import use_tree_attention
-from vsgrpo.modeling.identity import EARLIER_ADAPTERS, BaseIdentity, adapter_hash, base_identity, check_chain
-from vsgrpo.modeling.load import (
-    ADAPTER_CONFIG,
-    attach_adapter,
-    load_full,
-    read_adapter_config,
-    read_config,
-    read_processor,
-)
-from vsgrpo.modeling.prompt import encode_prompt
-from vsgrpo.modeling.rope import FAMILIES, base_model
-from vsgrpo.modeling.save import save_model
+from vsgrpo.modeling.bundle import ModelBundle, language_model, vision_tower
+from vsgrpo.modeling.identity import base_identity, check_chain
+from vsgrpo.modeling.load import attach_adapter, load_full, read_config, read_processor
 from vsgrpo.modeling.tiny import build_tiny
 from vsgrpo.modeling.vision import use_batched_attention, use_matrix_product
 from vsgrpo.records import NUMBER, check_shape
-
-__all__ = ["LoraSettings", "ModelBundle", "build_tiny", "encode_prompt", "load_for_eval", "load_model", "save_model"]
-__all__ += ["use_gradient_checkpointing"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,26 +45,6 @@ class LoraSettings:
     dropout: float = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Names of linear layers inside the language model; the vision tower never carries LoRA."""
-
-
-@dataclass
-class ModelBundle:
-    """A loaded model with all that is needed to use and to save it."""
-
-    model: Any
-    """The family's `...ForConditionalGeneration`, or a `PeftModel` around it."""
-    processor: Any
-    tokenizer: Any
-    family: str
-    """One of rope.FAMILIES."""
-    base: str
-    """Folder or hub id of the full weights."""
-    earlier_adapters: list[Path] = field(default_factory=list)
-    """Adapter folders merged into the base in memory, in order, before this run's own adapter."""
-    earlier_hashes: list[str] = field(default_factory=list)
-    """`identity.adapter_hash` of each of them as it was loaded."""
-    identity: BaseIdentity | None = None
-    """Of the full weights as they were loaded; None where no adapter is on them."""
 
 
 def load_model(
@@ -124,7 +95,7 @@ def load_model(
     model = bundle.model
     model.requires_grad_(tune == "full")
     if freeze_vision:
-        model.model.visual.requires_grad_(False)
+        vision_tower(model).requires_grad_(False)
     if tune == "lora":
         bundle.model = _add_lora(model, lora or LoraSettings(), seed)
     elif not freeze_vision and tune == "none":
@@ -181,10 +152,10 @@ def check_weights(path: str, adapter: str | None = None) -> None:
         ConfigError, DataError: as `load_model`.
     """
     chain = adapter_chain(path, adapter)
-    base = _base_of(path)
+    base = base_of(path)
     family = check_architecture(read_config(base, offline=True), base)
     for number in range(max(1, len(chain))):
-        model = load_full(FAMILIES[family].model, base, dtype=torch.float32, device_map="meta")
+        model = load_full(family.model, base, dtype=torch.float32, device_map="meta")
         if number == 0 and chain:
             check_chain(chain, base, base_identity(base, model.config))
         if chain:
@@ -197,7 +168,7 @@ def use_gradient_checkpointing(model: Any) -> None:
     Non-reentrant checkpoints need no input that requires a gradient, so the embedding hook that would also reach the
     frozen tower's patch embedding is not installed.
     """
-    base_model(model).model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    language_model(model).gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def tiny_model(name: str, folder: Path | None, seed: int) -> Path:
@@ -210,7 +181,7 @@ def tiny_model(name: str, folder: Path | None, seed: int) -> Path:
         raise ConfigError(f"model.path={name}: needs a folder to build the model in", hint="give a path or a hub id")
     if not (folder / "config.json").is_file():
         partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-        build_tiny(partial, seed, family=TINY[name])
+        build_tiny(partial, seed, family=TINY[name].model_type)
         if (folder / "config.json").is_file():  # another process was faster
             shutil.rmtree(partial)
         else:
@@ -221,10 +192,10 @@ def tiny_model(name: str, folder: Path | None, seed: int) -> Path:
 def _load_base(path: str, dtype: str, attn: str, offline: bool) -> ModelBundle:
     if dtype not in DTYPES:
         raise ConfigError(f"model.dtype={dtype}: not one of {', '.join(DTYPES)}")
-    base = _base_of(path)
+    base = base_of(path)
     family = check_architecture(read_config(base, offline), base)
     processor = _load_processor(base, family, offline)
-    model = load_full(FAMILIES[family].model, base, dtype=getattr(torch, dtype), attn=attn, offline=offline)
+    model = load_full(family.model, base, dtype=getattr(torch, dtype), attn=attn, offline=offline)
     _check_token_ids(base, model.config, processor)
     use_batched_attention(model)
     use_matrix_product(model)
@@ -253,38 +224,7 @@ def _check_token_ids(base: str, config: Any, processor: Any) -> None:
             )
 
 
-def _base_of(path: str) -> str:
-    """Return the full model's folder or hub id: `path` itself, or what the adapter folder `path` records."""
-    folder = Path(path)
-    if (folder / "config.json").is_file():
-        return path
-    if (folder / ADAPTER_CONFIG).is_file():
-        return _recorded_base(folder)
-    if folder.is_dir():
-        raise DataError(f"model.path={path}: neither config.json nor {ADAPTER_CONFIG} in this folder")
-    if folder.is_absolute() or path.startswith(".") or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
-        raise DataError(f"model.path={path}: no such folder")
-    return path
-
-
-def _recorded_base(adapter: Path) -> str:
-    """Return the base that an adapter folder names: the folder of a full model, or a hub id."""
-    file, base = adapter / ADAPTER_CONFIG, read_adapter_config(adapter).get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        raise DataError(f"{file}: names no base model", hint="set base_model_name_or_path in it")
-    is_folder = Path(base).is_dir()
-    if (is_folder and not (Path(base) / "config.json").is_file()) or (
-        not is_folder and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base)
-    ):
-        problem = "no config.json in that folder" if is_folder else "no such folder"
-        raise DataError(
-            f"{file}: base_model_name_or_path={base}: {problem}",
-            hint=f"give the full model it was trained on: model=BASE model.adapter={adapter}, or correct the file",
-        )
-    return base
-
-
-def _load_processor(base: str, family: str, offline: bool) -> Any:
+def _load_processor(base: str, family: Family, offline: bool) -> Any:
     folder = Path(base)
     hint = "copy tokenizer, chat template and preprocessor files from the original model into it"
     if folder.is_dir():
@@ -292,7 +232,7 @@ def _load_processor(base: str, family: str, offline: bool) -> Any:
             if not any((folder / name).is_file() for name in names):
                 raise DataError(f"model.path={base}: no processor in this folder ({' or '.join(names)})", hint=hint)
     try:
-        processor = read_processor(FAMILIES[family].processor, base, offline)
+        processor = read_processor(family.processor, base, offline)
         _check_pixels(base, processor)
     except DataError:
         raise
@@ -308,41 +248,6 @@ def _load_processor(base: str, family: str, offline: bool) -> Any:
     except TemplateError as error:
         raise DataError(f"model.path={base}: broken chat template: {error}", hint=hint) from error
     return processor
-
-
-def adapter_chain(path: str | Path, adapter: str | Path | None = None) -> list[Path]:
-    """Return the adapters of a model in the order in which they apply: those of `path`, then `adapter` with its own.
-
-    Raises:
-        DataError: `earlier_adapters` of a folder has gaps; no adapter there; `adapter` was trained after others than
-            those of `path`.
-    """
-    is_adapter = (Path(path) / ADAPTER_CONFIG).is_file() and not (Path(path) / "config.json").is_file()
-    chain = _with_earlier(Path(path)) if is_adapter else []
-    if adapter is None:
-        return chain
-    read_adapter_config(Path(adapter))
-    own = _with_earlier(Path(adapter))
-    if not chain:
-        return own
-    if [adapter_hash(folder) for folder in own[:-1]] != [adapter_hash(folder) for folder in chain]:
-        raise DataError(
-            f"model.adapter={adapter}: was not trained on model.path={path}, which is an adapter itself",
-            hint="leave model.adapter out, or give the plain model that it was trained on as model.path",
-        )
-    return [*chain, own[-1]]
-
-
-def _with_earlier(folder: Path) -> list[Path]:
-    """List the adapters of a saved adapter folder in the order they apply, itself last."""
-    found = {path.name: path for path in (folder / EARLIER_ADAPTERS).glob("*/")}
-    names = [str(number) for number in range(len(found))]
-    if found.keys() != set(names):
-        raise DataError(
-            f"{folder / EARLIER_ADAPTERS}: holds {', '.join(sorted(found))}, needed are 0, 1, ... without gaps",
-            hint="copy the adapter's whole folder again",
-        )
-    return [*(found[name] for name in names), folder]
 
 
 def _merge_earlier(bundle: ModelBundle, chain: Sequence[Path], merged: Sequence[Path]) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
-from vsgrpo.config.families import FAMILIES
 from vsgrpo.data.leakage import TRAINING_MANIFEST_NAME, TrainingManifest, read_training_manifest
+from vsgrpo.families import FAMILIES
 from vsgrpo.files import write_atomic
-from vsgrpo.modeling.rope import FAMILIES as LOADED_BY
-from vsgrpo.modeling.save import ADAPTER_CONFIG, read_vision
+from vsgrpo.modeling.adapters import ADAPTER_CONFIG
+from vsgrpo.modeling.save import read_vision
 
 CARD_NAME = "README.md"
 SCORES_BEGIN, SCORES_END = "<!-- vsgrpo scores -->", "<!-- end of vsgrpo scores -->"
@@ -168,8 +168,10 @@ def _family(folder: Path) -> str:
     """Name the family by the model's config, or by the processor, which lies in the folder of an adapter too."""
     kind = _read_json(folder / "config.json").get("model_type")
     processor = _read_json(folder / "processor_config.json").get("processor_class")
-    by_class = {family.processor.__name__: kind for kind, family in LOADED_BY.items()}
-    return FAMILIES.get(str(kind or by_class.get(processor)), "vision-language")
+    for family in FAMILIES.values():
+        if family.model_type == kind or (not kind and family.processor.__name__ == processor):
+            return family.label
+    return "vision-language"
 
 
 def _use(folder: Path) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from vsgrpo.errors import DataError
+from vsgrpo.video.budget import Medium
 
 NO_SYSTEM = "none"
 """For `system`: no system turn at all, not even the one that the template adds by itself."""
@@ -13,18 +14,16 @@ _SYSTEM_TURN = ("<|im_start|>system\n", "<|im_end|>\n")
 def encode_prompt(
     processor: Any,
     text: str,
-    num_tokens: Sequence[int],
+    media: Sequence[Medium],
     system: str | None = None,
-    kinds: Sequence[str] | None = None,
 ) -> list[int]:
     """Tokenise one user turn of videos and images followed by text, up to and with the assistant's header.
 
     Args:
         processor: of the model, with a chat template.
         text: the question with all its wording.
-        num_tokens: features of each video and image, in order.
+        media: the videos and images, in order.
         system: system turn; None leaves it to the template's default, `NO_SYSTEM` leaves it out.
-        kinds: video or image, of each; None: all are videos.
 
     Raises:
         DataError: `text` or `system` contains one of the model's special tokens, which would be read as structure.
@@ -39,8 +38,7 @@ def encode_prompt(
             )
     # Messages are built here from plain text: dictionaries that went through Arrow carry null-filled keys of other
     # part types, which Qwen2-VL's own template would render as one more placeholder.
-    media = ["video"] * len(num_tokens) if kinds is None else list(kinds)
-    content = [{"type": kind, kind: ""} for kind in media] + [{"type": "text", "text": text}]
+    content = [{"type": item.kind, item.kind: ""} for item in media] + [{"type": "text", "text": text}]
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if system not in (None, NO_SYSTEM):
         messages.insert(0, {"role": "system", "content": system})
@@ -48,7 +46,8 @@ def encode_prompt(
     if system == NO_SYSTEM:
         rendered = without_system(rendered)
     ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
-    return expand_placeholders(ids, (processor.image_token_id, processor.video_token_id), num_tokens)
+    placeholders = (processor.image_token_id, processor.video_token_id)
+    return expand_placeholders(ids, placeholders, [item.num_tokens for item in media])
 
 
 def without_system(rendered: str) -> str:

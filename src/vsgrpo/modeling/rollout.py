@@ -5,6 +5,7 @@ Legend: U unique prompts, B completions, L tokens of the longest prompt, V vocab
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,22 +17,20 @@ from transformers import DynamicCache
 
 from vsgrpo.modeling.attention import DenseMask, require_tree_attention, tree_mask
 from vsgrpo.modeling.batch import PromptBatch
+from vsgrpo.modeling.bundle import base_model, unwrap
 from vsgrpo.modeling.pack import PADDING, PREFIX, can_see, pack
-from vsgrpo.modeling.rope import base_model, unwrap
 from vsgrpo.modeling.sampling import Sampling, draw_tokens, logits_processors
 from vsgrpo.modeling.tree import Prompt, build_trees
-from vsgrpo.modeling.vision import VideoFeatures
+from vsgrpo.modeling.vision import MediaFeatures
 
 Phase = Callable[[str], AbstractContextManager[Any]]
-
-__all__ = ["Sampling", "rollout", "vision_token_ids"]
 
 
 @torch.no_grad()
 def rollout(
     model: nn.Module,
     prompts: Sequence[Prompt],
-    features: Mapping[str, VideoFeatures],
+    features: Mapping[str, MediaFeatures],
     keys: Sequence[tuple[str, int]],
     sampling: Sampling,
     *,
@@ -75,41 +74,27 @@ def rollout(
     members: list[list[int]] = [[] for _ in batch.unique]
     for index in range(len(keys)):
         members[batch.index[index // group]].append(index)
-    completions: list[list[int]] = [[] for _ in keys]
-    order = list(range(len(batch.unique)))
+    completions: dict[int, list[int]] = {}
+    order, draw = list(range(len(batch.unique))), _draw
     if layout == "tree":
         require_tree_attention(model)
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for row in order:
-            groups.setdefault(batch.unique[row].videos, []).append(row)
-        order = [row for rows in groups.values() for row in rows]
+        order, draw = _grouped_by_media(batch.unique), functools.partial(_draw_packed, attention=attention)
     step = prompts_per_pass or len(order)
     with _evaluating(model):
         for start in range(0, len(order), step):
             rows = order[start : start + step]
             wanted = [[keys[index] for index in members[row]] for row in rows]
-            if layout == "tree":
-                drawn = _draw_packed(unwrap(model), batch, rows, wanted, sampling, attention, phase)
-            else:
-                drawn = _draw(unwrap(model), batch, rows, wanted, sampling, phase)
-            for index, tokens in zip((index for row in rows for index in members[row]), drawn, strict=True):
-                completions[index] = tokens
-    return completions
+            places = [index for row in rows for index in members[row]]
+            completions |= zip(places, draw(unwrap(model), batch, rows, wanted, sampling, phase), strict=True)
+    return [completions[index] for index in range(len(keys))]
 
 
-def vision_token_ids(model: nn.Module) -> tuple[int, ...]:
-    """List the ids that a completion must never contain: placeholders and their marks."""
-    config = base_model(model).config
-    return tuple(
-        sorted(
-            {
-                config.image_token_id,
-                config.video_token_id,
-                config.vision_start_token_id,
-                config.vision_end_token_id,
-            }
-        )
-    )
+def _grouped_by_media(prompts: Sequence[Prompt]) -> list[int]:
+    """Return the places of prompts, those that show the same media one after the other."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        groups.setdefault(prompt.videos, []).append(place)
+    return [place for places in groups.values() for place in places]
 
 
 @contextlib.contextmanager
@@ -173,8 +158,8 @@ def _draw_packed(
     rows: Sequence[int],
     wanted: Sequence[Sequence[tuple[str, int]]],
     sampling: Sampling,
-    attention: str,
     phase: Phase,
+    attention: str,
 ) -> list[list[int]]:
     """Read the trees of `rows` into a cache that holds every node once and advance all their leaves in it.
 

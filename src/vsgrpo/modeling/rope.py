@@ -1,39 +1,19 @@
-"""All that differs between model families: classes, positions, placeholders. Qwen2-VL and Qwen2.5-VL.
+"""M-RoPE positions of prompts, by the rule of the model itself.
 
 Legend: L tokens.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
-from transformers import (
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen2_5_VLProcessor,
-    Qwen2VLForConditionalGeneration,
-    Qwen2VLProcessor,
-)
 
-from vsgrpo.config.families import TIMED
 from vsgrpo.errors import DataError
-
-
-@dataclass(frozen=True)
-class Family:
-    """What loads a model of one family."""
-
-    model: Any
-    processor: Any
-
-
-FAMILIES = {
-    "qwen2_vl": Family(Qwen2VLForConditionalGeneration, Qwen2VLProcessor),
-    "qwen2_5_vl": Family(Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor),
-}
-"""By `model_type` of config.json; the keys are those of config/families.py."""
+from vsgrpo.families import FAMILIES
+from vsgrpo.families.family import Family
+from vsgrpo.modeling.bundle import base_model
+from vsgrpo.video.budget import Medium
 
 
 @dataclass(frozen=True)
@@ -46,41 +26,7 @@ class PromptPositions:
     """Position of the first token after the prompt, equal on all three axes; later ones count up from it."""
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model inside distributed wrappers (`.module`), adapters kept."""
-    while not hasattr(model, "config") and hasattr(model, "module"):
-        model = model.module  # type: ignore[assignment]
-    while hasattr(model, "module") and isinstance(model.module, nn.Module):
-        model = model.module
-    return model
-
-
-def base_model(model: nn.Module) -> Any:
-    """Return the `...ForConditionalGeneration` inside distributed wrappers and adapters."""
-    model = unwrap(model)
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-class Shown(Protocol):
-    """What positions depend on of a video or image: `VideoInputs` and `VideoFeatures` both."""
-
-    @property
-    def kind(self) -> str:
-        """video or image."""
-        ...
-
-    @property
-    def grid_thw(self) -> tuple[int, int, int]:
-        """Temporal patches, rows and columns of patches before merging."""
-        ...
-
-    @property
-    def seconds_per_patch(self) -> float | None:
-        """Of video per temporal patch; None for an image, and where the file states no frame rate."""
-        ...
-
-
-def prompt_positions(model: nn.Module, token_ids: Sequence[int], shown: Sequence[Shown]) -> PromptPositions:
+def prompt_positions(model: nn.Module, token_ids: Sequence[int], media: Sequence[Medium]) -> PromptPositions:
     """Compute the positions of one prompt by the model's own rule.
 
     Source: `get_rope_index` of the family's model in the pinned transformers: text counts up on all axes; video token
@@ -97,7 +43,7 @@ def prompt_positions(model: nn.Module, token_ids: Sequence[int], shown: Sequence
     Args:
         model: possibly wrapped model.
         token_ids: prompt tokens, placeholders expanded; the last one is text.
-        shown: the videos and images, in the order of their placeholders.
+        media: the videos and images, in the order of their placeholders.
 
     Raises:
         DataError: a video of unknown timing, and the family counts seconds.
@@ -105,28 +51,25 @@ def prompt_positions(model: nn.Module, token_ids: Sequence[int], shown: Sequence
     inner = base_model(model)
     ids = torch.tensor([list(token_ids)], dtype=torch.long)
     kinds = (ids == inner.config.image_token_id).int() + (ids == inner.config.video_token_id).int() * 2
-    images, videos = ([one for one in shown if one.kind == kind] for kind in ("image", "video"))
-    timing = _timing(videos) if counts_seconds(model) else {}
+    images, videos = ([item for item in media if item.kind == kind] for kind in ("image", "video"))
+    timing = _timing(FAMILIES[inner.config.model_type], videos)
     positions, _ = inner.model.get_rope_index(
         ids, kinds, image_grid_thw=_grids(images), video_grid_thw=_grids(videos), **timing
     )
     return PromptPositions(positions[:, 0], int(positions[0, 0, -1]) + 1)
 
 
-def counts_seconds(model: nn.Module) -> bool:
-    """Return whether positions depend on the seconds between frames, so that every video must state its frame rate."""
-    return base_model(model).config.model_type == TIMED
+def _grids(media: Sequence[Medium]) -> Tensor | None:
+    return torch.tensor([list(item.grid_thw) for item in media], dtype=torch.long) if media else None
 
 
-def _grids(shown: Sequence[Shown]) -> Tensor | None:
-    return torch.tensor([list(one.grid_thw) for one in shown], dtype=torch.long) if shown else None
-
-
-def _timing(videos: Sequence[Shown]) -> dict[str, Tensor]:
+def _timing(family: Family, videos: Sequence[Medium]) -> dict[str, Tensor]:
+    if family.seconds_argument is None:
+        return {}
     seconds = [video.seconds_per_patch for video in videos]
     if None in seconds:
         raise DataError(
-            "a video's file states no frame rate, which Qwen2.5-VL's positions need",
+            f"a video's file states no frame rate, which {family.label}'s positions need",
             hint="write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4",
         )
-    return {"second_per_grid_ts": torch.tensor(seconds)}
+    return {family.seconds_argument: torch.tensor(seconds)}

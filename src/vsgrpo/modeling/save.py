@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from peft import PeftModel, get_base_model_state_dict
@@ -16,12 +16,9 @@ from torch import Tensor
 
 from vsgrpo.errors import DataError
 from vsgrpo.files import publish, read_yaml
-from vsgrpo.modeling.identity import BASE_FILE, EARLIER_ADAPTERS, adapter_hash, write_base_record
-from vsgrpo.modeling.load import ADAPTER_CONFIG, adapter_file
-from vsgrpo.modeling.rope import unwrap
-
-if TYPE_CHECKING:
-    from vsgrpo.modeling.model import ModelBundle
+from vsgrpo.modeling.adapters import ADAPTER_CONFIG, EARLIER_ADAPTERS, adapter_file, adapter_hash
+from vsgrpo.modeling.bundle import ModelBundle, unwrap
+from vsgrpo.modeling.identity import BASE_FILE, write_base_record
 
 VISION_FILE = "vision.json"
 VISION_SCHEMA = 1
@@ -32,7 +29,7 @@ _RUN_OUTPUT = re.compile(r"final|checkpoint-\d+")
 
 
 def save_model(
-    bundle: "ModelBundle",
+    bundle: ModelBundle,
     folder: Path,
     *,
     merge: bool,
@@ -88,7 +85,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise
 
 
-def _earlier_is_there(bundle: "ModelBundle") -> bool:
+def _earlier_is_there(bundle: ModelBundle) -> bool:
     """Tell whether the adapters merged into the base are still on disk as they were when they were loaded."""
     folders, hashes = bundle.earlier_adapters, bundle.earlier_hashes
     return all(
@@ -145,7 +142,7 @@ def _saved_as_tied(config: Any, weights: Mapping[str, Any]) -> Iterator[None]:
             part.tie_word_embeddings = True
 
 
-def _finish_adapter(bundle: "ModelBundle", folder: Path) -> None:
+def _finish_adapter(bundle: ModelBundle, folder: Path) -> None:
     config = json.loads((folder / ADAPTER_CONFIG).read_text())
     base = Path(bundle.base)
     name = str(base.resolve()) if base.is_dir() else bundle.base

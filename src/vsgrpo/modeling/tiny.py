@@ -1,11 +1,10 @@
-"""A tiny but real Qwen2-VL or Qwen2.5-VL: same class, chat template, special tokens and processor, random weights.
+"""A tiny but real model of a family: same class, chat template, special tokens and processor, random weights.
 
 Its 0.6M parameters let tests, CI and the demo run the true code path on one CPU core without downloading anything.
 """
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import GenerationConfig, Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from vsgrpo.modeling.rope import FAMILIES
+from vsgrpo.families import FAMILIES
+from vsgrpo.families.family import Family, TinySizes
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -32,7 +32,7 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-"""Special tokens of both families in the order of their ids."""
+"""Special tokens of the Qwen2 families in the order of their ids."""
 
 CHAT_TEMPLATE = """\
 {%- for message in messages %}
@@ -52,8 +52,8 @@ CHAT_TEMPLATE = """\
 {{- '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
-"""What the template of both families does, written anew: default system turn, parts in order, a placeholder per image
-or video. Parts are told apart by `type` alone, so that null-filled keys of other kinds render nothing."""
+"""What the template of the Qwen2 families does, written anew: default system turn, parts in order, a placeholder per
+image or video. Parts are told apart by `type` alone, so that null-filled keys of other kinds render nothing."""
 
 # fmt: off
 _CATEGORIES = (
@@ -95,25 +95,6 @@ _WORDINGS = (
 )
 
 
-@dataclass(frozen=True)
-class TinySizes:
-    """Sizes of the tiny model; the defaults are the ones the demo learns with."""
-
-    vision_depth: int = 1
-    """Qwen2.5-VL has one more block, before these: it attends in windows, these to whole frames."""
-    vision_width: int = 64
-    vision_heads: int = 4
-    num_layers: int = 2
-    hidden_size: int = 96
-    num_heads: int = 4
-    num_kv_heads: int = 2
-    intermediate_size: int = 256
-    initializer_range: float = 0.08
-    """The usual 0.02 stalls at this width."""
-    vocab_size: int = 1024
-    """Upper bound of the learned part of the vocabulary, special tokens apart."""
-
-
 def build_tiny(folder: Path, seed: int = 0, sizes: TinySizes | None = None, family: str = "qwen2_vl") -> None:
     """Write a tiny model with tokenizer, chat template and processor; `from_pretrained` loads it offline.
 
@@ -123,12 +104,12 @@ def build_tiny(folder: Path, seed: int = 0, sizes: TinySizes | None = None, fami
         folder: created where missing.
         seed: of the weights; the tokenizer does not depend on it.
         sizes: defaults to `TinySizes()`.
-        family: one of rope.FAMILIES.
+        family: one of FAMILIES.
     """
     sizes = sizes or TinySizes()
-    classes = FAMILIES[family]
+    kind = FAMILIES[family]
     tokenizer = build_tokenizer(sizes.vocab_size)
-    processor = classes.processor(
+    processor = kind.processor(
         image_processor=Qwen2VLImageProcessor(),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(cap_pixels_per_frame=False),
@@ -136,7 +117,7 @@ def build_tiny(folder: Path, seed: int = 0, sizes: TinySizes | None = None, fami
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = classes.model(_config(tokenizer, sizes, family))
+        model = kind.model(_config(tokenizer, sizes, kind))
     ids = tokenizer.get_vocab()
     pad = ids["<|endoftext|>"]
     model.generation_config = GenerationConfig(
@@ -175,13 +156,13 @@ def _corpus() -> Iterator[str]:
             yield wording.format(**words)
 
 
-def _config(tokenizer: Qwen2Tokenizer, sizes: TinySizes, family: str) -> Any:
+def _config(tokenizer: Qwen2Tokenizer, sizes: TinySizes, family: Family) -> Any:
     half_head = sizes.hidden_size // sizes.num_heads // 2
-    # Both families split the 64 rotary frequencies of a head 16:24:24 over time, height and width.
+    # The Qwen2 families split the 64 rotary frequencies of a head 16:24:24 over time, height and width.
     time = half_head // 4
     height = (half_head - time) // 2
     ids = tokenizer.get_vocab()
-    return FAMILIES[family].model.config_class(
+    return family.model.config_class(
         text_config={
             "vocab_size": len(tokenizer),
             "hidden_size": sizes.hidden_size,
@@ -200,31 +181,10 @@ def _config(tokenizer: Qwen2Tokenizer, sizes: TinySizes, family: str) -> Any:
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
         },
-        vision_config=_tower(sizes, family),
+        vision_config=family.tiny_tower(sizes),
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         dtype="float32",
     )
-
-
-def _tower(sizes: TinySizes, family: str) -> dict[str, Any]:
-    shared = {"num_heads": sizes.vision_heads, "initializer_range": sizes.initializer_range}
-    if family == "qwen2_vl":
-        return {
-            **shared,
-            "depth": sizes.vision_depth,
-            "embed_dim": sizes.vision_width,
-            "hidden_size": sizes.hidden_size,
-        }
-    return {
-        **shared,
-        "depth": 1 + sizes.vision_depth,
-        "hidden_size": sizes.vision_width,
-        "intermediate_size": 2 * sizes.vision_width,
-        "out_hidden_size": sizes.hidden_size,
-        "fullatt_block_indexes": list(range(1, 1 + sizes.vision_depth)),
-        "window_size": 56,  # 2 x 2 tokens: the small frames of tests have several windows, cut ones among them
-        "tokens_per_second": 2,  # as the published weights
-    }

@@ -1,115 +1,14 @@
-"""Pinned upstream versions and the private parts of them that this project overrides or calls.
+"""Pinned series of the libraries whose private methods this project overrides (list: tests/modeling/test_versions.py).
 
-Nothing here imports trl or transformers: versions come from importlib.metadata, signatures from their source text, so
-that `doctor` and the command line can use both in milliseconds.
+Nothing here imports trl or transformers: versions come from importlib.metadata.
 """
 
-import ast
-import functools
-import importlib.util
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from vsgrpo.errors import SetupError
 
 PINNED_SERIES = {"trl": "1.16", "transformers": "5.23"}
 """Package -> the only minor series that the overrides were written against (pyproject.toml pins the same)."""
-
-
-@dataclass(frozen=True)
-class Upstream:
-    """One upstream function whose name and parameters this project relies on."""
-
-    module: str
-    name: str
-    """`function` or `Class.method`."""
-    parameters: tuple[str, ...]
-    """All parameter names in order, `self` included, `*args`/`**kwargs` with their stars."""
-    reason: str
-
-
-_TRL = "trl.trainer.grpo_trainer"
-_QWEN2_VL = "transformers.models.qwen2_vl.modeling_qwen2_vl"
-_QWEN2_5_VL = "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"
-_FORWARD_HEAD = (
-    *("self", "input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds", "labels"),
-    *("use_cache", "pixel_values", "pixel_values_videos", "image_grid_thw", "video_grid_thw", "mm_token_type_ids"),
-)
-UPSTREAM = (
-    Upstream(_TRL, "GRPOTrainer._set_signature_columns_if_needed", ("self",), "keeps our row columns"),
-    Upstream(_TRL, "GRPOTrainer._prepare_inputs", ("self", "generation_batch"), "keyed order of groups"),
-    Upstream(_TRL, "GRPOTrainer._tokenize_prompts", ("self", "prompts"), "video token ids come from us"),
-    Upstream(
-        _TRL,
-        "GRPOTrainer._generate_single_turn",
-        ("self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"),
-        "keyed sampling",
-    ),
-    Upstream(_TRL, "GRPOTrainer._generate_and_score_completions", ("self", "inputs"), "per-row video features"),
-    Upstream(_TRL, "GRPOTrainer._compute_loss", ("self", "model", "inputs"), "per-row video features"),
-    Upstream(_TRL, "GRPOTrainer._get_train_sampler", ("self", "dataset"), "order of groups"),
-    Upstream(
-        _QWEN2_VL,
-        "Qwen2VLModel.get_rope_index",
-        ("self", "input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask", "**kwargs"),
-        "M-RoPE positions of prompts (rope.py)",
-    ),
-    Upstream(
-        _QWEN2_5_VL,
-        "Qwen2_5_VLModel.get_rope_index",
-        (
-            *("self", "input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts"),
-            *("attention_mask", "**kwargs"),
-        ),
-        "M-RoPE positions of prompts in seconds of video (rope.py)",
-    ),
-    Upstream(
-        _QWEN2_VL,
-        "Qwen2VLForConditionalGeneration.forward",
-        (*_FORWARD_HEAD, "logits_to_keep", "mm_encoder_outputs", "**kwargs"),
-        "features by mm_encoder_outputs, lm_head on chosen positions by logits_to_keep (logps.py, rollout.py)",
-    ),
-    Upstream(
-        _QWEN2_5_VL,
-        "Qwen2_5_VLForConditionalGeneration.forward",
-        (*_FORWARD_HEAD, "second_per_grid_ts", "logits_to_keep", "mm_encoder_outputs", "**kwargs"),
-        "features by mm_encoder_outputs, lm_head on chosen positions by logits_to_keep (logps.py, rollout.py)",
-    ),
-    Upstream(
-        "transformers.modeling_utils",
-        "slice_logits_to_keep",
-        ("hidden_states", "logits_to_keep"),
-        "2-D boolean and integer logits_to_keep",
-    ),
-    Upstream(
-        _QWEN2_VL,
-        "VisionAttention.forward",
-        ("self", "hidden_states", "cu_seqlens", "position_embeddings", "max_seqlen", "**kwargs"),
-        "batched attention of the vision tower (vision.py)",
-    ),
-    Upstream(
-        _QWEN2_5_VL,
-        "Qwen2_5_VLVisionAttention.forward",
-        ("self", "hidden_states", "cu_seqlens", "position_embeddings", "max_seqlen", "**kwargs"),
-        "batched attention of the vision tower, in windows too (vision.py)",
-    ),
-    Upstream(
-        "transformers.utils.generic",
-        "get_max_seqlen",
-        ("cu_seqlens", "config", "kwargs", "kwarg_name"),
-        "the length of the longest window (vision.py)",
-    ),
-    Upstream(
-        "transformers.utils.generic",
-        "is_flash_attention_requested",
-        ("config", "requested_attention_implementation", "version"),
-        "a registered name that contains `flash` gets all slices in one call (vision.py)",
-    ),
-    Upstream(
-        "transformers.cache_utils", "DynamicLayer.batch_select_indices", ("self", "indices"), "rows leave the cache"
-    ),
-)
 
 
 def check_versions() -> dict[str, str]:
@@ -135,50 +34,3 @@ def check_versions() -> dict[str, str]:
                 hint=f"pip install '{package}=={series}.*'",
             )
     return installed
-
-
-def upstream_parameters(entry: Upstream) -> tuple[str, ...] | None:
-    """Read the parameter names of an upstream function from its source text, without importing it.
-
-    Returns:
-        the names in order, or None where the module or the function does not exist.
-    """
-    package, _, rest = entry.module.partition(".")
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return None
-    path = Path(spec.origin).parent.joinpath(*rest.split(".")).with_suffix(".py")
-    if not path.is_file():
-        return None
-    body: list[ast.stmt] = _parsed(path).body
-    for part in entry.name.split("."):
-        found = [node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == part]
-        if not found:
-            return None
-        node = found[-1]
-        body = node.body
-    return _parameter_names(node.args) if isinstance(node, ast.FunctionDef) else None
-
-
-@functools.cache
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
-
-
-def _parameter_names(arguments: ast.arguments) -> tuple[str, ...]:
-    names = [argument.arg for argument in arguments.posonlyargs + arguments.args]
-    if arguments.vararg:
-        names.append("*" + arguments.vararg.arg)
-    names += [argument.arg for argument in arguments.kwonlyargs]
-    if arguments.kwarg:
-        names.append("**" + arguments.kwarg.arg)
-    return tuple(names)
-
-
-def changed_upstream() -> list[str]:
-    """List every upstream function that no longer looks as this project expects, one sentence each."""
-    return [
-        f"{entry.module}.{entry.name}: expected {entry.parameters}, found {found} ({entry.reason})"
-        for entry in UPSTREAM
-        if (found := upstream_parameters(entry)) != entry.parameters
-    ]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,10 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from vsgrpo.errors import ConfigError, RunError
+from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_tower
 from vsgrpo.modeling.feature_cache import DiskFeatures
-from vsgrpo.modeling.rope import base_model
-
-if TYPE_CHECKING:
-    from vsgrpo.modeling.model import ModelBundle
-    from vsgrpo.video.loader import VideoInputs
+from vsgrpo.video.budget import Medium
+from vsgrpo.video.loader import VideoInputs
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +35,12 @@ _CACHES = ("off", "memory")
 
 
 @dataclass(frozen=True)
-class VideoFeatures:
+class MediaFeatures:
     """What the vision tower makes of one video or image."""
 
     tensor: Tensor
     """(N, D), on the model's device; requires grad only if asked for."""
-    grid_thw: tuple[int, int, int]
-    """Temporal patches, rows and columns of patches before merging."""
-    kind: str = "video"
-    """video or image."""
-    seconds_per_patch: float | None = None
-    """Of video per temporal patch; None for an image, and where the file states no frame rate."""
+    medium: Medium
 
 
 def batched_slice_attention(
@@ -97,7 +90,7 @@ def batched_slice_attention(
 
 def use_batched_attention(model: nn.Module) -> None:
     """Let the vision tower of a model that runs on sdpa attend to all slices in one call, for good."""
-    vision_config = base_model(model).model.visual.config
+    vision_config = vision_tower(model).config
     if vision_config._attn_implementation == "sdpa":
         AttentionInterface.register(BATCHED_ATTENTION, batched_slice_attention)
         vision_config._attn_implementation = BATCHED_ATTENTION
@@ -121,7 +114,7 @@ def use_matrix_product(model: nn.Module) -> None:
     Raises:
         RunError: the patch embedding is not a convolution whose steps are its kernel.
     """
-    embedding = base_model(model).model.visual.patch_embed
+    embedding = vision_tower(model).patch_embed
     found = embedding.proj
     if not isinstance(found, nn.Conv3d) or found.stride != found.kernel_size or any(found.padding):
         raise RunError(f"vision tower: its patch embedding is {found}, not a convolution over patches")
@@ -134,7 +127,7 @@ def use_matrix_product(model: nn.Module) -> None:
 
 def is_tower_trained(model: nn.Module) -> bool:
     """Tell whether any parameter of the vision tower requires a gradient."""
-    return any(parameter.requires_grad for parameter in base_model(model).model.visual.parameters())
+    return any(parameter.requires_grad for parameter in vision_tower(model).parameters())
 
 
 def are_tower_calls_collective(model: nn.Module) -> bool:
@@ -142,12 +135,7 @@ def are_tower_calls_collective(model: nn.Module) -> bool:
 
     A frozen one is whole wherever it is called (`training.zero.keep_whole`, and in rollouts).
     """
-    return is_tower_trained(model) and any(hasattr(p, "ds_id") for p in base_model(model).model.visual.parameters())
-
-
-def _shown(video: "VideoInputs") -> tuple[str, tuple[int, ...], float | None]:
-    """Return what positions depend on, which a key must tell apart."""
-    return video.kind, tuple(video.grid_thw), video.seconds_per_patch
+    return is_tower_trained(model) and any(hasattr(p, "ds_id") for p in vision_tower(model).parameters())
 
 
 class FeatureStore:
@@ -162,7 +150,7 @@ class FeatureStore:
         ConfigError: unknown `cache`, or sharded weights with a folder.
     """
 
-    def __init__(self, bundle: "ModelBundle", cache: str | Path = "off") -> None:
+    def __init__(self, bundle: ModelBundle, cache: str | Path = "off") -> None:
         if isinstance(cache, str) and cache not in _CACHES:
             raise ConfigError(f"video.feature_cache={cache}: not one of {', '.join(_CACHES)}, disk")
         if cache != "off" and is_tower_trained(bundle.model):
@@ -175,24 +163,25 @@ class FeatureStore:
         self.num_calls = 0
         """Calls of the tower so far."""
         self._memory: dict[str, Tensor] | None = {} if cache == "memory" else None
-        tower = base_model(bundle.model).model.visual
+        tower = vision_tower(bundle.model)
         self.disk = DiskFeatures(cache, tower, bundle.processor) if isinstance(cache, Path) else None
 
     def __contains__(self, video: str) -> bool:
         """Tell whether the features of the video with this key are cached, so that nobody needs its frames."""
         return (self._memory is not None and video in self._memory) or (self.disk is not None and video in self.disk)
 
-    def _cached(self, video: "VideoInputs") -> VideoFeatures | None:
+    def _cached(self, video: VideoInputs) -> MediaFeatures | None:
         tensor = None
         if self._memory is not None:
             tensor = self._memory.get(video.key)
         elif self.disk is not None:
-            tensor = self.disk.get(video.key, next(base_model(self.bundle.model).model.visual.parameters()).device)
-        if tensor is not None and len(tensor) != video.num_tokens:
-            raise RunError(f"{video.key}: {len(tensor)} cached features for a video of {video.num_tokens} tokens")
-        return None if tensor is None else VideoFeatures(tensor, video.grid_thw, video.kind, video.seconds_per_patch)
+            tensor = self.disk.get(video.key, next(vision_tower(self.bundle.model).parameters()).device)
+        num_tokens = video.medium.num_tokens
+        if tensor is not None and len(tensor) != num_tokens:
+            raise RunError(f"{video.key}: {len(tensor)} cached features for a video of {num_tokens} tokens")
+        return None if tensor is None else MediaFeatures(tensor, video.medium)
 
-    def features(self, inputs: "Sequence[VideoInputs]", grad: bool = False) -> dict[str, VideoFeatures]:
+    def features(self, inputs: Sequence[VideoInputs], grad: bool = False) -> dict[str, MediaFeatures]:
         """Return the features of each unique video or image (by key), one tower call for each, see above.
 
         Where a trained tower is sharded there is one call for all: nothing of it is cached, so a resumed run makes the
@@ -212,15 +201,15 @@ class FeatureStore:
         unique: dict[str, VideoInputs] = {}
         for video in inputs:
             first = unique.setdefault(video.key, video)
-            if _shown(first) != _shown(video):
-                raise ValueError(f"{video.key}: names both {_shown(first)} and {_shown(video)}")
+            if first.medium != video.medium:
+                raise ValueError(f"{video.key}: names both {first.medium} and {video.medium}")
         cached = {} if grad else {key: self._cached(video) for key, video in unique.items()}
         kept = {key: found for key, found in cached.items() if found is not None}
         missing = [video for key, video in unique.items() if key not in kept]
         calls = (
             [missing] if missing and are_tower_calls_collective(self.bundle.model) else [[video] for video in missing]
         )
-        made: dict[str, VideoFeatures] = {}
+        made: dict[str, MediaFeatures] = {}
         with torch.set_grad_enabled(grad):
             for videos in calls:
                 made |= self._run_tower(videos)
@@ -231,16 +220,17 @@ class FeatureStore:
                 self.disk.put(key, found.tensor)
         return {key: kept[key] if key in kept else made[key] for key in unique}
 
-    def _run_tower(self, videos: "Sequence[VideoInputs]") -> dict[str, VideoFeatures]:
+    def _run_tower(self, videos: Sequence[VideoInputs]) -> dict[str, MediaFeatures]:
         inner = base_model(self.bundle.model)
-        videos = sorted(videos, key=lambda video: video.kind)
-        of_kind = {kind: list(group) for kind, group in groupby(videos, key=lambda video: video.kind)}
+        videos = sorted(videos, key=lambda video: video.medium.kind)
+        of_kind = {kind: list(group) for kind, group in groupby(videos, key=lambda video: video.medium.kind)}
         parts = [self._patches(group, kind) for kind, group in of_kind.items()]
         pixels, grid_thw = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         grids = [tuple(grid) for grid in grid_thw.tolist()]
         for video, grid in zip(videos, grids, strict=True):
-            if grid != tuple(video.grid_thw):
-                raise RunError(f"{video.key}: the processor made grid {grid} of it, its loader said {video.grid_thw}")
+            if grid != video.medium.grid_thw:
+                expected = video.medium.grid_thw
+                raise RunError(f"{video.key}: the processor made grid {grid} of it, its loader said {expected}")
         # Adapter wrappers do not reach into the frozen tower; get_*_features are public and cast the pixels.
         device = next(inner.model.visual.parameters()).device
         run = inner.get_image_features if set(of_kind) == {"image"} else inner.get_video_features
@@ -248,11 +238,11 @@ class FeatureStore:
         self.num_calls += 1
         self.num_videos += len(videos)
         return {
-            video.key: VideoFeatures(tensor, grid, video.kind, video.seconds_per_patch)  # type: ignore[arg-type]
-            for video, tensor, grid in zip(videos, output.pooler_output, grids, strict=True)
+            video.key: MediaFeatures(tensor, video.medium)
+            for video, tensor in zip(videos, output.pooler_output, strict=True)
         }
 
-    def _patches(self, videos: "Sequence[VideoInputs]", kind: str) -> tuple[Tensor, Tensor]:
+    def _patches(self, videos: Sequence[VideoInputs], kind: str) -> tuple[Tensor, Tensor]:
         """Return the processor's (patches, width) pixel values and (videos, 3) grids of videos or images alike."""
         processor = self.bundle.processor
         if kind == "image":

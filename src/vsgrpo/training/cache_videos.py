@@ -16,13 +16,13 @@ import torch
 from vsgrpo.config import TrainConfig
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, SetupError
+from vsgrpo.families.model_path import budget_of
 from vsgrpo.modeling.device import device_line
 from vsgrpo.modeling.feature_cache import cache_bytes
 from vsgrpo.modeling.model import load_model
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.terminal import show
 from vsgrpo.training.run_inputs import cache_folder, check_caching, load_rows
-from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.cache import DiskCache
 from vsgrpo.video.loader import VideoLoader
 
@@ -145,7 +145,7 @@ def _fill_part(config: TrainConfig, folder: Path, paths: Sequence[Place], device
 def _fill(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str) -> CacheSummary:
     video = config.video
     loader = VideoLoader(
-        VisionBudget(**config.vision()),
+        budget_of(config.model.path, config.vision()),
         backend=video.backend,
         timeout_s=video.timeout_s,
         frame_cache="disk" if video.frame_cache == "disk" else "off",
@@ -158,7 +158,7 @@ def _fill(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str
     tokens = 0
     for kind, path in paths:
         try:
-            tokens += loader.inputs_from_header(path, kind)[1]
+            tokens += loader.medium(path, kind).num_tokens
             good.append((kind, path))
         except DataError as error:
             _note_bad(summary, error)

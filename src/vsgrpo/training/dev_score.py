@@ -21,7 +21,9 @@ from vsgrpo.data.room_ids import room_label
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
-from vsgrpo.modeling.rollout import Sampling, rollout, vision_token_ids
+from vsgrpo.modeling.bundle import vision_token_ids
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.rewards import accuracy_reward
 from vsgrpo.training.callbacks import append_line

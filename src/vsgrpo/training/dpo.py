@@ -18,10 +18,10 @@ from torch.nn.functional import logsigmoid
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.model import ModelBundle
 from vsgrpo.modeling.tree import count_scored
-from vsgrpo.modeling.vision import VideoFeatures
+from vsgrpo.modeling.vision import MediaFeatures
 from vsgrpo.training.samples import Sample, SampleMaker, compute_features, sample_trees
 from vsgrpo.training.sft import END_OF_TURN
 from vsgrpo.training.stage_trainer import StageTrainer, TrainerParts
@@ -104,7 +104,7 @@ class SpatialDPOTrainer(StageTrainer, DPOTrainer):
         self,
         model: Any,
         samples: Sequence[Sample],
-        features: Mapping[str, VideoFeatures],
+        features: Mapping[str, MediaFeatures],
         *,
         entropy: bool = False,
         adapter: bool = True,
@@ -119,7 +119,7 @@ class SpatialDPOTrainer(StageTrainer, DPOTrainer):
         zero = scores.new_zeros(())
         return scores, torch.stack([zero if row[1] is None else row[1].sum() for row in rows])
 
-    def _reference_logps(self, model: Any, samples: Sequence[Sample], features: Mapping[str, VideoFeatures]) -> Tensor:
+    def _reference_logps(self, model: Any, samples: Sequence[Sample], features: Mapping[str, MediaFeatures]) -> Tensor:
         if self.ref_model is None:
             return self._answer_logps(model, samples, features, adapter=False)[0]
         if self._train_vision:

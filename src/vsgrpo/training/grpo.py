@@ -22,8 +22,10 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import pad, split_tensor_dict
 
+from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.rollout import Sampling, rollout, vision_token_ids
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import count_drawn, count_scored
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.rewards import reward_metrics

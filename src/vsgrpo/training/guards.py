@@ -21,8 +21,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from vsgrpo.config import TrainConfig
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import RunError, SetupError
+from vsgrpo.modeling.bundle import language_model, vision_tower
 from vsgrpo.modeling.device import why_no_gpu
-from vsgrpo.modeling.rope import base_model
 from vsgrpo.modeling.vision import are_tower_calls_collective
 from vsgrpo.terminal import show
 from vsgrpo.training.launcher import LostProcess
@@ -175,8 +175,8 @@ class EqualCalls(TrainerCallback):
         """Count calls of the language model, and of a tower that is trained in parts, from here on."""
         self._calls = 0
         if not self._hooks:
-            inner = base_model(model).model
-            counted = [inner.language_model, *([inner.visual] if are_tower_calls_collective(model) else [])]
+            towers = [vision_tower(model)] if are_tower_calls_collective(model) else []
+            counted = [language_model(model), *towers]
             self._hooks = [module.register_forward_pre_hook(self._count) for module in counted]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +30,7 @@ from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.training.stage_trainer import StageTrainer
 from vsgrpo.training.timing import peak_memory
+from vsgrpo.video.budget import Medium, VisionBudget
 from vsgrpo.video.loader import VideoInputs, VideoLoader
 
 DRAWN_TOKENS = 2
@@ -99,36 +100,36 @@ def probe_longest(
 
 
 def _longest_rows(rows: Dataset, loader: VideoLoader, count: int) -> list[dict[str, Any]]:
-    """Return the `count` rows with the most tokens, repeated where there are fewer; `grids` says what each shows."""
-    sizes: dict[tuple[str, str], tuple[tuple[int, int, int], int]] = {}
+    """Return the `count` rows with the most tokens, repeated where there are fewer; `shown` are the media of each."""
+    sizes: dict[tuple[str, str], Medium] = {}
     shown = [[(item["path"], item["kind"]) for item in media] for media in rows["media"]]
     for place in dict.fromkeys(place for places in shown for place in places):
-        sizes[place] = loader.inputs_from_header(*place)
+        sizes[place] = loader.medium(*place)
     texts = [rows[name] for name in ("prompt", "target") if name in rows.column_names]
     lengths = [
-        sum(sizes[place][1] for place in places) + sum(len(text.encode()) for text in text_of) / 4
+        sum(sizes[place].num_tokens for place in places) + sum(len(text.encode()) for text in text_of) / 4
         for places, *text_of in zip(shown, *texts, strict=True)
     ]
     order = sorted(range(len(lengths)), key=lambda number: (-lengths[number], number))[:count]
-    most = [{**rows[number], "grids": [(place[1], *sizes[place]) for place in shown[number]]} for number in order]
+    most = [{**rows[number], "shown": [sizes[place] for place in shown[number]]} for number in order]
     return [most[i % len(most)] for i in range(count)]
 
 
 def _prompt(trainer: StageTrainer, row: dict[str, Any]) -> tuple[tuple[int, ...], list[VideoInputs]]:
     """Return a row's token ids and blank frames of its media's size."""
-    kinds, counts = [kind for kind, _, _ in row["grids"]], [tokens for _, _, tokens in row["grids"]]
-    ids = tuple(encode_prompt(trainer.bundle.processor, row["prompt"], counts, row["system"], kinds))
-    return ids, blank_media(row["grids"])
+    ids = tuple(encode_prompt(trainer.bundle.processor, row["prompt"], row["shown"], row["system"]))
+    return ids, blank_media(row["shown"], trainer.loader.budget)
 
 
-def blank_media(grids: list[tuple[str, tuple[int, int, int], int]]) -> list[VideoInputs]:
-    """Return black frames of (kind, grid, tokens), with keys that differ where one of these does."""
+def blank_media(shown: Sequence[Medium], budget: VisionBudget) -> list[VideoInputs]:
+    """Return black frames for each medium, with keys that differ where kind or grid differ."""
     media = []
-    for number, (kind, grid, tokens) in enumerate(grids):
-        size = (1 if kind == "image" else 2 * grid[0], 3, 14 * grid[1], 14 * grid[2])
-        seconds = None if kind == "image" else 1.0
-        frames = torch.zeros(size, dtype=torch.uint8)
-        media.append(VideoInputs(f"{number} {kind} {grid}", frames, grid, tokens, kind, seconds))
+    for number, medium in enumerate(shown):
+        (num_patches, rows, columns), is_image = medium.grid_thw, medium.kind == "image"
+        num_frames = 1 if is_image else budget.temporal_patch * num_patches
+        frames = torch.zeros((num_frames, 3, budget.patch * rows, budget.patch * columns), dtype=torch.uint8)
+        timed = replace(medium, seconds_per_patch=None if is_image else 1.0)
+        media.append(VideoInputs(f"{number} {medium.kind} {medium.grid_thw}", frames, timed))
     return media
 
 

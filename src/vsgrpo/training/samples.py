@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from vsgrpo.modeling.model import ModelBundle, encode_prompt
+from vsgrpo.modeling.bundle import ModelBundle
+from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.tree import Prompt, Tree, build_trees
-from vsgrpo.modeling.vision import FeatureStore, VideoFeatures
+from vsgrpo.modeling.vision import FeatureStore, MediaFeatures
 from vsgrpo.terminal import show
 from vsgrpo.training.timing import PhaseTimer
 from vsgrpo.video.loader import BadVideo, VideoInputs, VideoLoader
@@ -44,7 +45,7 @@ class Sample:
     index: int
     prompt: Prompt
     media: tuple[VideoInputs, ...] | None
-    features: tuple[VideoFeatures, ...] | None = None
+    features: tuple[MediaFeatures, ...] | None = None
     completion: tuple[int, ...] = ()
     reward: float | None = None
 
@@ -90,11 +91,11 @@ class SampleMaker:
             return None
 
     def _prompt(self, text: str, system: str | None, media: Sequence[VideoInputs]) -> Prompt:
-        kinds, tokens = [item.kind for item in media], [item.num_tokens for item in media]
-        key = (text, system, *kinds, *tokens)
+        shown = [item.medium for item in media]
+        key = (text, system, *((item.kind, item.num_tokens) for item in shown))
         ids = self._prompts.pop(key, None)
         if ids is None:
-            ids = tuple(encode_prompt(self._processor, text, tokens, system, kinds))
+            ids = tuple(encode_prompt(self._processor, text, shown, system))
             if len(self._prompts) >= MAX_CACHED_PROMPTS:
                 self._prompts.popitem(last=False)
         self._prompts[key] = ids
@@ -109,13 +110,13 @@ def _whole(media: Sequence[VideoInputs | None]) -> tuple[VideoInputs, ...] | Non
 
 def compute_features(
     samples: Sequence[Sample], store: FeatureStore, timer: PhaseTimer, *, grad: bool = False
-) -> dict[str, VideoFeatures]:
+) -> dict[str, MediaFeatures]:
     """Return the features of the samples' media by key, the tower run once per video or image that has none yet.
 
     Args:
         grad: keep the graph through the tower (a tower that is trained, in the update pass).
     """
-    features: dict[str, VideoFeatures] = {}
+    features: dict[str, MediaFeatures] = {}
     missing: dict[str, VideoInputs] = {}
     shown = 0
     for sample in samples:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.model import ModelBundle
 from vsgrpo.modeling.tree import count_scored
 from vsgrpo.training.samples import SampleMaker, compute_features, sample_trees
 from vsgrpo.training.stage_trainer import StageTrainer, TrainerParts

@@ -19,9 +19,9 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 
 from vsgrpo.errors import RunError
+from vsgrpo.modeling.bundle import ModelBundle, vision_tower
 from vsgrpo.modeling.load import fill_adapter, load_full
-from vsgrpo.modeling.model import ModelBundle, save_model
-from vsgrpo.modeling.rope import base_model
+from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.training.bad_steps import BadSteps, leave_out
 from vsgrpo.training.checkpoints import RunFolder
@@ -265,7 +265,7 @@ class StageTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Time the update; decoding, rollout, reward and reference inside it stop its clock."""
-        tower = base_model(self.bundle.model).model.visual
+        tower = vision_tower(self.bundle.model)
         # GRPO calls the tower where the whole model is gathered, the other methods wherever a feature is missing.
         if not isinstance(self.args, GRPOConfig) and not is_tower_trained(self.bundle.model):
             keep_whole(tower)

@@ -20,8 +20,8 @@ from transformers.trainer_utils import SchedulerType
 from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
 from vsgrpo.config.train import TrainerSection
 from vsgrpo.memory.load import token_layout
-from vsgrpo.modeling.model import ModelBundle, use_gradient_checkpointing
-from vsgrpo.modeling.rollout import vision_token_ids
+from vsgrpo.modeling.bundle import ModelBundle, vision_token_ids
+from vsgrpo.modeling.model import use_gradient_checkpointing
 from vsgrpo.rewards import load_reward
 from vsgrpo.terminal import show
 from vsgrpo.training.arguments import buffer_steps, check_enough_rows, trl_config

@@ -30,14 +30,15 @@ from vsgrpo.data.leakage import (
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, RunError, VsgrpoError, from_machine
+from vsgrpo.families.model_path import budget_of
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
+from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.device import own_device
-from vsgrpo.modeling.model import LoraSettings, ModelBundle, load_model, save_model
+from vsgrpo.modeling.model import LoraSettings, load_model
 from vsgrpo.modeling.model_card import write_model_card
 from vsgrpo.modeling.quiet import quiet_libraries
-from vsgrpo.modeling.rope import counts_seconds
-from vsgrpo.modeling.save import write_vision
+from vsgrpo.modeling.save import save_model, write_vision
 from vsgrpo.modeling.versions import check_versions
 from vsgrpo.terminal import complain, show
 from vsgrpo.training.arguments import check_enough_rows, trl_config
@@ -50,7 +51,6 @@ from vsgrpo.training.run_inputs import load_rows, row_files
 from vsgrpo.training.stage_trainer import StageTrainer
 from vsgrpo.training.stages import RunParts, run_stages
 from vsgrpo.training.supervise import end_with_parent
-from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.loader import BadVideo, VideoLoader
 
 
@@ -176,8 +176,8 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
         check_enough_rows(len(rows), trl_config(config, number))
     check_device(config, rows)
     bundle = make_model(config)
-    if counts_seconds(bundle.model):
-        loader.needs_timing = True
+    if bundle.family.needs_timing:
+        loader.timed_for = bundle.family.timed_label
         rows = readable_rows(rows, Path(config.data.path), loader, config.video.max_quarantined)
     manifest = run_manifest(config, rows, is_main)
     folder.describe = lambda path: _describe(path, config, manifest)
@@ -234,7 +234,7 @@ def make_loader(config: TrainConfig) -> VideoLoader:
     """Return the loader of the config's vision budget."""
     video = config.video
     return VideoLoader(
-        VisionBudget(**config.vision()),
+        budget_of(config.model.path, config.vision()),
         backend=video.backend,
         timeout_s=video.timeout_s,
         frame_cache=video.frame_cache,
@@ -258,7 +258,7 @@ def readable_rows(rows: list[Row], base: Path, loader: VideoLoader, share: float
         loader.max_quarantined = int(share * len(places))
     for kind, path in places:
         try:
-            loader.inputs_from_header(path, kind)
+            loader.medium(path, kind)
         except BadVideo as error:
             bad[kind, path] = error.message
     for (kind, _), message in bad.items():

@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from transformers.integrations import deepspeed
 
-from vsgrpo.modeling.rope import base_model
+from vsgrpo.modeling.bundle import language_model
 
 
 def keep_whole(module: nn.Module) -> None:
@@ -57,7 +57,7 @@ def name_layers(model: nn.Module) -> None:
     Its default would shard the tower's blocks too, which processes with other videos call another number of times.
     Layers that an earlier stage has sharded are of another class.
     """
-    layer = base_model(model).model.language_model.layers[0]
+    layer = language_model(model).layers[0]
     os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = type(layer).__name__
 
 

@@ -20,6 +20,20 @@ MAX_ASPECT_RATIO = 200  # Source: qwen-vl-utils 0.0.14 vision_process.MAX_RATIO
 
 
 @dataclass(frozen=True)
+class Medium:
+    """What a prompt and its positions need of a video or image: all but the pixels."""
+
+    kind: str
+    """video or image."""
+    grid_thw: tuple[int, int, int]
+    """Temporal patches, rows and columns of patches before merging."""
+    num_tokens: int
+    """Placeholders in the prompt, t * h * w / merge^2."""
+    seconds_per_patch: float | None = None
+    """Seconds of video per temporal patch; None for an image, and for a file that states no frame rate."""
+
+
+@dataclass(frozen=True)
 class VisionBudget:
     """How much the model sees: of a video `num_frames` frames of `min_pixels` to `max_pixels` pixels each, of an image
     `image_min_pixels` to `image_max_pixels` pixels.
@@ -175,7 +189,7 @@ def seconds_per_patch(total: int, fps: float, budget: VisionBudget) -> float | N
         fps: its frames per second.
         budget: says how many frames are sampled.
     """
-    return budget.temporal_patch / (budget.sampled_frames / total * fps) if fps > 0 else None
+    return budget.temporal_patch / (budget.sampled_frames / total * fps) if total * fps > 0 else None
 
 
 def upper_bound_tokens(budget: VisionBudget, max_aspect_ratio: float = MAX_ASPECT_RATIO) -> int:

@@ -38,15 +38,15 @@ class Examined:
     hint: str = ""
 
 
-def check_timing(name: str, header: VideoHeader) -> None:
-    """Check that a video states a frame rate, for models that count seconds.
+def check_timing(name: str, header: VideoHeader, family: str) -> None:
+    """Check that a video states a frame rate, for models of a family (its label) that use the time of frames.
 
     Raises:
         DataError: it states none.
     """
     if header.fps <= 0:
         raise DataError(
-            f"{name}: states no frame rate, which Qwen2.5-VL's positions need",
+            f"{name}: states no frame rate, which {family}'s positions need",
             hint="write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4",
         )
 
@@ -56,7 +56,7 @@ def examine_media(
     budget: VisionBudget,
     backend: str = DEFAULT_BACKEND,
     timeout_s: float | None = 60.0,
-    needs_timing: bool = False,
+    timed_for: str | None = None,
     memory: Path | None = None,
     num_workers: int | None = None,
     on_done: Callable[[], object] = lambda: None,
@@ -71,7 +71,7 @@ def examine_media(
         media: (video or image, path); each is examined once.
         budget: says which frames are sampled, and which sizes are refused.
         backend, timeout_s: `video.backend` and `video.timeout_s` of the run; None decodes in this process, unguarded.
-        needs_timing: whether the run's model counts seconds (`VideoLoader.needs_timing`).
+        timed_for: as `VideoLoader.timed_for`.
         memory: a JSON file that remembers; made where missing, ignored where unreadable. None: remember nothing.
         num_workers: files read at once; None: one per processor.
         on_done: called after each file, for progress.
@@ -87,8 +87,8 @@ def examine_media(
         name = os.path.abspath(path)
         try:
             header = _read(name, kind, settings, budget, backend, timeout_s, pool, known)
-            if kind == "video" and needs_timing:
-                check_timing(name, header)
+            if kind == "video" and timed_for is not None:
+                check_timing(name, header, timed_for)
             budget.size(header.height, header.width, kind)
         except DataError as error:
             message = error.message if error.message.startswith(name) else f"{name}: {error.message}"

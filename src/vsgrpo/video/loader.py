@@ -8,7 +8,7 @@ Frames are sampled and resized here, once; hand them to the processor with `do_s
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.video.budget import PIXELS_VERSION, VisionBudget, grid_thw, num_tokens, seconds_per_patch
+from vsgrpo.video.budget import PIXELS_VERSION, Medium, VisionBudget, grid_thw, num_tokens, seconds_per_patch
 from vsgrpo.video.cache import make_cache
 from vsgrpo.video.container import file_stamp
 from vsgrpo.video.examine import check_timing
@@ -42,34 +42,19 @@ class VideoInputs:
         key: hash of the file's content and the budget: equal keys, equal frames.
         frames: (T, C, H, W) uint8 RGB, sampled and resized, T a multiple of the temporal patch, or 1 for an image. Do
             not write to it.
-        grid_thw: patches (temporal, vertical, horizontal).
-        num_tokens: placeholders in the prompt, t * h * w / merge^2.
-        kind: video or image.
-        seconds_per_patch: of video per temporal patch; None for an image, and where the file states no frame rate.
+        medium: kind, grid, tokens and timing.
     """
 
     key: str
     frames: torch.Tensor
-    grid_thw: tuple[int, int, int]
-    num_tokens: int
-    kind: str = "video"
-    seconds_per_patch: float | None = None
+    medium: Medium
 
 
 class UndecodedVideo(VideoInputs):
     """A video or image whose features are known: it is decoded only if somebody asks for its frames after all."""
 
-    def __init__(
-        self,
-        key: str,
-        grid_thw: tuple[int, int, int],
-        num_tokens: int,
-        decode: Callable[[], torch.Tensor],
-        kind: str = "video",
-        seconds_per_patch: float | None = None,
-    ) -> None:
-        values = {"key": key, "grid_thw": grid_thw, "num_tokens": num_tokens, "_decode": decode, "kind": kind}
-        for name, value in {**values, "seconds_per_patch": seconds_per_patch}.items():
+    def __init__(self, key: str, decode: Callable[[], torch.Tensor], medium: Medium) -> None:
+        for name, value in {"key": key, "_decode": decode, "medium": medium}.items():
             object.__setattr__(self, name, value)
 
     @property
@@ -97,7 +82,7 @@ class VideoLoader:
     Attributes:
         quarantine: what is wrong with each bad file met so far, by absolute path.
         max_quarantined: `check_quarantine` raises where there are more of them; None: never.
-        needs_timing: a video that states no frame rate is bad; to be set where the model counts seconds.
+        timed_for: label of the model family that needs the frame rate of every video (one without it is bad), or None.
 
     Raises:
         ConfigError: an unknown value of frame_cache or on_bad, a disk cache without a folder.
@@ -122,7 +107,7 @@ class VideoLoader:
         self.cache = make_cache(frame_cache, cache_dir, memory_bytes)
         self.quarantine: dict[str, str] = {}
         self.max_quarantined: int | None = None
-        self.needs_timing = False
+        self.timed_for: str | None = None
         self.num_decoded = 0
         """Videos and images decoded so far."""
         self._hashes: dict[_Stamp, str] = {}
@@ -138,13 +123,13 @@ class VideoLoader:
         """
         return self._guarded(path, lambda name: self._load(name, kind))
 
-    def inputs_from_header(self, path: Path | str, kind: str = "video") -> tuple[tuple[int, int, int], int]:
-        """Return (grid_thw, num_tokens) as `load` would, from the header alone.
+    def medium(self, path: Path | str, kind: str = "video") -> Medium:
+        """Return kind, grid, tokens and timing as `load` would, from the header alone.
 
         Raises:
             DataError, SetupError: as `load`; a file whose header is whole may still fail to decode later.
         """
-        return self._guarded(path, lambda name: self._inputs_from_header(name, kind))
+        return self._guarded(path, lambda name: self._medium(name, kind))
 
     def undecoded(self, path: Path | str, kind: str = "video") -> VideoInputs:
         """Return a video or image as `load` would, from its header alone: for those whose features are cached.
@@ -152,9 +137,8 @@ class VideoLoader:
         Raises:
             DataError, SetupError: as `load`; `frames` may raise them later.
         """
-        grid, tokens = self.inputs_from_header(path, kind)
-        seconds = self._seconds_per_patch(os.path.abspath(path), kind)
-        return UndecodedVideo(self.key(path, kind), grid, tokens, lambda: self.load(path, kind).frames, kind, seconds)
+        medium = self.medium(path, kind)
+        return UndecodedVideo(self.key(path, kind), lambda: self.load(path, kind).frames, medium)
 
     def key(self, path: Path | str, kind: str = "video") -> str:
         """Return the key of a video or image: 32 hex digits of its content, the budget and our pixel version.
@@ -205,19 +189,16 @@ class VideoLoader:
             still = kind == "image"
             header = VideoHeader(1, 0.0, *image_size(name)) if still else probe(name, self.backend, self.timeout_s)
             self._headers[place] = header
-        if self.needs_timing and kind == "video":
-            check_timing(name, header)
+        if self.timed_for is not None and kind == "video":
+            check_timing(name, header, self.timed_for)
         return header
 
-    def _seconds_per_patch(self, name: str, kind: str) -> float | None:
-        header = self._header(name, kind)
-        return seconds_per_patch(header.num_frames, header.fps, self.budget)
-
-    def _inputs_from_header(self, name: str, kind: str) -> tuple[tuple[int, int, int], int]:
+    def _medium(self, name: str, kind: str) -> Medium:
         header, budget = self._header(name, kind), self.budget
         num_frames = 1 if kind == "image" else budget.sampled_frames
         grid = grid_thw(header.height, header.width, num_frames, budget, kind)
-        return grid, num_tokens(grid, budget.merge)
+        seconds = seconds_per_patch(header.num_frames, header.fps, budget)
+        return Medium(kind, grid, num_tokens(grid, budget.merge), seconds)
 
     def _load(self, name: str, kind: str) -> VideoInputs:
         budget = self.budget
@@ -229,8 +210,8 @@ class VideoLoader:
             self.cache.put(key, frames)
         num_frames, _, height, width = frames.shape
         grid = (-(-num_frames // budget.temporal_patch), height // budget.patch, width // budget.patch)
-        tokens, seconds = num_tokens(grid, budget.merge), self._seconds_per_patch(name, kind)
-        return VideoInputs(key, torch.from_numpy(frames), grid, tokens, kind, seconds)
+        medium = replace(self._medium(name, kind), grid_thw=grid, num_tokens=num_tokens(grid, budget.merge))
+        return VideoInputs(key, torch.from_numpy(frames), medium)
 
     def _read_video(self, name: str) -> np.ndarray:
         header, raw = read_uniform_frames(name, self.budget.sampled_frames, self.backend, self.timeout_s)

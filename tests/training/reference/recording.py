@@ -65,7 +65,7 @@ class Recording(TrainerCallback):
 
     def _medium(self, item):
         if item.key not in self._media:
-            self._media[item.key] = Medium(item.frames.clone(), item.seconds_per_patch)
+            self._media[item.key] = Medium(item.frames.clone(), item.medium.seconds_per_patch)
         return self._media[item.key]
 
 

@@ -1,0 +1,213 @@
+"""The records of a model family: what differs between families, and the sizes of a model. No torch at import.
+
+Legend: H width of the language model, I its MLP, K width of its keys (grouped queries), E width of the tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Linear layers of one block of the language model, by the names that model.lora.targets uses."""
+COMPUTING_VALUES: Mapping[str, Sequence[str]] = {
+    "": ("model_type", "image_token_id", "video_token_id", "vision_start_token_id", "tie_word_embeddings"),
+    "text_config": (
+        *("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "rms_norm_eps", "hidden_act"),
+        *("rope_parameters", "use_sliding_window", "sliding_window", "max_window_layers"),
+    ),
+    "vision_config": (
+        *("depth", "num_heads", "hidden_act", "patch_size", "spatial_merge_size", "temporal_patch_size"),
+        *("window_size", "fullatt_block_indexes", "tokens_per_second", "rope_parameters"),
+    ),
+}
+"""Values of config.json, by section, that change what a model computes and show in no shape of a tensor. base.json of
+every adapter records their hash, so the list of a family never changes."""
+
+
+@dataclass(frozen=True)
+class TowerShape:
+    """Sizes of a vision tower. `gated`: RMSNorm and a gated MLP with bias; otherwise LayerNorm, fc1 and fc2."""
+
+    depth: int
+    width: int
+    heads: int
+    mlp: int
+    out: int
+    gated: bool
+    patch: int = 14
+    temporal_patch: int = 2
+    merge: int = 2
+    channels: int = 3
+
+    @property
+    def patch_values(self) -> int:
+        """Numbers of one patch: channels x temporal patch x patch x patch."""
+        return self.channels * self.temporal_patch * self.patch**2
+
+    def num_parameters(self) -> int:
+        """Count the tower with its merger."""
+        width, norm = self.width, self.width * (1 if self.gated else 2)
+        attention = width * 3 * width + 3 * width + width * width + width
+        mlp = (3 if self.gated else 2) * width * self.mlp + (2 if self.gated else 1) * self.mlp + width
+        merged = width * self.merge**2
+        merger = norm + merged * merged + merged + merged * self.out + self.out
+        return self.patch_values * width + self.depth * (2 * norm + attention + mlp) + merger
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a language model and its tower."""
+
+    vocab: int
+    hidden: int
+    mlp: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    tied: bool
+    tower: TowerShape
+
+    @property
+    def query_width(self) -> int:
+        return self.heads * self.head_width
+
+    @property
+    def kv_width(self) -> int:
+        """Numbers of one token's keys in one layer (its values have as many)."""
+        return self.kv_heads * self.head_width
+
+    def linear(self, name: str) -> tuple[int, int]:
+        """Return (inputs, outputs) of one linear layer of a block."""
+        hidden, mlp, query, keys = self.hidden, self.mlp, self.query_width, self.kv_width
+        sizes = ((hidden, query), (hidden, keys), (hidden, keys), (query, hidden), (hidden, mlp), (hidden, mlp))
+        return (*sizes, (mlp, hidden))[LINEAR_LAYERS.index(name)]
+
+    def layer_parameters(self) -> int:
+        """Count one block: linear layers, biases of queries, keys and values, two norms."""
+        linear = sum(a * b for a, b in (self.linear(name) for name in LINEAR_LAYERS))
+        return linear + self.query_width + 2 * self.kv_width + 2 * self.hidden
+
+    def language_parameters(self) -> int:
+        """Count the language model with its embedding and head (one matrix where they are tied)."""
+        tables = self.vocab * self.hidden * (1 if self.tied else 2)
+        return tables + self.layers * self.layer_parameters() + self.hidden
+
+    def num_parameters(self) -> int:
+        """Count the whole model."""
+        return self.language_parameters() + self.tower.num_parameters()
+
+    def lora_parameters(self, r: int, targets: list[str]) -> int:
+        """Count an adapter of rank r: (inputs + outputs) * r for each target of each layer."""
+        known = [self.linear(name) for name in targets if name in LINEAR_LAYERS]
+        return self.layers * r * sum(a + b for a, b in known)
+
+
+@dataclass(frozen=True)
+class TinySizes:
+    """Sizes of a tiny model; the defaults are the ones the demo learns with."""
+
+    vision_depth: int = 1
+    """Blocks of the tower that attend to whole frames."""
+    vision_width: int = 64
+    vision_heads: int = 4
+    num_layers: int = 2
+    hidden_size: int = 96
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    intermediate_size: int = 256
+    initializer_range: float = 0.08
+    """The usual 0.02 stalls at this width."""
+    vocab_size: int = 1024
+    """Upper bound of the learned part of the vocabulary, special tokens apart."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family: all that differs between families.
+
+    Attributes:
+        model_type: `model_type` in config.json.
+        label: name in messages and on model cards; hub ids of the family contain it.
+        classes: returns transformers' model and processor class. Called only where a model is loaded, so that it may
+            import transformers.
+        tower: reads the sizes of the tower off the `vision_config` of a config.json.
+        tiny: value of model.path that stands for a tiny model of this family, built on first use.
+        tiny_tower: returns the `vision_config` of the tiny model.
+        hub: sizes of published models by hub id, so that an estimate needs no download.
+        published: pattern of the hub ids of the publisher's own models, whose lineage needs no manifest.
+        needs_timing: the model uses the time of frames, so every video must state its frame rate.
+        seconds_argument: argument of `get_rope_index` for the seconds of one temporal patch of each video; None:
+            positions do not depend on time.
+        patch, merge, temporal_patch: pixels on the side of a patch, patches on the side of a token, frames of a patch.
+        computing_values: see `COMPUTING_VALUES`.
+    """
+
+    model_type: str
+    label: str
+    classes: Callable[[], tuple[Any, Any]]
+    tower: Callable[[Mapping[str, Any]], TowerShape]
+    tiny: str
+    tiny_tower: Callable[[TinySizes], dict[str, Any]]
+    hub: Mapping[str, ModelShape] = field(default_factory=dict)
+    published: str = ""
+    needs_timing: bool = False
+    seconds_argument: str | None = None
+    patch: int = 14
+    merge: int = 2
+    temporal_patch: int = 2
+    computing_values: Mapping[str, Sequence[str]] = field(default_factory=lambda: COMPUTING_VALUES)
+
+    @property
+    def timed_label(self) -> str | None:
+        """The label, for messages, where every video must state its frame rate; else None."""
+        return self.label if self.needs_timing else None
+
+    @property
+    def model(self) -> Any:
+        """The `...ForConditionalGeneration` class."""
+        return self.classes()[0]
+
+    @property
+    def processor(self) -> Any:
+        """The processor class."""
+        return self.classes()[1]
+
+    def shape_of(self, config: Mapping[str, Any]) -> ModelShape:
+        """Read the sizes off a config.json, with the text values at its top (older files) or under text_config.
+
+        Raises:
+            KeyError: a size is missing.
+        """
+        text: Mapping[str, Any] = config.get("text_config") or config
+        heads, hidden = int(text["num_attention_heads"]), int(text["hidden_size"])
+        tied = text.get("tie_word_embeddings", False)
+        return ModelShape(
+            vocab=int(text["vocab_size"]),
+            hidden=hidden,
+            mlp=int(text["intermediate_size"]),
+            layers=int(text["num_hidden_layers"]),
+            heads=heads,
+            kv_heads=int(text["num_key_value_heads"]),
+            head_width=int(text.get("head_dim") or hidden // heads),
+            tied=bool(config.get("tie_word_embeddings", tied)),
+            tower=self.tower(config["vision_config"]),
+        )
+
+
+def tower_shape(vision: Mapping[str, Any], *, width: int, mlp: int, out: int, gated: bool) -> TowerShape:
+    """Return the sizes of a tower: those given, and those that `vision_config` names alike in all families."""
+    return TowerShape(
+        depth=int(vision["depth"]),
+        width=width,
+        heads=int(vision["num_heads"]),
+        mlp=mlp,
+        out=out,
+        gated=gated,
+        patch=int(vision.get("patch_size", 14)),
+        temporal_patch=int(vision.get("temporal_patch_size", 2)),
+        merge=int(vision.get("spatial_merge_size", 2)),
+        channels=int(vision.get("in_channels", vision.get("in_chans", 3))),
+    )
