@@ -100,7 +100,7 @@ class Plans:
 
 def _style() -> str:
     """Return the style sheet of the dataset report: maps, questions, cards."""
-    text = (files("vsgrpo.data") / "templates" / "report.html").read_text(encoding="utf-8")
+    text = (files("vsgrpo.data.build") / "templates" / "report.html").read_text(encoding="utf-8")
     found = re.search(r"<style>(.*?)</style>", text, re.S)
     assert found is not None
     return found.group(1)
