@@ -194,11 +194,17 @@ def nearest(name: str, choices: Sequence[str]) -> str:
     if ALIASES.get(name) in choices:
         return f"did you mean {ALIASES[name]}?"
     name = name.lower()
-    last = {c.split(".")[-1]: c for c in choices}
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    close = close or [last[c] for c in difflib.get_close_matches(name.split(".")[-1], last, n=1, cutoff=0.5)]
-    if close:
-        return f"did you mean {close[0]}?"
+    section, _, last = name.rpartition(".")
+    inside = {c.rpartition(".")[2]: c for c in choices if section and c.rpartition(".")[0] == section}
+    inside |= {short: key for short, key in ALIASES.items() if key in inside.values()}
+    if inside:  # the section is right: its letters say nothing about the key
+        found = [inside[near] for near in difflib.get_close_matches(last, inside, n=1, cutoff=0.5)]
+    else:
+        ends = {c.rpartition(".")[2]: c for c in choices}
+        found = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+        found = found or [ends[near] for near in difflib.get_close_matches(last, ends, n=1, cutoff=0.5)]
+    if found:
+        return f"did you mean {found[0]}?"
     return "choose from: " + ", ".join(choices) if len(choices) <= 20 else "`vsgrpo configs` lists what there is"
 
 

@@ -94,6 +94,19 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class ReadOptions:
+    """Which questions of a benchmark are read, and how they are asked; see `Benchmark.read`."""
+
+    split: str
+    tasks: Sequence[str] | None
+    limit: int | None
+    subset: str
+    name: str
+    prompt: PromptSettings
+    run_dir: Path | None
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """Questions read from a file, and everything that differs between benchmarks.
 
@@ -120,6 +133,7 @@ class Benchmark:
     run_dir: Path | None = None
     official: bool = False
 
+    default_name: ClassVar[str] = ""
     takes_samples: ClassVar[bool] = False
     """Several samples per question can be scored (decoding.num_samples)."""
     has_task_tables: ClassVar[bool] = False
@@ -146,22 +160,31 @@ class Benchmark:
             tasks: keep these question types; None keeps all.
             limit: keep this many rows, see `limited`.
             subset: part of the benchmark; only VSI-Bench has any.
+            name: as `benchmark.name` has it.
+            prompt, run_dir: see the attributes.
 
         Raises:
             DataError: no such file, no question in it, or an id used twice.
             ConfigError: no question of the types asked for.
         """
-        file = cls.find_file(Path(path), split)
+        options = ReadOptions(split, tasks, limit, subset, name or cls.default_name, prompt, run_dir)
+        return cls.read_with(Path(path), options)
+
+    @classmethod
+    def read_with(cls, path: Path, options: ReadOptions) -> Self:
+        """Read the questions; arguments and errors are those of `read`."""
+        file = cls.find_file(path, options.split)
         rows = list(cls.read_rows(file))
         if not rows:
             raise DataError(f"{file}: no question in it", "one object a line: question, answer, image")
         _check_rows(file, rows)
+        tasks = options.tasks
         kept = [row for row in rows if tasks is None or row.question_type in tasks]
         if not kept:
             known = ", ".join(sorted({row.question_type for row in rows}))
             raise ConfigError(f"benchmark.tasks={list(tasks or [])}: no such question_type", hint=f"there are: {known}")
-        digest = file_record(file)["sha256"]
-        return cls(name, file, digest, limited(kept, limit), len(rows), prompt, run_dir)
+        digest, kept = file_record(file)["sha256"], limited(kept, options.limit)
+        return cls(options.name, file, digest, kept, len(rows), options.prompt, options.run_dir)
 
     @classmethod
     def find_file(cls, path: Path, split: str) -> Path:

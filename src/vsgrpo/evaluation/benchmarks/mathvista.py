@@ -12,16 +12,16 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.prompts import TRAIN_SENTENCES
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.accuracy import Accuracy, accuracy_cells
-from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings, limited, question_row
+from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, limited, question_row
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.mathvista_rows import GROUPS, Problem, find_file, read_images, read_problems, read_responses
 from vsgrpo.evaluation.mathvista_rule import extract
@@ -115,36 +115,28 @@ class MathVista(Benchmark):
     problems: Mapping[str, Problem] = field(default_factory=dict)
     unpacked: Mapping[str, Path] = field(default_factory=dict)
 
+    default_name: ClassVar[str] = "mathvista"
+
     @classmethod
-    def read(
-        cls,
-        path: Path | str,
-        split: str = "test",
-        tasks: Sequence[str] | None = None,
-        limit: int | None = None,
-        subset: str = "full",
-        *,
-        name: str = "mathvista",
-        prompt: PromptSettings = PromptSettings(),
-        run_dir: Path | None = None,
-    ) -> Self:
+    def read_with(cls, path: Path, options: ReadOptions) -> Self:
         """Read the questions; `tasks` are those of metadata.task. Pictures of the parquet go to RUN_DIR/images.
 
         Raises:
             DataError: as `read_problems`; a picture that is no image.
             ConfigError: no question of these tasks.
         """
-        file = find_file(Path(path))
+        file, tasks, run_dir = find_file(path), options.tasks, options.run_dir
         problems = read_problems(file)
         kept = [problem for problem in problems if tasks is None or set(tasks) & set(problem.groups["task"])]
         if not kept:
             known = ", ".join(sorted({task for problem in problems for task in problem.groups["task"]}))
             raise ConfigError(f"benchmark.tasks={list(tasks or [])}: no such task", hint=f"there are: {known}")
-        rows = limited([_row(problem) for problem in kept], limit)
+        rows = limited([_row(problem) for problem in kept], options.limit)
         unpacked = read_images(file, {row.id for row in rows}, run_dir / "images") if run_dir else {}
         digest = file_record(file)["sha256"]
         by_pid = {problem.pid: problem for problem in kept}
-        return cls(name, file, digest, rows, len(problems), prompt, run_dir, problems=by_pid, unpacked=unpacked)
+        read = cls(options.name, file, digest, rows, len(problems), options.prompt, run_dir)
+        return replace(read, problems=by_pid, unpacked=unpacked)
 
     def media(self, row: Row) -> Media:
         """Return the picture of a row: unpacked, or below the folder that holds `images`."""

@@ -22,7 +22,7 @@ from vsgrpo.data.row_rules import check_row, check_scorable
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.archives import find_in_zips, unpack
-from vsgrpo.evaluation.benchmark import Answers, Benchmark, PromptSettings, limited, question_row
+from vsgrpo.evaluation.benchmark import Answers, Benchmark, ReadOptions, limited, question_row
 from vsgrpo.evaluation.lmms_bridge import write_lmms_samples
 from vsgrpo.evaluation.output_folder import LMMS_NAME, REPORT_NAME
 from vsgrpo.evaluation.predictions import Media
@@ -49,39 +49,25 @@ class VsiBench(Benchmark):
     subset: str = "full"
     unpacked: Mapping[str, Path] = field(default_factory=dict)
 
+    default_name: ClassVar[str] = "vsibench"
     takes_samples: ClassVar[bool] = True
     has_task_tables: ClassVar[bool] = True
 
     @classmethod
-    def read(
-        cls,
-        path: Path | str,
-        split: str = "test",
-        tasks: Sequence[str] | None = None,
-        limit: int | None = None,
-        subset: str = "full",
-        *,
-        name: str = "vsibench",
-        prompt: PromptSettings = PromptSettings(),
-        run_dir: Path | None = None,
-    ) -> Self:
-        """Read the rows to evaluate.
+    def read_with(cls, path: Path, options: ReadOptions) -> Self:
+        """Read the rows to evaluate: of a row file (.jsonl or .parquet), or of the folder that holds it.
 
-        Args:
-            path: a row file (.jsonl or .parquet) or the folder that holds it.
-            split: test, train or dev; which file of a folder.
-            tasks: keep these, see `types_of`; None keeps all.
-            limit: keep this many rows, chosen by a hash of their ids so that all tasks are among them.
-            subset: full, debiased or pruned: by the `pruned` column, else by pruned_ids.txt beside the file; a folder
-                with SPLIT_debiased or SPLIT_pruned files gives those.
+        `tasks`: see `types_of`. `limit` keeps rows of all tasks. `subset` is full, debiased or pruned: by the `pruned`
+        column, else by pruned_ids.txt beside the file; a folder with SPLIT_debiased or SPLIT_pruned files gives those.
 
         Raises:
-            DataError: file missing or broken; names file, line and field.
-            ConfigError: an unknown task or subset, or no row of the tasks asked for.
+            DataError: file missing or broken, or no row of the tasks asked for; names file, line and field.
+            ConfigError: an unknown task or subset.
         """
+        subset, tasks = options.subset, options.tasks
         if subset not in SUBSETS:
             raise ConfigError(f"benchmark.subset={subset}: unknown", hint=f"choose from: {', '.join(SUBSETS)}")
-        file = _subset_file(Path(path), split, subset) or row_file(Path(path), split)
+        file = _subset_file(path, options.split, subset) or row_file(path, options.split)
         types = types_of(tasks)  # before the rows, which may be of a type of the user's own
         found = list(iter_benchmark(file))
         rows, official = [row for row, _ in found], all(is_official for _, is_official in found)
@@ -92,8 +78,8 @@ class VsiBench(Benchmark):
             what = "no rows" if not rows else f"no row of benchmark.tasks={list(tasks or [])}"
             there = ", ".join(sorted({row.question_type for row in rows})) or "no question"
             raise DataError(f"{file}: {what}", f"the file has {there}")
-        digest, kept = file_record(file)["sha256"], limited(kept, limit)
-        return cls(name, file, digest, kept, len(rows), prompt, run_dir, official, subset)
+        digest, kept = file_record(file)["sha256"], limited(kept, options.limit)
+        return cls(options.name, file, digest, kept, len(rows), options.prompt, options.run_dir, official, subset)
 
     def identity(self) -> dict[str, Any]:
         """Return the hash of the row file, and the subset where it is a part."""
