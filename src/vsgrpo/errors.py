@@ -98,8 +98,8 @@ def from_machine(error: BaseException) -> VsgrpoError | None:
     if isinstance(error, RuntimeError) and _NO_GPU_MEMORY.search(reason):
         way_out = "lower video.num_frames, video.max_pixels or the batch size, or end what else runs on the GPU"
         return RunError(f"out of GPU memory ({reason})", way_out)
-    told_so = isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(reason)
-    if isinstance(error, MemoryError) or told_so:
+    tells_of_memory = isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(reason)
+    if isinstance(error, MemoryError) or tells_of_memory:
         return RunError(f"out of memory ({reason})", _FREE_MEMORY)
     if isinstance(error, RecursionError) and _innermost_package(error) in ("json", "yaml", "omegaconf"):
         return DataError("a file nests its values too deep to be read", "--debug shows which one")

@@ -260,6 +260,8 @@ def test_caps_hold():
     assert counts["object_rel_distance"] == 9
     assert set(counts) <= {kind.name for kind in asked_types(QuestionSettings())}
     assert len(asked(scene, "object_size_estimation", caps={"object_size_estimation": 3})) == 3
+    assert asked(scene, "object_size_estimation", caps={"object_size_estimation": 0}) == []  # 0 is a cap, not none
+    assert asked(ROOM, "object_rel_distance", mode="vsibench", caps={"object_rel_distance": 0}) == []
 
 
 def test_letters_of_relative_distance_are_spread():

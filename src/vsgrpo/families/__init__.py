@@ -5,11 +5,9 @@ VSGRPO_FAMILIES=MODULE:NAME[,MODULE:NAME] adds families of one's own (docs/exten
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterator
 
-from vsgrpo.errors import ConfigError
 from vsgrpo.families.family import Family
 from vsgrpo.families.qwen2_5_vl import QWEN2_5_VL
 from vsgrpo.families.qwen2_vl import QWEN2_VL
@@ -18,15 +16,10 @@ from vsgrpo.families.qwen2_vl import QWEN2_VL
 def _added() -> Iterator[Family]:
     """Yield the families that VSGRPO_FAMILIES names; processes that a command starts inherit it."""
     for name in filter(None, os.environ.get("VSGRPO_FAMILIES", "").split(",")):
-        module, _, attribute = name.partition(":")
-        hint = "give MODULE:NAME of a vsgrpo.families.family.Family, with the module's folder in PYTHONPATH"
-        try:
-            family = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"VSGRPO_FAMILIES={name}: {error}", hint) from None
-        if not isinstance(family, Family):
-            raise ConfigError(f"VSGRPO_FAMILIES={name}: a {type(family).__name__}, not a Family", hint)
-        yield family
+        from vsgrpo.plugins import import_named
+
+        needed = "NAME = Family(...) is needed, see docs/extending.md"
+        yield import_named("VSGRPO_FAMILIES", name, "Family", needed, lambda value: isinstance(value, Family))
 
 
 FAMILIES = {family.model_type: family for family in (QWEN2_VL, QWEN2_5_VL, *_added())}

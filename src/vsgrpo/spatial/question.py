@@ -183,7 +183,8 @@ class Asking:
     @property
     def cap(self) -> int | None:
         """The most questions that are kept, None for no limit."""
-        return self.settings.caps.get(self.kind.name) or self.kind.caps.get(self.settings.mode)
+        given = self.settings.caps.get(self.kind.name)
+        return self.kind.caps.get(self.settings.mode) if given is None else given
 
     def usable_ids(self) -> set[int]:
         """Return the instances that may be named: all, or with `unseen="drop"` those the video shows."""
