@@ -17,7 +17,7 @@ def import_named(key: str, name: str, what: str, needed: str, is_wanted: Callabl
 
     Args:
         key: of the configuration that holds `name`, for messages.
-        what: "function" or "class", for messages.
+        what: "function", "benchmark" and the like, for messages.
         needed: the hint where the module has nothing of that name.
         is_wanted: whether an object of the module is one of those.
 

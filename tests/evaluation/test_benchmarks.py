@@ -95,15 +95,19 @@ def test_the_leak_guard_comes_first(words, tmp_path, capsys):
     ("name", "message", "hint"),
     [
         ("vsbench", "benchmark.name=vsbench: not one of the choices", "did you mean vsibench?"),
-        ("my_benchmark:Colors", "'my_benchmark' has no class 'Colors'", "did you mean 'my_benchmark:Colours'?"),
+        ("my_benchmark:Colors", "'my_benchmark' has no benchmark 'Colors'", "did you mean 'my_benchmark:Colours'?"),
         (
             "my_benchmark:json",
-            "'my_benchmark' has no class 'json'",
+            "'my_benchmark' has no benchmark 'json'",
             "subclass of vsgrpo.evaluation.benchmark.Benchmark",
         ),
-        ("json:dumps", "benchmark.name=json:dumps: not a benchmark", "subclass of vsgrpo.evaluation.benchmark"),
+        (
+            "json:dumps",
+            "benchmark.name=json:dumps: 'json' has no benchmark 'dumps'",
+            "subclass of vsgrpo.evaluation.benchmark",
+        ),
         ("no_such_module:X", "importing 'no_such_module' failed", "PYTHONPATH"),
-        (":X", "a full module name is needed", "write package.module:class"),
+        (":X", "a full module name is needed", "write package.module:benchmark"),
     ],
 )
 def test_a_wrong_name_is_refused_with_the_way_out(colours, name, message, hint):

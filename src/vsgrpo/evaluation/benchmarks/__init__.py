@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from vsgrpo.config.rules import one_of
-from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.benchmarks.folder import Folder
 from vsgrpo.evaluation.benchmarks.mathvista import MathVista
@@ -21,13 +20,14 @@ def find_benchmark(name: str) -> type[Benchmark]:
     """Return the benchmark called `name`: one of `BENCHMARKS`, or "package.module:Class" of your own.
 
     Raises:
-        ConfigError: no such name, module or class, or a class that is no `Benchmark`.
+        ConfigError: no such name, module, or `Benchmark` in it.
     """
     if ":" not in name:
         one_of("benchmark.name", name, tuple(BENCHMARKS))
         return BENCHMARKS[name]
     needed = "a subclass of vsgrpo.evaluation.benchmark.Benchmark is needed"
-    found = import_named("benchmark.name", name, "class", needed)
-    if not (isinstance(found, type) and issubclass(found, Benchmark)):
-        raise ConfigError(f"benchmark.name={name}: not a benchmark", hint=needed)
-    return found
+    return import_named("benchmark.name", name, "benchmark", needed, _is_benchmark)
+
+
+def _is_benchmark(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Benchmark)
