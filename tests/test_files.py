@@ -14,7 +14,7 @@ from vsgrpo.doctor.libraries import _operators, wandb
 from vsgrpo.doctor.machine import hub_cache
 from vsgrpo.errors import DataError
 from vsgrpo.files import file_sha256, publish, recover, remembered_sha256
-from vsgrpo.folders import drop_aside, is_set_aside, locked, refuse_inputs_inside, set_aside, take_back
+from vsgrpo.paths import drop_aside, is_set_aside, locked, refuse_inputs_inside, set_aside, take_back
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_what_is_set_aside_goes_when_the_new_content_is_complete(tmp_path):
 
 def test_a_folder_is_locked_against_other_processes_and_left_as_it_was_found(tmp_path):
     folder = tmp_path / "deep" / "run"
-    hold = "import sys; from pathlib import Path; from vsgrpo.folders import locked\n"
+    hold = "import sys; from pathlib import Path; from vsgrpo.paths import locked\n"
     hold += "with locked(Path(sys.argv[1]), 'output', 'writing'): print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen(
         [sys.executable, "-c", hold, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -1,7 +1,7 @@
 """Files as the project writes and reads them: whole or not at all, on disk before they are relied on.
 
-Atomic writes, hashes, checksums, YAML. Folders that are locked or replaced: `folders`;
-names that files give: `paths`; records that an earlier command wrote: `records`.
+Atomic writes, hashes, checksums, YAML. Names that files give, and folders that are locked or replaced: `paths`;
+records that an earlier command wrote: `records`.
 """
 
 from __future__ import annotations

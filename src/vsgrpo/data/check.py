@@ -22,7 +22,7 @@ from vsgrpo.families import FAMILIES
 from vsgrpo.families.model_path import budget_of, family_of
 from vsgrpo.files import user_cache
 from vsgrpo.paths import inside
-from vsgrpo.progress import Progress
+from vsgrpo.terminal import Progress
 from vsgrpo.video.examine import examine_media
 from vsgrpo.video.image import image_size
 from vsgrpo.video.index import VideoHeader

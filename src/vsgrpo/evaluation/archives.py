@@ -14,7 +14,7 @@ from typing import IO
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.files import publish
 from vsgrpo.paths import inside
-from vsgrpo.progress import Progress
+from vsgrpo.terminal import Progress
 
 
 def find_in_zips(folder: Path, names: Iterable[str]) -> dict[str, tuple[Path, str]]:

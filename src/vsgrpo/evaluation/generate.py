@@ -38,8 +38,7 @@ from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.save import VISION_FILE, recorded_vision
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.modeling.vision import FeatureStore
-from vsgrpo.progress import Progress
-from vsgrpo.terminal import show
+from vsgrpo.terminal import Progress, show
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.loader import VideoInputs, VideoLoader
 

@@ -18,7 +18,7 @@ from vsgrpo.errors import RunError
 from vsgrpo.evaluation.mathvista_rows import Problem
 from vsgrpo.evaluation.mathvista_rule import extract
 from vsgrpo.maths import plain_number
-from vsgrpo.progress import Progress
+from vsgrpo.terminal import Progress
 
 VERSION = 1
 """Counts up with every change of the wording: it is part of the cache key."""

@@ -29,7 +29,7 @@ from vsgrpo.data.inputs import (
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
 from vsgrpo.files import write_atomic
-from vsgrpo.folders import (
+from vsgrpo.paths import (
     ASIDE_NAME,
     drop_aside,
     is_set_aside,

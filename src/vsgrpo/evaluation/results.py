@@ -15,7 +15,7 @@ from vsgrpo.evaluation.output_folder import REPORT_NAME, RESULTS_NAME
 from vsgrpo.evaluation.score_table import score_table
 from vsgrpo.evaluation.vsibench_report import SCHEMA_VERSION
 from vsgrpo.files import write_atomic
-from vsgrpo.folders import drop_aside
+from vsgrpo.paths import drop_aside
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig

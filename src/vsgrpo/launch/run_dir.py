@@ -17,8 +17,8 @@ from vsgrpo.config.compose import to_yaml
 from vsgrpo.data.inputs import InputFile, changes, hash_in_background, read_inputs, refuse_changes, write_inputs
 from vsgrpo.errors import DataError
 from vsgrpo.files import find_damage, write_atomic
-from vsgrpo.folders import ASIDE_NAME, LOCK_NAME, drop_aside, is_set_aside, remove, set_aside, take_back, unwritable
 from vsgrpo.launch.continuation import check_same_config
+from vsgrpo.paths import ASIDE_NAME, LOCK_NAME, drop_aside, is_set_aside, remove, set_aside, take_back, unwritable
 from vsgrpo.records import RUN_STATUS, read_record
 from vsgrpo.terminal import show
 

@@ -22,12 +22,12 @@ from vsgrpo.data.inputs import look_at, model_folders
 from vsgrpo.data.row_numbers import RowNumbers, Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.families import TINY
-from vsgrpo.folders import locked, refuse_inputs_inside
 from vsgrpo.launch.continuation import read_values
 from vsgrpo.launch.run_dir import prepare_run_folder, settle
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_lines
 from vsgrpo.memory.load import text_settings
+from vsgrpo.paths import locked, refuse_inputs_inside
 from vsgrpo.terminal import show
 from vsgrpo.training.preflight import (
     check_batch,

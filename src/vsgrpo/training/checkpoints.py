@@ -14,7 +14,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from vsgrpo.errors import DataError
 from vsgrpo.files import publish, write_atomic, write_checksums
-from vsgrpo.folders import drop_aside
+from vsgrpo.paths import drop_aside
 from vsgrpo.records import RUN_STATUS, read_record
 
 SCHEMA_VERSION = 1

@@ -37,7 +37,7 @@ from vsgrpo.data.build.parts import (
 )
 from vsgrpo.data.build.page import REPORT_NAME
 from vsgrpo.errors import ConfigError, DataError, RunError
-from vsgrpo.folders import (
+from vsgrpo.paths import (
     ASIDE_NAME,
     LOCK_NAME,
     drop_aside,
@@ -48,7 +48,7 @@ from vsgrpo.folders import (
     set_aside,
     take_back,
 )
-from vsgrpo.progress import Progress
+from vsgrpo.terminal import Progress
 from vsgrpo.scans.demo import source as demo
 from vsgrpo.scans.demo.rooms import scan_id_of
 from vsgrpo.scans.scannet import find_scan, list_scans, read_labels

@@ -30,8 +30,7 @@ from vsgrpo.data.row_rules import check_row
 from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.files import publish
-from vsgrpo.folders import locked
-from vsgrpo.paths import inside
+from vsgrpo.paths import inside, locked
 from vsgrpo.spatial.answers import parse_answer
 
 REJECTED_NAME = "rejected.jsonl"

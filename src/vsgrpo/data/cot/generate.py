@@ -12,7 +12,7 @@ from vsgrpo.data.cot.cache import AnswerCache, Reply
 from vsgrpo.data.cot.endpoint import Account, Endpoint, RowError
 from vsgrpo.data.cot.inputs import Item
 from vsgrpo.errors import DataError
-from vsgrpo.progress import Progress
+from vsgrpo.terminal import Progress
 
 
 class Chat(Protocol):

@@ -14,7 +14,7 @@ from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.manifest import MANIFEST_NAME, read_manifest
 from vsgrpo.errors import DataError
 from vsgrpo.files import sync, sync_names
-from vsgrpo.folders import LOCK_NAME, locked, refuse_inputs_inside
+from vsgrpo.paths import LOCK_NAME, locked, refuse_inputs_inside
 from vsgrpo.terminal import show
 
 _STAGING = ".import"
