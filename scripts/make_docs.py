@@ -19,9 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from vsgrpo.config.compose import ROOTS, TRAINERS, config_dir
-from vsgrpo.config.ranges import TABLES
-from vsgrpo.config.rules import Rule
-from vsgrpo.config.sections import section_classes
+from vsgrpo.config.rules import rules_of
 from vsgrpo.config.trl_options import FIXED, PASSED, REFUSED, SCHEDULERS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,7 +142,7 @@ def _type(cls: type | None, path: str) -> str:
     hint = _hints(cls).get(head)
     if hint is None:
         return ""
-    rule = _rules(cls).get(head)
+    rule = rules_of(cls).get(head)
     if rule is not None and not rest:
         return _cell(f"{_name(hint)}: {rule.text()}")
     if dataclasses.is_dataclass(hint):
@@ -152,25 +150,9 @@ def _type(cls: type | None, path: str) -> str:
     return _cell(_name(hint))
 
 
-def _rules(cls: type) -> dict[str, Rule]:
-    """Return the ranges and choices of a section's fields, by name."""
-    if cls in TRAINERS.values():
-        return cls.rules()  # type: ignore[attr-defined]
-    for root, tables in TABLES.items():
-        if cls is ROOTS[root]:
-            return tables.get("", {})
-        for name, section in section_classes(ROOTS[root]).items():
-            if cls is section:
-                return tables.get(name, {})
-            for inner, nested in section_classes(section).items():
-                if cls is nested:
-                    return tables[f"{name}.{inner}"]
-    return {}
-
-
 def _name(hint: object) -> str:
     text = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
-    return text.replace("typing.", "")
+    return re.sub(r"Optional\[([^][]+)\]", r"\1 | None", text.replace("typing.", ""))
 
 
 def _hints(cls: type) -> dict[str, typing.Any]:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsgrpo.config import load_config
-from vsgrpo.config.ranges import FILTER_NAMES
+from vsgrpo.config.build_cot import FILTER_NAMES
 from vsgrpo.data.cot.connectives import repair_connectives
 from vsgrpo.data.cot.filters import (
     FILTERS,

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from two_processes import log
 
-from vsgrpo.config.ranges import TRACKERS
+from vsgrpo.config.trainer import TRACKERS
 from vsgrpo.errors import ConfigError
 from vsgrpo.training.trackers import Tracker
 from vsgrpo.training.worker import train

@@ -3,93 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-import vsgrpo.config.ranges as ranges
-from vsgrpo.config.rules import check_values
-from vsgrpo.config.shared import RunSection
+from vsgrpo.config.rules import Count, Name, Section, Share, at_least, between, choice
+from vsgrpo.config.shared import RunSection, StepSection
 from vsgrpo.errors import ConfigError
 
+FILTER_NAMES = ("format", "answer", "length", "language", "repetition", "contradiction", "reference")
 LOCAL = "local"
 """As base_url: a transformers model in this process."""
 
 
 @dataclass(frozen=True)
-class CotDataSection:
+class CotDataSection(Section, key="data"):
     """The questions to think about."""
 
-    path: str
-    split: str
-    form: str
-    name: str | None
+    path: Name
+    split: Name
+    form: Annotated[str, choice("auto", "rows", "images")]
+    name: Name | None
     allow_val_safe: bool
 
-    def __post_init__(self) -> None:
-        check_values(self, "data", ranges.COT_DATA)
-
 
 @dataclass(frozen=True)
-class CotSection:
+class CotSection(Section, key="cot"):
     """What stands in for the pictures, and how much of them the multimodal model sees (pixels an image or frame)."""
 
-    bridge: str
-    num_frames: int
-    max_pixels: int
-    jpeg_quality: int
-    cache_dir: str | None
-    max_failed: float
-
-    def __post_init__(self) -> None:
-        check_values(self, "cot", ranges.COT)
+    bridge: Annotated[str, choice("caption", "annotation")]
+    num_frames: Count
+    max_pixels: Annotated[int, at_least(3136)]
+    jpeg_quality: Annotated[int, between(1, 100)]
+    cache_dir: Name | None
+    max_failed: Share
 
 
 @dataclass(frozen=True)
-class StepSection:
-    """One step's endpoint: address, limits (time-out in seconds), sampling, prices per million tokens."""
-
-    base_url: str | None
-    model: str | None
-    api_key_env: str | None
-    stream: bool
-    concurrency: int
-    requests_per_minute: int | None
-    tokens_per_minute: int | None
-    timeout_s: float
-    max_retries: int
-    temperature: float
-    top_p: float
-    max_tokens: int
-    expected_tokens: int
-    price_prompt: float | None
-    price_completion: float | None
-
-    def check(self, prefix: str) -> None:
-        """Raise ConfigError for a value that breaks its rule; `prefix` is the step's section."""
-        check_values(self, prefix, ranges.STEP)
-        if (self.price_prompt is None) != (self.price_completion is None):
-            prices = f"price_prompt={_or_null(self.price_prompt)} price_completion={_or_null(self.price_completion)}"
-            raise ConfigError(
-                f"{prefix}.{prices}: one price without the other gives no cost", hint="set both, or neither"
-            )
-
-
-def _or_null(value: float | None) -> str:
-    return "null" if value is None else f"{value:g}"
-
-
-@dataclass(frozen=True)
-class FilterSection:
+class FilterSection(Section, key="filters"):
     """Rules that a chain of thought must pass; see vsgrpo.data.cot.filters."""
 
-    names: list[str]
-    min_characters: int
-    max_characters: int
-    max_foreign: float
-    min_stopwords: float
-    max_compression: float
-    max_repeats: int
+    names: list[Annotated[str, choice(*FILTER_NAMES)]]
+    min_characters: Count
+    max_characters: Count
+    max_foreign: Share
+    min_stopwords: Share
+    max_compression: Annotated[float, at_least(1)]
+    max_repeats: Count
 
     def __post_init__(self) -> None:
-        check_values(self, "filters", ranges.FILTERS)
+        super().__post_init__()
         if "format" not in self.names:
             raise ConfigError(
                 f"filters.names={self.names}: without `format` there is no answer to write", hint="keep format in it"

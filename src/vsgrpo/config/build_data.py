@@ -3,57 +3,64 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-import vsgrpo.config.ranges as ranges
-from vsgrpo.config.rules import check_values, not_empty, one_of
+from vsgrpo.config.rules import (
+    Choice,
+    Count,
+    Name,
+    Section,
+    Seed,
+    Share,
+    above,
+    at_least,
+    between,
+    choice,
+    not_empty,
+    one_of,
+)
 from vsgrpo.errors import ConfigError
 from vsgrpo.plugins import load_question_types
 from vsgrpo.spatial.question_types import QUESTION_TYPES, type_names
 
 
 @dataclass(frozen=True)
-class BuildRunSection:
+class BuildRunSection(Section, key="run"):
     """Name and seed; the output folder is data.path."""
 
     name: str | None
-    seed: int
+    seed: Seed
     method: str | None
 
-    def __post_init__(self) -> None:
-        check_values(self, "run", ranges.BUILD_RUN)
-
 
 @dataclass(frozen=True)
-class SourceSection:
+class SourceSection(Section, key="source"):
     """Where scans come from; the demo writes its rooms first."""
 
-    name: str
-    root: str | None
-    num_scenes: int | None = None
-    preset: str | None = None
-    seed: int | None = None
-    num_frames: int | None = None
-    frame_size: int | None = None
-
-    def __post_init__(self) -> None:
-        check_values(self, "source", ranges.SOURCE)
+    name: Annotated[str, choice("scannet", "demo")]
+    root: Name | None
+    num_scenes: Count | None = None
+    preset: Annotated[str, choice("easy", "furnished")] | None = None
+    seed: Seed | None = None
+    num_frames: Count | None = None
+    frame_size: Annotated[int, at_least(28)] | None = None
 
 
 @dataclass(frozen=True)
-class BuildDataSection:
+class BuildDataSection(Section, key="data"):
     """What to ask about the scans, and which scans."""
 
-    path: str
-    mode: str
-    split: str
-    types: list[str] | None
-    min_count: int
-    dev_fraction: float
-    unseen: str
-    reasoning: str
+    path: Name
+    mode: Annotated[str, choice("vsi100k", "vsibench")]
+    split: Annotated[str, choice("train", "val_safe", "train+val_safe")]
+    types: list[Annotated[str, Choice(type_names(), takes_code=True)]] | None
+    min_count: Count
+    dev_fraction: Share
+    unseen: Annotated[str, choice("drop", "flag")]
+    reasoning: Annotated[str, choice("none", "template")]
 
     def __post_init__(self) -> None:
-        check_values(self, "data", ranges.BUILD_DATA)
+        super().__post_init__()
         not_empty("data.types", self.types)
         for name in load_question_types("data.types", self.types or ()):
             if self.mode == "vsi100k" and QUESTION_TYPES[name].held_out:
@@ -62,50 +69,44 @@ class BuildDataSection:
 
 
 @dataclass(frozen=True)
-class SpatialSection:
+class SpatialSection(Section, key="spatial"):
     """Choices of geometry; see vsgrpo.spatial.geometry."""
 
-    box: str
-    size_box: str
-    distance: str | None
-    alpha_points: str
-    alpha: float
-    alpha_holes: str
-
-    def __post_init__(self) -> None:
-        check_values(self, "spatial", ranges.SPATIAL)
+    box: Annotated[str, choice("upright_min", "aabb", "min_obb")]
+    size_box: Annotated[str, choice("obb", "aabb")]
+    distance: Annotated[str, choice("centroid", "closest_point")] | None
+    alpha_points: Annotated[str, choice("random10k", "voxel5cm")]
+    alpha: Annotated[float, above(0, "VSI-Bench uses spatial.alpha=5")]
+    alpha_holes: Annotated[str, choice("fill", "keep")]
 
 
 @dataclass(frozen=True)
-class AppearanceSection:
+class AppearanceSection(Section, key="appearance"):
     """When a video shows a category; see vsgrpo.spatial.appearance and vsgrpo.scans.visibility."""
 
-    min_pixels: int
-    min_share: float
-    min_run: int
-    min_frames: int
-    min_gap_s: float
-    glimpse_share: float
-    stride_s: float | None
-    depth_tolerance: float
-
-    def __post_init__(self) -> None:
-        check_values(self, "appearance", ranges.APPEARANCE)
+    min_pixels: Count
+    min_share: Share
+    min_run: Count
+    min_frames: Count
+    min_gap_s: Annotated[float, above(0, "seconds")]
+    glimpse_share: Share
+    stride_s: Annotated[float, above(0, "seconds")] | None
+    depth_tolerance: Share
 
 
 @dataclass(frozen=True)
-class RouteSection:
+class RouteSection(Section, key="route"):
     """What a made-up route looks like; see vsgrpo.spatial.routes."""
 
-    min_legs: int
-    max_legs: int
-    min_leg_m: float
-    max_leg_m: float
-    max_reach_m: float
-    clearance_m: float
+    min_legs: Annotated[int, between(1, 4)]
+    max_legs: Annotated[int, between(1, 4)]
+    min_leg_m: Annotated[float, above(0)]
+    max_leg_m: Annotated[float, above(0)]
+    max_reach_m: Annotated[float, at_least(0)]
+    clearance_m: Annotated[float, at_least(0)]
 
     def __post_init__(self) -> None:
-        check_values(self, "route", ranges.ROUTE)
+        super().__post_init__()
         if self.min_legs > self.max_legs:
             what = f"route.min_legs={self.min_legs}, route.max_legs={self.max_legs}"
             raise ConfigError(f"{what}: must rise within 1..4", hint="route.min_legs=2 route.max_legs=4")
@@ -115,17 +116,17 @@ class RouteSection:
 
 
 @dataclass(frozen=True)
-class BuildSection:
+class BuildSection(Section, key="build"):
     """How the work is spread."""
 
-    num_workers: int | None
-    num_shards: int
-    shard: int
-    max_skipped: float
-    report_scenes: int
+    num_workers: Annotated[int, at_least(1, "null: one process per core")] | None
+    num_shards: Count
+    shard: Annotated[int, at_least(0)]
+    max_skipped: Annotated[float, between(0, 1)]
+    report_scenes: Annotated[int, at_least(0)]
 
     def __post_init__(self) -> None:
-        check_values(self, "build", ranges.BUILD)
+        super().__post_init__()
         if not 0 <= self.shard < self.num_shards:
             raise ConfigError(
                 f"build.shard={self.shard}: must be in 0..{self.num_shards - 1} (build.num_shards={self.num_shards})",
@@ -134,39 +135,38 @@ class BuildSection:
 
 
 @dataclass(frozen=True)
-class BalanceSection:
+class BalanceSection(Section, key="balance"):
     """What is thinned and evened out at the end of a build; dicts go by question type, null changes nothing."""
 
     letters: bool
-    caps: dict[str, int | None]
-    weights: dict[str, float | None]
-    max_share: dict[str, float | None]
+    caps: dict[str, Annotated[int, at_least(1)] | None]
+    weights: dict[str, Annotated[float, between(0, 1)] | None]
+    max_share: dict[str, Annotated[float, between(0, 1)] | None]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("caps", "weights", "max_share"):
-            for key, value in getattr(self, name).items():
+            for key in getattr(self, name):
                 one_of(f"balance.{name}", key, type_names())
-                if value is not None:
-                    ranges.BALANCE[name].check(f"balance.{name}.{key}", value)
 
 
 @dataclass(frozen=True)
-class BuildVideoSection:
+class BuildVideoSection(Section, key="video"):
     """Where the videos of a dataset come from (sizes in pixels)."""
 
-    source: str
-    folder: str | None
-    export_height: int
-    fps: int
-    crf: int
-    walk_frames: int
-    walk_width: int
-    walk_height: int
-    seen_pixels: int
-    seen_frames: int
+    source: Annotated[str, choice("sens", "mesh", "folder", "none")]
+    folder: Name | None
+    export_height: Annotated[int, at_least(28)]
+    fps: Count
+    crf: Annotated[int, between(0, 51)]
+    walk_frames: Annotated[int, at_least(3)]
+    walk_width: Annotated[int, at_least(28)]
+    walk_height: Annotated[int, at_least(28)]
+    seen_pixels: Count
+    seen_frames: Annotated[int, at_least(0)]
 
     def __post_init__(self) -> None:
-        check_values(self, "video", ranges.BUILD_VIDEO)
+        super().__post_init__()
         if (self.source == "folder") != (self.folder is not None):
             raise ConfigError(
                 f"video.folder={self.folder}: video.source=folder needs it, other sources must not have it",

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.config.auto_launch import check_launcher_variables, resolve_launch
 from vsgrpo.config.build_cot import BuildCotConfig
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.config.evaluate import EvalConfig
+from vsgrpo.config.launch import check_launcher_variables, resolve_launch
 from vsgrpo.config.overrides import check_groups, check_used, prepare_overrides
-from vsgrpo.config.sections import build_section, escaped, nearest, not_a_section, section_classes, typed_values
+from vsgrpo.config.sections import build_section, nearest, not_a_section, section_classes, typed_values
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import TRAINERS, refuse_option
 from vsgrpo.errors import ConfigError
@@ -93,7 +93,16 @@ def to_yaml(config: Any) -> str:
     """Return the resolved config as YAML."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(escaped(dataclasses.asdict(config))))
+    return OmegaConf.to_yaml(OmegaConf.create(_escaped(dataclasses.asdict(config))))
+
+
+def _escaped(value: Any) -> Any:
+    """Keep a `${` of a path from being read as an interpolation when a resolved value becomes a config again."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return value.replace("${", "\\${") if isinstance(value, str) else value
 
 
 def _check_experiment(root: str, overrides: Sequence[str], extra_dir: Path | None) -> None:

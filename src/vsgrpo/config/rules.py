@@ -1,17 +1,33 @@
-"""Kinds of rules for single values: each failure names the dotted key, the value, the rule and the way out."""
+"""What a value may be: ranges, choices and texts, stated in the type of each key and checked when a section is made.
+
+    @dataclass(frozen=True)
+    class VideoSection(Section, key="video"):
+        num_frames: Annotated[int, at_least(2)]
+        timeout_s: Annotated[float, above(0)] | None
+
+The rules hold for the command line, experiments, stages and `load_config` alike. A failure names the dotted key, the
+value, the rule and the way out. Types are checked before (`sections`); rules between several keys are in the sections'
+own `__post_init__`. `tests/config/test_rules.py` fails where a number or word of any section has neither a rule nor a
+reason for none.
+"""
 
 from __future__ import annotations
 
 import difflib
 import math
 import re
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar
 
 from vsgrpo.errors import ConfigError
 
 LIMIT = 1e9
-"""No number of ours is larger, but seeds: what is above is a slip, or would overflow later."""
+"""Largest number but for seeds: a larger one is a slip, or would overflow later."""
+MAX_SEED = 2**32 - 1
+"""The largest seed that numpy's global generator takes, which the Trainer sets."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Text:
-    """A name or a path: any text but the empty one, which would mean the current folder."""
+    """A name or a path in one line, not empty: that would mean the current folder."""
 
     def text(self) -> str:
         """Return the rule in words, for docs/configuration.md."""
@@ -105,18 +121,48 @@ class Text:
 Rule = Number | Choice | Text
 
 
-def check_values(section: object, prefix: str, rules: Mapping[str, Rule]) -> None:
-    """Apply `rules` (field name -> rule) to the fields of a section; null passes where the type allows it.
+class Section:
+    """A section of a configuration: a frozen dataclass that checks the rules in its annotations when it is made.
 
-    Raises:
-        ConfigError: the first value that breaks its rule.
+    `class VideoSection(Section, key="video")` gives the key for messages; without one nothing is checked on its own.
     """
-    for name, rule in rules.items():
-        check_value(f"{prefix}.{name}", getattr(section, name), rule)
+
+    section_key: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, key: str | None = None) -> None:
+        if key is not None:
+            cls.section_key = key
+
+    def __post_init__(self) -> None:
+        if self.section_key is not None:
+            self.check_rules(self.section_key)
+
+    def check_rules(self, key: str) -> None:
+        """Raise ConfigError for the first value that breaks its rule; null passes where the type allows it."""
+        for name, rule in rules_of(type(self)).items():
+            check_value(f"{key}.{name}" if key else name, getattr(self, name), rule)
+
+
+@cache
+def rules_of(section: type) -> dict[str, Rule]:
+    """Return field name -> rule of a section, as its annotations state them."""
+    hints = typing.get_type_hints(section, include_extras=True)
+    return {name: rule for name, hint in hints.items() if (rule := _rule_in(hint)) is not None}
+
+
+def _rule_in(hint: Any) -> Rule | None:
+    if isinstance(hint, Rule):
+        return hint
+    parts = (*typing.get_args(hint), *getattr(hint, "__metadata__", ()))
+    return next((rule for part in parts if (rule := _rule_in(part)) is not None), None)
 
 
 def check_value(key: str, value: object, rule: Rule) -> None:
-    """Apply a rule to a value, or to each item of a list."""
+    """Apply a rule to a value, or to each item of a list or dict; null passes."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            check_value(f"{key}.{name}", item, rule)
+        return
     for item in value if isinstance(value, list) else [value]:
         if item is not None:
             rule.check(key, item)
@@ -148,8 +194,18 @@ def up_to(high: float, hint: str = "") -> Number:
     return Number(low=0, high=high, without_low=True, hint=hint)
 
 
+def choice(*words: str) -> Choice:
+    """Return the rule one of these words."""
+    return Choice(words)
+
+
 SHARE = Number(low=0, high=1, without_high=True, hint="a share of 1, such as 0.1")
 """From 0 to below 1."""
+Name = Annotated[str, Text()]
+"""A path, name or address."""
+Count = Annotated[int, at_least(1)]
+Share = Annotated[float, SHARE]
+Seed = Annotated[int, between(0, MAX_SEED)]
 
 
 def one_of(key: str, value: object, choices: Sequence[object]) -> None:

@@ -1,14 +1,13 @@
-"""From plain values to a typed section: names, then types by OmegaConf; rules are the sections' own."""
+"""From plain values to a typed section: unknown keys and wrong types are refused here, rules by the section itself."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
-import sys
 import typing
 from collections.abc import Mapping, Sequence
 from functools import cache
+from types import NoneType
 from typing import Any, TypeVar
 
 from vsgrpo.errors import ConfigError
@@ -23,8 +22,8 @@ ALIASES = {
     "group_size": "trainer.num_generations",
     "max_new_tokens": "trainer.max_completion_length",
 }
-_SWITCH_WORDS = ("true", "false", "yes", "no", "on", "off", "y", "n")
-_KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
+_SWITCH = {"true": True, "yes": True, "on": True, "y": True, "false": False, "no": False, "off": False, "n": False}
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a dict"}
 _T = TypeVar("_T")
 
 
@@ -32,85 +31,86 @@ def build_section(cls: type[_T], given: Mapping[str, Any], prefix: str) -> _T:
     """Return `given` as an instance of `cls`.
 
     Raises:
-        ConfigError: a key that `cls` does not have, a value of the wrong type, or a broken rule.
+        ConfigError: a key that `cls` does not have, a missing value, one of the wrong type, or a broken rule.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        return OmegaConf.to_object(_merged(cls, given, prefix))  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        raise type_error(cls, prefix, given, error) from error
+    values = typed_values(cls, given, prefix)
+    for item in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if item.name not in values and item.default is dataclasses.MISSING:
+            key = _dotted(prefix, item.name)
+            raise ConfigError(f"{key}: no value given", hint=f"add {key}=VALUE")
+    return cls(**values)
 
 
 def typed_values(cls: type, given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Return the values of some fields of `cls`, converted to the fields' types; rules are not applied.
 
     Raises:
-        ConfigError: as `build_section`.
+        ConfigError: an unknown key, or a value of the wrong type.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        merged = _merged(cls, given, prefix)
-        values = {name: merged._get_node(name) for name in given}
-        return {n: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v._value() for n, v in values.items()}
-    except OmegaConfBaseException as error:
-        raise type_error(cls, prefix, given, error) from error
-
-
-def _merged(cls: type, given: Mapping[str, Any], prefix: str) -> Any:
-    from omegaconf import OmegaConf
-
-    fields = {item.name for item in dataclasses.fields(cls)}
+    hints = field_types(cls)
     for key in given:
-        if key not in fields:
-            close = [_dotted(prefix, name) for name in sorted(fields)]
+        if key not in hints:
+            close = [_dotted(prefix, name) for name in sorted(hints)]
             raise ConfigError(f"{_dotted(prefix, key)}: unknown key", hint=nearest(_dotted(prefix, key), close))
-    for name, kind in section_classes(cls).items():
-        if name in given and not isinstance(given[name], Mapping):
-            raise not_a_section(_dotted(prefix, name), given[name], kind)
-    _check_kinds(cls, prefix, given)
-    schema = OmegaConf.structured(cls)
-    for inner in [schema, *(schema._get_node(name) for name in fields)]:
-        if OmegaConf.is_config(inner):
-            OmegaConf.set_readonly(inner, False)
-    return OmegaConf.merge(schema, escaped(dict(given)))
+    return {name: _typed(hints[name], value, _dotted(prefix, name)) for name, value in given.items()}
 
 
-def _check_kinds(cls: type, prefix: str, given: Mapping[str, Any]) -> None:
-    """Apply `_check_kind` to all values of a section and of the sections in it."""
-    sections = section_classes(cls)
-    for name, value in given.items():
-        if name in sections:
-            _check_kinds(sections[name], _dotted(prefix, name), value)
-        else:
-            _check_kind(cls, prefix, name, value)
+def _typed(hint: Any, value: Any, key: str, way_out: str = "") -> Any:
+    """Return a value of the type `hint`: digits become numbers, and words such as `on` switches.
 
-
-def _check_kind(cls: type, prefix: str, name: str, value: Any) -> None:
-    """Refuse what OmegaConf would take (a text for a list, 2 or '3' for a switch, digits of other scripts) or not name.
-
-    It does not name a word in a list of dicts, nor a dict for a list.
+    Args:
+        way_out: hint for an item of a list, which names the list.
     """
-    hint, key = _hint(cls, name), _dotted(prefix, name)
-    is_list, is_dict = "list" in hint, "dict" in hint and "list" not in hint
-    other_kind = isinstance(value, Mapping | list) and not (is_dict if isinstance(value, Mapping) else is_list)
-    if is_list or is_dict:
-        other_kind |= isinstance(value, str)
-    elif re.search(r"\bbool\b", hint):
-        other_kind |= isinstance(value, int) and value not in (0, 1)
-        other_kind |= isinstance(value, str) and value.lower() not in _SWITCH_WORDS
-    elif re.search(r"\b(int|float)\b", hint):
-        other_kind |= isinstance(value, str) and not value.isascii()
-    if other_kind:
-        wanted, example = _wanted(cls, name, value)
-        raise ConfigError(f"{key}={value}: {wanted} is needed", hint=example.replace("{key}", key))
-    for number, item in enumerate(value if isinstance(value, list) and "list[dict" in hint else []):
-        if not isinstance(item, dict) or not all(isinstance(name, str) for name in item):
-            shown = "null" if item is None else item
-            raise ConfigError(f"{key}[{number}]={shown}: a dict is needed", hint=f"write {key}='[{{NAME: VALUE}}]'")
+    if NoneType in typing.get_args(hint):
+        if value is None:
+            return None
+        hint = next(kind for kind in typing.get_args(hint) if kind is not NoneType)
+    if hint is Any:
+        return value
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise not_a_section(key, value, typing.cast(type, hint))
+        return build_section(typing.cast(type, hint), value, key)
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    try:
+        if kind is list and isinstance(value, list):
+            item_kind = typing.get_origin(inner[0]) or inner[0]
+            each = f"write {key}='[{{NAME: VALUE}}]'"
+            each = each if item_kind is dict else f"write {key}=[VALUE], each {_WORDS[item_kind]}"
+            return [_typed(inner[0], item, f"{key}[{number}]", each) for number, item in enumerate(value)]
+        if kind is dict and isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
+            return {name: _typed(inner[1], item, f"{key}.{name}") for name, item in value.items()}
+        return _scalar(kind, value)
+    except (ValueError, OverflowError):
+        shown = "null" if value is None else value
+        raise ConfigError(f"{key}={shown}: {_WORDS[kind]} is needed", way_out or _way_out(hint, value, key)) from None
+
+
+def _scalar(kind: type, value: Any) -> Any:
+    """Return a value as bool, int, float or str; ValueError where it is none, and for digits of other scripts."""
+    if kind is bool:
+        if isinstance(value, int) and value in (0, 1):
+            return bool(value)
+        if isinstance(value, str) and value.lower() in _SWITCH:
+            return _SWITCH[value.lower()]
+    elif kind is str and isinstance(value, str | int | float):
+        return str(value)
+    elif (kind is int and type(value) in (str, int)) or (kind is float and type(value) in (str, int, float)):
+        if not isinstance(value, str) or value.isascii():
+            return kind(value)
+    raise ValueError
+
+
+def _way_out(hint: Any, value: Any, key: str) -> str:
+    kind = typing.get_origin(hint) or hint
+    if kind is dict:
+        return f"write {key}='{{NAME: VALUE}}'"
+    if kind is list and typing.get_origin(typing.get_args(hint)[0]) is dict:
+        return f"write {key}='[{{NAME: VALUE}}]'"
+    if kind is list:
+        example = "" if value is None else value if value and not isinstance(value, Mapping) else "VALUE"
+        return f"write {key}=[{example}]"
+    return f"give {key} a value of the right type: {_WORDS[kind]}"
 
 
 def _dotted(prefix: str, name: object) -> str:
@@ -118,8 +118,8 @@ def _dotted(prefix: str, name: object) -> str:
 
 
 def not_a_section(key: str, value: Any, kind: type) -> ConfigError:
-    """Return what to say where a section was given as a word, a number, a list or null."""
-    names = [item.name for item in dataclasses.fields(kind)]
+    """Return the error for a section given as a word, a number, a list or null."""
+    names = list(field_types(kind))
     shown = ", ".join([*names[:6], "..."] if len(names) > 6 else names)
     return ConfigError(
         f"{key}={'null' if value is None else value}: a section, it has no value of its own",
@@ -127,65 +127,17 @@ def not_a_section(key: str, value: Any, kind: type) -> ConfigError:
     )
 
 
-def type_error(cls: type, prefix: str, given: Any, error: Exception) -> ConfigError:
-    """Turn OmegaConf's message about a value of the wrong type into ours."""
-    path = str(getattr(error, "full_key", None) or "")
-    key = _dotted(prefix, path) if path else prefix
-    value = given
-    for part in re.findall(r"[^.\[\]]+", path):
-        try:
-            value = value[int(part)] if isinstance(value, list) else value[part]
-        except (KeyError, IndexError, TypeError, ValueError):
-            return ConfigError(f"{key}: {_first(error)}", hint=f"give {key} a value of the right type")
-    shown = "null" if value is None else value
-    names = path.split("[")[0].split(".")
-    for name in names[:-1]:
-        cls = section_classes(cls).get(name, cls)
-    if "[" in path:  # an item of a list
-        words = next((w for kind, w in _KINDS.items() if re.search(rf"\b{kind}\b", _hint(cls, names[-1]))), "a value")
-        hint = f"write {key.split('[')[0]}=[VALUE], each {words}"
-        return ConfigError(f"{key}={shown}: {words} is needed", hint=hint)
-    wanted, example = _wanted(cls, names[-1], value)
-    if not path or wanted is None:
-        return ConfigError(f"{key}: {_first(error)}", hint=f"give {key} a value of the right type")
-    return ConfigError(f"{key}={shown}: {wanted} is needed", hint=example.replace("{key}", key))
-
-
-def _first(error: Exception) -> str:
-    return " ".join(str(error).split("\n")[0].split())
-
-
-def _wanted(cls: type, name: str, value: Any) -> tuple[str | None, str]:
-    hint = _hint(cls, name)
-    if "list" in hint and not isinstance(value, list):
-        example = value if value and not isinstance(value, Mapping) else "" if value is None else "VALUE"
-        return "a list", "write {key}=" + ("'[{NAME: VALUE}]'" if "dict" in hint else f"[{example}]")
-    if "dict" in hint and "list" not in hint:
-        return "a dict", "write {key}='{NAME: VALUE}'"
-    for kind, words in _KINDS.items():
-        if re.search(rf"\b{kind}\b", hint):
-            return words, "give {key} a value of the right type: " + words
-    return None, ""
-
-
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, vars(sys.modules[cls.__module__]))
+def field_types(cls: type) -> dict[str, Any]:
+    """Return field name -> type of a dataclass, without the rules."""
+    hints = typing.get_type_hints(cls)
+    return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
 
 
-def _hint(cls: type, name: str) -> str:
-    hint = _hints(cls).get(name, "")
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
-
-
-@cache
 def section_classes(owner: type) -> dict[str, type]:
     """Return the fields of a dataclass that are sections themselves, and their classes."""
-    hints = _hints(owner)
     return {
-        item.name: hints[item.name]
-        for item in dataclasses.fields(owner)
-        if dataclasses.is_dataclass(hints[item.name]) and isinstance(hints[item.name], type)
+        name: typing.cast(type, hint) for name, hint in field_types(owner).items() if dataclasses.is_dataclass(hint)
     }
 
 
@@ -206,12 +158,3 @@ def nearest(name: str, choices: Sequence[str]) -> str:
     if found:
         return f"did you mean {found[0]}?"
     return "choose from: " + ", ".join(choices) if len(choices) <= 20 else "`vsgrpo configs` lists what there is"
-
-
-def escaped(value: Any) -> Any:
-    """Keep a `${` of a path from being read as an interpolation when a resolved value becomes a config again."""
-    if isinstance(value, dict):
-        return {key: escaped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [escaped(item) for item in value]
-    return value.replace("${", "\\${") if isinstance(value, str) else value

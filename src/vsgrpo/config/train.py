@@ -3,48 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-import vsgrpo.config.ranges as ranges
-from vsgrpo.config.installed import check_attention
-from vsgrpo.config.rules import check_values, not_empty
-from vsgrpo.config.shared import PromptSection, RunSection, check_pixels
+from vsgrpo.config.launch import SHARDED, WHOLE, LaunchSection
+from vsgrpo.config.rules import Count, Name, Section, Share, at_least, choice, not_empty
+from vsgrpo.config.shared import (
+    Frames,
+    ImageSection,
+    ModelSection,
+    Pixels,
+    PromptSection,
+    RunSection,
+    ShowsMedia,
+    VideoSection,
+)
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class LoraSection:
+class LoraSection(Section, key="model.lora"):
     """LoRA on the language model (PEFT's names)."""
 
-    r: int
-    alpha: int
-    dropout: float
-    targets: list[str]
+    r: Count
+    alpha: Count
+    dropout: Share
+    targets: list[Annotated[str, choice("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")]]
 
     def __post_init__(self) -> None:
-        check_values(self, "model.lora", ranges.LORA)
+        super().__post_init__()
         if not self.targets:
             raise ConfigError("model.lora.targets=[]: LoRA would train nothing", hint="set model.lora.targets=[q_proj]")
 
 
 @dataclass(frozen=True)
-class ModelSection:
+class TrainModelSection(ModelSection):
     """The model to train: `path` is a folder, a hub id, or a tiny model (`families.TINY`)."""
 
-    path: str
-    adapter: str | None
-    tune: str
+    tune: Annotated[str, choice("lora", "full")]
     freeze_vision: bool
     merge_on_save: bool | None
-    dtype: str
-    attn_implementation: str
-    offline: bool
     lora: LoraSection
 
     def __post_init__(self) -> None:
-        check_values(self, "model", ranges.MODEL)
-        check_attention(self.attn_implementation)
+        super().__post_init__()
         if self.tune == "lora" and not self.freeze_vision:
             raise ConfigError(
                 "model.freeze_vision=false: LoRA trains the language model only, the tower stays frozen",
@@ -56,18 +58,18 @@ MIX_EXAMPLE = "for example data=data/vsi100k data.mix='[{path: data/own, weight:
 
 
 @dataclass(frozen=True)
-class TrainDataSection:
+class TrainDataSection(Section, key="data"):
     """Which rows to train on."""
 
-    path: str
-    split: str
+    path: Name
+    split: Annotated[str, choice("train", "dev")]
     types: list[str] | None
-    limit: int | None
+    limit: Count | None
     allow_val_safe: bool
     mix: list[dict[str, Any]] | None
 
     def __post_init__(self) -> None:
-        check_values(self, "data", ranges.TRAIN_DATA)
+        super().__post_init__()
         not_empty("data.types", self.types)
         for number, item in enumerate(self.mix or []):
             weight = item.get("weight", 1.0)
@@ -83,49 +85,37 @@ class TrainDataSection:
 
 
 @dataclass(frozen=True)
-class VideoSection:
+class TrainVideoSection(VideoSection):
     """How many frames and pixels the model sees, and how files are read (timeout in seconds)."""
 
-    num_frames: int
-    min_pixels: int
-    max_pixels: int
-    backend: str
-    frame_cache: str
-    feature_cache: str
-    cache_dir: str | None
-    on_bad: str
-    max_quarantined: float
-    timeout_s: float | None
-
-    def __post_init__(self) -> None:
-        check_values(self, "video", ranges.VIDEO)
-        check_pixels("video", self.min_pixels, self.max_pixels)
+    num_frames: Frames
+    min_pixels: Pixels
+    max_pixels: Pixels
+    feature_cache: Annotated[str, choice("off", "memory", "disk")]
+    on_bad: Annotated[str, choice("skip", "error")]
+    max_quarantined: Share
 
 
 @dataclass(frozen=True)
-class ImageSection:
+class TrainImageSection(ImageSection):
     """How many pixels of an image the model sees."""
 
-    min_pixels: int
-    max_pixels: int
-
-    def __post_init__(self) -> None:
-        check_values(self, "image", ranges.IMAGE)
-        check_pixels("image", self.min_pixels, self.max_pixels)
+    min_pixels: Pixels
+    max_pixels: Pixels
 
 
 @dataclass(frozen=True)
-class RewardSection:
+class RewardSection(Section, key="reward"):
     """Reward functions by name, their weights, and how numbers are rewarded."""
 
-    names: list[str] | None
-    weights: list[float] | None
-    numeric: str
+    names: list[Name] | None
+    weights: list[Annotated[float, at_least(0)]] | None
+    numeric: Annotated[str, choice("relative", "mra", "smooth")]
     allow_empty: bool
-    length_words: int
+    length_words: Count
 
     def __post_init__(self) -> None:
-        check_values(self, "reward", ranges.REWARD)
+        super().__post_init__()
         if self.weights is not None and (self.names is None or len(self.weights) != len(self.names)):
             raise ConfigError(
                 f"reward.weights={self.weights}: needs one number for each of reward.names={self.names}",
@@ -142,76 +132,15 @@ class RewardSection:
             raise ConfigError("reward.names=[]: no reward, nothing to learn from", hint="set reward.names=[accuracy]")
 
 
-SHARDED = ("zero3", "zero3_offload", "fsdp2")
-"""Launch profiles whose processes hold parts of the weights."""
-WHOLE = ("cpu", "gpu1", "ddp")
-"""Launch profiles whose processes hold weights, gradients and optimizer state whole."""
-
-
 @dataclass(frozen=True)
-class LaunchSection:
-    """How many processes, by which accelerate profile (configs/accelerate/PROFILE.yaml), how patient (seconds)."""
-
-    profile: str
-    num_processes: int
-    num_machines: int
-    machine_rank: int
-    main_process_ip: str | None
-    main_process_port: int | None
-    accelerate_file: str | None
-    device_memory_gb: float | None
-    timeout_s: float
-    save_timeout_s: float
-    use_cpu: bool = False
-    auto: bool = False
-
-    def __post_init__(self) -> None:
-        check_values(self, "launch", ranges.LAUNCH)
-        if self.use_cpu and self.profile == "gpu1":
-            raise ConfigError("launch.use_cpu=true: launch=gpu1 is one process on a GPU", hint="set launch=cpu")
-        if self.accelerate_file is not None and self.profile in ("cpu", "gpu1"):
-            raise ConfigError(
-                f"launch.accelerate_file={self.accelerate_file}: launch={self.profile} starts no accelerate",
-                hint="leave it null, or choose the launch profile that the file is of",
-            )
-        if self.machine_rank >= self.num_machines:
-            raise ConfigError(
-                f"launch.machine_rank={self.machine_rank}: launch.num_machines={self.num_machines} machines are "
-                "numbered from 0",
-                hint=f"set launch.machine_rank={self.num_machines - 1} or less, or launch.num_machines",
-            )
-        if self.profile in ("cpu", "gpu1") and self.num_processes != 1:
-            raise ConfigError(
-                f"launch.num_processes={self.num_processes}: launch={self.profile} is one process",
-                hint="choose launch=ddp, launch=zero2 or launch=zero3 for several",
-            )
-        if self.num_processes % self.num_machines:
-            raise ConfigError(
-                f"launch.num_processes={self.num_processes}: not a multiple of launch.num_machines={self.num_machines}",
-                hint="set "
-                + " or ".join(
-                    f"launch.num_processes={n * self.num_machines}"
-                    for n in (self.num_processes // self.num_machines, self.num_processes // self.num_machines + 1)
-                    if n
-                )
-                + " (all machines together)",
-            )
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether its processes compute on CPUs: launch=cpu, or another profile with launch.use_cpu=true."""
-        return self.use_cpu or self.profile == "cpu"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(ShowsMedia):
     """`vsgrpo train`."""
 
     run: RunSection
-    model: ModelSection
+    model: TrainModelSection
     data: TrainDataSection
-    video: VideoSection
-    image: ImageSection
+    video: TrainVideoSection
+    image: TrainImageSection
     prompt: PromptSection
     reward: RewardSection
     trainer: TrainerSection
@@ -250,17 +179,6 @@ class TrainConfig:
                 f"model.merge_on_save=true: launch={self.launch.profile} shards the weights, final/ is an adapter",
                 hint="set model.merge_on_save=false, or launch=zero2",
             )
-
-    def vision(self) -> dict[str, int]:
-        """Return the vision budget by the names of `VisionBudget`, which vision.json records."""
-        video, image = self.video, self.image
-        return {
-            "num_frames": video.num_frames,
-            "min_pixels": video.min_pixels,
-            "max_pixels": video.max_pixels,
-            "image_min_pixels": image.min_pixels,
-            "image_max_pixels": image.max_pixels,
-        }
 
     def weight_dtype(self) -> str:
         """Return the type that weights are held in: model.dtype, or float32 where they are trained as they are.

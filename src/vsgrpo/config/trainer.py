@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-import vsgrpo.config.ranges as ranges
-from vsgrpo.config.rules import Rule, check_value, check_values
-from vsgrpo.config.sections import nearest, typed_values
-from vsgrpo.config.trl_options import check_hf, check_scheduler, refuse
+from vsgrpo.config.rules import (
+    Count,
+    Number,
+    Section,
+    Share,
+    above,
+    at_least,
+    between,
+    check_value,
+    choice,
+    rules_of,
+    up_to,
+)
+from vsgrpo.config.sections import field_types, nearest, typed_values
+from vsgrpo.config.trl_options import SCHEDULERS, check_hf, check_scheduler, refuse
 from vsgrpo.errors import ConfigError
 
 BEFORE_KEYS = {
@@ -28,50 +39,53 @@ BEFORE_KEYS = {
 """What runs did before these keys were in their config.yaml (TRL 1.16's defaults), for their resume."""
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 """GRPO's losses that take the smaller of the ratio and the clipped ratio."""
+# fmt: off
+TRACKERS = (
+    "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune",
+    "swanlab", "tensorboard", "trackio", "wandb",
+)
+# fmt: on
+"""What transformers 5.23 can report to."""
+_STEPS = "set it to 1 or more, or to -1: as trainer.num_train_epochs says"
 NOT_OF_A_STAGE = ("name", "stages", "hf", "dev_rows")
 STAGE_EXAMPLE = "for example trainer.stages=[{types: [room_size_estimation]}, {max_steps: 100}]"
 
 
 @dataclass(frozen=True)
-class TrainerSection:
+class TrainerSection(Section, key="trainer"):
     """Options that all methods share; names and meaning are TRL's (`TrainingArguments`)."""
 
     name: str
-    per_device_train_batch_size: int
-    gradient_accumulation_steps: int
-    learning_rate: float
-    lr_scheduler_type: str
-    warmup_steps: float
-    optim: str
-    weight_decay: float
-    adam_beta1: float
-    adam_beta2: float
-    adam_epsilon: float
-    max_grad_norm: float
-    max_steps: int
-    num_train_epochs: float
-    logging_steps: int
-    save_steps: int
-    save_total_limit: int | None
-    dev_rows: int
+    per_device_train_batch_size: Count
+    gradient_accumulation_steps: Count
+    learning_rate: Annotated[float, up_to(1, "for example trainer.learning_rate=1e-5")]
+    lr_scheduler_type: Annotated[str, choice(*SCHEDULERS)]
+    warmup_steps: Annotated[float, at_least(0)]
+    optim: Annotated[str, choice("adamw_torch_fused", "adamw_torch", "sgd")]
+    weight_decay: Annotated[float, between(0, 1)]
+    adam_beta1: Share
+    adam_beta2: Share
+    adam_epsilon: Annotated[float, up_to(1, "for example trainer.adam_epsilon=1e-8")]
+    max_grad_norm: Annotated[float, at_least(0, "0: gradients are not clipped")]
+    max_steps: Annotated[int, Number(low=1, also=-1, hint=_STEPS)]
+    num_train_epochs: Annotated[float, above(0)]
+    logging_steps: Count
+    save_steps: Count
+    save_total_limit: Annotated[int, at_least(1, "null: keep all checkpoints")] | None
+    dev_rows: Annotated[int, at_least(0)]
     bf16: bool
     gradient_checkpointing: bool
-    report_to: list[str]
-    questions_per_video: int
-    shared_prefix: str
-    prefix_attention: str
-    probe_longest: str
-    max_bad_steps: int
+    report_to: list[Annotated[str, choice(*TRACKERS)]]
+    questions_per_video: Count
+    shared_prefix: Annotated[str, choice("auto", "on", "off")]
+    prefix_attention: Annotated[str, choice("auto", "dense", "block", "split", "flex")]
+    probe_longest: Annotated[str, choice("auto", "on", "off")]
+    max_bad_steps: Count
     stages: list[dict[str, Any]] | None
     hf: dict[str, Any]
 
-    @classmethod
-    def rules(cls) -> dict[str, Rule]:
-        """Return the rules of this method's options, by name."""
-        return ranges.TRAINER
-
     def __post_init__(self) -> None:
-        check_values(self, "trainer", self.rules())
+        super().__post_init__()
         if self.warmup_steps > 1 and self.warmup_steps != int(self.warmup_steps):
             raise ConfigError(
                 f"trainer.warmup_steps={self.warmup_steps}: from 1 on a number of steps, below 1 a share of all steps",
@@ -130,17 +144,16 @@ class TrainerSection:
         types = given.pop("types", None)
         if types is not None and not (isinstance(types, list) and types and all(isinstance(t, str) for t in types)):
             raise ConfigError(f"{where}.types={types}: a list of question types is needed", hint=STAGE_EXAMPLE)
-        allowed = sorted({item.name for item in dataclasses.fields(self)} - set(NOT_OF_A_STAGE))
+        allowed = sorted(field_types(type(self)).keys() - set(NOT_OF_A_STAGE))
         for name in given:
             if name not in allowed:
                 close = nearest(f"{where}.{name}", [f"{where}.{other}" for other in allowed])
                 hint = close if close.startswith("did") else f"a stage overrides trainer.* options: {STAGE_EXAMPLE}"
                 raise ConfigError(f"{where}.{name}: not an option of a stage", hint=hint)
         values = typed_values(type(self), given, where)
-        rules = self.rules()
-        for name, value in values.items():
-            if name in rules:
-                check_value(f"{where}.{name}", value, rules[name])
+        rules = rules_of(type(self))
+        for name in values.keys() & rules.keys():
+            check_value(f"{where}.{name}", values[name], rules[name])
         try:
             return dataclasses.replace(self, stages=None, **values)
         except ConfigError as error:
@@ -151,32 +164,27 @@ class TrainerSection:
 class GrpoSection(TrainerSection):
     """GRPO's own options (TRL's names)."""
 
-    num_generations: int
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float | None
-    beta: float
+    num_generations: Annotated[int, at_least(2)]
+    temperature: Annotated[float, above(0, "rollouts are sampled: set trainer.temperature=1")]
+    top_p: Annotated[float, up_to(1)]
+    top_k: Annotated[int, at_least(0, "0: all tokens")]
+    min_p: Annotated[float, between(0, 1)] | None
+    beta: Annotated[float, at_least(0)]
     use_bias_correction_kl: bool
-    epsilon: float
-    epsilon_high: float | None
-    delta: float | None
-    num_iterations: int
-    loss_type: str
-    scale_rewards: str
-    multi_objective_aggregation: str
-    importance_sampling_level: str
-    top_entropy_quantile: float
-    off_policy_mask_threshold: float | None
+    epsilon: Annotated[float, up_to(1, "for example trainer.epsilon=0.2")]
+    epsilon_high: Annotated[float, above(0, "null: as trainer.epsilon")] | None
+    delta: Annotated[float, above(1, "null: no second clip")] | None
+    num_iterations: Count
+    loss_type: Annotated[str, choice(*CLIPPED, "cispo", "sapo", "vespo")]
+    scale_rewards: Annotated[str, choice("group", "batch", "none")]
+    multi_objective_aggregation: Annotated[str, choice("sum_then_normalize", "normalize_then_sum")]
+    importance_sampling_level: Annotated[str, choice("token", "sequence")]
+    top_entropy_quantile: Annotated[float, up_to(1)]
+    off_policy_mask_threshold: Annotated[float, above(0, "null: no mask")] | None
     mask_truncated_completions: bool
-    max_completion_length: int
+    max_completion_length: Count
     skip_zero_variance: bool
     log_gradient_correlation: bool
-
-    @classmethod
-    def rules(cls) -> dict[str, Rule]:
-        """Return the rules of GRPO's options, by name."""
-        return {**ranges.TRAINER, **ranges.GRPO}
 
     def unused(self) -> dict[str, tuple[str, str]]:
         """Return the options that change no gradient beside the others (TRL 1.16, `GRPOTrainer._compute_loss`)."""
@@ -225,13 +233,8 @@ class SftSection(TrainerSection):
 class DpoSection(TrainerSection):
     """DPO's own options (TRL's names)."""
 
-    beta: float
-    loss_type: str
-
-    @classmethod
-    def rules(cls) -> dict[str, Rule]:
-        """Return the rules of DPO's options, by name."""
-        return {**ranges.TRAINER, **ranges.DPO}
+    beta: Annotated[float, above(0, "DPO divides by the distance to the reference: set trainer.beta=0.1")]
+    loss_type: Annotated[str, choice("sigmoid", "hinge", "ipo")]
 
 
 TRAINERS: dict[str, type[TrainerSection]] = {"grpo": GrpoSection, "sft": SftSection, "dpo": DpoSection}
@@ -239,5 +242,4 @@ TRAINERS: dict[str, type[TrainerSection]] = {"grpo": GrpoSection, "sft": SftSect
 
 def refuse_option(method: str, key: str) -> ConfigError | None:
     """Return why `train METHOD` does not take trainer.NAME or trainer.hf.NAME, None where it does."""
-    names = {other: [item.name for item in dataclasses.fields(cls)] for other, cls in TRAINERS.items()}
-    return refuse(method, key, names[method], names)
+    return refuse(method, key, {other: list(field_types(cls)) for other, cls in TRAINERS.items()})

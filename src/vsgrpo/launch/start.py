@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vsgrpo.config import GrpoSection, TrainConfig
-from vsgrpo.config.auto_launch import joins_launcher
 from vsgrpo.config.compose import config_dir, to_yaml
+from vsgrpo.config.launch import joins_launcher
 from vsgrpo.data.inputs import look_at, model_folders
 from vsgrpo.data.row_numbers import RowNumbers, Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError

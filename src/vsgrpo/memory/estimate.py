@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
-from vsgrpo.config.train import TrainerSection
+from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.data.row_numbers import Rows
 from vsgrpo.families.family import ModelShape
 from vsgrpo.families.model_path import model_shape

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
-from vsgrpo.config.train import ModelSection, TrainerSection
+from vsgrpo.config.train import TrainModelSection
+from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES
 from vsgrpo.data.row_numbers import Rows, TextSettings, numbers_of
 from vsgrpo.families.model_path import budget_of
@@ -173,7 +174,7 @@ def stage_load(config: TrainConfig, section: TrainerSection, rows: Rows) -> Load
     )
 
 
-def token_layout(section: TrainerSection, model: ModelSection) -> str:
+def token_layout(section: TrainerSection, model: TrainModelSection) -> str:
     """Return the layout of log-probs and rollouts: "tree" (each shared prefix once) or "plain".
 
     `auto` takes the tree where the language model runs on sdpa, beside which the tree's kernels stand, and nothing is

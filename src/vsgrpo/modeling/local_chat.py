@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from vsgrpo.config.build_cot import StepSection
+from vsgrpo.config.shared import StepSection
 from vsgrpo.data.cot.cache import Reply
 from vsgrpo.data.cot.endpoint import Account
 from vsgrpo.errors import ConfigError, DataError

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vsgrpo.config import GrpoSection, TrainConfig
-from vsgrpo.config.auto_launch import joins_launcher
-from vsgrpo.config.train import LaunchSection, TrainerSection
+from vsgrpo.config.launch import LaunchSection, joins_launcher
+from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_numbers import Rows, type_counts
 from vsgrpo.data.run_needs import RunNeeds

@@ -20,7 +20,8 @@ from datasets import Dataset
 from torch import Tensor
 
 from vsgrpo.config import TrainConfig
-from vsgrpo.config.train import WHOLE, TrainerSection
+from vsgrpo.config.launch import WHOLE
+from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.errors import RunError
 from vsgrpo.memory.load import Load, stage_load
 from vsgrpo.modeling.logps import logps

@@ -18,7 +18,7 @@ from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import SchedulerType
 
 from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
-from vsgrpo.config.train import TrainerSection
+from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.memory.load import token_layout
 from vsgrpo.modeling.bundle import ModelBundle, vision_token_ids
 from vsgrpo.modeling.model import use_gradient_checkpointing

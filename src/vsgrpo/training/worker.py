@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from vsgrpo.config import TrainConfig, load_resolved
-from vsgrpo.config.train import SHARDED
+from vsgrpo.config.launch import SHARDED
 from vsgrpo.data.leakage import (
     TrainingManifest,
     judge_rows,

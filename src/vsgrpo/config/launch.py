@@ -1,20 +1,79 @@
-"""launch=auto: which profile and how many processes this machine's GPUs make of it, before rules are applied."""
+"""The `launch` section of `vsgrpo train`: how many processes, by which profile, and what launch=auto takes here."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from vsgrpo.config.ranges import LAUNCH_PROFILES
-from vsgrpo.config.rules import one_of
+from vsgrpo.config.rules import Count, Name, Section, above, at_least, between, choice, one_of
 from vsgrpo.config.sections import typed_values
-from vsgrpo.config.train import LaunchSection
 from vsgrpo.devices import Seen, visible_gpus
 from vsgrpo.errors import ConfigError, SetupError
 
+PROFILES = ("cpu", "gpu1", "ddp", "zero2", "zero3", "zero3_offload", "fsdp2")
+SHARDED = ("zero3", "zero3_offload", "fsdp2")
+"""Profiles whose processes hold parts of the weights."""
+WHOLE = ("cpu", "gpu1", "ddp")
+"""Profiles whose processes hold weights, gradients and optimizer state whole."""
 AUTO = "auto"
 _LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS")
+
+
+@dataclass(frozen=True)
+class LaunchSection(Section, key="launch"):
+    """How many processes, by which accelerate profile (configs/accelerate/PROFILE.yaml), how patient (seconds)."""
+
+    profile: Annotated[str, choice(*PROFILES)]
+    num_processes: Count
+    num_machines: Count
+    machine_rank: Annotated[int, at_least(0)]
+    main_process_ip: Name | None
+    main_process_port: Annotated[int, between(1, 65535)] | None
+    accelerate_file: Name | None
+    device_memory_gb: Annotated[float, above(0, "leave it null: it is looked up")] | None
+    timeout_s: Annotated[float, at_least(1)]
+    save_timeout_s: Annotated[float, at_least(1)]
+    use_cpu: bool = False
+    auto: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.use_cpu and self.profile == "gpu1":
+            raise ConfigError("launch.use_cpu=true: launch=gpu1 is one process on a GPU", hint="set launch=cpu")
+        if self.accelerate_file is not None and self.profile in ("cpu", "gpu1"):
+            raise ConfigError(
+                f"launch.accelerate_file={self.accelerate_file}: launch={self.profile} starts no accelerate",
+                hint="leave it null, or choose the launch profile that the file is of",
+            )
+        if self.machine_rank >= self.num_machines:
+            raise ConfigError(
+                f"launch.machine_rank={self.machine_rank}: launch.num_machines={self.num_machines} machines are "
+                "numbered from 0",
+                hint=f"set launch.machine_rank={self.num_machines - 1} or less, or launch.num_machines",
+            )
+        if self.profile in ("cpu", "gpu1") and self.num_processes != 1:
+            raise ConfigError(
+                f"launch.num_processes={self.num_processes}: launch={self.profile} is one process",
+                hint="choose launch=ddp, launch=zero2 or launch=zero3 for several",
+            )
+        if self.num_processes % self.num_machines:
+            raise ConfigError(
+                f"launch.num_processes={self.num_processes}: not a multiple of launch.num_machines={self.num_machines}",
+                hint="set "
+                + " or ".join(
+                    f"launch.num_processes={n * self.num_machines}"
+                    for n in (self.num_processes // self.num_machines, self.num_processes // self.num_machines + 1)
+                    if n
+                )
+                + " (all machines together)",
+            )
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether its processes compute on CPUs: launch=cpu, or another profile with launch.use_cpu=true."""
+        return self.use_cpu or self.profile == "cpu"
 
 
 def check_launcher_variables() -> None:
@@ -51,7 +110,7 @@ def resolve_launch(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     launch = typed_values(LaunchSection, {key: value for key, value in given.items() if value is not None}, "launch")
     profile = launch.get("profile", "null")
-    one_of("launch.profile", profile, (AUTO, *LAUNCH_PROFILES))
+    one_of("launch.profile", profile, (AUTO, *PROFILES))
     if profile != AUTO:
         if launch.get("auto") and launch.get("num_processes") is None:
             raise ConfigError(

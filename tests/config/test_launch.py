@@ -12,10 +12,9 @@ from omegaconf import OmegaConf
 from vsgrpo import devices
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
-from vsgrpo.config.auto_launch import resolve_launch
 from vsgrpo.config.compose import config_dir, load_resolved, to_yaml
+from vsgrpo.config.launch import LaunchSection, resolve_launch
 from vsgrpo.config.sections import build_section
-from vsgrpo.config.train import LaunchSection
 from vsgrpo.errors import VsgrpoError
 from vsgrpo.launch.start import as_started, describe
 from vsgrpo.memory.fit import device_memory
@@ -59,7 +58,9 @@ def config_of(*words, output="o"):
     node = OmegaConf.load(config_dir() / "launch" / f"{given.pop('launch', 'auto')}.yaml")
     node.merge_with_dotlist([f"{name}={value}" for name, value in given.items()])
     node.update(resolve_launch(OmegaConf.to_container(node)))
-    return dataclasses.replace(composed(output), launch=build_section(LaunchSection, node, "launch"))
+    return dataclasses.replace(
+        composed(output), launch=build_section(LaunchSection, OmegaConf.to_container(node), "launch")
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import typing
 
 import pytest
 
-from vsgrpo.config import load_config, ranges
+from vsgrpo.config import load_config
 from vsgrpo.config.compose import ROOTS, to_yaml
+from vsgrpo.config.rules import MAX_SEED, Section, rules_of
 from vsgrpo.config.sections import build_section, section_classes
 from vsgrpo.config.trainer import TRAINERS
 from vsgrpo.errors import ConfigError
@@ -39,18 +40,18 @@ def fields(root):
     """Return (dotted key, type, rule or None) of all keys of a command."""
     found = []
 
-    def walk(cls, prefix, rules):
-        hints = typing.get_type_hints(cls)
+    def walk(cls, prefix):
+        hints, rules = typing.get_type_hints(cls), rules_of(cls)
         for item in dataclasses.fields(cls):
             key = f"{prefix}.{item.name}" if prefix else item.name
             found.append((key, hints[item.name], rules.get(item.name)))
 
     for name, cls in section_classes(ROOTS[root]).items():
         for kind in TRAINERS.values() if name == "trainer" else (cls,):
-            walk(kind, name, kind.rules() if name == "trainer" else ranges.TABLES[root][name])
+            walk(kind, name)
         for inner, kind in section_classes(cls).items():
-            walk(kind, f"{name}.{inner}", ranges.TABLES[root][f"{name}.{inner}"])
-    walk(ROOTS[root], "", ranges.TABLES[root].get("", {}))
+            walk(kind, f"{name}.{inner}")
+    walk(ROOTS[root], "")
     sections = {*section_classes(ROOTS[root]), "model.lora"}
     return [entry for entry in found if entry[0] not in sections]
 
@@ -59,10 +60,12 @@ def fields(root):
 def test_every_number_and_word_has_a_rule_or_a_reason_for_none(root):
     without = {key for key, hint, rule in fields(root) if rule is None and hint is not bool and hint != (bool | None)}
     assert without <= set(FREE), sorted(without - set(FREE))
-    keys = {key for key, _, _ in fields(root)}
-    for prefix, rules in ranges.TABLES[root].items():
-        stale = {f"{prefix}.{name}" if prefix else name for name in rules} - keys
-        assert not stale, stale
+
+
+@pytest.mark.parametrize("root", list(ROOTS))
+def test_every_section_checks_its_rules_under_its_own_key(root):
+    for name, cls in section_classes(ROOTS[root]).items():
+        assert issubclass(cls, Section) and (cls.section_key == name or hasattr(cls, "check")), cls
 
 
 def test_no_reason_is_left_over():
@@ -118,7 +121,7 @@ def test_any_value_gives_a_section_or_one_error_that_names_the_key(root, name):
                 assert name in error.message, error.message
                 continue
             if isinstance(found, (int, float)) and not isinstance(found, bool):
-                assert 0 <= found <= ranges.MAX_SEED, (key, bad)
+                assert 0 <= found <= MAX_SEED, (key, bad)
 
 
 @pytest.mark.parametrize(
