@@ -11,11 +11,11 @@ from typing import Any
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.data.build.answer_table import answer_lines
 from vsgrpo.data.build.balance import Balance, balance_rows
+from vsgrpo.data.build.page import write_report
 from vsgrpo.data.build.scan import ScanOutcome
 from vsgrpo.data.build.summary import BuildSummary
 from vsgrpo.data.leakage import check_rows, split_dev
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
-from vsgrpo.data.build.page import write_report
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import write_rows
 

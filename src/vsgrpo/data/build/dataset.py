@@ -19,10 +19,7 @@ from pathlib import Path
 
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.data.build.assemble import assemble, shard_summary
-from vsgrpo.data.build.scan import ScanJob, ScanOutcome, build_scan
-from vsgrpo.data.build.summary import BuildSummary
-from vsgrpo.data.leakage import Denied, check_scan, denied_in_path, name_some
-from vsgrpo.data.manifest import MANIFEST_NAME
+from vsgrpo.data.build.page import REPORT_NAME
 from vsgrpo.data.build.parts import (
     PARTS,
     PLAN_NAME,
@@ -35,7 +32,10 @@ from vsgrpo.data.build.parts import (
     stored,
     write_plan,
 )
-from vsgrpo.data.build.page import REPORT_NAME
+from vsgrpo.data.build.scan import ScanJob, ScanOutcome, build_scan
+from vsgrpo.data.build.summary import BuildSummary
+from vsgrpo.data.leakage import Denied, check_scan, denied_in_path, name_some
+from vsgrpo.data.manifest import MANIFEST_NAME
 from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.paths import (
     ASIDE_NAME,
@@ -48,12 +48,11 @@ from vsgrpo.paths import (
     set_aside,
     take_back,
 )
-from vsgrpo.terminal import Progress
 from vsgrpo.scans.demo import source as demo
 from vsgrpo.scans.demo.rooms import scan_id_of
 from vsgrpo.scans.scannet import find_scan, list_scans, read_labels
 from vsgrpo.tables import split_of
-from vsgrpo.terminal import show
+from vsgrpo.terminal import Progress, show
 
 _OWN = ("train.jsonl", "dev.jsonl", MANIFEST_NAME, REPORT_NAME, PARTS, "videos", "scenes")
 """What a build writes, and --overwrite replaces."""

@@ -12,8 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.build.summary import BuildSummary
 from vsgrpo.data.build.page_svg import histogram_svg, make_plan, map_svg, question_svg, symbol_svg, tiles
+from vsgrpo.data.build.summary import BuildSummary
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic

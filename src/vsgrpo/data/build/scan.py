@@ -15,13 +15,13 @@ from vsgrpo.data.rows import make_row
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.plugins import load_question_types
 from vsgrpo.scans.demo import source as demo
-from vsgrpo.scans.walk.floor_map import CELL, map_floor
 from vsgrpo.scans.labels import LabelTable
-from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
 from vsgrpo.scans.meta_info import write_scene_json
 from vsgrpo.scans.scannet import Scan, SceneSettings, read_labels, read_scan, scene_from_scan, sens_warnings
 from vsgrpo.scans.sens import SensReader
 from vsgrpo.scans.visibility import VisibilitySettings, watch
+from vsgrpo.scans.walk.floor_map import CELL, map_floor
+from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
 from vsgrpo.spatial.appearance import AppearanceSettings
 from vsgrpo.spatial.question import Question, QuestionSettings
 from vsgrpo.spatial.question_types import asked_types, make_questions, observation
