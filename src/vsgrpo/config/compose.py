@@ -17,7 +17,7 @@ from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.config.evaluate import EvalConfig
 from vsgrpo.config.launch import check_launcher_variables, resolve_launch
 from vsgrpo.config.overrides import check_groups, check_used, prepare_overrides
-from vsgrpo.config.sections import build_section, nearest, not_a_section, section_classes, typed_values
+from vsgrpo.config.sections import build_section, field_types, nearest, not_a_section, section_classes
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import TRAINERS, refuse_option
 from vsgrpo.errors import ConfigError
@@ -109,34 +109,29 @@ def _check_experiment(root: str, overrides: Sequence[str], extra_dir: Path | Non
     """Refuse an experiment of another command or method, or without keys, before Hydra trips over it."""
     given = dict(item.split("=", 1) for item in overrides if "=" in item)
     name, method = given.get("experiment"), given.get("trainer")
-    for folder in [*([extra_dir] if extra_dir else []), config_dir()]:
-        path = folder / "experiment" / f"{name}.yaml"
-        if not path.is_file():
-            continue
-        values = read_yaml(path, "write it again")
-        chosen = values.get("defaults")
-        groups = (
-            [str(next(iter(item))) for item in chosen if isinstance(item, dict)] if isinstance(chosen, list) else []
-        )
-        ours = {item.name for item in dataclasses.fields(ROOTS[root])}
-        sections = [re.sub(r"^(override )?/?|@.*$", "", group) for group in groups]
-        foreign = [key for key in [*values, *sections] if key not in {*ours, "defaults", "experiment"}]
-        for section, cls in section_classes(ROOTS[root]).items():
-            if section in values and not isinstance(values[section], dict):
-                raise not_a_section(section, values[section], cls)
-        wanted = values.get("run", {}).get("method")
-        command = root.replace("_", "-")
-        if foreign:
-            raise ConfigError(
-                f"experiment={name}: not made for `vsgrpo {command}`, which has no {foreign[0]}",
-                hint=_command_of(path),
-            )
-        if method is not None and wanted not in (None, method):
-            raise ConfigError(
-                f"experiment={name}: made for `vsgrpo train {wanted}`, got `vsgrpo train {method}`",
-                hint=f"run `vsgrpo train {wanted} experiment={name} ...` or choose another experiment",
-            )
+    folders = [*([extra_dir] if extra_dir else []), config_dir()]
+    paths = [path for folder in folders if (path := folder / "experiment" / f"{name}.yaml").is_file()]
+    if not paths:
         return
+    values = read_yaml(paths[0], "write it again")
+    for section, cls in section_classes(ROOTS[root]).items():
+        if section in values and not isinstance(values[section], dict):
+            raise not_a_section(section, values[section], cls)
+    chosen = values.get("defaults")
+    groups = [str(next(iter(item))) for item in chosen if isinstance(item, dict)] if isinstance(chosen, list) else []
+    keys = [*values, *(re.sub(r"^(override )?/?|@.*$", "", group) for group in groups)]
+    foreign = [key for key in keys if key not in {*field_types(ROOTS[root]), "defaults", "experiment"}]
+    if foreign:
+        raise ConfigError(
+            f"experiment={name}: not made for `vsgrpo {root.replace('_', '-')}`, which has no {foreign[0]}",
+            hint=_command_of(paths[0]),
+        )
+    wanted = values.get("run", {}).get("method")
+    if method is not None and wanted not in (None, method):
+        raise ConfigError(
+            f"experiment={name}: made for `vsgrpo train {wanted}`, got `vsgrpo train {method}`",
+            hint=f"run `vsgrpo train {wanted} experiment={name} ...` or choose another experiment",
+        )
 
 
 def _command_of(experiment: Path) -> str:
@@ -147,33 +142,34 @@ def _command_of(experiment: Path) -> str:
 
 
 def _compose(root: str, overrides: list[str], extra_dir: Path | None) -> Any:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
+    """Return Hydra's composition; a file of the user's folder shadows ours of the same name.
+
+    By Hydra's own loader: `hydra.compose` knows folders behind ours alone (hydra.searchpath), and has global state.
+    """
+    from hydra import version
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
     from hydra.core.plugins import Plugins
     from hydra.errors import HydraException
-    from hydra.plugins.search_path_plugin import SearchPathPlugin
+    from hydra.types import RunMode
+    from omegaconf import open_dict
     from omegaconf.errors import OmegaConfBaseException
 
-    class UserConfigs(SearchPathPlugin):
-        """Puts the user's folder before ours, so that a file of the same name shadows ours."""
-
-        def manipulate_search_path(self, search_path: Any) -> None:
-            if extra_dir is not None:
-                search_path.prepend("user", f"file://{extra_dir.resolve()}", anchor="main")
-
-    GlobalHydra.instance().clear()
-    plugins = Plugins.instance()
-    plugins.register(UserConfigs)
+    version.setbase("1.3")
+    Plugins.instance()  # registers the readers of file:// and pkg://
+    search_path = ConfigSearchPathImpl()
+    search_path.append("hydra", "pkg://hydra.conf")
+    if extra_dir is not None:
+        search_path.append("user", f"file://{extra_dir.resolve()}")
+    search_path.append("main", f"file://{config_dir()}")
+    search_path.append("schema", "structured://")
     try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return compose(root, overrides)
+        composed = ConfigLoaderImpl(search_path).load_configuration(root, overrides, RunMode.RUN, from_shell=False)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _translate(root, error, extra_dir, overrides) from error
-    finally:
-        plugins.class_name_to_class.pop(f"{UserConfigs.__module__}.{UserConfigs.__qualname__}", None)
-        plugins.plugin_type_to_subclass_list[SearchPathPlugin] = [
-            p for p in plugins.plugin_type_to_subclass_list[SearchPathPlugin] if p is not UserConfigs
-        ]
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
 
 
 def _method(overrides: Sequence[str]) -> str | None:
@@ -249,21 +245,15 @@ def _translate(root: str, error: Exception, extra_dir: Path | None, overrides: S
 
 def known_keys(root: str, method: str | None = None) -> list[str]:
     """Return every dotted key of `root`'s dataclasses, and its groups; with `method`, of that trainer alone."""
-    own = {item.name for item in dataclasses.fields(ROOTS[root])}
-    keys = {name for name in config_groups() if name in own or name == "experiment"}
 
-    def walk(cls: type, prefix: str) -> None:
+    def keys_of(cls: type, prefix: str = "") -> set[str]:
         sections = section_classes(cls)
-        for item in dataclasses.fields(cls):
-            if item.name in sections:
-                walk(sections[item.name], f"{prefix}{item.name}.")
-            else:
-                keys.add(prefix + item.name)
+        keys = {prefix + name for name in field_types(cls).keys() - sections.keys()}
+        return keys.union(*(keys_of(inner, f"{prefix}{name}.") for name, inner in sections.items()))
 
-    walk(ROOTS[root], "")
+    keys = keys_of(ROOTS[root]) | (config_groups().keys() & {*field_types(ROOTS[root]), "experiment"})
     if root == "train":
-        for cls in TRAINERS.values() if method is None else (TRAINERS[method],):
-            walk(cls, "trainer.")
+        keys.update(*(keys_of(cls, "trainer.") for name, cls in TRAINERS.items() if method in (None, name)))
     return sorted(keys)
 
 
@@ -292,34 +282,22 @@ def _plain(node: Any) -> dict[str, Any]:
 
 
 def _typed(root: str, composed: Any, allow_missing: bool = False) -> Any:
-    """Build the root dataclass section by section: types by OmegaConf, rules by each section's __post_init__."""
+    """Return the typed config of a composed one."""
     from omegaconf import OmegaConf
 
-    root_class = ROOTS[root]
     missing = sorted(OmegaConf.missing_keys(composed))
-    if allow_missing:
-        for key in missing:
-            OmegaConf.update(composed, key, NOT_GIVEN)
-    elif missing:
+    if missing and not allow_missing:
         raise ConfigError(f"{missing[0]}: no value given", hint=_missing_hint(root, missing[0]))
-    values: dict[str, Any] = {}
-    names = [item.name for item in dataclasses.fields(root_class)]
-    extra = sorted(set(map(str, composed)) - {*names, "experiment"})
-    if extra:
-        raise ConfigError(f"{extra[0]}: unknown section", hint=nearest(extra[0], sorted(names)))
+    for key in missing:
+        OmegaConf.update(composed, key, NOT_GIVEN)
     given = _plain(composed)
-    sections = section_classes(root_class)
-    for name in names:
-        if name not in sections:
-            continue
-        value, cls = given[name], sections[name]
-        if name == "trainer":
-            cls = TRAINERS.get(str(value.get("name")), cls)
-            if cls not in TRAINERS.values():
-                raise ConfigError(f"trainer={value.get('name')}: no such trainer", hint="choose grpo, sft or dpo")
-        values[name] = build_section(cls, value, name)
-    plain = {item.name: given.get(item.name) for item in dataclasses.fields(root_class) if item.name not in sections}
-    return root_class(**values, **(typed_values(root_class, plain, "") if plain else {}))
+    given.pop("experiment", None)
+    if root == "train":
+        name = given["trainer"].get("name")
+        if name not in TRAINERS:
+            raise ConfigError(f"trainer={name}: no such trainer", hint="choose grpo, sft or dpo")
+        given["trainer"] = build_section(TRAINERS[name], given["trainer"], "trainer")
+    return build_section(ROOTS[root], given, "")
 
 
 def _missing_hint(root: str, key: str) -> str:

@@ -68,6 +68,8 @@ def _typed(hint: Any, value: Any, key: str, way_out: str = "") -> Any:
     if hint is Any:
         return value
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, typing.cast(type, hint)):
+            return value
         if not isinstance(value, Mapping):
             raise not_a_section(key, value, typing.cast(type, hint))
         return build_section(typing.cast(type, hint), value, key)
