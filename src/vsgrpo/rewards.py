@@ -15,8 +15,8 @@ import math
 import re
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from vsgrpo.errors import ConfigError, DataError, RunError, VsgrpoError
 from vsgrpo.maths import maths_equal
@@ -30,16 +30,14 @@ Completions = Sequence[str] | Sequence[Sequence[Mapping[str, Any]]]
 
 _NUMBER_SCORES = {"relative": relative_reward, "mra": mra, "smooth": smooth_reward}
 _FORMATS = {
-    "think": re.compile(r"\s*<think>(.*)</think>\s*<answer>(.*)</answer>\s*", re.DOTALL),
-    "observe": re.compile(r"\s*<observe>(.*)</observe>\s*<answer>(.*)</answer>\s*", re.DOTALL),
+    mode: re.compile(rf"\s*<{mode}>(.*)</{mode}>\s*<answer>(.*)</answer>\s*", re.DOTALL)
+    for mode in ("think", "observe")
 }
-
 _EMPTY = {mode: re.compile(rf"<{mode}>\s*</{mode}>") for mode in _FORMATS}
 
 
 def accuracy_reward(
-    prompts: Any = None,
-    completions: Completions = (),
+    completions: Completions,
     *,
     answer: Sequence[str],
     answer_kind: Sequence[str],
@@ -63,7 +61,6 @@ def accuracy_reward(
     Deviation: how the paper's ratio becomes a reward is not printed; see `scoring.relative_reward`.
 
     Args:
-        prompts: unused, TRL passes it.
         completions: the model's texts.
         answer: per row the gold word or number text.
         answer_kind: per row "number", "choice" or "text".
@@ -71,39 +68,29 @@ def accuracy_reward(
         prompt_mode: vanilla, think or observe, for all rows or per row.
         numeric: "relative", "mra" or "smooth".
         show_options: whether the prompt listed lettered options, for all rows or per row.
-        columns: other columns, unused.
+        columns: what else TRL passes (prompts, other columns of the rows), unused.
 
     Raises:
         DataError: a gold answer that is empty, or a number that is not finite and > 0.
     """
     score_number = _NUMBER_SCORES[numeric]
-    texts = completion_texts(completions)
-    modes, shown = _per_row(prompt_mode, len(texts)), _per_row(show_options, len(texts))
     rewards = []
-    for i, text in enumerate(texts):
-        parsed = parse_answer(text, modes[i])
-        if answer_kind[i] == "number":
-            positive = parsed.number if parsed.number is not None and parsed.number > 0 else None
-            rewards.append(score_number(positive, _gold_number(answer[i])))
-            continue
-        if answer_kind[i] == "text":
-            rewards.append(float(is_right(parsed, answer[i], "text")))
-            continue
-        reward = exact_match(parsed.text, _gold_text(answer[i]))
-        if shown[i] and ground_truth is not None and answer_kind[i] == "choice":
-            reward = max(reward, float(official_fuzzy(parsed.text).upper() == _gold_text(ground_truth[i]).upper()))
-        rewards.append(reward)
+    for row in _rows(completions, prompt_mode, answer, answer_kind, ground_truth, show_options):
+        parsed = parse_answer(row.text, row.mode)
+        if row.kind == "number":
+            rewards.append(score_number(parsed.number, _gold_number(row.answer)))
+        else:
+            rewards.append(float(is_right(parsed, row.answer, row.kind, row.letter)))
     return rewards
 
 
-def mra_reward(prompts: Any = None, completions: Completions = (), **columns: Any) -> list[float]:
+def mra_reward(completions: Completions, **columns: Any) -> list[float]:
     """Return `accuracy_reward` with VSI-Bench's mean relative accuracy for numbers."""
-    return accuracy_reward(prompts, completions, **{**columns, "numeric": "mra"})
+    return accuracy_reward(completions, **{**columns, "numeric": "mra"})
 
 
 def format_reward(
-    prompts: Any = None,
-    completions: Completions = (),
+    completions: Completions,
     *,
     prompt_mode: str | Sequence[str] = "vanilla",
     allow_empty: bool = False,
@@ -116,9 +103,7 @@ def format_reward(
     nothing here, and empty thoughts only with `allow_empty` (an answer is never blank). Vanilla mode has no format (the
     paper omits the reward): 1 for all, which leaves advantages as they are.
     """
-    texts = completion_texts(completions)
-    modes = _per_row(prompt_mode, len(texts))
-    return [float(_has_format(text, mode, allow_empty)) for text, mode in zip(texts, modes, strict=True)]
+    return [float(_has_format(text, mode, allow_empty)) for text, mode in _with_modes(completions, prompt_mode)]
 
 
 def _has_format(text: str, mode: str, allow_empty: bool = False) -> bool:
@@ -129,7 +114,7 @@ def _has_format(text: str, mode: str, allow_empty: bool = False) -> bool:
 
 
 def _thought(text: str, mode: str) -> str | None:
-    """Return what stands in the think or observe block of a completion in the right form, else None."""
+    """Return the text of the think or observe block of a completion in the right form, else None."""
     if any(text.count(tag) != 1 for tag in _tags(mode)):
         return None
     match = _FORMATS[mode].fullmatch(text)
@@ -141,8 +126,7 @@ def _tags(mode: str) -> tuple[str, ...]:
 
 
 def length_reward(
-    prompts: Any = None,
-    completions: Completions = (),
+    completions: Completions,
     *,
     prompt_mode: str | Sequence[str] = "vanilla",
     length_words: int = 32,
@@ -154,18 +138,15 @@ def length_reward(
     Deviation: ours counts different words, and within the one block that the format allows, so that neither repeated
     tags nor repeated words pay. Vanilla mode thinks nothing: 1 for all, which leaves advantages as they are.
     """
-    texts = completion_texts(completions)
     rewards = []
-    for text, mode in zip(texts, _per_row(prompt_mode, len(texts)), strict=True):
-        thought = "" if mode == "vanilla" else _thought(text, mode)
-        words = len(set((thought or "").casefold().split()))
-        rewards.append(1.0 if mode == "vanilla" else min(1.0, words / length_words))
+    for text, mode in _with_modes(completions, prompt_mode):
+        words = set() if mode == "vanilla" else set((_thought(text, mode) or "").casefold().split())
+        rewards.append(1.0 if mode == "vanilla" else min(1.0, len(words) / length_words))
     return rewards
 
 
 def hard_format_result_reward(
-    prompts: Any = None,
-    completions: Completions = (),
+    completions: Completions,
     *,
     answer: Sequence[str],
     answer_kind: Sequence[str],
@@ -183,15 +164,11 @@ def hard_format_result_reward(
 
     Args and Raises: as `accuracy_reward`.
     """
-    texts = completion_texts(completions)
-    modes, shown = _per_row(prompt_mode, len(texts)), _per_row(show_options, len(texts))
     rewards = []
-    for i, text in enumerate(texts):
-        if not _has_format(text, modes[i]):
-            rewards.append(0.0)
-            continue
-        letter = ground_truth[i] if ground_truth is not None and shown[i] and answer_kind[i] == "choice" else None
-        rewards.append(float(is_right(parse_answer(text, modes[i]), answer[i], answer_kind[i], letter)))
+    for row in _rows(completions, prompt_mode, answer, answer_kind, ground_truth, show_options):
+        parsed = parse_answer(row.text, row.mode)
+        is_good = _has_format(row.text, row.mode) and is_right(parsed, row.answer, row.kind, row.letter)
+        rewards.append(float(is_good))
     return rewards
 
 
@@ -249,7 +226,6 @@ def load_reward(name: str, **bound: Any) -> RewardFunction:
     parameters = inspect.signature(function).parameters.values()
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     kept = {key: value for key, value in bound.items() if takes_all or key in {p.name for p in parameters}}
-
     return functools.partial(function, **kept)
 
 
@@ -269,7 +245,7 @@ def _guard(name: str, function: RewardFunction) -> RewardFunction:
             *_, last = traceback.extract_tb(error.__traceback__)
             raise RunError(
                 f"reward.names={name}: {type(error).__name__}: {error} ({last.filename}:{last.lineno})",
-                hint="a reward may give None for a completion, it must not fail; mend it and go on with --resume",
+                hint="a reward may give None for a completion, it must not fail; fix it and go on with --resume",
             ) from error
         wanted, got = len(columns["completions"]), len(rewards) if hasattr(rewards, "__len__") else repr(rewards)
         if wanted != got:
@@ -300,13 +276,14 @@ def reward_metrics(
     `alarm/repeated_tags` (tagged modes), `alarm/truncated` (with the column `truncated`: cut at the length limit),
     `alarm/copied_question` (with the column `question`: the completion repeats it).
     """
-    texts = completion_texts(completions)
     values: dict[str, list[float]] = defaultdict(list)
-    for i, (text, mode) in enumerate(zip(texts, _per_row(prompt_mode, len(texts)), strict=True)):
+    for i, (text, mode) in enumerate(_with_modes(completions, prompt_mode)):
         parsed = parse_answer(text, mode)
         values[f"reward/{question_type[i]}"].append(rewards[i])
-        kind = "number" if answer_kind[i] == "number" else "text"
-        values[f"parse_failure/{kind}"].append(float(not _is_readable(parsed, kind)))
+        if answer_kind[i] == "number":
+            values["parse_failure/number"].append(float(parsed.number is None or parsed.number <= 0))
+        else:
+            values["parse_failure/text"].append(float(not parsed.word))
         if mode != "vanilla":
             values["parse_failure/tags"].append(float(not parsed.is_tagged))
             values["alarm/empty_thought"].append(float(_EMPTY[mode].search(text) is not None))
@@ -322,9 +299,34 @@ def _squeezed(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def completion_texts(completions: Completions) -> list[str]:
-    """Return plain texts: a conversational completion is the joined content of its messages."""
-    return [text if isinstance(text, str) else "".join(map(_message_text, text)) for text in completions]
+def _with_modes(completions: Completions, prompt_mode: str | Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each completion as plain text (a conversation: its messages joined), and its prompt mode."""
+    texts = [text if isinstance(text, str) else "".join(map(_message_text, text)) for text in completions]
+    return zip(texts, _per_row(prompt_mode, len(texts)), strict=True)
+
+
+class _Row(NamedTuple):
+    """A completion and what is right; `letter` is the gold letter where lettered options were shown."""
+
+    text: str
+    mode: str
+    answer: str
+    kind: str
+    letter: str | None
+
+
+def _rows(
+    completions: Completions,
+    prompt_mode: str | Sequence[str],
+    answers: Sequence[str],
+    kinds: Sequence[str],
+    letters: Sequence[str] | None,
+    show_options: bool | Sequence[bool],
+) -> Iterator[_Row]:
+    shown = _per_row(show_options, len(completions))
+    for i, (text, mode) in enumerate(_with_modes(completions, prompt_mode)):
+        letter = letters[i] if letters is not None and shown[i] and kinds[i] == "choice" else None
+        yield _Row(text, mode, answers[i], kinds[i], None if letter is None else _gold_text(letter))
 
 
 def _message_text(message: Mapping[str, Any]) -> str:
@@ -332,12 +334,6 @@ def _message_text(message: Mapping[str, Any]) -> str:
     if isinstance(content, str):
         return content
     return "".join(part.get("text") or "" for part in content or () if isinstance(part, Mapping))
-
-
-def _is_readable(parsed: Answer, kind: str) -> bool:
-    if kind == "number":
-        return parsed.number is not None and parsed.number > 0
-    return bool(parsed.word)
 
 
 def _per_row(value: Any, num_rows: int) -> Sequence[Any]:
