@@ -167,8 +167,7 @@ def hard_format_result_reward(
     rewards = []
     for row in _rows(completions, prompt_mode, answer, answer_kind, ground_truth, show_options):
         parsed = parse_answer(row.text, row.mode)
-        is_good = _has_format(row.text, row.mode) and is_right(parsed, row.answer, row.kind, row.letter)
-        rewards.append(float(is_good))
+        rewards.append(float(_has_format(row.text, row.mode) and is_right(parsed, row.answer, row.kind, row.letter)))
     return rewards
 
 
@@ -291,12 +290,9 @@ def reward_metrics(
         if "truncated" in columns:
             values["alarm/truncated"].append(float(columns["truncated"][i]))
         if "question" in columns:
-            values["alarm/copied_question"].append(float(_squeezed(columns["question"][i]) in _squeezed(text)))
+            asked, said = (" ".join(words.casefold().split()) for words in (columns["question"][i], text))
+            values["alarm/copied_question"].append(float(asked in said))
     return {key: sum(series) / len(series) for key, series in sorted(values.items())}
-
-
-def _squeezed(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _with_modes(completions: Completions, prompt_mode: str | Sequence[str]) -> Iterator[tuple[str, str]]:
