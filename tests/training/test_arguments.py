@@ -1,7 +1,9 @@
 import pytest
+from tiny_runs import make_rows
 
 from vsgrpo.errors import ConfigError
-from vsgrpo.training.arguments import buffer_steps, check_enough_rows, nearest_multiples, trl_config
+from vsgrpo.training.arguments import trl_config
+from vsgrpo.training.preflight import buffer_steps, check_enough_rows, check_stages
 
 PAPER = {
     "loss_type": "grpo",
@@ -55,18 +57,19 @@ def test_checkpoints_inside_a_rollout_buffer_are_refused():
     # 24 microbatches a buffer, 8 an update: a buffer lasts 3 updates.
     config = paper_config("+trainer.hf.steps_per_generation=24", "trainer.save_steps=100")
     with pytest.raises(ConfigError, match="lasts 3 optimizer steps") as error:
-        trl_config(config)
+        check_stages(config)
     assert "99 or 102" in error.value.hint
-    assert buffer_steps(trl_config(paper_config("+trainer.hf.steps_per_generation=24", "trainer.save_steps=99"))) == 3
+    assert buffer_steps(config.trainer) == 3
+    config = paper_config("+trainer.hf.steps_per_generation=24", "trainer.save_steps=2")
+    with pytest.raises(ConfigError) as error:
+        check_stages(config)
+    assert error.value.hint == "set trainer.save_steps=3"
 
 
-def test_too_few_rows_for_a_buffer_are_refused():
-    args = trl_config(paper_config())  # 14 x 8 completions / 14 = 8 questions
-    check_enough_rows(8, args)
-    with pytest.raises(ConfigError, match="takes 8 of them"):
-        check_enough_rows(7, args)
-
-
-def test_nearest_multiples():
-    assert nearest_multiples(100, 3) == "99 or 102"
-    assert nearest_multiples(2, 3) == "3"
+def test_too_few_rows_for_a_buffer_are_refused_as_trl_counts_them():
+    config, rows = paper_config(), [row for scene in range(4) for row in make_rows(scene)]
+    args = trl_config(config)  # 14 x 8 completions / 14 = 8 questions
+    assert args.generation_batch_size // args.num_generations == 8
+    check_enough_rows(config, rows)
+    with pytest.raises(ConfigError, match="takes 8 "):
+        check_enough_rows(config, rows[:7])

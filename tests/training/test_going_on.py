@@ -9,8 +9,10 @@ import pytest
 from safetensors.torch import load_file
 from tiny_runs import SPREAD
 
+from vsgrpo.data.leakage import read_checked_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.launch.start import launch_training
+from vsgrpo.training import run_inputs
 
 pytestmark = pytest.mark.integration
 RATE = "trainer.learning_rate=1e-3"
@@ -153,3 +155,15 @@ def test_overwrite_keeps_the_earlier_run_until_there_is_a_checkpoint(
     assert sorted(json.loads((run / "run.json").read_text())["checkpoints"]) == ["1"]
     assert not (run / "checkpoint-3").exists() and (run / "notes.txt").read_text() == "mine"
     assert not [path.name for path in run.iterdir() if path.name.startswith((".repl", ".drop"))]
+
+
+def test_a_run_of_one_process_reads_its_rows_once(make_config, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        run_inputs,
+        "read_checked_rows",
+        lambda file, **options: read.append(file) or read_checked_rows(file, **options),
+    )
+    config = make_config("sft", "trainer.max_steps=1")
+    train(config)
+    assert read == [Path(config.data.path) / "train.jsonl"]

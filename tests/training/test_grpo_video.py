@@ -27,8 +27,8 @@ def sample_batch(trainer, rows):
 def scores(trainer, batch, samples):
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-    with trainer._about(samples):
-        return trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, batch["completion_ids"].size(1))[0]
+    trainer._samples = samples
+    return trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, batch["completion_ids"].size(1))[0]
 
 
 @pytest.mark.both_families

@@ -160,7 +160,7 @@ def test_the_worker_reports_an_error_of_the_user_in_two_lines(make_config, capsy
     file.write_text(to_yaml(config))
     assert main([str(file)]) == 2
     error, hint = capsys.readouterr().err.strip().splitlines()[-2:]
-    assert error.startswith("error: data.path has 12 rows: one rollout buffer takes 16")
+    assert error.startswith(f"error: data.path={config.data.path} has 12 rows: one rollout buffer takes 16")
     assert hint.startswith("hint: ")
     assert run_status(config.run.dir)["status"] == "failed"
 

@@ -194,8 +194,8 @@ def score(trainer, batch):
     """Return the log-probs of a microbatch, with gradient."""
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-    with trainer._about(batch["samples"]):
-        return trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, batch["completion_ids"].size(1))[0]
+    trainer._samples = batch["samples"]
+    return trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, batch["completion_ids"].size(1))[0]
 
 
 def noise(like, seed):

@@ -13,9 +13,9 @@ from vsgrpo.training.grpo import SpatialGRPOTrainer
 from vsgrpo.training.sft import SpatialSFTTrainer
 from vsgrpo.training.stage_trainer import StageTrainer
 
-OWN = {"__init__", "run_step", "current_epoch", "_about", "_sampling", "_scoring"}
+OWN = {"__init__", "run_step", "current_epoch", "_sampling", "_scoring", "_trees"}
 OWN |= {"_write_completions", "_answer_logps", "_reference_logps", "_note"}
-OWN |= {"_not_saved", "_look_at", "_take_bad_loss", "_bound_kl", "_score", "_count_items", "_live_scale"}
+OWN |= {"_not_saved", "_look_at", "_take_bad_loss", "_bound_kl", "_policy_logps", "_count_items", "_live_scale"}
 OPEN = {"training_step", "create_model_card"}
 """Overridden with *args, **kwargs: whatever comes goes on to the stock method."""
 

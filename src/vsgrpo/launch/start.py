@@ -29,6 +29,7 @@ from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_line
 from vsgrpo.memory.load import text_settings
 from vsgrpo.paths import locked, refuse_inputs_inside
 from vsgrpo.terminal import show
+from vsgrpo.training.launcher import forget_failures, own_rank
 from vsgrpo.training.preflight import (
     check_batch,
     check_devices,
@@ -125,7 +126,8 @@ def launch_training(
     check_batch(config)
     check_devices(config)
     check_model(config.model.path, config.model.adapter)
-    rows = load_rows(config)[0]
+    checked = load_rows(config)
+    rows = checked[0]
     numbers = numbers_of(rows, text_settings(config))
     check_run(config, rows)
     check_enough_rows(config, numbers)
@@ -138,7 +140,7 @@ def launch_training(
         )
     run_dir = Path(config.run.dir)
     joins = joins_launcher()
-    leads = int(os.environ.get("RANK", "0")) == 0 and config.launch.machine_rank == 0
+    leads = own_rank() == 0 and config.launch.machine_rank == 0
     plan = []
     if leads:
         plan = [device_line(config), *plan_lines(config, numbers), *shortages(config, numbers, resume=resume)]
@@ -154,9 +156,11 @@ def launch_training(
             prepare_run_folder(run_dir, config, overrides, inputs=seen, **changes)
             show("\n".join(plan), sys.stderr)
         if joins or not needs_launcher(config):
-            from vsgrpo.training.worker import run_worker
+            from vsgrpo.training.worker import train, worker_process
 
-            return run_worker(config, resume=resume)
+            with worker_process(run_dir) as process:
+                process.exit_code = train(config, checked, resume=resume)
+            return process.exit_code
         return _supervise_workers(config, stack, leads=leads, resume=resume)
 
 
@@ -173,8 +177,6 @@ def _supervise_workers(config: TrainConfig, stack: ExitStack, *, leads: bool, re
 
         if leads:
             tiny_model(config.model.path, run_dir / "tiny", config.run.seed)
-    from vsgrpo.training.launcher import forget_failures
-
     if leads:
         forget_failures(run_dir)
     if config.launch.on_cpu:

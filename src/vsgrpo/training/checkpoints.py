@@ -16,6 +16,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.files import publish, write_atomic, write_checksums
 from vsgrpo.paths import drop_aside
 from vsgrpo.records import RUN_STATUS, read_record
+from vsgrpo.training.launcher import own_rank
 
 SCHEMA_VERSION = 1
 STATE_NAME = "trainer_state.json"
@@ -72,7 +73,9 @@ class RunFolder:
         return status
 
     def update_status(self, **values: Any) -> None:
-        """Set keys of run.json, the others stay."""
+        """Set keys of run.json, the others stay; only process 0 writes."""
+        if own_rank() > 0:
+            return
         status = {"schema_version": SCHEMA_VERSION, **self.read_status(), **values}
         write_atomic(self.path / "run.json", json.dumps(status, indent=1) + "\n")
 

@@ -20,9 +20,8 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.tree import count_scored
 from vsgrpo.modeling.vision import MediaFeatures
-from vsgrpo.training.samples import Sample, SampleMaker, compute_features, sample_trees
+from vsgrpo.training.samples import Sample, SampleMaker, compute_features
 from vsgrpo.training.sft import END_OF_TURN
 from vsgrpo.training.stage_trainer import StageTrainer, TrainerParts
 
@@ -84,9 +83,7 @@ class SpatialDPOTrainer(StageTrainer, DPOTrainer):
             raise ValueError("SpatialDPOTrainer scores answer tokens only, it has no logits to return")
         samples: list[Sample] = inputs["samples"]
         with self.accelerator.autocast():
-            features = compute_features(
-                samples, self._store, self.timer, grad=self._train_vision and self.model.training
-            )
+            features = compute_features(samples, self._store, self.timer, grad=self._train_vision)
             policy, entropy = self._answer_logps(model, samples, features, entropy=True)
             with self.timer.phase("reference"), torch.no_grad():
                 reference = self._reference_logps(model, samples, features)
@@ -110,8 +107,7 @@ class SpatialDPOTrainer(StageTrainer, DPOTrainer):
         adapter: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Return each answer's log-prob (samples,) and the sum of its tokens' entropies (samples,), 0 if not asked."""
-        trees = sample_trees(samples, self._layout == "tree")
-        self.timer.count_tokens(count_scored(trees, self._layout))
+        trees = self._trees(samples)
         rows = logps(
             model, trees, features, entropy=entropy, adapter=adapter, layout=self._layout, attention=self._attention
         )
@@ -142,13 +138,12 @@ class SpatialDPOTrainer(StageTrainer, DPOTrainer):
         )
         sums: Any = self.accelerator.reduce((values * seen).sum(1), reduction="sum")
         *totals, entropies, tokens, pairs = sums.tolist()
-        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics = self._metrics["train"]
         names = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies")
         for name, total in zip((*names, "logps/chosen", "logps/rejected"), totals, strict=True):
             metrics[name].append(total / max(pairs, 1.0))
         metrics["entropy"].append(entropies / max(tokens, 1.0))
-        if self.model.training:
-            self._total_train_tokens += int(tokens)
+        self._total_train_tokens += int(tokens)
         metrics["num_answer_tokens"] = [self._total_train_tokens]
 
 

@@ -26,8 +26,7 @@ from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
-from vsgrpo.modeling.tree import count_drawn, count_scored
-from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.modeling.tree import count_drawn
 from vsgrpo.rewards import reward_metrics
 from vsgrpo.training.completions import append_records, completion_records
 from vsgrpo.training.correlation import GradientCorrelation
@@ -53,7 +52,6 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
     """
 
     num_generations: int
-    num_generations_eval: int
     max_completion_length: int
 
     def __init__(
@@ -83,18 +81,6 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         self._skip_zero_variance = skip_zero_variance
         self._correlation = GradientCorrelation(model) if log_gradient_correlation else None
 
-    @contextmanager
-    def _about(self, samples: list[Sample]) -> Iterator[None]:
-        """Say which samples TRL's own code is about to work on; it passes on a fixed list of image arguments only.
-
-        Restored afterwards: an evaluation may run between two microbatches of a buffer.
-        """
-        outer, self._samples = self._samples, samples
-        try:
-            yield
-        finally:
-            self._samples = outer
-
     # --- which rows ---------------------------------------------------------------------------------------------
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
@@ -120,8 +106,6 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
 
         Stock TRL shuffles single completions here, which tears groups and trees apart.
         """
-        if not self.model.training:
-            return super()._prepare_inputs(generation_batch)
         generate_every = self.args.steps_per_generation * self.num_iterations
         if self._step % generate_every == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
@@ -140,16 +124,15 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         """Decode the videos, set the samples aside for the passes inside, and carry them with the batch as a list."""
         self.bad_steps.new_rollout()
         first = self.accelerator.process_index * len(inputs)
-        generations = self.num_generations if self.model.training else self.num_generations_eval
-        samples = self._maker.make(inputs, [(first + i) % generations for i in range(len(inputs))])
-        with self._about(samples), self.timer.phase("reward"):
+        samples = self._maker.make(inputs, [(first + i) % self.num_generations for i in range(len(inputs))])
+        self._samples = samples
+        with self.timer.phase("reward"):
             output = super()._generate_and_score_completions(inputs)
             self._write_completions(inputs, samples, output["advantages"])
         for row, sample in enumerate(samples):
             if sample.media is None:
                 output["completion_mask"][row] = 0
-        steps = self.args.steps_per_generation if self.model.training else 1
-        live = count_live(self.accelerator, samples, output["completion_mask"], steps)
+        live = count_live(self.accelerator, samples, output["completion_mask"], self.args.steps_per_generation)
         output["num_items_in_batch"] = torch.full_like(output["num_items_in_batch"], live.tokens)
         return {**output, "samples": samples, "live": live}
 
@@ -194,7 +177,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
                 )
         for sample, completion in zip(samples, completions, strict=True):
             sample.completion = tuple(completion)
-        self.timer.count_tokens(count_drawn(sample_trees(samples, self._layout == "tree"), self._layout))
+        self.timer.count_tokens(count_drawn(sample_trees(samples, self._layout), self._layout))
         return [list(completion) for completion in completions], None
 
     def _sampling(self) -> Sampling:
@@ -227,7 +210,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         metrics = reward_metrics(**{name: list(compress(values, seen)) for name, values in columns.items()})
         metrics["skipped_completions"] = float(len(seen) - sum(seen))
         for name, value in metrics.items():
-            self._metrics["train" if self.model.training else "eval"][name].append(value)
+            self._metrics["train"][name].append(value)
         return rewards_per_func
 
     def _write_completions(self, rows: list[dict[str, Any]], samples: list[Sample], advantages: Tensor) -> None:
@@ -248,33 +231,39 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         left out, its KL term too. The normaliser stays as it was: its loss is 0, not absent.
         """
         scale = self._live_scale(inputs["live"])
-        if self._correlation is not None and self.model.training:
-            inner = cast(nn.Module, self.accelerator.unwrap_model(self.model))
-            self._correlation.add_groups(
-                inputs["samples"],
-                inputs["advantages"],
-                lambda own: [row[0] for row in self._score(inner, own, self._store, True, False)],
-            )
-        if self._skip_zero_variance and self.model.training:
+        if self._correlation is not None:
+            self._correlation.add_groups(inputs["samples"], inputs["advantages"], self._policy_logps)
+        if self._skip_zero_variance:
             skipped = is_without_advantage(self.accelerator, inputs["advantages"])
             self._metrics["train"]["skipped_microbatches"].append(float(skipped))
             if skipped:
                 return zero_loss(self.model)
-        with self._about(inputs["samples"]):
-            self._loss_inputs = {**inputs}  # a microbatch may serve again (num_iterations), with its own reference
-            try:
-                loss = super()._compute_loss(model, self._loss_inputs)
-                return loss if scale == 1.0 else loss * scale
-            finally:
-                self._loss_inputs = {}
+        self._samples = inputs["samples"]
+        self._loss_inputs = {**inputs}  # a microbatch may serve again (num_iterations), with its own reference
+        loss = super()._compute_loss(model, self._loss_inputs)
+        self._loss_inputs = {}  # they hold a part of the graph
+        return loss if scale == 1.0 else loss * scale
 
     def _live_scale(self, live: LiveCounts) -> float:
-        if not self.model.training:
-            return live.scale(self.loss_type, [0])
         per_buffer = self.args.steps_per_generation
         self._num_items += live.rows[self._step % per_buffer]
         length = self.current_gradient_accumulation_steps
         return live.scale(self.loss_type, microbatches_of_update(self._step, self._update_start, length, per_buffer))
+
+    def _policy_logps(self, samples: list[Sample]) -> list[Tensor]:
+        """Return the log-probs of each sample's completion, with gradient, outside the engine's wrapping."""
+        model = cast(nn.Module, self.accelerator.unwrap_model(self.model))
+        with self.accelerator.autocast():
+            features = compute_features(samples, self._store, self.timer, grad=self._train_vision)
+            rows = logps(
+                model,
+                self._trees(samples),
+                features,
+                temperature=self.temperature,
+                layout=self._layout,
+                attention=self._attention,
+            )
+        return [row[0] for row in rows]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the cosines of gradients since the last log."""
@@ -322,31 +311,25 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         grad = torch.is_grad_enabled()
         store = self._reference_store if model is self.ref_model else self._store
         rows: list[tuple[Tensor, Tensor | None]] = []
-        with self._scoring(grad):
+        with self._scoring(grad), self.accelerator.autocast():
             for start in range(0, len(samples), size):
-                rows += self._score(model, samples[start : start + size], store, grad, compute_entropy)
+                part = samples[start : start + size]
+                features = compute_features(part, store, self.timer, grad=grad and self._train_vision)
+                rows += logps(
+                    model,
+                    self._trees(part),
+                    features,
+                    temperature=self.temperature,
+                    entropy=compute_entropy,
+                    layout=self._layout,
+                    attention=self._attention,
+                )
         scores = _pad_right([row[0] for row in rows], logits_to_keep)
         if grad:
             self._bound_kl(scores)
         if not compute_entropy:
             return scores, None, None
         return scores, _pad_right([row[1] for row in rows if row[1] is not None], logits_to_keep), None
-
-    def _score(
-        self, model: nn.Module, samples: list[Sample], store: FeatureStore, grad: bool, entropy: bool
-    ) -> list[tuple[Tensor, Tensor | None]]:
-        trees = sample_trees(samples, self._layout == "tree")
-        self.timer.count_tokens(count_scored(trees, self._layout))
-        with self.accelerator.autocast():
-            return logps(
-                model,
-                trees,
-                compute_features(samples, store, self.timer, grad=grad and self._train_vision),
-                temperature=self.temperature,
-                entropy=entropy,
-                layout=self._layout,
-                attention=self._attention,
-            )
 
     @contextmanager
     def _scoring(self, grad: bool) -> Iterator[None]:

@@ -49,6 +49,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def own_rank() -> int:
+    """Return the number of this process in the run, 0 where no launcher has given it one."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def explain(run_dir: Path, codes: dict[int, int]) -> int:
     """Print the cause of a failed run; return its exit code.
 
@@ -74,7 +79,7 @@ def explain(run_dir: Path, codes: dict[int, int]) -> int:
 
 def another_failed(run_dir: Path) -> bool:
     """Return whether another process than this one has written down why it failed."""
-    own = f"{os.environ.get('RANK', '0')}.json"
+    own = f"{own_rank()}.json"
     return SUPERVISED in os.environ and any(path.name != own for path in (run_dir / FAILURES).glob("*.json"))
 
 

@@ -18,6 +18,7 @@ from rich.live import Live
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from vsgrpo.terminal import show
+from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.live_panel import Moment, Said, panel
 from vsgrpo.training.stage_trainer import Stage
 from vsgrpo.training.timing import PHASES, PhaseTimer
@@ -65,7 +66,7 @@ class Progress(TrainerCallback):
 
     def say(self, text: str) -> None:
         """Tell the user something from inside a signal handler (where a buffered stream may be in the middle)."""
-        if _speaks():
+        if own_rank() == 0:
             os.write(2, f"{text}\n".encode())
 
     def close(self) -> None:
@@ -82,11 +83,7 @@ class Progress(TrainerCallback):
 def watch(stage: Stage) -> Progress:
     """Return the live view where stderr is a terminal that can be drawn on and this process speaks for the run."""
     drawable = sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
-    return LiveView(stage) if _speaks() and drawable else Progress(stage)
-
-
-def _speaks() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
+    return LiveView(stage) if own_rank() == 0 and drawable else Progress(stage)
 
 
 @dataclass

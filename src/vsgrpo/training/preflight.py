@@ -185,9 +185,7 @@ def check_stages(config: TrainConfig) -> None:
         check_sharing(section, config, where)
         if not isinstance(section, GrpoSection):
             continue
-        accumulation = section.gradient_accumulation_steps
-        buffer = int(section.hf.get("steps_per_generation") or accumulation) * section.num_iterations
-        every = buffer // math.gcd(buffer, accumulation)
+        every = buffer_steps(section)
         if section.save_steps % every:
             choices = " or ".join(map(str, multiples_around(section.save_steps, every)))
             raise ConfigError(
@@ -195,6 +193,17 @@ def check_stages(config: TrainConfig) -> None:
                 "checkpoint inside it cannot be resumed exactly",
                 hint=f"set trainer.save_steps={choices}",
             )
+
+
+def buffer_steps(section: GrpoSection) -> int:
+    """Return after how many optimizer steps a rollout buffer and an update end together.
+
+    A buffer serves steps_per_generation * num_iterations microbatches, an update takes gradient_accumulation_steps of
+    them; the two meet after buffer / gcd(buffer, accumulation) updates.
+    """
+    accumulation = section.gradient_accumulation_steps
+    buffer = int(section.hf.get("steps_per_generation") or accumulation) * section.num_iterations
+    return buffer // math.gcd(buffer, accumulation)
 
 
 def check_sharing(section: TrainerSection, config: TrainConfig, where: str = "") -> None:

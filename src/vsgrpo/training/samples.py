@@ -134,12 +134,12 @@ def compute_features(
     return features
 
 
-def sample_trees(samples: Sequence[Sample], share: bool) -> list[Tree]:
+def sample_trees(samples: Sequence[Sample], layout: str) -> list[Tree]:
     """Return trees whose leaves, in order, are the samples' completions; neighbours of one prompt form a group.
 
     A group torn by microbatching becomes two groups: still exact, only less is shared.
     """
     groups = [list(group) for _, group in groupby(samples, key=lambda sample: sample.row_key)]
     return build_trees(
-        [group[0].prompt for group in groups], [[s.completion for s in group] for group in groups], share
+        [group[0].prompt for group in groups], [[s.completion for s in group] for group in groups], layout == "tree"
     )

@@ -12,8 +12,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.tree import count_scored
-from vsgrpo.training.samples import SampleMaker, compute_features, sample_trees
+from vsgrpo.training.samples import SampleMaker, compute_features
 from vsgrpo.training.stage_trainer import StageTrainer, TrainerParts
 
 END_OF_TURN = "<|im_end|>"
@@ -71,11 +70,9 @@ class SpatialSFTTrainer(StageTrainer, SFTTrainer):
         if return_outputs:
             raise ValueError("SpatialSFTTrainer scores answer tokens only, it has no logits to return")
         samples = inputs["samples"]
-        training = self.model.training
         with self.accelerator.autocast():
-            features = compute_features(samples, self._store, self.timer, grad=self._train_vision and training)
-            trees = sample_trees(samples, self._layout == "tree")
-            self.timer.count_tokens(count_scored(trees, self._layout))
+            features = compute_features(samples, self._store, self.timer, grad=self._train_vision)
+            trees = self._trees(samples)
             rows = logps(model, trees, features, entropy=True, layout=self._layout, attention=self._attention)
         seen = [float(sample.media is not None) for sample in samples]
         total = torch.stack([row[0].sum() * weight for row, weight in zip(rows, seen, strict=True)]).sum()
@@ -89,9 +86,8 @@ class SpatialSFTTrainer(StageTrainer, SFTTrainer):
         count = self._count_items(inputs)
         totals: Any = self.accelerator.reduce(torch.tensor([entropy, count], device=total.device), reduction="sum")
         total_entropy, num_tokens = totals.tolist()
-        metrics = self._metrics["train" if training else "eval"]
+        metrics = self._metrics["train"]
         metrics["entropy"].append(total_entropy / max(num_tokens, 1.0))
-        if training:
-            self._total_train_tokens += int(num_tokens)
+        self._total_train_tokens += int(num_tokens)
         metrics["num_answer_tokens"] = [self._total_train_tokens]
         return loss

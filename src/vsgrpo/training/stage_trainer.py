@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from vsgrpo.errors import RunError
 from vsgrpo.modeling.bundle import ModelBundle, vision_tower
 from vsgrpo.modeling.load import fill_adapter, load_full
 from vsgrpo.modeling.save import save_model
+from vsgrpo.modeling.tree import Tree, count_scored
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.training.bad_steps import BadSteps, leave_out
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.precision import sum_gradients_in_float32
 from vsgrpo.training.samplers import VideoSampler
-from vsgrpo.training.samples import SampleMaker
+from vsgrpo.training.samples import Sample, SampleMaker, sample_trees
 from vsgrpo.training.timing import PhaseTimer, summarize
 from vsgrpo.training.zero import keep_whole, load_whole, unshard_root
 from vsgrpo.video.loader import VideoLoader
@@ -149,6 +151,12 @@ class StageTrainer(Trainer):
             types=list(dataset["question_type"]),
         )
 
+    def _trees(self, samples: Sequence[Sample]) -> list[Tree]:
+        """Return the trees of a log-prob pass over these samples, and count their tokens."""
+        trees = sample_trees(samples, self._layout)
+        self.timer.count_tokens(count_scored(trees, self._layout))
+        return trees
+
     def _count_items(self, inputs: Any) -> int:
         """Return what a microbatch adds to the denominator of its update's loss; dead rows add nothing."""
         raise NotImplementedError
@@ -247,7 +255,7 @@ class StageTrainer(Trainer):
 
     def _look_at(self, loss: torch.Tensor, inputs: Any) -> None:
         """Note a microbatch and whether its loss is a number; under DeepSpeed a bad one would reach the weights."""
-        if self.model.training and self.bad_steps.saw(inputs, loss):
+        if self.bad_steps.saw(inputs, loss):
             self._bad_loss = True
             if self.is_deepspeed_enabled:
                 raise self.bad_steps.stop_now(self.run_step)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,18 @@ from vsgrpo.modeling.bundle import ModelBundle, vision_token_ids
 from vsgrpo.modeling.model import use_gradient_checkpointing
 from vsgrpo.rewards import load_reward
 from vsgrpo.terminal import show
-from vsgrpo.training.arguments import buffer_steps, check_enough_rows, trl_config
+from vsgrpo.training.arguments import trl_config
 from vsgrpo.training.bad_steps import BadSteps
 from vsgrpo.training.callbacks import JsonLog, OptimizerClock, StopOnSignal
 from vsgrpo.training.checkpoints import Checkpoint, RunFolder
 from vsgrpo.training.dev_score import DevScore
 from vsgrpo.training.dpo import SpatialDPOTrainer
 from vsgrpo.training.grpo import SpatialGRPOTrainer
-from vsgrpo.training.guards import CheckShards, EqualCalls, PhaseWatch, waited_in_vain
+from vsgrpo.training.guards import CheckShards, EqualCalls, PhaseWatch, check_backend, waited_in_vain
 from vsgrpo.training.launcher import another_failed
 from vsgrpo.training.live import Progress, watch
 from vsgrpo.training.precision import CheckPrecision
+from vsgrpo.training.preflight import buffer_steps
 from vsgrpo.training.probe import probe_longest, wants_probe
 from vsgrpo.training.samplers import few_videos
 from vsgrpo.training.samples import SampleMaker
@@ -59,18 +61,42 @@ class RunParts:
 
 
 @dataclass(frozen=True)
-class RunOutcome:
-    """How a run ended: the last trainer (None where nothing was left to do) and the signal that stopped it, if any."""
+class OpenStage:
+    """A stage whose trainer is built.
 
-    trainer: StageTrainer | None
-    steps: int
-    stopped_by: int | None = None
+    Attributes:
+        trainer: of the stage.
+        stop: what a signal to this process does.
+        progress: the display of the stage.
+        timeout_s: how long a process waits for another one.
+        resume_from: the checkpoint folder to train from, None from the stage's beginning.
+        is_done: nothing is left to train, the trainer holds the weights of the stage's end.
+    """
+
+    trainer: StageTrainer
+    stop: StopOnSignal
+    progress: Progress
+    timeout_s: float
+    resume_from: str | None = None
+    is_done: bool = False
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Name the phase in which another process was waited for too long; give signals and terminal back."""
+        try:
+            yield
+        except Exception as error:
+            timed_out = waited_in_vain(error, self.trainer, self.timeout_s)
+            if timed_out is None or self.trainer.accelerator.num_processes == 1:
+                raise
+            raise timed_out from error
+        finally:
+            self.stop.restore()
+            self.progress.close()
 
 
-def run_stages(
-    parts: RunParts, checkpoint: Checkpoint | None = None, check: Callable[[StageTrainer], None] | None = None
-) -> RunOutcome:
-    """Train all stages, or what is left of them after `checkpoint`.
+def open_stages(parts: RunParts, checkpoint: Checkpoint | None = None) -> Iterator[OpenStage]:
+    """Yield the stages, or what is left of them after `checkpoint`, each with a new trainer; the caller trains it.
 
     Optimizer and schedule start anew at each stage; weights go on. The reference of GRPO and DPO is the model as the
     run began (adapter off, or a frozen copy for full fine-tuning), for all stages, so that a resume finds the same one.
@@ -78,57 +104,51 @@ def run_stages(
     Args:
         parts: of the run.
         checkpoint: to go on from; the bundle holds the weights the run began with.
-        check: called with each trainer before it trains.
     """
     config = parts.config
-    num_stages = config.trainer.num_stages
     reference = reference_model(config, parts.bundle)
     steps = checkpoint.number - checkpoint.step if checkpoint else 0
-    trainer: StageTrainer | None = None
-    for number in range(checkpoint.stage if checkpoint else 0, num_stages):
-        stage = Stage(parts.folder, number, num_stages, steps, config.trainer.name)
-        progress = watch(stage)
-        stop = StopOnSignal(
-            say=progress.say,
-            lost=lambda: another_failed(parts.folder.path),
-            save_timeout_s=config.launch.save_timeout_s,
-        )
-        if config.launch.profile == "fsdp2":
-            name_layers(parts.bundle.model)
-        trainer = build_trainer(parts, stage, stop, reference, progress)
-        if check is not None:
-            check(trainer)
-        section = config.trainer.stage(number)
-        if wants_probe(config, section):
-            found = probe_longest(trainer, config, section, parts.loader, stage_rows(parts, number))
-            if trainer.is_world_process_zero():
-                show(found.line(), sys.stderr)
-        if trainer.is_world_process_zero():
-            parts.folder.update_status(stage=number)
+    for number in range(checkpoint.stage if checkpoint else 0, config.trainer.num_stages):
+        stage = Stage(parts.folder, number, config.trainer.num_stages, steps, config.trainer.name)
         resume = checkpoint if checkpoint and checkpoint.stage == number else None
-        if resume and resume.step >= (total := total_steps(trainer)):
-            trainer._load_from_checkpoint(str(resume.path))
+        opened = _open_stage(parts, stage, reference, resume)
+        yield opened
+        if resume and opened.is_done:
             steps += resume.step
-            continue
-        if resume:
-            resume = on_boundary(resume, parts.folder, stop.every)
-            if trainer.is_world_process_zero() and total > resume.max_steps:
-                show(lengthened(trainer.args, resume, total, stop.every), sys.stderr)
-        try:
-            trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
-        except Exception as error:
-            told = waited_in_vain(error, trainer, config.launch.timeout_s)
-            if told is None or config.launch.num_processes == 1:
-                raise
-            raise told from error
-        finally:
-            stop.restore()
-            progress.close()
-        steps += trainer.state.global_step
-        if stop.stopped:
-            return RunOutcome(trainer, steps, stop.received)
-        _release(trainer)
-    return RunOutcome(trainer, steps)
+        else:
+            steps += opened.trainer.state.global_step
+            _release(opened.trainer)
+
+
+def _open_stage(parts: RunParts, stage: Stage, reference: nn.Module | None, resume: Checkpoint | None) -> OpenStage:
+    """Build a stage's trainer, try its largest microbatch, and find where it goes on."""
+    config, folder = parts.config, parts.folder
+    progress = watch(stage)
+    stop = StopOnSignal(
+        say=progress.say, lost=lambda: another_failed(folder.path), save_timeout_s=config.launch.save_timeout_s
+    )
+    if config.launch.profile == "fsdp2":
+        name_layers(parts.bundle.model)
+    trainer = build_trainer(parts, stage, stop, reference, progress)
+    check_backend(trainer, config)
+    is_main = trainer.is_world_process_zero()
+    section = config.trainer.stage(stage.number)
+    if wants_probe(config, section):
+        found = probe_longest(trainer, config, section, parts.loader, stage_rows(parts, stage.number))
+        if is_main:
+            show(found.line(), sys.stderr)
+    folder.update_status(stage=stage.number)
+    opened = OpenStage(trainer, stop, progress, config.launch.timeout_s)
+    if resume is None:
+        return opened
+    total = total_steps(trainer)
+    if resume.step >= total:
+        trainer._load_from_checkpoint(str(resume.path))
+        return replace(opened, is_done=True)
+    start = on_boundary(resume, folder, stop.every)
+    if is_main and total > start.max_steps:
+        show(lengthened(trainer.args, start, total, stop.every), sys.stderr)
+    return replace(opened, resume_from=str(start.path))
 
 
 def total_steps(trainer: StageTrainer) -> int:
@@ -198,13 +218,12 @@ def build_trainer(
     """Return the trainer of one stage.
 
     Raises:
-        ConfigError: values that TRL refuses, or that do not fit the rows.
+        ConfigError: values that TRL refuses.
     """
     config = parts.config
     section = config.trainer.stage(stage.number)
     args = trl_config(config, stage.number)
     dataset = stage_rows(parts, stage.number)
-    check_enough_rows(len(dataset), args)
     rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     if isinstance(section, GrpoSection):
         rows_per_step //= section.num_generations
@@ -268,7 +287,8 @@ def _callbacks(
     if config.launch.num_processes > 1:
         callbacks += [EqualCalls(timer), PhaseWatch(timer, args.process_index, config.launch.timeout_s)]
     if stop is not None:
-        stop.every = buffer_steps(args)
+        section = config.trainer.stage(stage.number)
+        stop.every = buffer_steps(section) if isinstance(section, GrpoSection) else 1
         callbacks.append(stop)
     return callbacks
 

@@ -13,7 +13,9 @@ import os
 import platform
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -41,15 +43,16 @@ from vsgrpo.modeling.quiet import quiet_libraries
 from vsgrpo.modeling.save import save_model, write_vision
 from vsgrpo.modeling.versions import check_versions
 from vsgrpo.terminal import complain, show
-from vsgrpo.training.arguments import check_enough_rows, trl_config
+from vsgrpo.training.arguments import trl_config
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.dev_score import dev_dataset, dev_overlap
-from vsgrpo.training.guards import check_backend, join_processes
-from vsgrpo.training.launcher import record_failure
+from vsgrpo.training.guards import join_processes
+from vsgrpo.training.launcher import own_rank, record_failure
+from vsgrpo.training.preflight import check_enough_rows
 from vsgrpo.training.rows_dataset import rows_to_dataset
 from vsgrpo.training.run_inputs import load_rows, row_files
 from vsgrpo.training.stage_trainer import StageTrainer
-from vsgrpo.training.stages import RunParts, run_stages
+from vsgrpo.training.stages import RunParts, open_stages
 from vsgrpo.training.supervise import end_with_parent
 from vsgrpo.video.loader import BadVideo, VideoLoader
 
@@ -60,46 +63,49 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("config", type=Path, help="RUN_DIR/config.yaml")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of RUN_DIR")
     options = parser.parse_args(argv)
-    try:
+    with worker_process(options.config.parent) as process:
         config = load_resolved(options.config)
-    except VsgrpoError as error:
-        rank = int(os.environ.get("RANK", "0"))
-        if not record_failure(options.config.parent, rank, error) and rank == 0:
-            complain(error.message, error.hint)
-        return error.exit_code
-    return run_worker(config, resume=options.resume)
+        process.run_dir = Path(config.run.dir)  # another machine's worker has a config file of its own elsewhere
+        process.exit_code = train(config, resume=options.resume)
+    return process.exit_code
 
 
-def run_worker(config: TrainConfig, *, resume: bool = False) -> int:
-    """Train as one process of a run; return the exit code.
+@dataclass
+class WorkerProcess:
+    """This process of a run: the run's folder, and the code to exit with."""
 
-    Under our launcher a failure is written down, for the launcher to tell the first of them; otherwise it is told here.
+    run_dir: Path
+    exit_code: int = 0
+
+
+@contextmanager
+def worker_process(run_dir: Path) -> Iterator[WorkerProcess]:
+    """Set this process up as a worker; turn what ends the block into an exit code and one message.
+
+    Under our launcher a failure is written to a file, and the launcher reports the first one; otherwise it is reported
+    here.
     """
     end_with_parent()
     quiet_libraries()
     if not torch.cuda.is_available():
         skip_shm_build()
-    rank, run_dir = int(os.environ.get("RANK", "0")), Path(config.run.dir)
+    process, rank = WorkerProcess(run_dir), own_rank()
     if rank > 0:  # one process speaks
         logging.getLogger("vsgrpo").setLevel(logging.ERROR)
     try:
         check_versions()
-        return train(config, resume=resume)
+        yield process
     except KeyboardInterrupt as stop:
-        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
-    except VsgrpoError as error:
-        if not record_failure(run_dir, rank, error) and rank == 0:
-            complain(error.message, error.hint)
-        return error.exit_code
+        process.exit_code = 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except Exception as error:
-        known = from_machine(error)
-        if record_failure(run_dir, rank, known or error):
-            return known.exit_code if known else 1
-        if known is None or os.environ.get("VSGRPO_DEBUG") == "1":
+        known = error if isinstance(error, VsgrpoError) else from_machine(error)
+        process.exit_code = known.exit_code if known else 1
+        if record_failure(process.run_dir, rank, known or error):
+            return
+        if known is None or (known is not error and os.environ.get("VSGRPO_DEBUG") == "1"):
             raise
         if rank == 0:
             complain(known.message, known.hint)
-        return known.exit_code
 
 
 def skip_shm_build() -> None:
@@ -114,45 +120,66 @@ def skip_shm_build() -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def train(config: TrainConfig, *, resume: bool = False) -> int:
-    """Run all stages and write final/; run.json says at any time how it stands.
+def train(config: TrainConfig, checked: tuple[list[Row], str] | None = None, *, resume: bool = False) -> int:
+    """Run all stages and write final/; run.json says at any time how far the run is.
+
+    Args:
+        checked: what `load_rows` returned, where this process has called it already.
+        resume: go on from the last checkpoint.
 
     Returns:
         0, or 128 + the number of the signal that stopped the run.
 
     Raises:
-        VsgrpoError: what the user can mend.
+        VsgrpoError: what the user can fix.
     """
-    run_dir = Path(config.run.dir)
-    is_main = int(os.environ.get("RANK", "0")) == 0
-    folder = RunFolder(run_dir, lambda path: None, config.trainer.save_total_limit)
-    if is_main:
-        ids = {"pid": os.getpid(), "ppid": os.getppid(), "host": platform.node()}
-        folder.update_status(status="running", stage=0, signal=None, **ids)
+    folder = RunFolder(Path(config.run.dir), lambda path: None, config.trainer.save_total_limit)
+    with _failure_noted(folder):
+        join_processes(config, int(os.environ.get("WORLD_SIZE", "1")))
+        rows, verdict = checked or load_rows(config)
+        if verdict != "clean" and own_rank() == 0:
+            unknown = judge_rows(rows).unknown_text()
+            show(f"leak check: {verdict}" + (f": {unknown}" if unknown else ""), sys.stderr)
+        parts = prepare_run(config, folder, rows)
+        trainer: StageTrainer | None = None
+        for stage in open_stages(parts, folder.latest_checkpoint() if resume else None):
+            trainer = stage.trainer
+            if not stage.is_done:
+                with stage.guarded():
+                    trainer.train(resume_from_checkpoint=stage.resume_from)
+            if stage.stop.stopped:
+                # Slurm's early warning ends a run like the SIGTERM that would follow.
+                stop = signal.SIGINT if stage.stop.received == signal.SIGINT else signal.SIGTERM
+                folder.update_status(status="stopped", signal=stop.name, error=None)
+                return 128 + stop
+        assert trainer is not None  # a run has one stage at least
+        with trainer.timer.phase("save"):
+            folder.publish_final(lambda path: save_final(trainer, config, path), trainer.is_world_process_zero())
+        folder.update_status(status="done", signal=None, error=None)
+    if own_rank() == 0:
+        _show_result(folder)
+    return 0
+
+
+@contextmanager
+def _failure_noted(folder: RunFolder) -> Iterator[None]:
+    """Enter into run.json that this process trains, and why it ended where an exception ends it."""
+    ids = {"pid": os.getpid(), "ppid": os.getppid(), "host": platform.node()}
+    folder.update_status(status="running", stage=0, signal=None, **ids)
     try:
-        code = _train(config, folder, resume)
+        yield
     except BaseException as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if is_main:
-            stopped = isinstance(error, KeyboardInterrupt)
-            with suppress(OSError):
-                folder.update_status(
-                    status="stopped" if stopped else "failed", error=str(error) or type(error).__name__
-                )
-        if full:
+        status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+        with suppress(OSError):
+            folder.update_status(status=status, error=str(error) or type(error).__name__)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise RunError(
-                f"{run_dir}: {error}", hint="checkpoints so far are complete; free disk space, then --resume"
+                f"{folder.path}: {error}", hint="checkpoints so far are complete; free disk space, then --resume"
             ) from error
         raise
-    if is_main:
-        stop = signal.Signals(code - 128).name if code else None
-        folder.update_status(status="stopped" if code else "done", signal=stop, error=None)
-        if not code:
-            _tell_result(folder)
-    return code
 
 
-def _tell_result(folder: RunFolder) -> None:
+def _show_result(folder: RunFolder) -> None:
     show(f"trained: {folder.path / 'final'}", sys.stderr)
     if best := folder.read_status().get("best"):
         where = folder.path / f"checkpoint-{best['checkpoint']}"
@@ -162,32 +189,27 @@ def _tell_result(folder: RunFolder) -> None:
         )
 
 
-def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
-    join_processes(config, int(os.environ.get("WORLD_SIZE", "1")))
-    rows, verdict = load_rows(config)
-    is_main = int(os.environ.get("RANK", "0")) == 0
-    if verdict != "clean" and is_main:
-        told = judge_rows(rows).unknown_text()
-        show(f"leak check: {verdict}" + (f": {told}" if told else ""), sys.stderr)
+def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunParts:
+    """Return what all stages share: rows whose videos can be read, the loader, the model, rows to score on."""
     loader = make_loader(config)
-    rows = readable_rows(rows, Path(config.data.path), loader, config.video.max_quarantined)
+    rows = readable_rows(config, rows, loader)
     dev = dev_dataset(config)
     for number in range(config.trainer.num_stages):  # what TRL refuses, before the model loads
-        check_enough_rows(len(rows), trl_config(config, number))
+        trl_config(config, number)
     check_device(config, rows)
     bundle = make_model(config)
     if bundle.family.needs_timing:
         loader.timed_for = bundle.family.timed_label
-        rows = readable_rows(rows, Path(config.data.path), loader, config.video.max_quarantined)
-    manifest = run_manifest(config, rows, is_main)
+        rows = readable_rows(config, rows, loader)
+    manifest = run_manifest(config, rows, own_rank() == 0)
     folder.describe = lambda path: _describe(path, config, manifest)
-    if is_main:
+    folder.update_status(parents=[parent.name for parent in manifest.parents])
+    if own_rank() == 0:
         for parent in manifest.parents:
             if parent.verdict() != "clean":
                 show(f"leak check of {parent.name or config.model.path}: {parent.reason()}", sys.stderr)
         if overlap := dev_overlap(config, manifest):
             show(f"note: {overlap}", sys.stderr)
-        folder.update_status(parents=[parent.name for parent in manifest.parents])
     prompt = config.prompt
     dataset = rows_to_dataset(
         rows,
@@ -199,21 +221,7 @@ def _train(config: TrainConfig, folder: RunFolder, resume: bool) -> int:
         targets=config.trainer.name in ("sft", "dpo"),
         rejected_seed=config.run.seed if config.trainer.name == "dpo" else None,
     )
-    checkpoint = folder.latest_checkpoint() if resume else None
-    outcome = run_stages(
-        RunParts(config, bundle, dataset, loader, folder, dev),
-        checkpoint,
-        lambda trainer: check_backend(trainer, config),
-    )
-    if outcome.trainer is None:
-        raise RunError("trainer.stages=[]: nothing to train", hint="leave trainer.stages=null")
-    if outcome.stopped_by is not None:
-        # Slurm's early warning ends a run like the SIGTERM that would follow.
-        return 128 + (signal.SIGINT if outcome.stopped_by == signal.SIGINT else signal.SIGTERM)
-    trainer = outcome.trainer
-    with trainer.timer.phase("save"):
-        folder.publish_final(lambda path: save_final(trainer, config, path), trainer.is_world_process_zero())
-    return 0
+    return RunParts(config, bundle, dataset, loader, folder, dev)
 
 
 def check_device(config: TrainConfig, rows: list[Row]) -> None:
@@ -226,7 +234,7 @@ def check_device(config: TrainConfig, rows: list[Row]) -> None:
         return
     device = torch.cuda.get_device_properties(own_device())
     warning = check_memory(estimate_run(config, rows), float(device.total_memory), f"on {device.name}")
-    if warning and int(os.environ.get("RANK", "0")) == 0:
+    if warning and own_rank() == 0:
         show(warning, sys.stderr)
 
 
@@ -243,19 +251,18 @@ def make_loader(config: TrainConfig) -> VideoLoader:
     )
 
 
-def readable_rows(rows: list[Row], base: Path, loader: VideoLoader, share: float) -> list[Row]:
+def readable_rows(config: TrainConfig, rows: list[Row], loader: VideoLoader) -> list[Row]:
     """Leave out the rows of videos and images whose header cannot be read (video.on_bad=skip), and say which.
 
-    Args:
-        share: of the files that may turn out bad, here or later in the run.
-
     Raises:
-        DataError: one is bad under video.on_bad=error, more than `share` of them are, or no row is left.
+        DataError: one is bad under video.on_bad=error, more than video.max_quarantined of them are, or no row is left.
+        ConfigError: too few rows are left for a rollout buffer.
     """
+    base = Path(config.data.path)
     bad: dict[tuple[str, Path], str] = {}
     places = dict.fromkeys(place for row in rows for place in row.media_paths(base))
     if loader.max_quarantined is None:  # a second look, at fewer files, allows no fewer of them
-        loader.max_quarantined = int(share * len(places))
+        loader.max_quarantined = int(config.video.max_quarantined * len(places))
     for kind, path in places:
         try:
             loader.medium(path, kind)
@@ -267,6 +274,7 @@ def readable_rows(rows: list[Row], base: Path, loader: VideoLoader, share: float
     kept = [row for row in rows if not any(place in bad for place in row.media_paths(base))]
     if not kept:
         raise DataError(f"{base}: none of {len(bad)} videos and images can be read", hint="build the dataset again")
+    check_enough_rows(config, kept)
     return kept
 
 
