@@ -177,7 +177,7 @@ def _note_types() -> None:
     """Rank 1 writes into the file TEST_MARK what it sums gradients and steps in, as it is before an update."""
     import json
 
-    from vsgrpo.training.stage_trainer import StageTrainer
+    from vsgrpo.training.base import StageTrainer
 
     check = StageTrainer._get_grad_norm
 

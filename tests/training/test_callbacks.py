@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 from vsgrpo.training import callbacks, live
+from vsgrpo.training.base import Stage
 from vsgrpo.training.callbacks import JsonLog, StopOnSignal
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.launcher import LostProcess, another_failed, explain, forget_failures, record_failure
 from vsgrpo.training.live import Progress
-from vsgrpo.training.stage_trainer import Stage
 from vsgrpo.training.timing import PhaseTimer
 
 

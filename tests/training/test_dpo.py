@@ -4,7 +4,8 @@ import pytest
 import torch
 from tiny_runs import LORA, make_parts, make_trainer
 
-from vsgrpo.training.dpo import PairCollator, pair_losses
+from vsgrpo.training.dpo import PairCollator
+from vsgrpo.training.losses import pair_losses
 from vsgrpo.training.samples import SampleMaker
 from vsgrpo.training.timing import PhaseTimer
 from vsgrpo.training.worker import train

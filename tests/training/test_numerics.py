@@ -11,7 +11,7 @@ from tiny_runs import SPREAD, make_trainer
 from two_processes import GRPO, TWO, arguments, distance, finish, log, vsgrpo, weights, zero_file
 
 from vsgrpo.errors import ConfigError, RunError
-from vsgrpo.training.grpo_loss import MAX_LOG_RATIO
+from vsgrpo.training.losses import MAX_LOG_RATIO
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,7 @@ from vsgrpo.errors import SetupError
 from vsgrpo.families.model_path import model_shape
 from vsgrpo.memory.disk import disk_need
 from vsgrpo.modeling.bundle import base_model
-from vsgrpo.training.precision import low_precision
+from vsgrpo.training.distributed import low_precision
 from vsgrpo.training.worker import train
 
 HALF = ("model.dtype=bfloat16", "trainer.learning_rate=1e-6", "trainer.warmup_steps=0", "trainer.max_steps=1")

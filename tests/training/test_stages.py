@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from vsgrpo.config import load_config
 from vsgrpo.errors import RunError
 from vsgrpo.training import stages
-from vsgrpo.training.arguments import trl_config
+from vsgrpo.training.engine import trl_config
 from vsgrpo.training.stages import stage_rows
 from vsgrpo.training.worker import main, train
 

@@ -1,7 +1,7 @@
 import pytest
 
 from vsgrpo.training import timing
-from vsgrpo.training.timing import PhaseTimer, peak_memory, summarize
+from vsgrpo.training.timing import PhaseTimer, PhaseWatch, peak_memory, summarize
 
 
 def test_an_inner_phase_stops_the_clock_of_the_outer_one(monkeypatch):
@@ -56,3 +56,21 @@ def test_a_summary_starts_anew(monkeypatch):
 def test_peak_memory_counts_bytes():
     # A process that imported torch holds between 50 MB and this machine's memory.
     assert 50e6 < peak_memory() < 1e13
+
+
+def test_a_phase_that_lasts_is_told_once(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    timer = PhaseTimer()
+    watch = PhaseWatch(timer, rank=1, limit_s=60.0, clock=lambda: now[0])
+    with timer.phase("update"):
+        now[0] += 29.0  # below half of 60 s
+        watch.look(7)
+        assert capsys.readouterr().err == ""
+        now[0] += 2.0
+        watch.look(7)
+        watch.look(7)
+    now[0] += 100.0
+    watch.look(7)  # between phases
+    expected = "warning: process 1 has been in phase update of step 7 for 31 s (launch.timeout_s=60)\n"
+    assert capsys.readouterr().err == expected

@@ -8,10 +8,10 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
+from vsgrpo.training.base import StageTrainer
 from vsgrpo.training.dpo import SpatialDPOTrainer
 from vsgrpo.training.grpo import SpatialGRPOTrainer
 from vsgrpo.training.sft import SpatialSFTTrainer
-from vsgrpo.training.stage_trainer import StageTrainer
 
 OWN = {"__init__", "run_step", "current_epoch", "_sampling", "_scoring", "_trees"}
 OWN |= {"_write_completions", "_answer_logps", "_reference_logps", "_note"}

@@ -26,7 +26,7 @@ from two_processes import (
     weights,
 )
 
-from vsgrpo.training.supervise import Relay
+from vsgrpo.training.launcher import Relay
 
 pytestmark = pytest.mark.faults
 EACH_STEP = ("trainer.max_steps=5", "trainer.save_steps=1")

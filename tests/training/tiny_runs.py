@@ -86,8 +86,8 @@ def make_parts(config: Any) -> Any:
     """Return the RunParts of a config, as the worker makes them."""
     from vsgrpo.training import worker
     from vsgrpo.training.checkpoints import RunFolder
-    from vsgrpo.training.rows_dataset import rows_to_dataset
     from vsgrpo.training.run_inputs import load_rows
+    from vsgrpo.training.samples import rows_to_dataset
     from vsgrpo.training.stages import RunParts
 
     rows, _ = load_rows(config)
@@ -108,7 +108,7 @@ def make_parts(config: Any) -> Any:
 
 def make_trainer(config: Any) -> Any:
     """Return the trainer of a config's first stage, before its training begins."""
-    from vsgrpo.training.stage_trainer import Stage
+    from vsgrpo.training.base import Stage
     from vsgrpo.training.stages import build_trainer, reference_model
 
     parts = make_parts(config)

@@ -3,7 +3,7 @@
 Every field of the pinned GRPOConfig, SFTConfig and DPOConfig (TrainingArguments included) has exactly one place:
 
 - ours: a field of a trainer section under TRL's own name (configs/trainer/*.yaml), a value of the user's;
-- `FIXED` (trl_options.toml): decided by another key of ours, or the same for every run (`training.arguments` sets it);
+- `FIXED` (trl_options.toml): decided by another key of ours, or the same for every run (`training.engine` sets it);
 - `REFUSED` (trl_options.toml): it would have no effect here, or a wrong one;
 - `PASSED`: `trainer.hf.NAME=value`, which tests/training/test_trl_options.py shows to act.
 

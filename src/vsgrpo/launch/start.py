@@ -29,7 +29,7 @@ from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_line
 from vsgrpo.memory.load import text_settings
 from vsgrpo.paths import locked, refuse_inputs_inside
 from vsgrpo.terminal import show
-from vsgrpo.training.launcher import forget_failures, own_rank
+from vsgrpo.training.launcher import forget_failures, own_rank, supervise
 from vsgrpo.training.preflight import (
     check_batch,
     check_devices,
@@ -39,7 +39,6 @@ from vsgrpo.training.preflight import (
     needs_launcher,
 )
 from vsgrpo.training.run_inputs import check_model, input_files, load_rows, rows_of_plan
-from vsgrpo.training.supervise import supervise
 
 
 def describe(config: TrainConfig) -> str:

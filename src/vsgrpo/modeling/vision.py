@@ -133,7 +133,7 @@ def is_tower_trained(model: nn.Module) -> bool:
 def are_tower_calls_collective(model: nn.Module) -> bool:
     """Tell whether ZeRO-3 parts a tower that is trained: as many calls of it are needed on every process.
 
-    A frozen one is whole wherever it is called (`training.zero.keep_whole`, and in rollouts).
+    A frozen one is whole wherever it is called (`training.distributed.keep_whole`, and in rollouts).
     """
     return is_tower_trained(model) and any(hasattr(p, "ds_id") for p in vision_tower(model).parameters())
 

@@ -1,4 +1,4 @@
-"""What happens beside training: log.jsonl, the optimizer's clock, stopping on a signal."""
+"""What happens beside training: log.jsonl, trackers, stopping on a signal."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from vsgrpo.training.bad_steps import json_number
-from vsgrpo.training.launcher import LostProcess
-from vsgrpo.training.stage_trainer import Stage
-from vsgrpo.training.supervise import OVERDUE, STOP_SIGNALS, SUPERVISED
-from vsgrpo.training.timing import PhaseTimer
+from vsgrpo.training.base import Stage
+from vsgrpo.training.launcher import OVERDUE, STOP_SIGNALS, SUPERVISED, LostProcess, own_rank
 
 LOG_SCHEMA_VERSION = 1
 PATIENCE_S = 3.0
 LAST_S = 10.0
 """Seconds in which a process whose time is up has to come back to Python."""
+EVENTS = tuple(name for name in vars(TrainerCallback) if name.startswith("on_"))
 STOPPING = "{}: finishing the step, then saving a checkpoint; once more (Ctrl-C) stops now and saves nothing"
 
 
@@ -39,15 +39,11 @@ class JsonLog(TrainerCallback):
         self._path = stage.folder.path / "log.jsonl"
         self._cpu_start = time.process_time()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Count CPU seconds of this process from here on."""
         self._cpu_start = time.process_time()
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Write one line; `step` counts over all stages."""
         if not state.is_world_process_zero:
             return
@@ -68,29 +64,50 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
         stream.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-class OptimizerClock(TrainerCallback):
-    """Times the optimizer's step, and starts the clock of the first log."""
+class Tracker(TrainerCallback):
+    """Passes events on to a tracker of trainer.report_to (a callback of transformers) until one fails.
 
-    def __init__(self, timer: PhaseTimer) -> None:
-        self._timer = timer
+    None may stop a run: what it raises, when it is made or at any event, becomes one warning, and the tracker is left
+    out from there on; log.jsonl has every number anyway.
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Forget what building the trainer took."""
-        self._timer.take_summary()
+    Args:
+        name: as in trainer.report_to.
+        make: builds the tracker's callback.
+        say: tells the user.
+    """
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Start the phase."""
-        self._timer.start("optimizer")
+    def __init__(self, name: str, make: Callable[[], TrainerCallback], say: Callable[[str], None]) -> None:
+        self._name = name
+        self._say = say
+        self._inner: TrainerCallback | None = None
+        try:
+            self._inner = make()
+        except Exception as error:
+            self._give_up(error)
+        for event in EVENTS:
+            setattr(self, event, self._passing(event))
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Stop the phase."""
-        self._timer.stop()
+    def _passing(self, event: str) -> Callable[..., Any]:
+        def pass_on(*args: Any, **kwargs: Any) -> Any:
+            if self._inner is None:
+                return None
+            try:
+                return getattr(self._inner, event)(*args, **kwargs)
+            except Exception as error:
+                self._give_up(error)
+                return None
+
+        return pass_on
+
+    def _give_up(self, error: Exception) -> None:
+        self._inner = None
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        self._say(f"warning: trainer.report_to={self._name}: {reason}; training goes on without it (log.jsonl has all)")
+
+
+def make_trackers(names: Sequence[str], say: Callable[[str], None]) -> list[TrainerCallback]:
+    """Return one tracker per name of trainer.report_to."""
+    return [Tracker(name, get_reporting_integration_callbacks([name])[0], say) for name in names]
 
 
 class StopOnSignal(TrainerCallback):
@@ -138,21 +155,15 @@ class StopOnSignal(TrainerCallback):
         self.received: int | None = None
         self.stopped = False
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Take the signals over."""
         self._previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Give the signals back."""
         self.restore()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> TrainerControl:
         """Ask for a checkpoint and the end where any process got a signal."""
         if state.global_step % self.every == 0 and self._any_process_signalled(args):
             self.stopped = state.global_step < state.max_steps
@@ -179,7 +190,7 @@ class StopOnSignal(TrainerCallback):
             self.received, self._since = number, now
             self._count()
         at_once = number == signal.SIGINT and not self._foreign
-        told_by_launcher = at_once and self._supervised and os.environ.get("RANK", "0") != "0"
+        told_by_launcher = at_once and self._supervised and own_rank() > 0
         if self._overdue or told_by_launcher or (not first and (at_once or now - self._since > PATIENCE_S)):
             self.restore()
             raise KeyboardInterrupt(number)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 from trl.models.utils import unwrap_model_for_generation
 
 from vsgrpo.config import GrpoSection, TrainConfig
@@ -26,10 +26,9 @@ from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.rewards import accuracy_reward
+from vsgrpo.training.base import StageTrainer
 from vsgrpo.training.callbacks import append_line
-from vsgrpo.training.rows_dataset import rows_to_dataset
-from vsgrpo.training.samples import SampleMaker, compute_features
-from vsgrpo.training.stage_trainer import StageTrainer
+from vsgrpo.training.samples import SampleMaker, compute_features, rows_to_dataset
 from vsgrpo.video.loader import VideoLoader
 
 BATCH = 32
@@ -104,7 +103,7 @@ class DevScore(TrainerCallback):
         self._config = config
         self._loader = loader
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Score the weights just saved; every process takes its part of the rows."""
         trainer = self.trainer
         score = self.score()

@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from accelerate.utils import is_peft_model
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.vision import MediaFeatures
+from vsgrpo.training.base import StageTrainer, TrainerParts
+from vsgrpo.training.losses import pair_losses
 from vsgrpo.training.samples import Sample, SampleMaker, compute_features
 from vsgrpo.training.sft import END_OF_TURN
-from vsgrpo.training.stage_trainer import StageTrainer, TrainerParts
 
 
 class PairCollator:
@@ -145,23 +145,3 @@ class SpatialDPOTrainer(StageTrainer, DPOTrainer):
         metrics["entropy"].append(entropies / max(tokens, 1.0))
         self._total_train_tokens += int(tokens)
         metrics["num_answer_tokens"] = [self._total_train_tokens]
-
-
-def pair_losses(ratios: Tensor, lengths: Tensor, beta: float, loss_type: str) -> Tensor:
-    """Return the loss of each pair.
-
-    Args:
-        ratios: (pairs, 2) log-prob under the policy minus under the reference, chosen and rejected.
-        lengths: (pairs, 2) tokens of the answers.
-        beta: strength of the reference.
-        loss_type: sigmoid (arXiv 2305.18290 eq. 7), hinge (arXiv 2305.10425), ipo (arXiv 2310.12036 eq. 17, on means
-            over the tokens, as TRL does).
-    """
-    if loss_type == "sigmoid":
-        return -logsigmoid(beta * (ratios[:, 0] - ratios[:, 1]))
-    if loss_type == "hinge":
-        return (1 - beta * (ratios[:, 0] - ratios[:, 1])).relu()
-    if loss_type == "ipo":
-        means = ratios / lengths
-        return (means[:, 0] - means[:, 1] - 1 / (2 * beta)) ** 2
-    raise ValueError(f"loss_type={loss_type}: one of sigmoid, hinge, ipo")

@@ -28,14 +28,19 @@ from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import count_drawn
 from vsgrpo.rewards import reward_metrics
-from vsgrpo.training.completions import append_records, completion_records
-from vsgrpo.training.correlation import GradientCorrelation
-from vsgrpo.training.grpo_loss import LiveCounts, bound_reference, count_live, microbatches_of_update
+from vsgrpo.training.base import StageTrainer, TrainerParts
+from vsgrpo.training.distributed import unsharded
+from vsgrpo.training.losses import (
+    GradientCorrelation,
+    LiveCounts,
+    bound_reference,
+    count_live,
+    is_without_advantage,
+    microbatches_of_update,
+    zero_loss,
+)
 from vsgrpo.training.samplers import RolloutSampler
-from vsgrpo.training.samples import Sample, compute_features, sample_trees
-from vsgrpo.training.skipping import is_without_advantage, zero_loss
-from vsgrpo.training.stage_trainer import StageTrainer, TrainerParts
-from vsgrpo.training.zero import unsharded
+from vsgrpo.training.samples import Sample, append_records, completion_records, compute_features, sample_trees
 
 METRIC_COLUMNS = ("question_type", "answer_kind", "prompt_mode", "question")
 
@@ -115,7 +120,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> None:
-        """Note where the update begins: its normaliser is counted after the rollout, see `grpo_loss`."""
+        """Note where the update begins: its normaliser is counted after the rollout, see `losses`."""
         self._update_start, self._num_items = self._step, 0
 
     # --- rollout and rewards ------------------------------------------------------------------------------------
@@ -227,7 +232,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
     def _compute_loss(self, model, inputs) -> Tensor:
         """Set the samples of the microbatch aside: stock code passes a fixed list of image arguments on.
 
-        The loss counts live rows alone, see `grpo_loss`. With `skip_zero_variance` a microbatch without advantage is
+        The loss counts live rows alone, see `losses`. With `skip_zero_variance` a microbatch without advantage is
         left out, its KL term too. The normaliser stays as it was: its loss is 0, not absent.
         """
         scale = self._live_scale(inputs["live"])

@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow.compute
 from rich.console import Console, RenderableType
 from rich.live import Live
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from vsgrpo.terminal import show
+from vsgrpo.training.base import Stage
 from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.live_panel import Moment, Said, panel
-from vsgrpo.training.stage_trainer import Stage
 from vsgrpo.training.timing import PHASES, PhaseTimer
 
 REFRESH_HZ = 4
@@ -45,16 +45,12 @@ class Progress(TrainerCallback):
         self._since = time.monotonic()
         self._first_step = 0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start the clock (a resumed stage does not start at 0)."""
         self._since = time.monotonic()
         self._first_step = state.global_step
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Print step, main numbers, seconds per step and time left."""
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
@@ -133,9 +129,7 @@ class LiveView(Progress):
         self._logged_at = self._since
         self._read_at = 0.0
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start to draw."""
         super().on_train_begin(args, state, control, **kwargs)
         self._logged_at = self._since
@@ -154,7 +148,7 @@ class LiveView(Progress):
         handlers = [h for logger in _loggers() for h in logger.handlers if isinstance(h, logging.StreamHandler)]
         self._streams = [(handler, handler.setStream(sys.stderr)) for handler in handlers if handler.stream is before]
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Count the step and look for a new sample."""
         self._moment.step = state.global_step
         self._moment.seconds_per_step = self._pace(state)
@@ -163,9 +157,7 @@ class LiveView(Progress):
             self._read_at = now
             self._moment.said = last_said(self._stage.folder.path / "completions.jsonl", self.dataset)
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Take the numbers of a log."""
         if not logs or "loss" not in logs:
             return
@@ -179,9 +171,7 @@ class LiveView(Progress):
         if _is_number(logs, "reward"):
             moment.rewards.append(float(logs["reward"]))
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Leave the last picture on the screen."""
         self.close()
 

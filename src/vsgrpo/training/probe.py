@@ -29,7 +29,7 @@ from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
-from vsgrpo.training.stage_trainer import StageTrainer
+from vsgrpo.training.base import StageTrainer
 from vsgrpo.training.timing import peak_memory
 from vsgrpo.video.budget import Medium, VisionBudget
 from vsgrpo.video.loader import VideoInputs, VideoLoader

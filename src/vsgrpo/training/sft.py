@@ -12,8 +12,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.logps import logps
+from vsgrpo.training.base import StageTrainer, TrainerParts
 from vsgrpo.training.samples import SampleMaker, compute_features
-from vsgrpo.training.stage_trainer import StageTrainer, TrainerParts
 
 END_OF_TURN = "<|im_end|>"
 IGNORED = -100

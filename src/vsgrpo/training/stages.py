@@ -25,26 +25,23 @@ from vsgrpo.modeling.bundle import ModelBundle, vision_token_ids
 from vsgrpo.modeling.model import use_gradient_checkpointing
 from vsgrpo.rewards import load_reward
 from vsgrpo.terminal import show
-from vsgrpo.training.arguments import trl_config
 from vsgrpo.training.bad_steps import BadSteps
-from vsgrpo.training.callbacks import JsonLog, OptimizerClock, StopOnSignal
+from vsgrpo.training.base import Stage, StageTrainer, TrainerParts
+from vsgrpo.training.callbacks import JsonLog, StopOnSignal, make_trackers
 from vsgrpo.training.checkpoints import Checkpoint, RunFolder
 from vsgrpo.training.dev_score import DevScore
+from vsgrpo.training.distributed import CheckPrecision, CheckShards, EqualCalls, collective_timed_out, name_layers
 from vsgrpo.training.dpo import SpatialDPOTrainer
+from vsgrpo.training.engine import check_backend, trl_config
 from vsgrpo.training.grpo import SpatialGRPOTrainer
-from vsgrpo.training.guards import CheckShards, EqualCalls, PhaseWatch, check_backend, waited_in_vain
 from vsgrpo.training.launcher import another_failed
 from vsgrpo.training.live import Progress, watch
-from vsgrpo.training.precision import CheckPrecision
 from vsgrpo.training.preflight import buffer_steps
 from vsgrpo.training.probe import probe_longest, wants_probe
 from vsgrpo.training.samplers import few_videos
 from vsgrpo.training.samples import SampleMaker
 from vsgrpo.training.sft import SpatialSFTTrainer
-from vsgrpo.training.stage_trainer import Stage, StageTrainer, TrainerParts
-from vsgrpo.training.timing import PhaseTimer, device_sync
-from vsgrpo.training.trackers import make_trackers
-from vsgrpo.training.zero import name_layers
+from vsgrpo.training.timing import OptimizerClock, PhaseTimer, PhaseWatch, device_sync
 from vsgrpo.video.loader import VideoLoader
 
 
@@ -86,7 +83,7 @@ class OpenStage:
         try:
             yield
         except Exception as error:
-            timed_out = waited_in_vain(error, self.trainer, self.timeout_s)
+            timed_out = collective_timed_out(error, self.trainer, self.timeout_s)
             if timed_out is None or self.trainer.accelerator.num_processes == 1:
                 raise
             raise timed_out from error
@@ -130,7 +127,7 @@ def _open_stage(parts: RunParts, stage: Stage, reference: nn.Module | None, resu
     if config.launch.profile == "fsdp2":
         name_layers(parts.bundle.model)
     trainer = build_trainer(parts, stage, stop, reference, progress)
-    check_backend(trainer, config)
+    check_backend(trainer.accelerator, config)
     is_main = trainer.is_world_process_zero()
     section = config.trainer.stage(stage.number)
     if wants_probe(config, section):
@@ -282,7 +279,7 @@ def _callbacks(
 ) -> list[TrainerCallback]:
     """Return what logs, times and watches a stage."""
     callbacks: list[TrainerCallback] = [JsonLog(stage), progress, OptimizerClock(timer)]
-    callbacks += [CheckShards(stage, config.launch.profile), CheckPrecision(config.launch.profile)]
+    callbacks += [CheckShards(stage.folder, config.launch.profile), CheckPrecision(config.launch.profile)]
     callbacks += make_trackers(config.trainer.stage(stage.number).report_to, progress.say)
     if config.launch.num_processes > 1:
         callbacks += [EqualCalls(timer), PhaseWatch(timer, args.process_index, config.launch.timeout_s)]

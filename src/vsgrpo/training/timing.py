@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import TrainerCallback, TrainerState
 
 from vsgrpo.modeling.tree import TokenCount
+from vsgrpo.terminal import show
 
 PHASES = ("decode", "vision", "prefill", "generate", "reward", "reference", "update", "optimizer", "save")
 
@@ -143,3 +146,65 @@ def summarize(summaries: Sequence[dict[str, Any]]) -> dict[str, float]:
         logs["tokens/second"] = logs["tokens/computed"] / max(seconds, 1e-9)
     logs["memory/peak_gib"] = max(item["peak"] for item in summaries) / 2**30
     return logs
+
+
+class OptimizerClock(TrainerCallback):
+    """Times the optimizer's step, and starts the clock of the first log."""
+
+    def __init__(self, timer: PhaseTimer) -> None:
+        self._timer = timer
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Forget what building the trainer took."""
+        self._timer.take_summary()
+
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Start the phase."""
+        self._timer.start("optimizer")
+
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Stop the phase."""
+        self._timer.stop()
+
+
+class PhaseWatch(TrainerCallback):
+    """Says on stderr which phase this process has been in for half of launch.timeout_s.
+
+    A process that hangs says nothing by itself, and NCCL ends those that wait for it without a Python exception.
+
+    Args:
+        clock: seconds that never jump back.
+    """
+
+    def __init__(self, timer: PhaseTimer, rank: int, limit_s: float, clock: Callable[[], float] | None = None) -> None:
+        self._timer = timer
+        self._rank = rank
+        self._limit_s = limit_s
+        self._clock = clock or time.perf_counter
+        self._told: float | None = None
+        self._ended = threading.Event()
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Start to watch."""
+        threading.Thread(target=self._watch, args=(state,), daemon=True).start()
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Stop watching."""
+        self._ended.set()
+
+    def look(self, step: int) -> None:
+        """Print one line if a phase has lasted for half of the limit; once for each time it is entered."""
+        phase, since = self._timer.running
+        seconds = self._clock() - since
+        if phase is None or self._told == since or seconds < self._limit_s / 2:
+            return
+        self._told = since
+        show(
+            f"warning: process {self._rank} has been in phase {phase} of step {step} for {seconds:.0f} s "
+            f"(launch.timeout_s={self._limit_s:g})",
+            sys.stderr,
+        )
+
+    def _watch(self, state: TrainerState) -> None:
+        while not self._ended.wait(min(self._limit_s / 10, 10.0)):
+            self.look(state.global_step)

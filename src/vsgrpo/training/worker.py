@@ -43,17 +43,15 @@ from vsgrpo.modeling.quiet import quiet_libraries
 from vsgrpo.modeling.save import save_model, write_vision
 from vsgrpo.modeling.versions import check_versions
 from vsgrpo.terminal import complain, show
-from vsgrpo.training.arguments import trl_config
+from vsgrpo.training.base import StageTrainer
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.dev_score import dev_dataset, dev_overlap
-from vsgrpo.training.guards import join_processes
-from vsgrpo.training.launcher import own_rank, record_failure
+from vsgrpo.training.engine import join_processes, trl_config
+from vsgrpo.training.launcher import end_with_parent, own_rank, record_failure
 from vsgrpo.training.preflight import check_enough_rows
-from vsgrpo.training.rows_dataset import rows_to_dataset
 from vsgrpo.training.run_inputs import load_rows, row_files
-from vsgrpo.training.stage_trainer import StageTrainer
+from vsgrpo.training.samples import rows_to_dataset
 from vsgrpo.training.stages import RunParts, open_stages
-from vsgrpo.training.supervise import end_with_parent
 from vsgrpo.video.loader import BadVideo, VideoLoader
 
 

@@ -11,7 +11,7 @@ from tiny_runs import SPREAD, make_trainer
 from vsgrpo.modeling import attention, logps
 from vsgrpo.modeling.pack import pack
 from vsgrpo.training import grpo, samples, sft
-from vsgrpo.training.grpo_loss import LiveCounts, count_live
+from vsgrpo.training.losses import LiveCounts, count_live
 from vsgrpo.training.sft import SpatialSFTTrainer
 
 pytestmark = pytest.mark.integration

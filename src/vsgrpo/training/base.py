@@ -27,11 +27,10 @@ from vsgrpo.modeling.tree import Tree, count_scored
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.training.bad_steps import BadSteps, leave_out
 from vsgrpo.training.checkpoints import RunFolder
-from vsgrpo.training.precision import sum_gradients_in_float32
+from vsgrpo.training.distributed import keep_whole, load_whole, sum_gradients_in_float32, unshard_root
 from vsgrpo.training.samplers import VideoSampler
 from vsgrpo.training.samples import Sample, SampleMaker, sample_trees
 from vsgrpo.training.timing import PhaseTimer, summarize
-from vsgrpo.training.zero import keep_whole, load_whole, unshard_root
 from vsgrpo.video.loader import VideoLoader
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vsgrpo.training.grpo_loss import LiveCounts, microbatches_of_update
+from vsgrpo.training.losses import LiveCounts, microbatches_of_update
 
 # 2 processes, 3 microbatches of 4 rows on each: 8, 4 (one process has none) and 2 live rows.
 COUNTS = LiveCounts(rows=(8, 4, 2), processes=(2, 1, 1), tokens=50, rows_per_microbatch=8, num_processes=2)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from tiny_runs import make_rows
 
-from vsgrpo.training.rows_dataset import COLUMNS, rows_to_dataset
+from vsgrpo.training.samples import COLUMNS, rows_to_dataset
 
 
 def table(rows, **changes):

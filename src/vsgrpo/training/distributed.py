@@ -1,0 +1,289 @@
+"""What several processes, and engines that shard weights, need besides TRL: helpers, and checks in every step.
+
+Some processes call the vision tower and others do not, and rollouts differ in length, while each call of sharded
+weights is a collective one. What an engine does to weights, gradients and calls can differ from the configuration, or
+from one process to another, without any library saying so.
+
+Summed up in float32 while a model computes in bfloat16: weights that are trained (`modeling.model.load_model` holds
+them in float32, PEFT its adapters; ZeRO keeps a float32 copy of its part), AdamW's moments (of the type of what it
+updates), gradients (`sum_gradients_in_float32`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from transformers import TrainerCallback, TrainerState
+from transformers.integrations import deepspeed
+
+from vsgrpo.errors import RunError, SetupError
+from vsgrpo.modeling.bundle import language_model, vision_tower
+from vsgrpo.modeling.vision import are_tower_calls_collective
+from vsgrpo.terminal import show
+from vsgrpo.training.checkpoints import RunFolder
+from vsgrpo.training.launcher import LostProcess
+from vsgrpo.training.timing import PhaseTimer
+
+
+def keep_whole(module: nn.Module) -> None:
+    """Hold all parameters of a frozen module on every process from now on, if an engine shards them.
+
+    The engine gathers parameters in hooks of each module, a collective call that all processes have to make. A process
+    that has its videos' features already does not call the tower, and the collectives of the others would meet those of
+    its language model. Frozen weights have no optimizer state: whole, they cost their own size and no communication.
+    The engine parts them again when it gathers the model to save it, so this is called before every step.
+    """
+    parameters = [parameter for parameter in module.parameters() if hasattr(parameter, "ds_status")]
+    if not parameters:
+        return
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    for part in module.modules():  # a frozen tower has no other hooks than the engine's
+        part._forward_pre_hooks.clear()
+        part._forward_hooks.clear()
+    for parameter in parameters:
+        parameter.ds_persist = True  # type: ignore[attr-defined]
+    missing = [p for p in parameters if p.ds_status == ZeroParamStatus.NOT_AVAILABLE]  # type: ignore[attr-defined]
+    if missing:
+        missing[0].all_gather(missing)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def load_whole() -> Iterator[None]:
+    """Let `from_pretrained` load whole weights once a trainer exists, whose ZeRO-3 settings it would follow.
+
+    They are meant for a model that no engine holds yet, as at the start of a run, where no trainer exists either.
+    """
+    settings = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = settings
+
+
+def name_layers(model: nn.Module) -> None:
+    """Name to accelerate what FSDP2 shards, the language model's layers: it reads this when a trainer is made.
+
+    Its default would shard the tower's blocks too, which processes with other videos call another number of times.
+    Layers that an earlier stage has sharded are of another class.
+    """
+    layer = language_model(model).layers[0]
+    os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = type(layer).__name__
+
+
+def unshard_root(model: Any) -> None:
+    """Hold the weights outside the layers of an FSDP2 model, the tower's among them, whole on every process.
+
+    Their forward would do so; the tower is called before it. They are parted again after the backward pass.
+    """
+    if isinstance(model, FSDPModule):
+        model.unshard()
+
+
+@contextmanager
+def unsharded(model: Any) -> Iterator[None]:
+    """Hold all weights of an FSDP2 model whole on every process; nothing happens under other engines.
+
+    Processes draw completions of different lengths, and each forward of a sharded layer is a collective call.
+    """
+    parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    layers = [part for part in parts if part is not model]  # the root is never parted after a forward
+    for part in parts:
+        part.unshard()
+    for layer in layers:
+        layer.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.set_reshard_after_forward(True, recurse=False)
+        for part in parts:
+            part.reshard()
+
+
+def sum_gradients_in_float32(trainer: Any) -> None:
+    """Set what accelerate's plugins leave to bfloat16; a trainer's engine reads it when training begins.
+
+    A DeepSpeed file of the user's that sets `data_types.grad_accum_dtype` is left as it is.
+    """
+    state = trainer.accelerator.state
+    if trainer.is_deepspeed_enabled:
+        settings = state.deepspeed_plugin.deepspeed_config
+        settings.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")
+    if trainer.is_fsdp_enabled and state.mixed_precision == "bf16":
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
+        state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.bfloat16
+        )
+
+
+def low_precision(model: nn.Module) -> str | None:
+    """Return the name of a parameter that is trained and is not float32, None where there is none."""
+    trained = ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+    return next((name for name, parameter in trained if parameter.dtype != torch.float32), None)
+
+
+class CheckPrecision(TrainerCallback):
+    """Refuses to train weights whose updates would be rounded away.
+
+    Args:
+        profile: of the launch; ZeRO's weights are copies of what it trains.
+    """
+
+    def __init__(self, profile: str) -> None:
+        self._zero = profile.startswith("zero")
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Look at the weights as the engine and a resumed checkpoint left them.
+
+        Raises:
+            SetupError: a parameter that is trained is of another type than float32.
+        """
+        found = None if self._zero else low_precision(model)
+        if found is not None:
+            raise SetupError(
+                f"{found}: trained in another type than float32, where an update of trainer.learning_rate is lost",
+                hint="this is a bug of vsgrpo or of a plugin that casts the model, please report it",
+            )
+
+
+class CheckShards(TrainerCallback):
+    """Compares what the engine did to the weights with the profile, and enters it into run.json.
+
+    ZeRO-3 keeps parameters below `stage3_param_persistence_threshold` whole on every process.
+    """
+
+    def __init__(self, folder: RunFolder, profile: str) -> None:
+        self._folder = folder
+        self._profile = profile
+        self._done = False
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Look once, when the engine has the weights.
+
+        Raises:
+            SetupError: another ZeRO stage, or weights that are sharded or whole where the profile says otherwise.
+        """
+        if self._done:
+            return
+        self._done = True
+        parameters = list(model.parameters())
+        kind = shard_kind(parameters)
+        wanted = {"zero3": "zero3", "zero3_offload": "zero3", "fsdp2": "fsdp2"}.get(self._profile, "whole")
+        if kind != wanted:
+            raise SetupError(
+                f"launch={self._profile}: the weights are {kind}, not {wanted}",
+                hint="leave launch.accelerate_file=null, or give the file of this profile",
+            )
+        if not self._profile.startswith("zero"):
+            return
+        plugin = AcceleratorState().deepspeed_plugin
+        stage = plugin.hf_ds_config.config["zero_optimization"]["stage"] if plugin is not None else None
+        if stage != (2 if self._profile == "zero2" else 3):
+            raise SetupError(
+                f"launch.accelerate_file: ZeRO stage {stage}, the launch profile is {self._profile}",
+                hint="choose the launch profile of that stage",
+            )
+        parts = [p for p in parameters if hasattr(p, "ds_numel") and not getattr(p, "ds_persist", False)]
+        if state.is_world_process_zero:
+            self._folder.update_status(zero={"stage": stage, "sharded": len(parts), "of": len(parameters)})
+            if wanted == "zero3" and not parts:
+                show(
+                    f"warning: launch={self._profile}: every weight is smaller than stage3_param_persistence_threshold "
+                    "and stays whole on every process",
+                    sys.stderr,
+                )
+
+
+def shard_kind(parameters: list[nn.Parameter]) -> str:
+    """Return how a model's weights lie on the processes: "zero3", "fsdp2" or "whole"."""
+    if any(hasattr(parameter, "ds_id") for parameter in parameters):
+        return "zero3"
+    return "fsdp2" if any(hasattr(parameter, "device_mesh") for parameter in parameters) else "whole"
+
+
+class EqualCalls(TrainerCallback):
+    """Stops a run whose processes called the model another number of times in a step.
+
+    Calls of sharded weights are collective: where one process makes one more, it meets another call of the others, and
+    they wait for ever or exchange the wrong weights. Rollouts are left out: there the weights are gathered, and
+    processes draw completions of different lengths. So are calls of a tower that is whole everywhere (a frozen one by
+    `keep_whole`, and any but ZeRO-3's): a process calls it once for each video that it has.
+
+    Args:
+        gather: (calls of this process) -> calls of all.
+    """
+
+    def __init__(self, timer: PhaseTimer, gather: Callable[[int], list[int]] | None = None) -> None:
+        self._timer = timer
+        self._gather = gather or gather_numbers
+        self._calls = 0
+        self._hooks: list[Any] = []
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Count calls of the language model, and of a tower that is trained in parts, from here on."""
+        self._calls = 0
+        if not self._hooks:
+            towers = [vision_tower(model)] if are_tower_calls_collective(model) else []
+            counted = [language_model(model), *towers]
+            self._hooks = [module.register_forward_pre_hook(self._count) for module in counted]
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Compare the counts of all processes.
+
+        Raises:
+            RunError: they differ.
+        """
+        counts = self._gather(self._calls)
+        if len(set(counts)) > 1:
+            raise RunError(
+                f"step {state.global_step}: the processes called the model {', '.join(map(str, counts))} times",
+                hint="a reward or callback of your own must not call the model; else this is a bug, please report it",
+            )
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Take the hooks off the model, which the next stage trains on."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _count(self, module: nn.Module, args: Any) -> None:
+        self._calls += not self._timer.is_in("generate")
+
+
+def gather_numbers(number: int) -> list[int]:
+    """Return the numbers of all processes, by rank."""
+    if not torch.distributed.is_initialized():
+        return [number]
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    own = torch.tensor([number], device=device)
+    found = [torch.zeros_like(own) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(found, own)
+    return [int(tensor.item()) for tensor in found]
+
+
+def collective_timed_out(error: BaseException, trainer: Any, timeout_s: float) -> RunError | None:
+    """Return what to tell where a collective call ran out of time or lost its partner, None for any other error."""
+    if not isinstance(error, RuntimeError):  # torch's own; a reward that asks a server has errors of other types
+        return None
+    text = str(error)
+    phase = trainer.timer.failed_in or trainer.timer.running[0] or "set-up"
+    where = f"process {trainer.accelerator.process_index} in phase {phase} of step {trainer.run_step}"
+    if "Timed out" in text or "timed out" in text or "Timeout" in text:
+        return RunError(
+            f"{where} waited launch.timeout_s={timeout_s:g} s for another process",
+            hint="a `warning: process ...` line may tell what the other one did; raise launch.timeout_s if it was slow",
+        )
+    if any(words in text for words in ("Connection closed by peer", "Connection reset", "Connection refused")):
+        return LostProcess(f"{where} lost another process", hint="the other one's error tells why; --resume goes on")
+    return None
