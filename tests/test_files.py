@@ -10,8 +10,7 @@ import pytest
 
 from vsgrpo import files
 from vsgrpo.data.check import _memory
-from vsgrpo.doctor.libraries import _operators, wandb
-from vsgrpo.doctor.machine import hub_cache
+from vsgrpo.doctor.machine import _operators, hub_cache, wandb
 from vsgrpo.errors import DataError
 from vsgrpo.files import file_sha256, publish, recover, remembered_sha256
 from vsgrpo.paths import drop_aside, is_set_aside, locked, refuse_inputs_inside, set_aside, take_back

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vsgrpo.doctor import libraries, machine
-from vsgrpo.doctor.run import run
+from vsgrpo.doctor import machine
+from vsgrpo.doctor.run import examine, examine_run
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -39,8 +39,6 @@ def test_it_works_without_torch_and_trl(tmp_path):
 
 
 def test_whatever_is_not_ok_says_how_to_mend_it(monkeypatch):
-    from vsgrpo.doctor import examine
-
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     report = examine(["experiment=vsgrpo_2b_v", "data=no/such"])
     assert all(item.mend for item in report.findings if item.status != "ok")
@@ -76,7 +74,7 @@ def test_whatever_is_not_ok_says_how_to_mend_it(monkeypatch):
 )
 def test_a_run_is_looked_at_before_it_starts(monkeypatch, words, check, status, part):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    finding = by_check(run(words))[check]
+    finding = by_check(examine_run(words))[check]
     assert finding.status == status and part in finding.found, finding
     assert status == "ok" or finding.mend
 
@@ -85,12 +83,12 @@ def test_a_model_on_the_hub_is_there_or_must_be_fetched(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     check = "model.path=Qwen/Qwen2-VL-2B-Instruct"
-    missing = by_check(run(["model=qwen2_vl_2b"]))[check]
+    missing = by_check(examine_run(["model=qwen2_vl_2b"]))[check]
     assert missing.status == "fail" and "HF_HUB_OFFLINE is set" in missing.found
     snapshot = tmp_path / "models--Qwen--Qwen2-VL-2B-Instruct" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
-    assert by_check(run(["model=qwen2_vl_2b"]))[check].status == "ok"
+    assert by_check(examine_run(["model=qwen2_vl_2b"]))[check].status == "ok"
 
 
 def test_operators_that_were_left_half_built_are_named(monkeypatch, tmp_path):
@@ -99,7 +97,7 @@ def test_operators_that_were_left_half_built_are_named(monkeypatch, tmp_path):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "build.ninja").touch()
     (tmp_path / "py311_cpu/cpu_adam/cpu_adam.so").touch()
-    found = [item for item in libraries.deepspeed() if item.check == "DeepSpeed operators"]
+    found = [item for item in machine.deepspeed() if item.check == "DeepSpeed operators"]
     assert [(item.status, item.found) for item in found] == [
         ("ok", "built: cpu_adam"),
         ("warn", "deepspeed_shm_comm was left half built"),
@@ -120,7 +118,7 @@ def test_wandb_is_ready_with_a_key_or_offline(monkeypatch, tmp_path, mode, netrc
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_MODE", mode)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    (finding,) = libraries.wandb()
+    (finding,) = machine.wandb()
     assert finding.status == status and finding.found.startswith(f"mode {mode}")
 
 

@@ -83,7 +83,7 @@ def doctor(
     debug: Debug = False,
 ) -> None:
     """Check versions, devices, decoders, disk, paths, and whether a run fits: what would fail, and how to mend it."""
-    from vsgrpo.doctor import examine
+    from vsgrpo.doctor.run import examine
 
     report = examine(overrides or [], config_dir)
     show(json.dumps(report.to_json(), indent=1) if as_json else report.table())

@@ -1,4 +1,4 @@
-"""The run that was asked about: do its paths exist, does its configuration hold, will it fit."""
+"""`vsgrpo doctor`: what would fail on this machine, and in the run that was asked about; how to fix it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from vsgrpo.config import TrainConfig, load_config
 from vsgrpo.config.compose import NOT_GIVEN
 from vsgrpo.data.row_numbers import RowNumbers
-from vsgrpo.doctor.findings import Finding
-from vsgrpo.doctor.machine import GIB, hub_cache
+from vsgrpo.doctor import machine
+from vsgrpo.doctor.machine import GIB, Finding, Report, hub_cache
 from vsgrpo.errors import VsgrpoError
 from vsgrpo.families import TINY
 from vsgrpo.memory.estimate import estimate_run
@@ -25,7 +25,14 @@ HUB = "huggingface.co"
 REACH_S = 3.0
 
 
-def run(words: Sequence[str], config_dir: Path | None = None) -> list[Finding]:
+def examine(words: Sequence[str] = (), config_dir: Path | None = None) -> Report:
+    """Run all checks; `words` may be those of a training run, or name source.root (see `examine_run`)."""
+    checks = (machine.python, machine.packages, machine.processor, machine.gpus, machine.decoders)
+    found = [item for check in (*checks, machine.deepspeed, machine.disk, machine.wandb) for item in check()]
+    return Report([*found, *examine_run(words, config_dir)])
+
+
+def examine_run(words: Sequence[str], config_dir: Path | None = None) -> list[Finding]:
     """Look at the paths that were named, and at a training run where anything else was.
 
     Args:
