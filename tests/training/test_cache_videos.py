@@ -26,7 +26,7 @@ def test_a_filled_cache_spares_decoder_and_tower(make_config, tmp_path, capsys):
     trainer = make_trainer(config)
     trainer.train()
     assert trainer._store.num_calls == 0
-    assert trainer.data_collator._maker._loader.num_decoded == 0
+    assert trainer._maker._loader.num_decoded == 0
     log = trainer.state.log_history[0]
     assert log["videos/computed"] == 0 and log["videos/plain"] >= 1
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 from tiny_runs import LORA, make_parts, make_trainer
 
-from vsgrpo.training.dpo import PairCollator
 from vsgrpo.training.losses import pair_losses
 from vsgrpo.training.samples import SampleMaker
 from vsgrpo.training.timing import PhaseTimer
@@ -29,15 +28,14 @@ def test_losses_by_hand():
 
 def test_a_pair_is_two_leaves_of_one_prompt(make_config):
     parts = make_parts(make_config("dpo"))
-    batch = PairCollator(parts.bundle, SampleMaker(parts.bundle, parts.loader, PhaseTimer()))(
-        [parts.dataset[i] for i in (0, 1)]
-    )
-    chosen, rejected = batch["samples"][:2]
+    maker = SampleMaker(parts.bundle, parts.loader, PhaseTimer())
+    samples = maker.make_answered([parts.dataset[i] for i in (0, 1)], ["target", "rejected"])
+    chosen, rejected = samples[:2]
     assert chosen.prompt is rejected.prompt and chosen.media is rejected.media
-    texts = [parts.bundle.tokenizer.decode(sample.completion) for sample in batch["samples"]]
+    texts = [parts.bundle.tokenizer.decode(sample.completion) for sample in samples]
     wanted = [text for row in (parts.dataset[0], parts.dataset[1]) for text in (row["target"], row["rejected"])]
     assert texts == [f"{text}<|im_end|>" for text in wanted]
-    assert batch["num_tokens"].tolist() == [len(sample.completion) for sample in batch["samples"]]
+    assert [sample.index for sample in samples] == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("layout", ["on", "off"])
@@ -121,7 +119,7 @@ def test_a_video_that_turns_out_bad_counts_nowhere(make_config):
         trainer.model.model.language_model.layers[0].self_attn.q_proj.weight.mul_(1.5)
     rows = [trainer.train_dataset[i] for i in (0, 2)]
     alone = trainer.compute_loss(trainer.model, trainer.data_collator(rows[1:]))
-    trainer.data_collator._maker._loader.quarantine[rows[0]["video"]] = "an earlier failure"
+    trainer._maker._loader.quarantine[rows[0]["video"]] = "an earlier failure"
     both = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
     torch.testing.assert_close(both, alone, atol=1e-6, rtol=0)
 

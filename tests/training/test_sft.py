@@ -2,43 +2,35 @@ import math
 
 import pytest
 import torch
-from tiny_runs import make_parts, make_trainer
+from tiny_runs import make_trainer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from vsgrpo.families import FAMILIES
 from vsgrpo.modeling.tree import common_prefix_length
 from vsgrpo.training import stages
 from vsgrpo.training.engine import trl_config
-from vsgrpo.training.samples import SampleMaker
-from vsgrpo.training.sft import IGNORED, AnswerCollator
-from vsgrpo.training.timing import PhaseTimer
 
 pytestmark = pytest.mark.integration
 
 
-def test_labels_are_the_answer_tokens_and_the_end_of_turn(make_config):
-    parts = make_parts(make_config("sft"))
-    rows = [parts.dataset[i] for i in (0, 1)]
-    batch = AnswerCollator(parts.bundle, SampleMaker(parts.bundle, parts.loader, PhaseTimer()))(rows)
-    tokenizer = parts.bundle.tokenizer
-    for i, row in enumerate(rows):
-        labels = batch["labels"][i]
-        said = labels[labels != IGNORED]
-        assert tokenizer.decode(said) == row["target"] + "<|im_end|>"
-        start = int((labels != IGNORED).nonzero()[0])
-        # Every label stands at its own token, the token before the first one ends the prompt.
-        assert torch.equal(batch["input_ids"][i, start : start + len(said)], said)
-        assert tokenizer.decode(batch["input_ids"][i, :start]).endswith("<|im_start|>assistant\n")
-        assert batch["samples"][i].prompt.token_ids == tuple(batch["input_ids"][i, :start].tolist())
-    assert torch.equal(batch["shift_labels"][:, :-1], batch["labels"][:, 1:])
-    assert (batch["shift_labels"][:, -1] == IGNORED).all()
+def test_a_sample_is_the_prompt_then_the_answer_and_the_end_of_turn(make_config):
+    trainer = make_trainer(make_config("sft"))
+    rows = [trainer.train_dataset[i] for i in (0, 1)]
+    batch = trainer.data_collator(rows)
+    tokenizer = trainer.bundle.tokenizer
+    for row, sample, ids in zip(rows, batch["samples"], batch["input_ids"].tolist(), strict=True):
+        assert tokenizer.decode(sample.completion) == row["target"] + "<|im_end|>"
+        assert tokenizer.decode(sample.prompt.token_ids).endswith("<|im_start|>assistant\n")
+        own = [*sample.prompt.token_ids, *sample.completion]
+        assert ids == own + [tokenizer.pad_token_id] * (len(ids) - len(own))
+    assert trainer._count_items(batch) == sum(len(tokenizer(row["target"])["input_ids"]) + 1 for row in rows)
 
 
 def test_loss_is_the_mean_over_answer_tokens_of_the_whole_update(make_config):
     trainer = make_trainer(make_config("sft"))
     rows = [trainer.train_dataset[i] for i in range(4)]
     batches = [trainer.data_collator(rows[:1]), trainer.data_collator(rows[1:])]
-    count = sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)
+    count = sum(len(sample.completion) for batch in batches for sample in batch["samples"])
     assert trainer._get_num_items_in_batch(batches, torch.device("cpu")) == count
     parts = [trainer.compute_loss(trainer.model, batch, num_items_in_batch=count) for batch in batches]
     whole = trainer.compute_loss(trainer.model, trainer.data_collator(rows), num_items_in_batch=count)
@@ -101,13 +93,13 @@ def test_a_short_run_lowers_the_loss(make_config):
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_a_video_that_turns_out_bad_has_no_labels_and_no_loss(make_config):
+def test_a_video_that_turns_out_bad_counts_nowhere(make_config):
     trainer = make_trainer(make_config("sft", "video.on_bad=skip"))
     rows = [trainer.train_dataset[i] for i in (0, 2)]
     alone = trainer.compute_loss(trainer.model, trainer.data_collator(rows[1:]))
-    trainer.data_collator._maker._loader.quarantine[rows[0]["video"]] = "an earlier failure"
+    trainer.loader.quarantine[rows[0]["video"]] = "an earlier failure"
     batch = trainer.data_collator(rows)
-    assert (batch["labels"][0] == IGNORED).all()
+    assert trainer._count_items(batch) == len(batch["samples"][1].completion)
     torch.testing.assert_close(trainer.compute_loss(trainer.model, batch), alone, atol=1e-6, rtol=0)
 
 
@@ -140,8 +132,7 @@ def test_questions_packed_behind_one_video_train_like_single_ones(make_config):
 
 @pytest.mark.parametrize("mode", ["think", "observe"])
 def test_tagged_modes_train_on_thought_and_answer(make_config, mode):
-    parts = make_parts(make_config("sft"))
-    row = dict(parts.dataset[0], target=f"<{mode}>I see chair 1.</{mode}><answer>1</answer>")
-    batch = AnswerCollator(parts.bundle, SampleMaker(parts.bundle, parts.loader, PhaseTimer()))([row])
-    said = batch["labels"][0][batch["labels"][0] != IGNORED]
-    assert parts.bundle.tokenizer.decode(said) == row["target"] + "<|im_end|>"
+    trainer = make_trainer(make_config("sft"))
+    row = dict(trainer.train_dataset[0], target=f"<{mode}>I see chair 1.</{mode}><answer>1</answer>")
+    [sample] = trainer.data_collator([row])["samples"]
+    assert trainer.bundle.tokenizer.decode(sample.completion) == row["target"] + "<|im_end|>"

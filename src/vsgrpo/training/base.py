@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object, is_peft_model
 from datasets import Dataset
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import Trainer
@@ -22,9 +22,10 @@ from trl.trainer.grpo_config import GRPOConfig
 from vsgrpo.errors import RunError
 from vsgrpo.modeling.bundle import ModelBundle, vision_tower
 from vsgrpo.modeling.load import fill_adapter, load_full
+from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import Tree, count_scored
-from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
+from vsgrpo.modeling.vision import FeatureStore, MediaFeatures, is_tower_trained
 from vsgrpo.training.bad_steps import BadSteps, leave_out
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.distributed import keep_whole, load_whole, sum_gradients_in_float32, unshard_root
@@ -108,6 +109,8 @@ class StageTrainer(Trainer):
     args: Any
     train_dataset: Any
     processing_class: Any
+    _metrics: Any
+    _total_train_tokens: int
 
     def __init__(self, parts: TrainerParts, args: Any, **given: Any) -> None:
         """Fix the normaliser of the loss; neither a model's class nor an argument chooses it.
@@ -117,7 +120,7 @@ class StageTrainer(Trainer):
         """
         # Before `super().__init__()`, which already asks for the output folder.
         self.bundle, self.stage, self.timer, self.loader = parts.bundle, parts.stage, parts.timer, parts.loader
-        self.bad_steps = parts.bad_steps
+        self.bad_steps, self._maker = parts.bad_steps, parts.maker
         self._questions_per_video = parts.questions_per_video
         self._layout, self._attention = parts.layout, parts.attention
         self._train_vision = is_tower_trained(parts.bundle.model)
@@ -155,6 +158,44 @@ class StageTrainer(Trainer):
         trees = sample_trees(samples, self._layout)
         self.timer.count_tokens(count_scored(trees, self._layout))
         return trees
+
+    def _answer_logps(
+        self,
+        model: Any,
+        samples: Sequence[Sample],
+        features: Mapping[str, MediaFeatures],
+        *,
+        entropy: bool = False,
+        adapter: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Return each answer's log-prob (samples,) and the sum of its tokens' entropies (samples,), 0 if not asked."""
+        trees = self._trees(samples)
+        rows = logps(
+            model, trees, features, entropy=entropy, adapter=adapter, layout=self._layout, attention=self._attention
+        )
+        scores = torch.stack([row[0].sum() for row in rows])
+        zero = scores.new_zeros(())
+        return scores, torch.stack([zero if row[1] is None else row[1].sum() for row in rows])
+
+    def _share_of_update(self, total: Tensor, inputs: Any, num_items: Any) -> Tensor:
+        """Return the part of a microbatch in the mean loss of its update, over all microbatches of all processes.
+
+        So the items of a smaller microbatch weigh like the others. The engine averages gradients over processes.
+
+        Args:
+            total: sum of the losses of the microbatch's items.
+            inputs: the microbatch.
+            num_items: of the update; None where the microbatch is an update of its own.
+        """
+        if num_items is None:
+            num_items = self._get_num_items_in_batch([inputs], total.device)
+        return total * self.accelerator.num_processes / max(num_items, 1)
+
+    def _note_answers(self, entropy: float, num_tokens: float) -> None:
+        """Log the mean entropy of answer tokens, and their number so far; both are sums over all processes."""
+        self._total_train_tokens += int(num_tokens)
+        self._metrics["train"]["entropy"].append(entropy / max(num_tokens, 1.0))
+        self._metrics["train"]["num_answer_tokens"] = [self._total_train_tokens]
 
     def _count_items(self, inputs: Any) -> int:
         """Return what a microbatch adds to the denominator of its update's loss; dead rows add nothing."""
@@ -252,7 +293,7 @@ class StageTrainer(Trainer):
         self._look_at(result[0] if isinstance(result, tuple) else result, inputs)
         return result
 
-    def _look_at(self, loss: torch.Tensor, inputs: Any) -> None:
+    def _look_at(self, loss: Tensor, inputs: Any) -> None:
         """Note a microbatch and whether its loss is a number; under DeepSpeed a bad one would reach the weights."""
         if self.bad_steps.saw(inputs, loss):
             self._bad_loss = True
@@ -270,7 +311,7 @@ class StageTrainer(Trainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write no README.md: TRL would put one into the run folder at every checkpoint, which has its own report."""
 
-    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Time the update; decoding, rollout, reward and reference inside it stop its clock."""
         tower = vision_tower(self.bundle.model)
         # GRPO calls the tower where the whole model is gathered, the other methods wherever a feature is missing.
@@ -296,7 +337,7 @@ class StageTrainer(Trainer):
         if "loss" in logs:
             own = [self.timer.take_summary()]
             logs.update(summarize(gather_object(own) if self.accelerator.num_processes > 1 else own))
-            metrics: dict[str, list[float]] = getattr(self, "_metrics", {}).get("train", {})
+            metrics: dict[str, list[float]] = self._metrics["train"]
             num_nan = sum(math.isnan(v) for name, values in metrics.items() if name[:8] != "rewards/" for v in values)
             if num_nan:
                 logs["num_nan"] = num_nan

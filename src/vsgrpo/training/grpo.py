@@ -7,8 +7,8 @@ trains silently wrong on videos: rollouts see the video, log-prob passes get tok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import compress
 from typing import Any, cast
 
@@ -71,7 +71,6 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         self._samples: list[Sample] = []
         self._loss_inputs: dict[str, Any] = {}
         self._update_start = 0
-        self._maker = parts.maker
         # The reference is ours: TRL would reload the weights named in the config (not the ones in memory), or copy a
         # starting adapter, where "adapter off" is what we mean.
         model = parts.bundle.model
@@ -316,7 +315,8 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         grad = torch.is_grad_enabled()
         store = self._reference_store if model is self.ref_model else self._store
         rows: list[tuple[Tensor, Tensor | None]] = []
-        with self._scoring(grad), self.accelerator.autocast():
+        # The policy's own pass belongs to the phase `update`, which is running.
+        with nullcontext() if grad else self.timer.phase("reference"), self.accelerator.autocast():
             for start in range(0, len(samples), size):
                 part = samples[start : start + size]
                 features = compute_features(part, store, self.timer, grad=grad and self._train_vision)
@@ -335,15 +335,6 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         if not compute_entropy:
             return scores, None, None
         return scores, _pad_right([row[1] for row in rows if row[1] is not None], logits_to_keep), None
-
-    @contextmanager
-    def _scoring(self, grad: bool) -> Iterator[None]:
-        """Time a pass without gradient as `reference`; the policy's own belongs to `update`, which is running."""
-        if grad:
-            yield
-        else:
-            with self.timer.phase("reference"):
-                yield
 
 
 def _pad_right(rows: Sequence[Tensor], length: int) -> Tensor:

@@ -31,6 +31,7 @@ from vsgrpo.terminal import show
 from vsgrpo.training.timing import PhaseTimer
 from vsgrpo.video.loader import BadVideo, VideoInputs, VideoLoader
 
+END_OF_TURN = "<|im_end|>"
 MAX_CACHED_PROMPTS = 8192
 COLUMNS = ("prompt", "system", "row_key", "media", "video", "dataset", "scene_name", "question_type", "question")
 COLUMNS += ("options",)
@@ -141,6 +142,16 @@ class SampleMaker:
                     media = _whole([loaded[item["kind"], item["path"]] for item in row["media"]])
                     known[row["row_key"]] = (self._prompt(row["prompt"], row["system"], media or ()), media)
         return [Sample(row["row_key"], index, *known[row["row_key"]]) for row, index in zip(rows, indices, strict=True)]
+
+    def make_answered(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[Sample]:
+        """Return a sample for each answer in `columns` of each row, neighbours; it ends with `<|im_end|>`."""
+        samples = self.make([row for row in rows for _ in columns], [*range(len(columns))] * len(rows))
+        tokenizer = self._processor.tokenizer
+        texts = [row[name] for row in rows for name in columns]
+        end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+        for sample, answer in zip(samples, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+            sample.completion = (*answer, end)
+        return samples
 
     def _load(self, kind: str, path: str) -> VideoInputs | None:
         try:

@@ -176,7 +176,7 @@ def bury(trainer, maker, count):
 @pytest.mark.parametrize("method", ["sft", "dpo"])
 def test_dead_rows_leave_sft_and_dpo(make_config, tiny_folder, method):
     trainer = make_trainer(make_config(method, *EXACT, *RAGGED, "video.on_bad=skip", layout(True)))
-    bury(trainer, trainer.data_collator._maker, 2)
+    bury(trainer, trainer._maker, 2)
     updates, reference = record(trainer), reference_of(trainer, tiny_folder)
     for update in updates:
         dead = [sum(row.media is None for row in rows) / len(rows) for rows in update.microbatches]
@@ -193,7 +193,7 @@ def test_an_update_without_a_live_row_changes_nothing(make_config):
 
     def plan(trainer, step):
         if step == 0:
-            bury(trainer, trainer.data_collator._maker, 6)
+            bury(trainer, trainer._maker, 6)
 
     updates = record(trainer, plan)  # two updates an epoch, whose rows are made as it begins
     assert [bool(live(update.microbatches)) for update in updates] == [True, True, False, False]
