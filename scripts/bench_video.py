@@ -21,9 +21,8 @@ import numpy as np
 
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.video.budget import VisionBudget
-from vsgrpo.video.decoders import DECODERS
 from vsgrpo.video.examine import examine_media
-from vsgrpo.video.reader import probe, read_uniform_frames
+from vsgrpo.video.reader import DECODERS, probe, read_uniform_frames
 from vsgrpo.video.writer import write_video
 
 

@@ -25,7 +25,7 @@ from vsgrpo.files import write_atomic
 from vsgrpo.report.curves import lines_svg
 from vsgrpo.report.runs import Run, read_run
 from vsgrpo.scans.meta_info import read_scene_json
-from vsgrpo.video.stills import still_urls
+from vsgrpo.video.examine import still_urls
 
 NUM_ROOMS, NUM_ANSWERS = 6, 5
 NAMES = {"object_counting": "counting", "room_size_estimation": "room size", "overall": "mean"}

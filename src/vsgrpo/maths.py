@@ -2,34 +2,25 @@
 
 Plain strings, numbers and option letters are compared here; anything else by the math-verify library (extra `math`).
 That library limits its time by SIGALRM, which only the main thread may use, and without the limit an answer such as
-9^9^9^9 hangs for ever. So it runs in one child process (`python -m vsgrpo.maths`) that is asked by any thread, one
-question at a time, and killed when it is late.
+9^9^9^9 hangs for ever. So it runs in a child process (`vsgrpo.child`) that is asked by any thread, one question
+at a time, and killed when it is late.
 
 Source: github.com/huggingface/Math-Verify (parse, verify).
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
-import json
-import os
 import re
-import select
-import subprocess
-import sys
-import threading
 import unicodedata
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation, Overflow, localcontext
-from typing import IO
 
+from vsgrpo.child import Child
 from vsgrpo.errors import SetupError
 
 TIMEOUT_S = 5.0
 """Seconds that one comparison may take; a later one counts as unequal."""
-START_TIMEOUT_S = 120.0
-"""Seconds that the child may take to import the library (slow disks)."""
 MAX_CHARACTERS = 500
 """Longer answers are not compared by value: no gold answer of the known sets is longer."""
 
@@ -232,96 +223,39 @@ def _unit_name(text: str) -> str:
     return re.sub(r"[\s{}^\\,;.~]", "", text)
 
 
-class _Child:
-    """One process that compares; started when first asked, again after a fork or a time-out."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
-
-    def ask(self, prediction: str, target: str, timeout_s: float) -> bool:
-        with self._lock:
-            process = self._running()
-            assert process.stdin is not None and process.stdout is not None
-            try:
-                process.stdin.write(json.dumps([prediction, target]).encode() + b"\n")
-                process.stdin.flush()
-                answer = _line_within(process.stdout, timeout_s)
-            except OSError:
-                answer = b""
-            if answer not in (b"1\n", b"0\n"):
-                self._stop()
-            return answer == b"1\n"
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
-            return self._process
-        if importlib.util.find_spec("math_verify") is None:
-            raise SetupError("math-verify: not installed, maths answers need it", 'pip install "vsgrpo[math]"')
-        command = [sys.executable, "-m", "vsgrpo.maths"]
-        process = subprocess.Popen(
-            command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        assert process.stdout is not None
-        if _line_within(process.stdout, START_TIMEOUT_S) != b"ready\n":
-            process.kill()
-            raise SetupError("math-verify: could not be started", f"run `{' '.join(command)}` to see why")
-        self._process, self._owner = process, os.getpid()
-        return process
-
-    def _stop(self) -> None:
-        process, self._process = self._process, None
-        if process is not None and self._owner == os.getpid():
-            process.kill()
-            process.communicate()
-
-
-def _line_within(stream: IO[bytes], timeout_s: float) -> bytes:
-    """Return the next line of an unbuffered pipe; what there is of it after `timeout_s` without news."""
-    line = b""
-    while not line.endswith(b"\n"):
-        ready, _, _ = select.select([stream], [], [], timeout_s)
-        chunk = os.read(stream.fileno(), 64) if ready else b""
-        if not chunk:
-            break
-        line += chunk
-    return line
-
-
-_CHILD = _Child()
-
-
 @functools.lru_cache(maxsize=10_000)  # a group of completions gives the same few answers again and again
 def _compare(prediction: str, target: str, timeout_s: float) -> bool:
-    return _CHILD.ask(prediction, target, timeout_s)
+    if importlib.util.find_spec("math_verify") is None:
+        raise SetupError("math-verify: not installed, maths answers need it", 'pip install "vsgrpo[math]"')
+    try:
+        return _CHILD.ask((prediction, target), timeout_s)
+    except (TimeoutError, ChildProcessError):
+        return False
 
 
-def _values(text: str) -> list:
-    from math_verify import parse
-
-    found = parse(f"${text}$", parsing_timeout=0)  # type: ignore[arg-type]
-    return found or parse(text, parsing_timeout=0)
-
-
-def _serve() -> None:
-    """Answer [prediction, target] lines on stdin by 1 or 0 until stdin closes."""
+def import_library(_: tuple[str, str]) -> None:
+    """Import math-verify, in the child."""
     import logging
 
+    import math_verify  # noqa: F401
+
     logging.disable(logging.CRITICAL)
-    from math_verify import verify
-
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    with contextlib.redirect_stdout(sys.stderr):
-        out.write("ready\n")
-        for line in sys.stdin:
-            prediction, target = json.loads(line)
-            try:
-                equal = verify(_values(target), _values(prediction), timeout_seconds=0)
-            except Exception:  # a text that sympy trips over, in whatever way, is not the answer
-                equal = False
-            out.write("1\n" if equal else "0\n")
 
 
-if __name__ == "__main__":
-    _serve()
+def verify(answers: tuple[str, str]) -> bool:
+    """Return whether math-verify finds (prediction, target) equal, in the child."""
+    from math_verify import parse
+    from math_verify import verify as are_equal
+
+    def values(text: str) -> list:
+        found = parse(f"${text}$", parsing_timeout=0)  # type: ignore[arg-type]
+        return found or parse(text, parsing_timeout=0)
+
+    prediction, target = answers
+    try:
+        return are_equal(values(target), values(prediction), timeout_seconds=0)
+    except Exception:  # a text that sympy trips over, in whatever way, is not the answer
+        return False
+
+
+_CHILD = Child(import_library, verify, is_silent=True)

@@ -10,8 +10,7 @@ from container_files import FILMS, FRAMES, NUM_FRAMES, REFUSED, copied, encode, 
 from numbered_video import read_numbers
 
 from vsgrpo.errors import DataError, SetupError
-from vsgrpo.video.decoders import DECODERS, load_backend
-from vsgrpo.video.reader import probe, read_frames, read_uniform_frames
+from vsgrpo.video.reader import DECODERS, load_backend, probe, read_frames, read_uniform_frames
 
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "video"
 DOCS = Path(__file__).parents[2] / "docs" / "troubleshooting.md"

@@ -14,9 +14,8 @@ from vsgrpo import files
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.video import examine as module
 from vsgrpo.video.budget import VisionBudget
-from vsgrpo.video.examine import examine_media
+from vsgrpo.video.examine import DecodePool, examine_media
 from vsgrpo.video.loader import VideoLoader
-from vsgrpo.video.reader import DecodePool
 
 BUDGET = VisionBudget(num_frames=8)
 GOOD = ["H.264 in mp4", "turned by 90 degrees", "MPEG-4 in AVI"]

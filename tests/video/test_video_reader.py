@@ -99,7 +99,7 @@ def test_a_pipe_that_nobody_writes_ends_by_the_time_limit(tmp_path, video_100, a
 @pytest.mark.faults
 def test_a_worker_that_stands_still_is_killed(video_100):
     probe(video_100, timeout_s=30)
-    process = reader._worker.process
+    process = reader._CHILD.process
     assert process is not None
     os.kill(process.pid, signal.SIGSTOP)
     threading.Timer(0.5, os.kill, (process.pid, signal.SIGCONT)).start()
@@ -114,7 +114,7 @@ def test_a_worker_that_stands_still_is_killed(video_100):
 @pytest.mark.faults
 def test_a_worker_that_dies_on_a_file_names_it(tmp_path, video_100):
     probe(video_100, timeout_s=30)
-    process = reader._worker.process
+    process = reader._CHILD.process
     assert process is not None
     pipe = tmp_path / "crash.mp4"
     os.mkfifo(pipe)
@@ -126,16 +126,16 @@ def test_a_worker_that_dies_on_a_file_names_it(tmp_path, video_100):
 
 def test_a_forked_child_starts_its_own_worker(video_100):
     probe(video_100, timeout_s=30)
-    process = reader._worker.process
+    process = reader._CHILD.process
     assert process is not None
     child = os.fork()
     if child == 0:
         ok = read_numbers(read_frames(video_100, [7], timeout_s=30)) == [7]
-        reader._worker.stop()
+        reader._CHILD.stop()
         os._exit(0 if ok else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert process.poll() is None and probe(video_100, timeout_s=30).num_frames == 100
-    assert reader._worker.process is process
+    assert reader._CHILD.process is process
 
 
 def test_reading_imports_nothing_heavy(video_100):

@@ -23,7 +23,7 @@ from vsgrpo.evaluation.vsibench_scores import read_answer, row_item, scored_text
 from vsgrpo.files import write_atomic
 from vsgrpo.spatial.question import UNITS
 from vsgrpo.spatial.question_types import QUESTION_TYPES, table_columns, type_names
-from vsgrpo.video.stills import stills_or_reason
+from vsgrpo.video.examine import stills_or_reason
 
 NUM_MISSES = 20
 _NUM_FRAMES = 4

@@ -16,8 +16,8 @@ from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.records import MAYBE_NUMBER, check_shape
 from vsgrpo.report.runs import Curve
+from vsgrpo.video.examine import stills_or_reason
 from vsgrpo.video.reader import DEFAULT_BACKEND
-from vsgrpo.video.stills import stills_or_reason
 
 COMPLETIONS_NAME = "completions.jsonl"
 NUM_MOMENTS = 48

@@ -1,10 +1,16 @@
-"""Examine media files as a run reads them: same backend, same sampled frames, same refusals, without torch.
+"""Look at media files as a run reads them, without torch: what a run would find in them, and small pictures for pages.
 
-For `check-data` and everything else that must say before a run what the run would say.
+The same backend, sampled frames and refusals. For `check-data` and everything else that must say before a run what the
+run would say, and for the pages that show frames.
 """
 
+from __future__ import annotations
+
+import base64
+import io
 import json
 import os
+import queue
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -12,16 +18,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.errors import DataError
+import numpy as np
+
+from vsgrpo.child import Child
+from vsgrpo.errors import DataError, SetupError
 from vsgrpo.files import is_settled, write_atomic
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.container import file_stamp
 from vsgrpo.video.image import image_size, read_image
 from vsgrpo.video.index import VideoHeader
-from vsgrpo.video.reader import DEFAULT_BACKEND, DecodePool
+from vsgrpo.video.reader import DEFAULT_BACKEND, Request, answer, ask, prepare, read_uniform_frames
 
 _VERSION = 1
 """Change it when the same file would be judged in another way."""
+_WIDTH = 176
+_QUALITY = 72
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,7 @@ def _read(
     backend: str,
     timeout_s: float | None,
     pool: DecodePool,
-    known: "_Memory",
+    known: _Memory,
 ) -> VideoHeader:
     """Return the header of a good file, from memory or by decoding it."""
     content = _content(name, timeout_s, pool, known)
@@ -131,7 +142,7 @@ def _read(
     return header
 
 
-def _content(name: str, timeout_s: float | None, pool: DecodePool, known: "_Memory") -> str:
+def _content(name: str, timeout_s: float | None, pool: DecodePool, known: _Memory) -> str:
     """Return the hash of a file, from memory as `files.remembered_sha256` does."""
     stamp = file_stamp(name)
     key = " ".join(map(str, stamp))
@@ -141,6 +152,47 @@ def _content(name: str, timeout_s: float | None, pool: DecodePool, known: "_Memo
         if is_settled(stamp[1:]) and file_stamp(name) == stamp:
             known.hashes[key] = content
     return content
+
+
+class DecodePool:
+    """Decode processes for threads that check many files at once; a context that ends them.
+
+    Args:
+        size: how many processes, and threads that do not wait for each other.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._children = [Child(prepare, answer) for _ in range(size)]
+        self._free: queue.SimpleQueue[Child] = queue.SimpleQueue()
+        for child in self._children:
+            self._free.put(child)
+
+    def __enter__(self) -> DecodePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self._children:
+            child.stop()
+
+    def check_frames(self, path: Path | str, num_frames: int, backend: str, timeout_s: float | None) -> VideoHeader:
+        """Decode what `read_uniform_frames` decodes and return the header alone.
+
+        Raises:
+            DataError, SetupError: as `read_frames`.
+        """
+        request = Request(os.path.abspath(path), backend, num_frames, timeout_s, returns_frames=False)
+        return self._ask(request)[0]
+
+    def content_hash(self, path: Path | str, timeout_s: float | None) -> str:
+        """Return what `reader.content_hash` returns; DataError as there."""
+        return self._ask(Request(os.path.abspath(path), "", None, timeout_s, wants_hash=True))
+
+    def _ask(self, request: Request) -> Any:
+        child = self._free.get()
+        try:
+            return ask(request, child)
+        finally:
+            self._free.put(child)
 
 
 class _Memory:
@@ -164,3 +216,56 @@ class _Memory:
             headers = {key: asdict(header) for key, header in self.headers.items()}
             with suppress(OSError):  # a full disk: the next check decodes again
                 write_atomic(self.path, json.dumps({"hashes": self.hashes, "headers": headers}))
+
+
+def still_urls(
+    path: Path,
+    kind: str = "video",
+    num_frames: int = 3,
+    backend: str = DEFAULT_BACKEND,
+    timeout_s: float | None = 60.0,
+    width: int = _WIDTH,
+) -> list[str]:
+    """Return `num_frames` uniform frames of a video, or an image, at most `width` pixels wide and high.
+
+    Args:
+        path: the file.
+        kind: video or image.
+        num_frames: first and last frame are among them.
+        backend, timeout_s: of the run that the page is about (`video.backend`, `video.timeout_s`).
+        width: in pixels.
+
+    Raises:
+        DataError, SetupError: as `read_image` and `read_uniform_frames`.
+    """
+    if kind == "image":
+        return [_data_url(read_image(path), width)]
+    _, frames = read_uniform_frames(path, num_frames, backend, timeout_s)
+    return [_data_url(frame, width) for frame in frames]
+
+
+def stills_or_reason(
+    path: Path, kind: str, num_frames: int, backend: str, timeout_s: float | None, width: int = _WIDTH
+) -> tuple[list[str], str]:
+    """Return what `still_urls` returns, and why there is nothing to show.
+
+    Where the backend is not installed here, the default one reads the video: what both read is equal.
+    """
+    try:
+        return still_urls(path, kind, num_frames, backend, timeout_s, width), ""
+    except DataError as error:
+        return [], error.message
+    except SetupError:
+        if backend == DEFAULT_BACKEND:
+            raise
+    return stills_or_reason(path, kind, num_frames, DEFAULT_BACKEND, timeout_s, width)
+
+
+def _data_url(pixels: np.ndarray, width: int) -> str:
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((width, width))
+    sink = io.BytesIO()
+    image.save(sink, "JPEG", quality=_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()

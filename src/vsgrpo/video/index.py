@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 
 from vsgrpo.errors import DataError
-from vsgrpo.video.container import BAD_VIDEO_HINT
+from vsgrpo.video.container import BAD_VIDEO_HINT, film_stream, open_container, packets_of
 from vsgrpo.video.image import MAX_PIXELS
-from vsgrpo.video.packets import film_stream, open_container, packets_of
 
 _MAX_MISSING_S = 0.25
 """Seconds by which a stated length may exceed the end of the last frame, rounding aside."""

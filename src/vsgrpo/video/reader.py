@@ -1,50 +1,42 @@
-"""Exact frames of a video file through PyAV, decord or torchcodec, in a worker process that can be killed.
+"""Exact frames of a video file through PyAV, decord or torchcodec, in a child process that can be killed.
 
 A decoder is native code: on a bad file or a dead network mount it may hang or crash, which no exception reports. With
-`timeout_s` set, decoding runs in one helper process per process, started on first use and restarted after a kill; it
-imports numpy and the decoder alone. With `timeout_s=None` decoding runs in this process, without a guard.
+`timeout_s` set, decoding runs in one child process per process (`vsgrpo.child`), which imports numpy and the decoder
+alone. With `timeout_s=None` decoding runs in this process, without a guard.
+
+Every backend reads one index (PyAV's demuxer: stream, order, turn, completeness), so they agree on what frame i is.
+pyav reads everything. decord and torchcodec decode by their own count, which cannot be checked in every container: a
+file that they could get wrong is refused by name, and the message says that pyav reads it.
 """
 
-import atexit
 import hashlib
 import os
-import queue
-import signal
 import stat
-import subprocess
-import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vsgrpo.errors import DataError, RunError, SetupError
+from vsgrpo.child import Child
+from vsgrpo.errors import DataError, RunError, SetupError, VsgrpoError
 from vsgrpo.video.budget import frame_indices
-from vsgrpo.video.container import BAD_VIDEO_HINT, check_there
-from vsgrpo.video.decoders import DEFAULT_BACKEND, decode, load_backend
-from vsgrpo.video.index import VideoHeader
+from vsgrpo.video.container import BAD_VIDEO_HINT, check_file, check_there
+from vsgrpo.video.index import Orientation, VideoHeader, VideoIndex, open_index
 
-__all__ = [
-    "DEFAULT_BACKEND",
-    "DecodePool",
-    "VideoHeader",
-    "content_hash",
-    "probe",
-    "read_frames",
-    "read_uniform_frames",
-]
+DEFAULT_BACKEND = "pyav"
+"""It reads every container and is the fastest on most films (scripts/bench_video.py)."""
+_CONTAINERS = {"mov": "mp4"}  # FFmpeg's name of a container -> the usual one
 
-_START_LIMIT_S = 120.0  # importing a decoder from a slow shared file system is not the video's fault
+# From the number of frames to the indices wanted; None: only the header is wanted.
+Pick = Callable[[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
-class _Request:
-    """One question to the decoder: `frames` is the indices wanted, a number of uniform frames, or None (header)."""
+class Request:
+    """A question to the decoder: `frames` is the indices wanted, a number of uniform frames, or None (header)."""
 
     path: str
     backend: str
@@ -60,7 +52,7 @@ def probe(path: Path | str, backend: str = DEFAULT_BACKEND, timeout_s: float | N
     Raises:
         DataError, SetupError: as `read_frames`.
     """
-    return _ask(_Request(os.path.abspath(path), backend, None, timeout_s))[0]
+    return ask(Request(os.path.abspath(path), backend, None, timeout_s))[0]
 
 
 def read_frames(
@@ -72,13 +64,13 @@ def read_frames(
         path: the video file.
         indices: frame numbers in display order, from 0.
         backend: `pyav`, `decord` or `torchcodec`.
-        timeout_s: seconds for this file in the worker process; None decodes in this process without a limit.
+        timeout_s: seconds for this file in the child process; None decodes in this process without a limit.
 
     Raises:
         DataError: the file is missing, broken, cut, lacks a frame, crashes the decoder or takes longer than allowed.
         SetupError: the backend is unknown or not installed.
     """
-    return _ask(_Request(os.path.abspath(path), backend, tuple(indices), timeout_s))[1]
+    return ask(Request(os.path.abspath(path), backend, tuple(indices), timeout_s))[1]
 
 
 def read_uniform_frames(
@@ -89,7 +81,7 @@ def read_uniform_frames(
     Raises:
         DataError, SetupError: as `read_frames`.
     """
-    return _ask(_Request(os.path.abspath(path), backend, num_frames, timeout_s))
+    return ask(Request(os.path.abspath(path), backend, num_frames, timeout_s))
 
 
 def content_hash(path: Path | str, timeout_s: float | None = None) -> str:
@@ -98,10 +90,49 @@ def content_hash(path: Path | str, timeout_s: float | None = None) -> str:
     Raises:
         DataError: as `read_frames`.
     """
-    return _ask(_Request(os.path.abspath(path), "", None, timeout_s, wants_hash=True))
+    return ask(Request(os.path.abspath(path), "", None, timeout_s, wants_hash=True))
 
 
-def _answer(request: _Request) -> Any:
+def ask(request: Request, child: Child | None = None) -> Any:
+    """Answer a request in a child process (this process's own, or another), or here where it has no time limit.
+
+    Raises:
+        DataError, SetupError: as `read_frames`.
+    """
+    path, limit_s = request.path, request.timeout_s
+    if limit_s is None:
+        if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+            # Opening a pipe blocks until somebody writes to it, and nothing here could end that.
+            raise DataError(f"{path}: is not a regular file", hint="name the video file itself")
+        return answer(request)
+    if limit_s <= 0:
+        raise ValueError(f"timeout_s must be positive or None, got {limit_s}")
+    try:
+        return (child or _CHILD).ask(request, limit_s)
+    except TimeoutError:
+        raise DataError(
+            f"{path}: not decoded within video.timeout_s={limit_s:g}",
+            hint="raise video.timeout_s if the disk is slow; else " + BAD_VIDEO_HINT,
+        ) from None
+    except ChildProcessError as error:
+        raise DataError(
+            f"{path}: the {request.backend or 'reading'} process died on it (exit status {error.args[0]})",
+            hint=BAD_VIDEO_HINT,
+        ) from None
+    except OSError as error:
+        raise SetupError(
+            f"video.timeout_s: the decode process cannot start ({error.strerror})",
+            hint="free memory or processes, or set video.timeout_s=null to decode in process",
+        ) from error
+
+
+def prepare(request: Request) -> None:
+    """Import the decoder of a request; SetupError as `load_backend`."""
+    if not request.wants_hash:
+        load_backend(request.backend)
+
+
+def answer(request: Request) -> Any:
     """Do the work of a request, in whichever process this is."""
     if request.wants_hash:
         check_there(request.path)
@@ -110,205 +141,160 @@ def _answer(request: _Request) -> Any:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise DataError(f"{request.path}: cannot be read ({error.strerror})", hint="check its rights") from None
-    pick = None if request.frames is None else partial(_picked, request.frames)
-    header, frames = decode(request.path, request.backend, pick)
+    pick = None if request.frames is None else partial(_wanted, request.frames)
+    try:
+        header, frames = decode(request.path, request.backend, pick)
+    except MemoryError:
+        raise RunError(f"{request.path}: not enough memory to decode it", hint="use fewer workers") from None
     return header, frames if request.returns_frames else None
 
 
-def _picked(frames: tuple[int, ...] | int, total: int) -> Sequence[int]:
+def _wanted(frames: tuple[int, ...] | int, total: int) -> Sequence[int]:
     return frame_indices(total, frames) if isinstance(frames, int) else frames
 
 
-class DecodePool:
-    """Decode processes for threads that check many files at once; a context that ends them.
+_CHILD = Child(prepare, answer)
 
-    Args:
-        size: how many processes, and threads that do not wait for each other.
+
+def load_backend(backend: str) -> None:
+    """Import the package of `backend`.
+
+    Raises:
+        SetupError: an unknown backend, or one that is not installed.
     """
+    choices = "|".join(DECODERS)
+    if backend not in DECODERS:
+        raise SetupError(f"video.backend={backend}: unknown decoder", hint=f"choose video.backend={choices}")
+    try:
+        import av  # noqa: F401
 
-    def __init__(self, size: int) -> None:
-        self._workers = [_Worker() for _ in range(size)]
-        self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        for worker in self._workers:
-            self._free.put(worker)
-
-    def __enter__(self) -> "DecodePool":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for worker in self._workers:
-            worker.stop()
-
-    def check_frames(self, path: Path | str, num_frames: int, backend: str, timeout_s: float | None) -> VideoHeader:
-        """Decode what `read_uniform_frames` decodes and return the header alone.
-
-        Raises:
-            DataError, SetupError: as `read_frames`.
-        """
-        request = _Request(os.path.abspath(path), backend, num_frames, timeout_s, returns_frames=False)
-        return self._ask(request)[0]
-
-    def content_hash(self, path: Path | str, timeout_s: float | None) -> str:
-        """Return the hash that the function of this name returns; DataError as there."""
-        return self._ask(_Request(os.path.abspath(path), "", None, timeout_s, wants_hash=True))
-
-    def _ask(self, request: _Request) -> Any:
-        worker = self._free.get()
-        try:
-            return _ask(request, worker)
-        finally:
-            self._free.put(worker)
+        if backend == "decord":
+            import decord  # noqa: F401
+        elif backend == "torchcodec":
+            import torchcodec.decoders  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SetupError(
+            f"video.backend={backend}: the decoder cannot be imported ({reason})",
+            hint=f"install it, or choose another of video.backend={choices}",
+        ) from error
 
 
-def _ask(request: _Request, worker: "_Worker | None" = None) -> Any:
-    if request.timeout_s is not None:
-        if request.timeout_s <= 0:
-            raise ValueError(f"timeout_s must be positive or None, got {request.timeout_s}")
-        return (worker or _worker).ask(request)
-    if os.path.exists(request.path) and not stat.S_ISREG(os.stat(request.path).st_mode):
-        # Opening a pipe blocks until somebody writes to it, and nothing here could end that.
-        raise DataError(f"{request.path}: is not a regular file", hint="name the video file itself")
-    return _answer(request)
+def decode(path: str, backend: str, pick: Pick | None) -> tuple[VideoHeader, np.ndarray | None]:
+    """Open `path` and return its header and, unless `pick` is None, the frames picked, (T, H, W, 3) uint8, upright.
 
-
-class _Worker:
-    """The decode process of this process: one request at a time, killed when it runs out of time.
-
-    Protocol on one duplex pipe: request -> "ready" (decoder imported, the clock starts) -> the answer or the error;
-    frames follow their description as raw bytes.
+    Raises:
+        DataError: the file is missing, broken, cut, or one that this backend cannot be trusted with.
+        SetupError: the backend cannot be loaded.
     """
+    load_backend(backend)
+    check_file(path)
+    try:
+        with open_index(path) as index:
+            _check_backend(index, backend)
+            indices = [] if pick is None else _picked(path, pick, index.header.num_frames)
+            return index.header, None if pick is None else DECODERS[backend](index, indices)
+    except (VsgrpoError, MemoryError):
+        raise
+    except Exception as error:  # whatever a library of native code raises on a file is that file's fault
+        raise _broken(path, backend, error) from error
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.process: subprocess.Popen | None = None
-        self.pipe: Connection | None = None
 
-    def ask(self, request: _Request) -> Any:
-        assert request.timeout_s is not None
-        with self.lock:
-            try:
-                pipe = self._start()
-                pipe.send(request)
-                self._receive(pipe, _START_LIMIT_S)
-                return self._receive(pipe, request.timeout_s)
-            except TimeoutError:
-                self.stop()
-                raise DataError(
-                    f"{request.path}: not decoded within video.timeout_s={request.timeout_s:g}",
-                    hint="raise video.timeout_s if the disk is slow; else " + BAD_VIDEO_HINT,
-                ) from None
-            except (EOFError, ConnectionError):
-                code = self.stop()
-                raise DataError(
-                    f"{request.path}: the {request.backend or 'reading'} process died on it (exit status {code})",
-                    hint=BAD_VIDEO_HINT,
-                ) from None
-            except BaseException as error:
-                # An interrupt leaves an answer in the pipe that must not be taken for the next request's.
-                if not isinstance(error, DataError | SetupError):
-                    self.stop()
-                raise
+def _check_backend(index: VideoIndex, backend: str) -> None:
+    """Refuse a film that `backend` may count, order or turn in another way than the index does."""
+    if backend == "pyav":
+        return
+    reason = ""
+    if index.orientation != Orientation():
+        reason = "it is turned or mirrored"
+    elif index.is_counted:
+        reason = "it has no usable time stamps"
+    elif backend == "decord":
+        container = index.container.format.name.partition(",")[0]
+        if (container, index.codec) != ("mov", "h264"):
+            reason = f"{index.codec} in {_CONTAINERS.get(container, container)}; decord is exact on h264 in mp4 only"
+        elif len(index.container.streams.video) > 1:
+            reason = "it holds several video streams"
+        elif index.num_hidden or index.stream.frames != len(index.pts) or index.pts[0] != 0:
+            reason = "it is fragmented, edited or does not start at time 0"
+        elif index.is_interlaced or index.pixel_format not in ("yuv420p", "yuvj420p"):
+            reason = "it is interlaced or not 8-bit 4:2:0"
+        elif not index.has_plain_keyframes():
+            reason = "its groups of pictures are open"
+    if reason:
+        raise DataError(
+            f"{index.path}: video.backend={backend} cannot be trusted with it ({reason})",
+            hint=f"video.backend=pyav reads it ({index.codec})",
+        )
 
-    def _receive(self, pipe: Connection, limit_s: float) -> Any:
-        if not pipe.poll(limit_s):
-            raise TimeoutError
-        answer = pipe.recv()
-        if isinstance(answer, Exception):
-            raise answer
-        if isinstance(answer, tuple) and isinstance(answer[1], tuple):
-            header, shape = answer
-            frames = np.empty(shape, np.uint8)
-            pipe.recv_bytes_into(frames.data.cast("B"))
-            return header, frames
-        return answer
 
-    def _start(self) -> Connection:
-        """Return the pipe of a living worker."""
-        if self.process is not None and self.process.poll() is None and self.pipe is not None:
-            return self.pipe
-        self.stop()
-        ours, theirs = Pipe(duplex=True)
-        # Not multiprocessing's spawn: that would import the caller's main module, and torch with it.
-        source = str(Path(__file__).resolve().parents[2])
-        paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
-        code = f"from vsgrpo.video.reader import _serve; _serve({theirs.fileno()})"
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            )
-        except OSError as error:
-            ours.close()
+def _picked(path: str, pick: Pick, num_frames: int) -> list[int]:
+    """Return the indices picked of `num_frames`, each checked to exist."""
+    indices = list(pick(num_frames))
+    for index in indices:
+        if not 0 <= index < num_frames:
+            raise DataError(f"{path}: frame {index} asked for, it has frames 0 to {num_frames - 1}", BAD_VIDEO_HINT)
+    return indices
+
+
+def _broken(path: str, backend: str, error: Exception) -> DataError:
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines() or [""]
+    # A dmlc check failure carries its own file and line first, and a stack trace below.
+    reason = lines[0].rpartition("Check failed: ")[2][-160:] or type(error).__name__
+    other = "" if backend == "pyav" else "try video.backend=pyav; else "
+    return DataError(f"{path}: {backend} cannot decode it ({reason})", hint=other + BAD_VIDEO_HINT)
+
+
+def _differs(index: VideoIndex, backend: str, what: str) -> DataError:
+    return DataError(
+        f"{index.path}: video.backend={backend} gives {what} than the file's time stamps say",
+        hint="video.backend=pyav reads it",
+    )
+
+
+def _decode_decord(index: VideoIndex, indices: Sequence[int]) -> np.ndarray:
+    import decord
+
+    decord.logging.set_level(decord.logging.QUIET)
+    # One thread: as fast as several for sparse frames, and a node runs one decoder per rank.
+    video = decord.VideoReader(index.path, num_threads=1)
+    if len(video) != len(index.pts):
+        raise _differs(index, "decord", "another number of frames")
+    starts = video.get_frame_timestamp(list(indices))[:, 0]
+    if np.abs(starts - np.array(index.seconds())[list(indices)]).max(initial=0) > 1e-3:
+        raise _differs(index, "decord", "other frames")
+    frames = video.get_batch(list(indices)).asnumpy()
+    if frames.shape[1:3] != index.stored_size:
+        raise _differs(index, "decord", "another size")
+    return frames
+
+
+def _decode_torchcodec(index: VideoIndex, indices: Sequence[int]) -> np.ndarray:
+    from torchcodec.decoders import VideoDecoder
+
+    try:
+        video = VideoDecoder(index.path, stream_index=index.stream.index, dimension_order="NHWC", num_ffmpeg_threads=1)
+    except (RuntimeError, ValueError) as error:
+        if "libtorchcodec" in str(error) or "FFmpeg is not properly installed" in str(error):
             raise SetupError(
-                f"video.timeout_s: the decode process cannot start ({error.strerror})",
-                hint="free memory or processes, or set video.timeout_s=null to decode in process",
-            ) from error
-        finally:
-            theirs.close()
-        self.pipe = ours
-        return ours
-
-    def stop(self) -> int | None:
-        """Kill the process and return its exit status (None if it is stuck in the kernel and cannot be reaped)."""
-        process, pipe = self.process, self.pipe
-        self.process = self.pipe = None
-        if pipe is not None:
-            pipe.close()
-        if process is None:
-            return None
-        try:
-            # A process that died by itself gets a moment to say its own status before the kill.
-            return process.wait(timeout=0.2)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        try:
-            return process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            return None
-
-    def forget(self) -> None:
-        """After a fork: the parent keeps its worker, the child starts its own."""
-        if self.pipe is not None:
-            self.pipe.close()
-        if self.process is not None:
-            self.process.returncode = 0  # not ours to wait for
-        self.__init__()
+                "video.backend=torchcodec: it needs FFmpeg's shared libraries on this machine",
+                hint="install ffmpeg with the system's package manager, or choose video.backend=pyav|decord",
+            ) from None
+        raise
+    if len(video) != len(index.pts):
+        raise _differs(index, "torchcodec", "another number of frames")
+    batch = video.get_frames_at(list(indices))
+    stamps = np.array(index.seconds())[list(indices)]
+    if np.abs(batch.pts_seconds.numpy() - stamps).max(initial=0) > 1e-3:
+        raise _differs(index, "torchcodec", "other frames")
+    frames = batch.data.numpy()
+    if frames.shape[1:3] != index.stored_size:
+        raise _differs(index, "torchcodec", "another size")
+    return frames
 
 
-_worker = _Worker()
-atexit.register(_worker.stop)
-os.register_at_fork(after_in_child=_worker.forget)
-
-
-def _serve(descriptor: int) -> None:
-    """Answer requests until the parent is gone. Entry point of the worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends us
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    pipe = Connection(descriptor)
-    while True:
-        try:
-            request = pipe.recv()
-        except (EOFError, ConnectionError):
-            return
-        assert request.timeout_s is not None
-        try:
-            if not request.wants_hash:
-                load_backend(request.backend)
-            pipe.send("ready")
-            # The kernel ends us even inside hung native code, should the parent no longer be there to do it.
-            signal.setitimer(signal.ITIMER_REAL, request.timeout_s + 10)
-            answer = _answer(request)
-        except (DataError, SetupError) as error:
-            pipe.send(error)
-        except MemoryError:
-            pipe.send(RunError(f"{request.path}: not enough memory to decode it", hint="use fewer workers"))
-        else:
-            if isinstance(answer, tuple) and answer[1] is not None:
-                header, frames = answer
-                pipe.send((header, frames.shape))
-                pipe.send_bytes(np.ascontiguousarray(frames).data.cast("B"))
-            else:
-                pipe.send(answer)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+DECODERS: dict[str, Callable[[VideoIndex, Sequence[int]], np.ndarray]] = {
+    "pyav": VideoIndex.frames,
+    "decord": _decode_decord,
+    "torchcodec": _decode_torchcodec,
+}

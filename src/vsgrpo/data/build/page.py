@@ -19,7 +19,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.question import UNITS
-from vsgrpo.video.stills import still_urls
+from vsgrpo.video.examine import still_urls
 
 REPORT_NAME = "report.html"
 _FRAME_WIDTH = 320
