@@ -25,8 +25,9 @@ import numpy as np
 
 from full_scan import write_full_scan
 from vsgrpo.data.rows import make_row
-from vsgrpo.scans.scannet import SceneSettings, read_labels, read_scan, scene_from_scan
+from vsgrpo.scans.scannet import read_labels, read_scan
 from vsgrpo.scans.sens import SensReader, SensWriter
+from vsgrpo.scans.source import SceneSettings
 from vsgrpo.spatial.question import QuestionSettings
 from vsgrpo.spatial.question_types import QUESTION_TYPES, make_questions
 from vsgrpo.video.writer import write_video
@@ -44,7 +45,7 @@ def time_scan(root: Path, scan_id: str, mode: str) -> tuple[dict[str, float], in
     labels = read_labels(root)
     scan = read_scan(root, scan_id, labels)
     clock.append(time.process_time())
-    scene = scene_from_scan(scan, labels, SceneSettings(categories=CATEGORIES[mode]))
+    scene = scan.scene(SceneSettings(categories=CATEGORIES[mode]))
     clock.append(time.process_time())
     types = STATIC if mode == "vsibench" else None
     questions = make_questions(scene, QuestionSettings(mode=mode, types=types), seed=0)

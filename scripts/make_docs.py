@@ -19,8 +19,9 @@ from types import ModuleType
 from typing import Any
 
 from vsgrpo.config.compose import ROOTS, TRAINERS, config_dir
-from vsgrpo.config.rules import rules_of
 from vsgrpo.config.trl_options import FIXED, PASSED, REFUSED, SCHEDULERS
+from vsgrpo.rules import rules_of
+from vsgrpo.scans.source import find_source
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {"train": "train grpo|sft|dpo", "eval": "eval", "build_data": "build-data", "build_cot": "build-cot"}
@@ -60,6 +61,7 @@ def reference() -> str:
         cls = next((types[group] for types in map(_hints, ROOTS.values()) if group in types), None)
         for file in sorted((config_dir() / group).glob("*.yaml")):
             own = TRAINERS.get(file.stem, cls) if group == "trainer" else cls
+            own = find_source(file.stem).options if group == "source" else own
             parts.append(f"\n## `{group}={file.stem}`\n\n{_purpose(file)}\n")
             parts.append(_table([(f"{group}.{key}", value, note) for key, value, note in _entries(file)], own, group))
     parts.append(_trl_options())

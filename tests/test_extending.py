@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vsgrpo.cli import run
+from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows
 from vsgrpo.evaluation.intervals import scene_intervals
 from vsgrpo.evaluation.published import published_lines
@@ -18,6 +20,7 @@ from vsgrpo.spatial.question import QuestionType
 from vsgrpo.spatial.question_types import register
 from vsgrpo.spatial.scorers import score
 from vsgrpo.spatial.scoring import aggregate
+from vsgrpo.video.reader import probe
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 
@@ -28,6 +31,123 @@ def section(title):
     (code,) = re.findall(r"```python\n.*?```", text, re.S)
     (shell,) = re.findall(r"```bash\n(.*?)```", text, re.S)
     return code, [shlex.split(line)[1:] for line in shell.splitlines() if line.startswith("vsgrpo ")]
+
+
+FLATS = {
+    "hall_00": [["chair", [100, 100, 40], [50, 50, 80]], ["chair", [300, 100, 40], [50, 50, 80]]],
+    "hall_01": [["chair", [100, 100, 40], [50, 50, 80]], ["table", [300, 100, 40], [160, 90, 75]]],
+    "attic_00": [["lamp", [100, 100, 80], [30, 30, 160]], ["sofa", [250, 100, 40], [200, 90, 80]]],
+}
+"""Boxes of the scans of two rooms, in centimetres; every floor is 4 m x 3 m."""
+
+
+@pytest.fixture
+def flats(tmp_path, monkeypatch, own_modules):
+    """Write scans for the section's source into the current folder; return the section's commands."""
+    code, commands = section("A scan source")
+    own_modules(code)
+    monkeypatch.chdir(tmp_path)
+    for name, boxes in FLATS.items():
+        folder = tmp_path / "flats" / name
+        folder.mkdir(parents=True)
+        (folder / "boxes.json").write_text(json.dumps({"floor": [400, 300], "boxes": boxes}))
+        for number in range(4):
+            Image.fromarray(np.full((56, 84, 3), 60 * number, dtype=np.uint8)).save(folder / f"{number}.jpg")
+    return commands
+
+
+@pytest.mark.integration
+def test_a_scan_source_from_folders_to_a_run(flats, tmp_path, capsys):
+    build, check, train = flats
+    out = tmp_path / "data/flats"
+    build += ["data.mode=vsibench", "build.num_workers=2", "data.dev_fraction=0"]
+    assert run(build) == 0
+    rows = read_rows(out / "train.jsonl")
+    assert {(row.dataset, row.scene_name, row.room) for row in rows} == {
+        ("flats", name, name.rpartition("_")[0]) for name in FLATS
+    }
+    answers = {(row.scene_name, row.question_type): row.answer for row in rows}
+    assert float(answers["hall_00", "room_size_estimation"]) == 12  # 4 m x 3 m
+    assert answers["hall_00", "object_counting"] == "2"
+    tables = {row.answer for row in rows if row.question_type == "object_size_estimation" and "table" in row.question}
+    assert tables == {"160"}
+    header = probe(out / "videos/flats/hall_00.mp4", backend="pyav")
+    assert (header.num_frames, header.width, header.height) == (4, 84, 56)
+    manifest = read_manifest(out)
+    assert manifest.dataset == "flats" and manifest.config["source"] == {
+        "name": "my_scans:FLATS",
+        "root": "flats",
+        "metres": 0.01,
+    }
+    notes = read_scene_json(out / "scenes/flats/hall_00.json").extra["notes"]
+    assert notes == ["the camera of the recording is not known: what the video shows was not counted"]
+    assert run(check) == 0 and run(train) == 0
+
+    capsys.readouterr()
+    assert run(build) == 0 and "(3 from an earlier run)" in capsys.readouterr().out
+    assert run([*build, "source.metres=0.02"]) == 2 and "other settings" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_scans_of_a_source_are_skipped_guarded_and_sharded_like_ours(flats, tmp_path, capsys):
+    build = [*flats[0], "video.source=none", "data.dev_fraction=0", "build.num_workers=1"]
+    (tmp_path / "scene0025_00").mkdir()  # a room of VSI-Bench
+    (tmp_path / "flats/hall_01").rename(tmp_path / "scene0025_00/x")
+    (tmp_path / "flats/hall_01").symlink_to(tmp_path / "scene0025_00/x")
+    for shard in (0, 1):
+        assert run([*build, "build.num_shards=2", f"build.shard={shard}"]) == 0
+    assert run(["merge-data", "data/flats"]) == 0
+    manifest = read_manifest(tmp_path / "data/flats")
+    assert sorted(manifest.scans) == ["attic_00", "hall_00"]
+    assert manifest.counts["refused"] == {"its room is in VSI-Bench: scene0025": 1}
+
+    capsys.readouterr()
+    assert run([*build, "video.source=mesh", "output=walks"]) == 2  # no scan has a mesh
+    assert "its source has no mesh" in capsys.readouterr().err
+    (tmp_path / "my/source").mkdir(parents=True)
+    text = "name: my_scans:FLATS\nroot: flats\nmetres: 0.01\n"
+    (tmp_path / "my/source/flats.yaml").write_text(text)
+    assert run(["build-data", "--config-dir", "my", "source=flats", "output=x", "--dry-run"]) == 0
+    assert "metres: 0.01" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "hint"),
+    [
+        ("source=my_scans:FLAT", "'my_scans' has no ScanSource 'FLAT'", "did you mean 'my_scans:FLATS'?"),
+        ("source=my_scans:FlatScan", "has no ScanSource 'FlatScan'", "NAME = ScanSource(...) is needed"),
+        ("source=no_scans:FLATS", "importing 'no_scans' failed", "set PYTHONPATH"),
+        ("source=:FLATS", "a full module name is needed", "write package.module:ScanSource"),
+        ("source=flats", "source=flats: no such source", "choose from: demo, scannet"),
+        ("source.name=flats", "source.name=flats: not one of the choices", "choose from: scannet, demo"),
+        ("source.metre=2", "source.metre: unknown key", "did you mean source.metres?"),
+        ("source.metres=-1", "source.metres=-1: must be above 0", "set source.metres"),
+        ("source.metres=far", "source.metres=far: a number is needed", "source.metres"),
+        ("source.root=no/such", "source.root=no/such: no folder with boxes.json", "give the folder"),
+    ],
+)
+def test_what_is_wrong_with_a_source_is_one_line(flats, given, message, hint, capsys):
+    assert run(["build-data", "source=my_scans:FLATS", "source.root=flats", "output=x", given]) == 2
+    error = capsys.readouterr().err
+    assert message in error and hint in error and len(error.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('ScanSource("flats"', 'ScanSource("My flats"', "ScanSource('My flats'): the name of a folder is needed"),
+        ('ScanSource("flats", FlatOptions, ', 'ScanSource("flats", ', "importing 'my_scans' failed"),
+        ('dataset="flats"', 'dataset="flat"', "scan attic_00 was read as flat/attic_00"),
+        ("import above", "import abov", "importing 'my_scans' failed"),
+    ],
+)
+def test_a_wrong_record_is_one_line(flats, tmp_path, before, after, message, capsys):
+    code = (tmp_path / "my_scans.py").read_text()
+    assert before in code
+    (tmp_path / "my_scans.py").write_text(code.replace(before, after))
+    assert run([*flats[0], "build.num_workers=1"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 2
 
 
 @pytest.fixture

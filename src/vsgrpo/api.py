@@ -35,13 +35,14 @@ def load_scenes(
             `scenes/`), or one of VSI-Bench's `*_meta_info.json` files.
         scans: names of the scenes wanted; None for all.
         limit: the first so many.
-        settings: of `vsgrpo.scans.scannet.SceneSettings` (box, size_box, ...); for a ScanNet root only.
+        settings: of `vsgrpo.scans.source.SceneSettings` (box, size_box, ...); for a ScanNet root only.
 
     Raises:
         DataError: nothing readable there, or a scan that cannot be read.
     """
     from vsgrpo.scans.meta_info import read_meta_info, read_scene_json
-    from vsgrpo.scans.scannet import SceneSettings, list_scans, read_labels, read_scan, scene_from_scan
+    from vsgrpo.scans.scannet import list_scans, read_labels, read_scan
+    from vsgrpo.scans.source import SceneSettings
 
     path = Path(path)
     if path.is_file() or (path / "scenes").is_dir():
@@ -55,7 +56,7 @@ def load_scenes(
         return [read_scene_json(files[name]) for name in _chosen(scans, list(files), path)[:limit]]
     names = _chosen(scans, list_scans(path), path)[:limit]
     labels, options = read_labels(path), SceneSettings(**settings)
-    return [scene_from_scan(read_scan(path, name, labels), labels, options) for name in names]
+    return [read_scan(path, name, labels).scene(options) for name in names]
 
 
 def make_questions(scene: Scene, *, mode: str = "vsi100k", seed: int = 42, **settings: Any) -> list[Question]:

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from vsgrpo.errors import ConfigError
+from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.spatial.question import QuestionType
 from vsgrpo.spatial.question_types import register
 
@@ -29,11 +29,14 @@ def import_named(key: str, name: str, what: str, needed: str, is_wanted: Callabl
         raise ConfigError(f"{key}={name}: a full module name is needed", hint=f"write package.module:{what}")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(
-            f"{key}={name}: importing '{module_name}' failed ({error})",
-            hint="the module must be importable from where the workers start: install it or set PYTHONPATH",
-        ) from error
+    except VsgrpoError:
+        raise
+    except Exception as error:  # the module's own fault, whatever it is
+        hint = "the module must be importable from where the workers start: install it or set PYTHONPATH"
+        if not isinstance(error, ImportError):
+            hint = "correct the module; --debug shows the line"
+        what = " ".join(f"{error or type(error).__name__}".split())
+        raise ConfigError(f"{key}={name}: importing '{module_name}' failed ({what})", hint) from error
     found = getattr(module, attribute, None)
     if is_wanted(found):
         return found

@@ -12,10 +12,11 @@ import pytest
 
 from vsgrpo.config import load_config
 from vsgrpo.config.compose import ROOTS, to_yaml
-from vsgrpo.config.rules import MAX_SEED, Section, rules_of
 from vsgrpo.config.sections import build_section, section_classes
 from vsgrpo.config.trainer import TRAINERS
 from vsgrpo.errors import ConfigError
+from vsgrpo.rules import MAX_SEED, Section, rules_of
+from vsgrpo.scans.source import SOURCES, find_source
 
 GIVEN = {
     "train": ["trainer=grpo", "data=d", "output=o"],
@@ -23,6 +24,7 @@ GIVEN = {
     "build_cot": ["data=d", "output=o"],
     "eval": ["model=a/b", "benchmark.path=b", "output=o"],
 }
+KINDS = {"trainer": [*TRAINERS.values()], "source": [find_source(name).options for name in SOURCES]}
 FREE = {
     "run.name": "any text: shown by trackers",
     "run.method": "compared with the command",
@@ -47,7 +49,7 @@ def fields(root):
             found.append((key, hints[item.name], rules.get(item.name)))
 
     for name, cls in section_classes(ROOTS[root]).items():
-        for kind in TRAINERS.values() if name == "trainer" else (cls,):
+        for kind in KINDS.get(name, [cls]):
             walk(kind, name)
         for inner, kind in section_classes(cls).items():
             walk(kind, f"{name}.{inner}")

@@ -24,7 +24,7 @@ def build(tmp_path, *overrides: str):
     config = demo_config(out, *ROOM, *overrides)
     root = out / "scans_root"
     write_demo_labels(root)
-    outcome = build_scan(ScanJob(config, root, out, scan_id_of(0, 0), 0, "train"))
+    outcome = build_scan(ScanJob(config, root, out, scan_id_of(0, 0), "train"))
     assert outcome.status == "done", outcome.reason
     return outcome
 
@@ -45,7 +45,7 @@ def test_a_filmed_scan_gives_orders_and_marked_routes(tmp_path):
     config = scannet_config(
         root, out, "data.mode=vsibench", BOTH, "video.source=mesh", "video.walk_width=224", "video.walk_height=168"
     )
-    outcome = build_scan(ScanJob(config, root, out, truth.scan_id, 0, "train"))
+    outcome = build_scan(ScanJob(config, root, out, truth.scan_id, "train"))
     counts = Counter(row.question_type for row in outcome.rows)
     assert counts["route_planning"] == 3
     assert 1 <= counts["obj_appearance_order"] <= 30

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.scannet import list_scans, read_labels, read_scan, scene_from_scan, sens_warnings
-from vsgrpo.scans.sens import SensReader
+from vsgrpo.scans.scannet import list_scans, read_labels, read_scan
+from vsgrpo.scans.source import SceneSettings
 
 SCAN_ID = "scene9000_00"
 SUFFIXES = (
@@ -34,11 +34,11 @@ def read_everything(root: Path, with_scene: bool = True) -> None:
     labels = read_labels(root)
     scan = read_scan(root, SCAN_ID, labels)
     if with_scene:
-        scene_from_scan(scan, labels)
-    with SensReader(scan.sens_path) as reader:
-        sens_warnings(reader, scan.info)
-        for frame in reader.frames():
-            reader.depth(frame)
+        scan.scene(SceneSettings())
+    with scan.recording() as recording:
+        recording.warnings()
+        for frame in recording.reader.frames():
+            recording.reader.depth(frame)
 
 
 def assert_named(error: DataError, path: Path) -> None:

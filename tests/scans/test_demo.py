@@ -14,8 +14,9 @@ from vsgrpo.scans.demo.furniture import CATALOGUE
 from vsgrpo.scans.demo.mesh import room_mesh
 from vsgrpo.scans.demo.rooms import CEILING, PRESETS, floor_polygon, scan_number
 from vsgrpo.scans.demo.source import room_truth, write_demo_labels, write_room, write_rooms
-from vsgrpo.scans.scannet import SceneSettings, list_scans, read_labels, read_scan, scene_from_scan
+from vsgrpo.scans.scannet import list_scans, read_labels, read_scan
 from vsgrpo.scans.sens import SensReader
+from vsgrpo.scans.source import SceneSettings
 from vsgrpo.scans.walk import surfaces
 from vsgrpo.scans.walk.raycast import camera_matrix, camera_poses, render
 
@@ -89,7 +90,7 @@ def test_reader_finds_the_boxes_counts_and_area_that_were_built(tmp_path, preset
     for index, scan_id in enumerate(ids):
         room = room_truth(5, index, preset)
         scan = read_scan(tmp_path, scan_id, labels, "demo")
-        scene = scene_from_scan(scan, labels, SceneSettings(alpha_points=("random10k", "voxel5cm")[index % 2]))
+        scene = scan.scene(SceneSettings(alpha_points=("random10k", "voxel5cm")[index % 2]))
         assert not np.allclose(scan.alignment, np.eye(4), atol=0.1)
         assert [item.raw_label for item in scene.objects] == [item.category for item in room.objects]
         assert [item.instance_id for item in scene.objects] == list(range(len(room.objects)))

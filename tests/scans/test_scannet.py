@@ -10,9 +10,9 @@ import pytest
 from vsgrpo.errors import DataError
 from vsgrpo.scans.labels import categorize
 from vsgrpo.scans.ply import Mesh, ply_bytes, read_ply
-from vsgrpo.scans.scannet import SceneSettings, list_scans, read_labels, read_scan, scene_from_scan, sens_warnings
+from vsgrpo.scans.scannet import list_scans, read_labels, read_scan
 from vsgrpo.scans.scannet_writer import write_scan
-from vsgrpo.scans.sens import SensReader
+from vsgrpo.scans.source import SceneSettings
 
 SCAN_ID = "scene9000_00"
 
@@ -20,7 +20,7 @@ SCAN_ID = "scene9000_00"
 def read(room, **settings):
     labels = read_labels(room.root)
     scan = read_scan(room.root, SCAN_ID, labels)
-    return scan, scene_from_scan(scan, labels, SceneSettings(**settings))
+    return scan, scan.scene(SceneSettings(**settings))
 
 
 def edit_json(path: Path, change) -> None:
@@ -220,9 +220,9 @@ def test_the_sens_is_trusted_over_the_txt(room, sens_frames):
     info = folder / f"{SCAN_ID}.txt"
     info.write_text(info.read_text().replace("numColorFrames = 3", "numColorFrames = 4 "))
     scan, _ = read(room)
-    with SensReader(scan.sens_path) as reader:
-        assert reader.header.color_size == (640, 480)  # scene0704_*, scene0705_* are not 1296x968
-        assert sens_warnings(reader, scan.info) == {
+    with scan.recording() as recording:
+        assert recording.reader.header.color_size == (640, 480)  # scene0704_*, scene0705_* are not 1296x968
+        assert recording.warnings() == {
             "frame_count_differs": 1, "invalid_poses": 1, "too_few_poses": 1  # 1 of 3 is more than 20 %
         }  # fmt: skip
 
@@ -332,5 +332,5 @@ def test_real_scan_of_the_old_annotation():
     scan = read_scan(root, "scene0000_00", labels)
     assert len(scan.mesh.vertices) == 81_369 and len(scan.instances) == 55
     assert scan.warnings == {"missing_alignment": 1, "labels_absent_from_tsv": 4}
-    scene = scene_from_scan(scan, labels)
+    scene = scan.scene(SceneSettings())
     assert len(scene.objects) == 44 and scene.room_size == pytest.approx(47.6, rel=0.03)

@@ -9,10 +9,11 @@ from furnished_room import furnished_room
 
 from vsgrpo.errors import DataError
 from vsgrpo.scans.annotation import Instance
+from vsgrpo.scans.labels import LabelTable
 from vsgrpo.scans.ply import Mesh
-from vsgrpo.scans.scannet import Scan
+from vsgrpo.scans.scannet import ScannetScan, SensRecording
 from vsgrpo.scans.sens import SensReader, SensWriter
-from vsgrpo.scans.visibility import VisibilitySettings, vertex_areas, watch
+from vsgrpo.scans.visibility import VisibilitySettings, vertex_areas
 from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
 from vsgrpo.scans.walk.rasterizer import Camera, Surface
 from vsgrpo.spatial.scene import Footage
@@ -37,7 +38,7 @@ def board(center, width: float, height: float, step: float = 0.02) -> tuple[np.n
     return points, np.concatenate([low, high])
 
 
-def make_scan(folder: Path, boards: dict[int, tuple]) -> Scan:
+def make_scan(folder: Path, boards: dict[int, tuple]) -> ScannetScan:
     vertices, faces, instances, start = [], [], [], 0
     for instance_id, (points, triangles) in boards.items():
         vertices.append(points)
@@ -49,7 +50,9 @@ def make_scan(folder: Path, boards: dict[int, tuple]) -> Scan:
         np.zeros((start, 3), np.uint8),
         np.concatenate(faces).astype(np.int32),
     )
-    return Scan("scannet", folder.name, folder.name[:9], folder, mesh, np.eye(4), instances, {}, {})
+    return ScannetScan(
+        "scannet", folder.name, folder.name[:9], folder, LabelTable({}), mesh, np.eye(4), instances, {}, {}
+    )
 
 
 def record(folder: Path, poses: list, depths: list) -> SensReader:
@@ -60,6 +63,10 @@ def record(folder: Path, poses: list, depths: list) -> SensReader:
             image = None if depth is None else np.full((HEIGHT, WIDTH), 1000 * np.asarray(depth), dtype=np.uint16)
             writer.add(JPEG, pose, image)
     return SensReader(path)
+
+
+def watch(reader: SensReader, scan: ScannetScan, instance_ids: list[int], settings: VisibilitySettings):
+    return SensRecording(scan, reader).watch(instance_ids, settings)
 
 
 @pytest.fixture
@@ -161,7 +168,7 @@ def test_projection_agrees_with_the_pixels_of_the_renderer(folder):
     camera[:3, :3] = walk.intrinsics
     instances = [Instance(i, "thing", np.flatnonzero(room.instances == i)) for i in ids]
     mesh = Mesh(room.vertices, room.colors, room.faces)
-    scan = Scan("scannet", folder.name, "scene9000", folder, mesh, np.eye(4), instances, {}, {})
+    scan = ScannetScan("scannet", folder.name, "scene9000", folder, LabelTable({}), mesh, np.eye(4), instances, {}, {})
     with SensWriter(folder / "walk.sens", (320, 240), camera, (320, 240), camera) as writer:
         for pose in walk.poses:
             writer.add(JPEG, pose, depth_image(surface, pose))

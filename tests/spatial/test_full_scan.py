@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vsgrpo.scans.scannet import SceneSettings, read_labels, read_scan, scene_from_scan
+from vsgrpo.scans.scannet import read_labels, read_scan
+from vsgrpo.scans.source import SceneSettings
 from vsgrpo.spatial.directions import direction_word
 from vsgrpo.spatial.geometry import bearing_degrees, box_distances
 from vsgrpo.spatial.question import QuestionSettings
@@ -35,7 +36,7 @@ def built(request, full_scan, tmp_path_factory):
     truth = full_scan.write_full_scan(root, request.param, noise=NOISE)
     labels = read_labels(root)
     scan = read_scan(root, truth.scan_id, labels)
-    scenes = {mode: scene_from_scan(scan, labels, SceneSettings(categories=mode)) for mode in ("raw", "benchmark")}
+    scenes = {mode: scan.scene(SceneSettings(categories=mode)) for mode in ("raw", "benchmark")}
     return truth, scan, scenes
 
 
@@ -109,9 +110,8 @@ def test_unrounded_distances_are_within_two_centimetres(built):
 
 def test_every_kind_of_box_and_points_gives_an_area_and_sizes(built):
     truth, scan, _ = built
-    root = scan.folder.parents[1]
     chosen = SceneSettings(box="aabb", size_box="aabb", alpha_points="voxel5cm", alpha_holes="keep")
-    scene = scene_from_scan(scan, read_labels(root), chosen)
+    scene = scan.scene(chosen)
     assert scene.room_size == pytest.approx(truth.area, rel=0.03)
     for item in scene.objects:
         longest = true_boxes(truth)[item.instance_id].axes_lengths.max()

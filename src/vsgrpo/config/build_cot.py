@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from vsgrpo.config.rules import Count, Name, Section, Share, at_least, between, choice
 from vsgrpo.config.shared import RunSection, StepSection
 from vsgrpo.errors import ConfigError
+from vsgrpo.rules import Count, Name, Section, Share, at_least, between, choice
 
 FILTER_NAMES = ("format", "answer", "length", "language", "repetition", "contradiction", "reference")
 LOCAL = "local"

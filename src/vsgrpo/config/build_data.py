@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from vsgrpo.config.rules import (
+from vsgrpo.errors import ConfigError
+from vsgrpo.plugins import load_question_types
+from vsgrpo.rules import (
     Choice,
     Count,
     Name,
@@ -19,8 +21,7 @@ from vsgrpo.config.rules import (
     not_empty,
     one_of,
 )
-from vsgrpo.errors import ConfigError
-from vsgrpo.plugins import load_question_types
+from vsgrpo.scans.source import SourceOptions, find_source
 from vsgrpo.spatial.question_types import QUESTION_TYPES, type_names
 
 
@@ -31,19 +32,6 @@ class BuildRunSection(Section, key="run"):
     name: str | None
     seed: Seed
     method: str | None
-
-
-@dataclass(frozen=True)
-class SourceSection(Section, key="source"):
-    """Where scans come from; the demo writes its rooms first."""
-
-    name: Annotated[str, choice("scannet", "demo")]
-    root: Name | None
-    num_scenes: Count | None = None
-    preset: Annotated[str, choice("easy", "furnished")] | None = None
-    seed: Seed | None = None
-    num_frames: Count | None = None
-    frame_size: Annotated[int, at_least(28)] | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +167,7 @@ class BuildDataConfig:
     """`vsgrpo build-data`."""
 
     run: BuildRunSection
-    source: SourceSection
+    source: SourceOptions
     data: BuildDataSection
     spatial: SpatialSection
     appearance: AppearanceSection
@@ -187,3 +175,8 @@ class BuildDataConfig:
     balance: BalanceSection
     build: BuildSection
     video: BuildVideoSection
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set in rows, folders and manifests."""
+        return find_source(self.source.name).name

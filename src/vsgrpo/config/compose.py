@@ -22,6 +22,7 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import TRAINERS, refuse_option
 from vsgrpo.errors import ConfigError
 from vsgrpo.files import read_yaml
+from vsgrpo.scans.source import SOURCES, find_source
 
 ROOTS: dict[str, type] = {
     "train": TrainConfig,
@@ -254,6 +255,8 @@ def known_keys(root: str, method: str | None = None) -> list[str]:
     keys = keys_of(ROOTS[root]) | (config_groups().keys() & {*field_types(ROOTS[root]), "experiment"})
     if root == "train":
         keys.update(*(keys_of(cls, "trainer.") for name, cls in TRAINERS.items() if method in (None, name)))
+    if root == "build_data":
+        keys.update(*(keys_of(find_source(name).options, "source.") for name in SOURCES))
     return sorted(keys)
 
 
@@ -297,6 +300,9 @@ def _typed(root: str, composed: Any, allow_missing: bool = False) -> Any:
         if name not in TRAINERS:
             raise ConfigError(f"trainer={name}: no such trainer", hint="choose grpo, sft or dpo")
         given["trainer"] = build_section(TRAINERS[name], given["trainer"], "trainer")
+    if root == "build_data":
+        options = find_source(str(given["source"].get("name"))).options
+        given["source"] = build_section(options, given["source"], "source")
     return build_section(ROOTS[root], given, "")
 
 

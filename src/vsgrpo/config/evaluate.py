@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from vsgrpo.config.rules import Count, Name, Section, at_least, choice, not_empty
 from vsgrpo.config.shared import (
     ImageSection,
     ModelSection,
@@ -16,6 +15,7 @@ from vsgrpo.config.shared import (
     VideoSection,
 )
 from vsgrpo.errors import ConfigError
+from vsgrpo.rules import Count, Name, Section, at_least, choice, not_empty
 
 
 @dataclass(frozen=True)

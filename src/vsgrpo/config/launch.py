@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from vsgrpo.config.rules import Count, Name, Section, above, at_least, between, choice, one_of
 from vsgrpo.config.sections import typed_values
 from vsgrpo.devices import Seen, visible_gpus
 from vsgrpo.errors import ConfigError, SetupError
+from vsgrpo.rules import Count, Name, Section, above, at_least, between, choice, one_of
 
 PROFILES = ("cpu", "gpu1", "ddp", "zero2", "zero3", "zero3_offload", "fsdp2")
 SHARDED = ("zero3", "zero3_offload", "fsdp2")

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vsgrpo.config.evaluate import EvalConfig
-from vsgrpo.config.rules import suggest
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.errors import ConfigError
+from vsgrpo.rules import suggest
 
 PATH_KEYS = {
     *("model.path", "model.adapter", "data.path", "run.dir", "benchmark.path", "source.root"),
@@ -20,21 +20,26 @@ PATH_KEYS = {
 }
 FLAGS = ("--dry-run", "--resume", "--overwrite", "--json", "--debug", "--config-dir", "--limit", "--wandb")
 FLAGS += ("--skip-missing", "--allow-leak", "--allow-changed")
-SHORTHANDS = {"model": "model.path", "data": "data.path", "output": "run.dir", "benchmark": "benchmark.name"}
+SHORTHANDS = {"model": "model.path", "data": "data.path", "output": "run.dir"}
+SHORTHANDS |= {"benchmark": "benchmark.name", "source": "source.name"}
 
 
 def prepare_overrides(root: str, overrides: Sequence[str]) -> list[str]:
     """Return `overrides` ready for Hydra.
 
     `model=PATH`, `data=DIR`, `output=DIR` become `model.path`, `data.path`, `run.dir` (build-data: `data.path`) when
-    the value has a path separator or names a folder (for data and output: always), `benchmark=package.module:Class`
-    becomes `benchmark.name`; values of path keys are quoted, so that `=`, spaces, commas and brackets in a path need no
-    escaping.
+    the value has a path separator or names a folder (for data and output: always); `benchmark=package.module:Class`
+    and `source=package.module:NAME` become `benchmark.name` and `source.name`. Values of path keys are quoted, so that
+    `=`, spaces, commas and brackets in a path need no escaping. With a source of one's own the keys of `source` are
+    added: no YAML has them.
 
     Raises:
         ConfigError: an item that is not key=value, or takes keys away or adds them.
     """
-    return [_one(root, item) for item in overrides]
+    prepared = [_one(root, item) for item in overrides]
+    if root == "build_data" and any(item.startswith("source.name=") and ":" in item for item in prepared):
+        prepared = [f"++{item}" if item.startswith("source.") else item for item in prepared]
+    return prepared
 
 
 def _one(root: str, item: str) -> str:
@@ -58,16 +63,16 @@ def _one(root: str, item: str) -> str:
     if key.partition(".")[0] == "hydra" or re.search(r"[@/:]", key):
         raise ConfigError(f"{key}: unknown key", hint="keys are SECTION.NAME; `vsgrpo configs` lists the groups")
     if key in PATH_KEYS and value not in ("null", "???"):
-        return f"{key}={_quoted(os.path.expanduser(value))}"
-    return item if key == item.partition("=")[0] else f"{key}={value}"
+        value = _quoted(os.path.expanduser(value))
+    return f"{key}={value}"
 
 
 def _is_shorthand(key: str, value: str) -> bool:
-    """Return whether KEY=VALUE is short for another key; `model` and `benchmark` are groups too.
+    """Return whether KEY=VALUE is short for another key; `model`, `benchmark` and `source` are groups too.
 
-    Options of the group `model` are no folders, and those of `benchmark` no `package.module:Class`.
+    Options of the group `model` are no folders, and those of the others no `package.module:NAME`.
     """
-    if key == "benchmark":
+    if key in ("benchmark", "source"):
         return ":" in value
     if key != "model":
         return key in SHORTHANDS

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated, Any
 
-from vsgrpo.config.rules import Count, Name, Section, Seed, above, at_least, choice, up_to
 from vsgrpo.errors import ConfigError
+from vsgrpo.rules import Count, Name, Section, Seed, above, at_least, choice, up_to
 
 Pixels = Annotated[int, at_least(28 * 28)]
 """At least one token of the language model."""

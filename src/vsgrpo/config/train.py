@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from vsgrpo.config.launch import SHARDED, WHOLE, LaunchSection
-from vsgrpo.config.rules import Count, Name, Section, Share, at_least, choice, not_empty
 from vsgrpo.config.shared import (
     Frames,
     ImageSection,
@@ -19,6 +18,7 @@ from vsgrpo.config.shared import (
 )
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.errors import ConfigError
+from vsgrpo.rules import Count, Name, Section, Share, at_least, choice, not_empty
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from vsgrpo.config.rules import (
+from vsgrpo.config.sections import field_types, nearest, typed_values
+from vsgrpo.config.trl_options import SCHEDULERS, check_hf, check_scheduler, refuse
+from vsgrpo.errors import ConfigError
+from vsgrpo.rules import (
     Count,
     Number,
     Section,
@@ -19,9 +22,6 @@ from vsgrpo.config.rules import (
     rules_of,
     up_to,
 )
-from vsgrpo.config.sections import field_types, nearest, typed_values
-from vsgrpo.config.trl_options import SCHEDULERS, check_hf, check_scheduler, refuse
-from vsgrpo.errors import ConfigError
 
 BEFORE_KEYS = {
     "trainer.use_bias_correction_kl": True,

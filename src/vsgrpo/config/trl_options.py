@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.config.rules import SHARE, Number, Rule, above, at_least
 from vsgrpo.errors import ConfigError
+from vsgrpo.rules import SHARE, Number, Rule, above, at_least
 
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 FIXED: dict[str, str] = _TABLE["fixed"]

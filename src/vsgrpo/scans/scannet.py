@@ -10,58 +10,71 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.errors import DataError
+from vsgrpo.rules import Name
 from vsgrpo.scans.annotation import Instance, axis_alignment, read_info, read_instances, read_segments
 from vsgrpo.scans.labels import LabelTable, categorize
 from vsgrpo.scans.labels import read_labels as read_labels  # the door to a source root is this module
 from vsgrpo.scans.ply import Mesh, read_ply
 from vsgrpo.scans.sens import SensReader
+from vsgrpo.scans.source import Recording, Scan, ScanSource, SceneSettings, SourceOptions
+from vsgrpo.scans.visibility import Masks, Projection, VisibilitySettings, watch
 from vsgrpo.spatial.floor import room_floor
 from vsgrpo.spatial.geometry import fit_box
-from vsgrpo.spatial.scene import Box, Scene, SceneObject
+from vsgrpo.spatial.scene import Box, Footage, Scene, SceneObject
+from vsgrpo.tables import split_of
 
 _SCAN_FOLDERS = ("scans", "scans_test")
 _SCAN_ID = re.compile(r"[A-Za-z]\w*_\d{2}")
 _MIN_DIMENSION = 0.05  # metres: an object whose longest edge is shorter cannot be asked about
 _ROOM_AREA_RANGE = (2.0, 150.0)  # square metres
+labels_of = lru_cache(maxsize=4)(read_labels)
+"""The label table of a root, read once in each worker process."""
+
+
+@dataclass(frozen=True)
+class ScannetOptions(SourceOptions):
+    """Raw ScanNet v2: the folder that holds scans/."""
+
+    root: Name
 
 
 @dataclass
-class Scan:
+class ScannetScan(Scan):
     """One scan as read: geometry in the RAW frame, annotation, and the defects survived.
 
     Attributes:
         dataset: "scannet" or "demo".
         scan_id: folder name, e.g. "scene0000_00".
         room: the grouping key, e.g. "scene0000".
+        labels: of the scan's root.
+        mesh: in the RAW frame.
         alignment: (4, 4) float64 raw -> axis-aligned (z up, floor near 0).
         instances: annotated objects in file order, each vertex in at most one.
         info: the lines of the txt.
         warnings: defect counter name -> number.
-        notes: one sentence per defect that needs more than a number.
+        notes: see `Scan`.
     """
 
     dataset: str
     scan_id: str
     room: str
     folder: Path
+    labels: LabelTable
     mesh: Mesh
     alignment: NDArray[np.float64]
     instances: list[Instance]
     info: dict[str, str]
     warnings: dict[str, int]
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def sens_path(self) -> Path:
-        """Where the scan's `.sens` lies, if it is there."""
-        return self.folder / f"{self.scan_id}.sens"
 
     def aligned_vertices(self) -> NDArray[np.float64]:
         """Return (V, 3) float64 vertices in the axis-aligned frame."""
@@ -78,27 +91,130 @@ class Scan:
             ids[instance.vertex_indices] = instance.instance_id
         return ids
 
+    def scene(self, settings: SceneSettings) -> Scene:
+        """Return objects with boxes in the aligned frame, and the room's floor area.
 
-@dataclass(frozen=True)
-class SceneSettings:
-    """How a scan becomes a Scene.
+        Instances are left out, counted by reason in `warnings` (`dropped_<reason>`) and by label in
+        `extra["dropped"]`: structure, blacklist, not_in_benchmark, few_vertices (< `min_vertices`), degenerate_box
+        (NaN, or longest edge < 0.05 m). Labels are mapped to categories before anything is counted.
+        """
+        vertices = self.aligned_vertices()
+        objects: list[SceneObject] = []
+        dropped: dict[str, Counter[str]] = {}
+        for instance in self.instances:
+            item, reason = self._object(instance, vertices, settings)
+            if item:
+                objects.append(item)
+            else:
+                dropped.setdefault(reason, Counter())[instance.label] += 1
+        warnings = dict(self.warnings)
+        warnings |= {f"dropped_{reason}": counter.total() for reason, counter in sorted(dropped.items())}
+        room_size, outlines = room_floor(
+            vertices, settings.alpha_points, self.scan_id, alpha=settings.alpha, holes=settings.alpha_holes
+        )
+        if room_size is None:
+            warnings["room_size_unknown"] = 1
+        elif not _ROOM_AREA_RANGE[0] <= room_size <= _ROOM_AREA_RANGE[1]:
+            warnings["room_size_out_of_range"] = 1
+            room_size = None
+        return Scene(
+            dataset=self.dataset,
+            scene_name=self.scan_id,
+            room=self.room,
+            objects=tuple(objects),
+            room_size=room_size,
+            room_center=(vertices.min(axis=0) + vertices.max(axis=0)) / 2,
+            object_counts=dict(sorted(Counter(item.category for item in objects).items())),
+            warnings=warnings,
+            extra={
+                "dropped": {reason: dict(sorted(counter.items())) for reason, counter in sorted(dropped.items())},
+                "floor_outline": [loop.round(2).tolist() for loop in outlines],
+            },
+        )
 
-    Attributes:
-        box: "upright_min", "aabb" or "min_obb", see `spatial.geometry.fit_box`.
-        size_box: "obb" (the size is the longest edge of `box`) or "aabb" (of the axis-aligned box).
-        alpha_points: "random10k" or "voxel5cm", see `spatial.floor.room_area`.
-        alpha, alpha_holes: see `spatial.floor.alpha_shape_area`.
-        categories: "raw" (VSI-100k: cleaned raw labels) or "benchmark" (VSI-Bench's list).
-        min_vertices: an instance with fewer is left out.
-    """
+    def _object(
+        self, instance: Instance, vertices: NDArray[np.float64], settings: SceneSettings
+    ) -> tuple[SceneObject | None, str]:
+        """Return the object, or None and the reason it is left out."""
+        category = categorize(instance.label, self.labels, settings.categories)
+        if category.name is None:
+            return None, category.reason
+        points = vertices[instance.vertex_indices]
+        if len(points) < settings.min_vertices:
+            return None, "few_vertices"
+        box = fit_box(points, settings.box)
+        size_box = fit_box(points, "aabb") if settings.size_box == "aabb" else box
+        if not _is_sound(box) or not _is_sound(size_box):
+            return None, "degenerate_box"
+        return SceneObject(instance.instance_id, category.name, box, size_box, instance.label, len(points)), ""
 
-    box: str = "upright_min"
-    size_box: str = "obb"
-    alpha_points: str = "random10k"
-    alpha: float = 5.0
-    alpha_holes: str = "fill"
-    categories: str = "raw"
-    min_vertices: int = 50
+    def recording(self) -> SensRecording:
+        """Open the scan's `.sens`.
+
+        Raises:
+            DataError: it is not there, broken, or holds no frames.
+        """
+        path = self.folder / f"{self.scan_id}.sens"
+        if not path.is_file():
+            raise DataError(f"{path}: no such file", hint="use video.source=mesh: it needs no .sens")
+        recording = SensRecording(self, SensReader(path))
+        if recording.reader.num_frames == 0:
+            recording.close()
+            raise DataError(f"{path}: holds no frames", hint="copy this file again, or use video.source=mesh")
+        return recording
+
+
+@dataclass
+class SensRecording(Recording):
+    """The `.sens` of a scan."""
+
+    scan: ScannetScan
+    reader: SensReader
+
+    def frames(self) -> Iterator[bytes]:
+        """Yield the JPEGs."""
+        return (frame.jpeg for frame in self.reader.frames())
+
+    def warnings(self) -> dict[str, int]:
+        """Count what is wrong with a `.sens` that can be read all the same.
+
+        `frame_count_differs`: numColorFrames of the txt is not the number of frames there (nine scans; the `.sens` is
+        right). `invalid_poses`: frames without a usable pose. `too_few_poses`: more than 20 % of them, so that nothing
+        that depends on the camera (appearance order, visibility) may be asked.
+        """
+        warnings: Counter[str] = Counter()
+        announced = self.scan.info.get("numColorFrames", "").strip()
+        if announced and announced != str(self.reader.num_frames):
+            warnings["frame_count_differs"] = 1
+        warnings["invalid_poses"] = int((~self.reader.valid).sum())
+        if 5 * warnings["invalid_poses"] > self.reader.num_frames:
+            warnings["too_few_poses"] = 1
+        return dict(+warnings)
+
+    def watch(self, instance_ids: list[int], settings: VisibilitySettings) -> Footage | str:
+        """Count the pixels of objects, see `visibility.watch`.
+
+        The size of a frame is that of the masks (1296x968), else of the depth images (640x480).
+
+        Raises:
+            DataError: the archive of masks is broken, or its pictures are.
+        """
+        scan, reader = self.scan, self.reader
+        masks = scan.folder / f"{scan.scan_id}_2d-instance-filt.zip"
+        if masks.is_file():
+            with Masks(masks, instance_ids) as counter:
+                return watch(reader.num_frames, counter, instance_ids, settings)
+        if not len(scan.mesh.faces):
+            return "the mesh has no faces: what the video shows was not counted"
+        if not reader.header.depth_size[0] or not reader.num_frames or not reader.frame(0).depth_bytes:
+            return "the .sens has no depth: what the video shows was not counted"
+        owner = scan.instance_of_vertex()
+        projection = Projection(reader, scan.mesh, owner, instance_ids, settings.depth_tolerance)
+        return watch(reader.num_frames, projection, instance_ids, settings)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.reader.close()
 
 
 def list_scans(root: Path) -> list[str]:
@@ -131,7 +247,7 @@ def find_scan(root: Path, scan_id: str) -> Path:
     raise DataError(f"{places[0]}: no such scan folder", hint="source.root is the folder that holds scans/")
 
 
-def read_scan(root: Path, scan_id: str, labels: LabelTable, dataset: str = "scannet") -> Scan:
+def read_scan(root: Path, scan_id: str, labels: LabelTable, dataset: str = "scannet") -> ScannetScan:
     """Read one scan's mesh and annotation.
 
     Warnings counted: those of `annotation.read_instances`, `missing_alignment`, and `labels_absent_from_tsv`
@@ -162,67 +278,7 @@ def read_scan(root: Path, scan_id: str, labels: LabelTable, dataset: str = "scan
         warnings["labels_absent_from_tsv"] += absent.total()
         notes.append("labels absent from the tsv, kept as they are: " + ", ".join(sorted(absent)))
     room = scan_id.rsplit("_", 1)[0]
-    return Scan(dataset, scan_id, room, folder, mesh, alignment, instances, info, dict(+warnings), notes)
-
-
-def scene_from_scan(scan: Scan, labels: LabelTable, settings: SceneSettings | None = None) -> Scene:
-    """Turn a scan into objects with boxes in the aligned frame, and the room's floor area.
-
-    Instances are left out, counted by reason in `warnings` (`dropped_<reason>`) and by label in
-    `extra["dropped"]`: structure, blacklist, not_in_benchmark, few_vertices (< `min_vertices`), degenerate_box
-    (NaN, or longest edge < 0.05 m). Labels are mapped to categories before anything is counted.
-    """
-    settings = settings or SceneSettings()
-    vertices = scan.aligned_vertices()
-    objects: list[SceneObject] = []
-    dropped: dict[str, Counter[str]] = {}
-    for instance in scan.instances:
-        item, reason = _make_object(instance, vertices, labels, settings)
-        if item:
-            objects.append(item)
-        else:
-            dropped.setdefault(reason, Counter())[instance.label] += 1
-    warnings = dict(scan.warnings)
-    warnings |= {f"dropped_{reason}": counter.total() for reason, counter in sorted(dropped.items())}
-    room_size, outlines = room_floor(
-        vertices, settings.alpha_points, scan.scan_id, alpha=settings.alpha, holes=settings.alpha_holes
-    )
-    if room_size is None:
-        warnings["room_size_unknown"] = 1
-    elif not _ROOM_AREA_RANGE[0] <= room_size <= _ROOM_AREA_RANGE[1]:
-        warnings["room_size_out_of_range"] = 1
-        room_size = None
-    return Scene(
-        dataset=scan.dataset,
-        scene_name=scan.scan_id,
-        room=scan.room,
-        objects=tuple(objects),
-        room_size=room_size,
-        room_center=(vertices.min(axis=0) + vertices.max(axis=0)) / 2,
-        object_counts=dict(sorted(Counter(item.category for item in objects).items())),
-        warnings=warnings,
-        extra={
-            "dropped": {reason: dict(sorted(counter.items())) for reason, counter in sorted(dropped.items())},
-            "floor_outline": [loop.round(2).tolist() for loop in outlines],
-        },
-    )
-
-
-def sens_warnings(reader: SensReader, info: dict[str, str]) -> dict[str, int]:
-    """Count what is wrong with a `.sens` that can be read all the same.
-
-    `frame_count_differs`: numColorFrames of the txt is not the number of frames there (nine scans; the `.sens` is
-    right). `invalid_poses`: frames without a usable pose. `too_few_poses`: more than 20 % of them, so that nothing
-    that depends on the camera (appearance order, visibility) may be asked.
-    """
-    warnings: Counter[str] = Counter()
-    announced = info.get("numColorFrames", "").strip()
-    if announced and announced != str(reader.num_frames):
-        warnings["frame_count_differs"] = 1
-    warnings["invalid_poses"] = int((~reader.valid).sum())
-    if 5 * warnings["invalid_poses"] > reader.num_frames:
-        warnings["too_few_poses"] = 1
-    return dict(+warnings)
+    return ScannetScan(dataset, scan_id, room, folder, labels, mesh, alignment, instances, info, dict(+warnings), notes)
 
 
 def _scan_folders(folder: Path) -> list[str]:
@@ -242,23 +298,27 @@ def _check_present(folder: Path, paths: dict[str, Path]) -> None:
     raise DataError(f"{folder}: lacks {', '.join(lacking)}", hint=hint)
 
 
-def _make_object(
-    instance: Instance, vertices: NDArray[np.float64], labels: LabelTable, settings: SceneSettings
-) -> tuple[SceneObject | None, str]:
-    """Return the object, or None and the reason it is left out."""
-    category = categorize(instance.label, labels, settings.categories)
-    if category.name is None:
-        return None, category.reason
-    points = vertices[instance.vertex_indices]
-    if len(points) < settings.min_vertices:
-        return None, "few_vertices"
-    box = fit_box(points, settings.box)
-    size_box = fit_box(points, "aabb") if settings.size_box == "aabb" else box
-    if not _is_sound(box) or not _is_sound(size_box):
-        return None, "degenerate_box"
-    return SceneObject(instance.instance_id, category.name, box, size_box, instance.label, len(points)), ""
-
-
 def _is_sound(box: Box) -> bool:
     finite = np.isfinite(box.axes_lengths).all() and np.isfinite(box.centroid).all() and np.isfinite(box.axes).all()
     return bool(finite and box.axes_lengths.max() >= _MIN_DIMENSION)
+
+
+def _list(options: ScannetOptions, root: Path) -> list[str]:
+    found = list_scans(root)
+    read_labels(root)  # a root without labels is refused before any scan is read
+    return found
+
+
+def _files(root: Path, scan_id: str) -> list[Path]:
+    folder = find_scan(root, scan_id)
+    return [folder, *folder.iterdir()]
+
+
+SCANNET = ScanSource(
+    name="scannet",
+    options=ScannetOptions,
+    list_scans=_list,
+    read=lambda options, root, scan_id: read_scan(root, scan_id, labels_of(root)),
+    split_of=lambda root, scan_id: split_of(scan_id),
+    files=_files,
+)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.errors import DataError
+from vsgrpo.scans.visibility import View
 
 VERSION = 4
 COLOR_COMPRESSION = {-1: "unknown", 0: "raw", 1: "png", 2: "jpeg"}
@@ -156,6 +157,17 @@ class SensReader:
         return np.frombuffer(raw, dtype="<u2").astype(np.float32).reshape(height, width) / np.float32(
             self.header.depth_shift
         )
+
+    def view(self, index: int) -> View | None:
+        """Return pose and depth of a frame, None where it has no usable ones."""
+        content = self.frame(index)
+        if content.pose is None:
+            return None
+        try:
+            depth = self.depth(content)
+        except DataError:
+            return None
+        return None if depth is None else View(content.pose, depth, self.header.intrinsic_depth)
 
     def close(self) -> None:
         """Close the file."""

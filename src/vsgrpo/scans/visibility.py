@@ -1,7 +1,7 @@
-"""Which objects a recorded video shows, and how large: pixels per object and frame of a `.sens`.
+"""Which objects a recorded video shows, and how large: pixels per object and frame.
 
-From the 2-D instance masks where the scan folder has them, else by projecting the annotated mesh through the poses and
-comparing with the depth images.
+From 2-D instance masks where a scan has them (`Masks`), else by projecting the annotated mesh through the poses and
+comparing with the depth images (`Projection`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.scannet import Scan
-from vsgrpo.scans.sens import SensReader
+from vsgrpo.scans.ply import Mesh
 from vsgrpo.spatial.scene import Footage
 from vsgrpo.video.budget import frame_indices
 
@@ -50,41 +49,49 @@ class VisibilitySettings:
             raise ValueError(f"{self}: frames, rate and stride must be above 0")
 
 
-def watch(
-    reader: SensReader, scan: Scan, instance_ids: Sequence[int], settings: VisibilitySettings | None = None
-) -> Footage | str:
-    """Count the pixels of objects in frames of a scan's recording; where that cannot be done, return why.
+@dataclass(frozen=True)
+class View:
+    """Where a depth camera was in one frame, and what it measured.
 
-    Frames without a usable pose or depth are left out; with more than a fifth of them nothing is said about the scan.
-    The size of a frame is that of the masks (1296x968), else of the depth images (640x480).
-
-    Raises:
-        DataError: the archive of masks is broken, or its pictures are.
+    Attributes:
+        pose: (4, 4) camera (x right, y down, z forward) -> frame of the mesh.
+        depth: (H, W) metres, 0 where unknown.
+        matrix: (3, 3) or (4, 4) pinhole matrix of the depth image.
     """
-    settings = settings or VisibilitySettings()
-    masks = scan.folder / f"{scan.scan_id}_2d-instance-filt.zip"
-    if masks.is_file():
-        with _Masks(masks, instance_ids) as counter:
-            return _watch(reader.num_frames, counter, instance_ids, settings)
-    if not len(scan.mesh.faces):
-        return "the mesh has no faces: what the video shows was not counted"
-    if not reader.header.depth_size[0] or not reader.num_frames or not reader.frame(0).depth_bytes:
-        return "the .sens has no depth: what the video shows was not counted"
-    return _watch(reader.num_frames, _Projection(reader, scan, instance_ids, settings), instance_ids, settings)
+
+    pose: NDArray[np.float64]
+    depth: NDArray[np.float32]
+    matrix: NDArray[np.floating]
 
 
-class _Counter(Protocol):
+class DepthCamera(Protocol):
+    """Knows where it was and how far what it saw, as `sens.SensReader` does."""
+
+    def view(self, index: int) -> View | None:
+        """Return pose and depth of a frame, None where it has no usable ones."""
+        ...
+
+
+class Counter(Protocol):
+    """Counts the pixels of objects in the frames of a recording."""
+
     def count(self, frame: int) -> NDArray | None:
         """Return the pixels of each object in a frame, (K,), or None where the frame cannot be judged."""
         ...
 
     @property
-    def frame_pixels(self) -> int: ...
+    def frame_pixels(self) -> int:
+        """Pixels of a whole frame, known once one was counted."""
+        ...
 
 
-def _watch(
-    num_frames: int, counter: _Counter, instance_ids: Sequence[int], settings: VisibilitySettings
+def watch(
+    num_frames: int, counter: Counter, instance_ids: Sequence[int], settings: VisibilitySettings
 ) -> Footage | str:
+    """Count the pixels of objects in frames of a recording; where that cannot be done, return why.
+
+    Frames that cannot be judged are left out; with more than a fifth of them nothing is said about the scan.
+    """
     by_loader = set(frame_indices(num_frames, settings.num_frames))
     every = num_frames if settings.stride_s is None else max(1, int(settings.stride_s * settings.fps))
     looked = sorted(by_loader | set(range(0, num_frames, every)))
@@ -101,48 +108,47 @@ def _watch(
     )
 
 
-class _Projection:
-    """Vertices of the mesh seen by the depth camera, each weighed with the pixels its share of the surface covers."""
+class Projection:
+    """Vertices of the mesh seen by a depth camera, each weighed with the pixels its share of the surface covers.
+
+    Args:
+        mesh: in the frame that the poses lead to.
+        owner: (V,) the instance id of each vertex, -1 where none.
+        tolerance: see `VisibilitySettings.depth_tolerance`.
+    """
 
     def __init__(
-        self, reader: SensReader, scan: Scan, instance_ids: Sequence[int], settings: VisibilitySettings
+        self,
+        camera: DepthCamera,
+        mesh: Mesh,
+        owner: NDArray[np.int32],
+        instance_ids: Sequence[int],
+        tolerance: float,
     ) -> None:
         ids = np.asarray(instance_ids, dtype=np.int64)
-        owner = scan.instance_of_vertex()
         chosen = np.flatnonzero(np.isin(owner, ids))
         order = np.argsort(ids)
         self._number = order[np.searchsorted(ids, owner[chosen], sorter=order)] if len(ids) else chosen
         self._num_objects = len(ids)
-        self._points = scan.mesh.vertices[chosen].astype(np.float32)
-        self._areas = vertex_areas(scan.mesh.vertices, scan.mesh.faces)[chosen].astype(np.float32)
-        self._reader = reader
-        self._tolerance = settings.depth_tolerance
-
-    @property
-    def frame_pixels(self) -> int:
-        width, height = self._reader.header.depth_size
-        return width * height
+        self._points = mesh.vertices[chosen].astype(np.float32)
+        self._areas = vertex_areas(mesh.vertices, mesh.faces)[chosen].astype(np.float32)
+        self._camera, self._tolerance = camera, tolerance
+        self.frame_pixels = 0
 
     def count(self, frame: int) -> NDArray | None:
-        content = self._reader.frame(frame)
-        if content.pose is None:
+        """Return the pixels of each object in a frame, (K,), None where pose or depth are not usable."""
+        view = self._camera.view(frame)
+        if view is None:
             return None
-        try:
-            depth = self._reader.depth(content)
-        except DataError:
-            return None
-        if depth is None:
-            return None
-        seen, pixels = self._footprints(content.pose.astype(np.float32), depth)
+        self.frame_pixels = view.depth.size
+        seen, pixels = self._footprints(view)
         counts = np.bincount(self._number[seen], weights=pixels, minlength=self._num_objects)
         return counts.astype(np.float64)
 
-    def _footprints(
-        self, pose: NDArray[np.float32], depth: NDArray[np.float32]
-    ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    def _footprints(self, view: View) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Return the points seen and the pixels of each: fx fy |A.p| / z^3 of vector area A at p, camera frame."""
+        pose, depth, matrix = view.pose.astype(np.float32), view.depth, view.matrix
         height, width = depth.shape
-        matrix = self._reader.header.intrinsic_depth
         fx, fy, cx, cy = matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]
         turn = pose[:3, :3]
         camera = (self._points - pose[:3, 3]) @ turn
@@ -167,7 +173,7 @@ def vertex_areas(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> 
     return np.stack(sums, axis=1).astype(np.float64)
 
 
-class _Masks:
+class Masks:
     """ScanNet's `<scan>_2d-instance-filt.zip`: per frame an 8-bit PNG whose values are objectId + 1, 0 for none."""
 
     def __init__(self, path: Path, instance_ids: Sequence[int]) -> None:
@@ -180,13 +186,14 @@ class _Masks:
             raise DataError(f"{path}: not a readable zip archive ({error})", hint=_REPLACE) from None
         self._members = {Path(name).stem: name for name in self._archive.namelist() if name.endswith(".png")}
 
-    def __enter__(self) -> _Masks:
+    def __enter__(self) -> Masks:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._archive.close()
 
     def count(self, frame: int) -> NDArray | None:
+        """Return the pixels of each object in a frame, (K,), None where the archive lacks it."""
         member = self._members.get(str(frame))
         if member is None:
             return None

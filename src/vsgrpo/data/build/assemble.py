@@ -101,7 +101,7 @@ def _write_manifest(
     rows: dict[str, list[Row]],
     summary: BuildSummary,
 ) -> None:
-    dataset = config.source.name
+    dataset = config.dataset
     scans: dict[str, dict[str, Any]] = {}
     for outcome in outcomes:
         keep = {"reason": outcome.reason} if outcome.status == "skipped" else {}

@@ -48,10 +48,7 @@ from vsgrpo.paths import (
     set_aside,
     take_back,
 )
-from vsgrpo.scans.demo import source as demo
-from vsgrpo.scans.demo.rooms import scan_id_of
-from vsgrpo.scans.scannet import find_scan, list_scans, read_labels
-from vsgrpo.tables import split_of
+from vsgrpo.scans.source import ScanSource, find_source
 from vsgrpo.terminal import Progress, show
 
 _OWN = ("train.jsonl", "dev.jsonl", MANIFEST_NAME, REPORT_NAME, PARTS, "videos", "scenes")
@@ -94,10 +91,9 @@ def _build(plan: Plan, root: Path, out: Path, overwrite: bool) -> BuildSummary:
     own = plan.shard(build.shard)
     found = {scan_id: part for scan_id in own if (part := stored(out, config, scan_id)) and part.status == "done"}
     outcomes = dict(found)
-    drawn = scenes_drawn(scan_ids, build.report_scenes)
-    index = {scan_id: number for number, scan_id in enumerate(scan_ids)}
+    source, drawn = find_source(config.source.name), scenes_drawn(scan_ids, build.report_scenes)
     todo = [
-        ScanJob(config, root, out, scan_id, index[scan_id], _split_name(scan_id), scan_id in drawn)
+        ScanJob(config, root, out, scan_id, _row_split(source, root, scan_id), scan_id in drawn)
         for scan_id in own
         if scan_id not in found
     ]
@@ -173,31 +169,23 @@ def _write_error(out: Path, error: OSError) -> RunError:
     )
 
 
-def _split_name(scan_id: str) -> str:
-    return "val_safe" if split_of(scan_id) == "val" else "train"
+def _row_split(source: ScanSource, root: Path, scan_id: str) -> str:
+    return "val_safe" if source.split_of is not None and source.split_of(root, scan_id) == "val" else "train"
 
 
 def _choose_scans(config: BuildDataConfig, root: Path, limit: int | None) -> tuple[list[str], dict[str, int]]:
     """Return the scans to build, in order, and why others are left out."""
-    source = config.source
-    if source.name == "demo":
-        assert source.num_scenes is not None and source.preset is not None and source.seed is not None
-        demo.write_demo_labels(root)
-        numbers = range(min(source.num_scenes, limit or source.num_scenes))
-        return [scan_id_of(source.seed, number) for number in numbers], {}
-    found = list_scans(root)
-    read_labels(root)
+    source = find_source(config.source.name)
     wanted = {"train": ("train",), "val_safe": ("val",), "train+val_safe": ("train", "val")}[config.data.split]
     chosen, refused = [], Counter[str]()
     denied: list[Denied] = []
-    for scan_id in found:
-        folder = find_scan(root, scan_id)
-        if leaks := [leak for path in (folder, *folder.iterdir()) for leak in denied_in_path(path)]:
+    for scan_id in source.list_scans(config.source, root):
+        if leaks := [leak for path in source.files(root, scan_id) for leak in denied_in_path(path)]:
             denied.append(leaks[0])
             continue
         reason = check_scan(scan_id, source.name, allow_val_safe="val" in wanted)
-        if reason is None and split_of(scan_id) not in wanted:
-            reason = f"not in ScanNet's {' or '.join(wanted)} list (data.split={config.data.split})"
+        if reason is None and source.split_of is not None and source.split_of(root, scan_id) not in wanted:
+            reason = f"not in the {' or '.join(wanted)} list of {source.name} (data.split={config.data.split})"
         if reason is None:
             chosen.append(scan_id)
         else:

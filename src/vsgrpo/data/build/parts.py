@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ from vsgrpo.data.build.scan import ScanOutcome, outcome_from_json, outcome_to_js
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.paths import inside
+from vsgrpo.scans.source import find_source
 
 PARTS = ".parts"
 PLAN_NAME = "plan.json"
@@ -45,7 +46,8 @@ def fingerprint(config: BuildDataConfig) -> str:
     content.pop("build")
     content["balance"] = {"caps": content["balance"]["caps"]}
     content["data"] = {key: value for key, value in content["data"].items() if key not in ("path", "dev_fraction")}
-    content["source"] = {k: v for k, v in content["source"].items() if k not in ("root", "num_scenes")}
+    given = {key: value for key, value in content["source"].items() if key not in ("root", "num_scenes")}
+    content["source"] = dict.fromkeys(("preset", "seed", "num_frames", "frame_size")) | given  # as stamped so far
     content["run"].pop("name")
     text = json.dumps([version("vsgrpo"), content], sort_keys=True)
     return blake2b(text.encode(), digest_size=16).hexdigest()
@@ -85,7 +87,10 @@ def read_plan(out: Path) -> Plan:
 
 
 def _config_from(data: dict[str, Any]) -> BuildDataConfig:
-    sections = get_type_hints(BuildDataConfig)
+    options = find_source(data["source"]["name"]).options
+    known = {item.name for item in fields(options)}  # an earlier plan names the keys of all sources
+    data["source"] = {key: value for key, value in data["source"].items() if key in known}
+    sections = {**get_type_hints(BuildDataConfig), "source": options}
     return BuildDataConfig(**{name: section(**data[name]) for name, section in sections.items()})
 
 
@@ -103,7 +108,7 @@ def stored(out: Path, config: BuildDataConfig, scan_id: str) -> ScanOutcome | No
         return None
     if outcome.status == "skipped":
         return outcome
-    dataset = config.source.name
+    dataset = config.dataset
     files = [inside(out / "scenes" / dataset, f"{scan_id}.json")]
     if config.video.source != "none":
         files.append(inside(out / "videos" / dataset, f"{scan_id}.mp4"))

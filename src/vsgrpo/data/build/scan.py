@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.config.build_data import BuildDataConfig
+from vsgrpo.data.leakage import room_of
 from vsgrpo.data.linking import link_or_copy
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import make_row
-from vsgrpo.errors import DataError, RunError
+from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.plugins import load_question_types
-from vsgrpo.scans.demo import source as demo
-from vsgrpo.scans.labels import LabelTable
 from vsgrpo.scans.meta_info import write_scene_json
-from vsgrpo.scans.scannet import Scan, SceneSettings, read_labels, read_scan, scene_from_scan, sens_warnings
-from vsgrpo.scans.sens import SensReader
-from vsgrpo.scans.visibility import VisibilitySettings, watch
+from vsgrpo.scans.source import Recording, Scan, SceneSettings, find_source
+from vsgrpo.scans.visibility import VisibilitySettings
 from vsgrpo.scans.walk.floor_map import CELL, map_floor
 from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
 from vsgrpo.spatial.appearance import AppearanceSettings
@@ -42,7 +40,6 @@ class ScanJob:
     """What a worker needs to know about one scan.
 
     Attributes:
-        index: number of the room in the demo; position in the list otherwise.
         split: label of the rows: "train" or "val_safe".
         in_report: mark the scene json for the report, which draws some of the scenes.
     """
@@ -51,7 +48,6 @@ class ScanJob:
     root: Path
     out: Path
     scan_id: str
-    index: int
     split: str
     in_report: bool = False
 
@@ -83,7 +79,7 @@ def build_scan(job: ScanJob) -> ScanOutcome:
     try:
         outcome = _build(job)
     except DataError as error:
-        room = job.scan_id.rsplit("_", 1)[0]
+        room = room_of(job.scan_id)
         outcome = ScanOutcome(job.scan_id, room, "skipped", reason=error.message, hint=error.hint)
     except OSError as error:
         what = f"{error.filename or job.out}: {error.strerror or error}"
@@ -95,10 +91,7 @@ def build_scan(job: ScanJob) -> ScanOutcome:
 
 def _build(job: ScanJob) -> ScanOutcome:
     config = job.config
-    if config.source.name == "demo":
-        _write_demo_room(job)
-    labels = _labels(job.root)
-    scan = read_scan(job.root, job.scan_id, labels, dataset=config.source.name)
+    scan = find_source(config.source.name).read(config.source, job.root, job.scan_id)
     spatial = config.spatial
     settings = SceneSettings(
         box=spatial.box,
@@ -108,7 +101,10 @@ def _build(job: ScanJob) -> ScanOutcome:
         alpha_holes=spatial.alpha_holes,
         categories="benchmark" if config.data.mode == "vsibench" else "raw",
     )
-    scene = scene_from_scan(scan, labels, settings)
+    scene = scan.scene(settings)
+    if (scene.dataset, scene.scene_name) != (config.dataset, job.scan_id):
+        what = f"source.name={config.source.name}: scan {job.scan_id} was read as {scene.dataset}/{scene.scene_name}"
+        raise ConfigError(what, f"its Scene has dataset={config.dataset!r}, scene_name={job.scan_id!r}")
     video = Path("videos") / scene.dataset / f"{scene.scene_name}.mp4"
     scene, num_frames, seen_pixels = _make_video(job, scan, scene, job.out / video)
     scene.extra["notes"] = [*scene.extra.get("notes", []), *scan.notes]
@@ -171,19 +167,6 @@ def _rows(job: ScanJob, scene: Scene, questions: list[Question], distance: str, 
     return list(rows.values())
 
 
-def _write_demo_room(job: ScanJob) -> None:
-    source = job.config.source
-    assert source.preset is not None and source.seed is not None
-    assert source.num_frames is not None and source.frame_size is not None
-    size = {"num_frames": source.num_frames, "height": source.frame_size, "width": source.frame_size}
-    demo.write_room(job.root, job.index, source.preset, source.seed, **size)
-
-
-@functools.lru_cache(maxsize=4)
-def _labels(root: Path) -> LabelTable:
-    return read_labels(root)
-
-
 @functools.cache
 def _version() -> str:
     from importlib.metadata import version
@@ -226,32 +209,28 @@ def _make_video(job: ScanJob, scan: Scan, scene: Scene, path: Path) -> tuple[Sce
         return scene, 0, video.seen_pixels
     if video.source == "folder":
         return scene, _take_existing(job, scene, path), video.seen_pixels
-    if not scan.sens_path.is_file():
-        raise DataError(f"{scan.sens_path}: no such file", hint="use video.source=mesh: it needs no .sens")
     size = (video.export_height * 4 // 3, video.export_height)
-    with SensReader(scan.sens_path) as reader:
-        if reader.num_frames == 0:
-            raise DataError(f"{scan.sens_path}: holds no frames", hint="copy this file again, or use video.source=mesh")
-        jpegs = (frame.jpeg for frame in reader.frames())
-        num_frames = write_video(path, jpegs, video.fps, size=size, crf=video.crf)
-        scene.warnings.update(sens_warnings(reader, scan.info))
-        scene, seen_pixels = _watch_sens(job, scan, scene, reader)
+    with scan.recording() as recording:
+        fps = recording.fps or video.fps
+        num_frames = write_video(path, recording.frames(), fps, size=size, crf=video.crf)
+        scene.warnings.update(recording.warnings())
+        scene, seen_pixels = _watch(job, scan, scene, recording, fps)
     return scene, num_frames, seen_pixels
 
 
-def _watch_sens(job: ScanJob, scan: Scan, scene: Scene, reader: SensReader) -> tuple[Scene, int]:
+def _watch(job: ScanJob, scan: Scan, scene: Scene, recording: Recording, fps: float) -> tuple[Scene, int]:
     """Count what the recording shows; return the scene with it and the pixels that count as seen."""
     video, appearance = job.config.video, job.config.appearance
     if video.seen_frames == 0:
         return scene, video.seen_pixels
     settings = VisibilitySettings(
         num_frames=video.seen_frames,
-        fps=video.fps,
+        fps=fps,
         # Only the order of appearance needs to know what lies between the frames a loader shows.
         stride_s=appearance.stride_s if job.config.data.mode == "vsibench" else None,
         depth_tolerance=appearance.depth_tolerance,
     )
-    footage = watch(reader, scan, [item.instance_id for item in scene.objects], settings)
+    footage = recording.watch([item.instance_id for item in scene.objects], settings)
     if isinstance(footage, str):
         scan.notes.append(footage)
         return scene, video.seen_pixels
@@ -277,7 +256,7 @@ def _film_mesh(job: ScanJob, scan: Scan, scene: Scene, path: Path) -> tuple[Scen
     try:
         walk = render_walk(mesh.vertices, mesh.colors, mesh.faces, instances, settings)
     except DataError as error:
-        raise DataError(f"{scan.folder.name}: {error.message}", error.hint) from error
+        raise DataError(f"{scan.scan_id}: {error.message}", error.hint) from error
     write_video(path, iter(walk.frames), fps=_WALK_FPS, keyframe_interval=1, crf=min(video.crf, 20))
     pixels = {item.instance_id: walk.pixels.get(item.instance_id, ()) for item in scene.objects}
     footage = None

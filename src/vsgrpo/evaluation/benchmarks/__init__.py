@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from vsgrpo.config.rules import one_of
 from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.benchmarks.folder import Folder
 from vsgrpo.evaluation.benchmarks.mathvista import MathVista
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.plugins import import_named
+from vsgrpo.rules import one_of
 
 BENCHMARKS: dict[str, type[Benchmark]] = {
     "vsibench": VsiBench,

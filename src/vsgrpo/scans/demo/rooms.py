@@ -235,6 +235,11 @@ def scan_number(seed: int, index: int) -> int:
     return seed * _INDEX_DIGITS + index
 
 
+def room_index(scan_id: str) -> int:
+    """Return the index of the room that has this scan id."""
+    return int(scan_id.removeprefix("demo").partition("_")[0]) % _INDEX_DIGITS
+
+
 def find_preset(name: str) -> Preset:
     """Return a preset by name.
 

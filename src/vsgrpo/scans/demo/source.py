@@ -9,23 +9,39 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from vsgrpo.errors import DataError
+from vsgrpo.rules import Count, Seed, at_least, choice
 from vsgrpo.scans.demo.furniture import CATALOGUE
 from vsgrpo.scans.demo.mesh import room_mesh
 from vsgrpo.scans.demo.plan import room_truth
-from vsgrpo.scans.demo.rooms import Room
+from vsgrpo.scans.demo.rooms import PRESETS, Room, room_index, scan_id_of
+from vsgrpo.scans.labels import LABEL_FILE
+from vsgrpo.scans.scannet import ScannetScan, labels_of, read_scan
 from vsgrpo.scans.scannet_writer import write_labels, write_scan
+from vsgrpo.scans.source import ScanSource, SourceOptions
 from vsgrpo.scans.walk.raycast import camera_matrix, camera_poses, render
 
 _VERSION = 2
 """Raise when the same arguments give other files, so that rooms already on disk are written anew."""
-_LABEL_FILE = "scannetv2-labels.combined.tsv"
+
+
+@dataclass(frozen=True)
+class DemoOptions(SourceOptions):
+    """Rooms to draw; root null: OUT/scans_root."""
+
+    num_scenes: Count
+    preset: Annotated[str, choice(*PRESETS)]
+    seed: Seed
+    num_frames: Count
+    frame_size: Annotated[int, at_least(28)]
 
 
 def write_rooms(
@@ -58,7 +74,7 @@ def write_demo_labels(root: Path) -> None:
     Raises:
         DataError: `root` holds another label table, as a folder of real scans does.
     """
-    path = Path(root) / _LABEL_FILE
+    path = Path(root) / LABEL_FILE
     if path.exists():
         with path.open(encoding="utf-8") as file:
             known = {line.split("\t")[1] for line in file.readlines()[1:] if "\t" in line}
@@ -125,3 +141,17 @@ def _sens_frames(room: Room, num_frames: int, height: int, width: int) -> Iterat
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
             yield buffer.getvalue(), to_raw @ pose
+
+
+def _list(options: DemoOptions, root: Path) -> list[str]:
+    write_demo_labels(root)
+    return [scan_id_of(options.seed, index) for index in range(options.num_scenes)]
+
+
+def _read(options: DemoOptions, root: Path, scan_id: str) -> ScannetScan:
+    size = {"num_frames": options.num_frames, "height": options.frame_size, "width": options.frame_size}
+    write_room(root, room_index(scan_id), options.preset, options.seed, **size)
+    return read_scan(root, scan_id, labels_of(root), dataset="demo")
+
+
+DEMO = ScanSource(name="demo", options=DemoOptions, list_scans=_list, read=_read, files=lambda root, scan_id: ())
