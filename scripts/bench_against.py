@@ -29,7 +29,8 @@ with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
     import bench_grpo_step as bench
     torch.set_num_threads(1)
     bench.build_tiny(Path(folder), sizes=bench.SIZES)
-    bundle = bench.load_model(folder, lora=bench.LoraSettings(r=8, alpha=16), offline=True)
+    lora = dict(tune="lora", lora=bench.LoraSettings(r=8, alpha=16), offline=True)
+    bundle = bench.load(folder, **lora) if hasattr(bench, "load") else bench.load_model(folder, **lora)
     seconds = {}
     for name, *numbers in bench.TABLE:
         if sys.argv[1:] and name not in sys.argv[1:]:

@@ -22,7 +22,7 @@ import torch
 
 from vsgrpo.families.family import TinySizes
 from vsgrpo.modeling.bundle import base_model, vision_token_ids
-from vsgrpo.modeling.model import load_model
+from vsgrpo.modeling.load import load
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tiny import build_tiny
@@ -46,7 +46,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         build_tiny(Path(folder) / "m", 0, SIZES)
-        bundle = load_model(str(Path(folder) / "m"), tune="none", dtype="float32", offline=True)
+        bundle = load(str(Path(folder) / "m"), tune="none", dtype="float32", offline=True)
     config = base_model(bundle.model).config
     generator = torch.Generator().manual_seed(0)
     slices = options.video_tokens // _TOKENS_PER_SLICE

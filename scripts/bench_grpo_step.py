@@ -35,7 +35,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from bench_workload import QUESTION_TOKENS, SIZES, Shape, Workload
-from vsgrpo.modeling.model import LoraSettings, load_model, use_gradient_checkpointing
+from vsgrpo.modeling.bundle import use_gradient_checkpointing
+from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.tiny import build_tiny
 
 VISION_COST = 2.11
@@ -303,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Libraries print on stdout while they load.
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
         build_tiny(Path(folder), sizes=SIZES)
-        bundle = load_model(folder, lora=LoraSettings(r=8, alpha=16), offline=True)
+        bundle = load(folder, tune="lora", lora=LoraSettings(r=8, alpha=16), offline=True)
         for name, numbers in rows:
             lines.append(measure(bundle, name, numbers, options.attention))
             print(show(lines[-1]), file=out, flush=True)

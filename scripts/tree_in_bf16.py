@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from bench_workload import SIZES, Shape, Workload
+from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.model import load_model
 from vsgrpo.modeling.tiny import build_tiny
 from vsgrpo.modeling.tree import build_trees
 
@@ -63,7 +63,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         build_tiny(Path(folder), sizes=SIZES)
-        bundle = load_model(folder, tune="full", offline=True)
+        bundle = load(folder, tune="full", offline=True)
         work = Workload(bundle, Shape(options.V, options.C, options.G, options.Q), "auto")
         exact = scored(work, bundle.model, work.given, None, half=False)
         print("| log-probabilities | mean apart | most |\n|---|---|---|")

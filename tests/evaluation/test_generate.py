@@ -23,7 +23,7 @@ from vsgrpo.evaluation.generate import (
 from vsgrpo.evaluation.predictions import group_by_media
 from vsgrpo.evaluation.run import run_eval
 from vsgrpo.evaluation.score_command import score_file
-from vsgrpo.modeling.model import LoraSettings, load_for_eval, load_model
+from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.save import save_model, write_vision
 from vsgrpo.modeling.tree import common_prefix_length
 from vsgrpo.modeling.vision import FeatureStore
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def bundle(tiny_folder):
-    return load_for_eval(str(tiny_folder), None, dtype="float32", attn="sdpa", offline=True, tiny_folder=tiny_folder)
+    return load(str(tiny_folder), None, dtype="float32", attn="sdpa", offline=True, tiny_folder=tiny_folder)
 
 
 @pytest.fixture
@@ -173,15 +173,15 @@ def test_blank_videos_keep_their_own_seconds(bundle):
 
 
 def test_one_adapter_gives_one_result_in_bfloat16(tiny_folder, tmp_path):
-    started = load_model(tiny_folder, lora=LoraSettings(r=4, alpha=8))
+    started = load(tiny_folder, tune="lora", lora=LoraSettings(r=4, alpha=8))
     with torch.no_grad():
         for name, parameter in started.model.named_parameters():
             if "lora_B" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
     save_model(started, tmp_path / "x", merge=False)
     options = {"dtype": "bfloat16", "attn": "sdpa", "offline": True, "tiny_folder": tmp_path}
-    alone = load_for_eval(str(tmp_path / "x"), None, **options)
-    beside = load_for_eval(str(tiny_folder), str(tmp_path / "x"), **options)
+    alone = load(str(tmp_path / "x"), None, **options)
+    beside = load(str(tiny_folder), str(tmp_path / "x"), **options)
     tokens = torch.arange(16)[None]
     with torch.no_grad():
         assert torch.equal(alone.model(input_ids=tokens).logits, beside.model(input_ids=tokens).logits)
@@ -308,7 +308,7 @@ def test_wandb_gets_the_scores(benchmark_folder, tmp_path, monkeypatch):
 
 def test_several_models_are_compared_in_one_table(benchmark_folder, tmp_path, capsys):
     for name in ("a", "b"):
-        load_for_eval("tiny", None, dtype="float32", attn="sdpa", offline=True, tiny_folder=tmp_path / name)
+        load("tiny", None, dtype="float32", attn="sdpa", offline=True, tiny_folder=tmp_path / name)
     argv = ["eval", f"model={tmp_path}/?", f"benchmark.path={benchmark_folder}", f"output={tmp_path / 'out'}"]
     argv += ["video.num_frames=4", "video.backend=pyav", "decoding.max_new_tokens=3"]
     assert run(argv) == 0

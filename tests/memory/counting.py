@@ -11,8 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 from vsgrpo.families.family import TinySizes
 from vsgrpo.families.model_path import model_shape
+from vsgrpo.modeling.bundle import use_gradient_checkpointing
+from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.model import LoraSettings, load_model, use_gradient_checkpointing
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tiny import build_tiny
@@ -89,7 +90,7 @@ def small_work(folder, config, video, completion, group, questions, shared=True)
     """Return the model, prompts, trees and features of one microbatch; without `shared` each question has its video."""
     section, tune = config.trainer, config.model.tune
     torch.set_num_threads(1)
-    bundle = load_model(small_model(folder), tune=tune, lora=LoraSettings(r=8), dtype=config.model.dtype, offline=True)
+    bundle = load(small_model(folder), tune=tune, lora=LoraSettings(r=8), dtype=config.model.dtype, offline=True)
     if section.gradient_checkpointing:
         use_gradient_checkpointing(bundle.model)
     ids = bundle.tokenizer.get_vocab()

@@ -5,7 +5,7 @@ import pytest
 from tiny_inputs import randomize_adapter
 
 from vsgrpo.modeling.bundle import ModelBundle
-from vsgrpo.modeling.model import LoraSettings, load_model
+from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.video.loader import VideoInputs
@@ -14,7 +14,7 @@ from vsgrpo.video.loader import VideoInputs
 @pytest.fixture(scope="session")
 def tiny(tiny_folder: Path) -> ModelBundle:
     """Frozen tiny model; not to be changed."""
-    bundle = load_model(tiny_folder, tune="none", offline=True)
+    bundle = load(tiny_folder, tune="none", offline=True)
     bundle.model.eval()
     return bundle
 
@@ -22,7 +22,7 @@ def tiny(tiny_folder: Path) -> ModelBundle:
 @pytest.fixture
 def lora(tiny_folder: Path) -> ModelBundle:
     """Fresh tiny model with an adapter that has some effect."""
-    bundle = load_model(tiny_folder, tune="lora", lora=LoraSettings(r=4, alpha=8), offline=True)
+    bundle = load(tiny_folder, tune="lora", lora=LoraSettings(r=4, alpha=8), offline=True)
     randomize_adapter(bundle.model)
     return bundle
 

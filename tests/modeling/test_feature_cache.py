@@ -10,7 +10,7 @@ from tiny_inputs import make_video
 
 from vsgrpo.errors import SetupError
 from vsgrpo.modeling.feature_cache import cache_bytes, tower_hash
-from vsgrpo.modeling.model import load_model
+from vsgrpo.modeling.load import load
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.video.cache import DiskCache
 
@@ -42,7 +42,7 @@ def test_a_second_run_finds_the_features_and_never_runs_the_tower(tiny, tmp_path
 @pytest.mark.both_families
 def test_features_of_another_tower_or_type_are_not_found(tiny, tiny_folder, tmp_path):
     FeatureStore(tiny, cache=tmp_path).features([A])
-    other = load_model(tiny_folder, tune="none")
+    other = load(tiny_folder, tune="none")
     with torch.no_grad():
         next(other.model.model.visual.parameters()).view(-1)[0] += 1
     assert tower_hash(other.model.model.visual) != tower_hash(tiny.model.model.visual)
@@ -95,7 +95,7 @@ def test_a_broken_entry_is_computed_again_and_counted(tiny, tmp_path, damage, ca
 
 
 def test_a_trained_tower_switches_the_disk_cache_off(tiny_folder, tmp_path, caplog):
-    bundle = load_model(tiny_folder, tune="full", freeze_vision=False)
+    bundle = load(tiny_folder, tune="full", freeze_vision=False)
     assert FeatureStore(bundle, cache=tmp_path).disk is None
     assert "video.feature_cache=disk is off: the vision tower is trained" in caplog.text
 

@@ -12,7 +12,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.modeling import identity
 from vsgrpo.modeling.adapters import adapter_hash
 from vsgrpo.modeling.identity import base_identity
-from vsgrpo.modeling.model import LoraSettings, check_weights, load_for_eval, load_model
+from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.save import save_model
 
 LORA = LoraSettings(r=2, alpha=4)
@@ -25,7 +25,7 @@ def base(tiny_folder, tmp_path):
 
 @pytest.fixture
 def adapter(base, tmp_path):
-    bundle = load_model(base, lora=LORA)
+    bundle = load(base, tune="lora", lora=LORA)
     randomize_adapter(bundle.model)
     save_model(bundle, tmp_path / "first", merge=False)
     return tmp_path / "first"
@@ -38,7 +38,7 @@ def change(folder, name, index, amount=1.0):
 
 
 def hash_of(folder):
-    return base_identity(str(folder), load_for_eval(folder).model.config)
+    return base_identity(str(folder), load(folder).model.config)
 
 
 def test_one_number_of_any_tensor_changes_the_identity_and_a_copy_does_not(base, tmp_path):
@@ -55,7 +55,7 @@ def test_one_number_of_any_tensor_changes_the_identity_and_a_copy_does_not(base,
 @pytest.mark.integration
 def test_shards_are_the_same_weights(base):
     before = hash_of(base)
-    model = load_for_eval(base).model
+    model = load(base).model
     model.save_pretrained(base / "parts", max_shard_size="1MB")
     (base / "model.safetensors").unlink()
     for file in (base / "parts").glob("model*"):
@@ -71,9 +71,9 @@ def test_a_base_in_a_bin_file_of_either_format_carries_an_adapter(base, tmp_path
     found = []
     for number, is_zip in enumerate((True, False)):  # the second as torch wrote it before 1.6: no zip file
         torch.save(tensors, base / "pytorch_model.bin", _use_new_zipfile_serialization=is_zip)
-        bundle = load_model(base, lora=LORA)
+        bundle = load(base, tune="lora", lora=LORA)
         save_model(bundle, tmp_path / str(number), merge=False)
-        load_for_eval(tmp_path / str(number))
+        load(tmp_path / str(number))
         found.append(json.loads((tmp_path / str(number) / "base.json").read_text())["weights"])
     assert found[0] == found[1]
 
@@ -97,18 +97,18 @@ def test_a_config_that_makes_another_model_of_the_same_weights_is_another_base(b
     text |= {"num_key_value_heads": 1, "head_dim": 48} if key == "num_attention_heads" else {}
     (base / "config.json").write_text(json.dumps(config))
     with pytest.raises(DataError, match=r"has other values in config\.json"):
-        load_for_eval(adapter)
+        load(adapter)
 
 
 def test_an_adapter_on_a_base_that_was_replaced_is_refused_with_the_way_out(base, adapter, caplog):
-    load_for_eval(adapter)
+    load(adapter)
     change(base, "lm_head.weight", 0)
     uses = (
-        lambda: load_for_eval(adapter),
-        lambda: load_model(adapter, lora=LORA),
-        lambda: load_model(base, adapter=adapter, tune="none"),
-        lambda: load_for_eval(base, adapter),
-        lambda: check_weights(str(adapter)),
+        lambda: load(adapter),
+        lambda: load(adapter, tune="lora", lora=LORA),
+        lambda: load(base, adapter=adapter, tune="none"),
+        lambda: load(base, adapter),
+        lambda: load(adapter, device="meta"),
     )
     for use in uses:
         with pytest.raises(DataError, match=r"first: trained on .*base; .*base has other weights") as caught:
@@ -116,7 +116,7 @@ def test_an_adapter_on_a_base_that_was_replaced_is_refused_with_the_way_out(base
         assert "model.adapter=" in caught.value.hint and "delete base.json" in caught.value.hint
     assert not caplog.records
     (adapter / "base.json").unlink()
-    load_for_eval(adapter)
+    load(adapter)
     assert [record.getMessage() for record in caplog.records] == [
         f"{adapter}: no base.json in it: not checked whether {base} is the model it was trained on"
     ]
@@ -124,9 +124,9 @@ def test_an_adapter_on_a_base_that_was_replaced_is_refused_with_the_way_out(base
 
 def test_a_base_that_moved_is_the_same_one(base, adapter, tmp_path):
     moved = base.rename(tmp_path / "moved")
-    load_for_eval(moved, adapter)
+    load(moved, adapter)
     with pytest.raises(DataError, match="no such folder"):
-        load_for_eval(adapter)
+        load(adapter)
 
 
 @pytest.mark.integration
@@ -134,13 +134,13 @@ def test_a_base_that_moved_is_the_same_one(base, adapter, tmp_path):
 def test_a_broken_record_is_named(adapter, content):
     (adapter / "base.json").write_text(content)
     with pytest.raises(DataError, match=r"base\.json: (not a|schema_version=9)"):
-        load_for_eval(adapter)
+        load(adapter)
 
 
 @pytest.fixture
 def second(adapter, tmp_path):
     """An adapter trained after the first one."""
-    bundle = load_model(adapter, lora=LORA)
+    bundle = load(adapter, tune="lora", lora=LORA)
     randomize_adapter(bundle.model, seed=2)
     save_model(bundle, tmp_path / "second", merge=False)
     return tmp_path / "second"
@@ -152,11 +152,11 @@ def logits_of(bundle):
 
 
 def test_a_chain_gives_one_result_however_it_is_named(base, adapter, second):
-    expected = logits_of(load_for_eval(second))
-    assert not torch.equal(expected, logits_of(load_for_eval(adapter)))
+    expected = logits_of(load(second))
+    assert not torch.equal(expected, logits_of(load(adapter)))
     for path in (base, adapter):
-        assert torch.equal(logits_of(load_for_eval(path, second)), expected)
-        start = load_model(path, adapter=second, lora=LORA)
+        assert torch.equal(logits_of(load(path, second)), expected)
+        start = load(path, adapter=second, tune="lora", lora=LORA)
         torch.testing.assert_close(logits_of(start), expected, atol=1e-5, rtol=1e-5)
         assert len(start.earlier_adapters) == 2
 
@@ -165,34 +165,34 @@ def test_a_chain_gives_one_result_however_it_is_named(base, adapter, second):
 def test_a_chain_that_lost_or_changed_a_link_is_refused(base, adapter, second, tmp_path):
     earlier = second / "earlier_adapters"
     with pytest.raises(DataError, match=r"second: was not trained on .*|first: was not trained on"):
-        load_for_eval(second, adapter)
+        load(second, adapter)
     (earlier / "0").rename(earlier / "1")
     with pytest.raises(DataError, match=r"earlier_adapters: holds 1, needed are 0, 1, \.\.\. without gaps"):
-        load_for_eval(second)
+        load(second)
     (earlier / "1").rename(earlier / "x")
     with pytest.raises(DataError, match="holds x"):
-        load_for_eval(second)
+        load(second)
     kept = (earlier / "x").rename(tmp_path / "kept")
     with pytest.raises(DataError, match="trained on a base with 1 earlier adapters in it; found here: 0"):
-        load_for_eval(second)
+        load(second)
     kept.rename(earlier / "0")
-    other = load_model(base, lora=LORA)
+    other = load(base, tune="lora", lora=LORA)
     randomize_adapter(other.model, seed=5)
     save_model(other, tmp_path / "other", merge=False)
     shutil.copyfile(tmp_path / "other/adapter_model.safetensors", earlier / "0/adapter_model.safetensors")
     assert adapter_hash(earlier / "0") != adapter_hash(adapter)
     with pytest.raises(DataError, match="found here: 1 others"):
-        load_for_eval(second)
+        load(second)
 
 
 @pytest.mark.integration
 def test_an_earlier_adapter_that_changed_while_a_run_trained_is_not_copied(base, adapter, tmp_path):
-    bundle = load_model(adapter, lora=LORA)
+    bundle = load(adapter, tune="lora", lora=LORA)
     randomize_adapter(bundle.model, seed=2)
     expected = logits_of(bundle)
-    other = load_model(base, lora=LORA)
+    other = load(base, tune="lora", lora=LORA)
     randomize_adapter(other.model, seed=5)
     save_model(other, adapter, merge=False)
     save_model(bundle, tmp_path / "late", merge=False)
     assert (tmp_path / "late" / "config.json").is_file()  # merged: the adapter alone would be another model
-    torch.testing.assert_close(logits_of(load_for_eval(tmp_path / "late")), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits_of(load(tmp_path / "late")), expected, atol=1e-5, rtol=1e-5)

@@ -8,9 +8,9 @@ import torch
 from tiny_inputs import library_inputs, make_video
 
 from vsgrpo.errors import DataError, RunError
-from vsgrpo.modeling.bundle import base_model
+from vsgrpo.modeling.bundle import base_model, use_gradient_checkpointing
+from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps, score_logits
-from vsgrpo.modeling.model import load_model, use_gradient_checkpointing
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore
 
@@ -112,7 +112,7 @@ def test_only_qwen2_5_vl_sees_how_long_a_video_lasts(tiny, prompts):
 
 @pytest.mark.both_families
 def test_gradients_reach_the_tower_through_shared_features(tiny_folder, prompts):
-    bundle = load_model(tiny_folder, tune="full", freeze_vision=False)
+    bundle = load(tiny_folder, tune="full", freeze_vision=False)
     features = FeatureStore(bundle).features(VIDEOS, grad=True)
     weighted_sum([score for score, _ in our_scores(bundle, prompts, features)]).backward()
     ours = adapter_gradients(bundle)

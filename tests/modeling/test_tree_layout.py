@@ -11,9 +11,9 @@ from vsgrpo.errors import ConfigError
 from vsgrpo.modeling import attention as attention_module
 from vsgrpo.modeling import logps as logps_module
 from vsgrpo.modeling.attention import choose_kernel
-from vsgrpo.modeling.bundle import vision_token_ids
+from vsgrpo.modeling.bundle import use_gradient_checkpointing, vision_token_ids
+from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.model import load_model, use_gradient_checkpointing
 from vsgrpo.modeling.pack import PREFIX, can_see, pack
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
@@ -105,7 +105,7 @@ def test_reference_and_chunked_scores_equal_plain(lora, ask):
 
 
 def test_gradients_of_a_trained_tower_equal_plain(tiny_folder, ask):
-    bundle = load_model(tiny_folder, tune="full", freeze_vision=False)
+    bundle = load(tiny_folder, tune="full", freeze_vision=False)
     found = []
     for layout in ("plain", "tree"):
         features = FeatureStore(bundle).features([A, B], grad=True)
@@ -276,7 +276,7 @@ def test_rollout_keeps_every_tree_node_once_in_one_cache(tiny, ask, sampling, mo
 
 
 def test_a_model_on_another_attention_and_unknown_choices_are_refused(tiny_folder, tiny, ask, sampling):
-    eager = load_model(tiny_folder, tune="none", attn="eager")
+    eager = load(tiny_folder, tune="none", attn="eager")
     features = FeatureStore(tiny).features([A])
     trees = forest(ask, "one group")
     with pytest.raises(ConfigError, match="a shared prefix needs sdpa"):

@@ -6,7 +6,7 @@ import torch
 from tiny_inputs import make_video
 
 from vsgrpo.errors import ConfigError, RunError
-from vsgrpo.modeling.model import load_model
+from vsgrpo.modeling.load import load
 from vsgrpo.modeling.vision import BATCHED_ATTENTION, FeatureStore, PatchProjection, is_tower_trained
 
 
@@ -106,7 +106,7 @@ def test_memory_cache_keeps_features_between_calls(tiny):
 
 @pytest.mark.both_families
 def test_features_carry_no_gradient_even_with_input_hooks_unless_asked(tiny_folder, caplog):
-    bundle = load_model(tiny_folder, tune="full", freeze_vision=False)
+    bundle = load(tiny_folder, tune="full", freeze_vision=False)
     bundle.model.enable_input_require_grads()
     assert is_tower_trained(bundle.model)
     with caplog.at_level(logging.WARNING):

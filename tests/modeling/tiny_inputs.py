@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 
 from vsgrpo.families import FAMILIES
 from vsgrpo.modeling.bundle import ModelBundle
-from vsgrpo.modeling.load import load_full
+from vsgrpo.modeling.weights import load_full
 from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import VideoInputs
 

@@ -157,7 +157,7 @@ def test_kl_is_exactly_zero_at_step_0_from_an_adapter(make_config):
 
 @pytest.mark.both_families
 def test_a_short_run_changes_weights_logs_rewards_and_reloads(make_config):
-    from vsgrpo.modeling.model import load_for_eval
+    from vsgrpo.modeling.load import load
     from vsgrpo.modeling.rollout import rollout
     from vsgrpo.modeling.vision import FeatureStore
 
@@ -189,7 +189,7 @@ def test_a_short_run_changes_weights_logs_rewards_and_reloads(make_config):
     sample = batch["samples"][0]
     greedy = rollout(trainer.model, [sample.prompt], {sample.media[0].key: sample.features[0]}, [("a", 0)], sampling)
 
-    other = load_for_eval(f"{config.run.dir}/checkpoint-2")
+    other = load(f"{config.run.dir}/checkpoint-2")
     features = FeatureStore(other).features([sample.media[0] for sample in batch["samples"]])
     trainer.model = other.model
     loaded = scores(trainer, batch, [replace(s, features=(features[s.media[0].key],)) for s in batch["samples"]])

@@ -8,7 +8,7 @@ from tiny_runs import LORA, SPREAD, make_parts
 from two_processes import completions, distance, log, weights
 
 from vsgrpo.errors import ConfigError, RunError
-from vsgrpo.modeling.model import load_model
+from vsgrpo.modeling.load import load
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.training.probe import blank_media, name_media, wants_probe
 from vsgrpo.training.stages import open_stages
@@ -48,7 +48,7 @@ def test_media_of_another_kind_or_size_have_other_names_in_one_tree(tiny_folder)
     budget = VisionBudget()
     prompts, shown = zip(*(name_media(((1, 2), blank_media([size], budget)), "video 0") for size in sizes), strict=True)
     assert len({prompt.videos for prompt in prompts}) == len(sizes)
-    store = FeatureStore(load_model(tiny_folder, tune="none", offline=True))
+    store = FeatureStore(load(tiny_folder, tune="none", offline=True))
     found = store.features([item for media in shown for item in media])
     assert [len(found[prompt.videos[0]].tensor) for prompt in prompts] == [8, 12, 12, 4, 4]
     again, _ = name_media(((5,), blank_media(sizes[:1], budget)), "video 0")

@@ -18,7 +18,7 @@ from vsgrpo.families import TINY
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, memory_lines
 from vsgrpo.training.preflight import check_batch, check_devices, check_enough_rows, check_run, device_line
-from vsgrpo.training.run_inputs import check_model, check_weights, rows_of_plan
+from vsgrpo.training.run_inputs import check_model, rows_of_plan
 
 METHODS = ("grpo", "sft", "dpo")
 HUB = "huggingface.co"
@@ -73,7 +73,9 @@ def _model(path: str, adapter: str | None) -> list[Finding]:
         check_model(path, adapter)
         has_libraries = all(find_spec(name) for name in ("torch", "transformers", "peft"))
         if Path(path).is_dir() and has_libraries:
-            check_weights(path, adapter)
+            from vsgrpo.modeling.load import load
+
+            load(path, adapter, offline=True, device="meta")
     except VsgrpoError as error:
         return [Finding(check, "fail", error.message, error.hint)]
     if path in TINY:

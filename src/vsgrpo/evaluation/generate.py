@@ -30,9 +30,8 @@ from vsgrpo.families.model_path import budget_of
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
 from vsgrpo.modeling.device import device_line, own_device
-from vsgrpo.modeling.model import load_for_eval, tiny_model
+from vsgrpo.modeling.load import load
 from vsgrpo.modeling.prompt import encode_prompt
-from vsgrpo.modeling.quiet import quiet_libraries
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.save import VISION_FILE, recorded_vision
@@ -98,13 +97,6 @@ class Processes:
             torch.distributed.barrier()
 
 
-def build_if_tiny(path: str, folder: Path) -> None:
-    """Build the untrained model `tiny` or `tiny_2_5` into a folder; nothing to do for any other model."""
-    quiet_libraries()
-    if path in TINY:
-        tiny_model(path, folder, 0)
-
-
 def open_generator(
     config: EvalConfig,
     budget: VisionBudget,
@@ -113,17 +105,15 @@ def open_generator(
     prompt: PromptSettings,
     text_of: Callable[[Row], str] | None = None,
 ) -> Generator:
-    """Load the model of a config (see `modeling.model.load_for_eval`) and return what answers questions with it.
+    """Load the model of a config (see `modeling.load.load`) and return what answers questions with it.
 
     Args:
         tiny_folder: where `tiny` and `tiny_2_5` are, or are built untrained.
         prompt, text_of: as `Generator`.
     """
-    quiet_libraries()
     model, video = config.model, config.video
     options = {"dtype": model.dtype, "attn": model.attn_implementation, "offline": model.offline}
-    bundle = load_for_eval(model.path, model.adapter, tiny_folder=tiny_folder, **options)
-    bundle.model.to(device)
+    bundle = load(model.path, model.adapter, device=device, tiny_folder=tiny_folder, **options)
     cache_dir = video.cache_dir or (str(Path(config.run.dir) / "cache") if video.frame_cache == "disk" else None)
     loader = VideoLoader(budget, video.backend, video.timeout_s, frame_cache=video.frame_cache, cache_dir=cache_dir)
     return Generator(bundle, loader, prompt, Decoding.of(config), config.prompt.system, text_of)

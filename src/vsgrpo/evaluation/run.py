@@ -161,7 +161,6 @@ def answer_rows(
         changed = before.get("changed_inputs", []) if before else []
         changed += check_inputs(folder, inputs, allow_changed) if before else []
         settings |= {"changed_inputs": changed} if changed else {}
-        generate.build_if_tiny(config.model.path, folder / "tiny")
     processes.barrier()  # the others load once the first has found nothing to refuse
     generator = generate.open_generator(
         config, budget, processes.device, folder / "tiny", benchmark.prompt, benchmark.text

@@ -21,7 +21,6 @@ from vsgrpo.config.launch import joins_launcher
 from vsgrpo.data.inputs import look_at, model_folders
 from vsgrpo.data.row_numbers import RowNumbers, Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
-from vsgrpo.families import TINY
 from vsgrpo.launch.continuation import read_values
 from vsgrpo.launch.run_dir import prepare_run_folder, settle
 from vsgrpo.memory.estimate import GIB, estimate_run
@@ -171,11 +170,6 @@ def _supervise_workers(config: TrainConfig, stack: ExitStack, *, leads: bool, re
     if not leads:
         config_file = Path(stack.enter_context(TemporaryDirectory())) / "config.yaml"
         config_file.write_text(to_yaml(config), encoding="utf-8")
-    if config.model.path in TINY:  # here, before several workers would build it at once
-        from vsgrpo.modeling.model import tiny_model
-
-        if leads:
-            tiny_model(config.model.path, run_dir / "tiny", config.run.seed)
     if leads:
         forget_failures(run_dir)
     if config.launch.on_cpu:

@@ -7,7 +7,6 @@ from typing import Any
 from peft import PeftModel
 from torch import nn
 
-from vsgrpo.families.family import Family
 from vsgrpo.modeling.identity import BaseIdentity
 
 
@@ -19,7 +18,8 @@ class ModelBundle:
     """The family's `...ForConditionalGeneration`, or a `PeftModel` around it."""
     processor: Any
     tokenizer: Any
-    family: Family
+    family: Any
+    """Its `Family`; None for an instruct model of another one (`load.load` with `any_family`)."""
     base: str
     """Folder or hub id of the full weights."""
     earlier_adapters: list[Path] = field(default_factory=list)
@@ -60,3 +60,12 @@ def vision_token_ids(model: nn.Module) -> tuple[int, ...]:
     config = base_model(model).config
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     return tuple(sorted({getattr(config, name) for name in names}))
+
+
+def use_gradient_checkpointing(model: Any) -> None:
+    """Recompute activations in the backward pass of the language model only.
+
+    Non-reentrant checkpoints need no input that requires a gradient, so the embedding hook that would also reach the
+    frozen tower's patch embedding is not installed.
+    """
+    language_model(model).gradient_checkpointing_enable({"use_reentrant": False})

@@ -1,326 +1,207 @@
-"""The only place that reads configs, processors and weights of models: all of a model, or an error that names the rest.
+"""The one way to a model, for every command: refuse what cannot work, load all of it, put adapters on it, freeze."""
 
-Libraries fill tensors that a file lacks with random numbers, skip those that the model lacks, and print a warning. Here
-a missing, unexpected or misshapen tensor is a DataError, for full models (`load_full`) and for adapters on them
-(`attach_adapter`, `fill_adapter`). `modeling.model` builds what is trained and evaluated from these.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.utils import load_peft_weights
-from safetensors import SafetensorError
+from jinja2 import TemplateError
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
-    PretrainedConfig,
-)
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-from transformers.utils import logging
 
-from vsgrpo.errors import DataError
-from vsgrpo.modeling.adapters import (
-    ADAPTER_CONFIG,
-    adapter_file,
-    has_older_names,
-    read_adapter_config,
-    refuse_older_pattern,
-    todays_module,
-    todays_name,
-)
+from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.families import TINY
+from vsgrpo.families.family import Family
+from vsgrpo.families.model_path import check_architecture
+from vsgrpo.modeling.adapters import adapter_chain, base_of
+from vsgrpo.modeling.attention import use_tree_attention
+from vsgrpo.modeling.bundle import ModelBundle, vision_tower
+from vsgrpo.modeling.identity import base_identity, check_chain
+from vsgrpo.modeling.quiet import quiet_libraries
+from vsgrpo.modeling.tiny import tiny_model
+from vsgrpo.modeling.vision import use_batched_attention, use_matrix_product
+from vsgrpo.modeling.weights import attach_adapter, load_chat, load_full, read_config, read_processor
+from vsgrpo.records import NUMBER, check_shape
 
-_SUM = torch.float64
-"""In which no sum of finite weights overflows."""
-_NUM_NAMED = 3
-"""Tensors of each kind that a message names."""
-_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.", "model.module.")
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Initialisations that write into the base weights whenever such an adapter is put on them."""
-_TABLES = ("lm_head.lora_", "embed_tokens.lora_")
-"""Parts of names of LoRA on the head or the embedding."""
-_UNREADABLE = (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError)
-_UNREADABLE += (AttributeError, ArithmeticError, StrictDataclassError)
-"""What the libraries raise on a file that is missing, cut off or not what its name says."""
+logger = logging.getLogger(__name__)
 
-Misshapen = tuple[str, Sequence[int], Sequence[int]]
-"""Name, shape in the file, shape in the model."""
+TUNES = ("lora", "full", "none")
+DTYPES = ("float32", "bfloat16", "float16")
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
 
-def read_config(base: str, offline: bool) -> dict[str, Any]:
-    """Return config.json of a folder or hub id.
+@dataclass(frozen=True)
+class LoraSettings:
+    """LoRA on the linear layers of the language model."""
 
-    Raises:
-        DataError: there is none, or its weights are quantised.
-    """
-    try:
-        config: Any = PretrainedConfig.get_config_dict(base, local_files_only=offline)[0]
-    except OSError as error:
-        if (file := Path(base) / "config.json").is_file():
-            raise DataError(f"{file}: cannot be read: {_first_line(error)}", hint="save or copy it again") from error
-        raise DataError(
-            f"model.path={base}: no such folder, and its config.json cannot be had from the hub: {_first_line(error)}",
-            hint="give the path of a downloaded model" if offline else "check the name and the network",
-        ) from error
-    if not isinstance(config, dict):
-        raise DataError(f"{base}/config.json: not a JSON object", hint="save or copy it again")
-    _refuse_quantised(f"model.path={base}", config)
-    return config
+    r: int = 64
+    alpha: int = 128
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of linear layers inside the language model; the vision tower never carries LoRA."""
 
 
-def read_processor(kind: Any, base: str, offline: bool) -> Any:
-    """Return a processor of class `kind`; raise what the library raises (OSError, ValueError)."""
-    return kind.from_pretrained(base, local_files_only=offline)
-
-
-def load_full(
-    kind: Any,
+def load(
     path: str | Path,
+    adapter: str | Path | None = None,
     *,
-    dtype: Any,
+    tune: str | None = None,
+    freeze_vision: bool = True,
+    lora: Any = None,
+    dtype: str = "float32",
     attn: str = "sdpa",
-    offline: bool = True,
-    device_map: str | None = None,
+    offline: bool = False,
+    device: torch.device | str | None = None,
+    tiny_folder: Path | None = None,
+    seed: int = 0,
+    engine_copies: bool = False,
+    any_family: bool = False,
     key: str = "model.path",
-) -> Any:
-    """Load a full model of class `kind`, every tensor from its files. A head that is tied to the embedding needs none.
+) -> ModelBundle:
+    """Load a model, to use it or to train it: the one way to a model for every command.
+
+    To use it (`tune=None`), all is frozen, in eval mode, and the last adapter stays unmerged: in bfloat16 merging
+    rounds the weights to something that was never trained. To train it, all adapters are merged into the weights in
+    memory first, so that "adapter off" is the start of the run and KL is 0 at step 0.
 
     Args:
-        kind: a class of transformers with `from_pretrained`.
-        path: folder or hub id.
-        dtype: of the weights, or "auto": as they are stored.
-        device_map: "meta" compares names and shapes and reads no weight.
-        key: of the configuration, for messages.
+        path: folder of a full model or of a saved adapter, hub id, or `tiny`, `tiny_2_5` (built into `tiny_folder`).
+        adapter: an adapter trained on `path`.
+        tune: `lora` freezes all and adds LoRA to the language model, `full` trains the weights, `none` freezes all.
+        freeze_vision: with `full`, keep the vision tower and its merger as they are.
+        lora: r, alpha, dropout, targets; `LoraSettings()` where None.
+        dtype: of the weights, but for those that `full` trains: they are float32, in which small updates count.
+        attn: attention implementation of the language model; with `sdpa` the tower attends to its slices in one call.
+        offline: never reach for the hub.
+        device: where to move it; "meta" compares names and shapes of all tensors with the files and reads no weight.
+        tiny_folder: where `tiny` is built, or found from an earlier build.
+        seed: of the tiny model's weights and of LoRA's; the global random state is left as it was.
+        engine_copies: the engine trains a float32 copy of its own (DeepSpeed's ZeRO): weights are of type `dtype`.
+        any_family: a full model may be any instruct model of transformers; dtype and device are as `weights.load_chat`
+            chooses them.
+        key: of the configuration that names an `any_family` model, for messages.
 
     Raises:
-        DataError: files are missing or broken; a tensor is missing, unexpected or of another shape; an adapter lies in
-            the same folder.
+        ConfigError: an unknown choice, or an architecture this project does not know.
+        DataError: a folder that is missing or incomplete; weights that are not all of the model; an adapter that was
+            trained on others.
     """
-    where = f"{key}={path}"
-    if (Path(path) / ADAPTER_CONFIG).is_file():
-        raise DataError(
-            f"{where}: config.json and {ADAPTER_CONFIG} are both in this folder: a full model or an adapter?",
-            hint="move the files of one of them to another folder",
-        )
-    options: dict[str, Any] = {"attn_implementation": attn, "local_files_only": offline}
-    if device_map is not None:
-        options["device_map"] = device_map
-    try:
-        with _quiet():
-            model, found = kind.from_pretrained(
-                path, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    if tune not in (*TUNES, None):
+        raise ConfigError(f"model.tune={tune}: not one of {', '.join(TUNES)}")
+    quiet_libraries()
+    if any_family and not adapter_chain(path, adapter):
+        return load_chat(str(path), key)
+    if str(path) in TINY:
+        path = tiny_model(str(path), tiny_folder, seed)
+    chain = adapter_chain(path, adapter)
+    held = "float32" if tune == "full" and not engine_copies else dtype
+    bundle = _load_base(str(path), held, attn, offline, device="meta" if device == "meta" else None)
+    if chain or tune == "lora":
+        bundle.identity = base_identity(bundle.base, bundle.model.config)
+    _put_adapters(bundle, chain, merge_last=tune is not None)
+    model = bundle.model
+    model.requires_grad_(tune == "full")
+    if freeze_vision:
+        vision_tower(model).requires_grad_(False)
+    if tune == "lora":
+        bundle.model = _add_lora(model, lora or LoraSettings(), seed)
+    elif not freeze_vision and tune == "none":
+        logger.warning("model.freeze_vision=false has no effect with model.tune=none")
+    bundle.model.train(tune in ("lora", "full"))
+    if device is not None:
+        bundle.model.to(device)
+    return bundle
+
+
+def _load_base(path: str, dtype: str, attn: str, offline: bool, device: str | None) -> ModelBundle:
+    if dtype not in DTYPES:
+        raise ConfigError(f"model.dtype={dtype}: not one of {', '.join(DTYPES)}")
+    base = base_of(path)
+    family = check_architecture(read_config(base, offline), base)
+    processor = _load_processor(base, family, offline)
+    model = load_full(family.model, base, dtype=getattr(torch, dtype), attn=attn, offline=offline, device_map=device)
+    _check_token_ids(base, model.config, processor)
+    use_batched_attention(model)
+    use_matrix_product(model)
+    use_tree_attention(model)
+    return ModelBundle(model, processor, processor.tokenizer, family, base)
+
+
+def _check_pixels(base: str, processor: Any) -> None:
+    """Refuse a processor whose settings of pixels are of the wrong kind: reading frames would fail at some step."""
+    shape = {"patch_size": int, "temporal_patch_size": int, "merge_size": int, "rescale_factor": NUMBER}
+    shape |= {"image_mean": [NUMBER], "image_std": [NUMBER]}
+    for part in ("image_processor", "video_processor"):
+        values = {name: getattr(getattr(processor, part), name) for name in shape}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        check_shape(values, shape, f"model.path={base}: {part}", "copy the processor's files of the original model")
+
+
+def _check_token_ids(base: str, config: Any, processor: Any) -> None:
+    """Refuse a model whose config.json names other tokens for images and videos than its tokenizer writes."""
+    for name in ("image_token_id", "video_token_id"):
+        said, written = getattr(config, name), getattr(processor, name)
+        if said != written:
+            raise DataError(
+                f"model.path={base}: config.json: {name}={str(said)[:60]}: its tokenizer has {written}",
+                hint="copy config.json and the tokenizer files of the original model into it",
             )
-    except _UNREADABLE as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+
+
+def _load_processor(base: str, family: Family, offline: bool) -> Any:
+    folder = Path(base)
+    hint = "copy tokenizer, chat template and preprocessor files from the original model into it"
+    if folder.is_dir():
+        for names in (_PROCESSOR_FILES, _TOKENIZER_FILES):
+            if not any((folder / name).is_file() for name in names):
+                raise DataError(f"model.path={base}: no processor in this folder ({' or '.join(names)})", hint=hint)
+    try:
+        processor = read_processor(family.processor, base, offline)
+        _check_pixels(base, processor)
+    except DataError:
+        raise
+    except Exception as error:  # the libraries raise KeyError, AttributeError, their own, ... on broken files
+        reason = " ".join(str(error).split())[:300]
         raise DataError(
-            f"{where}: weights are missing or broken: {_first_line(error)}", hint="copy or download the folder again"
+            f"model.path={base}: broken processor or config.json: {type(error).__name__}: {reason}", hint=hint
         ) from error
-    if getattr(model, "_hf_peft_config_loaded", False):
-        raise DataError(f"{where}: an adapter is in the same repository", hint="give a folder with the full model only")
-    check_tensors(where, found["missing_keys"], found["unexpected_keys"], found["mismatched_keys"])
-    if found["error_msgs"]:
-        raise DataError(f"{where}: {found['error_msgs'][0]}", hint="copy or download the folder again")
-    _refuse_not_finite(where, model.named_parameters())
-    return model
-
-
-def load_chat(path: str, key: str) -> tuple[Any, Any, bool]:
-    """Load any instruct model of transformers with its processor, as its weights are stored, on the GPUs if any.
-
-    Args:
-        path: folder or hub id of a full model.
-        key: of the configuration, for messages.
-
-    Returns:
-        model, processor or tokenizer, and whether it takes images.
-
-    Raises:
-        DataError: it cannot be loaded whole.
-    """
-    hint = "give a folder or hub id that transformers can load, or an endpoint as base_url"
+    if not processor.chat_template:
+        raise DataError(f"model.path={base}: its processor has no chat template", hint=hint)
     try:
-        config = AutoConfig.from_pretrained(path)
-        sees = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-        processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(path)
-    except Exception as error:  # what the libraries raise on a broken file; tokenizers raises Exception itself
-        raise DataError(f"{key}={path}: cannot be loaded: {_first_line(error)}", hint) from None
-    kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-    device_map = "auto" if torch.cuda.is_available() else None
-    return load_full(kind, path, dtype="auto", offline=False, device_map=device_map, key=key), processor, sees
+        processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "x"}]}], tokenize=False)
+    except TemplateError as error:
+        raise DataError(f"model.path={base}: broken chat template: {error}", hint=hint) from error
+    return processor
 
 
-def attach_adapter(model: nn.Module, folder: Path) -> PeftModel:
-    """Put a saved LoRA adapter on a model, every tensor from its file, unmerged.
-
-    Adapters saved before transformers 4.52 name the language model `model` and the tower `visual`; they are read under
-    today's names. The global random state is left as it was.
-
-    Raises:
-        DataError: files are missing or broken; not LoRA; a tensor is missing, unexpected or of another shape.
-    """
-    weights = _adapter_weights(folder)
-    config = _adapter_config(folder, renamed=has_older_names(weights))
-    if any(name in key for key in weights for name in _TABLES):
-        _untie(model)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            peft = get_peft_model(model, config)  # type: ignore[arg-type]
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise DataError(
-            f"{folder}: does not fit its base model: {_first_line(error)}",
-            hint="put it on the model it was trained on; target_modules of adapter_config.json names layers of it",
-        ) from error
-    _fill(peft, folder, weights)  # type: ignore[arg-type]
-    return peft  # type: ignore[return-value]
+def _put_adapters(bundle: ModelBundle, chain: Sequence[Path], *, merge_last: bool) -> None:
+    """Check adapters against the base in memory and merge them into it, the last one only if `merge_last`."""
+    hashes = check_chain(chain, bundle.base, bundle.identity) if bundle.identity is not None else []
+    for number, (folder, digest) in enumerate(zip(chain, hashes, strict=True), 1):
+        bundle.model = attach_adapter(bundle.model, folder)
+        if number < len(chain) or merge_last:
+            bundle.model = bundle.model.merge_and_unload()
+            bundle.earlier_adapters.append(folder)
+            bundle.earlier_hashes.append(digest)
 
 
-def fill_adapter(model: PeftModel, folder: Path) -> None:
-    """Read the tensors of a saved adapter into the active adapter of a model.
-
-    Raises:
-        DataError: as `attach_adapter`.
-    """
-    _fill(model, folder, _adapter_weights(folder))
-
-
-def _fill(model: PeftModel, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
-    weights = {todays_name(name): tensor for name, tensor in weights.items()}
-    name = str(model.active_adapter)
-    needed = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    known = (
-        needed
-        if needed.keys() >= weights.keys()
-        else get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=True)
+def _add_lora(model: nn.Module, lora: Any, seed: int) -> PeftModel:
+    targets: Sequence[str] = tuple(lora.targets)
+    pattern = rf".*\blanguage_model\..*\.({'|'.join(map(re.escape, targets))})"
+    known = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if unknown := [target for target in targets if target not in known]:
+        raise ConfigError(f"model.lora.targets={unknown[0]}: no linear layer of that name in the language model")
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=pattern,
+        task_type="CAUSAL_LM",
     )
-    both = [key for key in weights if key in known]
-    check_tensors(
-        str(folder),
-        [key for key in needed if key not in weights],
-        [key for key in weights if key not in known],
-        [(key, weights[key].shape, known[key].shape) for key in both if weights[key].shape != known[key].shape],
-    )
-    _refuse_not_finite(str(folder), weights.items())
-    if any(tensor.is_meta for tensor in needed.values()):  # only compared, see `load_full`
-        return
-    left = set_peft_model_state_dict(model, weights, adapter_name=name).unexpected_keys
-    check_tensors(str(folder), [], left, [])
-
-
-def check_tensors(
-    where: str, missing: Iterable[str], unexpected: Iterable[str], misshapen: Iterable[Misshapen]
-) -> None:
-    """Raise DataError with the first names of each kind, unless all are empty.
-
-    Args:
-        where: what was loaded, for the message.
-        missing: in the model and not in the file.
-        unexpected: in the file and not in the model.
-        misshapen: in both, with different shapes.
-    """
-    missing, unexpected, misshapen = sorted(missing), sorted(unexpected), sorted(misshapen)
-    shapes = [f"{name}: {list(theirs)} in the file, {list(ours)} in the model" for name, theirs, ours in misshapen]
-    kinds = {"missing": missing, "not of this model": unexpected, "of another shape": shapes}
-    faults = [f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names]
-    if faults:
-        hint = _hint(missing, unexpected, shapes)
-        raise DataError(f"{where}: these tensors do not fit the model: {'; '.join(faults)}", hint=hint)
-
-
-def _refuse_not_finite(where: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Raise DataError where a tensor holds NaN or infinity, as after a step that diverged; one sum each shows it."""
-    with torch.no_grad():
-        found = [name for name, tensor in tensors if not bool(tensor.is_meta or tensor.sum(dtype=_SUM).isfinite())]
-    if found:
-        raise DataError(
-            f"{where}: {len(found)} tensors hold values that are no numbers ({_some(found)})",
-            hint="take an earlier checkpoint, or copy or download the folder again",
-        )
-
-
-def _hint(missing: Sequence[str], unexpected: Sequence[str], shapes: Sequence[str]) -> str:
-    wrapper = next((w for w in _WRAPPERS if unexpected and all(name.startswith(w) for name in unexpected)), None)
-    is_adapter = any("lora_" in name for name in (*missing, *unexpected, *shapes))
-    if wrapper is not None and not is_adapter:
-        return f"its names begin with {wrapper}: it was saved from inside a wrapper; save the model inside it"
-    if is_adapter:
-        return "put the adapter on the model it was trained on, or copy or train it again"
-    return "copy or download the folder again, or save it again with all tensors and the config.json they belong to"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NUM_NAMED]) + (", ..." if len(names) > _NUM_NAMED else "")
-
-
-def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
-    file = adapter_file(folder)
-    try:
-        return load_peft_weights(str(folder), device="cpu")
-    except _UNREADABLE as error:
-        raise DataError(f"{file}: missing or broken: {_first_line(error)}", hint="copy the adapter again") from error
-
-
-def _adapter_config(folder: Path, renamed: bool) -> LoraConfig:
-    path = folder / ADAPTER_CONFIG
-    kind = read_adapter_config(folder).get("peft_type")
-    if kind != "LORA":
-        raise DataError(f"{path}: peft_type={kind}: only LORA is supported", hint="train a LoRA adapter")
-    try:
-        config: Any = LoraConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path}: broken: {_first_line(error)}", hint="copy the adapter again") from error
-    start = str(config.init_lora_weights).lower()
-    if start.startswith(_CHANGES_BASE):
-        raise DataError(
-            f"{path}: init_lora_weights={start}: putting this adapter on a model changes the model's own weights",
-            hint="convert it: save_pretrained(..., path_initial_model_for_weight_conversion=...) of PEFT",
-        )
-    if renamed and isinstance(config.target_modules, set | list):
-        config.target_modules = {todays_module(name) for name in config.target_modules}
-    elif renamed and isinstance(config.target_modules, str):
-        refuse_older_pattern(path, config.target_modules)
-    config.inference_mode = True
-    return config
-
-
-def _untie(model: Any) -> None:
-    """Give the head a matrix of its own: LoRA on it or on the embedding, merged, would change both where they share."""
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    if head.weight is embedding.weight:
-        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
-        for part in (model.config, model.config.get_text_config()):
-            part.tie_word_embeddings = False
-
-
-def _refuse_quantised(where: str, config: Mapping[str, Any]) -> None:
-    quantised = config.get("quantization_config")
-    if quantised:
-        method = quantised.get("quant_method", "unknown") if isinstance(quantised, Mapping) else quantised
-        raise DataError(
-            f"{where}: quantization_config: its weights are quantised ({method}), which is not supported",
-            hint="give the model with its original weights",
-        )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the library's report of tensors that do not fit: it becomes an error here."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)  # type: ignore[arg-type, return-value]

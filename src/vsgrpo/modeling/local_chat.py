@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,11 +20,8 @@ from vsgrpo.config.shared import StepSection
 from vsgrpo.data.cot.cache import Reply
 from vsgrpo.data.cot.endpoint import Account
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.modeling.adapters import ADAPTER_CONFIG
 from vsgrpo.modeling.device import device_line, own_device
-from vsgrpo.modeling.load import load_chat
-from vsgrpo.modeling.model import load_for_eval
-from vsgrpo.modeling.quiet import quiet_libraries
+from vsgrpo.modeling.load import load
 from vsgrpo.terminal import show
 
 
@@ -41,19 +37,14 @@ class LocalChat:
     """
 
     def __init__(self, name: str, step: StepSection) -> None:
-        quiet_libraries()
         self.name, self.model_name = name, str(step.model)
         self._lock = asyncio.Lock()
-        show(f"{name}.model={step.model}: {device_line(own_device())}", sys.stderr)
-        if (Path(self.model_name) / ADAPTER_CONFIG).is_file():
-            device = own_device()
-            bundle = load_for_eval(self.model_name, dtype="float32" if device.type == "cpu" else "bfloat16")
-            self._model: Any = bundle.model.to(device)
-            self._processor: Any = bundle.processor
-            self.sees = True
-        else:
-            self._model, self._processor, self.sees = load_chat(self.model_name, f"{name}.model")
-            self._model.eval()
+        device = own_device()
+        show(f"{name}.model={step.model}: {device_line(device)}", sys.stderr)
+        dtype = "float32" if device.type == "cpu" else "bfloat16"
+        bundle = load(self.model_name, dtype=dtype, device=device, any_family=True, key=f"{name}.model")
+        self._model, self._processor, self._tokenizer = bundle.model, bundle.processor, bundle.tokenizer
+        self.sees = self._processor is not self._tokenizer
         if not self._processor.chat_template:
             raise DataError(f"{name}.model={self.model_name}: has no chat template", "choose an instruct model")
 
@@ -87,11 +78,10 @@ class LocalChat:
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(_key(messages, seed))
             ids = self._model.generate(**inputs, max_new_tokens=step.max_tokens, **sampling)[0, prompt_tokens:]
-        tokenizer = getattr(self._processor, "tokenizer", self._processor)
         ends = self._model.generation_config.eos_token_id
         ended = int(ids[-1]) in (ends if isinstance(ends, list) else [ends])
         return Reply(
-            text=tokenizer.decode(ids, skip_special_tokens=True),
+            text=self._tokenizer.decode(ids, skip_special_tokens=True),
             reasoning=None,
             finish_reason="stop" if ended else "length",
             prompt_tokens=prompt_tokens,

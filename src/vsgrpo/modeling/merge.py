@@ -43,21 +43,19 @@ def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> float:
     # After the checks: these import torch.
     import torch
 
-    from vsgrpo.modeling.model import check_weights, load_for_eval
-    from vsgrpo.modeling.quiet import quiet_libraries
+    from vsgrpo.modeling.load import load
     from vsgrpo.modeling.save import new_folder, recorded_vision, save_model
 
-    quiet_libraries()
     recorded = recorded_vision(adapter)
     vision = None if recorded is None else recorded[0]
-    bundle = load_for_eval(adapter)
+    bundle = load(adapter)
     expected = probe_logps(bundle)
     with new_folder(output) as partial:
         partial.mkdir()
         exact = partial / "float32"
         save_model(bundle, exact, merge=True, vision=vision)
         del bundle
-        merged = load_for_eval(exact)
+        merged = load(exact)
         difference = _compared(expected, probe_logps(merged), adapter)
         if dtype == "float32":
             for path in exact.iterdir():
@@ -69,7 +67,7 @@ def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> float:
                 path.rename(partial / path.name)
             (partial / dtype).rmdir()
         shutil.rmtree(exact)
-        check_weights(str(partial))
+        load(partial, offline=True, device="meta")
         _describe(partial, adapter, output.name)
     return difference
 

@@ -21,11 +21,11 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from vsgrpo.errors import RunError
 from vsgrpo.modeling.bundle import ModelBundle, vision_tower
-from vsgrpo.modeling.load import fill_adapter, load_full
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import Tree, count_scored
 from vsgrpo.modeling.vision import FeatureStore, MediaFeatures, is_tower_trained
+from vsgrpo.modeling.weights import fill_adapter, load_full
 from vsgrpo.training.bad_steps import BadSteps, leave_out
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.distributed import keep_whole, load_whole, sum_gradients_in_float32, unshard_root
@@ -255,7 +255,7 @@ class StageTrainer(Trainer):
             save_model(self.bundle, Path(output_dir), merge=False, state_dict=state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load weights by `modeling.load`, which refuses a checkpoint that lacks some.
+        """Load weights by `modeling.weights`, which refuses a checkpoint that lacks some.
 
         Stock code loads by name with strict=False. transformers writes Qwen2-VL's weights under older names than those
         in memory: nothing fits, a warning is all, and the run goes on from its starting weights.

@@ -19,7 +19,7 @@ from vsgrpo.errors import DataError, SetupError
 from vsgrpo.families.model_path import budget_of
 from vsgrpo.modeling.device import device_line
 from vsgrpo.modeling.feature_cache import cache_bytes
-from vsgrpo.modeling.model import load_model
+from vsgrpo.modeling.load import load
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.terminal import show
 from vsgrpo.training.run_inputs import cache_folder, check_caching, load_rows
@@ -185,17 +185,17 @@ def _fill(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str
 
 def _make_store(config: TrainConfig, folder: Path, device: str) -> FeatureStore:
     model = config.model
-    bundle = load_model(
+    bundle = load(
         model.path,
+        model.adapter,
         tune="none",
-        adapter=model.adapter,
         dtype=config.weight_dtype(),
         attn=model.attn_implementation,
         offline=model.offline,
+        device=device,
         tiny_folder=folder / "tiny",
         seed=config.run.seed,
     )
-    bundle.model.eval().to(device)
     return FeatureStore(bundle, cache=folder / FEATURES_FOLDER)
 
 

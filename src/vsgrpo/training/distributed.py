@@ -4,7 +4,7 @@ Some processes call the vision tower and others do not, and rollouts differ in l
 weights is a collective one. What an engine does to weights, gradients and calls can differ from the configuration, or
 from one process to another, without any library saying so.
 
-Summed up in float32 while a model computes in bfloat16: weights that are trained (`modeling.model.load_model` holds
+Summed up in float32 while a model computes in bfloat16: weights that are trained (`modeling.load.load` holds
 them in float32, PEFT its adapters; ZeRO keeps a float32 copy of its part), AdamW's moments (of the type of what it
 updates), gradients (`sum_gradients_in_float32`).
 """

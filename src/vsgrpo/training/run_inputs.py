@@ -47,19 +47,6 @@ def check_model(path: str, adapter: str | None = None) -> None:
         )
 
 
-def check_weights(path: str, adapter: str | None = None) -> None:
-    """Compare the tensors of a model folder with what its config needs, without reading them; imports torch.
-
-    Raises:
-        VsgrpoError: as loading it would.
-    """
-    from vsgrpo.modeling.model import check_weights as compare
-    from vsgrpo.modeling.quiet import quiet_libraries
-
-    quiet_libraries()
-    compare(path, adapter)
-
-
 def row_files(config: TrainConfig) -> list[Path]:
     """Return the row files of data.path and data.mix, in that order."""
     return [Path(folder) / f"{config.data.split}.jsonl" for folder, _ in config.data.folders()]

@@ -21,8 +21,7 @@ from transformers.trainer_utils import SchedulerType
 from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.memory.load import token_layout
-from vsgrpo.modeling.bundle import ModelBundle, vision_token_ids
-from vsgrpo.modeling.model import use_gradient_checkpointing
+from vsgrpo.modeling.bundle import ModelBundle, use_gradient_checkpointing, vision_token_ids
 from vsgrpo.rewards import load_reward
 from vsgrpo.terminal import show
 from vsgrpo.training.bad_steps import BadSteps

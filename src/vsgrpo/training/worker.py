@@ -37,7 +37,7 @@ from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
 from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.device import own_device
-from vsgrpo.modeling.model import LoraSettings, load_model
+from vsgrpo.modeling.load import load
 from vsgrpo.modeling.model_card import write_model_card
 from vsgrpo.modeling.quiet import quiet_libraries
 from vsgrpo.modeling.save import save_model, write_vision
@@ -279,13 +279,12 @@ def readable_rows(config: TrainConfig, rows: list[Row], loader: VideoLoader) -> 
 def make_model(config: TrainConfig) -> ModelBundle:
     """Load the model to train; a tiny one is built into RUN_DIR/tiny."""
     model = config.model
-    lora = model.lora
-    return load_model(
+    return load(
         model.path,
+        model.adapter,
         tune=model.tune,
         freeze_vision=model.freeze_vision,
-        lora=LoraSettings(lora.r, lora.alpha, lora.dropout, tuple(lora.targets)),
-        adapter=model.adapter,
+        lora=model.lora,
         dtype=model.dtype,
         attn=model.attn_implementation,
         offline=model.offline,
