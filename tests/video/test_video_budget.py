@@ -5,14 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.video.budget import (
-    VisionBudget,
-    frame_indices,
-    grid_thw,
-    num_tokens,
-    smart_resize,
-    upper_bound_tokens,
-)
+from vsgrpo.video.budget import VisionBudget, frame_indices, smart_resize, upper_bound_tokens
 
 SIDES = [1, 2, 13, 14, 27, 28, 29, 42, 55, 56, 70, 97, 100, 224, 336, 480, 640, 968, 1296, 1920, 2800, 4032]
 PIXELS = [(3136, 100352), (100352, 100352), (3136, 3136), (784, 50176), (12544, 602112)]
@@ -47,20 +40,21 @@ def test_sampled_frames_equal_qwen_vl_utils(num_frames):
 def test_tokens_of_a_640x480_video_by_hand():
     # 640 * 480 = 307200 > 100352: scale sqrt(307200 / 100352) = 1.74963; 480 / 1.74963 = 274.3 -> 9 * 28 = 252,
     # 640 / 1.74963 = 365.8 -> 13 * 28 = 364. Grid 16 / 2 = 8, 252 / 14 = 18, 364 / 14 = 26; 8 * 18 * 26 / 4 = 936.
-    budget = VisionBudget()
+    medium = VisionBudget().medium("video", 480, 640)
     assert smart_resize(480, 640) == (252, 364)
-    assert grid_thw(480, 640, 16, budget) == (8, 18, 26)
-    assert num_tokens((8, 18, 26)) == 936
+    assert medium.grid_thw == (8, 18, 26)
+    assert medium.num_tokens == 936
 
 
 def test_small_frames_keep_their_size():
     # 56 * 56 = 3136 is min_pixels exactly: 8 frames give 4 * (4 * 4) / 4 = 16 tokens.
     assert smart_resize(56, 56) == (56, 56)
-    assert num_tokens(grid_thw(56, 56, 8, VisionBudget(num_frames=8))) == 16
+    assert VisionBudget(num_frames=8).medium("video", 56, 56).num_tokens == 16
 
 
-def test_an_odd_number_of_frames_is_padded():
-    assert grid_thw(56, 56, 7, VisionBudget()) == (4, 4, 4)
+def test_an_odd_number_of_frames_is_rounded_and_an_image_is_one_patch():
+    assert VisionBudget(num_frames=7).medium("video", 56, 56).grid_thw == (4, 4, 4)
+    assert VisionBudget().medium("image", 56, 56).grid_thw == (1, 4, 4)
 
 
 def test_frame_indices_by_hand():
@@ -93,10 +87,10 @@ def test_frame_indices_run_from_first_to_last(total, num_frames):
 def test_upper_bound_is_never_passed(height, width, pixels, num_frames):
     budget = VisionBudget(num_frames, *pixels)
     try:
-        grid = grid_thw(height, width, budget.sampled_frames, budget)
+        medium = budget.medium("video", height, width)
     except DataError:
         return
-    assert num_tokens(grid) <= upper_bound_tokens(budget)
+    assert medium.num_tokens <= upper_bound_tokens(budget)
 
 
 def test_upper_bound_by_hand():

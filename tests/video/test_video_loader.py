@@ -13,7 +13,7 @@ from transformers.video_utils import VideoMetadata
 
 from untimed_video import write_untimed
 from vsgrpo.errors import ConfigError, DataError, SetupError
-from vsgrpo.video.budget import VisionBudget, frame_indices, seconds_per_patch
+from vsgrpo.video.budget import VisionBudget, frame_indices
 from vsgrpo.video.cache import DiskCache, MemoryCache
 from vsgrpo.video.loader import BadVideo, VideoLoader
 from vsgrpo.video.writer import write_video
@@ -48,7 +48,7 @@ def test_a_temporal_patch_lasts_as_long_as_the_processor_says(tmp_path, backend)
     assert first.load(path).medium.seconds_per_patch == 2 / source.sampled_fps == 0.625
     assert second.undecoded(path).medium.seconds_per_patch == 0.625
     assert second.load(path).medium.seconds_per_patch == 0.625 and second.num_decoded == 0
-    assert seconds_per_patch(30, 0.0, budget) is None
+    assert budget.medium("video", 56, 56, 30, 0.0).seconds_per_patch is None
 
 
 def test_an_animation_has_a_header_as_a_picture_and_another_as_a_video(tmp_path):

@@ -84,6 +84,22 @@ class VisionBudget:
         low, high = self.pixels(kind)
         return smart_resize(height, width, self.factor, low, high, kind)
 
+    def medium(self, kind: str, height: int, width: int, num_frames: int = 1, fps: float = 0.0) -> Medium:
+        """Return grid, tokens and timing of a video or image with this header; DataError as `smart_resize`.
+
+        Seconds per temporal patch are temporal patch / sampled frames per second, the latter being sampled frames /
+        `num_frames` * `fps`. Source: `Qwen2_5_VLProcessor` of transformers 5.23 (`second_per_grid_ts`) and
+        qwen-vl-utils 0.0.14.
+
+        Args:
+            num_frames, fps: of the video; fps 0: it states none. An image is one frame, and one temporal patch.
+        """
+        resized_height, resized_width = self.size(height, width, kind)
+        num_groups = 1 if kind == "image" else self.sampled_frames // self.temporal_patch
+        grid = num_groups, resized_height // self.patch, resized_width // self.patch
+        seconds = self.temporal_patch / (self.sampled_frames / num_frames * fps) if num_frames * fps > 0 else None
+        return Medium(kind, grid, math.prod(grid) // self.merge**2, seconds)
+
     @property
     def factor(self) -> int:
         """Side of one language-model token in pixels (patch * merge)."""
@@ -157,39 +173,6 @@ def frame_indices(total: int, num_frames: int) -> list[int]:
     if total < 1:
         raise DataError(f"{total} frames: a video needs at least one", hint="rebuild the video")
     return [int(index) for index in np.linspace(0, total - 1, num_frames).round()]
-
-
-def grid_thw(
-    height: int, width: int, num_frames: int, budget: VisionBudget, kind: str = "video"
-) -> tuple[int, int, int]:
-    """Return the (temporal, vertical, horizontal) number of patches of `num_frames` frames of height x width pixels.
-
-    A number of frames that is not whole temporal patches is padded up, as the processor repeats the last frame; so an
-    image, one frame, has one temporal patch.
-    """
-    resized_height, resized_width = budget.size(height, width, kind)
-    num_groups = math.ceil(num_frames / budget.temporal_patch)
-    return num_groups, resized_height // budget.patch, resized_width // budget.patch
-
-
-def num_tokens(grid: tuple[int, int, int], merge: int = 2) -> int:
-    """Return the language-model tokens of a patch grid: t * h * w / merge^2."""
-    temporal, vertical, horizontal = grid
-    return temporal * vertical * horizontal // merge**2
-
-
-def seconds_per_patch(total: int, fps: float, budget: VisionBudget) -> float | None:
-    """Return the seconds of video that one temporal patch stands for; None for a video without a frame rate.
-
-    Source: `Qwen2_5_VLProcessor` of transformers 5.23 (`second_per_grid_ts`) and qwen-vl-utils 0.0.14: temporal patch /
-    sampled frames per second, the latter = sampled frames / frames of the video * its frames per second.
-
-    Args:
-        total: frames of the video.
-        fps: its frames per second.
-        budget: says how many frames are sampled.
-    """
-    return budget.temporal_patch / (budget.sampled_frames / total * fps) if total * fps > 0 else None
 
 
 def upper_bound_tokens(budget: VisionBudget, max_aspect_ratio: float = MAX_ASPECT_RATIO) -> int:

@@ -13,7 +13,7 @@ import time
 import zlib
 from collections import OrderedDict
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import numpy as np
 
@@ -24,34 +24,8 @@ _USED_EVERY_S = 60.0
 """How exactly the last use of an entry is known."""
 
 
-class FrameCache(Protocol):
-    """What the loader asks of a cache of uint8 arrays."""
-
-    num_corrupt: int
-
-    def get(self, key: str) -> np.ndarray | None:
-        """Return the array stored under `key`, or None; the caller must not write to it."""
-        ...
-
-    def put(self, key: str, frames: np.ndarray) -> None:
-        """Store `frames` under `key`."""
-        ...
-
-
-class NoCache:
-    """Keeps nothing."""
-
-    num_corrupt = 0
-
-    def get(self, key: str) -> np.ndarray | None:
-        return None
-
-    def put(self, key: str, frames: np.ndarray) -> None:
-        pass
-
-
 class MemoryCache:
-    """Keeps the most recently used arrays of this process, at most `max_bytes` of them."""
+    """Keeps the most recently used arrays of this process, at most `max_bytes` of them: none at 0."""
 
     num_corrupt = 0
 
@@ -65,12 +39,14 @@ class MemoryCache:
         return len(self._entries)
 
     def get(self, key: str) -> np.ndarray | None:
+        """Return the array stored under `key`, or None; the caller must not write to it."""
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
             return self._entries.get(key)
 
     def put(self, key: str, frames: np.ndarray) -> None:
+        """Store an array under `key`, unless it is larger than the whole cache."""
         if frames.nbytes > self.max_bytes:
             return
         with self._lock:
@@ -220,16 +196,12 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def make_cache(kind: str, folder: Path | str | None, max_bytes: int) -> FrameCache:
+def make_cache(kind: str, folder: Path | str | None, max_bytes: int) -> MemoryCache | DiskCache:
     """Return the cache named by `video.frame_cache`.
 
     Raises:
         ConfigError: an unknown name.
     """
-    if kind == "off":
-        return NoCache()
-    if kind == "memory":
-        return MemoryCache(max_bytes)
-    if kind == "disk":
-        return DiskCache(folder)
-    raise ConfigError(f"video.frame_cache={kind}: unknown", hint="choose video.frame_cache=off|memory|disk")
+    if kind not in ("off", "memory", "disk"):
+        raise ConfigError(f"video.frame_cache={kind}: unknown", hint="choose video.frame_cache=off|memory|disk")
+    return DiskCache(folder) if kind == "disk" else MemoryCache(max_bytes if kind == "memory" else 0)

@@ -90,14 +90,16 @@ def examine_media(
     Raises:
         SetupError: the backend is not installed; no file is blamed for that.
     """
-    settings = f"{backend} {budget.sampled_frames}"
     known = _Memory(memory)
 
     def examine(place: tuple[str, Path]) -> Examined:
         kind, path = place
         name = os.path.abspath(path)
         try:
-            header = _read(name, kind, settings, budget, backend, timeout_s, pool, known)
+            content = known.content(name, lambda: pool.content_hash(name, timeout_s))
+            settings = f"{kind} {_VERSION} " + (f"{backend} {budget.sampled_frames} " if kind == "video" else "")
+            header = known.headers.get(settings + content) or pool.check(name, kind, budget, backend, timeout_s)
+            known.headers[settings + content] = header
             if kind == "video" and timed_for is not None:
                 check_timing(name, header, timed_for)
             budget.size(header.height, header.width, kind)
@@ -116,42 +118,6 @@ def examine_media(
         finally:
             threads.shutdown(cancel_futures=True)
             known.save()
-
-
-def _read(
-    name: str,
-    kind: str,
-    settings: str,
-    budget: VisionBudget,
-    backend: str,
-    timeout_s: float | None,
-    pool: DecodePool,
-    known: _Memory,
-) -> VideoHeader:
-    """Return the header of a good file, from memory or by decoding it."""
-    content = _content(name, timeout_s, pool, known)
-    key = f"{kind} {_VERSION} {content}" if kind == "image" else f"{kind} {_VERSION} {settings} {content}"
-    header = known.headers.get(key)
-    if header is None:
-        if kind == "image":
-            header = VideoHeader(1, 0.0, *image_size(name))
-            read_image(name, budget.size(header.height, header.width, "image"))
-        else:
-            header = pool.check_frames(name, budget.sampled_frames, backend, timeout_s)
-        known.headers[key] = header
-    return header
-
-
-def _content(name: str, timeout_s: float | None, pool: DecodePool, known: _Memory) -> str:
-    """Return the hash of a file, from memory as `files.remembered_sha256` does."""
-    stamp = file_stamp(name)
-    key = " ".join(map(str, stamp))
-    content = known.hashes.get(key)
-    if content is None:
-        content = pool.content_hash(name, timeout_s)
-        if is_settled(stamp[1:]) and file_stamp(name) == stamp:
-            known.hashes[key] = content
-    return content
 
 
 class DecodePool:
@@ -173,6 +139,14 @@ class DecodePool:
     def __exit__(self, *_: object) -> None:
         for child in self._children:
             child.stop()
+
+    def check(self, name: str, kind: str, budget: VisionBudget, backend: str, timeout_s: float | None) -> VideoHeader:
+        """Decode what a run would decode of a video or image and return its header; DataError, SetupError as there."""
+        if kind == "video":
+            return self.check_frames(name, budget.sampled_frames, backend, timeout_s)
+        header = VideoHeader(1, 0.0, *image_size(name))
+        read_image(name, budget.size(header.height, header.width, "image"))
+        return header
 
     def check_frames(self, path: Path | str, num_frames: int, backend: str, timeout_s: float | None) -> VideoHeader:
         """Decode what `read_uniform_frames` decodes and return the header alone.
@@ -210,6 +184,16 @@ class _Memory:
             self.hashes, self.headers = dict(data["hashes"]), headers
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return  # it only saves time
+
+    def content(self, name: str, read: Callable[[], str]) -> str:
+        """Return the hash of a file, from memory as `files.remembered_sha256` does, else by `read`."""
+        stamp = file_stamp(name)
+        key = " ".join(map(str, stamp))
+        if (found := self.hashes.get(key)) is None:
+            found = read()
+            if is_settled(stamp[1:]) and file_stamp(name) == stamp:
+                self.hashes[key] = found
+        return found
 
     def save(self) -> None:
         if self.path is not None:

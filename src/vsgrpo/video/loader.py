@@ -8,7 +8,7 @@ Frames are sampled and resized here, once; hand them to the processor with `do_s
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.video.budget import PIXELS_VERSION, Medium, VisionBudget, grid_thw, num_tokens, seconds_per_patch
+from vsgrpo.video.budget import PIXELS_VERSION, Medium, VisionBudget
 from vsgrpo.video.cache import make_cache
 from vsgrpo.video.container import file_stamp
 from vsgrpo.video.examine import check_timing
@@ -194,24 +194,17 @@ class VideoLoader:
         return header
 
     def _medium(self, name: str, kind: str) -> Medium:
-        header, budget = self._header(name, kind), self.budget
-        num_frames = 1 if kind == "image" else budget.sampled_frames
-        grid = grid_thw(header.height, header.width, num_frames, budget, kind)
-        seconds = seconds_per_patch(header.num_frames, header.fps, budget)
-        return Medium(kind, grid, num_tokens(grid, budget.merge), seconds)
+        header = self._header(name, kind)
+        return self.budget.medium(kind, header.height, header.width, header.num_frames, header.fps)
 
     def _load(self, name: str, kind: str) -> VideoInputs:
-        budget = self.budget
         key = self._key(name, kind)
         frames = self.cache.get(key)
         if frames is None:
             frames = self._read_image(name) if kind == "image" else self._read_video(name)
             self.num_decoded += 1
             self.cache.put(key, frames)
-        num_frames, _, height, width = frames.shape
-        grid = (-(-num_frames // budget.temporal_patch), height // budget.patch, width // budget.patch)
-        medium = replace(self._medium(name, kind), grid_thw=grid, num_tokens=num_tokens(grid, budget.merge))
-        return VideoInputs(key, torch.from_numpy(frames), medium)
+        return VideoInputs(key, torch.from_numpy(frames), self._medium(name, kind))
 
     def _read_video(self, name: str) -> np.ndarray:
         header, raw = read_uniform_frames(name, self.budget.sampled_frames, self.backend, self.timeout_s)

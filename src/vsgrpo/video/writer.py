@@ -1,5 +1,6 @@
 """H.264 out: frames or JPEG bytes to an mp4 that every player and every decoder here reads frame by frame."""
 
+import itertools
 import os
 import platform
 from collections.abc import Iterable, Iterator
@@ -67,36 +68,32 @@ def write_video(
     import av
 
     path = Path(path)
+    decoded = _decoded(path, frames)
+    if (first := next(decoded, None)) is None:
+        raise DataError(f"{path}: no frames to write", hint="check the source's frames")
+    native = (first.width, first.height)
+    if min(native) < 2:
+        raise DataError(f"{path}: frame size {native[0]}x{native[1]}: must be at least 2x2")
+    target = fit_size(*native, *(size or native))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    num_written = 0
+    number = 0
     try:
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
         with av.open(str(partial), "w", format="mp4", container_options=options) as container:
-            stream: Any = None
-            native = target = (0, 0)
-            for frame in _decoded(path, frames):
-                if stream is None:
-                    native = (frame.width, frame.height)
-                    if min(native) < 2:
-                        raise DataError(f"{path}: frame size {native[0]}x{native[1]}: must be at least 2x2")
-                    target = fit_size(*native, *(size or native))
-                    stream = _add_stream(container, target, fps, keyframe_interval, crf, preset)
+            stream = _add_stream(container, target, fps, keyframe_interval, crf, preset)
+            for number, frame in enumerate(itertools.chain([first], decoded)):
                 if (frame.width, frame.height) != native:
                     raise DataError(
-                        f"{path}: frame {num_written} is {frame.width}x{frame.height}, "
-                        f"the first is {native[0]}x{native[1]}",
+                        f"{path}: frame {number} is {frame.width}x{frame.height}, the first is {native[0]}x{native[1]}",
                         hint="all frames of a video must have one size",
                     )
-                container.mux(stream.encode(_prepared(frame, target, num_written, stream.codec_context.time_base)))
-                num_written += 1
-            if stream is None:
-                raise DataError(f"{path}: no frames to write", hint="check the source's frames")
+                container.mux(stream.encode(_prepared(frame, target, number, stream.codec_context.time_base)))
             container.mux(stream.encode(None))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    return num_written
+    return number + 1
 
 
 def _add_stream(
