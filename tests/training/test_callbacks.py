@@ -35,7 +35,7 @@ def test_log_counts_steps_over_stages_and_keeps_nan(tmp_path):
 def test_progress_prints_plain_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
-    progress = Progress(stage(tmp_path))
+    progress = Progress(stage(tmp_path), PhaseTimer())
     progress.on_train_begin(None, state(4), None)
     now[0] += 12.0
     progress.on_log(None, state(10), None, logs={"loss": 0.25, "reward": 0.5, "grad_norm": 1.0})
@@ -51,7 +51,7 @@ def test_durations_survive_a_wall_clock_that_is_set_back(tmp_path, capsys, monke
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])  # the same module, for the phases
     monkeypatch.setattr(callbacks.time, "time", lambda: wall[0])
-    timer, progress, log = PhaseTimer(), Progress(stage(tmp_path)), JsonLog(stage(tmp_path))
+    timer, progress, log = PhaseTimer(), Progress(stage(tmp_path), PhaseTimer()), JsonLog(stage(tmp_path))
     progress.on_train_begin(None, state(0), None)
     with timer.phase("update"):
         now[0] += 8.0

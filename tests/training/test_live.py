@@ -9,18 +9,18 @@ from rich.console import Console, ConsoleDimensions
 from terminal import CTRL_C, HIDDEN, SHOWN, Terminal
 from tiny_runs import SMALL
 
-from vsgrpo.training.live import last_said
-from vsgrpo.training.live_panel import Moment, Said, clock, one_line, panel, spark, wrap
+from vsgrpo.training.live import last_group
+from vsgrpo.training.live_panel import DisplayState, SampleGroup, clock, one_line, panel, spark, wrap
 
 LONG = ("trainer.max_steps=3000", "trainer.save_steps=5000")
 
 
-def moment(**values):
+def state(**values):
     logs = {"loss": 0.25, "reward": 0.5, "kl": 0.001, "reward/object_counting": 0.25, "reward/room_size_estimation": 1}
-    said = Said("object_counting", "How many chairs?", "4", [("4", 3, 1.0), ("3\x1b[31m", 1, 0.0)])
-    settings = {"step": 30, "max_steps": 120, "seconds": 60.0, "seconds_per_step": 2.0, "logs": logs, "said": said}
+    sample = SampleGroup("object_counting", "How many chairs?", "4", [("4", 3, 1.0), ("3\x1b[31m", 1, 0.0)])
+    settings = {"step": 30, "max_steps": 120, "seconds": 60.0, "seconds_per_step": 2.0, "logs": logs, "sample": sample}
     settings |= {"shares": {"generate": 0.75, "update": 0.25}, "tokens_per_second": 1234.0, "saving": 8.0}
-    return Moment("grpo", "runs/x", **settings | {"phase": "generate", "phase_seconds": 5.0, **values})
+    return DisplayState("grpo", "runs/x", **settings | {"phase": "generate", "phase_seconds": 5.0, **values})
 
 
 def draw(shown, width, height=30, ascii_only=False):
@@ -30,7 +30,7 @@ def draw(shown, width, height=30, ascii_only=False):
 
 
 def test_the_display_tells_step_time_rewards_phases_and_sample():
-    lines = draw(moment(), 100)
+    lines = draw(state(), 100)
     text = "\n".join(lines)
     # 30 of 120 steps at 2 s: 90 x 2 s = 3:00 left
     assert lines[0].split() == ["grpo", "runs/x", "step", "30/120", "1:00", "gone,", "3:00", "left"]
@@ -45,18 +45,18 @@ def test_the_display_tells_step_time_rewards_phases_and_sample():
 @pytest.mark.parametrize("height", [4, 8, 12, 40])
 def test_the_display_fits_the_terminal(width, height):
     types = {f"reward/type_{i}": 0.1 * i for i in range(8)}
-    lines = draw(moment(logs={"loss": 1.0, "reward": 0.5, **types}, note="stopping"), width, height)
+    lines = draw(state(logs={"loss": 1.0, "reward": 0.5, **types}, note="stopping"), width, height)
     assert len(lines) <= height - 1 and max(map(len, lines)) <= width
     assert "30/120" in lines[0] or width == 20
     assert lines[-1].startswith("stopping")
 
 
 def test_a_terminal_without_such_letters_gets_plain_ones():
-    assert all(line.isascii() for line in draw(moment(), 100, ascii_only=True))
+    assert all(line.isascii() for line in draw(state(), 100, ascii_only=True))
 
 
 def test_before_the_first_log_there_is_a_clock():
-    lines = draw(Moment("sft", "runs/x", max_steps=10, phase="decode", phase_seconds=4.0), 80)
+    lines = draw(DisplayState("sft", "runs/x", max_steps=10, phase="decode", phase_seconds=4.0), 80)
     assert lines[0].split() == ["sft", "runs/x", "step", "0/10", "0:00", "gone"] and lines[2] == "now decode, 0:04"
 
 
@@ -70,7 +70,7 @@ def test_small_pieces():
 
 def test_the_last_group_is_read_while_its_file_is_written(tmp_path):
     path = tmp_path / "completions.jsonl"
-    assert last_said(path) is None
+    assert last_group(path) is None
     lines = [
         {"step": step, "id": name, "question_type": "t", "answer": "4", "completion": text, "reward": reward}
         for step, name, text, reward in (
@@ -81,10 +81,10 @@ def test_the_last_group_is_read_while_its_file_is_written(tmp_path):
         )
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "id"')
-    said = last_said(path)
+    said = last_group(path)
     assert (said.question, said.answer, said.texts) == ("b", "4", [("4", 1, 1.0), ("5", 1, 0.0)])
     path.write_text("x" * 40_000 + "\n" + json.dumps(lines[0]) + "\n")  # longer than what is read
-    assert last_said(path).texts == [("4", 1, 1.0)]
+    assert last_group(path).texts == [("4", 1, 1.0)]
 
 
 def train(dataset, model, run_dir, *overrides, **options):

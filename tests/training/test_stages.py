@@ -16,7 +16,7 @@ from vsgrpo.config import load_config
 from vsgrpo.errors import RunError
 from vsgrpo.training import stages
 from vsgrpo.training.engine import trl_config
-from vsgrpo.training.stages import stage_rows
+from vsgrpo.training.rows import stage_rows
 from vsgrpo.training.worker import main, train
 
 pytestmark = pytest.mark.integration
@@ -190,4 +190,4 @@ def test_a_stage_trains_on_its_question_types_only(make_config):
     lines = [json.loads(line) for line in (Path(config.run.dir) / "completions.jsonl").read_text().splitlines()]
     assert {line["question_type"] for line in lines if line["step"] == 0} == {"object_counting"}
     parts = make_parts(config)
-    assert [len(stage_rows(parts, number)) for number in (0, 1)] == [6, 12]
+    assert [len(stage_rows(config, parts.dataset, number)) for number in (0, 1)] == [6, 12]

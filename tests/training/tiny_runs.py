@@ -86,23 +86,12 @@ def make_parts(config: Any) -> Any:
     """Return the RunParts of a config, as the worker makes them."""
     from vsgrpo.training import worker
     from vsgrpo.training.checkpoints import RunFolder
+    from vsgrpo.training.rows import training_table
     from vsgrpo.training.run_inputs import load_rows
-    from vsgrpo.training.samples import rows_to_dataset
     from vsgrpo.training.stages import RunParts
 
-    rows, _ = load_rows(config)
-    base = Path(config.data.path)
-    dataset = rows_to_dataset(
-        rows,
-        base,
-        mode="vanilla",
-        wording="train",
-        show_options=False,
-        system=config.prompt.system,
-        targets=config.trainer.name in ("sft", "dpo"),
-        rejected_seed=config.run.seed if config.trainer.name == "dpo" else None,
-    )
     folder = RunFolder(Path(config.run.dir), lambda path: None)
+    dataset = training_table(config, load_rows(config)[0])
     return RunParts(config, worker.make_model(config), dataset, worker.make_loader(config), folder)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vsgrpo.errors import RunError
+from vsgrpo.modeling.bundle import ModelBundle, vision_token_ids
 from vsgrpo.training.samples import Sample
 
 SCHEMA_VERSION = 1
@@ -27,31 +28,22 @@ class BadSteps:
 
     Args:
         folder: of the run; a bad step leaves bad_batch-STEP-PROCESS.json there.
-        tokenizer: turns prompts and completions back into text.
+        bundle: its tokenizer turns prompts and completions back into text.
         process: number of this process.
         limit: trainer.max_bad_steps: this one stops the run.
-        vision_ids: placeholder tokens, written once per video or image.
         say: tells the user.
 
     Attributes:
         count: bad steps of this stage so far.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        tokenizer: Any,
-        process: int,
-        limit: int,
-        vision_ids: Sequence[int],
-        say: Callable[[str], None],
-    ) -> None:
+    def __init__(self, folder: Path, bundle: ModelBundle, process: int, limit: int, say: Callable[[str], None]) -> None:
         self.count = 0
         self._folder = folder
-        self._tokenizer = tokenizer
+        self._tokenizer = bundle.tokenizer
         self._process = process
         self._limit = limit
-        self._vision_ids = frozenset(vision_ids)
+        self._vision_ids = frozenset(vision_token_ids(bundle.model))
         self._say = say
         self._microbatches: list[dict[str, Any]] = []
         self._reason: str | None = None
@@ -174,6 +166,7 @@ class BadSteps:
         ]
 
     def _text(self, ids: Sequence[int]) -> str:
+        """Return token ids as text, the placeholders of a video or image once."""
         kept = [
             token
             for place, token in enumerate(ids)

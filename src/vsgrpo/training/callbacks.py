@@ -1,4 +1,4 @@
-"""What happens beside training: log.jsonl, trackers, stopping on a signal."""
+"""What happens beside training: log.jsonl, scores on dev.jsonl, trackers, stopping on a signal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,27 @@ from types import FrameType
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from trl.models.utils import unwrap_model_for_generation
 
+from vsgrpo.config import GrpoSection, TrainConfig
+from vsgrpo.modeling.bundle import vision_token_ids
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
+from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.rewards import accuracy_reward
 from vsgrpo.training.bad_steps import json_number
-from vsgrpo.training.base import Stage
+from vsgrpo.training.base import Stage, StageTrainer
 from vsgrpo.training.launcher import OVERDUE, STOP_SIGNALS, SUPERVISED, LostProcess, own_rank
+from vsgrpo.training.samples import SampleMaker, compute_features
 
 LOG_SCHEMA_VERSION = 1
+DEV_BATCH = 32
+"""Questions answered together; rows of one video stand side by side in a row file."""
+MAX_NEW_TOKENS = {"vanilla": 16, "think": 512, "observe": 512}
+"""Where the method has no length of its own."""
 PATIENCE_S = 3.0
 LAST_S = 10.0
 """Seconds in which a process whose time is up has to come back to Python."""
@@ -62,6 +75,92 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
     """Append one JSON object to a file of lines."""
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class DevScore(TrainerCallback):
+    """Answers the dev rows after each checkpoint and enters score and best checkpoint into run.json and log.jsonl.
+
+    Args:
+        trainer: whose weights are scored.
+        rows: `rows.dev_dataset`.
+        config: of the run.
+    """
+
+    def __init__(self, trainer: StageTrainer, rows: Dataset, config: TrainConfig) -> None:
+        self.trainer = trainer
+        self._rows = rows
+        self._config = config
+
+    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Score the weights just saved; every process takes its part of the rows."""
+        trainer = self.trainer
+        score = self.score()
+        if trainer.is_world_process_zero():
+            number = trainer.run_step
+            best = trainer.stage.folder.note_score(number, score)
+            record = {"schema_version": 1, "step": number, "stage": trainer.stage.number, "dev_score": score}
+            append_line(trainer.stage.folder.path / "log.jsonl", {**record, "best_dev_score": best})
+
+    def score(self) -> float:
+        """Return the mean score of all dev rows whose video can be read; 0 where none can."""
+        trainer = self.trainer
+        accelerator = trainer.accelerator
+        mine = [self._rows[i] for i in range(accelerator.process_index, len(self._rows), accelerator.num_processes)]
+        training = trainer.model.training
+        total, count = 0.0, 0
+        with (
+            torch.no_grad(),
+            unwrap_model_for_generation(trainer.model_wrapped, accelerator) as model,
+            accelerator.autocast(),
+        ):
+            for start in range(0, len(mine), DEV_BATCH):
+                scores = self._scores(model, mine[start : start + DEV_BATCH])
+                total, count = total + sum(scores), count + len(scores)
+        trainer.model.train(training)
+        sums: Any = accelerator.reduce(torch.tensor([total, float(count)], device=accelerator.device), reduction="sum")
+        total, count = sums.tolist()
+        return round(total / max(count, 1.0), 6)
+
+    def _scores(self, model: Any, rows: Sequence[dict[str, Any]]) -> list[float]:
+        bundle, timer = self.trainer.bundle, self.trainer.timer
+        maker = SampleMaker(bundle, self.trainer.loader, timer)
+        samples = maker.make(rows, [0] * len(rows))
+        kept = [(row, sample) for row, sample in zip(rows, samples, strict=True) if sample.media is not None]
+        if not kept:
+            return []
+        samples = [sample for _, sample in kept]
+        # A store of its own: features of dev videos would crowd the run's cache, and a trained tower's change.
+        features = compute_features(samples, FeatureStore(bundle), timer)
+        layout = self.trainer._layout
+        completions = rollout(
+            model,
+            [sample.prompt for sample in samples],
+            features,
+            [(sample.row_key, 0) for sample in samples],
+            self._sampling(),
+            layout=layout,
+        )
+        texts = bundle.tokenizer.batch_decode(completions, skip_special_tokens=True)
+        columns = {
+            name: [row[name] for row, _ in kept] for name in ("answer", "answer_kind", "ground_truth", "prompt_mode")
+        }
+        return accuracy_reward(
+            completions=texts, numeric="mra", show_options=self._config.prompt.show_options, **columns
+        )
+
+    def _sampling(self) -> Sampling:
+        config, tokenizer = self._config, self.trainer.bundle.tokenizer
+        section = config.trainer
+        own = section.max_completion_length if isinstance(section, GrpoSection) else None
+        ends = {tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id}
+        return Sampling(
+            seed=config.run.seed,
+            step=0,
+            max_new_tokens=own or MAX_NEW_TOKENS[config.prompt.mode],
+            eos_ids=tuple(sorted(ends)),
+            suppress=vision_token_ids(self.trainer.bundle.model),
+            greedy=True,
+        )
 
 
 class Tracker(TrainerCallback):

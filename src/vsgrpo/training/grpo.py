@@ -236,7 +236,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         """
         scale = self._live_scale(inputs["live"])
         if self._correlation is not None:
-            self._correlation.add_groups(inputs["samples"], inputs["advantages"], self._policy_logps)
+            self._correlation.add(inputs["samples"], inputs["advantages"], self._policy_logps)
         if self._skip_zero_variance:
             skipped = is_without_advantage(self.accelerator, inputs["advantages"])
             self._metrics["train"]["skipped_microbatches"].append(float(skipped))

@@ -20,7 +20,7 @@ from transformers import TrainerCallback, TrainerState
 from vsgrpo.terminal import show
 from vsgrpo.training.base import Stage
 from vsgrpo.training.launcher import own_rank
-from vsgrpo.training.live_panel import Moment, Said, panel
+from vsgrpo.training.live_panel import DisplayState, SampleGroup, panel
 from vsgrpo.training.timing import PHASES, PhaseTimer
 
 REFRESH_HZ = 4
@@ -32,16 +32,16 @@ _NUM_LOGS = 10  # that phase shares and tokens per second are taken over
 class Progress(TrainerCallback):
     """Prints a line per log with step, main numbers, seconds per step and time left. The live view builds on it.
 
-    Attributes:
-        timer: of the trainer's phases; set once it is there.
-        dataset: rows of the stage, for the question of a sample; set with the timer.
+    Args:
+        stage: of the run.
+        timer: of the trainer's phases.
+        rows: of the stage, for the question of a sample.
     """
 
-    timer: PhaseTimer | None = None
-    dataset: Any = None
-
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, timer: PhaseTimer, rows: Any = None) -> None:
         self._stage = stage
+        self.timer = timer
+        self._rows = rows
         self._since = time.monotonic()
         self._first_step = 0
 
@@ -76,10 +76,10 @@ class Progress(TrainerCallback):
         return (time.monotonic() - self._since) / max(state.global_step - self._first_step, 1)
 
 
-def watch(stage: Stage) -> Progress:
+def watch(stage: Stage, timer: PhaseTimer, rows: Any) -> Progress:
     """Return the live view where stderr is a terminal that can be drawn on and this process speaks for the run."""
     drawable = sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
-    return LiveView(stage) if own_rank() == 0 and drawable else Progress(stage)
+    return (LiveView if own_rank() == 0 and drawable else Progress)(stage, timer, rows)
 
 
 @dataclass
@@ -119,12 +119,12 @@ class LiveView(Progress):
     A thread of rich redraws, so that the clock and the running phase move during a long step.
     """
 
-    def __init__(self, stage: Stage) -> None:
-        super().__init__(stage)
+    def __init__(self, stage: Stage, timer: PhaseTimer, rows: Any = None) -> None:
+        super().__init__(stage, timer, rows)
         self._console = Console(stderr=True, highlight=False)
         self._live: Live | None = None
         self._streams: list[tuple[logging.StreamHandler, Any]] = []
-        self._moment = Moment(self._title(), str(stage.folder.path))
+        self._display = DisplayState(self._title(), str(stage.folder.path))
         self._window = _Window()
         self._logged_at = self._since
         self._read_at = 0.0
@@ -133,7 +133,7 @@ class LiveView(Progress):
         """Start to draw."""
         super().on_train_begin(args, state, control, **kwargs)
         self._logged_at = self._since
-        self._moment.step, self._moment.max_steps = state.global_step, state.max_steps
+        self._display.step, self._display.max_steps = state.global_step, state.max_steps
         # Lines of stdout are drawn around only where they would land on the same screen: a file keeps its lines.
         self._live = Live(
             console=self._console,
@@ -150,12 +150,12 @@ class LiveView(Progress):
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Count the step and look for a new sample."""
-        self._moment.step = state.global_step
-        self._moment.seconds_per_step = self._pace(state)
+        self._display.step = state.global_step
+        self._display.seconds_per_step = self._pace(state)
         now = time.monotonic()
         if now - self._read_at >= _SAMPLE_EVERY_S:
             self._read_at = now
-            self._moment.said = last_said(self._stage.folder.path / "completions.jsonl", self.dataset)
+            self._display.sample = last_group(self._stage.folder.path / "completions.jsonl", self._rows)
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Take the numbers of a log."""
@@ -164,12 +164,12 @@ class LiveView(Progress):
         now = time.monotonic()
         self._window.add(now - self._logged_at, logs)
         self._logged_at = now
-        moment = self._moment
-        moment.logs = {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
-        moment.shares = self._window.shares()
-        moment.tokens_per_second, moment.saving = self._window.tokens_per_second(), self._window.saving()
+        display = self._display
+        display.logs = {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
+        display.shares = self._window.shares()
+        display.tokens_per_second, display.saving = self._window.tokens_per_second(), self._window.saving()
         if _is_number(logs, "reward"):
-            moment.rewards.append(float(logs["reward"]))
+            display.rewards.append(float(logs["reward"]))
 
     def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Leave the last picture on the screen."""
@@ -177,7 +177,7 @@ class LiveView(Progress):
 
     def say(self, text: str) -> None:
         """Show a line in the display; the drawing thread picks it up."""
-        self._moment.note = text
+        self._display.note = text
 
     def close(self) -> None:
         """Stop to draw, show the cursor again and give streams back."""
@@ -190,14 +190,14 @@ class LiveView(Progress):
         self._streams = []
 
     def _draw(self) -> RenderableType:
-        moment = self._moment
-        moment.seconds = time.monotonic() - self._since
-        moment.phase, began = self.timer.running if self.timer is not None and self._live is not None else (None, 0.0)
-        moment.phase_seconds = time.perf_counter() - began
-        return panel(moment, self._console.size, ascii_only=self._console.options.ascii_only)
+        display = self._display
+        display.seconds = time.monotonic() - self._since
+        display.phase, began = self.timer.running if self._live is not None else (None, 0.0)
+        display.phase_seconds = time.perf_counter() - began
+        return panel(display, self._console.size, ascii_only=self._console.options.ascii_only)
 
 
-def last_said(path: Path, dataset: Any = None) -> Said | None:
+def last_group(path: Path, dataset: Any = None) -> SampleGroup | None:
     """Return the last group in completions.jsonl, None where there is none yet.
 
     Args:
@@ -225,7 +225,7 @@ def last_said(path: Path, dataset: Any = None) -> Said | None:
     answers = [(text, len(found), sum(found) / len(found)) for text, found in counts.items()]
     answers.sort(key=lambda item: (-item[1], item[0]))
     head = records[0]
-    return Said(head["question_type"], _question(dataset, head["id"]), head["answer"], answers)
+    return SampleGroup(head["question_type"], _question(dataset, head["id"]), head["answer"], answers)
 
 
 def _question(dataset: Any, row_key: str) -> str:

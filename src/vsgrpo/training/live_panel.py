@@ -40,7 +40,7 @@ _NUMBERS = {
 
 
 @dataclass(frozen=True)
-class Said:
+class SampleGroup:
     """The completions of one question: (text, how often, mean reward), most frequent first."""
 
     question_type: str
@@ -50,7 +50,7 @@ class Said:
 
 
 @dataclass
-class Moment:
+class DisplayState:
     """All that the display shows.
 
     Attributes:
@@ -73,11 +73,11 @@ class Moment:
     saving: float | None = None
     phase: str | None = None
     phase_seconds: float = 0.0
-    said: Said | None = None
+    sample: SampleGroup | None = None
     note: str = ""
 
 
-def panel(moment: Moment, size: ConsoleDimensions, ascii_only: bool = False) -> RenderableType:
+def panel(state: DisplayState, size: ConsoleDimensions, ascii_only: bool = False) -> RenderableType:
     """Return the display; where the terminal is low, the parts that matter least are left out.
 
     Args:
@@ -85,14 +85,14 @@ def panel(moment: Moment, size: ConsoleDimensions, ascii_only: bool = False) -> 
         ascii_only: draw with characters of ASCII.
     """
     width = size.width - 1  # some terminals wrap a line that fills the last column
-    done = min(moment.step / max(moment.max_steps, 1), 1.0)
-    head = [_head(moment, width), _line(_bar(done, width, "bold cyan", ascii_only))]
-    note = [_line(Text(moment.note, style="bold yellow"))] if moment.note else []
+    done = min(state.step / max(state.max_steps, 1), 1.0)
+    head = [_head(state, width), _line(_bar(done, width, "bold cyan", ascii_only))]
+    note = [_line(Text(state.note, style="bold yellow"))] if state.note else []
     parts: list[list[RenderableType]] = [
-        _rewards(moment, width, ascii_only),
-        _numbers(moment, width),
-        _phases(moment, width, ascii_only),
-        _said(moment, width),
+        _rewards(state, width, ascii_only),
+        _numbers(state, width),
+        _phases(state, width, ascii_only),
+        _sample(state, width),
     ]
     room = size.height - 1 - len(head) - len(note)
     shown: list[RenderableType] = []
@@ -106,33 +106,33 @@ def panel(moment: Moment, size: ConsoleDimensions, ascii_only: bool = False) -> 
     return Group(*head, *shown, *note)
 
 
-def _head(moment: Moment, width: int) -> RenderableType:
-    step = f"step {moment.step}/{moment.max_steps}"
-    times = f"{clock(moment.seconds)} gone"
-    if moment.seconds_per_step is not None:
-        left = moment.seconds_per_step * (moment.max_steps - moment.step)
+def _head(state: DisplayState, width: int) -> RenderableType:
+    step = f"step {state.step}/{state.max_steps}"
+    times = f"{clock(state.seconds)} gone"
+    if state.seconds_per_step is not None:
+        left = state.seconds_per_step * (state.max_steps - state.step)
         times = f"{clock(left)} left" if width < _NARROW else f"{times}, {clock(left)} left"
     grid = Table.grid(expand=False, padding=(0, 2))
     grid.width = width
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     grid.add_column(no_wrap=True, justify="right")
-    title = Text(moment.title, style="bold")
+    title = Text(state.title, style="bold")
     if width >= _NARROW:
-        title.append(f"  {moment.folder}", style="not bold dim")
+        title.append(f"  {state.folder}", style="not bold dim")
         grid.add_row(title, Text.assemble((step, "bold"), f"  {times}"))
     else:
         grid.add_row(Text.assemble(title, f" {step}"), times)
     return grid
 
 
-def _rewards(moment: Moment, width: int, ascii_only: bool) -> list[RenderableType]:
+def _rewards(state: DisplayState, width: int, ascii_only: bool) -> list[RenderableType]:
     """Return mean reward with its course, then a line (or half a line, where wide) per question type."""
-    reward = moment.logs.get("reward")
+    reward = state.logs.get("reward")
     if reward is None:
         return []
-    course = "" if ascii_only else spark(list(moment.rewards), max(8, min(60, width - 26)))
+    course = "" if ascii_only else spark(list(state.rewards), max(8, min(60, width - 26)))
     lines: list[RenderableType] = [_line(Text.assemble("reward ", (f"{reward:.3f}", "bold"), "  ", (course, "green")))]
-    types = {name.partition("/")[2]: value for name, value in moment.logs.items() if name.startswith("reward/")}
+    types = {name.partition("/")[2]: value for name, value in state.logs.items() if name.startswith("reward/")}
     if not types:
         return lines
     columns = 2 if width >= 100 and len(types) > 3 else 1
@@ -151,30 +151,30 @@ def _rewards(moment: Moment, width: int, ascii_only: bool) -> list[RenderableTyp
     return lines
 
 
-def _numbers(moment: Moment, width: int) -> list[RenderableType]:
-    words = [f"{title} {moment.logs[n]:{kind}}" for n, (title, kind) in _NUMBERS.items() if n in moment.logs]
-    if moment.tokens_per_second is not None:
-        words.append(f"{moment.tokens_per_second:,.0f} tokens/s")
-    if moment.saving is not None and moment.saving > 1.05:
-        words.append(f"{moment.saving:.1f}x fewer than plain")
-    if moment.seconds_per_step is not None:
-        words.append(f"{moment.seconds_per_step:.2f} s/step")
+def _numbers(state: DisplayState, width: int) -> list[RenderableType]:
+    words = [f"{title} {state.logs[n]:{kind}}" for n, (title, kind) in _NUMBERS.items() if n in state.logs]
+    if state.tokens_per_second is not None:
+        words.append(f"{state.tokens_per_second:,.0f} tokens/s")
+    if state.saving is not None and state.saving > 1.05:
+        words.append(f"{state.saving:.1f}x fewer than plain")
+    if state.seconds_per_step is not None:
+        words.append(f"{state.seconds_per_step:.2f} s/step")
     return [_line(Text(line)) for line in wrap(words, width)]
 
 
-def _phases(moment: Moment, width: int, ascii_only: bool) -> list[RenderableType]:
+def _phases(state: DisplayState, width: int, ascii_only: bool) -> list[RenderableType]:
     """Return one bar of all phases, in the order of a step, then their names and what runs now."""
-    if not moment.shares:
-        return [_line(Text(_now(moment), style="dim"))] if moment.phase else []
+    if not state.shares:
+        return [_line(Text(_now(state), style="dim"))] if state.phase else []
     bar, used = Text(), 0
-    ordered = [phase for phase in PHASE_COLORS if phase in moment.shares]
+    ordered = [phase for phase in PHASE_COLORS if phase in state.shares]
     reached = 0.0
     for phase in ordered:
-        reached += moment.shares[phase]
+        reached += state.shares[phase]
         cells = round(reached * width) - used
         used += cells
         bar.append((phase[0] if ascii_only else "▇") * cells, style=PHASE_COLORS[phase])
-    legend = [(f"{phase} {share:.0%}", PHASE_COLORS[phase]) for phase, share in moment.shares.items() if share >= 0.01]
+    legend = [(f"{phase} {share:.0%}", PHASE_COLORS[phase]) for phase, share in state.shares.items() if share >= 0.01]
     lines: list[RenderableType] = [_line(bar)]
     for row in wrap([text for text, _ in legend], width):
         line = Text(row)
@@ -183,29 +183,29 @@ def _phases(moment: Moment, width: int, ascii_only: bool) -> list[RenderableType
             if start >= 0:
                 line.stylize(color, start, start + len(text))
         lines.append(_line(line))
-    return [*lines, _line(Text(_now(moment), style="dim"))]
+    return [*lines, _line(Text(_now(state), style="dim"))]
 
 
-def _now(moment: Moment) -> str:
-    if moment.phase is None:
+def _now(state: DisplayState) -> str:
+    if state.phase is None:
         return ""
-    waited = f", {clock(moment.phase_seconds)}" if moment.phase_seconds >= 3 else ""
-    return f"now {moment.phase}{waited}"
+    waited = f", {clock(state.phase_seconds)}" if state.phase_seconds >= 3 else ""
+    return f"now {state.phase}{waited}"
 
 
-def _said(moment: Moment, width: int) -> list[RenderableType]:
-    said = moment.said
-    if said is None:
+def _sample(state: DisplayState, width: int) -> list[RenderableType]:
+    sample = state.sample
+    if sample is None:
         return []
     texts = Text("said   ", style="dim")
-    for text, count, reward in said.texts:
+    for text, count, reward in sample.texts:
         times = f" x{count}" if count > 1 else ""
         style = "green" if reward >= 0.999 else ""
         texts.append(one_line(text)[:200] or "(nothing)", style=f"not dim {style}").append(f"{times} ({reward:.2f})  ")
-    question = Text.assemble(("asked  ", "dim"), one_line(said.question))
+    question = Text.assemble(("asked  ", "dim"), one_line(sample.question))
     return [
         _line(question),
-        _line(Text.assemble(("right  ", "dim"), (one_line(said.answer), "green"))),
+        _line(Text.assemble(("right  ", "dim"), (one_line(sample.answer), "green"))),
         _line(texts),
     ]
 

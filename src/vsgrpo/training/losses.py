@@ -187,38 +187,26 @@ class GradientCorrelation:
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._found: list[tuple[str, Tensor]] = []
 
-    def add(self, video: str, loss: Callable[[], Tensor]) -> None:
-        """Take the gradient of a question's loss, without touching the gradients that the optimizer will see."""
-        if len(self._found) >= MAX_QUESTIONS:
-            return
-        with torch.enable_grad():
-            gradients = torch.autograd.grad(loss(), self._parameters, allow_unused=True)
-        parts = [gradient.flatten().float().cpu() for gradient in gradients if gradient is not None]
-        vector = torch.cat(parts)
-        norm = vector.norm()
-        if norm > 0:
-            self._found.append((video, vector / norm))
-
-    def add_groups(
-        self, samples: Sequence[Sample], advantages: Tensor, score: Callable[[list[Sample]], list[Tensor]]
-    ) -> None:
-        """Take the policy gradient of each question of a microbatch that has advantages.
+    def add(self, samples: Sequence[Sample], advantages: Tensor, score: Callable[[list[Sample]], list[Tensor]]) -> None:
+        """Take the policy gradient of each question that has advantages; those of the optimizer stay as they are.
 
         Args:
-            samples, advantages: of the microbatch, one per completion.
+            samples, advantages: of a microbatch, one per completion.
             score: returns the log-probs (tokens,) of each sample, with gradient.
         """
         for _, group in groupby(range(len(samples)), key=lambda place: samples[place].row_key):
             rows = list(group)
             own, weights = [samples[row] for row in rows], advantages[rows]
-            if not own[0].media or not bool(weights.any()):
+            if not own[0].media or not bool(weights.any()) or len(self._found) >= MAX_QUESTIONS:
                 continue
-
-            def loss(own: list[Sample] = own, weights: Tensor = weights) -> Tensor:
+            with torch.enable_grad():
                 means = torch.stack([scores.mean() for scores in score(own)])
-                return -(weights.to(means.device) * means).sum()
-
-            self.add("\n".join(own[0].prompt.videos), loss)
+                loss = -(weights.to(means.device) * means).sum()
+                gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+            vector = torch.cat([gradient.flatten().float().cpu() for gradient in gradients if gradient is not None])
+            norm = vector.norm()
+            if norm > 0:
+                self._found.append(("\n".join(own[0].prompt.videos), vector / norm))
 
     def take(self) -> dict[str, float]:
         """Return the mean cosines of pairs since the last call, those that there are, and forget the gradients."""

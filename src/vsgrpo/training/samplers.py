@@ -7,6 +7,7 @@ number alone. Questions of one video stay side by side where asked, so that its 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from hashlib import blake2b
 
 import numpy as np
@@ -37,8 +38,7 @@ def epoch_order(
     for rows in of_video.values():
         mixed = [rows[int(i)] for i in rng.permutation(len(rows))]
         if types is not None and questions_per_video > 1:
-            kinds = [types[row] for row in mixed]
-            mixed = _deal(kinds, mixed)
+            mixed = _deal([types[row] for row in mixed], mixed)
         chunks += [mixed[i : i + questions_per_video] for i in range(0, len(mixed), questions_per_video)]
     return [row for i in rng.permutation(len(chunks)) for row in chunks[i]]
 
@@ -65,36 +65,36 @@ def few_videos(rows_per_step: int, questions_per_video: int) -> str | None:
     )
 
 
+@dataclass(eq=False)
 class VideoSampler(Sampler[int]):
-    """Every row once an epoch, rows of one video side by side (SFT).
+    """Every row once an epoch, rows of one video side by side (SFT and DPO).
 
-    Args:
+    Attributes:
+        videos: the video of each row.
         epoch: asked when an iteration starts.
+        types: the question type of each row.
     """
 
-    def __init__(
-        self,
-        videos: Sequence[str],
-        *,
-        questions_per_video: int,
-        seed: int,
-        epoch: Callable[[], int],
-        types: Sequence[str] | None = None,
-    ) -> None:
-        self._videos = videos
-        self._types = types
-        self._questions_per_video = questions_per_video
-        self._seed = seed
-        self._epoch = epoch
+    videos: Sequence[str]
+    _: KW_ONLY
+    questions_per_video: int
+    seed: int
+    epoch: Callable[[], int]
+    types: Sequence[str] | None = None
+
+    def order(self, epoch: int) -> list[int]:
+        """Return the row numbers of an epoch."""
+        return epoch_order(self.videos, self.questions_per_video, self.seed, epoch, self.types)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(epoch_order(self._videos, self._questions_per_video, self._seed, self._epoch(), self._types))
+        return iter(self.order(self.epoch()))
 
     def __len__(self) -> int:
-        return len(self._videos)
+        return len(self.videos)
 
 
-class RolloutSampler(Sampler[int]):
+@dataclass(eq=False)
+class RolloutSampler(VideoSampler):
     """Rows of GRPO rollout buffers: `prompts_per_buffer` rows `num_generations` times each, all that `repeats` times.
 
     The Trainer hands process p the p-th contiguous part of a buffer, and the trainer cuts that part into microbatches
@@ -103,63 +103,43 @@ class RolloutSampler(Sampler[int]):
     generation (a shuffle of single completions, which tears groups) is not needed: the order is a keyed permutation
     before it. Rows that do not fill a last buffer wait for the next epoch, as in TRL.
 
-    Args:
-        videos: the video of each row.
+    Attributes:
         repeats: how often the trainer draws one buffer (TRL draws it once for every microbatch and iteration).
         num_processes: processes that share a buffer.
         num_microbatches: microbatches of one process in a buffer.
         whole_groups: False where a microbatch cannot hold whole groups; the order is then left as drawn.
-        epoch: asked when an iteration starts.
     """
 
-    def __init__(
-        self,
-        videos: Sequence[str],
-        *,
-        num_generations: int,
-        prompts_per_buffer: int,
-        repeats: int,
-        questions_per_video: int,
-        seed: int,
-        epoch: Callable[[], int],
-        num_processes: int = 1,
-        num_microbatches: int = 1,
-        whole_groups: bool = True,
-        types: Sequence[str] | None = None,
-    ) -> None:
-        self._videos = videos
-        self._types = types
-        self._num_generations = num_generations
-        self._prompts_per_buffer = prompts_per_buffer
-        self._repeats = repeats
-        self._questions_per_video = questions_per_video
-        self._seed = seed
-        self._epoch = epoch
-        parts = num_processes * num_microbatches
-        self._positions = list(range(prompts_per_buffer))
-        if whole_groups and prompts_per_buffer % parts == 0:
-            size = prompts_per_buffer // parts
+    _: KW_ONLY
+    num_generations: int
+    prompts_per_buffer: int
+    repeats: int
+    num_processes: int = 1
+    num_microbatches: int = 1
+    whole_groups: bool = True
+
+    def __post_init__(self) -> None:
+        parts = self.num_processes * self.num_microbatches
+        self._positions = list(range(self.prompts_per_buffer))
+        if self.whole_groups and self.prompts_per_buffer % parts == 0:
+            size = self.prompts_per_buffer // parts
             self._positions = [
-                (microbatch * num_processes + process) * size + group
-                for process in range(num_processes)
-                for microbatch in range(num_microbatches)
+                (microbatch * self.num_processes + process) * size + group
+                for process in range(self.num_processes)
+                for microbatch in range(self.num_microbatches)
                 for group in range(size)
             ]
 
     def buffers(self, epoch: int) -> list[list[int]]:
         """Return the rows of each buffer of an epoch, in the order the processes take them."""
-        order = epoch_order(self._videos, self._questions_per_video, self._seed, epoch, self._types)
-        size = self._prompts_per_buffer
+        order, size = self.order(epoch), self.prompts_per_buffer
         full = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
         return [[rows[position] for position in self._positions] for rows in full]
 
     def __iter__(self) -> Iterator[int]:
-        for rows in self.buffers(self._epoch()):
-            for _ in range(self._repeats):
-                for row in rows:
-                    for _ in range(self._num_generations):
-                        yield row
+        for rows in self.buffers(self.epoch()):
+            yield from [row for row in rows for _ in range(self.num_generations)] * self.repeats
 
     def __len__(self) -> int:
-        buffers = len(self._videos) // self._prompts_per_buffer
-        return buffers * self._prompts_per_buffer * self._num_generations * self._repeats
+        buffers = len(self.videos) // self.prompts_per_buffer
+        return buffers * self.prompts_per_buffer * self.num_generations * self.repeats

@@ -1,7 +1,4 @@
-"""Rows on their way through a step: a flat table, then prompt tokens, media, features and completion of each sample.
-
-The table is flat on purpose: Arrow fills nested dicts with nulls, and Qwen's chat template takes a null `video` entry
-of a text part for a video. Messages are built from its columns inside the trainer.
+"""Samples on their way through a step: prompt tokens, media, features and completion, then a line of completions.jsonl.
 
 Text and media stay apart: token ids come from the row's text and the media's numbers of tokens, frames become features
 by the vision tower. Samples travel in batches as plain Python lists of shared references, because TRL permutes and
@@ -12,17 +9,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-
-from vsgrpo.data.prompts import question_text, target_text, wrong_answer
-from vsgrpo.data.row import Row
 from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.tree import Prompt, Tree, build_trees
@@ -33,61 +26,7 @@ from vsgrpo.video.loader import BadVideo, VideoInputs, VideoLoader
 
 END_OF_TURN = "<|im_end|>"
 MAX_CACHED_PROMPTS = 8192
-COLUMNS = ("prompt", "system", "row_key", "media", "video", "dataset", "scene_name", "question_type", "question")
-COLUMNS += ("options",)
-COLUMNS += ("ground_truth", "answer", "answer_kind", "unit", "prompt_mode")
 COMPLETIONS_SCHEMA_VERSION = 1
-
-
-def rows_to_dataset(
-    rows: Sequence[Row],
-    base: Path,
-    *,
-    mode: str,
-    wording: str,
-    show_options: bool,
-    system: str | None = None,
-    targets: bool = False,
-    rejected_seed: int | None = None,
-) -> Dataset:
-    """Return one table row per question, in order.
-
-    Columns: `prompt` (the text after the media), `system`, `row_key` (dataset/id, with `#k` where a row occurs again:
-    sampling noise is keyed by it), `media` (a list of {kind, path}), `video` (its paths, one a line: rows that show the
-    same stand together), `prompt_mode`, and of the row what reward functions may ask for.
-
-    Args:
-        base: the folder of the row file; media paths are relative to it.
-        system: system turn of every prompt, see `modeling.prompt.encode_prompt`.
-        targets: add the column `target`, the text SFT and DPO train the model to say.
-        rejected_seed: add the column `rejected`, the text of a wrong answer: the row's own, or drawn with this seed.
-
-    Raises:
-        DataError: (targets in a tagged mode) without reasoning, or (rejected) without a wrong
-            answer.
-    """
-    columns: dict[str, list] = {name: [] for name in COLUMNS}
-    seen: Counter[str] = Counter()
-    for row in rows:
-        occurrence = seen[row.key]
-        seen[row.key] += 1
-        columns["prompt"].append(question_text(row, mode, wording, show_options))
-        columns["row_key"].append(row.key if occurrence == 0 else f"{row.key}#{occurrence}")
-        media = [{"kind": kind, "path": str(path)} for kind, path in row.media_paths(base)]
-        columns["system"].append(system)
-        columns["media"].append(media)
-        columns["video"].append("\n".join(item["path"] for item in media))
-        columns["options"].append(None if row.options is None else list(row.options))
-        columns["prompt_mode"].append(mode)
-        for name in ("dataset", "scene_name", "question_type", "question", "ground_truth", "answer", "answer_kind"):
-            columns[name].append(getattr(row, name))
-        columns["unit"].append(row.unit)
-    if targets:
-        columns["target"] = [target_text(row, mode, show_options) for row in rows]
-    if rejected_seed is not None:
-        wrong = [wrong_answer(row, rejected_seed) for row in rows]
-        columns["rejected"] = [target_text(row, mode, show_options, w) for row, w in zip(rows, wrong, strict=True)]
-    return Dataset.from_dict(columns)
 
 
 @dataclass

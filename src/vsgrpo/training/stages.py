@@ -19,16 +19,14 @@ from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import SchedulerType
 
 from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
-from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.memory.load import token_layout
-from vsgrpo.modeling.bundle import ModelBundle, use_gradient_checkpointing, vision_token_ids
+from vsgrpo.modeling.bundle import ModelBundle, use_gradient_checkpointing
 from vsgrpo.rewards import load_reward
 from vsgrpo.terminal import show
 from vsgrpo.training.bad_steps import BadSteps
 from vsgrpo.training.base import Stage, StageTrainer, TrainerParts
-from vsgrpo.training.callbacks import JsonLog, StopOnSignal, make_trackers
+from vsgrpo.training.callbacks import DevScore, JsonLog, StopOnSignal, make_trackers
 from vsgrpo.training.checkpoints import Checkpoint, RunFolder
-from vsgrpo.training.dev_score import DevScore
 from vsgrpo.training.distributed import CheckPrecision, CheckShards, EqualCalls, collective_timed_out, name_layers
 from vsgrpo.training.dpo import SpatialDPOTrainer
 from vsgrpo.training.engine import check_backend, trl_config
@@ -37,6 +35,7 @@ from vsgrpo.training.launcher import another_failed
 from vsgrpo.training.live import Progress, watch
 from vsgrpo.training.preflight import buffer_steps
 from vsgrpo.training.probe import probe_longest, wants_probe
+from vsgrpo.training.rows import stage_rows
 from vsgrpo.training.samplers import few_videos
 from vsgrpo.training.samples import SampleMaker
 from vsgrpo.training.sft import SpatialSFTTrainer
@@ -119,18 +118,22 @@ def open_stages(parts: RunParts, checkpoint: Checkpoint | None = None) -> Iterat
 def _open_stage(parts: RunParts, stage: Stage, reference: nn.Module | None, resume: Checkpoint | None) -> OpenStage:
     """Build a stage's trainer, try its largest microbatch, and find where it goes on."""
     config, folder = parts.config, parts.folder
-    progress = watch(stage)
+    section = config.trainer.stage(stage.number)
+    rows = stage_rows(config, parts.dataset, stage.number)
+    progress = watch(stage, PhaseTimer(device_sync()), rows)
     stop = StopOnSignal(
-        say=progress.say, lost=lambda: another_failed(folder.path), save_timeout_s=config.launch.save_timeout_s
+        every=buffer_steps(section) if isinstance(section, GrpoSection) else 1,
+        say=progress.say,
+        lost=lambda: another_failed(folder.path),
+        save_timeout_s=config.launch.save_timeout_s,
     )
     if config.launch.profile == "fsdp2":
         name_layers(parts.bundle.model)
-    trainer = build_trainer(parts, stage, stop, reference, progress)
+    trainer = build_trainer(parts, stage, reference, progress, stop)
     check_backend(trainer.accelerator, config)
     is_main = trainer.is_world_process_zero()
-    section = config.trainer.stage(stage.number)
     if wants_probe(config, section):
-        found = probe_longest(trainer, config, section, parts.loader, stage_rows(parts, stage.number))
+        found = probe_longest(trainer, config, section, parts.loader, rows)
         if is_main:
             show(found.line(), sys.stderr)
     folder.update_status(stage=stage.number)
@@ -207,19 +210,22 @@ def _rates(args: Any, total: int, count: int) -> list[float]:
 def build_trainer(
     parts: RunParts,
     stage: Stage,
-    stop: StopOnSignal | None = None,
     reference: nn.Module | None = None,
     progress: Progress | None = None,
+    stop: StopOnSignal | None = None,
 ) -> StageTrainer:
     """Return the trainer of one stage.
+
+    Args:
+        progress: its timer and rows are the trainer's; None shows plain lines.
+        stop: None leaves signals alone.
 
     Raises:
         ConfigError: values that TRL refuses.
     """
-    config = parts.config
+    config, bundle = parts.config, parts.bundle
     section = config.trainer.stage(stage.number)
-    args = trl_config(config, stage.number)
-    dataset = stage_rows(parts, stage.number)
+    args: Any = trl_config(config, stage.number)
     rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     if isinstance(section, GrpoSection):
         rows_per_step //= section.num_generations
@@ -227,66 +233,49 @@ def build_trainer(
     if warning and args.process_index == 0:
         show(warning, sys.stderr)
     if section.gradient_checkpointing:
-        use_gradient_checkpointing(parts.bundle.model)
-    progress = progress or Progress(stage)
-    timer = progress.timer = PhaseTimer(device_sync())
-    progress.dataset = dataset
-    callbacks = _callbacks(config, args, stage, progress, timer, stop)
-    dev = None if parts.dev is None else DevScore(parts.dev, config, parts.loader)
-    if dev is not None:
-        callbacks.append(dev)
-    bundle = parts.bundle
-    visual = vision_token_ids(bundle.model)
+        use_gradient_checkpointing(bundle.model)
+    rows = stage_rows(config, parts.dataset, stage.number)
+    progress = progress or Progress(stage, PhaseTimer(device_sync()), rows)
+    timer = progress.timer
     shared = TrainerParts(
         bundle=bundle,
-        dataset=dataset,
+        dataset=rows,
         maker=SampleMaker(bundle, parts.loader, timer),
         loader=parts.loader,
         stage=stage,
         timer=timer,
-        bad_steps=BadSteps(
-            parts.folder.path, bundle.tokenizer, args.process_index, section.max_bad_steps, visual, progress.say
-        ),
-        callbacks=callbacks,
+        bad_steps=BadSteps(parts.folder.path, bundle, args.process_index, section.max_bad_steps, progress.say),
+        callbacks=_callbacks(config, stage, args.process_index, progress, stop),
         reference=reference,
         feature_cache=feature_cache(config),
         questions_per_video=section.questions_per_video,
         layout=token_layout(section, config.model),
         attention=section.prefix_attention,
     )
-    trainer = _trainer(config, section, shared, args)
-    if dev is not None:
-        dev.trainer = trainer
+    if isinstance(section, GrpoSection):
+        options = {
+            "skip_zero_variance": section.skip_zero_variance,
+            "log_gradient_correlation": section.log_gradient_correlation,
+        }
+        trainer = SpatialGRPOTrainer(shared, args, reward_funcs=_rewards(config), **options)
+    else:
+        trainer = (SpatialDPOTrainer if isinstance(section, DpoSection) else SpatialSFTTrainer)(shared, args)
+    if parts.dev is not None:
+        trainer.add_callback(DevScore(trainer, parts.dev, config))
     return trainer
 
 
-def _trainer(config: TrainConfig, section: TrainerSection, parts: TrainerParts, args: Any) -> StageTrainer:
-    """Return the trainer of a method."""
-    if isinstance(section, GrpoSection):
-        return SpatialGRPOTrainer(
-            parts,
-            args,
-            reward_funcs=_rewards(config),
-            skip_zero_variance=section.skip_zero_variance,
-            log_gradient_correlation=section.log_gradient_correlation,
-        )
-    return SpatialDPOTrainer(parts, args) if isinstance(section, DpoSection) else SpatialSFTTrainer(parts, args)
-
-
 def _callbacks(
-    config: TrainConfig, args: Any, stage: Stage, progress: Progress, timer: PhaseTimer, stop: StopOnSignal | None
+    config: TrainConfig, stage: Stage, process: int, progress: Progress, stop: StopOnSignal | None
 ) -> list[TrainerCallback]:
     """Return what logs, times and watches a stage."""
+    launch, timer = config.launch, progress.timer
     callbacks: list[TrainerCallback] = [JsonLog(stage), progress, OptimizerClock(timer)]
-    callbacks += [CheckShards(stage.folder, config.launch.profile), CheckPrecision(config.launch.profile)]
+    callbacks += [CheckShards(stage.folder, launch.profile), CheckPrecision(launch.profile)]
     callbacks += make_trackers(config.trainer.stage(stage.number).report_to, progress.say)
-    if config.launch.num_processes > 1:
-        callbacks += [EqualCalls(timer), PhaseWatch(timer, args.process_index, config.launch.timeout_s)]
-    if stop is not None:
-        section = config.trainer.stage(stage.number)
-        stop.every = buffer_steps(section) if isinstance(section, GrpoSection) else 1
-        callbacks.append(stop)
-    return callbacks
+    if launch.num_processes > 1:
+        callbacks += [EqualCalls(timer), PhaseWatch(timer, process, launch.timeout_s)]
+    return callbacks if stop is None else [*callbacks, stop]
 
 
 def feature_cache(config: TrainConfig) -> str | Path:
@@ -294,15 +283,6 @@ def feature_cache(config: TrainConfig) -> str | Path:
     if config.video.feature_cache != "disk":
         return config.video.feature_cache
     return Path(config.video.cache_dir or Path(config.run.dir) / "cache") / "features"
-
-
-def stage_rows(parts: RunParts, number: int) -> Dataset:
-    """Return the rows of a stage: all, or those of its question types (a curriculum: easy types first)."""
-    types = parts.config.trainer.stage_types(number)
-    if types is None:
-        return parts.dataset
-    kept = [i for i, name in enumerate(parts.dataset["question_type"]) if name in types]
-    return parts.dataset.select(kept)
 
 
 def _rewards(config: TrainConfig) -> list[Callable[..., list[float]]]:

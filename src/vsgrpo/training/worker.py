@@ -31,7 +31,7 @@ from vsgrpo.data.leakage import (
 )
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.row import Row
-from vsgrpo.errors import DataError, RunError, VsgrpoError, from_machine
+from vsgrpo.errors import RunError, VsgrpoError, from_machine
 from vsgrpo.families.model_path import budget_of
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
@@ -45,14 +45,12 @@ from vsgrpo.modeling.versions import check_versions
 from vsgrpo.terminal import complain, show
 from vsgrpo.training.base import StageTrainer
 from vsgrpo.training.checkpoints import RunFolder
-from vsgrpo.training.dev_score import dev_dataset, dev_overlap
 from vsgrpo.training.engine import join_processes, trl_config
 from vsgrpo.training.launcher import end_with_parent, own_rank, record_failure
-from vsgrpo.training.preflight import check_enough_rows
+from vsgrpo.training.rows import dev_dataset, dev_overlap, readable_rows, training_table
 from vsgrpo.training.run_inputs import load_rows, row_files
-from vsgrpo.training.samples import rows_to_dataset
 from vsgrpo.training.stages import RunParts, open_stages
-from vsgrpo.video.loader import BadVideo, VideoLoader
+from vsgrpo.video.loader import VideoLoader
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -208,18 +206,7 @@ def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunP
                 show(f"leak check of {parent.name or config.model.path}: {parent.reason()}", sys.stderr)
         if overlap := dev_overlap(config, manifest):
             show(f"note: {overlap}", sys.stderr)
-    prompt = config.prompt
-    dataset = rows_to_dataset(
-        rows,
-        Path(config.data.path),
-        mode=prompt.mode,
-        wording=prompt.wording,
-        show_options=prompt.show_options,
-        system=prompt.system,
-        targets=config.trainer.name in ("sft", "dpo"),
-        rejected_seed=config.run.seed if config.trainer.name == "dpo" else None,
-    )
-    return RunParts(config, bundle, dataset, loader, folder, dev)
+    return RunParts(config, bundle, training_table(config, rows), loader, folder, dev)
 
 
 def check_device(config: TrainConfig, rows: list[Row]) -> None:
@@ -247,33 +234,6 @@ def make_loader(config: TrainConfig) -> VideoLoader:
         cache_dir=video.cache_dir or Path(config.run.dir) / "cache",
         on_bad=video.on_bad,
     )
-
-
-def readable_rows(config: TrainConfig, rows: list[Row], loader: VideoLoader) -> list[Row]:
-    """Leave out the rows of videos and images whose header cannot be read (video.on_bad=skip), and say which.
-
-    Raises:
-        DataError: one is bad under video.on_bad=error, more than video.max_quarantined of them are, or no row is left.
-        ConfigError: too few rows are left for a rollout buffer.
-    """
-    base = Path(config.data.path)
-    bad: dict[tuple[str, Path], str] = {}
-    places = dict.fromkeys(place for row in rows for place in row.media_paths(base))
-    if loader.max_quarantined is None:  # a second look, at fewer files, allows no fewer of them
-        loader.max_quarantined = int(config.video.max_quarantined * len(places))
-    for kind, path in places:
-        try:
-            loader.medium(path, kind)
-        except BadVideo as error:
-            bad[kind, path] = error.message
-    for (kind, _), message in bad.items():
-        show(f"skipped {kind}: {message}", sys.stderr)
-    loader.check_quarantine()
-    kept = [row for row in rows if not any(place in bad for place in row.media_paths(base))]
-    if not kept:
-        raise DataError(f"{base}: none of {len(bad)} videos and images can be read", hint="build the dataset again")
-    check_enough_rows(config, kept)
-    return kept
 
 
 def make_model(config: TrainConfig) -> ModelBundle:

@@ -3,17 +3,19 @@ from pathlib import Path
 
 from tiny_runs import make_rows
 
-from vsgrpo.training.samples import COLUMNS, rows_to_dataset
+from vsgrpo.config.shared import PromptSection
+from vsgrpo.training.rows import ROW_COLUMNS, rows_to_dataset
 
 
-def table(rows, **changes):
-    settings = {"mode": "vanilla", "wording": "train", "show_options": False, **changes}
-    return rows_to_dataset(rows, Path("data"), **settings)
+def table(rows, mode="vanilla", **changes):
+    prompt = PromptSection(mode=mode, wording="train", show_options=False, system=None)
+    return rows_to_dataset(rows, Path("data"), prompt, **changes)
 
 
 def test_rows_become_flat_columns():
     dataset = table(make_rows(0))
-    assert set(dataset.column_names) == set(COLUMNS)
+    shown = {"prompt", "system", "row_key", "media", "video", "options", "prompt_mode"}
+    assert set(dataset.column_names) == shown | set(ROW_COLUMNS)
     first = dataset[0]
     assert first["row_key"] == "demo/count0" and first["video"] == "data/videos/0.mp4"
     assert first["prompt"].startswith("How many chair(s) are in this room?\nPlease provide the short answer")
