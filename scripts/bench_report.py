@@ -21,7 +21,7 @@ from pathlib import Path
 
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows
-from vsgrpo.report.page import write_report
+from vsgrpo.report.run_page import write_report
 
 CONFIG = """run: {{dir: x, name: null, seed: 0}}
 model: {{path: Qwen/Qwen2-VL-2B-Instruct}}

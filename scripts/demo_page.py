@@ -7,25 +7,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, select_autoescape
-from markupsafe import Markup
-
-from vsgrpo.data.build.page_svg import Plan, make_plan, map_svg, question_svg, symbol_svg
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows
 from vsgrpo.evaluation.baselines import best_constants, constant_scores
 from vsgrpo.evaluation.score_command import score_difference, score_file
 from vsgrpo.files import write_atomic
-from vsgrpo.report.curves import lines_svg
-from vsgrpo.report.runs import Run, read_run
+from vsgrpo.report.plan import Plan, make_plan, map_svg, question_svg, symbol_svg
+from vsgrpo.report.run_folder import Run, read_run
+from vsgrpo.report.shell import pictures, render
+from vsgrpo.report.svg import lines_svg
 from vsgrpo.scans.meta_info import read_scene_json
-from vsgrpo.video.examine import still_urls
 
 NUM_ROOMS, NUM_ANSWERS = 6, 5
 NAMES = {"object_counting": "counting", "room_size_estimation": "room size", "overall": "mean"}
@@ -56,8 +51,6 @@ def build(folder: Path) -> str:
     results = {name: {kind: _results(run / f"eval_{kind}") for kind, _ in KINDS} for name, run in runs.items()}
     difference = _difference(runs["GRPO"] / "eval_greedy", runs["cold start"] / "eval_greedy")
     plans = Plans()
-    template = (Path(__file__).parent / "demo_page.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=select_autoescape(default=True, default_for_string=True), trim_blocks=True)
     values: dict[str, Any] = {
         "rooms": _rooms(folder / "data/rl", train, plans),
         "answers": _answers(folder, test, runs, plans),
@@ -70,12 +63,11 @@ def build(folder: Path) -> str:
         f"num_{name}": f"{len({row.scene_name for row in rows}):,}"
         for name, rows in (("cold", read_rows(folder / "data/cold/train.jsonl")), ("rl", train), ("test", test))
     }
-    symbols = [Markup(symbol_svg(plan)) for plan in plans.made.values()]
-    return environment.from_string(template).render(
-        style=Markup(_style()),
+    return render(
+        Path(__file__).parent / "demo_page.html",
         tasks=tasks,
         names=NAMES,
-        symbols=symbols,
+        symbols=[symbol_svg(plan) for plan in plans.made.values()],
         folder=folder,
         chosen=chosen,
         **counts,
@@ -96,14 +88,6 @@ class Plans:
         if name not in self.made:
             self.made[name] = make_plan(scene, f"plan{len(self.made)}")
         return self.made[name], scene
-
-
-def _style() -> str:
-    """Return the style sheet of the dataset report: maps, questions, cards."""
-    text = (files("vsgrpo.data.build") / "templates" / "report.html").read_text(encoding="utf-8")
-    found = re.search(r"<style>(.*?)</style>", text, re.S)
-    assert found is not None
-    return found.group(1)
 
 
 def _results(folder: Path) -> dict[str, Any]:
@@ -182,8 +166,8 @@ def _rooms(data: Path, rows: Sequence[Row], plans: Plans) -> list[dict[str, Any]
     found = []
     for name, own in list(scenes.items())[:NUM_ROOMS]:
         plan, scene = plans.of(data, own[0])
-        frames = still_urls(own[0].video_path(data))
-        found.append({"name": name, "map": Markup(map_svg(plan, scene)[0]), "frames": frames, "rows": own})
+        frames = pictures([("video", own[0].video_path(data))], {})
+        found.append({"name": name, "map": map_svg(plan, scene)[0], "frames": frames, "rows": own})
     return found
 
 
@@ -201,8 +185,8 @@ def _answers(folder: Path, rows: Sequence[Row], runs: Mapping[str, Path], plans:
         found.append(
             {
                 "row": row,
-                "map": Markup(question_svg(plan, row)),
-                "frames": still_urls(row.video_path(data)),
+                "map": question_svg(plan, row),
+                "frames": pictures([("video", row.video_path(data))], {}),
                 "before": said["cold start"][row.id],
                 "after": said["GRPO"][row.id],
             }
@@ -210,14 +194,14 @@ def _answers(folder: Path, rows: Sequence[Row], runs: Mapping[str, Path], plans:
     return found
 
 
-def _charts(grpo: Run, sft: Run) -> list[tuple[str, str, Markup]]:
+def _charts(grpo: Run, sft: Run) -> list[tuple[str, str, str]]:
     found = []
     for metric, (title, note) in CHARTS.items():
         curves = [(0, "GRPO", grpo.curves.get(metric, [])), (1, "cold start", sft.curves.get(metric, []))]
         if metric == "loss":  # GRPO's is near 0 by construction
             curves = curves[1:]
         if svg := lines_svg(curves, title):
-            found.append((title, note, Markup(svg)))
+            found.append((title, note, svg))
     return found
 
 

@@ -13,8 +13,8 @@ from vsgrpo.cli import run
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows
 from vsgrpo.evaluation.intervals import scene_intervals
-from vsgrpo.evaluation.published import published_lines
 from vsgrpo.evaluation.score_table import score_table
+from vsgrpo.report.evaluation_page import published_lines
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.question import QuestionType
 from vsgrpo.spatial.question_types import register

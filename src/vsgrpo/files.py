@@ -63,26 +63,6 @@ def _named(error: OSError, path: Path) -> OSError:
     return error
 
 
-def write_page(path: Path, text: str, key: str = "output") -> None:
-    """Write an HTML page, as `write_atomic`; what is there is replaced only where it is a page.
-
-    Args:
-        key: of the command line that names it.
-
-    Raises:
-        DataError: a file of another kind is there, or the page cannot be written.
-    """
-    try:
-        if path.is_file():
-            with path.open("rb") as stream:
-                is_page = stream.read(256).lstrip().lower().startswith(b"<!doctype html")
-            if not is_page:
-                raise DataError(f"{key}={path}: exists and is no page", f"choose another {key}=FILE.html")
-        write_atomic(path, text)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}", f"choose another {key}=FILE") from None
-
-
 def publish(part: Path, target: Path) -> None:
     """Give a finished file or folder its final name once its bytes are on disk; what had that name is replaced.
 

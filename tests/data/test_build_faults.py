@@ -67,9 +67,7 @@ def test_shards_and_merge_equal_one_build(tmp_path):
                 merge_shards(out)
     merged = merge_shards(out)
     assert row_bytes(out) == row_bytes(tmp_path / "one") and merged.done == 5
-    assert (out / "report.html").is_file() and set(read_manifest(out).scans) == set(
-        read_manifest(tmp_path / "one").scans
-    )
+    assert set(read_manifest(out).scans) == set(read_manifest(tmp_path / "one").scans)
 
 
 def test_a_shard_keeps_what_it_skipped_for_the_merge(tmp_path):

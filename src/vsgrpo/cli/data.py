@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vsgrpo.cli.app import PASS, ConfigDir, Debug, DryRun, Json, Limit, Overrides, Overwrite, app, print_yaml
 from vsgrpo.terminal import show
+
+if TYPE_CHECKING:
+    from vsgrpo.data.build.summary import BuildSummary
 
 
 @app.command(
@@ -36,9 +39,7 @@ def build_data(
         return
     from vsgrpo.data.build.dataset import build_dataset
 
-    summary = build_dataset(config, overwrite=overwrite, limit=limit)
-    show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
-    summary.raise_if_failed()
+    _finish_build(build_dataset(config, overwrite=overwrite, limit=limit), as_json)
 
 
 @app.command(
@@ -83,9 +84,7 @@ def merge_data(
     """Write the row files of a build made in shards (build.num_shards), when all of them are done."""
     from vsgrpo.data.build.dataset import merge_shards
 
-    summary = merge_shards(folder)
-    show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
-    summary.raise_if_failed()
+    _finish_build(merge_shards(folder), as_json)
 
 
 @app.command("import-data", epilog="Example: vsgrpo import-data vlm3r.json videos=data/scannet_mp4 output=data/vlm3r")
@@ -157,6 +156,18 @@ def verify_geometry(
     result = verify_geometry(*parse_arguments(files))
     show(result.table(), sys.stderr)
     show(json.dumps(result.to_json(), indent=1))
+
+
+def _finish_build(summary: BuildSummary, as_json: bool) -> None:
+    """Write the page of a complete dataset, print what was built, and fail where too many scans were skipped."""
+    from vsgrpo.report.data_page import REPORT_NAME, write_data_page
+
+    problems = write_data_page(summary.out) if summary.shard is None else []
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        show(f"{summary.out / REPORT_NAME}: frames are missing: {problems[0]}{more}", sys.stderr)
+    show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
+    summary.raise_if_failed()
 
 
 def _connect(name: str, step: Any) -> Any:

@@ -46,7 +46,7 @@ def report(
 
     One run: RUN_DIR/report.html. Several: compare.html in the folder they share.
     """
-    from vsgrpo.report.page import write_report
+    from vsgrpo.report.run_page import write_report
 
     outputs = [Path(word.removeprefix("output=")) for word in given if word.startswith("output=")]
     folders = [Path(word) for word in given if not word.startswith("output=")]
@@ -65,7 +65,7 @@ def inspect(
     Keys: type=NAME scene=NAME id=ID split=train|dev|test score=worst|best step=N rows=FILE output=FILE.html.
     Of a run: what was said, newest step first; its score is the reward.
     """
-    from vsgrpo.report.inspect import inspect as run_inspect
+    from vsgrpo.inspect import inspect as run_inspect
 
     result = run_inspect(given, limit)
     show(json.dumps([item.to_json() for item in result.seen], indent=1) if as_json else result.table())

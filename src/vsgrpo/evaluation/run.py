@@ -39,9 +39,9 @@ from vsgrpo.evaluation.predictions import (
     read_errors,
     read_lines,
 )
-from vsgrpo.evaluation.published import model_size
 from vsgrpo.evaluation.results import log_to_wandb, write_results
 from vsgrpo.families.model_path import check_model_place
+from vsgrpo.report.evaluation_page import model_size
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig

@@ -10,10 +10,10 @@ from vsgrpo.evaluation.baselines import best_constants, chance_scores, constant_
 from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.intervals import task_groups
 from vsgrpo.evaluation.leak import Leak
-from vsgrpo.evaluation.published import published_lines
 from vsgrpo.evaluation.score_report import group_lines, interval_note
 from vsgrpo.evaluation.score_table import Line, score_table
 from vsgrpo.evaluation.vsibench_scores import Scores
+from vsgrpo.report.evaluation_page import published_lines
 
 SCHEMA_VERSION = 1
 NUM_VSIBENCH_ROWS = 5130

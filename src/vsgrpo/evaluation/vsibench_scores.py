@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import comb, nan
+from math import comb, isfinite, nan
 from statistics import median
 from sys import intern
 from typing import TypeVar
@@ -184,6 +184,15 @@ def read_answer(scorer: str, item: Item, raw: str, formal: str | None, shown: bo
         return read_number(scorer, item.question_type, text)
     letter = read_letter(scorer, text, item.options, shown).upper()
     return letter if len(letter) == 1 and letter in LETTERS else None
+
+
+def read_row(scorer: str, row: Row, text: str, prompt: PromptSettings) -> str | float | None:
+    """Return the letter of one of the row's options or the finite number that a scorer reads, None for none."""
+    item = row_item(row, (text,))
+    value = read_answer(scorer, item, text, scored_text(item, text, prompt), prompt.show_options)
+    if isinstance(value, str):
+        return value if value in LETTERS[: len(row.options or ())] else None
+    return value if value is not None and isfinite(value) else None
 
 
 def _values(items: Sequence[Item], read: Sequence[str | float | None]) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,14 @@ from vsgrpo.data.row import Row
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.records import MAYBE_NUMBER, check_shape
-from vsgrpo.report.runs import Curve
-from vsgrpo.video.examine import stills_or_reason
-from vsgrpo.video.reader import DEFAULT_BACKEND
+from vsgrpo.report.shell import pictures
+from vsgrpo.report.svg import Curve
 
 COMPLETIONS_NAME = "completions.jsonl"
 NUM_MOMENTS = 48
 NUM_SHOWN = 4
 _MAX_TEXTS = 8
 _MAX_CHARS = 400
-_NUM_FRAMES = 3
 _DRAWN = {"step": int, "id": str, "completion": str, "reward?": MAYBE_NUMBER}
 _SAMPLE = {**_DRAWN, "question_type": str, "answer": str, "advantage?": MAYBE_NUMBER}
 _STEP = re.compile(rb'"step"\s*:\s*(\d+)')
@@ -113,7 +111,7 @@ def add_questions(groups: Iterable[Group], config: dict[str, Any]) -> None:
         found = rows.get(group.key)
         if found is not None:
             group.row = found[0]
-            group.frames, group.problems = media_stills(found[0].media_paths(found[1]), config.get("video") or {})
+            group.frames, group.problems = pictures(found[0].media_paths(found[1]), config.get("video") or {})
 
 
 def _rows(file: Path, wanted: set[str]) -> Iterable[Row]:
@@ -189,21 +187,3 @@ def _first_of_each_type(records: list[dict[str, Any]]) -> list[Group]:
         head = part[0]
         found.append(Group(head["step"], head["id"], kind, head["answer"], texts, len(part), rewarded))
     return found
-
-
-def media_stills(media: Iterable[tuple[str, Path]], video: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the images of a row and frames of its videos as they were read, and why others are missing.
-
-    Args:
-        media: (kind, path) in the order in which they are shown.
-        video: `backend` and `timeout_s` as the run or the evaluation recorded them; what it lacks is the default.
-    """
-    timeout = video.get("timeout_s", 60.0)
-    timeout = None if timeout is None or timeout <= 0 else timeout
-    urls: list[str] = []
-    problems: list[str] = []
-    for kind, path in media:
-        found, problem = stills_or_reason(path, kind, _NUM_FRAMES, video.get("backend") or DEFAULT_BACKEND, timeout)
-        urls += found
-        problems += [problem] if problem else []
-    return urls, problems

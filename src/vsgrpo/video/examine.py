@@ -1,13 +1,11 @@
-"""Look at media files as a run reads them, without torch: what a run would find in them, and small pictures for pages.
+"""Look at media files as a run reads them, without torch: what a run would find in them.
 
 The same backend, sampled frames and refusals. For `check-data` and everything else that must say before a run what the
-run would say, and for the pages that show frames.
+run would say.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 import queue
@@ -18,21 +16,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vsgrpo.child import Child
-from vsgrpo.errors import DataError, SetupError
+from vsgrpo.errors import DataError
 from vsgrpo.files import is_settled, write_atomic
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.container import file_stamp
 from vsgrpo.video.image import image_size, read_image
 from vsgrpo.video.index import VideoHeader
-from vsgrpo.video.reader import DEFAULT_BACKEND, Request, answer, ask, prepare, read_uniform_frames
+from vsgrpo.video.reader import DEFAULT_BACKEND, Request, answer, ask, prepare
 
 _VERSION = 1
 """Change it when the same file would be judged in another way."""
-_WIDTH = 176
-_QUALITY = 72
 
 
 @dataclass(frozen=True)
@@ -200,56 +194,3 @@ class _Memory:
             headers = {key: asdict(header) for key, header in self.headers.items()}
             with suppress(OSError):  # a full disk: the next check decodes again
                 write_atomic(self.path, json.dumps({"hashes": self.hashes, "headers": headers}))
-
-
-def still_urls(
-    path: Path,
-    kind: str = "video",
-    num_frames: int = 3,
-    backend: str = DEFAULT_BACKEND,
-    timeout_s: float | None = 60.0,
-    width: int = _WIDTH,
-) -> list[str]:
-    """Return `num_frames` uniform frames of a video, or an image, at most `width` pixels wide and high.
-
-    Args:
-        path: the file.
-        kind: video or image.
-        num_frames: first and last frame are among them.
-        backend, timeout_s: of the run that the page is about (`video.backend`, `video.timeout_s`).
-        width: in pixels.
-
-    Raises:
-        DataError, SetupError: as `read_image` and `read_uniform_frames`.
-    """
-    if kind == "image":
-        return [_data_url(read_image(path), width)]
-    _, frames = read_uniform_frames(path, num_frames, backend, timeout_s)
-    return [_data_url(frame, width) for frame in frames]
-
-
-def stills_or_reason(
-    path: Path, kind: str, num_frames: int, backend: str, timeout_s: float | None, width: int = _WIDTH
-) -> tuple[list[str], str]:
-    """Return what `still_urls` returns, and why there is nothing to show.
-
-    Where the backend is not installed here, the default one reads the video: what both read is equal.
-    """
-    try:
-        return still_urls(path, kind, num_frames, backend, timeout_s, width), ""
-    except DataError as error:
-        return [], error.message
-    except SetupError:
-        if backend == DEFAULT_BACKEND:
-            raise
-    return stills_or_reason(path, kind, num_frames, DEFAULT_BACKEND, timeout_s, width)
-
-
-def _data_url(pixels: np.ndarray, width: int) -> str:
-    from PIL import Image
-
-    image = Image.fromarray(pixels)
-    image.thumbnail((width, width))
-    sink = io.BytesIO()
-    image.save(sink, "JPEG", quality=_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()

@@ -11,7 +11,6 @@ from typing import Any
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.data.build.answer_table import answer_lines
 from vsgrpo.data.build.balance import Balance, balance_rows
-from vsgrpo.data.build.page import write_report
 from vsgrpo.data.build.scan import ScanOutcome
 from vsgrpo.data.build.summary import BuildSummary
 from vsgrpo.data.leakage import check_rows, split_dev
@@ -62,7 +61,6 @@ def assemble(
         answers={name: answer_lines(part) for name, part in rows.items()},
     )
     _write_manifest(config, out, outcomes, rows, summary)
-    write_report(out, rows, summary)
     return summary
 
 

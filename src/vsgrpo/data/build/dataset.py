@@ -19,7 +19,6 @@ from pathlib import Path
 
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.data.build.assemble import assemble, shard_summary
-from vsgrpo.data.build.page import REPORT_NAME
 from vsgrpo.data.build.parts import (
     PARTS,
     PLAN_NAME,
@@ -51,7 +50,7 @@ from vsgrpo.paths import (
 from vsgrpo.scans.source import ScanSource, find_source
 from vsgrpo.terminal import Progress, show
 
-_OWN = ("train.jsonl", "dev.jsonl", MANIFEST_NAME, REPORT_NAME, PARTS, "videos", "scenes")
+_OWN = ("train.jsonl", "dev.jsonl", MANIFEST_NAME, "report.html", PARTS, "videos", "scenes")
 """What a build writes, and --overwrite replaces."""
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

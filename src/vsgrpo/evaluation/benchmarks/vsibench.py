@@ -26,10 +26,10 @@ from vsgrpo.evaluation.benchmark import Answers, Benchmark, ReadOptions, limited
 from vsgrpo.evaluation.lmms_bridge import write_lmms_samples
 from vsgrpo.evaluation.output_folder import LMMS_NAME, REPORT_NAME
 from vsgrpo.evaluation.predictions import Media
-from vsgrpo.evaluation.vsibench_html import write_html
 from vsgrpo.evaluation.vsibench_report import VsiBenchReport
-from vsgrpo.evaluation.vsibench_scores import score_rows
+from vsgrpo.evaluation.vsibench_scores import read_row, score_rows
 from vsgrpo.plugins import load_question_types
+from vsgrpo.report.evaluation_page import ReadAnswer, write_evaluation_page
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks
 
 _COLUMNS = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")
@@ -134,10 +134,16 @@ class VsiBench(Benchmark):
 
     def write_beside_results(self, report: VsiBenchReport, answers: Answers) -> None:
         """Write report.html and the log in lmms-eval's form."""
-        folder, video = Path(answers.config.run.dir), answers.config.video
-        texts = answers.by_control[""]
+        folder, texts, scorer = Path(answers.config.run.dir), answers.by_control[""], report.scorer
         write_lmms_samples(folder / LMMS_NAME, self.rows, texts, self.prompt)
-        write_html(folder / REPORT_NAME, report, texts, answers.media_of, video.backend, video.timeout_s)
+        scores = report.scores.by_row[scorer]
+        first = [(row, texts[row.id][0]) for row in self.rows if texts.get(row.id)]
+        read = [
+            ReadAnswer(row, text, read_row(scorer, row, text, self.prompt), scores[row.id], answers.media_of(row))
+            for row, text in first
+            if text is not None
+        ]
+        write_evaluation_page(folder / REPORT_NAME, report.to_json(), read)
 
     def row_scores(self, answers: Mapping[str, Sequence[str | None]], results: Mapping[str, Any]) -> dict[str, float]:
         """Return id -> score by the scorer of an earlier evaluation."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.build.page_svg import Plan, make_plan, question_svg, symbol_svg
 from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.rows import row_to_dict
@@ -19,11 +17,12 @@ from vsgrpo.evaluation.benchmarks.folder import iter_questions
 from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file
 from vsgrpo.evaluation.predictions import Media, read_answers
 from vsgrpo.evaluation.score_command import PROMPT_KEYS
-from vsgrpo.files import write_page
 from vsgrpo.paths import inside, path_fault
 from vsgrpo.records import NUMBER, read_record
-from vsgrpo.report.runs import read_config
-from vsgrpo.report.samples import COMPLETIONS_NAME, media_stills, question_files, read_completions, read_questions
+from vsgrpo.report.plan import Plan, make_plan, question_svg, symbol_svg
+from vsgrpo.report.run_folder import read_config
+from vsgrpo.report.samples import COMPLETIONS_NAME, question_files, read_completions, read_questions
+from vsgrpo.report.shell import TEMPLATES, pictures, render, write_page
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.question import UNITS
 
@@ -253,11 +252,6 @@ def _fits(item: Seen, given: dict[str, str]) -> bool:
 
 
 def _page(result: Inspection, title: str, reader: dict[str, Any]) -> str:
-    from jinja2 import Environment, select_autoescape
-    from markupsafe import Markup
-
-    template = (files("vsgrpo.report") / "templates" / "inspect.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=select_autoescape(default=True, default_for_string=True), trim_blocks=True)
     plans: dict[str, Plan | None] = {}
     shown: dict[Media, tuple[list[str], list[str]]] = {}
     items = []
@@ -268,12 +262,10 @@ def _page(result: Inspection, title: str, reader: dict[str, Any]) -> str:
             file = next((place for place in places if place.is_file()), None)
             plans[name] = make_plan(read_scene_json(file), f"plan{len(plans)}") if file is not None else None
         if item.media not in shown:
-            shown[item.media] = media_stills(item.media, reader)
+            shown[item.media] = pictures(item.media, reader)
         frames, problems = shown[item.media]
         plan = plans[name]
-        drawing = Markup(question_svg(plan, item.row)) if plan is not None else ""
+        drawing = "" if plan is None else question_svg(plan, item.row)
         items.append({"seen": item, "map": drawing, "frames": frames, "problems": problems})
-    symbols = [Markup(symbol_svg(plan)) for plan in plans.values() if plan is not None]
-    return environment.from_string(template).render(
-        title=title, items=items, symbols=symbols, total=result.num_rows, letters=LETTERS, units=UNITS
-    )
+    symbols = [symbol_svg(plan) for plan in plans.values() if plan is not None]
+    return render(TEMPLATES / "rows.html", title=title, items=items, symbols=symbols, total=result.num_rows)

@@ -16,8 +16,8 @@ from vsgrpo.cli import run
 from vsgrpo.config import load_config
 from vsgrpo.data.build.dataset import build_dataset
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.report.inspect import inspect
-from vsgrpo.report.samples import media_stills
+from vsgrpo.inspect import inspect
+from vsgrpo.report.shell import pictures
 
 
 @pytest.fixture(scope="module")
@@ -228,16 +228,16 @@ def test_pages_show_the_frames_that_the_run_read(tmp_path):
     path = tmp_path / "a.avi"
     write_avi(path)
     media = [("video", path)]
-    urls, problems = media_stills(media, {"backend": "pyav", "timeout_s": None})
+    urls, problems = pictures(media, {"backend": "pyav", "timeout_s": None})
     assert problems == []
     assert [round(np.asarray(image).mean() / 128) for image in shown(urls)] == [0, 1, 2]  # first, middle, last
-    assert media_stills(media, {})[0] == urls
-    assert media_stills(media, {"backend": "gone", "timeout_s": None})[0] == urls  # equal by contract
+    assert pictures(media, {})[0] == urls
+    assert pictures(media, {"backend": "gone", "timeout_s": None})[0] == urls  # equal by contract
     gone = ("video", tmp_path / "gone.mp4")
-    found, problems = media_stills([gone, *media], {})
+    found, problems = pictures([gone, *media], {})
     assert found == urls and problems == [f"{gone[1]}: cannot be opened (No such file or directory)"]
     pytest.importorskip("decord")
-    found, problems = media_stills(media, {"backend": "decord", "timeout_s": None})
+    found, problems = pictures(media, {"backend": "decord", "timeout_s": None})
     assert found == [] and "cannot be trusted" in problems[0]  # that run refused it
 
 
@@ -249,4 +249,4 @@ def test_pages_show_a_turned_video_upright(tmp_path):
         stream.set_display_rotation(90)
         container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))))
         container.mux(stream.encode(None))
-    assert {image.size for image in shown(media_stills([("video", path)], {})[0])} == {(48, 64)}
+    assert {image.size for image in shown(pictures([("video", path)], {})[0])} == {(48, 64)}

@@ -1,15 +1,12 @@
-"""report.html and its drawings: self-contained, shapes where they belong, names escaped."""
+"""Floor plans: shapes where they belong, names escaped."""
 
-import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from build_roots import demo_config
 
-from vsgrpo.data.build.dataset import build_dataset
-from vsgrpo.data.build.page_svg import footprint, histogram_svg, make_plan, map_svg, question_svg, symbol_svg
-from vsgrpo.data.rows import make_row, read_rows
+from vsgrpo.data.rows import make_row
+from vsgrpo.report.plan import footprint, make_plan, map_svg, question_svg, symbol_svg
 from vsgrpo.spatial.question import ObjectRef, Question
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 
@@ -134,25 +131,3 @@ def test_a_scene_without_outline_or_objects_is_drawn():
     empty = scene_of(outline=None)
     plan = make_plan(empty, "p")
     assert plan.view[2] > 0 and not map_svg(plan, empty)[1]
-
-
-def test_histograms_of_words_few_and_many_numbers():
-    def rows(kind, answers):
-        return [row_of(Question(kind, f"{k}?", None, a, a, "number", None, ())) for k, a in enumerate(answers)]
-
-    few = parsed(histogram_svg(rows("object_counting", ["10", "2", "2", "3"])))
-    assert [text.text for text in few.iter("text")] == ["2", "50 %", "3", "25 %", "10", "25 %"]
-    many = parsed(histogram_svg(rows("object_abs_distance", [f"{0.1 * k:.1f}" for k in range(1, 101)])))
-    assert len(list(many.iter("rect"))) == 14
-
-
-def test_the_report_of_a_build_needs_no_network(tmp_path):
-    build_dataset(demo_config(tmp_path / "d", "build.report_scenes=2", scenes=3))
-    html = (tmp_path / "d" / "report.html").read_text()
-    assert not re.search(r"(src|href)=\"(?!data:|#)", html) and "url(" not in html and "<script" not in html
-    assert html.count("<article") == 2 and html.count("data:image/jpeg;base64,") == 6
-    assert "prefers-color-scheme: dark" in html and "object_counting" in html
-    for row in read_rows(tmp_path / "d" / "train.jsonl")[:1]:
-        assert row.question_type in html
-    build_dataset(demo_config(tmp_path / "none", "build.report_scenes=0", "video.source=none", scenes=2))
-    assert "<article" not in (tmp_path / "none" / "report.html").read_text()

@@ -11,9 +11,8 @@ import pytest
 from browser import CHROMIUM, look
 from vsgrpo.cli import run as run_command
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.report.curves import lines_svg, nice_ticks, smooth, thin
-from vsgrpo.report.page import write_report
-from vsgrpo.report.runs import alarms, drop_redone, end_mean, read_run
+from vsgrpo.report.run_folder import alarms, drop_redone, end_mean, read_run
+from vsgrpo.report.run_page import write_report
 from vsgrpo.report.samples import read_samples
 
 CONFIG = """
@@ -97,37 +96,6 @@ def test_a_resumed_run_counts_what_it_did_again_once():
 def test_phase_seconds_are_per_step_whatever_the_logging_interval(tmp_path):
     run = read_run(write_run(tmp_path / "r", [record(5, **{"time/update": 4.0}), record(15, **{"time/update": 4.0})]))
     assert run.phases["update"] == [(5, 0.8), (15, 0.4)]  # 4 s over 5 and over 10 steps
-
-
-def test_thinning_keeps_means_and_leaves_out_what_is_not_finite():
-    curve = [(1, 1.0), (2, 3.0), (3, math.nan), (4, 5.0), (5, 7.0)]
-    assert thin(curve, 2) == [(1.5, 2.0), (4.5, 6.0)]
-
-
-def test_smoothing_keeps_the_ends_and_a_straight_line():
-    points = [(float(i), 2.0 * i) for i in range(100)]
-    assert [value for _, value in smooth(points)] == pytest.approx([value for _, value in points])
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0.13, 0.87, [0.0, 0.25, 0.5, 0.75, 1.0]),
-        (0.0, 0.0, [0.0, 0.25, 0.5, 0.75, 1.0]),
-        (90, 100, [90, 92.5, 95, 97.5, 100]),
-    ],
-)
-def test_ticks_are_round_and_span_the_values(low, high, expected):
-    assert nice_ticks(low, high) == pytest.approx(expected)
-
-
-def test_a_line_chart_places_its_points():
-    svg = ElementTree.fromstring(lines_svg([(0, "a<b", [(0, 0.0), (10, 1.0)])], "x & y"))
-    line = next(item for item in svg if item.tag == "polyline")
-    # 480 x 230 with margins 66, 12, 10, 30: step 0 at x = 66, step 10 at x = 470; 0 at y = 200, 1 at y = 12
-    assert line.attrib["points"] == "66.0,200.0 470.0,12.0"
-    assert line[0].text == "a<b: 0 to 1"
-    assert lines_svg([(0, "a", [(1, math.nan)])], "nothing finite") == ""
 
 
 def test_every_chart_of_a_report_draws_a_line_per_run(tmp_path):

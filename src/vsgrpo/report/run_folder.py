@@ -12,9 +12,7 @@ from typing import Any
 from vsgrpo.errors import DataError
 from vsgrpo.files import read_yaml
 from vsgrpo.records import NUMBER, check_shape, read_record
-
-Curve = list[tuple[int, float]]
-"""(step, value), steps rising; a value may be NaN or infinite."""
+from vsgrpo.report.svg import Curve
 
 LOG_SCHEMA_VERSION = 1
 _HINT = "restore the file that the command wrote"

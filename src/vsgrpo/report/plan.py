@@ -1,9 +1,8 @@
-"""Drawings of the build report as SVG text: floor plans seen from above (metres, y up the page) and histograms."""
+"""Floor plans as SVG text: a scene seen from above (metres, y up the page), and the objects of a question in it."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from html import escape
@@ -18,7 +17,6 @@ from vsgrpo.spatial.scene import Box, Scene
 
 _MARGIN_M = 0.3
 _LETTER_WIDTH = 0.56  # of the font size
-_MAX_BARS = 14
 
 
 @dataclass(frozen=True)
@@ -56,17 +54,13 @@ def make_plan(scene: Scene, symbol: str) -> Plan:
 
 def footprint(box: Box) -> NDArray[np.float64]:
     """Return the outline (K, 2) of a box seen from above: the convex hull of its corners, counter-clockwise."""
+    from scipy.spatial import ConvexHull, QhullError
+
     points = np.unique(box.corners()[:, :2].round(4), axis=0)
-    order = sorted(map(tuple, points.tolist()))
-    hull: list[tuple[float, float]] = []
-    for part in (order, order[::-1]):  # Andrew's monotone chain: lower, then upper half
-        start = len(hull)
-        for point in part:
-            while len(hull) - start >= 2 and _turn(hull[-2], hull[-1], point) <= 0:
-                hull.pop()
-            hull.append(point)
-        hull.pop()
-    return np.array(hull or order, dtype=np.float64)
+    try:
+        return points[ConvexHull(points).vertices]
+    except QhullError:  # a flat box: a line, or a point
+        return points
 
 
 def symbol_svg(plan: Plan) -> str:
@@ -79,8 +73,7 @@ def symbol_svg(plan: Plan) -> str:
 def map_svg(plan: Plan, scene: Scene) -> tuple[str, list[str]]:
     """Return the map with named objects and a metre bar, and the names that found no place on it."""
     font = max(0.11, min(0.2, plan.view[2] / 38))
-    shapes = [f'<use href="#{plan.symbol}" x="{plan.view[0]:.3f}" y="{plan.view[1]:.3f}" ']
-    shapes[0] += f'width="{plan.view[2]:.3f}" height="{plan.view[3]:.3f}"/>'
+    shapes = [_use(plan)]
     names: list[str] = []
     placed: list[tuple[float, float, float, float]] = []
     unnamed = []
@@ -101,6 +94,11 @@ def map_svg(plan: Plan, scene: Scene) -> tuple[str, list[str]]:
     return f'<svg class="map" viewBox="{_view(plan)}" role="img"><title>floor plan</title>{body}</svg>', unnamed
 
 
+def _use(plan: Plan) -> str:
+    x, y, width, height = plan.view
+    return f'<use href="#{plan.symbol}" x="{x:.3f}" y="{y:.3f}" width="{width:.3f}" height="{height:.3f}"/>'
+
+
 def _name(x: float, y: float, font: float, text: str) -> str:
     return f'<text class="name" x="{x:.3f}" y="{y:.3f}" font-size="{font:.3f}">{escape(text)}</text>'
 
@@ -111,8 +109,7 @@ def question_svg(plan: Plan, row: Row) -> str:
     And with the geometry behind the answer: the floor of an area, the segment of a distance, the sector of a direction.
     """
     ids = [item["instance_id"] for item in row.objects if item["instance_id"] in plan.footprints]
-    shapes = [f'<use href="#{plan.symbol}" x="{plan.view[0]:.3f}" y="{plan.view[1]:.3f}" ']
-    shapes[0] += f'width="{plan.view[2]:.3f}" height="{plan.view[3]:.3f}"/>'
+    shapes = [_use(plan)]
     if _picture(row) == "floor" and plan.floor:
         shapes.append(f'<path class="hit one" d="{plan.floor}"/>')
     if sector := _sector(plan, row, ids):
@@ -193,42 +190,6 @@ def _sector(plan: Plan, row: Row, ids: Sequence[int]) -> str:
     return f"M{_path(_flip(np.concatenate([standing[None], rim])))}Z"
 
 
-def histogram_svg(rows: Sequence[Row]) -> str:
-    """Return the answers of one type as bars: words by frequency, numbers in order (in bins where they are many)."""
-    answers = [row.answer for row in rows]
-    if rows[0].answer_kind == "number" and len(set(answers)) > _MAX_BARS:
-        bars = _binned(np.array([float(answer) for answer in answers]))
-    elif rows[0].answer_kind == "number":
-        bars = sorted(Counter(answers).items(), key=lambda item: float(item[0]))
-    else:
-        common = Counter(answers).most_common(_MAX_BARS)
-        bars = sorted(common, key=lambda item: (-item[1], item[0]))
-    return _bars_svg(bars, len(answers))
-
-
-def _binned(values: NDArray[np.float64]) -> list[tuple[str, int]]:
-    """Return bins of equal width up to the 98th percentile; the last one holds the rest too."""
-    low, high = float(values.min()), float(np.quantile(values, 0.98))
-    edges = np.linspace(low, max(high, low + 1e-6), _MAX_BARS + 1)
-    counts = np.histogram(np.minimum(values, edges[-1]), edges)[0]
-    digits = 0 if edges[1] - edges[0] >= 1 else 1
-    return [(f"{edges[k]:.{digits}f}", int(count)) for k, count in enumerate(counts)]
-
-
-def _bars_svg(bars: Sequence[tuple[str, int]], total: int) -> str:
-    row, width, label = 15, 300, 104
-    most = max(count for _, count in bars)
-    shapes = []
-    for k, (name, count) in enumerate(bars):
-        y, length = k * row, (width - label - 52) * count / most
-        shown = name if len(name) <= 17 else name[:16] + "\u2026"
-        shapes.append(f'<text class="axis" x="{label - 6}" y="{y + 11}" text-anchor="end">{escape(shown)}</text>')
-        shapes.append(f'<rect class="bar" x="{label}" y="{y + 2}" width="{length:.1f}" height="{row - 4}" rx="2"/>')
-        share = f"{100 * count / total:.0f} %" if 100 * count >= total else "<1 %" if count else "0"
-        shapes.append(f'<text class="axis" x="{label + length + 5:.1f}" y="{y + 11}">{escape(share)}</text>')
-    return f'<svg class="bars" viewBox="0 0 {width} {row * len(bars)}" role="img">{"".join(shapes)}</svg>'
-
-
 def _label_place(
     center: NDArray[np.float64],
     letters: int,
@@ -249,10 +210,6 @@ def _label_place(
     return None
 
 
-def _turn(a: Sequence[float], b: Sequence[float], c: Sequence[float]) -> float:
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-
-
 def _area(points: NDArray[np.float64]) -> float:
     x, y = points.T
     return abs(float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())) / 2
@@ -268,8 +225,3 @@ def _path(points: NDArray[np.float64]) -> str:
 
 def _view(plan: Plan) -> str:
     return " ".join(f"{value:.3f}" for value in plan.view)
-
-
-def tiles(values: Mapping[str, int | str]) -> list[tuple[str, str]]:
-    """Return (name, text) of the numbers at the top of the report, thousands separated."""
-    return [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in values.items()]

@@ -1,4 +1,4 @@
-"""`vsgrpo report RUN...`: training runs for the eye in one HTML file, no network, light and dark.
+"""`vsgrpo report RUN...`: the page of training runs, for the eye.
 
 Curves of all runs overlaid, alarms, phase seconds, what the model said over time, evaluation tables.
 """
@@ -8,19 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.row import LETTERS
 from vsgrpo.errors import ConfigError
-from vsgrpo.evaluation.published import published_lines
-from vsgrpo.files import write_page
-from vsgrpo.report.curves import NUM_COLORS, lines_svg, phases_svg
-from vsgrpo.report.runs import Curve, Run, alarms, end_mean, read_run, tokens_saved
+from vsgrpo.report.evaluation_page import papers_of
+from vsgrpo.report.run_folder import Run, alarms, end_mean, read_run, tokens_saved
 from vsgrpo.report.samples import Samples, add_questions, read_samples
-from vsgrpo.spatial.question import UNITS
+from vsgrpo.report.shell import TEMPLATES, render, write_page
+from vsgrpo.report.svg import NUM_COLORS, Curve, lines_svg, phases_svg
 from vsgrpo.spatial.question_types import table_columns
 
 REPORT_NAME = "report.html"
@@ -74,7 +70,7 @@ _ALARMS = {
 
 @dataclass(frozen=True)
 class Written:
-    """A report and the alarms that stand in it.
+    """A report and the alarms in it.
 
     Attributes:
         alarms: name of the run -> sentences.
@@ -127,25 +123,19 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _render(runs: Sequence[Run], samples: Sequence[Samples]) -> str:
-    from jinja2 import Environment, select_autoescape
-
-    template = (files("vsgrpo.report") / "templates" / "report.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=select_autoescape(default=True, default_for_string=True), trim_blocks=True)
     seconds = [{phase: end_mean(curve) or 0.0 for phase, curve in run.phases.items()} for run in runs]
     phases = [phase for phase in _PHASES if any(part.get(phase) for part in seconds)]
     bars = phases_svg([(run.name, part) for run, part in zip(runs, seconds, strict=True)], phases)
-    return environment.from_string(template).render(
+    return render(
+        TEMPLATES / "run.html",
         title=" · ".join(run.name for run in runs),
-        version=version("vsgrpo"),
         runs=[{"run": run, "facts": _facts(run), "alarms": alarms(run)} for run in runs],
         differences=_differences(runs),
         sections=[(name, _section(runs, wanted)) for name, wanted in _CHARTS.items()],
         phases=phases,
-        bars=_safe(bars),
+        bars=bars,
         samples=[(run.name, _by_type(own)) for run, own in zip(runs, samples, strict=True) if own.groups],
         evaluations=_evaluations(runs),
-        letters=LETTERS,
-        units=UNITS,
     )
 
 
@@ -160,7 +150,7 @@ def _section(runs: Sequence[Run], wanted: Sequence[tuple[str, str, str]]) -> lis
             name, note = _ALARMS.get(metric, (name, note))
             svg = lines_svg(curves, name, max(run.num_steps for run in runs))
             if svg:
-                charts.append({"metric": metric, "title": name, "note": note, "svg": _safe(svg)})
+                charts.append({"metric": metric, "title": name, "note": note, "svg": svg})
     return charts
 
 
@@ -236,9 +226,7 @@ def _evaluations(runs: Sequence[Run]) -> dict[str, Any] | None:
                 others[f"{title}: {control}" if own else f"{control} on {result['title']}"] = scores
             what = f"{result['title']}, {result['scorer']} scorer, leak: {result['leak']['verdict']}"
             notes.setdefault(what, []).append(title)
-            if result["benchmark"].get("format") == "vsibench":
-                papers = published_lines(result["model"].get("size"), result["prompt"]["mode"])
-                others |= {f"{paper} (paper, whole VSI-Bench)": scores for paper, scores in papers}
+            others |= {f"{paper} (paper, whole VSI-Bench)": scores for paper, scores in papers_of(result)}
     if not lines:
         return None
     lines.sort(key=lambda line: line[1] != "own")
@@ -251,10 +239,3 @@ def _evaluations(runs: Sequence[Run]) -> dict[str, Any] | None:
         "lines": lines,
         "notes": [f"{', '.join(n)}: {w}" for w, n in notes.items()],
     }
-
-
-def _safe(text: str) -> Any:
-    """Mark SVG of our own, whose texts are escaped already, as ready for the page."""
-    from markupsafe import Markup
-
-    return Markup(text)

@@ -1,17 +1,15 @@
 import json
-from xml.etree import ElementTree
+from types import SimpleNamespace
 
 import pytest
 
 from evaluation_rows import official_rows
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
-from vsgrpo.evaluation.charts import bars_svg, calibration_svg, confusion_table
 from vsgrpo.evaluation.leak import Leak
-from vsgrpo.evaluation.published import model_size, published_lines
-from vsgrpo.evaluation.vsibench_html import write_html
 from vsgrpo.evaluation.vsibench_report import VsiBenchReport
 from vsgrpo.evaluation.vsibench_scores import score_rows
+from vsgrpo.report.evaluation_page import confusion_table, model_size, published_lines
 
 SETTINGS = {
     "model": {"path": "runs/x/final", "adapter": None, "size": "2b"},
@@ -30,15 +28,6 @@ def test_confusion_counts_true_against_said():
     assert rows == [("left", [(1, third), (1, third), (1, third)]), ("right", [(0, 0), (1, 1), (0, 0)])]
 
 
-def test_charts_are_well_formed_and_to_scale():
-    svg = bars_svg([("overall", "Avg <1>")], {"overall": 0.5}, {"overall": (0.4, 0.6)}, [("m1", "a", {"overall": 1.0})])
-    shapes = ElementTree.fromstring(svg)
-    # The scale is 1000 - 110 - 60 = 830 wide.
-    assert [shape.get("width") for shape in shapes if shape.get("class") == "bar"] == ["415.0"]
-    ElementTree.fromstring(calibration_svg([(2.0, 3.0), (2.0, 3.0), (4.0, 4.0)], "x"))
-    ElementTree.fromstring(calibration_svg([(2.0, 2.0)], "x"))
-
-
 def test_published_rows_are_the_papers():
     rows = dict(published_lines("2b", "vanilla"))
     assert rows["vsGRPO-2B"]["overall"] == pytest.approx(0.354)
@@ -54,7 +43,7 @@ def test_published_rows_are_the_papers():
     assert model_size("qwen2_5_vl", 3584) is None  # as wide as the paper's 7B, and another model
 
 
-def test_the_report_shows_misses_without_a_video_and_escapes_what_a_model_says(write_benchmark, tmp_path):
+def test_the_report_shows_misses_without_a_video_and_escapes_what_a_model_says(tmp_path):
     direction = {
         "id": 90,
         "dataset": "scannet",
@@ -64,15 +53,19 @@ def test_the_report_shows_misses_without_a_video_and_escapes_what_a_model_says(w
         "ground_truth": "A",
         "options": ["A. left", "B. right"],
     }
-    benchmark = VsiBench.read(write_benchmark([*official_rows(2), direction]))
+    rows = tmp_path / "test.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in [*official_rows(2), direction]))
+    benchmark = VsiBench.read(rows)
     answers = {row.id: [row.ground_truth] for row in benchmark.rows}
     answers |= {"0": ["<script>alert(1)</script>"], "10": ["30"], "90": ["B"], "1": [None]}
     scores = score_rows(benchmark.rows, answers, PromptSettings())
     leak = Leak("clean", (), 0, 2)
     report = VsiBenchReport(benchmark, scores, leak, SETTINGS, {"1": "a.mp4: no frames"}, "official")
-    write_html(tmp_path / "r.html", report, answers, benchmark.media, "pyav", None)
-    html = (tmp_path / "r.html").read_text()
+    config = SimpleNamespace(run=SimpleNamespace(dir=tmp_path))
+    given = SimpleNamespace(config=config, by_control={"": answers}, media_of=benchmark.media)
+    benchmark.write_beside_results(report, given)
+    html = (tmp_path / "report.html").read_text()
     assert "<script" not in html and "&lt;script&gt;" in html
-    assert html.count("<section") == 3 and html.count("no frames: ") == 3
+    assert html.count("<section") == 3 and html.count("not shown: ") == 3
     assert "vsGRPO-2B (paper)" in html and "a.mp4: no frames" in html and "A. left" in html
     assert json.loads(json.dumps(report.to_json()))["groups"]["trained_tasks"] == report.table_of_scorer["overall"]

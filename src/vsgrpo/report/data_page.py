@@ -1,0 +1,123 @@
+"""report.html of a dataset folder that build-data made: what is in it, for the eye.
+
+Counts, answer histograms, best constants, skipped scans with reasons; for a few scenes the floor plan with its objects,
+three frames of the video and questions with the objects they are about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vsgrpo.data.manifest import Manifest, read_manifest
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import read_rows
+from vsgrpo.files import write_atomic
+from vsgrpo.report.plan import make_plan, map_svg, question_svg, symbol_svg
+from vsgrpo.report.shell import TEMPLATES, pictures, render
+from vsgrpo.report.svg import histogram_svg
+from vsgrpo.scans.meta_info import read_scene_json
+
+REPORT_NAME = "report.html"
+_FRAME_WIDTH = 320
+_QUESTIONS_PER_SCENE = 9
+
+
+def write_data_page(folder: Path) -> list[str]:
+    """Write report.html beside the row files; return why frames of videos are missing on it."""
+    manifest = read_manifest(folder)
+    rows = {name: read_rows(folder / f"{name}.jsonl") for name in ("train", "dev")}
+    everything = [row for part in rows.values() for row in part]
+    scenes = _scene_views(folder, everything, has_videos=manifest.counts["video_source"] != "none")
+    page = render(
+        TEMPLATES / "data.html",
+        title=folder.name,
+        generator=everything[0].generator if everything else {},
+        tiles=_tiles(rows, manifest),
+        types=_type_views(manifest.counts["answers"], everything),
+        skipped={name: scan["reason"] for name, scan in manifest.scans.items() if scan["status"] == "skipped"},
+        counts=manifest.counts,
+        notes=manifest.notes,
+        scenes=scenes,
+    )
+    write_atomic(folder / REPORT_NAME, page)
+    return [problem for scene in scenes for problem in scene["problems"]]
+
+
+def _tiles(rows: Mapping[str, Sequence[Row]], manifest: Manifest) -> list[tuple[str, str]]:
+    """Return (name, text) of the numbers at the top of the page."""
+    done = [scan for scan in manifest.scans.values() if scan["status"] == "done"]
+    objects = sum(scan["num_objects"] for scan in done)
+    shown = [scan["num_shown"] for scan in done if scan["num_shown"] is not None]
+    values = {"scans": len(done), "skipped": len(manifest.scans) - len(done)}
+    values["rooms"] = len({row.room for part in rows.values() for row in part})
+    values |= {f"{name} questions": len(part) for name, part in rows.items()}
+    values["objects"] = objects
+    seen = [("seen in the video", f"{100 * sum(shown) / max(objects, 1):.0f} %")] if shown else []
+    return [*((name, f"{value:,}") for name, value in values.items()), *seen]
+
+
+def _type_views(tables: Mapping[str, Sequence[Mapping[str, Any]]], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return what to show of each question type: rows per split, answers of train (else of dev)."""
+    lines = {split: {line["question_type"]: line for line in table} for split, table in tables.items()}
+    views = []
+    for name in sorted({row.question_type for row in rows}):
+        own = [row for row in rows if row.question_type == name]
+        views.append(
+            {
+                "name": name,
+                "line": lines["train"].get(name) or lines["dev"][name],
+                "counts": {split: table[name]["count"] if name in table else 0 for split, table in lines.items()},
+                "histogram": histogram_svg([row.answer for row in own], own[0].answer_kind == "number"),
+            }
+        )
+    return views
+
+
+def _scene_views(folder: Path, rows: Sequence[Row], has_videos: bool) -> list[dict[str, Any]]:
+    """Return what to show of the scenes whose json is marked for the report."""
+    by_scene: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        by_scene.setdefault((row.dataset, row.scene_name), []).append(row)
+    views = []
+    for (dataset, name), own in by_scene.items():
+        path = folder / "scenes" / dataset / f"{name}.json"
+        if not path.is_file() or b'"in_report"' not in path.read_bytes():
+            continue
+        scene = read_scene_json(path)
+        plan = make_plan(scene, f"plan{len(views)}")
+        picture, unnamed = map_svg(plan, scene)
+        media = [("video", own[0].video_path(folder))] if has_videos else []
+        frames, problems = pictures(media, {}, width=_FRAME_WIDTH)
+        views.append(
+            {
+                "name": name,
+                "split": own[0].split,
+                "room_size": scene.room_size,
+                "num_objects": len(scene.objects),
+                "num_questions": len(own),
+                "symbol": symbol_svg(plan),
+                "map": picture,
+                "unnamed": unnamed,
+                "frames": frames,
+                "problems": problems,
+                "questions": [{"row": row, "map": question_svg(plan, row)} for row in _sample(own)],
+                "notes": scene.extra.get("notes", []),
+            }
+        )
+    return views
+
+
+def _sample(rows: Sequence[Row]) -> list[Row]:
+    """Return some questions of a scene, the types in turn."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.question_type, []).append(row)
+    chosen: list[Row] = []
+    while groups and len(chosen) < _QUESTIONS_PER_SCENE:
+        for name in list(groups):
+            chosen.append(groups[name].pop(len(groups[name]) // 2))
+            if not groups[name]:
+                del groups[name]
+    return sorted(chosen[:_QUESTIONS_PER_SCENE], key=lambda row: row.question_type)
