@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Seen:
+class VisibleGpus:
     """The GPUs that a process started here may use, and why not others.
 
     Attributes:
@@ -68,7 +69,7 @@ class Seen:
         return min((size for size in sizes if size is not None), default=None) if None not in sizes else None
 
 
-def visible_gpus() -> Seen:
+def visible_gpus() -> VisibleGpus:
     """Return the GPUs that torch would see in a process of this environment (NVIDIA's only)."""
     there, source = physical_gpus()
     shown = chosen(there, os.environ)
@@ -76,21 +77,17 @@ def visible_gpus() -> Seen:
     by_index = value != "" and not value.startswith(("GPU-", "MIG-"))
     if by_index and len({gpu.memory for gpu in there}) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         shown = [Gpu() for _ in shown]  # CUDA counts the fastest first, nvidia-smi by slot: which ones is not known
-    return Seen(tuple(shown), len(there) - len(shown), source)
+    return VisibleGpus(tuple(shown), len(there) - len(shown), source)
 
 
 def physical_gpus() -> tuple[list[Gpu], str]:
     """Return all GPUs that this machine or container has, and what said so."""
     tool = shutil.which("nvidia-smi")
-    if tool is not None:
-        gpus = list(_ask_tool(tool))
-        if gpus:
-            return gpus, "nvidia-smi"
-    gpus = list(_ask_nvml())
-    if gpus:
-        return gpus, "NVML"
-    gpus = [_from_driver(folder) for folder in sorted(DRIVER_FOLDER.glob("*"))]
-    if gpus:
+    if tool is not None and (gpus := _ask_tool(tool)):
+        return list(gpus), "nvidia-smi"
+    if gpus := _ask_nvml():
+        return list(gpus), "NVML"
+    if gpus := [_from_driver(folder) for folder in sorted(DRIVER_FOLDER.glob("*"))]:
         return gpus, str(DRIVER_FOLDER)
     return [], f"{'nvidia-smi lists none' if tool else 'no nvidia-smi'}, no NVML, nothing in {DRIVER_FOLDER}"
 
@@ -171,7 +168,6 @@ def chosen(there: Sequence[Gpu], environment: Mapping[str, str]) -> list[Gpu]:
     names = [name.strip() for name in value.split(",")]
     if names[0].startswith("MIG-"):
         return [Gpu("MIG", names[0])] if there else []
-    found: list[Gpu] = []
     places: list[int] = []
     for name in names:
         place = _place(name, there)
@@ -180,16 +176,12 @@ def chosen(there: Sequence[Gpu], environment: Mapping[str, str]) -> list[Gpu]:
         if place in places:
             return []
         places.append(place)
-        found.append(there[place])
-    return found
+    return [there[place] for place in places]
 
 
 def _place(name: str, there: Sequence[Gpu]) -> int | None:
     if name.startswith("GPU-"):
         fits = [place for place, gpu in enumerate(there) if gpu.uuid.startswith(name)]
         return fits[0] if len(fits) == 1 else None
-    digits = name[1:] if name.startswith("+") else name
-    digits = digits[: next((i for i, letter in enumerate(digits) if not letter.isdigit()), len(digits))]
-    if not digits or not digits.isascii():
-        return None
-    return int(digits) if int(digits) < len(there) else None
+    digits = re.match(r"\+?([0-9]+)", name)  # read as far as they go: "2gpu" is 2
+    return int(digits[1]) if digits is not None and int(digits[1]) < len(there) else None

@@ -85,21 +85,21 @@ _CAUSES: tuple[tuple[tuple[int, ...], type[VsgrpoError], str, str], ...] = (
 
 
 def from_machine(error: BaseException) -> VsgrpoError | None:
-    """Return what a file or the machine caused as an error of ours; None for everything else, such as our own bugs.
+    """Return an error caused by a file or the machine as a `VsgrpoError`; None for everything else, such as our bugs.
 
     A full disk, missing rights, a name too long, no memory, too many open files, an address in use, a file whose JSON
     or YAML nests too deep for the parser.
     """
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         return _from_system(error, error.errno)
-    if (told := _OS_ERROR.search(str(error))) is not None:  # safetensors, tokenizers
-        return from_machine(OSError(int(told[1]), os.strerror(int(told[1]))))
+    if (number := _OS_ERROR.search(str(error))) is not None:  # safetensors, tokenizers
+        return from_machine(OSError(int(number[1]), os.strerror(int(number[1]))))
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, RuntimeError) and _NO_GPU_MEMORY.search(reason):
         way_out = "lower video.num_frames, video.max_pixels or the batch size, or end what else runs on the GPU"
         return RunError(f"out of GPU memory ({reason})", way_out)
-    tells_of_memory = isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(reason)
-    if isinstance(error, MemoryError) or tells_of_memory:
+    is_about_memory = isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(reason)
+    if isinstance(error, MemoryError) or is_about_memory:
         return RunError(f"out of memory ({reason})", _FREE_MEMORY)
     if isinstance(error, RecursionError) and _innermost_package(error) in ("json", "yaml", "omegaconf"):
         return DataError("a file nests its values too deep to be read", "--debug shows which one")
@@ -107,7 +107,7 @@ def from_machine(error: BaseException) -> VsgrpoError | None:
 
 
 def _from_system(error: OSError, number: int) -> VsgrpoError | None:
-    """Return what the system refused; None where neither its number nor a file's name tells who is to mend it."""
+    """Return what the system refused; None where neither its number nor a file name says who can fix it."""
     if isinstance(error, socket.gaierror):  # its numbers are its own
         return SetupError(f"the network: {error.strerror}", "check the address, and that this machine reaches it")
     named = [str(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ CACHE_VARIABLE = "VSGRPO_CACHE_DIR"
 """Environment variable: the folder of what saves time when it is there, nothing else (`user_cache`)."""
 CHECKSUMS_NAME = "checksums.json"
 """In a folder whose files are checked before they are relied on: size and sha256 of each of them."""
-_CHUNK = 1 << 20
-"""Bytes read at once for a hash."""
 _SETTLED_NS = 2_000_000_000
 """A file changed more recently than this may change again under the same time stamp."""
 
@@ -123,11 +121,8 @@ def sync_names(folder: Path) -> None:
 
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes, as 64 hexadecimal digits."""
-    digest = sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return file_digest(stream, "sha256").hexdigest()
 
 
 def remembered_sha256(path: Path) -> str:
@@ -145,12 +140,11 @@ def remembered_sha256(path: Path) -> str:
     found = file_sha256(path)
     if is_settled(state) and file_state(path) == state:
         _MEMORY[str(path)] = (state, found)
-        if (cache := user_cache()) is None:
-            return found
         with suppress(OSError):
-            file = cache / _MEMORY_NAME
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("a", encoding="utf-8") as stream:
+            if (cache := user_cache()) is None:
+                return found
+            cache.mkdir(parents=True, exist_ok=True)
+            with (cache / _MEMORY_NAME).open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"path": str(path), "state": state, "sha256": found}) + "\n")
     return found
 

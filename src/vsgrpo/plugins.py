@@ -13,7 +13,7 @@ from vsgrpo.spatial.question_types import register
 
 
 def import_named(key: str, name: str, what: str, needed: str, is_wanted: Callable[[Any], bool] = callable) -> Any:
-    """Return what `name`, "package.module:name", stands for: a function or a class, unless `is_wanted` says otherwise.
+    """Import what `name`, "package.module:name", names: a function or a class, unless `is_wanted` says otherwise.
 
     Args:
         key: of the configuration that holds `name`, for messages.

@@ -25,8 +25,8 @@ from vsgrpo.spatial.answers import Answer, official_fuzzy, official_number, pars
 from vsgrpo.spatial.scoring import exact_match, mra, relative_reward, smooth_reward
 
 RewardFunction = Callable[..., list[float]]
-# What TRL hands over: plain strings, or with conversational prompts one list of {"role", "content"} messages each.
 Completions = Sequence[str] | Sequence[Sequence[Mapping[str, Any]]]
+"""Completions as TRL passes them: strings, or with conversational prompts lists of {"role", "content"} messages."""
 
 _NUMBER_SCORES = {"relative": relative_reward, "mra": mra, "smooth": smooth_reward}
 _FORMATS = {

@@ -31,7 +31,7 @@ def printable(text: str, keep: str = "\n\t") -> str:
 
 
 def show(text: str, stream: TextIO | None = None) -> None:
-    """Print text that may hold anything, on stdout unless told otherwise."""
+    """Print text that may hold anything, on stdout unless another stream is given."""
     print(printable(text), file=stream or sys.stdout)
 
 

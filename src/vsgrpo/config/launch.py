@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from vsgrpo.config.sections import typed_values
-from vsgrpo.devices import Seen, visible_gpus
+from vsgrpo.devices import VisibleGpus, visible_gpus
 from vsgrpo.errors import ConfigError, SetupError
 from vsgrpo.rules import Count, Name, Section, above, at_least, between, choice, one_of
 
@@ -134,7 +134,7 @@ def resolve_launch(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _number(seen: Seen, asked: int | None, use_cpu: bool) -> int:
+def _number(seen: VisibleGpus, asked: int | None, use_cpu: bool) -> int:
     """Return the number of processes."""
     started, joins = _started(), joins_launcher()
     if not joins and "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:

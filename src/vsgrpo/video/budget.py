@@ -21,7 +21,7 @@ MAX_ASPECT_RATIO = 200  # Source: qwen-vl-utils 0.0.14 vision_process.MAX_RATIO
 
 @dataclass(frozen=True)
 class Medium:
-    """What a prompt and its positions need of a video or image: all but the pixels."""
+    """A video or image without its pixels: all that a prompt and its positions need."""
 
     kind: str
     """video or image."""

@@ -31,7 +31,7 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Examined:
-    """What is known of one media file.
+    """Result for one media file.
 
     Attributes:
         header: as the loader sees it; an image is one frame without a rate. None where the file is refused.

@@ -109,7 +109,7 @@ def _scaled(path: Path | str, values: np.ndarray) -> np.ndarray:
 
 
 def _orientation(image: Any) -> int:
-    """Return the EXIF orientation that the header tells, 1 (upright) where it tells none of the eight."""
+    """Return the EXIF orientation in the header, 1 (upright) where it is none of the eight."""
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # getexif() would decode the pixels to look behind them
     try:

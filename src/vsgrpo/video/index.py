@@ -35,7 +35,7 @@ _SKIPPABLE = ("h264", "mpeg4", "mpeg2video")
 
 @dataclass(frozen=True)
 class VideoHeader:
-    """What a film is: number of frames, mean frames per second (0: not stated), upright height and width in pixels."""
+    """Number of frames of a film, mean frames per second (0: not stated), upright height and width in pixels."""
 
     num_frames: int
     fps: float
@@ -315,14 +315,3 @@ def _nal_types(packet: bytes, length_size: int) -> Iterator[int]:
     while at + length_size < len(packet):
         yield packet[at + length_size] & 31
         at += length_size + int.from_bytes(packet[at : at + length_size], "big")
-
-
-@contextlib.contextmanager
-def open_index(path: str) -> Iterator[VideoIndex]:
-    """Open `path` and index its film.
-
-    Raises:
-        DataError: as `VideoIndex`.
-    """
-    with open_container(path) as container:
-        yield VideoIndex(path, container)

@@ -27,7 +27,7 @@ from vsgrpo.video.reader import DEFAULT_BACKEND, VideoHeader, content_hash, prob
 
 _Result = TypeVar("_Result")
 _Stamp = tuple[str, int, int, int]
-"""Of `file_stamp`."""
+"""A file's name, size and times of change, from `file_stamp`."""
 
 
 class BadVideo(DataError):
@@ -59,7 +59,7 @@ class UndecodedVideo(VideoInputs):
 
     @property
     def frames(self) -> torch.Tensor:  # type: ignore[override]
-        """As in `VideoInputs`; decoded anew at each call."""
+        """Frames as in `VideoInputs`, decoded anew at each call."""
         return self._decode()  # type: ignore[attr-defined]
 
 
@@ -112,7 +112,7 @@ class VideoLoader:
         """Videos and images decoded so far."""
         self._hashes: dict[_Stamp, str] = {}
         self._headers: dict[tuple[_Stamp, str], VideoHeader] = {}
-        """By file and kind: as an image, an animation is its first picture."""
+        """Headers by file and kind: as an image, an animation is its first picture."""
 
     def load(self, path: Path | str, kind: str = "video") -> VideoInputs:
         """Return the sampled and resized frames of a video or image, from the cache where it has them.
@@ -157,7 +157,7 @@ class VideoLoader:
             raise DataError(
                 f"{len(self.quarantine)} videos or images cannot be read, video.max_quarantined allows "
                 f"{self.max_quarantined}; the last one: {last}",
-                hint="`vsgrpo check-data` names them all; mend them, or raise video.max_quarantined (a share)",
+                hint="`vsgrpo check-data` names them all; replace them, or raise video.max_quarantined (a share)",
             )
 
     def _guarded(self, path: Path | str, use: Callable[[str], _Result]) -> _Result:

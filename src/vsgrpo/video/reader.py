@@ -9,7 +9,6 @@ pyav reads everything. decord and torchcodec decode by their own count, which ca
 file that they could get wrong is refused by name, and the message says that pyav reads it.
 """
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -22,9 +21,10 @@ import numpy as np
 
 from vsgrpo.child import Child
 from vsgrpo.errors import DataError, RunError, SetupError, VsgrpoError
+from vsgrpo.files import file_sha256
 from vsgrpo.video.budget import frame_indices
-from vsgrpo.video.container import BAD_VIDEO_HINT, check_file, check_there
-from vsgrpo.video.index import Orientation, VideoHeader, VideoIndex, open_index
+from vsgrpo.video.container import BAD_VIDEO_HINT, check_file, check_there, open_container
+from vsgrpo.video.index import Orientation, VideoHeader, VideoIndex
 
 DEFAULT_BACKEND = "pyav"
 """It reads every container and is the fastest on most films (scripts/bench_video.py)."""
@@ -137,8 +137,7 @@ def answer(request: Request) -> Any:
     if request.wants_hash:
         check_there(request.path)
         try:
-            with open(request.path, "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return file_sha256(Path(request.path))
         except OSError as error:
             raise DataError(f"{request.path}: cannot be read ({error.strerror})", hint="check its rights") from None
     pick = None if request.frames is None else partial(_wanted, request.frames)
@@ -190,7 +189,8 @@ def decode(path: str, backend: str, pick: Pick | None) -> tuple[VideoHeader, np.
     load_backend(backend)
     check_file(path)
     try:
-        with open_index(path) as index:
+        with open_container(path) as container:
+            index = VideoIndex(path, container)
             _check_backend(index, backend)
             indices = [] if pick is None else _picked(path, pick, index.header.num_frames)
             return index.header, None if pick is None else DECODERS[backend](index, indices)
