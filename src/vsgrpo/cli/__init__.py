@@ -13,15 +13,10 @@ from typing import Any
 
 import typer
 
+from vsgrpo.cli import data, models, show  # noqa: F401  (registers commands, in the order of `--help`)
 from vsgrpo.cli.app import app
 from vsgrpo.errors import VsgrpoError, from_machine
 from vsgrpo.terminal import complain
-
-# isort: off
-# Importing a module registers its commands; `--help` lists them in this order.
-from vsgrpo.cli import data, train, evaluate, show  # noqa: F401
-
-# isort: on
 
 # typer carries its own copy of click's exceptions in some versions and click's in others: take them from typer.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException

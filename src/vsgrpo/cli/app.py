@@ -1,7 +1,8 @@
-"""The app that the commands register with, the options that they share, and what they say alike."""
+"""The app that commands register with, and the options and ways to print that they share."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,6 @@ import typer
 
 from vsgrpo.terminal import show
 
-METHODS = ("grpo", "sft", "dpo")
 PASS = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
@@ -34,16 +34,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def did_you_mean(name: str, choices: tuple[str, ...]) -> str:
-    """Return a hint with the nearest choice, or all of them."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, choices, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else "choose from: " + ", ".join(choices)
+def print_result(result: Any, as_json: bool) -> None:
+    """Print what a command did or found: its `table()` for people, or its `to_json()` for programs."""
+    show(json.dumps(result.to_json(), indent=1) if as_json else result.table())
 
 
-def print_yaml(config: Any) -> None:
-    """Print a resolved config."""
+def print_config(config: Any) -> None:
+    """Print a resolved config as YAML."""
     from vsgrpo.config.compose import to_yaml
 
     show(to_yaml(config).rstrip())

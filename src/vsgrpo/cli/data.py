@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vsgrpo.cli.app import PASS, ConfigDir, Debug, DryRun, Json, Limit, Overrides, Overwrite, app, print_yaml
+from vsgrpo.cli.app import (
+    PASS,
+    ConfigDir,
+    Debug,
+    DryRun,
+    Json,
+    Limit,
+    Overrides,
+    Overwrite,
+    app,
+    print_config,
+    print_result,
+)
 from vsgrpo.terminal import show
 
 if TYPE_CHECKING:
@@ -35,7 +47,7 @@ def build_data(
 
     config = load_config("build_data", overrides or [], config_dir, allow_missing=dry_run)
     if dry_run:
-        print_yaml(config)
+        print_config(config)
         return
     from vsgrpo.data.build.dataset import build_dataset
 
@@ -67,11 +79,11 @@ def build_cot(
     from vsgrpo.data.cot.build import estimate
 
     if dry_run:
-        print_yaml(config)
+        print_config(config)
         show("no data=DIR given" if config.data.path == NOT_GIVEN else estimate(config, limit))
         return
     summary = build(config, limit, _connect)
-    show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
+    print_result(summary, as_json)
     summary.raise_if_failed()
 
 
@@ -109,8 +121,7 @@ def import_data(
     from vsgrpo.data.importing.import_images import import_images
     from vsgrpo.data.importing.imports import import_data as run_import
 
-    summary = (import_images if settings.format == "images" else run_import)(settings, overwrite=overwrite)
-    show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
+    print_result((import_images if settings.format == "images" else run_import)(settings, overwrite=overwrite), as_json)
 
 
 @app.command("check-data", context_settings=PASS, epilog="Example: vsgrpo check-data data/own video.num_frames=32")
@@ -138,7 +149,7 @@ def check_data(
         words.insert(0, "trainer=grpo")
     config = load_config("train", words, config_dir, allow_missing=True)
     report = run_check(Path(paths[0]), config, headers=headers, limit=limit)
-    show(json.dumps(report.to_json(), indent=1) if as_json else report.table())
+    print_result(report, as_json)
     report.raise_if_bad()
 
 
@@ -166,7 +177,7 @@ def _finish_build(summary: BuildSummary, as_json: bool) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         show(f"{summary.out / REPORT_NAME}: frames are missing: {problems[0]}{more}", sys.stderr)
-    show(json.dumps(summary.to_json(), indent=1) if as_json else summary.table())
+    print_result(summary, as_json)
     summary.raise_if_failed()
 
 

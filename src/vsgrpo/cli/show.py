@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vsgrpo.cli.app import PASS, ConfigDir, Debug, Json, app, did_you_mean
+from vsgrpo.cli.app import PASS, ConfigDir, Debug, Json, app, print_result
 from vsgrpo.errors import ConfigError
 from vsgrpo.terminal import show
 
@@ -22,6 +22,7 @@ def configs(
     """List config groups and their options; with GROUP, what each option is for."""
     from vsgrpo.config.compose import config_dir as packaged
     from vsgrpo.config.compose import config_groups
+    from vsgrpo.rules import suggest
 
     groups = config_groups(config_dir)
     if group is None:
@@ -29,7 +30,7 @@ def configs(
         show("\n".join(f"{name:<{width}}  {', '.join(options)}" for name, options in groups.items()))
         return
     if group not in groups:
-        raise ConfigError(f"{group}: no such config group", hint=did_you_mean(group, tuple(groups)))
+        raise ConfigError(f"{group}: no such config group", hint=suggest(group, tuple(groups)))
     for option in groups[group]:
         paths = [folder / group / f"{option}.yaml" for folder in ([config_dir] if config_dir else []) + [packaged()]]
         text = next(path for path in paths if path.is_file()).read_text(encoding="utf-8")
@@ -86,7 +87,7 @@ def doctor(
     from vsgrpo.doctor.run import examine
 
     report = examine(overrides or [], config_dir)
-    show(json.dumps(report.to_json(), indent=1) if as_json else report.table())
+    print_result(report, as_json)
     if report.failed:
         raise typer.Exit(1)
 

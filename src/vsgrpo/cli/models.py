@@ -1,0 +1,269 @@
+"""Commands that train models, score them and ask them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vsgrpo.cli.app import (
+    PASS,
+    AllowChanged,
+    ConfigDir,
+    Debug,
+    DryRun,
+    Json,
+    Limit,
+    Overrides,
+    Overwrite,
+    app,
+    print_config,
+    print_result,
+)
+from vsgrpo.errors import ConfigError
+from vsgrpo.terminal import show
+
+AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Score a model trained on benchmark rooms.")]
+
+
+@app.command(
+    "train",
+    context_settings=PASS,
+    epilog="Example: vsgrpo train grpo experiment=vsgrpo_2b_v data=data/vsi100k output=runs/vsgrpo_2b_v",
+)
+def train(
+    method: Annotated[str, typer.Argument(metavar="grpo|sft|dpo")],
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in output=DIR.")] = False,
+    overwrite: Overwrite = False,
+    allow_changed: AllowChanged = False,
+    limit: Limit = None,
+    wandb: Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases too.")] = False,
+    config_dir: ConfigDir = None,
+    debug: Debug = False,
+) -> None:
+    """Train a model on a dataset folder; run.seed=[0,1,2] trains in turn and prints mean and spread.
+
+    --resume trainer.max_steps=MORE (or num_train_epochs, or further stages) lengthens a run.
+    """
+    from vsgrpo.rules import suggest
+
+    if method not in ("grpo", "sft", "dpo"):
+        raise ConfigError(f"train {method}: no such method", hint=suggest(method, ("grpo", "sft", "dpo")))
+    if resume and overwrite:
+        raise ConfigError("--resume --overwrite: these exclude each other", hint="give one of the two")
+    from vsgrpo.config import load_config
+    from vsgrpo.launch.continuation import is_longer
+    from vsgrpo.launch.seeds import has_final, of_seed, run_seeds, seed_list
+    from vsgrpo.launch.start import describe, launch_training
+
+    given = [f"trainer={method}", *(overrides or [])]
+    named = [item for item in overrides or [] if item.partition("=")[0] in ("trainer", "trainer.name")]
+    if named:
+        raise ConfigError(f"{named[0]}: the method is the word after `train`", hint=f"vsgrpo train {method} KEY=VALUE")
+    given += [f"data.limit={limit}"] if limit else []
+    given += ["trainer.report_to=[wandb]"] if wandb else []
+    seeds = seed_list(given)
+    if seeds is not None and not dry_run:
+        first = load_config("train", [*given, f"run.seed={seeds[0]}"], config_dir)
+        folder = Path(first.run.dir)
+
+        def start(seed: int, run: Path, go_on: bool) -> int:
+            words = of_seed(given, seed, folder)
+            flags = {"resume": go_on, "overwrite": overwrite, "allow_changed": allow_changed}
+            return launch_training(load_config("train", words, config_dir), words, **flags)
+
+        def finished(run: Path) -> bool:
+            return has_final(run) and not is_longer(run, first)
+
+        code, text = run_seeds(seeds, folder, start, resume=resume, finished=finished)
+        if text:
+            show(text)
+        raise typer.Exit(code)
+    if seeds is not None:
+        given.append(f"run.seed={seeds[0]}")
+    config = load_config("train", given, config_dir, allow_missing=dry_run)
+    if dry_run:
+        print_config(config)
+        show(describe(config))
+        return
+    code = launch_training(config, given, resume=resume, overwrite=overwrite, allow_changed=allow_changed)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command("merge", epilog="Example: vsgrpo merge runs/x/final output=models/x")
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="Folder of a saved adapter, e.g. RUN_DIR/final.")],
+    output: Annotated[str, typer.Argument(metavar="output=DIR", help="The plain model folder to write.")],
+    dtype: Annotated[str, typer.Option("--dtype", help="float32 or bfloat16, of the weights written.")] = "float32",
+    debug: Debug = False,
+) -> None:
+    """Merge an adapter into its base: a folder that loads in transformers, with processor and vision settings."""
+    key, equals, folder = output.partition("=")
+    if key != "output" or not equals or not folder:
+        raise ConfigError(f"{output}: not output=DIR", hint=f"vsgrpo merge {adapter} output=DIR")
+    if dtype not in ("float32", "bfloat16"):
+        raise ConfigError(f"--dtype {dtype}: not float32 or bfloat16", hint="leave it out for float32")
+    from vsgrpo.modeling.merge import merge_adapter
+
+    difference = merge_adapter(adapter, Path(folder), dtype)
+    show(f"checked: log-probabilities in float32 differ by at most {difference:.1e}", sys.stderr)
+    show(str(folder))
+
+
+@app.command(
+    "cache-videos",
+    context_settings=PASS,
+    epilog="Example: vsgrpo cache-videos data=data/vsi100k model=qwen2_vl_2b video.cache_dir=/scratch/cache",
+)
+def cache_videos(
+    overrides: Overrides = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Empty the caches in video.cache_dir instead.")] = False,
+    keep_gib: Annotated[
+        float | None, typer.Option("--keep-gib", min=0, help="Drop what was unused for longest, down to N GiB.")
+    ] = None,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compute the visual features of all videos once, for all runs with video.feature_cache=disk on the same folder.
+
+    Settings are those of `vsgrpo train`. video.feature_cache=off video.frame_cache=disk keeps decoded frames alone.
+    """
+    from vsgrpo.config import load_config
+
+    given = ["trainer=sft", "video.feature_cache=disk", *(overrides or [])]
+    config = load_config("train", given, config_dir, allow_missing=True)
+    from vsgrpo.config.compose import NOT_GIVEN
+    from vsgrpo.training.run_inputs import cache_folder, check_caching, check_model, load_rows
+
+    if clear or keep_gib is not None:
+        cache_folder(config)
+        from vsgrpo.training.cache_videos import evict_videos
+
+        print_result(evict_videos(config, 0.0 if clear else keep_gib or 0.0), as_json)
+        return
+    if config.data.path == NOT_GIVEN:
+        raise ConfigError("data.path: not given", hint="say where the rows are: data=DIR")
+    check_caching(config)
+    check_model(config.model.path, config.model.adapter)
+    rows = load_rows(config)[0]
+    from vsgrpo.training.cache_videos import cache_videos as fill  # imports torch: after all checks
+
+    print_result(fill(config, rows), as_json)
+
+
+@app.command(
+    "eval",
+    context_settings=PASS,
+    epilog="Example: vsgrpo eval model=runs/x/final benchmark.path=data/vsibench output=runs/x/eval",
+)
+def evaluate(
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    limit: Limit = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Go on without videos that are missing.")
+    ] = False,
+    allow_leak: AllowLeak = False,
+    allow_changed: AllowChanged = False,
+    wandb: Annotated[bool, typer.Option("--wandb", help="Log scores and report to Weights & Biases too.")] = False,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Score a model on VSI-Bench or on a dataset folder; a second run goes on where the first stopped.
+
+    benchmark=mathvista and benchmark=folder score answers to image questions, benchmark=MODULE:CLASS those of your own.
+    model= may be given several times, or as a quoted pattern: all are scored, and compared in one table.
+    """
+    from vsgrpo.config import load_config
+    from vsgrpo.evaluation.benchmarks import find_benchmark
+    from vsgrpo.evaluation.several import split_models
+
+    given = [*(overrides or []), *([f"benchmark.limit={limit}"] if limit else [])]
+    models = split_models(given)
+    configs = [load_config("eval", words, config_dir, allow_missing=dry_run) for _, words in models]
+    benchmark = find_benchmark(configs[0].benchmark.name)
+    if dry_run:
+        for config in configs:
+            print_config(config)
+        return
+    from vsgrpo.evaluation.leak import check_lineage
+    from vsgrpo.evaluation.results import compare_table
+    from vsgrpo.evaluation.run import run_eval
+    from vsgrpo.families.model_path import check_model_place
+
+    if len(configs) > 1:  # the last model is refused now, not when the others are done
+        for config in configs:
+            check_model_place(config.model.path, config.model.adapter)
+        for config in configs:
+            check_lineage(config.model.path, config.model.adapter, allow_leak=allow_leak)
+    found = {}
+    for (name, _), config in zip(models, configs, strict=True):
+        report = run_eval(
+            config,
+            skip_missing=skip_missing,
+            allow_leak=allow_leak,
+            overwrite=overwrite,
+            wandb=wandb,
+            allow_changed=allow_changed,
+        )
+        if report is not None:  # under a launcher one process of several reports
+            found[name] = report.to_json() if as_json else report.table()
+    if found:
+        show(json.dumps(found if len(models) > 1 else found[""], indent=1) if as_json else "\n\n".join(found.values()))
+    if len(found) > 1 and not as_json and benchmark.has_task_tables:
+        named = [(name, config.run.dir) for (name, _), config in zip(models, configs, strict=True)]
+        show("\n" + compare_table(named, "all models"))
+
+
+@app.command("score", epilog="Example: vsgrpo score predictions.jsonl benchmark.path=data/vsibench/test.jsonl")
+def score(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE [FILE2] [KEY=VALUE]...", help="Predictions; two: their difference.")
+    ],
+    allow_leak: AllowLeak = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Score predictions of any make (ours, lmms-eval logs, Video-R1 files, result lists) with all scorers.
+
+    Two files: compare them. field=NAME: where the answers are, if not under `prediction`, `output`, `raw_answer`, ...
+
+    Keys: benchmark.path=ROWS joins lines that carry an id only; benchmark.tasks=[NAME,...] keeps these question types;
+    benchmark.split, prompt.mode, prompt.wording and prompt.show_options say how foreign predictions were asked for;
+    model.path names the model, for the leak check.
+    benchmark=mathvista benchmark.path=TESTMINI scores answers to MathVista.
+    """
+    if "benchmark=mathvista" in files:
+        from vsgrpo.evaluation.benchmarks.mathvista import mathvista_command as run_score
+    else:
+        from vsgrpo.evaluation.score_command import score_command as run_score
+    print_result(run_score(files, allow_leak=allow_leak), as_json)
+
+
+@app.command("ask", epilog='Example: vsgrpo ask model=runs/x/final video=room.mp4 "How many chairs are in this room?"')
+def ask(
+    given: Annotated[list[str], typer.Argument(metavar="model=PATH video=FILE|image=FILE... QUESTION [KEY=VALUE]...")],
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Ask a model one question about a video or images. Keys are those of eval: prompt.mode, image.max_pixels, ..."""
+    from vsgrpo.evaluation.ask import answer, parse_request
+
+    request = parse_request(given)
+    from vsgrpo.config import load_config
+    from vsgrpo.training.run_inputs import check_model
+
+    config = load_config("eval", request.overrides, config_dir)
+    check_model(config.model.path, config.model.adapter)
+    reply = answer(config, request)
+    show(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))
