@@ -2,8 +2,9 @@
 
 python scripts/bench_against.py OTHER_CHECKOUT [--rounds 3] [--case step --case update]
 
-Each round runs every case of `bench_grpo_step.TABLE` once in a process of its own per checkout, ours only (the tree
-layout, after one warm-up), on one thread. Both run in this interpreter's environment; OTHER_CHECKOUT needs no install.
+Each round runs every case of `bench_grpo_step.TABLE` three times in a process of its own per checkout, ours only (the
+tree layout, after one warm-up), on one thread, and keeps the median: single runs of one process differ by 15 %. Both
+run in this interpreter's environment; OTHER_CHECKOUT needs no install.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[1]
 CHILD = """
 import json, sys, tempfile, warnings, logging
+from statistics import median
 from contextlib import redirect_stdout
 from pathlib import Path
 warnings.simplefilter("ignore")
@@ -38,7 +40,8 @@ with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
         work, case = bench.Workload(bundle, bench.Shape(*numbers), "auto"), bench.CASES[name]
         with bench.checkpointing(bundle.model, case.checkpointing):
             case.run(work, False)
-            seconds[" ".join(map(str, (name, *numbers)))] = bench.cpu_seconds(lambda: case.run(work, False))
+            times = [bench.cpu_seconds(lambda: case.run(work, False)) for _ in range(3)]
+            seconds[" ".join(map(str, (name, *numbers)))] = median(times)
 print(json.dumps(seconds))
 """
 
