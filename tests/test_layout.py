@@ -120,3 +120,8 @@ def test_nobody_imports_the_command_line():
 def test_nothing_reads_the_shared_folder():
     for path in FILES:
         assert "../shared" not in path.read_text(encoding="utf-8"), path
+
+
+def test_no_two_test_files_have_one_name():
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert len(names) == len(set(names)), "pytest imports test files by their bare name"
