@@ -5,12 +5,12 @@ Frames are sampled and resized here, once; hand them to the processor with `do_s
 # T frames, C channels, H W pixels
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from vsgrpo.video.examine import check_timing
 from vsgrpo.video.image import image_size, read_image
 from vsgrpo.video.reader import DEFAULT_BACKEND, VideoHeader, content_hash, probe, read_uniform_frames
 
-_Result = TypeVar("_Result")
 _Stamp = tuple[str, int, int, int]
 """A file's name, size and times of change, from `file_stamp`."""
 
@@ -121,15 +120,14 @@ class VideoLoader:
             DataError: the file is missing or broken, now or earlier (BadVideo under on_bad=skip).
             SetupError: the backend is not installed; no file is blamed for that.
         """
-        return self._guarded(path, lambda name: self._load(name, kind))
-
-    def medium(self, path: Path | str, kind: str = "video") -> Medium:
-        """Return kind, grid, tokens and timing as `load` would, from the header alone.
-
-        Raises:
-            DataError, SetupError: as `load`; a file whose header is whole may still fail to decode later.
-        """
-        return self._guarded(path, lambda name: self._medium(name, kind))
+        with self._quarantined(path) as name:
+            key = self.key(name, kind)
+            frames = self.cache.get(key)
+            if frames is None:
+                frames = self._read_image(name) if kind == "image" else self._read_video(name)
+                self.num_decoded += 1
+                self.cache.put(key, frames)
+            return VideoInputs(key, torch.from_numpy(frames), self.medium(name, kind))
 
     def undecoded(self, path: Path | str, kind: str = "video") -> VideoInputs:
         """Return a video or image as `load` would, from its header alone: for those whose features are cached.
@@ -140,6 +138,16 @@ class VideoLoader:
         medium = self.medium(path, kind)
         return UndecodedVideo(self.key(path, kind), lambda: self.load(path, kind).frames, medium)
 
+    def medium(self, path: Path | str, kind: str = "video") -> Medium:
+        """Return kind, grid, tokens and timing as `load` would, from the header alone.
+
+        Raises:
+            DataError, SetupError: as `load`; a file whose header is whole may still fail to decode later.
+        """
+        with self._quarantined(path) as name:
+            header = self._header(name, kind)
+            return self.budget.medium(kind, header.height, header.width, header.num_frames, header.fps)
+
     def key(self, path: Path | str, kind: str = "video") -> str:
         """Return the key of a video or image: 32 hex digits of its content, the budget and our pixel version.
 
@@ -148,7 +156,15 @@ class VideoLoader:
         Raises:
             DataError: as `load`.
         """
-        return self._guarded(path, lambda name: self._key(name, kind))
+        with self._quarantined(path) as name:
+            stamp = file_stamp(name)
+            content = self._hashes.get(stamp)
+            if content is None:
+                content = self._hashes[stamp] = content_hash(name, self.timeout_s)
+        budget = self.budget
+        frames = (budget.num_frames,) if kind == "video" else (kind,)
+        settings = (*frames, *budget.pixels(kind), budget.patch, budget.merge, budget.temporal_patch)
+        return hashlib.sha256(f"{PIXELS_VERSION} {content} {settings}".encode()).hexdigest()[:32]
 
     def check_quarantine(self) -> None:
         """Raise DataError where more videos and images are bad than `max_quarantined` allows."""
@@ -160,27 +176,19 @@ class VideoLoader:
                 hint="`vsgrpo check-data` names them all; replace them, or raise video.max_quarantined (a share)",
             )
 
-    def _guarded(self, path: Path | str, use: Callable[[str], _Result]) -> _Result:
+    @contextlib.contextmanager
+    def _quarantined(self, path: Path | str) -> Iterator[str]:
+        """Yield the absolute name of a file for the block that reads it; where that fails, the file is quarantined."""
         name = os.path.abspath(path)
         try:
             if name in self.quarantine:
                 raise DataError(self.quarantine[name], hint="it failed before in this run")
-            return use(name)
+            yield name
         except DataError as error:
             message = error.message if error.message.startswith(name) else f"{name}: {error.message}"
             self.quarantine.setdefault(name, message)
             kind = BadVideo if self.on_bad == "skip" else DataError
             raise kind(message, error.hint) from error
-
-    def _key(self, name: str, kind: str) -> str:
-        stamp = file_stamp(name)
-        content = self._hashes.get(stamp)
-        if content is None:
-            content = self._hashes[stamp] = content_hash(name, self.timeout_s)
-        budget = self.budget
-        frames = (budget.num_frames,) if kind == "video" else (kind,)
-        settings = (*frames, *budget.pixels(kind), budget.patch, budget.merge, budget.temporal_patch)
-        return hashlib.sha256(f"{PIXELS_VERSION} {content} {settings}".encode()).hexdigest()[:32]
 
     def _header(self, name: str, kind: str) -> VideoHeader:
         place = file_stamp(name), kind
@@ -192,19 +200,6 @@ class VideoLoader:
         if self.timed_for is not None and kind == "video":
             check_timing(name, header, self.timed_for)
         return header
-
-    def _medium(self, name: str, kind: str) -> Medium:
-        header = self._header(name, kind)
-        return self.budget.medium(kind, header.height, header.width, header.num_frames, header.fps)
-
-    def _load(self, name: str, kind: str) -> VideoInputs:
-        key = self._key(name, kind)
-        frames = self.cache.get(key)
-        if frames is None:
-            frames = self._read_image(name) if kind == "image" else self._read_video(name)
-            self.num_decoded += 1
-            self.cache.put(key, frames)
-        return VideoInputs(key, torch.from_numpy(frames), self._medium(name, kind))
 
     def _read_video(self, name: str) -> np.ndarray:
         header, raw = read_uniform_frames(name, self.budget.sampled_frames, self.backend, self.timeout_s)
