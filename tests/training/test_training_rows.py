@@ -3,7 +3,7 @@ from pathlib import Path
 
 from tiny_runs import make_rows
 
-from vsgrpo.config.shared import PromptSection
+from vsgrpo.config.evaluate import PromptSection
 from vsgrpo.training.rows import ROW_COLUMNS, rows_to_dataset
 
 

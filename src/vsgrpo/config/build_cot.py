@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from vsgrpo.config.shared import RunSection, StepSection
+from vsgrpo.config.evaluate import RunSection, StepSection
 from vsgrpo.errors import ConfigError
 from vsgrpo.rules import Count, Name, Section, Share, at_least, between, choice
 

@@ -1,21 +1,141 @@
-"""`vsgrpo eval`: types, units and rules of its sections. Values live in configs/eval.yaml."""
+"""`vsgrpo eval`: types, units and rules of its sections. Values live in configs/eval.yaml.
+
+A model that is loaded, shown media and asked is what other commands have too: `train` extends the sections on model,
+video and image and takes `run` and `prompt` as they are; the steps of `build-cot` ask endpoints as `extract` does.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from importlib.util import find_spec
+from typing import Annotated, Any
 
-from vsgrpo.config.shared import (
-    ImageSection,
-    ModelSection,
-    PromptSection,
-    RunSection,
-    ShowsMedia,
-    StepSection,
-    VideoSection,
-)
 from vsgrpo.errors import ConfigError
-from vsgrpo.rules import Count, Name, Section, at_least, choice, not_empty
+from vsgrpo.rules import Count, Name, Section, Seed, above, at_least, choice, not_empty, up_to
+
+Pixels = Annotated[int, at_least(28 * 28)]
+"""At least one token of the language model."""
+Frames = Annotated[int, at_least(2)]
+
+
+@dataclass(frozen=True)
+class RunSection(Section, key="run"):
+    """What a run is called, where it goes and which seed keys it."""
+
+    dir: Name
+    name: str | None
+    seed: Seed
+    method: str | None
+
+
+@dataclass(frozen=True)
+class ModelSection(Section, key="model"):
+    """The model to load: `path` is a folder, a hub id, or a tiny model (`families.TINY`)."""
+
+    path: Name
+    adapter: Name | None
+    dtype: Annotated[str, choice("float32", "bfloat16")]
+    attn_implementation: Annotated[str, choice("sdpa", "eager", "flash_attention_2")]
+    offline: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attn_implementation == "flash_attention_2" and find_spec("flash_attn") is None:
+            raise ConfigError(
+                f"model.attn_implementation={self.attn_implementation}: the library flash_attn is not installed",
+                hint="set model.attn_implementation=sdpa, or install flash_attn",
+            )
+
+
+@dataclass(frozen=True)
+class PixelBounds(Section):
+    """Bounds of the pixels of an image or frame; None means: as the model's vision.json says."""
+
+    min_pixels: Pixels | None
+    max_pixels: Pixels | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low, high, key = self.min_pixels, self.max_pixels, self.section_key
+        if low is not None and high is not None and high < low:
+            raise ConfigError(
+                f"{key}.max_pixels={high}: below {key}.min_pixels={low}",
+                hint=f"set {key}.max_pixels={low} or more, or lower {key}.min_pixels",
+            )
+
+
+@dataclass(frozen=True)
+class ImageSection(PixelBounds, key="image"):
+    """Pixels of an image; None means: as the model's vision.json says."""
+
+
+@dataclass(frozen=True)
+class VideoSection(PixelBounds, key="video"):
+    """How many frames and pixels of a video the model sees, and how files are read (timeout in seconds)."""
+
+    num_frames: Frames | None
+    backend: Annotated[str, choice("pyav", "decord", "torchcodec")]
+    frame_cache: Annotated[str, choice("off", "memory", "disk")]
+    cache_dir: Name | None
+    timeout_s: Annotated[float, above(0, "seconds; null: no limit")] | None
+
+
+class ShowsMedia:
+    """A command whose model is shown videos and images."""
+
+    video: VideoSection
+    image: ImageSection
+
+    def vision(self) -> dict[str, Any]:
+        """Return the vision budget by the names of `VisionBudget`, which vision.json records."""
+        return {
+            "num_frames": self.video.num_frames,
+            "min_pixels": self.video.min_pixels,
+            "max_pixels": self.video.max_pixels,
+            "image_min_pixels": self.image.min_pixels,
+            "image_max_pixels": self.image.max_pixels,
+        }
+
+
+@dataclass(frozen=True)
+class PromptSection(Section, key="prompt"):
+    """Which sentence follows the question, whether choice questions show their options, and the system turn."""
+
+    mode: Annotated[str, choice("vanilla", "think", "observe")]
+    wording: Annotated[str, choice("train", "eval")]
+    show_options: bool
+    system: str | None
+
+
+@dataclass(frozen=True)
+class StepSection(Section):
+    """One step's endpoint: address, limits (time-out in seconds), sampling, prices per million tokens."""
+
+    base_url: Name | None
+    model: Name | None
+    api_key_env: Name | None
+    stream: bool
+    concurrency: Count
+    requests_per_minute: Count | None
+    tokens_per_minute: Count | None
+    timeout_s: Annotated[float, at_least(0.1)]
+    max_retries: Annotated[int, at_least(0)]
+    temperature: Annotated[float, at_least(0)]
+    top_p: Annotated[float, up_to(1)]
+    max_tokens: Count
+    expected_tokens: Count
+    price_prompt: Annotated[float, at_least(0)] | None
+    price_completion: Annotated[float, at_least(0)] | None
+
+    def check(self, prefix: str) -> None:
+        """Raise ConfigError for a value that breaks its rule; `prefix` is the step's section."""
+        self.check_rules(prefix)
+        prices = {"price_prompt": self.price_prompt, "price_completion": self.price_completion}
+        if (self.price_prompt is None) != (self.price_completion is None):
+            shown = " ".join(f"{name}={'null' if price is None else f'{price:g}'}" for name, price in prices.items())
+            raise ConfigError(
+                f"{prefix}.{shown}: one price without the other gives no cost", hint="set both, or neither"
+            )
 
 
 @dataclass(frozen=True)

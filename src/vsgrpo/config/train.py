@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from vsgrpo.config.launch import SHARDED, WHOLE, LaunchSection
-from vsgrpo.config.shared import (
+from vsgrpo.config.evaluate import (
     Frames,
     ImageSection,
     ModelSection,
@@ -16,6 +15,7 @@ from vsgrpo.config.shared import (
     ShowsMedia,
     VideoSection,
 )
+from vsgrpo.config.launch import SHARDED, WHOLE, LaunchSection
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.errors import ConfigError
 from vsgrpo.rules import Count, Name, Section, Share, at_least, choice, not_empty

@@ -23,8 +23,7 @@ from vsgrpo.evaluation.leak import Leak
 from vsgrpo.evaluation.predictions import Media, predictions_name
 
 if TYPE_CHECKING:
-    from vsgrpo.config.evaluate import EvalConfig
-    from vsgrpo.config.shared import PromptSection
+    from vsgrpo.config.evaluate import EvalConfig, PromptSection
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from vsgrpo.config.shared import StepSection
+from vsgrpo.config.evaluate import StepSection
 from vsgrpo.data.cot.cache import AnswerCache, content_key
 from vsgrpo.data.cot.endpoint import Account, Endpoint, RowError
 from vsgrpo.errors import RunError

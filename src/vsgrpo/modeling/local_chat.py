@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from vsgrpo.config.shared import StepSection
+from vsgrpo.config.evaluate import StepSection
 from vsgrpo.data.cot.cache import Reply
 from vsgrpo.data.cot.endpoint import Account
 from vsgrpo.errors import ConfigError, DataError

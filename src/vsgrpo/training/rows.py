@@ -15,7 +15,7 @@ from typing import Any
 from datasets import Dataset
 
 from vsgrpo.config import TrainConfig
-from vsgrpo.config.shared import PromptSection
+from vsgrpo.config.evaluate import PromptSection
 from vsgrpo.data.leakage import Links, TrainingManifest, name_some, read_checked_rows, rooms_of
 from vsgrpo.data.prompts import question_text, target_text, wrong_answer
 from vsgrpo.data.room_ids import room_label

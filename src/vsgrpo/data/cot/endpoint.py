@@ -20,7 +20,7 @@ from vsgrpo.data.cot.cache import Reply
 from vsgrpo.errors import ConfigError, RunError, SetupError
 
 if TYPE_CHECKING:
-    from vsgrpo.config.shared import StepSection
+    from vsgrpo.config.evaluate import StepSection
 
 MAX_PAUSE_S = 300.0
 """Longest wait that a Retry-After header is granted."""

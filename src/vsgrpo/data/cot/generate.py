@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from vsgrpo.config.build_cot import BuildCotConfig
-from vsgrpo.config.shared import StepSection
+from vsgrpo.config.evaluate import StepSection
 from vsgrpo.data.cot.bridge import Request, messages, request_key, walk
 from vsgrpo.data.cot.cache import AnswerCache, Reply
 from vsgrpo.data.cot.endpoint import Account, Endpoint, RowError
