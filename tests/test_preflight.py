@@ -8,7 +8,7 @@ from vsgrpo.cli import run
 from vsgrpo.config import load_config
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.training.preflight import check_batch, check_enough_rows, check_run
+from vsgrpo.training.preflight import check_enough_rows, check_run, check_stages
 
 ROW = Row(
     schema_version=1,
@@ -63,9 +63,11 @@ def config_of(method, *overrides):
 def test_rewards_and_stages(overrides, message, hint):
     config = config_of("grpo", *overrides)
     if message is None:
+        check_stages(config)
         check_run(config, [ROW])
         return
     with pytest.raises(ConfigError) as caught:
+        check_stages(config)
         check_run(config, [ROW])
     assert message in caught.value.message and hint in caught.value.hint
 
@@ -137,13 +139,13 @@ def test_neighbours_that_divide_are_named_for_every_key(words, neighbours):
     keys = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_generations")
     given = [f"trainer.{key}={value}" for key, value in zip(keys, (batch, steps, group), strict=True)]
     with pytest.raises(ConfigError) as refused:
-        check_batch(config_of("grpo", *given))
+        check_stages(config_of("grpo", *given))
     for part in neighbours:
         assert part in refused.value.hint
     for choice in refused.value.hint.removeprefix("set ").split(", or "):
         key, _, values = choice.partition("=")
         for value in values.split(" or "):
-            check_batch(config_of("grpo", *given, f"{key}={value}"))
+            check_stages(config_of("grpo", *given, f"{key}={value}"))
 
 
 def test_processes_that_machines_do_not_divide_name_their_neighbours():

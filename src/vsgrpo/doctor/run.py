@@ -17,8 +17,8 @@ from vsgrpo.errors import VsgrpoError
 from vsgrpo.families import TINY
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, memory_lines
-from vsgrpo.training.preflight import check_batch, check_devices, check_enough_rows, check_run, device_line
-from vsgrpo.training.run_inputs import check_model, rows_of_plan
+from vsgrpo.training.preflight import check_devices, check_plan, device_line
+from vsgrpo.training.run_inputs import check_model
 
 METHODS = ("grpo", "sft", "dpo")
 HUB = "huggingface.co"
@@ -147,12 +147,7 @@ def _fit(config: TrainConfig) -> list[Finding]:
         found.append(Finding(check, "warn", text, mend) if warning else Finding(check, "ok", good))
 
     def look_at_config() -> None:
-        check_batch(config)
-        rows = []
-        if (Path(config.data.path) / f"{config.data.split}.jsonl").is_file():
-            rows, numbers[0] = rows_of_plan(config)
-            check_enough_rows(config, numbers[0])
-        check_run(config, rows, numbers[0].types)
+        numbers[0] = check_plan(config)
 
     def look_at_devices() -> str | None:
         check_devices(config)

@@ -55,18 +55,8 @@ def prepare_run_folder(
             damaged checkpoints, or its inputs changed.
         ConfigError: a resume with other values.
     """
-    if run_dir.exists() and not run_dir.is_dir():
-        raise DataError(f"run.dir={run_dir}: exists and is no run folder", hint="choose another output=DIR")
-    settle(run_dir)
-    ours, found = (run_dir / "config.yaml").is_file(), _entries(run_dir)
-    if found and not ours:
-        raise DataError(f"run.dir={run_dir}: exists and is no run folder", hint="choose another output=DIR")
-    if resume and not ours:
-        raise DataError(f"run.dir={run_dir}: nothing to resume", hint="leave --resume out to start the run")
-    pid = _running_pid(run_dir)
-    if pid is not None:
-        raise DataError(f"run.dir={run_dir}: process {pid} is training there", hint="wait, or choose another output")
-    began = ours and made_steps(run_dir)
+    is_run = _check_folder(run_dir, resume)
+    began = is_run and made_steps(run_dir)
     if began and not resume and not overwrite:
         raise DataError(
             f"run.dir={run_dir}: holds an earlier run",
@@ -80,7 +70,7 @@ def prepare_run_folder(
     try:
         if began and overwrite:
             _set_run_aside(run_dir)
-        elif ours and not resume:
+        elif is_run and not resume:
             for path in _own(run_dir):
                 remove(path)
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -92,6 +82,23 @@ def prepare_run_folder(
             hash_in_background(run_dir, inputs)
     except OSError as error:
         raise unwritable(run_dir, "run.dir", error) from None
+
+
+def _check_folder(run_dir: Path, resume: bool) -> bool:
+    """Return whether the folder holds a run; refuse another folder, one in use, and a resume of nothing."""
+    other = DataError(f"run.dir={run_dir}: exists and is no run folder", hint="choose another output=DIR")
+    if run_dir.exists() and not run_dir.is_dir():
+        raise other
+    settle(run_dir)
+    is_run = (run_dir / "config.yaml").is_file()
+    if not is_run and _entries(run_dir):
+        raise other
+    if resume and not is_run:
+        raise DataError(f"run.dir={run_dir}: nothing to resume", hint="leave --resume out to start the run")
+    pid = _running_pid(run_dir)
+    if pid is not None:
+        raise DataError(f"run.dir={run_dir}: process {pid} is training there", hint="wait, or choose another output")
+    return is_run
 
 
 def settle(run_dir: Path) -> None:

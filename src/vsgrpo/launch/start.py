@@ -10,8 +10,7 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +18,7 @@ from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.compose import config_dir, to_yaml
 from vsgrpo.config.launch import joins_launcher
 from vsgrpo.data.inputs import look_at, model_folders
-from vsgrpo.data.row_numbers import RowNumbers, Rows, numbers_of
+from vsgrpo.data.row_numbers import Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.launch.continuation import read_values
 from vsgrpo.launch.run_dir import prepare_run_folder, settle
@@ -30,14 +29,15 @@ from vsgrpo.paths import locked, refuse_inputs_inside
 from vsgrpo.terminal import show
 from vsgrpo.training.launcher import forget_failures, own_rank, supervise
 from vsgrpo.training.preflight import (
-    check_batch,
     check_devices,
     check_enough_rows,
+    check_plan,
     check_run,
+    check_stages,
     device_line,
     needs_launcher,
 )
-from vsgrpo.training.run_inputs import check_model, input_files, load_rows, rows_of_plan
+from vsgrpo.training.run_inputs import check_model, input_files, load_rows
 
 
 def describe(config: TrainConfig) -> str:
@@ -48,13 +48,7 @@ def describe(config: TrainConfig) -> str:
     Raises:
         VsgrpoError: what is wrong on every machine.
     """
-    check_batch(config)
-    rows, numbers = [], RowNumbers()
-    if (Path(config.data.path) / f"{config.data.split}.jsonl").is_file():
-        rows, numbers = rows_of_plan(config)
-    check_run(config, rows, numbers.types)
-    if rows:
-        check_enough_rows(config, numbers)
+    numbers = check_plan(config)
     short = []
     for check in (lambda: check_devices(config) or [], lambda: shortages(config, numbers)):
         try:
@@ -121,7 +115,7 @@ def launch_training(
     """
     if resume:
         config = as_started(config, overrides)
-    check_batch(config)
+    check_stages(config)
     check_devices(config)
     check_model(config.model.path, config.model.adapter)
     checked = load_rows(config)
@@ -172,14 +166,18 @@ def _supervise_workers(config: TrainConfig, stack: ExitStack, *, leads: bool, re
         config_file.write_text(to_yaml(config), encoding="utf-8")
     if leads:
         forget_failures(run_dir)
-    if config.launch.on_cpu:
-        stack.enter_context(hidden_gpus())
     command = launch_command(config, config_file, resume)
     launch = config.launch
     show(f"starting {launch.num_processes} processes: {shlex.join(command)}", sys.stderr)
     launcher = [sys.executable, "-m", "vsgrpo.training.launcher", str(run_dir), *command[2:]]
-    local = launch.num_processes // launch.num_machines
-    return supervise(launcher, run_dir, local, leads=leads, save_timeout_s=launch.save_timeout_s)
+    return supervise(
+        launcher,
+        run_dir,
+        launch.num_processes // launch.num_machines,
+        leads=leads,
+        hides_gpus=launch.on_cpu,
+        save_timeout_s=launch.save_timeout_s,
+    )
 
 
 def as_started(config: TrainConfig, overrides: list[str]) -> TrainConfig:
@@ -196,19 +194,6 @@ def as_started(config: TrainConfig, overrides: list[str]) -> TrainConfig:
     kept = ("profile", "num_processes", "num_machines", "use_cpu", "accelerate_file")
     values = {name: before[name] for name in kept if name in before}
     return dataclasses.replace(config, launch=dataclasses.replace(launch, **values))
-
-
-@contextmanager
-def hidden_gpus() -> Iterator[None]:
-    """Hide this machine's GPUs from the processes started inside: libraries would take them whatever we say."""
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    try:
-        yield
-    finally:
-        del os.environ["CUDA_VISIBLE_DEVICES"]
-        if before is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
 def _refuse_own_inputs(run_dir: Path, config: TrainConfig, inputs: list[tuple[str, Path]]) -> None:

@@ -48,7 +48,13 @@ def own_rank() -> int:
 
 
 def supervise(
-    command: list[str], run_dir: Path, local_processes: int, *, leads: bool = True, save_timeout_s: float = 1800.0
+    command: list[str],
+    run_dir: Path,
+    local_processes: int,
+    *,
+    leads: bool = True,
+    hides_gpus: bool = False,
+    save_timeout_s: float = 1800.0,
 ) -> int:
     """Run a launcher in a session of its own and return its exit code.
 
@@ -62,10 +68,13 @@ def supervise(
         run_dir: whose run.json names worker 0.
         local_processes: workers of this machine, which share its cores.
         leads: worker 0 runs on this machine.
+        hides_gpus: from the workers: libraries would take them whatever the configuration says.
         save_timeout_s: seconds from the first signal to the end.
     """
     threads = max(1, (os.cpu_count() or 1) // local_processes)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, SUPERVISED: str(os.getpid())}
+    if hides_gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     launcher = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, env=environment)
     relay = Relay(launcher, run_dir, leads, save_timeout_s)
     previous = {number: signal.signal(number, relay) for number in STOP_SIGNALS}

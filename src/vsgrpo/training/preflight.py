@@ -10,24 +10,40 @@ from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.launch import LaunchSection, joins_launcher
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.data.row import Row
-from vsgrpo.data.row_numbers import Rows, type_counts
+from vsgrpo.data.row_numbers import RowNumbers, Rows, type_counts
 from vsgrpo.data.run_needs import RunNeeds
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, DataError, SetupError
 from vsgrpo.rewards import load_reward
+from vsgrpo.training.run_inputs import rows_of_plan
+
+
+def check_plan(config: TrainConfig) -> RowNumbers:
+    """Check a configuration, and its rows where they are there already; return the numbers of the rows.
+
+    Raises:
+        VsgrpoError: what is wrong on every machine.
+    """
+    check_stages(config)
+    rows, numbers = [], RowNumbers()
+    if (Path(config.data.path) / f"{config.data.split}.jsonl").is_file():
+        rows, numbers = rows_of_plan(config)
+    check_run(config, rows, numbers.types)
+    if rows:
+        check_enough_rows(config, numbers)
+    return numbers
 
 
 def check_run(config: TrainConfig, rows: Sequence[Row], types: Iterable[str] | None = None) -> None:
-    """Refuse rewards, stages and rows that could not be trained with.
+    """Refuse rewards and rows that could not be trained with.
 
     Args:
         types: question types that occur, where `rows` are a part of the run's only.
 
     Raises:
-        ConfigError: an unknown reward, weights that do not fit the rewards, or a stage that breaks a rule.
+        ConfigError: an unknown reward, or a stage without rows.
         DataError: a row without the thought or the wrong answer that the method needs.
     """
-    check_stages(config)
     present = {row.question_type for row in rows} if types is None else set(types)
     for number, stage in enumerate(config.trainer.stages or [] if rows else []):
         if stage.get("types") and not present & set(stage["types"]):
@@ -98,30 +114,46 @@ def device_line(config: TrainConfig) -> str:
     return f"device: CPU ({what}): {seen.describe()}"
 
 
-def check_batch(config: TrainConfig) -> None:
-    """Raise ConfigError unless whole groups fit a process's rollout buffer in every stage; name the nearest values."""
-    check_stages(config)
+def check_stages(config: TrainConfig) -> None:
+    """Refuse, in every stage, what cannot be shared, groups that fit no buffer, and checkpoints inside a buffer."""
     for number, section in enumerate(config.stage_sections()):
-        if not isinstance(section, GrpoSection):
-            return
-        group, batch = section.num_generations, section.per_device_train_batch_size
-        steps = section.gradient_accumulation_steps
-        if batch * steps % group == 0:
-            continue
-        where = f"trainer.stages[{number}]." if config.trainer.stages else "trainer."
-        divisors = [n for n in range(2, batch * steps + 1) if batch * steps % n == 0]
-        groups = sorted(
-            {max((n for n in divisors if n < group), default=0), min((n for n in divisors if n > group), default=0)}
-        )
-        choices = [
-            _choices("trainer.per_device_train_batch_size", multiples_around(batch, group // math.gcd(group, steps))),
-            _choices("trainer.gradient_accumulation_steps", multiples_around(steps, group // math.gcd(group, batch))),
-            _choices("trainer.num_generations", [n for n in groups if n]),
-        ]
+        where = f"trainer.stages[{number}]: " if config.trainer.stages else ""
+        check_sharing(section, config, where)
+        if isinstance(section, GrpoSection):
+            _check_groups(section, where.replace(": ", ".") or "trainer.")
+            _check_saves(section, where)
+
+
+def _check_groups(section: GrpoSection, where: str) -> None:
+    """Raise ConfigError unless whole groups fit a process's rollout buffer; name the nearest values."""
+    group, batch = section.num_generations, section.per_device_train_batch_size
+    steps = section.gradient_accumulation_steps
+    if batch * steps % group == 0:
+        return
+    divisors = [n for n in range(2, batch * steps + 1) if batch * steps % n == 0]
+    groups = {max((n for n in divisors if n < group), default=0), min((n for n in divisors if n > group), default=0)}
+    choices = {
+        "trainer.per_device_train_batch_size": multiples_around(batch, group // math.gcd(group, steps)),
+        "trainer.gradient_accumulation_steps": multiples_around(steps, group // math.gcd(group, batch)),
+        "trainer.num_generations": sorted(groups - {0}),
+    }
+    texts = [f"{key}={' or '.join(map(str, values))}" for key, values in choices.items() if values]
+    raise ConfigError(
+        f"{where}num_generations={group}: does not divide per_device_train_batch_size={batch} x "
+        f"gradient_accumulation_steps={steps} = {batch * steps} completions of a process",
+        hint="set " + ", or ".join(texts),
+    )
+
+
+def _check_saves(section: GrpoSection, where: str) -> None:
+    """Raise ConfigError where a checkpoint would fall inside a rollout buffer, which is not saved."""
+    every = buffer_steps(section)
+    if section.save_steps % every:
+        choices = " or ".join(map(str, multiples_around(section.save_steps, every)))
         raise ConfigError(
-            f"{where}num_generations={group}: does not divide per_device_train_batch_size={batch} x "
-            f"gradient_accumulation_steps={steps} = {batch * steps} completions of a process",
-            hint="set " + ", or ".join(choice for choice in choices if choice),
+            f"{where}trainer.save_steps={section.save_steps}: a rollout buffer lasts {every} optimizer steps, a "
+            "checkpoint inside it cannot be resumed exactly",
+            hint=f"set trainer.save_steps={choices}",
         )
 
 
@@ -129,10 +161,6 @@ def multiples_around(value: int, divisor: int) -> list[int]:
     """Return the positive multiples of `divisor` next to `value`, itself if it is one."""
     below, above = value // divisor * divisor, math.ceil(value / divisor) * divisor
     return sorted({n for n in (below, above) if n})
-
-
-def _choices(key: str, values: Sequence[int]) -> str:
-    return f"{key}=" + " or ".join(map(str, values)) if values else ""
 
 
 def check_enough_rows(config: TrainConfig, rows: Rows) -> None:
@@ -162,37 +190,15 @@ def check_enough_rows(config: TrainConfig, rows: Rows) -> None:
 
 
 def check_rewards(config: TrainConfig) -> None:
-    """Load every reward by name; weights need one number each."""
-    names, weights = config.reward_names(), config.reward.weights
+    """Load every reward by name, and refuse rewards that teach nothing."""
+    names = config.reward_names()
     for name in names:
         load_reward(name)
-    if weights is not None and len(weights) != len(names):
-        raise ConfigError(
-            f"reward.weights={weights}: {len(weights)} numbers for the rewards {', '.join(names)}",
-            hint="give one number for each of reward.names, or leave reward.weights=null",
-        )
     if config.prompt.mode == "vanilla" and set(names) <= {"format", "length"}:
         raise ConfigError(
             f"reward.names={names}: the same for every answer in vanilla mode, nothing to learn from",
             hint="add accuracy, or set prompt=think",
         )
-
-
-def check_stages(config: TrainConfig) -> None:
-    """Keep checkpoints out of rollout buffers, and refuse what could not share, in every stage."""
-    for number, section in enumerate(config.stage_sections()):
-        where = f"trainer.stages[{number}]: " if config.trainer.stages else ""
-        check_sharing(section, config, where)
-        if not isinstance(section, GrpoSection):
-            continue
-        every = buffer_steps(section)
-        if section.save_steps % every:
-            choices = " or ".join(map(str, multiples_around(section.save_steps, every)))
-            raise ConfigError(
-                f"{where}trainer.save_steps={section.save_steps}: a rollout buffer lasts {every} optimizer steps, a "
-                "checkpoint inside it cannot be resumed exactly",
-                hint=f"set trainer.save_steps={choices}",
-            )
 
 
 def buffer_steps(section: GrpoSection) -> int:
