@@ -18,8 +18,7 @@ from vsgrpo.report.evaluation_page import published_lines
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.question import QuestionType
 from vsgrpo.spatial.question_types import register
-from vsgrpo.spatial.scorers import score
-from vsgrpo.spatial.scoring import aggregate
+from vsgrpo.spatial.scoring import aggregate, score
 from vsgrpo.video.reader import probe
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"

@@ -86,9 +86,9 @@ def score(answers: Sequence[Mapping[str, Any]], scorer: str = "official") -> dic
     Raises:
         ConfigError: no answers, an unknown scorer, or an answer that lacks a key.
     """
-    from vsgrpo.spatial.scorers import SCORERS
-    from vsgrpo.spatial.scorers import score as score_one
+    from vsgrpo.spatial.answers import SCORERS
     from vsgrpo.spatial.scoring import aggregate
+    from vsgrpo.spatial.scoring import score as score_one
 
     if scorer not in SCORERS:
         raise ConfigError(f"scorer={scorer}: no such scorer", hint=f"one of {', '.join(SCORERS)}")

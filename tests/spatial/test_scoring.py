@@ -3,12 +3,24 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsgrpo.spatial.scorers import score
-from vsgrpo.spatial.scoring import aggregate, exact_match, mra, relative_reward
+from vsgrpo.spatial.scoring import (
+    DIRECTIONS,
+    TOLERANCES,
+    aggregate,
+    best_number,
+    best_word,
+    entropy_bits,
+    exact_match,
+    mra,
+    rejected_answer,
+    relative_reward,
+    score,
+)
 
 numbers = st.floats(1e-3, 1e6, allow_nan=False)
 
@@ -154,3 +166,89 @@ def test_best_constants_of_the_dev_rows_are_near_the_published_ones():
     for kind, (constant, expected) in published.items():
         scores = [score("official", kind, constant, r["ground_truth"]) for r in rows if r["question_type"] == kind]
         assert aggregate({kind: scores})[kind] == pytest.approx(expected, abs=0.04)
+
+
+# --- What can be scored without eyes ---
+
+
+def test_best_number_by_hand():
+    # Constant 2 of truths 2, 2, 4: 1, 1 and 0.1 (half off passes one threshold) -> 0.7.
+    assert best_number(["2", "2", "4"]) == ("2", pytest.approx(0.7))
+
+
+def test_tolerances_are_those_of_mra():
+    for prediction in np.linspace(0.4, 1.6, 241):
+        expected = float((abs(prediction - 1.0) <= TOLERANCES).mean())
+        assert mra(float(prediction), 1.0) == pytest.approx(expected)
+
+
+def test_wide_ranges_fall_back_to_the_answers_themselves():
+    assert best_number(["0.0001", "9.0", "9.0"])[0] == "9.0000"
+
+
+@pytest.mark.parametrize("texts", [["0"], ["-1"], ["nan"]])
+def test_best_number_needs_positive_numbers(texts):
+    with pytest.raises(ValueError, match="positive"):
+        best_number(texts)
+
+
+def test_best_word_and_entropy():
+    assert best_word(["left", "right", "left"]) == ("left", pytest.approx(2 / 3))
+    assert best_word(["b", "a"]) == ("a", 0.5)
+    assert entropy_bits(["x"] * 5) == 0.0
+    assert entropy_bits("abcd") == pytest.approx(2.0)
+
+
+# --- Wrong answers of preference pairs ---
+
+
+def draw(answer, kind="number", options=None, seed=0, key="demo/1"):
+    return rejected_answer(answer, kind, options, seed=seed, key=key)
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 5000), st.sampled_from([0, 1, 2]), st.integers(0, 99))
+def test_wrong_numbers_keep_their_decimals_and_are_never_right(value, decimals, seed):
+    answer = f"{value / 10**decimals:.{decimals}f}"
+    wrong = draw(answer, seed=seed)
+    assert len(wrong.partition(".")[2]) == decimals
+    assert float(wrong) > 0 and mra(float(wrong), float(answer)) < 1
+    # scaled by 0.25-0.75 or 1.3-1.75, then rounded: half a unit beyond; at last one unit more
+    unit = 10**-decimals
+    low, high = 0.25 * float(answer) - 0.51 * unit, 1.75 * float(answer) + 0.51 * unit
+    assert low <= float(wrong) <= max(high, float(answer) + 1.01 * unit)
+    assert abs(float(wrong) - float(answer)) >= 0.2 * float(answer) - 1e-9
+
+
+def test_by_hand_one_becomes_two():
+    # 1 x [0.25, 0.75] rounds to 0 or 1, 1 x [1.3, 1.75] to 1 or 2: 0 is no positive number, 1 is right, 2 is left.
+    assert {draw("1", seed=seed) for seed in range(30)} == {"2"}
+    # 0.1 x [0.25, 0.75] rounds to 0.0 or 0.1, 0.1 x [1.3, 1.75] to 0.1 or 0.2
+    assert {draw("0.1", seed=seed) for seed in range(30)} == {"0.2"}
+
+
+def test_both_sides_are_drawn_and_seed_and_key_decide():
+    wrong = [float(draw("100", seed=seed)) for seed in range(200)]
+    assert all(25 <= w <= 75 or 130 <= w <= 175 for w in wrong)
+    assert 60 < sum(w < 100 for w in wrong) < 140
+    assert draw("100", seed=3) == draw("100", seed=3)
+    assert len({draw("100", key=f"demo/{k}") for k in range(20)}) > 5
+
+
+def test_choices_take_another_candidate():
+    options = ("sofa", "bed", "lamp", "Sofa.")
+    drawn = {draw("sofa", "choice", options, seed=seed) for seed in range(60)}
+    assert drawn == {"bed", "lamp"}  # "Sofa." is the right answer in other clothes
+
+
+@pytest.mark.parametrize("answer", DIRECTIONS)
+def test_directions_take_another_direction_of_the_same_fineness(answer):
+    for seed in range(20):
+        wrong = draw(answer, "text", seed=seed)
+        assert wrong in DIRECTIONS and exact_match(wrong, answer) == 0 and ("-" in wrong) == ("-" in answer)
+
+
+def test_text_rows_with_a_number_or_without_anything_wrong():
+    assert 2.0 < float(draw("12", "text")) < 22.0
+    assert draw("x^2 + 1", "text") is None and draw("3 meters", "text") is None
+    assert draw("sofa", "choice", ("sofa", "Sofa ")) is None

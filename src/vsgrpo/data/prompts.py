@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
-from vsgrpo.spatial.rejected import rejected_answer
+from vsgrpo.spatial.scoring import rejected_answer
 
 MODES = ("vanilla", "think", "observe")
 WORDINGS = ("train", "eval")

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from vsgrpo.data.row import LETTERS, Row
-from vsgrpo.spatial.priors import best_number, best_word
-from vsgrpo.spatial.scoring import aggregate, mra
+from vsgrpo.spatial.scoring import aggregate, best_number, best_word, mra
 
 
 def best_constants(rows: Iterable[Row], show_options: bool = True) -> dict[str, str]:

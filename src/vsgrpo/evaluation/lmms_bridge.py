@@ -23,7 +23,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.vsibench_scores import row_item, scored_text
 from vsgrpo.files import write_atomic
-from vsgrpo.spatial.scorers import score
+from vsgrpo.spatial.scoring import score
 
 METRICS = (
     "vsibench_overall",

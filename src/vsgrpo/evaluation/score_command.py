@@ -23,8 +23,8 @@ from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.output_folder import SETTINGS_NAME
 from vsgrpo.evaluation.score_report import DifferenceReport, ScoreReport
 from vsgrpo.evaluation.vsibench_scores import Item, row_item, score_items, task_table
+from vsgrpo.spatial.answers import SCORERS
 from vsgrpo.spatial.question_types import answer_kind_of, type_names
-from vsgrpo.spatial.scorers import SCORERS
 
 PROMPT_KEYS = ("mode", "wording", "show_options")
 

@@ -8,7 +8,7 @@ from typing import Any
 from vsgrpo.evaluation.intervals import Interval
 from vsgrpo.evaluation.score_table import Line, score_table
 from vsgrpo.evaluation.vsibench_scores import Item, Scores
-from vsgrpo.spatial.scorers import SCORERS
+from vsgrpo.spatial.answers import SCORERS
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
-from vsgrpo.spatial.answers import normalize_word, parse_answer
+from vsgrpo.spatial.answers import SCORERS, normalize_word, parse_answer, read_letter, read_number
 from vsgrpo.spatial.question_types import answer_kind_of, table_tasks
-from vsgrpo.spatial.scorers import SCORERS, read_letter, read_number
 from vsgrpo.spatial.scoring import aggregate, mra_many
 
 T = TypeVar("T")

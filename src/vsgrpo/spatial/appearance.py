@@ -15,39 +15,35 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.spatial.scene import Footage
+from vsgrpo.spatial.question import AppearanceSettings, Asking, Question, drawn_options
+from vsgrpo.spatial.scene import Footage, SceneObject
 
+ORDER = "What will be the first-time appearance order of the following categories in the video: {categories}?"
 _NUM_CATEGORIES = 4
 _MOST_SETS = 20_000
 
 
-@dataclass(frozen=True)
-class AppearanceSettings:
-    """When a category counts as seen.
+def make_appearance_order(ask: Asking) -> list[Question]:
+    """Ask in which order the video first shows four categories; none where nobody looked at the video."""
+    if ask.scene.footage is None:
+        return []
+    members: dict[str, list[SceneObject]] = {}
+    for item in ask.scene.objects:
+        members.setdefault(item.category, []).append(item)
+    ids = {category: [o.instance_id for o in items] for category, items in members.items()}
+    sights = first_sights(ask.scene.footage, ids, ask.settings.appearance)
+    questions = []
+    for order in clear_orders(sights, ask.settings.appearance.min_gap_s, ask.cap, ask.rng):
+        listed = [order[k] for k in ask.rng.permutation(len(order))]
+        text = ORDER.format(categories=", ".join(listed))
+        objects = [members[category][0] for category in listed]
+        questions.append(ask.choice(text, *order_options(order, ask.rng), objects))
+    return questions
 
-    Attributes:
-        min_pixels, min_share: pixels it needs in a frame: at least this many, and at least this share of the frame.
-        min_run: consecutive frames it must be seen in; a shorter glimpse does not count.
-        min_frames: frames it must be seen in altogether.
-        min_gap_s: seconds between the first appearances of any two categories asked about.
-        glimpse_share: share of a frame from which a category is visible at all: 50 of 448 x 336 pixels. One with so
-            many pixels before it counts as seen is not asked about, else a frame would contradict the answer.
-    """
 
-    min_pixels: int = 50
-    min_share: float = 0.001
-    min_run: int = 2
-    min_frames: int = 3
-    min_gap_s: float = 1.0
-    glimpse_share: float = 0.00033
-
-    def __post_init__(self) -> None:
-        if (
-            min(self.min_pixels, self.min_run, self.min_frames) < 1
-            or min(self.min_share, self.glimpse_share) < 0
-            or self.min_gap_s <= 0
-        ):
-            raise ValueError(f"{self}: counts of at least 1, shares >= 0 and min_gap_s > 0 are needed")
+def order_options(order: Sequence[str], rng: np.random.Generator) -> tuple[tuple[str, ...], int]:
+    """Return four different orders of the same categories joined by ", ", and the place of the right one."""
+    return drawn_options(", ".join(order), lambda: ", ".join(order[k] for k in rng.permutation(len(order))), 3, rng)
 
 
 @dataclass(frozen=True)
@@ -128,16 +124,3 @@ def clear_orders(
         ]
     picked = [found[k] for k in rng.permutation(len(found))[:limit]]
     return [tuple(names[k] for k in chosen) for chosen in picked]
-
-
-def order_options(order: Sequence[str], rng: np.random.Generator) -> tuple[tuple[str, ...], int]:
-    """Return four different orders of the same categories joined by ", ", and the place of the right one."""
-    right = ", ".join(order)
-    words: list[str] = []
-    while len(words) < 3:
-        other = ", ".join(order[int(k)] for k in rng.permutation(len(order)))
-        if other != right and other not in words:
-            words.append(other)
-    place = int(rng.integers(len(words) + 1))
-    words.insert(place, right)
-    return tuple(words), place

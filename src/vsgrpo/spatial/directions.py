@@ -1,4 +1,4 @@
-"""Sectors of relative direction: which word a bearing means, and which triples of objects are clear enough to ask.
+"""Questions about relative direction: which word a bearing means, which triples of objects are clear enough to ask.
 
 Source: VSI-Bench's generator (rules confirmed on its questions): theta counter-clockwise in [0, 360); hard quadrants
 front-left, back-left, back-right, front-right; medium left [0, 135), back [135, 225), right [225, 360); easy as
@@ -12,9 +12,26 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.spatial.geometry import bearings_degrees
-from vsgrpo.spatial.scene import Box
+from vsgrpo.spatial.geometry import bearing_degrees, bearings_degrees, object_distances
+from vsgrpo.spatial.question import Asking, Question, names_overlap
+from vsgrpo.spatial.questions import fields_of, only_object, option_word, pattern_of
+from vsgrpo.spatial.scene import Box, Scene, SceneObject
 
+DIRECTION_EASY_VSI100K = (
+    "If I am standing by the {standing} and facing the {facing} "
+    "is the {target} to the left or the right of the {facing}?"
+)
+DIRECTION = {
+    "easy": "If I am standing by the {standing} and facing the {facing}, "
+    "is the {target} to the left or the right of the {facing}?",
+    "medium": "If I am standing by the {standing} and facing the {facing}, "
+    "is the {target} to my left, right, or back?\n"
+    "An object is to my back if I would have to turn at least 135 degrees in order to face it.",
+    "hard": "If I am standing by the {standing} and facing the {facing}, "
+    "is the {target} to my front-left, front-right, back-left, or back-right?\n"
+    "The directions refer to the quadrants of a Cartesian plane "
+    "(if I am standing at the origin and facing along the positive y-axis).",
+}
 WORDS = {
     "easy": ("left", "right"),
     "medium": ("left", "right", "back"),
@@ -30,8 +47,37 @@ _SECTORS = {
     "medium": ("left", "back", "right"),
     "hard": ("front-left", "back-left", "back-right", "front-right"),
 }
+_READ_BACK = {name: pattern_of(template) for name, template in DIRECTION.items()}
 _MIN_ARM_M = 0.1
 _MAX_CORNER_CHECKS = 2000
+
+
+def make_rel_direction(ask: Asking) -> list[Question]:
+    """Ask where an object lies for one who stands by a second and faces a third; all three categories occur once."""
+    difficulty = ask.kind.name.rpartition("_")[2]
+    items = ask.nameable_objects()
+    distances = object_distances(items, items, "closest_point")
+    for i, j in zip(*np.triu_indices(len(items), 1), strict=True):
+        if names_overlap(items[i].category, items[j].category):
+            distances[i, j] = distances[j, i] = np.nan
+    triples = clear_triples(
+        [o.box for o in items],
+        distances,
+        difficulty,
+        ask.rng,
+        margin_degrees=ask.settings.direction_margin_degrees,
+        distance_range=ask.settings.direction_range,
+        max_corners_elsewhere=ask.settings.max_corners_elsewhere,
+    )
+    is_paper_form = ask.settings.mode == "vsi100k" and difficulty == "easy"  # the paper has no other
+    sentence = DIRECTION_EASY_VSI100K if is_paper_form else DIRECTION[difficulty]
+    questions = []
+    for standing, facing, target, word in triples[: ask.cap]:
+        objects = [items[standing], items[facing], items[target]]
+        names = dict(zip(("standing", "facing", "target"), (o.category for o in objects), strict=True))
+        words = tuple(str(w) for w in ask.rng.permutation(WORDS[difficulty]))
+        questions.append(ask.choice(sentence.format(**names), words, words.index(word), objects))
+    return questions
 
 
 def direction_word(bearing: float, difficulty: str) -> str | None:
@@ -99,3 +145,22 @@ def clear_triples(
         rank[sector[kept] == value] = np.arange((sector[kept] == value).sum())
     kept = kept[np.argsort(rank, kind="stable")]
     return [(int(standing[k]), int(facing[k]), int(target[k]), str(_SECTORS[difficulty][int(sector[k])])) for k in kept]
+
+
+def observe_rel_direction(scene: Scene, question: Question, objects: Sequence[SceneObject], distance: str) -> str:
+    """Name the angle to turn by."""
+    standing, facing, target = objects[:3]
+    bearing = bearing_degrees(standing.box.centroid, facing.box.centroid, target.box.centroid)
+    side, angle = ("left", bearing) if bearing <= 180 else ("right", 360 - bearing)
+    return f"To face the {target.category} I turn {round(angle)} degrees to the {side}."
+
+
+def resolve_rel_direction(difficulty: str, scene: Scene, question: str, options: Sequence[str]) -> str | None:
+    """Return the letter of the direction in which the target lies."""
+    names = fields_of(_READ_BACK[difficulty], question)
+    standing, facing, target = (only_object(scene, names[key]) for key in ("standing", "facing", "target"))
+    if standing is None or facing is None or target is None:
+        return None
+    bearing = bearing_degrees(standing.box.centroid, facing.box.centroid, target.box.centroid)
+    word = direction_word(bearing, difficulty)
+    return next((option[0] for option in options if option_word(option) == word), None)

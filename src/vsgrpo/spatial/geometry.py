@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.spatial.scene import Box
+from vsgrpo.spatial.scene import Box, SceneObject
 
 Floats = NDArray[np.float64]
 
@@ -156,6 +156,14 @@ def box_distance_table(rows: Sequence[Box], columns: Sequence[Box]) -> Floats:
     """Return all distances between two lists of boxes in metres, shape (len(rows), len(columns))."""
     pairs = [(a, b) for a in rows for b in columns]
     return box_distances([a for a, _ in pairs], [b for _, b in pairs]).reshape(len(rows), len(columns))
+
+
+def object_distances(rows: Sequence[SceneObject], columns: Sequence[SceneObject], distance: str) -> NDArray[np.float64]:
+    """Return the distances between two lists of objects in metres, by centre or by closest point."""
+    if distance == "closest_point":
+        return box_distance_table([o.box for o in rows], [o.box for o in columns])
+    centers = [np.array([o.box.centroid for o in items], dtype=np.float64).reshape(-1, 3) for items in (rows, columns)]
+    return np.linalg.norm(centers[0][:, None] - centers[1][None], axis=2)
 
 
 _SIGNS = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from vsgrpo.spatial.appearance import AppearanceSettings
-from vsgrpo.spatial.routes import RouteSettings
 from vsgrpo.spatial.scene import Scene, SceneObject
 
 UNITS = {"m": "m", "m2": "m\u00b2", "cm": "cm"}
@@ -59,6 +57,54 @@ class Question:
 
 
 @dataclass(frozen=True)
+class AppearanceSettings:
+    """When a category counts as seen.
+
+    Attributes:
+        min_pixels, min_share: pixels it needs in a frame: at least this many, and at least this share of the frame.
+        min_run: consecutive frames it must be seen in; a shorter glimpse does not count.
+        min_frames: frames it must be seen in altogether.
+        min_gap_s: seconds between the first appearances of any two categories asked about.
+        glimpse_share: share of a frame from which a category is visible at all: 50 of 448 x 336 pixels. One with so
+            many pixels before it counts as seen is not asked about, else a frame would contradict the answer.
+    """
+
+    min_pixels: int = 50
+    min_share: float = 0.001
+    min_run: int = 2
+    min_frames: int = 3
+    min_gap_s: float = 1.0
+    glimpse_share: float = 0.00033
+
+    def __post_init__(self) -> None:
+        if (
+            min(self.min_pixels, self.min_run, self.min_frames) < 1
+            or min(self.min_share, self.glimpse_share) < 0
+            or self.min_gap_s <= 0
+        ):
+            raise ValueError(f"{self}: counts of at least 1, shares >= 0 and min_gap_s > 0 are needed")
+
+
+@dataclass(frozen=True)
+class RouteSettings:
+    """What a route looks like; metres.
+
+    Attributes:
+        legs: fewest and most straight legs.
+        leg_range: length of a leg.
+        max_reach: one stands before an object at most this far from its outline, else it is not reached.
+    """
+
+    legs: tuple[int, int] = (2, 4)
+    leg_range: tuple[float, float] = (0.8, 6.0)
+    max_reach: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.legs[0] <= self.legs[1] <= 4 and 0 < self.leg_range[0] < self.leg_range[1]):
+            raise ValueError(f"{self}: legs within 1..4 and rising ranges are needed")
+
+
+@dataclass(frozen=True)
 class QuestionSettings:
     """What is asked and what counts as too close to call; metres and degrees.
 
@@ -74,7 +120,7 @@ class QuestionSettings:
         room_range: square metres; other rooms are taken for broken scans.
         min_pixels, min_frames: an object is seen if it has this many pixels in that many frames.
         unseen: questions about objects the video does not show: "drop" or "flag" (extra["seen"] is False).
-        appearance, route: see `appearance.AppearanceSettings` and `routes.RouteSettings`.
+        appearance, route: when a category counts as seen, and what a route looks like.
     """
 
     mode: str = "vsi100k"
@@ -236,3 +282,27 @@ def question_rng(seed: int, scene_name: str, question_type: str) -> np.random.Ge
     """Return the generator of one scene and type: independent of any order in which scenes or types are worked on."""
     key = f"{seed}\0{scene_name}\0{question_type}".encode()
     return np.random.default_rng(int.from_bytes(hashlib.blake2b(key, digest_size=16).digest(), "little"))
+
+
+def drawn_options(
+    right: str, draw: Callable[[], str], num_wrong: int, rng: np.random.Generator
+) -> tuple[tuple[str, ...], int]:
+    """Return `num_wrong` different wrong options from `draw` with the right one among them, and its place."""
+    words: list[str] = []
+    while len(words) < num_wrong:
+        other = draw()
+        if other != right and other not in words:
+            words.append(other)
+    place = int(rng.integers(num_wrong + 1))
+    words.insert(place, right)
+    return tuple(words), place
+
+
+def one_decimal(value: float) -> str:
+    """Return metres or square metres as answers write them: "2.5", "11.0"."""
+    return f"{round(value, 1):.1f}"
+
+
+def names_overlap(a: str, b: str) -> bool:
+    """Say whether one name holds the other ("table", "coffee table"): such pairs cannot be told apart by a word."""
+    return a in b or b in a

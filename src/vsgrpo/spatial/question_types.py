@@ -10,8 +10,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from vsgrpo.spatial import observations, questions, resolve
-from vsgrpo.spatial.directions import WORDS
+from vsgrpo.spatial import appearance, directions, questions, routes
 from vsgrpo.spatial.question import Asking, Question, QuestionSettings, QuestionType, question_rng
 from vsgrpo.spatial.scene import Scene
 
@@ -32,8 +31,8 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             questions.make_counting,
             column="Count",
             modes=_BOTH_MODES,
-            observe=observations.observe_count,
-            resolve=resolve.resolve_count,
+            observe=questions.observe_count,
+            resolve=questions.resolve_count,
             aliases=("object_count", "absolute_count"),
             sentence=_pattern(r"^how many [^?]+?(?:\(s\)|are (?:there )?in (?:this|the) (?:room|scene|video))"),
         ),
@@ -45,8 +44,8 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             column="AbsDist",
             modes=_BOTH_MODES,
             caps={"vsibench": 7},
-            observe=observations.observe_abs_distance,
-            resolve=resolve.resolve_abs_distance,
+            observe=questions.observe_abs_distance,
+            resolve=questions.resolve_abs_distance,
             aliases=("object_distance", "absolute_distance", "absolute_distance_object", "object_absolute_distance"),
             sentence=_pattern(
                 r"distance between (?!(?:the )?(?:camera|observer|viewer)).+"
@@ -61,8 +60,8 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             column="RelDist",
             modes=_BOTH_MODES,
             caps={"vsi100k": 9, "vsibench": 19},
-            observe=observations.observe_rel_distance,
-            resolve=resolve.resolve_rel_distance,
+            observe=questions.observe_rel_distance,
+            resolve=questions.resolve_rel_distance,
             aliases=(
                 *("relative_distance", "relative_distance_object", "object_relative_distance"),
                 *("object_rel_distance_v1", "object_rel_distance_v2", "object_rel_distance_v3"),
@@ -75,14 +74,14 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             QuestionType(
                 f"object_rel_direction_{difficulty}",
                 "choice",
-                questions.make_rel_direction,
+                directions.make_rel_direction,
                 task="object_rel_direction",
                 column="RelDir",
                 modes=modes,
                 caps={"vsi100k": 6, "vsibench": 6},
-                words=WORDS[difficulty],
-                observe=observations.observe_rel_direction,
-                resolve=partial(resolve.resolve_rel_direction, difficulty),
+                words=directions.WORDS[difficulty],
+                observe=directions.observe_rel_direction,
+                resolve=partial(directions.resolve_rel_direction, difficulty),
                 aliases=(alias,),
                 sentence=_pattern(_STANDING + asked),
                 picture="turn",
@@ -100,8 +99,8 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             unit="cm",
             column="ObjSize",
             modes=_BOTH_MODES,
-            observe=observations.observe_object_size,
-            resolve=resolve.resolve_object_size,
+            observe=questions.observe_object_size,
+            resolve=questions.resolve_object_size,
             aliases=("object_size", "object_size_est", "absolute_size_object"),
             sentence=_pattern("longest dimension"),
         ),
@@ -112,8 +111,8 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             unit="m2",
             column="RoomSize",
             modes=_BOTH_MODES,
-            observe=observations.observe_room_size,
-            resolve=resolve.resolve_room_size,
+            observe=questions.observe_room_size,
+            resolve=questions.resolve_room_size,
             aliases=("room_size", "room_size_est", "absolute_size_room"),
             sentence=_pattern("size of (?:this|the)(?: entire| main)? room"),
             picture="floor",
@@ -121,7 +120,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
         QuestionType(
             "route_planning",
             "choice",
-            questions.make_route_planning,
+            routes.make_route_planning,
             column="Route",
             caps={"vsibench": 3},
             held_out=True,
@@ -132,7 +131,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
         QuestionType(
             "obj_appearance_order",
             "choice",
-            questions.make_appearance_order,
+            appearance.make_appearance_order,
             column="Order",
             modes=("vsibench",),
             caps={"vsibench": 30},

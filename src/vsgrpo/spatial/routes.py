@@ -12,32 +12,53 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.spatial import wording
-from vsgrpo.spatial.scene import Box, FreeFloor
+from vsgrpo.spatial.question import Asking, Question, RouteSettings, drawn_options, names_overlap
+from vsgrpo.spatial.scene import Box, FreeFloor, SceneObject
 
+# The benchmark's own sentences differ in small things (written by hand); this is their commonest form.
+ROUTE = (
+    "You are a robot beginning at the {start} and facing the {facing}. You want to navigate to the {destination}. "
+    "You will perform the following actions (Note: for each [please fill in], choose either 'turn back,' "
+    "'turn left,' or 'turn right.'): {steps}. You have reached the final destination."
+)
+ROUTE_FORWARD = "Go forward until the {stop}"
+ROUTE_BLANK = "[please fill in]"
 TURNS = ("Turn Left", "Turn Right", "Turn Back")
 _TRIES_PER_ROUTE = 50
 _ARRIVED = 0.2
 """Metres: so near to an object one has reached it."""
 
 
-@dataclass(frozen=True)
-class RouteSettings:
-    """What a route looks like; metres.
+def make_route_planning(ask: Asking) -> list[Question]:
+    """Ask for the turns of a made-up route over the free floor, between objects whose categories occur once."""
+    if ask.scene.floor is None:
+        return []
+    items: list[SceneObject] = []
+    for item in ask.nameable_objects():
+        if not any(names_overlap(item.category, other.category) for other in items):
+            items.append(item)
+    names = [o.category for o in items]
+    assert ask.cap is not None  # routes are found by trying: the type has a cap
+    routes = plan_routes(ask.scene.floor, [o.box for o in items], ask.cap, ask.rng, ask.settings.route)
+    questions = []
+    for route in routes:
+        places = {"start": route.start, "facing": route.facing, "destination": route.stops[-1]}
+        text = ROUTE.format(steps=route.steps(names), **{key: names[k] for key, k in places.items()})
+        objects = [items[k] for k in dict.fromkeys((route.start, route.facing, *route.stops))]
+        question = ask.choice(text, *route_options(route.answer, ask.rng), objects)
+        question.extra["synthetic_route"] = True
+        questions.append(question)
+    return questions
 
-    Attributes:
-        legs: fewest and most straight legs.
-        leg_range: length of a leg.
-        max_reach: one stands before an object at most this far from its outline, else it is not reached.
-    """
 
-    legs: tuple[int, int] = (2, 4)
-    leg_range: tuple[float, float] = (0.8, 6.0)
-    max_reach: float = 0.5
+def route_options(answer: str, rng: np.random.Generator) -> tuple[tuple[str, ...], int]:
+    """Return three (one turn) or four different turn sequences of the same length, and the place of the right one."""
+    length = len(answer.split(", "))
 
-    def __post_init__(self) -> None:
-        if not (1 <= self.legs[0] <= self.legs[1] <= 4 and 0 < self.leg_range[0] < self.leg_range[1]):
-            raise ValueError(f"{self}: legs within 1..4 and rising ranges are needed")
+    def draw() -> str:
+        return ", ".join(TURNS[k] for k in rng.integers(len(TURNS), size=length))
+
+    return drawn_options(answer, draw, 2 if length == 1 else 3, rng)
 
 
 @dataclass(frozen=True)
@@ -64,8 +85,8 @@ class Route:
         """Return the numbered actions with blanks for the turns; `names` by object number."""
         actions = []
         for stop, turn in zip(self.stops, self.turns, strict=True):
-            actions += [wording.ROUTE_BLANK] if turn else []
-            actions.append(wording.ROUTE_FORWARD.format(stop=names[stop]))
+            actions += [ROUTE_BLANK] if turn else []
+            actions.append(ROUTE_FORWARD.format(stop=names[stop]))
         return " ".join(f"{number}. {action}" for number, action in enumerate(actions, start=1))
 
 
@@ -105,20 +126,6 @@ def plan_routes(
         if len(routes) == limit:
             break
     return routes
-
-
-def route_options(answer: str, rng: np.random.Generator) -> tuple[tuple[str, ...], int]:
-    """Return three (one turn) or four different turn sequences of the same length, and the place of the right one."""
-    length = len(answer.split(", "))
-    wanted = 2 if length == 1 else 3
-    words: list[str] = []
-    while len(words) < wanted:
-        other = ", ".join(TURNS[k] for k in rng.integers(len(TURNS), size=length))
-        if other != answer and other not in words:
-            words.append(other)
-    place = int(rng.integers(wanted + 1))
-    words.insert(place, answer)
-    return tuple(words), place
 
 
 class _Outline:

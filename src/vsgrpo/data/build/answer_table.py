@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vsgrpo.data.row import LETTERS, Row
-from vsgrpo.spatial.priors import best_number, best_word, entropy_bits
+from vsgrpo.spatial.scoring import best_number, best_word, entropy_bits
 
 
 @dataclass(frozen=True)

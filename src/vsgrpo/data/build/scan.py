@@ -20,12 +20,10 @@ from vsgrpo.scans.source import Recording, Scan, SceneSettings, find_source
 from vsgrpo.scans.visibility import VisibilitySettings
 from vsgrpo.scans.walk.floor_map import CELL, map_floor
 from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
-from vsgrpo.spatial.appearance import AppearanceSettings
-from vsgrpo.spatial.question import Question, QuestionSettings
+from vsgrpo.spatial.question import AppearanceSettings, Question, QuestionSettings, RouteSettings
 from vsgrpo.spatial.question_types import asked_types, make_questions, observation
-from vsgrpo.spatial.rejected import rejected_answer
-from vsgrpo.spatial.routes import RouteSettings
 from vsgrpo.spatial.scene import Footage, FreeFloor, Scene
+from vsgrpo.spatial.scoring import rejected_answer
 from vsgrpo.video.budget import frame_indices
 from vsgrpo.video.reader import probe
 from vsgrpo.video.writer import write_video

@@ -11,7 +11,7 @@ from vsgrpo.data.manifest import MANIFEST_NAME
 from vsgrpo.errors import RunError
 
 DROPPED = "dropped_"
-"""Prefix of the counters of objects left out (`scannet.scene_from_scan`); the other counters are defects."""
+"""Prefix of the counters of objects left out (`ScannetScan.scene`); the other counters are defects."""
 
 
 @dataclass(frozen=True)
