@@ -17,7 +17,7 @@ MAY_IMPORT = {room: set() if others == "nothing" else set(others.split(", ")) fo
 FILE_ROOMS = ("files", "paths", "records")
 """One room in three files."""
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed"}
-MAY_BE_HEAVY = ("modeling/", "training/", "families/", "evaluation/generate.py", "video/loader.py", "video/cache.py")
+MAY_BE_HEAVY = ("modeling/", "training/", "families/", "evaluation/generate.py", "video/loader.py")
 
 
 def room_of(path):

@@ -1,7 +1,7 @@
 """Compose a root config with Hydra and turn it into typed sections.
 
-Hydra's compose API over the packaged YAML, no ConfigStore: an unknown key, a wrong type or a failed rule is one
-ConfigError that names the dotted key and suggests the nearest one.
+Hydra's loader over the packaged YAML and the user's, no ConfigStore: an unknown key, a wrong type or a failed rule is
+one ConfigError that names the dotted key and suggests the nearest one.
 """
 
 from __future__ import annotations
@@ -216,27 +216,19 @@ def _translate(root: str, error: Exception, extra_dir: Path | None, overrides: S
     """Turn Hydra's message into ours: dotted key, what is wrong, nearest right name."""
     text, method = str(error), _method(overrides)
     cause = error.__cause__
-    option = re.search(r"Could not find '([^/']+)/([^']+)'", text)
-    if option:
+    if option := re.search(r"Could not find '([^/']+)/([^']+)'", text):
         group, name = option.groups()
-        options = config_groups(extra_dir).get(group, [])
-        return ConfigError(f"{group}={name}: no such {group}", hint=nearest(name, options))
+        return ConfigError(f"{group}={name}: no such {group}", nearest(name, config_groups(extra_dir).get(group, [])))
     if "--multirun" in text:
         item = text.split("'")[1]
         key, _, value = item.partition("=")
         return ConfigError(f"{item}: a comma needs a list or quotes", hint=f"write {key}=[{value}], or quote the value")
-    unknown = re.search(r"Could not override '([^']+)'", text)
-    if unknown:
-        key = unknown.group(1)
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        key = unknown[1]
         refused = refuse_option(method, key) if method and re.fullmatch(r"trainer\.\w+", key) else None
         return refused or ConfigError(f"{key}: unknown key", hint=nearest(key, known_keys(root, method)))
-    group_unknown = re.search(r"Could not override '?([\w./@]+)'?\.?\s*No match in the defaults list", text)
-    if group_unknown:
-        return ConfigError(
-            f"{group_unknown.group(1)}: unknown key", hint=nearest(group_unknown.group(1), known_keys(root))
-        )
     other_kind = re.search(r"Cannot merge \w+ with \w+\s+full_key: (\S+)\s+object_type=(list|dict)", str(cause or text))
-    if other_kind:
+    if other_kind is not None:
         return _other_kind(root, overrides, *other_kind.groups())
     if (unreadable := _unreadable(overrides)) is not None:
         return unreadable
