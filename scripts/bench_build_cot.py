@@ -20,10 +20,10 @@ from pathlib import Path
 from PIL import Image
 
 from vsgrpo.config import load_config
-from vsgrpo.data.cot.bridge import request_key, walk
-from vsgrpo.data.cot.build import write_filtered
-from vsgrpo.data.cot.cache import AnswerCache, Reply
-from vsgrpo.data.cot.inputs import find_source
+from vsgrpo.vision_r1.answers import AnswerCache, Reply
+from vsgrpo.vision_r1.bridge import request_key, walk
+from vsgrpo.vision_r1.build import write_filtered
+from vsgrpo.vision_r1.questions import find_source
 
 WORDS = "the angle side we see that it is equal to so of length and compute circle radius area from line wait let check"
 

@@ -13,9 +13,6 @@ from PIL import Image
 from evaluation_rows import official_rows
 from vsgrpo.config import load_config
 from vsgrpo.data.build.parts import stored
-from vsgrpo.data.cot.annotation import item_text
-from vsgrpo.data.cot.inputs import Item, find_source
-from vsgrpo.data.importing.import_images import import_images
 from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.importing.imports import import_data
 from vsgrpo.data.inputs import model_folders
@@ -29,9 +26,12 @@ from vsgrpo.errors import DataError
 from vsgrpo.evaluation.archives import unpack
 from vsgrpo.evaluation.benchmarks.folder import Folder
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
-from vsgrpo.evaluation.mathvista_rows import parse_problem, read_images
 from vsgrpo.families.model_path import model_shape
 from vsgrpo.records import adapter_base
+from vsgrpo.vision_r1.annotation import item_text
+from vsgrpo.vision_r1.import_images import import_images
+from vsgrpo.vision_r1.mathvista_rows import parse_problem, read_images
+from vsgrpo.vision_r1.questions import Item, find_source
 
 BASE = "base_model_name_or_path"
 ROW = Row(

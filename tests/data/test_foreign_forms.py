@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from vsgrpo.cli import run
-from vsgrpo.data.cot.inputs import find_source
 from vsgrpo.data.importing.foreign_rows import Refused, read_foreign
 from vsgrpo.data.json_files import records
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
+from vsgrpo.vision_r1.questions import find_source
 
 ROOM = "What is the size of this room (in square meters)?"
 CHAIRS = "How many chair(s) are in this room?"

@@ -8,11 +8,11 @@ import pytest
 from vsgrpo.config import load_config
 from vsgrpo.data.build.dataset import build_dataset
 from vsgrpo.data.importing import import_folder, imports
-from vsgrpo.data.importing.import_images import import_images
 from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.importing.imports import import_data
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
+from vsgrpo.vision_r1.import_images import import_images
 
 
 def content(folder):

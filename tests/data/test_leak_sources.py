@@ -10,8 +10,6 @@ from test_leakage import make
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
 from vsgrpo.data.check import check_data
-from vsgrpo.data.cot.inputs import find_source
-from vsgrpo.data.importing.import_images import import_images
 from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.importing.imports import import_data
 from vsgrpo.data.leakage import check_rows, judge_rows, read_checked_rows, training_manifest
@@ -19,6 +17,8 @@ from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.training.run_inputs import load_rows
+from vsgrpo.vision_r1.import_images import import_images
+from vsgrpo.vision_r1.questions import find_source
 
 DEV = Path(__file__).resolve().parents[3] / "shared" / "data" / "vsibench_dev" / "test_dev.jsonl"
 CLEAN = {"video": "scannet/scene0000_00.mp4", "question": "How many chair(s) are in this room?", "answer": "2"}

@@ -146,4 +146,5 @@ def test_rows_of_a_users_benchmark_are_checked(colours):
 def test_ours_are_named_in_one_table():
     assert list(BENCHMARKS) == ["vsibench", "mathvista", "folder"]
     for name in BENCHMARKS:
+        assert find_benchmark(name).default_name in (name, "")
         assert (Path(__file__).parents[2] / f"configs/benchmark/{name}.yaml").is_file()

@@ -75,8 +75,8 @@ def build_cot(
 
     config = load_config("build_cot", overrides or [], config_dir, allow_missing=dry_run)
     from vsgrpo.config.compose import NOT_GIVEN
-    from vsgrpo.data.cot.build import build_cot as build
-    from vsgrpo.data.cot.build import estimate
+    from vsgrpo.vision_r1.build import build_cot as build
+    from vsgrpo.vision_r1.build import estimate
 
     if dry_run:
         print_config(config)
@@ -118,8 +118,8 @@ def import_data(
     from vsgrpo.data.importing.import_settings import parse_settings
 
     settings = parse_settings(given)
-    from vsgrpo.data.importing.import_images import import_images
     from vsgrpo.data.importing.imports import import_data as run_import
+    from vsgrpo.vision_r1.import_images import import_images
 
     print_result((import_images if settings.format == "images" else run_import)(settings, overwrite=overwrite), as_json)
 
@@ -186,9 +186,9 @@ def _connect(name: str, step: Any) -> Any:
     from vsgrpo.config.build_cot import LOCAL
 
     if step.base_url == LOCAL:
-        from vsgrpo.modeling.local_chat import LocalChat
+        from vsgrpo.vision_r1.local_chat import LocalChat
 
         return LocalChat(name, step)
-    from vsgrpo.data.cot.endpoint import Endpoint
+    from vsgrpo.vision_r1.endpoint import Endpoint
 
     return Endpoint(name, step)

@@ -243,7 +243,7 @@ def score(
     benchmark=mathvista benchmark.path=TESTMINI scores answers to MathVista.
     """
     if "benchmark=mathvista" in files:
-        from vsgrpo.evaluation.benchmarks.mathvista import mathvista_command as run_score
+        from vsgrpo.vision_r1.mathvista import mathvista_command as run_score
     else:
         from vsgrpo.evaluation.score_command import score_command as run_score
     print_result(run_score(files, allow_leak=allow_leak), as_json)

@@ -39,7 +39,7 @@ class CotSection(Section, key="cot"):
 
 @dataclass(frozen=True)
 class FilterSection(Section, key="filters"):
-    """Rules that a chain of thought must pass; see vsgrpo.data.cot.filters."""
+    """Rules that a chain of thought must pass; see vsgrpo.vision_r1.filters."""
 
     names: list[Annotated[str, choice(*FILTER_NAMES)]]
     min_characters: Count

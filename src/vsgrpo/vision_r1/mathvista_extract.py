@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vsgrpo.config.evaluate import StepSection
-from vsgrpo.data.cot.cache import AnswerCache, content_key
-from vsgrpo.data.cot.endpoint import Account, Endpoint, RowError
 from vsgrpo.errors import RunError
-from vsgrpo.evaluation.mathvista_rows import Problem
-from vsgrpo.evaluation.mathvista_rule import extract
 from vsgrpo.maths import plain_number
 from vsgrpo.terminal import Progress
+from vsgrpo.vision_r1.answers import AnswerCache, content_key
+from vsgrpo.vision_r1.endpoint import Account, Endpoint, RowError
+from vsgrpo.vision_r1.mathvista_rows import Problem
+from vsgrpo.vision_r1.mathvista_rule import extract
 
 VERSION = 1
 """Counts up with every change of the wording: it is part of the cache key."""

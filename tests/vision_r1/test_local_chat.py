@@ -12,9 +12,9 @@ from PIL import Image
 
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
-from vsgrpo.data.cot.endpoint import Account
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.modeling.local_chat import LocalChat
+from vsgrpo.vision_r1.endpoint import Account
+from vsgrpo.vision_r1.local_chat import LocalChat
 
 pytestmark = pytest.mark.integration
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vsgrpo.data.cot.media import MediaBudget, _file_digest, _image_url
 from vsgrpo.errors import DataError
+from vsgrpo.vision_r1.media import MediaBudget, _file_digest, _image_url
 
 BUDGET = MediaBudget(num_frames=4, max_pixels=28 * 28 * 16, jpeg_quality=95)
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from vsgrpo.config.build_cot import BuildCotConfig
-from vsgrpo.data.cot import wording
-from vsgrpo.data.cot.annotation import item_text
-from vsgrpo.data.cot.cache import Reply, content_key
-from vsgrpo.data.cot.filters import Candidate, read_candidate
-from vsgrpo.data.cot.inputs import Item
-from vsgrpo.data.cot.media import MediaBudget, media_digests, media_urls
+from vsgrpo.vision_r1 import wording
+from vsgrpo.vision_r1.annotation import item_text
+from vsgrpo.vision_r1.answers import Reply, content_key
+from vsgrpo.vision_r1.filters import Candidate, read_candidate
+from vsgrpo.vision_r1.media import MediaBudget, media_digests, media_urls
+from vsgrpo.vision_r1.questions import Item
 
 STEPS = ("pseudo", "describe", "reason")
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vsgrpo.data.cot.inputs import MAGIC
 from vsgrpo.data.json_files import parquet_records, read_json, read_jsonl
 from vsgrpo.errors import DataError
 from vsgrpo.files import publish
 from vsgrpo.paths import inside, path_fault, safe_name
+from vsgrpo.vision_r1.questions import MAGIC
 
 QUESTION_TYPES = ("multi_choice", "free_form")
 ANSWER_TYPES = ("text", "integer", "float", "list")

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from vsgrpo.config.evaluate import StepSection
-from vsgrpo.data.cot.cache import Reply
-from vsgrpo.data.cot.endpoint import Account
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.modeling.device import device_line, own_device
 from vsgrpo.modeling.load import load
 from vsgrpo.terminal import show
+from vsgrpo.vision_r1.answers import Reply
+from vsgrpo.vision_r1.endpoint import Account
 
 
 class LocalChat:

@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.cot.cache import Reply
 from vsgrpo.errors import ConfigError, RunError, SetupError
+from vsgrpo.vision_r1.answers import Reply
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import StepSection

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vsgrpo.data.cot.inputs import Item
 from vsgrpo.errors import DataError
 from vsgrpo.files import file_sha256
 from vsgrpo.paths import inside
 from vsgrpo.video.budget import PIXELS_VERSION, smart_resize
 from vsgrpo.video.container import file_stamp
 from vsgrpo.video.image import read_image
+from vsgrpo.vision_r1.questions import Item
 
 _MIN_PIXELS = 3136
 _TIMEOUT_S = 60.0

@@ -15,14 +15,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from vsgrpo.config.build_cot import BuildCotConfig
-from vsgrpo.data.cot.bridge import Rejected, Request, media_budget, request_key, walk
-from vsgrpo.data.cot.cache import AnswerCache, Reply
-from vsgrpo.data.cot.endpoint import Endpoint, cost
-from vsgrpo.data.cot.filters import Candidate, FilterSettings, Verdict, judge
-from vsgrpo.data.cot.generate import Connect, generate
-from vsgrpo.data.cot.inputs import Item, Source, find_source
-from vsgrpo.data.cot.media import estimated_tokens
-from vsgrpo.data.cot.report import FAILED, CotSummary, Counts
 from vsgrpo.data.linking import link_media
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.row import Row
@@ -32,6 +24,14 @@ from vsgrpo.errors import DataError, RunError
 from vsgrpo.files import publish
 from vsgrpo.paths import inside, locked
 from vsgrpo.spatial.answers import parse_answer
+from vsgrpo.vision_r1.answers import AnswerCache, Reply
+from vsgrpo.vision_r1.bridge import Rejected, Request, media_budget, request_key, walk
+from vsgrpo.vision_r1.endpoint import Endpoint, cost
+from vsgrpo.vision_r1.filters import Candidate, FilterSettings, Verdict, judge
+from vsgrpo.vision_r1.generate import Connect, generate
+from vsgrpo.vision_r1.media import estimated_tokens
+from vsgrpo.vision_r1.questions import Item, Source, find_source
+from vsgrpo.vision_r1.report import FAILED, CotSummary, Counts
 
 REJECTED_NAME = "rejected.jsonl"
 _CACHE_FOLDER = ".cot"

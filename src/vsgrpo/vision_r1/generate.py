@@ -8,16 +8,16 @@ from typing import Any, Protocol
 
 from vsgrpo.config.build_cot import BuildCotConfig
 from vsgrpo.config.evaluate import StepSection
-from vsgrpo.data.cot.bridge import Request, messages, request_key, walk
-from vsgrpo.data.cot.cache import AnswerCache, Reply
-from vsgrpo.data.cot.endpoint import Account, Endpoint, RowError
-from vsgrpo.data.cot.inputs import Item
 from vsgrpo.errors import DataError
 from vsgrpo.terminal import Progress
+from vsgrpo.vision_r1.answers import AnswerCache, Reply
+from vsgrpo.vision_r1.bridge import Request, messages, request_key, walk
+from vsgrpo.vision_r1.endpoint import Account, Endpoint, RowError
+from vsgrpo.vision_r1.questions import Item
 
 
 class Chat(Protocol):
-    """What answers: an `Endpoint`, or a model in this process (`modeling.local_chat`)."""
+    """What answers: an `Endpoint`, or a model in this process (`local_chat`)."""
 
     async def ask(self, step: StepSection, messages: list[dict[str, Any]], seed: int, account: Account) -> Reply:
         """Return the answer and book it; raise RowError where this one fails and others may not."""

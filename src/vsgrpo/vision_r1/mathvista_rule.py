@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 import re
 
-from vsgrpo.evaluation.mathvista_rows import Problem
 from vsgrpo.maths import number_at, plain_characters, plain_number, strip_wrappers
+from vsgrpo.vision_r1.mathvista_rows import Problem
 
 _ANSWER = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")

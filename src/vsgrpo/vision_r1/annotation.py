@@ -6,12 +6,12 @@ in metres, rounded to centimetres; the frame is the scan's own (z up).
 
 from __future__ import annotations
 
-from vsgrpo.data.cot.inputs import Item
 from vsgrpo.errors import DataError
 from vsgrpo.paths import inside
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Scene, SceneObject
+from vsgrpo.vision_r1.questions import Item
 
 _HEAD = (
     "A room, measured. Coordinates are in metres, x and y along the floor and z up, seen from above with x to the "

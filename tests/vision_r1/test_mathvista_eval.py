@@ -1,8 +1,7 @@
-"""MathVista and questions of one's own, answered by the tiny model and scored; extraction by a model over real HTTP."""
+"""MathVista answered by the tiny model and scored; extraction by a model over real HTTP."""
 
 import io
 import json
-import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +13,9 @@ from cot_server import ChatServer, Fail, Say
 from vsgrpo.cli import run
 from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.evaluation.benchmark import PromptSettings
-from vsgrpo.evaluation.benchmarks.folder import Folder
-from vsgrpo.evaluation.benchmarks.mathvista import MathVista
-from vsgrpo.evaluation.mathvista_extract import is_answer
-from vsgrpo.evaluation.mathvista_rows import parse_problem
+from vsgrpo.vision_r1.mathvista import MathVista
+from vsgrpo.vision_r1.mathvista_extract import is_answer
+from vsgrpo.vision_r1.mathvista_rows import parse_problem
 
 pytestmark = pytest.mark.integration
 TASKS = ("geometry problem solving", "figure question answering")
@@ -166,36 +164,3 @@ def test_the_query_stands_alone_or_before_the_tagged_sentence(testmini):
         benchmark = MathVista.read(testmini, prompt=PromptSettings(mode))
         text = benchmark.text(benchmark.rows[0])
         assert text.startswith(start) and (text == query) == (mode == "vanilla")
-
-
-def test_own_questions_of_every_form_are_scored(tiny_folder, benchmark_folder, tmp_path, capsys):
-    (tmp_path / "a.png").write_bytes(png(1))
-    (tmp_path / "b.png").write_bytes(png(2))
-    shutil.copy(benchmark_folder / "scannet/scene0000_00.mp4", tmp_path / "c.mp4")
-    lines = [
-        {"id": 7, "problem": "<image>How long is AB?", "answer": 3, "images": ["a.png"], "question_type": "length"},
-        {
-            "question": "Which is larger?",
-            "answer": "B",
-            "options": ["A. left", "B. right"],
-            "images": ["a.png", "b.png"],
-        },
-        {"question": "What moves?", "answer": "nothing", "video": "c.mp4", "image": "b.png", "level": 2},
-    ]
-    path = tmp_path / "own.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    questions = Folder.read(path, prompt=PromptSettings("vanilla", "train", True))
-    first, second, third = questions.rows
-    assert (first.id, first.question, first.answer) == ("7", "How long is AB?", "3")
-    assert (second.options, second.answer, second.ground_truth) == (("left", "right"), "right", "B")
-    assert [item["kind"] for item in third.media] == ["image", "video"] and third.extra == {"level": 2}
-    text = questions.text(second)
-    assert "A. left\nB. right" in text and "the option's letter" in text
-    out = tmp_path / "out"
-    own = ["eval", f"model={tiny_folder}", "benchmark=folder", f"benchmark.path={path}", f"output={out}"]
-    assert run([*own, "image.max_pixels=3136", "video.num_frames=4", "video.backend=pyav", "prompt.wording=train"]) == 0
-    assert "3 of 3 questions in own.jsonl | right or wrong" in capsys.readouterr().out
-    assert results(out)["n"] == 3 and set(results(out)["question_types"]) == {"length", "question"}
-    path.write_text('{"question": "x", "answer": "y"}\n')
-    assert run([*own, "--overwrite"]) == 2
-    assert "own.jsonl:1: media=[]" in capsys.readouterr().err

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.config.build_cot import BuildCotConfig
-from vsgrpo.data.cot.cache import Reply
-from vsgrpo.data.cot.endpoint import Account
-from vsgrpo.data.cot.filters import REFLECTION_WORDS, Verdict, count_reflection
 from vsgrpo.errors import RunError
+from vsgrpo.vision_r1.answers import Reply
+from vsgrpo.vision_r1.endpoint import Account
+from vsgrpo.vision_r1.filters import REFLECTION_WORDS, Verdict, count_reflection
 
 # Vision-R1-cold, 200,000 rows: arXiv 2503.06749 Table 4.
 PAPER_REFLECTION = {"Wait": 585_719, "Hmm": 75_853, "Mistake": 26_697, "Alternatively": 188_187, "Check": 100_148}

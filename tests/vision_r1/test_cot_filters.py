@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from vsgrpo.config import load_config
 from vsgrpo.config.build_cot import FILTER_NAMES
-from vsgrpo.data.cot.connectives import repair_connectives
-from vsgrpo.data.cot.filters import (
+from vsgrpo.data.row import Row
+from vsgrpo.vision_r1.connectives import repair_connectives
+from vsgrpo.vision_r1.filters import (
     FILTERS,
     FilterSettings,
     check_answer,
@@ -23,7 +24,6 @@ from vsgrpo.data.cot.filters import (
     read_candidate,
     stated_answer,
 )
-from vsgrpo.data.row import Row
 
 BOUNDS = FilterSettings(tuple(FILTERS), 20, 48_000, 0.005, 0.05, 10.0, 5)
 THOUGHT = "The chair stands in the corner of the room and the table is two steps away from it."

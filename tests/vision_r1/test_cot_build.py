@@ -18,7 +18,6 @@ from PIL import Image
 
 from cot_server import ChatServer, Fail, Say
 from vsgrpo.cli import run
-from vsgrpo.data.cot.endpoint import Pace
 from vsgrpo.data.prompts import target_text
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows, write_rows
@@ -26,6 +25,7 @@ from vsgrpo.scans.meta_info import write_scene_json
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 from vsgrpo.tables import denied_scenes
 from vsgrpo.video.writer import write_video
+from vsgrpo.vision_r1.endpoint import Pace
 
 pytest.importorskip("openai", reason="extra `cot` is not installed")
 pytestmark = pytest.mark.integration
@@ -418,7 +418,7 @@ def test_wrong_folders_and_files_are_refused_before_anything_is_asked(questions,
 
 
 def test_two_builds_do_not_share_a_folder(questions, tmp_path, serve, capsys):
-    from vsgrpo.data.cot.cache import AnswerCache
+    from vsgrpo.vision_r1.answers import AnswerCache
 
     with AnswerCache(tmp_path / "out" / ".cot"):
         code = f"from vsgrpo.cli import main; main({arguments(questions, tmp_path / 'out', serve())!r})"

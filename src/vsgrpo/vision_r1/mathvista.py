@@ -23,10 +23,10 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.accuracy import Accuracy, accuracy_cells
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, limited, question_row
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
-from vsgrpo.evaluation.mathvista_rows import GROUPS, Problem, find_file, read_images, read_problems, read_responses
-from vsgrpo.evaluation.mathvista_rule import extract
 from vsgrpo.evaluation.predictions import Media
 from vsgrpo.terminal import show
+from vsgrpo.vision_r1.mathvista_rows import GROUPS, Problem, find_file, read_images, read_problems, read_responses
+from vsgrpo.vision_r1.mathvista_rule import extract
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -160,7 +160,7 @@ class MathVista(Benchmark):
         name = control or config.model.adapter or config.model.path
         extractions, by = None, "rule"
         if config.extract.model is not None:
-            from vsgrpo.evaluation.mathvista_extract import extract_answers
+            from vsgrpo.vision_r1.mathvista_extract import extract_answers
 
             folder = Path(config.run.dir) / ".extract"
             extractions = extract_answers(self.problems, answers, config.extract, config.run.seed, folder)

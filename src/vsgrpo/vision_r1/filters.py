@@ -15,11 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vsgrpo.data.cot.connectives import repair_connectives
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.maths import maths_equal, plain_number, strip_wrappers
 from vsgrpo.rewards import is_right
 from vsgrpo.spatial.answers import normalize_word, parse_answer
+from vsgrpo.vision_r1.connectives import repair_connectives
 
 REFLECTION_WORDS = ("Wait", "Hmm", "Mistake", "Alternatively", "Check")
 """The words that Table 4 of the paper counts; whole words, in any case."""

@@ -19,8 +19,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.cot.filters import read_candidate
-from vsgrpo.data.cot.inputs import Item, Source, image_item
 from vsgrpo.data.importing.foreign_answers import Refused
 from vsgrpo.data.importing.foreign_forms import NAMES, Talk, first, parsed, read_talk
 from vsgrpo.data.importing.foreign_media import MediaFinder, refuse_rooms
@@ -33,6 +31,8 @@ from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.rows import iter_rows, row_line
 from vsgrpo.errors import DataError
 from vsgrpo.paths import inside
+from vsgrpo.vision_r1.filters import read_candidate
+from vsgrpo.vision_r1.questions import Item, Source, image_item
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,47 @@
+"""Questions of one's own, answered by the tiny model and scored."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from vsgrpo.cli import run
+from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmarks.folder import Folder
+
+pytestmark = pytest.mark.integration
+
+
+def test_own_questions_of_every_form_are_scored(tiny_folder, benchmark_folder, tmp_path, capsys):
+    for name, colour in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (180, 180), colour).save(tmp_path / f"{name}.png")
+    shutil.copy(benchmark_folder / "scannet/scene0000_00.mp4", tmp_path / "c.mp4")
+    lines = [
+        {"id": 7, "problem": "<image>How long is AB?", "answer": 3, "images": ["a.png"], "question_type": "length"},
+        {
+            "question": "Which is larger?",
+            "answer": "B",
+            "options": ["A. left", "B. right"],
+            "images": ["a.png", "b.png"],
+        },
+        {"question": "What moves?", "answer": "nothing", "video": "c.mp4", "image": "b.png", "level": 2},
+    ]
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    questions = Folder.read(path, prompt=PromptSettings("vanilla", "train", True))
+    first, second, third = questions.rows
+    assert (first.id, first.question, first.answer) == ("7", "How long is AB?", "3")
+    assert (second.options, second.answer, second.ground_truth) == (("left", "right"), "right", "B")
+    assert [item["kind"] for item in third.media] == ["image", "video"] and third.extra == {"level": 2}
+    text = questions.text(second)
+    assert "A. left\nB. right" in text and "the option's letter" in text
+    out = tmp_path / "out"
+    own = ["eval", f"model={tiny_folder}", "benchmark=folder", f"benchmark.path={path}", f"output={out}"]
+    assert run([*own, "image.max_pixels=3136", "video.num_frames=4", "video.backend=pyav", "prompt.wording=train"]) == 0
+    assert "3 of 3 questions in own.jsonl | right or wrong" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    assert results["n"] == 3 and set(results["question_types"]) == {"length", "question"}
+    path.write_text('{"question": "x", "answer": "y"}\n')
+    assert run([*own, "--overwrite"]) == 2
+    assert "own.jsonl:1: media=[]" in capsys.readouterr().err
