@@ -12,7 +12,7 @@ from PIL import Image
 
 from evaluation_rows import official_rows
 from vsgrpo.config import load_config
-from vsgrpo.data.build.parts import stored
+from vsgrpo.data.build.folder import stored
 from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.importing.imports import import_data
 from vsgrpo.data.inputs import model_folders

@@ -25,7 +25,7 @@ from vsgrpo.cli.app import (
 from vsgrpo.terminal import show
 
 if TYPE_CHECKING:
-    from vsgrpo.data.build.summary import BuildSummary
+    from vsgrpo.data.build.assemble import BuildSummary
 
 
 @app.command(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.config import TrainConfig
-from vsgrpo.data.build.answer_table import AnswerLine, answer_table
+from vsgrpo.data.build.answers import AnswerLine, answer_table
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
 from vsgrpo.data.row_guard import Judgement, name_some, worst
 from vsgrpo.data.row_scan import RowScan, scan_rows

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vsgrpo.data.build.answer_table import AnswerTally
+from vsgrpo.data.build.answers import AnswerTally
 from vsgrpo.data.json_files import BLANK, decode_line
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_guard import Judgement, Links, judge_row

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,40 +17,29 @@ from hashlib import blake2b
 from pathlib import Path
 
 from vsgrpo.config.build_data import BuildDataConfig
-from vsgrpo.data.build.assemble import assemble, shard_summary
-from vsgrpo.data.build.parts import (
-    PARTS,
-    PLAN_NAME,
+from vsgrpo.data.build.assemble import BuildSummary, assemble, shard_summary
+from vsgrpo.data.build.folder import (
     Plan,
-    fingerprint,
+    prepare_folder,
     read_plan,
-    read_stamp,
     remove_leftovers,
+    settle,
     store,
     stored,
     write_plan,
 )
 from vsgrpo.data.build.scan import ScanJob, ScanOutcome, build_scan
-from vsgrpo.data.build.summary import BuildSummary
 from vsgrpo.data.leakage import Denied, check_scan, denied_in_path, name_some
-from vsgrpo.data.manifest import MANIFEST_NAME
-from vsgrpo.errors import ConfigError, DataError, RunError
+from vsgrpo.errors import DataError, RunError
 from vsgrpo.paths import (
-    ASIDE_NAME,
     LOCK_NAME,
     drop_aside,
-    is_set_aside,
     locked,
     refuse_inputs_inside,
-    remove,
-    set_aside,
-    take_back,
 )
 from vsgrpo.scans.source import ScanSource, find_source
-from vsgrpo.terminal import Progress, show
+from vsgrpo.terminal import Progress
 
-_OWN = ("train.jsonl", "dev.jsonl", MANIFEST_NAME, "report.html", PARTS, "videos", "scenes")
-"""What a build writes, and --overwrite replaces."""
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -85,7 +73,7 @@ def build_dataset(config: BuildDataConfig, *, overwrite: bool = False, limit: in
 
 def _build(plan: Plan, root: Path, out: Path, overwrite: bool) -> BuildSummary:
     config, build, scan_ids = plan.config, plan.config.build, plan.scan_ids
-    _prepare_folder(out, config, overwrite)
+    prepare_folder(out, config, overwrite)
     write_plan(out, plan)
     own = plan.shard(build.shard)
     found = {scan_id: part for scan_id in own if (part := stored(out, config, scan_id)) and part.status == "done"}
@@ -105,7 +93,7 @@ def _build(plan: Plan, root: Path, out: Path, overwrite: bool) -> BuildSummary:
         progress.advance(f"{num_skipped} skipped" if num_skipped else "")
     ordered = [outcomes[scan_id] for scan_id in own]
     if build.num_shards > 1:
-        return shard_summary(config, out, ordered, len(found))
+        return shard_summary(plan, out, ordered, len(found))
     return _finish(plan, out, ordered, len(found))
 
 
@@ -146,7 +134,7 @@ def _finish(plan: Plan, out: Path, outcomes: list[ScanOutcome], reused: int) -> 
     if all(outcome.status == "skipped" for outcome in outcomes):
         raise DataError(outcomes[0].reason, outcomes[0].hint)
     try:
-        summary = assemble(plan.config, out, outcomes, plan.refused, reused)
+        summary = assemble(plan, out, outcomes, reused)
     except OSError as error:
         raise _write_error(out, error) from None
     remove_leftovers(out)
@@ -195,49 +183,6 @@ def _choose_scans(config: BuildDataConfig, root: Path, limit: int | None) -> tup
         reasons = "; ".join(f"{number} scans: {reason}" for reason, number in refused.items())
         raise DataError(f"source.root={root}: no scan may be used ({reasons})", "choose data.split, or add train scans")
     return chosen[:limit], dict(sorted(refused.items()))
-
-
-def _prepare_folder(out: Path, config: BuildDataConfig, overwrite: bool) -> None:
-    """Make OUT ready, or refuse to touch what is not ours or was built otherwise."""
-    stamp = read_stamp(out) if out.is_dir() else None
-    ours = stamp is not None or (out / MANIFEST_NAME).is_file()
-    started = (out / PARTS).is_dir()  # without a stamp: another shard is about to write its plan
-    known = ours or started or not out.exists()
-    if not known and (not out.is_dir() or any(not p.name.startswith(("scans_root", LOCK_NAME)) for p in out.iterdir())):
-        raise DataError(f"data.path={out}: exists and is no dataset folder", hint="choose another output=DIR")
-    if overwrite and config.build.num_shards > 1:
-        raise ConfigError(
-            f"--overwrite with build.num_shards={config.build.num_shards}: one shard would delete what others built",
-            hint=f"remove {out} yourself before the shards start",
-        )
-    if overwrite and is_set_aside(out):  # of an earlier --overwrite that was cut off: what it built goes
-        for name in _OWN:
-            remove(out / name)
-    elif overwrite and ours:
-        set_aside(out, [name for name in _OWN if (out / name).exists()])
-    elif ours and stamp != fingerprint(config):
-        raise DataError(
-            f"data.path={out}: holds a dataset built with other settings",
-            hint="add --overwrite to replace it, or choose another output=DIR",
-        )
-
-
-def settle(out: Path) -> None:
-    """End what an --overwrite left open: the earlier dataset comes back where the new one has no finished scan.
-
-    It goes where the new one is complete. In between, it stays aside and the build goes on where it stopped.
-    """
-    if not is_set_aside(out):
-        return
-    started = [path for path in (out / PARTS).glob("*.json") if path.name != PLAN_NAME]
-    if (out / ASIDE_NAME).is_dir() and (out / MANIFEST_NAME).is_file():
-        drop_aside(out)
-    elif (out / ASIDE_NAME).is_dir() and started:
-        show(f"{out / ASIDE_NAME}: what --overwrite replaces, until this dataset is complete", sys.stderr)
-    else:
-        take_back(out, [out / name for name in _OWN])
-        text = "--overwrite ended before its first scan: the earlier dataset is back"
-        show(f"data.path={out}: {text}", sys.stderr)
 
 
 def _run(jobs: list[ScanJob], num_workers: int | None) -> Iterator[ScanOutcome]:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from zlib import crc32
 
-from vsgrpo.data.build.answer_table import AnswerLine, answer_table
+from vsgrpo.data.build.answers import AnswerLine, answer_table
 from vsgrpo.data.importing.foreign_answers import Refused
 from vsgrpo.data.importing.foreign_media import MediaFinder, refuse_rooms
 from vsgrpo.data.importing.foreign_rows import Foreign, read_foreign, scans_named

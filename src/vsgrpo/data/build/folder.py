@@ -1,8 +1,12 @@
-"""OUT/.parts: what a build has done so far. One file per scan, the plan they belong to, and a stamp of the settings."""
+"""The folder that a build writes, OUT: made ready, kept from other builds, and what was done so far.
+
+OUT/.parts holds one file per scan, the plan they belong to, and a stamp of the settings.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
 from importlib.metadata import version
@@ -11,14 +15,18 @@ from typing import Any, get_type_hints
 
 from vsgrpo.config.build_data import BuildDataConfig
 from vsgrpo.data.build.scan import ScanOutcome, outcome_from_json, outcome_to_json
-from vsgrpo.errors import DataError
+from vsgrpo.data.manifest import MANIFEST_NAME
+from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import write_atomic
-from vsgrpo.paths import inside
+from vsgrpo.paths import ASIDE_NAME, LOCK_NAME, drop_aside, inside, is_set_aside, remove, set_aside, take_back
 from vsgrpo.scans.source import find_source
+from vsgrpo.terminal import show
 
 PARTS = ".parts"
 PLAN_NAME = "plan.json"
 _STAMP = "fingerprint"
+_OWN = ("train.jsonl", "dev.jsonl", MANIFEST_NAME, "report.html", PARTS, "videos", "scenes")
+"""What a build writes, and --overwrite replaces."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,49 @@ def read_stamp(out: Path) -> str | None:
     """Return the fingerprint that the folder was built with, None where it is no build of ours."""
     stamp = out / PARTS / _STAMP
     return stamp.read_text(encoding="utf-8").strip() if stamp.is_file() else None
+
+
+def prepare_folder(out: Path, config: BuildDataConfig, overwrite: bool) -> None:
+    """Make OUT ready, or refuse to touch what is not ours or was built otherwise."""
+    stamp = read_stamp(out) if out.is_dir() else None
+    ours = stamp is not None or (out / MANIFEST_NAME).is_file()
+    started = (out / PARTS).is_dir()  # without a stamp: another shard is about to write its plan
+    known = ours or started or not out.exists()
+    if not known and (not out.is_dir() or any(not p.name.startswith(("scans_root", LOCK_NAME)) for p in out.iterdir())):
+        raise DataError(f"data.path={out}: exists and is no dataset folder", hint="choose another output=DIR")
+    if overwrite and config.build.num_shards > 1:
+        raise ConfigError(
+            f"--overwrite with build.num_shards={config.build.num_shards}: one shard would delete what others built",
+            hint=f"remove {out} yourself before the shards start",
+        )
+    if overwrite and is_set_aside(out):  # of an earlier --overwrite that was cut off: what it built goes
+        for name in _OWN:
+            remove(out / name)
+    elif overwrite and ours:
+        set_aside(out, [name for name in _OWN if (out / name).exists()])
+    elif ours and stamp != fingerprint(config):
+        raise DataError(
+            f"data.path={out}: holds a dataset built with other settings",
+            hint="add --overwrite to replace it, or choose another output=DIR",
+        )
+
+
+def settle(out: Path) -> None:
+    """End what an --overwrite left open: the earlier dataset comes back where the new one has no finished scan.
+
+    It goes where the new one is complete. In between, it stays aside and the build goes on where it stopped.
+    """
+    if not is_set_aside(out):
+        return
+    started = [path for path in (out / PARTS).glob("*.json") if path.name != PLAN_NAME]
+    if (out / ASIDE_NAME).is_dir() and (out / MANIFEST_NAME).is_file():
+        drop_aside(out)
+    elif (out / ASIDE_NAME).is_dir() and started:
+        show(f"{out / ASIDE_NAME}: what --overwrite replaces, until this dataset is complete", sys.stderr)
+    else:
+        take_back(out, [out / name for name in _OWN])
+        text = "--overwrite ended before its first scan: the earlier dataset is back"
+        show(f"data.path={out}: {text}", sys.stderr)
 
 
 def write_plan(out: Path, plan: Plan) -> None:

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsgrpo.data.build.answer_table import answer_lines, answer_table
-from vsgrpo.data.build.balance import Balance, balance_rows, share_limits, with_answer_at
+from vsgrpo.data.build.answers import Balance, answer_lines, answer_table, balance_rows, share_limits, with_answer_at
 from vsgrpo.data.row import LETTERS
 from vsgrpo.data.row_rules import check_row
 from vsgrpo.data.rows import make_row
