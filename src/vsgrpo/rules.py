@@ -218,8 +218,12 @@ def one_of(key: str, value: object, choices: Sequence[object]) -> None:
 def suggest(word: str, choices: Sequence[str]) -> str:
     """Return a hint with the nearest choice, if one is near, and all of them."""
     close = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=0.6)
-    every = "choose from: " + ", ".join(choices) if len(choices) <= 20 else "`vsgrpo configs` lists what there is"
-    return (f"did you mean {close[0]}? " if close else "") + every
+    return (f"did you mean {close[0]}? " if close else "") + listed(choices)
+
+
+def listed(choices: Sequence[str]) -> str:
+    """Return a hint with all choices, or where to find so many."""
+    return "choose from: " + ", ".join(choices) if len(choices) <= 20 else "`vsgrpo configs` lists them"
 
 
 def _short(value: float) -> str:

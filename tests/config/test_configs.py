@@ -157,7 +157,7 @@ def test_a_folder_here_is_a_model_whatever_its_name_looks_like(tmp_path: Path, m
         # the letters of the section say nothing about the key
         ("train", ["trainer.lrr=1"], "trainer.lrr: unknown key", "did you mean trainer.learning_rate?"),
         ("train", ["trainer.lr=1"], "trainer.lr: unknown key", "did you mean trainer.learning_rate?"),
-        ("train", ["trainer.foo=1"], "trainer.foo: unknown key", "`vsgrpo configs` lists what there is"),
+        ("train", ["trainer.foo=1"], "trainer.foo: unknown key", "`vsgrpo configs` lists them"),
     ],
 )
 def test_wrong_input_names_the_key_and_the_way_out(root, overrides, message, hint):

@@ -88,7 +88,7 @@ WHOLE = (
     "source",
     "output",
 )
-"""What is told by the whole command, or before a section is made."""
+"""Errors of the whole command, or from before a section is made."""
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from types import NoneType
 from typing import Any, TypeVar
 
 from vsgrpo.errors import ConfigError
+from vsgrpo.rules import listed
 
 ALIASES = {
     "lr": "trainer.learning_rate",
@@ -157,6 +158,4 @@ def nearest(name: str, choices: Sequence[str]) -> str:
         ends = {c.rpartition(".")[2]: c for c in choices}
         found = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
         found = found or [ends[near] for near in difflib.get_close_matches(last, ends, n=1, cutoff=0.5)]
-    if found:
-        return f"did you mean {found[0]}?"
-    return "choose from: " + ", ".join(choices) if len(choices) <= 20 else "`vsgrpo configs` lists what there is"
+    return f"did you mean {found[0]}?" if found else listed(choices)
