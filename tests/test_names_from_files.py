@@ -26,8 +26,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.evaluation.archives import unpack
 from vsgrpo.evaluation.benchmarks.folder import Folder
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
-from vsgrpo.families.model_path import model_shape
-from vsgrpo.records import adapter_base
+from vsgrpo.families.model_path import adapter_base, model_shape
 from vsgrpo.vision_r1.annotation import item_text
 from vsgrpo.vision_r1.import_images import import_images
 from vsgrpo.vision_r1.mathvista_rows import parse_problem, read_images

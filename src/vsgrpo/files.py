@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import DataError
+from vsgrpo.records import read_record
 
 CACHE_VARIABLE = "VSGRPO_CACHE_DIR"
 """Environment variable: the folder of what saves time when it is there, nothing else (`user_cache`)."""
 CHECKSUMS_NAME = "checksums.json"
 """In a folder whose files are checked before they are relied on: size and sha256 of each of them."""
+_CHECKSUMS = {"files": {str: {"size": int, "sha256": str}}}
 _SETTLED_NS = 2_000_000_000
 """A file changed more recently than this may change again under the same time stamp."""
 
@@ -182,7 +184,7 @@ def find_damage(folder: Path) -> str | None:
         empty = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.stat().st_size]
         return f"{empty[0].relative_to(folder)}: empty" if empty else None
     try:
-        files = json.loads((folder / CHECKSUMS_NAME).read_text(encoding="utf-8"))["files"]
+        files = read_record(folder / CHECKSUMS_NAME, _CHECKSUMS, "")["files"]
         for name, entry in files.items():
             if not (folder / name).is_file():
                 return f"{name}: missing"
@@ -194,7 +196,7 @@ def find_damage(folder: Path) -> str | None:
             for (name, entry), digest in zip(files.items(), digests, strict=True):
                 if digest != entry["sha256"]:
                     return f"{name}: not as it was written"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except DataError:
         return f"{CHECKSUMS_NAME}: not as it was written"
     except OSError as error:
         return f"{error.filename}: {error.strerror}"

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import ConfigError, DataError
@@ -18,7 +17,7 @@ from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file
 from vsgrpo.evaluation.predictions import Media, read_answers
 from vsgrpo.evaluation.score_command import PROMPT_KEYS
 from vsgrpo.paths import inside, path_fault
-from vsgrpo.records import NUMBER, read_record
+from vsgrpo.records import NUMBER, read_jsonl, read_record
 from vsgrpo.report.plan import Plan, make_plan, question_svg, symbol_svg
 from vsgrpo.report.run_folder import read_config
 from vsgrpo.report.samples import COMPLETIONS_NAME, question_files, read_completions, read_questions

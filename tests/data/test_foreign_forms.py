@@ -8,9 +8,9 @@ import pytest
 
 from vsgrpo.cli import run
 from vsgrpo.data.importing.foreign_rows import Refused, read_foreign
-from vsgrpo.data.json_files import records
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
+from vsgrpo.records import read_records
 from vsgrpo.vision_r1.questions import find_source
 
 ROOM = "What is the size of this room (in square meters)?"
@@ -145,7 +145,7 @@ def test_lists_larger_than_the_buffer_are_read_item_by_item(tmp_path):
     file = tmp_path / "rows.json"
     file.write_text("\ufeff " + json.dumps(items, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     assert file.stat().st_size > 3 << 20
-    found = list(records(file))
+    found = list(read_records(file, nan="null"))
     assert [item for _, item in found] == items and found[7][0] == f"{file}:row 8"
 
 
@@ -156,7 +156,7 @@ def test_a_broken_list_is_an_error_of_one_line(tmp_path, text):
     file = tmp_path / "rows.json"
     file.write_text(text)
     with pytest.raises(DataError, match=r"rows\.json(:1)?: not") as error:
-        list(records(file))
+        list(read_records(file, nan="null"))
     assert "\n" not in error.value.message and len(error.value.message) < 300
 
 
@@ -171,7 +171,7 @@ def test_a_broken_list_is_an_error_of_one_line(tmp_path, text):
 )
 def test_the_content_decides_between_list_and_lines(tmp_path, name, text):
     (tmp_path / name).write_text(text, encoding="utf-8")
-    assert [data["n"] for _, data in records(tmp_path / name)] == [1, None]
+    assert [data["n"] for _, data in read_records(tmp_path / name, nan="null")] == [1, None]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_value_of_a_parquet_file_that_cannot_be_read_is_named(tmp_path, bad):
     columns = {"problem": ["?"] * 71, "answer": ["x"] * 71, "images": ["a.png"] * 71, "note": bad}
     pq.write_table(pa.table(columns), file)
     with pytest.raises(DataError, match=r"train\.parquet:rows 65 to 71: a value cannot be read"):  # 64 at a time
-        list(records(file))
+        list(read_records(file, nan="null"))
     with pytest.raises(DataError, match=r"train\.parquet:rows 65 to 71: a value cannot be read"):
         list(find_source(file, "train", "images", None, False).items())
 

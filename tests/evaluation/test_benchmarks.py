@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from vsgrpo.cli import run
-from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.data.leakage import TrainingManifest, write_training_manifest
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmarks import BENCHMARKS, find_benchmark
+from vsgrpo.records import read_jsonl
 
 PAGE = (Path(__file__).parents[2] / "docs/extending.md").read_text(encoding="utf-8")
 COLOURS = {"red": "dark", "yellow": "light", "white": "light"}

@@ -291,7 +291,7 @@ def test_a_broken_vision_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"vision\.json: schema_version=9"):
         read_vision(tmp_path)
     (tmp_path / "vision.json").write_text("{")
-    with pytest.raises(DataError, match=r"vision\.json: not a vision\.json"):
+    with pytest.raises(DataError, match=r"vision\.json: not JSON"):
         read_vision(tmp_path)
 
 

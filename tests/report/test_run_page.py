@@ -205,7 +205,7 @@ def test_what_is_no_run_ends_in_one_error(tmp_path, capsys):
     assert "no run folder" in capsys.readouterr().err
     broken = write_run(tmp_path / "b", [record(1)])
     (broken / "log.jsonl").write_text("nonsense\n")
-    with pytest.raises(DataError, match=r"log\.jsonl:1: not a log record"):
+    with pytest.raises(DataError, match=r"log\.jsonl:1: not JSON"):
         write_report([broken])
     (broken / "log.jsonl").write_text(json.dumps(record(1)) + '\n{"schema_version": 1, "st')  # being written
     assert write_report([broken]).path.is_file()

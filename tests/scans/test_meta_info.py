@@ -53,7 +53,7 @@ def test_the_other_spelling_of_the_box_key_and_other_datasets_are_read(tmp_path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not readable as JSON"),
+        ("{", "not JSON"),
         ({}, "no scenes"),
         ([], "no scenes"),
         ({"scene0251_00": []}, "scene0251_00"),

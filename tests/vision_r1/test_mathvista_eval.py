@@ -11,8 +11,8 @@ from PIL import Image
 
 from cot_server import ChatServer, Fail, Say
 from vsgrpo.cli import run
-from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.records import read_jsonl
 from vsgrpo.vision_r1.mathvista import MathVista
 from vsgrpo.vision_r1.mathvista_extract import is_answer
 from vsgrpo.vision_r1.mathvista_rows import parse_problem

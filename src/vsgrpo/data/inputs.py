@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 
 from vsgrpo.data.row import Row, media_place
 from vsgrpo.errors import DataError
+from vsgrpo.families.model_path import adapter_base
 from vsgrpo.files import file_sha256, file_state, remembered_sha256, write_atomic
-from vsgrpo.records import adapter_base, read_record
+from vsgrpo.records import decode_line, read_record
 
 INPUTS_NAME = "inputs.json"
 SCHEMA_VERSION = 1
@@ -218,11 +220,9 @@ def _differing_lines(before: list[str], now: list[str], path: Path) -> str:
 
 
 def _id_of_line(path: Path, number: int) -> str | None:
-    with path.open("rb") as stream:
-        for index, line in enumerate(stream):
-            if index == number:
-                with suppress(ValueError, AttributeError):
-                    return str(json.loads(line).get("id"))[:60]
+    with path.open("rb") as stream, suppress(DataError, AttributeError):
+        line = next(islice(stream, number, None), b"")
+        return str(decode_line(line, str(path), is_first=number == 0).get("id"))[:60]
     return None
 
 

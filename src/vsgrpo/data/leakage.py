@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.manifest import MANIFEST_NAME, file_record, read_json_object
+from vsgrpo.data.manifest import MANIFEST_NAME, file_record
 from vsgrpo.data.room_ids import Found, find_rooms, room_label, rooms_in, shown_rooms
 from vsgrpo.data.room_ids import dataset_of_path as dataset_of_path
 from vsgrpo.data.room_ids import room_of as room_of
@@ -36,8 +36,9 @@ from vsgrpo.data.row_guard import split_dev as split_dev
 from vsgrpo.data.row_guard import val_scans as val_scans
 from vsgrpo.errors import DataError
 from vsgrpo.families import FAMILIES, TINY
+from vsgrpo.families.model_path import adapter_base
 from vsgrpo.files import write_atomic
-from vsgrpo.records import adapter_base
+from vsgrpo.records import read_record
 from vsgrpo.tables import denied_rooms
 
 SCHEMA_VERSION = 1
@@ -204,12 +205,11 @@ def video_records(rows: Iterable[Row], base: Path) -> dict[str, dict[str, Any]]:
 
 
 def _recorded_files(folder: Path) -> dict[str, Any]:
-    """Return the file records of a dataset folder's manifest, nothing where it is broken: hashes are then made anew."""
+    """Return the file records of a dataset folder's manifest, nothing if it is broken: hashes are then made anew."""
     try:
-        files = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, LookupError, TypeError):
+        return read_record(folder / MANIFEST_NAME, {"files": dict}, "")["files"]
+    except DataError:
         return {}
-    return files if isinstance(files, dict) else {}
 
 
 def _agrees(stored: Any, stat: os.stat_result) -> bool:
@@ -277,7 +277,7 @@ def read_training_manifest(folder: Path | str) -> TrainingManifest:
     """Read training_manifest.json of a model folder; DataError where it is missing, broken or of another schema."""
     path = Path(folder) / TRAINING_MANIFEST_NAME
     hint = "the lineage of this model cannot be told; train it again, or delete the file to score it as unknown"
-    return _manifest_from(read_json_object(path, SCHEMA_VERSION, hint), path)
+    return _manifest_from(read_record(path, {}, hint, schema_version=SCHEMA_VERSION), path)
 
 
 def _manifest_from(data: dict[str, Any], path: Path) -> TrainingManifest:

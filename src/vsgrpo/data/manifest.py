@@ -15,6 +15,7 @@ from typing import Any
 from vsgrpo.errors import DataError
 from vsgrpo.files import file_sha256, write_atomic
 from vsgrpo.paths import inside
+from vsgrpo.records import read_record
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -69,7 +70,8 @@ def write_manifest(folder: Path | str, manifest: Manifest) -> Path:
 def read_manifest(folder: Path | str) -> Manifest:
     """Read manifest.json of a dataset folder; DataError where it is missing, broken or of another schema."""
     path = Path(folder) / MANIFEST_NAME
-    data = read_json_object(path, SCHEMA_VERSION, "build the dataset again with this version")
+    hint = "build the dataset again with this version"
+    data = read_record(path, {}, hint, schema_version=SCHEMA_VERSION)
     names = {item.name for item in fields(Manifest)}
     for name in sorted(names - set(data)):
         raise DataError(f"{path}: {name} is missing", "build the dataset again")
@@ -105,20 +107,6 @@ def changed_files(folder: Path | str, manifest: Manifest, names: Iterable[str] |
         if not same:
             changed.append(name)
     return changed
-
-
-def read_json_object(path: Path, schema_version: int, hint: str) -> dict[str, Any]:
-    """Read a JSON object that carries `schema_version`; DataError for a missing, broken or foreign file."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file", hint)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})", hint) from None
-    if not isinstance(data, dict) or data.get("schema_version") != schema_version:
-        got = data.get("schema_version") if isinstance(data, dict) else type(data).__name__
-        raise DataError(f"{path}: schema_version={got}: this version reads {schema_version}", hint)
-    return data
 
 
 def _check_scans(path: Path, scans: dict[str, dict[str, Any]]) -> None:

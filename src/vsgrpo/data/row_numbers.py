@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.json_files import decode_line
 from vsgrpo.data.mix import shares
 from vsgrpo.data.prompts import question_text, target_text
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_guard import check_rows
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.records import decode_line
 
 SKETCHED_BYTES = 32 << 20
 """Row files of a run that are larger together are sketched by a dry run."""
@@ -195,19 +195,15 @@ def sketch_rows(
     for number, line in _lines(file, sampled):
         key = _type_and_media(line) if line.startswith(_OURS) else None
         if key not in found and (key is None or b"\\" in key[0] or b"\\" in key[1]):
-            key = _decoded(line, f"{file}:{number}", number == 1)
+            row = _row(line, f"{file}:{number}", number == 1)
+            key = row.question_type, tuple((item["kind"], item["path"]) for item in row.media)
         found[key] = found.get(key, 0) + 1
         if len(line) > shortest:
             (heapq.heappush if len(longest) < _LONGEST else heapq.heapreplace)(longest, (len(line), number, line))
             shortest = longest[0][0] if len(longest) == _LONGEST else -1
     counted, media = _by_type(found)
     sampled |= {number: line for _, number, line in longest}
-    rows = []
-    for number, line in sorted(sampled.items()):
-        try:
-            rows.append(row_from_dict(decode_line(line, is_first=number == 1), f"{file}:{number}"))
-        except ValueError as error:
-            raise DataError(f"{file}:{number}: not JSON ({error})", "the file may be cut off; write it again") from None
+    rows = [_row(line, f"{file}:{number}", number == 1) for number, line in sorted(sampled.items())]
     check_rows(rows, allow_val_safe=allow_val_safe, where=str(file), base=file.parent)
     num_read = len(rows)
     rows = [row for row in rows if types is None or row.question_type in types]
@@ -258,17 +254,8 @@ def _type_and_media(line: bytes) -> tuple[bytes, bytes] | None:
     return line[kind : line.find(_QUOTE, kind)], line[shows : end + 2]
 
 
-def _decoded(line: bytes, where: str, is_first: bool) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return the question type of a line and the (kind, path) that it shows, whoever wrote it.
-
-    Raises:
-        DataError: no JSON, or no row.
-    """
-    try:
-        row = row_from_dict(decode_line(line, is_first=is_first), where)
-    except ValueError as error:
-        raise DataError(f"{where}: not JSON ({error})", "the file may be cut off; write it again") from None
-    return row.question_type, tuple((item["kind"], item["path"]) for item in row.media)
+def _row(line: bytes, where: str, is_first: bool) -> Row:
+    return row_from_dict(decode_line(line, where, is_first=is_first), where)
 
 
 def _by_type(found: Mapping[tuple[Any, Any], int]) -> tuple[Counter[str], dict[str, set[Any]]]:
@@ -283,7 +270,7 @@ def _by_type(found: Mapping[tuple[Any, Any], int]) -> tuple[Counter[str], dict[s
 
 
 def _different(entries: Set[Any]) -> tuple[int, int]:
-    """Return the number of different videos and images that entries of `_type_and_media` and `_decoded` name."""
+    """Return the number of different videos and images that entries of `_type_and_media` or (kind, path) pairs name."""
     media: set[tuple[str, str]] = set()
     for entry in entries:
         if isinstance(entry, bytes):

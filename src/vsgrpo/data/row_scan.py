@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from vsgrpo.data.build.answers import AnswerTally
-from vsgrpo.data.json_files import BLANK, decode_line
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_guard import Judgement, Links, judge_row
 from vsgrpo.data.row_rules import RowError
 from vsgrpo.data.rows import faults_of, row_from_dict
 from vsgrpo.errors import DataError
+from vsgrpo.records import BLANK, decode_line
 
 RowCheck = Callable[[Row], None]
 """A rule beyond the schema: raises DataError where a run could not use the row."""
@@ -192,9 +192,9 @@ def _scan_part(file: Path, check: RowCheck | None, judge: bool, part: tuple[int,
             found.num_lines += 1
             number = found.num_lines
             try:
-                data = decode_line(line, is_first=start == 0 and number == 1)
-            except ValueError as error:
-                found.add_fault("not JSON", number, f"not JSON ({error})", "the file may be cut off; write it again")
+                data = decode_line(line, "", is_first=start == 0 and number == 1)
+            except DataError as error:
+                found.add_fault("not JSON", number, error.message.removeprefix(": "), error.hint)
                 continue
             if data is BLANK:
                 continue

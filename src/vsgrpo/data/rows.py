@@ -14,11 +14,11 @@ from pathlib import Path
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.data.row import FIELD_NAMES, SCHEMA_VERSION, Row, row_id
 from vsgrpo.data.row_rules import IS_MISSING, RowError, check_row, row_faults, short_json
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
+from vsgrpo.records import read_jsonl
 
 if TYPE_CHECKING:
     from vsgrpo.spatial.question import Question

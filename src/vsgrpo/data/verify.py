@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.data.row import LETTERS
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.records import read_jsonl
 from vsgrpo.scans.meta_info import read_meta_info
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_from_boxes, type_names
 

@@ -21,10 +21,10 @@ from typing import Any
 from vsgrpo.data.importing.foreign_answers import Refused, read_options
 from vsgrpo.data.importing.foreign_forms import NAMES, first, question_type_of
 from vsgrpo.data.importing.foreign_rows import dataset_of, read_answer
-from vsgrpo.data.json_files import read_json, read_jsonl
 from vsgrpo.data.row import LETTERS
 from vsgrpo.data.row_rules import number_of
 from vsgrpo.errors import DataError
+from vsgrpo.records import read_json, read_jsonl
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of
 
 TEXT_FIELDS = ("prediction", "output", "raw_answer", "response", "model_output", "model_answer", "generated_text")
@@ -106,12 +106,10 @@ def num_tagged(lines: Sequence[Line]) -> int:
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix != ".json":
-        for number, data in read_jsonl(path, nan=True):
+        for number, data in read_jsonl(path, nan="null"):
             yield from _flat(f"{path}:{number}", data)
         return
-    if not path.is_file():
-        raise DataError(f"{path}: no such file", "give a predictions file")
-    content = read_json(path)
+    content = read_json(path, "give a predictions file")
     found = content
     if isinstance(content, dict):
         found = next((content[name] for name in _NESTED if isinstance(content.get(name), list)), None)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.json_files import read_json
 from vsgrpo.data.leakage import (
     Links,
     TrainingManifest,
@@ -23,6 +22,7 @@ from vsgrpo.data.room_ids import room_label
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import Media
+from vsgrpo.records import read_record
 from vsgrpo.tables import denied_rooms
 from vsgrpo.terminal import show
 
@@ -135,13 +135,8 @@ def _read_object(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it is there and holds no object: what it says of the model must not be passed over.
     """
-    if not path.is_file():
-        return {}
     hint = "write it again, or score a copy of the predictions in another folder with model.path=DIR"
-    data = read_json(path, hint)
-    if not isinstance(data, dict):
-        raise DataError(f"{path}: not a JSON object", hint)
-    return data
+    return read_record(path, {}, hint) if path.is_file() else {}
 
 
 def split_model_words(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -18,11 +18,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.files import publish
-from vsgrpo.records import MAYBE_TEXT, check_shape
+from vsgrpo.records import MAYBE_TEXT, check_shape, decode_line, read_jsonl
 
 PREDICTIONS_NAME = "predictions.jsonl"
 _LINE = {"id": str, "prediction": MAYBE_TEXT, "sample?": int, "num_tokens?": int, "error?": str}
@@ -231,8 +230,8 @@ def read_errors(path: Path) -> dict[str, str]:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        data = json.loads(line)
+        data = decode_line(line, "", nan="keep")
         check_shape(data, _LINE, "", "")
-    except (ValueError, RecursionError, DataError):
+    except DataError:
         return None
     return data

@@ -9,13 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.manifest import read_json_object
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.output_folder import REPORT_NAME, RESULTS_NAME
 from vsgrpo.evaluation.score_table import score_table
 from vsgrpo.evaluation.vsibench_report import SCHEMA_VERSION
 from vsgrpo.files import write_atomic
 from vsgrpo.paths import drop_aside
+from vsgrpo.records import read_record
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -43,7 +43,8 @@ def write_results(config: EvalConfig, content: Mapping[str, Any], seconds: float
 
 def read_results(folder: Path | str) -> dict[str, Any]:
     """Read results.json of an evaluation folder; DataError where it is missing or of another schema."""
-    return read_json_object(Path(folder) / RESULTS_NAME, SCHEMA_VERSION, "run `vsgrpo eval` into this folder")
+    hint = "run `vsgrpo eval` into this folder"
+    return read_record(Path(folder) / RESULTS_NAME, {}, hint, schema_version=SCHEMA_VERSION)
 
 
 def compare_table(named: Sequence[tuple[str, Path | str]], title: str = "") -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from vsgrpo.data.json_files import read_json
 from vsgrpo.data.leakage import name_some
 from vsgrpo.data.prompts import MODES, WORDINGS
 from vsgrpo.data.row import LETTERS, Row
@@ -23,6 +22,7 @@ from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.output_folder import SETTINGS_NAME
 from vsgrpo.evaluation.score_report import DifferenceReport, ScoreReport
 from vsgrpo.evaluation.vsibench_scores import Item, row_item, score_items, task_table
+from vsgrpo.records import read_json
 from vsgrpo.spatial.answers import SCORERS
 from vsgrpo.spatial.question_types import answer_kind_of, type_names
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import FAMILIES, HUB, TINY
 from vsgrpo.families.family import Family, ModelShape, TinySizes
-from vsgrpo.records import adapter_base
+from vsgrpo.records import read_record
 from vsgrpo.video.budget import VisionBudget
 
 _TINY_VOCABULARY = 826
@@ -98,16 +97,24 @@ def check_model_place(path: str, adapter: str | None = None) -> None:
         )
 
 
+def adapter_base(folder: Path) -> str | None:
+    """Return the folder or hub id of the base that FOLDER/adapter_config.json names, None if it names none."""
+    try:
+        config = read_record(folder / "adapter_config.json", {"base_model_name_or_path": str}, "")
+    except DataError:
+        return None
+    return config["base_model_name_or_path"] or None
+
+
 def _base_and_config(path: str) -> tuple[str, dict[str, Any] | None]:
     """Follow adapters to the full model: its folder or hub id, and its config.json; {} if broken, None if not here."""
     for _ in range(_MAX_ADAPTERS):
         file = Path(path) / "config.json"
         if file.is_file():
             try:
-                config = json.loads(file.read_text(encoding="utf-8"))
-            except (OSError, ValueError, RecursionError):
-                config = {}
-            return path, config if isinstance(config, dict) else {}
+                return path, read_record(file, {}, "")
+            except DataError:
+                return path, {}
         base = adapter_base(Path(path))
         if base is None:
             break

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vsgrpo.errors import ConfigError
 from vsgrpo.files import write_atomic
+from vsgrpo.records import read_jsonl
 
 SCHEMA_VERSION = 1
 METRICS = ("reward", "rewards/accuracies", "rewards/margins", "loss", "kl", "entropy", "best_dev_score", "cpu_seconds")
@@ -80,8 +81,7 @@ def run_seeds(
 def last_values(log: Path) -> dict[str, float]:
     """Return each metric's mean over its last lines in log.jsonl."""
     series: dict[str, list[float]] = {}
-    for line in log.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+    for _, record in read_jsonl(log):
         for name in METRICS:
             if isinstance(record.get(name), int | float):
                 series.setdefault(name, []).append(record[name])

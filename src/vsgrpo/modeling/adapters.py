@@ -9,6 +9,7 @@ from typing import Any
 
 from vsgrpo.errors import DataError
 from vsgrpo.files import file_sha256
+from vsgrpo.records import read_record
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -38,20 +39,14 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         DataError: missing, or not a JSON object.
     """
     path = folder / ADAPTER_CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{folder}: no {ADAPTER_CONFIG} in this folder", hint="give the folder of an adapter") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})", hint="copy the adapter again") from None
-    if not isinstance(config, dict):
-        raise DataError(f"{path}: not a JSON object", hint="copy the adapter again")
-    return config
+    if not path.is_file():
+        raise DataError(f"{folder}: no {ADAPTER_CONFIG} in this folder", hint="give the folder of an adapter")
+    return read_record(path, {}, "copy the adapter again")
 
 
 def adapter_hash(folder: Path) -> str:
     """Return the sha256 of an adapter's tensors and of its adapter_config.json, the name of the base aside."""
-    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config = read_adapter_config(folder)
     config.pop("base_model_name_or_path", None)
     text = f"{file_sha256(adapter_file(folder))} {json.dumps(config, sort_keys=True)}"
     return sha256(text.encode()).hexdigest()

@@ -21,11 +21,13 @@ from transformers.utils.hub import cached_file
 from vsgrpo.errors import DataError
 from vsgrpo.families import FAMILIES
 from vsgrpo.modeling.adapters import EARLIER_ADAPTERS, adapter_hash
+from vsgrpo.records import read_record
 
 logger = logging.getLogger(__name__)
 
 BASE_FILE = "base.json"
 SCHEMA_VERSION = 1
+_RECORD = {"base": str, "weights": str, "config": str, "earlier_adapters": list}
 WHOLE_BYTES = 1 << 20
 """Tensors up to this size are hashed whole."""
 NUM_BLOCKS, BLOCK_BYTES = 16, 1 << 12
@@ -135,18 +137,7 @@ def _read_record(adapter: Path) -> dict[str, Any] | None:
     path = adapter / BASE_FILE
     if not path.is_file():
         return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["schema_version"] != SCHEMA_VERSION:
-            raise DataError(
-                f"{path}: schema_version={record['schema_version']}, this version reads {SCHEMA_VERSION}",
-                hint="update vsgrpo",
-            )
-        if not isinstance(record["earlier_adapters"], list):
-            raise TypeError("earlier_adapters is no list")
-        return {name: record[name] for name in ("base", "weights", "config", "earlier_adapters")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a {BASE_FILE} ({error})", hint="copy the adapter again") from None
+    return read_record(path, _RECORD, "copy the adapter again, or update vsgrpo", schema_version=SCHEMA_VERSION)
 
 
 def weight_files(base: str) -> list[Path]:
@@ -159,7 +150,7 @@ def weight_files(base: str) -> list[Path]:
         if (found := _find(base, name)) is not None:
             return [found]
         if (index := _find(base, name + ".index.json")) is not None:
-            parts: Mapping[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            parts = read_record(index, {"weight_map": {str: str}}, "copy or download the folder again")["weight_map"]
             files = [_find(base, part) for part in sorted(set(parts.values()))]
             return [file for file in files if file is not None]
     raise DataError(f"model.path={base}: no {_SINGLE[0]} in this folder", hint="copy or download the folder again")

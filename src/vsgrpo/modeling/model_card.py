@@ -7,7 +7,6 @@ run folder. Between two marks stand the scores: an evaluation renews them and le
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from vsgrpo.families import FAMILIES
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.adapters import ADAPTER_CONFIG
 from vsgrpo.modeling.save import read_vision
+from vsgrpo.records import read_record
 
 CARD_NAME = "README.md"
 SCORES_BEGIN, SCORES_END = "<!-- vsgrpo scores -->", "<!-- end of vsgrpo scores -->"
@@ -104,7 +104,7 @@ def find_evaluations(run_dir: Path, model: Path) -> list[tuple[str, dict[str, An
     """Return (folder name, results.json) of the evaluations of a model inside a run folder."""
     found = []
     for path in sorted(run_dir.glob("*/results.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_record(path, {}, "run `vsgrpo eval` into this folder again")
         told = result.get("model", {})
         name = told.get("adapter") or told.get("path")
         if name and Path(name).resolve() == model.resolve() and "scores" in result:
@@ -305,7 +305,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_record(path, {}, "copy the model again") if path.is_file() else {}
 
 
 def _cell(text: str) -> str:

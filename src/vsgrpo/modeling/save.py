@@ -16,9 +16,10 @@ from torch import Tensor
 
 from vsgrpo.errors import DataError
 from vsgrpo.files import publish, read_yaml
-from vsgrpo.modeling.adapters import ADAPTER_CONFIG, EARLIER_ADAPTERS, adapter_file, adapter_hash
+from vsgrpo.modeling.adapters import ADAPTER_CONFIG, EARLIER_ADAPTERS, adapter_file, adapter_hash, read_adapter_config
 from vsgrpo.modeling.bundle import ModelBundle, unwrap
 from vsgrpo.modeling.identity import BASE_FILE, write_base_record
+from vsgrpo.records import read_record
 
 VISION_FILE = "vision.json"
 VISION_SCHEMA = 1
@@ -143,7 +144,7 @@ def _saved_as_tied(config: Any, weights: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _finish_adapter(bundle: ModelBundle, folder: Path) -> None:
-    config = json.loads((folder / ADAPTER_CONFIG).read_text())
+    config = read_adapter_config(folder)
     base = Path(bundle.base)
     name = str(base.resolve()) if base.is_dir() else bundle.base
     config["base_model_name_or_path"] = name
@@ -174,16 +175,9 @@ def read_vision(folder: Path) -> dict[str, int] | None:
     path = folder / VISION_FILE
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text())
-        if content["schema_version"] != VISION_SCHEMA:
-            raise DataError(
-                f"{path}: schema_version={content['schema_version']}, this version reads {VISION_SCHEMA}",
-                hint="update vsgrpo",
-            )
-        return {key: int(content[key]) for key in (*_VISION_KEYS, *(key for key in _IMAGE_KEYS if key in content))}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a vision.json ({error})", hint="delete it to use the defaults") from error
+    shape = {**dict.fromkeys(_VISION_KEYS, int), **{f"{key}?": int for key in _IMAGE_KEYS}}
+    content = read_record(path, shape, "delete it to use the defaults", schema_version=VISION_SCHEMA)
+    return {key: content[key] for key in (*_VISION_KEYS, *_IMAGE_KEYS) if content.get(key) is not None}
 
 
 def recorded_vision(folder: Path) -> tuple[dict[str, int], Path] | None:

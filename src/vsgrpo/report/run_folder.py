@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from vsgrpo.errors import DataError
 from vsgrpo.files import read_yaml
-from vsgrpo.records import NUMBER, check_shape, read_record
+from vsgrpo.records import NUMBER, check_shape, read_jsonl, read_record
 from vsgrpo.report.svg import Curve
 
 LOG_SCHEMA_VERSION = 1
@@ -125,22 +124,16 @@ def drop_redone(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                record = json.loads(line)
-                version = record["schema_version"]
-            except (ValueError, KeyError, TypeError, RecursionError):
-                if not line.endswith(b"\n"):
-                    return  # the line that is being written
-                raise DataError(f"{path}:{number}: not a log record", hint="remove this line") from None
-            if version != LOG_SCHEMA_VERSION:
-                raise DataError(
-                    f"{path}:{number}: schema_version={version}: this version reads {LOG_SCHEMA_VERSION}",
-                    hint="make the report with the version that trained",
-                )
-            check_shape(record, _RECORD, f"{path}:{number}", "remove this line")
-            yield record
+    for number, record in read_jsonl(path, nan="keep", is_growing=True):
+        where = f"{path}:{number}"
+        check_shape(record, {"schema_version": int}, where, "remove this line")
+        if (version := record["schema_version"]) != LOG_SCHEMA_VERSION:
+            raise DataError(
+                f"{where}: schema_version={version}: this version reads {LOG_SCHEMA_VERSION}",
+                hint="make the report with the version that trained",
+            )
+        check_shape(record, _RECORD, where, "remove this line")
+        yield record
 
 
 def _curves(records: list[dict[str, Any]]) -> tuple[dict[str, Curve], dict[str, Curve]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -10,11 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import row_from_dict
-from vsgrpo.errors import DataError
-from vsgrpo.records import MAYBE_NUMBER, check_shape
+from vsgrpo.records import MAYBE_NUMBER, check_shape, decode_line, read_jsonl
 from vsgrpo.report.shell import pictures
 from vsgrpo.report.svg import Curve
 
@@ -122,13 +119,6 @@ def _rows(file: Path, wanted: set[str]) -> Iterable[Row]:
             yield row_from_dict(data, f"{file}:{number}")
 
 
-def _parsed(line: bytes, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({str(error)[:100]})", "remove this line") from None
-
-
 def _starts(path: Path) -> dict[int, int]:
     """Return step -> byte offset of its last block of lines (a resumed run writes some steps again)."""
     starts: dict[int, int] = {}
@@ -151,7 +141,7 @@ def _records(path: Path, offset: int, step: int, shape: Any) -> list[dict[str, A
         for line in stream:
             if not line.endswith(b"\n"):
                 break  # being written
-            record = _parsed(line, f"{path}: step {step}")
+            record = decode_line(line, f"{path}: step {step}", "remove this line", nan="keep")
             check_shape(record, shape, f"{path}: step {step}", "remove this line")
             if record["step"] != step:
                 break

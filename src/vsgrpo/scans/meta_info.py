@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.errors import DataError
+from vsgrpo.records import read_json
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 
 SCHEMA_VERSION = 1
@@ -32,7 +33,7 @@ def read_meta_info(path: Path) -> list[Scene]:
         DataError: unreadable file, or an entry that lacks a key or holds a wrong value.
     """
     path = Path(path)
-    content = _read_json(path)
+    content = read_json(path, "copy or build the file again", nan="keep")
     if not isinstance(content, dict) or not content:
         raise DataError(f"{path}: no scenes in it", hint="the file is VSI-Bench's <dataset>_meta_info.json")
     return [_scene_from_official(name, entry, f"{path}: {name}") for name, entry in content.items()]
@@ -71,7 +72,7 @@ def read_scene_json(path: Path) -> Scene:
         DataError: unreadable file, another schema version, a missing key or a wrong value.
     """
     path = Path(path)
-    content = _read_json(path)
+    content = read_json(path, "copy or build the file again", nan="keep")
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise DataError(
@@ -99,15 +100,6 @@ def read_scene_json(path: Path) -> Scene:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _broken(str(path), error) from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file", hint="check the path") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error})", hint="copy or build the file again") from error
 
 
 def _scene_from_official(name: str, entry: Any, place: str) -> Scene:

@@ -21,7 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vsgrpo.errors import RunError, VsgrpoError
+from vsgrpo.errors import DataError, RunError, VsgrpoError
+from vsgrpo.records import read_json
 from vsgrpo.terminal import complain, show
 
 SUPERVISED = "VSGRPO_SUPERVISED"
@@ -129,14 +130,14 @@ class Relay:
         import psutil
 
         try:
-            state = json.loads((self._run_dir / "run.json").read_text(encoding="utf-8"))
+            state = read_json(self._run_dir / "run.json")
             if state["status"] != "running" or (self._leads and state["ppid"] != self._launcher.pid):
                 return None
             if self._leads:
                 return int(state["pid"])
             children = psutil.Process(self._launcher.pid).children()
             return min(child.pid for child in children if "vsgrpo.training.worker" in child.cmdline())
-        except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        except (DataError, ValueError, KeyError, TypeError, psutil.Error):
             return None
 
 
@@ -175,7 +176,7 @@ def explain(run_dir: Path, codes: dict[int, int]) -> int:
     Args:
         codes: exit code by rank, -N for signal N.
     """
-    told = [json.loads(path.read_text(encoding="utf-8")) for path in (run_dir / FAILURES).glob("*.json")]
+    told = [read_json(path) for path in (run_dir / FAILURES).glob("*.json")]
     causes = [failure for failure in told if not failure["lost"]]
     # The launcher kills what does not end by itself: a process that was killed is the cause if no other one is.
     for rank, code in () if causes else codes.items():

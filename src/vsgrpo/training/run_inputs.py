@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 
 from vsgrpo.config import TrainConfig
@@ -17,6 +16,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import TINY
 from vsgrpo.families.model_path import check_architecture, check_model_place
 from vsgrpo.memory.load import text_settings
+from vsgrpo.records import read_record
 
 # What transformers can read a processor from.
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
@@ -36,10 +36,7 @@ def check_model(path: str, adapter: str | None = None) -> None:
         return
     config_file = folder / "config.json"
     if config_file.is_file():
-        try:
-            check_architecture(json.loads(config_file.read_text(encoding="utf-8")), path)
-        except (ValueError, AttributeError) as error:
-            raise DataError(f"{config_file}: not a model config ({error})", hint="save the model again") from None
+        check_architecture(read_record(config_file, {}, "save the model again"), path)
     if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
         raise DataError(
             f"{folder}: no processor ({_PROCESSOR_FILES[0]} is missing)",

@@ -19,6 +19,7 @@ from typing import Any
 from vsgrpo.child import Child
 from vsgrpo.errors import DataError
 from vsgrpo.files import is_settled, write_atomic
+from vsgrpo.records import read_record
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.container import file_stamp
 from vsgrpo.video.image import image_size, read_image
@@ -173,10 +174,10 @@ class _Memory:
         if path is None or not path.is_file():
             return
         try:
-            data: Any = json.loads(path.read_text(encoding="utf-8"))
-            headers = {str(key): VideoHeader(**header) for key, header in data["headers"].items()}
-            self.hashes, self.headers = dict(data["hashes"]), headers
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            data = read_record(path, {"hashes": {str: str}, "headers": {str: dict}}, "")
+            headers = {key: VideoHeader(**header) for key, header in data["headers"].items()}
+            self.hashes, self.headers = data["hashes"], headers
+        except (DataError, TypeError):
             return  # it only saves time
 
     def content(self, name: str, read: Callable[[], str]) -> str:

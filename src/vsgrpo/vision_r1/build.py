@@ -23,6 +23,7 @@ from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.files import publish
 from vsgrpo.paths import inside, locked
+from vsgrpo.records import read_jsonl
 from vsgrpo.spatial.answers import parse_answer
 from vsgrpo.vision_r1.answers import AnswerCache, Reply
 from vsgrpo.vision_r1.bridge import Rejected, Request, media_budget, request_key, walk
@@ -235,11 +236,9 @@ def _write_manifest(config: BuildCotConfig, source: Source, summary: CotSummary)
     scans: dict[str, dict[str, Any]] = {}
     rooms: set[str] = set()
     if source.form == "rows" and summary.counts.kept:
-        with summary.out.open(encoding="utf-8") as stream:
-            for line in stream:
-                data = json.loads(line)
-                scans[data["scene_name"]] = {"status": "done", "room": data["room"]}
-                rooms.add(data["room"])
+        for _, data in read_jsonl(summary.out):
+            scans[data["scene_name"]] = {"status": "done", "room": data["room"]}
+            rooms.add(data["room"])
     settings = dataclasses.asdict(config)
     write_manifest(
         out,

@@ -25,12 +25,12 @@ from vsgrpo.data.importing.foreign_media import MediaFinder, refuse_rooms
 from vsgrpo.data.importing.foreign_rows import image_place
 from vsgrpo.data.importing.import_folder import new_dataset
 from vsgrpo.data.importing.import_settings import ImportSettings
-from vsgrpo.data.json_files import records
 from vsgrpo.data.leakage import denied_in_data, falls_into_dev, name_some
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.rows import iter_rows, row_line
 from vsgrpo.errors import DataError
 from vsgrpo.paths import inside
+from vsgrpo.records import read_records
 from vsgrpo.vision_r1.filters import read_candidate
 from vsgrpo.vision_r1.questions import Item, Source, image_item
 
@@ -89,7 +89,7 @@ def _import(settings: ImportSettings) -> ImageImport:
             for name, path in targets.items()
         }
         for file in settings.files:
-            for where, data in records(file):
+            for where, data in read_records(file, nan="null"):
                 num_read += 1
                 try:
                     refuse_rooms(denied_in_data(data))

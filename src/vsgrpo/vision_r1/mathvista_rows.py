@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vsgrpo.data.json_files import parquet_records, read_json, read_jsonl
 from vsgrpo.errors import DataError
 from vsgrpo.files import publish
 from vsgrpo.paths import inside, path_fault, safe_name
+from vsgrpo.records import read_json, read_records
 from vsgrpo.vision_r1.questions import MAGIC
 
 QUESTION_TYPES = ("multi_choice", "free_form")
@@ -92,23 +92,20 @@ def find_file(path: Path) -> Path:
 
 
 def _records(file: Path) -> Iterator[tuple[str, Any]]:
-    if file.suffix == ".jsonl":
-        yield from ((f"{file}:{number}", data) for number, data in read_jsonl(file))
-    elif file.suffix == ".json":
+    if file.suffix == ".json":
         content = read_json(file, "download it again")
         if not isinstance(content, dict | list):
             raise DataError(f"{file}: neither an object {{pid: ...}} nor a list", "download it again")
         entries = content.items() if isinstance(content, dict) else enumerate(content)
         yield from ((f"{file}:{key}", _with_pid(data, key, content)) for key, data in entries)
     else:  # pictures are hundreds of MB: `read_images`
-        found = parquet_records(file, skip={"decoded_image"})
-        yield from ((f"{file}:row {number - 1}", data) for number, data in found)
+        yield from read_records(file, first=0, skip={"decoded_image"})
 
 
 def read_images(file: Path, pids: Collection[str], folder: Path) -> dict[str, Path]:
     """Write the pictures that the parquet carries (`decoded_image`) as FOLDER/PID.SUFFIX; return pid -> path.
 
-    One picture is in memory at a time; those that are there already are left alone. A json file carries none.
+    A few pictures are in memory at a time; those that are there already are left alone. A json file carries none.
 
     Raises:
         DataError: bytes that are no image, a file that is no parquet.
@@ -116,32 +113,22 @@ def read_images(file: Path, pids: Collection[str], folder: Path) -> dict[str, Pa
     found: dict[str, Path] = {}
     if file.suffix != ".parquet":
         return found
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.ParquetFile(file)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{file}: not a parquet file ({str(error).splitlines()[0]})", "download it again") from None
-    if not {"pid", "decoded_image"} <= set(table.schema_arrow.names):
-        return found
-    folder.mkdir(parents=True, exist_ok=True)
-    for batch in table.iter_batches(batch_size=8, columns=["pid", "decoded_image"]):
-        for data in batch.to_pylist():
-            pid, picture = str(data["pid"]), data["decoded_image"]
-            content = picture.get("bytes") if isinstance(picture, dict) else picture
-            if pid not in pids or content is None:
-                continue
-            content = content if isinstance(content, bytes) else b""
-            suffix = next((suffix for magic, suffix in MAGIC if content.startswith(magic)), None)
-            if suffix is None:
-                _fail(str(file), f"pid={pid}: decoded_image is no png, jpeg, webp, gif or bmp", "download it again")
-            name = safe_name(pid)
-            found[pid] = inside(folder, f"{name}.{suffix}")
-            if not found[pid].is_file():
-                temporary = folder / f".{name}.{os.getpid()}.tmp"  # processes of one evaluation write the same bytes
-                temporary.write_bytes(content)
-                publish(temporary, found[pid])
+    for _, data in read_records(file):
+        pid, picture = str(data.get("pid")), data.get("decoded_image")
+        content = picture.get("bytes") if isinstance(picture, dict) else picture
+        if pid not in pids or content is None:
+            continue
+        content = content if isinstance(content, bytes) else b""
+        suffix = next((suffix for magic, suffix in MAGIC if content.startswith(magic)), None)
+        if suffix is None:
+            _fail(str(file), f"pid={pid}: decoded_image is no png, jpeg, webp, gif or bmp", "download it again")
+        name = safe_name(pid)
+        found[pid] = inside(folder, f"{name}.{suffix}")
+        if not found[pid].is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f".{name}.{os.getpid()}.tmp"  # processes of one evaluation write the same bytes
+            temporary.write_bytes(content)
+            publish(temporary, found[pid])
     return found
 
 

@@ -18,13 +18,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vsgrpo.data.json_files import parquet_records, read_jsonl
 from vsgrpo.data.leakage import check_rows, name_some
 from vsgrpo.data.row import SCHEMA_VERSION, Row
 from vsgrpo.data.row_rules import check_row
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.paths import inside, path_fault, safe_name
+from vsgrpo.records import read_records
 
 IMAGE_QUESTION = "image_question"
 """The question type of rows that come from image questions."""
@@ -128,15 +128,8 @@ def find_source(path: Path | str, split: str, form: str, name: str | None, allow
 
 
 def records(file: Path) -> Iterator[tuple[str, Any]]:
-    """Yield (where, object) of each record of a .jsonl or .parquet file.
-
-    Raises:
-        DataError: the file cannot be read as what it is called.
-    """
-    if file.suffix == ".jsonl":
-        yield from ((f"{file}:{number}", data) for number, data in read_jsonl(file))
-    else:  # from 0: the numbers are part of ids, and so of answers that were paid for
-        yield from ((f"{file}:row {number - 1}", data) for number, data in parquet_records(file))
+    """Yield (where, object) of each record; rows of parquet from 0: the numbers are part of ids of paid answers."""
+    return read_records(file, first=0)
 
 
 def image_item(data: Any, where: str, source: Source) -> Item:

@@ -19,6 +19,7 @@ from vsgrpo.data.manifest import MANIFEST_NAME
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.paths import ASIDE_NAME, LOCK_NAME, drop_aside, inside, is_set_aside, remove, set_aside, take_back
+from vsgrpo.records import read_record
 from vsgrpo.scans.source import find_source
 from vsgrpo.terminal import show
 
@@ -124,10 +125,8 @@ def read_plan(out: Path) -> Plan:
     """Return the plan of a build; DataError where the folder holds none, or one of another version."""
     path = out / PARTS / PLAN_NAME
     hint = "give the output=DIR of a build-data with build.num_shards; run its shards first"
-    if not path.is_file():
-        raise DataError(f"{path}: no such file", hint)
+    data = read_record(path, {}, hint)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
         config = _config_from(data["config"])
         plan = Plan(config, [str(item) for item in data["scan_ids"]], dict(data["refused"]))
     except (ValueError, TypeError, KeyError) as error:
@@ -154,8 +153,8 @@ def stored(out: Path, config: BuildDataConfig, scan_id: str) -> ScanOutcome | No
     """Return what became of a scan, None where it is not known or the files it speaks of are gone."""
     path = _path(out, scan_id)
     try:
-        outcome = outcome_from_json(json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, ValueError, TypeError, KeyError, DataError):
+        outcome = outcome_from_json(read_record(path, {}, ""), str(path))
+    except (ValueError, TypeError, KeyError, DataError):
         return None
     if outcome.status == "skipped":
         return outcome

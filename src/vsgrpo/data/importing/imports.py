@@ -21,7 +21,6 @@ from vsgrpo.data.importing.foreign_media import MediaFinder, refuse_rooms
 from vsgrpo.data.importing.foreign_rows import Foreign, read_foreign, scans_named
 from vsgrpo.data.importing.import_folder import new_dataset
 from vsgrpo.data.importing.import_settings import ImportSettings
-from vsgrpo.data.json_files import records
 from vsgrpo.data.leakage import (
     Judgement,
     denied_in_data,
@@ -38,6 +37,7 @@ from vsgrpo.data.row_rules import check_scorable
 from vsgrpo.data.row_scan import RowScan, scan_rows
 from vsgrpo.data.rows import checked_line, iter_rows, row_line
 from vsgrpo.errors import DataError
+from vsgrpo.records import read_records
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 
 
@@ -137,7 +137,7 @@ class _Import:
         with ExitStack() as stack:
             streams = {name: stack.enter_context(_writer(path)) for name, path in self.parts.items()}
             for file in self.settings.files:
-                for where, data in records(file):
+                for where, data in read_records(file, nan="null"):
                     self.num_read += 1
                     try:
                         self._take(file, data, streams)

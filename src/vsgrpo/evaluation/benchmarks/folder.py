@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vsgrpo.data.json_files import read_jsonl
 from vsgrpo.data.row import LETTERS, Row, row_id
 from vsgrpo.data.row_rules import check_row
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import Benchmark, question_row
+from vsgrpo.records import read_jsonl
 from vsgrpo.rewards import is_right
 from vsgrpo.spatial.answers import parse_answer
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
-from vsgrpo.data.json_files import parquet_records, read_jsonl
 from vsgrpo.data.leakage import name_some, room_of
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.row import LETTERS, Row
@@ -29,6 +28,7 @@ from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.vsibench_report import VsiBenchReport
 from vsgrpo.evaluation.vsibench_scores import read_row, score_rows
 from vsgrpo.plugins import load_question_types
+from vsgrpo.records import read_records
 from vsgrpo.report.evaluation_page import ReadAnswer, write_evaluation_page
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks
 
@@ -202,21 +202,15 @@ def iter_benchmark(file: Path) -> Iterator[tuple[Row, bool]]:
     """
     official = True
     first_use: dict[str, int] = {}
-    for number, (where, data) in enumerate(_lines(file)):
+    for number, (where, data) in enumerate(read_records(file, first=0)):
         if not number:
             official = not (isinstance(data, dict) and "schema_version" in data)
         row = _official_row(data, where) if official else row_from_dict(data, where)
         check_scorable(row, where)
         if (first := first_use.setdefault(row.id, number)) != number:
-            place = next(place for k, (place, _) in enumerate(_lines(file)) if k == first)
+            place = next(place for k, (place, _) in enumerate(read_records(file, first=0)) if k == first)
             _fail(where, f"id={row.id}: already used at {place}", "ids must be unique in a file")
         yield row, official
-
-
-def _lines(file: Path) -> Iterator[tuple[str, Any]]:
-    if file.suffix == ".jsonl":
-        return ((f"{file}:{number}", data) for number, data in read_jsonl(file))
-    return ((f"{file}:row {number - 1}", data) for number, data in parquet_records(file))
 
 
 def _official_row(data: Any, where: str) -> Row:
