@@ -36,7 +36,7 @@ class BuildRunSection(Section, key="run"):
 
 @dataclass(frozen=True)
 class BuildDataSection(Section, key="data"):
-    """What to ask about the scans, and which scans."""
+    """The scans to build from, and the questions to ask about them."""
 
     path: Name
     mode: Annotated[str, choice("vsi100k", "vsibench")]
@@ -84,7 +84,7 @@ class AppearanceSection(Section, key="appearance"):
 
 @dataclass(frozen=True)
 class RouteSection(Section, key="route"):
-    """What a made-up route looks like; see vsgrpo.spatial.routes."""
+    """Length and clearance of made-up routes; see vsgrpo.spatial.routes."""
 
     min_legs: Annotated[int, between(1, 4)]
     max_legs: Annotated[int, between(1, 4)]
@@ -105,7 +105,7 @@ class RouteSection(Section, key="route"):
 
 @dataclass(frozen=True)
 class BuildSection(Section, key="build"):
-    """How the work is spread."""
+    """Processes, shards and tolerated failures of a build."""
 
     num_workers: Annotated[int, at_least(1, "null: one process per core")] | None
     num_shards: Count
@@ -124,7 +124,7 @@ class BuildSection(Section, key="build"):
 
 @dataclass(frozen=True)
 class BalanceSection(Section, key="balance"):
-    """What is thinned and evened out at the end of a build; dicts go by question type, null changes nothing."""
+    """Thinning and evening out at the end of a build; dicts by question type, null changes nothing."""
 
     letters: bool
     caps: dict[str, Annotated[int, at_least(1)] | None]
@@ -140,7 +140,7 @@ class BalanceSection(Section, key="balance"):
 
 @dataclass(frozen=True)
 class BuildVideoSection(Section, key="video"):
-    """Where the videos of a dataset come from (sizes in pixels)."""
+    """Source and format of a dataset's videos (sizes in pixels)."""
 
     source: Annotated[str, choice("sens", "mesh", "folder", "none")]
     folder: Name | None

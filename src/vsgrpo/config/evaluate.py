@@ -20,7 +20,7 @@ Frames = Annotated[int, at_least(2)]
 
 @dataclass(frozen=True)
 class RunSection(Section, key="run"):
-    """What a run is called, where it goes and which seed keys it."""
+    """Name, output folder and seed of a run."""
 
     dir: Name
     name: str | None
@@ -99,7 +99,7 @@ class ShowsMedia:
 
 @dataclass(frozen=True)
 class PromptSection(Section, key="prompt"):
-    """Which sentence follows the question, whether choice questions show their options, and the system turn."""
+    """The sentence after the question, whether choice questions show their options, and the system turn."""
 
     mode: Annotated[str, choice("vanilla", "think", "observe")]
     wording: Annotated[str, choice("train", "eval")]

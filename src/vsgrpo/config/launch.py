@@ -23,7 +23,7 @@ _LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_NTASKS")
 
 @dataclass(frozen=True)
 class LaunchSection(Section, key="launch"):
-    """How many processes, by which accelerate profile (configs/accelerate/PROFILE.yaml), how patient (seconds)."""
+    """Processes, accelerate profile (configs/accelerate/PROFILE.yaml) and time limits (seconds)."""
 
     profile: Annotated[str, choice(*PROFILES)]
     num_processes: Count

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from vsgrpo.config.sections import field_types, nearest, typed_values
-from vsgrpo.config.trl_options import SCHEDULERS, check_hf, check_scheduler, refuse
+from vsgrpo.config.trl_options import (
+    FIXED,
+    NO_KEY,
+    PASSED,
+    REFUSED,
+    REFUSED_FOR,
+    SCHEDULERS,
+    check_hf,
+    check_scheduler,
+)
 from vsgrpo.errors import ConfigError
 from vsgrpo.rules import (
     Count,
@@ -241,5 +251,28 @@ TRAINERS: dict[str, type[TrainerSection]] = {"grpo": GrpoSection, "sft": SftSect
 
 
 def refuse_option(method: str, key: str) -> ConfigError | None:
-    """Return why `train METHOD` does not take trainer.NAME or trainer.hf.NAME, None where it does."""
-    return refuse(method, key, {other: list(field_types(cls)) for other, cls in TRAINERS.items()})
+    """Return why `train METHOD` does not take `key` (trainer.NAME or trainer.hf.NAME), None where it does."""
+    name = key.rpartition(".")[2]
+    is_hf = key.startswith("trainer.hf.")
+    own = field_types(TRAINERS[method]).keys() - {"name", "hf", "stages"}
+    if name in own:
+        return ConfigError(f"{key}: this option has its own key", hint=f"use trainer.{name}") if is_hf else None
+    if (given := REFUSED_FOR.get((method, name)) or REFUSED.get(name)) is not None:
+        return ConfigError(f"{key}: not available: {given[0]}", hint=given[1])
+    if name in FIXED and FIXED[name].startswith(NO_KEY):
+        return ConfigError(f"{key}: not available: {FIXED[name].removeprefix(NO_KEY)}", hint="leave it out")
+    if name in FIXED:
+        return ConfigError(f"{key}: decided by another key", hint=f"use {FIXED[name]}")
+    methods = [other for other, section in TRAINERS.items() if name in field_types(section)]
+    methods = PASSED[name].methods if name in PASSED else methods
+    if methods and method not in methods:
+        where = " and ".join(f"`train {other}`" for other in methods)
+        return ConfigError(f"{key}: not an option of `train {method}`", hint=f"it is one of {where}: leave it out")
+    if name in PASSED:
+        return None if is_hf else ConfigError(f"{key}: unknown key", hint=f"use trainer.hf.{name}")
+    if not is_hf:
+        return None
+    close = difflib.get_close_matches(name, sorted({*own, *PASSED}), n=1, cutoff=0.6)
+    prefix = "trainer." if close and close[0] in own else "trainer.hf."
+    hint = f"did you mean {prefix}{close[0]}?" if close else f"there are: {', '.join(sorted(PASSED))}"
+    return ConfigError(f"{key}: not an option of TRL", hint=hint)

@@ -12,9 +12,8 @@ Every field of the pinned GRPOConfig, SFTConfig and DPOConfig (TrainingArguments
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,8 @@ PASSED = {
     "vespo_lambda_neg": Passed(above(0), ("grpo",), "vespo"),
 }
 
-_NO_KEY = "no key: "
+NO_KEY = "no key: "
+"""How a reason in FIXED begins."""
 REFUSED_FOR = {
     ("sft", "loss_type"): (
         "SFT has one loss, the mean negative log-likelihood of the answer tokens",
@@ -90,41 +90,8 @@ ARGUMENT_RULES: Mapping[str, Rule] = {
 """Rules of these arguments, where at least 0 is not enough; shares are of trainer.learning_rate."""
 
 
-def refuse(method: str, key: str, fields: Mapping[str, Sequence[str]]) -> ConfigError | None:
-    """Return why `train METHOD` does not take `key` (trainer.NAME or trainer.hf.NAME), None where it does.
-
-    Args:
-        method: grpo, sft or dpo.
-        key: as given.
-        fields: method -> fields of its section.
-    """
-    name = key.rpartition(".")[2]
-    is_hf = key.startswith("trainer.hf.")
-    own = set(fields[method]) - {"name", "hf", "stages"}
-    if name in own:
-        return ConfigError(f"{key}: this option has its own key", hint=f"use trainer.{name}") if is_hf else None
-    if (given := REFUSED_FOR.get((method, name)) or REFUSED.get(name)) is not None:
-        return ConfigError(f"{key}: not available: {given[0]}", hint=given[1])
-    if name in FIXED and FIXED[name].startswith(_NO_KEY):
-        return ConfigError(f"{key}: not available: {FIXED[name].removeprefix(_NO_KEY)}", hint="leave it out")
-    if name in FIXED:
-        return ConfigError(f"{key}: decided by another key", hint=f"use {FIXED[name]}")
-    methods = PASSED[name].methods if name in PASSED else [other for other, names in fields.items() if name in names]
-    if methods and method not in methods:
-        where = " and ".join(f"`train {other}`" for other in methods)
-        return ConfigError(f"{key}: not an option of `train {method}`", hint=f"it is one of {where}: leave it out")
-    if name in PASSED:
-        return None if is_hf else ConfigError(f"{key}: unknown key", hint=f"use trainer.hf.{name}")
-    if not is_hf:
-        return None
-    close = difflib.get_close_matches(name, sorted({*own, *PASSED}), n=1, cutoff=0.6)
-    prefix = "trainer." if close and close[0] in own else "trainer.hf."
-    hint = f"did you mean {prefix}{close[0]}?" if close else f"there are: {', '.join(sorted(PASSED))}"
-    return ConfigError(f"{key}: not an option of TRL", hint=hint)
-
-
 def check_hf(values: Mapping[str, Any], loss_type: str | None) -> None:
-    """Check the values of `trainer.hf`, whose names `refuse` let pass; the schedule's are for `check_scheduler`.
+    """Check the values of `trainer.hf` but the schedule's; `trainer.refuse_option` has let their names pass.
 
     Raises:
         ConfigError: a value of the wrong type or out of range, or one that the other options leave without effect.
