@@ -23,8 +23,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from vsgrpo.errors import VsgrpoError
-from vsgrpo.scans.demo.mesh import room_mesh
 from vsgrpo.scans.demo.plan import room_truth
+from vsgrpo.scans.demo.source import room_mesh
 from vsgrpo.scans.scannet import read_labels, read_scan
 from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
 

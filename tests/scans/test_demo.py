@@ -11,14 +11,19 @@ from PIL import Image
 
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.scans.demo.furniture import CATALOGUE
-from vsgrpo.scans.demo.mesh import room_mesh
-from vsgrpo.scans.demo.rooms import CEILING, PRESETS, floor_polygon, scan_number
-from vsgrpo.scans.demo.source import room_truth, write_demo_labels, write_room, write_rooms
+from vsgrpo.scans.demo.raycast import ABOVE, FLOOR, WALL, render
+from vsgrpo.scans.demo.rooms import (
+    CEILING,
+    PRESETS,
+    camera_matrix,
+    camera_poses,
+    floor_polygon,
+    scan_number,
+)
+from vsgrpo.scans.demo.source import room_mesh, room_truth, write_demo_labels, write_room, write_rooms
 from vsgrpo.scans.scannet import list_scans, read_labels, read_scan
 from vsgrpo.scans.sens import SensReader
 from vsgrpo.scans.source import SceneSettings
-from vsgrpo.scans.walk import surfaces
-from vsgrpo.scans.walk.raycast import camera_matrix, camera_poses, render
 
 
 def _files(root):
@@ -142,9 +147,9 @@ def test_pixels_agree_with_the_depth_of_floor_and_walls():
     local = np.stack([(u - camera[0, 2]) / camera[0, 0], (v - camera[1, 2]) / camera[1, 1], np.ones_like(u)], axis=-1)
     for pose, owner, depth in zip(poses, frames.objects, frames.depth, strict=True):
         points = (local * depth[..., None]) @ pose[:3, :3].T + pose[:3, 3]
-        np.testing.assert_allclose(points[owner == surfaces.FLOOR][:, 2], 0, atol=1e-4)
-        np.testing.assert_allclose(points[owner == surfaces.CEILING][:, 2], CEILING, atol=1e-4)
-        wall = points[owner == surfaces.WALL][:, :2]
+        np.testing.assert_allclose(points[owner == FLOOR][:, 2], 0, atol=1e-4)
+        np.testing.assert_allclose(points[owner == ABOVE][:, 2], CEILING, atol=1e-4)
+        wall = points[owner == WALL][:, :2]
         assert np.minimum(np.abs(wall), np.abs(wall - room.extent)).min(axis=1).max() < 1e-4
         for number, item in enumerate(room.objects):
             seen = points[owner == number]

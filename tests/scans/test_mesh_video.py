@@ -5,7 +5,7 @@ import pytest
 from furnished_room import FURNITURE, SIZE, furnished_room
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.walk.camera_plan import Sightings, choose_views
+from vsgrpo.scans.walk.camera_plan import Sightings, choose_views, order_tour
 from vsgrpo.scans.walk.floor_map import (
     eye_height,
     floor_height,
@@ -13,10 +13,8 @@ from vsgrpo.scans.walk.floor_map import (
     surface_points,
     walk_pitch_degrees,
 )
-from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
+from vsgrpo.scans.walk.mesh_video import RoomShell, WalkSettings, render_walk
 from vsgrpo.scans.walk.rasterizer import Camera, Surface
-from vsgrpo.scans.walk.room_shell import RoomShell
-from vsgrpo.scans.walk.tour import order_tour
 
 pytestmark = pytest.mark.integration
 

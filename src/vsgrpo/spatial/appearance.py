@@ -43,7 +43,9 @@ def make_appearance_order(ask: Asking) -> list[Question]:
 
 def order_options(order: Sequence[str], rng: np.random.Generator) -> tuple[tuple[str, ...], int]:
     """Return four different orders of the same categories joined by ", ", and the place of the right one."""
-    return drawn_options(", ".join(order), lambda: ", ".join(order[k] for k in rng.permutation(len(order))), 3, rng)
+    return drawn_options(
+        ", ".join(order), lambda: ", ".join(order[int(k)] for k in rng.permutation(len(order))), 3, rng
+    )
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,44 @@ def floor_polygon(extent: NDArray[np.float64], notch: tuple[float, float, float,
     return np.array(corners[:at] + bypass + corners[at + 1 :])
 
 
+def camera_poses(room: Room, num_frames: int) -> NDArray[np.float64]:
+    """Return (T, 4, 4) camera -> aligned frame, camera axes x right, y down, z forward.
+
+    "stops": min(4, T) headings 90 degrees apart; the frames of a stop differ by 2 degrees, so a pair of frames shows
+    one view and the views tile the room. "turn": T even headings on a circle of 0.25 m round the eye, looking out.
+    """
+    frame = np.arange(num_frames)
+    if room.preset.camera == "stops":
+        stops = min(4, num_frames)
+        stop = frame * stops // num_frames
+        first = np.searchsorted(stop, np.arange(stops))
+        heading = room.heading + stop * (2 * math.pi / 4) + np.radians(2.0) * (frame - first[stop])
+        radius = 0.0
+    else:
+        heading = room.heading + frame * (2 * math.pi / num_frames)
+        radius = 0.25
+    pitch = math.radians(room.preset.pitch_degrees)
+    cos, sin = np.cos(heading), np.sin(heading)
+    zero = np.zeros(num_frames)
+    forward = np.stack([cos * math.cos(pitch), sin * math.cos(pitch), zero + math.sin(pitch)], axis=1)
+    right = np.stack([sin, -cos, zero], axis=1)
+    poses = np.tile(np.eye(4), (num_frames, 1, 1))
+    poses[:, :3, 0] = right
+    poses[:, :3, 1] = np.cross(forward, right)
+    poses[:, :3, 2] = forward
+    poses[:, :3, 3] = room.eye + radius * np.stack([cos, sin, zero], axis=1)
+    return poses
+
+
+def camera_matrix(height: int, width: int, hfov_degrees: float) -> NDArray[np.float64]:
+    """Return the (4, 4) pinhole matrix of square pixels with the horizontal field of view; pixel centres at +0.5."""
+    focal = width / 2 / math.tan(math.radians(hfov_degrees) / 2)
+    matrix = np.eye(4)
+    matrix[0, 0] = matrix[1, 1] = focal
+    matrix[0, 2], matrix[1, 2] = width / 2, height / 2
+    return matrix
+
+
 def scan_id_of(seed: int, index: int) -> str:
     """Return the scan id of room `index` of `seed`, e.g. "demo000000_00"."""
     return f"demo{scan_number(seed, index):06d}_00"

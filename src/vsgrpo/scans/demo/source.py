@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -20,17 +21,22 @@ from PIL import Image
 from vsgrpo.errors import DataError
 from vsgrpo.rules import Count, Seed, at_least, choice
 from vsgrpo.scans.demo.furniture import CATALOGUE
-from vsgrpo.scans.demo.mesh import room_mesh
 from vsgrpo.scans.demo.plan import room_truth
-from vsgrpo.scans.demo.rooms import PRESETS, Room, room_index, scan_id_of
+from vsgrpo.scans.demo.raycast import face_light, floor_tone, render
+from vsgrpo.scans.demo.rooms import CEILING, PRESETS, Room, camera_matrix, camera_poses, room_index, scan_id_of
 from vsgrpo.scans.labels import LABEL_FILE
 from vsgrpo.scans.scannet import ScannetScan, labels_of, read_scan
 from vsgrpo.scans.scannet_writer import write_labels, write_scan
 from vsgrpo.scans.source import ScanSource, SourceOptions
-from vsgrpo.scans.walk.raycast import camera_matrix, camera_poses, render
 
 _VERSION = 2
 """Raise when the same arguments give other files, so that rooms already on disk are written anew."""
+
+_SPACING = 0.14
+"""Metres between floor vertices. The alpha shape (alpha 5) keeps triangles of circumradius < 0.2 m; a cell's is 0.1 m,
+and a boundary that lost two neighbouring vertices to sampling still keeps its triangles ((.21^2 + .14^2) / .28 = .23
+is the first to break, at three)."""
+_WALL_ROWS = np.array([0.0, 0.1, 0.13, 1.35, CEILING])
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,136 @@ def _sens_frames(room: Room, num_frames: int, height: int, width: int) -> Iterat
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
             yield buffer.getvalue(), to_raw @ pose
+
+
+# --- the mesh of a room ---
+
+
+@dataclass(frozen=True)
+class RoomMesh:
+    """Mesh in the aligned frame.
+
+    Attributes:
+        vertices: (V, 3) float64 metres.
+        colors: (V, 3) uint8.
+        faces: (F, 3) int32, counter-clockwise from the visible side.
+        instances: (label, vertex indices) pairs: the room's objects in order, then "floor" and one "wall" per side.
+    """
+
+    vertices: NDArray[np.float64]
+    colors: NDArray[np.uint8]
+    faces: NDArray[np.int32]
+    instances: list[tuple[str, NDArray[np.int64]]]
+
+
+def room_mesh(room: Room) -> RoomMesh:
+    """Build the mesh: 24 vertices per furniture part (flat colours), a floor grid, walls as columns of vertices.
+
+    There is no ceiling: real scans seldom have one.
+    """
+    pieces = [_part_piece(room), _floor_piece(room)]
+    labels = ["floor"]
+    polygon = room.polygon
+    for start, end in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        pieces.append(_wall_piece(room, start, end))
+        labels.append("wall")
+    sizes = np.array([len(piece[0]) for piece in pieces])
+    starts = np.cumsum(sizes) - sizes
+    vertices, colors, faces = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    faces += np.repeat(starts, [len(piece[2]) for piece in pieces])[:, None]
+    owner = np.repeat(room.parts.owner, 24)
+    instances = [(item.category, np.flatnonzero(owner == number)) for number, item in enumerate(room.objects)]
+    for label, start, size in zip(labels, starts[1:], sizes[1:], strict=True):
+        instances.append((label, np.arange(start, start + size)))
+    colors = np.clip(colors + 0.5, 0, 255).astype(np.uint8)
+    return RoomMesh(vertices, colors, faces.astype(np.int32), instances)
+
+
+_Piece = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
+"""vertices (N, 3), colours (N, 3), faces (F, 3) counted from the piece's own first vertex."""
+
+
+def _box_template() -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.bool_], NDArray[np.int64]]:
+    """Return signs (24, 3), face axis (24,), is_negative (24,) and triangles (12, 3) of a unit box, normals outward."""
+    signs, axes, negative, triangles = [], [], [], []
+    for axis in range(3):
+        for sign in (1, -1):
+            first, second = (axis + 1) % 3, (axis + 2) % 3
+            base = len(signs)
+            for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
+                corner = [0, 0, 0]
+                corner[axis], corner[first], corner[second] = sign, a, b
+                signs.append(corner)
+            order = (0, 1, 2, 3) if sign > 0 else (0, 3, 2, 1)
+            triangles += [[base + order[0], base + order[1], base + order[2]]]
+            triangles += [[base + order[0], base + order[2], base + order[3]]]
+            axes += [axis] * 4
+            negative += [sign < 0] * 4
+    return np.array(signs, dtype=np.float64), np.array(axes, dtype=np.int8), np.array(negative), np.array(triangles)
+
+
+_BOX_SIGNS, _BOX_AXIS, _BOX_NEGATIVE, _BOX_FACES = _box_template()
+
+
+def _part_piece(room: Room) -> _Piece:
+    parts = room.parts
+    local = _BOX_SIGNS[None] * parts.half[:, None]
+    cos, sin = np.cos(parts.yaw)[:, None], np.sin(parts.yaw)[:, None]
+    x = cos * local[..., 0] - sin * local[..., 1]
+    y = sin * local[..., 0] + cos * local[..., 1]
+    vertices = np.stack([x, y, local[..., 2]], axis=2) + parts.center[:, None]
+    light = face_light(_BOX_AXIS[None], _BOX_NEGATIVE[None], parts.yaw[:, None].astype(np.float32))
+    colors = parts.rgb[:, None] * light[..., None]
+    faces = _BOX_FACES[None] + 24 * np.arange(len(parts.yaw))[:, None, None]
+    return vertices.reshape(-1, 3), colors.reshape(-1, 3).astype(np.float64), faces.reshape(-1, 3)
+
+
+def _divide(*stops: float) -> NDArray[np.float64]:
+    """Return all stops and points between them at most `_SPACING` apart."""
+    pieces = [np.linspace(low, high, int(np.ceil((high - low) / _SPACING)) + 1)[:-1] for low, high in pairwise(stops)]
+    return np.concatenate([*pieces, [stops[-1]]])
+
+
+def _grid_faces(num_columns: int, num_rows: int) -> NDArray[np.int64]:
+    """Return the triangles (2 per cell, 3) of a grid whose vertex (i, j) has number i * num_rows + j; i x j is up."""
+    i, j = np.meshgrid(np.arange(num_columns - 1), np.arange(num_rows - 1), indexing="ij")
+    a = (i * num_rows + j).ravel()
+    b, c, d = a + num_rows, a + num_rows + 1, a + 1
+    return np.stack([a, b, c, a, c, d], axis=1).reshape(-1, 3)
+
+
+def _floor_piece(room: Room) -> _Piece:
+    polygon = room.polygon
+    x, y = (_divide(*np.unique(polygon[:, axis])) for axis in (0, 1))
+    xy = np.stack(np.meshgrid(x, y, indexing="ij"), axis=2).reshape(-1, 2)
+    faces = _grid_faces(len(x), len(y))
+    if room.notch is not None:
+        x0, y0, x1, y1 = room.notch
+        middle = xy[faces].mean(axis=1)
+        faces = faces[~((middle > (x0, y0)) & (middle < (x1, y1))).all(axis=1)]
+        used, faces = np.unique(faces, return_inverse=True)
+        xy, faces = xy[used], faces.reshape(-1, 3)
+    colors = room.floor_rgb * floor_tone(room, xy, _SPACING)[:, None]
+    return np.column_stack([xy, np.zeros(len(xy))]), colors.astype(np.float64), faces
+
+
+def _wall_piece(room: Room, start: NDArray[np.float64], end: NDArray[np.float64]) -> _Piece:
+    """Return one wall; the room lies to the left of `start` -> `end`."""
+    along = end - start
+    length = float(np.abs(along).sum())
+    # From the end to the start, so that column x row is the inward normal.
+    xy = end - along * (_divide(0.0, length) / length)[:, None]
+    num_rows = len(_WALL_ROWS)
+    vertices = np.column_stack([np.repeat(xy, num_rows, axis=0), np.tile(_WALL_ROWS, len(xy))])
+    inward = np.array([-along[1], along[0]])
+    axis = np.argmax(np.abs(inward), keepdims=True)
+    light = face_light(axis.astype(np.int8), inward[axis] < 0, np.zeros(1, dtype=np.float32))
+    tone = np.where(_WALL_ROWS <= 0.1, 0.6, 1.0)
+    colors = room.wall_rgb * (light[0] * np.tile(tone, len(xy)))[:, None]
+    return vertices, colors.astype(np.float64), _grid_faces(len(xy), num_rows)
+
+
+# --- the source ---
 
 
 def _list(options: DemoOptions, root: Path) -> list[str]:

@@ -216,3 +216,8 @@ def walk_pitch_degrees(eye: float, top: float, vfov_degrees: float) -> float:
     Held between -30 and -15: steeper loses the far objects, flatter measured worse coverage.
     """
     return min(max(math.degrees(math.atan((top - eye) / 2.5)) - vfov_degrees / 2, -30.0), -15.0)
+
+
+def vertical_fov_degrees(hfov_degrees: float, width: int, height: int) -> float:
+    """Return the vertical field of view of square pixels."""
+    return math.degrees(2 * math.atan(math.tan(math.radians(hfov_degrees) / 2) * height / width))
