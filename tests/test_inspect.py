@@ -42,19 +42,19 @@ def evaluation(data, tmp_path):
 
 def test_rows_are_chosen_by_type_and_scene(data):
     sizes = inspect([str(data), "type=room_size_estimation"])
-    assert [item.row.question_type for item in sizes.seen] == ["room_size_estimation"] * 2
-    scene = sizes.seen[1].row.scene_name
-    assert {item.row.scene_name for item in inspect([str(data), f"scene={scene}"]).seen} == {scene}
+    assert [item.row.question_type for item in sizes.rows] == ["room_size_estimation"] * 2
+    scene = sizes.rows[1].row.scene_name
+    assert {item.row.scene_name for item in inspect([str(data), f"scene={scene}"]).rows} == {scene}
     first = inspect([str(data)], limit=1)
-    assert len(first.seen) == 1 and first.num_rows == len((data / "train.jsonl").read_text().splitlines())
-    assert sizes.seen[0].row.answer in sizes.table() and "m\u00b2" in sizes.table()
+    assert len(first.rows) == 1 and first.num_rows == len((data / "train.jsonl").read_text().splitlines())
+    assert sizes.rows[0].row.answer in sizes.table() and "m\u00b2" in sizes.table()
 
 
 def test_the_best_and_the_worst_answers_come_first(evaluation):
     folder, first = evaluation
-    best = inspect([str(folder), "score=best"]).seen
+    best = inspect([str(folder), "score=best"]).rows
     assert (best[0].row.id, best[0].score) == (first, 1.0)
-    worst = inspect([str(folder), "score=worst"]).seen
+    worst = inspect([str(folder), "score=worst"]).rows
     assert worst[0].score == 0.0 and worst[-1].row.id == first and "said: '1000'" in worst[0].text()
 
 
@@ -63,7 +63,7 @@ def test_the_page_draws_every_row_with_frames(data, tmp_path):
     result = inspect([str(data), "type=room_size_estimation", f"output={page}"])
     text = page.read_text(encoding="utf-8")
     maps = [ElementTree.fromstring(svg) for svg in re.findall(r'<svg class="mini".*?</svg>', text, re.S)]
-    assert len(maps) == len(result.seen) == 2
+    assert len(maps) == len(result.rows) == 2
     assert all(
         any(item.attrib.get("class") == "hit one" for item in drawing) for drawing in maps
     )  # the floor's outline
@@ -103,7 +103,7 @@ def test_a_config_that_is_no_runs_is_not_read(data, evaluation, tmp_path):
     for folder in (copy, evaluation[0]):
         (folder / "config.yaml").write_text("data: 3\n")
     for path in (copy, copy / "train.jsonl", evaluation[0]):
-        assert len(inspect([str(path), f"output={tmp_path / 'page.html'}"], limit=1).seen) == 1
+        assert len(inspect([str(path), f"output={tmp_path / 'page.html'}"], limit=1).rows) == 1
 
 
 def write_run(folder, data, completions):
@@ -131,7 +131,7 @@ def trained(data, tmp_path):
 
 def test_what_a_run_said_comes_with_its_reward_newest_step_first(trained):
     folder, row = trained
-    seen = inspect([folder]).seen
+    seen = inspect([folder]).rows
     assert [(item.step, item.prediction, item.score, item.times, item.of) for item in seen] == [
         (2, "1", 0.0, 1, 2),
         (2, "2", 0.75, 1, 2),
@@ -140,9 +140,9 @@ def test_what_a_run_said_comes_with_its_reward_newest_step_first(trained):
     ]
     assert seen[2].text().splitlines()[-1] == "  step 1, 2 of 3 rollouts" and "reward: 0.25" in seen[2].text()
     assert row["question"] in seen[0].text()
-    assert [item.step for item in inspect([folder, "step=1"]).seen] == [1, 1]
-    assert [item.score for item in inspect([folder, "score=best"]).seen] == [1.5, 0.75, 0.25, 0.0]
-    assert len(inspect([folder, f"scene={row['scene_name']}", "type=room_size_estimation"]).seen) == 4
+    assert [item.step for item in inspect([folder, "step=1"]).rows] == [1, 1]
+    assert [item.score for item in inspect([folder, "score=best"]).rows] == [1.5, 0.75, 0.25, 0.0]
+    assert len(inspect([folder, f"scene={row['scene_name']}", "type=room_size_estimation"]).rows) == 4
 
 
 def test_ids_with_a_hash_and_repeated_rows_are_found(data, tmp_path):
@@ -153,7 +153,7 @@ def test_ids_with_a_hash_and_repeated_rows_are_found(data, tmp_path):
     (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     # "q#7" is a row's own id; "q#1" is the row q when it occurs for the second time.
     said = [(1, "demo/q#7", "a", 0.0), (2, "demo/q", "b", 0.0), (3, "demo/q#1", "c", 0.0)]
-    seen = inspect([write_run(tmp_path / "run", folder, said)]).seen
+    seen = inspect([write_run(tmp_path / "run", folder, said)]).rows
     assert [(item.row.id, item.prediction) for item in seen] == [("q", "c"), ("q", "b"), ("q#7", "a")]
 
 
@@ -171,7 +171,7 @@ def test_rows_of_another_writer_are_found(data, tmp_path):
     texts[2] = texts[2].replace('"id": "b', '"id" :  "b')
     assert "\\u00fc" in texts[1] and '"id" :  "b\\"7"' in texts[2]
     (folder / "train.jsonl").write_text("\ufeff" + "\n".join(texts) + "\n", encoding="utf-8")
-    seen = inspect([write_run(tmp_path / "run", folder, [(1, f"demo/{name}", "x", 0.0) for name in ids])]).seen
+    seen = inspect([write_run(tmp_path / "run", folder, [(1, f"demo/{name}", "x", 0.0) for name in ids])]).rows
     assert [item.row.id for item in seen] == list(ids)
 
 

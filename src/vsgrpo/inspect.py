@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,14 @@ _RESULTS = {"benchmark?": {"file?": str}, "scorer?": str, "correct?": {str: (boo
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A row, and where predictions were given what was said and its score (0..1).
+class InspectedRow:
+    """A row, and what a model answered where that is known.
 
-    Of a training run `score` is the reward, drawn at `step` by `times` of `of` rollouts.
+    Attributes:
+        media: (kind, path) of what the row shows.
+        prediction: the answer.
+        score: 0..1; of a training run the reward.
+        step, times, of: of a training run: drawn at this step, by `times` of the `of` rollouts.
     """
 
     row: Row
@@ -80,19 +85,27 @@ class Seen:
 
 @dataclass(frozen=True)
 class Inspection:
-    """The rows chosen, and how many there were to choose from."""
+    """The rows chosen, how many there were to choose from, and the page with them."""
 
-    seen: list[Seen]
+    rows: list[InspectedRow]
     num_rows: int
-    folders: list[Path]
     output: Path | None
 
     def table(self) -> str:
         """Return the rows, or where the page with them is."""
-        count = f"{len(self.seen)} of {self.num_rows} rows"
+        count = f"{len(self.rows)} of {self.num_rows} rows"
         if self.output is not None:
             return f"{self.output}: {count}"
-        return "\n\n".join([*(item.text() for item in self.seen), count])
+        return "\n\n".join([*(row.text() for row in self.rows), count])
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What can be inspected: rows as they are read, the folders of their row files, and how videos were read."""
+
+    rows: Iterable[InspectedRow]
+    folders: list[Path]
+    reader: Mapping[str, Any] = field(default_factory=dict)
 
 
 def inspect(words: Sequence[str], limit: int | None = None) -> Inspection:
@@ -110,30 +123,33 @@ def inspect(words: Sequence[str], limit: int | None = None) -> Inspection:
         raise ConfigError(what, hint=f"vsgrpo inspect DATASET|EVALUATION|RUN [{'=... '.join(KEYS)}=...]")
     if given.get("score", "worst") not in ORDERS:
         raise ConfigError(f"score={given['score']}: unknown order", hint=f"one of {', '.join(ORDERS)}")
-    is_run = (Path(paths[0]) / "log.jsonl").is_file()
+    path = Path(paths[0])
+    is_run = (path / "log.jsonl").is_file()
     if "step" in given and not is_run:
-        raise ConfigError(f"{paths[0]}: step={given['step']}, but not a training run", hint="leave step out")
-    folders, seen = _read_run(Path(paths[0]), given) if is_run else _read(Path(paths[0]), given)
-    chosen, num_rows = _choose(seen, given, None if "score" in given else limit or DEFAULT_LIMIT, paths[0])
+        raise ConfigError(f"{path}: step={given['step']}, but not a training run", hint="leave step out")
+    source = _read_run(path, given) if is_run else _read_evaluation(path, given) or _read_dataset(path, given)
+    chosen, num_rows = _choose(source.rows, given, None if "score" in given else limit or DEFAULT_LIMIT, path)
     if "score" in given:
-        if all(item.score is None for item in chosen):
-            raise ConfigError("score: this path has no predictions", hint="give the output=DIR of a `vsgrpo eval`")
         chosen = [item for item in chosen if item.score is not None]
+        if not chosen:
+            raise ConfigError("score: this path has no predictions", hint="give the output=DIR of a `vsgrpo eval`")
         chosen.sort(key=lambda item: item.score or 0.0, reverse=given["score"] == "best")
     output = Path(given["output"]) if "output" in given else None
-    result = Inspection(chosen[: limit or DEFAULT_LIMIT], num_rows, folders, output)
+    result = Inspection(chosen[: limit or DEFAULT_LIMIT], num_rows, output)
     if output is not None:
-        write_page(output, _page(result, paths[0], _reader(Path(paths[0]), is_run)))
+        write_page(output, _page(result, paths[0], source))
     return result
 
 
-def _choose(seen: Iterable[Seen], given: dict[str, str], limit: int | None, path: str) -> tuple[list[Seen], int]:
+def _choose(
+    rows: Iterable[InspectedRow], given: dict[str, str], limit: int | None, path: Path
+) -> tuple[list[InspectedRow], int]:
     """Return the first rows that fit (None: all that do), and how many rows there are; the others are not kept."""
-    chosen: list[Seen] = []
+    chosen: list[InspectedRow] = []
     kinds: set[str] = set()
     steps: set[int] = set()
     num_rows = 0
-    for item in seen:
+    for item in rows:
         num_rows += 1
         kinds.add(item.row.question_type)
         if item.step is not None:
@@ -148,26 +164,8 @@ def _choose(seen: Iterable[Seen], given: dict[str, str], limit: int | None, path
     return chosen, num_rows
 
 
-def _reader(path: Path, is_run: bool) -> dict[str, Any]:
-    """Return the backend and timeout_s with which a run or an evaluation read videos, as far as it recorded them."""
-    if is_run:
-        return (read_config(path).get("video") or {}) if (path / "config.yaml").is_file() else {}
-    predictions = _predictions(path)
-    return {} if predictions is None else _settings(predictions).get("reader") or {}
-
-
-def _predictions(path: Path) -> Path | None:
-    """Return the predictions of an evaluation, None where the path is no evaluation."""
-    file = path / "predictions.jsonl" if path.is_dir() else path
-    return file if file.name == "predictions.jsonl" and file.is_file() else None
-
-
-def _settings(predictions: Path) -> dict[str, Any]:
-    return _recorded(predictions.with_name("settings.json"), _SETTINGS)
-
-
-def _read_run(path: Path, given: dict[str, str]) -> tuple[list[Path], list[Seen]]:
-    """Return the folders of the row files of a training run, and what it said, newest step first.
+def _read_run(path: Path, given: dict[str, str]) -> _Source:
+    """Return what the model of a training run answered, newest step first.
 
     Raises:
         ConfigError: a run that draws nothing (SFT, DPO).
@@ -178,52 +176,59 @@ def _read_run(path: Path, given: dict[str, str]) -> tuple[list[Path], list[Seen]
     drawn: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for record in read_completions(path):
         drawn.setdefault((record["step"], record["id"]), []).append(record)
-    rows_files = [Path(given["rows"])] if "rows" in given else question_files(read_config(path))
+    config = read_config(path) if (path / "config.yaml").is_file() or "rows" not in given else {}
+    rows_files = [Path(given["rows"])] if "rows" in given else question_files(config)
     rows = read_questions(rows_files, (key for _, key in drawn))
     lost = next((key for _, key in drawn if key not in rows), None)
     if lost is not None:
         places = ", ".join(map(str, rows_files))
         raise DataError(f"{path}: row {lost} is not in {places}", hint="give the row file it was trained on: rows=FILE")
-    seen = []
+    found = []
     for (step, key), records in drawn.items():
         row, folder = rows[key]
-        said: dict[tuple[str, float | None], int] = {}
-        for record in records:
-            text, reward = record["completion"], record.get("reward")
-            said[text, reward] = said.get((text, reward), 0) + 1
         media = row.media_paths(folder)
-        seen += [Seen(row, media, text, reward, step, n, len(records)) for (text, reward), n in said.items()]
-    return [file.parent for file in rows_files], seen
+        for (text, reward), times in Counter((item["completion"], item.get("reward")) for item in records).items():
+            found.append(InspectedRow(row, media, text, reward, step, times, len(records)))
+    return _Source(found, [file.parent for file in rows_files], config.get("video") or {})
 
 
-def _read(path: Path, given: dict[str, str]) -> tuple[list[Path], Iterable[Seen]]:
-    """Return the folder of the row file, and its rows as they are read; of an evaluation those that were answered."""
-    if not path.exists():
-        raise DataError(
-            f"{path}: no such file or folder", hint="give a dataset folder, a row file, an evaluation or a run"
-        )
-    predictions = _predictions(path)
-    if predictions is None:
-        split = given.get("split", _first_split(path))
-        file = path if path.is_file() else path / f"{split}.jsonl"
-        if _shows_images(file):
-            return [file.parent], (Seen(row, row.media_paths(file.parent)) for row in iter_questions(file))
-        file = row_file(path, split)
-        videos = ((row, row.video_path(file.parent)) for row, _ in iter_benchmark(file))
-        return [file.parent], (Seen(row, (("video", video),)) for row, video in videos)
-    settings = _settings(predictions)
+def _read_evaluation(path: Path, given: dict[str, str]) -> _Source | None:
+    """Return the answered rows of an evaluation, None where the path is none."""
+    predictions = path / "predictions.jsonl" if path.is_dir() else path
+    if predictions.name != "predictions.jsonl" or not predictions.is_file():
+        return None
+    settings = _recorded(predictions.with_name("settings.json"), _SETTINGS)
     results = _recorded(predictions.with_name("results.json"), _RESULTS)
-    rows = given.get("rows") or (results.get("benchmark") or {}).get("file")
-    if not rows:
+    file = given.get("rows") or (results.get("benchmark") or {}).get("file")
+    if not file:
         raise ConfigError(f"{predictions}: its rows are not known", hint="add rows=FILE")
     answers = read_answers(predictions)
     asked, name = settings.get("prompt"), (settings.get("benchmark") or {}).get("name") or "vsibench"
     prompt = PromptSettings(**{key: asked[key] for key in PROMPT_KEYS}) if asked else PromptSettings()
-    benchmark = find_benchmark(name).read(rows, name=name, prompt=prompt, run_dir=predictions.parent)
+    benchmark = find_benchmark(name).read(file, name=name, prompt=prompt, run_dir=predictions.parent)
     scores = benchmark.row_scores(answers, results)
-    answered = [row for row in benchmark.rows if row.id in answers]
-    seen = [Seen(row, benchmark.media(row), answers[row.id][0], scores.get(row.id)) for row in answered]
-    return [benchmark.file.parent], seen
+    rows = [
+        InspectedRow(row, benchmark.media(row), answers[row.id][0], scores.get(row.id))
+        for row in benchmark.rows
+        if row.id in answers
+    ]
+    return _Source(rows, [benchmark.file.parent], settings.get("reader") or {})
+
+
+def _read_dataset(path: Path, given: dict[str, str]) -> _Source:
+    """Return the rows of a dataset folder or a row file."""
+    if not path.exists():
+        raise DataError(
+            f"{path}: no such file or folder", hint="give a dataset folder, a row file, an evaluation or a run"
+        )
+    splits = (name for name in ("train", "test", "dev") if (path / f"{name}.jsonl").is_file())
+    split = given.get("split") or next(splits, "test")
+    file = path if path.is_file() else path / f"{split}.jsonl"
+    if _shows_images(file):
+        return _Source((InspectedRow(row, row.media_paths(file.parent)) for row in iter_questions(file)), [file.parent])
+    file = row_file(path, split)
+    videos = ((row, row.video_path(file.parent)) for row, _ in iter_benchmark(file))
+    return _Source((InspectedRow(row, (("video", video),)) for row, video in videos), [file.parent])
 
 
 def _shows_images(file: Path) -> bool:
@@ -235,36 +240,32 @@ def _shows_images(file: Path) -> bool:
     return isinstance(media, list) and any(isinstance(item, dict) and item.get("kind") == "image" for item in media)
 
 
-def _first_split(path: Path) -> str:
-    return next((name for name in ("train", "test", "dev") if (path / f"{name}.jsonl").is_file()), "test")
-
-
 def _recorded(path: Path, shape: Any) -> dict[str, Any]:
     hint = "restore the file, or move it away and give rows=FILE"
     return read_record(path, shape, hint) if path.is_file() else {}
 
 
-def _fits(item: Seen, given: dict[str, str]) -> bool:
+def _fits(item: InspectedRow, given: dict[str, str]) -> bool:
     row = item.row
     named = {"type": row.question_type, "scene": row.scene_name, "id": row.id, "step": str(item.step)}
     return all(given.get(key, value) == value for key, value in named.items())
 
 
-def _page(result: Inspection, title: str, reader: dict[str, Any]) -> str:
+def _page(result: Inspection, title: str, source: _Source) -> str:
     plans: dict[str, Plan | None] = {}
     shown: dict[Media, tuple[list[str], list[str]]] = {}
     items = []
-    for item in result.seen:
+    for item in result.rows:
         name = f"{item.row.dataset}/{item.row.scene_name}"
         if name not in plans:
-            places = (inside(folder / "scenes", f"{name}.json") for folder in result.folders if not path_fault(name))
+            places = (inside(folder / "scenes", f"{name}.json") for folder in source.folders if not path_fault(name))
             file = next((place for place in places if place.is_file()), None)
             plans[name] = make_plan(read_scene_json(file), f"plan{len(plans)}") if file is not None else None
         if item.media not in shown:
-            shown[item.media] = pictures(item.media, reader)
+            shown[item.media] = pictures(item.media, source.reader)
         frames, problems = shown[item.media]
         plan = plans[name]
         drawing = "" if plan is None else question_svg(plan, item.row)
-        items.append({"seen": item, "map": drawing, "frames": frames, "problems": problems})
+        items.append({"found": item, "map": drawing, "frames": frames, "problems": problems})
     symbols = [symbol_svg(plan) for plan in plans.values() if plan is not None]
     return render(TEMPLATES / "rows.html", title=title, items=items, symbols=symbols, total=result.num_rows)

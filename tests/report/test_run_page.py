@@ -122,6 +122,12 @@ WANTED = {
 }
 
 
+def test_a_log_without_phase_times_is_drawn(tmp_path):
+    untimed = {name: value for name, value in record(1).items() if not name.startswith("time/")}
+    text = write_report([write_run(tmp_path / "r", [untimed])]).path.read_text(encoding="utf-8")
+    assert "Seconds per step" not in text and "<h3>Reward</h3>" in text
+
+
 def test_every_number_a_reader_looks_for_has_a_chart(tmp_path):
     dev = {"schema_version": 1, "step": 8, "stage": 0, "dev_score": 0.5}
     run = write_run(tmp_path / "r", [*(record(s) for s in range(1, 9)), dev])
@@ -158,7 +164,7 @@ def test_format_up_and_accuracy_down_is_called_hacking(tmp_path):
 def test_samples_are_counted_and_a_single_answer_shows(tmp_path):
     texts = {0: "4443", 10: "4444"}
     lines = [completion(step, i, text) for step, said in texts.items() for i, text in enumerate(said)]
-    samples = read_samples(write_run(tmp_path / "r", [record(10)], lines))
+    samples = read_samples(write_run(tmp_path / "r", [record(10)], lines), {})
     assert [group.texts for group in samples.groups] == [[("4", 3, 1.0), ("3", 1, 0.0)], [("4", 4, 1.0)]]
     assert samples.top_share == {"object_counting": [(0, 0.75), (10, 1.0)]}
 

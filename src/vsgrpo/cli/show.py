@@ -69,7 +69,7 @@ def inspect(
     from vsgrpo.inspect import inspect as run_inspect
 
     result = run_inspect(given, limit)
-    show(json.dumps([item.to_json() for item in result.seen], indent=1) if as_json else result.table())
+    show(json.dumps([item.to_json() for item in result.rows], indent=1) if as_json else result.table())
 
 
 @app.command(

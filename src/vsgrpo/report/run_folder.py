@@ -137,6 +137,7 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _curves(records: list[dict[str, Any]]) -> tuple[dict[str, Curve], dict[str, Curve]]:
+    """Return the curves of all metrics, and those of the seconds per step of each phase."""
     curves: dict[str, Curve] = {}
     phases: dict[str, Curve] = {}
     last = 0
@@ -154,7 +155,11 @@ def _curves(records: list[dict[str, Any]]) -> tuple[dict[str, Curve], dict[str, 
             saved = 1 - record["tokens/computed"] / record["tokens/plain"]
             curves.setdefault("tokens_saved", []).append((step, saved))
         last = step
-    return curves, phases
+    totals: dict[int, float] = {}
+    for curve in phases.values():
+        for step, seconds in curve:
+            totals[step] = totals.get(step, 0.0) + seconds
+    return curves | ({"seconds_per_step": sorted(totals.items())} if totals else {}), phases
 
 
 def alarms(run: Run) -> list[str]:

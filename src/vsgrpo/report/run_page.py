@@ -14,9 +14,9 @@ from typing import Any
 from vsgrpo.errors import ConfigError
 from vsgrpo.report.evaluation_page import papers_of
 from vsgrpo.report.run_folder import Run, alarms, end_mean, read_run, tokens_saved
-from vsgrpo.report.samples import Samples, add_questions, read_samples
+from vsgrpo.report.samples import Samples, read_samples
 from vsgrpo.report.shell import TEMPLATES, render, write_page
-from vsgrpo.report.svg import NUM_COLORS, Curve, lines_svg, phases_svg
+from vsgrpo.report.svg import NUM_COLORS, lines_svg, phases_svg
 from vsgrpo.spatial.question_types import table_columns
 
 REPORT_NAME = "report.html"
@@ -69,7 +69,7 @@ _ALARMS = {
 
 
 @dataclass(frozen=True)
-class Written:
+class RunReport:
     """A report and the alarms in it.
 
     Attributes:
@@ -86,7 +86,7 @@ class Written:
         )
 
 
-def write_report(folders: Sequence[Path], output: Path | None = None) -> Written:
+def write_report(folders: Sequence[Path], output: Path | None = None) -> RunReport:
     """Write the report of one run (RUN/report.html) or of several (compare.html in the folder they share).
 
     Raises:
@@ -97,14 +97,12 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Written
         raise ConfigError(f"report of {len(folders)} runs: 1 to {NUM_COLORS} fit", hint="give fewer run folders")
     names = _names([folder.resolve() for folder in folders])
     runs = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
-    samples = [read_samples(run.folder) for run in runs]
+    samples = [read_samples(run.folder, run.config) for run in runs]
     for run, own in zip(runs, samples, strict=True):
-        add_questions(own.groups, run.config)
         run.curves.update({f"top_share/{kind}": curve for kind, curve in own.top_share.items()})
-        run.curves["seconds_per_step"] = _total(run.phases)
     path = output or _default_output(folders)
     write_page(path, _render(runs, samples))
-    return Written(path, {run.name: alarms(run) for run in runs})
+    return RunReport(path, {run.name: alarms(run) for run in runs})
 
 
 def _default_output(folders: Sequence[Path]) -> Path:
@@ -195,14 +193,6 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     for key, value in config.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
     return found
-
-
-def _total(phases: Mapping[str, Curve]) -> Curve:
-    totals: dict[int, float] = {}
-    for curve in phases.values():
-        for step, seconds in curve:
-            totals[step] = totals.get(step, 0.0) + seconds
-    return sorted(totals.items())
 
 
 def _by_type(samples: Samples) -> list[tuple[str, list[Any]]]:

@@ -1,12 +1,13 @@
-"""What a run's model said over time: a few moments of completions.jsonl, with questions and frames where at hand."""
+"""A run's completions.jsonl: some steps of it, with questions and frames where the dataset is still there."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from vsgrpo.data.row import Row
@@ -16,8 +17,9 @@ from vsgrpo.report.shell import pictures
 from vsgrpo.report.svg import Curve
 
 COMPLETIONS_NAME = "completions.jsonl"
-NUM_MOMENTS = 48
-NUM_SHOWN = 4
+NUM_STEPS_COUNTED = 48
+"""Steps of which the most frequent completion is counted."""
+NUM_STEPS_SHOWN = 4
 _MAX_TEXTS = 8
 _MAX_CHARS = 400
 _DRAWN = {"step": int, "id": str, "completion": str, "reward?": MAYBE_NUMBER}
@@ -25,9 +27,17 @@ _SAMPLE = {**_DRAWN, "question_type": str, "answer": str, "advantage?": MAYBE_NU
 _STEP = re.compile(rb'"step"\s*:\s*(\d+)')
 
 
-@dataclass
+@dataclass(frozen=True)
 class Group:
-    """Completions of one question at one step, most frequent first; `mark` is the mean reward, or the advantage."""
+    """Completions of one question at one step.
+
+    Attributes:
+        key: of the completions: dataset/id of the row, `#2` after it for a repeated row.
+        texts: (completion, how often, mean reward or advantage), most frequent first.
+        has_rewards: the means are of rewards.
+        row: the question, None where the dataset is gone.
+        frames, problems: pictures of what the row shows, and why others are missing.
+    """
 
     step: int
     key: str
@@ -36,10 +46,9 @@ class Group:
     texts: list[tuple[str, int, float | None]]
     num_completions: int
     has_rewards: bool
-    row: Row | None = None
-    frames: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    """Why frames are missing."""
+    row: Row | None
+    frames: list[str]
+    problems: list[str]
 
 
 @dataclass(frozen=True)
@@ -50,14 +59,18 @@ class Samples:
     top_share: dict[str, Curve]
 
 
-def read_samples(folder: Path) -> Samples:
-    """Read some moments of a run's completions; empty where it has none (SFT, DPO)."""
+def read_samples(folder: Path, config: dict[str, Any]) -> Samples:
+    """Read some steps of a run's completions; empty where it has none (SFT, DPO).
+
+    Args:
+        config: of the run: says where its rows are, and how it read videos.
+    """
     path = folder / COMPLETIONS_NAME
     if not path.is_file():
         return Samples([], {})
     starts = _starts(path)
-    moments = _spread(sorted(starts), NUM_MOMENTS)
-    records = {step: _records(path, starts[step], step, _SAMPLE) for step in moments}
+    steps = _spread(sorted(starts), NUM_STEPS_COUNTED)
+    records = {step: _records(path, starts[step], step, _SAMPLE) for step in steps}
     top_share: dict[str, Curve] = {}
     for step, part in records.items():
         by_type: dict[str, Counter[str]] = {}
@@ -65,8 +78,9 @@ def read_samples(folder: Path) -> Samples:
             by_type.setdefault(record["question_type"], Counter())[record["completion"]] += 1
         for name, counts in by_type.items():
             top_share.setdefault(name, []).append((step, counts.most_common(1)[0][1] / counts.total()))
-    groups = [group for step in _spread(moments, NUM_SHOWN) for group in _first_of_each_type(records[step])]
-    return Samples(groups, top_share)
+    shown = [group for step in _spread(steps, NUM_STEPS_SHOWN) for group in _first_of_each_type(records[step])]
+    rows = read_questions(question_files(config), [group[0]["id"] for group in shown])
+    return Samples([_group(group, rows, config.get("video") or {}) for group in shown], top_share)
 
 
 def read_completions(folder: Path) -> Iterator[dict[str, Any]]:
@@ -100,17 +114,6 @@ def _row_keys(key: str) -> tuple[str, str]:
     return key, re.sub(r"#[0-9]+$", "", key)
 
 
-def add_questions(groups: Iterable[Group], config: dict[str, Any]) -> None:
-    """Fill in row and frames of groups whose dataset folder is still where the run read it."""
-    groups = list(groups)
-    rows = read_questions(question_files(config), [group.key for group in groups])
-    for group in groups:
-        found = rows.get(group.key)
-        if found is not None:
-            group.row = found[0]
-            group.frames, group.problems = pictures(found[0].media_paths(found[1]), config.get("video") or {})
-
-
 def _rows(file: Path, wanted: set[str]) -> Iterable[Row]:
     """Yield the rows whose id is wanted; the others are not checked."""
     for number, data in read_jsonl(file):
@@ -120,7 +123,7 @@ def _rows(file: Path, wanted: set[str]) -> Iterable[Row]:
 
 
 def _starts(path: Path) -> dict[int, int]:
-    """Return step -> byte offset of its last block of lines (a resumed run writes some steps again)."""
+    """Return step -> byte offset of its last block of lines: a resumed run writes some steps again."""
     starts: dict[int, int] = {}
     offset, last = 0, None
     with path.open("rb") as stream:
@@ -156,24 +159,39 @@ def _spread(items: list[int], limit: int) -> list[int]:
     return [items[round(i * (len(items) - 1) / (limit - 1))] for i in range(limit)]
 
 
-def _first_of_each_type(records: list[dict[str, Any]]) -> list[Group]:
+def _first_of_each_type(records: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Return the completions of the first question of each type, sorted by type."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         part = groups.setdefault(record["question_type"], [])
         if not part or part[0]["id"] == record["id"]:
             part.append(record)
-    found = []
-    for kind, part in sorted(groups.items()):
-        rewarded = part[0].get("reward") is not None
-        marks: dict[str, list[float]] = {}
-        for record in part:
-            value = record.get("reward" if rewarded else "advantage")
-            marks.setdefault(record["completion"], []).extend([] if value is None else [value])
-        counts = Counter(record["completion"] for record in part)
-        texts = [
-            (text[:_MAX_CHARS], count, sum(marks[text]) / len(marks[text]) if marks[text] else None)
-            for text, count in counts.most_common(_MAX_TEXTS)
-        ]
-        head = part[0]
-        found.append(Group(head["step"], head["id"], kind, head["answer"], texts, len(part), rewarded))
-    return found
+    return [groups[kind] for kind in sorted(groups)]
+
+
+def _group(records: list[dict[str, Any]], rows: dict[str, tuple[Row, Path]], video: dict[str, Any]) -> Group:
+    head = records[0]
+    has_rewards = head.get("reward") is not None
+    marks: dict[str, list[float]] = {}
+    for record in records:
+        value = record.get("reward" if has_rewards else "advantage")
+        marks.setdefault(record["completion"], []).extend([] if value is None else [value])
+    counts = Counter(record["completion"] for record in records)
+    texts = [
+        (text[:_MAX_CHARS], count, fmean(marks[text]) if marks[text] else None)
+        for text, count in counts.most_common(_MAX_TEXTS)
+    ]
+    row, base = rows.get(head["id"], (None, None))
+    frames, problems = ([], []) if row is None or base is None else pictures(row.media_paths(base), video)
+    return Group(
+        step=head["step"],
+        key=head["id"],
+        question_type=head["question_type"],
+        answer=head["answer"],
+        texts=texts,
+        num_completions=len(records),
+        has_rewards=has_rewards,
+        row=row,
+        frames=frames,
+        problems=problems,
+    )
