@@ -84,6 +84,11 @@ _CAUSES: tuple[tuple[tuple[int, ...], type[VsgrpoError], str, str], ...] = (
 """What the system refuses because of the machine or the user: numbers, kind, subject if no file is named, way out."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's text, the name of its type where it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def from_machine(error: BaseException) -> VsgrpoError | None:
     """Return an error caused by a file or the machine as a `VsgrpoError`; None for everything else, such as our bugs.
 
@@ -94,7 +99,7 @@ def from_machine(error: BaseException) -> VsgrpoError | None:
         return _from_system(error, error.errno)
     if (number := _OS_ERROR.search(str(error))) is not None:  # safetensors, tokenizers
         return from_machine(OSError(int(number[1]), os.strerror(int(number[1]))))
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     if isinstance(error, RuntimeError) and _NO_GPU_MEMORY.search(reason):
         way_out = "lower video.num_frames, video.max_pixels or the batch size, or end what else runs on the GPU"
         return RunError(f"out of GPU memory ({reason})", way_out)

@@ -86,13 +86,13 @@ def make_parts(config: Any) -> Any:
     """Return the RunParts of a config, as the worker makes them."""
     from vsgrpo.training import worker
     from vsgrpo.training.checkpoints import RunFolder
-    from vsgrpo.training.rows import training_table
+    from vsgrpo.training.rows import make_loader, training_table
     from vsgrpo.training.run_inputs import load_rows
     from vsgrpo.training.stages import RunParts
 
     folder = RunFolder(Path(config.run.dir), lambda path: None)
     dataset = training_table(config, load_rows(config)[0])
-    return RunParts(config, worker.make_model(config), dataset, worker.make_loader(config), folder)
+    return RunParts(config, worker.make_model(config), dataset, make_loader(config), folder)
 
 
 def make_trainer(config: Any) -> Any:

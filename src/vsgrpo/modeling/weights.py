@@ -28,7 +28,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import logging
 
-from vsgrpo.errors import DataError
+from vsgrpo.errors import DataError, first_line
 from vsgrpo.modeling.adapters import (
     ADAPTER_CONFIG,
     adapter_file,
@@ -67,9 +67,9 @@ def read_config(base: str, offline: bool) -> dict[str, Any]:
         config: Any = PretrainedConfig.get_config_dict(base, local_files_only=offline)[0]
     except OSError as error:
         if (file := Path(base) / "config.json").is_file():
-            raise DataError(f"{file}: cannot be read: {_first_line(error)}", hint="save or copy it again") from error
+            raise DataError(f"{file}: cannot be read: {first_line(error)}", hint="save or copy it again") from error
         raise DataError(
-            f"model.path={base}: no such folder, and its config.json cannot be had from the hub: {_first_line(error)}",
+            f"model.path={base}: no such folder, and its config.json cannot be had from the hub: {first_line(error)}",
             hint="give the path of a downloaded model" if offline else "check the name and the network",
         ) from error
     if not isinstance(config, dict):
@@ -124,7 +124,7 @@ def load_full(
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise DataError(
-            f"{where}: weights are missing or broken: {_first_line(error)}", hint="copy or download the folder again"
+            f"{where}: weights are missing or broken: {first_line(error)}", hint="copy or download the folder again"
         ) from error
     if getattr(model, "_hf_peft_config_loaded", False):
         raise DataError(f"{where}: an adapter is in the same repository", hint="give a folder with the full model only")
@@ -153,7 +153,7 @@ def load_chat(path: str, key: str) -> ModelBundle:
         sees = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
         processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(path)
     except Exception as error:  # what the libraries raise on a broken file; tokenizers raises Exception itself
-        raise DataError(f"{key}={path}: cannot be loaded: {_first_line(error)}", hint) from None
+        raise DataError(f"{key}={path}: cannot be loaded: {first_line(error)}", hint) from None
     kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     device_map = "auto" if torch.cuda.is_available() else None
     model = load_full(kind, path, dtype="auto", offline=False, device_map=device_map, key=key).eval()
@@ -178,7 +178,7 @@ def attach_adapter(model: nn.Module, folder: Path) -> PeftModel:
             peft = get_peft_model(model, config)  # type: ignore[arg-type]
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise DataError(
-            f"{folder}: does not fit its base model: {_first_line(error)}",
+            f"{folder}: does not fit its base model: {first_line(error)}",
             hint="put it on the model it was trained on; target_modules of adapter_config.json names layers of it",
         ) from error
     _fill(peft, folder, weights)  # type: ignore[arg-type]
@@ -267,7 +267,7 @@ def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
     try:
         return load_peft_weights(str(folder), device="cpu")
     except _UNREADABLE as error:
-        raise DataError(f"{file}: missing or broken: {_first_line(error)}", hint="copy the adapter again") from error
+        raise DataError(f"{file}: missing or broken: {first_line(error)}", hint="copy the adapter again") from error
 
 
 def _adapter_config(folder: Path, renamed: bool) -> LoraConfig:
@@ -278,7 +278,7 @@ def _adapter_config(folder: Path, renamed: bool) -> LoraConfig:
     try:
         config: Any = LoraConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path}: broken: {_first_line(error)}", hint="copy the adapter again") from error
+        raise DataError(f"{path}: broken: {first_line(error)}", hint="copy the adapter again") from error
     start = str(config.init_lora_weights).lower()
     if start.startswith(_CHANGES_BASE):
         raise DataError(
@@ -321,7 +321,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -19,7 +19,7 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 
-from vsgrpo.errors import RunError
+from vsgrpo.errors import RunError, first_line
 from vsgrpo.modeling.bundle import ModelBundle, vision_tower
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.save import save_model
@@ -238,9 +238,8 @@ class StageTrainer(Trainer):
         """
         partial = self.stage.folder.partial
         shutil.rmtree(partial, ignore_errors=True)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return RunError(
-            f"{partial}: the checkpoint of step {self.run_step} cannot be written: {reason}",
+            f"{partial}: the checkpoint of step {self.run_step} cannot be written: {first_line(error)}",
             hint="earlier checkpoints are complete; free disk space, then --resume",
         )
 
@@ -279,13 +278,10 @@ class StageTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         schedule = self.lr_scheduler
         if checkpoint is not None and isinstance(schedule, LambdaLR):
-            rates = [
-                base * rate(schedule.last_epoch)
-                for base, rate in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
-            ]
-            for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+            factors = [rate(schedule.last_epoch) for rate in schedule.lr_lambdas]
+            schedule._last_lr = [base * factor for base, factor in zip(schedule.base_lrs, factors, strict=True)]
+            for group, rate in zip(schedule.optimizer.param_groups, schedule._last_lr, strict=True):
                 group["lr"] = rate
-            schedule._last_lr = rates
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Any:
         """Look at GRPO's loss while its samples are at hand; the other methods have their own `compute_loss`."""
@@ -322,11 +318,8 @@ class StageTrainer(Trainer):
             loss = super().training_step(model, inputs, *args, **kwargs)
         self._look_at(loss, inputs)
         # The Trainer sums losses up and subtracts the sum from itself to reset it: NaN would stay in every later log.
-        return torch.zeros_like(loss) if self._take_bad_loss() else loss
-
-    def _take_bad_loss(self) -> bool:
         bad, self._bad_loss = self._bad_loss, False
-        return bad
+        return torch.zeros_like(loss) if bad else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add times, tokens and memory of all processes, and count what was bad.

@@ -16,15 +16,14 @@ import torch
 from vsgrpo.config import TrainConfig
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, SetupError
-from vsgrpo.families.model_path import budget_of
 from vsgrpo.modeling.device import device_line
 from vsgrpo.modeling.feature_cache import cache_bytes
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.terminal import show
+from vsgrpo.training.rows import make_loader
 from vsgrpo.training.run_inputs import cache_folder, check_caching, load_rows
 from vsgrpo.video.cache import DiskCache
-from vsgrpo.video.loader import VideoLoader
 
 FEATURES_FOLDER = "features"
 """Inside video.cache_dir; frames lie beside it."""
@@ -144,14 +143,8 @@ def _fill_part(config: TrainConfig, folder: Path, paths: Sequence[Place], device
 
 def _fill(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str) -> CacheSummary:
     video = config.video
-    loader = VideoLoader(
-        budget_of(config.model.path, config.vision()),
-        backend=video.backend,
-        timeout_s=video.timeout_s,
-        frame_cache="disk" if video.frame_cache == "disk" else "off",
-        cache_dir=folder,
-        on_bad="error",
-    )
+    frame_cache = "disk" if video.frame_cache == "disk" else "off"
+    loader = make_loader(config, frame_cache=frame_cache, cache_dir=folder, on_bad="error")
     store = _make_store(config, folder, device) if video.feature_cache == "disk" else None
     summary = CacheSummary(num_videos=len(paths))
     good = []

@@ -19,6 +19,7 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 from trl.models.utils import unwrap_model_for_generation
 
 from vsgrpo.config import GrpoSection, TrainConfig
+from vsgrpo.errors import first_line
 from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
@@ -200,8 +201,8 @@ class Tracker(TrainerCallback):
 
     def _give_up(self, error: Exception) -> None:
         self._inner = None
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        self._say(f"warning: trainer.report_to={self._name}: {reason}; training goes on without it (log.jsonl has all)")
+        what = f"warning: trainer.report_to={self._name}: {first_line(error)}"
+        self._say(f"{what}; training goes on without it (log.jsonl has all)")
 
 
 def make_trackers(names: Sequence[str], say: Callable[[str], None]) -> list[TrainerCallback]:

@@ -16,7 +16,7 @@ from trl.trainer.sft_config import SFTConfig
 from vsgrpo.config import TrainConfig
 from vsgrpo.config.trl_options import NO_TRL_FIELD, OURS_BUT_NOT_PASSED
 from vsgrpo.devices import visible_gpus
-from vsgrpo.errors import ConfigError, SetupError
+from vsgrpo.errors import ConfigError, SetupError, first_line
 from vsgrpo.modeling.device import why_no_gpu
 from vsgrpo.training.preflight import check_devices, cpu_hint, needs_launcher
 
@@ -58,9 +58,8 @@ def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig |
     try:
         return kind(**values)
     except ValueError as error:
-        message = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"trainer: {message}", hint="see the names and rules of TRL 1.16's " + kind.__name__
+            f"trainer: {first_line(error)}", hint="see the names and rules of TRL 1.16's " + kind.__name__
         ) from error
 
 

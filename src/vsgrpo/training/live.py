@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,37 +81,6 @@ def watch(stage: Stage, timer: PhaseTimer, rows: Any) -> Progress:
     return (LiveView if own_rank() == 0 and drawable else Progress)(stage, timer, rows)
 
 
-@dataclass
-class _Window:
-    """What the last logs add up to."""
-
-    clocks: deque[float] = field(default_factory=lambda: deque(maxlen=_NUM_LOGS))
-    phases: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=_NUM_LOGS))
-    tokens: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_NUM_LOGS))
-
-    def add(self, seconds: float, logs: dict[str, Any]) -> None:
-        self.clocks.append(seconds)
-        self.phases.append({phase: logs.get(f"time/{phase}", 0.0) for phase in PHASES})
-        self.tokens.append((logs.get("tokens/computed", 0.0), logs.get("tokens/plain", 0.0)))
-
-    def shares(self) -> dict[str, float]:
-        """Return phase -> its part of the time that is accounted for, largest first; empty before the first log."""
-        sums = {phase: sum(part[phase] for part in self.phases) for phase in PHASES}
-        total = sum(sums.values())
-        ordered = sorted(sums.items(), key=lambda item: -item[1])
-        return {phase: seconds / total for phase, seconds in ordered if seconds > 0}
-
-    def tokens_per_second(self) -> float | None:
-        """Return the language model's tokens per second of the clock."""
-        computed, seconds = sum(pair[0] for pair in self.tokens), sum(self.clocks)
-        return computed / seconds if computed and seconds else None
-
-    def saving(self) -> float | None:
-        """Return tokens of a plain layout over those computed."""
-        computed, plain = sum(pair[0] for pair in self.tokens), sum(pair[1] for pair in self.tokens)
-        return plain / computed if computed and plain else None
-
-
 class LiveView(Progress):
     """Draws step, time left, rewards by type, main numbers, phases and the last sample; other lines go above it.
 
@@ -125,7 +93,7 @@ class LiveView(Progress):
         self._live: Live | None = None
         self._streams: list[tuple[logging.StreamHandler, Any]] = []
         self._display = DisplayState(self._title(), str(stage.folder.path))
-        self._window = _Window()
+        self._logs: deque[dict[str, float]] = deque(maxlen=_NUM_LOGS)
         self._logged_at = self._since
         self._read_at = 0.0
 
@@ -161,15 +129,23 @@ class LiveView(Progress):
         """Take the numbers of a log."""
         if not logs or "loss" not in logs:
             return
-        now = time.monotonic()
-        self._window.add(now - self._logged_at, logs)
-        self._logged_at = now
-        display = self._display
+        display, now = self._display, time.monotonic()
         display.logs = {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
-        display.shares = self._window.shares()
-        display.tokens_per_second, display.saving = self._window.tokens_per_second(), self._window.saving()
+        self._logs.append({**display.logs, "seconds": now - self._logged_at})
+        self._logged_at = now
+        spent = {phase: self._total(f"time/{phase}") for phase in PHASES}
+        accounted = sum(spent.values())
+        ordered = sorted(spent.items(), key=lambda item: -item[1])
+        display.shares = {phase: seconds / accounted for phase, seconds in ordered if seconds > 0}
+        if computed := self._total("tokens/computed"):
+            display.tokens_per_second = computed / self._total("seconds")
+            display.saving = self._total("tokens/plain") / computed
         if _is_number(logs, "reward"):
             display.rewards.append(float(logs["reward"]))
+
+    def _total(self, name: str) -> float:
+        """Return the sum of a number over the last logs."""
+        return sum(logs.get(name, 0.0) for logs in self._logs)
 
     def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Leave the last picture on the screen."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from vsgrpo.config import TrainConfig
 from vsgrpo.config.launch import WHOLE
 from vsgrpo.config.trainer import TrainerSection
-from vsgrpo.errors import RunError
+from vsgrpo.errors import RunError, first_line
 from vsgrpo.memory.load import Load, stage_load
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.prompt import encode_prompt
@@ -89,7 +89,7 @@ def probe_longest(
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate" not in str(error):
             raise
         raise RunError(
-            f"out of memory on the largest microbatch of this stage ({tried}): {str(error).strip().splitlines()[0]}",
+            f"out of memory on the largest microbatch of this stage ({tried}): {first_line(error)}",
             hint="set trainer.gradient_checkpointing=true, or lower trainer.per_device_train_batch_size, "
             "trainer.gradient_accumulation_steps or video.num_frames",
         ) from error

@@ -1,7 +1,7 @@
-"""Checked rows as the flat tables that a run trains on and scores itself on.
+"""Checked rows, the loader of their videos, and the flat tables that a run trains on and scores itself on.
 
-Flat on purpose: Arrow fills nested dicts with nulls, and Qwen's chat template takes a null `video` entry of a text part
-for a video. Messages are built from the columns inside the trainer.
+The tables are flat: Arrow fills nested dicts with nulls, and Qwen's chat template takes a null `video` entry of a text
+part for a video. Messages are built from the columns inside the trainer.
 """
 
 from __future__ import annotations
@@ -22,11 +22,25 @@ from vsgrpo.data.room_ids import room_label
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
+from vsgrpo.families.model_path import budget_of
 from vsgrpo.terminal import show
 from vsgrpo.training.preflight import check_enough_rows
 from vsgrpo.video.loader import BadVideo, VideoLoader
 
 ROW_COLUMNS = ("dataset", "scene_name", "question_type", "question", "ground_truth", "answer", "answer_kind", "unit")
+
+
+def make_loader(config: TrainConfig, **changes: Any) -> VideoLoader:
+    """Return the loader of the config's vision budget; `changes` are other settings of it than the config's."""
+    video = config.video
+    settings = {
+        "backend": video.backend,
+        "timeout_s": video.timeout_s,
+        "frame_cache": video.frame_cache,
+        "cache_dir": video.cache_dir or Path(config.run.dir) / "cache",
+        "on_bad": video.on_bad,
+    }
+    return VideoLoader(budget_of(config.model.path, config.vision()), **settings | changes)
 
 
 def readable_rows(config: TrainConfig, rows: list[Row], loader: VideoLoader) -> list[Row]:

@@ -32,7 +32,6 @@ from vsgrpo.data.leakage import (
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.row import Row
 from vsgrpo.errors import RunError, VsgrpoError, from_machine
-from vsgrpo.families.model_path import budget_of
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
 from vsgrpo.modeling.bundle import ModelBundle
@@ -47,10 +46,9 @@ from vsgrpo.training.base import StageTrainer
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.engine import join_processes, trl_config
 from vsgrpo.training.launcher import end_with_parent, own_rank, record_failure
-from vsgrpo.training.rows import dev_dataset, dev_overlap, readable_rows, training_table
+from vsgrpo.training.rows import dev_dataset, dev_overlap, make_loader, readable_rows, training_table
 from vsgrpo.training.run_inputs import load_rows, row_files
 from vsgrpo.training.stages import RunParts, open_stages
-from vsgrpo.video.loader import VideoLoader
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -221,19 +219,6 @@ def check_device(config: TrainConfig, rows: list[Row]) -> None:
     warning = check_memory(estimate_run(config, rows), float(device.total_memory), f"on {device.name}")
     if warning and own_rank() == 0:
         show(warning, sys.stderr)
-
-
-def make_loader(config: TrainConfig) -> VideoLoader:
-    """Return the loader of the config's vision budget."""
-    video = config.video
-    return VideoLoader(
-        budget_of(config.model.path, config.vision()),
-        backend=video.backend,
-        timeout_s=video.timeout_s,
-        frame_cache=video.frame_cache,
-        cache_dir=video.cache_dir or Path(config.run.dir) / "cache",
-        on_bad=video.on_bad,
-    )
 
 
 def make_model(config: TrainConfig) -> ModelBundle:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from vsgrpo.child import Child
-from vsgrpo.errors import DataError, RunError, SetupError, VsgrpoError
+from vsgrpo.errors import DataError, RunError, SetupError, VsgrpoError, first_line
 from vsgrpo.files import file_sha256
 from vsgrpo.video.budget import frame_indices
 from vsgrpo.video.container import BAD_VIDEO_HINT, check_file, check_there, open_container
@@ -172,9 +172,8 @@ def load_backend(backend: str) -> None:
         elif backend == "torchcodec":
             import torchcodec.decoders  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SetupError(
-            f"video.backend={backend}: the decoder cannot be imported ({reason})",
+            f"video.backend={backend}: the decoder cannot be imported ({first_line(error)})",
             hint=f"install it, or choose another of video.backend={choices}",
         ) from error
 
