@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsgrpo.data.inputs import look_at, model_files
-from vsgrpo.data.leakage import TrainingManifest
+from vsgrpo.data.lineage import TrainingManifest
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.baselines import derangement

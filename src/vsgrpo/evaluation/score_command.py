@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vsgrpo.data.leakage import name_some
+from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.prompts import MODES, WORDINGS
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.row_rules import number_of

@@ -11,17 +11,15 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from vsgrpo.config.build_cot import BuildCotConfig
-from vsgrpo.data.linking import link_media
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
-from vsgrpo.data.row import Row
+from vsgrpo.data.row import Row, row_to_dict
 from vsgrpo.data.row_rules import check_row
-from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import DataError, RunError
-from vsgrpo.files import publish
+from vsgrpo.files import link_or_copy, publish
 from vsgrpo.paths import inside, locked
 from vsgrpo.records import read_jsonl
 from vsgrpo.spatial.answers import parse_answer
@@ -36,6 +34,8 @@ from vsgrpo.vision_r1.report import FAILED, CotSummary, Counts
 
 REJECTED_NAME = "rejected.jsonl"
 _CACHE_FOLDER = ".cot"
+_NO_MEDIA = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".yaml", ".yml", ".html", ".md", ".txt", ".lock")
+"""Suffixes of row files, manifests and pages: never those of a video or image."""
 
 
 def build_cot(config: BuildCotConfig, limit: int | None = None, connect: Connect = Endpoint) -> CotSummary:
@@ -229,6 +229,20 @@ def _placed(item: Item, index: int, out: Path) -> dict[str, str]:
         temporary.write_bytes(item.images[index])
         publish(temporary, path)
     return dict(media)
+
+
+def link_media(base: Path, out: Path, path: str) -> None:
+    """Give a video or image of one dataset folder the same path in another; what is missing stays missing.
+
+    Raises:
+        DataError: a path that leaves either folder, or that of a row file or manifest, which it would replace.
+    """
+    source, target = inside(base, path), inside(out, path)
+    if PurePosixPath(path).suffix.lower() in _NO_MEDIA:
+        hint = "leave the row out, or name its video or image"
+        raise DataError(f"{base}: media path {path[:100]!r}: not a video or image", hint)
+    if source.is_file():
+        link_or_copy(source, target)
 
 
 def _write_manifest(config: BuildCotConfig, source: Source, summary: CotSummary) -> None:

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vsgrpo.data.leakage import check_rows, name_some
+from vsgrpo.data.leak_guard import check_rows, name_some
 from vsgrpo.data.row import SCHEMA_VERSION, Row
 from vsgrpo.data.row_rules import check_row
 from vsgrpo.data.rows import row_from_dict

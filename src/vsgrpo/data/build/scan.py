@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.config.build_data import BuildDataConfig
-from vsgrpo.data.leakage import room_of
-from vsgrpo.data.linking import link_or_copy
+from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import make_row
 from vsgrpo.errors import ConfigError, DataError, RunError
+from vsgrpo.files import link_or_copy
 from vsgrpo.plugins import load_question_types
 from vsgrpo.scans.meta_info import write_scene_json
 from vsgrpo.scans.source import Recording, Scan, SceneSettings, find_source
@@ -291,7 +291,7 @@ def _take_existing(job: ScanJob, scene: Scene, path: Path) -> int:
 
 def outcome_to_json(outcome: ScanOutcome) -> dict[str, Any]:
     """Return an outcome as JSON, rows included."""
-    from vsgrpo.data.rows import row_to_dict
+    from vsgrpo.data.row import row_to_dict
 
     return {**vars(outcome), "rows": [row_to_dict(row) for row in outcome.rows]}
 

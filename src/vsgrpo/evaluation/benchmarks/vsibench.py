@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
-from vsgrpo.data.leakage import name_some, room_of
+from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.manifest import file_record
+from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.row_rules import check_row, check_scorable
 from vsgrpo.data.rows import row_from_dict
