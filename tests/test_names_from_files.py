@@ -27,7 +27,7 @@ from vsgrpo.evaluation.benchmarks.folder import Folder
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.families.model_path import adapter_base, model_shape
 from vsgrpo.files import link_or_copy
-from vsgrpo.vision_r1.annotation import item_text
+from vsgrpo.vision_r1.bridge import item_text
 from vsgrpo.vision_r1.build import link_media
 from vsgrpo.vision_r1.import_images import import_images
 from vsgrpo.vision_r1.mathvista_rows import parse_problem, read_images

@@ -185,7 +185,7 @@ def evaluate(
     """
     from vsgrpo.config import load_config
     from vsgrpo.evaluation.benchmarks import find_benchmark
-    from vsgrpo.evaluation.several import split_models
+    from vsgrpo.evaluation.run import split_models
 
     given = [*(overrides or []), *([f"benchmark.limit={limit}"] if limit else [])]
     models = split_models(given)
@@ -196,8 +196,8 @@ def evaluate(
             print_config(config)
         return
     from vsgrpo.evaluation.leak import check_lineage
-    from vsgrpo.evaluation.results import compare_table
     from vsgrpo.evaluation.run import run_eval
+    from vsgrpo.evaluation.score_tables import compare_table
     from vsgrpo.families.model_path import check_model_place
 
     if len(configs) > 1:  # the last model is refused now, not when the others are done
