@@ -58,8 +58,7 @@ def train(
         raise ConfigError("--resume --overwrite: these exclude each other", hint="give one of the two")
     from vsgrpo.config import load_config
     from vsgrpo.launch.continuation import is_longer
-    from vsgrpo.launch.seeds import has_final, of_seed, run_seeds, seed_list
-    from vsgrpo.launch.start import describe, launch_training
+    from vsgrpo.launch.start import describe, has_final, launch_training, of_seed, run_seeds, seed_list
 
     given = [f"trainer={method}", *(overrides or [])]
     named = [item for item in overrides or [] if item.partition("=")[0] in ("trainer", "trainer.name")]
