@@ -13,8 +13,7 @@ import pytest
 import lab
 from vsgrpo import families
 from vsgrpo.errors import ConfigError
-from vsgrpo.families import FAMILIES, TINY
-from vsgrpo.families.model_path import budget_of, family_of, model_shape
+from vsgrpo.families import FAMILIES, TINY, budget_of, family_of, model_shape
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vsgrpo.cli import run
-from vsgrpo.data.lineage import TrainingManifest, write_training_manifest
+from vsgrpo.data.leakage import TrainingManifest, write_training_manifest
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmarks import BENCHMARKS, find_benchmark
 from vsgrpo.records import read_jsonl
@@ -84,7 +84,8 @@ def test_answers_to_other_prompts_are_not_mixed(words, colours, capsys, monkeypa
 def test_the_leak_guard_comes_first(words, tmp_path, capsys):
     bad = tmp_path / "bad"
     bad.mkdir()
-    (bad / "config.json").write_text("{}")
+    for name in ("config.json", "processor_config.json", "tokenizer.json"):
+        (bad / name).write_text('{"model_type": "qwen2_vl"}')
     write_training_manifest(bad, TrainingManifest(rooms={"scannet": ["scene0025"]}))
     Path("data/colours/test.jsonl").write_text("{")  # would be the error, were rows read first
     asked = [word if not word.startswith("model=") else f"model={bad}" for word in words]

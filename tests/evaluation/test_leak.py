@@ -10,7 +10,7 @@ import pytest
 
 from evaluation_rows import official_rows, write_vsibench
 from vsgrpo.cli import run
-from vsgrpo.data.lineage import TrainingManifest, lineage_of, training_manifest, write_training_manifest
+from vsgrpo.data.leakage import TrainingManifest, lineage_of, training_manifest, write_training_manifest
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
@@ -21,8 +21,11 @@ from vsgrpo.evaluation.run import leak_of
 def model(folder, *, adapter_of=None, **fields):
     """Write a folder that says what it was trained on; it has no weights, so nothing can have loaded them."""
     folder.mkdir(parents=True)
-    name = "config.json" if adapter_of is None else "adapter_config.json"
-    (folder / name).write_text(json.dumps({"base_model_name_or_path": str(adapter_of)}))
+    if adapter_of is not None:
+        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(adapter_of)}))
+    else:
+        for name in ("config.json", "processor_config.json", "tokenizer.json"):
+            (folder / name).write_text(json.dumps({"model_type": "qwen2_vl"}))
     if fields:
         write_training_manifest(folder, TrainingManifest(**fields))
     return folder

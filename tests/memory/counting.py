@@ -9,8 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from vsgrpo.families import model_shape
 from vsgrpo.families.family import TinySizes
-from vsgrpo.families.model_path import model_shape
 from vsgrpo.modeling.bundle import use_gradient_checkpointing
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.logps import logps

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from vsgrpo.families import HUB
-from vsgrpo.families.model_path import check_architecture, model_shape
+from vsgrpo.families import HUB, check_architecture, model_shape
 
 
 def test_public_parameter_counts():

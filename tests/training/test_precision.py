@@ -10,7 +10,7 @@ from tiny_runs import LORA, SPREAD, make_trainer
 from two_processes import weights
 
 from vsgrpo.errors import SetupError
-from vsgrpo.families.model_path import model_shape
+from vsgrpo.families import model_shape
 from vsgrpo.memory.disk import disk_need
 from vsgrpo.modeling.bundle import base_model
 from vsgrpo.training.distributed import low_precision

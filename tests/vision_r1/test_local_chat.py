@@ -13,7 +13,7 @@ from PIL import Image
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.vision_r1.answers import Account
+from vsgrpo.vision_r1.endpoint import Account
 from vsgrpo.vision_r1.local_chat import LocalChat
 
 pytestmark = pytest.mark.integration
@@ -66,8 +66,11 @@ def test_answers_are_the_models_own_and_repeatable(tiny_folder):
 
 
 def test_what_cannot_be_loaded_is_one_line(tmp_path):
-    with pytest.raises(DataError, match=r"reason\.model=.*none: cannot be loaded"):
+    with pytest.raises(DataError, match=r"reason\.model=.*none: no such folder"):
         LocalChat("reason", step_of(tmp_path / "none"))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match=r"reason\.model=.*: cannot be loaded"):
+        LocalChat("reason", step_of(tmp_path))
 
 
 def test_a_text_model_is_shown_no_pictures(tiny_folder):

@@ -58,7 +58,8 @@ def train(
         raise ConfigError("--resume --overwrite: these exclude each other", hint="give one of the two")
     from vsgrpo.config import load_config
     from vsgrpo.launch.continuation import is_longer
-    from vsgrpo.launch.start import describe, has_final, launch_training, of_seed, run_seeds, seed_list
+    from vsgrpo.launch.seeds import has_final, of_seed, run_seeds, seed_list
+    from vsgrpo.launch.start import describe, launch_training
 
     given = [f"trainer={method}", *(overrides or [])]
     named = [item for item in overrides or [] if item.partition("=")[0] in ("trainer", "trainer.name")]
@@ -139,7 +140,8 @@ def cache_videos(
     given = ["trainer=sft", "video.feature_cache=disk", *(overrides or [])]
     config = load_config("train", given, config_dir, allow_missing=True)
     from vsgrpo.config.compose import NOT_GIVEN
-    from vsgrpo.training.run_inputs import cache_folder, check_caching, check_model, load_rows
+    from vsgrpo.families import find_model
+    from vsgrpo.training.run_inputs import cache_folder, check_caching, load_rows
 
     if clear or keep_gib is not None:
         cache_folder(config)
@@ -150,7 +152,7 @@ def cache_videos(
     if config.data.path == NOT_GIVEN:
         raise ConfigError("data.path: not given", hint="say where the rows are: data=DIR")
     check_caching(config)
-    check_model(config.model.path, config.model.adapter)
+    find_model(config.model.path, config.model.adapter)
     rows = load_rows(config)[0]
     from vsgrpo.training.cache_videos import cache_videos as fill  # imports torch: after all checks
 
@@ -184,7 +186,7 @@ def evaluate(
     """
     from vsgrpo.config import load_config
     from vsgrpo.evaluation.benchmarks import find_benchmark
-    from vsgrpo.evaluation.run import split_models
+    from vsgrpo.evaluation.several import split_models
 
     given = [*(overrides or []), *([f"benchmark.limit={limit}"] if limit else [])]
     models = split_models(given)
@@ -195,13 +197,13 @@ def evaluate(
             print_config(config)
         return
     from vsgrpo.evaluation.leak import check_lineage
+    from vsgrpo.evaluation.results import compare_table
     from vsgrpo.evaluation.run import run_eval
-    from vsgrpo.evaluation.score_tables import compare_table
-    from vsgrpo.families.model_path import check_model_place
+    from vsgrpo.families import find_model
 
     if len(configs) > 1:  # the last model is refused now, not when the others are done
         for config in configs:
-            check_model_place(config.model.path, config.model.adapter)
+            find_model(config.model.path, config.model.adapter)
         for config in configs:
             check_lineage(config.model.path, config.model.adapter, allow_leak=allow_leak)
     found = {}
@@ -260,9 +262,9 @@ def ask(
 
     request = parse_request(given)
     from vsgrpo.config import load_config
-    from vsgrpo.training.run_inputs import check_model
+    from vsgrpo.families import find_model
 
     config = load_config("eval", request.overrides, config_dir)
-    check_model(config.model.path, config.model.adapter)
+    find_model(config.model.path, config.model.adapter)
     reply = answer(config, request)
     show(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))

@@ -13,13 +13,12 @@ from typing import Any
 
 from vsgrpo.config import TrainConfig
 from vsgrpo.data.build.answers import AnswerLine, answer_table
-from vsgrpo.data.leak_guard import Judgement, name_some, worst
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
-from vsgrpo.data.prompts import RunNeeds
+from vsgrpo.data.row_guard import Judgement, name_some, worst
 from vsgrpo.data.row_scan import RowScan, scan_rows
+from vsgrpo.data.run_needs import RunNeeds
 from vsgrpo.errors import DataError
-from vsgrpo.families import FAMILIES
-from vsgrpo.families.model_path import budget_of, family_of
+from vsgrpo.families import FAMILIES, budget_of, family_of, find_model
 from vsgrpo.files import user_cache
 from vsgrpo.paths import inside
 from vsgrpo.terminal import Progress
@@ -88,9 +87,10 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
         limit: open only so many videos and images (all are looked for).
 
     Raises:
-        DataError: there is no row file.
+        DataError: there is no row file, or no such model.
         SetupError: the backend is not installed.
     """
+    find_model(config.model.path, config.model.adapter)
     files = _row_files(path)
     needs, others = RunNeeds.of(config), {"train", "dev", "test"} - {config.data.split}  # the others are not trained on
     scans = {file: scan_rows(file, None if file.stem in others else needs, judge=file.stem != "test") for file in files}

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from vsgrpo.data.row import Row, media_place
 from vsgrpo.errors import DataError
-from vsgrpo.families.model_path import adapter_base
+from vsgrpo.families import adapter_base
 from vsgrpo.files import file_sha256, file_state, remembered_sha256, write_atomic
 from vsgrpo.records import decode_line, read_record
 

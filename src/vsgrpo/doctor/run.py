@@ -14,11 +14,10 @@ from vsgrpo.data.row_numbers import RowNumbers
 from vsgrpo.doctor import machine
 from vsgrpo.doctor.machine import GIB, Finding, Report, hub_cache
 from vsgrpo.errors import VsgrpoError
-from vsgrpo.families import TINY
+from vsgrpo.families import TINY, find_model
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, memory_lines
 from vsgrpo.training.preflight import check_devices, check_plan, device_line
-from vsgrpo.training.run_inputs import check_model
 
 METHODS = ("grpo", "sft", "dpo")
 HUB = "huggingface.co"
@@ -70,7 +69,7 @@ def _model(path: str, adapter: str | None) -> list[Finding]:
         return []
     check = f"model.path={path}"
     try:
-        check_model(path, adapter)
+        find_model(path, adapter)
         has_libraries = all(find_spec(name) for name in ("torch", "transformers", "peft"))
         if Path(path).is_dir() and has_libraries:
             from vsgrpo.modeling.load import load

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vsgrpo.evaluation.leak import Leak
-from vsgrpo.evaluation.results import SCHEMA_VERSION
+
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
-from vsgrpo.families import TINY
-from vsgrpo.families.model_path import budget_of
+from vsgrpo.families import TINY, budget_of
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
 from vsgrpo.modeling.device import device_line, own_device

@@ -9,12 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.leak_guard import Links, name_some, worst
-from vsgrpo.data.lineage import TrainingManifest, lineage_of, rooms_of, same_videos
+from vsgrpo.data.leakage import (
+    Links,
+    TrainingManifest,
+    lineage_of,
+    name_some,
+    rooms_of,
+    same_videos,
+    worst,
+)
 from vsgrpo.data.room_ids import room_label
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import Media
+from vsgrpo.families import find_model
 from vsgrpo.records import read_record
 from vsgrpo.tables import denied_rooms
 from vsgrpo.terminal import show
@@ -91,8 +99,11 @@ def check_recorded(file: Path, model: Mapping[str, str], *, allow_leak: bool = F
         model: {"path", "adapter"} as given by the user, {} to believe those files.
 
     Raises:
-        DataError: a benchmark room is in the model's lineage, or results.json says so, without `allow_leak`.
+        DataError: a benchmark room is in the model's lineage, or results.json says so, without `allow_leak`; there can
+            be no such model.
     """
+    if "path" in model:
+        find_model(model["path"], model.get("adapter"), any_family=True)
     recorded = _read_object(file.with_name("settings.json")).get("model")
     found = model or (recorded if isinstance(recorded, dict) else _asked_by_lmms(file.parent))
     leak = _read_object(file.with_name("results.json")).get("leak")
@@ -136,7 +147,7 @@ def split_model_words(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Return {"path", "adapter"} as far as model=, model.path= and model.adapter= are among the words, and the rest."""
     keys = {"model": "path", "model.path": "path", "model.adapter": "adapter"}
     given = [word for word in words if word.partition("=")[0] in keys and not Path(word).is_file()]
-    model = {keys[key]: value for key, _, value in (word.partition("=") for word in given)}
+    model = {keys[key]: os.path.expanduser(value) for key, _, value in (word.partition("=") for word in given)}
     return model, [word for word in words if word not in given]
 
 

@@ -1,4 +1,4 @@
-"""Registry of the model families: one `Family` record per family, one file each. Imports no torch.
+"""The model families, one `Family` record each, and what a value of model.path stands for. Imports no torch.
 
 VSGRPO_FAMILIES=MODULE:NAME[,MODULE:NAME] adds families of one's own (docs/extending.md).
 """
@@ -6,11 +6,25 @@ VSGRPO_FAMILIES=MODULE:NAME[,MODULE:NAME] adds families of one's own (docs/exten
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
-from vsgrpo.families.family import Family
+from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.families.family import Family, ModelShape, TinySizes
 from vsgrpo.families.qwen2_5_vl import QWEN2_5_VL
 from vsgrpo.families.qwen2_vl import QWEN2_VL
+from vsgrpo.records import read_record
+from vsgrpo.video.budget import VisionBudget
+
+CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
+"""The file that makes a folder a full model, and the one that makes it an adapter."""
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_TINY_VOCABULARY = 826
+"""Tokens that the tokenizer of `modeling.tiny` has at its default size."""
 
 
 def _added() -> Iterator[Family]:
@@ -28,3 +42,171 @@ TINY = {family.tiny: family for family in FAMILIES.values()}
 """Families by the value of model.path that stands for a tiny model of them."""
 HUB = {name: shape for family in FAMILIES.values() for name, shape in family.hub.items()}
 """Sizes of the models in configs/model, from their config.json files, by hub id."""
+
+
+def find_model(path: str, adapter: str | None = None, *, key: str = "model.path", any_family: bool = False) -> str:
+    """Return the full model that a value of model.path stands for, or refuse the value: one rule for all commands.
+
+    A value is the name of a tiny model, the folder of a full model or of an adapter, or a hub id OWNER/NAME whose
+    OWNER is no folder here. Files are looked at, the hub is not asked.
+
+    Args:
+        adapter: a folder that must hold an adapter.
+        key: of the configuration, for messages.
+        any_family: any model of transformers will do.
+
+    Returns:
+        `path`, or the folder or hub id that its adapter names as its base.
+
+    Raises:
+        ConfigError: an architecture this project does not know.
+        DataError: anything else that cannot be loaded.
+    """
+    if adapter is not None:
+        check_adapter(f"model.adapter={adapter}", Path(adapter))
+    if path in TINY:
+        return path
+    where, folder = f"{key}={path}", Path(path)
+    if not path or not folder.is_dir():
+        if _HUB_ID.fullmatch(path) and not folder.parent.is_dir():
+            return path
+        problem = "a file, not a folder" if path and folder.is_file() else "no such folder"
+        raise DataError(f"{where}: {problem}", hint="give a model folder, a hub id OWNER/NAME, or model=tiny")
+    is_full, is_adapter = ((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG))
+    if is_full and is_adapter:
+        raise DataError(
+            f"{where}: {CONFIG} and {ADAPTER_CONFIG} are both in this folder: a full model or an adapter?",
+            hint="move the files of one of them to another folder",
+        )
+    if is_adapter:
+        return _find_base(folder)
+    if not is_full:
+        final = folder / "final" if (folder / "final").is_dir() else "RUN_DIR/final"
+        hint = f"give the folder of the weights, such as {final}"
+        raise DataError(f"{where}: neither {CONFIG} nor {ADAPTER_CONFIG} in this folder", hint)
+    if not any_family:
+        _check_full(folder, where)
+    return path
+
+
+def check_adapter(where: str, folder: Path) -> None:
+    """Raise DataError unless a folder holds an adapter; `where` names it in the message."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        problem = f"no {ADAPTER_CONFIG} in this folder" if folder.is_dir() else "no such folder"
+        raise DataError(f"{where}: {problem}", hint="give the folder of a saved adapter, such as RUN_DIR/final")
+
+
+def check_architecture(config: Mapping[str, Any], where: str = "") -> Family:
+    """Return the model family of a config.json, or refuse it by name.
+
+    Raises:
+        ConfigError: `model_type` is not one of FAMILIES.
+    """
+    model_type = config.get("model_type")
+    if isinstance(model_type, str) and model_type in FAMILIES:
+        return FAMILIES[model_type]
+    raise ConfigError(
+        f"{where}: architecture {model_type} is not supported, only {', '.join(FAMILIES)}",
+        hint=f"use a {' or '.join(family.label for family in FAMILIES.values())} model, e.g. model=qwen2_vl_2b",
+    )
+
+
+def family_of(path: str) -> Family | None:
+    """Return the family of a model by its config.json, or by its name where that is not here; None if unknown."""
+    if path in TINY:
+        return TINY[path]
+    base, config = _base_and_config(path)
+    if config is not None:
+        return FAMILIES.get(str(config.get("model_type")))
+    return next((family for family in FAMILIES.values() if f"{family.label}-".lower() in base.lower()), None)
+
+
+def model_shape(path: str) -> ModelShape | None:
+    """Return the sizes of a model by its config.json, or by its hub id where that is not here; None if unknown."""
+    if path in TINY:
+        return _tiny_shape(TINY[path])
+    base, config = _base_and_config(path)
+    if config is None:
+        return HUB.get(base)
+    try:
+        return check_architecture(config).shape_of(config)
+    except (ConfigError, ValueError, KeyError, TypeError):
+        return None
+
+
+def adapter_base(folder: Path) -> str | None:
+    """Return the folder or hub id of the base that FOLDER/adapter_config.json names, None if it names none."""
+    try:
+        config = read_record(folder / ADAPTER_CONFIG, {"base_model_name_or_path": str}, "")
+    except DataError:
+        return None
+    return config["base_model_name_or_path"] or None
+
+
+def budget_of(path: str | None, values: Mapping[str, int]) -> VisionBudget:
+    """Return the vision budget of a model: frames and pixels as given, patches of its family.
+
+    Args:
+        path: model.path; None: the patches of Qwen2-VL.
+        values: by the names of `VisionBudget`.
+
+    Raises:
+        ConfigError: a value out of range, by its dotted key.
+    """
+    family = None if path is None else family_of(path)
+    if family is None:
+        return VisionBudget(**values)
+    return VisionBudget(**values, patch=family.patch, merge=family.merge, temporal_patch=family.temporal_patch)
+
+
+def _find_base(adapter: Path) -> str:
+    """Return the full model that an adapter folder names as its base."""
+    file, base = adapter / ADAPTER_CONFIG, adapter_base(adapter)
+    if base is None:
+        raise DataError(f"{file}: names no base model", hint="set base_model_name_or_path in it")
+    where = f"{file}: base_model_name_or_path={base}"
+    if (Path(base) / CONFIG).is_file():
+        _check_full(Path(base), where)
+    elif Path(base).is_dir() or not _HUB_ID.fullmatch(base):
+        raise DataError(
+            f"{where}: {f'no {CONFIG} in that folder' if Path(base).is_dir() else 'no such folder'}",
+            hint=f"give the full model it was trained on: model=BASE model.adapter={adapter}, or correct the file",
+        )
+    return base
+
+
+def _check_full(folder: Path, where: str) -> None:
+    """Refuse the folder of a full model that is of another family or has no processor."""
+    check_architecture(read_record(folder / CONFIG, {}, "save or copy it again"), where)
+    for names in (_PROCESSOR_FILES, _TOKENIZER_FILES):
+        if not any((folder / name).is_file() for name in names):
+            raise DataError(
+                f"{where}: no processor in this folder ({' or '.join(names)})",
+                hint="copy tokenizer, chat template and preprocessor files from the original model into it",
+            )
+
+
+def _base_and_config(path: str) -> tuple[str, dict[str, Any] | None]:
+    """Return the full model below `path` and its config.json; {} if that is broken, None if it is not here."""
+    base = path if (Path(path) / CONFIG).is_file() else adapter_base(Path(path)) or path
+    if not (Path(base) / CONFIG).is_file():
+        return base, None
+    try:
+        return base, read_record(Path(base) / CONFIG, {}, "")
+    except DataError:
+        return base, {}
+
+
+def _tiny_shape(family: Family) -> ModelShape:
+    sizes = TinySizes()
+    return ModelShape(
+        vocab=_TINY_VOCABULARY,
+        hidden=sizes.hidden_size,
+        mlp=sizes.intermediate_size,
+        layers=sizes.num_layers,
+        heads=sizes.num_heads,
+        kv_heads=sizes.num_kv_heads,
+        head_width=sizes.hidden_size // sizes.num_heads,
+        tied=False,
+        tower=family.tower(family.tiny_tower(sizes)),
+    )

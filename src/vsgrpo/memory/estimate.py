@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.data.row_numbers import Rows
+from vsgrpo.families import model_shape
 from vsgrpo.families.family import ModelShape
-from vsgrpo.families.model_path import model_shape
 from vsgrpo.memory.load import Load, stage_load
 
 GIB = 2**30

@@ -9,7 +9,7 @@ from vsgrpo.config.compose import NOT_GIVEN
 from vsgrpo.data.row_numbers import RowNumbers, Rows
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.families.model_path import model_shape
+from vsgrpo.families import model_shape
 from vsgrpo.memory.disk import DiskNeed, disk_need, free_bytes, main_memory, rows_per_step
 from vsgrpo.memory.estimate import GIB, Estimate, estimate_run
 from vsgrpo.memory.load import Tokens, longest_sample

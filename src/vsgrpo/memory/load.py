@@ -10,7 +10,7 @@ from vsgrpo.config.train import TrainModelSection
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES
 from vsgrpo.data.row_numbers import Rows, TextSettings, numbers_of
-from vsgrpo.families.model_path import budget_of
+from vsgrpo.families import budget_of
 from vsgrpo.video.budget import upper_bound_tokens
 
 MAX_ASPECT_RATIO = 2.0

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import DataError
+from vsgrpo.families import ADAPTER_CONFIG
 from vsgrpo.files import file_sha256
 from vsgrpo.records import read_record
 
-ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 """Files of an adapter's tensors, in the order in which they are looked for."""
 EARLIER_ADAPTERS = "earlier_adapters"
@@ -50,37 +50,6 @@ def adapter_hash(folder: Path) -> str:
     config.pop("base_model_name_or_path", None)
     text = f"{file_sha256(adapter_file(folder))} {json.dumps(config, sort_keys=True)}"
     return sha256(text.encode()).hexdigest()
-
-
-def base_of(path: str) -> str:
-    """Return the full model's folder or hub id: `path` itself, or what the adapter folder `path` records."""
-    folder = Path(path)
-    if (folder / "config.json").is_file():
-        return path
-    if (folder / ADAPTER_CONFIG).is_file():
-        return _recorded_base(folder)
-    if folder.is_dir():
-        raise DataError(f"model.path={path}: neither config.json nor {ADAPTER_CONFIG} in this folder")
-    if folder.is_absolute() or path.startswith(".") or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
-        raise DataError(f"model.path={path}: no such folder")
-    return path
-
-
-def _recorded_base(adapter: Path) -> str:
-    """Return the base that an adapter folder names: the folder of a full model, or a hub id."""
-    file, base = adapter / ADAPTER_CONFIG, read_adapter_config(adapter).get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        raise DataError(f"{file}: names no base model", hint="set base_model_name_or_path in it")
-    is_folder = Path(base).is_dir()
-    if (is_folder and not (Path(base) / "config.json").is_file()) or (
-        not is_folder and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base)
-    ):
-        problem = "no config.json in that folder" if is_folder else "no such folder"
-        raise DataError(
-            f"{file}: base_model_name_or_path={base}: {problem}",
-            hint=f"give the full model it was trained on: model=BASE model.adapter={adapter}, or correct the file",
-        )
-    return base
 
 
 def adapter_chain(path: str | Path, adapter: str | Path | None = None) -> list[Path]:

@@ -13,10 +13,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.families import TINY
+from vsgrpo.families import TINY, check_architecture, find_model
 from vsgrpo.families.family import Family
-from vsgrpo.families.model_path import check_architecture
-from vsgrpo.modeling.adapters import adapter_chain, base_of
+from vsgrpo.modeling.adapters import adapter_chain
 from vsgrpo.modeling.attention import use_tree_attention
 from vsgrpo.modeling.bundle import ModelBundle, vision_tower
 from vsgrpo.modeling.identity import base_identity, check_chain
@@ -30,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 TUNES = ("lora", "full", "none")
 DTYPES = ("float32", "bfloat16", "float16")
-_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -93,13 +90,14 @@ def load(
     if tune not in (*TUNES, None):
         raise ConfigError(f"model.tune={tune}: not one of {', '.join(TUNES)}")
     quiet_libraries()
-    if any_family and not adapter_chain(path, adapter):
-        return load_chat(str(path), key)
-    if str(path) in TINY:
-        path = tiny_model(str(path), tiny_folder, seed)
+    base = find_model(str(path), None if adapter is None else str(adapter), key=key, any_family=any_family)
+    if base in TINY and not any_family:
+        path = base = str(tiny_model(base, tiny_folder, seed))
     chain = adapter_chain(path, adapter)
+    if any_family and not chain:
+        return load_chat(base, key)
     held = "float32" if tune == "full" and not engine_copies else dtype
-    bundle = _load_base(str(path), held, attn, offline, device="meta" if device == "meta" else None)
+    bundle = _load_base(base, held, attn, offline, device="meta" if device == "meta" else None)
     if chain or tune == "lora":
         bundle.identity = base_identity(bundle.base, bundle.model.config)
     _put_adapters(bundle, chain, merge_last=tune is not None)
@@ -117,11 +115,10 @@ def load(
     return bundle
 
 
-def _load_base(path: str, dtype: str, attn: str, offline: bool, device: str | None) -> ModelBundle:
+def _load_base(base: str, dtype: str, attn: str, offline: bool, device: str | None) -> ModelBundle:
     if dtype not in DTYPES:
         raise ConfigError(f"model.dtype={dtype}: not one of {', '.join(DTYPES)}")
-    base = base_of(path)
-    family = check_architecture(read_config(base, offline), base)
+    family = check_architecture(read_config(base, offline), f"model.path={base}")
     processor = _load_processor(base, family, offline)
     model = load_full(family.model, base, dtype=getattr(torch, dtype), attn=attn, offline=offline, device_map=device)
     _check_token_ids(base, model.config, processor)
@@ -153,12 +150,7 @@ def _check_token_ids(base: str, config: Any, processor: Any) -> None:
 
 
 def _load_processor(base: str, family: Family, offline: bool) -> Any:
-    folder = Path(base)
     hint = "copy tokenizer, chat template and preprocessor files from the original model into it"
-    if folder.is_dir():
-        for names in (_PROCESSOR_FILES, _TOKENIZER_FILES):
-            if not any((folder / name).is_file() for name in names):
-                raise DataError(f"model.path={base}: no processor in this folder ({' or '.join(names)})", hint=hint)
     try:
         processor = read_processor(family.processor, base, offline)
         _check_pixels(base, processor)

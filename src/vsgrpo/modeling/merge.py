@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.lineage import lineage_of, write_training_manifest
+from vsgrpo.data.leakage import lineage_of, write_training_manifest
 from vsgrpo.errors import DataError
+from vsgrpo.families import check_adapter, find_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +37,8 @@ def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> float:
         DataError: no adapter there, its base is missing or another one, weights are incomplete, `output` exists, or the
             merged model answers otherwise than the adapter.
     """
-    if not (adapter / "adapter_config.json").is_file():
-        raise DataError(f"{adapter}: no adapter_config.json in this folder", hint="give the folder of a saved adapter")
+    check_adapter(str(adapter), adapter)
+    find_model(str(adapter))
     if output.exists():
         raise DataError(f"output={output}: exists", hint="choose another output=DIR")
     # After the checks: these import torch.

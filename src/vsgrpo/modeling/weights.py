@@ -107,11 +107,6 @@ def load_full(
             the same folder.
     """
     where = f"{key}={path}"
-    if (Path(path) / ADAPTER_CONFIG).is_file():
-        raise DataError(
-            f"{where}: config.json and {ADAPTER_CONFIG} are both in this folder: a full model or an adapter?",
-            hint="move the files of one of them to another folder",
-        )
     options: dict[str, Any] = {"attn_implementation": attn, "local_files_only": offline}
     if device_map is not None:
         options["device_map"] = device_map

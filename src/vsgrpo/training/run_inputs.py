@@ -6,42 +6,13 @@ import importlib.util
 from pathlib import Path
 
 from vsgrpo.config import TrainConfig
-from vsgrpo.config.compose import NOT_GIVEN
 from vsgrpo.data.inputs import media_files, model_files
-from vsgrpo.data.leak_guard import read_checked_rows, worst
+from vsgrpo.data.leakage import read_checked_rows, worst
+from vsgrpo.data.mix import draw_mix, rebase
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, numbers_of, sketch_files
-from vsgrpo.data.rows import draw_mix, rebase
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.families import TINY
-from vsgrpo.families.model_path import check_architecture, check_model_place
 from vsgrpo.memory.load import text_settings
-from vsgrpo.records import read_record
-
-# What transformers can read a processor from.
-_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-
-
-def check_model(path: str, adapter: str | None = None) -> None:
-    """Raise unless `path` is a tiny model, a hub id, or a folder with a known family's config and a processor.
-
-    Args:
-        adapter: the folder of an adapter for it.
-    """
-    if path == NOT_GIVEN:
-        return
-    check_model_place(path, adapter)
-    folder = Path(path)
-    if path in TINY or not folder.is_dir():
-        return
-    config_file = folder / "config.json"
-    if config_file.is_file():
-        check_architecture(read_record(config_file, {}, "save the model again"), path)
-    if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
-        raise DataError(
-            f"{folder}: no processor ({_PROCESSOR_FILES[0]} is missing)",
-            hint="copy the processor files of the base model into this folder",
-        )
 
 
 def row_files(config: TrainConfig) -> list[Path]:
