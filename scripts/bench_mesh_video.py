@@ -23,9 +23,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from vsgrpo.errors import VsgrpoError
+from vsgrpo.scans.annotation import read_labels
 from vsgrpo.scans.demo.plan import room_truth
 from vsgrpo.scans.demo.source import room_mesh
-from vsgrpo.scans.scannet import read_labels, read_scan
+from vsgrpo.scans.scannet import read_scan
 from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
 
 STRUCTURE = ("wall", "floor", "ceiling")

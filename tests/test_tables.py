@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vsgrpo import tables
-from vsgrpo.scans.labels import categorize, read_labels
+from vsgrpo.scans.annotation import categorize, read_labels
 
 META = Path(__file__).resolve().parents[2] / "shared" / "data" / "scannet_meta"
 needs_meta = pytest.mark.skipif(not META.is_dir(), reason="needs ScanNet's own lists beside the repository")

@@ -40,8 +40,9 @@ def load_scenes(
     Raises:
         DataError: nothing readable there, or a scan that cannot be read.
     """
+    from vsgrpo.scans.annotation import read_labels
     from vsgrpo.scans.meta_info import read_meta_info, read_scene_json
-    from vsgrpo.scans.scannet import list_scans, read_labels, read_scan
+    from vsgrpo.scans.scannet import list_scans, read_scan
     from vsgrpo.scans.source import SceneSettings
 
     path = Path(path)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.scannet import list_scans, read_labels, read_scan
+from vsgrpo.scans.annotation import read_labels
+from vsgrpo.scans.scannet import list_scans, read_scan
 from vsgrpo.scans.source import SceneSettings
 
 SCAN_ID = "scene9000_00"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.scans.annotation import read_labels
 from vsgrpo.scans.demo.furniture import CATALOGUE
 from vsgrpo.scans.demo.raycast import ABOVE, FLOOR, WALL, render
 from vsgrpo.scans.demo.rooms import (
@@ -21,7 +22,7 @@ from vsgrpo.scans.demo.rooms import (
     scan_number,
 )
 from vsgrpo.scans.demo.source import room_mesh, room_truth, write_demo_labels, write_room, write_rooms
-from vsgrpo.scans.scannet import list_scans, read_labels, read_scan
+from vsgrpo.scans.scannet import list_scans, read_scan
 from vsgrpo.scans.sens import SensReader
 from vsgrpo.scans.source import SceneSettings
 

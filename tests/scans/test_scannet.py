@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.labels import categorize
-from vsgrpo.scans.ply import Mesh, ply_bytes, read_ply
-from vsgrpo.scans.scannet import list_scans, read_labels, read_scan
+from vsgrpo.scans.annotation import categorize, read_labels
+from vsgrpo.scans.ply import ply_bytes, read_ply
+from vsgrpo.scans.scannet import list_scans, read_scan
 from vsgrpo.scans.scannet_writer import write_scan
-from vsgrpo.scans.source import SceneSettings
+from vsgrpo.scans.source import Mesh, SceneSettings
 
 SCAN_ID = "scene9000_00"
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.sens import INVALID_POSE, SensReader, SensWriter, is_valid_pose, write_sens
+from vsgrpo.scans.scannet_writer import SensWriter
+from vsgrpo.scans.sens import INVALID_POSE, SensReader, is_valid_pose
 
 INTRINSIC = np.array([[70.0, 0, 28, 0], [0, 70, 28, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float32)
 
@@ -17,6 +18,13 @@ def sens(tmp_path, sens_frames):
     path = tmp_path / "a.sens"
     assert write_sens(path, sens_frames, (56, 48), INTRINSIC) == 3
     return path
+
+
+def write_sens(path, frames, color_size, intrinsic_color):
+    with SensWriter(path, color_size, intrinsic_color) as writer:
+        for jpeg, pose in frames:
+            writer.add(jpeg, pose)
+    return writer.num_frames
 
 
 def test_round_trip(sens, sens_frames):

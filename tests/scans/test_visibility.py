@@ -8,12 +8,12 @@ import pytest
 from furnished_room import furnished_room
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.annotation import Instance
-from vsgrpo.scans.labels import LabelTable
-from vsgrpo.scans.ply import Mesh
+from vsgrpo.scans.annotation import Instance, LabelTable
 from vsgrpo.scans.scannet import ScannetScan, SensRecording
-from vsgrpo.scans.sens import SensReader, SensWriter
-from vsgrpo.scans.visibility import VisibilitySettings, vertex_areas
+from vsgrpo.scans.scannet_writer import SensWriter
+from vsgrpo.scans.sens import SensReader
+from vsgrpo.scans.source import Mesh, VisibilitySettings
+from vsgrpo.scans.visibility import vertex_areas
 from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
 from vsgrpo.scans.walk.rasterizer import Camera, Surface
 from vsgrpo.spatial.scene import Footage

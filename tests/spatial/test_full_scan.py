@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vsgrpo.scans.scannet import read_labels, read_scan
+from vsgrpo.scans.annotation import read_labels
+from vsgrpo.scans.scannet import read_scan
 from vsgrpo.scans.source import SceneSettings
 from vsgrpo.spatial.directions import direction_word
 from vsgrpo.spatial.geometry import bearing_degrees, box_distances

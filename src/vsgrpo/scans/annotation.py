@@ -1,4 +1,4 @@
-"""ScanNet's annotation of one scan: segs.json, aggregation.json and txt, and the rules for their known defects."""
+"""ScanNet's annotation: segs.json, aggregation.json, txt and the label tsv, and the rules for their known defects."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from vsgrpo import tables
 from vsgrpo.errors import DataError
-from vsgrpo.scans.files import read_json_object, read_text
+from vsgrpo.scans.source import DOWNLOAD_AGAIN, read_json_object, read_text
 
-_DOWNLOAD_AGAIN = "copy or download this file again"
+LABEL_FILE = "scannetv2-labels.combined.tsv"
 _USE_LOW_RES = (
     "take the pair <scan>_vh_clean_2.0.010000.segs.json and <scan>.aggregation.json; the _vh_clean pair is "
     "for the high-resolution mesh"
 )
+_TSV_AGAIN = "download ScanNet's label tsv again"
 _KEY = re.compile(r"[A-Za-z]\w*")
 _MAX_SHIFT_METRES = 1000.0
 
@@ -47,7 +49,7 @@ def read_segments(path: Path, num_vertices: int) -> NDArray[np.int64]:
     """
     ids = read_json_object(path).get("segIndices")
     if not isinstance(ids, list):
-        raise DataError(f"{path}: has no list segIndices", hint=_DOWNLOAD_AGAIN)
+        raise DataError(f"{path}: has no list segIndices", hint=DOWNLOAD_AGAIN)
     if len(ids) != num_vertices:
         what = f"has {len(ids)} segIndices for {num_vertices} mesh vertices"
         raise DataError(f"{path}: {what}", hint=_USE_LOW_RES)
@@ -56,7 +58,7 @@ def read_segments(path: Path, num_vertices: int) -> NDArray[np.int64]:
     except (ValueError, OverflowError):  # lists among the numbers
         segments = np.empty(0, dtype=object)
     if segments.ndim != 1 or segments.dtype != np.int64:
-        raise DataError(f"{path}: segIndices holds something other than integers", hint=_DOWNLOAD_AGAIN)
+        raise DataError(f"{path}: segIndices holds something other than integers", hint=DOWNLOAD_AGAIN)
     return segments
 
 
@@ -111,7 +113,7 @@ def read_info(path: Path) -> dict[str, str]:
             continue
         key, equals, value = line.partition("=")
         if not equals or not _KEY.fullmatch(key.strip()):
-            raise DataError(f"{path}: line {number} is not `key = value`: {line[:60]!r}", hint=_DOWNLOAD_AGAIN)
+            raise DataError(f"{path}: line {number} is not `key = value`: {line[:60]!r}", hint=DOWNLOAD_AGAIN)
         info[key.strip()] = value.strip()
     return info
 
@@ -131,19 +133,19 @@ def axis_alignment(path: Path, info: dict[str, str], warnings: Counter[str]) -> 
     except ValueError:
         numbers = np.empty(0)
     if len(numbers) != 16 or not np.isfinite(numbers).all():
-        raise DataError(f"{path}: axisAlignment={text[:60]!r} is not 16 numbers", hint=_DOWNLOAD_AGAIN)
+        raise DataError(f"{path}: axisAlignment={text[:60]!r} is not 16 numbers", hint=DOWNLOAD_AGAIN)
     matrix = numbers.reshape(4, 4)
     with np.errstate(all="ignore"):
         error = np.abs(matrix[:3, :3] @ matrix[:3, :3].T - np.eye(3)).max()
     rigid = error < 1e-2 and np.linalg.det(matrix[:3, :3]) > 0 and np.abs(matrix[:3, 3]).max() < _MAX_SHIFT_METRES
     if not rigid or np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-4:
-        raise DataError(f"{path}: axisAlignment is not a rotation with a shift", hint=_DOWNLOAD_AGAIN)
+        raise DataError(f"{path}: axisAlignment is not a rotation with a shift", hint=DOWNLOAD_AGAIN)
     return matrix
 
 
 def _parse_groups(path: Path, entries: Any) -> list[_Group]:
     if not isinstance(entries, list) or not entries:
-        raise DataError(f"{path}: has no segGroups", hint=_DOWNLOAD_AGAIN)
+        raise DataError(f"{path}: has no segGroups", hint=DOWNLOAD_AGAIN)
     groups = []
     for number, entry in enumerate(entries):
         fields = entry if isinstance(entry, dict) else {}
@@ -151,9 +153,9 @@ def _parse_groups(path: Path, entries: Any) -> list[_Group]:
         label, segments = fields.get("label"), fields.get("segments")
         if not _is_index(instance_id) or not isinstance(label, str) or not isinstance(segments, list):
             what = f"segGroups[{number}] lacks objectId, label or segments"
-            raise DataError(f"{path}: {what}", hint=_DOWNLOAD_AGAIN)
+            raise DataError(f"{path}: {what}", hint=DOWNLOAD_AGAIN)
         if not all(_is_index(segment) for segment in segments):
-            raise DataError(f"{path}: segGroups[{number}].segments are not all ids", hint=_DOWNLOAD_AGAIN)
+            raise DataError(f"{path}: segGroups[{number}].segments are not all ids", hint=DOWNLOAD_AGAIN)
         groups.append(_Group(instance_id, label.strip(), frozenset(segments)))
     return groups
 
@@ -198,3 +200,118 @@ def _count(warnings: Counter[str], name: str, number: int) -> None:
     """Add a counter only where there is something to count."""
     if number:
         warnings[name] += number
+
+
+# --- labels, and the categories that questions use ---
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One row: `category` is the cleaned name (typos and plurals merged), `nyu40id` None where the cell is empty."""
+
+    category: str
+    nyu40id: int | None
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Rows by raw category, as annotators wrote it."""
+
+    rows: dict[str, LabelRow]
+
+    def get(self, label: str) -> LabelRow | None:
+        """Return the row of a raw label, exact after strip, else case-folded; None where the table has none."""
+        stripped = label.strip()
+        return self.rows.get(stripped) or self.rows.get(fold(stripped))
+
+
+@dataclass(frozen=True)
+class Category:
+    """What became of a label: the name questions use, or None and the reason it is left out."""
+
+    name: str | None
+    reason: str = ""
+
+
+def fold(label: str) -> str:
+    """Case-fold a label and make its inner white space single."""
+    return " ".join(label.casefold().split())
+
+
+def read_labels(root: Path) -> LabelTable:
+    """Read `scannetv2-labels.combined.tsv` of `root` or `root/tasks`.
+
+    Raises:
+        DataError: missing, truncated or without the columns raw_category, category and nyu40id.
+    """
+    places = [Path(root) / LABEL_FILE, Path(root) / "tasks" / LABEL_FILE]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        hint = f"source.root is the folder that holds scans/ and {LABEL_FILE} (it comes with ScanNet's downloader)"
+        raise DataError(f"{places[0]}: no such file", hint=hint)
+    text = read_text(path)
+    lines = text.splitlines()
+    header = lines[0].split("\t")
+    missing = [name for name in ("raw_category", "category", "nyu40id") if name not in header]
+    if missing:
+        raise DataError(f"{path}: has no column {missing[0]}", hint=_TSV_AGAIN)
+    raw, clean, nyu40 = (header.index(name) for name in ("raw_category", "category", "nyu40id"))
+    rows: dict[str, LabelRow] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        cells = line.split("\t")
+        cut = number == len(lines) and len(cells) < len(header) and not text.endswith("\n")
+        if cut or len(cells) <= max(raw, clean, nyu40):  # rows may end early (the real table has such), cells may not
+            what = f"line {number} has {len(cells)} of {len(header)} columns"
+            raise DataError(f"{path}: {what}", hint=_TSV_AGAIN)
+        nyu40id = cells[nyu40].strip()
+        if nyu40id and not (nyu40id.isascii() and nyu40id.isdigit() and len(nyu40id) < 6):
+            raise DataError(f"{path}: line {number} has nyu40id={nyu40id!r}", hint=_TSV_AGAIN)
+        name = cells[raw].strip()
+        rows.setdefault(name, LabelRow(cells[clean].strip() or name, int(nyu40id) if nyu40id else None))
+    if not rows:
+        raise DataError(f"{path}: has no rows", hint=_TSV_AGAIN)
+    return LabelTable(rows)
+
+
+def categorize(label: str, labels: LabelTable, mode: str) -> Category:
+    """Return the category of a raw label: mode "raw" keeps its own cleaned name, "benchmark" VSI-Bench's names.
+
+    raw: category column of the tsv, then our aliases, less the blacklist and the structural nyu40 classes.
+    Deviation: of nyu40 class 38 (otherstructure) objects such as stove, oven, dishwasher and shower stay, since the
+    paper's own figure asks about a shower; `tables.structure_exceptions` lists them.
+    benchmark: by name, else by nyu40 class; names are mapped BEFORE anything is counted.
+    Source: VSI-100k (arXiv 2504.00883) uses raw labels; the category list is that of VSI-Bench (arXiv 2412.14171).
+
+    Raises:
+        ValueError: another mode.
+    """
+    row = labels.get(label)
+    raw = fold(label)
+    clean = fold(row.category) if row else raw
+    name = tables.category_aliases().get(clean, clean)
+    if row is None:  # a spelling the tsv lacks may be known under its common name
+        row = labels.get(name)
+    nyu40id = row.nyu40id if row else None
+    if mode == "benchmark":
+        return _benchmark_category((raw, clean, name), nyu40id)
+    if mode != "raw":
+        raise ValueError(f"categories={mode!r}: must be raw or benchmark")
+    if not name or {raw, clean, name} & tables.label_blacklist():
+        return Category(None, "blacklist")
+    if nyu40id in tables.STRUCTURE_NYU40:
+        return Category(None, "structure")
+    if nyu40id == tables.OTHER_STRUCTURE_NYU40 and not {raw, clean, name} & tables.structure_exceptions():
+        return Category(None, "structure")
+    return Category(name)
+
+
+def _benchmark_category(names: tuple[str, ...], nyu40id: int | None) -> Category:
+    table = tables.benchmark_categories()
+    for name in names:
+        if name in table.of_name:
+            category = table.of_name[name]
+            return Category(category, "" if category else "not_in_benchmark")
+    category = table.of_nyu40.get(nyu40id) if nyu40id is not None else None
+    return Category(category, "" if category else "not_in_benchmark")

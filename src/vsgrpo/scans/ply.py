@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.files import read_bytes
+from vsgrpo.scans.source import DOWNLOAD_AGAIN, Mesh, read_bytes
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
@@ -23,7 +23,6 @@ _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
 _FACE_LISTS = ("vertex_indices", "vertex_index")
 _MAX_HEADER = 1 << 16
 _MAX_METRES = 1000.0
-_DOWNLOAD_AGAIN = "copy or download this file again"
 
 VERTEX_DTYPE = np.dtype([("xyz", "<f4", 3), ("rgba", "u1", 4)])
 FACE_DTYPE = np.dtype([("count", "u1"), ("vertices", "<i4", 3)])
@@ -42,21 +41,6 @@ element face {num_faces}
 property list uchar int vertex_indices
 end_header
 """
-
-
-@dataclass
-class Mesh:
-    """A coloured triangle mesh.
-
-    Attributes:
-        vertices: (V, 3) float32 metres; of a `Scan` in the RAW frame, before `axisAlignment`.
-        colors: (V, 3) uint8 RGB.
-        faces: (F, 3) int32 vertex indices.
-    """
-
-    vertices: NDArray[np.float32]
-    colors: NDArray[np.uint8]
-    faces: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -98,11 +82,11 @@ def read_ply(path: Path) -> Mesh:
         elif element.name == "face":
             faces = next((columns[name] for name in _FACE_LISTS if name in columns), faces)
     if vertices is None or colors is None:
-        raise DataError(f"{path}: has no vertex element", hint=_DOWNLOAD_AGAIN)
+        raise DataError(f"{path}: has no vertex element", hint=DOWNLOAD_AGAIN)
     if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
         bad = int(np.flatnonzero(((faces < 0) | (faces >= len(vertices))).any(axis=1))[0])
         raise DataError(
-            f"{path}: triangle {bad} names vertices {faces[bad].tolist()} of {len(vertices)}", hint=_DOWNLOAD_AGAIN
+            f"{path}: triangle {bad} names vertices {faces[bad].tolist()} of {len(vertices)}", hint=DOWNLOAD_AGAIN
         )
     return Mesh(vertices, colors, faces)
 
@@ -123,11 +107,11 @@ def ply_bytes(mesh: Mesh) -> bytes:
 def _parse_header(path: Path, content: bytes) -> tuple[str, list[_Element], int]:
     """Return byte order ("" for ascii), elements in file order and the offset of the first data byte."""
     if not content.startswith(b"ply"):
-        raise DataError(f"{path}: starts with {content[:8]!r}, not with 'ply'", hint=_DOWNLOAD_AGAIN)
+        raise DataError(f"{path}: starts with {content[:8]!r}, not with 'ply'", hint=DOWNLOAD_AGAIN)
     end = content.find(b"end_header", 0, _MAX_HEADER)
     line_end = content.find(b"\n", end, _MAX_HEADER + 16)
     if end < 0 or line_end < 0:
-        raise DataError(f"{path}: the PLY header has no end (truncated file?)", hint=_DOWNLOAD_AGAIN)
+        raise DataError(f"{path}: the PLY header has no end (truncated file?)", hint=DOWNLOAD_AGAIN)
     byte_order = None
     elements: list[_Element] = []
     for number, line in enumerate(content[:end].decode("latin-1").splitlines(), start=1):
@@ -146,9 +130,9 @@ def _parse_header(path: Path, content: bytes) -> tuple[str, list[_Element], int]
             else:
                 raise KeyError(words[0])
         except (IndexError, KeyError, ValueError):
-            raise DataError(f"{path}: PLY header line {number} is broken: {line!r}", hint=_DOWNLOAD_AGAIN) from None
+            raise DataError(f"{path}: PLY header line {number} is broken: {line!r}", hint=DOWNLOAD_AGAIN) from None
     if byte_order is None:
-        raise DataError(f"{path}: the PLY header has no format line", hint=_DOWNLOAD_AGAIN)
+        raise DataError(f"{path}: the PLY header has no format line", hint=DOWNLOAD_AGAIN)
     return byte_order, elements, line_end + 1
 
 
@@ -169,7 +153,7 @@ def _append(elements: list[_Element], item: _Property) -> None:
 
 def _truncated(path: Path, element: _Element, needed: int, size: int) -> DataError:
     what = f"truncated: {element.count} entries of element {element.name} need {needed} bytes, the file has {size}"
-    return DataError(f"{path}: {what}", hint=_DOWNLOAD_AGAIN)
+    return DataError(f"{path}: {what}", hint=DOWNLOAD_AGAIN)
 
 
 def _packed_columns(
@@ -231,7 +215,7 @@ def _walk_lists(
 def _ascii_columns(path: Path, element: _Element, lines: list[bytes]) -> dict[str, NDArray]:
     if len(lines) < element.count:
         what = f"truncated: element {element.name} has {len(lines)} of {element.count} lines"
-        raise DataError(f"{path}: {what}", hint=_DOWNLOAD_AGAIN)
+        raise DataError(f"{path}: {what}", hint=DOWNLOAD_AGAIN)
     lists: dict[str, list[NDArray]] = {p.name: [] for p in element.properties if p.count_type}
     scalars: dict[str, list[float]] = {p.name: [] for p in element.properties if not p.count_type}
     for number, line in enumerate(lines):
@@ -251,7 +235,7 @@ def _ascii_columns(path: Path, element: _Element, lines: list[bytes]) -> dict[st
                     position += 1
         except (IndexError, ValueError, OverflowError):
             what = f"entry {number} of element {element.name} is broken: {line[:60]!r}"
-            raise DataError(f"{path}: {what}", hint=_DOWNLOAD_AGAIN) from None
+            raise DataError(f"{path}: {what}", hint=DOWNLOAD_AGAIN) from None
     columns: dict[str, NDArray] = {name: _fans(items) for name, items in lists.items()}
     for p in element.properties:
         if not p.count_type:
@@ -266,7 +250,7 @@ def _cast_ascii(path: Path, item: _Property, numbers: list[float]) -> NDArray:
         limits = np.iinfo(item.type)
         if not ((column >= limits.min) & (column <= limits.max) & (column == np.rint(column))).all():
             what = f"property {item.name} is no whole number within its type"
-            raise DataError(f"{path}: {what}", hint=_DOWNLOAD_AGAIN)
+            raise DataError(f"{path}: {what}", hint=DOWNLOAD_AGAIN)
         return column.astype(item.type)
     with np.errstate(over="ignore"):
         return column.astype(item.type)
@@ -296,7 +280,7 @@ def _vertex_arrays(path: Path, columns: dict[str, NDArray]) -> tuple[NDArray[np.
     with np.errstate(over="ignore"):  # a damaged double becomes inf here and is refused below
         vertices = np.stack([columns[name] for name in ("x", "y", "z")], axis=1).astype(np.float32)
     if not len(vertices):
-        raise DataError(f"{path}: has no vertices", hint=_DOWNLOAD_AGAIN)
+        raise DataError(f"{path}: has no vertices", hint=DOWNLOAD_AGAIN)
     good = (np.abs(vertices) <= _MAX_METRES).all(axis=1)  # False for NaN too
     if not good.all():
         bad = int(np.flatnonzero(~good)[0])

@@ -20,13 +20,20 @@ from numpy.typing import NDArray
 
 from vsgrpo.errors import DataError
 from vsgrpo.rules import Name
-from vsgrpo.scans.annotation import Instance, axis_alignment, read_info, read_instances, read_segments
-from vsgrpo.scans.labels import LabelTable, categorize
-from vsgrpo.scans.labels import read_labels as read_labels  # the door to a source root is this module
-from vsgrpo.scans.ply import Mesh, read_ply
+from vsgrpo.scans.annotation import (
+    Instance,
+    LabelTable,
+    axis_alignment,
+    categorize,
+    read_info,
+    read_instances,
+    read_labels,
+    read_segments,
+)
+from vsgrpo.scans.ply import read_ply
 from vsgrpo.scans.sens import SensReader
-from vsgrpo.scans.source import Recording, Scan, ScanSource, SceneSettings, SourceOptions
-from vsgrpo.scans.visibility import Masks, Projection, VisibilitySettings, watch
+from vsgrpo.scans.source import Mesh, Recording, Scan, ScanSource, SceneSettings, SourceOptions, VisibilitySettings
+from vsgrpo.scans.visibility import Masks, Projection, watch
 from vsgrpo.spatial.floor import room_floor
 from vsgrpo.spatial.geometry import fit_box
 from vsgrpo.spatial.scene import Box, Footage, Scene, SceneObject

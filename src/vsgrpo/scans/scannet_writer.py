@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.scans.ply import Mesh, ply_bytes
-from vsgrpo.scans.sens import write_sens
+from vsgrpo.scans.ply import ply_bytes
+from vsgrpo.scans.sens import FRAME, INVALID_POSE, SIZES, VERSION
+from vsgrpo.scans.source import Mesh
 
 LABEL_COLUMNS = [
     "id",
@@ -79,8 +83,10 @@ def write_scan(
     if sens_frames is not None:
         if intrinsic_color is None:
             raise ValueError("sens_frames need intrinsic_color")
-        num_frames = write_sens(Path(f"{stem}.sens"), sens_frames, color_size, intrinsic_color)
-        lines |= _camera_lines(color_size, intrinsic_color, num_frames)
+        with SensWriter(Path(f"{stem}.sens"), color_size, intrinsic_color) as writer:
+            for jpeg, pose in sens_frames:
+                writer.add(jpeg, pose)
+        lines |= _camera_lines(color_size, intrinsic_color, writer.num_frames)
     if axis_alignment is not None:
         numbers = np.asarray(axis_alignment, dtype=np.float64).reshape(16).tolist()
         lines["axisAlignment"] = " ".join(repr(number) for number in numbers)
@@ -166,3 +172,69 @@ def _write_bytes(path: str, content: bytes) -> None:
     with open(part, "wb") as file:
         file.write(content)
     os.replace(part, path)
+
+
+class SensWriter:
+    """Write a `.sens` v4 frame by frame; the file appears under its name only when complete.
+
+    Args:
+        path: file to write.
+        color_size: (width, height) of the JPEGs.
+        intrinsic_color: (4, 4) pinhole matrix of the colour camera.
+        depth_size: (width, height) of depth images, (0, 0) where frames carry none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        color_size: tuple[int, int],
+        intrinsic_color: NDArray[np.floating],
+        depth_size: tuple[int, int] = (0, 0),
+        intrinsic_depth: NDArray[np.floating] | None = None,
+        sensor: str = "StructureSensor",
+        depth_shift: float = 1000.0,
+    ) -> None:
+        self.path = Path(path)
+        self.num_frames = 0
+        self._part = self.path.with_name(self.path.name + ".part")
+        self._file = self._part.open("wb")
+        identity = np.eye(4)
+        name = sensor.encode()
+        self._file.write(struct.pack("<IQ", VERSION, len(name)) + name)
+        for matrix in (intrinsic_color, identity, identity if intrinsic_depth is None else intrinsic_depth, identity):
+            self._file.write(np.asarray(matrix, dtype="<f4").reshape(4, 4).tobytes())
+        self._count_offset = self._file.tell() + SIZES.size - 8
+        self._file.write(SIZES.pack(2, 1, *color_size, *depth_size, depth_shift, 0))
+
+    def add(
+        self,
+        jpeg: bytes,
+        pose: NDArray[np.floating] | None,
+        depth: NDArray[np.uint16] | None = None,
+        time_us: int = 0,
+    ) -> None:
+        """Append one frame: JPEG bytes, pose (4, 4) camera -> world (None where tracking failed), depth (H, W)."""
+        pose_bytes = np.asarray(INVALID_POSE if pose is None else pose, dtype="<f4").reshape(4, 4).tobytes()
+        depth_bytes = b"" if depth is None else zlib.compress(np.asarray(depth, dtype="<u2").tobytes())
+        self._file.write(FRAME.pack(pose_bytes, time_us, time_us, len(jpeg), len(depth_bytes)) + jpeg + depth_bytes)
+        self.num_frames += 1
+
+    def close(self) -> None:
+        """Write the empty IMU block and the frame count, then give the file its name."""
+        self._file.write(struct.pack("<Q", 0))
+        self._file.seek(self._count_offset)
+        self._file.write(struct.pack("<Q", self.num_frames))
+        self._file.close()
+        os.replace(self._part, self.path)
+
+    def __enter__(self) -> SensWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+            return
+        self._file.close()
+        self._part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""ScanNet `.sens` version 4 files: JPEG frames with camera poses, read and written as a stream.
+"""ScanNet `.sens` version 4 files: JPEG frames with camera poses, read as a stream.
 
 A `.sens` has 0.3-5 GB, so nothing here ever holds a whole file: one pass over the 96-byte frame headers makes an
 index (2.4 ms per 600 frames when the file is warm), frames are read one by one from it.
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.errors import DataError
+from vsgrpo.scans.source import DOWNLOAD_AGAIN
 from vsgrpo.scans.visibility import View
 
 VERSION = 4
@@ -27,11 +28,10 @@ DEPTH_COMPRESSION = {-1: "unknown", 0: "raw_ushort", 1: "zlib_ushort", 2: "occi_
 INVALID_POSE = np.full((4, 4), -np.inf, dtype=np.float32)
 """What the C++ recorder stores where tracking failed (its constructor default)."""
 
-_SIZES = struct.Struct("<ii4IfQ")  # compressions, color w h, depth w h, depth shift, number of frames
-_FRAME = struct.Struct("<64s4Q")  # pose, time color, time depth, color bytes, depth bytes
+SIZES = struct.Struct("<ii4IfQ")  # compressions, color w h, depth w h, depth shift, number of frames
+FRAME = struct.Struct("<64s4Q")  # pose, time color, time depth, color bytes, depth bytes
 _MAX_NAME = 4096
 _MAX_SIDE = 1 << 16
-_DOWNLOAD_AGAIN = "copy or download this file again"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class SensReader:
         jpeg = self._read_at(offset, color_bytes)
         if self.header.color_compression != "jpeg" or not jpeg.startswith(b"\xff\xd8"):
             what = f"frame {index} at byte {offset} is no JPEG (compression {self.header.color_compression})"
-            raise DataError(f"{self.path}: {what}", hint="only JPEG colour is supported; " + _DOWNLOAD_AGAIN)
+            raise DataError(f"{self.path}: {what}", hint="only JPEG colour is supported; " + DOWNLOAD_AGAIN)
         pose = self.poses[index].astype(np.float64) if self.valid[index] else None
         return SensFrame(index, jpeg, pose, self._read_at(offset + color_bytes, depth_bytes))
 
@@ -149,11 +149,11 @@ class SensReader:
             try:
                 raw = zlib.decompressobj().decompress(raw, needed + 1)
             except zlib.error as error:
-                raise DataError(f"{where} is broken: {error}", hint=_DOWNLOAD_AGAIN) from None
+                raise DataError(f"{where} is broken: {error}", hint=DOWNLOAD_AGAIN) from None
         elif self.header.depth_compression != "raw_ushort":
             raise DataError(f"{where} is {self.header.depth_compression}: not supported", hint="use zlib_ushort depth")
         if len(raw) != needed:
-            raise DataError(f"{where} is not {width}x{height} pixels", hint=_DOWNLOAD_AGAIN)
+            raise DataError(f"{where} is not {width}x{height} pixels", hint=DOWNLOAD_AGAIN)
         return np.frombuffer(raw, dtype="<u2").astype(np.float32).reshape(height, width) / np.float32(
             self.header.depth_shift
         )
@@ -184,14 +184,14 @@ class SensReader:
     def _read_at(self, offset: int, size: int) -> bytes:
         if offset + size > self._size:
             what = f"truncated: {size} bytes wanted at byte {offset}, the file ends at byte {self._size}"
-            raise DataError(f"{self.path}: {what}", hint=_DOWNLOAD_AGAIN)
+            raise DataError(f"{self.path}: {what}", hint=DOWNLOAD_AGAIN)
         parts = []
         try:
             self._file.seek(offset)
             while size > 0:  # an unbuffered read may return less than asked for
                 part = self._file.read(size)
                 if not part:
-                    raise DataError(f"{self.path}: shrank while being read", hint=_DOWNLOAD_AGAIN)
+                    raise DataError(f"{self.path}: shrank while being read", hint=DOWNLOAD_AGAIN)
                 parts.append(part)
                 size -= len(part)
         except OSError as error:
@@ -202,10 +202,10 @@ class SensReader:
         version, name_size = struct.unpack("<IQ", self._read_at(0, 12))
         if version != VERSION or name_size > _MAX_NAME:
             what = f"is no .sens version {VERSION} (version {version}, name of {name_size} bytes)"
-            raise DataError(f"{self.path}: {what}", hint=_DOWNLOAD_AGAIN)
-        block = self._read_at(12, name_size + 256 + _SIZES.size)
+            raise DataError(f"{self.path}: {what}", hint=DOWNLOAD_AGAIN)
+        block = self._read_at(12, name_size + 256 + SIZES.size)
         matrices = np.frombuffer(block, dtype="<f4", count=64, offset=name_size).reshape(4, 4, 4)
-        color, depth, *sizes, shift, num_frames = _SIZES.unpack_from(block, name_size + 256)
+        color, depth, *sizes, shift, num_frames = SIZES.unpack_from(block, name_size + 256)
         problem = None
         if color not in COLOR_COMPRESSION or depth not in DEPTH_COMPRESSION:
             problem = f"unknown compression {color} / {depth}"
@@ -213,10 +213,10 @@ class SensReader:
             problem = f"impossible image size {sizes}"
         elif not np.isfinite(matrices[0]).all() or not 0 < shift < float("inf"):
             problem = "its camera matrix or depth shift is not a number"
-        elif num_frames * _FRAME.size > self._size:
+        elif num_frames * FRAME.size > self._size:
             problem = f"truncated: {num_frames} frames announced, the file ends at byte {self._size}"
         if problem:
-            raise DataError(f"{self.path}: {problem}", hint=_DOWNLOAD_AGAIN)
+            raise DataError(f"{self.path}: {problem}", hint=DOWNLOAD_AGAIN)
         self._first_frame = 12 + len(block)
         return SensHeader(
             sensor=block[:name_size].decode("latin-1"),
@@ -239,91 +239,12 @@ class SensReader:
         poses = np.empty((num_frames, 16), dtype=np.float32)
         offset = self._first_frame
         for number in range(num_frames):
-            pose, _, _, color_bytes, depth_bytes = _FRAME.unpack(self._read_at(offset, _FRAME.size))
-            end = offset + _FRAME.size + color_bytes + depth_bytes
+            pose, _, _, color_bytes, depth_bytes = FRAME.unpack(self._read_at(offset, FRAME.size))
+            end = offset + FRAME.size + color_bytes + depth_bytes
             if end > self._size:
                 what = f"truncated: frame {number} of {num_frames} at byte {offset} ends at byte {end}"
-                raise DataError(f"{self.path}: {what}, the file at byte {self._size}", hint=_DOWNLOAD_AGAIN)
-            index[number] = offset + _FRAME.size, color_bytes, depth_bytes
+                raise DataError(f"{self.path}: {what}, the file at byte {self._size}", hint=DOWNLOAD_AGAIN)
+            index[number] = offset + FRAME.size, color_bytes, depth_bytes
             poses[number] = np.frombuffer(pose, dtype="<f4")
             offset = end
         return index, poses.reshape(-1, 4, 4)
-
-
-class SensWriter:
-    """Write a `.sens` v4 frame by frame; the file appears under its name only when complete.
-
-    Args:
-        path: file to write.
-        color_size: (width, height) of the JPEGs.
-        intrinsic_color: (4, 4) pinhole matrix of the colour camera.
-        depth_size: (width, height) of depth images, (0, 0) where frames carry none.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        color_size: tuple[int, int],
-        intrinsic_color: NDArray[np.floating],
-        depth_size: tuple[int, int] = (0, 0),
-        intrinsic_depth: NDArray[np.floating] | None = None,
-        sensor: str = "StructureSensor",
-        depth_shift: float = 1000.0,
-    ) -> None:
-        self.path = Path(path)
-        self.num_frames = 0
-        self._part = self.path.with_name(self.path.name + ".part")
-        self._file = self._part.open("wb")
-        identity = np.eye(4)
-        name = sensor.encode()
-        self._file.write(struct.pack("<IQ", VERSION, len(name)) + name)
-        for matrix in (intrinsic_color, identity, identity if intrinsic_depth is None else intrinsic_depth, identity):
-            self._file.write(np.asarray(matrix, dtype="<f4").reshape(4, 4).tobytes())
-        self._count_offset = self._file.tell() + _SIZES.size - 8
-        self._file.write(_SIZES.pack(2, 1, *color_size, *depth_size, depth_shift, 0))
-
-    def add(
-        self,
-        jpeg: bytes,
-        pose: NDArray[np.floating] | None,
-        depth: NDArray[np.uint16] | None = None,
-        time_us: int = 0,
-    ) -> None:
-        """Append one frame: JPEG bytes, pose (4, 4) camera -> world (None where tracking failed), depth (H, W)."""
-        pose_bytes = np.asarray(INVALID_POSE if pose is None else pose, dtype="<f4").reshape(4, 4).tobytes()
-        depth_bytes = b"" if depth is None else zlib.compress(np.asarray(depth, dtype="<u2").tobytes())
-        self._file.write(_FRAME.pack(pose_bytes, time_us, time_us, len(jpeg), len(depth_bytes)) + jpeg + depth_bytes)
-        self.num_frames += 1
-
-    def close(self) -> None:
-        """Write the empty IMU block and the frame count, then give the file its name."""
-        self._file.write(struct.pack("<Q", 0))
-        self._file.seek(self._count_offset)
-        self._file.write(struct.pack("<Q", self.num_frames))
-        self._file.close()
-        os.replace(self._part, self.path)
-
-    def __enter__(self) -> SensWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-            return
-        self._file.close()
-        self._part.unlink(missing_ok=True)
-
-
-def write_sens(
-    path: Path,
-    frames: Iterable[tuple[bytes, NDArray[np.floating] | None]],
-    color_size: tuple[int, int],
-    intrinsic_color: NDArray[np.floating],
-) -> int:
-    """Write (JPEG bytes, pose camera -> world or None) pairs as a `.sens` without depth; return the frame count."""
-    with SensWriter(path, color_size, intrinsic_color) as writer:
-        for jpeg, pose in frames:
-            writer.add(jpeg, pose)
-    return writer.num_frames

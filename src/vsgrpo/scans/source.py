@@ -6,11 +6,12 @@ module with such a record (docs/extending.md). Metres, z up everywhere.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +21,12 @@ from vsgrpo.plugins import import_named
 from vsgrpo.rules import Choice, Name, Section, one_of
 from vsgrpo.spatial.scene import Footage, Scene
 
-if TYPE_CHECKING:
-    from vsgrpo.scans.ply import Mesh
-    from vsgrpo.scans.visibility import VisibilitySettings
-
 SOURCES = {
     "scannet": "vsgrpo.scans.scannet:SCANNET",
     "demo": "vsgrpo.scans.demo.source:DEMO",
 }
 """Sources by the value of source.name; a module is imported when its source is used."""
+DOWNLOAD_AGAIN = "copy or download this file again"
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,43 @@ class SceneSettings:
     alpha_holes: str = "fill"
     categories: str = "raw"
     min_vertices: int = 50
+
+
+@dataclass(frozen=True)
+class VisibilitySettings:
+    """Which frames are looked at, and when a point of the mesh is taken for seen.
+
+    Attributes:
+        num_frames: frames a loader gives to a model.
+        fps: playback rate of the exported video, in which times are measured.
+        stride_s: one frame every so many seconds is looked at besides; None for the loader's frames alone.
+        depth_tolerance: a point is seen if its depth differs from the image's by at most this share of the latter.
+            Source: VSI-Bench's older projection of labelled vertices (0.2).
+    """
+
+    num_frames: int = 16
+    fps: float = 24.0
+    stride_s: float | None = 0.25
+    depth_tolerance: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.num_frames < 1 or self.fps <= 0 or not (self.stride_s is None or self.stride_s > 0):
+            raise ValueError(f"{self}: frames, rate and stride must be above 0")
+
+
+@dataclass
+class Mesh:
+    """A coloured triangle mesh.
+
+    Attributes:
+        vertices: (V, 3) float32 metres.
+        colors: (V, 3) uint8 RGB.
+        faces: (F, 3) int32 vertex indices.
+    """
+
+    vertices: NDArray[np.float32]
+    colors: NDArray[np.uint8]
+    faces: NDArray[np.int32]
 
 
 class Scan:
@@ -165,3 +200,49 @@ def find_source(name: str) -> ScanSource:
         what = f"source.name={name}: ScanSource({source.name!r}): the name of a folder is needed"
         raise ConfigError(what, hint="small letters, digits and _")
     return source
+
+
+# --- whole files of a scan: what is wrong with one is a DataError with its name ---
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the file's content.
+
+    Raises:
+        DataError: missing, unreadable, empty, or a web page instead of data (a failed download).
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file", hint="check source.root and that the scan is complete") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}", hint="check the path and its rights") from None
+    if not content:
+        raise DataError(f"{path}: is empty", hint=DOWNLOAD_AGAIN)
+    start = content[:256].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise DataError(f"{path}: is a web page, not scan data", hint=DOWNLOAD_AGAIN)
+    return content
+
+
+def read_text(path: Path) -> str:
+    """Return the file's content as UTF-8 text without a byte order mark (DataError as `read_bytes`)."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8 text", hint=DOWNLOAD_AGAIN) from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in the file (DataError as `read_bytes`, and where it is no JSON object)."""
+    text = read_text(path)
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        what = f"broken or truncated JSON at line {error.lineno} column {error.colno}: {error.msg}"
+        raise DataError(f"{path}: {what}", hint=DOWNLOAD_AGAIN) from None
+    except (RecursionError, ValueError) as error:  # nested too deep; a number of thousands of digits
+        raise DataError(f"{path}: broken JSON: {error}", hint=DOWNLOAD_AGAIN) from None
+    if not isinstance(document, dict):
+        raise DataError(f"{path}: holds a JSON {type(document).__name__}, not an object", hint=DOWNLOAD_AGAIN)
+    return document

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.ply import Mesh
+from vsgrpo.scans.source import Mesh, VisibilitySettings
 from vsgrpo.spatial.scene import Footage
 from vsgrpo.video.budget import frame_indices
 
@@ -25,28 +25,6 @@ _REPLACE = "copy or download this file again, or remove it: it is optional"
 _NEAREST = 0.1
 """Metres: nothing nearer than this to the camera is projected."""
 _MAX_UNJUDGED = 0.2
-
-
-@dataclass(frozen=True)
-class VisibilitySettings:
-    """Which frames are looked at, and when a point of the mesh is taken for seen.
-
-    Attributes:
-        num_frames: frames a loader gives to a model.
-        fps: playback rate of the exported video, in which times are measured.
-        stride_s: one frame every so many seconds is looked at besides; None for the loader's frames alone.
-        depth_tolerance: a point is seen if its depth differs from the image's by at most this share of the latter.
-            Source: VSI-Bench's older projection of labelled vertices (0.2).
-    """
-
-    num_frames: int = 16
-    fps: float = 24.0
-    stride_s: float | None = 0.25
-    depth_tolerance: float = 0.2
-
-    def __post_init__(self) -> None:
-        if self.num_frames < 1 or self.fps <= 0 or not (self.stride_s is None or self.stride_s > 0):
-            raise ValueError(f"{self}: frames, rate and stride must be above 0")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Small tables of facts, shipped as text files: rooms that may not be trained on, official splits, label names.
 
-Ids and our own name tables only; ScanNet's label tsv is read from the user's copy (`vsgrpo.scans.labels`).
+Ids and our own name tables only; ScanNet's label tsv is read from the user's copy (`vsgrpo.scans.annotation`).
 """
 
 from __future__ import annotations

@@ -16,8 +16,7 @@ from vsgrpo.data.rows import make_row
 from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.plugins import load_question_types
 from vsgrpo.scans.meta_info import write_scene_json
-from vsgrpo.scans.source import Recording, Scan, SceneSettings, find_source
-from vsgrpo.scans.visibility import VisibilitySettings
+from vsgrpo.scans.source import Recording, Scan, SceneSettings, VisibilitySettings, find_source
 from vsgrpo.scans.walk.floor_map import CELL, map_floor
 from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
 from vsgrpo.spatial.question import AppearanceSettings, Question, QuestionSettings, RouteSettings

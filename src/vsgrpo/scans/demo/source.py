@@ -20,11 +20,11 @@ from PIL import Image
 
 from vsgrpo.errors import DataError
 from vsgrpo.rules import Count, Seed, at_least, choice
+from vsgrpo.scans.annotation import LABEL_FILE
 from vsgrpo.scans.demo.furniture import CATALOGUE
 from vsgrpo.scans.demo.plan import room_truth
 from vsgrpo.scans.demo.raycast import face_light, floor_tone, render
 from vsgrpo.scans.demo.rooms import CEILING, PRESETS, Room, camera_matrix, camera_poses, room_index, scan_id_of
-from vsgrpo.scans.labels import LABEL_FILE
 from vsgrpo.scans.scannet import ScannetScan, labels_of, read_scan
 from vsgrpo.scans.scannet_writer import write_labels, write_scan
 from vsgrpo.scans.source import ScanSource, SourceOptions
