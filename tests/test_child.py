@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from vsgrpo.child import Child
-from vsgrpo.errors import DataError
+from vsgrpo.errors import DataError, SetupError
 
 
 def prepare(request):
-    """Import nothing."""
+    """Import nothing, or die as a broken library does."""
+    if request[0] == "broken":
+        os.kill(os.getpid(), signal.SIGSEGV)
 
 
 def answer(request):
@@ -55,6 +57,13 @@ def test_a_late_child_is_killed_and_a_dead_one_named_and_both_are_replaced(child
     with pytest.raises(ChildProcessError) as caught:
         child.ask(("die", None), 30)
     assert caught.value.args == (-signal.SIGSEGV,)
+    assert child.ask(("return", 3), 30) == 3
+
+
+@pytest.mark.faults
+def test_a_child_that_cannot_start_is_no_fault_of_the_request(child):
+    with pytest.raises(SetupError, match=r"test_child: its child process died \(exit status -11\)"):
+        child.ask(("broken", None), 30)
     assert child.ask(("return", 3), 30) == 3
 
 

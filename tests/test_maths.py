@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsgrpo import maths
+from vsgrpo.child import Child
+from vsgrpo.errors import SetupError
 from vsgrpo.maths import maths_equal, plain_number, strip_wrappers
 from vsgrpo.rewards import hard_format_result_reward
 
@@ -242,9 +244,17 @@ def test_hard_format_result_of_numbers_and_letters():
     assert hard_format_result_reward(completions=texts, show_options=True, **columns) == [1.0, 1.0, 0.0]
 
 
-def test_without_the_library_the_message_says_what_to_install(monkeypatch):
-    from vsgrpo.errors import SetupError
+def test_a_library_that_cannot_be_imported_scores_no_answer_as_wrong(tmp_path, monkeypatch):
+    (tmp_path / "math_verify.py").write_text("raise ImportError('antlr4 of another version')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    child = Child(maths.import_library, maths.verify, is_silent=True)
+    monkeypatch.setattr(maths, "_CHILD", child)
+    with pytest.raises(SetupError, match="math-verify: cannot be imported \\(antlr4 of another version\\)"):
+        maths_equal("\\sqrt{5}", "\\sqrt{17}")
+    child.stop()
 
+
+def test_without_the_library_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setattr(maths.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SetupError, match="math-verify"):
         maths_equal("\\sqrt{2}", "1")

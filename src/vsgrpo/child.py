@@ -39,8 +39,8 @@ class Child:
     """
 
     def __init__(self, prepare: Callable[[Any], object], answer: Callable[[Any], Any], is_silent: bool = False) -> None:
-        names = f"{prepare.__name__}, {answer.__name__}"
-        self._code = f"from vsgrpo.child import serve; from {answer.__module__} import {names}; serve(%d, {names})"
+        names, self._module = f"{prepare.__name__}, {answer.__name__}", answer.__module__
+        self._code = f"from vsgrpo.child import serve; from {self._module} import {names}; serve(%d, {names})"
         self._output = subprocess.DEVNULL if is_silent else None
         self.forget()
         _CHILDREN.add(self)
@@ -51,6 +51,7 @@ class Child:
         Raises:
             TimeoutError: it took longer, and the child was killed.
             ChildProcessError: the child died; the argument is its exit status.
+            SetupError: a new child was never ready: the request is not to blame.
             OSError: no child can be started.
         """
         with self._lock:
@@ -58,9 +59,15 @@ class Child:
                 pipe = self._start()
                 pipe.send((request, timeout_s))
                 _receive(pipe, START_LIMIT_S)
+                self._was_ready = True
                 return _receive(pipe, timeout_s)
-            except (EOFError, ConnectionError):
-                raise ChildProcessError(self.stop()) from None
+            except (EOFError, ConnectionError, TimeoutError) as error:
+                is_late, status = isinstance(error, TimeoutError), self.stop()
+                if not self._was_ready:
+                    why = f"was not ready within {START_LIMIT_S:g} s" if is_late else f"died (exit status {status})"
+                    hint = "install the libraries that it imports again, or free memory"
+                    raise SetupError(f"{self._module}: its child process {why}", hint) from None
+                raise TimeoutError if is_late else ChildProcessError(status) from None
             except BaseException as error:
                 # An interrupt leaves an answer in the pipe that must not be taken for the next request's.
                 if not isinstance(error, DataError | SetupError):
@@ -72,6 +79,7 @@ class Child:
         if self.process is not None and self.process.poll() is None and self._pipe is not None:
             return self._pipe
         self.stop()
+        self._was_ready = False
         ours, theirs = Pipe(duplex=True)
         paths = [str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
         try:

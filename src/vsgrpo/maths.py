@@ -17,7 +17,7 @@ import unicodedata
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation, Overflow, localcontext
 
 from vsgrpo.child import Child
-from vsgrpo.errors import SetupError
+from vsgrpo.errors import SetupError, first_line
 
 TIMEOUT_S = 5.0
 """Seconds that one comparison may take; a later one counts as unequal."""
@@ -234,11 +234,19 @@ def _compare(prediction: str, target: str, timeout_s: float) -> bool:
 
 
 def import_library(_: tuple[str, str]) -> None:
-    """Import math-verify, in the child."""
+    """Import math-verify, in the child.
+
+    Raises:
+        SetupError: it cannot be imported: no answer may count as wrong for that.
+    """
     import logging
 
-    import math_verify  # noqa: F401
-
+    try:
+        import math_verify  # noqa: F401
+    except Exception as error:  # whatever a broken installation raises
+        raise SetupError(
+            f"math-verify: cannot be imported ({first_line(error)})", 'pip install "vsgrpo[math]"'
+        ) from None
     logging.disable(logging.CRITICAL)
 
 
