@@ -82,5 +82,11 @@ def test_a_family_of_ones_own_trains_and_is_evaluated(tmp_path):
     assert "A Own-VL model for" in (final / "README.md").read_text()
     steps = [json.loads(line) for line in (tmp_path / "runs/own/log.jsonl").read_text().splitlines()]
     assert any("reward" in step for step in steps)
+    with (tmp_path / "my_family.py").open("a") as stream:
+        stream.write("# changed\n")
+    train = next(line for line in commands.splitlines() if line.startswith("vsgrpo train"))
+    again = [*command[:2], f"export PYTHONPATH=. VSGRPO_FAMILIES=my_family:OWN_VL; {train} --resume"]
+    refused = subprocess.run(again, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and f"changed since it started: family {tmp_path}/my_family.py" in refused.stderr
     lines = (tmp_path / "runs/own/eval/predictions.jsonl").read_text().splitlines()
     assert lines and all(json.loads(line)["prediction"] is not None for line in lines)

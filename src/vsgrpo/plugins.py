@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import ConfigError, VsgrpoError
@@ -43,6 +45,12 @@ def import_named(key: str, name: str, what: str, needed: str, is_wanted: Callabl
     near = difflib.get_close_matches(attribute, [n for n in vars(module) if is_wanted(vars(module)[n])], n=1)
     hint = f"did you mean '{module_name}:{near[0]}'?" if near else needed
     raise ConfigError(f"{key}={name}: '{module_name}' has no {what} '{attribute}'", hint=hint)
+
+
+def module_file(name: str) -> Path | None:
+    """Return the file of the module in "package.module:name", which decides what a run does; None if it has none."""
+    spec = importlib.util.find_spec(name.partition(":")[0])
+    return None if spec is None or spec.origin is None else Path(spec.origin)
 
 
 def load_question_types(key: str, names: Iterable[str]) -> tuple[str, ...]:

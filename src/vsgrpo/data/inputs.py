@@ -42,7 +42,7 @@ class InputFile:
     """A file as it was when the run started.
 
     Attributes:
-        kind: rows, dev rows, video, image, model, adapter, reward.
+        kind: rows, dev rows, video, image, model, adapter, family, reward.
         state: `files.file_state`; None where the file was not there (a video that video.on_bad=skip leaves out).
         sha256: None until it is known.
         lines: of a row file: hash by line, to say which ones differ.
@@ -136,7 +136,9 @@ def changes(before: dict[str, InputFile], now: dict[str, InputFile]) -> list[str
     found = [f"{before[name].kind} {name}: {_difference(before[name], now[name], name)}" for name in differ]
     if not found:  # where rows differ, other files than before are a consequence
         found += [f"{before[name].kind} {name}: no longer used" for name in gone]
-        found += [f"{entry.kind} {name}: not used before" for name, entry in now.items() if name not in before]
+        # Runs from before families of one's own were recorded have none.
+        new = {name: entry for name, entry in now.items() if name not in before and entry.kind != "family"}
+        found += [f"{entry.kind} {name}: not used before" for name, entry in new.items()]
     return found
 
 

@@ -40,7 +40,7 @@ from vsgrpo.evaluation.predictions import (
     read_lines,
 )
 from vsgrpo.evaluation.results import log_to_wandb, write_results
-from vsgrpo.families import find_model
+from vsgrpo.families import family_files, find_model
 from vsgrpo.report.evaluation_page import model_size
 
 if TYPE_CHECKING:
@@ -218,6 +218,7 @@ def _settings(config: EvalConfig, benchmark: Benchmark, budget: VisionBudget, de
 def _inputs(config: EvalConfig, rows: Sequence[Row], shown: Mapping[str, MediaOf]) -> list[tuple[str, Path]]:
     """Return (kind, path) of the files that decide answers beside the row file: models, and what is shown of rows."""
     models = [*model_files("model", config.model.path), *model_files("adapter", config.model.adapter)]
+    models += family_files(config.model.path)
     media = dict.fromkeys(item for media_of in shown.values() for row in rows for item in media_of(row))
     return [*models, *media]
 

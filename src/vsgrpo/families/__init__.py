@@ -27,16 +27,17 @@ _TINY_VOCABULARY = 826
 """Tokens that the tokenizer of `modeling.tiny` has at its default size."""
 
 
-def _added() -> Iterator[Family]:
-    """Yield the families that VSGRPO_FAMILIES names; processes that a command starts inherit it."""
+def _added() -> Iterator[tuple[str, Family]]:
+    """Yield the families that VSGRPO_FAMILIES names, with their names; processes that a command starts inherit it."""
     for name in filter(None, os.environ.get("VSGRPO_FAMILIES", "").split(",")):
         from vsgrpo.plugins import import_named
 
         needed = "NAME = Family(...) is needed, see docs/extending.md"
-        yield import_named("VSGRPO_FAMILIES", name, "Family", needed, lambda value: isinstance(value, Family))
+        yield name, import_named("VSGRPO_FAMILIES", name, "Family", needed, lambda value: isinstance(value, Family))
 
 
-FAMILIES = {family.model_type: family for family in (QWEN2_VL, QWEN2_5_VL, *_added())}
+_ADDED = {family.model_type: (name, family) for name, family in _added()}
+FAMILIES = {family.model_type: family for family in (QWEN2_VL, QWEN2_5_VL, *(family for _, family in _ADDED.values()))}
 """Families by `model_type` of config.json."""
 TINY = {family.tiny: family for family in FAMILIES.values()}
 """Families by the value of model.path that stands for a tiny model of them."""
@@ -119,6 +120,17 @@ def family_of(path: str) -> Family | None:
     if config is not None:
         return FAMILIES.get(str(config.get("model_type")))
     return next((family for family in FAMILIES.values() if f"{family.label}-".lower() in base.lower()), None)
+
+
+def family_files(path: str) -> list[tuple[str, Path]]:
+    """Return ("family", file) of the user's own module that holds the family of a model; nothing for one of ours."""
+    family = family_of(path)
+    if family is None or family.model_type not in _ADDED:
+        return []
+    from vsgrpo.plugins import module_file
+
+    file = module_file(_ADDED[family.model_type][0])
+    return [("family", file)] if file is not None else []
 
 
 def model_shape(path: str) -> ModelShape | None:

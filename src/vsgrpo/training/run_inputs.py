@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from vsgrpo.config import TrainConfig
@@ -12,7 +11,9 @@ from vsgrpo.data.mix import draw_mix, rebase
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, numbers_of, sketch_files
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.families import family_files
 from vsgrpo.memory.load import text_settings
+from vsgrpo.plugins import module_file
 
 
 def row_files(config: TrainConfig) -> list[Path]:
@@ -72,7 +73,7 @@ def rows_of_plan(config: TrainConfig) -> tuple[list[Row], RowNumbers]:
 
 
 def input_files(config: TrainConfig, rows: list[Row]) -> list[tuple[str, Path]]:
-    """Return (kind, path) of all files that decide a run: rows, their media, models, rewards of the user's own."""
+    """Return (kind, path) of all files that decide a run: rows, media, models, and modules of the user's own."""
     files = [("rows", file) for file in row_files(config)]
     base = Path(config.data.path)
     if config.trainer.dev_rows:
@@ -80,11 +81,9 @@ def input_files(config: TrainConfig, rows: list[Row]) -> list[tuple[str, Path]]:
         rows = [*rows, *(read_checked_rows(dev, allow_val_safe=config.data.allow_val_safe)[0] if dev.is_file() else [])]
         files.append(("dev rows", dev))
     files += [*model_files("model", config.model.path), *model_files("adapter", config.model.adapter)]
-    modules = {name.partition(":")[0] for name in config.reward_names() if ":" in name}
-    for module in sorted(modules if config.trainer.name == "grpo" else ()):
-        spec = importlib.util.find_spec(module)
-        if spec is not None and spec.origin is not None:
-            files.append(("reward", Path(spec.origin)))
+    files += family_files(config.model.path)
+    own = sorted(name for name in config.reward_names() if ":" in name) if config.trainer.name == "grpo" else []
+    files += [("reward", file) for name in own if (file := module_file(name)) is not None]
     return [*files, *media_files(rows, base)]
 
 
