@@ -74,6 +74,10 @@ def print_static() -> None:
         print(f"import {module}: {num_imported(module)} files of ours")
 
 
+def _is_ours(file: str) -> bool:
+    return file.startswith(str(SRC)) and file.endswith(".py")  # a template of a page runs as a function, too
+
+
 class Walk:
     """Notes the files of ours in which a function runs, and how deep `logps` is called."""
 
@@ -84,14 +88,14 @@ class Walk:
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         """Note one call."""
         code = frame.f_code
-        if event != "call" or code.co_name.startswith("<") or not code.co_filename.startswith(str(SRC)):
+        if event != "call" or code.co_name.startswith("<") or not _is_ours(code.co_filename):
             return
         self.files.add(Path(code.co_filename).relative_to(SRC).as_posix())
         if code.co_name == "logps" and self.depth is None:
             self.depth = 0
             while frame.f_back is not None:
                 frame = frame.f_back
-                self.depth += frame.f_code.co_filename.startswith(str(SRC))
+                self.depth += _is_ours(frame.f_code.co_filename)
 
 
 def print_walk() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -82,7 +82,7 @@ def build_cot(
         print_config(config)
         show("no data=DIR given" if config.data.path == NOT_GIVEN else estimate(config, limit))
         return
-    summary = build(config, limit, _connect)
+    summary = build(config, limit)
     print_result(summary, as_json)
     summary.raise_if_failed()
 
@@ -179,16 +179,3 @@ def _finish_build(summary: BuildSummary, as_json: bool) -> None:
         show(f"{summary.out / REPORT_NAME}: frames are missing: {problems[0]}{more}", sys.stderr)
     print_result(summary, as_json)
     summary.raise_if_failed()
-
-
-def _connect(name: str, step: Any) -> Any:
-    """Return what answers a step of build-cot: a model in this process, or an endpoint."""
-    from vsgrpo.config.build_cot import LOCAL
-
-    if step.base_url == LOCAL:
-        from vsgrpo.vision_r1.local_chat import LocalChat
-
-        return LocalChat(name, step)
-    from vsgrpo.vision_r1.endpoint import Endpoint
-
-    return Endpoint(name, step)

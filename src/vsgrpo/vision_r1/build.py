@@ -28,9 +28,9 @@ from vsgrpo.records import read_jsonl
 from vsgrpo.spatial.answers import parse_answer
 from vsgrpo.vision_r1.answers import AnswerCache, Reply
 from vsgrpo.vision_r1.bridge import Rejected, Request, media_budget, request_key, walk
-from vsgrpo.vision_r1.endpoint import Endpoint, cost
+from vsgrpo.vision_r1.endpoint import cost
 from vsgrpo.vision_r1.filters import Candidate, FilterSettings, Verdict, judge
-from vsgrpo.vision_r1.generate import Connect, generate
+from vsgrpo.vision_r1.generate import generate
 from vsgrpo.vision_r1.media import estimated_tokens
 from vsgrpo.vision_r1.questions import Item, Source, find_source
 from vsgrpo.vision_r1.report import FAILED, CotSummary, Counts
@@ -39,8 +39,8 @@ REJECTED_NAME = "rejected.jsonl"
 _CACHE_FOLDER = ".cot"
 
 
-def build_cot(config: BuildCotConfig, limit: int | None = None, connect: Connect = Endpoint) -> CotSummary:
-    """Make the cold-start rows of `config.data.path` in the folder `config.run.dir`; `connect` makes what answers.
+def build_cot(config: BuildCotConfig, limit: int | None = None) -> CotSummary:
+    """Make the cold-start rows of `config.data.path` in the folder `config.run.dir`.
 
     Raises:
         ConfigError, DataError: wrong settings, unreadable questions, a folder that holds something else.
@@ -56,7 +56,7 @@ def build_cot(config: BuildCotConfig, limit: int | None = None, connect: Connect
     total = sum(1 for _ in source.items(limit))  # a broken line is found before anything is paid for
     with locked(out, "output", "writing"), _open_cache(config, out) as cache:
         try:
-            accounts = generate(source.items(limit), config, cache, total, connect)
+            accounts = generate(source.items(limit), config, cache, total)
         except RunError as error:
             raise RunError(error.message, f"{error.hint}; finished answers are kept in {cache.path}") from error
         counts = write_filtered(source.items(limit), config, cache, out, target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from vsgrpo.config.build_cot import BuildCotConfig
@@ -28,13 +28,7 @@ class Chat(Protocol):
         ...
 
 
-Connect = Callable[[str, StepSection], Chat]
-"""Makes what answers a step, from the step's name and section."""
-
-
-def generate(
-    items: Iterator[Item], config: BuildCotConfig, cache: AnswerCache, total: int, connect: Connect = Endpoint
-) -> dict[str, Account]:
+def generate(items: Iterator[Item], config: BuildCotConfig, cache: AnswerCache, total: int) -> dict[str, Account]:
     """Bring every item's answers into the cache and return what each step cost; failures are noted in the cache.
 
     As many items are in memory as requests may be in flight.
@@ -43,12 +37,11 @@ def generate(
         EndpointError, ConfigError, SetupError: an endpoint can serve nothing; what came before is in the cache.
         DataError: the items cannot be read on.
     """
-    return asyncio.run(_Generation(config, cache, Progress("rows", total), connect).run(items))
+    return asyncio.run(_Generation(config, cache, Progress("rows", total)).run(items))
 
 
 class _Generation:
-    def __init__(self, config: BuildCotConfig, cache: AnswerCache, progress: Progress, connect: Connect) -> None:
-        self._connect = connect
+    def __init__(self, config: BuildCotConfig, cache: AnswerCache, progress: Progress) -> None:
         self._config, self._cache, self._progress = config, cache, progress
         self._steps = config.steps()
         self._accounts = {name: Account() for name in self._steps}
@@ -74,6 +67,14 @@ class _Generation:
             for endpoint in shared.values():
                 await endpoint.close()
         return self._accounts
+
+    def _connect(self, name: str, step: StepSection) -> Chat:
+        """Return what answers a step: a model in this process, or an endpoint."""
+        if self._config.is_local(name):
+            from vsgrpo.vision_r1.local_chat import LocalChat  # imports torch
+
+            return LocalChat(name, step)
+        return Endpoint(name, step)
 
     async def _work(self, items: Iterator[Item]) -> None:
         """Take items until none is left; the iterator is only touched between awaits."""
