@@ -12,9 +12,9 @@ from transformers import AutoModelForImageTextToText
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import find_model
 from vsgrpo.modeling.bundle import base_model, use_gradient_checkpointing
+from vsgrpo.modeling.inputs import encode_prompt
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.save import read_vision, save_model, write_vision

@@ -12,14 +12,12 @@ from vsgrpo.modeling import attention as attention_module
 from vsgrpo.modeling import logps as logps_module
 from vsgrpo.modeling.attention import choose_kernel
 from vsgrpo.modeling.bundle import use_gradient_checkpointing, vision_token_ids
+from vsgrpo.modeling.inputs import encode_prompt
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.pack import PREFIX, can_see, pack
-from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
-from vsgrpo.modeling.rope import PromptPositions
 from vsgrpo.modeling.sampling import Sampling
-from vsgrpo.modeling.tree import Prompt, QuestionNode, Tree, build_trees
+from vsgrpo.modeling.tree import PREFIX, Prompt, PromptPositions, QuestionNode, Tree, build_trees, can_see, pack
 from vsgrpo.modeling.vision import FeatureStore
 
 pytestmark = pytest.mark.both_families

@@ -51,7 +51,7 @@ UPSTREAM = (
         _QWEN2_VL,
         "Qwen2VLModel.get_rope_index",
         ("self", "input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask", "**kwargs"),
-        "M-RoPE positions of prompts (rope.py)",
+        "M-RoPE positions of prompts (inputs.py)",
     ),
     Upstream(
         _QWEN2_5_VL,
@@ -60,7 +60,7 @@ UPSTREAM = (
             *("self", "input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "second_per_grid_ts"),
             *("attention_mask", "**kwargs"),
         ),
-        "M-RoPE positions of prompts in seconds of video (rope.py)",
+        "M-RoPE positions of prompts in seconds of video (inputs.py)",
     ),
     Upstream(
         _QWEN2_VL,

@@ -29,8 +29,8 @@ from vsgrpo.families import TINY, budget_of
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
 from vsgrpo.modeling.device import device_line, own_device
+from vsgrpo.modeling.inputs import encode_prompt
 from vsgrpo.modeling.load import load
-from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.save import VISION_FILE, recorded_vision
@@ -150,7 +150,7 @@ class Generator:
     """Answers questions with one model, prompt form and way of decoding.
 
     Args:
-        system: system turn, see `modeling.prompt.encode_prompt`.
+        system: system turn, see `modeling.inputs.encode_prompt`.
         text_of: the text of a row's user turn; None: in the form of `prompt`.
     """
 

@@ -21,7 +21,7 @@ from transformers.masking_utils import sdpa_mask
 from vsgrpo.errors import ConfigError
 from vsgrpo.modeling.attention_split import SplitMask, attend_split, split_mask
 from vsgrpo.modeling.bundle import language_model
-from vsgrpo.modeling.pack import PREFIX, Packed, can_see
+from vsgrpo.modeling.tree import PREFIX, Packed, can_see
 
 TREE_ATTENTION = "vsgrpo_tree"
 KERNELS = ("auto", "dense", "block", "split", "flex")

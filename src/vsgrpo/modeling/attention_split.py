@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vsgrpo.modeling.pack import PREFIX, Packed
+from vsgrpo.modeling.tree import PREFIX, Packed
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Tensor]
 """(query, key, value, allowed, is_causal) -> (batch, H, queries, d)."""

@@ -11,10 +11,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from vsgrpo.modeling.attention import build_mask, require_tree_attention
-from vsgrpo.modeling.batch import PromptBatch
 from vsgrpo.modeling.bundle import unwrap
-from vsgrpo.modeling.pack import pack
-from vsgrpo.modeling.tree import Tree
+from vsgrpo.modeling.inputs import PromptBatch
+from vsgrpo.modeling.tree import Tree, pack
 from vsgrpo.modeling.vision import MediaFeatures
 
 LAYOUTS = ("plain", "tree")

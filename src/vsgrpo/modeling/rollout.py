@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from vsgrpo.modeling.attention import DenseMask, build_mask, require_tree_attention
-from vsgrpo.modeling.batch import PromptBatch
 from vsgrpo.modeling.bundle import base_model, unwrap
-from vsgrpo.modeling.pack import PADDING, PREFIX, can_see, pack
+from vsgrpo.modeling.inputs import PromptBatch
 from vsgrpo.modeling.sampling import Sampling, draw_tokens, logits_processors
-from vsgrpo.modeling.tree import Prompt, build_trees
+from vsgrpo.modeling.tree import PADDING, PREFIX, Prompt, build_trees, can_see, pack
 from vsgrpo.modeling.vision import MediaFeatures
 
 Phase = Callable[[str], AbstractContextManager[Any]]

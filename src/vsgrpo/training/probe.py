@@ -24,8 +24,8 @@ from vsgrpo.config.launch import WHOLE
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.errors import RunError, first_line
 from vsgrpo.memory.load import Load, stage_load
+from vsgrpo.modeling.inputs import encode_prompt
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.modeling.bundle import ModelBundle
-from vsgrpo.modeling.prompt import encode_prompt
+from vsgrpo.modeling.inputs import encode_prompt
 from vsgrpo.modeling.tree import Prompt, Tree, build_trees
 from vsgrpo.modeling.vision import FeatureStore, MediaFeatures
 from vsgrpo.terminal import show

@@ -9,7 +9,7 @@ from test_reference import EXACT, GROUPS, RAGGED, agrees, bury, end_often, grpo_
 from tiny_runs import SPREAD, make_trainer
 
 from vsgrpo.modeling import attention, logps
-from vsgrpo.modeling.pack import pack
+from vsgrpo.modeling.tree import pack
 from vsgrpo.training import grpo, samples, sft
 from vsgrpo.training.losses import LiveCounts, count_live
 from vsgrpo.training.sft import SpatialSFTTrainer

@@ -1,0 +1,247 @@
+"""From prompts to model inputs: token ids, M-RoPE positions by the rule of the model itself, and padded rows.
+
+No frame is needed for token ids and positions: the header of a video tells its grid.
+
+Legend: U unique prompts, B rows, L tokens of a prompt or of the longest row, N features, D width.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from vsgrpo.errors import DataError, RunError
+from vsgrpo.families import FAMILIES
+from vsgrpo.families.family import Family
+from vsgrpo.modeling.bundle import base_model
+from vsgrpo.modeling.tree import Prompt, PromptPositions, Tree
+from vsgrpo.modeling.vision import MediaFeatures
+from vsgrpo.video.budget import Medium
+
+NO_SYSTEM = "none"
+"""For `system`: no system turn at all, not even the one that the template adds by itself."""
+_SYSTEM_TURN = ("<|im_start|>system\n", "<|im_end|>\n")
+MmEncoderOutputs = dict[str, BaseModelOutputWithPooling] | None
+"""What the model's `mm_encoder_outputs` takes."""
+
+
+def encode_prompt(
+    processor: Any,
+    text: str,
+    media: Sequence[Medium],
+    system: str | None = None,
+) -> list[int]:
+    """Tokenise one user turn of videos and images followed by text, up to and with the assistant's header.
+
+    Args:
+        processor: of the model, with a chat template.
+        text: the question with all its wording.
+        media: the videos and images, in order.
+        system: system turn; None leaves it to the template's default, `NO_SYSTEM` leaves it out.
+
+    Raises:
+        DataError: `text` or `system` contains one of the model's special tokens, which would be read as structure.
+    """
+    tokenizer = processor.tokenizer
+    for part in (text, system or ""):
+        if special := next((token for token in tokenizer.all_special_tokens if token in part), None) or next(
+            (str(token) for token in tokenizer.added_tokens_decoder.values() if str(token) in part), None
+        ):
+            raise DataError(
+                f"prompt text contains the special token {special}: {part[:60]!r}", hint="remove it from the row"
+            )
+    # Messages are built here from plain text: dictionaries that went through Arrow carry null-filled keys of other
+    # part types, which Qwen2-VL's own template would render as one more placeholder.
+    content = [{"type": item.kind, item.kind: ""} for item in media] + [{"type": "text", "text": text}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    if system not in (None, NO_SYSTEM):
+        messages.insert(0, {"role": "system", "content": system})
+    rendered = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    if system == NO_SYSTEM:
+        rendered = without_system(rendered)
+    ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    placeholders = (processor.image_token_id, processor.video_token_id)
+    return expand_placeholders(ids, placeholders, [item.num_tokens for item in media])
+
+
+def without_system(rendered: str) -> str:
+    """Cut a rendered prompt's leading system turn, which Qwen2-VL's template adds where a conversation has none."""
+    begin, end = _SYSTEM_TURN
+    return rendered.partition(end)[2] if rendered.startswith(begin) else rendered
+
+
+def expand_placeholders(ids: Sequence[int], placeholders: Collection[int], counts: Sequence[int]) -> list[int]:
+    """Replace the k-th placeholder (of any kind) by counts[k] copies of itself.
+
+    Raises:
+        DataError: the number of placeholders is not len(counts).
+    """
+    if (found := sum(token in placeholders for token in ids)) != len(counts):
+        raise DataError(
+            f"chat template: {found} placeholders rendered for {len(counts)} videos and images",
+            hint="use the chat template that belongs to the model",
+        )
+    remaining = iter(counts)
+    expanded: list[int] = []
+    for token in ids:
+        expanded += [token] * next(remaining) if token in placeholders else [token]
+    return expanded
+
+
+def prompt_positions(model: nn.Module, token_ids: Sequence[int], media: Sequence[Medium]) -> PromptPositions:
+    """Compute the positions of one prompt by the model's own rule.
+
+    Source: `get_rope_index` of the family's model in the pinned transformers: text counts up on all axes; video token
+    (t, h, w) of a video that starts at s gets (s + t', s + h, s + w), with t' = t in Qwen2-VL and
+    t' = floor(t * tokens_per_second * seconds) in Qwen2.5-VL; the text after it goes on at s + max(height, width) of
+    the merged grid; an image counts as a video of one temporal patch. Completion token t continues the text, as in
+    `generate`: last prompt position + 1 + t.
+
+    Deviation: the Qwen2-VL paper (arXiv 2409.12191, section 2.1), and the code that Qwen2.5-VL was published with
+    (transformers pull request 35569), let the text go on after the maximum over all THREE axes. That differs where a
+    video reaches farther in time than in rows and columns: for Qwen2.5-VL, after some seconds. We follow the library,
+    so that a saved model answers alike outside this project.
+
+    Args:
+        model: possibly wrapped model.
+        token_ids: prompt tokens, placeholders expanded; the last one is text.
+        media: the videos and images, in the order of their placeholders.
+
+    Raises:
+        DataError: a video of unknown timing, and the family counts seconds.
+    """
+    inner = base_model(model)
+    ids = torch.tensor([list(token_ids)], dtype=torch.long)
+    kinds = (ids == inner.config.image_token_id).int() + (ids == inner.config.video_token_id).int() * 2
+    images, videos = ([item for item in media if item.kind == kind] for kind in ("image", "video"))
+    timing = _timing(FAMILIES[inner.config.model_type], videos)
+    positions, _ = inner.model.get_rope_index(
+        ids, kinds, image_grid_thw=_grids(images), video_grid_thw=_grids(videos), **timing
+    )
+    return PromptPositions(positions[:, 0], int(positions[0, 0, -1]) + 1)
+
+
+def _grids(media: Sequence[Medium]) -> Tensor | None:
+    return torch.tensor([list(item.grid_thw) for item in media], dtype=torch.long) if media else None
+
+
+def _timing(family: Family, videos: Sequence[Medium]) -> dict[str, Tensor]:
+    if family.seconds_argument is None:
+        return {}
+    seconds = [video.seconds_per_patch for video in videos]
+    if None in seconds:
+        raise DataError(
+            f"a video's file states no frame rate, which {family.label}'s positions need",
+            hint="write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4",
+        )
+    return {family.seconds_argument: torch.tensor(seconds)}
+
+
+class PromptBatch:
+    """Unique prompts with positions and features, from which rows are laid out.
+
+    Rows are padded on the right. With causal attention a real token never sees the padding after it, so no attention
+    mask is needed and the fast kernels stay usable.
+
+    Args:
+        model: possibly wrapped model.
+        prompts: any order, repeats allowed.
+        features: of every video and image that a prompt names.
+
+    Raises:
+        RunError: a video or image has no features, or a prompt's placeholders are not one per feature of its kind.
+    """
+
+    def __init__(self, model: nn.Module, prompts: Sequence[Prompt], features: Mapping[str, MediaFeatures]) -> None:
+        self.unique = list(dict.fromkeys(prompts))
+        index_of = {prompt: index for index, prompt in enumerate(self.unique)}
+        self.index = [index_of[prompt] for prompt in prompts]
+        """For each prompt given, its place in `unique`."""
+        inner = base_model(model)
+        by_kind = {"image": inner.config.image_token_id, "video": inner.config.video_token_id}
+        self._placeholders = tuple(by_kind.values())
+        self.device = inner.get_input_embeddings().weight.device
+        keys = list(dict.fromkeys(key for prompt in self.unique for key in prompt.videos))
+        for key in keys:
+            if key not in features:
+                raise RunError(f"{key}: no features were computed for this video or image")
+        starts, start = {}, 0
+        for key in keys:
+            starts[key] = start
+            start += features[key].tensor.shape[0]
+        self._features = torch.cat([features[key].tensor for key in keys]) if keys else None
+        # (features,) the placeholder that each one stands behind.
+        kinds = [torch.full((len(features[key].tensor),), by_kind[features[key].medium.kind]) for key in keys]
+        self._placeholder_of = torch.cat(kinds) if keys else torch.empty(0, dtype=torch.long)
+        self._feature_index = [
+            torch.cat([torch.arange(features[key].tensor.shape[0]) + starts[key] for key in prompt.videos])
+            if prompt.videos
+            else torch.empty(0, dtype=torch.long)
+            for prompt in self.unique
+        ]
+        for prompt, index in zip(self.unique, self._feature_index, strict=True):
+            found = [token for token in prompt.token_ids if token in self._placeholders]
+            if len(found) != len(index):
+                raise RunError(f"prompt of {prompt.videos}: {len(found)} placeholders for {len(index)} features")
+            if found != self._placeholder_of[index].tolist():
+                raise RunError(f"prompt of {prompt.videos}: placeholders of images and videos in another order")
+        self.positions = [
+            prompt_positions(model, prompt.token_ids, [features[key].medium for key in prompt.videos])
+            for prompt in self.unique
+        ]
+
+    def tree_features(self, trees: Sequence[Tree], rows: Sequence[Sequence[int]]) -> MmEncoderOutputs:
+        """Gather the features of packed trees; `rows` are the places in `unique` of each tree's questions.
+
+        A prefix normally holds all placeholders; where prompts differ before their videos end, the rest stands in each
+        question's own block.
+        """
+        index = []
+        for tree, questions in zip(trees, rows, strict=True):
+            in_prefix = sum(token in self._placeholders for token in tree.prefix)
+            index.append(self._feature_index[questions[0]][:in_prefix])
+            index += [self._feature_index[row][in_prefix:] for row in questions]
+        return self._gather(index)
+
+    def row_features(self, rows: Sequence[int]) -> MmEncoderOutputs:
+        """Gather the features of rows (places in `unique`) as `mm_encoder_outputs`; gradients reach each of them."""
+        return self._gather([self._feature_index[row] for row in rows])
+
+    def _gather(self, index: list[Tensor]) -> MmEncoderOutputs:
+        if self._features is None or not sum(len(part) for part in index):
+            return None
+        wanted = torch.cat(index)
+        kinds = self._placeholder_of[wanted]
+        found = {}
+        for name, placeholder in zip(("image", "video"), self._placeholders, strict=True):
+            own = wanted[kinds == placeholder]
+            if len(own):  # the model fills the placeholders of each kind in order
+                gathered = self._features.index_select(0, own.to(self._features.device))
+                found[name] = BaseModelOutputWithPooling(pooler_output=(gathered,))  # type: ignore[arg-type]
+        return found
+
+    def layout(self, rows: Sequence[int], completions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Lay out prompt + completion per row, padded right.
+
+        Returns:
+            ids (B, L) and positions (3, B, L); padding has token 0 and whatever position.
+        """
+        lengths = [len(self.unique[row].token_ids) for row in rows]
+        width = max(length + len(completion) for length, completion in zip(lengths, completions, strict=True))
+        ids = torch.tensor(
+            [
+                [*self.unique[row].token_ids, *completion] + [0] * (width - length - len(completion))
+                for row, length, completion in zip(rows, lengths, completions, strict=True)
+            ]
+        )
+        by_prompt = {row: self._padded_positions(row, width) for row in dict.fromkeys(rows)}
+        place = {row: index for index, row in enumerate(by_prompt)}
+        positions = torch.stack(list(by_prompt.values()), dim=1)[:, [place[row] for row in rows]]
+        return ids.to(self.device), positions.to(self.device)
+
+    def _padded_positions(self, row: int, width: int) -> Tensor:
+        known = self.positions[row]
+        tail = torch.arange(width - known.positions.shape[1]) + known.next_position
+        return torch.cat([known.positions, tail.expand(3, -1)], dim=1)
