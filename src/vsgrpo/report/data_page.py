@@ -12,14 +12,16 @@ from typing import Any
 
 from vsgrpo.data.manifest import Manifest, read_manifest
 from vsgrpo.data.row import Row
-from vsgrpo.data.rows import read_rows
+from vsgrpo.data.rows import row_from_dict
 from vsgrpo.files import write_atomic
+from vsgrpo.records import read_jsonl
 from vsgrpo.report.plan import make_plan, map_svg, question_svg, symbol_svg
 from vsgrpo.report.shell import TEMPLATES, pictures, render
 from vsgrpo.report.svg import histogram_svg
 from vsgrpo.scans.meta_info import read_scene_json
 
 REPORT_NAME = "report.html"
+SPLITS = ("train", "dev")
 _FRAME_WIDTH = 320
 _QUESTIONS_PER_SCENE = 9
 
@@ -27,15 +29,14 @@ _QUESTIONS_PER_SCENE = 9
 def write_data_page(folder: Path) -> list[str]:
     """Write report.html beside the row files; return why frames of videos are missing on it."""
     manifest = read_manifest(folder)
-    rows = {name: read_rows(folder / f"{name}.jsonl") for name in ("train", "dev")}
-    everything = [row for part in rows.values() for row in part]
-    scenes = _scene_views(folder, everything, has_videos=manifest.counts["video_source"] != "none")
+    records = [record for name in SPLITS for _, record in read_jsonl(folder / f"{name}.jsonl")]
+    scenes = _scene_views(folder, records, has_videos=manifest.counts["video_source"] != "none")
     page = render(
         TEMPLATES / "data.html",
         title=folder.name,
-        generator=everything[0].generator if everything else {},
-        tiles=_tiles(rows, manifest),
-        types=_type_views(manifest.counts["answers"], everything),
+        generator=records[0]["generator"] if records else {},
+        tiles=_tiles(manifest),
+        types=_type_views(manifest.counts["answers"], records),
         skipped={name: scan["reason"] for name, scan in manifest.scans.items() if scan["status"] == "skipped"},
         counts=manifest.counts,
         notes=manifest.notes,
@@ -45,46 +46,49 @@ def write_data_page(folder: Path) -> list[str]:
     return [problem for scene in scenes for problem in scene["problems"]]
 
 
-def _tiles(rows: Mapping[str, Sequence[Row]], manifest: Manifest) -> list[tuple[str, str]]:
+def _tiles(manifest: Manifest) -> list[tuple[str, str]]:
     """Return (name, text) of the numbers at the top of the page."""
     done = [scan for scan in manifest.scans.values() if scan["status"] == "done"]
     objects = sum(scan["num_objects"] for scan in done)
     shown = [scan["num_shown"] for scan in done if scan["num_shown"] is not None]
     values = {"scans": len(done), "skipped": len(manifest.scans) - len(done)}
-    values["rooms"] = len({row.room for part in rows.values() for row in part})
-    values |= {f"{name} questions": len(part) for name, part in rows.items()}
+    values["rooms"] = len({room for rooms in manifest.rooms.values() for room in rooms})
+    values |= {f"{name} questions": sum(manifest.counts["questions"][name].values()) for name in SPLITS}
     values["objects"] = objects
     seen = [("seen in the video", f"{100 * sum(shown) / max(objects, 1):.0f} %")] if shown else []
     return [*((name, f"{value:,}") for name, value in values.items()), *seen]
 
 
-def _type_views(tables: Mapping[str, Sequence[Mapping[str, Any]]], rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _type_views(
+    tables: Mapping[str, Sequence[Mapping[str, Any]]], records: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Return what to show of each question type: rows per split, answers of train (else of dev)."""
     lines = {split: {line["question_type"]: line for line in table} for split, table in tables.items()}
-    views = []
-    for name in sorted({row.question_type for row in rows}):
-        own = [row for row in rows if row.question_type == name]
-        views.append(
-            {
-                "name": name,
-                "line": lines["train"].get(name) or lines["dev"][name],
-                "counts": {split: table[name]["count"] if name in table else 0 for split, table in lines.items()},
-                "histogram": histogram_svg([row.answer for row in own], own[0].answer_kind == "number"),
-            }
-        )
-    return views
+    by_type: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        by_type.setdefault(record["question_type"], []).append(record)
+    return [
+        {
+            "name": name,
+            "line": lines["train"].get(name) or lines["dev"][name],
+            "counts": {split: table[name]["count"] if name in table else 0 for split, table in lines.items()},
+            "histogram": histogram_svg([item["answer"] for item in own], own[0]["answer_kind"] == "number"),
+        }
+        for name, own in sorted(by_type.items())
+    ]
 
 
-def _scene_views(folder: Path, rows: Sequence[Row], has_videos: bool) -> list[dict[str, Any]]:
+def _scene_views(folder: Path, records: Sequence[dict[str, Any]], has_videos: bool) -> list[dict[str, Any]]:
     """Return what to show of the scenes whose json is marked for the report."""
-    by_scene: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        by_scene.setdefault((row.dataset, row.scene_name), []).append(row)
+    by_scene: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for record in records:
+        by_scene.setdefault((record["dataset"], record["scene_name"]), []).append(record)
     views = []
-    for (dataset, name), own in by_scene.items():
+    for (dataset, name), found in by_scene.items():
         path = folder / "scenes" / dataset / f"{name}.json"
         if not path.is_file() or b'"in_report"' not in path.read_bytes():
             continue
+        own = [row_from_dict(record, f"{folder}: {record['id']}") for record in found]
         scene = read_scene_json(path)
         plan = make_plan(scene, f"plan{len(views)}")
         picture, unnamed = map_svg(plan, scene)
