@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from demo_rooms import write_rooms
 from evaluation_rows import write_vsibench
 from vsgrpo.cli import run
 from vsgrpo.data.rows import read_rows, write_rows
-from vsgrpo.scans.demo.source import write_rooms
 
 SCANS = ("scene0191_00", "scene0140_00", "scene0264_00")
 """Of ScanNet's train split; no room of them is in VSI-Bench."""

@@ -11,7 +11,7 @@ from vsgrpo.errors import ConfigError, DataError
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    from vsgrpo.scans.demo.source import write_rooms
+    from demo_rooms import write_rooms
 
     folder = tmp_path_factory.mktemp("rooms")
     write_rooms(folder, 2, "easy", 7)

@@ -2,8 +2,8 @@
 
 import shutil
 
+from demo_rooms import write_rooms
 from vsgrpo.config import load_config
-from vsgrpo.scans.demo.source import write_rooms
 
 
 def demo_config(out, *overrides, scenes=4, workers=1):

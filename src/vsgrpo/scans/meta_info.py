@@ -26,7 +26,7 @@ _SCANNET_SCAN = re.compile(r"(scene\d{4})_\d{2}")
 def read_meta_info(path: Path) -> list[Scene]:
     """Read one of VSI-Bench's `*_meta_info*.json` files, `{scene_name: {...}}`, in its order.
 
-    Boxes listed twice (the official `printer`) are taken once; `object_counts` is kept as it stands, hand-edited
+    Boxes listed twice (the official `printer`) are taken once; `object_counts` is kept as it is, hand-edited
     entries included. Instances get running ids.
 
     Raises:

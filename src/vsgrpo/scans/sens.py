@@ -40,7 +40,7 @@ class SensHeader:
 
     Attributes:
         sensor: name of the recorder, "StructureSensor" in ScanNet.
-        intrinsic_color, extrinsic_color, intrinsic_depth, extrinsic_depth: (4, 4) float32.
+        intrinsic_color, intrinsic_depth: (4, 4) float32.
         color_size, depth_size: (width, height) in pixels.
         depth_shift: depth in metres = stored value / depth_shift.
         num_frames: frames the header announces.
@@ -48,9 +48,7 @@ class SensHeader:
 
     sensor: str
     intrinsic_color: NDArray[np.float32]
-    extrinsic_color: NDArray[np.float32]
     intrinsic_depth: NDArray[np.float32]
-    extrinsic_depth: NDArray[np.float32]
     color_compression: str
     depth_compression: str
     color_size: tuple[int, int]
@@ -221,9 +219,7 @@ class SensReader:
         return SensHeader(
             sensor=block[:name_size].decode("latin-1"),
             intrinsic_color=matrices[0],
-            extrinsic_color=matrices[1],
             intrinsic_depth=matrices[2],
-            extrinsic_depth=matrices[3],
             color_compression=COLOR_COMPRESSION[color],
             depth_compression=DEPTH_COMPRESSION[depth],
             color_size=(sizes[0], sizes[1]),

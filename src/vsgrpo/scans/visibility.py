@@ -68,7 +68,7 @@ def watch(
 ) -> Footage | str:
     """Count the pixels of objects in frames of a recording; where that cannot be done, return why.
 
-    Frames that cannot be judged are left out; with more than a fifth of them nothing is said about the scan.
+    Frames that cannot be judged are left out; with more than a fifth of them the scan is not judged.
     """
     by_loader = set(frame_indices(num_frames, settings.num_frames))
     every = num_frames if settings.stride_s is None else max(1, int(settings.stride_s * settings.fps))

@@ -264,7 +264,7 @@ def lenient_letter(text: str, options: Sequence[str] | None = None) -> str:
 
 
 def word_letter(text: str, options: Sequence[str]) -> str:
-    """Return the letter of the one option whose words are the answer, or stand in it as whole words; "" otherwise."""
+    """Return the letter of the one option whose words are the answer, or occur in it as whole words; "" otherwise."""
     word = normalize_word(text)
     words = [normalize_word(option) for option in options]
     if word in words:

@@ -24,7 +24,7 @@ _MOST_SETS = 20_000
 
 
 def make_appearance_order(ask: Asking) -> list[Question]:
-    """Ask in which order the video first shows four categories; none where nobody looked at the video."""
+    """Ask in which order the video first shows four categories; none where the frames were not looked at."""
     if ask.scene.footage is None:
         return []
     members: dict[str, list[SceneObject]] = {}

@@ -86,7 +86,7 @@ def direction_word(bearing: float, difficulty: str) -> str | None:
 
 
 def sector_of(word: str, difficulty: str) -> tuple[float, float]:
-    """Return the bearings (low, high) in degrees that a word stands for.
+    """Return the bearings (low, high) in degrees that a word means.
 
     Raises:
         ValueError: no such word at this difficulty.

@@ -162,7 +162,7 @@ def answer_kind_of(question_type: str) -> str | None:
 
 
 def type_called(name: str) -> str | None:
-    """Return the type that a name or alias stands for, None where it is neither."""
+    """Return the type with this name or alias, None where there is none."""
     return next((kind.name for kind in QUESTION_TYPES.values() if name in (kind.name, *kind.aliases)), None)
 
 

@@ -110,11 +110,11 @@ class Scene:
         object_counts: instances per category. Normally the counts of `objects`; official VSI-Bench meta info
             has hand-edited counts that differ from its box list.
         pixels: per instance id, pixels of that instance in each frame of the mesh walk, or in each frame of a
-            recorded video that a loader shows; None where nobody counted.
+            recorded video that a loader shows; None where they were not counted.
         warnings: counter name -> number, defects survived while reading.
-        extra: anything else a source wants to hand on (JSON-able).
+        extra: anything else that a source passes on (JSON-able).
         footage: what the video shows over time, for the order of appearance; None where unknown.
-        floor: where one can walk, for routes; None where nobody looked.
+        floor: where one can walk, for routes; None where it was not mapped.
     """
 
     dataset: str

@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
+from typing import TypeGuard
 
 import numpy as np
 
@@ -44,9 +45,7 @@ def relative_reward(prediction: float | None, target: float) -> float:
     Raises:
         ValueError: target not a positive finite number.
     """
-    if not (math.isfinite(target) and target > 0):
-        raise ValueError(f"target={target}: a finite number > 0 is needed")
-    if prediction is None or not math.isfinite(prediction) or prediction <= 0:
+    if not _is_positive_pair(prediction, target):
         return 0.0
     return max(0.0, 1.0 - abs(target - prediction) / min(target, prediction))
 
@@ -54,16 +53,21 @@ def relative_reward(prediction: float | None, target: float) -> float:
 def smooth_reward(prediction: float | None, target: float) -> float:
     """Return min(p, t) / max(p, t), 0 for no or a non-positive prediction: 10 % too low 0.9, twice too high 0.5.
 
-    Ours: a second choice beside `relative_reward`, which is 0 beyond a factor of two and tells nothing there.
+    Ours: a second choice beside `relative_reward`, which is 0 beyond a factor of two, however far.
 
     Raises:
         ValueError: target not a positive finite number.
     """
-    if not (math.isfinite(target) and target > 0):
-        raise ValueError(f"target={target}: a finite number > 0 is needed")
-    if prediction is None or not math.isfinite(prediction) or prediction <= 0:
+    if not _is_positive_pair(prediction, target):
         return 0.0
     return min(prediction, target) / max(prediction, target)
+
+
+def _is_positive_pair(prediction: float | None, target: float) -> TypeGuard[float]:
+    """Return whether the prediction is a finite number > 0; ValueError where the target is none."""
+    if not (math.isfinite(target) and target > 0):
+        raise ValueError(f"target={target}: a finite number > 0 is needed")
+    return prediction is not None and math.isfinite(prediction) and prediction > 0
 
 
 def mra(prediction: float | None, target: float) -> float:
@@ -86,7 +90,7 @@ def mra(prediction: float | None, target: float) -> float:
 
 
 def mra_many(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return `mra` of each pair, the same floats; a prediction of nan stands for none.
+    """Return `mra` of each pair, the same floats; nan means no prediction.
 
     Args:
         predictions: (N,) float64.
@@ -236,7 +240,7 @@ def rejected_answer(answer: str, answer_kind: str, options: Sequence[str] | None
         key: names the question.
 
     Returns:
-        None where no wrong answer can be told: a text without candidates that is neither number nor direction.
+        None where there is no wrong answer to give: a text without candidates that is neither number nor direction.
     """
     digest = blake2b(f"{seed}\0rejected\0{key}".encode(), digest_size=16).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "big"))

@@ -15,7 +15,6 @@ from vsgrpo.scans.demo.rooms import (
     Furniture,
     Preset,
     Room,
-    find_preset,
     floor_polygon,
     scan_number,
 )
@@ -29,7 +28,7 @@ _NUM_CANDIDATES = 48
 
 def room_truth(seed: int, index: int, preset: str = "easy") -> Room:
     """Return the construction of room `index` of `seed`: the same arguments always give the same room."""
-    kind = find_preset(preset)
+    kind = PRESETS[preset]
     rng = np.random.default_rng([scan_number(seed, index), list(PRESETS).index(preset)])
     low, high = np.log(kind.sides)
     extent = np.exp(rng.uniform(low, high, 2))

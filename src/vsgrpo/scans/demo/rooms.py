@@ -172,14 +172,6 @@ class Room:
         x0, y0, x1, y1 = self.notch or (0.0, 0.0, 0.0, 0.0)
         return float(self.extent[0] * self.extent[1] - (x1 - x0) * (y1 - y0))
 
-    @property
-    def object_counts(self) -> dict[str, int]:
-        """Objects per category."""
-        counts: dict[str, int] = {}
-        for item in self.objects:
-            counts[item.category] = counts.get(item.category, 0) + 1
-        return counts
-
     @cached_property
     def parts(self) -> Parts:
         """All boxes of all objects."""
@@ -261,10 +253,8 @@ def scan_number(seed: int, index: int) -> int:
     Every pair with 0 <= index < 10000 has its own number; seeds 0-99 stay within six digits, larger ones use more.
 
     Raises:
-        ConfigError: `seed` is negative or `index` outside 0-9999.
+        ConfigError: `index` outside 0-9999.
     """
-    if seed < 0:
-        raise ConfigError(f"source.seed={seed}: must be 0 or more", hint="choose a seed such as 0")
     if not 0 <= index < _INDEX_DIGITS:
         raise ConfigError(
             f"demo room index={index}: a seed has rooms 0 to {_INDEX_DIGITS - 1}",
@@ -276,14 +266,3 @@ def scan_number(seed: int, index: int) -> int:
 def room_index(scan_id: str) -> int:
     """Return the index of the room that has this scan id."""
     return int(scan_id.removeprefix("demo").partition("_")[0]) % _INDEX_DIGITS
-
-
-def find_preset(name: str) -> Preset:
-    """Return a preset by name.
-
-    Raises:
-        ConfigError: there is no such preset.
-    """
-    if name not in PRESETS:
-        raise ConfigError(f"source.preset={name}: unknown preset", hint=f"choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]

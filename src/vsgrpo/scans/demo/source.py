@@ -50,30 +50,6 @@ class DemoOptions(SourceOptions):
     frame_size: Annotated[int, at_least(28)]
 
 
-def write_rooms(
-    root: Path,
-    num_scenes: int,
-    preset: str = "easy",
-    seed: int = 0,
-    *,
-    num_frames: int = 8,
-    height: int = 56,
-    width: int = 56,
-) -> list[str]:
-    """Write rooms 0 to `num_scenes` - 1 of `seed` under `root/scans` with their label table; return the scan ids.
-
-    Scan ids are `demo<number>_00`, number = seed * 10000 + index in at least six digits, so no two pairs share one.
-    Rooms that are complete on disk are left as they are; half-written or otherwise made ones are written anew.
-
-    Raises:
-        ConfigError: unknown preset, negative seed or more than 10000 rooms.
-        DataError: `root` holds a label table that is not ours.
-    """
-    write_demo_labels(root)
-    size = {"num_frames": num_frames, "height": height, "width": width}
-    return [write_room(root, index, preset, seed, **size) for index in range(num_scenes)]
-
-
 def write_demo_labels(root: Path) -> None:
     """Write the label table of the demo categories to `root`, which must be new or ours.
 
