@@ -2,10 +2,16 @@
 
 Switching implementations around the forward would break gradient checkpointing, whose recomputation runs later.
 
-Legend: R trees (rows), L columns, P prefix columns, K blocks per row, W columns of a block, H heads.
+Kernels: `dense` masks every token against every token. `block` takes questions as a batch; all completions of one are
+queries and keys of one masked call, quadratic in their total length. `split` takes completions as a batch: each meets
+the prefix, its question and itself only, at the price of a copy of the prefix's keys. `flex` is torch's, for GPUs.
+
+Legend: R trees (rows), L columns, P prefix columns, K blocks per row, B blocks (questions) of all rows, W columns of a
+block, S question columns, N leaves (completions), C columns of the longest leaf, H heads, d head width.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +25,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from vsgrpo.errors import ConfigError
-from vsgrpo.modeling.attention_split import SplitMask, attend_split, split_mask
 from vsgrpo.modeling.bundle import language_model
 from vsgrpo.modeling.tree import PREFIX, Packed, can_see
 
@@ -49,13 +54,28 @@ class BlockMask:
 
 
 @dataclass(frozen=True)
-class FlexMask:
-    """Blocks of `flex_attention` in which anything is allowed."""
+class SplitMask:
+    """Which columns form the questions and leaves of packed rows; columns are counted over all rows, R * L."""
 
-    blocks: FlexBlocks
+    prefix_width: int
+    question_columns: Tensor
+    """(B, S), padded with 0."""
+    question_allowed: Tensor
+    """(B, 1, S, P + S) bool."""
+    leaf_columns: Tensor
+    """(N, C), padded with 0."""
+    leaf_block: Tensor
+    """(N,) question of each leaf."""
+    leaf_allowed: Tensor
+    """(N or 1, 1, C, P + S + C) bool; one for all where all are equal."""
+    place: Tensor
+    """(R * L,) where each column's result stands among those of prefixes, questions and leaves, one after the other;
+    padding takes any: nothing depends on it, so no gradient flows back either."""
 
 
-TreeMask = DenseMask | BlockMask | SplitMask | FlexMask
+TreeMask = DenseMask | BlockMask | SplitMask | FlexBlocks
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""(query, key, value, allowed) -> (batch, H, queries, d)."""
 
 
 def use_tree_attention(model: nn.Module) -> None:
@@ -89,9 +109,9 @@ def build_mask(packed: Packed, kernel: str, device: torch.device) -> TreeMask:
     if kernel == "auto":
         kernel = choose_kernel(packed)
     if kernel == "split":
-        return split_mask(packed, device)
+        return _split_mask(packed, device)
     if kernel == "flex":
-        return FlexMask(_flex_blocks(packed, device))
+        return _flex_blocks(packed, device)
     question, leaf = packed.question.to(device), packed.leaf.to(device)
     if kernel == "dense":
         return DenseMask(can_see(question, leaf, question, leaf).tril()[:, None])
@@ -124,6 +144,54 @@ def choose_kernel(packed: Packed) -> str:
     block = blocks * width * (prefix + width)
     split = blocks * shared * (prefix + shared) + num_leaves * longest * (prefix + shared + longest)
     return "split" if split + num_leaves * prefix * KEY_COPY_COST < block else "block"
+
+
+def _split_mask(packed: Packed, device: torch.device) -> SplitMask:
+    """Read questions and leaves off packed rows."""
+    num_rows, width = packed.ids.shape
+    prefix, blocks = packed.prefix_width, packed.num_blocks
+    questions: list[list[int]] = [[] for _ in range(num_rows * blocks)]
+    leaves: dict[tuple[int, int], list[int]] = {}
+    for row, (question_of, leaf_of) in enumerate(
+        zip(packed.question[:, prefix:].tolist(), packed.leaf[:, prefix:].tolist(), strict=True)
+    ):
+        for column, (question, leaf) in enumerate(zip(question_of, leaf_of, strict=True)):
+            if question >= 0:
+                block = row * blocks + question
+                members = questions[block] if leaf == PREFIX else leaves.setdefault((block, leaf), [])
+                members.append(row * width + prefix + column)
+    question_columns, is_question = _padded(questions)
+    leaf_columns, is_leaf = _padded(list(leaves.values()))
+    leaf_block = torch.tensor([block for block, _ in leaves], dtype=torch.long)
+    prefix_allowed = (packed.question[:, :prefix] == PREFIX).repeat_interleave(blocks, dim=0)
+    question_allowed = _before_and_causal(prefix_allowed, question_columns.shape[1])
+    ancestors = torch.cat([prefix_allowed, is_question], dim=1)[leaf_block]
+    if len(ancestors) and bool((ancestors == ancestors[0]).all()):
+        ancestors = ancestors[:1]
+    leaf_allowed = _before_and_causal(ancestors, leaf_columns.shape[1])
+    place = torch.zeros(num_rows * width, dtype=torch.long)
+    columns = (torch.arange(num_rows)[:, None] * width + torch.arange(prefix)).flatten()
+    place[columns] = torch.arange(len(columns))
+    start = len(columns)
+    for part, real in ((question_columns, is_question), (leaf_columns, is_leaf)):
+        place[part[real]] = start + torch.arange(part.numel()).view(part.shape)[real]
+        start += part.numel()
+    parts = (question_columns, question_allowed[:, None], leaf_columns, leaf_block, leaf_allowed[:, None], place)
+    return SplitMask(prefix, *(part.to(device) for part in parts))
+
+
+def _padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Return (rows, longest) with zeros at the end of shorter ones, and where the real entries are."""
+    width = max((len(row) for row in rows), default=0)
+    padded = torch.tensor([row + [0] * (width - len(row)) for row in rows], dtype=torch.long).view(len(rows), width)
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+    return padded, torch.arange(width) < lengths[:, None]
+
+
+def _before_and_causal(before: Tensor, size: int) -> Tensor:
+    """Return (n, size, keys + size): `size` queries see the keys `before` (n, keys), and themselves causally."""
+    own = torch.ones(size, size, dtype=torch.bool).tril().expand(len(before), -1, -1)
+    return torch.cat([before[:, None].expand(-1, size, -1), own], dim=2)
 
 
 def _flex_blocks(packed: Packed, device: torch.device) -> FlexBlocks:
@@ -169,20 +237,17 @@ def tree_attention(
     Returns:
         (R, queries, H, head width) and no weights.
     """
+    attend = functools.partial(_attend, dropout=dropout, scaling=scaling)
     if isinstance(tree_mask, DenseMask):
-        out = _attend(query, key, value, tree_mask.allowed, False, dropout, scaling)
+        out = attend(query, key, value, tree_mask.allowed)
     elif isinstance(tree_mask, BlockMask):
-        out = _attend_blocks(query, key, value, tree_mask, dropout, scaling)
+        out = _attend_blocks(query, key, value, tree_mask, attend)
     elif isinstance(tree_mask, SplitMask):
-
-        def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, is_causal: bool) -> Tensor:
-            return _attend(q, k, v, allowed, is_causal, dropout, scaling)
-
-        out = attend_split(query, key, value, tree_mask, attend)
-    elif isinstance(tree_mask, FlexMask):
+        out = _attend_split(query, key, value, tree_mask, attend)
+    elif isinstance(tree_mask, FlexBlocks):
         flex = flex_attention if query.device.type == "cpu" else _compiled_flex()
         grouped = query.shape[1] != key.shape[1]
-        out = flex(query, key, value, block_mask=tree_mask.blocks, scale=scaling, enable_gqa=grouped)
+        out = flex(query, key, value, block_mask=tree_mask, scale=scaling, enable_gqa=grouped)
     else:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
@@ -190,14 +255,12 @@ def tree_attention(
     return out.transpose(1, 2).contiguous(), None
 
 
-def _attend_blocks(
-    query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, dropout: float, scaling: float | None
-) -> Tensor:
+def _attend_blocks(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, attend: Attend) -> Tensor:
     width, blocks = mask.prefix_width, mask.num_blocks
     parts = []
     if width:
         q, k, v = (part[:, :, :width] for part in (query, key, value))
-        parts.append(_attend(q, k, v, None, True, dropout, scaling))
+        parts.append(attend(q, k, v, None))
     # (R, H, K * W, d) -> (R * K, H, W, d)
     q, k, v = (
         part[:, :, width:].unflatten(2, (blocks, -1)).transpose(1, 2).flatten(0, 1) for part in (query, key, value)
@@ -207,20 +270,64 @@ def _attend_blocks(
             torch.cat([part[:, None, :, :width].expand(-1, blocks, -1, -1, -1).flatten(0, 1), own], dim=2)
             for part, own in ((key, k), (value, v))
         )
-    out = _attend(q, k, v, mask.allowed, False, dropout, scaling)
+    out = attend(q, k, v, mask.allowed)
     parts.append(out.unflatten(0, (-1, blocks)).transpose(1, 2).flatten(2, 3))
     return torch.cat(parts, dim=2)
 
 
+def _attend_split(query: Tensor, key: Tensor, value: Tensor, mask: SplitMask, attend: Attend) -> Tensor:
+    """Attend within prefixes, from questions, and from leaves, each in one call.
+
+    Args:
+        query: (R, H, L, d); `key` and `value` may have fewer heads.
+
+    Returns:
+        (R, H, L, d).
+    """
+    num_rows, prefix, width = len(query), mask.prefix_width, query.shape[2]
+    flat_q, flat_k, flat_v = (part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))
+    prefix_k, prefix_v = key[:, :, :prefix], value[:, :, :prefix]
+    outs = []
+    if prefix:
+        out = attend(query[:, :, :prefix], prefix_k, prefix_v, None)
+        outs.append(out.transpose(1, 2).flatten(0, 1))
+    blocks = len(mask.question_columns) // num_rows
+    row_of_block = torch.arange(len(mask.question_columns), device=query.device) // blocks
+    question_k, question_v = (_columns(part, mask.question_columns) for part in (flat_k, flat_v))
+    if mask.question_columns.numel():
+        k = torch.cat([_rows(prefix_k, row_of_block), question_k], dim=2)
+        v = torch.cat([_rows(prefix_v, row_of_block), question_v], dim=2)
+        out = attend(_columns(flat_q, mask.question_columns), k, v, mask.question_allowed)
+        outs.append(out.transpose(1, 2).flatten(0, 1))
+    if mask.leaf_columns.numel():
+        row_of_leaf = mask.leaf_block // blocks
+        k, v = (
+            torch.cat(
+                [_rows(above, row_of_leaf), _rows(asked, mask.leaf_block), _columns(flat, mask.leaf_columns)], dim=2
+            )
+            for above, asked, flat in ((prefix_k, question_k, flat_k), (prefix_v, question_v, flat_v))
+        )
+        allowed = mask.leaf_allowed.expand(len(row_of_leaf), -1, -1, -1)
+        out = attend(_columns(flat_q, mask.leaf_columns), k, v, allowed)
+        outs.append(out.transpose(1, 2).flatten(0, 1))
+    out = torch.cat(outs).index_select(0, mask.place)
+    return out.unflatten(0, (num_rows, width)).transpose(1, 2)
+
+
+def _columns(flat: Tensor, columns: Tensor) -> Tensor:
+    """(R * L, H, d), (n, c) -> (n, H, c, d)."""
+    return flat.index_select(0, columns.flatten()).unflatten(0, columns.shape).transpose(1, 2)
+
+
+def _rows(part: Tensor, rows: Tensor) -> Tensor:
+    """Select (rows, H, c, d) by number; a single row is expanded, whose backward is a plain sum."""
+    return part.expand(len(rows), -1, -1, -1) if len(part) == 1 else part.index_select(0, rows)
+
+
 def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    allowed: Tensor | None,
-    is_causal: bool,
-    dropout: float,
-    scaling: float | None,
+    query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, *, dropout: float, scaling: float | None
 ) -> Tensor:
+    """Attend where `allowed`, causally where it is None."""
     grouped = query.shape[1] != key.shape[1]
     if grouped and allowed is not None and query.device.type == "cuda":
         # CUDA's fused kernels take grouped queries only without a mask.
@@ -233,7 +340,7 @@ def _attend(
         value,
         attn_mask=allowed,
         dropout_p=dropout,
-        is_causal=is_causal,
+        is_causal=allowed is None,
         scale=scaling,
         enable_gqa=grouped,
     )
