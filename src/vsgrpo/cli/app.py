@@ -1,14 +1,22 @@
-"""The app that commands register with, and the options and ways to print that they share."""
+"""The app that commands register with: the options and ways to print that they share, and how one of them is run."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vsgrpo.terminal import show
+from vsgrpo.errors import VsgrpoError, from_machine
+from vsgrpo.terminal import complain, show
+
+# typer carries its own copy of click's exceptions in some versions and click's in others: take them from typer.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException
+INTERRUPTED = "interrupted: what was finished is kept, the same command goes on (train: add --resume)"
 
 PASS = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 
@@ -44,3 +52,48 @@ def print_config(config: Any) -> None:
     from vsgrpo.config.compose import to_yaml
 
     show(to_yaml(config).rstrip())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: run the app and turn errors into one `error:` and one `hint:` line."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot write a letter gets its escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command and return its exit code."""
+    debug = "--debug" in argv or os.environ.get("VSGRPO_DEBUG") == "1"
+    try:
+        result: Any = app(args=argv or ["--help"], standalone_mode=False, prog_name="vsgrpo")
+        if result == 130:  # typer turns KeyboardInterrupt into this
+            print(INTERRUPTED, file=sys.stderr)
+        return result if isinstance(result, int) else 0
+    except VsgrpoError as error:
+        if debug:
+            raise
+        complain(error.message, error.hint)
+        return error.exit_code
+    except _UsageError as error:
+        what, _, close = " ".join(error.format_message().split()).partition(" Did you mean ")  # type: ignore[attr-defined]
+        command, shows = "vsgrpo", "what there is"
+        if argv and not argv[0].startswith("-") and not what.startswith("No such command"):
+            command, shows = f"vsgrpo {argv[0]}", "what it takes"
+        hint = f"did you mean {close}" if close else f"`{command} --help` shows {shows}"
+        complain(what.rstrip(".").replace("Missing argument", "missing argument"), hint)
+        return 2
+    except typer.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print(INTERRUPTED, file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        known = from_machine(error)
+        if known is None or debug:
+            raise
+        complain(known.message, known.hint)
+        return known.exit_code
