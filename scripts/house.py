@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import io
 import subprocess
 import sys
@@ -88,7 +89,9 @@ class Walk:
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         """Note one call."""
         code = frame.f_code
-        if event != "call" or code.co_name.startswith("<") or not _is_ours(code.co_filename):
+        # The bodies of classes and modules are no functions.
+        is_function = code.co_flags & inspect.CO_OPTIMIZED and not code.co_name.startswith("<")
+        if event != "call" or not is_function or not _is_ours(code.co_filename):
             return
         self.files.add(Path(code.co_filename).relative_to(SRC).as_posix())
         if code.co_name == "logps" and self.depth is None:

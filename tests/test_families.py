@@ -13,7 +13,7 @@ import pytest
 import lab
 from vsgrpo import families
 from vsgrpo.errors import ConfigError
-from vsgrpo.families import FAMILIES, TINY, budget_of, family_of, model_shape
+from vsgrpo.families import BUILT, FAMILIES, budget_of, family_of, model_shape
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,7 +56,7 @@ def test_another_architecture_has_no_family_and_no_sizes(tmp_path):
 
 
 def test_the_budget_takes_its_patches_from_the_family(monkeypatch):
-    monkeypatch.setitem(TINY, "tiny", replace(TINY["tiny"], patch=16))
+    monkeypatch.setitem(BUILT, "tiny", replace(BUILT["tiny"], patch=16))
     assert budget_of("tiny", {"num_frames": 4}).factor == 32
     assert budget_of("tiny_2_5", {}).factor == budget_of(None, {}).factor == 28
 

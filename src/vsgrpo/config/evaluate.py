@@ -30,7 +30,7 @@ class RunSection(Section, key="run"):
 
 @dataclass(frozen=True)
 class ModelSection(Section, key="model"):
-    """The model to load: `path` is a folder, a hub id, or a tiny model (`families.TINY`)."""
+    """The model to load: `path` is a folder, a hub id, or a model that is built here (`families.BUILT`)."""
 
     path: Name
     adapter: Name | None

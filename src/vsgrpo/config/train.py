@@ -38,7 +38,7 @@ class LoraSection(Section, key="model.lora"):
 
 @dataclass(frozen=True)
 class TrainModelSection(ModelSection):
-    """The model to train: `path` is a folder, a hub id, or a tiny model (`families.TINY`)."""
+    """The model to train: `path` is a folder, a hub id, or a model that is built here (`families.BUILT`)."""
 
     tune: Annotated[str, choice("lora", "full")]
     freeze_vision: bool

@@ -35,7 +35,7 @@ from vsgrpo.data.row_guard import read_checked_rows as read_checked_rows
 from vsgrpo.data.row_guard import split_dev as split_dev
 from vsgrpo.data.row_guard import val_scans as val_scans
 from vsgrpo.errors import DataError
-from vsgrpo.families import FAMILIES, TINY, adapter_base
+from vsgrpo.families import BUILT, FAMILIES, adapter_base
 from vsgrpo.files import write_atomic
 from vsgrpo.records import read_record
 from vsgrpo.tables import denied_rooms
@@ -248,7 +248,7 @@ def lineage_of(model: str) -> TrainingManifest:
 
 def _lineage_of(model: str, below: tuple[str, ...]) -> TrainingManifest:
     folder = Path(model)
-    if model in TINY:
+    if model in BUILT:
         return TrainingManifest(base="fresh", name=model)
     if not folder.exists() and any(re.fullmatch(family.published, model) for family in FAMILIES.values()):
         return TrainingManifest(base="published", name=model)

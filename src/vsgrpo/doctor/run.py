@@ -14,7 +14,7 @@ from vsgrpo.data.row_numbers import RowNumbers
 from vsgrpo.doctor import machine
 from vsgrpo.doctor.machine import GIB, Finding, Report, hub_cache
 from vsgrpo.errors import VsgrpoError
-from vsgrpo.families import TINY, find_model
+from vsgrpo.families import BUILT, find_model
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, memory_lines
 from vsgrpo.training.preflight import check_devices, check_plan, device_line
@@ -77,7 +77,7 @@ def _model(path: str, adapter: str | None) -> list[Finding]:
             load(path, adapter, offline=True, device="meta")
     except VsgrpoError as error:
         return [Finding(check, "fail", error.message, error.hint)]
-    if path in TINY:
+    if path in BUILT:
         return [Finding(check, "ok", "built on first use")]
     if Path(path).is_dir():
         text = "all tensors fit" if has_libraries else "model and processor files are there"

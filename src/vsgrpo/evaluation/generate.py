@@ -25,7 +25,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
-from vsgrpo.families import TINY, budget_of
+from vsgrpo.families import BUILT, budget_of
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
 from vsgrpo.modeling.device import device_line, own_device
@@ -139,7 +139,7 @@ def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]
     budget = budget_of(models[-1] if models else None, {**values, **chosen})
     missing = [name for name in ("num_frames", "min_pixels", "max_pixels") if name not in chosen]
     is_first = os.environ.get("RANK", "0") == "0"
-    if is_first and models and models[0] not in TINY and missing and source != Path(models[0]) / VISION_FILE:
+    if is_first and models and models[0] not in BUILT and missing and source != Path(models[0]) / VISION_FILE:
         values = ", ".join(f"video.{name}={getattr(budget, name)}" for name in missing)
         origin = f"taken from {source}" if source else "the defaults, whatever it was trained with"
         show(f"note: {models[0]}: no {VISION_FILE}: {values} ({origin})", sys.stderr)

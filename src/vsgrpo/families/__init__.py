@@ -15,6 +15,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families.family import Family, ModelShape, TinySizes
 from vsgrpo.families.qwen2_5_vl import QWEN2_5_VL
 from vsgrpo.families.qwen2_vl import QWEN2_VL
+from vsgrpo.families.small_lm import SMALL_LM, SMALL_LM_SHAPE, gguf_file
 from vsgrpo.records import read_record
 from vsgrpo.video.budget import VisionBudget
 
@@ -39,8 +40,8 @@ def _added() -> Iterator[tuple[str, Family]]:
 _ADDED = {family.model_type: (name, family) for name, family in _added()}
 FAMILIES = {family.model_type: family for family in (QWEN2_VL, QWEN2_5_VL, *(family for _, family in _ADDED.values()))}
 """Families by `model_type` of config.json."""
-TINY = {family.tiny: family for family in FAMILIES.values()}
-"""Families by the value of model.path that stands for a tiny model of them."""
+BUILT = {**{family.tiny: family for family in FAMILIES.values()}, SMALL_LM: QWEN2_VL}
+"""Families by the value of model.path that stands for a model of theirs which is built here, on first use."""
 HUB = {name: shape for family in FAMILIES.values() for name, shape in family.hub.items()}
 """Sizes of the models in configs/model, from their config.json files, by hub id."""
 
@@ -48,8 +49,8 @@ HUB = {name: shape for family in FAMILIES.values() for name, shape in family.hub
 def find_model(path: str, adapter: str | None = None, *, key: str = "model.path", any_family: bool = False) -> str:
     """Return the full model that a value of model.path stands for, or refuse the value: one rule for all commands.
 
-    A value is the name of a tiny model, the folder of a full model or of an adapter, or a hub id OWNER/NAME whose
-    OWNER is no folder here. Files are looked at, the hub is not asked.
+    A value is the name of a model that is built here, the folder of a full model or of an adapter, or a hub id
+    OWNER/NAME whose OWNER is no folder here. Files are looked at, the hub is not asked.
 
     Args:
         adapter: a folder that must hold an adapter.
@@ -65,7 +66,9 @@ def find_model(path: str, adapter: str | None = None, *, key: str = "model.path"
     """
     if adapter is not None:
         check_adapter(f"model.adapter={adapter}", Path(adapter))
-    if path in TINY:
+    if path in BUILT:
+        if path == SMALL_LM:
+            gguf_file()
         return path
     where, folder = f"{key}={path}", Path(path)
     if not path or not folder.is_dir():
@@ -114,8 +117,8 @@ def check_architecture(config: Mapping[str, Any], where: str = "") -> Family:
 
 def family_of(path: str) -> Family | None:
     """Return the family of a model by its config.json, or by its name where that is not here; None if unknown."""
-    if path in TINY:
-        return TINY[path]
+    if path in BUILT:
+        return BUILT[path]
     base, config = _base_and_config(path)
     if config is not None:
         return FAMILIES.get(str(config.get("model_type")))
@@ -135,8 +138,8 @@ def family_files(path: str) -> list[tuple[str, Path]]:
 
 def model_shape(path: str) -> ModelShape | None:
     """Return the sizes of a model by its config.json, or by its hub id where that is not here; None if unknown."""
-    if path in TINY:
-        return _tiny_shape(TINY[path])
+    if path in BUILT:
+        return SMALL_LM_SHAPE if path == SMALL_LM else _tiny_shape(BUILT[path])
     base, config = _base_and_config(path)
     if config is None:
         return HUB.get(base)

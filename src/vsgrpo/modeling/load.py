@@ -1,7 +1,9 @@
 """The one way to a model, for every command: refuse what cannot work, load all of it, put adapters on it, freeze."""
 
 import logging
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +15,17 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.families import TINY, check_architecture, find_model
+from vsgrpo.families import BUILT, check_architecture, find_model
 from vsgrpo.families.family import Family
+from vsgrpo.families.small_lm import SMALL_LM
+from vsgrpo.files import sync
 from vsgrpo.modeling.adapters import adapter_chain
 from vsgrpo.modeling.attention import use_tree_attention
 from vsgrpo.modeling.bundle import ModelBundle, vision_tower
 from vsgrpo.modeling.identity import base_identity, check_chain
 from vsgrpo.modeling.quiet import quiet_libraries
-from vsgrpo.modeling.tiny import tiny_model
+from vsgrpo.modeling.small_lm import build_small_lm
+from vsgrpo.modeling.tiny import build_tiny
 from vsgrpo.modeling.vision import use_batched_attention, use_matrix_product
 from vsgrpo.modeling.weights import attach_adapter, load_chat, load_full, read_config, read_processor
 from vsgrpo.records import NUMBER, check_shape
@@ -66,7 +71,7 @@ def load(
     memory first, so that "adapter off" is the start of the run and KL is 0 at step 0.
 
     Args:
-        path: folder of a full model or of a saved adapter, hub id, or `tiny`, `tiny_2_5` (built into `tiny_folder`).
+        path: folder of a full model or of a saved adapter, hub id, or a name of `BUILT` (built into `tiny_folder`).
         adapter: an adapter trained on `path`.
         tune: `lora` freezes all and adds LoRA to the language model, `full` trains the weights, `none` freezes all.
         freeze_vision: with `full`, keep the vision tower and its merger as they are.
@@ -91,8 +96,8 @@ def load(
         raise ConfigError(f"model.tune={tune}: not one of {', '.join(TUNES)}")
     quiet_libraries()
     base = find_model(str(path), None if adapter is None else str(adapter), key=key, any_family=any_family)
-    if base in TINY and not any_family:
-        path = base = str(tiny_model(base, tiny_folder, seed))
+    if base in BUILT and not any_family:
+        path = base = str(_built_model(base, tiny_folder, seed))
     chain = adapter_chain(path, adapter)
     if any_family and not chain:
         return load_chat(base, key)
@@ -113,6 +118,30 @@ def load(
     if device is not None:
         bundle.model.to(device)
     return bundle
+
+
+def _built_model(name: str, folder: Path | None, seed: int) -> Path:
+    """Return the folder of a model of `BUILT`, built there whole where it is not yet.
+
+    Raises:
+        ConfigError: no folder is given.
+    """
+    if folder is None:
+        raise ConfigError(f"model.path={name}: needs a folder to build the model in", hint="give a path or a hub id")
+    if not (folder / "config.json").is_file():
+        partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+        if name == SMALL_LM:
+            build_small_lm(partial, seed)
+        else:
+            build_tiny(partial, seed, family=BUILT[name].model_type)
+        sync(partial)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not (folder / "config.json").is_file():
+                raise
+            shutil.rmtree(partial)  # another process was faster
+    return folder
 
 
 def _load_base(base: str, dtype: str, attn: str, offline: bool, device: str | None) -> ModelBundle:

@@ -4,8 +4,6 @@ Its 0.6M parameters let tests, CI and the demo run the true code path on one CPU
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import GenerationConfig, Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from vsgrpo.errors import ConfigError
-from vsgrpo.families import FAMILIES, TINY
+from vsgrpo.families import FAMILIES
 from vsgrpo.families.family import Family, TinySizes
-from vsgrpo.files import sync
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -97,27 +93,6 @@ _WORDINGS = (
     "user\nassistant\n",
     "zero one two three four five six seven eight nine ten left right front back",
 )
-
-
-def tiny_model(name: str, folder: Path | None, seed: int) -> Path:
-    """Return the folder of a tiny model, built there whole where it is not yet.
-
-    Raises:
-        ConfigError: no folder is given.
-    """
-    if folder is None:
-        raise ConfigError(f"model.path={name}: needs a folder to build the model in", hint="give a path or a hub id")
-    if not (folder / "config.json").is_file():
-        partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-        build_tiny(partial, seed, family=TINY[name].model_type)
-        sync(partial)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not (folder / "config.json").is_file():
-                raise
-            shutil.rmtree(partial)  # another process was faster
-    return folder
 
 
 def build_tiny(folder: Path, seed: int = 0, sizes: TinySizes | None = None, family: str = "qwen2_vl") -> None:
