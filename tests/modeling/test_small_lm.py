@@ -5,10 +5,10 @@ from importlib.util import find_spec
 import pytest
 import torch
 from tiny_inputs import make_video
-from vsgrpo.modeling.prompt import encode_prompt
 
 from vsgrpo.errors import DataError
 from vsgrpo.families import find_model, model_shape, small_lm
+from vsgrpo.modeling.inputs import encode_prompt
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import rollout
