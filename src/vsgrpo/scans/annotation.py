@@ -96,8 +96,8 @@ def read_instances(
         places = np.array([position[s] for s in group.segments if s in position], dtype=np.int64)
         free = places[owner[places] < 0]
         owner[free] = number
-        _count(warnings, "overlapping_segments", len(places) - len(free))
-    _count(warnings, "missing_segments", missing)
+        warnings["overlapping_segments"] += len(places) - len(free)
+    warnings["missing_segments"] += missing
     return _gather(groups, owner[inverse], warnings)
 
 
@@ -194,12 +194,6 @@ def _gather(groups: list[_Group], owner_of_vertex: NDArray[np.int64], warnings: 
         else:
             warnings["empty_instances"] += 1
     return instances
-
-
-def _count(warnings: Counter[str], name: str, number: int) -> None:
-    """Add a counter only where there is something to count."""
-    if number:
-        warnings[name] += number
 
 
 # --- labels, and the categories that questions use ---
