@@ -13,8 +13,8 @@ from typing import Any
 
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows
-from vsgrpo.evaluation.baselines import best_constants, constant_scores
 from vsgrpo.evaluation.score_command import score_difference, score_file
+from vsgrpo.evaluation.scores import best_constants, constant_scores
 from vsgrpo.files import write_atomic
 from vsgrpo.report.plan import Plan, make_plan, map_svg, question_svg, symbol_svg
 from vsgrpo.report.run_folder import Run, read_run

@@ -39,8 +39,9 @@ from typing import Any
 
 from demo_table import scores_of
 from vsgrpo.data.rows import read_rows, write_rows
-from vsgrpo.evaluation.baselines import best_constants, constant_scores, derangement
+from vsgrpo.evaluation.run import derangement
 from vsgrpo.evaluation.score_command import score_command
+from vsgrpo.evaluation.scores import best_constants, constant_scores
 
 COUNT, ROOM = "object_counting", "room_size_estimation"
 KINDS = {

@@ -114,7 +114,7 @@ def test_vision_r1(run_all, tmp_path):
     lab.build_vsi100k(tmp_path)
     lab.write_thoughts(tmp_path)
     lab.write_vision_r1(tmp_path)
-    # build-cot asks endpoints: data/test_cot_build.py
+    # build-cot asks endpoints: vision_r1/test_cot.py
     commands = [words for words in commands_of("vision_r1.md") if words[0] != "build-cot"]
     (score,) = (words for words in commands if words[0] == "score")
     at = commands.index(score)

@@ -16,18 +16,19 @@ from vsgrpo.data.build.folder import stored
 from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.importing.imports import import_data
 from vsgrpo.data.inputs import model_folders
-from vsgrpo.data.leakage import lineage_of
-from vsgrpo.data.linking import link_media, link_or_copy
+from vsgrpo.data.lineage import lineage_of
 from vsgrpo.data.manifest import Manifest, changed_files
-from vsgrpo.data.row import Row
+from vsgrpo.data.row import Row, row_to_dict
 from vsgrpo.data.row_rules import check_row
-from vsgrpo.data.rows import read_rows, row_to_dict, write_rows
+from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.archives import unpack
 from vsgrpo.evaluation.benchmarks.folder import Folder
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.families import adapter_base, model_shape
-from vsgrpo.vision_r1.annotation import item_text
+from vsgrpo.files import link_or_copy
+from vsgrpo.vision_r1.bridge import item_text
+from vsgrpo.vision_r1.build import link_media
 from vsgrpo.vision_r1.import_images import import_images
 from vsgrpo.vision_r1.mathvista_rows import parse_problem, read_images
 from vsgrpo.vision_r1.questions import Item, find_source

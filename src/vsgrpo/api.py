@@ -119,7 +119,7 @@ def evaluate(model: Path | str, benchmark: Path | str, *overrides: str, output: 
         The report: `.table()` for people, `.to_json()` for programs.
 
     Raises:
-        VsgrpoError: what can be mended, with a hint.
+        VsgrpoError: anything that the user can fix, with a hint.
     """
     from vsgrpo.config import load_config
     from vsgrpo.evaluation.run import run_eval
@@ -148,7 +148,7 @@ def train(
         allow_changed: resume although rows, videos or weights changed since the start.
 
     Raises:
-        VsgrpoError: what can be mended, with a hint; RunError if training failed or was stopped.
+        VsgrpoError: anything that the user can fix, with a hint; RunError if training failed or was stopped.
     """
     from vsgrpo.config import load_config
     from vsgrpo.launch.start import launch_training

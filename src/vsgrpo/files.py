@@ -95,6 +95,29 @@ def _old_name(target: Path) -> Path:
     return target.with_name(f".{target.name}.old")
 
 
+def link_or_copy(existing: Path, path: Path) -> None:
+    """Give a file a second name (a hard link; a copy on another disk), whole or not at all.
+
+    What a link points to gets the name: a relative link would lead nowhere from its new place.
+    """
+    existing = existing.resolve()
+    if path.is_file() and not path.is_symlink() and os.path.samefile(existing, path):
+        return  # a rename of one link of a file to another does nothing, and would leave the temporary name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(existing, part)
+        os.replace(part, path)
+    except OSError:
+        try:
+            shutil.copy2(existing, part)
+            publish(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or all files and names of a folder, are on disk (fsync)."""
     if not path.is_dir():

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.row import LETTERS, Row
-from vsgrpo.data.rows import row_to_dict
+from vsgrpo.data.row import LETTERS, Row, row_to_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.benchmarks import find_benchmark
@@ -232,7 +231,7 @@ def _read_dataset(path: Path, given: dict[str, str]) -> _Source:
 
 
 def _shows_images(file: Path) -> bool:
-    """Tell by its first row whether a row file of ours shows images."""
+    """Tell by its first row whether a row file in our schema shows images."""
     if file.suffix != ".jsonl" or not file.is_file():
         return False
     first = next((data for _, data in read_jsonl(file)), None)

@@ -37,7 +37,7 @@ def test_bare_vsgrpo_prints_help_and_succeeds(capsys):
         (["trian", "grpo"], ["trian", "did you mean 'train'"]),
         (["train", "gpro"], ["gpro", "did you mean grpo"]),
         (["train"], ["missing argument 'grpo|sft|dpo'", "train --help"]),
-        (["nonsense"], ["nonsense", "`vsgrpo --help` shows what there is"]),
+        (["nonsense"], ["nonsense", "`vsgrpo --help` shows the commands"]),
         (["train", "grpo", "--dryrun"], ["--dryrun", "--dry-run"]),
         (["train", "grpo", "trainer=sft", "data=d", "output=o"], ["the method is the word after"]),
         (["train", "grpo", "--resume", "--overwrite", "data=d", "output=o"], ["exclude each other"]),

@@ -7,7 +7,7 @@ import pytest
 from build_roots import demo_config, row_bytes, scannet_config, scannet_like
 
 from vsgrpo.data.build.dataset import build_dataset
-from vsgrpo.data.leakage import read_checked_rows
+from vsgrpo.data.leak_guard import read_checked_rows
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.video.reader import probe

@@ -11,7 +11,7 @@ import pytest
 from vsgrpo.data.importing.foreign_rows import Refused, read_foreign
 from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.importing.imports import import_data
-from vsgrpo.data.leakage import read_checked_rows
+from vsgrpo.data.leak_guard import read_checked_rows
 from vsgrpo.data.rows import read_rows
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 

@@ -5,14 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_leakage import make
+from test_leak_guard import make
 
 from vsgrpo.cli import run
 from vsgrpo.config import load_config
 from vsgrpo.data.check import check_data
 from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.importing.imports import import_data
-from vsgrpo.data.leakage import check_rows, judge_rows, read_checked_rows, training_manifest
+from vsgrpo.data.leak_guard import check_rows, judge_rows, read_checked_rows
+from vsgrpo.data.lineage import training_manifest
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.errors import DataError

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from vsgrpo.config import load_config
 from vsgrpo.data.check import check_data
-from vsgrpo.data.mix import draw_mix, rebase, shares
-from vsgrpo.data.rows import make_row, read_rows, row_to_dict, write_rows
+from vsgrpo.data.row import row_to_dict
+from vsgrpo.data.rows import draw_mix, make_row, read_rows, rebase, shares, write_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.spatial.question import Question
 from vsgrpo.training.run_inputs import load_rows, row_files

@@ -8,8 +8,8 @@ from urllib.parse import quote
 import pytest
 
 from vsgrpo import tables
+from vsgrpo.data.leak_guard import denied_in_data
 from vsgrpo.data.room_ids import _HINT, Found, _may_name, dataset_of_path, room_of, rooms_in, rooms_in_data
-from vsgrpo.data.row_guard import denied_in_data
 
 DEV = Path(__file__).resolve().parents[3] / "shared" / "data" / "vsibench_dev" / "test_dev.jsonl"
 FULL_WIDTH = str.maketrans("0123456789", "０１２３４５６７８９")

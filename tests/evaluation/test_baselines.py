@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation_rows import official_rows
-from vsgrpo.evaluation.baselines import best_constants, chance_scores, constant_scores, derangement, most_frequent
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
+from vsgrpo.evaluation.run import derangement
+from vsgrpo.evaluation.scores import best_constants, chance_scores, constant_scores, most_frequent
 from vsgrpo.spatial.scoring import best_number, mra
 
 DEV_HALF = Path(__file__).parents[3] / "shared/data/vsibench_dev/test_dev.jsonl"

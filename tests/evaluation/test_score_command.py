@@ -10,8 +10,8 @@ from vsgrpo.cli import run
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.score_command import score_command, score_difference, score_file
-from vsgrpo.evaluation.score_report import ScoreReport
-from vsgrpo.evaluation.vsibench_scores import Item, score_items
+from vsgrpo.evaluation.score_tables import ScoreReport
+from vsgrpo.evaluation.scores import Item, score_items
 
 TAGGED = "<think>there are 2 or 3</think>\n<answer>3</answer>"
 

@@ -7,8 +7,8 @@ from evaluation_rows import official_rows
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.leak import Leak
-from vsgrpo.evaluation.vsibench_report import VsiBenchReport
-from vsgrpo.evaluation.vsibench_scores import score_rows
+from vsgrpo.evaluation.score_tables import VsiBenchReport
+from vsgrpo.evaluation.scores import score_rows
 from vsgrpo.report.evaluation_page import confusion_table, model_size, published_lines
 
 SETTINGS = {

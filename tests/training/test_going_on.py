@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from tiny_runs import SPREAD
 
-from vsgrpo.data.leakage import read_checked_rows
+from vsgrpo.data.leak_guard import read_checked_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.launch.start import launch_training
 from vsgrpo.training import run_inputs

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
-from vsgrpo.config import load_config
+from vsgrpo.config import load_config, trl_options
 from vsgrpo.config.trainer import TRAINERS, refuse_option
 from vsgrpo.config.trl_options import FIXED, NO_TRL_FIELD, OURS_BUT_NOT_PASSED, PASSED, REFUSED, SCHEDULERS
 from vsgrpo.errors import ConfigError
@@ -48,6 +49,12 @@ def test_the_table_names_nothing_that_trl_does_not_have():
     assert {*FIXED, *PASSED, *REFUSED, *OURS_BUT_NOT_PASSED} <= known
     for name, passed in PASSED.items():
         assert all(name in names(KINDS[method]) for method in passed.methods), name
+
+
+def test_the_table_names_no_option_twice():
+    table = tomllib.loads(Path(trl_options.__file__).with_suffix(".toml").read_text())
+    options = [*table["fixed"], *(name for group in table["refused"] for name in group["options"].split())]
+    assert len(options) == len(set(options)) == len(FIXED) + len(REFUSED)
 
 
 @pytest.mark.parametrize("method", list(KINDS))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from vsgrpo.cli import run
 from vsgrpo.errors import DataError
 from vsgrpo.vision_r1.mathvista import edit_distance, mathvista_command, normalize, score_responses
+from vsgrpo.vision_r1.mathvista_extract import extract
 from vsgrpo.vision_r1.mathvista_rows import parse_problem, read_problems, read_responses
-from vsgrpo.vision_r1.mathvista_rule import extract
 
 GEOMETRY = {
     "task": "geometry problem solving",

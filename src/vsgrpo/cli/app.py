@@ -77,9 +77,9 @@ def run(argv: list[str]) -> int:
         return error.exit_code
     except _UsageError as error:
         what, _, close = " ".join(error.format_message().split()).partition(" Did you mean ")  # type: ignore[attr-defined]
-        command, shows = "vsgrpo", "what there is"
+        command, shows = "vsgrpo", "the commands"
         if argv and not argv[0].startswith("-") and not what.startswith("No such command"):
-            command, shows = f"vsgrpo {argv[0]}", "what it takes"
+            command, shows = f"vsgrpo {argv[0]}", "its options"
         hint = f"did you mean {close}" if close else f"`{command} --help` shows {shows}"
         complain(what.rstrip(".").replace("Missing argument", "missing argument"), hint)
         return 2

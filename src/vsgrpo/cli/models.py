@@ -58,8 +58,7 @@ def train(
         raise ConfigError("--resume --overwrite: these exclude each other", hint="give one of the two")
     from vsgrpo.config import load_config
     from vsgrpo.launch.continuation import is_longer
-    from vsgrpo.launch.seeds import has_final, of_seed, run_seeds, seed_list
-    from vsgrpo.launch.start import describe, launch_training
+    from vsgrpo.launch.start import describe, has_final, launch_training, of_seed, run_seeds, seed_list
 
     given = [f"trainer={method}", *(overrides or [])]
     named = [item for item in overrides or [] if item.partition("=")[0] in ("trainer", "trainer.name")]
@@ -186,7 +185,7 @@ def evaluate(
     """
     from vsgrpo.config import load_config
     from vsgrpo.evaluation.benchmarks import find_benchmark
-    from vsgrpo.evaluation.several import split_models
+    from vsgrpo.evaluation.run import split_models
 
     given = [*(overrides or []), *([f"benchmark.limit={limit}"] if limit else [])]
     models = split_models(given)
@@ -197,8 +196,8 @@ def evaluate(
             print_config(config)
         return
     from vsgrpo.evaluation.leak import check_lineage
-    from vsgrpo.evaluation.results import compare_table
     from vsgrpo.evaluation.run import run_eval
+    from vsgrpo.evaluation.score_tables import compare_table
     from vsgrpo.families import find_model
 
     if len(configs) > 1:  # the last model is refused now, not when the others are done

@@ -1,4 +1,4 @@
-"""Commands that show what is there."""
+"""Commands that show settings, runs, rows and this machine."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def inspect(
     """Print rows of a dataset, an evaluation or a GRPO run, or write a page with their frames and floor plans.
 
     Keys: type=NAME scene=NAME id=ID split=train|dev|test score=worst|best step=N rows=FILE output=FILE.html.
-    Of a run: what was said, newest step first; its score is the reward.
+    Of a run: its completions, newest step first; their score is the reward.
     """
     from vsgrpo.inspect import inspect as run_inspect
 
@@ -83,7 +83,7 @@ def doctor(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Check versions, devices, decoders, disk, paths, and whether a run fits: what would fail, and how to mend it."""
+    """Check versions, devices, decoders, disk, paths, and whether a run fits: what would fail, and how to fix it."""
     from vsgrpo.doctor.run import examine
 
     report = examine(overrides or [], config_dir)

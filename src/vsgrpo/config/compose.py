@@ -20,7 +20,7 @@ from vsgrpo.config.overrides import check_groups, check_used, prepare_overrides
 from vsgrpo.config.sections import build_section, field_types, nearest, not_a_section, section_classes
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import TRAINERS, refuse_option
-from vsgrpo.errors import ConfigError
+from vsgrpo.errors import ConfigError, first_line
 from vsgrpo.files import read_yaml
 from vsgrpo.scans.source import SOURCES, find_source
 
@@ -271,7 +271,7 @@ def _plain(node: Any) -> dict[str, Any]:
         values = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "a value"
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]}", hint="`${...}` must name another key") from error
+        raise ConfigError(f"{key}: {first_line(error)}", hint="`${...}` must name another key") from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 

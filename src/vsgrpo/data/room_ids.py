@@ -132,13 +132,10 @@ def normalize(text: str) -> str:
             before, text = text, unquote(html.unescape(unicodedata.normalize("NFKD", text)))
             if text == before:
                 break
-        text = "".join(_plain(char) for char in text if char.isspace() or unicodedata.category(char) not in _INVISIBLE)
+        seen = (char for char in text if char.isspace() or unicodedata.category(char) not in _INVISIBLE)
+        text = "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in seen)
         text = text.translate(_LOOKALIKES)
     return text.lower().replace("\\", "/")
-
-
-def _plain(char: str) -> str:
-    return str(unicodedata.decimal(char)) if char.isdecimal() else char
 
 
 def rooms_in(text: str, *, prose: bool = False, dataset: str | None = None) -> tuple[Found, ...]:
@@ -198,8 +195,7 @@ def _arkitscenes(plain: str, dataset: str | None, prose: bool) -> Iterator[Found
         ):
             yield Found("arkitscenes", visit, match[0], True)
     bare = (_ROOM if prose else _VISIT_BARE,) if dataset == "arkitscenes" else ()
-    patterns = (_VISIT, *bare)
-    for visit in (match[1] for pattern in patterns for match in pattern.finditer(plain)):
+    for visit in (match[1] for pattern in (_VISIT, *bare) for match in pattern.finditer(plain)):
         if visit in _known_visits():
             yield Found("arkitscenes", visit, visit, True)
 
@@ -209,9 +205,8 @@ def _scannetpp(plain: str, dataset: str | None, prose: bool) -> Iterator[Found]:
         scene = match[0]
         room = denied_scenes().get(("scannetpp", scene))
         # The full list of scenes is not published as a table; beside the data set's name any id of its form is one.
-        told = room is not None or dataset == "scannetpp"
-        is_number = scene.isdigit() and prose and dataset != "scannetpp"
-        if told and not (is_number and not _in_context(plain, match)):
+        is_plain_number = scene.isdigit() and prose and not _in_context(plain, match)
+        if dataset == "scannetpp" or (room is not None and not is_plain_number):
             yield Found("scannetpp", room or scene, scene, True)
 
 
@@ -321,7 +316,7 @@ def _loose_texts(*values: Any) -> list[str]:
         elif isinstance(value, dict):
             for name, item in value.items():
                 name = str(name)
-                if not _is_word(name):
+                if not name.replace("_", "").isalpha():  # letters alone name no room
                     texts.append(name)
                 if item is not None:
                     waiting.append((name, item))
@@ -334,12 +329,6 @@ def _loose_texts(*values: Any) -> list[str]:
         elif type(value) is int and 10**5 <= value < 10**10:
             texts.append(f"{_KEY}{key}: {value}")
     return texts
-
-
-@lru_cache(maxsize=_CACHED_TEXTS)
-def _is_word(key: str) -> bool:
-    """Tell whether a key is letters only, and so names no room."""
-    return key.replace("_", "").isalpha()
 
 
 @cache

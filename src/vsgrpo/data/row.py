@@ -84,6 +84,14 @@ class Row:
 FIELD_NAMES = tuple(field.name for field in fields(Row))
 
 
+def row_to_dict(row: Row) -> dict[str, Any]:
+    """Return the JSON object of a row, fields in schema order."""
+    data = {name: getattr(row, name) for name in FIELD_NAMES}
+    for name in ("options", "media", "objects"):
+        data[name] = None if data[name] is None else list(data[name])
+    return data
+
+
 def media_place(base: Path, path: str) -> Path:
     """Return where a media path of a row leads; `base` holds the row file.
 

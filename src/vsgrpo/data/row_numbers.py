@@ -14,11 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.mix import shares
+from vsgrpo.data.leak_guard import check_rows
 from vsgrpo.data.prompts import question_text, target_text
 from vsgrpo.data.row import Row
-from vsgrpo.data.row_guard import check_rows
-from vsgrpo.data.rows import row_from_dict
+from vsgrpo.data.rows import row_from_dict, shares
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.records import decode_line
 

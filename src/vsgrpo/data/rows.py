@@ -8,16 +8,19 @@ rule`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.row import FIELD_NAMES, SCHEMA_VERSION, Row, row_id
+from vsgrpo.data.row import FIELD_NAMES, SCHEMA_VERSION, Row, row_id, row_to_dict
 from vsgrpo.data.row_rules import IS_MISSING, RowError, check_row, row_faults, short_json
-from vsgrpo.errors import DataError
+from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import write_atomic
+from vsgrpo.paths import inside
 from vsgrpo.records import read_jsonl
 
 if TYPE_CHECKING:
@@ -66,14 +69,6 @@ def make_row(
     )
     check_row(row, f"{dataset}/{scene_name}")
     return row
-
-
-def row_to_dict(row: Row) -> dict[str, Any]:
-    """Return the JSON object of a row, fields in schema order."""
-    data = {name: getattr(row, name) for name in FIELD_NAMES}
-    for name in ("options", "media", "objects"):
-        data[name] = None if data[name] is None else list(data[name])
-    return data
 
 
 def row_from_dict(data: Any, where: str = "row") -> Row:
@@ -164,3 +159,103 @@ def row_line(row: Row, where: str) -> str:
 def checked_line(row: Row) -> str:
     """Return the line of a row that has been checked."""
     return _ENCODER.encode(row_to_dict(row)) + "\n"
+
+
+@dataclass(frozen=True)
+class DevSplit:
+    """Rooms held out of train, and the sentence to print where that did not go as asked."""
+
+    dev_rooms: frozenset[str]
+    note: str | None
+
+
+def split_dev(rooms: Iterable[str], fraction: float) -> DevSplit:
+    """Hold out about `fraction` of the rooms, each by its own hash: a room keeps its side when others come and go.
+
+    Train is never emptied: where every room hashes into dev, the one furthest from it stays in train. With fewer than
+    two rooms dev is empty.
+
+    Raises:
+        ValueError: a fraction outside [0, 1).
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"data.dev_fraction={fraction}: must be in [0, 1)")
+    names = sorted(set(rooms))
+    if len(names) < 2:
+        return DevSplit(frozenset(), f"dev is empty: {len(names)} room(s), a dev split needs at least 2")
+    dev = {name for name in names if falls_into_dev(name, fraction)}
+    if len(dev) == len(names):
+        dev.remove(max(names, key=_place))
+    note = (
+        f"dev is empty: none of {len(names)} rooms fell into dev_fraction={fraction}" if fraction and not dev else None
+    )
+    return DevSplit(frozenset(dev), note)
+
+
+def falls_into_dev(room: str, fraction: float) -> bool:
+    """Tell by a room's own hash whether it is held out."""
+    return _place(room) < fraction
+
+
+def _place(room: str) -> float:
+    return int.from_bytes(blake2b(room.encode(), digest_size=8).digest(), "big") / 2**64
+
+
+def draw_mix(sources: Sequence[tuple[Sequence[Row], float]], seed: int) -> list[Row]:
+    """Return as many rows as all sources have together, from each a share equal to its weight's.
+
+    A source with more rows than its share gives a part of them, one with fewer gives rows again (each once more before
+    any twice more). Which ones, and the order of all, are hashes of (seed, key): the same for every process.
+
+    Raises:
+        ValueError: no source, an empty one, or weights that are not above 0.
+    """
+    if (
+        not sources
+        or not all(rows for rows, _ in sources)
+        or not all(0 < weight < float("inf") for _, weight in sources)
+    ):
+        raise ValueError("draw_mix: sources with rows and weights above 0 are needed")
+    total = sum(len(rows) for rows, _ in sources)
+    weights = [weight for _, weight in sources]
+    drawn: list[tuple[bytes, Row]] = []
+    for number, ((rows, _), count) in enumerate(zip(sources, shares(total, weights), strict=True)):
+        ranked = sorted(rows, key=lambda row: _hash(seed, number, 0, row))
+        for k in range(count):
+            row = ranked[k % len(ranked)]
+            drawn.append((_hash(seed, number, 1 + k // len(ranked), row), row))
+    return [row for _, row in sorted(drawn, key=lambda item: item[0])]
+
+
+def shares(total: int, weights: Sequence[float]) -> list[int]:
+    """Split `total` in proportion to `weights` into whole numbers that add up to it (largest remainders)."""
+    exact = [total * weight / sum(weights) for weight in weights]
+    counts = [int(value) for value in exact]
+    by_remainder = sorted(range(len(weights)), key=lambda k: (counts[k] - exact[k], k))
+    for k in by_remainder[: total - sum(counts)]:
+        counts[k] += 1
+    return counts
+
+
+def rebase(rows: Sequence[Row], folder: Path, base: Path) -> list[Row]:
+    """Return the rows of a dataset folder with media paths relative to another one.
+
+    Raises:
+        DataError: a path that leads out of `folder` by a link: seen from `base` that can no longer be told.
+    """
+    if folder.resolve() == base.resolve():
+        return list(rows)
+    try:
+        prefix = Path(os.path.relpath(folder.resolve(), base.resolve()))
+    except ValueError:  # another drive
+        raise ConfigError(f"data.mix: {folder} is not on the disk of {base}", "move one of them") from None
+    for path in dict.fromkeys(item["path"] for row in rows for item in row.media):
+        inside(folder, path)
+    return [
+        replace(row, media=tuple({**item, "path": (prefix / item["path"]).as_posix()} for item in row.media))
+        for row in rows
+    ]
+
+
+def _hash(seed: int, source: int, turn: int, row: Row) -> bytes:
+    return blake2b(f"{seed}\0{source}\0{turn}\0{row.key}".encode(), digest_size=8).digest()

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vsgrpo.evaluation.leak import Leak
-
-SCHEMA_VERSION = 1
+from vsgrpo.evaluation.results import SCHEMA_VERSION
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from vsgrpo.data.leakage import name_some
+from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.manifest import file_record
 from vsgrpo.data.prompts import question_text
 from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row

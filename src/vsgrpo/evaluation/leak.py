@@ -9,15 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.leakage import (
-    Links,
-    TrainingManifest,
-    lineage_of,
-    name_some,
-    rooms_of,
-    same_videos,
-    worst,
-)
+from vsgrpo.data.leak_guard import Links, name_some, worst
+from vsgrpo.data.lineage import TrainingManifest, lineage_of, rooms_of, same_videos
 from vsgrpo.data.room_ids import room_label
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError

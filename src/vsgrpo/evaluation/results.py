@@ -1,27 +1,165 @@
-"""results.json of an evaluation: written with versions and time, logged to wandb, compared with others in one table."""
+"""The folder of an evaluation: locked while it is written, gone on with under the same settings and inputs only.
+
+What --overwrite replaces is set aside (`.replaced`) once the model is loaded, and goes when results.json is written. An
+evaluation that ends before its first answer has the earlier one back; one that has answers goes on from them.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vsgrpo.config.evaluate import EvalConfig
+from vsgrpo.data.inputs import (
+    INPUTS_NAME,
+    InputFile,
+    changes,
+    hash_in_background,
+    model_folders,
+    read_inputs,
+    refuse_changes,
+    write_inputs,
+)
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.output_folder import REPORT_NAME, RESULTS_NAME
-from vsgrpo.evaluation.score_table import score_table
-from vsgrpo.evaluation.vsibench_report import SCHEMA_VERSION
+from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
 from vsgrpo.files import write_atomic
-from vsgrpo.paths import drop_aside
+from vsgrpo.paths import (
+    ASIDE_NAME,
+    drop_aside,
+    is_set_aside,
+    locked,
+    refuse_inputs_inside,
+    remove,
+    set_aside,
+    take_back,
+)
 from vsgrpo.records import read_record
+from vsgrpo.terminal import show
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
 
+SCHEMA_VERSION = 1
+"""Version of settings.json and results.json."""
+SETTINGS_NAME = "settings.json"
+"""The settings that the predictions were made under."""
+RESULTS_NAME = "results.json"
+TIMING_NAME = "timing.jsonl"
+PROMPTS_NAME = "prompts.jsonl"
+REPORT_NAME = "report.html"
+LMMS_NAME = "lmms_samples.jsonl"
+"""The predictions in the form of lmms-eval's sample log."""
+_OWN = ("predictions*.jsonl", "timing*.jsonl", SETTINGS_NAME, RESULTS_NAME, PROMPTS_NAME, REPORT_NAME, LMMS_NAME)
+_OWN += (INPUTS_NAME,)
 _PACKAGES = ("vsgrpo", "torch", "transformers", "peft", "numpy", "decord", "av", "qwen-vl-utils")
-WITHOUT_MODEL = ("chance", "most frequent", "best constant")
+_NOT_COMPARED = ("layout", "reader", "changed_inputs")
+"""Settings that change no answer (every video backend gives the same frames), or tell of one run alone."""
+
+
+@contextmanager
+def evaluation_folder(config: EvalConfig, overwrite: bool) -> Iterator[None]:
+    """Lock the output folder against a second evaluation, and settle what an --overwrite left open, before and after.
+
+    Under a launcher its first process does so for all.
+
+    Raises:
+        DataError: another process writes there, or --overwrite would replace a folder that holds model or rows.
+    """
+    folder = Path(config.run.dir)
+    if int(os.environ.get("RANK", "0")) > 0:
+        yield
+        return
+    if overwrite:
+        given: list[tuple[str, Path | str | None]] = [("benchmark.path", config.benchmark.path)]
+        given += [("model.path", path) for path in model_folders(config.model.path)]
+        given += [("model.adapter", path) for path in model_folders(config.model.adapter)]
+        refuse_inputs_inside(folder, "output", given)
+    with locked(folder, "output", "evaluating"):
+        settle(folder)
+        try:
+            yield
+        finally:
+            settle(folder)
+
+
+def settle(folder: Path) -> None:
+    """Take the earlier evaluation back where the new one has no answer, drop it where the new one is complete."""
+    if not is_set_aside(folder):
+        return
+    if (folder / ASIDE_NAME).is_dir() and (folder / RESULTS_NAME).is_file():
+        drop_aside(folder)
+    elif (folder / ASIDE_NAME).is_dir() and any(path.stat().st_size for path in folder.glob("predictions*.jsonl")):
+        where = folder / ASIDE_NAME
+        show(f"{where}: what --overwrite replaces, until this evaluation is complete", sys.stderr)
+    else:
+        take_back(folder, _own(folder))
+        show(
+            f"output={folder}: --overwrite ended before its first answer: the earlier evaluation is back",
+            sys.stderr,
+        )
+
+
+def check_settings(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the settings of the answers that are there, None without answers; DataError where others decided them."""
+    if not (folder / PREDICTIONS_NAME).is_file():
+        return None
+    try:
+        before = read_record(folder / SETTINGS_NAME, {}, "")
+    except DataError:
+        before = {}
+    if isinstance(before.get("model"), dict):
+        before["model"].pop("weights", None)  # of an earlier version: sizes and times, which a copy changes
+    compared = [name for name in settings if name not in _NOT_COMPARED]
+    changed = [name for name in compared if before.get(name) != json.loads(json.dumps(settings[name]))]
+    if changed:
+        raise DataError(
+            f"{folder / PREDICTIONS_NAME}: made under another {' and '.join(changed)}",
+            "use --overwrite to start anew, or another output=DIR",
+        )
+    return before
+
+
+def check_inputs(folder: Path, inputs: dict[str, InputFile], allow_changed: bool) -> list[str]:
+    """Return which videos or weights are not those of the answers that are there; DataError unless allowed."""
+    before = read_inputs(folder)
+    if before is None and not allow_changed:
+        raise DataError(
+            f"output={folder}: no {INPUTS_NAME}, as of an earlier version: weights and videos cannot be compared with "
+            "those of its answers",
+            hint="add --allow-changed to go on where nothing changed, --overwrite to start anew, or choose another "
+            "output=DIR",
+        )
+    found = changes(before, inputs) if before is not None else [f"no {INPUTS_NAME} to compare with"]
+    if not allow_changed:
+        refuse_changes(found, f"output={folder}")
+    elif found:
+        show(f"warning: answers from here on are to other inputs: {'; '.join(found)}", sys.stderr)
+    return found
+
+
+def begin(folder: Path, settings: dict[str, Any], inputs: dict[str, InputFile], overwrite: bool) -> None:
+    """Write settings.json and inputs.json; with `overwrite` after what is there has been set aside."""
+    if overwrite and is_set_aside(folder):  # of an earlier --overwrite that was cut off: its answers go, the old stay
+        for path in _own(folder):
+            remove(path)
+    elif overwrite and (found := _own(folder)):
+        set_aside(folder, [path.name for path in found])
+    elif (folder / PREDICTIONS_NAME).is_file():
+        show(f"going on with {folder / PREDICTIONS_NAME}", sys.stderr)
+    write_atomic(folder / SETTINGS_NAME, json.dumps(settings, indent=1) + "\n")
+    write_inputs(folder, inputs)
+    hash_in_background(folder, inputs)
+
+
+def _own(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if any(fnmatch(path.name, pattern) for pattern in _OWN)]
 
 
 def write_results(config: EvalConfig, content: Mapping[str, Any], seconds: float) -> dict[str, Any]:
@@ -45,30 +183,6 @@ def read_results(folder: Path | str) -> dict[str, Any]:
     """Read results.json of an evaluation folder; DataError where it is missing or of another schema."""
     hint = "run `vsgrpo eval` into this folder"
     return read_record(Path(folder) / RESULTS_NAME, {}, hint, schema_version=SCHEMA_VERSION)
-
-
-def compare_table(named: Sequence[tuple[str, Path | str]], title: str = "") -> str:
-    """Return the table of evaluations (name, output folder), the best constant and chance first.
-
-    Raises:
-        DataError: a folder without results, or evaluations of different rows.
-    """
-    results = [(name, read_results(folder), folder) for name, folder in named]
-    if not results:
-        raise ValueError("nothing to compare")
-    first = results[0][1]
-    for _, result, folder in results:
-        if result["benchmark"]["rows"] != first["benchmark"]["rows"] or result["n"] != first["n"]:
-            raise DataError(
-                f"{Path(folder) / RESULTS_NAME}: {result['title']}: other rows than {first['title']}",
-                "compare evaluations of the same rows",
-            )
-    blind = [(name, first["controls"][name]) for name in WITHOUT_MODEL if name in first["controls"]]
-    lines = [*blind, *((name, result["scores"], result.get("intervals", {})) for name, result, _ in results)]
-    table = score_table(lines, first["n_by_task"], title or first["title"])
-    verdicts = [(name, result.get("leak", {}).get("verdict", "unknown")) for name, result, _ in results]
-    notes = [f"note: leak check of {name}: {verdict}" for name, verdict in verdicts if verdict != "clean"]
-    return "\n".join([table, *notes])
 
 
 def log_to_wandb(config: EvalConfig, result: Mapping[str, Any]) -> None:

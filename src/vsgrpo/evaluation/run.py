@@ -3,11 +3,14 @@
 What can be refused without the model (its path, its lineage, rows, missing media, the leak verdict) is refused before
 torch is imported. What decides an answer is in settings.json, and weights and media in inputs.json; an evaluation goes
 on only under the same.
+
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,21 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsgrpo.data.inputs import look_at, model_files
-from vsgrpo.data.leakage import TrainingManifest
+from vsgrpo.data.lineage import TrainingManifest
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
-from vsgrpo.evaluation.baselines import derangement
 from vsgrpo.evaluation.benchmark import Answers, Benchmark, PromptSettings, Report
 from vsgrpo.evaluation.benchmarks import BENCHMARKS, find_benchmark
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
-from vsgrpo.evaluation.output_folder import (
-    PROMPTS_NAME,
-    TIMING_NAME,
-    begin,
-    check_inputs,
-    check_settings,
-    evaluation_folder,
-)
 from vsgrpo.evaluation.predictions import (
     PREDICTIONS_NAME,
     Media,
@@ -39,7 +33,17 @@ from vsgrpo.evaluation.predictions import (
     read_errors,
     read_lines,
 )
-from vsgrpo.evaluation.results import log_to_wandb, write_results
+from vsgrpo.evaluation.results import (
+    PROMPTS_NAME,
+    SCHEMA_VERSION,
+    TIMING_NAME,
+    begin,
+    check_inputs,
+    check_settings,
+    evaluation_folder,
+    log_to_wandb,
+    write_results,
+)
 from vsgrpo.families import family_files, find_model
 from vsgrpo.report.evaluation_page import model_size
 
@@ -48,7 +52,6 @@ if TYPE_CHECKING:
     from vsgrpo.evaluation.generate import Decoding
     from vsgrpo.video.budget import VisionBudget
 
-SCHEMA_VERSION = 1
 VIEWS = {"": "own", "blind": "none", "blank": "blank", "first_frame": "first_frame", "shuffled": "own"}
 """Control ("" for the evaluation itself) -> the view of a video or image that it shows (`generate.VIEWS`)."""
 MediaOf = Callable[[Row], Media]
@@ -239,3 +242,70 @@ def _read_answers(config: EvalConfig, settings: dict[str, Any], leak: Leak, show
 
 def _hash(texts: list[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def derangement(names: Sequence[str]) -> dict[str, str]:
+    """Return for every name another one, each used once: the next of the sorted names, the first for the last.
+
+    Raises:
+        ValueError: fewer than two distinct names.
+    """
+    ordered = sorted(set(names))
+    if len(ordered) < 2:
+        raise ValueError(f"{len(ordered)} video(s): shuffling needs at least 2")
+    return dict(zip(ordered, [*ordered[1:], ordered[0]], strict=True))
+
+
+_MODEL = re.compile(r"model(?:\.path)?=")
+_OUTPUT = re.compile(r"(?:output|run\.dir)=")
+
+
+def split_models(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return per model its name and the overrides that evaluate it; one entry ("" as its name) for a single model.
+
+    Each model's results go into a folder of its name in the output folder. Names are the shortest ends of the paths
+    that tell them apart. Checkpoints are taken in order of their numbers.
+
+    Raises:
+        ConfigError: a pattern that no folder matches, the same model twice, or no output folder.
+    """
+    given = [word for word in overrides if _MODEL.match(word)]
+    others = [word for word in overrides if not _MODEL.match(word)]
+    paths: list[str] = []
+    for word in given:
+        value = word.partition("=")[2]
+        if not glob.has_magic(value) or Path(value).exists():
+            paths.append(value)
+            continue
+        found = sorted((name for name in glob.glob(value) if Path(name).is_dir()), key=_natural)
+        if not found:
+            raise ConfigError(f"{word}: no folder matches", hint="quote the pattern, and look at what it should find")
+        paths += found
+    if len(paths) < 2:
+        return [("", [*others, *([f"model.path={paths[0]}"] if paths else [])])]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise ConfigError(f"model={twice}: given twice", hint="give each model once")
+    outputs = [word for word in others if _OUTPUT.match(word)]
+    if len(outputs) != 1:
+        raise ConfigError(f"{len(paths)} models: output=DIR is needed", hint="each model gets a folder in it")
+    folder = outputs[0].partition("=")[2]
+    rest = [word for word in others if not _OUTPUT.match(word)]
+    named = zip(_names(paths), paths, strict=True)
+    return [(name, [*rest, f"model.path={path}", f"output={folder}/{name}"]) for name, path in named]
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key by which checkpoint-9 comes before checkpoint-10."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Return the shortest path ends, joined by "-", by which all paths differ."""
+    parts = [Path(path).parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["-".join(part.strip("/") for part in path[-length:]) for path in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(index) for index in range(len(paths))]

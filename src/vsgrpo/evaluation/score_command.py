@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vsgrpo.data.leakage import name_some
+from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.prompts import MODES, WORDINGS
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.row_rules import number_of
@@ -19,9 +19,9 @@ from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file, type
 from vsgrpo.evaluation.foreign import Line, num_tagged, read_lines, thinks
 from vsgrpo.evaluation.intervals import scene_intervals, task_groups
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
-from vsgrpo.evaluation.output_folder import SETTINGS_NAME
-from vsgrpo.evaluation.score_report import DifferenceReport, ScoreReport
-from vsgrpo.evaluation.vsibench_scores import Item, row_item, score_items, task_table
+from vsgrpo.evaluation.results import SETTINGS_NAME
+from vsgrpo.evaluation.score_tables import DifferenceReport, ScoreReport
+from vsgrpo.evaluation.scores import Item, row_item, score_items, task_table
 from vsgrpo.records import read_json
 from vsgrpo.spatial.answers import SCORERS
 from vsgrpo.spatial.question_types import answer_kind_of, type_names

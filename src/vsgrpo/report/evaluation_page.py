@@ -1,4 +1,4 @@
-"""report.html of an evaluation on VSI-Bench, for the eye, and the paper's scores that ours are put beside.
+"""report.html of an evaluation on VSI-Bench, and the scores of the paper beside it.
 
 Scores beside controls and the paper, bars per task, calibration of numeric answers, confusion of directions, and the
 worst misses with frames of their videos.
@@ -60,7 +60,7 @@ _HIDDEN_SIZES = {1536: "2b", 3584: "7b"}
 
 @dataclass(frozen=True)
 class ReadAnswer:
-    """A question, what a model said, and what was read of it.
+    """A question, the answer of a model, and what was read of it.
 
     Attributes:
         value: the letter of an option or a finite number, None where nothing could be read.

@@ -178,7 +178,7 @@ def nearest_points(first: NDArray[np.float64], second: NDArray[np.float64]) -> N
 
 
 def _sector(plan: Plan, row: Row, ids: Sequence[int]) -> str:
-    """Return the wedge that the right word of a direction stands for, seen from where one stands, as path data."""
+    """Return the wedge of the right direction as path data, seen from the standing point."""
     if _picture(row) != "turn" or len(ids) != 3:
         return ""
     standing, facing, target = (plan.centers[i] * np.array([1.0, -1.0]) for i in ids)  # y up again

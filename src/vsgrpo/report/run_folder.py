@@ -163,7 +163,7 @@ def _curves(records: list[dict[str, Any]]) -> tuple[dict[str, Curve], dict[str, 
 
 
 def alarms(run: Run) -> list[str]:
-    """Return what a reader should look at before trusting the run, as sentences; thresholds are ours.
+    """Return what a reader should look at before trusting the run, as sentences; the thresholds are our choice.
 
     "At the end" is the mean over the last quarter of the steps.
     """

@@ -1,6 +1,6 @@
 """`vsgrpo report RUN...`: the page of training runs, for the eye.
 
-Curves of all runs overlaid, alarms, phase seconds, what the model said over time, evaluation tables.
+Curves of all runs overlaid, alarms, phase seconds, completions over time, evaluation tables.
 """
 
 from __future__ import annotations

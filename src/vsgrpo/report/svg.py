@@ -109,7 +109,7 @@ def _line(
     title = f"<title>{escape(name)}: {_number(points[0][1])} to {_number(points[-1][1])}</title>"
     shapes.append(f'<polyline class="line {color}" points="{path(points)}">{title}</polyline>')
     if len(points) == 1:
-        (step, value) = points[0]
+        step, value = points[0]
         shapes.append(f'<circle class="dot {color}" cx="{x(step):.1f}" cy="{y(value):.1f}" r="3"/>')
     return shapes
 

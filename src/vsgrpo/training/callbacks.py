@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -28,7 +26,7 @@ from vsgrpo.rewards import accuracy_reward
 from vsgrpo.training.bad_steps import json_number
 from vsgrpo.training.base import Stage, StageTrainer
 from vsgrpo.training.launcher import OVERDUE, STOP_SIGNALS, SUPERVISED, LostProcess, own_rank
-from vsgrpo.training.samples import SampleMaker, compute_features
+from vsgrpo.training.samples import SampleMaker, append_records, compute_features
 
 LOG_SCHEMA_VERSION = 1
 DEV_BATCH = 32
@@ -69,13 +67,7 @@ class JsonLog(TrainerCallback):
             "cpu_seconds": round(time.process_time() - self._cpu_start, 3),
             **{name: json_number(value) for name, value in (logs or {}).items()},
         }
-        append_line(self._path, record)
-
-
-def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Append one JSON object to a file of lines."""
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        append_records(self._path, [record])
 
 
 class DevScore(TrainerCallback):
@@ -100,7 +92,7 @@ class DevScore(TrainerCallback):
             number = trainer.run_step
             best = trainer.stage.folder.note_score(number, score)
             record = {"schema_version": 1, "step": number, "stage": trainer.stage.number, "dev_score": score}
-            append_line(trainer.stage.folder.path / "log.jsonl", {**record, "best_dev_score": best})
+            append_records(trainer.stage.folder.path / "log.jsonl", [{**record, "best_dev_score": best}])
 
     def score(self) -> float:
         """Return the mean score of all dev rows whose video can be read; 0 where none can."""

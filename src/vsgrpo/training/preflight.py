@@ -9,9 +9,9 @@ from pathlib import Path
 from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.launch import LaunchSection, joins_launcher
 from vsgrpo.config.trainer import TrainerSection
+from vsgrpo.data.prompts import RunNeeds
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_numbers import RowNumbers, Rows, type_counts
-from vsgrpo.data.run_needs import RunNeeds
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, DataError, SetupError
 from vsgrpo.rewards import load_reward

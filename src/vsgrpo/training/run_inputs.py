@@ -6,10 +6,10 @@ from pathlib import Path
 
 from vsgrpo.config import TrainConfig
 from vsgrpo.data.inputs import media_files, model_files
-from vsgrpo.data.leakage import read_checked_rows, worst
-from vsgrpo.data.mix import draw_mix, rebase
+from vsgrpo.data.leak_guard import read_checked_rows, worst
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, numbers_of, sketch_files
+from vsgrpo.data.rows import draw_mix, rebase
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import family_files
 from vsgrpo.memory.load import text_settings

@@ -237,18 +237,10 @@ def _picked(path: str, pick: Pick, num_frames: int) -> list[int]:
 
 
 def _broken(path: str, backend: str, error: Exception) -> DataError:
-    lines = str(getattr(error, "strerror", None) or error).strip().splitlines() or [""]
-    # A dmlc check failure carries its own file and line first, and a stack trace below.
-    reason = lines[0].rpartition("Check failed: ")[2][-160:] or type(error).__name__
+    said = getattr(error, "strerror", None) or first_line(error)
+    reason = said.rpartition("Check failed: ")[2][-160:]  # a dmlc check failure carries its own file and line first
     other = "" if backend == "pyav" else "try video.backend=pyav; else "
     return DataError(f"{path}: {backend} cannot decode it ({reason})", hint=other + BAD_VIDEO_HINT)
-
-
-def _differs(index: VideoIndex, backend: str, what: str) -> DataError:
-    return DataError(
-        f"{index.path}: video.backend={backend} gives {what} than the file's time stamps say",
-        hint="video.backend=pyav reads it",
-    )
 
 
 def _decode_decord(index: VideoIndex, indices: Sequence[int]) -> np.ndarray:
@@ -257,14 +249,11 @@ def _decode_decord(index: VideoIndex, indices: Sequence[int]) -> np.ndarray:
     decord.logging.set_level(decord.logging.QUIET)
     # One thread: as fast as several for sparse frames, and a node runs one decoder per rank.
     video = decord.VideoReader(index.path, num_threads=1)
-    if len(video) != len(index.pts):
-        raise _differs(index, "decord", "another number of frames")
+    _check_equal(index, "decord", "number of frames", len(video) == len(index.pts))
     starts = video.get_frame_timestamp(list(indices))[:, 0]
-    if np.abs(starts - np.array(index.seconds())[list(indices)]).max(initial=0) > 1e-3:
-        raise _differs(index, "decord", "other frames")
+    _check_equal(index, "decord", "time of frames", _same_times(index, indices, starts))
     frames = video.get_batch(list(indices)).asnumpy()
-    if frames.shape[1:3] != index.stored_size:
-        raise _differs(index, "decord", "another size")
+    _check_equal(index, "decord", "size", frames.shape[1:3] == index.stored_size)
     return frames
 
 
@@ -280,16 +269,25 @@ def _decode_torchcodec(index: VideoIndex, indices: Sequence[int]) -> np.ndarray:
                 hint="install ffmpeg with the system's package manager, or choose video.backend=pyav|decord",
             ) from None
         raise
-    if len(video) != len(index.pts):
-        raise _differs(index, "torchcodec", "another number of frames")
+    _check_equal(index, "torchcodec", "number of frames", len(video) == len(index.pts))
     batch = video.get_frames_at(list(indices))
-    stamps = np.array(index.seconds())[list(indices)]
-    if np.abs(batch.pts_seconds.numpy() - stamps).max(initial=0) > 1e-3:
-        raise _differs(index, "torchcodec", "other frames")
+    _check_equal(index, "torchcodec", "time of frames", _same_times(index, indices, batch.pts_seconds.numpy()))
     frames = batch.data.numpy()
-    if frames.shape[1:3] != index.stored_size:
-        raise _differs(index, "torchcodec", "another size")
+    _check_equal(index, "torchcodec", "size", frames.shape[1:3] == index.stored_size)
     return frames
+
+
+def _same_times(index: VideoIndex, indices: Sequence[int], seconds: np.ndarray) -> bool:
+    return bool(np.abs(seconds - np.array(index.seconds())[list(indices)]).max(initial=0) <= 1e-3)
+
+
+def _check_equal(index: VideoIndex, backend: str, what: str, is_equal: bool) -> None:
+    """Raise DataError where a decoder finds something else in a film than the index."""
+    if not is_equal:
+        raise DataError(
+            f"{index.path}: video.backend={backend} gives another {what} than the file's time stamps say",
+            hint="video.backend=pyav reads it",
+        )
 
 
 DECODERS: dict[str, Callable[[VideoIndex, Sequence[int]], np.ndarray]] = {

@@ -1,4 +1,4 @@
-"""Answers already paid for, keyed by the content of the question: one sqlite file, one line per answer.
+"""Answers and what they cost; those already paid for are kept in one sqlite file, keyed by the content of the question.
 
 Each answer is committed as it arrives, so a kill loses only what was in flight, and memory does not grow with the
 number of rows. The key covers everything that decides an answer (step, model, sampling, text, what is shown); the
@@ -10,15 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from vsgrpo.config.build_cot import BuildCotConfig
+from vsgrpo.config.evaluate import StepSection
 from vsgrpo.errors import DataError
 
 SCHEMA_VERSION = 1
 CACHE_NAME = "answers.sqlite"
+_CACHE_FOLDER = ".cot"
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,57 @@ class Reply:
     completion_tokens: int
 
 
+@dataclass
+class Account:
+    """What one step did in this run; tokens as billed, failed attempts not among them unless the endpoint said."""
+
+    requests: int = 0
+    cached: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    retries: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    def add(self, reply: Reply) -> None:
+        """Book an answer that was paid for."""
+        self.requests += 1
+        self.prompt_tokens += reply.prompt_tokens
+        self.completion_tokens += reply.completion_tokens
+
+    def bill(self, step: StepSection) -> dict[str, Any]:
+        """Return answers, tokens and cost; null where the step has no prices."""
+        return {
+            "requests": self.requests,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "cost": cost(step, self.prompt_tokens, self.completion_tokens),
+        }
+
+    def to_json(self, step: StepSection) -> dict[str, Any]:
+        """Return the bill, and what was cached, retried and failed."""
+        return {
+            **self.bill(step),
+            "cached": self.cached,
+            "retries": dict(sorted(self.retries.items())),
+            "failures": dict(sorted(self.failures.items())),
+        }
+
+
+def cost(step: StepSection, prompt_tokens: float, completion_tokens: float) -> float | None:
+    """Return the price of some tokens in the currency of the config, None where a price is not set."""
+    if step.price_prompt is None or step.price_completion is None:
+        return None
+    return round((prompt_tokens * step.price_prompt + completion_tokens * step.price_completion) / 1e6, 6)
+
+
 def content_key(parts: Any) -> bytes:
     """Return the 32-byte key of JSON-able `parts`."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).digest()
+
+
+def cache_folder(config: BuildCotConfig) -> Path:
+    """Return the folder of a build's cache."""
+    return Path(config.cot.cache_dir) if config.cot.cache_dir is not None else Path(config.run.dir) / _CACHE_FOLDER
 
 
 class AnswerCache:

@@ -7,36 +7,38 @@ stopped, and other filter settings cost nothing.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
-from typing import IO, Any
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Protocol
 
 from vsgrpo.config.build_cot import BuildCotConfig
-from vsgrpo.data.linking import link_media
+from vsgrpo.config.evaluate import StepSection
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
-from vsgrpo.data.row import Row
+from vsgrpo.data.row import Row, row_to_dict
 from vsgrpo.data.row_rules import check_row
-from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.families import find_model
-from vsgrpo.files import publish
+from vsgrpo.files import link_or_copy, publish
 from vsgrpo.paths import inside, locked
 from vsgrpo.records import read_jsonl
 from vsgrpo.spatial.answers import parse_answer
-from vsgrpo.vision_r1.answers import AnswerCache, Reply
-from vsgrpo.vision_r1.bridge import Rejected, Request, media_budget, request_key, walk
-from vsgrpo.vision_r1.endpoint import cost
-from vsgrpo.vision_r1.filters import Candidate, FilterSettings, Verdict, judge
-from vsgrpo.vision_r1.generate import generate
-from vsgrpo.vision_r1.media import estimated_tokens
-from vsgrpo.vision_r1.questions import Item, Source, find_source
+from vsgrpo.terminal import Progress
+from vsgrpo.vision_r1.answers import Account, AnswerCache, Reply, cache_folder
+from vsgrpo.vision_r1.bridge import Rejected, Request, messages, request_key, walk
+from vsgrpo.vision_r1.chain import Candidate
+from vsgrpo.vision_r1.endpoint import Endpoint, RowError, work_through
+from vsgrpo.vision_r1.filters import Verdict, judge
+from vsgrpo.vision_r1.questions import Item, Source, source_of
 from vsgrpo.vision_r1.report import FAILED, CotSummary, Counts
 
 REJECTED_NAME = "rejected.jsonl"
-_CACHE_FOLDER = ".cot"
+_NO_MEDIA = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".yaml", ".yml", ".html", ".md", ".txt", ".lock")
+"""Suffixes of row files, manifests and pages: never those of a video or image."""
+_FROM_ANNOTATION = "chains were made from the scenes' exact annotation (bridge=annotation), not from what was seen"
 
 
 def build_cot(config: BuildCotConfig, limit: int | None = None) -> CotSummary:
@@ -50,7 +52,7 @@ def build_cot(config: BuildCotConfig, limit: int | None = None) -> CotSummary:
     for name, step in config.steps().items():
         if config.is_local(name):
             find_model(str(step.model), key=f"{name}.model", any_family=True)
-    source, out = _source(config), Path(config.run.dir)
+    source, out = source_of(config), Path(config.run.dir)
     target = out / f"{config.data.split}.jsonl"
     _check_folder(out, target, source)
     total = sum(1 for _ in source.items(limit))  # a broken line is found before anything is paid for
@@ -65,76 +67,9 @@ def build_cot(config: BuildCotConfig, limit: int | None = None) -> CotSummary:
     return summary
 
 
-def estimate(config: BuildCotConfig, limit: int | None = None) -> str:
-    """Return what a build would ask and cost; nothing is sent.
-
-    Tokens of answers not given yet are the mean of those in the cache, else `expected_tokens` of the step; text
-    counts four characters a token, pictures their full budget.
-    """
-    source, out = _source(config), Path(config.run.dir)
-    steps = config.steps()
-    needed = {name: [0, 0, 0.0] for name in steps}  # requests, prompt tokens, completion tokens
-    total = cached = unreadable = 0
-    folder = _cache_folder(config, out)
-    cache = AnswerCache(folder) if folder.is_dir() else None
-    means = {name: reply for name, (_, reply) in cache.averages().items()} if cache else {}
-    for item in source.items(limit):
-        total += 1
-        try:
-            for request, reply in _imagine(item, config, cache, means):
-                if reply is not None:
-                    cached += 1
-                    continue
-                shown = estimated_tokens(item, media_budget(config)) if request.shows else 0
-                entry = needed[request.step]
-                entry[0] += 1
-                entry[1] += len(request.text) // 4 + shown
-                entry[2] += means.get(request.step) or steps[request.step].expected_tokens
-        except DataError:
-            unreadable += 1
-    lines = [f"{total} rows of {source.file} ({source.form}); {cached} answers are in the cache"]
-    lines += [f"{unreadable} rows cannot be asked (media or annotation missing)"] if unreadable else []
-    costs = [cost(steps[name], entry[1], entry[2]) for name, entry in needed.items()]
-    for (name, (requests, prompt, completion)), paid in zip(needed.items(), costs, strict=True):
-        price = "no price set" if paid is None else f"cost {paid:.2f}"
-        lines.append(f"{name}: {requests} requests, about {prompt:,.0f} + {completion:,.0f} tokens, {price}")
-    lines.append("all: " + ("no price set" if None in costs else f"cost {sum(filter(None, costs)):.2f}"))
-    return "\n".join(lines)
-
-
-def _imagine(
-    item: Item, config: BuildCotConfig, cache: AnswerCache | None, means: dict[str, float]
-) -> Iterator[tuple[Request, Reply | None]]:
-    """Walk the steps with cached replies, and stand-ins of the expected length for the others."""
-    steps = walk(item, config.cot.bridge)
-    try:
-        request = next(steps)
-        while True:
-            reply = cache.get(request_key(item, request, config)) if cache else None
-            yield request, reply
-            length = int(means.get(request.step) or config.steps()[request.step].expected_tokens)
-            request = steps.send(reply or Reply("word" * length, None, "stop", 0, length))
-    except StopIteration:
-        return
-
-
-def _source(config: BuildCotConfig) -> Source:
-    data = config.data
-    source = find_source(data.path, data.split, data.form, data.name, data.allow_val_safe)
-    if config.cot.bridge == "annotation" and source.form != "rows":
-        raise DataError(
-            f"{source.file}: cot.bridge=annotation: image questions have no annotated scene", "use cot.bridge=caption"
-        )
-    return source
-
-
-def _cache_folder(config: BuildCotConfig, out: Path) -> Path:
-    return Path(config.cot.cache_dir) if config.cot.cache_dir is not None else out / _CACHE_FOLDER
-
-
 def _open_cache(config: BuildCotConfig, out: Path) -> AnswerCache:
     try:
-        return AnswerCache(_cache_folder(config, out))
+        return AnswerCache(cache_folder(config))
     except OSError as error:
         raise DataError(f"run.dir={out}: cannot be written: {error.strerror}", "choose another output=DIR") from None
 
@@ -146,6 +81,93 @@ def _check_folder(out: Path, target: Path, source: Source) -> None:
         raise DataError(f"run.dir={out}: not a folder", "choose another output=DIR")
     if target.exists() and not (out / REJECTED_NAME).is_file():
         raise DataError(f"{target}: not written by build-cot", "choose another output=DIR")
+
+
+class Chat(Protocol):
+    """What answers: an `Endpoint`, or a model in this process (`local_chat`)."""
+
+    async def ask(self, step: StepSection, messages: list[dict[str, Any]], seed: int, account: Account) -> Reply:
+        """Return the answer and book it; raise RowError where this one fails and others may not."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what is held."""
+        ...
+
+
+def generate(items: Iterator[Item], config: BuildCotConfig, cache: AnswerCache, total: int) -> dict[str, Account]:
+    """Bring every item's answers into the cache and return what each step cost; failures are noted in the cache.
+
+    As many items are in memory as requests may be in flight.
+
+    Raises:
+        EndpointError, ConfigError, SetupError: an endpoint can serve nothing; what came before is in the cache.
+        DataError: the items cannot be read on.
+    """
+    return asyncio.run(_Generation(config, cache, Progress("rows", total)).run(items))
+
+
+class _Generation:
+    def __init__(self, config: BuildCotConfig, cache: AnswerCache, progress: Progress) -> None:
+        self._config, self._cache, self._progress = config, cache, progress
+        self._steps = config.steps()
+        self._accounts = {name: Account() for name in self._steps}
+        self._num_failed = 0
+
+    async def run(self, items: Iterator[Item]) -> dict[str, Account]:
+        shared: dict[tuple[str | None, ...], Chat] = {}
+        self._endpoints: dict[str, Chat] = {}
+        slots = 0
+        for name, step in self._steps.items():
+            place = (step.base_url, step.model, step.api_key_env)
+            if place not in shared:
+                shared[place] = self._connect(name, step)
+                slots += step.concurrency
+            self._endpoints[name] = shared[place]
+        try:
+            await work_through(items, slots, self._work)
+        finally:
+            for endpoint in shared.values():
+                await endpoint.close()
+        return self._accounts
+
+    def _connect(self, name: str, step: StepSection) -> Chat:
+        """Return what answers a step: a model in this process, or an endpoint."""
+        if self._config.is_local(name):
+            from vsgrpo.vision_r1.local_chat import LocalChat  # imports torch
+
+            return LocalChat(name, step)
+        return Endpoint(name, step)
+
+    async def _work(self, item: Item) -> None:
+        try:
+            await self._answer(item)
+        except (RowError, DataError) as error:
+            self._num_failed += 1
+            self._cache.fail(item.row.key, str(error))
+        self._progress.advance(f"{self._num_failed} failed" if self._num_failed else "")
+
+    async def _answer(self, item: Item) -> None:
+        steps = walk(item, self._config.cot.bridge)
+        try:
+            request = next(steps)
+            while True:
+                request = steps.send(await self._reply(item, request))
+        except StopIteration:
+            self._cache.fail(item.row.key, None)
+
+    async def _reply(self, item: Item, request: Request) -> Reply:
+        key = await asyncio.to_thread(request_key, item, request, self._config)
+        found = self._cache.get(key)
+        if found is not None:
+            self._accounts[request.step].cached += 1
+            return found
+        turn = await asyncio.to_thread(messages, item, request, self._config)
+        step = self._steps[request.step]
+        account = self._accounts[request.step]
+        reply = await self._endpoints[request.step].ask(step, turn, self._config.run.seed, account)
+        self._cache.put(key, request.step, reply)
+        return reply
 
 
 def _replay(item: Item, config: BuildCotConfig, cache: AnswerCache, counts: Counts) -> Candidate | Rejected:
@@ -169,7 +191,6 @@ def write_filtered(
     items: Iterator[Item], config: BuildCotConfig, cache: AnswerCache, out: Path, target: Path
 ) -> Counts:
     """Filter every row into SPLIT.jsonl or rejected.jsonl; both files appear whole or not at all."""
-    settings = FilterSettings(**dataclasses.asdict(config.filters))
     counts = Counts()
     temporary = [path.with_name(f".{path.name}.tmp") for path in (target, out / REJECTED_NAME)]
     with temporary[0].open("w", encoding="utf-8") as kept, temporary[1].open("w", encoding="utf-8") as rejected:
@@ -179,7 +200,7 @@ def write_filtered(
                 counts.reject(item.row.key, found.reason, found.detail)
                 _line(rejected, {"id": item.row.id, "reason": found.reason, "detail": found.detail})
                 continue
-            verdict = judge(found, settings)
+            verdict = judge(found, config.filters)
             counts.judge(item.row.key, verdict)
             if verdict.failed:
                 reason, detail = next(iter(verdict.failed.items()))
@@ -235,6 +256,20 @@ def _placed(item: Item, index: int, out: Path) -> dict[str, str]:
     return dict(media)
 
 
+def link_media(base: Path, out: Path, path: str) -> None:
+    """Give a video or image of one dataset folder the same path in another; what is missing stays missing.
+
+    Raises:
+        DataError: a path that leaves either folder, or that of a row file or manifest, which it would replace.
+    """
+    source, target = inside(base, path), inside(out, path)
+    if PurePosixPath(path).suffix.lower() in _NO_MEDIA:
+        hint = "leave the row out, or name its video or image"
+        raise DataError(f"{base}: media path {path[:100]!r}: not a video or image", hint)
+    if source.is_file():
+        link_or_copy(source, target)
+
+
 def _write_manifest(config: BuildCotConfig, source: Source, summary: CotSummary) -> None:
     out = summary.out.parent
     scans: dict[str, dict[str, Any]] = {}
@@ -243,13 +278,12 @@ def _write_manifest(config: BuildCotConfig, source: Source, summary: CotSummary)
         for _, data in read_jsonl(summary.out):
             scans[data["scene_name"]] = {"status": "done", "room": data["room"]}
             rooms.add(data["room"])
-    settings = dataclasses.asdict(config)
     write_manifest(
         out,
         Manifest(
             version=version("vsgrpo"),
             dataset=source.name if source.form == "images" else "rows",
-            config=settings,
+            config=dataclasses.asdict(config),
             seed=config.run.seed,
             scans=scans,
             rooms={config.data.split: sorted(rooms)},
@@ -259,12 +293,6 @@ def _write_manifest(config: BuildCotConfig, source: Source, summary: CotSummary)
                 "source": {"file": str(source.file), "form": source.form, **file_record(source.file)},
             },
             files={path.name: file_record(path) for path in (summary.out, out / REJECTED_NAME)},
-            notes=_notes(config),
+            notes=[_FROM_ANNOTATION] if config.cot.bridge == "annotation" else [],
         ),
     )
-
-
-def _notes(config: BuildCotConfig) -> list[str]:
-    if config.cot.bridge == "annotation":
-        return ["chains were made from the scenes' exact annotation (bridge=annotation), not from what was seen"]
-    return []

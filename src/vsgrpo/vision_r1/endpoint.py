@@ -11,17 +11,17 @@ import asyncio
 import os
 import random
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vsgrpo.errors import ConfigError, RunError, SetupError
-from vsgrpo.vision_r1.answers import Reply
+from vsgrpo.vision_r1.answers import Account, Reply
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import StepSection
 
+T = TypeVar("T")
 MAX_PAUSE_S = 300.0
 """Longest wait that a Retry-After header is granted."""
 _SHORTEST_KEY = 6
@@ -50,49 +50,6 @@ class _Retry(Exception):
         super().__init__(message)
         self.kind = kind
         self.wait_s = wait_s
-
-
-@dataclass
-class Account:
-    """What one step did in this run; tokens as billed, failed attempts not among them unless the endpoint said."""
-
-    requests: int = 0
-    cached: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    retries: Counter[str] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
-
-    def add(self, reply: Reply) -> None:
-        """Book an answer that was paid for."""
-        self.requests += 1
-        self.prompt_tokens += reply.prompt_tokens
-        self.completion_tokens += reply.completion_tokens
-
-    def bill(self, step: StepSection) -> dict[str, Any]:
-        """Return answers, tokens and cost; null where the step has no prices."""
-        return {
-            "requests": self.requests,
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "cost": cost(step, self.prompt_tokens, self.completion_tokens),
-        }
-
-    def to_json(self, step: StepSection) -> dict[str, Any]:
-        """Return the bill, and what was cached, retried and failed."""
-        return {
-            **self.bill(step),
-            "cached": self.cached,
-            "retries": dict(sorted(self.retries.items())),
-            "failures": dict(sorted(self.failures.items())),
-        }
-
-
-def cost(step: StepSection, prompt_tokens: float, completion_tokens: float) -> float | None:
-    """Return the price of some tokens in the currency of the config, None where a price is not set."""
-    if step.price_prompt is None or step.price_completion is None:
-        return None
-    return round((prompt_tokens * step.price_prompt + completion_tokens * step.price_completion) / 1e6, 6)
 
 
 class Pace:
@@ -208,7 +165,7 @@ class Endpoint:
     def _count_failure(self, reason: str) -> None:
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
-            hint = "mend the endpoint and run the same command again: finished answers are kept"
+            hint = "repair the endpoint and run the same command again: finished answers are kept"
             raise self._fatal(f"{self._failures_in_a_row} requests in a row failed, the last: {reason}", hint)
 
     def _fatal(self, what: str, hint: str) -> EndpointError:
@@ -269,6 +226,25 @@ class Endpoint:
         if not names:
             return f"check {self.name}.base_url (it ends in /v1 for most servers) and {self.name}.model"
         return f"the endpoint serves {', '.join(names[:5])}"
+
+
+async def work_through(items: Iterator[T], num_workers: int, work: Callable[[T], Awaitable[None]]) -> None:
+    """Let `num_workers` tasks take items until none is left; the first error ends all of them."""
+
+    async def take() -> None:
+        for item in items:  # the iterator is touched between awaits only
+            await work(item)
+            await asyncio.sleep(0)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(num_workers):
+                group.create_task(take())
+    except* Exception as errors:
+        found: BaseException = errors
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        raise found from None
 
 
 async def _limit_body(response: Any) -> None:

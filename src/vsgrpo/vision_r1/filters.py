@@ -15,18 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vsgrpo.data.row import LETTERS, Row
+from vsgrpo.config.build_cot import FilterSection
+from vsgrpo.data.row import LETTERS
 from vsgrpo.maths import maths_equal, plain_number, strip_wrappers
 from vsgrpo.rewards import is_right
 from vsgrpo.spatial.answers import normalize_word, parse_answer
-from vsgrpo.vision_r1.connectives import repair_connectives
+from vsgrpo.vision_r1.chain import BOXED, Candidate, repair_connectives, stated_answer
 
-REFLECTION_WORDS = ("Wait", "Hmm", "Mistake", "Alternatively", "Check")
-"""The words that Table 4 of the paper counts; whole words, in any case."""
-
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
-_TAGS = re.compile(r"</?(?:think|answer|observe)>")
 _FOREIGN = re.compile("[\u0400-\u1cff\u2e80-\u9fff\ua000-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U0003ffff]")
 _STOPWORDS = frozenset(
     {"the", "a", "an", "is", "are", "of", "to", "in", "and", "that", "this", "it", "so", "we", "i", "for", "on", "as"}
@@ -44,92 +39,21 @@ _REFERENCE = re.compile(
     r"|i (?:was|am|'m) (?:told|given) (?:that )?the answer)",
 )
 _REFERENCE_WINDOW = 40
-# The pattern begins with its letters, and looks back for the word's start: so the search can skip.
-_STATED = re.compile(
-    r"[Aa]nswer(?<!\w[Aa]nswer)\b(?: to (?:the|this) question)?,?\s*(?:is|should be|must be|would be|=|:)\s*:?"
-    r"\s*(?=([^\n]{1,160}))",
-)
-_SENTENCE_END = re.compile(r"[.!?;](?:\s|$)")
-_TAKEN_BACK = re.compile(r"[\s.,;:*]*(?:\?|\b(?:wait|no|but|hmm|actually|hold on|not)\b)", re.IGNORECASE)
 _GIVES_UP = re.compile(
     r"\b(?:(?:can(?:no|')t|impossible to) (?:be )?(?:determined?|tell|answered?|known?)"
     r"|not enough information|insufficient information)\b",
     re.IGNORECASE,
 )
 _NUMBERS = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?")
-_REFLECTION = {word: re.compile(rf"{word.lower()}(?<!\w{word.lower()})\b") for word in REFLECTION_WORDS}
 _TAIL = 3000
 
 
-@dataclass(frozen=True)
-class FilterSettings:
-    """Bounds of the rules; values live in configs/build_cot.yaml.
-
-    Attributes:
-        names: the rules to apply.
-        min_characters, max_characters: length of the thought.
-        max_foreign: share of the thought's characters that may be of a non-Latin script (Greek letters are free).
-        min_stopwords: share of its words that must be common English words.
-        max_compression: zlib's ratio on the thought and on its end, above which it repeats itself.
-        max_repeats: how often one sentence of 30 characters or more may occur.
-    """
-
-    names: Sequence[str]
-    min_characters: int
-    max_characters: int
-    max_foreign: float
-    min_stopwords: float
-    max_compression: float
-    max_repeats: int
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What the reasoner made of a row.
-
-    Attributes:
-        row: the question; its `answer` is the ground truth.
-        thought: the chain of thought, without tags; "" where there is none.
-        answer: the final answer, without tags; "" where there is none.
-        problem: why the text has not the wanted form, None where it has.
-    """
-
-    row: Row
-    thought: str
-    answer: str
-    problem: str | None = None
-
-
-def read_candidate(row: Row, text: str, reasoning: str | None = None, finish_reason: str | None = "stop") -> Candidate:
-    """Take a reasoner's output apart: `reasoning` where the endpoint parts it, else `<think>..</think>` in `text`.
-
-    The final answer stands in one `<answer>..</answer>` after the thought, or in the last `\\boxed{..}`.
-    """
-    thought, rest, problem = reasoning or "", text, None
-    if not thought:
-        head, end_tag, tail = text.partition("</think>")
-        thought, rest = (head.strip().removeprefix("<think>"), tail) if end_tag else ("", text)
-    answers = _ANSWER.findall(rest) or _BOXED.findall(rest)[-1:]
-    answer = answers[-1].strip() if answers else ""
-    if finish_reason not in (None, "stop"):
-        problem = f"not finished ({finish_reason})"
-    elif not thought.strip():
-        problem = "no <think> part"
-    elif _TAGS.search(thought) or len(answers) > 1:
-        problem = "repeated tags"
-    elif not answer:
-        problem = "no <answer> part"
-    elif _TAGS.search(answer):
-        problem = "nested tags"
-    return Candidate(row, thought.strip(), answer, problem)
-
-
-def check_format(candidate: Candidate, settings: FilterSettings) -> str | None:
+def check_format(candidate: Candidate, settings: FilterSection) -> str | None:
     """Fail what was cut off, lacks a part or repeats a tag."""
     return candidate.problem
 
 
-def check_answer(candidate: Candidate, settings: FilterSettings) -> str | None:
+def check_answer(candidate: Candidate, settings: FilterSection) -> str | None:
     """Fail a final answer that is not the ground truth under the scorer (numbers: within 5 %; maths: by value)."""
     row = candidate.row
     letter = row.ground_truth if row.answer_kind == "choice" else None
@@ -139,7 +63,7 @@ def check_answer(candidate: Candidate, settings: FilterSettings) -> str | None:
     return f"{_short(candidate.answer)} is not {_short(row.answer)}"
 
 
-def check_length(candidate: Candidate, settings: FilterSettings) -> str | None:
+def check_length(candidate: Candidate, settings: FilterSection) -> str | None:
     """Fail a thought outside the bounds."""
     size = len(candidate.thought)
     if size < settings.min_characters:
@@ -147,7 +71,7 @@ def check_length(candidate: Candidate, settings: FilterSettings) -> str | None:
     return f"{size} characters, more than {settings.max_characters}" if size > settings.max_characters else None
 
 
-def check_language(candidate: Candidate, settings: FilterSettings) -> str | None:
+def check_language(candidate: Candidate, settings: FilterSection) -> str | None:
     """Fail a thought that mixes in another script, or is no English."""
     text = candidate.thought
     if not text.isascii():
@@ -162,7 +86,7 @@ def check_language(candidate: Candidate, settings: FilterSettings) -> str | None
     return None
 
 
-def check_repetition(candidate: Candidate, settings: FilterSettings) -> str | None:
+def check_repetition(candidate: Candidate, settings: FilterSection) -> str | None:
     """Fail a thought that runs in circles: it, or its end, compresses too well, or a sentence comes back too often."""
     text = candidate.thought
     for part in (text, text[-_TAIL:]) if len(text) > _TAIL else (text,):
@@ -178,7 +102,7 @@ def check_repetition(candidate: Candidate, settings: FilterSettings) -> str | No
     return None
 
 
-def check_contradiction(candidate: Candidate, settings: FilterSettings) -> str | None:
+def check_contradiction(candidate: Candidate, settings: FilterSection) -> str | None:
     """Fail a chain whose last stated answer differs from the final one, or that gives up at its end."""
     end = candidate.thought[-300:]
     if _GIVES_UP.search(end):
@@ -189,7 +113,7 @@ def check_contradiction(candidate: Candidate, settings: FilterSettings) -> str |
     return None
 
 
-def check_reference(candidate: Candidate, settings: FilterSettings) -> str | None:
+def check_reference(candidate: Candidate, settings: FilterSection) -> str | None:
     """Fail a chain that speaks of what the trained model will not have: a description, a given answer."""
     text = candidate.thought.lower()
     for word in _REFERENCE_WORDS:
@@ -202,7 +126,7 @@ def check_reference(candidate: Candidate, settings: FilterSettings) -> str | Non
     return None
 
 
-Filter = Callable[[Candidate, FilterSettings], str | None]
+Filter = Callable[[Candidate, FilterSection], str | None]
 FILTERS: dict[str, Filter] = {
     "format": check_format,
     "answer": check_answer,
@@ -214,26 +138,10 @@ FILTERS: dict[str, Filter] = {
 }
 
 
-def stated_answer(thought: str) -> str | None:
-    """Return the last answer that a chain states and does not take back at once, None where it states none."""
-    found = [(m.start(), m.start(1), m[1]) for m in _STATED.finditer(thought)]
-    found += [(m.start(), m.end(), m[0]) for m in _BOXED.finditer(thought)]
-    for _, start, text in sorted(found, reverse=True):
-        if text.startswith("\\boxed"):
-            said, rest = text, thought[start : start + 40]
-        else:
-            stop = _SENTENCE_END.search(text)
-            said = text[: stop.start()] if stop else text
-            rest = thought[start + len(said) : start + len(said) + 40]
-        if not _TAKEN_BACK.match(rest) and not _TAKEN_BACK.match(said):
-            return said.strip()
-    return None
-
-
 def _differs(stated: str, candidate: Candidate) -> bool:
     """Return whether a stated answer surely differs from the final one; what cannot be read does not."""
     row, final = candidate.row, candidate.answer
-    boxed = _BOXED.fullmatch(stated)
+    boxed = BOXED.fullmatch(stated)
     said = strip_wrappers(boxed[1] if boxed else stated)
     if row.answer_kind == "choice" and row.options is not None:
         return _option(said, row.options) not in (None, _option(final, row.options))
@@ -278,7 +186,7 @@ class Verdict:
     repairs: dict[str, int]
 
 
-def judge(candidate: Candidate, settings: FilterSettings) -> Verdict:
+def judge(candidate: Candidate, settings: FilterSection) -> Verdict:
     """Repair the connectives of a candidate, then apply every rule of `settings.names`.
 
     A candidate without the wanted form is not asked further: the other rules would misread it.
@@ -295,12 +203,6 @@ def judge(candidate: Candidate, settings: FilterSettings) -> Verdict:
             if name == "format":
                 break
     return Verdict(thought, failed, repairs)
-
-
-def count_reflection(thought: str) -> Counter[str]:
-    """Return how often each of `REFLECTION_WORDS` stands in a chain."""
-    text = thought.lower()
-    return Counter({word: len(pattern.findall(text)) for word, pattern in _REFLECTION.items()})
 
 
 def _short(text: str) -> str:

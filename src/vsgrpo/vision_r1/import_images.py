@@ -25,13 +25,13 @@ from vsgrpo.data.importing.foreign_media import MediaFinder, refuse_rooms
 from vsgrpo.data.importing.foreign_rows import image_place
 from vsgrpo.data.importing.import_folder import new_dataset
 from vsgrpo.data.importing.import_settings import ImportSettings
-from vsgrpo.data.leakage import denied_in_data, falls_into_dev, name_some
+from vsgrpo.data.leak_guard import denied_in_data, name_some
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
-from vsgrpo.data.rows import iter_rows, row_line
+from vsgrpo.data.rows import falls_into_dev, iter_rows, row_line
 from vsgrpo.errors import DataError
 from vsgrpo.paths import inside
 from vsgrpo.records import read_records
-from vsgrpo.vision_r1.filters import read_candidate
+from vsgrpo.vision_r1.chain import read_candidate
 from vsgrpo.vision_r1.questions import Item, Source, image_item
 
 

@@ -21,8 +21,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.modeling.device import device_line, own_device
 from vsgrpo.modeling.load import load
 from vsgrpo.terminal import show
-from vsgrpo.vision_r1.answers import Reply
-from vsgrpo.vision_r1.endpoint import Account
+from vsgrpo.vision_r1.answers import Account, Reply
 
 
 class LocalChat:

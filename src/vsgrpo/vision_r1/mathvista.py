@@ -25,8 +25,8 @@ from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, limited, questio
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.predictions import Media
 from vsgrpo.terminal import show
+from vsgrpo.vision_r1.mathvista_extract import extract
 from vsgrpo.vision_r1.mathvista_rows import GROUPS, Problem, find_file, read_images, read_problems, read_responses
-from vsgrpo.vision_r1.mathvista_rule import extract
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig

@@ -19,7 +19,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.files import publish
 from vsgrpo.paths import inside, path_fault, safe_name
 from vsgrpo.records import read_json, read_records
-from vsgrpo.vision_r1.questions import MAGIC
+from vsgrpo.vision_r1.questions import image_suffix
 
 QUESTION_TYPES = ("multi_choice", "free_form")
 ANSWER_TYPES = ("text", "integer", "float", "list")
@@ -119,7 +119,7 @@ def read_images(file: Path, pids: Collection[str], folder: Path) -> dict[str, Pa
         if pid not in pids or content is None:
             continue
         content = content if isinstance(content, bytes) else b""
-        suffix = next((suffix for magic, suffix in MAGIC if content.startswith(magic)), None)
+        suffix = image_suffix(content)
         if suffix is None:
             _fail(str(file), f"pid={pid}: decoded_image is no png, jpeg, webp, gif or bmp", "download it again")
         name = safe_name(pid)

@@ -1,15 +1,19 @@
-"""Read the questions to think about, one at a time: rows of ours, or image questions as Vision-R1-rl and geometry3k.
+"""The questions to think about, one at a time, and the media that a multimodal model is shown of each.
 
-An image question is {"problem" (or "question"), "answer", "images" (or "image")}: parquet with the image bytes inside,
-or json lines with paths relative to the file. Both forms become rows of schema v1, so that what is written later is
-one form. Every row passes the leak guard.
+Questions are rows of ours, or image questions as Vision-R1-rl and geometry3k: {"problem" (or "question"), "answer",
+"images" (or "image")}, parquet with the image bytes inside, or json lines with paths relative to the file. Both forms
+become rows of schema v1, so that what is written later is one form. Every row passes the leak guard. Images and evenly
+spaced video frames are shown as data URLs, under a pixel budget.
 
 Source: EasyR1's geometry3k example; spec of the released Vision-R1-rl.
 """
 
 from __future__ import annotations
 
+import base64
+import functools
 import hashlib
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -18,20 +22,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vsgrpo.data.leakage import check_rows, name_some
-from vsgrpo.data.row import SCHEMA_VERSION, Row
+import numpy as np
+
+from vsgrpo.config.build_cot import BuildCotConfig, CotSection
+from vsgrpo.data.leak_guard import check_rows, name_some
+from vsgrpo.data.row import Row
 from vsgrpo.data.row_rules import check_row
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import DataError
+from vsgrpo.evaluation.benchmark import question_row
+from vsgrpo.files import file_sha256
 from vsgrpo.paths import inside, path_fault, safe_name
 from vsgrpo.records import read_records
-
-IMAGE_QUESTION = "image_question"
-"""The question type of rows that come from image questions."""
-FORMS = ("auto", "rows", "images")
+from vsgrpo.video.budget import PIXELS_VERSION, smart_resize
+from vsgrpo.video.container import file_stamp
+from vsgrpo.video.image import read_image
 
 _PLACEHOLDER = re.compile(r"\s*<image>\s*")
-MAGIC = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"RIFF", "webp"), (b"GIF8", "gif"), (b"BM", "bmp"))
+_MAGIC = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"RIFF", "webp"), (b"GIF8", "gif"), (b"BM", "bmp"))
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,21 @@ def find_source(path: Path | str, split: str, form: str, name: str | None, allow
     return Source(file, form, name or file.parent.name or file.stem, allow_val_safe)
 
 
+def source_of(config: BuildCotConfig) -> Source:
+    """Return the source that `data.*` names.
+
+    Raises:
+        DataError: as `find_source`, or image questions with cot.bridge=annotation.
+    """
+    data = config.data
+    source = find_source(data.path, data.split, data.form, data.name, data.allow_val_safe)
+    if config.cot.bridge == "annotation" and source.form != "rows":
+        raise DataError(
+            f"{source.file}: cot.bridge=annotation: image questions have no annotated scene", "use cot.bridge=caption"
+        )
+    return source
+
+
 def records(file: Path) -> Iterator[tuple[str, Any]]:
     """Yield (where, object) of each record; rows of parquet from 0: the numbers are part of ids of paid answers."""
     return read_records(file, first=0)
@@ -142,38 +165,28 @@ def image_item(data: Any, where: str, source: Source) -> Item:
             _fail(where, f"{name}={value!r}: must be a non-empty string")
     images = data.get("images", data.get("image"))
     images = images if isinstance(images, list) else [images]
-    media, contents = [], []
+    paths, contents = [], []
     identity = data.get("id", data.get("pid"))
     text = _PLACEHOLDER.sub(" ", str(problem)).strip()
     name = str(identity) if identity is not None else _content_id(where, text, str(answer))
     for index, image in enumerate(images):
         path, content = _image(image, where)
         if content is not None:
-            path = f"images/{safe_name(name)}_{index}.{_suffix(content, where)}"
+            if (suffix := image_suffix(content)) is None:
+                _fail(where, "images: bytes that are no png, jpeg, webp, gif or bmp")
+            path = f"images/{safe_name(name)}_{index}.{suffix}"
             contents.append(content)
-        media.append({"kind": "image", "path": path})
-    if contents and len(contents) != len(media):
+        paths.append(path)
+    if contents and len(contents) != len(paths):
         _fail(where, "images: some carry bytes, some do not")
-    row = Row(
-        schema_version=SCHEMA_VERSION,
-        id=name,
+    row = question_row(
+        name,
+        text,
+        str(answer).strip(),
+        [("image", path) for path in paths],
         dataset=source.name,
+        question_type="image_question",
         split="train",
-        scene_name=name,
-        room=name,
-        question_type=IMAGE_QUESTION,
-        question=text,
-        options=None,
-        ground_truth=str(answer).strip(),
-        answer=str(answer).strip(),
-        answer_kind="text",
-        unit=None,
-        media=tuple(media),
-        rejected=None,
-        reasoning=None,
-        objects=(),
-        generator={},
-        extra={},
     )
     check_row(row, where)
     return Item(row, source.file.parent, tuple(contents) or None)
@@ -199,12 +212,98 @@ def _image(image: Any, where: str) -> tuple[str, bytes | None]:
     return image, None
 
 
-def _suffix(content: bytes, where: str) -> str:
-    suffix = next((suffix for magic, suffix in MAGIC if content.startswith(magic)), None)
-    if suffix is None:
-        _fail(where, "images: bytes that are no png, jpeg, webp, gif or bmp")
-    return suffix
+def image_suffix(content: bytes) -> str | None:
+    """Return the suffix of an image file by its first bytes, None for bytes that are no image."""
+    return next((suffix for magic, suffix in _MAGIC if content.startswith(magic)), None)
 
 
 def _fail(where: str, problem: str, hint: str = "") -> NoReturn:
     raise DataError(f"{where}: {problem}", hint or 'image questions are {"problem", "answer", "images"}')
+
+
+_MIN_PIXELS = 3136
+_TIMEOUT_S = 60.0
+_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
+PIXELS_PER_TOKEN = 28 * 28
+"""A token of the Qwen-VL family is 28 x 28 pixels; for estimates only."""
+
+
+def media_digests(item: Item, budget: CotSection) -> list[str]:
+    """Return what identifies the shown media in a cache key: their content and the budget, without decoding."""
+    settings = f"{PIXELS_VERSION} {budget.max_pixels} {budget.jpeg_quality}"
+    digests = []
+    for index, media in enumerate(item.row.media):
+        if media["kind"] == "video":
+            digests.append(f"{_file_digest(inside(item.base, media['path']))} {budget.num_frames} {settings}")
+        else:
+            digests.append(f"{hashlib.sha256(item.media_bytes(index)).hexdigest()} {settings}")
+    return digests
+
+
+def media_urls(item: Item, budget: CotSection) -> list[str]:
+    """Return the data URLs to show, in order: one per image, `num_frames` per video.
+
+    Raises:
+        DataError: a file that is missing or does not decode.
+    """
+    urls: list[str] = []
+    for index, media in enumerate(item.row.media):
+        if media["kind"] == "video":
+            urls += _frame_urls(inside(item.base, media["path"]), budget)
+        else:
+            where = media["path"] if item.images is not None else str(item.base / media["path"])
+            urls.append(_image_url(item.media_bytes(index), where, budget))
+    return urls
+
+
+def estimated_tokens(item: Item, budget: CotSection) -> int:
+    """Return an upper estimate of the tokens that the shown media cost, without opening them."""
+    shown = sum(budget.num_frames if media["kind"] == "video" else 1 for media in item.row.media)
+    return shown * (budget.max_pixels // PIXELS_PER_TOKEN)
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        return _digest_of(file_stamp(str(path)))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})", "check its rights") from None
+
+
+@functools.lru_cache(maxsize=4096)  # a video has many questions
+def _digest_of(stamp: tuple[str, int, int, int]) -> str:
+    return file_sha256(Path(stamp[0]))
+
+
+def _frame_urls(path: Path, budget: CotSection) -> list[str]:
+    from vsgrpo.video.reader import read_uniform_frames  # here: rows of images need no decoder
+
+    _, frames = read_uniform_frames(path, budget.num_frames, timeout_s=_TIMEOUT_S)
+    return [_jpeg_url(frame, budget) for frame in frames]
+
+
+def _image_url(content: bytes, where: str, budget: CotSection) -> str:
+    """Return the image itself where it fits the budget and any viewer shows it alike, else a JPEG of its pixels."""
+    from PIL import Image
+
+    pixels = read_image(where, content=content)
+    with Image.open(io.BytesIO(content)) as image:
+        kind = _TYPES.get((image.format or "").lower())
+        is_plain = image.mode in ("RGB", "L") and image.size == pixels.shape[1::-1] and not image.getexif()
+    if kind is not None and is_plain and pixels.shape[0] * pixels.shape[1] <= budget.max_pixels:
+        return _data_url(kind, content)
+    return _jpeg_url(pixels, budget)
+
+
+def _jpeg_url(pixels: np.ndarray, budget: CotSection) -> str:
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    if height * width > budget.max_pixels:
+        height, width = smart_resize(height, width, min_pixels=_MIN_PIXELS, max_pixels=budget.max_pixels)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).resize((width, height)).save(stream, "JPEG", quality=budget.jpeg_quality)
+    return _data_url("image/jpeg", stream.getvalue())
+
+
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

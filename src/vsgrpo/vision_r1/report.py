@@ -1,17 +1,20 @@
-"""What build-cot hands back: counts of every way a row went, words of self-reflection, tokens and cost."""
+"""Report of a build-cot: rows kept and rejected, words of self-reflection, tokens and cost; before it, an estimate."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vsgrpo.config.build_cot import BuildCotConfig
-from vsgrpo.errors import RunError
-from vsgrpo.vision_r1.answers import Reply
-from vsgrpo.vision_r1.endpoint import Account
-from vsgrpo.vision_r1.filters import REFLECTION_WORDS, Verdict, count_reflection
+from vsgrpo.errors import DataError, RunError
+from vsgrpo.vision_r1.answers import Account, AnswerCache, Reply, cache_folder, cost
+from vsgrpo.vision_r1.bridge import Request, request_key, walk
+from vsgrpo.vision_r1.chain import REFLECTION_WORDS, count_reflection
+from vsgrpo.vision_r1.filters import Verdict
+from vsgrpo.vision_r1.questions import Item, estimated_tokens, source_of
 
 # Vision-R1-cold, 200,000 rows: arXiv 2503.06749 Table 4.
 PAPER_REFLECTION = {"Wait": 585_719, "Hmm": 75_853, "Mistake": 26_697, "Alternatively": 188_187, "Check": 100_148}
@@ -153,3 +156,56 @@ class CotSummary:
                 f"cot.max_failed={self.config.cot.max_failed}, such as {counts.examples[FAILED]}",
                 "run the same command again: only what is missing is asked for",
             )
+
+
+def estimate(config: BuildCotConfig, limit: int | None = None) -> str:
+    """Return what a build would ask and cost; nothing is sent.
+
+    Tokens of answers not given yet are the mean of those in the cache, else `expected_tokens` of the step; text
+    counts four characters a token, pictures their full budget.
+    """
+    source = source_of(config)
+    steps = config.steps()
+    needed = {name: [0, 0, 0.0] for name in steps}  # requests, prompt tokens, completion tokens
+    total = cached = unreadable = 0
+    folder = cache_folder(config)
+    cache = AnswerCache(folder) if folder.is_dir() else None
+    means = {name: reply for name, (_, reply) in cache.averages().items()} if cache else {}
+    for item in source.items(limit):
+        total += 1
+        try:
+            for request, reply in _imagine(item, config, cache, means):
+                if reply is not None:
+                    cached += 1
+                    continue
+                shown = estimated_tokens(item, config.cot) if request.shows else 0
+                entry = needed[request.step]
+                entry[0] += 1
+                entry[1] += len(request.text) // 4 + shown
+                entry[2] += means.get(request.step) or steps[request.step].expected_tokens
+        except DataError:
+            unreadable += 1
+    lines = [f"{total} rows of {source.file} ({source.form}); {cached} answers are in the cache"]
+    lines += [f"{unreadable} rows cannot be asked (media or annotation missing)"] if unreadable else []
+    costs = [cost(steps[name], entry[1], entry[2]) for name, entry in needed.items()]
+    for (name, (requests, prompt, completion)), paid in zip(needed.items(), costs, strict=True):
+        price = "no price set" if paid is None else f"cost {paid:.2f}"
+        lines.append(f"{name}: {requests} requests, about {prompt:,.0f} + {completion:,.0f} tokens, {price}")
+    lines.append("all: " + ("no price set" if None in costs else f"cost {sum(filter(None, costs)):.2f}"))
+    return "\n".join(lines)
+
+
+def _imagine(
+    item: Item, config: BuildCotConfig, cache: AnswerCache | None, means: dict[str, float]
+) -> Iterator[tuple[Request, Reply | None]]:
+    """Walk the steps with cached replies, and stand-ins of the expected length for the others."""
+    steps = walk(item, config.cot.bridge)
+    try:
+        request = next(steps)
+        while True:
+            reply = cache.get(request_key(item, request, config)) if cache else None
+            yield request, reply
+            length = int(means.get(request.step) or config.steps()[request.step].expected_tokens)
+            request = steps.send(reply or Reply("word" * length, None, "stop", 0, length))
+    except StopIteration:
+        return

@@ -11,10 +11,10 @@ from typing import Any
 from vsgrpo.data.build.answers import AnswerLine, Balance, answer_lines, answer_table, balance_rows
 from vsgrpo.data.build.folder import Plan
 from vsgrpo.data.build.scan import ScanOutcome
-from vsgrpo.data.leakage import check_rows, split_dev
+from vsgrpo.data.leak_guard import check_rows
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.row import Row
-from vsgrpo.data.rows import write_rows
+from vsgrpo.data.rows import split_dev, write_rows
 from vsgrpo.errors import RunError
 
 SPLITS = ("train", "dev")

@@ -29,7 +29,7 @@ from vsgrpo.data.build.folder import (
     write_plan,
 )
 from vsgrpo.data.build.scan import ScanJob, ScanOutcome, build_scan
-from vsgrpo.data.leakage import Denied, check_scan, denied_in_path, name_some
+from vsgrpo.data.leak_guard import Denied, check_scan, denied_in_path, name_some
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.paths import (
     LOCK_NAME,

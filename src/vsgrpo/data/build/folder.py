@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from vsgrpo.config.build_data import BuildDataConfig
-from vsgrpo.data.build.scan import ScanOutcome, outcome_from_json, outcome_to_json
+from vsgrpo.data.build.scan import ScanOutcome
 from vsgrpo.data.manifest import MANIFEST_NAME
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import write_atomic
@@ -63,17 +63,17 @@ def fingerprint(config: BuildDataConfig) -> str:
 
 
 def read_stamp(out: Path) -> str | None:
-    """Return the fingerprint that the folder was built with, None where it is no build of ours."""
+    """Return the fingerprint that the folder was built with, None where no build has begun in it."""
     stamp = out / PARTS / _STAMP
     return stamp.read_text(encoding="utf-8").strip() if stamp.is_file() else None
 
 
 def prepare_folder(out: Path, config: BuildDataConfig, overwrite: bool) -> None:
-    """Make OUT ready, or refuse to touch what is not ours or was built otherwise."""
+    """Make OUT ready; refuse a folder that build-data did not write, or wrote with other settings."""
     stamp = read_stamp(out) if out.is_dir() else None
-    ours = stamp is not None or (out / MANIFEST_NAME).is_file()
+    is_built = stamp is not None or (out / MANIFEST_NAME).is_file()
     started = (out / PARTS).is_dir()  # without a stamp: another shard is about to write its plan
-    known = ours or started or not out.exists()
+    known = is_built or started or not out.exists()
     if not known and (not out.is_dir() or any(not p.name.startswith(("scans_root", LOCK_NAME)) for p in out.iterdir())):
         raise DataError(f"data.path={out}: exists and is no dataset folder", hint="choose another output=DIR")
     if overwrite and config.build.num_shards > 1:
@@ -84,9 +84,9 @@ def prepare_folder(out: Path, config: BuildDataConfig, overwrite: bool) -> None:
     if overwrite and is_set_aside(out):  # of an earlier --overwrite that was cut off: what it built goes
         for name in _OWN:
             remove(out / name)
-    elif overwrite and ours:
+    elif overwrite and is_built:
         set_aside(out, [name for name in _OWN if (out / name).exists()])
-    elif ours and stamp != fingerprint(config):
+    elif is_built and stamp != fingerprint(config):
         raise DataError(
             f"data.path={out}: holds a dataset built with other settings",
             hint="add --overwrite to replace it, or choose another output=DIR",
@@ -146,14 +146,14 @@ def _config_from(data: dict[str, Any]) -> BuildDataConfig:
 
 def store(out: Path, outcome: ScanOutcome) -> None:
     """Keep what became of a scan."""
-    write_atomic(_path(out, outcome.scan_id), json.dumps(outcome_to_json(outcome)))
+    write_atomic(_path(out, outcome.scan_id), json.dumps(outcome.to_json()))
 
 
 def stored(out: Path, config: BuildDataConfig, scan_id: str) -> ScanOutcome | None:
     """Return what became of a scan, None where it is not known or the files it speaks of are gone."""
     path = _path(out, scan_id)
     try:
-        outcome = outcome_from_json(read_record(path, {}, ""), str(path))
+        outcome = ScanOutcome.from_json(read_record(path, {}, ""), str(path))
     except (ValueError, TypeError, KeyError, DataError):
         return None
     if outcome.status == "skipped":

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from vsgrpo.config.build_data import BuildDataConfig
-from vsgrpo.data.leakage import room_of
-from vsgrpo.data.linking import link_or_copy
-from vsgrpo.data.row import Row
-from vsgrpo.data.rows import make_row
+from vsgrpo.data.room_ids import room_of
+from vsgrpo.data.row import Row, row_to_dict
+from vsgrpo.data.rows import make_row, row_from_dict
 from vsgrpo.errors import ConfigError, DataError, RunError
+from vsgrpo.files import link_or_copy
 from vsgrpo.plugins import load_question_types
 from vsgrpo.scans.meta_info import write_scene_json
 from vsgrpo.scans.source import Recording, Scan, SceneSettings, VisibilitySettings, find_source
@@ -51,7 +51,7 @@ class ScanJob:
 
 @dataclass
 class ScanOutcome:
-    """What became of one scan; everything of it can be stored as JSON except `rows`."""
+    """What became of one scan."""
 
     scan_id: str
     room: str
@@ -64,6 +64,15 @@ class ScanOutcome:
     num_shown: int | None = None
     num_frames: int = 0
     seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as JSON, rows included."""
+        return {**vars(self), "rows": [row_to_dict(row) for row in self.rows]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any], where: str) -> Self:
+        """Return the outcome that `to_json` stored; `where` names the file in errors."""
+        return cls(**{**data, "rows": [row_from_dict(row, where) for row in data["rows"]]})
 
 
 def build_scan(job: ScanJob) -> ScanOutcome:
@@ -132,7 +141,7 @@ def _rows(job: ScanJob, scene: Scene, questions: list[Question], distance: str, 
     """Return one row per different question, each with its wrong answer and, where asked for, its templated thought."""
     config = job.config
     generator = {
-        "version": _version(),
+        "version": version("vsgrpo"),
         "mode": config.data.mode,
         "distance": distance,
         "size_box": config.spatial.size_box,
@@ -162,13 +171,6 @@ def _rows(job: ScanJob, scene: Scene, questions: list[Question], distance: str, 
         )
         rows.setdefault(row.id, row)
     return list(rows.values())
-
-
-@functools.cache
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("vsgrpo")
 
 
 def _question_settings(config: BuildDataConfig, seen_pixels: int) -> QuestionSettings:
@@ -286,17 +288,3 @@ def _take_existing(job: ScanJob, scene: Scene, path: Path) -> int:
     num_frames = probe(existing).num_frames
     link_or_copy(existing, path)
     return num_frames
-
-
-def outcome_to_json(outcome: ScanOutcome) -> dict[str, Any]:
-    """Return an outcome as JSON, rows included."""
-    from vsgrpo.data.rows import row_to_dict
-
-    return {**vars(outcome), "rows": [row_to_dict(row) for row in outcome.rows]}
-
-
-def outcome_from_json(data: dict[str, Any], where: str) -> ScanOutcome:
-    """Return the outcome that `outcome_to_json` stored."""
-    from vsgrpo.data.rows import row_from_dict
-
-    return ScanOutcome(**{**data, "rows": [row_from_dict(row, where) for row in data["rows"]]})

@@ -9,11 +9,14 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 
 from vsgrpo.data.importing.foreign_answers import Refused
-from vsgrpo.data.linking import IMAGE_SUFFIXES, VIDEO_SUFFIXES, link_or_copy
-from vsgrpo.data.row_guard import Denied
+from vsgrpo.data.leak_guard import Denied
 from vsgrpo.errors import DataError
+from vsgrpo.files import link_or_copy
 from vsgrpo.paths import inside, path_fault
 
+_VIDEO = "mp4 m4v mov mkv webm avi mpg mpeg m2v ts m2ts mts wmv asf flv 3gp ogv vob"
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEO.split())
+IMAGE_SUFFIXES = frozenset(f".{name}" for name in ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"])
 _LEAVES = "a path that leaves the folder of its file ({option}=DIR says below which folder the files are)"
 _OUTSIDE = "a link to a place outside the folder of its file or {option}=DIR"
 

@@ -27,7 +27,7 @@ from vsgrpo.data.importing.foreign_answers import (
     right_option,
 )
 from vsgrpo.data.importing.foreign_forms import USED, Form, is_nothing, question_type_of, read_form
-from vsgrpo.data.linking import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from vsgrpo.data.importing.foreign_media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
 from vsgrpo.data.room_ids import dataset_named, dataset_of_path, room_of
 from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, row_id

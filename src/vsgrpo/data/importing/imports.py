@@ -21,21 +21,13 @@ from vsgrpo.data.importing.foreign_media import MediaFinder, refuse_rooms
 from vsgrpo.data.importing.foreign_rows import Foreign, read_foreign, scans_named
 from vsgrpo.data.importing.import_folder import new_dataset
 from vsgrpo.data.importing.import_settings import ImportSettings
-from vsgrpo.data.leakage import (
-    Judgement,
-    denied_in_data,
-    falls_into_dev,
-    name_some,
-    room_of,
-    split_dev,
-    val_scans,
-)
+from vsgrpo.data.leak_guard import Judgement, denied_in_data, denied_shown, name_some, val_scans
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
+from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import Row, row_id
-from vsgrpo.data.row_guard import denied_shown
 from vsgrpo.data.row_rules import check_scorable
 from vsgrpo.data.row_scan import RowScan, scan_rows
-from vsgrpo.data.rows import checked_line, iter_rows, row_line
+from vsgrpo.data.rows import checked_line, falls_into_dev, iter_rows, row_line, split_dev
 from vsgrpo.errors import DataError
 from vsgrpo.records import read_records
 from vsgrpo.spatial.question_types import QUESTION_TYPES

@@ -14,19 +14,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
-from vsgrpo.data.leakage import name_some, room_of
+from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.manifest import file_record
+from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.row_rules import check_row, check_scorable
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.archives import find_in_zips, unpack
 from vsgrpo.evaluation.benchmark import Answers, Benchmark, ReadOptions, limited, question_row
-from vsgrpo.evaluation.lmms_bridge import write_lmms_samples
-from vsgrpo.evaluation.output_folder import LMMS_NAME, REPORT_NAME
+from vsgrpo.evaluation.foreign import write_lmms_samples
 from vsgrpo.evaluation.predictions import Media
-from vsgrpo.evaluation.vsibench_report import VsiBenchReport
-from vsgrpo.evaluation.vsibench_scores import read_row, score_rows
+from vsgrpo.evaluation.results import LMMS_NAME, REPORT_NAME
+from vsgrpo.evaluation.score_tables import VsiBenchReport
+from vsgrpo.evaluation.scores import read_row, score_rows
 from vsgrpo.plugins import load_question_types
 from vsgrpo.records import read_records
 from vsgrpo.report.evaluation_page import ReadAnswer, write_evaluation_page

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vsgrpo.config.build_cot import CotSection
 from vsgrpo.errors import DataError
-from vsgrpo.vision_r1.media import MediaBudget, _file_digest, _image_url
+from vsgrpo.vision_r1.questions import _file_digest, _image_url
 
-BUDGET = MediaBudget(num_frames=4, max_pixels=28 * 28 * 16, jpeg_quality=95)
+BUDGET = CotSection("caption", num_frames=4, max_pixels=28 * 28 * 16, jpeg_quality=95, cache_dir=None, max_failed=0.1)
 
 
 def saved(image, form="PNG", **options):

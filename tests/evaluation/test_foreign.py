@@ -7,9 +7,9 @@ import pytest
 from evaluation_rows import official_rows
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
-from vsgrpo.evaluation.lmms_bridge import METRICS, write_lmms_samples
+from vsgrpo.evaluation.foreign import METRICS, write_lmms_samples
 from vsgrpo.evaluation.score_command import score_file
-from vsgrpo.evaluation.vsibench_scores import score_rows
+from vsgrpo.evaluation.scores import score_rows
 
 DEV_HALF = Path(__file__).parents[3] / "shared/data/vsibench_dev/test_dev.jsonl"
 TEXTS = ("A", "B. chair", "(C)", "3", "about 2.5 m", "a hundred and five", "1e2", "nan", "")

@@ -9,7 +9,7 @@ import pytest
 
 from vsgrpo.config import load_config
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.output_folder import begin, evaluation_folder, settle
+from vsgrpo.evaluation.results import begin, evaluation_folder, settle
 from vsgrpo.evaluation.run import run_eval
 
 

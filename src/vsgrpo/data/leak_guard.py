@@ -5,7 +5,7 @@ never scans: other scans of a ScanNet room and other videos of an ARKitScenes vi
 or dataset name a row claims. `data.room_ids` finds the rooms that a row names. Demo scenes have ids of their own
 (`demo000000_00`) and never meet the lists. Rows whose scene cannot be told give the verdict "unknown".
 
-Every path that reads rows calls `read_checked_rows` or `check_rows`; `data.leakage` records what a run trained on.
+Every path that reads rows calls `read_checked_rows` or `check_rows`; `data.lineage` records what a run trained on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -279,43 +278,3 @@ def check_scan(scan_id: str, dataset: str, *, allow_val_safe: bool = False) -> s
     if any(split_of(scan) == "val" for scan in scans) and not allow_val_safe:
         return "a val scan (room-safe, but held out by default)"
     return None
-
-
-@dataclass(frozen=True)
-class DevSplit:
-    """Rooms held out of train, and the sentence to print where that did not go as asked."""
-
-    dev_rooms: frozenset[str]
-    note: str | None
-
-
-def split_dev(rooms: Iterable[str], fraction: float) -> DevSplit:
-    """Hold out about `fraction` of the rooms, each by its own hash: a room keeps its side when others come and go.
-
-    Train is never emptied: where every room hashes into dev, the one furthest from it stays in train. With fewer than
-    two rooms dev is empty.
-
-    Raises:
-        ValueError: a fraction outside [0, 1).
-    """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"data.dev_fraction={fraction}: must be in [0, 1)")
-    names = sorted(set(rooms))
-    if len(names) < 2:
-        return DevSplit(frozenset(), f"dev is empty: {len(names)} room(s), a dev split needs at least 2")
-    dev = {name for name in names if falls_into_dev(name, fraction)}
-    if len(dev) == len(names):
-        dev.remove(max(names, key=_place))
-    note = (
-        f"dev is empty: none of {len(names)} rooms fell into dev_fraction={fraction}" if fraction and not dev else None
-    )
-    return DevSplit(frozenset(dev), note)
-
-
-def falls_into_dev(room: str, fraction: float) -> bool:
-    """Tell by a room's own hash whether it is held out."""
-    return _place(room) < fraction
-
-
-def _place(room: str) -> float:
-    return int.from_bytes(blake2b(room.encode(), digest_size=8).digest(), "big") / 2**64

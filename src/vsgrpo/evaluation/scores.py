@@ -1,7 +1,7 @@
 """From predictions to scores: read the answer out of the text as each scorer does, score, average, resample.
 
-Every scorer sees the same predictions, so their tables stand side by side. Rows without a prediction (the video did
-not decode) are left out of the means and listed.
+Every scorer sees the same predictions, so their tables can be compared. Rows without a prediction (the video did not
+decode) are left out of the means and listed. At the end: scores of answers that need no model, to compare with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
 from vsgrpo.spatial.answers import SCORERS, normalize_word, parse_answer, read_letter, read_number
 from vsgrpo.spatial.question_types import answer_kind_of, table_tasks
-from vsgrpo.spatial.scoring import aggregate, mra_many
+from vsgrpo.spatial.scoring import aggregate, best_number, best_word, mra, mra_many
 
 T = TypeVar("T")
 
@@ -255,3 +255,65 @@ def task_table(kinds: Sequence[str], column: np.ndarray) -> dict[str, float]:
 def _counts(kinds: Sequence[str], table: Mapping[str, float]) -> dict[str, int]:
     found = Counter(kinds)
     return {task: sum(found[kind] for kind in types) for task, types in table_tasks().items() if task in table}
+
+
+def best_constants(rows: Iterable[Row], show_options: bool = True) -> dict[str, str]:
+    """Return per question type the one answer that scores best on `rows`.
+
+    Numbers: the multiple of the finest decimal place among the ground truths, between their smallest and largest, with
+    the highest mean relative accuracy (the smallest of equals). Choices: the most frequent letter, or with options not
+    shown the most frequent word (the alphabetically first of equals).
+    """
+    constants = {}
+    for question_type, group in _by_type(rows).items():
+        if group[0].answer_kind == "number":
+            constants[question_type] = best_number([row.ground_truth for row in group])[0]
+        else:
+            constants[question_type] = best_word(row.ground_truth if show_options else row.answer for row in group)[0]
+    return constants
+
+
+def most_frequent(rows: Iterable[Row], show_options: bool = True) -> dict[str, str]:
+    """Return per question type the most frequent answer: number text, letter, or with options not shown word.
+
+    Of equally frequent ones the smallest number, or the alphabetically first.
+    """
+    found = {}
+    for question_type, group in _by_type(rows).items():
+        is_number = group[0].answer_kind == "number"
+        counts = Counter(row.ground_truth if is_number or show_options else row.answer for row in group)
+        order = (lambda text: float(text)) if is_number else (lambda text: text)
+        found[question_type] = min(counts, key=lambda text, counts=counts, order=order: (-counts[text], order(text)))
+    return found
+
+
+def constant_scores(rows: Iterable[Row], constants: Mapping[str, str]) -> dict[str, float]:
+    """Return the table's row (0..1, with `overall`) of answering `constants[question_type]` to every question."""
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        text = constants[row.question_type]
+        if row.answer_kind == "number":
+            score = mra(float(text), float(row.ground_truth))
+        else:
+            score = float(text == (row.ground_truth if len(text) == 1 and text in LETTERS else row.answer))
+        scores.setdefault(row.question_type, []).append(score)
+    return aggregate(scores)
+
+
+def chance_scores(rows: Iterable[Row]) -> dict[str, float]:
+    """Return the expected score (0..1) of guessing among the options, for the choice tasks, without `overall`.
+
+    Empty where `rows` have no choice question: numbers have no chance level.
+    """
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        if row.options is not None and row.answer_kind == "choice":
+            scores.setdefault(row.question_type, []).append(1 / len(row.options))
+    return {task: value for task, value in aggregate(scores).items() if task != "overall"} if scores else {}
+
+
+def _by_type(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.question_type, []).append(row)
+    return groups

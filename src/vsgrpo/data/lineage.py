@@ -1,8 +1,7 @@
-"""The leak guard: rows of benchmark rooms are refused, and a record of all that a model was trained on.
+"""training_manifest.json: all that a model and its ancestors were trained on.
 
-`data.row_guard` judges rows; its functions are here too, for all who read rows. A training run writes
-`training_manifest.json` beside its weights (rooms, hashes of row files and videos, the manifests of all models it
-started from); every command that scores a model asks it for a verdict first.
+A training run writes it beside its weights: rooms, hashes of row files and videos, the manifests of all models that it
+started from. Every command that scores a model asks it for a verdict first. `leak_guard` judges the rows.
 """
 
 from __future__ import annotations
@@ -17,23 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.data.leak_guard import VERDICTS, Judgement, Links, judge_row, worst
 from vsgrpo.data.manifest import MANIFEST_NAME, file_record
-from vsgrpo.data.room_ids import Found, find_rooms, room_label, rooms_in, shown_rooms
-from vsgrpo.data.room_ids import dataset_of_path as dataset_of_path
-from vsgrpo.data.room_ids import room_of as room_of
+from vsgrpo.data.room_ids import Found, dataset_of_path, find_rooms, room_label, rooms_in, shown_rooms
 from vsgrpo.data.row import Row
-from vsgrpo.data.row_guard import VERDICTS, Judgement, Links, judge_row, worst
-from vsgrpo.data.row_guard import Denied as Denied
-from vsgrpo.data.row_guard import check_rows as check_rows
-from vsgrpo.data.row_guard import check_scan as check_scan
-from vsgrpo.data.row_guard import denied_in_data as denied_in_data
-from vsgrpo.data.row_guard import denied_in_path as denied_in_path
-from vsgrpo.data.row_guard import falls_into_dev as falls_into_dev
-from vsgrpo.data.row_guard import judge_rows as judge_rows
-from vsgrpo.data.row_guard import name_some as name_some
-from vsgrpo.data.row_guard import read_checked_rows as read_checked_rows
-from vsgrpo.data.row_guard import split_dev as split_dev
-from vsgrpo.data.row_guard import val_scans as val_scans
 from vsgrpo.errors import DataError
 from vsgrpo.families import BUILT, FAMILIES, adapter_base
 from vsgrpo.files import write_atomic
@@ -42,7 +28,6 @@ from vsgrpo.tables import denied_rooms
 
 SCHEMA_VERSION = 1
 TRAINING_MANIFEST_NAME = "training_manifest.json"
-# A plain base model from these repositories has no training of ours in it; a local folder may hold anybody's.
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsgrpo.data.inputs import media_files
-from vsgrpo.data.leakage import (
+from vsgrpo.data.leak_guard import check_rows, check_scan, read_checked_rows
+from vsgrpo.data.lineage import (
     TRAINING_MANIFEST_NAME,
     TrainingManifest,
-    check_rows,
-    check_scan,
     lineage_of,
-    read_checked_rows,
     read_training_manifest,
-    room_of,
-    split_dev,
     training_manifest,
     write_training_manifest,
 )
-from vsgrpo.data.room_ids import find_rooms
+from vsgrpo.data.room_ids import find_rooms, room_of
 from vsgrpo.data.row import Row
-from vsgrpo.data.rows import write_rows
+from vsgrpo.data.rows import split_dev, write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.tables import denied_rooms, split_ids
 
@@ -194,7 +190,7 @@ def test_training_manifest_is_readable_json(tmp_path):
 def test_each_row_is_searched_for_rooms_once(monkeypatch):
     """A manifest of a million rows: the texts of a row are the long part of the search."""
     seen = []
-    for module in ("row_guard", "leakage"):
+    for module in ("leak_guard", "lineage"):
         search = f"vsgrpo.data.{module}.find_rooms"
         monkeypatch.setattr(search, lambda row, *links: (seen.append(row.id), find_rooms(row, *links))[1])
     rows = [make(row_id=str(number)) for number in range(3)]

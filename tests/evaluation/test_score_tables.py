@@ -1,4 +1,4 @@
-from vsgrpo.evaluation.score_table import score_table
+from vsgrpo.evaluation.score_tables import score_table
 
 
 def test_plain_table_has_the_papers_columns_in_order():

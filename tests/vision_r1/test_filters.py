@@ -7,25 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsgrpo.config import load_config
-from vsgrpo.config.build_cot import FILTER_NAMES
+from vsgrpo.config.build_cot import FILTER_NAMES, FilterSection
 from vsgrpo.data.row import Row
-from vsgrpo.vision_r1.connectives import repair_connectives
+from vsgrpo.vision_r1.chain import count_reflection, read_candidate, repair_connectives, stated_answer
 from vsgrpo.vision_r1.filters import (
     FILTERS,
-    FilterSettings,
     check_answer,
     check_contradiction,
     check_language,
     check_length,
     check_reference,
     check_repetition,
-    count_reflection,
     judge,
-    read_candidate,
-    stated_answer,
 )
 
-BOUNDS = FilterSettings(tuple(FILTERS), 20, 48_000, 0.005, 0.05, 10.0, 5)
+BOUNDS = FilterSection([*FILTERS], 20, 48_000, 0.005, 0.05, 10.0, 5)
 THOUGHT = "The chair stands in the corner of the room and the table is two steps away from it."
 
 

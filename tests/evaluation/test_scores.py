@@ -6,11 +6,10 @@ import pytest
 
 from evaluation_rows import official_rows
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.baselines import best_constants, constant_scores
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.score_command import score_file
-from vsgrpo.evaluation.vsibench_scores import score_rows, scored_text
+from vsgrpo.evaluation.scores import best_constants, constant_scores, score_rows, scored_text
 
 DEV_HALF = Path(__file__).parents[3] / "shared/data/vsibench_dev/test_dev.jsonl"
 
