@@ -193,6 +193,7 @@ API = (
     ("vsgrpo.spatial.answers", "Model text to an answer."),
     ("vsgrpo.spatial.scoring", "Answers to scores: exact match, relative error, MRA."),
     ("vsgrpo.spatial.geometry", "Boxes, distances, bearings."),
+    ("vsgrpo.scans.source", "What a source of scans is: its record, and what it reads."),
     ("vsgrpo.rewards", "Reward functions in TRL's form, and how one of your own is found."),
 )
 """(module, what it is for): the pure part, and what one extends. All of it imports without torch."""

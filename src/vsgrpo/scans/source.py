@@ -44,8 +44,8 @@ class SceneSettings:
     Attributes:
         box: "upright_min", "aabb" or "min_obb", see `spatial.geometry.fit_box`.
         size_box: "obb" (the size is the longest edge of `box`) or "aabb" (of the axis-aligned box).
-        alpha_points: "random10k" or "voxel5cm", see `spatial.floor.room_area`.
-        alpha, alpha_holes: see `spatial.floor.alpha_shape_area`.
+        alpha_points: "random10k" or "voxel5cm", see `spatial.floor.room_floor`.
+        alpha, alpha_holes: see `spatial.floor.alpha_shape`.
         categories: "raw" (VSI-100k: cleaned raw labels) or "benchmark" (VSI-Bench's list).
         min_vertices: an instance with fewer is left out.
     """
@@ -156,12 +156,6 @@ class Recording:
         self.close()
 
 
-def files_below(root: Path, scan_id: str) -> list[Path]:
-    """Return the folder ROOT/SCAN_ID and what is in it."""
-    folder = root / scan_id
-    return [folder, *folder.iterdir()] if folder.is_dir() else [folder]
-
-
 @dataclass(frozen=True)
 class ScanSource:
     """One source of scans: all that differs between sources.
@@ -174,7 +168,8 @@ class ScanSource:
         list_scans: (options, root) -> the ids of all scans; DataError where there are none to be found.
         read: (options, root, scan id) -> the scan; DataError where it is broken. Called in the worker processes.
         split_of: (root, scan id) -> "train", "val" or None, by the data set's lists; without it every scan is train.
-        files: (root, scan id) -> the files of a scan. The leak guard follows links and reads their names.
+        files: (root, scan id) -> the files of a scan, whose names and links the leak guard reads; without it the folder
+            ROOT/SCAN_ID and what is in it.
     """
 
     name: str
@@ -182,7 +177,14 @@ class ScanSource:
     list_scans: Callable[[Any, Path], list[str]]
     read: Callable[[Any, Path, str], Scan]
     split_of: Callable[[Path, str], str | None] | None = None
-    files: Callable[[Path, str], Iterable[Path]] = files_below
+    files: Callable[[Path, str], Iterable[Path]] | None = None
+
+    def files_of(self, root: Path, scan_id: str) -> Iterable[Path]:
+        """Return the files of a scan."""
+        if self.files is not None:
+            return self.files(root, scan_id)
+        folder = root / scan_id
+        return [folder, *folder.iterdir()] if folder.is_dir() else [folder]
 
 
 def find_source(name: str) -> ScanSource:

@@ -167,7 +167,7 @@ def _choose_scans(config: BuildDataConfig, root: Path, limit: int | None) -> tup
     chosen, refused = [], Counter[str]()
     denied: list[Denied] = []
     for scan_id in source.list_scans(config.source, root):
-        if leaks := [leak for path in source.files(root, scan_id) for leak in denied_in_path(path)]:
+        if leaks := [leak for path in source.files_of(root, scan_id) for leak in denied_in_path(path)]:
             denied.append(leaks[0])
             continue
         reason = check_scan(scan_id, source.name, allow_val_safe="val" in wanted)
