@@ -68,6 +68,10 @@ def test_the_benchmark_of_the_page_runs_end_to_end(words, colours, capsys):
     (out / "predictions.jsonl").write_bytes(whole[: len(whole) // 2])
     assert run(words) == 0 and (out / "predictions.jsonl").read_bytes() == whole
     assert run(["inspect", str(out), "type=light"]) == 0 and "2 of 3 rows" in capsys.readouterr().out
+    (command,) = re.findall(r"^PYTHONPATH=\. vsgrpo (score .*benchmark=my_benchmark:.*)$", PAGE, re.M)
+    capsys.readouterr()
+    assert run([*shlex.split(command), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["correct"] == right
     assert run([*words[:-1], "decoding.batch_size=2", "output=light", "benchmark.tasks=[light]"]) == 0
     assert json.loads(Path("light/results.json").read_text())["n"] == 2
 
@@ -131,6 +135,37 @@ def test_a_wrong_name_is_refused_with_the_way_out(colours, name, message, hint):
 def test_keys_that_do_not_fit_are_refused(words, more, message, capsys):
     assert run([*words, *more]) == 2 and message in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+def test_predictions_of_any_make_are_scored_on_a_users_benchmark(colours, capsys):
+    asked = ["score", "p.json", "benchmark=my_benchmark:Colours", "benchmark.path=data/colours"]
+
+    def score(*lines, more=()):
+        Path("p.json").write_text(json.dumps(lines))
+        return run([*asked, *more]), capsys.readouterr()
+
+    # q0 is red: right; q1 is yellow: wrong; q2 is unanswered.
+    lines = [{"id": "q0", "response": "Red."}, {"id": "q1", "response": "red"}, {"id": "q2", "response": None}]
+    code, shown = score(*lines)
+    assert code == 0 and "2 of 3 questions in test.jsonl" in shown.out and "50.0" in shown.out
+    code, shown = score(*lines, more=["benchmark.tasks=[dark]"])
+    assert code == 0 and "1 of 3 questions" in shown.out and "100.0" in shown.out
+    assert "leak check: unknown: nothing beside the file names the model" in shown.err
+    for wrong, message in (
+        ([{"id": "q9", "response": "red"}], "id=q9: not in data/colours"),
+        ([lines[0], lines[0]], "id=q0: already in entry 1"),
+        (lines[2:], "no question of data/colours is answered"),
+    ):
+        code, shown = score(*wrong)
+        assert code == 2 and message in shown.err
+    for words, message in (
+        (["other.json"], "two files are compared on VSI-Bench only"),
+        (["prompt.mode=loud"], "prompt.mode=loud: unknown"),
+        (["limit=3"], "limit=3: score knows benchmark.path"),
+    ):
+        code, shown = score(*lines, more=words)
+        assert code == 2 and message in shown.err
+    assert run(asked[:3]) == 2 and "no benchmark.path given" in capsys.readouterr().err
 
 
 def test_rows_of_a_users_benchmark_are_checked(colours):

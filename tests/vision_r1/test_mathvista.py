@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from vsgrpo.cli import run
 from vsgrpo.errors import DataError
-from vsgrpo.vision_r1.mathvista import edit_distance, mathvista_command, normalize, score_responses
+from vsgrpo.evaluation.score_command import score_command
+from vsgrpo.vision_r1.mathvista import edit_distance, normalize, score_responses
 from vsgrpo.vision_r1.mathvista_extract import extract
 from vsgrpo.vision_r1.mathvista_rows import parse_problem, read_problems, read_responses
 
@@ -271,7 +272,7 @@ def test_wrong_predictions_are_refused(testmini, tmp_path):
     def message(*lines) -> str:
         (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         with pytest.raises(DataError) as caught:
-            mathvista_command([str(tmp_path / "p.jsonl"), f"benchmark.path={testmini}"])
+            score_command([str(tmp_path / "p.jsonl"), "benchmark=mathvista", f"benchmark.path={testmini}"])
         return caught.value.message
 
     assert "pid=99: not in the benchmark" in message({"pid": "99", "prediction": "a"})

@@ -240,13 +240,12 @@ def score(
     Keys: benchmark.path=ROWS joins lines that carry an id only; benchmark.tasks=[NAME,...] keeps these question types;
     benchmark.split, prompt.mode, prompt.wording and prompt.show_options say how foreign predictions were asked for;
     model.path names the model, for the leak check.
-    benchmark=mathvista benchmark.path=TESTMINI scores answers to MathVista.
+    benchmark=mathvista benchmark.path=TESTMINI scores answers to MathVista, benchmark=folder or benchmark=MODULE:CLASS
+    benchmark.path=ROWS those to questions of your own.
     """
-    if "benchmark=mathvista" in files:
-        from vsgrpo.vision_r1.mathvista import mathvista_command as run_score
-    else:
-        from vsgrpo.evaluation.score_command import score_command as run_score
-    print_result(run_score(files, allow_leak=allow_leak), as_json)
+    from vsgrpo.evaluation.score_command import score_command
+
+    print_result(score_command(files, allow_leak=allow_leak), as_json)
 
 
 @app.command("ask", epilog='Example: vsgrpo ask model=runs/x/final video=room.mp4 "How many chairs are in this room?"')

@@ -212,8 +212,13 @@ class Benchmark:
         """Return the score of one answer, 0..1 (or True and False). No text of a model may raise."""
         raise NotImplementedError(f"{type(self).__name__}: score")
 
-    def accuracy(self, answers: Mapping[str, str], control: str, config: EvalConfig) -> Accuracy:
-        """Return the mean score of answers (id -> text), overall and by question type."""
+    def accuracy(self, answers: Mapping[str, str], name: str, config: EvalConfig | None = None) -> Accuracy:
+        """Return the mean score of answers (id -> text), overall and by question type.
+
+        Args:
+            name: of the answers: a control, "" for the evaluation itself, or a predictions file.
+            config: of the evaluation; None for a predictions file.
+        """
         correct: dict[str, float] = {}
         cells: dict[str, list[float]] = {}
         for row in self.rows:
@@ -238,6 +243,11 @@ class Benchmark:
     def row_scores(self, answers: Mapping[str, Sequence[str | None]], results: Mapping[str, Any]) -> dict[str, float]:
         """Return id -> score of an earlier evaluation: as its results.json says, {} without one."""
         return {name: float(score) for name, score in (results.get("correct") or {}).items()}
+
+    @classmethod
+    def read_predictions(cls, file: Path) -> dict[str, str] | None:
+        """Return id -> answer of a predictions file in a form of the benchmark's own; None: in those `score` knows."""
+        return None
 
     def identity(self) -> dict[str, Any]:
         """Return what tells the row file apart, for settings.json: another one is another evaluation."""

@@ -1,7 +1,8 @@
-"""`vsgrpo score`: the scores of a predictions file whose making we do not know, and the difference of two of them."""
+"""`vsgrpo score`: the scores of a predictions file of any make, and the difference of two of them."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,40 +15,47 @@ from vsgrpo.data.prompts import MODES, WORDINGS
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.row_rules import number_of
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.accuracy import Accuracy
 from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmarks import find_benchmark
 from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file, types_of
 from vsgrpo.evaluation.foreign import Line, num_tagged, read_lines, thinks
 from vsgrpo.evaluation.intervals import scene_intervals, task_groups
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
+from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
 from vsgrpo.evaluation.results import SETTINGS_NAME
 from vsgrpo.evaluation.score_tables import DifferenceReport, ScoreReport
 from vsgrpo.evaluation.scores import Item, row_item, score_items, task_table
 from vsgrpo.records import read_json
 from vsgrpo.spatial.answers import SCORERS
 from vsgrpo.spatial.question_types import answer_kind_of, type_names
+from vsgrpo.terminal import show
 
 PROMPT_KEYS = ("mode", "wording", "show_options")
 
 
-def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> ScoreReport | DifferenceReport:
+_KEYS = ("benchmark.path", "benchmark.split", "benchmark.tasks", "field", *(f"prompt.{key}" for key in PROMPT_KEYS))
+
+
+def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> ScoreReport | DifferenceReport | Accuracy:
     """Score one file, or compare two, as the words of a command line say; KEY=VALUE among them are settings.
+
+    With benchmark=NAME the rows, their score and the table are those of that benchmark, see `_score_benchmark`.
 
     Raises:
         ConfigError: no file, more than two, an unknown key or a wrong value.
         DataError: as `score_file` and `score_difference`; a model trained on benchmark rooms, without `allow_leak`.
     """
     model, arguments = split_model_words(arguments)
-    known = ("benchmark.path", "benchmark.split", "benchmark.tasks", "field", *(f"prompt.{key}" for key in PROMPT_KEYS))
     files = [word for word in arguments if "=" not in word or Path(word).is_file()]
-    given: dict[str, str] = {}
-    for word in arguments:
-        key, _, value = word.partition("=")
-        if word in files:
-            continue
+    given = dict(word.split("=", 1) for word in arguments if word not in files)
+    name = given.pop("benchmark", "vsibench")
+    known = _KEYS if name == "vsibench" else (*_KEYS, "output")
+    for key, value in given.items():
         if key not in known or not value:
-            every = ", ".join((*known, "model.path", "model.adapter"))
-            raise ConfigError(f"{word}: score knows {every}", hint="benchmark.path=data/vsibench")
-        given[key] = value
+            every = ", ".join((*known, "benchmark", "model.path", "model.adapter"))
+            raise ConfigError(f"{key}={value}: score knows {every}", hint="benchmark.path=data/vsibench")
+    files += [str(Path(given["output"]) / PREDICTIONS_NAME)] if "output" in given else []
     if len(files) not in (1, 2):
         raise ConfigError(f"{len(files)} files: score takes one, or two to compare", hint="vsgrpo score FILE [FILE2]")
     if model and len(files) > 1:
@@ -56,9 +64,53 @@ def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> Scor
     prompt = _given_prompt({key.removeprefix("prompt."): v for key, v in given.items() if key.startswith("prompt.")})
     rows, split = given.get("benchmark.path"), given.get("benchmark.split", "test")
     tasks = given["benchmark.tasks"].strip("[]").replace(" ", "").split(",") if "benchmark.tasks" in given else None
+    if name != "vsibench":
+        if len(files) > 1 or rows is None:
+            problem = "two files are compared on VSI-Bench only" if len(files) > 1 else "no benchmark.path given"
+            raise ConfigError(f"benchmark={name}: {problem}", hint="vsgrpo score FILE benchmark.path=ROWS")
+        for note in notes[0]:
+            show(f"note: {note}", sys.stderr)
+        return _score_benchmark(name, Path(files[0]), Path(rows), split, tasks, prompt, given.get("field"))
     reports = [score_file(file, rows, prompt, split, given.get("field"), types_of(tasks)) for file in files]
     reports = [replace(report, notes=(*report.notes, *more)) for report, more in zip(reports, notes, strict=True)]
     return reports[0] if len(reports) == 1 else score_difference(*reports)
+
+
+def _score_benchmark(
+    name: str,
+    file: Path,
+    rows_path: Path,
+    split: str,
+    tasks: list[str] | None,
+    prompt: PromptSettings | None,
+    field: str | None,
+) -> Accuracy:
+    """Score answers to a benchmark that is not of VSI-Bench's form, by its own rule; arguments as `score_file`.
+
+    Raises:
+        ConfigError: no such benchmark, or `field` where it reads predictions in a form of its own.
+        DataError: an id that the rows lack, an id used twice, or no question answered.
+    """
+    kind = find_benchmark(name)
+    prompt = prompt or _recorded_prompt(file) or PromptSettings()
+    benchmark = kind.read(rows_path, split, tasks, name=name, prompt=prompt)
+    answers = kind.read_predictions(file)
+    if answers is not None and field is not None:
+        raise ConfigError(f"field={field}: benchmark={name} has predictions of its own form", hint="leave field out")
+    if answers is None:
+        answers = {}
+        ids, seen = {row.id for row in benchmark.rows}, dict[Any, str]()
+        for line in read_lines(file, field)[0]:
+            if line.id is None or (tasks is None and line.id not in ids):
+                raise _unknown(line, rows_path)
+            if (line.id, line.sample) in seen:
+                raise _given_twice(line, line.id, seen[line.id, line.sample])
+            seen[line.id, line.sample] = line.where
+            if line.text is not None and line.id in ids:
+                answers.setdefault(line.id, line.text)
+        if not answers:
+            raise DataError(f"{file}: no question of {rows_path} is answered", "lines are {id, prediction}")
+    return benchmark.accuracy(answers, file.name)
 
 
 def _given_prompt(given: Mapping[str, str]) -> PromptSettings | None:
@@ -203,8 +255,13 @@ def _join(lines: Sequence[Line], rows: Iterable[Row], rows_path: Path | str) -> 
     return [replace(item, texts=tuple(grouped.get(name, ()))) for name, item in items.items()]
 
 
+def _unknown(line: Line, rows_path: Path | str) -> DataError:
+    return DataError(f"{line.where}: id={line.id}: not in {rows_path}", "give the rows these predictions are of")
+
+
 def _given_twice(line: Line, name: str, where: str) -> DataError:
-    first = f"line {where.rpartition(':')[2].strip()}"
+    place = where.rpartition(":")[2].strip()
+    first = f"line {place}" if place.isdigit() else place  # of a JSON list: "entry 3"
     return DataError(f"{line.where}: id={name}: already in {first}", "keep one line per id")
 
 
@@ -214,7 +271,7 @@ def _find(
     """Return the id of the row that a line answers: by its id, else by scene and question."""
     if line.id in known or line.question is None or line.scene is None:
         if line.id is None or line.id not in known:
-            raise DataError(f"{line.where}: id={line.id}: not in {rows_path}", "give the rows these predictions are of")
+            raise _unknown(line, rows_path)
         return line.id
     asked = " ".join(line.question.split())
     candidates = [(name, " ".join(question.split())) for name, question in asked_in.get(line.scene or "", [])]

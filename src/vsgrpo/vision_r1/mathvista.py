@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -22,10 +21,8 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.accuracy import Accuracy, accuracy_cells
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, limited, question_row
-from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.predictions import Media
-from vsgrpo.terminal import show
-from vsgrpo.vision_r1.mathvista_extract import extract
+from vsgrpo.vision_r1.mathvista_extract import extract, extract_answers
 from vsgrpo.vision_r1.mathvista_rows import GROUPS, Problem, find_file, read_images, read_problems, read_responses
 
 if TYPE_CHECKING:
@@ -151,17 +148,21 @@ class MathVista(Benchmark):
             return row.question
         return f"{row.question}\n{TRAIN_SENTENCES[self.prompt.mode].replace('the video', 'the image')}"
 
-    def accuracy(self, answers: Mapping[str, str], control: str, config: EvalConfig) -> Accuracy:
+    @classmethod
+    def read_predictions(cls, file: Path) -> dict[str, str]:
+        """Return pid -> answer, see `read_responses`."""
+        return read_responses(file)
+
+    def accuracy(self, answers: Mapping[str, str], name: str, config: EvalConfig | None = None) -> Accuracy:
         """Score answers by extraction (by rule, or by the model of `extract.model`) and the official comparison.
 
         Raises:
             RunError: the endpoint that should extract answers can serve nothing; predictions are kept.
         """
-        name = control or config.model.adapter or config.model.path
         extractions, by = None, "rule"
-        if config.extract.model is not None:
-            from vsgrpo.vision_r1.mathvista_extract import extract_answers
-
+        if config is not None:
+            name = name or config.model.adapter or config.model.path
+        if config is not None and config.extract.model is not None:
             folder = Path(config.run.dir) / ".extract"
             extractions = extract_answers(self.problems, answers, config.extract, config.run.seed, folder)
             by = f"model {config.extract.model}"
@@ -260,29 +261,3 @@ def score_responses(
     counts = {group: {v: (c[0], c[1]) for v, c in sorted(found.items())} for group, found in table.items()}
     total = num_rows or len(problems)
     return MathVistaAccuracy(name, total, correct, counts["task"], tuple(unreadable), counts, extraction)
-
-
-def mathvista_command(words: Sequence[str], *, allow_leak: bool = False) -> MathVistaAccuracy:
-    """Score what the words of a command line name: FILE or output=DIR (its predictions.jsonl), benchmark.path=TESTMINI.
-
-    Raises:
-        ConfigError: a key it does not know, or no predictions to score.
-        DataError: as the readers; a model trained on benchmark rooms, without `allow_leak`.
-    """
-    model, words = split_model_words(words)
-    given = dict(word.split("=", 1) for word in words if "=" in word and not Path(word).is_file())
-    files = [word for word in words if "=" not in word or Path(word).is_file()]
-    for key in given:
-        if key not in ("benchmark", "benchmark.path", "output"):
-            raise ConfigError(f"{key}: not known with benchmark=mathvista", hint="benchmark.path=FILE output=DIR")
-    if "benchmark.path" not in given:
-        raise ConfigError("benchmark.path: no value given", hint="benchmark.path=testmini.parquet")
-    files += [str(Path(given["output"]) / "predictions.jsonl")] if "output" in given else []
-    if len(files) != 1 or not Path(files[0]).is_file():
-        raise ConfigError(
-            f"benchmark=mathvista: {files[0] if files else 'predictions'}: no such file",
-            hint="lines of {pid, prediction}; `vsgrpo eval model=M benchmark=mathvista` makes them",
-        )
-    for note in check_recorded(Path(files[0]), model, allow_leak=allow_leak):
-        show(f"note: {note}", sys.stderr)
-    return score_responses(read_problems(given["benchmark.path"]), read_responses(files[0]), Path(files[0]).name)
