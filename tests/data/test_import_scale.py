@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 from vsgrpo.data import row_scan
-from vsgrpo.data.importing import imports
+from vsgrpo.data.importing import import_data as importer
+from vsgrpo.data.importing.import_data import import_data
 from vsgrpo.data.importing.import_settings import ImportSettings
-from vsgrpo.data.importing.imports import import_data
 from vsgrpo.errors import DataError
 
 
@@ -32,7 +32,7 @@ def test_the_result_is_read_through_the_guard_whatever_was_taken(tmp_path, monke
     write_rows_file(tmp_path / "rows.jsonl", 6, 3)
     text = (tmp_path / "rows.jsonl").read_text().replace("clip0000001", "09c1414f1b")
     (tmp_path / "rows.jsonl").write_text(text)
-    monkeypatch.setattr(imports, "refuse_rooms", lambda denied: None)  # as if the first looks had missed it
+    monkeypatch.setattr(importer, "refuse_rooms", lambda denied: None)  # as if the first looks had missed it
     with pytest.raises(DataError, match=r"2 rows show rooms of VSI-Bench \(09c1414f1b; rooms: scannetpp/09c1414f1b\)"):
         import_data(ImportSettings((tmp_path / "rows.jsonl",), tmp_path / "out"))
     assert not (tmp_path / "out" / "train.jsonl").exists()

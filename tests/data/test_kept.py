@@ -7,9 +7,10 @@ import pytest
 
 from vsgrpo.config import load_config
 from vsgrpo.data.build.dataset import build_dataset
-from vsgrpo.data.importing import import_folder, imports
+from vsgrpo.data.importing import dataset_folder
+from vsgrpo.data.importing import import_data as importer
+from vsgrpo.data.importing.import_data import import_data
 from vsgrpo.data.importing.import_settings import ImportSettings
-from vsgrpo.data.importing.imports import import_data
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
 from vsgrpo.vision_r1.import_images import import_images
@@ -94,8 +95,8 @@ def test_an_import_replaces_rows_and_keeps_videos_of_other_names(imported, forei
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_killed_import_is_repeated_by_the_same_command(overwrite, foreign, tmp_path, monkeypatch):
     out, file = tmp_path / "new", foreign(2)
-    monkeypatch.setattr(import_folder.shutil, "rmtree", lambda *args, **kwargs: None)  # a kill cleans nothing up
-    monkeypatch.setattr(imports, "write_manifest", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(dataset_folder.shutil, "rmtree", lambda *args, **kwargs: None)  # a kill cleans nothing up
+    monkeypatch.setattr(importer, "write_manifest", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         import_data(settings(file, out))
     monkeypatch.undo()

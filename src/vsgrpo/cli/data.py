@@ -118,7 +118,7 @@ def import_data(
     from vsgrpo.data.importing.import_settings import parse_settings
 
     settings = parse_settings(given)
-    from vsgrpo.data.importing.imports import import_data as run_import
+    from vsgrpo.data.importing.import_data import import_data as run_import
     from vsgrpo.vision_r1.import_images import import_images
 
     print_result((import_images if settings.format == "images" else run_import)(settings, overwrite=overwrite), as_json)

@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vsgrpo.data.importing.foreign_answers import Refused, read_options
-from vsgrpo.data.importing.foreign_forms import NAMES, first, question_type_of
-from vsgrpo.data.importing.foreign_rows import dataset_of, read_answer
+from vsgrpo.data.importing.answer_values import Refused, read_options
+from vsgrpo.data.importing.record_forms import NAMES, first, question_type_of
+from vsgrpo.data.importing.record_to_row import dataset_of, read_answer
 from vsgrpo.data.prompts import option_lines
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.row_rules import number_of

@@ -19,12 +19,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.importing.foreign_answers import Refused
-from vsgrpo.data.importing.foreign_forms import NAMES, Talk, first, parsed, read_talk
-from vsgrpo.data.importing.foreign_media import MediaFinder, refuse_rooms
-from vsgrpo.data.importing.foreign_rows import image_place
-from vsgrpo.data.importing.import_folder import new_dataset
+from vsgrpo.data.importing.answer_values import Refused
+from vsgrpo.data.importing.dataset_folder import MediaFinder, new_dataset, refuse_rooms
 from vsgrpo.data.importing.import_settings import ImportSettings
+from vsgrpo.data.importing.record_forms import NAMES, Talk, first, parsed, read_talk
+from vsgrpo.data.importing.record_to_row import image_place
 from vsgrpo.data.leak_guard import denied_in_data, name_some
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.rows import falls_into_dev, iter_rows, row_line

@@ -16,11 +16,10 @@ from typing import IO, Any
 from zlib import crc32
 
 from vsgrpo.data.build.answers import AnswerLine, answer_table
-from vsgrpo.data.importing.foreign_answers import Refused
-from vsgrpo.data.importing.foreign_media import MediaFinder, refuse_rooms
-from vsgrpo.data.importing.foreign_rows import Foreign, read_foreign, scans_named
-from vsgrpo.data.importing.import_folder import new_dataset
+from vsgrpo.data.importing.answer_values import Refused
+from vsgrpo.data.importing.dataset_folder import MediaFinder, new_dataset, refuse_rooms
 from vsgrpo.data.importing.import_settings import ImportSettings
+from vsgrpo.data.importing.record_to_row import ImportedRow, record_to_row, scans_named
 from vsgrpo.data.leak_guard import Judgement, denied_in_data, denied_shown, name_some, val_scans
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.room_ids import room_of
@@ -68,7 +67,7 @@ class ImportSummary:
 
 
 def import_data(settings: ImportSettings, *, overwrite: bool = False) -> ImportSummary:
-    """Read foreign rows and write a dataset folder; an earlier one stays until the new one is complete.
+    """Read records of other projects and write a dataset folder; an earlier one stays until the new one is complete.
 
     Raises:
         DataError: a file cannot be read, no row is left, the folder holds something else, or the file is VSI-Bench
@@ -147,18 +146,18 @@ class _Import:
     def _take(self, file: Path, data: Any, streams: dict[str, IO[str]]) -> None:
         if not self.is_benchmark:  # before parsing drops the column that names the room
             refuse_rooms(denied_in_data(data))
-        foreign = read_foreign(data, self.settings.dataset, "test" if self.is_benchmark else "train")
-        row = foreign.row
+        imported = record_to_row(data, self.settings.dataset, "test" if self.is_benchmark else "train")
+        row = imported.row
         if not self.is_benchmark:  # scene and data set together may say what no column says alone
             refuse_rooms(denied_shown(row))
         if not (self.is_benchmark or self.settings.allow_val_safe) and val_scans(row):
             raise Refused(_VAL, row.scene_name)
-        if len(scans_named(row.scene_name, *foreign.sources)) > 1:
+        if len(scans_named(row.scene_name, *imported.sources)) > 1:
             raise Refused("its scene and paths name several scans", row.scene_name)
-        row = self._with_media(file, foreign)
+        row = self._with_media(file, imported)
         split = "train"
         if self.is_benchmark:
-            row = replace(row, id=foreign.id or row.id)  # predictions are joined by the official id
+            row = replace(row, id=imported.id or row.id)  # predictions are joined by the official id
             split = "test"
         elif falls_into_dev(row.room, self.settings.dev_fraction):
             row, split = replace(row, split="dev"), "dev"
@@ -172,21 +171,21 @@ class _Import:
         self._asked[key] = said
         self.scenes[row.scene_name] = row.room
 
-    def _with_media(self, file: Path, foreign: Foreign) -> Row:
+    def _with_media(self, file: Path, imported: ImportedRow) -> Row:
         """Return the row with the places of its media in the dataset folder."""
-        row, beside = foreign.row, file.parent
+        row, beside = imported.row, file.parent
         if row.media[0]["kind"] == "image":
             base = beside if self.settings.images is None else ""
             media = tuple(
                 {**item, "path": self._images.place(item["path"], source, beside, f"{base}\0{source}")}
-                for item, source in zip(row.media, foreign.sources, strict=True)
+                for item, source in zip(row.media, imported.sources, strict=True)
             )
             return replace(row, media=media)
-        (item,), (source,) = row.media, foreign.sources
+        (item,), (source,) = row.media, imported.sources
         suffix = f".{item['path'].rpartition('.')[2]}"
         names = (f"{row.scene_name}{suffix}", f"{row.dataset}/{row.scene_name}{suffix}")
         parts = (source or names[0]).replace("\\", "/").split("/")
-        if foreign.is_named:
+        if imported.is_named:
             identity = f"{row.dataset}\0{row.scene_name}\0{parts[-1].removesuffix(suffix)}"
         else:
             base = beside if self.settings.videos is None else ""
@@ -195,7 +194,7 @@ class _Import:
         if place == item["path"]:
             return row
         # Another video of that name came first: this one has a name of its own, and its scene too if it has no other.
-        scene = row.scene_name if foreign.is_named else PurePosixPath(place).stem
+        scene = row.scene_name if imported.is_named else PurePosixPath(place).stem
         name = row_id(row.dataset, scene, row.question_type, f"{row.question}\x1f{place}")
         return replace(row, id=name, scene_name=scene, room=room_of(scene), media=({**item, "path": place},))
 

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from vsgrpo.data.importing.foreign_rows import Refused, read_foreign
+from vsgrpo.data.importing.answer_values import Refused
+from vsgrpo.data.importing.import_data import import_data
 from vsgrpo.data.importing.import_settings import ImportSettings, parse_settings
-from vsgrpo.data.importing.imports import import_data
+from vsgrpo.data.importing.record_to_row import record_to_row
 from vsgrpo.data.leak_guard import read_checked_rows
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows
@@ -73,7 +74,7 @@ def write_json(path, rows):
 
 
 def test_vlm3r_row():
-    row = read_foreign(VLM3R, "imported").row
+    row = record_to_row(VLM3R, "imported").row
     assert (row.question_type, row.ground_truth, row.answer) == ("object_rel_distance", "B", "sink")
     assert row.options == ("bed", "sink", "lamp", "tv") and row.room == "scene0000"
     assert row.extra["category"] == "chair" and row.extra["source_id"] == 7
@@ -81,31 +82,31 @@ def test_vlm3r_row():
 
 
 def test_spacer_row():
-    row = read_foreign(SPACER, "imported").row
+    row = record_to_row(SPACER, "imported").row
     assert (row.dataset, row.scene_name, row.question_type) == ("scannet", "scene0024_02", "object_abs_distance")
     assert (row.answer, row.answer_kind, row.unit) == ("0.3507", "number", "m")
     assert row.question.startswith("Measuring") and row.extra["problem_type"] == "regression"
 
 
 def test_vsi100k_rows_get_their_candidates_from_the_sentence():
-    row = read_foreign(VSI100K, "imported").row
+    row = record_to_row(VSI100K, "imported").row
     assert (row.question_type, row.options, row.ground_truth) == ("object_rel_direction_easy", ("left", "right"), "A")
     question = "Which of these objects (bed, sink, lamp, tv)is the closest to the chair?"
-    row = read_foreign({**VSI100K, "question": question, "answer": "Lamp"}, "imported").row
+    row = record_to_row({**VSI100K, "question": question, "answer": "Lamp"}, "imported").row
     assert (row.options, row.ground_truth, row.answer) == (("bed", "sink", "lamp", "tv"), "C", "lamp")
-    row = read_foreign(
+    row = record_to_row(
         {**VSI100K, "question": "What is the size of this room (in square meters)?", "answer": 47.9}, "x"
     ).row
     assert (row.question_type, row.answer, row.unit) == ("room_size_estimation", "47.9", "m2")
 
 
 def test_conversations_lose_their_wrapper_sentences():
-    row = read_foreign(TALK, "imported").row
+    row = record_to_row(TALK, "imported").row
     assert (row.question, row.answer) == ("How many chair(s) are in this room?", "4")
     text = "<video>\nIs it far?\nOptions:\nA. yes\nB. no\n"
     text += "Answer with the option's letter from the given choices directly."
     listed = {**TALK, "conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "B"}]}
-    row = read_foreign(listed, "imported").row
+    row = record_to_row(listed, "imported").row
     assert (row.question, row.options, row.answer, row.question_type) == ("Is it far?", ("yes", "no"), "no", "other")
 
 
@@ -127,14 +128,14 @@ def test_conversations_lose_their_wrapper_sentences():
 )
 def test_rows_that_cannot_be_taken_say_why(change, reason):
     with pytest.raises(Refused, match=reason):
-        read_foreign({**VLM3R, **change}, "imported")
+        record_to_row({**VLM3R, **change}, "imported")
 
 
 def test_numbers_lose_units_and_letters_become_values():
     counting = {**VLM3R, "question_type": "object_counting", "question": "How many chair(s)?"}
-    assert read_foreign({**counting, "ground_truth": "B", "options": ["A. 2", "B. 3"]}, "x").row.answer == "3"
+    assert record_to_row({**counting, "ground_truth": "B", "options": ["A. 2", "B. 3"]}, "x").row.answer == "3"
     room = {**VSI100K, "question": "What is the size of this room?", "answer": "1,047.5 square meters."}
-    assert read_foreign(room, "x").row.answer == "1047.5"
+    assert record_to_row(room, "x").row.answer == "1047.5"
 
 
 def test_import_filters_leaks_counts_reasons_and_splits_rooms(tmp_path):

@@ -1,4 +1,4 @@
-"""Foreign forms that hold all that is needed are taken: turns, frame lists, JSON strings, lists of any size."""
+"""ImportedRow forms that hold all that is needed are taken: turns, frame lists, JSON strings, lists of any size."""
 
 import json
 
@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from vsgrpo.cli import run
-from vsgrpo.data.importing.foreign_rows import Refused, read_foreign
+from vsgrpo.data.importing.answer_values import Refused
+from vsgrpo.data.importing.record_to_row import record_to_row
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
 from vsgrpo.records import read_records
@@ -57,7 +58,7 @@ FORMS = {
 
 @pytest.mark.parametrize("name", FORMS)
 def test_forms_of_training_frameworks(name):
-    row = read_foreign(FORMS[name], "imported").row
+    row = record_to_row(FORMS[name], "imported").row
     assert (row.question, row.answer, row.question_type, row.unit) == (ROOM, "23.4", "room_size_estimation", "m2")
     assert (row.dataset, row.scene_name) == ("scannet", "scene0001_00")
     assert row.media == ({"kind": "video", "path": "videos/scannet/scene0001_00.mp4"},)
@@ -84,7 +85,7 @@ def test_forms_of_training_frameworks(name):
     ids=["vlaser", "images", "frames in videos", "objects", "parts"],
 )
 def test_frame_lists_are_taken_in_order(row):
-    taken = read_foreign(row, "imported").row
+    taken = record_to_row(row, "imported").row
     assert (taken.question, taken.answer, taken.scene_name) == (ROOM, "23.4", "scene0001_00")
     assert [item["path"] for item in taken.media] == [f"images/{path}" for path in FRAMES]
     assert {item["kind"] for item in taken.media} == {"image"} and taken.extra["frames"] is True
@@ -108,14 +109,14 @@ def test_frame_lists_are_taken_in_order(row):
 )
 def test_what_does_not_hold_all_is_refused(row, reason):
     with pytest.raises(Refused, match=reason):
-        read_foreign(row, "imported")
+        record_to_row(row, "imported")
 
 
 def test_the_system_turn_may_be_of_typed_parts():
     parts = [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Count."}]
     turns = [{"role": "system", "content": parts}, {"role": "user", "content": ROOM}]
     turns.append({"role": "assistant", "content": "23.4"})
-    row = read_foreign({"messages": turns, "video": "scene0001_00.mp4"}, "imported").row
+    row = record_to_row({"messages": turns, "video": "scene0001_00.mp4"}, "imported").row
     assert row.extra["system"] == "Be brief.\nCount." and row.question == ROOM
 
 

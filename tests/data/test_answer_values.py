@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vsgrpo.data.importing.foreign_rows import Refused, read_foreign
+from vsgrpo.data.importing.answer_values import Refused
+from vsgrpo.data.importing.import_data import import_data
 from vsgrpo.data.importing.import_settings import ImportSettings
-from vsgrpo.data.importing.imports import import_data
+from vsgrpo.data.importing.record_to_row import record_to_row
 from vsgrpo.data.leak_guard import read_checked_rows
 from vsgrpo.data.rows import read_rows
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
@@ -114,12 +115,12 @@ def test_a_number_that_is_none_or_two_is_refused(answer, question, reason):
     with pytest.raises(Refused, match=reason):
         kinds = {ROOM: "room_size_estimation", COUNT: "object_counting"}
         kind = kinds.get(question, "object_abs_distance")
-        read_foreign(base(1, question=question, answer=answer, question_type=kind), "x")
+        record_to_row(base(1, question=question, answer=answer, question_type=kind), "x")
 
 
 def test_units_follow_the_question():
     def read(question, answer):
-        row = read_foreign(base(1, question=question, answer=answer, question_type="object_abs_distance"), "x").row
+        row = record_to_row(base(1, question=question, answer=answer, question_type="object_abs_distance"), "x").row
         return row.answer, row.unit, row.extra.get("unit")
 
     assert read("How far is it?", "150 cm") == ("1.5", "m", None)  # the type's unit
@@ -127,7 +128,7 @@ def test_units_follow_the_question():
     assert read(DISTANCE.format("feet"), "1.524 m") == ("5", None, "ft")
     assert read(DISTANCE.format("centimeters"), "1,5 m") == ("150", "cm", None)
     room = {"question": ROOM, "question_type": "room_size_estimation", "answer": "100 sq ft"}
-    assert read_foreign(base(1, **room), "x").row.answer == "9.290304"
+    assert record_to_row(base(1, **room), "x").row.answer == "9.290304"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_units_follow_the_question():
     ],
 )
 def test_the_unit_of_a_column_is_that_of_an_answer_without_one(question, kind, columns, answer, read):
-    row = read_foreign(base(1, question=question, answer=answer, question_type=kind, **columns), "x").row
+    row = record_to_row(base(1, question=question, answer=answer, question_type=kind, **columns), "x").row
     assert (row.answer, row.unit) == read
     assert {name: row.extra[name] for name in columns} == columns
 
@@ -168,25 +169,25 @@ def test_the_unit_of_a_column_is_that_of_an_answer_without_one(question, kind, c
 def test_a_unit_that_is_unclear_is_refused(columns, answer, reason):
     with pytest.raises(Refused, match=reason):
         row = base(1, question="How far is it?", answer=answer, question_type="object_abs_distance", **columns)
-        read_foreign(row, "x")
+        record_to_row(row, "x")
 
 
 @pytest.mark.parametrize("answer", ["2,3", "2020,2021", "4,12", "100,200,300", "1,047", "1.234.567", "1,047.5"])
 def test_without_a_unit_a_list_is_no_number(answer):
-    row = read_foreign(base(1, question="Which frames show the bed?", answer=answer), "x").row
+    row = record_to_row(base(1, question="Which frames show the bed?", answer=answer), "x").row
     assert (row.answer, row.ground_truth, row.answer_kind) == (answer, answer, "text")
 
 
 def test_a_plain_number_without_a_unit_is_one():
     said = {"3": "3", "4.5": "4.5", ".5": ".5", "7.": "7", 8: "8", 2.5: "2.5"}
-    rows = [read_foreign(base(1, question="Which floor is it?", answer=answer), "x").row for answer in said]
+    rows = [record_to_row(base(1, question="Which floor is it?", answer=answer), "x").row for answer in said]
     assert [(row.answer, row.answer_kind) for row in rows] == [(text, "number") for text in said.values()]
 
 
 def test_a_column_of_a_name_of_ours_keeps_its_value():
     """Ours is then under `imported_NAME`; the official id of a benchmark row is that of its id column."""
     row = {"question": ROOM, "answer": "12", "frames": 64, "source_id": "theirs", "unit": "", "source_video": None}
-    taken = read_foreign(base(7, **row, video="a/clip.mp4"), "x")
+    taken = record_to_row(base(7, **row, video="a/clip.mp4"), "x")
     assert taken.id == "7" and taken.row.extra == {
         "frames": 64,
         "source_id": "theirs",
@@ -195,7 +196,7 @@ def test_a_column_of_a_name_of_ours_keeps_its_value():
         "unit": "",
     }
     asked = {"question": DISTANCE.format("feet"), "answer": "5", "unit": "Feet"}
-    assert read_foreign(base(1, **asked), "x").row.extra == {"unit": "Feet", "imported_unit": "ft", "source_id": 1}
+    assert record_to_row(base(1, **asked), "x").row.extra == {"unit": "Feet", "imported_unit": "ft", "source_id": 1}
 
 
 def test_choices_survive_any_order_of_letters(tmp_path):
@@ -250,31 +251,31 @@ def test_choices_survive_any_order_of_letters(tmp_path):
 )
 def test_a_choice_that_can_be_read_in_two_ways_is_refused(fields, reason):
     with pytest.raises(Refused, match=reason):
-        read_foreign(base(1, **{"question": "Which?", **fields}), "x")
+        record_to_row(base(1, **{"question": "Which?", **fields}), "x")
 
 
 def test_numeric_types_keep_their_number_beside_candidates():
     row = {"question_type": "object_counting", "question": "How many chair(s) are there?", "options": ["B. 3", "A. 2"]}
-    assert read_foreign(base(1, **row, ground_truth="A"), "x").row.answer == "2"
-    assert read_foreign(base(1, **row, ground_truth=3, mc_answer="B"), "x").row.answer == "3"
+    assert record_to_row(base(1, **row, ground_truth="A"), "x").row.answer == "2"
+    assert record_to_row(base(1, **row, ground_truth=3, mc_answer="B"), "x").row.answer == "3"
     many = {**row, "options": [str(k) for k in range(8)]}
-    assert read_foreign(base(1, **many, ground_truth="5"), "x").row.answer == "5"
+    assert record_to_row(base(1, **many, ground_truth="5"), "x").row.answer == "5"
 
 
 @pytest.mark.parametrize("verb", ["beginning at", "beginning by", "starting at", "standing", "positioned next to"])
 def test_a_route_is_known_by_its_sentence(verb):
     row = {"question": ROUTE.format(verb), "options": ["A. Turn Left", "B. Turn Right"], "answer": "B"}
     for given in ({}, {"problem_type": "multiple choice"}, {"question_type": "multiple_choice"}):
-        assert read_foreign(base(1, **row, **given), "x").row.question_type == "route_planning"
+        assert record_to_row(base(1, **row, **given), "x").row.question_type == "route_planning"
 
 
 def test_types_are_taken_from_the_column_that_says_them():
     row = {"question": "Where?", "options": ["bed", "tv"], "answer": "bed", "problem_type": "multiple choice"}
     kinds = {"original_question_type": "route_planning", "question_type": "multiple_choice"}
-    assert read_foreign(base(1, **row, **kinds), "x").row.question_type == "route_planning"
-    assert read_foreign(base(1, **row), "x").row.question_type == "multiple_choice"
+    assert record_to_row(base(1, **row, **kinds), "x").row.question_type == "route_planning"
+    assert record_to_row(base(1, **row), "x").row.question_type == "multiple_choice"
     own = {"question": "What is the distance between the camera and the bed (in meters)?", "answer": "2.4 m"}
-    taken = read_foreign(base(1, **own, question_type="camera_obj_abs_dist"), "x").row
+    taken = record_to_row(base(1, **own, question_type="camera_obj_abs_dist"), "x").row
     assert (taken.question_type, taken.answer, taken.answer_kind) == ("camera_obj_abs_dist", "2.4", "number")
 
 
@@ -291,7 +292,7 @@ def test_types_are_taken_from_the_column_that_says_them():
 )
 def test_the_data_set_keeps_its_name(row, dataset):
     foreign = {"question": "How many chair(s) are in this room?", "answer": "4", **row}
-    assert read_foreign(foreign, "mine").row.dataset == dataset
+    assert record_to_row(foreign, "mine").row.dataset == dataset
 
 
 def test_benchmark_rows_are_scorable_after_an_import(tmp_path):

@@ -1,7 +1,7 @@
-"""Rows of other projects to rows of ours: one JSON object in, one Row out, or the reason why not.
+"""Turn a record of another project into a row: one JSON object in, one Row out, or the reason why not.
 
-Forms are told apart by their columns (`foreign_forms`), so mixed and mirrored files work too. A value survives, or the
-row is refused (`foreign_answers`). Columns of no meaning here are kept in `extra`.
+Forms are told apart by their columns (`record_forms`), so mixed and mirrored files work too. A value survives, or the
+row is refused (`answer_values`). Columns of no meaning here are kept in `extra`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
-from vsgrpo.data.importing.foreign_answers import (
+from vsgrpo.data.importing.answer_values import (
     NO_NUMBER,
     Options,
     Refused,
@@ -26,8 +26,8 @@ from vsgrpo.data.importing.foreign_answers import (
     read_options,
     right_option,
 )
-from vsgrpo.data.importing.foreign_forms import USED, Form, is_nothing, question_type_of, read_form
-from vsgrpo.data.importing.foreign_media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from vsgrpo.data.importing.dataset_folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from vsgrpo.data.importing.record_forms import USED, Form, is_nothing, question_type_of, read_form
 from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
 from vsgrpo.data.room_ids import dataset_named, dataset_of_path, room_of
 from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, row_id
@@ -48,8 +48,8 @@ _ROUNDING = 0.05
 
 
 @dataclass(frozen=True)
-class Foreign:
-    """A row made of a foreign object, and which files it shows.
+class ImportedRow:
+    """A row made of a record, and the files that it shows.
 
     Attributes:
         row: its media are named after dataset and scene; where the files are is not known yet.
@@ -64,7 +64,7 @@ class Foreign:
     is_named: bool
 
 
-def read_foreign(data: Any, dataset: str, split: str = "train") -> Foreign:
+def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
     """Turn one object into a checked row of `videos/<dataset>/<scene>.mp4`, or of `images/...` where it lists frames.
 
     Args:
@@ -112,7 +112,7 @@ def read_foreign(data: Any, dataset: str, split: str = "train") -> Foreign:
         check_row(row, "row")
     except DataError as error:
         raise Refused("breaks the row schema", error.message) from None
-    return Foreign(row, None if form.id is None else str(_plain(form.id)), sources, is_named)
+    return ImportedRow(row, None if form.id is None else str(_plain(form.id)), sources, is_named)
 
 
 def read_answer(
@@ -291,7 +291,7 @@ def _media(form: Form, dataset: str, scene: str) -> tuple[tuple[dict[str, str], 
 
 
 def image_place(path: str) -> str:
-    """Return where an image of a foreign path lies in a dataset folder: below images/, by safe names."""
+    """Return the path of an image in a dataset folder: below images/, by safe names."""
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     parts = parts[1:] if len(parts) > 1 and parts[0] == "images" else parts
     stem, suffix = PurePosixPath(parts[-1]).stem if parts else "", PurePosixPath(parts[-1]).suffix if parts else ""

@@ -1,4 +1,4 @@
-"""What an answer of a foreign row says, by value: numbers with their units, options with their letters.
+"""Read the answer of another project's record by value: numbers with their units, options with their letters.
 
 A value that can be read in two ways is refused, never guessed.
 """

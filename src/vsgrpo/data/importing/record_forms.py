@@ -1,4 +1,4 @@
-"""What a foreign object says, whatever its form: question, answers, options, type, scene, videos or frames.
+"""Read a record of another project, whatever its form: question, answers, options, type, scene, videos or frames.
 
 - one question an object: VSI-Bench, VLM-3R, SpaceR, VSI-100k (columns under any of several names)
 - Alpaca: `instruction`, `input` (may be empty), `output` (LLaMA-Factory)
@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vsgrpo.data.importing.foreign_answers import Refused
+from vsgrpo.data.importing.answer_values import Refused
 from vsgrpo.spatial.question_types import QUESTION_TYPES, type_called
 
 # Our field -> the names it has elsewhere, in the order they are looked for.
