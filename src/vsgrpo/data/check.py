@@ -32,7 +32,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What was found.
+    """Findings of check-data.
 
     Attributes:
         files: good rows per row file.

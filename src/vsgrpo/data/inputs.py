@@ -1,8 +1,8 @@
-"""inputs.json: the files that a run or an evaluation reads, so that it goes on with the same ones.
+"""inputs.json: the files that a run or an evaluation reads, so that a resumed one reads the same files.
 
 Size and times of each file are noted at the start, its sha256 in the background (1,200 videos of 5 MB take seconds of
-one core, which nobody waits for). To go on, size and times are compared first; only a file whose times differ is
-hashed: a copied dataset goes on, another video under the same name does not.
+one core). A resume compares size and times first and hashes only a file whose times differ: a copied dataset passes,
+another video under the same name does not.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def _difference(before: InputFile, now: InputFile, name: str) -> str:
 
 
 def _differing_lines(before: list[str], now: list[str], path: Path) -> str:
-    """Say how many lines of a row file are not the same, and which is the first."""
+    """Return how many lines of a row file differ, and which is the first."""
     known = Counter(before)
     new: list[int] = []
     for number, line in enumerate(now):

@@ -3,7 +3,7 @@
 The rooms are those of `tables.BENCHMARKS`: VSI-Bench's 288 in ScanNet, ARKitScenes and ScanNet++. Rooms are denied,
 never scans: other scans of a ScanNet room and other videos of an ARKitScenes visit show the same room, whatever split
 or dataset name a row claims. `data.room_ids` finds the rooms that a row names. Demo scenes have ids of their own
-(`demo000000_00`) and never meet the lists. Rows whose scene cannot be told give the verdict "unknown".
+(`demo000000_00`) and never meet the lists. Rows whose scene is not known give the verdict "unknown".
 
 Every path that reads rows calls `read_checked_rows` or `check_rows`; `data.lineage` records what a run trained on.
 """
@@ -74,10 +74,10 @@ def _denied(found: dict[Found, str]) -> list[Denied]:
 
 
 class Links:
-    """What media paths of a folder lead to where a symbolic link is on the way.
+    """Targets of media paths that lead through a symbolic link.
 
     Args:
-        base: the folder of the row file; None: nobody looks.
+        base: the folder of the row file; None: links are not followed.
     """
 
     def __init__(self, base: Path | str | None) -> None:
@@ -122,14 +122,14 @@ def _val_scans(shown: Sequence[Found]) -> list[str]:
 
 @dataclass
 class Judgement:
-    """What the guard found in the rows of a file.
+    """Findings of the guard in the rows of a file.
 
     Attributes:
         num_rows: rows looked at.
         leaks: rows of benchmark rooms, with the rooms.
         num_val: rows of ScanNet val scans of other rooms.
         first_val: scene name of the first of these.
-        unknown: dataset -> rows that name no scene that can be told.
+        unknown: dataset -> rows whose scene is unknown.
         first_unknown: scene name of the first of these.
     """
 
@@ -161,8 +161,8 @@ class Judgement:
         by = "" if first.named_by in (row.scene_name, row.room) else f", named by {first.named_by[:120]!r}"
         rooms = self.leaked_rooms()
         more = f"; {len(rooms)} rooms: {name_some(rooms)}" if len(rooms) > 1 else ""
-        told = f"scene_name={row.scene_name}: room {first.room} is in {first.benchmark}"
-        return f"{told} ({len(self.leaks)} of {self.num_rows} rows{more}){by}"
+        named = f"scene_name={row.scene_name}: room {first.room} is in {first.benchmark}"
+        return f"{named} ({len(self.leaks)} of {self.num_rows} rows{more}){by}"
 
     def leaked_rooms(self) -> list[str]:
         """Return the benchmark rooms, sorted."""
@@ -183,7 +183,7 @@ class Judgement:
         return self.verdict
 
     def unknown_text(self) -> str | None:
-        """Return a sentence about the rows whose rooms cannot be told, None where there are none."""
+        """Return a sentence about the rows whose rooms are unknown, None if there are none."""
         if not self.unknown:
             return None
         named = ", ".join(f"{number} of dataset {name}" for name, number in self.unknown.most_common(_NAMED))

@@ -32,7 +32,7 @@ TRAINING_MANIFEST_NAME = "training_manifest.json"
 
 @dataclass(frozen=True)
 class TrainingManifest:
-    """What a model was trained on, with its ancestors.
+    """The data that a model and its ancestors were trained on.
 
     Attributes:
         rooms: per dataset the sorted rooms of the rows used.
@@ -77,7 +77,7 @@ class TrainingManifest:
         }
 
     def known_rooms(self) -> set[tuple[str, str]]:
-        """Return the (dataset, room) pairs of the whole lineage, those that recorded scene names stand for too."""
+        """Return the (dataset, room) pairs of the whole lineage, also those that recorded scene names belong to."""
         rooms: set[tuple[str, str]] = set()
         for dataset, names in self.all_rooms().items():
             rooms |= {(dataset, name) for name in names}
@@ -86,7 +86,7 @@ class TrainingManifest:
         return rooms
 
     def leaked_rooms(self) -> list[str]:
-        """Return the benchmark rooms in the lineage, by whatever dataset name they were recorded."""
+        """Return the benchmark rooms in the lineage, under any dataset name."""
         return sorted(room_label(*room) for room in self.known_rooms() if room in denied_rooms())
 
     def reason(self) -> str:
@@ -110,7 +110,7 @@ class TrainingManifest:
         return "; ".join(dict.fromkeys(reasons)) or "clean"
 
     def verdict(self) -> str:
-        """Return clean, unknown (an ancestor or some rows cannot be told) or leak."""
+        """Return clean, unknown (of an ancestor or of some rows) or leak."""
         if self.leaked_rooms():
             return "leak"
         own = [item.verdict_rows for item in self.lineage()]
@@ -244,7 +244,7 @@ def _lineage_of(model: str, below: tuple[str, ...]) -> TrainingManifest:
     if base is not None and Path(base).is_dir() and base not in below:
         ancestor = _lineage_of(base, (*below, model))
         is_new = ancestor not in manifest.lineage() and ancestor.base in ("trained", "unknown")
-        # A base that cannot be told says nothing new about an adapter that has a record of its own.
+        # An unknown base adds nothing to an adapter that has a record of its own.
         if is_new and (ancestor.leaked_rooms() or manifest.base == "unknown"):
             return replace(manifest, parents=[*manifest.parents, ancestor])
     return manifest

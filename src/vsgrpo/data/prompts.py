@@ -46,7 +46,7 @@ def option_lines(options: tuple[str, ...]) -> list[str]:
 
 
 def question_text(row: Row, mode: str = "vanilla", wording: str = "train", show_options: bool = False) -> str:
-    """Return the text of the user turn (videos and images stand before it).
+    """Return the text of the user turn (videos and images come before it).
 
     Lines: the benchmark's pre-prompt (evaluation wording of rows with a video: the paper appends to the bare question),
     the question, the options where shown, the closing sentence(s). Options are shown for choice questions only.
@@ -107,7 +107,7 @@ def wrong_answer(row: Row, seed: int) -> str:
     """Return the wrong answer of a preference pair: the row's own, or one drawn by `seed` and the row's key.
 
     Raises:
-        DataError: the row has none and none can be told.
+        DataError: the row has none and none can be made.
     """
     wrong = row.rejected
     if wrong is None:
@@ -119,7 +119,7 @@ def wrong_answer(row: Row, seed: int) -> str:
 
 @dataclass(frozen=True)
 class RunNeeds:
-    """The texts that a run trains on, and a wrong answer. An object goes to other processes with the rule inside.
+    """Rule of a training run for its rows: it needs the texts to train on, DPO also a wrong answer (picklable).
 
     Attributes:
         method: grpo, sft or dpo.

@@ -105,7 +105,7 @@ def room_of(scene_name: str) -> str:
 
 
 def dataset_of_path(text: str) -> str | None:
-    """Return scannet, arkitscenes or scannetpp where a path or data set name tells it, else None.
+    """Return scannet, arkitscenes or scannetpp if a path or data set name names it, else None.
 
     An id that the publisher lists decides; otherwise the last folder or word that names a data set does, in any usual
     spelling ("ScanNetpp", "scannet++", "scannetppv2", "ARkitScenes").
@@ -143,7 +143,7 @@ def rooms_in(text: str, *, prose: bool = False, dataset: str | None = None) -> t
 
     Args:
         text: a name, id, path, or (`prose`) a sentence.
-        dataset: the data set it belongs to, where something else tells it.
+        dataset: the data set it belongs to, if it is known from elsewhere.
     """
     if dataset == "scannet" and not prose and len(text) == 4 and text.isdecimal():
         text = f"{dataset}/{text}"  # a scene named by its number alone
@@ -240,9 +240,9 @@ def rooms_in_data(data: Any) -> dict[Found, str]:
     hinted = [text for text in texts if _may_name(text)] if _may_name("\n".join(texts)) else []
     found: dict[Found, str] = {}
     if hinted:
-        told = (dataset_of_path(text) for text in texts if _DATASET_HINT.search(text) and not _is_prose(text))
+        named = (dataset_of_path(text) for text in texts if _DATASET_HINT.search(text) and not _is_prose(text))
         listed = (dataset_of_path(text) for text in hinted if not _is_prose(text))
-        _search_all(hinted, found, next(filter(None, (*told, *listed)), None))
+        _search_all(hinted, found, next(filter(None, (*named, *listed)), None))
     return found
 
 
@@ -265,12 +265,12 @@ def _paths(row: Row) -> tuple[str, ...]:
 @lru_cache(maxsize=_CACHED_TEXTS)
 def _known_names(dataset: str, scene: str, room: str, paths: tuple[str, ...], links: tuple[str, ...]) -> _Names:
     """Return what the names say that all rows of a scene have in common."""
-    told = next(filter(None, (dataset_of_path(text) for text in (dataset, scene, *paths, *links))), None)
+    known = next(filter(None, (dataset_of_path(text) for text in (dataset, scene, *paths, *links))), None)
     texts = (scene, *paths, *links)
-    shown = {item: text for text in reversed(texts) for item in rooms_in(text, dataset=told)}
-    others = {item: text for text in (room, dataset) for item in rooms_in(text, dataset=told)}
+    shown = {item: text for text in reversed(texts) for item in rooms_in(text, dataset=known)}
+    others = {item: text for text in (room, dataset) for item in rooms_in(text, dataset=known)}
     named = {item: shown.get(item, others.get(item, "")) for item in (*shown, *others)}
-    return _Names(told, tuple(shown), tuple(named.items()))
+    return _Names(known, tuple(shown), tuple(named.items()))
 
 
 def _rooms_of_id(name: str, dataset: str | None) -> tuple[Found, ...]:

@@ -1,4 +1,4 @@
-"""What a plan needs to know of rows: how many there are, of which types, the longest texts, what they show.
+"""Numbers of rows for the plan of a run: how many, of which types, the longest texts, the media they show.
 
 Of a large file every line is counted and a part of the lines is read as rows (`sketch_rows`): a plan of a million rows
 takes seconds. A run itself, and check-data, read and judge all rows.

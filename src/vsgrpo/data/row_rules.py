@@ -1,4 +1,4 @@
-"""What the row schema asks of every field: each rule said once, for reading, writing and `check-data`.
+"""Rules of the row schema for every field, each written once, for reading, writing and `check-data`.
 
 `check_row` raises at the first fault of a row, `row_faults` returns all of them.
 """
@@ -92,24 +92,14 @@ def _check_version(row: Row, where: str) -> None:
         _fail(where, "schema_version", f"this version writes {SCHEMA_VERSION}", value=row.schema_version)
 
 
-def _check_required(name: str) -> _Check:
+def _check_text(name: str, *, is_optional: bool) -> _Check:
     def check(row: Row, where: str) -> None:
         value = getattr(row, name)
-        if not isinstance(value, str) or not value.strip():
-            _fail(where, name, "must be a non-empty string", value=value)
-        if not value.isascii():
-            _check_characters(name, value, where)
-
-    return check
-
-
-def _check_optional(name: str) -> _Check:
-    def check(row: Row, where: str) -> None:
-        value = getattr(row, name)
-        if value is None:
+        if is_optional and value is None:
             return
         if not isinstance(value, str) or not value.strip():
-            _fail(where, name, "must be null or a non-empty string", value=value)
+            rule = "must be null or a non-empty string" if is_optional else "must be a non-empty string"
+            _fail(where, name, rule, value=value)
         if not value.isascii():
             _check_characters(name, value, where)
 
@@ -212,7 +202,7 @@ def _check_number(name: str, text: str, where: str) -> None:
 
 
 def _check_characters(name: str, text: str, where: str) -> None:
-    """Refuse half a character, which no file of ours can hold."""
+    """Refuse half a character, which UTF-8 files cannot hold."""
     if (fault := _json_fault(text)) is not None:
         _fail(where, name, fault, "an emoji was cut in two, write the text again", value=text)
 
@@ -320,8 +310,8 @@ _CHECKS_OF_PLAIN: tuple[tuple[_Check, tuple[str, ...]], ...] = (
 """The rules beyond single texts."""
 _CHECKS = (
     _CHECKS_OF_PLAIN[0],
-    *((_check_required(name), (name,)) for name in _REQUIRED_TEXT),
-    *((_check_optional(name), (name,)) for name in _OPTIONAL_TEXT),
+    *((_check_text(name, is_optional=False), (name,)) for name in _REQUIRED_TEXT),
+    *((_check_text(name, is_optional=True), (name,)) for name in _OPTIONAL_TEXT),
     *((_check_spoken(name), (name,)) for name in _SPOKEN),
     *_CHECKS_OF_PLAIN[1:],
 )

@@ -53,7 +53,7 @@ class Fault:
 
 @dataclass
 class RowScan:
-    """What is known of the rows of a file, or of a part of one.
+    """Numbers and faults of the rows of a file, or of a part of one.
 
     Attributes:
         num_lines, num_rows: lines of the part, and rows that keep the schema and the rule of `scan_rows`.
@@ -65,7 +65,7 @@ class RowScan:
         media: (kind, path in the rows) -> key of the first row that shows it.
         verdict: worst leak verdict.
         num_leaks, leaked_rooms, leaked_scenes, benchmark: rows of benchmark rooms.
-        judged: rows of ScanNet val scans, and rows whose room cannot be told; without the leaks.
+        judged: rows of ScanNet val scans, and rows whose room is unknown; without the leaks.
     """
 
     num_lines: int = 0

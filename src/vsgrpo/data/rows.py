@@ -241,7 +241,7 @@ def rebase(rows: Sequence[Row], folder: Path, base: Path) -> list[Row]:
     """Return the rows of a dataset folder with media paths relative to another one.
 
     Raises:
-        DataError: a path that leads out of `folder` by a link: seen from `base` that can no longer be told.
+        DataError: a path that leads out of `folder` by a link: from `base` this can no longer be seen.
     """
     if folder.resolve() == base.resolve():
         return list(rows)

@@ -22,7 +22,7 @@ _METRES = 0.1 + 1e-9  # both answers have one decimal: 0.1 apart is within
 
 @dataclass
 class Agreement:
-    """How the rows of one question type fared.
+    """Agreement of the rows of one question type.
 
     Attributes:
         n: rows compared: scene there, objects there and named by a unique category.

@@ -103,12 +103,12 @@ class MediaFinder:
     """Finds the files that rows name and gives them places in a dataset folder.
 
     Without a root, paths are relative to the folder of the row file (or its videos/, images/) and may not leave it.
-    With one, paths of another machine stand for what is below the root: the longest end of a path that is there counts.
+    With one, a path of another machine is searched below the root: its longest end that exists counts.
 
     Attributes:
         root: videos=DIR or images=DIR; None: beside the row file.
         option: what that setting is called.
-        denies: says which benchmark rooms a file shows by its path below the root, links followed; None: nobody asks.
+        denies: says which benchmark rooms a file shows by its path below the root, links followed; None: not checked.
         keeps_missing: rows whose file is not there are kept where there is no root.
         found: place in the dataset folder -> the file.
         num_missing, first_missing: places that have no file.

@@ -1,4 +1,4 @@
-"""import-data: rows of other projects to a dataset folder of ours, leaks filtered, every row left out counted.
+"""import-data: write rows of other projects to a dataset folder, filter leaks, count every row that is left out.
 
 One row is in memory at a time: of a million rows only their ids, rooms and media names are kept.
 """
@@ -34,7 +34,7 @@ from vsgrpo.spatial.question_types import QUESTION_TYPES
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import did: rows read, rows per split and type, rows left out by reason with a first example each."""
+    """Summary of an import: rows read, rows per split and type, rows left out by reason with a first example each."""
 
     out: Path
     num_read: int

@@ -1,4 +1,4 @@
-"""What `vsgrpo import-data FILE... key=value...` is asked to do."""
+"""Settings of `vsgrpo import-data FILE... key=value...`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FORMATS = ("auto", "vsibench", "images")
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """What to import and how.
+    """Files to import, and how.
 
     Attributes:
         files: .json (a list), .jsonl or .parquet.
         output: the dataset folder to write.
-        videos: folder of the videos: paths of another machine, absolute or with `..`, stand for what is below it; rows
+        videos: folder of the videos: paths of another machine, absolute or with `..`, are searched below it; rows
             without a video there are left out. None: paths are relative to the file and stay in its folder; missing
             ones are reported, their rows kept.
         dataset: name for scenes that are not ScanNet's and where neither a column nor a path says.

@@ -37,11 +37,11 @@ NAMES = {
     "turns": ("conversations", "messages"),
 }
 _UNIT_COLUMNS = ("unit", "units", "answer_unit")
-"""Say the unit of an answer that names none; they stay in `extra`."""
+"""Columns with the unit of an answer that names none; they stay in `extra`."""
 USED = frozenset(name for names in NAMES.values() for name in names) | {"reward_model"}
 _FORMS_OF_ANSWER = ("multiple_choice", "multi_choice", "choice", "mca", "mcq", "numerical", "number", "na")
 _FORMS_OF_ANSWER += ("regression", "free_form", "open_ended", "ocr", "qa", "video")
-"""What files call the form of an answer: no type of question."""
+"""Names of forms of an answer: not a type of question."""
 _HUMAN = ("human", "user")
 _MODEL = ("gpt", "assistant", "model")
 _MEDIA_PARTS = {"video": "video", "video_url": "video", "image": "image", "image_url": "image"}
@@ -55,7 +55,7 @@ _THOUGHT = re.compile(r"\s*<(think|observe)>\s*(.*?)\s*</\1>\s*<answer>", re.DOT
 
 @dataclass(frozen=True)
 class Form:
-    """What an object says, before its values are read.
+    """Parts of a record, before its values are read.
 
     Attributes:
         question: its text without media tokens; options may still be in it.
@@ -147,7 +147,7 @@ def _written(data: Mapping[str, Any]) -> Any:
 
 
 def first(data: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """Return the first value that is there: not null, NaN, empty text or an empty list."""
+    """Return the first value that is not null, NaN, empty text or an empty list."""
     for name in names:
         if name in data and not is_nothing(value := data[name]):
             return value
@@ -266,7 +266,7 @@ def _is_image(path: str) -> bool:
 
 
 def _without_tokens(text: str) -> tuple[str, int]:
-    """Return a text without the tokens that stand for media, and how many there were."""
+    """Return a text without its media tokens, and the number of these."""
     if "<" not in text:
         return text, 0
     text, number = _MEDIA_TOKEN.subn("", text)

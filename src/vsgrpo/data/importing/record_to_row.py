@@ -276,8 +276,8 @@ def _stem(text: str) -> str:
 def dataset_of(given: Any, paths: tuple[str, ...], default: str) -> str:
     """Return the data set of a row: of our three where its column or one of its paths says so, else the column."""
     column = given.strip() if isinstance(given, str) else ""
-    told = (dataset_named(column), *(dataset_of_path(path) for path in paths))
-    return next(filter(None, told), column or default)
+    named = (dataset_named(column), *(dataset_of_path(path) for path in paths))
+    return next(filter(None, named), column or default)
 
 
 def _media(form: Form, dataset: str, scene: str) -> tuple[tuple[dict[str, str], ...], tuple[str | None, ...]]:
@@ -315,7 +315,7 @@ def _extra(data: Mapping[str, Any], form: Form) -> dict[str, Any]:
 
 
 def _note(extra: dict[str, Any], name: str, value: Any) -> None:
-    """Add a value of ours; where a column of that name says something else it stays, and ours is `imported_NAME`."""
+    """Add a value of ours; if a column of that name holds another value, that stays and ours is `imported_NAME`."""
     is_taken = not is_nothing(extra.get(name)) and extra[name] != value
     extra[f"imported_{name}" if is_taken else name] = value
 
