@@ -1,9 +1,7 @@
-"""ImportedRow forms that hold all that is needed are taken: turns, frame lists, JSON strings, lists of any size."""
+"""Forms of other projects are taken if they hold all that is needed: turns, frame lists, JSON strings."""
 
 import json
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from vsgrpo.cli import run
@@ -11,8 +9,6 @@ from vsgrpo.data.importing.answer_values import Refused
 from vsgrpo.data.importing.record_to_row import record_to_row
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
-from vsgrpo.records import read_records
-from vsgrpo.vision_r1.questions import find_source
 
 ROOM = "What is the size of this room (in square meters)?"
 CHAIRS = "How many chair(s) are in this room?"
@@ -133,64 +129,6 @@ def test_frames_are_linked_into_the_dataset_folder(tmp_path, capsys):
     two, three = read_rows(tmp_path / "out/train.jsonl")  # one question, other frames: two rows
     assert [path.read_bytes().decode() for _, path in three.media_paths(tmp_path / "out")] == FRAMES[:3]
     assert len(two.media) == 2 and two.id != three.id
-
-
-def test_lists_larger_than_the_buffer_are_read_item_by_item(tmp_path):
-    items = [{"n": n, "text": 'x\u00e9"]},' * (n % 50) * 30} for n in range(2000)] + [
-        [],
-        3,
-        -1.5e3,
-        None,
-        "a" * 3_000_000,
-    ]
-    file = tmp_path / "rows.json"
-    file.write_text("\ufeff " + json.dumps(items, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert file.stat().st_size > 3 << 20
-    found = list(read_records(file, nan="null"))
-    assert [item for _, item in found] == items and found[7][0] == f"{file}:row 8"
-
-
-@pytest.mark.parametrize(
-    "text", ["[1", "[1,", "[1 2]", "[1]]", "[1] 2", '["a]', "[{]", "[" * 200_000, "[1,]", "[,1]", '{"a": 1', "nul"]
-)
-def test_a_broken_list_is_an_error_of_one_line(tmp_path, text):
-    file = tmp_path / "rows.json"
-    file.write_text(text)
-    with pytest.raises(DataError, match=r"rows\.json(:1)?: not") as error:
-        list(read_records(file, nan="null"))
-    assert "\n" not in error.value.message and len(error.value.message) < 300
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("a.json", '{"data": [{"n": 1}, {"n": NaN}]}'),
-        ("a.json", '{"n": 1}\n{"n": NaN}\n'),
-        ("a.jsonl", '[{"n": 1}, {"n": NaN}]'),
-        ("a.jsonl", '\ufeff{"n": 1}\r\n\r\n{"n": NaN}'),
-    ],
-)
-def test_the_content_decides_between_list_and_lines(tmp_path, name, text):
-    (tmp_path / name).write_text(text, encoding="utf-8")
-    assert [data["n"] for _, data in read_records(tmp_path / name, nan="null")] == [1, None]
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        pa.array([b"ok"] * 70 + [b"\xff\xfe"], pa.binary()).view(pa.string()),  # bytes that are no UTF-8
-        pa.array([0] * 70 + [2**62], pa.int64()).cast(pa.timestamp("us")),  # the year 148,108
-    ],
-    ids=["text", "time"],
-)
-def test_a_value_of_a_parquet_file_that_cannot_be_read_is_named(tmp_path, bad):
-    file = tmp_path / "train.parquet"
-    columns = {"problem": ["?"] * 71, "answer": ["x"] * 71, "images": ["a.png"] * 71, "note": bad}
-    pq.write_table(pa.table(columns), file)
-    with pytest.raises(DataError, match=r"train\.parquet:rows 65 to 71: a value cannot be read"):  # 64 at a time
-        list(read_records(file, nan="null"))
-    with pytest.raises(DataError, match=r"train\.parquet:rows 65 to 71: a value cannot be read"):
-        list(find_source(file, "train", "images", None, False).items())
 
 
 def test_a_byte_order_mark_is_no_part_of_a_row(tmp_path, capsys):

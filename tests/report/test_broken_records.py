@@ -8,55 +8,9 @@ from pathlib import Path
 import pytest
 
 from vsgrpo.cli import run
-from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
-from vsgrpo.records import NUMBER, check_shape, read_record
 
 LAB = Path(__file__).parents[1] / "legacy" / "lab"
-SHAPE = {
-    "name": str,
-    "step?": int,
-    "scores": {str: NUMBER},
-    "checkpoints?": {int: {"stage": int}},
-    "mix?": [{"a": str}],
-}
-GOOD = {"name": "x", "scores": {"a": 0.5, "b": 1}, "checkpoints": {"2": {"stage": 0}}, "mix": [{"a": "b"}], "other": 1}
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"name": None}, "name: is missing"),
-        ({"name": ["x"]}, "name=\"['x']\": must be text"),
-        ({"step": True}, "step='True': must be a whole number"),
-        ({"step": 1.5}, "step='1.5': must be a whole number"),
-        ({"scores": []}, "scores='[]': must be an object"),
-        ({"scores": {"a": "0.5"}}, "scores.a='0.5': must be a whole number or a number"),
-        ({"scores": {"a": 10**400}}, "scores.a="),
-        ({"checkpoints": {"x": {"stage": 0}}}, "checkpoints.x: must be a whole number"),
-        ({"checkpoints": {"2": {"stage": None}}}, "checkpoints.2.stage: is missing"),
-        ({"mix": "abc"}, "mix='abc': must be a list"),
-        ({"mix": [{"a": "b"}, 3]}, "mix.1='3': must be an object"),
-    ],
-)
-def test_a_value_of_another_kind_is_named(change, told):
-    check_shape(GOOD, SHAPE, "f.json", "")
-    check_shape(GOOD | {"step": None, "mix": None}, SHAPE, "f.json", "")
-    with pytest.raises(DataError) as error:
-        check_shape(GOOD | change, SHAPE, "f.json", "restore it")
-    assert error.value.message.startswith(f"f.json: {told}") and error.value.hint == "restore it"
-
-
-BROKEN = [b"", b"[]", b"null", b"3", b'"x"', b"\xff\xfe\x00", b'{"a": 1', b"[" * 200_000, b'{"a":' + b"9" * 5000 + b"}"]
-
-
-@pytest.mark.parametrize("content", BROKEN, ids=lambda content: repr(content[:6]))
-def test_what_is_no_object_is_refused(tmp_path, content):
-    (tmp_path / "f.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"f\.json: "):
-        read_record(tmp_path / "f.json", {}, "")
-
-
 CHANGES = {
     "settings.json": [b"[]", b"", b'{"benchmark": 3}', b'{"prompt": {"mode": 1}}'],
     "results.json": [b"null", b"", b'{"benchmark": {"file": -1}}', b'{"benchmark": [], "scorer": {}}'],
