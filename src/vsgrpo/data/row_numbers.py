@@ -117,11 +117,8 @@ def _longest_target(rows: Iterable[Row], texts: TextSettings) -> int | None:
 
 
 def _shown(rows: Iterable[Row]) -> frozenset[tuple[int, int]]:
-    found = set()
-    for row in rows:
-        videos = sum(item["kind"] == "video" for item in row.media)
-        found.add((videos, len(row.media) - videos))
-    return frozenset(found)
+    counts = ((sum(item["kind"] == "video" for item in row.media), len(row.media)) for row in rows)
+    return frozenset((videos, total - videos) for videos, total in counts)
 
 
 def sketch_files(

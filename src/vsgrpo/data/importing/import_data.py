@@ -108,7 +108,8 @@ class _Import:
     def __init__(self, settings: ImportSettings) -> None:
         self.settings = settings
         self.is_benchmark = settings.format == "vsibench"
-        self.parts = {name: settings.output / f".{name}.jsonl.tmp" for name in self._names()}
+        names = ("test",) if self.is_benchmark else ("train", "dev")
+        self.parts = {name: settings.output / f".{name}.jsonl.tmp" for name in names}
         self.left_out: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         self.scenes: dict[str, str] = {}
@@ -118,9 +119,6 @@ class _Import:
         denies = None if self.is_benchmark else denied_in_data
         self._videos = MediaFinder(settings.videos, "videos", denies=denies)
         self._images = MediaFinder(settings.images, "images", denies=denies)
-
-    def _names(self) -> tuple[str, ...]:
-        return ("test",) if self.settings.format == "vsibench" else ("train", "dev")
 
     def read(self) -> None:
         """Read all files and write the rows that can be taken, under temporary names."""
