@@ -53,7 +53,7 @@ class Report:
         return {"failed": self.failed, "findings": [asdict(item) for item in self.findings]}
 
     def table(self) -> str:
-        """Return one line per finding, the mend below it."""
+        """Return one line per finding, the way out below it."""
         width = max(len(item.check) for item in self.findings)
         lines = []
         for item in self.findings:
@@ -88,7 +88,7 @@ def processor() -> list[Finding]:
 
 
 def cpu_flags() -> set[str] | None:
-    """Return the flags that Linux tells of the first core, None elsewhere."""
+    """Return the flags that Linux lists for the first core, None elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

@@ -25,10 +25,10 @@ from vsgrpo.terminal import show
 _OWN = ("config.yaml", "overrides.txt", "env.json", "inputs.json", "run.json", "log.jsonl", "completions.jsonl")
 _OWN += ("checkpoint-*", "damaged-checkpoint-*", "final", "tiny", ".partial", ".final.*", "bad_batch-*.json")
 _OWN += ("report.html", "samples.html", "wandb", "tensorboard")
-"""What a run writes: --overwrite replaces this, and the evaluations inside the folder. Caches serve the next run too;
-`failures` is that of the latest start."""
+"""Files that a run writes: --overwrite replaces them, and the evaluations inside the folder. Caches serve the next run
+too; `failures` is that of the latest start."""
 _DIAGNOSES = ("bad_batch-*.json",)
-"""What says why a run failed stays when the earlier run comes back."""
+"""Files that say why a run failed; they stay when the earlier run comes back."""
 
 
 def prepare_run_folder(
@@ -137,7 +137,7 @@ def _own(run_dir: Path) -> list[Path]:
 
 
 def _set_run_aside(run_dir: Path) -> None:
-    """Set the run and the evaluations of its checkpoints aside; name what stays because no command of ours wrote it."""
+    """Set the run and the evaluations of its checkpoints aside; name what stays because vsgrpo did not write it."""
     going = {*_own(run_dir), *(path.parent for path in run_dir.glob("*/predictions*.jsonl"))}
     going |= {path.parent for path in run_dir.glob("*/results.json")}
     staying = [path.name for path in _entries(run_dir) if path not in going]

@@ -24,14 +24,14 @@ HINT = "look at its rewards, lower trainer.learning_rate, and go on from the las
 
 
 class BadSteps:
-    """What one stage knows about its bad steps.
+    """Counts the bad steps of one stage, writes them down and leaves them out.
 
     Args:
         folder: of the run; a bad step leaves bad_batch-STEP-PROCESS.json there.
         bundle: its tokenizer turns prompts and completions back into text.
         process: number of this process.
         limit: trainer.max_bad_steps: this one stops the run.
-        say: tells the user.
+        say: shows a line to the user.
 
     Attributes:
         count: bad steps of this stage so far.
@@ -139,14 +139,13 @@ class BadSteps:
             "process": self._process,
             "reason": reason,
             "grad_norm": json_number(norm),
-            "samples": [record for number in range(len(self._microbatches)) for record in self._records(number)],
+            "samples": [record for item in enumerate(self._microbatches) for record in self._records(*item)],
         }
         path = self._folder / f"bad_batch-{step}-{self._process}.json"
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
 
-    def _records(self, number: int) -> list[dict[str, Any]]:
-        batch = self._microbatches[number]
+    def _records(self, number: int, batch: dict[str, Any]) -> list[dict[str, Any]]:
         samples: list[Sample] = batch["samples"]
         advantages = [None] * len(samples) if batch["advantages"] is None else batch["advantages"].tolist()
         rewards = batch.get("rewards") or [[sample.reward] for sample in samples]

@@ -1,4 +1,4 @@
-"""What the trainers of all methods share: one stage of a run, its checkpoints, phases and log."""
+"""Base of the trainers of all methods: one stage of a run, its checkpoints, phases and log."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class TrainerParts:
-    """What the trainers of all methods are made of, besides TRL's arguments.
+    """Parts that the trainers of all methods are made of, besides TRL's arguments.
 
     Attributes:
         bundle: model (LoRA already attached) and processor.
         dataset: `rows_to_dataset`, the rows of this stage.
         maker: turns its rows into samples.
         loader: of the videos.
-        stage: where this trainer stands in the run.
+        stage: number of this trainer in the run, and steps before it.
         timer: of the phases.
         bad_steps: counts steps whose loss or gradient is no number.
         callbacks: of the Trainer.
@@ -100,7 +100,7 @@ class StageTrainer(Trainer):
 
     _bad_loss = False
     _num_items = 0
-    """What the loss of the running update is a mean over, in all processes: 0 where all its rows are dead."""
+    """Number of items that the loss of the running update is a mean over, in all processes; 0 if all are dead."""
     loss_is_scaled_for_ga = True
     """The loss of a microbatch is divided by the count of its whole update, so the Trainer must not divide it again."""
     # The base class types these for every case it serves; in a running stage they are set, and of one kind.
@@ -232,7 +232,7 @@ class StageTrainer(Trainer):
             self.accelerator.wait_for_everyone()
 
     def _not_saved(self, error: Exception) -> RunError:
-        """Return what to tell where a checkpoint cannot be written; its half-written files would keep the disk full.
+        """Return the error for a checkpoint that cannot be written; its half-written files would keep the disk full.
 
         Each library reports a full disk by an exception of its own (OSError, SafetensorError, RuntimeError).
         """
@@ -249,7 +249,7 @@ class StageTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write checkpoints like every model folder of ours: with processor, and adapters that say what they need."""
+        """Write checkpoints like all our model folders: with processor, and adapters that name the base they need."""
         if self.args.should_save and output_dir is not None:
             save_model(self.bundle, Path(output_dir), merge=False, state_dict=state_dict)
 

@@ -34,7 +34,7 @@ Place = tuple[str, Path]
 
 @dataclass
 class CacheSummary:
-    """What a call did."""
+    """Counts of one call."""
 
     num_videos: int = 0
     num_decoded: int = 0

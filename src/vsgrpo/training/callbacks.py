@@ -1,4 +1,4 @@
-"""What happens beside training: log.jsonl, scores on dev.jsonl, trackers, stopping on a signal."""
+"""Callbacks of a run: log.jsonl, scores on dev.jsonl, trackers, stopping on a signal."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from vsgrpo.training.samples import SampleMaker, append_records, compute_feature
 
 LOG_SCHEMA_VERSION = 1
 DEV_BATCH = 32
-"""Questions answered together; rows of one video stand side by side in a row file."""
+"""Questions answered together; rows of one video are neighbours in a row file."""
 MAX_NEW_TOKENS = {"vanilla": 16, "think": 512, "observe": 512}
-"""Where the method has no length of its own."""
+"""Longest dev answer by prompt mode, for methods without trainer.max_completion_length."""
 PATIENCE_S = 3.0
 LAST_S = 10.0
 """Seconds in which a process whose time is up has to come back to Python."""
@@ -165,7 +165,7 @@ class Tracker(TrainerCallback):
     Args:
         name: as in trainer.report_to.
         make: builds the tracker's callback.
-        say: tells the user.
+        say: shows a line to the user.
     """
 
     def __init__(self, name: str, make: Callable[[], TrainerCallback], say: Callable[[str], None]) -> None:
@@ -216,8 +216,8 @@ class StopOnSignal(TrainerCallback):
 
     Args:
         every: optimizer steps of one rollout buffer; a checkpoint inside a buffer cannot be resumed exactly.
-        say: tells the user what the signal brings about; called inside the signal handler.
-        lost: tells whether another process of this run has failed.
+        say: shows a line about the signal to the user; called inside the signal handler.
+        lost: whether another process of this run has failed.
         save_timeout_s: seconds from the signal to the end; then the process ends as it is. Our launcher's parent counts
             for its workers.
 
@@ -282,8 +282,8 @@ class StopOnSignal(TrainerCallback):
             self.received, self._since = number, now
             self._count()
         at_once = number == signal.SIGINT and not self._foreign
-        told_by_launcher = at_once and self._supervised and own_rank() > 0
-        if self._overdue or told_by_launcher or (not first and (at_once or now - self._since > PATIENCE_S)):
+        by_launcher = at_once and self._supervised and own_rank() > 0
+        if self._overdue or by_launcher or (not first and (at_once or now - self._since > PATIENCE_S)):
             self.restore()
             raise KeyboardInterrupt(number)
         if first and self.say is not None:

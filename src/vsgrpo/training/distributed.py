@@ -1,4 +1,4 @@
-"""What several processes, and engines that shard weights, need besides TRL: helpers, and checks in every step.
+"""Helpers and checks for runs of several processes and for engines that shard weights (ZeRO-3, FSDP2).
 
 Some processes call the vision tower and others do not, and rollouts differ in length, while each call of sharded
 weights is a collective one. What an engine does to weights, gradients and calls can differ from the configuration, or
@@ -273,7 +273,7 @@ def gather_numbers(number: int) -> list[int]:
 
 
 def collective_timed_out(error: BaseException, trainer: Any, timeout_s: float) -> RunError | None:
-    """Return what to tell where a collective call ran out of time or lost its partner, None for any other error."""
+    """Return the error for a collective call that timed out or lost its partner, None for any other error."""
     if not isinstance(error, RuntimeError):  # torch's own; a reward that asks a server has errors of other types
         return None
     text = str(error)
@@ -282,8 +282,8 @@ def collective_timed_out(error: BaseException, trainer: Any, timeout_s: float) -
     if "Timed out" in text or "timed out" in text or "Timeout" in text:
         return RunError(
             f"{where} waited launch.timeout_s={timeout_s:g} s for another process",
-            hint="a `warning: process ...` line may tell what the other one did; raise launch.timeout_s if it was slow",
+            hint="a `warning: process ...` line may say what the other one did; raise launch.timeout_s if it was slow",
         )
     if any(words in text for words in ("Connection closed by peer", "Connection reset", "Connection refused")):
-        return LostProcess(f"{where} lost another process", hint="the other one's error tells why; --resume goes on")
+        return LostProcess(f"{where} lost another process", hint="the other one's error says why; --resume goes on")
     return None

@@ -29,9 +29,9 @@ ENGINES = {
     "zero3_offload": (DistributedType.DEEPSPEED,),
     "fsdp2": (DistributedType.FSDP,),
 }
-"""What accelerate must report for each launch profile."""
+"""Engines that accelerate may report, for each launch profile."""
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
-"""What processes must talk by, for each type of device."""
+"""Backend that processes must talk by, for each type of device."""
 
 
 def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig | DPOConfig:

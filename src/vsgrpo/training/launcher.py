@@ -28,12 +28,12 @@ from vsgrpo.terminal import complain, show
 SUPERVISED = "VSGRPO_SUPERVISED"
 """Set for the launcher and the workers of `supervise`: they write failures to files, the launcher explains them."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""What ends a run with a checkpoint (Slurm sends SIGUSR1 or SIGTERM ahead of a time limit)."""
+"""Signals that end a run with a checkpoint (Slurm sends SIGUSR1 or SIGTERM ahead of a time limit)."""
 OVERDUE = "launch.save_timeout_s={:g}: the step and its checkpoint take longer: ending now, the last checkpoint stays"
 _PR_SET_PDEATHSIG = 1
 _SHOW_CURSOR = "\x1b[?25h"  # a worker that was killed in the middle of its live display has left it hidden
 FAILURES = "failures"
-"""Sub-folder of a run: what each process failed of, in its latest start."""
+"""Sub-folder of a run: why each process failed, in the latest start."""
 
 
 class LostProcess(RunError):
@@ -125,7 +125,7 @@ class Relay:
     def _worker(self) -> int | None:
         """Return the process id of a worker of this launcher once the run says that it trains, worker 0 if it is here.
 
-        (Its session does not tell: the launcher gives every worker one of its own.)
+        (A session id does not help: the launcher gives every worker a session of its own.)
         """
         import psutil
 
@@ -176,8 +176,8 @@ def explain(run_dir: Path, codes: dict[int, int]) -> int:
     Args:
         codes: exit code by rank, -N for signal N.
     """
-    told = [read_json(path) for path in (run_dir / FAILURES).glob("*.json")]
-    causes = [failure for failure in told if not failure["lost"]]
+    failures = [read_json(path) for path in (run_dir / FAILURES).glob("*.json")]
+    causes = [failure for failure in failures if not failure["lost"]]
     # The launcher kills what does not end by itself: a process that was killed is the cause if no other one is.
     for rank, code in () if causes else codes.items():
         if code in (-signal.SIGKILL, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT):
@@ -185,8 +185,8 @@ def explain(run_dir: Path, codes: dict[int, int]) -> int:
             what = f"process {rank} was ended by {signal.Signals(-code).name}"
             complain(what, f"{hint}go on from the last checkpoint with --resume")
             return 1
-    if told:
-        first = min(causes or told, key=lambda failure: failure["time"])
+    if failures:
+        first = min(causes or failures, key=lambda failure: failure["time"])
         complain(first["error"], first["hint"] or "")
         return first["exit_code"]
     code = next(iter(codes.values()))
@@ -210,13 +210,13 @@ def another_failed(run_dir: Path) -> bool:
 
 
 def forget_failures(run_dir: Path) -> None:
-    """Remove what processes of earlier starts failed of, for `explain` not to tell it again; tracebacks stay."""
+    """Remove the failures of earlier starts, so that `explain` does not report them again; tracebacks stay."""
     for path in (run_dir / FAILURES).glob("*.json"):
         path.unlink()
 
 
 def record_failure(run_dir: Path, rank: int, error: BaseException) -> bool:
-    """Write down why this process failed, for `explain`; return False where no launcher of ours would read it."""
+    """Write down why this process failed, for `explain`; return False where our launcher is not there to read it."""
     if SUPERVISED not in os.environ:
         return False
     folder = run_dir / FAILURES

@@ -1,4 +1,4 @@
-"""How far a run is, on stderr: a live display on a terminal, plain lines elsewhere (TERM=dumb counts as elsewhere)."""
+"""Progress of a run on stderr: a live display on a terminal, plain lines elsewhere (TERM=dumb counts as elsewhere)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the live display of a run shows, as text for a terminal of any size."""
+"""Content of the live display of a run, as text for a terminal of any size."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class DisplayState:
         shares: phase -> part of the step's seconds, largest first.
         saving: tokens of a plain layout over those computed.
         phase: what runs now, for `phase_seconds`.
-        note: a line that stands out.
+        note: a highlighted line.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""What a training run can be refused for before torch is imported and the model loads."""
+"""Checks of a training run before torch is imported and the model loads."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def check_sharing(section: TrainerSection, config: TrainConfig, where: str = "")
         return
     if model.attn_implementation != "sdpa":
         raise ConfigError(
-            f"model.attn_implementation={model.attn_implementation}: the kernels of a shared prefix stand beside sdpa",
+            f"model.attn_implementation={model.attn_implementation}: the kernels of a shared prefix need sdpa",
             hint="set model.attn_implementation=sdpa, or trainer.shared_prefix=off",
         )
     if model.tune == "lora" and model.lora.dropout > 0:

@@ -35,7 +35,7 @@ from vsgrpo.video.budget import Medium, VisionBudget
 from vsgrpo.video.loader import VideoInputs, VideoLoader
 
 DRAWN_TOKENS = 2
-"""Of each completion in the rollout: reading the prompts takes the memory, drawing adds little per token."""
+"""Tokens drawn of each completion in the rollout: the prompts take the memory, drawing adds little per token."""
 
 
 def wants_probe(config: TrainConfig, section: TrainerSection) -> bool:
@@ -47,7 +47,7 @@ def wants_probe(config: TrainConfig, section: TrainerSection) -> bool:
 
 @dataclass(frozen=True)
 class Probe:
-    """What it found: tokens of the longest prompt and of the microbatch, seconds, bytes at the peak."""
+    """Result of the probe: tokens of the longest prompt and of the microbatch, seconds, bytes at the peak."""
 
     prompt_tokens: int
     update_tokens: int
@@ -68,7 +68,7 @@ def probe_longest(
     """Run the largest microbatch of a stage once and forget it.
 
     Args:
-        trainer: not yet training; its model stands on its device, without an engine around it.
+        trainer: not yet training; its model is on its device, without an engine around it.
         rows: of the stage, as `rows_to_dataset` gives them.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a training run reads: its rows through the leak guard, its models, and every file that decides it; no torch."""
+"""Inputs of a training run: rows through the leak guard, models, and every file that decides the run; no torch."""
 
 from __future__ import annotations
 

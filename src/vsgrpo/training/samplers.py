@@ -1,4 +1,4 @@
-"""In which order rows are trained on: keyed by (run seed, epoch), so that a resumed run sees the same order.
+"""Order in which rows are trained on, keyed by (run seed, epoch): a resumed run sees the same order.
 
 The stock samplers draw from a generator that a resume starts anew; here the order of an epoch is a function of its
 number alone. Questions of one video stay side by side where asked, so that its features and prefix are computed once.
@@ -14,7 +14,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 MIN_VIDEOS_PER_STEP = 8
-"""Questions of one video pull in related directions; below this many videos an update stands on too few scenes."""
+"""Questions of one video pull in related directions; below this many videos an update rests on too few scenes."""
 
 
 def epoch_order(

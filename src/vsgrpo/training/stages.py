@@ -45,7 +45,7 @@ from vsgrpo.video.loader import VideoLoader
 
 @dataclass(frozen=True)
 class RunParts:
-    """What all stages of a run share."""
+    """Parts that all stages of a run share."""
 
     config: TrainConfig
     bundle: ModelBundle

@@ -30,7 +30,7 @@ def _synchronize() -> None:
 
 
 class PhaseTimer:
-    """Seconds per phase, exclusive: while an inner phase runs, the outer one stands still, so phases add up.
+    """Seconds per phase, exclusive: while an inner phase runs, the clock of the outer one is stopped, so phases add up.
 
     Counts of work are kept beside them.
 
@@ -56,11 +56,11 @@ class PhaseTimer:
         return (stack[-1] if stack else None), self._since
 
     def is_in(self, phase: str) -> bool:
-        """Tell whether this phase runs, or stands still for one inside it."""
+        """Return whether this phase, or one inside it, is running."""
         return phase in self._running
 
     def start(self, phase: str) -> None:
-        """Start a phase; the one that ran stands still until this one stops."""
+        """Start a phase; the clock of the one that ran is stopped until this one ends."""
         if phase not in PHASES:
             raise ValueError(f"{phase}: not one of {PHASES}")
         self._charge()
@@ -181,7 +181,7 @@ class PhaseWatch(TrainerCallback):
         self._rank = rank
         self._limit_s = limit_s
         self._clock = clock or time.perf_counter
-        self._told: float | None = None
+        self._reported: float | None = None
         self._ended = threading.Event()
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
@@ -196,9 +196,9 @@ class PhaseWatch(TrainerCallback):
         """Print one line if a phase has lasted for half of the limit; once for each time it is entered."""
         phase, since = self._timer.running
         seconds = self._clock() - since
-        if phase is None or self._told == since or seconds < self._limit_s / 2:
+        if phase is None or self._reported == since or seconds < self._limit_s / 2:
             return
-        self._told = since
+        self._reported = since
         show(
             f"warning: process {self._rank} has been in phase {phase} of step {step} for {seconds:.0f} s "
             f"(launch.timeout_s={self._limit_s:g})",
