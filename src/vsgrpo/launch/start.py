@@ -266,7 +266,7 @@ def seed_list(overrides: Sequence[str]) -> list[int] | None:
         raise ConfigError(f"run.seed={text}: a list of whole numbers is needed", hint="for example run.seed=[0,1,2]")
     seeds = [int(part) for part in text.strip("[]").split(",")]
     if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"run.seed={text}: a seed stands there twice", hint="name each seed once")
+        raise ConfigError(f"run.seed={text}: a seed is given twice", hint="name each seed once")
     return seeds
 
 
