@@ -8,7 +8,7 @@ from tiny_runs import make_rows
 from vsgrpo.config import load_config
 from vsgrpo.errors import ConfigError, SetupError
 from vsgrpo.launch.start import check_environment
-from vsgrpo.modeling.device import device_line
+from vsgrpo.modeling.libraries import device_line
 from vsgrpo.training.engine import check_backend, trl_config
 from vsgrpo.training.preflight import buffer_steps, check_devices, check_enough_rows, check_stages
 from vsgrpo.training.worker import train

@@ -28,8 +28,8 @@ from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_ch
 from vsgrpo.families import BUILT, budget_of
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
-from vsgrpo.modeling.device import device_line, own_device
 from vsgrpo.modeling.inputs import encode_prompt
+from vsgrpo.modeling.libraries import device_line, own_device
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling

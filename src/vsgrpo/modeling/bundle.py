@@ -7,7 +7,7 @@ from typing import Any
 from peft import PeftModel
 from torch import nn
 
-from vsgrpo.modeling.identity import BaseIdentity
+from vsgrpo.modeling.adapters import BaseIdentity
 
 
 @dataclass

@@ -16,9 +16,16 @@ from torch import Tensor
 
 from vsgrpo.errors import DataError
 from vsgrpo.files import publish, read_yaml
-from vsgrpo.modeling.adapters import ADAPTER_CONFIG, EARLIER_ADAPTERS, adapter_file, adapter_hash, read_adapter_config
+from vsgrpo.modeling.adapters import (
+    ADAPTER_CONFIG,
+    BASE_FILE,
+    EARLIER_ADAPTERS,
+    adapter_file,
+    adapter_hash,
+    read_adapter_config,
+    write_base_record,
+)
 from vsgrpo.modeling.bundle import ModelBundle, unwrap
-from vsgrpo.modeling.identity import BASE_FILE, write_base_record
 from vsgrpo.records import read_record
 
 VISION_FILE = "vision.json"

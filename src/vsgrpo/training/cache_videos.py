@@ -16,8 +16,8 @@ import torch
 from vsgrpo.config import TrainConfig
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, SetupError
-from vsgrpo.modeling.device import device_line
 from vsgrpo.modeling.feature_cache import cache_bytes
+from vsgrpo.modeling.libraries import device_line
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.terminal import show

@@ -17,7 +17,7 @@ from vsgrpo.config import TrainConfig
 from vsgrpo.config.trl_options import NO_TRL_FIELD, OURS_BUT_NOT_PASSED
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, SetupError, first_line
-from vsgrpo.modeling.device import why_no_gpu
+from vsgrpo.modeling.libraries import why_no_gpu
 from vsgrpo.training.preflight import check_devices, cpu_hint, needs_launcher
 
 ENGINES = {

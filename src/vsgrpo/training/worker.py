@@ -30,12 +30,10 @@ from vsgrpo.errors import RunError, VsgrpoError, from_machine
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
 from vsgrpo.modeling.bundle import ModelBundle
-from vsgrpo.modeling.device import own_device
+from vsgrpo.modeling.libraries import check_versions, own_device, quiet_libraries
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.model_card import write_model_card
-from vsgrpo.modeling.quiet import quiet_libraries
 from vsgrpo.modeling.save import save_model, write_vision
-from vsgrpo.modeling.versions import check_versions
 from vsgrpo.terminal import complain, show
 from vsgrpo.training.base import StageTrainer
 from vsgrpo.training.checkpoints import RunFolder

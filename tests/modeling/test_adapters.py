@@ -9,9 +9,8 @@ from safetensors.torch import load_file, save_file
 from tiny_inputs import randomize_adapter
 
 from vsgrpo.errors import DataError
-from vsgrpo.modeling import identity
-from vsgrpo.modeling.adapters import adapter_hash
-from vsgrpo.modeling.identity import base_identity
+from vsgrpo.modeling import adapters
+from vsgrpo.modeling.adapters import adapter_hash, base_identity
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.save import save_model
 
@@ -79,11 +78,11 @@ def test_a_base_in_a_bin_file_of_either_format_carries_an_adapter(base, tmp_path
 
 
 def test_blocks_of_a_large_tensor_begin_and_end_with_it():
-    size = identity.WHOLE_BYTES + 1
-    blocks = identity._blocks(size)
+    size = adapters.WHOLE_BYTES + 1
+    blocks = adapters._blocks(size)
     assert len(blocks) == 16 and blocks[0][0] == 0 and blocks[-1][1] == size
     assert all(end - start == 4096 for start, end in blocks)
-    assert identity._blocks(size - 1) == [(0, size - 1)]
+    assert adapters._blocks(size - 1) == [(0, size - 1)]
 
 
 @pytest.mark.integration
