@@ -9,9 +9,8 @@ import torch
 from tiny_inputs import make_video
 
 from vsgrpo.errors import SetupError
-from vsgrpo.modeling.feature_cache import cache_bytes, tower_hash
 from vsgrpo.modeling.load import load
-from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.modeling.vision import FeatureStore, cache_bytes, tower_hash
 from vsgrpo.video.cache import DiskCache
 
 A, B = make_video(0), make_video(1, height=84)

@@ -6,8 +6,9 @@ import torch
 from tiny_inputs import make_video
 
 from vsgrpo.errors import ConfigError, RunError
+from vsgrpo.modeling.bundle import BATCHED_ATTENTION, PatchProjection, is_tower_trained
 from vsgrpo.modeling.load import load
-from vsgrpo.modeling.vision import BATCHED_ATTENTION, FeatureStore, PatchProjection, is_tower_trained
+from vsgrpo.modeling.vision import FeatureStore
 
 
 def tower(model):
@@ -56,7 +57,7 @@ def test_batched_attention_gets_all_slices_in_one_call(tiny, monkeypatch):
     calls = []
     attention = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(
-        "vsgrpo.modeling.vision.scaled_dot_product_attention",
+        "vsgrpo.modeling.bundle.scaled_dot_product_attention",
         lambda *args, **kwargs: calls.append(args[0].shape) or attention(*args, **kwargs),
     )
     FeatureStore(tiny).features([make_video(0), make_video(1)])

@@ -7,6 +7,8 @@ whose cache is empty, would differ from the uninterrupted one.
 Legend: T frames, C channels, H W pixels, N features of one video, D language model width, S patches of one slice.
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,22 +18,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
-from transformers import AttentionInterface
 
 from vsgrpo.errors import ConfigError, RunError
-from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_tower
-from vsgrpo.modeling.feature_cache import DiskFeatures
+from vsgrpo.modeling.bundle import ModelBundle, are_tower_calls_collective, base_model, is_tower_trained, vision_tower
+from vsgrpo.terminal import printable
 from vsgrpo.video.budget import Medium
+from vsgrpo.video.cache import DiskCache
 from vsgrpo.video.loader import VideoInputs
 
 logger = logging.getLogger(__name__)
 
-BATCHED_ATTENTION = "vsgrpo_batched_flash"
-"""transformers passes all slices in one call only to names that contain `flash`; no flash kernel is meant."""
-
 _CACHES = ("off", "memory")
 """Or a folder, of the disk cache."""
+# Part of every key: change it when the same tower and video would give other features.
+# 3: of a tower call with this video alone; before, the last bits depended on the others in the call.
+_FEATURES_VERSION = 3
+_AS_INTEGERS = {torch.bfloat16: torch.int16}
+"""Types that numpy does not know, and what their bits are stored as."""
+_NO_MATTER = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "initializer_range", "architectures")
+"""Entries of a tower's config that change no feature; the type is in the key by itself."""
+_PIXELS = (
+    *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_convert_rgb"),
+    *("patch_size", "temporal_patch_size", "merge_size"),
+)
+"""Values of a processor that features depend on; frames are sampled and resized before it sees them."""
 
 
 @dataclass(frozen=True)
@@ -41,101 +51,6 @@ class MediaFeatures:
     tensor: Tensor
     """(N, D), on the model's device; requires grad only if asked for."""
     medium: Medium
-
-
-def batched_slice_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    cu_seq_lens_q: Tensor | None = None,
-    max_length_q: int | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Attend within each slice of the vision tower, all slices of one length as one batch.
-
-    A slice is a temporal patch, or a window of one in most blocks of Qwen2.5-VL: windows at the right and lower edge
-    are smaller. transformers' sdpa path calls attention once per slice in a Python loop; the result is bit-identical.
-
-    Args:
-        query: (1, heads, patches, head width), likewise `key` and `value`.
-        cu_seq_lens_q: (slices + 1,) boundaries of the slices.
-        max_length_q: length of the longest slice.
-
-    Returns:
-        (1, patches, heads, head width) and no weights.
-    """
-    if cu_seq_lens_q is None or max_length_q is None:
-        raise ValueError(f"{BATCHED_ATTENTION} is for the vision tower, which passes the boundaries of its slices")
-    num_slices, total = len(cu_seq_lens_q) - 1, query.shape[2]
-    if num_slices * max_length_q == total:
-        # (1, heads, slices * S, width) -> (slices, heads, S, width)
-        q, k, v = (part[0].unflatten(1, (num_slices, max_length_q)).transpose(0, 1) for part in (query, key, value))
-        out = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
-        return out.transpose(1, 2).flatten(0, 1).unsqueeze(0), None
-    starts, lengths = cu_seq_lens_q[:-1].long(), cu_seq_lens_q.diff()
-    columns, outs = [], []
-    for length in lengths.unique().tolist():
-        column = starts[lengths == length, None] + torch.arange(length, device=query.device)  # (slices, S)
-        q, k, v = (part[0][:, column].transpose(0, 1) for part in (query, key, value))
-        out = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
-        columns.append(column.flatten())
-        outs.append(out.transpose(1, 2).flatten(0, 1))
-    place = torch.cat(columns).argsort()
-    return torch.cat(outs)[place].unsqueeze(0), None
-
-
-def use_batched_attention(model: nn.Module) -> None:
-    """Let the vision tower of a model that runs on sdpa attend to all slices in one call, for good."""
-    vision_config = vision_tower(model).config
-    if vision_config._attn_implementation == "sdpa":
-        AttentionInterface.register(BATCHED_ATTENTION, batched_slice_attention)
-        vision_config._attn_implementation = BATCHED_ATTENTION
-
-
-class PatchProjection(nn.Conv3d):
-    """The patch embedding as one matrix product: its kernel covers a patch, so nothing slides.
-
-    Convolutions run it several times slower, forward and backward (on 2,048 patches of width 384: 0.14 against 0.04
-    CPU s). Weight, name and shape stay the convolution's, so that checkpoints do not differ.
-    """
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """Project (patches, C, T, H, W) to (patches, width, 1, 1, 1)."""
-        return linear(patches.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None, None]
-
-
-def use_matrix_product(model: nn.Module) -> None:
-    """Let the vision tower of a model embed its patches by `PatchProjection`, for good.
-
-    Raises:
-        RunError: the patch embedding is not a convolution whose steps are its kernel.
-    """
-    embedding = vision_tower(model).patch_embed
-    found = embedding.proj
-    if not isinstance(found, nn.Conv3d) or found.stride != found.kernel_size or any(found.padding):
-        raise RunError(f"vision tower: its patch embedding is {found}, not a convolution over patches")
-    size: Any = found.kernel_size
-    with torch.device("meta"):
-        ours = PatchProjection(found.in_channels, found.out_channels, size, size, bias=found.bias is not None)
-    ours.weight, ours.bias = found.weight, found.bias
-    embedding.proj = ours
-
-
-def is_tower_trained(model: nn.Module) -> bool:
-    """Tell whether any parameter of the vision tower requires a gradient."""
-    return any(parameter.requires_grad for parameter in vision_tower(model).parameters())
-
-
-def are_tower_calls_collective(model: nn.Module) -> bool:
-    """Tell whether ZeRO-3 parts a tower that is trained: as many calls of it are needed on every process.
-
-    A frozen one is whole wherever it is called (`training.distributed.keep_whole`, and in rollouts).
-    """
-    return is_tower_trained(model) and any(hasattr(p, "ds_id") for p in vision_tower(model).parameters())
 
 
 class FeatureStore:
@@ -257,3 +172,103 @@ class FeatureStore:
             return_tensors="pt",
         )
         return batch["pixel_values_videos"], batch["video_grid_thw"]
+
+
+class DiskFeatures:
+    """Features of one frozen tower, one memory-mapped file per video.
+
+    A key holds the video's own key (content of the file, frames, size, kind), the tower's weights and config, how the
+    processor makes patches of pixels, and the type it computes in: other features are never found, they only take room
+    until they are evicted. Seconds of video are no part of it: features do not depend on them, and positions are made
+    from those of the video itself.
+
+    Args:
+        folder: shared by all runs and processes that should share features.
+        tower: frozen.
+        processor: of the model; it scales and normalises pixels.
+
+    Raises:
+        ConfigError: weights are sharded over processes.
+    """
+
+    def __init__(self, folder: Path, tower: nn.Module, processor: Any) -> None:
+        self._files = DiskCache(folder, setting="video.feature_cache")
+        self._tower = f"{tower_hash(tower)} {_pixels_hash(processor)}"
+        self._dtype = next(tower.parameters()).dtype
+
+    @property
+    def num_corrupt(self) -> int:
+        """Entries that were not what had been written; they were computed again."""
+        return self._files.num_corrupt
+
+    def __contains__(self, video: str) -> bool:
+        return self._key(video) in self._files
+
+    def get(self, video: str, device: torch.device) -> Tensor | None:
+        """Return the features (N, D) of the video with this key; on a CPU they stay mapped from the file."""
+        corrupt = self.num_corrupt
+        found = self._files.get(self._key(video))
+        if self.num_corrupt > corrupt:
+            logger.warning("%s: a broken entry of the feature cache is computed again", printable(str(video)))
+        if found is None:
+            return None
+        tensor = torch.from_numpy(found)
+        stored_as = _AS_INTEGERS.get(self._computed_in())
+        return (tensor if stored_as is None else tensor.view(self._computed_in())).to(device)
+
+    def put(self, video: str, features: Tensor) -> None:
+        """Store (N, D) features.
+
+        Raises:
+            SetupError: the disk is full, or the folder cannot be written to.
+        """
+        if features.dtype != self._computed_in():
+            features = features.to(self._computed_in())
+        stored_as = _AS_INTEGERS.get(features.dtype, features.dtype)
+        self._files.put(self._key(video), features.detach().cpu().contiguous().view(stored_as).numpy())
+
+    def _key(self, video: str) -> str:
+        text = f"{_FEATURES_VERSION} {video} {self._tower} {self._computed_in()}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def _computed_in(self) -> torch.dtype:
+        """Return the type of the tower's results: of its weights, or of the autocast around the call."""
+        for device in ("cuda", "cpu"):
+            if torch.is_autocast_enabled(device):
+                return torch.get_autocast_dtype(device)
+        return self._dtype
+
+
+def tower_hash(tower: nn.Module) -> str:
+    """Return a SHA-256 of the tower's config, and of names, types and bytes of its weights.
+
+    The config decides what no weight shows: number of heads, windows, which blocks attend to whole frames. Kernels of
+    attention round in their own ways.
+
+    Raises:
+        ConfigError: they are sharded over processes.
+    """
+    config = {key: value for key, value in tower.config.to_dict().items() if key not in _NO_MATTER}  # type: ignore
+    config["attention"] = tower.config._attn_implementation  # type: ignore[union-attr]
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, weight in sorted(tower.state_dict().items()):
+        if hasattr(weight, "ds_id") or hasattr(weight, "device_mesh"):
+            raise ConfigError(
+                "video.feature_cache=disk: weights that are sharded while loading have no hash",
+                hint="set video.feature_cache=memory, or launch=ddp or launch=zero2",
+            )
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(memoryview(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def _pixels_hash(processor: Any) -> str:
+    """Return a SHA-256 of how image and video processor scale, normalise and cut pixels."""
+    parts = (processor.image_processor, processor.video_processor)
+    values = [{key: part.to_dict().get(key) for key in _PIXELS} for part in parts]
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def cache_bytes(num_tokens: int, width: int, dtype: torch.dtype) -> int:
+    """Return what the features of `num_tokens` video tokens take on disk."""
+    return num_tokens * width * dtype.itemsize

@@ -20,11 +20,11 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 
 from vsgrpo.errors import RunError, first_line
-from vsgrpo.modeling.bundle import ModelBundle, vision_tower
+from vsgrpo.modeling.bundle import ModelBundle, is_tower_trained, vision_tower
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import Tree, count_scored
-from vsgrpo.modeling.vision import FeatureStore, MediaFeatures, is_tower_trained
+from vsgrpo.modeling.vision import FeatureStore, MediaFeatures
 from vsgrpo.modeling.weights import fill_adapter, load_full
 from vsgrpo.training.bad_steps import BadSteps, leave_out
 from vsgrpo.training.checkpoints import RunFolder

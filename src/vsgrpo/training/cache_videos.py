@@ -16,10 +16,9 @@ import torch
 from vsgrpo.config import TrainConfig
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, SetupError
-from vsgrpo.modeling.feature_cache import cache_bytes
 from vsgrpo.modeling.libraries import device_line
 from vsgrpo.modeling.load import load
-from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.modeling.vision import FeatureStore, cache_bytes
 from vsgrpo.terminal import show
 from vsgrpo.training.rows import make_loader
 from vsgrpo.training.run_inputs import cache_folder, check_caching, load_rows

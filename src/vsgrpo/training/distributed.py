@@ -25,8 +25,7 @@ from transformers import TrainerCallback, TrainerState
 from transformers.integrations import deepspeed
 
 from vsgrpo.errors import RunError, SetupError
-from vsgrpo.modeling.bundle import language_model, vision_tower
-from vsgrpo.modeling.vision import are_tower_calls_collective
+from vsgrpo.modeling.bundle import are_tower_calls_collective, language_model, vision_tower
 from vsgrpo.terminal import show
 from vsgrpo.training.checkpoints import RunFolder
 from vsgrpo.training.launcher import LostProcess

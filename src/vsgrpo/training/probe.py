@@ -24,11 +24,12 @@ from vsgrpo.config.launch import WHOLE
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.errors import RunError, first_line
 from vsgrpo.memory.load import Load, stage_load
+from vsgrpo.modeling.bundle import is_tower_trained
 from vsgrpo.modeling.inputs import encode_prompt
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.tree import Prompt, build_trees
-from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
+from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.training.base import StageTrainer
 from vsgrpo.training.timing import peak_memory
 from vsgrpo.video.budget import Medium, VisionBudget
