@@ -198,7 +198,7 @@ def test_eval_writes_results_and_goes_on_where_it_stopped(benchmark_folder, tmp_
     out = tmp_path / "out"
     report = run_eval(config(benchmark_folder, out, f"model.path={tiny}"))
     results = json.loads((out / "results.json").read_text())
-    assert results["scores"] == report.scores.table
+    assert results["scores"] == report.scores.tables["official"]
     assert (results["n"], results["leak"]["verdict"], results["vision"]["num_frames"]) == (9, "clean", 4)
     assert {"vsgrpo", "torch", "transformers"} <= set(results["versions"])
     whole = (out / "predictions.jsonl").read_bytes()

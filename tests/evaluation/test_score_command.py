@@ -148,10 +148,12 @@ def test_several_samples_give_pass_at_k_and_the_majority():
     choice = Item("c", "route_planning", "A", ("l", "r"), "s", ("B", "A", "A", "A"))
     scores = score_items([counting, choice], PromptSettings())
     # Counting scores 1, .1 (|2-4|/4 = .5), .1, 0: mean .3; choice 0, 1, 1, 1: mean .75.
-    assert scores.table == pytest.approx({"object_counting": 0.3, "route_planning": 0.75, "overall": 0.525})
+    assert scores.tables["official"] == pytest.approx(
+        {"object_counting": 0.3, "route_planning": 0.75, "overall": 0.525}
+    )
     # pass@2 of 4: pairs of sorted 0 .1 .1 1 have maxima .1 .1 1 .1 1 1: 3.3 / 6; of 0 1 1 1: all 6 pairs reach 1.
     passed = scores.sampling["official"]
-    assert passed["pass@1"] == pytest.approx(scores.table)
+    assert passed["pass@1"] == pytest.approx(scores.tables["official"])
     assert passed["pass@2"] == pytest.approx({"object_counting": 0.55, "route_planning": 1, "overall": 0.775})
     assert passed["pass@4"]["overall"] == 1.0
     # Majority: the median of 4, 2, 2 is 2 -> .1; three of four say A.

@@ -24,7 +24,7 @@ def test_scores_by_hand(rows):
     scores = score_rows(rows, predictions, PromptSettings())
     # Counting: 3 of 3 -> 1; 2 of 3: |2-3|/3 = 1/3 passes .5 .55 .6 .65 -> 0.4; mean 0.7.
     # Room size: "12.5 m2" -> 1; "about 12" -> first word is no number -> 0; mean 0.5. Choice: 1 and 0; mean 0.5.
-    assert scores.table == pytest.approx(
+    assert scores.tables["official"] == pytest.approx(
         {
             "object_counting": 0.7,
             "room_size_estimation": 0.5,
@@ -38,7 +38,7 @@ def test_scores_by_hand(rows):
 
 def test_unanswered_rows_are_listed_and_left_out(rows):
     scores = score_rows(rows, {"0": ["3"], "10": [None]}, PromptSettings())
-    assert scores.table == {"object_counting": 1.0, "overall": 1.0}
+    assert scores.tables["official"] == {"object_counting": 1.0, "overall": 1.0}
     assert (scores.num_answered, scores.unanswered) == (1, ("1", "2", "10", "11", "12"))
     with pytest.raises(DataError, match="none of 6 rows is answered"):
         score_rows(rows, {}, PromptSettings())
@@ -76,7 +76,7 @@ def test_foreign_predictions_are_joined_by_id(tmp_path, write_benchmark):
     bench = write_benchmark(official_rows(1))
     path = write_lines(tmp_path / "p.jsonl", [{"id": 0, "prediction": "3"}, {"id": 2, "prediction": "A", "x": 1}])
     report = score_file(path, bench)
-    assert report.scores.table == {"object_counting": 1.0, "object_rel_distance": 0.0, "overall": 0.5}
+    assert report.scores.tables["official"] == {"object_counting": 1.0, "object_rel_distance": 0.0, "overall": 0.5}
     data = report.to_json()
     assert (data["n"], data["num_rows"], data["unanswered"]) == (2, 3, 1)
     assert "2 of 3 rows answered" in report.table()
@@ -89,7 +89,7 @@ def test_predictions_that_carry_their_truth_need_no_rows(tmp_path):
         {"question_type": "route_planning", "ground_truth": "C", "prediction": None},
     ]
     report = score_file(write_lines(tmp_path / "p.jsonl", lines))
-    assert report.scores.table == {"object_counting": 1.0, "route_planning": 1.0, "overall": 1.0}
+    assert report.scores.tables["official"] == {"object_counting": 1.0, "route_planning": 1.0, "overall": 1.0}
     assert report.scores.unanswered == ("3",)
 
 
@@ -124,10 +124,10 @@ def test_ids_must_fit_the_rows(tmp_path, write_benchmark):
 def test_predictions_of_our_own_are_read_as_they_were_asked(tmp_path, write_benchmark):
     bench = write_benchmark(official_rows(1))
     path = write_lines(tmp_path / "predictions.jsonl", [{"id": "2", "prediction": "bed"}])
-    assert score_file(path, bench).scores.table["overall"] == 0.0
+    assert score_file(path, bench).scores.tables["official"]["overall"] == 0.0
     prompt = {"mode": "vanilla", "wording": "train", "show_options": False}
     (tmp_path / "settings.json").write_text(json.dumps({"prompt": prompt}))
-    assert score_file(path, bench).scores.table["overall"] == 1.0
+    assert score_file(path, bench).scores.tables["official"]["overall"] == 1.0
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(DataError, match="does not name the prompt"):
         score_file(path, bench)
@@ -139,11 +139,11 @@ def test_scoring_a_constant_on_the_development_half_is_the_constant_baseline():
     constants = best_constants(rows)
     predictions = {row.id: [constants[row.question_type]] for row in rows}
     scores = score_rows(rows, predictions, PromptSettings())
-    assert scores.table == pytest.approx(constant_scores(rows, constants))
+    assert scores.tables["official"] == pytest.approx(constant_scores(rows, constants))
     assert constants["object_counting"] == "2"
     perfect = {row.id: [row.ground_truth] for row in rows}
-    assert set(score_rows(rows, perfect, PromptSettings()).table.values()) == {1.0}
+    assert set(score_rows(rows, perfect, PromptSettings()).tables["official"].values()) == {1.0}
     # As trained: answers are words, mapped to letters before scoring. Two options of one row may read alike.
     words = {row.id: [row.answer] for row in rows}
     hidden = score_rows(rows, words, replace(PromptSettings(), show_options=False))
-    assert set(hidden.table.values()) == {1.0}
+    assert set(hidden.tables["official"].values()) == {1.0}

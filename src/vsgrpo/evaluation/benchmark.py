@@ -1,4 +1,4 @@
-"""What a benchmark is: its rows, what each of them shows, the text it is asked in, and the score of an answer.
+"""The base class of benchmarks: rows, the media and the text of each, and the score of an answer.
 
 `evaluation.run` runs any benchmark. Ours are in `evaluation/benchmarks/`, one file each; one of your own is a class in
 a module of yours (docs/extending.md).
@@ -50,7 +50,7 @@ class PromptSettings:
 
 
 class Report(Protocol):
-    """What an evaluation returns."""
+    """Result of an evaluation."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of results.json."""
@@ -88,7 +88,7 @@ class Answers:
         found = {name: texts[0] for name, texts in self.by_control[control].items() if texts[0] is not None}
         if not found:
             file = Path(self.config.run.dir) / predictions_name(control)
-            raise DataError(f"{file}: no question is answered", "the reasons stand in the file")
+            raise DataError(f"{file}: no question is answered", "the reasons are in the file")
         return found
 
 

@@ -1,7 +1,7 @@
 """Predictions files of any make, one line (or list entry) at a time.
 
 - ours and plain ones: {"id", "prediction"}, or {"question_type", "ground_truth", "prediction"} that need no rows;
-- lmms-eval sample logs (`--log_samples`): the benchmark row with its `prediction` stands under each metric's name
+- lmms-eval sample logs (`--log_samples`): the benchmark row with its `prediction` is under each metric's name
   (older ones: `vsibench_score`), or `doc` beside `filtered_resps`;
 - Video-R1's eval files ({"results": [...]}): `problem`, `path`, `solution` and the model's `output` with `<answer>`;
 - result lists with the answer under another name (`raw_answer`, `response`, `extracted_answer`, ...), the questions of
@@ -44,7 +44,7 @@ from vsgrpo.spatial.scoring import score
 
 TEXT_FIELDS = ("prediction", "output", "raw_answer", "response", "model_output", "model_answer", "generated_text")
 TEXT_FIELDS += ("pred", "pred_answer", "model_response", "extracted_answer")
-"""Where a model's answer may be, in the order of looking: what it said before what others read in it."""
+"""Fields that may hold a model's answer, in the order of looking: its own words before what others read in them."""
 _TRUTHS = ("ground_truth", "solution", "gt_answer", "gt", "answer", "target")
 _NESTED = ("questions", "qa", "qas", "qa_pairs", "items", "predictions", "results", "answers", "data")
 _TAG = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)

@@ -62,8 +62,6 @@ class Decoding:
         return cls(**asdict(config.decoding), seed=config.run.seed)
 
 
-VIEWS = ("own", "first_frame", "blank", "none")
-"""What of a video is shown: all of it; its first frame all the time; mid-grey frames; nothing, the question alone."""
 NUM_PROMPTS_KEPT = 50
 
 
@@ -196,7 +194,7 @@ class Generator:
 
         Args:
             timing: one line per chunk, {"videos", "questions", seconds per phase}.
-            view: one of `VIEWS`.
+            view: what is shown of a video, see `run.VIEWS`.
 
         Raises:
             DataError: `predictions` holds answers to other questions.

@@ -28,7 +28,7 @@ _LINE = {"id": str, "prediction": MAYBE_TEXT, "sample?": int, "num_tokens?": int
 _HINT = "use --overwrite to answer anew, or remove this line"
 
 Media = tuple[tuple[str, Path], ...]
-"""What is shown before a question: kind (video, image) and path of each."""
+"""Media shown before a question: kind (video, image) and path of each."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Ledger:
         return sum(end <= lines for end in accumulate(len(keys) for keys in self._keys))
 
     def _whole_chunks(self, part: Path) -> dict[int, list[bytes]]:
-        """Return the chunks that stand whole in a part file, as lines; what follows a half one is dropped."""
+        """Return the chunks that are whole in a part file, as lines; what follows a half one is dropped."""
         first = {keys[0]: index for index, keys in enumerate(self._keys)}
         lines = part.read_bytes().splitlines(keepends=True)
         found: dict[int, list[bytes]] = {}
@@ -205,7 +205,7 @@ def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def read_answers(path: Path) -> dict[str, list[str | None]]:
-    """Return id -> predictions (one per sample) of a complete predictions file of ours."""
+    """Return id -> predictions (one per sample) of a complete predictions file of `vsgrpo eval`."""
     answers: dict[str, list[str | None]] = {}
     for data in read_lines(path):
         answers.setdefault(data["id"], []).append(data["prediction"])
@@ -213,7 +213,7 @@ def read_answers(path: Path) -> dict[str, list[str | None]]:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a predictions file of ours.
+    """Yield the lines of a predictions file of `vsgrpo eval`.
 
     Raises:
         DataError: a line that is none, with its number.
@@ -224,7 +224,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_errors(path: Path) -> dict[str, str]:
-    """Return id -> reason of the unanswered rows of a predictions file of ours."""
+    """Return id -> reason of the unanswered rows of a predictions file of `vsgrpo eval`."""
     return {data["id"]: data.get("error") or "" for data in read_lines(path) if data["prediction"] is None}
 
 

@@ -165,7 +165,7 @@ def _own(folder: Path) -> list[Path]:
 def write_results(config: EvalConfig, content: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """Write results.json and return what is in it.
 
-    Where the output stands in the run folder of the model, the scores in the model's card are renewed.
+    If the output is in the run folder of the model, the scores in the model's card are renewed.
     """
     folder = Path(config.run.dir)
     result = {**content, "versions": _versions(), "seconds": round(seconds, 1)}

@@ -53,9 +53,12 @@ if TYPE_CHECKING:
     from vsgrpo.video.budget import VisionBudget
 
 VIEWS = {"": "own", "blind": "none", "blank": "blank", "first_frame": "first_frame", "shuffled": "own"}
-"""Control ("" for the evaluation itself) -> the view of a video or image that it shows (`generate.VIEWS`)."""
+"""Control ("" for the evaluation itself) -> view of a video or image that the model gets.
+
+own: all of it; first_frame: the first frame, repeated; blank: mid-grey frames; none: the question alone.
+"""
 MediaOf = Callable[[Row], Media]
-"""What a row is shown."""
+"""From a row to the media that the model gets with it."""
 
 
 def run_eval(

@@ -46,7 +46,7 @@ class VsiBenchReport:
 
     @property
     def table_of_scorer(self) -> dict[str, float]:
-        """The table of the scorer whose numbers stand as `scores`."""
+        """The table of the scorer whose numbers are `scores` in results.json."""
         return self.scores.tables[self.scorer]
 
     def title(self) -> str:
@@ -280,7 +280,7 @@ Line = tuple[str, Mapping[str, float]] | tuple[str, Mapping[str, float], Mapping
 def score_table(lines: Sequence[Line], counts: Mapping[str, int] | None = None, title: str = "") -> str:
     """Return a table of scores (0..1, shown times 100): one line per (name, scores), tasks that none has left out.
 
-    Intervals, where given, stand in a line below their scores. `counts` (rows per task) become a last line "n". Boxes
+    Intervals, if given, are in a line below their scores. `counts` (rows per task) become a last line "n". Boxes
     where stdout is a terminal, else plain columns that other programs can cut.
     """
     tasks = {task: name for task, name in table_columns().items() if any(task in line[1] for line in lines)}

@@ -88,11 +88,6 @@ class Scores:
     sampling: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     sampling_intervals: dict[str, dict[str, dict[str, Interval]]] = field(default_factory=dict)
 
-    @property
-    def table(self) -> dict[str, float]:
-        """The official table."""
-        return self.tables["official"]
-
     def groups(self) -> dict[str, dict[str, float]]:
         """Return per scorer the mean over the tasks that are trained and over those held out."""
         return {name: task_groups(table) for name, table in self.tables.items()}
@@ -101,7 +96,7 @@ class Scores:
 def scored_text(item: Item | Row, prediction: str, prompt: PromptSettings) -> str | None:
     """Return what the official and the lmms scorer read of a prediction; None for a word that is none of the options.
 
-    The raw text where the official harness would see it. Two prompts of ours ask for another form: the training
+    The raw text where the official harness would see it. Two of our prompts ask for another form: the training
     wording of think and observe puts the answer into `<answer>` tags (missing tags: empty, scored 0), and a choice
     question without shown options is answered by a word, which becomes its letter.
     """
@@ -276,7 +271,7 @@ def best_constants(rows: Iterable[Row], show_options: bool = True) -> dict[str, 
 def most_frequent(rows: Iterable[Row], show_options: bool = True) -> dict[str, str]:
     """Return per question type the most frequent answer: number text, letter, or with options not shown word.
 
-    Of equally frequent ones the smallest number, or the alphabetically first.
+    Ties go to the smallest number, or to the alphabetically first word.
     """
     found = {}
     for question_type, group in _by_type(rows).items():

@@ -27,7 +27,7 @@ _CACHE_FOLDER = ".cot"
 
 @dataclass(frozen=True)
 class Reply:
-    """What an endpoint answered.
+    """Answer of an endpoint.
 
     Attributes:
         text: the content.
@@ -45,7 +45,7 @@ class Reply:
 
 @dataclass
 class Account:
-    """What one step did in this run; tokens as billed, failed attempts not among them unless the endpoint said."""
+    """Requests and tokens of one step in this run, as billed; failed attempts count if the endpoint billed them."""
 
     requests: int = 0
     cached: int = 0
@@ -100,7 +100,7 @@ class AnswerCache:
     """The store of one folder; only one process may have it open.
 
     Raises:
-        DataError: another process has it open, or the file is none of ours.
+        DataError: another process has it open, or the file is no cache of answers.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -125,7 +125,9 @@ class AnswerCache:
             hint = "wait for it to end, or choose another output=DIR"
             raise DataError(f"{self.path}: in use by another build-cot, or not writable ({error})", hint) from None
         except sqlite3.DatabaseError as error:
-            raise DataError(f"{self.path}: not a cache of ours ({error})", "remove it, or choose another DIR") from None
+            raise DataError(
+                f"{self.path}: not a cache of answers ({error})", "remove it, or choose another DIR"
+            ) from None
 
     def __enter__(self) -> AnswerCache:
         return self

@@ -41,7 +41,7 @@ class Request:
     Attributes:
         step: pseudo, describe or reason.
         text: of the user turn.
-        shows: whether the row's media stand before the text.
+        shows: whether the row's media are shown before the text.
     """
 
     step: str
@@ -175,7 +175,7 @@ def scene_text(scene: Scene) -> str:
 
 
 def item_text(item: Item) -> str:
-    """Return the description for a row of ours, from `scenes/<dataset>/<scene>.json` beside its row file.
+    """Return the description for a row of a dataset, from `scenes/<dataset>/<scene>.json` beside its row file.
 
     Raises:
         DataError: no such file, or the question asks for what the annotation does not hold.

@@ -84,7 +84,7 @@ def _check_folder(out: Path, target: Path, source: Source) -> None:
 
 
 class Chat(Protocol):
-    """What answers: an `Endpoint`, or a model in this process (`local_chat`)."""
+    """A model that answers: behind an `Endpoint`, or in this process (`local_chat`)."""
 
     async def ask(self, step: StepSection, messages: list[dict[str, Any]], seed: int, account: Account) -> Reply:
         """Return the answer and book it; raise RowError where this one fails and others may not."""
@@ -220,8 +220,8 @@ def _line(stream: IO[str], record: dict[str, Any]) -> None:
 def _cold_row(item: Item, found: Candidate, verdict: Verdict, config: BuildCotConfig, out: Path) -> Row:
     """Return the row with its chain of thought; number rows say the number that the chain arrives at.
 
-    `ground_truth` stays as it was. `generator.cot` tells the bridge and the models, so that rows made from exact
-    annotation can be told from rows made from captions.
+    `ground_truth` stays as it was. `generator.cot` names the bridge and the models, so that rows made from exact
+    annotation are distinguishable from rows made from captions.
     """
     row = item.row
     answer = row.answer

@@ -1,7 +1,7 @@
 """One chain of thought as text: taken out of a reasoner's output, read for what it states, its connectives repaired.
 
 Source: arXiv 2503.06749 section 3.2 replaces connectives where the text does not hang together; its list is not
-published, this one is ours. Words of self-reflection (Wait, Hmm) stay, unless three or more stand in a row.
+published, this one is ours. Words of self-reflection (Wait, Hmm) stay, unless three or more follow each other.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _END = 60
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the reasoner made of a row.
+    """Output of the reasoner for a row.
 
     Attributes:
         row: the question; its `answer` is the ground truth.
@@ -59,7 +59,7 @@ class Candidate:
 def read_candidate(row: Row, text: str, reasoning: str | None = None, finish_reason: str | None = "stop") -> Candidate:
     """Take a reasoner's output apart: `reasoning` where the endpoint parts it, else `<think>..</think>` in `text`.
 
-    The final answer stands in one `<answer>..</answer>` after the thought, or in the last `\\boxed{..}`.
+    The final answer is in one `<answer>..</answer>` after the thought, or in the last `\\boxed{..}`.
     """
     thought, rest, problem = reasoning or "", text, None
     if not thought:
@@ -97,13 +97,13 @@ def stated_answer(thought: str) -> str | None:
 
 
 def count_reflection(thought: str) -> Counter[str]:
-    """Return how often each of `REFLECTION_WORDS` stands in a chain."""
+    """Return how often each of `REFLECTION_WORDS` occurs in a chain."""
     text = thought.lower()
     return Counter({word: len(pattern.findall(text)) for word, pattern in _REFLECTION.items()})
 
 
 class _Rule(NamedTuple):
-    """A pattern, run only where `sign` stands in the lower-cased text: a plain search is far cheaper.
+    """A pattern, run only where `sign` is in the lower-cased text: a plain search is far cheaper.
 
     Patterns begin with a letter and look back for the word's start, so that their search can skip.
     """

@@ -252,7 +252,7 @@ async def _limit_body(response: Any) -> None:
     import httpx2
 
     if (encoding := response.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
-        # Nobody asked for it, and a few bytes of it may stand for any number.
+        # Not asked for, and a few compressed bytes may expand to any number.
         raise httpx2.ReadError(f"the answer is compressed ({encoding[:40]})")
 
     class Limited(httpx2.AsyncByteStream):

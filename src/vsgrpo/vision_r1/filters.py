@@ -173,7 +173,7 @@ def _option(text: str, options: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the rules say of a candidate.
+    """Result of the rules for a candidate.
 
     Attributes:
         thought: repaired.

@@ -1,4 +1,4 @@
-"""import-data format=images: image questions and published cold-start rows to a dataset folder of ours.
+"""import-data format=images: image questions and published cold-start rows to a dataset folder.
 
 - questions as Vision-R1-rl and geometry3k: {"problem" (or "question"), "answer", "images" (or "image")}; parquet with
   the bytes inside, or paths
@@ -36,7 +36,7 @@ from vsgrpo.vision_r1.questions import Item, Source, image_item
 
 @dataclass(frozen=True)
 class ImageImport:
-    """What an import did: records read, rows per split, thoughts among them, records left out by reason with a first
+    """Result of an import: records read, rows per split, thoughts among them, records left out by reason with a first
     example each, images written or linked."""
 
     out: Path

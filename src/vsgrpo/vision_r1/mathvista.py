@@ -182,7 +182,7 @@ def _percent(right: float, number: int) -> str:
 def normalize(extraction: str, problem: Problem) -> str | None:
     """Return the extraction in the form of the ground truth, None where it cannot be brought into it.
 
-    multi_choice: "(A)" and "A" stand for their choice, anything else for the choice of least edit distance; integer:
+    multi_choice: "(A)" and "A" become their choice, anything else the choice of least edit distance; integer:
     cut to a whole number; float: rounded to `precision`; text and list: as they are. Deviation: an empty extraction is
     None; the official code gives it the choice that is nearest to nothing.
     """

@@ -43,7 +43,7 @@ _NAMED_OPTION = re.compile(
     r"\(([A-Z])\)|\b(?:[Oo]ption|[Cc]hoice|[Ll]etter)\s+\(?([A-Z])\b|(?:^|\n)\s*([A-Z])\s*[.)]?\s*(?=\n|$)"
 )
 _NUMBER = re.compile(r"(?<![\w^.])(?<!\^\{)[-+]?(?:\.?[0-9]|\\[dt]?frac)")
-"""Where a number begins: not in a word, an exponent or another number."""
+"""Start of a number: not in a word, an exponent or another number."""
 _WORDS = {"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
 _WORDS |= {"ten": 10, "eleven": 11, "twelve": 12, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50}
 _WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b", re.IGNORECASE)
@@ -64,8 +64,8 @@ def extract(response: str, problem: Problem) -> str:
     """Return the answer that a response gives, "" where no rule finds one; never raises on model text.
 
     The part that states it: the last `<answer>..</answer>`, else the last `\\boxed{..}`, else what follows the last
-    "answer is", "Answer:" or "option is", else the whole response. Of it: an option by letter or by its words; the
-    number that it begins with or equates to, else its last one; the last list.
+    "answer is", "Answer:" or "option is", else the whole response. From that part: an option by letter or by its words;
+    the number that it begins with or equates to, else its last one; the last list.
     """
     text, stated = _stated(response)
     if problem.question_type == "multi_choice":

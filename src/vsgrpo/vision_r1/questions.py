@@ -1,6 +1,6 @@
 """The questions to think about, one at a time, and the media that a multimodal model is shown of each.
 
-Questions are rows of ours, or image questions as Vision-R1-rl and geometry3k: {"problem" (or "question"), "answer",
+Questions are our rows, or image questions as Vision-R1-rl and geometry3k: {"problem" (or "question"), "answer",
 "images" (or "image")}, parquet with the image bytes inside, or json lines with paths relative to the file. Both forms
 become rows of schema v1, so that what is written later is one form. Every row passes the leak guard. Images and evenly
 spaced video frames are shown as data URLs, under a pixel budget.
@@ -69,7 +69,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """Where questions come from.
+    """A file of questions.
 
     Attributes:
         file: a .jsonl or .parquet file.
@@ -108,7 +108,7 @@ class Source:
 def find_source(path: Path | str, split: str, form: str, name: str | None, allow_val_safe: bool) -> Source:
     """Return the source at `path`: a file, or the folder that holds SPLIT.jsonl or SPLIT*.parquet.
 
-    With form=auto the first record tells: `schema_version` marks rows of ours.
+    With form=auto the first record decides: `schema_version` marks our rows.
 
     Raises:
         DataError: no such file, no question in it, or more than one file to choose from.

@@ -86,7 +86,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class CotSummary:
-    """What one build did.
+    """Result of one build.
 
     Attributes:
         out: the row file.
@@ -198,7 +198,7 @@ def estimate(config: BuildCotConfig, limit: int | None = None) -> str:
 def _imagine(
     item: Item, config: BuildCotConfig, cache: AnswerCache | None, means: dict[str, float]
 ) -> Iterator[tuple[Request, Reply | None]]:
-    """Walk the steps with cached replies, and stand-ins of the expected length for the others."""
+    """Walk the steps with cached replies, and placeholders of the expected length for the others."""
     steps = walk(item, config.cot.bridge)
     try:
         request = next(steps)

@@ -1,4 +1,4 @@
-"""Read what is to be evaluated: VSI-Bench as downloaded (jsonl or parquet + mp4s), or a dataset folder of ours.
+"""VSI-Bench as downloaded (jsonl or parquet + mp4s), or one of our dataset folders, as rows to evaluate.
 
 VSI-Bench: one file of rows {id, dataset, scene_name, question_type, question, ground_truth, options ("A. chair") |
 null, ...}, videos at <dataset>/<scene_name>.mp4 beside it. Ours: `test.jsonl`, `dev.jsonl`, `train.jsonl` in row schema
