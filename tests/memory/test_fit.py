@@ -13,9 +13,8 @@ from vsgrpo.data.rows import make_row, write_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import HUB
 from vsgrpo.launch.start import describe, shortages
-from vsgrpo.memory.disk import disk_need, num_checkpoints
 from vsgrpo.memory.estimate import GIB, estimate_run
-from vsgrpo.memory.fit import check_memory
+from vsgrpo.memory.fit import check_memory, disk_need, num_checkpoints
 from vsgrpo.spatial.question import Question
 from vsgrpo.training import run_inputs
 

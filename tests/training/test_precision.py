@@ -11,7 +11,7 @@ from two_processes import weights
 
 from vsgrpo.errors import SetupError
 from vsgrpo.families import model_shape
-from vsgrpo.memory.disk import disk_need
+from vsgrpo.memory.fit import disk_need
 from vsgrpo.modeling.bundle import base_model
 from vsgrpo.training.distributed import low_precision
 from vsgrpo.training.worker import train

@@ -18,7 +18,7 @@ from typing import Any
 
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import VsgrpoError
-from vsgrpo.memory.disk import free_bytes, main_memory
+from vsgrpo.memory.fit import free_bytes, main_memory
 
 GIB = 2**30
 ENOUGH_GIB = 20
