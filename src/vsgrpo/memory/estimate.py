@@ -20,7 +20,7 @@ from vsgrpo.memory.load import Load, stage_load
 
 GIB = 2**30
 OVERHEAD = 1.0 * GIB
-"""Of libraries and their workspaces (ours)."""
+"""Bytes of libraries and their workspaces (ours)."""
 MARGIN = 0.1
 """Share that allocators lose to fragments (ours)."""
 ENGINE_BUCKET = 500_000_000

@@ -14,9 +14,9 @@ from vsgrpo.families import budget_of
 from vsgrpo.video.budget import upper_bound_tokens
 
 MAX_ASPECT_RATIO = 2.0
-"""Of the widest video expected: 16:9 and 4:3 are below it."""
+"""Aspect ratio of the widest video expected: 16:9 and 4:3 are below it."""
 BYTES_PER_TOKEN = 3
-"""Of English text in a Qwen tokenizer; about four in our wording, so this errs upwards."""
+"""Bytes of English text per token of a Qwen tokenizer; about four in our wording, so this errs upwards."""
 # Without rows at hand: the longest question of ours (four objects, their names) is below this many characters.
 _QUESTION_CHARS = 400
 # Chat template around the question: system turn, role marks, vision marks.
@@ -30,7 +30,7 @@ SCANNET_TRAIN_SCANS = 1201
 
 @dataclass(frozen=True)
 class Tokens:
-    """Of the longest sample.
+    """Tokens of the longest sample.
 
     Attributes:
         video: of one video, for videos up to `MAX_ASPECT_RATIO`.
@@ -121,7 +121,7 @@ class Load:
 
     @property
     def completions(self) -> int:
-        """Of a microbatch."""
+        """Completions of a microbatch."""
         return self.trees * self.questions * self.group
 
     @property

@@ -39,13 +39,13 @@ _RECORD = {"base": str, "weights": str, "config": str, "earlier_adapters": list}
 WHOLE_BYTES = 1 << 20
 """Tensors up to this size are hashed whole."""
 NUM_BLOCKS, BLOCK_BYTES = 16, 1 << 12
-"""Of a larger tensor: so many blocks of this size, evenly spaced, the first and the last bytes among them."""
+"""Hashed blocks of a larger tensor and bytes of each; evenly spaced, the first and last bytes are among them."""
 COVERS = (
     f"weights: sha256 over name, type and shape of every tensor, all bytes of those up to {WHOLE_BYTES} bytes and "
     f"{NUM_BLOCKS} evenly spaced blocks of {BLOCK_BYTES} bytes of larger ones, whatever files they are in; config: "
     "sha256 over the values of config.json that decide what these weights compute"
 )
-"""Said in base.json: a change of a large tensor between the blocks is not seen."""
+"""Written into base.json: a change of a large tensor between the blocks is not seen."""
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _SAFE_HEADER_LENGTH = 8
 

@@ -50,7 +50,7 @@ def quiet_libraries() -> None:
         # Otherwise it looks for devices, and says on stdout that it found none.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     logging.disable_progress_bar()
-    # TRL 1.16 reads options that transformers 5.23 has renamed; both are pinned, nobody here can mend it.
+    # TRL 1.16 reads options that transformers 5.23 has renamed; both are pinned.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
     # DeepSpeed calls collectives that torch has renamed, several times a step.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.")

@@ -29,7 +29,7 @@ from vsgrpo.video.loader import VideoInputs
 logger = logging.getLogger(__name__)
 
 _CACHES = ("off", "memory")
-"""Or a folder, of the disk cache."""
+"""Values of `cache` that are no folder of a disk cache."""
 # Part of every key: change it when the same tower and video would give other features.
 # 3: of a tower call with this video alone; before, the last bits depended on the others in the call.
 _FEATURES_VERSION = 3

@@ -41,7 +41,7 @@ from vsgrpo.modeling.adapters import (
 from vsgrpo.modeling.bundle import ModelBundle
 
 _SUM = torch.float64
-"""In which no sum of finite weights overflows."""
+"""Type in which no sum of finite weights overflows."""
 _NUM_NAMED = 3
 """Tensors of each kind that a message names."""
 _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.", "model.module.")
