@@ -44,7 +44,7 @@ from vsgrpo.evaluation.results import (
     log_to_wandb,
     write_results,
 )
-from vsgrpo.families import family_files, find_model
+from vsgrpo.families import BUILT, family_files, find_model
 from vsgrpo.report.evaluation_page import model_size
 
 if TYPE_CHECKING:
@@ -168,9 +168,14 @@ def answer_rows(
         changed += check_inputs(folder, inputs, allow_changed) if before else []
         settings |= {"changed_inputs": changed} if changed else {}
     processes.barrier()  # the others load once the first has found nothing to refuse
+    others_wait = config.model.path in BUILT  # one process builds that model, the others read what it built
+    if others_wait and not processes.is_first:
+        processes.barrier()
     generator = generate.open_generator(
         config, budget, processes.device, folder / "tiny", benchmark.prompt, benchmark.text
     )
+    if others_wait and processes.is_first:
+        processes.barrier()
     if processes.is_first:
         begin(folder, settings, inputs, overwrite)
     settings["model"] |= {
