@@ -23,6 +23,7 @@ from transformers import (
 from vsgrpo.families.qwen2_vl import QWEN2_VL
 from vsgrpo.families.small_lm import SMALL_LM_TOWER, gguf_file
 from vsgrpo.modeling.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS
+from vsgrpo.modeling.weights import load_full, read_processor
 
 _SPARE_TOKEN = "<repo_name>"
 """A token of SmolLM2 that no chat holds: the rows of new tokens start as copies of its row."""
@@ -39,9 +40,9 @@ def build_small_lm(folder: Path, seed: int = 0) -> None:
         DataError: as `families.small_lm.gguf_file`.
     """
     file = gguf_file()
-    where: dict[str, Any] = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    llama = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    tokenizer = _with_vision_tokens(AutoTokenizer.from_pretrained(**where))
+    where, name = str(file.parent), file.name
+    llama = load_full(AutoModelForCausalLM, where, dtype=torch.float32, gguf_file=name)
+    tokenizer = _with_vision_tokens(read_processor(AutoTokenizer, where, offline=True, gguf_file=name))
     family = QWEN2_VL
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

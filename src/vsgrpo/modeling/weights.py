@@ -78,9 +78,9 @@ def read_config(base: str, offline: bool) -> dict[str, Any]:
     return config
 
 
-def read_processor(kind: Any, base: str, offline: bool) -> Any:
-    """Return a processor of class `kind`; raise what the library raises (OSError, ValueError)."""
-    return kind.from_pretrained(base, local_files_only=offline)
+def read_processor(kind: Any, base: str, offline: bool, **options: Any) -> Any:
+    """Return a processor or tokenizer of class `kind`; raise what the library raises (OSError, ValueError)."""
+    return kind.from_pretrained(base, local_files_only=offline, **options)
 
 
 def load_full(
@@ -92,6 +92,7 @@ def load_full(
     offline: bool = True,
     device_map: str | None = None,
     key: str = "model.path",
+    gguf_file: str | None = None,
 ) -> Any:
     """Load a full model of class `kind`, every tensor from its files. A head that is tied to the embedding needs none.
 
@@ -101,6 +102,7 @@ def load_full(
         dtype: of the weights, or "auto": as they are stored.
         device_map: "meta" compares names and shapes and reads no weight.
         key: of the configuration, for messages.
+        gguf_file: a file in the folder that holds config and weights in llama.cpp's format.
 
     Raises:
         DataError: files are missing or broken; a tensor is missing, unexpected or of another shape; an adapter lies in
@@ -110,6 +112,8 @@ def load_full(
     options: dict[str, Any] = {"attn_implementation": attn, "local_files_only": offline}
     if device_map is not None:
         options["device_map"] = device_map
+    if gguf_file is not None:
+        options["gguf_file"] = gguf_file
     try:
         with _quiet():
             model, found = kind.from_pretrained(
