@@ -1,9 +1,9 @@
 """The one way to a model, for every command: refuse what cannot work, load all of it, put adapters on it, freeze."""
 
+import fcntl
 import logging
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import BUILT, check_architecture, find_model
 from vsgrpo.families.family import Family
 from vsgrpo.families.small_lm import SMALL_LM
-from vsgrpo.files import sync
+from vsgrpo.files import publish
 from vsgrpo.modeling.adapters import adapter_chain, base_identity, check_chain
 from vsgrpo.modeling.attention import use_tree_attention
 from vsgrpo.modeling.bundle import ModelBundle, use_batched_attention, use_matrix_product, vision_tower
@@ -126,19 +126,16 @@ def _built_model(name: str, folder: Path | None, seed: int) -> Path:
     """
     if folder is None:
         raise ConfigError(f"model.path={name}: needs a folder to build the model in", hint="give a path or a hub id")
-    if not (folder / "config.json").is_file():
-        partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-        if name == SMALL_LM:
-            build_small_lm(partial, seed)
-        else:
-            build_tiny(partial, seed, family=BUILT[name].model_type)
-        sync(partial)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not (folder / "config.json").is_file():
-                raise
-            shutil.rmtree(partial)  # another process was faster
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:  # several processes may ask for it at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "config.json").is_file():
+            partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+            if name == SMALL_LM:
+                build_small_lm(partial, seed)
+            else:
+                build_tiny(partial, seed, family=BUILT[name].model_type)
+            publish(partial, folder)
     return folder
 
 
