@@ -81,14 +81,12 @@ def load(
         tiny_folder: where `tiny` is built, or found from an earlier build.
         seed: of the tiny model's weights and of LoRA's; the global random state is left as it was.
         engine_copies: the engine trains a float32 copy of its own (DeepSpeed's ZeRO): weights are of type `dtype`.
-        any_family: a full model may be any instruct model of transformers; dtype and device are as `weights.load_chat`
-            chooses them.
+        any_family: a full model may be any instruct model of transformers, as `weights.load_chat` loads it.
         key: of the configuration that names an `any_family` model, for messages.
 
     Raises:
         ConfigError: an unknown choice, or an architecture this project does not know.
-        DataError: a folder that is missing or incomplete; weights that are not all of the model; an adapter that was
-            trained on others.
+        DataError: files that are missing or incomplete, or an adapter that was trained on other weights.
     """
     if tune not in (*TUNES, None):
         raise ConfigError(f"model.tune={tune}: not one of {', '.join(TUNES)}")
@@ -104,18 +102,22 @@ def load(
     if chain or tune == "lora":
         bundle.identity = base_identity(bundle.base, bundle.model.config)
     _put_adapters(bundle, chain, merge_last=tune is not None)
-    model = bundle.model
-    model.requires_grad_(tune == "full")
-    if freeze_vision:
-        vision_tower(model).requires_grad_(False)
-    if tune == "lora":
-        bundle.model = _add_lora(model, lora or LoraSettings(), seed)
-    elif not freeze_vision and tune == "none":
-        logger.warning("model.freeze_vision=false has no effect with model.tune=none")
-    bundle.model.train(tune in ("lora", "full"))
+    _choose_trained(bundle, tune, freeze_vision, lora or LoraSettings(), seed)
     if device is not None:
         bundle.model.to(device)
     return bundle
+
+
+def _choose_trained(bundle: ModelBundle, tune: str | None, freeze_vision: bool, lora: Any, seed: int) -> None:
+    """Freeze what is not trained, and add the adapter that is."""
+    bundle.model.requires_grad_(tune == "full")
+    if freeze_vision:
+        vision_tower(bundle.model).requires_grad_(False)
+    if tune == "lora":
+        bundle.model = _add_lora(bundle.model, lora, seed)
+    elif not freeze_vision and tune == "none":
+        logger.warning("model.freeze_vision=false has no effect with model.tune=none")
+    bundle.model.train(tune in ("lora", "full"))
 
 
 def _built_model(name: str, folder: Path | None, seed: int) -> Path:
