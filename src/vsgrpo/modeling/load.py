@@ -64,9 +64,8 @@ def load(
 ) -> ModelBundle:
     """Load a model, to use it or to train it: the one way to a model for every command.
 
-    To use it (`tune=None`), all is frozen, in eval mode, and the last adapter stays unmerged: in bfloat16 merging
-    rounds the weights to something that was never trained. To train it, all adapters are merged into the weights in
-    memory first, so that "adapter off" is the start of the run and KL is 0 at step 0.
+    To use it (`tune=None`), all is frozen and the last adapter stays unmerged: in bfloat16 merging rounds weights. To
+    train it, all adapters are merged in memory first, so that "adapter off" is the start and KL is 0 at step 0.
 
     Args:
         path: folder of a full model or of a saved adapter, hub id, or a name of `BUILT` (built into `tiny_folder`).
