@@ -15,14 +15,11 @@ from tokenizers import pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    GenerationConfig,
-    Qwen2VLImageProcessor,
-    Qwen2VLVideoProcessor,
 )
 
 from vsgrpo.families.qwen2_vl import QWEN2_VL
 from vsgrpo.families.small_lm import SMALL_LM_TOWER, gguf_file
-from vsgrpo.modeling.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS
+from vsgrpo.modeling.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS, build_config, save_built
 from vsgrpo.modeling.weights import load_full, read_processor
 
 _SPARE_TOKEN = "<repo_name>"
@@ -43,23 +40,11 @@ def build_small_lm(folder: Path, seed: int = 0) -> None:
     where, name = str(file.parent), file.name
     llama = load_full(AutoModelForCausalLM, where, dtype=torch.float32, gguf_file=name)
     tokenizer = _with_vision_tokens(read_processor(AutoTokenizer, where, offline=True, gguf_file=name))
-    family = QWEN2_VL
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = family.model(_config(llama.config, tokenizer, family.model.config_class))
+        model = QWEN2_VL.model(_config(llama.config, tokenizer))
     _copy_weights(llama, model, tokenizer.convert_tokens_to_ids(_SPARE_TOKEN))
-    start, end = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
-    model.generation_config = GenerationConfig(
-        bos_token_id=start, eos_token_id=[end, start], pad_token_id=start, do_sample=False
-    )
-    processor = family.processor(
-        image_processor=Qwen2VLImageProcessor(),
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(cap_pixels_per_frame=False),
-        chat_template=CHAT_TEMPLATE,
-    )
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    save_built(folder, model, tokenizer, QWEN2_VL)
 
 
 def _with_vision_tokens(tokenizer: Any) -> Any:
@@ -73,42 +58,20 @@ def _with_vision_tokens(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def _config(llama: Any, tokenizer: Any, config_class: Any) -> Any:
-    """Return a Qwen2-VL config of the Llama's sizes; a head's frequencies go 1:1.5:1.5 to time, height and width."""
-    half = llama.head_dim // 2
-    time = half // 4
-    height = (half - time) // 2
-    ids = tokenizer.get_vocab()
+def _config(llama: Any, tokenizer: Any) -> Any:
+    """Return a Qwen2-VL config with the Llama's sizes and the small tower."""
     same = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
     same += ("hidden_act", "rms_norm_eps", "max_position_embeddings", "initializer_range")
-    return config_class(
-        text_config={
-            **{name: getattr(llama, name) for name in same},
-            "vocab_size": len(tokenizer),
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": llama.rope_parameters["rope_theta"],
-                "mrope_section": [time, height, half - time - height],
-            },
-            "bos_token_id": ids["<|endoftext|>"],
-            "eos_token_id": ids["<|im_end|>"],
-            "pad_token_id": ids["<|endoftext|>"],
-            "tie_word_embeddings": True,
-        },
-        vision_config={
-            "depth": SMALL_LM_TOWER.depth,
-            "embed_dim": SMALL_LM_TOWER.width,
-            "num_heads": SMALL_LM_TOWER.heads,
-            "hidden_size": llama.hidden_size,
-            "initializer_range": 0.08,  # as the tiny model: a narrow tower stalls at the usual 0.02
-        },
-        tie_word_embeddings=True,
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-        dtype="float32",
-    )
+    text = {**{name: getattr(llama, name) for name in same}, "tie_word_embeddings": True}
+    vision = {
+        "depth": SMALL_LM_TOWER.depth,
+        "embed_dim": SMALL_LM_TOWER.width,
+        "num_heads": SMALL_LM_TOWER.heads,
+        "hidden_size": llama.hidden_size,
+        "initializer_range": 0.08,  # as the tiny model: a narrow tower stalls at the usual 0.02
+    }
+    theta = llama.rope_parameters["rope_theta"]
+    return build_config(QWEN2_VL, tokenizer, text, vision, rope_theta=theta, tie_word_embeddings=True)
 
 
 @torch.no_grad()

@@ -109,22 +109,10 @@ def build_tiny(folder: Path, seed: int = 0, sizes: TinySizes | None = None, fami
     sizes = sizes or TinySizes()
     kind = FAMILIES[family]
     tokenizer = build_tokenizer(sizes.vocab_size)
-    processor = kind.processor(
-        image_processor=Qwen2VLImageProcessor(),
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(cap_pixels_per_frame=False),
-        chat_template=CHAT_TEMPLATE,
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = kind.model(_config(tokenizer, sizes, kind))
-    ids = tokenizer.get_vocab()
-    pad = ids["<|endoftext|>"]
-    model.generation_config = GenerationConfig(
-        bos_token_id=pad, eos_token_id=[ids["<|im_end|>"], pad], pad_token_id=pad, do_sample=False
-    )
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    save_built(folder, model, tokenizer, kind)
 
 
 def build_tokenizer(vocab_size: int) -> Qwen2Tokenizer:
@@ -157,34 +145,68 @@ def _corpus() -> Iterator[str]:
 
 
 def _config(tokenizer: Qwen2Tokenizer, sizes: TinySizes, family: Family) -> Any:
-    half_head = sizes.hidden_size // sizes.num_heads // 2
+    text = {
+        "hidden_size": sizes.hidden_size,
+        "intermediate_size": sizes.intermediate_size,
+        "num_hidden_layers": sizes.num_layers,
+        "num_attention_heads": sizes.num_heads,
+        "num_key_value_heads": sizes.num_kv_heads,
+        "initializer_range": sizes.initializer_range,
+        "rms_norm_eps": 1e-6,
+    }
+    return build_config(family, tokenizer, text, family.tiny_tower(sizes), rope_theta=1e6)
+
+
+def build_config(
+    family: Family,
+    tokenizer: Any,
+    text: dict[str, Any],
+    vision: dict[str, Any],
+    *,
+    rope_theta: float,
+    **values: Any,
+) -> Any:
+    """Return a family's config for a tokenizer that has its special tokens.
+
+    Args:
+        text: sizes of the language model, by the names of `text_config`.
+        vision: the whole `vision_config`.
+        values: of the config itself.
+    """
+    half_head = text["hidden_size"] // text["num_attention_heads"] // 2
     # The Qwen2 families split the 64 rotary frequencies of a head 16:24:24 over time, height and width.
     time = half_head // 4
     height = (half_head - time) // 2
+    rope = {
+        "rope_type": "default",
+        "rope_theta": rope_theta,
+        "mrope_section": [time, height, half_head - time - height],
+    }
     ids = tokenizer.get_vocab()
+    pad, end = ids["<|endoftext|>"], ids["<|im_end|>"]
+    tokens = {"vocab_size": len(tokenizer), "bos_token_id": pad, "eos_token_id": end, "pad_token_id": pad}
     return family.model.config_class(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": sizes.hidden_size,
-            "intermediate_size": sizes.intermediate_size,
-            "num_hidden_layers": sizes.num_layers,
-            "num_attention_heads": sizes.num_heads,
-            "num_key_value_heads": sizes.num_kv_heads,
-            "initializer_range": sizes.initializer_range,
-            "rms_norm_eps": 1e-6,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1e6,
-                "mrope_section": [time, height, half_head - time - height],
-            },
-            "bos_token_id": ids["<|endoftext|>"],
-            "eos_token_id": ids["<|im_end|>"],
-            "pad_token_id": ids["<|endoftext|>"],
-        },
-        vision_config=family.tiny_tower(sizes),
+        text_config={**text, **tokens, "rope_parameters": rope},
+        vision_config=vision,
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         dtype="float32",
+        **values,
     )
+
+
+def save_built(folder: Path, model: Any, tokenizer: Any, family: Family) -> None:
+    """Write a model that was built here, with the family's processor around its tokenizer, and greedy decoding."""
+    pad, end = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
+    model.generation_config = GenerationConfig(
+        bos_token_id=pad, eos_token_id=[end, pad], pad_token_id=pad, do_sample=False
+    )
+    model.save_pretrained(folder)
+    family.processor(
+        image_processor=Qwen2VLImageProcessor(),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(cap_pixels_per_frame=False),
+        chat_template=CHAT_TEMPLATE,
+    ).save_pretrained(folder)
