@@ -16,8 +16,7 @@ from vsgrpo.data.build.folder import stored
 from vsgrpo.data.importing.import_data import import_data
 from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.inputs import model_folders
-from vsgrpo.data.lineage import lineage_of
-from vsgrpo.data.manifest import Manifest, changed_files
+from vsgrpo.data.manifest import Manifest, changed_files, lineage_of
 from vsgrpo.data.row import Row, row_to_dict
 from vsgrpo.data.row_rules import check_row
 from vsgrpo.data.rows import read_rows, write_rows

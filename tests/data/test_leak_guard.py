@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from vsgrpo.data.inputs import media_files
 from vsgrpo.data.leak_guard import check_rows, check_scan, read_checked_rows
-from vsgrpo.data.lineage import (
+from vsgrpo.data.manifest import (
     TRAINING_MANIFEST_NAME,
     TrainingManifest,
     lineage_of,
@@ -190,7 +190,7 @@ def test_training_manifest_is_readable_json(tmp_path):
 def test_each_row_is_searched_for_rooms_once(monkeypatch):
     """A manifest of a million rows: the texts of a row are the long part of the search."""
     seen = []
-    for module in ("leak_guard", "lineage"):
+    for module in ("leak_guard", "manifest"):
         search = f"vsgrpo.data.{module}.find_rooms"
         monkeypatch.setattr(search, lambda row, *links: (seen.append(row.id), find_rooms(row, *links))[1])
     rows = [make(row_id=str(number)) for number in range(3)]

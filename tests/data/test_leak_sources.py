@@ -13,8 +13,7 @@ from vsgrpo.data.check import check_data
 from vsgrpo.data.importing.import_data import import_data
 from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.leak_guard import check_rows, judge_rows, read_checked_rows
-from vsgrpo.data.lineage import training_manifest
-from vsgrpo.data.manifest import read_manifest
+from vsgrpo.data.manifest import read_manifest, training_manifest
 from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.training.run_inputs import load_rows

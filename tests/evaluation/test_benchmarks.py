@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vsgrpo.cli import run
-from vsgrpo.data.lineage import TrainingManifest, write_training_manifest
+from vsgrpo.data.manifest import TrainingManifest, write_training_manifest
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmarks import BENCHMARKS, find_benchmark
 from vsgrpo.records import read_jsonl

@@ -10,7 +10,7 @@ import pytest
 
 from evaluation_rows import official_rows, write_vsibench
 from vsgrpo.cli import run
-from vsgrpo.data.lineage import TrainingManifest, lineage_of, training_manifest, write_training_manifest
+from vsgrpo.data.manifest import TrainingManifest, lineage_of, training_manifest, write_training_manifest
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from evaluation_rows import official_rows
-from vsgrpo.data.lineage import TrainingManifest, write_training_manifest
+from vsgrpo.data.manifest import TrainingManifest, write_training_manifest
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmark import PromptSettings

@@ -11,7 +11,7 @@ from tiny_inputs import adapt
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vsgrpo.cli import run
-from vsgrpo.data.lineage import TrainingManifest, lineage_of
+from vsgrpo.data.manifest import TrainingManifest, lineage_of
 from vsgrpo.errors import DataError
 from vsgrpo.families import FAMILIES
 from vsgrpo.modeling.load import load

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from huggingface_hub import ModelCard
 
-from vsgrpo.data.lineage import TrainingManifest, write_training_manifest
+from vsgrpo.data.manifest import TrainingManifest, write_training_manifest
 from vsgrpo.modeling.model_card import CARD_NAME, renew_scores, write_model_card
 from vsgrpo.modeling.save import write_vision
 

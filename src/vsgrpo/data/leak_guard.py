@@ -5,7 +5,7 @@ never scans: other scans of a ScanNet room and other videos of an ARKitScenes vi
 or dataset name a row claims. `data.room_ids` finds the rooms that a row names. Demo scenes have ids of their own
 (`demo000000_00`) and never meet the lists. Rows whose scene is not known give the verdict "unknown".
 
-Every path that reads rows calls `read_checked_rows` or `check_rows`; `data.lineage` records what a run trained on.
+Every path that reads rows calls `read_checked_rows` or `check_rows`; `data.manifest` records what a run trained on.
 """
 
 from __future__ import annotations

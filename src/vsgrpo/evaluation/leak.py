@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.leak_guard import Links, name_some, worst
-from vsgrpo.data.lineage import TrainingManifest, lineage_of, rooms_of, same_videos
+from vsgrpo.data.manifest import TrainingManifest, lineage_of, rooms_of, same_videos
 from vsgrpo.data.room_ids import room_label
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsgrpo.data.inputs import look_at, model_files
-from vsgrpo.data.lineage import TrainingManifest
+from vsgrpo.data.manifest import TrainingManifest
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.benchmark import Answers, Benchmark, PromptSettings, Report

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.lineage import lineage_of, write_training_manifest
+from vsgrpo.data.manifest import lineage_of, write_training_manifest
 from vsgrpo.errors import DataError
 from vsgrpo.families import check_adapter, find_model
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from vsgrpo.data.lineage import TRAINING_MANIFEST_NAME, TrainingManifest, read_training_manifest
+from vsgrpo.data.manifest import TRAINING_MANIFEST_NAME, TrainingManifest, read_training_manifest
 from vsgrpo.families import FAMILIES
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.adapters import ADAPTER_CONFIG

@@ -17,7 +17,7 @@ from datasets import Dataset
 from vsgrpo.config import TrainConfig
 from vsgrpo.config.evaluate import PromptSection
 from vsgrpo.data.leak_guard import Links, name_some, read_checked_rows
-from vsgrpo.data.lineage import TrainingManifest, rooms_of
+from vsgrpo.data.manifest import TrainingManifest, rooms_of
 from vsgrpo.data.prompts import question_text, target_text, wrong_answer
 from vsgrpo.data.room_ids import room_label
 from vsgrpo.data.row import Row

@@ -23,8 +23,7 @@ import torch
 from vsgrpo.config import TrainConfig, load_resolved
 from vsgrpo.config.launch import SHARDED
 from vsgrpo.data.leak_guard import judge_rows
-from vsgrpo.data.lineage import TrainingManifest, lineage_of, training_manifest, write_training_manifest
-from vsgrpo.data.manifest import file_record
+from vsgrpo.data.manifest import TrainingManifest, file_record, lineage_of, training_manifest, write_training_manifest
 from vsgrpo.data.row import Row
 from vsgrpo.errors import RunError, VsgrpoError, from_machine
 from vsgrpo.memory.estimate import estimate_run
