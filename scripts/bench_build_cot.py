@@ -19,7 +19,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.vision_r1.answers import AnswerCache, Reply
 from vsgrpo.vision_r1.bridge import request_key, walk
 from vsgrpo.vision_r1.build import write_filtered

@@ -249,7 +249,7 @@ def main() -> None:
 
 def _compare(words: list[str], peak: float) -> None:
     """Print the estimate of the training run beside its peak."""
-    from vsgrpo.config import load_config
+    from vsgrpo.config.compose import load_config
     from vsgrpo.memory.estimate import estimate_run
     from vsgrpo.training.run_inputs import load_rows
 

@@ -68,7 +68,7 @@ def test_scores_by_hand():
 
 @pytest.mark.integration
 def test_train_and_evaluate_from_python(root, tmp_path):
-    from vsgrpo.config import load_config
+    from vsgrpo.config.compose import load_config
     from vsgrpo.data.build.dataset import build_dataset
 
     data = tmp_path / "data"

@@ -99,7 +99,7 @@ def test_links_inside_the_repository_lead_to_files(page):
 def test_commands_in_the_docs_exist(page, own_modules):
     """Every `vsgrpo ...` line names a command; the configs of train, eval and build lines compose."""
     from vsgrpo.cli import app
-    from vsgrpo.config import load_config
+    from vsgrpo.config.compose import load_config
 
     known = {command.name for command in app.registered_commands}
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vsgrpo.cli import run
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.data.build.dataset import build_dataset
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.inspect import inspect

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from evaluation_rows import official_rows
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.data.build.folder import stored
 from vsgrpo.data.importing.import_data import import_data
 from vsgrpo.data.importing.import_settings import ImportSettings

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from vsgrpo.cli import run
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.training.preflight import check_enough_rows, check_run, check_stages

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from omegaconf import OmegaConf
 
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.launch.run_dir import prepare_run_folder
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.data import inputs as inputs_room
 from vsgrpo.data.inputs import look_at, read_inputs
 from vsgrpo.errors import ConfigError, DataError

@@ -121,7 +121,7 @@ def evaluate(model: Path | str, benchmark: Path | str, *overrides: str, output: 
     Raises:
         VsgrpoError: anything that the user can fix, with a hint.
     """
-    from vsgrpo.config import load_config
+    from vsgrpo.config.compose import load_config
     from vsgrpo.evaluation.run import run_eval
 
     given = [f"model.path={model}", f"benchmark.path={benchmark}", f"output={output}", *overrides]
@@ -150,7 +150,7 @@ def train(
     Raises:
         VsgrpoError: anything that the user can fix, with a hint; RunError if training failed or was stopped.
     """
-    from vsgrpo.config import load_config
+    from vsgrpo.config.compose import load_config
     from vsgrpo.launch.start import launch_training
 
     given = [f"trainer={method}", *overrides, f"data={data}", f"output={output}"]

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from vsgrpo.errors import ConfigError, DataError, RunError, VsgrpoError
 from vsgrpo.maths import maths_equal
-from vsgrpo.plugins import import_named
+from vsgrpo.rules import import_named
 from vsgrpo.spatial.answers import Answer, official_fuzzy, official_number, parse_answer
 from vsgrpo.spatial.scoring import exact_match, mra, relative_reward, smooth_reward
 

@@ -1,28 +1,34 @@
-"""What a value may be: ranges, choices and texts, stated in the type of each key and checked when a section is made.
+"""What a value may be: ranges, choices and texts, stated in the type of each key; code that a value names.
 
     @dataclass(frozen=True)
     class VideoSection(Section, key="video"):
         num_frames: Annotated[int, at_least(2)]
         timeout_s: Annotated[float, above(0)] | None
 
-The rules hold for the command line, experiments, stages and `load_config` alike. A failure names the dotted key, the
-value, the rule and the way out. Types are checked before (`sections`); rules between several keys are in the sections'
-own `__post_init__`. `tests/config/test_rules.py` fails where a number or word of any section has neither a rule nor a
-reason for none.
+The rules are checked when a section is made, and hold for the command line, experiments, stages and `load_config`
+alike. A failure names the dotted key, the value, the rule and the way out. Types are checked before (`sections`); rules
+between several keys are in the sections' own `__post_init__`. A user's own code is named "package.module:name" and
+imported by `import_named`. `tests/config/test_rules.py` fails where a number or word of any section has neither a rule
+nor a reason for none.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib
+import importlib.util
 import math
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from vsgrpo.errors import ConfigError
+from vsgrpo.errors import ConfigError, VsgrpoError
+from vsgrpo.spatial.question import QuestionType
+from vsgrpo.spatial.question_types import register
 
 LIMIT = 1e9
 """Largest number but for seeds: a larger one is a slip, or would overflow later."""
@@ -233,3 +239,62 @@ def _short(value: float) -> str:
 
 def _plain(value: float) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def import_named(key: str, name: str, what: str, needed: str, is_wanted: Callable[[Any], bool] = callable) -> Any:
+    """Import what `name`, "package.module:name", names: a function or a class, unless `is_wanted` says otherwise.
+
+    Args:
+        key: of the configuration that holds `name`, for messages.
+        what: "function", "benchmark" and the like, for messages.
+        needed: the hint where the module has nothing of that name.
+        is_wanted: whether an object of the module is one of those.
+
+    Raises:
+        ConfigError: no full module name, the module cannot be imported, or it has nothing wanted of that name.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not module_name or module_name.startswith("."):
+        raise ConfigError(f"{key}={name}: a full module name is needed", hint=f"write package.module:{what}")
+    try:
+        module = importlib.import_module(module_name)
+    except VsgrpoError:
+        raise
+    except Exception as error:  # the module's own fault, whatever it is
+        hint = "the module must be importable from where the workers start: install it or set PYTHONPATH"
+        if not isinstance(error, ImportError):
+            hint = "correct the module; --debug shows the line"
+        what = " ".join(f"{error or type(error).__name__}".split())
+        raise ConfigError(f"{key}={name}: importing '{module_name}' failed ({what})", hint) from error
+    found = getattr(module, attribute, None)
+    if is_wanted(found):
+        return found
+    near = difflib.get_close_matches(attribute, [n for n in vars(module) if is_wanted(vars(module)[n])], n=1)
+    hint = f"did you mean '{module_name}:{near[0]}'?" if near else needed
+    raise ConfigError(f"{key}={name}: '{module_name}' has no {what} '{attribute}'", hint=hint)
+
+
+def module_file(name: str) -> Path | None:
+    """Return the file of the module in "package.module:name", which decides what a run does; None if it has none."""
+    spec = importlib.util.find_spec(name.partition(":")[0])
+    return None if spec is None or spec.origin is None else Path(spec.origin)
+
+
+def load_question_types(key: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of question types; those given as "package.module:name" are registered first.
+
+    Raises:
+        ConfigError: as `import_named`, or two types of one name.
+    """
+    found = []
+    for name in names:
+        if ":" in name:
+            needed = "NAME = QuestionType(...) is needed, see docs/extending.md"
+            kind = import_named(key, name, "QuestionType", needed, lambda value: isinstance(value, QuestionType))
+            try:
+                register(kind)
+            except ValueError as error:
+                raise ConfigError(f"{key}={name}: {error}", hint="give your type another name") from error
+            name = kind.name
+        found.append(name)
+    return tuple(found)

@@ -125,6 +125,6 @@ def test_an_interrupt_says_that_the_work_is_kept(monkeypatch, capsys):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vsgrpo.config.load_config", interrupt)
+    monkeypatch.setattr("vsgrpo.config.compose.load_config", interrupt)
     code, _, err = outcome(capsys, "build-data", "source=demo", "output=o")
     assert code == 130 and err.strip().splitlines()[-1].startswith("interrupted: what was finished is kept")

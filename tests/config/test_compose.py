@@ -5,9 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from vsgrpo.config import GrpoSection, config_groups, load_config, load_resolved
-from vsgrpo.config.compose import NOT_GIVEN, ROOTS, config_dir, known_keys, to_yaml
+from vsgrpo.config.compose import (
+    NOT_GIVEN,
+    ROOTS,
+    config_dir,
+    config_groups,
+    known_keys,
+    load_config,
+    load_resolved,
+    to_yaml,
+)
 from vsgrpo.config.overrides import override_text, prepare_overrides
+from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.errors import ConfigError, SetupError
 
 FOLDERS = {

@@ -5,8 +5,7 @@ import re
 
 import pytest
 
-from vsgrpo.config import config_groups, load_config
-from vsgrpo.config.compose import config_dir
+from vsgrpo.config.compose import config_dir, config_groups, load_config
 from vsgrpo.launch.start import describe
 from vsgrpo.rewards import load_reward
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError
 from vsgrpo.launch.start import join_slurm, launch_command
 from vsgrpo.training.preflight import needs_launcher

@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 
 from vsgrpo import devices
 from vsgrpo.cli import run
-from vsgrpo.config import load_config
-from vsgrpo.config.compose import config_dir, load_resolved, to_yaml
+from vsgrpo.config.compose import config_dir, load_config, load_resolved, to_yaml
 from vsgrpo.config.launch import LaunchSection, resolve_launch
 from vsgrpo.config.sections import build_section
 from vsgrpo.errors import VsgrpoError

@@ -10,8 +10,7 @@ import typing
 
 import pytest
 
-from vsgrpo.config import load_config
-from vsgrpo.config.compose import ROOTS, to_yaml
+from vsgrpo.config.compose import ROOTS, load_config, to_yaml
 from vsgrpo.config.sections import build_section, section_classes
 from vsgrpo.config.trainer import TRAINERS
 from vsgrpo.errors import ConfigError
@@ -265,7 +264,7 @@ def test_the_rules_hold_for_stages_when_they_are_used():
 def test_a_written_config_reads_back_with_the_same_rules(tmp_path):
     from omegaconf import OmegaConf
 
-    from vsgrpo.config import load_resolved
+    from vsgrpo.config.compose import load_resolved
 
     text = to_yaml(load_config("train", GIVEN["train"]))
     broken = OmegaConf.create(text)

@@ -3,7 +3,7 @@
 import shutil
 
 from demo_rooms import write_rooms
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 
 
 def demo_config(out, *overrides, scenes=4, workers=1):

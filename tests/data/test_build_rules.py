@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from build_roots import demo_config, scannet_config, scannet_like
 
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.data.build.dataset import build_dataset
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows

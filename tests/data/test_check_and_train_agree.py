@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.data.check import check_data
 from vsgrpo.data.row import FIELD_NAMES
 from vsgrpo.errors import VsgrpoError

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.data.build.dataset import build_dataset
 from vsgrpo.data.importing import dataset_folder
 from vsgrpo.data.importing import import_data as importer

@@ -8,7 +8,7 @@ import pytest
 from test_leak_guard import make
 
 from vsgrpo.cli import run
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.data.check import check_data
 from vsgrpo.data.importing.import_data import import_data
 from vsgrpo.data.importing.import_settings import ImportSettings

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.data.check import check_data
 from vsgrpo.data.row import row_to_dict
 from vsgrpo.data.rows import draw_mix, make_row, read_rows, rebase, shares, write_rows

@@ -10,7 +10,7 @@ from peft import PeftModel
 
 from evaluation_rows import official_rows
 from vsgrpo.cli import run
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.results import begin, evaluation_folder, settle
 from vsgrpo.evaluation.run import run_eval

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.families import HUB
 from vsgrpo.families.family import ModelShape, TowerShape
 from vsgrpo.memory import estimate

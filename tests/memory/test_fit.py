@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.data import row_numbers
 from vsgrpo.data.rows import make_row, write_rows
 from vsgrpo.errors import ConfigError, DataError

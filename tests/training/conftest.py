@@ -19,7 +19,7 @@ def make_config(dataset_folder: Path, tiny_folder: Path, tmp_path: Path) -> Call
     """Return a function (method, *overrides) -> TrainConfig of a small run whose folder exists."""
     import torch
 
-    from vsgrpo.config import load_config
+    from vsgrpo.config.compose import load_config
 
     torch.set_num_threads(1)
 

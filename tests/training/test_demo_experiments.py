@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 from tiny_runs import make_rows, write_dataset
 
-from vsgrpo.config import config_groups, load_config
-from vsgrpo.config.compose import config_dir
+from vsgrpo.config.compose import config_dir, config_groups, load_config
 from vsgrpo.data.rows import write_rows
 from vsgrpo.training.worker import train
 

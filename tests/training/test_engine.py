@@ -5,7 +5,7 @@ import torch
 from accelerate.utils import DistributedType
 from tiny_runs import make_rows
 
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, SetupError
 from vsgrpo.launch.start import check_environment
 from vsgrpo.modeling.libraries import device_line

@@ -113,7 +113,7 @@ def finished(tmp_path_factory, dataset_folder, tiny_folder):
     """Three SFT steps."""
     from tiny_runs import SMALL
 
-    from vsgrpo.config import load_config
+    from vsgrpo.config.compose import load_config
 
     run = tmp_path_factory.mktemp("finished") / "run"
     given = [f"data={dataset_folder}", f"output={run}", *SMALL, f"model.path={tiny_folder}", *SFT]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tiny_runs import LORA, SMALL, SPREAD, make_parts
 from transformers import TrainerCallback
 
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.errors import RunError
 from vsgrpo.training import stages
 from vsgrpo.training.engine import trl_config

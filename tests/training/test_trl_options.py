@@ -13,7 +13,8 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
-from vsgrpo.config import load_config, trl_options
+from vsgrpo.config import trl_options
+from vsgrpo.config.compose import load_config
 from vsgrpo.config.trainer import TRAINERS, refuse_option
 from vsgrpo.config.trl_options import FIXED, NO_TRL_FIELD, OURS_BUT_NOT_PASSED, PASSED, REFUSED, SCHEDULERS
 from vsgrpo.errors import ConfigError

@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 from tiny_runs import SMALL, SPREAD
 
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 
 EXACT = ("model.freeze_vision=true", "trainer.learning_rate=5e-3", "trainer.adam_epsilon=1e-3")
 """Weights move by about 5e-3 a step. Adam divides by the gradient's size, and would blow up rounding where a gradient

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsgrpo.config import load_config
-from vsgrpo.config.build_cot import FILTER_NAMES, FilterSection
+from vsgrpo.config.build import FILTER_NAMES, FilterSection
+from vsgrpo.config.compose import load_config
 from vsgrpo.data.row import Row
 from vsgrpo.vision_r1.chain import count_reflection, read_candidate, repair_connectives, stated_answer
 from vsgrpo.vision_r1.filters import (

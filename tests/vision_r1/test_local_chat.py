@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from vsgrpo.cli import run
-from vsgrpo.config import load_config
+from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.vision_r1.answers import Account
 from vsgrpo.vision_r1.local_chat import LocalChat

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vsgrpo.config.build_cot import CotSection
+from vsgrpo.config.build import CotSection
 from vsgrpo.errors import DataError
 from vsgrpo.vision_r1.questions import _file_digest, _image_url
 

@@ -43,7 +43,7 @@ def build_data(
     debug: Debug = False,
 ) -> None:
     """Turn scans into questions and videos; a second run goes on where the first stopped."""
-    from vsgrpo.config import load_config
+    from vsgrpo.config.compose import load_config
 
     config = load_config("build_data", overrides or [], config_dir, allow_missing=dry_run)
     if dry_run:
@@ -71,7 +71,7 @@ def build_cot(
     debug: Debug = False,
 ) -> None:
     """Turn questions into cold-start rows with a chain of thought; a second run pays for what is missing only."""
-    from vsgrpo.config import load_config
+    from vsgrpo.config.compose import load_config
 
     config = load_config("build_cot", overrides or [], config_dir, allow_missing=dry_run)
     from vsgrpo.config.compose import NOT_GIVEN
@@ -137,7 +137,7 @@ def check_data(
 
     Keys are those of train: trainer=grpo|sft|dpo, prompt=think, model=..., video.num_frames, video.backend, ...
     """
-    from vsgrpo.config import load_config
+    from vsgrpo.config.compose import load_config
     from vsgrpo.data.check import check_data as run_check
     from vsgrpo.errors import ConfigError
 

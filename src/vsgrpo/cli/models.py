@@ -56,7 +56,7 @@ def train(
         raise ConfigError(f"train {method}: no such method", hint=suggest(method, ("grpo", "sft", "dpo")))
     if resume and overwrite:
         raise ConfigError("--resume --overwrite: these exclude each other", hint="give one of the two")
-    from vsgrpo.config import load_config
+    from vsgrpo.config.compose import load_config
     from vsgrpo.launch.continuation import is_longer
     from vsgrpo.launch.start import describe, has_final, launch_training, of_seed, run_seeds, seed_list
 
@@ -134,7 +134,7 @@ def cache_videos(
 
     Settings are those of `vsgrpo train`. video.feature_cache=off video.frame_cache=disk keeps decoded frames alone.
     """
-    from vsgrpo.config import load_config
+    from vsgrpo.config.compose import load_config
 
     given = ["trainer=sft", "video.feature_cache=disk", *(overrides or [])]
     config = load_config("train", given, config_dir, allow_missing=True)
@@ -183,7 +183,7 @@ def evaluate(
     benchmark=mathvista and benchmark=folder score answers to image questions, benchmark=MODULE:CLASS those of your own.
     model= may be given several times, or as a quoted pattern: all are scored, and compared in one table.
     """
-    from vsgrpo.config import load_config
+    from vsgrpo.config.compose import load_config
     from vsgrpo.evaluation.benchmarks import find_benchmark
     from vsgrpo.evaluation.run import split_models
 
@@ -259,7 +259,7 @@ def ask(
     from vsgrpo.evaluation.ask import answer, parse_request
 
     request = parse_request(given)
-    from vsgrpo.config import load_config
+    from vsgrpo.config.compose import load_config
     from vsgrpo.families import find_model
 
     config = load_config("eval", request.overrides, config_dir)

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.config.build_cot import BuildCotConfig
-from vsgrpo.config.build_data import BuildDataConfig
+from vsgrpo.config.build import BuildCotConfig, BuildDataConfig
 from vsgrpo.config.evaluate import EvalConfig
 from vsgrpo.config.launch import check_launcher_variables, resolve_launch
 from vsgrpo.config.overrides import check_groups, check_used, prepare_overrides

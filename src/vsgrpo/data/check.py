@@ -11,7 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.config import TrainConfig
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.build.answers import AnswerLine, answer_table
 from vsgrpo.data.leak_guard import Judgement, name_some, worst
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vsgrpo.config import TrainConfig
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.spatial.scoring import rejected_answer

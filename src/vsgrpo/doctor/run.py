@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from vsgrpo.config import TrainConfig, load_config
-from vsgrpo.config.compose import NOT_GIVEN
+from vsgrpo.config.compose import NOT_GIVEN, load_config
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.row_numbers import RowNumbers
 from vsgrpo.doctor import machine
 from vsgrpo.doctor.machine import GIB, Finding, Report, hub_cache

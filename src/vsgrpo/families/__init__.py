@@ -31,7 +31,7 @@ _TINY_VOCABULARY = 826
 def _added() -> Iterator[tuple[str, Family]]:
     """Yield the families that VSGRPO_FAMILIES names, with their names; processes that a command starts inherit it."""
     for name in filter(None, os.environ.get("VSGRPO_FAMILIES", "").split(",")):
-        from vsgrpo.plugins import import_named
+        from vsgrpo.rules import import_named
 
         needed = "NAME = Family(...) is needed, see docs/extending.md"
         yield name, import_named("VSGRPO_FAMILIES", name, "Family", needed, lambda value: isinstance(value, Family))
@@ -130,7 +130,7 @@ def family_files(path: str) -> list[tuple[str, Path]]:
     family = family_of(path)
     if family is None or family.model_type not in _ADDED:
         return []
-    from vsgrpo.plugins import module_file
+    from vsgrpo.rules import module_file
 
     file = module_file(_ADDED[family.model_type][0])
     return [("family", file)] if file is not None else []

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.config import TrainConfig
 from vsgrpo.config.compose import to_yaml
 from vsgrpo.config.launch import WHOLE
 from vsgrpo.config.overrides import override_text, why_unused
 from vsgrpo.config.sections import build_section
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import BEFORE_KEYS
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import read_yaml

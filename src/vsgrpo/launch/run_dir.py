@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.config import TrainConfig
 from vsgrpo.config.compose import to_yaml
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.inputs import InputFile, changes, hash_in_background, read_inputs, refuse_changes, write_inputs
 from vsgrpo.errors import DataError
 from vsgrpo.files import find_damage, write_atomic

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
-from vsgrpo.config.trainer import TrainerSection
+from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.trainer import DpoSection, GrpoSection, TrainerSection
 from vsgrpo.data.row_numbers import Rows
 from vsgrpo.families import model_shape
 from vsgrpo.families.family import ModelShape

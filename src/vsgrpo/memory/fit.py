@@ -8,8 +8,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.compose import NOT_GIVEN
+from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.data.row_numbers import RowNumbers, Rows
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, DataError

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
-from vsgrpo.config.train import TrainModelSection
-from vsgrpo.config.trainer import TrainerSection
+from vsgrpo.config.train import TrainConfig, TrainModelSection
+from vsgrpo.config.trainer import DpoSection, GrpoSection, TrainerSection
 from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES
 from vsgrpo.data.row_numbers import Rows, TextSettings, numbers_of
 from vsgrpo.families import budget_of

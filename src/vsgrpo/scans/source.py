@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.plugins import import_named
-from vsgrpo.rules import Choice, Name, Section, one_of
+from vsgrpo.rules import Choice, Name, Section, import_named, one_of
 from vsgrpo.spatial.scene import Footage, Scene
 
 SOURCES = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vsgrpo.config import TrainConfig
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.modeling.libraries import device_line

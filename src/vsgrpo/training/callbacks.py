@@ -16,7 +16,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from trl.models.utils import unwrap_model_for_generation
 
-from vsgrpo.config import GrpoSection, TrainConfig
+from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.errors import first_line
 from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.rollout import rollout

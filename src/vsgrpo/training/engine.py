@@ -13,7 +13,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
-from vsgrpo.config import TrainConfig
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trl_options import NO_TRL_FIELD, OURS_BUT_NOT_PASSED
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, SetupError, first_line

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vsgrpo.config import GrpoSection, TrainConfig
 from vsgrpo.config.launch import LaunchSection, joins_launcher
-from vsgrpo.config.trainer import TrainerSection
+from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.trainer import GrpoSection, TrainerSection
 from vsgrpo.data.prompts import RunNeeds
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_numbers import RowNumbers, Rows, type_counts

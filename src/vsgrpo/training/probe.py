@@ -19,8 +19,8 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from vsgrpo.config import TrainConfig
 from vsgrpo.config.launch import WHOLE
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.errors import RunError, first_line
 from vsgrpo.memory.load import Load, stage_load

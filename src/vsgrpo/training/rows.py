@@ -14,8 +14,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from vsgrpo.config import TrainConfig
 from vsgrpo.config.evaluate import PromptSection
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.leak_guard import Links, name_some, read_checked_rows
 from vsgrpo.data.manifest import TrainingManifest, rooms_of
 from vsgrpo.data.prompts import question_text, target_text, wrong_answer

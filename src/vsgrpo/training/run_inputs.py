@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vsgrpo.config import TrainConfig
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.inputs import media_files, model_files
 from vsgrpo.data.leak_guard import read_checked_rows, worst
 from vsgrpo.data.row import Row
@@ -13,7 +13,7 @@ from vsgrpo.data.rows import draw_mix, rebase
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import family_files
 from vsgrpo.memory.load import text_settings
-from vsgrpo.plugins import module_file
+from vsgrpo.rules import module_file
 
 
 def row_files(config: TrainConfig) -> list[Path]:

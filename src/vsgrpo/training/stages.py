@@ -18,7 +18,8 @@ from transformers.optimization import get_scheduler
 from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import SchedulerType
 
-from vsgrpo.config import DpoSection, GrpoSection, TrainConfig
+from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.trainer import DpoSection, GrpoSection
 from vsgrpo.memory.load import token_layout
 from vsgrpo.modeling.bundle import ModelBundle, use_gradient_checkpointing
 from vsgrpo.rewards import load_reward

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vsgrpo.config.build_cot import BuildCotConfig
+from vsgrpo.config.build import BuildCotConfig
 from vsgrpo.config.evaluate import StepSection
 from vsgrpo.errors import DataError
 

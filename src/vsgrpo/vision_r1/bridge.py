@@ -13,7 +13,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from vsgrpo.config.build_cot import BuildCotConfig
+from vsgrpo.config.build import BuildCotConfig
 from vsgrpo.data.prompts import option_lines
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 
-from vsgrpo.config.build_cot import BuildCotConfig
+from vsgrpo.config.build import BuildCotConfig
 from vsgrpo.config.evaluate import StepSection
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.row import Row, row_to_dict

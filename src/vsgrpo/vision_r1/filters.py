@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vsgrpo.config.build_cot import FilterSection
+from vsgrpo.config.build import FilterSection
 from vsgrpo.data.row import LETTERS
 from vsgrpo.maths import maths_equal, plain_number, strip_wrappers
 from vsgrpo.rewards import is_right

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from vsgrpo.config.build_cot import BuildCotConfig, CotSection
+from vsgrpo.config.build import BuildCotConfig, CotSection
 from vsgrpo.data.leak_guard import check_rows, name_some
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_rules import check_row

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.config.build_cot import BuildCotConfig
+from vsgrpo.config.build import BuildCotConfig
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.vision_r1.answers import Account, AnswerCache, Reply, cache_folder, cost
 from vsgrpo.vision_r1.bridge import Request, request_key, walk

@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from hashlib import blake2b
 from pathlib import Path
 
-from vsgrpo.config.build_data import BuildDataConfig
+from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.data.build.assemble import BuildSummary, assemble, shard_summary
 from vsgrpo.data.build.folder import (
     Plan,

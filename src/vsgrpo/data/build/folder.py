@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from vsgrpo.config.build_data import BuildDataConfig
+from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.data.build.scan import ScanOutcome
 from vsgrpo.data.manifest import MANIFEST_NAME
 from vsgrpo.errors import ConfigError, DataError

@@ -8,13 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from vsgrpo.config.build_data import BuildDataConfig
+from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import Row, row_to_dict
 from vsgrpo.data.rows import make_row, row_from_dict
 from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.files import link_or_copy
-from vsgrpo.plugins import load_question_types
+from vsgrpo.rules import load_question_types
 from vsgrpo.scans.meta_info import write_scene_json
 from vsgrpo.scans.source import Recording, Scan, SceneSettings, VisibilitySettings, find_source
 from vsgrpo.scans.walk.floor_map import CELL, map_floor

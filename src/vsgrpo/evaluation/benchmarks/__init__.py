@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from vsgrpo.evaluation.benchmark import Benchmark
-from vsgrpo.plugins import import_named
-from vsgrpo.rules import one_of
+from vsgrpo.rules import import_named, one_of
 
 BENCHMARKS = {
     "vsibench": "vsgrpo.evaluation.benchmarks.vsibench:VsiBench",

@@ -28,9 +28,9 @@ from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.results import LMMS_NAME, REPORT_NAME
 from vsgrpo.evaluation.score_tables import VsiBenchReport
 from vsgrpo.evaluation.scores import read_row, score_rows
-from vsgrpo.plugins import load_question_types
 from vsgrpo.records import read_records
 from vsgrpo.report.evaluation_page import ReadAnswer, write_evaluation_page
+from vsgrpo.rules import load_question_types
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks
 
 _COLUMNS = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")
