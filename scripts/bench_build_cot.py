@@ -15,15 +15,16 @@ import random
 import resource
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from vsgrpo.config.compose import load_config
 from vsgrpo.vision_r1.answers import AnswerCache, Reply
-from vsgrpo.vision_r1.bridge import request_key, walk
+from vsgrpo.vision_r1.bridge import Request, at_once, request_key, walk
 from vsgrpo.vision_r1.build import write_filtered
-from vsgrpo.vision_r1.questions import find_source
+from vsgrpo.vision_r1.questions import Item, find_source
 
 WORDS = "the angle side we see that it is equal to so of length and compute circle radius area from line wait let check"
 
@@ -63,16 +64,15 @@ def main() -> None:
         config = load_config("build_cot", [f"data={data}", f"output={out}", "pseudo.model=a", "reason.model=b"])
         source = find_source(data, "train", "auto", None, False)
         with AnswerCache(out / ".cot") as cache:
+
+            async def answer(number: int, item: Item, request: Request) -> Reply:
+                text = _chain(number, rng) if request.step == "reason" else f"words on {number} " * 40
+                reply = Reply(text, None, "stop", 10, 20)
+                cache.put(request_key(item, request, config), request.step, reply)
+                return reply
+
             for number, item in enumerate(source.items(), start=1):
-                steps = walk(item, "caption")
-                request = next(steps)
-                while True:
-                    text = _chain(number, rng) if request.step == "reason" else f"words on {number} " * 40
-                    reply = Reply(text, None, "stop", 10, 20)
-                    cache.put(request_key(item, request, config), request.step, reply)
-                    if request.step == "reason":
-                        break
-                    request = steps.send(reply)
+                at_once(walk(item, "caption", partial(answer, number, item)))
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             wall, cpu = time.perf_counter(), time.process_time()
             counts = write_filtered(source.items(), config, cache, out, out / "train.jsonl")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vsgrpo.config.build import FILTER_NAMES, FilterSection
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.row import Row
-from vsgrpo.vision_r1.chain import count_reflection, read_candidate, repair_connectives, stated_answer
+from vsgrpo.vision_r1.build import count_reflection
 from vsgrpo.vision_r1.filters import (
     FILTERS,
     check_answer,
@@ -19,6 +19,9 @@ from vsgrpo.vision_r1.filters import (
     check_reference,
     check_repetition,
     judge,
+    read_candidate,
+    repair_connectives,
+    stated_answer,
 )
 
 BOUNDS = FilterSection([*FILTERS], 20, 48_000, 0.005, 0.05, 10.0, 5)

@@ -75,8 +75,8 @@ def build_cot(
 
     config = load_config("build_cot", overrides or [], config_dir, allow_missing=dry_run)
     from vsgrpo.config.compose import NOT_GIVEN
+    from vsgrpo.vision_r1.bridge import estimate
     from vsgrpo.vision_r1.build import build_cot as build
-    from vsgrpo.vision_r1.report import estimate
 
     if dry_run:
         print_config(config)

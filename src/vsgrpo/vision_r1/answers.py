@@ -1,4 +1,4 @@
-"""Answers and what they cost; those already paid for are kept in one sqlite file, keyed by the content of the question.
+"""Answers and what they cost; those already paid for are kept in one sqlite file, keyed by the content of the request.
 
 Each answer is committed as it arrives, so a kill loses only what was in flight, and memory does not grow with the
 number of rows. The key covers everything that decides an answer (step, model, sampling, text, what is shown); the
@@ -31,7 +31,7 @@ class Reply:
 
     Attributes:
         text: the content.
-        reasoning: the chain of thought where the endpoint parts it from the content, else None.
+        reasoning: the chain of thought where the endpoint returns it apart from the content, else None.
         finish_reason: "stop", "length", ...; None where the endpoint does not say.
         prompt_tokens, completion_tokens: as billed; 0 where the endpoint does not say.
     """
@@ -55,7 +55,7 @@ class Account:
     failures: Counter[str] = field(default_factory=Counter)
 
     def add(self, reply: Reply) -> None:
-        """Book an answer that was paid for."""
+        """Add an answer that was paid for."""
         self.requests += 1
         self.prompt_tokens += reply.prompt_tokens
         self.completion_tokens += reply.completion_tokens
@@ -145,11 +145,10 @@ class AnswerCache:
         text = json.dumps(asdict(reply), ensure_ascii=False)
         self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, step, text))
 
-    def averages(self) -> dict[str, tuple[float, float]]:
-        """Return per step the mean prompt and completion tokens of the stored replies."""
-        query = """SELECT step, AVG(json_extract(reply, '$.prompt_tokens')),
-                   AVG(json_extract(reply, '$.completion_tokens')) FROM answers GROUP BY step"""
-        return {step: (prompt, completion) for step, prompt, completion in self._db.execute(query)}
+    def mean_completion_tokens(self) -> dict[str, float]:
+        """Return per step the mean completion tokens of the stored replies."""
+        query = "SELECT step, AVG(json_extract(reply, '$.completion_tokens')) FROM answers GROUP BY step"
+        return dict(self._db.execute(query).fetchall())
 
     def fail(self, row_key: str, reason: str | None) -> None:
         """Note why a row has no reply, or with None that it has."""

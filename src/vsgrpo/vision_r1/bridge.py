@@ -1,7 +1,7 @@
-"""The steps of modality bridging for one question: generating, replaying and estimating all walk them.
+"""Modality bridging: the steps by which one question gets its chain of thought, and who answers them.
 
-`walk` yields a `Request` and is sent the `Reply`; it returns what the filters judge. The caller decides who answers: an
-endpoint, the cache, or an estimate.
+`walk` asks for one step after the other, and returns what the filters judge. Its caller gives the function that
+answers: a generator and the cache (`generate`), the cache alone (`build.write_filtered`), or a guess (`estimate`).
 
 Source: arXiv 2503.06749 section 3.2 for what each step is given and writes. Deviation: the paper prints its prompts as
 figures; the sentences here are ours.
@@ -9,11 +9,16 @@ figures; the sentences here are ours.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from vsgrpo.config.build import BuildCotConfig
+from vsgrpo.config.evaluate import StepSection
 from vsgrpo.data.prompts import option_lines
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
@@ -21,9 +26,13 @@ from vsgrpo.paths import inside
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Scene, SceneObject
-from vsgrpo.vision_r1.answers import Reply, content_key
-from vsgrpo.vision_r1.chain import Candidate, read_candidate
-from vsgrpo.vision_r1.questions import Item, media_digests, media_urls
+from vsgrpo.terminal import Progress
+from vsgrpo.vision_r1.answers import Account, AnswerCache, Reply, cache_folder, content_key, cost
+from vsgrpo.vision_r1.endpoint import Endpoint, RowError, work_through
+from vsgrpo.vision_r1.filters import Candidate, read_candidate
+from vsgrpo.vision_r1.questions import Item, estimated_tokens, media_digests, media_urls, source_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Request:
     shows: bool
 
 
-def walk(item: Item, bridge: str) -> Generator[Request, Reply, Candidate | Rejected]:
+async def walk(item: Item, bridge: str, ask: Callable[[Request], Awaitable[Reply]]) -> Candidate | Rejected:
     """Ask for pseudo-CoT and description (bridge=caption) or take the annotation, then for the chain of thought.
 
     Raises:
@@ -59,15 +68,31 @@ def walk(item: Item, bridge: str) -> Generator[Request, Reply, Candidate | Rejec
     if bridge == "annotation":
         description = item_text(item)
     else:
-        pseudo = yield Request("pseudo", pseudo_cot_text(row), True)
-        if not _is_usable(pseudo):
-            return Rejected("pseudo", _why(pseudo))
-        described = yield Request("describe", description_text(row, pseudo.text), True)
-        if not _is_usable(described):
-            return Rejected("describe", _why(described))
+        pseudo = await ask(Request("pseudo", pseudo_cot_text(row), True))
+        if fault := _fault(pseudo):
+            return Rejected("pseudo", fault)
+        described = await ask(Request("describe", description_text(row, pseudo.text), True))
+        if fault := _fault(described):
+            return Rejected("describe", fault)
         description = described.text.strip()
-    reply = yield Request("reason", reasoning_text(row, description), False)
+    reply = await ask(Request("reason", reasoning_text(row, description), False))
     return read_candidate(row, reply.text, reply.reasoning, reply.finish_reason)
+
+
+def _fault(reply: Reply) -> str | None:
+    """Return why the next step cannot use a reply, None where it can."""
+    if not reply.text.strip():
+        return "empty answer"
+    return None if reply.finish_reason in (None, "stop") else f"not finished ({reply.finish_reason})"
+
+
+def at_once(walked: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a walk whose answers are all at hand: it never waits, so it needs no event loop."""
+    try:
+        walked.send(None)
+    except StopIteration as end:
+        return end.value
+    raise RuntimeError("a walk without an event loop had to wait for an answer")
 
 
 def request_key(item: Item, request: Request, config: BuildCotConfig) -> bytes:
@@ -80,20 +105,131 @@ def request_key(item: Item, request: Request, config: BuildCotConfig) -> bytes:
 
 def messages(item: Item, request: Request, config: BuildCotConfig) -> list[dict[str, Any]]:
     """Return the request as chat messages; media are read and encoded here."""
-    if not request.shows:
-        return [{"role": "user", "content": request.text}]
-    parts: list[dict[str, Any]] = [
-        {"type": "image_url", "image_url": {"url": url}} for url in media_urls(item, config.cot)
-    ]
-    return [{"role": "user", "content": [*parts, {"type": "text", "text": request.text}]}]
+    content: Any = request.text
+    if request.shows:
+        urls = media_urls(item, config.cot)
+        content = [
+            *({"type": "image_url", "image_url": {"url": url}} for url in urls),
+            {"type": "text", "text": content},
+        ]
+    return [{"role": "user", "content": content}]
 
 
-def _is_usable(reply: Reply) -> bool:
-    return bool(reply.text.strip()) and reply.finish_reason in (None, "stop")
+class Chat(Protocol):
+    """A model that answers: behind an `Endpoint`, or in this process (`local_chat`)."""
+
+    async def ask(self, step: StepSection, messages: list[dict[str, Any]], seed: int, account: Account) -> Reply:
+        """Return the answer and add it to the account; RowError: this request got none, others may."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections, if there are any."""
+        ...
 
 
-def _why(reply: Reply) -> str:
-    return f"not finished ({reply.finish_reason})" if reply.text.strip() else "empty answer"
+async def generate(items: Iterator[Item], config: BuildCotConfig, cache: AnswerCache, total: int) -> dict[str, Account]:
+    """Bring every item's answers into the cache and return what each step cost; failures are noted in the cache.
+
+    As many items are in memory as requests may be in flight.
+
+    Raises:
+        EndpointError, ConfigError, SetupError: an endpoint can serve nothing; what came before is in the cache.
+        DataError: the items cannot be read on.
+    """
+    steps, progress, num_failed = config.steps(), Progress("rows", total), 0
+    accounts = {name: Account() for name in steps}
+    chats: dict[tuple[str | None, ...], Chat] = {}  # steps that name the same model share it
+    num_slots = 0
+    for name, step in steps.items():
+        if _place(step) not in chats:
+            chats[_place(step)] = _connect(name, config)
+            num_slots += step.concurrency
+
+    async def answer(item: Item, request: Request) -> Reply:
+        step, account = steps[request.step], accounts[request.step]
+        key = await asyncio.to_thread(request_key, item, request, config)
+        if (found := cache.get(key)) is not None:
+            account.cached += 1
+            return found
+        turn = await asyncio.to_thread(messages, item, request, config)
+        reply = await chats[_place(step)].ask(step, turn, config.run.seed, account)
+        cache.put(key, request.step, reply)
+        return reply
+
+    async def work(item: Item) -> None:
+        nonlocal num_failed
+        failure = None
+        try:
+            await walk(item, config.cot.bridge, partial(answer, item))
+        except (RowError, DataError) as error:
+            failure = str(error)
+            num_failed += 1
+        cache.fail(item.row.key, failure)
+        progress.advance(f"{num_failed} failed" if num_failed else "")
+
+    try:
+        await work_through(items, num_slots, work)
+    finally:
+        for chat in chats.values():
+            await chat.close()
+    return accounts
+
+
+def _place(step: StepSection) -> tuple[str | None, ...]:
+    return step.base_url, step.model, step.api_key_env
+
+
+def _connect(name: str, config: BuildCotConfig) -> Chat:
+    """Return what answers a step: a model in this process, or an endpoint."""
+    if config.is_local(name):
+        from vsgrpo.vision_r1.local_chat import LocalChat  # imports torch
+
+        return LocalChat(name, config.steps()[name])
+    return Endpoint(name, config.steps()[name])
+
+
+def estimate(config: BuildCotConfig, limit: int | None = None) -> str:
+    """Return what a build would ask and cost; nothing is sent.
+
+    Completion tokens of answers that are not in the cache are the mean of those that are, else `expected_tokens` of the
+    step; text counts four characters a token, pictures their full budget.
+    """
+    source, steps, folder = source_of(config), config.steps(), cache_folder(config)
+    requests: Counter[str] = Counter()
+    prompts: Counter[str] = Counter()
+    total = num_cached = num_unreadable = 0
+    with AnswerCache(folder) if folder.is_dir() else nullcontext() as cache:
+        means = cache.mean_completion_tokens() if cache else {}
+        expected = {name: means.get(name) or step.expected_tokens for name, step in steps.items()}
+
+        async def guess(item: Item, request: Request) -> Reply:
+            nonlocal num_cached
+            if cache and (found := cache.get(request_key(item, request, config))) is not None:
+                num_cached += 1
+                return found
+            requests[request.step] += 1
+            prompts[request.step] += len(request.text) // 4
+            prompts[request.step] += estimated_tokens(item, config.cot) if request.shows else 0
+            length = int(expected[request.step])
+            return Reply("word" * length, None, "stop", 0, length)
+
+        for item in source.items(limit):
+            total += 1
+            try:
+                at_once(walk(item, config.cot.bridge, partial(guess, item)))
+            except DataError:
+                num_unreadable += 1
+    lines = [f"{total} rows of {source.file} ({source.form}); {num_cached} answers are in the cache"]
+    if num_unreadable:
+        lines.append(f"{num_unreadable} rows cannot be asked (media or annotation missing)")
+    costs = []
+    for name, step in steps.items():
+        prompt, completion = prompts[name], requests[name] * expected[name]
+        costs.append(cost(step, prompt, completion))
+        price = "no price set" if costs[-1] is None else f"cost {costs[-1]:.2f}"
+        lines.append(f"{name}: {requests[name]} requests, about {prompt:,.0f} + {completion:,.0f} tokens, {price}")
+    lines.append("all: " + ("no price set" if None in costs else f"cost {sum(filter(None, costs)):.2f}"))
+    return "\n".join(lines)
 
 
 VERSION = 1

@@ -1,44 +1,186 @@
 """build-cot: questions in, cold-start rows out (SPLIT.jsonl, rejected.jsonl, manifest.json, images/).
 
-Two passes over the questions. The first brings all answers into the cache (`generate`); the second reads them from
-there in file order, filters and writes. So output does not depend on who answered first, a killed run goes on where it
-stopped, and other filter settings cost nothing.
+Two passes over the questions. The first brings all answers into the cache (`bridge.generate`); the second reads them
+from there in file order, filters and writes. So output does not depend on who answered first, a killed run goes on
+where it stopped, and other filter settings cost nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from vsgrpo.config.build import BuildCotConfig
-from vsgrpo.config.evaluate import StepSection
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.row import Row, row_to_dict
 from vsgrpo.data.row_rules import check_row
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.families import find_model
 from vsgrpo.files import link_or_copy, publish
-from vsgrpo.paths import inside, locked
+from vsgrpo.paths import inside, locked, unwritable
 from vsgrpo.records import read_jsonl
 from vsgrpo.spatial.answers import parse_answer
-from vsgrpo.terminal import Progress
 from vsgrpo.vision_r1.answers import Account, AnswerCache, Reply, cache_folder
-from vsgrpo.vision_r1.bridge import Rejected, Request, messages, request_key, walk
-from vsgrpo.vision_r1.chain import Candidate
-from vsgrpo.vision_r1.endpoint import Endpoint, RowError, work_through
-from vsgrpo.vision_r1.filters import Verdict, judge
-from vsgrpo.vision_r1.questions import Item, Source, source_of
-from vsgrpo.vision_r1.report import FAILED, CotSummary, Counts
+from vsgrpo.vision_r1.bridge import Rejected, Request, at_once, generate, request_key, walk
+from vsgrpo.vision_r1.filters import Candidate, Verdict, judge
+from vsgrpo.vision_r1.questions import Item, Source, source_of, write_image
 
 REJECTED_NAME = "rejected.jsonl"
+FAILED = "failed"
+"""Rows that an endpoint or a broken file left without an answer: the next run asks for them again."""
 _NO_MEDIA = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".yaml", ".yml", ".html", ".md", ".txt", ".lock")
 """Suffixes of row files, manifests and pages: never those of a video or image."""
 _FROM_ANNOTATION = "chains were made from the scenes' exact annotation (bridge=annotation), not from what was seen"
+PAPER_REFLECTION = {"Wait": 585_719, "Hmm": 75_853, "Mistake": 26_697, "Alternatively": 188_187, "Check": 100_148}
+"""Words of self-reflection in Vision-R1-cold, whole words in any case. Source: arXiv 2503.06749 Table 4."""
+PAPER_ROWS = 200_000
+_REFLECTION = {word: re.compile(rf"{word.lower()}(?<!\w{word.lower()})\b") for word in PAPER_REFLECTION}
+
+
+def count_reflection(thought: str) -> Counter[str]:
+    """Return how often each of the words of `PAPER_REFLECTION` occurs in a chain."""
+    text = thought.lower()
+    return Counter({word: len(pattern.findall(text)) for word, pattern in _REFLECTION.items()})
+
+
+@dataclass
+class Counts:
+    """Counts of one pass over the rows; memory does not grow with their number.
+
+    Attributes:
+        rows, kept: rows read, rows written.
+        rejected: rows not written, each once: under the first rule that fails, a step, or `FAILED`.
+        failing: per rule all rows that fail it, also those counted under an earlier one.
+        repairs: repaired connectives, by kind.
+        reflection: words of self-reflection in the kept chains (`PAPER_REFLECTION`).
+        characters: of the kept chains.
+        examples: per reason the first row and what was wrong.
+        answers: per step the answers behind the rows, whichever run paid for them.
+    """
+
+    rows: int = 0
+    kept: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    failing: Counter[str] = field(default_factory=Counter)
+    repairs: Counter[str] = field(default_factory=Counter)
+    reflection: Counter[str] = field(default_factory=Counter)
+    characters: int = 0
+    examples: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, Account] = field(default_factory=dict)
+
+    def use(self, step: str, reply: Reply) -> None:
+        """Count an answer that the pass uses."""
+        self.answers.setdefault(step, Account()).add(reply)
+
+    def reject(self, row_key: str, reason: str, detail: str) -> None:
+        """Count a row that is not written."""
+        self.rows += 1
+        self.rejected[reason] += 1
+        self.examples.setdefault(reason, f"{row_key}: {detail}")
+
+    def judge(self, row_key: str, verdict: Verdict) -> None:
+        """Count a row that the rules have judged."""
+        self.failing.update(verdict.failed.keys())
+        if verdict.failed:
+            self.reject(row_key, *next(iter(verdict.failed.items())))
+            return
+        self.rows += 1
+        self.kept += 1
+        self.repairs.update(verdict.repairs)
+        self.reflection.update(count_reflection(verdict.thought))
+        self.characters += len(verdict.thought)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts for manifest.json."""
+        return {
+            "rows": self.rows,
+            "kept": self.kept,
+            "rejected": dict(sorted(self.rejected.items())),
+            "failing": dict(sorted(self.failing.items())),
+            "repairs": dict(sorted(self.repairs.items())),
+            "reflection": {word: self.reflection[word] for word in PAPER_REFLECTION},
+            "mean_characters": round(self.characters / self.kept, 1) if self.kept else None,
+            "examples": dict(sorted(self.examples.items())),
+        }
+
+
+@dataclass(frozen=True)
+class CotSummary:
+    """Result of one build.
+
+    Attributes:
+        out: the row file.
+        counts: where the rows went.
+        accounts: per step, requests and tokens of this run.
+        config: the settings.
+    """
+
+    out: Path
+    counts: Counts
+    accounts: dict[str, Account]
+    config: BuildCotConfig
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as JSON."""
+        return {"out": str(self.out), **self.counts.to_json(), "steps": self.steps_json()}
+
+    def steps_json(self) -> dict[str, Any]:
+        """Return per step the account of this run, and of the answers behind all rows."""
+        steps, used = self.config.steps(), self.counts.answers
+        return {
+            "this_run": {name: account.to_json(steps[name]) for name, account in self.accounts.items()},
+            "all_runs": {name: used[name].bill(steps[name]) for name in steps if name in used},
+        }
+
+    def table(self) -> str:
+        """Return rows in and out, reasons, words of self-reflection, tokens and cost."""
+        counts = self.counts
+        lines = [f"{counts.kept} of {counts.rows} rows kept -> {self.out}"]
+        for reason, number in counts.rejected.most_common():
+            lines.append(f"rejected {reason:<14} {number:>8}   such as {counts.examples[reason]}")
+        if counts.repairs:
+            named = ", ".join(f"{name} {number}" for name, number in sorted(counts.repairs.items()))
+            lines.append(f"connectives repaired: {named}")
+        if counts.kept:
+            lines.append(f"{'word':<16} {'kept rows':>10} {'per 1,000':>10} {'Vision-R1-cold':>15}")
+            for word, in_paper in PAPER_REFLECTION.items():
+                number = counts.reflection[word]
+                ours, theirs = 1000 * number / counts.kept, 1000 * in_paper / PAPER_ROWS
+                lines.append(f"{word:<16} {number:>10} {ours:>10.1f} {theirs:>15.1f}")
+        for name, account in self.accounts.items():
+            paid = account.bill(self.config.steps()[name])["cost"]
+            retried = sum(account.retries.values())
+            lines.append(
+                f"{name}: {account.requests} requests ({account.cached} from the cache, {retried} retries), "
+                f"{account.prompt_tokens} + {account.completion_tokens} tokens"
+                + ("" if paid is None else f", cost {paid:.4f}")
+            )
+        if counts.rejected[FAILED]:
+            lines.append(f"note: run the same command again to ask for the {counts.rejected[FAILED]} failed rows")
+        return "\n".join(lines)
+
+    def raise_if_failed(self) -> None:
+        """Raise RunError where none was kept, or more rows than cot.max_failed allows have no answer."""
+        counts, failed = self.counts, self.counts.rejected[FAILED]
+        if counts.rows and not counts.kept:
+            reason, number = counts.rejected.most_common(1)[0]
+            raise RunError(
+                f"none of {counts.rows} rows kept; {number} rejected by {reason}, such as {counts.examples[reason]}",
+                f"look at {self.out.with_name('rejected.jsonl')}; answers are kept, so other filters.* cost nothing",
+            )
+        if failed > self.config.cot.max_failed * counts.rows:
+            raise RunError(
+                f"{failed} of {counts.rows} rows have no answer, more than "
+                f"cot.max_failed={self.config.cot.max_failed}, such as {counts.examples[FAILED]}",
+                "run the same command again: only what is missing is asked for",
+            )
 
 
 def build_cot(config: BuildCotConfig, limit: int | None = None) -> CotSummary:
@@ -58,7 +200,7 @@ def build_cot(config: BuildCotConfig, limit: int | None = None) -> CotSummary:
     total = sum(1 for _ in source.items(limit))  # a broken line is found before anything is paid for
     with locked(out, "output", "writing"), _open_cache(config, out) as cache:
         try:
-            accounts = generate(source.items(limit), config, cache, total)
+            accounts = asyncio.run(generate(source.items(limit), config, cache, total))
         except RunError as error:
             raise RunError(error.message, f"{error.hint}; finished answers are kept in {cache.path}") from error
         counts = write_filtered(source.items(limit), config, cache, out, target)
@@ -71,7 +213,7 @@ def _open_cache(config: BuildCotConfig, out: Path) -> AnswerCache:
     try:
         return AnswerCache(cache_folder(config))
     except OSError as error:
-        raise DataError(f"run.dir={out}: cannot be written: {error.strerror}", "choose another output=DIR") from None
+        raise unwritable(out, "run.dir", error) from None
 
 
 def _check_folder(out: Path, target: Path, source: Source) -> None:
@@ -83,106 +225,18 @@ def _check_folder(out: Path, target: Path, source: Source) -> None:
         raise DataError(f"{target}: not written by build-cot", "choose another output=DIR")
 
 
-class Chat(Protocol):
-    """A model that answers: behind an `Endpoint`, or in this process (`local_chat`)."""
-
-    async def ask(self, step: StepSection, messages: list[dict[str, Any]], seed: int, account: Account) -> Reply:
-        """Return the answer and book it; raise RowError where this one fails and others may not."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of what is held."""
-        ...
-
-
-def generate(items: Iterator[Item], config: BuildCotConfig, cache: AnswerCache, total: int) -> dict[str, Account]:
-    """Bring every item's answers into the cache and return what each step cost; failures are noted in the cache.
-
-    As many items are in memory as requests may be in flight.
-
-    Raises:
-        EndpointError, ConfigError, SetupError: an endpoint can serve nothing; what came before is in the cache.
-        DataError: the items cannot be read on.
-    """
-    return asyncio.run(_Generation(config, cache, Progress("rows", total)).run(items))
-
-
-class _Generation:
-    def __init__(self, config: BuildCotConfig, cache: AnswerCache, progress: Progress) -> None:
-        self._config, self._cache, self._progress = config, cache, progress
-        self._steps = config.steps()
-        self._accounts = {name: Account() for name in self._steps}
-        self._num_failed = 0
-
-    async def run(self, items: Iterator[Item]) -> dict[str, Account]:
-        shared: dict[tuple[str | None, ...], Chat] = {}
-        self._endpoints: dict[str, Chat] = {}
-        slots = 0
-        for name, step in self._steps.items():
-            place = (step.base_url, step.model, step.api_key_env)
-            if place not in shared:
-                shared[place] = self._connect(name, step)
-                slots += step.concurrency
-            self._endpoints[name] = shared[place]
-        try:
-            await work_through(items, slots, self._work)
-        finally:
-            for endpoint in shared.values():
-                await endpoint.close()
-        return self._accounts
-
-    def _connect(self, name: str, step: StepSection) -> Chat:
-        """Return what answers a step: a model in this process, or an endpoint."""
-        if self._config.is_local(name):
-            from vsgrpo.vision_r1.local_chat import LocalChat  # imports torch
-
-            return LocalChat(name, step)
-        return Endpoint(name, step)
-
-    async def _work(self, item: Item) -> None:
-        try:
-            await self._answer(item)
-        except (RowError, DataError) as error:
-            self._num_failed += 1
-            self._cache.fail(item.row.key, str(error))
-        self._progress.advance(f"{self._num_failed} failed" if self._num_failed else "")
-
-    async def _answer(self, item: Item) -> None:
-        steps = walk(item, self._config.cot.bridge)
-        try:
-            request = next(steps)
-            while True:
-                request = steps.send(await self._reply(item, request))
-        except StopIteration:
-            self._cache.fail(item.row.key, None)
-
-    async def _reply(self, item: Item, request: Request) -> Reply:
-        key = await asyncio.to_thread(request_key, item, request, self._config)
-        found = self._cache.get(key)
-        if found is not None:
-            self._accounts[request.step].cached += 1
-            return found
-        turn = await asyncio.to_thread(messages, item, request, self._config)
-        step = self._steps[request.step]
-        account = self._accounts[request.step]
-        reply = await self._endpoints[request.step].ask(step, turn, self._config.run.seed, account)
-        self._cache.put(key, request.step, reply)
-        return reply
-
-
 def _replay(item: Item, config: BuildCotConfig, cache: AnswerCache, counts: Counts) -> Candidate | Rejected:
     """Walk the steps with cached replies only."""
+
+    async def answer(request: Request) -> Reply:
+        reply = cache.get(request_key(item, request, config))
+        if reply is None:
+            raise DataError(cache.failure(item.row.key) or f"no answer to step {request.step}")
+        counts.use(request.step, reply)
+        return reply
+
     try:
-        steps = walk(item, config.cot.bridge)
-        request = next(steps)
-        while True:
-            reply = cache.get(request_key(item, request, config))
-            if reply is None:
-                return Rejected(FAILED, cache.failure(item.row.key) or f"no answer to step {request.step}")
-            counts.use(request.step, reply)
-            request = steps.send(reply)
-    except StopIteration as end:
-        return end.value
+        return at_once(walk(item, config.cot.bridge, answer))
     except DataError as error:
         return Rejected(FAILED, error.message)
 
@@ -229,7 +283,7 @@ def _cold_row(item: Item, found: Candidate, verdict: Verdict, config: BuildCotCo
         number = parse_answer(found.answer, "vanilla").number
         answer = row.answer if number is None or number == float(row.answer) else f"{number:g}"
     models = {name: step.model for name, step in config.steps().items()}
-    cold = dataclasses.replace(
+    cold = replace(
         row,
         answer=answer,
         rejected=None if row.rejected == answer else row.rejected,
@@ -246,18 +300,13 @@ def _placed(item: Item, index: int, out: Path) -> dict[str, str]:
     media = item.row.media[index]
     if item.images is None:
         link_media(item.base, out, media["path"])
-        return dict(media)
-    path = inside(out, media["path"])
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_bytes(item.images[index])
-        publish(temporary, path)
+    else:
+        write_image(inside(out, media["path"]), item.images[index])
     return dict(media)
 
 
 def link_media(base: Path, out: Path, path: str) -> None:
-    """Give a video or image of one dataset folder the same path in another; what is missing stays missing.
+    """Give a video or image of one dataset folder the same path in another, if it is there.
 
     Raises:
         DataError: a path that leaves either folder, or that of a row file or manifest, which it would replace.
@@ -283,7 +332,7 @@ def _write_manifest(config: BuildCotConfig, source: Source, summary: CotSummary)
         Manifest(
             version=version("vsgrpo"),
             dataset=source.name if source.form == "images" else "rows",
-            config=dataclasses.asdict(config),
+            config=asdict(config),
             seed=config.run.seed,
             scans=scans,
             rooms={config.data.split: sorted(rooms)},

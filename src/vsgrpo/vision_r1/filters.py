@@ -1,10 +1,11 @@
-"""Which chains of thought may be trained on: one function per rule, each counted, none needs a model.
+"""Chains of thought: taken out of a reasoner's output, repaired, and judged by one function per rule.
 
-A rule looks at one `Candidate` and returns why it fails, or None. `FILTERS` holds them by name in the order in which a
-rejected row is booked under the first that fails; all that fail are counted too.
+A rule looks at one `Candidate` and returns why it fails, or None; none needs a model. `FILTERS` holds them by name in
+the order in which a rejected row is counted under the first that fails; all that fail are counted too.
 
 Source: arXiv 2503.06749 section 3.2 (final answer equal to the ground truth, rules for logical inconsistency, repair
-of connectives). The rules' wording is not published: each is ours.
+of connectives where the text does not hang together). Neither the rules' wording nor the list of connectives is
+published: both are ours. Words of self-reflection (Wait, Hmm) stay, unless three or more follow each other.
 """
 
 from __future__ import annotations
@@ -13,15 +14,34 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from vsgrpo.config.build import FilterSection
-from vsgrpo.data.row import LETTERS
+from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.maths import maths_equal, plain_number, strip_wrappers
 from vsgrpo.rewards import is_right
 from vsgrpo.spatial.answers import normalize_word, parse_answer
-from vsgrpo.vision_r1.chain import BOXED, Candidate, repair_connectives, stated_answer
 
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
+_TAGS = re.compile(r"</?(?:think|answer|observe)>")
+# The pattern begins with its letters, and looks back for the word's start: so the search can skip.
+_STATED = re.compile(
+    r"[Aa]nswer(?<!\w[Aa]nswer)\b(?: to (?:the|this) question)?,?\s*(?:is|should be|must be|would be|=|:)\s*:?"
+    r"\s*(?=([^\n]{1,160}))",
+)
+_SENTENCE_END = re.compile(r"[.!?;](?:\s|$)")
+_TAKEN_BACK = re.compile(r"[\s.,;:*]*(?:\?|\b(?:wait|no|but|hmm|actually|hold on|not)\b)", re.IGNORECASE)
+_JOINING = ("so", "but", "therefore", "however", "thus", "then", "and", "hence", "because", "also", "now")
+_CAUSAL = ("therefore", "thus", "hence")
+_ANY = "|".join(_JOINING)
+_START = re.compile(
+    r"\s*(?:however|but|therefore|thus|hence|also|additionally|moreover|furthermore)\b,?\s+", re.IGNORECASE
+)
+_DANGLING = re.compile(rf"(?:(?<=[.!?])|\n)\s*(?:{_ANY}|wait|alternatively)\b[\s,:.…-]*\Z", re.IGNORECASE)
+_END = 60
+"""Characters at the end of a chain in which a dangling connective is looked for."""
 _FOREIGN = re.compile("[\u0400-\u1cff\u2e80-\u9fff\ua000-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U0003ffff]")
 _STOPWORDS = frozenset(
     {"the", "a", "an", "is", "are", "of", "to", "in", "and", "that", "this", "it", "so", "we", "i", "for", "on", "as"}
@@ -48,6 +68,126 @@ _NUMBERS = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?")
 _TAIL = 3000
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """Output of the reasoner for a row.
+
+    Attributes:
+        row: the question; its `answer` is the ground truth.
+        thought: the chain of thought, without tags; "" where there is none.
+        answer: the final answer, without tags; "" where there is none.
+        problem: what is wrong with the form of the text, None where nothing is.
+    """
+
+    row: Row
+    thought: str
+    answer: str
+    problem: str | None = None
+
+
+def read_candidate(row: Row, text: str, reasoning: str | None = None, finish_reason: str | None = "stop") -> Candidate:
+    """Take a reasoner's output apart: `reasoning` where the endpoint parts it, else `<think>..</think>` in `text`.
+
+    The final answer is in one `<answer>..</answer>` after the thought, or in the last `\\boxed{..}`.
+    """
+    thought, rest, problem = reasoning or "", text, None
+    if not thought:
+        head, end_tag, tail = text.partition("</think>")
+        thought, rest = (head.strip().removeprefix("<think>"), tail) if end_tag else ("", text)
+    answers = _ANSWER.findall(rest) or BOXED.findall(rest)[-1:]
+    answer = answers[-1].strip() if answers else ""
+    if finish_reason not in (None, "stop"):
+        problem = f"not finished ({finish_reason})"
+    elif not thought.strip():
+        problem = "no <think> part"
+    elif _TAGS.search(thought) or len(answers) > 1:
+        problem = "repeated tags"
+    elif not answer:
+        problem = "no <answer> part"
+    elif _TAGS.search(answer):
+        problem = "nested tags"
+    return Candidate(row, thought.strip(), answer, problem)
+
+
+def stated_answer(thought: str) -> str | None:
+    """Return the last answer that a chain states and does not take back at once, None where it states none."""
+    found = [(m.start(), m.start(1), m[1]) for m in _STATED.finditer(thought)]
+    found += [(m.start(), m.end(), m[0]) for m in BOXED.finditer(thought)]
+    for _, start, text in sorted(found, reverse=True):
+        if text.startswith("\\boxed"):
+            said, rest = text, thought[start : start + 40]
+        else:
+            stop = _SENTENCE_END.search(text)
+            said = text[: stop.start()] if stop else text
+            rest = thought[start + len(said) : start + len(said) + 40]
+        if not _TAKEN_BACK.match(rest) and not _TAKEN_BACK.match(said):
+            return said.strip()
+    return None
+
+
+class _Rule(NamedTuple):
+    """A pattern, run only where `sign` is in the lower-cased text: a plain search is far cheaper.
+
+    Patterns begin with a letter and look back for the word's start, so that their search can skip.
+    """
+
+    name: str
+    sign: str
+    pattern: re.Pattern[str]
+    replacement: Callable[[re.Match[str]], str]
+
+
+def _word(text: str) -> str:
+    """Return a pattern for one whole word, its first letter in either case."""
+    either = f"[{text[0].upper()}{text[0]}]{text[1:]}"
+    return rf"{either}(?<!\w{either})\b"
+
+
+def _cased(match: re.Match[str]) -> str:
+    return match[1].capitalize() if match[0][0].isupper() else match[1].lower()
+
+
+def _rules() -> list[_Rule]:
+    rules = []
+    for word in _JOINING:
+        pattern = re.compile(rf"({_word(word)})(?:,? {_word(word)})+")
+        rules += [_Rule("doubled", f"{word}{join}{word}", pattern, lambda match: match[1]) for join in (" ", ", ")]
+    for word in ("wait", "hmm"):
+        pattern = re.compile(rf"({_word(word)})(?:[,.]? {_word(word)}){{2,}}")
+        rules += [
+            _Rule("stutter", f"{word}{join}{word}", pattern, lambda match: match[1]) for join in (" ", ", ", ". ")
+        ]
+    for first, seconds in (("but", ("however",)), ("so", _CAUSAL), ("and", ("however", *_CAUSAL))):
+        for second in seconds:
+            pattern = re.compile(rf"{_word(first)},? ({_word(second)})")
+            rules += [_Rule("clash", f"{first}{join}{second}", pattern, _cased) for join in (" ", ", ")]
+    return rules
+
+
+_RULES = _rules()
+
+
+def repair_connectives(thought: str) -> tuple[str, dict[str, int]]:
+    """Return the repaired text and how many repairs of each kind it took; a second call changes nothing."""
+    done: Counter[str] = Counter()
+    thought = thought.strip()
+    while True:
+        before, low = thought, thought.lower()
+        for rule in _RULES:
+            if rule.sign in low:
+                thought, number = rule.pattern.subn(rule.replacement, thought)
+                done[rule.name] += number
+        if start := _START.match(thought):
+            thought = thought[start.end() :]
+            thought = thought[:1].upper() + thought[1:]
+            done["start"] += 1
+        if end := _DANGLING.search(thought, max(len(thought) - _END, 0)):
+            thought = thought[: end.start()].rstrip()
+            done["dangling"] += 1
+        if thought == before:
+            return thought, dict(+done)
+
+
 def check_format(candidate: Candidate, settings: FilterSection) -> str | None:
     """Fail what was cut off, lacks a part or repeats a tag."""
     return candidate.problem
@@ -68,7 +208,9 @@ def check_length(candidate: Candidate, settings: FilterSection) -> str | None:
     size = len(candidate.thought)
     if size < settings.min_characters:
         return f"{size} characters, fewer than {settings.min_characters}"
-    return f"{size} characters, more than {settings.max_characters}" if size > settings.max_characters else None
+    if size > settings.max_characters:
+        return f"{size} characters, more than {settings.max_characters}"
+    return None
 
 
 def check_language(candidate: Candidate, settings: FilterSection) -> str | None:
@@ -189,19 +331,16 @@ class Verdict:
 def judge(candidate: Candidate, settings: FilterSection) -> Verdict:
     """Repair the connectives of a candidate, then apply every rule of `settings.names`.
 
-    A candidate without the wanted form is not asked further: the other rules would misread it.
+    A candidate that fails `format` is not judged further: the other rules would misread it.
     """
     thought, repairs = repair_connectives(candidate.thought)
-    repaired = Candidate(candidate.row, thought, candidate.answer, candidate.problem)
+    repaired = replace(candidate, thought=thought)
     failed: dict[str, str] = {}
     for name, check in FILTERS.items():
-        if name not in settings.names:
-            continue
-        reason = check(repaired, settings)
-        if reason is not None:
+        if name in settings.names and (reason := check(repaired, settings)) is not None:
             failed[name] = reason
-            if name == "format":
-                break
+        if "format" in failed:
+            break
     return Verdict(thought, failed, repairs)
 
 

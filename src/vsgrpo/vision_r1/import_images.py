@@ -30,7 +30,7 @@ from vsgrpo.data.rows import falls_into_dev, iter_rows, row_line
 from vsgrpo.errors import DataError
 from vsgrpo.paths import inside
 from vsgrpo.records import read_records
-from vsgrpo.vision_r1.chain import read_candidate
+from vsgrpo.vision_r1.filters import read_candidate
 from vsgrpo.vision_r1.questions import Item, Source, image_item
 
 

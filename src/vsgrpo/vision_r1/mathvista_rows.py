@@ -9,17 +9,15 @@ Source: Hugging Face AI4Math/MathVista; github.com/lupantech/MathVista.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from vsgrpo.errors import DataError
-from vsgrpo.files import publish
 from vsgrpo.paths import inside, path_fault, safe_name
 from vsgrpo.records import read_json, read_records
-from vsgrpo.vision_r1.questions import image_suffix
+from vsgrpo.vision_r1.questions import image_suffix, write_image
 
 QUESTION_TYPES = ("multi_choice", "free_form")
 ANSWER_TYPES = ("text", "integer", "float", "list")
@@ -122,13 +120,8 @@ def read_images(file: Path, pids: Collection[str], folder: Path) -> dict[str, Pa
         suffix = image_suffix(content)
         if suffix is None:
             _fail(str(file), f"pid={pid}: decoded_image is no png, jpeg, webp, gif or bmp", "download it again")
-        name = safe_name(pid)
-        found[pid] = inside(folder, f"{name}.{suffix}")
-        if not found[pid].is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / f".{name}.{os.getpid()}.tmp"  # processes of one evaluation write the same bytes
-            temporary.write_bytes(content)
-            publish(temporary, found[pid])
+        found[pid] = inside(folder, f"{safe_name(pid)}.{suffix}")
+        write_image(found[pid], content)
     return found
 
 

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from vsgrpo.data.row_rules import check_row
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import question_row
-from vsgrpo.files import file_sha256
+from vsgrpo.files import file_sha256, publish
 from vsgrpo.paths import inside, path_fault, safe_name
 from vsgrpo.records import read_records
 from vsgrpo.video.budget import PIXELS_VERSION, smart_resize
@@ -215,6 +216,15 @@ def _image(image: Any, where: str) -> tuple[str, bytes | None]:
 def image_suffix(content: bytes) -> str | None:
     """Return the suffix of an image file by its first bytes, None for bytes that are no image."""
     return next((suffix for magic, suffix in _MAGIC if content.startswith(magic)), None)
+
+
+def write_image(path: Path, content: bytes) -> None:
+    """Write an image, whole or not at all, unless it is there; other processes may be writing the same one."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_bytes(content)
+        publish(temporary, path)
 
 
 def _fail(where: str, problem: str, hint: str = "") -> NoReturn:
