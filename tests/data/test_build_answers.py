@@ -11,6 +11,7 @@ from vsgrpo.data.row import LETTERS
 from vsgrpo.data.row_rules import check_row
 from vsgrpo.data.rows import make_row
 from vsgrpo.spatial.question import ObjectRef, Question
+from vsgrpo.spatial.question_types import QUESTION_TYPES
 
 WORDS = ("chair", "bed", "sink", "lamp")
 
@@ -21,12 +22,12 @@ def choice_row(number, right=0, words=WORDS, question_type="object_rel_distance"
         objects = (ObjectRef("door", 99), *(ObjectRef(word, k) for k, word in enumerate(words)))
     else:
         text, objects = f"Is {number} to the left or the right?", ()
-    question = Question(question_type, text, words, LETTERS[right], words[right], "choice", None, objects)
+    question = Question(QUESTION_TYPES[question_type], text, words, LETTERS[right], words[right], objects)
     return made(question, f"demo{number:06d}_00")
 
 
 def number_row(number, answer, question_type="object_counting"):
-    question = Question(question_type, f"How many {number}?", None, answer, answer, "number", None, ())
+    question = Question(QUESTION_TYPES[question_type], f"How many {number}?", None, answer, answer, ())
     return made(question, f"demo{number:06d}_00")
 
 

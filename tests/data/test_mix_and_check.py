@@ -16,6 +16,7 @@ from vsgrpo.data.row import row_to_dict
 from vsgrpo.data.rows import draw_mix, make_row, read_rows, rebase, shares, write_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.spatial.question import Question
+from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.training.run_inputs import load_rows, row_files
 from vsgrpo.video.writer import write_video
 
@@ -23,7 +24,7 @@ from vsgrpo.video.writer import write_video
 def rows_of(name, number, scene="scene0000_00", dataset="scannet"):
     return [
         make_row(
-            Question("object_counting", f"How many {name} {k}?", None, "2", "2", "number", None, ()),
+            Question(QUESTION_TYPES["object_counting"], f"How many {name} {k}?", None, "2", "2", ()),
             dataset=dataset,
             split="train",
             scene_name=scene,

@@ -16,6 +16,7 @@ from vsgrpo.launch.start import describe, shortages
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_memory, disk_need, num_checkpoints
 from vsgrpo.spatial.question import Question
+from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.training import run_inputs
 
 pytestmark = pytest.mark.integration
@@ -99,9 +100,7 @@ def plan_rows_file(path, number):
     """Write rows of two types and three videos; the longest question is in the last line but two."""
     rows = [
         make_row(
-            Question(
-                kind, f"How many {'tall ' * (9 * (k == number - 3))}chairs, {k}?", None, "2", "2", "number", None, ()
-            ),
+            Question(kind, f"How many {'tall ' * (9 * (k == number - 3))}chairs, {k}?", None, "2", "2", ()),
             dataset="mine",
             split="train",
             scene_name=f"a{k % 3}",
@@ -110,7 +109,7 @@ def plan_rows_file(path, number):
             generator={"q": '"question_type": "none"'},
         )
         for k in range(number)
-        for kind in [("object_counting", "room_size_estimation")[k % 4 == 0]]
+        for kind in [QUESTION_TYPES[("object_counting", "room_size_estimation")[k % 4 == 0]]]
     ]
     write_rows(path, [replace(rows[0], media=(*rows[0].media, {"kind": "image", "path": "a]}.png"})), *rows[1:]])
 

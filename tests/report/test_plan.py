@@ -8,6 +8,7 @@ import pytest
 from vsgrpo.data.rows import make_row
 from vsgrpo.report.plan import footprint, make_plan, map_svg, question_svg, symbol_svg
 from vsgrpo.spatial.question import ObjectRef, Question
+from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 
 
@@ -68,12 +69,12 @@ def test_a_question_highlights_its_objects_by_role():
     names = ("bed", "sink", "lamp", "tv", "door")
     scene = scene_of(*((name, upright(0.5 + 0.7 * k, 1.0, 0.3, 0.3)) for k, name in enumerate(names)))
     refs = tuple(ObjectRef(name, k) for k, name in enumerate(names))
-    question = Question("object_rel_distance", "Which?", names[1:], "C", "tv", "choice", None, refs)
+    question = Question(QUESTION_TYPES["object_rel_distance"], "Which?", names[1:], "C", "tv", refs)
     root = parsed(question_svg(make_plan(scene, "p"), row_of(question)))
     roles = [shape.get("class") for shape in root.iter("polygon")]
     assert roles == ["hit one", "hit two", "hit two", "hit right", "hit two"]  # bed; sink, lamp, TV (C), door
     assert len(root.findall("path")) == 1  # the line from the bed to the tv
-    room = Question("room_size_estimation", "What size?", None, "12.0", "12.0", "number", "m2", ())
+    room = Question(QUESTION_TYPES["room_size_estimation"], "What size?", None, "12.0", "12.0", ())
     assert [p.get("class") for p in parsed(question_svg(make_plan(scene, "p"), row_of(room))).iter("path")] == [
         "hit one"
     ]
@@ -83,7 +84,7 @@ def test_a_distance_is_drawn_between_the_nearest_points_or_the_centres():
     scene = scene_of(("bed", upright(1.0, 1.0, 1.0, 1.0)), ("sink", upright(3.0, 1.2, 1.0, 1.0)))
     plan = make_plan(scene, "p")
     refs = (ObjectRef("bed", 0), ObjectRef("sink", 1))
-    row = row_of(Question("object_abs_distance", "How far?", None, "1.0", "1.0", "number", "m", refs))
+    row = row_of(Question(QUESTION_TYPES["object_abs_distance"], "How far?", None, "1.0", "1.0", refs))
     ends = [[float(x) for x in point.split(",")] for point in link(plan, row).removeprefix("M").split()]
     # the bed ends at x = 1.5, the sink begins at x = 2.5; y down
     assert [end[0] for end in ends] in ([1.5, 2.5], [2.5, 1.5]) and ends[0][1] == ends[1][1]
@@ -110,7 +111,8 @@ def test_a_direction_is_drawn_as_its_sector(kind, word, inside, outside):
     places = ((2.0, 1.0), (3.0, 1.0), inside)
     scene = scene_of(*((f"thing{k}", upright(*place, 0.2, 0.2)) for k, place in enumerate(places)))
     refs = tuple(ObjectRef(f"thing{k}", k) for k in range(3))
-    question = Question(f"object_rel_direction_{kind}", "Where?", (word, "elsewhere"), "A", word, "choice", None, refs)
+    direction = QUESTION_TYPES[f"object_rel_direction_{kind}"]
+    question = Question(direction, "Where?", (word, "elsewhere"), "A", word, refs)
     shapes = parsed(question_svg(make_plan(scene, "p"), row_of(question))).iter("path")
     sector = next(shape for shape in shapes if shape.get("class") == "sector").get("d")
     corners = [tuple(float(x) for x in point.split(",")) for point in sector[1:-1].split()]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vsgrpo.spatial.question import ObjectRef, Question
-from vsgrpo.spatial.question_types import observation
+from vsgrpo.spatial.question_types import QUESTION_TYPES, observation
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 
 
@@ -25,7 +25,8 @@ SCENE = Scene("demo", "demo000001_00", "demo000001", ITEMS, 12.0, np.zeros(3), {
 
 def ask(question_type, answer, *ids):
     objects = tuple(ObjectRef(o.category, o.instance_id) for i in ids for o in ITEMS if o.instance_id == i)
-    return observation(SCENE, Question(question_type, "?", None, answer, answer, "number", None, objects), "centroid")
+    question = Question(QUESTION_TYPES[question_type], "?", None, answer, answer, objects)
+    return observation(SCENE, question, "centroid")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_size_is_the_longest_edge_of_unique_objects_in_whole_centimetres():
     )
     bench = asked(ROOM, "object_size_estimation", mode="vsibench")[0]
     assert "(length, width, or height)" in bench.question
-    assert (bench.answer_kind, bench.unit) == ("number", "cm")
+    assert (bench.type.answer_kind, bench.type.unit) == ("number", "cm")
 
 
 def test_room_size_has_one_decimal_and_a_sane_range():
@@ -222,7 +222,7 @@ def test_no_question_breaks_the_rules_of_a_row(seed, mode):
     scene = random_room(seed)
     for question in make_questions(scene, QuestionSettings(mode=mode), seed):
         assert question.extra == {}
-        if question.answer_kind == "number":
+        if question.type.answer_kind == "number":
             assert question.options is None
             assert float(question.answer) > 0
             assert question.ground_truth == question.answer

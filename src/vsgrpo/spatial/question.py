@@ -34,26 +34,27 @@ class Question:
     """One question with its answer.
 
     Attributes:
-        question_type: VSI-Bench's name.
+        type: the record of its type, with the kind and the unit of the answer.
         question: the sentence, without options and without a prompt mode's appendix.
         options: the 2-4 candidate words of choice types in the order of the letters, no "A. "; None for numbers.
         ground_truth: the right letter (choice) or number text.
         answer: what a model is trained to say: word or number text.
-        answer_kind: "number" or "choice".
-        unit: "m", "m2", "cm" or None.
         objects: instances the question is about: choice types first the fixed ones, then one per option.
         extra: {"seen": bool} where the scene knows what the video shows; {"synthetic_route": True} of made-up routes.
     """
 
-    question_type: str
+    type: QuestionType
     question: str
     options: tuple[str, ...] | None
     ground_truth: str
     answer: str
-    answer_kind: str
-    unit: str | None
     objects: tuple[ObjectRef, ...]
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def question_type(self) -> str:
+        """Name of its type, as rows have it."""
+        return self.type.name
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ class Asking:
     ) -> Question:
         refs = tuple(ObjectRef(o.category, o.instance_id) for o in objects)
         seen = {} if self.scene.pixels is None else {"seen": all(self._is_seen(o.instance_id) for o in objects)}
-        return Question(self.kind.name, text, words, truth, answer, self.kind.answer_kind, self.kind.unit, refs, seen)
+        return Question(self.kind, text, words, truth, answer, refs, seen)
 
     def _is_seen(self, instance_id: int) -> bool:
         pixels = (self.scene.pixels or {}).get(instance_id, ())

@@ -227,7 +227,7 @@ def observation(scene: Scene, question: Question, distance: str) -> str | None:
     """
     by_id = {item.instance_id: item for item in scene.objects}
     objects = [by_id[ref.instance_id] for ref in question.objects if ref.instance_id in by_id]
-    observe = QUESTION_TYPES[question.question_type].observe
+    observe = question.type.observe
     if observe is None or (question.objects and not objects):
         return None
     return observe(scene, question, objects, distance)

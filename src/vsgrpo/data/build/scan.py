@@ -162,7 +162,7 @@ def _rows(job: ScanJob, scene: Scene, questions: list[Question], distance: str, 
             generator=generator,
             rejected=rejected_answer(
                 question.answer,
-                question.answer_kind,
+                question.type.answer_kind,
                 question.options,
                 seed=config.run.seed,
                 key=f"{scene.scene_name}/{question.question_type}/{question.question}",
