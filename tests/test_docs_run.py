@@ -88,7 +88,7 @@ def test_extending(run_all, tmp_path, monkeypatch):
     (reward,) = re.findall(r"```python\n# my_rewards.py\n(.*?)```", text, re.S)
     (tmp_path / "my_rewards.py").write_text(reward)
     monkeypatch.syspath_prepend(tmp_path)
-    # the others: test_families.py and evaluation/test_benchmarks.py
+    # the others: test_families.py and evaluation/test_benchmark.py
     rewarded, check, bring, mixed = commands_of("extending.md")[:4]
     run_all([rewarded])
     assert "rewards/short_reward/mean" in (tmp_path / "runs/x/log.jsonl").read_text()

@@ -21,9 +21,8 @@ from vsgrpo.data.row import Row, row_to_dict
 from vsgrpo.data.row_rules import check_row
 from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.archives import unpack
 from vsgrpo.evaluation.benchmarks.folder import Folder
-from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench, unpack
 from vsgrpo.families import adapter_base, model_shape
 from vsgrpo.files import link_or_copy
 from vsgrpo.vision_r1.bridge import item_text
@@ -213,13 +212,14 @@ def test_a_member_of_a_zip_stays_in_the_folder(tmp_path):
     folder.mkdir()
     with zipfile.ZipFile(folder / "scannet.zip", "w") as archive:
         archive.writestr("../SLIP.mp4", b"out")
+    member = (folder / "scannet.zip", zipfile.ZipInfo("../SLIP.mp4"))
     with pytest.raises(DataError, match="leaves its folder"):
-        unpack({"../SLIP.mp4": (folder / "scannet.zip", "../SLIP.mp4")}, folder, tmp_path / "fallback")
+        unpack({"../SLIP.mp4": member}, folder, tmp_path / "fallback")
     assert not (tmp_path / "SLIP.mp4").exists()
     (tmp_path / "other").mkdir()
     (folder / "scannet").symlink_to(tmp_path / "other")
     with pytest.raises(DataError, match="a link to a place outside"):
-        unpack({"scannet/a.mp4": (folder / "scannet.zip", "../SLIP.mp4")}, folder, tmp_path / "fallback")
+        unpack({"scannet/a.mp4": member}, folder, tmp_path / "fallback")
     assert not list((tmp_path / "other").iterdir())
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from vsgrpo.data.row import LETTERS, Row, row_to_dict
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.benchmark import PromptSettings
-from vsgrpo.evaluation.benchmarks import find_benchmark
+from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions, find_benchmark
 from vsgrpo.evaluation.benchmarks.folder import iter_questions
 from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file
 from vsgrpo.evaluation.predictions import Media, read_answers
@@ -204,7 +203,7 @@ def _read_evaluation(path: Path, given: dict[str, str]) -> _Source | None:
     answers = read_answers(predictions)
     asked, name = settings.get("prompt"), (settings.get("benchmark") or {}).get("name") or "vsibench"
     prompt = PromptSettings(**{key: asked[key] for key in PROMPT_KEYS}) if asked else PromptSettings()
-    benchmark = find_benchmark(name).read(file, name=name, prompt=prompt, run_dir=predictions.parent)
+    benchmark = find_benchmark(name).read(file, ReadOptions(name=name, prompt=prompt, run_dir=predictions.parent))
     scores = benchmark.row_scores(answers, results)
     rows = [
         InspectedRow(row, benchmark.media(row), answers[row.id][0], scores.get(row.id))

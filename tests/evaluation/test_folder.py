@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vsgrpo.cli import run
-from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
 from vsgrpo.evaluation.benchmarks.folder import Folder
 
 pytestmark = pytest.mark.integration
@@ -29,7 +29,7 @@ def test_own_questions_of_every_form_are_scored(tiny_folder, benchmark_folder, t
     ]
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    questions = Folder.read(path, prompt=PromptSettings("vanilla", "train", True))
+    questions = Folder.read(path, ReadOptions(prompt=PromptSettings("vanilla", "train", True)))
     first, second, third = questions.rows
     assert (first.id, first.question, first.answer) == ("7", "How long is AB?", "3")
     assert (second.options, second.answer, second.ground_truth) == (("left", "right"), "right", "B")

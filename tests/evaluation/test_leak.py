@@ -13,6 +13,7 @@ from vsgrpo.cli import run
 from vsgrpo.data.manifest import TrainingManifest, lineage_of, training_manifest, write_training_manifest
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import DataError
+from vsgrpo.evaluation.benchmark import ReadOptions
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.leak import check_lineage
 from vsgrpo.evaluation.run import leak_of
@@ -142,7 +143,7 @@ def test_a_copy_of_a_benchmark_video_under_another_name_is_found_by_its_bytes(tm
     assert (leak.verdict, len(leak.videos), leak.num_trained) == ("leak", 1, 0)
     # Rows of one's own: counted and shown, not refused.
     write_rows(tmp_path / "bench" / "dev.jsonl", benchmark.rows)
-    leak = leak_of(VsiBench.read(tmp_path / "bench", "dev"), [trained])
+    leak = leak_of(VsiBench.read(tmp_path / "bench", ReadOptions("dev")), [trained])
     assert (leak.verdict, len(leak.videos)) == ("unknown", 1) and "under another name" in leak.notes()[1]
     # One byte more: another file.
     (train / "videos" / "kitchen.mp4").write_bytes(content + b"\0")

@@ -7,7 +7,7 @@ from evaluation_rows import official_rows
 from vsgrpo.data.manifest import TrainingManifest, write_training_manifest
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.leak import check_lineage
 from vsgrpo.evaluation.run import leak_of, split_models
@@ -52,7 +52,7 @@ def test_a_room_of_the_rows_in_the_lineage_is_a_leak_in_the_benchmarks_form_only
     with pytest.raises(DataError, match="such as scene0000"):
         judge(path, None, benchmark, allow_leak=False)
     write_rows(tmp_path / "data/dev.jsonl", benchmark.rows)
-    leak = judge(path, None, VsiBench.read(tmp_path / "data", "dev"), allow_leak=False)
+    leak = judge(path, None, VsiBench.read(tmp_path / "data", ReadOptions("dev")), allow_leak=False)
     assert (leak.verdict, leak.num_trained, leak.num_rooms) == ("clean", 1, 2)
 
 

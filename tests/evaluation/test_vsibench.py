@@ -1,3 +1,5 @@
+import resource
+import signal
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -7,11 +9,12 @@ import pyarrow.parquet
 import pytest
 
 from evaluation_rows import official_rows
+from vsgrpo.config.compose import load_config
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import write_rows
-from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.archives import find_in_zips, unpack
-from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
+from vsgrpo.errors import ConfigError, DataError, RunError
+from vsgrpo.evaluation.benchmark import ReadOptions
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench, find_in_zips, unpack
 
 DEV_HALF = Path(__file__).parents[3] / "shared/data/vsibench_dev/test_dev.jsonl"
 
@@ -41,12 +44,12 @@ def test_our_dataset_folders_are_read_by_split(tmp_path, write_benchmark):
     row = VsiBench.read(write_benchmark(official_rows())).rows[0]
     write_rows(tmp_path / "data/dev.jsonl", [row])
     write_rows(tmp_path / "data/train.jsonl", [])
-    benchmark = VsiBench.read(tmp_path / "data", "dev")
+    benchmark = VsiBench.read(tmp_path / "data", ReadOptions("dev"))
     assert not benchmark.official and benchmark.rows == (row,)
     with pytest.raises(DataError, match=r"has no test.jsonl \(there: dev.jsonl, train.jsonl\)"):
-        VsiBench.read(tmp_path / "data", "test")
+        VsiBench.read(tmp_path / "data", ReadOptions("test"))
     with pytest.raises(DataError, match="no rows"):
-        VsiBench.read(tmp_path / "data", "train")
+        VsiBench.read(tmp_path / "data", ReadOptions("train"))
 
 
 @pytest.mark.parametrize(
@@ -102,23 +105,27 @@ def test_tasks_filter_knows_directions_as_one_task(write_benchmark):
         change = {"id": 90 + index, "question_type": f"object_rel_direction_{level}", "options": options}
         rows.append({**rows[2], **change})
     path = write_benchmark(rows)
-    assert [row.id for row in VsiBench.read(path, tasks=["object_rel_direction"]).rows] == ["90", "91", "92"]
-    assert [row.id for row in VsiBench.read(path, tasks=["object_rel_direction_hard"]).rows] == ["92"]
+    assert [row.id for row in VsiBench.read(path, ReadOptions(tasks=["object_rel_direction"])).rows] == [
+        "90",
+        "91",
+        "92",
+    ]
+    assert [row.id for row in VsiBench.read(path, ReadOptions(tasks=["object_rel_direction_hard"])).rows] == ["92"]
     with pytest.raises(ConfigError, match=r"benchmark\.tasks=counting: unknown task"):
-        VsiBench.read(path, tasks=["counting"])
+        VsiBench.read(path, ReadOptions(tasks=["counting"]))
     with pytest.raises(DataError, match=r"no row of benchmark.tasks=\['route_planning'\]"):
-        VsiBench.read(path, tasks=["route_planning"])
+        VsiBench.read(path, ReadOptions(tasks=["route_planning"]))
 
 
 def test_limit_depends_on_ids_alone_and_keeps_file_order(write_benchmark):
     rows = official_rows(20)
-    forward = VsiBench.read(write_benchmark(rows), limit=12).rows
-    backward = VsiBench.read(write_benchmark(rows[::-1], "back.jsonl"), limit=12).rows
+    forward = VsiBench.read(write_benchmark(rows), ReadOptions(limit=12)).rows
+    backward = VsiBench.read(write_benchmark(rows[::-1], "back.jsonl"), ReadOptions(limit=12)).rows
     assert len(forward) == 12
     assert forward == backward[::-1]
     assert len({row.question_type for row in forward}) == 3
     # A larger limit keeps the rows of a smaller one.
-    larger = VsiBench.read(write_benchmark(rows), limit=30).rows
+    larger = VsiBench.read(write_benchmark(rows), ReadOptions(limit=30)).rows
     assert {row.id for row in forward} <= {row.id for row in larger}
 
 
@@ -156,7 +163,7 @@ def zipped(folder, name, members):
 
 
 def test_videos_are_unpacked_from_the_zips_beside_the_rows(write_benchmark, tmp_path):
-    benchmark = VsiBench.read(write_benchmark(official_rows(3)), run_dir=tmp_path / "out")
+    benchmark = VsiBench.read(write_benchmark(official_rows(3)), ReadOptions(run_dir=tmp_path / "out"))
     folder = benchmark.file.parent
     zipped(folder, "scannet.zip", ["scene0000_00.mp4", "deep/scannet/scene0001_00.mp4", "__MACOSX/scannet/._x.mp4"])
     with pytest.raises(DataError, match=r"1 video\(s\) missing: scannet/scene0002_00.mp4"):
@@ -186,16 +193,66 @@ def test_a_folder_that_cannot_be_written_is_unpacked_elsewhere(tmp_path, monkeyp
 def test_debiased_rows_come_from_the_column_the_list_or_the_file(write_benchmark):
     rows = official_rows(2)
     with_column = write_benchmark([{**row, "pruned": row["id"] < 10} for row in rows])
-    assert [row.id for row in VsiBench.read(with_column, subset="debiased").rows] == ["10", "11", "12"]
-    assert [row.id for row in VsiBench.read(with_column, subset="pruned").rows] == ["0", "1", "2"]
+    assert [row.id for row in VsiBench.read(with_column, ReadOptions(subset="debiased")).rows] == ["10", "11", "12"]
+    assert [row.id for row in VsiBench.read(with_column, ReadOptions(subset="pruned")).rows] == ["0", "1", "2"]
     plain = write_benchmark(rows, "plain.jsonl")
     with pytest.raises(DataError, match="no column `pruned`"):
-        VsiBench.read(plain, subset="debiased")
+        VsiBench.read(plain, ReadOptions(subset="debiased"))
     (plain.parent / "pruned_ids.txt").write_text("0\n11\n")
-    kept = VsiBench.read(plain, subset="debiased")
+    kept = VsiBench.read(plain, ReadOptions(subset="debiased"))
     assert [row.id for row in kept.rows] == ["1", "2", "10", "12"]
     assert (kept.subset, kept.num_rows) == ("debiased", 4)
     write_benchmark(rows[:1], "test_debiased.jsonl")
-    assert len(VsiBench.read(plain.parent, subset="debiased").rows) == 1
+    assert len(VsiBench.read(plain.parent, ReadOptions(subset="debiased")).rows) == 1
     with pytest.raises(ConfigError, match=r"benchmark\.subset=half"):
-        VsiBench.read(plain, subset="half")
+        load_config("eval", ["model.path=tiny", f"benchmark.path={plain}", "output=o", "benchmark.subset=half"])
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A zip of one video of 200,000 bytes."""
+    with zipfile.ZipFile(tmp_path / "scannet.zip", "w") as file:
+        file.writestr("scene0000_00.mp4", bytes(200_000))
+    return tmp_path
+
+
+def members(folder):
+    return find_in_zips(folder, ["scannet/scene0000_00.mp4"])
+
+
+def test_a_full_disk_leaves_no_part_and_does_not_blame_the_zip(archive):
+    found = members(archive)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    try:
+        with pytest.raises(RunError) as caught:
+            unpack(found, archive, archive)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert caught.value.message.startswith(f"{archive / 'scannet/scene0000_00.mp4'}: cannot be unpacked: ")
+    assert "free disk space" in caught.value.hint and "download" not in caught.value.hint
+    assert list((archive / "scannet").iterdir()) == []
+    assert unpack(found, archive, archive)["scannet/scene0000_00.mp4"].stat().st_size == 200_000
+
+
+def test_a_broken_member_says_download_again(archive):
+    found = members(archive)
+    file = archive / "scannet.zip"
+    content = bytearray(file.read_bytes())
+    content[100_000] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be unpacked") as caught:
+        unpack(found, archive, archive)
+    assert caught.value.hint == "download it again"
+    assert list((archive / "scannet").iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_folder_is_no_fault_of_the_zip(archive):
+    found = members(archive)
+    (archive / "scannet").write_text("mine")
+    with pytest.raises(RunError, match="cannot be unpacked") as caught:
+        unpack(found, archive, archive)
+    assert "a folder that can be written" in caught.value.hint
+    assert (archive / "scannet").read_text() == "mine"

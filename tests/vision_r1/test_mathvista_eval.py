@@ -11,7 +11,7 @@ from PIL import Image
 
 from cot_server import ChatServer, Fail, Say
 from vsgrpo.cli import run
-from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
 from vsgrpo.records import read_jsonl
 from vsgrpo.vision_r1.mathvista import MathVista
 from vsgrpo.vision_r1.mathvista_extract import is_answer
@@ -161,6 +161,6 @@ def test_what_is_an_answer_already_needs_no_model():
 def test_the_query_stands_alone_or_before_the_tagged_sentence(testmini):
     query = QUESTIONS[0]["query"]
     for mode, start in (("vanilla", query), ("think", f"{query}\nPlease think step by step")):
-        benchmark = MathVista.read(testmini, prompt=PromptSettings(mode))
+        benchmark = MathVista.read(testmini, ReadOptions(prompt=PromptSettings(mode)))
         text = benchmark.text(benchmark.rows[0])
         assert text.startswith(start) and (text == query) == (mode == "vanilla")

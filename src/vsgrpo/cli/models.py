@@ -184,7 +184,7 @@ def evaluate(
     model= may be given several times, or as a quoted pattern: all are scored, and compared in one table.
     """
     from vsgrpo.config.compose import load_config
-    from vsgrpo.evaluation.benchmarks import find_benchmark
+    from vsgrpo.evaluation.benchmark import find_benchmark
     from vsgrpo.evaluation.run import split_models
 
     given = [*(overrides or []), *([f"benchmark.limit={limit}"] if limit else [])]

@@ -1,4 +1,4 @@
-"""The base class of benchmarks: rows, the media and the text of each, and the score of an answer.
+"""The base class of benchmarks (rows, the media and the text of each, the score of an answer), and ours by name.
 
 `evaluation.run` runs any benchmark. Ours are in `evaluation/benchmarks/`, one file each; one of your own is a class in
 a module of yours (docs/extending.md).
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from vsgrpo.data.leak_guard import name_some
-from vsgrpo.data.manifest import file_record
 from vsgrpo.data.prompts import question_text
 from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row
 from vsgrpo.data.row_rules import check_row
@@ -21,9 +20,34 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.accuracy import Accuracy, AccuracyReport
 from vsgrpo.evaluation.leak import Leak
 from vsgrpo.evaluation.predictions import Media, predictions_name
+from vsgrpo.files import file_sha256
+from vsgrpo.rules import import_named, one_of
 
 if TYPE_CHECKING:
-    from vsgrpo.config.evaluate import EvalConfig, PromptSection
+    from vsgrpo.config.evaluate import EvalConfig
+
+BENCHMARKS = {
+    "vsibench": "vsgrpo.evaluation.benchmarks.vsibench:VsiBench",
+    "mathvista": "vsgrpo.vision_r1.mathvista:MathVista",
+    "folder": "vsgrpo.evaluation.benchmarks.folder:Folder",
+}
+"""The benchmarks of `vsgrpo eval` by name; each is imported when it is asked for."""
+
+
+def find_benchmark(name: str) -> type[Benchmark]:
+    """Return the benchmark called `name`: one of `BENCHMARKS`, or "package.module:Class" of the user's own.
+
+    Raises:
+        ConfigError: no such name, module, or `Benchmark` in it.
+    """
+    if ":" not in name:
+        one_of("benchmark.name", name, tuple(BENCHMARKS))
+    needed = "a subclass of vsgrpo.evaluation.benchmark.Benchmark is needed"
+    return import_named("benchmark.name", BENCHMARKS.get(name, name), "benchmark", needed, _is_benchmark)
+
+
+def _is_benchmark(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Benchmark)
 
 
 @dataclass(frozen=True)
@@ -33,11 +57,6 @@ class PromptSettings:
     mode: str = "vanilla"
     wording: str = "eval"
     show_options: bool = True
-
-    @classmethod
-    def of(cls, section: PromptSection) -> Self:
-        """Return the settings of a config's `prompt` section."""
-        return cls(section.mode, section.wording, section.show_options)
 
     @property
     def answer_mode(self) -> str:
@@ -94,15 +113,23 @@ class Answers:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Which questions of a benchmark are read, and how they are asked; see `Benchmark.read`."""
+    """Which questions of a benchmark are read, and how they are asked: the keys `benchmark.*`.
 
-    split: str
-    tasks: Sequence[str] | None
-    limit: int | None
-    subset: str
-    name: str
-    prompt: PromptSettings
-    run_dir: Path | None
+    Attributes:
+        split: which row file of a folder.
+        tasks: keep these question types; None keeps all.
+        limit: keep this many rows, chosen by a hash of their ids: the same ones at every call.
+        subset: part of the benchmark; only VSI-Bench has any.
+        name, prompt, run_dir: see `Benchmark`.
+    """
+
+    split: str = "test"
+    tasks: Sequence[str] | None = None
+    limit: int | None = None
+    subset: str = "full"
+    name: str = ""
+    prompt: PromptSettings = PromptSettings()
+    run_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -132,58 +159,39 @@ class Benchmark:
     run_dir: Path | None = None
     official: bool = False
 
-    default_name: ClassVar[str] = ""
     takes_samples: ClassVar[bool] = False
     """Several samples per question can be scored (decoding.num_samples)."""
     has_task_tables: ClassVar[bool] = False
     """results.json has VSI-Bench's tables per task: `--wandb` logs them, and several models are compared in one."""
 
     @classmethod
-    def read(
-        cls,
-        path: Path | str,
-        split: str = "test",
-        tasks: Sequence[str] | None = None,
-        limit: int | None = None,
-        subset: str = "full",
-        *,
-        name: str = "",
-        prompt: PromptSettings = PromptSettings(),
-        run_dir: Path | None = None,
-    ) -> Self:
-        """Read the questions that the keys `benchmark.*` name.
-
-        Args:
-            path: a row file, or a folder that holds it.
-            split: which row file of a folder.
-            tasks: keep these question types; None keeps all.
-            limit: keep this many rows, see `limited`.
-            subset: part of the benchmark; only VSI-Bench has any.
-            name: as `benchmark.name` has it.
-            prompt, run_dir: see the attributes.
+    def read(cls, path: Path | str, options: ReadOptions = ReadOptions()) -> Self:
+        """Read the questions of a row file, or of a folder that holds it.
 
         Raises:
             DataError: no such file, no question in it, or an id used twice.
             ConfigError: no question of the types asked for.
         """
-        options = ReadOptions(split, tasks, limit, subset, name or cls.default_name, prompt, run_dir)
-        return cls.read_with(Path(path), options)
-
-    @classmethod
-    def read_with(cls, path: Path, options: ReadOptions) -> Self:
-        """Read the questions; arguments and errors are those of `read`."""
-        file = cls.find_file(path, options.split)
+        file, tasks = cls.find_file(Path(path), options.split), options.tasks
         rows = list(cls.read_rows(file))
         if not rows:
             raise DataError(f"{file}: no question in it", "one object a line: question, answer, image")
         _check_rows(file, rows)
-        tasks = options.tasks
         kept = [row for row in rows if tasks is None or row.question_type in tasks]
         if not kept:
             known = ", ".join(sorted({row.question_type for row in rows}))
             raise ConfigError(f"benchmark.tasks={list(tasks or [])}: no such question_type", hint=f"there are: {known}")
-        digest, kept = file_record(file)["sha256"], limited(kept, options.limit)
-        return cls(options.name, file, digest, kept, len(rows), options.prompt, options.run_dir)
+        return cls.of_rows(file, kept, len(rows), options)
+
+    @classmethod
+    def of_rows(cls, file: Path, rows: Sequence[Row], num_rows: int, options: ReadOptions, **fields: Any) -> Self:
+        """Return the benchmark of `rows`, as many as `options.limit` allows; `fields` are those of a subclass."""
+        kept = tuple(rows)
+        if options.limit is not None and options.limit < len(rows):
+            chosen = sorted(rows, key=lambda row: blake2b(row.key.encode(), digest_size=8).digest())[: options.limit]
+            ids = {row.id for row in chosen}
+            kept = tuple(row for row in rows if row.id in ids)
+        return cls(options.name, file, file_sha256(file), kept, num_rows, options.prompt, options.run_dir, **fields)
 
     @classmethod
     def find_file(cls, path: Path, split: str) -> Path:
@@ -259,27 +267,26 @@ class Benchmark:
         Raises:
             DataError: files are missing and may not be skipped, or no row is left.
         """
-        missing = sorted({str(path) for row in self.rows for _, path in self.media(row) if not path.is_file()})
+        paths = {path for row in self.rows for _, path in self.media(row)}
+        missing = sorted(str(path) for path in paths if not path.is_file())
+        return self.without_missing(missing, skip_missing, self.file, ("image", "video"), "put them there")
+
+    def without_missing(
+        self, missing: Sequence[str], skip: bool, where: Path, kinds: Sequence[str], way_out: str
+    ) -> Self:
+        """Return the benchmark without rows that show a missing file, or refuse them; the rest is for the message."""
         if not missing:
             return self
-        named = name_some(missing)
-        hint = "put them there, or score the rest with --skip-missing"
-        if not skip_missing:
-            raise DataError(f"{self.file}: {len(missing)} image(s) or video(s) missing: {named}", hint)
-        gone = set(missing)
-        rows = tuple(row for row in self.rows if not any(str(path) in gone for _, path in self.media(row)))
+        if not skip:
+            named = " or ".join(f"{kind}(s)" for kind in kinds)
+            raise DataError(
+                f"{where}: {len(missing)} {named} missing: {name_some(missing)}",
+                f"{way_out}, or score the rest with --skip-missing",
+            )
+        rows = tuple(row for row in self.rows if all(path.is_file() for _, path in self.media(row)))
         if not rows:
-            raise DataError(f"{self.file}: every image or video is missing: {named}", "put them there")
+            raise DataError(f"{where}: every {' or '.join(kinds)} is missing: {name_some(missing)}", way_out)
         return replace(self, rows=rows)
-
-
-def limited(rows: Sequence[Row], limit: int | None) -> tuple[Row, ...]:
-    """Return `limit` rows in file order, chosen by a hash of their ids: the same ones at every call; None: all."""
-    if limit is None or limit >= len(rows):
-        return tuple(rows)
-    chosen = sorted(rows, key=lambda row: blake2b(row.key.encode(), digest_size=8).digest())[:limit]
-    kept = {row.id for row in chosen}
-    return tuple(row for row in rows if row.id in kept)
 
 
 def _check_rows(file: Path, rows: Sequence[Row]) -> None:

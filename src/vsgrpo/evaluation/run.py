@@ -21,8 +21,15 @@ from vsgrpo.data.inputs import look_at, model_files
 from vsgrpo.data.manifest import TrainingManifest
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
-from vsgrpo.evaluation.benchmark import Answers, Benchmark, PromptSettings, Report
-from vsgrpo.evaluation.benchmarks import BENCHMARKS, find_benchmark
+from vsgrpo.evaluation.benchmark import (
+    BENCHMARKS,
+    Answers,
+    Benchmark,
+    PromptSettings,
+    ReadOptions,
+    Report,
+    find_benchmark,
+)
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.predictions import (
     PREDICTIONS_NAME,
@@ -122,16 +129,9 @@ def read_rows(config: EvalConfig, kind: type[Benchmark]) -> Benchmark:
             f"decoding.num_samples={samples}: benchmark={asked.name} scores one answer",
             hint="set decoding.num_samples=1",
         )
-    return kind.read(
-        asked.path,
-        asked.split,
-        asked.tasks,
-        asked.limit,
-        asked.subset,
-        name=asked.name,
-        prompt=PromptSettings.of(config.prompt),
-        run_dir=Path(config.run.dir),
-    )
+    prompt = PromptSettings(config.prompt.mode, config.prompt.wording, config.prompt.show_options)
+    read = ReadOptions(asked.split, asked.tasks, asked.limit, asked.subset, asked.name, prompt, Path(config.run.dir))
+    return kind.read(asked.path, read)
 
 
 def leak_of(

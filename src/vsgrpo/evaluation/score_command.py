@@ -16,8 +16,7 @@ from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.row_rules import number_of
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.accuracy import Accuracy
-from vsgrpo.evaluation.benchmark import PromptSettings
-from vsgrpo.evaluation.benchmarks import find_benchmark
+from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions, find_benchmark
 from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file, types_of
 from vsgrpo.evaluation.foreign import Line, num_tagged, read_lines, thinks
 from vsgrpo.evaluation.intervals import scene_intervals, task_groups
@@ -93,7 +92,7 @@ def _score_benchmark(
     """
     kind = find_benchmark(name)
     prompt = prompt or _recorded_prompt(file) or PromptSettings()
-    benchmark = kind.read(rows_path, split, tasks, name=name, prompt=prompt)
+    benchmark = kind.read(rows_path, ReadOptions(split, tasks, name=name, prompt=prompt))
     answers = kind.read_predictions(file)
     if answers is not None and field is not None:
         raise ConfigError(f"field={field}: benchmark={name} has predictions of its own form", hint="leave field out")

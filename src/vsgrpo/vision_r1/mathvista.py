@@ -13,14 +13,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from vsgrpo.data.manifest import file_record
 from vsgrpo.data.prompts import TRAIN_SENTENCES
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.accuracy import Accuracy, accuracy_cells
-from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, limited, question_row
+from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, question_row
 from vsgrpo.evaluation.predictions import Media
 from vsgrpo.vision_r1.mathvista_extract import extract, extract_answers
 from vsgrpo.vision_r1.mathvista_rows import GROUPS, Problem, find_file, read_images, read_problems, read_responses
@@ -112,28 +111,24 @@ class MathVista(Benchmark):
     problems: Mapping[str, Problem] = field(default_factory=dict)
     unpacked: Mapping[str, Path] = field(default_factory=dict)
 
-    default_name: ClassVar[str] = "mathvista"
-
     @classmethod
-    def read_with(cls, path: Path, options: ReadOptions) -> Self:
+    def read(cls, path: Path | str, options: ReadOptions = ReadOptions()) -> Self:
         """Read the questions; `tasks` are those of metadata.task. Pictures of the parquet go to RUN_DIR/images.
 
         Raises:
             DataError: as `read_problems`; a picture that is no image.
             ConfigError: no question of these tasks.
         """
-        file, tasks, run_dir = find_file(path), options.tasks, options.run_dir
+        file, tasks, run_dir = find_file(Path(path)), options.tasks, options.run_dir
         problems = read_problems(file)
         kept = [problem for problem in problems if tasks is None or set(tasks) & set(problem.groups["task"])]
         if not kept:
             known = ", ".join(sorted({task for problem in problems for task in problem.groups["task"]}))
             raise ConfigError(f"benchmark.tasks={list(tasks or [])}: no such task", hint=f"there are: {known}")
-        rows = limited([_row(problem) for problem in kept], options.limit)
-        unpacked = read_images(file, {row.id for row in rows}, run_dir / "images") if run_dir else {}
-        digest = file_record(file)["sha256"]
         by_pid = {problem.pid: problem for problem in kept}
-        read = cls(options.name, file, digest, rows, len(problems), options.prompt, run_dir)
-        return replace(read, problems=by_pid, unpacked=unpacked)
+        read = cls.of_rows(file, [_row(problem) for problem in kept], len(problems), options, problems=by_pid)
+        unpacked = read_images(file, {row.id for row in read.rows}, run_dir / "images") if run_dir else {}
+        return replace(read, unpacked=unpacked)
 
     def media(self, row: Row) -> Media:
         """Return the picture of a row: unpacked, or below the folder that holds `images`."""

@@ -1,40 +1,45 @@
 """VSI-Bench as downloaded (jsonl or parquet + mp4s), or one of our dataset folders, as rows to evaluate.
 
 VSI-Bench: one file of rows {id, dataset, scene_name, question_type, question, ground_truth, options ("A. chair") |
-null, ...}, videos at <dataset>/<scene_name>.mp4 beside it. Ours: `test.jsonl`, `dev.jsonl`, `train.jsonl` in row schema
-v1. Both become rows of schema v1, so everything after this module knows one form.
+null, ...}, videos at <dataset>/<scene_name>.mp4 beside it, or still in the zips they were downloaded in (scannet.zip,
+arkitscenes.zip, scannetpp.zip). Ours: `test.jsonl`, `dev.jsonl`, `train.jsonl` in row schema v1. Both become rows of
+schema v1, so everything after this module knows one form.
 
 Source: Hugging Face nyu-visionx/VSI-Bench; spec of formats in data/README.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import errno
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NoReturn, Self
 
-from vsgrpo.data.leak_guard import name_some
-from vsgrpo.data.manifest import file_record
 from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.row_rules import check_row, check_scorable
 from vsgrpo.data.rows import row_from_dict
-from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.archives import find_in_zips, unpack
-from vsgrpo.evaluation.benchmark import Answers, Benchmark, ReadOptions, limited, question_row
+from vsgrpo.errors import ConfigError, DataError, RunError
+from vsgrpo.evaluation.benchmark import Answers, Benchmark, ReadOptions, question_row
 from vsgrpo.evaluation.foreign import write_lmms_samples
 from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.results import LMMS_NAME, REPORT_NAME
 from vsgrpo.evaluation.score_tables import VsiBenchReport
 from vsgrpo.evaluation.scores import read_row, score_rows
+from vsgrpo.files import publish
+from vsgrpo.paths import inside
 from vsgrpo.records import read_records
 from vsgrpo.report.evaluation_page import ReadAnswer, write_evaluation_page
 from vsgrpo.rules import load_question_types
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks
+from vsgrpo.terminal import Progress
 
 _COLUMNS = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")
-SUBSETS = ("full", "debiased", "pruned")
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,11 @@ class VsiBench(Benchmark):
     subset: str = "full"
     unpacked: Mapping[str, Path] = field(default_factory=dict)
 
-    default_name: ClassVar[str] = "vsibench"
     takes_samples: ClassVar[bool] = True
     has_task_tables: ClassVar[bool] = True
 
     @classmethod
-    def read_with(cls, path: Path, options: ReadOptions) -> Self:
+    def read(cls, path: Path | str, options: ReadOptions = ReadOptions()) -> Self:
         """Read the rows to evaluate: of a row file (.jsonl or .parquet), or of the folder that holds it.
 
         `tasks`: see `types_of`. `limit` keeps rows of all tasks. `subset` is full, debiased or pruned: by the `pruned`
@@ -63,12 +67,10 @@ class VsiBench(Benchmark):
 
         Raises:
             DataError: file missing or broken, or no row of the tasks asked for; names file, line and field.
-            ConfigError: an unknown task or subset.
+            ConfigError: an unknown task.
         """
         subset, tasks = options.subset, options.tasks
-        if subset not in SUBSETS:
-            raise ConfigError(f"benchmark.subset={subset}: unknown", hint=f"choose from: {', '.join(SUBSETS)}")
-        file = _subset_file(path, options.split, subset) or row_file(path, options.split)
+        file = row_file(Path(path), options.split, subset)
         types = types_of(tasks)  # before the rows, which may be of a type of the user's own
         found = list(iter_benchmark(file))
         rows, official = [row for row, _ in found], all(is_official for _, is_official in found)
@@ -79,8 +81,7 @@ class VsiBench(Benchmark):
             what = "no rows" if not rows else f"no row of benchmark.tasks={list(tasks or [])}"
             there = ", ".join(sorted({row.question_type for row in rows})) or "no question"
             raise DataError(f"{file}: {what}", f"the file has {there}")
-        digest, kept = file_record(file)["sha256"], limited(kept, options.limit)
-        return cls(options.name, file, digest, kept, len(rows), options.prompt, options.run_dir, official, subset)
+        return cls.of_rows(file, kept, len(rows), options, official=official, subset=subset)
 
     def identity(self) -> dict[str, Any]:
         """Return the hash of the row file, and the subset where it is a part."""
@@ -113,18 +114,8 @@ class VsiBench(Benchmark):
                 unpacked = unpack(zipped, self.file.parent, self.run_dir / "videos")
                 return replace(self, unpacked=unpacked, run_dir=None).with_media(skip_missing)
             missing = [name for name in missing if name not in zipped]
-        if not missing:
-            return self
-        named = name_some(missing)
-        if not skip_missing:
-            raise DataError(
-                f"{self.file.parent}: {len(missing)} video(s) missing: {named}",
-                "unpack the benchmark's zips there, or score the rest with --skip-missing",
-            )
-        rows = tuple(row for row in self.rows if self.video(row).is_file())
-        if not rows:
-            raise DataError(f"{self.file.parent}: every video is missing: {named}", "unpack the benchmark's zips there")
-        return replace(self, rows=rows)
+        way_out = "unpack the benchmark's zips there"
+        return self.without_missing(missing, skip_missing, self.file.parent, ("video",), way_out)
 
     def report(self, answers: Answers) -> VsiBenchReport:
         """Return the scores of all scorers with their intervals, beside controls and the paper's."""
@@ -138,11 +129,11 @@ class VsiBench(Benchmark):
         folder, texts, scorer = Path(answers.config.run.dir), answers.by_control[""], report.scorer
         write_lmms_samples(folder / LMMS_NAME, self.rows, texts, self.prompt)
         scores = report.scores.by_row[scorer]
-        first = [(row, texts[row.id][0]) for row in self.rows if texts.get(row.id)]
+        first = answers.first_of("")
         read = [
             ReadAnswer(row, text, read_row(scorer, row, text, self.prompt), scores[row.id], answers.media_of(row))
-            for row, text in first
-            if text is not None
+            for row in self.rows
+            if (text := first.get(row.id)) is not None
         ]
         write_evaluation_page(folder / REPORT_NAME, report.to_json(), read)
 
@@ -150,12 +141,6 @@ class VsiBench(Benchmark):
         """Return id -> score by the scorer of an earlier evaluation."""
         tables = score_rows(self.rows, answers, self.prompt).by_row
         return tables.get(results.get("scorer") or "official", tables["official"])
-
-
-def _subset_file(path: Path, split: str, subset: str) -> Path | None:
-    """Return SPLIT_SUBSET.jsonl or .parquet of a folder, None where it has neither."""
-    files = [path / f"{split}_{subset}.{kind}" for kind in ("jsonl", "parquet")]
-    return next((file for file in files if subset != "full" and file.is_file()), None)
 
 
 def _subset(file: Path, rows: list[Row], subset: str) -> list[Row]:
@@ -174,16 +159,21 @@ def _subset(file: Path, rows: list[Row], subset: str) -> list[Row]:
     return [row for row in rows if (row.id in pruned) == (subset == "pruned")]
 
 
-def row_file(path: Path, split: str) -> Path:
-    """Return the row file of a folder: SPLIT.jsonl, else SPLIT*.parquet, else for `test` its only .jsonl."""
+def row_file(path: Path, split: str, subset: str = "full") -> Path:
+    """Return the row file of a folder: SPLIT_SUBSET.jsonl or .parquet, else SPLIT.jsonl, else SPLIT*.parquet.
+
+    For `test` a folder's only .jsonl will do.
+    """
     if path.is_file():
         if path.suffix not in (".jsonl", ".parquet"):
             raise DataError(f"benchmark.path={path}: not a .jsonl or .parquet file", "give the row file or its folder")
         return path
     if not path.is_dir():
         raise DataError(f"benchmark.path={path}: no such file or folder", "give the row file or its folder")
-    if (path / f"{split}.jsonl").is_file():
-        return path / f"{split}.jsonl"
+    of_subset = [] if subset == "full" else [f"{split}_{subset}.jsonl", f"{split}_{subset}.parquet"]
+    for name in (*of_subset, f"{split}.jsonl"):
+        if (path / name).is_file():
+            return path / name
     there = sorted([*path.glob("*.jsonl"), *path.glob("*.parquet")])
     parquet = [file for file in there if file.suffix == ".parquet" and file.name.startswith(f"{split}-")]
     if len(parquet) == 1:
@@ -208,6 +198,8 @@ def iter_benchmark(file: Path) -> Iterator[tuple[Row, bool]]:
             official = not (isinstance(data, dict) and "schema_version" in data)
         row = _official_row(data, where) if official else row_from_dict(data, where)
         check_scorable(row, where)
+        if official:
+            check_row(row, where)
         if (first := first_use.setdefault(row.id, number)) != number:
             place = next(place for k, (place, _) in enumerate(read_records(file, first=0)) if k == first)
             _fail(where, f"id={row.id}: already used at {place}", "ids must be unique in a file")
@@ -232,7 +224,7 @@ def _official_row(data: Any, where: str) -> Row:
     if options is not None and (len(truth) != 1 or truth not in LETTERS[: len(options)]):
         _fail(where, f"ground_truth={truth!r}: must be a letter of {LETTERS[: len(options)]}")
     scene = data["scene_name"]
-    row = question_row(
+    return question_row(
         str(data["id"]),
         data["question"],
         truth if options is None else options[LETTERS.index(truth)],
@@ -246,9 +238,6 @@ def _official_row(data: Any, where: str) -> Row:
         answer_kind="choice" if choice else "number",
         extra={name: value for name, value in data.items() if name not in _COLUMNS},
     )
-    check_scorable(row, where)
-    check_row(row, where)
-    return row
 
 
 def _option_words(options: Any, where: str) -> tuple[str, ...]:
@@ -284,3 +273,77 @@ def types_of(given: Sequence[str] | None) -> frozenset[str] | None:
 
 def _fail(where: str, problem: str, hint: str = "") -> NoReturn:
     raise DataError(f"{where}: {problem}", hint or "compare with a row of VSI-Bench's test.jsonl")
+
+
+def find_in_zips(folder: Path, names: Iterable[str]) -> dict[str, tuple[Path, zipfile.ZipInfo]]:
+    """Return which of the videos `names` ("scannet/scene0011_00.mp4") a zip of the folder holds: name -> (zip, member).
+
+    A member counts where its path ends like the name, or where the zip is called like the name's folder.
+
+    Raises:
+        DataError: a broken zip (a download that was cut off).
+    """
+    wanted = set(names)
+    found: dict[str, tuple[Path, zipfile.ZipInfo]] = {}
+    for file in sorted(folder.glob("*.zip")) if wanted else ():
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+        except (zipfile.BadZipFile, OSError) as error:
+            raise DataError(f"{file}: not a whole zip ({error})", "download it again") from None
+        for member in members:
+            path = PurePosixPath(member.filename)
+            if path.name.startswith(".") or "__MACOSX" in path.parts:
+                continue
+            for name in ("/".join(path.parts[-2:]), f"{file.stem}/{path.name}"):
+                if name in wanted:
+                    found.setdefault(name, (file, member))
+    return found
+
+
+def unpack(found: dict[str, tuple[Path, zipfile.ZipInfo]], folder: Path, fallback: Path) -> dict[str, Path]:
+    """Unpack videos beside their zips, or into `fallback` where that folder cannot be written; return name -> path.
+
+    A video already there in full size is kept; a half one never has the final name.
+
+    Raises:
+        DataError: a member that cannot be read, or a name that leaves the folder.
+        RunError: no room for it; no half file is left.
+    """
+    target = folder if os.access(folder, os.W_OK) else fallback
+    paths: dict[str, Path] = {}
+    progress = Progress("videos unpacked", len(found))
+    for name, (file, member) in sorted(found.items()):
+        path = paths[name] = inside(target, name)
+        if not path.is_file() or path.stat().st_size != member.file_size:
+            _write(_content(file, member), path)
+        progress.advance()
+    return paths
+
+
+def _content(file: Path, member: zipfile.ZipInfo) -> Iterator[bytes]:
+    """Yield the bytes of a member of a zip; DataError where it cannot be read."""
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(member) as source:
+            while chunk := source.read(1 << 20):
+                yield chunk
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise DataError(f"{file}: {member.filename} cannot be unpacked ({error})", "download it again") from None
+
+
+def _write(chunks: Iterable[bytes], path: Path) -> None:
+    """Write a file, whole or not at all; RunError where the disk refuses it."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as sink:
+            sink.writelines(chunks)
+        publish(part, path)
+    except OSError as error:
+        hint = f"make {path.parent} a folder that can be written, and run the same command again"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            hint = "free disk space and run the same command again: videos unpacked so far stay"
+        raise RunError(f"{path}: cannot be unpacked: {error.strerror}", hint) from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
