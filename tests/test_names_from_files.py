@@ -17,9 +17,8 @@ from vsgrpo.data.importing.import_data import import_data
 from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.inputs import model_folders
 from vsgrpo.data.manifest import Manifest, changed_files, lineage_of
-from vsgrpo.data.row import Row, row_to_dict
-from vsgrpo.data.row_rules import check_row
-from vsgrpo.data.rows import read_rows, write_rows
+from vsgrpo.data.row import Row, check_row
+from vsgrpo.data.rows import read_rows, row_to_dict, write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmarks.folder import Folder
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench, unpack

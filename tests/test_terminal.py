@@ -12,7 +12,7 @@ import torch
 
 from training.tiny_runs import make_rows
 from vsgrpo.cli import run
-from vsgrpo.data.row import row_to_dict
+from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import DataError, RunError, SetupError, from_machine
 from vsgrpo.terminal import complain, printable
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.row import LETTERS, Row, row_to_dict
+from vsgrpo.data.row import LETTERS, Row
+from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions, find_benchmark
 from vsgrpo.evaluation.benchmarks.folder import iter_questions

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsgrpo.data.build.answers import Balance, answer_lines, answer_table, balance_rows, share_limits, with_answer_at
-from vsgrpo.data.row import LETTERS
-from vsgrpo.data.row_rules import check_row
+from vsgrpo.data.row import LETTERS, check_row
 from vsgrpo.data.rows import make_row
 from vsgrpo.spatial.question import ObjectRef, Question
 from vsgrpo.spatial.question_types import QUESTION_TYPES

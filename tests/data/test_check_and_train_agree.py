@@ -13,7 +13,7 @@ from PIL import Image
 
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.check import check_data
-from vsgrpo.data.row import FIELD_NAMES
+from vsgrpo.data.rows import FIELD_NAMES
 from vsgrpo.errors import VsgrpoError
 from vsgrpo.training.preflight import check_run
 from vsgrpo.training.run_inputs import load_rows

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.check import check_data
-from vsgrpo.data.row import row_to_dict
-from vsgrpo.data.rows import draw_mix, make_row, read_rows, rebase, shares, write_rows
+from vsgrpo.data.rows import draw_mix, make_row, read_rows, rebase, row_to_dict, shares, write_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_types import QUESTION_TYPES

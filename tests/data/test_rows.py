@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsgrpo.data.row import FIELD_NAMES, Row, row_id, row_to_dict
-from vsgrpo.data.row_rules import check_row
-from vsgrpo.data.rows import faults_of, read_rows, row_from_dict, write_rows
+from vsgrpo.data.row import Row, check_row
+from vsgrpo.data.rows import FIELD_NAMES, faults_of, read_rows, row_from_dict, row_id, row_to_dict, write_rows
 from vsgrpo.errors import DataError
 
 NUMBER_ROW = Row(

@@ -1,19 +1,41 @@
-"""The record of the row schema v1: one question of one video or of images, as row files and trainers hold it."""
+"""Row schema v1: the record of one question of one video or of images, and the rules for its fields.
+
+Each rule is written once, for reading, writing and check-data.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from hashlib import blake2b
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import DataError
-from vsgrpo.paths import inside
+from vsgrpo.paths import inside, path_fault
+from vsgrpo.spatial.answers import normalize_word, official_number
 
 SCHEMA_VERSION = 1
 ANSWER_KINDS = ("number", "choice", "text")
 MEDIA_KINDS = ("video", "image")
 LETTERS = "ABCD"
+IS_MISSING = "is missing"
+_REQUIRED_TEXT = ("id", "dataset", "split", "scene_name", "room", "question_type", "question", "ground_truth", "answer")
+_OPTIONAL_TEXT = ("unit", "rejected", "reasoning")
+_SPOKEN = ("question", "ground_truth", "answer", "rejected", "reasoning")
+"""Fields whose text reaches the model, besides the options."""
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+_SMALLEST, _LARGEST = 1e-100, 1e100
+"""Between these, ratios and squares of numbers stay finite."""
+_MAX_DEPTH = 50
+"""Levels of lists and objects inside `generator` and `extra`."""
+_SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>|</?tool_(?:call|response)>")
+"""Tokens that the tokenizers of the Qwen-VL families read as structure, wherever they are in a text."""
+_HINT = "compare with the row schema in data/README.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +43,8 @@ class Row:
     """One question; field by field the row schema of design.md section 3.
 
     Attributes:
-        schema_version: always `SCHEMA_VERSION`.
         id: stable within a dataset (`row_id`); sampling is keyed by `key`, that is dataset/id.
         room: grouping key for splits and leak checks ("scene0000" of "scene0000_00").
-        question_type: a VSI-Bench name.
         options: the 2-4 candidates of a choice question without "A. " prefix, in shown order; None otherwise.
         ground_truth: option letter (choice), or number text.
         answer: what the model is trained to say: word or number text.
@@ -64,11 +84,7 @@ class Row:
         return f"{self.dataset}/{self.id}"
 
     def media_paths(self, base: Path) -> tuple[tuple[str, Path], ...]:
-        """Return (kind, path) of each video and image, in the order they are shown; `base` holds the row file.
-
-        Raises:
-            DataError: a path that leads out of `base` by a link.
-        """
+        """Return (kind, path) of each video and image, in the order they are shown; `base` holds the row file."""
         return tuple((item["kind"], media_place(base, item["path"])) for item in self.media)
 
     def video_path(self, base: Path) -> Path:
@@ -76,36 +92,251 @@ class Row:
         for item in self.media:
             if item["kind"] == "video":
                 return media_place(base, item["path"])
-        raise DataError(
-            f"row {self.key}: media={list(self.media)!r}: no video", "give the row a media entry of kind video"
-        )
-
-
-FIELD_NAMES = tuple(field.name for field in fields(Row))
-
-
-def row_to_dict(row: Row) -> dict[str, Any]:
-    """Return the JSON object of a row, fields in schema order."""
-    data = {name: getattr(row, name) for name in FIELD_NAMES}
-    for name in ("options", "media", "objects"):
-        data[name] = None if data[name] is None else list(data[name])
-    return data
+        shown = list(self.media)
+        raise DataError(f"row {self.key}: media={shown!r}: no video", "give the row a media entry of kind video")
 
 
 def media_place(base: Path, path: str) -> Path:
-    """Return where a media path of a row leads; `base` holds the row file.
-
-    Raises:
-        DataError: a path that leads out of `base` by a link.
-    """
-    # `..` is in no row file (`check_row`): only rows that `mix.rebase` moved from one folder to another have it. It has
-    # looked where their links lead.
+    """Return where a media path of a row leads; DataError if a link leads out of `base`, the row file's folder."""
+    # `check_row` refuses `..`: only rows that `rebase` moved to another folder have it, and it has checked their links.
     return Path(base) / path if path.startswith("../") else inside(base, path)
 
 
-def row_id(dataset: str, scene_name: str, question_type: str, question: str) -> str:
-    """Return the stable 16-digit id of a question: blake2b of its dataset, scene, type and text."""
-    text = "\x1f".join((dataset, scene_name, question_type, question))
-    return blake2b(
-        text.encode(errors="surrogatepass"), digest_size=8
-    ).hexdigest()  # `check_row` refuses the text itself
+class RowError(DataError):
+    """A row breaks a rule.
+
+    Attributes:
+        rule: field and rule without the value, equal for all rows that break it in the same way.
+    """
+
+    def __init__(self, where: str, field: str, rule: str, hint: str = _HINT, *, value: Any = ...) -> None:
+        shown = "" if value is ... else f"={short_json(value)}"
+        joint = " " if rule == IS_MISSING else ": "
+        super().__init__(f"{where}: {field}{shown}{joint}{rule}", hint)
+        self.rule = f"{field}{joint}{rule}"
+
+
+def check_row(row: Row, where: str) -> None:
+    """Check every field of a row.
+
+    Raises:
+        RowError: the first rule it breaks.
+    """
+    for check, _ in _OTHER_CHECKS if _has_plain_texts(row) else _CHECKS:
+        check(row, where)
+
+
+def row_faults(row: Row, where: str, missing: Sequence[str] = ()) -> list[RowError]:
+    """Return every rule that a row breaks, in the order of the fields.
+
+    Args:
+        missing: fields that are not there; rules that read one of them are left out.
+    """
+    faults = []
+    for check, names in _CHECKS:
+        if not any(name in missing for name in names):
+            try:
+                check(row, where)
+            except RowError as error:
+                faults.append(error)
+    return faults
+
+
+def _has_plain_texts(row: Row) -> bool:
+    """Tell in one look whether all texts are ASCII, none blank and none with a "<": the common case, without fault."""
+    texts = [*_required_texts(row), *[text for text in _optional_texts(row) if text is not None]]
+    try:
+        joined = "\n".join(texts)
+    except TypeError:
+        return False
+    return joined.isascii() and "<" not in joined and all(map(str.strip, texts))
+
+
+def _check_text(row: Row, where: str, *, name: str) -> None:
+    value, is_optional = getattr(row, name), name in _OPTIONAL_TEXT
+    if is_optional and value is None:
+        return
+    if not isinstance(value, str) or not value.strip():
+        rule = "must be null or a non-empty string" if is_optional else "must be a non-empty string"
+        raise RowError(where, name, rule, value=value)
+    _check_characters(name, value, where)
+
+
+def _check_characters(name: str, text: str, where: str) -> None:
+    """Refuse half a character, which UTF-8 files cannot hold."""
+    if not text.isascii() and (fault := _json_fault(text)) is not None:
+        raise RowError(where, name, fault, "an emoji was cut in two, write the text again", value=text)
+
+
+def _check_spoken(row: Row, where: str, *, name: str) -> None:
+    """Refuse a token that a tokenizer would read as structure: a prompt would end, or a video begin, in the text."""
+    value = getattr(row, name)
+    for text in value if isinstance(value, tuple) else (value,):
+        if isinstance(text, str) and "<" in text and (found := _SPECIAL.search(text)):
+            raise RowError(where, name, f"holds the special token {found[0]}", "remove it from the row", value=text)
+
+
+def _check_version(row: Row, where: str) -> None:
+    if row.schema_version != SCHEMA_VERSION:
+        raise RowError(where, "schema_version", f"this version writes {SCHEMA_VERSION}", value=row.schema_version)
+
+
+def _check_object(row: Row, where: str, *, name: str) -> None:
+    value = getattr(row, name)
+    if not isinstance(value, dict):
+        raise RowError(where, name, "must be an object", value=value)
+    if not _is_plain(value) and (fault := _json_fault(value)) is not None:
+        raise RowError(where, name, fault, "keep plain JSON values there")
+
+
+def _check_kind(row: Row, where: str) -> None:
+    if row.answer_kind not in ANSWER_KINDS:
+        raise RowError(where, "answer_kind", f"must be one of {', '.join(ANSWER_KINDS)}", value=row.answer_kind)
+
+
+def _check_options(row: Row, where: str) -> None:
+    options = row.options
+    if options is None:
+        if row.answer_kind == "choice":
+            raise RowError(where, "options", "a choice question needs its candidates", value=None)
+        return
+    if not isinstance(options, tuple) or not all(isinstance(o, str) and o.strip() for o in options):
+        raise RowError(where, "options", "must be null or a list of non-empty strings", value=options)
+    if not 2 <= len(options) <= len(LETTERS):
+        raise RowError(where, "options", f"must hold 2 to {len(LETTERS)} candidates", value=options)
+    if not (joined := "".join(options)).isascii() or "<" in joined:
+        for option in options:
+            _check_characters("options", option, where)
+        _check_spoken(row, where, name="options")
+    if len({normalize_word(option) for option in options}) != len(options):
+        raise RowError(where, "options", "candidates must differ, as words are compared", value=options)
+
+
+def _check_answer(row: Row, where: str) -> None:
+    if row.answer_kind == "number":
+        check_number("ground_truth", row.ground_truth, where)
+        check_number("answer", row.answer, where)
+    if row.answer_kind == "choice" and isinstance(row.options, tuple):
+        letters = LETTERS[: len(row.options)]
+        if not isinstance(row.ground_truth, str) or len(row.ground_truth) != 1 or row.ground_truth not in letters:
+            raise RowError(where, "ground_truth", f"must be a letter of {letters}", value=row.ground_truth)
+        right = row.options[letters.index(row.ground_truth)]
+        if row.answer != right:
+            hint = f"ground_truth={row.ground_truth} is {short_json(right)}"
+            raise RowError(where, "answer", "must be the option that ground_truth names", hint, value=row.answer)
+
+
+def check_number(name: str, text: str, where: str) -> None:
+    """Refuse a text that is not a number which an answer can be."""
+    if not isinstance(text, str) or number_of(text) is None:
+        rule = "must be a number in plain digits, above 0 (relative errors divide by it)"
+        raise RowError(where, name, f"{rule}, {_SMALLEST:g} to {_LARGEST:g}", value=text)
+
+
+def _check_media(row: Row, where: str) -> None:
+    if not row.media:
+        raise RowError(where, "media", "a row needs at least one video or image", value=[])
+    for item in row.media:
+        if not isinstance(item, dict) or set(item) != {"kind", "path"} or item["kind"] not in MEDIA_KINDS:
+            raise RowError(where, "media", "each is {kind: video|image, path}", value=item)
+        path = item["path"]
+        if not isinstance(path, str) or not path.strip():
+            raise RowError(where, "media.path", "must be a non-empty string", value=path)
+        if (fault := path_fault(path)) is not None:
+            rule = f"{fault}; it must be relative to the row file and below it"
+            hint = "put the video or image itself beside the row file (a copy or a hard link)"
+            raise RowError(where, "media.path", rule, hint, value=path)
+
+
+def _check_objects(row: Row, where: str) -> None:
+    for item in row.objects:
+        if not isinstance(item, dict) or set(item) != {"category", "instance_id"}:
+            raise RowError(where, "objects", "each is {category, instance_id}", value=item)
+        if not isinstance(item["category"], str) or type(item["instance_id"]) is not int:
+            raise RowError(where, "objects", "category is a string, instance_id an integer", value=item)
+        _check_characters("objects", item["category"], where)
+
+
+def _check_rejected(row: Row, where: str) -> None:
+    """Refuse a wrong answer that is right: the preference would teach nothing, or the opposite."""
+    rejected, answer = row.rejected, row.answer
+    if not isinstance(rejected, str) or not isinstance(answer, str):
+        return
+    right = {normalize_word(answer)}
+    if row.answer_kind == "choice" and isinstance(row.ground_truth, str):
+        right.add(normalize_word(row.ground_truth))
+    is_right = normalize_word(rejected) in right
+    if row.answer_kind == "number" and not is_right:
+        is_right = (value := official_number(rejected)) is not None and value == official_number(answer)
+    if is_right:
+        hint = "a rejected answer must be wrong, or null"
+        raise RowError(where, "rejected", "equals the answer", hint, value=rejected)
+
+
+_OTHER_CHECKS: tuple[tuple[Callable[[Row, str], None], tuple[str, ...]], ...] = (
+    (_check_version, ("schema_version",)),
+    *((partial(_check_object, name=name), (name,)) for name in ("generator", "extra")),
+    (_check_kind, ("answer_kind",)),
+    (_check_options, ("options", "answer_kind")),
+    (_check_answer, ("answer_kind", "options", "ground_truth", "answer")),
+    (_check_media, ("media",)),
+    (_check_objects, ("objects",)),
+    (_check_rejected, ("rejected", "answer", "answer_kind", "ground_truth")),
+)
+"""The rules beyond single texts."""
+_CHECKS = (
+    *((partial(_check_text, name=name), (name,)) for name in (*_REQUIRED_TEXT, *_OPTIONAL_TEXT)),
+    *((partial(_check_spoken, name=name), (name,)) for name in _SPOKEN),
+    *_OTHER_CHECKS,
+)
+"""Every rule with the fields that it reads, in the order in which faults are reported."""
+_required_texts, _optional_texts = attrgetter(*_REQUIRED_TEXT), attrgetter(*_OPTIONAL_TEXT)
+
+
+def number_of(text: str) -> float | None:
+    """Return the number that a label is, None where it is none that an answer can be.
+
+    Plain digits only, above 0 and within 1e-100 .. 1e100: "1_0", Arabic digits, "1e-320", "nan" and " 3" are none.
+    """
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return value if _SMALLEST <= value <= _LARGEST else None
+
+
+def short_json(value: Any) -> str:
+    """Return a value as JSON for a message, at most 80 characters."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace").decode()
+    except (RecursionError, TypeError, ValueError):
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _is_plain(values: dict[Any, Any]) -> bool:
+    """Tell in one look whether an object holds ASCII texts, whole numbers, booleans and null, none of it nested."""
+    for key, value in values.items():
+        if type(key) is not str or not key.isascii():
+            return False
+        if not (value.isascii() if type(value) is str else value is None or type(value) in (int, bool)):
+            return False
+    return True
+
+
+def _json_fault(value: Any, depth: int = 0) -> str | None:
+    """Return why a value cannot be written as JSON in UTF-8, or None where it can."""
+    if isinstance(value, str):
+        try:
+            value.isascii() or value.encode()
+        except UnicodeEncodeError:
+            return "holds half a character (a lone surrogate)"
+    elif isinstance(value, dict | list | tuple):
+        if depth == _MAX_DEPTH:
+            return f"is nested more than {_MAX_DEPTH} levels deep"
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+            return "has a key that is no string"
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        return next(filter(None, (_json_fault(item, depth + 1) for item in inner)), None)
+    elif isinstance(value, float) and not math.isfinite(value):
+        return f"{value} is no JSON number"
+    elif value is not None and not isinstance(value, int | float):
+        return f"holds a {type(value).__name__}"
+    return None

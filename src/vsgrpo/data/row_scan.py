@@ -20,8 +20,7 @@ import numpy as np
 
 from vsgrpo.data.build.answers import AnswerTally
 from vsgrpo.data.leak_guard import Judgement, Links, judge_row
-from vsgrpo.data.row import Row
-from vsgrpo.data.row_rules import RowError
+from vsgrpo.data.row import Row, RowError
 from vsgrpo.data.rows import faults_of, row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.records import BLANK, decode_line

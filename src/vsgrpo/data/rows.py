@@ -10,26 +10,28 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from pathlib import Path
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
-from vsgrpo.data.row import FIELD_NAMES, SCHEMA_VERSION, Row, row_id, row_to_dict
-from vsgrpo.data.row_rules import IS_MISSING, RowError, check_row, row_faults, short_json
+from vsgrpo.data.row import IS_MISSING, SCHEMA_VERSION, Row, RowError, check_number, check_row, row_faults, short_json
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.paths import inside
 from vsgrpo.records import read_jsonl
+from vsgrpo.spatial.question_types import answer_kind_of, type_names
 
 if TYPE_CHECKING:
     from vsgrpo.spatial.question import Question
 
 
+FIELD_NAMES = tuple(field.name for field in fields(Row))
 _FIELDS = frozenset(FIELD_NAMES)
 _COMMON = ("dataset", "split", "scene_name", "room", "question_type", "answer_kind", "unit")
 """Fields whose texts many rows share: each is in memory once."""
+_LISTS = ("options", "media", "objects")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # one for all rows: json.dumps would make one per row
 
 
@@ -71,10 +73,24 @@ def make_row(
     return row
 
 
+def row_id(dataset: str, scene_name: str, question_type: str, question: str) -> str:
+    """Return the stable 16-digit id of a question: blake2b of its dataset, scene, type and text."""
+    text = "\x1f".join((dataset, scene_name, question_type, question))  # half a character is refused by `check_row`
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def row_to_dict(row: Row) -> dict[str, Any]:
+    """Return the JSON object of a row, fields in schema order."""
+    data = {name: getattr(row, name) for name in FIELD_NAMES}
+    for name in _LISTS:
+        data[name] = None if data[name] is None else list(data[name])
+    return data
+
+
 def row_from_dict(data: Any, where: str = "row") -> Row:
     """Check a JSON object and return its Row; `where` (file:line) leads every error message."""
     row, faults, _ = _read(data, where)
-    if faults or row is None:
+    if faults:
         raise faults[0]
     check_row(row, where)
     return row
@@ -82,21 +98,24 @@ def row_from_dict(data: Any, where: str = "row") -> Row:
 
 def faults_of(data: Any, where: str) -> list[RowError]:
     """Return every rule of the schema that a JSON object breaks, where `row_from_dict` raises the first."""
-    row, faults, unread = _read(data, where)
-    return faults if row is None else faults + row_faults(row, where, unread)
+    try:
+        row, faults, unread = _read(data, where)
+    except RowError as error:
+        return [error]
+    return faults + row_faults(row, where, unread)
 
 
-def _read(data: Any, where: str) -> tuple[Row | None, list[RowError], list[str]]:
+def _read(data: Any, where: str) -> tuple[Row, list[RowError], list[str]]:
     """Return the row with None for what is missing, the faults of its shape, and the fields that cannot be checked."""
     if not isinstance(data, dict):
-        return None, [RowError(where, short_json(data), "a row is a JSON object", "")], []
+        raise RowError(where, short_json(data), "a row is a JSON object")
     version = data.get("schema_version")
     if version is None:
         hint = "not a row file of ours; `vsgrpo import-data` reads other formats"
-        return None, [RowError(where, "schema_version", IS_MISSING, hint)], []
+        raise RowError(where, "schema_version", IS_MISSING, hint)
     if type(version) is not int or version != SCHEMA_VERSION:
-        rule, shown = f"this version reads {SCHEMA_VERSION}", f"={short_json(version)}"
-        return None, [RowError(where, "schema_version", rule, "update vsgrpo or rebuild", shown)], []
+        rule = f"this version reads {SCHEMA_VERSION}"
+        raise RowError(where, "schema_version", rule, "update vsgrpo or rebuild", value=version)
     faults: list[RowError] = []
     unread: list[str] = []
     values: dict[str, Any] = dict(data)
@@ -104,21 +123,32 @@ def _read(data: Any, where: str) -> tuple[Row | None, list[RowError], list[str]]
         unread = [name for name in FIELD_NAMES if name not in data]
         hint = f"a row has the fields {', '.join(FIELD_NAMES)}"
         faults += [RowError(where, name, IS_MISSING, hint) for name in unread]
-        for name in data:
-            if name not in _FIELDS:
-                shown, hint = f"={short_json(data[name])}", "put additional values under `extra`"
-                faults.append(RowError(where, str(name), "unknown field", hint, shown))
+        hint = "put additional values under `extra`"
+        unknown = [name for name in data if name not in _FIELDS]
+        faults += [RowError(where, str(name), "unknown field", hint, value=data[name]) for name in unknown]
         values = {name: data.get(name) for name in FIELD_NAMES}
     for name in _COMMON:
         if type(value := values[name]) is str:
             values[name] = intern(value)
-    for name in ("options", "media", "objects"):
+    for name in _LISTS:
         if isinstance(values[name], list):
             values[name] = tuple(values[name])
         elif not (values[name] is None and name == "options") and name not in unread:
-            faults.append(RowError(where, name, "must be a list", "", f"={short_json(values[name])}"))
+            faults.append(RowError(where, name, "must be a list", value=values[name]))
             unread.append(name)
     return Row(**values), faults, unread
+
+
+def check_scorable(row: Row, where: str) -> None:
+    """Raise DataError unless VSI-Bench's scorer can score the row: of a known type, with the answer of that type."""
+    kind = answer_kind_of(row.question_type)
+    if kind is None:
+        hint = f"the types are {', '.join(type_names())}"
+        raise RowError(where, "question_type", "unknown question type", hint, value=row.question_type)
+    if row.answer_kind != kind:
+        raise RowError(where, "answer_kind", f"{row.question_type} asks for a {kind}", value=row.answer_kind)
+    if kind == "number":
+        check_number("ground_truth", row.ground_truth, where)
 
 
 def read_rows(path: Path | str) -> list[Row]:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.prompts import question_text
-from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row
-from vsgrpo.data.row_rules import check_row
+from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, check_row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.accuracy import Accuracy, AccuracyReport
 from vsgrpo.evaluation.leak import Leak

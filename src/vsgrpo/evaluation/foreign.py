@@ -32,8 +32,7 @@ from vsgrpo.data.importing.answer_values import Refused, read_options
 from vsgrpo.data.importing.record_forms import NAMES, first, question_type_of
 from vsgrpo.data.importing.record_to_row import dataset_of, read_answer
 from vsgrpo.data.prompts import option_lines
-from vsgrpo.data.row import LETTERS, Row
-from vsgrpo.data.row_rules import number_of
+from vsgrpo.data.row import LETTERS, Row, number_of
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.scores import row_item, scored_text

@@ -12,8 +12,7 @@ import numpy as np
 
 from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.prompts import MODES, WORDINGS
-from vsgrpo.data.row import LETTERS, Row
-from vsgrpo.data.row_rules import number_of
+from vsgrpo.data.row import LETTERS, Row, number_of
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.accuracy import Accuracy
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions, find_benchmark

@@ -19,8 +19,8 @@ from typing import IO, Any
 
 from vsgrpo.config.build import BuildCotConfig
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
-from vsgrpo.data.row import Row, row_to_dict
-from vsgrpo.data.row_rules import check_row
+from vsgrpo.data.row import Row, check_row
+from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.families import find_model
 from vsgrpo.files import link_or_copy, publish

@@ -27,8 +27,7 @@ import numpy as np
 
 from vsgrpo.config.build import BuildCotConfig, CotSection
 from vsgrpo.data.leak_guard import check_rows, name_some
-from vsgrpo.data.row import Row
-from vsgrpo.data.row_rules import check_row
+from vsgrpo.data.row import Row, check_row
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import question_row

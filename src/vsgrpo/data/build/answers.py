@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import NamedTuple
 
-from vsgrpo.data.row import LETTERS, Row, row_id
+from vsgrpo.data.row import LETTERS, Row
+from vsgrpo.data.rows import row_id
 from vsgrpo.spatial.scoring import best_number, best_word, entropy_bits
 
 MIN_ROWS = 50

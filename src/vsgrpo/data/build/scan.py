@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.data.room_ids import room_of
-from vsgrpo.data.row import Row, row_to_dict
-from vsgrpo.data.rows import make_row, row_from_dict
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import make_row, row_from_dict, row_to_dict
 from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.files import link_or_copy
 from vsgrpo.rules import load_question_types

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from vsgrpo.data.row import LETTERS
-from vsgrpo.data.row_rules import number_of
+from vsgrpo.data.row import LETTERS, number_of
 from vsgrpo.spatial.answers import normalize_word
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 

@@ -23,10 +23,9 @@ from vsgrpo.data.importing.record_to_row import ImportedRow, record_to_row, scan
 from vsgrpo.data.leak_guard import Judgement, denied_in_data, denied_shown, name_some, val_scans
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.room_ids import room_of
-from vsgrpo.data.row import Row, row_id
-from vsgrpo.data.row_rules import check_scorable
+from vsgrpo.data.row import Row
 from vsgrpo.data.row_scan import RowScan, scan_rows
-from vsgrpo.data.rows import checked_line, falls_into_dev, iter_rows, row_line, split_dev
+from vsgrpo.data.rows import check_scorable, checked_line, falls_into_dev, iter_rows, row_id, row_line, split_dev
 from vsgrpo.errors import DataError
 from vsgrpo.records import read_records
 from vsgrpo.spatial.question_types import QUESTION_TYPES

@@ -30,8 +30,8 @@ from vsgrpo.data.importing.dataset_folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vsgrpo.data.importing.record_forms import USED, Form, is_nothing, question_type_of, read_form
 from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
 from vsgrpo.data.room_ids import dataset_named, dataset_of_path, room_of
-from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, row_id
-from vsgrpo.data.row_rules import check_row, number_of
+from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, check_row, number_of
+from vsgrpo.data.rows import row_id
 from vsgrpo.errors import DataError
 from vsgrpo.paths import safe_name
 from vsgrpo.spatial.question import UNITS

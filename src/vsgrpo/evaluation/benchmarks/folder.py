@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vsgrpo.data.row import LETTERS, Row, row_id
-from vsgrpo.data.row_rules import check_row
-from vsgrpo.data.rows import row_from_dict
+from vsgrpo.data.row import LETTERS, Row, check_row
+from vsgrpo.data.rows import row_from_dict, row_id
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import Benchmark, question_row
 from vsgrpo.records import read_jsonl

@@ -21,9 +21,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NoReturn, Self
 
 from vsgrpo.data.room_ids import room_of
-from vsgrpo.data.row import LETTERS, Row
-from vsgrpo.data.row_rules import check_row, check_scorable
-from vsgrpo.data.rows import row_from_dict
+from vsgrpo.data.row import LETTERS, Row, check_row
+from vsgrpo.data.rows import check_scorable, row_from_dict
 from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.evaluation.benchmark import Answers, Benchmark, ReadOptions, question_row
 from vsgrpo.evaluation.foreign import write_lmms_samples
