@@ -27,7 +27,7 @@ from vsgrpo.files import link_or_copy
 from vsgrpo.vision_r1.bridge import item_text
 from vsgrpo.vision_r1.build import link_media
 from vsgrpo.vision_r1.import_images import import_images
-from vsgrpo.vision_r1.mathvista_rows import parse_problem, read_images
+from vsgrpo.vision_r1.mathvista import parse_problem, read_images
 from vsgrpo.vision_r1.questions import Item, find_source
 
 BASE = "base_model_name_or_path"

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from vsgrpo.cli import run
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.score_command import score_command
-from vsgrpo.vision_r1.mathvista import edit_distance, normalize, score_responses
-from vsgrpo.vision_r1.mathvista_extract import extract
-from vsgrpo.vision_r1.mathvista_rows import parse_problem, read_problems, read_responses
+from vsgrpo.vision_r1.mathvista import MathVista, parse_problem, read_problems
+from vsgrpo.vision_r1.mathvista_extract import edit_distance, extract, normalize
 
 GEOMETRY = {
     "task": "geometry problem solving",
@@ -196,14 +195,14 @@ def test_yes_and_no_are_read_from_the_first_words(response, normal):
     assert normalize(extract(response, asked), asked) == normal
 
 
-def test_scores_by_task_and_skill():
+def test_scores_by_task_and_skill(testmini):
     responses = {
         "1": "<answer>B</answer>",
         "2": "<answer>8</answer>",
         "3": "<answer>1.2</answer>",
         "5": "<answer>No</answer>",
     }
-    report = score_responses(read_from(QUESTIONS), responses, "mine")
+    report = MathVista.read(testmini).accuracy(responses, "mine")
     assert report.correct == {"1": True, "2": False, "3": True, "5": False}
     assert report.overall == 0.5
     assert report.groups["task"] == {"figure question answering": (1, 2), "geometry problem solving": (1, 2)}
@@ -248,7 +247,7 @@ def test_command_line_scores_a_file_or_an_output_folder(testmini, tmp_path, caps
 def test_official_output_files_are_read(tmp_path):
     path = tmp_path / "output.json"
     path.write_text(json.dumps({"1": {"response": "B", "prediction": "30"}, "2": {"response": None}}))
-    assert read_responses(path) == {"1": "B"}
+    assert MathVista.read_predictions(path) == {"1": "B"}
 
 
 @pytest.mark.parametrize(

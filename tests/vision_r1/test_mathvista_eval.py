@@ -13,9 +13,8 @@ from cot_server import ChatServer, Fail, Say
 from vsgrpo.cli import run
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
 from vsgrpo.records import read_jsonl
-from vsgrpo.vision_r1.mathvista import MathVista
+from vsgrpo.vision_r1.mathvista import MathVista, parse_problem
 from vsgrpo.vision_r1.mathvista_extract import is_answer
-from vsgrpo.vision_r1.mathvista_rows import parse_problem
 
 pytestmark = pytest.mark.integration
 TASKS = ("geometry problem solving", "figure question answering")

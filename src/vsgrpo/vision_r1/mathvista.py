@@ -1,19 +1,23 @@
-"""MathVista testmini: extract answers by rule, normalise and score as the official code does.
+"""MathVista testmini: its files as downloaded, and its scores as the official code computes them.
+
+Questions: the parquet of Hugging Face, or the json / jsonl of the repository. Predictions: jsonl lines of {pid (or
+id), prediction (or response)}, or the official json {pid: {response, ...}}.
 
 The official harness asks GPT-4 to extract each answer; here rules do it, or any endpoint (`mathvista_extract`), so a
 score says which extraction it is of.
 
-Source: lupantech/MathVista evaluation/calculate_score.py and extract_answer.py (normalisation, equality, groups).
+Source: Hugging Face AI4Math/MathVista; github.com/lupantech/MathVista evaluation/calculate_score.py (equality, groups).
 """
 
 from __future__ import annotations
 
+import math
 import os
-import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from vsgrpo.data.prompts import TRAIN_SENTENCES
 from vsgrpo.data.row import Row
@@ -21,15 +25,16 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.accuracy import Accuracy, accuracy_cells
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, question_row
 from vsgrpo.evaluation.predictions import Media
-from vsgrpo.vision_r1.mathvista_extract import extract, extract_answers
-from vsgrpo.vision_r1.mathvista_rows import GROUPS, Problem, find_file, read_images, read_problems, read_responses
+from vsgrpo.paths import inside, path_fault, safe_name
+from vsgrpo.records import read_json, read_records
+from vsgrpo.vision_r1.mathvista_extract import Problem, extract, extract_answers, normalize
+from vsgrpo.vision_r1.questions import image_suffix, write_image
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
 
 NUM_ROWS = 1000
 """Questions of the whole testmini; fewer are never called MathVista."""
-# The columns of Vision-R1's table: a group and its value.
 COLUMNS = {
     "GEO": ("skills", "geometry reasoning"),
     "ARI": ("skills", "arithmetic reasoning"),
@@ -37,6 +42,17 @@ COLUMNS = {
     "GPS": ("task", "geometry problem solving"),
     "MWP": ("task", "math word problem"),
 }
+"""The columns of Vision-R1's table: a group and its value."""
+_CHOICES = {"question_type": ("multi_choice", "free_form"), "answer_type": ("text", "integer", "float", "list")}
+_KINDS = {
+    **dict.fromkeys(("pid", "answer"), (str, int, float)),
+    **dict.fromkeys(("question", "query", "question_type", "answer_type", "image"), (str,)),
+    "choices": (list, tuple),
+    "precision": (int, float),
+    "metadata": (dict,),
+}
+"""Types that the fields may have, if they are there."""
+GROUPS = ("task", "skills", "question_type", "answer_type", "category", "source", "grade", "context", "language")
 
 
 @dataclass(frozen=True)
@@ -60,9 +76,9 @@ class MathVistaAccuracy(Accuracy):
     def title(self) -> str:
         """Name what was scored: "MathVista testmini" only where every question of it was answered."""
         whole = len(self.correct) == self.num_rows == NUM_ROWS
-        what = (
-            "MathVista testmini" if whole else f"{len(self.correct)} of {self.num_rows} questions of MathVista's form"
-        )
+        what = "MathVista testmini"
+        if not whole:
+            what = f"{len(self.correct)} of {self.num_rows} questions of MathVista's form"
         return f"{what} | extraction by {self.extraction} (the official one is by GPT-4)"
 
     def to_json(self) -> dict[str, Any]:
@@ -90,11 +106,9 @@ class MathVistaAccuracy(Accuracy):
             lines.append(f"by {group}:")
             lines += [f"  {value:<32}{_percent(*cell):>8}{cell[1]:>6}" for value, cell in self.groups[group].items()]
         if self.unreadable:
-            lines.append(
-                f"note: {len(self.unreadable)} answers could not be read (wrong), such as {self.unreadable[0]}"
-            )
-        missing = self.num_rows - len(self.correct)
-        if missing:
+            number, first = len(self.unreadable), self.unreadable[0]
+            lines.append(f"note: {number} answers could not be read (wrong), such as {first}")
+        if missing := self.num_rows - len(self.correct):
             lines.append(f"note: {missing} questions have no prediction and are left out of the scores")
         return "\n".join(lines)
 
@@ -145,23 +159,57 @@ class MathVista(Benchmark):
 
     @classmethod
     def read_predictions(cls, file: Path) -> dict[str, str]:
-        """Return pid -> answer, see `read_responses`."""
-        return read_responses(file)
+        """Return pid -> answer, see the module's docstring; a null prediction is left out.
+
+        Raises:
+            DataError: missing or broken file, a line without id or prediction, an id used twice.
+        """
+        if not file.is_file():
+            raise DataError(f"{file}: no such file", "give a predictions file: lines of {pid, prediction}")
+        responses: dict[str, str] = {}
+        for where, data in _records(file):
+            data = data if isinstance(data, dict) else {}
+            pid, text = data.get("pid", data.get("id")), data.get("prediction", data.get("response"))
+            if isinstance(data.get("response"), str):
+                text = data["response"]
+            if pid is None or not {"prediction", "response"} & data.keys():
+                _fail(where, "no pid or no prediction", "each line is {pid, prediction}")
+            if str(pid) in responses:
+                _fail(where, f"pid={pid}: used twice", "one prediction a question")
+            if text is not None:
+                responses[str(pid)] = str(text)
+        return responses
 
     def accuracy(self, answers: Mapping[str, str], name: str, config: EvalConfig | None = None) -> Accuracy:
         """Score answers by extraction (by rule, or by the model of `extract.model`) and the official comparison.
 
         Raises:
             RunError: the endpoint that should extract answers can serve nothing; predictions are kept.
+            DataError: no question has an answer, or an answer belongs to none.
         """
-        extractions, by = None, "rule"
         if config is not None:
             name = name or config.model.adapter or config.model.path
+        if unknown := sorted(answers.keys() - self.problems.keys()):
+            hint = "these are predictions of other questions"
+            raise DataError(f"{name}: pid={unknown[0]}: not in the benchmark ({len(unknown)} such)", hint)
+        asked = {pid: problem for pid, problem in self.problems.items() if pid in answers}
+        if not asked:
+            hint = "lines are {pid, prediction}"
+            raise DataError(f"{name}: no prediction for any of {len(self.problems)} questions", hint)
         if config is not None and config.extract.model is not None:
-            folder = Path(config.run.dir) / ".extract"
+            folder, by = Path(config.run.dir) / ".extract", f"model {config.extract.model}"
             extractions = extract_answers(self.problems, answers, config.extract, config.run.seed, folder)
-            by = f"model {config.extract.model}"
-        return score_responses(self.problems.values(), answers, name, extractions, by, self.num_rows)
+        else:
+            extractions, by = {pid: extract(answers[pid], problem) for pid, problem in asked.items()}, "rule"
+        predictions = {pid: normalize(extractions[pid], problem) for pid, problem in asked.items()}
+        correct = {pid: predictions[pid] == problem.answer for pid, problem in asked.items()}
+        unreadable = tuple(pid for pid, prediction in predictions.items() if prediction is None)
+        right, number = _tally(asked[pid] for pid in asked if correct[pid]), _tally(asked.values())
+        groups = {
+            group: {value: (right[group, value], n) for (other, value), n in sorted(number.items()) if other == group}
+            for group in GROUPS
+        }
+        return MathVistaAccuracy(name, self.num_rows, correct, groups["task"], unreadable, groups, by)
 
 
 def _row(problem: Problem) -> Row:
@@ -174,85 +222,124 @@ def _percent(right: float, number: int) -> str:
     return f"{100 * right / number:.1f}" if number else "-"
 
 
-def normalize(extraction: str, problem: Problem) -> str | None:
-    """Return the extraction in the form of the ground truth, None where it cannot be brought into it.
-
-    multi_choice: "(A)" and "A" become their choice, anything else the choice of least edit distance; integer:
-    cut to a whole number; float: rounded to `precision`; text and list: as they are. Deviation: an empty extraction is
-    None; the official code gives it the choice that is nearest to nothing.
-    """
-    if not extraction.strip():
-        return None
-    if problem.question_type == "multi_choice":
-        text = extraction.strip()
-        bracketed = re.findall(r"\(([a-zA-Z])\)", text)
-        text = bracketed[0].upper() if bracketed else text
-        letters = [chr(ord("A") + i) for i in range(len(problem.choices))]
-        if text in letters:
-            return problem.choices[letters.index(text)]
-        return min(problem.choices, key=lambda choice: edit_distance(text, choice))
-    if problem.answer_type in ("integer", "float"):
-        try:
-            value = float(extraction)
-            return str(int(value)) if problem.answer_type == "integer" else str(round(value, problem.precision))
-        except (ValueError, OverflowError):
-            return None
-    return extraction
+def _tally(problems: Iterable[Problem]) -> Counter[tuple[str, str]]:
+    """Count questions by group and value."""
+    return Counter((group, value) for problem in problems for group in GROUPS for value in problem.groups[group])
 
 
-def edit_distance(left: str, right: str) -> int:
-    """Return Levenshtein's distance; beyond 1,000 characters of `left` only its first 1,000 count."""
-    left = left[:1000]
-    before = list(range(len(right) + 1))
-    for i, a in enumerate(left, start=1):
-        row = [i]
-        for j, b in enumerate(right, start=1):
-            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (a != b)))
-        before = row
-    return before[-1]
-
-
-def score_responses(
-    problems: Iterable[Problem],
-    responses: Mapping[str, str],
-    name: str,
-    extractions: Mapping[str, str] | None = None,
-    extraction: str = "rule",
-    num_rows: int | None = None,
-) -> MathVistaAccuracy:
-    """Score responses (pid -> text): equality of normalised strings.
-
-    Args:
-        extractions: pid -> what `extraction` took out of the response; None: by rule.
-        num_rows: questions of the file where `problems` are a part of it.
+def read_problems(path: Path | str) -> list[Problem]:
+    """Read the questions: testmini parquet, json {pid: {...}} or jsonl, or the folder that holds one of them.
 
     Raises:
-        DataError: no question has a response, or a response belongs to none.
+        DataError: missing or broken file, a question without a needed field or an answer (the test split has none), or
+            an id used twice.
     """
-    problems = list(problems)
-    unknown = sorted(set(responses) - {problem.pid for problem in problems})
-    if unknown:
-        hint = "these are predictions of other questions"
-        raise DataError(f"{name}: pid={unknown[0]}: not in the benchmark ({len(unknown)} such)", hint)
-    correct: dict[str, bool] = {}
-    unreadable: list[str] = []
-    table: dict[str, dict[str, list[int]]] = {group: {} for group in GROUPS}
+    file = find_file(Path(path))
+    problems = [parse_problem(data, where) for where, data in _records(file)]
+    if not problems:
+        raise DataError(f"{file}: no question in it", "download it again")
+    seen: set[str] = set()
     for problem in problems:
-        if problem.pid not in responses:
+        if problem.pid in seen:
+            _fail(str(file), f"pid={problem.pid}: used twice")
+        seen.add(problem.pid)
+    return problems
+
+
+def find_file(path: Path) -> Path:
+    """Return testmini itself: the file, or the one that a folder holds; DataError where there is none, or several."""
+    if path.is_file():
+        if path.suffix not in (".parquet", ".json", ".jsonl"):
+            raise DataError(f"benchmark.path={path}: not a .parquet, .json or .jsonl file", "give testmini itself")
+        return path
+    found = sorted(f for f in path.rglob("testmini*") if f.suffix in (".parquet", ".json", ".jsonl"))
+    if len(found) != 1:
+        named = ", ".join(str(file.relative_to(path)) for file in found) or "none"
+        raise DataError(f"benchmark.path={path}: holds no single testmini file ({named})", "give the file itself")
+    return found[0]
+
+
+def _records(file: Path) -> Iterator[tuple[str, Any]]:
+    if file.suffix == ".json":
+        content = read_json(file, "download it again")
+        if not isinstance(content, dict | list):
+            raise DataError(f"{file}: neither an object {{pid: ...}} nor a list", "download it again")
+        is_named = isinstance(content, dict)
+        for key, data in content.items() if is_named else enumerate(content):
+            yield f"{file}:{key}", {"pid": key, **data} if is_named and isinstance(data, dict) else data
+    else:  # pictures are hundreds of MB: `read_images`
+        yield from read_records(file, first=0, skip={"decoded_image"})
+
+
+def read_images(file: Path, pids: Collection[str], folder: Path) -> dict[str, Path]:
+    """Write the pictures that the parquet carries (`decoded_image`) as FOLDER/PID.SUFFIX; return pid -> path.
+
+    A few pictures are in memory at a time; those that are there already are left alone. A json file carries none.
+
+    Raises:
+        DataError: bytes that are no image, a file that is no parquet.
+    """
+    found: dict[str, Path] = {}
+    if file.suffix != ".parquet":
+        return found
+    for _, data in read_records(file):
+        pid, picture = str(data.get("pid")), data.get("decoded_image")
+        content = picture.get("bytes") if isinstance(picture, dict) else picture
+        if pid not in pids or content is None:
             continue
-        taken = extract(responses[problem.pid], problem) if extractions is None else extractions[problem.pid]
-        prediction = normalize(taken, problem)
-        if prediction is None:
-            unreadable.append(problem.pid)
-        right = prediction is not None and prediction == problem.answer
-        correct[problem.pid] = right
-        for group, values in problem.groups.items():
-            for value in values:
-                cell = table[group].setdefault(value, [0, 0])
-                cell[0] += right
-                cell[1] += 1
-    if not correct:
-        raise DataError(f"{name}: no prediction for any of {len(problems)} questions", "lines are {pid, prediction}")
-    counts = {group: {v: (c[0], c[1]) for v, c in sorted(found.items())} for group, found in table.items()}
-    total = num_rows or len(problems)
-    return MathVistaAccuracy(name, total, correct, counts["task"], tuple(unreadable), counts, extraction)
+        if not isinstance(content, bytes) or (suffix := image_suffix(content)) is None:
+            _fail(str(file), f"pid={pid}: decoded_image is no png, jpeg, webp, gif or bmp", "download it again")
+        found[pid] = inside(folder, f"{safe_name(pid)}.{suffix}")
+        write_image(found[pid], content)
+    return found
+
+
+def parse_problem(data: Any, where: str) -> Problem:
+    """Check one question's object; DataError says `where` and which field is wrong."""
+    if not isinstance(data, dict):
+        _fail(where, "a question is an object")
+    for name in ("pid", "question", "question_type", "answer_type", "answer"):
+        if data.get(name) is None:
+            hint = "the test split has no public answers: use testmini" if name == "answer" else ""
+            _fail(where, f"{name} is missing", hint)
+    for name, kinds in _KINDS.items():
+        value = data.get(name)
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            _fail(where, f"{name}={str(value)[:60]!r}: must be {' or '.join(kind.__name__ for kind in kinds)}")
+    for name, known in _CHOICES.items():
+        if data[name] not in known:
+            _fail(where, f"{name}={data[name]!r}: must be one of {', '.join(known)}")
+    question_type, answer_type = data["question_type"], data["answer_type"]
+    choices = tuple(str(choice) for choice in data.get("choices") or ())
+    if question_type == "multi_choice" and str(data["answer"]) not in choices:
+        _fail(where, f"answer={data['answer']!r}: not among the choices {list(choices)}")
+    precision = data.get("precision")
+    if precision is not None and (not math.isfinite(precision) or precision != int(precision) or precision < 0):
+        _fail(where, f"precision={precision}: must be a number of decimals")
+    image = str(data.get("image") or "")
+    if image and (fault := path_fault(image)) is not None:
+        _fail(where, f"image={image[:60]!r}: {fault}; it must be below the folder of the file")
+    if answer_type == "float" and question_type == "free_form" and precision is None:
+        _fail(where, "precision is missing: float answers are rounded to it")
+    named = {**(data.get("metadata") or {}), "question_type": question_type, "answer_type": answer_type}
+    return Problem(
+        pid=str(data["pid"]),
+        query=str(data.get("query") or data["question"]),
+        choices=choices,
+        question_type=question_type,
+        answer_type=answer_type,
+        precision=None if precision is None else int(precision),
+        answer=str(data["answer"]),
+        image=image,
+        groups={name: tuple(map(str, _listed(named.get(name)))) for name in GROUPS},
+    )
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    if value is None:
+        return ()
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+
+
+def _fail(where: str, problem: str, hint: str = "") -> NoReturn:
+    raise DataError(f"{where}: {problem}", hint or "compare with a question of MathVista's testmini")

@@ -14,6 +14,7 @@ import ast
 import asyncio
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from vsgrpo.config.evaluate import StepSection
@@ -22,10 +23,40 @@ from vsgrpo.maths import number_at, plain_characters, plain_number, strip_wrappe
 from vsgrpo.terminal import Progress
 from vsgrpo.vision_r1.answers import Account, AnswerCache, content_key
 from vsgrpo.vision_r1.endpoint import Endpoint, RowError, work_through
-from vsgrpo.vision_r1.mathvista_rows import Problem
+from vsgrpo.vision_r1.filters import BOXED
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question of MathVista.
+
+    Attributes:
+        pid: its id.
+        query: hint, question and choices, as models are shown.
+        choices: of a multi_choice question, without letters; empty otherwise.
+        precision: decimals of a float answer, else None.
+        answer: the ground truth as text (of multi_choice: the choice itself).
+        image: path or name of the image.
+        groups: per name of GROUPS the values that the question counts under.
+    """
+
+    pid: str
+    query: str
+    choices: tuple[str, ...]
+    question_type: str
+    answer_type: str
+    precision: int | None
+    answer: str
+    image: str
+    groups: Mapping[str, tuple[str, ...]]
+
+    @property
+    def letters(self) -> list[str]:
+        """Letters of the choices."""
+        return [chr(ord("A") + number) for number in range(len(self.choices))]
+
 
 _ANSWER = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
-_BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _OF = r"(?:\s+(?:to|for|of)\s[^.:\n]{1,80}?)?"
 """Part of "the answer to this question is"."""
 _STATED = re.compile(
@@ -69,7 +100,7 @@ def extract(response: str, problem: Problem) -> str:
     """
     text, stated = _stated(response)
     if problem.question_type == "multi_choice":
-        return _choice(text, problem.choices)
+        return _choice(text, problem)
     if problem.answer_type in ("integer", "float"):
         return _number(text, stated)
     if problem.answer_type == "list":
@@ -84,7 +115,7 @@ def extract(response: str, problem: Problem) -> str:
 def _stated(response: str) -> tuple[str, bool]:
     """Return the part of a response that states its answer, and whether it was marked as such."""
     text, stated = response, False
-    for pattern in (_ANSWER, _BOXED, _STATED, _BOXED):
+    for pattern in (_ANSWER, BOXED, _STATED, BOXED):
         if pattern is _STATED:
             text = _MARKDOWN.sub("", text)
         found = [next(filter(None, match.groups()), "") for match in pattern.finditer(text)]
@@ -96,17 +127,17 @@ def _stated(response: str) -> tuple[str, bool]:
     return strip_wrappers(text), stated
 
 
-def _choice(text: str, choices: tuple[str, ...]) -> str:
+def _choice(text: str, problem: Problem) -> str:
     """Return the letter or the words of the option that `text` decides for, else `text`."""
+    choices = problem.choices
     bare = text.strip(" \n.\"'").casefold()
     same = [choice for choice in choices if choice.casefold() == bare]
     if same:
         return same[0]
-    letters = [chr(ord("A") + number) for number in range(len(choices))]
     first = _OPTION.match(text)
-    if first and first[1] in letters:
+    if first and first[1] in problem.letters:
         return first[1]
-    named = {next(filter(None, match.groups())) for match in _NAMED_OPTION.finditer(text)} & {*letters}
+    named = {next(filter(None, match.groups())) for match in _NAMED_OPTION.finditer(text)} & {*problem.letters}
     if len(named) == 1:
         return named.pop()
     begins = [choice for choice in choices if _mentions(text, choice, at_start=True)]
@@ -173,6 +204,43 @@ def _numbers(text: str) -> list[tuple[int, str]]:
     return found
 
 
+def normalize(extraction: str, problem: Problem) -> str | None:
+    """Return the extraction in the form of the ground truth, None where it cannot be brought into it.
+
+    multi_choice: "(A)" and "A" become their choice, anything else the choice of least edit distance; integer:
+    cut to a whole number; float: rounded to `precision`; text and list: as they are. Deviation: an empty extraction is
+    None; the official code gives it the choice that is nearest to nothing.
+    """
+    if not extraction.strip():
+        return None
+    if problem.question_type == "multi_choice":
+        text = extraction.strip()
+        bracketed = re.findall(r"\(([a-zA-Z])\)", text)
+        text = bracketed[0].upper() if bracketed else text
+        if text in problem.letters:
+            return problem.choices[problem.letters.index(text)]
+        return min(problem.choices, key=lambda choice: edit_distance(text, choice))
+    if problem.answer_type in ("integer", "float"):
+        try:
+            value = float(extraction)
+            return str(int(value)) if problem.answer_type == "integer" else str(round(value, problem.precision))
+        except (ValueError, OverflowError):
+            return None
+    return extraction
+
+
+def edit_distance(left: str, right: str) -> int:
+    """Return Levenshtein's distance; beyond 1,000 characters of `left` only its first 1,000 count."""
+    left = left[:1000]
+    before = list(range(len(right) + 1))
+    for i, a in enumerate(left, start=1):
+        row = [i]
+        for j, b in enumerate(right, start=1):
+            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (a != b)))
+        before = row
+    return before[-1]
+
+
 VERSION = 1
 """Counts up with every change of the wording: it is part of the cache key."""
 _SHOWN = 4000
@@ -209,8 +277,7 @@ def is_answer(response: str, problem: Problem) -> bool:
     """Return whether a response needs no extraction: it is one of the choices, its letter, or a number as asked."""
     text = response.strip()
     if problem.question_type == "multi_choice":
-        letters = [chr(ord("A") + i) for i in range(len(problem.choices))]
-        return text in problem.choices or text in letters
+        return text in problem.choices or text in problem.letters
     return problem.answer_type in ("integer", "float") and plain_number(text) is not None
 
 
