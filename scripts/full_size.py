@@ -251,7 +251,7 @@ def _compare(words: list[str], peak: float) -> None:
     """Print the estimate of the training run beside its peak."""
     from vsgrpo.config.compose import load_config
     from vsgrpo.memory.estimate import estimate_run
-    from vsgrpo.training.run_inputs import load_rows
+    from vsgrpo.training.preflight import load_rows
 
     config = load_config("train", ["trainer=grpo", *words])
     found = estimate_run(config, load_rows(config)[0])

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.launch.run_dir import prepare_run_folder
+from vsgrpo.training.run_folder import prepare_run_folder
 
 pytestmark = pytest.mark.integration
 

@@ -14,9 +14,9 @@ from vsgrpo.data import inputs as inputs_room
 from vsgrpo.data.inputs import look_at, read_inputs
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import write_checksums
-from vsgrpo.launch.continuation import is_longer
-from vsgrpo.launch.run_dir import prepare_run_folder, settle
 from vsgrpo.paths import drop_aside
+from vsgrpo.training.continuation import is_longer
+from vsgrpo.training.run_folder import prepare_run_folder, settle
 
 
 @pytest.fixture(scope="module")

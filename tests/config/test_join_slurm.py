@@ -5,7 +5,7 @@ import pytest
 from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError
 from vsgrpo.launch.start import join_slurm, launch_command
-from vsgrpo.training.preflight import needs_launcher
+from vsgrpo.training.launcher import needs_launcher
 
 TASK = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "9", "SLURM_LOCALID": "1"}
 

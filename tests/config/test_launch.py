@@ -17,7 +17,7 @@ from vsgrpo.config.sections import build_section
 from vsgrpo.errors import VsgrpoError
 from vsgrpo.launch.start import as_started, describe
 from vsgrpo.memory.fit import device_memory
-from vsgrpo.training.preflight import check_devices, device_line
+from vsgrpo.training.launcher import check_devices, device_line
 
 LAUNCHERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_STEP_ID", "SLURM_NTASKS", "CUDA_VISIBLE_DEVICES")
 

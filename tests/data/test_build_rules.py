@@ -13,7 +13,7 @@ from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.scans.scannet_writer import SensWriter
 from vsgrpo.scans.sens import SensReader
-from vsgrpo.training.run_inputs import load_rows
+from vsgrpo.training.preflight import load_rows
 from vsgrpo.video.reader import probe
 
 pytestmark = pytest.mark.integration

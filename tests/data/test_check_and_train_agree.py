@@ -15,8 +15,7 @@ from vsgrpo.config.compose import load_config
 from vsgrpo.data.check import check_data
 from vsgrpo.data.rows import FIELD_NAMES
 from vsgrpo.errors import VsgrpoError
-from vsgrpo.training.preflight import check_run
-from vsgrpo.training.run_inputs import load_rows
+from vsgrpo.training.preflight import check_run, load_rows
 from vsgrpo.video.writer import write_video
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "video"

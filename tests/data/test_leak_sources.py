@@ -16,7 +16,7 @@ from vsgrpo.data.leak_guard import check_rows, judge_rows, read_checked_rows
 from vsgrpo.data.manifest import read_manifest, training_manifest
 from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.errors import DataError
-from vsgrpo.training.run_inputs import load_rows
+from vsgrpo.training.preflight import load_rows
 from vsgrpo.vision_r1.import_images import import_images
 from vsgrpo.vision_r1.questions import find_source
 

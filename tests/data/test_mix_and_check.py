@@ -16,7 +16,7 @@ from vsgrpo.data.rows import draw_mix, make_row, read_rows, rebase, row_to_dict,
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_types import QUESTION_TYPES
-from vsgrpo.training.run_inputs import load_rows, row_files
+from vsgrpo.training.preflight import load_rows, row_files
 from vsgrpo.video.writer import write_video
 
 

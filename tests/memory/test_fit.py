@@ -17,7 +17,7 @@ from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_memory, disk_need, num_checkpoints
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_types import QUESTION_TYPES
-from vsgrpo.training import run_inputs
+from vsgrpo.training import preflight
 
 pytestmark = pytest.mark.integration
 
@@ -123,7 +123,7 @@ def test_a_plan_of_a_large_file_has_the_numbers_of_all_rows_and_says_what_it_rea
     words = [f"data={tmp_path / 'd'}", *(word.format(tmp_path / "e") for word in words)]
     config = load_config("train", ["trainer=sft", "output=o", "model=tiny", "launch=cpu", *words])
     whole = describe(config).splitlines()
-    monkeypatch.setattr(run_inputs, "SKETCHED_BYTES", 0)
+    monkeypatch.setattr(preflight, "SKETCHED_BYTES", 0)
     monkeypatch.setattr(row_numbers, "_SAMPLED", 8)
     monkeypatch.setattr(row_numbers, "_LONGEST", 2)
     sketched = describe(config).splitlines()
@@ -136,7 +136,7 @@ def test_a_plan_of_a_large_file_has_the_numbers_of_all_rows_and_says_what_it_rea
 
 
 def test_a_plan_of_a_large_file_finds_what_a_run_would_refuse(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_inputs, "SKETCHED_BYTES", 0)
+    monkeypatch.setattr(preflight, "SKETCHED_BYTES", 0)
     plan_rows_file(tmp_path / "train.jsonl", 12)
     words = ["trainer=sft", f"data={tmp_path}", "output=o", "model=tiny", "launch=cpu"]
     with pytest.raises(ConfigError, match=r"data.types: route_planning is not in .*train\.jsonl"):

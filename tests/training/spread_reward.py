@@ -147,7 +147,7 @@ def _term_in_save() -> None:
     """SIGTERM comes while the second checkpoint is being written."""
     import signal
 
-    from vsgrpo.training.checkpoints import RunFolder
+    from vsgrpo.training.run_folder import RunFolder
 
     publish = RunFolder.publish
 

@@ -7,7 +7,7 @@ from tiny_runs import LORA, make_trainer
 
 from vsgrpo.cli import run
 from vsgrpo.errors import ConfigError
-from vsgrpo.training.cache_videos import cache_videos
+from vsgrpo.training.rows import cache_videos
 
 pytestmark = pytest.mark.integration
 

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from vsgrpo.training import callbacks, live
-from vsgrpo.training.base import Stage
-from vsgrpo.training.callbacks import JsonLog, StopOnSignal
-from vsgrpo.training.checkpoints import RunFolder
+from vsgrpo.training import callbacks
+from vsgrpo.training import progress as reports
+from vsgrpo.training.callbacks import StopOnSignal
 from vsgrpo.training.launcher import LostProcess, another_failed, explain, forget_failures, record_failure
-from vsgrpo.training.live import Progress
-from vsgrpo.training.timing import PhaseTimer
+from vsgrpo.training.measure import PhaseTimer
+from vsgrpo.training.progress import JsonLog, Progress
+from vsgrpo.training.run_folder import RunFolder, Stage
 
 
 def stage(path):
@@ -34,7 +34,7 @@ def test_log_counts_steps_over_stages_and_keeps_nan(tmp_path):
 
 def test_progress_prints_plain_lines_where_there_is_no_terminal(tmp_path, capsys, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(reports.time, "monotonic", lambda: now[0])
     progress = Progress(stage(tmp_path), PhaseTimer())
     progress.on_train_begin(None, state(4), None)
     now[0] += 12.0

@@ -9,8 +9,8 @@ from tiny_runs import SPREAD, make_rows, write_dataset
 
 from vsgrpo.data.rows import write_rows
 from vsgrpo.files import file_sha256
-from vsgrpo.training.checkpoints import RunFolder
-from vsgrpo.training.rows import spread
+from vsgrpo.training.callbacks import spread
+from vsgrpo.training.run_folder import RunFolder
 from vsgrpo.training.worker import train
 
 pytestmark = pytest.mark.integration

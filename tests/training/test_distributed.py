@@ -8,7 +8,7 @@ from torch import nn
 
 from vsgrpo.errors import RunError, SetupError
 from vsgrpo.training.distributed import CheckShards, EqualCalls, collective_timed_out, shard_kind
-from vsgrpo.training.timing import PhaseTimer
+from vsgrpo.training.measure import PhaseTimer
 
 STATE = SimpleNamespace(global_step=3, is_world_process_zero=True)
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny_runs import LORA, make_parts, make_trainer
 
-from vsgrpo.training.losses import pair_losses
+from vsgrpo.training.measure import PhaseTimer
 from vsgrpo.training.samples import SampleMaker
-from vsgrpo.training.timing import PhaseTimer
+from vsgrpo.training.sft_dpo import pair_losses
 from vsgrpo.training.worker import train
 
 pytestmark = pytest.mark.integration

@@ -9,8 +9,10 @@ from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, SetupError
 from vsgrpo.launch.start import check_environment
 from vsgrpo.modeling.libraries import device_line
-from vsgrpo.training.engine import check_backend, trl_config
-from vsgrpo.training.preflight import buffer_steps, check_devices, check_enough_rows, check_stages
+from vsgrpo.training.distributed import check_backend
+from vsgrpo.training.launcher import check_devices
+from vsgrpo.training.preflight import buffer_steps, check_enough_rows, check_stages
+from vsgrpo.training.stages import trl_config
 from vsgrpo.training.worker import train
 
 PAPER = {

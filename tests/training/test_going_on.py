@@ -12,7 +12,7 @@ from tiny_runs import SPREAD
 from vsgrpo.data.leak_guard import read_checked_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.launch.start import launch_training
-from vsgrpo.training import run_inputs
+from vsgrpo.training import preflight
 
 pytestmark = pytest.mark.integration
 RATE = "trainer.learning_rate=1e-3"
@@ -160,7 +160,7 @@ def test_overwrite_keeps_the_earlier_run_until_there_is_a_checkpoint(
 def test_a_run_of_one_process_reads_its_rows_once(make_config, monkeypatch):
     read = []
     monkeypatch.setattr(
-        run_inputs,
+        preflight,
         "read_checked_rows",
         lambda file, **options: read.append(file) or read_checked_rows(file, **options),
     )

@@ -9,8 +9,8 @@ from rich.console import Console, ConsoleDimensions
 from terminal import CTRL_C, HIDDEN, SHOWN, Terminal
 from tiny_runs import SMALL
 
-from vsgrpo.training.live import last_group
-from vsgrpo.training.live_panel import DisplayState, SampleGroup, clock, one_line, panel, spark, wrap
+from vsgrpo.training.live import DisplayState, clock, one_line, panel, spark, wrap
+from vsgrpo.training.progress import SampleGroup, last_group
 
 LONG = ("trainer.max_steps=3000", "trainer.save_steps=5000")
 

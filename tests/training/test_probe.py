@@ -10,7 +10,7 @@ from two_processes import completions, distance, log, weights
 from vsgrpo.errors import ConfigError, RunError
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.vision import FeatureStore
-from vsgrpo.training.probe import blank_media, name_media, wants_probe
+from vsgrpo.training.measure import blank_media, name_media, wants_probe
 from vsgrpo.training.stages import open_stages
 from vsgrpo.training.worker import train
 from vsgrpo.video.budget import Medium, VisionBudget

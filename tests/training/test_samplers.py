@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsgrpo.training.samplers import RolloutSampler, VideoSampler, epoch_order, few_videos
+from vsgrpo.training.samples import RolloutSampler, VideoSampler, epoch_order, few_videos
 
 VIDEOS = ["a", "b", "a", "c", "b", "a", "c", "d"]
 

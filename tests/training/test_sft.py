@@ -8,7 +8,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from vsgrpo.families import FAMILIES
 from vsgrpo.modeling.tree import common_prefix_length
 from vsgrpo.training import stages
-from vsgrpo.training.engine import trl_config
+from vsgrpo.training.stages import trl_config
 
 pytestmark = pytest.mark.integration
 

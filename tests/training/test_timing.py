@@ -1,12 +1,13 @@
 import pytest
 
-from vsgrpo.training import timing
-from vsgrpo.training.timing import PhaseTimer, PhaseWatch, peak_memory, summarize
+from vsgrpo.training import measure
+from vsgrpo.training.measure import PhaseTimer, peak_memory, summarize
+from vsgrpo.training.progress import PhaseWatch
 
 
 def test_an_inner_phase_stops_the_clock_of_the_outer_one(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
     timer = PhaseTimer()
     with timer.phase("update"):
         now[0] += 1.0
@@ -43,7 +44,7 @@ def test_processes_are_summarised_by_mean_slowest_sum_and_fullest():
 
 def test_a_summary_starts_anew(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
     timer = PhaseTimer()
     with timer.phase("reward"):
         now[0] += 3.0
@@ -60,7 +61,7 @@ def test_peak_memory_counts_bytes():
 
 def test_a_phase_that_lasts_is_told_once(monkeypatch, capsys):
     now = [100.0]
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
     timer = PhaseTimer()
     watch = PhaseWatch(timer, rank=1, limit_s=60.0, clock=lambda: now[0])
     with timer.phase("update"):

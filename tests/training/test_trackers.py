@@ -11,7 +11,7 @@ from two_processes import log
 
 from vsgrpo.config.trainer import TRACKERS
 from vsgrpo.errors import ConfigError
-from vsgrpo.training.callbacks import Tracker
+from vsgrpo.training.progress import Tracker
 from vsgrpo.training.worker import train
 
 

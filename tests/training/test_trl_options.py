@@ -18,7 +18,7 @@ from vsgrpo.config.compose import load_config
 from vsgrpo.config.trainer import TRAINERS, refuse_option
 from vsgrpo.config.trl_options import FIXED, NO_TRL_FIELD, OURS_BUT_NOT_PASSED, PASSED, REFUSED, SCHEDULERS
 from vsgrpo.errors import ConfigError
-from vsgrpo.training.engine import trl_config
+from vsgrpo.training.stages import trl_config
 
 KINDS = {"grpo": GRPOConfig, "sft": SFTConfig, "dpo": DPOConfig}
 GIVEN = ["data=d", "output=o", "model=tiny"]

@@ -9,11 +9,10 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from vsgrpo.training.base import StageTrainer
-from vsgrpo.training.dpo import SpatialDPOTrainer
 from vsgrpo.training.grpo import SpatialGRPOTrainer
-from vsgrpo.training.sft import SpatialSFTTrainer
+from vsgrpo.training.sft_dpo import SpatialDPOTrainer, SpatialSFTTrainer
 
-OWN = {"__init__", "run_step", "current_epoch", "_sampling", "_trees"}
+OWN = {"__init__", "run_step", "current_epoch", "_sampling", "_trees", "_collate"}
 OWN |= {"_write_completions", "_answer_logps", "_reference_logps", "_share_of_update", "_note_answers", "_note_pairs"}
 OWN |= {"_not_saved", "_look_at", "_take_bad_loss", "_bound_kl", "_policy_logps", "_count_items", "_live_scale"}
 OPEN = {"training_step", "create_model_card"}
@@ -21,7 +20,8 @@ OPEN = {"training_step", "create_model_card"}
 
 
 def overridden(ours, stock):
-    methods = {**vars(StageTrainer), **vars(ours)}
+    bases = [base for base in reversed(ours.__mro__) if issubclass(base, StageTrainer)]
+    methods = {name: value for base in bases for name, value in vars(base).items()}
     return [
         pytest.param(ours, stock, name, id=f"{stock.__name__}.{name}")
         for name, value in methods.items()

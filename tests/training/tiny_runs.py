@@ -85,10 +85,10 @@ LORA = ("model.tune=lora", "model.freeze_vision=true", "model.merge_on_save=fals
 def make_parts(config: Any) -> Any:
     """Return the RunParts of a config, as the worker makes them."""
     from vsgrpo.training import worker
-    from vsgrpo.training.checkpoints import RunFolder
+    from vsgrpo.training.base import RunParts
+    from vsgrpo.training.preflight import load_rows
     from vsgrpo.training.rows import make_loader, training_table
-    from vsgrpo.training.run_inputs import load_rows
-    from vsgrpo.training.stages import RunParts
+    from vsgrpo.training.run_folder import RunFolder
 
     folder = RunFolder(Path(config.run.dir), lambda path: None)
     dataset = training_table(config, load_rows(config)[0])
@@ -97,7 +97,7 @@ def make_parts(config: Any) -> Any:
 
 def make_trainer(config: Any) -> Any:
     """Return the trainer of a config's first stage, before its training begins."""
-    from vsgrpo.training.base import Stage
+    from vsgrpo.training.run_folder import Stage
     from vsgrpo.training.stages import build_trainer, reference_model
 
     parts = make_parts(config)

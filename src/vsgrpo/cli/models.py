@@ -57,8 +57,8 @@ def train(
     if resume and overwrite:
         raise ConfigError("--resume --overwrite: these exclude each other", hint="give one of the two")
     from vsgrpo.config.compose import load_config
-    from vsgrpo.launch.continuation import is_longer
     from vsgrpo.launch.start import describe, has_final, launch_training, of_seed, run_seeds, seed_list
+    from vsgrpo.training.continuation import is_longer
 
     given = [f"trainer={method}", *(overrides or [])]
     named = [item for item in overrides or [] if item.partition("=")[0] in ("trainer", "trainer.name")]
@@ -140,11 +140,11 @@ def cache_videos(
     config = load_config("train", given, config_dir, allow_missing=True)
     from vsgrpo.config.compose import NOT_GIVEN
     from vsgrpo.families import find_model
-    from vsgrpo.training.run_inputs import cache_folder, check_caching, load_rows
+    from vsgrpo.training.preflight import cache_folder, check_caching, load_rows
 
     if clear or keep_gib is not None:
         cache_folder(config)
-        from vsgrpo.training.cache_videos import evict_videos
+        from vsgrpo.training.rows import evict_videos
 
         print_result(evict_videos(config, 0.0 if clear else keep_gib or 0.0), as_json)
         return
@@ -153,7 +153,7 @@ def cache_videos(
     check_caching(config)
     find_model(config.model.path, config.model.adapter)
     rows = load_rows(config)[0]
-    from vsgrpo.training.cache_videos import cache_videos as fill  # imports torch: after all checks
+    from vsgrpo.training.rows import cache_videos as fill
 
     print_result(fill(config, rows), as_json)
 

@@ -17,7 +17,8 @@ from vsgrpo.errors import VsgrpoError
 from vsgrpo.families import BUILT, find_model
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, memory_lines
-from vsgrpo.training.preflight import check_devices, check_plan, device_line
+from vsgrpo.training.launcher import check_devices, device_line
+from vsgrpo.training.preflight import check_plan
 
 METHODS = ("grpo", "sft", "dpo")
 HUB = "huggingface.co"

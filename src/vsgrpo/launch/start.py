@@ -27,25 +27,16 @@ from vsgrpo.data.row_numbers import Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.families import find_model
 from vsgrpo.files import write_atomic
-from vsgrpo.launch.continuation import read_values
-from vsgrpo.launch.run_dir import prepare_run_folder, settle
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_lines
 from vsgrpo.memory.load import text_settings
 from vsgrpo.paths import locked, refuse_inputs_inside
 from vsgrpo.records import read_jsonl
 from vsgrpo.terminal import show
-from vsgrpo.training.launcher import forget_failures, own_rank, supervise
-from vsgrpo.training.preflight import (
-    check_devices,
-    check_enough_rows,
-    check_plan,
-    check_run,
-    check_stages,
-    device_line,
-    needs_launcher,
-)
-from vsgrpo.training.run_inputs import input_files, load_rows
+from vsgrpo.training.continuation import read_values
+from vsgrpo.training.launcher import check_devices, device_line, forget_failures, needs_launcher, own_rank, supervise
+from vsgrpo.training.preflight import check_enough_rows, check_plan, check_run, check_stages, input_files, load_rows
+from vsgrpo.training.run_folder import prepare_run_folder, settle
 
 SEEDS_SCHEMA_VERSION = 1
 METRICS = ("reward", "rewards/accuracies", "rewards/margins", "loss", "kl", "entropy", "best_dev_score", "cpu_seconds")

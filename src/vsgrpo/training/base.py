@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,85 +16,47 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import Trainer
-from transformers.trainer_callback import PrinterCallback, TrainerCallback
-from trl.trainer.grpo_config import GRPOConfig
+from transformers.trainer_callback import PrinterCallback
 
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.errors import RunError, first_line
-from vsgrpo.modeling.bundle import ModelBundle, is_tower_trained, vision_tower
-from vsgrpo.modeling.logps import logps
+from vsgrpo.memory.load import token_layout
+from vsgrpo.modeling.bundle import ModelBundle, is_tower_trained
 from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import Tree, count_scored
-from vsgrpo.modeling.vision import FeatureStore, MediaFeatures
+from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.modeling.weights import fill_adapter, load_full
-from vsgrpo.training.bad_steps import BadSteps, leave_out
-from vsgrpo.training.checkpoints import RunFolder
-from vsgrpo.training.distributed import keep_whole, load_whole, sum_gradients_in_float32, unshard_root
-from vsgrpo.training.samplers import VideoSampler
-from vsgrpo.training.samples import Sample, SampleMaker, sample_trees
-from vsgrpo.training.timing import PhaseTimer, summarize
+from vsgrpo.training.distributed import load_whole, sum_gradients_in_float32
+from vsgrpo.training.losses import BadSteps, leave_out
+from vsgrpo.training.measure import summarize
+from vsgrpo.training.progress import Progress
+from vsgrpo.training.rows import stage_rows
+from vsgrpo.training.run_folder import RunFolder, Stage
+from vsgrpo.training.samples import Sample, SampleMaker, VideoSampler, sample_trees
 from vsgrpo.video.loader import VideoLoader
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One trainer of a run.
+class RunParts:
+    """Parts that all stages of a run share; `dev` are the rows to score on."""
 
-    Attributes:
-        folder: of the run.
-        number: from 0.
-        num_stages: of the run.
-        steps_before: optimizer steps of all earlier stages.
-        name: of the method, for the progress line.
-    """
-
-    folder: RunFolder
-    number: int
-    num_stages: int
-    steps_before: int
-    name: str
-
-
-@dataclass(frozen=True)
-class TrainerParts:
-    """Parts that the trainers of all methods are made of, besides TRL's arguments.
-
-    Attributes:
-        bundle: model (LoRA already attached) and processor.
-        dataset: `rows_to_dataset`, the rows of this stage.
-        maker: turns its rows into samples.
-        loader: of the videos.
-        stage: number of this trainer in the run, and steps before it.
-        timer: of the phases.
-        bad_steps: counts steps whose loss or gradient is no number.
-        callbacks: of the Trainer.
-        reference: frozen copy of the model as the run began (full fine-tuning); with LoRA it is "adapter off".
-        feature_cache: "memory" keeps a frozen tower's features for the whole run, a folder for all runs.
-        questions_per_video: rows of one video that the sampler keeps together.
-        layout: "tree" computes each prefix that samples share once, "plain" repeats it: same values.
-        attention: kernel of the tree layout.
-    """
-
+    config: TrainConfig
     bundle: ModelBundle
     dataset: Dataset
-    maker: SampleMaker
     loader: VideoLoader
-    stage: Stage
-    timer: PhaseTimer
-    bad_steps: BadSteps
-    callbacks: list[TrainerCallback]
-    reference: nn.Module | None = None
-    feature_cache: str | Path = "off"
-    questions_per_video: int = 1
-    layout: str = "plain"
-    attention: str = "auto"
+    folder: RunFolder
+    dev: Dataset | None = None
 
 
 class StageTrainer(Trainer):
     """Mixed in before a TRL trainer; each override says why.
 
     Args:
-        parts: what it is made of.
-        args: TRL's own configuration.
+        run: what all stages share; its bundle has LoRA attached already.
+        stage: which one this is.
+        args: TRL's own configuration of it (`stages.trl_config`).
+        progress: shows lines to the user; its timer is the trainer's.
+        reference: frozen copy of the model as the run began (full fine-tuning); with LoRA it is "adapter off".
         given: further arguments of the TRL trainer.
     """
 
@@ -112,35 +74,46 @@ class StageTrainer(Trainer):
     _metrics: Any
     _total_train_tokens: int
 
-    def __init__(self, parts: TrainerParts, args: Any, **given: Any) -> None:
-        """Fix the normaliser of the loss; neither a model's class nor an argument chooses it.
+    def __init__(
+        self,
+        run: RunParts,
+        stage: Stage,
+        args: Any,
+        progress: Progress,
+        reference: nn.Module | None = None,
+        **given: Any,
+    ) -> None:
+        """Set the normaliser of the loss; neither a model's class nor an argument chooses it.
 
         Stock code counts the tokens of an update only where the model's class has `accepts_loss_kwargs`, which is False
         for Qwen2.5-VL and Qwen3-VL: microbatches of unequal length would then weigh alike.
         """
         # Before `super().__init__()`, which already asks for the output folder.
-        self.bundle, self.stage, self.timer, self.loader = parts.bundle, parts.stage, parts.timer, parts.loader
-        self.bad_steps, self._maker = parts.bad_steps, parts.maker
-        self._questions_per_video = parts.questions_per_video
-        self._layout, self._attention = parts.layout, parts.attention
-        self._train_vision = is_tower_trained(parts.bundle.model)
+        config, bundle, section = run.config, run.bundle, run.config.trainer.stage(stage.number)
+        self.bundle, self.loader, self.stage, self.timer = bundle, run.loader, stage, progress.timer
+        self.bad_steps = BadSteps(stage.folder.path, bundle, args.process_index, section.max_bad_steps, progress.say)
+        self._maker = SampleMaker(bundle, run.loader, self.timer)
+        self._questions_per_video = section.questions_per_video
+        self._layout, self._attention = token_layout(section, config.model), section.prefix_attention
+        self._train_vision = is_tower_trained(bundle.model)
         # More GPUs than processes: the Trainer would wrap the model in DataParallel, which cuts batches anew.
         args._n_gpu = min(args.n_gpu, 1)
         super().__init__(
-            model=parts.bundle.model,
+            model=bundle.model,
             args=args,
-            train_dataset=parts.dataset,
-            processing_class=parts.bundle.processor,
-            callbacks=parts.callbacks,
+            train_dataset=stage_rows(config, run.dataset, stage.number),
+            processing_class=bundle.processor,
             **given,
         )
         self.model_accepts_loss_kwargs = True
         self.remove_callback(PrinterCallback)  # it prints logs on stdout, which is for results
         sum_gradients_in_float32(self)
-        self._store = self._reference_store = parts.maker.store = FeatureStore(parts.bundle, cache=parts.feature_cache)
-        if parts.reference is not None and self._train_vision:
-            copied = replace(parts.bundle, model=parts.reference)
-            self._reference_store = FeatureStore(copied, cache=parts.feature_cache)
+        cache: str | Path = config.video.feature_cache  # "memory" keeps a frozen tower's features for the whole run
+        if cache == "disk":
+            cache = Path(config.video.cache_dir or Path(config.run.dir) / "cache") / "features"
+        self._store = self._reference_store = self._maker.store = FeatureStore(bundle, cache=cache)
+        if reference is not None and self._train_vision:
+            self._reference_store = FeatureStore(replace(bundle, model=reference), cache=cache)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         """Order rows by (seed, epoch), rows of one video side by side."""
@@ -158,57 +131,6 @@ class StageTrainer(Trainer):
         trees = sample_trees(samples, self._layout)
         self.timer.count_tokens(count_scored(trees, self._layout))
         return trees
-
-    def _answer_logps(
-        self,
-        model: Any,
-        samples: Sequence[Sample],
-        features: Mapping[str, MediaFeatures],
-        *,
-        entropy: bool = False,
-        adapter: bool = True,
-    ) -> tuple[Tensor, Tensor]:
-        """Return each answer's log-prob (samples,) and the sum of its tokens' entropies (samples,), 0 if not asked."""
-        trees = self._trees(samples)
-        rows = logps(
-            model, trees, features, entropy=entropy, adapter=adapter, layout=self._layout, attention=self._attention
-        )
-        scores = torch.stack([row[0].sum() for row in rows])
-        zero = scores.new_zeros(())
-        return scores, torch.stack([zero if row[1] is None else row[1].sum() for row in rows])
-
-    def _share_of_update(self, total: Tensor, inputs: Any, num_items: Any) -> Tensor:
-        """Return the part of a microbatch in the mean loss of its update, over all microbatches of all processes.
-
-        So the items of a smaller microbatch weigh like the others. The engine averages gradients over processes.
-
-        Args:
-            total: sum of the losses of the microbatch's items.
-            inputs: the microbatch.
-            num_items: of the update; None where the microbatch is an update of its own.
-        """
-        if num_items is None:
-            num_items = self._get_num_items_in_batch([inputs], total.device)
-        return total * self.accelerator.num_processes / max(num_items, 1)
-
-    def _note_answers(self, entropy: float, num_tokens: float) -> None:
-        """Log the mean entropy of answer tokens, and their number so far; both are sums over all processes."""
-        self._total_train_tokens += int(num_tokens)
-        self._metrics["train"]["entropy"].append(entropy / max(num_tokens, 1.0))
-        self._metrics["train"]["num_answer_tokens"] = [self._total_train_tokens]
-
-    def _count_items(self, inputs: Any) -> int:
-        """Return what a microbatch adds to the denominator of its update's loss; dead rows add nothing."""
-        raise NotImplementedError
-
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
-        """Count the items of one update, in all its microbatches of all processes."""
-        count = sum(self._count_items(batch) for batch in batch_samples)
-        if self.accelerator.num_processes > 1:
-            total: Any = self.accelerator.reduce(torch.tensor(count, device=device), reduction="sum")
-            count = int(total)
-        self._num_items = count
-        return count
 
     @property
     def run_step(self) -> int:
@@ -283,12 +205,6 @@ class StageTrainer(Trainer):
             for group, rate in zip(schedule.optimizer.param_groups, schedule._last_lr, strict=True):
                 group["lr"] = rate
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Any:
-        """Look at GRPO's loss while its samples are at hand; the other methods have their own `compute_loss`."""
-        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        self._look_at(result[0] if isinstance(result, tuple) else result, inputs)
-        return result
-
     def _look_at(self, loss: Tensor, inputs: Any) -> None:
         """Note a microbatch and whether its loss is a number; under DeepSpeed a bad one would reach the weights."""
         if self.bad_steps.saw(inputs, loss):
@@ -309,11 +225,6 @@ class StageTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Time the update; decoding, rollout, reward and reference inside it stop its clock."""
-        tower = vision_tower(self.bundle.model)
-        # GRPO calls the tower where the whole model is gathered, the other methods wherever a feature is missing.
-        if not isinstance(self.args, GRPOConfig) and not is_tower_trained(self.bundle.model):
-            keep_whole(tower)
-            unshard_root(self.model_wrapped)
         with self.timer.phase("update"):
             loss = super().training_step(model, inputs, *args, **kwargs)
         self._look_at(loss, inputs)

@@ -1,4 +1,4 @@
-"""Callbacks of a run: log.jsonl, scores on dev.jsonl, trackers, stopping on a signal."""
+"""Callbacks that act on a run: scores on dev.jsonl after each checkpoint, stopping on a signal."""
 
 from __future__ import annotations
 
@@ -7,68 +7,50 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from trl.models.utils import unwrap_model_for_generation
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
-from vsgrpo.errors import first_line
+from vsgrpo.data.leak_guard import Links, name_some, read_checked_rows
+from vsgrpo.data.manifest import TrainingManifest, rooms_of
+from vsgrpo.data.room_ids import room_label
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import read_rows
+from vsgrpo.errors import DataError
 from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.rewards import accuracy_reward
-from vsgrpo.training.bad_steps import json_number
-from vsgrpo.training.base import Stage, StageTrainer
+from vsgrpo.training.base import StageTrainer
 from vsgrpo.training.launcher import OVERDUE, STOP_SIGNALS, SUPERVISED, LostProcess, own_rank
-from vsgrpo.training.samples import SampleMaker, append_records, compute_features
+from vsgrpo.training.progress import append_records
+from vsgrpo.training.rows import rows_to_dataset
+from vsgrpo.training.samples import SampleMaker, compute_features
 
-LOG_SCHEMA_VERSION = 1
 DEV_BATCH = 32
 """Questions answered together; rows of one video are neighbours in a row file."""
+
+
 MAX_NEW_TOKENS = {"vanilla": 16, "think": 512, "observe": 512}
 """Longest dev answer by prompt mode, for methods without trainer.max_completion_length."""
+
+
 PATIENCE_S = 3.0
+
+
 LAST_S = 10.0
 """Seconds in which a process whose time is up has to come back to Python."""
-EVENTS = tuple(name for name in vars(TrainerCallback) if name.startswith("on_"))
+
+
 STOPPING = "{}: finishing the step, then saving a checkpoint; once more (Ctrl-C) stops now and saves nothing"
-
-
-class JsonLog(TrainerCallback):
-    """Appends every log of the Trainer to log.jsonl, with the CPU seconds of this process since training began.
-
-    Numbers that JSON cannot say are the strings "NaN", "Infinity".
-    """
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._path = stage.folder.path / "log.jsonl"
-        self._cpu_start = time.process_time()
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Count CPU seconds of this process from here on."""
-        self._cpu_start = time.process_time()
-
-    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Write one line; `step` counts over all stages."""
-        if not state.is_world_process_zero:
-            return
-        record = {
-            "schema_version": LOG_SCHEMA_VERSION,
-            "step": self._stage.steps_before + state.global_step,
-            "stage": self._stage.number,
-            "clock": round(time.time(), 3),
-            "cpu_seconds": round(time.process_time() - self._cpu_start, 3),
-            **{name: json_number(value) for name, value in (logs or {}).items()},
-        }
-        append_records(self._path, [record])
 
 
 class DevScore(TrainerCallback):
@@ -155,52 +137,6 @@ class DevScore(TrainerCallback):
             suppress=vision_token_ids(self.trainer.bundle.model),
             greedy=True,
         )
-
-
-class Tracker(TrainerCallback):
-    """Passes events on to a tracker of trainer.report_to (a callback of transformers) until one fails.
-
-    None may stop a run: what it raises, when it is made or at any event, becomes one warning, and the tracker is left
-    out from there on; log.jsonl has every number anyway.
-
-    Args:
-        name: as in trainer.report_to.
-        make: builds the tracker's callback.
-        say: shows a line to the user.
-    """
-
-    def __init__(self, name: str, make: Callable[[], TrainerCallback], say: Callable[[str], None]) -> None:
-        self._name = name
-        self._say = say
-        self._inner: TrainerCallback | None = None
-        try:
-            self._inner = make()
-        except Exception as error:
-            self._give_up(error)
-        for event in EVENTS:
-            setattr(self, event, self._passing(event))
-
-    def _passing(self, event: str) -> Callable[..., Any]:
-        def pass_on(*args: Any, **kwargs: Any) -> Any:
-            if self._inner is None:
-                return None
-            try:
-                return getattr(self._inner, event)(*args, **kwargs)
-            except Exception as error:
-                self._give_up(error)
-                return None
-
-        return pass_on
-
-    def _give_up(self, error: Exception) -> None:
-        self._inner = None
-        what = f"warning: trainer.report_to={self._name}: {first_line(error)}"
-        self._say(f"{what}; training goes on without it (log.jsonl has all)")
-
-
-def make_trackers(names: Sequence[str], say: Callable[[str], None]) -> list[TrainerCallback]:
-    """Return one tracker per name of trainer.report_to."""
-    return [Tracker(name, get_reporting_integration_callbacks([name])[0], say) for name in names]
 
 
 class StopOnSignal(TrainerCallback):
@@ -315,3 +251,44 @@ class StopOnSignal(TrainerCallback):
         if flag.item():
             self.received = int(flag.item())
         return bool(flag.item())
+
+
+def dev_dataset(config: TrainConfig) -> Dataset | None:
+    """Return trainer.dev_rows rows of dev.jsonl, evenly spread over it; None where none are wanted.
+
+    Raises:
+        DataError: there is no dev.jsonl, or it is empty.
+    """
+    if config.trainer.dev_rows == 0:
+        return None
+    base = Path(config.data.path)
+    rows, _ = read_checked_rows(base / "dev.jsonl", allow_val_safe=config.data.allow_val_safe)
+    if not rows:
+        raise DataError(
+            f"{base / 'dev.jsonl'}: no rows to score on",
+            hint="build the data with data.dev_fraction above 0, or set trainer.dev_rows=0",
+        )
+    return rows_to_dataset(spread(rows, config.trainer.dev_rows), base, config.prompt)
+
+
+def dev_overlap(config: TrainConfig, manifest: TrainingManifest) -> str | None:
+    """Say how many rooms of dev.jsonl the run, or a model it starts from, trains on; None where none are.
+
+    The dev score then is of rooms that the model knows.
+    """
+    base = Path(config.data.path)
+    if config.trainer.dev_rows == 0:
+        return None
+    links = Links(base)
+    rooms = {room for row in read_rows(base / "dev.jsonl") for room in rooms_of(row, *links(row))}
+    known = sorted(room_label(*room) for room in rooms & manifest.known_rooms())
+    if not known:
+        return None
+    return f"{len(known)} of {len(rooms)} rooms of dev.jsonl are trained on ({name_some(known)}): its scores say little"
+
+
+def spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """Return `count` rows at even distances, all of them where there are no more."""
+    if len(rows) <= count:
+        return list(rows)
+    return [rows[i * len(rows) // count] for i in range(count)]

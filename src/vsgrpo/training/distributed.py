@@ -15,21 +15,26 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback, TrainerState
 from transformers.integrations import deepspeed
 
+from vsgrpo.config.train import TrainConfig
+from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import RunError, SetupError
 from vsgrpo.modeling.bundle import are_tower_calls_collective, language_model, vision_tower
+from vsgrpo.modeling.libraries import why_no_gpu
 from vsgrpo.terminal import show
-from vsgrpo.training.checkpoints import RunFolder
-from vsgrpo.training.launcher import LostProcess
-from vsgrpo.training.timing import PhaseTimer
+from vsgrpo.training.launcher import LostProcess, check_devices, cpu_hint, needs_launcher
+from vsgrpo.training.measure import PhaseTimer
+from vsgrpo.training.run_folder import RunFolder
 
 
 def keep_whole(module: nn.Module) -> None:
@@ -286,3 +291,69 @@ def collective_timed_out(error: BaseException, trainer: Any, timeout_s: float) -
     if any(words in text for words in ("Connection closed by peer", "Connection reset", "Connection refused")):
         return LostProcess(f"{where} lost another process", hint="the other one's error says why; --resume goes on")
     return None
+
+
+ENGINES = {
+    "cpu": (DistributedType.NO,),
+    "gpu1": (DistributedType.NO,),
+    "ddp": (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU),
+    "zero2": (DistributedType.DEEPSPEED,),
+    "zero3": (DistributedType.DEEPSPEED,),
+    "zero3_offload": (DistributedType.DEEPSPEED,),
+    "fsdp2": (DistributedType.FSDP,),
+}
+"""Engines that accelerate may report, for each launch profile."""
+
+
+BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
+"""Backend that processes must talk by, for each type of device."""
+
+
+def join_processes(config: TrainConfig, num_processes: int) -> None:
+    """Start torch's process group on CPUs, whose time limit no option of the Trainer reaches.
+
+    On a GPU `trl_config` passes the limit on, and accelerate starts the group.
+
+    Raises:
+        SetupError: torch sees no GPU though the profile needs one (accelerate would train on the CPU), sees one that
+            launch=auto has not counted, or FSDP2 is asked for on CPUs.
+    """
+    launch = config.launch
+    if not launch.on_cpu:
+        if not torch.cuda.is_available():
+            raise SetupError(f"launch={launch.profile}: needs GPUs: {why_no_gpu()}", hint=cpu_hint(launch))
+        return
+    check_devices(config)
+    if launch.auto and not launch.use_cpu and launch.num_processes == 1 and torch.cuda.is_available():
+        raise SetupError(
+            f"launch=auto counted no GPU, torch sees {torch.cuda.device_count()}: {visible_gpus().source}",
+            hint="set launch=cpu to train on the CPU, or make nvidia-smi work",
+        )
+    if num_processes > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=config.launch.timeout_s))
+
+
+def check_backend(accelerator: Any, config: TrainConfig) -> None:
+    """Refuse to train on another engine, world size or backend than the config asked for.
+
+    Some settings of the environment make accelerate fall back without a word (ACCELERATE_USE_CPU turns DeepSpeed and
+    FSDP into plain data parallelism, or one process).
+
+    Raises:
+        SetupError: naming both.
+    """
+    launch = config.launch
+    expected = ENGINES[launch.profile] if needs_launcher(config) else (DistributedType.NO,)
+    if accelerator.num_processes != launch.num_processes or accelerator.distributed_type not in expected:
+        raise SetupError(
+            f"launch.profile={launch.profile} with launch.num_processes={launch.num_processes}: accelerate runs "
+            f"{accelerator.num_processes} process(es) as {accelerator.distributed_type.value}",
+            hint="start through `vsgrpo train`, and leave ACCELERATE_USE_CPU unset",
+        )
+    wanted = BACKENDS.get(accelerator.device.type)
+    if accelerator.num_processes > 1 and wanted is not None and wanted not in str(accelerator.state.backend):
+        raise SetupError(
+            f"launch.profile={launch.profile}: processes on {accelerator.device.type} talk by "
+            f"{accelerator.state.backend}, not by {wanted}",
+            hint="leave ACCELERATE_TORCH_DEVICE unset",
+        )

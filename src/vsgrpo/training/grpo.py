@@ -22,13 +22,15 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import pad, split_tensor_dict
 
+from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import count_drawn
-from vsgrpo.rewards import reward_metrics
-from vsgrpo.training.base import StageTrainer, TrainerParts
+from vsgrpo.rewards import load_reward, reward_metrics
+from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.distributed import unsharded
 from vsgrpo.training.losses import (
     GradientCorrelation,
@@ -39,21 +41,18 @@ from vsgrpo.training.losses import (
     microbatches_of_update,
     zero_loss,
 )
-from vsgrpo.training.samplers import RolloutSampler
-from vsgrpo.training.samples import Sample, append_records, completion_records, compute_features, sample_trees
+from vsgrpo.training.progress import Progress, append_records, completion_records
+from vsgrpo.training.run_folder import Stage
+from vsgrpo.training.samples import RolloutSampler, Sample, compute_features, sample_trees
 
 METRIC_COLUMNS = ("question_type", "answer_kind", "prompt_mode", "question")
 
 
 class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
-    """GRPO on rows of `rows_to_dataset`.
+    """GRPO on rows of `rows_to_dataset`; reward functions get the columns of the table.
 
-    Args:
-        parts: what every trainer is made of.
-        args: TRL's own configuration; `beta` > 0 needs `parts.reference` unless the model has an adapter.
-        reward_funcs: TRL reward functions; they get the columns of the table.
-        skip_zero_variance: leave out the update of microbatches without any advantage.
-        log_gradient_correlation: see `GradientCorrelation`; an extra forward and backward per question.
+    Raises:
+        ValueError: `beta` > 0, and neither an adapter nor a reference.
     """
 
     num_generations: int
@@ -61,29 +60,30 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
 
     def __init__(
         self,
-        parts: TrainerParts,
+        run: RunParts,
+        stage: Stage,
         args: GRPOConfig,
-        *,
-        reward_funcs: Sequence[Callable[..., Sequence[float | None]]],
-        skip_zero_variance: bool = False,
-        log_gradient_correlation: bool = False,
+        progress: Progress,
+        reference: nn.Module | None = None,
+        **given: Any,
     ) -> None:
         self._samples: list[Sample] = []
         self._loss_inputs: dict[str, Any] = {}
         self._update_start = 0
         # The reference is ours: TRL would reload the weights named in the config (not the ones in memory), or copy a
         # starting adapter, where "adapter off" is what we mean.
-        model = parts.bundle.model
-        if args.beta > 0 and parts.reference is None and not is_peft_model(model):
+        model, section = run.bundle.model, run.config.trainer.stage(stage.number)
+        assert isinstance(section, GrpoSection)
+        if args.beta > 0 and reference is None and not is_peft_model(model):
             raise ValueError(f"beta={args.beta} needs a reference: the model has no adapter to switch off")
         beta, args.beta = args.beta, 0.0
-        super().__init__(parts, args, reward_funcs=[*reward_funcs])
+        super().__init__(run, stage, args, progress, reference, reward_funcs=_rewards(run.config), **given)
         self.beta = args.beta = beta
-        if beta > 0 and parts.reference is not None:
-            self.ref_model = self.accelerator.prepare_model(parts.reference, evaluation_mode=True)
+        if beta > 0 and reference is not None:
+            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
         self._suppressed = vision_token_ids(model)
-        self._skip_zero_variance = skip_zero_variance
-        self._correlation = GradientCorrelation(model) if log_gradient_correlation else None
+        self._skip_zero_variance = section.skip_zero_variance
+        self._correlation = GradientCorrelation(model) if section.log_gradient_correlation else None
 
     # --- which rows ---------------------------------------------------------------------------------------------
 
@@ -228,6 +228,12 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
 
     # --- log-probs ----------------------------------------------------------------------------------------------
 
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
+        """Look at the loss while its samples are at hand."""
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        self._look_at(loss, inputs)
+        return loss
+
     def _compute_loss(self, model, inputs) -> Tensor:
         """Set the samples of the microbatch aside: stock code passes a fixed list of image arguments on.
 
@@ -340,3 +346,9 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
 def _pad_right(rows: Sequence[Tensor], length: int) -> Tensor:
     padded = pad(list(rows), padding_value=0, padding_side="right")
     return nn.functional.pad(padded, (0, length - padded.size(1)))
+
+
+def _rewards(config: TrainConfig) -> list[Callable[..., list[float]]]:
+    reward = config.reward
+    bound = {"numeric": reward.numeric, "allow_empty": reward.allow_empty, "length_words": reward.length_words}
+    return [load_reward(name, show_options=config.prompt.show_options, **bound) for name in config.reward_names()]

@@ -21,17 +21,30 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vsgrpo.errors import DataError, RunError, VsgrpoError
+from vsgrpo.config.launch import LaunchSection, joins_launcher
+from vsgrpo.config.train import TrainConfig
+from vsgrpo.devices import visible_gpus
+from vsgrpo.errors import DataError, RunError, SetupError, VsgrpoError
 from vsgrpo.records import read_json
 from vsgrpo.terminal import complain, show
 
 SUPERVISED = "VSGRPO_SUPERVISED"
 """Set for the launcher and the workers of `supervise`: they write failures to files, the launcher explains them."""
+
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """Signals that end a run with a checkpoint (Slurm sends SIGUSR1 or SIGTERM ahead of a time limit)."""
+
+
 OVERDUE = "launch.save_timeout_s={:g}: the step and its checkpoint take longer: ending now, the last checkpoint stays"
+
+
 _PR_SET_PDEATHSIG = 1
+
+
 _SHOW_CURSOR = "\x1b[?25h"  # a worker that was killed in the middle of its live display has left it hidden
+
+
 FAILURES = "failures"
 """Sub-folder of a run: why each process failed, in the latest start."""
 
@@ -43,6 +56,57 @@ class LostProcess(RunError):
 def own_rank() -> int:
     """Return the number of this process in the run, 0 where no launcher has given it one."""
     return int(os.environ.get("RANK", "0"))
+
+
+def needs_launcher(config: TrainConfig) -> bool:
+    """Return whether accelerate has to start the workers: several of them, or a sharded engine around one."""
+    return config.launch.num_processes > 1 or config.launch.profile not in ("cpu", "gpu1", "ddp")
+
+
+def check_devices(config: TrainConfig) -> None:
+    """Refuse a launch profile whose processes would not find a GPU each on this machine.
+
+    Raises:
+        SetupError: fewer GPUs than processes, or FSDP2 on CPUs, which accelerate would turn into data parallelism.
+    """
+    launch = config.launch
+    if launch.on_cpu:
+        if launch.profile == "fsdp2":
+            raise SetupError(
+                "launch=fsdp2: needs GPUs, launch.use_cpu=true", hint="set launch=ddp, launch=zero2 or launch=zero3"
+            )
+        return
+    seen = visible_gpus()
+    needed = 1 if joins_launcher() else launch.num_processes // launch.num_machines
+    if len(seen) >= needed:
+        return
+    if seen:
+        hint = f"set launch.num_processes={len(seen) * launch.num_machines}, or show more in CUDA_VISIBLE_DEVICES"
+    elif launch.num_processes == 1:
+        hint = "set launch=cpu to train on the CPU, or launch=auto to take what is there"
+    else:
+        hint = cpu_hint(launch)
+    each = "a GPU" if needed == 1 else f"{needed} GPUs, one for each process"
+    raise SetupError(f"launch={launch.profile}: needs {each}; {seen.describe()}", hint=hint)
+
+
+def cpu_hint(launch: LaunchSection) -> str:
+    """Return how to do without the GPUs of a profile; gpu1 and fsdp2 have no form on CPUs."""
+    hint, profile = "set launch=cpu to train on the CPU", launch.profile
+    return hint if profile in ("gpu1", "fsdp2") else f"{hint}, or launch.use_cpu=true for launch={profile} on CPUs"
+
+
+def device_line(config: TrainConfig) -> str:
+    """Return in one line what the run computes on, and what it leaves unused."""
+    launch, seen = config.launch, visible_gpus()
+    count = launch.num_processes // launch.num_machines
+    taken = "launch=auto took " if launch.auto else ""
+    what = f"{taken}launch={launch.profile}, {launch.num_processes} process{'es' if launch.num_processes > 1 else ''}"
+    if not launch.on_cpu:
+        return f"device: {seen.describe() if count >= len(seen) else f'{count} of {seen.describe()}'}: {what}"
+    if seen:
+        return f"warning: device: CPU ({what}), although this machine has {seen.describe()}"
+    return f"device: CPU ({what}): {seen.describe()}"
 
 
 # --- the parent

@@ -1,78 +1,70 @@
-"""Progress of a run on stderr: a live display on a terminal, plain lines elsewhere (TERM=dumb counts as elsewhere)."""
+"""Live display of a run on a terminal, of any size; elsewhere `progress.Progress` prints plain lines."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 import time
 from collections import deque
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow.compute
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleDimensions, Group, RenderableType
 from rich.live import Live
-from transformers import TrainerCallback, TrainerState
+from rich.table import Table
+from rich.text import Text
+from transformers import TrainerState
 
-from vsgrpo.terminal import show
-from vsgrpo.training.base import Stage
+from vsgrpo.terminal import printable
 from vsgrpo.training.launcher import own_rank
-from vsgrpo.training.live_panel import DisplayState, SampleGroup, panel
-from vsgrpo.training.timing import PHASES, PhaseTimer
+from vsgrpo.training.measure import PHASES, PhaseTimer
+from vsgrpo.training.progress import Progress, SampleGroup, _is_number, last_group
+from vsgrpo.training.run_folder import Stage
+
+PHASE_COLORS = {
+    "decode": "yellow",
+    "vision": "magenta",
+    "prefill": "bright_blue",
+    "generate": "blue",
+    "reward": "bright_magenta",
+    "reference": "bright_cyan",
+    "update": "green",
+    "optimizer": "cyan",
+    "save": "red",
+}
+"""In the order of the phases of a step."""
+
 
 REFRESH_HZ = 4
-_TAIL_BYTES = 1 << 15
+
+
 _SAMPLE_EVERY_S = 1.0
+
+
 _NUM_LOGS = 10  # that phase shares and tokens per second are taken over
 
 
-class Progress(TrainerCallback):
-    """Prints a line per log with step, main numbers, seconds per step and time left. The live view builds on it.
+_NARROW = 64  # columns; below, one thing per line
 
-    Args:
-        stage: of the run.
-        timer: of the trainer's phases.
-        rows: of the stage, for the question of a sample.
-    """
 
-    def __init__(self, stage: Stage, timer: PhaseTimer, rows: Any = None) -> None:
-        self._stage = stage
-        self.timer = timer
-        self._rows = rows
-        self._since = time.monotonic()
-        self._first_step = 0
+_SPARKS = "▁▂▃▄▅▆▇█"
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Start the clock (a resumed stage does not start at 0)."""
-        self._since = time.monotonic()
-        self._first_step = state.global_step
 
-    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Print step, main numbers, seconds per step and time left."""
-        if not state.is_world_process_zero or not logs or "loss" not in logs:
-            return
-        seconds = self._pace(state)
-        left = round(seconds * (state.max_steps - state.global_step))
-        numbers = [f"{name} {logs[name]:.4g}" for name in ("loss", "reward", "kl", "entropy") if _is_number(logs, name)]
-        line = f"{self._title()} step {state.global_step}/{state.max_steps}  {'  '.join(numbers)}"
-        show(f"{line}  {seconds:.2f} s/step  {left // 60}m{left % 60:02d}s left", sys.stderr)
+_LEVELS = 7
 
-    def say(self, text: str) -> None:
-        """Tell the user something from inside a signal handler (where a buffered stream may be in the middle)."""
-        if own_rank() == 0:
-            os.write(2, f"{text}\n".encode())
 
-    def close(self) -> None:
-        """Give the terminal back; may be called twice."""
-
-    def _title(self) -> str:
-        stage = f" stage {self._stage.number + 1}/{self._stage.num_stages}" if self._stage.num_stages > 1 else ""
-        return self._stage.name + stage
-
-    def _pace(self, state: TrainerState) -> float:
-        return (time.monotonic() - self._since) / max(state.global_step - self._first_step, 1)
+# Log name -> (what it is called here, format); those that are there are shown.
+_NUMBERS = {
+    "loss": ("loss", ".3g"),
+    "kl": ("KL", ".3g"),
+    "entropy": ("entropy", ".3f"),
+    "completions/mean_length": ("length", ".1f"),
+    "frac_reward_zero_std": ("equal groups", ".0%"),
+    "rewards/accuracies": ("preferred", ".0%"),
+    "grad_norm": ("gradient", ".3g"),
+}
 
 
 def watch(stage: Stage, timer: PhaseTimer, rows: Any) -> Progress:
@@ -173,48 +165,214 @@ class LiveView(Progress):
         return panel(display, self._console.size, ascii_only=self._console.options.ascii_only)
 
 
-def last_group(path: Path, dataset: Any = None) -> SampleGroup | None:
-    """Return the last group in completions.jsonl, None where there is none yet.
-
-    Args:
-        dataset: `rows_to_dataset`, to look the question up.
-    """
-    if not path.is_file():
-        return None
-    with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        lines = stream.read().splitlines()[1:] if stream.tell() > _TAIL_BYTES else path.read_bytes().splitlines()
-    records = []
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # it is being written
-        if records and (record["step"], record["id"]) != (records[0]["step"], records[0]["id"]):
-            break
-        records.append(record)
-    if not records:
-        return None
-    counts: dict[str, list[float]] = {}
-    for record in records:
-        counts.setdefault(record["completion"], []).append(record["reward"] or 0.0)
-    answers = [(text, len(found), sum(found) / len(found)) for text, found in counts.items()]
-    answers.sort(key=lambda item: (-item[1], item[0]))
-    head = records[0]
-    return SampleGroup(head["question_type"], _question(dataset, head["id"]), head["answer"], answers)
-
-
-def _question(dataset: Any, row_key: str) -> str:
-    if dataset is None:
-        return row_key
-    place = pyarrow.compute.index(dataset.data["row_key"], row_key).as_py()
-    return row_key if place < 0 else dataset.data["question"][place].as_py()
-
-
 def _loggers() -> list[logging.Logger]:
     known = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
     return [logging.root, *known]
 
 
-def _is_number(logs: dict[str, Any], name: str) -> bool:
-    return isinstance(logs.get(name), int | float)
+@dataclass
+class DisplayState:
+    """All that the display shows.
+
+    Attributes:
+        shares: phase -> part of the step's seconds, largest first.
+        saving: tokens of a plain layout over those computed.
+        phase: what runs now, for `phase_seconds`.
+        note: a highlighted line.
+    """
+
+    title: str
+    folder: str
+    step: int = 0
+    max_steps: int = 0
+    seconds: float = 0.0
+    seconds_per_step: float | None = None
+    logs: dict[str, float] = field(default_factory=dict)
+    rewards: deque[float] = field(default_factory=lambda: deque(maxlen=400))
+    shares: dict[str, float] = field(default_factory=dict)
+    tokens_per_second: float | None = None
+    saving: float | None = None
+    phase: str | None = None
+    phase_seconds: float = 0.0
+    sample: SampleGroup | None = None
+    note: str = ""
+
+
+def panel(state: DisplayState, size: ConsoleDimensions, ascii_only: bool = False) -> RenderableType:
+    """Return the display; where the terminal is low, the parts that matter least are left out.
+
+    Args:
+        size: of the terminal.
+        ascii_only: draw with characters of ASCII.
+    """
+    width = size.width - 1  # some terminals wrap a line that fills the last column
+    done = min(state.step / max(state.max_steps, 1), 1.0)
+    head = [_head(state, width), _line(_bar(done, width, "bold cyan", ascii_only))]
+    note = [_line(Text(state.note, style="bold yellow"))] if state.note else []
+    parts: list[list[RenderableType]] = [
+        _rewards(state, width, ascii_only),
+        _numbers(state, width),
+        _phases(state, width, ascii_only),
+        _sample(state, width),
+    ]
+    room = size.height - 1 - len(head) - len(note)
+    shown: list[RenderableType] = []
+    for part in (parts[1], parts[0], parts[2], parts[3]):  # what stays first
+        if part and len(part) <= room:
+            room -= len(part)
+        else:
+            part.clear()
+    for part in parts:
+        shown += part
+    return Group(*head, *shown, *note)
+
+
+def _head(state: DisplayState, width: int) -> RenderableType:
+    step = f"step {state.step}/{state.max_steps}"
+    times = f"{clock(state.seconds)} gone"
+    if state.seconds_per_step is not None:
+        left = state.seconds_per_step * (state.max_steps - state.step)
+        times = f"{clock(left)} left" if width < _NARROW else f"{times}, {clock(left)} left"
+    grid = Table.grid(expand=False, padding=(0, 2))
+    grid.width = width
+    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    grid.add_column(no_wrap=True, justify="right")
+    title = Text(state.title, style="bold")
+    if width >= _NARROW:
+        title.append(f"  {state.folder}", style="not bold dim")
+        grid.add_row(title, Text.assemble((step, "bold"), f"  {times}"))
+    else:
+        grid.add_row(Text.assemble(title, f" {step}"), times)
+    return grid
+
+
+def _rewards(state: DisplayState, width: int, ascii_only: bool) -> list[RenderableType]:
+    """Return mean reward with its course, then a line (or half a line, where wide) per question type."""
+    reward = state.logs.get("reward")
+    if reward is None:
+        return []
+    course = "" if ascii_only else spark(list(state.rewards), max(8, min(60, width - 26)))
+    lines: list[RenderableType] = [_line(Text.assemble("reward ", (f"{reward:.3f}", "bold"), "  ", (course, "green")))]
+    types = {name.partition("/")[2]: value for name, value in state.logs.items() if name.startswith("reward/")}
+    if not types:
+        return lines
+    columns = 2 if width >= 100 and len(types) > 3 else 1
+    label = min(max(map(len, types)), 30)
+    bar = max(6, min(30, width // columns - label - 12))
+    cells = []
+    for name, value in types.items():
+        short = name.replace("_", " ")[:label].ljust(label)
+        cells.append(Text.assemble("  ", (short, "dim"), f" {value:5.2f} ", _bar(value, bar, "green", ascii_only)))
+    half = -(-len(cells) // columns)
+    for row in range(half):
+        line = Text()
+        for cell in cells[row::half]:
+            line.append_text(cell).append("   ")
+        lines.append(_line(line))
+    return lines
+
+
+def _numbers(state: DisplayState, width: int) -> list[RenderableType]:
+    words = [f"{title} {state.logs[n]:{kind}}" for n, (title, kind) in _NUMBERS.items() if n in state.logs]
+    if state.tokens_per_second is not None:
+        words.append(f"{state.tokens_per_second:,.0f} tokens/s")
+    if state.saving is not None and state.saving > 1.05:
+        words.append(f"{state.saving:.1f}x fewer than plain")
+    if state.seconds_per_step is not None:
+        words.append(f"{state.seconds_per_step:.2f} s/step")
+    return [_line(Text(line)) for line in wrap(words, width)]
+
+
+def _phases(state: DisplayState, width: int, ascii_only: bool) -> list[RenderableType]:
+    """Return one bar of all phases, in the order of a step, then their names and what runs now."""
+    if not state.shares:
+        return [_line(Text(_now(state), style="dim"))] if state.phase else []
+    bar, used = Text(), 0
+    ordered = [phase for phase in PHASE_COLORS if phase in state.shares]
+    reached = 0.0
+    for phase in ordered:
+        reached += state.shares[phase]
+        cells = round(reached * width) - used
+        used += cells
+        bar.append((phase[0] if ascii_only else "▇") * cells, style=PHASE_COLORS[phase])
+    legend = [(f"{phase} {share:.0%}", PHASE_COLORS[phase]) for phase, share in state.shares.items() if share >= 0.01]
+    lines: list[RenderableType] = [_line(bar)]
+    for row in wrap([text for text, _ in legend], width):
+        line = Text(row)
+        for text, color in legend:
+            start = row.find(text)
+            if start >= 0:
+                line.stylize(color, start, start + len(text))
+        lines.append(_line(line))
+    return [*lines, _line(Text(_now(state), style="dim"))]
+
+
+def _now(state: DisplayState) -> str:
+    if state.phase is None:
+        return ""
+    waited = f", {clock(state.phase_seconds)}" if state.phase_seconds >= 3 else ""
+    return f"now {state.phase}{waited}"
+
+
+def _sample(state: DisplayState, width: int) -> list[RenderableType]:
+    sample = state.sample
+    if sample is None:
+        return []
+    texts = Text("said   ", style="dim")
+    for text, count, reward in sample.texts:
+        times = f" x{count}" if count > 1 else ""
+        style = "green" if reward >= 0.999 else ""
+        texts.append(one_line(text)[:200] or "(nothing)", style=f"not dim {style}").append(f"{times} ({reward:.2f})  ")
+    question = Text.assemble(("asked  ", "dim"), one_line(sample.question))
+    return [
+        _line(question),
+        _line(Text.assemble(("right  ", "dim"), (one_line(sample.answer), "green"))),
+        _line(texts),
+    ]
+
+
+def _bar(share: float, width: int, style: str, ascii_only: bool) -> Text:
+    """Return a bar that `share` (0..1) of is filled."""
+    filled = round(width * min(max(share, 0.0), 1.0))
+    rest = "-" if ascii_only else "━"
+    return Text.assemble((("#" if ascii_only else "━") * filled, style), (rest * (width - filled), "bright_black"))
+
+
+def _line(text: Text) -> Text:
+    """Return text that stays on one line, cut with an ellipsis where the terminal ends."""
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
+
+
+def wrap(words: Sequence[str], width: int, gap: str = "   ") -> list[str]:
+    """Return lines of whole words (which may hold blanks) with a gap between them."""
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + len(gap) + len(word) <= width:
+            lines[-1] += gap + word
+        else:
+            lines.append(word)
+    return lines
+
+
+def spark(values: Sequence[float], width: int) -> str:
+    """Return a course as small bars: means of equal runs of values, from the lowest to the highest."""
+    finite = [value for value in values if value - value == 0]
+    size = max(1, -(-len(finite) // width))
+    means = [sum(part) / len(part) for part in (finite[i : i + size] for i in range(0, len(finite), size))]
+    if not means:
+        return ""
+    low, span = min(means), max(means) - min(means)
+    return "".join(_SPARKS[round(_LEVELS * (value - low) / span) if span else 0] for value in means)
+
+
+def one_line(text: str) -> str:
+    """Return text on one line, without what could steer a terminal."""
+    return printable(" ".join(text.split()), keep="")
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

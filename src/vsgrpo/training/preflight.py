@@ -1,4 +1,4 @@
-"""Checks of a training run before torch is imported and the model loads."""
+"""Inputs and checks of a training run, before torch is imported: rows through the leak guard, models, all its files."""
 
 from __future__ import annotations
 
@@ -6,16 +6,121 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vsgrpo.config.launch import LaunchSection, joins_launcher
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection, TrainerSection
+from vsgrpo.data.inputs import media_files, model_files
+from vsgrpo.data.leak_guard import read_checked_rows, worst
 from vsgrpo.data.prompts import RunNeeds
 from vsgrpo.data.row import Row
-from vsgrpo.data.row_numbers import RowNumbers, Rows, type_counts
-from vsgrpo.devices import visible_gpus
-from vsgrpo.errors import ConfigError, DataError, SetupError
+from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, Rows, numbers_of, sketch_files, type_counts
+from vsgrpo.data.rows import draw_mix, rebase
+from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.families import family_files
+from vsgrpo.memory.load import text_settings
 from vsgrpo.rewards import load_reward
-from vsgrpo.training.run_inputs import rows_of_plan
+from vsgrpo.rules import module_file
+
+
+def row_files(config: TrainConfig) -> list[Path]:
+    """Return the row files of data.path and data.mix, in that order."""
+    return [Path(folder) / f"{config.data.split}.jsonl" for folder, _ in config.data.folders()]
+
+
+def load_rows(config: TrainConfig) -> tuple[list[Row], str]:
+    """Read the rows to train on through the leak guard; return them and the verdict.
+
+    Raises:
+        DataError: no such folder, no rows left, or a benchmark room among them.
+    """
+    files = row_files(config)
+    parts, verdicts = [], []
+    for file in files:
+        if not file.parent.is_dir():
+            raise DataError(
+                f"data.path={file.parent}: no such folder",
+                hint="build one: vsgrpo build-data source.root=DIR output=DIR",
+            )
+        part, verdict = read_checked_rows(file, allow_val_safe=config.data.allow_val_safe)
+        parts.append(part)
+        verdicts.append(verdict)
+    present = sorted({row.question_type for part in parts for row in part})
+    where = ", ".join(map(str, files))
+    for name in config.data.types or []:
+        if name not in present:
+            raise ConfigError(f"data.types: {name} is not in {where}", hint=f"there are: {', '.join(present)}")
+    if config.data.types is not None:
+        parts = [[row for row in part if row.question_type in config.data.types] for part in parts]
+    for file, part in zip(files, parts, strict=True):
+        if not part:
+            raise DataError(f"{file}: no rows to train on", hint="build-data reports why scans gave no questions")
+    rows, base = parts[0], Path(config.data.path)
+    if len(files) > 1:
+        weights = [weight for _, weight in config.data.folders()]
+        moved = [rebase(part, file.parent, base) for file, part in zip(files, parts, strict=True)]
+        rows = draw_mix(list(zip(moved, weights, strict=True)), config.run.seed)
+    return rows[: config.data.limit], worst(verdicts)
+
+
+def rows_of_plan(config: TrainConfig) -> tuple[list[Row], RowNumbers]:
+    """Return the rows of a run with their numbers; of large files a part of the rows, and the numbers of all.
+
+    Raises:
+        VsgrpoError: as `load_rows`, of what was read.
+    """
+    files, texts = row_files(config), text_settings(config)
+    if sum(file.stat().st_size for file in files if file.is_file()) <= SKETCHED_BYTES:
+        rows = load_rows(config)[0]
+        return rows, numbers_of(rows, texts)
+    weighted = list(zip(files, (weight for _, weight in config.data.folders()), strict=True))
+    allow_val_safe = config.data.allow_val_safe
+    numbers, rows = sketch_files(weighted, texts, config.data.types, config.data.limit, allow_val_safe=allow_val_safe)
+    return rows, numbers
+
+
+def input_files(config: TrainConfig, rows: list[Row]) -> list[tuple[str, Path]]:
+    """Return (kind, path) of all files that decide a run: rows, media, models, and modules of the user's own."""
+    files = [("rows", file) for file in row_files(config)]
+    base = Path(config.data.path)
+    if config.trainer.dev_rows:
+        dev = base / "dev.jsonl"
+        rows = [*rows, *(read_checked_rows(dev, allow_val_safe=config.data.allow_val_safe)[0] if dev.is_file() else [])]
+        files.append(("dev rows", dev))
+    files += [*model_files("model", config.model.path), *model_files("adapter", config.model.adapter)]
+    files += family_files(config.model.path)
+    own = sorted(name for name in config.reward_names() if ":" in name) if config.trainer.name == "grpo" else []
+    files += [("reward", file) for name in own if (file := module_file(name)) is not None]
+    return [*files, *media_files(rows, base)]
+
+
+def cache_folder(config: TrainConfig) -> Path:
+    """Return video.cache_dir.
+
+    Raises:
+        ConfigError: it is not set; a run's own folder would be of no use to other runs.
+    """
+    if config.video.cache_dir is None:
+        raise ConfigError("video.cache_dir=null: cache-videos needs a folder", hint="set video.cache_dir=PATH")
+    return Path(config.video.cache_dir)
+
+
+def check_caching(config: TrainConfig) -> Path:
+    """Return the folder that cache-videos fills.
+
+    Raises:
+        ConfigError: no cache on disk is asked for, no folder for it, or the tower is trained.
+    """
+    folder = cache_folder(config)
+    wants_features = config.video.feature_cache == "disk"
+    if not wants_features and config.video.frame_cache != "disk":
+        raise ConfigError(
+            "video.feature_cache=off video.frame_cache=off: nothing to fill", hint="set one of them to disk"
+        )
+    if wants_features and config.model.tune == "full" and not config.model.freeze_vision:
+        raise ConfigError(
+            "model.freeze_vision=false: features of a tower that is trained change with every step",
+            hint="set video.feature_cache=off video.frame_cache=disk",
+        )
+    return folder
 
 
 def check_plan(config: TrainConfig) -> RowNumbers:
@@ -61,57 +166,6 @@ def check_run(config: TrainConfig, rows: Sequence[Row], types: Iterable[str] | N
         check_rewards(config)
     else:
         check_targets(config, rows)
-
-
-def needs_launcher(config: TrainConfig) -> bool:
-    """Return whether accelerate has to start the workers: several of them, or a sharded engine around one."""
-    return config.launch.num_processes > 1 or config.launch.profile not in ("cpu", "gpu1", "ddp")
-
-
-def check_devices(config: TrainConfig) -> None:
-    """Refuse a launch profile whose processes would not find a GPU each on this machine.
-
-    Raises:
-        SetupError: fewer GPUs than processes, or FSDP2 on CPUs, which accelerate would turn into data parallelism.
-    """
-    launch = config.launch
-    if launch.on_cpu:
-        if launch.profile == "fsdp2":
-            raise SetupError(
-                "launch=fsdp2: needs GPUs, launch.use_cpu=true", hint="set launch=ddp, launch=zero2 or launch=zero3"
-            )
-        return
-    seen = visible_gpus()
-    needed = 1 if joins_launcher() else launch.num_processes // launch.num_machines
-    if len(seen) >= needed:
-        return
-    if seen:
-        hint = f"set launch.num_processes={len(seen) * launch.num_machines}, or show more in CUDA_VISIBLE_DEVICES"
-    elif launch.num_processes == 1:
-        hint = "set launch=cpu to train on the CPU, or launch=auto to take what is there"
-    else:
-        hint = cpu_hint(launch)
-    each = "a GPU" if needed == 1 else f"{needed} GPUs, one for each process"
-    raise SetupError(f"launch={launch.profile}: needs {each}; {seen.describe()}", hint=hint)
-
-
-def cpu_hint(launch: LaunchSection) -> str:
-    """Return how to do without the GPUs of a profile; gpu1 and fsdp2 have no form on CPUs."""
-    hint, profile = "set launch=cpu to train on the CPU", launch.profile
-    return hint if profile in ("gpu1", "fsdp2") else f"{hint}, or launch.use_cpu=true for launch={profile} on CPUs"
-
-
-def device_line(config: TrainConfig) -> str:
-    """Return in one line what the run computes on, and what it leaves unused."""
-    launch, seen = config.launch, visible_gpus()
-    count = launch.num_processes // launch.num_machines
-    taken = "launch=auto took " if launch.auto else ""
-    what = f"{taken}launch={launch.profile}, {launch.num_processes} process{'es' if launch.num_processes > 1 else ''}"
-    if not launch.on_cpu:
-        return f"device: {seen.describe() if count >= len(seen) else f'{count} of {seen.describe()}'}: {what}"
-    if seen:
-        return f"warning: device: CPU ({what}), although this machine has {seen.describe()}"
-    return f"device: CPU ({what}): {seen.describe()}"
 
 
 def check_stages(config: TrainConfig) -> None:

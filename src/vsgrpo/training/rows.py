@@ -6,26 +6,31 @@ part for a video. Messages are built from the columns inside the trainer.
 
 from __future__ import annotations
 
+import multiprocessing
+import queue
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 
 from vsgrpo.config.evaluate import PromptSection
 from vsgrpo.config.train import TrainConfig
-from vsgrpo.data.leak_guard import Links, name_some, read_checked_rows
-from vsgrpo.data.manifest import TrainingManifest, rooms_of
 from vsgrpo.data.prompts import question_text, target_text, wrong_answer
-from vsgrpo.data.room_ids import room_label
 from vsgrpo.data.row import Row
-from vsgrpo.data.rows import read_rows
-from vsgrpo.errors import DataError
+from vsgrpo.errors import DataError, SetupError
 from vsgrpo.families import budget_of
+from vsgrpo.modeling.libraries import device_line
+from vsgrpo.modeling.load import load
+from vsgrpo.modeling.vision import FeatureStore, cache_bytes
 from vsgrpo.terminal import show
-from vsgrpo.training.preflight import check_enough_rows
+from vsgrpo.training.preflight import cache_folder, check_caching, check_enough_rows, load_rows
+from vsgrpo.video.cache import DiskCache
 from vsgrpo.video.loader import BadVideo, VideoLoader
 
 ROW_COLUMNS = ("dataset", "scene_name", "question_type", "question", "ground_truth", "answer", "answer_kind", "unit")
@@ -129,42 +134,194 @@ def stage_rows(config: TrainConfig, dataset: Dataset, number: int) -> Dataset:
     return dataset.select(kept)
 
 
-def dev_dataset(config: TrainConfig) -> Dataset | None:
-    """Return trainer.dev_rows rows of dev.jsonl, evenly spread over it; None where none are wanted.
+FEATURES_FOLDER = "features"
+"""Inside video.cache_dir; frames lie beside it."""
+
+
+GIB = 1 << 30
+
+
+Place = tuple[str, Path]
+"""Kind (video, image) and path."""
+
+
+@dataclass
+class CacheSummary:
+    """Counts of one call."""
+
+    num_videos: int = 0
+    num_decoded: int = 0
+    num_through_tower: int = 0
+    num_bad: int = 0
+    num_corrupt: int = 0
+    num_evicted: int = 0
+    entries: int = 0
+    gib: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """Return lines for people."""
+        broken = f"{self.num_bad} bad, {self.num_corrupt} broken entries made anew"
+        return "\n".join(
+            [
+                f"videos and images {self.num_videos} ({broken})",
+                f"decoded           {self.num_decoded}",
+                f"through the tower {self.num_through_tower}",
+                f"evicted           {self.num_evicted} entries",
+                f"in the cache      {self.entries} entries, {self.gib:.3f} GiB",
+            ]
+        )
+
+
+def cache_videos(config: TrainConfig, rows: Sequence[Row] | None = None) -> CacheSummary:
+    """Fill the caches that `config.video` keeps on disk with all videos of the rows, one process per GPU.
+
+    What is there already is left alone, so a call can be repeated, and several may run at once.
+
+    Args:
+        rows: of `run_inputs.load_rows`, where they have been read already.
 
     Raises:
-        DataError: there is no dev.jsonl, or it is empty.
+        ConfigError: no cache on disk is asked for, no folder for it, or the tower is trained.
+        DataError: no rows, or none of the videos can be used.
+        SetupError: the disk has less room than the features need.
     """
-    if config.trainer.dev_rows == 0:
-        return None
+    folder = check_caching(config)
+    wants_features = config.video.feature_cache == "disk"
+    rows = load_rows(config)[0] if rows is None else rows
     base = Path(config.data.path)
-    rows, _ = read_checked_rows(base / "dev.jsonl", allow_val_safe=config.data.allow_val_safe)
-    if not rows:
-        raise DataError(
-            f"{base / 'dev.jsonl'}: no rows to score on",
-            hint="build the data with data.dev_fraction above 0, or set trainer.dev_rows=0",
+    paths = list(dict.fromkeys(place for row in rows for place in row.media_paths(base)))
+    num_gpus = torch.cuda.device_count() if wants_features and not config.launch.on_cpu else 0
+    if wants_features:
+        show(device_line("cuda" if num_gpus else "cpu") + f", {max(1, num_gpus)} at a time", sys.stderr)
+    if num_gpus <= 1:
+        summary = _fill(config, folder, paths, "cuda" if num_gpus else "cpu")
+    else:
+        summary = _fill_on_gpus(config, folder, paths, num_gpus)
+    if summary.num_bad == len(paths):
+        raise DataError(f"{base}: none of {len(paths)} videos can be used", hint="`vsgrpo check-data` names the faults")
+    return _with_size(summary, folder)
+
+
+def evict_videos(config: TrainConfig, max_gib: float) -> CacheSummary:
+    """Shrink frames and features together to `max_gib`, what was unused for longest first; 0 empties the caches."""
+    folder = cache_folder(config)
+    summary = CacheSummary()
+    left = int(max_gib * GIB)
+    # Features first in line for room: they spare the decoder as well as the tower.
+    for part in (folder / FEATURES_FOLDER, folder):
+        cache = DiskCache(part)
+        summary.num_evicted += cache.evict(left)[0]
+        left = max(0, left - cache.size()[1])
+    return _with_size(summary, folder)
+
+
+def _with_size(summary: CacheSummary, folder: Path) -> CacheSummary:
+    sizes = [DiskCache(part).size() for part in (folder, folder / FEATURES_FOLDER)]
+    summary.entries = sum(entries for entries, _ in sizes)
+    summary.gib = sum(size for _, size in sizes) / GIB
+    return summary
+
+
+def _fill_on_gpus(config: TrainConfig, folder: Path, paths: Sequence[Place], num_gpus: int) -> CacheSummary:
+    context = multiprocessing.get_context("spawn")
+    results: Any = context.Queue()
+    workers = [
+        context.Process(target=_fill_part, args=(config, folder, paths[rank::num_gpus], f"cuda:{rank}", results))
+        for rank in range(num_gpus)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    total = CacheSummary()
+    for number, worker in enumerate(workers):
+        try:
+            part = results.get(timeout=1) if worker.exitcode == 0 else None
+        except queue.Empty:
+            part = None
+        if part is None:
+            raise SetupError(f"cuda:{number}: its process ended with {worker.exitcode}", hint="see its message above")
+        for name in ("num_videos", "num_decoded", "num_through_tower", "num_bad", "num_corrupt"):
+            setattr(total, name, getattr(total, name) + getattr(part, name))
+    return total
+
+
+def _fill_part(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str, results: Any) -> None:
+    results.put(_fill(config, folder, paths, device))
+
+
+def _fill(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str) -> CacheSummary:
+    video = config.video
+    frame_cache = "disk" if video.frame_cache == "disk" else "off"
+    loader = make_loader(config, frame_cache=frame_cache, cache_dir=folder, on_bad="error")
+    store = _make_store(config, folder, device) if video.feature_cache == "disk" else None
+    summary = CacheSummary(num_videos=len(paths))
+    good = []
+    tokens = 0
+    for kind, path in paths:
+        try:
+            tokens += loader.medium(path, kind).num_tokens
+            good.append((kind, path))
+        except DataError as error:
+            _note_bad(summary, error)
+    if store is not None:
+        _check_room(store, folder, tokens, len(good))
+    for number, (kind, path) in enumerate(good, 1):
+        try:
+            with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=config.autocasts(config.trainer)):
+                if store is None:
+                    loader.load(path, kind)
+                elif loader.key(path, kind) not in store or video.frame_cache == "disk":
+                    store.features([loader.load(path, kind)])
+        except DataError as error:
+            _note_bad(summary, error)
+        if number % 100 == 0 or number == len(good):
+            show(f"{device}: {number} of {len(good)} videos and images", sys.stderr)
+    summary.num_decoded = loader.num_decoded
+    summary.num_corrupt = loader.cache.num_corrupt
+    if store is not None and store.disk is not None:
+        summary.num_through_tower = store.num_videos
+        summary.num_corrupt += store.disk.num_corrupt
+    return summary
+
+
+def _make_store(config: TrainConfig, folder: Path, device: str) -> FeatureStore:
+    model = config.model
+    bundle = load(
+        model.path,
+        model.adapter,
+        tune="none",
+        dtype=config.weight_dtype(),
+        attn=model.attn_implementation,
+        offline=model.offline,
+        device=device,
+        tiny_folder=folder / "tiny",
+        seed=config.run.seed,
+    )
+    return FeatureStore(bundle, cache=folder / FEATURES_FOLDER)
+
+
+def _check_room(store: FeatureStore, folder: Path, num_tokens: int, num_videos: int) -> None:
+    """Say how much the features take, and refuse to begin where they cannot fit."""
+    width = store.bundle.model.config.text_config.hidden_size
+    needed = cache_bytes(num_tokens, width, store.bundle.model.dtype)
+    free = shutil.disk_usage(folder).free
+    show(
+        f"features of {num_videos} videos and images: {num_tokens} tokens x {width}, {needed / GIB:.3f} GiB; "
+        f"{free / GIB:.1f} GiB free in {folder}",
+        sys.stderr,
+    )
+    if needed > free + DiskCache(folder / FEATURES_FOLDER).size()[1]:
+        raise SetupError(
+            f"video.cache_dir={folder}: {needed / GIB:.1f} GiB of features, {free / GIB:.1f} GiB free",
+            hint="choose another folder, fewer frames (video.num_frames) or pixels (video.max_pixels)",
         )
-    return rows_to_dataset(spread(rows, config.trainer.dev_rows), base, config.prompt)
 
 
-def dev_overlap(config: TrainConfig, manifest: TrainingManifest) -> str | None:
-    """Say how many rooms of dev.jsonl the run, or a model it starts from, trains on; None where none are.
-
-    The dev score then is of rooms that the model knows.
-    """
-    base = Path(config.data.path)
-    if config.trainer.dev_rows == 0:
-        return None
-    links = Links(base)
-    rooms = {room for row in read_rows(base / "dev.jsonl") for room in rooms_of(row, *links(row))}
-    known = sorted(room_label(*room) for room in rooms & manifest.known_rooms())
-    if not known:
-        return None
-    return f"{len(known)} of {len(rooms)} rooms of dev.jsonl are trained on ({name_some(known)}): its scores say little"
-
-
-def spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """Return `count` rows at even distances, all of them where there are no more."""
-    if len(rows) <= count:
-        return list(rows)
-    return [rows[i * len(rows) // count] for i in range(count)]
+def _note_bad(summary: CacheSummary, error: DataError) -> None:
+    summary.num_bad += 1
+    show(f"bad video: {error.message}", sys.stderr)

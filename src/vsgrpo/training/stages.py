@@ -3,57 +3,51 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers.optimization import get_scheduler
 from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import SchedulerType
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.sft_config import SFTConfig
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import DpoSection, GrpoSection
-from vsgrpo.memory.load import token_layout
+from vsgrpo.config.trl_options import NO_TRL_FIELD, OURS_BUT_NOT_PASSED
+from vsgrpo.errors import ConfigError, first_line
 from vsgrpo.modeling.bundle import ModelBundle, use_gradient_checkpointing
-from vsgrpo.rewards import load_reward
 from vsgrpo.terminal import show
-from vsgrpo.training.bad_steps import BadSteps
-from vsgrpo.training.base import Stage, StageTrainer, TrainerParts
-from vsgrpo.training.callbacks import DevScore, JsonLog, StopOnSignal, make_trackers
-from vsgrpo.training.checkpoints import Checkpoint, RunFolder
-from vsgrpo.training.distributed import CheckPrecision, CheckShards, EqualCalls, collective_timed_out, name_layers
-from vsgrpo.training.dpo import SpatialDPOTrainer
-from vsgrpo.training.engine import check_backend, trl_config
+from vsgrpo.training.base import RunParts, StageTrainer
+from vsgrpo.training.callbacks import DevScore, StopOnSignal
+from vsgrpo.training.continuation import Checkpoint
+from vsgrpo.training.distributed import (
+    CheckPrecision,
+    CheckShards,
+    EqualCalls,
+    check_backend,
+    collective_timed_out,
+    name_layers,
+)
 from vsgrpo.training.grpo import SpatialGRPOTrainer
 from vsgrpo.training.launcher import another_failed
-from vsgrpo.training.live import Progress, watch
+from vsgrpo.training.live import watch
+from vsgrpo.training.measure import PhaseTimer, device_sync, probe_longest, wants_probe
 from vsgrpo.training.preflight import buffer_steps
-from vsgrpo.training.probe import probe_longest, wants_probe
+from vsgrpo.training.progress import JsonLog, OptimizerClock, PhaseWatch, Progress, make_trackers
 from vsgrpo.training.rows import stage_rows
-from vsgrpo.training.samplers import few_videos
-from vsgrpo.training.samples import SampleMaker
-from vsgrpo.training.sft import SpatialSFTTrainer
-from vsgrpo.training.timing import OptimizerClock, PhaseTimer, PhaseWatch, device_sync
-from vsgrpo.video.loader import VideoLoader
-
-
-@dataclass(frozen=True)
-class RunParts:
-    """Parts that all stages of a run share."""
-
-    config: TrainConfig
-    bundle: ModelBundle
-    dataset: Dataset
-    loader: VideoLoader
-    folder: RunFolder
-    dev: Dataset | None = None
+from vsgrpo.training.run_folder import RunFolder, Stage
+from vsgrpo.training.samples import few_videos
+from vsgrpo.training.sft_dpo import SpatialDPOTrainer, SpatialSFTTrainer
 
 
 @dataclass(frozen=True)
@@ -167,10 +161,7 @@ def on_boundary(newest: Checkpoint, folder: RunFolder, every: int) -> Checkpoint
     Args:
         every: optimizer steps of one buffer.
     """
-    if newest.step % every == 0:
-        return newest
-    same = [c for c in folder.checkpoints() if c.stage == newest.stage and c.step % every == 0]
-    return same[-1] if same else newest
+    return next((c for c in folder.checkpoints() if c.stage == newest.stage and c.step % every == 0), newest)
 
 
 def lengthened(args: Any, start: Checkpoint, total: int, every: int) -> str:
@@ -224,7 +215,7 @@ def build_trainer(
     Raises:
         ConfigError: values that TRL refuses.
     """
-    config, bundle = parts.config, parts.bundle
+    config = parts.config
     section = config.trainer.stage(stage.number)
     args: Any = trl_config(config, stage.number)
     rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -234,33 +225,11 @@ def build_trainer(
     if warning and args.process_index == 0:
         show(warning, sys.stderr)
     if section.gradient_checkpointing:
-        use_gradient_checkpointing(bundle.model)
-    rows = stage_rows(config, parts.dataset, stage.number)
-    progress = progress or Progress(stage, PhaseTimer(device_sync()), rows)
-    timer = progress.timer
-    shared = TrainerParts(
-        bundle=bundle,
-        dataset=rows,
-        maker=SampleMaker(bundle, parts.loader, timer),
-        loader=parts.loader,
-        stage=stage,
-        timer=timer,
-        bad_steps=BadSteps(parts.folder.path, bundle, args.process_index, section.max_bad_steps, progress.say),
-        callbacks=_callbacks(config, stage, args.process_index, progress, stop),
-        reference=reference,
-        feature_cache=feature_cache(config),
-        questions_per_video=section.questions_per_video,
-        layout=token_layout(section, config.model),
-        attention=section.prefix_attention,
-    )
-    if isinstance(section, GrpoSection):
-        options = {
-            "skip_zero_variance": section.skip_zero_variance,
-            "log_gradient_correlation": section.log_gradient_correlation,
-        }
-        trainer = SpatialGRPOTrainer(shared, args, reward_funcs=_rewards(config), **options)
-    else:
-        trainer = (SpatialDPOTrainer if isinstance(section, DpoSection) else SpatialSFTTrainer)(shared, args)
+        use_gradient_checkpointing(parts.bundle.model)
+    progress = progress or Progress(stage, PhaseTimer(device_sync()))
+    callbacks = _callbacks(config, stage, args.process_index, progress, stop)
+    make = {"grpo": SpatialGRPOTrainer, "sft": SpatialSFTTrainer, "dpo": SpatialDPOTrainer}[section.name]
+    trainer = make(parts, stage, args, progress, reference, callbacks=callbacks)
     if parts.dev is not None:
         trainer.add_callback(DevScore(trainer, parts.dev, config))
     return trainer
@@ -277,19 +246,6 @@ def _callbacks(
     if launch.num_processes > 1:
         callbacks += [EqualCalls(timer), PhaseWatch(timer, process, launch.timeout_s)]
     return callbacks if stop is None else [*callbacks, stop]
-
-
-def feature_cache(config: TrainConfig) -> str | Path:
-    """Return what `FeatureStore` takes: off, memory, or the folder of the disk cache."""
-    if config.video.feature_cache != "disk":
-        return config.video.feature_cache
-    return Path(config.video.cache_dir or Path(config.run.dir) / "cache") / "features"
-
-
-def _rewards(config: TrainConfig) -> list[Callable[..., list[float]]]:
-    reward = config.reward
-    bound = {"numeric": reward.numeric, "allow_empty": reward.allow_empty, "length_words": reward.length_words}
-    return [load_reward(name, show_options=config.prompt.show_options, **bound) for name in config.reward_names()]
 
 
 def reference_model(config: TrainConfig, bundle: ModelBundle) -> nn.Module | None:
@@ -310,3 +266,56 @@ def _release(trainer: StageTrainer) -> None:
     """Take the engine's wrapping off the model, so that the next stage's trainer can wrap it anew."""
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     trainer.accelerator.free_memory()
+
+
+def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig | DPOConfig:
+    """Return TRL's configuration of stage `number`.
+
+    Gradient checkpointing is not passed on: `modeling.use_gradient_checkpointing` switches it on for the language model
+    alone. Checkpoints are counted and dropped by `RunFolder`, over all stages.
+
+    Raises:
+        ConfigError: TRL refuses a combination of values.
+    """
+    section = config.trainer.stage(number)
+    names = {field.name for field in dataclasses.fields(section)} - {*NO_TRL_FIELD, *OURS_BUT_NOT_PASSED}
+    values = {name: getattr(section, name) for name in names} | section.hf | _fixed(config)
+    values["bf16"] = config.autocasts(section)
+    if section.name == "grpo":
+        values |= {"disable_dropout": False, "reward_weights": config.reward.weights}
+    if section.name == "sft":
+        values |= {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None, "packing": False}
+    if section.name == "dpo":
+        # Deviation: TRL switches dropout off in DPO, model.lora.dropout would have no effect; it is 0 unless set.
+        values |= {"disable_dropout": False, "max_length": None, "loss_type": [values["loss_type"]]}
+    kind = {"grpo": GRPOConfig, "sft": SFTConfig, "dpo": DPOConfig}[section.name]
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ConfigError(
+            f"trainer: {first_line(error)}", hint="see the names and rules of TRL 1.16's " + kind.__name__
+        ) from error
+
+
+def _fixed(config: TrainConfig) -> dict[str, Any]:
+    """Return what every run sets (`config.trl_options.FIXED`), whatever its method."""
+    on_cpu = config.launch.on_cpu
+    return {
+        "output_dir": config.run.dir,
+        "run_name": config.run.name or Path(config.run.dir).name,
+        "seed": config.run.seed,
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "remove_unused_columns": False,
+        "gradient_checkpointing": False,
+        # Every parameter that is trained takes part in every forward; searching for unused ones costs a graph walk.
+        "ddp_find_unused_parameters": False,
+        "ddp_timeout": round(config.launch.timeout_s),
+        "save_strategy": "steps",
+        "save_total_limit": None,
+        "logging_strategy": "steps",
+        "report_to": "none",  # see `callbacks.Tracker`
+        "logging_nan_inf_filter": False,
+        "average_tokens_across_devices": True,
+        "disable_tqdm": True,
+    }

@@ -35,13 +35,14 @@ from vsgrpo.modeling.load import load
 from vsgrpo.modeling.model_card import write_model_card
 from vsgrpo.modeling.save import save_model, write_vision
 from vsgrpo.terminal import complain, show
-from vsgrpo.training.base import StageTrainer
-from vsgrpo.training.checkpoints import RunFolder
-from vsgrpo.training.engine import join_processes, trl_config
+from vsgrpo.training.base import RunParts, StageTrainer
+from vsgrpo.training.callbacks import dev_dataset, dev_overlap
+from vsgrpo.training.distributed import join_processes
 from vsgrpo.training.launcher import end_with_parent, own_rank, record_failure
-from vsgrpo.training.rows import dev_dataset, dev_overlap, make_loader, readable_rows, training_table
-from vsgrpo.training.run_inputs import load_rows, row_files
-from vsgrpo.training.stages import RunParts, open_stages
+from vsgrpo.training.preflight import load_rows, row_files
+from vsgrpo.training.rows import make_loader, readable_rows, training_table
+from vsgrpo.training.run_folder import RunFolder
+from vsgrpo.training.stages import open_stages, trl_config
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -129,7 +130,7 @@ def train(config: TrainConfig, checked: tuple[list[Row], str] | None = None, *, 
             show(f"leak check: {verdict}" + (f": {unknown}" if unknown else ""), sys.stderr)
         parts = prepare_run(config, folder, rows)
         trainer: StageTrainer | None = None
-        for stage in open_stages(parts, folder.latest_checkpoint() if resume else None):
+        for stage in open_stages(parts, next(folder.checkpoints(), None) if resume else None):
             trainer = stage.trainer
             if not stage.is_done:
                 with stage.guarded():

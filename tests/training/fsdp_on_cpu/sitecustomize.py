@@ -11,13 +11,13 @@ if "TORCHELASTIC_RUN_ID" in os.environ:
     from accelerate.state import DistributedType, PartialState
     from transformers import training_args
 
-    from vsgrpo.training import engine
+    from vsgrpo.training import distributed, stages
 
     PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
-    engine.join_processes = lambda *args: None  # refuses FSDP2 without a GPU
+    distributed.join_processes = lambda *args: None  # refuses FSDP2 without a GPU
     training_args.is_torch_bf16_gpu_available = lambda: True
-    ours = engine._fixed
-    engine._fixed = lambda config: {**ours(config), "use_cpu": False}
+    ours = stages._fixed
+    stages._fixed = lambda config: {**ours(config), "use_cpu": False}
 else:
     from vsgrpo.launch import start as launch
 

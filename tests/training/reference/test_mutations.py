@@ -10,9 +10,9 @@ from tiny_runs import SPREAD, make_trainer
 
 from vsgrpo.modeling import attention, logps
 from vsgrpo.modeling.tree import pack
-from vsgrpo.training import grpo, samples, sft
+from vsgrpo.training import grpo, samples, sft_dpo
 from vsgrpo.training.losses import LiveCounts, count_live
-from vsgrpo.training.sft import SpatialSFTTrainer
+from vsgrpo.training.sft_dpo import SpatialSFTTrainer
 
 pytestmark = pytest.mark.integration
 
@@ -58,7 +58,7 @@ SFT_FAULTS = {
     "wrong mask": (logps, "build_mask", causal_mask),
     "positions not restarted": (logps, "pack", running_positions),
     "normaliser of the microbatch": (SpatialSFTTrainer, "compute_loss", mean_of_microbatches),
-    "features in another order": (sft, "compute_features", turned_features),
+    "features in another order": (sft_dpo, "compute_features", turned_features),
 }
 GRPO_FAULTS = {
     "none": None,

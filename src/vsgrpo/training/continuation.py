@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ _FREE |= {
     ("trainer", "stages"),
 }
 """Keys that may change, or (lengths and stages) that are compared in a way of their own."""
+STATE_NAME = "trainer_state.json"
 _RESTORE = "restore the file that the run wrote"
 _CONFIG = {
     str: {},  # every section is one
@@ -49,28 +52,37 @@ _CONFIG = {
 
 
 @dataclass(frozen=True)
-class Newest:
-    """The newest checkpoint that run.json names and that is there: its stage, its step in that and the stage's last."""
+class Checkpoint:
+    """A complete checkpoint; stages count from 0.
 
+    Attributes:
+        number: steps of earlier stages + `step`.
+        max_steps: the last step of the stage, as it was when the checkpoint was written.
+    """
+
+    path: Path
+    number: int
     stage: int
     step: int
     max_steps: int
 
 
-def newest_checkpoint(run_dir: Path) -> Newest | None:
-    """Return the newest checkpoint of a run whose state can be read, None where there is none."""
+def read_status(run_dir: Path) -> dict[str, Any]:
+    """Return run.json, empty where it cannot be read (`RunFolder.read_status` says why)."""
     try:
-        known = read_record(run_dir / "run.json", RUN_STATUS, "").get("checkpoints") or {}
+        return read_record(run_dir / "run.json", RUN_STATUS, "")
     except DataError:
-        return None
+        return {}
+
+
+def newest_first(run_dir: Path, status: dict[str, Any]) -> Iterator[Checkpoint]:
+    """Yield the checkpoints that `status` (run.json) names and whose state can be read."""
+    known = status.get("checkpoints") or {}
     for number in sorted(known, key=int, reverse=True):
-        try:
-            file = run_dir / f"checkpoint-{number}" / "trainer_state.json"
-            state = read_record(file, {"global_step": int, "max_steps": int}, "")
-            return Newest(known[number]["stage"], state["global_step"], state["max_steps"])
-        except DataError:
-            continue
-    return None
+        path = run_dir / f"checkpoint-{number}"
+        with suppress(DataError):
+            state = read_record(path / STATE_NAME, {"max_steps": int}, "")
+            yield Checkpoint(path, int(number), known[number]["stage"], known[number]["step"], state["max_steps"])
 
 
 def check_same_config(run_dir: Path, config: TrainConfig) -> None:
@@ -87,7 +99,7 @@ def check_same_config(run_dir: Path, config: TrainConfig) -> None:
             hint=f"resume with `vsgrpo train {methods[0]}`, or start another run with another output=DIR",
         )
     _give_own_keys(old["trainer"], new["trainer"])
-    newest, free = newest_checkpoint(run_dir), set(_FREE)
+    newest, free = next(newest_first(run_dir, read_status(run_dir)), None), set(_FREE)
     unused = [set(section.unused()) for section in config.stage_sections()]
     lengthened = _check_lengths(old["trainer"], new["trainer"], newest, unused)
     only_weights = newest is not None and newest.step >= newest.max_steps and not lengthened
@@ -149,7 +161,7 @@ def is_longer(run_dir: Path, config: TrainConfig) -> bool:
     return any(old.get(key) != new.get(key) for key in (*LENGTHS, "stages"))
 
 
-def _check_lengths(old: dict[str, Any], new: dict[str, Any], newest: Newest | None, unused: list[set[str]]) -> bool:
+def _check_lengths(old: dict[str, Any], new: dict[str, Any], newest: Checkpoint | None, unused: list[set[str]]) -> bool:
     """Compare steps, epochs and stages of two trainer sections; return whether the stage of `newest` becomes longer.
 
     Args:
@@ -182,7 +194,7 @@ def _check_lengths(old: dict[str, Any], new: dict[str, Any], newest: Newest | No
     return longer
 
 
-def _grows(before: dict[str, Any], now: dict[str, Any], where: str, newest: Newest | None) -> bool:
+def _grows(before: dict[str, Any], now: dict[str, Any], where: str, newest: Checkpoint | None) -> bool:
     """Return whether a stage becomes longer; ConfigError where it becomes shorter."""
     steps, epochs = ([float(stage[name]) for stage in (before, now)] for name in LENGTHS)
     if steps[0] > 0:

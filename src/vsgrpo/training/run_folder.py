@@ -1,12 +1,15 @@
-"""The folder of a run before training: made or refused, compared before a resume, given back if nothing came of it."""
+"""The run folder: made or refused before training, checkpoints numbered over all stages, `run.json`, `final/`."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,19 +19,134 @@ from vsgrpo.config.compose import to_yaml
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.inputs import InputFile, changes, hash_in_background, read_inputs, refuse_changes, write_inputs
 from vsgrpo.errors import DataError
-from vsgrpo.files import find_damage, write_atomic
-from vsgrpo.launch.continuation import check_same_config
+from vsgrpo.files import find_damage, publish, write_atomic, write_checksums
 from vsgrpo.paths import ASIDE_NAME, LOCK_NAME, drop_aside, is_set_aside, remove, set_aside, take_back, unwritable
 from vsgrpo.records import RUN_STATUS, read_record
 from vsgrpo.terminal import show
+from vsgrpo.training.continuation import Checkpoint, check_same_config, newest_first, read_status
+from vsgrpo.training.launcher import own_rank
 
+SCHEMA_VERSION = 1
 _OWN = ("config.yaml", "overrides.txt", "env.json", "inputs.json", "run.json", "log.jsonl", "completions.jsonl")
 _OWN += ("checkpoint-*", "damaged-checkpoint-*", "final", "tiny", ".partial", ".final.*", "bad_batch-*.json")
 _OWN += ("report.html", "samples.html", "wandb", "tensorboard")
 """Files that a run writes: --overwrite replaces them, and the evaluations inside the folder. Caches serve the next run
 too; `failures` is that of the latest start."""
-_DIAGNOSES = ("bad_batch-*.json",)
+_DIAGNOSES = "bad_batch-*.json"
 """Files that say why a run failed; they stay when the earlier run comes back."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One trainer of a run.
+
+    Attributes:
+        folder: of the run.
+        number: from 0.
+        num_stages: of the run.
+        steps_before: optimizer steps of all earlier stages.
+        name: of the method, for the progress line.
+    """
+
+    folder: RunFolder
+    number: int
+    num_stages: int
+    steps_before: int
+    name: str
+
+
+class RunFolder:
+    """RUN_DIR as the training process sees it; only process 0 writes.
+
+    Args:
+        describe: writes what every model folder carries (vision.json, training_manifest.json) into a folder.
+        keep: how many checkpoints stay; None keeps all.
+    """
+
+    def __init__(self, path: Path, describe: Callable[[Path], None], keep: int | None = None) -> None:
+        self.path = path
+        self.describe = describe
+        self._keep = keep
+
+    @property
+    def partial(self) -> Path:
+        """Where the Trainer writes a checkpoint before it gets its number."""
+        return self.path / ".partial"
+
+    def read_status(self) -> dict[str, Any]:
+        """Return run.json, empty where there is none yet.
+
+        Raises:
+            DataError: it is broken or of another schema.
+        """
+        path = self.path / "run.json"
+        if not path.is_file():
+            return {}
+        status = read_record(path, RUN_STATUS, "put a copy back, or start anew with --overwrite or another output=DIR")
+        if status.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+            raise DataError(
+                f"{path}: schema_version={status['schema_version']}: this version reads {SCHEMA_VERSION}",
+                "resume with the version that started the run",
+            )
+        return status
+
+    def update_status(self, **values: Any) -> None:
+        """Set keys of run.json, the others stay; only process 0 writes."""
+        if own_rank() > 0:
+            return
+        status = {"schema_version": SCHEMA_VERSION, **self.read_status(), **values}
+        write_atomic(self.path / "run.json", json.dumps(status, indent=1) + "\n")
+
+    def publish(self, stage: int, step: int, number: int) -> Path:
+        """Give the checkpoint just written its final name, enter it into run.json, drop the oldest ones.
+
+        It has checksums and is on disk before run.json names it. What an --overwrite had set aside goes with the first.
+        """
+        source = self.partial / f"checkpoint-{step}"
+        target = self.path / f"checkpoint-{number}"
+        self.describe(source)
+        write_checksums(source)
+        publish(source, target)
+        shutil.rmtree(self.partial)
+        status = self.read_status()
+        known = {**status.get("checkpoints", {}), str(number): {"stage": stage, "step": step}}
+        self.update_status(checkpoints=known)
+        best = status.get("best")
+        kept = None if best is None else str(self.path / f"checkpoint-{best['checkpoint']}")
+        from transformers.trainer_utils import rotate_checkpoints  # it imports torch
+
+        rotate_checkpoints(str(self.path), save_total_limit=self._keep, best_model_checkpoint=kept)
+        self.update_status(checkpoints={n: c for n, c in known.items() if (self.path / f"checkpoint-{n}").is_dir()})
+        drop_aside(self.path)
+        return target
+
+    def note_score(self, number: int, score: float) -> float:
+        """Enter the dev score of checkpoint `number` into run.json; return the best one (the earlier of equals)."""
+        status = self.read_status()
+        scores = {**status.get("dev_scores", {}), str(number): score}
+        best = min(scores, key=lambda name: (-scores[name], int(name)))
+        self.update_status(dev_scores=scores, best={"checkpoint": int(best), "dev_score": scores[best]})
+        return scores[best]
+
+    def checkpoints(self) -> Iterator[Checkpoint]:
+        """Yield the complete checkpoints, newest first."""
+        return newest_first(self.path, self.read_status())
+
+    def publish_final(self, save: Callable[[Path], None], writes: bool = True) -> Path:
+        """Let `save` write the trained model, then give it the name `final`; every process calls this.
+
+        Args:
+            writes: True on the process that renames and describes.
+        """
+        source, target = self.path / ".final.partial", self.path / "final"
+        if writes:
+            shutil.rmtree(source, ignore_errors=True)
+        save(source)
+        if writes:
+            self.describe(source)
+            publish(source, target)
+            drop_aside(self.path)
+        return target
 
 
 def prepare_run_folder(
@@ -108,10 +226,10 @@ def settle(run_dir: Path) -> None:
     """
     if not is_set_aside(run_dir):
         return
-    if (run_dir / ASIDE_NAME).is_dir() and (_read_status(run_dir).get("checkpoints") or (run_dir / "final").is_dir()):
+    if (run_dir / ASIDE_NAME).is_dir() and (read_status(run_dir).get("checkpoints") or (run_dir / "final").is_dir()):
         drop_aside(run_dir)
         return
-    new = [path for path in _own(run_dir) if not any(fnmatch(path.name, pattern) for pattern in _DIAGNOSES)]
+    new = [path for path in _own(run_dir) if not fnmatch(path.name, _DIAGNOSES)]
     take_back(run_dir, new)
     show(f"run.dir={run_dir}: --overwrite ended before its first checkpoint: the earlier run is back", sys.stderr)
 
@@ -120,7 +238,7 @@ def made_steps(run_dir: Path) -> bool:
     """Return whether a run got as far as an optimizer step that left a trace, or the folder was not written by us."""
     if not (run_dir / "env.json").is_file():
         return True
-    if _read_status(run_dir).get("checkpoints") or any(run_dir.glob("*checkpoint-*")) or (run_dir / "final").is_dir():
+    if read_status(run_dir).get("checkpoints") or any(run_dir.glob("*checkpoint-*")) or (run_dir / "final").is_dir():
         return True
     log = run_dir / "log.jsonl"
     return log.is_file() and log.stat().st_size > 0
@@ -146,20 +264,13 @@ def _set_run_aside(run_dir: Path) -> None:
     set_aside(run_dir, sorted(path.name for path in going))
 
 
-def _read_status(run_dir: Path) -> dict[str, Any]:
-    try:
-        return read_record(run_dir / "run.json", RUN_STATUS, "")
-    except DataError:  # `RunFolder.read_status` says what is wrong with it
-        return {}
-
-
 def _leave_damaged(run_dir: Path) -> None:
     """Rename damaged checkpoints, newest first, until one is whole, and take them out of run.json.
 
     Raises:
         DataError: all of them are damaged.
     """
-    status = _read_status(run_dir)
+    status = read_status(run_dir)
     known: dict[str, Any] = status.get("checkpoints") or {}
     damage: dict[str, str] = {}
     for number in sorted(known, key=int, reverse=True):
@@ -196,7 +307,7 @@ def _check_same_inputs(run_dir: Path, inputs: dict[str, InputFile], allow_change
     if not allow_changed:
         refuse_changes(found, f"run.dir={run_dir}")
     elif found:
-        status = _read_status(run_dir)
+        status = read_status(run_dir)
         step = max((int(number) for number in status.get("checkpoints") or {}), default=0)
         status.setdefault("changed_inputs", []).append({"step": step, "inputs": found})
         write_atomic(run_dir / "run.json", json.dumps(status, indent=1) + "\n")
@@ -205,20 +316,13 @@ def _check_same_inputs(run_dir: Path, inputs: dict[str, InputFile], allow_change
 
 def _running_pid(run_dir: Path) -> int | None:
     """Return the live process that run.json names as training here, if any."""
-    state = _read_status(run_dir)
-    try:
-        pid = int(state["pid"])
-    except (ValueError, KeyError, TypeError):
+    import psutil
+
+    state, host = read_status(run_dir), platform.node()
+    pid = state.get("pid")
+    if state.get("status") != "running" or state.get("host", host) != host or not isinstance(pid, int):
         return None
-    if state.get("status") != "running" or pid == os.getpid() or state.get("host", platform.node()) != platform.node():
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        return pid
-    return pid
+    return pid if pid != os.getpid() and psutil.pid_exists(pid) else None
 
 
 def environment() -> dict[str, Any]:

@@ -1,15 +1,12 @@
-"""The largest microbatch first: rollout, forward and backward of it before training, so that memory runs out at once.
-
-It works on blank frames of the size of the longest samples, keeps nothing and leaves all random states as they were: a
-run is the same with and without it. Engines that shard weights reduce gradients inside backward, so there the estimate
-(`memory/`) has to do.
-"""
+"""What a step takes: seconds by phase, bytes at the peak, and the largest microbatch, tried before training."""
 
 from __future__ import annotations
 
 import random
+import resource
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,12 +25,142 @@ from vsgrpo.modeling.bundle import is_tower_trained
 from vsgrpo.modeling.inputs import encode_prompt
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import rollout
-from vsgrpo.modeling.tree import Prompt, build_trees
+from vsgrpo.modeling.tree import Prompt, TokenCount, build_trees
 from vsgrpo.modeling.vision import FeatureStore
-from vsgrpo.training.base import StageTrainer
-from vsgrpo.training.timing import peak_memory
 from vsgrpo.video.budget import Medium, VisionBudget
 from vsgrpo.video.loader import VideoInputs, VideoLoader
+
+PHASES = ("decode", "vision", "prefill", "generate", "reward", "reference", "update", "optimizer", "save")
+
+
+def device_sync() -> Callable[[], None] | None:
+    """Return the call that waits for the GPU's queue, or None where this machine has none to use."""
+    return _synchronize if torch.cuda.is_available() else None
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_initialized():  # a run on the CPU must not take memory of a GPU
+        torch.cuda.synchronize()
+
+
+class PhaseTimer:
+    """Seconds per phase, exclusive: while an inner phase runs, the clock of the outer one is stopped, so phases add up.
+
+    Counts of work are kept beside them.
+
+    Args:
+        sync: called before each reading of the clock, so that work queued on an accelerator counts where it was
+            started (`device_sync`).
+    """
+
+    def __init__(self, sync: Callable[[], None] | None = None) -> None:
+        self._sync = sync
+        self._running: list[str] = []
+        self._since = 0.0
+        self._seconds: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._taken = time.perf_counter()
+        self.failed_in: str | None = None
+        """The innermost phase that an exception left first."""
+
+    @property
+    def running(self) -> tuple[str | None, float]:
+        """The innermost phase that runs, None between phases, and when it last began to (`time.perf_counter`)."""
+        stack = self._running
+        return (stack[-1] if stack else None), self._since
+
+    def is_in(self, phase: str) -> bool:
+        """Return whether this phase, or one inside it, is running."""
+        return phase in self._running
+
+    def start(self, phase: str) -> None:
+        """Start a phase; the clock of the one that ran is stopped until this one ends."""
+        if phase not in PHASES:
+            raise ValueError(f"{phase}: not one of {PHASES}")
+        self._charge()
+        self._running.append(phase)
+
+    def stop(self) -> None:
+        """Stop the phase started last."""
+        self._charge()
+        self._running.pop()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a block."""
+        self.start(name)
+        try:
+            yield
+        except BaseException:
+            self.failed_in = self.failed_in or name
+            raise
+        finally:
+            self.stop()
+
+    def take(self) -> dict[str, float]:
+        """Return the seconds of each phase since the last call, in the order of `PHASES`, and start from zero."""
+        self._charge()
+        seconds, self._seconds = self._seconds, {}
+        return {phase: seconds[phase] for phase in PHASES if phase in seconds}
+
+    def count(self, name: str, amount: int) -> None:
+        """Add to a count of work."""
+        self._counts[name] = self._counts.get(name, 0) + amount
+
+    def count_tokens(self, tokens: TokenCount) -> None:
+        """Add the language model's tokens of one pass, beside what a plain step would compute."""
+        self.count("tokens/computed", tokens.computed)
+        self.count("tokens/plain", tokens.plain)
+
+    def take_counts(self) -> dict[str, int]:
+        """Return the counts since the last call, and start from zero."""
+        counts, self._counts = self._counts, {}
+        return counts
+
+    def take_summary(self) -> dict[str, Any]:
+        """Return what `summarize` takes: phases, counts and wall seconds since the last call, and the memory's peak."""
+        now, since = time.perf_counter(), self._taken
+        self._taken = now
+        return {"phases": self.take(), "counts": self.take_counts(), "seconds": now - since, "peak": peak_memory()}
+
+    def _charge(self) -> None:
+        if self._sync is not None:
+            self._sync()
+        now = time.perf_counter()
+        if self._running:
+            phase = self._running[-1]
+            self._seconds[phase] = self._seconds.get(phase, 0.0) + now - self._since
+        self._since = now
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has had on its GPU, or in main memory where it uses none."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    kilo = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo
+
+
+def summarize(summaries: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Put the summaries of all processes into log entries.
+
+    Returns:
+        time/PHASE: mean seconds of the processes; time_max/PHASE: of the slowest one (several processes only); counts:
+        summed; tokens/second: tokens computed by all, over the wall seconds; memory/peak_gib: of the fullest process.
+    """
+    phases = [phase for phase in PHASES if any(phase in item["phases"] for item in summaries)]
+    spent = {phase: [item["phases"].get(phase, 0.0) for item in summaries] for phase in phases}
+    logs: dict[str, float] = {f"time/{phase}": sum(spent[phase]) / len(summaries) for phase in phases}
+    if len(summaries) > 1:
+        logs |= {f"time_max/{phase}": max(spent[phase]) for phase in phases}
+    for name in dict.fromkeys(name for item in summaries for name in item["counts"]):
+        logs[name] = sum(item["counts"].get(name, 0) for item in summaries)
+    seconds = max(item["seconds"] for item in summaries)
+    if "tokens/computed" in logs:
+        logs["tokens/second"] = logs["tokens/computed"] / max(seconds, 1e-9)
+    logs["memory/peak_gib"] = max(item["peak"] for item in summaries) / 2**30
+    return logs
+
 
 DRAWN_TOKENS = 2
 """Tokens drawn of each completion in the rollout: the prompts take the memory, drawing adds little per token."""
@@ -64,7 +191,7 @@ class Probe:
 
 
 def probe_longest(
-    trainer: StageTrainer, config: TrainConfig, section: TrainerSection, loader: VideoLoader, rows: Dataset
+    trainer: Any, config: TrainConfig, section: TrainerSection, loader: VideoLoader, rows: Dataset
 ) -> Probe:
     """Run the largest microbatch of a stage once and forget it.
 
@@ -117,7 +244,7 @@ def _longest_rows(rows: Dataset, loader: VideoLoader, count: int) -> list[dict[s
     return [most[i % len(most)] for i in range(count)]
 
 
-def _prompt(trainer: StageTrainer, row: dict[str, Any]) -> tuple[tuple[int, ...], list[VideoInputs]]:
+def _prompt(trainer: Any, row: dict[str, Any]) -> tuple[tuple[int, ...], list[VideoInputs]]:
     """Return a row's token ids and blank frames of its media's size."""
     ids = tuple(encode_prompt(trainer.bundle.processor, row["prompt"], row["shown"], row["system"]))
     return ids, blank_media(row["shown"], trainer.loader.budget)
@@ -136,7 +263,7 @@ def blank_media(shown: Sequence[Medium], budget: VisionBudget) -> list[VideoInpu
 
 
 def _run(
-    trainer: StageTrainer,
+    trainer: Any,
     section: TrainerSection,
     load: Load,
     prompts: list[tuple[tuple[int, ...], list[VideoInputs]]],
@@ -170,9 +297,7 @@ def name_media(prompt: tuple[tuple[int, ...], list[VideoInputs]], name: str) -> 
     return Prompt(ids, tuple(item.key for item in named)), named
 
 
-def _roll_out(
-    trainer: StageTrainer, load: Load, prompt: tuple[tuple[int, ...], list[VideoInputs]], store: FeatureStore
-) -> None:
+def _roll_out(trainer: Any, load: Load, prompt: tuple[tuple[int, ...], list[VideoInputs]], store: FeatureStore) -> None:
     """Read as many of the longest prompt as a buffer holds, each with media of its own, and draw a few tokens."""
     count = load.buffer_questions
     shown = [name_media(prompt, f"buffer {i}") for i in range(count)]
@@ -185,7 +310,7 @@ def _roll_out(
 
 
 @contextmanager
-def _unchanged(trainer: StageTrainer) -> Iterator[None]:
+def _unchanged(trainer: Any) -> Iterator[None]:
     """Give back random states, gradients and modes as they were."""
     model = trainer.bundle.model
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]

@@ -1,0 +1,311 @@
+"""What a run reports while it trains: lines on stderr, log.jsonl, completions.jsonl, trackers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute
+from transformers import TrainerCallback, TrainerState
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+
+from vsgrpo.errors import first_line
+from vsgrpo.terminal import show
+from vsgrpo.training.launcher import own_rank
+from vsgrpo.training.measure import PhaseTimer
+from vsgrpo.training.run_folder import Stage
+from vsgrpo.training.samples import Sample
+
+COMPLETIONS_SCHEMA_VERSION = 1
+
+
+LOG_SCHEMA_VERSION = 1
+
+
+EVENTS = tuple(name for name in vars(TrainerCallback) if name.startswith("on_"))
+
+
+_TAIL_BYTES = 1 << 15
+
+
+class JsonLog(TrainerCallback):
+    """Appends every log of the Trainer to log.jsonl, with the CPU seconds of this process since training began.
+
+    Numbers that JSON cannot say are the strings "NaN", "Infinity".
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._path = stage.folder.path / "log.jsonl"
+        self._cpu_start = time.process_time()
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Count CPU seconds of this process from here on."""
+        self._cpu_start = time.process_time()
+
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Write one line; `step` counts over all stages."""
+        if not state.is_world_process_zero:
+            return
+        record = {
+            "schema_version": LOG_SCHEMA_VERSION,
+            "step": self._stage.steps_before + state.global_step,
+            "stage": self._stage.number,
+            "clock": round(time.time(), 3),
+            "cpu_seconds": round(time.process_time() - self._cpu_start, 3),
+            **{name: json_number(value) for name, value in (logs or {}).items()},
+        }
+        append_records(self._path, [record])
+
+
+def json_number(value: Any) -> Any:
+    """Return a value as JSON can say it: numbers that are none as "NaN", "Infinity", "-Infinity"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def completion_records(
+    step: int,
+    rows: Sequence[Mapping[str, Any]],
+    samples: Sequence[Sample],
+    texts: Sequence[str],
+    advantages: Sequence[float],
+) -> list[dict[str, Any]]:
+    """Return one record per text; the other sequences may be longer."""
+    return [
+        {
+            "schema_version": COMPLETIONS_SCHEMA_VERSION,
+            "step": step,
+            "id": sample.row_key,
+            "question_type": row["question_type"],
+            "index": sample.index,
+            "completion": text,
+            "num_tokens": len(sample.completion),
+            "answer": row["answer"],
+            "reward": sample.reward,
+            "advantage": round(advantage, 4),
+        }
+        for row, sample, text, advantage in zip(rows, samples, texts, advantages, strict=False)
+    ]
+
+
+def append_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Append records as lines of JSON."""
+    with path.open("a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def last_group(path: Path, dataset: Any = None) -> SampleGroup | None:
+    """Return the last group in completions.jsonl, None where there is none yet.
+
+    Args:
+        dataset: `rows_to_dataset`, to look the question up.
+    """
+    if not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        lines = stream.read().splitlines()[1:] if stream.tell() > _TAIL_BYTES else path.read_bytes().splitlines()
+    records = []
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # it is being written
+        if records and (record["step"], record["id"]) != (records[0]["step"], records[0]["id"]):
+            break
+        records.append(record)
+    if not records:
+        return None
+    counts: dict[str, list[float]] = {}
+    for record in records:
+        counts.setdefault(record["completion"], []).append(record["reward"] or 0.0)
+    answers = [(text, len(found), sum(found) / len(found)) for text, found in counts.items()]
+    answers.sort(key=lambda item: (-item[1], item[0]))
+    head = records[0]
+    return SampleGroup(head["question_type"], _question(dataset, head["id"]), head["answer"], answers)
+
+
+def _question(dataset: Any, row_key: str) -> str:
+    if dataset is None:
+        return row_key
+    place = pyarrow.compute.index(dataset.data["row_key"], row_key).as_py()
+    return row_key if place < 0 else dataset.data["question"][place].as_py()
+
+
+@dataclass(frozen=True)
+class SampleGroup:
+    """The completions of one question: (text, how often, mean reward), most frequent first."""
+
+    question_type: str
+    question: str
+    answer: str
+    texts: Sequence[tuple[str, int, float]]
+
+
+class Progress(TrainerCallback):
+    """Prints a line per log with step, main numbers, seconds per step and time left. The live view builds on it.
+
+    Args:
+        stage: of the run.
+        timer: of the trainer's phases.
+        rows: of the stage, for the question of a sample.
+    """
+
+    def __init__(self, stage: Stage, timer: PhaseTimer, rows: Any = None) -> None:
+        self._stage = stage
+        self.timer = timer
+        self._rows = rows
+        self._since = time.monotonic()
+        self._first_step = 0
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Start the clock (a resumed stage does not start at 0)."""
+        self._since = time.monotonic()
+        self._first_step = state.global_step
+
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Print step, main numbers, seconds per step and time left."""
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        seconds = self._pace(state)
+        left = round(seconds * (state.max_steps - state.global_step))
+        numbers = [f"{name} {logs[name]:.4g}" for name in ("loss", "reward", "kl", "entropy") if _is_number(logs, name)]
+        line = f"{self._title()} step {state.global_step}/{state.max_steps}  {'  '.join(numbers)}"
+        show(f"{line}  {seconds:.2f} s/step  {left // 60}m{left % 60:02d}s left", sys.stderr)
+
+    def say(self, text: str) -> None:
+        """Tell the user something from inside a signal handler (where a buffered stream may be in the middle)."""
+        if own_rank() == 0:
+            os.write(2, f"{text}\n".encode())
+
+    def close(self) -> None:
+        """Give the terminal back; may be called twice."""
+
+    def _title(self) -> str:
+        stage = f" stage {self._stage.number + 1}/{self._stage.num_stages}" if self._stage.num_stages > 1 else ""
+        return self._stage.name + stage
+
+    def _pace(self, state: TrainerState) -> float:
+        return (time.monotonic() - self._since) / max(state.global_step - self._first_step, 1)
+
+
+def _is_number(logs: dict[str, Any], name: str) -> bool:
+    return isinstance(logs.get(name), int | float)
+
+
+class OptimizerClock(TrainerCallback):
+    """Times the optimizer's step, and starts the clock of the first log."""
+
+    def __init__(self, timer: PhaseTimer) -> None:
+        self._timer = timer
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Forget what building the trainer took."""
+        self._timer.take_summary()
+
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Start the phase."""
+        self._timer.start("optimizer")
+
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Stop the phase."""
+        self._timer.stop()
+
+
+class PhaseWatch(TrainerCallback):
+    """Says on stderr which phase this process has been in for half of launch.timeout_s.
+
+    A process that hangs says nothing by itself, and NCCL ends those that wait for it without a Python exception.
+
+    Args:
+        clock: seconds that never jump back.
+    """
+
+    def __init__(self, timer: PhaseTimer, rank: int, limit_s: float, clock: Callable[[], float] | None = None) -> None:
+        self._timer = timer
+        self._rank = rank
+        self._limit_s = limit_s
+        self._clock = clock or time.perf_counter
+        self._reported: float | None = None
+        self._ended = threading.Event()
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Start to watch."""
+        threading.Thread(target=self._watch, args=(state,), daemon=True).start()
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Stop watching."""
+        self._ended.set()
+
+    def look(self, step: int) -> None:
+        """Print one line if a phase has lasted for half of the limit; once for each time it is entered."""
+        phase, since = self._timer.running
+        seconds = self._clock() - since
+        if phase is None or self._reported == since or seconds < self._limit_s / 2:
+            return
+        self._reported = since
+        show(
+            f"warning: process {self._rank} has been in phase {phase} of step {step} for {seconds:.0f} s "
+            f"(launch.timeout_s={self._limit_s:g})",
+            sys.stderr,
+        )
+
+    def _watch(self, state: TrainerState) -> None:
+        while not self._ended.wait(min(self._limit_s / 10, 10.0)):
+            self.look(state.global_step)
+
+
+class Tracker(TrainerCallback):
+    """Passes events on to a tracker of trainer.report_to (a callback of transformers) until one fails.
+
+    None may stop a run: what it raises, when it is made or at any event, becomes one warning, and the tracker is left
+    out from there on; log.jsonl has every number anyway.
+
+    Args:
+        name: as in trainer.report_to.
+        make: builds the tracker's callback.
+        say: shows a line to the user.
+    """
+
+    def __init__(self, name: str, make: Callable[[], TrainerCallback], say: Callable[[str], None]) -> None:
+        self._name = name
+        self._say = say
+        self._inner: TrainerCallback | None = None
+        try:
+            self._inner = make()
+        except Exception as error:
+            self._give_up(error)
+        for event in EVENTS:
+            setattr(self, event, self._passing(event))
+
+    def _passing(self, event: str) -> Callable[..., Any]:
+        def pass_on(*args: Any, **kwargs: Any) -> Any:
+            if self._inner is None:
+                return None
+            try:
+                return getattr(self._inner, event)(*args, **kwargs)
+            except Exception as error:
+                self._give_up(error)
+                return None
+
+        return pass_on
+
+    def _give_up(self, error: Exception) -> None:
+        self._inner = None
+        what = f"warning: trainer.report_to={self._name}: {first_line(error)}"
+        self._say(f"{what}; training goes on without it (log.jsonl has all)")
+
+
+def make_trackers(names: Sequence[str], say: Callable[[str], None]) -> list[TrainerCallback]:
+    """Return one tracker per name of trainer.report_to."""
+    return [Tracker(name, get_reporting_integration_callbacks([name])[0], say) for name in names]
