@@ -7,9 +7,9 @@ import dataclasses
 
 import pytest
 import torch
-from fake_gpu import DeviceMismatch, FakeGpu, put
 from tiny_inputs import make_video, randomize_adapter
 
+from fake_gpu import DeviceMismatch, FakeGpu, put
 from vsgrpo.modeling.bundle import use_gradient_checkpointing
 from vsgrpo.modeling.inputs import encode_prompt
 from vsgrpo.modeling.load import LoraSettings, load

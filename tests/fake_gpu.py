@@ -2,13 +2,13 @@
 
 Every torch function called from Python passes `FakeGpu`, which finds
 
-- mismatches: tensors of both devices in one call (CUDA takes CPU scalars and, for reading, CPU indices), `.numpy()` of a
-  tensor on the GPU;
+- mismatches: tensors of both devices in one call (CUDA takes CPU scalars and, for reading, CPU indices),
+  `.numpy()` of a tensor on the GPU;
 - waits: calls for which the host waits for the GPU (`tolist`, `int`, `nonzero`, indexing by a mask, ...);
 - copies: from the host to the GPU.
 
 Each is kept with the line of ours that did it. Not reached: what happens inside one torch call (kernels, the autograd
-engine's own work), Triton and compiled code, `nn.Module.to`, branches on `torch.cuda.is_available()`, data types that
+engine's own work), Triton and compiled code, branches on `torch.cuda.is_available()`, data types that
 only CUDA lacks.
 """
 
@@ -63,17 +63,21 @@ class FakeGpu(TorchFunctionMode):
         self.waits: Counter[tuple[str, str]] = Counter()
         self.copies: Counter[tuple[str, str]] = Counter()
         self._recompute_checks: list[Any] = []
+        self._moves: list[Any] = []
 
     def __enter__(self) -> FakeGpu:
         # A checkpoint compares the devices of what it recomputes: seen by the engine (cpu) and by us (cuda).
         checks = torch.utils.checkpoint._allowed_determinism_checks_to_fns
         self._recompute_checks.append(checks[torch.utils.checkpoint._DEFAULT_DETERMINISM_MODE])
         checks[torch.utils.checkpoint._DEFAULT_DETERMINISM_MODE] = lambda x: (tuple(x.shape), x.dtype)
+        self._moves.append(nn.Module.to)
+        nn.Module.to = self._module_to  # type: ignore[method-assign, assignment]
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> None:
         checks = torch.utils.checkpoint._allowed_determinism_checks_to_fns
         checks[torch.utils.checkpoint._DEFAULT_DETERMINISM_MODE] = self._recompute_checks.pop()
+        nn.Module.to = self._moves.pop()  # type: ignore[method-assign]
         super().__exit__(*raised)
 
     def clear(self) -> None:
@@ -85,13 +89,25 @@ class FakeGpu(TorchFunctionMode):
         """Move a model's weights and buffers in place."""
         for module in model.modules():
             for name, weight in module._parameters.items():
-                if weight is not None:
+                if weight is not None and not isinstance(weight, OnGpu):
                     moved = nn.Parameter(weight.detach().as_subclass(OnGpu), requires_grad=weight.requires_grad)
                     module._parameters[name] = moved
             for name, buffer in module._buffers.items():
                 module._buffers[name] = None if buffer is None else put(buffer)
         if hasattr(model, "tie_weights"):
             model.tie_weights()  # type: ignore[operator]
+
+    @property
+    def _module_to(self) -> Any:
+        """`nn.Module.to`, whose C code takes no weights of ours."""
+
+        def to(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+            if _is_cuda(kwargs.get("device", args[0] if args else None)):
+                self.put(module)
+                return module
+            return self._moves[0](module, *args, **kwargs)
+
+        return to
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -117,7 +133,8 @@ class FakeGpu(TorchFunctionMode):
         if there and name == "backward":
             return self._backward(args, kwargs)
         if _is_cuda(kwargs.get("device")):
-            self.copies[_where(name)] += name in ("tensor", "as_tensor")
+            if name in ("tensor", "as_tensor"):
+                self.copies[_where(name)] += 1
             return _map(func(*args, **{**kwargs, "device": "cpu"}), put)
         if there and kwargs.get("device") is not None:
             return _map(func(*args, **kwargs), _fetch)
@@ -147,7 +164,8 @@ class FakeGpu(TorchFunctionMode):
             return func(tensor, *([target] if target else []), *rest, **kwargs)
         moved = func(_fetch(tensor), *(_fetch(value) for value in rest), **kwargs)
         if not _is_cuda(target):
-            self.waits[_where("to cpu")] += isinstance(tensor, OnGpu)
+            if isinstance(tensor, OnGpu):
+                self.waits[_where("to cpu")] += 1
             return moved
         if not isinstance(tensor, OnGpu):
             self.copies[_where("to")] += 1
@@ -161,8 +179,10 @@ class FakeGpu(TorchFunctionMode):
             self.waits[_where(name)] += 1
         if name in _INDEXING:
             index = _tensors(args[1:2])
-            self.waits[_where(name + " by a mask")] += any(tensor.dtype == torch.bool for tensor in index)
-            self.copies[_where(name + " by a CPU index")] += any(not isinstance(tensor, OnGpu) for tensor in index)
+            if any(tensor.dtype == torch.bool for tensor in index):
+                self.waits[_where(name + " by a mask")] += 1
+            if any(not isinstance(tensor, OnGpu) for tensor in index):
+                self.copies[_where(name + " by a CPU index")] += 1
             if not isinstance(args[0], OnGpu) and any(isinstance(tensor, OnGpu) and tensor.dim() for tensor in index):
                 self._refuse(f"{name}: a CPU tensor indexed by one on cuda:0")
         elif name not in _BOTH_DEVICES:

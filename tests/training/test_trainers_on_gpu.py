@@ -1,0 +1,52 @@
+"""One optimizer step of each trainer that believes in a GPU (`fake_gpu.py`): no tensor is left on the CPU."""
+
+from collections import Counter
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from tiny_runs import LORA, SPREAD, make_trainer
+
+from fake_gpu import CUDA, FakeGpu
+
+pytestmark = pytest.mark.integration
+FULL = ("model.tune=full", "model.freeze_vision=false")
+PER_CALL = ("modeling/rollout.py", "modeling/vision.py", "modeling/save.py")
+"""Where the host waits for each token, video or weight; tests/modeling bounds the first."""
+MOST_WAITS = {"grpo": 50, "sft": 15, "dpo": 20}
+"""Waits in the rest of a step: most are TRL's metrics. A new one in a loop goes beyond."""
+METHODS = {
+    "grpo": ("grpo", *LORA, SPREAD, "trainer.beta=0.01"),
+    "grpo_full": ("grpo", *FULL, SPREAD, "trainer.beta=0.01"),
+    "grpo_plain": ("grpo", *LORA, SPREAD, "trainer.shared_prefix=off"),
+    "sft": ("sft", *LORA),
+    "dpo": ("dpo", *LORA),
+}
+
+
+def put_on_gpu(trainer, fake, monkeypatch):
+    """Move all models of a trainer that was built on the CPU, and let accelerate believe in the GPU."""
+    for state in (AcceleratorState, PartialState):
+        monkeypatch.setitem(state._shared_state, "device", CUDA)
+    trainer.args.__dict__["_setup_devices"] = CUDA
+    for value in vars(trainer).values():
+        if isinstance(value, torch.nn.Module):
+            fake.put(value)
+
+
+@pytest.mark.both_families
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_stays_on_the_gpu(make_config, monkeypatch, name):
+    method, *settings = METHODS[name]
+    trainer = make_trainer(make_config(method, *settings, "trainer.max_steps=1", "trainer.warmup_steps=0"))
+    fake = FakeGpu()
+    put_on_gpu(trainer, fake, monkeypatch)
+    trained = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+    before = [weight.detach().clone() for weight in trained]
+    with fake:
+        trainer.train()
+    assert not fake.mismatches
+    moved = [bool((a != b).any()) for a, b in zip(before, trained, strict=True)]
+    assert any(moved) and trainer.state.global_step == 1
+    elsewhere = Counter({(what, line): n for (what, line), n in fake.waits.items() if not line.startswith(PER_CALL)})
+    assert elsewhere.total() <= MOST_WAITS[method], elsewhere.most_common()
