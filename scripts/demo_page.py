@@ -16,10 +16,9 @@ from vsgrpo.data.rows import read_rows
 from vsgrpo.evaluation.score_command import score_difference, score_file
 from vsgrpo.evaluation.scores import best_constants, constant_scores
 from vsgrpo.files import write_atomic
-from vsgrpo.report.plan import Plan, make_plan, map_svg, question_svg, symbol_svg
+from vsgrpo.report.data_page import Plan, make_plan, map_svg, question_svg, symbol_svg
+from vsgrpo.report.page import lines_svg, pictures, render
 from vsgrpo.report.run_folder import Run, read_run
-from vsgrpo.report.shell import pictures, render
-from vsgrpo.report.svg import lines_svg
 from vsgrpo.scans.meta_info import read_scene_json
 
 NUM_ROOMS, NUM_ANSWERS = 6, 5

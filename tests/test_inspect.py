@@ -17,7 +17,7 @@ from vsgrpo.config.compose import load_config
 from vsgrpo.data.build.dataset import build_dataset
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.inspect import inspect
-from vsgrpo.report.shell import pictures
+from vsgrpo.report.page import pictures
 
 
 @pytest.fixture(scope="module")

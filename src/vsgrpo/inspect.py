@@ -18,10 +18,9 @@ from vsgrpo.evaluation.predictions import Media, read_answers
 from vsgrpo.evaluation.score_command import PROMPT_KEYS
 from vsgrpo.paths import inside, path_fault
 from vsgrpo.records import NUMBER, read_jsonl, read_record
-from vsgrpo.report.plan import Plan, make_plan, question_svg, symbol_svg
-from vsgrpo.report.run_folder import read_config
-from vsgrpo.report.samples import COMPLETIONS_NAME, question_files, read_completions, read_questions
-from vsgrpo.report.shell import TEMPLATES, pictures, render, write_page
+from vsgrpo.report.data_page import Plan, make_plan, question_svg, symbol_svg
+from vsgrpo.report.page import TEMPLATES, pictures, render, write_page
+from vsgrpo.report.run_folder import COMPLETIONS_NAME, question_files, read_completions, read_config, read_questions
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.question import UNITS
 
@@ -173,8 +172,9 @@ def _read_run(path: Path, given: dict[str, str]) -> _Source:
     if not (path / COMPLETIONS_NAME).is_file():
         raise ConfigError(f"{path}: a training run without {COMPLETIONS_NAME}", hint=f"vsgrpo report {path}")
     drawn: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for record in read_completions(path):
-        drawn.setdefault((record["step"], record["id"]), []).append(record)
+    for step, records in sorted(read_completions(path).items(), reverse=True):
+        for record in records:
+            drawn.setdefault((step, record["id"]), []).append(record)
     config = read_config(path) if (path / "config.yaml").is_file() or "rows" not in given else {}
     rows_files = [Path(given["rows"])] if "rows" in given else question_files(config)
     rows = read_questions(rows_files, (key for _, key in drawn))

@@ -12,8 +12,7 @@ from browser import CHROMIUM, look
 from vsgrpo.cli import run as run_command
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.report.run_folder import alarms, drop_redone, end_mean, read_run
-from vsgrpo.report.run_page import write_report
-from vsgrpo.report.samples import read_samples
+from vsgrpo.report.run_page import read_samples, write_report
 
 CONFIG = """
 run: {{dir: x, name: null, seed: {seed}}}
@@ -164,9 +163,11 @@ def test_format_up_and_accuracy_down_is_called_hacking(tmp_path):
 def test_samples_are_counted_and_a_single_answer_shows(tmp_path):
     texts = {0: "4443", 10: "4444"}
     lines = [completion(step, i, text) for step, said in texts.items() for i, text in enumerate(said)]
-    samples = read_samples(write_run(tmp_path / "r", [record(10)], lines), {})
-    assert [group.texts for group in samples.groups] == [[("4", 3, 1.0), ("3", 1, 0.0)], [("4", 4, 1.0)]]
-    assert samples.top_share == {"object_counting": [(0, 0.75), (10, 1.0)]}
+    samples, top_share = read_samples(write_run(tmp_path / "r", [record(10)], lines), {})
+    assert {kind: [item["texts"] for item in shown] for kind, shown in samples.items()} == {
+        "object_counting": [[("4", 3, 1.0), ("3", 1, 0.0)], [("4", 4, 1.0)]]
+    }
+    assert top_share == {"object_counting": [(0, 0.75), (10, 1.0)]}
 
 
 def test_questions_and_evaluations_stand_in_the_report(tmp_path):

@@ -16,8 +16,7 @@ from typing import Any
 
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.files import write_atomic
-from vsgrpo.report.shell import TEMPLATES, pictures, render
-from vsgrpo.report.svg import calibration_svg, scores_svg
+from vsgrpo.report.page import TEMPLATES, calibration_svg, pictures, render, scores_svg
 from vsgrpo.spatial.question import UNITS
 from vsgrpo.spatial.question_types import QUESTION_TYPES, table_columns, type_names
 
@@ -97,7 +96,7 @@ def write_evaluation_page(path: Path, results: Mapping[str, Any], answers: Seque
         answers: one per answered row; of several samples the first.
     """
     columns = [(task, name) for task, name in table_columns().items() if task in results["scores"]]
-    marks = _marks(results)
+    marks, reader = _marks(results), results.get("reader") or {}
     page = render(
         TEMPLATES / "evaluation.html",
         results=results,
@@ -109,7 +108,7 @@ def write_evaluation_page(path: Path, results: Mapping[str, Any], answers: Seque
         marks=marks,
         calibrations=_calibrations(answers),
         confusions=_confusions(answers),
-        misses=[(answer, *_frames(answer, results)) for answer in _worst(answers)],
+        misses=[(item, *pictures(item.media, reader, _NUM_FRAMES, _FRAME_WIDTH)) for item in _worst(answers)],
     )
     write_atomic(path, page)
 
@@ -221,10 +220,6 @@ def _worst(answers: Sequence[ReadAnswer]) -> list[ReadAnswer]:
             by_type.setdefault(item.row.question_type, []).append(item)
     ordered = [sorted(by_type[kind], key=badness, reverse=True) for kind in sorted(by_type)]
     return [item for turn in zip_longest(*ordered) for item in turn if item is not None][:NUM_MISSES]
-
-
-def _frames(item: ReadAnswer, results: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    return pictures(item.media, results.get("reader") or {}, _NUM_FRAMES, _FRAME_WIDTH)
 
 
 def _unit(question_type: str) -> str:

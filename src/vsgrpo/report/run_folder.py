@@ -1,19 +1,25 @@
-"""Read a run folder for its report: the log as curves, phase seconds, evaluations, what deserves an alarm."""
+"""Read a run folder: the log as curves, phase seconds, alarms, evaluations, completions and the rows they answer."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.data.row import Row
+from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.files import read_yaml
-from vsgrpo.records import NUMBER, check_shape, read_jsonl, read_record
-from vsgrpo.report.svg import Curve
+from vsgrpo.records import MAYBE_NUMBER, NUMBER, check_shape, decode_line, read_jsonl, read_record
+from vsgrpo.report.page import Curve
 
 LOG_SCHEMA_VERSION = 1
+COMPLETIONS_NAME = "completions.jsonl"
+COMPLETION = {"step": int, "id": str, "completion": str, "reward?": MAYBE_NUMBER}
+"""Kinds of the values of a line in completions.jsonl."""
 _HINT = "restore the file that the command wrote"
 _CONFIG = {
     "data": {"path": str, "split?": str, "mix?": [{"path": str}]},
@@ -38,6 +44,7 @@ _RESULT = {
     "video?": str,
 }
 _RECORD = {"step": int, "dev_score?": NUMBER, "tokens/computed?": NUMBER, "tokens/plain?": NUMBER}
+_STEP = re.compile(rb'"step"\s*:\s*(\d+)')
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -217,3 +224,85 @@ def _best_mean(curve: Curve) -> float:
     values = [value for _, value in curve if math.isfinite(value)]
     width = max(1, len(values) // 4)
     return max((sum(values[i : i + width]) / width for i in range(len(values) - width + 1)), default=0.0)
+
+
+def read_completions(
+    folder: Path, shape: Any = COMPLETION, max_steps: int | None = None
+) -> dict[int, list[dict[str, Any]]]:
+    """Return step -> records of a run's completions, steps rising; of a step written twice the later.
+
+    Empty where the run has none (SFT, DPO).
+
+    Args:
+        shape: kinds of the values of a record (`check_shape`).
+        max_steps: read so many steps at most, evenly spread.
+    """
+    path = folder / COMPLETIONS_NAME
+    if not path.is_file():
+        return {}
+    starts = _starts(path)
+    steps = sorted(starts) if max_steps is None else spread(sorted(starts), max_steps)
+    return {step: _records(path, starts[step], step, shape) for step in steps}
+
+
+def _starts(path: Path) -> dict[int, int]:
+    """Return step -> byte offset of its last block of lines: a resumed run writes some steps again."""
+    starts: dict[int, int] = {}
+    offset, last = 0, None
+    with path.open("rb") as stream:
+        for line in stream:
+            found = _STEP.search(line, 0, 80)
+            step = int(found.group(1)) if found else last
+            if step is not None and step != last:
+                starts[step] = offset
+                last = step
+            offset += len(line)
+    return starts
+
+
+def _records(path: Path, offset: int, step: int, shape: Any) -> list[dict[str, Any]]:
+    found = []
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        for line in stream:
+            if not line.endswith(b"\n"):
+                break  # being written
+            record = decode_line(line, f"{path}: step {step}", "remove this line", nan="keep")
+            check_shape(record, shape, f"{path}: step {step}", "remove this line")
+            if record["step"] != step:
+                break
+            found.append(record)
+    return found
+
+
+def spread(items: list[int], limit: int) -> list[int]:
+    """Return at most `limit` items, evenly, first and last among them."""
+    if len(items) <= limit:
+        return items
+    return [items[round(i * (len(items) - 1) / (limit - 1))] for i in range(limit)]
+
+
+def question_files(config: dict[str, Any]) -> list[Path]:
+    """Return the row files that a run trained on."""
+    data = config.get("data", {})
+    folders = [data.get("path"), *(item["path"] for item in data.get("mix") or [])]
+    return [Path(folder) / f"{data.get('split', 'train')}.jsonl" for folder in folders if folder]
+
+
+def read_questions(files: Iterable[Path], keys: Iterable[str]) -> dict[str, tuple[Row, Path]]:
+    """Return key of a completion -> its row and that row's folder, for those that the files (still) have."""
+    keys = set(keys)
+    wanted = {name.partition("/")[2] for key in keys for name in _row_keys(key)}
+    rows: dict[str, tuple[Row, Path]] = {}
+    for file in files:
+        for number, data in read_jsonl(file) if file.is_file() else ():
+            name = data.get("id") if isinstance(data, dict) else None
+            if isinstance(name, str) and name in wanted:  # the others are not checked
+                row = row_from_dict(data, f"{file}:{number}")
+                rows[row.key] = (row, file.parent)
+    return {key: rows[name] for key in keys for name in reversed(_row_keys(key)) if name in rows}
+
+
+def _row_keys(key: str) -> tuple[str, str]:
+    """Return the keys of rows that a completion's key may mean: itself, and without the `#2` of a repeated row."""
+    return key, re.sub(r"#[0-9]+$", "", key)

@@ -1,34 +1,55 @@
 """`vsgrpo report RUN...`: the page of training runs, for the eye.
 
-Curves of all runs overlaid, alarms, phase seconds, completions over time, evaluation tables.
+Curves of all runs overlaid, alarms, phase seconds, evaluation tables, and completions of some steps, with questions and
+frames where the dataset is still there.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
+from vsgrpo.records import MAYBE_NUMBER
 from vsgrpo.report.evaluation_page import papers_of
-from vsgrpo.report.run_folder import Run, alarms, end_mean, read_run, tokens_saved
-from vsgrpo.report.samples import Samples, read_samples
-from vsgrpo.report.shell import TEMPLATES, render, write_page
-from vsgrpo.report.svg import NUM_COLORS, lines_svg, phases_svg
+from vsgrpo.report.page import NUM_COLORS, TEMPLATES, Curve, lines_svg, phases_svg, pictures, render, write_page
+from vsgrpo.report.run_folder import (
+    COMPLETION,
+    Run,
+    alarms,
+    end_mean,
+    question_files,
+    read_completions,
+    read_questions,
+    read_run,
+    spread,
+    tokens_saved,
+)
 from vsgrpo.spatial.question_types import table_columns
 
 REPORT_NAME = "report.html"
 COMPARE_NAME = "compare.html"
+_SAMPLE = {**COMPLETION, "question_type": str, "answer": str, "advantage?": MAYBE_NUMBER}
+_NUM_STEPS_COUNTED = 48
+"""Steps of which the most frequent completion is counted."""
+_NUM_STEPS_SHOWN = 4
+_MAX_TEXTS = 8
+_MAX_CHARS = 400
 _PHASES = ("decode", "vision", "prefill", "generate", "reward", "reference", "update", "optimizer", "save")
 
-# Section -> (metric or prefix*, title, what it says).
+# Section -> (metric or a pattern of metrics, title, what it says); {} is what the * of the pattern matches.
 _CHARTS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "Reward": (
         ("reward", "Reward", "mean over the completions, all reward functions weighted"),
-        ("reward/*", "", "reward of this question type"),
-        ("rewards/*/mean", "", "mean of this reward function"),
+        ("reward/*", "{}", "reward of this question type"),
+        ("rewards/*/mean", "{}", "mean of this reward function"),
         ("dev_score", "Score on dev.jsonl", "greedy answers on rooms that are not trained on, at every checkpoint"),
         ("reward_std", "Spread within groups", "standard deviation of the rewards of one question"),
         ("frac_reward_zero_std", "Groups without spread", "share whose completions all earn the same: no gradient"),
@@ -51,20 +72,21 @@ _CHARTS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("parse_failure/number", "Unreadable numbers", "share of answers to number questions without a number"),
         ("parse_failure/text", "Empty words", "share of answers to word questions that are empty"),
         ("parse_failure/tags", "Missing tags", "share of completions without answer tags"),
-        ("alarm/*", "", ""),
-        ("top_share/*", "", "share of the most frequent completion of this type: 1 is one answer for every video"),
+        ("alarm/copied_question", "Alarm: copied question", "share that repeats the question"),
+        ("alarm/empty_thought", "Alarm: empty thoughts", "share with a blank think or observe block"),
+        ("alarm/repeated_tags", "Alarm: repeated tags", "share with a tag more than once"),
+        ("alarm/truncated", "Alarm: truncated", "share cut off at trainer.max_completion_length"),
+        (
+            "top_share/*",
+            "{}: most frequent answer",
+            "share of the most frequent completion of this type: 1 is one answer for every video",
+        ),
     ),
     "Time": (
         ("seconds_per_step", "Seconds per step", "sum of the phases"),
         ("tokens_saved", "Tokens saved", "share of a plain step's tokens that were not computed: shared prefixes"),
         ("skipped_microbatches", "Skipped updates", "share of microbatches without any advantage"),
     ),
-}
-_ALARMS = {
-    "alarm/empty_thought": ("Alarm: empty thoughts", "share with a blank think or observe block"),
-    "alarm/repeated_tags": ("Alarm: repeated tags", "share with a tag more than once"),
-    "alarm/truncated": ("Alarm: truncated", "share cut off at trainer.max_completion_length"),
-    "alarm/copied_question": ("Alarm: copied question", "share that repeats the question"),
 }
 
 
@@ -97,18 +119,14 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> RunRepo
         raise ConfigError(f"report of {len(folders)} runs: 1 to {NUM_COLORS} fit", hint="give fewer run folders")
     names = _names([folder.resolve() for folder in folders])
     runs = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
-    samples = [read_samples(run.folder, run.config) for run in runs]
-    for run, own in zip(runs, samples, strict=True):
-        run.curves.update({f"top_share/{kind}": curve for kind, curve in own.top_share.items()})
-    path = output or _default_output(folders)
+    samples = {}
+    for run in runs:
+        samples[run.name], top_share = read_samples(run.folder, run.config)
+        run.curves.update({f"top_share/{kind}": curve for kind, curve in top_share.items()})
+    shared = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
+    path = output or (folders[0] / REPORT_NAME if len(folders) == 1 else shared / COMPARE_NAME)
     write_page(path, _render(runs, samples))
     return RunReport(path, {run.name: alarms(run) for run in runs})
-
-
-def _default_output(folders: Sequence[Path]) -> Path:
-    if len(folders) == 1:
-        return folders[0] / REPORT_NAME
-    return Path(os.path.commonpath([folder.resolve().parent for folder in folders])) / COMPARE_NAME
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -120,7 +138,56 @@ def _names(folders: Sequence[Path]) -> list[str]:
     raise ConfigError(f"{folders[0]}: given twice", hint="name each run folder once")
 
 
-def _render(runs: Sequence[Run], samples: Sequence[Samples]) -> str:
+def read_samples(folder: Path, config: dict[str, Any]) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Curve]]:
+    """Return by question type the completions to show and the share of the most frequent completion over time.
+
+    Both are empty for a run without completions (SFT, DPO). `config` of the run says where its rows are, and how it
+    read videos.
+    """
+    steps: dict[int, dict[str, list[dict[str, Any]]]] = {}
+    top_share: dict[str, Curve] = {}
+    for step, records in read_completions(folder, _SAMPLE, _NUM_STEPS_COUNTED).items():
+        kinds = steps[step] = {}
+        for record in records:
+            kinds.setdefault(record["question_type"], []).append(record)
+        for kind, part in kinds.items():
+            most = Counter(record["completion"] for record in part).most_common(1)[0][1]
+            top_share.setdefault(kind, []).append((step, most / len(part)))
+    shown = [part for step in spread([*steps], _NUM_STEPS_SHOWN) for part in steps[step].values()]
+    rows = read_questions(question_files(config), [part[0]["id"] for part in shown])
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for part in shown:
+        first = [record for record in part if record["id"] == part[0]["id"]]
+        samples.setdefault(part[0]["question_type"], []).append(_sample(first, rows, config.get("video") or {}))
+    return dict(sorted(samples.items())), top_share
+
+
+def _sample(
+    records: list[dict[str, Any]], rows: Mapping[str, tuple[Row, Path]], reader: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what to show of the completions of one question at one step."""
+    head = records[0]
+    mark = "reward" if head.get("reward") is not None else "advantage"
+    texts = []
+    for text, count in Counter(record["completion"] for record in records).most_common(_MAX_TEXTS):
+        marks = [item[mark] for item in records if item["completion"] == text and item.get(mark) is not None]
+        texts.append((text[:_MAX_CHARS], count, fmean(marks) if marks else None))
+    row, folder = rows.get(head["id"], (None, Path()))
+    frames, problems = pictures([] if row is None else row.media_paths(folder), reader)
+    return {
+        "step": head["step"],
+        "key": head["id"],
+        "answer": head["answer"],
+        "texts": texts,  # (completion, how often, mean reward or advantage), most frequent first
+        "num_completions": len(records),
+        "has_rewards": mark == "reward",
+        "row": row,
+        "frames": frames,
+        "problems": problems,
+    }
+
+
+def _render(runs: Sequence[Run], samples: Mapping[str, Mapping[str, Any]]) -> str:
     seconds = [{phase: end_mean(curve) or 0.0 for phase, curve in run.phases.items()} for run in runs]
     phases = [phase for phase in _PHASES if any(part.get(phase) for part in seconds)]
     bars = phases_svg([(run.name, part) for run, part in zip(runs, seconds, strict=True)], phases)
@@ -132,32 +199,23 @@ def _render(runs: Sequence[Run], samples: Sequence[Samples]) -> str:
         sections=[(name, _section(runs, wanted)) for name, wanted in _CHARTS.items()],
         phases=phases,
         bars=bars,
-        samples=[(run.name, _by_type(own)) for run, own in zip(runs, samples, strict=True) if own.groups],
+        samples=[(name, kinds.items()) for name, kinds in samples.items() if kinds],
         evaluations=_evaluations(runs),
     )
 
 
 def _section(runs: Sequence[Run], wanted: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
     """Return the charts of a section that have something to draw."""
+    known = {name for run in runs for name in run.curves}
+    last = max(run.num_steps for run in runs)
     charts = []
     for pattern, title, note in wanted:
-        for metric in _metrics(runs, pattern):
+        for metric in sorted(fnmatch.filter(known, pattern)):
+            name = title.format(metric.removesuffix("/mean").partition("/")[2])
             curves = [(i, run.name, run.curves.get(metric, [])) for i, run in enumerate(runs)]
-            name = title or metric.removesuffix("/mean").partition("/")[2]
-            name = f"{name}: most frequent answer" if metric.startswith("top_share/") else name
-            name, note = _ALARMS.get(metric, (name, note))
-            svg = lines_svg(curves, name, max(run.num_steps for run in runs))
-            if svg:
+            if svg := lines_svg(curves, name, last):
                 charts.append({"metric": metric, "title": name, "note": note, "svg": svg})
     return charts
-
-
-def _metrics(runs: Sequence[Run], pattern: str) -> list[str]:
-    start, star, end = pattern.partition("*")
-    if not star:
-        return [pattern]
-    known = {name for run in runs for name in run.curves}
-    return sorted(name for name in known if name.startswith(start) and name.endswith(end) and len(name) > len(start))
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
@@ -193,11 +251,6 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     for key, value in config.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
     return found
-
-
-def _by_type(samples: Samples) -> list[tuple[str, list[Any]]]:
-    kinds = sorted({group.question_type for group in samples.groups})
-    return [(kind, [group for group in samples.groups if group.question_type == kind]) for kind in kinds]
 
 
 def _evaluations(runs: Sequence[Run]) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vsgrpo.report.svg import calibration_svg, histogram_svg, lines_svg, nice_ticks, scores_svg, smooth, thin
+from vsgrpo.report.page import calibration_svg, histogram_svg, lines_svg, nice_ticks, scores_svg, smooth, thin
 
 
 def test_thinning_keeps_means_and_leaves_out_what_is_not_finite():

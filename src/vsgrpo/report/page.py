@@ -1,34 +1,115 @@
-"""Charts as SVG text: lines over steps, stacked bars of seconds, histograms, bars of scores, predicted against true."""
+"""What every page is made of: the frame with its style sheet, small pictures of videos and images, and charts.
+
+A page is one file: no network, no scripts, light and dark. `templates/page.html` is the frame, each page has a template
+that fills it. Text is escaped by jinja; charts and floor plans are SVG, escaped already and put in with `|safe`.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vsgrpo.data.row import LETTERS
+from vsgrpo.errors import DataError, SetupError
+from vsgrpo.files import write_atomic
+from vsgrpo.spatial.question import UNITS
+from vsgrpo.video.image import read_image
+from vsgrpo.video.reader import DEFAULT_BACKEND, read_uniform_frames
+
+TEMPLATES = Path(__file__).with_name("templates")
+_JPEG_QUALITY = 72
 Curve = list[tuple[int, float]]
 """(step, value), steps rising; a value may be NaN or infinite."""
-Interval = tuple[float, float]
-
 NUM_COLORS = 8
 MAX_POINTS = 240
 _WIDTH, _HEIGHT = 480, 230
 _LEFT, _TOP, _RIGHT, _BOTTOM = 66, 12, 10, 30
-_MAX_BARS = 14
-"""Of a histogram."""
+_MAX_BARS = 14  # of a histogram
+
+
+def render(template: Path, **values: Any) -> str:
+    """Return the page of a template that fills `page.html`; it also knows `version`, `letters` and `units`."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("vsgrpo.report"), autoescape=True, trim_blocks=True)
+    page = environment.from_string(template.read_text(encoding="utf-8"))
+    return page.render(version=version("vsgrpo"), letters=LETTERS, units=UNITS, **values)
+
+
+def write_page(path: Path, text: str, key: str = "output") -> None:
+    """Write a page, as `write_atomic`; `key` of the command line names it.
+
+    Raises:
+        DataError: a file is there that is no page, or the page cannot be written.
+    """
+    try:
+        if path.is_file():
+            with path.open("rb") as stream:
+                is_page = stream.read(256).lstrip().lower().startswith(b"<!doctype html")
+            if not is_page:
+                raise DataError(f"{key}={path}: exists and is no page", f"choose another {key}=FILE.html")
+        write_atomic(path, text)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}", f"choose another {key}=FILE") from None
+
+
+def pictures(
+    media: Iterable[tuple[str, Path]], reader: Mapping[str, Any], num_frames: int = 3, width: int = 176
+) -> tuple[list[str], list[str]]:
+    """Return the images of a row and frames of its videos as data URLs, and why others are missing.
+
+    Args:
+        media: (kind, path) in the order in which they are shown.
+        reader: `backend` and `timeout_s` as the run or the evaluation recorded them; what it lacks is the default.
+        num_frames: of a video, uniform, first and last among them.
+        width: largest width and height in pixels.
+    """
+    timeout = reader.get("timeout_s", 60.0)
+    timeout = None if timeout is None or timeout <= 0 else timeout
+    urls: list[str] = []
+    problems: list[str] = []
+    for kind, path in media:
+        try:
+            backend = reader.get("backend") or DEFAULT_BACKEND
+            found = [read_image(path)] if kind == "image" else _frames(path, num_frames, backend, timeout)
+            urls += [_data_url(pixels, width) for pixels in found]
+        except DataError as error:
+            problems.append(error.message)
+    return urls, problems
+
+
+def _frames(path: Path, num_frames: int, backend: str, timeout_s: float | None) -> Iterable[np.ndarray]:
+    """Read uniform frames; by the default backend where the one asked for is not installed: what both read is equal."""
+    try:
+        return read_uniform_frames(path, num_frames, backend, timeout_s)[1]
+    except SetupError:
+        if backend == DEFAULT_BACKEND:
+            raise
+    return read_uniform_frames(path, num_frames, DEFAULT_BACKEND, timeout_s)[1]
+
+
+def _data_url(pixels: np.ndarray, width: int) -> str:
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((width, width))
+    sink = io.BytesIO()
+    image.save(sink, "JPEG", quality=_JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()
 
 
 def svg(kind: str, width: int, height: int, shapes: Sequence[str], label: str = "") -> str:
-    """Return shapes as a drawing.
-
-    Args:
-        kind: CSS class, which sizes its texts.
-        label: what it shows, for screen readers.
-    """
+    """Return shapes as a drawing of the CSS class `kind`, which sizes its texts; `label` is for screen readers."""
     label = f' aria-label="{escape(label)}"' if label else ""
     return f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img"{label}>{"".join(shapes)}</svg>'
 
@@ -61,7 +142,8 @@ def lines_svg(lines: Sequence[tuple[int, str, Curve]], label: str, last_step: in
     """Return a line chart over steps, "" where no line has a finite value.
 
     Args:
-        lines: (colour number, name of the run, values); where many, a moving average over the faint values.
+        lines: (colour number, name of the run, values). Many values are faint below their moving average, a single
+            one is a dot.
         label: what the chart shows, for screen readers.
         last_step: the axis reaches at least this step, so that the charts of a page have one axis.
     """
@@ -79,39 +161,26 @@ def lines_svg(lines: Sequence[tuple[int, str, Curve]], label: str, last_step: in
     def y(value: float) -> float:
         return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - low) / (high - low)
 
+    def path(points: Sequence[tuple[float, float]]) -> str:
+        return " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
+
     shapes = []
     for tick in ticks:
         shapes.append(f'<path class="rule" d="M{_LEFT} {y(tick):.1f}H{_WIDTH - _RIGHT}"/>')
         shapes.append(text("axis", _LEFT - 7, y(tick) + 5, _number(tick), "end"))
     shapes.append(text("axis", _LEFT, _HEIGHT - 7, "step 0"))
     shapes.append(text("axis", x(last), _HEIGHT - 7, f"step {last:.0f}", "end"))
-    for color, name, points in drawn:
-        shapes += _line(f"c{color % NUM_COLORS}", name, points, x, y)
+    for number, name, points in drawn:
+        color = f"c{number % NUM_COLORS}"
+        if len(points) >= 24:
+            shapes.append(f'<polyline class="line {color} faint" points="{path(points)}"/>')
+            points = smooth(points)
+        title = f"<title>{escape(name)}: {_number(points[0][1])} to {_number(points[-1][1])}</title>"
+        shapes.append(f'<polyline class="line {color}" points="{path(points)}">{title}</polyline>')
+        if len(points) == 1:
+            step, value = points[0]
+            shapes.append(f'<circle class="dot {color}" cx="{x(step):.1f}" cy="{y(value):.1f}" r="3"/>')
     return svg("chart", _WIDTH, _HEIGHT, shapes, label)
-
-
-def _line(
-    color: str,
-    name: str,
-    points: Sequence[tuple[float, float]],
-    x: Callable[[float], float],
-    y: Callable[[float], float],
-) -> list[str]:
-    """Return one line; many points are faint below their moving average, a single one is a dot."""
-
-    def path(points: Sequence[tuple[float, float]]) -> str:
-        return " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
-
-    shapes = []
-    if len(points) >= 24:
-        shapes.append(f'<polyline class="line {color} faint" points="{path(points)}"/>')
-        points = smooth(points)
-    title = f"<title>{escape(name)}: {_number(points[0][1])} to {_number(points[-1][1])}</title>"
-    shapes.append(f'<polyline class="line {color}" points="{path(points)}">{title}</polyline>')
-    if len(points) == 1:
-        step, value = points[0]
-        shapes.append(f'<circle class="dot {color}" cx="{x(step):.1f}" cy="{y(value):.1f}" r="3"/>')
-    return shapes
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
@@ -192,7 +261,7 @@ def _binned(values: NDArray[np.float64]) -> list[tuple[str, int]]:
 def scores_svg(
     tasks: Sequence[tuple[str, str]],
     scores: Mapping[str, float],
-    intervals: Mapping[str, Interval],
+    intervals: Mapping[str, tuple[float, float]],
     marks: Sequence[tuple[str, str, Mapping[str, float]]],
 ) -> str:
     """Return horizontal bars of scores (0..1) with their 95 % intervals, and a mark per control or published row.
