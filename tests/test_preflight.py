@@ -1,4 +1,4 @@
-"""What is refused before a model loads: one key named, one way out, exit code 2 (see tests/cli for the exit code)."""
+"""What is refused before a model loads: one key named, one way out, exit code 2 (see test_cli.py for the exit code)."""
 
 from dataclasses import replace
 

@@ -285,7 +285,7 @@ def test_a_written_config_reads_back_with_the_same_rules(tmp_path):
     ],
 )
 def test_the_shell_says_it_in_two_lines_without_torch(words, tmp_path):
-    code = "import sys; from vsgrpo.cli.__main__ import main; sys.argv = ['vsgrpo', *sys.argv[1:]]\n"
+    code = "import sys; from vsgrpo.cli import main; sys.argv = ['vsgrpo', *sys.argv[1:]]\n"
     code += "try:\n    main()\nfinally:\n    print('torch' in sys.modules, 'transformers' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, check=False

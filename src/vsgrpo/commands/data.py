@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vsgrpo.cli.app import (
-    PASS,
+from vsgrpo.commands.app import (
     ConfigDir,
     Debug,
     DryRun,
@@ -18,7 +17,7 @@ from vsgrpo.cli.app import (
     Limit,
     Overrides,
     Overwrite,
-    app,
+    command,
     print_config,
     print_result,
 )
@@ -28,10 +27,8 @@ if TYPE_CHECKING:
     from vsgrpo.data.build.assemble import BuildSummary
 
 
-@app.command(
-    "build-data",
-    context_settings=PASS,
-    epilog="Example: vsgrpo build-data source=scannet source.root=/data/scannet video.source=mesh output=data/vsi100k",
+@command(
+    "build-data", "source=scannet source.root=/data/scannet video.source=mesh output=data/vsi100k", takes_keys=True
 )
 def build_data(
     overrides: Overrides = None,
@@ -54,11 +51,11 @@ def build_data(
     _finish_build(build_dataset(config, overwrite=overwrite, limit=limit), as_json)
 
 
-@app.command(
+@command(
     "build-cot",
-    context_settings=PASS,
-    epilog="Example: vsgrpo build-cot data=data/vsi100k output=data/vsi_cold cot.bridge=annotation "
+    "data=data/vsi100k output=data/vsi_cold cot.bridge=annotation "
     "reason.base_url=http://localhost:8000/v1 reason.model=deepseek-ai/DeepSeek-R1",
+    takes_keys=True,
 )
 def build_cot(
     overrides: Overrides = None,
@@ -87,7 +84,7 @@ def build_cot(
     summary.raise_if_failed()
 
 
-@app.command("merge-data", epilog="Example: vsgrpo merge-data data/vsi100k")
+@command("merge-data", "data/vsi100k")
 def merge_data(
     folder: Annotated[Path, typer.Argument(help="The output folder that all shards wrote to.")],
     as_json: Json = False,
@@ -99,7 +96,7 @@ def merge_data(
     _finish_build(merge_shards(folder), as_json)
 
 
-@app.command("import-data", epilog="Example: vsgrpo import-data vlm3r.json videos=data/scannet_mp4 output=data/vlm3r")
+@command("import-data", "vlm3r.json videos=data/scannet_mp4 output=data/vlm3r")
 def import_data(
     given: Annotated[
         list[str], typer.Argument(metavar="FILE... output=DIR", help=".json, .jsonl or .parquet files, and settings.")
@@ -124,7 +121,7 @@ def import_data(
     print_result((import_images if settings.format == "images" else run_import)(settings, overwrite=overwrite), as_json)
 
 
-@app.command("check-data", context_settings=PASS, epilog="Example: vsgrpo check-data data/own video.num_frames=32")
+@command("check-data", "data/own video.num_frames=32", takes_keys=True)
 def check_data(
     given: Annotated[list[str], typer.Argument(metavar="FILE|DIR [KEY=VALUE]...", help="Rows; settings of the run.")],
     headers: Annotated[bool, typer.Option("--headers", help="Quick: headers of media only, no frames.")] = False,
@@ -153,10 +150,7 @@ def check_data(
     report.raise_if_bad()
 
 
-@app.command(
-    "verify-geometry",
-    epilog="Example: vsgrpo verify-geometry meta=[scannet_meta.json,arkitscenes_meta.json] questions=test.jsonl",
-)
+@command("verify-geometry", "meta=[scannet_meta.json,arkitscenes_meta.json] questions=test.jsonl")
 def verify_geometry(
     files: Annotated[list[str], typer.Argument(metavar="meta=FILE|[A,B,C] questions=FILE.jsonl")],
     debug: Debug = False,

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from vsgrpo.cli import run
 
 pytestmark = pytest.mark.integration
-LAB = Path(__file__).parents[1] / "legacy" / "lab"
+LAB = Path(__file__).parent / "legacy" / "lab"
 TRAIN = ["model=tiny", "data=dataset", "model.dtype=float32", "model.tune=lora", "model.freeze_vision=true"]
 TRAIN += ["video.num_frames=4"]
 COMMANDS = {

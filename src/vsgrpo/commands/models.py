@@ -1,4 +1,4 @@
-"""Commands that train models, score them and ask them."""
+"""Commands that train models, score and ask them, and show settings, runs, rows and this machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from vsgrpo.cli.app import (
-    PASS,
+from vsgrpo.commands.app import (
     AllowChanged,
+    AllowLeak,
     ConfigDir,
     Debug,
     DryRun,
@@ -19,21 +19,15 @@ from vsgrpo.cli.app import (
     Limit,
     Overrides,
     Overwrite,
-    app,
+    command,
     print_config,
     print_result,
 )
 from vsgrpo.errors import ConfigError
 from vsgrpo.terminal import show
 
-AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Score a model trained on benchmark rooms.")]
 
-
-@app.command(
-    "train",
-    context_settings=PASS,
-    epilog="Example: vsgrpo train grpo experiment=vsgrpo_2b_v data=data/vsi100k output=runs/vsgrpo_2b_v",
-)
+@command("train", "grpo experiment=vsgrpo_2b_v data=data/vsi100k output=runs/vsgrpo_2b_v", takes_keys=True)
 def train(
     method: Annotated[str, typer.Argument(metavar="grpo|sft|dpo")],
     overrides: Overrides = None,
@@ -95,7 +89,7 @@ def train(
         raise typer.Exit(code)
 
 
-@app.command("merge", epilog="Example: vsgrpo merge runs/x/final output=models/x")
+@command("merge", "runs/x/final output=models/x")
 def merge(
     adapter: Annotated[Path, typer.Argument(help="Folder of a saved adapter, e.g. RUN_DIR/final.")],
     output: Annotated[str, typer.Argument(metavar="output=DIR", help="The plain model folder to write.")],
@@ -115,11 +109,7 @@ def merge(
     show(str(folder))
 
 
-@app.command(
-    "cache-videos",
-    context_settings=PASS,
-    epilog="Example: vsgrpo cache-videos data=data/vsi100k model=qwen2_vl_2b video.cache_dir=/scratch/cache",
-)
+@command("cache-videos", "data=data/vsi100k model=qwen2_vl_2b video.cache_dir=/scratch/cache", takes_keys=True)
 def cache_videos(
     overrides: Overrides = None,
     clear: Annotated[bool, typer.Option("--clear", help="Empty the caches in video.cache_dir instead.")] = False,
@@ -158,11 +148,7 @@ def cache_videos(
     print_result(fill(config, rows), as_json)
 
 
-@app.command(
-    "eval",
-    context_settings=PASS,
-    epilog="Example: vsgrpo eval model=runs/x/final benchmark.path=data/vsibench output=runs/x/eval",
-)
+@command("eval", "model=runs/x/final benchmark.path=data/vsibench output=runs/x/eval", takes_keys=True)
 def evaluate(
     overrides: Overrides = None,
     dry_run: DryRun = False,
@@ -224,7 +210,7 @@ def evaluate(
         show("\n" + compare_table(named, "all models"))
 
 
-@app.command("score", epilog="Example: vsgrpo score predictions.jsonl benchmark.path=data/vsibench/test.jsonl")
+@command("score", "predictions.jsonl benchmark.path=data/vsibench/test.jsonl")
 def score(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE [FILE2] [KEY=VALUE]...", help="Predictions; two: their difference.")
@@ -248,7 +234,7 @@ def score(
     print_result(score_command(files, allow_leak=allow_leak), as_json)
 
 
-@app.command("ask", epilog='Example: vsgrpo ask model=runs/x/final video=room.mp4 "How many chairs are in this room?"')
+@command("ask", 'model=runs/x/final video=room.mp4 "How many chairs are in this room?"')
 def ask(
     given: Annotated[list[str], typer.Argument(metavar="model=PATH video=FILE|image=FILE... QUESTION [KEY=VALUE]...")],
     config_dir: ConfigDir = None,
@@ -266,3 +252,88 @@ def ask(
     find_model(config.model.path, config.model.adapter)
     reply = answer(config, request)
     show(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))
+
+
+@command("configs")
+def configs(
+    group: Annotated[str | None, typer.Argument(help="One group, e.g. experiment.")] = None,
+    config_dir: ConfigDir = None,
+    debug: Debug = False,
+) -> None:
+    """List config groups and their options; with GROUP, what each option is for."""
+    from vsgrpo.config.compose import config_dir as packaged
+    from vsgrpo.config.compose import config_groups
+    from vsgrpo.rules import suggest
+
+    groups = config_groups(config_dir)
+    if group is None:
+        width = max(map(len, groups))
+        show("\n".join(f"{name:<{width}}  {', '.join(options)}" for name, options in groups.items()))
+        return
+    if group not in groups:
+        raise ConfigError(f"{group}: no such config group", hint=suggest(group, tuple(groups)))
+    for option in groups[group]:
+        paths = [folder / group / f"{option}.yaml" for folder in ([config_dir] if config_dir else []) + [packaged()]]
+        text = next(path for path in paths if path.is_file()).read_text(encoding="utf-8")
+        comments = [x.lstrip("# ") for x in text.splitlines() if x.startswith("#") and "@package" not in x]
+        show(f"{option}: {comments[0] if comments else ''}")
+
+
+@command("report", "runs/beta0 runs/beta1e-4 output=compare.html")
+def report(
+    given: Annotated[list[str], typer.Argument(metavar="RUN_DIR... [output=FILE]", help="Run folders, overlaid.")],
+    debug: Debug = False,
+) -> None:
+    """Write one HTML page about training runs: curves, alarms, phase times, what the model said, evaluations.
+
+    One run: RUN_DIR/report.html. Several: compare.html in the folder they share.
+    """
+    from vsgrpo.report.run_page import write_report
+
+    outputs = [Path(word.removeprefix("output=")) for word in given if word.startswith("output=")]
+    folders = [Path(word) for word in given if not word.startswith("output=")]
+    show(write_report(folders, outputs[-1] if outputs else None).table())
+
+
+@command("inspect", "runs/x/eval type=object_counting score=worst output=rows.html")
+def inspect(
+    given: Annotated[list[str], typer.Argument(metavar="DATASET|EVALUATION|RUN [KEY=VALUE]...")],
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Show so many rows (20).")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Print rows of a dataset, an evaluation or a GRPO run, or write a page with their frames and floor plans.
+
+    Keys: type=NAME scene=NAME id=ID split=train|dev|test score=worst|best step=N rows=FILE output=FILE.html.
+    Of a run: its completions, newest step first; their score is the reward.
+    """
+    from vsgrpo.inspect import inspect as run_inspect
+
+    result = run_inspect(given, limit)
+    show(json.dumps([item.to_json() for item in result.rows], indent=1) if as_json else result.table())
+
+
+@command("doctor", "experiment=vsgrpo_2b_24gb data=data/vsi100k", takes_keys=True)
+def doctor(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[grpo|sft|dpo] [KEY=VALUE]...", help="Of a run: will it fit here?")
+    ] = None,
+    config_dir: ConfigDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check versions, devices, decoders, disk, paths, and whether a run fits: what would fail, and how to fix it."""
+    from vsgrpo.doctor.run import examine
+
+    report = examine(overrides or [], config_dir)
+    print_result(report, as_json)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@command("version")
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    show(installed("vsgrpo"))

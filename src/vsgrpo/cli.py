@@ -1,57 +1,26 @@
-"""The app that commands register with: the options and ways to print that they share, and how one of them is run."""
+"""`vsgrpo`: the command line. Imports nothing heavy; every command loads what it needs when it runs.
+
+Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 the run failed, 2 usage, configuration or
+input error (one `error:` and one `hint:` line), 130 / 143 interrupted.
+"""
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from vsgrpo.commands import data, models  # noqa: F401  (registers commands, in the order of `--help`)
+from vsgrpo.commands.app import app
 from vsgrpo.errors import VsgrpoError, from_machine
-from vsgrpo.terminal import complain, show
+from vsgrpo.terminal import complain
 
 # typer carries its own copy of click's exceptions in some versions and click's in others: take them from typer.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException
 INTERRUPTED = "interrupted: what was finished is kept, the same command goes on (train: add --resume)"
-
-PASS = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
-
-app = typer.Typer(
-    name="vsgrpo",
-    help="GRPO for visual-spatial reasoning: raw ScanNet scans to questions, a trained Qwen2-VL, VSI-Bench scores.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config overrides.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and derived numbers, do nothing.")]
-ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="Your YAML folder; its files shadow ours.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote there.")]
-AllowChanged = Annotated[
-    bool, typer.Option("--allow-changed", help="Go on although rows, videos or weights changed since the start.")
-]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-def print_result(result: Any, as_json: bool) -> None:
-    """Print what a command did or found: its `table()` for people, or its `to_json()` for programs."""
-    show(json.dumps(result.to_json(), indent=1) if as_json else result.table())
-
-
-def print_config(config: Any) -> None:
-    """Print a resolved config as YAML."""
-    from vsgrpo.config.compose import to_yaml
-
-    show(to_yaml(config).rstrip())
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -97,3 +66,7 @@ def run(argv: list[str]) -> int:
             raise
         complain(known.message, known.hint)
         return known.exit_code
+
+
+if __name__ == "__main__":  # a spawned process imports this module too
+    main()

@@ -1,0 +1,61 @@
+"""The app that commands register with: `command`, the options that they share, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vsgrpo.terminal import show
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(
+    name="vsgrpo",
+    help="GRPO for visual-spatial reasoning: raw ScanNet scans to questions, a trained Qwen2-VL, VSI-Bench scores.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings=_HELP,
+)
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config overrides.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and derived numbers, do nothing.")]
+ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="Your YAML folder; its files shadow ours.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier run wrote there.")]
+AllowChanged = Annotated[
+    bool, typer.Option("--allow-changed", help="Go on although rows, videos or weights changed since the start.")
+]
+AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Score a model trained on benchmark rooms.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+"""Taken by every command for its help; `vsgrpo.cli.run` reads it."""
+
+
+def command(name: str, example: str | None = None, *, takes_keys: bool = False) -> Callable[[Any], Any]:
+    """Return a decorator that registers a function as `vsgrpo NAME`.
+
+    Args:
+        example: what follows the name in the example below the help.
+        takes_keys: its words are KEY=VALUE; one that begins with - and is no option is refused with them.
+    """
+    settings = {"ignore_unknown_options": True, **_HELP} if takes_keys else None
+    epilog = None if example is None else f"Example: vsgrpo {name} {example}"
+    return app.command(name, context_settings=settings, epilog=epilog)
+
+
+def print_result(result: Any, as_json: bool) -> None:
+    """Print what a command did or found: its `table()` for people, or its `to_json()` for programs."""
+    show(json.dumps(result.to_json(), indent=1) if as_json else result.table())
+
+
+def print_config(config: Any) -> None:
+    """Print a resolved config as YAML."""
+    from vsgrpo.config.compose import to_yaml
+
+    show(to_yaml(config).rstrip())
