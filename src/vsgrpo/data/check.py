@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.build.answers import AnswerLine, answer_table
 from vsgrpo.data.leak_guard import Judgement, name_some, worst
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
-from vsgrpo.data.prompts import RunNeeds
+from vsgrpo.data.prompts import check_trainable
 from vsgrpo.data.row_scan import RowScan, scan_rows
 from vsgrpo.errors import DataError
 from vsgrpo.families import FAMILIES, budget_of, family_of, find_model
@@ -92,7 +93,8 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
     """
     find_model(config.model.path, config.model.adapter)
     files = _row_files(path)
-    needs, others = RunNeeds.of(config), {"train", "dev", "test"} - {config.data.split}  # the others are not trained on
+    needs = partial(check_trainable, config=config)
+    others = {"train", "dev", "test"} - {config.data.split}  # they are not trained on
     scans = {file: scan_rows(file, None if file.stem in others else needs, judge=file.stem != "test") for file in files}
     judged = Judgement()
     for scan in scans.values():

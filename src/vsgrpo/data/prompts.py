@@ -6,8 +6,6 @@ sentence). Evaluation wording of choice questions is not printed in the paper; o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
@@ -117,32 +115,14 @@ def wrong_answer(row: Row, seed: int) -> str:
     return wrong
 
 
-@dataclass(frozen=True)
-class RunNeeds:
-    """Rule of a training run for its rows: it needs the texts to train on, DPO also a wrong answer (picklable).
+def check_trainable(row: Row, config: TrainConfig) -> None:
+    """Raise DataError if a run of `config` could not make the texts it trains on from a row: DPO needs a wrong answer.
 
-    Attributes:
-        method: grpo, sft or dpo.
-        mode, show_options, seed: prompt.mode, prompt.show_options and run.seed of the run.
-        types: data.types: rows of other types are not trained on; None: all are.
+    GRPO needs no text but the question. Rows of types that are not in data.types are not trained on.
     """
-
-    method: str
-    mode: str
-    show_options: bool
-    seed: int
-    types: frozenset[str] | None
-
-    @classmethod
-    def of(cls, config: TrainConfig) -> RunNeeds:
-        """Return the needs of a run of `config`."""
-        types = None if config.data.types is None else frozenset(config.data.types)
-        return cls(config.trainer.name, config.prompt.mode, config.prompt.show_options, config.run.seed, types)
-
-    def __call__(self, row: Row) -> None:
-        """Raise DataError where the run could not make its texts of the row."""
-        if self.method == "grpo" or (self.types is not None and row.question_type not in self.types):
-            return
-        target_text(row, self.mode, self.show_options)
-        if self.method == "dpo":
-            target_text(row, self.mode, self.show_options, wrong_answer(row, self.seed))
+    method, prompt, types = config.trainer.name, config.prompt, config.data.types
+    if method == "grpo" or (types is not None and row.question_type not in types):
+        return
+    target_text(row, prompt.mode, prompt.show_options)
+    if method == "dpo":
+        target_text(row, prompt.mode, prompt.show_options, wrong_answer(row, config.run.seed))

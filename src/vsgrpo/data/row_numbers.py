@@ -1,6 +1,6 @@
 """Numbers of rows for the plan of a run: how many, of which types, the longest texts, the media they show.
 
-Of a large file every line is counted and a part of the lines is read as rows (`sketch_rows`): a plan of a million rows
+Of a large file every line is counted and a part of the lines is read as rows (`sketch_files`): a plan of a million rows
 takes seconds. A run itself, and check-data, read and judge all rows.
 """
 
@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.config.evaluate import PromptSection
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.leak_guard import check_rows
 from vsgrpo.data.prompts import question_text, target_text
 from vsgrpo.data.row import Row
@@ -28,15 +30,6 @@ _SAMPLED = 5000
 _LONGEST = 200
 _OURS = b'{"schema_version": 1, "id": "'
 _TYPE, _MEDIA, _QUOTE, _END = b'"question_type": "', b'"media": [', b'"', b'"}]'
-
-
-@dataclass(frozen=True)
-class TextSettings:
-    """How rows become texts: prompt.mode, prompt.wording, prompt.show_options."""
-
-    mode: str
-    wording: str
-    show_options: bool
 
 
 @dataclass(frozen=True)
@@ -71,32 +64,20 @@ class RowNumbers:
         if count == self.count:
             return self
         types = {name: round(number * count / max(1, self.count)) for name, number in self.types.items()}
-        each = (
-            max((videos for videos, _ in self.shown), default=0),
-            max((images for _, images in self.shown), default=0),
-        )
-        videos, images = min(self.num_videos, count * each[0]), min(self.num_images, count * each[1])
+        videos = count * max((videos for videos, _ in self.shown), default=0)
+        images = count * max((images for _, images in self.shown), default=0)
+        videos, images = min(self.num_videos, videos), min(self.num_images, images)
         return replace(self, count=count, types=types, num_videos=videos, num_images=images)
 
 
 Rows = Sequence[Row] | RowNumbers
 
 
-def numbers_of(rows: Rows, texts: TextSettings) -> RowNumbers:
+def numbers_of(rows: Rows, prompt: PromptSection) -> RowNumbers:
     """Count rows that are at hand."""
     if isinstance(rows, RowNumbers):
         return rows
-    media = {(item["kind"], item["path"]) for row in rows for item in row.media}
-    videos = sum(kind == "video" for kind, _ in media)
-    return RowNumbers(
-        count=len(rows),
-        types=Counter(row.question_type for row in rows),
-        question_bytes=_longest_question(rows, texts),
-        target_bytes=_longest_target(rows, texts),
-        shown=_shown(rows),
-        num_videos=videos,
-        num_images=len(media) - videos,
-    )
+    return _numbers(rows, prompt, type_counts(rows), {entry for row in rows for entry in _entries(row.media)})
 
 
 def type_counts(rows: Rows) -> Mapping[str, int]:
@@ -104,56 +85,68 @@ def type_counts(rows: Rows) -> Mapping[str, int]:
     return rows.types if isinstance(rows, RowNumbers) else Counter(row.question_type for row in rows)
 
 
-def _longest_question(rows: Iterable[Row], texts: TextSettings) -> int:
-    asked = (question_text(row, texts.mode, texts.wording, texts.show_options) for row in rows)
-    return max((len(text.encode()) for text in asked), default=0)
+def _entries(media: Iterable[dict[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((item["kind"], item["path"]) for item in media)
 
 
-def _longest_target(rows: Iterable[Row], texts: TextSettings) -> int | None:
+def _numbers(
+    rows: Sequence[Row],
+    prompt: PromptSection,
+    types: Mapping[str, int],
+    media: Set[tuple[str, str]],
+    looked_at: str = "",
+) -> RowNumbers:
+    """Return the numbers of counted rows, whose texts are those of `rows`."""
+    asked = (question_text(row, prompt.mode, prompt.wording, prompt.show_options) for row in rows)
+    targets = (target_text(row, prompt.mode, prompt.show_options) for row in rows)
     try:
-        return max((len(target_text(row, texts.mode, texts.show_options).encode()) for row in rows), default=None)
-    except DataError:  # `preflight.check_targets` says so where the method needs it
-        return None
+        target_bytes = max((len(text.encode()) for text in targets), default=None)
+    except DataError:  # `preflight.check_targets` reports it where the method needs it
+        target_bytes = None
+    shown = {(sum(item["kind"] == "video" for item in row.media), len(row.media)) for row in rows}
+    num_videos = sum(kind == "video" for kind, _ in media)
+    return RowNumbers(
+        count=sum(types.values()),
+        types=types,
+        question_bytes=max((len(text.encode()) for text in asked), default=0),
+        target_bytes=target_bytes,
+        shown=frozenset((videos, total - videos) for videos, total in shown),
+        num_videos=num_videos,
+        num_images=len(media) - num_videos,
+        looked_at=looked_at,
+    )
 
 
-def _shown(rows: Iterable[Row]) -> frozenset[tuple[int, int]]:
-    counts = ((sum(item["kind"] == "video" for item in row.media), len(row.media)) for row in rows)
-    return frozenset((videos, total - videos) for videos, total in counts)
-
-
-def sketch_files(
-    files: Sequence[tuple[Path, float]],
-    texts: TextSettings,
-    types: Sequence[str] | None = None,
-    limit: int | None = None,
-    *,
-    allow_val_safe: bool = False,
-) -> tuple[RowNumbers, list[Row]]:
-    """Sketch the rows that a run draws from (file, weight) by data.types, data.mix and data.limit.
+def sketch_files(files: Sequence[Path], config: TrainConfig) -> tuple[RowNumbers, list[Row]]:
+    """Sketch the rows that a run draws from the files of data.path and data.mix by data.types, data.mix and data.limit.
 
     Returns:
         The numbers, and the rows that were read.
 
     Raises:
         ConfigError: a type that is in none of the files.
-        DataError: as `sketch_rows`, or a file without rows of these types.
+        DataError: as `_sketch`, or a file without rows of these types.
     """
-    parts = [sketch_rows(file, texts, types, allow_val_safe=allow_val_safe) for file, _ in files]
-    found = [numbers for numbers, _, _ in parts]
-    present = sorted({name for _, _, there in parts for name in there})
-    for name in types or ():
+    found: list[RowNumbers] = []
+    rows: list[Row] = []
+    present: set[str] = set()
+    for file in files:
+        numbers, read, there = _sketch(file, config)
+        found.append(numbers)
+        rows += read
+        present |= there
+    for name in config.data.types or ():
         if name not in present:
-            where = ", ".join(str(file) for file, _ in files)
-            raise ConfigError(f"data.types: {name} is not in {where}", hint=f"there are: {', '.join(present)}")
-    for (file, _), numbers in zip(files, found, strict=True):
+            where = ", ".join(map(str, files))
+            raise ConfigError(f"data.types: {name} is not in {where}", hint=f"there are: {', '.join(sorted(present))}")
+    for file, numbers in zip(files, found, strict=True):
         if not numbers.count:
             raise DataError(f"{file}: no rows to train on", hint="build-data reports why scans gave no questions")
     if len(found) > 1:
-        counts = shares(sum(numbers.count for numbers in found), [weight for _, weight in files])
+        counts = shares(sum(numbers.count for numbers in found), [weight for _, weight in config.data.folders()])
         found = [numbers.drawn(count) for numbers, count in zip(found, counts, strict=True)]
     whole = _joined(found)
-    rows = [row for _, read, _ in parts for row in read]
-    return whole.drawn(min(limit or whole.count, whole.count)), rows
+    return whole.drawn(min(config.data.limit or whole.count, whole.count)), rows
 
 
 def _joined(parts: Sequence[RowNumbers]) -> RowNumbers:
@@ -170,13 +163,8 @@ def _joined(parts: Sequence[RowNumbers]) -> RowNumbers:
     )
 
 
-def sketch_rows(
-    file: Path, texts: TextSettings, types: Sequence[str] | None = None, *, allow_val_safe: bool = False
-) -> tuple[RowNumbers, list[Row], Set[str]]:
+def _sketch(file: Path, config: TrainConfig) -> tuple[RowNumbers, list[Row], Set[str]]:
     """Count the rows of a file with their types and media, and read a part of them: evenly spread, and the longest.
-
-    Args:
-        types: question types to keep; None keeps all.
 
     Returns:
         The numbers, the rows that were read, in the order of the file, and all types that occur in it.
@@ -192,31 +180,27 @@ def sketch_rows(
         key = _type_and_media(line) if line.startswith(_OURS) else None
         if key not in found and (key is None or b"\\" in key[0] or b"\\" in key[1]):
             row = _row(line, f"{file}:{number}", number == 1)
-            key = row.question_type, tuple((item["kind"], item["path"]) for item in row.media)
+            key = row.question_type, _entries(row.media)
         found[key] = found.get(key, 0) + 1
         if len(line) > shortest:
             (heapq.heappush if len(longest) < _LONGEST else heapq.heapreplace)(longest, (len(line), number, line))
             shortest = longest[0][0] if len(longest) == _LONGEST else -1
-    counted, media = _by_type(found)
     sampled |= {number: line for _, number, line in longest}
     rows = [_row(line, f"{file}:{number}", number == 1) for number, line in sorted(sampled.items())]
-    check_rows(rows, allow_val_safe=allow_val_safe, where=str(file), base=file.parent)
-    num_read = len(rows)
+    check_rows(rows, allow_val_safe=config.data.allow_val_safe, where=str(file), base=file.parent)
+    num_read, types = len(rows), config.data.types
     rows = [row for row in rows if types is None or row.question_type in types]
+    counted: Counter[str] = Counter()
+    media: set[tuple[str, str]] = set()
+    for (kind, shown), number in found.items():
+        name = kind if isinstance(kind, str) else kind.decode(errors="replace")
+        counted[name] += number
+        if types is None or name in types:
+            media.update(_entries(json.loads(b"[" + shown + b"]")) if isinstance(shown, bytes) else shown)
     kept = {name: number for name, number in sorted(counted.items()) if types is None or name in types}
-    videos, images = _different(set().union(*(media[name] for name in kept)))
-    numbers = RowNumbers(
-        count=sum(kept.values()),
-        types=kept,
-        question_bytes=_longest_question(rows, texts),
-        target_bytes=_longest_target(rows, texts),
-        shown=_shown(rows),
-        num_videos=videos,
-        num_images=images,
-        looked_at=f"{file.name}: types and media of all {counted.total()} lines counted, {num_read} rows read and "
-        "checked (evenly spread, and the longest)",
-    )
-    return numbers, rows, counted.keys()
+    looked_at = f"{file.name}: types and media of all {counted.total()} lines counted, {num_read} rows read and "
+    looked_at += "checked (evenly spread, and the longest)"
+    return _numbers(rows, config.prompt, kept, media, looked_at), rows, counted.keys()
 
 
 def _lines(file: Path, sampled: dict[int, bytes]) -> Iterator[tuple[int, bytes]]:
@@ -252,26 +236,3 @@ def _type_and_media(line: bytes) -> tuple[bytes, bytes] | None:
 
 def _row(line: bytes, where: str, is_first: bool) -> Row:
     return row_from_dict(decode_line(line, where, is_first=is_first), where)
-
-
-def _by_type(found: Mapping[tuple[Any, Any], int]) -> tuple[Counter[str], dict[str, set[Any]]]:
-    """Return the rows of each question type, and the different things that they show."""
-    counted: Counter[str] = Counter()
-    media: dict[str, set[Any]] = {}
-    for (kind, shown), number in found.items():
-        name = kind if isinstance(kind, str) else kind.decode(errors="replace")
-        counted[name] += number
-        media.setdefault(name, set()).add(shown)
-    return counted, media
-
-
-def _different(entries: Set[Any]) -> tuple[int, int]:
-    """Return the number of different videos and images that entries of `_type_and_media` or (kind, path) pairs name."""
-    media: set[tuple[str, str]] = set()
-    for entry in entries:
-        if isinstance(entry, bytes):
-            media.update((item["kind"], item["path"]) for item in json.loads(b"[" + entry + b"]"))
-        else:
-            media.update(entry)
-    videos = sum(kind == "video" for kind, _ in media)
-    return videos, len(media) - videos

@@ -29,7 +29,6 @@ from vsgrpo.families import find_model
 from vsgrpo.files import write_atomic
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_lines
-from vsgrpo.memory.load import text_settings
 from vsgrpo.paths import locked, refuse_inputs_inside
 from vsgrpo.records import read_jsonl
 from vsgrpo.terminal import show
@@ -129,7 +128,7 @@ def launch_training(
     find_model(config.model.path, config.model.adapter)
     checked = load_rows(config)
     rows = checked[0]
-    numbers = numbers_of(rows, text_settings(config))
+    numbers = numbers_of(rows, config.prompt)
     check_run(config, rows)
     check_enough_rows(config, numbers)
     check_environment(config)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vsgrpo.config.train import TrainConfig, TrainModelSection
 from vsgrpo.config.trainer import DpoSection, GrpoSection, TrainerSection
 from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES
-from vsgrpo.data.row_numbers import Rows, TextSettings, numbers_of
+from vsgrpo.data.row_numbers import Rows, numbers_of
 from vsgrpo.families import budget_of
 from vsgrpo.video.budget import upper_bound_tokens
 
@@ -59,14 +59,9 @@ class Tokens:
         return self.visual + self.text
 
 
-def text_settings(config: TrainConfig) -> TextSettings:
-    """Return how the rows of a run become texts."""
-    return TextSettings(config.prompt.mode, config.prompt.wording, config.prompt.show_options)
-
-
 def longest_sample(config: TrainConfig, section: TrainerSection, rows: Rows) -> Tokens:
     """Bound the tokens of a stage's samples from budget and rows (no video is opened)."""
-    numbers = numbers_of(rows, text_settings(config))
+    numbers = numbers_of(rows, config.prompt)
     budget = budget_of(config.model.path, config.vision())
     video = upper_bound_tokens(budget, max_aspect_ratio=MAX_ASPECT_RATIO)
     prompt = config.prompt

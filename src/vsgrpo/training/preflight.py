@@ -10,13 +10,12 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection, TrainerSection
 from vsgrpo.data.inputs import media_files, model_files
 from vsgrpo.data.leak_guard import read_checked_rows, worst
-from vsgrpo.data.prompts import RunNeeds
+from vsgrpo.data.prompts import check_trainable
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, Rows, numbers_of, sketch_files, type_counts
 from vsgrpo.data.rows import draw_mix, rebase
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import family_files
-from vsgrpo.memory.load import text_settings
 from vsgrpo.rewards import load_reward
 from vsgrpo.rules import module_file
 
@@ -67,13 +66,11 @@ def rows_of_plan(config: TrainConfig) -> tuple[list[Row], RowNumbers]:
     Raises:
         VsgrpoError: as `load_rows`, of what was read.
     """
-    files, texts = row_files(config), text_settings(config)
+    files = row_files(config)
     if sum(file.stat().st_size for file in files if file.is_file()) <= SKETCHED_BYTES:
         rows = load_rows(config)[0]
-        return rows, numbers_of(rows, texts)
-    weighted = list(zip(files, (weight for _, weight in config.data.folders()), strict=True))
-    allow_val_safe = config.data.allow_val_safe
-    numbers, rows = sketch_files(weighted, texts, config.data.types, config.data.limit, allow_val_safe=allow_val_safe)
+        return rows, numbers_of(rows, config.prompt)
+    numbers, rows = sketch_files(files, config)
     return rows, numbers
 
 
@@ -308,6 +305,5 @@ def check_targets(config: TrainConfig, rows: Sequence[Row]) -> None:
             f"({len(without)} of {len(rows)} rows have none)",
             hint="write thoughts with `vsgrpo build-cot` or data.reasoning=template (demo), or set prompt=vanilla",
         )
-    needs = RunNeeds.of(config)
     for row in rows:
-        needs(row)
+        check_trainable(row, config)
