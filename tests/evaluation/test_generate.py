@@ -23,8 +23,9 @@ from vsgrpo.evaluation.generate import (
 from vsgrpo.evaluation.predictions import group_by_media
 from vsgrpo.evaluation.run import run_eval
 from vsgrpo.evaluation.score_command import score_file
+from vsgrpo.families import write_vision
 from vsgrpo.modeling.load import LoraSettings, load
-from vsgrpo.modeling.save import save_model, write_vision
+from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import common_prefix_length
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.video.budget import Medium

@@ -10,14 +10,14 @@ from tiny_inputs import make_video, randomize_adapter
 from transformers import AutoModelForImageTextToText
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.families import find_model
+from vsgrpo.families import find_model, read_vision, write_vision
 from vsgrpo.modeling.bundle import base_model, use_gradient_checkpointing
 from vsgrpo.modeling.inputs import encode_prompt
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
-from vsgrpo.modeling.save import read_vision, save_model, write_vision
+from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import build_trees
 from vsgrpo.modeling.vision import FeatureStore
 

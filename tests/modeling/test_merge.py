@@ -13,11 +13,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from vsgrpo.cli import run
 from vsgrpo.data.manifest import TrainingManifest, lineage_of
 from vsgrpo.errors import DataError
-from vsgrpo.families import FAMILIES
+from vsgrpo.families import FAMILIES, read_vision
 from vsgrpo.modeling.load import load
-from vsgrpo.modeling.merge import merge_adapter
 from vsgrpo.modeling.model_card import write_model_card
-from vsgrpo.modeling.save import merged_weights, read_vision, save_model
+from vsgrpo.modeling.save import merge_adapter, merged_weights, save_model
 
 pytestmark = pytest.mark.integration
 VISION = {"num_frames": 4, "min_pixels": 3136, "max_pixels": 6272}

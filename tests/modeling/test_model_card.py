@@ -7,8 +7,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from vsgrpo.data.manifest import TrainingManifest, write_training_manifest
+from vsgrpo.families import write_vision
 from vsgrpo.modeling.model_card import CARD_NAME, renew_scores, write_model_card
-from vsgrpo.modeling.save import write_vision
 
 BASE = TrainingManifest(base="published", name="Qwen/Qwen2-VL-2B-Instruct")
 DEMO = {"demo": ["demo000001", "demo000002"]}

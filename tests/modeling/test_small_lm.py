@@ -13,7 +13,7 @@ from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
-from vsgrpo.modeling.small_lm import build_small_lm
+from vsgrpo.modeling.tiny import build_small_lm
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.rewards import format_reward

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vsgrpo.errors import SetupError
-from vsgrpo.modeling import libraries
+from vsgrpo.modeling import load
 
 
 @dataclass(frozen=True)
@@ -149,20 +149,20 @@ def _parameter_names(arguments: ast.arguments) -> tuple[str, ...]:
 
 
 def test_installed_packages_are_of_the_pinned_series():
-    assert libraries.check_versions().keys() == {"trl", "transformers"}
+    assert load.check_versions().keys() == {"trl", "transformers"}
 
 
 def test_another_series_is_refused_with_the_command_that_mends_it(monkeypatch):
-    monkeypatch.setattr(libraries, "PINNED_SERIES", {"transformers": "4.57"})
+    monkeypatch.setattr(load, "PINNED_SERIES", {"transformers": "4.57"})
     with pytest.raises(SetupError, match=r"transformers=5\.\S+: vsgrpo overrides .* 4\.57\.\* only") as caught:
-        libraries.check_versions()
+        load.check_versions()
     assert caught.value.hint == "pip install 'transformers==4.57.*'"
 
 
 def test_a_missing_package_is_refused(monkeypatch):
-    monkeypatch.setattr(libraries, "PINNED_SERIES", {"no-such-package": "1.0"})
+    monkeypatch.setattr(load, "PINNED_SERIES", {"no-such-package": "1.0"})
     with pytest.raises(SetupError, match="no-such-package is not installed"):
-        libraries.check_versions()
+        load.check_versions()
 
 
 def test_every_upstream_function_we_rely_on_still_has_its_parameters():

@@ -8,7 +8,7 @@ from tiny_runs import make_rows
 from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, SetupError
 from vsgrpo.launch.start import check_environment
-from vsgrpo.modeling.libraries import device_line
+from vsgrpo.modeling.load import device_line
 from vsgrpo.training.distributed import check_backend
 from vsgrpo.training.launcher import check_devices
 from vsgrpo.training.preflight import buffer_steps, check_enough_rows, check_stages

@@ -102,7 +102,10 @@ def merge(
         raise ConfigError(f"{output}: not output=DIR", hint=f"vsgrpo merge {adapter} output=DIR")
     if dtype not in ("float32", "bfloat16"):
         raise ConfigError(f"--dtype {dtype}: not float32 or bfloat16", hint="leave it out for float32")
-    from vsgrpo.modeling.merge import merge_adapter
+    from vsgrpo.families import check_merge
+
+    check_merge(adapter, Path(folder))
+    from vsgrpo.modeling.save import merge_adapter  # imports torch: after all checks
 
     difference = merge_adapter(adapter, Path(folder), dtype)
     show(f"checked: log-probabilities in float32 differ by at most {difference:.1e}", sys.stderr)

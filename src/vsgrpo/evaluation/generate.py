@@ -25,15 +25,13 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
-from vsgrpo.families import BUILT, budget_of
+from vsgrpo.families import BUILT, VISION_FILE, budget_of, recorded_vision
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
 from vsgrpo.modeling.inputs import encode_prompt
-from vsgrpo.modeling.libraries import device_line, own_device
-from vsgrpo.modeling.load import load
+from vsgrpo.modeling.load import device_line, load, own_device
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
-from vsgrpo.modeling.save import VISION_FILE, recorded_vision
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.terminal import Progress, show

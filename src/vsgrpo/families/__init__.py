@@ -5,6 +5,7 @@ VSGRPO_FAMILIES=MODULE:NAME[,MODULE:NAME] adds families of one's own (docs/exten
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.families.family import Family, ModelShape, TinySizes
+from vsgrpo.families.family import Family, ModelShape
 from vsgrpo.families.qwen2_5_vl import QWEN2_5_VL
 from vsgrpo.families.qwen2_vl import QWEN2_VL
 from vsgrpo.families.small_lm import SMALL_LM, SMALL_LM_SHAPE, gguf_file
+from vsgrpo.files import read_yaml
 from vsgrpo.records import read_record
 from vsgrpo.video.budget import VisionBudget
 
@@ -23,9 +25,13 @@ CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 """The file that makes a folder a full model, and the one that makes it an adapter."""
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+VISION_FILE = "vision.json"
+VISION_SCHEMA = 1
+_VISION_KEYS = ("num_frames", "min_pixels", "max_pixels")
+_IMAGE_KEYS = ("image_min_pixels", "image_max_pixels")
+"""Of an image; models saved before images were shown have none."""
+_RUN_OUTPUT = re.compile(r"final|checkpoint-\d+")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-_TINY_VOCABULARY = 826
-"""Tokens that the tokenizer of `modeling.tiny` has at its default size."""
 
 
 def _added() -> Iterator[tuple[str, Family]]:
@@ -100,6 +106,14 @@ def check_adapter(where: str, folder: Path) -> None:
         raise DataError(f"{where}: {problem}", hint="give the folder of a saved adapter, such as RUN_DIR/final")
 
 
+def check_merge(adapter: Path, output: Path) -> None:
+    """Refuse, before torch is imported, what `modeling.save.merge_adapter` cannot merge or write to."""
+    check_adapter(str(adapter), adapter)
+    find_model(str(adapter))
+    if output.exists():
+        raise DataError(f"output={output}: exists", hint="choose another output=DIR")
+
+
 def check_architecture(config: Mapping[str, Any], where: str = "") -> Family:
     """Return the model family of a config.json, or refuse it by name.
 
@@ -139,7 +153,7 @@ def family_files(path: str) -> list[tuple[str, Path]]:
 def model_shape(path: str) -> ModelShape | None:
     """Return the sizes of a model by its config.json, or by its hub id where that is not here; None if unknown."""
     if path in BUILT:
-        return SMALL_LM_SHAPE if path == SMALL_LM else _tiny_shape(BUILT[path])
+        return SMALL_LM_SHAPE if path == SMALL_LM else BUILT[path].tiny_shape()
     base, config = _base_and_config(path)
     if config is None:
         return HUB.get(base)
@@ -172,6 +186,50 @@ def budget_of(path: str | None, values: Mapping[str, int]) -> VisionBudget:
     if family is None:
         return VisionBudget(**values)
     return VisionBudget(**values, patch=family.patch, merge=family.merge, temporal_patch=family.temporal_patch)
+
+
+def write_vision(folder: Path, vision: Mapping[str, int]) -> None:
+    """Record the vision budget that a model was trained with, for evaluation and later stages."""
+    keys = (*_VISION_KEYS, *(key for key in _IMAGE_KEYS if key in vision))
+    content = {"schema_version": VISION_SCHEMA, **{key: int(vision[key]) for key in keys}}
+    (folder / VISION_FILE).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_vision(folder: Path) -> dict[str, int] | None:
+    """Read the vision budget of a model folder, by the names of `VisionBudget`; None where it records none.
+
+    Raises:
+        DataError: broken file or unknown schema version.
+    """
+    path = folder / VISION_FILE
+    if not path.is_file():
+        return None
+    shape = {**dict.fromkeys(_VISION_KEYS, int), **{f"{key}?": int for key in _IMAGE_KEYS}}
+    content = read_record(path, shape, "delete it to use the defaults", schema_version=VISION_SCHEMA)
+    return {key: content[key] for key in (*_VISION_KEYS, *_IMAGE_KEYS) if content.get(key) is not None}
+
+
+def recorded_vision(folder: Path) -> tuple[dict[str, int], Path] | None:
+    """Return the vision budget that a model was trained with and the file that records it, None where nothing does.
+
+    That is its vision.json; without one, config.yaml of the run whose final/ or checkpoint-N/ it is.
+
+    Raises:
+        DataError: a broken file.
+    """
+    found = read_vision(folder)
+    if found is not None:
+        return found, folder / VISION_FILE
+    run_config = folder.resolve().parent / "config.yaml"
+    if not (_RUN_OUTPUT.fullmatch(folder.resolve().name) and folder.is_dir() and run_config.is_file()):
+        return None
+    sections = read_yaml(run_config, "move the model out of that folder")
+    try:
+        video, image = sections["video"], sections.get("image") or {}
+        budget = {key: int(video[key]) for key in _VISION_KEYS}
+        return budget | {f"image_{key}": int(image[key]) for key in _VISION_KEYS[1:] if key in image}, run_config
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{run_config}: no run's config ({error})", hint="move the model out of that folder") from None
 
 
 def _find_base(adapter: Path) -> str:
@@ -210,18 +268,3 @@ def _base_and_config(path: str) -> tuple[str, dict[str, Any] | None]:
         return base, read_record(Path(base) / CONFIG, {}, "")
     except DataError:
         return base, {}
-
-
-def _tiny_shape(family: Family) -> ModelShape:
-    sizes = TinySizes()
-    return ModelShape(
-        vocab=_TINY_VOCABULARY,
-        hidden=sizes.hidden_size,
-        mlp=sizes.intermediate_size,
-        layers=sizes.num_layers,
-        heads=sizes.num_heads,
-        kv_heads=sizes.num_kv_heads,
-        head_width=sizes.hidden_size // sizes.num_heads,
-        tied=False,
-        tower=family.tower(family.tiny_tower(sizes)),
-    )

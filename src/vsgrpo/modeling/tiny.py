@@ -1,6 +1,11 @@
-"""A tiny but real model of a family: same class, chat template, special tokens and processor, random weights.
+"""The models that are built here, small enough for a CPU: a tiny one of each family, and `small_lm`, which speaks.
 
-Its 0.6M parameters let tests, CI and the demo run the true code path on one CPU core without downloading anything.
+A tiny model is a real one of its family: same class, chat template, special tokens and processor, random weights. Its
+0.6M parameters let tests, CI and the demo run the true code path on one CPU core without downloading anything.
+
+`small_lm` is SmolLM2-135M-Instruct as the language model of a Qwen2-VL. A Llama is a Qwen2 decoder whose q, k and v
+biases are 0, and M-RoPE of text is RoPE, so the logits of a text are those of the Llama. The vision tower is random: it
+must be trained before the model sees anything.
 """
 
 import json
@@ -10,27 +15,25 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import GenerationConfig, Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    Qwen2Tokenizer,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from vsgrpo.families import FAMILIES
 from vsgrpo.families.family import Family, TinySizes
+from vsgrpo.families.qwen2_vl import QWEN2_VL
+from vsgrpo.families.small_lm import SMALL_LM_TOWER, gguf_file
+from vsgrpo.modeling.weights import load_full, read_processor
 
-SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|object_ref_start|>",
-    "<|object_ref_end|>",
-    "<|box_start|>",
-    "<|box_end|>",
-    "<|quad_start|>",
-    "<|quad_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
+_SPECIAL = "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start quad_end"
+SPECIAL_TOKENS = tuple(
+    f"<|{name}|>" for name in f"{_SPECIAL} vision_start vision_end vision_pad image_pad video_pad".split()
 )
 """Special tokens of the Qwen2 families in the order of their ids."""
 
@@ -93,6 +96,8 @@ _WORDINGS = (
     "user\nassistant\n",
     "zero one two three four five six seven eight nine ten left right front back",
 )
+_SPARE_TOKEN = "<repo_name>"
+"""A token of SmolLM2 that no chat holds: the rows of new tokens start as copies of its row."""
 
 
 def build_tiny(folder: Path, seed: int = 0, sizes: TinySizes | None = None, family: str = "qwen2_vl") -> None:
@@ -106,13 +111,11 @@ def build_tiny(folder: Path, seed: int = 0, sizes: TinySizes | None = None, fami
         sizes: defaults to `TinySizes()`.
         family: one of FAMILIES.
     """
-    sizes = sizes or TinySizes()
-    kind = FAMILIES[family]
+    sizes, kind = sizes or TinySizes(), FAMILIES[family]
     tokenizer = build_tokenizer(sizes.vocab_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = kind.model(_config(tokenizer, sizes, kind))
-    save_built(folder, model, tokenizer, kind)
+    text = {**sizes.text_config(), "rms_norm_eps": 1e-6}
+    model = _random_model(kind, _config(kind, tokenizer, text, kind.tiny_tower(sizes), rope_theta=1e6), seed)
+    _save(folder, model, tokenizer, kind)
 
 
 def build_tokenizer(vocab_size: int) -> Qwen2Tokenizer:
@@ -144,27 +147,8 @@ def _corpus() -> Iterator[str]:
             yield wording.format(**words)
 
 
-def _config(tokenizer: Qwen2Tokenizer, sizes: TinySizes, family: Family) -> Any:
-    text = {
-        "hidden_size": sizes.hidden_size,
-        "intermediate_size": sizes.intermediate_size,
-        "num_hidden_layers": sizes.num_layers,
-        "num_attention_heads": sizes.num_heads,
-        "num_key_value_heads": sizes.num_kv_heads,
-        "initializer_range": sizes.initializer_range,
-        "rms_norm_eps": 1e-6,
-    }
-    return build_config(family, tokenizer, text, family.tiny_tower(sizes), rope_theta=1e6)
-
-
-def build_config(
-    family: Family,
-    tokenizer: Any,
-    text: dict[str, Any],
-    vision: dict[str, Any],
-    *,
-    rope_theta: float,
-    **values: Any,
+def _config(
+    family: Family, tokenizer: Any, text: dict[str, Any], vision: dict[str, Any], *, rope_theta: float, **values: Any
 ) -> Any:
     """Return a family's config for a tokenizer that has its special tokens.
 
@@ -177,11 +161,8 @@ def build_config(
     # The Qwen2 families split the 64 rotary frequencies of a head 16:24:24 over time, height and width.
     time = half_head // 4
     height = (half_head - time) // 2
-    rope = {
-        "rope_type": "default",
-        "rope_theta": rope_theta,
-        "mrope_section": [time, height, half_head - time - height],
-    }
+    sections = [time, height, half_head - time - height]
+    rope = {"rope_type": "default", "rope_theta": rope_theta, "mrope_section": sections}
     ids = tokenizer.get_vocab()
     pad, end = ids["<|endoftext|>"], ids["<|im_end|>"]
     tokens = {"vocab_size": len(tokenizer), "bos_token_id": pad, "eos_token_id": end, "pad_token_id": pad}
@@ -197,7 +178,13 @@ def build_config(
     )
 
 
-def save_built(folder: Path, model: Any, tokenizer: Any, family: Family) -> None:
+def _random_model(family: Family, config: Any, seed: int) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return family.model(config)
+
+
+def _save(folder: Path, model: Any, tokenizer: Any, family: Family) -> None:
     """Write a model that was built here, with the family's processor around its tokenizer, and greedy decoding."""
     pad, end = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
     model.generation_config = GenerationConfig(
@@ -210,3 +197,64 @@ def save_built(folder: Path, model: Any, tokenizer: Any, family: Family) -> None
         video_processor=Qwen2VLVideoProcessor(cap_pixels_per_frame=False),
         chat_template=CHAT_TEMPLATE,
     ).save_pretrained(folder)
+
+
+def build_small_lm(folder: Path, seed: int = 0) -> None:
+    """Write `small_lm` with tokenizer, chat template and processor; `from_pretrained` loads it offline.
+
+    Args:
+        folder: created where missing; 543 MB in float32.
+        seed: of the vision tower.
+
+    Raises:
+        DataError: as `families.small_lm.gguf_file`.
+    """
+    file = gguf_file()
+    where, name = str(file.parent), file.name
+    llama = load_full(AutoModelForCausalLM, where, dtype=torch.float32, gguf_file=name)
+    tokenizer = _with_vision_tokens(read_processor(AutoTokenizer, where, offline=True, gguf_file=name))
+    model = _random_model(QWEN2_VL, _llama_config(llama.config, tokenizer), seed)
+    _copy_weights(llama, model, tokenizer.convert_tokens_to_ids(_SPARE_TOKEN))
+    _save(folder, model, tokenizer, QWEN2_VL)
+
+
+def _with_vision_tokens(tokenizer: Any) -> Any:
+    """Add the tokens of Qwen2-VL that SmolLM2 lacks, and split text as SmolLM2 was trained: digits, then words."""
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS)})
+    tokenizer.eos_token, tokenizer.pad_token, tokenizer.bos_token = "<|im_end|>", "<|endoftext|>", None
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def _llama_config(llama: Any, tokenizer: Any) -> Any:
+    """Return a Qwen2-VL config with the Llama's sizes and the small tower."""
+    same = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    same += ("hidden_act", "rms_norm_eps", "max_position_embeddings", "initializer_range")
+    text = {**{name: getattr(llama, name) for name in same}, "tie_word_embeddings": True}
+    vision = {
+        "depth": SMALL_LM_TOWER.depth,
+        "embed_dim": SMALL_LM_TOWER.width,
+        "num_heads": SMALL_LM_TOWER.heads,
+        "hidden_size": llama.hidden_size,
+        "initializer_range": 0.08,  # as the tiny model: a narrow tower stalls at the usual 0.02
+    }
+    theta = llama.rope_parameters["rope_theta"]
+    return _config(QWEN2_VL, tokenizer, text, vision, rope_theta=theta, tie_word_embeddings=True)
+
+
+@torch.no_grad()
+def _copy_weights(llama: Any, model: Any, spare: int) -> None:
+    """Copy the language model's weights, set the biases that a Llama lacks to 0, and fill the rows of new tokens."""
+    decoder = model.model.language_model
+    source = llama.model.state_dict()
+    words = source["embed_tokens.weight"]
+    num_new = decoder.embed_tokens.weight.shape[0] - words.shape[0]
+    source["embed_tokens.weight"] = torch.cat([words, words[spare].expand(num_new, -1)])
+    for name, weight in decoder.state_dict().items():
+        if name.endswith("_proj.bias"):
+            source[name] = torch.zeros_like(weight)
+    decoder.load_state_dict(source, strict=True)
+    model.tie_weights()

@@ -222,7 +222,7 @@ def main(argv: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # as modeling/libraries.py: DeepSpeed is imported here too
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # as modeling/load.py: DeepSpeed is imported here too
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         launch_command(launch_command_parser().parse_args(argv[1:]))

@@ -25,8 +25,7 @@ from vsgrpo.data.prompts import question_text, target_text, wrong_answer
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.families import budget_of
-from vsgrpo.modeling.libraries import device_line
-from vsgrpo.modeling.load import load
+from vsgrpo.modeling.load import device_line, load
 from vsgrpo.modeling.vision import FeatureStore, cache_bytes
 from vsgrpo.terminal import show
 from vsgrpo.training.preflight import cache_folder, check_caching, check_enough_rows, load_rows

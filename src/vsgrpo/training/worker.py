@@ -27,13 +27,13 @@ from vsgrpo.data.leak_guard import judge_rows
 from vsgrpo.data.manifest import TrainingManifest, file_record, lineage_of, training_manifest, write_training_manifest
 from vsgrpo.data.row import Row
 from vsgrpo.errors import RunError, VsgrpoError, from_machine
+from vsgrpo.families import write_vision
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
 from vsgrpo.modeling.bundle import ModelBundle
-from vsgrpo.modeling.libraries import check_versions, own_device, quiet_libraries
-from vsgrpo.modeling.load import load
+from vsgrpo.modeling.load import check_versions, load, own_device, quiet_libraries
 from vsgrpo.modeling.model_card import write_model_card
-from vsgrpo.modeling.save import save_model, write_vision
+from vsgrpo.modeling.save import save_model
 from vsgrpo.terminal import complain, show
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.callbacks import dev_dataset, dev_overlap

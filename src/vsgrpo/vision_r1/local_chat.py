@@ -18,8 +18,7 @@ import torch
 
 from vsgrpo.config.evaluate import StepSection
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.modeling.libraries import device_line, own_device
-from vsgrpo.modeling.load import load
+from vsgrpo.modeling.load import device_line, load, own_device
 from vsgrpo.terminal import show
 from vsgrpo.vision_r1.answers import Account, Reply
 
