@@ -41,7 +41,7 @@ from demo_table import scores_of
 from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.evaluation.run import derangement
 from vsgrpo.evaluation.score_command import score_command
-from vsgrpo.evaluation.scores import best_constants, constant_scores
+from vsgrpo.evaluation.score_tables import best_constants, constant_scores
 
 COUNT, ROOM = "object_counting", "room_size_estimation"
 KINDS = {

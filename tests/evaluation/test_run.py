@@ -2,6 +2,8 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evaluation_rows import official_rows
 from vsgrpo.data.manifest import TrainingManifest, write_training_manifest
@@ -10,7 +12,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.leak import check_lineage
-from vsgrpo.evaluation.run import leak_of, split_models
+from vsgrpo.evaluation.run import derangement, leak_of, split_models
 from vsgrpo.evaluation.score_tables import VsiBenchReport, compare_table
 from vsgrpo.evaluation.scores import score_rows
 
@@ -132,3 +134,14 @@ def test_a_pattern_finds_checkpoints_in_order_of_their_numbers(tmp_path):
 def test_wrong_models_are_refused(words, says):
     with pytest.raises(ConfigError, match=says):
         split_models(words)
+
+
+@given(st.lists(st.text(max_size=3), max_size=8))
+def test_derangement_gives_nobody_his_own(names):
+    if len(set(names)) < 2:
+        with pytest.raises(ValueError, match="at least 2"):
+            derangement(names)
+        return
+    partner = derangement(names)
+    assert all(partner[name] != name for name in names)
+    assert sorted(partner.values()) == sorted(set(names))

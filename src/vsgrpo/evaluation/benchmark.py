@@ -16,9 +16,9 @@ from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.prompts import question_text
 from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, check_row
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.accuracy import Accuracy, AccuracyReport
 from vsgrpo.evaluation.leak import Leak
 from vsgrpo.evaluation.predictions import Media, predictions_name
+from vsgrpo.evaluation.results import Accuracy, AccuracyReport
 from vsgrpo.files import file_sha256
 from vsgrpo.rules import import_named, one_of
 

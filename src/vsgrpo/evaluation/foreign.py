@@ -1,4 +1,4 @@
-"""Predictions files of any make, one line (or list entry) at a time.
+"""Predictions files of any make, one line (or list entry) at a time, and the questions that they answer.
 
 - ours and plain ones: {"id", "prediction"}, or {"question_type", "ground_truth", "prediction"} that need no rows;
 - lmms-eval sample logs (`--log_samples`): the benchmark row with its `prediction` is under each metric's name
@@ -8,38 +8,26 @@
   one video in a list of their own, or entries by their id.
 Lines that name neither id nor question type are joined to the benchmark's rows by scene and question.
 
-Our own predictions are also written as a sample log of lmms-eval, so that its vsibench aggregation can check our
-numbers, in an environment of its own (lmms-eval 0.7 needs another antlr4 than Hydra does):
-
-    from lmms_eval.tasks.vsibench.utils import vsibench_aggregate_overall
-    vsibench_aggregate_overall([json.loads(line)["vsibench_overall"] for line in open("lmms_samples.jsonl")])
-
 Source: lmms-eval commit 75571cf, lmms_eval/evaluator.py, loggers/evaluation_tracker.py, tasks/vsibench/utils.py.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vsgrpo.data.importing.answer_values import Refused, read_options
 from vsgrpo.data.importing.record_forms import NAMES, first, question_type_of
 from vsgrpo.data.importing.record_to_row import dataset_of, read_answer
-from vsgrpo.data.prompts import option_lines
 from vsgrpo.data.row import LETTERS, Row, number_of
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.benchmark import PromptSettings
-from vsgrpo.evaluation.scores import row_item, scored_text
-from vsgrpo.files import write_atomic
+from vsgrpo.evaluation.scores import Item, row_item
 from vsgrpo.records import read_json, read_jsonl
-from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of
-from vsgrpo.spatial.scoring import score
+from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, type_names
 
 TEXT_FIELDS = ("prediction", "output", "raw_answer", "response", "model_output", "model_answer", "generated_text")
 TEXT_FIELDS += ("pred", "pred_answer", "model_response", "extracted_answer")
@@ -256,52 +244,87 @@ def _scene(data: Mapping[str, Any]) -> str | None:
     return f"{dataset}/{place.stem if scene is None else scene}"
 
 
-METRICS = (
-    "vsibench_overall",
-    "obj_appearance_order_accuracy",
-    "object_abs_distance_mra",
-    "object_counting_mra",
-    "object_rel_distance_accuracy",
-    "object_size_estimation_mra",
-    "room_size_estimation_mra",
-    "route_planning_accuracy",
-    "object_rel_direction_accuracy",
-)
+def join_rows(lines: Sequence[Line], rows: Iterable[Row], rows_path: Path | str) -> list[Item]:
+    """Return the questions of `rows` with their answers; of a row no more is kept than scoring asks for.
+
+    Raises:
+        DataError: a line of none of the rows, or two lines of one.
+    """
+    items: dict[str, Item] = {}
+    asked: dict[str, list[tuple[str, str]]] = {}
+    by_question = any(line.question is not None and line.scene is not None for line in lines)
+    for row in rows:
+        item = items[row.id] = row_item(row, ())
+        if by_question:
+            asked.setdefault(item.scene, []).append((row.id, row.question))
+    if not items:
+        raise DataError(f"{rows_path}: no rows", "give the rows these predictions are of")
+    grouped: dict[str, list[str | None]] = {}
+    used: dict[tuple[str, Any], str] = {}
+    for line in lines:
+        name = _find(line, items, asked, rows_path)
+        refuse_second(line, name, used)
+        grouped.setdefault(name, []).append(line.text)
+    return [replace(item, texts=tuple(grouped.get(name, ()))) for name, item in items.items()]
 
 
-def write_lmms_samples(
-    path: Path, rows: Sequence[Row], predictions: Mapping[str, Sequence[str | None]], prompt: PromptSettings
-) -> int:
-    """Write the sample log of the answered rows (of several samples the first) and return how many they are."""
-    lines = []
-    for number, row in enumerate(rows):
-        text = next((text for text in predictions.get(row.id, ()) if text is not None), None)
-        if text is not None:
-            lines.append(json.dumps(_sample(number, row, text, prompt), ensure_ascii=False) + "\n")
-    write_atomic(path, "".join(lines))
-    return len(lines)
+def unknown_id(line: Line, rows_path: Path | str) -> DataError:
+    """Return the error of a line whose id is in none of the rows."""
+    return DataError(f"{line.where}: id={line.id}: not in {rows_path}", "give the rows these predictions are of")
 
 
-def _sample(number: int, row: Row, text: str, prompt: PromptSettings) -> dict[str, Any]:
-    read = scored_text(row_item(row, (text,)), text, prompt) or ""
-    doc = {
-        "id": int(row.id) if row.id.isdecimal() else row.id,
-        "dataset": row.dataset,
-        "scene_name": row.scene_name,
-        "question_type": row.question_type,
-        "question": row.question,
-        "ground_truth": row.ground_truth,
-        "options": None if row.options is None else option_lines(row.options),
-    }
-    identity = hashlib.sha256(json.dumps(doc, indent=2, ensure_ascii=False).encode()).hexdigest()
-    metric = "accuracy" if row.answer_kind == "choice" else "MRA:.5:.95:.05"
-    scored = {**doc, "prediction": read, metric: score("lmms", row.question_type, read, row.ground_truth)}
-    return {
-        "doc_id": number,
-        "target": row.ground_truth,
-        "filtered_resps": read,
-        "resps": [text],
-        "doc_hash": identity,
-        **dict.fromkeys(METRICS, scored),
-        "input": prompt.text(row),
-    }
+def refuse_second(line: Line, name: str, used: dict[tuple[str, Any], str]) -> None:
+    """Note in `used` (id and sample -> where) that a line answers `name`; DataError where another line does so too."""
+    if (where := used.setdefault((name, line.sample), line.where)) != line.where:
+        place = where.rpartition(":")[2].strip()
+        first = f"line {place}" if place.isdigit() else place  # of a JSON list: "entry 3"
+        raise DataError(f"{line.where}: id={name}: already in {first}", "keep one line per id")
+
+
+def _find(
+    line: Line, known: Mapping[str, Item], asked_in: Mapping[str, list[tuple[str, str]]], rows_path: Path | str
+) -> str:
+    """Return the id of the row that a line answers: by its id, else by scene and question."""
+    if line.id in known or line.question is None or line.scene is None:
+        if line.id is None or line.id not in known:
+            raise unknown_id(line, rows_path)
+        return line.id
+    asked = " ".join(line.question.split())
+    candidates = [(name, " ".join(question.split())) for name, question in asked_in.get(line.scene or "", [])]
+    found = [name for name, question in candidates if question == asked]
+    found = found or [name for name, question in candidates if question in asked]
+    if len(found) != 1:
+        what = "no row" if not found else f"{len(found)} rows"
+        raise DataError(
+            f"{line.where}: {what} of {line.scene} ask {asked[:60]!r}", f"give the rows: {rows_path} has others"
+        )
+    return found[0]
+
+
+def carried_questions(lines: Sequence[Line]) -> list[Item]:
+    """Return the questions of lines that carry question type and ground truth; DataError where one does not."""
+    items: dict[str, Item] = {}
+    texts: dict[str, list[str | None]] = {}
+    used: dict[tuple[str, Any], str] = {}
+    for number, line in enumerate(lines, start=1):
+        kind, truth = line.question_type, line.ground_truth
+        if kind is None or truth is None:
+            hint = "give the rows: benchmark.path=ROWS.jsonl"
+            raise DataError(f"{line.where}: has no question_type and ground_truth", hint)
+        _check_truth(line.where, kind, truth)
+        name = line.id or str(number)
+        refuse_second(line, name, used)
+        items.setdefault(name, Item(name, kind, truth, line.options, line.scene or name, ()))
+        texts.setdefault(name, []).append(line.text)
+    return [replace(item, texts=tuple(texts[name])) for name, item in items.items()]
+
+
+def _check_truth(where: str, question_type: str, truth: str) -> None:
+    answer_kind = answer_kind_of(question_type)
+    if answer_kind is None:
+        hint = f"the types are {', '.join(type_names())}"
+        raise DataError(f"{where}: question_type={question_type!r}: unknown question type", hint)
+    if answer_kind == "choice" and (len(truth) != 1 or truth.upper() not in LETTERS):
+        raise DataError(f"{where}: ground_truth={truth!r}: must be a letter of {LETTERS}", "give the option's letter")
+    if answer_kind == "number" and number_of(truth) is None:
+        raise DataError(f"{where}: ground_truth={truth!r}: must be a number above 0", "scores are relative to it")

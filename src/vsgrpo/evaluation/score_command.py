@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +12,28 @@ import numpy as np
 
 from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.prompts import MODES, WORDINGS
-from vsgrpo.data.row import LETTERS, Row, number_of
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.accuracy import Accuracy
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions, find_benchmark
 from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file, types_of
-from vsgrpo.evaluation.foreign import Line, num_tagged, read_lines, thinks
-from vsgrpo.evaluation.intervals import scene_intervals, task_groups
+from vsgrpo.evaluation.foreign import (
+    carried_questions,
+    join_rows,
+    num_tagged,
+    read_lines,
+    refuse_second,
+    thinks,
+    unknown_id,
+)
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
-from vsgrpo.evaluation.results import SETTINGS_NAME
-from vsgrpo.evaluation.score_tables import DifferenceReport, ScoreReport
-from vsgrpo.evaluation.scores import Item, row_item, score_items, task_table
+from vsgrpo.evaluation.results import RESULTS_NAME, SETTINGS_NAME, Accuracy
+from vsgrpo.evaluation.score_tables import Line, group_lines, interval_note, score_table
+from vsgrpo.evaluation.scores import Interval, Item, Scores, scene_intervals, score_items, task_groups, task_table
 from vsgrpo.records import read_json
 from vsgrpo.spatial.answers import SCORERS
-from vsgrpo.spatial.question_types import answer_kind_of, type_names
 from vsgrpo.terminal import show
 
 PROMPT_KEYS = ("mode", "wording", "show_options")
-
-
 _KEYS = ("benchmark.path", "benchmark.split", "benchmark.tasks", "field", *(f"prompt.{key}" for key in PROMPT_KEYS))
 
 
@@ -97,13 +99,11 @@ def _score_benchmark(
         raise ConfigError(f"field={field}: benchmark={name} has predictions of its own form", hint="leave field out")
     if answers is None:
         answers = {}
-        ids, seen = {row.id for row in benchmark.rows}, dict[Any, str]()
+        ids, used = {row.id for row in benchmark.rows}, dict[tuple[str, Any], str]()
         for line in read_lines(file, field)[0]:
             if line.id is None or (tasks is None and line.id not in ids):
-                raise _unknown(line, rows_path)
-            if (line.id, line.sample) in seen:
-                raise _given_twice(line, line.id, seen[line.id, line.sample])
-            seen[line.id, line.sample] = line.where
+                raise unknown_id(line, rows_path)
+            refuse_second(line, line.id, used)
             if line.text is not None and line.id in ids:
                 answers.setdefault(line.id, line.text)
         if not answers:
@@ -162,12 +162,12 @@ def score_file(
     if rows_path is None and any(line.question_type is None or line.ground_truth is None for line in lines):
         rows_path = _recorded_rows(path)
     if rows_path is None:
-        items = _self_contained(path, lines)
+        items = carried_questions(lines)
         if any(line.scene is None for line in lines):
             notes.append("no scene names in the file: single questions were resampled, the intervals are too narrow")
     else:
         file = row_file(Path(rows_path), split)
-        items = _join(lines, (row for row, _ in iter_benchmark(file)), rows_path)
+        items = join_rows(lines, (row for row, _ in iter_benchmark(file)), rows_path)
     items = [item for item in items if types is None or item.question_type in types]
     scores = score_items(items, prompt or PromptSettings())
     if scores.unanswered:
@@ -222,7 +222,7 @@ def _recorded_prompt(path: Path) -> PromptSettings | None:
 
 def _recorded_rows(path: Path) -> Path | None:
     """Return the row file that the results.json beside a predictions file names, if both are there."""
-    results = path.with_name("results.json")
+    results = path.with_name(RESULTS_NAME)
     try:
         file = Path(read_json(results)["benchmark"]["file"]) if results.is_file() else Path()
     except (KeyError, TypeError):
@@ -230,95 +230,93 @@ def _recorded_rows(path: Path) -> Path | None:
     return file if file.is_file() else None
 
 
-def _join(lines: Sequence[Line], rows: Iterable[Row], rows_path: Path | str) -> list[Item]:
-    """Return the questions of the rows with their answers; of a row no more is kept than scoring asks for."""
-    items: dict[str, Item] = {}
-    asked: dict[str, list[tuple[str, str]]] = {}
-    by_question = any(line.question is not None and line.scene is not None for line in lines)
-    for row in rows:
-        item = items[row.id] = row_item(row, ())
-        if by_question:
-            asked.setdefault(item.scene, []).append((row.id, row.question))
-    if not items:
-        raise DataError(f"{rows_path}: no rows", "give the rows these predictions are of")
-    grouped: dict[str, list[str | None]] = {}
-    seen: dict[Any, str] = {}
-    for line in lines:
-        name = _find(line, items, asked, rows_path)
-        key = name if line.sample is None else (name, line.sample)
-        if key in seen:
-            raise _given_twice(line, name, seen[key])
-        seen[key] = line.where
-        grouped.setdefault(name, []).append(line.text)
-    return [replace(item, texts=tuple(grouped.get(name, ()))) for name, item in items.items()]
+@dataclass(frozen=True)
+class ScoreReport:
+    """Scores of one predictions file."""
+
+    name: str
+    scores: Scores
+    items: tuple[Item, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_rows(self) -> int:
+        """Rows asked about."""
+        return len(self.items)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return {scorer: {task: 0..1, "overall"}, "n", "unanswered": how many, "intervals", ...}."""
+        scores = self.scores
+        return {
+            **scores.tables,
+            "n": scores.num_answered,
+            "unanswered": len(scores.unanswered),
+            "intervals": scores.intervals,
+            "groups": scores.groups(),
+            **(
+                {"sampling": scores.sampling, "sampling_intervals": scores.sampling_intervals}
+                if scores.sampling
+                else {}
+            ),
+            "n_by_task": scores.num_by_task,
+            "num_rows": self.num_rows,
+            "num_scenes": scores.num_scenes,
+            "unanswered_ids": list(scores.unanswered),
+            "unread": scores.num_unread,
+            "unmapped": scores.num_unmapped,
+            "notes": list(self.notes),
+        }
+
+    def table(self) -> str:
+        """Return the table of all scorers; says so where rows are unanswered."""
+        scores = self.scores
+        title = f"{self.name}: {scores.num_answered} of {self.num_rows} rows answered"
+        lines: list[Line] = []
+        for scorer in SCORERS:
+            lines.append((scorer, scores.tables[scorer], scores.intervals[scorer]))
+            for how, table in scores.sampling.get(scorer, {}).items():
+                lines.append((f"{scorer} {how}", table, scores.sampling_intervals[scorer][how]))
+        text = [score_table(lines, scores.num_by_task, title), *group_lines(scores)]
+        text += [f"note: {note}" for note in (interval_note(scores.num_scenes), *self.notes)]
+        return "\n".join(text)
 
 
-def _unknown(line: Line, rows_path: Path | str) -> DataError:
-    return DataError(f"{line.where}: id={line.id}: not in {rows_path}", "give the rows these predictions are of")
+@dataclass(frozen=True)
+class DifferenceReport:
+    """The paired difference of two predictions files over the rows that both answered."""
 
+    names: tuple[str, str]
+    tables: tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]
+    intervals: dict[str, dict[str, Interval]]
+    num_common: int
+    num_left_out: int
+    num_scenes: int
 
-def _given_twice(line: Line, name: str, where: str) -> DataError:
-    place = where.rpartition(":")[2].strip()
-    first = f"line {place}" if place.isdigit() else place  # of a JSON list: "entry 3"
-    return DataError(f"{line.where}: id={name}: already in {first}", "keep one line per id")
+    def differences(self) -> dict[str, dict[str, float]]:
+        """Return per scorer and task: first minus second."""
+        first, second = self.tables
+        return {s: {task: first[s][task] - second[s][task] for task in first[s]} for s in SCORERS}
 
+    def to_json(self) -> dict[str, Any]:
+        """Return both tables, their difference (first minus second) and its 95 % interval."""
+        return {
+            "first": {"name": self.names[0], **self.tables[0]},
+            "second": {"name": self.names[1], **self.tables[1]},
+            "difference": self.differences(),
+            "intervals": self.intervals,
+            "n": self.num_common,
+            "left_out": self.num_left_out,
+            "num_scenes": self.num_scenes,
+        }
 
-def _find(
-    line: Line, known: Mapping[str, Item], asked_in: Mapping[str, list[tuple[str, str]]], rows_path: Path | str
-) -> str:
-    """Return the id of the row that a line answers: by its id, else by scene and question."""
-    if line.id in known or line.question is None or line.scene is None:
-        if line.id is None or line.id not in known:
-            raise _unknown(line, rows_path)
-        return line.id
-    asked = " ".join(line.question.split())
-    candidates = [(name, " ".join(question.split())) for name, question in asked_in.get(line.scene or "", [])]
-    found = [name for name, question in candidates if question == asked]
-    found = found or [name for name, question in candidates if question in asked]
-    if len(found) != 1:
-        what = "no row" if not found else f"{len(found)} rows"
-        raise DataError(
-            f"{line.where}: {what} of {line.scene} ask {asked[:60]!r}", f"give the rows: {rows_path} has others"
-        )
-    return found[0]
-
-
-def _self_contained(path: Path, lines: Sequence[Line]) -> list[Item]:
-    """Return the questions of lines that carry question type and ground truth."""
-    first: dict[str, Line] = {}
-    texts: dict[str, list[str | None]] = {}
-    seen: dict[tuple[str, Any], str] = {}
-    for number, line in enumerate(lines, start=1):
-        if line.question_type is None or line.ground_truth is None:
-            raise DataError(
-                f"{line.where}: has no question_type and ground_truth", "give the rows: benchmark.path=ROWS.jsonl"
-            )
-        _check_truth(line.where, line.question_type, line.ground_truth)
-        name = line.id or str(number)
-        if (name, line.sample) in seen and line.id is not None:
-            raise _given_twice(line, name, seen[name, line.sample])
-        seen[name, line.sample] = line.where
-        first.setdefault(name, line)
-        texts.setdefault(name, []).append(line.text)
-    return [
-        Item(
-            name,
-            line.question_type or "",
-            line.ground_truth or "",
-            line.options,
-            line.scene or name,
-            tuple(texts[name]),
-        )
-        for name, line in first.items()
-    ]
-
-
-def _check_truth(where: str, question_type: str, truth: str) -> None:
-    answer_kind = answer_kind_of(question_type)
-    if answer_kind is None:
-        hint = f"the types are {', '.join(type_names())}"
-        raise DataError(f"{where}: question_type={question_type!r}: unknown question type", hint)
-    if answer_kind == "choice" and (len(truth) != 1 or truth.upper() not in LETTERS):
-        raise DataError(f"{where}: ground_truth={truth!r}: must be a letter of {LETTERS}", "give the option's letter")
-    if answer_kind == "number" and number_of(truth) is None:
-        raise DataError(f"{where}: ground_truth={truth!r}: must be a number above 0", "scores are relative to it")
+    def table(self) -> str:
+        """Return the table of both files and their difference per scorer."""
+        lines: list[Line] = []
+        for scorer in SCORERS:
+            lines += [(f"{scorer}: {name}", self.tables[i][scorer]) for i, name in enumerate(self.names)]
+            lines.append((f"{scorer}: difference", self.differences()[scorer], self.intervals[scorer]))
+        title = f"{self.names[0]} minus {self.names[1]}: {self.num_common} rows that both answered"
+        text = [score_table(lines, None, title), f"note: {interval_note(self.num_scenes)}"]
+        if self.num_left_out:
+            text.append(f"note: {self.num_left_out} rows that only one of them answered are left out")
+        return "\n".join(text)

@@ -1,13 +1,20 @@
-"""Scores for programs (JSON) and for people (tables): of `vsgrpo eval` on VSI-Bench, of `vsgrpo score`, of two files.
+"""Scores on VSI-Bench for programs (JSON) and for people (tables), beside those of answers that need no model.
 
-Columns and their order are the paper's, one row per model or control.
+Columns and their order are the paper's, one row per model or control. Predictions are also written as a sample log of
+lmms-eval, so that its vsibench aggregation can check our numbers, in an environment of its own (lmms-eval 0.7 needs
+another antlr4 than Hydra does):
+
+    from lmms_eval.tasks.vsibench.utils import vsibench_aggregate_overall
+    vsibench_aggregate_overall([json.loads(line)["vsibench_overall"] for line in open("lmms_samples.jsonl")])
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
+import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +22,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from vsgrpo.data.prompts import option_lines
+from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.benchmark import Benchmark
-from vsgrpo.evaluation.intervals import Interval, task_groups
+from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings
 from vsgrpo.evaluation.leak import Leak
 from vsgrpo.evaluation.results import RESULTS_NAME, SCHEMA_VERSION, read_results
-from vsgrpo.evaluation.scores import Item, Scores, best_constants, chance_scores, constant_scores, most_frequent
+from vsgrpo.evaluation.scores import Interval, Scores, row_item, scored_text, task_groups
+from vsgrpo.files import write_atomic
 from vsgrpo.report.evaluation_page import published_lines
 from vsgrpo.spatial.answers import SCORERS
 from vsgrpo.spatial.question_types import table_columns
+from vsgrpo.spatial.scoring import aggregate, best_number, best_word, mra, score
 
 WITHOUT_MODEL = ("chance", "most frequent", "best constant")
 NUM_VSIBENCH_ROWS = 5130
@@ -148,8 +158,6 @@ def compare_table(named: Sequence[tuple[str, Path | str]], title: str = "") -> s
         DataError: a folder without results, or evaluations of different rows.
     """
     results = [(name, read_results(folder), folder) for name, folder in named]
-    if not results:
-        raise ValueError("nothing to compare")
     first = results[0][1]
     for _, result, folder in results:
         if result["benchmark"]["rows"] != first["benchmark"]["rows"] or result["n"] != first["n"]:
@@ -163,98 +171,6 @@ def compare_table(named: Sequence[tuple[str, Path | str]], title: str = "") -> s
     verdicts = [(name, result.get("leak", {}).get("verdict", "unknown")) for name, result, _ in results]
     notes = [f"note: leak check of {name}: {verdict}" for name, verdict in verdicts if verdict != "clean"]
     return "\n".join([table, *notes])
-
-
-@dataclass(frozen=True)
-class ScoreReport:
-    """Scores of one predictions file."""
-
-    name: str
-    scores: Scores
-    items: tuple[Item, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def num_rows(self) -> int:
-        """Rows asked about."""
-        return len(self.items)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return {scorer: {task: 0..1, "overall"}, "n", "unanswered": how many, "intervals", ...}."""
-        scores = self.scores
-        return {
-            **scores.tables,
-            "n": scores.num_answered,
-            "unanswered": len(scores.unanswered),
-            "intervals": scores.intervals,
-            "groups": scores.groups(),
-            **(
-                {"sampling": scores.sampling, "sampling_intervals": scores.sampling_intervals}
-                if scores.sampling
-                else {}
-            ),
-            "n_by_task": scores.num_by_task,
-            "num_rows": self.num_rows,
-            "num_scenes": scores.num_scenes,
-            "unanswered_ids": list(scores.unanswered),
-            "unread": scores.num_unread,
-            "unmapped": scores.num_unmapped,
-            "notes": list(self.notes),
-        }
-
-    def table(self) -> str:
-        """Return the table of all scorers; says so where rows are unanswered."""
-        scores = self.scores
-        title = f"{self.name}: {scores.num_answered} of {self.num_rows} rows answered"
-        lines: list[Line] = []
-        for scorer in SCORERS:
-            lines.append((scorer, scores.tables[scorer], scores.intervals[scorer]))
-            for how, table in scores.sampling.get(scorer, {}).items():
-                lines.append((f"{scorer} {how}", table, scores.sampling_intervals[scorer][how]))
-        text = [score_table(lines, scores.num_by_task, title), *group_lines(scores)]
-        text += [f"note: {note}" for note in (interval_note(scores.num_scenes), *self.notes)]
-        return "\n".join(text)
-
-
-@dataclass(frozen=True)
-class DifferenceReport:
-    """The paired difference of two predictions files over the rows that both answered."""
-
-    names: tuple[str, str]
-    tables: tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]
-    intervals: dict[str, dict[str, Interval]]
-    num_common: int
-    num_left_out: int
-    num_scenes: int
-
-    def differences(self) -> dict[str, dict[str, float]]:
-        """Return per scorer and task: first minus second."""
-        first, second = self.tables
-        return {s: {task: first[s][task] - second[s][task] for task in first[s]} for s in SCORERS}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return both tables, their difference (first minus second) and its 95 % interval."""
-        return {
-            "first": {"name": self.names[0], **self.tables[0]},
-            "second": {"name": self.names[1], **self.tables[1]},
-            "difference": self.differences(),
-            "intervals": self.intervals,
-            "n": self.num_common,
-            "left_out": self.num_left_out,
-            "num_scenes": self.num_scenes,
-        }
-
-    def table(self) -> str:
-        """Return the table of both files and their difference per scorer."""
-        lines: list[Line] = []
-        for scorer in SCORERS:
-            lines += [(f"{scorer}: {name}", self.tables[i][scorer]) for i, name in enumerate(self.names)]
-            lines.append((f"{scorer}: difference", self.differences()[scorer], self.intervals[scorer]))
-        title = f"{self.names[0]} minus {self.names[1]}: {self.num_common} rows that both answered"
-        text = [score_table(lines, None, title), f"note: {interval_note(self.num_scenes)}"]
-        if self.num_left_out:
-            text.append(f"note: {self.num_left_out} rows that only one of them answered are left out")
-        return "\n".join(text)
 
 
 def interval_note(num_scenes: int) -> str:
@@ -304,11 +220,9 @@ def _range(interval: Interval | None) -> str:
 
 
 def _plain(header: list[str], body: list[list[str]], title: str) -> str:
-    widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
-    lines = [
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
-        for line in [header, *body]
-    ]
+    rows = [header, *body]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = ["  ".join([line[0].ljust(first), *map(str.rjust, line[1:], others)]).rstrip() for line in rows]
     return "\n".join([title, *lines] if title else lines)
 
 
@@ -318,7 +232,116 @@ def _boxed(header: list[str], body: list[list[str]], title: str) -> str:
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     for line in body:
         table.add_row(*line)
-    console = Console(file=io.StringIO(), force_terminal=True, width=Console().width)
+    console = Console(force_terminal=True)
     with console.capture() as capture:
         console.print(table)
     return capture.get().rstrip("\n")
+
+
+def best_constants(rows: Iterable[Row], show_options: bool = True) -> dict[str, str]:
+    """Return per question type the one answer that scores best on `rows`.
+
+    Numbers: the multiple of the finest decimal place among the ground truths, between their smallest and largest, with
+    the highest mean relative accuracy (the smallest of equals). Choices: the most frequent letter, or with options not
+    shown the most frequent word (the alphabetically first of equals).
+    """
+    texts = _answers_by_type(rows, show_options)
+    return {kind: (best_number if is_number else best_word)(found)[0] for (kind, is_number), found in texts.items()}
+
+
+def most_frequent(rows: Iterable[Row], show_options: bool = True) -> dict[str, str]:
+    """Return per question type the most frequent answer: number text, letter, or with options not shown word.
+
+    Ties go to the smallest number, or to the alphabetically first word.
+    """
+    counts = {kind: Counter(texts) for kind, texts in _answers_by_type(rows, show_options).items()}
+    return {
+        kind: min(found, key=lambda text: (-found[text], float(text))) if is_number else best_word(found)[0]
+        for (kind, is_number), found in counts.items()
+    }
+
+
+def _answers_by_type(rows: Iterable[Row], show_options: bool) -> dict[tuple[str, bool], list[str]]:
+    """Return (question type, whether its answers are numbers) -> the right answers, as a model would say them."""
+    found: dict[tuple[str, bool], list[str]] = {}
+    for row in rows:
+        is_number = row.answer_kind == "number"
+        text = row.ground_truth if is_number or show_options else row.answer
+        found.setdefault((row.question_type, is_number), []).append(text)
+    return found
+
+
+def constant_scores(rows: Iterable[Row], constants: Mapping[str, str]) -> dict[str, float]:
+    """Return the table's row (0..1, with `overall`) of answering `constants[question_type]` to every question."""
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        text = constants[row.question_type]
+        if row.answer_kind == "number":
+            value = mra(float(text), float(row.ground_truth))
+        else:
+            value = float(text == (row.ground_truth if len(text) == 1 and text in LETTERS else row.answer))
+        scores.setdefault(row.question_type, []).append(value)
+    return aggregate(scores)
+
+
+def chance_scores(rows: Iterable[Row]) -> dict[str, float]:
+    """Return the expected score (0..1) of guessing among the options, for the choice tasks, without `overall`.
+
+    Empty where `rows` have no choice question: numbers have no chance level.
+    """
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        if row.options is not None and row.answer_kind == "choice":
+            scores.setdefault(row.question_type, []).append(1 / len(row.options))
+    return {task: value for task, value in aggregate(scores).items() if task != "overall"} if scores else {}
+
+
+METRICS = (
+    "vsibench_overall",
+    "obj_appearance_order_accuracy",
+    "object_abs_distance_mra",
+    "object_counting_mra",
+    "object_rel_distance_accuracy",
+    "object_size_estimation_mra",
+    "room_size_estimation_mra",
+    "route_planning_accuracy",
+    "object_rel_direction_accuracy",
+)
+
+
+def write_lmms_samples(
+    path: Path, rows: Sequence[Row], predictions: Mapping[str, Sequence[str | None]], prompt: PromptSettings
+) -> int:
+    """Write the sample log of the answered rows (of several samples the first) and return how many they are."""
+    lines = []
+    for number, row in enumerate(rows):
+        text = next((text for text in predictions.get(row.id, ()) if text is not None), None)
+        if text is not None:
+            lines.append(json.dumps(_sample(number, row, text, prompt), ensure_ascii=False) + "\n")
+    write_atomic(path, "".join(lines))
+    return len(lines)
+
+
+def _sample(number: int, row: Row, text: str, prompt: PromptSettings) -> dict[str, Any]:
+    read = scored_text(row_item(row, (text,)), text, prompt) or ""
+    doc = {
+        "id": int(row.id) if row.id.isdecimal() else row.id,
+        "dataset": row.dataset,
+        "scene_name": row.scene_name,
+        "question_type": row.question_type,
+        "question": row.question,
+        "ground_truth": row.ground_truth,
+        "options": None if row.options is None else option_lines(row.options),
+    }
+    identity = hashlib.sha256(json.dumps(doc, indent=2, ensure_ascii=False).encode()).hexdigest()
+    metric = "accuracy" if row.answer_kind == "choice" else "MRA:.5:.95:.05"
+    scored = {**doc, "prediction": read, metric: score("lmms", row.question_type, read, row.ground_truth)}
+    return {
+        "doc_id": number,
+        "target": row.ground_truth,
+        "filtered_resps": read,
+        "resps": [text],
+        "doc_hash": identity,
+        **dict.fromkeys(METRICS, scored),
+        "input": prompt.text(row),
+    }

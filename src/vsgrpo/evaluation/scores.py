@@ -1,13 +1,13 @@
 """From predictions to scores: read the answer out of the text as each scorer does, score, average, resample.
 
 Every scorer sees the same predictions, so their tables can be compared. Rows without a prediction (the video did not
-decode) are left out of the means and listed. At the end: scores of answers that need no model, to compare with.
+decode) are left out of the means and listed. Intervals are a bootstrap over scenes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import comb, isfinite, nan
 from statistics import median
@@ -19,11 +19,16 @@ import numpy as np
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
-from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
 from vsgrpo.spatial.answers import SCORERS, normalize_word, parse_answer, read_letter, read_number
-from vsgrpo.spatial.question_types import answer_kind_of, table_tasks
-from vsgrpo.spatial.scoring import aggregate, best_number, best_word, mra, mra_many
+from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks, type_names
+from vsgrpo.spatial.scoring import aggregate, mra_many
 
+NUM_RESAMPLES = 1000
+_SEED = 0
+_CHUNK_CELLS = 2_000_000
+
+Interval = tuple[float, float]
+Name = TypeVar("Name", bound=Hashable)
 T = TypeVar("T")
 
 
@@ -252,63 +257,85 @@ def _counts(kinds: Sequence[str], table: Mapping[str, float]) -> dict[str, int]:
     return {task: sum(found[kind] for kind in types) for task, types in table_tasks().items() if task in table}
 
 
-def best_constants(rows: Iterable[Row], show_options: bool = True) -> dict[str, str]:
-    """Return per question type the one answer that scores best on `rows`.
+# --- 95 % intervals ---
 
-    Numbers: the multiple of the finest decimal place among the ground truths, between their smallest and largest, with
-    the highest mean relative accuracy (the smallest of equals). Choices: the most frequent letter, or with options not
-    shown the most frequent word (the alphabetically first of equals).
+
+def grouped_tasks() -> dict[str, list[str]]:
+    """Return "trained_tasks" and "held_out_tasks", which VSI-100k never trains.
+
+    Source: arXiv 2504.00883 reports the held-out tasks as generalisation.
     """
-    constants = {}
-    for question_type, group in _by_type(rows).items():
-        if group[0].answer_kind == "number":
-            constants[question_type] = best_number([row.ground_truth for row in group])[0]
-        else:
-            constants[question_type] = best_word(row.ground_truth if show_options else row.answer for row in group)[0]
-    return constants
+    held_out = [task for task, types in table_tasks().items() if QUESTION_TYPES[types[0]].held_out]
+    return {"trained_tasks": [task for task in table_tasks() if task not in held_out], "held_out_tasks": held_out}
 
 
-def most_frequent(rows: Iterable[Row], show_options: bool = True) -> dict[str, str]:
-    """Return per question type the most frequent answer: number text, letter, or with options not shown word.
+def task_groups(table: Mapping[str, float]) -> dict[str, float]:
+    """Return the unweighted mean of the trained tasks and of the held-out ones, of those that the table has."""
+    groups = {name: [table[task] for task in members if task in table] for name, members in grouped_tasks().items()}
+    return {name: float(np.mean(values)) for name, values in groups.items() if values}
 
-    Ties go to the smallest number, or to the alphabetically first word.
+
+def scene_intervals(
+    columns: Mapping[Name, np.ndarray], question_types: Sequence[str], scenes: Sequence[str]
+) -> dict[Name, dict[str, Interval]]:
+    """Return the 2.5 % and 97.5 % points of each column's table over resamples of whole scenes.
+
+    Questions about one scene are answered from one video, so they err together; resampling single questions would give
+    intervals that are too narrow. All columns see the same resamples, and a table is linear in the row scores: the
+    interval of a paired difference is the interval of the column of differences. Deterministic.
+
+    Legend: R resamples, S scenes, K question types, C columns (ways to score the same rows), N names.
+
+    Args:
+        columns: name -> (rows,) scores.
+        question_types: per row, a name of `QUESTION_TYPES`.
+        scenes: per row.
+
+    Returns:
+        column -> task, "overall" or group -> (low, high); names that no row belongs to are left out.
     """
-    found = {}
-    for question_type, group in _by_type(rows).items():
-        is_number = group[0].answer_kind == "number"
-        counts = Counter(row.ground_truth if is_number or show_options else row.answer for row in group)
-        order = (lambda text: float(text)) if is_number else (lambda text: text)
-        found[question_type] = min(counts, key=lambda text, counts=counts, order=order: (-counts[text], order(text)))
+    place_of = {scene: place for place, scene in enumerate(dict.fromkeys(scenes))}
+    kind_of = {name: place for place, name in enumerate(type_names())}
+    cells = [place_of[s] * len(kind_of) + kind_of[k] for s, k in zip(scenes, question_types, strict=True)]
+    size = len(place_of) * len(kind_of)
+    sums = [np.bincount(cells, weights=values, minlength=size) for values in (np.ones(len(cells)), *columns.values())]
+    drawn = _resample(np.hstack([values.reshape(len(place_of), -1) for values in sums]))  # (R, (1 + C) K)
+    drawn = drawn.reshape(NUM_RESAMPLES, 1 + len(columns), len(kind_of))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tables = _tables(drawn[:, 1:] / drawn[:, :1])  # (R, C, N)
+    names = (*table_tasks(), "overall", *grouped_tasks())
+    found: dict[Name, dict[str, Interval]] = {}
+    for column, table in zip(columns, tables.transpose(1, 2, 0), strict=True):
+        known = {name: values[~np.isnan(values)] for name, values in zip(names, table, strict=True)}
+        points = {name: np.percentile(values, [2.5, 97.5]) for name, values in known.items() if len(values)}
+        found[column] = {name: (float(low), float(high)) for name, (low, high) in points.items()}
     return found
 
 
-def constant_scores(rows: Iterable[Row], constants: Mapping[str, str]) -> dict[str, float]:
-    """Return the table's row (0..1, with `overall`) of answering `constants[question_type]` to every question."""
-    scores: dict[str, list[float]] = {}
-    for row in rows:
-        text = constants[row.question_type]
-        if row.answer_kind == "number":
-            score = mra(float(text), float(row.ground_truth))
-        else:
-            score = float(text == (row.ground_truth if len(text) == 1 and text in LETTERS else row.answer))
-        scores.setdefault(row.question_type, []).append(score)
-    return aggregate(scores)
+def _resample(cells: np.ndarray) -> np.ndarray:
+    """Return the sums of each column of `cells` (S, columns) over draws of S rows: (R, columns)."""
+    rng = np.random.default_rng(_SEED)
+    num_scenes = len(cells)
+    step = max(1, _CHUNK_CELLS // num_scenes)
+    parts = []
+    for start in range(0, NUM_RESAMPLES, step):
+        size = min(step, NUM_RESAMPLES - start)
+        draws = rng.integers(0, num_scenes, (size, num_scenes)) + num_scenes * np.arange(size)[:, None]
+        weights = np.bincount(draws.ravel(), minlength=size * num_scenes).reshape(size, num_scenes)
+        parts.append(weights.astype(float) @ cells)
+    return np.vstack(parts)
 
 
-def chance_scores(rows: Iterable[Row]) -> dict[str, float]:
-    """Return the expected score (0..1) of guessing among the options, for the choice tasks, without `overall`.
-
-    Empty where `rows` have no choice question: numbers have no chance level.
-    """
-    scores: dict[str, list[float]] = {}
-    for row in rows:
-        if row.options is not None and row.answer_kind == "choice":
-            scores.setdefault(row.question_type, []).append(1 / len(row.options))
-    return {task: value for task, value in aggregate(scores).items() if task != "overall"} if scores else {}
+def _tables(means: np.ndarray) -> np.ndarray:
+    """Turn means per question type (..., K), nan where there is no row, into tables (..., N), as `aggregate` does."""
+    of_type = {name: means[..., index] for index, name in enumerate(type_names())}
+    table = {task: _mean([of_type[name] for name in types]) for task, types in table_tasks().items()}
+    groups = [_mean([table[task] for task in members]) for members in grouped_tasks().values()]
+    return np.stack([*table.values(), _mean(list(table.values())), *groups], axis=-1)
 
 
-def _by_type(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.question_type, []).append(row)
-    return groups
+def _mean(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mean over the parts that are not nan, nan where all are."""
+    stacked = np.stack(parts)
+    there = ~np.isnan(stacked)
+    return np.where(there, stacked, 0).sum(axis=0) / there.sum(axis=0)

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 from vsgrpo.data.prompts import TRAIN_SENTENCES
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.accuracy import Accuracy, accuracy_cells
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, question_row
 from vsgrpo.evaluation.predictions import Media
+from vsgrpo.evaluation.results import Accuracy, accuracy_cells
 from vsgrpo.paths import inside, path_fault, safe_name
 from vsgrpo.records import read_json, read_records
 from vsgrpo.vision_r1.mathvista_extract import Problem, extract, extract_answers, normalize
