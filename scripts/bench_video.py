@@ -21,8 +21,7 @@ import numpy as np
 
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.video.budget import VisionBudget
-from vsgrpo.video.examine import examine_media
-from vsgrpo.video.reader import DECODERS, probe, read_uniform_frames
+from vsgrpo.video.reader import DECODERS, examine_media, probe, read_uniform_frames
 from vsgrpo.video.writer import write_video
 
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from vsgrpo import files
 from vsgrpo.errors import DataError, SetupError
-from vsgrpo.video import examine as module
+from vsgrpo.video import reader
 from vsgrpo.video.budget import VisionBudget
-from vsgrpo.video.examine import DecodePool, examine_media
 from vsgrpo.video.loader import VideoLoader
+from vsgrpo.video.reader import examine_media
 
 BUDGET = VisionBudget(num_frames=8)
 GOOD = ["H.264 in mp4", "turned by 90 degrees", "MPEG-4 in AVI"]
@@ -42,7 +42,7 @@ def media(tmp_path):
 def test_it_finds_what_the_loader_finds(media, backend):
     pytest.importorskip({"pyav": "av"}.get(backend, backend))
     loader = VideoLoader(BUDGET, backend, timeout_s=None)
-    found = examine_media(media, BUDGET, backend, timeout_s=30 if backend == "pyav" else None, num_workers=2)
+    found = examine_media(media, BUDGET, backend, timeout_s=30 if backend == "pyav" else None)
     assert list(found) == media
     for (kind, path), examined in found.items():
         try:
@@ -61,11 +61,13 @@ def test_a_good_file_is_decoded_once_and_a_changed_one_again(tmp_path, monkeypat
     encode(path, "libx264")
     monkeypatch.setattr(files, "_SETTLED_NS", 0)
     decoded, hashed = [], []
-    check, content_hash = DecodePool.check_frames, DecodePool.content_hash
-    monkeypatch.setattr(DecodePool, "check_frames", lambda self, p, *a: (decoded.append(p), check(self, p, *a))[1])
-    monkeypatch.setattr(
-        DecodePool, "content_hash", lambda self, p, *a: (hashed.append(p), content_hash(self, p, *a))[1]
-    )
+    ask = reader.ask
+
+    def counted(request, child):
+        (hashed if request.backend is None else decoded).append(request.path)
+        return ask(request, child)
+
+    monkeypatch.setattr(reader, "ask", counted)
 
     def examine(file, budget=BUDGET, backend="pyav"):
         return examine_media([("video", file)], budget, backend, timeout_s=None, memory=memory)["video", file]
@@ -115,7 +117,7 @@ def test_another_version_of_the_judgement_examines_again(tmp_path, monkeypatch, 
     path, memory = tmp_path / ("a.mp4" if kind == "video" else "a.png"), tmp_path / "memory.json"
     encode(path, "libx264") if kind == "video" else Image.new("RGB", (60, 40)).save(path)
     for version in (1, 1, 2):
-        monkeypatch.setattr(module, "_VERSION", version)
+        monkeypatch.setattr(reader, "_EXAMINED_VERSION", version)
         examine_media([(kind, path)], BUDGET, timeout_s=None, memory=memory)
     headers = json.loads(memory.read_text(encoding="utf-8"))["headers"]
     assert len(headers) == 2 and all(key.startswith(kind) for key in headers)
@@ -128,4 +130,4 @@ def test_a_missing_backend_blames_no_file(tmp_path):
 
 
 def test_no_media_is_no_work():
-    assert examine_media([], BUDGET) == {} and module.__doc__
+    assert examine_media([], BUDGET) == {}

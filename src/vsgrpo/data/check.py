@@ -1,6 +1,6 @@
 """check-data: would a run with these settings train on these rows and videos to the end? Names all that is wrong.
 
-Rows are read by the code of a run, media by its loader: same backend, same sampled frames (`video.examine`).
+Rows are read by the code of a run, media by its loader: same backend, same sampled frames (`examine_media`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from vsgrpo.families import FAMILIES, budget_of, family_of, find_model
 from vsgrpo.files import user_cache
 from vsgrpo.paths import inside
 from vsgrpo.terminal import Progress
-from vsgrpo.video.examine import examine_media
 from vsgrpo.video.image import image_size
 from vsgrpo.video.index import VideoHeader
-from vsgrpo.video.reader import probe
+from vsgrpo.video.reader import examine_media, probe
 
 _SHOWN = 20
 

@@ -1,10 +1,11 @@
-"""Caches of arrays (decoded and resized frames, visual features) by content: in memory, or on disk for many processes.
+"""Caches by content: arrays (decoded and resized frames, visual features) in memory or on disk, headers of good files.
 
 A cache never decides what a frame is: a lost, evicted or corrupt entry is computed again.
 """
 
 import contextlib
 import io
+import json
 import math
 import mmap
 import os
@@ -12,12 +13,18 @@ import threading
 import time
 import zlib
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from vsgrpo.errors import ConfigError, SetupError
+from vsgrpo.errors import ConfigError, DataError, SetupError
+from vsgrpo.files import is_settled, write_atomic
+from vsgrpo.records import read_record
+from vsgrpo.video.container import file_stamp
+from vsgrpo.video.index import VideoHeader
 
 _CHECKSUM_BYTES = 4
 _USED_EVERY_S = 60.0
@@ -205,3 +212,38 @@ def make_cache(kind: str, folder: Path | str | None, max_bytes: int) -> MemoryCa
     if kind not in ("off", "memory", "disk"):
         raise ConfigError(f"video.frame_cache={kind}: unknown", hint="choose video.frame_cache=off|memory|disk")
     return DiskCache(folder) if kind == "disk" else MemoryCache(max_bytes if kind == "memory" else 0)
+
+
+class HeaderCache:
+    """Headers of files found good, by content and settings, and hashes by path, size and times of change.
+
+    Args:
+        path: the JSON file that keeps them; ignored where unreadable. None: keep nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.hashes: dict[str, str] = {}
+        self.headers: dict[str, VideoHeader] = {}
+        if path is not None:
+            with contextlib.suppress(DataError, TypeError):  # not there or unreadable: it only saves time
+                data = read_record(path, {"hashes": {str: str}, "headers": {str: dict}}, "")
+                headers = {key: VideoHeader(**header) for key, header in data["headers"].items()}
+                self.hashes, self.headers = data["hashes"], headers
+
+    def content(self, name: str, read: Callable[[], str]) -> str:
+        """Return the hash of a file, from memory as `files.remembered_sha256` does, else by `read`."""
+        stamp = file_stamp(name)
+        key = " ".join(map(str, stamp))
+        if (found := self.hashes.get(key)) is None:
+            found = read()
+            if is_settled(stamp[1:]) and file_stamp(name) == stamp:
+                self.hashes[key] = found
+        return found
+
+    def save(self) -> None:
+        """Write the file, unless the disk refuses."""
+        if self.path is not None:
+            headers = {key: asdict(header) for key, header in self.headers.items()}
+            with contextlib.suppress(OSError):  # a full disk: the next check decodes again
+                write_atomic(self.path, json.dumps({"hashes": self.hashes, "headers": headers}))

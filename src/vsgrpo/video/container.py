@@ -1,11 +1,12 @@
 """A video file before decoding: is it a video, is all of it there, which packets has it, which stream is the film.
 
 Decoders play what is left of a cut file and say nothing, so that uniform sampling would move. Most containers state
-their own length in the first bytes; MPEG-TS is made of packets of one length. Others (MPEG program streams, raw
-streams) state nothing: a tail that is missing there cannot be known, unless the cut goes through a packet (see
-`index`).
+their own length in the first bytes, or frames and seconds in their headers; MPEG-TS is made of packets of one length.
+Others (MPEG program streams, raw streams) state nothing: a tail that is missing there cannot be known, unless the cut
+goes through a packet.
 """
 
+import itertools
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,16 @@ _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _EBML = b"\x1a\x45\xdf\xa3"
 _SEGMENT = b"\x18\x53\x80\x67"
+_MAX_MISSING_S = 0.25
+"""Seconds by which a stated length may exceed the end of the last frame, rounding aside."""
+_STATE_LENGTH = ("mov", "matroska", "asf", "flv")
+"""Containers that state a length; FFmpeg estimates that of others from time stamps or bit rates."""
 _MXF_PARTITION = bytes.fromhex("060e2b34020501010d01020101")  # then 2: header, 4: footer
+
+
+def bad_video(path: str, problem: str, hint: str = BAD_VIDEO_HINT) -> DataError:
+    """Return the error of a file that cannot be used as it is."""
+    return DataError(f"{path}: {problem}", hint)
 
 
 def check_file(path: str) -> None:
@@ -40,7 +50,7 @@ def check_file(path: str) -> None:
         with open(path, "rb") as file:
             _check_whole(path, file, size)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})", hint="check the path and its rights") from None
+        raise bad_video(path, f"cannot be read ({error.strerror})", "check the path and its rights") from None
 
 
 def check_there(path: str) -> int | None:
@@ -52,13 +62,13 @@ def check_there(path: str) -> int | None:
     try:
         status = Path(path).stat()
     except OSError as error:
-        raise _cannot_be_opened(path, error) from None
+        raise bad_video(path, f"cannot be opened ({error.strerror})", "check the path") from None
     if stat.S_ISDIR(status.st_mode):
-        raise DataError(f"{path}: is a folder, not a video", hint="name the video file itself")
+        raise bad_video(path, "is a folder, not a video", "name the video file itself")
     if not stat.S_ISREG(status.st_mode):
         return None
     if status.st_size == 0:
-        raise DataError(f"{path}: is empty", hint=BAD_VIDEO_HINT)
+        raise bad_video(path, "is empty")
     return status.st_size
 
 
@@ -71,18 +81,14 @@ def file_stamp(path: str) -> tuple[str, int, int, int]:
     try:
         size, written, changed = file_state(Path(path))
     except OSError as error:
-        raise _cannot_be_opened(path, error) from None
+        raise bad_video(path, f"cannot be opened ({error.strerror})", "check the path") from None
     return path, size, written, changed
-
-
-def _cannot_be_opened(path: str, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be opened ({error.strerror})", hint="check the path")
 
 
 def _check_whole(path: str, file: BinaryIO, size: int) -> None:
     start = file.read(4096)
     if start.lstrip()[:1] == b"<":
-        raise DataError(f"{path}: starts with '<', a web page and not a video", hint="download the file again")
+        raise bad_video(path, "starts with '<', a web page and not a video", "download the file again")
     if start[4:8] == b"ftyp":
         _check_boxes(path, file, size)
     elif start[:4] == b"RIFF" and start[8:12] == b"AVI ":
@@ -107,9 +113,7 @@ def _check_whole(path: str, file: BinaryIO, size: int) -> None:
 
 def _check_length(path: str, stated: int, size: int) -> None:
     if stated > size:
-        raise DataError(
-            f"{path}: cut off, its header states {stated} bytes and the file has {size}", hint=BAD_VIDEO_HINT
-        )
+        raise bad_video(path, f"cut off, its header states {stated} bytes and the file has {size}")
 
 
 def _check_boxes(path: str, file: BinaryIO, size: int) -> None:
@@ -127,13 +131,11 @@ def _check_boxes(path: str, file: BinaryIO, size: int) -> None:
             break
         kinds.add(kind)
         if offset + length > size and kind in (b"mdat", b"moov", b"moof"):
-            raise DataError(
-                f"{path}: cut off, box {kind.decode()} needs {offset + length} bytes and the file has {size}",
-                hint=BAD_VIDEO_HINT,
-            )
+            needed = f"box {kind.decode()} needs {offset + length} bytes and the file has {size}"
+            raise bad_video(path, f"cut off, {needed}")
         offset += length
     if b"moov" not in kinds:
-        raise DataError(f"{path}: has no moov box (the writer did not finish)", hint=BAD_VIDEO_HINT)
+        raise bad_video(path, "has no moov box (the writer did not finish)")
 
 
 def _matroska_length(start: bytes) -> int:
@@ -153,7 +155,7 @@ def _matroska_length(start: bytes) -> int:
 def _check_end(path: str, file: BinaryIO, size: int, is_end: Callable[[bytes], bool]) -> None:
     file.seek(max(0, size - (1 << 17)))
     if not is_end(file.read()):
-        raise DataError(f"{path}: cut off, it has not the end that its format asks for", hint=BAD_VIDEO_HINT)
+        raise bad_video(path, "cut off, it has not the end that its format asks for")
 
 
 def _ends_stream(tail: bytes) -> bool:
@@ -168,15 +170,13 @@ def _ends_stream(tail: bytes) -> bool:
 def _check_packets(path: str, file: BinaryIO, size: int, length: int, at: int) -> None:
     """Check that an MPEG-TS file is whole packets of `length` bytes, each with its sync byte at `at`."""
     if size % length:
-        raise DataError(
-            f"{path}: cut off, its {size} bytes are not whole MPEG-TS packets of {length}", hint=BAD_VIDEO_HINT
-        )
+        raise bad_video(path, f"cut off, its {size} bytes are not whole MPEG-TS packets of {length}")
     for offset in range(0, size, length << 14):
         file.seek(offset)
         syncs = file.read(length << 14)[at::length]
         if syncs.strip(b"G"):
             number = offset // length + len(syncs) - len(syncs.lstrip(b"G"))
-            raise DataError(f"{path}: damaged at MPEG-TS packet {number}, which has no sync byte", hint=BAD_VIDEO_HINT)
+            raise bad_video(path, f"damaged at MPEG-TS packet {number}, which has no sync byte")
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def packets_of(path: str, container: Any) -> dict[int, list[Packet]]:
     streams = [stream for stream in container.streams.video if not stream.disposition & covers]
     if not streams:
         cover = " (its only picture is a cover)" if container.streams.video else ""
-        raise DataError(f"{path}: holds no video stream{cover}", hint=BAD_VIDEO_HINT)
+        raise bad_video(path, f"holds no video stream{cover}")
     packets: dict[int, list[Packet]] = {stream.index: [] for stream in streams}
     names = {stream.index: stream.codec_context.name if stream.codec_context else "" for stream in streams}
     vp8, raw = ({index for index, name in names.items() if name == codec} for codec in ("vp8", "rawvideo"))
@@ -216,7 +216,7 @@ def packets_of(path: str, container: Any) -> dict[int, list[Packet]]:
         content = bytes(packet)
         if packet.is_corrupt or (not content.strip(b"\0") and packet.stream_index not in raw):
             number = len(packets[packet.stream_index])
-            raise DataError(f"{path}: cut off or damaged at frame {number}", hint=BAD_VIDEO_HINT)
+            raise bad_video(path, f"cut off or damaged at frame {number}")
         # RFC 6386 9.1: bit 4 of a VP8 frame says whether it is shown.
         hidden = packet.is_discard or (packet.stream_index in vp8 and not content[0] >> 4 & 1)
         packets[packet.stream_index].append(
@@ -231,17 +231,51 @@ def film_stream(path: str, container: Any, packets: dict[int, list[Packet]]) -> 
 
     most = max(len(part) for part in packets.values())
     if most == 0:
-        raise DataError(f"{path}: holds no video frames", hint=BAD_VIDEO_HINT)
+        raise bad_video(path, "holds no video frames")
     # One picture beside a stream of many is a cover that its writer did not mark.
     streams = [container.streams[index] for index, part in packets.items() if len(part) >= min(2, most)]
     if len(streams) > 1:
         streams = [stream for stream in streams if stream.disposition & Disposition.default]
     if len(streams) != 1:
         numbers = ", ".join(str(index) for index in packets)
-        raise DataError(
-            f"{path}: holds several videos (streams {numbers}), and not one of them is marked as default",
-            hint="choose one: ffmpeg -i IN -map 0:v:0 -c copy OUT",
-        )
+        several = f"holds several videos (streams {numbers}), and not one of them is marked as default"
+        raise bad_video(path, several, "choose one: ffmpeg -i IN -map 0:v:0 -c copy OUT")
     if streams[0].codec_context is None:
-        raise DataError(f"{path}: its codec is unknown to FFmpeg", hint="convert it: ffmpeg -i IN -c:v libx264 OUT.mp4")
+        raise bad_video(path, "its codec is unknown to FFmpeg", "convert it: ffmpeg -i IN -c:v libx264 OUT.mp4")
     return streams[0]
+
+
+def check_tail(path: str, container: Any, stream: Any, packets: list[Packet]) -> None:
+    """Check that the film holds what its header states: frames, or seconds."""
+    held, stated = len(packets), stream.frames
+    name = container.format.name
+    if held < stated and name.startswith("mov"):  # an edit list may leave frames out
+        with open_container(path, {"ignore_editlist": "1"}) as whole:
+            held = len(packets_of(path, whole)[stream.index])
+    if name.startswith("avi"):  # chunks without data count: they repeat the frame before
+        held = max((packet.pts or packet.dts or 0) + 1 for packet in packets)
+    if held < stated:
+        raise bad_video(path, f"cut off, its header promises {stated} frames and it holds {held}")
+    stamps = sorted(packet.pts for packet in packets if packet.pts is not None)
+    if not container.duration or not name.startswith(_STATE_LENGTH) or len(stamps) < 2:
+        return
+    # The stated length counts from 0, or from the start.
+    length_s = container.duration / 1e6 + min(0.0, (container.start_time or 0) / 1e6)
+    last = max((packet.pts or 0) + packet.duration for packet in packets)
+    longest = max(later - earlier for earlier, later in itertools.pairwise(stamps))
+    allowed_s = max(_MAX_MISSING_S, 2 * float(longest * stream.time_base))
+    missing_s = length_s - float(last * stream.time_base)
+    if missing_s > allowed_s and length_s - _end_of_others(path, stream.index) > allowed_s:
+        raise bad_video(
+            path, f"cut off, its header states {length_s:.1f} s and its frames end {missing_s:.1f} s before"
+        )
+
+
+def _end_of_others(path: str, film: int) -> float:
+    """Return the time in seconds at which the last packet of another stream ends, sound for instance."""
+    end = 0.0
+    with open_container(path) as container:
+        for packet in container.demux():
+            if packet.stream_index != film and packet.pts is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    return end

@@ -13,7 +13,6 @@ One rule for every container, codec and backend (docs/troubleshooting.md has it 
 """
 
 import contextlib
-import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,13 +21,9 @@ from typing import Any
 import numpy as np
 
 from vsgrpo.errors import DataError
-from vsgrpo.video.container import BAD_VIDEO_HINT, film_stream, open_container, packets_of
+from vsgrpo.video.container import bad_video, check_tail, film_stream, open_container, packets_of
 from vsgrpo.video.image import MAX_PIXELS
 
-_MAX_MISSING_S = 0.25
-"""Seconds by which a stated length may exceed the end of the last frame, rounding aside."""
-_STATE_LENGTH = ("mov", "matroska", "asf", "flv")
-"""Containers that state a length; FFmpeg estimates that of others from time stamps or bit rates."""
 _SKIPPABLE = ("h264", "mpeg4", "mpeg2video")
 """Codecs whose non-reference frames FFmpeg leaves out on request, without any change to the other frames."""
 
@@ -41,6 +36,14 @@ class VideoHeader:
     fps: float
     height: int
     width: int
+
+    def check_timing(self, name: str, family: str) -> None:
+        """Raise DataError where no frame rate is stated: models of a family (its label) use the time of frames."""
+        if self.fps <= 0:
+            raise DataError(
+                f"{name}: states no frame rate, which {family}'s positions need",
+                hint="write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4",
+            )
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,6 @@ class VideoIndex:
         header: of the upright film.
         orientation: how stored frames become upright.
         num_hidden: stored frames that are not part of the film.
-        is_interlaced, pixel_format: of the first frame.
 
     Raises:
         DataError: no video stream, an unknown codec, a damaged or cut file.
@@ -101,18 +103,17 @@ class VideoIndex:
         self.keys: list[tuple[int, int]] = []  # (pts, dts)
         self.is_counted = False
         self.stream.codec_context.thread_count = 1
-        self._check_tail()
+        check_tail(path, container, self.stream, self._packets)
         self.pts, self.is_counted = self._presented()
         self.num_hidden = len(self._packets) - len(self.pts)
         first = self._first_frame()
         self.orientation = self._orientation(first)
-        self.is_interlaced, self.pixel_format = bool(first.interlaced_frame), str(first.format.name)
+        self._is_interlaced, self._pixel_format = bool(first.interlaced_frame), str(first.format.name)
         height, width = first.height, first.width
         self.stored_size = (height, width)
         if height * width > MAX_PIXELS:
-            raise DataError(
-                f"{path}: frames of {width}x{height}, at most {MAX_PIXELS} pixels are allowed", "scale the video down"
-            )
+            size = f"frames of {width}x{height}, at most {MAX_PIXELS} pixels are allowed"
+            raise bad_video(path, size, "scale the video down")
         if self.orientation.transposed:
             height, width = width, height
         self.header = VideoHeader(len(self.pts), self._fps(), height, width)
@@ -134,12 +135,13 @@ class VideoIndex:
                     break
         for index in indices:
             if self.pts[index] not in found:
-                raise DataError(f"{self.path}: frame {index} is missing or corrupt", hint=BAD_VIDEO_HINT)
+                raise bad_video(self.path, f"frame {index} is missing or corrupt")
         return np.ascontiguousarray(self.orientation.apply(np.stack([found[self.pts[index]] for index in indices])))
 
-    def seconds(self) -> list[float]:
-        """Return the presentation time of each frame in seconds, as stated by the file."""
-        return [float(pts * self.time_base) for pts in self.pts]
+    def is_shown_at(self, indices: Sequence[int], seconds: np.ndarray) -> bool:
+        """Whether the frames at `indices` have these presentation times, to a millisecond."""
+        stated = np.array([float(self.pts[index] * self.time_base) for index in indices])
+        return bool(np.abs(seconds - stated).max(initial=0) <= 1e-3)
 
     def _presented(self) -> tuple[list[int], bool]:
         """Return the time stamps of the frames that are shown, or their numbers where time stamps are of no use."""
@@ -163,46 +165,35 @@ class VideoIndex:
             pts = [stamp for stamp in pts if stamp >= first_key or stamp in leading]
         return pts, False
 
-    def _check_tail(self) -> None:
-        """Check that the file holds what its header states: frames, or seconds."""
-        held, stated = len(self._packets), self.stream.frames
-        name = self.container.format.name
-        if held < stated and name.startswith("mov"):  # an edit list may leave frames out
-            with open_container(self.path, {"ignore_editlist": "1"}) as container:
-                held = len(packets_of(self.path, container)[self.stream.index])
-        if name.startswith("avi"):  # chunks without data count: they repeat the frame before
-            held = max((p.pts or p.dts or 0) + 1 for p in self._packets)
-        if held < stated:
-            raise DataError(
-                f"{self.path}: cut off, its header promises {stated} frames and it holds {held}", hint=BAD_VIDEO_HINT
-            )
-        length = self.container.duration
-        if not length or not name.startswith(_STATE_LENGTH):
-            return
-        length_s = length / 1e6 + min(0.0, (self.container.start_time or 0) / 1e6)  # counts from 0, or from the start
-        stamps = sorted(packet.pts for packet in self._packets if packet.pts is not None)
-        if len(stamps) < 2:
-            return
-        last = max((packet.pts or 0) + packet.duration for packet in self._packets)
-        longest = max(later - earlier for earlier, later in itertools.pairwise(stamps))
-        allowed_s = max(_MAX_MISSING_S, 2 * float(longest * self.time_base))
-        missing_s = length_s - float(last * self.time_base)
-        if missing_s > allowed_s and length_s - self._end_of_others() > allowed_s:
-            raise DataError(
-                f"{self.path}: cut off, its header states {length_s:.1f} s and its frames end {missing_s:.1f} s before",
-                hint=BAD_VIDEO_HINT,
-            )
+    def check_backend(self, backend: str) -> None:
+        """Refuse a film that `backend` may count, order or turn in another way than the index does.
 
-    def _end_of_others(self) -> float:
-        """Return the time in seconds at which the last packet of another stream ends, sound for instance."""
-        end = 0.0
-        with open_container(self.path) as container:
-            for packet in container.demux():
-                if packet.stream_index != self.stream.index and packet.pts is not None:
-                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        return end
+        Raises:
+            DataError: naming the reason, and that pyav reads it.
+        """
+        reason = ""
+        if self.orientation != Orientation():
+            reason = "it is turned or mirrored"
+        elif self.is_counted:
+            reason = "it has no usable time stamps"
+        elif backend == "decord":
+            container = self.container.format.name.partition(",")[0]
+            if (container, self.codec) != ("mov", "h264"):
+                named = "mp4" if container == "mov" else container
+                reason = f"{self.codec} in {named}; decord is exact on h264 in mp4 only"
+            elif len(self.container.streams.video) > 1:
+                reason = "it holds several video streams"
+            elif self.num_hidden or self.stream.frames != len(self.pts) or self.pts[0] != 0:
+                reason = "it is fragmented, edited or does not start at time 0"
+            elif self._is_interlaced or self._pixel_format not in ("yuv420p", "yuvj420p"):
+                reason = "it is interlaced or not 8-bit 4:2:0"
+            elif not self._has_plain_keyframes():
+                reason = "its groups of pictures are open"
+        if reason and backend != "pyav":
+            problem = f"video.backend={backend} cannot be trusted with it ({reason})"
+            raise bad_video(self.path, problem, f"video.backend=pyav reads it ({self.codec})")
 
-    def has_plain_keyframes(self) -> bool:
+    def _has_plain_keyframes(self) -> bool:
         """Whether an H.264 film in mp4 can be cut at each keyframe: each holds an IDR slice (NAL unit type 5)."""
         length_size = (bytes(self.stream.codec_context.extradata or b"")[4:5] or b"\3")[0] % 4 + 1
         self.container.seek(self.keys[0][1], stream=self.stream, backward=True)
@@ -225,17 +216,15 @@ class VideoIndex:
                         return frame
                     if stamp > self.pts[0]:
                         break
-        raise DataError(f"{self.path}: its {self.codec} stream decodes to no frame", hint=BAD_VIDEO_HINT)
+        raise bad_video(self.path, f"its {self.codec} stream decodes to no frame")
 
     def _orientation(self, frame: Any) -> Orientation:
         for data in frame.side_data:
             if data.type.name == "DISPLAYMATRIX":
                 found = read_orientation(bytes(data))
                 if found is None:
-                    raise DataError(
-                        f"{self.path}: its display matrix is no turn by 90, 180 or 270 degrees",
-                        hint="write the video anew, upright: ffmpeg -i IN OUT.mp4",
-                    )
+                    problem = "its display matrix is no turn by 90, 180 or 270 degrees"
+                    raise bad_video(self.path, problem, "write the video anew, upright: ffmpeg -i IN OUT.mp4")
                 return found
         return Orientation()
 
@@ -298,15 +287,13 @@ class VideoIndex:
                 if not frame.is_corrupt:
                     yield number if counted else -1 if frame.pts is None else frame.pts, frame
                 elif counted:
-                    raise DataError(f"{self.path}: frame {number} is corrupt", hint=BAD_VIDEO_HINT)
+                    raise bad_video(self.path, f"frame {number} is corrupt")
 
     def _pixels(self, frame: Any) -> np.ndarray:
         if (frame.height, frame.width) != self.stored_size:
             height, width = self.stored_size
-            raise DataError(
-                f"{self.path}: its frames change size, from {width}x{height} to {frame.width}x{frame.height}",
-                hint="write the video anew in one size: ffmpeg -i IN OUT.mp4",
-            )
+            problem = f"its frames change size, from {width}x{height} to {frame.width}x{frame.height}"
+            raise bad_video(self.path, problem, "write the video anew in one size: ffmpeg -i IN OUT.mp4")
         return frame.to_ndarray(format="rgb24")
 
 

@@ -21,7 +21,6 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.video.budget import PIXELS_VERSION, Medium, VisionBudget
 from vsgrpo.video.cache import make_cache
 from vsgrpo.video.container import file_stamp
-from vsgrpo.video.examine import check_timing
 from vsgrpo.video.image import image_size, read_image
 from vsgrpo.video.reader import DEFAULT_BACKEND, VideoHeader, content_hash, probe, read_uniform_frames
 
@@ -198,7 +197,7 @@ class VideoLoader:
             header = VideoHeader(1, 0.0, *image_size(name)) if still else probe(name, self.backend, self.timeout_s)
             self._headers[place] = header
         if self.timed_for is not None and kind == "video":
-            check_timing(name, header, self.timed_for)
+            header.check_timing(name, self.timed_for)
         return header
 
     def _read_video(self, name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Exact frames of a video file through PyAV, decord or torchcodec, in a child process that can be killed.
+"""Read video files in a child process that can be killed: exact frames, headers, hashes; examine media before a run.
 
 A decoder is native code: on a bad file or a dead network mount it may hang or crash, which no exception reports. With
 `timeout_s` set, decoding runs in one child process per process (`vsgrpo.child`), which imports numpy and the decoder
@@ -11,9 +11,9 @@ file that they could get wrong is refused by name, and the message says that pya
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +22,32 @@ import numpy as np
 from vsgrpo.child import Child
 from vsgrpo.errors import DataError, RunError, SetupError, VsgrpoError, first_line
 from vsgrpo.files import file_sha256
-from vsgrpo.video.budget import frame_indices
-from vsgrpo.video.container import BAD_VIDEO_HINT, check_file, check_there, open_container
-from vsgrpo.video.index import Orientation, VideoHeader, VideoIndex
+from vsgrpo.video.budget import VisionBudget, frame_indices
+from vsgrpo.video.cache import HeaderCache
+from vsgrpo.video.container import BAD_VIDEO_HINT, bad_video, check_file, check_there, open_container
+from vsgrpo.video.image import image_size, read_image
+from vsgrpo.video.index import VideoHeader, VideoIndex
 
 DEFAULT_BACKEND = "pyav"
 """It reads every container and is the fastest on most films (scripts/bench_video.py)."""
-_CONTAINERS = {"mov": "mp4"}  # FFmpeg's name of a container -> the usual one
-
-# From the number of frames to the indices wanted; None: only the header is wanted.
-Pick = Callable[[int], Sequence[int]]
+_EXAMINED_VERSION = 1
+"""Change it when the same file would be judged in another way."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A question to the decoder: `frames` is the indices wanted, a number of uniform frames, or None (header)."""
+    """A question about a file.
+
+    Attributes:
+        backend: the decoder to use; None asks for the hash of the file.
+        frames: indices to decode, a number of uniform frames, or None for the header alone.
+        returns_frames: False: decode them and return the header alone.
+    """
 
     path: str
-    backend: str
+    backend: str | None
     frames: tuple[int, ...] | int | None
     timeout_s: float | None
-    wants_hash: bool = False
     returns_frames: bool = True
 
 
@@ -90,7 +95,7 @@ def content_hash(path: Path | str, timeout_s: float | None = None) -> str:
     Raises:
         DataError: as `read_frames`.
     """
-    return ask(Request(os.path.abspath(path), "", None, timeout_s, wants_hash=True))
+    return ask(Request(os.path.abspath(path), None, None, timeout_s))
 
 
 def ask(request: Request, child: Child | None = None) -> Any:
@@ -103,22 +108,18 @@ def ask(request: Request, child: Child | None = None) -> Any:
     if limit_s is None:
         if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
             # Opening a pipe blocks until somebody writes to it, and nothing here could end that.
-            raise DataError(f"{path}: is not a regular file", hint="name the video file itself")
+            raise bad_video(path, "is not a regular file", "name the video file itself")
         return answer(request)
     if limit_s <= 0:
         raise ValueError(f"timeout_s must be positive or None, got {limit_s}")
     try:
         return (child or _CHILD).ask(request, limit_s)
     except TimeoutError:
-        raise DataError(
-            f"{path}: not decoded within video.timeout_s={limit_s:g}",
-            hint="raise video.timeout_s if the disk is slow; else " + BAD_VIDEO_HINT,
-        ) from None
+        hint = f"raise video.timeout_s if the disk is slow; else {BAD_VIDEO_HINT}"
+        raise bad_video(path, f"not decoded within video.timeout_s={limit_s:g}", hint) from None
     except ChildProcessError as error:
-        raise DataError(
-            f"{path}: the {request.backend or 'reading'} process died on it (exit status {error.args[0]})",
-            hint=BAD_VIDEO_HINT,
-        ) from None
+        process = f"the {request.backend or 'reading'} process"
+        raise bad_video(path, f"{process} died on it (exit status {error.args[0]})") from None
     except OSError as error:
         raise SetupError(
             f"video.timeout_s: the decode process cannot start ({error.strerror})",
@@ -128,28 +129,23 @@ def ask(request: Request, child: Child | None = None) -> Any:
 
 def prepare(request: Request) -> None:
     """Import the decoder of a request; SetupError as `load_backend`."""
-    if not request.wants_hash:
+    if request.backend is not None:
         load_backend(request.backend)
 
 
 def answer(request: Request) -> Any:
     """Do the work of a request, in whichever process this is."""
-    if request.wants_hash:
+    if request.backend is None:
         check_there(request.path)
         try:
             return file_sha256(Path(request.path))
         except OSError as error:
-            raise DataError(f"{request.path}: cannot be read ({error.strerror})", hint="check its rights") from None
-    pick = None if request.frames is None else partial(_wanted, request.frames)
+            raise bad_video(request.path, f"cannot be read ({error.strerror})", "check its rights") from None
     try:
-        header, frames = decode(request.path, request.backend, pick)
+        header, frames = decode(request.path, request.backend, request.frames)
     except MemoryError:
         raise RunError(f"{request.path}: not enough memory to decode it", hint="use fewer workers") from None
     return header, frames if request.returns_frames else None
-
-
-def _wanted(frames: tuple[int, ...] | int, total: int) -> Sequence[int]:
-    return frame_indices(total, frames) if isinstance(frames, int) else frames
 
 
 _CHILD = Child(prepare, answer)
@@ -178,8 +174,8 @@ def load_backend(backend: str) -> None:
         ) from error
 
 
-def decode(path: str, backend: str, pick: Pick | None) -> tuple[VideoHeader, np.ndarray | None]:
-    """Open `path` and return its header and, unless `pick` is None, the frames picked, (T, H, W, 3) uint8, upright.
+def decode(path: str, backend: str, frames: Sequence[int] | int | None) -> tuple[VideoHeader, np.ndarray | None]:
+    """Open `path` and return its header and the frames of a `Request`, (T, H, W, 3) uint8, upright.
 
     Raises:
         DataError: the file is missing, broken, cut, or one that this backend cannot be trusted with.
@@ -189,58 +185,22 @@ def decode(path: str, backend: str, pick: Pick | None) -> tuple[VideoHeader, np.
     check_file(path)
     try:
         with open_container(path) as container:
-            index = VideoIndex(path, container)
-            _check_backend(index, backend)
-            indices = [] if pick is None else _picked(path, pick, index.header.num_frames)
-            return index.header, None if pick is None else DECODERS[backend](index, indices)
+            film = VideoIndex(path, container)
+            film.check_backend(backend)
+            if frames is None:
+                return film.header, None
+            total = film.header.num_frames
+            indices = frame_indices(total, frames) if isinstance(frames, int) else frames
+            if missing := [index for index in indices if not 0 <= index < total]:
+                raise bad_video(path, f"frame {missing[0]} asked for, it has frames 0 to {total - 1}")
+            return film.header, DECODERS[backend](film, indices)
     except (VsgrpoError, MemoryError):
         raise
     except Exception as error:  # whatever a library of native code raises on a file is that file's fault
-        raise _broken(path, backend, error) from error
-
-
-def _check_backend(index: VideoIndex, backend: str) -> None:
-    """Refuse a film that `backend` may count, order or turn in another way than the index does."""
-    if backend == "pyav":
-        return
-    reason = ""
-    if index.orientation != Orientation():
-        reason = "it is turned or mirrored"
-    elif index.is_counted:
-        reason = "it has no usable time stamps"
-    elif backend == "decord":
-        container = index.container.format.name.partition(",")[0]
-        if (container, index.codec) != ("mov", "h264"):
-            reason = f"{index.codec} in {_CONTAINERS.get(container, container)}; decord is exact on h264 in mp4 only"
-        elif len(index.container.streams.video) > 1:
-            reason = "it holds several video streams"
-        elif index.num_hidden or index.stream.frames != len(index.pts) or index.pts[0] != 0:
-            reason = "it is fragmented, edited or does not start at time 0"
-        elif index.is_interlaced or index.pixel_format not in ("yuv420p", "yuvj420p"):
-            reason = "it is interlaced or not 8-bit 4:2:0"
-        elif not index.has_plain_keyframes():
-            reason = "its groups of pictures are open"
-    if reason:
-        raise DataError(
-            f"{index.path}: video.backend={backend} cannot be trusted with it ({reason})",
-            hint=f"video.backend=pyav reads it ({index.codec})",
-        )
-
-
-def _picked(path: str, pick: Pick, num_frames: int) -> list[int]:
-    """Return the indices picked of `num_frames`, each checked to exist."""
-    indices = list(pick(num_frames))
-    for index in indices:
-        if not 0 <= index < num_frames:
-            raise DataError(f"{path}: frame {index} asked for, it has frames 0 to {num_frames - 1}", BAD_VIDEO_HINT)
-    return indices
-
-
-def _broken(path: str, backend: str, error: Exception) -> DataError:
-    said = getattr(error, "strerror", None) or first_line(error)
-    reason = said.rpartition("Check failed: ")[2][-160:]  # a dmlc check failure carries its own file and line first
-    other = "" if backend == "pyav" else "try video.backend=pyav; else "
-    return DataError(f"{path}: {backend} cannot decode it ({reason})", hint=other + BAD_VIDEO_HINT)
+        said = getattr(error, "strerror", None) or first_line(error)
+        reason = said.rpartition("Check failed: ")[2][-160:]  # a dmlc check failure carries its own file and line first
+        other = "" if backend == "pyav" else "try video.backend=pyav; else "
+        raise bad_video(path, f"{backend} cannot decode it ({reason})", other + BAD_VIDEO_HINT) from error
 
 
 def _decode_decord(index: VideoIndex, indices: Sequence[int]) -> np.ndarray:
@@ -251,7 +211,7 @@ def _decode_decord(index: VideoIndex, indices: Sequence[int]) -> np.ndarray:
     video = decord.VideoReader(index.path, num_threads=1)
     _check_equal(index, "decord", "number of frames", len(video) == len(index.pts))
     starts = video.get_frame_timestamp(list(indices))[:, 0]
-    _check_equal(index, "decord", "time of frames", _same_times(index, indices, starts))
+    _check_equal(index, "decord", "time of frames", index.is_shown_at(indices, starts))
     frames = video.get_batch(list(indices)).asnumpy()
     _check_equal(index, "decord", "size", frames.shape[1:3] == index.stored_size)
     return frames
@@ -271,23 +231,17 @@ def _decode_torchcodec(index: VideoIndex, indices: Sequence[int]) -> np.ndarray:
         raise
     _check_equal(index, "torchcodec", "number of frames", len(video) == len(index.pts))
     batch = video.get_frames_at(list(indices))
-    _check_equal(index, "torchcodec", "time of frames", _same_times(index, indices, batch.pts_seconds.numpy()))
+    _check_equal(index, "torchcodec", "time of frames", index.is_shown_at(indices, batch.pts_seconds.numpy()))
     frames = batch.data.numpy()
     _check_equal(index, "torchcodec", "size", frames.shape[1:3] == index.stored_size)
     return frames
 
 
-def _same_times(index: VideoIndex, indices: Sequence[int], seconds: np.ndarray) -> bool:
-    return bool(np.abs(seconds - np.array(index.seconds())[list(indices)]).max(initial=0) <= 1e-3)
-
-
 def _check_equal(index: VideoIndex, backend: str, what: str, is_equal: bool) -> None:
     """Raise DataError where a decoder finds something else in a film than the index."""
     if not is_equal:
-        raise DataError(
-            f"{index.path}: video.backend={backend} gives another {what} than the file's time stamps say",
-            hint="video.backend=pyav reads it",
-        )
+        problem = f"video.backend={backend} gives another {what} than the file's time stamps say"
+        raise bad_video(index.path, problem, "video.backend=pyav reads it")
 
 
 DECODERS: dict[str, Callable[[VideoIndex, Sequence[int]], np.ndarray]] = {
@@ -295,3 +249,87 @@ DECODERS: dict[str, Callable[[VideoIndex, Sequence[int]], np.ndarray]] = {
     "decord": _decode_decord,
     "torchcodec": _decode_torchcodec,
 }
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Result for one media file.
+
+    Attributes:
+        header: as the loader sees it; an image is one frame without a rate. None where the file is refused.
+        problem, hint: of the DataError that a run would raise; empty where the file is good.
+    """
+
+    header: VideoHeader | None
+    problem: str = ""
+    hint: str = ""
+
+
+def examine_media(
+    media: Iterable[tuple[str, Path]],
+    budget: VisionBudget,
+    backend: str = DEFAULT_BACKEND,
+    timeout_s: float | None = 60.0,
+    timed_for: str | None = None,
+    memory: Path | None = None,
+    on_done: Callable[[], object] = lambda: None,
+) -> dict[tuple[str, Path], Examined]:
+    """Return (kind, path) -> what a run with these settings would find, each file decoded at its sampled frames.
+
+    Files found good are remembered by content, and by path, size and times of change so that a second call does not
+    read them at all (the rule is that of `files.remembered_sha256`). A file with a problem is examined again each time:
+    a full disk or a slow mount may be gone.
+
+    Args:
+        media: (video or image, path); each is examined once.
+        budget: says which frames are sampled, and which sizes are refused.
+        backend, timeout_s: `video.backend` and `video.timeout_s` of the run; None decodes in this process, unguarded.
+        timed_for: label of the model family that needs a frame rate (`VideoHeader.check_timing`), or None.
+        memory: a JSON file that remembers; made where missing, ignored where unreadable. None: remember nothing.
+        on_done: called after each file, for progress.
+
+    Raises:
+        SetupError: the backend is not installed; no file is blamed for that.
+    """
+    known = HeaderCache(memory)
+    places = list(dict.fromkeys(media))
+    idle = [Child(prepare, answer) for _ in range(max(1, min(os.cpu_count() or 1, len(places))))]  # one per thread
+
+    def examine(place: tuple[str, Path]) -> Examined:
+        kind, path = place
+        name, child = os.path.abspath(path), idle.pop()
+        try:
+            key = f"{kind} {_EXAMINED_VERSION} " + (f"{backend} {budget.sampled_frames} " if kind == "video" else "")
+            key += known.content(name, lambda: ask(Request(name, None, None, timeout_s), child))
+            if (header := known.headers.get(key)) is None:
+                header = known.headers[key] = _decoded_header(name, kind, budget, backend, timeout_s, child)
+            if kind == "video" and timed_for is not None:
+                header.check_timing(name, timed_for)
+            budget.size(header.height, header.width, kind)
+        except DataError as error:
+            message = error.message if error.message.startswith(name) else f"{name}: {error.message}"
+            return Examined(None, message, error.hint)
+        finally:
+            idle.append(child)
+            on_done()
+        return Examined(header)
+
+    with ThreadPoolExecutor(len(idle)) as threads:
+        try:
+            return dict(zip(places, threads.map(examine, places), strict=True))
+        finally:
+            threads.shutdown(cancel_futures=True)
+            known.save()
+            for child in idle:
+                child.stop()
+
+
+def _decoded_header(
+    name: str, kind: str, budget: VisionBudget, backend: str, timeout_s: float | None, child: Child
+) -> VideoHeader:
+    """Decode what a run would decode of a video or image and return its header."""
+    if kind == "video":
+        return ask(Request(name, backend, budget.sampled_frames, timeout_s, returns_frames=False), child)[0]
+    header = VideoHeader(1, 0.0, *image_size(name))
+    read_image(name, budget.size(header.height, header.width, "image"))
+    return header
