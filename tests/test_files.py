@@ -10,7 +10,7 @@ import pytest
 
 from vsgrpo import files
 from vsgrpo.data.check import _memory
-from vsgrpo.doctor.machine import _operators, hub_cache, wandb
+from vsgrpo.doctor import deepspeed, hub_cache, wandb
 from vsgrpo.errors import DataError
 from vsgrpo.files import file_sha256, publish, recover, remembered_sha256
 from vsgrpo.paths import drop_aside, is_set_aside, locked, refuse_inputs_inside, set_aside, take_back
@@ -157,8 +157,7 @@ def test_without_a_home_nothing_is_remembered_and_nothing_fails(monkeypatch, tmp
     assert files.user_cache() is None and _memory(tmp_path) is None
     (tmp_path / "video.mp4").write_bytes(b"one")
     assert remembered_sha256(tmp_path / "video.mp4") == file_sha256(tmp_path / "video.mp4")
-    for look in (wandb, _operators, hub_cache):
-        look()
+    assert [*wandb(), *deepspeed(), hub_cache()]
     assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert files.user_cache() == tmp_path / "xdg" / "vsgrpo"

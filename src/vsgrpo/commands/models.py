@@ -326,7 +326,7 @@ def doctor(
     debug: Debug = False,
 ) -> None:
     """Check versions, devices, decoders, disk, paths, and whether a run fits: what would fail, and how to fix it."""
-    from vsgrpo.doctor.run import examine
+    from vsgrpo.doctor import examine
 
     report = examine(overrides or [], config_dir)
     print_result(report, as_json)

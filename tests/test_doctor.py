@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from vsgrpo.doctor import machine
-from vsgrpo.doctor.run import examine, examine_run
+from vsgrpo import doctor
+from vsgrpo.doctor import examine, examine_run
 
-SRC = Path(__file__).parents[2] / "src"
+SRC = Path(__file__).parents[1] / "src"
 
 
 def by_check(findings):
@@ -97,7 +97,7 @@ def test_operators_that_were_left_half_built_are_named(monkeypatch, tmp_path):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "build.ninja").touch()
     (tmp_path / "py311_cpu/cpu_adam/cpu_adam.so").touch()
-    found = [item for item in machine.deepspeed() if item.check == "DeepSpeed operators"]
+    found = [item for item in doctor.deepspeed() if item.check == "DeepSpeed operators"]
     assert [(item.status, item.found) for item in found] == [
         ("ok", "built: cpu_adam"),
         ("warn", "deepspeed_shm_comm was left half built"),
@@ -118,13 +118,13 @@ def test_wandb_is_ready_with_a_key_or_offline(monkeypatch, tmp_path, mode, netrc
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_MODE", mode)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    (finding,) = machine.wandb()
+    (finding,) = doctor.wandb()
     assert finding.status == status and finding.found.startswith(f"mode {mode}")
 
 
 def test_processor_flags_of_this_machine():
-    flags = machine.cpu_flags()
+    flags = doctor.cpu_flags()
     if flags is None:
         pytest.skip("no /proc/cpuinfo")
-    found = by_check(machine.processor())
+    found = by_check(doctor.processor())
     assert ("avx2" in found["cpu flags"].found) == ("avx2" in flags)
