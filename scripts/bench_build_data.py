@@ -27,8 +27,7 @@ from full_scan import write_full_scan
 from vsgrpo.data.rows import make_row
 from vsgrpo.scans.annotation import read_labels
 from vsgrpo.scans.scannet import read_scan
-from vsgrpo.scans.scannet_writer import SensWriter
-from vsgrpo.scans.sens import SensReader
+from vsgrpo.scans.sens import SensReader, SensWriter
 from vsgrpo.scans.source import SceneSettings
 from vsgrpo.spatial.question import QuestionSettings
 from vsgrpo.spatial.question_types import QUESTION_TYPES, make_questions

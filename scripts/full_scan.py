@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.scans.scannet_writer import write_labels, write_scan
+from vsgrpo.scans.annotation import write_labels
+from vsgrpo.scans.demo.source import write_scan
+from vsgrpo.scans.source import Mesh
 from vsgrpo.spatial.scene import Box
 
 # label -> (nyu40 id, width, depth, height in metres); the first ones come several times
@@ -106,14 +108,8 @@ def write_full_scan(
     raw = (vertices - alignment[:3, 3]) @ alignment[:3, :3]
     scan_id = f"full{index:04d}_00"
     write_labels(root, STRUCTURE | {k: v[0] for k, v in (REPEATED | SINGLE).items()})
-    write_scan(
-        Path(root) / "scans" / scan_id,
-        vertices=raw.astype(np.float32),
-        colors=rng.integers(60, 200, (len(raw), 3)).astype(np.uint8),
-        faces=faces,
-        instances=instances,
-        axis_alignment=alignment,
-    )
+    mesh = Mesh(raw.astype(np.float32), rng.integers(60, 200, (len(raw), 3)).astype(np.uint8), faces)
+    write_scan(Path(root) / "scans" / scan_id, mesh, instances, axis_alignment=alignment)
     return Truth(scan_id, float(size.prod()), tuple(boxes), noise)
 
 

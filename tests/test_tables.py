@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vsgrpo import tables
-from vsgrpo.scans.annotation import categorize, read_labels
+from vsgrpo.scans.annotation import read_labels
 
 META = Path(__file__).resolve().parents[2] / "shared" / "data" / "scannet_meta"
 needs_meta = pytest.mark.skipif(not META.is_dir(), reason="needs ScanNet's own lists beside the repository")
@@ -86,11 +86,11 @@ def test_splits_equal_the_official_lists():
 @needs_meta
 def test_official_labels_reach_every_benchmark_category_but_no_structure():
     labels = read_labels(META)
-    raw = {label: categorize(label, labels, "raw") for label in labels.rows}
+    raw = {label: tables.categorize(label, labels, "raw") for label in labels.rows}
     assert all(category.name or category.reason in ("blacklist", "structure") for category in raw.values())
     assert {raw[label].name for label in ("wall", "doorframe", "books", "column", "grab bar")} == {None}
     assert raw["shower"].name == "shower" and raw["trash bin"].name == raw["trash can"].name == "trash can"
-    benchmark = {label: categorize(label, labels, "benchmark").name for label in labels.rows}
+    benchmark = {label: tables.categorize(label, labels, "benchmark").name for label in labels.rows}
     assert set(benchmark.values()) == {*tables.benchmark_categories().categories, None}
     assert (
         benchmark["armchair"] == "chair" and benchmark["coffee table"] == "table" and benchmark["closet wall"] is None

@@ -10,7 +10,7 @@ from build_roots import demo_config, scannet_config
 
 from vsgrpo.data.build.scan import ScanJob, build_scan
 from vsgrpo.errors import ConfigError
-from vsgrpo.scans.demo.rooms import scan_id_of
+from vsgrpo.scans.demo.plan import scan_id_of
 from vsgrpo.scans.demo.source import write_demo_labels
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.video.budget import frame_indices

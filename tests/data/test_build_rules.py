@@ -11,8 +11,7 @@ from vsgrpo.data.build.dataset import build_dataset
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.scans.scannet_writer import SensWriter
-from vsgrpo.scans.sens import SensReader
+from vsgrpo.scans.sens import SensReader, SensWriter
 from vsgrpo.training.preflight import load_rows
 from vsgrpo.video.reader import probe
 

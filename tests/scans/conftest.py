@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vsgrpo.scans.scannet_writer import write_labels, write_scan
+from vsgrpo.scans.annotation import write_labels
+from vsgrpo.scans.demo.source import write_scan
+from vsgrpo.scans.source import Mesh
 
 SCAN_ID = "scene9000_00"
 LABELS = {"wall": 1, "floor": 2, "bed": 4, "chair": 5, "office chair": 5, "table": 7, "lamp": 35, "stove": 38}
@@ -52,15 +54,12 @@ class Room:
         spans = zip(ends - [len(points) for _, points in self.objects], ends, strict=True)
         instances = [(label, np.arange(*span)) for (label, _), span in zip(self.objects, spans, strict=True)]
         folder = self.root / "scans" / scan_id
-        write_scan(
-            folder,
+        mesh = Mesh(
             vertices=(points @ to_raw[:3, :3].T + to_raw[:3, 3]).astype(np.float32),
             colors=np.full((len(points), 3), 90, dtype=np.uint8),
             faces=np.arange(len(points) // 3 * 3, dtype=np.int32).reshape(-1, 3),
-            instances=instances,
-            axis_alignment=self.alignment,
-            **options,
         )
+        write_scan(folder, mesh, instances, axis_alignment=self.alignment, **options)
         write_labels(self.root, LABELS)
         return folder
 

@@ -13,17 +13,17 @@ from PIL import Image
 from demo_rooms import write_rooms
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.scans.annotation import read_labels
-from vsgrpo.scans.demo.furniture import CATALOGUE
+from vsgrpo.scans.demo.plan import room_truth, scan_number
 from vsgrpo.scans.demo.raycast import ABOVE, FLOOR, WALL, render
 from vsgrpo.scans.demo.rooms import (
+    CATALOGUE,
     CEILING,
     PRESETS,
     camera_matrix,
     camera_poses,
     floor_polygon,
-    scan_number,
 )
-from vsgrpo.scans.demo.source import room_mesh, room_truth, write_demo_labels, write_room
+from vsgrpo.scans.demo.source import room_mesh, write_demo_labels, write_room
 from vsgrpo.scans.scannet import list_scans, read_scan
 from vsgrpo.scans.sens import SensReader
 from vsgrpo.scans.source import SceneSettings

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.annotation import categorize, read_labels
+from vsgrpo.scans.annotation import read_labels
+from vsgrpo.scans.demo.source import write_scan
 from vsgrpo.scans.ply import ply_bytes, read_ply
 from vsgrpo.scans.scannet import list_scans, read_scan
-from vsgrpo.scans.scannet_writer import write_scan
 from vsgrpo.scans.source import Mesh, SceneSettings
+from vsgrpo.tables import categorize
 
 SCAN_ID = "scene9000_00"
 
@@ -228,13 +229,9 @@ def test_the_sens_is_trusted_over_the_txt(room, sens_frames):
 
 
 def test_writer_refuses_shared_vertices(tmp_path):
-    arrays = {
-        "vertices": np.zeros((4, 3), np.float32),
-        "colors": np.zeros((4, 3), np.uint8),
-        "faces": np.zeros((1, 3), np.int32),
-    }
+    mesh = Mesh(np.zeros((4, 3), np.float32), np.zeros((4, 3), np.uint8), np.zeros((1, 3), np.int32))
     with pytest.raises(ValueError, match="shares a vertex"):
-        write_scan(tmp_path / "a_00", instances=[("bed", np.arange(3)), ("chair", np.arange(2, 4))], **arrays)
+        write_scan(tmp_path / "a_00", mesh, [("bed", np.arange(3)), ("chair", np.arange(2, 4))])
 
 
 def test_written_files_do_not_depend_on_the_moment(room, sens_frames):

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.scannet_writer import SensWriter
-from vsgrpo.scans.sens import INVALID_POSE, SensReader, is_valid_pose
+from vsgrpo.scans.sens import INVALID_POSE, SensReader, SensWriter, is_valid_pose
 
 INTRINSIC = np.array([[70.0, 0, 28, 0], [0, 70, 28, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float32)
 
@@ -42,7 +41,7 @@ def test_round_trip(sens, sens_frames):
 
 def test_frames_by_index(sens, sens_frames):
     with SensReader(sens) as reader:
-        assert [frame.index for frame in reader.frames([2, 0])] == [2, 0]
+        assert [frame.index for frame in (reader.frame(2), reader.frame(0))] == [2, 0]
         assert reader.frame(2).jpeg == sens_frames[2][0]
 
 

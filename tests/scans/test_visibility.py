@@ -8,15 +8,15 @@ import pytest
 from furnished_room import furnished_room
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.annotation import Instance, LabelTable
+from vsgrpo.scans.annotation import Instance
 from vsgrpo.scans.scannet import ScannetScan, SensRecording
-from vsgrpo.scans.scannet_writer import SensWriter
-from vsgrpo.scans.sens import SensReader
+from vsgrpo.scans.sens import SensReader, SensWriter
 from vsgrpo.scans.source import Mesh, VisibilitySettings
 from vsgrpo.scans.visibility import vertex_areas
 from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
 from vsgrpo.scans.walk.rasterizer import Camera, Surface
 from vsgrpo.spatial.scene import Footage
+from vsgrpo.tables import LabelTable
 
 av = pytest.importorskip("av")
 WIDTH, HEIGHT, FOCAL = 64, 48, 50.0

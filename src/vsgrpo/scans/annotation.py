@@ -1,21 +1,33 @@
-"""ScanNet's annotation: segs.json, aggregation.json, txt and the label tsv, and the rules for their known defects."""
+"""ScanNet's annotation, read and written: segs.json, aggregation.json, txt and the label tsv.
+
+Known defects of the real files are survived by rule, and counted.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo import tables
-from vsgrpo.errors import DataError
-from vsgrpo.scans.source import DOWNLOAD_AGAIN, read_json_object, read_text
+from vsgrpo.files import write_atomic
+from vsgrpo.scans.source import broken, read_json_object, read_text
+from vsgrpo.tables import LabelRow, LabelTable
 
+SEGMENTS, AGGREGATION = "_vh_clean_2.0.010000.segs.json", ".aggregation.json"
+"""What follows the scan id in the names of its files."""
 LABEL_FILE = "scannetv2-labels.combined.tsv"
+_COLUMNS = (
+    *("id", "raw_category", "category", "count", "nyu40id", "eigen13id", "nyuClass", "nyu40class", "eigen13class"),
+    *("ModelNet40", "ModelNet10", "ShapeNetCore55", "synsetoffset", "wnsynsetid", "wnsynsetkey", "mpcat40"),
+    "mpcat40index",
+)
 _USE_LOW_RES = (
     "take the pair <scan>_vh_clean_2.0.010000.segs.json and <scan>.aggregation.json; the _vh_clean pair is "
     "for the high-resolution mesh"
@@ -34,8 +46,7 @@ class Instance:
     vertex_indices: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class _Group:
+class _Group(NamedTuple):
     instance_id: int
     label: str
     segments: frozenset[int]
@@ -49,16 +60,15 @@ def read_segments(path: Path, num_vertices: int) -> NDArray[np.int64]:
     """
     ids = read_json_object(path).get("segIndices")
     if not isinstance(ids, list):
-        raise DataError(f"{path}: has no list segIndices", hint=DOWNLOAD_AGAIN)
+        raise broken(path, "has no list segIndices")
     if len(ids) != num_vertices:
-        what = f"has {len(ids)} segIndices for {num_vertices} mesh vertices"
-        raise DataError(f"{path}: {what}", hint=_USE_LOW_RES)
+        raise broken(path, f"has {len(ids)} segIndices for {num_vertices} mesh vertices", _USE_LOW_RES)
     try:
         segments = np.asarray(ids)
     except (ValueError, OverflowError):  # lists among the numbers
         segments = np.empty(0, dtype=object)
     if segments.ndim != 1 or segments.dtype != np.int64:
-        raise DataError(f"{path}: segIndices holds something other than integers", hint=DOWNLOAD_AGAIN)
+        raise broken(path, "segIndices holds something other than integers")
     return segments
 
 
@@ -78,11 +88,9 @@ def read_instances(
     """
     document = read_json_object(path)
     named = document.get("segmentsFile")
-    if isinstance(named, str) and named.endswith("_vh_clean.segs.json") != segments_path.name.endswith(
-        "_vh_clean.segs.json"
-    ):
-        what = f"segmentsFile={named} is not the segmentation read, {segments_path.name}"
-        raise DataError(f"{path}: {what}", hint=_USE_LOW_RES)
+    is_high_res = [str(name).endswith("_vh_clean.segs.json") for name in (named, segments_path)]
+    if isinstance(named, str) and is_high_res[0] != is_high_res[1]:
+        raise broken(path, f"segmentsFile={named} is not the segmentation read, {segments_path.name}", _USE_LOW_RES)
     groups = _dedupe(_parse_groups(path, document.get("segGroups")), warnings)
     ids, inverse = np.unique(segments, return_inverse=True)
     position = {int(segment): number for number, segment in enumerate(ids)}
@@ -90,7 +98,7 @@ def read_instances(
     missing = sum(segment not in position for segment in listed)
     if 2 * missing > len(listed):
         what = f"{missing} of its {len(listed)} segments are absent from {segments_path.name}"
-        raise DataError(f"{path}: {what}", hint=_USE_LOW_RES)
+        raise broken(path, what, _USE_LOW_RES)
     owner = np.full(len(ids), -1, dtype=np.int64)
     for number, group in enumerate(groups):
         places = np.array([position[s] for s in group.segments if s in position], dtype=np.int64)
@@ -113,7 +121,7 @@ def read_info(path: Path) -> dict[str, str]:
             continue
         key, equals, value = line.partition("=")
         if not equals or not _KEY.fullmatch(key.strip()):
-            raise DataError(f"{path}: line {number} is not `key = value`: {line[:60]!r}", hint=DOWNLOAD_AGAIN)
+            raise broken(path, f"line {number} is not `key = value`: {line[:60]!r}")
         info[key.strip()] = value.strip()
     return info
 
@@ -133,29 +141,28 @@ def axis_alignment(path: Path, info: dict[str, str], warnings: Counter[str]) -> 
     except ValueError:
         numbers = np.empty(0)
     if len(numbers) != 16 or not np.isfinite(numbers).all():
-        raise DataError(f"{path}: axisAlignment={text[:60]!r} is not 16 numbers", hint=DOWNLOAD_AGAIN)
+        raise broken(path, f"axisAlignment={text[:60]!r} is not 16 numbers")
     matrix = numbers.reshape(4, 4)
     with np.errstate(all="ignore"):
         error = np.abs(matrix[:3, :3] @ matrix[:3, :3].T - np.eye(3)).max()
     rigid = error < 1e-2 and np.linalg.det(matrix[:3, :3]) > 0 and np.abs(matrix[:3, 3]).max() < _MAX_SHIFT_METRES
     if not rigid or np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-4:
-        raise DataError(f"{path}: axisAlignment is not a rotation with a shift", hint=DOWNLOAD_AGAIN)
+        raise broken(path, "axisAlignment is not a rotation with a shift")
     return matrix
 
 
 def _parse_groups(path: Path, entries: Any) -> list[_Group]:
     if not isinstance(entries, list) or not entries:
-        raise DataError(f"{path}: has no segGroups", hint=DOWNLOAD_AGAIN)
+        raise broken(path, "has no segGroups")
     groups = []
     for number, entry in enumerate(entries):
         fields = entry if isinstance(entry, dict) else {}
         instance_id = fields.get("objectId", fields.get("id"))
         label, segments = fields.get("label"), fields.get("segments")
         if not _is_index(instance_id) or not isinstance(label, str) or not isinstance(segments, list):
-            what = f"segGroups[{number}] lacks objectId, label or segments"
-            raise DataError(f"{path}: {what}", hint=DOWNLOAD_AGAIN)
+            raise broken(path, f"segGroups[{number}] lacks objectId, label or segments")
         if not all(_is_index(segment) for segment in segments):
-            raise DataError(f"{path}: segGroups[{number}].segments are not all ids", hint=DOWNLOAD_AGAIN)
+            raise broken(path, f"segGroups[{number}].segments are not all ids")
         groups.append(_Group(instance_id, label.strip(), frozenset(segments)))
     return groups
 
@@ -175,7 +182,7 @@ def _dedupe(groups: list[_Group], warnings: Counter[str]) -> list[_Group]:
             continue
         if group.instance_id in seen_ids:
             warnings["duplicate_object_ids"] += 1
-            group = _Group(next_id, group.label, group.segments)
+            group = group._replace(instance_id=next_id)
             next_id += 1
         seen_segments.add(group.segments)
         seen_ids.add(group.instance_id)
@@ -196,40 +203,48 @@ def _gather(groups: list[_Group], owner_of_vertex: NDArray[np.int64], warnings: 
     return instances
 
 
-# --- labels, and the categories that questions use ---
+def annotation_files(
+    scan_id: str, num_vertices: int, instances: Sequence[tuple[str, NDArray[np.integer]]]
+) -> dict[str, str]:
+    """Return suffix -> text of the segs.json and the aggregation.json of instances (label, vertex indices).
+
+    Vertices are cut into over-segments: two per instance, the rest in runs of 200; ids are sparse, as in ScanNet.
+
+    Raises:
+        ValueError: two instances share a vertex.
+    """
+    segments = np.full(num_vertices, -1, dtype=np.int64)
+    groups: list[list[int]] = []
+    next_id = 3
+    for label, indices in instances:
+        if (segments[indices] >= 0).any():
+            raise ValueError(f"instance {len(groups)} ({label}) shares a vertex with an earlier one")
+        half = (len(indices) + 1) // 2
+        segments[indices[:half]] = next_id
+        segments[indices[half:]] = next_id + 5
+        groups.append([next_id, next_id + 5] if len(indices) > 1 else [next_id])
+        next_id += 11
+    rest = np.flatnonzero(segments < 0)
+    segments[rest] = next_id + 7 * (np.arange(len(rest)) // 200)
+    segmentation = {
+        "params": {"kThresh": "0.0001", "segMinVerts": "20", "minPoints": "750", "maxPoints": "30000"},
+        "sceneId": scan_id,
+        "segIndices": segments.tolist(),
+    }
+    aggregation = {
+        "sceneId": f"scannet.{scan_id}",
+        "appId": "Aggregator.v2",
+        "segGroups": [
+            {"id": number, "objectId": number, "segments": ids, "label": label}
+            for number, ((label, _), ids) in enumerate(zip(instances, groups, strict=True))
+        ],
+        "segmentsFile": f"scannet.{scan_id}{SEGMENTS}",
+    }
+    documents = {SEGMENTS: segmentation, AGGREGATION: aggregation}
+    return {suffix: json.dumps(document, separators=(",", ":")) for suffix, document in documents.items()}
 
 
-@dataclass(frozen=True)
-class LabelRow:
-    """One row: `category` is the cleaned name (typos and plurals merged), `nyu40id` None where the cell is empty."""
-
-    category: str
-    nyu40id: int | None
-
-
-@dataclass(frozen=True)
-class LabelTable:
-    """Rows by raw category, as annotators wrote it."""
-
-    rows: dict[str, LabelRow]
-
-    def get(self, label: str) -> LabelRow | None:
-        """Return the row of a raw label, exact after strip, else case-folded; None where the table has none."""
-        stripped = label.strip()
-        return self.rows.get(stripped) or self.rows.get(fold(stripped))
-
-
-@dataclass(frozen=True)
-class Category:
-    """What became of a label: the name questions use, or None and the reason it is left out."""
-
-    name: str | None
-    reason: str = ""
-
-
-def fold(label: str) -> str:
-    """Case-fold a label and make its inner white space single."""
-    return " ".join(label.casefold().split())
+# --- labels ---
 
 
 def read_labels(root: Path) -> LabelTable:
@@ -242,13 +257,13 @@ def read_labels(root: Path) -> LabelTable:
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         hint = f"source.root is the folder that holds scans/ and {LABEL_FILE} (it comes with ScanNet's downloader)"
-        raise DataError(f"{places[0]}: no such file", hint=hint)
+        raise broken(places[0], "no such file", hint)
     text = read_text(path)
     lines = text.splitlines()
     header = lines[0].split("\t")
     missing = [name for name in ("raw_category", "category", "nyu40id") if name not in header]
     if missing:
-        raise DataError(f"{path}: has no column {missing[0]}", hint=_TSV_AGAIN)
+        raise broken(path, f"has no column {missing[0]}", _TSV_AGAIN)
     raw, clean, nyu40 = (header.index(name) for name in ("raw_category", "category", "nyu40id"))
     rows: dict[str, LabelRow] = {}
     for number, line in enumerate(lines[1:], start=2):
@@ -257,55 +272,21 @@ def read_labels(root: Path) -> LabelTable:
         cells = line.split("\t")
         cut = number == len(lines) and len(cells) < len(header) and not text.endswith("\n")
         if cut or len(cells) <= max(raw, clean, nyu40):  # rows may end early (the real table has such), cells may not
-            what = f"line {number} has {len(cells)} of {len(header)} columns"
-            raise DataError(f"{path}: {what}", hint=_TSV_AGAIN)
+            raise broken(path, f"line {number} has {len(cells)} of {len(header)} columns", _TSV_AGAIN)
         nyu40id = cells[nyu40].strip()
         if nyu40id and not (nyu40id.isascii() and nyu40id.isdigit() and len(nyu40id) < 6):
-            raise DataError(f"{path}: line {number} has nyu40id={nyu40id!r}", hint=_TSV_AGAIN)
+            raise broken(path, f"line {number} has nyu40id={nyu40id!r}", _TSV_AGAIN)
         name = cells[raw].strip()
         rows.setdefault(name, LabelRow(cells[clean].strip() or name, int(nyu40id) if nyu40id else None))
     if not rows:
-        raise DataError(f"{path}: has no rows", hint=_TSV_AGAIN)
+        raise broken(path, "has no rows", _TSV_AGAIN)
     return LabelTable(rows)
 
 
-def categorize(label: str, labels: LabelTable, mode: str) -> Category:
-    """Return the category of a raw label: mode "raw" keeps its own cleaned name, "benchmark" VSI-Bench's names.
-
-    raw: category column of the tsv, then our aliases, less the blacklist and the structural nyu40 classes.
-    Deviation: of nyu40 class 38 (otherstructure) objects such as stove, oven, dishwasher and shower stay, since the
-    paper's own figure asks about a shower; `tables.structure_exceptions` lists them.
-    benchmark: by name, else by nyu40 class; names are mapped BEFORE anything is counted.
-    Source: VSI-100k (arXiv 2504.00883) uses raw labels; the category list is that of VSI-Bench (arXiv 2412.14171).
-
-    Raises:
-        ValueError: another mode.
-    """
-    row = labels.get(label)
-    raw = fold(label)
-    clean = fold(row.category) if row else raw
-    name = tables.category_aliases().get(clean, clean)
-    if row is None:  # a spelling the tsv lacks may be known under its common name
-        row = labels.get(name)
-    nyu40id = row.nyu40id if row else None
-    if mode == "benchmark":
-        return _benchmark_category((raw, clean, name), nyu40id)
-    if mode != "raw":
-        raise ValueError(f"categories={mode!r}: must be raw or benchmark")
-    if not name or {raw, clean, name} & tables.label_blacklist():
-        return Category(None, "blacklist")
-    if nyu40id in tables.STRUCTURE_NYU40:
-        return Category(None, "structure")
-    if nyu40id == tables.OTHER_STRUCTURE_NYU40 and not {raw, clean, name} & tables.structure_exceptions():
-        return Category(None, "structure")
-    return Category(name)
-
-
-def _benchmark_category(names: tuple[str, ...], nyu40id: int | None) -> Category:
-    table = tables.benchmark_categories()
-    for name in names:
-        if name in table.of_name:
-            category = table.of_name[name]
-            return Category(category, "" if category else "not_in_benchmark")
-    category = table.of_nyu40.get(nyu40id) if nyu40id is not None else None
-    return Category(category, "" if category else "not_in_benchmark")
+def write_labels(root: Path, categories: dict[str, int]) -> None:
+    """Write `root/scannetv2-labels.combined.tsv` with one row per raw category -> nyu40 id, other columns empty."""
+    lines = ["\t".join(_COLUMNS)]
+    for number, (name, nyu40id) in enumerate(categories.items(), start=1):
+        cells = {"id": str(number), "raw_category": name, "category": name, "nyu40id": str(nyu40id)}
+        lines.append("\t".join(cells.get(column, "") for column in _COLUMNS))
+    write_atomic(Path(root) / LABEL_FILE, "\n".join(lines) + "\n")

@@ -20,24 +20,25 @@ from numpy.typing import NDArray
 
 from vsgrpo.errors import DataError
 from vsgrpo.rules import Name
-from vsgrpo.scans.annotation import (
-    Instance,
-    LabelTable,
-    axis_alignment,
-    categorize,
-    read_info,
-    read_instances,
-    read_labels,
-    read_segments,
-)
+from vsgrpo.scans import annotation
+from vsgrpo.scans.annotation import AGGREGATION, SEGMENTS, Instance, read_labels
 from vsgrpo.scans.ply import read_ply
 from vsgrpo.scans.sens import SensReader
-from vsgrpo.scans.source import Mesh, Recording, Scan, ScanSource, SceneSettings, SourceOptions, VisibilitySettings
+from vsgrpo.scans.source import (
+    Mesh,
+    Recording,
+    Scan,
+    ScanSource,
+    SceneSettings,
+    SourceOptions,
+    VisibilitySettings,
+    broken,
+)
 from vsgrpo.scans.visibility import Masks, Projection, watch
 from vsgrpo.spatial.floor import room_floor
 from vsgrpo.spatial.geometry import fit_box
 from vsgrpo.spatial.scene import Box, Footage, Scene, SceneObject
-from vsgrpo.tables import split_of
+from vsgrpo.tables import LabelTable, categorize, split_of
 
 _SCAN_FOLDERS = ("scans", "scans_test")
 _SCAN_ID = re.compile(r"[A-Za-z]\w*_\d{2}")
@@ -163,11 +164,11 @@ class ScannetScan(Scan):
         """
         path = self.folder / f"{self.scan_id}.sens"
         if not path.is_file():
-            raise DataError(f"{path}: no such file", hint="use video.source=mesh: it needs no .sens")
+            raise broken(path, "no such file", "use video.source=mesh: it needs no .sens")
         recording = SensRecording(self, SensReader(path))
         if recording.reader.num_frames == 0:
             recording.close()
-            raise DataError(f"{path}: holds no frames", hint="copy this file again, or use video.source=mesh")
+            raise broken(path, "holds no frames", "copy this file again, or use video.source=mesh")
         return recording
 
 
@@ -216,7 +217,7 @@ class SensRecording(Recording):
         if not reader.header.depth_size[0] or not reader.num_frames or not reader.frame(0).depth_bytes:
             return "the .sens has no depth: what the video shows was not counted"
         owner = scan.instance_of_vertex()
-        projection = Projection(reader, scan.mesh, owner, instance_ids, settings.depth_tolerance)
+        projection = Projection(reader.view, scan.mesh, owner, instance_ids, settings.depth_tolerance)
         return watch(reader.num_frames, projection, instance_ids, settings)
 
     def close(self) -> None:
@@ -241,7 +242,7 @@ def list_scans(root: Path) -> list[str]:
         raise DataError(f"source.root={root}: holds no folder scans", hint=hint)
     ids = {scan_id for folder in folders for scan_id in _scan_folders(folder)}
     if not ids:
-        raise DataError(f"{folders[0]}: holds no scan folder", hint="scan folders are named like scene0000_00")
+        raise broken(folders[0], "holds no scan folder", "scan folders are named like scene0000_00")
     return sorted(ids)
 
 
@@ -251,7 +252,7 @@ def find_scan(root: Path, scan_id: str) -> Path:
     for place in places:
         if place.is_dir():
             return place
-    raise DataError(f"{places[0]}: no such scan folder", hint="source.root is the folder that holds scans/")
+    raise broken(places[0], "no such scan folder", "source.root is the folder that holds scans/")
 
 
 def read_scan(root: Path, scan_id: str, labels: LabelTable, dataset: str = "scannet") -> ScannetScan:
@@ -264,19 +265,13 @@ def read_scan(root: Path, scan_id: str, labels: LabelTable, dataset: str = "scan
         DataError: a file is missing, empty, truncated, damaged or belongs to another mesh.
     """
     folder = find_scan(root, scan_id)
-    paths = {
-        "mesh": folder / f"{scan_id}_vh_clean_2.ply",
-        "segs": folder / f"{scan_id}_vh_clean_2.0.010000.segs.json",
-        "aggregation": folder / f"{scan_id}.aggregation.json",
-        "info": folder / f"{scan_id}.txt",
-    }
-    _check_present(folder, paths)
+    mesh_path, segments_path, aggregation_path, info_path = _files_of(folder)
     warnings: Counter[str] = Counter()
-    info = read_info(paths["info"])
-    alignment = axis_alignment(paths["info"], info, warnings)
-    mesh = read_ply(paths["mesh"])
-    segments = read_segments(paths["segs"], len(mesh.vertices))
-    instances = read_instances(paths["aggregation"], paths["segs"], segments, warnings)
+    info = annotation.read_info(info_path)
+    alignment = annotation.axis_alignment(info_path, info, warnings)
+    mesh = read_ply(mesh_path)
+    segments = annotation.read_segments(segments_path, len(mesh.vertices))
+    instances = annotation.read_instances(aggregation_path, segments_path, segments, warnings)
     absent = Counter(instance.label for instance in instances if labels.get(instance.label) is None)
     notes = []
     if warnings["missing_alignment"]:
@@ -292,17 +287,18 @@ def _scan_folders(folder: Path) -> list[str]:
     return [entry.name for entry in folder.iterdir() if _SCAN_ID.fullmatch(entry.name) and entry.is_dir()]
 
 
-def _check_present(folder: Path, paths: dict[str, Path]) -> None:
-    """Say in one line what a scan folder lacks, before any file is read."""
-    lacking = [path.name for path in paths.values() if not path.is_file()]
+def _files_of(folder: Path) -> list[Path]:
+    """Return the mesh, segs, aggregation and txt of a scan; DataError where one is missing, before any is read."""
+    paths = [folder / f"{folder.name}{suffix}" for suffix in ("_vh_clean_2.ply", SEGMENTS, AGGREGATION, ".txt")]
+    lacking = [path.name for path in paths if not path.is_file()]
     if not lacking:
-        return
+        return paths
     hint = "download the scan again: vsgrpo needs _vh_clean_2.ply, .segs.json, .aggregation.json and .txt"
-    if not paths["aggregation"].is_file() and folder.parent.name == "scans_test":
+    if f"{folder.name}{AGGREGATION}" in lacking and folder.parent.name == "scans_test":
         hint = "ScanNet's test scans carry no annotation: build from the train split"
-    elif not paths["segs"].is_file() and (folder / f"{folder.name}_vh_clean.segs.json").is_file():
+    elif f"{folder.name}{SEGMENTS}" in lacking and (folder / f"{folder.name}_vh_clean.segs.json").is_file():
         hint = "only the high-resolution segmentation is there; download the _vh_clean_2.0.010000 one"
-    raise DataError(f"{folder}: lacks {', '.join(lacking)}", hint=hint)
+    raise broken(folder, f"lacks {', '.join(lacking)}", hint)
 
 
 def _is_sound(box: Box) -> bool:

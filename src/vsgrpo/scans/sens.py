@@ -1,4 +1,4 @@
-"""ScanNet `.sens` version 4 files: JPEG frames with camera poses, read as a stream.
+"""ScanNet `.sens` version 4 files, read as a stream and written: JPEG frames with camera poses and depth images.
 
 A `.sens` has 0.3-5 GB, so nothing here ever holds a whole file: one pass over the 96-byte frame headers makes an
 index (2.4 ms per 600 frames when the file is warm), frames are read one by one from it.
@@ -10,26 +10,26 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.source import DOWNLOAD_AGAIN
+from vsgrpo.scans.source import DOWNLOAD_AGAIN, broken
 from vsgrpo.scans.visibility import View
 
-VERSION = 4
-COLOR_COMPRESSION = {-1: "unknown", 0: "raw", 1: "png", 2: "jpeg"}
-DEPTH_COMPRESSION = {-1: "unknown", 0: "raw_ushort", 1: "zlib_ushort", 2: "occi_ushort"}
+_VERSION = 4
+_COLOR_COMPRESSION = {-1: "unknown", 0: "raw", 1: "png", 2: "jpeg"}
+_DEPTH_COMPRESSION = {-1: "unknown", 0: "raw_ushort", 1: "zlib_ushort", 2: "occi_ushort"}
 INVALID_POSE = np.full((4, 4), -np.inf, dtype=np.float32)
 """What the C++ recorder stores where tracking failed (its constructor default)."""
 
-SIZES = struct.Struct("<ii4IfQ")  # compressions, color w h, depth w h, depth shift, number of frames
-FRAME = struct.Struct("<64s4Q")  # pose, time color, time depth, color bytes, depth bytes
+_SIZES = struct.Struct("<ii4IfQ")  # compressions, color w h, depth w h, depth shift, number of frames
+_FRAME = struct.Struct("<64s4Q")  # pose, time color, time depth, color bytes, depth bytes
+_SENSOR, _DEPTH_SHIFT = b"StructureSensor", 1000.0  # of files written here
 _MAX_NAME = 4096
 _MAX_SIDE = 1 << 16
 
@@ -110,7 +110,7 @@ class SensReader:
             self._file = self.path.open("rb", buffering=0)
         except OSError as error:
             hint = "check source.root, or use video.source=mesh, which needs no .sens"
-            raise DataError(f"{self.path}: cannot be opened: {error.strerror}", hint=hint) from None
+            raise broken(self.path, f"cannot be opened: {error.strerror}", hint) from None
         try:
             self._size = os.fstat(self._file.fileno()).st_size
             self.header = self._read_header()
@@ -127,14 +127,13 @@ class SensReader:
         jpeg = self._read_at(offset, color_bytes)
         if self.header.color_compression != "jpeg" or not jpeg.startswith(b"\xff\xd8"):
             what = f"frame {index} at byte {offset} is no JPEG (compression {self.header.color_compression})"
-            raise DataError(f"{self.path}: {what}", hint="only JPEG colour is supported; " + DOWNLOAD_AGAIN)
+            raise broken(self.path, what, "only JPEG colour is supported; " + DOWNLOAD_AGAIN)
         pose = self.poses[index].astype(np.float64) if self.valid[index] else None
         return SensFrame(index, jpeg, pose, self._read_at(offset + color_bytes, depth_bytes))
 
-    def frames(self, indices: Iterable[int] | None = None) -> Iterator[SensFrame]:
-        """Yield frames one by one, all of them or those of `indices`."""
-        for index in range(self.num_frames) if indices is None else indices:
-            yield self.frame(index)
+    def frames(self) -> Iterator[SensFrame]:
+        """Yield all frames, one by one."""
+        return map(self.frame, range(self.num_frames))
 
     def depth(self, frame: SensFrame) -> NDArray[np.float32] | None:
         """Decode a frame's depth in metres, (H, W) float32, 0 where unknown; None where the frame has none."""
@@ -142,19 +141,19 @@ class SensReader:
             return None
         width, height = self.header.depth_size
         raw, needed = frame.depth_bytes, 2 * width * height
-        where = f"{self.path}: depth of frame {frame.index}"
+        where = f"depth of frame {frame.index}"
         if self.header.depth_compression == "zlib_ushort":
             try:
                 raw = zlib.decompressobj().decompress(raw, needed + 1)
             except zlib.error as error:
-                raise DataError(f"{where} is broken: {error}", hint=DOWNLOAD_AGAIN) from None
+                raise broken(self.path, f"{where} is broken: {error}") from None
         elif self.header.depth_compression != "raw_ushort":
-            raise DataError(f"{where} is {self.header.depth_compression}: not supported", hint="use zlib_ushort depth")
+            what = f"{where} is {self.header.depth_compression}: not supported"
+            raise broken(self.path, what, "use zlib_ushort depth")
         if len(raw) != needed:
-            raise DataError(f"{where} is not {width}x{height} pixels", hint=DOWNLOAD_AGAIN)
-        return np.frombuffer(raw, dtype="<u2").astype(np.float32).reshape(height, width) / np.float32(
-            self.header.depth_shift
-        )
+            raise broken(self.path, f"{where} is not {width}x{height} pixels")
+        stored = np.frombuffer(raw, dtype="<u2").astype(np.float32)
+        return stored.reshape(height, width) / np.float32(self.header.depth_shift)
 
     def view(self, index: int) -> View | None:
         """Return pose and depth of a frame, None where it has no usable ones."""
@@ -174,54 +173,52 @@ class SensReader:
     def __enter__(self) -> SensReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _read_at(self, offset: int, size: int) -> bytes:
         if offset + size > self._size:
             what = f"truncated: {size} bytes wanted at byte {offset}, the file ends at byte {self._size}"
-            raise DataError(f"{self.path}: {what}", hint=DOWNLOAD_AGAIN)
+            raise broken(self.path, what)
         parts = []
         try:
             self._file.seek(offset)
             while size > 0:  # an unbuffered read may return less than asked for
                 part = self._file.read(size)
                 if not part:
-                    raise DataError(f"{self.path}: shrank while being read", hint=DOWNLOAD_AGAIN)
+                    raise broken(self.path, "shrank while being read")
                 parts.append(part)
                 size -= len(part)
         except OSError as error:
-            raise DataError(f"{self.path}: byte {offset}: {error.strerror}", hint="check the disk") from None
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            raise broken(self.path, f"byte {offset}: {error.strerror}", "check the disk") from None
+        return b"".join(parts)
 
     def _read_header(self) -> SensHeader:
         version, name_size = struct.unpack("<IQ", self._read_at(0, 12))
-        if version != VERSION or name_size > _MAX_NAME:
-            what = f"is no .sens version {VERSION} (version {version}, name of {name_size} bytes)"
-            raise DataError(f"{self.path}: {what}", hint=DOWNLOAD_AGAIN)
-        block = self._read_at(12, name_size + 256 + SIZES.size)
+        if version != _VERSION or name_size > _MAX_NAME:
+            what = f"is no .sens version {_VERSION} (version {version}, name of {name_size} bytes)"
+            raise broken(self.path, what)
+        block = self._read_at(12, name_size + 256 + _SIZES.size)
         matrices = np.frombuffer(block, dtype="<f4", count=64, offset=name_size).reshape(4, 4, 4)
-        color, depth, *sizes, shift, num_frames = SIZES.unpack_from(block, name_size + 256)
+        color, depth, *sizes, shift, num_frames = _SIZES.unpack_from(block, name_size + 256)
         problem = None
-        if color not in COLOR_COMPRESSION or depth not in DEPTH_COMPRESSION:
+        if color not in _COLOR_COMPRESSION or depth not in _DEPTH_COMPRESSION:
             problem = f"unknown compression {color} / {depth}"
         elif max(sizes) > _MAX_SIDE or min(sizes[:2]) < 1:
             problem = f"impossible image size {sizes}"
         elif not np.isfinite(matrices[0]).all() or not 0 < shift < float("inf"):
             problem = "its camera matrix or depth shift is not a number"
-        elif num_frames * FRAME.size > self._size:
+        elif num_frames * _FRAME.size > self._size:
             problem = f"truncated: {num_frames} frames announced, the file ends at byte {self._size}"
         if problem:
-            raise DataError(f"{self.path}: {problem}", hint=DOWNLOAD_AGAIN)
+            raise broken(self.path, problem)
         self._first_frame = 12 + len(block)
         return SensHeader(
             sensor=block[:name_size].decode("latin-1"),
             intrinsic_color=matrices[0],
             intrinsic_depth=matrices[2],
-            color_compression=COLOR_COMPRESSION[color],
-            depth_compression=DEPTH_COMPRESSION[depth],
+            color_compression=_COLOR_COMPRESSION[color],
+            depth_compression=_DEPTH_COMPRESSION[depth],
             color_size=(sizes[0], sizes[1]),
             depth_size=(sizes[2], sizes[3]),
             depth_shift=shift,
@@ -235,12 +232,68 @@ class SensReader:
         poses = np.empty((num_frames, 16), dtype=np.float32)
         offset = self._first_frame
         for number in range(num_frames):
-            pose, _, _, color_bytes, depth_bytes = FRAME.unpack(self._read_at(offset, FRAME.size))
-            end = offset + FRAME.size + color_bytes + depth_bytes
+            pose, _, _, color_bytes, depth_bytes = _FRAME.unpack(self._read_at(offset, _FRAME.size))
+            end = offset + _FRAME.size + color_bytes + depth_bytes
             if end > self._size:
                 what = f"truncated: frame {number} of {num_frames} at byte {offset} ends at byte {end}"
-                raise DataError(f"{self.path}: {what}, the file at byte {self._size}", hint=DOWNLOAD_AGAIN)
-            index[number] = offset + FRAME.size, color_bytes, depth_bytes
+                raise broken(self.path, f"{what}, the file at byte {self._size}")
+            index[number] = offset + _FRAME.size, color_bytes, depth_bytes
             poses[number] = np.frombuffer(pose, dtype="<f4")
             offset = end
         return index, poses.reshape(-1, 4, 4)
+
+
+class SensWriter:
+    """Write a `.sens` v4 frame by frame; the file appears under its name only when complete.
+
+    Args:
+        path: file to write.
+        color_size: (width, height) of the JPEGs.
+        intrinsic_color: (4, 4) pinhole matrix of the colour camera.
+        depth_size: (width, height) of depth images, (0, 0) where frames carry none.
+        intrinsic_depth: (4, 4) of the depth camera; None: the identity.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        color_size: tuple[int, int],
+        intrinsic_color: NDArray[np.floating],
+        depth_size: tuple[int, int] = (0, 0),
+        intrinsic_depth: NDArray[np.floating] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.num_frames = 0
+        self._part = self.path.with_name(self.path.name + ".part")
+        self._file = self._part.open("wb")
+        identity = np.eye(4)
+        self._file.write(struct.pack("<IQ", _VERSION, len(_SENSOR)) + _SENSOR)
+        for matrix in (intrinsic_color, identity, identity if intrinsic_depth is None else intrinsic_depth, identity):
+            self._file.write(np.asarray(matrix, dtype="<f4").reshape(4, 4).tobytes())
+        self._count_offset = self._file.tell() + _SIZES.size - 8
+        self._file.write(_SIZES.pack(2, 1, *color_size, *depth_size, _DEPTH_SHIFT, 0))
+
+    def add(self, jpeg: bytes, pose: NDArray[np.floating] | None, depth: NDArray[np.uint16] | None = None) -> None:
+        """Append one frame: JPEG bytes, pose (4, 4) camera -> world (None where tracking failed), depth (H, W) mm."""
+        pose_bytes = np.asarray(INVALID_POSE if pose is None else pose, dtype="<f4").reshape(4, 4).tobytes()
+        depth_bytes = b"" if depth is None else zlib.compress(np.asarray(depth, dtype="<u2").tobytes())
+        self._file.write(_FRAME.pack(pose_bytes, 0, 0, len(jpeg), len(depth_bytes)) + jpeg + depth_bytes)
+        self.num_frames += 1
+
+    def close(self) -> None:
+        """Write the empty IMU block and the frame count, then give the file its name."""
+        self._file.write(struct.pack("<Q", 0))
+        self._file.seek(self._count_offset)
+        self._file.write(struct.pack("<Q", self.num_frames))
+        self._file.close()
+        os.replace(self._part, self.path)
+
+    def __enter__(self) -> SensWriter:
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._file.close()
+            self._part.unlink(missing_ok=True)

@@ -206,6 +206,11 @@ def find_source(name: str) -> ScanSource:
 # --- whole files of a scan: what is wrong with one is a DataError with its name ---
 
 
+def broken(path: Path, what: str, hint: str = DOWNLOAD_AGAIN) -> DataError:
+    """Return the error of a file of a scan that cannot be used."""
+    return DataError(f"{path}: {what}", hint=hint)
+
+
 def read_bytes(path: Path) -> bytes:
     """Return the file's content.
 
@@ -215,14 +220,14 @@ def read_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file", hint="check source.root and that the scan is complete") from None
+        raise broken(path, "no such file", "check source.root and that the scan is complete") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}", hint="check the path and its rights") from None
+        raise broken(path, f"cannot be read: {error.strerror}", "check the path and its rights") from None
     if not content:
-        raise DataError(f"{path}: is empty", hint=DOWNLOAD_AGAIN)
+        raise broken(path, "is empty")
     start = content[:256].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        raise DataError(f"{path}: is a web page, not scan data", hint=DOWNLOAD_AGAIN)
+        raise broken(path, "is a web page, not scan data")
     return content
 
 
@@ -231,7 +236,7 @@ def read_text(path: Path) -> str:
     try:
         return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8 text", hint=DOWNLOAD_AGAIN) from None
+        raise broken(path, f"byte {error.start} is not UTF-8 text") from None
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -240,10 +245,10 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
-        what = f"broken or truncated JSON at line {error.lineno} column {error.colno}: {error.msg}"
-        raise DataError(f"{path}: {what}", hint=DOWNLOAD_AGAIN) from None
+        place = f"line {error.lineno} column {error.colno}"
+        raise broken(path, f"broken or truncated JSON at {place}: {error.msg}") from None
     except (RecursionError, ValueError) as error:  # nested too deep; a number of thousands of digits
-        raise DataError(f"{path}: broken JSON: {error}", hint=DOWNLOAD_AGAIN) from None
+        raise broken(path, f"broken JSON: {error}") from None
     if not isinstance(document, dict):
-        raise DataError(f"{path}: holds a JSON {type(document).__name__}, not an object", hint=DOWNLOAD_AGAIN)
+        raise broken(path, f"holds a JSON {type(document).__name__}, not an object")
     return document

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.errors import DataError
-from vsgrpo.scans.source import Mesh, VisibilitySettings
+from vsgrpo.scans.source import Mesh, VisibilitySettings, broken
 from vsgrpo.spatial.scene import Footage
 from vsgrpo.video.budget import frame_indices
 
@@ -29,7 +27,7 @@ _MAX_UNJUDGED = 0.2
 
 @dataclass(frozen=True)
 class View:
-    """Where a depth camera was in one frame, and what it measured.
+    """Place of a depth camera in one frame, and what it measured.
 
     Attributes:
         pose: (4, 4) camera (x right, y down, z forward) -> frame of the mesh.
@@ -42,33 +40,13 @@ class View:
     matrix: NDArray[np.floating]
 
 
-class DepthCamera(Protocol):
-    """Knows where it was and how far what it saw, as `sens.SensReader` does."""
-
-    def view(self, index: int) -> View | None:
-        """Return pose and depth of a frame, None where it has no usable ones."""
-        ...
-
-
-class Counter(Protocol):
-    """Counts the pixels of objects in the frames of a recording."""
-
-    def count(self, frame: int) -> NDArray | None:
-        """Return the pixels of each object in a frame, (K,), or None where the frame cannot be judged."""
-        ...
-
-    @property
-    def frame_pixels(self) -> int:
-        """Pixels of a whole frame, known once one was counted."""
-        ...
-
-
 def watch(
-    num_frames: int, counter: Counter, instance_ids: Sequence[int], settings: VisibilitySettings
+    num_frames: int, counter: Projection | Masks, instance_ids: Sequence[int], settings: VisibilitySettings
 ) -> Footage | str:
     """Count the pixels of objects in frames of a recording; where that cannot be done, return why.
 
-    Frames that cannot be judged are left out; with more than a fifth of them the scan is not judged.
+    A counter has `count`, and `frame_pixels`, the pixels of a whole frame once one was counted. Frames that it cannot
+    judge are left out; with more than a fifth of them the scan is not judged.
     """
     by_loader = set(frame_indices(num_frames, settings.num_frames))
     every = num_frames if settings.stride_s is None else max(1, int(settings.stride_s * settings.fps))
@@ -90,6 +68,7 @@ class Projection:
     """Vertices of the mesh seen by a depth camera, each weighed with the pixels its share of the surface covers.
 
     Args:
+        view: pose and depth of a frame by its index, None where it has no usable ones (as `sens.SensReader.view`).
         mesh: in the frame that the poses lead to.
         owner: (V,) the instance id of each vertex, -1 where none.
         tolerance: see `VisibilitySettings.depth_tolerance`.
@@ -97,7 +76,7 @@ class Projection:
 
     def __init__(
         self,
-        camera: DepthCamera,
+        view: Callable[[int], View | None],
         mesh: Mesh,
         owner: NDArray[np.int32],
         instance_ids: Sequence[int],
@@ -110,12 +89,12 @@ class Projection:
         self._num_objects = len(ids)
         self._points = mesh.vertices[chosen].astype(np.float32)
         self._areas = vertex_areas(mesh.vertices, mesh.faces)[chosen].astype(np.float32)
-        self._camera, self._tolerance = camera, tolerance
+        self._view, self._tolerance = view, tolerance
         self.frame_pixels = 0
 
     def count(self, frame: int) -> NDArray | None:
         """Return the pixels of each object in a frame, (K,), None where pose or depth are not usable."""
-        view = self._camera.view(frame)
+        view = self._view(frame)
         if view is None:
             return None
         self.frame_pixels = view.depth.size
@@ -161,7 +140,7 @@ class Masks:
         try:
             self._archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"{path}: not a readable zip archive ({error})", hint=_REPLACE) from None
+            raise broken(path, f"not a readable zip archive ({error})", _REPLACE) from None
         self._members = {Path(name).stem: name for name in self._archive.namelist() if name.endswith(".png")}
 
     def __enter__(self) -> Masks:
@@ -178,7 +157,7 @@ class Masks:
         try:
             picture = _decode_png(self._archive.read(member))
         except (zipfile.BadZipFile, OSError, ValueError, zlib.error) as error:
-            raise DataError(f"{self._path}: {member} is broken ({error})", hint=_REPLACE) from None
+            raise broken(self._path, f"{member} is broken ({error})", _REPLACE) from None
         self.frame_pixels = picture.size
         found = np.bincount(picture.ravel(), minlength=257).astype(np.float64)
         return found[np.minimum(self._values, 256)]

@@ -27,6 +27,7 @@ _OUTLINE_MIN_HEIGHT = 100
 _NEAR = 0.05
 _MAX_TESTS = 1_500_000
 # Corner k of a box has sign bits (x, y, z) of k; edges join corners that differ in one bit.
+_FACES = np.arange(6, dtype=np.int8)
 _SIGNS = np.array([[(k >> axis & 1) * 2 - 1 for axis in range(3)] for k in range(8)], dtype=np.float64)
 _EDGES = np.array([(k, k | 1 << axis) for axis in range(3) for k in range(8) if not k >> axis & 1])
 
@@ -168,10 +169,7 @@ def _projected_rectangles(
     parts: Parts, poses: NDArray[np.float64], camera: NDArray[np.float64], size: tuple[int, int]
 ) -> NDArray[np.int64]:
     """Return (Q, 6) rows (frame, part, x0, y0, width, height) of the picture rectangle of each box in view."""
-    cos, sin = np.cos(parts.yaw)[:, None], np.sin(parts.yaw)[:, None]
-    local = _SIGNS[None] * parts.half[:, None]
-    corners = np.stack([cos * local[..., 0] - sin * local[..., 1], sin * local[..., 0] + cos * local[..., 1]], axis=-1)
-    corners = np.concatenate([corners, local[..., 2:]], axis=-1) + parts.center[:, None]
+    corners = parts.points(_SIGNS)
     # Into the camera: (x - eye) @ R, (T, P, 8, 3).
     seen = (corners.reshape(-1, 3) - poses[:, None, :3, 3]) @ poses[:, :3, :3]
     seen = seen.reshape(len(poses), *corners.shape)
@@ -203,8 +201,7 @@ def _shade(room: Room, parts: Parts, rays: _Rays, focal: float) -> Frames:
     owner = shell[rays.face]
     owner[box] = parts.owner[rays.part[box]]
     rgb = np.empty((len(owner), 3), dtype=np.float32)
-    faces = np.arange(6, dtype=np.int8)
-    light = face_light(faces >> 1, (faces & 1).astype(bool), parts.yaw[:, None].astype(np.float32))
+    light = face_light(_FACES, parts.yaw[:, None].astype(np.float32))
     rgb[box] = (parts.rgb[:, None] * light[..., None]).reshape(-1, 3)[rays.part[box] * 6 + rays.face[box]]
     _paint_shell(room, rgb, rays, owner, focal)
     depth, owner = rays.depth.reshape(rays.shape), owner.reshape(rays.shape)
@@ -216,11 +213,12 @@ def _shade(room: Room, parts: Parts, rays: _Rays, focal: float) -> Frames:
     return Frames(rgb=rgb.astype(np.uint8).reshape(*rays.shape, 3), objects=owner, depth=depth)
 
 
-def face_light(axis: NDArray[np.int8], is_negative: NDArray[np.bool_], yaw: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the light (N,) on faces whose outward normal is + or - `axis` of a box turned by `yaw`.
+def face_light(face: NDArray[np.int8], yaw: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the light (N,) on faces (numbered as `_Rays.face`) of boxes turned by `yaw`.
 
     1 on top, 0.6 below, 0.7 to 0.88 on the sides by compass direction, so that box edges show.
     """
+    axis, is_negative = face >> 1, face & 1
     bearing = yaw + np.float32(np.pi / 2) * axis + np.float32(np.pi) * is_negative
     side = 0.79 + 0.09 * np.cos(bearing - np.float32(0.9))
     return np.where(axis == 2, np.where(is_negative, 0.6, 1.0), side).astype(np.float32)
@@ -252,8 +250,7 @@ def _paint_shell(room: Room, rgb: NDArray[np.float32], rays: _Rays, owner: NDArr
     """
     depth, direction = rays.depth, rays.direction
     origin = np.repeat(rays.origin, rays.pixels_per_frame, axis=0)
-    faces = np.arange(6, dtype=np.int8)
-    light = face_light(faces >> 1, (faces & 1).astype(bool), np.zeros(6, dtype=np.float32))
+    light = face_light(_FACES, np.zeros(6, dtype=np.float32))
     rgb[owner == ABOVE] = _CEILING_RGB
     wall = np.flatnonzero(owner == WALL)
     height = origin[wall, 2] + depth[wall] * direction[2][wall]

@@ -1,26 +1,123 @@
-"""Demo rooms as values: presets, scan ids and the room itself (`demo_plan.room_truth` draws one).
+"""Demo rooms as values: furniture, presets, the room itself (`plan.room_truth` draws one) and its camera.
 
 Everything here is in the aligned frame: metres, z up, floor at z = 0, walls along x and y. A `Room` is the known
-construction that a reader of the written scan has to find again.
+construction that a reader of the written scan has to find again. Furniture are composite silhouettes made of a few
+coloured boxes, in `furniture.toml`.
 """
 
 from __future__ import annotations
 
 import math
+import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.errors import ConfigError
-from vsgrpo.scans.demo.furniture import CATALOGUE
 from vsgrpo.spatial.scene import Box
 
 CEILING = 2.6
 """Ceiling height in metres, the same everywhere: with the eye height it ties picture rows to distances."""
 EYE_HEIGHT = 1.5
-_INDEX_DIGITS = 10_000
+
+
+# --- furniture ---
+
+Part = Sequence[Any]
+"""x0, x1, y0, y1, z0, z1, colour: a factor on the piece's own colour, or RGB."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One category of furniture.
+
+    Attributes:
+        size: (width, depth, height) in metres before scaling.
+        nyu40id: class id of the label table (ScanNet's `scannetv2-labels.combined.tsv` numbering).
+        lo, hi: (P, 3) part corners in fractions of `size`.
+        rgb: (P, 3) float32 part colours.
+        is_main: (P,) parts that carry the main colour (and its per-object variation).
+        at_wall: stands with its back to a wall.
+        lift: height of its lowest point in metres; hung on the wall when > 0.
+        most: a room never has more of them.
+    """
+
+    size: tuple[float, ...]
+    nyu40id: int
+    lo: NDArray[np.float64]
+    hi: NDArray[np.float64]
+    rgb: NDArray[np.float32]
+    is_main: NDArray[np.bool_]
+    at_wall: bool = False
+    lift: float = 0.0
+    most: int = 5
+
+
+def _piece(
+    size: Sequence[float],
+    color: Sequence[int],
+    nyu40id: int,
+    parts: Sequence[Part] = (),
+    legs: tuple[float, float, float] | None = None,
+    made: str = "",
+    **more: Any,
+) -> Piece:
+    """Return a piece from its table in `furniture.toml`."""
+    parts = [*(_legs(*legs) if legs else []), *parts, *(_MADE[made]() if made else [])]
+    bounds = np.array([part[:6] for part in parts], dtype=np.float64)
+    is_main = [isinstance(tone, float) for *_, tone in parts]
+    rgb = [np.multiply(color, tone) if isinstance(tone, float) else tone for *_, tone in parts]
+    rgb = np.clip(np.array(rgb, dtype=np.float32), 0, 255)
+    return Piece(tuple(size), nyu40id, bounds[:, 0::2], bounds[:, 1::2], rgb, np.array(is_main), **more)
+
+
+def _legs(width: float, height: float, tone: float) -> list[Part]:
+    """Four legs at the corners of the footprint; `width` in fractions of both sides."""
+    low, high = (-0.5, -0.5 + width), (0.5 - width, 0.5)
+    return [(*x, *y, 0.0, height, tone) for x in (low, high) for y in (low, high)]
+
+
+def _leaves() -> list[Part]:
+    """Nine leaf blocks: four at the footprint's corners, four between them, one on top."""
+    base, dark, mid, light = 0.46, 0.75, 1.0, 1.25
+    corner, between = base + 0.14, base + 0.04
+    return [
+        (-0.50, -0.16, -0.50, -0.16, base, corner + 0.12, dark),
+        (0.16, 0.50, -0.50, -0.16, corner, corner + 0.18, mid),
+        (-0.50, -0.16, 0.16, 0.50, corner, corner + 0.22, mid),
+        (0.16, 0.50, 0.16, 0.50, base, corner + 0.12, dark),
+        (-0.24, 0.24, -0.42, 0.0, between, between + 0.26, light),
+        (-0.24, 0.24, 0.0, 0.42, between, between + 0.30, mid),
+        (-0.42, 0.0, -0.24, 0.24, between + 0.14, between + 0.36, dark),
+        (0.0, 0.42, -0.24, 0.24, between + 0.10, between + 0.32, light),
+        (-0.18, 0.18, -0.18, 0.18, corner, 1.0, light),
+    ]
+
+
+def _books() -> list[Part]:
+    """Three shelves of books in fixed widths and colours."""
+    colors = [(178, 58, 48), (52, 92, 150), (222, 190, 90), (60, 120, 84), (235, 228, 212), (110, 70, 120)]
+    parts: list[Part] = []
+    for row, floor in enumerate((0.06, 0.30, 0.54, 0.78)):
+        left = -0.44
+        for number in range(7 - row % 2):
+            width = 0.07 + 0.02 * ((3 * number + 2 * row) % 4)
+            top = floor + 0.13 + 0.02 * ((number + row) % 3)
+            parts.append((left, left + width, -0.40, 0.42, floor, top, colors[(2 * number + row) % 6]))
+            left += width + 0.012
+    return parts
+
+
+_MADE = {"leaves": _leaves, "books": _books}
+_TABLES = tomllib.loads(Path(__file__).with_name("furniture.toml").read_text(encoding="utf-8"))
+CATALOGUE: dict[str, Piece] = {name: _piece(**table) for name, table in _TABLES.items()}
+
+
+# --- rooms ---
 
 
 @dataclass(frozen=True)
@@ -28,7 +125,7 @@ class Preset:
     """How rooms of one kind are made.
 
     Attributes:
-        categories: names of `furniture.CATALOGUE` to draw from.
+        categories: names of `CATALOGUE` to draw from.
         num_categories: least and most categories of a room.
         num_instances: least and most objects of a category; what finds no place is left out.
         sides: least and most side length in metres, log-uniform.
@@ -97,7 +194,7 @@ class Furniture:
     """One placed object.
 
     Attributes:
-        category: name in `furniture.CATALOGUE`, the label that is written.
+        category: name in `CATALOGUE`, the label that is written.
         center: (2,) of the footprint in metres.
         size: (3,) width, depth, height in metres.
         yaw: radians about z; local +x turns to (cos, sin).
@@ -123,18 +220,26 @@ class Furniture:
 
 @dataclass(frozen=True)
 class Parts:
-    """All boxes of a room. P parts; each is centre +- half along axes turned by its yaw."""
+    """All boxes of a room. P parts; each is centre +- half along axes turned by its yaw.
+
+    Attributes:
+        center, half: (P, 3) metres; half edge lengths.
+        yaw: (P,) radians about z.
+        rgb: (P, 3) 0-255, unshaded.
+        owner: (P,) index into `Room.objects`.
+    """
 
     center: NDArray[np.float64]
-    """(P, 3) metres."""
     half: NDArray[np.float64]
-    """(P, 3) half edge lengths in metres."""
     yaw: NDArray[np.float64]
-    """(P,) radians about z."""
     rgb: NDArray[np.float32]
-    """(P, 3) 0-255, unshaded."""
     owner: NDArray[np.int64]
-    """(P,) index into `Room.objects`."""
+
+    def points(self, signs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (P, K, 3) the points of every box at `signs` (K, 3), counted in half edges from its centre."""
+        x, y, z = np.moveaxis(signs * self.half[:, None], -1, 0)
+        cos, sin = np.cos(self.yaw)[:, None], np.sin(self.yaw)[:, None]
+        return np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=-1) + self.center[:, None]
 
 
 @dataclass(frozen=True)
@@ -240,29 +345,3 @@ def camera_matrix(height: int, width: int, hfov_degrees: float) -> NDArray[np.fl
     matrix[0, 0] = matrix[1, 1] = focal
     matrix[0, 2], matrix[1, 2] = width / 2, height / 2
     return matrix
-
-
-def scan_id_of(seed: int, index: int) -> str:
-    """Return the scan id of room `index` of `seed`, e.g. "demo000000_00"."""
-    return f"demo{scan_number(seed, index):06d}_00"
-
-
-def scan_number(seed: int, index: int) -> int:
-    """Return the number in a scan id: seed * 10000 + index.
-
-    Every pair with 0 <= index < 10000 has its own number; seeds 0-99 stay within six digits, larger ones use more.
-
-    Raises:
-        ConfigError: `index` outside 0-9999.
-    """
-    if not 0 <= index < _INDEX_DIGITS:
-        raise ConfigError(
-            f"demo room index={index}: a seed has rooms 0 to {_INDEX_DIGITS - 1}",
-            hint="use fewer rooms (source.num_scenes) or a second seed",
-        )
-    return seed * _INDEX_DIGITS + index
-
-
-def room_index(scan_id: str) -> int:
-    """Return the index of the room that has this scan id."""
-    return int(scan_id.removeprefix("demo").partition("_")[0]) % _INDEX_DIGITS

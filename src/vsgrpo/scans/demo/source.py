@@ -8,7 +8,8 @@ not the identity, and a `.sens` whose pictures come from a ray caster. Nothing i
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,14 +21,14 @@ from PIL import Image
 
 from vsgrpo.errors import DataError
 from vsgrpo.rules import Count, Seed, at_least, choice
-from vsgrpo.scans.annotation import LABEL_FILE
-from vsgrpo.scans.demo.furniture import CATALOGUE
-from vsgrpo.scans.demo.plan import room_truth
+from vsgrpo.scans.annotation import LABEL_FILE, annotation_files, write_labels
+from vsgrpo.scans.demo.plan import room_index, room_truth, scan_id_of
 from vsgrpo.scans.demo.raycast import face_light, floor_tone, render
-from vsgrpo.scans.demo.rooms import CEILING, PRESETS, Room, camera_matrix, camera_poses, room_index, scan_id_of
+from vsgrpo.scans.demo.rooms import CATALOGUE, CEILING, PRESETS, Room, camera_matrix, camera_poses
+from vsgrpo.scans.ply import ply_bytes
 from vsgrpo.scans.scannet import ScannetScan, labels_of, read_scan
-from vsgrpo.scans.scannet_writer import write_labels, write_scan
-from vsgrpo.scans.source import ScanSource, SourceOptions
+from vsgrpo.scans.sens import SensWriter
+from vsgrpo.scans.source import Mesh, ScanSource, SourceOptions
 
 _VERSION = 2
 """Raise when the same arguments give other files, so that rooms already on disk are written anew."""
@@ -90,10 +91,8 @@ def write_room(
     mesh = room_mesh(room)
     write_scan(
         folder,
-        vertices=_to_raw(room, mesh.vertices).astype(np.float32),
-        colors=mesh.colors,
-        faces=mesh.faces,
-        instances=mesh.instances,
+        Mesh(_to_raw(room, mesh.vertices).astype(np.float32), mesh.colors, mesh.faces),
+        mesh.instances,
         axis_alignment=room.alignment,
         info={"demoRecipe": recipe},
         sens_frames=_sens_frames(room, num_frames, height, width),
@@ -123,6 +122,62 @@ def _sens_frames(room: Room, num_frames: int, height: int, width: int) -> Iterat
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
             yield buffer.getvalue(), to_raw @ pose
+
+
+def write_scan(
+    folder: Path,
+    mesh: Mesh,
+    instances: Sequence[tuple[str, NDArray[np.integer]]],
+    *,
+    axis_alignment: NDArray[np.floating] | None = None,
+    info: dict[str, str] | None = None,
+    sens_frames: Iterable[tuple[bytes, NDArray[np.floating] | None]] | None = None,
+    color_size: tuple[int, int] = (640, 480),
+    intrinsic_color: NDArray[np.floating] | None = None,
+) -> None:
+    """Write one scan folder as ScanNet v2 lays it out; its name is the scan id.
+
+    Each file is written aside and renamed, the `.txt` last: a folder that has its `.txt` is complete.
+
+    Args:
+        mesh: in the RAW frame (before `axis_alignment`), z up.
+        instances: (label, vertex indices) pairs in objectId order; disjoint. An empty one is written as a group
+            whose segment no vertex has.
+        axis_alignment: (4, 4) raw -> aligned; None leaves the line out, as the old annotation does.
+        info: further lines of the `.txt`.
+        sens_frames: (JPEG bytes, (4, 4) pose camera -> RAW world or None where tracking failed).
+        color_size: (width, height) of the JPEGs.
+        intrinsic_color: (4, 4) pinhole matrix; needed with `sens_frames`.
+
+    Raises:
+        ValueError: two instances share a vertex, or frames come without `intrinsic_color`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / folder.name
+    lines = {"sceneType": "Demo", **(info or {})}
+    _write(f"{stem}_vh_clean_2.ply", ply_bytes(mesh))
+    for suffix, text in annotation_files(folder.name, len(mesh.vertices), instances).items():
+        _write(f"{stem}{suffix}", text.encode())
+    if sens_frames is not None:
+        if intrinsic_color is None:
+            raise ValueError("sens_frames need intrinsic_color")
+        with SensWriter(Path(f"{stem}.sens"), color_size, intrinsic_color) as writer:
+            for jpeg, pose in sens_frames:
+                writer.add(jpeg, pose)
+        lines |= {"colorWidth": str(color_size[0]), "colorHeight": str(color_size[1])}
+        lines["numColorFrames"] = str(writer.num_frames)
+        for key, place in {"fx": (0, 0), "fy": (1, 1), "mx": (0, 2), "my": (1, 2)}.items():
+            lines[f"{key}_color"] = str(float(intrinsic_color[place]))
+    if axis_alignment is not None:
+        numbers = np.asarray(axis_alignment, dtype=np.float64).reshape(16).tolist()
+        lines["axisAlignment"] = " ".join(repr(number) for number in numbers)
+    _write(f"{stem}.txt", "".join(f"{key} = {value}\n" for key, value in sorted(lines.items())).encode())
+
+
+def _write(path: str, content: bytes) -> None:
+    part = Path(path + ".part")
+    part.write_bytes(content)
+    os.replace(part, path)
 
 
 # --- the mesh of a room ---
@@ -172,39 +227,21 @@ _Piece = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
 """vertices (N, 3), colours (N, 3), faces (F, 3) counted from the piece's own first vertex."""
 
 
-def _box_template() -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.bool_], NDArray[np.int64]]:
-    """Return signs (24, 3), face axis (24,), is_negative (24,) and triangles (12, 3) of a unit box, normals outward."""
-    signs, axes, negative, triangles = [], [], [], []
-    for axis in range(3):
-        for sign in (1, -1):
-            first, second = (axis + 1) % 3, (axis + 2) % 3
-            base = len(signs)
-            for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
-                corner = [0, 0, 0]
-                corner[axis], corner[first], corner[second] = sign, a, b
-                signs.append(corner)
-            order = (0, 1, 2, 3) if sign > 0 else (0, 3, 2, 1)
-            triangles += [[base + order[0], base + order[1], base + order[2]]]
-            triangles += [[base + order[0], base + order[2], base + order[3]]]
-            axes += [axis] * 4
-            negative += [sign < 0] * 4
-    return np.array(signs, dtype=np.float64), np.array(axes, dtype=np.int8), np.array(negative), np.array(triangles)
-
-
-_BOX_SIGNS, _BOX_AXIS, _BOX_NEGATIVE, _BOX_FACES = _box_template()
+_SQUARE = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+# The 24 vertices of a box with flat colours, counted in half edges; the face of each (see `raycast.face_light`); and
+# the triangles, counter-clockwise from outside.
+_BOX_SIGNS = np.array([np.roll([1 - 2 * (face % 2), a, b], face // 2) for face in range(6) for a, b in _SQUARE], float)
+_BOX_FACES = np.repeat(np.arange(6, dtype=np.int8), 4)
+_WINDINGS = np.array([[[0, 1, 2], [0, 2, 3]], [[0, 3, 2], [0, 2, 1]]])
+_BOX_TRIANGLES = np.concatenate([4 * face + _WINDINGS[face % 2] for face in range(6)])
 
 
 def _part_piece(room: Room) -> _Piece:
     parts = room.parts
-    local = _BOX_SIGNS[None] * parts.half[:, None]
-    cos, sin = np.cos(parts.yaw)[:, None], np.sin(parts.yaw)[:, None]
-    x = cos * local[..., 0] - sin * local[..., 1]
-    y = sin * local[..., 0] + cos * local[..., 1]
-    vertices = np.stack([x, y, local[..., 2]], axis=2) + parts.center[:, None]
-    light = face_light(_BOX_AXIS[None], _BOX_NEGATIVE[None], parts.yaw[:, None].astype(np.float32))
+    light = face_light(_BOX_FACES, parts.yaw[:, None].astype(np.float32))
     colors = parts.rgb[:, None] * light[..., None]
-    faces = _BOX_FACES[None] + 24 * np.arange(len(parts.yaw))[:, None, None]
-    return vertices.reshape(-1, 3), colors.reshape(-1, 3).astype(np.float64), faces.reshape(-1, 3)
+    faces = _BOX_TRIANGLES + 24 * np.arange(len(parts.yaw))[:, None, None]
+    return parts.points(_BOX_SIGNS).reshape(-1, 3), colors.reshape(-1, 3).astype(np.float64), faces.reshape(-1, 3)
 
 
 def _divide(*stops: float) -> NDArray[np.float64]:
@@ -245,10 +282,10 @@ def _wall_piece(room: Room, start: NDArray[np.float64], end: NDArray[np.float64]
     num_rows = len(_WALL_ROWS)
     vertices = np.column_stack([np.repeat(xy, num_rows, axis=0), np.tile(_WALL_ROWS, len(xy))])
     inward = np.array([-along[1], along[0]])
-    axis = np.argmax(np.abs(inward), keepdims=True)
-    light = face_light(axis.astype(np.int8), inward[axis] < 0, np.zeros(1, dtype=np.float32))
+    axis = np.argmax(np.abs(inward))
+    light = face_light(np.int8(2 * axis + (inward[axis] < 0)), np.float32(0))
     tone = np.where(_WALL_ROWS <= 0.1, 0.6, 1.0)
-    colors = room.wall_rgb * (light[0] * np.tile(tone, len(xy)))[:, None]
+    colors = room.wall_rgb * (light * np.tile(tone, len(xy)))[:, None]
     return vertices, colors.astype(np.float64), _grid_faces(len(xy), num_rows)
 
 
