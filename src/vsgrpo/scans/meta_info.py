@@ -7,7 +7,6 @@ axesLengths, normalizedAxes, min, max}]}}`, metres, z up; row i of normalizedAxe
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.errors import DataError
+from vsgrpo.files import write_atomic
 from vsgrpo.records import read_json
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 
 SCHEMA_VERSION = 1
+_AGAIN = "copy or build the file again"
+_BOX_KEYS = {"centroid": 3, "axesLengths": 3, "normalizedAxes": 9}
+"""Key of a box -> its numbers, in the order of the fields of `Box`."""
 _SCANNET_SCAN = re.compile(r"(scene\d{4})_\d{2}")
 
 
@@ -33,7 +36,7 @@ def read_meta_info(path: Path) -> list[Scene]:
         DataError: unreadable file, or an entry that lacks a key or holds a wrong value.
     """
     path = Path(path)
-    content = read_json(path, "copy or build the file again", nan="keep")
+    content = read_json(path, _AGAIN, nan="keep")
     if not isinstance(content, dict) or not content:
         raise DataError(f"{path}: no scenes in it", hint="the file is VSI-Bench's <dataset>_meta_info.json")
     return [_scene_from_official(name, entry, f"{path}: {name}") for name, entry in content.items()]
@@ -41,7 +44,6 @@ def read_meta_info(path: Path) -> list[Scene]:
 
 def write_scene_json(scene: Scene, path: Path) -> None:
     """Write one scene for `read_scene_json`, whole or not at all (temporary name, then rename)."""
-    path = Path(path)
     boxes: dict[str, list[dict[str, Any]]] = {}
     for item in scene.objects:
         boxes.setdefault(item.category, []).append(_object_to_dict(item))
@@ -52,17 +54,14 @@ def write_scene_json(scene: Scene, path: Path) -> None:
         "room": scene.room,
         "video_path": f"{scene.dataset}/{scene.scene_name}.mp4",
         "room_size": scene.room_size,
-        "room_center": [float(x) for x in scene.room_center],
+        "room_center": _floats(scene.room_center),
         "object_counts": scene.object_counts,
         "object_bbox": boxes,
-        "pixels": None if scene.pixels is None else {str(k): list(v) for k, v in sorted(scene.pixels.items())},
+        "pixels": None if scene.pixels is None else dict(sorted(scene.pixels.items())),
         "warnings": scene.warnings,
         "extra": scene.extra,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomic(path, json.dumps(content, allow_nan=False))
 
 
 def read_scene_json(path: Path) -> Scene:
@@ -72,7 +71,7 @@ def read_scene_json(path: Path) -> Scene:
         DataError: unreadable file, another schema version, a missing key or a wrong value.
     """
     path = Path(path)
-    content = read_json(path, "copy or build the file again", nan="keep")
+    content = read_json(path, _AGAIN, nan="keep")
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise DataError(
@@ -105,23 +104,17 @@ def read_scene_json(path: Path) -> Scene:
 def _scene_from_official(name: str, entry: Any, place: str) -> Scene:
     try:
         boxes = entry["object_bbox"] if "object_bbox" in entry else entry["object_bboxes"]
-        objects: list[SceneObject] = []
-        num_doubled = 0
-        for category, items in boxes.items():
-            seen = set()
-            for item in items:
-                key = json.dumps([item["centroid"], item["axesLengths"], item["normalizedAxes"]])
-                if key in seen:
-                    num_doubled += 1
-                    continue
-                seen.add(key)
-                objects.append(_object_from_dict(category, item, len(objects)))
+        listed = [(category, item) for category, items in boxes.items() for item in items]
+        unique = {
+            json.dumps([category, *(item[key] for key in _BOX_KEYS)]): (category, item) for category, item in listed
+        }
+        num_doubled = len(listed) - len(unique)
         room = _SCANNET_SCAN.fullmatch(name)
         return Scene(
             dataset=entry["dataset"],
             scene_name=name,
             room=room[1] if room else name,
-            objects=tuple(objects),
+            objects=tuple(_object_from_dict(*item, number) for number, item in enumerate(unique.values())),
             room_size=float(entry["room_size"]),
             room_center=_vector(entry["room_center"], 3),
             object_counts={category: int(count) for category, count in entry["object_counts"].items()},
@@ -136,6 +129,10 @@ def _broken(place: str, error: Exception) -> DataError:
     return DataError(f"{place}: {what}", hint="the keys are those of VSI-Bench's meta info: see data/README.md")
 
 
+def _floats(values: NDArray[np.float64]) -> list[float]:
+    return np.asarray(values, dtype=np.float64).ravel().tolist()
+
+
 def _vector(values: Any, size: int) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.shape != (size,) or not np.isfinite(array).all():
@@ -144,8 +141,8 @@ def _vector(values: Any, size: int) -> NDArray[np.float64]:
 
 
 def _box_from_dict(entry: dict[str, Any]) -> Box:
-    axes = _vector(entry["normalizedAxes"], 9).reshape(3, 3)
-    return Box(_vector(entry["centroid"], 3), _vector(entry["axesLengths"], 3), axes)
+    centroid, axes_lengths, axes = (_vector(entry[key], size) for key, size in _BOX_KEYS.items())
+    return Box(centroid, axes_lengths, axes.reshape(3, 3))
 
 
 def _object_from_dict(category: str, entry: dict[str, Any], instance_id: int) -> SceneObject:
@@ -156,13 +153,8 @@ def _object_from_dict(category: str, entry: dict[str, Any], instance_id: int) ->
 
 
 def _box_to_dict(box: Box) -> dict[str, Any]:
-    return {
-        "centroid": [float(x) for x in box.centroid],
-        "axesLengths": [float(x) for x in box.axes_lengths],
-        "normalizedAxes": [float(x) for x in np.asarray(box.axes).ravel()],
-        "min": [float(x) for x in box.min],
-        "max": [float(x) for x in box.max],
-    }
+    values = (box.centroid, box.axes_lengths, box.axes, box.min, box.max)
+    return {key: _floats(value) for key, value in zip((*_BOX_KEYS, "min", "max"), values, strict=True)}
 
 
 def _object_to_dict(item: SceneObject) -> dict[str, Any]:

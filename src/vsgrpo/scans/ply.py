@@ -5,14 +5,14 @@ Vertex order is kept as it is in the file: segIndices refer to it, so nothing ma
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.errors import DataError
-from vsgrpo.scans.source import DOWNLOAD_AGAIN, Mesh, read_bytes
+from vsgrpo.scans.source import Mesh, broken, read_bytes
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
@@ -24,8 +24,8 @@ _FACE_LISTS = ("vertex_indices", "vertex_index")
 _MAX_HEADER = 1 << 16
 _MAX_METRES = 1000.0
 
-VERTEX_DTYPE = np.dtype([("xyz", "<f4", 3), ("rgba", "u1", 4)])
-FACE_DTYPE = np.dtype([("count", "u1"), ("vertices", "<i4", 3)])
+_VERTEX = np.dtype([("xyz", "<f4", 3), ("rgba", "u1", 4)])
+_FACE = np.dtype([("count", "u1"), ("vertices", "<i4", 3)])
 
 _HEADER = """ply
 format binary_little_endian 1.0
@@ -43,18 +43,16 @@ end_header
 """
 
 
-@dataclass(frozen=True)
-class _Property:
+class _Property(NamedTuple):
     name: str
     type: str  # numpy code without byte order, of the items where it is a list
     count_type: str | None  # of the length of a list, else None
 
 
-@dataclass(frozen=True)
-class _Element:
+class _Element(NamedTuple):
     name: str
     count: int
-    properties: tuple[_Property, ...]
+    properties: list[_Property]
 
 
 def read_ply(path: Path) -> Mesh:
@@ -73,31 +71,27 @@ def read_ply(path: Path) -> Mesh:
         if not byte_order:
             block, lines = lines[: element.count], lines[element.count :]
             columns = _ascii_columns(path, element, block)
-        elif any(p.count_type for p in element.properties):
-            columns, offset = _list_columns(path, content, offset, element, byte_order)
         else:
-            columns, offset = _packed_columns(path, content, offset, element, byte_order)
+            columns, offset = _binary_columns(path, content, offset, element, byte_order)
         if element.name == "vertex":
             vertices, colors = _vertex_arrays(path, columns)
         elif element.name == "face":
             faces = next((columns[name] for name in _FACE_LISTS if name in columns), faces)
     if vertices is None or colors is None:
-        raise DataError(f"{path}: has no vertex element", hint=DOWNLOAD_AGAIN)
+        raise broken(path, "has no vertex element")
     if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
         bad = int(np.flatnonzero(((faces < 0) | (faces >= len(vertices))).any(axis=1))[0])
-        raise DataError(
-            f"{path}: triangle {bad} names vertices {faces[bad].tolist()} of {len(vertices)}", hint=DOWNLOAD_AGAIN
-        )
+        raise broken(path, f"triangle {bad} names vertices {faces[bad].tolist()} of {len(vertices)}")
     return Mesh(vertices, colors, faces)
 
 
 def ply_bytes(mesh: Mesh) -> bytes:
     """Return a binary little-endian PLY with ScanNet's layout (rgba colours, triangles)."""
-    vertex_block = np.empty(len(mesh.vertices), dtype=VERTEX_DTYPE)
+    vertex_block = np.empty(len(mesh.vertices), dtype=_VERTEX)
     vertex_block["xyz"] = mesh.vertices
     vertex_block["rgba"][:, :3] = mesh.colors
     vertex_block["rgba"][:, 3] = 255
-    face_block = np.empty(len(mesh.faces), dtype=FACE_DTYPE)
+    face_block = np.empty(len(mesh.faces), dtype=_FACE)
     face_block["count"] = 3
     face_block["vertices"] = mesh.faces
     header = _HEADER.format(num_vertices=len(mesh.vertices), num_faces=len(mesh.faces)).encode()
@@ -107,11 +101,11 @@ def ply_bytes(mesh: Mesh) -> bytes:
 def _parse_header(path: Path, content: bytes) -> tuple[str, list[_Element], int]:
     """Return byte order ("" for ascii), elements in file order and the offset of the first data byte."""
     if not content.startswith(b"ply"):
-        raise DataError(f"{path}: starts with {content[:8]!r}, not with 'ply'", hint=DOWNLOAD_AGAIN)
+        raise broken(path, f"starts with {content[:8]!r}, not with 'ply'")
     end = content.find(b"end_header", 0, _MAX_HEADER)
     line_end = content.find(b"\n", end, _MAX_HEADER + 16)
     if end < 0 or line_end < 0:
-        raise DataError(f"{path}: the PLY header has no end (truncated file?)", hint=DOWNLOAD_AGAIN)
+        raise broken(path, "the PLY header has no end (truncated file?)")
     byte_order = None
     elements: list[_Element] = []
     for number, line in enumerate(content[:end].decode("latin-1").splitlines(), start=1):
@@ -122,17 +116,17 @@ def _parse_header(path: Path, content: bytes) -> tuple[str, list[_Element], int]
             if words[0] == "format":
                 byte_order = _ORDERS[words[1]]
             elif words[0] == "element":
-                elements.append(_Element(words[1], _count(words[2]), ()))
+                elements.append(_Element(words[1], _count(words[2]), []))
             elif words[0] == "property" and words[1] == "list":
-                _append(elements, _Property(words[4], _TYPES[words[3]], _TYPES[words[2]]))
+                _add(elements[-1], _Property(words[4], _TYPES[words[3]], _TYPES[words[2]]))
             elif words[0] == "property":
-                _append(elements, _Property(words[2], _TYPES[words[1]], None))
+                _add(elements[-1], _Property(words[2], _TYPES[words[1]], None))
             else:
                 raise KeyError(words[0])
         except (IndexError, KeyError, ValueError):
-            raise DataError(f"{path}: PLY header line {number} is broken: {line!r}", hint=DOWNLOAD_AGAIN) from None
+            raise broken(path, f"PLY header line {number} is broken: {line!r}") from None
     if byte_order is None:
-        raise DataError(f"{path}: the PLY header has no format line", hint=DOWNLOAD_AGAIN)
+        raise broken(path, "the PLY header has no format line")
     return byte_order, elements, line_end + 1
 
 
@@ -142,105 +136,87 @@ def _count(word: str) -> int:
     return int(word)
 
 
-def _append(elements: list[_Element], item: _Property) -> None:
-    last = elements[-1]
-    if any(item.name == known.name for known in last.properties):
-        raise ValueError(item.name)
-    if item.count_type and item.count_type[0] == "f":
-        raise ValueError(item.count_type)
-    elements[-1] = _Element(last.name, last.count, (*last.properties, item))
+def _add(element: _Element, item: _Property) -> None:
+    """Add a property; ValueError for a second one of a name, and for lists whose length is no whole number."""
+    if item.name in [known.name for known in element.properties] or (item.count_type or "")[:1] == "f":
+        raise ValueError(item)
+    element.properties.append(item)
 
 
 def _truncated(path: Path, element: _Element, needed: int, size: int) -> DataError:
     what = f"truncated: {element.count} entries of element {element.name} need {needed} bytes, the file has {size}"
-    return DataError(f"{path}: {what}", hint=DOWNLOAD_AGAIN)
+    return broken(path, what)
 
 
-def _packed_columns(
+def _binary_columns(
     path: Path, content: bytes, offset: int, element: _Element, byte_order: str
 ) -> tuple[dict[str, NDArray], int]:
-    dtype = np.dtype([(p.name, byte_order + p.type) for p in element.properties])
-    if not dtype.itemsize or not element.count:
-        return {p.name: np.empty(0, dtype=p.type) for p in element.properties}, offset
-    end = offset + dtype.itemsize * element.count
-    if end > len(content):
-        raise _truncated(path, element, end, len(content))
-    block = np.frombuffer(content, dtype=dtype, count=element.count, offset=offset)
-    return {p.name: block[p.name] for p in element.properties}, end
-
-
-def _list_columns(
-    path: Path, content: bytes, offset: int, element: _Element, byte_order: str
-) -> tuple[dict[str, NDArray], int]:
-    """Read an element with lists: at once where every list has three items, else entry by entry (slow)."""
+    """Read an element at once where each of its lists has three items, else entry by entry (slow)."""
     fields: list[tuple] = []
     for number, p in enumerate(element.properties):
         if p.count_type:
             fields.append((f"#{number}", byte_order + p.count_type))
-        fields.append((f"p{number}", byte_order + p.type, 3 if p.count_type else 1))
+        fields.append((f"p{number}", byte_order + p.type, *([3] if p.count_type else [])))
     dtype = np.dtype(fields)
+    counts = [name for name, *_ in fields if name.startswith("#")]
     end = offset + dtype.itemsize * element.count
-    if element.count and end <= len(content):
+    if end > len(content):
+        if not counts:
+            raise _truncated(path, element, end, len(content))
+        return _walk_entries(path, content, offset, element, byte_order)
+    block = np.empty(0, dtype)
+    if end > offset:
         block = np.frombuffer(content, dtype=dtype, count=element.count, offset=offset)
-        if all((block[name] == 3).all() for name in dtype.names or () if name.startswith("#")):
-            items = enumerate(element.properties)
-            return {p.name: _triangles(block[f"p{n}"]) for n, p in items if p.count_type}, end
-    return _walk_lists(path, content, offset, element, byte_order)
+    if not all((block[name] == 3).all() for name in counts):
+        return _walk_entries(path, content, offset, element, byte_order)
+    columns = {p.name: block[f"p{number}"] for number, p in enumerate(element.properties)}
+    return {p.name: _triangles(columns[p.name]) if p.count_type else columns[p.name] for p in element.properties}, end
 
 
-def _walk_lists(
+def _walk_entries(
     path: Path, content: bytes, offset: int, element: _Element, byte_order: str
 ) -> tuple[dict[str, NDArray], int]:
-    lists: dict[str, list[NDArray]] = {p.name: [] for p in element.properties if p.count_type}
-    code = byte_order or "<"
+    def take(code: str, number: int) -> NDArray:
+        nonlocal offset
+        dtype = np.dtype(byte_order + code)
+        end = offset + dtype.itemsize * number
+        if number < 0 or end > len(content):
+            raise _truncated(path, element, end, len(content))
+        items = np.frombuffer(content, dtype=dtype, count=number, offset=offset)
+        offset = end
+        return items
+
+    values: dict[str, list[NDArray]] = {p.name: [] for p in element.properties}
     for _ in range(element.count):
         for p in element.properties:
-            length = 1
-            if p.count_type:
-                counter = np.dtype(code + p.count_type)
-                if offset + counter.itemsize > len(content):
-                    raise _truncated(path, element, offset + counter.itemsize, len(content))
-                length = int(np.frombuffer(content, dtype=counter, count=1, offset=offset)[0])
-                offset += counter.itemsize
-            dtype = np.dtype(code + p.type)
-            end = offset + dtype.itemsize * length
-            if length < 0 or end > len(content):
-                raise _truncated(path, element, end, len(content))
-            if p.count_type:
-                lists[p.name].append(np.frombuffer(content, dtype=dtype, count=length, offset=offset))
-            offset = end
-    return {name: _fans(items) for name, items in lists.items()}, offset
+            length = int(take(p.count_type, 1)[0]) if p.count_type else 1
+            values[p.name].append(take(p.type, length))
+    columns = {
+        p.name: _fans(values[p.name]) if p.count_type else np.concatenate(values[p.name]) for p in element.properties
+    }
+    return columns, offset
 
 
 def _ascii_columns(path: Path, element: _Element, lines: list[bytes]) -> dict[str, NDArray]:
     if len(lines) < element.count:
-        what = f"truncated: element {element.name} has {len(lines)} of {element.count} lines"
-        raise DataError(f"{path}: {what}", hint=DOWNLOAD_AGAIN)
-    lists: dict[str, list[NDArray]] = {p.name: [] for p in element.properties if p.count_type}
-    scalars: dict[str, list[float]] = {p.name: [] for p in element.properties if not p.count_type}
+        raise broken(path, f"truncated: element {element.name} has {len(lines)} of {element.count} lines")
+    values: dict[str, list[Any]] = {p.name: [] for p in element.properties}
     for number, line in enumerate(lines):
-        words = line.split()
-        position = 0
+        words = iter(line.split())
         try:
             for p in element.properties:
                 if p.count_type:
-                    length = _count(words[position].decode("ascii"))
-                    items = words[position + 1 : position + 1 + length]
-                    if len(items) != length:
-                        raise ValueError(length)
-                    lists[p.name].append(np.array([int(word) for word in items], dtype=np.int64))
-                    position += 1 + length
+                    length = _count(next(words).decode("ascii"))
+                    values[p.name].append(np.array([int(next(words)) for _ in range(length)], dtype=np.int64))
                 else:
-                    scalars[p.name].append(float(words[position]))
-                    position += 1
-        except (IndexError, ValueError, OverflowError):
+                    values[p.name].append(float(next(words)))
+        except (StopIteration, ValueError, OverflowError):
             what = f"entry {number} of element {element.name} is broken: {line[:60]!r}"
-            raise DataError(f"{path}: {what}", hint=DOWNLOAD_AGAIN) from None
-    columns: dict[str, NDArray] = {name: _fans(items) for name, items in lists.items()}
-    for p in element.properties:
-        if not p.count_type:
-            columns[p.name] = _cast_ascii(path, p, scalars[p.name])
-    return columns
+            raise broken(path, what) from None
+    return {
+        p.name: _fans(values[p.name]) if p.count_type else _cast_ascii(path, p, values[p.name])
+        for p in element.properties
+    }
 
 
 def _cast_ascii(path: Path, item: _Property, numbers: list[float]) -> NDArray:
@@ -249,8 +225,7 @@ def _cast_ascii(path: Path, item: _Property, numbers: list[float]) -> NDArray:
     if item.type[0] != "f":
         limits = np.iinfo(item.type)
         if not ((column >= limits.min) & (column <= limits.max) & (column == np.rint(column))).all():
-            what = f"property {item.name} is no whole number within its type"
-            raise DataError(f"{path}: {what}", hint=DOWNLOAD_AGAIN)
+            raise broken(path, f"property {item.name} is no whole number within its type")
         return column.astype(item.type)
     with np.errstate(over="ignore"):
         return column.astype(item.type)
@@ -274,16 +249,16 @@ def _vertex_arrays(path: Path, columns: dict[str, NDArray]) -> tuple[NDArray[np.
     for names in (("x", "y", "z"), ("red", "green", "blue")):
         if any(name not in columns or columns[name].ndim != 1 for name in names):
             hint = "use the <scan>_vh_clean_2.ply of ScanNet, which carries coordinates and colours"
-            raise DataError(f"{path}: its vertices have no {' '.join(names)}", hint=hint)
+            raise broken(path, f"its vertices have no {' '.join(names)}", hint)
     if any(columns[name].dtype != np.uint8 for name in ("red", "green", "blue")):
-        raise DataError(f"{path}: its colours are not uchar", hint="write red, green and blue as uchar 0-255")
+        raise broken(path, "its colours are not uchar", "write red, green and blue as uchar 0-255")
     with np.errstate(over="ignore"):  # a damaged double becomes inf here and is refused below
         vertices = np.stack([columns[name] for name in ("x", "y", "z")], axis=1).astype(np.float32)
     if not len(vertices):
-        raise DataError(f"{path}: has no vertices", hint=DOWNLOAD_AGAIN)
+        raise broken(path, "has no vertices")
     good = (np.abs(vertices) <= _MAX_METRES).all(axis=1)  # False for NaN too
     if not good.all():
         bad = int(np.flatnonzero(~good)[0])
         what = f"vertex {bad} is at {vertices[bad].tolist()}: must be finite and within {_MAX_METRES:.0f} m"
-        raise DataError(f"{path}: {what}", hint="the file is damaged, or its unit is not the metre")
+        raise broken(path, what, "the file is damaged, or its unit is not the metre")
     return vertices, np.stack([columns[name] for name in ("red", "green", "blue")], axis=1)

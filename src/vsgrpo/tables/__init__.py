@@ -125,7 +125,7 @@ class LabelTable:
     def get(self, label: str) -> LabelRow | None:
         """Return the row of a raw label, exact after strip, else case-folded; None where the table has none."""
         stripped = label.strip()
-        return self.rows.get(stripped) or self.rows.get(fold(stripped))
+        return self.rows.get(stripped) or self.rows.get(_fold(stripped))
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Category:
     reason: str = ""
 
 
-def fold(label: str) -> str:
+def _fold(label: str) -> str:
     """Case-fold a label and make its inner white space single."""
     return " ".join(label.casefold().split())
 
@@ -154,8 +154,8 @@ def categorize(label: str, labels: LabelTable, mode: str) -> Category:
         ValueError: another mode.
     """
     row = labels.get(label)
-    raw = fold(label)
-    clean = fold(row.category) if row else raw
+    raw = _fold(label)
+    clean = _fold(row.category) if row else raw
     name = category_aliases().get(clean, clean)
     if row is None:  # a spelling the tsv lacks may be known under its common name
         row = labels.get(name)
@@ -166,9 +166,8 @@ def categorize(label: str, labels: LabelTable, mode: str) -> Category:
         raise ValueError(f"categories={mode!r}: must be raw or benchmark")
     if not name or {raw, clean, name} & label_blacklist():
         return Category(None, "blacklist")
-    if nyu40id in STRUCTURE_NYU40:
-        return Category(None, "structure")
-    if nyu40id == OTHER_STRUCTURE_NYU40 and not {raw, clean, name} & structure_exceptions():
+    is_exception = nyu40id == OTHER_STRUCTURE_NYU40 and {raw, clean, name} & structure_exceptions()
+    if nyu40id in (*STRUCTURE_NYU40, OTHER_STRUCTURE_NYU40) and not is_exception:
         return Category(None, "structure")
     return Category(name)
 
