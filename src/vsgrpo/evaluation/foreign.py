@@ -207,7 +207,7 @@ def _line(data: dict[str, Any], name: str, text: Any, where: str, is_explicit: b
 def _question_type(data: Mapping[str, Any], question: str | None) -> str | None:
     """Return VSI-Bench's name of the type where a column or the sentence says it; else what the column says."""
     given = first(data, NAMES["question_type"])
-    kind = question_type_of((given,), None, question or "")
+    kind = question_type_of(question or "", given)
     if kind in QUESTION_TYPES:
         return kind
     return given if isinstance(given, str) else None

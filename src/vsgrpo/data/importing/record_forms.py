@@ -36,8 +36,6 @@ NAMES = {
     "media_kind": ("data_type",),
     "turns": ("conversations", "messages"),
 }
-_UNIT_COLUMNS = ("unit", "units", "answer_unit")
-"""Columns with the unit of an answer that names none; they stay in `extra`."""
 USED = frozenset(name for names in NAMES.values() for name in names) | {"reward_model"}
 _FORMS_OF_ANSWER = ("multiple_choice", "multi_choice", "choice", "mca", "mcq", "numerical", "number", "na")
 _FORMS_OF_ANSWER += ("regression", "free_form", "open_ended", "ocr", "qa", "video")
@@ -55,29 +53,20 @@ _THOUGHT = re.compile(r"\s*<(think|observe)>\s*(.*?)\s*</\1>\s*<answer>", re.DOT
 
 @dataclass(frozen=True)
 class Form:
-    """Parts of a record, before its values are read.
+    """Parts of a record that have several forms; what has a column of its own is read by its names (`column`).
 
     Attributes:
         question: its text without media tokens; options may still be in it.
         answers: what may be the answer, in the order in which they count; a text without its tags.
-        letter: of a column that holds the option's letter.
-        options, question_type, problem_type, scene, dataset, id: the columns' values as they are, None where absent.
-        units: of the columns that name the unit of the answer.
-        videos, frames: paths in order; of one the other is empty.
-        thought: what stood in <think> or <observe> before the answer, or None.
+        scene: of its column, None where it has none.
+        videos, frames: paths in order; one of the two is empty.
+        thought: the text in <think> or <observe> before the answer, or None.
         system: the text of a system turn, or None.
     """
 
     question: str
     answers: tuple[Any, ...]
-    letter: Any
-    options: Any
-    units: tuple[Any, ...]
-    question_type: Any
-    problem_type: Any
     scene: str | None
-    dataset: Any
-    id: Any
     videos: tuple[str, ...]
     frames: tuple[str, ...]
     thought: str | None
@@ -102,7 +91,7 @@ def read_form(data: Any) -> Form:
     """
     if not isinstance(data, Mapping):
         raise Refused("not a JSON object")
-    kind = first(data, NAMES["media_kind"])
+    kind = column(data, "media_kind")
     if isinstance(kind, str) and kind.strip().lower() not in ("", "video", "multi_view"):
         raise Refused(f"about {kind.strip().lower()[:20]}s, not videos")
     talk = read_talk(data)
@@ -115,35 +104,26 @@ def read_form(data: Any) -> Form:
         raise Refused("several videos in one row", ", ".join(videos)[:120])
     if videos and frames:
         raise Refused("a video and images in one row", ", ".join((*videos, *frames))[:120])
-    text, tokens = _without_tokens(_text(question, "question"))
+    text, tokens = _without_tokens(question)
     if len(frames) > 1 and tokens not in (0, 1, len(frames)):
         raise Refused("media tokens that do not match its images", f"{tokens} tokens, {len(frames)} images")
     thoughts = (match for answer in answers if isinstance(answer, str) and (match := _THOUGHT.match(answer)))
     thought = next((match[2] for match in thoughts if match[2]), None)
-    scene = first(data, NAMES["scene"])
-    return Form(
-        question=text,
-        answers=tuple(_untagged(answer) for answer in answers),
-        letter=first(data, NAMES["letter"]),
-        options=parsed(first(data, NAMES["options"])),
-        units=tuple(value for name in _UNIT_COLUMNS if not is_nothing(value := data.get(name))),
-        question_type=first(data, NAMES["question_type"]),
-        problem_type=data.get("problem_type"),
-        scene=str(scene).strip() or None if isinstance(scene, str | int) and not isinstance(scene, bool) else None,
-        dataset=first(data, NAMES["dataset"]),
-        id=first(data, NAMES["id"]),
-        videos=videos,
-        frames=frames,
-        thought=thought,
-        system=talk.system,
-    )
+    scene = column(data, "scene")
+    scene = str(scene).strip() or None if isinstance(scene, str | int) and not isinstance(scene, bool) else None
+    return Form(text, tuple(map(_untagged, answers)), scene, videos, frames, thought, talk.system)
 
 
 def _written(data: Mapping[str, Any]) -> Any:
     """Return the question of the columns; of the Alpaca form `instruction` and `input` together."""
-    question, context = first(data, NAMES["question"]), data.get("input")
+    question, context = column(data, "question"), data.get("input")
     is_split = isinstance(question, str) and isinstance(context, str) and question == data.get("instruction")
     return f"{question}\n{context}" if is_split else question
+
+
+def column(data: Mapping[str, Any], name: str) -> Any:
+    """Return the value of the first column that has one of our field's `NAMES`."""
+    return first(data, NAMES[name])
 
 
 def first(data: Mapping[str, Any], names: Sequence[str]) -> Any:
@@ -175,7 +155,7 @@ def read_talk(data: Mapping[str, Any]) -> Talk:
     Raises:
         Refused: several rounds, no question, or a part that is neither text nor media.
     """
-    turns = parsed(first(data, NAMES["turns"]))
+    turns = parsed(column(data, "turns"))
     if turns is None:
         turns = parsed(data.get("prompt"))
         if not isinstance(turns, list):
@@ -222,28 +202,20 @@ def _content(content: Any, talk: Talk) -> Any:
 def _answers(data: Mapping[str, Any], talk: Talk) -> tuple[Any, ...]:
     reward = parsed(data.get("reward_model"))
     found = [reward.get("ground_truth")] if isinstance(reward, Mapping) else []
-    for name in NAMES["answer"]:
-        # A whole number under `label` may count the options from 0 as well as be the answer: it is not taken.
-        if not (name == "label" and not isinstance(data.get(name), str)):
-            found.append(data.get(name))
-    found.append(talk.answer)
-    answers = tuple(answer for answer in found if not is_nothing(answer))
-    if not answers and first(data, NAMES["letter"]) is None:
+    # A whole number under `label` may count the options from 0 as well as be the answer: it is not taken.
+    names = [name for name in NAMES["answer"] if name != "label" or isinstance(data.get(name), str)]
+    answers = tuple(answer for answer in (*found, *map(data.get, names), talk.answer) if not is_nothing(answer))
+    if not answers and column(data, "letter") is None:
         raise Refused("no answer")
     return answers
 
 
 def _media(data: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (kind, path) of the media columns; a row with a video column's value has no use for `path` too."""
+    """Return (kind, path) of the media columns."""
     listed = data.get("media")
     if isinstance(listed, list) and listed and all(isinstance(item, Mapping) and "kind" in item for item in listed):
         return [entry for item in listed for entry in _entries(str(item["kind"]), item.get("path"))]  # rows of ours
-    for kind in ("video", "image"):
-        entries = _entries(kind, parsed(first(data, NAMES[kind])))
-        if entries:
-            other = _entries("image", parsed(first(data, NAMES["image"]))) if kind == "video" else []
-            return entries + other
-    return []
+    return [entry for kind in ("video", "image") for entry in _entries(kind, parsed(column(data, kind)))]
 
 
 def _entries(kind: str, value: Any) -> list[tuple[str, str]]:
@@ -251,7 +223,7 @@ def _entries(kind: str, value: Any) -> list[tuple[str, str]]:
     if is_nothing(value):
         return []
     if isinstance(value, Mapping):
-        return _entries(kind, next((value[n] for n in (kind, "path", "url") if not is_nothing(value.get(n))), None))
+        return _entries(kind, first(value, (kind, "path", "url")))
     if isinstance(value, list | tuple):
         found = [entry for item in value for entry in _entries(kind, item)]
         is_frames = kind == "video" and len(found) > 1 and all(_is_image(path) for _, path in found)
@@ -265,20 +237,16 @@ def _is_image(path: str) -> bool:
     return path.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
 
 
-def _without_tokens(text: str) -> tuple[str, int]:
-    """Return a text without its media tokens, and the number of these."""
-    if "<" not in text:
+def _without_tokens(question: Any) -> tuple[str, int]:
+    """Return the text of a question without its media tokens, and the number of these."""
+    if isinstance(question, bool) or not isinstance(question, str | int | float) or not str(question).strip():
+        raise Refused("no question")
+    if "<" not in (text := str(question)):
         return text, 0
     text, number = _MEDIA_TOKEN.subn("", text)
     if found := _SPECIAL.search(text):
         raise Refused("a special token in the question", found[0])
     return text, number
-
-
-def _text(value: Any, name: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise Refused(f"no {name}")
-    return str(value)
 
 
 def _untagged(answer: Any) -> Any:
@@ -296,17 +264,17 @@ def _untagged(answer: Any) -> Any:
     return text
 
 
-def question_type_of(given: tuple[Any, ...], problem_type: Any, question: str) -> str:
-    """Return our name of a type: a known one given, else by the sentence; a type of its own stays as it is.
+def question_type_of(question: str, *given: Any) -> str:
+    """Return our name of a type: the first known one given, else by the sentence; a type of its own stays as it is.
 
     Files name the difficulty of directions differently: there the sentence decides.
     """
-    names = [_type_name(value) for value in (*given, problem_type) if isinstance(value, str) and value.strip()]
+    texts = [text for value in given if isinstance(value, str) and (text := value.strip().lower())]
+    names = [re.sub(r"[\s\-/]+", "_", text) for text in texts]
     known = next(filter(None, map(type_called, names)), None)
     if known is None or _has_difficulty(known):
-        by_sentence = next(
-            (k.name for k in QUESTION_TYPES.values() if k.sentence and k.sentence.search(question)), None
-        )
+        kinds = QUESTION_TYPES.values()
+        by_sentence = next((kind.name for kind in kinds if kind.sentence and kind.sentence.search(question)), None)
         known = by_sentence if known is None or (by_sentence and _has_difficulty(by_sentence)) else known
     own = (name for name in names if name not in _FORMS_OF_ANSWER)
     return known or next(own, names[0] if names else "other")
@@ -315,7 +283,3 @@ def question_type_of(given: tuple[Any, ...], problem_type: Any, question: str) -
 def _has_difficulty(question_type: str) -> bool:
     """Return whether a type is one of several of its task, which files call by different names."""
     return QUESTION_TYPES[question_type].task != question_type
-
-
-def _type_name(value: str) -> str:
-    return re.sub(r"[\s\-/]+", "_", value.strip().lower())

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 
 from vsgrpo.data.importing.answer_values import (
     NO_NUMBER,
@@ -27,7 +27,7 @@ from vsgrpo.data.importing.answer_values import (
     right_option,
 )
 from vsgrpo.data.importing.dataset_folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from vsgrpo.data.importing.record_forms import USED, Form, is_nothing, question_type_of, read_form
+from vsgrpo.data.importing.record_forms import USED, Form, column, is_nothing, parsed, question_type_of, read_form
 from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
 from vsgrpo.data.room_ids import dataset_named, dataset_of_path, room_of
 from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, check_row, number_of
@@ -43,6 +43,8 @@ _SCANNET = re.compile(r"scene\d{4}_\d{2}(?!\d)", re.IGNORECASE)
 _DIGITS = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)\.?", re.ASCII)
 _WRAPPERS = {PRE_PROMPT, LETTER_SENTENCE, *EVAL_SENTENCES.values(), *TRAIN_SENTENCES.values(), "Question:"}
 _ANSWER_TYPES = ("a single word or phrase", "with the option's letter", "single option letter", "numerical value")
+_UNIT_COLUMNS = ("unit", "units", "answer_unit")
+"""Columns with the unit of an answer that names none; they stay in `extra`."""
 _ROUNDING = 0.05
 """Two numbers of one row closer than this share of each other are one value, rounded once more."""
 
@@ -76,24 +78,25 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
     """
     form = read_form(data)
     question, in_text = _clean_question(form.question)
-    question_type = question_type_of((form.question_type,), form.problem_type, question)
+    question_type = question_type_of(question, column(data, "question_type"), data.get("problem_type"))
     try:
-        options = _options(form, in_text)
+        options = _options(read_options(parsed(column(data, "options"))), in_text)
     except Refused:
         if answer_kind_of(question_type) != "number":  # there the number counts, candidates beside it do not
             raise
         options = None
-    values = read_answer(question_type, question, form.answers, form.letter, options, form.units)
+    units = tuple(value for name in _UNIT_COLUMNS if not is_nothing(value := data.get(name)))
+    values = read_answer(question_type, question, form.answers, column(data, "letter"), options, units)
     scene, is_named = _scene(form)
-    name = "scannet" if _SCANNET.fullmatch(scene) else dataset_of(form.dataset, (*form.videos, *form.frames), dataset)
+    paths = (*form.videos, *form.frames)
+    name = "scannet" if _SCANNET.fullmatch(scene) else dataset_of(column(data, "dataset"), paths, dataset)
     media, sources = _media(form, name, scene)
     extra = _extra(data, form)
     if values["unit"] is None and (unit := asked_unit(question, question_type)) not in (None, *UNITS):
         _note(extra, "unit", unit)
-    shown = (question, *form.frames) if form.frames else (question,)
     row = Row(
         schema_version=SCHEMA_VERSION,
-        id=row_id(name, scene, question_type, "\x1f".join(shown)),
+        id=row_id(name, scene, question_type, "\x1f".join((question, *form.frames))),
         dataset=name,
         split=split,
         scene_name=scene,
@@ -112,7 +115,8 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
         check_row(row, "row")
     except DataError as error:
         raise Refused("breaks the row schema", error.message) from None
-    return ImportedRow(row, None if form.id is None else str(_plain(form.id)), sources, is_named)
+    official = column(data, "id")
+    return ImportedRow(row, None if official is None else str(_plain(official)), sources, is_named)
 
 
 def read_answer(
@@ -160,9 +164,9 @@ def _values(
     if kind is not None and kind.answer_kind == "number":
         said = _option_word(answer if answer is not None else letter, options)
         if kind.unit is None:
-            return _number_values(read_count(said), None)
+            return _without_options(read_count(said), "number")
         unit = asked_unit(question, question_type)
-        return _number_values(read_number(said, unit, column_unit(units)), unit)
+        return _without_options(read_number(said, unit, column_unit(units)), "number", unit)
     if options is None and kind is not None and kind.words is not None:
         options = Options(kind.words, False)
     if options is None and kind is not None and kind.listed is not None and (listed := kind.listed.search(question)):
@@ -184,24 +188,24 @@ def _free_values(question: str, answer: Any, units: tuple[Any, ...]) -> dict[str
     """
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise Refused("no answer", str(answer)[:80])
-    text, column = str(answer).strip(), None
+    text, named = str(answer).strip(), None
     with suppress(Refused):  # what is no unit to us says something else: it stays in `extra`
-        column = column_unit(units)
-    unit = asked_unit(question, "") or column
+        named = column_unit(units)
+    unit = asked_unit(question, "") or named
     if re.fullmatch("[A-H]", text):
         raise Refused("a choice without options", question[:120])
     if unit is not None or not isinstance(answer, str) or _DIGITS.fullmatch(text):
         try:
-            return _number_values(read_number(answer, unit, column), unit)
+            return _without_options(read_number(answer, unit, named), "number", unit)
         except Refused as error:
             if error.reason != NO_NUMBER or re.fullmatch(r"[-+]?\d+(?:\.\d+)?", text) or not isinstance(answer, str):
                 raise
-    return {"options": None, "ground_truth": text, "answer": text, "answer_kind": "text", "unit": None}
+    return _without_options(text, "text")
 
 
-def _number_values(text: str, unit: str | None) -> dict[str, Any]:
+def _without_options(text: str, kind: str, unit: str | None = None) -> dict[str, Any]:
     unit = unit if unit in UNITS else None
-    return {"options": None, "ground_truth": text, "answer": text, "answer_kind": "number", "unit": unit}
+    return {"options": None, "ground_truth": text, "answer": text, "answer_kind": kind, "unit": unit}
 
 
 def _option_word(answer: Any, options: Options | None) -> Any:
@@ -211,9 +215,8 @@ def _option_word(answer: Any, options: Options | None) -> Any:
     return options.words[right_option(answer, options)]
 
 
-def _options(form: Form, in_text: Options | None) -> Options | None:
+def _options(options: Options | None, in_text: Options | None) -> Options | None:
     """Return the options of the column, or of the end of the question's text; they must agree."""
-    options = read_options(form.options)
     if options is None or in_text is None or in_text.words == options.words:
         return options or in_text
     if options.has_letters or set(in_text.words) != set(options.words):
@@ -249,21 +252,18 @@ def _scene(form: Form) -> tuple[str, bool]:
             return match[0].lower(), True
     if form.scene:
         return _stem(form.scene), True
-    if form.videos:
-        return _stem(form.videos[0]) or _no_scene(form.videos[0]), False
+    place = form.videos[0] if form.videos else ""
     folders = {str(PurePosixPath(path.replace("\\", "/")).parent) for path in form.frames}
-    if len(folders) != 1 or len(form.frames) < 2 or folders == {"."}:
-        _no_scene(", ".join(form.frames[:2]))
-    return _stem(folders.pop()) or _no_scene(form.frames[0]), False
+    if len(form.frames) > 1 and len(folders) == 1 and folders != {"."}:
+        (place,) = folders
+    if not (name := _stem(place)):
+        raise Refused("no scene and no video named", ", ".join(paths[:2])[:120])
+    return name, False
 
 
 def scans_named(*texts: str | None) -> set[str]:
     """Return the ScanNet scan ids that some texts name, in lower case."""
     return {found.lower() for text in texts if text for found in _SCANNET.findall(text)}
-
-
-def _no_scene(text: str) -> NoReturn:
-    raise Refused("no scene and no video named", text[:120])
 
 
 def _stem(text: str) -> str:
@@ -302,8 +302,8 @@ def image_place(path: str) -> str:
 def _extra(data: Mapping[str, Any], form: Form) -> dict[str, Any]:
     """Return the columns without meaning here, and of those with one what the row itself cannot say (`_note`)."""
     extra = {str(key): _plain(value) for key, value in data.items() if key not in USED and not isinstance(value, bytes)}
-    if form.id is not None:
-        _note(extra, "source_id", _plain(form.id))
+    if (official := column(data, "id")) is not None:
+        _note(extra, "source_id", _plain(official))
     if form.videos:
         _note(extra, "source_video", form.videos[0])
     if form.frames:
