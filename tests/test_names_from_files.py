@@ -13,8 +13,8 @@ from PIL import Image
 from evaluation_rows import official_rows
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.build.folder import stored
+from vsgrpo.data.importing.dataset_folder import ImportSettings
 from vsgrpo.data.importing.import_data import import_data
-from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.inputs import model_folders
 from vsgrpo.data.manifest import Manifest, changed_files, lineage_of
 from vsgrpo.data.row import Row, check_row

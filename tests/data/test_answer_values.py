@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from vsgrpo.data.importing.answer_values import Refused
+from vsgrpo.data.importing.dataset_folder import ImportSettings
 from vsgrpo.data.importing.import_data import import_data
-from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.importing.record_to_row import record_to_row
 from vsgrpo.data.leak_guard import read_checked_rows
 from vsgrpo.data.rows import read_rows

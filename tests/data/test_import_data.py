@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vsgrpo.data.importing.answer_values import Refused
+from vsgrpo.data.importing.dataset_folder import ImportSettings, parse_settings
 from vsgrpo.data.importing.import_data import import_data
-from vsgrpo.data.importing.import_settings import ImportSettings, parse_settings
 from vsgrpo.data.importing.record_to_row import record_to_row
 from vsgrpo.data.leak_guard import read_checked_rows
 from vsgrpo.data.manifest import read_manifest

@@ -11,8 +11,8 @@ import pytest
 
 from vsgrpo.data import row_scan
 from vsgrpo.data.importing import import_data as importer
+from vsgrpo.data.importing.dataset_folder import ImportSettings
 from vsgrpo.data.importing.import_data import import_data
-from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.errors import DataError
 
 

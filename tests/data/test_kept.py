@@ -9,8 +9,8 @@ from vsgrpo.config.compose import load_config
 from vsgrpo.data.build.dataset import build_dataset
 from vsgrpo.data.importing import dataset_folder
 from vsgrpo.data.importing import import_data as importer
+from vsgrpo.data.importing.dataset_folder import ImportSettings
 from vsgrpo.data.importing.import_data import import_data
-from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
 from vsgrpo.vision_r1.import_images import import_images

@@ -10,8 +10,8 @@ from test_leak_guard import make
 from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.check import check_data
+from vsgrpo.data.importing.dataset_folder import ImportSettings
 from vsgrpo.data.importing.import_data import import_data
-from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.leak_guard import check_rows, judge_rows, read_checked_rows
 from vsgrpo.data.manifest import read_manifest, training_manifest
 from vsgrpo.data.rows import read_rows, write_rows

@@ -112,7 +112,7 @@ def import_data(
     Without videos=DIR (images=DIR for frames), paths are relative to the file and stay below its folder.
     format=images [images=DIR]: image questions {problem, answer, images}, or conversations as in Vision-R1-cold.
     """
-    from vsgrpo.data.importing.import_settings import parse_settings
+    from vsgrpo.data.importing.dataset_folder import parse_settings
 
     settings = parse_settings(given)
     from vsgrpo.data.importing.import_data import import_data as run_import

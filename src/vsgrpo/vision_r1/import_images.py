@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.importing.answer_values import Refused
-from vsgrpo.data.importing.dataset_folder import MediaFinder, new_dataset, refuse_rooms
-from vsgrpo.data.importing.import_settings import ImportSettings
+from vsgrpo.data.importing.dataset_folder import ImportSettings, MediaFinder, new_dataset, refuse_rooms
 from vsgrpo.data.importing.record_forms import NAMES, Talk, first, parsed, read_talk
 from vsgrpo.data.importing.record_to_row import image_place
 from vsgrpo.data.leak_guard import denied_in_data, name_some

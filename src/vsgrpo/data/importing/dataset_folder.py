@@ -1,4 +1,4 @@
-"""The dataset folder that import-data writes, and the videos and images that go into it.
+"""What an import reads and writes: its settings, the dataset folder, and the videos and images that go into it.
 
 `new_dataset` keeps what is there until the new dataset is complete, however that ends. `MediaFinder` finds the files
 that rows name, by paths of another machine, below one folder only.
@@ -11,27 +11,107 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vsgrpo.data.importing.answer_values import Refused
-from vsgrpo.data.importing.import_settings import ImportSettings
 from vsgrpo.data.leak_guard import Denied
 from vsgrpo.data.manifest import MANIFEST_NAME, read_manifest
-from vsgrpo.errors import DataError
+from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import link_or_copy, sync, sync_names
 from vsgrpo.paths import LOCK_NAME, inside, locked, path_fault, refuse_inputs_inside
+from vsgrpo.rules import one_of, suggest
 from vsgrpo.terminal import show
 
+FORMATS = ("auto", "vsibench", "images")
+_KEYS = ("output", "data.path", "videos", "images", "dataset", "format", "data.dev_fraction", "data.allow_val_safe")
 _STAGING = ".import"
 _COMPLETE = ".import.complete"
 _ROW_FILES = ("train.jsonl", "dev.jsonl", "test.jsonl")
-_VIDEO = "mp4 m4v mov mkv webm avi mpg mpeg m2v ts m2ts mts wmv asf flv 3gp ogv vob"
-VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEO.split())
-IMAGE_SUFFIXES = frozenset(f".{name}" for name in ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"])
+_VIDEO = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .m2v .ts .m2ts .mts .wmv .asf .flv .3gp .ogv .vob"
+_IMAGE = ".jpg .jpeg .png .webp .gif .bmp .tif .tiff"
+VIDEO_SUFFIXES, IMAGE_SUFFIXES = frozenset(_VIDEO.split()), frozenset(_IMAGE.split())
 _LEAVES = "a path that leaves the folder of its file ({option}=DIR says below which folder the files are)"
 _OUTSIDE = "a link to a place outside the folder of its file or {option}=DIR"
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """Files to import, and how.
+
+    Attributes:
+        files: .json (a list), .jsonl or .parquet.
+        output: the dataset folder to write.
+        videos: folder of the videos: paths of another machine, absolute or with `..`, are searched below it; rows
+            without a video there are left out. None: paths are relative to the file and stay in its folder; missing
+            ones are reported, their rows kept.
+        dataset: name for scenes that are not ScanNet's and where neither a column nor a path says.
+        format: "auto" rows for training; "vsibench" the benchmark itself, for evaluation only (test.jsonl); "images"
+            image questions or conversations about images.
+        images: folder of the images of format=images and of frame lists, as `videos`.
+        dev_fraction: share of rooms held out as dev.jsonl.
+        allow_val_safe: take ScanNet val scans of rooms that VSI-Bench does not use.
+    """
+
+    files: tuple[Path, ...]
+    output: Path
+    videos: Path | None = None
+    dataset: str = "imported"
+    format: str = "auto"
+    images: Path | None = None
+    dev_fraction: float = 0.05
+    allow_val_safe: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("format", self.format, FORMATS)
+        if not 0 <= self.dev_fraction < 1:
+            raise ConfigError(f"data.dev_fraction={self.dev_fraction}: must be in [0, 1)", "data.dev_fraction=0.05")
+        for name, what, unused in (("videos", "mp4 files", "images"), ("images", "images", "vsibench")):
+            folder = getattr(self, name)
+            if folder is not None and not folder.is_dir():
+                raise ConfigError(f"{name}={folder}: no such folder", f"give the folder of the {what}")
+            if folder is not None and self.format == unused:
+                raise ConfigError(f"{name}=DIR with format={unused}: has no effect", f"leave out {name}=DIR")
+
+
+def parse_settings(given: Sequence[str]) -> ImportSettings:
+    """Read files and key=value words of the command line.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type, no file or no output.
+    """
+    files: list[Path] = []
+    values: dict[str, Any] = {}
+    for word in given:
+        key, equals, value = word.partition("=")
+        if not equals or Path(word).is_file():
+            files.append(Path(os.path.expanduser(word)))
+            continue
+        if key not in _KEYS:
+            raise ConfigError(f"{key}: unknown key of import-data", suggest(key, _KEYS))
+        values["output" if key == "data.path" else key.removeprefix("data.")] = _value(key, value)
+    if "output" not in values:
+        raise ConfigError("output: no value given", "add output=DIR: the dataset folder to write")
+    if not files:
+        raise ConfigError("import-data: no file given", "vsgrpo import-data rows.json output=DIR")
+    return ImportSettings(tuple(files), **values)
+
+
+def _value(key: str, value: str) -> Any:
+    if key in ("dataset", "format"):
+        return value
+    if key == "data.dev_fraction":
+        try:
+            return float(value)
+        except ValueError:
+            raise ConfigError(f"{key}={value}: a number is needed", f"for example {key}=0.05") from None
+    if key == "data.allow_val_safe":
+        if value.lower() not in ("true", "false"):
+            raise ConfigError(f"{key}={value}: must be true or false", f"{key}=true")
+        return value.lower() == "true"
+    return Path(os.path.expanduser(value))
 
 
 @contextmanager
@@ -118,13 +198,11 @@ class MediaFinder:
     option: str
     keeps_missing: bool = True
     denies: Callable[[str], Sequence[Denied]] | None = None
-
-    def __post_init__(self) -> None:
-        self.found: dict[str, str] = {}
-        self.num_missing = 0
-        self.first_missing: str | None = None
-        self._places: dict[bytes, str | None] = {}
-        self._taken: set[bytes] = set()
+    found: dict[str, str] = field(default_factory=dict)
+    num_missing: int = 0
+    first_missing: str | None = None
+    _places: dict[bytes, str | None] = field(default_factory=dict)
+    _taken: set[bytes] = field(default_factory=set)
 
     def place(self, wanted: str, source: str | None, beside: Path, identity: str, names: tuple[str, ...] = ()) -> str:
         """Return the place of a file, `wanted` or, where another file has that already, a name of its own.

@@ -12,23 +12,25 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 from zlib import crc32
 
 from vsgrpo.data.build.answers import AnswerLine, answer_table
 from vsgrpo.data.importing.answer_values import Refused
-from vsgrpo.data.importing.dataset_folder import MediaFinder, new_dataset, refuse_rooms
-from vsgrpo.data.importing.import_settings import ImportSettings
+from vsgrpo.data.importing.dataset_folder import ImportSettings, MediaFinder, new_dataset, refuse_rooms
 from vsgrpo.data.importing.record_to_row import ImportedRow, record_to_row, scans_named
 from vsgrpo.data.leak_guard import Judgement, denied_in_data, denied_shown, name_some, val_scans
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_scan import RowScan, scan_rows
-from vsgrpo.data.rows import check_scorable, checked_line, falls_into_dev, iter_rows, row_id, row_line, split_dev
+from vsgrpo.data.rows import check_scorable, checked_line, falls_into_dev, iter_rows, row_id, split_dev
 from vsgrpo.errors import DataError
 from vsgrpo.records import read_records
 from vsgrpo.spatial.question_types import QUESTION_TYPES
+
+_AGAIN = "asked before (same scene and question)"
+_VAL = "a ScanNet val scan (data.allow_val_safe=true takes those of rooms outside VSI-Bench)"
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,6 @@ class ImportSummary:
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON."""
         return {**asdict(self), "out": str(self.out)}
-
-    def moved(self, out: Path) -> ImportSummary:
-        """Return the summary of the dataset under its final name."""
-        return replace(self, out=out, notes=[note.replace(str(self.out), str(out)) for note in self.notes])
 
     def table(self) -> str:
         """Return counts per type, then what was left out and why."""
@@ -74,38 +72,24 @@ def import_data(settings: ImportSettings, *, overwrite: bool = False) -> ImportS
     """
     try:
         with new_dataset(settings, overwrite) as staged:
-            summary = _import(staged)
+            work = _Import(staged, settings.output)
+            work.read()
+            return work.finish()
     except OSError as error:
         error.filename = error.filename or str(settings.output)  # a full disk names no file
         raise
-    return summary.moved(settings.output)
-
-
-def _import(settings: ImportSettings) -> ImportSummary:
-    work = _Import(settings)
-    work.read()
-    if not work.scenes and work.denied:
-        counted = work.left_out.most_common()
-        reasons = "; ".join(f"{number} of {work.num_read} rows: {text}" for text, number in counted)
-        rooms = sorted(work.denied)
-        raise DataError(
-            f"{settings.files[0]}: no row can be taken ({reasons}); {len(rooms)} rooms: {name_some(rooms)}",
-            "if this is the benchmark itself: format=vsibench (for `vsgrpo eval` only)",
-        )
-    if not work.scenes:
-        reasons = "; ".join(f"{number}: {reason}" for reason, number in work.left_out.items())
-        raise DataError(
-            f"{settings.files[0]}: no row can be taken ({reasons or 'the file is empty'})",
-            "see `vsgrpo import-data --help`",
-        )
-    return work.finish()
 
 
 class _Import:
-    """The work of one import: what has been read, taken and left out so far."""
+    """The work of one import: what has been read, taken and left out so far.
 
-    def __init__(self, settings: ImportSettings) -> None:
-        self.settings = settings
+    Args:
+        settings: with the folder to write to as output.
+        out: the name that this folder will have.
+    """
+
+    def __init__(self, settings: ImportSettings, out: Path) -> None:
+        self.settings, self.out = settings, out
         self.is_benchmark = settings.format == "vsibench"
         names = ("test",) if self.is_benchmark else ("train", "dev")
         self.parts = {name: settings.output / f".{name}.jsonl.tmp" for name in names}
@@ -120,7 +104,11 @@ class _Import:
         self._images = MediaFinder(settings.images, "images", denies=denies)
 
     def read(self) -> None:
-        """Read all files and write the rows that can be taken, under temporary names."""
+        """Read all files and write the rows that can be taken, under temporary names.
+
+        Raises:
+            DataError: a file cannot be read, or no row can be taken.
+        """
         self.settings.output.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             streams = {name: stack.enter_context(_writer(path)) for name, path in self.parts.items()}
@@ -135,6 +123,19 @@ class _Import:
                     except DataError as error:
                         self._leave_out("breaks the row schema", f"{where}: {error.message}")
         self._asked.clear()
+        if not self.scenes:
+            self._refuse_all()
+
+    def _refuse_all(self) -> NoReturn:
+        """Raise DataError: no row can be taken, for these reasons."""
+        what, hint = f"{self.settings.files[0]}: no row can be taken", "see `vsgrpo import-data --help`"
+        if not self.denied:
+            reasons = "; ".join(f"{number}: {reason}" for reason, number in self.left_out.items())
+            raise DataError(f"{what} ({reasons or 'the file is empty'})", hint)
+        counted, rooms = self.left_out.most_common(), sorted(self.denied)
+        reasons = "; ".join(f"{number} of {self.num_read} rows: {text}" for text, number in counted)
+        hint = "if this is the benchmark itself: format=vsibench (for `vsgrpo eval` only)"
+        raise DataError(f"{what} ({reasons}); {len(rooms)} rooms: {name_some(rooms)}", hint)
 
     def _leave_out(self, reason: str, where: str) -> None:
         self.left_out[reason] += 1
@@ -145,26 +146,24 @@ class _Import:
             refuse_rooms(denied_in_data(data))
         imported = record_to_row(data, self.settings.dataset, "test" if self.is_benchmark else "train")
         row = imported.row
-        if not self.is_benchmark:  # scene and data set together may say what no column says alone
-            refuse_rooms(denied_shown(row))
-        if not (self.is_benchmark or self.settings.allow_val_safe) and val_scans(row):
-            raise Refused(_VAL, row.scene_name)
+        if not self.is_benchmark:
+            refuse_rooms(denied_shown(row))  # scene and data set together may name what no column names alone
+            if not self.settings.allow_val_safe and val_scans(row):
+                raise Refused(_VAL, row.scene_name)
         if len(scans_named(row.scene_name, *imported.sources)) > 1:
             raise Refused("its scene and paths name several scans", row.scene_name)
         row = self._with_media(file, imported)
-        split = "train"
         if self.is_benchmark:
             row = replace(row, id=imported.id or row.id)  # predictions are joined by the official id
-            split = "test"
         elif falls_into_dev(row.room, self.settings.dev_fraction):
-            row, split = replace(row, split="dev"), "dev"
+            row = replace(row, split="dev")
         key, said = hash(row.key), crc32(row.ground_truth.encode(errors="replace"))
         if key in self._asked:
             same = self._asked[key] == said
             raise Refused(_AGAIN if same else f"{_AGAIN}, with another answer", row.scene_name)
         if self.is_benchmark:
             check_scorable(row, "row")
-        streams[split].write(checked_line(row))
+        streams[row.split].write(checked_line(row))
         self._asked[key] = said
         self.scenes[row.scene_name] = row.room
 
@@ -211,7 +210,7 @@ class _Import:
         for name, path in self.parts.items():
             os.replace(path, out / f"{name}.jsonl")
         summary = ImportSummary(
-            out=out,
+            out=self.out,
             num_read=self.num_read,
             counts={name: scan.tally.counts() for name, scan in scans.items()},
             answers={name: scan.tally.lines() for name, scan in scans.items()},
@@ -250,10 +249,8 @@ class _Import:
         Raises:
             DataError: a row that cannot be read again, or that may not be trained on.
         """
-        if self.is_benchmark:
-            scan = scan_rows(path, partial(check_scorable, where="row"), judge=False)
-        else:
-            scan = scan_rows(path)
+        check = partial(check_scorable, where="row") if self.is_benchmark else None
+        scan = scan_rows(path, check, judge=not self.is_benchmark)
         for fault in scan.faults.values():
             raise DataError(fault.text(path), fault.hint)
         if scan.num_leaks:
@@ -273,7 +270,7 @@ class _Import:
             with _writer(self.parts["dev"]) as stays, self.parts["train"].open("a", encoding="utf-8") as train:
                 for row in iter_rows(dev):
                     is_dev = row.room in split.dev_rooms
-                    (stays if is_dev else train).write(row_line(row if is_dev else replace(row, split="train"), "row"))
+                    (stays if is_dev else train).write(checked_line(row if is_dev else replace(row, split="train")))
             dev.unlink()
         return [split.note] if split.note and self.settings.dev_fraction else []
 
@@ -299,15 +296,9 @@ class _Import:
                 )
         missing = self._videos.first_missing or self._images.first_missing
         if missing is not None and (self.settings.videos is None or self.settings.images is None):
-            notes.append(f"put the missing files where the rows expect them, e.g. {self.settings.output / missing}")
+            notes.append(f"put the missing files where the rows expect them, e.g. {self.out / missing}")
         return notes
-
-
-_AGAIN = "asked before (same scene and question)"
 
 
 def _writer(path: Path) -> IO[str]:
     return path.open("w", encoding="utf-8", newline="\n")
-
-
-_VAL = "a ScanNet val scan (data.allow_val_safe=true takes those of rooms outside VSI-Bench)"
