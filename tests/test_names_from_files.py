@@ -12,7 +12,7 @@ from PIL import Image
 
 from evaluation_rows import official_rows
 from vsgrpo.config.compose import load_config
-from vsgrpo.data.build.folder import stored
+from vsgrpo.data.build.dataset import stored
 from vsgrpo.data.importing.dataset_folder import ImportSettings
 from vsgrpo.data.importing.import_data import import_data
 from vsgrpo.data.inputs import model_folders

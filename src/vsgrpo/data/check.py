@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.config.train import TrainConfig
-from vsgrpo.data.build.answers import AnswerLine, answer_table
 from vsgrpo.data.leak_guard import Judgement, name_some, worst
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
 from vsgrpo.data.prompts import check_trainable
-from vsgrpo.data.row_scan import RowScan, scan_rows
+from vsgrpo.data.row_scan import AnswerLine, RowScan, answer_table, scan_rows
 from vsgrpo.errors import DataError
 from vsgrpo.families import FAMILIES, budget_of, family_of, find_model
 from vsgrpo.files import user_cache

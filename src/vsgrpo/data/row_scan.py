@@ -1,5 +1,7 @@
 """Look at every row of a file without keeping the rows: what check-data needs to know, in parts read side by side.
 
+build-data reports the same table of answers, with the score that the best constant answer gets.
+
 No row is kept: of each its key, 16 bytes, and a few hundred bytes for each different video and answer.
 """
 
@@ -7,7 +9,8 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,15 +18,16 @@ from hashlib import blake2b
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from vsgrpo.data.build.answers import AnswerTally
 from vsgrpo.data.leak_guard import Judgement, Links, judge_row
-from vsgrpo.data.row import Row, RowError
+from vsgrpo.data.row import LETTERS, Row, RowError
 from vsgrpo.data.rows import faults_of, row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.records import BLANK, decode_line
+from vsgrpo.spatial.scoring import best_number, best_word, entropy_bits
 
 RowCheck = Callable[[Row], None]
 """A rule beyond the schema: raises DataError where a run could not use the row."""
@@ -31,6 +35,113 @@ _PART_BYTES = 16 << 20
 """Smaller files are read in this process."""
 _KEPT = 10
 """Places of a fault that are named."""
+
+
+@dataclass(frozen=True)
+class AnswerLine:
+    """The answers of one question type.
+
+    Attributes:
+        count: rows.
+        num_answers: different answers.
+        entropy: bits of the answers' shares (word or number; not the letter).
+        top, top_share: the most frequent answer and its share of the rows.
+        best, score: the constant that scores best and its score 0..1 (numbers: MRA; choices: exact). Of a choice it is
+            a letter where the rows were made in vsibench mode (options are shown), else a word.
+        letters: right options per letter A, B, C, D; empty for numbers.
+    """
+
+    question_type: str
+    count: int
+    num_answers: int
+    entropy: float
+    top: str
+    top_share: float
+    best: str
+    score: float
+    letters: tuple[int, ...]
+
+
+class _Answer(NamedTuple):
+    """What a tally counts of a row."""
+
+    answer: str
+    ground_truth: str
+    kind: str
+    num_options: int
+    are_options_shown: bool
+
+
+class AnswerTally:
+    """The answers of rows that come one at a time, per question type."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, Counter[_Answer]] = {}
+
+    def add(self, row: Row) -> None:
+        """Count a row."""
+        is_shown = row.generator.get("mode") == "vsibench"
+        found = _Answer(row.answer, row.ground_truth, row.answer_kind, len(row.options or ()), is_shown)
+        self._types.setdefault(row.question_type, Counter())[found] += 1
+
+    def join(self, other: AnswerTally) -> None:
+        """Count the rows of another tally too."""
+        for name, found in other._types.items():
+            self._types.setdefault(name, Counter()).update(found)
+
+    def counts(self) -> dict[str, int]:
+        """Return rows per question type, sorted by name."""
+        return {name: found.total() for name, found in sorted(self._types.items())}
+
+    def lines(self) -> list[AnswerLine]:
+        """Return one line per question type, sorted by name."""
+        return [_line(name, found) for name, found in sorted(self._types.items())]
+
+
+def _line(question_type: str, found: Counter[_Answer]) -> AnswerLine:
+    answers, truths, letters = Counter[str](), Counter[str](), Counter[str]()
+    for item, count in found.items():
+        answers[item.answer] += count
+        truths[item.ground_truth] += count
+        if item.kind == "choice":
+            letters[item.ground_truth] += count
+    top, share = best_word(answers)
+    by_letter: tuple[int, ...] = ()
+    if all(item.kind == "number" for item in found):
+        best, score = best_number(answers)
+    else:
+        best, score = best_word(truths) if any(item.are_options_shown for item in found) else (top, share)
+        by_letter = tuple(letters[letter] for letter in LETTERS[: max(item.num_options for item in found)])
+    bits, count = entropy_bits(answers), answers.total()
+    return AnswerLine(question_type, count, len(answers), bits, top, share, best, score, by_letter)
+
+
+def answer_lines(rows: Iterable[Row]) -> list[AnswerLine]:
+    """Return one line per question type of some rows, sorted by name."""
+    tally = AnswerTally()
+    for row in rows:
+        tally.add(row)
+    return tally.lines()
+
+
+def answer_table(lines: Sequence[AnswerLine], dev: Sequence[AnswerLine] = (), name: str = "train") -> list[str]:
+    """Return the printed table: type, count (and dev count), entropy, best constant with its score, letters."""
+    in_dev = {line.question_type: line.count for line in dev}
+    names = sorted({line.question_type for line in (*lines, *dev)})
+    by_name = {line.question_type: line for line in lines}
+    width = max([len(kind) for kind in names] + [16])
+    head = f"{'question type':<{width}}  {name[:7]:>7}  {'dev':>6}  {'entropy':>7}  {'best constant':>16}  {'score':>5}"
+    out = [f"{head}  letters"]
+    for kind in names:
+        line = by_name.get(kind)
+        text = f"{kind:<{width}}  {line.count if line else 0:>7}  {in_dev.get(kind, 0):>6}"
+        if line:
+            text += f"  {line.entropy:>7.2f}  {line.best[:16]:>16}  {100 * line.score:>5.1f}"
+            text += "  " + "/".join(str(count) for count in line.letters) if line.letters else ""
+        out.append(text)
+    total = sum(line.count for line in lines)
+    out.append(f"{'all':<{width}}  {total:>7}  {sum(in_dev.values()):>6}")
+    return out
 
 
 @dataclass

@@ -1,46 +1,71 @@
 """build-data: scans to a dataset folder (train.jsonl, dev.jsonl, videos/, scenes/, manifest.json, report.html).
 
 Work is spread over processes, one scan at a time in each, and over machines by build.num_shards (one output folder,
-then `merge-data`). A finished scan is stored under OUT/.parts, so a killed build goes on where it stopped; row files
-are written once at the end, in scan order (`assemble`), so they depend neither on workers, shards nor interruptions.
+then `merge-data`). OUT/.parts holds one file per finished scan, the plan they belong to and a stamp of the settings, so
+a killed build goes on where it stopped; row files are written once at the end, in scan order (`assemble`), so they
+depend neither on workers, shards nor interruptions.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
+import sys
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any, get_type_hints
 
 from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.data.build.assemble import BuildSummary, assemble, shard_summary
-from vsgrpo.data.build.folder import (
-    Plan,
-    prepare_folder,
-    read_plan,
-    remove_leftovers,
-    settle,
-    store,
-    stored,
-    write_plan,
-)
-from vsgrpo.data.build.scan import ScanJob, ScanOutcome, build_scan
+from vsgrpo.data.build.scan import ScanJob, ScanOutcome, build_scans
 from vsgrpo.data.leak_guard import Denied, check_scan, denied_in_path, name_some
-from vsgrpo.errors import DataError, RunError
+from vsgrpo.data.manifest import MANIFEST_NAME
+from vsgrpo.errors import ConfigError, DataError, RunError
+from vsgrpo.files import write_atomic
 from vsgrpo.paths import (
+    ASIDE_NAME,
     LOCK_NAME,
     drop_aside,
+    inside,
+    is_set_aside,
     locked,
     refuse_inputs_inside,
+    remove,
+    set_aside,
+    take_back,
+    unwritable,
 )
+from vsgrpo.records import read_record
 from vsgrpo.scans.source import ScanSource, find_source
-from vsgrpo.terminal import Progress
+from vsgrpo.terminal import Progress, show
 
-_BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+PARTS = ".parts"
+PLAN_NAME = "plan.json"
+_STAMP = "fingerprint"
+_OWN = ("train.jsonl", "dev.jsonl", MANIFEST_NAME, "report.html", PARTS, "videos", "scenes")
+"""What a build writes, and --overwrite replaces."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build is made of.
+
+    Attributes:
+        config: of the whole build (build.shard is that of the last shard started).
+        scan_ids: all scans of all shards, in order.
+        refused: reason -> number of scans left out by split and leak rules.
+    """
+
+    config: BuildDataConfig
+    scan_ids: list[str]
+    refused: dict[str, int]
+
+    def shard(self, number: int) -> list[str]:
+        """Return the scans of one shard: every num_shards-th, so that shards take about equally long."""
+        return self.scan_ids[number :: self.config.build.num_shards]
 
 
 def build_dataset(config: BuildDataConfig, *, overwrite: bool = False, limit: int | None = None) -> BuildSummary:
@@ -86,14 +111,14 @@ def _build(plan: Plan, root: Path, out: Path, overwrite: bool) -> BuildSummary:
     ]
     progress = Progress("scans", len(todo))
     num_skipped = 0
-    for outcome in _run(todo, build.num_workers):
+    for outcome in build_scans(todo, build.num_workers):
         outcomes[outcome.scan_id] = outcome
-        _store(out, outcome)
+        store(out, outcome)
         num_skipped += outcome.status == "skipped"
         progress.advance(f"{num_skipped} skipped" if num_skipped else "")
     ordered = [outcomes[scan_id] for scan_id in own]
     if build.num_shards > 1:
-        return shard_summary(plan, out, ordered, len(found))
+        return shard_summary(config, out, ordered, len(found))
     return _finish(plan, out, ordered, len(found))
 
 
@@ -105,24 +130,15 @@ def merge_shards(out: Path) -> BuildSummary:
     """
     plan = read_plan(out)
     with locked(out, "data.path", "building"):
-        return _merge(plan, out)
-
-
-def _merge(plan: Plan, out: Path) -> BuildSummary:
-    outcomes = {scan_id: part for scan_id in plan.scan_ids if (part := stored(out, plan.config, scan_id))}
-    num_shards = plan.config.build.num_shards
-    lacking = {
-        number: sum(scan_id not in outcomes for scan_id in plan.shard(number))
-        for number in range(num_shards)
-        if any(scan_id not in outcomes for scan_id in plan.shard(number))
-    }
-    if lacking:
-        missing = sum(lacking.values())
-        raise DataError(
-            f"{out}: {missing} of {len(plan.scan_ids)} scans are not built yet (shards {', '.join(map(str, lacking))})",
-            hint=f"run build-data again with build.num_shards={num_shards} build.shard={next(iter(lacking))}",
-        )
-    return _finish(plan, out, [outcomes[scan_id] for scan_id in plan.scan_ids], 0)
+        found = {scan_id: part for scan_id in plan.scan_ids if (part := stored(out, plan.config, scan_id))}
+        num_shards, missing = plan.config.build.num_shards, set(plan.scan_ids) - found.keys()
+        lacking = [str(number) for number in range(num_shards) if missing.intersection(plan.shard(number))]
+        if lacking:
+            raise DataError(
+                f"{out}: {len(missing)} of {len(plan.scan_ids)} scans are not built yet (shards {', '.join(lacking)})",
+                hint=f"run build-data again with build.num_shards={num_shards} build.shard={lacking[0]}",
+            )
+        return _finish(plan, out, [*found.values()], 0)
 
 
 def scenes_drawn(scan_ids: list[str], number: int) -> set[str]:
@@ -134,26 +150,12 @@ def _finish(plan: Plan, out: Path, outcomes: list[ScanOutcome], reused: int) -> 
     if all(outcome.status == "skipped" for outcome in outcomes):
         raise DataError(outcomes[0].reason, outcomes[0].hint)
     try:
-        summary = assemble(plan, out, outcomes, reused)
+        summary = assemble(plan.config, plan.refused, out, outcomes, reused)
     except OSError as error:
         raise _write_error(out, error) from None
     remove_leftovers(out)
     drop_aside(out)
     return summary
-
-
-def _store(out: Path, outcome: ScanOutcome) -> None:
-    try:
-        store(out, outcome)
-    except OSError as error:
-        raise _write_error(out, error) from None
-
-
-def _write_error(out: Path, error: OSError) -> RunError:
-    return RunError(
-        f"{error.filename or out}: cannot be written: {error.strerror}",
-        hint="make room and run the same command again: finished scans are kept, no half file has a final name",
-    )
 
 
 def _row_split(source: ScanSource, root: Path, scan_id: str) -> str:
@@ -185,28 +187,138 @@ def _choose_scans(config: BuildDataConfig, root: Path, limit: int | None) -> tup
     return chosen[:limit], dict(sorted(refused.items()))
 
 
-def _run(jobs: list[ScanJob], num_workers: int | None) -> Iterator[ScanOutcome]:
-    """Yield outcomes as scans finish, over a pool of processes with one BLAS thread each."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(num_workers or cores, len(jobs))
-    if workers <= 1:
-        yield from map(build_scan, jobs)
+def fingerprint(config: BuildDataConfig) -> str:
+    """Return what a stored scan depends on: everything but paths, the spread of work, the dev split and balancing."""
+    content = asdict(config)
+    content.pop("build")
+    content["balance"] = {"caps": content["balance"]["caps"]}
+    content["data"] = {key: value for key, value in content["data"].items() if key not in ("path", "dev_fraction")}
+    given = {key: value for key, value in content["source"].items() if key not in ("root", "num_scenes")}
+    content["source"] = dict.fromkeys(("preset", "seed", "num_frames", "frame_size")) | given  # as stamped so far
+    content["run"].pop("name")
+    text = json.dumps([version("vsgrpo"), content], sort_keys=True)
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def read_stamp(out: Path) -> str | None:
+    """Return the fingerprint that the folder was built with, None where no build has begun in it."""
+    stamp = out / PARTS / _STAMP
+    return stamp.read_text(encoding="utf-8").strip() if stamp.is_file() else None
+
+
+def prepare_folder(out: Path, config: BuildDataConfig, overwrite: bool) -> None:
+    """Make OUT ready; refuse a folder that build-data did not write, or wrote with other settings."""
+    stamp = read_stamp(out) if out.is_dir() else None
+    is_built = stamp is not None or (out / MANIFEST_NAME).is_file()
+    started = (out / PARTS).is_dir()  # without a stamp: another shard is about to write its plan
+    known = is_built or started or not out.exists()
+    if not known and (not out.is_dir() or any(not p.name.startswith(("scans_root", LOCK_NAME)) for p in out.iterdir())):
+        raise DataError(f"data.path={out}: exists and is no dataset folder", hint="choose another output=DIR")
+    if overwrite and config.build.num_shards > 1:
+        raise ConfigError(
+            f"--overwrite with build.num_shards={config.build.num_shards}: one shard would delete what others built",
+            hint=f"remove {out} yourself before the shards start",
+        )
+    if overwrite and is_set_aside(out):  # of an earlier --overwrite that was cut off: what it built goes
+        for name in _OWN:
+            remove(out / name)
+    elif overwrite and is_built:
+        set_aside(out, [name for name in _OWN if (out / name).exists()])
+    elif is_built and stamp != fingerprint(config):
+        raise DataError(
+            f"data.path={out}: holds a dataset built with other settings",
+            hint="add --overwrite to replace it, or choose another output=DIR",
+        )
+
+
+def settle(out: Path) -> None:
+    """End what an --overwrite left open: the earlier dataset comes back where the new one has no finished scan.
+
+    It goes where the new one is complete. In between, it stays aside and the build goes on where it stopped.
+    """
+    if not is_set_aside(out):
         return
-    before = {name: os.environ.get(name) for name in _BLAS}
-    os.environ.update(dict.fromkeys(_BLAS, "1"))
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    started = [path for path in (out / PARTS).glob("*.json") if path.name != PLAN_NAME]
+    if (out / ASIDE_NAME).is_dir() and (out / MANIFEST_NAME).is_file():
+        drop_aside(out)
+    elif (out / ASIDE_NAME).is_dir() and started:
+        show(f"{out / ASIDE_NAME}: what --overwrite replaces, until this dataset is complete", sys.stderr)
+    else:
+        take_back(out, [out / name for name in _OWN])
+        text = "--overwrite ended before its first scan: the earlier dataset is back"
+        show(f"data.path={out}: {text}", sys.stderr)
+
+
+def write_plan(out: Path, plan: Plan) -> None:
+    """Store settings and scan list; DataError where the folder cannot be written."""
+    data = {"config": asdict(plan.config), "scan_ids": plan.scan_ids, "refused": plan.refused}
     try:
-        for future in as_completed([pool.submit(build_scan, job) for job in jobs]):
-            yield future.result()
-    except BrokenProcessPool:
-        raise RunError(
-            "a build-data worker was killed (out of memory?)",
-            hint="run the same command again: finished scans are kept; fewer build.num_workers need less memory",
-        ) from None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        write_atomic(out / PARTS / _STAMP, fingerprint(plan.config) + "\n")
+        write_atomic(out / PARTS / PLAN_NAME, json.dumps(data))
+    except OSError as error:
+        raise unwritable(out, "data.path", error) from None
+
+
+def read_plan(out: Path) -> Plan:
+    """Return the plan of a build; DataError where the folder holds none, or one of another version."""
+    path = out / PARTS / PLAN_NAME
+    hint = "give the output=DIR of a build-data with build.num_shards; run its shards first"
+    data = read_record(path, {}, hint)
+    try:
+        config = _config_from(data["config"])
+        plan = Plan(config, [str(item) for item in data["scan_ids"]], dict(data["refused"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path}: not a build plan ({error})", hint) from None
+    if fingerprint(config) != read_stamp(out):
+        raise DataError(f"{path}: written by another version of vsgrpo, or changed", "run build-data again")
+    return plan
+
+
+def _config_from(data: dict[str, Any]) -> BuildDataConfig:
+    options = find_source(data["source"]["name"]).options
+    known = {item.name for item in fields(options)}  # an earlier plan names the keys of all sources
+    data["source"] = {key: value for key, value in data["source"].items() if key in known}
+    sections = {**get_type_hints(BuildDataConfig), "source": options}
+    return BuildDataConfig(**{name: section(**data[name]) for name, section in sections.items()})
+
+
+def store(out: Path, outcome: ScanOutcome) -> None:
+    """Keep what became of a scan; RunError where it cannot be written."""
+    try:
+        write_atomic(_path(out, outcome.scan_id), json.dumps(outcome.to_json()))
+    except OSError as error:
+        raise _write_error(out, error) from None
+
+
+def _write_error(out: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{error.filename or out}: cannot be written: {error.strerror}",
+        hint="make room and run the same command again: finished scans are kept, no half file has a final name",
+    )
+
+
+def stored(out: Path, config: BuildDataConfig, scan_id: str) -> ScanOutcome | None:
+    """Return what became of a scan, None where it is not known or the files it speaks of are gone."""
+    path = _path(out, scan_id)
+    try:
+        outcome = ScanOutcome.from_json(read_record(path, {}, ""), str(path))
+    except (ValueError, TypeError, KeyError, DataError):
+        return None
+    if outcome.status == "skipped":
+        return outcome
+    dataset = config.dataset
+    files = [inside(out / "scenes" / dataset, f"{scan_id}.json")]
+    if config.video.source != "none":
+        files.append(inside(out / "videos" / dataset, f"{scan_id}.mp4"))
+    return outcome if all(file.is_file() for file in files) else None
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove the temporary files of killed workers; call it only when none is running."""
+    for folder in (out, out / PARTS, *(out / "videos").glob("*"), *(out / "scenes").glob("*")):
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def _path(out: Path, scan_id: str) -> Path:
+    return inside(out / PARTS, f"{scan_id}.json")

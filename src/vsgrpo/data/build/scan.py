@@ -1,8 +1,13 @@
-"""One scan to questions, scene json and video: the unit of work of build-data, run in a worker process."""
+"""One scan to questions, scene json and video: the unit of work of build-data, run in a pool of worker processes."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +35,7 @@ from vsgrpo.video.writer import write_video
 WALK_PIXELS = 448 * 336
 """Frame size that `video.seen_pixels` is meant for."""
 _WALK_FPS = 2
+_BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,35 @@ class ScanOutcome:
     def from_json(cls, data: dict[str, Any], where: str) -> Self:
         """Return the outcome that `to_json` stored; `where` names the file in errors."""
         return cls(**{**data, "rows": [row_from_dict(row, where) for row in data["rows"]]})
+
+
+def build_scans(jobs: list[ScanJob], num_workers: int | None) -> Iterator[ScanOutcome]:
+    """Yield outcomes as scans finish, over a pool of processes with one BLAS thread each.
+
+    Raises:
+        RunError: a worker was killed, or what was made cannot be written.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(num_workers or cores, len(jobs))
+    if workers <= 1:
+        yield from map(build_scan, jobs)
+        return
+    before = {name: os.environ[name] for name in _BLAS if name in os.environ}
+    os.environ.update(dict.fromkeys(_BLAS, "1"))
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        for future in as_completed([pool.submit(build_scan, job) for job in jobs]):
+            yield future.result()
+    except BrokenProcessPool:
+        raise RunError(
+            "a build-data worker was killed (out of memory?)",
+            hint="run the same command again: finished scans are kept; fewer build.num_workers need less memory",
+        ) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for name in _BLAS:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def build_scan(job: ScanJob) -> ScanOutcome:

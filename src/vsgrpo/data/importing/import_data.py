@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn
 from zlib import crc32
 
-from vsgrpo.data.build.answers import AnswerLine, answer_table
 from vsgrpo.data.importing.answer_values import Refused
 from vsgrpo.data.importing.dataset_folder import ImportSettings, MediaFinder, new_dataset, refuse_rooms
 from vsgrpo.data.importing.record_to_row import ImportedRow, record_to_row, scans_named
@@ -23,7 +22,7 @@ from vsgrpo.data.leak_guard import Judgement, denied_in_data, denied_shown, name
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import Row
-from vsgrpo.data.row_scan import RowScan, scan_rows
+from vsgrpo.data.row_scan import AnswerLine, RowScan, answer_table, scan_rows
 from vsgrpo.data.rows import check_scorable, checked_line, falls_into_dev, iter_rows, row_id, split_dev
 from vsgrpo.errors import DataError
 from vsgrpo.records import read_records

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsgrpo.data.build.answers import Balance, answer_lines, answer_table, balance_rows, share_limits, with_answer_at
+from vsgrpo.config.build import BalanceSection
+from vsgrpo.data.build.assemble import balance_rows, share_limits, with_answer_at
 from vsgrpo.data.row import LETTERS, check_row
+from vsgrpo.data.row_scan import answer_lines, answer_table
 from vsgrpo.data.rows import make_row
 from vsgrpo.spatial.question import ObjectRef, Question
 from vsgrpo.spatial.question_types import QUESTION_TYPES
@@ -42,9 +44,14 @@ def made(question, scene):
     )
 
 
+def balanced_rows(rows, **given):
+    settings = {"letters": True, "caps": {}, "weights": {}, "max_share": {}, **given}
+    return balance_rows(rows, BalanceSection(**settings), seed=0)
+
+
 def test_letters_are_spread_evenly_and_answers_stay():
     rows = [choice_row(number) for number in range(101)]  # the right one is always A
-    balanced, dropped = balance_rows(rows, Balance())
+    balanced, dropped = balanced_rows(rows)
     counts = Counter(row.ground_truth for row in balanced)
     assert max(counts.values()) - min(counts.values()) <= 1 and len(counts) == 4 and not dropped
     assert [row.answer for row in balanced] == ["chair"] * 101
@@ -89,7 +96,7 @@ def test_no_answer_is_above_its_share_and_one_more_would_break_it(numbers, share
 
 def test_max_share_drops_rows_of_the_frequent_answer_only_and_says_so():
     rows = [number_row(k, "2") for k in range(80)] + [number_row(100 + k, "3") for k in range(20)]
-    balanced, dropped = balance_rows(rows, Balance(max_share={"object_counting": 0.5}))
+    balanced, dropped = balanced_rows(rows, max_share={"object_counting": 0.5})
     assert Counter(row.answer for row in balanced) == {"2": 20, "3": 20}
     assert dropped == {"object_counting: balance.max_share": 60}
     order = [row.key for row in rows]
@@ -98,16 +105,16 @@ def test_max_share_drops_rows_of_the_frequent_answer_only_and_says_so():
 
 def test_weights_keep_about_their_share_and_the_same_rows_whoever_else_is_there():
     rows = [number_row(k, "2") for k in range(1000)]
-    kept, dropped = balance_rows(rows, Balance(weights={"object_counting": 0.3}))
+    kept, dropped = balanced_rows(rows, weights={"object_counting": 0.3})
     # 1000 draws of p = 0.3: standard deviation sqrt(1000 x 0.3 x 0.7) = 14.5
     assert abs(len(kept) - 300) < 60 and dropped == {"object_counting: balance.weights": 1000 - len(kept)}
-    part, _ = balance_rows(rows[::2], Balance(weights={"object_counting": 0.3}))
+    part, _ = balanced_rows(rows[::2], weights={"object_counting": 0.3})
     assert {row.key for row in part} == {row.key for row in kept} & {row.key for row in rows[::2]}
 
 
 def test_defaults_change_no_number_row():
     rows = [number_row(k, "2") for k in range(60)]
-    assert balance_rows(rows, Balance())[0] == rows
+    assert balanced_rows(rows)[0] == rows
 
 
 def test_the_answer_table_shows_shortcuts():
