@@ -104,9 +104,8 @@ def changed_files(folder: Path | str, manifest: Manifest, names: Iterable[str] |
     """
     changed = []
     for name in sorted(manifest.files if names is None else names):
-        record = manifest.files.get(name)
-        path = inside(folder, name)
-        is_same = record is not None and path.is_file() and path.stat().st_size == record["size"]
+        record, path = manifest.files.get(name, {}), inside(folder, name)
+        is_same = path.is_file() and path.stat().st_size == record.get("size")
         if not is_same or _sha256(path, record) != record["sha256"]:
             changed.append(name)
     return changed
