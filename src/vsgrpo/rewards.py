@@ -74,14 +74,10 @@ def accuracy_reward(
         DataError: a gold answer that is empty, or a number that is not finite and > 0.
     """
     score_number = _NUMBER_SCORES[numeric]
-    rewards = []
-    for row in _rows(completions, prompt_mode, answer, answer_kind, ground_truth, show_options):
-        parsed = parse_answer(row.text, row.mode)
-        if row.kind == "number":
-            rewards.append(score_number(parsed.number, _gold_number(row.answer)))
-        else:
-            rewards.append(float(is_right(parsed, row.answer, row.kind, row.letter)))
-    return rewards
+    return [
+        score_number(row.parsed.number, _gold_number(row.answer)) if row.kind == "number" else float(row.is_right())
+        for row in _rows(completions, prompt_mode, answer, answer_kind, ground_truth, show_options)
+    ]
 
 
 def mra_reward(completions: Completions, **columns: Any) -> list[float]:
@@ -146,14 +142,7 @@ def length_reward(
 
 
 def hard_format_result_reward(
-    completions: Completions,
-    *,
-    answer: Sequence[str],
-    answer_kind: Sequence[str],
-    ground_truth: Sequence[str] | None = None,
-    prompt_mode: str | Sequence[str] = "think",
-    show_options: bool | Sequence[bool] = False,
-    **columns: Any,
+    completions: Completions, *, prompt_mode: str | Sequence[str] = "think", **columns: Any
 ) -> list[float]:
     """Return 1 where the format of `prompt_mode` (see `format_reward`) AND the answer are right, else 0.
 
@@ -164,11 +153,8 @@ def hard_format_result_reward(
 
     Args and Raises: as `accuracy_reward`.
     """
-    rewards = []
-    for row in _rows(completions, prompt_mode, answer, answer_kind, ground_truth, show_options):
-        parsed = parse_answer(row.text, row.mode)
-        rewards.append(float(_has_format(row.text, row.mode) and is_right(parsed, row.answer, row.kind, row.letter)))
-    return rewards
+    rows = _rows(completions, prompt_mode, **columns)
+    return [float(_has_format(row.text, row.mode) and row.is_right()) for row in rows]
 
 
 def is_right(parsed: Answer, answer: str, answer_kind: str, letter: str | None = None) -> bool:
@@ -302,27 +288,33 @@ def _with_modes(completions: Completions, prompt_mode: str | Sequence[str]) -> I
 
 
 class _Row(NamedTuple):
-    """A completion and what is right; `letter` is the gold letter where lettered options were shown."""
+    """A completion, what it answers, and the gold answer of its row; `letter` as in `is_right`."""
 
     text: str
     mode: str
+    parsed: Answer
     answer: str
     kind: str
     letter: str | None
+
+    def is_right(self) -> bool:
+        return is_right(self.parsed, self.answer, self.kind, self.letter)
 
 
 def _rows(
     completions: Completions,
     prompt_mode: str | Sequence[str],
-    answers: Sequence[str],
-    kinds: Sequence[str],
-    letters: Sequence[str] | None,
-    show_options: bool | Sequence[bool],
+    answer: Sequence[str],
+    answer_kind: Sequence[str],
+    ground_truth: Sequence[str] | None = None,
+    show_options: bool | Sequence[bool] = False,
+    **columns: Any,
 ) -> Iterator[_Row]:
     shown = _per_row(show_options, len(completions))
     for i, (text, mode) in enumerate(_with_modes(completions, prompt_mode)):
-        letter = letters[i] if letters is not None and shown[i] and kinds[i] == "choice" else None
-        yield _Row(text, mode, answers[i], kinds[i], None if letter is None else _gold_text(letter))
+        letter = ground_truth[i] if ground_truth is not None and shown[i] and answer_kind[i] == "choice" else None
+        letter = None if letter is None else _gold_text(letter)
+        yield _Row(text, mode, parse_answer(text, mode), answer[i], answer_kind[i], letter)
 
 
 def _message_text(message: Mapping[str, Any]) -> str:
