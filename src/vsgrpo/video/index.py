@@ -13,6 +13,7 @@ One rule for every container, codec and backend (docs/troubleshooting.md has it 
 """
 
 import contextlib
+import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from vsgrpo.errors import DataError
-from vsgrpo.video.container import bad_video, check_tail, film_stream, open_container, packets_of
+from vsgrpo.video.container import Packet, bad_video, check_tail, film_stream, open_container, packets_of
 from vsgrpo.video.image import MAX_PIXELS
 
 _SKIPPABLE = ("h264", "mpeg4", "mpeg2video")
@@ -83,6 +84,7 @@ class VideoIndex:
 
     Attributes:
         codec: FFmpeg's name of the codec, such as `h264`.
+        keys: (presentation, decoding) time stamp of each keyframe, ascending.
         pts: presentation time stamps of the frames, ascending, in units of `time_base`. Without usable time stamps
             (`is_counted`) frame numbers.
         header: of the upright film.
@@ -99,13 +101,15 @@ class VideoIndex:
         self.stream = film_stream(path, container, packets)
         self.codec = str(self.stream.codec_context.codec.canonical_name)
         self.time_base = self.stream.time_base
-        self._packets = packets[self.stream.index]
-        self.keys: list[tuple[int, int]] = []  # (pts, dts)
-        self.is_counted = False
         self.stream.codec_context.thread_count = 1
-        check_tail(path, container, self.stream, self._packets)
-        self.pts, self.is_counted = self._presented()
-        self.num_hidden = len(self._packets) - len(self.pts)
+        film = packets[self.stream.index]
+        check_tail(path, container, self.stream, film)
+        keys = ((packet.pts, packet.dts) for packet in film if packet.is_key and packet.pts is not None)
+        self.keys = sorted((pts, pts if dts is None else dts) for pts, dts in keys)
+        stamps = [packet.pts for packet in film if not packet.is_hidden]
+        self.is_counted = None in stamps or len(set(stamps)) < len(stamps)
+        self.pts = self._presented(film)
+        self.num_hidden = len(film) - len(self.pts)
         first = self._first_frame()
         self.orientation = self._orientation(first)
         self._is_interlaced, self._pixel_format = bool(first.interlaced_frame), str(first.format.name)
@@ -143,27 +147,18 @@ class VideoIndex:
         stated = np.array([float(self.pts[index] * self.time_base) for index in indices])
         return bool(np.abs(seconds - stated).max(initial=0) <= 1e-3)
 
-    def _presented(self) -> tuple[list[int], bool]:
+    def _presented(self, packets: Sequence[Packet]) -> list[int]:
         """Return the time stamps of the frames that are shown, or their numbers where time stamps are of no use."""
-        shown = [packet for packet in self._packets if not packet.is_hidden]
-        stamps = [packet.pts for packet in shown]
-        if None in stamps or len(set(stamps)) < len(stamps):
-            return list(range(sum(1 for _ in self._from_start(counted=True)))), True
-        pts = sorted(stamp for stamp in stamps if stamp is not None)
-        for packet in self._packets:
-            if packet.is_key and packet.pts is not None:
-                self.keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
-        self.keys.sort()
-        if not self.keys or pts[0] < self.keys[0][0] or not self._packets[0].is_key:
-            # Leading frames that refer to what was cut away: the decoder knows which of them can be shown.
-            first_key = self.keys[0][0] if self.keys else pts[-1]
-            leading = set()
-            for stamp, _ in self._from_start():
-                leading.add(stamp)
-                if stamp >= first_key:
-                    break
-            pts = [stamp for stamp in pts if stamp >= first_key or stamp in leading]
-        return pts, False
+        if self.is_counted:
+            return list(range(sum(1 for _ in self._from_start())))
+        pts = sorted(packet.pts for packet in packets if not packet.is_hidden and packet.pts is not None)
+        first_key = self.keys[0][0] if self.keys else pts[-1]
+        if self.keys and pts[0] >= first_key and packets[0].is_key:
+            return pts
+        # Leading frames that refer to what was cut away: the decoder knows which of them can be shown.
+        decoded = (stamp for stamp, _ in self._from_start())
+        leading = set(itertools.takewhile(lambda stamp: stamp < first_key, decoded))
+        return [stamp for stamp in pts if stamp >= first_key or stamp in leading]
 
     def check_backend(self, backend: str) -> None:
         """Refuse a film that `backend` may count, order or turn in another way than the index does.
@@ -219,14 +214,12 @@ class VideoIndex:
         raise bad_video(self.path, f"its {self.codec} stream decodes to no frame")
 
     def _orientation(self, frame: Any) -> Orientation:
-        for data in frame.side_data:
-            if data.type.name == "DISPLAYMATRIX":
-                found = read_orientation(bytes(data))
-                if found is None:
-                    problem = "its display matrix is no turn by 90, 180 or 270 degrees"
-                    raise bad_video(self.path, problem, "write the video anew, upright: ffmpeg -i IN OUT.mp4")
-                return found
-        return Orientation()
+        matrix = next((bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+        found = Orientation() if matrix is None else read_orientation(matrix)
+        if found is None:
+            problem = "its display matrix is no turn by 90, 180 or 270 degrees"
+            raise bad_video(self.path, problem, "write the video anew, upright: ffmpeg -i IN OUT.mp4")
+        return found
 
     def _fps(self) -> float:
         """Return the frames per second: as stated; where the time stamps contradict that, their mean."""
@@ -277,16 +270,15 @@ class VideoIndex:
             for frame in packet.decode():
                 yield (-1 if frame.pts is None else frame.pts), frame
 
-    def _from_start(self, counted: bool | None = None) -> Iterator[tuple[int, Any]]:
+    def _from_start(self) -> Iterator[tuple[int, Any]]:
         """Yield (time stamp, or number where they are of no use, and frame) of the whole film, in order."""
-        counted = self.is_counted if counted is None else counted
         with open_container(self.path) as container:
             stream = container.streams[self.stream.index]
             stream.codec_context.thread_count = 1
             for number, frame in enumerate(container.decode(stream)):
                 if not frame.is_corrupt:
-                    yield number if counted else -1 if frame.pts is None else frame.pts, frame
-                elif counted:
+                    yield number if self.is_counted else -1 if frame.pts is None else frame.pts, frame
+                elif self.is_counted:
                     raise bad_video(self.path, f"frame {number} is corrupt")
 
     def _pixels(self, frame: Any) -> np.ndarray:

@@ -52,8 +52,7 @@ class UndecodedVideo(VideoInputs):
     """A video or image whose features are known: it is decoded only if somebody asks for its frames after all."""
 
     def __init__(self, key: str, decode: Callable[[], torch.Tensor], medium: Medium) -> None:
-        for name, value in {"key": key, "_decode": decode, "medium": medium}.items():
-            object.__setattr__(self, name, value)
+        vars(self).update(key=key, medium=medium, _decode=decode)  # frames has no value of its own
 
     @property
     def frames(self) -> torch.Tensor:  # type: ignore[override]

@@ -8,6 +8,7 @@ an unknown model, an endpoint that is down, or many failures in a row end the ru
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import time
@@ -126,6 +127,7 @@ class Endpoint:
         tokens = _estimate(messages) + step.expected_tokens
         attempt = 0
         while True:
+            attempt += 1
             async with self._slots:
                 await asyncio.sleep(self._pace.delay(tokens))
                 try:
@@ -141,13 +143,10 @@ class Endpoint:
                     self._answered, self._failures_in_a_row = True, 0
                     account.add(reply)
                     return reply
-            attempt += 1
-            limit = step.max_retries
-            if failed.kind == "connection" and not self._answered:
-                limit = min(limit, _RETRIES_BEFORE_FIRST_SUCCESS)
-            if attempt > limit:
+            is_down = failed.kind == "connection" and not self._answered
+            if attempt > (min(step.max_retries, _RETRIES_BEFORE_FIRST_SUCCESS) if is_down else step.max_retries):
                 account.failures[failed.kind] += 1
-                if failed.kind == "connection" and not self._answered:
+                if is_down:
                     raise self._fatal(str(failed), f"is the server up? set {self.name}.base_url") from None
                 self._count_failure(str(failed))
                 raise RowError(f"{failed} ({attempt} attempts)") from None
@@ -180,15 +179,13 @@ class Endpoint:
                 answer = await self._client.chat.completions.create(
                     model=step.model, messages=messages, seed=seed, timeout=step.timeout_s, **options
                 )
-                return self._redacted(await _read_stream(answer) if step.stream else _read_completion(answer))
+                reply = await _read_stream(answer) if step.stream else _read_completion(answer)
+                return replace(
+                    reply, text=self._redact(reply.text), reasoning=self._redact(reply.reasoning or "") or None
+                )
         except self._broken as error:
             # Not from `error`: what the client raises holds the request, and so the key.
             raise await self._explain(error, step) from None
-
-    def _redacted(self, reply: Reply) -> Reply:
-        return replace(
-            reply, text=self._redact(reply.text), reasoning=self._redact(reply.reasoning) if reply.reasoning else None
-        )
 
     def _redact(self, text: str) -> str:
         """Return text without the key, which some servers repeat in what they refuse."""
@@ -218,14 +215,11 @@ class Endpoint:
         return RowError(f"HTTP {status} ({text})")
 
     async def _known_models(self) -> str:
-        try:
+        with contextlib.suppress(*self._broken, AttributeError, TypeError):
             async with asyncio.timeout(5.0):
-                names = [model.id for model in (await self._client.models.list()).data]
-        except (*self._broken, AttributeError, TypeError):
-            names = []
-        if not names:
-            return f"check {self.name}.base_url (it ends in /v1 for most servers) and {self.name}.model"
-        return f"the endpoint serves {', '.join(names[:5])}"
+                if names := [model.id for model in (await self._client.models.list()).data]:
+                    return f"the endpoint serves {', '.join(names[:5])}"
+        return f"check {self.name}.base_url (it ends in /v1 for most servers) and {self.name}.model"
 
 
 async def work_through(items: Iterator[T], num_workers: int, work: Callable[[T], Awaitable[None]]) -> None:
@@ -251,7 +245,8 @@ async def _limit_body(response: Any) -> None:
     """Let a response fail once it is longer than `MAX_BODY_BYTES`, whole or streamed; a compressed one at once."""
     import httpx2
 
-    if (encoding := response.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
         # Not asked for, and a few compressed bytes may expand to any number.
         raise httpx2.ReadError(f"the answer is compressed ({encoding[:40]})")
 
@@ -279,9 +274,7 @@ def _read_completion(answer: Any) -> Reply:
     message = getattr(choices[0], "message", None) if choices else None
     if not choices or message is None:
         raise _Retry("malformed", "broken answer (no message in it)")
-    usage = getattr(answer, "usage", None)
-    reasoning = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
-    return _reply(message.content, reasoning, choices[0].finish_reason, usage)
+    return _reply(message.content, _reasoning(message), choices[0].finish_reason, getattr(answer, "usage", None))
 
 
 async def _read_stream(stream: Any) -> Reply:
@@ -294,11 +287,16 @@ async def _read_stream(stream: Any) -> Reply:
         for choice in getattr(chunk, "choices", None) or ():
             delta = choice.delta
             content.append(getattr(delta, "content", None) or "")
-            reasoning.append(getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) or "")
+            reasoning.append(_reasoning(delta) or "")
             finish_reason = choice.finish_reason or finish_reason
     if finish_reason is None:
         raise _Retry("truncated", "the stream ended early")
     return _reply("".join(content), "".join(reasoning), finish_reason, usage)
+
+
+def _reasoning(message: Any) -> Any:
+    """Return the chain of thought of a message or a piece of one; servers name it in two ways."""
+    return getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
 
 
 def _reply(content: Any, reasoning: Any, finish_reason: Any, usage: Any) -> Reply:
@@ -317,20 +315,16 @@ def _reply(content: Any, reasoning: Any, finish_reason: Any, usage: Any) -> Repl
 
 def _estimate(messages: list[dict[str, Any]]) -> int:
     """Return about how many tokens the text of the messages has (4 characters each); pictures count 500."""
-    tokens = 0
-    for message in messages:
-        content = message["content"]
-        for part in [{"text": content}] if isinstance(content, str) else content:
-            tokens += len(part["text"]) // 4 if "text" in part else 500
-    return tokens
+    contents = [message["content"] for message in messages]
+    parts = [part for content in contents for part in ([{"text": content}] if isinstance(content, str) else content)]
+    return sum(len(part["text"]) // 4 if "text" in part else 500 for part in parts)
 
 
 def _retry_after(error: BaseException) -> float | None:
-    response = getattr(error, "response", None)
-    value = response.headers.get("retry-after") if response is not None else None
+    headers = getattr(getattr(error, "response", None), "headers", {})
     try:
-        return max(float(value), 0.0) if value is not None else None
-    except ValueError:  # a date: the usual backoff will do
+        return max(float(headers["retry-after"]), 0.0)
+    except (KeyError, ValueError):  # a date instead of seconds: the usual backoff will do
         return None
 
 

@@ -10,11 +10,10 @@ Rows are read and written one at a time. Source: EasyR1's geometry3k; the files 
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,29 +32,30 @@ from vsgrpo.vision_r1.filters import read_candidate
 from vsgrpo.vision_r1.questions import Item, Source, image_item
 
 
-@dataclass(frozen=True)
+@dataclass
 class ImageImport:
     """Result of an import: records read, rows per split, thoughts among them, records left out by reason with a first
     example each, images written or linked."""
 
     out: Path
-    num_read: int
-    counts: dict[str, int]
-    num_thoughts: int
-    num_images: int
-    left_out: dict[str, int]
-    examples: dict[str, str]
+    num_read: int = 0
+    counts: Counter[str] = field(default_factory=lambda: Counter(train=0, dev=0))
+    num_thoughts: int = 0
+    num_images: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON."""
-        return {**asdict(self), "out": str(self.out)}
+        return {**vars(self), "out": str(self.out), "left_out": dict(self.left_out.most_common())}
 
     def table(self) -> str:
         """Return counts, then what was left out and why."""
         kept = ", ".join(f"{number} {name}" for name, number in self.counts.items())
         lines = [f"rows: {self.num_read} read; {kept} -> {self.out}"]
         lines.append(f"with a thought (for SFT in think mode): {self.num_thoughts}; images: {self.num_images}")
-        lines += [f"left out: {n}: {reason} (first: {self.examples[reason]})" for reason, n in self.left_out.items()]
+        for reason, number in self.left_out.most_common():
+            lines.append(f"left out: {number}: {reason} (first: {self.examples[reason]})")
         return "\n".join(lines)
 
 
@@ -72,23 +72,16 @@ def import_images(settings: ImportSettings, *, overwrite: bool = False) -> Image
 
 def _import(settings: ImportSettings) -> ImageImport:
     out = settings.output
-    out.mkdir(parents=True, exist_ok=True)
-    left_out: Counter[str] = Counter()
-    examples: dict[str, str] = {}
-    counts: Counter[str] = Counter(train=0, dev=0)
-    seen: set[str] = set()
-    denied: set[str] = set()
-    num_read = num_thoughts = num_images = 0
-    targets = {name: out / f"{name}.jsonl" for name in ("train", "dev")}
+    summary, seen, denied = ImageImport(out), set[str](), set[str]()
+    targets = {name: out / f"{name}.jsonl" for name in summary.counts}
     finder = MediaFinder(settings.images, "images", keeps_missing=False, denies=denied_in_data)
     with ExitStack() as stack:
-        files = {
-            name: stack.enter_context(path.with_name(f".{path.name}.tmp").open("w", encoding="utf-8", newline="\n"))
-            for name, path in targets.items()
+        streams = {
+            name: stack.enter_context(path.open("w", encoding="utf-8", newline="\n")) for name, path in targets.items()
         }
         for file in settings.files:
             for where, data in read_records(file, nan="null"):
-                num_read += 1
+                summary.num_read += 1
                 try:
                     refuse_rooms(denied_in_data(data))
                     item = _item(data, where, Source(file, "images", settings.dataset, False), finder)
@@ -97,28 +90,24 @@ def _import(settings: ImportSettings) -> ImageImport:
                     split = "dev" if falls_into_dev(item.row.room, settings.dev_fraction) else "train"
                     line = row_line(replace(item.row, split=split), where)
                 except Refused as error:
-                    left_out[error.reason] += 1
+                    summary.left_out[error.reason] += 1
+                    summary.examples.setdefault(error.reason, f"{where}: {error.detail}" if error.detail else where)
                     denied.update(error.rooms)
-                    examples.setdefault(error.reason, f"{where}: {error.detail}" if error.detail else where)
                     continue
                 _write_images(item, out)
+                streams[split].write(line)
                 seen.add(item.row.id)
-                files[split].write(line)
-                counts[split] += 1
-                num_thoughts += item.row.reasoning is not None
-                num_images += len(item.row.media)
+                summary.counts[split] += 1
+                summary.num_thoughts += item.row.reasoning is not None
+                summary.num_images += len(item.row.media)
     finder.link(out)
-    if not counts["train"]:
-        reasons = "; ".join(f"{number}: {reason} ({examples[reason]})" for reason, number in left_out.items())
-        raise DataError(
-            f"{settings.files[0]}: no row can be taken ({reasons or 'no record'})", "see `import-data --help`"
-        )
+    if not summary.counts["train"]:
+        reasons = "; ".join(f"{n}: {reason} ({summary.examples[reason]})" for reason, n in summary.left_out.items())
+        problem = f"{settings.files[0]}: no row can be taken ({reasons or 'no record'})"
+        raise DataError(problem, "see `import-data --help`")
     for path in targets.values():
-        for _ in iter_rows(path.with_name(f".{path.name}.tmp")):  # once, as training reads them
+        for _ in iter_rows(path):  # once, as training reads them
             pass
-    for path in targets.values():
-        os.replace(path.with_name(f".{path.name}.tmp"), path)
-    summary = ImageImport(out, num_read, dict(counts), num_thoughts, num_images, dict(left_out.most_common()), examples)
     _write_manifest(settings, summary, sorted(denied))
     return summary
 
@@ -198,7 +187,7 @@ def _write_manifest(settings: ImportSettings, summary: ImageImport, denied: list
             rooms={},
             counts={
                 "rows": summary.counts,
-                "left_out": summary.left_out,
+                "left_out": dict(summary.left_out.most_common()),
                 "denied_rooms": denied,
                 "read": summary.num_read,
             },

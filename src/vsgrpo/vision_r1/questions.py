@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from PIL import Image
 
 from vsgrpo.config.build import BuildCotConfig, CotSection
 from vsgrpo.data.leak_guard import check_rows, name_some
@@ -37,6 +38,7 @@ from vsgrpo.records import read_records
 from vsgrpo.video.budget import PIXELS_VERSION, smart_resize
 from vsgrpo.video.container import file_stamp
 from vsgrpo.video.image import read_image
+from vsgrpo.video.reader import read_uniform_frames
 
 _PLACEHOLDER = re.compile(r"\s*<image>\s*")
 _MAGIC = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"RIFF", "webp"), (b"GIF8", "gif"), (b"BM", "bmp"))
@@ -91,18 +93,16 @@ class Source:
         """
         seen: set[bytes] = set()
         for where, data in islice(records(self.file), limit):
-            item = self._item(data, where)
+            if self.form == "rows":
+                item = Item(row_from_dict(data, where), self.file.parent)
+            else:
+                item = image_item(data, where, self)
             digest = hashlib.blake2b(item.row.key.encode(), digest_size=8).digest()
             if digest in seen:
                 _fail(where, f"id={item.row.id}: used before in this file", "ids must be unique")
             seen.add(digest)
             check_rows([item.row], allow_val_safe=self.allow_val_safe, where=where, base=self.file.parent)
             yield item
-
-    def _item(self, data: Any, where: str) -> Item:
-        if self.form == "rows":
-            return Item(row_from_dict(data, where), self.file.parent)
-        return image_item(data, where, self)
 
 
 def find_source(path: Path | str, split: str, form: str, name: str | None, allow_val_safe: bool) -> Source:
@@ -164,19 +164,18 @@ def image_item(data: Any, where: str, source: Source) -> Item:
         if not isinstance(value, (str, int, float)) or not str(value).strip():
             _fail(where, f"{name}={value!r}: must be a non-empty string")
     images = data.get("images", data.get("image"))
-    images = images if isinstance(images, list) else [images]
-    paths, contents = [], []
     identity = data.get("id", data.get("pid"))
     text = _PLACEHOLDER.sub(" ", str(problem)).strip()
     name = str(identity) if identity is not None else _content_id(where, text, str(answer))
-    for index, image in enumerate(images):
-        path, content = _image(image, where)
-        if content is not None:
-            if (suffix := image_suffix(content)) is None:
+    paths, contents = [], []
+    for index, image in enumerate(images if isinstance(images, list) else [images]):
+        found = _image(image, where)
+        if isinstance(found, bytes):
+            if (suffix := image_suffix(found)) is None:
                 _fail(where, "images: bytes that are no png, jpeg, webp, gif or bmp")
-            path = f"images/{safe_name(name)}_{index}.{suffix}"
-            contents.append(content)
-        paths.append(path)
+            contents.append(found)
+            found = f"images/{safe_name(name)}_{index}.{suffix}"
+        paths.append(found)
     if contents and len(contents) != len(paths):
         _fail(where, "images: some carry bytes, some do not")
     row = question_row(
@@ -197,19 +196,17 @@ def _content_id(where: str, text: str, answer: str) -> str:
     return hashlib.blake2b(json.dumps([place, text, answer]).encode(), digest_size=8).hexdigest()
 
 
-def _image(image: Any, where: str) -> tuple[str, bytes | None]:
-    """Return (path, None) or ("", bytes) of one entry of `images`."""
+def _image(image: Any, where: str) -> str | bytes:
+    """Return the path or the bytes of one entry of `images`."""
     if isinstance(image, dict):
-        if isinstance(image.get("bytes"), bytes):
-            return "", image["bytes"]
-        image = image.get("path")
+        image = image["bytes"] if isinstance(image.get("bytes"), bytes) else image.get("path")
     if isinstance(image, bytes):
-        return "", image
+        return image
     if not isinstance(image, str) or not image.strip():
         _fail(where, f"images={str(image)[:60]!r}: must be paths or carry bytes")
     if (fault := path_fault(image)) is not None:
         _fail(where, f"images={image[:60]!r}: {fault}; it must be relative to the file and below its folder")
-    return image, None
+    return image
 
 
 def image_suffix(content: bytes) -> str | None:
@@ -232,7 +229,8 @@ def _fail(where: str, problem: str, hint: str = "") -> NoReturn:
 
 _MIN_PIXELS = 3136
 _TIMEOUT_S = 60.0
-_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
+_SENT_AS_THEY_ARE = ("PNG", "JPEG", "WEBP")
+"""Image formats that every multimodal endpoint reads."""
 PIXELS_PER_TOKEN = 28 * 28
 """A token of the Qwen-VL family is 28 x 28 pixels; for estimates only."""
 
@@ -258,7 +256,9 @@ def media_urls(item: Item, budget: CotSection) -> list[str]:
     urls: list[str] = []
     for index, media in enumerate(item.row.media):
         if media["kind"] == "video":
-            urls += _frame_urls(inside(item.base, media["path"]), budget)
+            path = inside(item.base, media["path"])
+            _, frames = read_uniform_frames(path, budget.num_frames, timeout_s=_TIMEOUT_S)
+            urls += [_jpeg_url(frame, budget) for frame in frames]
         else:
             where = media["path"] if item.images is not None else str(item.base / media["path"])
             urls.append(_image_url(item.media_bytes(index), where, budget))
@@ -283,20 +283,11 @@ def _digest_of(stamp: tuple[str, int, int, int]) -> str:
     return file_sha256(Path(stamp[0]))
 
 
-def _frame_urls(path: Path, budget: CotSection) -> list[str]:
-    from vsgrpo.video.reader import read_uniform_frames  # here: rows of images need no decoder
-
-    _, frames = read_uniform_frames(path, budget.num_frames, timeout_s=_TIMEOUT_S)
-    return [_jpeg_url(frame, budget) for frame in frames]
-
-
 def _image_url(content: bytes, where: str, budget: CotSection) -> str:
     """Return the image itself where it fits the budget and any viewer shows it alike, else a JPEG of its pixels."""
-    from PIL import Image
-
     pixels = read_image(where, content=content)
     with Image.open(io.BytesIO(content)) as image:
-        kind = _TYPES.get((image.format or "").lower())
+        kind = image.get_format_mimetype() if image.format in _SENT_AS_THEY_ARE else None
         is_plain = image.mode in ("RGB", "L") and image.size == pixels.shape[1::-1] and not image.getexif()
     if kind is not None and is_plain and pixels.shape[0] * pixels.shape[1] <= budget.max_pixels:
         return _data_url(kind, content)
@@ -304,8 +295,6 @@ def _image_url(content: bytes, where: str, budget: CotSection) -> str:
 
 
 def _jpeg_url(pixels: np.ndarray, budget: CotSection) -> str:
-    from PIL import Image
-
     height, width = pixels.shape[:2]
     if height * width > budget.max_pixels:
         height, width = smart_resize(height, width, min_pixels=_MIN_PIXELS, max_pixels=budget.max_pixels)
