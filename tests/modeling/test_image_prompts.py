@@ -8,8 +8,7 @@ from vsgrpo.errors import RunError
 from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.inputs import encode_prompt
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.rollout import rollout
-from vsgrpo.modeling.sampling import Sampling
+from vsgrpo.modeling.rollout import Sampling, rollout
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.video.budget import Medium

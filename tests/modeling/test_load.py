@@ -15,8 +15,7 @@ from vsgrpo.modeling.bundle import base_model, use_gradient_checkpointing
 from vsgrpo.modeling.inputs import encode_prompt
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.rollout import rollout
-from vsgrpo.modeling.sampling import Sampling
+from vsgrpo.modeling.rollout import Sampling, rollout
 from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import build_trees
 from vsgrpo.modeling.vision import FeatureStore

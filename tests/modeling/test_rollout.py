@@ -9,8 +9,7 @@ from tiny_inputs import library_inputs, make_video
 from vsgrpo.modeling import rollout as rollout_module
 from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.rollout import rollout
-from vsgrpo.modeling.sampling import Sampling
+from vsgrpo.modeling.rollout import Sampling, rollout
 from vsgrpo.modeling.tree import build_trees
 from vsgrpo.modeling.vision import FeatureStore
 
@@ -61,10 +60,10 @@ def test_greedy_tokens_equal_generate_with_pixels(tiny, prompts, features, sampl
 def test_log_probs_seen_while_drawing_equal_logps(tiny, prompts, features, sampling, monkeypatch):
     seen = {}
 
-    def record(logits, keys, positions, settings, processors):
-        tokens = draw(logits, keys, positions, settings, processors)
+    def record(logits, keys, position, settings, processors):
+        tokens = draw(logits, keys, position, settings, processors)
         picked = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
-        for key, position, value in zip(keys, positions, picked.tolist(), strict=True):
+        for key, value in zip(keys, picked.tolist(), strict=True):
             seen[key, position] = value
         return tokens
 

@@ -30,8 +30,7 @@ from vsgrpo.files import write_atomic
 from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
 from vsgrpo.modeling.inputs import encode_prompt
 from vsgrpo.modeling.load import device_line, load, own_device
-from vsgrpo.modeling.rollout import rollout
-from vsgrpo.modeling.sampling import Sampling
+from vsgrpo.modeling.rollout import Sampling, rollout
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.terminal import Progress, show

@@ -4,7 +4,9 @@ Legend: B rows, L tokens of the longest row, V vocabulary, C tokens of one compl
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -17,6 +19,8 @@ from vsgrpo.modeling.tree import Tree, pack
 from vsgrpo.modeling.vision import MediaFeatures
 
 LAYOUTS = ("plain", "tree")
+_Pass = tuple[dict[str, Any], Tensor, list[int]]
+"""Arguments of one model call, the labels of the logits that it keeps, and the number of labels of each completion."""
 
 
 def logps(
@@ -59,9 +63,13 @@ def logps(
     if layout not in LAYOUTS:
         raise ValueError(f"layout={layout}: not one of {', '.join(LAYOUTS)}")
     with _adapters(model, adapter):
+        if not trees:
+            return []
         if layout == "tree":
-            return _packed(model, trees, features, temperature, entropy, attention, rows_per_pass)
-        return _plain(model, trees, features, temperature, entropy, rows_per_pass)
+            passes = _tree_passes(model, trees, features, attention, rows_per_pass)
+        else:
+            passes = _row_passes(model, trees, features, rows_per_pass)
+        return [scored for each in passes for scored in _score(model, *each, temperature, entropy)]
 
 
 @contextlib.contextmanager
@@ -76,106 +84,69 @@ def _adapters(model: nn.Module, enabled: bool) -> Iterator[None]:
         raise ValueError("adapter=False needs a model with an adapter; a fully tuned model has no reference inside")
 
 
-def _plain(
+def _row_passes(
+    model: nn.Module, trees: Sequence[Tree], features: Mapping[str, MediaFeatures], rows_per_pass: int | None
+) -> Iterator[_Pass]:
+    asked = [
+        (prompt, completion)
+        for tree in trees
+        for prompt, question in zip(tree.prompts(), tree.questions, strict=True)
+        for completion in question.completions
+    ]
+    batch = PromptBatch(model, [prompt for prompt, _ in asked], features)
+    step = rows_per_pass or max(len(asked), 1)
+    for start in range(0, len(asked), step):
+        rows = batch.index[start : start + step]
+        completions = [completion for _, completion in asked[start : start + step]]
+        ids, positions = batch.layout(rows, completions)
+        # The token before a completion token predicts it: columns P - 1 .. P + C - 2 of a row with P prompt tokens.
+        first = torch.tensor([len(batch.unique[row].token_ids) - 1 for row in rows])[:, None]
+        sizes = list(map(len, completions))
+        column = torch.arange(ids.shape[1])
+        predicts = (column >= first) & (column < first + torch.tensor(sizes)[:, None])
+        inputs = {
+            "input_ids": ids,
+            "position_ids": positions,
+            "mm_encoder_outputs": batch.row_features(rows),
+            "logits_to_keep": predicts.to(batch.device),
+        }
+        yield inputs, torch.tensor(list(itertools.chain(*completions)), dtype=torch.long), sizes
+
+
+def _tree_passes(
     model: nn.Module,
     trees: Sequence[Tree],
     features: Mapping[str, MediaFeatures],
-    temperature: float,
-    entropy: bool,
-    rows_per_pass: int | None,
-) -> list[tuple[Tensor, Tensor | None]]:
-    prompts, completions = [], []
-    for tree in trees:
-        for prompt, question in zip(tree.prompts(), tree.questions, strict=True):
-            prompts += [prompt] * len(question.completions)
-            completions += question.completions
-    if not completions:
-        return []
-    batch = PromptBatch(model, prompts, features)
-    step = rows_per_pass or len(completions)
-    results = []
-    for start in range(0, len(completions), step):
-        rows, part = batch.index[start : start + step], completions[start : start + step]
-        results += _score_rows(model, batch, rows, part, temperature, entropy)
-    return results
-
-
-def _score_rows(
-    model: nn.Module,
-    batch: PromptBatch,
-    rows: Sequence[int],
-    completions: Sequence[Sequence[int]],
-    temperature: float,
-    entropy: bool,
-) -> list[tuple[Tensor, Tensor | None]]:
-    ids, positions = batch.layout(rows, completions)
-    # The token before a completion token predicts it: columns P - 1 .. P + C - 2 of a row with P prompt tokens.
-    starts = torch.tensor([len(batch.unique[row].token_ids) - 1 for row in rows])
-    counts = torch.tensor([len(completion) for completion in completions])
-    column = torch.arange(ids.shape[1])
-    predicts = (column >= starts[:, None]) & (column < (starts + counts)[:, None])
-    output = model(
-        input_ids=ids,
-        position_ids=positions,
-        mm_encoder_outputs=batch.row_features(rows),
-        logits_to_keep=predicts.to(batch.device),
-        use_cache=False,
-    )
-    targets = torch.tensor([token for completion in completions for token in completion], dtype=torch.long)
-    return _split(output.logits, targets.to(batch.device), counts.tolist(), temperature, entropy)
-
-
-def _packed(
-    model: nn.Module,
-    trees: Sequence[Tree],
-    features: Mapping[str, MediaFeatures],
-    temperature: float,
-    entropy: bool,
     attention: str,
     rows_per_pass: int | None,
-) -> list[tuple[Tensor, Tensor | None]]:
-    if not trees:
-        return []
+) -> Iterator[_Pass]:
     require_tree_attention(model)
     batch = PromptBatch(model, [prompt for tree in trees for prompt in tree.prompts()], features)
     places = iter(batch.index)
     rows = [[next(places) for _ in tree.questions] for tree in trees]
     step = rows_per_pass or len(trees)
-    results = []
     for start in range(0, len(trees), step):
         part, part_rows = trees[start : start + step], rows[start : start + step]
-        results += _score_trees(model, batch, part, part_rows, temperature, entropy, attention)
-    return results
+        packed = pack(part, [[batch.positions[row] for row in questions] for questions in part_rows])
+        inputs = {
+            "input_ids": packed.ids.to(batch.device),
+            "position_ids": packed.positions.to(batch.device),
+            "tree_mask": build_mask(packed, attention, batch.device),
+            "mm_encoder_outputs": batch.tree_features(part, part_rows),
+            "logits_to_keep": packed.predicts.to(batch.device),
+        }
+        sizes = [len(leaf) for tree in part for question in tree.questions for leaf in question.completions]
+        yield inputs, packed.targets, sizes
 
 
-def _score_trees(
-    model: nn.Module,
-    batch: PromptBatch,
-    trees: Sequence[Tree],
-    rows: Sequence[Sequence[int]],
-    temperature: float,
-    entropy: bool,
-    attention: str,
+def _score(
+    model: nn.Module, inputs: dict[str, Any], targets: Tensor, sizes: list[int], temperature: float, entropy: bool
 ) -> list[tuple[Tensor, Tensor | None]]:
-    packed = pack(trees, [[batch.positions[row] for row in questions] for questions in rows])
-    output = model(
-        input_ids=packed.ids.to(batch.device),
-        position_ids=packed.positions.to(batch.device),
-        tree_mask=build_mask(packed, attention, batch.device),
-        mm_encoder_outputs=batch.tree_features(trees, rows),
-        logits_to_keep=packed.predicts.to(batch.device),
-        use_cache=False,
-    )
-    sizes = [len(leaf) for tree in trees for question in tree.questions for leaf in question.completions]
-    return _split(output.logits, packed.targets.to(batch.device), sizes, temperature, entropy)
-
-
-def _split(
-    logits: Tensor, targets: Tensor, sizes: Sequence[int], temperature: float, entropy: bool
-) -> list[tuple[Tensor, Tensor | None]]:
-    scores, entropies = score_logits(logits, targets, temperature, entropy)
-    split = entropies.split(sizes) if entropies is not None else [None] * len(sizes)  # type: ignore[arg-type]
-    return list(zip(scores.split(sizes), split, strict=True))  # type: ignore[arg-type]
+    """Call the model once and score the completions of the pass."""
+    logits = model(**inputs, use_cache=False).logits
+    scores, entropies = score_logits(logits, targets.to(logits.device), temperature, entropy)
+    split = [None] * len(sizes) if entropies is None else entropies.split(sizes)
+    return list(zip(scores.split(sizes), split, strict=True))
 
 
 def score_logits(logits: Tensor, targets: Tensor, temperature: float, entropy: bool) -> tuple[Tensor, Tensor | None]:

@@ -1,28 +1,71 @@
 """Draw completions: each unique prompt is read once, then all its completions advance together.
 
-Legend: U unique prompts, B completions, L tokens of the longest prompt, V vocabulary.
+Sampling is keyed: a token's noise depends on (run seed, step, row id, completion index, position) and nothing else. So
+the same completions come out of any batch order, chunking, layout and number of processes (float32), and the global
+random state is neither read nor moved.
+
+Legend: B completions, V vocabulary.
 """
 
-import contextlib
-import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import (
+    DynamicCache,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from vsgrpo.modeling.attention import DenseMask, build_mask, require_tree_attention
 from vsgrpo.modeling.bundle import base_model, unwrap
 from vsgrpo.modeling.inputs import PromptBatch
-from vsgrpo.modeling.sampling import Sampling, draw_tokens, logits_processors
-from vsgrpo.modeling.tree import PADDING, PREFIX, Prompt, build_trees, can_see, pack
+from vsgrpo.modeling.tree import PADDING, PREFIX, Prompt, build_trees, can_see, lay_out_leaves, pack
 from vsgrpo.modeling.vision import MediaFeatures
 
 Phase = Callable[[str], AbstractContextManager[Any]]
+_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_LARGEST_V_NEGATED = -(1 - 2.0**-24)
+# int64 temporaries of 4 x 152k entries stay inside a CPU's cache; more rows at a time are slower.
+_NOISE_ENTRIES_PER_CHUNK = 4 * 152_064
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn."""
+
+    seed: int
+    """Run seed."""
+    step: int
+    """Optimizer steps done over all stages when the rollout starts; 0 in evaluation."""
+    max_new_tokens: int
+    eos_ids: tuple[int, ...]
+    """A completion ends with the first of these (kept)."""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    """1, 0 and 0 switch these three off."""
+    suppress: tuple[int, ...] = ()
+    """Never drawn: vision tokens at least, or a later pass would count them as placeholders."""
+    greedy: bool = False
+    """Take the likeliest token that is not suppressed; temperature and the rest play no part."""
+
+    def __post_init__(self) -> None:
+        if not self.greedy and self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature}: must be above 0, or greedy=True")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={self.max_new_tokens}: must be at least 1")
 
 
 @torch.no_grad()
@@ -36,7 +79,7 @@ def rollout(
     layout: str = "plain",
     attention: str = "auto",
     prompts_per_pass: int | None = None,
-    phase: Phase = contextlib.nullcontext,
+    phase: Phase = nullcontext,
 ) -> list[list[int]]:
     """Draw one completion per key.
 
@@ -49,7 +92,6 @@ def rollout(
         prompts: one per key, or one per group of len(keys) / len(prompts) consecutive keys.
         features: of every video that the prompts name.
         keys: (row id, completion index) per wanted completion; they fix the noise.
-        sampling: see `Sampling`.
         layout: `plain` or `tree`: the same tokens.
         attention: kernel that reads prompts in the tree layout, see `logps`.
         phase: called with "prefill", opens the context in which prompts are read (a clock's).
@@ -73,69 +115,52 @@ def rollout(
     members: list[list[int]] = [[] for _ in batch.unique]
     for index in range(len(keys)):
         members[batch.index[index // group]].append(index)
-    completions: dict[int, list[int]] = {}
     order, draw = list(range(len(batch.unique))), _draw
     if layout == "tree":
         require_tree_attention(model)
-        order, draw = _grouped_by_media(batch.unique), functools.partial(_draw_packed, attention=attention)
-    step = prompts_per_pass or len(order)
-    with _evaluating(model):
+        draw = functools.partial(_draw_packed, attention=attention)
+        videos = [prompt.videos for prompt in batch.unique]
+        order.sort(key=lambda row: videos.index(videos[row]))  # prompts of the same videos share a tree
+    completions: dict[int, list[int]] = {}
+    step, was_training = prompts_per_pass or len(order), model.training
+    model.eval()
+    try:
         for start in range(0, len(order), step):
             rows = order[start : start + step]
-            wanted = [[keys[index] for index in members[row]] for row in rows]
-            places = [index for row in rows for index in members[row]]
-            completions |= zip(places, draw(unwrap(model), batch, rows, wanted, sampling, phase), strict=True)
+            asked = [(prompt, index) for prompt, row in enumerate(rows) for index in members[row]]
+            places = [index for _, index in asked]
+            draws = _Draws([keys[i] for i in places], [prompt for prompt, _ in asked], sampling, batch.device)
+            draw(unwrap(model), batch, rows, draws, phase)
+            completions |= zip(places, draws.tokens, strict=True)
+    finally:
+        model.train(was_training)
     return [completions[index] for index in range(len(keys))]
 
 
-def _grouped_by_media(prompts: Sequence[Prompt]) -> list[int]:
-    """Return the places of prompts, those that show the same media one after the other."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for place, prompt in enumerate(prompts):
-        groups.setdefault(prompt.videos, []).append(place)
-    return [place for places in groups.values() for place in places]
+def _prefill(model: nn.Module, **inputs: Any) -> tuple[Tensor, DynamicCache]:
+    cache = DynamicCache(config=base_model(model).config.text_config)
+    return model(**inputs, past_key_values=cache, use_cache=True).logits, cache
 
 
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
-def _draw(
-    model: nn.Module,
-    batch: PromptBatch,
-    rows: Sequence[int],
-    wanted: Sequence[Sequence[tuple[str, int]]],
-    sampling: Sampling,
-    phase: Phase,
-) -> list[list[int]]:
+def _draw(model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Draws", phase: Phase) -> None:
     """Read the prompts of `rows`, copy the cache of each to its completions and advance them until each has ended."""
     device = batch.device
     ids, positions = batch.layout(rows, [()] * len(rows))
     lengths = torch.tensor([len(batch.unique[row].token_ids) for row in rows], device=device)
-    cache = DynamicCache(config=base_model(model).config.text_config)
     with phase("prefill"):
-        output = model(
+        logits, cache = _prefill(
+            model,
             input_ids=ids,
             position_ids=positions,
             mm_encoder_outputs=batch.row_features(rows),
             logits_to_keep=(lengths - 1)[:, None],
-            past_key_values=cache,
-            use_cache=True,
         )
-    row_of = torch.tensor([place for place, keys in enumerate(wanted) for _ in keys], device=device)
-    cache.batch_select_indices(row_of)
+    cache.batch_select_indices(draws.prompt)
     # Padding between prompt and completion stays in the cache and is masked; positions go on as if it were not there.
-    seen = (torch.arange(ids.shape[1], device=device) < lengths[:, None])[row_of]
-    next_position = torch.tensor([batch.positions[row].next_position for row in rows], device=device)[row_of]
-    draws = _Draws([key for keys in wanted for key in keys], sampling, device)
-    going = draws.add(output.logits[:, 0][row_of])
-    while len(draws.active):
+    seen = (torch.arange(ids.shape[1], device=device) < lengths[:, None])[draws.prompt]
+    next_position = torch.tensor([batch.positions[row].next_position for row in rows], device=device)[draws.prompt]
+    going = draws.add(logits[:, 0][draws.prompt])
+    while draws.active:
         if len(going) < len(seen):
             cache.batch_select_indices(going)
             seen, next_position = seen[going], next_position[going]
@@ -148,18 +173,11 @@ def _draw(
             use_cache=True,
         )
         going = draws.add(output.logits[:, 0])
-    return draws.tokens
 
 
 def _draw_packed(
-    model: nn.Module,
-    batch: PromptBatch,
-    rows: Sequence[int],
-    wanted: Sequence[Sequence[tuple[str, int]]],
-    sampling: Sampling,
-    phase: Phase,
-    attention: str,
-) -> list[list[int]]:
+    model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Draws", phase: Phase, attention: str
+) -> None:
     """Read the trees of `rows` into a cache that holds every node once and advance all their leaves in it.
 
     Each step feeds one token per unfinished completion; a tree's tokens form one row, told apart by the mask.
@@ -169,49 +187,56 @@ def _draw_packed(
     places = iter(rows)
     tree_rows = [[next(places) for _ in tree.questions] for tree in trees]
     packed = pack(trees, [[batch.positions[row] for row in part] for part in tree_rows], for_rollout=True)
-    cache = DynamicCache(config=base_model(model).config.text_config)
     with phase("prefill"):
-        output = model(
+        logits, cache = _prefill(
+            model,
             input_ids=packed.ids.to(device),
             position_ids=packed.positions.to(device),
             tree_mask=build_mask(packed, attention, device),
             mm_encoder_outputs=batch.tree_features(trees, tree_rows),
             logits_to_keep=packed.predicts.to(device),
-            past_key_values=cache,
-            use_cache=True,
         )
-    leaves = _Leaves.of(batch, tree_rows, wanted, device)
     seen_question, seen_leaf = packed.question.to(device), packed.leaf.to(device)
-    draws = _Draws([key for keys in wanted for key in keys], sampling, device)
-    going = draws.add(output.logits[leaves.prompt])
-    while len(draws.active):
-        leaves = leaves.select(going)
-        kept, row = leaves.tree.unique(return_inverse=True)
+    # Of each completion: its tree (row of the cache), its question in the tree, and the position of its first token.
+    prompts = [
+        (tree, question, batch.positions[row].next_position)
+        for tree, part in enumerate(tree_rows)
+        for question, row in enumerate(part)
+    ]
+    tree, question, start = torch.tensor(prompts, device=device)[draws.prompt].T
+    leaf = torch.arange(len(tree), device=device)
+    going = draws.add(logits[draws.prompt])
+    while draws.active:
+        tree, question, start, leaf = (part[going] for part in (tree, question, start, leaf))
+        kept, tree = tree.unique(return_inverse=True)
         if len(kept) < len(seen_question):
             cache.batch_select_indices(kept)
             seen_question, seen_leaf = seen_question[kept], seen_leaf[kept]
-        leaves = dataclasses.replace(leaves, tree=row)
-        ids, question, leaf, position = leaves.columns(draws.last, draws.position - 1)
-        seen_question = torch.cat([seen_question, question], dim=1)
-        seen_leaf = torch.cat([seen_leaf, leaf], dim=1)
-        allowed = can_see(question, leaf, seen_question, seen_leaf)
+        values = ((draws.last, 0), (question, PADDING), (leaf, PREFIX), (start + draws.position - 1, 0))
+        ids, new_question, new_leaf, position = lay_out_leaves(tree, values)
+        seen_question = torch.cat([seen_question, new_question], dim=1)
+        seen_leaf = torch.cat([seen_leaf, new_leaf], dim=1)
+        allowed = can_see(new_question, new_leaf, seen_question, seen_leaf)
         output = model(
             input_ids=ids,
             tree_mask=DenseMask(allowed[:, None]),
             position_ids=position.expand(3, -1, -1),
-            logits_to_keep=question != PADDING,
+            logits_to_keep=new_question != PADDING,
             past_key_values=cache,
             use_cache=True,
         )
         going = draws.add(output.logits)
-    return draws.tokens
 
 
 class _Draws:
     """Completions while they grow; `active` are the unfinished ones, in order."""
 
-    def __init__(self, keys: Sequence[tuple[str, int]], sampling: Sampling, device: torch.device) -> None:
+    def __init__(
+        self, keys: Sequence[tuple[str, int]], prompts: Sequence[int], sampling: Sampling, device: torch.device
+    ) -> None:
         self.tokens: list[list[int]] = [[] for _ in keys]
+        self.prompt = torch.tensor(prompts, device=device)
+        """(B,) place of each completion's prompt among the prompts that are read together."""
         self.active = list(range(len(keys)))
         self.position = 0
         """Tokens that each active completion has."""
@@ -223,18 +248,9 @@ class _Draws:
         self._eos = torch.tensor(sampling.eos_ids, dtype=torch.long, device=device)
 
     def add(self, logits: Tensor) -> Tensor:
-        """Draw the next token of each active completion from logits (active, V).
-
-        Returns:
-            (still active,) places, among those that were active, of the completions that go on.
-        """
-        drawn = draw_tokens(
-            logits.float(),
-            [self._keys[index] for index in self.active],
-            [self.position] * len(self.active),
-            self._sampling,
-            self._processors,
-        )
+        """Draw the next token of each active completion from logits (active, V); return the places that go on."""
+        keys = [self._keys[index] for index in self.active]
+        drawn = draw_tokens(logits.float(), keys, self.position, self._sampling, self._processors)
         for index, token in zip(self.active, drawn.tolist(), strict=True):
             self.tokens[index].append(token)
         self.position += 1
@@ -246,60 +262,87 @@ class _Draws:
         return going
 
 
-@dataclass(frozen=True)
-class _Leaves:
-    """Where each unfinished completion hangs, in order of trees; all tensors are (leaves,)."""
+def logits_processors(sampling: Sampling, device: torch.device) -> LogitsProcessorList:
+    """Build suppress -> temperature -> top-k -> top-p -> min-p, transformers' own processors in its own order."""
+    processors = LogitsProcessorList()
+    if sampling.suppress:
+        processors.append(SuppressTokensLogitsProcessor(sampling.suppress, device=str(device)))
+    if sampling.greedy:
+        return processors
+    if sampling.temperature != 1:
+        processors.append(TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k > 0:
+        processors.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        processors.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p > 0:
+        processors.append(MinPLogitsWarper(sampling.min_p))
+    return processors
 
-    tree: Tensor
-    """Row of the cache."""
-    prompt: Tensor
-    """Place of its prompt among all prompts of the pass."""
-    question: Tensor
-    """Number of its question within the tree."""
-    leaf: Tensor
-    """Number of its own within the pass."""
-    next_position: Tensor
-    """Position of its first token."""
 
-    @classmethod
-    def of(
-        cls,
-        batch: PromptBatch,
-        tree_rows: Sequence[Sequence[int]],
-        wanted: Sequence[Sequence[tuple[str, int]]],
-        device: torch.device,
-    ) -> "_Leaves":
-        where = [(tree, question, row) for tree, rows in enumerate(tree_rows) for question, row in enumerate(rows)]
-        values = [
-            (tree, prompt, question, batch.positions[row].next_position)
-            for prompt, ((tree, question, row), keys) in enumerate(zip(where, wanted, strict=True))
-            for _ in keys
-        ]
-        tree, prompt, question, next_position = torch.tensor(values, device=device).T
-        return cls(tree, prompt, question, torch.arange(len(values), device=device), next_position)
+def draw_tokens(
+    logits: Tensor, keys: Sequence[tuple[str, int]], position: int, sampling: Sampling, processors: LogitsProcessorList
+) -> Tensor:
+    """Draw one token per row.
 
-    def select(self, kept: Tensor) -> "_Leaves":
-        """Keep the leaves at these places."""
-        return _Leaves(*(getattr(self, field.name)[kept] for field in dataclasses.fields(self)))
+    Args:
+        logits: (B, V) of the model, float32.
+        keys: (row id, completion index) of each row.
+        position: index of the token within its completion.
+        processors: from `logits_processors`; they are given no token history.
 
-    def columns(self, tokens: Tensor, position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Lay one token per leaf out as rows of trees.
+    Returns:
+        (B,) int64.
+    """
+    scores = processors(logits.new_empty(len(keys), 0, dtype=torch.long), logits)  # type: ignore[arg-type]
+    if sampling.greedy:
+        return scores.argmax(dim=-1)
+    vocab, tokens = scores.shape[1], []
+    noise_keys = [noise_key(sampling.seed, sampling.step, *key, position) for key in keys]
+    rows = max(1, _NOISE_ENTRIES_PER_CHUNK // vocab)
+    for start in range(0, len(keys), rows):
+        noise = gumbel(noise_keys[start : start + rows], vocab, scores.device)
+        tokens.append((scores[start : start + rows] + noise).argmax(dim=-1))
+    return torch.cat(tokens)
 
-        Returns:
-            ids, question, leaf and positions, each (trees, most leaves of a tree), padded right.
-        """
-        counts = self.tree.bincount()
-        slot = torch.arange(len(self.tree), device=tokens.device) - (counts.cumsum(0) - counts)[self.tree]
-        shape = (len(counts), int(counts.max()))
 
-        def laid_out(values: Tensor, padding: int) -> Tensor:
-            out = torch.full(shape, padding, dtype=torch.long, device=tokens.device)
-            out[self.tree, slot] = values
-            return out
+def noise_key(seed: int, step: int, row_id: str, completion_index: int, position: int) -> int:
+    """Hash the five values to 64 bits: blake2b-8, little endian, of their JSON list."""
+    text = json.dumps([int(seed), int(step), row_id, int(completion_index), int(position)])
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
-        return (
-            laid_out(tokens, 0),
-            laid_out(self.question, PADDING),
-            laid_out(self.leaf, PREFIX),
-            laid_out(self.next_position + position, 0),
-        )
+
+def gumbel(noise_keys: Sequence[int], vocab_size: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return standard Gumbel noise (B, V): row b, token i depends on (noise_keys[b], i) alone.
+
+    An argmax of log-probs + Gumbel noise is a draw from the distribution (the Gumbel-max trick).
+    u = splitmix64 of key + i * golden ratio; v = (top 32 bits + 0.5) / 2^32; E = -log1p(-v) is exponential; noise =
+    -log E. The large noises that win come from small v, where float32 is dense: no ties from rounding. The 128 largest
+    values of the top 32 bits round up to v = 1 in float32; v stays at the float32 below, so that all noise is finite.
+    """
+    start = torch.tensor([_signed(key) for key in noise_keys], dtype=torch.long, device=device)
+    steps = torch.arange(vocab_size, dtype=torch.long, device=device).mul_(_signed(_GOLDEN))
+    top = splitmix64(start[:, None] + steps).bitwise_right_shift_(32).bitwise_and_(0xFFFFFFFF)
+    # In place throughout: a real vocabulary makes this memory-bound.
+    values = top.float()
+    half = torch.full((), -(2.0**-33), device=values.device)
+    minus_v = torch.sub(half, values, alpha=2.0**-32, out=values).clamp_(min=_LARGEST_V_NEGATED)
+    return minus_v.log1p_().neg_().log_().neg_()
+
+
+def splitmix64(state: Tensor) -> Tensor:
+    """Mix 64-bit states (int64 bit patterns) to 64 pseudo-random bits each.
+
+    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014), output function (Stafford's
+    variant 13). int64 products wrap like unsigned ones; right shifts are made logical by masking the sign's copies.
+    """
+    state = state.clone()
+    shifted = torch.empty_like(state)
+    for shift, factor in ((30, _MIX_1), (27, _MIX_2), (31, 1)):
+        torch.bitwise_right_shift(state, shift, out=shifted)
+        state.bitwise_xor_(shifted.bitwise_and_((1 << 64 - shift) - 1)).mul_(_signed(factor))
+    return state
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value

@@ -15,6 +15,7 @@ Legend: L tokens of a prompt, or columns of a row; R trees (rows), P prefix colu
 block.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ from torch import Tensor
 
 PREFIX = -1
 PADDING = -2
+_NO_LABEL = -1
+_Column = tuple[int, ...]
+"""Token, its three positions, question and leaf as in `Packed`, and the label that it predicts or _NO_LABEL."""
 
 
 @dataclass(frozen=True)
@@ -94,23 +98,13 @@ def build_trees(prompts: Sequence[Prompt], completions: Sequence[Sequence[Sequen
         raise ValueError(f"{len(prompts)} prompts but {len(completions)} lists of completions")
     if any(not prompt.token_ids for prompt in prompts):
         raise ValueError("an empty prompt cannot be put into a tree")
-    runs: list[list[int]] = []
-    for index, prompt in enumerate(prompts):
-        previous = prompts[runs[-1][0]] if runs else None
-        if share and previous is not None and previous.videos == prompt.videos:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    return [_build_tree([prompts[i] for i in run], [completions[i] for i in run]) for run in runs]
-
-
-def _build_tree(prompts: Sequence[Prompt], completions: Sequence[Sequence[Sequence[int]]]) -> Tree:
-    cut = common_prefix_length([prompt.token_ids[:-1] for prompt in prompts])
-    questions = tuple(
-        QuestionNode(prompt.token_ids[cut:], tuple(tuple(completion) for completion in group))
-        for prompt, group in zip(prompts, completions, strict=True)
-    )
-    return Tree(prompts[0].token_ids[:cut], prompts[0].videos, questions)
+    trees = []
+    for _, run in itertools.groupby(range(len(prompts)), key=lambda i: prompts[i].videos if share else i):
+        places = list(run)
+        cut = common_prefix_length([prompts[i].token_ids[:-1] for i in places])
+        questions = tuple(QuestionNode(prompts[i].token_ids[cut:], tuple(map(tuple, completions[i]))) for i in places)
+        trees.append(Tree(prompts[places[0]].token_ids[:cut], prompts[places[0]].videos, questions))
+    return trees
 
 
 def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
@@ -137,7 +131,7 @@ class Packed:
     predicts: Tensor
     """(R, L) bool: columns that predict a label."""
     targets: Tensor
-    """Labels of those columns, in row-major order, which is the order of the leaves."""
+    """Labels of those columns, in row-major order, which is the order of the leaves; 0 in a rollout."""
     prefix_width: int
     num_blocks: int
     block_width: int
@@ -151,96 +145,72 @@ def pack(trees: Sequence[Tree], positions: Sequence[Sequence[PromptPositions]], 
         positions: for each tree, of the full prompt of each question.
         for_rollout: completions are yet to come: blocks hold whole questions, whose last column predicts.
     """
-    blocks = [
-        [
-            _block(tree, number, known, for_rollout)
-            for number, known in zip(range(len(tree.questions)), row_positions, strict=True)
-        ]
-        for tree, row_positions in zip(trees, positions, strict=True)
-    ]
-    prefix_width = max(len(tree.prefix) for tree in trees)
-    num_blocks = max(len(row) for row in blocks)
-    block_width = max(len(block.ids) for row in blocks for block in row)
+    prefixes, blocks = [], []
+    for tree, known in zip(trees, positions, strict=True):
+        width, leaves = len(tree.prefix), itertools.count()
+        at = known[0].positions[:, :width].T.tolist()
+        prefixes.append(
+            [(token, *where, PREFIX, PREFIX, _NO_LABEL) for token, where in zip(tree.prefix, at, strict=True)]
+        )
+        questions = enumerate(zip(tree.questions, known, strict=True))
+        blocks.append([_block(question, number, own, leaves, for_rollout) for number, (question, own) in questions])
+    prefix_width = max(map(len, prefixes))
+    num_blocks = max(map(len, blocks))
+    block_width = max(len(block) for row in blocks for block in row)
     rows = []
-    for tree, row_positions, row in zip(trees, positions, blocks, strict=True):
-        columns = _prefix(tree, row_positions[0]).padded(prefix_width)
-        leaves = 0
+    for prefix, row in zip(prefixes, blocks, strict=True):
+        columns = _padded(prefix, prefix_width)
         for block in row:
-            columns = columns + block.shifted(leaves).padded(block_width)
-            leaves += block.num_leaves
-        rows.append(columns.padded(prefix_width + num_blocks * block_width))
+            columns += _padded(block, block_width)
+        rows.append(_padded(columns, prefix_width + num_blocks * block_width))
+    values = torch.tensor(rows).movedim(-1, 0).contiguous()
+    predicts = values[6] != _NO_LABEL
     return Packed(
-        ids=torch.tensor([row.ids for row in rows]),
-        positions=torch.tensor([row.positions for row in rows]).permute(2, 0, 1),
-        question=torch.tensor([row.question for row in rows]),
-        leaf=torch.tensor([row.leaf for row in rows]),
-        predicts=torch.tensor([row.predicts for row in rows]),
-        targets=torch.tensor([token for row in rows for token in row.targets], dtype=torch.long),
+        ids=values[0],
+        positions=values[1:4],
+        question=values[4],
+        leaf=values[5],
+        predicts=predicts,
+        targets=values[6][predicts],
         prefix_width=prefix_width,
         num_blocks=num_blocks,
         block_width=block_width,
     )
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Consecutive columns of one row."""
-
-    ids: list[int]
-    positions: list[list[int]]
-    question: list[int]
-    leaf: list[int]
-    predicts: list[bool]
-    targets: list[int]
-    num_leaves: int = 0
-
-    def __add__(self, other: "_Columns") -> "_Columns":
-        return _Columns(
-            self.ids + other.ids,
-            self.positions + other.positions,
-            self.question + other.question,
-            self.leaf + other.leaf,
-            self.predicts + other.predicts,
-            self.targets + other.targets,
-        )
-
-    def padded(self, width: int) -> "_Columns":
-        missing = width - len(self.ids)
-        return self + _Columns(
-            [0] * missing, [[0, 0, 0]] * missing, [PADDING] * missing, [PREFIX] * missing, [False] * missing, []
-        )
-
-    def shifted(self, leaves: int) -> "_Columns":
-        moved = [leaf + leaves if leaf >= 0 else leaf for leaf in self.leaf]
-        return _Columns(self.ids, self.positions, self.question, moved, self.predicts, self.targets)
+def _padded(columns: list[_Column], width: int) -> list[_Column]:
+    return columns + [(0, 0, 0, 0, PADDING, PREFIX, _NO_LABEL)] * (width - len(columns))
 
 
-def _prefix(tree: Tree, known: PromptPositions) -> _Columns:
-    width = len(tree.prefix)
-    positions = known.positions[:, :width].T.tolist()
-    return _Columns(list(tree.prefix), positions, [PREFIX] * width, [PREFIX] * width, [False] * width, [])
-
-
-def _block(tree: Tree, number: int, known: PromptPositions, for_rollout: bool) -> _Columns:
-    question: QuestionNode = tree.questions[number]
-    shared = question.token_ids if for_rollout else question.token_ids[:-1]
-    start = len(tree.prefix)
-    ids, leaf = list(shared), [PREFIX] * len(shared)
-    positions = known.positions[:, start : start + len(shared)].T.tolist()
-    predicts = [False] * len(shared)
-    targets: list[int] = []
+def _block(
+    question: QuestionNode, number: int, known: PromptPositions, leaves: Iterator[int], for_rollout: bool
+) -> list[_Column]:
+    """Return the columns of a question and its completions, which take the next numbers of `leaves`."""
+    ids = question.token_ids
+    at = known.positions[:, -len(ids) :].T.tolist()
+    columns: list[_Column] = [(token, *where, number, PREFIX, _NO_LABEL) for token, where in zip(ids, at, strict=True)]
     if for_rollout:
-        predicts[-1] = True
-        return _Columns(ids, positions, [number] * len(ids), leaf, predicts, targets)
-    last = known.positions[:, -1].tolist()
-    for index, completion in enumerate(question.completions):
-        if completion:
-            ids += [question.token_ids[-1], *completion[:-1]]
-            positions += [last, *([known.next_position + t] * 3 for t in range(len(completion) - 1))]
-            leaf += [index] * len(completion)
-            predicts += [True] * len(completion)
-            targets += completion
-    return _Columns(ids, positions, [number] * len(ids), leaf, predicts, targets, len(question.completions))
+        return [*columns[:-1], (ids[-1], *at[-1], number, PREFIX, 0)]
+    columns.pop()
+    for completion, leaf in zip(question.completions, leaves, strict=False):
+        for index, label in enumerate(completion):
+            token, where = (
+                (completion[index - 1], [known.next_position + index - 1] * 3) if index else (ids[-1], at[-1])
+            )
+            columns.append((token, *where, number, leaf, label))
+    return columns
+
+
+def lay_out_leaves(tree: Tensor, values: Sequence[tuple[Tensor, int]]) -> list[Tensor]:
+    """Lay values of leaves, each (leaves,) with its padding, out as rows of trees (trees, most leaves of a tree).
+
+    Args:
+        tree: (leaves,) row of each leaf, ascending.
+    """
+    counts = tree.bincount()
+    slot = torch.arange(len(tree), device=tree.device) - (counts.cumsum(0) - counts)[tree]
+    shape = (len(counts), int(counts.max()))
+    return [part.new_full(shape, padding).index_put((tree, slot), part) for part, padding in values]
 
 
 def can_see(question_q: Tensor, leaf_q: Tensor, question_k: Tensor, leaf_k: Tensor) -> Tensor:
