@@ -28,7 +28,7 @@ _REQUIRED_TEXT = ("id", "dataset", "split", "scene_name", "room", "question_type
 _OPTIONAL_TEXT = ("unit", "rejected", "reasoning")
 _SPOKEN = ("question", "ground_truth", "answer", "rejected", "reasoning")
 """Fields whose text reaches the model, besides the options."""
-_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _SMALLEST, _LARGEST = 1e-100, 1e100
 """Between these, ratios and squares of numbers stay finite."""
 _MAX_DEPTH = 50
@@ -298,7 +298,7 @@ def number_of(text: str) -> float | None:
 
     Plain digits only, above 0 and within 1e-100 .. 1e100: "1_0", Arabic digits, "1e-320", "nan" and " 3" are none.
     """
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    value = float(text) if NUMBER.fullmatch(text) else math.nan
     return value if _SMALLEST <= value <= _LARGEST else None
 
 

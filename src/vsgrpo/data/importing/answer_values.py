@@ -9,9 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import takewhile
+from string import ascii_uppercase
 from typing import Any
 
-from vsgrpo.data.row import LETTERS, number_of
+from vsgrpo.data.row import LETTERS, NUMBER, number_of
 from vsgrpo.spatial.answers import normalize_word
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 
@@ -27,7 +29,6 @@ class Refused(Exception):
 NO_NUMBER = "an answer of 0, negative or not a number"
 BAD_OPTIONS = f"options that are not 2 to {len(LETTERS)} different ones"
 _TWO_WAYS = "a number that can be read in two ways"
-_PLAIN = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _GROUPED = (
     re.compile(r"\d{1,3}(?:,\d{3}){2,}(?:\.\d+)?|\d{1,3},\d{3}\.\d+", re.ASCII),  # 1,047.5 and 1,234,567
     re.compile(r"\d{1,3}(?:\.\d{3}){2,}(?:,\d+)?|\d{1,3}\.\d{3},\d+", re.ASCII),  # 1.047,5 and 1.234.567
@@ -140,7 +141,7 @@ def read_count(answer: Any) -> str:
 
 def _plain(text: str, whole: str) -> str:
     """Return a number with a decimal point and no grouping."""
-    if _PLAIN.fullmatch(text):
+    if NUMBER.fullmatch(text):
         return text.lstrip("+").removesuffix(".")
     if _GROUPED[0].fullmatch(text):
         return text.replace(",", "")
@@ -203,19 +204,25 @@ def read_options(given: Any) -> Options | None:
     return _ordered([" ".join(str(option).split()) for option in given])
 
 
+def _label(text: str) -> tuple[str, str] | None:
+    """Return (letter, word) of an option such as "A. bed", None where it has no letter."""
+    match = _LABELLED.fullmatch(text)
+    return None if match is None else (match[1].upper(), match[2].strip())
+
+
 def _ordered(texts: Sequence[str]) -> Options:
-    labels = [(match[1].upper(), match[2].strip()) if (match := _LABELLED.fullmatch(text)) else None for text in texts]
-    wanted = [chr(ord("A") + place) for place in range(len(texts))]
-    found = [label for label in labels if label is not None]
-    if len(found) == len(texts) and sorted(letter for letter, _ in found) == wanted:
-        words, has_letters = tuple(word for _, word in sorted(found)), True
-    elif any(letter in wanted for letter, _ in found):
-        if any(label is not None and label[0] != letter for label, letter in zip(labels, wanted, strict=True)):
+    letters = ascii_uppercase[: len(texts)]
+    labels = [_label(text) for text in texts]
+    found = sorted(label for label in labels if label is not None)
+    has_letters = any(letter in letters for letter, _ in found)
+    if "".join(letter for letter, _ in found) == letters:
+        words = tuple(word for _, word in found)
+    elif has_letters:
+        if any(label is not None and label[0] != letter for label, letter in zip(labels, letters, strict=False)):
             raise Refused("options whose letters have gaps or occur twice", str(list(texts))[:120])
         words = tuple(text if label is None else label[1] for text, label in zip(texts, labels, strict=True))
-        has_letters = True
     else:
-        words, has_letters = tuple(texts), False
+        words = tuple(texts)
     same = len({normalize_word(word) for word in words}) != len(words)
     if not 2 <= len(words) <= len(LETTERS) or same or not all(words):
         raise Refused(BAD_OPTIONS, str(list(texts))[:120])
@@ -225,21 +232,16 @@ def _ordered(texts: Sequence[str]) -> Options:
 def options_in_text(text: str) -> tuple[str, Options] | None:
     """Return (text before, options) where a text ends in options with letters: one a line, or "(A) x (B) y"."""
     lines = text.rstrip().split("\n")
-    count = 0
-    while count < len(lines) and _LABELLED.fullmatch(lines[-1 - count].strip()):
-        count += 1
-    for size in range(min(count, 26), 1, -1):
-        texts = [line.strip() for line in lines[-size:]]
-        letters = sorted(match[1].upper() for match in map(_LABELLED.fullmatch, texts) if match)
-        if letters == [chr(ord("A") + place) for place in range(size)]:
-            return "\n".join(lines[:-size]), _ordered(texts)
+    labels = list(takewhile(lambda label: label is not None, (_label(line.strip()) for line in reversed(lines))))
+    for size in range(min(len(labels), 26), 1, -1):
+        if sorted(label[0] for label in labels[:size] if label) == list(ascii_uppercase[:size]):
+            return "\n".join(lines[:-size]), _ordered([line.strip() for line in lines[-size:]])
     starts = list(re.finditer(r"(?:(?<=\s)|^)\(?([A-Z])[.):]\s*(?=\S)", lines[-1]))
-    letters = [match[1] for match in starts]
-    if len(starts) < 2 or letters != [chr(ord("A") + place) for place in range(len(starts))]:
+    if len(starts) < 2 or "".join(match[1] for match in starts) != ascii_uppercase[: len(starts)]:
         return None
     ends = [match.start() for match in starts[1:]] + [len(lines[-1])]
     texts = [lines[-1][a.start() : end].strip().rstrip(",;") for a, end in zip(starts, ends, strict=True)]
-    if not all(_LABELLED.fullmatch(part) for part in texts):
+    if not all(map(_label, texts)):
         return None
     before = "\n".join([*lines[:-1], lines[-1][: starts[0].start()]])
     return (before, _ordered(texts)) if before.strip()[-1:] in ("", "?", ".", ":") else None
@@ -261,13 +263,11 @@ def right_option(answer: Any, options: Options, letter: Any = None) -> int:
     words = [normalize_word(word) for word in options.words]
     found = {place for place, word in enumerate(words) if word == normalize_word(text)}
     if (match := _LETTER.fullmatch(text)) and isinstance(said, str):
-        place = ord(match[1].upper()) - ord("A")
-        found |= {place} if place < len(words) else set()
-    elif (match := _LABELLED.fullmatch(text)) and (word := normalize_word(match[2])) in words:
-        place = ord(match[1].upper()) - ord("A")
-        if place != words.index(word):
+        found |= {ascii_uppercase.index(match[1].upper())} & set(range(len(words)))
+    elif (label := _label(text)) and (word := normalize_word(label[1])) in words:
+        if ascii_uppercase.index(label[0]) != words.index(word):
             raise Refused("an answer whose letter and word disagree", f"{text[:60]!r} of {list(options.words)}")
-        found.add(place)
+        found.add(words.index(word))
     if len(found) > 1:
         raise Refused("an answer that is one option by its word and another by its letter", repr(text[:60]))
     if not found:

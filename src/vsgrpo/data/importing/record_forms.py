@@ -59,7 +59,7 @@ class Form:
         question: its text without media tokens; options may still be in it.
         answers: what may be the answer, in the order in which they count; a text without its tags.
         scene: of its column, None where it has none.
-        videos, frames: paths in order; one of the two is empty.
+        video, frames: paths; a record has a video, frames in order, or neither.
         thought: the text in <think> or <observe> before the answer, or None.
         system: the text of a system turn, or None.
     """
@@ -67,10 +67,15 @@ class Form:
     question: str
     answers: tuple[Any, ...]
     scene: str | None
-    videos: tuple[str, ...]
+    video: str | None
     frames: tuple[str, ...]
     thought: str | None
     system: str | None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of the video or the frames."""
+        return self.frames if self.video is None else (self.video,)
 
 
 @dataclass
@@ -111,7 +116,8 @@ def read_form(data: Any) -> Form:
     thought = next((match[2] for match in thoughts if match[2]), None)
     scene = column(data, "scene")
     scene = str(scene).strip() or None if isinstance(scene, str | int) and not isinstance(scene, bool) else None
-    return Form(text, tuple(map(_untagged, answers)), scene, videos, frames, thought, talk.system)
+    video = videos[0] if videos else None
+    return Form(text, tuple(map(_untagged, answers)), scene, video, frames, thought, talk.system)
 
 
 def _written(data: Mapping[str, Any]) -> Any:

@@ -88,12 +88,15 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
     units = tuple(value for name in _UNIT_COLUMNS if not is_nothing(value := data.get(name)))
     values = read_answer(question_type, question, form.answers, column(data, "letter"), options, units)
     scene, is_named = _scene(form)
-    paths = (*form.videos, *form.frames)
-    name = "scannet" if _SCANNET.fullmatch(scene) else dataset_of(column(data, "dataset"), paths, dataset)
-    media, sources = _media(form, name, scene)
-    extra = _extra(data, form)
-    if values["unit"] is None and (unit := asked_unit(question, question_type)) not in (None, *UNITS):
-        _note(extra, "unit", unit)
+    name = "scannet" if _SCANNET.fullmatch(scene) else dataset_of(column(data, "dataset"), form.paths, dataset)
+    unit = asked_unit(question, question_type) if values["unit"] is None else None
+    notes = {
+        "source_id": _plain(column(data, "id")),
+        "frames": True if form.frames else None,
+        "source_video": form.paths[0] if form.paths else None,
+        "system": form.system or None,
+        "unit": None if unit in UNITS else unit,
+    }
     row = Row(
         schema_version=SCHEMA_VERSION,
         id=row_id(name, scene, question_type, "\x1f".join((question, *form.frames))),
@@ -103,20 +106,20 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
         room=room_of(scene),
         question_type=question_type,
         question=question,
-        media=media,
+        media=_media(form, name, scene),
         rejected=None,
         reasoning=form.thought,
         objects=(),
         generator={"imported": True},
-        extra=extra,
+        extra=_extra(data, notes),
         **values,
     )
     try:
         check_row(row, "row")
     except DataError as error:
         raise Refused("breaks the row schema", error.message) from None
-    official = column(data, "id")
-    return ImportedRow(row, None if official is None else str(_plain(official)), sources, is_named)
+    official = notes["source_id"]
+    return ImportedRow(row, None if official is None else str(official), form.paths or (None,), is_named)
 
 
 def read_answer(
@@ -136,14 +139,14 @@ def read_answer(
         Refused: none can be read (the reason of the first), or two that can say different things.
     """
     found: list[dict[str, Any]] = []
-    refused: Refused | None = None
+    refused: list[Refused] = []
     for answer in answers or (None,):
         try:
             found.append(_values(question_type, question, answer, letter, options, units))
         except Refused as error:
-            refused = refused or error
+            refused.append(error)
     if not found:
-        raise refused or Refused("no answer")
+        raise refused[0]
     for other in found[1:]:
         if other["answer_kind"] != "text" and not _same(found[0]["answer"], other["answer"]):
             raise Refused("answers that disagree", f"{found[0]['answer'][:40]!r} and {other['answer'][:40]!r}")
@@ -167,18 +170,17 @@ def _values(
             return _without_options(read_count(said), "number")
         unit = asked_unit(question, question_type)
         return _without_options(read_number(said, unit, column_unit(units)), "number", unit)
+    if options is None and kind is None:
+        return _free_values(question, answer, units)
     if options is None and kind is not None and kind.words is not None:
         options = Options(kind.words, False)
     if options is None and kind is not None and kind.listed is not None and (listed := kind.listed.search(question)):
         options = read_options([word.strip() for word in listed[1].split(",")])
-    if options is not None:
-        right = right_option(answer, options, letter)
-        words = options.words
-        truth = {"ground_truth": LETTERS[right], "answer": words[right]}
-        return {"options": words, **truth, "answer_kind": "choice", "unit": None}
-    if kind is not None:
+    if options is None:
         raise Refused("a choice without options", question[:120])
-    return _free_values(question, answer, units)
+    right = right_option(answer, options, letter)
+    truth = {"ground_truth": LETTERS[right], "answer": options.words[right]}
+    return {"options": options.words, **truth, "answer_kind": "choice", "unit": None}
 
 
 def _free_values(question: str, answer: Any, units: tuple[Any, ...]) -> dict[str, Any]:
@@ -246,18 +248,17 @@ def _clean_question(text: str) -> tuple[str, Options | None]:
 
 def _scene(form: Form) -> tuple[str, bool]:
     """Return (scan id, is a real name): a ScanNet id anywhere wins, else the column, else the file's name."""
-    paths = (*form.videos, *form.frames)
-    for text in (form.scene, *paths):
+    for text in (form.scene, *form.paths):
         if text and (match := _SCANNET.search(text)):
             return match[0].lower(), True
     if form.scene:
         return _stem(form.scene), True
-    place = form.videos[0] if form.videos else ""
+    place = form.video or ""
     folders = {str(PurePosixPath(path.replace("\\", "/")).parent) for path in form.frames}
     if len(form.frames) > 1 and len(folders) == 1 and folders != {"."}:
         (place,) = folders
     if not (name := _stem(place)):
-        raise Refused("no scene and no video named", ", ".join(paths[:2])[:120])
+        raise Refused("no scene and no video named", ", ".join(form.paths[:2])[:120])
     return name, False
 
 
@@ -280,44 +281,34 @@ def dataset_of(given: Any, paths: tuple[str, ...], default: str) -> str:
     return next(filter(None, named), column or default)
 
 
-def _media(form: Form, dataset: str, scene: str) -> tuple[tuple[dict[str, str], ...], tuple[str | None, ...]]:
+def _media(form: Form, dataset: str, scene: str) -> tuple[dict[str, str], ...]:
     if form.frames:
-        entries = tuple({"kind": "image", "path": image_place(path)} for path in form.frames)
-        return entries, form.frames
-    source = form.videos[0] if form.videos else None
-    suffix = f".{(source or '').rpartition('.')[2].lower()}"
+        return tuple({"kind": "image", "path": image_place(path)} for path in form.frames)
+    suffix = f".{(form.video or '').rpartition('.')[2].lower()}"
     suffix = suffix if suffix in VIDEO_SUFFIXES else ".mp4"
-    return ({"kind": "video", "path": f"videos/{safe_name(dataset)}/{safe_name(scene)}{suffix}"},), (source,)
+    return ({"kind": "video", "path": f"videos/{safe_name(dataset)}/{safe_name(scene)}{suffix}"},)
 
 
 def image_place(path: str) -> str:
     """Return the path of an image in a dataset folder: below images/, by safe names."""
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     parts = parts[1:] if len(parts) > 1 and parts[0] == "images" else parts
-    stem, suffix = PurePosixPath(parts[-1]).stem if parts else "", PurePosixPath(parts[-1]).suffix if parts else ""
-    suffix = suffix if suffix.lower() in IMAGE_SUFFIXES else ""
-    return "/".join(["images", *map(safe_name, parts[:-1][-6:]), f"{safe_name(stem)}{suffix}"])
+    name = PurePosixPath(parts[-1] if parts else "")
+    suffix = name.suffix if name.suffix.lower() in IMAGE_SUFFIXES else ""
+    return "/".join(["images", *map(safe_name, parts[:-1][-6:]), f"{safe_name(name.stem)}{suffix}"])
 
 
-def _extra(data: Mapping[str, Any], form: Form) -> dict[str, Any]:
-    """Return the columns without meaning here, and of those with one what the row itself cannot say (`_note`)."""
+def _extra(data: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns without meaning here, with our notes on what the row itself cannot say.
+
+    If a column with the name of a note holds another value, that stays and the note is `imported_NAME`.
+    """
     extra = {str(key): _plain(value) for key, value in data.items() if key not in USED and not isinstance(value, bytes)}
-    if (official := column(data, "id")) is not None:
-        _note(extra, "source_id", _plain(official))
-    if form.videos:
-        _note(extra, "source_video", form.videos[0])
-    if form.frames:
-        _note(extra, "frames", True)
-        _note(extra, "source_video", form.frames[0])
-    if form.system:
-        _note(extra, "system", form.system)
+    for name, value in notes.items():
+        if value is not None:
+            is_taken = not is_nothing(extra.get(name)) and extra[name] != value
+            extra[f"imported_{name}" if is_taken else name] = value
     return extra
-
-
-def _note(extra: dict[str, Any], name: str, value: Any) -> None:
-    """Add a value of ours; if a column of that name holds another value, that stays and ours is `imported_NAME`."""
-    is_taken = not is_nothing(extra.get(name)) and extra[name] != value
-    extra[f"imported_{name}" if is_taken else name] = value
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
