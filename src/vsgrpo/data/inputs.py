@@ -81,12 +81,8 @@ def model_files(kind: str, name: str | Path | None) -> list[tuple[str, Path]]:
 
     Nothing for a hub id, a tiny model, or None. The model card is left out: evaluations write scores into it.
     """
-    found: list[tuple[str, Path]] = []
-    for folder in model_folders(name):
-        for file in sorted(folder.iterdir()):
-            if file.suffix in _WEIGHT_FILES and file.is_file():
-                found.append((kind, file))
-    return found
+    files = (file for folder in model_folders(name) for file in sorted(folder.iterdir()))
+    return [(kind, file) for file in files if file.suffix in _WEIGHT_FILES and file.is_file()]
 
 
 def model_folders(name: str | Path | None) -> list[Path]:
@@ -120,26 +116,25 @@ def read_inputs(folder: Path) -> dict[str, InputFile] | None:
 
 def write_inputs(folder: Path, inputs: dict[str, InputFile]) -> None:
     """Write inputs.json."""
-    files = {name: {k: v for k, v in asdict(entry).items() if v is not None} for name, entry in inputs.items()}
-    for entry in files.values():
-        entry.setdefault("state", None)
+    files = {
+        name: {key: value for key, value in asdict(entry).items() if value is not None or key == "state"}
+        for name, entry in inputs.items()
+    }
     write_atomic(folder / INPUTS_NAME, json.dumps({"schema_version": SCHEMA_VERSION, "files": files}) + "\n")
 
 
 def changes(before: dict[str, InputFile], now: dict[str, InputFile]) -> list[str]:
     """Return which of the inputs differ, a phrase for each; known hashes of those that do not are taken over."""
     shared = [name for name in before if name in now]
-    gone = [name for name in before if name not in now]  # of rows that changed, or of another order of models
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         same = list(pool.map(lambda name: _is_same(name, before[name], now[name]), shared))
     differ = [name for name, equal in zip(shared, same, strict=True) if not equal]
-    found = [f"{before[name].kind} {name}: {_difference(before[name], now[name], name)}" for name in differ]
-    if not found:  # where rows differ, other files than before are a consequence
-        found += [f"{before[name].kind} {name}: no longer used" for name in gone]
-        # Runs from before families of one's own were recorded have none.
-        new = {name: entry for name, entry in now.items() if name not in before and entry.kind != "family"}
-        found += [f"{entry.kind} {name}: not used before" for name, entry in new.items()]
-    return found
+    if differ:  # where rows differ, other files than before are a consequence
+        return [f"{before[name].kind} {name}: {_difference(before[name], now[name], name)}" for name in differ]
+    # Rows that changed, or models in another order, use other files. Early runs did not record families of one's own.
+    gone = [f"{entry.kind} {name}: no longer used" for name, entry in before.items() if name not in now]
+    new = {name: entry for name, entry in now.items() if name not in before and entry.kind != "family"}
+    return gone + [f"{entry.kind} {name}: not used before" for name, entry in new.items()]
 
 
 def refuse_changes(found: Sequence[str], where: str) -> None:
@@ -210,29 +205,21 @@ def _differing_lines(before: list[str], now: list[str], path: Path) -> str:
             known[line] -= 1
         else:
             new.append(number)
-    lost = known.total()
-    if not new and not lost:
-        return "its lines are in another order"
-    counts = f"{len(new)} of {len(now)} lines are new or changed" if new else f"{len(now)} lines"
-    text = f"{counts}, {lost} of the {len(before)} before are gone"
+    gone = f"{known.total()} of the {len(before)} before are gone"
     if new:
-        row = _id_of_line(path, new[0])
-        text += f" (first: line {new[0] + 1}{', id ' + row if row else ''})"
-    return text
+        first = f"first: line {new[0] + 1}{_id_of_line(path, new[0])}"
+        return f"{len(new)} of {len(now)} lines are new or changed, {gone} ({first})"
+    return f"{len(now)} lines, {gone}" if known.total() else "its lines are in another order"
 
 
-def _id_of_line(path: Path, number: int) -> str | None:
+def _id_of_line(path: Path, number: int) -> str:
     with path.open("rb") as stream, suppress(DataError, AttributeError):
         line = next(islice(stream, number, None), b"")
-        return str(decode_line(line, str(path), is_first=number == 0).get("id"))[:60]
-    return None
+        return f", id {decode_line(line, str(path), is_first=number == 0).get('id')}"[:65]
+    return ""
 
 
 def _line_hashes(path: Path) -> list[str] | None:
-    lines: list[str] = []
     with path.open("rb") as stream:
-        for line in stream:
-            if len(lines) == _LINES_KEPT:
-                return None
-            lines.append(blake2b(line, digest_size=6).hexdigest())
-    return lines
+        lines = [blake2b(line, digest_size=6).hexdigest() for line in islice(stream, _LINES_KEPT + 1)]
+    return lines if len(lines) <= _LINES_KEPT else None

@@ -146,12 +146,12 @@ def answer_table(lines: Sequence[AnswerLine], dev: Sequence[AnswerLine] = (), na
 
 @dataclass
 class Fault:
-    """A rule that rows break: how often, the first places, and what the first of them says."""
+    """A rule that rows break: what the first of them says, how often, and the first places."""
 
-    count: int
-    places: list[str]
     message: str
     hint: str
+    count: int = 0
+    places: list[str] = field(default_factory=list)
 
     def text(self, file: Path) -> str:
         """Return it in one line, with file and lines."""
@@ -197,13 +197,12 @@ class RowScan:
         """The worst leak verdict of the rows."""
         return "leak" if self.num_leaks else self.judged.verdict
 
-    def add_fault(self, rule: str, line: int, message: str, hint: str) -> None:
-        """Count a fault of one line."""
-        fault = self.faults.setdefault(rule, Fault(0, [], message, hint))
-        fault.count += 1
-        if len(fault.places) < _KEPT:
-            fault.places.append(str(line))
-        if fault.count == 2:
+    def add_fault(self, rule: str, message: str, hint: str, *lines: int, count: int = 1) -> None:
+        """Count a fault; `lines` are the first that have it."""
+        fault = self.faults.setdefault(rule, Fault(message, hint))
+        fault.count += count
+        fault.places = [*fault.places, *map(str, lines)][:_KEPT]
+        if fault.count > 1:
             fault.message = rule
 
     def add(self, row: Row, line: int, links: Links, judge: bool, is_good: bool) -> None:
@@ -228,12 +227,8 @@ class RowScan:
     def join(self, later: RowScan) -> None:
         """Add the part that follows this one."""
         for rule, fault in later.faults.items():
-            own = self.faults.setdefault(rule, Fault(0, [], fault.message, fault.hint))
-            moved = [str(int(place) + self.num_lines) for place in fault.places]
-            own.places = [*own.places, *moved][:_KEPT]
-            own.count += fault.count
-            if own.count > 1:
-                own.message = rule
+            lines = [int(place) + self.num_lines for place in fault.places]
+            self.add_fault(rule, fault.message, fault.hint, *lines, count=fault.count)
         self.keys += later.keys
         self.key_lines.extend(line + self.num_lines for line in later.key_lines)
         self.num_lines += later.num_lines
@@ -253,7 +248,7 @@ class RowScan:
         order = np.argsort(keys, kind="stable")
         again = order[1:][keys[order[1:]] == keys[order[:-1]]]
         for line in sorted(lines[again].tolist()):
-            self.add_fault("id: used before in this file", line, "id: used before in this file", "ids must be unique")
+            self.add_fault("id: used before in this file", "id: used before in this file", "ids must be unique", line)
 
 
 def scan_rows(file: Path, check: RowCheck | None = None, *, judge: bool = True) -> RowScan:
@@ -304,7 +299,7 @@ def _scan_part(file: Path, check: RowCheck | None, judge: bool, part: tuple[int,
             try:
                 data = decode_line(line, "", is_first=start == 0 and number == 1)
             except DataError as error:
-                found.add_fault("not JSON", number, error.message.removeprefix(": "), error.hint)
+                found.add_fault("not JSON", error.message.removeprefix(": "), error.hint, number)
                 continue
             if data is BLANK:
                 continue
@@ -312,7 +307,7 @@ def _scan_part(file: Path, check: RowCheck | None, judge: bool, part: tuple[int,
                 row = row_from_dict(data, "")
             except RowError:
                 for fault in faults_of(data, ""):
-                    found.add_fault(fault.rule, number, fault.message.removeprefix(": "), fault.hint)
+                    found.add_fault(fault.rule, fault.message.removeprefix(": "), fault.hint, number)
                 continue
             is_good = True
             try:
@@ -320,6 +315,6 @@ def _scan_part(file: Path, check: RowCheck | None, judge: bool, part: tuple[int,
                     check(row)
             except DataError as error:
                 rule, is_good = error.message.removeprefix(f"row {row.key}: "), False
-                found.add_fault(rule, number, rule, error.hint)
+                found.add_fault(rule, rule, error.hint, number)
             found.add(row, number, links, judge, is_good)
     return found

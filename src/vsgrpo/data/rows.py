@@ -14,18 +14,15 @@ from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from pathlib import Path
 from sys import intern
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vsgrpo.data.row import IS_MISSING, SCHEMA_VERSION, Row, RowError, check_number, check_row, row_faults, short_json
-from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.paths import inside
 from vsgrpo.records import read_jsonl
+from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_types import answer_kind_of, type_names
-
-if TYPE_CHECKING:
-    from vsgrpo.spatial.question import Question
-
 
 FIELD_NAMES = tuple(field.name for field in fields(Row))
 _FIELDS = frozenset(FIELD_NAMES)
@@ -193,7 +190,7 @@ def checked_line(row: Row) -> str:
 
 @dataclass(frozen=True)
 class DevSplit:
-    """Rooms held out of train, and the sentence to print where that did not go as asked."""
+    """Rooms held out of train, and a sentence to print where rooms were asked for and none is."""
 
     dev_rooms: frozenset[str]
     note: str | None
@@ -210,16 +207,16 @@ def split_dev(rooms: Iterable[str], fraction: float) -> DevSplit:
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"data.dev_fraction={fraction}: must be in [0, 1)")
-    names = sorted(set(rooms))
-    if len(names) < 2:
-        return DevSplit(frozenset(), f"dev is empty: {len(names)} room(s), a dev split needs at least 2")
+    names = set(rooms)
     dev = {name for name in names if falls_into_dev(name, fraction)}
-    if len(dev) == len(names):
-        dev.remove(max(names, key=_place))
-    note = (
-        f"dev is empty: none of {len(names)} rooms fell into dev_fraction={fraction}" if fraction and not dev else None
-    )
-    return DevSplit(frozenset(dev), note)
+    if dev and dev == names:
+        dev.remove(max(sorted(names), key=_place))
+    if dev or not fraction:
+        return DevSplit(frozenset(dev), None)
+    why = f"none of {len(names)} rooms fell into dev_fraction={fraction}"
+    if len(names) < 2:
+        why = f"{len(names)} room(s), a dev split needs at least 2"
+    return DevSplit(frozenset(), f"dev is empty: {why}")
 
 
 def falls_into_dev(room: str, fraction: float) -> bool:
@@ -237,19 +234,12 @@ def draw_mix(sources: Sequence[tuple[Sequence[Row], float]], seed: int) -> list[
     A source with more rows than its share gives a part of them, one with fewer gives rows again (each once more before
     any twice more). Which ones, and the order of all, are hashes of (seed, key): the same for every process.
 
-    Raises:
-        ValueError: no source, an empty one, or weights that are not above 0.
+    Args:
+        sources: rows and weight of each; none is empty, weights are above 0.
     """
-    if (
-        not sources
-        or not all(rows for rows, _ in sources)
-        or not all(0 < weight < float("inf") for _, weight in sources)
-    ):
-        raise ValueError("draw_mix: sources with rows and weights above 0 are needed")
-    total = sum(len(rows) for rows, _ in sources)
-    weights = [weight for _, weight in sources]
+    counts = shares(sum(len(rows) for rows, _ in sources), [weight for _, weight in sources])
     drawn: list[tuple[bytes, Row]] = []
-    for number, ((rows, _), count) in enumerate(zip(sources, shares(total, weights), strict=True)):
+    for number, ((rows, _), count) in enumerate(zip(sources, counts, strict=True)):
         ranked = sorted(rows, key=lambda row: _hash(seed, number, 0, row))
         for k in range(count):
             row = ranked[k % len(ranked)]
@@ -275,10 +265,7 @@ def rebase(rows: Sequence[Row], folder: Path, base: Path) -> list[Row]:
     """
     if folder.resolve() == base.resolve():
         return list(rows)
-    try:
-        prefix = Path(os.path.relpath(folder.resolve(), base.resolve()))
-    except ValueError:  # another drive
-        raise ConfigError(f"data.mix: {folder} is not on the disk of {base}", "move one of them") from None
+    prefix = Path(os.path.relpath(folder.resolve(), base.resolve()))
     for path in dict.fromkeys(item["path"] for row in rows for item in row.media):
         inside(folder, path)
     return [

@@ -271,7 +271,7 @@ class _Import:
                     is_dev = row.room in split.dev_rooms
                     (stays if is_dev else train).write(checked_line(row if is_dev else replace(row, split="train")))
             dev.unlink()
-        return [split.note] if split.note and self.settings.dev_fraction else []
+        return [split.note] if split.note else []
 
     def _notes(self, scans: dict[str, RowScan]) -> list[str]:
         notes = []
