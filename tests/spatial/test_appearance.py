@@ -8,7 +8,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from vsgrpo.spatial.appearance import (
+from vsgrpo.spatial.held_out import (
     AppearanceSettings,
     FirstSight,
     clear_orders,

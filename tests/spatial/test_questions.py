@@ -175,9 +175,7 @@ def test_clear_triples_keep_their_margins_and_flip_when_you_turn_round(seed, dif
     rng = np.random.default_rng(seed)
     boxes = [Box(rng.uniform(-2, 2, 3), rng.uniform(0.05, 0.6, 3), np.eye(3)) for _ in range(7)]
     distances = box_distance_table(boxes, boxes)
-    triples = clear_triples(
-        boxes, distances, difficulty, rng, margin_degrees=10, distance_range=(0.3, 5.0), max_corners_elsewhere=2
-    )
+    triples = clear_triples(boxes, distances, difficulty, QuestionSettings(), rng)
     opposite = {"left": "right", "right": "left", "front-left": "back-right", "back-right": "front-left"}
     opposite |= {"front-right": "back-left", "back-left": "front-right"}
     for standing, facing, target, word in triples:

@@ -78,7 +78,7 @@ class SpatialSection(Section, key="spatial"):
 
 @dataclass(frozen=True)
 class AppearanceSection(Section, key="appearance"):
-    """When a video shows a category; see vsgrpo.spatial.appearance and vsgrpo.scans.visibility."""
+    """When a video shows a category; see vsgrpo.spatial.held_out and vsgrpo.scans.visibility."""
 
     min_pixels: Count
     min_share: Share
@@ -92,7 +92,7 @@ class AppearanceSection(Section, key="appearance"):
 
 @dataclass(frozen=True)
 class RouteSection(Section, key="route"):
-    """Length and clearance of made-up routes; see vsgrpo.spatial.routes."""
+    """Length and clearance of made-up routes; see vsgrpo.spatial.held_out."""
 
     min_legs: Annotated[int, between(1, 4)]
     max_legs: Annotated[int, between(1, 4)]

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.spatial.geometry import bearing_degrees, bearings_degrees, object_distances
-from vsgrpo.spatial.question import Asking, Question, names_overlap
+from vsgrpo.spatial.geometry import bearing_degrees, object_distances
+from vsgrpo.spatial.question import Asking, Question, QuestionSettings, names_overlap
 from vsgrpo.spatial.questions import fields_of, only_object, option_word, pattern_of
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 
@@ -37,11 +37,8 @@ WORDS = {
     "medium": ("left", "right", "back"),
     "hard": ("front-left", "front-right", "back-left", "back-right"),
 }
-_BOUNDARIES = {
-    "easy": np.array([0.0, 135.0, 225.0, 360.0]),
-    "medium": np.array([0.0, 135.0, 225.0, 360.0]),
-    "hard": np.array([0.0, 90.0, 180.0, 270.0, 360.0]),
-}
+_THIRDS, _QUADRANTS = np.array([0.0, 135.0, 225.0, 360.0]), np.array([0.0, 90.0, 180.0, 270.0, 360.0])
+_BOUNDARIES = {"easy": _THIRDS, "medium": _THIRDS, "hard": _QUADRANTS}
 _SECTORS = {
     "easy": ("left", None, "right"),
     "medium": ("left", "back", "right"),
@@ -60,15 +57,7 @@ def make_rel_direction(ask: Asking) -> list[Question]:
     for i, j in zip(*np.triu_indices(len(items), 1), strict=True):
         if names_overlap(items[i].category, items[j].category):
             distances[i, j] = distances[j, i] = np.nan
-    triples = clear_triples(
-        [o.box for o in items],
-        distances,
-        difficulty,
-        ask.rng,
-        margin_degrees=ask.settings.direction_margin_degrees,
-        distance_range=ask.settings.direction_range,
-        max_corners_elsewhere=ask.settings.max_corners_elsewhere,
-    )
+    triples = clear_triples([o.box for o in items], distances, difficulty, ask.settings, ask.rng)
     is_paper_form = ask.settings.mode == "vsi100k" and difficulty == "easy"  # the paper has no other
     sentence = DIRECTION_EASY_VSI100K if is_paper_form else DIRECTION[difficulty]
     questions = []
@@ -103,15 +92,12 @@ def clear_triples(
     boxes: Sequence[Box],
     distances: NDArray[np.float64],
     difficulty: str,
+    settings: QuestionSettings,
     rng: np.random.Generator,
-    *,
-    margin_degrees: float,
-    distance_range: tuple[float, float],
-    max_corners_elsewhere: int,
 ) -> list[tuple[int, int, int, str]]:
     """Return (standing, facing, target, word) index triples that are not ambiguous, in random order, words in turn.
 
-    Every pairwise distance lies in `distance_range`, the bearing is at least `margin_degrees` from every boundary
+    Every pairwise distance lies in `direction_range`, the bearing is `direction_margin_degrees` from every boundary
     and at most `max_corners_elsewhere` of the target's 8 corners lie in another sector than its centre.
     Deviation: the benchmark's hard type tests only the upper boundary of a quadrant (a slip); the margin here is
     symmetric. The triples come with their words in turn (left, right, left, ...), so that a cap keeps the balance.
@@ -120,26 +106,26 @@ def clear_triples(
         boxes: n boxes.
         distances: (n, n) metres; NaN or infinity excludes a pair.
     """
-    low, high = distance_range
+    low, high = settings.direction_range
     near = (distances >= low) & (distances <= high)
     standing, facing, target = np.nonzero(near[:, :, None] & near[:, None, :] & near[None, :, :])
     different = (standing != facing) & (facing != target) & (standing != target)
     order = rng.permutation(np.flatnonzero(different))
     standing, facing, target = standing[order], facing[order], target[order]
     centers = np.array([b.centroid for b in boxes], dtype=np.float64).reshape(-1, 3)[:, :2]
-    degrees = bearings_degrees(centers[standing], centers[facing], centers[target])
+    degrees = bearing_degrees(centers[standing], centers[facing], centers[target])
     margin = np.abs(degrees[:, None] - _BOUNDARIES[difficulty]).min(axis=1)
     arms = [np.hypot(*(centers[end] - centers[standing]).T) for end in (facing, target)]
     sector = _sector(degrees, difficulty)
     has_word = np.array([word is not None for word in _SECTORS[difficulty]])[sector]
-    keep = has_word & (margin >= margin_degrees) & (arms[0] >= _MIN_ARM_M) & (arms[1] >= _MIN_ARM_M)
+    keep = has_word & (margin >= settings.direction_margin_degrees) & (arms[0] >= _MIN_ARM_M) & (arms[1] >= _MIN_ARM_M)
     kept = np.flatnonzero(keep)[:_MAX_CORNER_CHECKS]  # plenty for any cap, and bounds the work
     if len(kept) == 0:
         return []
     corners = np.array([b.corners() for b in boxes])[target[kept]]
-    corner_degrees = bearings_degrees(centers[standing[kept], None], centers[facing[kept], None], corners[..., :2])
+    corner_degrees = bearing_degrees(centers[standing[kept], None], centers[facing[kept], None], corners[..., :2])
     elsewhere = (_sector(corner_degrees, difficulty) != sector[kept, None]).sum(axis=1)
-    kept = kept[elsewhere <= max_corners_elsewhere]
+    kept = kept[elsewhere <= settings.max_corners_elsewhere]
     rank = np.zeros(len(kept), dtype=np.int64)  # how many of the same sector came before
     for value in np.unique(sector[kept]):
         rank[sector[kept] == value] = np.arange((sector[kept] == value).sum())
@@ -150,7 +136,7 @@ def clear_triples(
 def observe_rel_direction(scene: Scene, question: Question, objects: Sequence[SceneObject], distance: str) -> str:
     """Name the angle to turn by."""
     standing, facing, target = objects[:3]
-    bearing = bearing_degrees(standing.box.centroid, facing.box.centroid, target.box.centroid)
+    bearing = float(bearing_degrees(standing.box.centroid, facing.box.centroid, target.box.centroid))
     side, angle = ("left", bearing) if bearing <= 180 else ("right", 360 - bearing)
     return f"To face the {target.category} I turn {round(angle)} degrees to the {side}."
 
@@ -161,6 +147,6 @@ def resolve_rel_direction(difficulty: str, scene: Scene, question: str, options:
     standing, facing, target = (only_object(scene, names[key]) for key in ("standing", "facing", "target"))
     if standing is None or facing is None or target is None:
         return None
-    bearing = bearing_degrees(standing.box.centroid, facing.box.centroid, target.box.centroid)
+    bearing = float(bearing_degrees(standing.box.centroid, facing.box.centroid, target.box.centroid))
     word = direction_word(bearing, difficulty)
     return next((option[0] for option in options if option_word(option) == word), None)

@@ -42,16 +42,6 @@ def fit_box(points: NDArray[np.floating], kind: str = "upright_min") -> Box:
     return _FITTERS[kind](cloud)
 
 
-def _fit_aabb(points: Floats) -> Box:
-    return _box_in_frame(points, np.eye(3))
-
-
-def _fit_upright_min(points: Floats) -> Box:
-    angle = _min_rectangle_angle(points[:, :2])
-    cos, sin = np.cos(angle), np.sin(angle)
-    return _box_in_frame(points, np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]]))
-
-
 def _fit_min_obb(points: Floats) -> Box:
     """Try the frame (edge, normal x edge, normal) of every hull face and edge, keep the smallest volume.
 
@@ -81,14 +71,12 @@ def _fit_flat(points: Floats) -> Box:
     triangle = np.linalg.qr(points - points.mean(axis=0), mode="r")  # at most 3 x 3, with the cloud's right vectors
     _, _, basis = np.linalg.svd(triangle, full_matrices=True)
     basis = basis * np.sign(np.linalg.det(basis))
-    angle = _min_rectangle_angle(points @ basis[:2].T)
-    cos, sin = np.cos(angle), np.sin(angle)
-    return _box_in_frame(points, np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]]) @ basis)
+    return _box_in_frame(points, _upright_axes(points @ basis[:2].T) @ basis)
 
 
 _FITTERS: dict[str, Callable[[Floats], Box]] = {
-    "upright_min": _fit_upright_min,
-    "aabb": _fit_aabb,
+    "upright_min": lambda points: _box_in_frame(points, _upright_axes(points[:, :2])),
+    "aabb": lambda points: _box_in_frame(points, np.eye(3)),
     "min_obb": _fit_min_obb,
 }
 
@@ -98,8 +86,11 @@ def _box_in_frame(points: Floats, axes: Floats) -> Box:
     return Box(centroid=(low + high) / 2 @ axes, axes_lengths=high - low, axes=axes)
 
 
-def _min_rectangle_angle(xy: Floats) -> float:
-    """Return the angle in radians, [0, pi/2), of the smallest rectangle round `xy` (N, 2): rotating calipers."""
+def _upright_axes(xy: Floats) -> Floats:
+    """Return the axes, one per row, of the upright box over the smallest rectangle round `xy` (N, 2).
+
+    The rectangle is found by rotating calipers; its first axis is at [0, pi/2) to x.
+    """
     hull = _hull(xy)
     if hull is not None:
         ring = xy[hull.vertices]
@@ -109,11 +100,13 @@ def _min_rectangle_angle(xy: Floats) -> float:
     edges = np.roll(ring, -1, axis=0) - ring
     edges = edges[np.hypot(edges[:, 0], edges[:, 1]) > 1e-12]
     if len(edges) == 0:
-        return 0.0
+        return np.eye(3)
     angles = np.sort(np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2))
     cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
     areas = np.ptp(cos * ring[:, 0] + sin * ring[:, 1], axis=1) * np.ptp(cos * ring[:, 1] - sin * ring[:, 0], axis=1)
-    return float(angles[_first_smallest(areas)])
+    angle = angles[_first_smallest(areas)]
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
 
 def _hull(points: Floats) -> Any:
@@ -255,19 +248,15 @@ def _edge_distances(a: _Boxes, b: _Boxes) -> Floats:
 
 def bearing_degrees(
     standing: NDArray[np.floating], facing: NDArray[np.floating], target: NDArray[np.floating]
-) -> float:
+) -> NDArray[np.float64]:
     """Return where `target` lies when one stands at `standing` and faces `facing`: degrees in [0, 360).
 
     Seen from above, 0 straight ahead, counter-clockwise positive: 90 is left, 180 behind, 270 right. Heights are
     ignored. Source: theta = atan2(cross(f, q), dot(f, q)) with f = facing - standing, q = target - standing.
+
+    Args:
+        standing, facing, target: points (..., 2 or 3) that broadcast.
     """
-    return float(bearings_degrees(np.asarray(standing), np.asarray(facing), np.asarray(target)))
-
-
-def bearings_degrees(
-    standing: NDArray[np.floating], facing: NDArray[np.floating], target: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Return `bearing_degrees` for arrays of points (..., 2 or 3) that broadcast."""
     f = (facing - standing)[..., :2]
     q = (target - standing)[..., :2]
     cross = f[..., 0] * q[..., 1] - f[..., 1] * q[..., 0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -286,12 +286,12 @@ def question_rng(seed: int, scene_name: str, question_type: str) -> np.random.Ge
 
 
 def drawn_options(
-    right: str, draw: Callable[[], str], num_wrong: int, rng: np.random.Generator
+    right: str, items: Sequence[str], draw: Callable[[], Iterable[int]], num_wrong: int, rng: np.random.Generator
 ) -> tuple[tuple[str, ...], int]:
-    """Return `num_wrong` different wrong options from `draw` with the right one among them, and its place."""
+    """Return `num_wrong` different wrong sequences of `items`, by places from `draw`, with the right one; its place."""
     words: list[str] = []
     while len(words) < num_wrong:
-        other = draw()
+        other = ", ".join(items[k] for k in draw())
         if other != right and other not in words:
             words.append(other)
     place = int(rng.integers(num_wrong + 1))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from vsgrpo.spatial import appearance, directions, questions, routes
+from vsgrpo.spatial import directions, held_out, questions
 from vsgrpo.spatial.question import Asking, Question, QuestionSettings, QuestionType, question_rng
 from vsgrpo.spatial.scene import Scene
 
@@ -120,7 +120,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
         QuestionType(
             "route_planning",
             "choice",
-            routes.make_route_planning,
+            held_out.make_route_planning,
             column="Route",
             caps={"vsibench": 3},
             held_out=True,
@@ -131,7 +131,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
         QuestionType(
             "obj_appearance_order",
             "choice",
-            appearance.make_appearance_order,
+            held_out.make_appearance_order,
             column="Order",
             modes=("vsibench",),
             caps={"vsibench": 30},
