@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from vsgrpo.config.compose import ROOTS, TRAINERS, config_dir
-from vsgrpo.config.trl_options import FIXED, PASSED, REFUSED, SCHEDULERS
+from vsgrpo.config.trainer import FIXED, PASSED, REFUSED, SCHEDULERS
 from vsgrpo.rules import rules_of
 from vsgrpo.scans.source import find_source
 

@@ -168,10 +168,8 @@ def refuse_inputs_inside(folder: Path, key: str, inputs: Iterable[tuple[str, Pat
     target = os.path.realpath(folder)
     for name, path in inputs:
         if path is not None and Path(os.path.realpath(path)).is_relative_to(target):
-            raise DataError(
-                f"{name}={path}: lies in {key}={folder}, which --overwrite replaces",
-                hint=f"choose another output=DIR, or move {path} out of it first",
-            )
+            what = f"{name}={path}: lies in {key}={folder}, which --overwrite replaces"
+            raise DataError(what, hint=f"choose another output=DIR, or move {path} out of it first")
 
 
 def set_aside(folder: Path, names: Iterable[str]) -> None:

@@ -33,7 +33,7 @@ FREE = {
     "data.mix": "its own rule, in TrainDataSection",
     "benchmark.tasks": "compared with the benchmark's rows",
     "trainer.stages": "each value by the rule of its own key, in TrainerSection.stage",
-    "trainer.hf": "config.trl_options",
+    "trainer.hf": "config.trainer",
 }
 
 

@@ -13,10 +13,18 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
-from vsgrpo.config import trl_options
+from vsgrpo.config import trainer
 from vsgrpo.config.compose import load_config
-from vsgrpo.config.trainer import TRAINERS, refuse_option
-from vsgrpo.config.trl_options import FIXED, NO_TRL_FIELD, OURS_BUT_NOT_PASSED, PASSED, REFUSED, SCHEDULERS
+from vsgrpo.config.trainer import (
+    FIXED,
+    NO_TRL_FIELD,
+    OURS_BUT_NOT_PASSED,
+    PASSED,
+    REFUSED,
+    SCHEDULERS,
+    TRAINERS,
+    refuse_option,
+)
 from vsgrpo.errors import ConfigError
 from vsgrpo.training.stages import trl_config
 
@@ -53,7 +61,7 @@ def test_the_table_names_nothing_that_trl_does_not_have():
 
 
 def test_the_table_names_no_option_twice():
-    table = tomllib.loads(Path(trl_options.__file__).with_suffix(".toml").read_text())
+    table = tomllib.loads(Path(trainer.__file__).with_name("trl_options.toml").read_text())
     options = [*table["fixed"], *(name for group in table["refused"] for name in group["options"].split())]
     assert len(options) == len(set(options)) == len(FIXED) + len(REFUSED)
 

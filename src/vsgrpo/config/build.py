@@ -164,10 +164,8 @@ class BuildVideoSection(Section, key="video"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.source == "folder") != (self.folder is not None):
-            raise ConfigError(
-                f"video.folder={self.folder}: video.source=folder needs it, other sources must not have it",
-                hint="set video.source=folder video.folder=DIR with DIR/<scene>.mp4",
-            )
+            what = f"video.folder={self.folder}: video.source=folder needs it, other sources must not have it"
+            raise ConfigError(what, hint="set video.source=folder video.folder=DIR with DIR/<scene>.mp4")
 
 
 @dataclass(frozen=True)
@@ -232,10 +230,8 @@ class FilterSection(Section, key="filters"):
                 f"filters.names={self.names}: without `format` there is no answer to write", hint="keep format in it"
             )
         if self.max_characters < self.min_characters:
-            raise ConfigError(
-                f"filters.max_characters={self.max_characters}: below filters.min_characters={self.min_characters}",
-                hint=f"set filters.max_characters={self.min_characters} or more",
-            )
+            what = f"filters.max_characters={self.max_characters}: below filters.min_characters={self.min_characters}"
+            raise ConfigError(what, hint=f"set filters.max_characters={self.min_characters} or more")
 
 
 @dataclass(frozen=True)

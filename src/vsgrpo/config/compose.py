@@ -122,16 +122,12 @@ def _check_experiment(root: str, overrides: Sequence[str], extra_dir: Path | Non
     keys = [*values, *(re.sub(r"^(override )?/?|@.*$", "", group) for group in groups)]
     foreign = [key for key in keys if key not in {*field_types(ROOTS[root]), "defaults", "experiment"}]
     if foreign:
-        raise ConfigError(
-            f"experiment={name}: not made for `vsgrpo {root.replace('_', '-')}`, which has no {foreign[0]}",
-            hint=_command_of(paths[0]),
-        )
+        what = f"experiment={name}: not made for `vsgrpo {root.replace('_', '-')}`, which has no {foreign[0]}"
+        raise ConfigError(what, hint=_command_of(paths[0]))
     wanted = values.get("run", {}).get("method")
     if method is not None and wanted not in (None, method):
-        raise ConfigError(
-            f"experiment={name}: made for `vsgrpo train {wanted}`, got `vsgrpo train {method}`",
-            hint=f"run `vsgrpo train {wanted} experiment={name} ...` or choose another experiment",
-        )
+        what = f"experiment={name}: made for `vsgrpo train {wanted}`, got `vsgrpo train {method}`"
+        raise ConfigError(what, hint=f"run `vsgrpo train {wanted} experiment={name} ...` or choose another experiment")
 
 
 def _command_of(experiment: Path) -> str:

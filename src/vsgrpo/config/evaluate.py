@@ -41,10 +41,8 @@ class ModelSection(Section, key="model"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.attn_implementation == "flash_attention_2" and find_spec("flash_attn") is None:
-            raise ConfigError(
-                f"model.attn_implementation={self.attn_implementation}: the library flash_attn is not installed",
-                hint="set model.attn_implementation=sdpa, or install flash_attn",
-            )
+            what = f"model.attn_implementation={self.attn_implementation}: the library flash_attn is not installed"
+            raise ConfigError(what, hint="set model.attn_implementation=sdpa, or install flash_attn")
 
 
 @dataclass(frozen=True)
@@ -58,10 +56,8 @@ class PixelBounds(Section):
         super().__post_init__()
         low, high, key = self.min_pixels, self.max_pixels, self.section_key
         if low is not None and high is not None and high < low:
-            raise ConfigError(
-                f"{key}.max_pixels={high}: below {key}.min_pixels={low}",
-                hint=f"set {key}.max_pixels={low} or more, or lower {key}.min_pixels",
-            )
+            what = f"{key}.max_pixels={high}: below {key}.min_pixels={low}"
+            raise ConfigError(what, hint=f"set {key}.max_pixels={low} or more, or lower {key}.min_pixels")
 
 
 @dataclass(frozen=True)
@@ -158,10 +154,8 @@ class DecodingSection(Section, key="decoding"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.temperature == 0 and self.num_samples > 1:
-            raise ConfigError(
-                f"decoding.num_samples={self.num_samples}: greedy decoding gives one answer",
-                hint="set decoding.temperature=1 too, or decoding.num_samples=1",
-            )
+            what = f"decoding.num_samples={self.num_samples}: greedy decoding gives one answer"
+            raise ConfigError(what, hint="set decoding.temperature=1 too, or decoding.num_samples=1")
 
 
 @dataclass(frozen=True)
@@ -199,17 +193,20 @@ class EvalConfig(ShowsMedia, Section, key=""):
         super().__post_init__()
         self.extract.check("extract")
         if self.decoding.layout == "tree" and self.model.attn_implementation != "sdpa":
-            raise ConfigError(
-                f"model.attn_implementation={self.model.attn_implementation}: a shared video prefix needs sdpa",
-                hint="set decoding.layout=plain",
-            )
+            what = f"model.attn_implementation={self.model.attn_implementation}: a shared video prefix needs sdpa"
+            raise ConfigError(what, hint="set decoding.layout=plain")
         if (self.extract.base_url is None) != (self.extract.model is None):
-            raise ConfigError(
-                f"extract.base_url={self.extract.base_url} extract.model={self.extract.model}: one without the other",
-                hint="set both, or neither (answers are then extracted by rule)",
-            )
+            what = f"extract.base_url={self.extract.base_url} extract.model={self.extract.model}: one without the other"
+            raise ConfigError(what, hint="set both, or neither (answers are then extracted by rule)")
         if self.extract.model is not None and self.benchmark.name != "mathvista":
-            raise ConfigError(
-                f"extract.model={self.extract.model}: only benchmark=mathvista has answers extracted by a model",
-                hint="leave extract.model=null",
-            )
+            what = f"extract.model={self.extract.model}: only benchmark=mathvista has answers extracted by a model"
+            raise ConfigError(what, hint="leave extract.model=null")
+
+    def why_unused(self, key: str) -> tuple[str, str] | None:
+        """Return why a key changes nothing in an evaluation, and the way out; None where it acts."""
+        if key == "benchmark.subset" and self.benchmark.name != "vsibench":
+            return f"benchmark={self.benchmark.name} has no subsets", f"leave {key} out"
+        if key.startswith("extract.") and self.extract.model is None and key != "extract.base_url":
+            out = f"set extract.base_url and extract.model too, or leave {key} out"
+            return "extract.model=null: answers are extracted by rule, no endpoint is asked", out
+        return None

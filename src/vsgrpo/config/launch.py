@@ -43,10 +43,8 @@ class LaunchSection(Section, key="launch"):
         if self.use_cpu and self.profile == "gpu1":
             raise ConfigError("launch.use_cpu=true: launch=gpu1 is one process on a GPU", hint="set launch=cpu")
         if self.accelerate_file is not None and self.profile in ("cpu", "gpu1"):
-            raise ConfigError(
-                f"launch.accelerate_file={self.accelerate_file}: launch={self.profile} starts no accelerate",
-                hint="leave it null, or choose the launch profile that the file is of",
-            )
+            what = f"launch.accelerate_file={self.accelerate_file}: launch={self.profile} starts no accelerate"
+            raise ConfigError(what, hint="leave it null, or choose the launch profile that the file is of")
         if self.machine_rank >= self.num_machines:
             raise ConfigError(
                 f"launch.machine_rank={self.machine_rank}: launch.num_machines={self.num_machines} machines are "
@@ -54,10 +52,8 @@ class LaunchSection(Section, key="launch"):
                 hint=f"set launch.machine_rank={self.num_machines - 1} or less, or launch.num_machines",
             )
         if self.profile in ("cpu", "gpu1") and self.num_processes != 1:
-            raise ConfigError(
-                f"launch.num_processes={self.num_processes}: launch={self.profile} is one process",
-                hint="choose launch=ddp, launch=zero2 or launch=zero3 for several",
-            )
+            what = f"launch.num_processes={self.num_processes}: launch={self.profile} is one process"
+            raise ConfigError(what, hint="choose launch=ddp, launch=zero2 or launch=zero3 for several")
         if self.num_processes % self.num_machines:
             raise ConfigError(
                 f"launch.num_processes={self.num_processes}: not a multiple of launch.num_machines={self.num_machines}",
@@ -113,10 +109,8 @@ def resolve_launch(given: Mapping[str, Any]) -> dict[str, Any]:
     one_of("launch.profile", profile, (AUTO, *PROFILES))
     if profile != AUTO:
         if launch.get("auto") and launch.get("num_processes") is None:
-            raise ConfigError(
-                f"launch.profile={profile}: the rest of launch=auto would stay",
-                hint=f"choose all of it: launch={profile}",
-            )
+            what = f"launch.profile={profile}: the rest of launch=auto would stay"
+            raise ConfigError(what, hint=f"choose all of it: launch={profile}")
         return {}
     machines = launch.get("num_machines", 1)
     if machines != 1:
@@ -144,10 +138,8 @@ def _number(seen: VisibleGpus, asked: int | None, use_cpu: bool) -> int:
             hint=f"srun --ntasks=1, or launch=ddp launch.num_processes={tasks} with one task for each process",
         )
     if joins and asked not in (None, started):
-        raise ConfigError(
-            f"launch.num_processes={asked}: the launcher has started {started}",
-            hint="leave launch.num_processes out",
-        )
+        what = f"launch.num_processes={asked}: the launcher has started {started}"
+        raise ConfigError(what, hint="leave launch.num_processes out")
     number = started if joins else asked if asked is not None else max(1, 0 if use_cpu else len(seen))
     if number < 1:
         raise ConfigError(
@@ -156,13 +148,9 @@ def _number(seen: VisibleGpus, asked: int | None, use_cpu: bool) -> int:
     if use_cpu or number == 1:
         return number
     if not seen:
-        raise SetupError(
-            f"launch.num_processes={number}: launch=auto takes one process for each GPU, and {seen.describe()}",
-            hint="add launch.use_cpu=true to train with several processes on CPUs",
-        )
+        what = f"launch.num_processes={number}: launch=auto takes one process for each GPU, and {seen.describe()}"
+        raise SetupError(what, hint="add launch.use_cpu=true to train with several processes on CPUs")
     if not joins and number > len(seen):
-        raise ConfigError(
-            f"launch.num_processes={number}: {seen.describe()} visible, one process each",
-            hint=f"set launch.num_processes={len(seen)}, or leave it null",
-        )
+        what = f"launch.num_processes={number}: {seen.describe()} visible, one process each"
+        raise ConfigError(what, hint=f"set launch.num_processes={len(seen)}, or leave it null")
     return number

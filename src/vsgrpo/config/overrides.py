@@ -122,33 +122,13 @@ def check_used(overrides: Sequence[str], config: object) -> None:
 
     Experiments may hold such keys: they describe several methods, or are overlaid by others.
     """
-    if isinstance(config, TrainConfig):
-        _check_used_in_training(overrides, config)
-    elif isinstance(config, EvalConfig):
-        _check_used_in_evaluation(overrides, config)
-
-
-def _check_used_in_evaluation(overrides: Sequence[str], config: EvalConfig) -> None:
-    name = config.benchmark.name
+    if not isinstance(config, TrainConfig | EvalConfig):
+        return
     for item in overrides:
         key = item.partition("=")[0]
-        if key == "benchmark.subset" and name != "vsibench":
-            raise ConfigError(f"{item}: benchmark={name} has no subsets", hint=f"leave {key} out")
-        if key.startswith("extract.") and config.extract.model is None and key != "extract.base_url":
-            raise ConfigError(
-                f"{item}: extract.model=null: answers are extracted by rule, no endpoint is asked",
-                hint=f"set extract.base_url and extract.model too, or leave {key} out",
-            )
-
-
-def _check_used_in_training(overrides: Sequence[str], config: TrainConfig) -> None:
-    for item in overrides:
-        key = item.partition("=")[0]
-        if key == "launch.auto":
-            raise ConfigError(f"{item}: says how the profile was chosen", hint="choose it: launch=cpu, or launch=auto")
-        if (unused := why_unused(key, config)) is not None:
+        if (unused := config.why_unused(key)) is not None:
             raise ConfigError(f"{item}: {unused[0]}", hint=unused[1])
-        if key == "trainer.stages":
+        if key == "trainer.stages" and isinstance(config, TrainConfig):
             _check_used_in_stages(config)
 
 
@@ -158,18 +138,3 @@ def _check_used_in_stages(config: TrainConfig) -> None:
         for name in [name for name in given if name in unused]:
             why, out = unused[name]
             raise ConfigError(f"{where}{name}={given[name]}: {why}", hint=out.replace("trainer.", where))
-
-
-def why_unused(key: str, config: TrainConfig) -> tuple[str, str] | None:
-    """Return why a key, or a section in a section, changes nothing in a run, and the way out; None where it acts."""
-    section, _, name = key.partition(".")
-    if section == "reward" and config.trainer.name != "grpo":
-        return f"`train {config.trainer.name}` has no rewards", f"leave {key} out, or run `train grpo`"
-    if f"{key}.".startswith("model.lora.") and config.model.tune == "full":
-        out = "set model.tune=lora model.freeze_vision=true too, or leave it out"
-        return "model.tune=full trains the weights themselves, without LoRA", out
-    if section == "trainer":
-        stages = [stage.unused() for stage in config.stage_sections()]
-        if all(name in unused for unused in stages):
-            return stages[0][name]
-    return None

@@ -48,10 +48,8 @@ class TrainModelSection(ModelSection):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tune == "lora" and not self.freeze_vision:
-            raise ConfigError(
-                "model.freeze_vision=false: LoRA trains the language model only, the tower stays frozen",
-                hint="set model.freeze_vision=true, or model.tune=full",
-            )
+            what = "model.freeze_vision=false: LoRA trains the language model only, the tower stays frozen"
+            raise ConfigError(what, hint="set model.freeze_vision=true, or model.tune=full")
 
 
 MIX_EXAMPLE = "for example data=data/vsi100k data.mix='[{path: data/own, weight: 0.5}]'"
@@ -117,17 +115,13 @@ class RewardSection(Section, key="reward"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.weights is not None and (self.names is None or len(self.weights) != len(self.names)):
-            raise ConfigError(
-                f"reward.weights={self.weights}: needs one number for each of reward.names={self.names}",
-                hint="give both lists with equal length, or leave reward.weights=null",
-            )
+            what = f"reward.weights={self.weights}: needs one number for each of reward.names={self.names}"
+            raise ConfigError(what, hint="give both lists with equal length, or leave reward.weights=null")
         if self.weights is not None and not sum(self.weights) > 0:
             raise ConfigError(f"reward.weights={self.weights}: must sum to more than 0", hint="raise one weight")
         if self.names is not None and len({*self.names}) < len(self.names):
-            raise ConfigError(
-                f"reward.names={self.names}: one is in it twice",
-                hint="name each once; reward.weights makes one count more",
-            )
+            what = f"reward.names={self.names}: one is in it twice"
+            raise ConfigError(what, hint="name each once; reward.weights makes one count more")
         if self.names is not None and not self.names:
             raise ConfigError("reward.names=[]: no reward, nothing to learn from", hint="set reward.names=[accuracy]")
 
@@ -148,15 +142,11 @@ class TrainConfig(ShowsMedia):
 
     def __post_init__(self) -> None:
         if self.run.method not in (None, self.trainer.name):
-            raise ConfigError(
-                f"experiment is for `train {self.run.method}`, got `train {self.trainer.name}`",
-                hint=f"run `vsgrpo train {self.run.method} ...` or choose another experiment",
-            )
+            what = f"experiment is for `train {self.run.method}`, got `train {self.trainer.name}`"
+            raise ConfigError(what, hint=f"run `vsgrpo train {self.run.method} ...` or choose another experiment")
         if not self.model.freeze_vision and self.launch.profile == "fsdp2":
-            raise ConfigError(
-                "model.freeze_vision=false: the tower is called outside the forward in which launch=fsdp2 gathers it",
-                hint="set model.freeze_vision=true, or launch=zero2 or launch=zero3",
-            )
+            what = "model.freeze_vision=false: the tower is called outside the forward in which launch=fsdp2 gathers it"
+            raise ConfigError(what, hint="set model.freeze_vision=true, or launch=zero2 or launch=zero3")
         if not self.model.freeze_vision and self.launch.profile in SHARDED and self.video.on_bad == "skip":
             raise ConfigError(
                 f"video.on_bad=skip: launch={self.launch.profile} shards the trained tower, and a process left without "
@@ -164,10 +154,8 @@ class TrainConfig(ShowsMedia):
                 hint="set video.on_bad=error (`vsgrpo check-data` finds broken videos), or model.freeze_vision=true",
             )
         if self.trainer.probe_longest == "on" and self.launch.profile not in WHOLE:
-            raise ConfigError(
-                f"trainer.probe_longest=on: launch={self.launch.profile} reduces gradients inside a backward pass",
-                hint="set trainer.probe_longest=auto; `--dry-run` estimates the memory",
-            )
+            what = f"trainer.probe_longest=on: launch={self.launch.profile} reduces gradients inside a backward pass"
+            raise ConfigError(what, hint="set trainer.probe_longest=auto; `--dry-run` estimates the memory")
         if self.trainer.max_bad_steps > 1 and self.launch.profile.startswith("zero"):
             raise ConfigError(
                 f"trainer.max_bad_steps={self.trainer.max_bad_steps}: launch={self.launch.profile} updates inside the "
@@ -175,10 +163,8 @@ class TrainConfig(ShowsMedia):
                 hint="set trainer.max_bad_steps=1, or launch=ddp",
             )
         if self.model.merge_on_save and self.model.tune == "lora" and self.launch.profile in SHARDED:
-            raise ConfigError(
-                f"model.merge_on_save=true: launch={self.launch.profile} shards the weights, final/ is an adapter",
-                hint="set model.merge_on_save=false, or launch=zero2",
-            )
+            what = f"model.merge_on_save=true: launch={self.launch.profile} shards the weights, final/ is an adapter"
+            raise ConfigError(what, hint="set model.merge_on_save=false, or launch=zero2")
 
     def weight_dtype(self) -> str:
         """Return the type that weights are held in: model.dtype, or float32 where they are trained as they are.
@@ -205,6 +191,19 @@ class TrainConfig(ShowsMedia):
     def stage_sections(self) -> list[TrainerSection]:
         """Return the trainer section of each stage: `trainer.*` with the overrides of `trainer.stages[n]`."""
         return [self.trainer.stage(number) for number in range(self.trainer.num_stages)]
+
+    def why_unused(self, key: str) -> tuple[str, str] | None:
+        """Return why a key, or a section in a section, changes nothing in a run, and the way out; None if it acts."""
+        section, _, name = key.partition(".")
+        if key == "launch.auto":
+            return "says how the profile was chosen", "choose it: launch=cpu, or launch=auto"
+        if section == "reward" and self.trainer.name != "grpo":
+            return f"`train {self.trainer.name}` has no rewards", f"leave {key} out, or run `train grpo`"
+        if f"{key}.".startswith("model.lora.") and self.model.tune == "full":
+            out = "set model.tune=lora model.freeze_vision=true too, or leave it out"
+            return "model.tune=full trains the weights themselves, without LoRA", out
+        stages = [stage.unused() for stage in self.stage_sections()] if section == "trainer" else []
+        return stages[0][name] if stages and all(name in unused for unused in stages) else None
 
     def reward_names(self) -> list[str]:
         """Return reward.names, or the default of the prompt mode (vanilla has no format reward)."""

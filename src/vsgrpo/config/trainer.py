@@ -1,27 +1,31 @@
-"""The `trainer` section of `vsgrpo train`, one class per method; names and meaning are TRL's."""
+"""The `trainer` section of `vsgrpo train`, one class per method: TRL's names, and what becomes of TRL's other options.
+
+Every field of the pinned GRPOConfig, SFTConfig and DPOConfig (TrainingArguments included) has exactly one place, as
+tests/training/test_trl_options.py checks:
+
+- a key of ours: a field of a section here under TRL's own name, with its value in configs/trainer/*.yaml;
+- `FIXED` (trl_options.toml): decided by another key of ours, or the same for every run (`training` sets it);
+- `REFUSED` (trl_options.toml): it would have no effect here, or a wrong one;
+- `PASSED`: it reaches TRL by `trainer.hf.NAME=value`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from vsgrpo.config.sections import field_types, nearest, typed_values
-from vsgrpo.config.trl_options import (
-    FIXED,
-    NO_KEY,
-    PASSED,
-    REFUSED,
-    REFUSED_FOR,
-    SCHEDULERS,
-    check_hf,
-    check_scheduler,
-)
 from vsgrpo.errors import ConfigError
 from vsgrpo.rules import (
+    SHARE,
     Count,
     Number,
+    Rule,
     Section,
     Share,
     above,
@@ -33,20 +37,61 @@ from vsgrpo.rules import (
     up_to,
 )
 
-BEFORE_KEYS = {
-    "trainer.use_bias_correction_kl": True,
-    "trainer.optim": "adamw_torch_fused",
-    "trainer.adam_epsilon": 1e-8,
-    "trainer.min_p": None,
-    "trainer.epsilon_high": None,
-    "trainer.delta": None,
-    "trainer.multi_objective_aggregation": "sum_then_normalize",
-    "trainer.importance_sampling_level": "token",
-    "trainer.top_entropy_quantile": 1.0,
-    "trainer.off_policy_mask_threshold": None,
-    "trainer.mask_truncated_completions": False,
+_TABLE = tomllib.loads(Path(__file__).with_name("trl_options.toml").read_text(encoding="utf-8"))
+FIXED: dict[str, str] = _TABLE["fixed"]
+"""Set by every run, and the key that decides it, or "no key: " and the reason."""
+REFUSED: dict[str, tuple[str, str]] = {
+    name: (group["why"], group["instead"]) for group in _TABLE["refused"] for name in group["options"].split()
 }
-"""What runs did before these keys were in their config.yaml (TRL 1.16's defaults), for their resume."""
+"""Options of TRL and transformers that would be without effect or wrong here: reason and way out."""
+NO_TRL_FIELD = (
+    *("name", "dev_rows", "questions_per_video", "shared_prefix", "prefix_attention", "probe_longest"),
+    *("max_bad_steps", "stages", "hf", "skip_zero_variance", "log_gradient_correlation"),
+)
+"""Fields of the trainer sections that TRL does not have."""
+OURS_BUT_NOT_PASSED = ("gradient_checkpointing", "report_to", "save_total_limit")
+"""Fields of the trainer sections that TRL has too, and that vsgrpo does itself."""
+
+
+@dataclass(frozen=True)
+class Passed:
+    """An option that reaches TRL: `rule` of its value, and which methods and which loss (`loss_type`) it acts in."""
+
+    rule: Rule | type
+    methods: tuple[str, ...] = ("grpo", "sft", "dpo")
+    loss_type: str | None = None
+
+
+PASSED = {
+    "lr_scheduler_kwargs": Passed(dict),  # see SCHEDULERS
+    "logging_first_step": Passed(bool),
+    "steps_per_generation": Passed(Number(low=1, whole=True), ("grpo",)),
+    "num_completions_to_print": Passed(Number(low=0, whole=True), ("grpo",)),
+    "sapo_temperature_pos": Passed(above(0), ("grpo",), "sapo"),
+    "sapo_temperature_neg": Passed(above(0), ("grpo",), "sapo"),
+    "vespo_k_pos": Passed(at_least(0), ("grpo",), "vespo"),
+    "vespo_lambda_pos": Passed(above(0), ("grpo",), "vespo"),
+    "vespo_k_neg": Passed(at_least(0), ("grpo",), "vespo"),
+    "vespo_lambda_neg": Passed(above(0), ("grpo",), "vespo"),
+}
+NO_KEY = "no key: "
+"""How a reason in FIXED begins."""
+REFUSED_FOR = {
+    ("sft", "loss_type"): (
+        "SFT has one loss, the mean negative log-likelihood of the answer tokens",
+        "leave it out: neither dft nor another loss is offered",
+    )
+}
+"""Options that one method has and another must not have."""
+SCHEDULERS: dict[str, list[str]] = _TABLE["schedulers"]
+"""What `trainer.hf.lr_scheduler_kwargs` may hold by `trainer.lr_scheduler_type`."""
+NEEDED = {"cosine_with_min_lr": ("min_lr", "min_lr_rate"), "warmup_stable_decay": ("num_decay_steps",)}
+"""Schedules that cannot do without one of these."""
+ARGUMENT_RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(("timescale", "num_decay_steps", "num_stable_steps"), Number(low=1, whole=True)),
+    **dict.fromkeys(("min_lr_rate", "min_lr_ratio"), SHARE),
+}
+"""Rules of these arguments, where at least 0 is not enough; shares are of trainer.learning_rate."""
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 """GRPO's losses that take the smaller of the ratio and the clipped ratio."""
 # fmt: off
@@ -97,21 +142,15 @@ class TrainerSection(Section, key="trainer"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.warmup_steps > 1 and self.warmup_steps != int(self.warmup_steps):
-            raise ConfigError(
-                f"trainer.warmup_steps={self.warmup_steps}: from 1 on a number of steps, below 1 a share of all steps",
-                hint=f"set trainer.warmup_steps={int(self.warmup_steps)}, or a share such as 0.03",
-            )
+            what = "from 1 on a number of steps, below 1 a share of all steps"
+            way_out = f"set trainer.warmup_steps={int(self.warmup_steps)}, or a share such as 0.03"
+            raise ConfigError(f"trainer.warmup_steps={self.warmup_steps}: {what}", way_out)
         if self.warmup_steps and self.lr_scheduler_type == "constant":
-            raise ConfigError(
-                f"trainer.warmup_steps={self.warmup_steps:g}: trainer.lr_scheduler_type=constant has no warm-up",
-                hint="set trainer.lr_scheduler_type=constant_with_warmup, or trainer.warmup_steps=0",
-            )
-        for name in self.hf:
-            refused = refuse_option(self.name, f"trainer.hf.{name}")
-            if refused is not None:
-                raise refused
-        check_hf(self.hf, getattr(self, "loss_type", None))
-        check_scheduler(self.lr_scheduler_type, self.hf.get("lr_scheduler_kwargs", {}), self.learning_rate)
+            what = f"trainer.warmup_steps={self.warmup_steps:g}: trainer.lr_scheduler_type=constant has no warm-up"
+            way_out = "set trainer.lr_scheduler_type=constant_with_warmup, or trainer.warmup_steps=0"
+            raise ConfigError(what, way_out)
+        _check_hf(self.name, self.hf, getattr(self, "loss_type", None))
+        _check_scheduler(self.lr_scheduler_type, self.hf.get("lr_scheduler_kwargs", {}), self.learning_rate)
         for number in range(len(self.stages or [])):
             self.stage(number)
 
@@ -148,7 +187,7 @@ class TrainerSection(Section, key="trainer"):
         Raises:
             ConfigError: an override that is no option of a stage, of the wrong type, or against a rule.
         """
-        if self.stages is None or (number == 0 and not self.stages):
+        if not self.stages:
             return dataclasses.replace(self, stages=None)
         where, given = f"trainer.stages[{number}]", dict(self.stages[number])
         types = given.pop("types", None)
@@ -216,22 +255,16 @@ class GrpoSection(TrainerSection):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.delta is not None and self.loss_type in ("cispo", "sapo", "vespo"):
-            raise ConfigError(
-                f"trainer.delta={self.delta:g}: trainer.loss_type={self.loss_type} does not clip a second time",
-                hint="set trainer.delta=null, or another trainer.loss_type",
-            )
+            what = f"trainer.delta={self.delta:g}: trainer.loss_type={self.loss_type} does not clip a second time"
+            raise ConfigError(what, hint="set trainer.delta=null, or another trainer.loss_type")
         if self.epsilon_high is not None and self.loss_type in ("sapo", "vespo"):
-            raise ConfigError(
-                f"trainer.epsilon_high={self.epsilon_high:g}: trainer.loss_type={self.loss_type} does not clip",
-                hint="set trainer.epsilon_high=null, or another trainer.loss_type",
-            )
+            what = f"trainer.epsilon_high={self.epsilon_high:g}: trainer.loss_type={self.loss_type} does not clip"
+            raise ConfigError(what, hint="set trainer.epsilon_high=null, or another trainer.loss_type")
         if self.loss_type == "cispo" and (self.epsilon_high is None or self.epsilon_high < 1):
             shown = "null" if self.epsilon_high is None else f"{self.epsilon_high:g}"
-            raise ConfigError(
-                f"trainer.epsilon_high={shown}: trainer.loss_type=cispo bounds the ratio itself by it, which is 1 on "
-                "the samples of the policy",
-                hint="set trainer.epsilon_high=5 (arXiv 2510.13786)",
-            )
+            what = "trainer.loss_type=cispo bounds the ratio itself by it, which is 1 on the samples of the policy"
+            way_out = "set trainer.epsilon_high=5 (arXiv 2510.13786)"
+            raise ConfigError(f"trainer.epsilon_high={shown}: {what}", way_out)
 
 
 @dataclass(frozen=True)
@@ -276,3 +309,42 @@ def refuse_option(method: str, key: str) -> ConfigError | None:
     prefix = "trainer." if close and close[0] in own else "trainer.hf."
     hint = f"did you mean {prefix}{close[0]}?" if close else f"there are: {', '.join(sorted(PASSED))}"
     return ConfigError(f"{key}: not an option of TRL", hint=hint)
+
+
+def _check_hf(method: str, values: Mapping[str, Any], loss_type: str | None) -> None:
+    """Raise ConfigError for an option of `trainer.hf` that is refused, without effect, or has a wrong value."""
+    for name, value in values.items():
+        key = f"trainer.hf.{name}"
+        if (refused := refuse_option(method, key)) is not None:
+            raise refused
+        passed = PASSED[name]
+        if passed.loss_type not in (None, loss_type):
+            what = f"{key}={value}: trainer.loss_type={loss_type} does not use it"
+            raise ConfigError(what, hint=f"set trainer.loss_type={passed.loss_type}, or leave {key} out")
+        if isinstance(passed.rule, type):
+            if not isinstance(value, passed.rule):
+                kind = {bool: "true or false", dict: "a dict, for example {num_cycles: 0.5}"}[passed.rule]
+                raise ConfigError(f"{key}={value}: must be {kind}", hint=f"write it so, or leave {key} out")
+        else:
+            passed.rule.check(key, value)
+
+
+def _check_scheduler(scheduler: str, given: Mapping[str, Any], learning_rate: float) -> None:
+    """Raise ConfigError for an argument that the schedule does not know, lacks, or that is out of range."""
+    key = "trainer.hf.lr_scheduler_kwargs"
+    known = SCHEDULERS[scheduler]
+    for name, value in given.items():
+        if name not in known:
+            hint = f"it takes {', '.join(known)}" if known else "leave it out, or choose another lr_scheduler_type"
+            raise ConfigError(f"{key}.{name}: trainer.lr_scheduler_type={scheduler} does not take it", hint=hint)
+        ARGUMENT_RULES.get(name, at_least(0)).check(f"{key}.{name}", value)
+    end = given.get("min_lr", given.get("lr_end", 1e-7 if scheduler == "polynomial" else 0.0))
+    if end >= learning_rate:
+        name = "lr_end" if scheduler == "polynomial" else "min_lr"
+        what = f"{key}.{name}={end:g}: not below trainer.learning_rate={learning_rate:g}, where the schedule starts"
+        raise ConfigError(what, hint=f"set {key}.{name}={learning_rate / 10:g}")
+    needed = NEEDED.get(scheduler, ())
+    if needed and len(set(needed) & set(given)) != 1:
+        what = f"trainer.lr_scheduler_type={scheduler}: needs {' or '.join(needed)} in {key}"
+        value = 1 if needed[0] in ARGUMENT_RULES else 1e-6
+        raise ConfigError(what, hint=f"for example {key}='{{{needed[0]}: {value}}}'")

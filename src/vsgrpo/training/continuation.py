@@ -11,10 +11,9 @@ from typing import Any
 
 from vsgrpo.config.compose import to_yaml
 from vsgrpo.config.launch import WHOLE
-from vsgrpo.config.overrides import override_text, why_unused
+from vsgrpo.config.overrides import override_text
 from vsgrpo.config.sections import build_section
 from vsgrpo.config.train import TrainConfig
-from vsgrpo.config.trainer import BEFORE_KEYS
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import read_yaml
 from vsgrpo.records import NUMBER, RUN_STATUS, check_shape, read_record
@@ -49,6 +48,20 @@ _CONFIG = {
     },
 }
 """config.yaml of a run, as far as it is read as plain values."""
+_BEFORE_KEYS = {
+    "trainer.use_bias_correction_kl": True,
+    "trainer.optim": "adamw_torch_fused",
+    "trainer.adam_epsilon": 1e-8,
+    "trainer.min_p": None,
+    "trainer.epsilon_high": None,
+    "trainer.delta": None,
+    "trainer.multi_objective_aggregation": "sum_then_normalize",
+    "trainer.importance_sampling_level": "token",
+    "trainer.top_entropy_quantile": 1.0,
+    "trainer.off_policy_mask_threshold": None,
+    "trainer.mask_truncated_completions": False,
+}
+"""What runs did before these keys were in their config.yaml (TRL 1.16's defaults), for their resume."""
 
 
 @dataclass(frozen=True)
@@ -110,16 +123,16 @@ def check_same_config(run_dir: Path, config: TrainConfig) -> None:
         if section == "launch":
             continue
         for key, value in new[section].items():
-            before = old.get(section, {}).get(key, BEFORE_KEYS.get(f"{section}.{key}"))
+            before = old.get(section, {}).get(key, _BEFORE_KEYS.get(f"{section}.{key}"))
             name = f"{section}.{key}"
-            if before != value and (section, key) not in free and why_unused(name, config) is None:
+            if before != value and (section, key) not in free and config.why_unused(name) is None:
                 differing.append((name, value, before))
     if differing:
         started = _as_started(run_dir, config, {name: before for name, _, before in differing})
         key, value, before = differing[0]
         others = len(differing) - 1
         more = f" (and {others} more key{'s' if others > 1 else ''})" if others else ""
-        used = [(name, before) for name, _, before in differing if why_unused(name, started) is None]
+        used = [(name, before) for name, _, before in differing if started.why_unused(name) is None]
         words = " ".join(f"{name}={override_text(before)}" for name, before in used)
         raise ConfigError(
             f"{key}={override_text(value)}: the run in {run_dir} was started with {override_text(before)}{more}",

@@ -22,8 +22,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
 from vsgrpo.config.train import TrainConfig
-from vsgrpo.config.trainer import DpoSection, GrpoSection
-from vsgrpo.config.trl_options import NO_TRL_FIELD, OURS_BUT_NOT_PASSED
+from vsgrpo.config.trainer import NO_TRL_FIELD, OURS_BUT_NOT_PASSED, DpoSection, GrpoSection
 from vsgrpo.errors import ConfigError, first_line
 from vsgrpo.modeling.bundle import ModelBundle, use_gradient_checkpointing
 from vsgrpo.terminal import show
@@ -298,7 +297,7 @@ def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig |
 
 
 def _fixed(config: TrainConfig) -> dict[str, Any]:
-    """Return what every run sets (`config.trl_options.FIXED`), whatever its method."""
+    """Return what every run sets (`config.trainer.FIXED`), whatever its method."""
     on_cpu = config.launch.on_cpu
     return {
         "output_dir": config.run.dir,
