@@ -24,9 +24,9 @@ from torch import Tensor
 
 PREFIX = -1
 PADDING = -2
-_NO_LABEL = -1
+_NO_LABEL, _TO_DRAW = -1, -2
 _Column = tuple[int, ...]
-"""Token, its three positions, question and leaf as in `Packed`, and the label that it predicts or _NO_LABEL."""
+"""Token, its three positions, question and leaf as in `Packed`, and its label: a token, none, or one to be drawn."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Packed:
     predicts: Tensor
     """(R, L) bool: columns that predict a label."""
     targets: Tensor
-    """Labels of those columns, in row-major order, which is the order of the leaves; 0 in a rollout."""
+    """Labels of those columns, in row-major order, which is the order of the leaves."""
     prefix_width: int
     num_blocks: int
     block_width: int
@@ -164,14 +164,13 @@ def pack(trees: Sequence[Tree], positions: Sequence[Sequence[PromptPositions]], 
             columns += _padded(block, block_width)
         rows.append(_padded(columns, prefix_width + num_blocks * block_width))
     values = torch.tensor(rows).movedim(-1, 0).contiguous()
-    predicts = values[6] != _NO_LABEL
     return Packed(
         ids=values[0],
         positions=values[1:4],
         question=values[4],
         leaf=values[5],
-        predicts=predicts,
-        targets=values[6][predicts],
+        predicts=values[6] != _NO_LABEL,
+        targets=values[6][values[6] >= 0],
         prefix_width=prefix_width,
         num_blocks=num_blocks,
         block_width=block_width,
@@ -190,7 +189,7 @@ def _block(
     at = known.positions[:, -len(ids) :].T.tolist()
     columns: list[_Column] = [(token, *where, number, PREFIX, _NO_LABEL) for token, where in zip(ids, at, strict=True)]
     if for_rollout:
-        return [*columns[:-1], (ids[-1], *at[-1], number, PREFIX, 0)]
+        return [*columns[:-1], (ids[-1], *at[-1], number, PREFIX, _TO_DRAW)]
     columns.pop()
     for completion, leaf in zip(question.completions, leaves, strict=False):
         for index, label in enumerate(completion):
