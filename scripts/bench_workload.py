@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,6 +55,7 @@ class Workload:
         tensor = torch.randn(self.num_video_tokens, width, generator=generator) * 0.02
         names = ["video", *(f"copy {row}" for row in range(shape.G))]
         self.videos = {name: VideoInputs(name, frames, medium) for name in names}
+        tensor = tensor.to(self.model.device, self.model.dtype)
         self.given = {name: MediaFeatures(tensor, medium) for name in names}
         ids = bundle.tokenizer.get_vocab()
         start, pad, end = (ids[f"<|{name}|>"] for name in ("vision_start", "video_pad", "vision_end"))
@@ -103,6 +104,25 @@ class Workload:
         else:
             found = logps(self.model, self.trees(), features, adapter=adapter, layout="tree", attention=self.attention)
         return torch.cat([score for score, _ in found])
+
+    def draw(self, layout: str = "tree", attention: str = "auto", num_tokens: int | None = None) -> list[list[int]]:
+        """Return the completions of all questions of the one video."""
+        sampling = replace(self.sampling, max_new_tokens=num_tokens or self.shape.C)
+        keys = [(f"row {q}", g) for q in range(self.shape.Q) for g in range(self.shape.G)]
+        return rollout(self.model, self.prompts(), self.given, keys, sampling, layout=layout, attention=attention)
+
+    def score(self, layout: str, attention: str = "auto", rows_per_pass: int | None = None) -> torch.Tensor:
+        """Return the log-probs of all questions' completions, with entropies computed beside."""
+        rows = logps(
+            self.model,
+            self.trees(),
+            self.given,
+            layout=layout,
+            attention=attention,
+            entropy=True,
+            rows_per_pass=rows_per_pass,
+        )
+        return torch.cat([scores for scores, _ in rows])
 
     @torch.no_grad()
     def reference(self, plain: bool, features: dict[str, MediaFeatures]) -> None:

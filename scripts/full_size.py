@@ -191,17 +191,21 @@ def train_words(root: Path, frames: int, group: int) -> list[str]:
     ]
 
 
-def check_step(run_dir: Path) -> None:
-    """Raise SystemExit unless the step has a finite loss and gradient, and moved the adapter."""
+def check_step(run_dir: Path) -> float:
+    """Return by how much the adapter moved.
+
+    Raises:
+        SystemExit: the step has no finite loss, no gradient, or moved nothing.
+    """
     from safetensors.torch import load_file
 
     lines = [json.loads(line) for line in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     step = next(line for line in lines if "grad_norm" in line)
     adapter = load_file(run_dir / "final" / "adapter_model.safetensors")
     moved = max(float(tensor.abs().max()) for name, tensor in adapter.items() if "lora_B" in name)
-    print(f"step: loss {step['loss']:.3g}, grad_norm {step['grad_norm']:.3g}, lora_B moved by {moved:.3g}")
     if not math.isfinite(step["loss"]) or not 0 < step["grad_norm"] < math.inf or not moved:
-        raise SystemExit("the step has no finite loss, no gradient, or moved nothing")
+        raise SystemExit(f"loss {step['loss']}, grad_norm {step['grad_norm']}, lora_B moved by {moved}")
+    return moved
 
 
 def main() -> None:
@@ -233,7 +237,7 @@ def main() -> None:
     words = train_words(root, options.frames, options.group)
     _, peak = run("train", [*program, "train", "grpo", *words, "--overwrite"])
     _compare(words, peak)
-    check_step(root / "run")
+    print(f"the step moved lora_B by {check_step(root / 'run'):.3g}")
     merged = root / "merged"
     shutil.rmtree(merged, ignore_errors=True)
     run("merge", [*program, "merge", str(root / "run" / "final"), f"output={merged}", "--dtype", "bfloat16"])
