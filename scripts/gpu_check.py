@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -209,6 +208,7 @@ def check_long(report: Report, machine: Machine) -> None:
         expect = 18 * 2 * C * work.model.config.get_text_config().vocab_size / GIB
         with report.attempt("long", f"2 x {C}"), machine.mixed():
             report.add("long", f"2 x {C} peak", machine.peak_gib(run), "GiB", expect)
+            report.add("long", f"2 x {C}", machine.ms(run, 1), "ms")
         work.model.zero_grad(set_to_none=True)
         language_model(work.model).gradient_checkpointing_disable()
 
