@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from vsgrpo.modeling.sampling import draw_tokens, logits_processors
 
 import full_size
 from bench_workload import Shape, Workload
@@ -32,7 +33,6 @@ from gpu_check_machine import GIB, START, CountKernels, Machine, Report, with_ad
 from vsgrpo.modeling import sampling as sampling_module
 from vsgrpo.modeling.bundle import language_model, use_gradient_checkpointing
 from vsgrpo.modeling.logps import score_logits
-from vsgrpo.modeling.sampling import draw_tokens, logits_processors
 from vsgrpo.modeling.tiny import build_tiny
 
 FLOPS, BANDWIDTH = 400e12, 3.0e12
