@@ -25,14 +25,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from vsgrpo.modeling.sampling import draw_tokens, logits_processors
 
 import full_size
 from bench_workload import Shape, Workload
 from gpu_check_machine import GIB, START, CountKernels, Machine, Report, with_adapter
-from vsgrpo.modeling import sampling as sampling_module
+from vsgrpo.modeling import rollout as rollout_module
 from vsgrpo.modeling.bundle import language_model, use_gradient_checkpointing
 from vsgrpo.modeling.logps import score_logits
+from vsgrpo.modeling.rollout import draw_tokens, logits_processors
 from vsgrpo.modeling.tiny import build_tiny
 
 FLOPS, BANDWIDTH = 400e12, 3.0e12
@@ -185,10 +185,10 @@ def check_noise(report: Report, machine: Machine) -> None:
     keys, there = [("row", g) for g in range(rows)], logits.to(machine.device)
     cpu, own = (logits_processors(work.sampling, torch.device(d)) for d in ("cpu", machine.device))
     truth = draw_tokens(logits, keys, [0] * rows, work.sampling, cpu)
-    kept = sampling_module._NOISE_ENTRIES_PER_CHUNK
+    kept = rollout_module._NOISE_ENTRIES_PER_CHUNK
     try:
         for at_once in (4, 16, rows):
-            sampling_module._NOISE_ENTRIES_PER_CHUNK = at_once * vocab
+            rollout_module._NOISE_ENTRIES_PER_CHUNK = at_once * vocab
             run = lambda: draw_tokens(there, keys, [0] * rows, work.sampling, own)  # noqa: E731
             name, floor = f"{at_once} rows at a time", 1e3 * rows * vocab * 240 / BANDWIDTH
             report.add("noise", name, machine.ms(run), "ms", floor)
@@ -196,7 +196,7 @@ def check_noise(report: Report, machine: Machine) -> None:
             same = int((run().cpu() == truth).sum())
             report.add("noise", f"{name}, tokens", same, f"of {rows}", rows, ok=same == rows)
     finally:
-        sampling_module._NOISE_ENTRIES_PER_CHUNK = kept
+        rollout_module._NOISE_ENTRIES_PER_CHUNK = kept
 
 
 def check_long(report: Report, machine: Machine) -> None:
