@@ -9,6 +9,7 @@ import os
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import blake2b
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -151,11 +152,9 @@ def _leak_problems(scans: dict[Path, RowScan]) -> list[str]:
 
 
 def _shared_rooms(scans: dict[Path, RowScan]) -> list[str]:
-    names = list(scans)
     return [
         f"{first} and {second} share {len(both)} rooms (e.g. {min(both)[1]})"
-        for k, first in enumerate(names)
-        for second in names[k + 1 :]
+        for first, second in combinations(scans, 2)
         if (both := scans[first].rooms & scans[second].rooms)
     ]
 

@@ -6,6 +6,8 @@ sentence). Evaluation wording of choice questions is not printed in the paper; o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
@@ -38,7 +40,7 @@ _NO_FILM = ("the video", "the image")
 """In the sentences of rows without a video (ours: the paper has none)."""
 
 
-def option_lines(options: tuple[str, ...]) -> list[str]:
+def option_lines(options: Sequence[str]) -> list[str]:
     """Return the official lines "A. chair", "B. table", ..."""
     return [f"{letter}. {word}" for letter, word in zip(LETTERS, options, strict=False)]
 

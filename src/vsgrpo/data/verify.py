@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.data.prompts import option_lines
 from vsgrpo.data.row import LETTERS
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.records import read_jsonl
@@ -70,24 +71,23 @@ def verify_geometry(meta: Sequence[Path], questions: Path) -> Verification:
     """
     scenes = {s.scene_name: s for path in meta for s in read_meta_info(path)}
     found: dict[str, Agreement] = {}
-    num_other_words = num_rows = 0
+    num_other_words = 0
     for number, data in read_jsonl(questions):
         where = f"{questions}:{number}"
         row = _checked(data, where)
-        num_rows += 1
-        kind = row["question_type"]
-        agreement = found.setdefault(kind, Agreement(within_0_1m=0 if QUESTION_TYPES[kind].unit == "m" else None))
+        kind = QUESTION_TYPES[row["question_type"]]
+        agreement = found.setdefault(kind.name, Agreement(within_0_1m=0 if kind.unit == "m" else None))
         scene = scenes.get(row["scene_name"])
-        if QUESTION_TYPES[kind].resolve is None or scene is None:
+        if kind.resolve is None or scene is None:
             agreement.skipped += 1
             continue
         try:
-            answer = answer_from_boxes(scene, kind, row["question"], row["options"])
+            answer = answer_from_boxes(scene, kind.name, row["question"], row["options"])
         except ValueError:
             num_other_words += 1
             answer = None
         _count(agreement, answer, row["ground_truth"], where)
-    if not num_rows:
+    if not found:
         raise DataError(f"{questions}: holds no rows", hint=_HINT)
     notes = []
     if num_other_words:
@@ -112,15 +112,14 @@ def parse_arguments(given: Sequence[str]) -> tuple[list[Path], Path]:
     example = "vsgrpo verify-geometry meta=[a_meta_info.json,b_meta_info.json] questions=test.jsonl"
     values: dict[str, str] = {}
     for item in given:
-        key, equals, value = item.partition("=")
-        if not equals or key not in ("meta", "questions") or key in values or not value.strip():
+        key, _, value = item.partition("=")
+        if key not in ("meta", "questions") or key in values or not value.strip():
             raise ConfigError(f"{item}: verify-geometry takes meta= and questions=, each once", hint=example)
         values[key] = value.strip()
     for key in ("meta", "questions"):
         if key not in values:
             raise ConfigError(f"{key}: no value given", hint=example)
-    text = values["meta"]
-    parts = [text]
+    parts = [text := values["meta"]]
     if text.startswith("[") and text.endswith("]") and not Path(text).exists():
         parts = [part.strip().strip("'\"") for part in text[1:-1].split(",") if part.strip()]
     if not parts:
@@ -147,9 +146,8 @@ def _checked(data: Any, where: str) -> dict[str, Any]:
     if options is not None and not (isinstance(options, list) and all(isinstance(o, str) and o for o in options)):
         raise DataError(f"{where}: options={options!r}: null or a list of texts is needed", hint=_HINT)
     if options and not all(o.startswith(f"{letter}. ") for letter, o in zip(LETTERS, options, strict=False)):
-        options = [f"{letter}. {o}" for letter, o in zip(LETTERS, options, strict=False)]  # as our own rows have them
-    row["options"] = options
-    return row
+        options = option_lines(options)  # rows of ours have no letters
+    return {**row, "options": options}
 
 
 def _count(agreement: Agreement, answer: str | None, truth: str, where: str) -> None:
@@ -157,17 +155,13 @@ def _count(agreement: Agreement, answer: str | None, truth: str, where: str) -> 
         agreement.unresolvable += 1
         return
     agreement.n += 1
-    agreement.agree += _same(answer, truth)
-    if agreement.within_0_1m is not None:
-        try:
-            agreement.within_0_1m += abs(float(answer) - float(truth)) <= _METRES
-        except ValueError:
-            raise DataError(f"{where}: ground_truth={truth!r}: a number is needed", hint=_HINT) from None
-
-
-def _same(answer: str, truth: str) -> bool:
-    """Compare letters as texts and numbers by value: "12" and "12.0" are the same answer."""
     try:
-        return float(answer) == float(truth)
+        apart = abs(float(answer) - float(truth))
     except ValueError:
-        return answer == truth
+        if agreement.within_0_1m is not None:
+            raise DataError(f"{where}: ground_truth={truth!r}: a number is needed", hint=_HINT) from None
+        agreement.agree += answer == truth
+        return
+    agreement.agree += apart == 0  # numbers by value: "12" and "12.0" are the same answer
+    if agreement.within_0_1m is not None:
+        agreement.within_0_1m += apart <= _METRES

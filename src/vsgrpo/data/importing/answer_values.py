@@ -36,19 +36,16 @@ _GROUPED = (
 _DECIMAL_COMMA = re.compile(r"\d+,\d+", re.ASCII)
 _WITH_UNIT = re.compile(r"([-+]?[\d.,]*\d[.,]?(?:[eE][-+]?\d+)?)\s*([^\d\s].*)?", re.ASCII | re.DOTALL)
 
+_METRES, _FEET = "met(?:er|re)s?", "(?:ft|feet|foot)"
 # Unit -> (dimension, size in metres or square metres, as people write it).
 _UNITS: dict[str, tuple[str, Decimal, str]] = {
-    "m2": (
-        "area",
-        Decimal(1),
-        r"m2|m\^2|m\*\*2|m\u00b2|\u33a1|sqm|sq\.? ?m(?:et(?:er|re)s?)?|square[ -]?(?:m|met(?:er|re)s?)",
-    ),
-    "cm2": ("area", Decimal("0.0001"), r"cm2|cm\^2|cm\u00b2|square[ -]?(?:cm|centimet(?:er|re)s?)"),
-    "ft2": ("area", Decimal("0.09290304"), r"ft2|ft\^2|ft\u00b2|sq\.? ?(?:ft|feet|foot)|square[ -]?(?:ft|feet|foot)"),
-    "mm": ("length", Decimal("0.001"), r"mm|millimet(?:er|re)s?"),
-    "cm": ("length", Decimal("0.01"), r"cms?|centimet(?:er|re)s?"),
-    "km": ("length", Decimal(1000), r"km|kilomet(?:er|re)s?"),
-    "m": ("length", Decimal(1), r"m|mtrs?|met(?:er|re)s?"),
+    "m2": ("area", Decimal(1), rf"m(?:2|\^2|\*\*2|\u00b2)|\u33a1|sqm|(?:sq\.? ?|square[ -]?)(?:m|{_METRES})"),
+    "cm2": ("area", Decimal("0.0001"), rf"cm2|cm\^2|cm\u00b2|square[ -]?(?:cm|centi{_METRES})"),
+    "ft2": ("area", Decimal("0.09290304"), rf"ft2|ft\^2|ft\u00b2|sq\.? ?{_FEET}|square[ -]?{_FEET}"),
+    "mm": ("length", Decimal("0.001"), f"mm|milli{_METRES}"),
+    "cm": ("length", Decimal("0.01"), f"cms?|centi{_METRES}"),
+    "km": ("length", Decimal(1000), f"km|kilo{_METRES}"),
+    "m": ("length", Decimal(1), f"m|mtrs?|{_METRES}"),
     "in": ("length", Decimal("0.0254"), r"inch(?:es)?|in|\u2033|\""),
     "ft": ("length", Decimal("0.3048"), r"feet|foot|ft|\u2032|'"),
     "yd": ("length", Decimal("0.9144"), r"yards?|yds?"),

@@ -91,7 +91,7 @@ class _Import:
         self.settings, self.out = settings, out
         self.is_benchmark = settings.format == "vsibench"
         names = ("test",) if self.is_benchmark else ("train", "dev")
-        self.parts = {name: settings.output / f".{name}.jsonl.tmp" for name in names}
+        self.parts = {name: settings.output / f"{name}.jsonl" for name in names}
         self.left_out: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         self.scenes: dict[str, str] = {}
@@ -103,12 +103,11 @@ class _Import:
         self._images = MediaFinder(settings.images, "images", denies=denies)
 
     def read(self) -> None:
-        """Read all files and write the rows that can be taken, under temporary names.
+        """Read all files and write the rows that can be taken.
 
         Raises:
             DataError: a file cannot be read, or no row can be taken.
         """
-        self.settings.output.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             streams = {name: stack.enter_context(_writer(path)) for name, path in self.parts.items()}
             for file in self.settings.files:
@@ -194,7 +193,7 @@ class _Import:
         return replace(row, id=name, scene_name=scene, room=room_of(scene), media=({**item, "path": place},))
 
     def finish(self) -> ImportSummary:
-        """Read the rows once as train, score and eval do, link the media, name the files, write the manifest.
+        """Read the rows once as train, score and eval do, link the media, write the manifest.
 
         Raises:
             DataError: a row that cannot be read again.
@@ -206,8 +205,6 @@ class _Import:
         finders = (self._videos, self._images)
         for finder in finders:
             finder.link(out)
-        for name, path in self.parts.items():
-            os.replace(path, out / f"{name}.jsonl")
         summary = ImportSummary(
             out=self.out,
             num_read=self.num_read,
