@@ -23,7 +23,7 @@ from PIL import Image
 from vsgrpo.config.compose import load_config
 from vsgrpo.vision_r1.answers import AnswerCache, Reply
 from vsgrpo.vision_r1.bridge import Request, at_once, request_key, walk
-from vsgrpo.vision_r1.build import write_filtered
+from vsgrpo.vision_r1.build import CotSummary, write_filtered
 from vsgrpo.vision_r1.questions import Item, find_source
 
 WORDS = "the angle side we see that it is equal to so of length and compute circle radius area from line wait let check"
@@ -75,10 +75,11 @@ def main() -> None:
                 at_once(walk(item, "caption", partial(answer, number, item)))
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             wall, cpu = time.perf_counter(), time.process_time()
-            counts = write_filtered(source.items(), config, cache, out, out / "train.jsonl")
+            summary = CotSummary(out / "train.jsonl", config)
+            write_filtered(source.items(), cache, summary)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{counts.rows} rows, {counts.kept} kept: {wall:.1f} s wall, {cpu:.1f} s CPU")
+    print(f"{summary.rows} rows, {summary.kept} kept: {wall:.1f} s wall, {cpu:.1f} s CPU")
     print(f"peak memory {before // 1024} MiB before, {after // 1024} MiB after")
 
 

@@ -110,8 +110,8 @@ def test_what_was_not_used_for_longest_is_evicted_first(tiny, tmp_path):
     cache = DiskCache(tmp_path)
     count, size = cache.size()
     assert count == 2
-    assert cache.evict(size - 1)[0] == 1 and entries(tmp_path) == by_use[1:]
-    assert cache.evict(0)[0] == 1 and cache.size() == (0, 0)
+    assert cache.evict(size - 1) == 1 and entries(tmp_path) == by_use[1:]
+    assert cache.evict(0) == 1 and cache.size() == (0, 0)
     assert torch.isfinite(mapped[A.key].tensor).all()
 
 

@@ -213,7 +213,7 @@ def evict_videos(config: TrainConfig, max_gib: float) -> CacheSummary:
     # Features first in line for room: they spare the decoder as well as the tower.
     for part in (folder / FEATURES_FOLDER, folder):
         cache = DiskCache(part)
-        summary.num_evicted += cache.evict(left)[0]
+        summary.num_evicted += cache.evict(left)
         left = max(0, left - cache.size()[1])
     return _with_size(summary, folder)
 

@@ -27,6 +27,8 @@ from vsgrpo.video.container import file_stamp
 from vsgrpo.video.index import VideoHeader
 
 _CHECKSUM_BYTES = 4
+_MEMORY_BYTES = 2 << 30
+"""Bound of the memory cache of one process."""
 _USED_EVERY_S = 60.0
 """How exactly the last use of an entry is known."""
 
@@ -170,24 +172,19 @@ class DiskCache:
         sizes = [size for _, size, _ in self._entries()]
         return len(sizes), sum(sizes)
 
-    def evict(self, max_bytes: int) -> tuple[int, int]:
-        """Remove the entries unused for longest until at most `max_bytes` are left; 0 empties the cache.
+    def evict(self, max_bytes: int) -> int:
+        """Remove the entries unused for longest until at most `max_bytes` are left, and return how many; 0 removes all.
 
         Other processes lose nothing but time: what they have mapped stays readable, what is gone is computed again.
-
-        Returns:
-            number and bytes of the entries removed.
         """
         entries = sorted(self._entries())
-        excess = sum(size for _, size, _ in entries) - max_bytes
-        removed = 0
-        freed = 0
+        removed, left = 0, sum(size for _, size, _ in entries)
         for _, size, path in entries:
-            if freed >= excess:
+            if left <= max_bytes:
                 break
             path.unlink(missing_ok=True)
-            removed, freed = removed + 1, freed + size
-        return removed, freed
+            removed, left = removed + 1, left - size
+        return removed
 
     def _entries(self) -> list[tuple[float, int, Path]]:
         """List (time of last use, bytes, file)."""
@@ -203,7 +200,7 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def make_cache(kind: str, folder: Path | str | None, max_bytes: int) -> MemoryCache | DiskCache:
+def make_cache(kind: str, folder: Path | str | None) -> MemoryCache | DiskCache:
     """Return the cache named by `video.frame_cache`.
 
     Raises:
@@ -211,7 +208,7 @@ def make_cache(kind: str, folder: Path | str | None, max_bytes: int) -> MemoryCa
     """
     if kind not in ("off", "memory", "disk"):
         raise ConfigError(f"video.frame_cache={kind}: unknown", hint="choose video.frame_cache=off|memory|disk")
-    return DiskCache(folder) if kind == "disk" else MemoryCache(max_bytes if kind == "memory" else 0)
+    return DiskCache(folder) if kind == "disk" else MemoryCache(_MEMORY_BYTES if kind == "memory" else 0)
 
 
 class HeaderCache:

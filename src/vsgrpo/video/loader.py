@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -60,13 +60,14 @@ class UndecodedVideo(VideoInputs):
         return self._decode()  # type: ignore[attr-defined]
 
 
+@dataclass(eq=False, repr=False)
 class VideoLoader:
     """Load videos and images (`kind`) under one vision budget.
 
     A file that fails is quarantined: its name and reason stay in `quarantine`, later loads fail at once without
     decoding it again, and no other one ever takes its place.
 
-    Args:
+    Attributes:
         budget: frames and pixels.
         backend: `pyav`, `decord` or `torchcodec` (`video.backend`).
         timeout_s: seconds per file in the decode worker; None decodes in this process without a limit.
@@ -74,42 +75,33 @@ class VideoLoader:
         cache_dir: the folder of the disk cache.
         on_bad: `error` raises DataError on a bad file; `skip` raises its subclass BadVideo, which a caller that can
             leave samples out catches.
-        memory_bytes: bound of the memory cache; the least recently used videos leave first.
-
-    Attributes:
-        quarantine: what is wrong with each bad file met so far, by absolute path.
         max_quarantined: `check_quarantine` raises where there are more of them; None: never.
         timed_for: label of the model family that needs the frame rate of every video (one without it is bad), or None.
+        quarantine: what is wrong with each bad file met so far, by absolute path.
+        num_decoded: videos and images decoded so far.
 
     Raises:
         ConfigError: an unknown value of frame_cache or on_bad, a disk cache without a folder.
     """
 
-    def __init__(
-        self,
-        budget: VisionBudget,
-        backend: str = DEFAULT_BACKEND,
-        timeout_s: float | None = None,
-        frame_cache: str = "off",
-        cache_dir: Path | str | None = None,
-        on_bad: str = "error",
-        memory_bytes: int = 2 << 30,
-    ) -> None:
-        if on_bad not in ("error", "skip"):
-            raise ConfigError(f"video.on_bad={on_bad}: unknown", hint="choose video.on_bad=error|skip")
-        self.budget = budget
-        self.backend = backend
-        self.timeout_s = timeout_s
-        self.on_bad = on_bad
-        self.cache = make_cache(frame_cache, cache_dir, memory_bytes)
-        self.quarantine: dict[str, str] = {}
-        self.max_quarantined: int | None = None
-        self.timed_for: str | None = None
-        self.num_decoded = 0
-        """Videos and images decoded so far."""
-        self._hashes: dict[_Stamp, str] = {}
-        self._headers: dict[tuple[_Stamp, str], VideoHeader] = {}
-        """Headers by file and kind: as an image, an animation is its first picture."""
+    budget: VisionBudget
+    backend: str = DEFAULT_BACKEND
+    timeout_s: float | None = None
+    frame_cache: str = "off"
+    cache_dir: Path | str | None = None
+    on_bad: str = "error"
+    max_quarantined: int | None = None
+    timed_for: str | None = None
+    quarantine: dict[str, str] = field(default_factory=dict)
+    num_decoded: int = 0
+    _hashes: dict[_Stamp, str] = field(default_factory=dict)
+    _headers: dict[tuple[_Stamp, str], VideoHeader] = field(default_factory=dict)
+    """Headers by file and kind: as an image, an animation is its first picture."""
+
+    def __post_init__(self) -> None:
+        if self.on_bad not in ("error", "skip"):
+            raise ConfigError(f"video.on_bad={self.on_bad}: unknown", hint="choose video.on_bad=error|skip")
+        self.cache = make_cache(self.frame_cache, self.cache_dir)
 
     def load(self, path: Path | str, kind: str = "video") -> VideoInputs:
         """Return the sampled and resized frames of a video or image, from the cache where it has them.

@@ -274,8 +274,9 @@ def description_text(row: Row, pseudo_cot: str) -> str:
 def reasoning_text(row: Row, description: str) -> str:
     """Step c: the chain of thought by a reasoner that sees no picture."""
     name = shown_name(row)
+    unit = {"m": " of metres", "m2": " of square metres", "cm": " of centimetres"}.get(row.unit or "", "")
     final = {
-        "number": f"a number{_unit_words(row.unit)}, digits only",
+        "number": f"a number{unit}, digits only",
         "choice": "the letter of the right option",
         "text": "the answer alone, a letter for a multiple-choice question",
     }[row.answer_kind]
@@ -285,11 +286,6 @@ def reasoning_text(row: Row, description: str) -> str:
         "description, a text, a list or given data. Put your thinking between <think> and </think>, then give "
         f"{final}, between <answer> and </answer>. Answer in English."
     )
-
-
-def _unit_words(unit: str | None) -> str:
-    words = {"m": " of metres", "m2": " of square metres", "cm": " of centimetres"}
-    return words.get(unit or "", "")
 
 
 _HEAD = (

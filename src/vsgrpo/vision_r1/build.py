@@ -51,10 +51,14 @@ def count_reflection(thought: str) -> Counter[str]:
 
 
 @dataclass
-class Counts:
-    """Counts of one pass over the rows; memory does not grow with their number.
+class CotSummary:
+    """Result of one build; memory does not grow with the number of rows.
 
     Attributes:
+        out: the row file.
+        config: the settings.
+        accounts: per step, requests and tokens of this run.
+        answers: per step, the answers behind the rows, whichever run paid for them.
         rows, kept: rows read, rows written.
         rejected: rows not written, each once: under the first rule that fails, a step, or `FAILED`.
         failing: per rule all rows that fail it, also those counted under an earlier one.
@@ -62,9 +66,12 @@ class Counts:
         reflection: words of self-reflection in the kept chains (`PAPER_REFLECTION`).
         characters: of the kept chains.
         examples: per reason the first row and what was wrong.
-        answers: per step the answers behind the rows, whichever run paid for them.
     """
 
+    out: Path
+    config: BuildCotConfig
+    accounts: dict[str, Account] = field(default_factory=dict)
+    answers: dict[str, Account] = field(default_factory=dict)
     rows: int = 0
     kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
@@ -73,11 +80,6 @@ class Counts:
     reflection: Counter[str] = field(default_factory=Counter)
     characters: int = 0
     examples: dict[str, str] = field(default_factory=dict)
-    answers: dict[str, Account] = field(default_factory=dict)
-
-    def use(self, step: str, reply: Reply) -> None:
-        """Count an answer that the pass uses."""
-        self.answers.setdefault(step, Account()).add(reply)
 
     def reject(self, row_key: str, reason: str, detail: str) -> None:
         """Count a row that is not written."""
@@ -98,7 +100,12 @@ class Counts:
         self.characters += len(verdict.thought)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the counts for manifest.json."""
+        """Return the summary as JSON."""
+        return {"out": str(self.out), **self.counts_json()}
+
+    def counts_json(self) -> dict[str, Any]:
+        """Return the counts for manifest.json, with the accounts of this run and of the answers behind all rows."""
+        steps = self.config.steps()
         return {
             "rows": self.rows,
             "kept": self.kept,
@@ -108,51 +115,25 @@ class Counts:
             "reflection": {word: self.reflection[word] for word in PAPER_REFLECTION},
             "mean_characters": round(self.characters / self.kept, 1) if self.kept else None,
             "examples": dict(sorted(self.examples.items())),
-        }
-
-
-@dataclass(frozen=True)
-class CotSummary:
-    """Result of one build.
-
-    Attributes:
-        out: the row file.
-        counts: where the rows went.
-        accounts: per step, requests and tokens of this run.
-        config: the settings.
-    """
-
-    out: Path
-    counts: Counts
-    accounts: dict[str, Account]
-    config: BuildCotConfig
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the summary as JSON."""
-        return {"out": str(self.out), **self.counts.to_json(), "steps": self.steps_json()}
-
-    def steps_json(self) -> dict[str, Any]:
-        """Return per step the account of this run, and of the answers behind all rows."""
-        steps, used = self.config.steps(), self.counts.answers
-        return {
-            "this_run": {name: account.to_json(steps[name]) for name, account in self.accounts.items()},
-            "all_runs": {name: used[name].bill(steps[name]) for name in steps if name in used},
+            "steps": {
+                "this_run": {name: account.to_json(steps[name]) for name, account in self.accounts.items()},
+                "all_runs": {name: self.answers[name].bill(steps[name]) for name in steps if name in self.answers},
+            },
         }
 
     def table(self) -> str:
         """Return rows in and out, reasons, words of self-reflection, tokens and cost."""
-        counts = self.counts
-        lines = [f"{counts.kept} of {counts.rows} rows kept -> {self.out}"]
-        for reason, number in counts.rejected.most_common():
-            lines.append(f"rejected {reason:<14} {number:>8}   such as {counts.examples[reason]}")
-        if counts.repairs:
-            named = ", ".join(f"{name} {number}" for name, number in sorted(counts.repairs.items()))
+        lines = [f"{self.kept} of {self.rows} rows kept -> {self.out}"]
+        for reason, number in self.rejected.most_common():
+            lines.append(f"rejected {reason:<14} {number:>8}   such as {self.examples[reason]}")
+        if self.repairs:
+            named = ", ".join(f"{name} {number}" for name, number in sorted(self.repairs.items()))
             lines.append(f"connectives repaired: {named}")
-        if counts.kept:
+        if self.kept:
             lines.append(f"{'word':<16} {'kept rows':>10} {'per 1,000':>10} {'Vision-R1-cold':>15}")
             for word, in_paper in PAPER_REFLECTION.items():
-                number = counts.reflection[word]
-                ours, theirs = 1000 * number / counts.kept, 1000 * in_paper / PAPER_ROWS
+                number = self.reflection[word]
+                ours, theirs = 1000 * number / self.kept, 1000 * in_paper / PAPER_ROWS
                 lines.append(f"{word:<16} {number:>10} {ours:>10.1f} {theirs:>15.1f}")
         for name, account in self.accounts.items():
             paid = account.bill(self.config.steps()[name])["cost"]
@@ -162,23 +143,23 @@ class CotSummary:
                 f"{account.prompt_tokens} + {account.completion_tokens} tokens"
                 + ("" if paid is None else f", cost {paid:.4f}")
             )
-        if counts.rejected[FAILED]:
-            lines.append(f"note: run the same command again to ask for the {counts.rejected[FAILED]} failed rows")
+        if failed := self.rejected[FAILED]:
+            lines.append(f"note: run the same command again to ask for the {failed} failed rows")
         return "\n".join(lines)
 
     def raise_if_failed(self) -> None:
         """Raise RunError where none was kept, or more rows than cot.max_failed allows have no answer."""
-        counts, failed = self.counts, self.counts.rejected[FAILED]
-        if counts.rows and not counts.kept:
-            reason, number = counts.rejected.most_common(1)[0]
+        failed, max_failed = self.rejected[FAILED], self.config.cot.max_failed
+        if self.rows and not self.kept:
+            reason, number = self.rejected.most_common(1)[0]
             raise RunError(
-                f"none of {counts.rows} rows kept; {number} rejected by {reason}, such as {counts.examples[reason]}",
-                f"look at {self.out.with_name('rejected.jsonl')}; answers are kept, so other filters.* cost nothing",
+                f"none of {self.rows} rows kept; {number} rejected by {reason}, such as {self.examples[reason]}",
+                f"look at {self.out.with_name(REJECTED_NAME)}; answers are kept, so other filters.* cost nothing",
             )
-        if failed > self.config.cot.max_failed * counts.rows:
+        if failed > max_failed * self.rows:
             raise RunError(
-                f"{failed} of {counts.rows} rows have no answer, more than "
-                f"cot.max_failed={self.config.cot.max_failed}, such as {counts.examples[FAILED]}",
+                f"{failed} of {self.rows} rows have no answer, more than cot.max_failed={max_failed}, "
+                f"such as {self.examples[FAILED]}",
                 "run the same command again: only what is missing is asked for",
             )
 
@@ -195,17 +176,16 @@ def build_cot(config: BuildCotConfig, limit: int | None = None) -> CotSummary:
         if config.is_local(name):
             find_model(str(step.model), key=f"{name}.model", any_family=True)
     source, out = source_of(config), Path(config.run.dir)
-    target = out / f"{config.data.split}.jsonl"
-    _check_folder(out, target, source)
+    summary = CotSummary(out / f"{config.data.split}.jsonl", config)
+    _check_folder(summary.out, source)
     total = sum(1 for _ in source.items(limit))  # a broken line is found before anything is paid for
     with locked(out, "output", "writing"), _open_cache(config, out) as cache:
         try:
-            accounts = asyncio.run(generate(source.items(limit), config, cache, total))
+            summary.accounts = asyncio.run(generate(source.items(limit), config, cache, total))
         except RunError as error:
             raise RunError(error.message, f"{error.hint}; finished answers are kept in {cache.path}") from error
-        counts = write_filtered(source.items(limit), config, cache, out, target)
-        summary = CotSummary(target, counts, accounts, config)
-        _write_manifest(config, source, summary)
+        write_filtered(source.items(limit), cache, summary)
+        _write_manifest(source, summary)
     return summary
 
 
@@ -216,7 +196,8 @@ def _open_cache(config: BuildCotConfig, out: Path) -> AnswerCache:
         raise unwritable(out, "run.dir", error) from None
 
 
-def _check_folder(out: Path, target: Path, source: Source) -> None:
+def _check_folder(target: Path, source: Source) -> None:
+    out = target.parent
     if target.resolve() == source.file.resolve():
         raise DataError(f"run.dir={out}: holds the questions themselves", "choose another output=DIR")
     if out.exists() and not out.is_dir():
@@ -225,46 +206,43 @@ def _check_folder(out: Path, target: Path, source: Source) -> None:
         raise DataError(f"{target}: not written by build-cot", "choose another output=DIR")
 
 
-def _replay(item: Item, config: BuildCotConfig, cache: AnswerCache, counts: Counts) -> Candidate | Rejected:
+def _replay(item: Item, cache: AnswerCache, summary: CotSummary) -> Candidate | Rejected:
     """Walk the steps with cached replies only."""
 
     async def answer(request: Request) -> Reply:
-        reply = cache.get(request_key(item, request, config))
+        reply = cache.get(request_key(item, request, summary.config))
         if reply is None:
             raise DataError(cache.failure(item.row.key) or f"no answer to step {request.step}")
-        counts.use(request.step, reply)
+        summary.answers.setdefault(request.step, Account()).add(reply)
         return reply
 
     try:
-        return at_once(walk(item, config.cot.bridge, answer))
+        return at_once(walk(item, summary.config.cot.bridge, answer))
     except DataError as error:
         return Rejected(FAILED, error.message)
 
 
-def write_filtered(
-    items: Iterator[Item], config: BuildCotConfig, cache: AnswerCache, out: Path, target: Path
-) -> Counts:
-    """Filter every row into SPLIT.jsonl or rejected.jsonl; both files appear whole or not at all."""
-    counts = Counts()
-    temporary = [path.with_name(f".{path.name}.tmp") for path in (target, out / REJECTED_NAME)]
+def write_filtered(items: Iterator[Item], cache: AnswerCache, summary: CotSummary) -> None:
+    """Filter every row into SPLIT.jsonl or rejected.jsonl and count it; both files appear whole or not at all."""
+    config, targets = summary.config, (summary.out, summary.out.with_name(REJECTED_NAME))
+    temporary = [path.with_name(f".{path.name}.tmp") for path in targets]
     with temporary[0].open("w", encoding="utf-8") as kept, temporary[1].open("w", encoding="utf-8") as rejected:
         for item in items:
-            found = _replay(item, config, cache, counts)
+            found = _replay(item, cache, summary)
             if isinstance(found, Rejected):
-                counts.reject(item.row.key, found.reason, found.detail)
+                summary.reject(item.row.key, found.reason, found.detail)
                 _line(rejected, {"id": item.row.id, "reason": found.reason, "detail": found.detail})
                 continue
             verdict = judge(found, config.filters)
-            counts.judge(item.row.key, verdict)
+            summary.judge(item.row.key, verdict)
             if verdict.failed:
                 reason, detail = next(iter(verdict.failed.items()))
                 record = {"id": item.row.id, "reason": reason, "detail": detail, "failed": verdict.failed}
                 _line(rejected, {**record, "answer": found.answer, "thought": found.thought})
             else:
-                _line(kept, row_to_dict(_cold_row(item, found, verdict, config, out)))
-    publish(temporary[0], target)
-    publish(temporary[1], out / REJECTED_NAME)
-    return counts
+                _line(kept, row_to_dict(_cold_row(item, found, verdict, config, summary.out.parent)))
+    for part, target in zip(temporary, targets, strict=True):
+        publish(part, target)
 
 
 def _line(stream: IO[str], record: dict[str, Any]) -> None:
@@ -319,11 +297,11 @@ def link_media(base: Path, out: Path, path: str) -> None:
         link_or_copy(source, target)
 
 
-def _write_manifest(config: BuildCotConfig, source: Source, summary: CotSummary) -> None:
-    out = summary.out.parent
+def _write_manifest(source: Source, summary: CotSummary) -> None:
+    config, out = summary.config, summary.out.parent
     scans: dict[str, dict[str, Any]] = {}
     rooms: set[str] = set()
-    if source.form == "rows" and summary.counts.kept:
+    if source.form == "rows" and summary.kept:
         for _, data in read_jsonl(summary.out):
             scans[data["scene_name"]] = {"status": "done", "room": data["room"]}
             rooms.add(data["room"])
@@ -337,8 +315,7 @@ def _write_manifest(config: BuildCotConfig, source: Source, summary: CotSummary)
             scans=scans,
             rooms={config.data.split: sorted(rooms)},
             counts={
-                **summary.counts.to_json(),
-                "steps": summary.steps_json(),
+                **summary.counts_json(),
                 "source": {"file": str(source.file), "form": source.form, **file_record(source.file)},
             },
             files={path.name: file_record(path) for path in (summary.out, out / REJECTED_NAME)},

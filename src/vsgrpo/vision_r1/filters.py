@@ -126,45 +126,34 @@ def stated_answer(thought: str) -> str | None:
 
 
 class _Rule(NamedTuple):
-    """A pattern, run only where `sign` is in the lower-cased text: a plain search is far cheaper.
+    """A pattern, run only where one of `signs` is in the lower-cased text: a plain search is far cheaper.
 
     Patterns begin with a letter and look back for the word's start, so that their search can skip.
     """
 
     name: str
-    sign: str
+    signs: tuple[str, ...]
     pattern: re.Pattern[str]
-    replacement: Callable[[re.Match[str]], str]
 
 
-def _word(text: str) -> str:
-    """Return a pattern for one whole word, its first letter in either case."""
-    either = f"[{text[0].upper()}{text[0]}]{text[1:]}"
-    return rf"{either}(?<!\w{either})\b"
+def _rule(name: str, first: str, second: str, pattern: str, joins: Sequence[str] = (" ", ", ")) -> _Rule:
+    """Return the rule for `first` before `second`; {0} and {1} of the pattern are the words, in either case."""
+    words = (rf"[{word[0].upper()}{word[0]}]{word[1:]}" for word in (first, second))
+    compiled = re.compile(pattern.format(*(rf"{word}(?<!\w{word})\b" for word in words)))
+    return _Rule(name, tuple(f"{first}{join}{second}" for join in joins), compiled)
 
 
 def _cased(match: re.Match[str]) -> str:
+    """Return the word that stays, its first letter in the case that the text had there."""
     return match[1].capitalize() if match[0][0].isupper() else match[1].lower()
 
 
-def _rules() -> list[_Rule]:
-    rules = []
-    for word in _JOINING:
-        pattern = re.compile(rf"({_word(word)})(?:,? {_word(word)})+")
-        rules += [_Rule("doubled", f"{word}{join}{word}", pattern, lambda match: match[1]) for join in (" ", ", ")]
-    for word in ("wait", "hmm"):
-        pattern = re.compile(rf"({_word(word)})(?:[,.]? {_word(word)}){{2,}}")
-        rules += [
-            _Rule("stutter", f"{word}{join}{word}", pattern, lambda match: match[1]) for join in (" ", ", ", ". ")
-        ]
-    for first, seconds in (("but", ("however",)), ("so", _CAUSAL), ("and", ("however", *_CAUSAL))):
-        for second in seconds:
-            pattern = re.compile(rf"{_word(first)},? ({_word(second)})")
-            rules += [_Rule("clash", f"{first}{join}{second}", pattern, _cased) for join in (" ", ", ")]
-    return rules
-
-
-_RULES = _rules()
+_CLASHES = {"but": ("however",), "so": _CAUSAL, "and": ("however", *_CAUSAL)}
+_RULES = [
+    *(_rule("doubled", word, word, "({0})(?:,? {0})+") for word in _JOINING),
+    *(_rule("stutter", word, word, "({0})(?:[,.]? {0}){{2,}}", (" ", ", ", ". ")) for word in ("wait", "hmm")),
+    *(_rule("clash", one, other, "{0},? ({1})") for one, others in _CLASHES.items() for other in others),
+]
 
 
 def repair_connectives(thought: str) -> tuple[str, dict[str, int]]:
@@ -174,8 +163,8 @@ def repair_connectives(thought: str) -> tuple[str, dict[str, int]]:
     while True:
         before, low = thought, thought.lower()
         for rule in _RULES:
-            if rule.sign in low:
-                thought, number = rule.pattern.subn(rule.replacement, thought)
+            if any(sign in low for sign in rule.signs):
+                thought, number = rule.pattern.subn(_cased, thought)
                 done[rule.name] += number
         if start := _START.match(thought):
             thought = thought[start.end() :]

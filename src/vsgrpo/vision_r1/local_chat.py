@@ -87,13 +87,11 @@ class LocalChat:
         )
 
     def _inputs(self, text: str, images: list[Any]) -> Any:
-        if not self.sees:
-            turn = [{"role": "user", "content": text}]
-            rendered = self._processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-            return self._processor([rendered], return_tensors="pt", add_special_tokens=False)
-        content = [{"type": "image"} for _ in images] + [{"type": "text", "text": text}]
-        turn = [{"role": "user", "content": content}]
+        parts = [*({"type": "image"} for _ in images), {"type": "text", "text": text}]
+        turn = [{"role": "user", "content": parts if self.sees else text}]
         rendered = self._processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        if not self.sees:
+            return self._processor([rendered], return_tensors="pt", add_special_tokens=False)
         return self._processor(text=[rendered], images=images or None, return_tensors="pt")
 
 

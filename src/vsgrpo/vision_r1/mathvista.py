@@ -11,6 +11,7 @@ Source: Hugging Face AI4Math/MathVista; github.com/lupantech/MathVista evaluatio
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 from collections import Counter
@@ -198,7 +199,8 @@ class MathVista(Benchmark):
             raise DataError(f"{name}: no prediction for any of {len(self.problems)} questions", hint)
         if config is not None and config.extract.model is not None:
             folder, by = Path(config.run.dir) / ".extract", f"model {config.extract.model}"
-            extractions = extract_answers(self.problems, answers, config.extract, config.run.seed, folder)
+            asking = extract_answers(self.problems, answers, config.extract, config.run.seed, folder)
+            extractions = asyncio.run(asking)
         else:
             extractions, by = {pid: extract(answers[pid], problem) for pid, problem in asked.items()}, "rule"
         predictions = {pid: normalize(extractions[pid], problem) for pid, problem in asked.items()}

@@ -11,7 +11,6 @@ extracted. Deviation: the wording is ours, and of a long response its last 4,000
 from __future__ import annotations
 
 import ast
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -293,7 +292,7 @@ def extraction_text(response: str, problem: Problem) -> str:
     )
 
 
-def extract_answers(
+async def extract_answers(
     problems: Mapping[str, Problem], responses: Mapping[str, str], step: StepSection, seed: int, folder: Path
 ) -> dict[str, str]:
     """Return pid -> the extracted answer ("" where the model finds none); answers are kept in FOLDER/answers.sqlite.
@@ -302,8 +301,33 @@ def extract_answers(
         RunError: the endpoint can serve nothing, or some responses got no answer; what was extracted is kept.
         ConfigError, SetupError: a wrong key, `openai` is missing.
     """
+    found: dict[str, str] = {}
+    failed: dict[str, str] = {}
+
+    async def work(entry: tuple[str, str]) -> None:
+        pid, response = entry
+        try:
+            if not is_answer(response, problems[pid]):
+                response = await ask(extraction_text(response, problems[pid]))
+            found[pid] = extract(response, problems[pid]) if response else ""
+        except RowError as error:
+            failed[pid] = str(error)
+        progress.advance()
+
+    async def ask(text: str) -> str:
+        key = content_key([VERSION, "extract", step.model, step.temperature, step.top_p, step.max_tokens, text])
+        if (reply := cache.get(key)) is None:
+            reply = await endpoint.ask(step, [{"role": "user", "content": text}], seed, Account())
+            cache.put(key, "extract", reply)
+        said = reply.text.strip().removeprefix("Extracted answer:").strip()
+        return "" if said.lower().rstrip(".") == "none" else said
+
     with AnswerCache(folder) as cache:
-        found, failed = asyncio.run(_extract_all(problems, responses, step, seed, cache))
+        endpoint, progress = Endpoint("extract", step), Progress("extractions", len(responses))
+        try:
+            await work_through(iter(responses.items()), step.concurrency, work)
+        finally:
+            await endpoint.close()
     if failed:
         pid, reason = next(iter(failed.items()))
         raise RunError(
@@ -311,37 +335,3 @@ def extract_answers(
             "run the same command again: only what is missing is asked for",
         )
     return found
-
-
-async def _extract_all(
-    problems: Mapping[str, Problem], responses: Mapping[str, str], step: StepSection, seed: int, cache: AnswerCache
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Return pid -> extracted answer, and pid -> why there is none."""
-    found: dict[str, str] = {}
-    failed: dict[str, str] = {}
-    endpoint, progress = Endpoint("extract", step), Progress("extractions", len(responses))
-
-    async def work(entry: tuple[str, str]) -> None:
-        pid, response = entry
-        problem = problems[pid]
-        try:
-            stated = response if is_answer(response, problem) else await ask(extraction_text(response, problem))
-            found[pid] = extract(stated, problem) if stated else ""
-        except RowError as error:
-            failed[pid] = str(error)
-        progress.advance()
-
-    async def ask(text: str) -> str:
-        key = content_key([VERSION, "extract", step.model, step.temperature, step.top_p, step.max_tokens, text])
-        reply = cache.get(key)
-        if reply is None:
-            reply = await endpoint.ask(step, [{"role": "user", "content": text}], seed, Account())
-            cache.put(key, "extract", reply)
-        said = reply.text.strip().removeprefix("Extracted answer:").strip()
-        return "" if said.lower().rstrip(".") == "none" else said
-
-    try:
-        await work_through(iter(responses.items()), step.concurrency, work)
-    finally:
-        await endpoint.close()
-    return found, failed
