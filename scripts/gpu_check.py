@@ -184,12 +184,12 @@ def check_noise(report: Report, machine: Machine) -> None:
     logits = torch.randn(rows, vocab, generator=torch.Generator().manual_seed(0))
     keys, there = [("row", g) for g in range(rows)], logits.to(machine.device)
     cpu, own = (logits_processors(work.sampling, torch.device(d)) for d in ("cpu", machine.device))
-    truth = draw_tokens(logits, keys, [0] * rows, work.sampling, cpu)
+    truth = draw_tokens(logits, keys, 0, work.sampling, cpu)
     kept = rollout_module._NOISE_ENTRIES_PER_CHUNK
     try:
         for at_once in (4, 16, rows):
             rollout_module._NOISE_ENTRIES_PER_CHUNK = at_once * vocab
-            run = lambda: draw_tokens(there, keys, [0] * rows, work.sampling, own)  # noqa: E731
+            run = lambda: draw_tokens(there, keys, 0, work.sampling, own)  # noqa: E731
             name, floor = f"{at_once} rows at a time", 1e3 * rows * vocab * 240 / BANDWIDTH
             report.add("noise", name, machine.ms(run), "ms", floor)
             report.add("noise", f"{name}, peak", machine.peak_gib(run), "GiB", at_once * vocab * 24 / GIB)
