@@ -109,7 +109,8 @@ def main() -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         profile = cProfile.Profile(time.process_time)
         start = time.process_time()
-        walk = profile.runcall(render_walk, *mesh, WalkSettings(num_frames=args.frames))
+        settings = WalkSettings(num_frames=args.frames)
+        walk = profile.runcall(render_walk, *mesh, settings)
     except VsgrpoError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code
@@ -121,7 +122,7 @@ def main() -> int:
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "peak_mb_before": round(before, 1),
         "objects": len(walk.pixels),
-        "objects_shown": len(walk.shown()),
+        "objects_shown": sum(sum(px >= settings.scaled_min_pixels for px in row) >= 2 for row in walk.pixels.values()),
         "notes": list(walk.notes),
     }
     if args.json:

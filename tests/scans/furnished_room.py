@@ -79,3 +79,16 @@ def furnished_room(step: float = 0.25, with_floor: bool = True, with_ceiling: bo
         np.concatenate([faces + start for (_, faces, *_), start in zip(parts, starts, strict=True)]).astype(np.int32),
         np.repeat(np.array([owner for *_, owner in parts], np.int32), sizes),
     )
+
+
+def pose_of(camera) -> NDArray[np.float64]:
+    """Return the (4, 4) camera -> world matrix; camera axes x right, y down, z forward."""
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = camera.axes().T, camera.eye
+    return matrix
+
+
+def intrinsics_of(camera) -> NDArray[np.float64]:
+    """Return the (3, 3) pinhole matrix; pixel centres are integers."""
+    x, y = camera.width / 2 - 0.5, camera.height / 2 - 0.5
+    return np.array([[camera.focal, 0, x], [0, camera.focal, y], [0, 0, 1]])

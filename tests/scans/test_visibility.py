@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from furnished_room import furnished_room
+from furnished_room import furnished_room, intrinsics_of, pose_of
 
 from vsgrpo.errors import DataError
 from vsgrpo.scans.annotation import Instance
@@ -148,11 +148,9 @@ def test_a_scan_without_objects_has_no_pixels(folder):
     assert footage.pixels == {}
 
 
-def depth_image(surface: Surface, pose: np.ndarray) -> np.ndarray:
-    """Draw the depth a camera of 320 x 240 pixels at `pose` would measure, in millimetres."""
-    x, y, z = pose[:3, 2]
-    yaw, pitch = np.degrees(np.arctan2(y, x)), np.degrees(np.arcsin(z))
-    depth = surface.draw(Camera(tuple(pose[:3, 3]), yaw, pitch, 320, 240, 75.0)).depth
+def depth_image(surface: Surface, camera: Camera) -> np.ndarray:
+    """Draw the depth a camera would measure, in millimetres."""
+    depth = surface.draw(camera).depth
     return np.where(np.isfinite(depth), 1000 * depth, 0).astype(np.uint16)
 
 
@@ -165,13 +163,13 @@ def test_projection_agrees_with_the_pixels_of_the_renderer(folder):
     walk = render_walk(*room.arguments(), WalkSettings(num_frames=8, width=320, height=240))
     surface = Surface(room.vertices, room.colors, room.faces)
     camera = np.eye(4)
-    camera[:3, :3] = walk.intrinsics
+    camera[:3, :3] = intrinsics_of(walk.cameras[0])
     instances = [Instance(i, "thing", np.flatnonzero(room.instances == i)) for i in ids]
     mesh = Mesh(room.vertices, room.colors, room.faces)
     scan = ScannetScan("scannet", folder.name, "scene9000", folder, LabelTable({}), mesh, np.eye(4), instances, {}, {})
     with SensWriter(folder / "walk.sens", (320, 240), camera, (320, 240), camera) as writer:
-        for pose in walk.poses:
-            writer.add(JPEG, pose, depth_image(surface, pose))
+        for seen_by in walk.cameras:
+            writer.add(JPEG, pose_of(seen_by), depth_image(surface, seen_by))
     with SensReader(folder / "walk.sens") as reader:
         footage = watch(reader, scan, ids, VisibilitySettings(8, stride_s=None, depth_tolerance=0.03))
     ours = np.array([footage.pixels[i] for i in ids], dtype=float)

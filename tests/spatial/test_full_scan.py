@@ -42,7 +42,7 @@ def built(request, full_scan, tmp_path_factory):
 
 
 def box_distance(a, b) -> float:
-    return float(box_distances([a], [b])[0])
+    return float(box_distances([a], [b])[0, 0])
 
 
 def centroid_distance(a, b) -> float:

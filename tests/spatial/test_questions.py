@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsgrpo.spatial.directions import clear_triples, direction_word
-from vsgrpo.spatial.geometry import bearing_degrees, box_distance_table
+from vsgrpo.spatial.geometry import bearing_degrees, box_distances
 from vsgrpo.spatial.question import Asking, Question, QuestionSettings, QuestionType, question_rng
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_from_boxes, asked_types, make_questions
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
@@ -174,7 +174,7 @@ def test_sectors(difficulty, words):
 def test_clear_triples_keep_their_margins_and_flip_when_you_turn_round(seed, difficulty):
     rng = np.random.default_rng(seed)
     boxes = [Box(rng.uniform(-2, 2, 3), rng.uniform(0.05, 0.6, 3), np.eye(3)) for _ in range(7)]
-    distances = box_distance_table(boxes, boxes)
+    distances = box_distances(boxes, boxes)
     triples = clear_triples(boxes, distances, difficulty, QuestionSettings(), rng)
     opposite = {"left": "right", "right": "left", "front-left": "back-right", "back-right": "front-left"}
     opposite |= {"front-right": "back-left", "back-left": "front-right"}

@@ -7,6 +7,7 @@ Source of the definitions: VSI-Bench's generator (closest point between oriented
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -127,8 +128,8 @@ def _first_smallest(values: Floats) -> int:
 # --- distances ---
 
 
-def box_distances(first: Sequence[Box], second: Sequence[Box]) -> Floats:
-    """Return the exact distance of `first[i]` and `second[i]` in metres, shape (len(first),).
+def box_distances(rows: Sequence[Box], columns: Sequence[Box]) -> Floats:
+    """Return the exact distances between two lists of boxes in metres, shape (len(rows), len(columns)).
 
     Two boxes overlap exactly when an edge of one meets the solid of the other (a box inside the other included).
     Otherwise the closest points lie on a corner and a box, or on two edges, so the least of the 16 corner-box and
@@ -136,25 +137,18 @@ def box_distances(first: Sequence[Box], second: Sequence[Box]) -> Floats:
 
     Source: C. Ericson, Real-Time Collision Detection (2005), sections 5.1.9 (segments) and 5.3.3 (slabs).
     """
-    if len(first) != len(second):
-        raise ValueError(f"{len(first)} boxes against {len(second)}: the two lists must be equally long")
-    out = np.empty(len(first))
-    for start in range(0, len(first), _PAIRS_PER_CHUNK):
+    pairs = list(product(rows, columns))
+    out = np.empty(len(pairs))
+    for start in range(0, len(pairs), _PAIRS_PER_CHUNK):
         part = slice(start, start + _PAIRS_PER_CHUNK)
-        out[part] = _pair_distances(_Boxes(first[part]), _Boxes(second[part]))
-    return out
-
-
-def box_distance_table(rows: Sequence[Box], columns: Sequence[Box]) -> Floats:
-    """Return all distances between two lists of boxes in metres, shape (len(rows), len(columns))."""
-    pairs = [(a, b) for a in rows for b in columns]
-    return box_distances([a for a, _ in pairs], [b for _, b in pairs]).reshape(len(rows), len(columns))
+        out[part] = _pair_distances(*(_Boxes(side) for side in zip(*pairs[part], strict=True)))
+    return out.reshape(len(rows), len(columns))
 
 
 def object_distances(rows: Sequence[SceneObject], columns: Sequence[SceneObject], distance: str) -> NDArray[np.float64]:
     """Return the distances between two lists of objects in metres, by centre or by closest point."""
     if distance == "closest_point":
-        return box_distance_table([o.box for o in rows], [o.box for o in columns])
+        return box_distances([o.box for o in rows], [o.box for o in columns])
     centers = [np.array([o.box.centroid for o in items], dtype=np.float64).reshape(-1, 3) for items in (rows, columns)]
     return np.linalg.norm(centers[0][:, None] - centers[1][None], axis=2)
 

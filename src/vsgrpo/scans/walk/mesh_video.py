@@ -15,10 +15,13 @@ from scipy import ndimage
 
 from vsgrpo.errors import DataError
 from vsgrpo.scans.walk import camera_plan
-from vsgrpo.scans.walk.camera_plan import Lens, View, film_order, num_key_views
+from vsgrpo.scans.walk.camera_plan import Lens, film_order, num_key_views
 from vsgrpo.scans.walk.floor_map import FloorMap, eye_height, map_floor, vertical_fov_degrees, walk_pitch_degrees
 from vsgrpo.scans.walk.rasterizer import Camera, Raster, Surface
 
+_HFOV_DEGREES = 75.0
+_EYE_HEIGHT = 1.5
+"""Metres above the floor; lower in scans that end low."""
 _PLANNING_CELL = 0.06
 _VOXEL = 0.5
 """Metres: edge of the voxels that cut the surface into pieces to be seen."""
@@ -38,26 +41,18 @@ class WalkSettings:
         num_frames: odd is best: 31 = 16 key views at even indices and 15 half-way views, so that a loader that takes 16
             frames gets exactly the key views.
         width, height: pixels.
-        hfov: horizontal field of view in degrees.
-        eye_height: metres above the floor; lower in scans that end low.
         min_pixels: an object counts as seen in a frame from here on; scaled with the frame's area against 448x336.
-        min_frames: frames in which an object must be seen.
     """
 
     num_frames: int = 31
     width: int = 448
     height: int = 336
-    hfov: float = 75.0
-    eye_height: float = 1.5
     min_pixels: int = 200
-    min_frames: int = 2
 
     def __post_init__(self) -> None:
-        for name, least in (("num_frames", 1), ("width", 16), ("height", 16), ("min_pixels", 1), ("min_frames", 1)):
+        for name, least in (("num_frames", 1), ("width", 16), ("height", 16), ("min_pixels", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
-        if not 10 <= self.hfov <= 140:
-            raise ValueError(f"hfov={self.hfov}: must be within 10..140 degrees")
 
     @property
     def scaled_min_pixels(self) -> int:
@@ -71,34 +66,20 @@ class Walk:
 
     Attributes:
         frames: (T, H, W, 3) uint8.
-        poses: (T, 4, 4) float64, camera (x right, y down, z forward) to world.
-        intrinsics: (3, 3) float64, pixel centres are integers.
+        cameras: of each frame.
         pixels: instance id -> pixels of it in each frame; instances never seen are there too, with zeros; empty where
             the scan has no annotation.
         notes: what was missing in the scan and how it was made up for.
-        settings: as filmed.
     """
 
     frames: NDArray[np.uint8]
-    poses: NDArray[np.float64]
-    intrinsics: NDArray[np.float64]
+    cameras: tuple[Camera, ...]
     pixels: dict[int, tuple[int, ...]]
     notes: tuple[str, ...]
-    settings: WalkSettings
-
-    def shown(self) -> tuple[int, ...]:
-        """Return the ids of instances seen with at least `min_pixels` in at least `min_frames` frames, sorted."""
-        least = self.settings.scaled_min_pixels
-        enough = self.settings.min_frames
-        return tuple(sorted(i for i, row in self.pixels.items() if sum(px >= least for px in row) >= enough))
 
 
 def render_walk(
-    vertices: NDArray,
-    colors: NDArray,
-    faces: NDArray,
-    instance_of_vertex: NDArray | None,
-    settings: WalkSettings | None = None,
+    vertices: NDArray, colors: NDArray, faces: NDArray, instance_of_vertex: NDArray, settings: WalkSettings
 ) -> Walk:
     """Plan and film a walk through a scan; deterministic.
 
@@ -106,38 +87,30 @@ def render_walk(
         vertices: (V, 3) metres, axis-aligned frame, z up.
         colors: (V, 3) uint8.
         faces: (F, 3) int vertex numbers.
-        instance_of_vertex: (V,) int instance ids, -1 for none and for structure (wall, floor, ceiling). None or all -1:
-            the walk is planned on 0.5 m pieces of surface instead.
+        instance_of_vertex: (V,) int instance ids, -1 for none and for structure (wall, floor, ceiling). All -1: the
+            walk is planned on 0.5 m pieces of surface instead.
 
     Raises:
         DataError: no usable faces, or nowhere for a camera to stand.
     """
-    settings = settings or WalkSettings()
     vertices, colors, faces, instances, notes = _checked(vertices, colors, faces, instance_of_vertex)
     floor_map = map_floor(vertices, faces)
     surface = Surface(vertices, colors, faces)
-    ids = np.unique(np.maximum(-1 if instance_of_vertex is None else instance_of_vertex, -1))
-    ids = ids[ids >= 0]
+    ids = np.unique(instance_of_vertex[instance_of_vertex >= 0])
     numbers = np.where(instances >= 0, np.searchsorted(ids, instances), -1)
     object_of_face = _majority(numbers[faces])
-    views, lens = plan_walk(vertices, faces, numbers, len(ids), floor_map, settings)
+    cameras = plan_walk(vertices, faces, numbers, len(ids), floor_map, settings)
     shell = RoomShell(vertices, colors, floor_map)
-    frames = np.empty((len(views), settings.height, settings.width, 3), np.uint8)
-    counts = np.zeros((len(ids), len(views)), np.int64)
-    for number, view in enumerate(views):
-        camera = lens.camera(view)
+    frames = np.empty((len(cameras), settings.height, settings.width, 3), np.uint8)
+    counts = np.zeros((len(ids), len(cameras)), np.int64)
+    for number, camera in enumerate(cameras):
         raster = surface.draw(camera)
         frames[number] = surface.shade(raster, camera)
         shell.fill(frames[number], raster, camera)
         owner = object_of_face[raster.face[raster.face >= 0]]
         counts[:, number] = np.bincount(owner[owner >= 0], minlength=len(ids))
-    camera = lens.camera(views[0])
-    intrinsics = np.array(
-        [[camera.focal, 0, camera.width / 2 - 0.5], [0, camera.focal, camera.height / 2 - 0.5], [0, 0, 1]]
-    )
-    poses = np.stack([lens.camera(view).pose() for view in views])
-    pixels = {int(i): tuple(int(n) for n in row) for i, row in zip(ids, counts, strict=True)}
-    return Walk(frames, poses, intrinsics, pixels, (*notes, *floor_map.notes), settings)
+    pixels = {int(i): tuple(row) for i, row in zip(ids, counts.tolist(), strict=True)}
+    return Walk(frames, cameras, pixels, (*notes, *floor_map.notes))
 
 
 def plan_walk(
@@ -147,16 +120,16 @@ def plan_walk(
     num_objects: int,
     floor_map: FloorMap,
     settings: WalkSettings,
-) -> tuple[list[View], Lens]:
-    """Return the views of a walk in filming order and what they share.
+) -> tuple[Camera, ...]:
+    """Return the cameras of a walk in filming order.
 
     Args:
         object_of_vertex: (V,) int, 0..num_objects-1, -1 for none.
     """
-    eye, top = eye_height(vertices, floor_map.floor, settings.eye_height)
-    vfov = vertical_fov_degrees(settings.hfov, settings.width, settings.height)
+    eye, top = eye_height(vertices, floor_map.floor, _EYE_HEIGHT)
+    vfov = vertical_fov_degrees(_HFOV_DEGREES, settings.width, settings.height)
     pitch = walk_pitch_degrees(eye, top, vfov)
-    lens = Lens(floor_map.floor + eye, pitch, settings.hfov, settings.width, settings.height)
+    lens = Lens(floor_map.floor + eye, pitch, _HFOV_DEGREES, settings.width, settings.height)
     coarse, kept = _coarsen(vertices, faces, object_of_vertex)
     object_of_face = _majority(object_of_vertex[faces[kept]])
     targets = camera_plan.make_targets(object_of_face, num_objects, _surface_pieces(vertices, faces[kept]))
@@ -170,7 +143,7 @@ def plan_walk(
         settings.num_frames,
         lambda view: camera_plan.view_cost(coarse, targets, view, lens),
     )
-    return views, lens
+    return tuple(lens.camera(view) for view in views)
 
 
 def _coarsen(vertices: NDArray, faces: NDArray, object_of_vertex: NDArray) -> tuple[Surface, NDArray[np.intp]]:
@@ -179,10 +152,8 @@ def _coarsen(vertices: NDArray, faces: NDArray, object_of_vertex: NDArray) -> tu
     Planning draws many small pictures: this saves a third of it on a scan of 150k faces, most of it on finer ones, and
     the pixel counts stay within a tenth.
     """
-    cell = np.floor((vertices - vertices.min(0)) / _PLANNING_CELL).astype(np.int64)
-    size = cell.max(0) + 1
-    flat = (cell[:, 0] * size[1] + cell[:, 1]) * size[2] + cell[:, 2]
-    _, merged = np.unique(flat * (int(object_of_vertex.max()) + 2) + object_of_vertex + 1, return_inverse=True)
+    voxel = _voxel_of(vertices, _PLANNING_CELL)
+    _, merged = np.unique(voxel * (int(object_of_vertex.max()) + 2) + object_of_vertex + 1, return_inverse=True)
     count = np.bincount(merged)
     middle = np.stack([np.bincount(merged, weights=vertices[:, axis]) / count for axis in range(3)], axis=1)
     corners = merged[faces]
@@ -194,7 +165,7 @@ def _coarsen(vertices: NDArray, faces: NDArray, object_of_vertex: NDArray) -> tu
 
 
 def _checked(
-    vertices: NDArray, colors: NDArray, faces: NDArray, instance_of_vertex: NDArray | None
+    vertices: NDArray, colors: NDArray, faces: NDArray, instance_of_vertex: NDArray
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], list[str]]:
     """Refuse what cannot be drawn, drop broken faces and the vertices that no face uses."""
     if not len(vertices) or not len(faces):
@@ -202,8 +173,6 @@ def _checked(
             f"mesh has {len(vertices)} vertices and {len(faces)} faces: nothing to draw",
             hint="use the scan's mesh with faces (*_vh_clean_2.ply), or video.source=sens",
         )
-    if instance_of_vertex is None:
-        instance_of_vertex = np.full(len(vertices), -1)
     if len(colors) != len(vertices) or len(instance_of_vertex) != len(vertices):
         raise ValueError(
             f"{len(vertices)} vertices, {len(colors)} colors, {len(instance_of_vertex)} instances: must be equal"
@@ -233,10 +202,14 @@ def _majority(ids: NDArray) -> NDArray:
 def _surface_pieces(vertices: NDArray, faces: NDArray) -> NDArray[np.int64]:
     """Return per face the number of the 0.5 m voxel that holds its middle."""
     middle = (vertices[faces[:, 0]] + vertices[faces[:, 1]] + vertices[faces[:, 2]]) / 3
-    cell = np.floor((middle - middle.min(0)) / _VOXEL).astype(np.int64)
+    return np.unique(_voxel_of(middle, _VOXEL), return_inverse=True)[1]
+
+
+def _voxel_of(points: NDArray, edge: float) -> NDArray[np.int64]:
+    """Return per point (N, 3) the number of the voxel that holds it."""
+    cell = np.floor((points - points.min(0)) / edge).astype(np.int64)
     size = cell.max(0) + 1
-    flat = (cell[:, 0] * size[1] + cell[:, 1]) * size[2] + cell[:, 2]
-    return np.unique(flat, return_inverse=True)[1]
+    return (cell[:, 0] * size[1] + cell[:, 1]) * size[2] + cell[:, 2]
 
 
 # --- pixels where the scan has no surface ---

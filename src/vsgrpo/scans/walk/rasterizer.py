@@ -55,13 +55,6 @@ class Camera:
         down = (math.sin(pitch) * math.cos(yaw), math.sin(pitch) * math.sin(yaw), -math.cos(pitch))
         return np.array([right, down, forward])
 
-    def pose(self) -> NDArray[np.float64]:
-        """Return the camera-to-world matrix, shape (4, 4)."""
-        matrix = np.eye(4)
-        matrix[:3, :3] = self.axes().T
-        matrix[:3, 3] = self.eye
-        return matrix
-
     def rays(self, pixel: NDArray[np.int64]) -> list[Float]:
         """Return world x, y, z of the rays through flat pixel numbers, scaled to depth 1 along the view axis."""
         rows, columns = np.divmod(pixel, self.width)
