@@ -55,8 +55,8 @@ def test_parts_of_a_file_are_one_file(tmp_path):
     assert parts[0].tally.lines() == whole.tally.lines()
     assert replace(parts[0], tally=whole.tally) == whole and whole.num_lines == 60 and whole.num_rows == 59
     places = {rule: fault.places for rule, fault in whole.faults.items()}
-    assert sorted(places.values()) == [["41"], ["51"]] and whole.num_leaks > 5
-    assert whole.judged.num_rows == 59 and whole.judged.unknown.total() == 59 - whole.num_leaks
+    assert sorted(places.values()) == [["41"], ["51"]] and whole.judged.num_leaks > 5
+    assert whole.judged.num_rows == 59 and whole.judged.unknown.total() == 59 - whole.judged.num_leaks
 
 
 @pytest.mark.integration

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.config.train import TrainConfig
-from vsgrpo.data.leak_guard import Judgement, name_some, worst
+from vsgrpo.data.leak_guard import Judgement, name_some
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
 from vsgrpo.data.prompts import check_trainable
 from vsgrpo.data.row_scan import AnswerLine, RowScan, answer_table, scan_rows
@@ -123,7 +123,7 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
     return CheckReport(
         files={file.name: scan.num_rows for file, scan in scans.items()},
         answers={file.name: scan.tally.lines() for file, scan in scans.items()},
-        verdict=worst(scan.verdict for scan in scans.values()),
+        verdict=judged.verdict,
         num_videos=len(frames),
         num_images=len(good) - len(frames),
         frames=(min(frames, default=0), max(frames, default=0)),
@@ -144,10 +144,11 @@ def _row_files(path: Path) -> list[Path]:
 
 def _leak_problems(scans: dict[Path, RowScan]) -> list[str]:
     return [
-        f"{file}: {scan.num_leaks} rows show rooms of {scan.benchmark} ({name_some(sorted(scan.leaked_scenes))}): "
-        f"`train` refuses them; rooms: {name_some(sorted(scan.leaked_rooms))}"
-        for file, scan in scans.items()
-        if scan.num_leaks
+        f"{file}: {found.num_leaks} rows show rooms of {found.first_leak[1].benchmark} "
+        f"({name_some(sorted(found.leaked_scenes))}): `train` refuses them; "
+        f"rooms: {name_some(sorted(found.leaked_rooms))}"
+        for file, found in ((file, scan.judged) for file, scan in scans.items())
+        if found.first_leak is not None
     ]
 
 

@@ -103,13 +103,6 @@ class Links:
         return self._known[path]
 
 
-def _verdict_of_shown(row: Row, shown: Sequence[Found]) -> str:
-    """Return clean or unknown for a row that names no benchmark room."""
-    if not shown:
-        return "clean" if row.dataset == "demo" and _DEMO_SCAN.fullmatch(row.scene_name) else "unknown"
-    return "clean" if all(item.is_official for item in shown) else "unknown"
-
-
 def val_scans(row: Row, *links: str) -> list[str]:
     """Return the ScanNet val scans, or rooms of such, that scene name, id and media paths of a row name."""
     return _val_scans(shown_rooms(row, *links))
@@ -126,7 +119,9 @@ class Judgement:
 
     Attributes:
         num_rows: rows looked at.
-        leaks: rows of benchmark rooms, with the rooms.
+        num_leaks: rows of benchmark rooms.
+        first_leak: the first of these, and its first room of a benchmark.
+        leaked_rooms, leaked_scenes: benchmark rooms and scene names of these.
         num_val: rows of ScanNet val scans of other rooms.
         first_val: scene name of the first of these.
         unknown: dataset -> rows whose scene is unknown.
@@ -134,7 +129,10 @@ class Judgement:
     """
 
     num_rows: int = 0
-    leaks: list[tuple[Row, list[Denied]]] = field(default_factory=list)
+    num_leaks: int = 0
+    first_leak: tuple[Row, Denied] | None = None
+    leaked_rooms: set[str] = field(default_factory=set)
+    leaked_scenes: set[str] = field(default_factory=set)
     num_val: int = 0
     first_val: str = ""
     unknown: Counter[str] = field(default_factory=Counter)
@@ -143,36 +141,49 @@ class Judgement:
     @property
     def verdict(self) -> str:
         """The worst verdict of the rows."""
-        return "leak" if self.leaks else "unknown" if self.unknown else "clean"
+        return "leak" if self.num_leaks else "unknown" if self.unknown else "clean"
+
+    def add(self, row: Row, *links: str) -> dict[Found, str]:
+        """Look at one row more and return the rooms that it names; `links` are what its media lead to (`Links`)."""
+        self.num_rows += 1
+        named = find_rooms(row, *links)
+        if denied := _denied(named):
+            self.num_leaks += 1
+            self.first_leak = self.first_leak or (row, denied[0])
+            self.leaked_rooms.update(item.room for item in denied)
+            self.leaked_scenes.add(row.scene_name)
+            return named
+        shown = shown_rooms(row, *links)
+        if _val_scans(shown):
+            self.num_val += 1
+            self.first_val = self.first_val or row.scene_name
+        is_demo = row.dataset == "demo" and _DEMO_SCAN.fullmatch(row.scene_name)
+        if not (all(item.is_official for item in shown) if shown else is_demo):
+            self.unknown[row.dataset] += 1
+            self.first_unknown = self.first_unknown or row.scene_name
+        return named
 
     def join(self, later: Judgement) -> None:
         """Add the rows that follow these."""
         self.num_rows += later.num_rows
-        self.leaks += later.leaks
+        self.num_leaks += later.num_leaks
+        self.first_leak = self.first_leak or later.first_leak
+        self.leaked_rooms |= later.leaked_rooms
+        self.leaked_scenes |= later.leaked_scenes
         self.num_val += later.num_val
         self.first_val = self.first_val or later.first_val
         self.unknown += later.unknown
         self.first_unknown = self.first_unknown or later.first_unknown
 
-    def leak_text(self) -> str:
-        """Name the first row of a benchmark room, and count the rows and rooms."""
-        row, denied = self.leaks[0]
-        first = denied[0]
-        by = "" if first.named_by in (row.scene_name, row.room) else f", named by {first.named_by[:120]!r}"
-        rooms = self.leaked_rooms()
-        more = f"; {len(rooms)} rooms: {name_some(rooms)}" if len(rooms) > 1 else ""
-        named = f"scene_name={row.scene_name}: room {first.room} is in {first.benchmark}"
-        return f"{named} ({len(self.leaks)} of {self.num_rows} rows{more}){by}"
-
-    def leaked_rooms(self) -> list[str]:
-        """Return the benchmark rooms, sorted."""
-        return sorted({item.room for _, found in self.leaks for item in found})
-
     def checked(self, *, allow_val_safe: bool, allow_leak: bool, where: str) -> str:
         """Return the worst verdict, or refuse the rows; see `check_rows`."""
-        if self.leaks and not allow_leak:
+        if self.first_leak is not None and not allow_leak:
+            (row, first), rooms = self.first_leak, sorted(self.leaked_rooms)
+            more = f"; {len(rooms)} rooms: {name_some(rooms)}" if len(rooms) > 1 else ""
+            by = "" if first.named_by in (row.scene_name, row.room) else f", named by {first.named_by[:120]!r}"
+            named = f"scene_name={row.scene_name}: room {first.room} is in {first.benchmark}"
             raise DataError(
-                f"{where}: {self.leak_text()}",
+                f"{where}: {named} ({self.num_leaks} of {self.num_rows} rows{more}){by}",
                 "remove these rows; a model trained on them cannot be scored on the benchmark",
             )
         if self.num_val and not allow_val_safe:
@@ -202,25 +213,8 @@ def judge_rows(rows: Iterable[Row], base: Path | None = None) -> Judgement:
     """
     judged, links = Judgement(), Links(base)
     for row in rows:
-        judge_row(row, judged, *links(row))
+        judged.add(row, *links(row))
     return judged
-
-
-def judge_row(row: Row, judged: Judgement, *links: str) -> dict[Found, str]:
-    """Look at one row more; `links` are what its media lead to (`Links`). Returns the rooms that it names."""
-    judged.num_rows += 1
-    named = find_rooms(row, *links)
-    if denied := _denied(named):
-        judged.leaks.append((row, denied))
-        return named
-    shown = shown_rooms(row, *links)
-    if _val_scans(shown):
-        judged.num_val += 1
-        judged.first_val = judged.first_val or row.scene_name
-    if _verdict_of_shown(row, shown) == "unknown":
-        judged.unknown[row.dataset] += 1
-        judged.first_unknown = judged.first_unknown or row.scene_name
-    return named
 
 
 def check_rows(

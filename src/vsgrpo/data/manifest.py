@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.leak_guard import VERDICTS, Judgement, Links, judge_row, worst
+from vsgrpo.data.leak_guard import VERDICTS, Judgement, Links, worst
 from vsgrpo.data.room_ids import Found, dataset_of_path, find_rooms, room_label, rooms_in, shown_rooms
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
@@ -233,7 +233,7 @@ def training_manifest(
     judged, links = Judgement(), Links(base)
     for row in rows:
         targets = links(row)
-        for dataset, room in rooms_of(row, *targets, named=judge_row(row, judged, *targets)):
+        for dataset, room in rooms_of(row, *targets, named=judged.add(row, *targets)):
             rooms.setdefault(dataset, set()).add(room)
     verdict = judged.checked(allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=name or "rows")
     ordered = {dataset: sorted(names) for dataset, names in sorted(rooms.items())}

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vsgrpo.data.leak_guard import Judgement, Links, judge_row
+from vsgrpo.data.leak_guard import Judgement, Links
 from vsgrpo.data.row import LETTERS, Row, RowError
 from vsgrpo.data.rows import faults_of, row_from_dict
 from vsgrpo.errors import DataError
@@ -173,9 +173,7 @@ class RowScan:
         tally: answers of the `num_rows` by question type.
         rooms: (dataset, room) of the rows.
         media: (kind, path in the rows) -> key of the first row that shows it.
-        verdict: worst leak verdict.
-        num_leaks, leaked_rooms, leaked_scenes, benchmark: rows of benchmark rooms.
-        judged: rows of ScanNet val scans, and rows whose room is unknown; without the leaks.
+        judged: what the leak guard found.
     """
 
     num_lines: int = 0
@@ -186,16 +184,7 @@ class RowScan:
     tally: AnswerTally = field(default_factory=AnswerTally)
     rooms: set[tuple[str, str]] = field(default_factory=set)
     media: dict[tuple[str, str], str] = field(default_factory=dict)
-    num_leaks: int = 0
-    leaked_rooms: set[str] = field(default_factory=set)
-    leaked_scenes: set[str] = field(default_factory=set)
-    benchmark: str = ""
     judged: Judgement = field(default_factory=Judgement)
-
-    @property
-    def verdict(self) -> str:
-        """The worst leak verdict of the rows."""
-        return "leak" if self.num_leaks else self.judged.verdict
 
     def add_fault(self, rule: str, message: str, hint: str, *lines: int, count: int = 1) -> None:
         """Count a fault; `lines` are the first that have it."""
@@ -216,13 +205,7 @@ class RowScan:
         for item in row.media:
             self.media.setdefault((item["kind"], item["path"]), row.key)
         if judge:
-            judge_row(row, self.judged, *links(row))
-            for _, denied in self.judged.leaks:
-                self.num_leaks += 1
-                self.leaked_rooms.update(item.room for item in denied)
-                self.leaked_scenes.add(row.scene_name)
-                self.benchmark = denied[0].benchmark
-            self.judged.leaks.clear()
+            self.judged.add(row, *links(row))
 
     def join(self, later: RowScan) -> None:
         """Add the part that follows this one."""
@@ -236,10 +219,6 @@ class RowScan:
         self.tally.join(later.tally)
         self.rooms |= later.rooms
         self.media = {**later.media, **self.media}
-        self.num_leaks += later.num_leaks
-        self.leaked_rooms |= later.leaked_rooms
-        self.leaked_scenes |= later.leaked_scenes
-        self.benchmark = self.benchmark or later.benchmark
         self.judged.join(later.judged)
 
     def find_repeated_keys(self) -> None:

@@ -22,13 +22,12 @@ from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.files import write_atomic
 from vsgrpo.records import read_jsonl
-from vsgrpo.report.page import TEMPLATES, histogram_svg, pictures, render
+from vsgrpo.report.page import REPORT_NAME, TEMPLATES, histogram_svg, pictures, render
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.directions import sector_of
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Box, Scene
 
-REPORT_NAME = "report.html"
 SPLITS = ("train", "dev")
 _FRAME_WIDTH = 320
 _QUESTIONS_PER_SCENE = 9

@@ -26,6 +26,7 @@ from vsgrpo.spatial.question import UNITS
 from vsgrpo.video.image import read_image
 from vsgrpo.video.reader import DEFAULT_BACKEND, read_uniform_frames
 
+REPORT_NAME = "report.html"
 TEMPLATES = Path(__file__).with_name("templates")
 _JPEG_QUALITY = 72
 Curve = list[tuple[int, float]]

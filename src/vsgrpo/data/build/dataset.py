@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 
 from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.data.build.assemble import BuildSummary, assemble, shard_summary
-from vsgrpo.data.build.scan import ScanJob, ScanOutcome, build_scans
+from vsgrpo.data.build.scan import WRITE_HINT, ScanJob, ScanOutcome, build_scans
 from vsgrpo.data.leak_guard import Denied, check_scan, denied_in_path, name_some
 from vsgrpo.data.manifest import MANIFEST_NAME
 from vsgrpo.errors import ConfigError, DataError, RunError
@@ -291,10 +291,7 @@ def store(out: Path, outcome: ScanOutcome) -> None:
 
 
 def _write_error(out: Path, error: OSError) -> RunError:
-    return RunError(
-        f"{error.filename or out}: cannot be written: {error.strerror}",
-        hint="make room and run the same command again: finished scans are kept, no half file has a final name",
-    )
+    return RunError(f"{error.filename or out}: cannot be written: {error.strerror}", WRITE_HINT)
 
 
 def stored(out: Path, config: BuildDataConfig, scan_id: str) -> ScanOutcome | None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +19,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.data.rows import make_row, row_from_dict, row_to_dict
 from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.files import link_or_copy
-from vsgrpo.rules import load_question_types
+from vsgrpo.rules import Section, load_question_types
 from vsgrpo.scans.meta_info import write_scene_json
 from vsgrpo.scans.source import Recording, Scan, SceneSettings, VisibilitySettings, find_source
 from vsgrpo.scans.walk.floor_map import CELL, map_floor
@@ -35,6 +35,7 @@ from vsgrpo.video.writer import write_video
 WALK_PIXELS = 448 * 336
 """Frame size that `video.seen_pixels` is meant for."""
 _WALK_FPS = 2
+WRITE_HINT = "make room and run the same command again: finished scans are kept, no half file has a final name"
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -124,8 +125,7 @@ def build_scan(job: ScanJob) -> ScanOutcome:
         outcome = ScanOutcome(job.scan_id, room, "skipped", reason=error.message, hint=error.hint)
     except OSError as error:
         what = f"{error.filename or job.out}: {error.strerror or error}"
-        hint = "make room and run the same command again: finished scans are kept, no half file has a final name"
-        raise RunError(f"{what} (while building {job.scan_id})", hint) from None
+        raise RunError(f"{what} (while building {job.scan_id})", WRITE_HINT) from None
     outcome.seconds = round(time.monotonic() - start, 3)
     return outcome
 
@@ -133,16 +133,8 @@ def build_scan(job: ScanJob) -> ScanOutcome:
 def _build(job: ScanJob) -> ScanOutcome:
     config = job.config
     scan = find_source(config.source.name).read(config.source, job.root, job.scan_id)
-    spatial = config.spatial
-    settings = SceneSettings(
-        box=spatial.box,
-        size_box=spatial.size_box,
-        alpha_points=spatial.alpha_points,
-        alpha=spatial.alpha,
-        alpha_holes=spatial.alpha_holes,
-        categories="benchmark" if config.data.mode == "vsibench" else "raw",
-    )
-    scene = scan.scene(settings)
+    categories = "benchmark" if config.data.mode == "vsibench" else "raw"
+    scene = scan.scene(SceneSettings(**_shared(config.spatial, SceneSettings), categories=categories))
     if (scene.dataset, scene.scene_name) != (config.dataset, job.scan_id):
         what = f"source.name={config.source.name}: scan {job.scan_id} was read as {scene.dataset}/{scene.scene_name}"
         raise ConfigError(what, f"its Scene has dataset={config.dataset!r}, scene_name={job.scan_id!r}")
@@ -209,7 +201,7 @@ def _rows(job: ScanJob, scene: Scene, questions: list[Question], distance: str, 
 
 
 def _question_settings(config: BuildDataConfig, seen_pixels: int) -> QuestionSettings:
-    appearance, route = config.appearance, config.route
+    route = config.route
     return QuestionSettings(
         mode=config.data.mode,
         distance=config.spatial.distance,
@@ -218,20 +210,18 @@ def _question_settings(config: BuildDataConfig, seen_pixels: int) -> QuestionSet
         min_count=config.data.min_count,
         min_pixels=seen_pixels,
         unseen=config.data.unseen,
-        appearance=AppearanceSettings(
-            min_pixels=appearance.min_pixels,
-            min_share=appearance.min_share,
-            min_run=appearance.min_run,
-            min_frames=appearance.min_frames,
-            min_gap_s=appearance.min_gap_s,
-            glimpse_share=appearance.glimpse_share,
-        ),
+        appearance=AppearanceSettings(**_shared(config.appearance, AppearanceSettings)),
         route=RouteSettings(
             legs=(route.min_legs, route.max_legs),
             leg_range=(route.min_leg_m, route.max_leg_m),
             max_reach=route.max_reach_m,
         ),
     )
+
+
+def _shared(section: Section, settings: type) -> dict[str, Any]:
+    """Return the values of a section's keys that are fields of the settings, too."""
+    return {item.name: getattr(section, item.name) for item in fields(settings) if hasattr(section, item.name)}
 
 
 def _make_video(job: ScanJob, scan: Scan, scene: Scene, path: Path) -> tuple[Scene, int, int]:

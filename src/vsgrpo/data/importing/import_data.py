@@ -249,11 +249,13 @@ class _Import:
         scan = scan_rows(path, check, judge=not self.is_benchmark)
         for fault in scan.faults.values():
             raise DataError(fault.text(path), fault.hint)
-        if scan.num_leaks:
-            rooms = f"{name_some(sorted(scan.leaked_scenes))}; rooms: {name_some(sorted(scan.leaked_rooms))}"
-            raise DataError(f"{path}: {scan.num_leaks} rows show rooms of {scan.benchmark} ({rooms})", "remove them")
-        if scan.judged.num_val and not self.settings.allow_val_safe:
-            raise DataError(f"{path}: {scan.judged.num_val} rows of ScanNet val scans, such as {scan.judged.first_val}")
+        found = scan.judged
+        if found.first_leak is not None:
+            rooms = f"{name_some(sorted(found.leaked_scenes))}; rooms: {name_some(sorted(found.leaked_rooms))}"
+            benchmark = found.first_leak[1].benchmark
+            raise DataError(f"{path}: {found.num_leaks} rows show rooms of {benchmark} ({rooms})", "remove them")
+        if found.num_val and not self.settings.allow_val_safe:
+            raise DataError(f"{path}: {found.num_val} rows of ScanNet val scans, such as {found.first_val}")
         return scan
 
     def _split_again(self) -> list[str]:
