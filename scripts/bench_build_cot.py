@@ -21,9 +21,9 @@ from pathlib import Path
 from PIL import Image
 
 from vsgrpo.config.compose import load_config
-from vsgrpo.vision_r1.answers import AnswerCache, Reply
 from vsgrpo.vision_r1.bridge import Request, at_once, request_key, walk
 from vsgrpo.vision_r1.build import CotSummary, write_filtered
+from vsgrpo.vision_r1.chat import AnswerCache, Reply
 from vsgrpo.vision_r1.questions import Item, find_source
 
 WORDS = "the angle side we see that it is equal to so of length and compute circle radius area from line wait let check"

@@ -418,7 +418,7 @@ def test_wrong_folders_and_files_are_refused_before_anything_is_asked(questions,
 
 
 def test_two_builds_do_not_share_a_folder(questions, tmp_path, serve, capsys):
-    from vsgrpo.vision_r1.answers import AnswerCache
+    from vsgrpo.vision_r1.chat import AnswerCache
 
     with AnswerCache(tmp_path / "out" / ".cot"):
         code = f"from vsgrpo.cli import main; main({arguments(questions, tmp_path / 'out', serve())!r})"

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from vsgrpo.config.build import BuildCotConfig
 from vsgrpo.config.evaluate import StepSection
@@ -27,7 +27,7 @@ from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Scene, SceneObject
 from vsgrpo.terminal import Progress
-from vsgrpo.vision_r1.answers import Account, AnswerCache, Reply, cache_folder, content_key, cost
+from vsgrpo.vision_r1.chat import Account, AnswerCache, Chat, LocalChat, Reply, cache_folder, content_key, cost
 from vsgrpo.vision_r1.endpoint import Endpoint, RowError, work_through
 from vsgrpo.vision_r1.filters import Candidate, read_candidate
 from vsgrpo.vision_r1.questions import Item, estimated_tokens, media_digests, media_urls, source_of
@@ -115,18 +115,6 @@ def messages(item: Item, request: Request, config: BuildCotConfig) -> list[dict[
     return [{"role": "user", "content": content}]
 
 
-class Chat(Protocol):
-    """A model that answers: behind an `Endpoint`, or in this process (`local_chat`)."""
-
-    async def ask(self, step: StepSection, messages: list[dict[str, Any]], seed: int, account: Account) -> Reply:
-        """Return the answer and add it to the account; RowError: this request got none, others may."""
-        ...
-
-    async def close(self) -> None:
-        """Close connections, if there are any."""
-        ...
-
-
 async def generate(items: Iterator[Item], config: BuildCotConfig, cache: AnswerCache, total: int) -> dict[str, Account]:
     """Bring every item's answers into the cache and return what each step cost; failures are noted in the cache.
 
@@ -182,8 +170,6 @@ def _place(step: StepSection) -> tuple[str | None, ...]:
 def _connect(name: str, config: BuildCotConfig) -> Chat:
     """Return what answers a step: a model in this process, or an endpoint."""
     if config.is_local(name):
-        from vsgrpo.vision_r1.local_chat import LocalChat  # imports torch
-
         return LocalChat(name, config.steps()[name])
     return Endpoint(name, config.steps()[name])
 

@@ -27,8 +27,8 @@ from vsgrpo.files import link_or_copy, publish
 from vsgrpo.paths import inside, locked, unwritable
 from vsgrpo.records import read_jsonl
 from vsgrpo.spatial.answers import parse_answer
-from vsgrpo.vision_r1.answers import Account, AnswerCache, Reply, cache_folder
 from vsgrpo.vision_r1.bridge import Rejected, Request, at_once, generate, request_key, walk
+from vsgrpo.vision_r1.chat import Account, AnswerCache, Reply, cache_folder
 from vsgrpo.vision_r1.filters import Candidate, Verdict, judge
 from vsgrpo.vision_r1.questions import Item, Source, source_of, write_image
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vsgrpo.errors import ConfigError, RunError, SetupError
-from vsgrpo.vision_r1.answers import Account, Reply
+from vsgrpo.vision_r1.chat import Account, Reply
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import StepSection

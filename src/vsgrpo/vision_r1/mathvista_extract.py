@@ -20,7 +20,7 @@ from vsgrpo.config.evaluate import StepSection
 from vsgrpo.errors import RunError
 from vsgrpo.maths import number_at, plain_characters, plain_number, strip_wrappers
 from vsgrpo.terminal import Progress
-from vsgrpo.vision_r1.answers import Account, AnswerCache, content_key
+from vsgrpo.vision_r1.chat import Account, AnswerCache, content_key
 from vsgrpo.vision_r1.endpoint import Endpoint, RowError, work_through
 from vsgrpo.vision_r1.filters import BOXED
 

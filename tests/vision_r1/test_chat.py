@@ -13,8 +13,7 @@ from PIL import Image
 from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.vision_r1.answers import Account
-from vsgrpo.vision_r1.local_chat import LocalChat
+from vsgrpo.vision_r1.chat import Account, LocalChat
 
 pytestmark = pytest.mark.integration
 
