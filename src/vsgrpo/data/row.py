@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -38,9 +38,9 @@ _SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>|</?tool_(?:call|response)>")
 _HINT = "compare with the row schema in data/README.md"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One question; field by field the row schema of design.md section 3.
+    """One question, field by field as data/README.md describes the row schema.
 
     Attributes:
         id: stable within a dataset (`row_id`); sampling is keyed by `key`, that is dataset/id.
@@ -58,7 +58,7 @@ class Row:
         extra: anything else.
     """
 
-    schema_version: int
+    schema_version: int = SCHEMA_VERSION
     id: str
     dataset: str
     split: str
@@ -70,13 +70,13 @@ class Row:
     ground_truth: str
     answer: str
     answer_kind: str
-    unit: str | None
+    unit: str | None = None
     media: tuple[dict[str, str], ...]
-    rejected: str | None
-    reasoning: str | None
-    objects: tuple[dict[str, Any], ...]
-    generator: dict[str, Any]
-    extra: dict[str, Any]
+    rejected: str | None = None
+    reasoning: str | None = None
+    objects: tuple[dict[str, Any], ...] = ()
+    generator: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -143,7 +143,7 @@ def row_faults(row: Row, where: str, missing: Sequence[str] = ()) -> list[RowErr
 
 
 def _has_plain_texts(row: Row) -> bool:
-    """Tell in one look whether all texts are ASCII, none blank and none with a "<": the common case, without fault."""
+    """Return whether all texts are ASCII, not blank and without "<": the common case, which has no fault."""
     texts = [*_required_texts(row), *[text for text in _optional_texts(row) if text is not None]]
     try:
         joined = "\n".join(texts)
@@ -312,7 +312,7 @@ def short_json(value: Any) -> str:
 
 
 def _is_plain(values: dict[Any, Any]) -> bool:
-    """Tell in one look whether an object holds ASCII texts, whole numbers, booleans and null, none of it nested."""
+    """Return whether an object holds only ASCII texts, whole numbers, booleans and null: the common case."""
     for key, value in values.items():
         if type(key) is not str or not key.isascii():
             return False

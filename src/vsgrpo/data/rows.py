@@ -1,8 +1,7 @@
-"""Row schema v1: one question of one video as one JSON line, checked strictly when read and when written.
+"""Row files: one row as one JSON line, checked strictly when read and when written; the dev split; a mix of files.
 
-A row file lies beside its `videos/` folder; media paths are relative to the row file's folder and stay below it. Nested
-values (media, objects, generator, extra) stay plain JSON. Every problem is a DataError saying `file:line: field=value:
-rule`.
+A row file is beside its `videos/` folder; media paths are relative to the row file's folder and stay below it. Nested
+values (media, objects, generator, extra) stay plain JSON. Every problem is a DataError: `file:line: field=value: rule`.
 """
 
 from __future__ import annotations
@@ -46,7 +45,6 @@ def make_row(
 ) -> Row:
     """Turn a generated question into a checked row; `video` is the mp4's path relative to the row file."""
     row = Row(
-        schema_version=SCHEMA_VERSION,
         id=row_id(dataset, scene_name, question.question_type, question.question),
         dataset=dataset,
         split=split,
@@ -220,7 +218,7 @@ def split_dev(rooms: Iterable[str], fraction: float) -> DevSplit:
 
 
 def falls_into_dev(room: str, fraction: float) -> bool:
-    """Tell by a room's own hash whether it is held out."""
+    """Return whether a room is held out, by its own hash."""
     return _place(room) < fraction
 
 

@@ -74,7 +74,7 @@ def _import(settings: ImportSettings) -> ImageImport:
     out = settings.output
     summary, seen, denied = ImageImport(out), set[str](), set[str]()
     targets = {name: out / f"{name}.jsonl" for name in summary.counts}
-    finder = MediaFinder(settings.images, "images", keeps_missing=False, denies=denied_in_data)
+    finder = MediaFinder(settings.images, "images", keeps_missing=False)
     with ExitStack() as stack:
         streams = {
             name: stack.enter_context(path.open("w", encoding="utf-8", newline="\n")) for name, path in targets.items()

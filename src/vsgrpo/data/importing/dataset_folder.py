@@ -1,7 +1,7 @@
 """What an import reads and writes: its settings, the dataset folder, and the videos and images that go into it.
 
-`new_dataset` keeps what is there until the new dataset is complete, however that ends. `MediaFinder` finds the files
-that rows name, by paths of another machine, below one folder only.
+`new_dataset` keeps an earlier dataset until the new one is complete, however the import ends. `MediaFinder` finds the
+files that rows name, also by paths of another machine, below one folder only.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vsgrpo.data.importing.answer_values import Refused
-from vsgrpo.data.leak_guard import Denied
+from vsgrpo.data.leak_guard import Denied, denied_in_data
 from vsgrpo.data.manifest import MANIFEST_NAME, read_manifest
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import link_or_copy, sync, sync_names
@@ -188,7 +188,7 @@ class MediaFinder:
     Attributes:
         root: videos=DIR or images=DIR; None: beside the row file.
         option: what that setting is called.
-        denies: says which benchmark rooms a file shows by its path below the root, links followed; None: not checked.
+        is_guarded: refuse files whose path below the root, links followed, names a benchmark room.
         keeps_missing: rows whose file is not there are kept where there is no root.
         found: place in the dataset folder -> the file.
         num_missing, first_missing: places that have no file.
@@ -197,7 +197,7 @@ class MediaFinder:
     root: Path | None
     option: str
     keeps_missing: bool = True
-    denies: Callable[[str], Sequence[Denied]] | None = None
+    is_guarded: bool = True
     found: dict[str, str] = field(default_factory=dict)
     num_missing: int = 0
     first_missing: str | None = None
@@ -211,7 +211,7 @@ class MediaFinder:
             source: the path that the row names, None where it names none.
             beside: the folder of the row file.
             identity: what makes two rows mean one file.
-            names: other names to look for, of the file that has `wanted`.
+            names: other names that the first file with this `wanted` may have.
 
         Raises:
             Refused: a path that leaves its folder, a file that shows a benchmark room, or one that is not there and may
@@ -221,9 +221,9 @@ class MediaFinder:
         if key not in self._places:
             is_first = (taken := _digest(wanted)) not in self._taken
             existing = self._find(source, beside, names, is_first)
-            if existing is not None and self.denies is not None:
+            if existing is not None and self.is_guarded:
                 base = os.path.realpath(beside if self.root is None else self.root)
-                refuse_rooms(self.denies(os.path.relpath(os.path.realpath(existing), base)))
+                refuse_rooms(denied_in_data(os.path.relpath(os.path.realpath(existing), base)))
             is_kept = existing is not None or (self.root is None and self.keeps_missing)
             if is_kept:  # else the name is free for a file that is there
                 self._taken.add(taken)
@@ -241,7 +241,7 @@ class MediaFinder:
         return place
 
     def _find(self, source: str | None, beside: Path, names: tuple[str, ...], is_first: bool) -> Path | None:
-        """Return the file of a path; only the first to want a place is looked for under other names than its own."""
+        """Return the file of a path; only the first file of a place is searched under other names than its own."""
         path = (source or "").replace("\\", "/").strip()
         base = beside if self.root is None else self.root
         if path.startswith("/") and Path(path).is_relative_to(base.absolute()):

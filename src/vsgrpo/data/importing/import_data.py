@@ -98,9 +98,8 @@ class _Import:
         self.denied: set[str] = set()
         self.num_read = 0
         self._asked: dict[int, int] = {}
-        denies = None if self.is_benchmark else denied_in_data
-        self._videos = MediaFinder(settings.videos, "videos", denies=denies)
-        self._images = MediaFinder(settings.images, "images", denies=denies)
+        self._videos = MediaFinder(settings.videos, "videos", is_guarded=not self.is_benchmark)
+        self._images = MediaFinder(settings.images, "images", is_guarded=not self.is_benchmark)
 
     def read(self) -> None:
         """Read all files and write the rows that can be taken.

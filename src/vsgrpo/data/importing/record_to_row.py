@@ -1,7 +1,7 @@
 """Turn a record of another project into a row: one JSON object in, one Row out, or the reason why not.
 
-Forms are told apart by their columns (`record_forms`), so mixed and mirrored files work too. A value survives, or the
-row is refused (`answer_values`). Columns of no meaning here are kept in `extra`.
+The columns of an object decide its form (`record_forms`), so mixed files work too. A value is kept as it is, or the
+row is refused (`answer_values`). Columns without a meaning here go into `extra`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vsgrpo.data.importing.dataset_folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vsgrpo.data.importing.record_forms import USED, Form, column, is_nothing, parsed, question_type_of, read_form
 from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
 from vsgrpo.data.room_ids import dataset_named, dataset_of_path, room_of
-from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, check_row, number_of
+from vsgrpo.data.row import LETTERS, Row, check_row, number_of
 from vsgrpo.data.rows import row_id
 from vsgrpo.errors import DataError
 from vsgrpo.paths import safe_name
@@ -98,7 +98,6 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
         "unit": None if unit in UNITS else unit,
     }
     row = Row(
-        schema_version=SCHEMA_VERSION,
         id=row_id(name, scene, question_type, "\x1f".join((question, *form.frames))),
         dataset=name,
         split=split,
@@ -107,9 +106,7 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
         question_type=question_type,
         question=question,
         media=_media(form, name, scene),
-        rejected=None,
         reasoning=form.thought,
-        objects=(),
         generator={"imported": True},
         extra=_extra(data, notes),
         **values,
