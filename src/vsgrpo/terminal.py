@@ -70,9 +70,9 @@ class Progress:
         self._last = now
         rate = self.done / max(now - self._start, 1e-9)
         left = (self.total - self.done) / rate
-        text = f"{self.label} {self.done}/{self.total}  {rate:.1f}/s  {_clock_text(left)} left"
+        text = f"{self.label} {self.done}/{self.total}  {rate:.1f}/s  {clock_text(left)} left"
         if finished:
-            text = f"{self.label} {self.done}/{self.total}  {rate:.1f}/s  {_clock_text(now - self._start)} in all"
+            text = f"{self.label} {self.done}/{self.total}  {rate:.1f}/s  {clock_text(now - self._start)} in all"
         text = printable(text + (f"  {note}" if note else ""), keep="")
         if self._live:
             print(f"\r\x1b[2K{text}", end="\n" if finished else "", file=sys.stderr, flush=True)
@@ -80,7 +80,8 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
 
-def _clock_text(seconds: float) -> str:
+def clock_text(seconds: float) -> str:
+    """Return seconds as m:ss or h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

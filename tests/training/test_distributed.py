@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from vsgrpo.errors import RunError, SetupError
-from vsgrpo.training.distributed import CheckShards, EqualCalls, collective_timed_out, shard_kind
+from vsgrpo.training import distributed
+from vsgrpo.training.distributed import CheckEngine, EqualCalls, collective_timed_out, shard_kind
 from vsgrpo.training.measure import PhaseTimer
 
 STATE = SimpleNamespace(global_step=3, is_world_process_zero=True)
@@ -18,19 +19,20 @@ def test_weights_must_lie_as_the_profile_says():
     assert shard_kind(list(model.parameters())) == "whole"
     for launch in ("zero3", "fsdp2"):
         with pytest.raises(SetupError, match=f"launch={launch}: the weights are whole, not {launch}"):
-            CheckShards(None, launch).on_step_begin(None, STATE, None, model=model)
+            CheckEngine(None, launch).on_step_begin(None, STATE, None, model=model)
     model.weight.ds_id = 0
     with pytest.raises(SetupError, match="launch=ddp: the weights are zero3, not whole"):
-        CheckShards(None, "ddp").on_step_begin(None, STATE, None, model=model)
+        CheckEngine(None, "ddp").on_step_begin(None, STATE, None, model=model)
 
 
-def test_another_number_of_calls_on_a_process_stops_the_run():
+def test_another_number_of_calls_on_a_process_stops_the_run(monkeypatch):
     model = nn.Module()
     model.model = nn.Module()
     model.model.language_model = nn.Identity()
     model.model.visual = nn.Identity()  # no trained weight: its calls may differ
     timer, other = PhaseTimer(), [2]
-    calls = EqualCalls(timer, gather=lambda own: [own, *other])
+    monkeypatch.setattr(distributed, "gather_numbers", lambda own: [own, *other])
+    calls = EqualCalls(timer)
     for _ in range(2):  # the count begins anew in each step, with one hook
         calls.on_step_begin(None, STATE, None, model=model)
         model.model.language_model(torch.zeros(1))

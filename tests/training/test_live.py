@@ -9,7 +9,8 @@ from rich.console import Console, ConsoleDimensions
 from terminal import CTRL_C, HIDDEN, SHOWN, Terminal
 from tiny_runs import SMALL
 
-from vsgrpo.training.live import DisplayState, clock, one_line, panel, spark, wrap
+from vsgrpo.terminal import clock_text
+from vsgrpo.training.live import DisplayState, one_line, panel, spark, wrap
 from vsgrpo.training.progress import SampleGroup, last_group
 
 LONG = ("trainer.max_steps=3000", "trainer.save_steps=5000")
@@ -61,10 +62,10 @@ def test_before_the_first_log_there_is_a_clock():
 
 
 def test_small_pieces():
-    assert clock(59.6) == "1:00" and clock(3725) == "1:02:05"
+    assert clock_text(59.6) == "1:00" and clock_text(3725) == "1:02:05"
     assert spark([0, 0, 1, 1, 2, 2], 3) == "▁▅█"  # means 0, 1, 2; 7 x 1/2 = 3.5 rounds to 4
     assert spark([3.0, 3.0], 8) == "▁▁" and spark([float("nan")], 8) == ""
-    assert wrap(["abc", "de", "f"], 8) == ["abc   de", "f"]
+    assert [line.plain for line in wrap(["abc", "de", "f"], 8)] == ["abc   de", "f"]
     assert one_line("a\x1b[2J\n b\t") == "a\\x1b[2J b"
 
 

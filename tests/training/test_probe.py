@@ -11,7 +11,7 @@ from vsgrpo.errors import ConfigError, RunError
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.training.measure import blank_media, name_media, wants_probe
-from vsgrpo.training.stages import open_stages
+from vsgrpo.training.stages import train_stages
 from vsgrpo.training.worker import train
 from vsgrpo.video.budget import Medium, VisionBudget
 
@@ -67,7 +67,7 @@ def test_too_little_memory_is_found_before_the_first_step(make_config):
         with pytest.raises(
             RunError, match=r"out of memory on the largest microbatch .*completions of 30000"
         ) as stopped:
-            next(open_stages(parts))
+            train_stages(parts)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
     assert "trainer.per_device_train_batch_size" in stopped.value.hint

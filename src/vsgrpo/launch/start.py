@@ -156,11 +156,9 @@ def launch_training(
             prepare_run_folder(run_dir, config, overrides, inputs=seen, **changes)
             show("\n".join(plan), sys.stderr)
         if joins or not needs_launcher(config):
-            from vsgrpo.training.worker import train, worker_process
+            from vsgrpo.training.worker import run_worker
 
-            with worker_process(run_dir) as process:
-                process.exit_code = train(config, checked, resume=resume)
-            return process.exit_code
+            return run_worker(config, checked, resume=resume)
         return _supervise_workers(config, stack, leads=leads, resume=resume)
 
 
@@ -169,23 +167,15 @@ def _supervise_workers(config: TrainConfig, stack: ExitStack, *, leads: bool, re
     # Other machines may come before the first one has written the run folder: each starts from a file of its own.
     run_dir = Path(config.run.dir)
     config_file = run_dir / "config.yaml"
-    if not leads:
-        config_file = Path(stack.enter_context(TemporaryDirectory())) / "config.yaml"
-        config_file.write_text(to_yaml(config), encoding="utf-8")
     if leads:
         forget_failures(run_dir)
+    else:
+        config_file = Path(stack.enter_context(TemporaryDirectory())) / "config.yaml"
+        config_file.write_text(to_yaml(config), encoding="utf-8")
     command = launch_command(config, config_file, resume)
-    launch = config.launch
-    show(f"starting {launch.num_processes} processes: {shlex.join(command)}", sys.stderr)
+    show(f"starting {config.launch.num_processes} processes: {shlex.join(command)}", sys.stderr)
     launcher = [sys.executable, "-m", "vsgrpo.training.launcher", str(run_dir), *command[2:]]
-    return supervise(
-        launcher,
-        run_dir,
-        launch.num_processes // launch.num_machines,
-        leads=leads,
-        hides_gpus=launch.on_cpu,
-        save_timeout_s=launch.save_timeout_s,
-    )
+    return supervise(launcher, run_dir, config.launch, leads=leads)
 
 
 def as_started(config: TrainConfig, overrides: list[str]) -> TrainConfig:

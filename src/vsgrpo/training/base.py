@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.errors import RunError, first_line
 from vsgrpo.memory.load import token_layout
 from vsgrpo.modeling.bundle import ModelBundle, is_tower_trained
+from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.save import save_model
-from vsgrpo.modeling.tree import Tree, count_scored
-from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.modeling.tree import count_scored
+from vsgrpo.modeling.vision import FeatureStore, MediaFeatures
 from vsgrpo.modeling.weights import fill_adapter, load_full
 from vsgrpo.training.distributed import load_whole, sum_gradients_in_float32
 from vsgrpo.training.losses import BadSteps, leave_out
@@ -79,8 +80,9 @@ class StageTrainer(Trainer):
         run: RunParts,
         stage: Stage,
         args: Any,
+        *,
         progress: Progress,
-        reference: nn.Module | None = None,
+        reference: nn.Module | None,
         **given: Any,
     ) -> None:
         """Set the normaliser of the loss; neither a model's class nor an argument chooses it.
@@ -117,20 +119,22 @@ class StageTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         """Order rows by (seed, epoch), rows of one video side by side."""
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        return VideoSampler(
-            list(dataset["video"]),
-            questions_per_video=self._questions_per_video,
-            seed=self.args.seed,
-            epoch=self.current_epoch,
-            types=list(dataset["question_type"]),
-        )
+        return VideoSampler(**self._row_order(train_dataset))
 
-    def _trees(self, samples: Sequence[Sample]) -> list[Tree]:
-        """Return the trees of a log-prob pass over these samples, and count their tokens."""
+    def _row_order(self, given: Dataset | None) -> dict[str, Any]:
+        """Return the arguments that all samplers take."""
+        dataset = self.train_dataset if given is None else given
+        columns = {"videos": list(dataset["video"]), "types": list(dataset["question_type"])}
+        order = {"questions_per_video": self._questions_per_video, "seed": self.args.seed, "epoch": self.current_epoch}
+        return columns | order
+
+    def _logps(
+        self, model: Any, samples: Sequence[Sample], features: Mapping[str, MediaFeatures], **options: Any
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """Return log-probs and (or None) entropies of each sample's completion, see `logps`; count the tokens."""
         trees = sample_trees(samples, self._layout)
         self.timer.count_tokens(count_scored(trees, self._layout))
-        return trees
+        return logps(model, trees, features, layout=self._layout, attention=self._attention, **options)
 
     @property
     def run_step(self) -> int:
@@ -142,28 +146,26 @@ class StageTrainer(Trainer):
         return str(self.stage.folder.partial)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Publish the checkpoint under its number over all stages once it is complete on every process."""
+        """Publish the checkpoint under its number over all stages once it is complete on every process.
+
+        Raises:
+            RunError: it cannot be written; each library reports a full disk by an exception of its own (OSError,
+                SafetensorError, RuntimeError).
+        """
+        folder = self.stage.folder
         with self.timer.phase("save"):
             try:
                 super()._save_checkpoint(model, trial)
             except Exception as error:
-                raise self._not_saved(error) from error
+                shutil.rmtree(folder.partial, ignore_errors=True)  # half-written files would keep the disk full
+                raise RunError(
+                    f"{folder.partial}: the checkpoint of step {self.run_step} cannot be written: {first_line(error)}",
+                    hint="earlier checkpoints are complete; free disk space, then --resume",
+                ) from error
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
-                self.stage.folder.publish(self.stage.number, self.state.global_step, self.run_step)
+                folder.publish(self.stage.number, self.state.global_step, self.run_step)
             self.accelerator.wait_for_everyone()
-
-    def _not_saved(self, error: Exception) -> RunError:
-        """Return the error for a checkpoint that cannot be written; its half-written files would keep the disk full.
-
-        Each library reports a full disk by an exception of its own (OSError, SafetensorError, RuntimeError).
-        """
-        partial = self.stage.folder.partial
-        shutil.rmtree(partial, ignore_errors=True)
-        return RunError(
-            f"{partial}: the checkpoint of step {self.run_step} cannot be written: {first_line(error)}",
-            hint="earlier checkpoints are complete; free disk space, then --resume",
-        )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Wait for the writer: others put their random state into the folder, which the writer replaces whole."""

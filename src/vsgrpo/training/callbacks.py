@@ -7,13 +7,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 from trl.models.utils import unwrap_model_for_generation
 
 from vsgrpo.config.train import TrainConfig
@@ -29,26 +30,20 @@ from vsgrpo.modeling.rollout import Sampling, rollout
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.rewards import accuracy_reward
 from vsgrpo.training.base import StageTrainer
+from vsgrpo.training.distributed import largest
 from vsgrpo.training.launcher import OVERDUE, STOP_SIGNALS, SUPERVISED, LostProcess, own_rank
 from vsgrpo.training.progress import append_records
 from vsgrpo.training.rows import rows_to_dataset
-from vsgrpo.training.samples import SampleMaker, compute_features
+from vsgrpo.training.samples import END_OF_TURN, SampleMaker, compute_features
 
 DEV_BATCH = 32
 """Questions answered together; rows of one video are neighbours in a row file."""
-
-
 MAX_NEW_TOKENS = {"vanilla": 16, "think": 512, "observe": 512}
 """Longest dev answer by prompt mode, for methods without trainer.max_completion_length."""
-
-
+SCORE_COLUMNS = ("answer", "answer_kind", "ground_truth", "prompt_mode")
 PATIENCE_S = 3.0
-
-
 LAST_S = 10.0
 """Seconds in which a process whose time is up has to come back to Python."""
-
-
 STOPPING = "{}: finishing the step, then saving a checkpoint; once more (Ctrl-C) stops now and saves nothing"
 
 
@@ -64,7 +59,17 @@ class DevScore(TrainerCallback):
     def __init__(self, trainer: StageTrainer, rows: Dataset, config: TrainConfig) -> None:
         self.trainer = trainer
         self._rows = rows
-        self._config = config
+        self._show_options = config.prompt.show_options
+        section, tokenizer = config.trainer, trainer.bundle.tokenizer
+        own = section.max_completion_length if isinstance(section, GrpoSection) else None
+        self._sampling = Sampling(
+            seed=config.run.seed,
+            step=0,
+            max_new_tokens=own or MAX_NEW_TOKENS[config.prompt.mode],
+            eos_ids=tuple(sorted({tokenizer.convert_tokens_to_ids(END_OF_TURN), tokenizer.eos_token_id})),
+            suppress=vision_token_ids(trainer.bundle.model),
+            greedy=True,
+        )
 
     def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Score the weights just saved; every process takes its part of the rows."""
@@ -98,46 +103,21 @@ class DevScore(TrainerCallback):
 
     def _scores(self, model: Any, rows: Sequence[dict[str, Any]]) -> list[float]:
         bundle, timer = self.trainer.bundle, self.trainer.timer
-        maker = SampleMaker(bundle, self.trainer.loader, timer)
-        samples = maker.make(rows, [0] * len(rows))
-        kept = [(row, sample) for row, sample in zip(rows, samples, strict=True) if sample.media is not None]
-        if not kept:
+        samples = SampleMaker(bundle, self.trainer.loader, timer).make(rows, [0] * len(rows))
+        rows = [row for row, sample in zip(rows, samples, strict=True) if sample.media is not None]
+        samples = [sample for sample in samples if sample.media is not None]
+        if not samples:
             return []
-        samples = [sample for _, sample in kept]
         # A store of its own: features of dev videos would crowd the run's cache, and a trained tower's change.
         features = compute_features(samples, FeatureStore(bundle), timer)
-        layout = self.trainer._layout
-        completions = rollout(
-            model,
-            [sample.prompt for sample in samples],
-            features,
-            [(sample.row_key, 0) for sample in samples],
-            self._sampling(),
-            layout=layout,
-        )
+        prompts, keys = [sample.prompt for sample in samples], [(sample.row_key, 0) for sample in samples]
+        completions = rollout(model, prompts, features, keys, self._sampling, layout=self.trainer._layout)
         texts = bundle.tokenizer.batch_decode(completions, skip_special_tokens=True)
-        columns = {
-            name: [row[name] for row, _ in kept] for name in ("answer", "answer_kind", "ground_truth", "prompt_mode")
-        }
-        return accuracy_reward(
-            completions=texts, numeric="mra", show_options=self._config.prompt.show_options, **columns
-        )
-
-    def _sampling(self) -> Sampling:
-        config, tokenizer = self._config, self.trainer.bundle.tokenizer
-        section = config.trainer
-        own = section.max_completion_length if isinstance(section, GrpoSection) else None
-        ends = {tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id}
-        return Sampling(
-            seed=config.run.seed,
-            step=0,
-            max_new_tokens=own or MAX_NEW_TOKENS[config.prompt.mode],
-            eos_ids=tuple(sorted(ends)),
-            suppress=vision_token_ids(self.trainer.bundle.model),
-            greedy=True,
-        )
+        columns = {name: [row[name] for row in rows] for name in SCORE_COLUMNS}
+        return accuracy_reward(completions=texts, numeric="mra", show_options=self._show_options, **columns)
 
 
+@dataclass(eq=False)
 class StopOnSignal(TrainerCallback):
     """SIGTERM, SIGINT or SIGUSR1: finish the rollout buffer, save a checkpoint, stop. Signalled again, end at once.
 
@@ -162,17 +142,14 @@ class StopOnSignal(TrainerCallback):
         stopped: training stopped for it.
     """
 
-    def __init__(
-        self,
-        every: int = 1,
-        say: Callable[[str], None] | None = None,
-        lost: Callable[[], bool] | None = None,
-        save_timeout_s: float = 1800.0,
-    ) -> None:
-        self.every = every
-        self.say = say
-        self._lost = lost
-        self._save_timeout_s = save_timeout_s
+    every: int = 1
+    say: Callable[[str], None] = lambda text: None
+    lost: Callable[[], bool] = lambda: False
+    save_timeout_s: float = 1800.0
+    received: int | None = None
+    stopped: bool = False
+
+    def __post_init__(self) -> None:
         self._timer: threading.Timer | None = None
         self._overdue = False
         self._ended = threading.Event()
@@ -180,8 +157,6 @@ class StopOnSignal(TrainerCallback):
         self._foreign = "LOCAL_RANK" in os.environ and not self._supervised
         self._previous: dict[int, Any] = {}
         self._since = 0.0
-        self.received: int | None = None
-        self.stopped = False
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Take the signals over."""
@@ -193,7 +168,11 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> TrainerControl:
         """Ask for a checkpoint and the end where any process got a signal."""
-        if state.global_step % self.every == 0 and self._any_process_signalled(args):
+        if state.global_step % self.every:
+            return control
+        number = largest(self.received or 0, args.device)
+        if number:
+            self.received = number
             self.stopped = state.global_step < state.max_steps
             control.should_save = True
             control.should_training_stop = True
@@ -209,51 +188,37 @@ class StopOnSignal(TrainerCallback):
         self._previous = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGTERM and self._lost is not None and self._lost():
+        if number == signal.SIGTERM and self.lost():
             self.restore()
             raise LostProcess("another process failed")
         now = time.monotonic()
         first = self.received is None
         if first:
             self.received, self._since = number, now
-            self._count()
+            if not self._supervised:
+                self._timer = threading.Timer(self.save_timeout_s, self._give_up)
+                self._timer.daemon = True
+                self._timer.start()
         at_once = number == signal.SIGINT and not self._foreign
         by_launcher = at_once and self._supervised and own_rank() > 0
         if self._overdue or by_launcher or (not first and (at_once or now - self._since > PATIENCE_S)):
             self.restore()
             raise KeyboardInterrupt(number)
-        if first and self.say is not None:
+        if first:
             self.say(STOPPING.format(signal.Signals(number).name))
-
-    def _count(self) -> None:
-        """Give the step and its checkpoint `save_timeout_s`."""
-        if not self._supervised:
-            self._timer = threading.Timer(self._save_timeout_s, self._give_up)
-            self._timer.daemon = True
-            self._timer.start()
 
     def _give_up(self) -> None:
         """End at once: by an exception where Python runs, without one where a library does not come back."""
         number = self.received or signal.SIGTERM
         self._overdue = True
-        if self.say is not None:
-            self.say(OVERDUE.format(self._save_timeout_s))
+        self.say(OVERDUE.format(self.save_timeout_s))
         signal.pthread_kill(threading.main_thread().ident or 0, number)
         if not self._ended.wait(LAST_S):
             os._exit(128 + number)
 
-    def _any_process_signalled(self, args: TrainingArguments) -> bool:
-        if not torch.distributed.is_initialized():
-            return self.received is not None
-        flag = torch.tensor(self.received or 0, device=args.device)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        if flag.item():
-            self.received = int(flag.item())
-        return bool(flag.item())
-
 
 def dev_dataset(config: TrainConfig) -> Dataset | None:
-    """Return trainer.dev_rows rows of dev.jsonl, evenly spread over it; None where none are wanted.
+    """Return trainer.dev_rows rows of dev.jsonl, evenly spread over it; None if that is 0.
 
     Raises:
         DataError: there is no dev.jsonl, or it is empty.

@@ -19,13 +19,8 @@ from vsgrpo.files import read_yaml
 from vsgrpo.records import NUMBER, RUN_STATUS, check_shape, read_record
 
 LENGTHS = ("max_steps", "num_train_epochs")
-_FREE = {("run", "dir"), ("run", "name"), ("trainer", "report_to"), ("trainer", "save_total_limit")}
-_FREE |= {
-    ("video", "max_quarantined"),
-    ("trainer", "max_steps"),
-    ("trainer", "num_train_epochs"),
-    ("trainer", "stages"),
-}
+_FREE = {"run.dir", "run.name", "trainer.report_to", "trainer.save_total_limit", "video.max_quarantined"}
+_FREE |= {"trainer.max_steps", "trainer.num_train_epochs", "trainer.stages"}
 """Keys that may change, or (lengths and stages) that are compared in a way of their own."""
 STATE_NAME = "trainer_state.json"
 _RESTORE = "restore the file that the run wrote"
@@ -112,32 +107,32 @@ def check_same_config(run_dir: Path, config: TrainConfig) -> None:
             hint=f"resume with `vsgrpo train {methods[0]}`, or start another run with another output=DIR",
         )
     _give_own_keys(old["trainer"], new["trainer"])
-    newest, free = next(newest_first(run_dir, read_status(run_dir)), None), set(_FREE)
+    newest = next(newest_first(run_dir, read_status(run_dir)), None)
     unused = [set(section.unused()) for section in config.stage_sections()]
     lengthened = _check_lengths(old["trainer"], new["trainer"], newest, unused)
     only_weights = newest is not None and newest.step >= newest.max_steps and not lengthened
-    if _check_same_processes(old, new, only_weights):
-        free.add(("trainer", "per_device_train_batch_size"))
-    differing: list[tuple[str, Any, Any]] = []
-    for section in new:
-        if section == "launch":
-            continue
-        for key, value in new[section].items():
-            before = old.get(section, {}).get(key, _BEFORE_KEYS.get(f"{section}.{key}"))
-            name = f"{section}.{key}"
-            if before != value and (section, key) not in free and config.why_unused(name) is None:
-                differing.append((name, value, before))
+    other_processes = _check_same_processes(old, new, only_weights)
+    free = _FREE | ({"trainer.per_device_train_batch_size"} if other_processes else set())
+    now, before = _dotted(new), {**_BEFORE_KEYS, **_dotted(old)}
+    compared = [name for name in now if not name.startswith("launch.") and name not in free]
+    differing = [n for n in compared if before.get(n) != now[n] and config.why_unused(n) is None]
     if differing:
-        started = _as_started(run_dir, config, {name: before for name, _, before in differing})
-        key, value, before = differing[0]
-        others = len(differing) - 1
-        more = f" (and {others} more key{'s' if others > 1 else ''})" if others else ""
-        used = [(name, before) for name, _, before in differing if started.why_unused(name) is None]
-        words = " ".join(f"{name}={override_text(before)}" for name, before in used)
+        started = _as_started(run_dir, config, {name: before.get(name) for name in differing})
+        key, *others = differing
+        more = f" (and {len(others)} more key{'s' if len(others) > 1 else ''})" if others else ""
+        used = [name for name in differing if started.why_unused(name) is None]
+        words = " ".join(f"{name}={override_text(before.get(name))}" for name in used)
+        first = (
+            f"{key}={override_text(now[key])}: the run in {run_dir} was started with {override_text(before.get(key))}"
+        )
         raise ConfigError(
-            f"{key}={override_text(value)}: the run in {run_dir} was started with {override_text(before)}{more}",
+            f"{first}{more}",
             hint=f"resume with {words}, or start another run with another output=DIR",
         )
+
+
+def _dotted(values: dict[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for section, keys in values.items() for key, value in keys.items()}
 
 
 def _give_own_keys(old: dict[str, Any], new: dict[str, Any]) -> None:

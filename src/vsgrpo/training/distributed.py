@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -137,40 +138,30 @@ def low_precision(model: nn.Module) -> str | None:
     return next((name for name, parameter in trained if parameter.dtype != torch.float32), None)
 
 
-class CheckPrecision(TrainerCallback):
-    """Refuses to train weights whose updates would be rounded away.
-
-    Args:
-        profile: of the launch; ZeRO's weights are copies of what it trains.
-    """
-
-    def __init__(self, profile: str) -> None:
-        self._zero = profile.startswith("zero")
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Look at the weights as the engine and a resumed checkpoint left them.
-
-        Raises:
-            SetupError: a parameter that is trained is of another type than float32.
-        """
-        found = None if self._zero else low_precision(model)
-        if found is not None:
-            raise SetupError(
-                f"{found}: trained in another type than float32, where an update of trainer.learning_rate is lost",
-                hint="this is a bug of vsgrpo or of a plugin that casts the model, please report it",
-            )
-
-
-class CheckShards(TrainerCallback):
+@dataclass(eq=False)
+class CheckEngine(TrainerCallback):
     """Compares what the engine did to the weights with the profile, and enters it into run.json.
 
     ZeRO-3 keeps parameters below `stage3_param_persistence_threshold` whole on every process.
     """
 
-    def __init__(self, folder: RunFolder, profile: str) -> None:
-        self._folder = folder
-        self._profile = profile
-        self._done = False
+    folder: RunFolder
+    profile: str
+    done: bool = False
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Look at the weights as the engine and a resumed checkpoint left them.
+
+        Raises:
+            SetupError: a parameter that is trained is of another type than float32: updates would be rounded away.
+        """
+        # ZeRO's weights are copies of what it trains.
+        found = None if self.profile.startswith("zero") else low_precision(model)
+        if found is not None:
+            raise SetupError(
+                f"{found}: trained in another type than float32, where an update of trainer.learning_rate is lost",
+                hint="this is a bug of vsgrpo or of a plugin that casts the model, please report it",
+            )
 
     def on_step_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Look once, when the engine has the weights.
@@ -178,32 +169,32 @@ class CheckShards(TrainerCallback):
         Raises:
             SetupError: another ZeRO stage, or weights that are sharded or whole where the profile says otherwise.
         """
-        if self._done:
+        if self.done:
             return
-        self._done = True
+        self.done = True
         parameters = list(model.parameters())
         kind = shard_kind(parameters)
-        wanted = {"zero3": "zero3", "zero3_offload": "zero3", "fsdp2": "fsdp2"}.get(self._profile, "whole")
-        if kind != wanted:
+        expected = {"zero3": "zero3", "zero3_offload": "zero3", "fsdp2": "fsdp2"}.get(self.profile, "whole")
+        if kind != expected:
             raise SetupError(
-                f"launch={self._profile}: the weights are {kind}, not {wanted}",
+                f"launch={self.profile}: the weights are {kind}, not {expected}",
                 hint="leave launch.accelerate_file=null, or give the file of this profile",
             )
-        if not self._profile.startswith("zero"):
+        if not self.profile.startswith("zero"):
             return
         plugin = AcceleratorState().deepspeed_plugin
         stage = plugin.hf_ds_config.config["zero_optimization"]["stage"] if plugin is not None else None
-        if stage != (2 if self._profile == "zero2" else 3):
+        if stage != (2 if self.profile == "zero2" else 3):
             raise SetupError(
-                f"launch.accelerate_file: ZeRO stage {stage}, the launch profile is {self._profile}",
+                f"launch.accelerate_file: ZeRO stage {stage}, the launch profile is {self.profile}",
                 hint="choose the launch profile of that stage",
             )
         parts = [p for p in parameters if hasattr(p, "ds_numel") and not getattr(p, "ds_persist", False)]
         if state.is_world_process_zero:
-            self._folder.update_status(zero={"stage": stage, "sharded": len(parts), "of": len(parameters)})
-            if wanted == "zero3" and not parts:
+            self.folder.update_status(zero={"stage": stage, "sharded": len(parts), "of": len(parameters)})
+            if expected == "zero3" and not parts:
                 show(
-                    f"warning: launch={self._profile}: every weight is smaller than stage3_param_persistence_threshold "
+                    f"warning: launch={self.profile}: every weight is smaller than stage3_param_persistence_threshold "
                     "and stays whole on every process",
                     sys.stderr,
                 )
@@ -223,14 +214,10 @@ class EqualCalls(TrainerCallback):
     they wait for ever or exchange the wrong weights. Rollouts are left out: there the weights are gathered, and
     processes draw completions of different lengths. So are calls of a tower that is whole everywhere (a frozen one by
     `keep_whole`, and any but ZeRO-3's): a process calls it once for each video that it has.
-
-    Args:
-        gather: (calls of this process) -> calls of all.
     """
 
-    def __init__(self, timer: PhaseTimer, gather: Callable[[int], list[int]] | None = None) -> None:
+    def __init__(self, timer: PhaseTimer) -> None:
         self._timer = timer
-        self._gather = gather or gather_numbers
         self._calls = 0
         self._hooks: list[Any] = []
 
@@ -248,7 +235,7 @@ class EqualCalls(TrainerCallback):
         Raises:
             RunError: they differ.
         """
-        counts = self._gather(self._calls)
+        counts = gather_numbers(self._calls)
         if len(set(counts)) > 1:
             raise RunError(
                 f"step {state.global_step}: the processes called the model {', '.join(map(str, counts))} times",
@@ -276,6 +263,15 @@ def gather_numbers(number: int) -> list[int]:
     return [int(tensor.item()) for tensor in found]
 
 
+def largest(number: int, device: torch.device) -> int:
+    """Return the largest of the numbers of all processes; each calls this equally often."""
+    if not torch.distributed.is_initialized():
+        return number
+    found = torch.tensor(number, device=device)
+    torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
+    return int(found.item())
+
+
 def collective_timed_out(error: BaseException, trainer: Any, timeout_s: float) -> RunError | None:
     """Return the error for a collective call that timed out or lost its partner, None for any other error."""
     if not isinstance(error, RuntimeError):  # torch's own; a reward that asks a server has errors of other types
@@ -294,17 +290,12 @@ def collective_timed_out(error: BaseException, trainer: Any, timeout_s: float) -
 
 
 ENGINES = {
-    "cpu": (DistributedType.NO,),
-    "gpu1": (DistributedType.NO,),
+    **dict.fromkeys(("cpu", "gpu1"), (DistributedType.NO,)),
     "ddp": (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU),
-    "zero2": (DistributedType.DEEPSPEED,),
-    "zero3": (DistributedType.DEEPSPEED,),
-    "zero3_offload": (DistributedType.DEEPSPEED,),
+    **dict.fromkeys(("zero2", "zero3", "zero3_offload"), (DistributedType.DEEPSPEED,)),
     "fsdp2": (DistributedType.FSDP,),
 }
 """Engines that accelerate may report, for each launch profile."""
-
-
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
 """Backend that processes must talk by, for each type of device."""
 
@@ -343,17 +334,17 @@ def check_backend(accelerator: Any, config: TrainConfig) -> None:
         SetupError: naming both.
     """
     launch = config.launch
-    expected = ENGINES[launch.profile] if needs_launcher(config) else (DistributedType.NO,)
-    if accelerator.num_processes != launch.num_processes or accelerator.distributed_type not in expected:
+    engines = ENGINES[launch.profile] if needs_launcher(config) else (DistributedType.NO,)
+    if accelerator.num_processes != launch.num_processes or accelerator.distributed_type not in engines:
         raise SetupError(
             f"launch.profile={launch.profile} with launch.num_processes={launch.num_processes}: accelerate runs "
             f"{accelerator.num_processes} process(es) as {accelerator.distributed_type.value}",
             hint="start through `vsgrpo train`, and leave ACCELERATE_USE_CPU unset",
         )
-    wanted = BACKENDS.get(accelerator.device.type)
-    if accelerator.num_processes > 1 and wanted is not None and wanted not in str(accelerator.state.backend):
+    backend = BACKENDS.get(accelerator.device.type)
+    if accelerator.num_processes > 1 and backend is not None and backend not in str(accelerator.state.backend):
         raise SetupError(
             f"launch.profile={launch.profile}: processes on {accelerator.device.type} talk by "
-            f"{accelerator.state.backend}, not by {wanted}",
+            f"{accelerator.state.backend}, not by {backend}",
             hint="leave ACCELERATE_TORCH_DEVICE unset",
         )

@@ -25,7 +25,6 @@ from trl.trainer.utils import pad, split_tensor_dict
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.modeling.bundle import vision_token_ids
-from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import Sampling, rollout
 from vsgrpo.modeling.tree import count_drawn
 from vsgrpo.rewards import load_reward, reward_metrics
@@ -40,10 +39,11 @@ from vsgrpo.training.losses import (
     microbatches_of_update,
     zero_loss,
 )
-from vsgrpo.training.progress import Progress, append_records, completion_records
+from vsgrpo.training.progress import append_records
 from vsgrpo.training.run_folder import Stage
 from vsgrpo.training.samples import RolloutSampler, Sample, compute_features, sample_trees
 
+COMPLETIONS_SCHEMA_VERSION = 1
 METRIC_COLUMNS = ("question_type", "answer_kind", "prompt_mode", "question")
 
 
@@ -58,13 +58,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
     max_completion_length: int
 
     def __init__(
-        self,
-        run: RunParts,
-        stage: Stage,
-        args: GRPOConfig,
-        progress: Progress,
-        reference: nn.Module | None = None,
-        **given: Any,
+        self, run: RunParts, stage: Stage, args: GRPOConfig, *, reference: nn.Module | None, **given: Any
     ) -> None:
         self._samples: list[Sample] = []
         self._loss_inputs: dict[str, Any] = {}
@@ -76,7 +70,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         if args.beta > 0 and reference is None and not is_peft_model(model):
             raise ValueError(f"beta={args.beta} needs a reference: the model has no adapter to switch off")
         beta, args.beta = args.beta, 0.0
-        super().__init__(run, stage, args, progress, reference, reward_funcs=_rewards(run.config), **given)
+        super().__init__(run, stage, args, reference=reference, reward_funcs=_rewards(run.config), **given)
         self.beta = args.beta = beta
         if beta > 0 and reference is not None:
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
@@ -88,20 +82,15 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         """Order rows by (seed, epoch), videos together and groups whole; see `RolloutSampler`."""
-        dataset = self.train_dataset if dataset is None else dataset
         args = self.args
         return RolloutSampler(
-            list(dataset["video"]),  # type: ignore[index]
+            **self._row_order(dataset),
             num_generations=self.num_generations,
             prompts_per_buffer=args.generation_batch_size // self.num_generations,
             repeats=self.num_iterations * args.steps_per_generation,
-            questions_per_video=self._questions_per_video,
-            seed=args.seed,
-            epoch=self.current_epoch,
             num_processes=args.world_size,
             num_microbatches=args.steps_per_generation,
             whole_groups=args.per_device_train_batch_size % self.num_generations == 0,
-            types=list(dataset["question_type"]),  # type: ignore[index]
         )
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -221,7 +210,22 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         limit = self.args.num_completions_to_print
         count = len(samples) if limit is None else min(limit, len(samples))
         texts = self.processing_class.batch_decode([s.completion for s in samples[:count]], skip_special_tokens=True)
-        records = gather_object(completion_records(self.run_step, rows, samples, texts, advantages.tolist()))
+        records = [
+            {
+                "schema_version": COMPLETIONS_SCHEMA_VERSION,
+                "step": self.run_step,
+                "id": sample.row_key,
+                "question_type": row["question_type"],
+                "index": sample.index,
+                "completion": text,
+                "num_tokens": len(sample.completion),
+                "answer": row["answer"],
+                "reward": sample.reward,
+                "advantage": round(advantage, 4),
+            }
+            for row, sample, text, advantage in zip(rows, samples, texts, advantages.tolist(), strict=False)
+        ]
+        records = gather_object(records)
         if self.is_world_process_zero():
             append_records(self.stage.folder.path / "completions.jsonl", records)
 
@@ -264,14 +268,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         model = cast(nn.Module, self.accelerator.unwrap_model(self.model))
         with self.accelerator.autocast():
             features = compute_features(samples, self._store, self.timer, grad=self._train_vision)
-            rows = logps(
-                model,
-                self._trees(samples),
-                features,
-                temperature=self.temperature,
-                layout=self._layout,
-                attention=self._attention,
-            )
+            rows = self._logps(model, samples, features, temperature=self.temperature)
         return [row[0] for row in rows]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -325,15 +322,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
             for start in range(0, len(samples), size):
                 part = samples[start : start + size]
                 features = compute_features(part, store, self.timer, grad=grad and self._train_vision)
-                rows += logps(
-                    model,
-                    self._trees(part),
-                    features,
-                    temperature=self.temperature,
-                    entropy=compute_entropy,
-                    layout=self._layout,
-                    attention=self._attention,
-                )
+                rows += self._logps(model, part, features, temperature=self.temperature, entropy=compute_entropy)
         scores = _pad_right([row[0] for row in rows], logits_to_keep)
         if grad:
             self._bound_kl(scores)

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,21 +31,11 @@ from vsgrpo.terminal import complain, show
 
 SUPERVISED = "VSGRPO_SUPERVISED"
 """Set for the launcher and the workers of `supervise`: they write failures to files, the launcher explains them."""
-
-
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """Signals that end a run with a checkpoint (Slurm sends SIGUSR1 or SIGTERM ahead of a time limit)."""
-
-
 OVERDUE = "launch.save_timeout_s={:g}: the step and its checkpoint take longer: ending now, the last checkpoint stays"
-
-
 _PR_SET_PDEATHSIG = 1
-
-
 _SHOW_CURSOR = "\x1b[?25h"  # a worker that was killed in the middle of its live display has left it hidden
-
-
 FAILURES = "failures"
 """Sub-folder of a run: why each process failed, in the latest start."""
 
@@ -112,36 +103,27 @@ def device_line(config: TrainConfig) -> str:
 # --- the parent
 
 
-def supervise(
-    command: list[str],
-    run_dir: Path,
-    local_processes: int,
-    *,
-    leads: bool = True,
-    hides_gpus: bool = False,
-    save_timeout_s: float = 1800.0,
-) -> int:
+def supervise(command: list[str], run_dir: Path, launch: LaunchSection, *, leads: bool) -> int:
     """Run a launcher in a session of its own and return its exit code.
 
     A terminal's Ctrl-C thus reaches this process alone. The first signal goes to one worker, whose callback makes all
     workers stop at the same step; the launcher would give them 30 seconds before it kills them. The second one, or
-    `save_timeout_s` without an end, goes to the launcher as SIGINT, which it passes on to all workers: they end at once
-    (`callbacks.StopOnSignal`).
+    `launch.save_timeout_s` without an end, goes to the launcher as SIGINT, which it passes on to all workers: they end
+    at once (`callbacks.StopOnSignal`).
 
     Args:
         command: of the launcher.
         run_dir: whose run.json names worker 0.
-        local_processes: workers of this machine, which share its cores.
+        launch: of the configuration.
         leads: worker 0 runs on this machine.
-        hides_gpus: from the workers: libraries would take them whatever the configuration says.
-        save_timeout_s: seconds from the first signal to the end.
     """
+    local_processes = launch.num_processes // launch.num_machines  # they share this machine's cores
     threads = max(1, (os.cpu_count() or 1) // local_processes)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, SUPERVISED: str(os.getpid())}
-    if hides_gpus:
+    if launch.on_cpu:  # libraries would take the GPUs whatever the configuration says
         environment["CUDA_VISIBLE_DEVICES"] = ""
     launcher = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, env=environment)
-    relay = Relay(launcher, run_dir, leads, save_timeout_s)
+    relay = Relay(launcher, run_dir, leads, launch.save_timeout_s)
     previous = {number: signal.signal(number, relay) for number in STOP_SIGNALS}
     try:
         code = exit_code(launcher.wait())
@@ -154,6 +136,7 @@ def supervise(
     return 128 + (signal.SIGINT if relay.asked == signal.SIGINT else signal.SIGTERM) if stopped else code
 
 
+@dataclass
 class Relay:
     """Signal handler: the first signal asks a worker to stop, the second makes the launcher and its workers end.
 
@@ -161,30 +144,29 @@ class Relay:
         asked: the first signal, None so far.
     """
 
-    def __init__(self, launcher: subprocess.Popen[bytes], run_dir: Path, leads: bool, save_timeout_s: float) -> None:
-        self._launcher = launcher
-        self._run_dir = run_dir
-        self._leads = leads
-        self._save_timeout_s = save_timeout_s
-        self.asked: int | None = None
+    launcher: subprocess.Popen[bytes]
+    run_dir: Path
+    leads: bool
+    save_timeout_s: float
+    asked: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         first, worker = self.asked is None, self._worker()
         self.asked = self.asked or number
         if worker is None:  # the workers are not there yet: nothing to save
-            self._launcher.send_signal(signal.SIGTERM)
+            self.launcher.send_signal(signal.SIGTERM)
         elif first:
             os.kill(worker, number)
-            timer = threading.Timer(self._save_timeout_s, self._overdue)
+            timer = threading.Timer(self.save_timeout_s, self._overdue)
             timer.daemon = True
             timer.start()
         else:
-            self._launcher.send_signal(signal.SIGINT)
+            self.launcher.send_signal(signal.SIGINT)
 
     def _overdue(self) -> None:
-        if self._launcher.poll() is None:
-            show(OVERDUE.format(self._save_timeout_s), sys.stderr)
-            self._launcher.send_signal(signal.SIGINT)
+        if self.launcher.poll() is None:
+            show(OVERDUE.format(self.save_timeout_s), sys.stderr)
+            self.launcher.send_signal(signal.SIGINT)
 
     def _worker(self) -> int | None:
         """Return the process id of a worker of this launcher once the run says that it trains, worker 0 if it is here.
@@ -194,12 +176,12 @@ class Relay:
         import psutil
 
         try:
-            state = read_json(self._run_dir / "run.json")
-            if state["status"] != "running" or (self._leads and state["ppid"] != self._launcher.pid):
+            state = read_json(self.run_dir / "run.json")
+            if state["status"] != "running" or (self.leads and state["ppid"] != self.launcher.pid):
                 return None
-            if self._leads:
+            if self.leads:
                 return int(state["pid"])
-            children = psutil.Process(self._launcher.pid).children()
+            children = psutil.Process(self.launcher.pid).children()
             return min(child.pid for child in children if "vsgrpo.training.worker" in child.cmdline())
         except (DataError, ValueError, KeyError, TypeError, psutil.Error):
             return None
@@ -253,8 +235,7 @@ def explain(run_dir: Path, codes: dict[int, int]) -> int:
         first = min(causes or failures, key=lambda failure: failure["time"])
         complain(first["error"], first["hint"] or "")
         return first["exit_code"]
-    code = next(iter(codes.values()))
-    return 128 - code if code < 0 else code
+    return exit_code(next(iter(codes.values())))
 
 
 # --- the workers

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from rich.console import Console, ConsoleDimensions, Group, RenderableType
@@ -17,10 +19,10 @@ from rich.table import Table
 from rich.text import Text
 from transformers import TrainerState
 
-from vsgrpo.terminal import printable
+from vsgrpo.terminal import clock_text, printable
 from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.measure import PHASES, PhaseTimer
-from vsgrpo.training.progress import Progress, SampleGroup, _is_number, last_group
+from vsgrpo.training.progress import Progress, SampleGroup, last_group
 from vsgrpo.training.run_folder import Stage
 
 PHASE_COLORS = {
@@ -35,26 +37,12 @@ PHASE_COLORS = {
     "save": "red",
 }
 """In the order of the phases of a step."""
-
-
 REFRESH_HZ = 4
-
-
 _SAMPLE_EVERY_S = 1.0
-
-
 _NUM_LOGS = 10  # that phase shares and tokens per second are taken over
-
-
 _NARROW = 64  # columns; below, one thing per line
-
-
 _SPARKS = "▁▂▃▄▅▆▇█"
-
-
 _LEVELS = 7
-
-
 # Log name -> (what it is called here, format); those that are there are shown.
 _NUMBERS = {
     "loss": ("loss", ".3g"),
@@ -70,7 +58,7 @@ _NUMBERS = {
 def watch(stage: Stage, timer: PhaseTimer, rows: Any) -> Progress:
     """Return the live view where stderr is a terminal that can be drawn on and this process speaks for the run."""
     drawable = sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
-    return (LiveView if own_rank() == 0 and drawable else Progress)(stage, timer, rows)
+    return LiveView(stage, timer, rows) if own_rank() == 0 and drawable else Progress(stage, timer)
 
 
 class LiveView(Progress):
@@ -79,8 +67,9 @@ class LiveView(Progress):
     A thread of rich redraws, so that the clock and the running phase move during a long step.
     """
 
-    def __init__(self, stage: Stage, timer: PhaseTimer, rows: Any = None) -> None:
-        super().__init__(stage, timer, rows)
+    def __init__(self, stage: Stage, timer: PhaseTimer, rows: Any) -> None:
+        super().__init__(stage, timer)
+        self._rows = rows  # of the stage, for the question of a sample
         self._console = Console(stderr=True, highlight=False)
         self._live: Live | None = None
         self._streams: list[tuple[logging.StreamHandler, Any]] = []
@@ -104,8 +93,10 @@ class LiveView(Progress):
         )
         before = sys.stderr
         self._live.start()
-        # Loggers of libraries took hold of the stream when they were made.
-        handlers = [h for logger in _loggers() for h in logger.handlers if isinstance(h, logging.StreamHandler)]
+        # Loggers of libraries took hold of the stream when they were made. (A placeholder of one has no handlers.)
+        loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+        found = [handler for logger in loggers for handler in getattr(logger, "handlers", [])]
+        handlers = [handler for handler in found if isinstance(handler, logging.StreamHandler)]
         self._streams = [(handler, handler.setStream(sys.stderr)) for handler in handlers if handler.stream is before]
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
@@ -132,8 +123,8 @@ class LiveView(Progress):
         if computed := self._total("tokens/computed"):
             display.tokens_per_second = computed / self._total("seconds")
             display.saving = self._total("tokens/plain") / computed
-        if _is_number(logs, "reward"):
-            display.rewards.append(float(logs["reward"]))
+        if "reward" in display.logs:
+            display.rewards.append(display.logs["reward"])
 
     def _total(self, name: str) -> float:
         """Return the sum of a number over the last logs."""
@@ -163,11 +154,6 @@ class LiveView(Progress):
         display.phase, began = self.timer.running if self._live is not None else (None, 0.0)
         display.phase_seconds = time.perf_counter() - began
         return panel(display, self._console.size, ascii_only=self._console.options.ascii_only)
-
-
-def _loggers() -> list[logging.Logger]:
-    known = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
-    return [logging.root, *known]
 
 
 @dataclass
@@ -207,32 +193,33 @@ def panel(state: DisplayState, size: ConsoleDimensions, ascii_only: bool = False
     """
     width = size.width - 1  # some terminals wrap a line that fills the last column
     done = min(state.step / max(state.max_steps, 1), 1.0)
-    head = [_head(state, width), _line(_bar(done, width, "bold cyan", ascii_only))]
-    note = [_line(Text(state.note, style="bold yellow"))] if state.note else []
-    parts: list[list[RenderableType]] = [
+    head = [_head(state, width), _bar(done, width, "bold cyan", ascii_only)]
+    note = [Text(state.note, style="bold yellow")] if state.note else []
+    parts = [
         _rewards(state, width, ascii_only),
         _numbers(state, width),
         _phases(state, width, ascii_only),
-        _sample(state, width),
+        _sample(state),
     ]
     room = size.height - 1 - len(head) - len(note)
-    shown: list[RenderableType] = []
     for part in (parts[1], parts[0], parts[2], parts[3]):  # what stays first
-        if part and len(part) <= room:
+        if len(part) <= room:
             room -= len(part)
         else:
             part.clear()
-    for part in parts:
-        shown += part
-    return Group(*head, *shown, *note)
+    lines = [*head, *chain.from_iterable(parts), *note]
+    for line in lines:
+        if isinstance(line, Text):  # one line, cut with an ellipsis where the terminal ends
+            line.no_wrap, line.overflow = True, "ellipsis"
+    return Group(*lines)
 
 
 def _head(state: DisplayState, width: int) -> RenderableType:
     step = f"step {state.step}/{state.max_steps}"
-    times = f"{clock(state.seconds)} gone"
+    times = f"{clock_text(state.seconds)} gone"
     if state.seconds_per_step is not None:
         left = state.seconds_per_step * (state.max_steps - state.step)
-        times = f"{clock(left)} left" if width < _NARROW else f"{times}, {clock(left)} left"
+        times = f"{clock_text(left)} left" if width < _NARROW else f"{times}, {clock_text(left)} left"
     grid = Table.grid(expand=False, padding=(0, 2))
     grid.width = width
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
@@ -246,13 +233,13 @@ def _head(state: DisplayState, width: int) -> RenderableType:
     return grid
 
 
-def _rewards(state: DisplayState, width: int, ascii_only: bool) -> list[RenderableType]:
+def _rewards(state: DisplayState, width: int, ascii_only: bool) -> list[Text]:
     """Return mean reward with its course, then a line (or half a line, where wide) per question type."""
     reward = state.logs.get("reward")
     if reward is None:
         return []
     course = "" if ascii_only else spark(list(state.rewards), max(8, min(60, width - 26)))
-    lines: list[RenderableType] = [_line(Text.assemble("reward ", (f"{reward:.3f}", "bold"), "  ", (course, "green")))]
+    lines = [Text.assemble("reward ", (f"{reward:.3f}", "bold"), "  ", (course, "green"))]
     types = {name.partition("/")[2]: value for name, value in state.logs.items() if name.startswith("reward/")}
     if not types:
         return lines
@@ -264,15 +251,10 @@ def _rewards(state: DisplayState, width: int, ascii_only: bool) -> list[Renderab
         short = name.replace("_", " ")[:label].ljust(label)
         cells.append(Text.assemble("  ", (short, "dim"), f" {value:5.2f} ", _bar(value, bar, "green", ascii_only)))
     half = -(-len(cells) // columns)
-    for row in range(half):
-        line = Text()
-        for cell in cells[row::half]:
-            line.append_text(cell).append("   ")
-        lines.append(_line(line))
-    return lines
+    return [*lines, *(Text("   ").join(cells[row::half]) for row in range(half))]
 
 
-def _numbers(state: DisplayState, width: int) -> list[RenderableType]:
+def _numbers(state: DisplayState, width: int) -> list[Text]:
     words = [f"{title} {state.logs[n]:{kind}}" for n, (title, kind) in _NUMBERS.items() if n in state.logs]
     if state.tokens_per_second is not None:
         words.append(f"{state.tokens_per_second:,.0f} tokens/s")
@@ -280,41 +262,26 @@ def _numbers(state: DisplayState, width: int) -> list[RenderableType]:
         words.append(f"{state.saving:.1f}x fewer than plain")
     if state.seconds_per_step is not None:
         words.append(f"{state.seconds_per_step:.2f} s/step")
-    return [_line(Text(line)) for line in wrap(words, width)]
+    return wrap(words, width)
 
 
-def _phases(state: DisplayState, width: int, ascii_only: bool) -> list[RenderableType]:
+def _phases(state: DisplayState, width: int, ascii_only: bool) -> list[Text]:
     """Return one bar of all phases, in the order of a step, then their names and what runs now."""
+    waited = f", {clock_text(state.phase_seconds)}" if state.phase_seconds >= 3 else ""
+    now = Text(f"now {state.phase}{waited}" if state.phase else "", style="dim")
     if not state.shares:
-        return [_line(Text(_now(state), style="dim"))] if state.phase else []
-    bar, used = Text(), 0
-    ordered = [phase for phase in PHASE_COLORS if phase in state.shares]
-    reached = 0.0
-    for phase in ordered:
+        return [now] if state.phase else []
+    bar, used, reached = Text(), 0, 0.0
+    for phase in (phase for phase in PHASES if phase in state.shares):
         reached += state.shares[phase]
         cells = round(reached * width) - used
         used += cells
         bar.append((phase[0] if ascii_only else "▇") * cells, style=PHASE_COLORS[phase])
-    legend = [(f"{phase} {share:.0%}", PHASE_COLORS[phase]) for phase, share in state.shares.items() if share >= 0.01]
-    lines: list[RenderableType] = [_line(bar)]
-    for row in wrap([text for text, _ in legend], width):
-        line = Text(row)
-        for text, color in legend:
-            start = row.find(text)
-            if start >= 0:
-                line.stylize(color, start, start + len(text))
-        lines.append(_line(line))
-    return [*lines, _line(Text(_now(state), style="dim"))]
+    shares = {phase: f"{phase} {share:.0%}" for phase, share in state.shares.items() if share >= 0.01}
+    return [bar, *wrap([Text(text, PHASE_COLORS[phase]) for phase, text in shares.items()], width), now]
 
 
-def _now(state: DisplayState) -> str:
-    if state.phase is None:
-        return ""
-    waited = f", {clock(state.phase_seconds)}" if state.phase_seconds >= 3 else ""
-    return f"now {state.phase}{waited}"
-
-
-def _sample(state: DisplayState, width: int) -> list[RenderableType]:
+def _sample(state: DisplayState) -> list[Text]:
     sample = state.sample
     if sample is None:
         return []
@@ -324,40 +291,30 @@ def _sample(state: DisplayState, width: int) -> list[RenderableType]:
         style = "green" if reward >= 0.999 else ""
         texts.append(one_line(text)[:200] or "(nothing)", style=f"not dim {style}").append(f"{times} ({reward:.2f})  ")
     question = Text.assemble(("asked  ", "dim"), one_line(sample.question))
-    return [
-        _line(question),
-        _line(Text.assemble(("right  ", "dim"), (one_line(sample.answer), "green"))),
-        _line(texts),
-    ]
+    return [question, Text.assemble(("right  ", "dim"), (one_line(sample.answer), "green")), texts]
 
 
 def _bar(share: float, width: int, style: str, ascii_only: bool) -> Text:
     """Return a bar that `share` (0..1) of is filled."""
     filled = round(width * min(max(share, 0.0), 1.0))
-    rest = "-" if ascii_only else "━"
-    return Text.assemble((("#" if ascii_only else "━") * filled, style), (rest * (width - filled), "bright_black"))
+    full, rest = "#-" if ascii_only else "━━"
+    return Text.assemble((full * filled, style), (rest * (width - filled), "bright_black"))
 
 
-def _line(text: Text) -> Text:
-    """Return text that stays on one line, cut with an ellipsis where the terminal ends."""
-    text.no_wrap, text.overflow = True, "ellipsis"
-    return text
-
-
-def wrap(words: Sequence[str], width: int, gap: str = "   ") -> list[str]:
+def wrap(words: Sequence[str | Text], width: int, gap: str = "   ") -> list[Text]:
     """Return lines of whole words (which may hold blanks) with a gap between them."""
-    lines: list[str] = []
+    lines: list[Text] = []
     for word in words:
         if lines and len(lines[-1]) + len(gap) + len(word) <= width:
-            lines[-1] += gap + word
+            lines[-1].append(gap).append(word)
         else:
-            lines.append(word)
+            lines.append(Text().append(word))
     return lines
 
 
 def spark(values: Sequence[float], width: int) -> str:
     """Return a course as small bars: means of equal runs of values, from the lowest to the highest."""
-    finite = [value for value in values if value - value == 0]
+    finite = [value for value in values if math.isfinite(value)]
     size = max(1, -(-len(finite) // width))
     means = [sum(part) / len(part) for part in (finite[i : i + size] for i in range(0, len(finite), size))]
     if not means:
@@ -369,10 +326,3 @@ def spark(values: Sequence[float], width: int) -> str:
 def one_line(text: str) -> str:
     """Return text on one line, without what could steer a terminal."""
     return printable(" ".join(text.split()), keep="")
-
-
-def clock(seconds: float) -> str:
-    """Return seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,8 +1,7 @@
-"""The losses of GRPO and DPO, apart from the trainers that call them, and what is measured on their gradients.
+"""Dead rows, far references and bad steps (loss or gradient is no number), left out of the loss that TRL computes.
 
-What GRPO does with dead rows and with far references; TRL's loss does the rest. A row is dead where its video turned
-out bad (video.on_bad=skip). A dead row leaves the numerator and the denominator of the loss, so an update has the loss
-and the gradient that it would have without the row:
+A row is dead where its video turned out bad (video.on_bad=skip). A dead row leaves the numerator and the denominator of
+GRPO's loss, so an update has the loss and the gradient that it would have without the row:
 
 - grpo, sapo, dr_grpo, luspo: mean over the live rows of the update, in all microbatches of all processes.
 - dapo, cispo, vespo: sum over the tokens of live rows / number of those tokens in the rollout buffer (all processes),
@@ -12,6 +11,9 @@ and the gradient that it would have without the row:
 A group that is dead on some processes only takes mean and deviation of its rewards over its live rows; one live row
 alone has advantage 0. An update that spans several rollout buffers weighs each buffer by its microbatches, because the
 live rows of a later buffer are not known yet. An update without any live row changes nothing.
+
+One gradient that is no number ruins every weight. No process decides alone: such a loss makes such a gradient, which
+data parallelism shares, and all processes agree on leaving the update out.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, groupby
+from itertools import chain, combinations, groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
@@ -31,15 +33,18 @@ from torch import Tensor, nn
 
 from vsgrpo.errors import RunError
 from vsgrpo.modeling.bundle import ModelBundle, vision_token_ids
+from vsgrpo.training.distributed import largest
 from vsgrpo.training.progress import json_number
 from vsgrpo.training.samples import Sample
 
 TOKEN_MEANS = ("dapo", "cispo", "vespo")
 """Loss types that TRL divides by `num_items_in_batch`."""
-
-
 MAX_LOG_RATIO = 20.0
 """Largest log-ratio of reference to policy per token. exp(20) keeps the k3 estimate finite in float32."""
+MAX_QUESTIONS = 32
+"""Gradients kept per log; each is as large as the trained weights."""
+BAD_BATCH_SCHEMA_VERSION = 1
+HINT = "look at its rewards, lower trainer.learning_rate, and go on from the last checkpoint with --resume"
 
 
 @dataclass(frozen=True)
@@ -155,10 +160,6 @@ def zero_loss(model: nn.Module) -> Tensor:
     return torch.stack([parameter.flatten()[0].float() * 0.0 for parameter in trained]).sum()
 
 
-MAX_QUESTIONS = 32
-"""Gradients kept per log; each is as large as the trained weights."""
-
-
 class GradientCorrelation:
     """Measures how alike the gradients of questions are: same video against other videos.
 
@@ -204,34 +205,28 @@ class GradientCorrelation:
         return {f"gradient_cosine/{name}": fmean(values) for name, values in cosines.items() if values}
 
 
-SCHEMA_VERSION = 1
-
-
-HINT = "look at its rewards, lower trainer.learning_rate, and go on from the last checkpoint with --resume"
-
-
+@dataclass
 class BadSteps:
     """Counts the bad steps of one stage, writes them down and leaves them out.
 
-    Args:
+    Attributes:
         folder: of the run; a bad step leaves bad_batch-STEP-PROCESS.json there.
         bundle: its tokenizer turns prompts and completions back into text.
         process: number of this process.
         limit: trainer.max_bad_steps: this one stops the run.
         say: shows a line to the user.
-
-    Attributes:
         count: bad steps of this stage so far.
     """
 
-    def __init__(self, folder: Path, bundle: ModelBundle, process: int, limit: int, say: Callable[[str], None]) -> None:
-        self.count = 0
-        self._folder = folder
-        self._tokenizer = bundle.tokenizer
-        self._process = process
-        self._limit = limit
-        self._vision_ids = frozenset(vision_token_ids(bundle.model))
-        self._say = say
+    folder: Path
+    bundle: ModelBundle
+    process: int
+    limit: int
+    say: Callable[[str], None]
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self._vision_ids = frozenset(vision_token_ids(self.bundle.model))
         self._microbatches: list[dict[str, Any]] = []
         self._reason: str | None = None
         self._buffer_reason: str | None = None
@@ -254,7 +249,7 @@ class BadSteps:
         self._buffer_reason = None
 
     def bad_rewards(self, rewards: Tensor, scored: Sequence[bool], samples: Sequence[Sample]) -> Tensor:
-        """Mark all steps of this rollout as bad where a completion has no finite reward, and leave it unscored.
+        """Mark all steps of this rollout as bad where a completion has no finite reward; return NaN as its rewards.
 
         TRL would make advantages of 0 out of infinite rewards and train on without a word.
 
@@ -262,23 +257,20 @@ class BadSteps:
             rewards: (completions of all processes, functions); NaN where a function gave None.
             scored: of each completion; the others may be NaN.
             samples: of this process.
-
-        Returns:
-            rewards with NaN for the bad completions.
         """
         bad = rewards.isinf().any(dim=1) | rewards.isnan().all(dim=1)
         bad &= torch.tensor(scored, device=rewards.device)
         if not bad.any():
             return rewards
         self._buffer_reason = f"rewards {rewards[bad][0].tolist()} of a completion"
-        first = self._process * len(samples)
+        first = self.process * len(samples)
         own = rewards[first : first + len(samples)].tolist()
         self._microbatches = [{"samples": list(samples), "rewards": own, "loss": None, "advantages": None}]
         rewards = rewards.clone()
         rewards[bad] = torch.nan
         return rewards
 
-    def check(self, step: int, grad_norm: Any, model: nn.Module, *, updated: bool = False) -> bool:
+    def check(self, step: int, grad_norm: Any, model: nn.Module, *, updated: bool) -> None:
         """Look at a step before its update, on all processes alike; a bad one loses its gradients.
 
         An optimizer passes over parameters without a gradient, so weights, moments and weight decay stay as they were.
@@ -288,9 +280,6 @@ class BadSteps:
             grad_norm: of all gradients, before clipping.
             updated: the engine has made the update already (DeepSpeed, inside its backward pass).
 
-        Returns:
-            whether the step was bad.
-
         Raises:
             RunError: it was the last one allowed, or has reached the weights.
         """
@@ -298,20 +287,18 @@ class BadSteps:
         reason = self._buffer_reason or self._reason
         if reason is None and not math.isfinite(norm):
             reason = f"grad_norm is {norm}"
-        bad = _on_any_process(reason is not None, model)
-        if not bad:
+        if not largest(int(reason is not None), next(model.parameters()).device):
             self._microbatches = []
-            return False
+            return
         self.count += 1
         reason = reason or "another process has a bad step"
         path = self._dump(step, reason, norm)
         self._reason, self._microbatches = None, []
-        if updated or self.count >= self._limit:
+        if updated or self.count >= self.limit:
             after = " after the engine's update, the weights are ruined" if updated else ""
             raise RunError(f"step {step}: {reason}{after}; the samples of this process are in {path}", hint=HINT)
-        self._say(f"step {step}: {reason}: left out ({self.count} of at most {self._limit}), see {path}")
+        self.say(f"step {step}: {reason}: left out ({self.count} of at most {self.limit}), see {path}")
         leave_out(model)
-        return True
 
     def stop_now(self, step: int) -> RunError:
         """Return the error for a loss that an engine would put into the weights inside its backward pass."""
@@ -321,14 +308,14 @@ class BadSteps:
 
     def _dump(self, step: int, reason: str, norm: float | None) -> Path:
         content = {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": BAD_BATCH_SCHEMA_VERSION,
             "step": step,
-            "process": self._process,
+            "process": self.process,
             "reason": reason,
             "grad_norm": json_number(norm),
             "samples": [record for item in enumerate(self._microbatches) for record in self._records(*item)],
         }
-        path = self._folder / f"bad_batch-{step}-{self._process}.json"
+        path = self.folder / f"bad_batch-{step}-{self.process}.json"
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
 
@@ -353,24 +340,11 @@ class BadSteps:
 
     def _text(self, ids: Sequence[int]) -> str:
         """Return token ids as text, the placeholders of a video or image once."""
-        kept = [
-            token
-            for place, token in enumerate(ids)
-            if token not in self._vision_ids or place == 0 or ids[place - 1] != token
-        ]
-        return self._tokenizer.decode(kept)
+        runs = ([token] if token in self._vision_ids else run for token, run in groupby(ids))
+        return self.bundle.tokenizer.decode([*chain.from_iterable(runs)])
 
 
 def leave_out(model: nn.Module) -> None:
     """Drop the gradients of an update: the optimizer then passes over its parameters."""
     for parameter in model.parameters():
         parameter.grad = None
-
-
-def _on_any_process(flag: bool, model: nn.Module) -> bool:
-    if not torch.distributed.is_initialized():
-        return flag
-    device = next(model.parameters()).device
-    agreed = torch.tensor(int(flag), device=device)
-    torch.distributed.all_reduce(agreed, op=torch.distributed.ReduceOp.MAX)
-    return bool(agreed.item())

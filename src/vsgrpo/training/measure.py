@@ -1,4 +1,4 @@
-"""What a step takes: seconds by phase, bytes at the peak, and the largest microbatch, tried before training."""
+"""Seconds of a step by phase, bytes at the peak, and the largest microbatch, tried before training."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -33,28 +34,13 @@ from vsgrpo.video.loader import VideoInputs, VideoLoader
 PHASES = ("decode", "vision", "prefill", "generate", "reward", "reference", "update", "optimizer", "save")
 
 
-def device_sync() -> Callable[[], None] | None:
-    """Return the call that waits for the GPU's queue, or None where this machine has none to use."""
-    return _synchronize if torch.cuda.is_available() else None
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_initialized():  # a run on the CPU must not take memory of a GPU
-        torch.cuda.synchronize()
-
-
 class PhaseTimer:
     """Seconds per phase, exclusive: while an inner phase runs, the clock of the outer one is stopped, so phases add up.
 
-    Counts of work are kept beside them.
-
-    Args:
-        sync: called before each reading of the clock, so that work queued on an accelerator counts where it was
-            started (`device_sync`).
+    Work queued on a GPU counts where it was started. Counts of work are kept beside the seconds.
     """
 
-    def __init__(self, sync: Callable[[], None] | None = None) -> None:
-        self._sync = sync
+    def __init__(self) -> None:
         self._running: list[str] = []
         self._since = 0.0
         self._seconds: dict[str, float] = {}
@@ -66,8 +52,7 @@ class PhaseTimer:
     @property
     def running(self) -> tuple[str | None, float]:
         """The innermost phase that runs, None between phases, and when it last began to (`time.perf_counter`)."""
-        stack = self._running
-        return (stack[-1] if stack else None), self._since
+        return (self._running[-1] if self._running else None), self._since
 
     def is_in(self, phase: str) -> bool:
         """Return whether this phase, or one inside it, is running."""
@@ -124,8 +109,8 @@ class PhaseTimer:
         return {"phases": self.take(), "counts": self.take_counts(), "seconds": now - since, "peak": peak_memory()}
 
     def _charge(self) -> None:
-        if self._sync is not None:
-            self._sync()
+        if torch.cuda.is_initialized():  # a run on the CPU must not take memory of a GPU
+            torch.cuda.synchronize()
         now = time.perf_counter()
         if self._running:
             phase = self._running[-1]
@@ -164,6 +149,8 @@ def summarize(summaries: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 DRAWN_TOKENS = 2
 """Tokens drawn of each completion in the rollout: the prompts take the memory, drawing adds little per token."""
+BlankPrompt = tuple[tuple[int, ...], list[VideoInputs]]
+"""Token ids of a prompt, and blank frames of its media's size."""
 
 
 def wants_probe(config: TrainConfig, section: TrainerSection) -> bool:
@@ -173,46 +160,33 @@ def wants_probe(config: TrainConfig, section: TrainerSection) -> bool:
     return section.probe_longest == "on"
 
 
-@dataclass(frozen=True)
-class Probe:
-    """Result of the probe: tokens of the longest prompt and of the microbatch, seconds, bytes at the peak."""
+def probe_longest(trainer: Any, config: TrainConfig, section: TrainerSection) -> str:
+    """Run the largest microbatch of a stage once and forget it; return what was tried and what it took, in words.
 
-    prompt_tokens: int
-    update_tokens: int
-    seconds: float
-    peak: int
-
-    def line(self) -> str:
-        """Return it in words."""
-        return (
-            f"largest microbatch tried: prompts of up to {self.prompt_tokens} tokens, {self.update_tokens} tokens in "
-            f"a forward and backward, {self.seconds:.1f} s, peak {self.peak / 2**30:.2f} GiB"
-        )
-
-
-def probe_longest(
-    trainer: Any, config: TrainConfig, section: TrainerSection, loader: VideoLoader, rows: Dataset
-) -> Probe:
-    """Run the largest microbatch of a stage once and forget it.
+    It works on blank frames of the size of the longest samples, keeps nothing and leaves all random states as they
+    were: a run is the same with and without it. Engines that shard weights reduce gradients inside backward, so there
+    the estimate (`memory/`) has to do.
 
     Args:
-        trainer: not yet training; its model is on its device, without an engine around it.
-        rows: of the stage, as `rows_to_dataset` gives them.
+        trainer: a `StageTrainer` that is not yet training; its model is on its device, without an engine around it.
 
     Raises:
         RunError: out of memory, naming what was tried and the keys to lower.
     """
     load = stage_load(config, section, ())
-    longest = _longest_rows(rows, loader, load.trees * load.questions)
-    prompts = [_prompt(trainer, row) for row in longest]
+    longest = _longest_rows(trainer.train_dataset, trainer.loader, load.trees * load.questions)
+    processor = trainer.bundle.processor
+    ids = [tuple(encode_prompt(processor, row["prompt"], row["shown"], row["system"])) for row in longest]
+    media = [blank_media(row["shown"], trainer.loader.budget) for row in longest]
+    prompt_tokens = max(map(len, ids))
     completion = load.tokens.completion
     if not load.drawn:
         completion = max(len(trainer.bundle.tokenizer(row["target"])["input_ids"]) for row in longest) + 1
     start = time.monotonic()
-    tried = f"prompts of {max(len(ids) for ids, _ in prompts)} tokens, completions of {completion}"
+    tried = f"prompts of {prompt_tokens} tokens, completions of {completion}"
     try:
         with _unchanged(trainer):
-            tokens = _run(trainer, section, load, prompts, completion)
+            tokens = _run(trainer, section, load, list(zip(ids, media, strict=True)), completion)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate" not in str(error):
             raise
@@ -221,19 +195,20 @@ def probe_longest(
             hint="set trainer.gradient_checkpointing=true, or lower trainer.per_device_train_batch_size, "
             "trainer.gradient_accumulation_steps or video.num_frames",
         ) from error
-    found = Probe(max(len(ids) for ids, _ in prompts), tokens, time.monotonic() - start, peak_memory())
+    took = f"{time.monotonic() - start:.1f} s, peak {peak_memory() / 2**30:.2f} GiB"
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    return found
+    return (
+        f"largest microbatch tried: prompts of up to {prompt_tokens} tokens, {tokens} tokens in a forward and "
+        f"backward, {took}"
+    )
 
 
 def _longest_rows(rows: Dataset, loader: VideoLoader, count: int) -> list[dict[str, Any]]:
     """Return the `count` rows with the most tokens, repeated where there are fewer; `shown` are the media of each."""
-    sizes: dict[tuple[str, str], Medium] = {}
     shown = [[(item["path"], item["kind"]) for item in media] for media in rows["media"]]
-    for place in dict.fromkeys(place for places in shown for place in places):
-        sizes[place] = loader.medium(*place)
+    sizes = {place: loader.medium(*place) for place in dict.fromkeys(chain.from_iterable(shown))}
     texts = [rows[name] for name in ("prompt", "target") if name in rows.column_names]
     lengths = [
         sum(sizes[place].num_tokens for place in places) + sum(len(text.encode()) for text in text_of) / 4
@@ -242,12 +217,6 @@ def _longest_rows(rows: Dataset, loader: VideoLoader, count: int) -> list[dict[s
     order = sorted(range(len(lengths)), key=lambda number: (-lengths[number], number))[:count]
     most = [{**rows[number], "shown": [sizes[place] for place in shown[number]]} for number in order]
     return [most[i % len(most)] for i in range(count)]
-
-
-def _prompt(trainer: Any, row: dict[str, Any]) -> tuple[tuple[int, ...], list[VideoInputs]]:
-    """Return a row's token ids and blank frames of its media's size."""
-    ids = tuple(encode_prompt(trainer.bundle.processor, row["prompt"], row["shown"], row["system"]))
-    return ids, blank_media(row["shown"], trainer.loader.budget)
 
 
 def blank_media(shown: Sequence[Medium], budget: VisionBudget) -> list[VideoInputs]:
@@ -262,13 +231,7 @@ def blank_media(shown: Sequence[Medium], budget: VisionBudget) -> list[VideoInpu
     return media
 
 
-def _run(
-    trainer: Any,
-    section: TrainerSection,
-    load: Load,
-    prompts: list[tuple[tuple[int, ...], list[VideoInputs]]],
-    completion: int,
-) -> int:
+def _run(trainer: Any, section: TrainerSection, load: Load, prompts: list[BlankPrompt], completion: int) -> int:
     """Tower, rollout, forward and backward; return the tokens of the forward."""
     model, store = trainer.bundle.model, FeatureStore(trainer.bundle)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -290,18 +253,18 @@ def _run(
     return prefix + sum(len(q.token_ids) - 1 + load.group * completion for tree in trees for q in tree.questions)
 
 
-def name_media(prompt: tuple[tuple[int, ...], list[VideoInputs]], name: str) -> tuple[Prompt, list[VideoInputs]]:
+def name_media(prompt: BlankPrompt, name: str) -> tuple[Prompt, list[VideoInputs]]:
     """Name a prompt's media: questions of one tree show the same where kind and size are equal, others never do."""
     ids, media = prompt
     named = [replace(item, key=f"{name} {item.key}") for item in media]
     return Prompt(ids, tuple(item.key for item in named)), named
 
 
-def _roll_out(trainer: Any, load: Load, prompt: tuple[tuple[int, ...], list[VideoInputs]], store: FeatureStore) -> None:
+def _roll_out(trainer: Any, load: Load, prompt: BlankPrompt, store: FeatureStore) -> None:
     """Read as many of the longest prompt as a buffer holds, each with media of its own, and draw a few tokens."""
     count = load.buffer_questions
     shown = [name_media(prompt, f"buffer {i}") for i in range(count)]
-    sampling = trainer._sampling()  # type: ignore[attr-defined]
+    sampling = trainer._sampling()
     short = replace(sampling, eos_ids=(), max_new_tokens=min(DRAWN_TOKENS, sampling.max_new_tokens))
     with torch.no_grad(), trainer.accelerator.autocast():
         features = store.features([item for _, media in shown for item in media])

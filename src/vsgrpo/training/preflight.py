@@ -32,16 +32,14 @@ def load_rows(config: TrainConfig) -> tuple[list[Row], str]:
         DataError: no such folder, no rows left, or a benchmark room among them.
     """
     files = row_files(config)
-    parts, verdicts = [], []
     for file in files:
         if not file.parent.is_dir():
             raise DataError(
                 f"data.path={file.parent}: no such folder",
                 hint="build one: vsgrpo build-data source.root=DIR output=DIR",
             )
-        part, verdict = read_checked_rows(file, allow_val_safe=config.data.allow_val_safe)
-        parts.append(part)
-        verdicts.append(verdict)
+    read = [read_checked_rows(file, allow_val_safe=config.data.allow_val_safe) for file in files]
+    parts = [part for part, _ in read]
     present = sorted({row.question_type for part in parts for row in part})
     where = ", ".join(map(str, files))
     for name in config.data.types or []:
@@ -57,7 +55,7 @@ def load_rows(config: TrainConfig) -> tuple[list[Row], str]:
         weights = [weight for _, weight in config.data.folders()]
         moved = [rebase(part, file.parent, base) for file, part in zip(files, parts, strict=True)]
         rows = draw_mix(list(zip(moved, weights, strict=True)), config.run.seed)
-    return rows[: config.data.limit], worst(verdicts)
+    return rows[: config.data.limit], worst([verdict for _, verdict in read])
 
 
 def rows_of_plan(config: TrainConfig) -> tuple[list[Row], RowNumbers]:
@@ -128,7 +126,7 @@ def check_plan(config: TrainConfig) -> RowNumbers:
     """
     check_stages(config)
     rows, numbers = [], RowNumbers()
-    if (Path(config.data.path) / f"{config.data.split}.jsonl").is_file():
+    if row_files(config)[0].is_file():
         rows, numbers = rows_of_plan(config)
     check_run(config, rows, numbers.types)
     if rows:

@@ -1,4 +1,4 @@
-"""What a run reports while it trains: lines on stderr, log.jsonl, completions.jsonl, trackers."""
+"""Reports of a run while it trains: lines on stderr, log.jsonl, completions.jsonl, trackers."""
 
 from __future__ import annotations
 
@@ -15,24 +15,15 @@ from typing import Any
 
 import pyarrow.compute
 from transformers import TrainerCallback, TrainerState
-from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from vsgrpo.errors import first_line
 from vsgrpo.terminal import show
 from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.measure import PhaseTimer
 from vsgrpo.training.run_folder import Stage
-from vsgrpo.training.samples import Sample
-
-COMPLETIONS_SCHEMA_VERSION = 1
-
 
 LOG_SCHEMA_VERSION = 1
-
-
 EVENTS = tuple(name for name in vars(TrainerCallback) if name.startswith("on_"))
-
-
 _TAIL_BYTES = 1 << 15
 
 
@@ -73,31 +64,6 @@ def json_number(value: Any) -> Any:
     return value
 
 
-def completion_records(
-    step: int,
-    rows: Sequence[Mapping[str, Any]],
-    samples: Sequence[Sample],
-    texts: Sequence[str],
-    advantages: Sequence[float],
-) -> list[dict[str, Any]]:
-    """Return one record per text; the other sequences may be longer."""
-    return [
-        {
-            "schema_version": COMPLETIONS_SCHEMA_VERSION,
-            "step": step,
-            "id": sample.row_key,
-            "question_type": row["question_type"],
-            "index": sample.index,
-            "completion": text,
-            "num_tokens": len(sample.completion),
-            "answer": row["answer"],
-            "reward": sample.reward,
-            "advantage": round(advantage, 4),
-        }
-        for row, sample, text, advantage in zip(rows, samples, texts, advantages, strict=False)
-    ]
-
-
 def append_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Append records as lines of JSON."""
     with path.open("a", encoding="utf-8") as stream:
@@ -113,8 +79,9 @@ def last_group(path: Path, dataset: Any = None) -> SampleGroup | None:
     if not path.is_file():
         return None
     with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        lines = stream.read().splitlines()[1:] if stream.tell() > _TAIL_BYTES else path.read_bytes().splitlines()
+        cut = max(0, path.stat().st_size - _TAIL_BYTES)
+        stream.seek(cut)
+        lines = stream.read().splitlines()[1 if cut else 0 :]
     records = []
     for line in reversed(lines):
         try:
@@ -153,18 +120,18 @@ class SampleGroup:
 
 
 class Progress(TrainerCallback):
-    """Prints a line per log with step, main numbers, seconds per step and time left. The live view builds on it.
+    """Prints a line per log with step, main numbers, seconds per step and time left; times the optimizer's step.
+
+    The live view builds on it.
 
     Args:
         stage: of the run.
         timer: of the trainer's phases.
-        rows: of the stage, for the question of a sample.
     """
 
-    def __init__(self, stage: Stage, timer: PhaseTimer, rows: Any = None) -> None:
+    def __init__(self, stage: Stage, timer: PhaseTimer) -> None:
         self._stage = stage
         self.timer = timer
-        self._rows = rows
         self._since = time.monotonic()
         self._first_step = 0
 
@@ -172,6 +139,15 @@ class Progress(TrainerCallback):
         """Start the clock (a resumed stage does not start at 0)."""
         self._since = time.monotonic()
         self._first_step = state.global_step
+        self.timer.take_summary()  # forget what building the trainer took
+
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Start the phase."""
+        self.timer.start("optimizer")
+
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Stop the phase."""
+        self.timer.stop()
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Print step, main numbers, seconds per step and time left."""
@@ -179,7 +155,8 @@ class Progress(TrainerCallback):
             return
         seconds = self._pace(state)
         left = round(seconds * (state.max_steps - state.global_step))
-        numbers = [f"{name} {logs[name]:.4g}" for name in ("loss", "reward", "kl", "entropy") if _is_number(logs, name)]
+        named = {name: logs.get(name) for name in ("loss", "reward", "kl", "entropy")}
+        numbers = [f"{name} {value:.4g}" for name, value in named.items() if isinstance(value, int | float)]
         line = f"{self._title()} step {state.global_step}/{state.max_steps}  {'  '.join(numbers)}"
         show(f"{line}  {seconds:.2f} s/step  {left // 60}m{left % 60:02d}s left", sys.stderr)
 
@@ -199,43 +176,18 @@ class Progress(TrainerCallback):
         return (time.monotonic() - self._since) / max(state.global_step - self._first_step, 1)
 
 
-def _is_number(logs: dict[str, Any], name: str) -> bool:
-    return isinstance(logs.get(name), int | float)
-
-
-class OptimizerClock(TrainerCallback):
-    """Times the optimizer's step, and starts the clock of the first log."""
-
-    def __init__(self, timer: PhaseTimer) -> None:
-        self._timer = timer
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Forget what building the trainer took."""
-        self._timer.take_summary()
-
-    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Start the phase."""
-        self._timer.start("optimizer")
-
-    def on_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Stop the phase."""
-        self._timer.stop()
-
-
+@dataclass(eq=False)
 class PhaseWatch(TrainerCallback):
     """Says on stderr which phase this process has been in for half of launch.timeout_s.
 
     A process that hangs says nothing by itself, and NCCL ends those that wait for it without a Python exception.
-
-    Args:
-        clock: seconds that never jump back.
     """
 
-    def __init__(self, timer: PhaseTimer, rank: int, limit_s: float, clock: Callable[[], float] | None = None) -> None:
-        self._timer = timer
-        self._rank = rank
-        self._limit_s = limit_s
-        self._clock = clock or time.perf_counter
+    timer: PhaseTimer
+    rank: int
+    limit_s: float
+
+    def __post_init__(self) -> None:
         self._reported: float | None = None
         self._ended = threading.Event()
 
@@ -249,19 +201,19 @@ class PhaseWatch(TrainerCallback):
 
     def look(self, step: int) -> None:
         """Print one line if a phase has lasted for half of the limit; once for each time it is entered."""
-        phase, since = self._timer.running
-        seconds = self._clock() - since
-        if phase is None or self._reported == since or seconds < self._limit_s / 2:
+        phase, since = self.timer.running
+        seconds = time.perf_counter() - since
+        if phase is None or self._reported == since or seconds < self.limit_s / 2:
             return
         self._reported = since
         show(
-            f"warning: process {self._rank} has been in phase {phase} of step {step} for {seconds:.0f} s "
-            f"(launch.timeout_s={self._limit_s:g})",
+            f"warning: process {self.rank} has been in phase {phase} of step {step} for {seconds:.0f} s "
+            f"(launch.timeout_s={self.limit_s:g})",
             sys.stderr,
         )
 
     def _watch(self, state: TrainerState) -> None:
-        while not self._ended.wait(min(self._limit_s / 10, 10.0)):
+        while not self._ended.wait(min(self.limit_s / 10, 10.0)):
             self.look(state.global_step)
 
 
@@ -304,8 +256,3 @@ class Tracker(TrainerCallback):
         self._inner = None
         what = f"warning: trainer.report_to={self._name}: {first_line(error)}"
         self._say(f"{what}; training goes on without it (log.jsonl has all)")
-
-
-def make_trackers(names: Sequence[str], say: Callable[[str], None]) -> list[TrainerCallback]:
-    """Return one tracker per name of trainer.report_to."""
-    return [Tracker(name, get_reporting_integration_callbacks([name])[0], say) for name in names]

@@ -135,11 +135,7 @@ def stage_rows(config: TrainConfig, dataset: Dataset, number: int) -> Dataset:
 
 FEATURES_FOLDER = "features"
 """Inside video.cache_dir; frames lie beside it."""
-
-
 GIB = 1 << 30
-
-
 Place = tuple[str, Path]
 """Kind (video, image) and path."""
 
@@ -181,7 +177,7 @@ def cache_videos(config: TrainConfig, rows: Sequence[Row] | None = None) -> Cach
     What is there already is left alone, so a call can be repeated, and several may run at once.
 
     Args:
-        rows: of `run_inputs.load_rows`, where they have been read already.
+        rows: of `preflight.load_rows`, where they have been read already.
 
     Raises:
         ConfigError: no cache on disk is asked for, no folder for it, or the tower is trained.

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
@@ -55,6 +56,7 @@ class Stage:
     name: str
 
 
+@dataclass
 class RunFolder:
     """RUN_DIR as the training process sees it; only process 0 writes.
 
@@ -63,14 +65,13 @@ class RunFolder:
         keep: how many checkpoints stay; None keeps all.
     """
 
-    def __init__(self, path: Path, describe: Callable[[Path], None], keep: int | None = None) -> None:
-        self.path = path
-        self.describe = describe
-        self._keep = keep
+    path: Path
+    describe: Callable[[Path], None]
+    keep: int | None = None
 
     @property
     def partial(self) -> Path:
-        """Where the Trainer writes a checkpoint before it gets its number."""
+        """Folder in which the Trainer writes a checkpoint before it gets its number."""
         return self.path / ".partial"
 
     def read_status(self) -> dict[str, Any]:
@@ -97,7 +98,7 @@ class RunFolder:
         status = {"schema_version": SCHEMA_VERSION, **self.read_status(), **values}
         write_atomic(self.path / "run.json", json.dumps(status, indent=1) + "\n")
 
-    def publish(self, stage: int, step: int, number: int) -> Path:
+    def publish(self, stage: int, step: int, number: int) -> None:
         """Give the checkpoint just written its final name, enter it into run.json, drop the oldest ones.
 
         It has checksums and is on disk before run.json names it. What an --overwrite had set aside goes with the first.
@@ -115,10 +116,9 @@ class RunFolder:
         kept = None if best is None else str(self.path / f"checkpoint-{best['checkpoint']}")
         from transformers.trainer_utils import rotate_checkpoints  # it imports torch
 
-        rotate_checkpoints(str(self.path), save_total_limit=self._keep, best_model_checkpoint=kept)
+        rotate_checkpoints(str(self.path), save_total_limit=self.keep, best_model_checkpoint=kept)
         self.update_status(checkpoints={n: c for n, c in known.items() if (self.path / f"checkpoint-{n}").is_dir()})
         drop_aside(self.path)
-        return target
 
     def note_score(self, number: int, score: float) -> float:
         """Enter the dev score of checkpoint `number` into run.json; return the best one (the earlier of equals)."""
@@ -132,7 +132,7 @@ class RunFolder:
         """Yield the complete checkpoints, newest first."""
         return newest_first(self.path, self.read_status())
 
-    def publish_final(self, save: Callable[[Path], None], writes: bool = True) -> Path:
+    def publish_final(self, save: Callable[[Path], None], writes: bool = True) -> None:
         """Let `save` write the trained model, then give it the name `final`; every process calls this.
 
         Args:
@@ -146,7 +146,6 @@ class RunFolder:
             self.describe(source)
             publish(source, target)
             drop_aside(self.path)
-        return target
 
 
 def prepare_run_folder(
@@ -328,12 +327,10 @@ def _running_pid(run_dir: Path) -> int | None:
 def environment() -> dict[str, Any]:
     """Return versions, platform and command of this process, for env.json and results."""
     names = ("vsgrpo", "torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "datasets", "numpy", "av")
-    versions: dict[str, str | None] = {}
+    versions: dict[str, str | None] = dict.fromkeys(names)
     for name in names:
-        try:
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     ).stdout.strip()

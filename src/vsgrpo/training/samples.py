@@ -27,8 +27,6 @@ from vsgrpo.training.measure import PhaseTimer
 from vsgrpo.video.loader import BadVideo, VideoInputs, VideoLoader
 
 END_OF_TURN = "<|im_end|>"
-
-
 MAX_CACHED_PROMPTS = 8192
 
 
@@ -81,7 +79,9 @@ class SampleMaker:
             known: dict[str, tuple[Prompt, tuple[VideoInputs, ...] | None]] = {}
             for row in rows:
                 if row["row_key"] not in known:
-                    media = _whole([loaded[item["kind"], item["path"]] for item in row["media"]])
+                    found = [item for m in row["media"] if (item := loaded[m["kind"], m["path"]]) is not None]
+                    # A question is asked with all it shows, or not.
+                    media = tuple(found) if len(found) == len(row["media"]) else None
                     known[row["row_key"]] = (self._prompt(row["prompt"], row["system"], media or ()), media)
         return [Sample(row["row_key"], index, *known[row["row_key"]]) for row, index in zip(rows, indices, strict=True)]
 
@@ -117,12 +117,6 @@ class SampleMaker:
                 self._prompts.popitem(last=False)
         self._prompts[key] = ids
         return Prompt(ids, tuple(item.key for item in media))
-
-
-def _whole(media: Sequence[VideoInputs | None]) -> tuple[VideoInputs, ...] | None:
-    """Return the media of a row, None where one of them is bad: a question is asked with all it shows, or not."""
-    found = tuple(item for item in media if item is not None)
-    return found if len(found) == len(media) else None
 
 
 def compute_features(

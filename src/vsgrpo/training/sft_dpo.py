@@ -17,17 +17,13 @@ from accelerate.utils import is_peft_model
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 from torch.nn.utils.rnn import pad_sequence
-from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from vsgrpo.modeling.bundle import is_tower_trained, vision_tower
-from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.vision import MediaFeatures
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.distributed import keep_whole, unshard_root
-from vsgrpo.training.progress import Progress
-from vsgrpo.training.run_folder import Stage
 from vsgrpo.training.samples import Sample, compute_features
 
 
@@ -42,19 +38,10 @@ class AnswerTrainer(StageTrainer):
         return super().training_step(model, inputs, *args, **kwargs)
 
     def _answer_logps(
-        self,
-        model: Any,
-        samples: Sequence[Sample],
-        features: Mapping[str, MediaFeatures],
-        *,
-        entropy: bool = False,
-        adapter: bool = True,
+        self, model: Any, samples: Sequence[Sample], features: Mapping[str, MediaFeatures], **options: Any
     ) -> tuple[Tensor, Tensor]:
         """Return each answer's log-prob (samples,) and the sum of its tokens' entropies (samples,), 0 if not asked."""
-        trees = self._trees(samples)
-        rows = logps(
-            model, trees, features, entropy=entropy, adapter=adapter, layout=self._layout, attention=self._attention
-        )
+        rows = self._logps(model, samples, features, **options)
         scores = torch.stack([row[0].sum() for row in rows])
         zero = scores.new_zeros(())
         return scores, torch.stack([zero if row[1] is None else row[1].sum() for row in rows])
@@ -133,20 +120,12 @@ class SpatialDPOTrainer(AnswerTrainer, DPOTrainer):
         ValueError: neither an adapter nor a reference.
     """
 
-    def __init__(
-        self,
-        run: RunParts,
-        stage: Stage,
-        args: DPOConfig,
-        progress: Progress,
-        reference: nn.Module | None = None,
-        **given: Any,
-    ) -> None:
+    def __init__(self, run: RunParts, *args: Any, reference: nn.Module | None, **given: Any) -> None:
         model = run.bundle.model
         if reference is None and not is_peft_model(model):
             raise ValueError("DPO needs a reference: the model has no adapter to switch off")
         given |= {"ref_model": reference, "data_collator": self._collate}
-        super().__init__(run, stage, args, progress, reference, **given)
+        super().__init__(run, *args, reference=reference, **given)
         if is_peft_model(model) and "ref" in model.peft_config:
             model.delete_adapter("ref")  # TRL's copy of the start; ours is "adapter off", which costs nothing
 

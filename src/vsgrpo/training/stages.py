@@ -5,15 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.optimization import get_scheduler
 from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import SchedulerType
@@ -30,8 +29,7 @@ from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.callbacks import DevScore, StopOnSignal
 from vsgrpo.training.continuation import Checkpoint
 from vsgrpo.training.distributed import (
-    CheckPrecision,
-    CheckShards,
+    CheckEngine,
     EqualCalls,
     check_backend,
     collective_timed_out,
@@ -40,108 +38,94 @@ from vsgrpo.training.distributed import (
 from vsgrpo.training.grpo import SpatialGRPOTrainer
 from vsgrpo.training.launcher import another_failed
 from vsgrpo.training.live import watch
-from vsgrpo.training.measure import PhaseTimer, device_sync, probe_longest, wants_probe
+from vsgrpo.training.measure import PhaseTimer, probe_longest, wants_probe
 from vsgrpo.training.preflight import buffer_steps
-from vsgrpo.training.progress import JsonLog, OptimizerClock, PhaseWatch, Progress, make_trackers
+from vsgrpo.training.progress import JsonLog, PhaseWatch, Progress, Tracker
 from vsgrpo.training.rows import stage_rows
-from vsgrpo.training.run_folder import RunFolder, Stage
+from vsgrpo.training.run_folder import Stage
 from vsgrpo.training.samples import few_videos
 from vsgrpo.training.sft_dpo import SpatialDPOTrainer, SpatialSFTTrainer
 
 
-@dataclass(frozen=True)
-class OpenStage:
-    """A stage whose trainer is built.
-
-    Attributes:
-        trainer: of the stage.
-        stop: what a signal to this process does.
-        progress: the display of the stage.
-        timeout_s: how long a process waits for another one.
-        resume_from: the checkpoint folder to train from, None from the stage's beginning.
-        is_done: nothing is left to train, the trainer holds the weights of the stage's end.
-    """
-
-    trainer: StageTrainer
-    stop: StopOnSignal
-    progress: Progress
-    timeout_s: float
-    resume_from: str | None = None
-    is_done: bool = False
-
-    @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Name the phase in which another process was waited for too long; give signals and terminal back."""
-        try:
-            yield
-        except Exception as error:
-            timed_out = collective_timed_out(error, self.trainer, self.timeout_s)
-            if timed_out is None or self.trainer.accelerator.num_processes == 1:
-                raise
-            raise timed_out from error
-        finally:
-            self.stop.restore()
-            self.progress.close()
-
-
-def open_stages(parts: RunParts, checkpoint: Checkpoint | None = None) -> Iterator[OpenStage]:
-    """Yield the stages, or what is left of them after `checkpoint`, each with a new trainer; the caller trains it.
+def train_stages(parts: RunParts, checkpoint: Checkpoint | None = None) -> tuple[StageTrainer, int | None]:
+    """Train the stages in turn, or what is left of them after `checkpoint`, each with a new trainer.
 
     Optimizer and schedule start anew at each stage; weights go on. The reference of GRPO and DPO is the model as the
     run began (adapter off, or a frozen copy for full fine-tuning), for all stages, so that a resume finds the same one.
 
     Args:
-        parts: of the run.
-        checkpoint: to go on from; the bundle holds the weights the run began with.
+        parts: of the run; the bundle holds the weights the run began with.
+        checkpoint: to go on from.
+
+    Returns:
+        the last stage's trainer, and the signal that stopped it (None: all stages are done).
     """
     config = parts.config
     reference = reference_model(config, parts.bundle)
-    steps = checkpoint.number - checkpoint.step if checkpoint else 0
-    for number in range(checkpoint.stage if checkpoint else 0, config.trainer.num_stages):
-        stage = Stage(parts.folder, number, config.trainer.num_stages, steps, config.trainer.name)
-        resume = checkpoint if checkpoint and checkpoint.stage == number else None
-        opened = _open_stage(parts, stage, reference, resume)
-        yield opened
-        if resume and opened.is_done:
-            steps += resume.step
-        else:
-            steps += opened.trainer.state.global_step
-            _release(opened.trainer)
+    first, before = (checkpoint.stage, checkpoint.number - checkpoint.step) if checkpoint else (0, 0)
+    for number in range(first, config.trainer.num_stages):
+        stage = Stage(parts.folder, number, config.trainer.num_stages, before, config.trainer.name)
+        resume = checkpoint if number == first else None
+        trainer, steps, received = _train_stage(parts, stage, reference, resume)
+        before += steps
+        if received is not None:
+            return trainer, received
+    return trainer, None
 
 
-def _open_stage(parts: RunParts, stage: Stage, reference: nn.Module | None, resume: Checkpoint | None) -> OpenStage:
-    """Build a stage's trainer, try its largest microbatch, and find where it goes on."""
+def _train_stage(
+    parts: RunParts, stage: Stage, reference: nn.Module | None, resume: Checkpoint | None
+) -> tuple[StageTrainer, int, int | None]:
+    """Train one stage, after its largest microbatch was tried.
+
+    Returns:
+        its trainer, which holds the weights of the stage's end, its steps, and the signal that stopped it.
+    """
     config, folder = parts.config, parts.folder
     section = config.trainer.stage(stage.number)
-    rows = stage_rows(config, parts.dataset, stage.number)
-    progress = watch(stage, PhaseTimer(device_sync()), rows)
-    stop = StopOnSignal(
-        every=buffer_steps(section) if isinstance(section, GrpoSection) else 1,
-        say=progress.say,
-        lost=lambda: another_failed(folder.path),
-        save_timeout_s=config.launch.save_timeout_s,
-    )
+    progress = watch(stage, PhaseTimer(), stage_rows(config, parts.dataset, stage.number))
+    every = buffer_steps(section) if isinstance(section, GrpoSection) else 1
+    lost = partial(another_failed, folder.path)
+    stop = StopOnSignal(every, progress.say, lost, config.launch.save_timeout_s)
     if config.launch.profile == "fsdp2":
         name_layers(parts.bundle.model)
     trainer = build_trainer(parts, stage, reference, progress, stop)
     check_backend(trainer.accelerator, config)
     is_main = trainer.is_world_process_zero()
     if wants_probe(config, section):
-        found = probe_longest(trainer, config, section, parts.loader, rows)
+        found = probe_longest(trainer, config, section)
         if is_main:
-            show(found.line(), sys.stderr)
+            show(found, sys.stderr)
     folder.update_status(stage=stage.number)
-    opened = OpenStage(trainer, stop, progress, config.launch.timeout_s)
-    if resume is None:
-        return opened
-    total = total_steps(trainer)
-    if resume.step >= total:
-        trainer._load_from_checkpoint(str(resume.path))
-        return replace(opened, is_done=True)
-    start = on_boundary(resume, folder, stop.every)
-    if is_main and total > start.max_steps:
-        show(lengthened(trainer.args, start, total, stop.every), sys.stderr)
-    return replace(opened, resume_from=str(start.path))
+    start = resume
+    if resume is not None:
+        total = total_steps(trainer)
+        if resume.step >= total:
+            trainer._load_from_checkpoint(str(resume.path))
+            return trainer, resume.step, None
+        # Only the last step of a stage can lie inside a rollout buffer: where the stage is longer now, it goes on from
+        # an earlier checkpoint.
+        ends = (c for c in folder.checkpoints() if c.stage == stage.number and c.step % every == 0)
+        start = next(ends, resume)
+        if is_main and total > start.max_steps:
+            show(lengthened(trainer.args, start, total, every), sys.stderr)
+    try:
+        trainer.train(resume_from_checkpoint=str(start.path) if start else None)
+    except Exception as error:
+        # Name the phase in which another process was waited for too long.
+        timed_out = collective_timed_out(error, trainer, config.launch.timeout_s)
+        if timed_out is None or trainer.accelerator.num_processes == 1:
+            raise
+        raise timed_out from error
+    finally:
+        stop.restore()
+        progress.close()
+    if stop.stopped:
+        return trainer, trainer.state.global_step, stop.received
+    # Take the engine's wrapping off the model, so that the next stage's trainer can wrap it anew.
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    trainer.accelerator.free_memory()
+    return trainer, trainer.state.global_step, None
 
 
 def total_steps(trainer: StageTrainer) -> int:
@@ -150,17 +134,6 @@ def total_steps(trainer: StageTrainer) -> int:
     if args.max_steps > 0:
         return args.max_steps
     return trainer.set_initial_training_values(args, trainer.get_train_dataloader())[-1]
-
-
-def on_boundary(newest: Checkpoint, folder: RunFolder, every: int) -> Checkpoint:
-    """Return where a stage goes on: the newest of its checkpoints that ends a rollout buffer, `newest` if none does.
-
-    Only the last step of a stage can lie inside a buffer; where the stage becomes longer, that is no place to go on.
-
-    Args:
-        every: optimizer steps of one buffer.
-    """
-    return next((c for c in folder.checkpoints() if c.stage == newest.stage and c.step % every == 0), newest)
 
 
 def lengthened(args: Any, start: Checkpoint, total: int, every: int) -> str:
@@ -178,9 +151,7 @@ def lengthened(args: Any, start: Checkpoint, total: int, every: int) -> str:
         )
     if start.step % every:
         reasons.append(f"step {start.step} lies inside a rollout buffer of {every} steps: a new buffer begins there")
-    return f"{text}: {'not ' if reasons else ''}as if it had been so long from the start" + "".join(
-        f"; {reason}" for reason in reasons
-    )
+    return "; ".join([f"{text}: {'not ' if reasons else ''}as if it had been so long from the start", *reasons])
 
 
 def _rates(args: Any, total: int, count: int) -> list[float]:
@@ -225,26 +196,19 @@ def build_trainer(
         show(warning, sys.stderr)
     if section.gradient_checkpointing:
         use_gradient_checkpointing(parts.bundle.model)
-    progress = progress or Progress(stage, PhaseTimer(device_sync()))
-    callbacks = _callbacks(config, stage, args.process_index, progress, stop)
+    progress = progress or Progress(stage, PhaseTimer())
+    launch, timer, say = config.launch, progress.timer, progress.say
+    callbacks: list[TrainerCallback] = [JsonLog(stage), progress, CheckEngine(stage.folder, launch.profile)]
+    callbacks += [Tracker(name, get_reporting_integration_callbacks([name])[0], say) for name in section.report_to]
+    if launch.num_processes > 1:
+        callbacks += [EqualCalls(timer), PhaseWatch(timer, args.process_index, launch.timeout_s)]
+    if stop is not None:
+        callbacks.append(stop)
     make = {"grpo": SpatialGRPOTrainer, "sft": SpatialSFTTrainer, "dpo": SpatialDPOTrainer}[section.name]
-    trainer = make(parts, stage, args, progress, reference, callbacks=callbacks)
+    trainer = make(parts, stage, args, progress=progress, reference=reference, callbacks=callbacks)
     if parts.dev is not None:
         trainer.add_callback(DevScore(trainer, parts.dev, config))
     return trainer
-
-
-def _callbacks(
-    config: TrainConfig, stage: Stage, process: int, progress: Progress, stop: StopOnSignal | None
-) -> list[TrainerCallback]:
-    """Return what logs, times and watches a stage."""
-    launch, timer = config.launch, progress.timer
-    callbacks: list[TrainerCallback] = [JsonLog(stage), progress, OptimizerClock(timer)]
-    callbacks += [CheckShards(stage.folder, launch.profile), CheckPrecision(launch.profile)]
-    callbacks += make_trackers(config.trainer.stage(stage.number).report_to, progress.say)
-    if launch.num_processes > 1:
-        callbacks += [EqualCalls(timer), PhaseWatch(timer, process, launch.timeout_s)]
-    return callbacks if stop is None else [*callbacks, stop]
 
 
 def reference_model(config: TrainConfig, bundle: ModelBundle) -> nn.Module | None:
@@ -259,12 +223,6 @@ def reference_model(config: TrainConfig, bundle: ModelBundle) -> nn.Module | Non
         for parameter in reference.parameters():  # as the engine casts the policy, so that KL is 0 at the start
             parameter.data = parameter.data.bfloat16()
     return reference
-
-
-def _release(trainer: StageTrainer) -> None:
-    """Take the engine's wrapping off the model, so that the next stage's trainer can wrap it anew."""
-    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-    trainer.accelerator.free_memory()
 
 
 def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig | DPOConfig:

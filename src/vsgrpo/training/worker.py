@@ -15,7 +15,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -42,7 +41,7 @@ from vsgrpo.training.launcher import end_with_parent, own_rank, record_failure
 from vsgrpo.training.preflight import load_rows, row_files
 from vsgrpo.training.rows import make_loader, readable_rows, training_table
 from vsgrpo.training.run_folder import RunFolder
-from vsgrpo.training.stages import open_stages, trl_config
+from vsgrpo.training.stages import train_stages, trl_config
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,49 +50,46 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("config", type=Path, help="RUN_DIR/config.yaml")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of RUN_DIR")
     options = parser.parse_args(argv)
-    with worker_process(options.config.parent) as process:
-        config = load_resolved(options.config)
-        process.run_dir = Path(config.run.dir)  # another machine's worker has a config file of its own elsewhere
-        process.exit_code = train(config, resume=options.resume)
-    return process.exit_code
+    return run_worker(options.config, resume=options.resume)
 
 
-@dataclass
-class WorkerProcess:
-    """This process of a run: the run's folder, and the code to exit with."""
-
-    run_dir: Path
-    exit_code: int = 0
-
-
-@contextmanager
-def worker_process(run_dir: Path) -> Iterator[WorkerProcess]:
-    """Set this process up as a worker; turn what ends the block into an exit code and one message.
+def run_worker(
+    config: TrainConfig | Path, checked: tuple[list[Row], str] | None = None, *, resume: bool = False
+) -> int:
+    """Train in this process; turn what ends it into an exit code and one message.
 
     Under our launcher a failure is written to a file, and the launcher reports the first one; otherwise it is reported
     here.
+
+    Args:
+        config: of the run, or its file.
+        checked: what `load_rows` returned, where this process has called it already.
+        resume: go on from the last checkpoint.
     """
     end_with_parent()
     quiet_libraries()
     if not torch.cuda.is_available():
         skip_shm_build()
-    process, rank = WorkerProcess(run_dir), own_rank()
+    rank = own_rank()
     if rank > 0:  # one process speaks
         logging.getLogger("vsgrpo").setLevel(logging.ERROR)
+    run_dir = config.parent if isinstance(config, Path) else Path(config.run.dir)
     try:
         check_versions()
-        yield process
+        if isinstance(config, Path):
+            config = load_resolved(config)
+            run_dir = Path(config.run.dir)  # another machine's worker has a config file of its own elsewhere
+        return train(config, checked, resume=resume)
     except KeyboardInterrupt as stop:
-        process.exit_code = 128 + (stop.args[0] if stop.args else signal.SIGINT)
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except Exception as error:
         known = error if isinstance(error, VsgrpoError) else from_machine(error)
-        process.exit_code = known.exit_code if known else 1
-        if record_failure(process.run_dir, rank, known or error):
-            return
-        if known is None or (known is not error and os.environ.get("VSGRPO_DEBUG") == "1"):
-            raise
-        if rank == 0:
-            complain(known.message, known.hint)
+        if not record_failure(run_dir, rank, known or error):
+            if known is None or (known is not error and os.environ.get("VSGRPO_DEBUG") == "1"):
+                raise
+            if rank == 0:
+                complain(known.message, known.hint)
+        return known.exit_code if known else 1
 
 
 def skip_shm_build() -> None:
@@ -129,23 +125,20 @@ def train(config: TrainConfig, checked: tuple[list[Row], str] | None = None, *, 
             unknown = judge_rows(rows).unknown_text()
             show(f"leak check: {verdict}" + (f": {unknown}" if unknown else ""), sys.stderr)
         parts = prepare_run(config, folder, rows)
-        trainer: StageTrainer | None = None
-        for stage in open_stages(parts, next(folder.checkpoints(), None) if resume else None):
-            trainer = stage.trainer
-            if not stage.is_done:
-                with stage.guarded():
-                    trainer.train(resume_from_checkpoint=stage.resume_from)
-            if stage.stop.stopped:
-                # Slurm's early warning ends a run like the SIGTERM that would follow.
-                stop = signal.SIGINT if stage.stop.received == signal.SIGINT else signal.SIGTERM
-                folder.update_status(status="stopped", signal=stop.name, error=None)
-                return 128 + stop
-        assert trainer is not None  # a run has one stage at least
+        trainer, received = train_stages(parts, next(folder.checkpoints(), None) if resume else None)
+        if received is not None:
+            # Slurm's early warning ends a run like the SIGTERM that would follow.
+            stop = signal.SIGINT if received == signal.SIGINT else signal.SIGTERM
+            folder.update_status(status="stopped", signal=stop.name, error=None)
+            return 128 + stop
         with trainer.timer.phase("save"):
             folder.publish_final(lambda path: save_final(trainer, config, path), trainer.is_world_process_zero())
         folder.update_status(status="done", signal=None, error=None)
     if own_rank() == 0:
-        _show_result(folder)
+        show(f"trained: {folder.path / 'final'}", sys.stderr)
+        if best := folder.read_status().get("best"):
+            where = f"{folder.path / 'checkpoint-'}{best['checkpoint']} (score {best['dev_score']:.3f})"
+            show(f"best on dev.jsonl: {where}; final is the last state, whichever was best", sys.stderr)
     return 0
 
 
@@ -167,16 +160,6 @@ def _failure_noted(folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def _show_result(folder: RunFolder) -> None:
-    show(f"trained: {folder.path / 'final'}", sys.stderr)
-    if best := folder.read_status().get("best"):
-        where = folder.path / f"checkpoint-{best['checkpoint']}"
-        show(
-            f"best on dev.jsonl: {where} (score {best['dev_score']:.3f}); final is the last state, whichever was best",
-            sys.stderr,
-        )
-
-
 def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunParts:
     """Return what all stages share: rows whose videos can be read, the loader, the model, rows to score on."""
     loader = make_loader(config)
@@ -190,7 +173,13 @@ def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunP
         loader.timed_for = bundle.family.timed_label
         rows = readable_rows(config, rows, loader)
     manifest = run_manifest(config, rows, own_rank() == 0)
-    folder.describe = lambda path: _describe(path, config, manifest)
+
+    def describe(path: Path) -> None:
+        write_vision(path, config.vision())
+        write_training_manifest(path, manifest)
+        write_model_card(path, folder.path)
+
+    folder.describe = describe
     folder.update_status(parents=[parent.name for parent in manifest.parents])
     if own_rank() == 0:
         for parent in manifest.parents:
@@ -253,12 +242,6 @@ def run_manifest(config: TrainConfig, rows: list[Row], hash_videos: bool = True)
         base=Path(config.data.path),
         hash_videos=hash_videos,
     )
-
-
-def _describe(path: Path, config: TrainConfig, manifest: TrainingManifest) -> None:
-    write_vision(path, config.vision())
-    write_training_manifest(path, manifest)
-    write_model_card(path, Path(config.run.dir))
 
 
 def save_final(trainer: StageTrainer, config: TrainConfig, path: Path) -> None:
