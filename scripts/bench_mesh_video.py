@@ -27,6 +27,7 @@ from vsgrpo.scans.annotation import read_labels
 from vsgrpo.scans.demo.plan import room_truth
 from vsgrpo.scans.demo.source import room_mesh
 from vsgrpo.scans.scannet import read_scan
+from vsgrpo.scans.source import Mesh
 from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
 
 STRUCTURE = ("wall", "floor", "ceiling")
@@ -105,17 +106,17 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     args = parser.parse_args()
     try:
-        mesh = load_scan(args.scan) if args.scan else make_room(args.faces)
+        *arrays, ids = load_scan(args.scan) if args.scan else make_room(args.faces)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         profile = cProfile.Profile(time.process_time)
         start = time.process_time()
         settings = WalkSettings(num_frames=args.frames)
-        walk = profile.runcall(render_walk, *mesh, settings)
+        walk = profile.runcall(render_walk, Mesh(*arrays), ids, settings)
     except VsgrpoError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code
     result = {
-        "num_faces": len(mesh[2]),
+        "num_faces": len(arrays[2]),
         "num_frames": len(walk.frames),
         "cpu_seconds": round(time.process_time() - start, 3),
         "stages": stage_seconds(profile),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vsgrpo.scans.source import Mesh
+
 SIZE = (5.0, 4.0, 2.6)
 """Metres; the room spans x 0..5, y 0..4, z 0..2.6."""
 
@@ -21,16 +23,13 @@ FURNITURE: dict[str, tuple[tuple[float, float, float, float, float], tuple[int, 
 
 
 @dataclass
-class MeshArrays:
+class MeshArrays(Mesh):
     """What `render_walk` takes; instance ids are 10, 11, ... in the order of FURNITURE."""
 
-    vertices: NDArray[np.float32]
-    colors: NDArray[np.uint8]
-    faces: NDArray[np.int32]
     instances: NDArray[np.int32]
 
     def arguments(self) -> tuple:
-        return self.vertices, self.colors, self.faces, self.instances
+        return self, self.instances
 
 
 def rectangle(corner: tuple, u: tuple, v: tuple, step: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -5,6 +5,7 @@ import pytest
 from furnished_room import FURNITURE, SIZE, furnished_room, intrinsics_of, pose_of
 
 from vsgrpo.errors import DataError
+from vsgrpo.scans.source import Mesh
 from vsgrpo.scans.walk.camera_plan import Sightings, choose_views, order_tour
 from vsgrpo.scans.walk.floor_map import (
     eye_height,
@@ -83,7 +84,7 @@ def test_pixels_are_those_of_the_frames(walk):
 def test_instance_without_faces_is_counted_as_never_seen(room):
     vertices = np.append(room.vertices, [[2.0, 2.0, 1.0]], axis=0)
     colors, ids = np.append(room.colors, [[1, 2, 3]], axis=0), np.append(room.instances, 77)
-    walk = render_walk(vertices, colors, room.faces, ids, WalkSettings(num_frames=3, width=32, height=24))
+    walk = render_walk(Mesh(vertices, colors, room.faces), ids, WalkSettings(num_frames=3, width=32, height=24))
     assert walk.pixels[77] == (0, 0, 0)
     assert 77 not in shown(walk)
 
@@ -103,14 +104,14 @@ def test_poses_and_intrinsics_project_a_corner_of_the_bed_onto_its_edge(walk):
 
 def test_floor_need_not_be_at_zero(room, walk):
     moved = room.vertices + np.float32([10.0, -20.0, 0.7])
-    shifted = render_walk(moved, room.colors, room.faces, room.instances, SMALL)
+    shifted = render_walk(Mesh(moved, room.colors, room.faces), room.instances, SMALL)
     assert shown(shifted) == shown(walk)
     np.testing.assert_allclose(eyes(shifted)[:, 2], 2.2, atol=1e-5)
     assert (eyes(shifted)[:, 0] > 10.2).all() and (eyes(shifted)[:, 1] < -16.2).all()
 
 
 def test_walk_without_annotation_still_shows_the_room(room):
-    walk = render_walk(room.vertices, room.colors, room.faces, np.full(len(room.vertices), -1), SMALL)
+    walk = render_walk(Mesh(room.vertices, room.colors, room.faces), np.full(len(room.vertices), -1), SMALL)
     assert walk.pixels == {}
     seen = [(walk.frames == tone).all(axis=3).sum(axis=(1, 2)) for _, tone in FURNITURE.values()]
     assert all((count >= 12).sum() >= 1 for count in seen)
@@ -191,14 +192,14 @@ def test_low_scan_lowers_eye_and_pitch():
 def test_scan_cut_at_table_height_is_walked():
     room = furnished_room()
     low = (room.vertices[room.faces, 2] < 1.2).all(axis=1)
-    walk = render_walk(room.vertices, room.colors, room.faces[low], room.instances, SMALL)
+    walk = render_walk(Mesh(room.vertices, room.colors, room.faces[low]), room.instances, SMALL)
     assert set(shown(walk)) >= {10, 11, 13, 14}
     assert max(camera.pitch_degrees for camera in walk.cameras) < -20
 
 
 def test_shell_fills_every_empty_pixel_and_continues_the_floor(room):
     floor_map = map_floor(room.vertices, room.faces)
-    shell = RoomShell(room.vertices, room.colors, floor_map)
+    shell = RoomShell(room, floor_map)
     # An empty mesh behind the camera: the whole frame is shell.
     away = Surface(np.array([[90, 0, 0], [90, 1, 0], [90, 0, 1]]), np.zeros((3, 3)), np.array([[0, 1, 2]]))
     view = Camera((2.5, 2.0, 1.5), 180.0, -20.0, 64, 48, 75.0)
@@ -232,15 +233,15 @@ def test_tour_visits_places_on_a_line_in_order():
 
 def test_mesh_without_faces_is_refused(room):
     with pytest.raises(DataError, match="0 faces"):
-        render_walk(room.vertices, room.colors, np.zeros((0, 3), np.int32), room.instances, SMALL)
+        render_walk(Mesh(room.vertices, room.colors, np.zeros((0, 3), np.int32)), room.instances, SMALL)
     with pytest.raises(DataError, match="0 vertices"):
-        render_walk(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 3), np.int32), np.zeros(0, np.int32), SMALL)
+        render_walk(Mesh(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 3), np.int32)), np.zeros(0, np.int32), SMALL)
 
 
 def test_one_triangle_is_refused_as_no_place_to_stand():
     vertices = np.array([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0]])
     with pytest.raises(DataError, match="nowhere for a camera to stand"):
-        render_walk(vertices, np.zeros((3, 3)), np.array([[0, 1, 2]]), np.full(3, -1), SMALL)
+        render_walk(Mesh(vertices, np.zeros((3, 3)), np.array([[0, 1, 2]])), np.full(3, -1), SMALL)
 
 
 def test_broken_vertices_and_faces_are_dropped_with_a_note(room):
@@ -248,17 +249,17 @@ def test_broken_vertices_and_faces_are_dropped_with_a_note(room):
     vertices[5] = np.nan
     faces = room.faces.copy()
     faces[0] = (0, 1, len(vertices))
-    walk = render_walk(vertices, room.colors, faces, room.instances, SMALL)
+    walk = render_walk(Mesh(vertices, room.colors, faces), room.instances, SMALL)
     assert shown(walk) == (10, 11, 12, 13, 14)
     assert len(walk.notes) == 1 and "faces dropped" in walk.notes[0]
     with pytest.raises(DataError, match="finite"):
-        render_walk(np.full_like(vertices, np.nan), room.colors, room.faces, room.instances, SMALL)
+        render_walk(Mesh(np.full_like(vertices, np.nan), room.colors, room.faces), room.instances, SMALL)
 
 
 def test_scan_without_floor_uses_its_footprint():
     bare = furnished_room(with_floor=False, with_ceiling=False)
     upright = bare.faces[np.ptp(bare.vertices[bare.faces, 2], axis=1) > 0.01]
-    walk = render_walk(bare.vertices, bare.colors, upright, bare.instances, SMALL)
+    walk = render_walk(Mesh(bare.vertices, bare.colors, upright), bare.instances, SMALL)
     assert len(walk.frames) == 11
     assert "no horizontal faces" in walk.notes[0]
     assert all(distance_to_furniture(eye) > 0.1 for eye in eyes(walk))
@@ -266,7 +267,7 @@ def test_scan_without_floor_uses_its_footprint():
 
 def test_scan_in_millimetres_is_refused(room):
     with pytest.raises(DataError, match="too large"):
-        render_walk(room.vertices * 1000, room.colors, room.faces, room.instances, SMALL)
+        render_walk(Mesh(room.vertices * 1000, room.colors, room.faces), room.instances, SMALL)
 
 
 @pytest.mark.parametrize("wrong", [{"num_frames": 0}, {"width": 8}, {"min_pixels": 0}])

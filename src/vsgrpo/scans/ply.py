@@ -5,13 +5,13 @@ Vertex order is kept as it is in the file: segIndices refer to it, so nothing ma
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.errors import DataError
 from vsgrpo.scans.source import Mesh, broken, read_bytes
 
 _TYPES = {
@@ -64,6 +64,7 @@ def read_ply(path: Path) -> Mesh:
     """
     content = read_bytes(path)
     byte_order, elements, offset = _parse_header(path, content)
+    reader = _BinaryReader(path, content, offset, byte_order)
     vertices = colors = None
     faces = np.zeros((0, 3), dtype=np.int32)
     lines = content[offset:].split(b"\n") if not byte_order else []
@@ -72,7 +73,7 @@ def read_ply(path: Path) -> Mesh:
             block, lines = lines[: element.count], lines[element.count :]
             columns = _ascii_columns(path, element, block)
         else:
-            columns, offset = _binary_columns(path, content, offset, element, byte_order)
+            columns = reader.columns(element)
         if element.name == "vertex":
             vertices, colors = _vertex_arrays(path, columns)
         elif element.name == "face":
@@ -143,58 +144,56 @@ def _add(element: _Element, item: _Property) -> None:
     element.properties.append(item)
 
 
-def _truncated(path: Path, element: _Element, needed: int, size: int) -> DataError:
-    what = f"truncated: {element.count} entries of element {element.name} need {needed} bytes, the file has {size}"
-    return broken(path, what)
+@dataclass
+class _BinaryReader:
+    """The data behind a binary header, read from `offset` on."""
 
+    path: Path
+    content: bytes
+    offset: int
+    byte_order: str
 
-def _binary_columns(
-    path: Path, content: bytes, offset: int, element: _Element, byte_order: str
-) -> tuple[dict[str, NDArray], int]:
-    """Read an element at once where each of its lists has three items, else entry by entry (slow)."""
-    fields: list[tuple] = []
-    for number, p in enumerate(element.properties):
-        if p.count_type:
-            fields.append((f"#{number}", byte_order + p.count_type))
-        fields.append((f"p{number}", byte_order + p.type, *([3] if p.count_type else [])))
-    dtype = np.dtype(fields)
-    counts = [name for name, *_ in fields if name.startswith("#")]
-    end = offset + dtype.itemsize * element.count
-    if end > len(content):
-        if not counts:
-            raise _truncated(path, element, end, len(content))
-        return _walk_entries(path, content, offset, element, byte_order)
-    block = np.empty(0, dtype)
-    if end > offset:
-        block = np.frombuffer(content, dtype=dtype, count=element.count, offset=offset)
-    if not all((block[name] == 3).all() for name in counts):
-        return _walk_entries(path, content, offset, element, byte_order)
-    columns = {p.name: block[f"p{number}"] for number, p in enumerate(element.properties)}
-    return {p.name: _triangles(columns[p.name]) if p.count_type else columns[p.name] for p in element.properties}, end
+    def columns(self, element: _Element) -> dict[str, NDArray]:
+        """Read an element at once where each of its lists has three items, else entry by entry (slow)."""
+        fields: list[tuple] = []
+        for number, p in enumerate(element.properties):
+            if p.count_type:
+                fields.append((f"#{number}", self.byte_order + p.count_type))
+            fields.append((f"p{number}", self.byte_order + p.type, *([3] if p.count_type else [])))
+        dtype, start = np.dtype(fields), self.offset
+        counts = [name for name, *_ in fields if name.startswith("#")]
+        if counts and start + dtype.itemsize * element.count > len(self.content):
+            return self._walk(element)
+        block = self._take(dtype, element.count, element)
+        if not all((block[name] == 3).all() for name in counts):
+            self.offset = start
+            return self._walk(element)
+        columns = {p.name: block[f"p{number}"] for number, p in enumerate(element.properties)}
+        return {p.name: _triangles(columns[p.name]) if p.count_type else columns[p.name] for p in element.properties}
 
+    def _walk(self, element: _Element) -> dict[str, NDArray]:
+        values: dict[str, list[NDArray]] = {p.name: [] for p in element.properties}
+        for _ in range(element.count):
+            for p in element.properties:
+                length = 1
+                if p.count_type:
+                    length = int(self._take(np.dtype(self.byte_order + p.count_type), 1, element)[0])
+                values[p.name].append(self._take(np.dtype(self.byte_order + p.type), length, element))
+        return {
+            p.name: _fans(values[p.name]) if p.count_type else np.concatenate(values[p.name])
+            for p in element.properties
+        }
 
-def _walk_entries(
-    path: Path, content: bytes, offset: int, element: _Element, byte_order: str
-) -> tuple[dict[str, NDArray], int]:
-    def take(code: str, number: int) -> NDArray:
-        nonlocal offset
-        dtype = np.dtype(byte_order + code)
-        end = offset + dtype.itemsize * number
-        if number < 0 or end > len(content):
-            raise _truncated(path, element, end, len(content))
-        items = np.frombuffer(content, dtype=dtype, count=number, offset=offset)
-        offset = end
+    def _take(self, dtype: np.dtype, number: int, element: _Element) -> NDArray:
+        end, size = self.offset + dtype.itemsize * number, len(self.content)
+        if number < 0 or end > size:
+            what = f"{element.count} entries of element {element.name} need {end} bytes, the file has {size}"
+            raise broken(self.path, f"truncated: {what}")
+        items = np.empty(0, dtype)
+        if end > self.offset:
+            items = np.frombuffer(self.content, dtype=dtype, count=number, offset=self.offset)
+        self.offset = end
         return items
-
-    values: dict[str, list[NDArray]] = {p.name: [] for p in element.properties}
-    for _ in range(element.count):
-        for p in element.properties:
-            length = int(take(p.count_type, 1)[0]) if p.count_type else 1
-            values[p.name].append(take(p.type, length))
-    columns = {
-        p.name: _fans(values[p.name]) if p.count_type else np.concatenate(values[p.name]) for p in element.properties
-    }
-    return columns, offset
 
 
 def _ascii_columns(path: Path, element: _Element, lines: list[bytes]) -> dict[str, NDArray]:

@@ -240,9 +240,7 @@ def _edge_distances(a: _Boxes, b: _Boxes) -> Floats:
 # --- bearings ---
 
 
-def bearing_degrees(
-    standing: NDArray[np.floating], facing: NDArray[np.floating], target: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def bearing_degrees(standing: Floats, facing: Floats, target: Floats) -> Floats:
     """Return where `target` lies when one stands at `standing` and faces `facing`: degrees in [0, 360).
 
     Seen from above, 0 straight ahead, counter-clockwise positive: 90 is left, 180 behind, 270 right. Heights are

@@ -5,6 +5,7 @@ All coordinates are in the scan's axis-aligned frame (ScanNet `axisAlignment` ap
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,8 +137,6 @@ class Scene:
 
     def unique_objects(self) -> tuple[SceneObject, ...]:
         """Return objects whose category occurs exactly once (by `object_counts` and by boxes), sorted by category."""
-        boxes: dict[str, int] = {}
-        for item in self.objects:
-            boxes[item.category] = boxes.get(item.category, 0) + 1
+        boxes = Counter(item.category for item in self.objects)
         unique = [o for o in self.objects if boxes[o.category] == 1 and self.object_counts.get(o.category, 1) == 1]
         return tuple(sorted(unique, key=lambda o: o.category))

@@ -278,7 +278,7 @@ def _film_mesh(job: ScanJob, scan: Scan, scene: Scene, path: Path) -> tuple[Scen
     kept = np.array([item.instance_id for item in scene.objects], dtype=np.int32)
     instances[~np.isin(instances, kept)] = -1
     try:
-        walk = render_walk(mesh.vertices, mesh.colors, mesh.faces, instances, settings)
+        walk = render_walk(mesh, instances, settings)
     except DataError as error:
         raise DataError(f"{scan.scan_id}: {error.message}", error.hint) from error
     write_video(path, iter(walk.frames), fps=_WALK_FPS, keyframe_interval=1, crf=min(video.crf, 20))

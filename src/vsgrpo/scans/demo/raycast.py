@@ -99,30 +99,22 @@ class _Rays:
 
     def meet_boxes(self, parts: Parts, rectangles: NDArray[np.int64]) -> None:
         """Slab-test every pair's rectangle, rows as `_projected_rectangles` returns them."""
-        num_tests = rectangles[:, 4] * rectangles[:, 5]
-        chunk = np.cumsum(num_tests) // _MAX_TESTS
+        chunk = np.cumsum(rectangles[:, 4] * rectangles[:, 5]) // _MAX_TESTS
         for number in np.unique(chunk):
-            chosen = chunk == number
-            count = num_tests[chosen]
-            frame, box, x0, y0, width, _ = rectangles[chosen].T
-            pair = np.repeat(np.arange(len(count)), count)
-            offset = np.arange(len(pair)) - np.repeat(np.cumsum(count) - count, count)
-            row, column = np.divmod(offset, width[pair])
-            first = frame * self.pixels_per_frame + y0 * self.shape[2] + x0
-            self._test_slabs(parts, frame, box, pair, first[pair] + row * self.shape[2] + column)
+            self._test_slabs(parts, rectangles[chunk == number])
 
-    def _test_slabs(
-        self,
-        parts: Parts,
-        frame: NDArray[np.int64],
-        box: NDArray[np.int64],
-        pair: NDArray[np.int64],
-        pixel: NDArray[np.int64],
-    ) -> None:
+    def _test_slabs(self, parts: Parts, rectangles: NDArray[np.int64]) -> None:
         """Slab method in each box's own axes: in at max over axes of the near planes, out at min of the far ones.
 
-        Source: Kay and Kajiya, "Ray tracing complex scenes", 1986. `pair` and `pixel` (M,) name the tests.
+        Source: Kay and Kajiya, "Ray tracing complex scenes", 1986.
         """
+        frame, box, x0, y0, width, height = rectangles.T
+        count = width * height
+        # Of each test, (M,): the row of `rectangles` and the pixel.
+        pair = np.repeat(np.arange(len(count)), count)
+        row, column = np.divmod(np.arange(len(pair)) - np.repeat(np.cumsum(count) - count, count), width[pair])
+        first = frame * self.pixels_per_frame + y0 * self.shape[2] + x0
+        pixel = first[pair] + row * self.shape[2] + column
         cos, sin = np.cos(parts.yaw).astype(np.float32)[box], np.sin(parts.yaw).astype(np.float32)[box]
         away = (self.origin[frame] - parts.center[box]).astype(np.float32)
         half = parts.half[box].astype(np.float32)

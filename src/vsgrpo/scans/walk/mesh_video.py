@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from vsgrpo.errors import DataError
+from vsgrpo.scans.source import Mesh
 from vsgrpo.scans.walk import camera_plan
 from vsgrpo.scans.walk.camera_plan import Lens, film_order, num_key_views
 from vsgrpo.scans.walk.floor_map import FloorMap, eye_height, map_floor, vertical_fov_degrees, walk_pitch_degrees
@@ -78,29 +79,25 @@ class Walk:
     notes: tuple[str, ...]
 
 
-def render_walk(
-    vertices: NDArray, colors: NDArray, faces: NDArray, instance_of_vertex: NDArray, settings: WalkSettings
-) -> Walk:
+def render_walk(mesh: Mesh, instance_of_vertex: NDArray, settings: WalkSettings) -> Walk:
     """Plan and film a walk through a scan; deterministic.
 
     Args:
-        vertices: (V, 3) metres, axis-aligned frame, z up.
-        colors: (V, 3) uint8.
-        faces: (F, 3) int vertex numbers.
+        mesh: in the axis-aligned frame, z up.
         instance_of_vertex: (V,) int instance ids, -1 for none and for structure (wall, floor, ceiling). All -1: the
             walk is planned on 0.5 m pieces of surface instead.
 
     Raises:
         DataError: no usable faces, or nowhere for a camera to stand.
     """
-    vertices, colors, faces, instances, notes = _checked(vertices, colors, faces, instance_of_vertex)
-    floor_map = map_floor(vertices, faces)
-    surface = Surface(vertices, colors, faces)
+    mesh, instances, notes = _checked(mesh, instance_of_vertex)
+    floor_map = map_floor(mesh.vertices, mesh.faces)
+    surface = Surface(mesh.vertices, mesh.colors, mesh.faces)
     ids = np.unique(instance_of_vertex[instance_of_vertex >= 0])
     numbers = np.where(instances >= 0, np.searchsorted(ids, instances), -1)
-    object_of_face = _majority(numbers[faces])
-    cameras = plan_walk(vertices, faces, numbers, len(ids), floor_map, settings)
-    shell = RoomShell(vertices, colors, floor_map)
+    object_of_face = _majority(numbers[mesh.faces])
+    cameras = plan_walk(mesh, numbers, len(ids), floor_map, settings)
+    shell = RoomShell(mesh, floor_map)
     frames = np.empty((len(cameras), settings.height, settings.width, 3), np.uint8)
     counts = np.zeros((len(ids), len(cameras)), np.int64)
     for number, camera in enumerate(cameras):
@@ -114,25 +111,21 @@ def render_walk(
 
 
 def plan_walk(
-    vertices: NDArray,
-    faces: NDArray,
-    object_of_vertex: NDArray,
-    num_objects: int,
-    floor_map: FloorMap,
-    settings: WalkSettings,
+    mesh: Mesh, object_of_vertex: NDArray, num_objects: int, floor_map: FloorMap, settings: WalkSettings
 ) -> tuple[Camera, ...]:
     """Return the cameras of a walk in filming order.
 
     Args:
         object_of_vertex: (V,) int, 0..num_objects-1, -1 for none.
     """
-    eye, top = eye_height(vertices, floor_map.floor, _EYE_HEIGHT)
+    eye, top = eye_height(mesh.vertices, floor_map.floor, _EYE_HEIGHT)
     vfov = vertical_fov_degrees(_HFOV_DEGREES, settings.width, settings.height)
     pitch = walk_pitch_degrees(eye, top, vfov)
     lens = Lens(floor_map.floor + eye, pitch, _HFOV_DEGREES, settings.width, settings.height)
-    coarse, kept = _coarsen(vertices, faces, object_of_vertex)
-    object_of_face = _majority(object_of_vertex[faces[kept]])
-    targets = camera_plan.make_targets(object_of_face, num_objects, _surface_pieces(vertices, faces[kept]))
+    coarse, kept = _coarsen(mesh.vertices, mesh.faces, object_of_vertex)
+    faces = mesh.faces[kept]
+    object_of_face = _majority(object_of_vertex[faces])
+    targets = camera_plan.make_targets(object_of_face, num_objects, _surface_pieces(mesh.vertices, faces))
     candidates = camera_plan.candidate_views(floor_map)
     sightings = camera_plan.look(coarse, targets, candidates, lens)
     number = num_key_views(settings.num_frames)
@@ -164,10 +157,9 @@ def _coarsen(vertices: NDArray, faces: NDArray, object_of_vertex: NDArray) -> tu
     return Surface(middle, np.zeros((len(middle), 3), np.uint8), corners[kept]), kept
 
 
-def _checked(
-    vertices: NDArray, colors: NDArray, faces: NDArray, instance_of_vertex: NDArray
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], list[str]]:
+def _checked(mesh: Mesh, instance_of_vertex: NDArray) -> tuple[Mesh, NDArray[np.int64], list[str]]:
     """Refuse what cannot be drawn, drop broken faces and the vertices that no face uses."""
+    vertices, colors, faces = mesh.vertices, mesh.colors, np.asarray(mesh.faces, np.int64)
     if not len(vertices) or not len(faces):
         raise DataError(
             f"mesh has {len(vertices)} vertices and {len(faces)} faces: nothing to draw",
@@ -177,7 +169,6 @@ def _checked(
         raise ValueError(
             f"{len(vertices)} vertices, {len(colors)} colors, {len(instance_of_vertex)} instances: must be equal"
         )
-    faces = np.asarray(faces, np.int64)
     notes = []
     good = np.all((faces >= 0) & (faces < len(vertices)), axis=1)
     finite = np.all(np.isfinite(vertices) & (np.abs(vertices) < 1e4), axis=1)
@@ -191,7 +182,7 @@ def _checked(
     used[faces] = True
     faces = (np.cumsum(used) - 1)[faces]
     instances = np.asarray(instance_of_vertex, np.int64)[used]
-    return vertices[used].astype(np.float32), colors[used].astype(np.uint8), faces, instances, notes
+    return Mesh(vertices[used].astype(np.float32), colors[used].astype(np.uint8), faces), instances, notes
 
 
 def _majority(ids: NDArray) -> NDArray:
@@ -221,18 +212,17 @@ class RoomShell:
     Black holes read as dark windows or screens, so missing pixels get what a room would show there.
 
     Args:
-        vertices: (V, 3) metres, axis-aligned frame.
-        colors: (V, 3) uint8.
+        mesh: in the axis-aligned frame.
         floor_map: of the same scan.
     """
 
-    def __init__(self, vertices: NDArray, colors: NDArray, floor_map: FloorMap) -> None:
-        low, high = (np.quantile(vertices, q, axis=0) for q in (0.005, 0.995))
+    def __init__(self, mesh: Mesh, floor_map: FloorMap) -> None:
+        low, high = (np.quantile(mesh.vertices, q, axis=0) for q in (0.005, 0.995))
         stand = floor_map.centers(np.argwhere(floor_map.stand))
         # Cameras must be inside, also in front of a glass wall that left no points.
         self.low = np.append(np.minimum(low[:2], stand.min(0)) - 0.1, floor_map.floor)
         self.high = np.append(np.maximum(high[:2], stand.max(0)) + 0.1, max(high[2], floor_map.floor + 2.4))
-        self.floor_colors = self._floor_colors(vertices, colors)
+        self.floor_colors = self._floor_colors(mesh.vertices, mesh.colors)
 
     def _floor_colors(self, vertices: NDArray, colors: NDArray) -> NDArray[np.float32]:
         """Return the floor's mean colour per texel (3, R, C), spread from known texels into unknown ones."""
