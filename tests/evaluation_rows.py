@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vsgrpo.evaluation.leak import compare_rows
 from vsgrpo.video.writer import write_video
 
 QUESTIONS = (
@@ -38,3 +39,8 @@ def write_vsibench(folder: Path, num_scenes: int = 3) -> None:
     for scene in range(num_scenes):
         frames = np.random.default_rng(scene).integers(0, 255, (8, 56, 56, 3), dtype=np.uint8)
         write_video(folder / "scannet" / f"scene{scene:04d}_00.mp4", iter(frames), fps=24)
+
+
+def leak_of(benchmark, manifests, **options):
+    """Compare the rows and media of a benchmark with a lineage."""
+    return compare_rows(manifests, benchmark.rows, benchmark.media, benchmark.official, **options)

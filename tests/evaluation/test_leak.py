@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation_rows import official_rows, write_vsibench
+from evaluation_rows import leak_of, official_rows, write_vsibench
 from vsgrpo.cli import run
 from vsgrpo.data.manifest import TrainingManifest, lineage_of, training_manifest, write_training_manifest
 from vsgrpo.data.rows import write_rows
@@ -16,7 +16,6 @@ from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import ReadOptions
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.leak import check_lineage
-from vsgrpo.evaluation.run import leak_of
 
 
 def model(folder, *, adapter_of=None, **fields):

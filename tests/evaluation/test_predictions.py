@@ -15,7 +15,6 @@ from vsgrpo.evaluation.predictions import (
     plan_chunks,
     read_answers,
     read_errors,
-    resume,
 )
 
 
@@ -49,7 +48,7 @@ def test_a_file_cut_anywhere_is_resumed_at_a_whole_chunk(groups, tmp_path_factor
     append_lines(path, records(groups))
     whole = path.read_bytes()
     path.write_bytes(whole[: cut % (len(whole) + 1)])
-    done = resume(path, chunks, 1)
+    done = Ledger(path, chunks, 1).resume()
     assert whole.startswith(path.read_bytes())
     assert len(read_answers(path)) == sum(len(g.rows) for chunk in chunks[:done] for g in chunk)
     append_lines(path, records([g for chunk in chunks[done:] for g in chunk]))
@@ -57,7 +56,7 @@ def test_a_file_cut_anywhere_is_resumed_at_a_whole_chunk(groups, tmp_path_factor
 
 
 def test_nothing_to_resume_is_a_start(groups, tmp_path):
-    assert resume(tmp_path / "none.jsonl", plan_chunks(groups, 3), 1) == 0
+    assert Ledger(tmp_path / "none.jsonl", plan_chunks(groups, 3), 1).resume() == 0
 
 
 def test_predictions_of_other_rows_are_refused_and_kept(groups, tmp_path):
@@ -65,13 +64,13 @@ def test_predictions_of_other_rows_are_refused_and_kept(groups, tmp_path):
     append_lines(path, records(groups[1:]))
     before = path.read_bytes()
     with pytest.raises(DataError, match=r"predictions.jsonl:1: id=10: expected 0"):
-        resume(path, plan_chunks(groups, 3), 1)
+        Ledger(path, plan_chunks(groups, 3), 1).resume()
     append_lines(path, records(groups))
     with pytest.raises(DataError, match=r"predictions.jsonl:7: more predictions than questions"):
-        resume(path, plan_chunks(groups[1:], 3), 1)
+        Ledger(path, plan_chunks(groups[1:], 3), 1).resume()
     path.write_bytes(b"rubbish\n" + before)
     with pytest.raises(DataError, match=r"predictions.jsonl:1: not a prediction"):
-        resume(path, plan_chunks(groups, 3), 1)
+        Ledger(path, plan_chunks(groups, 3), 1).resume()
     assert path.read_bytes() == b"rubbish\n" + before
 
 

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation_rows import official_rows
+from evaluation_rows import leak_of, official_rows
 from vsgrpo.data.manifest import TrainingManifest, write_training_manifest
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.leak import check_lineage
-from vsgrpo.evaluation.run import derangement, leak_of, split_models
+from vsgrpo.evaluation.run import derangement, split_models
 from vsgrpo.evaluation.score_tables import VsiBenchReport, compare_table
 from vsgrpo.evaluation.scores import score_rows
 

@@ -61,7 +61,8 @@ def parse_request(words: list[str]) -> Request:
     """
     questions = [word for word in words if " " in word.strip() or "=" not in word]
     settings = [word for word in words if word not in questions]
-    media = tuple((kind, Path(os.path.expanduser(path))) for kind, _, path in _media_words(settings))
+    shown = [word for word in settings if word.startswith(("video=", "image="))]
+    media = tuple((word[:5], Path(os.path.expanduser(word[6:]))) for word in shown)
     num_videos = sum(kind == "video" for kind, _ in media)
     if not any(word.startswith(("model=", "model.path=")) for word in settings):
         raise ConfigError("ask: no model given", hint=_EXAMPLE)
@@ -72,21 +73,15 @@ def parse_request(words: list[str]) -> Request:
     for kind, path in media:
         if not path.is_file():
             raise DataError(f"{kind}={path}: no such file", hint=f"give the path of {_SUCH[kind]}")
-    rest = [word for word in settings if not word.startswith(("video=", "image="))]
+    rest = [word for word in settings if word not in shown]
     for word in rest:
         key = word.partition("=")[0]
         if key in _WITHOUT_EFFECT or key.partition(".")[0] in _WITHOUT_EFFECT:
             raise ConfigError(f"{word}: decides nothing about the answer to one question", hint=f"leave {key} out")
-    tagged = any(
-        word in ("prompt.mode=think", "prompt.mode=observe", "prompt=think", "prompt=observe") for word in rest
-    )
-    if tagged and not any(word.startswith("decoding.max_new_tokens=") for word in rest):
+    tagged = {"prompt.mode=think", "prompt.mode=observe", "prompt=think", "prompt=observe"}
+    if not tagged.isdisjoint(rest) and not any(word.startswith("decoding.max_new_tokens=") for word in rest):
         rest.append(f"decoding.max_new_tokens={TAGGED_TOKENS}")
     return Request(media, questions[0].strip(), (*rest, f"benchmark.path={media[0][1]}", "output=."))
-
-
-def _media_words(settings: list[str]) -> list[tuple[str, str, str]]:
-    return [word.partition("=") for word in settings if word.startswith(("video=", "image="))]
 
 
 def answer(config: EvalConfig, request: Request) -> Reply:

@@ -320,26 +320,24 @@ def question_row(
     """
     place = list(options).index(answer) if options else 0
     values: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "id": name,
+        "dataset": dataset,
         "split": "test",
         "scene_name": name,
         "room": name,
+        "question_type": dataset if question_type is None else question_type,
+        "question": question,
+        "options": tuple(options) if options else None,
         "ground_truth": LETTERS[place : place + 1] if options else answer,
+        "answer": answer,
         "answer_kind": "choice" if options else "text",
         "unit": None,
+        "media": tuple({"kind": kind, "path": path} for kind, path in media),
         "rejected": None,
         "reasoning": None,
         "objects": (),
         "generator": {},
         "extra": {},
     }
-    return Row(
-        schema_version=SCHEMA_VERSION,
-        id=name,
-        dataset=dataset,
-        question_type=dataset if question_type is None else question_type,
-        question=question,
-        options=tuple(options) if options else None,
-        answer=answer,
-        media=tuple({"kind": kind, "path": path} for kind, path in media),
-        **{**values, **more},
-    )
+    return Row(**{**values, **more})

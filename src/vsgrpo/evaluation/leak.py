@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,9 +147,9 @@ def split_model_words(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def compare_rows(
     manifests: Sequence[TrainingManifest],
     rows: Iterable[Row],
-    media: Mapping[str, Media],
-    *,
+    media_of: Callable[[Row], Media],
     official: bool = False,
+    *,
     allow_leak: bool = False,
     name: str = "",
 ) -> Leak:
@@ -161,7 +161,7 @@ def compare_rows(
 
     Args:
         manifests: `check_lineage`.
-        media: row key -> what the row shows; rows without an entry are compared by name only.
+        media_of: what a row shows.
         official: the rows are in the benchmark's own form.
         name: of the model, for messages.
 
@@ -173,7 +173,7 @@ def compare_rows(
     leaked = {room for manifest in manifests for room in manifest.leaked_rooms()}
     fresh: dict[Path, bool] = {}  # videos of rooms that were not trained on -> they are a benchmark's
     for row in rows:
-        paths = [path for kind, path in media.get(row.key, ()) if kind == "video"]
+        paths = [path for kind, path in media_of(row) if kind == "video"]
         links = [text for path in paths for text in Links(path.parent).of(path.name)]
         rooms = rooms_of(row, *links)
         evaluated |= rooms

@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -65,40 +65,6 @@ def plan_chunks(groups: Sequence[VideoQuestions], batch_size: int) -> list[list[
     return chunks
 
 
-def resume(path: Path, chunks: Sequence[Sequence[VideoQuestions]], num_samples: int) -> int:
-    """Cut a predictions file back to its last whole chunk and return how many chunks are done.
-
-    A half-written last line (a kill) is part of what is cut off.
-
-    Raises:
-        DataError: the file holds answers to other questions than the chunks ask, or a broken line before the last.
-    """
-    if not path.is_file():
-        return 0
-    wanted = [[(row.id, k) for group in chunk for row in group.rows for k in range(num_samples)] for chunk in chunks]
-    expected = [key for keys in wanted for key in keys]
-    content = path.read_bytes()
-    lines = content.split(b"\n")[:-1]  # what follows the last newline is half a line
-    if lines and _parse(lines[-1]) is None:
-        lines.pop()
-    for number, line in enumerate(lines, start=1):
-        data = _parse(line)
-        hint = "these are predictions of other rows or settings; use --overwrite or another output"
-        if data is None:
-            raise DataError(f"{path}:{number}: not a prediction", hint)
-        if number > len(expected):
-            raise DataError(f"{path}:{number}: more predictions than questions", hint)
-        if (data.get("id"), data.get("sample", 0)) != expected[number - 1]:
-            raise DataError(f"{path}:{number}: id={data.get('id')}: expected {expected[number - 1][0]}", hint)
-    ends = list(accumulate(len(keys) for keys in wanted))
-    done = sum(end <= len(lines) for end in ends)
-    size = sum(len(line) + 1 for line in lines[: ends[done - 1]]) if done else 0
-    if size < len(content):
-        with path.open("r+b") as stream:
-            stream.truncate(size)
-    return done
-
-
 class Ledger:
     """Which chunks are answered, and where a process writes its own.
 
@@ -111,11 +77,41 @@ class Ledger:
     def __init__(
         self, path: Path, chunks: Sequence[Sequence[VideoQuestions]], num_samples: int, rank: int = 0, world: int = 1
     ) -> None:
-        self.path, self.chunks, self.num_samples = path, chunks, num_samples
-        self.rank, self.world = rank, world
+        self.path, self.rank, self.world = path, rank, world
         self._keys = [
             [(row.id, k) for group in chunk for row in group.rows for k in range(num_samples)] for chunk in chunks
         ]
+
+    def resume(self) -> int:
+        """Cut the predictions file back to its last whole chunk and return how many chunks are done.
+
+        A half-written last line (a kill) is part of what is cut off.
+
+        Raises:
+            DataError: the file holds answers to other questions than the chunks ask, or a broken line before the last.
+        """
+        if not self.path.is_file():
+            return 0
+        content = self.path.read_bytes()
+        lines = content.split(b"\n")[:-1]  # what follows the last newline is half a line
+        found = [_key_of(line) for line in lines]
+        if found and found[-1] is None:
+            found.pop()
+        expected = list(chain.from_iterable(self._keys))
+        hint = "these are predictions of other rows or settings; use --overwrite or another output"
+        for number, key in enumerate(found, start=1):
+            if key is None:
+                raise DataError(f"{self.path}:{number}: not a prediction", hint)
+            if number > len(expected):
+                raise DataError(f"{self.path}:{number}: more predictions than questions", hint)
+            if key != expected[number - 1]:
+                raise DataError(f"{self.path}:{number}: id={key[0]}: expected {expected[number - 1][0]}", hint)
+        done = self._num_whole(len(found))
+        size = sum(len(line) + 1 for line in lines[: sum(map(len, self._keys[:done]))])
+        if size < len(content):
+            with self.path.open("r+b") as stream:
+                stream.truncate(size)
+        return done
 
     def merge(self) -> None:
         """Move whole chunks of the parts into predictions.jsonl as far as they follow on; the rest stays in one part.
@@ -125,8 +121,8 @@ class Ledger:
         Raises:
             DataError: as `resume`.
         """
-        done = resume(self.path, self.chunks, self.num_samples)
-        parts = self._parts()
+        done = self.resume()
+        parts = sorted(self.path.parent.glob(f"{self.path.stem}.part-*.jsonl"))
         if not parts:
             return
         found: dict[int, list[bytes]] = {}
@@ -134,15 +130,15 @@ class Ledger:
             found |= self._whole_chunks(part)
         with self.path.open("ab") as stream:
             while done in found:
-                stream.write(b"".join(found.pop(done)))
+                stream.writelines(found.pop(done))
                 done += 1
             stream.flush()
             os.fsync(stream.fileno())  # before the parts go
-        later = {index: lines for index, lines in sorted(found.items()) if index > done}
+        later = [line for index, lines in sorted(found.items()) if index > done for line in lines]
         kept = self._part("merged")
         if later:
             part = kept.with_suffix(".tmp")
-            part.write_bytes(b"".join(line for lines in later.values() for line in lines))
+            part.write_bytes(b"".join(later))
             publish(part, kept)
         for part in parts:
             if part != kept or not later:
@@ -150,10 +146,13 @@ class Ledger:
 
     def pending(self) -> list[int]:
         """Return the chunks that this process is to answer, in order; call after `merge`."""
-        done = resume(self.path, self.chunks, self.num_samples) if self.rank == 0 else self._count()
+        if self.rank == 0:
+            done = self.resume()
+        else:  # the file is the first process's: it is only looked at
+            done = self._num_whole(self.path.read_bytes().count(b"\n")) if self.path.is_file() else 0
         merged = self._part("merged")  # no other part: faster processes may be writing theirs already
         elsewhere = self._whole_chunks(merged) if merged.is_file() else {}
-        left = [index for index in range(done, len(self.chunks)) if index not in elsewhere]
+        left = [index for index in range(done, len(self._keys)) if index not in elsewhere]
         self._direct = self.world == 1 and not elsewhere
         return left[self.rank :: self.world]
 
@@ -164,34 +163,25 @@ class Ledger:
     def _part(self, name: str) -> Path:
         return self.path.with_name(f"{self.path.stem}.part-{name}.jsonl")
 
-    def _parts(self) -> list[Path]:
-        return sorted(self.path.parent.glob(f"{self.path.stem}.part-*.jsonl"))
-
-    def _count(self) -> int:
-        """Count the whole chunks of predictions.jsonl without touching it."""
-        if not self.path.is_file():
-            return 0
-        lines = self.path.read_bytes().count(b"\n")
-        return sum(end <= lines for end in accumulate(len(keys) for keys in self._keys))
+    def _num_whole(self, num_lines: int) -> int:
+        """Return how many chunks are whole in the first `num_lines` lines."""
+        return sum(end <= num_lines for end in accumulate(map(len, self._keys)))
 
     def _whole_chunks(self, part: Path) -> dict[int, list[bytes]]:
         """Return the chunks that are whole in a part file, as lines; what follows a half one is dropped."""
-        first = {keys[0]: index for index, keys in enumerate(self._keys)}
+        first: dict[Any, int] = {keys[0]: index for index, keys in enumerate(self._keys)}
         lines = part.read_bytes().splitlines(keepends=True)
         found: dict[int, list[bytes]] = {}
         start = 0
         while start < len(lines):
-            data = _parse(lines[start]) or {}
-            index = first.get((data.get("id", ""), data.get("sample", 0)))
+            index = first.get(_key_of(lines[start]))
             if index is None:
                 break
-            keys = self._keys[index]
-            taken = lines[start : start + len(keys)]
-            read = [_parse(line) or {} for line in taken]
-            if [(line.get("id"), line.get("sample", 0)) for line in read] != keys or not taken[-1].endswith(b"\n"):
+            taken = lines[start : start + len(self._keys[index])]
+            if list(map(_key_of, taken)) != self._keys[index] or not taken[-1].endswith(b"\n"):
                 break
             found[index] = taken
-            start += len(keys)
+            start += len(taken)
         return found
 
 
@@ -228,10 +218,11 @@ def read_errors(path: Path) -> dict[str, str]:
     return {data["id"]: data.get("error") or "" for data in read_lines(path) if data["prediction"] is None}
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def _key_of(line: bytes) -> tuple[str, int] | None:
+    """Return (id, sample) of a line, None where it is no prediction."""
     try:
         data = decode_line(line, "", nan="keep")
         check_shape(data, _LINE, "", "")
     except DataError:
         return None
-    return data
+    return data["id"], data.get("sample", 0)

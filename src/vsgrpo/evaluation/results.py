@@ -12,13 +12,14 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from vsgrpo import paths
 from vsgrpo.config.evaluate import EvalConfig
 from vsgrpo.data.inputs import (
     INPUTS_NAME,
@@ -34,16 +35,6 @@ from vsgrpo.errors import DataError
 from vsgrpo.evaluation.leak import Leak
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
 from vsgrpo.files import write_atomic
-from vsgrpo.paths import (
-    ASIDE_NAME,
-    drop_aside,
-    is_set_aside,
-    locked,
-    refuse_inputs_inside,
-    remove,
-    set_aside,
-    take_back,
-)
 from vsgrpo.records import read_record
 from vsgrpo.terminal import show
 
@@ -59,6 +50,7 @@ LMMS_NAME = "lmms_samples.jsonl"
 """The predictions in the form of lmms-eval's sample log."""
 _OWN = ("predictions*.jsonl", "timing*.jsonl", SETTINGS_NAME, RESULTS_NAME, PROMPTS_NAME, REPORT_NAME, LMMS_NAME)
 _OWN += (INPUTS_NAME,)
+"""Patterns of the files that an evaluation writes."""
 _PACKAGES = ("vsgrpo", "torch", "transformers", "peft", "numpy", "decord", "av", "qwen-vl-utils")
 _NOT_COMPARED = ("layout", "reader", "changed_inputs")
 """Settings that change no answer (every video backend gives the same frames), or tell of one run alone."""
@@ -81,8 +73,8 @@ def evaluation_folder(config: EvalConfig, overwrite: bool) -> Iterator[None]:
         given: list[tuple[str, Path | str | None]] = [("benchmark.path", config.benchmark.path)]
         given += [("model.path", path) for path in model_folders(config.model.path)]
         given += [("model.adapter", path) for path in model_folders(config.model.adapter)]
-        refuse_inputs_inside(folder, "output", given)
-    with locked(folder, "output", "evaluating"):
+        paths.refuse_inputs_inside(folder, "output", given)
+    with paths.locked(folder, "output", "evaluating"):
         settle(folder)
         try:
             yield
@@ -92,25 +84,27 @@ def evaluation_folder(config: EvalConfig, overwrite: bool) -> Iterator[None]:
 
 def settle(folder: Path) -> None:
     """Take the earlier evaluation back where the new one has no answer, drop it where the new one is complete."""
-    if not is_set_aside(folder):
+    if not paths.is_set_aside(folder):
         return
-    if (folder / ASIDE_NAME).is_dir() and (folder / RESULTS_NAME).is_file():
-        drop_aside(folder)
-    elif (folder / ASIDE_NAME).is_dir() and any(path.stat().st_size for path in folder.glob("predictions*.jsonl")):
-        where = folder / ASIDE_NAME
-        show(f"{where}: what --overwrite replaces, until this evaluation is complete", sys.stderr)
+    aside = folder / paths.ASIDE_NAME
+    if aside.is_dir() and (folder / RESULTS_NAME).is_file():
+        paths.drop_aside(folder)
+    elif aside.is_dir() and any(path.stat().st_size for path in folder.glob("predictions*.jsonl")):
+        show(f"{aside}: what --overwrite replaces, until this evaluation is complete", sys.stderr)
     else:
-        take_back(folder, _own(folder))
-        show(
-            f"output={folder}: --overwrite ended before its first answer: the earlier evaluation is back",
-            sys.stderr,
-        )
+        paths.take_back(folder, _own(folder))
+        problem = "--overwrite ended before its first answer"
+        show(f"output={folder}: {problem}: the earlier evaluation is back", sys.stderr)
 
 
-def check_settings(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the settings of the answers that are there, None without answers; DataError where others decided them."""
+def check_earlier(folder: Path, settings: dict[str, Any], inputs: dict[str, InputFile], allow_changed: bool) -> None:
+    """Compare settings and inputs with those of the answers that are there; note in `settings` which inputs changed.
+
+    Raises:
+        DataError: other settings, or other videos or weights without `allow_changed`.
+    """
     if not (folder / PREDICTIONS_NAME).is_file():
-        return None
+        return
     try:
         before = read_record(folder / SETTINGS_NAME, {}, "")
     except DataError:
@@ -118,40 +112,34 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | N
     if isinstance(before.get("model"), dict):
         before["model"].pop("weights", None)  # of an earlier version: sizes and times, which a copy changes
     compared = [name for name in settings if name not in _NOT_COMPARED]
-    changed = [name for name in compared if before.get(name) != json.loads(json.dumps(settings[name]))]
-    if changed:
-        raise DataError(
-            f"{folder / PREDICTIONS_NAME}: made under another {' and '.join(changed)}",
-            "use --overwrite to start anew, or another output=DIR",
-        )
-    return before
-
-
-def check_inputs(folder: Path, inputs: dict[str, InputFile], allow_changed: bool) -> list[str]:
-    """Return which videos or weights are not those of the answers that are there; DataError unless allowed."""
-    before = read_inputs(folder)
-    if before is None and not allow_changed:
+    other = [name for name in compared if before.get(name) != json.loads(json.dumps(settings[name]))]
+    if other:
+        hint = "use --overwrite to start anew, or another output=DIR"
+        raise DataError(f"{folder / PREDICTIONS_NAME}: made under another {' and '.join(other)}", hint)
+    known = read_inputs(folder)
+    if known is None and not allow_changed:
         raise DataError(
             f"output={folder}: no {INPUTS_NAME}, as of an earlier version: weights and videos cannot be compared with "
             "those of its answers",
             hint="add --allow-changed to go on where nothing changed, --overwrite to start anew, or choose another "
             "output=DIR",
         )
-    found = changes(before, inputs) if before is not None else [f"no {INPUTS_NAME} to compare with"]
+    found = changes(known, inputs) if known is not None else [f"no {INPUTS_NAME} to compare with"]
     if not allow_changed:
         refuse_changes(found, f"output={folder}")
     elif found:
         show(f"warning: answers from here on are to other inputs: {'; '.join(found)}", sys.stderr)
-    return found
+    if changed := [*before.get("changed_inputs", []), *found]:
+        settings["changed_inputs"] = changed
 
 
 def begin(folder: Path, settings: dict[str, Any], inputs: dict[str, InputFile], overwrite: bool) -> None:
     """Write settings.json and inputs.json; with `overwrite` after what is there has been set aside."""
-    if overwrite and is_set_aside(folder):  # of an earlier --overwrite that was cut off: its answers go, the old stay
+    if overwrite and paths.is_set_aside(folder):  # an earlier --overwrite was cut off: its answers go, the old stay
         for path in _own(folder):
-            remove(path)
+            paths.remove(path)
     elif overwrite and (found := _own(folder)):
-        set_aside(folder, [path.name for path in found])
+        paths.set_aside(folder, [path.name for path in found])
     elif (folder / PREDICTIONS_NAME).is_file():
         show(f"going on with {folder / PREDICTIONS_NAME}", sys.stderr)
     write_atomic(folder / SETTINGS_NAME, json.dumps(settings, indent=1) + "\n")
@@ -171,7 +159,7 @@ def write_results(config: EvalConfig, content: Mapping[str, Any], seconds: float
     folder = Path(config.run.dir)
     result = {**content, "versions": _versions(), "seconds": round(seconds, 1)}
     write_atomic(folder / RESULTS_NAME, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    drop_aside(folder)
+    paths.drop_aside(folder)
     model = Path(config.model.adapter or config.model.path)
     if model.is_dir() and model.resolve().parent == folder.resolve().parent:
         from vsgrpo.modeling.model_card import renew_scores
@@ -207,10 +195,8 @@ def _versions() -> dict[str, str]:
     """Return the versions of what a score depends on, as far as installed."""
     found = {}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 

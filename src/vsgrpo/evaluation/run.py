@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsgrpo.data.inputs import look_at, model_files
-from vsgrpo.data.manifest import TrainingManifest
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.benchmark import (
@@ -45,8 +44,7 @@ from vsgrpo.evaluation.results import (
     SCHEMA_VERSION,
     TIMING_NAME,
     begin,
-    check_inputs,
-    check_settings,
+    check_earlier,
     evaluation_folder,
     log_to_wandb,
     write_results,
@@ -90,14 +88,16 @@ def run_eval(
             lineage without `allow_leak`; an output folder with predictions made under other settings.
         RunError: an endpoint that should extract answers can serve nothing; predictions are kept.
     """
-    kind = find_benchmark(config.benchmark.name)
+    kind, model = find_benchmark(config.benchmark.name), config.model
     if wandb and not kind.has_task_tables:
         raise ConfigError("--wandb: for benchmark=vsibench only", hint="leave --wandb out")
     with evaluation_folder(config, overwrite):
-        find_model(config.model.path, config.model.adapter)
-        manifests = check_lineage(config.model.path, config.model.adapter, allow_leak=allow_leak)
+        find_model(model.path, model.adapter)
+        manifests = check_lineage(model.path, model.adapter, allow_leak=allow_leak)
         benchmark = read_rows(config, kind).with_media(skip_missing)
-        leak = leak_of(benchmark, manifests, allow_leak=allow_leak, name=config.model.path)
+        leak = compare_rows(
+            manifests, benchmark.rows, benchmark.media, benchmark.official, allow_leak=allow_leak, name=model.path
+        )
         shown: dict[str, MediaOf] = {"": benchmark.media, **dict.fromkeys(config.controls, benchmark.media)}
         if config.video.shuffle:
             shown[""] = _shuffled(benchmark, "video.shuffle=true")
@@ -125,21 +125,11 @@ def read_rows(config: EvalConfig, kind: type[Benchmark]) -> Benchmark:
     """
     asked, samples = config.benchmark, config.decoding.num_samples
     if samples > 1 and not kind.takes_samples:
-        raise ConfigError(
-            f"decoding.num_samples={samples}: benchmark={asked.name} scores one answer",
-            hint="set decoding.num_samples=1",
-        )
+        problem = f"decoding.num_samples={samples}: benchmark={asked.name} scores one answer"
+        raise ConfigError(problem, hint="set decoding.num_samples=1")
     prompt = PromptSettings(config.prompt.mode, config.prompt.wording, config.prompt.show_options)
     read = ReadOptions(asked.split, asked.tasks, asked.limit, asked.subset, asked.name, prompt, Path(config.run.dir))
     return kind.read(asked.path, read)
-
-
-def leak_of(
-    benchmark: Benchmark, manifests: Sequence[TrainingManifest], *, allow_leak: bool = False, name: str = ""
-) -> Leak:
-    """Compare the rows and media to evaluate with a model's lineage; see `leak.compare_rows`."""
-    media = {row.key: benchmark.media(row) for row in benchmark.rows}
-    return compare_rows(manifests, benchmark.rows, media, official=benchmark.official, allow_leak=allow_leak, name=name)
 
 
 def answer_rows(
@@ -163,10 +153,8 @@ def answer_rows(
     processes, inputs = generate.Processes.join(), {}
     if processes.is_first:
         inputs = look_at(_inputs(config, benchmark.rows, shown))
-        before = None if overwrite else check_settings(folder, settings)
-        changed = before.get("changed_inputs", []) if before else []
-        changed += check_inputs(folder, inputs, allow_changed) if before else []
-        settings |= {"changed_inputs": changed} if changed else {}
+        if not overwrite:
+            check_earlier(folder, settings, inputs, allow_changed)
     processes.barrier()  # the others load once the first has found nothing to refuse
     others_wait = config.model.path in BUILT  # one process builds that model, the others read what it built
     if others_wait and not processes.is_first:
@@ -178,9 +166,8 @@ def answer_rows(
         processes.barrier()
     if processes.is_first:
         begin(folder, settings, inputs, overwrite)
-    settings["model"] |= {
-        "size": model_size(generator.bundle.family.model_type, generate.hidden_size(generator.bundle))
-    }
+    width = generate.hidden_size(generator.bundle)
+    settings["model"]["size"] = model_size(generator.bundle.family.model_type, width)
     for name, media_of in shown.items():
         groups = group_by_media(benchmark.rows, media_of)
         if processes.is_first and not name:
@@ -264,10 +251,6 @@ def derangement(names: Sequence[str]) -> dict[str, str]:
     return dict(zip(ordered, [*ordered[1:], ordered[0]], strict=True))
 
 
-_MODEL = re.compile(r"model(?:\.path)?=")
-_OUTPUT = re.compile(r"(?:output|run\.dir)=")
-
-
 def split_models(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Return per model its name and the overrides that evaluate it; one entry ("" as its name) for a single model.
 
@@ -277,8 +260,8 @@ def split_models(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
     Raises:
         ConfigError: a pattern that no folder matches, the same model twice, or no output folder.
     """
-    given = [word for word in overrides if _MODEL.match(word)]
-    others = [word for word in overrides if not _MODEL.match(word)]
+    given = [word for word in overrides if word.startswith(("model=", "model.path="))]
+    others = [word for word in overrides if word not in given]
     paths: list[str] = []
     for word in given:
         value = word.partition("=")[2]
@@ -294,19 +277,18 @@ def split_models(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise ConfigError(f"model={twice}: given twice", hint="give each model once")
-    outputs = [word for word in others if _OUTPUT.match(word)]
+    outputs = [word for word in others if word.startswith(("output=", "run.dir="))]
     if len(outputs) != 1:
         raise ConfigError(f"{len(paths)} models: output=DIR is needed", hint="each model gets a folder in it")
     folder = outputs[0].partition("=")[2]
-    rest = [word for word in others if not _OUTPUT.match(word)]
+    rest = [word for word in others if word not in outputs]
     named = zip(_names(paths), paths, strict=True)
     return [(name, [*rest, f"model.path={path}", f"output={folder}/{name}"]) for name, path in named]
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key by which checkpoint-9 comes before checkpoint-10."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+def _natural(name: str) -> list[str | int]:
+    """Sort key by which checkpoint-9 comes before checkpoint-10: every second part is a number."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def _names(paths: Sequence[str]) -> list[str]:

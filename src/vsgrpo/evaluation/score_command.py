@@ -13,17 +13,9 @@ import numpy as np
 from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.prompts import MODES, WORDINGS
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation import foreign
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions, find_benchmark
 from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file, types_of
-from vsgrpo.evaluation.foreign import (
-    carried_questions,
-    join_rows,
-    num_tagged,
-    read_lines,
-    refuse_second,
-    thinks,
-    unknown_id,
-)
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
 from vsgrpo.evaluation.results import RESULTS_NAME, SETTINGS_NAME, Accuracy
@@ -33,7 +25,8 @@ from vsgrpo.records import read_json
 from vsgrpo.spatial.answers import SCORERS
 from vsgrpo.terminal import show
 
-PROMPT_KEYS = ("mode", "wording", "show_options")
+_PROMPT_CHOICES = {"mode": MODES, "wording": WORDINGS, "show_options": ("true", "false")}
+PROMPT_KEYS = tuple(_PROMPT_CHOICES)
 _KEYS = ("benchmark.path", "benchmark.split", "benchmark.tasks", "field", *(f"prompt.{key}" for key in PROMPT_KEYS))
 
 
@@ -61,7 +54,7 @@ def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> Scor
     if model and len(files) > 1:
         raise ConfigError("model.path: names the model of one file, two are given", hint="score each file alone")
     notes = [tuple(check_recorded(Path(file), model, allow_leak=allow_leak)) for file in files]
-    prompt = _given_prompt({key.removeprefix("prompt."): v for key, v in given.items() if key.startswith("prompt.")})
+    prompt = _given_prompt(given)
     rows, split = given.get("benchmark.path"), given.get("benchmark.split", "test")
     tasks = given["benchmark.tasks"].strip("[]").replace(" ", "").split(",") if "benchmark.tasks" in given else None
     if name != "vsibench":
@@ -100,10 +93,10 @@ def _score_benchmark(
     if answers is None:
         answers = {}
         ids, used = {row.id for row in benchmark.rows}, dict[tuple[str, Any], str]()
-        for line in read_lines(file, field)[0]:
+        for line in foreign.read_lines(file, field)[0]:
             if line.id is None or (tasks is None and line.id not in ids):
-                raise unknown_id(line, rows_path)
-            refuse_second(line, line.id, used)
+                raise foreign.unknown_id(line, rows_path)
+            foreign.refuse_second(line, line.id, used)
             if line.text is not None and line.id in ids:
                 answers.setdefault(line.id, line.text)
         if not answers:
@@ -112,15 +105,15 @@ def _score_benchmark(
 
 
 def _given_prompt(given: Mapping[str, str]) -> PromptSettings | None:
-    """Return the prompt that command-line values describe, None where none is given."""
-    choices = {"mode": MODES, "wording": WORDINGS, "show_options": ("true", "false")}
-    for key, value in given.items():
-        if value not in choices[key]:
-            raise ConfigError(f"prompt.{key}={value}: unknown", hint=f"choose from: {', '.join(choices[key])}")
-    if not given:
+    """Return the prompt that the keys `prompt.*` among the given ones describe, None where there is none."""
+    asked = {key: given[f"prompt.{key}"] for key in PROMPT_KEYS if f"prompt.{key}" in given}
+    for key, value in asked.items():
+        if value not in _PROMPT_CHOICES[key]:
+            raise ConfigError(f"prompt.{key}={value}: unknown", hint=f"choose from: {', '.join(_PROMPT_CHOICES[key])}")
+    if not asked:
         return None
-    settings = PromptSettings(given.get("mode", "vanilla"), given.get("wording", "eval"))
-    return replace(settings, show_options=given.get("show_options", "true") == "true")
+    shown = asked.pop("show_options", "true") == "true"
+    return PromptSettings(**asked, show_options=shown)
 
 
 def score_file(
@@ -147,14 +140,14 @@ def score_file(
         DataError: a broken or incomplete line (file:line), an id that the rows lack, an id used twice.
     """
     path = Path(path)
-    lines, notes = read_lines(path, field)
+    lines, notes = foreign.read_lines(path, field)
     if prompt is None:
         prompt = _recorded_prompt(path)
-        if prompt is None and thinks(lines):
+        if prompt is None and foreign.thinks(lines):
             prompt = PromptSettings("think", "train")
             notes.append("the answers begin with <think>: official and lmms read inside <answer> tags")
     reads_tags = prompt is not None and prompt.answer_mode != "vanilla"
-    if not reads_tags and (tagged := num_tagged(lines)):
+    if not reads_tags and (tagged := foreign.num_tagged(lines)):
         notes.append(
             f"{tagged} of {len(lines)} answers hold <answer> tags, which official and lmms take for text (a bare tag "
             "scores 0): prompt.mode=think prompt.wording=train reads inside them"
@@ -162,12 +155,12 @@ def score_file(
     if rows_path is None and any(line.question_type is None or line.ground_truth is None for line in lines):
         rows_path = _recorded_rows(path)
     if rows_path is None:
-        items = carried_questions(lines)
+        items = foreign.carried_questions(lines)
         if any(line.scene is None for line in lines):
             notes.append("no scene names in the file: single questions were resampled, the intervals are too narrow")
     else:
         file = row_file(Path(rows_path), split)
-        items = join_rows(lines, (row for row, _ in iter_benchmark(file)), rows_path)
+        items = foreign.join_rows(lines, (row for row, _ in iter_benchmark(file)), rows_path)
     items = [item for item in items if types is None or item.question_type in types]
     scores = score_items(items, prompt or PromptSettings())
     if scores.unanswered:
@@ -183,28 +176,23 @@ def score_difference(first: ScoreReport, second: ScoreReport) -> DifferenceRepor
     Raises:
         DataError: no row in common, or the two files have other truths for one id.
     """
-    items = {item.id: item for item in second.items}
-    common = []
-    answered = first.scores.by_row["official"], second.scores.by_row["official"]
-    for item in first.items:
-        other = items.get(item.id)
-        if other is None or item.id not in answered[0] or item.id not in answered[1]:
-            continue
+    answered = [{item.id: item for item in r.items if item.id in r.scores.by_row["official"]} for r in (first, second)]
+    common = [item for name, item in answered[0].items() if name in answered[1]]
+    for item in common:
+        other = answered[1][item.id]
         if (item.question_type, item.ground_truth) != (other.question_type, other.ground_truth):
             hint = "both must answer the same rows"
             raise DataError(f"id={item.id}: {first.name} and {second.name} have other questions for it", hint)
-        common.append(item)
     if not common:
-        raise DataError(
-            f"{first.name} and {second.name}: no row that both answered", "give predictions of the same rows"
-        )
+        hint = "give predictions of the same rows"
+        raise DataError(f"{first.name} and {second.name}: no row that both answered", hint)
     kinds, scenes = [item.question_type for item in common], [item.scene for item in common]
     rows = [{s: np.array([r.scores.by_row[s][i.id] for i in common]) for s in SCORERS} for r in (first, second)]
     plain = [{s: task_table(kinds, values) for s, values in by.items()} for by in rows]
     tables = tuple({s: {**table, **task_groups(table)} for s, table in by.items()} for by in plain)
     intervals = scene_intervals({s: rows[0][s] - rows[1][s] for s in SCORERS}, kinds, scenes)
     names = (first.name, second.name) if first.name != second.name else (f"{first.name} (1)", f"{second.name} (2)")
-    left_out = len(set(answered[0]) ^ set(answered[1]))
+    left_out = len(answered[0].keys() ^ answered[1].keys())
     return DifferenceReport(names, tables, intervals, len(common), left_out, len(set(scenes)))  # type: ignore[arg-type]
 
 
@@ -253,11 +241,8 @@ class ScoreReport:
             "unanswered": len(scores.unanswered),
             "intervals": scores.intervals,
             "groups": scores.groups(),
-            **(
-                {"sampling": scores.sampling, "sampling_intervals": scores.sampling_intervals}
-                if scores.sampling
-                else {}
-            ),
+            **({"sampling": scores.sampling} if scores.sampling else {}),
+            **({"sampling_intervals": scores.sampling_intervals} if scores.sampling else {}),
             "n_by_task": scores.num_by_task,
             "num_rows": self.num_rows,
             "num_scenes": scores.num_scenes,
