@@ -39,7 +39,7 @@ from typing import Any
 
 from demo_table import scores_of
 from vsgrpo.data.rows import read_rows, write_rows
-from vsgrpo.evaluation.run import derangement
+from vsgrpo.evaluation.predictions import derangement
 from vsgrpo.evaluation.score_command import score_command
 from vsgrpo.evaluation.score_tables import best_constants, constant_scores
 

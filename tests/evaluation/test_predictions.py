@@ -12,6 +12,7 @@ from vsgrpo.evaluation.predictions import (
     Ledger,
     VideoQuestions,
     append_lines,
+    derangement,
     plan_chunks,
     read_answers,
     read_errors,
@@ -116,3 +117,14 @@ def test_a_merge_keeps_what_does_not_follow_on_yet(groups, tmp_path):
     ledgers[0].merge()
     assert len(path.read_bytes().splitlines()) == 3
     assert [ledger.pending() for ledger in ledgers] == [[1], [], []]
+
+
+@given(st.lists(st.text(max_size=3), max_size=8))
+def test_derangement_gives_nobody_his_own(names):
+    if len(set(names)) < 2:
+        with pytest.raises(ValueError, match="at least 2"):
+            derangement(names)
+        return
+    partner = derangement(names)
+    assert all(partner[name] != name for name in names)
+    assert sorted(partner.values()) == sorted(set(names))

@@ -245,7 +245,7 @@ def ask(
     debug: Debug = False,
 ) -> None:
     """Ask a model one question about a video or images. Keys are those of eval: prompt.mode, image.max_pixels, ..."""
-    from vsgrpo.evaluation.ask import answer, parse_request
+    from vsgrpo.evaluation.run import answer_request, parse_request
 
     request = parse_request(given)
     from vsgrpo.config.compose import load_config
@@ -253,7 +253,7 @@ def ask(
 
     config = load_config("eval", request.overrides, config_dir)
     find_model(config.model.path, config.model.adapter)
-    reply = answer(config, request)
+    reply = answer_request(config, request)
     show(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))
 
 

@@ -6,7 +6,7 @@ a module of yours (docs/extending.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -17,7 +17,7 @@ from vsgrpo.data.prompts import question_text
 from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, check_row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.leak import Leak
-from vsgrpo.evaluation.predictions import Media, predictions_name
+from vsgrpo.evaluation.predictions import Media, MediaOf, predictions_name
 from vsgrpo.evaluation.results import Accuracy, AccuracyReport
 from vsgrpo.files import file_sha256
 from vsgrpo.rules import import_named, one_of
@@ -99,7 +99,7 @@ class Answers:
     by_control: Mapping[str, Mapping[str, Sequence[str | None]]]
     errors: dict[str, str]
     num_cut_off: int
-    media_of: Callable[[Row], Media]
+    media_of: MediaOf
 
     def first_of(self, control: str) -> dict[str, str]:
         """Return id -> first answer of the answered rows under a control; DataError where there is none."""

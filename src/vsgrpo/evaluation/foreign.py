@@ -187,21 +187,14 @@ def _line(data: dict[str, Any], name: str, text: Any, where: str, is_explicit: b
         truth, options = _truth(data, kind, question or "", truth)
     sample = data.get("sample")
     if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int | str)):
-        raise DataError(
-            f"{where}: sample={sample!r}: must be a whole number or a name", "number the answers to one row"
-        )
-    identity = None if video_r1 else first(data, ("id", "question_id"))
-    return Line(
-        where,
-        None if identity is None else str(identity),
-        sample,
-        text,
-        kind,
-        None if truth is None else str(truth),
-        options,
-        _scene(data),
-        question,
-    )
+        hint = "number the answers to one row"
+        raise DataError(f"{where}: sample={sample!r}: must be a whole number or a name", hint)
+    name = _text(None if video_r1 else first(data, ("id", "question_id")))
+    return Line(where, name, sample, text, kind, _text(truth), options, _scene(data), question)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _question_type(data: Mapping[str, Any], question: str | None) -> str | None:

@@ -283,14 +283,9 @@ class Generator:
         prompts = [self._prompt(row, media) for row, media in asked]
         keys = [(row.key, sample) for row, _ in asked for sample in range(self.decoding.num_samples)]
         layout = self.decoding.layout
+        size = None if layout == "tree" else self.decoding.batch_size
         completions = rollout(
-            self.bundle.model,
-            prompts,
-            features,
-            keys,
-            self.sampling,
-            layout=layout,
-            prompts_per_pass=None if layout == "tree" else self.decoding.batch_size,
+            self.bundle.model, prompts, features, keys, self.sampling, layout=layout, prompts_per_pass=size
         )
         clock["generate"] = time.perf_counter() - began
         return completions

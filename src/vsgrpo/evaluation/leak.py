@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from vsgrpo.data.manifest import TrainingManifest, lineage_of, rooms_of, same_vi
 from vsgrpo.data.room_ids import room_label
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.predictions import Media
+from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.families import find_model
 from vsgrpo.records import read_record
 from vsgrpo.tables import denied_rooms
@@ -147,7 +147,7 @@ def split_model_words(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def compare_rows(
     manifests: Sequence[TrainingManifest],
     rows: Iterable[Row],
-    media_of: Callable[[Row], Media],
+    media_of: MediaOf,
     official: bool = False,
     *,
     allow_leak: bool = False,

@@ -2,53 +2,37 @@
 
 What can be refused without the model (its path, its lineage, rows, missing media, the leak verdict) is refused before
 torch is imported. What decides an answer is in settings.json, and weights and media in inputs.json; an evaluation goes
-on only under the same.
-
+on only under the same. `vsgrpo ask`, at the end, puts one question to a model in the same way.
 """
 
 from __future__ import annotations
 
 import glob
 import hashlib
+import os
 import re
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsgrpo.data.inputs import look_at, model_files
 from vsgrpo.data.row import Row
-from vsgrpo.errors import ConfigError
+from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation import predictions, results
 from vsgrpo.evaluation.benchmark import (
-    BENCHMARKS,
     Answers,
     Benchmark,
     PromptSettings,
     ReadOptions,
     Report,
     find_benchmark,
+    question_row,
 )
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
-from vsgrpo.evaluation.predictions import (
-    PREDICTIONS_NAME,
-    Media,
-    group_by_media,
-    predictions_name,
-    read_answers,
-    read_errors,
-    read_lines,
-)
-from vsgrpo.evaluation.results import (
-    PROMPTS_NAME,
-    SCHEMA_VERSION,
-    TIMING_NAME,
-    begin,
-    check_earlier,
-    evaluation_folder,
-    log_to_wandb,
-    write_results,
-)
+from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.families import BUILT, family_files, find_model
 from vsgrpo.report.evaluation_page import model_size
 
@@ -62,8 +46,13 @@ VIEWS = {"": "own", "blind": "none", "blank": "blank", "first_frame": "first_fra
 
 own: all of it; first_frame: the first frame, repeated; blank: mid-grey frames; none: the question alone.
 """
-MediaOf = Callable[[Row], Media]
-"""From a row to the media that the model gets with it."""
+TAGGED_TOKENS = 512
+"""Tokens for think and observe answers where decoding.max_new_tokens is not given."""
+_WITHOUT_EFFECT = ("benchmark", "controls", "scorer", "extract", "output", "run.dir", "run.name", "video.shuffle")
+_WITHOUT_EFFECT += ("video.frame_cache", "video.cache_dir", "decoding.batch_size", "decoding.layout")
+"""Keys of eval, or sections of them, that decide nothing about one answer."""
+_SUCH = {"video": "a video file, such as room.mp4", "image": "an image file, such as plan.png"}
+_EXAMPLE = 'vsgrpo ask model=runs/x/final video=room.mp4 "How many chairs are in this room?"'
 
 
 def run_eval(
@@ -91,7 +80,7 @@ def run_eval(
     kind, model = find_benchmark(config.benchmark.name), config.model
     if wandb and not kind.has_task_tables:
         raise ConfigError("--wandb: for benchmark=vsibench only", hint="leave --wandb out")
-    with evaluation_folder(config, overwrite):
+    with results.evaluation_folder(config, overwrite):
         find_model(model.path, model.adapter)
         manifests = check_lineage(model.path, model.adapter, allow_leak=allow_leak)
         benchmark = read_rows(config, kind).with_media(skip_missing)
@@ -100,9 +89,9 @@ def run_eval(
         )
         shown: dict[str, MediaOf] = {"": benchmark.media, **dict.fromkeys(config.controls, benchmark.media)}
         if config.video.shuffle:
-            shown[""] = _shuffled(benchmark, "video.shuffle=true")
+            shown[""] = predictions.shuffled(benchmark.rows, benchmark.media, "video.shuffle=true")
         if "shuffled" in shown:
-            shown["shuffled"] = _shuffled(benchmark, "controls=[shuffled]")
+            shown["shuffled"] = predictions.shuffled(benchmark.rows, benchmark.media, "controls=[shuffled]")
         began = time.monotonic()
         settings = answer_rows(config, benchmark, shown, overwrite=overwrite, allow_changed=allow_changed)
         if settings is None:
@@ -110,9 +99,9 @@ def run_eval(
         answers = _read_answers(config, settings, leak, shown)
         report = benchmark.report(answers)
         benchmark.write_beside_results(report, answers)
-        results = write_results(config, report.to_json(), time.monotonic() - began)  # last: the rest is there
+        content = results.write_results(config, report.to_json(), time.monotonic() - began)  # last: the rest is there
         if wandb:
-            log_to_wandb(config, results)
+            results.log_to_wandb(config, content)
         return report
 
 
@@ -137,11 +126,7 @@ def answer_rows(
 ) -> dict[str, Any] | None:
     """Answer every question into predictions.jsonl (and those of controls) and return the settings that decided it.
 
-    Args:
-        shown: control ("" for the evaluation itself) -> what a row is shown.
-
-    Returns:
-        the settings; None in all processes but the first.
+    None is returned in all processes but the first. `shown` is control ("" for the evaluation) -> what a row shows.
     """
     from vsgrpo.evaluation import generate
 
@@ -154,7 +139,7 @@ def answer_rows(
     if processes.is_first:
         inputs = look_at(_inputs(config, benchmark.rows, shown))
         if not overwrite:
-            check_earlier(folder, settings, inputs, allow_changed)
+            results.check_earlier(folder, settings, inputs, allow_changed)
     processes.barrier()  # the others load once the first has found nothing to refuse
     others_wait = config.model.path in BUILT  # one process builds that model, the others read what it built
     if others_wait and not processes.is_first:
@@ -165,40 +150,29 @@ def answer_rows(
     if others_wait and processes.is_first:
         processes.barrier()
     if processes.is_first:
-        begin(folder, settings, inputs, overwrite)
+        results.begin(folder, settings, inputs, overwrite)
     width = generate.hidden_size(generator.bundle)
     settings["model"]["size"] = model_size(generator.bundle.family.model_type, width)
     for name, media_of in shown.items():
-        groups = group_by_media(benchmark.rows, media_of)
+        groups = predictions.group_by_media(benchmark.rows, media_of)
         if processes.is_first and not name:
-            generator.write_prompts(groups, folder / PROMPTS_NAME, VIEWS[name])
-        timing = folder / (TIMING_NAME if processes.is_first else f"timing.{processes.rank}.jsonl")
-        generator.run(groups, folder / predictions_name(name), timing, VIEWS[name], processes)
+            generator.write_prompts(groups, folder / results.PROMPTS_NAME, VIEWS[name])
+        timing = folder / (results.TIMING_NAME if processes.is_first else f"timing.{processes.rank}.jsonl")
+        generator.run(groups, folder / predictions.predictions_name(name), timing, VIEWS[name], processes)
     return settings if processes.is_first else None
-
-
-def _shuffled(benchmark: Benchmark, key: str) -> MediaOf:
-    """Return what each row is shown as a control: the videos or images of another row."""
-    names = {row.id: "\n".join(str(path) for _, path in benchmark.media(row)) for row in benchmark.rows}
-    media = {names[row.id]: benchmark.media(row) for row in benchmark.rows}
-    try:
-        partner = derangement([names[row.id] for row in benchmark.rows])
-    except ValueError as error:
-        raise ConfigError(f"{key}: {error}", hint="evaluate rows of two scenes or images at least") from None
-    return lambda row: media[partner[names[row.id]]]
 
 
 def _settings(config: EvalConfig, benchmark: Benchmark, budget: VisionBudget, decoding: Decoding) -> dict[str, Any]:
     """Return all that decides the answers, and how videos were read, as settings.json keeps it."""
     model, rows = config.model, benchmark.rows
     identity = benchmark.identity()
-    if benchmark.name not in BENCHMARKS:  # the user's module may change what is asked
+    if ":" in benchmark.name:  # the user's module may change what is asked
         identity["texts"] = _hash([benchmark.text(row) for row in rows])
     vision = {"num_frames": budget.num_frames, "min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels}
     if any(item["kind"] == "image" for row in rows for item in row.media):
         vision |= {"image_min_pixels": budget.image_min_pixels, "image_max_pixels": budget.image_max_pixels}
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": results.SCHEMA_VERSION,
         "benchmark": {**identity, "rows": _hash([row.key for row in rows])},
         "model": {"path": model.path, "adapter": model.adapter, "dtype": model.dtype},
         "vision": vision,
@@ -223,32 +197,20 @@ def _inputs(config: EvalConfig, rows: Sequence[Row], shown: Mapping[str, MediaOf
 
 def _read_answers(config: EvalConfig, settings: dict[str, Any], leak: Leak, shown: Mapping[str, MediaOf]) -> Answers:
     folder, limit = Path(config.run.dir), config.decoding.max_new_tokens
-    file = folder / PREDICTIONS_NAME
+    file = folder / predictions.PREDICTIONS_NAME
     return Answers(
         config=config,
         settings=settings,
         leak=leak,
-        by_control={name: read_answers(folder / predictions_name(name)) for name in shown},
-        errors=read_errors(file),
-        num_cut_off=sum(line.get("num_tokens", 0) >= limit for line in read_lines(file)),
+        by_control={name: predictions.read_answers(folder / predictions.predictions_name(name)) for name in shown},
+        errors=predictions.read_errors(file),
+        num_cut_off=sum(line.get("num_tokens", 0) >= limit for line in predictions.read_lines(file)),
         media_of=shown[""],
     )
 
 
 def _hash(texts: list[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
-
-
-def derangement(names: Sequence[str]) -> dict[str, str]:
-    """Return for every name another one, each used once: the next of the sorted names, the first for the last.
-
-    Raises:
-        ValueError: fewer than two distinct names.
-    """
-    ordered = sorted(set(names))
-    if len(ordered) < 2:
-        raise ValueError(f"{len(ordered)} video(s): shuffling needs at least 2")
-    return dict(zip(ordered, [*ordered[1:], ordered[0]], strict=True))
 
 
 def split_models(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -274,9 +236,8 @@ def split_models(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
         paths += found
     if len(paths) < 2:
         return [("", [*others, *([f"model.path={paths[0]}"] if paths else [])])]
-    if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
-        raise ConfigError(f"model={twice}: given twice", hint="give each model once")
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise ConfigError(f"model={twice[0]}: given twice", hint="give each model once")
     outputs = [word for word in others if word.startswith(("output=", "run.dir="))]
     if len(outputs) != 1:
         raise ConfigError(f"{len(paths)} models: output=DIR is needed", hint="each model gets a folder in it")
@@ -299,3 +260,88 @@ def _names(paths: Sequence[str]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [str(index) for index in range(len(paths))]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The words of a `vsgrpo ask`.
+
+    Attributes:
+        media: a video, or images in the order given.
+        overrides: KEY=VALUE of `vsgrpo eval` that matter here: video.*, prompt.mode, decoding.*, model.*.
+    """
+
+    media: predictions.Media
+    question: str
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer per sample, and what the model was shown."""
+
+    answers: tuple[str, ...]
+    prompt: str
+    num_frames: int
+    max_pixels: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as JSON."""
+        return asdict(self)
+
+
+def parse_request(words: list[str]) -> Request:
+    """Return what is asked: video=FILE or image=FILE (several), one question, the rest KEY=VALUE.
+
+    Raises:
+        ConfigError: no model, nothing or several videos to show, not exactly one question.
+        DataError: no such file.
+    """
+    questions = [word for word in words if " " in word.strip() or "=" not in word]
+    settings = [word for word in words if word not in questions]
+    shown = [word for word in settings if word.startswith(("video=", "image="))]
+    media = tuple((word[:5], Path(os.path.expanduser(word[6:]))) for word in shown)
+    num_videos = sum(kind == "video" for kind, _ in media)
+    if not any(word.startswith(("model=", "model.path=")) for word in settings):
+        raise ConfigError("ask: no model given", hint=_EXAMPLE)
+    if num_videos > 1 or not media:
+        raise ConfigError(f"ask: {num_videos} videos given, one is needed, or image=FILE", hint=_EXAMPLE)
+    if len(questions) != 1 or not questions[0].strip():
+        raise ConfigError(f"ask: {len(questions)} questions given, one in quotes is needed", hint=_EXAMPLE)
+    for kind, path in media:
+        if not path.is_file():
+            raise DataError(f"{kind}={path}: no such file", hint=f"give the path of {_SUCH[kind]}")
+    rest = [word for word in settings if word not in shown]
+    for word in rest:
+        key = word.partition("=")[0]
+        if key in _WITHOUT_EFFECT or key.partition(".")[0] in _WITHOUT_EFFECT:
+            raise ConfigError(f"{word}: decides nothing about the answer to one question", hint=f"leave {key} out")
+    tagged = {"prompt.mode=think", "prompt.mode=observe", "prompt=think", "prompt=observe"}
+    if not tagged.isdisjoint(rest) and not any(word.startswith("decoding.max_new_tokens=") for word in rest):
+        rest.append(f"decoding.max_new_tokens={TAGGED_TOKENS}")
+    return Request(media, questions[0].strip(), (*rest, f"benchmark.path={media[0][1]}", "output=."))
+
+
+def answer_request(config: EvalConfig, request: Request) -> Reply:
+    """Load the model, show it the video, return what it says.
+
+    The question is asked in the form that evaluations use (`prompt.mode`, `prompt.wording`).
+
+    Raises:
+        ConfigError, DataError: the model or the video cannot be read.
+    """
+    from vsgrpo.evaluation import generate
+
+    prompt = PromptSettings(config.prompt.mode, config.prompt.wording, False)
+    media = [(kind, str(path)) for kind, path in request.media]
+    row = question_row("question", request.question, "", media, dataset="ask", question_type="")
+    budget = generate.vision_budget([config.model.adapter, config.model.path], config.vision())
+    with tempfile.TemporaryDirectory() as folder:
+        device = generate.Processes.join().device
+        generator = generate.open_generator(config, budget, device, Path(folder) / "tiny", prompt)
+        file = Path(folder) / predictions.PREDICTIONS_NAME
+        generator.run([predictions.VideoQuestions(request.media, (row,))], file, Path(folder) / "timing.jsonl")
+        if errors := predictions.read_errors(file):
+            raise DataError(errors[row.id], hint="try video.backend=pyav, or another file")
+        answers = tuple(text or "" for text in predictions.read_answers(file)[row.id])
+    return Reply(answers, prompt.text(row), budget.sampled_frames, budget.max_pixels)
