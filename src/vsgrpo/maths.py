@@ -24,6 +24,7 @@ TIMEOUT_S = 5.0
 MAX_CHARACTERS = 500
 """Longer answers are not compared by value: no gold answer of the known sets is longer."""
 
+_INSTALL = 'pip install "vsgrpo[math]"'
 _CONTEXT = Context(prec=60, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[InvalidOperation, Overflow])
 RELATIVE_TOLERANCE = Decimal("1e-6")
 """Two numbers are one answer where they differ by at most this share of the larger one; whole numbers must be equal."""
@@ -226,7 +227,7 @@ def _unit_name(text: str) -> str:
 @functools.lru_cache(maxsize=10_000)  # a group of completions gives the same few answers again and again
 def _compare(prediction: str, target: str, timeout_s: float) -> bool:
     if importlib.util.find_spec("math_verify") is None:
-        raise SetupError("math-verify: not installed, maths answers need it", 'pip install "vsgrpo[math]"')
+        raise SetupError("math-verify: not installed, maths answers need it", _INSTALL)
     try:
         return _CHILD.ask((prediction, target), timeout_s)
     except (TimeoutError, ChildProcessError):
@@ -244,9 +245,7 @@ def import_library(_: tuple[str, str]) -> None:
     try:
         import math_verify  # noqa: F401
     except Exception as error:  # whatever a broken installation raises
-        raise SetupError(
-            f"math-verify: cannot be imported ({first_line(error)})", 'pip install "vsgrpo[math]"'
-        ) from None
+        raise SetupError(f"math-verify: cannot be imported ({first_line(error)})", _INSTALL) from None
     logging.disable(logging.CRITICAL)
 
 

@@ -86,11 +86,7 @@ def mra_reward(completions: Completions, **columns: Any) -> list[float]:
 
 
 def format_reward(
-    completions: Completions,
-    *,
-    prompt_mode: str | Sequence[str] = "vanilla",
-    allow_empty: bool = False,
-    **columns: Any,
+    completions: Completions, *, prompt_mode: str | Sequence[str] = "vanilla", allow_empty: bool = False, **columns: Any
 ) -> list[float]:
     """Return 1 for `<think>..</think><answer>..</answer>` (or observe) and nothing else, else 0.
 
@@ -122,11 +118,7 @@ def _tags(mode: str) -> tuple[str, ...]:
 
 
 def length_reward(
-    completions: Completions,
-    *,
-    prompt_mode: str | Sequence[str] = "vanilla",
-    length_words: int = 32,
-    **columns: Any,
+    completions: Completions, *, prompt_mode: str | Sequence[str] = "vanilla", length_words: int = 32, **columns: Any
 ) -> list[float]:
     """Return how far the thought reaches `length_words` words: min(1, words / length_words), 0 in a wrong format.
 
@@ -234,9 +226,8 @@ def _guard(name: str, function: RewardFunction) -> RewardFunction:
             ) from error
         wanted, got = len(columns["completions"]), len(rewards) if hasattr(rewards, "__len__") else repr(rewards)
         if wanted != got:
-            raise RunError(
-                f"reward.names={name}: gave {got}, not {wanted} rewards", hint="a list with one for each completion"
-            )
+            hint = "a list with one for each completion"
+            raise RunError(f"reward.names={name}: gave {got}, not {wanted} rewards", hint)
         return rewards
 
     return called

@@ -132,14 +132,12 @@ def smart_resize(
     Raises:
         DataError: no pixels, an aspect ratio above 200, or a side that would shrink to nothing.
     """
-    what = "frame" if kind == "video" else kind
+    size = f"{'frame' if kind == 'video' else kind} size {width}x{height}"
     if min(height, width) < 1:
-        raise DataError(f"{what} size {width}x{height}: must be at least 1x1", hint=f"rebuild the {kind}")
+        raise DataError(f"{size}: must be at least 1x1", f"rebuild the {kind}")
     if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
-        raise DataError(
-            f"{what} size {width}x{height}: the aspect ratio must be at most {MAX_ASPECT_RATIO}",
-            hint=f"crop the {kind} or leave it out",
-        )
+        hint = f"crop the {kind} or leave it out"
+        raise DataError(f"{size}: the aspect ratio must be at most {MAX_ASPECT_RATIO}", hint)
     resized_height = max(factor, round(height / factor) * factor)
     resized_width = max(factor, round(width / factor) * factor)
     if resized_height * resized_width > max_pixels:
@@ -152,10 +150,8 @@ def smart_resize(
         resized_width = math.ceil(width * scale / factor) * factor
     if min(resized_height, resized_width) == 0:
         # qwen-vl-utils returns the empty size and dies later, inside the resize.
-        raise DataError(
-            f"{what} size {width}x{height}: one side shrinks below {factor} pixels at {kind}.max_pixels={max_pixels}",
-            hint=f"raise {kind}.max_pixels or crop the {kind}",
-        )
+        hint = f"raise {kind}.max_pixels or crop the {kind}"
+        raise DataError(f"{size}: one side shrinks below {factor} pixels at {kind}.max_pixels={max_pixels}", hint)
     return resized_height, resized_width
 
 

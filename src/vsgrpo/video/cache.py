@@ -99,9 +99,8 @@ class DiskCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SetupError(
-                f"video.cache_dir={folder}: cannot be made ({error.strerror})", hint="choose a folder you may write to"
-            ) from error
+            hint = "choose a folder you may write to"
+            raise SetupError(f"video.cache_dir={folder}: cannot be made ({error.strerror})", hint) from error
 
     def path(self, key: str) -> Path:
         """Return the file of `key`; the first two characters of the key spread the files over folders."""

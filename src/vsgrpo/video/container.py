@@ -147,8 +147,8 @@ def _matroska_length(start: bytes) -> int:
     width = 9 - first.bit_length()  # leading zeros of the first byte + 1
     if width > 8:
         return 0
-    value = int.from_bytes(start[at + 4 : at + 4 + width], "big") & ((1 << 7 * width) - 1)
     unknown = (1 << 7 * width) - 1
+    value = int.from_bytes(start[at + 4 : at + 4 + width], "big") & unknown
     return 0 if value == unknown else at + 4 + width + value
 
 
@@ -219,9 +219,8 @@ def packets_of(path: str, container: Any) -> dict[int, list[Packet]]:
             raise bad_video(path, f"cut off or damaged at frame {number}")
         # RFC 6386 9.1: bit 4 of a VP8 frame says whether it is shown.
         hidden = packet.is_discard or (packet.stream_index in vp8 and not content[0] >> 4 & 1)
-        packets[packet.stream_index].append(
-            Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, hidden)
-        )
+        found = Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, hidden)
+        packets[packet.stream_index].append(found)
     return packets
 
 
@@ -266,9 +265,8 @@ def check_tail(path: str, container: Any, stream: Any, packets: list[Packet]) ->
     allowed_s = max(_MAX_MISSING_S, 2 * float(longest * stream.time_base))
     missing_s = length_s - float(last * stream.time_base)
     if missing_s > allowed_s and length_s - _end_of_others(path, stream.index) > allowed_s:
-        raise bad_video(
-            path, f"cut off, its header states {length_s:.1f} s and its frames end {missing_s:.1f} s before"
-        )
+        missing = f"its header states {length_s:.1f} s and its frames end {missing_s:.1f} s before"
+        raise bad_video(path, f"cut off, {missing}")
 
 
 def _end_of_others(path: str, film: int) -> float:

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from vsgrpo.errors import DataError
 from vsgrpo.video.container import Packet, bad_video, check_tail, film_stream, open_container, packets_of
 from vsgrpo.video.image import MAX_PIXELS
 
@@ -41,10 +40,8 @@ class VideoHeader:
     def check_timing(self, name: str, family: str) -> None:
         """Raise DataError where no frame rate is stated: models of a family (its label) use the time of frames."""
         if self.fps <= 0:
-            raise DataError(
-                f"{name}: states no frame rate, which {family}'s positions need",
-                hint="write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4",
-            )
+            hint = "write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4"
+            raise bad_video(name, f"states no frame rate, which {family}'s positions need", hint)
 
 
 @dataclass(frozen=True)

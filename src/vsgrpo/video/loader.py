@@ -112,8 +112,7 @@ class VideoLoader:
         """
         with self._quarantined(path) as name:
             key = self.key(name, kind)
-            frames = self.cache.get(key)
-            if frames is None:
+            if (frames := self.cache.get(key)) is None:
                 frames = self._read_image(name) if kind == "image" else self._read_video(name)
                 self.num_decoded += 1
                 self.cache.put(key, frames)
@@ -148,8 +147,7 @@ class VideoLoader:
         """
         with self._quarantined(path) as name:
             stamp = file_stamp(name)
-            content = self._hashes.get(stamp)
-            if content is None:
+            if (content := self._hashes.get(stamp)) is None:
                 content = self._hashes[stamp] = content_hash(name, self.timeout_s)
         budget = self.budget
         frames = (budget.num_frames,) if kind == "video" else (kind,)
@@ -182,8 +180,7 @@ class VideoLoader:
 
     def _header(self, name: str, kind: str) -> VideoHeader:
         place = file_stamp(name), kind
-        header = self._headers.get(place)
-        if header is None:
+        if (header := self._headers.get(place)) is None:
             still = kind == "image"
             header = VideoHeader(1, 0.0, *image_size(name)) if still else probe(name, self.backend, self.timeout_s)
             self._headers[place] = header

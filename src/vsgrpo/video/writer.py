@@ -84,10 +84,8 @@ def write_video(
             stream = _add_stream(container, target, fps, keyframe_interval, crf, preset)
             for number, frame in enumerate(itertools.chain([first], decoded)):
                 if (frame.width, frame.height) != native:
-                    raise DataError(
-                        f"{path}: frame {number} is {frame.width}x{frame.height}, the first is {native[0]}x{native[1]}",
-                        hint="all frames of a video must have one size",
-                    )
+                    sizes = f"{frame.width}x{frame.height}, the first is {native[0]}x{native[1]}"
+                    raise DataError(f"{path}: frame {number} is {sizes}", "all frames of a video must have one size")
                 container.mux(stream.encode(_prepared(frame, target, number, stream.codec_context.time_base)))
             container.mux(stream.encode(None))
         os.replace(partial, path)
@@ -100,9 +98,8 @@ def _add_stream(
     container: Any, size: tuple[int, int], fps: float, keyframe_interval: int, crf: int, preset: str
 ) -> Any:
     rate = Fraction(fps).limit_denominator(1001)
-    stream = container.add_stream(
-        "libx264", rate=rate, options={"crf": str(crf), "preset": preset, "x264-params": f"asm={_X264_CODE}"}
-    )
+    options = {"crf": str(crf), "preset": preset, "x264-params": f"asm={_X264_CODE}"}
+    stream = container.add_stream("libx264", rate=rate, options=options)
     stream.width, stream.height = size
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
@@ -125,9 +122,8 @@ def _prepared(frame: Any, size: tuple[int, int], number: int, time_base: Fractio
             frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_color_range="MPEG")
     else:
-        frame = frame.reformat(
-            width=size[0], height=size[1], format="yuv420p", interpolation="AREA", dst_color_range="MPEG"
-        )
+        width, height = size
+        frame = frame.reformat(width, height, "yuv420p", interpolation="AREA", dst_color_range="MPEG")
     frame.pts, frame.time_base = number, time_base
     # A decoded JPEG is marked as an I picture; left so, every frame becomes a keyframe (a file 15 times larger).
     frame.pict_type = PictureType.NONE
@@ -153,8 +149,7 @@ def _decoded(path: Path, frames: Iterable[np.ndarray | bytes]) -> Iterator[Any]:
                 jpeg.options = {"err_detect": "explode"}  # a cut JPEG is an error, not a half grey frame
             (decoded,) = jpeg.decode(av.Packet(frame))
         except (FFmpegError, ValueError) as error:
-            raise DataError(
-                f"{path}: source frame {number} is not a readable JPEG ({len(frame)} bytes: {error})",
-                hint="the source is damaged there: copy it again or leave the scan out",
-            ) from None
+            problem = f"source frame {number} is not a readable JPEG ({len(frame)} bytes: {error})"
+            hint = "the source is damaged there: copy it again or leave the scan out"
+            raise DataError(f"{path}: {problem}", hint) from None
         yield decoded

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from vsgrpo.config.build import BuildCotConfig
 from vsgrpo.config.evaluate import StepSection
@@ -31,8 +31,6 @@ from vsgrpo.vision_r1.chat import Account, AnswerCache, Chat, LocalChat, Reply, 
 from vsgrpo.vision_r1.endpoint import Endpoint, RowError, work_through
 from vsgrpo.vision_r1.filters import Candidate, read_candidate
 from vsgrpo.vision_r1.questions import Item, estimated_tokens, media_digests, media_urls, source_of
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def _fault(reply: Reply) -> str | None:
     return None if reply.finish_reason in (None, "stop") else f"not finished ({reply.finish_reason})"
 
 
-def at_once(walked: Coroutine[Any, Any, T]) -> T:
+def at_once(walked: Coroutine[Any, Any, Candidate | Rejected]) -> Candidate | Rejected:
     """Return the result of a walk whose answers are all at hand: it never waits, so it needs no event loop."""
     try:
         walked.send(None)
@@ -302,9 +300,8 @@ def item_text(item: Item) -> str:
     scene = read_scene_json(inside(item.base / "scenes", f"{row.dataset}/{row.scene_name}.json"))
     kind = QUESTION_TYPES.get(row.question_type)
     if kind is not None and "footage" in kind.needs and scene.pixels is None:
-        raise DataError(
-            f"row {row.key}: the scene does not tell when an object is first seen", "use cot.bridge=caption"
-        )
+        problem = "the scene does not tell when an object is first seen"
+        raise DataError(f"row {row.key}: {problem}", "use cot.bridge=caption")
     return scene_text(scene)
 
 

@@ -137,12 +137,9 @@ class CotSummary:
                 lines.append(f"{word:<16} {number:>10} {ours:>10.1f} {theirs:>15.1f}")
         for name, account in self.accounts.items():
             paid = account.bill(self.config.steps()[name])["cost"]
-            retried = sum(account.retries.values())
-            lines.append(
-                f"{name}: {account.requests} requests ({account.cached} from the cache, {retried} retries), "
-                f"{account.prompt_tokens} + {account.completion_tokens} tokens"
-                + ("" if paid is None else f", cost {paid:.4f}")
-            )
+            asked = f"{account.requests} requests ({account.cached} from the cache, {account.retries.total()} retries)"
+            tokens = f"{account.prompt_tokens} + {account.completion_tokens} tokens"
+            lines.append(f"{name}: {asked}, {tokens}" + ("" if paid is None else f", cost {paid:.4f}"))
         if failed := self.rejected[FAILED]:
             lines.append(f"note: run the same command again to ask for the {failed} failed rows")
         return "\n".join(lines)

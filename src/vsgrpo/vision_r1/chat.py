@@ -131,9 +131,8 @@ class AnswerCache:
             hint = "wait for it to end, or choose another output=DIR"
             raise DataError(f"{self.path}: in use by another build-cot, or not writable ({error})", hint) from None
         except sqlite3.DatabaseError as error:
-            raise DataError(
-                f"{self.path}: not a cache of answers ({error})", "remove it, or choose another DIR"
-            ) from None
+            hint = "remove it, or choose another DIR"
+            raise DataError(f"{self.path}: not a cache of answers ({error})", hint) from None
 
     def __enter__(self) -> AnswerCache:
         return self
@@ -238,18 +237,14 @@ class LocalChat:
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if step.temperature > 0:
             sampling = {"do_sample": True, "temperature": step.temperature, "top_p": step.top_p, "top_k": 0}
+        digest = hashlib.blake2b(json.dumps([seed, messages], sort_keys=True).encode(), digest_size=8).digest()
         with torch.random.fork_rng(), torch.inference_mode():
-            torch.manual_seed(_key(messages, seed))
+            torch.manual_seed(int.from_bytes(digest, "big") >> 1)
             ids = self._model.generate(**inputs, max_new_tokens=step.max_tokens, **sampling)[0, prompt_tokens:]
         ends = self._model.generation_config.eos_token_id
         ended = int(ids[-1]) in (ends if isinstance(ends, list) else [ends])
-        return Reply(
-            text=self._tokenizer.decode(ids, skip_special_tokens=True),
-            reasoning=None,
-            finish_reason="stop" if ended else "length",
-            prompt_tokens=prompt_tokens,
-            completion_tokens=len(ids),
-        )
+        answer = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return Reply(answer, None, "stop" if ended else "length", prompt_tokens, len(ids))
 
     def _inputs(self, text: str, images: list[Any]) -> Any:
         parts = [*({"type": "image"} for _ in images), {"type": "text", "text": text}]
@@ -262,9 +257,3 @@ class LocalChat:
 
 def _picture(url: str) -> Any:
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
-
-
-def _key(messages: list[dict[str, Any]], seed: int) -> int:
-    """Return the seed of one answer: of the run's seed and the whole request."""
-    text = json.dumps([seed, messages], sort_keys=True)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -14,13 +14,11 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from vsgrpo.config.evaluate import StepSection
 from vsgrpo.errors import ConfigError, RunError, SetupError
 from vsgrpo.vision_r1.chat import Account, Reply
-
-if TYPE_CHECKING:
-    from vsgrpo.config.evaluate import StepSection
 
 T = TypeVar("T")
 MAX_PAUSE_S = 300.0
@@ -90,7 +88,7 @@ class Endpoint:
             raise SetupError("openai: not installed, build-cot needs it", 'pip install "vsgrpo[cot]"') from None
         import httpx2
 
-        self.name, self.model, self.base_url = name, step.model, step.base_url
+        self.name, self.base_url = name, step.base_url
         self._key_env = step.api_key_env
         key = os.environ.get(step.api_key_env, "") if step.api_key_env else "EMPTY"
         if not key:

@@ -235,9 +235,8 @@ def check_repetition(candidate: Candidate, settings: FilterSection) -> str | Non
 
 def check_contradiction(candidate: Candidate, settings: FilterSection) -> str | None:
     """Fail a chain whose last stated answer differs from the final one, or that gives up at its end."""
-    end = candidate.thought[-300:]
-    if _GIVES_UP.search(end):
-        return f"gives up: {_short(_GIVES_UP.findall(end)[-1])}"
+    if found := _GIVES_UP.findall(candidate.thought[-300:]):
+        return f"gives up: {_short(found[-1])}"
     stated = stated_answer(candidate.thought)
     if stated is not None and _differs(stated, candidate):
         return f"states {_short(stated)}, answers {_short(candidate.answer)}"
@@ -273,14 +272,14 @@ def _differs(stated: str, candidate: Candidate) -> bool:
     """Return whether a stated answer surely differs from the final one; what cannot be read does not."""
     row, final = candidate.row, candidate.answer
     boxed = BOXED.fullmatch(stated)
-    said = strip_wrappers(boxed[1] if boxed else stated)
+    said, bare = strip_wrappers(boxed[1] if boxed else stated), strip_wrappers(final)
     if row.answer_kind == "choice" and row.options is not None:
         return _option(said, row.options) not in (None, _option(final, row.options))
-    if len(strip_wrappers(final)) == 1 and strip_wrappers(final).isalpha():
+    if len(bare) == 1 and bare.isalpha():
         letter = re.match(r"(?:option |choice )?\(?([A-H])\b(?!')", said)
-        return letter is not None and letter[1] != strip_wrappers(final).upper()
+        return letter is not None and letter[1] != bare.upper()
     ends = parse_answer(final, "vanilla").number
-    ends = plain_number(strip_wrappers(final)) if ends is None else ends
+    ends = plain_number(bare) if ends is None else ends
     numbers = {float(n.replace(",", "")) for n in _NUMBERS.findall(said)}
     if ends is not None:
         if len(numbers) != 1 or "\\" in said or "/" in said or "^" in said:

@@ -18,8 +18,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import Any, NoReturn, Self
 
+from vsgrpo.config.evaluate import EvalConfig
 from vsgrpo.data.prompts import TRAIN_SENTENCES
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
@@ -30,9 +31,6 @@ from vsgrpo.paths import inside, path_fault, safe_name
 from vsgrpo.records import read_json, read_records
 from vsgrpo.vision_r1.mathvista_extract import Problem, extract, extract_answers, normalize
 from vsgrpo.vision_r1.questions import image_suffix, write_image
-
-if TYPE_CHECKING:
-    from vsgrpo.config.evaluate import EvalConfig
 
 NUM_ROWS = 1000
 """Questions of the whole testmini; fewer are never called MathVista."""

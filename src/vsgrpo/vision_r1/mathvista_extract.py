@@ -142,7 +142,9 @@ def _choice(text: str, problem: Problem) -> str:
     begins = [choice for choice in choices if _mentions(text, choice, at_start=True)]
     if len(begins) == 1:
         return begins[0]
-    if {choice.casefold() for choice in choices} == {"yes", "no"} and _denies(_sentences(text)[0]):
+    sentence = _sentences(text)[0]
+    is_denial = _NEGATION.search(sentence) and not _REFUSAL.search(sentence)
+    if is_denial and {choice.casefold() for choice in choices} == {"yes", "no"}:
         return next(choice for choice in choices if choice.casefold() == "no")
     for part in (text, _conclusion(text)):
         mentioned = [choice for choice in choices if _mentions(part, choice)]
@@ -150,10 +152,6 @@ def _choice(text: str, problem: Problem) -> str:
         if len(longest) == 1:
             return longest[0]
     return text
-
-
-def _denies(sentence: str) -> bool:
-    return bool(_NEGATION.search(sentence)) and not _REFUSAL.search(sentence)
 
 
 def _sentences(text: str) -> list[str]:

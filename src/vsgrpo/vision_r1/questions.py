@@ -40,6 +40,8 @@ from vsgrpo.video.container import file_stamp
 from vsgrpo.video.image import read_image
 from vsgrpo.video.reader import read_uniform_frames
 
+_FIRST = 0
+"""Number of the first row of a parquet file; these numbers are part of the ids of paid answers."""
 _PLACEHOLDER = re.compile(r"\s*<image>\s*")
 _MAGIC = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"RIFF", "webp"), (b"GIF8", "gif"), (b"BM", "bmp"))
 
@@ -92,7 +94,7 @@ class Source:
             DataError: a broken line, an id used twice, or a row of a benchmark room; names file and line.
         """
         seen: set[bytes] = set()
-        for where, data in islice(records(self.file), limit):
+        for where, data in islice(read_records(self.file, first=_FIRST), limit):
             if self.form == "rows":
                 item = Item(row_from_dict(data, where), self.file.parent)
             else:
@@ -127,7 +129,7 @@ def find_source(path: Path | str, split: str, form: str, name: str | None, allow
         raise DataError(f"data.path={path}: no such file or folder", "give rows.jsonl, rows.parquet or their folder")
     if file.suffix not in (".jsonl", ".parquet"):
         raise DataError(f"data.path={file}: not a .jsonl or .parquet file", "give rows.jsonl or rows.parquet")
-    first = next(iter(records(file)), None)
+    first = next(read_records(file, first=_FIRST), None)
     if first is None:
         raise DataError(f"{file}: no question in it", "build or download it again")
     if form == "auto":
@@ -144,15 +146,9 @@ def source_of(config: BuildCotConfig) -> Source:
     data = config.data
     source = find_source(data.path, data.split, data.form, data.name, data.allow_val_safe)
     if config.cot.bridge == "annotation" and source.form != "rows":
-        raise DataError(
-            f"{source.file}: cot.bridge=annotation: image questions have no annotated scene", "use cot.bridge=caption"
-        )
+        problem = "cot.bridge=annotation: image questions have no annotated scene"
+        raise DataError(f"{source.file}: {problem}", "use cot.bridge=caption")
     return source
-
-
-def records(file: Path) -> Iterator[tuple[str, Any]]:
-    """Yield (where, object) of each record; rows of parquet from 0: the numbers are part of ids of paid answers."""
-    return read_records(file, first=0)
 
 
 def image_item(data: Any, where: str, source: Source) -> Item:
@@ -178,15 +174,8 @@ def image_item(data: Any, where: str, source: Source) -> Item:
         paths.append(found)
     if contents and len(contents) != len(paths):
         _fail(where, "images: some carry bytes, some do not")
-    row = question_row(
-        name,
-        text,
-        str(answer).strip(),
-        [("image", path) for path in paths],
-        dataset=source.name,
-        question_type="image_question",
-        split="train",
-    )
+    gold, media = str(answer).strip(), [("image", path) for path in paths]
+    row = question_row(name, text, gold, media, dataset=source.name, question_type="image_question", split="train")
     check_row(row, where)
     return Item(row, source.file.parent, tuple(contents) or None)
 
