@@ -231,6 +231,10 @@ def resolve_abs_distance(scene: Scene, question: str, options: Sequence[str]) ->
     return one_decimal(float(object_distances([first], [second], "closest_point")[0, 0]))
 
 
+_Candidate = tuple[float, SceneObject]
+"""Distance from the target in metres, and the object."""
+
+
 def make_rel_distance(ask: Asking) -> list[Question]:
     """Ask which of four categories is nearest to an object whose category occurs once; nearest instance counts."""
     targets = ask.nameable_objects()
@@ -262,8 +266,8 @@ def make_rel_distance(ask: Asking) -> list[Question]:
 
 def _nearest_per_category(
     target: SceneObject, others: Sequence[SceneObject], row: NDArray[np.float64]
-) -> list[tuple[float, SceneObject]]:
-    best: dict[str, tuple[float, SceneObject]] = {}
+) -> list[_Candidate]:
+    best: dict[str, _Candidate] = {}
     for distance, item in zip(row.tolist(), others, strict=True):
         if item.category != target.category and (item.category not in best or distance < best[item.category][0]):
             best[item.category] = (distance, item)
@@ -271,13 +275,13 @@ def _nearest_per_category(
 
 
 def _draw_candidates(
-    target: str, candidates: Sequence[tuple[float, SceneObject]], gap: float, rng: np.random.Generator
-) -> list[tuple[float, SceneObject]]:
+    target: str, candidates: Sequence[_Candidate], gap: float, rng: np.random.Generator
+) -> list[_Candidate]:
     """Return four candidates in shown order, distances more than `gap` apart, no name inside another; or none.
 
     The right one's place is drawn by itself, so that it is uniform whatever the greedy choice prefers.
     """
-    chosen: list[tuple[float, SceneObject]] = []
+    chosen: list[_Candidate] = []
     for k in rng.permutation(len(candidates)):
         distance, item = candidates[k]
         names = [target, *(o.category for _, o in chosen)]

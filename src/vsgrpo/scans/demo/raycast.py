@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vsgrpo.scans.demo.rooms import CEILING, Parts, Room, camera_matrix
 
+Floats, Float32s = NDArray[np.float64], NDArray[np.float32]
 FLOOR, ABOVE, WALL = -1, -2, -3
 """Owner numbers of floor, ceiling and walls, beside the indices into `Room.objects`."""
 
@@ -44,10 +45,10 @@ class Frames:
 
     rgb: NDArray[np.uint8]
     objects: NDArray[np.int16]
-    depth: NDArray[np.float32]
+    depth: Float32s
 
 
-def render(room: Room, poses: NDArray[np.float64], height: int, width: int) -> Frames:
+def render(room: Room, poses: Floats, height: int, width: int) -> Frames:
     """Render `room` from `poses` (T, 4, 4); the camera must stand inside the room."""
     camera = camera_matrix(height, width, room.preset.hfov_degrees)
     u = (np.arange(width) + 0.5 - camera[0, 2]) / camera[0, 0]
@@ -75,16 +76,14 @@ class _Rays:
         part: (N,) index of the box, -1 for the room shell.
     """
 
-    def __init__(
-        self, direction: list[NDArray[np.float32]], origin: NDArray[np.float32], shape: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, direction: list[Float32s], origin: Float32s, shape: tuple[int, int, int]) -> None:
         self.direction, self.origin, self.shape = direction, origin, shape
         self.pixels_per_frame = shape[1] * shape[2]
         self.depth = np.full(len(direction[0]), np.inf, dtype=np.float32)
         self.face = np.zeros(len(direction[0]), dtype=np.int8)
         self.part = np.full(len(direction[0]), -1, dtype=np.int32)
 
-    def meet_shell(self, extent: NDArray[np.float64]) -> None:
+    def meet_shell(self, extent: Floats) -> None:
         """Meet the wall, floor or ceiling behind all."""
         frames = (self.shape[0], self.pixels_per_frame)
         depth, face = self.depth.reshape(frames), self.face.reshape(frames)
@@ -157,9 +156,7 @@ def _with_notch(room: Room) -> Parts:
     )
 
 
-def _projected_rectangles(
-    parts: Parts, poses: NDArray[np.float64], camera: NDArray[np.float64], size: tuple[int, int]
-) -> NDArray[np.int64]:
+def _projected_rectangles(parts: Parts, poses: Floats, camera: Floats, size: tuple[int, int]) -> NDArray[np.int64]:
     """Return (Q, 6) rows (frame, part, x0, y0, width, height) of the picture rectangle of each box in view."""
     corners = parts.points(_SIGNS)
     # Into the camera: (x - eye) @ R, (T, P, 8, 3).
@@ -205,7 +202,7 @@ def _shade(room: Room, parts: Parts, rays: _Rays, focal: float) -> Frames:
     return Frames(rgb=rgb.astype(np.uint8).reshape(*rays.shape, 3), objects=owner, depth=depth)
 
 
-def face_light(face: NDArray[np.int8], yaw: NDArray[np.float32]) -> NDArray[np.float32]:
+def face_light(face: NDArray[np.int8], yaw: Float32s) -> Float32s:
     """Return the light (N,) on faces (numbered as `_Rays.face`) of boxes turned by `yaw`.
 
     1 on top, 0.6 below, 0.7 to 0.88 on the sides by compass direction, so that box edges show.
@@ -216,7 +213,7 @@ def face_light(face: NDArray[np.int8], yaw: NDArray[np.float32]) -> NDArray[np.f
     return np.where(axis == 2, np.where(is_negative, 0.6, 1.0), side).astype(np.float32)
 
 
-def floor_tone(room: Room, xy: NDArray[np.floating], blur: NDArray[np.floating] | float) -> NDArray[np.float32]:
+def floor_tone(room: Room, xy: NDArray[np.floating], blur: NDArray[np.floating] | float) -> Float32s:
     """Return the factor (N,) of the floor pattern at `xy` (N, 2); `blur` is the metres of floor that a sample covers.
 
     The pattern fades to its mean where a sample covers more than a tile can show, else far tiles turn to noise.
@@ -235,7 +232,7 @@ def floor_tone(room: Room, xy: NDArray[np.floating], blur: NDArray[np.floating] 
     return (1 + tone - 0.35 * seam * np.clip((0.03 - np.asarray(blur)) / 0.02, 0, 1)).astype(np.float32)
 
 
-def _paint_shell(room: Room, rgb: NDArray[np.float32], rays: _Rays, owner: NDArray[np.int16], focal: float) -> None:
+def _paint_shell(room: Room, rgb: Float32s, rays: _Rays, owner: NDArray[np.int16], focal: float) -> None:
     """Write the lit colours of floor, ceiling and walls into `rgb` (N, 3).
 
     `focal` in pixels: a pixel at depth d spans d / focal metres across the line of sight.
@@ -259,7 +256,7 @@ def _paint_shell(room: Room, rgb: NDArray[np.float32], rays: _Rays, owner: NDArr
     rgb[floor] = room.floor_rgb * tone[:, None]
 
 
-def _contact_shadow(room: Room, xy: NDArray[np.floating], finest: float) -> NDArray[np.float32]:
+def _contact_shadow(room: Room, xy: NDArray[np.floating], finest: float) -> Float32s:
     """Return the factor (N,) at floor points `xy`: 0.5 under furniture, back to 1 within 0.3 m.
 
     Worked out on a grid of cells between 3 and 10 cm, as small as the `finest` pixel needs.
@@ -288,7 +285,7 @@ def _contact_shadow(room: Room, xy: NDArray[np.floating], finest: float) -> NDAr
     return shadow[column, row]
 
 
-def _outlines(owner: NDArray[np.int16], part: NDArray[np.int32], depth: NDArray[np.float32]) -> NDArray[np.float32]:
+def _outlines(owner: NDArray[np.int16], part: NDArray[np.int32], depth: Float32s) -> Float32s:
     """Return the factor (T, H, W) that darkens the farther pixel along object borders.
 
     The nearer object keeps all its pixels: at 56 pixels a line inside a chair would eat half of it. Borders between

@@ -183,20 +183,14 @@ def _write(path: str, content: bytes) -> None:
 # --- the mesh of a room ---
 
 
-@dataclass(frozen=True)
-class RoomMesh:
-    """Mesh in the aligned frame.
+@dataclass
+class RoomMesh(Mesh):
+    """Mesh in the aligned frame, in float64; faces are counter-clockwise from the visible side.
 
     Attributes:
-        vertices: (V, 3) float64 metres.
-        colors: (V, 3) uint8.
-        faces: (F, 3) int32, counter-clockwise from the visible side.
         instances: (label, vertex indices) pairs: the room's objects in order, then "floor" and one "wall" per side.
     """
 
-    vertices: NDArray[np.float64]
-    colors: NDArray[np.uint8]
-    faces: NDArray[np.int32]
     instances: list[tuple[str, NDArray[np.int64]]]
 
 

@@ -4,6 +4,7 @@ Candidates are standing places x headings; each is drawn once at low resolution 
 cover picks the key views. No video is needed to know what a video would show. Distances of the tour are walked ones:
 round the bed, not through it.
 
+A view is a `Camera`; those of a walk differ in place and yaw alone.
 Legend: K views, N objects.
 """
 
@@ -39,33 +40,6 @@ _WALKABLE = 0.1
 """Metres of clearance on the way between two standing places; a doorway is often narrower than a standing place."""
 _DETOUR = 3.0
 """Metres added to the straight line where no way is known (a closed door, another room)."""
-
-
-@dataclass(frozen=True)
-class View:
-    """A camera's place and heading: world x, y in metres and yaw in degrees (see `Camera`)."""
-
-    x: float
-    y: float
-    yaw_degrees: float
-
-
-@dataclass(frozen=True)
-class Lens:
-    """What all views of a walk share: eye height above z = 0 in metres, pitch, field of view, frame size in pixels."""
-
-    eye_z: float
-    pitch_degrees: float
-    hfov_degrees: float
-    width: int
-    height: int
-
-    def camera(self, view: View, width: int | None = None) -> Camera:
-        """Return the camera of a view, at another width if given (same aspect)."""
-        width = width or self.width
-        height = max(round(self.height * width / self.width), 1)
-        eye = (view.x, view.y, self.eye_z)
-        return Camera(eye, view.yaw_degrees, self.pitch_degrees, width, height, self.hfov_degrees)
 
 
 @dataclass(frozen=True)
@@ -106,8 +80,8 @@ def make_targets(object_of_face: NDArray, num_objects: int, piece_of_face: NDArr
     return Targets(object_of_face, piece_of_face + num_objects, num_objects, weights)
 
 
-def candidate_views(floor_map: FloorMap) -> list[View]:
-    """Return standing places on a grid x 8 headings.
+def candidate_views(floor_map: FloorMap, camera: Camera) -> list[Camera]:
+    """Return `camera` at standing places on a grid x 8 headings.
 
     Per grid square the roomiest cell is taken. Small scans get a finer grid, so that there are at least 8 places where
     that is possible, large ones a coarser grid.
@@ -121,7 +95,7 @@ def candidate_views(floor_map: FloorMap) -> list[View]:
     while len(places) > MAX_PLACES:
         step *= 1.15
         places = _places(floor_map, step)
-    return [View(float(x), float(y), 360.0 * k / NUM_YAWS) for x, y in places for k in range(NUM_YAWS)]
+    return [camera.at(float(x), float(y), 360.0 * k / NUM_YAWS) for x, y in places for k in range(NUM_YAWS)]
 
 
 def _places(floor_map: FloorMap, step: float) -> NDArray[np.float64]:
@@ -135,25 +109,24 @@ def _places(floor_map: FloorMap, step: float) -> NDArray[np.float64]:
     return floor_map.centers(cells[order[first]])
 
 
-def look(surface: Surface, targets: Targets, views: list[View], lens: Lens) -> Sightings:
+def look(surface: Surface, targets: Targets, views: list[Camera]) -> Sightings:
     """Draw every candidate view at low resolution and count pixels per target."""
     num_targets = len(targets.weights)
     pixels = np.zeros((len(views), num_targets), np.float32)
     cost = np.zeros(len(views))
-    scale = (lens.width / LOW_WIDTH) ** 2
     for number, view in enumerate(views):
-        raster = surface.draw(lens.camera(view, LOW_WIDTH))
+        raster = surface.draw(view.with_width(LOW_WIDTH))
         faces = raster.face[raster.face >= 0]
         objects, pieces = targets.object_of_face[faces], targets.piece_of_face[faces]
         count = np.bincount(objects[objects >= 0], minlength=num_targets) + np.bincount(pieces, minlength=num_targets)
-        pixels[number] = count * scale
+        pixels[number] = count * (view.width / LOW_WIDTH) ** 2
         cost[number] = _unpleasantness(raster, targets)
     return Sightings(pixels, cost)
 
 
-def view_cost(surface: Surface, targets: Targets, view: View, lens: Lens) -> float:
+def view_cost(surface: Surface, targets: Targets, view: Camera) -> float:
     """Return how unpleasant a view is: 0 for a normal one, about 1 for a useless one."""
-    return _unpleasantness(surface.draw(lens.camera(view, LOW_WIDTH)), targets)
+    return _unpleasantness(surface.draw(view.with_width(LOW_WIDTH)), targets)
 
 
 def _unpleasantness(raster: Raster, targets: Targets) -> float:
@@ -213,7 +186,9 @@ def num_key_views(num_frames: int) -> int:
     return num_frames // 2 + 1
 
 
-def film_order(views: list[View], floor_map: FloorMap, num_frames: int, cost_of: Callable[[View], float]) -> list[View]:
+def film_order(
+    views: list[Camera], floor_map: FloorMap, num_frames: int, cost_of: Callable[[Camera], float]
+) -> list[Camera]:
     """Return `num_frames` views: the key views in walking order at even indices, half-way views between them.
 
     With an odd number, linspace over the frames with (num_frames + 1) / 2 picks exactly the key views. With an even
@@ -234,13 +209,13 @@ def film_order(views: list[View], floor_map: FloorMap, num_frames: int, cost_of:
     return walk
 
 
-def _between(paths: _Paths, a: int, b: int, views: list[View], cost_of: Callable[[View], float]) -> View:
+def _between(paths: _Paths, a: int, b: int, views: list[Camera], cost_of: Callable[[Camera], float]) -> Camera:
     """Return the half-way view, or where that is unpleasant the best of its neighbours in place and heading."""
     half = ((views[b].yaw_degrees - views[a].yaw_degrees + 180) % 360 - 180) / 2
     best, least = views[a], math.inf
     for share, turn in [(0.5, 0), *((s, t) for s in (0.5, 0.3, 0.7) for t in (-25, 25, -50, 50))]:
         x, y = paths.along(a, b, share)
-        view = View(x, y, (views[a].yaw_degrees + half + turn) % 360)
+        view = views[a].at(x, y, (views[a].yaw_degrees + half + turn) % 360)
         cost = cost_of(view) + 0.5 * abs(share - 0.5) + 0.002 * abs(turn)
         if cost < least:
             best, least = view, cost
@@ -283,7 +258,7 @@ class _Paths(NamedTuple):
         return float(x), float(y)
 
 
-def _walking_paths(views: list[View], floor_map: FloorMap) -> _Paths:
+def _walking_paths(views: list[Camera], floor_map: FloorMap) -> _Paths:
     """Return shortest ways between the places of `views`, steps to the 8 neighbour cells."""
     walkable = floor_map.room >= _WALKABLE
     cells = np.argwhere(walkable)
@@ -299,7 +274,7 @@ def _walking_paths(views: list[View], floor_map: FloorMap) -> _Paths:
         steps.append(np.full(len(linked), CELL * math.hypot(across, along)))
     pairs = (np.concatenate(starts), np.concatenate(ends))
     graph = sparse.csr_matrix((np.concatenate(steps), pairs), shape=(len(cells), len(cells)))
-    place = np.array([(v.x, v.y) for v in views])
+    place = np.array([view.eye[:2] for view in views])
     at = floor_map.cell_of(place)
     nodes = number[at[:, 0], at[:, 1]]
     length, before = csgraph.dijkstra(graph, directed=False, indices=nodes, return_predecessors=True)

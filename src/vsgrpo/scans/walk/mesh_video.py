@@ -16,7 +16,7 @@ from scipy import ndimage
 from vsgrpo.errors import DataError
 from vsgrpo.scans.source import Mesh
 from vsgrpo.scans.walk import camera_plan
-from vsgrpo.scans.walk.camera_plan import Lens, film_order, num_key_views
+from vsgrpo.scans.walk.camera_plan import film_order, num_key_views
 from vsgrpo.scans.walk.floor_map import FloorMap, eye_height, map_floor, vertical_fov_degrees, walk_pitch_degrees
 from vsgrpo.scans.walk.rasterizer import Camera, Raster, Surface
 
@@ -74,7 +74,7 @@ class Walk:
     """
 
     frames: NDArray[np.uint8]
-    cameras: tuple[Camera, ...]
+    cameras: list[Camera]
     pixels: dict[int, tuple[int, ...]]
     notes: tuple[str, ...]
 
@@ -112,7 +112,7 @@ def render_walk(mesh: Mesh, instance_of_vertex: NDArray, settings: WalkSettings)
 
 def plan_walk(
     mesh: Mesh, object_of_vertex: NDArray, num_objects: int, floor_map: FloorMap, settings: WalkSettings
-) -> tuple[Camera, ...]:
+) -> list[Camera]:
     """Return the cameras of a walk in filming order.
 
     Args:
@@ -121,22 +121,21 @@ def plan_walk(
     eye, top = eye_height(mesh.vertices, floor_map.floor, _EYE_HEIGHT)
     vfov = vertical_fov_degrees(_HFOV_DEGREES, settings.width, settings.height)
     pitch = walk_pitch_degrees(eye, top, vfov)
-    lens = Lens(floor_map.floor + eye, pitch, _HFOV_DEGREES, settings.width, settings.height)
+    camera = Camera((0.0, 0.0, floor_map.floor + eye), 0.0, pitch, settings.width, settings.height, _HFOV_DEGREES)
     coarse, kept = _coarsen(mesh.vertices, mesh.faces, object_of_vertex)
     faces = mesh.faces[kept]
     object_of_face = _majority(object_of_vertex[faces])
     targets = camera_plan.make_targets(object_of_face, num_objects, _surface_pieces(mesh.vertices, faces))
-    candidates = camera_plan.candidate_views(floor_map)
-    sightings = camera_plan.look(coarse, targets, candidates, lens)
+    candidates = camera_plan.candidate_views(floor_map, camera)
+    sightings = camera_plan.look(coarse, targets, candidates)
     number = num_key_views(settings.num_frames)
     chosen = camera_plan.choose_views(sightings, targets.weights, number, settings.scaled_min_pixels)
-    views = film_order(
+    return film_order(
         [candidates[k] for k in chosen],
         floor_map,
         settings.num_frames,
-        lambda view: camera_plan.view_cost(coarse, targets, view, lens),
+        lambda view: camera_plan.view_cost(coarse, targets, view),
     )
-    return tuple(lens.camera(view) for view in views)
 
 
 def _coarsen(vertices: NDArray, faces: NDArray, object_of_vertex: NDArray) -> tuple[Surface, NDArray[np.intp]]:

@@ -11,7 +11,7 @@ Legend: V vertices, F faces, H W pixels.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +46,14 @@ class Camera:
     def focal(self) -> float:
         """Focal length in pixels."""
         return self.width / 2 / math.tan(math.radians(self.hfov_degrees) / 2)
+
+    def at(self, x: float, y: float, yaw_degrees: float) -> Camera:
+        """Return the same camera at another place and heading."""
+        return replace(self, eye=(x, y, self.eye[2]), yaw_degrees=yaw_degrees)
+
+    def with_width(self, width: int) -> Camera:
+        """Return the same camera with another width of its pictures; the height keeps their aspect."""
+        return replace(self, width=width, height=max(round(self.height * width / self.width), 1))
 
     def axes(self) -> NDArray[np.float64]:
         """Return the camera's x, y and z axis in the world, one per ROW, shape (3, 3)."""
