@@ -325,7 +325,7 @@ def _json_fault(value: Any, depth: int = 0) -> str | None:
     """Return why a value cannot be written as JSON in UTF-8, or None where it can."""
     if isinstance(value, str):
         try:
-            value.isascii() or value.encode()
+            value.encode()
         except UnicodeEncodeError:
             return "holds half a character (a lone surrogate)"
     elif isinstance(value, dict | list | tuple):

@@ -124,29 +124,38 @@ def sketch_files(files: Sequence[Path], config: TrainConfig) -> tuple[RowNumbers
         The numbers, and the rows that were read.
 
     Raises:
-        ConfigError: a type that is in none of the files.
-        DataError: as `_sketch`, or a file without rows of these types.
+        VsgrpoError: as `_sketch` and `check_types`.
     """
-    found: list[RowNumbers] = []
-    rows: list[Row] = []
-    present: set[str] = set()
-    for file in files:
-        numbers, read, there = _sketch(file, config)
-        found.append(numbers)
-        rows += read
-        present |= there
-    for name in config.data.types or ():
-        if name not in present:
-            where = ", ".join(map(str, files))
-            raise ConfigError(f"data.types: {name} is not in {where}", hint=f"there are: {', '.join(sorted(present))}")
-    for file, numbers in zip(files, found, strict=True):
-        if not numbers.count:
-            raise DataError(f"{file}: no rows to train on", hint="build-data reports why scans gave no questions")
+    sketches = [_sketch(file, config) for file in files]
+    check_types(files, [counted for _, _, counted in sketches], config.data.types)
+    found = [numbers for numbers, _, _ in sketches]
     if len(found) > 1:
         counts = shares(sum(numbers.count for numbers in found), [weight for _, weight in config.data.folders()])
         found = [numbers.drawn(count) for numbers, count in zip(found, counts, strict=True)]
     whole = _joined(found)
+    rows = [row for _, read, _ in sketches for row in read]
     return whole.drawn(min(config.data.limit or whole.count, whole.count)), rows
+
+
+def check_types(files: Sequence[Path], counts: Sequence[Mapping[str, int]], types: Sequence[str] | None) -> None:
+    """Check that every file has rows to train on.
+
+    Args:
+        counts: question type -> rows of each file.
+        types: data.types; None: all are trained on.
+
+    Raises:
+        ConfigError: a type that is in none of the files.
+        DataError: a file without rows of these types.
+    """
+    present = sorted(set().union(*counts))
+    for name in types or ():
+        if name not in present:
+            where = ", ".join(map(str, files))
+            raise ConfigError(f"data.types: {name} is not in {where}", hint=f"there are: {', '.join(present)}")
+    for file, counted in zip(files, counts, strict=True):
+        if not counted or (types is not None and counted.keys().isdisjoint(types)):
+            raise DataError(f"{file}: no rows to train on", hint="build-data reports why scans gave no questions")
 
 
 def _joined(parts: Sequence[RowNumbers]) -> RowNumbers:
@@ -163,11 +172,11 @@ def _joined(parts: Sequence[RowNumbers]) -> RowNumbers:
     )
 
 
-def _sketch(file: Path, config: TrainConfig) -> tuple[RowNumbers, list[Row], Set[str]]:
+def _sketch(file: Path, config: TrainConfig) -> tuple[RowNumbers, list[Row], Counter[str]]:
     """Count the rows of a file with their types and media, and read a part of them: evenly spread, and the longest.
 
     Returns:
-        The numbers, the rows that were read, in the order of the file, and all types that occur in it.
+        The numbers, the rows that were read, in the order of the file, and the rows of all types that occur in it.
 
     Raises:
         DataError: the file cannot be read, or a row read breaks the schema or shows a benchmark room.
@@ -200,7 +209,7 @@ def _sketch(file: Path, config: TrainConfig) -> tuple[RowNumbers, list[Row], Set
     kept = {name: number for name, number in sorted(counted.items()) if types is None or name in types}
     looked_at = f"{file.name}: types and media of all {counted.total()} lines counted, {num_read} rows read and "
     looked_at += "checked (evenly spread, and the longest)"
-    return _numbers(rows, config.prompt, kept, media, looked_at), rows, counted.keys()
+    return _numbers(rows, config.prompt, kept, media, looked_at), rows, counted
 
 
 def _lines(file: Path, sampled: dict[int, bytes]) -> Iterator[tuple[int, bytes]]:

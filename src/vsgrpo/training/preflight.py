@@ -12,7 +12,7 @@ from vsgrpo.data.inputs import media_files, model_files
 from vsgrpo.data.leak_guard import read_checked_rows, worst
 from vsgrpo.data.prompts import check_trainable
 from vsgrpo.data.row import Row
-from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, Rows, numbers_of, sketch_files, type_counts
+from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, Rows, check_types, numbers_of, sketch_files, type_counts
 from vsgrpo.data.rows import draw_mix, rebase
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import family_files
@@ -40,16 +40,9 @@ def load_rows(config: TrainConfig) -> tuple[list[Row], str]:
             )
     read = [read_checked_rows(file, allow_val_safe=config.data.allow_val_safe) for file in files]
     parts = [part for part, _ in read]
-    present = sorted({row.question_type for part in parts for row in part})
-    where = ", ".join(map(str, files))
-    for name in config.data.types or []:
-        if name not in present:
-            raise ConfigError(f"data.types: {name} is not in {where}", hint=f"there are: {', '.join(present)}")
+    check_types(files, [type_counts(part) for part in parts], config.data.types)
     if config.data.types is not None:
         parts = [[row for row in part if row.question_type in config.data.types] for part in parts]
-    for file, part in zip(files, parts, strict=True):
-        if not part:
-            raise DataError(f"{file}: no rows to train on", hint="build-data reports why scans gave no questions")
     rows, base = parts[0], Path(config.data.path)
     if len(files) > 1:
         weights = [weight for _, weight in config.data.folders()]
