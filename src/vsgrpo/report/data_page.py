@@ -22,12 +22,13 @@ from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.files import write_atomic
 from vsgrpo.records import read_jsonl
-from vsgrpo.report.page import REPORT_NAME, TEMPLATES, histogram_svg, pictures, render
+from vsgrpo.report.page import TEMPLATES, histogram_svg, pictures, render
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.directions import sector_of
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Box, Scene
 
+REPORT_NAME = "report.html"
 SPLITS = ("train", "dev")
 _FRAME_WIDTH = 320
 _QUESTIONS_PER_SCENE = 9
@@ -279,7 +280,7 @@ def _links(plan: Plan, row: Row, ids: Sequence[int]) -> list[NDArray[np.float64]
 
 def nearest_points(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a nearest pair of points (2, 2) of two polygons (K, 2) that do not overlap: a corner of one is in it."""
-    best: tuple[float, NDArray[np.float64]] | None = None
+    pairs = []
     for corners, others in ((first, second), (second, first)):
         starts, steps = others, np.roll(others, -1, axis=0) - others
         for corner in corners:
@@ -288,10 +289,8 @@ def nearest_points(first: NDArray[np.float64], second: NDArray[np.float64]) -> N
             feet = starts + along[:, None] * steps
             gaps = np.hypot(*(feet - corner).T)
             place = int(gaps.argmin())
-            if best is None or gaps[place] < best[0]:
-                best = float(gaps[place]), np.array([corner, feet[place]])
-    assert best is not None
-    return best[1]
+            pairs.append((float(gaps[place]), np.array([corner, feet[place]])))
+    return min(pairs, key=lambda pair: pair[0])[1]
 
 
 def _sector(plan: Plan, row: Row, ids: Sequence[int]) -> str:

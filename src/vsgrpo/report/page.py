@@ -26,7 +26,6 @@ from vsgrpo.spatial.question import UNITS
 from vsgrpo.video.image import read_image
 from vsgrpo.video.reader import DEFAULT_BACKEND, read_uniform_frames
 
-REPORT_NAME = "report.html"
 TEMPLATES = Path(__file__).with_name("templates")
 _JPEG_QUALITY = 72
 Curve = list[tuple[int, float]]
@@ -90,7 +89,7 @@ def pictures(
 
 
 def _frames(path: Path, num_frames: int, backend: str, timeout_s: float | None) -> Iterable[np.ndarray]:
-    """Read uniform frames; by the default backend where the one asked for is not installed: what both read is equal."""
+    """Read uniform frames. The default backend takes the place of one that is not installed: both read the same."""
     try:
         return read_uniform_frames(path, num_frames, backend, timeout_s)[1]
     except SetupError:

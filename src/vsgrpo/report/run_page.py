@@ -19,17 +19,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
 from vsgrpo.records import MAYBE_NUMBER
 from vsgrpo.report.evaluation_page import papers_of
-from vsgrpo.report.page import (
-    NUM_COLORS,
-    REPORT_NAME,
-    TEMPLATES,
-    Curve,
-    lines_svg,
-    phases_svg,
-    pictures,
-    render,
-    write_page,
-)
+from vsgrpo.report.page import NUM_COLORS, TEMPLATES, Curve, lines_svg, phases_svg, pictures, render, write_page
 from vsgrpo.report.run_folder import (
     COMPLETION,
     Run,
@@ -44,6 +34,7 @@ from vsgrpo.report.run_folder import (
 )
 from vsgrpo.spatial.question_types import table_columns
 
+REPORT_NAME = "report.html"
 COMPARE_NAME = "compare.html"
 _SAMPLE = {**COMPLETION, "question_type": str, "answer": str, "advantage?": MAYBE_NUMBER}
 _NUM_STEPS_COUNTED = 48

@@ -252,7 +252,7 @@ def share_limits(counts: Mapping[str, int], share: float) -> dict[str, int]:
 
     With fewer than MIN_ROWS rows or one answer only, all. A share below 1 / number of answers is taken as that.
 
-    With the bound m on every answer, sum(min(count, m)) >= m / share must hold; the largest such m is wanted.
+    With the bound m on every answer, sum(min(count, m)) >= m / share must hold; the largest such m is taken.
     """
     if sum(counts.values()) < MIN_ROWS or len(counts) < 2:
         return dict(counts)

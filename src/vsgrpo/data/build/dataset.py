@@ -295,7 +295,7 @@ def _write_error(out: Path, error: OSError) -> RunError:
 
 
 def stored(out: Path, config: BuildDataConfig, scan_id: str) -> ScanOutcome | None:
-    """Return what became of a scan, None where it is not known or the files it speaks of are gone."""
+    """Return what became of a scan, None where that is not known or its files are gone."""
     path = _path(out, scan_id)
     try:
         outcome = ScanOutcome.from_json(read_record(path, {}, ""), str(path))
