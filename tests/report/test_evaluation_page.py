@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from evaluation_rows import official_rows
-from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.benchmark import Answers, PromptSettings
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.leak import Leak
 from vsgrpo.evaluation.score_tables import VsiBenchReport
@@ -62,7 +62,7 @@ def test_the_report_shows_misses_without_a_video_and_escapes_what_a_model_says(t
     leak = Leak("clean", (), 0, 2)
     report = VsiBenchReport(benchmark, scores, leak, SETTINGS, {"1": "a.mp4: no frames"}, "official")
     config = SimpleNamespace(run=SimpleNamespace(dir=tmp_path))
-    given = SimpleNamespace(config=config, by_control={"": answers}, media_of=benchmark.media)
+    given = Answers(config, SETTINGS, leak, {"": answers}, {}, 0, benchmark.media)
     benchmark.write_beside_results(report, given)
     html = (tmp_path / "report.html").read_text()
     assert "<script" not in html and "&lt;script&gt;" in html
