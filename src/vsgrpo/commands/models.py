@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +52,7 @@ def train(
     if resume and overwrite:
         raise ConfigError("--resume --overwrite: these exclude each other", hint="give one of the two")
     from vsgrpo.config.compose import load_config
-    from vsgrpo.launch.start import describe, has_final, launch_training, of_seed, run_seeds, seed_list
+    from vsgrpo.launch.start import describe, launch_training, of_seed, run_seeds, seed_list
     from vsgrpo.training.continuation import is_longer
 
     given = [f"trainer={method}", *(overrides or [])]
@@ -70,10 +71,8 @@ def train(
             flags = {"resume": go_on, "overwrite": overwrite, "allow_changed": allow_changed}
             return launch_training(load_config("train", words, config_dir), words, **flags)
 
-        def finished(run: Path) -> bool:
-            return has_final(run) and not is_longer(run, first)
-
-        code, text = run_seeds(seeds, folder, start, resume=resume, finished=finished)
+        longer = partial(is_longer, config=first)
+        code, text = run_seeds(seeds, folder, start, resume=resume, is_longer=longer)
         if text:
             show(text)
         raise typer.Exit(code)

@@ -257,18 +257,13 @@ def of_seed(overrides: Sequence[str], seed: int, folder: Path) -> list[str]:
     return [*kept, f"run.seed={seed}", f"run.dir={folder / f'seed{seed}'}"]
 
 
-def has_final(run: Path) -> bool:
-    """Return whether a run has ended."""
-    return (run / "final").is_dir()
-
-
 def run_seeds(
     seeds: Sequence[int],
     folder: Path,
     start: Callable[[int, Path, bool], int],
     *,
     resume: bool,
-    finished: Callable[[Path], bool] = has_final,
+    is_longer: Callable[[Path], bool] = lambda run: False,
 ) -> tuple[int, str]:
     """Run all seeds in turn; return the exit code and the table.
 
@@ -277,11 +272,11 @@ def run_seeds(
         folder: gets seedN/ for each and seeds.json.
         start: (seed, run folder, resume) -> exit code of one run.
         resume: leave finished runs alone and go on with the one that was stopped.
-        finished: whether a run has nothing left to do.
+        is_longer: whether a finished run is to go on.
     """
     for seed in seeds:
         run = folder / f"seed{seed}"
-        if resume and finished(run):
+        if resume and (run / "final").is_dir() and not is_longer(run):
             continue
         code = start(seed, run, resume and (run / "config.yaml").is_file())
         if code:

@@ -8,7 +8,7 @@ slices lists row by row, while flat pixel arrays would be cut as if they were ro
 from __future__ import annotations
 
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from hashlib import blake2b
@@ -188,11 +188,11 @@ def epoch_order(
 
 def _deal(kinds: Sequence[str], rows: Sequence[int]) -> list[int]:
     """Order rows such that the n-th rows of all types come before the (n + 1)-th of any."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     turns = []
     for place, (kind, row) in enumerate(zip(kinds, rows, strict=True)):
-        turns.append((counts.get(kind, 0), place, row))
-        counts[kind] = counts.get(kind, 0) + 1
+        turns.append((counts[kind], place, row))
+        counts[kind] += 1
     return [row for _, _, row in sorted(turns)]
 
 
