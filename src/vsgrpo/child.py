@@ -19,6 +19,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ class Child:
         prepare, answer: functions of a request; both must be found in their module by name.
         is_silent: drop what the child prints.
     """
+
+    process: subprocess.Popen[bytes] | None = None
+    _pipe: Connection | None = None
 
     def __init__(self, prepare: Callable[[Any], object], answer: Callable[[Any], Any], is_silent: bool = False) -> None:
         names, self._module = f"{prepare.__name__}, {answer.__name__}", answer.__module__
@@ -118,25 +122,21 @@ class Child:
 
     def forget(self) -> None:
         """Start anew. After a fork the parent keeps its child, the forked process starts its own."""
-        if (pipe := getattr(self, "_pipe", None)) is not None:
-            pipe.close()
-        if (process := getattr(self, "process", None)) is not None:
-            process.returncode = 0  # not ours to wait for
+        if self._pipe is not None:
+            self._pipe.close()
+        if self.process is not None:
+            self.process.returncode = 0  # not ours to wait for
         self._lock = threading.Lock()
-        self.process: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection | None = None
+        self.process = self._pipe = None
 
 
-def _all(call: Callable[[Child], object]) -> Callable[[], None]:
-    def apply() -> None:
-        for child in list(_CHILDREN):
-            call(child)
-
-    return apply
+def _for_all(call: Callable[[Child], object]) -> None:
+    for child in list(_CHILDREN):
+        call(child)
 
 
-atexit.register(_all(Child.stop))
-os.register_at_fork(after_in_child=_all(Child.forget))
+atexit.register(_for_all, Child.stop)
+os.register_at_fork(after_in_child=partial(_for_all, Child.forget))
 
 
 def _send(pipe: Connection, answer: Any) -> None:

@@ -7,7 +7,7 @@
 
 The rules are checked when a section is made, and hold for the command line, experiments, stages and `load_config`
 alike. A failure names the dotted key, the value, the rule and the way out. Types are checked before (`sections`); rules
-between several keys are in the sections' own `__post_init__`. A user's own code is named "package.module:name" and
+between several keys are in the sections' own `faults`. A user's own code is named "package.module:name" and
 imported by `import_named`. `tests/config/test_rules.py` fails where a number or word of any section has neither a rule
 nor a reason for none.
 """
@@ -20,7 +20,7 @@ import importlib.util
 import math
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -125,6 +125,8 @@ class Text:
 
 
 Rule = Number | Choice | Text
+Faults = Iterator[tuple[str, str]]
+"""Messages and hints."""
 
 
 class Section:
@@ -142,6 +144,12 @@ class Section:
     def __post_init__(self) -> None:
         if self.section_key is not None:
             self.check_rules(self.section_key)
+        for message, hint in self.faults():
+            raise ConfigError(message, hint)
+
+    def faults(self) -> Faults:
+        """Yield what is wrong between several keys, each value being right by itself; the first is raised."""
+        yield from ()
 
     def check_rules(self, key: str) -> None:
         """Raise ConfigError for the first value that breaks its rule; null passes where the type allows it."""

@@ -9,63 +9,52 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vsgrpo.commands.app import (
-    ConfigDir,
-    Debug,
-    DryRun,
-    Json,
-    Limit,
-    Overrides,
-    Overwrite,
-    command,
-    print_config,
-    print_result,
-)
+from vsgrpo.commands import app
 from vsgrpo.terminal import show
 
 if TYPE_CHECKING:
     from vsgrpo.data.build.assemble import BuildSummary
 
 
-@command(
+@app.command(
     "build-data", "source=scannet source.root=/data/scannet video.source=mesh output=data/vsi100k", takes_keys=True
 )
 def build_data(
-    overrides: Overrides = None,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = False,
-    limit: Limit = None,
-    config_dir: ConfigDir = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    overrides: app.Overrides = None,
+    dry_run: app.DryRun = False,
+    overwrite: app.Overwrite = False,
+    limit: app.Limit = None,
+    config_dir: app.ConfigDir = None,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
 ) -> None:
     """Turn scans into questions and videos; a second run goes on where the first stopped."""
     from vsgrpo.config.compose import load_config
 
     config = load_config("build_data", overrides or [], config_dir, allow_missing=dry_run)
     if dry_run:
-        print_config(config)
+        app.print_config(config)
         return
     from vsgrpo.data.build.dataset import build_dataset
 
     _finish_build(build_dataset(config, overwrite=overwrite, limit=limit), as_json)
 
 
-@command(
+@app.command(
     "build-cot",
     "data=data/vsi100k output=data/vsi_cold cot.bridge=annotation "
     "reason.base_url=http://localhost:8000/v1 reason.model=deepseek-ai/DeepSeek-R1",
     takes_keys=True,
 )
 def build_cot(
-    overrides: Overrides = None,
+    overrides: app.Overrides = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the config and what it would ask and cost, send nothing.")
     ] = False,
-    limit: Limit = None,
-    config_dir: ConfigDir = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    limit: app.Limit = None,
+    config_dir: app.ConfigDir = None,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
 ) -> None:
     """Turn questions into cold-start rows with a chain of thought; a second run pays for what is missing only."""
     from vsgrpo.config.compose import load_config
@@ -76,19 +65,19 @@ def build_cot(
     from vsgrpo.vision_r1.build import build_cot as build
 
     if dry_run:
-        print_config(config)
+        app.print_config(config)
         show("no data=DIR given" if config.data.path == NOT_GIVEN else estimate(config, limit))
         return
     summary = build(config, limit)
-    print_result(summary, as_json)
+    app.print_result(summary, as_json)
     summary.raise_if_failed()
 
 
-@command("merge-data", "data/vsi100k")
+@app.command("merge-data", "data/vsi100k")
 def merge_data(
     folder: Annotated[Path, typer.Argument(help="The output folder that all shards wrote to.")],
-    as_json: Json = False,
-    debug: Debug = False,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
 ) -> None:
     """Write the row files of a build made in shards (build.num_shards), when all of them are done."""
     from vsgrpo.data.build.dataset import merge_shards
@@ -96,14 +85,14 @@ def merge_data(
     _finish_build(merge_shards(folder), as_json)
 
 
-@command("import-data", "vlm3r.json videos=data/scannet_mp4 output=data/vlm3r")
+@app.command("import-data", "vlm3r.json videos=data/scannet_mp4 output=data/vlm3r")
 def import_data(
     given: Annotated[
         list[str], typer.Argument(metavar="FILE... output=DIR", help=".json, .jsonl or .parquet files, and settings.")
     ],
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    overwrite: app.Overwrite = False,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
 ) -> None:
     """Turn rows of other projects into a dataset folder; rows of VSI-Bench rooms are left out and counted.
 
@@ -118,17 +107,18 @@ def import_data(
     from vsgrpo.data.importing.import_data import import_data as run_import
     from vsgrpo.vision_r1.import_images import import_images
 
-    print_result((import_images if settings.format == "images" else run_import)(settings, overwrite=overwrite), as_json)
+    run = import_images if settings.format == "images" else run_import
+    app.print_result(run(settings, overwrite=overwrite), as_json)
 
 
-@command("check-data", "data/own video.num_frames=32", takes_keys=True)
+@app.command("check-data", "data/own video.num_frames=32", takes_keys=True)
 def check_data(
     given: Annotated[list[str], typer.Argument(metavar="FILE|DIR [KEY=VALUE]...", help="Rows; settings of the run.")],
     headers: Annotated[bool, typer.Option("--headers", help="Quick: headers of media only, no frames.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Open only N videos.")] = None,
-    config_dir: ConfigDir = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    config_dir: app.ConfigDir = None,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
 ) -> None:
     """Check rows and media of your own as a run would read them: every fault, leaks, rooms shared by train and dev.
 
@@ -146,14 +136,14 @@ def check_data(
         words.insert(0, "trainer=grpo")
     config = load_config("train", words, config_dir, allow_missing=True)
     report = run_check(Path(paths[0]), config, headers=headers, limit=limit)
-    print_result(report, as_json)
+    app.print_result(report, as_json)
     report.raise_if_bad()
 
 
-@command("verify-geometry", "meta=[scannet_meta.json,arkitscenes_meta.json] questions=test.jsonl")
+@app.command("verify-geometry", "meta=[scannet_meta.json,arkitscenes_meta.json] questions=test.jsonl")
 def verify_geometry(
     files: Annotated[list[str], typer.Argument(metavar="meta=FILE|[A,B,C] questions=FILE.jsonl")],
-    debug: Debug = False,
+    debug: app.Debug = False,
 ) -> None:
     """Check our geometry against VSI-Bench: its boxes in, its rows in, agreement by question type out (JSON, table)."""
     from vsgrpo.data.verify import parse_arguments, verify_geometry
@@ -171,5 +161,5 @@ def _finish_build(summary: BuildSummary, as_json: bool) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         show(f"{summary.out / REPORT_NAME}: frames are missing: {problems[0]}{more}", sys.stderr)
-    print_result(summary, as_json)
+    app.print_result(summary, as_json)
     summary.raise_if_failed()

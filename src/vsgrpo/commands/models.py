@@ -10,36 +10,23 @@ from typing import Annotated
 
 import typer
 
-from vsgrpo.commands.app import (
-    AllowChanged,
-    AllowLeak,
-    ConfigDir,
-    Debug,
-    DryRun,
-    Json,
-    Limit,
-    Overrides,
-    Overwrite,
-    command,
-    print_config,
-    print_result,
-)
+from vsgrpo.commands import app
 from vsgrpo.errors import ConfigError
 from vsgrpo.terminal import show
 
 
-@command("train", "grpo experiment=vsgrpo_2b_v data=data/vsi100k output=runs/vsgrpo_2b_v", takes_keys=True)
+@app.command("train", "grpo experiment=vsgrpo_2b_v data=data/vsi100k output=runs/vsgrpo_2b_v", takes_keys=True)
 def train(
     method: Annotated[str, typer.Argument(metavar="grpo|sft|dpo")],
-    overrides: Overrides = None,
-    dry_run: DryRun = False,
+    overrides: app.Overrides = None,
+    dry_run: app.DryRun = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in output=DIR.")] = False,
-    overwrite: Overwrite = False,
-    allow_changed: AllowChanged = False,
-    limit: Limit = None,
+    overwrite: app.Overwrite = False,
+    allow_changed: app.AllowChanged = False,
+    limit: app.Limit = None,
     wandb: Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases too.")] = False,
-    config_dir: ConfigDir = None,
-    debug: Debug = False,
+    config_dir: app.ConfigDir = None,
+    debug: app.Debug = False,
 ) -> None:
     """Train a model on a dataset folder; run.seed=[0,1,2] trains in turn and prints mean and spread.
 
@@ -80,7 +67,7 @@ def train(
         given.append(f"run.seed={seeds[0]}")
     config = load_config("train", given, config_dir, allow_missing=dry_run)
     if dry_run:
-        print_config(config)
+        app.print_config(config)
         show(describe(config))
         return
     code = launch_training(config, given, resume=resume, overwrite=overwrite, allow_changed=allow_changed)
@@ -88,12 +75,12 @@ def train(
         raise typer.Exit(code)
 
 
-@command("merge", "runs/x/final output=models/x")
+@app.command("merge", "runs/x/final output=models/x")
 def merge(
     adapter: Annotated[Path, typer.Argument(help="Folder of a saved adapter, e.g. RUN_DIR/final.")],
     output: Annotated[str, typer.Argument(metavar="output=DIR", help="The plain model folder to write.")],
     dtype: Annotated[str, typer.Option("--dtype", help="float32 or bfloat16, of the weights written.")] = "float32",
-    debug: Debug = False,
+    debug: app.Debug = False,
 ) -> None:
     """Merge an adapter into its base: a folder that loads in transformers, with processor and vision settings."""
     key, equals, folder = output.partition("=")
@@ -111,16 +98,16 @@ def merge(
     show(str(folder))
 
 
-@command("cache-videos", "data=data/vsi100k model=qwen2_vl_2b video.cache_dir=/scratch/cache", takes_keys=True)
+@app.command("cache-videos", "data=data/vsi100k model=qwen2_vl_2b video.cache_dir=/scratch/cache", takes_keys=True)
 def cache_videos(
-    overrides: Overrides = None,
+    overrides: app.Overrides = None,
     clear: Annotated[bool, typer.Option("--clear", help="Empty the caches in video.cache_dir instead.")] = False,
     keep_gib: Annotated[
         float | None, typer.Option("--keep-gib", min=0, help="Drop what was unused for longest, down to N GiB.")
     ] = None,
-    config_dir: ConfigDir = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    config_dir: app.ConfigDir = None,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
 ) -> None:
     """Compute the visual features of all videos once, for all runs with video.feature_cache=disk on the same folder.
 
@@ -138,7 +125,7 @@ def cache_videos(
         cache_folder(config)
         from vsgrpo.training.rows import evict_videos
 
-        print_result(evict_videos(config, 0.0 if clear else keep_gib or 0.0), as_json)
+        app.print_result(evict_videos(config, 0.0 if clear else keep_gib or 0.0), as_json)
         return
     if config.data.path == NOT_GIVEN:
         raise ConfigError("data.path: not given", hint="say where the rows are: data=DIR")
@@ -147,24 +134,24 @@ def cache_videos(
     rows = load_rows(config)[0]
     from vsgrpo.training.rows import cache_videos as fill
 
-    print_result(fill(config, rows), as_json)
+    app.print_result(fill(config, rows), as_json)
 
 
-@command("eval", "model=runs/x/final benchmark.path=data/vsibench output=runs/x/eval", takes_keys=True)
+@app.command("eval", "model=runs/x/final benchmark.path=data/vsibench output=runs/x/eval", takes_keys=True)
 def evaluate(
-    overrides: Overrides = None,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = False,
-    limit: Limit = None,
+    overrides: app.Overrides = None,
+    dry_run: app.DryRun = False,
+    overwrite: app.Overwrite = False,
+    limit: app.Limit = None,
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Go on without videos that are missing.")
     ] = False,
-    allow_leak: AllowLeak = False,
-    allow_changed: AllowChanged = False,
+    allow_leak: app.AllowLeak = False,
+    allow_changed: app.AllowChanged = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Log scores and report to Weights & Biases too.")] = False,
-    config_dir: ConfigDir = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    config_dir: app.ConfigDir = None,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
 ) -> None:
     """Score a model on VSI-Bench or on a dataset folder; a second run goes on where the first stopped.
 
@@ -181,7 +168,7 @@ def evaluate(
     benchmark = find_benchmark(configs[0].benchmark.name)
     if dry_run:
         for config in configs:
-            print_config(config)
+            app.print_config(config)
         return
     from vsgrpo.evaluation.leak import check_lineage
     from vsgrpo.evaluation.run import run_eval
@@ -212,14 +199,14 @@ def evaluate(
         show("\n" + compare_table(named, "all models"))
 
 
-@command("score", "predictions.jsonl benchmark.path=data/vsibench/test.jsonl")
+@app.command("score", "predictions.jsonl benchmark.path=data/vsibench/test.jsonl")
 def score(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE [FILE2] [KEY=VALUE]...", help="Predictions; two: their difference.")
     ],
-    allow_leak: AllowLeak = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    allow_leak: app.AllowLeak = False,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
 ) -> None:
     """Score predictions of any make (ours, lmms-eval logs, Video-R1 files, result lists) with all scorers.
 
@@ -233,15 +220,15 @@ def score(
     """
     from vsgrpo.evaluation.score_command import score_command
 
-    print_result(score_command(files, allow_leak=allow_leak), as_json)
+    app.print_result(score_command(files, allow_leak=allow_leak), as_json)
 
 
-@command("ask", 'model=runs/x/final video=room.mp4 "How many chairs are in this room?"')
+@app.command("ask", 'model=runs/x/final video=room.mp4 "How many chairs are in this room?"')
 def ask(
     given: Annotated[list[str], typer.Argument(metavar="model=PATH video=FILE|image=FILE... QUESTION [KEY=VALUE]...")],
-    config_dir: ConfigDir = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    config_dir: app.ConfigDir = None,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
 ) -> None:
     """Ask a model one question about a video or images. Keys are those of eval: prompt.mode, image.max_pixels, ..."""
     from vsgrpo.evaluation.run import answer_request, parse_request
@@ -256,15 +243,14 @@ def ask(
     show(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))
 
 
-@command("configs")
+@app.command("configs")
 def configs(
     group: Annotated[str | None, typer.Argument(help="One group, e.g. experiment.")] = None,
-    config_dir: ConfigDir = None,
-    debug: Debug = False,
+    config_dir: app.ConfigDir = None,
+    debug: app.Debug = False,
 ) -> None:
     """List config groups and their options; with GROUP, what each option is for."""
-    from vsgrpo.config.compose import config_dir as packaged
-    from vsgrpo.config.compose import config_groups
+    from vsgrpo.config.compose import config_folders, config_groups
     from vsgrpo.rules import suggest
 
     groups = config_groups(config_dir)
@@ -275,16 +261,16 @@ def configs(
     if group not in groups:
         raise ConfigError(f"{group}: no such config group", hint=suggest(group, tuple(groups)))
     for option in groups[group]:
-        paths = [folder / group / f"{option}.yaml" for folder in ([config_dir] if config_dir else []) + [packaged()]]
+        paths = [folder / group / f"{option}.yaml" for folder in config_folders(config_dir)]
         text = next(path for path in paths if path.is_file()).read_text(encoding="utf-8")
         comments = [x.lstrip("# ") for x in text.splitlines() if x.startswith("#") and "@package" not in x]
         show(f"{option}: {comments[0] if comments else ''}")
 
 
-@command("report", "runs/beta0 runs/beta1e-4 output=compare.html")
+@app.command("report", "runs/beta0 runs/beta1e-4 output=compare.html")
 def report(
     given: Annotated[list[str], typer.Argument(metavar="RUN_DIR... [output=FILE]", help="Run folders, overlaid.")],
-    debug: Debug = False,
+    debug: app.Debug = False,
 ) -> None:
     """Write one HTML page about training runs: curves, alarms, phase times, what the model said, evaluations.
 
@@ -297,12 +283,12 @@ def report(
     show(write_report(folders, outputs[-1] if outputs else None).table())
 
 
-@command("inspect", "runs/x/eval type=object_counting score=worst output=rows.html")
+@app.command("inspect", "runs/x/eval type=object_counting score=worst output=rows.html")
 def inspect(
     given: Annotated[list[str], typer.Argument(metavar="DATASET|EVALUATION|RUN [KEY=VALUE]...")],
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Show so many rows (20).")] = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
 ) -> None:
     """Print rows of a dataset, an evaluation or a GRPO run, or write a page with their frames and floor plans.
 
@@ -315,25 +301,25 @@ def inspect(
     show(json.dumps([item.to_json() for item in result.rows], indent=1) if as_json else result.table())
 
 
-@command("doctor", "experiment=vsgrpo_2b_24gb data=data/vsi100k", takes_keys=True)
+@app.command("doctor", "experiment=vsgrpo_2b_24gb data=data/vsi100k", takes_keys=True)
 def doctor(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[grpo|sft|dpo] [KEY=VALUE]...", help="Of a run: will it fit here?")
     ] = None,
-    config_dir: ConfigDir = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    config_dir: app.ConfigDir = None,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
 ) -> None:
     """Check versions, devices, decoders, disk, paths, and whether a run fits: what would fail, and how to fix it."""
     from vsgrpo.doctor import examine
 
     report = examine(overrides or [], config_dir)
-    print_result(report, as_json)
+    app.print_result(report, as_json)
     if report.failed:
         raise typer.Exit(1)
 
 
-@command("version")
+@app.command("version")
 def version() -> None:
     """Print the version."""
     from importlib.metadata import version as installed

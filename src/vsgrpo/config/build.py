@@ -13,6 +13,7 @@ from vsgrpo.errors import ConfigError
 from vsgrpo.rules import (
     Choice,
     Count,
+    Faults,
     Name,
     Section,
     Seed,
@@ -55,13 +56,12 @@ class BuildDataSection(Section, key="data"):
     unseen: Annotated[str, choice("drop", "flag")]
     reasoning: Annotated[str, choice("none", "template")]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
         not_empty("data.types", self.types)
         for name in load_question_types("data.types", self.types or ()):
             if self.mode == "vsi100k" and QUESTION_TYPES[name].held_out:
                 what = f"data.types={name}: the paper holds this type out, data.mode=vsi100k never makes it"
-                raise ConfigError(what, hint="use data.mode=vsibench, or leave it to the evaluation")
+                yield what, "use data.mode=vsibench, or leave it to the evaluation"
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,13 @@ class RouteSection(Section, key="route"):
     max_reach_m: Annotated[float, at_least(0)]
     clearance_m: Annotated[float, at_least(0)]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
         if self.min_legs > self.max_legs:
             what = f"route.min_legs={self.min_legs}, route.max_legs={self.max_legs}"
-            raise ConfigError(f"{what}: must rise within 1..4", hint="route.min_legs=2 route.max_legs=4")
+            yield f"{what}: must rise within 1..4", "route.min_legs=2 route.max_legs=4"
         if self.min_leg_m >= self.max_leg_m:
             what = f"route.min_leg_m={self.min_leg_m}, route.max_leg_m={self.max_leg_m}"
-            raise ConfigError(f"{what}: must rise from above 0", hint="route.min_leg_m=0.8 route.max_leg_m=6.0")
+            yield f"{what}: must rise from above 0", "route.min_leg_m=0.8 route.max_leg_m=6.0"
 
 
 @dataclass(frozen=True)
@@ -121,13 +120,10 @@ class BuildSection(Section, key="build"):
     max_skipped: Annotated[float, between(0, 1)]
     report_scenes: Annotated[int, at_least(0)]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
         if not 0 <= self.shard < self.num_shards:
-            raise ConfigError(
-                f"build.shard={self.shard}: must be in 0..{self.num_shards - 1} (build.num_shards={self.num_shards})",
-                hint="a Slurm array of N tasks: build.num_shards=N build.shard=$SLURM_ARRAY_TASK_ID, numbered from 0",
-            )
+            what = f"build.shard={self.shard}: must be in 0..{self.num_shards - 1} (build.num_shards={self.num_shards})"
+            yield what, "a Slurm array of N tasks: build.num_shards=N build.shard=$SLURM_ARRAY_TASK_ID, numbered from 0"
 
 
 @dataclass(frozen=True)
@@ -161,11 +157,10 @@ class BuildVideoSection(Section, key="video"):
     seen_pixels: Count
     seen_frames: Annotated[int, at_least(0)]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
         if (self.source == "folder") != (self.folder is not None):
             what = f"video.folder={self.folder}: video.source=folder needs it, other sources must not have it"
-            raise ConfigError(what, hint="set video.source=folder video.folder=DIR with DIR/<scene>.mp4")
+            yield what, "set video.source=folder video.folder=DIR with DIR/<scene>.mp4"
 
 
 @dataclass(frozen=True)
@@ -223,15 +218,12 @@ class FilterSection(Section, key="filters"):
     max_compression: Annotated[float, at_least(1)]
     max_repeats: Count
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
         if "format" not in self.names:
-            raise ConfigError(
-                f"filters.names={self.names}: without `format` there is no answer to write", hint="keep format in it"
-            )
+            yield f"filters.names={self.names}: without `format` there is no answer to write", "keep format in it"
         if self.max_characters < self.min_characters:
             what = f"filters.max_characters={self.max_characters}: below filters.min_characters={self.min_characters}"
-            raise ConfigError(what, hint=f"set filters.max_characters={self.min_characters} or more")
+            yield what, f"set filters.max_characters={self.min_characters} or more"
 
 
 @dataclass(frozen=True)
@@ -271,8 +263,6 @@ class BuildCotConfig:
             own = (step.concurrency, step.requests_per_minute, step.tokens_per_minute)
             other, theirs = limits.setdefault((step.base_url, step.model, step.api_key_env), (name, own))
             if theirs != own:
-                raise ConfigError(
-                    f"{name}.concurrency, requests_per_minute, tokens_per_minute={own}: {other} limits the same "
-                    f"endpoint to {theirs}",
-                    hint=f"set {other}.* alone: {name} follows it",
-                )
+                what = f"{name}.concurrency, requests_per_minute, tokens_per_minute={own}"
+                limit = f"{other} limits the same endpoint to {theirs}"
+                raise ConfigError(f"{what}: {limit}", hint=f"set {other}.* alone: {name} follows it")

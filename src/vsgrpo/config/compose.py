@@ -41,10 +41,15 @@ def config_dir() -> Path:
     raise ConfigError(f"{package / 'configs'}: packaged configs not found", hint="reinstall vsgrpo: pip install -e .")
 
 
+def config_folders(extra_dir: Path | None) -> list[Path]:
+    """Return the folders of YAML, the user's own first: its files shadow ours."""
+    return [*([extra_dir] if extra_dir else []), config_dir()]
+
+
 def config_groups(extra_dir: Path | None = None) -> dict[str, list[str]]:
     """Return group -> option names, the user's own folder included."""
     groups: dict[str, set[str]] = {}
-    for folder in [config_dir(), *([extra_dir] if extra_dir else [])]:
+    for folder in config_folders(extra_dir):
         for path in sorted(folder.glob("*/*.yaml")):
             if path.parent.name != "accelerate":
                 groups.setdefault(path.parent.name, set()).add(path.stem)
@@ -109,8 +114,8 @@ def _check_experiment(root: str, overrides: Sequence[str], extra_dir: Path | Non
     """Refuse an experiment of another command or method, or without keys, before Hydra trips over it."""
     given = dict(item.split("=", 1) for item in overrides if "=" in item)
     name, method = given.get("experiment"), given.get("trainer")
-    folders = [*([extra_dir] if extra_dir else []), config_dir()]
-    paths = [path for folder in folders if (path := folder / "experiment" / f"{name}.yaml").is_file()]
+    files = [folder / "experiment" / f"{name}.yaml" for folder in config_folders(extra_dir)]
+    paths = [path for path in files if path.is_file()]
     if not paths:
         return
     values = read_yaml(paths[0], "write it again")
@@ -168,12 +173,6 @@ def _compose(root: str, overrides: list[str], extra_dir: Path | None) -> Any:
     return composed
 
 
-def _method(overrides: Sequence[str]) -> str | None:
-    """Return the trainer that the overrides name, None where they name none."""
-    given = [item.partition("=")[2] for item in overrides if item.startswith("trainer=")]
-    return given[-1] if given and given[-1] in TRAINERS else None
-
-
 def _unreadable(overrides: Sequence[str]) -> ConfigError | None:
     """Return an error for the first override that is not in Hydra's grammar, None where all are."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -209,8 +208,9 @@ def _other_kind(root: str, overrides: Sequence[str], key: str, kind: str) -> Con
 
 def _translate(root: str, error: Exception, extra_dir: Path | None, overrides: Sequence[str]) -> ConfigError:
     """Turn Hydra's message into ours: dotted key, what is wrong, nearest right name."""
-    text, method = str(error), _method(overrides)
-    cause = error.__cause__
+    text, cause = str(error), error.__cause__
+    given = [item.removeprefix("trainer=") for item in overrides if item.startswith("trainer=")]
+    method = given[-1] if given and given[-1] in TRAINERS else None
     if option := re.search(r"Could not find '([^/']+)/([^']+)'", text):
         group, name = option.groups()
         return ConfigError(f"{group}={name}: no such {group}", nearest(name, config_groups(extra_dir).get(group, [])))

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Annotated, Any
 
 from vsgrpo.errors import ConfigError
-from vsgrpo.rules import Count, Name, Section, Seed, above, at_least, choice, not_empty, up_to
+from vsgrpo.rules import Count, Faults, Name, Section, Seed, above, at_least, choice, not_empty, up_to
 
 Pixels = Annotated[int, at_least(28 * 28)]
 """At least one token of the language model."""
@@ -38,11 +38,10 @@ class ModelSection(Section, key="model"):
     attn_implementation: Annotated[str, choice("sdpa", "eager", "flash_attention_2")]
     offline: bool
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
         if self.attn_implementation == "flash_attention_2" and find_spec("flash_attn") is None:
             what = f"model.attn_implementation={self.attn_implementation}: the library flash_attn is not installed"
-            raise ConfigError(what, hint="set model.attn_implementation=sdpa, or install flash_attn")
+            yield what, "set model.attn_implementation=sdpa, or install flash_attn"
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,11 @@ class PixelBounds(Section):
     min_pixels: Pixels | None
     max_pixels: Pixels | None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
         low, high, key = self.min_pixels, self.max_pixels, self.section_key
         if low is not None and high is not None and high < low:
             what = f"{key}.max_pixels={high}: below {key}.min_pixels={low}"
-            raise ConfigError(what, hint=f"set {key}.max_pixels={low} or more, or lower {key}.min_pixels")
+            yield what, f"set {key}.max_pixels={low} or more, or lower {key}.min_pixels"
 
 
 @dataclass(frozen=True)
@@ -151,11 +149,10 @@ class DecodingSection(Section, key="decoding"):
     batch_size: Count
     layout: Annotated[str, choice("tree", "plain")]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
         if self.temperature == 0 and self.num_samples > 1:
             what = f"decoding.num_samples={self.num_samples}: greedy decoding gives one answer"
-            raise ConfigError(what, hint="set decoding.temperature=1 too, or decoding.num_samples=1")
+            yield what, "set decoding.temperature=1 too, or decoding.num_samples=1"
 
 
 @dataclass(frozen=True)
@@ -189,18 +186,17 @@ class EvalConfig(ShowsMedia, Section, key=""):
     scorer: Annotated[str, choice("official", "lmms", "lenient")]
     extract: StepSection
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
         self.extract.check("extract")
         if self.decoding.layout == "tree" and self.model.attn_implementation != "sdpa":
             what = f"model.attn_implementation={self.model.attn_implementation}: a shared video prefix needs sdpa"
-            raise ConfigError(what, hint="set decoding.layout=plain")
+            yield what, "set decoding.layout=plain"
         if (self.extract.base_url is None) != (self.extract.model is None):
             what = f"extract.base_url={self.extract.base_url} extract.model={self.extract.model}: one without the other"
-            raise ConfigError(what, hint="set both, or neither (answers are then extracted by rule)")
+            yield what, "set both, or neither (answers are then extracted by rule)"
         if self.extract.model is not None and self.benchmark.name != "mathvista":
             what = f"extract.model={self.extract.model}: only benchmark=mathvista has answers extracted by a model"
-            raise ConfigError(what, hint="leave extract.model=null")
+            yield what, "leave extract.model=null"
 
     def why_unused(self, key: str) -> tuple[str, str] | None:
         """Return why a key changes nothing in an evaluation, and the way out; None where it acts."""

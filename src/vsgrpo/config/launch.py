@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from vsgrpo.config.sections import typed_values
 from vsgrpo.devices import VisibleGpus, visible_gpus
 from vsgrpo.errors import ConfigError, SetupError
-from vsgrpo.rules import Count, Name, Section, above, at_least, between, choice, one_of
+from vsgrpo.rules import Count, Faults, Name, Section, above, at_least, between, choice, one_of
 
 PROFILES = ("cpu", "gpu1", "ddp", "zero2", "zero3", "zero3_offload", "fsdp2")
 SHARDED = ("zero3", "zero3_offload", "fsdp2")
@@ -38,33 +38,24 @@ class LaunchSection(Section, key="launch"):
     use_cpu: bool = False
     auto: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
         if self.use_cpu and self.profile == "gpu1":
-            raise ConfigError("launch.use_cpu=true: launch=gpu1 is one process on a GPU", hint="set launch=cpu")
+            yield "launch.use_cpu=true: launch=gpu1 is one process on a GPU", "set launch=cpu"
         if self.accelerate_file is not None and self.profile in ("cpu", "gpu1"):
             what = f"launch.accelerate_file={self.accelerate_file}: launch={self.profile} starts no accelerate"
-            raise ConfigError(what, hint="leave it null, or choose the launch profile that the file is of")
+            yield what, "leave it null, or choose the launch profile that the file is of"
         if self.machine_rank >= self.num_machines:
-            raise ConfigError(
-                f"launch.machine_rank={self.machine_rank}: launch.num_machines={self.num_machines} machines are "
-                "numbered from 0",
-                hint=f"set launch.machine_rank={self.num_machines - 1} or less, or launch.num_machines",
-            )
+            what = f"launch.num_machines={self.num_machines} machines are numbered from 0"
+            way_out = f"set launch.machine_rank={self.num_machines - 1} or less, or launch.num_machines"
+            yield f"launch.machine_rank={self.machine_rank}: {what}", way_out
         if self.profile in ("cpu", "gpu1") and self.num_processes != 1:
             what = f"launch.num_processes={self.num_processes}: launch={self.profile} is one process"
-            raise ConfigError(what, hint="choose launch=ddp, launch=zero2 or launch=zero3 for several")
-        if self.num_processes % self.num_machines:
-            raise ConfigError(
-                f"launch.num_processes={self.num_processes}: not a multiple of launch.num_machines={self.num_machines}",
-                hint="set "
-                + " or ".join(
-                    f"launch.num_processes={n * self.num_machines}"
-                    for n in (self.num_processes // self.num_machines, self.num_processes // self.num_machines + 1)
-                    if n
-                )
-                + " (all machines together)",
-            )
+            yield what, "choose launch=ddp, launch=zero2 or launch=zero3 for several"
+        if rest := self.num_processes % self.num_machines:
+            near = (self.num_processes - rest, self.num_processes - rest + self.num_machines)
+            ways = " or ".join(f"launch.num_processes={number}" for number in near if number)
+            what = f"not a multiple of launch.num_machines={self.num_machines}"
+            yield f"launch.num_processes={self.num_processes}: {what}", f"set {ways} (all machines together)"
 
     @property
     def on_cpu(self) -> bool:
@@ -77,9 +68,8 @@ def check_launcher_variables() -> None:
     for name in _LAUNCHERS:
         value = os.environ.get(name)
         if value is not None and not (value.isascii() and value.isdigit()):
-            raise SetupError(
-                f"{name}={value}: launchers set it to a whole number", hint=f"unset {name}, or start by a launcher"
-            )
+            what = f"{name}={value}: launchers set it to a whole number"
+            raise SetupError(what, hint=f"unset {name}, or start by a launcher")
 
 
 def joins_launcher() -> bool:
@@ -114,18 +104,13 @@ def resolve_launch(given: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     machines = launch.get("num_machines", 1)
     if machines != 1:
-        raise ConfigError(
-            f"launch.num_machines={machines}: launch=auto counts the GPUs of one machine",
-            hint="name the profile, and the processes of all machines: launch=zero2 launch.num_processes=N",
-        )
+        what = f"launch.num_machines={machines}: launch=auto counts the GPUs of one machine"
+        way_out = "name the profile, and the processes of all machines: launch=zero2 launch.num_processes=N"
+        raise ConfigError(what, way_out)
     seen, use_cpu = visible_gpus(), launch.get("use_cpu", False)
     number = _number(seen, launch.get("num_processes"), use_cpu)
-    on_gpus = len(seen) > 0 and not use_cpu
-    return {
-        "profile": "ddp" if number > 1 else "gpu1" if on_gpus else "cpu",
-        "num_processes": number,
-        "auto": True,
-    }
+    profile = "ddp" if number > 1 else "gpu1" if len(seen) > 0 and not use_cpu else "cpu"
+    return {"profile": profile, "num_processes": number, "auto": True}
 
 
 def _number(seen: VisibleGpus, asked: int | None, use_cpu: bool) -> int:
@@ -133,18 +118,16 @@ def _number(seen: VisibleGpus, asked: int | None, use_cpu: bool) -> int:
     started, joins = _started(), joins_launcher()
     if not joins and "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         tasks = os.environ["SLURM_NTASKS"]
-        raise SetupError(
-            f"SLURM_NTASKS={tasks}: launch=auto is one task, which starts a process for each GPU of its machine",
-            hint=f"srun --ntasks=1, or launch=ddp launch.num_processes={tasks} with one task for each process",
-        )
+        what = f"SLURM_NTASKS={tasks}: launch=auto is one task, which starts a process for each GPU of its machine"
+        way_out = f"srun --ntasks=1, or launch=ddp launch.num_processes={tasks} with one task for each process"
+        raise SetupError(what, way_out)
     if joins and asked not in (None, started):
         what = f"launch.num_processes={asked}: the launcher has started {started}"
         raise ConfigError(what, hint="leave launch.num_processes out")
     number = started if joins else asked if asked is not None else max(1, 0 if use_cpu else len(seen))
     if number < 1:
-        raise ConfigError(
-            f"launch.num_processes={number}: must be a number of at least 1", hint="leave it out: one per GPU"
-        )
+        what = f"launch.num_processes={number}: must be a number of at least 1"
+        raise ConfigError(what, hint="leave it out: one per GPU")
     if use_cpu or number == 1:
         return number
     if not seen:

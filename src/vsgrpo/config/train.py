@@ -17,8 +17,7 @@ from vsgrpo.config.evaluate import (
 )
 from vsgrpo.config.launch import SHARDED, WHOLE, LaunchSection
 from vsgrpo.config.trainer import TrainerSection
-from vsgrpo.errors import ConfigError
-from vsgrpo.rules import Count, Name, Section, Share, at_least, choice, not_empty
+from vsgrpo.rules import Count, Faults, Name, Section, Share, at_least, choice, not_empty
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,9 @@ class LoraSection(Section, key="model.lora"):
     dropout: Share
     targets: list[Annotated[str, choice("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")]]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
         if not self.targets:
-            raise ConfigError("model.lora.targets=[]: LoRA would train nothing", hint="set model.lora.targets=[q_proj]")
+            yield "model.lora.targets=[]: LoRA would train nothing", "set model.lora.targets=[q_proj]"
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,11 @@ class TrainModelSection(ModelSection):
     merge_on_save: bool | None
     lora: LoraSection
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
+        yield from super().faults()
         if self.tune == "lora" and not self.freeze_vision:
             what = "model.freeze_vision=false: LoRA trains the language model only, the tower stays frozen"
-            raise ConfigError(what, hint="set model.freeze_vision=true, or model.tune=full")
+            yield what, "set model.freeze_vision=true, or model.tune=full"
 
 
 MIX_EXAMPLE = "for example data=data/vsi100k data.mix='[{path: data/own, weight: 0.5}]'"
@@ -66,15 +64,14 @@ class TrainDataSection(Section, key="data"):
     allow_val_safe: bool
     mix: list[dict[str, Any]] | None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
         not_empty("data.types", self.types)
         for number, item in enumerate(self.mix or []):
             weight = item.get("weight", 1.0)
             if set(item) - {"path", "weight"} or not isinstance(item.get("path"), str):
-                raise ConfigError(f"data.mix[{number}]={item}: each is {{path, weight}}", hint=MIX_EXAMPLE)
+                yield f"data.mix[{number}]={item}: each is {{path, weight}}", MIX_EXAMPLE
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
-                raise ConfigError(f"data.mix[{number}].weight={weight}: must be above 0", hint=MIX_EXAMPLE)
+                yield f"data.mix[{number}].weight={weight}: must be above 0", MIX_EXAMPLE
 
     def folders(self) -> list[tuple[str, float]]:
         """Return (folder, weight) of all folders drawn from; data.path has weight 1 unless data.mix lists it too."""
@@ -112,22 +109,21 @@ class RewardSection(Section, key="reward"):
     allow_empty: bool
     length_words: Count
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
         if self.weights is not None and (self.names is None or len(self.weights) != len(self.names)):
             what = f"reward.weights={self.weights}: needs one number for each of reward.names={self.names}"
-            raise ConfigError(what, hint="give both lists with equal length, or leave reward.weights=null")
+            yield what, "give both lists with equal length, or leave reward.weights=null"
         if self.weights is not None and not sum(self.weights) > 0:
-            raise ConfigError(f"reward.weights={self.weights}: must sum to more than 0", hint="raise one weight")
+            yield f"reward.weights={self.weights}: must sum to more than 0", "raise one weight"
         if self.names is not None and len({*self.names}) < len(self.names):
             what = f"reward.names={self.names}: one is in it twice"
-            raise ConfigError(what, hint="name each once; reward.weights makes one count more")
+            yield what, "name each once; reward.weights makes one count more"
         if self.names is not None and not self.names:
-            raise ConfigError("reward.names=[]: no reward, nothing to learn from", hint="set reward.names=[accuracy]")
+            yield "reward.names=[]: no reward, nothing to learn from", "set reward.names=[accuracy]"
 
 
 @dataclass(frozen=True)
-class TrainConfig(ShowsMedia):
+class TrainConfig(ShowsMedia, Section, key=""):
     """`vsgrpo train`."""
 
     run: RunSection
@@ -140,31 +136,28 @@ class TrainConfig(ShowsMedia):
     trainer: TrainerSection
     launch: LaunchSection
 
-    def __post_init__(self) -> None:
+    def faults(self) -> Faults:
         if self.run.method not in (None, self.trainer.name):
             what = f"experiment is for `train {self.run.method}`, got `train {self.trainer.name}`"
-            raise ConfigError(what, hint=f"run `vsgrpo train {self.run.method} ...` or choose another experiment")
-        if not self.model.freeze_vision and self.launch.profile == "fsdp2":
+            yield what, f"run `vsgrpo train {self.run.method} ...` or choose another experiment"
+        profile, trains_tower = self.launch.profile, not self.model.freeze_vision
+        if trains_tower and profile == "fsdp2":
             what = "model.freeze_vision=false: the tower is called outside the forward in which launch=fsdp2 gathers it"
-            raise ConfigError(what, hint="set model.freeze_vision=true, or launch=zero2 or launch=zero3")
-        if not self.model.freeze_vision and self.launch.profile in SHARDED and self.video.on_bad == "skip":
-            raise ConfigError(
-                f"video.on_bad=skip: launch={self.launch.profile} shards the trained tower, and a process left without "
-                "videos would not call it while the others wait",
-                hint="set video.on_bad=error (`vsgrpo check-data` finds broken videos), or model.freeze_vision=true",
-            )
-        if self.trainer.probe_longest == "on" and self.launch.profile not in WHOLE:
-            what = f"trainer.probe_longest=on: launch={self.launch.profile} reduces gradients inside a backward pass"
-            raise ConfigError(what, hint="set trainer.probe_longest=auto; `--dry-run` estimates the memory")
-        if self.trainer.max_bad_steps > 1 and self.launch.profile.startswith("zero"):
-            raise ConfigError(
-                f"trainer.max_bad_steps={self.trainer.max_bad_steps}: launch={self.launch.profile} updates inside the "
-                "backward pass, a bad step cannot be left out",
-                hint="set trainer.max_bad_steps=1, or launch=ddp",
-            )
-        if self.model.merge_on_save and self.model.tune == "lora" and self.launch.profile in SHARDED:
-            what = f"model.merge_on_save=true: launch={self.launch.profile} shards the weights, final/ is an adapter"
-            raise ConfigError(what, hint="set model.merge_on_save=false, or launch=zero2")
+            yield what, "set model.freeze_vision=true, or launch=zero2 or launch=zero3"
+        if trains_tower and profile in SHARDED and self.video.on_bad == "skip":
+            what = "shards the trained tower, and a process left without videos would not call it while the others wait"
+            way_out = "set video.on_bad=error (`vsgrpo check-data` finds broken videos), or model.freeze_vision=true"
+            yield f"video.on_bad=skip: launch={profile} {what}", way_out
+        if self.trainer.probe_longest == "on" and profile not in WHOLE:
+            what = f"trainer.probe_longest=on: launch={profile} reduces gradients inside a backward pass"
+            yield what, "set trainer.probe_longest=auto; `--dry-run` estimates the memory"
+        if self.trainer.max_bad_steps > 1 and profile.startswith("zero"):
+            what = f"launch={profile} updates inside the backward pass, a bad step cannot be left out"
+            way_out = "set trainer.max_bad_steps=1, or launch=ddp"
+            yield f"trainer.max_bad_steps={self.trainer.max_bad_steps}: {what}", way_out
+        if self.model.merge_on_save and self.model.tune == "lora" and profile in SHARDED:
+            what = f"model.merge_on_save=true: launch={profile} shards the weights, final/ is an adapter"
+            yield what, "set model.merge_on_save=false, or launch=zero2"
 
     def weight_dtype(self) -> str:
         """Return the type that weights are held in: model.dtype, or float32 where they are trained as they are.

@@ -24,6 +24,7 @@ from vsgrpo.errors import ConfigError
 from vsgrpo.rules import (
     SHARE,
     Count,
+    Faults,
     Number,
     Rule,
     Section,
@@ -139,16 +140,15 @@ class TrainerSection(Section, key="trainer"):
     stages: list[dict[str, Any]] | None
     hf: dict[str, Any]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
         if self.warmup_steps > 1 and self.warmup_steps != int(self.warmup_steps):
             what = "from 1 on a number of steps, below 1 a share of all steps"
             way_out = f"set trainer.warmup_steps={int(self.warmup_steps)}, or a share such as 0.03"
-            raise ConfigError(f"trainer.warmup_steps={self.warmup_steps}: {what}", way_out)
+            yield f"trainer.warmup_steps={self.warmup_steps}: {what}", way_out
         if self.warmup_steps and self.lr_scheduler_type == "constant":
             what = f"trainer.warmup_steps={self.warmup_steps:g}: trainer.lr_scheduler_type=constant has no warm-up"
             way_out = "set trainer.lr_scheduler_type=constant_with_warmup, or trainer.warmup_steps=0"
-            raise ConfigError(what, way_out)
+            yield what, way_out
         _check_hf(self.name, self.hf, getattr(self, "loss_type", None))
         _check_scheduler(self.lr_scheduler_type, self.hf.get("lr_scheduler_kwargs", {}), self.learning_rate)
         for number in range(len(self.stages or [])):
@@ -252,19 +252,19 @@ class GrpoSection(TrainerSection):
             found["scale_rewards"] = (why, "leave trainer.scale_rewards out, or set sum_then_normalize")
         return found
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> Faults:
+        yield from super().faults()
         if self.delta is not None and self.loss_type in ("cispo", "sapo", "vespo"):
             what = f"trainer.delta={self.delta:g}: trainer.loss_type={self.loss_type} does not clip a second time"
-            raise ConfigError(what, hint="set trainer.delta=null, or another trainer.loss_type")
+            yield what, "set trainer.delta=null, or another trainer.loss_type"
         if self.epsilon_high is not None and self.loss_type in ("sapo", "vespo"):
             what = f"trainer.epsilon_high={self.epsilon_high:g}: trainer.loss_type={self.loss_type} does not clip"
-            raise ConfigError(what, hint="set trainer.epsilon_high=null, or another trainer.loss_type")
+            yield what, "set trainer.epsilon_high=null, or another trainer.loss_type"
         if self.loss_type == "cispo" and (self.epsilon_high is None or self.epsilon_high < 1):
             shown = "null" if self.epsilon_high is None else f"{self.epsilon_high:g}"
             what = "trainer.loss_type=cispo bounds the ratio itself by it, which is 1 on the samples of the policy"
             way_out = "set trainer.epsilon_high=5 (arXiv 2510.13786)"
-            raise ConfigError(f"trainer.epsilon_high={shown}: {what}", way_out)
+            yield f"trainer.epsilon_high={shown}: {what}", way_out
 
 
 @dataclass(frozen=True)
