@@ -19,7 +19,6 @@ DRIVER_FOLDER = Path("/proc/driver/nvidia/gpus")
 """One folder for each GPU that the kernel driver has taken."""
 NVML = "libnvidia-ml.so.1"
 TIMEOUT_S = 20
-_MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -101,14 +100,9 @@ def _ask_tool(tool: str) -> tuple[Gpu, ...]:
         return ()
     if done.returncode:
         return ()
-    found = []
-    for line in done.stdout.splitlines():
-        name, _, rest = line.partition(", ")
-        uuid, _, size = rest.partition(", ")
-        if uuid.strip().startswith("GPU-"):  # a driver that fails writes its reason on stdout
-            number = size.strip()
-            found.append(Gpu(name.strip(), uuid.strip(), int(number) * _MIB if number.isdigit() else None))
-    return tuple(found)
+    # a driver that fails writes its reason on stdout; a memory that is not known is a word
+    lines = re.findall(r"^(.*?), *(GPU-[^\s,]*)(?:, *(\d+)\b)?", done.stdout, re.MULTILINE)
+    return tuple(Gpu(name.strip(), uuid, int(size) * 2**20 if size else None) for name, uuid, size in lines)
 
 
 class _Memory(ctypes.Structure):

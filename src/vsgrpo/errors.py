@@ -61,19 +61,11 @@ _NETWORK = (
     *(errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH, errno.ENETDOWN, errno.ETIMEDOUT),
 )
 _CHECK_PATH = "check the path and its permissions"
+_FREE_DISK = "free disk space, then run the same command again: what was finished is kept"
+_DISK_FAILED = "the disk or network file system failed: look at it, then run again"
 _CAUSES: tuple[tuple[tuple[int, ...], type[VsgrpoError], str, str], ...] = (
-    (
-        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-        RunError,
-        "a file",
-        "free disk space, then run the same command again: what was finished is kept",
-    ),
-    (
-        (errno.EIO, errno.ESTALE),
-        RunError,
-        "a file",
-        "the disk or network file system failed: look at it, then run again",
-    ),
+    ((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), RunError, "a file", _FREE_DISK),
+    ((errno.EIO, errno.ESTALE), RunError, "a file", _DISK_FAILED),
     ((errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS), SetupError, "a file", "choose a folder on another file system"),
     ((errno.ENOMEM,), RunError, "the system", _FREE_MEMORY),
     ((errno.EMFILE, errno.ENFILE), RunError, "the system", "raise the limit of open files (ulimit -n)"),

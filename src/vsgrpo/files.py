@@ -187,8 +187,8 @@ def is_settled(state: Sequence[int]) -> bool:
 
 def write_checksums(folder: Path) -> None:
     """Write checksums.json: size and sha256 of every file in a folder."""
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    names = [name for name in names if name != CHECKSUMS_NAME]
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / CHECKSUMS_NAME]
+    names = [path.relative_to(folder).as_posix() for path in paths]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         digests = list(pool.map(lambda name: file_sha256(folder / name), names))
     files = {

@@ -20,7 +20,6 @@ _MAX_SAFE_NAME = 120
 """Bytes of a name that `safe_name` makes: suffixes and temporary marks still fit behind it."""
 _MAX_PATH = 1024
 """Bytes of a path that a file may name; a system takes 4,096 together with the folder before it."""
-_SEPARATORS = re.compile(r"[/\\]")
 _PLAIN = re.compile(r"\w[\w.\- ]*(?:/\w[\w.\- ]*)*", re.ASCII)
 """The common case, in one look: no part begins with a dot."""
 _PLAIN_NAME = re.compile(r"\w[\w.\-]*(?<!\.)", re.ASCII)
@@ -41,7 +40,7 @@ def path_fault(name: str) -> str | None:
         return "holds half a character (a lone surrogate)"
     if name[0] in "/\\" or re.match(r"[A-Za-z]:[/\\]", name):
         return "is absolute"
-    parts = _SEPARATORS.split(name)
+    parts = re.split(r"[/\\]", name)
     if ".." in (part.strip() for part in parts):
         return "leaves its folder by `..`"
     if len(encoded) > _MAX_PATH or max(len(part.encode()) for part in name.split("/")) > _MAX_NAME:
@@ -136,9 +135,8 @@ def locked(folder: Path, key: str, doing: str, name: str = LOCK_NAME) -> Iterato
             stream.close()  # its holder has removed it: take the new one
         except BlockingIOError:
             stream.close()
-            raise DataError(
-                f"{key}={folder}: another process is {doing} there", hint="wait, or choose another output=DIR"
-            ) from None
+            what = f"{key}={folder}: another process is {doing} there"
+            raise DataError(what, hint="wait, or choose another output=DIR") from None
     with stream:
         try:
             yield

@@ -85,9 +85,8 @@ def read_record(path: Path, shape: Any, hint: str, *, schema_version: int | None
     data = read_json(path, hint, nan="keep")
     check_shape(data, {}, str(path), hint)
     if schema_version is not None and data.get("schema_version") != schema_version:
-        raise DataError(
-            f"{path}: schema_version={data.get('schema_version')}: this version reads {schema_version}", hint
-        )
+        found = data.get("schema_version")
+        raise DataError(f"{path}: schema_version={found}: this version reads {schema_version}", hint)
     check_shape(data, shape, str(path), hint)
     return data
 
@@ -247,17 +246,15 @@ def _parquet_rows(path: Path, skip: Collection[str]) -> Iterator[Any]:
         table = pyarrow.parquet.ParquetFile(path)
         columns = [name for name in table.schema_arrow.names if name not in skip]
         for batch in table.iter_batches(batch_size=_BATCH, columns=columns):
-            yield from _values(batch, f"{path}:rows {number + 1} to {number + batch.num_rows}")
+            try:
+                rows = batch.to_pylist()
+            except (ValueError, ArithmeticError, LookupError) as error:
+                what = f"{path}:rows {number + 1} to {number + batch.num_rows}: a value cannot be read ({error})"
+                raise DataError(what, "write the file again") from None
+            yield from rows
             number += batch.num_rows
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a parquet file ({str(error).splitlines()[0]})", "download it again") from None
-
-
-def _values(batch: Any, where: str) -> list[Any]:
-    try:
-        return batch.to_pylist()
-    except (ValueError, ArithmeticError, LookupError) as error:
-        raise DataError(f"{where}: a value cannot be read ({error})", "write the file again") from None
 
 
 def _reason(error: Exception) -> str:

@@ -182,10 +182,10 @@ def check_value(key: str, value: object, rule: Rule) -> None:
             rule.check(key, item)
 
 
-def not_empty(key: str, value: list[str] | None) -> None:
-    """Raise ConfigError for a list that leaves nothing."""
+def not_empty(key: str, value: list[str] | None) -> Faults:
+    """Yield the fault of a list that leaves nothing."""
     if value is not None and not value:
-        raise ConfigError(f"{key}=[]: nothing would be left", hint=f"set {key}=null for all")
+        yield f"{key}=[]: nothing would be left", f"set {key}=null for all"
 
 
 def at_least(low: float, hint: str = "") -> Number:

@@ -69,11 +69,10 @@ class Progress:
             return
         self._last = now
         rate = self.done / max(now - self._start, 1e-9)
-        left = (self.total - self.done) / rate
-        text = f"{self.label} {self.done}/{self.total}  {rate:.1f}/s  {clock_text(left)} left"
-        if finished:
-            text = f"{self.label} {self.done}/{self.total}  {rate:.1f}/s  {clock_text(now - self._start)} in all"
-        text = printable(text + (f"  {note}" if note else ""), keep="")
+        left = f"{clock_text((self.total - self.done) / rate)} left"
+        duration = f"{clock_text(now - self._start)} in all" if finished else left
+        text = f"{self.label} {self.done}/{self.total}  {rate:.1f}/s  {duration}" + (f"  {note}" if note else "")
+        text = printable(text, keep="")
         if self._live:
             print(f"\r\x1b[2K{text}", end="\n" if finished else "", file=sys.stderr, flush=True)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -150,7 +149,7 @@ def verify_geometry(
 
     result = verify_geometry(*parse_arguments(files))
     show(result.table(), sys.stderr)
-    show(json.dumps(result.to_json(), indent=1))
+    app.print_result(result, as_json=True)
 
 
 def _finish_build(summary: BuildSummary, as_json: bool) -> None:

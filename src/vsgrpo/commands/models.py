@@ -181,15 +181,9 @@ def evaluate(
         for config in configs:
             check_lineage(config.model.path, config.model.adapter, allow_leak=allow_leak)
     found = {}
+    allowed = {"skip_missing": skip_missing, "allow_leak": allow_leak, "allow_changed": allow_changed}
     for (name, _), config in zip(models, configs, strict=True):
-        report = run_eval(
-            config,
-            skip_missing=skip_missing,
-            allow_leak=allow_leak,
-            overwrite=overwrite,
-            wandb=wandb,
-            allow_changed=allow_changed,
-        )
+        report = run_eval(config, overwrite=overwrite, wandb=wandb, **allowed)
         if report is not None:  # under a launcher one process of several reports
             found[name] = report.to_json() if as_json else report.table()
     if found:

@@ -57,7 +57,7 @@ class BuildDataSection(Section, key="data"):
     reasoning: Annotated[str, choice("none", "template")]
 
     def faults(self) -> Faults:
-        not_empty("data.types", self.types)
+        yield from not_empty("data.types", self.types)
         for name in load_question_types("data.types", self.types or ()):
             if self.mode == "vsi100k" and QUESTION_TYPES[name].held_out:
                 what = f"data.types={name}: the paper holds this type out, data.mode=vsi100k never makes it"

@@ -15,7 +15,7 @@ from typing import Any
 from vsgrpo.config.build import BuildCotConfig, BuildDataConfig
 from vsgrpo.config.evaluate import EvalConfig
 from vsgrpo.config.launch import check_launcher_variables, resolve_launch
-from vsgrpo.config.overrides import check_groups, check_used, prepare_overrides
+from vsgrpo.config.overrides import KEYS_HINT, check_groups, check_used, prepare_overrides
 from vsgrpo.config.sections import build_section, field_types, nearest, not_a_section, section_classes
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import TRAINERS, refuse_option
@@ -115,10 +115,10 @@ def _check_experiment(root: str, overrides: Sequence[str], extra_dir: Path | Non
     given = dict(item.split("=", 1) for item in overrides if "=" in item)
     name, method = given.get("experiment"), given.get("trainer")
     files = [folder / "experiment" / f"{name}.yaml" for folder in config_folders(extra_dir)]
-    paths = [path for path in files if path.is_file()]
-    if not paths:
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
         return
-    values = read_yaml(paths[0], "write it again")
+    values = read_yaml(file, "write it again")
     for section, cls in section_classes(ROOTS[root]).items():
         if section in values and not isinstance(values[section], dict):
             raise not_a_section(section, values[section], cls)
@@ -128,7 +128,7 @@ def _check_experiment(root: str, overrides: Sequence[str], extra_dir: Path | Non
     foreign = [key for key in keys if key not in {*field_types(ROOTS[root]), "defaults", "experiment"}]
     if foreign:
         what = f"experiment={name}: not made for `vsgrpo {root.replace('_', '-')}`, which has no {foreign[0]}"
-        raise ConfigError(what, hint=_command_of(paths[0]))
+        raise ConfigError(what, hint=_command_of(file))
     wanted = values.get("run", {}).get("method")
     if method is not None and wanted not in (None, method):
         what = f"experiment={name}: made for `vsgrpo train {wanted}`, got `vsgrpo train {method}`"
@@ -186,9 +186,7 @@ def _unreadable(overrides: Sequence[str]) -> ConfigError | None:
             item = item.removeprefix("++")
             key = item.partition("=")[0]
             if not re.fullmatch(r"\w+(\.\w+)*", key):
-                return ConfigError(
-                    f"{item}: not a key", hint="keys are SECTION.NAME; `vsgrpo configs` lists the groups"
-                )
+                return ConfigError(f"{item}: not a key", KEYS_HINT)
             hint = f"a text with other signs than letters, digits and -_./ needs quotes: '{key}=\"TEXT\"'"
             return ConfigError(f"{item}: not in the grammar of overrides", hint=hint)
     return None
@@ -277,7 +275,10 @@ def _typed(root: str, composed: Any, allow_missing: bool = False) -> Any:
 
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing and not allow_missing:
-        raise ConfigError(f"{missing[0]}: no value given", hint=_missing_hint(root, missing[0]))
+        ways = {"data.path": "data=DIR", "run.dir": "output=DIR", "model.path": "model=DIR"}
+        if root == "build_data":
+            ways["data.path"] = "output=DIR: the dataset folder to write"
+        raise ConfigError(f"{missing[0]}: no value given", hint=f"add {ways.get(missing[0], f'{missing[0]}=VALUE')}")
     for key in missing:
         OmegaConf.update(composed, key, NOT_GIVEN)
     given = _plain(composed)
@@ -291,10 +292,3 @@ def _typed(root: str, composed: Any, allow_missing: bool = False) -> Any:
         options = find_source(str(given["source"].get("name"))).options
         given["source"] = build_section(options, given["source"], "source")
     return build_section(ROOTS[root], given, "")
-
-
-def _missing_hint(root: str, key: str) -> str:
-    short = {"data.path": "data=DIR", "run.dir": "output=DIR", "model.path": "model=DIR"}
-    if root == "build_data" and key == "data.path":
-        return "add output=DIR: the dataset folder to write"
-    return f"add {short.get(key, key + '=VALUE')}"

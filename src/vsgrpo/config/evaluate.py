@@ -124,12 +124,10 @@ class StepSection(Section):
     def check(self, prefix: str) -> None:
         """Raise ConfigError for a value that breaks its rule; `prefix` is the step's section."""
         self.check_rules(prefix)
-        prices = {"price_prompt": self.price_prompt, "price_completion": self.price_completion}
         if (self.price_prompt is None) != (self.price_completion is None):
-            shown = " ".join(f"{name}={'null' if price is None else f'{price:g}'}" for name, price in prices.items())
-            raise ConfigError(
-                f"{prefix}.{shown}: one price without the other gives no cost", hint="set both, or neither"
-            )
+            prices = ["null" if price is None else f"{price:g}" for price in (self.price_prompt, self.price_completion)]
+            what = f"{prefix}.price_prompt={prices[0]} price_completion={prices[1]}"
+            raise ConfigError(f"{what}: one price without the other gives no cost", hint="set both, or neither")
 
 
 @dataclass(frozen=True)
@@ -166,9 +164,8 @@ class BenchmarkSection(Section, key="benchmark"):
     subset: Annotated[str, choice("full", "debiased", "pruned")]
     limit: Count | None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        not_empty("benchmark.tasks", self.tasks)
+    def faults(self) -> Faults:
+        yield from not_empty("benchmark.tasks", self.tasks)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ PATH_KEYS = {
 }
 FLAGS = ("--dry-run", "--resume", "--overwrite", "--json", "--debug", "--config-dir", "--limit", "--wandb")
 FLAGS += ("--skip-missing", "--allow-leak", "--allow-changed")
+KEYS_HINT = "keys are SECTION.NAME; `vsgrpo configs` lists the groups"
 SHORTHANDS = {"model": "model.path", "data": "data.path", "output": "run.dir"}
 SHORTHANDS |= {"benchmark": "benchmark.name", "source": "source.name"}
 
@@ -61,7 +62,7 @@ def _one(root: str, item: str) -> str:
     if key.startswith("+"):
         raise ConfigError(f"{key}: keys cannot be added", hint="only trainer.hf.NAME=value reaches further TRL options")
     if key.partition(".")[0] == "hydra" or re.search(r"[@/:]", key):
-        raise ConfigError(f"{key}: unknown key", hint="keys are SECTION.NAME; `vsgrpo configs` lists the groups")
+        raise ConfigError(f"{key}: unknown key", KEYS_HINT)
     if key in PATH_KEYS and value not in ("null", "???"):
         value = _quoted(os.path.expanduser(value))
     return f"{key}={value}"

@@ -124,10 +124,8 @@ def not_a_section(key: str, value: Any, kind: type) -> ConfigError:
     """Return the error for a section given as a word, a number, a list or null."""
     names = list(field_types(kind))
     shown = ", ".join([*names[:6], "..."] if len(names) > 6 else names)
-    return ConfigError(
-        f"{key}={'null' if value is None else value}: a section, it has no value of its own",
-        hint=f"set its keys, {key}.NAME=VALUE: {shown}",
-    )
+    what = f"{key}={'null' if value is None else value}: a section, it has no value of its own"
+    return ConfigError(what, hint=f"set its keys, {key}.NAME=VALUE: {shown}")
 
 
 @cache

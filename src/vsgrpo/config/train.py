@@ -65,7 +65,7 @@ class TrainDataSection(Section, key="data"):
     mix: list[dict[str, Any]] | None
 
     def faults(self) -> Faults:
-        not_empty("data.types", self.types)
+        yield from not_empty("data.types", self.types)
         for number, item in enumerate(self.mix or []):
             weight = item.get("weight", 1.0)
             if set(item) - {"path", "weight"} or not isinstance(item.get("path"), str):

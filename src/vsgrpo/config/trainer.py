@@ -103,7 +103,6 @@ TRACKERS = (
 # fmt: on
 """What transformers 5.23 can report to."""
 _STEPS = "set it to 1 or more, or to -1: as trainer.num_train_epochs says"
-NOT_OF_A_STAGE = ("name", "stages", "hf", "dev_rows")
 STAGE_EXAMPLE = "for example trainer.stages=[{types: [room_size_estimation]}, {max_steps: 100}]"
 
 
@@ -193,7 +192,7 @@ class TrainerSection(Section, key="trainer"):
         types = given.pop("types", None)
         if types is not None and not (isinstance(types, list) and types and all(isinstance(t, str) for t in types)):
             raise ConfigError(f"{where}.types={types}: a list of question types is needed", hint=STAGE_EXAMPLE)
-        allowed = sorted(field_types(type(self)).keys() - set(NOT_OF_A_STAGE))
+        allowed = sorted(field_types(type(self)).keys() - {"name", "stages", "hf", "dev_rows"})
         for name in given:
             if name not in allowed:
                 close = nearest(f"{where}.{name}", [f"{where}.{other}" for other in allowed])
@@ -240,8 +239,7 @@ class GrpoSection(TrainerSection):
         found, loss = super().unused(), f"trainer.loss_type={self.loss_type}"
         if self.loss_type not in CLIPPED:
             found["epsilon"] = (f"{loss} does not clip by it", "leave trainer.epsilon out, or set another loss_type")
-        corrects = self.beta > 0 and self.use_bias_correction_kl
-        if self.loss_type == "vespo" and not corrects:
+        if self.loss_type == "vespo" and (self.beta == 0 or not self.use_bias_correction_kl):
             out = "leave trainer.importance_sampling_level out, or set another loss_type"
             found["importance_sampling_level"] = (f"{loss} has one weight per completion, always", out)
         if self.beta == 0:
@@ -263,8 +261,7 @@ class GrpoSection(TrainerSection):
         if self.loss_type == "cispo" and (self.epsilon_high is None or self.epsilon_high < 1):
             shown = "null" if self.epsilon_high is None else f"{self.epsilon_high:g}"
             what = "trainer.loss_type=cispo bounds the ratio itself by it, which is 1 on the samples of the policy"
-            way_out = "set trainer.epsilon_high=5 (arXiv 2510.13786)"
-            yield f"trainer.epsilon_high={shown}: {what}", way_out
+            yield f"trainer.epsilon_high={shown}: {what}", "set trainer.epsilon_high=5 (arXiv 2510.13786)"
 
 
 @dataclass(frozen=True)
