@@ -282,15 +282,10 @@ class _Import:
             if self.denied:
                 rooms = name_some(sorted(self.denied))
                 notes.append(f"rooms of a benchmark, left out: {rooms} (all are in {MANIFEST_NAME})")
-            own = Counter[str]()
-            for scan in scans.values():
-                counts = scan.tally.counts()
-                own.update({name: n for name, n in counts.items() if name not in QUESTION_TYPES})
-            if own:
-                notes.append(
-                    f"{own.total()} rows are of types VSI-Bench has not ({name_some(sorted(own))}): eval them as "
-                    "benchmark=folder"
-                )
+            counts = sum((Counter(scan.tally.counts()) for scan in scans.values()), Counter[str]())
+            if own := sorted(counts.keys() - QUESTION_TYPES.keys()):
+                what = f"{sum(counts[name] for name in own)} rows are of types VSI-Bench has not ({name_some(own)})"
+                notes.append(f"{what}: eval them as benchmark=folder")
         missing = self._videos.first_missing or self._images.first_missing
         if missing is not None and (self.settings.videos is None or self.settings.images is None):
             notes.append(f"put the missing files where the rows expect them, e.g. {self.out / missing}")
