@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from vsgrpo.families.family import TinySizes
-from vsgrpo.modeling.bundle import vision_token_ids
+from vsgrpo.modeling.bundle import MediaFeatures, vision_token_ids
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import Sampling, rollout
 from vsgrpo.modeling.tree import Prompt, Tree, build_trees
-from vsgrpo.modeling.vision import FeatureStore, MediaFeatures
+from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import VideoInputs
 

@@ -11,13 +11,13 @@ from torch.utils._pytree import tree_leaves
 
 from vsgrpo.families import model_shape
 from vsgrpo.families.family import TinySizes
-from vsgrpo.modeling.bundle import use_gradient_checkpointing
+from vsgrpo.modeling.bundle import MediaFeatures, use_gradient_checkpointing
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import Sampling, rollout
 from vsgrpo.modeling.tiny import build_tiny
 from vsgrpo.modeling.tree import Prompt, build_trees
-from vsgrpo.modeling.vision import FeatureStore, MediaFeatures
+from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import VideoInputs
 

@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 from tiny_inputs import randomize_adapter
 
-from vsgrpo.modeling.bundle import ModelBundle
-from vsgrpo.modeling.inputs import encode_prompt
+from vsgrpo.modeling.bundle import ModelBundle, encode_prompt
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.video.loader import VideoInputs

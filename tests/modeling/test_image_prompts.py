@@ -5,8 +5,7 @@ import torch
 from tiny_inputs import make_image, make_video
 
 from vsgrpo.errors import RunError
-from vsgrpo.modeling.bundle import vision_token_ids
-from vsgrpo.modeling.inputs import encode_prompt
+from vsgrpo.modeling.bundle import encode_prompt, vision_token_ids
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import Sampling, rollout
 from vsgrpo.modeling.tree import Prompt, build_trees

@@ -11,8 +11,7 @@ from transformers import AutoModelForImageTextToText
 
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import find_model, read_vision, write_vision
-from vsgrpo.modeling.bundle import base_model, use_gradient_checkpointing
-from vsgrpo.modeling.inputs import encode_prompt
+from vsgrpo.modeling.bundle import base_model, encode_prompt, use_gradient_checkpointing
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import Sampling, rollout

@@ -10,8 +10,7 @@ import torch
 from tiny_inputs import make_video, randomize_adapter
 
 from fake_gpu import DeviceMismatch, FakeGpu, put
-from vsgrpo.modeling.bundle import use_gradient_checkpointing
-from vsgrpo.modeling.inputs import encode_prompt
+from vsgrpo.modeling.bundle import encode_prompt, use_gradient_checkpointing
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import Sampling, rollout

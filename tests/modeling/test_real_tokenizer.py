@@ -9,7 +9,7 @@ import pytest
 
 from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES
 from vsgrpo.memory.load import _ANSWER_TOKENS, BYTES_PER_TOKEN
-from vsgrpo.modeling.inputs import encode_prompt
+from vsgrpo.modeling.bundle import encode_prompt
 from vsgrpo.modeling.tiny import _CATEGORIES, SPECIAL_TOKENS, _corpus
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.video.budget import Medium

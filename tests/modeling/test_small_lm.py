@@ -8,7 +8,7 @@ from tiny_inputs import make_video
 
 from vsgrpo.errors import DataError
 from vsgrpo.families import find_model, model_shape, small_lm
-from vsgrpo.modeling.inputs import encode_prompt
+from vsgrpo.modeling.bundle import encode_prompt
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import Sampling, rollout

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_inputs import make_video
 
-from vsgrpo.modeling.inputs import prompt_positions
+from vsgrpo.modeling.bundle import prompt_positions
 from vsgrpo.modeling.tree import (
     PADDING,
     PREFIX,

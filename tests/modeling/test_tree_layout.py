@@ -11,8 +11,7 @@ from vsgrpo.errors import ConfigError
 from vsgrpo.modeling import attention as attention_module
 from vsgrpo.modeling import logps as logps_module
 from vsgrpo.modeling.attention import choose_kernel
-from vsgrpo.modeling.bundle import use_gradient_checkpointing, vision_token_ids
-from vsgrpo.modeling.inputs import encode_prompt
+from vsgrpo.modeling.bundle import encode_prompt, use_gradient_checkpointing, vision_token_ids
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import Sampling, rollout

@@ -27,8 +27,7 @@ from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
 from vsgrpo.families import BUILT, VISION_FILE, budget_of, recorded_vision
 from vsgrpo.files import write_atomic
-from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
-from vsgrpo.modeling.inputs import encode_prompt
+from vsgrpo.modeling.bundle import ModelBundle, base_model, encode_prompt, vision_token_ids
 from vsgrpo.modeling.load import device_line, load, own_device
 from vsgrpo.modeling.rollout import Sampling, rollout
 from vsgrpo.modeling.tree import Prompt
@@ -145,7 +144,7 @@ class Generator:
     """Answers questions with one model, prompt form and way of decoding.
 
     Args:
-        system: system turn, see `modeling.inputs.encode_prompt`.
+        system: system turn, see `modeling.bundle.encode_prompt`.
         text_of: the text of a row's user turn; None: in the form of `prompt`.
     """
 

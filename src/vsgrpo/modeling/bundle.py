@@ -1,8 +1,12 @@
-"""A loaded model with all that belongs to it, the way to its parts, and what we replace in its vision tower.
+"""A loaded model with all that belongs to it, the way to its parts, and its inputs: token ids, positions, padded rows.
 
-Legend: C channels, T H W frames, rows and columns of a patch, S patches of one slice.
+No frame is needed for token ids and positions, which are made by the rule of the model itself: the header of a video
+tells its grid.
+
+Legend: B rows, L tokens of a prompt or of the longest row, N features, D width of the language model.
 """
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +14,20 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from vsgrpo.errors import RunError
+from vsgrpo.errors import DataError, RunError
+from vsgrpo.families import FAMILIES
+from vsgrpo.families.family import Family
 from vsgrpo.modeling.adapters import BaseIdentity
+from vsgrpo.modeling.tree import Prompt, PromptPositions, Tree
+from vsgrpo.video.budget import Medium
 
-BATCHED_ATTENTION = "vsgrpo_batched_flash"
-"""transformers passes all slices in one call only to names that contain `flash`; no flash kernel is meant."""
+NO_SYSTEM = "none"
+"""For `system`: no system turn at all, not even the one that the template adds by itself."""
+_SYSTEM_TURN = ("<|im_start|>system\n", "<|im_end|>\n")
+MmEncoderOutputs = dict[str, BaseModelOutputWithPooling] | None
+"""What the model's `mm_encoder_outputs` takes."""
 
 
 @dataclass
@@ -81,96 +91,226 @@ def use_gradient_checkpointing(model: Any) -> None:
     language_model(model).gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def batched_slice_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    cu_seq_lens_q: Tensor | None = None,
-    max_length_q: int | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Attend within each slice of the vision tower, all slices of one length as one batch.
-
-    A slice is a temporal patch, or a window of one in most blocks of Qwen2.5-VL: windows at the right and lower edge
-    are smaller. transformers' sdpa path calls attention once per slice in a Python loop; the result is bit-identical.
+def encode_prompt(
+    processor: Any,
+    text: str,
+    media: Sequence[Medium],
+    system: str | None = None,
+) -> list[int]:
+    """Tokenise one user turn of videos and images followed by text, up to and with the assistant's header.
 
     Args:
-        query: (1, heads, patches, head width), likewise `key` and `value`.
-        cu_seq_lens_q: (slices + 1,) boundaries of the slices.
-        max_length_q: length of the longest slice.
-
-    Returns:
-        (1, patches, heads, head width) and no weights.
-    """
-    if cu_seq_lens_q is None or max_length_q is None:
-        raise ValueError(f"{BATCHED_ATTENTION} is for the vision tower, which passes the boundaries of its slices")
-    num_slices, total = len(cu_seq_lens_q) - 1, query.shape[2]
-    if num_slices * max_length_q == total:
-        # (1, heads, slices * S, width) -> (slices, heads, S, width)
-        q, k, v = (part[0].unflatten(1, (num_slices, max_length_q)).transpose(0, 1) for part in (query, key, value))
-        out = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
-        return out.transpose(1, 2).flatten(0, 1).unsqueeze(0), None
-    starts, lengths = cu_seq_lens_q[:-1].long(), cu_seq_lens_q.diff()
-    columns, outs = [], []
-    for length in lengths.unique().tolist():
-        column = starts[lengths == length, None] + torch.arange(length, device=query.device)  # (slices, S)
-        q, k, v = (part[0][:, column].transpose(0, 1) for part in (query, key, value))
-        out = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
-        columns.append(column.flatten())
-        outs.append(out.transpose(1, 2).flatten(0, 1))
-    place = torch.cat(columns).argsort()
-    return torch.cat(outs)[place].unsqueeze(0), None
-
-
-def use_batched_attention(model: nn.Module) -> None:
-    """Let the vision tower of a model that runs on sdpa attend to all slices in one call, for good."""
-    vision_config = vision_tower(model).config
-    if vision_config._attn_implementation == "sdpa":
-        AttentionInterface.register(BATCHED_ATTENTION, batched_slice_attention)
-        vision_config._attn_implementation = BATCHED_ATTENTION
-
-
-class PatchProjection(nn.Conv3d):
-    """The patch embedding as one matrix product: its kernel covers a patch, so nothing slides.
-
-    Convolutions run it several times slower, forward and backward (on 2,048 patches of width 384: 0.14 against 0.04
-    CPU s). Weight, name and shape stay the convolution's, so that checkpoints do not differ.
-    """
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """Project (patches, C, T, H, W) to (patches, width, 1, 1, 1)."""
-        return linear(patches.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None, None]
-
-
-def use_matrix_product(model: nn.Module) -> None:
-    """Let the vision tower of a model embed its patches by `PatchProjection`, for good.
+        processor: of the model, with a chat template.
+        text: the question with all its wording.
+        media: the videos and images, in order.
+        system: system turn; None leaves it to the template's default, `NO_SYSTEM` leaves it out.
 
     Raises:
-        RunError: the patch embedding is not a convolution whose steps are its kernel.
+        DataError: `text` or `system` contains one of the model's special tokens, which would be read as structure.
     """
-    embedding = vision_tower(model).patch_embed
-    found = embedding.proj
-    if not isinstance(found, nn.Conv3d) or found.stride != found.kernel_size or any(found.padding):
-        raise RunError(f"vision tower: its patch embedding is {found}, not a convolution over patches")
-    size: Any = found.kernel_size
-    with torch.device("meta"):
-        ours = PatchProjection(found.in_channels, found.out_channels, size, size, bias=found.bias is not None)
-    ours.weight, ours.bias = found.weight, found.bias
-    embedding.proj = ours
+    tokenizer = processor.tokenizer
+    for part in (text, system or ""):
+        if special := next((token for token in tokenizer.all_special_tokens if token in part), None) or next(
+            (str(token) for token in tokenizer.added_tokens_decoder.values() if str(token) in part), None
+        ):
+            raise DataError(
+                f"prompt text contains the special token {special}: {part[:60]!r}", hint="remove it from the row"
+            )
+    # Messages are built here from plain text: dictionaries that went through Arrow carry null-filled keys of other
+    # part types, which Qwen2-VL's own template would render as one more placeholder.
+    content = [{"type": item.kind, item.kind: ""} for item in media] + [{"type": "text", "text": text}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    if system not in (None, NO_SYSTEM):
+        messages.insert(0, {"role": "system", "content": system})
+    rendered = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    if system == NO_SYSTEM:
+        rendered = without_system(rendered)
+    ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    placeholders = (processor.image_token_id, processor.video_token_id)
+    return expand_placeholders(ids, placeholders, [item.num_tokens for item in media])
 
 
-def is_tower_trained(model: nn.Module) -> bool:
-    """Tell whether any parameter of the vision tower requires a gradient."""
-    return any(parameter.requires_grad for parameter in vision_tower(model).parameters())
+def without_system(rendered: str) -> str:
+    """Cut a rendered prompt's leading system turn, which Qwen2-VL's template adds where a conversation has none."""
+    begin, end = _SYSTEM_TURN
+    return rendered.partition(end)[2] if rendered.startswith(begin) else rendered
 
 
-def are_tower_calls_collective(model: nn.Module) -> bool:
-    """Tell whether ZeRO-3 parts a tower that is trained: as many calls of it are needed on every process.
+def expand_placeholders(ids: Sequence[int], placeholders: Collection[int], counts: Sequence[int]) -> list[int]:
+    """Replace the k-th placeholder (of any kind) by counts[k] copies of itself.
 
-    A frozen one is whole wherever it is called (`training.distributed.keep_whole`, and in rollouts).
+    Raises:
+        DataError: the number of placeholders is not len(counts).
     """
-    return is_tower_trained(model) and any(hasattr(p, "ds_id") for p in vision_tower(model).parameters())
+    if (found := sum(token in placeholders for token in ids)) != len(counts):
+        raise DataError(
+            f"chat template: {found} placeholders rendered for {len(counts)} videos and images",
+            hint="use the chat template that belongs to the model",
+        )
+    remaining = iter(counts)
+    expanded: list[int] = []
+    for token in ids:
+        expanded += [token] * next(remaining) if token in placeholders else [token]
+    return expanded
+
+
+def prompt_positions(model: nn.Module, token_ids: Sequence[int], media: Sequence[Medium]) -> PromptPositions:
+    """Compute the positions of one prompt by the model's own rule.
+
+    Source: `get_rope_index` of the family's model in the pinned transformers: text counts up on all axes; video token
+    (t, h, w) of a video that starts at s gets (s + t', s + h, s + w), with t' = t in Qwen2-VL and
+    t' = floor(t * tokens_per_second * seconds) in Qwen2.5-VL; the text after it goes on at s + max(height, width) of
+    the merged grid; an image counts as a video of one temporal patch. Completion token t continues the text, as in
+    `generate`: last prompt position + 1 + t.
+
+    Deviation: the Qwen2-VL paper (arXiv 2409.12191, section 2.1), and the code that Qwen2.5-VL was published with
+    (transformers pull request 35569), let the text go on after the maximum over all THREE axes. That differs where a
+    video reaches farther in time than in rows and columns: for Qwen2.5-VL, after some seconds. We follow the library,
+    so that a saved model answers alike outside this project.
+
+    Args:
+        model: possibly wrapped model.
+        token_ids: prompt tokens, placeholders expanded; the last one is text.
+        media: the videos and images, in the order of their placeholders.
+
+    Raises:
+        DataError: a video of unknown timing, and the family counts seconds.
+    """
+    inner = base_model(model)
+    ids = torch.tensor([list(token_ids)], dtype=torch.long)
+    kinds = (ids == inner.config.image_token_id).int() + (ids == inner.config.video_token_id).int() * 2
+    images, videos = ([item for item in media if item.kind == kind] for kind in ("image", "video"))
+    timing = _timing(FAMILIES[inner.config.model_type], videos)
+    positions, _ = inner.model.get_rope_index(
+        ids, kinds, image_grid_thw=_grids(images), video_grid_thw=_grids(videos), **timing
+    )
+    return PromptPositions(positions[:, 0], int(positions[0, 0, -1]) + 1)
+
+
+def _grids(media: Sequence[Medium]) -> Tensor | None:
+    return torch.tensor([list(item.grid_thw) for item in media], dtype=torch.long) if media else None
+
+
+def _timing(family: Family, videos: Sequence[Medium]) -> dict[str, Tensor]:
+    if family.seconds_argument is None:
+        return {}
+    seconds = [video.seconds_per_patch for video in videos]
+    if None in seconds:
+        raise DataError(
+            f"a video's file states no frame rate, which {family.label}'s positions need",
+            hint="write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4",
+        )
+    return {family.seconds_argument: torch.tensor(seconds)}
+
+
+@dataclass(frozen=True)
+class MediaFeatures:
+    """What the vision tower makes of one video or image."""
+
+    tensor: Tensor
+    """(N, D), on the model's device; requires grad only if asked for."""
+    medium: Medium
+
+
+class PromptBatch:
+    """Unique prompts with positions and features, from which rows are laid out.
+
+    Rows are padded on the right. With causal attention a real token never sees the padding after it, so no attention
+    mask is needed and the fast kernels stay usable.
+
+    Args:
+        model: possibly wrapped model.
+        prompts: any order, repeats allowed.
+        features: of every video and image that a prompt names.
+
+    Raises:
+        RunError: a video or image has no features, or a prompt's placeholders are not one per feature of its kind.
+    """
+
+    def __init__(self, model: nn.Module, prompts: Sequence[Prompt], features: Mapping[str, MediaFeatures]) -> None:
+        self.unique = list(dict.fromkeys(prompts))
+        index_of = {prompt: index for index, prompt in enumerate(self.unique)}
+        self.index = [index_of[prompt] for prompt in prompts]
+        """For each prompt given, its place in `unique`."""
+        inner = base_model(model)
+        by_kind = {"image": inner.config.image_token_id, "video": inner.config.video_token_id}
+        self._placeholders = tuple(by_kind.values())
+        self.device = inner.get_input_embeddings().weight.device
+        keys = list(dict.fromkeys(key for prompt in self.unique for key in prompt.videos))
+        nothing = torch.empty(0, dtype=torch.long)
+        places, kinds, start = {}, [nothing], 0
+        for key in keys:
+            if key not in features:
+                raise RunError(f"{key}: no features were computed for this video or image")
+            size = len(features[key].tensor)
+            places[key] = torch.arange(start, start + size)
+            kinds.append(torch.full((size,), by_kind[features[key].medium.kind]))
+            start += size
+        self._features = torch.cat([features[key].tensor for key in keys]) if keys else None
+        self._placeholder_of = torch.cat(kinds)
+        """(features,) placeholder of each feature's kind."""
+        self._feature_index = [torch.cat([nothing, *(places[key] for key in prompt.videos)]) for prompt in self.unique]
+        for prompt, index in zip(self.unique, self._feature_index, strict=True):
+            found = [token for token in prompt.token_ids if token in self._placeholders]
+            if len(found) != len(index):
+                raise RunError(f"prompt of {prompt.videos}: {len(found)} placeholders for {len(index)} features")
+            if found != self._placeholder_of[index].tolist():
+                raise RunError(f"prompt of {prompt.videos}: placeholders of images and videos in another order")
+        self.positions = [
+            prompt_positions(model, prompt.token_ids, [features[key].medium for key in prompt.videos])
+            for prompt in self.unique
+        ]
+
+    def tree_features(self, trees: Sequence[Tree], rows: Sequence[Sequence[int]]) -> MmEncoderOutputs:
+        """Gather the features of packed trees; `rows` are the places in `unique` of each tree's questions.
+
+        A prefix normally holds all placeholders; where prompts differ before their videos end, the rest stands in each
+        question's own block.
+        """
+        index = []
+        for tree, questions in zip(trees, rows, strict=True):
+            in_prefix = sum(token in self._placeholders for token in tree.prefix)
+            index.append(self._feature_index[questions[0]][:in_prefix])
+            index += [self._feature_index[row][in_prefix:] for row in questions]
+        return self._gather(index)
+
+    def row_features(self, rows: Sequence[int]) -> MmEncoderOutputs:
+        """Gather the features of rows (places in `unique`) as `mm_encoder_outputs`; gradients reach each of them."""
+        return self._gather([self._feature_index[row] for row in rows])
+
+    def _gather(self, index: list[Tensor]) -> MmEncoderOutputs:
+        if self._features is None or not sum(len(part) for part in index):
+            return None
+        wanted = torch.cat(index)
+        kinds = self._placeholder_of[wanted]
+        found = {}
+        for name, placeholder in zip(("image", "video"), self._placeholders, strict=True):
+            own = wanted[kinds == placeholder]
+            if len(own):  # the model fills the placeholders of each kind in order
+                gathered = self._features.index_select(0, own.to(self._features.device))
+                found[name] = BaseModelOutputWithPooling(pooler_output=(gathered,))  # type: ignore[arg-type]
+        return found
+
+    def layout(self, rows: Sequence[int], completions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Lay out prompt + completion per row, padded right.
+
+        Returns:
+            ids (B, L) and positions (3, B, L); padding has token 0 and whatever position.
+        """
+        lengths = [len(self.unique[row].token_ids) for row in rows]
+        width = max(length + len(completion) for length, completion in zip(lengths, completions, strict=True))
+        ids = torch.tensor(
+            [
+                [*self.unique[row].token_ids, *completion] + [0] * (width - length - len(completion))
+                for row, length, completion in zip(rows, lengths, completions, strict=True)
+            ]
+        )
+        by_prompt = {row: self._padded_positions(row, width) for row in dict.fromkeys(rows)}
+        place = {row: index for index, row in enumerate(by_prompt)}
+        positions = torch.stack(list(by_prompt.values()), dim=1)[:, [place[row] for row in rows]]
+        return ids.to(self.device), positions.to(self.device)
+
+    def _padded_positions(self, row: int, width: int) -> Tensor:
+        known = self.positions[row]
+        tail = torch.arange(width - known.positions.shape[1]) + known.next_position
+        return torch.cat([known.positions, tail.expand(3, -1)], dim=1)

@@ -28,8 +28,9 @@ from vsgrpo.families.small_lm import SMALL_LM
 from vsgrpo.files import publish
 from vsgrpo.modeling.adapters import adapter_chain, base_identity, check_chain
 from vsgrpo.modeling.attention import use_tree_attention
-from vsgrpo.modeling.bundle import ModelBundle, use_batched_attention, use_matrix_product, vision_tower
+from vsgrpo.modeling.bundle import ModelBundle, vision_tower
 from vsgrpo.modeling.tiny import build_small_lm, build_tiny
+from vsgrpo.modeling.vision import use_batched_attention, use_matrix_product
 from vsgrpo.modeling.weights import attach_adapter, load_chat, load_full, read_config, read_processor
 from vsgrpo.records import NUMBER, check_shape
 

@@ -13,10 +13,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from vsgrpo.modeling.attention import build_mask, require_tree_attention
-from vsgrpo.modeling.bundle import unwrap
-from vsgrpo.modeling.inputs import PromptBatch
+from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, unwrap
 from vsgrpo.modeling.tree import Tree, pack
-from vsgrpo.modeling.vision import MediaFeatures
 
 LAYOUTS = ("plain", "tree")
 _Pass = tuple[dict[str, Any], Tensor, list[int]]

@@ -28,10 +28,8 @@ from transformers import (
 )
 
 from vsgrpo.modeling.attention import DenseMask, build_mask, require_tree_attention
-from vsgrpo.modeling.bundle import base_model, unwrap
-from vsgrpo.modeling.inputs import PromptBatch
+from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, base_model, unwrap
 from vsgrpo.modeling.tree import PADDING, PREFIX, Prompt, build_trees, can_see, lay_out_leaves, pack
-from vsgrpo.modeling.vision import MediaFeatures
 
 Phase = Callable[[str], AbstractContextManager[Any]]
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB

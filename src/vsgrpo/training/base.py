@@ -21,11 +21,11 @@ from transformers.trainer_callback import PrinterCallback
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.errors import RunError, first_line
 from vsgrpo.memory.load import token_layout
-from vsgrpo.modeling.bundle import ModelBundle, is_tower_trained
+from vsgrpo.modeling.bundle import MediaFeatures, ModelBundle
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import count_scored
-from vsgrpo.modeling.vision import FeatureStore, MediaFeatures
+from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.modeling.weights import fill_adapter, load_full
 from vsgrpo.training.distributed import load_whole, sum_gradients_in_float32
 from vsgrpo.training.losses import BadSteps, leave_out

@@ -30,8 +30,9 @@ from transformers.integrations import deepspeed
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import RunError, SetupError
-from vsgrpo.modeling.bundle import are_tower_calls_collective, language_model, vision_tower
+from vsgrpo.modeling.bundle import language_model, vision_tower
 from vsgrpo.modeling.load import why_no_gpu
+from vsgrpo.modeling.vision import are_tower_calls_collective
 from vsgrpo.terminal import show
 from vsgrpo.training.launcher import LostProcess, check_devices, cpu_hint, needs_launcher
 from vsgrpo.training.measure import PhaseTimer

@@ -22,12 +22,11 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.errors import RunError, first_line
 from vsgrpo.memory.load import Load, stage_load
-from vsgrpo.modeling.bundle import is_tower_trained
-from vsgrpo.modeling.inputs import encode_prompt
+from vsgrpo.modeling.bundle import encode_prompt
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.tree import Prompt, TokenCount, build_trees
-from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.video.budget import Medium, VisionBudget
 from vsgrpo.video.loader import VideoInputs, VideoLoader
 

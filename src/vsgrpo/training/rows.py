@@ -26,7 +26,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.families import budget_of
 from vsgrpo.modeling.load import device_line, load
-from vsgrpo.modeling.vision import FeatureStore, cache_bytes
+from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.terminal import show
 from vsgrpo.training.preflight import cache_folder, check_caching, check_enough_rows, load_rows
 from vsgrpo.video.cache import DiskCache
@@ -303,7 +303,7 @@ def _make_store(config: TrainConfig, folder: Path, device: str) -> FeatureStore:
 def _check_room(store: FeatureStore, folder: Path, num_tokens: int, num_videos: int) -> None:
     """Say how much the features take, and refuse to begin where they cannot fit."""
     width = store.bundle.model.config.text_config.hidden_size
-    needed = cache_bytes(num_tokens, width, store.bundle.model.dtype)
+    needed = num_tokens * width * store.bundle.model.dtype.itemsize
     free = shutil.disk_usage(folder).free
     show(
         f"features of {num_videos} videos and images: {num_tokens} tokens x {width}, {needed / GIB:.3f} GiB; "

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
-from vsgrpo.modeling.bundle import ModelBundle
-from vsgrpo.modeling.inputs import encode_prompt
+from vsgrpo.modeling.bundle import MediaFeatures, ModelBundle, encode_prompt
 from vsgrpo.modeling.tree import Prompt, Tree, build_trees
-from vsgrpo.modeling.vision import FeatureStore, MediaFeatures
+from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.terminal import show
 from vsgrpo.training.measure import PhaseTimer
 from vsgrpo.video.loader import BadVideo, VideoInputs, VideoLoader

@@ -20,8 +20,8 @@ from torch.nn.utils.rnn import pad_sequence
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
-from vsgrpo.modeling.bundle import is_tower_trained, vision_tower
-from vsgrpo.modeling.vision import MediaFeatures
+from vsgrpo.modeling.bundle import MediaFeatures, vision_tower
+from vsgrpo.modeling.vision import is_tower_trained
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.distributed import keep_whole, unshard_root
 from vsgrpo.training.samples import Sample, compute_features

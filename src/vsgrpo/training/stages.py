@@ -228,8 +228,8 @@ def reference_model(config: TrainConfig, bundle: ModelBundle) -> nn.Module | Non
 def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig | DPOConfig:
     """Return TRL's configuration of stage `number`.
 
-    Gradient checkpointing is not passed on: `modeling.use_gradient_checkpointing` switches it on for the language model
-    alone. Checkpoints are counted and dropped by `RunFolder`, over all stages.
+    Gradient checkpointing is not passed on: `modeling.bundle.use_gradient_checkpointing` switches it on for the
+    language model alone. Checkpoints are counted and dropped by `RunFolder`, over all stages.
 
     Raises:
         ConfigError: TRL refuses a combination of values.

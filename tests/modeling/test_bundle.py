@@ -4,7 +4,7 @@ from tiny_inputs import make_video
 from transformers.video_utils import VideoMetadata
 
 from vsgrpo.errors import DataError
-from vsgrpo.modeling.inputs import encode_prompt, expand_placeholders, prompt_positions
+from vsgrpo.modeling.bundle import encode_prompt, expand_placeholders, prompt_positions
 from vsgrpo.video.budget import Medium, frame_indices
 
 
