@@ -125,9 +125,7 @@ class VideoIndex:
         Seeks to the keyframe before each; where that does not lead to the frame, the file is decoded from its start.
         """
         wanted = {self.pts[index] for index in indices}
-        found: dict[int, np.ndarray] = {}
-        if not self.is_counted:
-            self._seek_frames(wanted, found)
+        found = {} if self.is_counted else self._seek_frames(wanted)
         if missing := wanted - found.keys():
             for pts, frame in self._from_start():
                 if pts in missing:
@@ -226,13 +224,14 @@ class VideoIndex:
         mean = (len(self.pts) - 1) / float((self.pts[-1] - self.pts[0]) * self.time_base)
         return stated if abs(mean - stated) <= 0.01 * stated else mean
 
-    def _seek_frames(self, wanted: set[int], found: dict[int, np.ndarray]) -> None:
-        """Add the wanted frames to `found`, one pass forward with a seek where a keyframe helps.
+    def _seek_frames(self, wanted: set[int]) -> dict[int, np.ndarray]:
+        """Return time stamp -> pixels of the wanted frames, one pass forward with a seek where a keyframe helps.
 
         Some are left out where a seek leads elsewhere or a keyframe cannot be decoded alone.
         """
         from av.error import FFmpegError
 
+        found: dict[int, np.ndarray] = {}
         decoded: Iterator[tuple[int, Any]] = iter(())
         position: int | None = None  # time stamp of the last decoded frame
         for target in sorted(wanted):
@@ -249,6 +248,7 @@ class VideoIndex:
                         break
             except FFmpegError:
                 position = None
+        return found
 
     def _from_key(self, key: tuple[int, int], wanted: set[int] | None) -> Iterator[tuple[int, Any]]:
         """Yield (time stamp, frame) from a keyframe on; frames that are neither wanted nor needed may be left out."""

@@ -103,14 +103,10 @@ def request_key(item: Item, request: Request, config: BuildCotConfig) -> bytes:
 
 def messages(item: Item, request: Request, config: BuildCotConfig) -> list[dict[str, Any]]:
     """Return the request as chat messages; media are read and encoded here."""
-    content: Any = request.text
-    if request.shows:
-        urls = media_urls(item, config.cot)
-        content = [
-            *({"type": "image_url", "image_url": {"url": url}} for url in urls),
-            {"type": "text", "text": content},
-        ]
-    return [{"role": "user", "content": content}]
+    if not request.shows:
+        return [{"role": "user", "content": request.text}]
+    pictures: list[Any] = [{"type": "image_url", "image_url": {"url": url}} for url in media_urls(item, config.cot)]
+    return [{"role": "user", "content": [*pictures, {"type": "text", "text": request.text}]}]
 
 
 async def generate(items: Iterator[Item], config: BuildCotConfig, cache: AnswerCache, total: int) -> dict[str, Account]:
@@ -128,7 +124,8 @@ async def generate(items: Iterator[Item], config: BuildCotConfig, cache: AnswerC
     num_slots = 0
     for name, step in steps.items():
         if _place(step) not in chats:
-            chats[_place(step)] = _connect(name, config)
+            connect = LocalChat if config.is_local(name) else Endpoint
+            chats[_place(step)] = connect(name, step)
             num_slots += step.concurrency
 
     async def answer(item: Item, request: Request) -> Reply:
@@ -163,13 +160,6 @@ async def generate(items: Iterator[Item], config: BuildCotConfig, cache: AnswerC
 
 def _place(step: StepSection) -> tuple[str | None, ...]:
     return step.base_url, step.model, step.api_key_env
-
-
-def _connect(name: str, config: BuildCotConfig) -> Chat:
-    """Return what answers a step: a model in this process, or an endpoint."""
-    if config.is_local(name):
-        return LocalChat(name, config.steps()[name])
-    return Endpoint(name, config.steps()[name])
 
 
 def estimate(config: BuildCotConfig, limit: int | None = None) -> str:
