@@ -147,6 +147,31 @@ def test_adapter_off_is_the_base_model_and_needs_an_adapter(lora, tiny, prompts)
         our_scores(tiny, prompts, features, adapter=False)
 
 
+def test_adapter_off_is_bit_equal_to_pefts_own_and_leaves_no_trace(lora, prompts):
+    features = FeatureStore(lora).features(VIDEOS)
+    flags = [(weight.requires_grad, weight.grad) for weight in lora.model.parameters()]
+    with torch.no_grad():
+        before = torch.cat([s for s, _ in our_scores(lora, prompts, features)])
+        off = torch.cat([s for s, _ in our_scores(lora, prompts, features, adapter=False)])
+        with lora.model.disable_adapter():
+            expected = torch.cat([s for s, _ in our_scores(lora, prompts, features)])
+            inside = torch.cat([s for s, _ in our_scores(lora, prompts, features, adapter=False)])
+            again = torch.cat([s for s, _ in our_scores(lora, prompts, features)])  # still off after ours has ended
+        after = torch.cat([s for s, _ in our_scores(lora, prompts, features)])
+    assert torch.equal(off, expected) and torch.equal(inside, expected) and torch.equal(again, expected)
+    assert torch.equal(before, after) and not torch.equal(before, off)
+    assert flags == [(weight.requires_grad, weight.grad) for weight in lora.model.parameters()]
+
+
+def test_the_adapter_is_on_again_after_a_failure(lora, prompts):
+    features = FeatureStore(lora).features(VIDEOS)
+    with torch.no_grad():
+        before = torch.cat([s for s, _ in our_scores(lora, prompts, features)])
+        with pytest.raises(RunError):
+            our_scores(lora, prompts, {}, adapter=False)
+        assert torch.equal(torch.cat([s for s, _ in our_scores(lora, prompts, features)]), before)
+
+
 def test_temperature_and_entropy_by_hand():
     # logits [0, ln 3] at temperature 1: probabilities 1/4 and 3/4; at temperature 2: ln-odds ln(3)/2, odds sqrt(3)
     logits = torch.tensor([[0.0, math.log(3)]])

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from vsgrpo.modeling.attention import build_mask, require_tree_attention
@@ -19,6 +20,10 @@ from vsgrpo.modeling.tree import Tree, pack
 LAYOUTS = ("plain", "tree")
 _Pass = tuple[dict[str, Any], Tensor, list[int]]
 """Arguments of one model call, the labels of the logits that it keeps, and the number of labels of each completion."""
+
+
+class AdapterOff(nn.Module):
+    """Stands for the reference where TRL asks for a model: the policy with its adapter switched off."""
 
 
 def logps(
@@ -72,14 +77,27 @@ def logps(
 
 @contextlib.contextmanager
 def _adapters(model: nn.Module, enabled: bool) -> Iterator[None]:
-    inner = unwrap(model)
+    """Switch the adapter off by the flag of each of its layers.
+
+    PEFT's own `disable_adapter` sets the same flags; it also toggles `requires_grad` of every weight, which takes
+    longer than the launches of a forward pass.
+    """
     if enabled:
         yield
-    elif isinstance(inner, PeftModel):
-        with inner.disable_adapter():
-            yield
-    else:
+        return
+    layers = [
+        module for module in unwrap(model).modules() if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
+    ]
+    if not layers:
         raise ValueError("adapter=False needs a model with an adapter; a fully tuned model has no reference inside")
+    before = [layer._disable_adapters for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, disabled in zip(layers, before, strict=True):
+            layer._disable_adapters = disabled
 
 
 def _row_passes(

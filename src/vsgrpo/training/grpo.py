@@ -25,6 +25,7 @@ from trl.trainer.utils import pad, split_tensor_dict
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.modeling.bundle import vision_token_ids
+from vsgrpo.modeling.logps import AdapterOff
 from vsgrpo.modeling.rollout import Sampling, rollout
 from vsgrpo.modeling.tree import count_drawn
 from vsgrpo.rewards import load_reward, reward_metrics
@@ -72,8 +73,10 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         beta, args.beta = args.beta, 0.0
         super().__init__(run, stage, args, reference=reference, reward_funcs=_rewards(run.config), **given)
         self.beta = args.beta = beta
-        if beta > 0 and reference is not None:
-            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+        if beta > 0:
+            self.ref_model = AdapterOff()
+            if reference is not None:
+                self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
         self._suppressed = vision_token_ids(model)
         self._skip_zero_variance = section.skip_zero_variance
         self._correlation = GradientCorrelation(model) if section.log_gradient_correlation else None
@@ -315,6 +318,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         samples = self._samples
         size = batch_size or len(samples)
         grad = torch.is_grad_enabled()
+        is_adapter_off = isinstance(model, AdapterOff)
         store = self._reference_store if model is self.ref_model else self._store
         rows: list[tuple[Tensor, Tensor | None]] = []
         # The policy's own pass belongs to the phase `update`, which is running.
@@ -322,7 +326,14 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
             for start in range(0, len(samples), size):
                 part = samples[start : start + size]
                 features = compute_features(part, store, self.timer, grad=grad and self._train_vision)
-                rows += self._logps(model, part, features, temperature=self.temperature, entropy=compute_entropy)
+                rows += self._logps(
+                    self.model if is_adapter_off else model,
+                    part,
+                    features,
+                    temperature=self.temperature,
+                    entropy=compute_entropy,
+                    adapter=not is_adapter_off,
+                )
         scores = _pad_right([row[0] for row in rows], logits_to_keep)
         if grad:
             self._bound_kl(scores)
