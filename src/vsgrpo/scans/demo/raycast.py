@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from vsgrpo.scans.demo.rooms import CEILING, Parts, Room, camera_matrix
 
-Floats, Float32s = NDArray[np.float64], NDArray[np.float32]
+Floats = NDArray[np.float64]
+Float32s = NDArray[np.float32]
+
 FLOOR, ABOVE, WALL = -1, -2, -3
 """Owner numbers of floor, ceiling and walls, beside the indices into `Room.objects`."""
 

@@ -37,6 +37,7 @@ _SPACING = 0.14
 """Metres between floor vertices. The alpha shape (alpha 5) keeps triangles of circumradius < 0.2 m; a cell's is 0.1 m,
 and a boundary that lost two neighbouring vertices to sampling still keeps its triangles ((.21^2 + .14^2) / .28 = .23
 is the first to break, at three)."""
+_LABELS = {"wall": 1, "floor": 2} | {name: piece.nyu40id for name, piece in CATALOGUE.items()}
 _WALL_ROWS = np.array([0.0, 0.1, 0.13, 1.35, CEILING])
 
 
@@ -61,12 +62,12 @@ def write_demo_labels(root: Path) -> None:
     if path.exists():
         with path.open(encoding="utf-8") as file:
             known = {line.split("\t")[1] for line in file.readlines()[1:] if "\t" in line}
-        if not known <= _labels().keys():
+        if not known <= _LABELS.keys():
             raise DataError(
                 f"{path}: is the label table of other scans, demo rooms would replace it",
                 hint="give demo rooms a folder of their own (source.root)",
             )
-    write_labels(Path(root), _labels())
+    write_labels(root, _LABELS)
 
 
 def write_room(
@@ -100,10 +101,6 @@ def write_room(
         intrinsic_color=camera_matrix(height, width, room.preset.hfov_degrees),
     )
     return room.scan_id
-
-
-def _labels() -> dict[str, int]:
-    return {"wall": 1, "floor": 2} | {name: piece.nyu40id for name, piece in CATALOGUE.items()}
 
 
 def _to_raw(room: Room, points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ manifest.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,12 +131,8 @@ def plan_walk(
     sightings = camera_plan.look(coarse, targets, candidates)
     number = num_key_views(settings.num_frames)
     chosen = camera_plan.choose_views(sightings, targets.weights, number, settings.scaled_min_pixels)
-    return film_order(
-        [candidates[k] for k in chosen],
-        floor_map,
-        settings.num_frames,
-        lambda view: camera_plan.view_cost(coarse, targets, view),
-    )
+    cost_of = partial(camera_plan.view_cost, coarse, targets)
+    return film_order([candidates[k] for k in chosen], floor_map, settings.num_frames, cost_of)
 
 
 def _coarsen(vertices: NDArray, faces: NDArray, object_of_vertex: NDArray) -> tuple[Surface, NDArray[np.intp]]:
