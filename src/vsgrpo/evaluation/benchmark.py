@@ -16,9 +16,8 @@ from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.prompts import question_text
 from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, check_row
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.leak import Leak
-from vsgrpo.evaluation.predictions import Media, MediaOf, predictions_name
-from vsgrpo.evaluation.results import Accuracy, AccuracyReport
+from vsgrpo.evaluation.predictions import Media
+from vsgrpo.evaluation.results import Accuracy, AccuracyReport, Answers
 from vsgrpo.files import file_sha256
 from vsgrpo.rules import import_named, one_of
 
@@ -77,37 +76,6 @@ class Report(Protocol):
     def table(self) -> str:
         """Return the scores as text for people."""
         ...
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The answers of a model to a benchmark, and what decided them.
-
-    Attributes:
-        config: of the evaluation.
-        settings: the content of settings.json.
-        leak: the verdict of the leak guard.
-        by_control: control ("" for the evaluation itself) -> id -> one answer per sample, None where unanswered.
-        errors: id -> why it is unanswered.
-        num_cut_off: answers that reached decoding.max_new_tokens.
-        media_of: what each row was shown.
-    """
-
-    config: EvalConfig
-    settings: dict[str, Any]
-    leak: Leak
-    by_control: Mapping[str, Mapping[str, Sequence[str | None]]]
-    errors: dict[str, str]
-    num_cut_off: int
-    media_of: MediaOf
-
-    def first_of(self, control: str) -> dict[str, str]:
-        """Return id -> first answer of the answered rows under a control; DataError where there is none."""
-        found = {name: texts[0] for name, texts in self.by_control[control].items() if texts[0] is not None}
-        if not found:
-            file = Path(self.config.run.dir) / predictions_name(control)
-            raise DataError(f"{file}: no question is answered", "the reasons are in the file")
-        return found
 
 
 @dataclass(frozen=True)
@@ -197,9 +165,8 @@ class Benchmark:
         """Return the row file: `path` itself, or SPLIT.jsonl in that folder; DataError where it is not there."""
         file = path / f"{split}.jsonl" if path.is_dir() else path
         if file.suffix != ".jsonl" or not file.is_file():
-            raise DataError(
-                f"benchmark.path={path}: no {split}.jsonl, or no .jsonl file", "give the questions: FILE.jsonl"
-            )
+            problem = f"benchmark.path={path}: no {split}.jsonl, or no .jsonl file"
+            raise DataError(problem, "give the questions: FILE.jsonl")
         return file
 
     @classmethod
@@ -242,7 +209,7 @@ class Benchmark:
             DataError: no question is answered.
         """
         found = {name: self.accuracy(answers.first_of(name), name, answers.config) for name in answers.by_control}
-        return AccuracyReport(found.pop(""), found, answers.leak, answers.settings, answers.errors, answers.num_cut_off)
+        return AccuracyReport(found.pop(""), found, answers)
 
     def write_beside_results(self, report: Any, answers: Answers) -> None:
         """Write what the benchmark has beside results.json, such as a page for the eye; by default nothing."""
@@ -277,11 +244,8 @@ class Benchmark:
         if not missing:
             return self
         if not skip:
-            named = " or ".join(f"{kind}(s)" for kind in kinds)
-            raise DataError(
-                f"{where}: {len(missing)} {named} missing: {name_some(missing)}",
-                f"{way_out}, or score the rest with --skip-missing",
-            )
+            problem = f"{len(missing)} {' or '.join(f'{kind}(s)' for kind in kinds)} missing: {name_some(missing)}"
+            raise DataError(f"{where}: {problem}", f"{way_out}, or score the rest with --skip-missing")
         rows = tuple(row for row in self.rows if all(path.is_file() for _, path in self.media(row)))
         if not rows:
             raise DataError(f"{where}: every {' or '.join(kinds)} is missing: {name_some(missing)}", way_out)

@@ -189,8 +189,8 @@ def _line(data: dict[str, Any], name: str, text: Any, where: str, is_explicit: b
     if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int | str)):
         hint = "number the answers to one row"
         raise DataError(f"{where}: sample={sample!r}: must be a whole number or a name", hint)
-    name = _text(None if video_r1 else first(data, ("id", "question_id")))
-    return Line(where, name, sample, text, kind, _text(truth), options, _scene(data), question)
+    identity = _text(None if video_r1 else first(data, ("id", "question_id")))
+    return Line(where, identity, sample, text, kind, _text(truth), options, _scene(data), question)
 
 
 def _text(value: Any) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -33,7 +33,7 @@ from vsgrpo.data.inputs import (
 )
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.leak import Leak
-from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
+from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, MediaOf, predictions_name
 from vsgrpo.files import write_atomic
 from vsgrpo.records import read_record
 from vsgrpo.terminal import show
@@ -201,6 +201,37 @@ def _versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """The answers of a model to a benchmark, and what decided them.
+
+    Attributes:
+        config: of the evaluation.
+        settings: the content of settings.json.
+        leak: the verdict of the leak guard.
+        by_control: control ("" for the evaluation itself) -> id -> one answer per sample, None where unanswered.
+        errors: id -> why it is unanswered.
+        num_cut_off: answers that reached decoding.max_new_tokens: most of them are unfinished.
+        media_of: what each row was shown.
+    """
+
+    config: EvalConfig
+    settings: dict[str, Any]
+    leak: Leak
+    by_control: Mapping[str, Mapping[str, Sequence[str | None]]]
+    errors: dict[str, str]
+    num_cut_off: int
+    media_of: MediaOf
+
+    def first_of(self, control: str) -> dict[str, str]:
+        """Return id -> first answer of the answered rows under a control; DataError where there is none."""
+        found = {name: texts[0] for name, texts in self.by_control[control].items() if texts[0] is not None}
+        if not found:
+            file = Path(self.config.run.dir) / predictions_name(control)
+            raise DataError(f"{file}: no question is answered", "the reasons are in the file")
+        return found
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """Scores of one set of answers.
 
@@ -262,12 +293,7 @@ class AccuracyReport:
 
     main: Accuracy
     controls: Mapping[str, Accuracy]
-    leak: Leak
-    settings: Mapping[str, Any]
-    errors: Mapping[str, str]
-    """id -> why it is unanswered."""
-    num_cut_off: int
-    """Answers that reached decoding.max_new_tokens: most of them are unfinished."""
+    answers: Answers
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of results.json; `scores` and what follows it are read by reports and model cards."""
@@ -277,21 +303,21 @@ class AccuracyReport:
             "scores": self.main.scores(),
             "scorer": self.main.scorer(),
             "controls": {name: {"overall": accuracy.overall} for name, accuracy in self.controls.items()},
-            "leak": self.leak.to_json(),
-            "cut_off": self.num_cut_off,
-            "unanswered": [{"id": name, "reason": reason} for name, reason in self.errors.items()],
-            **{name: value for name, value in self.settings.items() if name != "schema_version"},
+            "leak": self.answers.leak.to_json(),
+            "cut_off": self.answers.num_cut_off,
+            "unanswered": [{"id": name, "reason": reason} for name, reason in self.answers.errors.items()],
+            **{name: value for name, value in self.answers.settings.items() if name != "schema_version"},
         }
 
     def table(self) -> str:
         """Return the accuracy, the controls below it, and what a reader must know before quoting it."""
         lines = [self.main.table()]
         lines += [f"control {name:<12} {100 * accuracy.overall:.1f}" for name, accuracy in self.controls.items()]
-        lines += [f"note: {note}" for note in self.leak.notes()]
-        if self.num_cut_off:
-            limit = self.settings["decoding"]["max_new_tokens"]
-            lines.append(f"note: {self.num_cut_off} answers were cut off at decoding.max_new_tokens={limit}")
-        if self.errors:
-            lines.append(f"note: {len(self.errors)} questions are unanswered and left out of the scores:")
-            lines += [f"  {reason}" for reason in sorted(set(self.errors.values()))[:5]]
+        lines += [f"note: {note}" for note in self.answers.leak.notes()]
+        if self.answers.num_cut_off:
+            limit = self.answers.settings["decoding"]["max_new_tokens"]
+            lines.append(f"note: {self.answers.num_cut_off} answers were cut off at decoding.max_new_tokens={limit}")
+        if self.answers.errors:
+            lines.append(f"note: {len(self.answers.errors)} questions are unanswered and left out of the scores:")
+            lines += [f"  {reason}" for reason in sorted(set(self.answers.errors.values()))[:5]]
         return "\n".join(lines)

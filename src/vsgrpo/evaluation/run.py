@@ -22,17 +22,10 @@ from vsgrpo.data.inputs import look_at, model_files
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation import predictions, results
-from vsgrpo.evaluation.benchmark import (
-    Answers,
-    Benchmark,
-    PromptSettings,
-    ReadOptions,
-    Report,
-    find_benchmark,
-    question_row,
-)
+from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings, ReadOptions, Report, find_benchmark, question_row
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.predictions import MediaOf
+from vsgrpo.evaluation.results import Answers
 from vsgrpo.families import BUILT, family_files, find_model
 from vsgrpo.report.evaluation_page import model_size
 

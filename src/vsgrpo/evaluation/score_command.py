@@ -63,38 +63,31 @@ def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> Scor
             raise ConfigError(f"benchmark={name}: {problem}", hint="vsgrpo score FILE benchmark.path=ROWS")
         for note in notes[0]:
             show(f"note: {note}", sys.stderr)
-        return _score_benchmark(name, Path(files[0]), Path(rows), split, tasks, prompt, given.get("field"))
+        prompt = prompt or _recorded_prompt(Path(files[0])) or PromptSettings()
+        read = ReadOptions(split, tasks, name=name, prompt=prompt)
+        return _score_benchmark(Path(files[0]), Path(rows), read, given.get("field"))
     reports = [score_file(file, rows, prompt, split, given.get("field"), types_of(tasks)) for file in files]
     reports = [replace(report, notes=(*report.notes, *more)) for report, more in zip(reports, notes, strict=True)]
     return reports[0] if len(reports) == 1 else score_difference(*reports)
 
 
-def _score_benchmark(
-    name: str,
-    file: Path,
-    rows_path: Path,
-    split: str,
-    tasks: list[str] | None,
-    prompt: PromptSettings | None,
-    field: str | None,
-) -> Accuracy:
-    """Score answers to a benchmark that is not of VSI-Bench's form, by its own rule; arguments as `score_file`.
+def _score_benchmark(file: Path, rows_path: Path, options: ReadOptions, field: str | None) -> Accuracy:
+    """Score answers to a benchmark that is not of VSI-Bench's form, by its own rule; `field`: as `score_file`.
 
     Raises:
         ConfigError: no such benchmark, or `field` where it reads predictions in a form of its own.
         DataError: an id that the rows lack, an id used twice, or no question answered.
     """
-    kind = find_benchmark(name)
-    prompt = prompt or _recorded_prompt(file) or PromptSettings()
-    benchmark = kind.read(rows_path, ReadOptions(split, tasks, name=name, prompt=prompt))
-    answers = kind.read_predictions(file)
+    benchmark = find_benchmark(options.name).read(rows_path, options)
+    answers = benchmark.read_predictions(file)
     if answers is not None and field is not None:
-        raise ConfigError(f"field={field}: benchmark={name} has predictions of its own form", hint="leave field out")
+        problem = f"field={field}: benchmark={options.name} has predictions of its own form"
+        raise ConfigError(problem, hint="leave field out")
     if answers is None:
         answers = {}
         ids, used = {row.id for row in benchmark.rows}, dict[tuple[str, Any], str]()
         for line in foreign.read_lines(file, field)[0]:
-            if line.id is None or (tasks is None and line.id not in ids):
+            if line.id is None or (options.tasks is None and line.id not in ids):
                 raise foreign.unknown_id(line, rows_path)
             foreign.refuse_second(line, line.id, used)
             if line.text is not None and line.id in ids:

@@ -161,10 +161,8 @@ def compare_table(named: Sequence[tuple[str, Path | str]], title: str = "") -> s
     first = results[0][1]
     for _, result, folder in results:
         if result["benchmark"]["rows"] != first["benchmark"]["rows"] or result["n"] != first["n"]:
-            raise DataError(
-                f"{Path(folder) / RESULTS_NAME}: {result['title']}: other rows than {first['title']}",
-                "compare evaluations of the same rows",
-            )
+            problem = f"{Path(folder) / RESULTS_NAME}: {result['title']}: other rows than {first['title']}"
+            raise DataError(problem, "compare evaluations of the same rows")
     blind = [(name, first["controls"][name]) for name in WITHOUT_MODEL if name in first["controls"]]
     lines = [*blind, *((name, result["scores"], result.get("intervals", {})) for name, result, _ in results)]
     table = score_table(lines, first["n_by_task"], title or first["title"])

@@ -196,12 +196,10 @@ def read_row(scorer: str, row: Row, text: str, prompt: PromptSettings) -> str | 
 
 def _values(items: Sequence[Item], read: Sequence[str | float | None]) -> np.ndarray:
     """Return the score of each answer read."""
-    values = np.zeros(len(items))
     numbers = [i for i, item in enumerate(items) if not item.is_choice]
-    for i, item in enumerate(items):
-        if item.is_choice:
-            values[i] = read[i] == item.ground_truth.upper()
-    if numbers:
+    right = (value == item.ground_truth.upper() for item, value in zip(items, read, strict=True))
+    values = np.fromiter(right, dtype=float, count=len(items))
+    if numbers:  # they are 0 so far: no number equals a text
         given = np.array([nan if read[i] is None else read[i] for i in numbers], dtype=float)
         values[numbers] = mra_many(given, np.array([float(items[i].ground_truth) for i in numbers]))
     return values

@@ -24,9 +24,9 @@ from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import LETTERS, Row, check_row
 from vsgrpo.data.rows import check_scorable, row_from_dict
 from vsgrpo.errors import ConfigError, DataError, RunError
-from vsgrpo.evaluation.benchmark import Answers, Benchmark, ReadOptions, question_row
+from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, question_row
 from vsgrpo.evaluation.predictions import Media
-from vsgrpo.evaluation.results import LMMS_NAME, REPORT_NAME
+from vsgrpo.evaluation.results import LMMS_NAME, REPORT_NAME, Answers
 from vsgrpo.evaluation.score_tables import VsiBenchReport, write_lmms_samples
 from vsgrpo.evaluation.scores import read_row, score_rows
 from vsgrpo.files import publish
