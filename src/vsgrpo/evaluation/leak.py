@@ -1,4 +1,4 @@
-"""Before anything is scored: was the model trained on the rooms that it is scored on?"""
+"""The leak guard of every scoring command: was the model trained on the rooms that it is scored on?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALLOW = "its score would mean nothing; --allow-leak scores it all the same and s
 
 @dataclass(frozen=True)
 class Leak:
-    """The leak guard's word on a model and the rows it is evaluated on.
+    """Verdict of the leak guard on a model and the rows it is evaluated on.
 
     Attributes:
         verdict: clean | unknown | leak.

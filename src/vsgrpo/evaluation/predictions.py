@@ -1,4 +1,6 @@
-"""predictions.jsonl: append-only, one line per answer, resumable by whole chunks of videos.
+"""Which rows are asked about which media, and predictions.jsonl: append-only, one line per answer, resumable.
+
+Rows are grouped by what they show and answered in chunks of whole videos; a run goes on after its last whole chunk.
 
 Line: {"id", "sample" (only with several samples), "prediction" (null: the video did not decode), "prompt_mode",
 "num_tokens" (tokens generated), "error" (only with null)}. Chunks and their order follow from the rows and the batch

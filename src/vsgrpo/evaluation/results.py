@@ -1,6 +1,7 @@
 """The folder of an evaluation (locked while it is written, gone on with under the same settings and inputs only).
 
-`Accuracy`, the share of right answers, is the content of results.json for a benchmark that has no other score.
+`Answers` are what a benchmark reports on; `Accuracy`, the share of right ones, is what results.json holds for a
+benchmark that has no other score.
 
 What --overwrite replaces is set aside (`.replaced`) once the model is loaded, and goes when results.json is written. An
 evaluation that ends before its first answer has the earlier one back; one that has answers goes on from them.
