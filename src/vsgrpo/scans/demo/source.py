@@ -103,7 +103,7 @@ def write_room(
     return room.scan_id
 
 
-def _to_raw(room: Room, points: NDArray[np.float64]) -> NDArray[np.float64]:
+def _to_raw(room: Room, points: NDArray[np.floating]) -> NDArray[np.floating]:
     """Undo the alignment q = R p + t of points (N, 3): p = R^T (q - t)."""
     return (points - room.alignment[:3, 3]) @ room.alignment[:3, :3]
 
@@ -273,8 +273,8 @@ def _wall_piece(room: Room, start: NDArray[np.float64], end: NDArray[np.float64]
     num_rows = len(_WALL_ROWS)
     vertices = np.column_stack([np.repeat(xy, num_rows, axis=0), np.tile(_WALL_ROWS, len(xy))])
     inward = np.array([-along[1], along[0]])
-    axis = np.argmax(np.abs(inward))
-    light = face_light(np.int8(2 * axis + (inward[axis] < 0)), np.float32(0))
+    axis = np.argmax(np.abs(inward), keepdims=True)
+    light = face_light((2 * axis + (inward[axis] < 0)).astype(np.int8), np.zeros(1, dtype=np.float32))
     tone = np.where(_WALL_ROWS <= 0.1, 0.6, 1.0)
     colors = room.wall_rgb * (light * np.tile(tone, len(xy)))[:, None]
     return vertices, colors.astype(np.float64), _grid_faces(len(xy), num_rows)
