@@ -241,7 +241,7 @@ class Asking:
     def nameable_objects(self) -> list[SceneObject]:
         """Return the usable objects that a name alone identifies: the only ones of their category, with sound boxes."""
         usable = self.usable_ids()
-        return [o for o in self.scene.unique_objects() if o.instance_id in usable and is_sound(o)]
+        return [o for o in self.scene.unique_objects() if o.instance_id in usable and o.is_sound]
 
     def capped(self, questions: list[Question]) -> list[Question]:
         """Return the questions, or a random choice of them, in order, where they are more than the cap."""
@@ -267,11 +267,6 @@ class Asking:
     def _is_seen(self, instance_id: int) -> bool:
         pixels = (self.scene.pixels or {}).get(instance_id, ())
         return sum(count >= self.settings.min_pixels for count in pixels) >= self.settings.min_frames
-
-
-def is_sound(item: SceneObject) -> bool:
-    """Return whether the box of an object is finite."""
-    return bool(np.isfinite(item.box.centroid).all() and np.isfinite(item.box.axes_lengths).all())
 
 
 def _require(name: str, value: object, choices: Sequence[object]) -> None:

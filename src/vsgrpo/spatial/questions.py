@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.spatial.geometry import object_distances
-from vsgrpo.spatial.question import Asking, Question, is_sound, names_overlap, one_decimal
+from vsgrpo.spatial.question import Asking, Question, names_overlap, one_decimal
 from vsgrpo.spatial.scene import Scene, SceneObject
 
 CLOSEST_POINT = "Measuring from the closest point of each object, "
@@ -238,7 +238,7 @@ _Candidate = tuple[float, SceneObject]
 def make_rel_distance(ask: Asking) -> list[Question]:
     """Ask which of four categories is nearest to an object whose category occurs once; nearest instance counts."""
     targets = ask.nameable_objects()
-    others = [o for o in ask.scene.objects if is_sound(o)]
+    others = [o for o in ask.scene.objects if o.is_sound]
     usable = ask.usable_ids()
     distances = object_distances(targets, others, str(ask.settings.distance))
     is_large = ask.scene.room_size is not None and ask.scene.room_size > ask.settings.large_room_m2

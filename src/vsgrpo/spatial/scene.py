@@ -64,6 +64,11 @@ class SceneObject:
     raw_label: str = ""
     num_vertices: int = 0
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether its box is finite."""
+        return bool(np.isfinite(self.box.centroid).all() and np.isfinite(self.box.axes_lengths).all())
+
 
 @dataclass(frozen=True)
 class Footage:
