@@ -23,7 +23,8 @@ import torch
 from vsgrpo.families.family import TinySizes
 from vsgrpo.modeling.bundle import base_model, vision_token_ids
 from vsgrpo.modeling.load import load
-from vsgrpo.modeling.rollout import Sampling, rollout
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tiny import build_tiny
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.modeling.vision import FeatureStore

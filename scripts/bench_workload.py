@@ -10,7 +10,8 @@ import torch
 from vsgrpo.families.family import TinySizes
 from vsgrpo.modeling.bundle import MediaFeatures, vision_token_ids
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.rollout import Sampling, rollout
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt, Tree, build_trees
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.video.budget import Medium

@@ -7,7 +7,8 @@ from tiny_inputs import make_image, make_video
 from vsgrpo.errors import RunError
 from vsgrpo.modeling.bundle import encode_prompt, vision_token_ids
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.rollout import Sampling, rollout
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.video.budget import Medium

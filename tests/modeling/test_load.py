@@ -14,7 +14,8 @@ from vsgrpo.families import find_model, read_vision, write_vision
 from vsgrpo.modeling.bundle import base_model, encode_prompt, use_gradient_checkpointing
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.rollout import Sampling, rollout
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import build_trees
 from vsgrpo.modeling.vision import FeatureStore

@@ -5,11 +5,13 @@ import dataclasses
 import pytest
 import torch
 from tiny_inputs import library_inputs, make_video
+from transformers.cache_utils import DynamicLayer
 
 from vsgrpo.modeling import rollout as rollout_module
 from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.rollout import Sampling, rollout
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling, noise_keys
 from vsgrpo.modeling.tree import build_trees
 from vsgrpo.modeling.vision import FeatureStore
 
@@ -60,16 +62,18 @@ def test_greedy_tokens_equal_generate_with_pixels(tiny, prompts, features, sampl
 def test_log_probs_seen_while_drawing_equal_logps(tiny, prompts, features, sampling, monkeypatch):
     seen = {}
 
-    def record(logits, keys, position, settings, processors):
-        tokens = draw(logits, keys, position, settings, processors)
+    def record(logits, noise, processors):
+        tokens = draw(logits, noise, processors)
         picked = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
-        for key, value in zip(keys, picked.tolist(), strict=True):
-            seen[key, position] = value
+        for place, value in zip(noise.tolist(), picked.tolist(), strict=True):
+            seen[place_of[place]] = value
         return tokens
 
     draw = rollout_module.draw_tokens
     monkeypatch.setattr(rollout_module, "draw_tokens", record)
     keys = keys_of(prompts, 4)
+    table = noise_keys(keys, range(sampling.max_new_tokens), sampling, torch.device("cpu")).tolist()
+    place_of = {noise: (key, at) for at, line in enumerate(table) for key, noise in zip(keys, line, strict=True)}
     completions = rollout(tiny.model, prompts, features, keys, sampling)
     groups = [completions[i * 4 : i * 4 + 4] for i in range(3)]
     with torch.no_grad():
@@ -116,6 +120,54 @@ def test_completions_end_with_eos_and_finished_ones_do_not_disturb_the_rest(tiny
 
 
 @pytest.mark.both_families
+@pytest.mark.both_families
+@pytest.mark.parametrize("layout", ["plain", "tree"])
+def test_how_often_the_host_looks_for_ends_changes_no_token(tiny, prompts, features, sampling, layout):
+    # Many tokens end a completion: lengths from 1 to 21, so that looks fall before, on and behind the ends.
+    ragged = dataclasses.replace(sampling, max_new_tokens=21, eos_ids=tuple(range(20, 60)))
+    asked = [prompt for prompt in prompts for _ in range(7)]
+
+    def draw(tokens_per_look):
+        keys = keys_of(prompts, 7)
+        return rollout(
+            tiny.model,
+            asked,
+            features,
+            keys,
+            ragged,
+            layout=layout,
+            tokens_per_look=tokens_per_look,
+            prompts_per_pass=2,
+        )
+
+    expected = draw(1)
+    lengths = {len(tokens) for tokens in expected}
+    assert min(lengths) <= 2 and max(lengths) == 21 and len(lengths) > 5
+    assert all(tokens[-1] in ragged.eos_ids or len(tokens) == 21 for tokens in expected)
+    assert not any(set(tokens[:-1]) & set(ragged.eos_ids) for tokens in expected)
+    for tokens_per_look in (2, 3, 8, 21, 40):
+        assert draw(tokens_per_look) == expected
+
+
+def test_a_cache_with_room_holds_what_the_stock_cache_holds(tiny):
+    stock, roomy = DynamicLayer(), rollout_module._RoomyLayer()
+    generator = torch.Generator().manual_seed(0)
+    copies = 0
+    for count in (5, *[1] * 100):
+        states = torch.randn(3, 2, count, 4, generator=generator), torch.randn(3, 2, count, 4, generator=generator)
+        before = roomy._buffers
+        found, expected = roomy.update(*states), stock.update(*states)
+        copies += roomy._buffers is not before
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        assert roomy.get_seq_length() == stock.get_seq_length()
+    assert copies == 2  # 5 tokens and room for 64, then again at the 70th
+    kept = torch.tensor([2, 0])
+    for layer in (stock, roomy):
+        layer.batch_select_indices(kept)
+    states = torch.randn(2, 2, 1, 4, generator=generator), torch.randn(2, 2, 1, 4, generator=generator)
+    assert all(torch.equal(a, b) for a, b in zip(roomy.update(*states), stock.update(*states), strict=True))
+
+
 def test_vision_tokens_are_never_drawn(tiny, prompts, features, sampling, monkeypatch):
     forbidden = vision_token_ids(tiny.model)
     names = {"<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"}

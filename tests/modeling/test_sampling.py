@@ -3,7 +3,17 @@ import math
 import pytest
 import torch
 
-from vsgrpo.modeling.rollout import Sampling, draw_tokens, gumbel, logits_processors, noise_key, splitmix64
+from fake_gpu import CountKernels
+from vsgrpo.modeling import sampling as sampling_module
+from vsgrpo.modeling.sampling import (
+    Sampling,
+    draw_tokens,
+    gumbel,
+    logits_processors,
+    noise_key,
+    noise_keys,
+    splitmix64,
+)
 
 GOLDEN = 0x9E3779B97F4A7C15
 
@@ -18,13 +28,13 @@ def sampling(**changes) -> Sampling:
 
 
 def draw(logits, num_draws, settings, row="row"):
-    return draw_tokens(
-        logits.expand(num_draws, -1),
-        [(row, index) for index in range(num_draws)],
-        0,
-        settings,
-        logits_processors(settings, logits.device),
-    )
+    (noise,) = noise_keys([(row, index) for index in range(num_draws)], [0], settings, logits.device)
+    processors = logits_processors(settings, logits.device)
+    return draw_tokens(logits.expand(num_draws, -1), None if settings.greedy else noise, processors)
+
+
+def noise_of(keys, vocab_size):
+    return gumbel(torch.tensor([signed(key) for key in keys]), vocab_size)
 
 
 def test_splitmix64_gives_the_published_sequence_of_seed_1234567():
@@ -35,7 +45,7 @@ def test_splitmix64_gives_the_published_sequence_of_seed_1234567():
 
 
 def test_gumbel_noise_is_the_documented_formula():
-    noise = gumbel([1234567], 3)
+    noise = noise_of([1234567], 3)
     # token 1: top 32 bits of 6457827717110365317
     v = ((6457827717110365317 >> 32) + 0.5) / 2**32
     assert noise[0, 1].item() == pytest.approx(-math.log(-math.log1p(-v)), rel=1e-5)
@@ -50,7 +60,7 @@ def test_noise_keys_are_fixed_for_good_and_differ_in_each_of_the_five_values():
 
 
 def test_noise_is_always_finite():
-    noise = gumbel(list(range(64)), 4096)
+    noise = noise_of(range(64), 4096)
     assert noise.isfinite().all()
     # Gumbel: mean 0.5772, variance pi^2 / 6 = 1.6449; 262144 draws: standard error of the mean .0025
     assert noise.mean().item() == pytest.approx(0.5772, abs=0.01)
@@ -74,14 +84,14 @@ def test_noise_is_finite_for_the_extreme_bits_of_any_token(top, low, token):
     key = (unmixed(top << 32 | low) - token * GOLDEN) % (1 << 64)
     start = torch.tensor([signed(key + token * GOLDEN)])
     assert splitmix64(start).item() == signed(top << 32 | low)
-    noise = gumbel([key], token + 1)[0, token].item()
+    noise = noise_of([key], token + 1)[0, token].item()
     v = min((top + 0.5) / 2**32, 1 - 2**-24)  # the largest float32 below 1
     assert noise == pytest.approx(-math.log(-math.log1p(-v)), rel=1e-5)
 
 
 @pytest.mark.parametrize("key", [0, 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
 def test_noise_is_finite_for_the_extreme_keys(key):
-    assert gumbel([key], 4096).isfinite().all()
+    assert noise_of([key], 4096).isfinite().all()
 
 
 def test_first_tokens_of_50k_draws_follow_the_softmax_as_closely_as_exact_sampling():
@@ -114,9 +124,33 @@ def test_a_row_draws_the_same_alone_and_in_any_company():
     logits = torch.randn(50, 400, generator=torch.Generator().manual_seed(3))
     keys = [(f"row{i}", i) for i in range(50)]
     processors = logits_processors(sampling(), logits.device)
-    together = draw_tokens(logits, keys, 2, sampling(), processors)
+    noise = noise_keys(keys, [1, 2, 3], sampling(), logits.device)
+    together = draw_tokens(logits, noise[1], processors)
     for i in (0, 17, 49):
-        assert draw_tokens(logits[i : i + 1], [keys[i]], 2, sampling(), processors).item() == together[i]
+        (alone,) = noise_keys([keys[i]], [2], sampling(), logits.device)
+        assert draw_tokens(logits[i : i + 1], alone, processors).item() == together[i]
+
+
+def test_rows_of_noise_that_are_made_at_a_time_change_no_token(monkeypatch):
+    logits = torch.randn(112, 500, generator=torch.Generator().manual_seed(3))
+    (noise,) = noise_keys([("row", i) for i in range(112)], [0], sampling(), logits.device)
+    processors = logits_processors(sampling(), logits.device)
+    found = []
+    for rows in (1, 4, 64, 112):
+        monkeypatch.setitem(sampling_module.NOISE_ENTRIES, "cpu", rows * 500)
+        found.append(draw_tokens(logits, noise, processors))
+    assert all(torch.equal(tokens, found[0]) for tokens in found)
+
+
+def test_a_gpu_launches_at_most_40_kernels_for_112_rows_of_a_real_vocabulary(monkeypatch):
+    settings = sampling(suppress=(3, 4, 5))
+    vocab = 400
+    monkeypatch.setitem(sampling_module.NOISE_ENTRIES, "cpu", sampling_module.NOISE_ENTRIES["cuda"] // 152_064 * vocab)
+    logits, processors = torch.randn(112, vocab), logits_processors(settings, torch.device("cpu"))
+    (noise,) = noise_keys([("row", i) for i in range(112)], [0], settings, logits.device)
+    with CountKernels() as counter:
+        draw_tokens(logits, noise, processors)
+    assert counter.count <= 40
 
 
 def test_suppressed_tokens_are_never_drawn_even_when_likeliest():

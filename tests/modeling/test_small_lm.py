@@ -11,7 +11,8 @@ from vsgrpo.families import find_model, model_shape, small_lm
 from vsgrpo.modeling.bundle import encode_prompt
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.rollout import Sampling, rollout
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tiny import build_small_lm
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore

@@ -14,7 +14,8 @@ from vsgrpo.modeling.attention import choose_kernel
 from vsgrpo.modeling.bundle import encode_prompt, use_gradient_checkpointing, vision_token_ids
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.rollout import Sampling, rollout
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import PREFIX, Prompt, PromptPositions, QuestionNode, Tree, build_trees, can_see, pack
 from vsgrpo.modeling.vision import FeatureStore
 

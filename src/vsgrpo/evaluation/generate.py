@@ -29,7 +29,8 @@ from vsgrpo.families import BUILT, VISION_FILE, budget_of, recorded_vision
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.bundle import ModelBundle, base_model, encode_prompt, vision_token_ids
 from vsgrpo.modeling.load import device_line, load, own_device
-from vsgrpo.modeling.rollout import Sampling, rollout
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.terminal import Progress, show

@@ -1,69 +1,31 @@
 """Draw completions: each unique prompt is read once, then all its completions advance together.
 
-Sampling is keyed: a token's noise depends on (run seed, step, row id, completion index, position) and nothing else. So
-the same completions come out of any batch order, chunking, layout and number of processes (float32), and the global
-random state is neither read nor moved.
+A token depends on the noise of its own key (`sampling`), so one that is drawn after its completion has ended disturbs
+nothing: on a GPU the host looks for ends every few tokens, and cuts each completion there.
 
 Legend: B completions, V vocabulary.
 """
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    DynamicCache,
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    SuppressTokensLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
-from vsgrpo.modeling.attention import DenseMask, build_mask, require_tree_attention
-from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, base_model, unwrap
+from vsgrpo.modeling.attention import TREE_ATTENTION, DenseMask, build_mask, require_tree_attention
+from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, base_model, language_model, unwrap
+from vsgrpo.modeling.sampling import Sampling, draw_tokens, logits_processors, noise_keys
 from vsgrpo.modeling.tree import PADDING, PREFIX, Prompt, build_trees, can_see, lay_out_leaves, pack
 
 Phase = Callable[[str], AbstractContextManager[Any]]
-_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-_LARGEST_V_NEGATED = -(1 - 2.0**-24)
-# int64 temporaries of 4 x 152k entries stay inside a CPU's cache; more rows at a time are slower.
-_NOISE_ENTRIES_PER_CHUNK = 4 * 152_064
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How completions are drawn."""
-
-    seed: int
-    """Run seed."""
-    step: int
-    """Optimizer steps done over all stages when the rollout starts; 0 in evaluation."""
-    max_new_tokens: int
-    eos_ids: tuple[int, ...]
-    """A completion ends with the first of these (kept)."""
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    """1, 0 and 0 switch these three off."""
-    suppress: tuple[int, ...] = ()
-    """Never drawn: vision tokens at least, or a later pass would count them as placeholders."""
-    greedy: bool = False
-    """Take the likeliest token that is not suppressed; temperature and the rest play no part."""
-
-    def __post_init__(self) -> None:
-        if not self.greedy and self.temperature <= 0:
-            raise ValueError(f"temperature={self.temperature}: must be above 0, or greedy=True")
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={self.max_new_tokens}: must be at least 1")
+TOKENS_PER_LOOK = {"cpu": 1, "cuda": 8}
+"""Tokens that are drawn between two looks for ends. A CPU computes what a look would have saved; a GPU waits for it."""
+_ROOM = 64
+"""Tokens that a cache has room for before it is copied, at least; a quarter of its length where that is more."""
 
 
 @torch.no_grad()
@@ -77,6 +39,7 @@ def rollout(
     layout: str = "plain",
     attention: str = "auto",
     prompts_per_pass: int | None = None,
+    tokens_per_look: int | None = None,
     phase: Phase = nullcontext,
 ) -> list[list[int]]:
     """Draw one completion per key.
@@ -94,6 +57,7 @@ def rollout(
         attention: kernel that reads prompts in the tree layout, see `logps`.
         phase: called with "prefill", opens the context in which prompts are read (a clock's).
         prompts_per_pass: unique prompts read and continued together, None for all; bounds memory, changes no token.
+        tokens_per_look: tokens drawn between two looks for ends, None: by the device; changes no token.
 
     Returns:
         token ids per key, the EOS token included if one was drawn.
@@ -120,6 +84,7 @@ def rollout(
         videos = [prompt.videos for prompt in batch.unique]
         order.sort(key=lambda row: videos.index(videos[row]))  # prompts of the same videos share a tree
     completions: dict[int, list[int]] = {}
+    look = tokens_per_look or TOKENS_PER_LOOK.get(batch.device.type, TOKENS_PER_LOOK["cuda"])
     step, was_training = prompts_per_pass or len(order), model.training
     model.eval()
     try:
@@ -127,7 +92,7 @@ def rollout(
             rows = order[start : start + step]
             asked = [(prompt, index) for prompt, row in enumerate(rows) for index in members[row]]
             places = [index for _, index in asked]
-            draws = _Draws([keys[i] for i in places], [prompt for prompt, _ in asked], sampling, batch.device)
+            draws = _Draws([keys[i] for i in places], [prompt for prompt, _ in asked], sampling, batch.device, look)
             draw(unwrap(model), batch, rows, draws, phase)
             completions |= zip(places, draws.tokens, strict=True)
     finally:
@@ -135,8 +100,33 @@ def rollout(
     return [completions[index] for index in range(len(keys))]
 
 
+class _RoomyLayer(DynamicLayer):
+    """Keys and values in a buffer with room for tokens to come: the stock layer copies all of them for every token."""
+
+    _buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append, and return views of all keys and values (B, key heads, tokens, head)."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        used = self.get_seq_length()
+        end = used + key_states.shape[2]
+        buffers = self._buffers
+        # Rows that were selected, or a cache that is new, lie in no buffer.
+        if buffers is None or buffers[0].data_ptr() != self.keys.data_ptr() or buffers[0].shape[2] < end:
+            room = end + max(_ROOM, end // 4)
+            shape = (*key_states.shape[:2], room, key_states.shape[3])
+            buffers = self._buffers = key_states.new_empty(shape), value_states.new_empty(shape)
+            if used:
+                buffers[0][:, :, :used], buffers[1][:, :, :used] = self.keys, self.values
+        buffers[0][:, :, used:end], buffers[1][:, :, used:end] = key_states, value_states
+        self.keys, self.values = (buffer[:, :, :end] for buffer in buffers)
+        return self.keys, self.values
+
+
 def _prefill(model: nn.Module, **inputs: Any) -> tuple[Tensor, DynamicCache]:
     cache = DynamicCache(config=base_model(model).config.text_config)
+    cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return model(**inputs, past_key_values=cache, use_cache=True).logits, cache
 
 
@@ -144,33 +134,42 @@ def _draw(model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Dr
     """Read the prompts of `rows`, copy the cache of each to its completions and advance them until each has ended."""
     device = batch.device
     ids, positions = batch.layout(rows, [()] * len(rows))
-    lengths = torch.tensor([len(batch.unique[row].token_ids) for row in rows], device=device)
+    lengths, width = [len(batch.unique[row].token_ids) for row in rows], ids.shape[1]
     with phase("prefill"):
         logits, cache = _prefill(
             model,
             input_ids=ids,
             position_ids=positions,
             mm_encoder_outputs=batch.row_features(rows),
-            logits_to_keep=(lengths - 1)[:, None],
+            logits_to_keep=torch.tensor(lengths, device=device)[:, None] - 1,
         )
     cache.batch_select_indices(draws.prompt)
     # Padding between prompt and completion stays in the cache and is masked; positions go on as if it were not there.
-    seen = (torch.arange(ids.shape[1], device=device) < lengths[:, None])[draws.prompt]
+    lengths = [lengths[place] for place in draws.prompt.tolist()]
+    seen = torch.ones(len(lengths), width + draws.max_tokens, dtype=torch.bool, device=device)
+    seen[:, :width] = torch.arange(width, device=device) < torch.tensor(lengths, device=device)[:, None]
     next_position = torch.tensor([batch.positions[row].next_position for row in rows], device=device)[draws.prompt]
     going = draws.add(logits[:, 0][draws.prompt])
     while draws.active:
-        if len(going) < len(seen):
-            cache.batch_select_indices(going)
-            seen, next_position = seen[going], next_position[going]
-        seen = torch.cat([seen, seen.new_ones(len(seen), 1)], dim=1)
+        if going is not None and len(going) < len(lengths):
+            kept = torch.tensor(going, device=device)
+            cache.batch_select_indices(kept)
+            seen, next_position, lengths = seen[kept], next_position[kept], [lengths[place] for place in going]
+        mask = None if min(lengths) == width else _mask(model, seen[:, : width + draws.position])
         output = model(
             input_ids=draws.last[:, None],
-            attention_mask=seen.long(),
+            attention_mask=mask,
             position_ids=(next_position + draws.position - 1).expand(3, -1)[:, :, None],
             past_key_values=cache,
             use_cache=True,
         )
         going = draws.add(output.logits[:, 0])
+
+
+def _mask(model: nn.Module, seen: Tensor) -> Any:
+    """Return the mask of one query per row; where it is ready made the library need not look at it, and wait for it."""
+    takes_bool = language_model(model).config._attn_implementation in ("sdpa", TREE_ATTENTION)
+    return {"full_attention": seen[:, None, None]} if takes_bool else seen.long()
 
 
 def _draw_packed(
@@ -195,152 +194,103 @@ def _draw_packed(
             logits_to_keep=packed.predicts.to(device),
         )
     seen_question, seen_leaf = packed.question.to(device), packed.leaf.to(device)
-    # Of each completion: its tree (row of the cache), its question in the tree, and the position of its first token.
+    # Of each completion: its tree, its question in the tree, the position of its first token, and its own number.
     prompts = [
         (tree, question, batch.positions[row].next_position)
         for tree, part in enumerate(tree_rows)
         for question, row in enumerate(part)
     ]
-    tree, question, start = torch.tensor(prompts, device=device)[draws.prompt].T
-    leaf = torch.arange(len(tree), device=device)
-    going = draws.add(logits[draws.prompt])
+    leaves = [(*prompts[place], leaf) for leaf, place in enumerate(draws.prompt.tolist())]
+    tree_of_row = list(range(len(trees)))
+    going = draws.add(logits[draws.prompt]) or range(len(leaves))
     while draws.active:
-        tree, question, start, leaf = (part[going] for part in (tree, question, start, leaf))
-        kept, tree = tree.unique(return_inverse=True)
-        if len(kept) < len(seen_question):
-            cache.batch_select_indices(kept)
-            seen_question, seen_leaf = seen_question[kept], seen_leaf[kept]
-        values = ((draws.last, 0), (question, PADDING), (leaf, PREFIX), (start + draws.position - 1, 0))
-        ids, new_question, new_leaf, position = lay_out_leaves(tree, values)
+        if going is not None:
+            leaves = [leaves[place] for place in going]
+            kept = sorted({tree for tree, *_ in leaves})
+            if len(kept) < len(tree_of_row):
+                select = torch.tensor([tree_of_row.index(tree) for tree in kept], device=device)
+                cache.batch_select_indices(select)
+                seen_question, seen_leaf, tree_of_row = seen_question[select], seen_leaf[select], kept
+            tree, question, start, leaf = zip(*leaves, strict=True)
+            places = lay_out_leaves([kept.index(each) for each in tree])
+            new_question, new_leaf, first = (
+                places.lay_out(torch.tensor(values), padding).to(device)
+                for values, padding in ((question, PADDING), (leaf, PREFIX), (start, 0))
+            )
+            slots = places.to(device)
         seen_question = torch.cat([seen_question, new_question], dim=1)
         seen_leaf = torch.cat([seen_leaf, new_leaf], dim=1)
         allowed = can_see(new_question, new_leaf, seen_question, seen_leaf)
         output = model(
-            input_ids=ids,
+            input_ids=slots.lay_out(draws.last, 0),
             tree_mask=DenseMask(allowed[:, None]),
-            position_ids=position.expand(3, -1, -1),
-            logits_to_keep=new_question != PADDING,
+            position_ids=(first + draws.position - 1).expand(3, -1, -1),
+            # Empty slots cost a CPU work; a GPU would have to wait for their number.
+            logits_to_keep=new_question != PADDING if device.type == "cpu" else 0,
             past_key_values=cache,
             use_cache=True,
         )
-        going = draws.add(output.logits)
+        going = draws.add(output.logits if device.type == "cpu" else slots.pick(output.logits))
 
 
 class _Draws:
-    """Completions while they grow; `active` are the unfinished ones, in order."""
+    """Completions while they grow; `active` are those that had not ended when the host last looked, in order.
+
+    Args:
+        prompts: place of each completion's prompt among the prompts that are read together.
+        tokens_per_look: tokens between two looks.
+    """
 
     def __init__(
-        self, keys: Sequence[tuple[str, int]], prompts: Sequence[int], sampling: Sampling, device: torch.device
+        self,
+        keys: Sequence[tuple[str, int]],
+        prompts: Sequence[int],
+        sampling: Sampling,
+        device: torch.device,
+        tokens_per_look: int,
     ) -> None:
         self.tokens: list[list[int]] = [[] for _ in keys]
         self.prompt = torch.tensor(prompts, device=device)
-        """(B,) place of each completion's prompt among the prompts that are read together."""
         self.active = list(range(len(keys)))
         self.position = 0
-        """Tokens that each active completion has."""
+        """Tokens that have been drawn for each active completion."""
         self.last = torch.empty(0, dtype=torch.long, device=device)
         """(active,) newest token of each active completion."""
-        self._keys = keys
-        self._sampling = sampling
+        self.max_tokens = sampling.max_new_tokens
+        self._keys, self._sampling, self._tokens_per_look = keys, sampling, tokens_per_look
         self._processors = logits_processors(sampling, device)
-        self._eos = torch.tensor(sampling.eos_ids, dtype=torch.long, device=device)
+        self._drawn: list[Tensor] = []
+        """Tokens (active,) since the last look."""
+        self._noise: Tensor | None = None
+        """Keys (tokens to the next look, active) of their noise; None for greedy draws."""
 
-    def add(self, logits: Tensor) -> Tensor:
-        """Draw the next token of each active completion from logits (active, V); return the places that go on."""
-        keys = [self._keys[index] for index in self.active]
-        drawn = draw_tokens(logits.float(), keys, self.position, self._sampling, self._processors)
-        for index, token in zip(self.active, drawn.tolist(), strict=True):
-            self.tokens[index].append(token)
+    def add(self, logits: Tensor) -> list[int] | None:
+        """Draw the next token of each active completion from logits (active, V).
+
+        Returns:
+            the places of those that go on, None between two looks: all do.
+        """
+        until_look = min(self._tokens_per_look, self.max_tokens - self.position + len(self._drawn))
+        if not self._drawn and not self._sampling.greedy:
+            keys = [self._keys[index] for index in self.active]
+            positions = range(self.position, self.position + until_look)
+            self._noise = noise_keys(keys, positions, self._sampling, logits.device)
+        noise = None if self._noise is None else self._noise[len(self._drawn)]
+        self.last = draw_tokens(logits.float(), noise, self._processors)
+        self._drawn.append(self.last)
         self.position += 1
-        going = (~torch.isin(drawn, self._eos)).nonzero()[:, 0]
-        if self.position == self._sampling.max_new_tokens:
-            going = going[:0]
-        self.last = drawn[going]
-        self.active = [self.active[place] for place in going.tolist()]
+        return self._look() if len(self._drawn) == until_look else None
+
+    def _look(self) -> list[int]:
+        """Fetch the tokens since the last look, cut completions behind their EOS, and return those that go on."""
+        lines, ends, going = torch.stack(self._drawn, dim=1).tolist(), self._sampling.eos_ids, []
+        self._drawn = []
+        for place, (index, line) in enumerate(zip(self.active, lines, strict=True)):
+            count = next((i for i, token in enumerate(line, 1) if token in ends), None)
+            self.tokens[index] += line[:count]
+            if count is None and self.position < self.max_tokens:
+                going.append(place)
+        if len(going) < len(self.active):
+            self.active = [self.active[place] for place in going]
+            self.last = self.last[torch.tensor(going, dtype=torch.long, device=self.last.device)]
         return going
-
-
-def logits_processors(sampling: Sampling, device: torch.device) -> LogitsProcessorList:
-    """Build suppress -> temperature -> top-k -> top-p -> min-p, transformers' own processors in its own order."""
-    processors = LogitsProcessorList()
-    if sampling.suppress:
-        processors.append(SuppressTokensLogitsProcessor(sampling.suppress, device=str(device)))
-    if sampling.greedy:
-        return processors
-    if sampling.temperature != 1:
-        processors.append(TemperatureLogitsWarper(sampling.temperature))
-    if sampling.top_k > 0:
-        processors.append(TopKLogitsWarper(sampling.top_k))
-    if sampling.top_p < 1:
-        processors.append(TopPLogitsWarper(sampling.top_p))
-    if sampling.min_p > 0:
-        processors.append(MinPLogitsWarper(sampling.min_p))
-    return processors
-
-
-def draw_tokens(
-    logits: Tensor, keys: Sequence[tuple[str, int]], position: int, sampling: Sampling, processors: LogitsProcessorList
-) -> Tensor:
-    """Draw one token per row.
-
-    Args:
-        logits: (B, V) of the model, float32.
-        keys: (row id, completion index) of each row.
-        position: index of the token within its completion.
-        processors: from `logits_processors`; they are given no token history.
-
-    Returns:
-        (B,) int64.
-    """
-    scores = processors(logits.new_empty(len(keys), 0, dtype=torch.long), logits)  # type: ignore[arg-type]
-    if sampling.greedy:
-        return scores.argmax(dim=-1)
-    vocab, tokens = scores.shape[1], []
-    noise_keys = [noise_key(sampling.seed, sampling.step, *key, position) for key in keys]
-    rows = max(1, _NOISE_ENTRIES_PER_CHUNK // vocab)
-    for start in range(0, len(keys), rows):
-        noise = gumbel(noise_keys[start : start + rows], vocab, scores.device)
-        tokens.append((scores[start : start + rows] + noise).argmax(dim=-1))
-    return torch.cat(tokens)
-
-
-def noise_key(seed: int, step: int, row_id: str, completion_index: int, position: int) -> int:
-    """Hash the five values to 64 bits: blake2b-8, little endian, of their JSON list."""
-    text = json.dumps([int(seed), int(step), row_id, int(completion_index), int(position)])
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def gumbel(noise_keys: Sequence[int], vocab_size: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return standard Gumbel noise (B, V): row b, token i depends on (noise_keys[b], i) alone.
-
-    An argmax of log-probs + Gumbel noise is a draw from the distribution (the Gumbel-max trick).
-    u = splitmix64 of key + i * golden ratio; v = (top 32 bits + 0.5) / 2^32; E = -log1p(-v) is exponential; noise =
-    -log E. The large noises that win come from small v, where float32 is dense: no ties from rounding. The 128 largest
-    values of the top 32 bits round up to v = 1 in float32; v stays at the float32 below, so that all noise is finite.
-    """
-    start = torch.tensor([_signed(key) for key in noise_keys], dtype=torch.long, device=device)
-    steps = torch.arange(vocab_size, dtype=torch.long, device=device).mul_(_signed(_GOLDEN))
-    top = splitmix64(start[:, None] + steps).bitwise_right_shift_(32).bitwise_and_(0xFFFFFFFF)
-    # In place throughout: a real vocabulary makes this memory-bound.
-    values = top.float()
-    half = torch.full((), -(2.0**-33), device=values.device)
-    minus_v = torch.sub(half, values, alpha=2.0**-32, out=values).clamp_(min=_LARGEST_V_NEGATED)
-    return minus_v.log1p_().neg_().log_().neg_()
-
-
-def splitmix64(state: Tensor) -> Tensor:
-    """Mix 64-bit states (int64 bit patterns) to 64 pseudo-random bits each.
-
-    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014), output function (Stafford's
-    variant 13). int64 products wrap like unsigned ones; right shifts are made logical by masking the sign's copies.
-    """
-    state = state.clone()
-    shifted = torch.empty_like(state)
-    for shift, factor in ((30, _MIX_1), (27, _MIX_2), (31, 1)):
-        torch.bitwise_right_shift(state, shift, out=shifted)
-        state.bitwise_xor_(shifted.bitwise_and_((1 << 64 - shift) - 1)).mul_(_signed(factor))
-    return state
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value

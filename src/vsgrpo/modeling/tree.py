@@ -16,6 +16,7 @@ block.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -200,16 +201,36 @@ def _block(
     return columns
 
 
-def lay_out_leaves(tree: Tensor, values: Sequence[tuple[Tensor, int]]) -> list[Tensor]:
-    """Lay values of leaves, each (leaves,) with its padding, out as rows of trees (trees, most leaves of a tree).
+@dataclass(frozen=True)
+class LeafSlots:
+    """Where leaves lie in rows of trees (trees, most leaves of a tree).
 
-    Args:
+    Attributes:
         tree: (leaves,) row of each leaf, ascending.
+        slot: (leaves,) its place in the row.
     """
-    counts = tree.bincount()
-    slot = torch.arange(len(tree), device=tree.device) - (counts.cumsum(0) - counts)[tree]
-    shape = (len(counts), int(counts.max()))
-    return [part.new_full(shape, padding).index_put((tree, slot), part) for part, padding in values]
+
+    tree: Tensor
+    slot: Tensor
+    shape: tuple[int, int]
+
+    def to(self, device: torch.device) -> "LeafSlots":
+        return LeafSlots(self.tree.to(device), self.slot.to(device), self.shape)
+
+    def lay_out(self, values: Tensor, padding: int) -> Tensor:
+        """Lay out one value per leaf."""
+        return values.new_full(self.shape, padding).index_put((self.tree, self.slot), values)
+
+    def pick(self, rows: Tensor) -> Tensor:
+        """Return what lies at the leaves' places, (leaves, ...)."""
+        return rows[self.tree, self.slot]
+
+
+def lay_out_leaves(trees: Sequence[int]) -> LeafSlots:
+    """Give each leaf a slot in the row of its tree; `trees` are the rows of the leaves, ascending from 0."""
+    counts = Counter(trees)
+    slots = [slot for row in sorted(counts) for slot in range(counts[row])]
+    return LeafSlots(torch.tensor(trees), torch.tensor(slots), (len(counts), max(counts.values())))
 
 
 def can_see(question_q: Tensor, leaf_q: Tensor, question_k: Tensor, leaf_k: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
 from vsgrpo.modeling.bundle import vision_token_ids
-from vsgrpo.modeling.rollout import Sampling, rollout
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.rewards import accuracy_reward
 from vsgrpo.training.base import StageTrainer

@@ -26,7 +26,8 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.logps import AdapterOff
-from vsgrpo.modeling.rollout import Sampling, rollout
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import count_drawn
 from vsgrpo.rewards import load_reward, reward_metrics
 from vsgrpo.training.base import RunParts, StageTrainer
