@@ -10,8 +10,8 @@ from vsgrpo.training import progress as reports
 from vsgrpo.training.callbacks import StopOnSignal
 from vsgrpo.training.launcher import LostProcess, another_failed, explain, forget_failures, record_failure
 from vsgrpo.training.measure import PhaseTimer
-from vsgrpo.training.progress import JsonLog, Progress
-from vsgrpo.training.run_folder import RunFolder, Stage
+from vsgrpo.training.progress import JsonLog, Progress, Stage
+from vsgrpo.training.run_folder import RunFolder
 
 
 def stage(path):

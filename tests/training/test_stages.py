@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from vsgrpo.config.compose import load_config
 from vsgrpo.errors import RunError
 from vsgrpo.training import stages
-from vsgrpo.training.rows import stage_rows
+from vsgrpo.training.samples import stage_rows
 from vsgrpo.training.stages import trl_config
 from vsgrpo.training.worker import main, train
 

@@ -97,7 +97,7 @@ def make_parts(config: Any) -> Any:
 
 def make_trainer(config: Any) -> Any:
     """Return the trainer of a config's first stage, before its training begins."""
-    from vsgrpo.training.run_folder import Stage
+    from vsgrpo.training.progress import Stage
     from vsgrpo.training.stages import build_trainer, reference_model
 
     parts = make_parts(config)

@@ -31,9 +31,9 @@ THOUGHT = "The chair stands in the corner of the room and the table is two steps
 def make(answer="5", kind="number", options=None, ground_truth=None, unit=None) -> Row:
     truth = ground_truth or answer
     media = ({"kind": "image", "path": "a.png"},)
-    return Row(
-        1, "1", "d", "train", "s", "r", "t", "q?", options, truth, answer, kind, unit, media, *[None] * 2, (), {}, {}
-    )
+    names = {"schema_version": 1, "id": "1", "dataset": "d", "split": "train", "scene_name": "s", "room": "r"}
+    asked = {"question_type": "t", "question": "q?", "options": options, "ground_truth": truth, "answer": answer}
+    return Row(**names, **asked, answer_kind=kind, unit=unit, media=media)
 
 
 def read(thought=THOUGHT, answer="5", row=None):

@@ -172,6 +172,18 @@ class TrainConfig(ShowsMedia, Section, key=""):
         """Return whether a stage computes in bfloat16 with weights held in float32, or under an engine's policy."""
         return section.bf16 or self.model.dtype != self.weight_dtype()
 
+    def token_layout(self, section: TrainerSection) -> str:
+        """Return a stage's layout of log-probs and rollouts: "tree" (each shared prefix once) or "plain".
+
+        `auto` takes the tree where the language model runs on sdpa, beside which the tree's kernels lie, and nothing is
+        drawn per token in training (LoRA dropout): it computes never more tokens than plain, and its kernel is chosen
+        by the work it does. `on` was checked before the model was loaded (`preflight.check_sharing`).
+        """
+        if section.shared_prefix != "auto":
+            return "tree" if section.shared_prefix == "on" else "plain"
+        drops = self.model.tune == "lora" and self.model.lora.dropout > 0
+        return "tree" if self.model.attn_implementation == "sdpa" and not drops else "plain"
+
     def merges(self) -> bool:
         """Return whether final/ holds whole weights: as model.merge_on_save says, null: SFT and DPO do, GRPO does not.
 

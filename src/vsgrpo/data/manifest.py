@@ -35,7 +35,7 @@ TRAINING_MANIFEST_NAME = "training_manifest.json"
 SCAN_STATUSES = ("done", "skipped")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The content of manifest.json.
 
@@ -50,7 +50,7 @@ class Manifest:
         notes: sentences a reader of the data should know (an empty dev split and why, ...).
     """
 
-    version: str
+    version: str = field(default_factory=lambda: version("vsgrpo"))
     dataset: str
     config: dict[str, Any]
     seed: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vsgrpo.config.train import TrainConfig, TrainModelSection
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import DpoSection, GrpoSection, TrainerSection
 from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES
 from vsgrpo.data.row_numbers import Rows, numbers_of
@@ -158,7 +158,7 @@ def stage_load(config: TrainConfig, section: TrainerSection, rows: Rows) -> Load
     side_by_side = min(section.questions_per_video, asked)
     return Load(
         tokens,
-        token_layout(section, config.model),
+        config.token_layout(section),
         trees=math.ceil(asked / side_by_side),
         questions=side_by_side,
         group=group,
@@ -166,16 +166,3 @@ def stage_load(config: TrainConfig, section: TrainerSection, rows: Rows) -> Load
         buffer_videos=math.ceil(questions / section.questions_per_video),
         drawn=drawn,
     )
-
-
-def token_layout(section: TrainerSection, model: TrainModelSection) -> str:
-    """Return the layout of log-probs and rollouts: "tree" (each shared prefix once) or "plain".
-
-    `auto` takes the tree where the language model runs on sdpa, beside which the tree's kernels stand, and nothing is
-    drawn per token in training (LoRA dropout): it computes never more tokens than plain, and its kernel is chosen by
-    the work it does. `on` was checked before the model was loaded (`preflight.check_sharing`).
-    """
-    if section.shared_prefix != "auto":
-        return "tree" if section.shared_prefix == "on" else "plain"
-    drops = model.tune == "lora" and model.lora.dropout > 0
-    return "tree" if model.attn_implementation == "sdpa" and not drops else "plain"

@@ -7,8 +7,8 @@ Legend: B completions, V vocabulary.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -68,26 +68,18 @@ def rollout(
     """
     if not keys:
         return []
-    if layout not in ("plain", "tree"):
-        raise ValueError(f"layout={layout}: not one of plain, tree")
-    if not prompts or len(keys) % len(prompts):
-        raise ValueError(f"{len(keys)} keys are no multiple of {len(prompts)} prompts")
-    group = len(keys) // len(prompts)
+    group = _group_size(prompts, keys, layout)
     batch = PromptBatch(model, prompts, features)
-    members: list[list[int]] = [[] for _ in batch.unique]
-    for index in range(len(keys)):
-        members[batch.index[index // group]].append(index)
+    members = _completions_of(batch, group)
     order, draw = list(range(len(batch.unique))), _draw
     if layout == "tree":
-        require_tree_attention(model)
         draw = functools.partial(_draw_packed, attention=attention)
         videos = [prompt.videos for prompt in batch.unique]
         order.sort(key=lambda row: videos.index(videos[row]))  # prompts of the same videos share a tree
     completions: dict[int, list[int]] = {}
     look = tokens_per_look or TOKENS_PER_LOOK.get(batch.device.type, TOKENS_PER_LOOK["cuda"])
-    step, was_training = prompts_per_pass or len(order), model.training
-    model.eval()
-    try:
+    step = prompts_per_pass or len(order)
+    with _in_eval_mode(model):
         for start in range(0, len(order), step):
             rows = order[start : start + step]
             asked = [(prompt, index) for prompt, row in enumerate(rows) for index in members[row]]
@@ -95,9 +87,33 @@ def rollout(
             draws = _Draws([keys[i] for i in places], [prompt for prompt, _ in asked], sampling, batch.device, look)
             draw(unwrap(model), batch, rows, draws, phase)
             completions |= zip(places, draws.tokens, strict=True)
+    return [completions[index] for index in range(len(keys))]
+
+
+def _group_size(prompts: Sequence[Prompt], keys: Sequence[tuple[str, int]], layout: str) -> int:
+    if layout not in ("plain", "tree"):
+        raise ValueError(f"layout={layout}: not one of plain, tree")
+    if not prompts or len(keys) % len(prompts):
+        raise ValueError(f"{len(keys)} keys are no multiple of {len(prompts)} prompts")
+    return len(keys) // len(prompts)
+
+
+def _completions_of(batch: PromptBatch, group: int) -> list[list[int]]:
+    """Return the numbers of the completions of each unique prompt."""
+    members: list[list[int]] = [[] for _ in batch.unique]
+    for prompt, row in enumerate(batch.index):
+        members[row] += range(prompt * group, (prompt + 1) * group)
+    return members
+
+
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
     finally:
         model.train(was_training)
-    return [completions[index] for index in range(len(keys))]
 
 
 class _RoomyLayer(DynamicLayer):
@@ -179,6 +195,7 @@ def _draw_packed(
 
     Each step feeds one token per unfinished completion; a tree's tokens form one row, told apart by the mask.
     """
+    require_tree_attention(model)
     device = batch.device
     trees = build_trees([batch.unique[row] for row in rows], [()] * len(rows), share=True)
     places = iter(rows)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object, is_peft_model
@@ -20,7 +20,6 @@ from transformers.trainer_callback import PrinterCallback
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.errors import RunError, first_line
-from vsgrpo.memory.load import token_layout
 from vsgrpo.modeling.bundle import MediaFeatures, ModelBundle
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.save import save_model
@@ -30,11 +29,12 @@ from vsgrpo.modeling.weights import fill_adapter, load_full
 from vsgrpo.training.distributed import load_whole, sum_gradients_in_float32
 from vsgrpo.training.losses import BadSteps, leave_out
 from vsgrpo.training.measure import summarize
-from vsgrpo.training.progress import Progress
-from vsgrpo.training.rows import stage_rows
-from vsgrpo.training.run_folder import RunFolder, Stage
-from vsgrpo.training.samples import Sample, SampleMaker, VideoSampler, sample_trees
+from vsgrpo.training.progress import Progress, Stage
+from vsgrpo.training.samples import Sample, SampleMaker, VideoSampler, sample_trees, stage_rows
 from vsgrpo.video.loader import VideoLoader
+
+if TYPE_CHECKING:
+    from vsgrpo.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class StageTrainer(Trainer):
         self.bad_steps = BadSteps(stage.folder.path, bundle, args.process_index, section.max_bad_steps, progress.say)
         self._maker = SampleMaker(bundle, run.loader, self.timer)
         self._questions_per_video = section.questions_per_video
-        self._layout, self._attention = token_layout(section, config.model), section.prefix_attention
+        self._layout, self._attention = config.token_layout(section), section.prefix_attention
         self._train_vision = is_tower_trained(bundle.model)
         # More GPUs than processes: the Trainer would wrap the model in DataParallel, which cuts batches anew.
         args._n_gpu = min(args.n_gpu, 1)

@@ -16,8 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.state import AcceleratorState
@@ -28,15 +27,15 @@ from transformers import TrainerCallback, TrainerState
 from transformers.integrations import deepspeed
 
 from vsgrpo.config.train import TrainConfig
-from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import RunError, SetupError
 from vsgrpo.modeling.bundle import language_model, vision_tower
-from vsgrpo.modeling.load import why_no_gpu
 from vsgrpo.modeling.vision import are_tower_calls_collective
 from vsgrpo.terminal import show
-from vsgrpo.training.launcher import LostProcess, check_devices, cpu_hint, needs_launcher
+from vsgrpo.training.launcher import LostProcess, needs_launcher
 from vsgrpo.training.measure import PhaseTimer
-from vsgrpo.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from vsgrpo.training.run_folder import RunFolder
 
 
 def keep_whole(module: nn.Module) -> None:
@@ -299,30 +298,6 @@ ENGINES = {
 """Engines that accelerate may report, for each launch profile."""
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
 """Backend that processes must talk by, for each type of device."""
-
-
-def join_processes(config: TrainConfig, num_processes: int) -> None:
-    """Start torch's process group on CPUs, whose time limit no option of the Trainer reaches.
-
-    On a GPU `trl_config` passes the limit on, and accelerate starts the group.
-
-    Raises:
-        SetupError: torch sees no GPU though the profile needs one (accelerate would train on the CPU), sees one that
-            launch=auto has not counted, or FSDP2 is asked for on CPUs.
-    """
-    launch = config.launch
-    if not launch.on_cpu:
-        if not torch.cuda.is_available():
-            raise SetupError(f"launch={launch.profile}: needs GPUs: {why_no_gpu()}", hint=cpu_hint(launch))
-        return
-    check_devices(config)
-    if launch.auto and not launch.use_cpu and launch.num_processes == 1 and torch.cuda.is_available():
-        raise SetupError(
-            f"launch=auto counted no GPU, torch sees {torch.cuda.device_count()}: {visible_gpus().source}",
-            hint="set launch=cpu to train on the CPU, or make nvidia-smi work",
-        )
-    if num_processes > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=config.launch.timeout_s))
 
 
 def check_backend(accelerator: Any, config: TrainConfig) -> None:

@@ -41,8 +41,7 @@ from vsgrpo.training.losses import (
     microbatches_of_update,
     zero_loss,
 )
-from vsgrpo.training.progress import append_records
-from vsgrpo.training.run_folder import Stage
+from vsgrpo.training.progress import Stage, append_records
 from vsgrpo.training.samples import RolloutSampler, Sample, compute_features, sample_trees
 
 COMPLETIONS_SCHEMA_VERSION = 1
@@ -319,7 +318,9 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         samples = self._samples
         size = batch_size or len(samples)
         grad = torch.is_grad_enabled()
-        is_adapter_off = isinstance(model, AdapterOff)
+        options = {"temperature": self.temperature, "entropy": compute_entropy}
+        options |= {"adapter": not isinstance(model, AdapterOff)}
+        scored = model if options["adapter"] else self.model
         store = self._reference_store if model is self.ref_model else self._store
         rows: list[tuple[Tensor, Tensor | None]] = []
         # The policy's own pass belongs to the phase `update`, which is running.
@@ -327,14 +328,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
             for start in range(0, len(samples), size):
                 part = samples[start : start + size]
                 features = compute_features(part, store, self.timer, grad=grad and self._train_vision)
-                rows += self._logps(
-                    self.model if is_adapter_off else model,
-                    part,
-                    features,
-                    temperature=self.temperature,
-                    entropy=compute_entropy,
-                    adapter=not is_adapter_off,
-                )
+                rows += self._logps(scored, part, features, **options)
         scores = _pad_right([row[0] for row in rows], logits_to_keep)
         if grad:
             self._bound_kl(scores)

@@ -22,8 +22,7 @@ from transformers import TrainerState
 from vsgrpo.terminal import clock_text, printable
 from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.measure import PHASES, PhaseTimer
-from vsgrpo.training.progress import Progress, SampleGroup, last_group
-from vsgrpo.training.run_folder import Stage
+from vsgrpo.training.progress import Progress, SampleGroup, Stage, last_group
 
 PHASE_COLORS = {
     "decode": "yellow",

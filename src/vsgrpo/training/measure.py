@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from vsgrpo.config.launch import WHOLE
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.errors import RunError, first_line
-from vsgrpo.memory.load import Load, stage_load
 from vsgrpo.modeling.bundle import encode_prompt
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import rollout
@@ -29,6 +28,9 @@ from vsgrpo.modeling.tree import Prompt, TokenCount, build_trees
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.video.budget import Medium, VisionBudget
 from vsgrpo.video.loader import VideoInputs, VideoLoader
+
+if TYPE_CHECKING:
+    from vsgrpo.memory.load import Load
 
 PHASES = ("decode", "vision", "prefill", "generate", "reward", "reference", "update", "optimizer", "save")
 
@@ -159,7 +161,7 @@ def wants_probe(config: TrainConfig, section: TrainerSection) -> bool:
     return section.probe_longest == "on"
 
 
-def probe_longest(trainer: Any, config: TrainConfig, section: TrainerSection) -> str:
+def probe_longest(trainer: Any, section: TrainerSection, load: Load) -> str:
     """Run the largest microbatch of a stage once and forget it; return what was tried and what it took, in words.
 
     It works on blank frames of the size of the longest samples, keeps nothing and leaves all random states as they
@@ -168,11 +170,11 @@ def probe_longest(trainer: Any, config: TrainConfig, section: TrainerSection) ->
 
     Args:
         trainer: a `StageTrainer` that is not yet training; its model is on its device, without an engine around it.
+        load: work of this process in the stage.
 
     Raises:
         RunError: out of memory, naming what was tried and the keys to lower.
     """
-    load = stage_load(config, section, ())
     longest = _longest_rows(trainer.train_dataset, trainer.loader, load.trees * load.questions)
     processor = trainer.bundle.processor
     ids = [tuple(encode_prompt(processor, row["prompt"], row["shown"], row["system"])) for row in longest]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute
 from transformers import TrainerCallback, TrainerState
@@ -20,11 +20,32 @@ from vsgrpo.errors import first_line
 from vsgrpo.terminal import show
 from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.measure import PhaseTimer
-from vsgrpo.training.run_folder import Stage
+
+if TYPE_CHECKING:
+    from vsgrpo.training.run_folder import RunFolder
 
 LOG_SCHEMA_VERSION = 1
 EVENTS = tuple(name for name in vars(TrainerCallback) if name.startswith("on_"))
 _TAIL_BYTES = 1 << 15
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One trainer of a run.
+
+    Attributes:
+        folder: of the run.
+        number: from 0.
+        num_stages: of the run.
+        steps_before: optimizer steps of all earlier stages.
+        name: of the method, for the progress line.
+    """
+
+    folder: RunFolder
+    number: int
+    num_stages: int
+    steps_before: int
+    name: str
 
 
 class JsonLog(TrainerCallback):

@@ -124,15 +124,6 @@ def training_table(config: TrainConfig, rows: Sequence[Row]) -> Dataset:
     return rows_to_dataset(rows, base, config.prompt, targets=method != "grpo", rejected_seed=rejected_seed)
 
 
-def stage_rows(config: TrainConfig, dataset: Dataset, number: int) -> Dataset:
-    """Return the rows of a stage: all, or those of its question types (a curriculum: easy types first)."""
-    types = config.trainer.stage_types(number)
-    if types is None:
-        return dataset
-    kept = [i for i, name in enumerate(dataset["question_type"]) if name in types]
-    return dataset.select(kept)
-
-
 FEATURES_FOLDER = "features"
 """Inside video.cache_dir; frames lie beside it."""
 GIB = 1 << 30

@@ -37,25 +37,6 @@ _DIAGNOSES = "bad_batch-*.json"
 """Files that say why a run failed; they stay when the earlier run comes back."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One trainer of a run.
-
-    Attributes:
-        folder: of the run.
-        number: from 0.
-        num_stages: of the run.
-        steps_before: optimizer steps of all earlier stages.
-        name: of the method, for the progress line.
-    """
-
-    folder: RunFolder
-    number: int
-    num_stages: int
-    steps_before: int
-    name: str
-
-
 @dataclass
 class RunFolder:
     """RUN_DIR as the training process sees it; only process 0 writes.

@@ -16,8 +16,10 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from torch.utils.data import Sampler
 
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.modeling.bundle import MediaFeatures, ModelBundle, encode_prompt
 from vsgrpo.modeling.tree import Prompt, Tree, build_trees
 from vsgrpo.modeling.vision import FeatureStore
@@ -285,3 +287,12 @@ class RolloutSampler(VideoSampler):
     def __len__(self) -> int:
         buffers = len(self.videos) // self.prompts_per_buffer
         return buffers * self.prompts_per_buffer * self.num_generations * self.repeats
+
+
+def stage_rows(config: TrainConfig, dataset: Dataset, number: int) -> Dataset:
+    """Return the rows of a stage: all, or those of its question types (a curriculum: easy types first)."""
+    types = config.trainer.stage_types(number)
+    if types is None:
+        return dataset
+    kept = [i for i, name in enumerate(dataset["question_type"]) if name in types]
+    return dataset.select(kept)

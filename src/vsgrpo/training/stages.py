@@ -23,6 +23,7 @@ from trl.trainer.sft_config import SFTConfig
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import NO_TRL_FIELD, OURS_BUT_NOT_PASSED, DpoSection, GrpoSection
 from vsgrpo.errors import ConfigError, first_line
+from vsgrpo.memory.load import stage_load
 from vsgrpo.modeling.bundle import ModelBundle, use_gradient_checkpointing
 from vsgrpo.terminal import show
 from vsgrpo.training.base import RunParts, StageTrainer
@@ -40,10 +41,8 @@ from vsgrpo.training.launcher import another_failed
 from vsgrpo.training.live import watch
 from vsgrpo.training.measure import PhaseTimer, probe_longest, wants_probe
 from vsgrpo.training.preflight import buffer_steps
-from vsgrpo.training.progress import JsonLog, PhaseWatch, Progress, Tracker
-from vsgrpo.training.rows import stage_rows
-from vsgrpo.training.run_folder import Stage
-from vsgrpo.training.samples import few_videos
+from vsgrpo.training.progress import JsonLog, PhaseWatch, Progress, Stage, Tracker
+from vsgrpo.training.samples import few_videos, stage_rows
 from vsgrpo.training.sft_dpo import SpatialDPOTrainer, SpatialSFTTrainer
 
 
@@ -93,7 +92,7 @@ def _train_stage(
     check_backend(trainer.accelerator, config)
     is_main = trainer.is_world_process_zero()
     if wants_probe(config, section):
-        found = probe_longest(trainer, config, section)
+        found = probe_longest(trainer, section, stage_load(config, section, ()))
         if is_main:
             show(found, sys.stderr)
     folder.update_status(stage=stage.number)

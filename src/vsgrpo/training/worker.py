@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -25,19 +26,19 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.leak_guard import judge_rows
 from vsgrpo.data.manifest import TrainingManifest, file_record, lineage_of, training_manifest, write_training_manifest
 from vsgrpo.data.row import Row
-from vsgrpo.errors import RunError, VsgrpoError, from_machine
+from vsgrpo.devices import visible_gpus
+from vsgrpo.errors import RunError, SetupError, VsgrpoError, from_machine
 from vsgrpo.families import write_vision
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
 from vsgrpo.modeling.bundle import ModelBundle
-from vsgrpo.modeling.load import check_versions, load, own_device, quiet_libraries
+from vsgrpo.modeling.load import check_versions, load, own_device, quiet_libraries, why_no_gpu
 from vsgrpo.modeling.model_card import write_model_card
 from vsgrpo.modeling.save import save_model
 from vsgrpo.terminal import complain, show
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.callbacks import dev_dataset, dev_overlap
-from vsgrpo.training.distributed import join_processes
-from vsgrpo.training.launcher import end_with_parent, own_rank, record_failure
+from vsgrpo.training.launcher import check_devices, cpu_hint, end_with_parent, own_rank, record_failure
 from vsgrpo.training.preflight import load_rows, row_files
 from vsgrpo.training.rows import make_loader, readable_rows, training_table
 from vsgrpo.training.run_folder import RunFolder
@@ -261,3 +262,27 @@ def save_final(trainer: StageTrainer, config: TrainConfig, path: Path) -> None:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def join_processes(config: TrainConfig, num_processes: int) -> None:
+    """Start torch's process group on CPUs, whose time limit no option of the Trainer reaches.
+
+    On a GPU `trl_config` passes the limit on, and accelerate starts the group.
+
+    Raises:
+        SetupError: torch sees no GPU though the profile needs one (accelerate would train on the CPU), sees one that
+            launch=auto has not counted, or FSDP2 is asked for on CPUs.
+    """
+    launch = config.launch
+    if not launch.on_cpu:
+        if not torch.cuda.is_available():
+            raise SetupError(f"launch={launch.profile}: needs GPUs: {why_no_gpu()}", hint=cpu_hint(launch))
+        return
+    check_devices(config)
+    if launch.auto and not launch.use_cpu and launch.num_processes == 1 and torch.cuda.is_available():
+        raise SetupError(
+            f"launch=auto counted no GPU, torch sees {torch.cuda.device_count()}: {visible_gpus().source}",
+            hint="set launch=cpu to train on the CPU, or make nvidia-smi work",
+        )
+    if num_processes > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=config.launch.timeout_s))

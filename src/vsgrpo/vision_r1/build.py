@@ -13,7 +13,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -305,7 +304,6 @@ def _write_manifest(source: Source, summary: CotSummary) -> None:
     write_manifest(
         out,
         Manifest(
-            version=version("vsgrpo"),
             dataset=source.name if source.form == "images" else "rows",
             config=asdict(config),
             seed=config.run.seed,

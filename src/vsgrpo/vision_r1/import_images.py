@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -176,22 +175,19 @@ def _write_images(item: Item, out: Path) -> None:
 
 def _write_manifest(settings: ImportSettings, summary: ImageImport, denied: list[str]) -> None:
     out = settings.output
-    write_manifest(
-        out,
-        Manifest(
-            version=version("vsgrpo"),
-            dataset=settings.dataset,
-            config={"imported": {"files": [file.name for file in settings.files], "format": "images"}},
-            seed=0,
-            scans={},
-            rooms={},
-            counts={
-                "rows": summary.counts,
-                "left_out": dict(summary.left_out.most_common()),
-                "denied_rooms": denied,
-                "read": summary.num_read,
-            },
-            files={f"{name}.jsonl": file_record(out / f"{name}.jsonl") for name in summary.counts},
-            notes=[f"rooms of a benchmark, left out: {name_some(denied)}"] if denied else [],
-        ),
+    manifest = Manifest(
+        dataset=settings.dataset,
+        config={"imported": {"files": [file.name for file in settings.files], "format": "images"}},
+        seed=0,
+        scans={},
+        rooms={},
+        counts={
+            "rows": summary.counts,
+            "left_out": dict(summary.left_out.most_common()),
+            "denied_rooms": denied,
+            "read": summary.num_read,
+        },
+        files={f"{name}.jsonl": file_record(out / f"{name}.jsonl") for name in summary.counts},
+        notes=[f"rooms of a benchmark, left out: {name_some(denied)}"] if denied else [],
     )
+    write_manifest(out, manifest)

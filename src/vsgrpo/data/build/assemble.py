@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +188,6 @@ def _write_manifest(
     write_manifest(
         out,
         Manifest(
-            version=version("vsgrpo"),
             dataset=dataset,
             config=asdict(config),
             seed=config.run.seed,

@@ -10,7 +10,6 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn
 from zlib import crc32
@@ -220,7 +219,6 @@ class _Import:
         write_manifest(
             out,
             Manifest(
-                version=version("vsgrpo"),
                 dataset=settings.dataset,
                 config={"imported": {"files": [file.name for file in settings.files], "format": settings.format}},
                 seed=0,
