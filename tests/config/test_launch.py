@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from vsgrpo import devices
 from vsgrpo.cli import run
 from vsgrpo.config.compose import config_dir, load_config, load_resolved, to_yaml
-from vsgrpo.config.launch import LaunchSection, resolve_launch
 from vsgrpo.config.sections import build_section
+from vsgrpo.config.train import LaunchSection, resolve_launch
 from vsgrpo.errors import VsgrpoError
 from vsgrpo.launch.start import as_started, describe
 from vsgrpo.memory.fit import device_memory

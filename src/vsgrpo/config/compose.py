@@ -14,10 +14,9 @@ from typing import Any
 
 from vsgrpo.config.build import BuildCotConfig, BuildDataConfig
 from vsgrpo.config.evaluate import EvalConfig
-from vsgrpo.config.launch import check_launcher_variables, resolve_launch
 from vsgrpo.config.overrides import KEYS_HINT, check_groups, check_used, prepare_overrides
 from vsgrpo.config.sections import build_section, field_types, nearest, not_a_section, section_classes
-from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.train import TrainConfig, check_launcher_variables, resolve_launch
 from vsgrpo.config.trainer import TRAINERS, refuse_option
 from vsgrpo.errors import ConfigError, first_line
 from vsgrpo.files import read_yaml

@@ -19,8 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vsgrpo.config.compose import config_dir, to_yaml
-from vsgrpo.config.launch import joins_launcher
-from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.train import TrainConfig, joins_launcher
 from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.data.inputs import look_at, model_folders
 from vsgrpo.data.row_numbers import Rows, numbers_of

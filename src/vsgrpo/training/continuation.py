@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.config.compose import to_yaml
-from vsgrpo.config.launch import WHOLE
 from vsgrpo.config.overrides import override_text
 from vsgrpo.config.sections import build_section
-from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.train import WHOLE, TrainConfig
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import read_yaml
 from vsgrpo.records import NUMBER, RUN_STATUS, check_shape, read_record

@@ -22,8 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vsgrpo.config.launch import LaunchSection, joins_launcher
-from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.train import LaunchSection, TrainConfig, joins_launcher
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import DataError, RunError, SetupError, VsgrpoError
 from vsgrpo.records import read_json

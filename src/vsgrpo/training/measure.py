@@ -17,8 +17,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from vsgrpo.config.launch import WHOLE
-from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.train import WHOLE, TrainConfig
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.errors import RunError, first_line
 from vsgrpo.modeling.bundle import encode_prompt

@@ -21,8 +21,7 @@ from pathlib import Path
 import torch
 
 from vsgrpo.config.compose import load_resolved
-from vsgrpo.config.launch import SHARDED
-from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.train import SHARDED, TrainConfig
 from vsgrpo.data.leak_guard import judge_rows
 from vsgrpo.data.manifest import TrainingManifest, file_record, lineage_of, training_manifest, write_training_manifest
 from vsgrpo.data.row import Row
