@@ -121,6 +121,7 @@ def print_walk() -> None:
                 f"benchmark.path={data}",
                 "benchmark.split=train",
                 f"output={out / 'eval'}",
+                "video.timeout_s=null",
             ],
         )
         threading.setprofile(walk)

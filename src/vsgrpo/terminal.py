@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
 import unicodedata
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 _ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories shown as escapes: controls (ESC, C1), formats (text direction), lone surrogates, separators."""
@@ -33,6 +35,16 @@ def printable(text: str, keep: str = "\n\t") -> str:
 def show(text: str, stream: TextIO | None = None) -> None:
     """Print text that may hold anything, on stdout unless another stream is given."""
     print(printable(text), file=stream or sys.stdout)
+
+
+def print_result(result: Any, as_json: bool) -> None:
+    """Print what a command did or found: its `table()` for people, or its `to_json()` for programs."""
+    show(json.dumps(result.to_json(), indent=1) if as_json else result.table())
+
+
+def can_draw(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that lines can be drawn on."""
+    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 def complain(message: str, hint: str) -> None:

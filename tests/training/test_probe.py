@@ -11,7 +11,8 @@ from vsgrpo.errors import ConfigError, RunError
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.training.measure import blank_media, name_media, wants_probe
-from vsgrpo.training.stages import train_stages
+from vsgrpo.training.progress import Stage
+from vsgrpo.training.stages import open_stage
 from vsgrpo.training.worker import train
 from vsgrpo.video.budget import Medium, VisionBudget
 
@@ -64,10 +65,11 @@ def test_too_little_memory_is_found_before_the_first_step(make_config):
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + 400_000_000, limits[1]))
     try:
-        with pytest.raises(
-            RunError, match=r"out of memory on the largest microbatch .*completions of 30000"
-        ) as stopped:
-            train_stages(parts)
+        with (
+            pytest.raises(RunError, match=r"out of memory on the largest microbatch .*completions of 30000") as stopped,
+            open_stage(parts, Stage(parts.folder, 0, 1, 0, "grpo"), None, None),
+        ):
+            pass
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
     assert "trainer.per_device_train_batch_size" in stopped.value.hint

@@ -14,8 +14,8 @@ from transformers.video_utils import VideoMetadata
 from untimed_video import write_untimed
 from vsgrpo.errors import ConfigError, DataError, SetupError
 from vsgrpo.video.budget import VisionBudget, frame_indices
-from vsgrpo.video.cache import DiskCache, MemoryCache
-from vsgrpo.video.loader import BadVideo, VideoLoader
+from vsgrpo.video.cache import DiskCache
+from vsgrpo.video.loader import BadVideo, MemoryCache, VideoLoader
 from vsgrpo.video.writer import write_video
 
 SMALL = VisionBudget(num_frames=4)

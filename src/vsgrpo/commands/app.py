@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,11 +46,6 @@ def command(name: str, example: str | None = None, *, takes_keys: bool = False) 
     settings = {"ignore_unknown_options": True, **_HELP} if takes_keys else None
     epilog = None if example is None else f"Example: vsgrpo {name} {example}"
     return app.command(name, context_settings=settings, epilog=epilog)
-
-
-def print_result(result: Any, as_json: bool) -> None:
-    """Print what a command did or found: its `table()` for people, or its `to_json()` for programs."""
-    show(json.dumps(result.to_json(), indent=1) if as_json else result.table())
 
 
 def print_config(config: Any) -> None:

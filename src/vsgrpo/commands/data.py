@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vsgrpo.commands import app
-from vsgrpo.terminal import show
+from vsgrpo.terminal import print_result, show
 
 if TYPE_CHECKING:
     from vsgrpo.data.build.assemble import BuildSummary
@@ -68,7 +68,7 @@ def build_cot(
         show("no data=DIR given" if config.data.path == NOT_GIVEN else estimate(config, limit))
         return
     summary = build(config, limit)
-    app.print_result(summary, as_json)
+    print_result(summary, as_json)
     summary.raise_if_failed()
 
 
@@ -107,7 +107,7 @@ def import_data(
     from vsgrpo.vision_r1.import_images import import_images
 
     run = import_images if settings.format == "images" else run_import
-    app.print_result(run(settings, overwrite=overwrite), as_json)
+    print_result(run(settings, overwrite=overwrite), as_json)
 
 
 @app.command("check-data", "data/own video.num_frames=32", takes_keys=True)
@@ -135,7 +135,7 @@ def check_data(
         words.insert(0, "trainer=grpo")
     config = load_config("train", words, config_dir, allow_missing=True)
     report = run_check(Path(paths[0]), config, headers=headers, limit=limit)
-    app.print_result(report, as_json)
+    print_result(report, as_json)
     report.raise_if_bad()
 
 
@@ -149,7 +149,7 @@ def verify_geometry(
 
     result = verify_geometry(*parse_arguments(files))
     show(result.table(), sys.stderr)
-    app.print_result(result, as_json=True)
+    print_result(result, as_json=True)
 
 
 def _finish_build(summary: BuildSummary, as_json: bool) -> None:
@@ -160,5 +160,5 @@ def _finish_build(summary: BuildSummary, as_json: bool) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         show(f"{summary.out / REPORT_NAME}: frames are missing: {problems[0]}{more}", sys.stderr)
-    app.print_result(summary, as_json)
+    print_result(summary, as_json)
     summary.raise_if_failed()

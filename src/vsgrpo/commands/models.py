@@ -12,7 +12,7 @@ import typer
 
 from vsgrpo.commands import app
 from vsgrpo.errors import ConfigError
-from vsgrpo.terminal import show
+from vsgrpo.terminal import print_result, show
 
 
 @app.command("train", "grpo experiment=vsgrpo_2b_v data=data/vsi100k output=runs/vsgrpo_2b_v", takes_keys=True)
@@ -125,7 +125,7 @@ def cache_videos(
         cache_folder(config)
         from vsgrpo.training.rows import evict_videos
 
-        app.print_result(evict_videos(config, 0.0 if clear else keep_gib or 0.0), as_json)
+        print_result(evict_videos(config, 0.0 if clear else keep_gib or 0.0), as_json)
         return
     if config.data.path == NOT_GIVEN:
         raise ConfigError("data.path: not given", hint="say where the rows are: data=DIR")
@@ -134,7 +134,7 @@ def cache_videos(
     rows = load_rows(config)[0]
     from vsgrpo.training.rows import cache_videos as fill
 
-    app.print_result(fill(config, rows), as_json)
+    print_result(fill(config, rows), as_json)
 
 
 @app.command("eval", "model=runs/x/final benchmark.path=data/vsibench output=runs/x/eval", takes_keys=True)
@@ -214,7 +214,7 @@ def score(
     """
     from vsgrpo.evaluation.score_command import score_command
 
-    app.print_result(score_command(files, allow_leak=allow_leak), as_json)
+    print_result(score_command(files, allow_leak=allow_leak), as_json)
 
 
 @app.command("ask", 'model=runs/x/final video=room.mp4 "How many chairs are in this room?"')
@@ -308,7 +308,7 @@ def doctor(
     from vsgrpo.doctor import examine
 
     report = examine(overrides or [], config_dir)
-    app.print_result(report, as_json)
+    print_result(report, as_json)
     if report.failed:
         raise typer.Exit(1)
 

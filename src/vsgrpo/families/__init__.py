@@ -165,6 +165,8 @@ def model_shape(path: str) -> ModelShape | None:
 
 def adapter_base(folder: Path) -> str | None:
     """Return the folder or hub id of the base that FOLDER/adapter_config.json names, None if it names none."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return None
     try:
         config = read_record(folder / ADAPTER_CONFIG, {"base_model_name_or_path": str}, "")
     except DataError:

@@ -155,9 +155,11 @@ def launch_training(
             prepare_run_folder(run_dir, config, overrides, inputs=seen, **changes)
             show("\n".join(plan), sys.stderr)
         if joins or not needs_launcher(config):
-            from vsgrpo.training.worker import run_worker
+            from vsgrpo.training.worker import train, worker_process
 
-            return run_worker(config, checked, resume=resume)
+            with worker_process(run_dir) as process:
+                process.exit_code = train(config, checked, resume=resume)
+            return process.exit_code
         return _supervise_workers(config, stack, leads=leads, resume=resume)
 
 

@@ -102,7 +102,7 @@ def load(
     base = find_model(str(path), None if adapter is None else str(adapter), key=key, any_family=any_family)
     if base in BUILT and not any_family:
         path = base = str(_built_model(base, tiny_folder, seed))
-    chain = adapter_chain(path, adapter)
+    chain = adapter_chain(path, adapter) if adapter is not None or base != str(path) else []
     if any_family and not chain:
         return load_chat(base, key)
     held = "float32" if tune == "full" and not engine_copies else dtype

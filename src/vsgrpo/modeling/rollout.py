@@ -128,6 +128,7 @@ class _RoomyLayer(DynamicLayer):
         used = self.get_seq_length()
         end = used + key_states.shape[2]
         buffers = self._buffers
+        assert self.keys is not None and self.values is not None
         # Rows that were selected, or a cache that is new, lie in no buffer.
         if buffers is None or buffers[0].data_ptr() != self.keys.data_ptr() or buffers[0].shape[2] < end:
             room = end + max(_ROOM, end // 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,9 @@ from transformers.trainer_callback import PrinterCallback
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.errors import RunError, first_line
-from vsgrpo.modeling.bundle import MediaFeatures, ModelBundle
-from vsgrpo.modeling.logps import logps
+from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.save import save_model
-from vsgrpo.modeling.tree import count_scored
+from vsgrpo.modeling.tree import Tree, count_scored
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.modeling.weights import fill_adapter, load_full
 from vsgrpo.training.distributed import load_whole, sum_gradients_in_float32
@@ -96,7 +95,8 @@ class StageTrainer(Trainer):
         self.bad_steps = BadSteps(stage.folder.path, bundle, args.process_index, section.max_bad_steps, progress.say)
         self._maker = SampleMaker(bundle, run.loader, self.timer)
         self._questions_per_video = section.questions_per_video
-        self._layout, self._attention = config.token_layout(section), section.prefix_attention
+        self._layout = config.token_layout(section)
+        self._kernel: dict[str, Any] = {"layout": self._layout, "attention": section.prefix_attention}
         self._train_vision = is_tower_trained(bundle.model)
         # More GPUs than processes: the Trainer would wrap the model in DataParallel, which cuts batches anew.
         args._n_gpu = min(args.n_gpu, 1)
@@ -128,13 +128,11 @@ class StageTrainer(Trainer):
         order = {"questions_per_video": self._questions_per_video, "seed": self.args.seed, "epoch": self.current_epoch}
         return columns | order
 
-    def _logps(
-        self, model: Any, samples: Sequence[Sample], features: Mapping[str, MediaFeatures], **options: Any
-    ) -> list[tuple[Tensor, Tensor | None]]:
-        """Return log-probs and (or None) entropies of each sample's completion, see `logps`; count the tokens."""
+    def _trees(self, samples: Sequence[Sample]) -> list[Tree]:
+        """Return the trees of a log-prob pass over these samples, and count their tokens."""
         trees = sample_trees(samples, self._layout)
         self.timer.count_tokens(count_scored(trees, self._layout))
-        return logps(model, trees, features, layout=self._layout, attention=self._attention, **options)
+        return trees
 
     @property
     def run_step(self) -> int:

@@ -15,7 +15,7 @@ from vsgrpo.config.sections import build_section
 from vsgrpo.config.train import WHOLE, TrainConfig
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import read_yaml
-from vsgrpo.records import NUMBER, RUN_STATUS, check_shape, read_record
+from vsgrpo.records import NUMBER, check_shape, read_record
 
 LENGTHS = ("max_steps", "num_train_epochs")
 _FREE = {"run.dir", "run.name", "trainer.report_to", "trainer.save_total_limit", "video.max_quarantined"}
@@ -74,14 +74,6 @@ class Checkpoint:
     max_steps: int
 
 
-def read_status(run_dir: Path) -> dict[str, Any]:
-    """Return run.json, empty where it cannot be read (`RunFolder.read_status` says why)."""
-    try:
-        return read_record(run_dir / "run.json", RUN_STATUS, "")
-    except DataError:
-        return {}
-
-
 def newest_first(run_dir: Path, status: dict[str, Any]) -> Iterator[Checkpoint]:
     """Yield the checkpoints that `status` (run.json) names and whose state can be read."""
     known = status.get("checkpoints") or {}
@@ -92,7 +84,7 @@ def newest_first(run_dir: Path, status: dict[str, Any]) -> Iterator[Checkpoint]:
             yield Checkpoint(path, int(number), known[number]["stage"], known[number]["step"], state["max_steps"])
 
 
-def check_same_config(run_dir: Path, config: TrainConfig) -> None:
+def check_same_config(run_dir: Path, config: TrainConfig, newest: Checkpoint | None) -> None:
     """Refuse to resume with values that would make the rest of the run another run; it may become longer.
 
     Raises:
@@ -106,7 +98,6 @@ def check_same_config(run_dir: Path, config: TrainConfig) -> None:
             hint=f"resume with `vsgrpo train {methods[0]}`, or start another run with another output=DIR",
         )
     _give_own_keys(old["trainer"], new["trainer"])
-    newest = next(newest_first(run_dir, read_status(run_dir)), None)
     unused = [set(section.unused()) for section in config.stage_sections()]
     lengthened = _check_lengths(old["trainer"], new["trainer"], newest, unused)
     only_weights = newest is not None and newest.step >= newest.max_steps and not lengthened

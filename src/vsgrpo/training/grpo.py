@@ -25,7 +25,7 @@ from trl.trainer.utils import pad, split_tensor_dict
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.modeling.bundle import vision_token_ids
-from vsgrpo.modeling.logps import AdapterOff
+from vsgrpo.modeling.logps import AdapterOff, logps
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import count_drawn
@@ -166,8 +166,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
                     features,
                     [(sample.row_key, sample.index) for sample in samples],
                     self._sampling(),
-                    layout=self._layout,
-                    attention=self._attention,
+                    **self._kernel,
                     phase=self.timer.phase,
                 )
         for sample, completion in zip(samples, completions, strict=True):
@@ -271,7 +270,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         model = cast(nn.Module, self.accelerator.unwrap_model(self.model))
         with self.accelerator.autocast():
             features = compute_features(samples, self._store, self.timer, grad=self._train_vision)
-            rows = self._logps(model, samples, features, temperature=self.temperature)
+            rows = logps(model, self._trees(samples), features, temperature=self.temperature, **self._kernel)
         return [row[0] for row in rows]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -319,7 +318,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         size = batch_size or len(samples)
         grad = torch.is_grad_enabled()
         options = {"temperature": self.temperature, "entropy": compute_entropy}
-        options |= {"adapter": not isinstance(model, AdapterOff)}
+        options |= {"adapter": not isinstance(model, AdapterOff), **self._kernel}
         scored = model if options["adapter"] else self.model
         store = self._reference_store if model is self.ref_model else self._store
         rows: list[tuple[Tensor, Tensor | None]] = []
@@ -328,7 +327,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
             for start in range(0, len(samples), size):
                 part = samples[start : start + size]
                 features = compute_features(part, store, self.timer, grad=grad and self._train_vision)
-                rows += self._logps(scored, part, features, **options)
+                rows += logps(scored, self._trees(part), features, **options)
         scores = _pad_right([row[0] for row in rows], logits_to_keep)
         if grad:
             self._bound_kl(scores)

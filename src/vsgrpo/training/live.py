@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 import time
 from collections import deque
@@ -20,7 +19,6 @@ from rich.text import Text
 from transformers import TrainerState
 
 from vsgrpo.terminal import clock_text, printable
-from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.measure import PHASES, PhaseTimer
 from vsgrpo.training.progress import Progress, SampleGroup, Stage, last_group
 
@@ -52,12 +50,6 @@ _NUMBERS = {
     "rewards/accuracies": ("preferred", ".0%"),
     "grad_norm": ("gradient", ".3g"),
 }
-
-
-def watch(stage: Stage, timer: PhaseTimer, rows: Any) -> Progress:
-    """Return the live view where stderr is a terminal that can be drawn on and this process speaks for the run."""
-    drawable = sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
-    return LiveView(stage, timer, rows) if own_rank() == 0 and drawable else Progress(stage, timer)
 
 
 class LiveView(Progress):

@@ -24,7 +24,7 @@ from vsgrpo.files import find_damage, publish, write_atomic, write_checksums
 from vsgrpo.paths import ASIDE_NAME, LOCK_NAME, drop_aside, is_set_aside, remove, set_aside, take_back, unwritable
 from vsgrpo.records import RUN_STATUS, read_record
 from vsgrpo.terminal import show
-from vsgrpo.training.continuation import Checkpoint, check_same_config, newest_first, read_status
+from vsgrpo.training.continuation import Checkpoint, check_same_config, newest_first
 from vsgrpo.training.launcher import own_rank
 
 SCHEMA_VERSION = 1
@@ -129,6 +129,17 @@ class RunFolder:
             drop_aside(self.path)
 
 
+def read_status(run_dir: Path) -> dict[str, Any]:
+    """Return run.json, empty where it cannot be read (`RunFolder.read_status` says why)."""
+    path = run_dir / "run.json"
+    if not path.is_file():
+        return {}
+    try:
+        return read_record(path, RUN_STATUS, "")
+    except DataError:
+        return {}
+
+
 def prepare_run_folder(
     run_dir: Path,
     config: TrainConfig,
@@ -162,7 +173,7 @@ def prepare_run_folder(
         )
     if resume:
         _leave_damaged(run_dir)
-        check_same_config(run_dir, config)
+        check_same_config(run_dir, config, next(newest_first(run_dir, read_status(run_dir)), None))
         if began and inputs is not None:
             _check_same_inputs(run_dir, inputs, allow_changed)
     try:
@@ -184,13 +195,13 @@ def prepare_run_folder(
 
 def _check_folder(run_dir: Path, resume: bool) -> bool:
     """Return whether the folder holds a run; refuse another folder, one in use, and a resume of nothing."""
-    other = DataError(f"run.dir={run_dir}: exists and is no run folder", hint="choose another output=DIR")
-    if run_dir.exists() and not run_dir.is_dir():
-        raise other
-    settle(run_dir)
-    is_run = (run_dir / "config.yaml").is_file()
-    if not is_run and _entries(run_dir):
-        raise other
+    is_other = run_dir.exists() and not run_dir.is_dir()
+    if not is_other:
+        settle(run_dir)
+        is_run = (run_dir / "config.yaml").is_file()
+        is_other = not is_run and bool(_entries(run_dir))
+    if is_other:
+        raise DataError(f"run.dir={run_dir}: exists and is no run folder", hint="choose another output=DIR")
     if resume and not is_run:
         raise DataError(f"run.dir={run_dir}: nothing to resume", hint="leave --resume out to start the run")
     pid = _running_pid(run_dir)

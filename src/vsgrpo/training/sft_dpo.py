@@ -21,6 +21,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from vsgrpo.modeling.bundle import MediaFeatures, vision_tower
+from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.vision import is_tower_trained
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.distributed import keep_whole, unshard_root
@@ -41,7 +42,7 @@ class AnswerTrainer(StageTrainer):
         self, model: Any, samples: Sequence[Sample], features: Mapping[str, MediaFeatures], **options: Any
     ) -> tuple[Tensor, Tensor]:
         """Return each answer's log-prob (samples,) and the sum of its tokens' entropies (samples,), 0 if not asked."""
-        rows = self._logps(model, samples, features, **options)
+        rows = logps(model, self._trees(samples), features, **options, **self._kernel)
         scores = torch.stack([row[0].sum() for row in rows])
         zero = scores.new_zeros(())
         return scores, torch.stack([zero if row[1] is None else row[1].sum() for row in rows])

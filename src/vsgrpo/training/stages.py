@@ -1,10 +1,13 @@
-"""A run is a list of stages, each a new trainer on the same model: build them, resume the right one, train in turn."""
+"""A run is a list of stages, each a new trainer on the same model: build one, and find where it goes on."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ from vsgrpo.config.trainer import NO_TRL_FIELD, OURS_BUT_NOT_PASSED, DpoSection,
 from vsgrpo.errors import ConfigError, first_line
 from vsgrpo.memory.load import stage_load
 from vsgrpo.modeling.bundle import ModelBundle, use_gradient_checkpointing
-from vsgrpo.terminal import show
+from vsgrpo.terminal import can_draw, show
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.callbacks import DevScore, StopOnSignal
 from vsgrpo.training.continuation import Checkpoint
@@ -37,52 +40,51 @@ from vsgrpo.training.distributed import (
     name_layers,
 )
 from vsgrpo.training.grpo import SpatialGRPOTrainer
-from vsgrpo.training.launcher import another_failed
-from vsgrpo.training.live import watch
+from vsgrpo.training.launcher import another_failed, own_rank
+from vsgrpo.training.live import LiveView
 from vsgrpo.training.measure import PhaseTimer, probe_longest, wants_probe
 from vsgrpo.training.preflight import buffer_steps
 from vsgrpo.training.progress import JsonLog, PhaseWatch, Progress, Stage, Tracker
+from vsgrpo.training.run_folder import RunFolder
 from vsgrpo.training.samples import few_videos, stage_rows
 from vsgrpo.training.sft_dpo import SpatialDPOTrainer, SpatialSFTTrainer
 
 
-def train_stages(parts: RunParts, checkpoint: Checkpoint | None = None) -> tuple[StageTrainer, int | None]:
-    """Train the stages in turn, or what is left of them after `checkpoint`, each with a new trainer.
+@dataclass
+class OpenStage:
+    """A stage whose trainer is built.
 
-    Optimizer and schedule start anew at each stage; weights go on. The reference of GRPO and DPO is the model as the
-    run began (adapter off, or a frozen copy for full fine-tuning), for all stages, so that a resume finds the same one.
+    Attributes:
+        stop: what a signal to this process does.
+        start: the checkpoint folder to train from, None from the stage's beginning.
+        is_done: nothing is left to train, the trainer holds the weights of the stage's end.
+    """
+
+    trainer: StageTrainer
+    stop: StopOnSignal
+    start: str | None = None
+    is_done: bool = False
+
+
+@contextmanager
+def open_stage(
+    parts: RunParts, stage: Stage, reference: nn.Module | None, resume: Checkpoint | None
+) -> Iterator[OpenStage]:
+    """Build a stage's trainer, try its largest microbatch, and find where it goes on; the caller trains it.
+
+    Optimizer and schedule start anew at each stage; weights go on. When the block ends the engine's wrapping is off the
+    model, so that the next stage's trainer can wrap it anew.
 
     Args:
-        parts: of the run; the bundle holds the weights the run began with.
-        checkpoint: to go on from.
-
-    Returns:
-        the last stage's trainer, and the signal that stopped it (None: all stages are done).
-    """
-    config = parts.config
-    reference = reference_model(config, parts.bundle)
-    first, before = (checkpoint.stage, checkpoint.number - checkpoint.step) if checkpoint else (0, 0)
-    for number in range(first, config.trainer.num_stages):
-        stage = Stage(parts.folder, number, config.trainer.num_stages, before, config.trainer.name)
-        resume = checkpoint if number == first else None
-        trainer, steps, received = _train_stage(parts, stage, reference, resume)
-        before += steps
-        if received is not None:
-            return trainer, received
-    return trainer, None
-
-
-def _train_stage(
-    parts: RunParts, stage: Stage, reference: nn.Module | None, resume: Checkpoint | None
-) -> tuple[StageTrainer, int, int | None]:
-    """Train one stage, after its largest microbatch was tried.
-
-    Returns:
-        its trainer, which holds the weights of the stage's end, its steps, and the signal that stopped it.
+        parts: of the run; the bundle holds the weights that the stage begins with, or those the run began with.
+        reference: of GRPO and DPO, the model as the run began (None: adapter off), for all stages.
+        resume: checkpoint of this stage to go on from.
     """
     config, folder = parts.config, parts.folder
     section = config.trainer.stage(stage.number)
-    progress = watch(stage, PhaseTimer(), stage_rows(config, parts.dataset, stage.number))
+    timer, rows = PhaseTimer(), stage_rows(config, parts.dataset, stage.number)
+    draws = own_rank() == 0 and can_draw(sys.stderr)
+    progress = LiveView(stage, timer, rows) if draws else Progress(stage, timer)
     every = buffer_steps(section) if isinstance(section, GrpoSection) else 1
     lost = partial(another_failed, folder.path)
     stop = StopOnSignal(every, progress.say, lost, config.launch.save_timeout_s)
@@ -90,26 +92,16 @@ def _train_stage(
         name_layers(parts.bundle.model)
     trainer = build_trainer(parts, stage, reference, progress, stop)
     check_backend(trainer.accelerator, config)
-    is_main = trainer.is_world_process_zero()
     if wants_probe(config, section):
         found = probe_longest(trainer, section, stage_load(config, section, ()))
-        if is_main:
+        if trainer.is_world_process_zero():
             show(found, sys.stderr)
     folder.update_status(stage=stage.number)
-    start = resume
+    opened = OpenStage(trainer, stop)
     if resume is not None:
-        total = total_steps(trainer)
-        if resume.step >= total:
-            trainer._load_from_checkpoint(str(resume.path))
-            return trainer, resume.step, None
-        # Only the last step of a stage can lie inside a rollout buffer: where the stage is longer now, it goes on from
-        # an earlier checkpoint.
-        ends = (c for c in folder.checkpoints() if c.stage == stage.number and c.step % every == 0)
-        start = next(ends, resume)
-        if is_main and total > start.max_steps:
-            show(lengthened(trainer.args, start, total, every), sys.stderr)
+        _go_on(opened, resume, folder, every)
     try:
-        trainer.train(resume_from_checkpoint=str(start.path) if start else None)
+        yield opened
     except Exception as error:
         # Name the phase in which another process was waited for too long.
         timed_out = collective_timed_out(error, trainer, config.launch.timeout_s)
@@ -119,12 +111,27 @@ def _train_stage(
     finally:
         stop.restore()
         progress.close()
-    if stop.stopped:
-        return trainer, trainer.state.global_step, stop.received
-    # Take the engine's wrapping off the model, so that the next stage's trainer can wrap it anew.
-    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-    trainer.accelerator.free_memory()
-    return trainer, trainer.state.global_step, None
+    if not stop.stopped:
+        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+        trainer.accelerator.free_memory()
+
+
+def _go_on(opened: OpenStage, newest: Checkpoint, folder: RunFolder, every: int) -> None:
+    """Find the checkpoint to go on from, or load the weights of a stage that is over.
+
+    Only the last step of a stage can lie inside a rollout buffer (`every` steps): where the stage is longer now, it
+    goes on from an earlier checkpoint.
+    """
+    trainer, total = opened.trainer, total_steps(opened.trainer)
+    if newest.step >= total:
+        trainer._load_from_checkpoint(str(newest.path))
+        opened.is_done = True
+        return
+    ends = (c for c in folder.checkpoints() if c.stage == newest.stage and c.step % every == 0)
+    start = next(ends, newest)
+    opened.start = str(start.path)
+    if trainer.is_world_process_zero() and total > start.max_steps:
+        show(lengthened(trainer.args, start, total, every), sys.stderr)
 
 
 def total_steps(trainer: StageTrainer) -> int:

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -39,9 +40,10 @@ from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.callbacks import dev_dataset, dev_overlap
 from vsgrpo.training.launcher import check_devices, cpu_hint, end_with_parent, own_rank, record_failure
 from vsgrpo.training.preflight import load_rows, row_files
+from vsgrpo.training.progress import Stage
 from vsgrpo.training.rows import make_loader, readable_rows, training_table
 from vsgrpo.training.run_folder import RunFolder
-from vsgrpo.training.stages import train_stages, trl_config
+from vsgrpo.training.stages import open_stage, reference_model, trl_config
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,46 +52,49 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("config", type=Path, help="RUN_DIR/config.yaml")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of RUN_DIR")
     options = parser.parse_args(argv)
-    return run_worker(options.config, resume=options.resume)
+    with worker_process(options.config.parent) as process:
+        config = load_resolved(options.config)
+        process.run_dir = Path(config.run.dir)  # another machine's worker has a config file of its own elsewhere
+        process.exit_code = train(config, resume=options.resume)
+    return process.exit_code
 
 
-def run_worker(
-    config: TrainConfig | Path, checked: tuple[list[Row], str] | None = None, *, resume: bool = False
-) -> int:
-    """Train in this process; turn what ends it into an exit code and one message.
+@dataclass
+class WorkerProcess:
+    """This process of a run: the run's folder, and the code to exit with."""
+
+    run_dir: Path
+    exit_code: int = 0
+
+
+@contextmanager
+def worker_process(run_dir: Path) -> Iterator[WorkerProcess]:
+    """Set this process up to train; turn what ends the block into an exit code and one message.
 
     Under our launcher a failure is written to a file, and the launcher reports the first one; otherwise it is reported
     here.
-
-    Args:
-        config: of the run, or its file.
-        checked: what `load_rows` returned, where this process has called it already.
-        resume: go on from the last checkpoint.
     """
     end_with_parent()
     quiet_libraries()
     if not torch.cuda.is_available():
         skip_shm_build()
-    rank = own_rank()
+    process, rank = WorkerProcess(run_dir), own_rank()
     if rank > 0:  # one process speaks
         logging.getLogger("vsgrpo").setLevel(logging.ERROR)
-    run_dir = config.parent if isinstance(config, Path) else Path(config.run.dir)
     try:
         check_versions()
-        if isinstance(config, Path):
-            config = load_resolved(config)
-            run_dir = Path(config.run.dir)  # another machine's worker has a config file of its own elsewhere
-        return train(config, checked, resume=resume)
+        yield process
     except KeyboardInterrupt as stop:
-        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+        process.exit_code = 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except Exception as error:
         known = error if isinstance(error, VsgrpoError) else from_machine(error)
-        if not record_failure(run_dir, rank, known or error):
-            if known is None or (known is not error and os.environ.get("VSGRPO_DEBUG") == "1"):
-                raise
-            if rank == 0:
-                complain(known.message, known.hint)
-        return known.exit_code if known else 1
+        process.exit_code = known.exit_code if known else 1
+        if record_failure(process.run_dir, rank, known or error):
+            return
+        if known is None or (known is not error and os.environ.get("VSGRPO_DEBUG") == "1"):
+            raise
+        if rank == 0:
+            complain(known.message, known.hint)
 
 
 def skip_shm_build() -> None:
@@ -125,12 +130,22 @@ def train(config: TrainConfig, checked: tuple[list[Row], str] | None = None, *, 
             unknown = judge_rows(rows).unknown_text()
             show(f"leak check: {verdict}" + (f": {unknown}" if unknown else ""), sys.stderr)
         parts = prepare_run(config, folder, rows)
-        trainer, received = train_stages(parts, next(folder.checkpoints(), None) if resume else None)
-        if received is not None:
-            # Slurm's early warning ends a run like the SIGTERM that would follow.
-            stop = signal.SIGINT if received == signal.SIGINT else signal.SIGTERM
-            folder.update_status(status="stopped", signal=stop.name, error=None)
-            return 128 + stop
+        checkpoint = next(folder.checkpoints(), None) if resume else None
+        reference, stages = reference_model(config, parts.bundle), config.trainer.num_stages
+        steps = checkpoint.number - checkpoint.step if checkpoint else 0
+        for number in range(checkpoint.stage if checkpoint else 0, stages):
+            stage = Stage(folder, number, stages, steps, config.trainer.name)
+            with open_stage(parts, stage, reference, checkpoint) as opened:
+                trainer = opened.trainer
+                if not opened.is_done:
+                    trainer.train(resume_from_checkpoint=opened.start)
+            if opened.stop.stopped:
+                # Slurm's early warning ends a run like the SIGTERM that would follow.
+                stop = signal.SIGINT if opened.stop.received == signal.SIGINT else signal.SIGTERM
+                folder.update_status(status="stopped", signal=stop.name, error=None)
+                return 128 + stop
+            steps += checkpoint.step if checkpoint and opened.is_done else trainer.state.global_step
+            checkpoint = None
         with trainer.timer.phase("save"):
             folder.publish_final(lambda path: save_final(trainer, config, path), trainer.is_world_process_zero())
         folder.update_status(status="done", signal=None, error=None)

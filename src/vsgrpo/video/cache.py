@@ -1,4 +1,4 @@
-"""Caches by content: arrays (decoded and resized frames, visual features) in memory or on disk, headers of good files.
+"""Caches by content on disk: arrays (decoded and resized frames, visual features), headers of good files.
 
 A cache never decides what a frame is: a lost, evicted or corrupt entry is computed again.
 """
@@ -12,7 +12,6 @@ import os
 import threading
 import time
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -27,51 +26,9 @@ from vsgrpo.video.container import file_stamp
 from vsgrpo.video.index import VideoHeader
 
 _CHECKSUM_BYTES = 4
-_MEMORY_BYTES = 2 << 30
 """Bound of the memory cache of one process."""
 _USED_EVERY_S = 60.0
 """How exactly the last use of an entry is known."""
-
-
-class MemoryCache:
-    """Keeps the most recently used arrays of this process, at most `max_bytes` of them: none at 0."""
-
-    num_corrupt = 0
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.num_bytes = 0
-        self._entries: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def get(self, key: str) -> np.ndarray | None:
-        """Return the array stored under `key`, or None; the caller must not write to it."""
-        with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-            return self._entries.get(key)
-
-    def put(self, key: str, frames: np.ndarray) -> None:
-        """Store an array under `key`, unless it is larger than the whole cache."""
-        if frames.nbytes > self.max_bytes:
-            return
-        with self._lock:
-            if key not in self._entries:
-                self.num_bytes += frames.nbytes
-            self._entries[key] = frames
-            self._entries.move_to_end(key)
-            while self.num_bytes > self.max_bytes:
-                self.num_bytes -= self._entries.popitem(last=False)[1].nbytes
-
-    def __getstate__(self) -> dict:
-        return {"max_bytes": self.max_bytes}
-
-    def __setstate__(self, state: dict) -> None:
-        # A copy sent to another process starts empty: shipping gigabytes of frames would cost more than decoding.
-        self.__init__(state["max_bytes"])
 
 
 class DiskCache:
@@ -197,17 +154,6 @@ class DiskCache:
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def make_cache(kind: str, folder: Path | str | None) -> MemoryCache | DiskCache:
-    """Return the cache named by `video.frame_cache`.
-
-    Raises:
-        ConfigError: an unknown name.
-    """
-    if kind not in ("off", "memory", "disk"):
-        raise ConfigError(f"video.frame_cache={kind}: unknown", hint="choose video.frame_cache=off|memory|disk")
-    return DiskCache(folder) if kind == "disk" else MemoryCache(_MEMORY_BYTES if kind == "memory" else 0)
 
 
 class HeaderCache:

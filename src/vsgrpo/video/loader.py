@@ -8,6 +8,8 @@ Frames are sampled and resized here, once; hand them to the processor with `do_s
 import contextlib
 import hashlib
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +21,67 @@ from torchvision.transforms.v2 import functional as transforms
 
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.video.budget import PIXELS_VERSION, Medium, VisionBudget
-from vsgrpo.video.cache import make_cache
+from vsgrpo.video.cache import DiskCache
 from vsgrpo.video.container import file_stamp
 from vsgrpo.video.image import image_size, read_image
 from vsgrpo.video.reader import DEFAULT_BACKEND, VideoHeader, content_hash, probe, read_uniform_frames
 
 _Stamp = tuple[str, int, int, int]
 """A file's name, size and times of change, from `file_stamp`."""
+_MEMORY_BYTES = 2 << 30
+"""Of frames that video.frame_cache=memory keeps."""
+
+
+class MemoryCache:
+    """Keeps the most recently used arrays of this process, at most `max_bytes` of them: none at 0."""
+
+    num_corrupt = 0
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self._entries: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: str) -> np.ndarray | None:
+        """Return the array stored under `key`, or None; the caller must not write to it."""
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            return self._entries.get(key)
+
+    def put(self, key: str, frames: np.ndarray) -> None:
+        """Store an array under `key`, unless it is larger than the whole cache."""
+        if frames.nbytes > self.max_bytes:
+            return
+        with self._lock:
+            if key not in self._entries:
+                self.num_bytes += frames.nbytes
+            self._entries[key] = frames
+            self._entries.move_to_end(key)
+            while self.num_bytes > self.max_bytes:
+                self.num_bytes -= self._entries.popitem(last=False)[1].nbytes
+
+    def __getstate__(self) -> dict:
+        return {"max_bytes": self.max_bytes}
+
+    def __setstate__(self, state: dict) -> None:
+        # A copy sent to another process starts empty: shipping gigabytes of frames would cost more than decoding.
+        self.__init__(state["max_bytes"])
+
+
+def make_cache(kind: str, folder: Path | str | None) -> MemoryCache | DiskCache:
+    """Return the cache named by `video.frame_cache`.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if kind not in ("off", "memory", "disk"):
+        raise ConfigError(f"video.frame_cache={kind}: unknown", hint="choose video.frame_cache=off|memory|disk")
+    return DiskCache(folder) if kind == "disk" else MemoryCache(_MEMORY_BYTES if kind == "memory" else 0)
 
 
 class BadVideo(DataError):

@@ -297,6 +297,8 @@ def _write_error(out: Path, error: OSError) -> RunError:
 def stored(out: Path, config: BuildDataConfig, scan_id: str) -> ScanOutcome | None:
     """Return what became of a scan, None where that is not known or its files are gone."""
     path = _path(out, scan_id)
+    if not path.is_file():
+        return None
     try:
         outcome = ScanOutcome.from_json(read_record(path, {}, ""), str(path))
     except (ValueError, TypeError, KeyError, DataError):
