@@ -274,10 +274,6 @@ def save_final(trainer: StageTrainer, config: TrainConfig, path: Path) -> None:
         save_model(trainer.bundle, path, merge=config.merges())
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 def join_processes(config: TrainConfig, num_processes: int) -> None:
     """Start torch's process group on CPUs, whose time limit no option of the Trainer reaches.
 
@@ -300,3 +296,7 @@ def join_processes(config: TrainConfig, num_processes: int) -> None:
         )
     if num_processes > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=config.launch.timeout_s))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
