@@ -11,10 +11,10 @@ if "TORCHELASTIC_RUN_ID" in os.environ:
     from accelerate.state import DistributedType, PartialState
     from transformers import training_args
 
-    from vsgrpo.training import stages, worker
+    from vsgrpo.training import launcher, stages
 
     PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
-    worker.join_processes = lambda *args: None  # refuses FSDP2 without a GPU
+    launcher.check_devices = lambda config: None
     training_args.is_torch_bf16_gpu_available = lambda: True
     ours = stages._fixed
     stages._fixed = lambda config: {**ours(config), "use_cpu": False}
