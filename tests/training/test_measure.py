@@ -20,6 +20,46 @@ def test_an_inner_phase_stops_the_clock_of_the_outer_one(monkeypatch):
     assert timer.take() == {}
 
 
+class GpuEdge:
+    """Stands for an event of a GPU: passed once the GPU's clock is there."""
+
+    clock = 0.0
+
+    def __init__(self, at):
+        self.at = at
+
+    def query(self):
+        return GpuEdge.clock >= self.at
+
+    def elapsed_time(self, later):
+        return 1e3 * (later.at - self.at)
+
+
+def test_a_gpu_is_not_waited_for_what_it_has_not_done_comes_with_the_next_take(monkeypatch):
+    queued = iter([GpuEdge(at) for at in (0.0, 3.0, 4.0, 9.0, 9.0, 10.0, 10.0)])
+    monkeypatch.setattr(measure, "edge_now", lambda: next(queued))
+    timer = PhaseTimer()
+    timer.start("generate")  # 0 to 3 s on the GPU
+    timer.start("reward")  # 3 to 4
+    timer.stop()  # generate goes on, 4 to 9
+    GpuEdge.clock = 4.5
+    timer.stop()
+    assert timer.take() == {"generate": 3.0, "reward": 1.0}  # the GPU is still at work
+    timer.start("update")
+    GpuEdge.clock = 20.0
+    assert timer.take() == {"generate": 5.0, "update": 0.0}
+
+
+def test_edges_of_the_host_and_of_a_gpu_are_not_compared(monkeypatch):
+    edges = iter([measure.HostEdge(), GpuEdge(5.0), GpuEdge(7.0)])
+    monkeypatch.setattr(measure, "edge_now", lambda: next(edges))
+    GpuEdge.clock = 20.0
+    timer = PhaseTimer()
+    timer.start("decode")
+    timer.start("vision")
+    assert timer.take() == {"vision": 2.0}
+
+
 def test_an_unknown_phase_is_refused():
     with pytest.raises(ValueError, match="rollout"):
         PhaseTimer().start("rollout")

@@ -8,7 +8,7 @@ from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.training.preflight import check_enough_rows, check_run, check_stages
+from vsgrpo.training.preflight import check_enough_rows, check_run, check_stages, warnings_of
 
 ROW = Row(
     schema_version=1,
@@ -167,3 +167,18 @@ def test_fewer_rows_than_a_rollout_buffer_are_refused_before_the_model_loads():
     with pytest.raises(ConfigError, match="9 rows: one rollout buffer takes 12") as refused:
         check_enough_rows(config, [ROW] * 9)
     assert "gradient_accumulation_steps=4" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        (("model=qwen2_vl_2b", "launch=gpu1"), ["trainer.bf16=false"]),  # the defaults of the groups
+        (("model=qwen2_vl_2b", "launch=gpu1", "trainer.bf16=true"), []),
+        (("model=qwen2_vl_2b", "launch=cpu"), []),
+        (("model=qwen2_vl_2b", "launch=gpu1", "model.dtype=float32"), []),
+        (("model=tiny", "launch=cpu", "trainer.beta=0"), ["trainer.beta=0"]),
+    ],
+)
+def test_what_nobody_would_want_without_knowing_is_said(words, keys):
+    config = load_config("train", ["trainer=grpo", "data=d", "output=o", *words])
+    assert [text.partition(":")[0] for text in warnings_of(config)] == keys

@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 
 from vsgrpo.config.compose import config_dir, to_yaml
 from vsgrpo.config.train import TrainConfig, joins_launcher
-from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.data.inputs import look_at, model_folders
 from vsgrpo.data.row_numbers import Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
@@ -33,7 +32,15 @@ from vsgrpo.records import read_jsonl
 from vsgrpo.terminal import show
 from vsgrpo.training.continuation import read_values
 from vsgrpo.training.launcher import check_devices, device_line, forget_failures, needs_launcher, own_rank, supervise
-from vsgrpo.training.preflight import check_enough_rows, check_plan, check_run, check_stages, input_files, load_rows
+from vsgrpo.training.preflight import (
+    check_enough_rows,
+    check_plan,
+    check_run,
+    check_stages,
+    input_files,
+    load_rows,
+    warnings_of,
+)
 from vsgrpo.training.run_folder import prepare_run_folder, settle
 
 SEEDS_SCHEMA_VERSION = 1
@@ -132,11 +139,8 @@ def launch_training(
     check_enough_rows(config, numbers)
     check_environment(config)
     join_slurm(config)
-    if isinstance(config.trainer, GrpoSection) and config.trainer.beta == 0:
-        show(
-            "warning: trainer.beta=0: without the KL term the paper's runs collapsed (arXiv 2504.00883)",
-            sys.stderr,
-        )
+    for warning in warnings_of(config):
+        show(f"warning: {warning}", sys.stderr)
     run_dir = Path(config.run.dir)
     joins = joins_launcher()
     leads = own_rank() == 0 and config.launch.machine_rank == 0

@@ -6,6 +6,7 @@ import random
 import resource
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,16 +35,42 @@ if TYPE_CHECKING:
 PHASES = ("decode", "vision", "prefill", "generate", "reward", "reference", "update", "optimizer", "save")
 
 
+class HostEdge:
+    """A point in time between phases of a process that computes on the host; `torch.cuda.Event` is that of a GPU."""
+
+    def __init__(self) -> None:
+        self._at = time.perf_counter()
+
+    def query(self) -> bool:
+        """Return whether the point is passed."""
+        return True
+
+    def elapsed_time(self, later: HostEdge) -> float:
+        """Return the milliseconds to a later point."""
+        return 1e3 * (later._at - self._at)
+
+
+def edge_now() -> Any:
+    """Return the point in time at which all work that was queued so far is done."""
+    if not torch.cuda.is_initialized():  # a run on the CPU must not take memory of a GPU
+        return HostEdge()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
 class PhaseTimer:
     """Seconds per phase, exclusive: while an inner phase runs, the clock of the outer one is stopped, so phases add up.
 
-    Work queued on a GPU counts where it was started. Counts of work are kept beside the seconds.
+    Work on a GPU counts in the phase that queued it. Nobody waits for it: the seconds of what it has not yet done come
+    with the next `take`. Counts of work are kept beside the seconds.
     """
 
     def __init__(self) -> None:
         self._running: list[str] = []
+        self._edges: deque[tuple[str | None, Any]] = deque()
+        """Edges whose seconds nobody has taken, each with the phase that runs from there on."""
         self._since = 0.0
-        self._seconds: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._taken = time.perf_counter()
         self.failed_in: str | None = None
@@ -62,13 +89,13 @@ class PhaseTimer:
         """Start a phase; the clock of the one that ran is stopped until this one ends."""
         if phase not in PHASES:
             raise ValueError(f"{phase}: not one of {PHASES}")
-        self._charge()
         self._running.append(phase)
+        self._mark()
 
     def stop(self) -> None:
         """Stop the phase started last."""
-        self._charge()
         self._running.pop()
+        self._mark()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -83,9 +110,14 @@ class PhaseTimer:
             self.stop()
 
     def take(self) -> dict[str, float]:
-        """Return the seconds of each phase since the last call, in the order of `PHASES`, and start from zero."""
-        self._charge()
-        seconds, self._seconds = self._seconds, {}
+        """Return the seconds of each phase since the last call, in the order of `PHASES`."""
+        self._mark()
+        seconds: dict[str, float] = {}
+        while len(self._edges) > 1 and self._edges[1][1].query():
+            phase, edge = self._edges.popleft()
+            later = self._edges[0][1]
+            if phase is not None and type(edge) is type(later):  # the GPU was first used in between
+                seconds[phase] = seconds.get(phase, 0.0) + edge.elapsed_time(later) / 1e3
         return {phase: seconds[phase] for phase in PHASES if phase in seconds}
 
     def count(self, name: str, amount: int) -> None:
@@ -108,14 +140,9 @@ class PhaseTimer:
         self._taken = now
         return {"phases": self.take(), "counts": self.take_counts(), "seconds": now - since, "peak": peak_memory()}
 
-    def _charge(self) -> None:
-        if torch.cuda.is_initialized():  # a run on the CPU must not take memory of a GPU
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        if self._running:
-            phase = self._running[-1]
-            self._seconds[phase] = self._seconds.get(phase, 0.0) + now - self._since
-        self._since = now
+    def _mark(self) -> None:
+        self._edges.append((self._running[-1] if self._running else None, edge_now()))
+        self._since = time.perf_counter()
 
 
 def peak_memory() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vsgrpo.config.train import TrainConfig
@@ -125,6 +125,18 @@ def check_plan(config: TrainConfig) -> RowNumbers:
     if rows:
         check_enough_rows(config, numbers)
     return numbers
+
+
+def warnings_of(config: TrainConfig) -> Iterator[str]:
+    """Yield what a run may do and nobody would want without knowing."""
+    if isinstance(config.trainer, GrpoSection) and config.trainer.beta == 0:
+        yield "trainer.beta=0: without the KL term the paper's runs collapsed (arXiv 2504.00883)"
+    floats = any(not config.autocasts(section) for section in config.stage_sections())
+    if not config.launch.on_cpu and config.model.tune == "lora" and config.model.dtype == "bfloat16" and floats:
+        yield (
+            "trainer.bf16=false: beside the weights in bfloat16 the adapters compute in float32, without TF32: "
+            "about half as much again for a GPU (estimated); set trainer.bf16=true"
+        )
 
 
 def check_run(config: TrainConfig, rows: Sequence[Row], types: Iterable[str] | None = None) -> None:
