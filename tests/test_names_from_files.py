@@ -263,7 +263,7 @@ def test_linking_takes_media_only_and_what_a_link_points_to(tmp_path):
 
 def test_manifests_and_plans_name_nothing_outside(tmp_path, secret):
     names = {"../secret.mp4": {"sha256": "", "size": 6, "mtime": 0.0}}
-    manifest = Manifest("0", "demo", {}, 0, {}, {}, {}, names)
+    manifest = Manifest(dataset="demo", config={}, seed=0, scans={}, rooms={}, counts={}, files=names)
     with pytest.raises(DataError, match="leaves its folder"):
         changed_files(tmp_path / "data", manifest)
     with pytest.raises(DataError, match="leaves its folder"):
