@@ -266,3 +266,14 @@ def test_a_launchers_variable_that_is_no_number_is_named(monkeypatch, name, valu
     for root in ("train", "eval"):
         with pytest.raises(SetupError, match=f"{name}=.*: launchers set it"):
             load_config(root, [*(["trainer=grpo"] if root == "train" else []), *FOLDERS[root]])
+
+
+@pytest.mark.parametrize(
+    ("value", "key"), [("prompt.system=${x}", "prompt.system"), ("prompt.system=${run.none}", "prompt.system")]
+)
+def test_an_interpolation_of_a_key_that_is_not_there_names_the_key(value, key):
+    with pytest.raises(ConfigError, match=key.replace(".", r"\.")) as error:
+        load_config("train", ["trainer=grpo", "model=tiny", "data=d", "output=o", value])
+    assert error.value.hint == "`${...}` must name another key"
+    with pytest.raises(ConfigError):
+        load_config("train", ["trainer=grpo", "model=tiny", value], allow_missing=True)

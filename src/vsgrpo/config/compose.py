@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -254,16 +255,24 @@ def _check_sections(root: str, composed: Any) -> None:
             raise not_a_section(name, None if node is None else node._value(), cls)
 
 
-def _plain(node: Any) -> dict[str, Any]:
-    """Return a composed config or section as plain values, its interpolations resolved."""
-    from omegaconf import OmegaConf
+@contextmanager
+def _interpolating() -> Iterator[None]:
+    """Name the key whose `${...}` cannot be resolved."""
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        values = OmegaConf.to_container(node, resolve=True)
+        yield
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "a value"
         raise ConfigError(f"{key}: {first_line(error)}", hint="`${...}` must name another key") from error
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    """Return a composed config or section as plain values, its interpolations resolved."""
+    from omegaconf import OmegaConf
+
+    with _interpolating():
+        values = OmegaConf.to_container(node, resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
@@ -272,7 +281,8 @@ def _typed(root: str, composed: Any, allow_missing: bool = False) -> Any:
     """Return the typed config of a composed one."""
     from omegaconf import OmegaConf
 
-    missing = sorted(OmegaConf.missing_keys(composed))
+    with _interpolating():
+        missing = sorted(OmegaConf.missing_keys(composed))
     if missing and not allow_missing:
         ways = {"data.path": "data=DIR", "run.dir": "output=DIR", "model.path": "model=DIR"}
         if root == "build_data":
