@@ -1,4 +1,4 @@
-"""The app that commands register with: `command`, the options that they share, and how results are printed."""
+"""The app that commands register with: `command`, the options that they share, and how a config is printed."""
 
 from __future__ import annotations
 

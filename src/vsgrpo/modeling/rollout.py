@@ -7,6 +7,7 @@ Legend: B completions, V vocabulary.
 """
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -117,33 +118,46 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 class _RoomyLayer(DynamicLayer):
-    """Keys and values in a buffer with room for tokens to come: the stock layer copies all of them for every token."""
+    """Keys and values in a buffer with room for tokens to come: the stock layer copies all of them for every token.
 
-    _buffers: tuple[Tensor, Tensor] | None = None
+    Args:
+        to_come: columns that will be appended at most after the first ones.
+    """
+
+    def __init__(self, to_come: int) -> None:
+        super().__init__()
+        self._to_come, self._most = to_come, 0
+        self._buffers: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append, and return views of all keys and values (B, key heads, tokens, head)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+            self._most = key_states.shape[2] + self._to_come
         used = self.get_seq_length()
         end = used + key_states.shape[2]
-        buffers = self._buffers
-        assert self.keys is not None and self.values is not None
-        # Rows that were selected, or a cache that is new, lie in no buffer.
-        if buffers is None or buffers[0].data_ptr() != self.keys.data_ptr() or buffers[0].shape[2] < end:
+        if self._buffers is None or self._buffers[0].shape[2] < end:
             room = end + max(_ROOM, end // 4)
+            room = min(room, self._most) if end <= self._most else room
             shape = (*key_states.shape[:2], room, key_states.shape[3])
-            buffers = self._buffers = key_states.new_empty(shape), value_states.new_empty(shape)
+            buffers = key_states.new_empty(shape), value_states.new_empty(shape)
             if used:
                 buffers[0][:, :, :used], buffers[1][:, :, :used] = self.keys, self.values
-        buffers[0][:, :, used:end], buffers[1][:, :, used:end] = key_states, value_states
-        self.keys, self.values = (buffer[:, :, :end] for buffer in buffers)
+            self._buffers = buffers
+        keys, values = self._buffers
+        keys[:, :, used:end], values[:, :, used:end] = key_states, value_states
+        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
         return self.keys, self.values
 
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some rows; they lie in no buffer until the next token."""
+        super().batch_select_indices(indices)  # type: ignore[arg-type]
+        self._buffers = None
 
-def _prefill(model: nn.Module, **inputs: Any) -> tuple[Tensor, DynamicCache]:
+
+def _prefill(model: nn.Module, to_come: int, **inputs: Any) -> tuple[Tensor, DynamicCache]:
     cache = DynamicCache(config=base_model(model).config.text_config)
-    cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [_RoomyLayer(to_come) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return model(**inputs, past_key_values=cache, use_cache=True).logits, cache
 
 
@@ -155,6 +169,7 @@ def _draw(model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Dr
     with phase("prefill"):
         logits, cache = _prefill(
             model,
+            draws.max_tokens,
             input_ids=ids,
             position_ids=positions,
             mm_encoder_outputs=batch.row_features(rows),
@@ -202,9 +217,17 @@ def _draw_packed(
     places = iter(rows)
     tree_rows = [[next(places) for _ in tree.questions] for tree in trees]
     packed = pack(trees, [[batch.positions[row] for row in part] for part in tree_rows], for_rollout=True)
+    # Of each prompt: its tree, its question in the tree, and the position of the first token of its completions.
+    prompts = [
+        (tree, question, batch.positions[row].next_position)
+        for tree, part in enumerate(tree_rows)
+        for question, row in enumerate(part)
+    ]
+    most_leaves = max(Counter(prompts[place][0] for place in draws.prompt.tolist()).values())
     with phase("prefill"):
         logits, cache = _prefill(
             model,
+            draws.max_tokens * most_leaves,
             input_ids=packed.ids.to(device),
             position_ids=packed.positions.to(device),
             tree_mask=build_mask(packed, attention, device),
@@ -212,12 +235,6 @@ def _draw_packed(
             logits_to_keep=packed.predicts.to(device),
         )
     seen_question, seen_leaf = packed.question.to(device), packed.leaf.to(device)
-    # Of each completion: its tree, its question in the tree, the position of its first token, and its own number.
-    prompts = [
-        (tree, question, batch.positions[row].next_position)
-        for tree, part in enumerate(tree_rows)
-        for question, row in enumerate(part)
-    ]
     leaves = [(*prompts[place], leaf) for leaf, place in enumerate(draws.prompt.tolist())]
     tree_of_row = list(range(len(trees)))
     going = draws.add(logits[draws.prompt]) or range(len(leaves))
