@@ -142,6 +142,7 @@ class _RoomyLayer(DynamicLayer):
             shape = (*key_states.shape[:2], room, key_states.shape[3])
             buffers = key_states.new_empty(shape), value_states.new_empty(shape)
             if used:
+                assert self.keys is not None and self.values is not None
                 buffers[0][:, :, :used], buffers[1][:, :, :used] = self.keys, self.values
             self._buffers = buffers
         keys, values = self._buffers
