@@ -7,7 +7,6 @@ Legend: B completions, V vocabulary.
 """
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -215,8 +214,8 @@ def _draw_packed(
     require_tree_attention(model)
     device = batch.device
     trees = build_trees([batch.unique[row] for row in rows], [()] * len(rows), share=True)
-    places = iter(rows)
-    tree_rows = [[next(places) for _ in tree.questions] for tree in trees]
+    left = iter(rows)
+    tree_rows = [[next(left) for _ in tree.questions] for tree in trees]
     packed = pack(trees, [[batch.positions[row] for row in part] for part in tree_rows], for_rollout=True)
     # Of each prompt: its tree, its question in the tree, and the position of the first token of its completions.
     prompts = [
@@ -224,7 +223,8 @@ def _draw_packed(
         for tree, part in enumerate(tree_rows)
         for question, row in enumerate(part)
     ]
-    most_leaves = max(Counter(prompts[place][0] for place in draws.prompt.tolist()).values())
+    leaves = [(*prompts[place], leaf) for leaf, place in enumerate(draws.prompt.tolist())]
+    most_leaves = lay_out_leaves([tree for tree, *_ in leaves]).shape[1]
     with phase("prefill"):
         logits, cache = _prefill(
             model,
@@ -235,9 +235,7 @@ def _draw_packed(
             mm_encoder_outputs=batch.tree_features(trees, tree_rows),
             logits_to_keep=packed.predicts.to(device),
         )
-    seen_question, seen_leaf = packed.question.to(device), packed.leaf.to(device)
-    leaves = [(*prompts[place], leaf) for leaf, place in enumerate(draws.prompt.tolist())]
-    tree_of_row = list(range(len(trees)))
+    seen_question, seen_leaf, tree_of_row = packed.question.to(device), packed.leaf.to(device), [*range(len(trees))]
     going = draws.add(logits[draws.prompt]) or range(len(leaves))
     while draws.active:
         if going is not None:
@@ -248,12 +246,11 @@ def _draw_packed(
                 cache.batch_select_indices(select)
                 seen_question, seen_leaf, tree_of_row = seen_question[select], seen_leaf[select], kept
             tree, question, start, leaf = zip(*leaves, strict=True)
-            places = lay_out_leaves([kept.index(each) for each in tree])
+            slots = lay_out_leaves([kept.index(each) for each in tree]).to(device)
             new_question, new_leaf, first = (
-                places.lay_out(torch.tensor(values), padding).to(device)
+                slots.lay_out(torch.tensor(values, device=device), padding)
                 for values, padding in ((question, PADDING), (leaf, PREFIX), (start, 0))
             )
-            slots = places.to(device)
         seen_question = torch.cat([seen_question, new_question], dim=1)
         seen_leaf = torch.cat([seen_leaf, new_leaf], dim=1)
         allowed = can_see(new_question, new_leaf, seen_question, seen_leaf)
