@@ -12,7 +12,7 @@ from vsgrpo.modeling.load import load
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.training.measure import blank_media, name_media, wants_probe
 from vsgrpo.training.progress import Stage
-from vsgrpo.training.stages import open_stage
+from vsgrpo.training.stages import open_stage, reference_model
 from vsgrpo.training.worker import train
 from vsgrpo.video.budget import Medium, VisionBudget
 
@@ -60,6 +60,7 @@ def test_media_of_another_kind_or_size_have_other_names_in_one_tree(tiny_folder)
 def test_too_little_memory_is_found_before_the_first_step(make_config):
     # 8 completions x 30,000 tokens x 826 logits x 4 bytes = 793 MB at a time; there may be 400 MB more than now
     parts = make_parts(make_config("grpo", *GRPO, "trainer.probe_longest=on", "trainer.max_completion_length=30000"))
+    reference = reference_model(parts.config, parts.bundle)
     with open("/proc/self/statm") as stream:
         used = int(stream.read().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
