@@ -68,7 +68,7 @@ def test_too_little_memory_is_found_before_the_first_step(make_config):
     try:
         with (
             pytest.raises(RunError, match=r"out of memory on the largest microbatch .*completions of 30000") as stopped,
-            open_stage(parts, Stage(parts.folder, 0, 1, 0, "grpo"), None, None),
+            open_stage(parts, Stage(parts.folder, 0, 1, 0, "grpo"), reference, None),
         ):
             pass
     finally:
