@@ -15,7 +15,7 @@ from vsgrpo.config.compose import (
     load_resolved,
     to_yaml,
 )
-from vsgrpo.config.overrides import override_text, prepare_overrides
+from vsgrpo.config.keys import override_text, prepare_overrides
 from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.errors import ConfigError, SetupError
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from vsgrpo import devices
 from vsgrpo.cli import run
 from vsgrpo.config.compose import config_dir, load_config, load_resolved, to_yaml
-from vsgrpo.config.sections import build_section
+from vsgrpo.config.keys import build_section
 from vsgrpo.config.train import LaunchSection, resolve_launch
 from vsgrpo.errors import VsgrpoError
 from vsgrpo.launch.start import as_started, describe

@@ -11,7 +11,7 @@ import typing
 import pytest
 
 from vsgrpo.config.compose import ROOTS, load_config, to_yaml
-from vsgrpo.config.sections import build_section, section_classes
+from vsgrpo.config.keys import build_section, section_classes
 from vsgrpo.config.trainer import TRAINERS
 from vsgrpo.errors import ConfigError
 from vsgrpo.rules import MAX_SEED, Section, rules_of

@@ -15,8 +15,16 @@ from typing import Any
 
 from vsgrpo.config.build import BuildCotConfig, BuildDataConfig
 from vsgrpo.config.evaluate import EvalConfig
-from vsgrpo.config.overrides import KEYS_HINT, check_groups, check_used, prepare_overrides
-from vsgrpo.config.sections import build_section, field_types, nearest, not_a_section, section_classes
+from vsgrpo.config.keys import (
+    KEYS_HINT,
+    build_section,
+    check_groups,
+    field_types,
+    nearest,
+    not_a_section,
+    prepare_overrides,
+    section_classes,
+)
 from vsgrpo.config.train import TrainConfig, check_launcher_variables, resolve_launch
 from vsgrpo.config.trainer import TRAINERS, refuse_option
 from vsgrpo.errors import ConfigError, first_line
@@ -78,6 +86,29 @@ def load_config(root: str, overrides: Sequence[str], extra_dir: Path | None = No
     config = _typed(root, composed, allow_missing)
     check_used(overrides, config)
     return config
+
+
+def check_used(overrides: Sequence[str], config: object) -> None:
+    """Raise ConfigError for a key on the command line that another key leaves without effect.
+
+    Experiments may hold such keys: they describe several methods, or are overlaid by others.
+    """
+    if not isinstance(config, TrainConfig | EvalConfig):
+        return
+    for item in overrides:
+        key = item.partition("=")[0]
+        if (unused := config.why_unused(key)) is not None:
+            raise ConfigError(f"{item}: {unused[0]}", hint=unused[1])
+        if key == "trainer.stages" and isinstance(config, TrainConfig):
+            _check_used_in_stages(config)
+
+
+def _check_used_in_stages(config: TrainConfig) -> None:
+    for number, (given, section) in enumerate(zip(config.trainer.stages or [], config.stage_sections(), strict=False)):
+        unused, where = section.unused(), f"trainer.stages[{number}]."
+        for name in [name for name in given if name in unused]:
+            why, out = unused[name]
+            raise ConfigError(f"{where}{name}={given[name]}: {why}", hint=out.replace("trainer.", where))
 
 
 def load_resolved(path: Path) -> TrainConfig:

@@ -17,7 +17,7 @@ from vsgrpo.config.evaluate import (
     ShowsMedia,
     VideoSection,
 )
-from vsgrpo.config.sections import typed_values
+from vsgrpo.config.keys import typed_values
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.devices import VisibleGpus, visible_gpus
 from vsgrpo.errors import ConfigError, SetupError

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from vsgrpo.config.sections import field_types, nearest, typed_values
+from vsgrpo.config.keys import field_types, nearest, typed_values
 from vsgrpo.errors import ConfigError
 from vsgrpo.rules import (
     SHARE,

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.config.compose import to_yaml
-from vsgrpo.config.overrides import override_text
-from vsgrpo.config.sections import build_section
+from vsgrpo.config.keys import build_section, override_text
 from vsgrpo.config.train import WHOLE, TrainConfig
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import read_yaml
