@@ -91,11 +91,18 @@ def require_tree_attention(model: nn.Module) -> None:
     """Refuse a model that cannot take tree masks.
 
     Raises:
-        ConfigError: it was loaded with another attention than sdpa.
+        ConfigError: it was loaded with another attention than sdpa, or has layers that no tree mask reaches.
     """
-    used = language_model(model).config._attn_implementation
-    if used != TREE_ATTENTION:
-        raise ConfigError(f"model.attn={used}: a shared prefix needs sdpa", hint="set trainer.shared_prefix=off")
+    config, hint = language_model(model).config, "set trainer.shared_prefix=off"
+    if config._attn_implementation != TREE_ATTENTION:
+        raise ConfigError(f"model.attn={config._attn_implementation}: a shared prefix needs sdpa", hint=hint)
+    # A recurrent layer would carry its state from one completion of a tree into the next.
+    if other := next((kind for kind in getattr(config, "layer_types", None) or () if kind != "full_attention"), None):
+        raise ConfigError(
+            f"model.path: its {other} layers see past tokens in another way than by attention to all of them, so"
+            " completions of a shared prefix would leak into each other",
+            hint=hint,
+        )
 
 
 def build_mask(packed: Packed, kernel: str, device: torch.device) -> TreeMask:
