@@ -8,15 +8,15 @@ from tiny_inputs import make_video
 from transformers import DynamicCache
 
 from vsgrpo.errors import ConfigError
-from vsgrpo.modeling import attention as attention_module
 from vsgrpo.modeling import logps as logps_module
-from vsgrpo.modeling.attention import choose_kernel
+from vsgrpo.modeling import tree_masks
 from vsgrpo.modeling.bundle import encode_prompt, use_gradient_checkpointing, vision_token_ids
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import PREFIX, Prompt, PromptPositions, QuestionNode, Tree, build_trees, can_see, pack
+from vsgrpo.modeling.tree_masks import choose_kernel
 from vsgrpo.modeling.vision import FeatureStore
 
 pytestmark = pytest.mark.both_families
@@ -170,7 +170,7 @@ def test_a_wrong_mask_would_be_noticed(tiny, ask, monkeypatch, mutant):
     trees = forest(ask, "groups")
     with torch.no_grad():
         plain = flat(logps(tiny.model, trees, features))
-        monkeypatch.setattr(attention_module, "can_see", mutant)
+        monkeypatch.setattr(tree_masks, "can_see", mutant)
         wrong = flat(logps(tiny.model, trees, features, layout="tree", attention="dense"))
     assert (wrong - plain).abs().max() > 1e-2
 

@@ -227,7 +227,7 @@ def _copied_keys(section: TrainerSection, load: Load) -> int:
     copied = {"block": blocks * (prefix + width), "split": leaves * (prefix + question + leaf)}
     if section.prefix_attention != "auto":
         return copied[section.prefix_attention]
-    # As modeling.attention.choose_kernel: scores computed, copying a key costs as much as 12 of them.
+    # As modeling.tree_masks.choose_kernel: scores computed, copying a key costs as much as 12 of them.
     block = blocks * width * (prefix + width)
     split = blocks * question * (prefix + question) + leaves * leaf * (prefix + question + leaf)
     return copied["split" if split + leaves * prefix * 12 < block else "block"]

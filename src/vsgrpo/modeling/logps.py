@@ -13,9 +13,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
-from vsgrpo.modeling.attention import build_mask, require_tree_attention
+from vsgrpo.modeling.attention import require_tree_attention
 from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, unwrap
 from vsgrpo.modeling.tree import Tree, pack
+from vsgrpo.modeling.tree_masks import build_mask
 
 LAYOUTS = ("plain", "tree")
 _Pass = tuple[dict[str, Any], Tensor, list[int]]

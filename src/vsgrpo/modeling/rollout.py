@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from vsgrpo.modeling.attention import TREE_ATTENTION, DenseMask, build_mask, require_tree_attention
+from vsgrpo.modeling.attention import TREE_ATTENTION, require_tree_attention
 from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, base_model, language_model, unwrap
 from vsgrpo.modeling.sampling import Sampling, draw_tokens, logits_processors, noise_keys
 from vsgrpo.modeling.tree import PADDING, PREFIX, Prompt, build_trees, can_see, lay_out_leaves, pack
+from vsgrpo.modeling.tree_masks import DenseMask, build_mask
 
 Phase = Callable[[str], AbstractContextManager[Any]]
 TOKENS_PER_LOOK = {"cpu": 1, "cuda": 8}

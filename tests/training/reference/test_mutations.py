@@ -8,8 +8,9 @@ from recording import reference_of
 from test_reference import EXACT, GROUPS, RAGGED, agrees, bury, end_often, grpo_losses, layout, record
 from tiny_runs import SPREAD, make_trainer
 
-from vsgrpo.modeling import attention, logps
+from vsgrpo.modeling import logps
 from vsgrpo.modeling.tree import pack
+from vsgrpo.modeling.tree_masks import DenseMask
 from vsgrpo.training import grpo, samples, sft_dpo
 from vsgrpo.training.losses import LiveCounts, count_live
 from vsgrpo.training.sft_dpo import SpatialSFTTrainer
@@ -21,7 +22,7 @@ def causal_mask(packed, kernel, device):
     """Every token sees all before it: other completions and other questions too."""
     size = packed.ids.shape[1]
     allowed = torch.ones(packed.ids.shape[0], 1, size, size, dtype=torch.bool).tril()
-    return attention.DenseMask(allowed)
+    return DenseMask(allowed)
 
 
 def running_positions(trees, positions, **options):
