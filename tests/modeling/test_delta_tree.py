@@ -1,15 +1,39 @@
-"""Qwen3.5's gated DeltaNet under a prefix tree."""
+"""Qwen3.5's gated DeltaNet under a prefix tree, against the library's own model on one sequence at a time."""
+
+import copy
+import dataclasses
 
 import pytest
+import torch
 from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from vsgrpo.errors import ConfigError
 from vsgrpo.modeling.attention import require_tree_attention, use_tree_attention
+from vsgrpo.modeling.delta_net import chunk_size, use_tree_states
+from vsgrpo.modeling.tree import Prompt, PromptPositions, build_trees, pack
+from vsgrpo.modeling.tree_masks import build_mask
+from vsgrpo.modeling.tree_states import packed_states
+
+GENERATOR = torch.Generator().manual_seed(3)
+
+
+def tokens(number):
+    return torch.randint(5, 400, (number,), generator=GENERATOR).tolist()
+
+
+# Two trees. A prefix longer than a chunk of 64, questions of 1 to 11 tokens after it, ragged completions: longer than a
+# chunk, shorter than the convolution's 4 taps, none.
+PREFIX_A, PREFIX_B = tokens(70), tokens(5)
+PROMPTS = [
+    *(Prompt(tuple(PREFIX_A + tokens(number)), ("a",)) for number in (7, 1, 11)),
+    *(Prompt(tuple(PREFIX_B + tokens(number)), ("b",)) for number in (6, 2)),
+]
+COMPLETIONS = [[tokens(9), tokens(1), tokens(5)], [tokens(12)], [tokens(3), tokens(80)], [tokens(2), []], [tokens(6)]]
 
 
 @pytest.fixture(scope="module")
-def hybrid():
-    """A random Qwen3.5: three layers of gated DeltaNet, one of attention."""
+def stock():
+    """A random Qwen3.5 as the library makes it: three layers of gated DeltaNet, one of attention."""
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 0], "partial_rotary_factor": 0.25}
     sizes = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4}
     attention = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "rope_parameters": rope}
@@ -20,11 +44,128 @@ def hybrid():
     vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "out_hidden_size": 64}
     ids = {"image_token_id": 500, "video_token_id": 501, "vision_start_token_id": 502, "vision_end_token_id": 503}
     config = Qwen3_5Config(text_config=text, vision_config={**vision, "num_position_embeddings": 36}, **ids)
-    model = Qwen3_5ForConditionalGeneration._from_config(config, attn_implementation="sdpa").eval()
+    torch.manual_seed(0)
+    return Qwen3_5ForConditionalGeneration._from_config(config, attn_implementation="sdpa").eval()
+
+
+@pytest.fixture
+def hybrid(stock):
+    model = copy.deepcopy(stock)
     use_tree_attention(model)
+    use_tree_states(model)
     return model
 
 
-def test_a_recurrent_layer_takes_no_tree(hybrid):
+@pytest.fixture
+def in_float64(monkeypatch):
+    """Let the library compute in float64 what it casts to float32."""
+    monkeypatch.setattr(torch, "float32", torch.float64)
+    monkeypatch.setattr(torch, "float", torch.float64)
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+
+
+def packed_forest():
+    trees = build_trees(PROMPTS, COMPLETIONS, share=True)
+    positions = [
+        PromptPositions(torch.arange(len(prompt.token_ids)).expand(3, -1), len(prompt.token_ids)) for prompt in PROMPTS
+    ]
+    return pack(trees, [positions[:3], positions[3:]])
+
+
+def plain_scores(model):
+    """Score each completion by itself."""
+    scores = []
+    for prompt, completions in zip(PROMPTS, COMPLETIONS, strict=True):
+        for completion in filter(None, completions):
+            ids = torch.tensor([[*prompt.token_ids, *completion]])
+            positions = torch.arange(ids.shape[1]).expand(3, 1, -1)
+            logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0, -len(completion) - 1 : -1]
+            scores.append(logits.log_softmax(-1).gather(-1, torch.tensor(completion)[:, None])[:, 0])
+    return torch.cat(scores)
+
+
+def tree_scores(model, kernel="dense", packed=None, change=None):
+    packed = packed or packed_forest()
+    states = packed_states(model, packed, packed.ids.device)
+    if change is not None:
+        states = {"state_tree": change(states["state_tree"])}
+    logits = model(
+        input_ids=packed.ids,
+        position_ids=packed.positions,
+        tree_mask=build_mask(packed, kernel, packed.ids.device),
+        logits_to_keep=packed.predicts,
+        use_cache=False,
+        **states,
+    ).logits
+    return logits.log_softmax(-1).gather(-1, packed.targets[:, None])[:, 0]
+
+
+def backward(model, scores):
+    """Return the gradients of a loss that weighs each token in its own way."""
+    model.zero_grad()
+    (scores * torch.arange(1, len(scores) + 1)).sum().div(len(scores)).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_a_recurrent_layer_of_the_library_takes_no_tree(stock, hybrid):
+    require_tree_attention(hybrid)
+    other = copy.deepcopy(stock)
+    use_tree_attention(other)
     with pytest.raises(ConfigError, match=r"linear_attention layers .* would leak into each other"):
-        require_tree_attention(hybrid)
+        require_tree_attention(other)
+
+
+@pytest.mark.parametrize("kernel", ["dense", "block", "split"])
+@torch.no_grad()
+def test_scores_equal_the_librarys(stock, hybrid, kernel):
+    torch.testing.assert_close(tree_scores(hybrid, kernel), plain_scores(stock), rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("checkpointing", [None, False, True])
+def test_scores_and_gradients_equal_in_float64(stock, hybrid, in_float64, checkpointing):
+    stock, hybrid = copy.deepcopy(stock).double(), hybrid.double()
+    if checkpointing is not None:
+        hybrid.train()
+        hybrid.model.language_model.gradient_checkpointing_enable({"use_reentrant": checkpointing})
+    ours, theirs = tree_scores(hybrid), plain_scores(stock)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    ours, theirs = backward(hybrid, ours), backward(stock, theirs)
+    assert ours.keys() == theirs.keys() and any("conv1d" in name for name in ours)
+    for name, gradient in theirs.items():
+        assert (ours[name] - gradient).norm() <= 1e-10 * gradient.norm(), name
+
+
+def no_tree(tree):
+    """Rows as the library reads them: a completion goes on from the one before it."""
+    return None
+
+
+def one_question(tree):
+    """Completions that go on from the first question, whosever they are."""
+    prefix, questions, leaves = tree.levels
+    return dataclasses.replace(tree, levels=(prefix, questions, dataclasses.replace(leaves, parent=leaves.parent * 0)))
+
+
+def written_padding(tree):
+    """Padding that counts as tokens: its writes, its fading, and its inputs to the convolution."""
+    levels = tuple(dataclasses.replace(level, real=torch.ones_like(level.real)) for level in tree.levels)
+    return dataclasses.replace(tree, levels=levels)
+
+
+@pytest.mark.parametrize("change", [no_tree, one_question, written_padding])
+@torch.no_grad()
+def test_leaked_states_are_noticed(stock, hybrid, change):
+    assert (tree_scores(hybrid, change=change) - plain_scores(stock)).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_positions_that_do_not_restart_are_noticed(stock, hybrid):
+    packed = packed_forest()
+    running = torch.arange(packed.ids.shape[1]).expand_as(packed.positions)
+    packed = dataclasses.replace(packed, positions=running)
+    assert (tree_scores(hybrid, packed=packed) - plain_scores(stock)).abs().max() > 1e-3
+
+
+def test_chunks_fit_short_leaves():
+    # powers of two from 8, which the library fills up to a multiple: 4 -> 8, 9 -> 16, 33 -> 64, 700 -> 64
+    assert [chunk_size(width) for width in (1, 4, 8, 9, 33, 64, 700)] == [8, 8, 8, 16, 64, 64, 64]

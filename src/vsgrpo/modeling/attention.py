@@ -26,6 +26,7 @@ from transformers.masking_utils import sdpa_mask
 from vsgrpo.errors import ConfigError
 from vsgrpo.modeling.bundle import language_model
 from vsgrpo.modeling.tree_masks import BlockMask, DenseMask, SplitMask, TreeMask
+from vsgrpo.modeling.tree_states import RECURRENT, takes_state_trees
 
 TREE_ATTENTION = "vsgrpo_tree"
 
@@ -51,8 +52,9 @@ def require_tree_attention(model: nn.Module) -> None:
     config, hint = language_model(model).config, "set trainer.shared_prefix=off"
     if config._attn_implementation != TREE_ATTENTION:
         raise ConfigError(f"model.attn={config._attn_implementation}: a shared prefix needs sdpa", hint=hint)
-    # A recurrent layer would carry its state from one completion of a tree into the next.
-    if other := next((kind for kind in getattr(config, "layer_types", None) or () if kind != "full_attention"), None):
+    # A recurrent layer that takes no trees would carry its state from one completion into the next.
+    taken = ("full_attention", *((RECURRENT,) if takes_state_trees(model) else ()))
+    if other := next((kind for kind in getattr(config, "layer_types", None) or () if kind not in taken), None):
         raise ConfigError(
             f"model.path: its {other} layers see past tokens in another way than by attention to all of them, so"
             " completions of a shared prefix would leak into each other",

@@ -30,6 +30,7 @@ from vsgrpo.modeling.adapters import adapter_chain, base_identity, check_chain
 from vsgrpo.modeling.attention import use_tree_attention
 from vsgrpo.modeling.bundle import ModelBundle, vision_tower
 from vsgrpo.modeling.tiny import build_small_lm, build_tiny
+from vsgrpo.modeling.tree_states import has_states
 from vsgrpo.modeling.vision import use_batched_attention, use_matrix_product
 from vsgrpo.modeling.weights import attach_adapter, load_chat, load_full, read_config, read_processor
 from vsgrpo.records import NUMBER, check_shape
@@ -159,6 +160,11 @@ def _load_base(base: str, dtype: str, attn: str, offline: bool, device: str | No
     use_batched_attention(model)
     use_matrix_product(model)
     use_tree_attention(model)
+    if has_states(model):
+        # Only where it is needed: it imports the kernels of fla where they are installed.
+        from vsgrpo.modeling.delta_net import use_tree_states
+
+        use_tree_states(model)
     return ModelBundle(model, processor, processor.tokenizer, family, base)
 
 

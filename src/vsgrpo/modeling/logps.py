@@ -17,6 +17,7 @@ from vsgrpo.modeling.attention import require_tree_attention
 from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, unwrap
 from vsgrpo.modeling.tree import Tree, pack
 from vsgrpo.modeling.tree_masks import build_mask
+from vsgrpo.modeling.tree_states import packed_states
 
 LAYOUTS = ("plain", "tree")
 _Pass = tuple[dict[str, Any], Tensor, list[int]]
@@ -149,6 +150,7 @@ def _tree_passes(
             "input_ids": packed.ids.to(batch.device),
             "position_ids": packed.positions.to(batch.device),
             "tree_mask": build_mask(packed, attention, batch.device),
+            **packed_states(model, packed, batch.device),
             "mm_encoder_outputs": batch.tree_features(part, part_rows),
             "logits_to_keep": packed.predicts.to(batch.device),
         }
