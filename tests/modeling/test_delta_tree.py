@@ -5,11 +5,14 @@ import dataclasses
 
 import pytest
 import torch
-from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+from transformers import GenerationConfig, Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from vsgrpo.errors import ConfigError
+from vsgrpo.families import FAMILIES
 from vsgrpo.modeling.attention import require_tree_attention, use_tree_attention
 from vsgrpo.modeling.delta_net import chunk_size, use_tree_states
+from vsgrpo.modeling.rollout import rollout
+from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt, PromptPositions, build_trees, pack
 from vsgrpo.modeling.tree_masks import build_mask
 from vsgrpo.modeling.tree_states import packed_states
@@ -49,7 +52,8 @@ def stock():
 
 
 @pytest.fixture
-def hybrid(stock):
+def hybrid(stock, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "qwen3_5", dataclasses.replace(FAMILIES["qwen2_vl"], model_type="qwen3_5"))
     model = copy.deepcopy(stock)
     use_tree_attention(model)
     use_tree_states(model)
@@ -137,7 +141,6 @@ def test_scores_and_gradients_equal_in_float64(stock, hybrid, in_float64, checkp
 
 def no_tree(tree):
     """Rows as the library reads them: a completion goes on from the one before it."""
-    return None
 
 
 def one_question(tree):
@@ -169,3 +172,35 @@ def test_positions_that_do_not_restart_are_noticed(stock, hybrid):
 def test_chunks_fit_short_leaves():
     # powers of two from 8, which the library fills up to a multiple: 4 -> 8, 9 -> 16, 33 -> 64, 700 -> 64
     assert [chunk_size(width) for width in (1, 4, 8, 9, 33, 64, 700)] == [8, 8, 8, 16, 64, 64, 64]
+
+
+def library_tokens(model, prompt, sampling):
+    """Draw greedily by the library's own loop, one prompt at a time."""
+    ids = torch.tensor([prompt.token_ids])
+    config = GenerationConfig(eos_token_id=list(sampling.eos_ids), pad_token_id=0, do_sample=False)
+    drawn = model.generate(ids, generation_config=config, max_new_tokens=sampling.max_new_tokens)
+    return drawn[0, ids.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("layout", ["plain", "tree"])
+def test_greedy_rollouts_equal_the_librarys(stock, hybrid, layout):
+    # 15 of 512 tokens end a completion: at other places each, so that rows and states leave on the way.
+    sampling = Sampling(seed=0, step=0, max_new_tokens=24, eos_ids=tuple(range(0, 512, 35)), greedy=True)
+    prompts = [dataclasses.replace(prompt, videos=()) for prompt in PROMPTS]
+    keys = [(str(number), 0) for number in range(len(prompts))]
+    theirs = [library_tokens(stock, prompt, sampling) for prompt in prompts]
+    assert len({len(tokens) for tokens in theirs}) > 2 and len(set(map(tuple, theirs))) == len(theirs)
+    assert rollout(hybrid, prompts, {}, keys, sampling, layout=layout) == theirs
+
+
+@pytest.mark.parametrize("prompts_per_pass", [None, 2])
+def test_sampled_rollouts_are_the_same_in_both_layouts(hybrid, prompts_per_pass):
+    sampling = Sampling(seed=0, step=0, max_new_tokens=16, eos_ids=tuple(range(0, 512, 35)))
+    prompts = [dataclasses.replace(prompt, videos=()) for prompt in PROMPTS]
+    keys = [(str(number), index) for number in range(len(prompts)) for index in range(3)]
+    plain, tree = (
+        rollout(hybrid, prompts, {}, keys, sampling, layout=layout, prompts_per_pass=prompts_per_pass)
+        for layout in ("plain", "tree")
+    )
+    assert plain == tree
+    assert len(set(map(tuple, plain))) == len(plain) and len(set(map(len, plain))) > 3

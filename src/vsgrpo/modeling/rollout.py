@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
 from vsgrpo.modeling.attention import TREE_ATTENTION, require_tree_attention
 from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, base_model, language_model, unwrap
 from vsgrpo.modeling.sampling import Sampling, draw_tokens, logits_processors, noise_keys
 from vsgrpo.modeling.tree import PADDING, PREFIX, Prompt, build_trees, can_see, lay_out_leaves, pack
 from vsgrpo.modeling.tree_masks import DenseMask, build_mask
+from vsgrpo.modeling.tree_states import RECURRENT, StateLayer, next_states, packed_states, row_states, select
 
 Phase = Callable[[str], AbstractContextManager[Any]]
 TOKENS_PER_LOOK = {"cpu": 1, "cuda": 8}
@@ -158,7 +159,8 @@ class _RoomyLayer(DynamicLayer):
 
 def _prefill(model: nn.Module, to_come: int, **inputs: Any) -> tuple[Tensor, DynamicCache]:
     cache = DynamicCache(config=base_model(model).config.text_config)
-    cache.layers = [_RoomyLayer(to_come) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    kinds = {DynamicLayer: lambda: _RoomyLayer(to_come), LinearAttentionLayer: StateLayer}
+    cache.layers = [kinds[type(layer)]() if type(layer) in kinds else layer for layer in cache.layers]
     return model(**inputs, past_key_values=cache, use_cache=True).logits, cache
 
 
@@ -175,6 +177,7 @@ def _draw(model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Dr
             position_ids=positions,
             mm_encoder_outputs=batch.row_features(rows),
             logits_to_keep=torch.tensor(lengths, device=device)[:, None] - 1,
+            **row_states(model, lengths, width, device),
         )
     cache.batch_select_indices(draws.prompt)
     # Padding between prompt and completion stays in the cache and is masked; positions go on as if it were not there.
@@ -188,6 +191,7 @@ def _draw(model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Dr
             kept = torch.tensor(going, device=device)
             cache.batch_select_indices(kept)
             seen, next_position, lengths = seen[kept], next_position[kept], [lengths[place] for place in going]
+        places = torch.arange(len(lengths), device=device)
         mask = None if min(lengths) == width else _mask(model, seen[:, : width + draws.position])
         output = model(
             input_ids=draws.last[:, None],
@@ -195,6 +199,7 @@ def _draw(model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Dr
             position_ids=(next_position + draws.position - 1).expand(3, -1)[:, :, None],
             past_key_values=cache,
             use_cache=True,
+            **next_states(model, places, len(places)),
         )
         going = draws.add(output.logits[:, 0])
 
@@ -202,7 +207,7 @@ def _draw(model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Dr
 def _mask(model: nn.Module, seen: Tensor) -> Any:
     """Return the mask of one query per row; where it is ready made the library need not look at it, and wait for it."""
     takes_bool = language_model(model).config._attn_implementation in ("sdpa", TREE_ATTENTION)
-    return {"full_attention": seen[:, None, None]} if takes_bool else seen.long()
+    return {"full_attention": seen[:, None, None], RECURRENT: None} if takes_bool else seen.long()
 
 
 def _draw_packed(
@@ -235,23 +240,28 @@ def _draw_packed(
             tree_mask=build_mask(packed, attention, device),
             mm_encoder_outputs=batch.tree_features(trees, tree_rows),
             logits_to_keep=packed.predicts.to(device),
+            **packed_states(model, packed, device),
         )
+    select(cache, None, draws.prompt)
     seen_question, seen_leaf, tree_of_row = packed.question.to(device), packed.leaf.to(device), [*range(len(trees))]
     going = draws.add(logits[draws.prompt]) or range(len(leaves))
     while draws.active:
         if going is not None:
+            if len(going) < len(leaves):
+                select(cache, None, torch.tensor(going, device=device))
             leaves = [leaves[place] for place in going]
             kept = sorted({tree for tree, *_ in leaves})
             if len(kept) < len(tree_of_row):
-                select = torch.tensor([tree_of_row.index(tree) for tree in kept], device=device)
-                cache.batch_select_indices(select)
-                seen_question, seen_leaf, tree_of_row = seen_question[select], seen_leaf[select], kept
+                rows_left = torch.tensor([tree_of_row.index(tree) for tree in kept], device=device)
+                select(cache, rows_left, None)
+                seen_question, seen_leaf, tree_of_row = seen_question[rows_left], seen_leaf[rows_left], kept
             tree, question, start, leaf = zip(*leaves, strict=True)
             slots = lay_out_leaves([kept.index(each) for each in tree]).to(device)
             new_question, new_leaf, first = (
                 slots.lay_out(torch.tensor(values, device=device), padding)
                 for values, padding in ((question, PADDING), (leaf, PREFIX), (start, 0))
             )
+            states = next_states(model, slots.tree * slots.shape[1] + slots.slot, new_leaf.numel())
         seen_question = torch.cat([seen_question, new_question], dim=1)
         seen_leaf = torch.cat([seen_leaf, new_leaf], dim=1)
         allowed = can_see(new_question, new_leaf, seen_question, seen_leaf)
@@ -263,6 +273,7 @@ def _draw_packed(
             logits_to_keep=new_question != PADDING if device.type == "cpu" else 0,
             past_key_values=cache,
             use_cache=True,
+            **states,
         )
         going = draws.add(output.logits if device.type == "cpu" else slots.pick(output.logits))
 
