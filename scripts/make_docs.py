@@ -195,6 +195,7 @@ API = (
     ("vsgrpo.spatial.geometry", "Boxes, distances, bearings."),
     ("vsgrpo.scans.source", "What a source of scans is: its record, and what it reads."),
     ("vsgrpo.rewards", "Reward functions in TRL's form, and how one of your own is found."),
+    ("vsgrpo.reward_metrics", "What a log shows of completions beside their rewards."),
 )
 """(module, what it is for): the pure part, and what one extends. All of it imports without torch."""
 API_HEAD = """# Python API

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsgrpo.errors import ConfigError, DataError, RunError
-from vsgrpo.rewards import REWARDS, accuracy_reward, format_reward, load_reward, mra_reward, reward_metrics
+from vsgrpo.reward_metrics import reward_metrics
+from vsgrpo.rewards import REWARDS, accuracy_reward, format_reward, load_reward, mra_reward
 
 REAL = Path(__file__).resolve().parents[2] / "shared/data/real_grpo_completions.json"
 
@@ -131,6 +132,36 @@ def test_alarms():
     assert {name: metrics[f"alarm/{name}"] for name in names} == dict.fromkeys(names, 0.25)
 
 
+def test_thoughts_that_are_one_word_for_all_videos_show():
+    def said(thought, answer="4"):
+        return f"<think>{thought}</think><answer>{answer}</answer>"
+
+    def of(*texts, videos="aabb", question="How many chair(s) are in this room?"):
+        columns = {"question_type": ["object_counting"] * 4, "answer_kind": ["number"] * 4, "rewards": [0.0] * 4}
+        columns |= {"question": [question] * 4, "video": list(videos), "prompt_mode": "think"}
+        return {k[8:]: v for k, v in reward_metrics(list(texts), **columns).items() if k.startswith("thought/")}
+
+    one = of(said("Tom"), said(" tom "), said("tom"), said("tom"))
+    assert one == {"words": 1.0, "commonest": 1.0, "across_videos": 1.0, "unrelated": 1.0}
+    # Words 1 + 1 + 1 + 4. Pairs of different videos: 16 - 2 x 4 = 8, of them equal 2 x (2 x 1) = 4.
+    mixed = of(said("4"), said("4"), said("4"), said("I see two chairs"))
+    assert mixed == {"words": 7 / 4, "commonest": 3 / 4, "across_videos": 4 / 8, "unrelated": 0.0}
+    # What is no closed block has no thought; of one video's thoughts equality says nothing.
+    left = of("<think>4 chairs", said("a b", "left"), "4", said("left", "left"), videos="abcb")
+    assert left == {"words": 1.5, "unrelated": 1 / 2}
+    assert of("4", "4", "4", "4") == {}
+
+
+def test_plain_pays_for_the_form_of_an_answer_alone():
+    texts = ["3", "12.5", " 7 ", "3.", "38...", "3 m", "three", "", "-3", "1e3"]
+    rewards = load_reward("plain")(completions=texts, answer_kind=["number"] * 10)
+    assert rewards == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    words = ["left", "the sofa", "left.", "", "f(x)", "a\nb"]
+    assert load_reward("plain")(completions=words, answer_kind=["choice"] * 6) == [1.0, 1.0, 0.0, 0.0, 1.0, 1.0]
+    tagged = ["<think>3.</think><answer>3</answer>", "<answer>3.</answer>", "3"]
+    assert load_reward("plain")(completions=tagged, answer_kind=["number"] * 3, prompt_mode="think") == [1.0, 0.0, 0.0]
+
+
 def test_a_hundred_thousand_completions_take_less_than_two_seconds_of_this_process():
     texts = ["<think>The room has chairs.</think><answer>4</answer>", "<answer>sofa", "4.5 m", "the sofa"] * 25_000
     kinds = ["number", "choice"] * 50_000
@@ -220,7 +251,7 @@ def test_a_users_reward_that_fails_or_gives_too_few_is_named(tmp_path, monkeypat
         (
             "zzz",
             "no such reward",
-            "one of accuracy, format, length, mra, hard_format_result, or package",
+            "one of accuracy, format, length, plain, mra, hard_format_result, or package",
         ),
         ("no_such_module_here:f", "importing 'no_such_module_here' failed", "PYTHONPATH"),
         ("vsgrpo.rewards:acuracy_reward", "no function 'acuracy_reward'", "'vsgrpo.rewards:accuracy_reward'"),

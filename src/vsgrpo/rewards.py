@@ -14,7 +14,6 @@ import inspect
 import math
 import re
 import traceback
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,7 +32,8 @@ _FORMATS = {
     mode: re.compile(rf"\s*<{mode}>(.*)</{mode}>\s*<answer>(.*)</answer>\s*", re.DOTALL)
     for mode in ("think", "observe")
 }
-_EMPTY = {mode: re.compile(rf"<{mode}>\s*</{mode}>") for mode in _FORMATS}
+_PLAIN_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+_PLAIN_WORDS = re.compile(r"(?s:.*)[\w)\]}]")
 
 
 def accuracy_reward(
@@ -95,7 +95,7 @@ def format_reward(
     nothing here, and empty thoughts only with `allow_empty` (an answer is never blank). Vanilla mode has no format (the
     paper omits the reward): 1 for all, which leaves advantages as they are.
     """
-    return [float(_has_format(text, mode, allow_empty)) for text, mode in _with_modes(completions, prompt_mode)]
+    return [float(_has_format(text, mode, allow_empty)) for text, mode in with_modes(completions, prompt_mode)]
 
 
 def _has_format(text: str, mode: str, allow_empty: bool = False) -> bool:
@@ -107,13 +107,13 @@ def _has_format(text: str, mode: str, allow_empty: bool = False) -> bool:
 
 def _thought(text: str, mode: str) -> str | None:
     """Return the text of the think or observe block of a completion in the right form, else None."""
-    if any(text.count(tag) != 1 for tag in _tags(mode)):
+    if any(text.count(tag) != 1 for tag in tags_of(mode)):
         return None
     match = _FORMATS[mode].fullmatch(text)
     return match[1] if match is not None and match[2].strip() else None
 
 
-def _tags(mode: str) -> tuple[str, ...]:
+def tags_of(mode: str) -> tuple[str, ...]:
     return (f"<{mode}>", f"</{mode}>", "<answer>", "</answer>")
 
 
@@ -127,10 +127,27 @@ def length_reward(
     tags nor repeated words pay. Vanilla mode thinks nothing: 1 for all, which leaves advantages as they are.
     """
     rewards = []
-    for text, mode in _with_modes(completions, prompt_mode):
+    for text, mode in with_modes(completions, prompt_mode):
         words = set() if mode == "vanilla" else set((_thought(text, mode) or "").casefold().split())
         rewards.append(1.0 if mode == "vanilla" else min(1.0, len(words) / length_words))
     return rewards
+
+
+def plain_reward(
+    completions: Completions,
+    *,
+    answer_kind: Sequence[str],
+    prompt_mode: str | Sequence[str] = "vanilla",
+    **columns: Any,
+) -> list[float]:
+    """Return 1 where the answer is written as the gold ones are, else 0; right or wrong does not matter.
+
+    A number is digits with at most one decimal point, anything else ends in a letter, a digit or a bracket. Ours:
+    rewards and scorers read past "3.", "38..." and "2 \n", so nothing keeps such forms from spreading.
+    """
+    texts = [parse_answer(text, mode).text.strip() for text, mode in with_modes(completions, prompt_mode)]
+    patterns = [_PLAIN_NUMBER if kind == "number" else _PLAIN_WORDS for kind in answer_kind]
+    return [float(pattern.fullmatch(text) is not None) for pattern, text in zip(patterns, texts, strict=True)]
 
 
 def hard_format_result_reward(
@@ -174,6 +191,7 @@ REWARDS: dict[str, RewardFunction] = {
     "accuracy": accuracy_reward,
     "format": format_reward,
     "length": length_reward,
+    "plain": plain_reward,
     "mra": mra_reward,
     "hard_format_result": hard_format_result_reward,
 }
@@ -233,46 +251,7 @@ def _guard(name: str, function: RewardFunction) -> RewardFunction:
     return called
 
 
-def reward_metrics(
-    completions: Completions,
-    rewards: Sequence[float],
-    *,
-    question_type: Sequence[str],
-    answer_kind: Sequence[str],
-    prompt_mode: str | Sequence[str] = "vanilla",
-    **columns: Any,
-) -> dict[str, float]:
-    """Return what a log should show of a batch: reward per question type and how often no answer could be read.
-
-    Keys: `reward/<question_type>` means; `parse_failure/number` share of number rows without a readable positive
-    number, `parse_failure/text` share of other rows with an empty answer, `parse_failure/tags` share of rows in
-    tagged modes without answer tags. A key is absent where no row belongs to it.
-
-    Alarms of reward hacking, as shares: `alarm/empty_thought` (tagged modes: a blank think or observe block),
-    `alarm/repeated_tags` (tagged modes), `alarm/truncated` (with the column `truncated`: cut at the length limit),
-    `alarm/copied_question` (with the column `question`: the completion repeats it).
-    """
-    values: dict[str, list[float]] = defaultdict(list)
-    for i, (text, mode) in enumerate(_with_modes(completions, prompt_mode)):
-        parsed = parse_answer(text, mode)
-        values[f"reward/{question_type[i]}"].append(rewards[i])
-        if answer_kind[i] == "number":
-            values["parse_failure/number"].append(float(parsed.number is None or parsed.number <= 0))
-        else:
-            values["parse_failure/text"].append(float(not parsed.word))
-        if mode != "vanilla":
-            values["parse_failure/tags"].append(float(not parsed.is_tagged))
-            values["alarm/empty_thought"].append(float(_EMPTY[mode].search(text) is not None))
-            values["alarm/repeated_tags"].append(float(any(text.count(tag) > 1 for tag in _tags(mode))))
-        if "truncated" in columns:
-            values["alarm/truncated"].append(float(columns["truncated"][i]))
-        if "question" in columns:
-            asked, said = (" ".join(words.casefold().split()) for words in (columns["question"][i], text))
-            values["alarm/copied_question"].append(float(asked in said))
-    return {key: sum(series) / len(series) for key, series in sorted(values.items())}
-
-
-def _with_modes(completions: Completions, prompt_mode: str | Sequence[str]) -> Iterator[tuple[str, str]]:
+def with_modes(completions: Completions, prompt_mode: str | Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield each completion as plain text (a conversation: its messages joined), and its prompt mode."""
     texts = [text if isinstance(text, str) else "".join(map(_message_text, text)) for text in completions]
     return zip(texts, _per_row(prompt_mode, len(texts)), strict=True)
@@ -302,7 +281,7 @@ def _rows(
     **columns: Any,
 ) -> Iterator[_Row]:
     shown = _per_row(show_options, len(completions))
-    for i, (text, mode) in enumerate(_with_modes(completions, prompt_mode)):
+    for i, (text, mode) in enumerate(with_modes(completions, prompt_mode)):
         letter = ground_truth[i] if ground_truth is not None and shown[i] and answer_kind[i] == "choice" else None
         letter = None if letter is None else _gold_text(letter)
         yield _Row(text, mode, parse_answer(text, mode), answer[i], answer_kind[i], letter)

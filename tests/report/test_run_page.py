@@ -150,6 +150,26 @@ def test_alarms_name_what_went_wrong(tmp_path):
     assert end_mean([(1, 0.0), (2, 0.0), (3, 0.0), (4, 8.0)]) == 8.0
 
 
+def test_thoughts_that_collapsed_raise_alarms(tmp_path):
+    def told(name, **values):
+        healthy = {"thought/words": 6.0, "thought/commonest": 0.2, "thought/across_videos": 0.1}
+        healthy |= {"thought/unrelated": 0.1, "entropy": 1.5}
+        # eight steps, the last four as given: "at the end" is the last two
+        records = [record(s, **(healthy | values if s > 4 else healthy)) for s in range(1, 9)]
+        return alarms(read_run(write_run(tmp_path / name, records)))
+
+    assert told("healthy") == []
+    assert told("words", **{"thought/words": 1.2}) == ["Thoughts have 1.2 words at the end (6.0 at first)."]
+    assert told("one", **{"thought/commonest": 0.9}) == ["90 % of the thoughts are one and the same at the end."]
+    (text,) = told("across", **{"thought/across_videos": 0.8})
+    assert text == "80 % of the pairs of thoughts about different videos are equal at the end."
+    (text,) = told("unrelated", **{"thought/unrelated": 0.7})
+    assert text == "70 % of the thoughts hold neither their answer nor a word of the question at the end."
+    (text,) = told("entropy", entropy=0.02)
+    assert text.startswith("Entropy has fallen from 1.50 to 0.02 nats per token")
+    assert told("low", entropy=0.2) == []
+
+
 def test_format_up_and_accuracy_down_is_called_hacking(tmp_path):
     def part(step, accuracy):
         return record(step, **{"rewards/format_reward/mean": 0.95, "rewards/accuracy_reward/mean": accuracy})

@@ -189,10 +189,22 @@ def alarms(run: Run) -> list[str]:
         ("parse_failure/tags", 0.1, "of the completions lack the answer tags"),
         ("completions/clipped_ratio", 0.2, "of the completions are cut off at trainer.max_completion_length"),
         ("frac_reward_zero_std", 0.8, "of the groups have equal rewards and teach nothing"),
+        ("thought/commonest", 0.5, "of the thoughts are one and the same"),
+        ("thought/across_videos", 0.5, "of the pairs of thoughts about different videos are equal"),
+        ("thought/unrelated", 0.5, "of the thoughts hold neither their answer nor a word of the question"),
     ):
         share = end_mean(run.curves.get(name, []))
         if share is not None and share > limit:
             found.append(f"{100 * share:.0f} % {text} at the end.")
+    words = run.curves.get("thought/words", [])
+    last = end_mean(words)
+    if last is not None and last < 2:
+        found.append(f"Thoughts have {last:.1f} words at the end ({words[0][1]:.1f} at first).")
+    entropy = run.curves.get("entropy", [])
+    last = end_mean(entropy)
+    if last is not None and last < min(0.05, 0.1 * entropy[0][1]):
+        text = f"Entropy has fallen from {entropy[0][1]:.2f} to {last:.2f} nats per token"
+        found.append(f"{text}: there is next to one completion for every question.")
     format_reward = end_mean(run.curves.get("rewards/format_reward/mean", []))
     accuracy = run.curves.get("rewards/accuracy_reward/mean", [])
     last = end_mean(accuracy)

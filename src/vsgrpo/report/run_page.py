@@ -76,6 +76,10 @@ _CHARTS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("alarm/empty_thought", "Alarm: empty thoughts", "share with a blank think or observe block"),
         ("alarm/repeated_tags", "Alarm: repeated tags", "share with a tag more than once"),
         ("alarm/truncated", "Alarm: truncated", "share cut off at trainer.max_completion_length"),
+        ("thought/words", "Words of thought", "mean words of a think or observe block"),
+        ("thought/commonest", "Most frequent thought", "share of the thoughts that are the same, most frequent one"),
+        ("thought/across_videos", "Thoughts equal across videos", "share of pairs of thoughts about different videos"),
+        ("thought/unrelated", "Unrelated thoughts", "share with neither the answer nor a word of the question"),
         (
             "top_share/*",
             "{}: most frequent answer",

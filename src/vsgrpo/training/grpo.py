@@ -29,7 +29,8 @@ from vsgrpo.modeling.logps import AdapterOff, logps
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import count_drawn
-from vsgrpo.rewards import load_reward, reward_metrics
+from vsgrpo.reward_metrics import reward_metrics
+from vsgrpo.rewards import load_reward
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.distributed import unsharded
 from vsgrpo.training.losses import (
@@ -45,7 +46,7 @@ from vsgrpo.training.progress import Stage, append_records
 from vsgrpo.training.samples import RolloutSampler, Sample, compute_features, sample_trees
 
 COMPLETIONS_SCHEMA_VERSION = 1
-METRIC_COLUMNS = ("question_type", "answer_kind", "prompt_mode", "question")
+METRIC_COLUMNS = ("question_type", "answer_kind", "prompt_mode", "question", "video")
 
 
 class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
