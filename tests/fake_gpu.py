@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -172,7 +172,7 @@ class FakeGpu(TorchFunctionMode):
             return put(moved)
         return tensor if moved.data_ptr() == tensor.data_ptr() and moved.dtype == tensor.dtype else put(moved)
 
-    def _check(self, name: str, args: Any, kwargs: Any, tensors: list[Tensor], there: list[Tensor]) -> None:
+    def _check(self, name: str, args: Any, kwargs: Any, tensors: list[Tensor], there: Sequence[Tensor]) -> None:
         if name in _WAITS or (name == "where" and len(args) == 1):
             self.waits[_where(name)] += 1
         if name == "repeat_interleave" and len(there) == 2 and kwargs.get("output_size") is None:
@@ -209,7 +209,8 @@ class CountKernels(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         self.count += not (func.is_view or "empty" in name or name in ("_unsafe_view", "_local_scalar_dense"))
-        return func(*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunction():  # the call above this one has passed `FakeGpu`
+            return func(*args, **(kwargs or {}))
 
 
 def put(tensor: Tensor) -> Tensor:
