@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from vsgrpo import devices
-from vsgrpo.devices import Gpu, chosen, visible_gpus
+from vsgrpo.devices import Gpu, bfloat16_speedup, chosen, visible_gpus
+from vsgrpo.errors import SetupError
 
 EIGHT = [Gpu("H100", f"GPU-{i}{i}aa-0000", 80 << 30) for i in range(8)]
 
@@ -146,3 +147,19 @@ def test_counting_imports_no_torch():
     code += "print(json.dumps('torch' in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) is False
+
+
+@pytest.mark.integration
+def test_the_speed_in_bfloat16_is_measured_once_per_processor_and_torch(monkeypatch, tmp_path):
+    monkeypatch.setenv("VSGRPO_CACHE_DIR", str(tmp_path))
+    measured = bfloat16_speedup()
+    assert 0 < measured < 100
+    file = tmp_path / devices.SPEEDUP_NAME
+    (key,) = json.loads(file.read_text())
+    monkeypatch.setattr(sys, "executable", "/no/such/python")  # whoever measures again fails
+    assert bfloat16_speedup() == measured
+    for text in (json.dumps({f"{key}.1": measured}), "nonsense", "[1]"):  # another torch; a broken file
+        file.write_text(text)
+        with pytest.raises(SetupError, match="cannot be measured") as error:
+            bfloat16_speedup()
+        assert "model.dtype=float32" in (error.value.hint or "")

@@ -1,24 +1,50 @@
 """The GPUs that this machine shows to CUDA, counted without torch: nvidia-smi, else NVML, else the driver's folder.
 
 `CUDA_VISIBLE_DEVICES` is read as CUDA does: entries up to the first that names no GPU count, an empty value hides all.
+And how much faster its CPU is in bfloat16.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from vsgrpo.errors import DataError, SetupError
+from vsgrpo.files import user_cache, write_atomic
 
 DRIVER_FOLDER = Path("/proc/driver/nvidia/gpus")
 """One folder for each GPU that the kernel driver has taken."""
 NVML = "libnvidia-ml.so.1"
 TIMEOUT_S = 20
+MEASURE_TIMEOUT_S = 300
+SPEEDUP_NAME = "bfloat16.json"
+"""In `files.user_cache()`: what `bfloat16_speedup` has measured, by processor."""
+_MEASURE = """
+import time, torch
+torch.set_num_threads(1)
+def seconds(dtype):
+    tokens, weight = torch.ones(512, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
+    best = float("inf")
+    for _ in range(9):
+        start = time.thread_time()
+        torch.nn.functional.linear(tokens, weight)
+        best = min(best, time.thread_time() - start)
+    return best
+print(seconds(torch.float32) / seconds(torch.bfloat16))
+"""
+"""A layer of small_lm's MLP on 512 tokens, best of nine in either type; CPU time, whatever else the machine does."""
 
 
 @dataclass(frozen=True)
@@ -179,3 +205,48 @@ def _place(name: str, there: Sequence[Gpu]) -> int | None:
         return fits[0] if len(fits) == 1 else None
     digits = re.match(r"\+?([0-9]+)", name)  # read as far as they go: "2gpu" is 2
     return int(digits[1]) if digits is not None and int(digits[1]) < len(there) else None
+
+
+def bfloat16_speedup() -> float:
+    """Return how many times faster this CPU multiplies matrices in bfloat16 than in float32, on one thread.
+
+    Measured once, in a process of its own that imports torch, and kept by processor and torch's version.
+
+    Raises:
+        SetupError: it cannot be measured.
+    """
+    cache, key = user_cache(), _processor_key()
+    known: dict[str, float] = {}
+    if cache is not None:
+        with suppress(OSError, ValueError):
+            read = json.loads((cache / SPEEDUP_NAME).read_text(encoding="utf-8"))
+            known = {name: x for name, x in dict(read).items() if isinstance(x, float) and x > 0}
+    if key not in known:
+        known[key] = _measure_speedup()
+        if cache is not None:
+            with suppress(OSError, DataError):  # measured again by the next command
+                write_atomic(cache / SPEEDUP_NAME, json.dumps(known, indent=1) + "\n")
+    return known[key]
+
+
+def _processor_key() -> str:
+    """Return a name for processor, its features (a virtual machine may hide some) and torch."""
+    lines = ""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    features = "".join(sorted({*re.findall(r"^(?:model name|flags|Features)\s*:.*$", lines, re.MULTILINE)}))
+    torch = ""
+    with suppress(PackageNotFoundError):
+        torch = version("torch")
+    return f"{sha256(features.encode()).hexdigest()[:16]} torch {torch}"
+
+
+def _measure_speedup() -> float:
+    command = [sys.executable, "-c", _MEASURE]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=MEASURE_TIMEOUT_S, check=True)
+        return float(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:]
+        what = f"model.dtype=auto: the CPU's speed in bfloat16 cannot be measured: {' '.join(reason)}"
+        raise SetupError(what, hint="set model.dtype=float32, or install torch again") from None

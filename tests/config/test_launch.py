@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ from omegaconf import OmegaConf
 from vsgrpo import devices
 from vsgrpo.cli import run
 from vsgrpo.config.compose import config_dir, load_config, load_resolved, to_yaml
+from vsgrpo.config.evaluate import resolve_dtype
 from vsgrpo.config.keys import build_section
 from vsgrpo.config.train import LaunchSection, resolve_launch
-from vsgrpo.errors import VsgrpoError
+from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.launch.start import as_started, describe
 from vsgrpo.memory.fit import device_memory
 from vsgrpo.training.launcher import check_devices, device_line
@@ -197,6 +199,33 @@ def test_a_run_of_an_earlier_version_names_no_device(tmp_path, machine):
     lines = [line for line in text.splitlines() if not line.startswith(("  use_cpu:", "  auto:"))]
     (tmp_path / "config.yaml").write_text("\n".join(lines) + "\n")
     assert as_started(config_of(output=tmp_path), []).launch.on_cpu
+
+
+def test_dtype_auto_takes_bfloat16_where_the_cpu_is_twice_as_fast_in_it(machine, tmp_path, monkeypatch):
+    machine(0)
+
+    monkeypatch.setenv("VSGRPO_CACHE_DIR", str(tmp_path))
+    words = ["trainer=sft", "model=tiny", "model.dtype=auto", "data=d", f"output={tmp_path}"]
+
+    def cpu(speedup):
+        (tmp_path / devices.SPEEDUP_NAME).write_text(json.dumps({devices._processor_key(): speedup}))
+
+    for speedup, dtype in ((0.2, "float32"), (1.9, "float32"), (2.0, "bfloat16"), (5.0, "bfloat16")):
+        cpu(speedup)
+        assert resolve_dtype({"dtype": "auto"}, on_cpu=True) == {"dtype": dtype, "dtype_auto": True}
+    assert resolve_dtype({"dtype": "auto"}, on_cpu=False)["dtype"] == "float32"  # it is a rule for CPUs
+    assert resolve_dtype({"dtype": "float32"}, on_cpu=True) == {}
+    started = load_config("train", words)
+    assert started.model.dtype == "bfloat16"
+    assert device_line(started).endswith("; model.dtype=auto took bfloat16")
+    # A resume on a CPU of another kind goes on as the run was started.
+    (tmp_path / "config.yaml").write_text(to_yaml(started))
+    assert load_resolved(tmp_path / "config.yaml").model == started.model
+    cpu(1.0)
+    again = load_config("train", words)
+    assert again.model.dtype == "float32" and as_started(again, []).model.dtype == "bfloat16"
+    with pytest.raises(ConfigError, match=r"model\.dtype_auto: unknown key"):
+        load_config("train", [*words, "model.dtype_auto=false"])
 
 
 def test_gpu1_without_a_gpu_ends_with_one_line_and_leaves_no_folder(machine, tmp_path, capsys):

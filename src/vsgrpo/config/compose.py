@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.config.build import BuildCotConfig, BuildDataConfig
-from vsgrpo.config.evaluate import EvalConfig
+from vsgrpo.config.evaluate import EvalConfig, resolve_dtype
 from vsgrpo.config.keys import (
     KEYS_HINT,
     build_section,
@@ -27,6 +27,7 @@ from vsgrpo.config.keys import (
 )
 from vsgrpo.config.train import TrainConfig, check_launcher_variables, resolve_launch
 from vsgrpo.config.trainer import TRAINERS, refuse_option
+from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, first_line
 from vsgrpo.files import read_yaml
 from vsgrpo.scans.source import SOURCES, find_source
@@ -67,11 +68,11 @@ def config_groups(extra_dir: Path | None = None) -> dict[str, list[str]]:
 def load_config(root: str, overrides: Sequence[str], extra_dir: Path | None = None, allow_missing: bool = False) -> Any:
     """Compose `root` (a key of ROOTS) with `overrides` and return its typed config.
 
-    With `allow_missing` (--dry-run) folders that were not named have the value NOT_GIVEN. launch=auto becomes what it
-    takes on this machine.
+    With `allow_missing` (--dry-run) folders that were not named have the value NOT_GIVEN. launch=auto and
+    model.dtype=auto become what they take on this machine.
 
     Raises:
-        SetupError: launch=auto cannot be had here, or a launcher's variable is no number.
+        SetupError: one of them cannot be had here, or a launcher's variable is no number.
         ConfigError: unknown key or option, wrong type, missing value, broken rule, or a missing --config-dir.
     """
     if extra_dir is not None and not extra_dir.is_dir():
@@ -273,7 +274,7 @@ def known_keys(root: str, method: str | None = None) -> list[str]:
         keys.update(*(keys_of(cls, "trainer.") for name, cls in TRAINERS.items() if method in (None, name)))
     if root == "build_data":
         keys.update(*(keys_of(find_source(name).options, "source.") for name in SOURCES))
-    return sorted(keys)
+    return sorted(keys - {"model.dtype_auto"})  # not to be given
 
 
 def _check_sections(root: str, composed: Any) -> None:
@@ -328,6 +329,10 @@ def _typed(root: str, composed: Any, allow_missing: bool = False) -> Any:
         if name not in TRAINERS:
             raise ConfigError(f"trainer={name}: no such trainer", hint="choose grpo, sft or dpo")
         given["trainer"] = build_section(TRAINERS[name], given["trainer"], "trainer")
+    if root in ("train", "eval"):
+        launch = given.get("launch", {})
+        on_cpu = launch.get("profile") == "cpu" or launch.get("use_cpu") is True or not visible_gpus()
+        given["model"] |= resolve_dtype(given["model"], on_cpu)
     if root == "build_data":
         options = find_source(str(given["source"].get("name"))).options
         given["source"] = build_section(options, given["source"], "source")

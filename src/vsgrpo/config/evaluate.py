@@ -6,10 +6,12 @@ video and image and takes `run` and `prompt` as they are; the steps of `build-co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Annotated, Any
 
+from vsgrpo.devices import bfloat16_speedup
 from vsgrpo.errors import ConfigError
 from vsgrpo.rules import Count, Faults, Name, Section, Seed, above, at_least, choice, not_empty, up_to
 
@@ -34,14 +36,39 @@ class ModelSection(Section, key="model"):
 
     path: Name
     adapter: Name | None
-    dtype: Annotated[str, choice("float32", "bfloat16")]
+    dtype: Annotated[str, choice("float32", "bfloat16", "auto")]
     attn_implementation: Annotated[str, choice("sdpa", "eager", "flash_attention_2")]
     offline: bool
+    dtype_auto: bool = field(default=False, kw_only=True)
+
+    def dtype_note(self) -> str:
+        """Return what model.dtype=auto took, to follow a line on the device; "" where the type was named."""
+        return f"; model.dtype=auto took {self.dtype}" if self.dtype_auto else ""
 
     def faults(self) -> Faults:
         if self.attn_implementation == "flash_attention_2" and find_spec("flash_attn") is None:
             what = f"model.attn_implementation={self.attn_implementation}: the library flash_attn is not installed"
             yield what, "set model.attn_implementation=sdpa, or install flash_attn"
+
+
+BFLOAT16_PAYS = 2.0
+"""Times by which a CPU must be faster at matrix products in bfloat16: the rest of a step is slower in it. Ours."""
+
+
+def resolve_dtype(given: Mapping[str, Any], on_cpu: bool) -> dict[str, Any]:
+    """Return what model.dtype=auto takes here: bfloat16 where it pays on this CPU, else float32; {} for other values.
+
+    Args:
+        given: values of the composed model section, of any type.
+        on_cpu: whether the model runs on a CPU.
+
+    Raises:
+        SetupError: the CPU cannot be measured.
+    """
+    if given.get("dtype") != "auto":
+        return {}
+    pays = on_cpu and bfloat16_speedup() >= BFLOAT16_PAYS
+    return {"dtype": "bfloat16" if pays else "float32", "dtype_auto": True}
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,8 @@ def open_generator(
         prompt, text_of: as `Generator`.
     """
     model, video = config.model, config.video
+    if note := model.dtype_note():
+        show(note.removeprefix("; "), sys.stderr)
     options = {"dtype": model.dtype, "attn": model.attn_implementation, "offline": model.offline}
     bundle = load(model.path, model.adapter, device=device, tiny_folder=tiny_folder, **options)
     cache_dir = video.cache_dir or (str(Path(config.run.dir) / "cache") if video.frame_cache == "disk" else None)

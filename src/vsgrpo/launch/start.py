@@ -184,12 +184,15 @@ def _supervise_workers(config: TrainConfig, stack: ExitStack, *, leads: bool, re
 
 
 def as_started(config: TrainConfig, overrides: list[str]) -> TrainConfig:
-    """Return the config of a resume: where launch=auto would choose anew, as the run was started.
+    """Return the config of a resume: where launch=auto or model.dtype=auto would choose anew, as the run was started.
 
     Another machine's GPUs must not turn a run into one of another batch or device without a word: where those it was
     started with are missing, `check_devices` says so, and launch=PROFILE chooses others.
     """
     launch, file = config.launch, Path(config.run.dir) / "config.yaml"
+    if config.model.dtype_auto and file.is_file():
+        dtype = read_values(file)["model"]["dtype"]
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
     chosen = any(word.startswith(("launch.num_processes=", "launch.use_cpu=", "launch.profile=")) for word in overrides)
     if not launch.auto or chosen or not file.is_file():
         return config

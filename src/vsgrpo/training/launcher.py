@@ -95,8 +95,9 @@ def device_line(config: TrainConfig) -> str:
     if not launch.on_cpu:
         return f"device: {seen.describe() if count >= len(seen) else f'{count} of {seen.describe()}'}: {what}"
     if seen:
-        return f"warning: device: CPU ({what}), although this machine has {seen.describe()}"
-    return f"device: CPU ({what}): {seen.describe()}"
+        note = config.model.dtype_note()
+        return f"warning: device: CPU ({what}), although this machine has {seen.describe()}{note}"
+    return f"device: CPU ({what}): {seen.describe()}{config.model.dtype_note()}"
 
 
 # --- the parent
