@@ -218,7 +218,7 @@ def bfloat16_speedup() -> float:
     cache, key = user_cache(), _processor_key()
     known: dict[str, float] = {}
     if cache is not None:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, TypeError):
             read = json.loads((cache / SPEEDUP_NAME).read_text(encoding="utf-8"))
             known = {name: x for name, x in dict(read).items() if isinstance(x, float) and x > 0}
     if key not in known:
