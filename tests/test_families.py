@@ -50,7 +50,7 @@ def test_a_path_tells_its_family_by_config_through_adapters_and_by_name(tmp_path
 
 
 def test_another_architecture_has_no_family_and_no_sizes(tmp_path):
-    for content in ('{"model_type": "qwen3_vl"}', '{"model_type": []}', "[]", "{"):
+    for content in ('{"model_type": "qwen3_vl_moe"}', '{"model_type": []}', "[]", "{"):
         (tmp_path / "config.json").write_text(content)
         assert family_of(str(tmp_path)) is None and model_shape(str(tmp_path)) is None
 

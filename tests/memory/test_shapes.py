@@ -4,19 +4,22 @@ import json
 
 import pytest
 
-from vsgrpo.families import HUB, check_architecture, model_shape
+from vsgrpo.families import HUB, check_architecture, family_of, model_shape
 
 
 def test_public_parameter_counts():
     # 2B by hand. Layer: q 1536^2 + 1536, k and v 2 (1536 x 256 + 256), o 1536^2, MLP 3 x 1536 x 8960, norms 2 x 1536
     # = 46,797,824; x 28 + embedding 151936 x 1536 + norm 1536 = 1,543,714,304. Tower 665,271,296 with its merger.
-    # All four equal the sum of the tensors in the published safetensors files (total_size / 2 bytes).
+    # The first four equal the sum of the tensors in the published safetensors files (total_size / 2 bytes).
     found = {name.rpartition("/")[2]: shape.num_parameters() for name, shape in HUB.items()}
     assert found == {
         "Qwen2-VL-2B-Instruct": 2_208_985_600,
         "Qwen2-VL-7B-Instruct": 8_291_375_616,
         "Qwen2.5-VL-3B-Instruct": 3_754_622_976,
         "Qwen2.5-VL-7B-Instruct": 8_292_166_656,
+        **{f"Qwen3-VL-2B-{kind}": 2_127_532_032 for kind in ("Instruct", "Thinking")},
+        **{f"Qwen3-VL-4B-{kind}": 4_437_815_808 for kind in ("Instruct", "Thinking")},
+        **{f"Qwen3-VL-8B-{kind}": 8_767_123_696 for kind in ("Instruct", "Thinking")},
     }
     shape = HUB["Qwen/Qwen2-VL-2B-Instruct"]
     assert (shape.language_parameters(), shape.tower.num_parameters()) == (1_543_714_304, 665_271_296)
@@ -28,19 +31,24 @@ def test_lora_counts_inputs_and_outputs_of_each_target():
     assert shape.lora_parameters(64, ["q_proj", "v_proj"]) == 64 * 4864 * 28
 
 
-@pytest.mark.parametrize("name", ["Qwen/Qwen2-VL-7B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct"])
+@pytest.mark.parametrize(
+    "name", ["Qwen/Qwen2-VL-7B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen3-VL-8B-Instruct"]
+)
 def test_counts_equal_the_models_built_without_storage(name):
     import torch
     import transformers
 
-    family = "Qwen2_5_VL" if "2.5" in name else "Qwen2VL"
+    family = "Qwen2_5_VL" if "2.5" in name else "Qwen3VL" if "Qwen3" in name else "Qwen2VL"
     shape = HUB[name]
     tower = {"depth": 32, "num_heads": 16}
-    tower |= (
-        {"hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": shape.hidden}
-        if shape.tower.gated
-        else {"embed_dim": 1280, "mlp_ratio": 4, "hidden_size": shape.hidden}
-    )
+    if family == "Qwen3VL":
+        tower |= {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "out_hidden_size": shape.hidden}
+    else:
+        tower |= (
+            {"hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": shape.hidden}
+            if shape.tower.gated
+            else {"embed_dim": 1280, "mlp_ratio": 4, "hidden_size": shape.hidden}
+        )
     text = {
         "vocab_size": shape.vocab,
         "hidden_size": shape.hidden,
@@ -64,7 +72,8 @@ def test_the_tiny_model_to_the_last_parameter(tiny_folder):
     from safetensors.torch import load_file
 
     shape = model_shape(str(tiny_folder))
-    name, count = ("tiny_2_5", 611_328) if shape.tower.gated else ("tiny", 578_048)
+    known = {"qwen2_vl": ("tiny", 578_048), "qwen2_5_vl": ("tiny_2_5", 611_328), "qwen3_vl": ("tiny_3", 933_568)}
+    name, count = known[family_of(str(tiny_folder)).model_type]
     assert shape == model_shape(name)
     assert sum(weight.numel() for weight in load_file(tiny_folder / "model.safetensors").values()) == count
     assert shape.num_parameters() == count

@@ -2,12 +2,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_inputs import randomize_adapter
+from tiny_inputs import PATCH, randomize_adapter
 
+from vsgrpo.families import FAMILIES
 from vsgrpo.modeling.bundle import ModelBundle, encode_prompt
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.video.loader import VideoInputs
+
+
+@pytest.fixture(autouse=True)
+def patch_side(request: pytest.FixtureRequest) -> None:
+    """Let frames be made of patches of the family that a test marked `both_families` runs with."""
+    params = getattr(request.node, "callspec", None)
+    PATCH["side"] = FAMILIES[params.params.get("tiny_folder", "qwen2_vl") if params else "qwen2_vl"].patch
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +39,7 @@ def ask(tiny: ModelBundle) -> Callable[..., Prompt]:
     """Build the prompt of a question about videos."""
 
     def build(text: str, *videos: VideoInputs) -> Prompt:
-        ids = encode_prompt(tiny.processor, text, [video.medium for video in videos])
+        ids = encode_prompt(tiny, text, [video.medium for video in videos])
         return Prompt(tuple(ids), tuple(video.key for video in videos))
 
     return build

@@ -1,3 +1,6 @@
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_inputs import make_video
@@ -5,18 +8,20 @@ from transformers.video_utils import VideoMetadata
 
 from vsgrpo.errors import DataError
 from vsgrpo.modeling.bundle import encode_prompt, expand_placeholders, prompt_positions
-from vsgrpo.video.budget import Medium, frame_indices
+from vsgrpo.video.budget import Medium, VisionBudget, frame_indices
 
 
 @pytest.mark.both_families
 def test_prompt_equals_the_processor_on_text_and_frames_together(tiny):
     # sampled from 30 frames at 2.5 per second: 12 s in 4 temporal patches of 3 s each
-    video = make_video(0, seconds=3.0)
+    video, side = make_video(0), 4 * tiny.family.patch
+    medium = VisionBudget(num_frames=8, patch=tiny.family.patch).medium("video", side, side, 30, 2.5)
     source = VideoMetadata(30, fps=2.5, frames_indices=frame_indices(30, 8))
-    ids = encode_prompt(tiny.processor, "How many chair(s) are in this room?", [video.medium])
-    rendered = (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
-        "<|vision_start|><|video_pad|><|vision_end|>How many chair(s) are in this room?<|im_end|>\n"
+    tiny = replace(tiny, vision_marks="library")
+    ids = encode_prompt(tiny, "How many chair(s) are in this room?", [medium])
+    system = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    rendered = ("" if tiny.family.model_type == "qwen3_vl" else system) + (
+        "<|im_start|>user\n<|vision_start|><|video_pad|><|vision_end|>How many chair(s) are in this room?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
     together = tiny.processor(
@@ -32,25 +37,35 @@ def test_prompt_equals_the_processor_on_text_and_frames_together(tiny):
     assert ("second_per_grid_ts" in together) == (tiny.family.model_type == "qwen2_5_vl")
     named = ("input_ids", "mm_token_type_ids", "video_grid_thw", "second_per_grid_ts")
     expected, _ = tiny.model.model.get_rope_index(**{name: together[name] for name in named if name in together})
-    ours = prompt_positions(tiny.model, ids, [video.medium])
+    ours = prompt_positions(tiny.model, ids, [medium])
     assert torch.equal(ours.positions, expected[:, 0])
+    assert ids.count(tiny.processor.video_token_id) == medium.num_tokens == 16  # 4 x 4 x 4 patches / 4
+    if tiny.family.model_type == "qwen3_vl":
+        # Frames 0 4 8 12 17 21 25 29 of 2.5 a second: (0 + 4) / 2 / 2.5 = 0.8 s, then 4.0, 7.6 and 10.8 s.
+        text = tiny.tokenizer.decode(ids)
+        assert re.findall(r"<(\d+\.\d) seconds><\|vision_start\|><\|video_pad\|>", text) == [
+            "0.8",
+            "4.0",
+            "7.6",
+            "10.8",
+        ]
+        return
     # 15 tokens stand before the video; a patch of 3 s at 2 positions per second is 6 positions long
     step = 6 if tiny.family.model_type == "qwen2_5_vl" else 1
     start = ids.index(tiny.processor.video_token_id)
     assert ours.positions[0, start : start + 16 : 4].tolist() == [start + step * t for t in range(4)]
-    # 31 tokens of text and marks + 4 x 4 x 4 patches / 4 = 16 video tokens
-    assert len(ids) == 47 and ids.count(tiny.processor.video_token_id) == video.medium.num_tokens == 16
+    assert len(ids) == 47  # 31 tokens of text and marks + 16 video tokens
 
 
 def test_own_system_turn_replaces_the_default(tiny):
-    ids = encode_prompt(tiny.processor, "x", [Medium("video", (1, 4, 4), 4)], system="Look closely.")
+    ids = encode_prompt(tiny, "x", [Medium("video", (1, 4, 4), 4)], system="Look closely.")
     assert tiny.tokenizer.decode(ids).startswith("<|im_start|>system\nLook closely.<|im_end|>\n<|im_start|>user\n")
 
 
 @pytest.mark.parametrize("token", ["<|video_pad|>", "<|im_end|>", "<|vision_start|>"])
 def test_special_tokens_in_a_question_are_refused(tiny, token):
     with pytest.raises(DataError, match="special token"):
-        encode_prompt(tiny.processor, f"How many {token} are there?", [Medium("video", (4, 4, 4), 16)])
+        encode_prompt(tiny, f"How many {token} are there?", [Medium("video", (4, 4, 4), 16)])
 
 
 def test_placeholders_are_expanded_in_order():

@@ -1,8 +1,10 @@
 """Images, several in one prompt and beside a video: the library's own processor and forward are the measure."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from tiny_inputs import make_image, make_video
+from tiny_inputs import make_image, make_video, width_of
 
 from vsgrpo.errors import RunError
 from vsgrpo.modeling.bundle import encode_prompt, vision_token_ids
@@ -14,13 +16,14 @@ from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.video.budget import Medium
 
 pytestmark = pytest.mark.both_families
-# Told nothing else, Qwen2.5-VL's processor takes a clip to have 24 frames per second.
+# Told nothing else, the processors take a clip to have 24 frames per second.
 A, B, CLIP = make_image(0), make_image(1, height=84), make_video(5, seconds=2 / 24)
+SHORT = make_video(6, frames=4, height=84, seconds=2 / 24)
 ANSWERS = ((5, 6, 7), (8, 9))
 
 
 def prompt_of(tiny, text, *media):
-    ids = encode_prompt(tiny.processor, text, [m.medium for m in media])
+    ids = encode_prompt(replace(tiny, vision_marks="library"), text, [m.medium for m in media])
     return Prompt(tuple(ids), tuple(m.key for m in media))
 
 
@@ -39,7 +42,11 @@ def library_inputs(tiny, text, *media):
     )
 
 
-@pytest.mark.parametrize("media", [(A,), (A, B), (A, CLIP, B)], ids=["one", "two", "around a video"])
+@pytest.mark.parametrize(
+    "media",
+    [(A,), (A, B), (A, CLIP, B), (CLIP,), (CLIP, SHORT), (CLIP, A)],
+    ids=["image", "two images", "images around a video", "video", "two videos", "video and image"],
+)
 def test_tokens_and_log_probs_equal_the_librarys(tiny, media):
     prompt = prompt_of(tiny, "Which angle is larger?", *media)
     inputs = library_inputs(tiny, "Which angle is larger?", *media)
@@ -64,7 +71,7 @@ def test_tower_runs_once_per_image_and_the_cache_knows_images(tiny, tmp_path):
     first = store.features([A, B, A, CLIP])
     # A and B are of two grids, the clip is a video
     assert (store.num_videos, store.num_calls) == (3, 3)
-    assert first["image0"].medium.kind == "image" and first["image0"].tensor.shape == (4, 96)
+    assert first["image0"].medium.kind == "image" and first["image0"].tensor.shape == (4, width_of(tiny))
     again = FeatureStore(tiny, cache=tmp_path)
     second = again.features([A, CLIP])
     assert again.num_videos == 0 and second["image0"].medium.kind == "image" and second["video5"].medium.kind == "video"
@@ -115,6 +122,6 @@ def test_features_of_the_other_kind_are_refused(tiny):
 
 
 def test_no_system_turn_at_all(tiny):
-    ids = encode_prompt(tiny.processor, "x", [Medium("image", (1, 4, 4), 4)], system="none")
+    ids = encode_prompt(tiny, "x", [Medium("image", (1, 4, 4), 4)], system="none")
     start = "<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * 4 + "<|vision_end|>x<|im_end|>\n"
     assert tiny.tokenizer.decode(ids) == start + "<|im_start|>assistant\n"

@@ -41,17 +41,25 @@ def assert_same_behaviour(one, other):
     torch.testing.assert_close(one[1], other[1], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("model_type", ["qwen3_vl", "llama", None])
-def test_other_architectures_are_refused_by_name_before_any_weight_is_read(tiny_folder, tmp_path, model_type):
+@pytest.mark.parametrize(
+    ("model_type", "missing"),
+    [
+        ("qwen3_vl_moe", " (missing: a router whose"),
+        ("qwen4_exp", " (missing: a prefix tree for indexed attention"),
+        ("internvl", " (missing: prompts of image tiles"),
+        ("llama", ", only qwen2_vl, qwen2_5_vl, qwen3_vl"),
+        (None, ", only"),
+    ],
+)
+def test_other_architectures_are_refused_by_name_before_any_weight_is_read(tmp_path, model_type, missing):
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
-    with pytest.raises(
-        ConfigError, match=f"architecture {model_type} is not supported, only qwen2_vl, qwen2_5_vl"
-    ) as caught:
+    with pytest.raises(ConfigError) as caught:
         load(folder, offline=True)
+    assert f"architecture {model_type} is not supported{missing}" in caught.value.message
     assert str(folder) in caught.value.message and "\n" not in caught.value.message
-    assert caught.value.hint == "use a Qwen2-VL or Qwen2.5-VL model, e.g. model=qwen2_vl_2b"
+    assert caught.value.hint == "use a Qwen2-VL or Qwen2.5-VL or Qwen3-VL model, e.g. model=qwen2_vl_2b"
 
 
 @pytest.mark.parametrize(
@@ -106,15 +114,21 @@ def test_files_as_the_hub_has_them_are_the_same_model(tiny, tiny_folder, ask, tm
     folder = tmp_path / "hub"
     shutil.copytree(tiny_folder, folder)
     config = json.loads((folder / "config.json").read_text())
-    text = config.pop("text_config")
+    text, is_3 = config.pop("text_config"), tiny.family.model_type == "qwen3_vl"
     rope = text.pop("rope_parameters")
-    del text["model_type"], text["layer_types"]
+    text.pop("layer_types", None)
     scaling = {"type": "mrope", "mrope_section": rope["mrope_section"]}
-    flat = {**text, **config, "rope_theta": rope["rope_theta"], "rope_scaling": scaling}
-    (folder / "config.json").write_text(json.dumps(flat))
+    if is_3:
+        scaling = {"rope_type": "default", "mrope_section": rope["mrope_section"], "mrope_interleaved": True}
+    text |= {"rope_theta": rope["rope_theta"], "rope_scaling": scaling}
+    kind = text.pop("model_type")  # the older families have the values of the text at the top
+    published = {**config, "text_config": {**text, "model_type": kind}} if is_3 else {**text, **config}
+    (folder / "config.json").write_text(json.dumps(published))
     (folder / "processor_config.json").unlink()
     kinds = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": type(tiny.processor).__name__}
     sizes = {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}
+    if is_3:
+        sizes |= {"patch_size": 16, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
     (folder / "preprocessor_config.json").write_text(json.dumps({**kinds, **sizes}))
     template = (folder / "chat_template.jinja").read_text()
     (folder / "chat_template.jinja").unlink()
@@ -123,7 +137,7 @@ def test_files_as_the_hub_has_them_are_the_same_model(tiny, tiny_folder, ask, tm
     loaded = load(folder, offline=True)
     assert_same_behaviour(behaviour(loaded, ask), behaviour(tiny, ask))
     video = make_video(0)
-    assert encode_prompt(loaded.processor, "Why?", [video.medium]) == list(ask("Why?", video).token_ids)
+    assert encode_prompt(loaded, "Why?", [video.medium]) == list(ask("Why?", video).token_ids)
 
 
 def test_folders_that_are_not_models_are_refused(tmp_path):

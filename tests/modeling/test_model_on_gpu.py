@@ -33,7 +33,7 @@ class OnFakeGpu:
         randomize_adapter(self.bundle.model)
         self.model = self.bundle.model
         self.prompts = [
-            Prompt(tuple(encode_prompt(self.bundle.processor, text, [video.medium])), (video.key,))
+            Prompt(tuple(encode_prompt(self.bundle, text, [video.medium])), (video.key,))
             for text, video in zip(QUESTIONS, (VIDEOS[0], VIDEOS[0], VIDEOS[1]), strict=True)
         ]
         self.keys = [(text, 0) for text in QUESTIONS]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES
+from vsgrpo.families.qwen2_vl import QWEN2_VL
 from vsgrpo.memory.load import _ANSWER_TOKENS, BYTES_PER_TOKEN
-from vsgrpo.modeling.bundle import encode_prompt
+from vsgrpo.modeling.bundle import ModelBundle, encode_prompt
 from vsgrpo.modeling.tiny import _CATEGORIES, SPECIAL_TOKENS, _corpus
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.video.budget import Medium
@@ -32,13 +33,13 @@ def tokenizer():
 
 
 @pytest.fixture
-def processor(tokenizer, tiny_folder):
+def bundle(tokenizer, tiny_folder):
     from transformers import AutoProcessor
 
     found = AutoProcessor.from_pretrained(tiny_folder)
     found.tokenizer = tokenizer
     found.image_token_id, found.video_token_id = tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"])
-    return found
+    return ModelBundle(None, found, tokenizer, QWEN2_VL, str(tiny_folder))
 
 
 def test_ids_are_those_of_the_published_model(tokenizer):
@@ -65,13 +66,13 @@ def test_an_answer_fits_what_vanilla_mode_gives_it(tokenizer):
     assert len(tokenizer(names).input_ids) + 1 <= 16  # trainer.max_completion_length
 
 
-def test_prompts_branch_where_their_tokens_do(processor):
+def test_prompts_branch_where_their_tokens_do(bundle):
     """ "chair" and "chair(s" begin alike as text and end in other tokens: nothing is cut inside a token."""
     asked = ["How many chair(s) are in this room?", "How many chairs are in this room?", "How many sofa(s) are there?"]
-    prompts = [Prompt(tuple(encode_prompt(processor, text, [Medium("video", (1, 4, 6), 6)])), ("v",)) for text in asked]
+    prompts = [Prompt(tuple(encode_prompt(bundle, text, [Medium("video", (1, 4, 6), 6)])), ("v",)) for text in asked]
     assert all(prompt.token_ids.count(151_656) == 6 for prompt in prompts)
     (tree,) = build_trees(prompts, [[[1, 2]], [[3]], [[4]]], share=True)
     for prompt, question in zip(prompts, tree.questions, strict=True):
         assert (*tree.prefix, *question.token_ids) == prompt.token_ids
-    shared = processor.tokenizer.decode(tree.prefix)
-    assert shared.endswith("<|vision_end|>How many") and processor.tokenizer.decode(tree.prefix[-1:]) == " many"
+    shared = bundle.tokenizer.decode(tree.prefix)
+    assert shared.endswith("<|vision_end|>How many") and bundle.tokenizer.decode(tree.prefix[-1:]) == " many"

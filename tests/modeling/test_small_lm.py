@@ -48,7 +48,7 @@ def llama():
 
 
 def ask(bundle, text, *videos):
-    ids = encode_prompt(bundle.processor, text, [video.medium for video in videos])
+    ids = encode_prompt(bundle, text, [video.medium for video in videos])
     return Prompt(tuple(ids), tuple(video.key for video in videos))
 
 

@@ -114,7 +114,7 @@ def test_gradients_of_a_trained_tower_equal_plain(tiny_folder, ask):
 
 def test_a_branch_before_or_inside_the_video_is_exact(tiny):
     prompts = [
-        Prompt(tuple(encode_prompt(tiny.processor, CHAIRS, [A.medium], system=system)), (A.key,))
+        Prompt(tuple(encode_prompt(tiny, CHAIRS, [A.medium], system=system)), (A.key,))
         for system in ("Look.", "Look closely at it.")
     ]
     features = FeatureStore(tiny).features([A])

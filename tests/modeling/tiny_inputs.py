@@ -13,20 +13,42 @@ from vsgrpo.modeling.weights import load_full
 from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import VideoInputs
 
+PATCH = {"side": 14}
+"""Pixels on the side of a patch of the family that a test runs with (`conftest.patch_side`)."""
+
+
+class MadeInputs(VideoInputs):
+    """Random frames, made when they are asked for, of patches of the family that the test runs with."""
+
+    def __init__(self, key: str, medium: Medium, seed: int = 0, frames: torch.Tensor | None = None) -> None:
+        vars(self).update(key=key, medium=medium, seed=seed, given=frames)
+
+    @property
+    def frames(self) -> torch.Tensor:
+        if self.given is not None:
+            return self.given
+        (patches, rows, columns), is_image = self.medium.grid_thw, self.medium.kind == "image"
+        size = (1 if is_image else 2 * patches, 3, rows * PATCH["side"], columns * PATCH["side"])
+        return torch.randint(0, 256, size, generator=torch.Generator().manual_seed(self.seed), dtype=torch.uint8)
+
 
 def make_video(seed: int, frames: int = 8, height: int = 56, width: int = 56, seconds: float = 1.7) -> VideoInputs:
-    """Random frames; `seconds` per temporal patch."""
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (frames, 3, height, width), generator=generator, dtype=torch.uint8)
+    """Make a video: size in pixels for patches of 14, `seconds` per temporal patch."""
     grid = (frames // 2, height // 14, width // 14)
-    return VideoInputs(f"video{seed}", pixels, Medium("video", grid, grid[0] * grid[1] * grid[2] // 4, seconds))
+    times = tuple(seconds * (patch + 0.25) for patch in range(grid[0]))
+    medium = Medium("video", grid, grid[0] * grid[1] * grid[2] // 4, seconds, times)
+    return MadeInputs(f"video{seed}", medium, seed)
 
 
 def make_image(seed: int, height: int = 56, width: int = 56) -> VideoInputs:
-    generator = torch.Generator().manual_seed(1000 + seed)
-    pixels = torch.randint(0, 256, (1, 3, height, width), generator=generator, dtype=torch.uint8)
     grid = (1, height // 14, width // 14)
-    return VideoInputs(f"image{seed}", pixels, Medium("image", grid, grid[1] * grid[2] // 4))
+    medium = Medium("image", grid, grid[1] * grid[2] // 4)
+    return MadeInputs(f"image{seed}", medium, 1000 + seed)
+
+
+def width_of(bundle: ModelBundle) -> int:
+    """Return the numbers that a tiny tower makes of a token: the width 96, with two levels of deepstack 3 x 96."""
+    return 288 if bundle.family.model_type == "qwen3_vl" else 96
 
 
 def randomize_adapter(model: torch.nn.Module, seed: int = 1) -> None:

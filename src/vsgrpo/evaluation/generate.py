@@ -234,7 +234,7 @@ class Generator:
             except DataError as error:
                 lines.append({**line, "error": error.message})
                 continue
-            ids = encode_prompt(self.bundle.processor, self.text_of(row), shown, self.system)
+            ids = encode_prompt(self.bundle, self.text_of(row), shown, self.system)
             frames = [self.loader.budget.sampled_frames if item.kind == "video" else 1 for item in shown]
             grids = [list(item.grid_thw) for item in shown] or [[0, 0, 0]]
             num_tokens = sum(item.num_tokens for item in shown)
@@ -294,7 +294,7 @@ class Generator:
 
     def _prompt(self, row: Row, media: Sequence[VideoInputs]) -> Prompt:
         shown = [item.medium for item in media]
-        ids = encode_prompt(self.bundle.processor, self.text_of(row), shown, self.system)
+        ids = encode_prompt(self.bundle, self.text_of(row), shown, self.system)
         return Prompt(tuple(ids), tuple(item.key for item in media))
 
     def _record(self, row: Row, sample: int, tokens: list[int] | None, error: str | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families.family import Family, ModelShape
 from vsgrpo.families.qwen2_5_vl import QWEN2_5_VL
 from vsgrpo.families.qwen2_vl import QWEN2_VL
+from vsgrpo.families.qwen3_vl import QWEN3_VL
 from vsgrpo.families.small_lm import SMALL_LM, SMALL_LM_SHAPE, gguf_file
 from vsgrpo.files import read_yaml
 from vsgrpo.records import read_record
@@ -31,6 +32,14 @@ _VISION_KEYS = ("num_frames", "min_pixels", "max_pixels")
 _IMAGE_KEYS = ("image_min_pixels", "image_max_pixels")
 """Of an image; models saved before images were shown have none."""
 _RUN_OUTPUT = re.compile(r"final|checkpoint-\d+")
+_MISSING = {
+    "qwen3_vl_moe": "a router whose choices are the same in rollout and update, LoRA on experts, their memory",
+    "qwen3_5": "a prefix tree for gated DeltaNet, through whose recurrent state completions would see each other",
+    "qwen3_5_moe": "a prefix tree for gated DeltaNet, and what experts need",
+    "qwen4_exp": "a prefix tree for indexed attention, n-gram embeddings, hyper-connections, experts",
+    "internvl": "prompts of image tiles, features of its tower, positions of one axis",
+}
+"""What would have to be built for architectures that somebody may expect here, by `model_type`."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
@@ -44,7 +53,8 @@ def _added() -> Iterator[tuple[str, Family]]:
 
 
 _ADDED = {family.model_type: (name, family) for name, family in _added()}
-FAMILIES = {family.model_type: family for family in (QWEN2_VL, QWEN2_5_VL, *(family for _, family in _ADDED.values()))}
+_OURS = (QWEN2_VL, QWEN2_5_VL, QWEN3_VL)
+FAMILIES = {family.model_type: family for family in (*_OURS, *(family for _, family in _ADDED.values()))}
 """Families by `model_type` of config.json."""
 BUILT = {**{family.tiny: family for family in FAMILIES.values()}, SMALL_LM: QWEN2_VL}
 """Families by the value of model.path that stands for a model of theirs which is built here, on first use."""
@@ -123,8 +133,10 @@ def check_architecture(config: Mapping[str, Any], where: str = "") -> Family:
     model_type = config.get("model_type")
     if isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type]
+    missing = _MISSING.get(str(model_type))
+    reason = f" (missing: {missing})" if missing else ""
     raise ConfigError(
-        f"{where}: architecture {model_type} is not supported, only {', '.join(FAMILIES)}",
+        f"{where}: architecture {model_type} is not supported{reason}, only {', '.join(FAMILIES)}",
         hint=f"use a {' or '.join(family.label for family in FAMILIES.values())} model, e.g. model=qwen2_vl_2b",
     )
 

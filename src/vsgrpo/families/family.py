@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vsgrpo.video.budget import Medium
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Linear layers of one block of the language model, by the names that model.lora.targets uses."""
@@ -31,7 +36,11 @@ TINY_VOCABULARY = 826
 
 @dataclass(frozen=True)
 class TowerShape:
-    """Sizes of a vision tower. `gated`: RMSNorm and a gated MLP with bias; otherwise LayerNorm, fc1 and fc2."""
+    """Sizes of a vision tower.
+
+    `gated`: RMSNorm and a gated MLP with bias; otherwise LayerNorm, fc1 and fc2. `patch_bias`: the patch embedding has
+    a bias. `grid`: learned positions. `deepstack`: mergers beside the last one.
+    """
 
     depth: int
     width: int
@@ -43,6 +52,9 @@ class TowerShape:
     temporal_patch: int = 2
     merge: int = 2
     channels: int = 3
+    patch_bias: bool = False
+    grid: int = 0
+    deepstack: int = 0
 
     @property
     def patch_values(self) -> int:
@@ -50,18 +62,23 @@ class TowerShape:
         return self.channels * self.temporal_patch * self.patch**2
 
     def num_parameters(self) -> int:
-        """Count the tower with its merger."""
+        """Count the tower with its mergers."""
         width, norm = self.width, self.width * (1 if self.gated else 2)
         attention = width * 3 * width + 3 * width + width * width + width
         mlp = (3 if self.gated else 2) * width * self.mlp + (2 if self.gated else 1) * self.mlp + width
         merged = width * self.merge**2
-        merger = norm + merged * merged + merged + merged * self.out + self.out
-        return self.patch_values * width + self.depth * (2 * norm + attention + mlp) + merger
+        merger = merged * merged + merged + merged * self.out + self.out
+        mergers = norm + merger + self.deepstack * (2 * merged + merger)  # those of deepstack normalise merged patches
+        embedding = (self.patch_values + self.patch_bias + self.grid) * width
+        return embedding + self.depth * (2 * norm + attention + mlp) + mergers
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a language model and its tower."""
+    """Sizes of a language model and its tower.
+
+    `qkv_bias`: queries, keys and values have biases. `qk_norm`: each head's queries and keys are normalised.
+    """
 
     vocab: int
     hidden: int
@@ -72,10 +89,17 @@ class ModelShape:
     head_width: int
     tied: bool
     tower: TowerShape
+    qkv_bias: bool = True
+    qk_norm: bool = False
 
     @property
     def query_width(self) -> int:
         return self.heads * self.head_width
+
+    @property
+    def feature_width(self) -> int:
+        """Numbers that the tower makes of one token: one per level and per number of the hidden state."""
+        return self.hidden * (1 + self.tower.deepstack)
 
     @property
     def kv_width(self) -> int:
@@ -89,9 +113,10 @@ class ModelShape:
         return (*sizes, (mlp, hidden))[LINEAR_LAYERS.index(name)]
 
     def layer_parameters(self) -> int:
-        """Count one block: linear layers, biases of queries, keys and values, two norms."""
+        """Count one block: linear layers, biases of queries, keys and values, norms."""
         linear = sum(a * b for a, b in (self.linear(name) for name in LINEAR_LAYERS))
-        return linear + self.query_width + 2 * self.kv_width + 2 * self.hidden
+        biases = self.query_width + 2 * self.kv_width if self.qkv_bias else 0
+        return linear + biases + 2 * self.hidden + (2 * self.head_width if self.qk_norm else 0)
 
     def language_parameters(self) -> int:
         """Count the language model with its embedding and head (one matrix where they are tied)."""
@@ -138,6 +163,25 @@ class TinySizes:
         }
 
 
+def qwen2_processors() -> tuple[Any, Any]:
+    """Return the image and the video processor of the Qwen2 families."""
+    from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+
+    return Qwen2VLImageProcessor(), Qwen2VLVideoProcessor(cap_pixels_per_frame=False)
+
+
+def pooled_features(output: Any) -> list[Tensor]:
+    """Return the merger's (N, D) features of each video."""
+    return list(output.pooler_output)
+
+
+def pooled_output(features: Tensor, width: int) -> Any:
+    """Return (N, D) features as what a tower gives a model."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    return BaseModelOutputWithPooling(pooler_output=(features,))  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Family:
     """One model family: all that differs between families.
@@ -150,9 +194,19 @@ class Family:
         tower: reads the sizes of the tower off the `vision_config` of a config.json.
         tiny: value of model.path that stands for a tiny model of this family, built on first use.
         tiny_tower: returns the `vision_config` of the tiny model.
+        tiny_text: returns values of the tiny model's `text_config` beside its sizes, or in their place.
+        rope: M-RoPE of the published weights: how the 64 frequencies of a head are split over time, rows and columns.
+        processors: returns the image and the video processor of the published weights.
+        added_tokens: of the published tokenizer that are not special, and so may stand in a text.
+        default_system: the published chat template adds a system turn by itself.
         hub: sizes of published models by hub id, so that an estimate needs no download.
         published: pattern of the hub ids of the publisher's own models, whose lineage needs no manifest.
         needs_timing: the model uses the time of frames, so every video must state its frame rate.
+        video_text: returns the text that stands for a video in a prompt, with one placeholder per temporal patch; None:
+            the template's one placeholder.
+        features: returns what a tower's output holds of each video, (N, D) or wider: all that the model takes.
+        encoder_output: the way back: features (N, D or wider) and the width D to what `mm_encoder_outputs` takes.
+        qkv_bias, qk_norm: see `ModelShape`.
         seconds_argument: argument of `get_rope_index` for the seconds of one temporal patch of each video; None:
             positions do not depend on time.
         patch, merge, temporal_patch: pixels on the side of a patch, patches on the side of a token, frames of a patch.
@@ -165,10 +219,20 @@ class Family:
     tower: Callable[[Mapping[str, Any]], TowerShape]
     tiny: str
     tiny_tower: Callable[[TinySizes], dict[str, Any]]
+    tiny_text: Callable[[TinySizes], dict[str, Any]] = lambda sizes: {}
+    rope: Mapping[str, Any] = field(default_factory=lambda: {"mrope_section": [16, 24, 24]})
+    processors: Callable[[], tuple[Any, Any]] = qwen2_processors
+    added_tokens: tuple[str, ...] = ()
+    default_system: bool = True
     hub: Mapping[str, ModelShape] = field(default_factory=dict)
     published: str = ""
     needs_timing: bool = False
     seconds_argument: str | None = None
+    video_text: Callable[[Medium], str] | None = None
+    features: Callable[[Any], list[Tensor]] = pooled_features
+    encoder_output: Callable[[Tensor, int], Any] = pooled_output
+    qkv_bias: bool = True
+    qk_norm: bool = False
     patch: int = 14
     merge: int = 2
     temporal_patch: int = 2
@@ -208,16 +272,18 @@ class Family:
             head_width=int(text.get("head_dim") or hidden // heads),
             tied=bool(config.get("tie_word_embeddings", tied)),
             tower=self.tower(config["vision_config"]),
+            qkv_bias=self.qkv_bias,
+            qk_norm=self.qk_norm,
         )
 
     def tiny_shape(self) -> ModelShape:
         """Return the sizes of the tiny model."""
         sizes = TinySizes()
-        text = {**sizes.text_config(), "vocab_size": TINY_VOCABULARY}
+        text = {**sizes.text_config(), **self.tiny_text(sizes), "vocab_size": TINY_VOCABULARY + len(self.added_tokens)}
         return self.shape_of({"text_config": text, "vision_config": self.tiny_tower(sizes)})
 
 
-def tower_shape(vision: Mapping[str, Any], *, width: int, mlp: int, out: int, gated: bool) -> TowerShape:
+def tower_shape(vision: Mapping[str, Any], *, width: int, mlp: int, out: int, gated: bool, **others: Any) -> TowerShape:
     """Return the sizes of a tower: those given, and those that `vision_config` names alike in all families."""
     return TowerShape(
         depth=int(vision["depth"]),
@@ -230,4 +296,5 @@ def tower_shape(vision: Mapping[str, Any], *, width: int, mlp: int, out: int, ga
         temporal_patch=int(vision.get("temporal_patch_size", 2)),
         merge=int(vision.get("spatial_merge_size", 2)),
         channels=int(vision.get("in_channels", vision.get("in_chans", 3))),
+        **others,
     )

@@ -6,7 +6,7 @@ tells its grid.
 Legend: B rows, L tokens of a prompt or of the longest row, N features, D width of the language model.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from vsgrpo.modeling.adapters import BaseIdentity
 from vsgrpo.modeling.tree import Prompt, PromptPositions, Tree
 from vsgrpo.video.budget import Medium
 
+VISION_MARKS = ("published", "library")
+"""Values of `ModelBundle.vision_marks`."""
 NO_SYSTEM = "none"
 """For `system`: no system turn at all, not even the one that the template adds by itself."""
 _SYSTEM_TURN = ("<|im_start|>system\n", "<|im_end|>\n")
@@ -48,6 +50,9 @@ class ModelBundle:
     """`adapters.adapter_hash` of each of them as it was loaded."""
     identity: BaseIdentity | None = None
     """Identity of the full weights as they were loaded; None where no adapter is on them."""
+    vision_marks: str = "published"
+    """Where `Family.video_text` marks each temporal patch, whether the template's marks around the whole video go, as
+    in the prompts that the weights were published with, or stay, as transformers 5.23 leaves them (library)."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -91,28 +96,23 @@ def use_gradient_checkpointing(model: Any) -> None:
     language_model(model).gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def encode_prompt(
-    processor: Any,
-    text: str,
-    media: Sequence[Medium],
-    system: str | None = None,
-) -> list[int]:
+def encode_prompt(bundle: ModelBundle, text: str, media: Sequence[Medium], system: str | None = None) -> list[int]:
     """Tokenise one user turn of videos and images followed by text, up to and with the assistant's header.
 
     Args:
-        processor: of the model, with a chat template.
+        bundle: its processor has a chat template.
         text: the question with all its wording.
         media: the videos and images, in order.
         system: system turn; None leaves it to the template's default, `NO_SYSTEM` leaves it out.
 
     Raises:
-        DataError: `text` or `system` contains one of the model's special tokens, which would be read as structure.
+        DataError: `text` or `system` contains one of the model's special tokens, which would be read as structure; a
+            video of unknown timing, and the family writes times.
     """
+    processor = bundle.processor
     tokenizer = processor.tokenizer
     for part in (text, system or ""):
-        if special := next((token for token in tokenizer.all_special_tokens if token in part), None) or next(
-            (str(token) for token in tokenizer.added_tokens_decoder.values() if str(token) in part), None
-        ):
+        if special := next((token for token in _structure(tokenizer) if token in part), None):
             raise DataError(
                 f"prompt text contains the special token {special}: {part[:60]!r}", hint="remove it from the row"
             )
@@ -125,9 +125,47 @@ def encode_prompt(
     rendered = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     if system == NO_SYSTEM:
         rendered = without_system(rendered)
+    counts = [item.num_tokens for item in media]
+    if bundle.family.video_text is not None:
+        rendered = _write_videos(bundle, rendered, [item for item in media if item.kind == "video"])
+        parts = [item.grid_thw[0] if item.kind == "video" else 1 for item in media]
+        counts = [count // number for count, number in zip(counts, parts, strict=True) for _ in range(number)]
     ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
-    placeholders = (processor.image_token_id, processor.video_token_id)
-    return expand_placeholders(ids, placeholders, [item.num_tokens for item in media])
+    return expand_placeholders(ids, (processor.image_token_id, processor.video_token_id), counts)
+
+
+def _structure(tokenizer: Any) -> list[str]:
+    """List the tokens that no text may contain. Added tokens that a text may: `<think>` of Qwen3, by its tokenizer."""
+    added = [token for token in tokenizer.added_tokens_decoder.values() if token.special or str(token).startswith("<|")]
+    return [*tokenizer.all_special_tokens, *map(str, added)]
+
+
+def _write_videos(bundle: ModelBundle, rendered: str, videos: Sequence[Medium]) -> str:
+    """Put the family's text of each video in the place of the template's placeholder, marks and all if `published`."""
+    family, marks = bundle.family, ("<|vision_start|>", "<|vision_end|>")
+    if any(not video.timestamps for video in videos):
+        raise _untimed(family)
+    placeholder = bundle.processor.video_token
+    if bundle.vision_marks == "published":
+        placeholder = placeholder.join(marks)
+    first, *rest = rendered.split(placeholder)
+    if len(rest) != len(videos):
+        raise _wrong_template(len(rest), len(videos))
+    return first + "".join(family.video_text(video) + text for video, text in zip(videos, rest, strict=True))
+
+
+def _untimed(family: Family) -> DataError:
+    return DataError(
+        f"a video's file states no frame rate, which {family.label} needs",
+        hint="write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4",
+    )
+
+
+def _wrong_template(found: int, shown: int) -> DataError:
+    return DataError(
+        f"chat template: {found} placeholders rendered for {shown} videos and images",
+        hint="use the chat template that belongs to the model",
+    )
 
 
 def without_system(rendered: str) -> str:
@@ -136,17 +174,14 @@ def without_system(rendered: str) -> str:
     return rendered.partition(end)[2] if rendered.startswith(begin) else rendered
 
 
-def expand_placeholders(ids: Sequence[int], placeholders: Collection[int], counts: Sequence[int]) -> list[int]:
+def expand_placeholders(ids: Sequence[int], placeholders: Sequence[int], counts: Sequence[int]) -> list[int]:
     """Replace the k-th placeholder (of any kind) by counts[k] copies of itself.
 
     Raises:
         DataError: the number of placeholders is not len(counts).
     """
     if (found := sum(token in placeholders for token in ids)) != len(counts):
-        raise DataError(
-            f"chat template: {found} placeholders rendered for {len(counts)} videos and images",
-            hint="use the chat template that belongs to the model",
-        )
+        raise _wrong_template(found, len(counts))
     remaining = iter(counts)
     expanded: list[int] = []
     for token in ids:
@@ -159,7 +194,8 @@ def prompt_positions(model: nn.Module, token_ids: Sequence[int], media: Sequence
 
     Source: `get_rope_index` of the family's model in the pinned transformers: text counts up on all axes; video token
     (t, h, w) of a video that starts at s gets (s + t', s + h, s + w), with t' = t in Qwen2-VL and
-    t' = floor(t * tokens_per_second * seconds) in Qwen2.5-VL; the text after it goes on at s + max(height, width) of
+    t' = floor(t * tokens_per_second * seconds) in Qwen2.5-VL (in Qwen3-VL each temporal patch is a video of one, and
+    the time before it is text); the text after it goes on at s + max(height, width) of
     the merged grid; an image counts as a video of one temporal patch. Completion token t continues the text, as in
     `generate`: last prompt position + 1 + t.
 
@@ -196,10 +232,7 @@ def _timing(family: Family, videos: Sequence[Medium]) -> dict[str, Tensor]:
         return {}
     seconds = [video.seconds_per_patch for video in videos]
     if None in seconds:
-        raise DataError(
-            f"a video's file states no frame rate, which {family.label}'s positions need",
-            hint="write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4",
-        )
+        raise _untimed(family)
     return {family.seconds_argument: torch.tensor(seconds)}
 
 
@@ -208,7 +241,7 @@ class MediaFeatures:
     """What the vision tower makes of one video or image."""
 
     tensor: Tensor
-    """(N, D), on the model's device; requires grad only if asked for."""
+    """(N, D), or wider (`Family.features`), on the model's device; requires grad only if asked for."""
     medium: Medium
 
 
@@ -236,6 +269,7 @@ class PromptBatch:
         by_kind = {"image": inner.config.image_token_id, "video": inner.config.video_token_id}
         self._placeholders = tuple(by_kind.values())
         self.device = inner.get_input_embeddings().weight.device
+        self._family, self._width = FAMILIES[inner.config.model_type], inner.config.text_config.hidden_size
         keys = list(dict.fromkeys(key for prompt in self.unique for key in prompt.videos))
         nothing = torch.empty(0, dtype=torch.long)
         places, kinds, start = {}, [nothing], 0
@@ -288,7 +322,7 @@ class PromptBatch:
             own = wanted[kinds == placeholder]
             if len(own):  # the model fills the placeholders of each kind in order
                 gathered = self._features.index_select(0, own.to(self._features.device))
-                found[name] = BaseModelOutputWithPooling(pooler_output=(gathered,))  # type: ignore[arg-type]
+                found[name] = self._family.encoder_output(gathered, self._width)
         return found
 
     def layout(self, rows: Sequence[int], completions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

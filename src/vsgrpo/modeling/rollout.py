@@ -206,8 +206,12 @@ def _draw(model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Dr
 
 def _mask(model: nn.Module, seen: Tensor) -> Any:
     """Return the mask of one query per row; where it is ready made the library need not look at it, and wait for it."""
-    takes_bool = language_model(model).config._attn_implementation in ("sdpa", TREE_ATTENTION)
-    return {"full_attention": seen[:, None, None], RECURRENT: None} if takes_bool else seen.long()
+    config = language_model(model).config
+    if config._attn_implementation not in ("sdpa", TREE_ATTENTION):
+        return seen.long()
+    ready = seen[:, None, None]
+    has_kinds = getattr(config, "layer_types", None)  # Qwen3-VL has layers of one kind only, and takes no mapping
+    return {"full_attention": ready, RECURRENT: None} if has_kinds else ready
 
 
 def _draw_packed(

@@ -20,8 +20,6 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     Qwen2Tokenizer,
-    Qwen2VLImageProcessor,
-    Qwen2VLVideoProcessor,
 )
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
@@ -35,7 +33,7 @@ _SPECIAL = "endoftext im_start im_end object_ref_start object_ref_end box_start 
 SPECIAL_TOKENS = tuple(
     f"<|{name}|>" for name in f"{_SPECIAL} vision_start vision_end vision_pad image_pad video_pad".split()
 )
-"""Special tokens of the Qwen2 families in the order of their ids."""
+"""Special tokens of the Qwen families in the order of their ids."""
 
 CHAT_TEMPLATE = """\
 {%- for message in messages %}
@@ -55,7 +53,7 @@ CHAT_TEMPLATE = """\
 {{- '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
-"""What the template of the Qwen2 families does, written anew: default system turn, parts in order, a placeholder per
+"""What the template of the Qwen families does, written anew: default system turn, parts in order, a placeholder per
 image or video. Parts are told apart by `type` alone, so that null-filled keys of other kinds render nothing."""
 
 # fmt: off
@@ -113,7 +111,8 @@ def build_tiny(folder: Path, seed: int = 0, sizes: TinySizes | None = None, fami
     """
     sizes, kind = sizes or TinySizes(), FAMILIES[family]
     tokenizer = build_tokenizer(sizes.vocab_size)
-    text = {**sizes.text_config(), "rms_norm_eps": 1e-6}
+    tokenizer.add_tokens(list(kind.added_tokens))
+    text = {**sizes.text_config(), **kind.tiny_text(sizes), "rms_norm_eps": 1e-6}
     model = _random_model(kind, _config(kind, tokenizer, text, kind.tiny_tower(sizes), rope_theta=1e6), seed)
     _save(folder, model, tokenizer, kind)
 
@@ -157,12 +156,11 @@ def _config(
         vision: the whole `vision_config`.
         values: of the config itself.
     """
-    half_head = text["hidden_size"] // text["num_attention_heads"] // 2
-    # The Qwen2 families split the 64 rotary frequencies of a head 16:24:24 over time, height and width.
-    time = half_head // 4
+    half_head = text.get("head_dim", text["hidden_size"] // text["num_attention_heads"]) // 2
+    time = half_head * family.rope["mrope_section"][0] // 64
     height = (half_head - time) // 2
     sections = [time, height, half_head - time - height]
-    rope = {"rope_type": "default", "rope_theta": rope_theta, "mrope_section": sections}
+    rope = {**family.rope, "rope_type": "default", "rope_theta": rope_theta, "mrope_section": sections}
     ids = tokenizer.get_vocab()
     pad, end = ids["<|endoftext|>"], ids["<|im_end|>"]
     tokens = {"vocab_size": len(tokenizer), "bos_token_id": pad, "eos_token_id": end, "pad_token_id": pad}
@@ -191,11 +189,13 @@ def _save(folder: Path, model: Any, tokenizer: Any, family: Family) -> None:
         bos_token_id=pad, eos_token_id=[end, pad], pad_token_id=pad, do_sample=False
     )
     model.save_pretrained(folder)
+    images, videos = family.processors()
+    template = CHAT_TEMPLATE
+    if not family.default_system:
+        turn, _, rest = template.partition("{%- endif %}\n")
+        template = turn[: turn.index("{%- if")] + rest
     family.processor(
-        image_processor=Qwen2VLImageProcessor(),
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(cap_pixels_per_frame=False),
-        chat_template=CHAT_TEMPLATE,
+        image_processor=images, tokenizer=tokenizer, video_processor=videos, chat_template=template
     ).save_pretrained(folder)
 
 

@@ -237,7 +237,7 @@ class FeatureStore:
         self.num_videos += len(videos)
         return {
             video.key: MediaFeatures(tensor, video.medium)
-            for video, tensor in zip(videos, output.pooler_output, strict=True)
+            for video, tensor in zip(videos, self.bundle.family.features(output), strict=True)
         }
 
     def _patches(self, videos: Sequence[VideoInputs], kind: str) -> tuple[Tensor, Tensor]:

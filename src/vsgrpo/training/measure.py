@@ -202,8 +202,7 @@ def probe_longest(trainer: Any, section: TrainerSection, load: Load) -> str:
         RunError: out of memory, naming what was tried and the keys to lower.
     """
     longest = _longest_rows(trainer.train_dataset, trainer.loader, load.trees * load.questions)
-    processor = trainer.bundle.processor
-    ids = [tuple(encode_prompt(processor, row["prompt"], row["shown"], row["system"])) for row in longest]
+    ids = [tuple(encode_prompt(trainer.bundle, row["prompt"], row["shown"], row["system"])) for row in longest]
     media = [blank_media(row["shown"], trainer.loader.budget) for row in longest]
     prompt_tokens = max(map(len, ids))
     completion = load.tokens.completion

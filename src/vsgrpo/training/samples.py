@@ -64,7 +64,7 @@ class SampleMaker:
     """
 
     def __init__(self, bundle: ModelBundle, loader: VideoLoader, timer: PhaseTimer) -> None:
-        self._processor = bundle.processor
+        self._bundle = bundle
         self._loader = loader
         self._timer = timer
         self._prompts: OrderedDict[tuple[Any, ...], tuple[int, ...]] = OrderedDict()
@@ -89,7 +89,7 @@ class SampleMaker:
     def make_answered(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[Sample]:
         """Return a sample for each answer in `columns` of each row, neighbours; it ends with `<|im_end|>`."""
         samples = self.make([row for row in rows for _ in columns], [*range(len(columns))] * len(rows))
-        tokenizer = self._processor.tokenizer
+        tokenizer = self._bundle.tokenizer
         texts = [row[name] for row in rows for name in columns]
         end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
         for sample, answer in zip(samples, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
@@ -110,10 +110,11 @@ class SampleMaker:
 
     def _prompt(self, text: str, system: str | None, media: Sequence[VideoInputs]) -> Prompt:
         shown = [item.medium for item in media]
-        key = (text, system, *((item.kind, item.num_tokens) for item in shown))
+        written = self._bundle.family.video_text or (lambda _: "")  # equal sizes at other times are another prompt
+        key = (text, system, *((item.kind, item.num_tokens, written(item)) for item in shown))
         ids = self._prompts.pop(key, None)
         if ids is None:
-            ids = tuple(encode_prompt(self._processor, text, shown, system))
+            ids = tuple(encode_prompt(self._bundle, text, shown, system))
             if len(self._prompts) >= MAX_CACHED_PROMPTS:
                 self._prompts.popitem(last=False)
         self._prompts[key] = ids

@@ -31,6 +31,8 @@ class Medium:
     """Placeholders in the prompt, t * h * w / merge^2."""
     seconds_per_patch: float | None = None
     """Seconds of video per temporal patch; None for an image, and for a file that states no frame rate."""
+    timestamps: tuple[float, ...] = ()
+    """Seconds into the file of each temporal patch, the mean of its first and last frame; () where None above."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class VisionBudget:
 
         Seconds per temporal patch are temporal patch / sampled frames per second, the latter being sampled frames /
         `num_frames` * `fps`. Source: `Qwen2_5_VLProcessor` of transformers 5.23 (`second_per_grid_ts`) and
-        qwen-vl-utils 0.0.14.
+        qwen-vl-utils 0.0.14. `timestamps` are those of the frames that are really sampled.
 
         Args:
             num_frames, fps: of the video; fps 0: it states none. An image is one frame, and one temporal patch.
@@ -97,8 +99,21 @@ class VisionBudget:
         resized_height, resized_width = self.size(height, width, kind)
         num_groups = 1 if kind == "image" else self.sampled_frames // self.temporal_patch
         grid = num_groups, resized_height // self.patch, resized_width // self.patch
-        seconds = self.temporal_patch / (self.sampled_frames / num_frames * fps) if num_frames * fps > 0 else None
-        return Medium(kind, grid, math.prod(grid) // self.merge**2, seconds)
+        tokens = math.prod(grid) // self.merge**2
+        if kind == "image" or num_frames * fps <= 0:
+            return Medium(kind, grid, tokens)
+        seconds = self.temporal_patch / (self.sampled_frames / num_frames * fps)
+        return Medium(kind, grid, tokens, seconds, self._timestamps(num_frames, fps))
+
+    def _timestamps(self, num_frames: int, fps: float) -> tuple[float, ...]:
+        """Return the seconds of each temporal patch.
+
+        Source: `Qwen3VLProcessor._calculate_timestamps` of transformers 5.23, in its order of floats, so that the digit
+        that a prompt shows is the same.
+        """
+        times = [index / fps for index in frame_indices(num_frames, self.sampled_frames)]
+        last = self.temporal_patch - 1
+        return tuple((times[i] + times[i + last]) / 2 for i in range(0, len(times), self.temporal_patch))
 
     @property
     def factor(self) -> int:

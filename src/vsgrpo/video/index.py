@@ -41,7 +41,7 @@ class VideoHeader:
         """Raise DataError where no frame rate is stated: models of a family (its label) use the time of frames."""
         if self.fps <= 0:
             hint = "write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4"
-            raise bad_video(name, f"states no frame rate, which {family}'s positions need", hint)
+            raise bad_video(name, f"states no frame rate, which {family} needs", hint)
 
 
 @dataclass(frozen=True)

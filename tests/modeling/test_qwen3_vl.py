@@ -1,0 +1,79 @@
+"""What only Qwen3-VL has: the time of frames as text, and features of several layers of the tower."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_inputs import make_video
+from transformers import Qwen3VLProcessor
+
+from vsgrpo.errors import DataError
+from vsgrpo.modeling.bundle import MediaFeatures, encode_prompt
+from vsgrpo.modeling.logps import logps
+from vsgrpo.modeling.tree import Prompt, build_trees
+from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.video.budget import Medium, VisionBudget
+
+pytestmark = pytest.mark.parametrize("tiny_folder", ["qwen3_vl"], indirect=True, scope="session")
+VIDEO = make_video(0)
+ANSWER = [[[40, 41, 42, 43]]]
+PADS = "<|vision_start|>" + "<|video_pad|>" * 2 + "<|vision_end|>"
+
+
+def test_the_prompt_is_the_one_of_the_published_weights(tiny):
+    video = Medium("video", (2, 2, 4), 4, 1.3, (0.35, 1.65))
+    ids = encode_prompt(tiny, "Which?", [video])
+    # 0.35 is below 0.35 in binary, so the digit is 3; no mark around both patches, no system turn
+    shown = f"<0.3 seconds>{PADS}<1.6 seconds>{PADS}"
+    assert tiny.tokenizer.decode(ids) == f"<|im_start|>user\n{shown}Which?<|im_end|>\n<|im_start|>assistant\n"
+    of_library = encode_prompt(replace(tiny, vision_marks="library"), "Which?", [video])
+    start, end = tiny.tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|vision_end|>"])
+    last = len(of_library) - of_library[::-1].index(end) - 1
+    first = of_library.index(start)
+    assert of_library[:first] + of_library[first + 1 : last] + of_library[last + 1 :] == ids
+
+
+@pytest.mark.parametrize(("total", "fps", "frames"), [(30, 2.5, 8), (1000, 29.97, 16), (5, 24.0, 8), (9, 3.0, 5)])
+def test_times_are_those_of_the_librarys_processor(tiny, total, fps, frames):
+    budget = VisionBudget(num_frames=frames)
+    medium = budget.medium("video", 56, 56, total, fps)
+    indices = torch.linspace(0, total - 1, budget.sampled_frames, dtype=torch.float64).round().int().tolist()
+    assert list(medium.timestamps) == Qwen3VLProcessor._calculate_timestamps(tiny.processor, indices, fps)
+    assert len(medium.timestamps) == medium.grid_thw[0]
+
+
+def test_a_video_without_a_frame_rate_is_refused(tiny):
+    with pytest.raises(DataError, match="states no frame rate, which Qwen3-VL needs"):
+        encode_prompt(tiny, "Which?", [VisionBudget().medium("video", 56, 56, 30, 0.0)])
+
+
+def test_a_question_may_ask_for_thoughts_but_not_hold_marks(tiny):
+    think = tiny.tokenizer.convert_tokens_to_ids("<think>")
+    assert encode_prompt(tiny, "Think within <think> </think>.", []).count(think) == 1
+    tiny.tokenizer.add_tokens(["<|repo_name|>"])  # added and not special, as several of the published tokenizer
+    with pytest.raises(DataError, match=r"special token <\|repo_name\|>"):
+        encode_prompt(tiny, "a <|repo_name|>", [])
+
+
+def scores(tiny, features, video=VIDEO):
+    prompt = Prompt(tuple(encode_prompt(tiny, "How many?", [video.medium])), (video.key,))
+    with torch.no_grad():
+        ((row, _),) = logps(tiny.model, build_trees([prompt], ANSWER, False), {video.key: features})
+    return row
+
+
+def test_every_level_of_the_tower_and_its_order_counts(tiny):
+    found = FeatureStore(tiny).features([VIDEO])[VIDEO.key]
+    assert found.tensor.shape == (16, 3 * 96)  # the merger's features and two levels
+    expected = scores(tiny, found)
+    merged, first, second = found.tensor.split(96, dim=1)
+    for parts in ((merged, 0 * first, 0 * second), (merged, second, first), (merged, first, 0 * second)):
+        other = scores(tiny, MediaFeatures(torch.cat(parts, dim=1), VIDEO.medium))
+        assert (other - expected).abs().max() > 1e-3
+
+
+def test_another_videos_times_move_the_scores(tiny):
+    found = FeatureStore(tiny).features([VIDEO])[VIDEO.key]
+    later = replace(VIDEO.medium, timestamps=tuple(time + 40.0 for time in VIDEO.medium.timestamps))
+    other = scores(tiny, replace(found, medium=later), replace(VIDEO, medium=later))
+    assert (other - scores(tiny, found)).abs().max() > 1e-3
