@@ -90,7 +90,9 @@ class FakeGpu(TorchFunctionMode):
         for module in model.modules():
             for name, weight in module._parameters.items():
                 if weight is not None and not isinstance(weight, OnGpu):
-                    moved = nn.Parameter(weight.detach().as_subclass(OnGpu), requires_grad=weight.requires_grad)
+                    # No view, or autocast would not keep what it casts.
+                    moved: Any = Tensor._make_subclass(OnGpu, weight.detach(), weight.requires_grad)
+                    moved._is_param = True
                     module._parameters[name] = moved
             for name, buffer in module._buffers.items():
                 module._buffers[name] = None if buffer is None else put(buffer)

@@ -9,6 +9,7 @@ from transformers.cache_utils import DynamicLayer
 
 from vsgrpo.modeling import rollout as rollout_module
 from vsgrpo.modeling.bundle import vision_token_ids
+from vsgrpo.modeling.cache import RoomyLayer
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling, noise_keys
@@ -150,7 +151,7 @@ def test_how_often_the_host_looks_for_ends_changes_no_token(tiny, prompts, featu
 
 
 def test_a_cache_with_room_holds_what_the_stock_cache_holds(tiny):
-    stock, roomy = DynamicLayer(), rollout_module._RoomyLayer(to_come=90)
+    stock, roomy = DynamicLayer(), RoomyLayer(to_come=90)
     generator = torch.Generator().manual_seed(0)
     copies = 0
     for count in (5, *[1] * 95):

@@ -12,22 +12,20 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
 from vsgrpo.modeling.attention import TREE_ATTENTION, require_tree_attention
-from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, base_model, language_model, unwrap
+from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, language_model, unwrap
+from vsgrpo.modeling.cache import prefill
 from vsgrpo.modeling.sampling import Sampling, draw_tokens, logits_processors, noise_keys
 from vsgrpo.modeling.tree import PADDING, PREFIX, Prompt, build_trees, can_see, lay_out_leaves, pack
 from vsgrpo.modeling.tree_masks import DenseMask, build_mask
-from vsgrpo.modeling.tree_states import RECURRENT, StateLayer, next_states, packed_states, row_states, select
+from vsgrpo.modeling.tree_states import RECURRENT, next_states, packed_states, row_states, select
 
 Phase = Callable[[str], AbstractContextManager[Any]]
 TOKENS_PER_LOOK = {"cpu": 1, "cuda": 8}
 """Tokens that are drawn between two looks for ends. A CPU computes what a look would have saved; a GPU waits for it."""
-_ROOM = 64
-"""Tokens that a cache has room for before it is copied, at least; a quarter of its length where that is more."""
 
 
 @torch.no_grad()
@@ -81,7 +79,7 @@ def rollout(
     completions: dict[int, list[int]] = {}
     look = tokens_per_look or TOKENS_PER_LOOK.get(batch.device.type, TOKENS_PER_LOOK["cuda"])
     step = prompts_per_pass or len(order)
-    with _in_eval_mode(model):
+    with _in_eval_mode(model), _adapters_in_bfloat16(model, batch.device):
         for start in range(0, len(order), step):
             rows = order[start : start + step]
             asked = [(prompt, index) for prompt, row in enumerate(rows) for index in members[row]]
@@ -118,50 +116,32 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-class _RoomyLayer(DynamicLayer):
-    """Keys and values in a buffer with room for tokens to come: the stock layer copies all of them for every token.
+@contextmanager
+def _adapters_in_bfloat16(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Read LoRA's float32 matrices as bfloat16 copies where autocast would round them for each product.
 
-    Args:
-        to_come: columns that will be appended at most after the first ones.
+    The same bits come out. What is saved is two launches per layer and token: PEFT casts each input to float32, as the
+    matrices are, and autocast casts it back. The weights themselves, which an optimizer holds, are put back untouched.
+    Weights that an engine shards are left alone.
     """
-
-    def __init__(self, to_come: int) -> None:
-        super().__init__()
-        self._to_come, self._most = to_come, 0
-        self._buffers: tuple[Tensor, Tensor] | None = None
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append, and return views of all keys and values (B, key heads, tokens, head)."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._most = key_states.shape[2] + self._to_come
-        used = self.get_seq_length()
-        end = used + key_states.shape[2]
-        if self._buffers is None or self._buffers[0].shape[2] < end:
-            room = end + max(_ROOM, end // 4)
-            room = min(room, self._most) if end <= self._most else room
-            shape = (*key_states.shape[:2], room, key_states.shape[3])
-            buffers = key_states.new_empty(shape), value_states.new_empty(shape)
-            if used:
-                assert self.keys is not None and self.values is not None
-                buffers[0][:, :, :used], buffers[1][:, :, :used] = self.keys, self.values
-            self._buffers = buffers
-        keys, values = self._buffers
-        keys[:, :, used:end], values[:, :, used:end] = key_states, value_states
-        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some rows; they lie in no buffer until the next token."""
-        super().batch_select_indices(indices)  # type: ignore[arg-type]
-        self._buffers = None
+    swapped: list[tuple[nn.Module, nn.Parameter]] = []
+    try:
+        if torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.bfloat16:
+            for layer in (module for module in unwrap(model).modules() if isinstance(module, LoraLayer)):
+                for matrix in (*layer.lora_A.values(), *layer.lora_B.values()):
+                    weight = matrix._parameters["weight"]
+                    if weight is None or weight.dtype != torch.float32 or _is_sharded(weight):
+                        continue
+                    swapped.append((matrix, weight))
+                    matrix._parameters["weight"] = nn.Parameter(weight.detach().bfloat16(), requires_grad=False)
+        yield
+    finally:
+        for matrix, weight in swapped:
+            matrix._parameters["weight"] = weight
 
 
-def _prefill(model: nn.Module, to_come: int, **inputs: Any) -> tuple[Tensor, DynamicCache]:
-    cache = DynamicCache(config=base_model(model).config.text_config)
-    kinds = {DynamicLayer: lambda: _RoomyLayer(to_come), LinearAttentionLayer: StateLayer}
-    cache.layers = [kinds[type(layer)]() if type(layer) in kinds else layer for layer in cache.layers]
-    return model(**inputs, past_key_values=cache, use_cache=True).logits, cache
+def _is_sharded(weight: nn.Parameter) -> bool:
+    return hasattr(weight, "ds_id") or hasattr(weight, "device_mesh")
 
 
 def _draw(model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Draws", phase: Phase) -> None:
@@ -170,7 +150,7 @@ def _draw(model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Dr
     ids, positions = batch.layout(rows, [()] * len(rows))
     lengths, width = [len(batch.unique[row].token_ids) for row in rows], ids.shape[1]
     with phase("prefill"):
-        logits, cache = _prefill(
+        logits, cache = prefill(
             model,
             draws.max_tokens,
             input_ids=ids,
@@ -236,7 +216,7 @@ def _draw_packed(
     leaves = [(*prompts[place], leaf) for leaf, place in enumerate(draws.prompt.tolist())]
     most_leaves = lay_out_leaves([tree for tree, *_ in leaves]).shape[1]
     with phase("prefill"):
-        logits, cache = _prefill(
+        logits, cache = prefill(
             model,
             draws.max_tokens * most_leaves,
             input_ids=packed.ids.to(device),

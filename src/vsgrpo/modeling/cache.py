@@ -1,0 +1,66 @@
+"""Caches of a rollout: keys and values with room for the tokens to come.
+
+Legend: B rows.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
+
+from vsgrpo.modeling.bundle import base_model
+from vsgrpo.modeling.tree_states import StateLayer
+
+_ROOM = 64
+"""Tokens that a cache has room for before it is copied, at least; a quarter of its length where that is more."""
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values in a buffer with room for tokens to come: the stock layer copies all of them for every token.
+
+    Args:
+        to_come: columns that will be appended at most after the first ones.
+    """
+
+    def __init__(self, to_come: int) -> None:
+        super().__init__()
+        self._to_come, self._most = to_come, 0
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append, and return views of all keys and values (B, key heads, tokens, head)."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._most = key_states.shape[2] + self._to_come
+        used = self.get_seq_length()
+        end = used + key_states.shape[2]
+        if self._buffers is None or self._buffers[0].shape[2] < end:
+            room = end + max(_ROOM, end // 4)
+            room = min(room, self._most) if end <= self._most else room
+            shape = (*key_states.shape[:2], room, key_states.shape[3])
+            buffers = key_states.new_empty(shape), value_states.new_empty(shape)
+            if used:
+                assert self.keys is not None and self.values is not None
+                buffers[0][:, :, :used], buffers[1][:, :, :used] = self.keys, self.values
+            self._buffers = buffers
+        keys, values = self._buffers
+        keys[:, :, used:end], values[:, :, used:end] = key_states, value_states
+        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some rows; they lie in no buffer until the next token."""
+        super().batch_select_indices(indices)  # type: ignore[arg-type]
+        self._buffers = None
+
+
+def prefill(model: nn.Module, to_come: int, **inputs: Any) -> tuple[Tensor, DynamicCache]:
+    """Read prompts into a cache with room for `to_come` columns; return the logits and the cache.
+
+    Layers that the library gives another cache (a recurrent state, a window) keep it.
+    """
+    cache = DynamicCache(config=base_model(model).config.text_config)
+    kinds = {DynamicLayer: lambda: RoomyLayer(to_come), LinearAttentionLayer: StateLayer}
+    cache.layers = [kinds[type(layer)]() if type(layer) in kinds else layer for layer in cache.layers]
+    return model(**inputs, past_key_values=cache, use_cache=True).logits, cache
