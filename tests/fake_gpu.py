@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -64,6 +65,7 @@ class FakeGpu(TorchFunctionMode):
         self.copies: Counter[tuple[str, str]] = Counter()
         self._recompute_checks: list[Any] = []
         self._moves: list[Any] = []
+        self._applies: list[Any] = []
 
     def __enter__(self) -> FakeGpu:
         # A checkpoint compares the devices of what it recomputes: seen by the engine (cpu) and by us (cuda).
@@ -72,12 +74,17 @@ class FakeGpu(TorchFunctionMode):
         checks[torch.utils.checkpoint._DEFAULT_DETERMINISM_MODE] = lambda x: (tuple(x.shape), x.dtype)
         self._moves.append(nn.Module.to)
         nn.Module.to = self._module_to  # type: ignore[method-assign, assignment]
+        # The engine hands plain tensors to the backward of our own autograd functions.
+        apply = BackwardCFunction.apply
+        self._applies.append(apply)
+        BackwardCFunction.apply = lambda node, *gradients: apply(node, *_map(gradients, put))  # type: ignore[method-assign]
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> None:
         checks = torch.utils.checkpoint._allowed_determinism_checks_to_fns
         checks[torch.utils.checkpoint._DEFAULT_DETERMINISM_MODE] = self._recompute_checks.pop()
         nn.Module.to = self._moves.pop()  # type: ignore[method-assign]
+        BackwardCFunction.apply = self._applies.pop()  # type: ignore[method-assign]
         super().__exit__(*raised)
 
     def clear(self) -> None:

@@ -26,6 +26,8 @@ from vsgrpo.files import user_cache, write_atomic
 
 DRIVER_FOLDER = Path("/proc/driver/nvidia/gpus")
 """One folder for each GPU that the kernel driver has taken."""
+LOGPS_CHUNK = {"cpu": 32, "cuda": 1024}
+"""Predicting tokens that the language head takes at a time, where no key says so (ours)."""
 NVML = "libnvidia-ml.so.1"
 TIMEOUT_S = 20
 MEASURE_TIMEOUT_S = 300

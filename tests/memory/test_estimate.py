@@ -1,5 +1,7 @@
 """The estimate against what autograd keeps, against sums by hand, and the promise of vsgrpo_2b_24gb."""
 
+import dataclasses
+
 import pytest
 
 from vsgrpo.config.compose import load_config
@@ -24,9 +26,10 @@ def load_of(video, text, completion, group, questions=1, layout="tree"):
 
 
 def kept(config, shape, load):
-    """Return what autograd keeps: `saved_bytes`, and the log-softmax of the logits in float32."""
-    log_softmax = load.completions * load.tokens.completion * shape.vocab * 4
-    return saved_bytes(config, config.trainer, shape, load) + log_softmax
+    """Return what autograd keeps: `saved_bytes`, and two rows of the model's width for each token that is scored."""
+    act = 2 if config.trainer.bf16 else 4
+    scored = load.completions * load.tokens.completion * shape.hidden * 2 * act
+    return saved_bytes(config, config.trainer, shape, load) + scored
 
 
 def test_the_published_count_of_the_fast_step():
@@ -62,6 +65,26 @@ def test_saved_activations_are_what_autograd_keeps(tmp_path, words, error):
         if config.model.tune == "full" and config.trainer.bf16:  # autocast's copy of float32 weights, part of the state
             ruled += 2 * shape.language_parameters()
         assert ruled == pytest.approx(counted, rel=error), (video, completion, group, questions)
+
+
+@pytest.mark.parametrize(("tune", "half"), [("lora", False), ("lora", True), ("full", False), ("full", True)])
+def test_the_head_takes_a_chunk_of_logits_and_a_trained_one_its_gradient(tune, half):
+    import torch
+    from counting import Alive
+
+    from vsgrpo.modeling.head import score_hidden
+
+    words = ("model=tiny", f"model.tune={tune}", "model.freeze_vision=true", "trainer.logps_chunk=16")
+    config = config_of(*words, f"trainer.bf16={str(half).lower()}")
+    dtype = torch.bfloat16 if half else torch.float32
+    hidden = torch.ones(4 * 50, BENCH.hidden, dtype=dtype, requires_grad=True)
+    weight = torch.ones(8_000, BENCH.hidden, dtype=dtype, requires_grad=tune == "full")
+    with Alive([hidden, weight]) as alive:
+        score_hidden(hidden, weight, torch.zeros(len(hidden), dtype=torch.long), 1.0, True, 16)[0].sum().backward()
+    shape = dataclasses.replace(BENCH, vocab=8_000)
+    # float32: 16 x 8,000 logits x 8 bytes = 1.0 MiB, 200 rows x 512 x 2 x 4 = 0.8; trained: 8,000 x 512 x 4 = 15.6 MiB
+    ruled = estimate.head_bytes(config, config.trainer, shape, load_of(256, 20, 50, 4))
+    assert alive.peak == pytest.approx(ruled, rel=0.25)
 
 
 @pytest.mark.integration

@@ -139,11 +139,9 @@ def test_how_often_the_host_waits_for_an_update(gpu, layout):
 
 
 def test_what_a_forgotten_device_looks_like(gpu, monkeypatch):
-    from vsgrpo.modeling import logps as module
+    from vsgrpo.modeling import head as module
 
-    good = module.score_logits
-    monkeypatch.setattr(
-        module, "score_logits", lambda logits, targets, *rest: good(logits, targets.as_subclass(torch.Tensor), *rest)
-    )
+    good = module.score_hidden
+    monkeypatch.setattr(module, "score_hidden", lambda h, w, t, *rest: good(h, w, t.as_subclass(torch.Tensor), *rest))
     with gpu.fake, pytest.raises(DeviceMismatch, match="gather"):
         gpu.scores("plain")

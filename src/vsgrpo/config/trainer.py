@@ -47,7 +47,7 @@ REFUSED: dict[str, tuple[str, str]] = {
 """Options of TRL and transformers that would be without effect or wrong here: reason and way out."""
 NO_TRL_FIELD = (
     *("name", "dev_rows", "questions_per_video", "shared_prefix", "prefix_attention", "probe_longest"),
-    *("max_bad_steps", "stages", "hf", "skip_zero_variance", "log_gradient_correlation"),
+    *("logps_chunk", "max_bad_steps", "stages", "hf", "skip_zero_variance", "log_gradient_correlation"),
 )
 """Fields of the trainer sections that TRL does not have."""
 OURS_BUT_NOT_PASSED = ("gradient_checkpointing", "report_to", "save_total_limit")
@@ -135,6 +135,7 @@ class TrainerSection(Section, key="trainer"):
     shared_prefix: Annotated[str, choice("auto", "on", "off")]
     prefix_attention: Annotated[str, choice("auto", "dense", "block", "split", "flex")]
     probe_longest: Annotated[str, choice("auto", "on", "off")]
+    logps_chunk: Count | None
     max_bad_steps: Count
     stages: list[dict[str, Any]] | None
     hf: dict[str, Any]

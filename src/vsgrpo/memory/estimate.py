@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import DpoSection, GrpoSection, TrainerSection
 from vsgrpo.data.row_numbers import Rows
+from vsgrpo.devices import LOGPS_CHUNK
 from vsgrpo.families import model_shape
 from vsgrpo.families.family import ModelShape
 from vsgrpo.memory.load import Load, stage_load
@@ -27,8 +28,8 @@ ENGINE_BUCKET = 500_000_000
 """Numbers that DeepSpeed 0.19 gathers before it reduces gradients (its default reduce_bucket_size)."""
 LIVE_PARAMETERS = 1_000_000_000
 """Parameters that ZeRO-3 keeps gathered at most while it trains (its default stage3_max_live_parameters)."""
-LOGIT_BYTES = 18
-"""Per logit that is scored: model's type 2, scaled 4, log-softmax 4, its exp 4 and entropy's product 4."""
+LOGIT_BYTES = 8
+"""Per logit of the chunk that is scored: float32, and its exponential (`modeling.head`)."""
 DRAW_BYTES = 14
 """Per logit that is drawn from: model's type 2, float 4, without suppressed tokens 4, with noise 4."""
 
@@ -161,14 +162,14 @@ def _gathered(config: TrainConfig, section: TrainerSection, shape: ModelShape) -
 
 
 def update_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> int:
-    """Return what forward and backward of one microbatch keep, and the work on logits and in one layer's backward.
+    """Return what forward and backward of one microbatch keep, and the work of the head and in one layer's backward.
 
     Gradient checkpointing keeps the input of each layer, and one layer's activations while that layer is recomputed.
     """
     act = _act(config, section)
     layer = layer_bytes(config, section, shape, load)
     stream = load.update_tokens * shape.hidden * act
-    logits = load.completions * load.tokens.completion * shape.vocab * LOGIT_BYTES
+    logits = head_bytes(config, section, shape, load)
     total = saved_bytes(config, section, shape, load)
     # The backward pass of one layer needs half as much again; the logits are gone by then.
     if section.gradient_checkpointing:
@@ -179,6 +180,15 @@ def update_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape
         tower = shape.tower
         total += load.trees * load.tokens.patches * tower.depth * act * (9 * tower.width + 4 * tower.mlp)
     return total
+
+
+def head_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> int:
+    """Return the logits of one chunk, the gradient of each predicting row, and that of a trained weight in float32."""
+    rows = load.completions * load.tokens.completion
+    chunk = min(rows, section.logps_chunk or LOGPS_CHUNK["cpu" if config.launch.on_cpu else "cuda"])
+    act = _act(config, section)
+    table = shape.vocab * shape.hidden * (4 if act == 4 else 4 + act) if config.model.tune == "full" else 0
+    return chunk * shape.vocab * LOGIT_BYTES + rows * shape.hidden * 2 * act + table
 
 
 def saved_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> int:

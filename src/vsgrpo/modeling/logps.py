@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vsgrpo.modeling.attention import require_tree_attention
 from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, unwrap
+from vsgrpo.modeling.head import scoring_head
 from vsgrpo.modeling.tree import Tree, pack
 from vsgrpo.modeling.tree_masks import build_mask
 from vsgrpo.modeling.tree_states import packed_states
@@ -39,6 +40,7 @@ def logps(
     layout: str = "plain",
     attention: str = "auto",
     rows_per_pass: int | None = None,
+    chunk: int | None = None,
 ) -> list[tuple[Tensor, Tensor | None]]:
     """Score every token of every completion; gradients flow to model and features where they are enabled.
 
@@ -57,6 +59,7 @@ def logps(
         attention: kernel of the tree layout: `dense` (every token against every token, masked), `block` (questions as
             a batch), `split` (completions as a batch), `flex` (GPU), or `auto`.
         rows_per_pass: rows per forward (completions, or trees in the tree layout), None for all in one.
+        chunk: predicting tokens that the language head takes at a time, None for the device's default.
 
     Returns:
         per leaf, in order: (log-probs (C,), entropies (C,) in nats or None), float32.
@@ -74,7 +77,8 @@ def logps(
             passes = _tree_passes(model, trees, features, attention, rows_per_pass)
         else:
             passes = _row_passes(model, trees, features, rows_per_pass)
-        return [scored for each in passes for scored in _score(model, *each, temperature, entropy)]
+        options: dict[str, Any] = {"temperature": temperature, "entropy": entropy, "chunk": chunk}
+        return [scored for each in passes for scored in _score(model, *each, **options)]
 
 
 @contextlib.contextmanager
@@ -159,21 +163,10 @@ def _tree_passes(
 
 
 def _score(
-    model: nn.Module, inputs: dict[str, Any], targets: Tensor, sizes: list[int], temperature: float, entropy: bool
+    model: nn.Module, inputs: dict[str, Any], targets: Tensor, sizes: list[int], *, entropy: bool, **options: Any
 ) -> list[tuple[Tensor, Tensor | None]]:
     """Call the model once and score the completions of the pass."""
-    logits = model(**inputs, use_cache=False).logits
-    scores, entropies = score_logits(logits, targets.to(logits.device), temperature, entropy)
-    split = [None] * len(sizes) if entropies is None else entropies.split(sizes)
+    with scoring_head(model, targets.to(inputs["input_ids"].device), entropy=entropy, **options):
+        scores, entropies = model(**inputs, use_cache=False).logits
+    split = entropies.split(sizes) if entropy else [None] * len(sizes)
     return list(zip(scores.split(sizes), split, strict=True))
-
-
-def score_logits(logits: Tensor, targets: Tensor, temperature: float, entropy: bool) -> tuple[Tensor, Tensor | None]:
-    """Turn logits (n, V) into log-probs of `targets` (n,) and, on request, entropies (n,), in float32."""
-    scaled = logits.float() / temperature
-    log_probs = scaled.log_softmax(dim=-1)
-    picked = log_probs.gather(-1, targets[:, None])[:, 0]
-    if not entropy:
-        return picked, None
-    with torch.no_grad():
-        return picked, -(log_probs.exp() * log_probs).sum(dim=-1)

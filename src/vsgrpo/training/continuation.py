@@ -17,7 +17,14 @@ from vsgrpo.files import read_yaml
 from vsgrpo.records import NUMBER, check_shape, read_record
 
 LENGTHS = ("max_steps", "num_train_epochs")
-_FREE = {"run.dir", "run.name", "trainer.report_to", "trainer.save_total_limit", "video.max_quarantined"}
+_FREE = {
+    "run.dir",
+    "run.name",
+    "trainer.report_to",
+    "trainer.save_total_limit",
+    "video.max_quarantined",
+    "trainer.logps_chunk",
+}
 _FREE |= {"trainer.max_steps", "trainer.num_train_epochs", "trainer.stages"}
 """Keys that may change, or (lengths and stages) that are compared in a way of their own."""
 STATE_NAME = "trainer_state.json"

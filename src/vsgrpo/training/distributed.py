@@ -128,7 +128,7 @@ def sum_gradients_in_float32(trainer: Any) -> None:
         from torch.distributed.fsdp import MixedPrecisionPolicy
 
         state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.bfloat16
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32
         )
 
 

@@ -271,7 +271,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         model = cast(nn.Module, self.accelerator.unwrap_model(self.model))
         with self.accelerator.autocast():
             features = compute_features(samples, self._store, self.timer, grad=self._train_vision)
-            rows = logps(model, self._trees(samples), features, temperature=self.temperature, **self._kernel)
+            rows = logps(model, self._trees(samples), features, temperature=self.temperature, **self._scoring)
         return [row[0] for row in rows]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -319,7 +319,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         size = batch_size or len(samples)
         grad = torch.is_grad_enabled()
         options = {"temperature": self.temperature, "entropy": compute_entropy}
-        options |= {"adapter": not isinstance(model, AdapterOff), **self._kernel}
+        options |= {"adapter": not isinstance(model, AdapterOff), **self._scoring}
         scored = model if options["adapter"] else self.model
         store = self._reference_store if model is self.ref_model else self._store
         rows: list[tuple[Tensor, Tensor | None]] = []

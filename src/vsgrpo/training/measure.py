@@ -271,7 +271,8 @@ def _run(trainer: Any, section: TrainerSection, load: Load, prompts: list[BlankP
     media = {item.key: item for _, shown in used for item in shown}
     with trainer.accelerator.autocast():
         features = store.features(list(media.values()), grad=is_tower_trained(model))
-        rows = logps(model, trees, features, entropy=True, layout=load.layout, attention=section.prefix_attention)
+        options = {"attention": section.prefix_attention, "chunk": section.logps_chunk}
+        rows = logps(model, trees, features, entropy=True, layout=load.layout, **options)
     scores: list[Tensor] = [score for score, _ in rows]
     (-torch.cat(scores).mean()).backward()
     del moments

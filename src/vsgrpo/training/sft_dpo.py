@@ -42,7 +42,7 @@ class AnswerTrainer(StageTrainer):
         self, model: Any, samples: Sequence[Sample], features: Mapping[str, MediaFeatures], **options: Any
     ) -> tuple[Tensor, Tensor]:
         """Return each answer's log-prob (samples,) and the sum of its tokens' entropies (samples,), 0 if not asked."""
-        rows = logps(model, self._trees(samples), features, **options, **self._kernel)
+        rows = logps(model, self._trees(samples), features, **options, **self._scoring)
         scores = torch.stack([row[0].sum() for row in rows])
         zero = scores.new_zeros(())
         return scores, torch.stack([zero if row[1] is None else row[1].sum() for row in rows])
