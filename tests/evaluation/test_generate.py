@@ -23,7 +23,7 @@ from vsgrpo.evaluation.generate import (
 from vsgrpo.evaluation.predictions import group_by_media
 from vsgrpo.evaluation.run import run_eval
 from vsgrpo.evaluation.score_command import score_file
-from vsgrpo.families import write_vision
+from vsgrpo.families.vision_record import write_vision
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import common_prefix_length
@@ -117,7 +117,7 @@ def test_a_broken_video_leaves_its_rows_unanswered_by_name(answer, benchmark_fol
 
 
 def test_vision_settings_come_from_the_model_unless_given(tmp_path):
-    write_vision(tmp_path, {"num_frames": 8, "min_pixels": 3136, "max_pixels": 50176})
+    write_vision(tmp_path, {"num_frames": 8, "min_pixels": 3136, "max_pixels": 50176}, "published")
     budget = vision_budget([None, str(tmp_path)], {"num_frames": None})
     assert (budget.num_frames, budget.max_pixels) == (8, 50176)
     assert vision_budget([str(tmp_path)], {"num_frames": 4}).num_frames == 4
@@ -146,7 +146,7 @@ def test_a_model_without_vision_json_is_said_and_its_run_is_asked(tmp_path, caps
             784,
         )
         assert f"video.num_frames=6, video.min_pixels=784 (taken from {run_config})" in capsys.readouterr().err
-    write_vision(tmp_path, {"num_frames": 8, "min_pixels": 3136, "max_pixels": 50176})
+    write_vision(tmp_path, {"num_frames": 8, "min_pixels": 3136, "max_pixels": 50176}, "published")
     assert vision_budget([str(tmp_path / "adapter"), str(tmp_path)], given).num_frames == 8
     assert "adapter: no vision.json: video.num_frames=8, " in capsys.readouterr().err
     for folders, values in (([str(tmp_path)], given), (["tiny"], given), ([str(final)], dict.fromkeys(given, 3136))):

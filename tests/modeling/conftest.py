@@ -26,6 +26,13 @@ def tiny(tiny_folder: Path) -> ModelBundle:
     return bundle
 
 
+@pytest.fixture(params=["published", "library"])
+def rule(request: pytest.FixtureRequest, tiny: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return a rule of model.text_after_video, by which the tiny model goes."""
+    monkeypatch.setattr(tiny.model, "text_after_video", request.param)
+    return request.param
+
+
 @pytest.fixture
 def lora(tiny_folder: Path) -> ModelBundle:
     """Fresh tiny model with an adapter that has some effect."""

@@ -12,7 +12,8 @@ from vsgrpo.video.budget import Medium, VisionBudget, frame_indices
 
 
 @pytest.mark.both_families
-def test_prompt_equals_the_processor_on_text_and_frames_together(tiny):
+def test_prompt_equals_the_processor_on_text_and_frames_together(tiny, monkeypatch):
+    monkeypatch.setattr(tiny.model, "text_after_video", "library")
     # sampled from 30 frames at 2.5 per second: 12 s in 4 temporal patches of 3 s each
     video, side = make_video(0), 4 * tiny.family.patch
     medium = VisionBudget(num_frames=8, patch=tiny.family.patch).medium("video", side, side, 30, 2.5)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_inputs import make_image, make_video, width_of
+from tiny_inputs import make_image, make_video, published_positions, width_of
 
 from vsgrpo.errors import RunError
 from vsgrpo.modeling.bundle import encode_prompt, vision_token_ids
@@ -47,7 +47,7 @@ def library_inputs(tiny, text, *media):
     [(A,), (A, B), (A, CLIP, B), (CLIP,), (CLIP, SHORT), (CLIP, A)],
     ids=["image", "two images", "images around a video", "video", "two videos", "video and image"],
 )
-def test_tokens_and_log_probs_equal_the_librarys(tiny, media):
+def test_tokens_and_log_probs_equal_the_librarys(tiny, rule, media):
     prompt = prompt_of(tiny, "Which angle is larger?", *media)
     inputs = library_inputs(tiny, "Which angle is larger?", *media)
     assert list(prompt.token_ids) == inputs["input_ids"][0].tolist()
@@ -57,6 +57,7 @@ def test_tokens_and_log_probs_equal_the_librarys(tiny, media):
     ids = torch.cat([inputs.pop("input_ids"), answer], dim=1)
     kinds = torch.cat([inputs.pop("mm_token_type_ids"), torch.zeros_like(answer)], dim=1)
     inputs.pop("attention_mask")
+    inputs |= published_positions(tiny, ids[0].tolist(), media)
     with torch.no_grad():
         logits = tiny.model(input_ids=ids, mm_token_type_ids=kinds, **inputs).logits[0]
         features = FeatureStore(tiny).features(media)

@@ -10,7 +10,8 @@ from tiny_inputs import make_video, randomize_adapter
 from transformers import AutoModelForImageTextToText
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.families import find_model, read_vision, write_vision
+from vsgrpo.families import find_model
+from vsgrpo.families.vision_record import read_vision, write_vision
 from vsgrpo.modeling.bundle import base_model, encode_prompt, use_gradient_checkpointing
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.logps import logps
@@ -209,7 +210,7 @@ def test_a_saved_adapter_gives_the_same_tokens_and_scores(lora, ask, tmp_path, m
     reloaded = load(tmp_path / "final", offline=True)
     assert not reloaded.model.training and not any(p.requires_grad for p in reloaded.model.parameters())
     assert_same_behaviour(behaviour(reloaded, ask), expected)
-    assert read_vision(tmp_path / "final") == VISION
+    assert read_vision(tmp_path / "final").budget == VISION
     if merge:
         plain = AutoModelForImageTextToText.from_pretrained(tmp_path / "final", local_files_only=True)
         assert type(plain) is type(base_model(lora.model))
@@ -300,7 +301,7 @@ def test_eval_keeps_the_adapter_unmerged(lora, tmp_path):
 
 
 def test_a_broken_vision_file_is_named(tmp_path):
-    write_vision(tmp_path, VISION)
+    write_vision(tmp_path, VISION, "published")
     (tmp_path / "vision.json").write_text('{"schema_version": 9}')
     with pytest.raises(DataError, match=r"vision\.json: schema_version=9"):
         read_vision(tmp_path)

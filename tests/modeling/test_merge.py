@@ -13,7 +13,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from vsgrpo.cli import run
 from vsgrpo.data.manifest import TrainingManifest, lineage_of
 from vsgrpo.errors import DataError
-from vsgrpo.families import FAMILIES, read_vision
+from vsgrpo.families import FAMILIES
+from vsgrpo.families.vision_record import read_vision
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.model_card import write_model_card
 from vsgrpo.modeling.save import merge_adapter, merged_weights, save_model
@@ -42,7 +43,7 @@ def test_merged_folder_loads_in_transformers_and_says_the_same(adapter, tmp_path
     assert capsys.readouterr().out.strip() == str(out)
     plain = AutoModelForImageTextToText.from_pretrained(out).eval()
     assert AutoProcessor.from_pretrained(out).chat_template
-    assert read_vision(out) == VISION
+    assert read_vision(out).budget == VISION
     assert (out / "training_manifest.json").is_file()
     assert (out / "README.md").read_text().startswith("---\nmodel_name: x\n")
     name = FAMILIES[plain.config.model_type].label

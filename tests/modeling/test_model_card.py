@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from vsgrpo.data.manifest import TrainingManifest, write_training_manifest
-from vsgrpo.families import write_vision
+from vsgrpo.families.vision_record import write_vision
 from vsgrpo.modeling.model_card import CARD_NAME, renew_scores, write_model_card
 
 BASE = TrainingManifest(base="published", name="Qwen/Qwen2-VL-2B-Instruct")
@@ -28,7 +28,7 @@ def run_dir(tmp_path):
     final.mkdir(parents=True)
     (final / "config.json").write_text('{"model_type": "qwen2_vl"}')
     (tmp_path / "run/config.yaml").write_text(CONFIG)
-    write_vision(final, {"num_frames": 16, "min_pixels": 3136, "max_pixels": 100352})
+    write_vision(final, {"num_frames": 16, "min_pixels": 3136, "max_pixels": 100352}, "published")
     return tmp_path / "run"
 
 

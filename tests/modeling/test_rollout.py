@@ -52,7 +52,7 @@ def generate(tiny, prompt, video, sampling):
 
 
 @pytest.mark.both_families
-def test_greedy_tokens_equal_generate_with_pixels(tiny, prompts, features, sampling):
+def test_greedy_tokens_equal_generate_with_pixels(tiny, rule, prompts, features, sampling):
     greedy = dataclasses.replace(sampling, greedy=True, max_new_tokens=12)
     ours = rollout(tiny.model, prompts, features, keys_of(prompts, 1), greedy)
     assert ours == [generate(tiny, *pair, greedy) for pair in zip(prompts, VIDEOS, strict=True)]

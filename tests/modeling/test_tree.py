@@ -120,7 +120,8 @@ def test_visibility_by_hand():
 
 
 @pytest.mark.both_families
-def test_positions_equal_get_rope_index_on_every_full_sequence(tiny, ask):
+def test_positions_equal_get_rope_index_on_every_full_sequence(tiny, ask, monkeypatch):
+    monkeypatch.setattr(tiny.model, "text_after_video", "library")
     video = make_video(1, height=84)
     prompts = [ask("How many chair(s) are in this room?", video), ask("How many?", video)]
     completions = [[[40, 41, 42], [43]], [[44, 45]]]

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 
+from token_positions import token_positions
 from vsgrpo.families import FAMILIES
 from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.weights import load_full
@@ -61,7 +62,10 @@ def randomize_adapter(model: torch.nn.Module, seed: int = 1) -> None:
 
 
 def library_inputs(bundle: ModelBundle, token_ids: Sequence[int], video: VideoInputs) -> dict[str, torch.Tensor]:
-    """Return what the family's own processor hands to the model: pixels, grid, kinds of tokens, and the timing."""
+    """Return what the family's own processor hands to the model: pixels, grid, kinds of tokens, and the timing.
+
+    By `published`, which transformers has no longer, positions too.
+    """
     ids = torch.tensor([list(token_ids)])
     timing = (
         {"second_per_grid_ts": torch.tensor([video.medium.seconds_per_patch])}
@@ -76,7 +80,20 @@ def library_inputs(bundle: ModelBundle, token_ids: Sequence[int], video: VideoIn
             videos=[video.frames], do_sample_frames=False, do_resize=False, return_tensors="pt"
         ),
         **timing,
+        **published_positions(bundle, token_ids, [video]),
     }
+
+
+def published_positions(
+    bundle: ModelBundle, token_ids: Sequence[int], media: Sequence[VideoInputs]
+) -> dict[str, torch.Tensor]:
+    """Return `position_ids` (3, 1, L) for a stock model where the bundle goes by `published`, else nothing."""
+    if bundle.text_after_video == "library" or not bundle.family.has_text_rules:
+        return {}
+    pads = (bundle.processor.image_token_id, bundle.processor.video_token_id)
+    shown = [(item.medium.grid_thw, item.medium.seconds_per_patch) for item in media]
+    per_second = 2 if bundle.family.model_type == "qwen2_5_vl" else None
+    return {"position_ids": token_positions(token_ids, pads, shown, "published", per_second)[:, None]}
 
 
 def adapt(tiny_folder: Path, folder: Path, **options) -> torch.Tensor:

@@ -73,7 +73,7 @@ def write_dataset(folder: Path, num_scenes: int = 6) -> Path:
         blocks = rng.integers(0, 256, (4, 4, 4, 3), dtype=np.uint8)
         frames = np.repeat(np.repeat(blocks, 14, axis=1), 14, axis=2)
         (folder / "videos").mkdir(exist_ok=True)
-        write_video(folder / "videos" / f"{scene}.mp4", list(frames), fps=4)
+        write_video(folder / "videos" / f"{scene}.mp4", list(frames), fps=1)
     write_rows(folder / "train.jsonl", [row for scene in range(num_scenes) for row in make_rows(scene)])
     return folder
 

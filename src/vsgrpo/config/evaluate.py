@@ -38,6 +38,7 @@ class ModelSection(Section, key="model"):
     adapter: Name | None
     dtype: Annotated[str, choice("float32", "bfloat16", "auto")]
     attn_implementation: Annotated[str, choice("sdpa", "eager", "flash_attention_2")]
+    text_after_video: Annotated[str, choice("published", "library")] | None
     offline: bool
     dtype_auto: bool = field(default=False, kw_only=True)
 

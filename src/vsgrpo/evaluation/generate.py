@@ -25,7 +25,8 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
-from vsgrpo.families import BUILT, VISION_FILE, budget_of, recorded_vision
+from vsgrpo.families import BUILT, budget_of
+from vsgrpo.families.vision_record import VISION_FILE, find_vision
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.bundle import ModelBundle, base_model, encode_prompt, vision_token_ids
 from vsgrpo.modeling.load import device_line, load, own_device
@@ -109,14 +110,15 @@ def open_generator(
     if note := model.dtype_note():
         show(note.removeprefix("; "), sys.stderr)
     options = {"dtype": model.dtype, "attn": model.attn_implementation, "offline": model.offline}
-    bundle = load(model.path, model.adapter, device=device, tiny_folder=tiny_folder, **options)
+    options |= {"text_after_video": model.text_after_video, "tiny_folder": tiny_folder}
+    bundle = load(model.path, model.adapter, device=device, **options)
     cache_dir = video.cache_dir or (str(Path(config.run.dir) / "cache") if video.frame_cache == "disk" else None)
     loader = VideoLoader(budget, video.backend, video.timeout_s, frame_cache=video.frame_cache, cache_dir=cache_dir)
     return Generator(bundle, loader, prompt, Decoding.of(config), config.prompt.system, text_of)
 
 
 def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]) -> VisionBudget:
-    """Return the budget to evaluate with: what is given, else what the first of `folders` records, else the defaults.
+    """Return the budget to evaluate with: what is given, else what `find_vision` finds, else the defaults.
 
     One line on stderr says so where the model itself (the first of `folders`) has no vision.json and not all of a
     video's budget is given.
@@ -130,8 +132,8 @@ def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]
         DataError: a broken vision.json or config.yaml.
     """
     models = [folder for folder in folders if folder is not None]
-    recorded = [found for folder in models if (found := recorded_vision(Path(folder))) is not None]
-    values, source = recorded[0] if recorded else ({}, None)
+    recorded = find_vision(*models)
+    values, source = (recorded.budget, recorded.source) if recorded else ({}, None)
     chosen = {name: value for name, value in given.items() if value is not None}
     budget = budget_of(models[-1] if models else None, {**values, **chosen})
     missing = [name for name in ("num_frames", "min_pixels", "max_pixels") if name not in chosen]

@@ -35,6 +35,7 @@ from vsgrpo.data.inputs import (
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.leak import Leak
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, MediaOf, predictions_name
+from vsgrpo.families.vision_record import BEFORE_RULES
 from vsgrpo.files import write_atomic
 from vsgrpo.records import read_record
 from vsgrpo.terminal import show
@@ -112,10 +113,13 @@ def check_earlier(folder: Path, settings: dict[str, Any], inputs: dict[str, Inpu
         before = {}
     if isinstance(before.get("model"), dict):
         before["model"].pop("weights", None)  # of an earlier version: sizes and times, which a copy changes
+    before.setdefault("text_after_video", BEFORE_RULES)
     compared = [name for name in settings if name not in _NOT_COMPARED]
     other = [name for name in compared if before.get(name) != json.loads(json.dumps(settings[name]))]
     if other:
         hint = "use --overwrite to start anew, or another output=DIR"
+        if other == ["text_after_video"]:
+            hint = f"add model.text_after_video={before['text_after_video']} to go on, or {hint}"
         raise DataError(f"{folder / PREDICTIONS_NAME}: made under another {' and '.join(other)}", hint)
     known = read_inputs(folder)
     if known is None and not allow_changed:

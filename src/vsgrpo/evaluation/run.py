@@ -11,6 +11,7 @@ import glob
 import hashlib
 import os
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,9 @@ from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.evaluation.results import Answers
 from vsgrpo.families import BUILT, family_files, find_model
+from vsgrpo.families.vision_record import other_rule, with_text_rule
 from vsgrpo.report.evaluation_page import model_size
+from vsgrpo.terminal import show
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -75,6 +78,7 @@ def run_eval(
         raise ConfigError("--wandb: for benchmark=vsibench only", hint="leave --wandb out")
     with results.evaluation_folder(config, overwrite):
         find_model(model.path, model.adapter)
+        config = with_text_rule(config)
         manifests = check_lineage(model.path, model.adapter, allow_leak=allow_leak)
         benchmark = read_rows(config, kind).with_media(skip_missing)
         leak = compare_rows(
@@ -130,6 +134,8 @@ def answer_rows(
     settings = _settings(config, benchmark, budget, decoding)
     processes, inputs = generate.Processes.join(), {}
     if processes.is_first:
+        if (warning := other_rule(config.model)) is not None:
+            show(f"warning: {warning}", sys.stderr)
         inputs = look_at(_inputs(config, benchmark.rows, shown))
         if not overwrite:
             results.check_earlier(folder, settings, inputs, allow_changed)
@@ -169,6 +175,7 @@ def _settings(config: EvalConfig, benchmark: Benchmark, budget: VisionBudget, de
         "benchmark": {**identity, "rows": _hash([row.key for row in rows])},
         "model": {"path": model.path, "adapter": model.adapter, "dtype": model.dtype},
         "vision": vision,
+        "text_after_video": model.text_after_video,
         "video": "shuffled" if config.video.shuffle else "own",
         "reader": {"backend": config.video.backend, "timeout_s": config.video.timeout_s},
         "prompt": {name: value for name, value in asdict(config.prompt).items() if name != "system" or value},
@@ -326,7 +333,7 @@ def answer_request(config: EvalConfig, request: Request) -> Reply:
     from vsgrpo.evaluation import generate
 
     prompt = PromptSettings(config.prompt.mode, config.prompt.wording, False)
-    media = [(kind, str(path)) for kind, path in request.media]
+    media, config = [(kind, str(path)) for kind, path in request.media], with_text_rule(config)
     row = question_row("question", request.question, "", media, dataset="ask", question_type="")
     budget = generate.vision_budget([config.model.adapter, config.model.path], config.vision())
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,6 @@ VSGRPO_FAMILIES=MODULE:NAME[,MODULE:NAME] adds families of one's own (docs/exten
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,6 @@ from vsgrpo.families.qwen2_5_vl import QWEN2_5_VL
 from vsgrpo.families.qwen2_vl import QWEN2_VL
 from vsgrpo.families.qwen3_vl import QWEN3_VL
 from vsgrpo.families.small_lm import SMALL_LM, SMALL_LM_SHAPE, gguf_file
-from vsgrpo.files import read_yaml
 from vsgrpo.records import read_record
 from vsgrpo.video.budget import VisionBudget
 
@@ -26,12 +24,6 @@ CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 """The file that makes a folder a full model, and the one that makes it an adapter."""
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-VISION_FILE = "vision.json"
-VISION_SCHEMA = 1
-_VISION_KEYS = ("num_frames", "min_pixels", "max_pixels")
-_IMAGE_KEYS = ("image_min_pixels", "image_max_pixels")
-"""Of an image; models saved before images were shown have none."""
-_RUN_OUTPUT = re.compile(r"final|checkpoint-\d+")
 _MISSING = {
     "qwen3_vl_moe": "a router whose choices are the same in rollout and update, LoRA on experts, their memory",
     "qwen3_5": "a prefix tree for gated DeltaNet, through whose recurrent state completions would see each other",
@@ -200,50 +192,6 @@ def budget_of(path: str | None, values: Mapping[str, int]) -> VisionBudget:
     if family is None:
         return VisionBudget(**values)
     return VisionBudget(**values, patch=family.patch, merge=family.merge, temporal_patch=family.temporal_patch)
-
-
-def write_vision(folder: Path, vision: Mapping[str, int]) -> None:
-    """Record the vision budget that a model was trained with, for evaluation and later stages."""
-    keys = (*_VISION_KEYS, *(key for key in _IMAGE_KEYS if key in vision))
-    content = {"schema_version": VISION_SCHEMA, **{key: int(vision[key]) for key in keys}}
-    (folder / VISION_FILE).write_text(json.dumps(content, indent=2) + "\n")
-
-
-def read_vision(folder: Path) -> dict[str, int] | None:
-    """Read the vision budget of a model folder, by the names of `VisionBudget`; None where it records none.
-
-    Raises:
-        DataError: broken file or unknown schema version.
-    """
-    path = folder / VISION_FILE
-    if not path.is_file():
-        return None
-    shape = {**dict.fromkeys(_VISION_KEYS, int), **{f"{key}?": int for key in _IMAGE_KEYS}}
-    content = read_record(path, shape, "delete it to use the defaults", schema_version=VISION_SCHEMA)
-    return {key: content[key] for key in (*_VISION_KEYS, *_IMAGE_KEYS) if content.get(key) is not None}
-
-
-def recorded_vision(folder: Path) -> tuple[dict[str, int], Path] | None:
-    """Return the vision budget that a model was trained with and the file that records it, None where nothing does.
-
-    That is its vision.json; without one, config.yaml of the run whose final/ or checkpoint-N/ it is.
-
-    Raises:
-        DataError: a broken file.
-    """
-    found = read_vision(folder)
-    if found is not None:
-        return found, folder / VISION_FILE
-    run_config = folder.resolve().parent / "config.yaml"
-    if not (_RUN_OUTPUT.fullmatch(folder.resolve().name) and folder.is_dir() and run_config.is_file()):
-        return None
-    sections = read_yaml(run_config, "move the model out of that folder")
-    try:
-        video, image = sections["video"], sections.get("image") or {}
-        budget = {key: int(video[key]) for key in _VISION_KEYS}
-        return budget | {f"image_{key}": int(image[key]) for key in _VISION_KEYS[1:] if key in image}, run_config
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{run_config}: no run's config ({error})", hint="move the model out of that folder") from None
 
 
 def _find_base(adapter: Path) -> str:

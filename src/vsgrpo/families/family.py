@@ -209,6 +209,8 @@ class Family:
         qkv_bias, qk_norm: see `ModelShape`.
         seconds_argument: argument of `get_rope_index` for the seconds of one temporal patch of each video; None:
             positions do not depend on time.
+        has_text_rules: a video may reach farther in time than in rows and columns, so that `model.text_after_video`
+            matters (see `vision_record`); False where each frame is placed by itself.
         patch, merge, temporal_patch: pixels on the side of a patch, patches on the side of a token, frames of a patch.
         computing_values: see `COMPUTING_VALUES`.
     """
@@ -233,6 +235,7 @@ class Family:
     encoder_output: Callable[[Tensor, int], Any] = pooled_output
     qkv_bias: bool = True
     qk_norm: bool = False
+    has_text_rules: bool = True
     patch: int = 14
     merge: int = 2
     temporal_patch: int = 2

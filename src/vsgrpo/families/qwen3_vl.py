@@ -113,6 +113,7 @@ QWEN3_VL = Family(
     },
     published=r"Qwen/Qwen3-VL-(2B|4B|8B|32B)-(Instruct|Thinking)",
     needs_timing=True,
+    has_text_rules=False,
     video_text=video_text,
     features=_features,
     encoder_output=_encoder_output,

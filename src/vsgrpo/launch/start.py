@@ -24,6 +24,7 @@ from vsgrpo.data.inputs import look_at, model_folders
 from vsgrpo.data.row_numbers import Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.families import find_model
+from vsgrpo.families.vision_record import BEFORE_RULES, with_text_rule
 from vsgrpo.files import write_atomic
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_lines
@@ -58,7 +59,7 @@ def describe(config: TrainConfig) -> str:
     Raises:
         VsgrpoError: what is wrong on every machine.
     """
-    numbers = check_plan(config)
+    config, numbers = with_text_rule(config), check_plan(config)
     short: list[str] = []
     for check in (
         lambda: find_model(config.model.path, config.model.adapter),
@@ -69,7 +70,8 @@ def describe(config: TrainConfig) -> str:
             check()
         except VsgrpoError as error:
             short.append(f"warning: refused here: {error.message} ({error.hint})")
-    lines = ["# derived", device_line(config), *plan_lines(config, numbers), *short]
+    rule = f"text after a video: by model.text_after_video={config.model.text_after_video}"
+    lines = ["# derived", device_line(config), rule, *plan_lines(config, numbers), *short]
     lines.append("launch: " + shlex.join(launch_command(config, Path(config.run.dir) / "config.yaml")))
     return "\n".join(lines)
 
@@ -132,6 +134,7 @@ def launch_training(
     check_stages(config)
     check_devices(config)
     find_model(config.model.path, config.model.adapter)
+    config = with_text_rule(config)
     checked = load_rows(config)
     rows = checked[0]
     numbers = numbers_of(rows, config.prompt)
@@ -184,21 +187,24 @@ def _supervise_workers(config: TrainConfig, stack: ExitStack, *, leads: bool, re
 
 
 def as_started(config: TrainConfig, overrides: list[str]) -> TrainConfig:
-    """Return the config of a resume: where launch=auto or model.dtype=auto would choose anew, as the run was started.
+    """Return the config of a resume: what launch=auto, model.dtype=auto or text_after_video=null chose stays as it was.
 
     Another machine's GPUs must not turn a run into one of another batch or device without a word: where those it was
     started with are missing, `check_devices` says so, and launch=PROFILE chooses others.
     """
-    launch, file = config.launch, Path(config.run.dir) / "config.yaml"
-    if config.model.dtype_auto and file.is_file():
-        dtype = read_values(file)["model"]["dtype"]
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
-    chosen = any(word.startswith(("launch.num_processes=", "launch.use_cpu=", "launch.profile=")) for word in overrides)
-    if not launch.auto or chosen or not file.is_file():
+    model, launch, file = config.model, config.launch, Path(config.run.dir) / "config.yaml"
+    if not file.is_file():
         return config
-    before = read_values(file)["launch"]  # as it was written: an earlier version may have had other keys
+    before = read_values(file)  # as it was written: an earlier version may have had other keys
+    rule, dtype = model.text_after_video or before["model"].get("text_after_video", BEFORE_RULES), model.dtype
+    if model.dtype_auto:
+        dtype = before["model"]["dtype"]
+    config = dataclasses.replace(config, model=dataclasses.replace(model, text_after_video=rule, dtype=dtype))
+    chosen = any(word.startswith(("launch.num_processes=", "launch.use_cpu=", "launch.profile=")) for word in overrides)
+    if not launch.auto or chosen:
+        return config
     kept = ("profile", "num_processes", "num_machines", "use_cpu", "accelerate_file")
-    values = {name: before[name] for name in kept if name in before}
+    values = {name: before["launch"][name] for name in kept if name in before["launch"]}
     return dataclasses.replace(config, launch=dataclasses.replace(launch, **values))
 
 

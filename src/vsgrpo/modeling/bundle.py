@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.families import FAMILIES
 from vsgrpo.families.family import Family
+from vsgrpo.families.vision_record import PUBLISHED
 from vsgrpo.modeling.adapters import BaseIdentity
 from vsgrpo.modeling.tree import Prompt, PromptPositions, Tree
 from vsgrpo.video.budget import Medium
@@ -53,6 +54,11 @@ class ModelBundle:
     vision_marks: str = "published"
     """Where `Family.video_text` marks each temporal patch, whether the template's marks around the whole video go, as
     in the prompts that the weights were published with, or stay, as transformers 5.23 leaves them (library)."""
+
+    @property
+    def text_after_video(self) -> str:
+        """The rule by which the model's positions go on after a video, a value of model.text_after_video."""
+        return base_model(self.model).text_after_video
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -190,23 +196,19 @@ def expand_placeholders(ids: Sequence[int], placeholders: Sequence[int], counts:
 
 
 def prompt_positions(model: nn.Module, token_ids: Sequence[int], media: Sequence[Medium]) -> PromptPositions:
-    """Compute the positions of one prompt by the model's own rule.
+    """Compute the positions of one prompt by the model's own rule, its `text_after_video`.
 
     Source: `get_rope_index` of the family's model in the pinned transformers: text counts up on all axes; video token
     (t, h, w) of a video that starts at s gets (s + t', s + h, s + w), with t' = t in Qwen2-VL and
     t' = floor(t * tokens_per_second * seconds) in Qwen2.5-VL (in Qwen3-VL each temporal patch is a video of one, and
-    the time before it is text); the text after it goes on at s + max(height, width) of
-    the merged grid; an image counts as a video of one temporal patch. Completion token t continues the text, as in
-    `generate`: last prompt position + 1 + t.
-
-    Deviation: the Qwen2-VL paper (arXiv 2409.12191, section 2.1), and the code that Qwen2.5-VL was published with
-    (transformers pull request 35569), let the text go on after the maximum over all THREE axes. That differs where a
-    video reaches farther in time than in rows and columns: for Qwen2.5-VL, after some seconds. We follow the library,
-    so that a saved model answers alike outside this project.
+    the time before it is text); the text after it goes on at s + max(height, width) of the merged grid (`library`); an
+    image counts as a video of one temporal patch. By `published` all that follows a video moves on to 1 + the maximum
+    over all three axes (`families.vision_record`). Completion token t continues the text, as in `generate`: last prompt
+    position + 1 + t.
 
     Args:
         model: possibly wrapped model.
-        token_ids: prompt tokens, placeholders expanded; the last one is text.
+        token_ids: prompt tokens, placeholders expanded; each video or image is followed by text.
         media: the videos and images, in the order of their placeholders.
 
     Raises:
@@ -220,7 +222,29 @@ def prompt_positions(model: nn.Module, token_ids: Sequence[int], media: Sequence
     positions, _ = inner.model.get_rope_index(
         ids, kinds, image_grid_thw=_grids(images), video_grid_thw=_grids(videos), **timing
     )
-    return PromptPositions(positions[:, 0], int(positions[0, 0, -1]) + 1)
+    found = positions[:, 0]
+    if inner.text_after_video == PUBLISHED:
+        found = found + _lag(found, kinds[0] > 0)
+    return PromptPositions(found, int(found[0, -1]) + 1)
+
+
+def _lag(positions: Tensor, is_visual: Tensor) -> Tensor:
+    """Return how far text stands behind 1 + the end of the videos before it, summed over them.
+
+    Args:
+        positions: (3, L) by which text goes on after rows and columns.
+        is_visual: (L,) whether a token is a placeholder.
+
+    Returns:
+        (L,) steps to move on by; a video's own tokens move on by those before it.
+    """
+    after = is_visual.roll(1) & ~is_visual  # the first token of text behind each video or image
+    number = after.cumsum(0)  # videos and images that have ended
+    ends = torch.zeros(int(number[-1]) + 1, dtype=torch.long)
+    ends.scatter_reduce_(0, number[is_visual], positions.amax(0)[is_visual] + 1, "amax")
+    lags = torch.zeros_like(ends)
+    lags[1:] = ends[:-1] - positions[0, after]
+    return lags.cumsum(0)[number]
 
 
 def _grids(media: Sequence[Medium]) -> Tensor | None:

@@ -25,6 +25,7 @@ from vsgrpo.errors import ConfigError, DataError, SetupError
 from vsgrpo.families import BUILT, check_architecture, find_model
 from vsgrpo.families.family import Family
 from vsgrpo.families.small_lm import SMALL_LM
+from vsgrpo.families.vision_record import text_rule
 from vsgrpo.files import publish
 from vsgrpo.modeling.adapters import adapter_chain, base_identity, check_chain
 from vsgrpo.modeling.attention import use_tree_attention
@@ -64,6 +65,7 @@ def load(
     lora: Any = None,
     dtype: str = "float32",
     attn: str = "sdpa",
+    text_after_video: str | None = None,
     offline: bool = False,
     device: torch.device | str | None = None,
     tiny_folder: Path | None = None,
@@ -85,6 +87,8 @@ def load(
         lora: r, alpha, dropout, targets; `LoraSettings()` where None.
         dtype: of the weights, but for those that `full` trains: they are float32, in which small updates count.
         attn: attention implementation of the language model; with `sdpa` the tower attends to its slices in one call.
+        text_after_video: where text goes on after a video, `published` or `library`; None: as the model records it,
+            else as the published weights (`vision_record.text_rule`).
         offline: never reach for the hub.
         device: where to move it; "meta" compares names and shapes of all tensors with the files and reads no weight.
         tiny_folder: where `tiny` is built, or found from an earlier build.
@@ -106,8 +110,10 @@ def load(
     chain = adapter_chain(path, adapter) if adapter is not None or base != str(path) else []
     if any_family and not chain:
         return load_chat(base, key)
+    rule = text_rule(str(path), None if adapter is None else str(adapter), text_after_video)
     held = "float32" if tune == "full" and not engine_copies else dtype
     bundle = _load_base(base, held, attn, offline, device="meta" if device == "meta" else None)
+    bundle.model.text_after_video = rule  # `bundle.prompt_positions` goes by it
     if chain or tune == "lora":
         bundle.identity = base_identity(bundle.base, bundle.model.config)
     _put_adapters(bundle, chain, merge_last=tune is not None)

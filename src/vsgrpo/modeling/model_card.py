@@ -16,7 +16,8 @@ import yaml
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 
 from vsgrpo.data.manifest import TRAINING_MANIFEST_NAME, TrainingManifest, read_training_manifest
-from vsgrpo.families import FAMILIES, read_vision
+from vsgrpo.families import FAMILIES
+from vsgrpo.families.vision_record import read_vision
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.adapters import ADAPTER_CONFIG
 from vsgrpo.records import read_record

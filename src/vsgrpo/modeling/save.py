@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from vsgrpo.errors import DataError
-from vsgrpo.families import check_merge, recorded_vision, write_vision
+from vsgrpo.families import check_merge
+from vsgrpo.families.vision_record import find_vision, write_vision
 from vsgrpo.files import publish
 from vsgrpo.modeling.adapters import (
     ADAPTER_CONFIG,
@@ -71,7 +72,7 @@ def save_model(
                 model.save_pretrained(partial, state_dict=state_dict)
         bundle.processor.save_pretrained(partial)
         if vision is not None:
-            write_vision(partial, vision)
+            write_vision(partial, vision, bundle.text_after_video)
         if finish is not None:
             finish(partial)
 
@@ -185,16 +186,17 @@ def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> float:
     from vsgrpo.modeling.load import load  # not needed to save what is trained
 
     check_merge(adapter, output)
-    recorded = recorded_vision(adapter)
-    vision = recorded and recorded[0]
+    recorded = find_vision(str(adapter))
+    vision = recorded and recorded.budget
     bundle = load(adapter)
     expected = _probe_logps(bundle)
     with new_folder(output) as partial:
         partial.mkdir()
         exact = partial / "float32"
         save_model(bundle, exact, merge=True, vision=vision)
+        rule = bundle.text_after_video
         del bundle
-        merged = load(exact)
+        merged = load(exact, text_after_video=rule)
         difference = _compared(expected, _probe_logps(merged), adapter)
         saved = partial / dtype
         if saved != exact:

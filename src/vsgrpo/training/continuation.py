@@ -13,6 +13,7 @@ from vsgrpo.config.compose import to_yaml
 from vsgrpo.config.keys import build_section, override_text
 from vsgrpo.config.train import WHOLE, TrainConfig
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.families.vision_record import BEFORE_RULES
 from vsgrpo.files import read_yaml
 from vsgrpo.records import NUMBER, check_shape, read_record
 
@@ -39,6 +40,7 @@ _CONFIG = {
         "stages?": [dict],
         "hf?": dict,
     },
+    "model?": {"text_after_video?": str},
     "launch": {
         "profile": str,
         "num_processes": int,
@@ -49,6 +51,7 @@ _CONFIG = {
 }
 """config.yaml of a run, as far as it is read as plain values."""
 _BEFORE_KEYS = {
+    "model.text_after_video": BEFORE_RULES,
     "trainer.use_bias_correction_kl": True,
     "trainer.optim": "adamw_torch_fused",
     "trainer.adam_epsilon": 1e-8,
@@ -61,7 +64,7 @@ _BEFORE_KEYS = {
     "trainer.off_policy_mask_threshold": None,
     "trainer.mask_truncated_completions": False,
 }
-"""What runs did before these keys were in their config.yaml (TRL 1.16's defaults), for their resume."""
+"""What runs did before these keys were in their config.yaml (the libraries' defaults), for their resume."""
 
 
 @dataclass(frozen=True)

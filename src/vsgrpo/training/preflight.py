@@ -16,6 +16,7 @@ from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, Rows, check_type
 from vsgrpo.data.rows import draw_mix, rebase
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import family_files
+from vsgrpo.families.vision_record import other_rule
 from vsgrpo.rewards import load_reward
 from vsgrpo.rules import module_file
 
@@ -129,6 +130,8 @@ def check_plan(config: TrainConfig) -> RowNumbers:
 
 def warnings_of(config: TrainConfig) -> Iterator[str]:
     """Yield what a run may do and nobody would want without knowing."""
+    if (other := other_rule(config.model)) is not None:
+        yield other
     if isinstance(config.trainer, GrpoSection) and config.trainer.beta == 0:
         yield "trainer.beta=0: without the KL term the paper's runs collapsed (arXiv 2504.00883)"
     floats = any(not config.autocasts(section) for section in config.stage_sections())

@@ -28,7 +28,7 @@ from vsgrpo.data.manifest import TrainingManifest, file_record, lineage_of, trai
 from vsgrpo.data.row import Row
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import RunError, SetupError, VsgrpoError, from_machine
-from vsgrpo.families import write_vision
+from vsgrpo.families.vision_record import write_vision
 from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
 from vsgrpo.modeling.bundle import ModelBundle
@@ -190,7 +190,7 @@ def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunP
     manifest = run_manifest(config, rows, own_rank() == 0)
 
     def describe(path: Path) -> None:
-        write_vision(path, config.vision())
+        write_vision(path, config.vision(), bundle.text_after_video)
         write_training_manifest(path, manifest)
         write_model_card(path, folder.path)
 
@@ -230,6 +230,7 @@ def make_model(config: TrainConfig) -> ModelBundle:
         lora=model.lora,
         dtype=model.dtype,
         attn=model.attn_implementation,
+        text_after_video=model.text_after_video,
         offline=model.offline,
         tiny_folder=Path(config.run.dir) / "tiny",
         seed=config.run.seed,

@@ -94,7 +94,8 @@ def reference_of(trainer, folder):
     """Return a stock model of the trainer's shape; its LoRA settings are plain values of the config."""
     lora = trainer.model.peft_config["default"]
     targets = lora.target_modules if isinstance(lora.target_modules, str) else sorted(lora.target_modules)
-    return Reference(folder, {"r": lora.r, "lora_alpha": lora.lora_alpha, "target_modules": targets})
+    settings = {"r": lora.r, "lora_alpha": lora.lora_alpha, "target_modules": targets}
+    return Reference(folder, settings, trainer.bundle.text_after_video)
 
 
 def start_adapter(trainer, size=0.05):

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from token_positions import token_positions
+
 
 @dataclass(frozen=True, eq=False)
 class Medium:
@@ -73,9 +75,11 @@ class Reference:
     Args:
         folder: model and processor as `from_pretrained` reads them.
         lora: arguments of LoraConfig, None for full tuning.
+        text_after_video: `library`: by the stock model's own positions; `published`: by `token_positions`.
     """
 
-    def __init__(self, folder: Any, lora: Mapping[str, Any] | None) -> None:
+    def __init__(self, folder: Any, lora: Mapping[str, Any] | None, text_after_video: str) -> None:
+        self.text_after_video = text_after_video
         self.processor = AutoProcessor.from_pretrained(folder)
         self.model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
         if lora is not None:
@@ -105,10 +109,20 @@ class Reference:
             given |= {name: videos[name] for name in ("pixel_values_videos", "video_grid_thw")}
             if config.model_type == "qwen2_5_vl":
                 given["second_per_grid_ts"] = torch.tensor([medium.seconds for medium in row.media])
+            # Qwen3-VL places each frame by itself: the stock model's positions are those of both rules.
+            if self.text_after_video == "published" and config.model_type != "qwen3_vl":
+                given["position_ids"] = self._published(ids[0].tolist(), videos["video_grid_thw"].tolist(), row.media)
         logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **given).logits[0]
         start = len(row.prompt) - 1
         predicted = (logits[start:-1].float() / temperature).log_softmax(-1)
         return predicted.gather(-1, ids[0, start + 1 :, None])[:, 0]
+
+    def _published(self, ids: list[int], grids: list[list[int]], media: Sequence[Medium]) -> Tensor:
+        """Return (3, 1, L) positions by which text goes on after the farthest axis of a video."""
+        config = self.model.config
+        per_second = config.vision_config.tokens_per_second if config.model_type == "qwen2_5_vl" else None
+        shown = [((t, h, w), medium.seconds) for (t, h, w), medium in zip(grids, media, strict=True)]
+        return token_positions(ids, [config.video_token_id], shown, "published", per_second)[:, None]
 
     def start_logps(self, row: Row, temperature: float = 1.0) -> Tensor:
         """Return the log-probs (C,) under the model as the run began: the adapter switched off."""

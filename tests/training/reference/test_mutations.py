@@ -8,7 +8,7 @@ from recording import reference_of
 from test_reference import EXACT, GROUPS, RAGGED, agrees, bury, end_often, grpo_losses, layout, record
 from tiny_runs import SPREAD, make_trainer
 
-from vsgrpo.modeling import logps
+from vsgrpo.modeling import bundle, logps
 from vsgrpo.modeling.tree import pack
 from vsgrpo.modeling.tree_masks import DenseMask
 from vsgrpo.training import grpo, samples, sft_dpo
@@ -53,12 +53,18 @@ def dead_tokens_counted(accelerator, rows, mask, num_microbatches):
     return replace(live, tokens=sum(len(row.completion) for row in rows))
 
 
+def as_the_library(positions, is_visual):
+    """Text goes on after rows and columns, whatever the time."""
+    return torch.zeros_like(positions[0])
+
+
 STOCK_SFT = SpatialSFTTrainer.compute_loss
 SFT_FAULTS = {
     "none": None,
     "wrong mask": (logps, "build_mask", causal_mask),
     "positions not restarted": (logps, "pack", running_positions),
     "normaliser of the microbatch": (SpatialSFTTrainer, "compute_loss", mean_of_microbatches),
+    "text after a video by the other rule": (bundle, "_lag", as_the_library),
     "features in another order": (sft_dpo, "compute_features", turned_features),
 }
 GRPO_FAULTS = {

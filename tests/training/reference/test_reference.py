@@ -21,6 +21,9 @@ EXACT = (
     "trainer.warmup_steps=0",
 )
 EXACT += ("trainer.warmup_steps=0", *LORA)
+EXACT += ("video.num_frames=8",)
+"""Frames of 2 x 2 tokens in 4 temporal patches: where text goes on after them depends on model.text_after_video."""
+LIBRARY = "model.text_after_video=library"
 RAGGED = ("trainer.per_device_train_batch_size=5", "trainer.gradient_accumulation_steps=3")
 """The 12 rows of an epoch in microbatches of 5, 5 and 2: one update."""
 GROUPS = ("trainer.per_device_train_batch_size=4", "trainer.gradient_accumulation_steps=2")
@@ -83,6 +86,7 @@ def test_the_reference_is_independent():
     names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert {name.split(".")[0] for name in names} == {"collections", "dataclasses", "math", "typing"} | {
         "peft",
+        "token_positions",  # which imports torch alone, see tests/modeling/test_positions.py
         "torch",
         "transformers",
     }
@@ -93,7 +97,8 @@ def test_the_reference_is_independent():
 def test_sft(make_config, tiny_folder, tree):
     # Ragged microbatches, and (tree) an update of one microbatch that ends the epoch.
     batch = ("trainer.per_device_train_batch_size=5", "trainer.gradient_accumulation_steps=2") if tree else RAGGED
-    trainer = make_trainer(make_config("sft", *EXACT, *batch, layout(tree)))
+    rule = () if tree else (LIBRARY,)
+    trainer = make_trainer(make_config("sft", *EXACT, *batch, layout(tree), *rule))
     updates, reference = record(trainer), reference_of(trainer, tiny_folder)
     assert [[len(rows) for rows in u.microbatches] for u in updates] == ([[5, 5], [2]] if tree else [[5, 5, 2]] * 2)
     for update in updates:
@@ -106,12 +111,12 @@ def test_sft(make_config, tiny_folder, tree):
 
 
 @pytest.mark.parametrize(
-    ("tiny_folder", "tree", "kind"),
-    [("qwen2_vl", True, "sigmoid"), ("qwen2_5_vl", False, "hinge"), ("qwen2_5_vl", True, "ipo")],
+    ("tiny_folder", "tree", "kind", "rule"),
+    [("qwen2_vl", True, "sigmoid", ()), ("qwen2_5_vl", False, "hinge", ()), ("qwen2_5_vl", True, "ipo", (LIBRARY,))],
     indirect=["tiny_folder"],
 )
-def test_dpo(make_config, tiny_folder, tree, kind):
-    trainer = make_trainer(make_config("dpo", *EXACT, *RAGGED, layout(tree), f"trainer.loss_type={kind}"))
+def test_dpo(make_config, tiny_folder, tree, kind, rule):
+    trainer = make_trainer(make_config("dpo", *EXACT, *RAGGED, layout(tree), f"trainer.loss_type={kind}", *rule))
     updates, reference = record(trainer), reference_of(trainer, tiny_folder)
     assert [[len(rows) for rows in u.microbatches] for u in updates] == [[10, 10, 4]] * 2
     for update in updates:
@@ -123,7 +128,7 @@ def test_dpo(make_config, tiny_folder, tree, kind):
     ("tiny_folder", "tree", "steps", "first", "options"),
     [
         ("qwen2_vl", True, 10, 0, ()),
-        ("qwen2_5_vl", False, 10, 1, ("trainer.scale_rewards=batch",)),
+        ("qwen2_5_vl", False, 10, 1, ("trainer.scale_rewards=batch", LIBRARY)),
         ("qwen2_vl", False, 4, 3, ("trainer.mask_truncated_completions=true", "trainer.scale_rewards=none")),
         ("qwen2_5_vl", True, 4, 5, ("trainer.mask_truncated_completions=true", "trainer.temperature=0.8")),
     ],
