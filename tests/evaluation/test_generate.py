@@ -211,8 +211,28 @@ def test_eval_writes_results_and_goes_on_where_it_stopped(benchmark_folder, tmp_
     assert score_file(out / "predictions.jsonl", benchmark_folder).scores == report.scores
     with pytest.raises(DataError, match="made under another decoding"):
         run_eval(config(benchmark_folder, out, f"model.path={tiny}", "decoding.max_new_tokens=5"))
+    _keeps_its_rule(out, config(benchmark_folder, out, f"model.path={tiny}"))
     assert (out / "predictions.jsonl").read_bytes() == whole
     run_eval(config(benchmark_folder, out, f"model.path={tiny}", "decoding.max_new_tokens=5"), overwrite=True)
+
+
+def _keeps_its_rule(out, settings):
+    """Look that the answers in a folder go on under the rule of positions that they were made by, and no other."""
+
+    def going_on(rule):
+        run_eval(replace(settings, model=replace(settings.model, text_after_video=rule)))
+
+    with pytest.raises(DataError, match="made under another text_after_video") as caught:
+        going_on("library")
+    assert caught.value.hint.startswith("add model.text_after_video=published to go on, or")
+    file = out / "settings.json"
+    found = json.loads(file.read_text())
+    assert found.pop("text_after_video") == json.loads((out / "results.json").read_text())["text_after_video"]
+    file.write_text(json.dumps(found))  # as of an earlier version: its answers were made under library
+    with pytest.raises(DataError, match="made under another text_after_video"):
+        going_on(None)
+    going_on("library")
+    file.write_text(json.dumps({**found, "text_after_video": "published"}))
 
 
 def test_shuffled_videos_show_every_row_another_scene(benchmark_folder, tmp_path):

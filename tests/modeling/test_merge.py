@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vsgrpo.cli import run
 from vsgrpo.data.manifest import TrainingManifest, lineage_of
-from vsgrpo.errors import DataError
+from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import FAMILIES
 from vsgrpo.families.vision_record import read_vision
 from vsgrpo.modeling.load import load
@@ -54,6 +54,29 @@ def test_merged_folder_loads_in_transformers_and_says_the_same(adapter, tmp_path
         merged = plain(input_ids=tokens).logits
         unmerged = load(adapter).model(input_ids=tokens).logits
     assert torch.allclose(merged, unmerged, atol=1e-5)
+
+
+def test_a_model_of_before_the_key_keeps_its_rule_wherever_it_goes(adapter, tiny_folder, tmp_path):
+    assert read_vision(adapter).text_after_video == load(adapter).text_after_video == "published"
+    file = adapter / "vision.json"
+    content = json.loads(file.read_text())
+    del content["text_after_video"]
+    file.write_text(json.dumps(content))
+    loaded = (
+        load(adapter),
+        load(tiny_folder, adapter),
+        load(adapter, tune="lora"),
+        load(tiny_folder, adapter, tune="full"),
+    )
+    assert [bundle.text_after_video for bundle in loaded] == ["library"] * 4
+    assert load(adapter, text_after_video="published").text_after_video == "published"
+    merge_adapter(adapter, tmp_path / "merged")
+    assert read_vision(tmp_path / "merged").text_after_video == load(tmp_path / "merged").text_after_video == "library"
+    assert "`model.text_after_video=library`" in (tmp_path / "merged" / "README.md").read_text()
+    save_model(loaded[2], tmp_path / "next", merge=False, vision=VISION)
+    assert read_vision(tmp_path / "next").text_after_video == "library"
+    with pytest.raises(ConfigError, match="text_after_video=paper: not one of published, library"):
+        load(adapter, text_after_video="paper")
 
 
 def test_a_base_that_only_the_adapters_config_names_stays_in_the_lineage(adapter, tiny_folder, tmp_path):

@@ -9,6 +9,8 @@ from omegaconf import OmegaConf
 
 from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.families.vision_record import with_text_rule
+from vsgrpo.launch.start import as_started
 from vsgrpo.training.run_folder import prepare_run_folder
 
 pytestmark = pytest.mark.integration
@@ -32,6 +34,7 @@ def config_of(launch, num_processes, batch, *overrides):
 def prepare(folder, *given, resume=False):
     config = config_of(*given)
     config = replace(config, run=replace(config.run, dir=str(folder)))
+    config = with_text_rule(as_started(config, []) if resume else config)  # as `launch_training` does
     prepare_run_folder(folder, config, [], resume=resume, overwrite=False)
 
 
@@ -99,6 +102,22 @@ def test_a_run_from_before_a_key_was_there_goes_on_with_what_it_did(tmp_path):
     with pytest.raises(ConfigError, match=r"use_bias_correction_kl=false: the run in .* was started with true"):
         prepare(tmp_path / "run", "cpu", 1, 14, resume=True)
     prepare(tmp_path / "run", "cpu", 1, 14, "trainer.use_bias_correction_kl=true", resume=True)
+
+
+def test_a_run_keeps_where_its_text_goes_on_after_a_video(tmp_path):
+    """A run without the key is of before it, when the library's positions were the only ones."""
+    key, file = "model.text_after_video", tmp_path / "run" / "config.yaml"
+    prepare(tmp_path / "run", "cpu", 1, 14)
+    assert "text_after_video: published" in file.read_text(encoding="utf-8")
+    prepare(tmp_path / "run", "cpu", 1, 14, f"{key}=published", resume=True)
+    with pytest.raises(ConfigError, match=f"{key}=library: the run in .* was started with published") as caught:
+        prepare(tmp_path / "run", "cpu", 1, 14, f"{key}=library", resume=True)
+    assert caught.value.hint.startswith(f"resume with {key}=published, or")
+    edit(tmp_path / "run", model={"text_after_video": None})
+    with pytest.raises(ConfigError, match=f"{key}=published: the run in .* was started with library"):
+        prepare(tmp_path / "run", "cpu", 1, 14, f"{key}=published", resume=True)
+    prepare(tmp_path / "run", "cpu", 1, 14, resume=True)
+    assert "text_after_video: library" in file.read_text(encoding="utf-8")
 
 
 def edit(folder, **sections):
