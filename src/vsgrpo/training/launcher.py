@@ -93,11 +93,23 @@ def device_line(config: TrainConfig) -> str:
     taken = "launch=auto took " if launch.auto else ""
     what = f"{taken}launch={launch.profile}, {launch.num_processes} process{'es' if launch.num_processes > 1 else ''}"
     if not launch.on_cpu:
-        return f"device: {seen.describe() if count >= len(seen) else f'{count} of {seen.describe()}'}: {what}"
+        products = "float32 products in TF32" if allows_tf32(config) else "float32 products without TF32"
+        where = seen.describe() if count >= len(seen) else f"{count} of {seen.describe()}"
+        return f"device: {where}: {what}; {products}"
     if seen:
         note = config.model.dtype_note()
         return f"warning: device: CPU ({what}), although this machine has {seen.describe()}{note}"
     return f"device: CPU ({what}): {seen.describe()}{config.model.dtype_note()}"
+
+
+def allows_tf32(config: TrainConfig) -> bool:
+    """Tell whether a GPU may round the factors of float32 products to 11 significant bits (TF32).
+
+    It may where adapters compute in float32 beside weights that have 8 (trainer.bf16=false, model.dtype=bfloat16): they
+    would take a third of a forward's time (docs/gpu.md). Elsewhere torch's own default stands: no rounding.
+    """
+    floats = any(not config.autocasts(section) for section in config.stage_sections())
+    return config.model.tune == "lora" and config.model.dtype == "bfloat16" and floats
 
 
 # --- the parent

@@ -19,6 +19,7 @@ from vsgrpo.families import family_files
 from vsgrpo.families.vision_record import other_rule
 from vsgrpo.rewards import load_reward
 from vsgrpo.rules import module_file
+from vsgrpo.training.launcher import allows_tf32
 
 
 def row_files(config: TrainConfig) -> list[Path]:
@@ -134,11 +135,10 @@ def warnings_of(config: TrainConfig) -> Iterator[str]:
         yield other
     if isinstance(config.trainer, GrpoSection) and config.trainer.beta == 0:
         yield "trainer.beta=0: without the KL term the paper's runs collapsed (arXiv 2504.00883)"
-    floats = any(not config.autocasts(section) for section in config.stage_sections())
-    if not config.launch.on_cpu and config.model.tune == "lora" and config.model.dtype == "bfloat16" and floats:
+    if not config.launch.on_cpu and allows_tf32(config):
         yield (
-            "trainer.bf16=false: beside the weights in bfloat16 the adapters compute in float32, without TF32: "
-            "about half as much again for a GPU (estimated); set trainer.bf16=true"
+            "trainer.bf16=false: beside the weights in bfloat16 the adapters compute in float32 (TF32): about an "
+            "eighth more for a GPU (estimated); set trainer.bf16=true"
         )
 
 

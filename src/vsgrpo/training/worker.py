@@ -38,7 +38,7 @@ from vsgrpo.modeling.save import save_model
 from vsgrpo.terminal import complain, show
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.callbacks import dev_dataset, dev_overlap
-from vsgrpo.training.launcher import check_devices, cpu_hint, end_with_parent, own_rank, record_failure
+from vsgrpo.training.launcher import allows_tf32, check_devices, cpu_hint, end_with_parent, own_rank, record_failure
 from vsgrpo.training.preflight import load_rows, row_files
 from vsgrpo.training.progress import Stage
 from vsgrpo.training.rows import make_loader, readable_rows, training_table
@@ -206,13 +206,14 @@ def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunP
 
 
 def check_device(config: TrainConfig, rows: list[Row]) -> None:
-    """Compare the estimate with the memory of this process's GPU, before the model loads.
+    """Set how a GPU multiplies float32, and compare the estimate with its memory, before the model loads.
 
     Raises:
         ConfigError: weights, gradients and optimizer alone do not fit.
     """
     if config.launch.on_cpu or not torch.cuda.is_available():  # `join_processes` has compared the two
         return
+    torch.backends.cuda.matmul.allow_tf32 = allows_tf32(config)
     device = torch.cuda.get_device_properties(own_device())
     warning = check_memory(estimate_run(config, rows), float(device.total_memory), f"on {device.name}")
     if warning and own_rank() == 0:
