@@ -159,23 +159,6 @@ def test_one_line_says_what_was_taken(machine, gpus, words, line):
     assert line in describe(config)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (
-            ("model=qwen2_vl_2b",),
-            "; float32 products in TF32",
-        ),  # bfloat16 weights, adapters in float32: the groups' defaults
-        (("model=qwen2_vl_2b", "trainer.bf16=true"), "; float32 products without TF32"),
-        (("model=qwen2_vl_2b", "model.tune=full"), "; float32 products without TF32"),
-        (("model=qwen2_vl_2b", "model.dtype=float32"), "; float32 products without TF32"),
-    ],
-)
-def test_a_gpu_multiplies_float32_in_tf32_only_beside_bfloat16_weights(machine, words, said):
-    machine(1)
-    assert device_line(config_of("launch=gpu1", *words)).endswith(said)
-
-
 def test_a_plan_for_another_machine_is_refused_here_in_words(machine):
     machine(0)
     text = describe(config_of("launch=zero2"))

@@ -8,6 +8,7 @@ from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.training.launcher import device_line
 from vsgrpo.training.preflight import check_enough_rows, check_run, check_stages, warnings_of
 
 ROW = Row(
@@ -182,3 +183,17 @@ def test_fewer_rows_than_a_rollout_buffer_are_refused_before_the_model_loads():
 def test_what_nobody_would_want_without_knowing_is_said(words, keys):
     config = load_config("train", ["trainer=grpo", "data=d", "output=o", *words])
     assert [text.partition(":")[0] for text in warnings_of(config)] == keys
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "in TF32"),  # the defaults of the groups: weights in bfloat16, adapters in float32
+        (("trainer.bf16=true",), "without TF32"),
+        (("model.dtype=float32",), "without TF32"),
+        (("model.tune=full",), "without TF32"),
+    ],
+)
+def test_a_gpu_multiplies_float32_in_tf32_only_beside_bfloat16_weights(words, said):
+    words = ("trainer=grpo", "data=d", "output=o", "model=qwen2_vl_2b", "launch=gpu1", *words)
+    assert device_line(load_config("train", words)).endswith(f"; float32 products {said}")
