@@ -20,6 +20,7 @@ from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import build_trees
 from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.modeling.weights import read_config
 
 LORA = LoraSettings(r=4, alpha=8)
 VISION = {"num_frames": 8, "min_pixels": 3136, "max_pixels": 100352}
@@ -66,6 +67,7 @@ def test_other_architectures_are_refused_by_name_before_any_weight_is_read(tmp_p
 @pytest.mark.parametrize(
     ("missing", "rule"),
     [
+        ("config.json", "neither config.json nor adapter_config.json in this folder"),
         ("processor_config.json", "no processor in this folder"),
         ("tokenizer.json", "no processor in this folder"),
         ("chat_template.jinja", "no chat template"),
@@ -79,6 +81,11 @@ def test_an_incomplete_folder_is_refused(tiny_folder, tmp_path, missing, rule):
     with pytest.raises(DataError, match=rule) as caught:
         load(folder, offline=True)
     assert "\n" not in caught.value.message and "\n" not in caught.value.hint
+
+
+def test_a_model_without_config_is_said_to_have_none(tmp_path):
+    with pytest.raises(DataError, match=r"no config\.json there"):
+        read_config(str(tmp_path), offline=True)
 
 
 @pytest.mark.parametrize(

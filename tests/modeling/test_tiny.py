@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import torch
 from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
@@ -14,6 +17,20 @@ def test_same_seed_writes_the_same_bytes_and_leaves_the_global_random_state(tiny
     assert "model.safetensors" in files and "chat_template.jinja" in files
     for name in files:
         assert (tmp_path / "again" / name).read_bytes() == (tiny_folder / name).read_bytes(), name
+
+
+def test_every_process_of_several_writes_the_whole_model(tiny_folder, tmp_path):
+    # Whichever comes first builds it; the library's `save_pretrained` writes weights and config on process 0 alone.
+    script = (
+        "import sys, pathlib, torch.distributed as dist\n"
+        "from torch.testing._internal.distributed.fake_pg import FakeStore\n"
+        "from vsgrpo.modeling.tiny import build_tiny\n"
+        "dist.init_process_group('fake', store=FakeStore(), rank=1, world_size=2)\n"
+        "build_tiny(pathlib.Path(sys.argv[1]), seed=0)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "second")], check=True)
+    for file in tiny_folder.iterdir():
+        assert (tmp_path / "second" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def test_another_seed_gives_other_weights_and_sizes_are_free(tiny_folder, tmp_path):

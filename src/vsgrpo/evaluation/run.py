@@ -27,7 +27,7 @@ from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings, ReadOptions, 
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.evaluation.results import Answers
-from vsgrpo.families import BUILT, family_files, find_model
+from vsgrpo.families import family_files, find_model
 from vsgrpo.families.vision_record import other_rule, with_text_rule
 from vsgrpo.report.evaluation_page import model_size
 from vsgrpo.terminal import show
@@ -140,14 +140,9 @@ def answer_rows(
         if not overwrite:
             results.check_earlier(folder, settings, inputs, allow_changed)
     processes.barrier()  # the others load once the first has found nothing to refuse
-    others_wait = config.model.path in BUILT  # one process builds that model, the others read what it built
-    if others_wait and not processes.is_first:
-        processes.barrier()
     generator = generate.open_generator(
         config, budget, processes.device, folder / "tiny", benchmark.prompt, benchmark.text
     )
-    if others_wait and processes.is_first:
-        processes.barrier()
     if processes.is_first:
         results.begin(folder, settings, inputs, overwrite)
     width = generate.hidden_size(generator.bundle)

@@ -188,6 +188,8 @@ def _save(folder: Path, model: Any, tokenizer: Any, family: Family) -> None:
     model.generation_config = GenerationConfig(
         bos_token_id=pad, eos_token_id=[end, pad], pad_token_id=pad, do_sample=False
     )
+    # The library writes weights on process 0 alone; here whichever process comes first builds the model for all.
+    model.should_save_on_this_rank = lambda is_main_process: is_main_process
     model.save_pretrained(folder)
     images, videos = family.processors()
     template = CHAT_TEMPLATE

@@ -74,6 +74,11 @@ def read_config(base: str, offline: bool) -> dict[str, Any]:
         ) from error
     if not isinstance(config, dict):
         raise DataError(f"{base}/config.json: not a JSON object", hint="save or copy it again")
+    if not config:  # the library's answer where the folder has none
+        raise DataError(
+            f"model.path={base}: no config.json there, or an empty one",
+            hint="name a whole model: config.json, weights, processor",
+        )
     _refuse_quantised(f"model.path={base}", config)
     return config
 
