@@ -127,6 +127,31 @@ def _hang() -> None:
     grpo.rollout = hanging
 
 
+def _hang_before_backward() -> None:
+    """Rank 1 never comes to the backward pass of its second step."""
+    from vsgrpo.training.grpo import SpatialGRPOTrainer
+
+    look = SpatialGRPOTrainer._look_at
+    SpatialGRPOTrainer._look_at = lambda self, *args: time.sleep(600) if self.run_step == 1 else look(self, *args)
+
+
+def _hang_in_save() -> None:
+    """Rank 1 never comes to write its part of a checkpoint."""
+    from transformers import Trainer
+
+    Trainer._save_checkpoint = lambda self, *args: time.sleep(600)
+
+
+def _lonely() -> None:
+    """Rank 1 makes a collective call that the others do not make, as a condition on its own rows might."""
+    from vsgrpo.training.grpo import SpatialGRPOTrainer
+
+    count = SpatialGRPOTrainer._live_scale
+    SpatialGRPOTrainer._live_scale = lambda self, live: (
+        count(self, live) + 0.0 * float(self.accelerator.reduce(self.reward_weights.sum()))
+    )
+
+
 def _quota() -> None:
     """No file may grow beyond 20 kB from the third step on: what a full disk or a quota does."""
     import resource
@@ -173,6 +198,16 @@ def _bury(names):
     SampleMaker._load = without(names)
 
 
+def _draw_ragged() -> None:
+    """One token of eight ends a completion, so lengths are spread as they are with a real model."""
+    from dataclasses import replace
+
+    from vsgrpo.training.grpo import SpatialGRPOTrainer
+
+    sampling = SpatialGRPOTrainer._sampling
+    SpatialGRPOTrainer._sampling = lambda self: replace(sampling(self), eos_ids=tuple(range(0, 1 << 12, 8)))
+
+
 def _note_types() -> None:
     """Rank 1 writes into the file TEST_MARK what it sums gradients and steps in, as it is before an update."""
     import json
@@ -197,10 +232,13 @@ def _note_types() -> None:
 
 
 _MUTATIONS = {"note_types": _note_types}
+_MUTATIONS |= {"hang_before_backward": _hang_before_backward, "hang_in_save": _hang_in_save, "lonely": _lonely}
 _MUTATIONS |= {"hang": _hang, "quota": _quota, "term_in_save": _term_in_save}
 _MUTATIONS |= {"bad_gradient": _bad_gradient, "bad_loss": _bad_loss}
 _MUTATIONS |= {"zero_gradients": _zero_gradients, "other_videos": _other_videos, "kill": _kill}
 if os.environ.get("RANK", "1") == "1" and os.environ.get("TEST_MUTATION"):
     _MUTATIONS[os.environ["TEST_MUTATION"]]()
-if os.environ.get("TEST_DEAD_VIDEOS"):  # on all ranks
+if os.environ.get("TEST_RAGGED"):  # on all ranks, as the next
+    _draw_ragged()
+if os.environ.get("TEST_DEAD_VIDEOS"):
     _bury(os.environ["TEST_DEAD_VIDEOS"].split())

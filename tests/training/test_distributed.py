@@ -8,8 +8,9 @@ from torch import nn
 
 from vsgrpo.errors import RunError, SetupError
 from vsgrpo.training import distributed
-from vsgrpo.training.distributed import CheckEngine, EqualCalls, collective_timed_out, shard_kind
+from vsgrpo.training.distributed import CheckEngine, EqualCalls, shard_kind
 from vsgrpo.training.measure import PhaseTimer
+from vsgrpo.training.waits import named_wait
 
 STATE = SimpleNamespace(global_step=3, is_world_process_zero=True)
 
@@ -19,14 +20,15 @@ def test_weights_must_lie_as_the_profile_says():
     assert shard_kind(list(model.parameters())) == "whole"
     for launch in ("zero3", "fsdp2"):
         with pytest.raises(SetupError, match=f"launch={launch}: the weights are whole, not {launch}"):
-            CheckEngine(None, launch).on_step_begin(None, STATE, None, model=model)
+            CheckEngine(None, launch, 60.0).on_step_begin(None, STATE, None, model=model)
     model.weight.ds_id = 0
     with pytest.raises(SetupError, match="launch=ddp: the weights are zero3, not whole"):
-        CheckEngine(None, "ddp").on_step_begin(None, STATE, None, model=model)
+        CheckEngine(None, "ddp", 60.0).on_step_begin(None, STATE, None, model=model)
 
 
 def test_another_number_of_calls_on_a_process_stops_the_run(monkeypatch):
-    model = nn.Module()
+    model = nn.Linear(2, 2)
+    model.weight.ds_id = 0  # sharded by ZeRO-3
     model.model = nn.Module()
     model.model.language_model = nn.Identity()
     model.model.visual = nn.Identity()  # no trained weight: its calls may differ
@@ -56,13 +58,13 @@ def test_another_number_of_calls_on_a_process_stops_the_run(monkeypatch):
         ("The size of tensor a (0) must match", None),
     ],
 )
-def test_a_collective_call_that_fails_names_process_and_phase(text, told):
+def test_a_collective_call_that_fails_names_process_and_phase(text, told, monkeypatch):
     timer = PhaseTimer()
     with pytest.raises(RuntimeError), timer.phase("reward"), timer.phase("generate"):
         raise RuntimeError(text)
-    trainer = SimpleNamespace(timer=timer, accelerator=SimpleNamespace(process_index=2), run_step=9)
-    error = collective_timed_out(RuntimeError(text), trainer, 60.0)
-    assert collective_timed_out(TimeoutError(text), trainer, 60.0) is None  # not torch's
+    monkeypatch.setenv("RANK", "2")
+    error = named_wait(RuntimeError(text), timer, 9, 60.0)
+    assert named_wait(TimeoutError(text), timer, 9, 60.0) is None  # not torch's
     if told is None:
         assert error is None
     else:

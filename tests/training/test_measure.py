@@ -2,7 +2,7 @@ import pytest
 
 from vsgrpo.training import measure
 from vsgrpo.training.measure import PhaseTimer, peak_memory, summarize
-from vsgrpo.training.progress import PhaseWatch
+from vsgrpo.training.waits import PhaseWatch
 
 
 def test_an_inner_phase_stops_the_clock_of_the_outer_one(monkeypatch):
@@ -103,15 +103,20 @@ def test_a_phase_that_lasts_is_told_once(monkeypatch, capsys):
     now = [100.0]
     monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
     timer = PhaseTimer()
-    watch = PhaseWatch(timer, rank=1, limit_s=60.0)
+    watch = PhaseWatch(timer, rank=1, limit_s=60.0, step=lambda: 7)
+    now[0] += 32.0
+    watch.look()
     with timer.phase("update"):
         now[0] += 29.0  # below half of 60 s
-        watch.look(7)
-        assert capsys.readouterr().err == ""
+        watch.look()
+        assert capsys.readouterr().err.count("\n") == 1
         now[0] += 2.0
-        watch.look(7)
-        watch.look(7)
-    now[0] += 100.0
-    watch.look(7)  # between phases
-    expected = "warning: process 1 has been in phase update of step 7 for 31 s (launch.timeout_s=60)\n"
-    assert capsys.readouterr().err == expected
+        watch.look()
+        watch.look()
+    now[0] += 33.0
+    watch.look()
+    lines = [
+        f"warning: process 1 has been {place} of step 7 for {seconds} s (launch.timeout_s=60)"
+        for place, seconds in (("in phase update", 31), ("after phase update", 33))
+    ]
+    assert capsys.readouterr().err.splitlines() == lines

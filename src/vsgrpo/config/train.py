@@ -203,6 +203,9 @@ class TrainConfig(ShowsMedia, Section, key=""):
             what = "shards the trained tower, and a process left without videos would not call it while the others wait"
             way_out = "set video.on_bad=error (`vsgrpo check-data` finds broken videos), or model.freeze_vision=true"
             yield f"video.on_bad=skip: launch={profile} {what}", way_out
+        if profile in SHARDED and any(getattr(s, "log_gradient_correlation", False) for s in self.stage_sections()):
+            what = f"launch={profile} shards the weights, and processes measure other numbers of questions"
+            yield f"trainer.log_gradient_correlation=true: {what}", "leave it out, or set launch=ddp or launch=zero2"
         if self.trainer.probe_longest == "on" and profile not in WHOLE:
             what = f"trainer.probe_longest=on: launch={profile} reduces gradients inside a backward pass"
             yield what, "set trainer.probe_longest=auto; `--dry-run` estimates the memory"

@@ -25,11 +25,13 @@ from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import Tree, count_scored
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
 from vsgrpo.modeling.weights import fill_adapter, load_full
-from vsgrpo.training.distributed import load_whole, sum_gradients_in_float32
+from vsgrpo.training.distributed import keep_buffers, load_whole, sum_gradients_in_float32
 from vsgrpo.training.losses import BadSteps, leave_out
-from vsgrpo.training.measure import summarize
+from vsgrpo.training.measure import blank_media, summarize
 from vsgrpo.training.progress import Progress, Stage
 from vsgrpo.training.samples import Sample, SampleMaker, VideoSampler, sample_trees, stage_rows
+from vsgrpo.training.waits import is_wait
+from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import VideoLoader
 
 if TYPE_CHECKING:
@@ -111,6 +113,7 @@ class StageTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.remove_callback(PrinterCallback)  # it prints logs on stdout, which is for results
         sum_gradients_in_float32(self)
+        keep_buffers(self.model)
         cache: str | Path = config.video.feature_cache  # "memory" keeps a frozen tower's features for the whole run
         if cache == "disk":
             cache = Path(config.video.cache_dir or Path(config.run.dir) / "cache") / "features"
@@ -157,6 +160,8 @@ class StageTrainer(Trainer):
                 super()._save_checkpoint(model, trial)
             except Exception as error:
                 shutil.rmtree(folder.partial, ignore_errors=True)  # half-written files would keep the disk full
+                if is_wait(error):  # the other process's error says why
+                    raise
                 raise RunError(
                     f"{folder.partial}: the checkpoint of step {self.run_step} cannot be written: {first_line(error)}",
                     hint="earlier checkpoints are complete; free disk space, then --resume",
@@ -205,6 +210,20 @@ class StageTrainer(Trainer):
             schedule._last_lr = [base * factor for base, factor in zip(schedule.base_lrs, factors, strict=True)]
             for group, rate in zip(schedule.optimizer.param_groups, schedule._last_lr, strict=True):
                 group["lr"] = rate
+
+    def _idle_tower(self, samples: Sequence[Sample]) -> Tensor | float:
+        """Return 0 for the loss, by way of a trained tower that none of the samples on this process needs.
+
+        Engines of several processes wait for a gradient of every trained weight, ZeRO-2 for all in the same order: call
+        this before the forward, so that the backward pass reaches the tower last, as it does with videos.
+        """
+        if self.accelerator.num_processes == 1 or not self._train_vision or any(sample.media for sample in samples):
+            return 0.0
+        budget = self.loader.budget
+        picture = blank_media([Medium("image", (1, budget.merge, budget.merge), 1)], budget)
+        with self.accelerator.autocast():
+            features = self._store.features(picture, grad=True)
+        return sum(0.0 * found.tensor.float().sum() for found in features.values())
 
     def _look_at(self, loss: Tensor, inputs: Any) -> None:
         """Note a microbatch and whether its loss is a number; under DeepSpeed a bad one would reach the weights."""

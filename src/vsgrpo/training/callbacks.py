@@ -31,7 +31,7 @@ from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.rewards import accuracy_reward
 from vsgrpo.training.base import StageTrainer
-from vsgrpo.training.distributed import largest
+from vsgrpo.training.distributed import largest, unsharded
 from vsgrpo.training.launcher import OVERDUE, STOP_SIGNALS, SUPERVISED, LostProcess, own_rank
 from vsgrpo.training.progress import append_records
 from vsgrpo.training.rows import rows_to_dataset
@@ -91,6 +91,7 @@ class DevScore(TrainerCallback):
         total, count = 0.0, 0
         with (
             torch.no_grad(),
+            unsharded(trainer.model_wrapped),
             unwrap_model_for_generation(trainer.model_wrapped, accelerator) as model,
             accelerator.autocast(),
         ):
@@ -112,7 +113,8 @@ class DevScore(TrainerCallback):
         # A store of its own: features of dev videos would crowd the run's cache, and a trained tower's change.
         features = compute_features(samples, FeatureStore(bundle), timer)
         prompts, keys = [sample.prompt for sample in samples], [(sample.row_key, 0) for sample in samples]
-        completions = rollout(model, prompts, features, keys, self._sampling, layout=self.trainer._layout)
+        with timer.phase("generate"):
+            completions = rollout(model, prompts, features, keys, self._sampling, layout=self.trainer._layout)
         texts = bundle.tokenizer.batch_decode(completions, skip_special_tokens=True)
         columns = {name: [row[name] for row in rows] for name in SCORE_COLUMNS}
         return accuracy_reward(completions=texts, numeric="mra", show_options=self._show_options, **columns)

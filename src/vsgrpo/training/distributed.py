@@ -23,6 +23,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainerCallback, TrainerState
 from transformers.integrations import deepspeed
 
@@ -31,8 +32,9 @@ from vsgrpo.errors import RunError, SetupError
 from vsgrpo.modeling.bundle import language_model, vision_tower
 from vsgrpo.modeling.vision import are_tower_calls_collective
 from vsgrpo.terminal import show
-from vsgrpo.training.launcher import LostProcess, needs_launcher
+from vsgrpo.training.launcher import needs_launcher
 from vsgrpo.training.measure import PhaseTimer
+from vsgrpo.training.waits import limit_waits
 
 if TYPE_CHECKING:
     from vsgrpo.training.run_folder import RunFolder
@@ -83,6 +85,12 @@ def name_layers(model: nn.Module) -> None:
     """
     layer = language_model(model).layers[0]
     os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = type(layer).__name__
+
+
+def keep_buffers(model: nn.Module) -> None:
+    """Leave a model's buffers out of data parallelism: none changes, and sending them makes a forward collective."""
+    names = [name for name, _ in model.named_buffers()]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
 
 
 def unshard_root(model: Any) -> None:
@@ -147,14 +155,16 @@ class CheckEngine(TrainerCallback):
 
     folder: RunFolder
     profile: str
+    timeout_s: float
     done: bool = False
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Look at the weights as the engine and a resumed checkpoint left them.
+        """Look at the weights as the engine and a resumed checkpoint left them; limit the waits of its groups.
 
         Raises:
             SetupError: a parameter that is trained is of another type than float32: updates would be rounded away.
         """
+        limit_waits(self.timeout_s)
         # ZeRO's weights are copies of what it trains.
         found = None if self.profile.startswith("zero") else low_precision(model)
         if found is not None:
@@ -208,12 +218,13 @@ def shard_kind(parameters: list[nn.Parameter]) -> str:
 
 
 class EqualCalls(TrainerCallback):
-    """Stops a run whose processes called the model another number of times in a step.
+    """Stops a run whose processes called a sharded model another number of times in a step.
 
     Calls of sharded weights are collective: where one process makes one more, it meets another call of the others, and
     they wait for ever or exchange the wrong weights. Rollouts are left out: there the weights are gathered, and
     processes draw completions of different lengths. So are calls of a tower that is whole everywhere (a frozen one by
-    `keep_whole`, and any but ZeRO-3's): a process calls it once for each video that it has.
+    `keep_whole`, and any but ZeRO-3's): a process calls it once for each video that it has. Weights that are whole on
+    every process may be called as often as each likes.
     """
 
     def __init__(self, timer: PhaseTimer) -> None:
@@ -224,7 +235,7 @@ class EqualCalls(TrainerCallback):
     def on_step_begin(self, args: Any, state: TrainerState, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Count calls of the language model, and of a tower that is trained in parts, from here on."""
         self._calls = 0
-        if not self._hooks:
+        if not self._hooks and shard_kind(list(model.parameters())) != "whole":
             towers = [vision_tower(model)] if are_tower_calls_collective(model) else []
             counted = [language_model(model), *towers]
             self._hooks = [module.register_forward_pre_hook(self._count) for module in counted]
@@ -235,6 +246,8 @@ class EqualCalls(TrainerCallback):
         Raises:
             RunError: they differ.
         """
+        if not self._hooks:
+            return
         counts = gather_numbers(self._calls)
         if len(set(counts)) > 1:
             raise RunError(
@@ -263,6 +276,15 @@ def gather_numbers(number: int) -> list[int]:
     return [int(tensor.item()) for tensor in found]
 
 
+def merged(own: dict[Any, Any]) -> dict[Any, Any]:
+    """Return the entries of all processes' dicts, alike on each; of those of one key the first process's."""
+    if not torch.distributed.is_initialized():
+        return own
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, own)
+    return {key: value for part in reversed(found) for key, value in part.items()}
+
+
 def largest(number: int, device: torch.device) -> int:
     """Return the largest of the numbers of all processes; each calls this equally often."""
     if not torch.distributed.is_initialized():
@@ -270,23 +292,6 @@ def largest(number: int, device: torch.device) -> int:
     found = torch.tensor(number, device=device)
     torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
     return int(found.item())
-
-
-def collective_timed_out(error: BaseException, trainer: Any, timeout_s: float) -> RunError | None:
-    """Return the error for a collective call that timed out or lost its partner, None for any other error."""
-    if not isinstance(error, RuntimeError):  # torch's own; a reward that asks a server has errors of other types
-        return None
-    text = str(error)
-    phase = trainer.timer.failed_in or trainer.timer.running[0] or "set-up"
-    where = f"process {trainer.accelerator.process_index} in phase {phase} of step {trainer.run_step}"
-    if "Timed out" in text or "timed out" in text or "Timeout" in text:
-        return RunError(
-            f"{where} waited launch.timeout_s={timeout_s:g} s for another process",
-            hint="a `warning: process ...` line may say what the other one did; raise launch.timeout_s if it was slow",
-        )
-    if any(words in text for words in ("Connection closed by peer", "Connection reset", "Connection refused")):
-        return LostProcess(f"{where} lost another process", hint="the other one's error says why; --resume goes on")
-    return None
 
 
 ENGINES = {

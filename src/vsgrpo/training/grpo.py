@@ -236,7 +236,8 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
         """Look at the loss while its samples are at hand."""
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        idle = self._idle_tower(inputs["samples"])
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch) + idle
         self._look_at(loss, inputs)
         return loss
 

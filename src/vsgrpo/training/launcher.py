@@ -35,6 +35,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 OVERDUE = "launch.save_timeout_s={:g}: the step and its checkpoint take longer: ending now, the last checkpoint stays"
 _PR_SET_PDEATHSIG = 1
 _SHOW_CURSOR = "\x1b[?25h"  # a worker that was killed in the middle of its live display has left it hidden
+_HINTS = {int(signal.SIGKILL): "is memory short? "}
+_HINTS[int(signal.SIGABRT)] = "NCCL does so after launch.timeout_s: `warning: process ...` lines say who waited where; "
 FAILURES = "failures"
 """Sub-folder of a run: why each process failed, in the latest start."""
 
@@ -239,9 +241,8 @@ def explain(run_dir: Path, codes: dict[int, int]) -> int:
     # The launcher kills what does not end by itself: a process that was killed is the cause if no other one is.
     for rank, code in () if causes else codes.items():
         if code in (-signal.SIGKILL, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT):
-            hint = "is memory short? " if code == -signal.SIGKILL else ""
             what = f"process {rank} was ended by {signal.Signals(-code).name}"
-            complain(what, f"{hint}go on from the last checkpoint with --resume")
+            complain(what, f"{_HINTS.get(-code, '')}go on from the last checkpoint with --resume")
             return 1
     if failures:
         first = min(causes or failures, key=lambda failure: failure["time"])

@@ -70,7 +70,8 @@ class PhaseTimer:
         self._running: list[str] = []
         self._edges: deque[tuple[str | None, Any]] = deque()
         """Edges whose seconds nobody has taken, each with the phase that runs from there on."""
-        self._since = 0.0
+        self._since = time.perf_counter()
+        self._ended: str | None = None
         self._counts: dict[str, int] = {}
         self._taken = time.perf_counter()
         self.failed_in: str | None = None
@@ -80,6 +81,13 @@ class PhaseTimer:
     def running(self) -> tuple[str | None, float]:
         """The innermost phase that runs, None between phases, and when it last began to (`time.perf_counter`)."""
         return (self._running[-1] if self._running else None), self._since
+
+    def place(self) -> str:
+        """Say where this process is, or failed: in a phase, after one, or before the first."""
+        phase = self.failed_in or self.running[0]
+        if phase is not None:
+            return f"in phase {phase}"
+        return "in set-up" if self._ended is None else f"after phase {self._ended}"
 
     def is_in(self, phase: str) -> bool:
         """Return whether this phase, or one inside it, is running."""
@@ -94,7 +102,7 @@ class PhaseTimer:
 
     def stop(self) -> None:
         """Stop the phase started last."""
-        self._running.pop()
+        self._ended = self._running.pop()
         self._mark()
 
     @contextmanager

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -195,47 +194,6 @@ class Progress(TrainerCallback):
 
     def _pace(self, state: TrainerState) -> float:
         return (time.monotonic() - self._since) / max(state.global_step - self._first_step, 1)
-
-
-@dataclass(eq=False)
-class PhaseWatch(TrainerCallback):
-    """Says on stderr which phase this process has been in for half of launch.timeout_s.
-
-    A process that hangs says nothing by itself, and NCCL ends those that wait for it without a Python exception.
-    """
-
-    timer: PhaseTimer
-    rank: int
-    limit_s: float
-
-    def __post_init__(self) -> None:
-        self._reported: float | None = None
-        self._ended = threading.Event()
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Start to watch."""
-        threading.Thread(target=self._watch, args=(state,), daemon=True).start()
-
-    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Stop watching."""
-        self._ended.set()
-
-    def look(self, step: int) -> None:
-        """Print one line if a phase has lasted for half of the limit; once for each time it is entered."""
-        phase, since = self.timer.running
-        seconds = time.perf_counter() - since
-        if phase is None or self._reported == since or seconds < self.limit_s / 2:
-            return
-        self._reported = since
-        show(
-            f"warning: process {self.rank} has been in phase {phase} of step {step} for {seconds:.0f} s "
-            f"(launch.timeout_s={self.limit_s:g})",
-            sys.stderr,
-        )
-
-    def _watch(self, state: TrainerState) -> None:
-        while not self._ended.wait(min(self.limit_s / 10, 10.0)):
-            self.look(state.global_step)
 
 
 class Tracker(TrainerCallback):

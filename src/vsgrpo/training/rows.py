@@ -7,6 +7,7 @@ part for a video. Messages are built from the columns inside the trainer.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import shutil
 import sys
@@ -28,6 +29,8 @@ from vsgrpo.families import budget_of
 from vsgrpo.modeling.load import device_line, load
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.terminal import show
+from vsgrpo.training.distributed import merged
+from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.preflight import cache_folder, check_caching, check_enough_rows, load_rows
 from vsgrpo.video.cache import DiskCache
 from vsgrpo.video.loader import BadVideo, VideoLoader
@@ -51,6 +54,9 @@ def make_loader(config: TrainConfig, **changes: Any) -> VideoLoader:
 def readable_rows(config: TrainConfig, rows: list[Row], loader: VideoLoader) -> list[Row]:
     """Leave out the rows of videos and images whose header cannot be read (video.on_bad=skip), and say which.
 
+    What one process cannot read, all leave out: each has its own decoder, which may be late where another's is not, and
+    rows that differ would be other steps.
+
     Raises:
         DataError: one is bad under video.on_bad=error, more than video.max_quarantined of them are, or no row is left.
         ConfigError: too few rows are left for a rollout buffer.
@@ -65,8 +71,11 @@ def readable_rows(config: TrainConfig, rows: list[Row], loader: VideoLoader) -> 
             loader.medium(path, kind)
         except BadVideo as error:
             bad[kind, path] = error.message
-    for (kind, _), message in bad.items():
-        show(f"skipped {kind}: {message}", sys.stderr)
+    bad = merged(bad)
+    for (kind, path), message in bad.items():
+        loader.quarantine.setdefault(os.path.abspath(path), message)
+        if own_rank() == 0:
+            show(f"skipped {kind}: {message}", sys.stderr)
     loader.check_quarantine()
     kept = [row for row in rows if not any(place in bad for place in row.media_paths(base))]
     if not kept:

@@ -101,6 +101,7 @@ class SpatialSFTTrainer(AnswerTrainer, SFTTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
         """Score the answers with their videos; return the part of a microbatch in the mean loss of its update."""
         samples = inputs["samples"]
+        idle = self._idle_tower(samples)
         with self.accelerator.autocast():
             features = compute_features(samples, self._store, self.timer, grad=self._train_vision)
             scores, entropies = self._answer_logps(model, samples, features, entropy=True)
@@ -109,7 +110,7 @@ class SpatialSFTTrainer(AnswerTrainer, SFTTrainer):
         counts = torch.stack([(entropies * live).sum(), live.new_tensor(float(self._count_items(inputs)))])
         sums: Any = self.accelerator.reduce(counts, reduction="sum")
         self._note_answers(*sums.tolist())
-        return loss
+        return loss + idle
 
 
 class SpatialDPOTrainer(AnswerTrainer, DPOTrainer):
@@ -144,6 +145,7 @@ class SpatialDPOTrainer(AnswerTrainer, DPOTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
         """Compare the log-ratios of right and wrong answers; return the part of a microbatch in its update's mean."""
         samples: list[Sample] = inputs["samples"]
+        idle = self._idle_tower(samples)
         with self.accelerator.autocast():
             features = compute_features(samples, self._store, self.timer, grad=self._train_vision)
             policy, entropies = self._answer_logps(model, samples, features, entropy=True)
@@ -154,12 +156,14 @@ class SpatialDPOTrainer(AnswerTrainer, DPOTrainer):
         ratios = (policy - reference).view(-1, 2)  # (pairs, chosen and rejected)
         losses = pair_losses(ratios, lengths, self.beta, self.loss_types[0])
         self._note_pairs(policy.detach().view(-1, 2), ratios.detach(), entropies, lengths, live)
-        return self._share_of_update((losses * live).sum(), inputs, num_items_in_batch)
+        return self._share_of_update((losses * live).sum(), inputs, num_items_in_batch) + idle
 
     def _reference_logps(self, model: Any, samples: Sequence[Sample], features: Mapping[str, MediaFeatures]) -> Tensor:
         if self.ref_model is None:
             return self._answer_logps(model, samples, features, adapter=False)[0]
         if self._train_vision:
+            # The reference's tower is frozen, and is called once for each video: its calls must not be collective.
+            keep_whole(vision_tower(self._reference_store.bundle.model))
             features = compute_features(samples, self._reference_store, self.timer)
         return self._answer_logps(self.ref_model, samples, features)[0]
 

@@ -32,22 +32,17 @@ from vsgrpo.terminal import can_draw, show
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.callbacks import DevScore, StopOnSignal
 from vsgrpo.training.continuation import Checkpoint
-from vsgrpo.training.distributed import (
-    CheckEngine,
-    EqualCalls,
-    check_backend,
-    collective_timed_out,
-    name_layers,
-)
+from vsgrpo.training.distributed import CheckEngine, EqualCalls, check_backend, name_layers
 from vsgrpo.training.grpo import SpatialGRPOTrainer
 from vsgrpo.training.launcher import another_failed, own_rank
 from vsgrpo.training.live import LiveView
 from vsgrpo.training.measure import PhaseTimer, probe_longest, wants_probe
 from vsgrpo.training.preflight import buffer_steps
-from vsgrpo.training.progress import JsonLog, PhaseWatch, Progress, Stage, Tracker
+from vsgrpo.training.progress import JsonLog, Progress, Stage, Tracker
 from vsgrpo.training.run_folder import RunFolder
 from vsgrpo.training.samples import few_videos, stage_rows
 from vsgrpo.training.sft_dpo import SpatialDPOTrainer, SpatialSFTTrainer
+from vsgrpo.training.waits import watched
 
 
 @dataclass
@@ -90,24 +85,20 @@ def open_stage(
     stop = StopOnSignal(every, progress.say, lost, config.launch.save_timeout_s)
     if config.launch.profile == "fsdp2":
         name_layers(parts.bundle.model)
-    trainer = build_trainer(parts, stage, reference, progress, stop)
-    check_backend(trainer.accelerator, config)
-    if wants_probe(config, section):
-        found = probe_longest(trainer, section, stage_load(config, section, ()))
-        if trainer.is_world_process_zero():
-            show(found, sys.stderr)
-    folder.update_status(stage=stage.number)
-    opened = OpenStage(trainer, stop)
-    if resume is not None:
-        _go_on(opened, resume, folder, every)
+    trainer: StageTrainer | None = None
     try:
-        yield opened
-    except Exception as error:
-        # Name the phase in which another process was waited for too long.
-        timed_out = collective_timed_out(error, trainer, config.launch.timeout_s)
-        if timed_out is None or trainer.accelerator.num_processes == 1:
-            raise
-        raise timed_out from error
+        with watched(timer, config.launch, lambda: trainer.run_step if trainer else stage.steps_before):
+            trainer = build_trainer(parts, stage, reference, progress, stop)
+            check_backend(trainer.accelerator, config)
+            if wants_probe(config, section):
+                found = probe_longest(trainer, section, stage_load(config, section, ()))
+                if trainer.is_world_process_zero():
+                    show(found, sys.stderr)
+            folder.update_status(stage=stage.number)
+            opened = OpenStage(trainer, stop)
+            if resume is not None:
+                _go_on(opened, resume, folder, every)
+            yield opened
     finally:
         stop.restore()
         progress.close()
@@ -204,10 +195,11 @@ def build_trainer(
         use_gradient_checkpointing(parts.bundle.model)
     progress = progress or Progress(stage, PhaseTimer())
     launch, timer, say = config.launch, progress.timer, progress.say
-    callbacks: list[TrainerCallback] = [JsonLog(stage), progress, CheckEngine(stage.folder, launch.profile)]
+    engine = CheckEngine(stage.folder, launch.profile, launch.timeout_s)
+    callbacks: list[TrainerCallback] = [JsonLog(stage), progress, engine]
     callbacks += [Tracker(name, get_reporting_integration_callbacks([name])[0], say) for name in section.report_to]
     if launch.num_processes > 1:
-        callbacks += [EqualCalls(timer), PhaseWatch(timer, args.process_index, launch.timeout_s)]
+        callbacks.append(EqualCalls(timer))
     if stop is not None:
         callbacks.append(stop)
     make = {"grpo": SpatialGRPOTrainer, "sft": SpatialSFTTrainer, "dpo": SpatialDPOTrainer}[section.name]

@@ -39,11 +39,13 @@ from vsgrpo.terminal import complain, show
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.callbacks import dev_dataset, dev_overlap
 from vsgrpo.training.launcher import allows_tf32, check_devices, cpu_hint, end_with_parent, own_rank, record_failure
+from vsgrpo.training.measure import PhaseTimer
 from vsgrpo.training.preflight import load_rows, row_files
 from vsgrpo.training.progress import Stage
 from vsgrpo.training.rows import make_loader, readable_rows, training_table
 from vsgrpo.training.run_folder import RunFolder
 from vsgrpo.training.stages import open_stage, reference_model, trl_config
+from vsgrpo.training.waits import watched
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -129,7 +131,8 @@ def train(config: TrainConfig, checked: tuple[list[Row], str] | None = None, *, 
         if verdict != "clean" and own_rank() == 0:
             unknown = judge_rows(rows).unknown_text()
             show(f"leak check: {verdict}" + (f": {unknown}" if unknown else ""), sys.stderr)
-        parts = prepare_run(config, folder, rows)
+        with watched(PhaseTimer(), config.launch, lambda: 0):
+            parts = prepare_run(config, folder, rows)
         checkpoint = next(folder.checkpoints(), None) if resume else None
         reference, stages = reference_model(config, parts.bundle), config.trainer.num_stages
         steps = checkpoint.number - checkpoint.step if checkpoint else 0
@@ -146,7 +149,7 @@ def train(config: TrainConfig, checked: tuple[list[Row], str] | None = None, *, 
                 return 128 + stop
             steps += checkpoint.step if checkpoint and opened.is_done else trainer.state.global_step
             checkpoint = None
-        with trainer.timer.phase("save"):
+        with watched(trainer.timer, config.launch, lambda: steps), trainer.timer.phase("save"):
             folder.publish_final(lambda path: save_final(trainer, config, path), trainer.is_world_process_zero())
         folder.update_status(status="done", signal=None, error=None)
     if own_rank() == 0:
@@ -178,10 +181,10 @@ def _failure_noted(folder: RunFolder) -> Iterator[None]:
 def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunParts:
     """Return what all stages share: rows whose videos can be read, the loader, the model, rows to score on."""
     loader = make_loader(config)
+    for number in range(config.trainer.num_stages):  # what TRL refuses; accelerate starts the process group here
+        trl_config(config, number)
     rows = readable_rows(config, rows, loader)
     dev = dev_dataset(config)
-    for number in range(config.trainer.num_stages):  # what TRL refuses, before the model loads
-        trl_config(config, number)
     check_device(config, rows)
     bundle = make_model(config)
     if bundle.family.needs_timing:
