@@ -203,20 +203,23 @@ def layer_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape,
     """Return what autograd keeps of one block of the language model.
 
     Per token: the inputs of both norms in float32 (8 H bytes); queries, keys, values and the result of attention; the
-    inputs of linear layers that are trained or carry LoRA, one copy each where autocast casts them; three of the MLP.
+    inputs of linear layers that are trained or carry LoRA, one copy each where autocast or PEFT casts them (to the
+    float32 of an adapter beside bfloat16 weights); three of the MLP.
     The tree's kernels copy keys and values of shared nodes to the blocks or leaves that attend to them.
     """
     act, hidden, mlp = _act(config, section), shape.hidden, shape.mlp
     query, keys = shape.query_width, shape.kv_width
     lora = config.model.tune == "lora"
     targets = set(config.model.lora.targets) if lora else {"q_proj", "gate_proj", "o_proj", "down_proj"}
-    casts = config.autocasts(section) and (lora or weight_bytes(config) == 4)
-    inputs = 0
+    autocasts = config.autocasts(section)
+    adapter_casts = lora and not autocasts and weight_bytes(config) == 2
+    casts = adapter_casts or (autocasts and (lora or weight_bytes(config) == 4))
+    each, inputs = 4 if adapter_casts else act, 0
     for names, width in (({"q_proj", "k_proj", "v_proj"}, hidden), ({"gate_proj", "up_proj"}, hidden)):
         wanted = names & targets
         copies = (len(wanted) if lora else len(names)) if casts else bool(wanted)
-        inputs += copies * width * act
-    inputs += ("o_proj" in targets) * query * act + ("down_proj" in targets) * mlp * act
+        inputs += copies * width * each
+    inputs += ("o_proj" in targets) * query * each + ("down_proj" in targets) * mlp * each
     norms = 8 * hidden + (0 if lora else 2 * hidden * weight_bytes(config))
     attention = (2 * query + 2 * keys) * act
     per_token = norms + inputs + attention + 3 * mlp * act
