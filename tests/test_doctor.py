@@ -79,6 +79,17 @@ def test_a_run_is_looked_at_before_it_starts(monkeypatch, words, check, status, 
     assert status == "ok" or finding.mend
 
 
+def test_where_text_goes_on_after_a_video_is_said_and_another_rule_than_the_models_is_warned_of(tmp_path):
+    (tmp_path / "vision.json").write_text(
+        '{"schema_version": 1, "num_frames": 8, "min_pixels": 784, "max_pixels": 784}'
+    )
+    words, check = ["sft", f"model.path={tmp_path}"], "text after a video"
+    finding = by_check(examine_run(words))[check]
+    assert (finding.status, finding.found) == ("ok", "library")  # it is of before the key
+    finding = by_check(examine_run([*words, "model.text_after_video=published"]))[check]
+    assert finding.status == "warn" and finding.mend.endswith("the model was trained with library")
+
+
 def test_a_model_on_the_hub_is_there_or_must_be_fetched(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

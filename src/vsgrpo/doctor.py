@@ -21,6 +21,7 @@ from vsgrpo.config.trainer import TRAINERS
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import VsgrpoError
 from vsgrpo.families import BUILT, find_model
+from vsgrpo.families.vision_record import other_rule, with_text_rule
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, free_bytes, main_memory, memory_lines
 from vsgrpo.training.launcher import check_devices, device_line
@@ -251,12 +252,13 @@ def examine_run(words: Sequence[str], config_dir: Path | None = None) -> Iterato
     if not method and not rest:
         return
     try:
-        config = load_config("train", [*method, *rest], config_dir, allow_missing=True)
+        config = with_text_rule(load_config("train", [*method, *rest], config_dir, allow_missing=True))
     except VsgrpoError as error:
         yield Finding("config", "fail", error.message, error.hint)
         return
     if config.model.path != NOT_GIVEN:
         yield _model(config.model.path, config.model.adapter)
+        yield _attempt("text after a video", lambda: other_rule(config.model), str(config.model.text_after_video))
     if config.data.path != NOT_GIVEN:
         yield from _data(config)
     for name in config.trainer.report_to:
@@ -344,6 +346,5 @@ def _fit(config: TrainConfig) -> Iterator[Finding]:
     else:
         have = f"{need}; there are {available[0] / GIB:.1f} GiB {available[1]}"
         yield _attempt("fits: memory", lambda: check_memory(estimate, *available), have)
-    yield _attempt(
-        "fits: disk", lambda: next(iter(check_disk(config, numbers)), None), "checkpoints and caches have room"
-    )
+    room = "checkpoints and caches have room"
+    yield _attempt("fits: disk", lambda: next(iter(check_disk(config, numbers)), None), room)

@@ -186,7 +186,8 @@ def log_to_wandb(config: EvalConfig, result: Mapping[str, Any]) -> None:
     html = Path(config.run.dir) / REPORT_NAME
     name = config.run.name or Path(config.run.dir).name
     project = os.environ.get("WANDB_PROJECT", "vsgrpo")
-    settings = {key: result[key] for key in ("title", "model", "vision", "prompt", "decoding", "benchmark", "leak")}
+    told = ("title", "model", "vision", "text_after_video", "prompt", "decoding", "benchmark", "leak")
+    settings = {key: result[key] for key in told}
     with wandb.init(project=project, name=name, dir=config.run.dir, job_type="eval", config=settings) as run:
         values = {f"eval/{s}/{task}": value for s, table in result["scorers"].items() for task, value in table.items()}
         for task, (low, high) in result["intervals"].items():

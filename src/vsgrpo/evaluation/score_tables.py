@@ -126,6 +126,7 @@ class VsiBenchReport:
             f"{vision['max_pixels']} pixels | prompt {prompt['mode']}, {prompt['wording']} wording, options "
             f"{'shown' if prompt['show_options'] else 'not shown'} | leak: {self.leak.verdict}"
         )
+        title += " | text after a video: library" if self.settings.get("text_after_video") == "library" else ""
         name = self.settings["model"]["adapter"] or self.settings["model"]["path"]
         name = f"{name} (shuffled videos)" if self.settings["video"] == "shuffled" else name
         table = self.table_of_scorer
