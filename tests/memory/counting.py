@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vsgrpo.families import model_shape
+from vsgrpo.families import BUILT, model_shape
 from vsgrpo.families.family import TinySizes
 from vsgrpo.modeling.bundle import MediaFeatures, use_gradient_checkpointing
 from vsgrpo.modeling.load import LoraSettings, load
@@ -59,8 +59,9 @@ class Alive(TorchDispatchMode):
 
 
 @functools.cache
-def small_model(folder):
-    build_tiny(folder, sizes=SIZES)
+def small_model(folder, path):
+    """Build a model of the family of a value of model.path."""
+    build_tiny(folder, sizes=SIZES, family=BUILT[path].model_type)
     return folder
 
 
@@ -90,7 +91,13 @@ def small_work(folder, config, video, completion, group, questions, shared=True)
     """Return the model, prompts, trees and features of one microbatch; without `shared` each question has its video."""
     section, tune = config.trainer, config.model.tune
     torch.set_num_threads(1)
-    bundle = load(small_model(folder), tune=tune, lora=LoraSettings(r=8), dtype=config.model.dtype, offline=True)
+    bundle = load(
+        small_model(folder, config.model.path),
+        tune=tune,
+        lora=LoraSettings(r=8),
+        dtype=config.model.dtype,
+        offline=True,
+    )
     if section.gradient_checkpointing:
         use_gradient_checkpointing(bundle.model)
     ids = bundle.tokenizer.get_vocab()
@@ -99,7 +106,8 @@ def small_work(folder, config, video, completion, group, questions, shared=True)
     names = ["v" if shared else f"v{q}" for q in range(questions)]
     prompts = [Prompt((*prefix, *range(10 + q, 30 + q)), (name,)) for q, name in enumerate(names)]
     trees = build_trees(prompts, [[range(5, 5 + completion)] * group] * questions, share=True)
-    medium, zeros = Medium("video", (2, 4, 4), 8), torch.zeros(8, 256, dtype=bundle.model.dtype)
+    width = model_shape(str(folder)).feature_width
+    medium, zeros = Medium("video", (1, 4, 8), 8), torch.zeros(8, width, dtype=bundle.model.dtype)
     features = {name: MediaFeatures(zeros.clone(), medium) for name in names}
     return bundle, prompts, trees, features
 

@@ -1,5 +1,6 @@
 """What only Qwen3-VL has: the time of frames as text, and features of several layers of the tower."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -7,11 +8,12 @@ import torch
 from tiny_inputs import make_video
 from transformers import Qwen3VLProcessor
 
-from vsgrpo.errors import DataError
+from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.modeling.bundle import MediaFeatures, encode_prompt
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore
+from vsgrpo.rewards import format_reward
 from vsgrpo.video.budget import Medium, VisionBudget
 
 pytestmark = pytest.mark.parametrize("tiny_folder", ["qwen3_vl"], indirect=True, scope="session")
@@ -53,6 +55,36 @@ def test_a_question_may_ask_for_thoughts_but_not_hold_marks(tiny):
     tiny.tokenizer.add_tokens(["<|repo_name|>"])  # added and not special, as several of the published tokenizer
     with pytest.raises(DataError, match=r"special token <\|repo_name\|>"):
         encode_prompt(tiny, "a <|repo_name|>", [])
+
+
+def test_an_answer_that_the_template_has_begun_is_judged_and_trained_whole(tiny):
+    assert (tiny.opening, tiny.without_opening("4"), tiny.answers([tiny.tokenizer("4").input_ids])) == ("", "4", ["4"])
+    tiny.check_mode("vanilla")
+    thinking = with_template(tiny, "assistant\\n' }}{% endif %}", "assistant\\n<think>\\n' }}{% endif %}")
+    assert tiny.tokenizer.decode(encode_prompt(thinking, "Which?", [])).endswith("<|im_start|>assistant\n<think>\n")
+    answer = "<think>One by one.</think><answer>4</answer>"
+    said = thinking.without_opening(answer)
+    assert said == "One by one.</think><answer>4</answer>"
+    (judged,) = thinking.answers([tiny.tokenizer(said).input_ids])
+    assert judged == "<think>\nOne by one.</think><answer>4</answer>"
+    assert format_reward([judged], prompt_mode="think") == [1.0] and format_reward([said], prompt_mode="think") == [0.0]
+    thinking.check_mode("think")
+    with pytest.raises(
+        ConfigError, match=r"prompt\.mode=vanilla: the chat template .* begins every answer with <think>"
+    ):
+        thinking.check_mode("vanilla")
+    with pytest.raises(DataError, match="answer '4': the chat template"):
+        thinking.without_opening("4")
+    # A thought that is closed again belongs to no answer.
+    closed = with_template(tiny, "assistant\\n' }}{% endif %}", "assistant\\n<think>\\n\\n</think>' }}{% endif %}")
+    assert closed.opening == ""
+
+
+def with_template(bundle, old, new):
+    assert old in bundle.processor.chat_template
+    processor = copy.copy(bundle.processor)
+    processor.chat_template = bundle.processor.chat_template.replace(old, new)
+    return replace(bundle, processor=processor)
 
 
 def scores(tiny, features, video=VIDEO):

@@ -17,6 +17,11 @@ def thirds(completions: list[str], completion_ids: list[list[int]], **columns: o
     return [float(ids[0] % 3 == 0) for ids in completion_ids]
 
 
+def opened(completions: list[str], **columns: object) -> list[float]:
+    """Return 1 where an answer begins with a thought."""
+    return [float(text.startswith("<think>\n")) for text in completions]
+
+
 def endless(completions: list[str], **columns: object) -> list[float]:
     """Return infinity for the first completion: what a division by zero does."""
     return [float("inf")] + [0.0] * (len(completions) - 1)

@@ -1,6 +1,7 @@
 """cache-videos fills, finds, evicts; a run on the filled cache neither decodes nor runs the tower."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tiny_runs import LORA, make_trainer
@@ -18,9 +19,11 @@ def test_a_filled_cache_spares_decoder_and_tower(make_config, tmp_path, capsys):
     config = make_config("sft", cache, "video.feature_cache=disk", "video.frame_cache=off", *LORA)
     config_lines = capsys.readouterr()
     first = cache_videos(config)
-    # 6 videos of 4 frames: 2 slices x 2 x 2 merged patches = 8 tokens of width 96 in float32
+    # 6 videos of 4 frames: 2 slices x 2 x 2 merged patches = 8 tokens of width 96 in float32; Qwen3-VL's tower has two
+    # more levels of 96
     assert (first.num_videos, first.num_decoded, first.num_through_tower, first.entries) == (6, 6, 6, 6)
-    assert "48 tokens x 96" in capsys.readouterr().err, config_lines
+    width = 288 if "qwen3_vl" in (Path(config.model.path) / "config.json").read_text() else 96
+    assert f"48 tokens x {width}, " in capsys.readouterr().err, config_lines
     second = cache_videos(config)
     assert (second.num_decoded, second.num_through_tower, second.entries) == (0, 0, 6)
     trainer = make_trainer(config)

@@ -51,6 +51,24 @@ def test_swapping_the_video_changes_rollout_and_gradient_pass(make_config):
     assert torch.equal(own, scores(trainer, batch, batch["samples"]))
 
 
+@pytest.mark.parametrize("tiny_folder", ["qwen3_vl"], indirect=True, scope="session")
+def test_rewards_and_records_hold_the_thought_that_the_template_begins(make_config):
+    trainer = make_trainer(make_config("grpo", "reward.names=[spread_reward:opened]", "prompt=think"))
+    rows = group_rows(trainer)
+    assert {sample.reward for sample in sample_batch(trainer, rows)["samples"]} == {0.0}
+    end = "assistant\\n' }}{% endif %}"
+    processor = trainer.bundle.processor
+    assert end in processor.chat_template
+    processor.chat_template = processor.chat_template.replace(end, "assistant\\n<think>\\n' }}{% endif %}")
+    trainer = make_trainer(make_config("grpo", "reward.names=[spread_reward:opened]", "prompt=think", name="other"))
+    trainer.bundle.processor.chat_template = processor.chat_template
+    samples = sample_batch(trainer, rows)["samples"]
+    assert {sample.reward for sample in samples} == {1.0}
+    assert trainer.bundle.tokenizer.decode(samples[0].prompt.token_ids).endswith("assistant\n<think>\n")
+    lines = (trainer.stage.folder.path / "completions.jsonl").read_text().splitlines()
+    assert lines and all(json.loads(line)["completion"].startswith("<think>\n") for line in lines)
+
+
 def test_the_update_pass_reaches_a_trained_tower_and_leaves_a_frozen_one(make_config):
     for freeze, has_grad in (("false", True), ("true", False)):
         config = make_config("grpo", SPREAD, f"model.freeze_vision={freeze}", name=freeze)

@@ -1,9 +1,16 @@
 from collections import Counter
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsgrpo.training.samples import RolloutSampler, VideoSampler, epoch_order, few_videos
+from vsgrpo.families import budget_of
+from vsgrpo.modeling.load import load
+from vsgrpo.training.measure import PhaseTimer
+from vsgrpo.training.samples import RolloutSampler, SampleMaker, VideoSampler, epoch_order, few_videos
+from vsgrpo.video.loader import VideoLoader
+from vsgrpo.video.writer import write_video
 
 VIDEOS = ["a", "b", "a", "c", "b", "a", "c", "d"]
 
@@ -17,6 +24,20 @@ def test_epoch_order_is_a_permutation_with_videos_in_runs(videos, questions, see
     runs = Counter(videos[row] for i, row in enumerate(order) if i == 0 or videos[order[i - 1]] != videos[row])
     for video, count in Counter(videos).items():
         assert runs[video] <= -(-count // questions)
+
+
+@pytest.mark.parametrize("tiny_folder", ["qwen3_vl"], indirect=True, scope="session")
+def test_a_prompt_that_shows_times_is_not_taken_for_another_videos(tiny_folder, tmp_path):
+    bundle = load(tiny_folder, tune="none", offline=True)
+    for name, fps in (("slow", 1), ("fast", 4)):
+        write_video(tmp_path / f"{name}.mp4", list(np.zeros((8, 64, 64, 3), dtype=np.uint8)), fps=fps)
+    maker = SampleMaker(bundle, VideoLoader(budget_of(str(tiny_folder), {"num_frames": 4})), PhaseTimer())
+    media = [[{"kind": "video", "path": str(tmp_path / f"{name}.mp4")}] for name in ("slow", "fast")]
+    rows = [{"row_key": str(i), "prompt": "Which?", "system": None, "media": media[i]} for i in (0, 1)]
+    slow, fast = (bundle.tokenizer.decode(sample.prompt.token_ids) for sample in maker.make(rows, [0, 0]))
+    # Frames 0 2 5 7: (0 + 2) / 2 and (5 + 7) / 2 are 1 and 6, in seconds at one frame a second
+    assert "<1.0 seconds>" in slow and "<6.0 seconds>" in slow
+    assert "<0.2 seconds>" in fast and "<1.5 seconds>" in fast
 
 
 def test_epoch_order_depends_on_seed_and_epoch_alone():

@@ -46,6 +46,27 @@ def test_tokens_of_a_640x480_video_by_hand():
     assert medium.num_tokens == 936
 
 
+def test_larger_patches_mean_larger_frames_and_as_many_tokens():
+    # 128 tokens of 32 x 32 are 131072 pixels: scale sqrt(307200 / 131072) = 1.53093; 480 / 1.53093 = 313.5 -> 9 * 32,
+    # 640 / 1.53093 = 418.05 -> 13 * 32. As many rows and columns as above: 936 tokens.
+    budget = VisionBudget(patch=16)
+    assert budget.pixels() == (4096, 131072) and budget.pixels("image")[1] == 1280 * 32 * 32
+    assert budget.size(480, 640) == (288, 416) and budget.medium("video", 480, 640).num_tokens == 936
+    assert upper_bound_tokens(budget) == upper_bound_tokens(VisionBudget())
+    with pytest.raises(ConfigError, match=r"video\.max_pixels=783: must be at least 784, one token"):
+        VisionBudget(patch=16, min_pixels=1, max_pixels=783)
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (56, 56), (1080, 1920), (1920, 1080), (333, 777)])
+def test_frames_of_qwen3_vl_are_resized_as_its_own_processor_does(height, width):
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as theirs
+
+    budget = VisionBudget(patch=16)
+    low, high = (16 * pixels for pixels in budget.pixels())  # its bounds are those of all frames together
+    sizes = {"num_frames": 16, "temporal_factor": 2, "factor": 32, "min_pixels": low, "max_pixels": high}
+    assert budget.size(height, width) == theirs(height=height, width=width, **sizes)
+
+
 def test_small_frames_keep_their_size():
     # 56 * 56 = 3136 is min_pixels exactly: 8 frames give 4 * (4 * 4) / 4 = 16 tokens.
     assert smart_resize(56, 56) == (56, 56)

@@ -164,6 +164,7 @@ class Generator:
     ) -> None:
         self.bundle = bundle
         self.loader = loader
+        bundle.check_mode(prompt.mode)
         loader.timed_for = bundle.family.timed_label
         self.store = FeatureStore(bundle)
         self.prompt = prompt
@@ -303,7 +304,7 @@ class Generator:
         record: dict[str, Any] = {"id": row.id}
         if self.decoding.num_samples > 1:
             record["sample"] = sample
-        text = None if tokens is None else self.bundle.tokenizer.decode(tokens, skip_special_tokens=True)
+        text = None if tokens is None else self.bundle.answers([tokens])[0]
         record |= {"prediction": text, "prompt_mode": self.prompt.mode, "num_tokens": len(tokens or ())}
         return record if error is None else {**record, "error": error}
 

@@ -204,6 +204,7 @@ class Family:
         needs_timing: the model uses the time of frames, so every video must state its frame rate.
         video_text: returns the text that stands for a video in a prompt, with one placeholder per temporal patch; None:
             the template's one placeholder.
+        time_tokens: tokens of that text per temporal patch beside the placeholders, at most.
         features: returns what a tower's output holds of each video, (N, D) or wider: all that the model takes.
         encoder_output: the way back: features (N, D or wider) and the width D to what `mm_encoder_outputs` takes.
         qkv_bias, qk_norm: see `ModelShape`.
@@ -231,6 +232,7 @@ class Family:
     needs_timing: bool = False
     seconds_argument: str | None = None
     video_text: Callable[[Medium], str] | None = None
+    time_tokens: int = 0
     features: Callable[[Any], list[Tensor]] = pooled_features
     encoder_output: Callable[[Tensor, int], Any] = pooled_output
     qkv_bias: bool = True
@@ -245,6 +247,10 @@ class Family:
     def timed_label(self) -> str | None:
         """The label, for messages, where every video must state its frame rate; else None."""
         return self.label if self.needs_timing else None
+
+    def written(self, medium: Medium) -> str:
+        """Return the text that stands for a medium in a prompt, "" where it is the template's placeholder alone."""
+        return self.video_text(medium) if self.video_text is not None and medium.kind == "video" else ""
 
     @property
     def model(self) -> Any:

@@ -115,6 +115,7 @@ QWEN3_VL = Family(
     needs_timing=True,
     has_text_rules=False,
     video_text=video_text,
+    time_tokens=10,  # "<", three digits below 1000 s, ".", a digit, " seconds", ">", and two marks
     features=_features,
     encoder_output=_encoder_output,
     added_tokens=("<think>", "</think>"),

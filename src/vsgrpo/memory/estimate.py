@@ -88,7 +88,7 @@ def estimate(config: TrainConfig, section: TrainerSection, shape: ModelShape, lo
     state = _state(config, section, shape)
     if config.video.feature_cache == "memory" and config.model.freeze_vision:
         width = 2 if _half(config, section) else weight_bytes(config)
-        state["cached features"] = load.tokens.dataset * shape.hidden * width
+        state["cached features"] = load.tokens.dataset * shape.feature_width * width
     gathered = _gathered(config, section, shape)
     phases = {"update": gathered["update"] + update_bytes(config, section, shape, load)}
     videos = load.buffer_videos or load.trees
@@ -213,10 +213,10 @@ def saved_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape,
 def layer_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> int:
     """Return what autograd keeps of one block of the language model.
 
-    Per token: the inputs of both norms in float32 (8 H bytes); queries, keys, values and the result of attention; the
-    inputs of linear layers that are trained or carry LoRA, one copy each where autocast or PEFT casts them (to the
-    float32 of an adapter beside bfloat16 weights); three of the MLP.
-    The tree's kernels copy keys and values of shared nodes to the blocks or leaves that attend to them.
+    Per token: the inputs of both norms in float32 (8 H bytes), and of those of queries and keys where they have them;
+    queries, keys, values and the result of attention; the inputs of linear layers that are trained or carry LoRA, one
+    copy each where autocast or PEFT casts them (to the float32 of an adapter beside bfloat16 weights); three of the
+    MLP. The tree's kernels copy keys and values of shared nodes to the blocks or leaves that attend to them.
     """
     act, hidden, mlp = _act(config, section), shape.hidden, shape.mlp
     query, keys = shape.query_width, shape.kv_width
@@ -232,6 +232,8 @@ def layer_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape,
         inputs += copies * width * each
     inputs += ("o_proj" in targets) * query * each + ("down_proj" in targets) * mlp * each
     norms = 8 * hidden + (0 if lora else 2 * hidden * weight_bytes(config))
+    if shape.qk_norm:
+        norms += 4 * (query + keys) + (0 if lora else (query + keys) * weight_bytes(config))
     attention = (2 * query + 2 * keys) * act
     per_token = norms + inputs + attention + 3 * mlp * act
     # CUDA's fused kernels take grouped queries only without a mask: keys are repeated for every head.
@@ -273,7 +275,7 @@ def tower_bytes(config: TrainConfig, shape: ModelShape, videos: int, patches: in
     working = at_once * (pixels + 14 * tower.width + 3 * tower.mlp * act)
     if config.launch.on_cpu:
         working = max(working, at_once * tower.patch_values * 14)
-    return working + videos * patches // tower.merge**2 * shape.hidden * act
+    return working + videos * patches // tower.merge**2 * shape.feature_width * act
 
 
 def rollout_bytes(shape: ModelShape, load: Load, act: int) -> int:

@@ -14,7 +14,7 @@ from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.data.row_numbers import RowNumbers, Rows
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.families import model_shape
+from vsgrpo.families import budget_of, model_shape
 from vsgrpo.families.family import ModelShape
 from vsgrpo.memory.estimate import GIB, Estimate, estimate_run, trained_parameters, weight_bytes
 from vsgrpo.memory.load import Tokens, longest_sample
@@ -47,11 +47,11 @@ def disk_need(config: TrainConfig, shape: ModelShape, rows: Rows = ()) -> DiskNe
     checkpoint = (trained * 4 if lora else whole * width) + trained * (4 + 4 * moments if engine else moments * own)
     final = whole * width if not lora else whole * 4 if config.merges() else trained * 4
     tokens = longest_sample(config, config.trainer, rows)
-    caches = 0
+    budget, caches = budget_of(config.model.path, config.vision()), 0
     if config.video.frame_cache == "disk":
-        caches += tokens.num_videos * config.video.num_frames * config.video.max_pixels * 3
+        caches += tokens.num_videos * budget.sampled_frames * budget.pixels()[1] * 3
     if config.video.feature_cache == "disk":
-        caches += tokens.dataset * shape.hidden * (2 if config.autocasts(config.trainer) else width)
+        caches += tokens.dataset * shape.feature_width * (2 if config.autocasts(config.trainer) else width)
     return DiskNeed(checkpoint, num_checkpoints(config, len(rows)), final, caches)
 
 
@@ -106,14 +106,14 @@ def main_memory() -> int | None:
 
 def plan_lines(config: TrainConfig, rows: Rows) -> list[str]:
     """Return tokens, batch, features, memory and disk of a run, one line each."""
-    video, trainer = config.video, config.trainer
-    tokens = longest_sample(config, trainer, rows)
+    trainer = config.trainer
+    tokens, budget = longest_sample(config, trainer, rows), budget_of(config.model.path, config.vision())
     samples = trainer.per_device_train_batch_size * trainer.gradient_accumulation_steps * config.launch.num_processes
     questions = rows_per_step(config)
     lines = [
-        f"video tokens per sample: at most {tokens.video} ({video.num_frames} frames, {video.max_pixels} pixels, up to "
-        "2:1)",
-        *_image_lines(tokens, config.image.max_pixels),
+        f"video tokens per sample: at most {tokens.video} ({budget.num_frames} frames, {budget.pixels()[1]} pixels, up "
+        "to 2:1)",
+        *_image_lines(tokens, budget.pixels("image")[1]),
         f"text tokens per sample: about {tokens.text}, at most {tokens.text_bytes} (one per byte)",
         f"tokens per completion: at most {tokens.completion}",
     ]
@@ -130,7 +130,7 @@ def plan_lines(config: TrainConfig, rows: Rows) -> list[str]:
         return [*lines, f"memory and disk: not estimated, no config.json of model.path={config.model.path} is at hand"]
     found = estimate_run(config, rows)
     assert found is not None
-    lines.append(_features_line(config, found, shape.hidden))
+    lines.append(_features_line(config, found, shape.feature_width))
     lines += memory_lines(found)
     lines.append(_disk_line(disk_need(config, shape, rows)))
     return lines

@@ -9,7 +9,7 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import DpoSection, GrpoSection, TrainerSection
 from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES
 from vsgrpo.data.row_numbers import Rows, numbers_of
-from vsgrpo.families import budget_of
+from vsgrpo.families import budget_of, family_of
 from vsgrpo.video.budget import upper_bound_tokens
 
 MAX_ASPECT_RATIO = 2.0
@@ -35,6 +35,7 @@ class Tokens:
         video: of one video, for videos up to `MAX_ASPECT_RATIO`.
         images, image: images of a sample at most, and tokens of one.
         visual: of a sample's videos and images together.
+        times: of the text that stands among them (`Family.time_tokens`).
         text: question and template, one per `BYTES_PER_TOKEN` bytes.
         text_bytes: of the same text; no tokenizer makes more tokens of it.
         completion: at most.
@@ -53,10 +54,11 @@ class Tokens:
     num_videos: int
     dataset: int
     known: bool
+    times: int = 0
 
     @property
     def prompt(self) -> int:
-        return self.visual + self.text
+        return self.visual + self.times + self.text
 
 
 def longest_sample(config: TrainConfig, section: TrainerSection, rows: Rows) -> Tokens:
@@ -74,7 +76,9 @@ def longest_sample(config: TrainConfig, section: TrainerSection, rows: Rows) -> 
         completion = math.ceil(numbers.target_bytes / BYTES_PER_TOKEN) + 2
     else:
         completion = _ANSWER_TOKENS.get(prompt.mode, _TAGGED_ANSWER_TOKENS)
-    each = budget.image_max_pixels // budget.factor**2
+    each = budget.pixels("image")[1] // budget.factor**2
+    family = family_of(config.model.path)
+    per_video = 0 if family is None else family.time_tokens * budget.sampled_frames // budget.temporal_patch
     visual = max((videos * video + images * each for videos, images in numbers.shown), default=video)
     known = len(numbers) > 0
     num_videos = numbers.num_videos if known else SCANNET_TRAIN_SCANS
@@ -90,6 +94,7 @@ def longest_sample(config: TrainConfig, section: TrainerSection, rows: Rows) -> 
         num_videos=num_videos,
         dataset=num_videos * video + numbers.num_images * each,
         known=known,
+        times=per_video * max((videos for videos, _ in numbers.shown), default=1),
     )
 
 

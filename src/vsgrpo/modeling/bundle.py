@@ -8,6 +8,7 @@ Legend: B rows, L tokens of a prompt or of the longest row, N features, D width 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from vsgrpo.errors import DataError, RunError
+from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.families import FAMILIES
 from vsgrpo.families.family import Family
 from vsgrpo.families.vision_record import PUBLISHED
@@ -28,6 +29,7 @@ VISION_MARKS = ("published", "library")
 """Values of `ModelBundle.vision_marks`."""
 NO_SYSTEM = "none"
 """For `system`: no system turn at all, not even the one that the template adds by itself."""
+_HEADER = "<|im_start|>assistant\n"
 _SYSTEM_TURN = ("<|im_start|>system\n", "<|im_end|>\n")
 MmEncoderOutputs = dict[str, BaseModelOutputWithPooling] | None
 """What the model's `mm_encoder_outputs` takes."""
@@ -59,6 +61,48 @@ class ModelBundle:
     def text_after_video(self) -> str:
         """The rule by which the model's positions go on after a video, a value of model.text_after_video."""
         return base_model(self.model).text_after_video
+
+    @cached_property
+    def opening(self) -> str:
+        """What the chat template has written of every answer: `<think>` and a line break in thinking variants, else "".
+
+        A completion goes on after it. A thought that the template closes too is no part of the answer.
+        """
+        turn = [{"role": "user", "content": [{"type": "text", "text": "x"}]}]
+        rendered = self.processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        begun = rendered.rpartition(_HEADER)[2]
+        return begun if "<think>" in begun and "</think>" not in begun else ""
+
+    def check_mode(self, mode: str) -> None:
+        """Refuse a value of prompt.mode whose answers cannot begin as the chat template begins every answer.
+
+        Raises:
+            ConfigError: the template opens a thought, and the mode is not `think`.
+        """
+        if self.opening and mode != "think":
+            raise ConfigError(
+                f"prompt.mode={mode}: the chat template of {self.base} begins every answer with {self.opening.strip()}",
+                hint="set prompt=think (eval: prompt.mode=think), or take the Instruct variant of the model",
+            )
+
+    def answers(self, completions: Sequence[Sequence[int]]) -> list[str]:
+        """Return the answers that completions (token ids) make, with their opening."""
+        texts = self.tokenizer.batch_decode(completions, skip_special_tokens=True)
+        return [self.opening + text for text in texts]
+
+    def without_opening(self, answer: str) -> str:
+        """Return what a completion must say for an answer to be this one.
+
+        Raises:
+            DataError: the answer does not begin as the chat template begins every answer.
+        """
+        opened = self.opening.strip()
+        if not answer.lstrip().startswith(opened):
+            raise DataError(
+                f"answer {answer[:60]!r}: the chat template of {self.base} begins every answer with {opened}",
+                hint="train on answers with thoughts, or take the Instruct variant of the model",
+            )
+        return answer.lstrip().removeprefix(opened).lstrip("\n") if opened else answer
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -115,7 +115,7 @@ class DevScore(TrainerCallback):
         prompts, keys = [sample.prompt for sample in samples], [(sample.row_key, 0) for sample in samples]
         with timer.phase("generate"):
             completions = rollout(model, prompts, features, keys, self._sampling, layout=self.trainer._layout)
-        texts = bundle.tokenizer.batch_decode(completions, skip_special_tokens=True)
+        texts = bundle.answers(completions)
         columns = {name: [row[name] for row in rows] for name in SCORE_COLUMNS}
         return accuracy_reward(completions=texts, numeric="mra", show_options=self._show_options, **columns)
 

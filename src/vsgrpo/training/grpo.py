@@ -190,6 +190,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
         """Leave completions without video unscored; log reward per question type and parse failures."""
+        completions = [self.bundle.opening + text for text in completions]
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         seen = gather_object([sample.media is not None for sample in self._samples])
         rewards_per_func = self.bad_steps.bad_rewards(rewards_per_func, seen, self._samples)
@@ -212,7 +213,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         """Append the buffer to completions.jsonl (all of it, or the first trainer.hf.num_completions_to_print)."""
         limit = self.args.num_completions_to_print
         count = len(samples) if limit is None else min(limit, len(samples))
-        texts = self.processing_class.batch_decode([s.completion for s in samples[:count]], skip_special_tokens=True)
+        texts = self.bundle.answers([sample.completion for sample in samples[:count]])
         records = [
             {
                 "schema_version": COMPLETIONS_SCHEMA_VERSION,

@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -209,7 +209,9 @@ def probe_longest(trainer: Any, section: TrainerSection, load: Load) -> str:
     Raises:
         RunError: out of memory, naming what was tried and the keys to lower.
     """
-    longest = _longest_rows(trainer.train_dataset, trainer.loader, load.trees * load.questions)
+    longest = _longest_rows(
+        trainer.train_dataset, trainer.loader, trainer.bundle.family.written, load.trees * load.questions
+    )
     ids = [tuple(encode_prompt(trainer.bundle, row["prompt"], row["shown"], row["system"])) for row in longest]
     media = [blank_media(row["shown"], trainer.loader.budget) for row in longest]
     prompt_tokens = max(map(len, ids))
@@ -239,13 +241,16 @@ def probe_longest(trainer: Any, section: TrainerSection, load: Load) -> str:
     )
 
 
-def _longest_rows(rows: Dataset, loader: VideoLoader, count: int) -> list[dict[str, Any]]:
+def _longest_rows(
+    rows: Dataset, loader: VideoLoader, written: Callable[[Medium], str], count: int
+) -> list[dict[str, Any]]:
     """Return the `count` rows with the most tokens, repeated where there are fewer; `shown` are the media of each."""
     shown = [[(item["path"], item["kind"]) for item in media] for media in rows["media"]]
     sizes = {place: loader.medium(*place) for place in dict.fromkeys(chain.from_iterable(shown))}
     texts = [rows[name] for name in ("prompt", "target") if name in rows.column_names]
-    lengths = [
-        sum(sizes[place].num_tokens for place in places) + sum(len(text.encode()) for text in text_of) / 4
+    lengths = [  # each digit of a time is a token
+        sum(sizes[place].num_tokens + len(written(sizes[place])) for place in places)
+        + sum(len(text.encode()) for text in text_of) / 4
         for places, *text_of in zip(shown, *texts, strict=True)
     ]
     order = sorted(range(len(lengths)), key=lambda number: (-lengths[number], number))[:count]

@@ -302,8 +302,9 @@ def _make_store(config: TrainConfig, folder: Path, device: str) -> FeatureStore:
 
 def _check_room(store: FeatureStore, folder: Path, num_tokens: int, num_videos: int) -> None:
     """Say how much the features take, and refuse to begin where they cannot fit."""
-    width = store.bundle.model.config.text_config.hidden_size
-    needed = num_tokens * width * store.bundle.model.dtype.itemsize
+    bundle = store.bundle
+    width = bundle.family.shape_of(bundle.model.config.to_dict()).feature_width
+    needed = num_tokens * width * bundle.model.dtype.itemsize
     free = shutil.disk_usage(folder).free
     show(
         f"features of {num_videos} videos and images: {num_tokens} tokens x {width}, {needed / GIB:.3f} GiB; "

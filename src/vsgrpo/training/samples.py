@@ -90,7 +90,7 @@ class SampleMaker:
         """Return a sample for each answer in `columns` of each row, neighbours; it ends with `<|im_end|>`."""
         samples = self.make([row for row in rows for _ in columns], [*range(len(columns))] * len(rows))
         tokenizer = self._bundle.tokenizer
-        texts = [row[name] for row in rows for name in columns]
+        texts = [self._bundle.without_opening(row[name]) for row in rows for name in columns]
         end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
         for sample, answer in zip(samples, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
             sample.completion = (*answer, end)
@@ -110,7 +110,7 @@ class SampleMaker:
 
     def _prompt(self, text: str, system: str | None, media: Sequence[VideoInputs]) -> Prompt:
         shown = [item.medium for item in media]
-        written = self._bundle.family.video_text or (lambda _: "")  # equal sizes at other times are another prompt
+        written = self._bundle.family.written  # equal sizes at other times are another prompt
         key = (text, system, *((item.kind, item.num_tokens, written(item)) for item in shown))
         ids = self._prompts.pop(key, None)
         if ids is None:

@@ -187,6 +187,7 @@ def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunP
     dev = dev_dataset(config)
     check_device(config, rows)
     bundle = make_model(config)
+    bundle.check_mode(config.prompt.mode)
     if bundle.family.needs_timing:
         loader.timed_for = bundle.family.timed_label
         rows = readable_rows(config, rows, loader)

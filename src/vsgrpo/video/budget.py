@@ -16,6 +16,8 @@ PIXELS_VERSION = 2
 
 2: upright frames, edit lists applied, one index for every backend, images of more than 8 bits scaled by their range.
 """
+TOKEN_PIXELS = 28 * 28
+"""Pixels of a token that the pixel keys count by: that of the Qwen2 families."""
 MAX_ASPECT_RATIO = 200  # Source: qwen-vl-utils 0.0.14 vision_process.MAX_RATIO
 
 
@@ -40,6 +42,9 @@ class VisionBudget:
     """How much the model sees: of a video `num_frames` frames of `min_pixels` to `max_pixels` pixels each, of an image
     `image_min_pixels` to `image_max_pixels` pixels.
 
+    Pixels are counted for tokens of 28 x 28. A family with larger ones is shown as many tokens, and so more pixels: by
+    32 x 32 / 28 x 28 in Qwen3-VL (`pixels`). One experiment means one number of tokens.
+
     Deviation: min_pixels is 56 * 56 and not the libraries' video default of 128 * 28 * 28, which would enlarge small
     frames 32 times.
 
@@ -63,20 +68,24 @@ class VisionBudget:
                 hint="use an even number such as video.num_frames=16",
             )
         for kind, usual in (("video", "100352 (128 tokens per two frames)"), ("image", "1003520 (1280 tokens)")):
-            low, high = self.pixels(kind)
+            low, high = self._given(kind)
             if not 1 <= low <= high:
                 raise ConfigError(
                     f"{kind}.min_pixels={low}: must lie between 1 and {kind}.max_pixels={high}",
                     hint=f"raise {kind}.max_pixels or lower {kind}.min_pixels",
                 )
-            if high < self.factor**2:
+            if high < TOKEN_PIXELS:
                 raise ConfigError(
-                    f"{kind}.max_pixels={high}: must be at least {self.factor**2}, one token",
+                    f"{kind}.max_pixels={high}: must be at least {TOKEN_PIXELS}, one token",
                     hint=f"use {kind}.max_pixels={usual}",
                 )
 
     def pixels(self, kind: str = "video") -> tuple[int, int]:
-        """Return the smallest and the largest number of pixels of a frame of a video, or of an image."""
+        """Return the smallest and the largest number of pixels of a frame of a video, or of an image, as shown."""
+        low, high = (pixels * self.factor**2 // TOKEN_PIXELS for pixels in self._given(kind))
+        return low, high
+
+    def _given(self, kind: str) -> tuple[int, int]:
         if kind == "image":
             return self.image_min_pixels, self.image_max_pixels
         return self.min_pixels, self.max_pixels
@@ -166,7 +175,9 @@ def smart_resize(
     if min(resized_height, resized_width) == 0:
         # qwen-vl-utils returns the empty size and dies later, inside the resize.
         hint = f"raise {kind}.max_pixels or crop the {kind}"
-        raise DataError(f"{size}: one side shrinks below {factor} pixels at {kind}.max_pixels={max_pixels}", hint)
+        raise DataError(
+            f"{size}: one side shrinks below {factor} pixels at {max_pixels} pixels ({kind}.max_pixels)", hint
+        )
     return resized_height, resized_width
 
 
@@ -195,11 +206,12 @@ def upper_bound_tokens(budget: VisionBudget, max_aspect_ratio: float = MAX_ASPEC
     ceil, because a product that is exactly a multiple may come out a rounding error above it.
     """
     factor = budget.factor
-    tokens_per_group = budget.max_pixels // factor**2
-    for shorter in range(1, math.floor(math.sqrt(budget.min_pixels) / factor) + 2):
+    min_pixels, max_pixels = budget.pixels()
+    tokens_per_group = max_pixels // factor**2
+    for shorter in range(1, math.floor(math.sqrt(min_pixels) / factor) + 2):
         if shorter == 1:
-            longer_pixels = math.sqrt(max_aspect_ratio * budget.min_pixels)
+            longer_pixels = math.sqrt(max_aspect_ratio * min_pixels)
         else:
-            longer_pixels = budget.min_pixels / (factor * (shorter - 1))
+            longer_pixels = min_pixels / (factor * (shorter - 1))
         tokens_per_group = max(tokens_per_group, shorter * (math.floor(longer_pixels / factor) + 1))
     return budget.sampled_frames // budget.temporal_patch * tokens_per_group
