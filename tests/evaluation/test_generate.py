@@ -1,6 +1,7 @@
 """Evaluation of the tiny model on generated mp4s."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -45,7 +46,7 @@ def answer(bundle, benchmark_folder, tmp_path):
 
     def generate(name, decoding, prompt=None, folder=benchmark_folder):
         benchmark = VsiBench.read(folder)
-        loader = VideoLoader(vision_budget([None], {"num_frames": 4}), "pyav")
+        loader = VideoLoader(vision_budget([bundle.base], {"num_frames": 4}), "pyav")
         groups = group_by_media(benchmark.rows, lambda row: (("video", benchmark.video(row)),))
         generator = Generator(bundle, loader, prompt or PromptSettings(), decoding)
         generator.run(groups, tmp_path / name, tmp_path / "timing.jsonl")
@@ -160,15 +161,19 @@ def test_a_model_without_vision_json_is_said_and_its_run_is_asked(tmp_path, caps
         vision_budget([str(final)], given)
 
 
-def test_blank_videos_keep_their_own_seconds(bundle):
+def test_controls_tell_the_length_of_a_video_only_where_they_should(bundle):
     frames = torch.zeros(4, 3, 56, 56, dtype=torch.uint8)
     videos = [VideoInputs(f"v{s}", frames, Medium("video", (2, 4, 4), 8, s)) for s in (0.5, 2.0)]
     picture = VideoInputs("p", frames[:1], Medium("image", (1, 4, 4), 4))
-    for view in ("own", "first_frame", "blank"):
+    # A video of 60 s in two patches: 30 s each, their middles at 15 and 45 s.
+    for view in ("own", "timing", "first_frame", "blank"):
         shown = [_viewed(item, view) for item in (*videos, picture)]
         found = FeatureStore(bundle).features(shown)
         seconds = [found[item.key].medium.seconds_per_patch for item in shown]
-        assert seconds == [0.5, 2.0, None], view
+        assert seconds == ([0.5, 2.0, None] if view in ("own", "timing") else [30.0, 30.0, None]), view
+        is_fixed = [item.medium.timestamps == (15.0, 45.0) for item in shown]
+        assert is_fixed == ([False] * 3 if view in ("own", "timing") else [True, True, False]), view
+        assert (shown[0].frames == 127).all() == (view in ("timing", "blank"))
     same = [_viewed(replace(videos[0], key=name), "blank").key for name in ("a", "b")]
     assert same[0] == same[1]  # the tower runs once for all blank videos that are alike
 
@@ -294,8 +299,23 @@ def test_controls_are_answered_in_the_same_call_and_stand_in_the_table(benchmark
     before = (tmp_path / "out/predictions_blind.jsonl").read_bytes()
     run_eval(config(benchmark_folder, tmp_path / "out", "controls=[blind]"))
     assert (tmp_path / "out/predictions_blind.jsonl").read_bytes() == before
+    with pytest.raises(ConfigError, match=r"controls=\[timing\]: Qwen2-VL does not use the time"):
+        run_eval(config(benchmark_folder, tmp_path / "other", "controls=[timing]"))
     with pytest.raises(ConfigError, match="controls=deaf"):
         config(benchmark_folder, tmp_path / "out", "controls=[deaf]")
+
+
+def test_controls_of_a_model_that_is_told_times(benchmark_folder, tmp_path):
+    report = run_eval(config(benchmark_folder, tmp_path / "out", "model.path=tiny_3", "controls=[blank,timing]"))
+    assert report is not None and "note: this model is told the times of frames" in report.table()
+    assert "This model is told the" in (tmp_path / "out/report.html").read_text()
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert list(results["controls"])[-2:] == ["blank", "timing"]
+    prompts = lines((tmp_path / "out/prompts.jsonl").read_bytes())
+    # no mark of the template's around the two patches of the video
+    assert re.search(
+        r"user\n<\d\.\d seconds><\|vision_start\|><\|video_pad\|> x 4<\|vision_end\|><", prompts[0]["prompt"]
+    )
 
 
 def test_what_reaches_the_model_is_written_beside_the_predictions(benchmark_folder, tmp_path):

@@ -207,7 +207,7 @@ class EvalConfig(ShowsMedia, Section, key=""):
     image: ImageSection
     prompt: PromptSection
     decoding: DecodingSection
-    controls: list[Annotated[str, choice("blind", "blank", "first_frame", "shuffled")]]
+    controls: list[Annotated[str, choice("blind", "blank", "timing", "first_frame", "shuffled")]]
     scorer: Annotated[str, choice("official", "lmms", "lenient")]
     extract: StepSection
 

@@ -61,6 +61,8 @@ class Decoding:
 
 
 NUM_PROMPTS_KEPT = 50
+CONTROL_SECONDS = 60.0
+"""Length of every video in controls that must not tell its own."""
 
 
 @dataclass(frozen=True)
@@ -312,14 +314,15 @@ class Generator:
 def _viewed(video: VideoInputs, view: str) -> VideoInputs:
     """Return what a control shows of a video: as many frames, so that the prompt stays the same.
 
-    Its key names all that features and positions depend on: the size, the kind and the seconds of each patch.
+    Its key names all that features and positions depend on: the size, the kind and the times of patches.
     """
     if view == "own":
         return video
-    frames = torch.full_like(video.frames, 127) if view == "blank" else video.frames[:1].expand_as(video.frames)
-    blank = f"blank {tuple(frames.shape)} {video.medium}"
-    key = blank if view == "blank" else f"{video.key} {view}"
-    return replace(video, key=key, frames=frames.contiguous())
+    medium = video.medium if view == "timing" else video.medium.lasting(CONTROL_SECONDS)
+    is_grey = view in ("blank", "timing")
+    frames = torch.full_like(video.frames, 127) if is_grey else video.frames[:1].expand_as(video.frames)
+    key = f"blank {tuple(frames.shape)} {medium}" if is_grey else f"{video.key} {view}"
+    return replace(video, key=key, frames=frames.contiguous(), medium=medium)
 
 
 def hidden_size(bundle: ModelBundle) -> int:

@@ -27,7 +27,7 @@ from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings, ReadOptions, 
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.evaluation.results import Answers
-from vsgrpo.families import family_files, find_model
+from vsgrpo.families import family_files, family_of, find_model
 from vsgrpo.families.vision_record import other_rule, with_text_rule
 from vsgrpo.report.evaluation_page import model_size
 from vsgrpo.terminal import show
@@ -37,10 +37,13 @@ if TYPE_CHECKING:
     from vsgrpo.evaluation.generate import Decoding
     from vsgrpo.video.budget import VisionBudget
 
-VIEWS = {"": "own", "blind": "none", "blank": "blank", "first_frame": "first_frame", "shuffled": "own"}
+VIEWS = {"": "own", "blind": "none", "blank": "blank", "timing": "timing", "first_frame": "first_frame"}
+VIEWS |= {"shuffled": "own"}
 """Control ("" for the evaluation itself) -> view of a video or image that the model gets.
 
-own: all of it; first_frame: the first frame, repeated; blank: mid-grey frames; none: the question alone.
+own: all of it; first_frame: the first frame, repeated; blank: mid-grey frames; none: the question alone. A model
+that uses the time of frames is told the length of a video, which says something of the scene: blank and first_frame show
+every video at the times of one of a minute, timing shows mid-grey frames at the video's own times.
 """
 TAGGED_TOKENS = 512
 """Tokens for think and observe answers where decoding.max_new_tokens is not given."""
@@ -78,6 +81,7 @@ def run_eval(
         raise ConfigError("--wandb: for benchmark=vsibench only", hint="leave --wandb out")
     with results.evaluation_folder(config, overwrite):
         find_model(model.path, model.adapter)
+        _check_controls(config)
         config = with_text_rule(config)
         manifests = check_lineage(model.path, model.adapter, allow_leak=allow_leak)
         benchmark = read_rows(config, kind).with_media(skip_missing)
@@ -100,6 +104,13 @@ def run_eval(
         if wandb:
             results.log_to_wandb(config, content)
         return report
+
+
+def _check_controls(config: EvalConfig) -> None:
+    family = family_of(config.model.path)
+    if "timing" in config.controls and family is not None and not family.needs_timing:
+        what = f"controls=[timing]: {family.label} does not use the time of frames"
+        raise ConfigError(what, hint="ask for blank, which shows the same here")
 
 
 def read_rows(config: EvalConfig, kind: type[Benchmark]) -> Benchmark:
@@ -147,6 +158,7 @@ def answer_rows(
         results.begin(folder, settings, inputs, overwrite)
     width = generate.hidden_size(generator.bundle)
     settings["model"]["size"] = model_size(generator.bundle.family.model_type, width)
+    settings["model"]["timed"] = generator.bundle.family.needs_timing
     for name, media_of in shown.items():
         groups = predictions.group_by_media(benchmark.rows, media_of)
         if processes.is_first and not name:

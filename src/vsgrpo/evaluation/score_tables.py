@@ -37,6 +37,10 @@ from vsgrpo.spatial.scoring import aggregate, best_number, best_word, mra, score
 
 WITHOUT_MODEL = ("chance", "most frequent", "best constant")
 NUM_VSIBENCH_ROWS = 5130
+TIMED_NOTE = (
+    "this model is told the times of frames: blank and first_frame are shown at those of a video of a minute, timing "
+    "and shuffled at those of the video"
+)
 """Rows of the whole benchmark; fewer answered rows are never called VSI-Bench."""
 
 
@@ -52,7 +56,7 @@ class VsiBenchReport:
     """id -> why it is unanswered."""
     scorer: str
     shown: Mapping[str, Scores] = field(default_factory=dict)
-    """control (blind, blank, first_frame, shuffled) -> its scores."""
+    """control (blind, blank, timing, first_frame, shuffled) -> its scores."""
 
     @property
     def table_of_scorer(self) -> dict[str, float]:
@@ -143,6 +147,8 @@ class VsiBenchReport:
         lines.append(f"note: {interval_note(self.scores.num_scenes)}")
         if papers and not self.title().startswith("VSI-Bench"):
             lines.append("note: the paper's numbers are of the whole of VSI-Bench, ours are not")
+        if self.settings["model"].get("timed") and self.shown:
+            lines.append(f"note: {TIMED_NOTE}")
         lines += [f"note: {note}" for note in self.leak.notes()]
         if self.scores.num_unmapped:
             lines.append(f"note: {self.scores.num_unmapped} answers are none of their question's options (scored 0)")

@@ -269,7 +269,13 @@ def _evaluations(runs: Sequence[Run]) -> dict[str, Any] | None:
             shown = f"{title}: videos of other rooms" if shuffled else title
             lines.append((shown, "soft" if shuffled else "own", result["scores"], result.get("intervals", {})))
             for control, scores in result.get("controls", {}).items():
-                own = control in ("blind", "blank", "first_frame", "shuffled")  # of this model; others are of the rows
+                own = control in (
+                    "blind",
+                    "blank",
+                    "timing",
+                    "first_frame",
+                    "shuffled",
+                )  # of this model; others are of the rows
                 others[f"{title}: {control}" if own else f"{control} on {result['title']}"] = scores
             what = f"{result['title']}, {result['scorer']} scorer, leak: {result['leak']['verdict']}"
             notes.setdefault(what, []).append(title)

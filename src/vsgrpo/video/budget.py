@@ -5,7 +5,7 @@ grid. Used before any decoding: by `--dry-run`, by the length of a prompt and by
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +35,15 @@ class Medium:
     """Seconds of video per temporal patch; None for an image, and for a file that states no frame rate."""
     timestamps: tuple[float, ...] = ()
     """Seconds into the file of each temporal patch, the mean of its first and last frame; () where None above."""
+
+    def lasting(self, seconds: float) -> "Medium":
+        """Return the same patches at the times of a video of this length; an image, and a video of no known times, as
+        it is."""
+        if self.seconds_per_patch is None:
+            return self
+        number = self.grid_thw[0]
+        times = tuple(seconds * (patch + 0.5) / number for patch in range(number))
+        return replace(self, seconds_per_patch=seconds / number, timestamps=times)
 
 
 @dataclass(frozen=True)
