@@ -5,8 +5,9 @@ import pytest
 from tiny_inputs import PATCH, randomize_adapter
 
 from vsgrpo.families import FAMILIES
-from vsgrpo.modeling.bundle import ModelBundle, encode_prompt
+from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.load import LoraSettings, load
+from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.video.loader import VideoInputs
 

@@ -7,7 +7,8 @@ from tiny_inputs import make_video
 from transformers.video_utils import VideoMetadata
 
 from vsgrpo.errors import DataError
-from vsgrpo.modeling.bundle import encode_prompt, expand_placeholders, prompt_positions
+from vsgrpo.modeling.bundle import prompt_positions
+from vsgrpo.modeling.prompt import encode_prompt, expand_placeholders
 from vsgrpo.video.budget import Medium, VisionBudget, frame_indices
 
 

@@ -7,8 +7,9 @@ import torch
 from tiny_inputs import make_image, make_video, published_positions, width_of
 
 from vsgrpo.errors import RunError
-from vsgrpo.modeling.bundle import encode_prompt, vision_token_ids
+from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.logps import logps
+from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt, build_trees

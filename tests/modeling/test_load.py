@@ -12,9 +12,10 @@ from transformers import AutoModelForImageTextToText
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import find_model
 from vsgrpo.families.vision_record import read_vision, write_vision
-from vsgrpo.modeling.bundle import base_model, encode_prompt, use_gradient_checkpointing
+from vsgrpo.modeling.bundle import base_model, use_gradient_checkpointing
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.logps import logps
+from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.save import save_model

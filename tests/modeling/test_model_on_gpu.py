@@ -10,9 +10,10 @@ import torch
 from tiny_inputs import make_video, randomize_adapter
 
 from fake_gpu import DeviceMismatch, FakeGpu, put
-from vsgrpo.modeling.bundle import encode_prompt, use_gradient_checkpointing
+from vsgrpo.modeling.bundle import use_gradient_checkpointing
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.logps import logps
+from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt, build_trees

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from token_positions import token_positions
-from vsgrpo.modeling.bundle import encode_prompt, prompt_positions
+from vsgrpo.modeling.bundle import prompt_positions
+from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.video.budget import Medium
 
 with_rules = pytest.mark.parametrize("tiny_folder", ["qwen2_vl", "qwen2_5_vl"], indirect=True, scope="session")

@@ -9,8 +9,9 @@ from tiny_inputs import make_video
 from transformers import Qwen3VLProcessor
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.modeling.bundle import MediaFeatures, encode_prompt
+from vsgrpo.modeling.bundle import MediaFeatures
 from vsgrpo.modeling.logps import logps
+from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.rewards import format_reward

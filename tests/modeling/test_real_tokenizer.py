@@ -10,7 +10,8 @@ import pytest
 from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES
 from vsgrpo.families.qwen2_vl import QWEN2_VL
 from vsgrpo.memory.load import _ANSWER_TOKENS, BYTES_PER_TOKEN
-from vsgrpo.modeling.bundle import ModelBundle, encode_prompt
+from vsgrpo.modeling.bundle import ModelBundle
+from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.tiny import _CATEGORIES, SPECIAL_TOKENS, _corpus
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.video.budget import Medium

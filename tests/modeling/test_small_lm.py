@@ -16,9 +16,9 @@ from tiny_inputs import make_video
 from vsgrpo.cli import run
 from vsgrpo.errors import DataError
 from vsgrpo.families import find_model, model_shape, small_lm
-from vsgrpo.modeling.bundle import encode_prompt
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
+from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.save import merge_adapter, save_model

@@ -10,9 +10,10 @@ from transformers import DynamicCache
 from vsgrpo.errors import ConfigError
 from vsgrpo.modeling import logps as logps_module
 from vsgrpo.modeling import tree_masks
-from vsgrpo.modeling.bundle import encode_prompt, use_gradient_checkpointing, vision_token_ids
+from vsgrpo.modeling.bundle import use_gradient_checkpointing, vision_token_ids
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
+from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import PREFIX, Prompt, PromptPositions, QuestionNode, Tree, build_trees, can_see, pack

@@ -28,8 +28,9 @@ from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_ch
 from vsgrpo.families import BUILT, budget_of
 from vsgrpo.families.vision_record import VISION_FILE, find_vision
 from vsgrpo.files import write_atomic
-from vsgrpo.modeling.bundle import ModelBundle, base_model, encode_prompt, vision_token_ids
+from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
 from vsgrpo.modeling.load import device_line, load, own_device
+from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt
@@ -151,7 +152,7 @@ class Generator:
     """Answers questions with one model, prompt form and way of decoding.
 
     Args:
-        system: system turn, see `modeling.bundle.encode_prompt`.
+        system: system turn, see `modeling.prompt.encode_prompt`.
         text_of: the text of a row's user turn; None: in the form of `prompt`.
     """
 

@@ -42,8 +42,8 @@ VIEWS |= {"shuffled": "own"}
 """Control ("" for the evaluation itself) -> view of a video or image that the model gets.
 
 own: all of it; first_frame: the first frame, repeated; blank: mid-grey frames; none: the question alone. A model
-that uses the time of frames is told the length of a video, which says something of the scene: blank and first_frame show
-every video at the times of one of a minute, timing shows mid-grey frames at the video's own times.
+that uses the time of frames is told the length of a video, which says something of the scene: blank and first_frame
+show every video at the times of one of a minute, timing shows mid-grey frames at the video's own times.
 """
 TAGGED_TOKENS = 512
 """Tokens for think and observe answers where decoding.max_new_tokens is not given."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vsgrpo.errors import DataError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -247,6 +249,13 @@ class Family:
     def timed_label(self) -> str | None:
         """The label, for messages, where every video must state its frame rate; else None."""
         return self.label if self.needs_timing else None
+
+    def untimed(self) -> DataError:
+        """Return the error of a video without times, which this family needs."""
+        return DataError(
+            f"a video's file states no frame rate, which {self.label} needs",
+            hint="write the file anew with one, e.g. ffmpeg -r 24 -i IN OUT.mp4",
+        )
 
     def written(self, medium: Medium) -> str:
         """Return the text that stands for a medium in a prompt, "" where it is the template's placeholder alone."""

@@ -21,8 +21,8 @@ from torch import Tensor
 from vsgrpo.config.train import WHOLE, TrainConfig
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.errors import RunError, first_line
-from vsgrpo.modeling.bundle import encode_prompt
 from vsgrpo.modeling.logps import logps
+from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.tree import Prompt, TokenCount, build_trees
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained

@@ -20,7 +20,8 @@ from datasets import Dataset
 from torch.utils.data import Sampler
 
 from vsgrpo.config.train import TrainConfig
-from vsgrpo.modeling.bundle import MediaFeatures, ModelBundle, encode_prompt
+from vsgrpo.modeling.bundle import MediaFeatures, ModelBundle
+from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.tree import Prompt, Tree, build_trees
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.terminal import show
