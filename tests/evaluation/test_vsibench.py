@@ -190,6 +190,21 @@ def test_a_folder_that_cannot_be_written_is_unpacked_elsewhere(tmp_path, monkeyp
     assert (tmp_path / "out/scannet/a.mp4").read_bytes() == b"mp4 of scannet/a.mp4"
 
 
+def test_videos_unpacked_into_the_evaluation_are_found_again(write_benchmark, tmp_path, monkeypatch):
+    """`vsgrpo inspect` reads the benchmark anew, and shows frames."""
+    file = write_benchmark(official_rows(1))
+    zipped(file.parent, "scannet.zip", ["scene0000_00.mp4"])
+    options = ReadOptions(run_dir=tmp_path / "out")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    done = VsiBench.read(file, options).with_media(False)
+    again = VsiBench.read(file, options)
+    place = tmp_path / "out/videos/scannet/scene0000_00.mp4"
+    assert place.is_file()
+    assert [again.media(row) for row in again.rows] == [done.media(row) for row in done.rows]
+    assert again.media(again.rows[0]) == (("video", place),)
+    assert len(again.with_media(False).rows) == len(done.rows)
+
+
 def test_debiased_rows_come_from_the_column_the_list_or_the_file(write_benchmark):
     rows = official_rows(2)
     with_column = write_benchmark([{**row, "pruned": row["id"] < 10} for row in rows])

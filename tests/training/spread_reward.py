@@ -77,6 +77,14 @@ def _bad_gradient() -> None:
     SpatialGRPOTrainer._compute_loss = spoilt
 
 
+def _bad_answers() -> None:
+    """The loss of rank 1's answers is no number in its first step."""
+    from vsgrpo.training.sft_dpo import AnswerTrainer
+
+    share = AnswerTrainer._share_of_update
+    AnswerTrainer._share_of_update = lambda self, *args: share(self, *args) * float("nan")
+
+
 def _zero_gradients() -> None:
     """Rank 1 trains on nothing."""
     from vsgrpo.training.grpo import SpatialGRPOTrainer
@@ -238,7 +246,7 @@ def _note_types() -> None:
 
 _MUTATIONS = {"note_types": _note_types}
 _MUTATIONS |= {"hang_before_backward": _hang_before_backward, "hang_in_save": _hang_in_save, "lonely": _lonely}
-_MUTATIONS |= {"hang": _hang, "quota": _quota, "term_in_save": _term_in_save}
+_MUTATIONS |= {"bad_answers": _bad_answers, "hang": _hang, "quota": _quota, "term_in_save": _term_in_save}
 _MUTATIONS |= {"bad_gradient": _bad_gradient, "bad_loss": _bad_loss}
 _MUTATIONS |= {"zero_gradients": _zero_gradients, "other_videos": _other_videos, "kill": _kill}
 if os.environ.get("RANK", "1") == "1" and os.environ.get("TEST_MUTATION"):

@@ -30,6 +30,7 @@ RUNS = {
     "sft": (2, "sft", "zero2", (*ANSWERS, *TOWER), DEAD),
     "dpo": (2, "dpo", "zero3", (*ANSWERS, *TOWER, "video.on_bad=error"), {}),
     "a lonely call": (2, "grpo", "ddp", (*GROUPS, *SHORT), {"TEST_MUTATION": "lonely"}),
+    "a bad loss": (2, "sft", "zero2", (*ANSWERS, *SHORT), {"TEST_MUTATION": "bad_answers"}),
     "hangs before backward": (2, "grpo", "zero2", (*GROUPS, *SHORT), {"TEST_MUTATION": "hang_before_backward"}),
     "hangs in save": (2, "grpo", "ddp", (*GROUPS, *SHORT), {"TEST_MUTATION": "hang_in_save"}),
 }
@@ -78,6 +79,13 @@ def test_a_call_on_one_rank_alone_is_noticed(finished):
     with pytest.raises(AssertionError, match=r"collective \d+: rank 0 .*, rank 1 "):
         assert_equal_calls(run_dir, 2)
     assert len(calls(run_dir, 0)) > 10
+
+
+def test_a_bad_loss_of_answers_stops_before_the_engine_updates(finished):
+    codes, run_dir = finished["a bad loss"]
+    found = failure(run_dir)
+    assert codes == [1, 1] and found[0]["lost"]
+    assert found[1]["error"].startswith("step 0: loss is nan; the samples of this process are in ")
 
 
 @pytest.mark.parametrize(

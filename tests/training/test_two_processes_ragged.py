@@ -67,10 +67,13 @@ def test_ragged_answers(ragged_folder, tiny_folder, method, tmp_path):
     assert_equal_gradients(two, one, tiny_folder)
 
 
-@pytest.mark.parametrize("loss", ["grpo", pytest.param("dapo", marks=pytest.mark.slow)])
-def test_a_process_without_a_live_row(dataset_folder, tiny_folder, tmp_path, monkeypatch, loss):
+@pytest.mark.parametrize(
+    ("loss", "tower"), [("grpo", "trained"), pytest.param("dapo", "frozen", marks=pytest.mark.slow)]
+)
+def test_a_process_without_a_live_row(dataset_folder, tiny_folder, tmp_path, monkeypatch, loss, tower):
     own = [word for word in GRPO if not word.startswith("trainer.adam_")]  # SGD has none of Adam's constants
     run = (*own, *PLAIN, f"trainer.loss_type={loss}", "video.on_bad=skip")
+    run = (*run, f"model.freeze_vision={str(tower == 'frozen').lower()}")
     given = arguments("grpo", dataset_folder, tiny_folder, tmp_path / "all", *run, *ONE)
     drawn = [row for _, row, _ in completions(run_one("grpo", given))]
     kept = f"{drawn[0][-1]}.mp4"  # rows are demo/count3, demo/area3: all other videos die

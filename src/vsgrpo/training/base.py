@@ -226,7 +226,7 @@ class StageTrainer(Trainer):
         return sum(0.0 * found.tensor.float().sum() for found in features.values())
 
     def _look_at(self, loss: Tensor, inputs: Any) -> None:
-        """Note a microbatch and whether its loss is a number; under DeepSpeed a bad one would reach the weights."""
+        """Note a microbatch and whether its loss is a number, before the backward pass, in which DeepSpeed updates."""
         if self.bad_steps.saw(inputs, loss):
             self._bad_loss = True
             if self.is_deepspeed_enabled:
@@ -247,7 +247,6 @@ class StageTrainer(Trainer):
         """Time the update; decoding, rollout, reward and reference inside it stop its clock."""
         with self.timer.phase("update"):
             loss = super().training_step(model, inputs, *args, **kwargs)
-        self._look_at(loss, inputs)
         # The Trainer sums losses up and subtracts the sum from itself to reset it: NaN would stay in every later log.
         bad, self._bad_loss = self._bad_loss, False
         return torch.zeros_like(loss) if bad else loss

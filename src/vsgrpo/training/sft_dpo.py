@@ -110,6 +110,7 @@ class SpatialSFTTrainer(AnswerTrainer, SFTTrainer):
         counts = torch.stack([(entropies * live).sum(), live.new_tensor(float(self._count_items(inputs)))])
         sums: Any = self.accelerator.reduce(counts, reduction="sum")
         self._note_answers(*sums.tolist())
+        self._look_at(loss, inputs)
         return loss + idle
 
 
@@ -156,7 +157,9 @@ class SpatialDPOTrainer(AnswerTrainer, DPOTrainer):
         ratios = (policy - reference).view(-1, 2)  # (pairs, chosen and rejected)
         losses = pair_losses(ratios, lengths, self.beta, self.loss_types[0])
         self._note_pairs(policy.detach().view(-1, 2), ratios.detach(), entropies, lengths, live)
-        return self._share_of_update((losses * live).sum(), inputs, num_items_in_batch) + idle
+        loss = self._share_of_update((losses * live).sum(), inputs, num_items_in_batch)
+        self._look_at(loss, inputs)
+        return loss + idle
 
     def _reference_logps(self, model: Any, samples: Sequence[Sample], features: Mapping[str, MediaFeatures]) -> Tensor:
         if self.ref_model is None:

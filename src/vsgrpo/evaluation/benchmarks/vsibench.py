@@ -86,8 +86,11 @@ class VsiBench(Benchmark):
         return {"sha256": self.sha256, **({} if self.subset == "full" else {"subset": self.subset})}
 
     def video(self, row: Row) -> Path:
-        """Return the path of a row's video."""
-        return self.unpacked.get(self._video_name(row), row.video_path(self.file.parent))
+        """Return the path of a row's video: beside the row file, or where an evaluation has unpacked it before."""
+        name, path = self._video_name(row), row.video_path(self.file.parent)
+        if self.run_dir is not None and not path.is_file() and (there := self.run_dir / "videos" / name).is_file():
+            return there
+        return self.unpacked.get(name, path)
 
     def media(self, row: Row) -> Media:
         """Return the video of a row."""
