@@ -161,8 +161,8 @@ def test_thoughts_that_collapsed_raise_alarms(tmp_path):
     assert told("healthy") == []
     assert told("words", **{"thought/words": 1.2}) == ["Thoughts have 1.2 words at the end (6.0 at first)."]
     assert told("one", **{"thought/commonest": 0.9}) == ["90 % of the thoughts are one and the same at the end."]
-    (text,) = told("across", **{"thought/across_videos": 0.8})
-    assert text == "80 % of the pairs of thoughts about different videos are equal at the end."
+    (text,) = told("across", **{"thought/across_videos": 0.4})
+    assert text == "40 % of the pairs of thoughts about different videos are equal at the end."
     (text,) = told("unrelated", **{"thought/unrelated": 0.7})
     assert text == "70 % of the thoughts hold neither their answer nor a word of the question at the end."
     (text,) = told("entropy", entropy=0.02)

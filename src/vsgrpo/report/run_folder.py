@@ -190,7 +190,7 @@ def alarms(run: Run) -> list[str]:
         ("completions/clipped_ratio", 0.2, "of the completions are cut off at trainer.max_completion_length"),
         ("frac_reward_zero_std", 0.8, "of the groups have equal rewards and teach nothing"),
         ("thought/commonest", 0.5, "of the thoughts are one and the same"),
-        ("thought/across_videos", 0.5, "of the pairs of thoughts about different videos are equal"),
+        ("thought/across_videos", 0.3, "of the pairs of thoughts about different videos are equal"),
         ("thought/unrelated", 0.5, "of the thoughts hold neither their answer nor a word of the question"),
     ):
         share = end_mean(run.curves.get(name, []))
