@@ -174,16 +174,17 @@ def test_the_model_is_built_once_and_the_same_again(folder, tmp_path):
 @pytest.mark.slow
 def test_a_merged_adapter_speaks_as_the_adapter(folder, tmp_path):
     bundle = load(folder, tune="lora")
+    noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in bundle.model.named_parameters():
             if "lora_B" in name:
-                parameter.fill_(2e-3)
+                parameter.normal_(std=0.05, generator=noise)
     save_model(bundle, tmp_path / "adapter", merge=False)
     assert merge_adapter(tmp_path / "adapter", tmp_path / "merged") < 1e-3  # of a log-prob, float32
     said = []
     for path in (folder, tmp_path / "adapter", tmp_path / "merged"):
         model = load(path, offline=True)
-        (ids,) = draw(model, [ask(model, "What is the capital of France?")], 12, greedy=True)
+        (ids,) = draw(model, [ask(model, "Tell me about a room with two chairs.")], 12, greedy=True)
         said.append(list(ids))
     assert said[1] == said[2] != said[0]
 
