@@ -106,11 +106,14 @@ class Workload:
             found = logps(self.model, self.trees(), features, adapter=adapter, layout="tree", attention=self.attention)
         return torch.cat([score for score, _ in found])
 
-    def draw(self, layout: str = "tree", attention: str = "auto", num_tokens: int | None = None) -> list[list[int]]:
-        """Return the completions of all questions of the one video."""
+    def draw(
+        self, layout: str = "tree", attention: str = "auto", num_tokens: int | None = None, **options: Any
+    ) -> list[list[int]]:
+        """Return the completions of all questions of the one video; `options` are the rollout's."""
         sampling = replace(self.sampling, max_new_tokens=num_tokens or self.shape.C)
         keys = [(f"row {q}", g) for q in range(self.shape.Q) for g in range(self.shape.G)]
-        return rollout(self.model, self.prompts(), self.given, keys, sampling, layout=layout, attention=attention)
+        kernel = {"layout": layout, "attention": attention}
+        return rollout(self.model, self.prompts(), self.given, keys, sampling, **kernel, **options)
 
     def score(self, layout: str, attention: str = "auto", rows_per_pass: int | None = None) -> torch.Tensor:
         """Return the log-probs of all questions' completions, with entropies computed beside."""

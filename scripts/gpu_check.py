@@ -143,6 +143,27 @@ def profile_decode(report: Report, machine: Machine, work: Workload) -> None:
         report.add("decode", f"{name} per token", sum(row.count for row in rows if word in row.key) / 16, "", expect)
 
 
+def check_graph(report: Report, machine: Machine) -> None:
+    """Draw by a recorded step: the tokens of the ordinary loop (tiny model, float32), then the time of a token."""
+    folder = machine.folder / "tiny"
+    if not folder.is_dir():
+        build_tiny(folder)
+    small = Workload(with_adapter(folder, machine.device, "float32"), Shape(64, 24, 3, 2), "auto")
+    work = machine.work(*((1004, 64, 14, 1) if machine.is_gpu else (64, 6, 3, 1)))
+    for layout in ("tree", "plain"):
+        with report.attempt("graph", layout):
+            pairs = zip(small.draw(layout, graph=True), small.draw(layout), strict=True)
+            same, total = sum(a == b for x, y in pairs for a, b in zip(x, y, strict=True)), 24 * 3 * 2
+            report.add("graph", f"{layout} tokens", same, f"of {total}", total, ok=same == total)
+            with machine.mixed():
+                few, many = (
+                    machine.ms(lambda n=n, layout=layout: work.draw(layout, num_tokens=n, graph=True), 1)
+                    for n in (work.shape.C // 2, work.shape.C)
+                )
+            # 2,000 kernels at 2 us each
+            report.add("graph", f"{layout} step", (many - few) / (work.shape.C - work.shape.C // 2), "ms", 4.0)
+
+
 def check_head(report: Report, machine: Machine) -> None:
     """Time log-probs from hidden states, and the most positions that fit."""
     bundle = machine.work(64, 4, 3, 1).bundle
@@ -257,6 +278,7 @@ CHECKS: dict[str, Callable[[Report, Machine], None]] = {
     "correct": check_correct,
     "phases": check_phases,
     "decode": check_decode,
+    "graph": check_graph,
     "head": check_head,
     "kernels": check_kernels,
     "noise": check_noise,

@@ -24,7 +24,7 @@ def test_every_check_finds_something_and_none_fails(tmp_path):
     assert list(dict.fromkeys(line["check"] for line in lines)) == ["machine", *CHECKS]
     assert all(line["ok"] is not False for line in lines)
     judged = {line["check"] for line in lines if line["ok"]}
-    assert judged == {"correct", "kernels", "noise", "step"}
+    assert judged == {"correct", "graph", "kernels", "noise", "step"}
     # plain and the three kernels of a CPU: log-probs, gradient and tokens of each
     assert sum(line["check"] == "correct" for line in lines) == 4 * 3
 

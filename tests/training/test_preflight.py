@@ -59,6 +59,14 @@ def config_of(method, *overrides):
             "model.lora.dropout=0.1",
             "shared_prefix=off",
         ),
+        (["trainer.decode_graph=true"], "trainer.decode_graph=true: GPU only, launch=cpu", "decode_graph=false"),
+        (["trainer.decode_graph=true", "launch=gpu1"], None, None),
+        (["trainer.decode_graph=true", "launch=zero2"], "launch=zero2 wraps or shards the weights", "launch=ddp"),
+        (
+            ["trainer.decode_graph=true", "launch=gpu1", "model.attn_implementation=eager"],
+            "model.attn_implementation=eager looks at masks on the host",
+            "decode_graph=false",
+        ),
     ],
 )
 def test_rewards_and_stages(overrides, message, hint):

@@ -11,14 +11,17 @@ from fake_gpu import CUDA, FakeGpu
 
 pytestmark = pytest.mark.integration
 FULL = ("model.tune=full", "model.freeze_vision=false")
-PER_CALL = ("modeling/rollout.py", "modeling/vision.py", "modeling/save.py")
+PER_CALL = ("modeling/rollout.py", "modeling/decode_graph.py", "modeling/vision.py", "modeling/save.py")
 """Where the host waits for each token, video or weight; tests/modeling bounds the first."""
+DEEPSTACK = "qwen3_vl/modeling_qwen3_vl.py"
+"""Where the library waits in each forward of Qwen3-VL: it adds the features of each level by a mask."""
 MOST_WAITS = {"grpo": 50, "sft": 15, "dpo": 20}
 """Waits in the rest of a step: most are TRL's metrics. A new one in a loop goes beyond."""
 METHODS = {
     "grpo": ("grpo", *LORA, SPREAD, "trainer.beta=0.01"),
     "grpo_full": ("grpo", *FULL, SPREAD, "trainer.beta=0.01"),
     "grpo_plain": ("grpo", *LORA, SPREAD, "trainer.shared_prefix=off"),
+    "grpo_graph": ("grpo", *LORA, SPREAD, "trainer.decode_graph=true"),
     "sft": ("sft", *LORA),
     "dpo": ("dpo", *LORA),
 }
@@ -48,5 +51,6 @@ def test_a_step_stays_on_the_gpu(make_config, monkeypatch, name):
     assert not fake.mismatches
     moved = [bool((a != b).any()) for a, b in zip(before, trained, strict=True)]
     assert any(moved) and trainer.state.global_step == 1
-    elsewhere = Counter({(what, line): n for (what, line), n in fake.waits.items() if not line.startswith(PER_CALL)})
+    waits = {(what, line): n for (what, line), n in fake.waits.items() if DEEPSTACK not in line}
+    elsewhere = Counter({(what, line): n for (what, line), n in waits.items() if not line.startswith(PER_CALL)})
     assert elsewhere.total() <= MOST_WAITS[method], elsewhere.most_common()

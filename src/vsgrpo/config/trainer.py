@@ -47,7 +47,7 @@ REFUSED: dict[str, tuple[str, str]] = {
 """Options of TRL and transformers that would be without effect or wrong here: reason and way out."""
 NO_TRL_FIELD = (
     *("name", "dev_rows", "questions_per_video", "shared_prefix", "prefix_attention", "probe_longest"),
-    *("logps_chunk", "max_bad_steps", "stages", "hf", "skip_zero_variance", "log_gradient_correlation"),
+    *("logps_chunk", "max_bad_steps", "stages", "hf", "skip_zero_variance", "log_gradient_correlation", "decode_graph"),
 )
 """Fields of the trainer sections that TRL does not have."""
 OURS_BUT_NOT_PASSED = ("gradient_checkpointing", "report_to", "save_total_limit")
@@ -234,6 +234,7 @@ class GrpoSection(TrainerSection):
     max_completion_length: Count
     skip_zero_variance: bool
     log_gradient_correlation: bool
+    decode_graph: bool
 
     def unused(self) -> dict[str, tuple[str, str]]:
         """Return the options that change no gradient beside the others (TRL 1.16, `GRPOTrainer._compute_loss`)."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vsgrpo.modeling.attention import TREE_ATTENTION, require_tree_attention
 from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, language_model, unwrap
 from vsgrpo.modeling.cache import prefill
+from vsgrpo.modeling.decode_graph import draw_by_fixed_steps
 from vsgrpo.modeling.sampling import Sampling, draw_tokens, logits_processors, noise_keys
 from vsgrpo.modeling.tree import PADDING, PREFIX, Prompt, build_trees, can_see, lay_out_leaves, pack
 from vsgrpo.modeling.tree_masks import DenseMask, build_mask
@@ -40,6 +41,7 @@ def rollout(
     attention: str = "auto",
     prompts_per_pass: int | None = None,
     tokens_per_look: int | None = None,
+    graph: bool = False,
     phase: Phase = nullcontext,
 ) -> list[list[int]]:
     """Draw one completion per key.
@@ -58,6 +60,7 @@ def rollout(
         phase: called with "prefill", opens the context in which prompts are read (a clock's).
         prompts_per_pass: unique prompts read and continued together, None for all; bounds memory, changes no token.
         tokens_per_look: tokens drawn between two looks for ends, None: by the device; changes no token.
+        graph: draw by steps of one shape, which a GPU records once and replays (`decode_graph`); changes no token.
 
     Returns:
         token ids per key, the EOS token included if one was drawn.
@@ -71,9 +74,9 @@ def rollout(
     group = _group_size(prompts, keys, layout)
     batch = PromptBatch(model, prompts, features)
     members = _completions_of(batch, group)
-    order, draw = list(range(len(batch.unique))), _draw
+    order, draw = list(range(len(batch.unique))), functools.partial(_draw, graph=graph)
     if layout == "tree":
-        draw = functools.partial(_draw_packed, attention=attention)
+        draw = functools.partial(_draw_packed, attention=attention, graph=graph)
         videos = [prompt.videos for prompt in batch.unique]
         order.sort(key=lambda row: videos.index(videos[row]))  # prompts of the same videos share a tree
     completions: dict[int, list[int]] = {}
@@ -144,7 +147,9 @@ def _is_sharded(weight: nn.Parameter) -> bool:
     return hasattr(weight, "ds_id") or hasattr(weight, "device_mesh")
 
 
-def _draw(model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Draws", phase: Phase) -> None:
+def _draw(
+    model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Draws", phase: Phase, graph: bool
+) -> None:
     """Read the prompts of `rows`, copy the cache of each to its completions and advance them until each has ended."""
     device = batch.device
     ids, positions = batch.layout(rows, [()] * len(rows))
@@ -166,6 +171,8 @@ def _draw(model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Dr
     seen[:, :width] = torch.arange(width, device=device) < torch.tensor(lengths, device=device)[:, None]
     next_position = torch.tensor([batch.positions[row].next_position for row in rows], device=device)[draws.prompt]
     going = draws.add(logits[:, 0][draws.prompt])
+    if graph:  # to the end of all
+        draw_by_fixed_steps(model, cache, range(len(lengths)), next_position, seen[:, :width], draws, going)
     while draws.active:
         if going is not None and len(going) < len(lengths):
             kept = torch.tensor(going, device=device)
@@ -195,7 +202,13 @@ def _mask(model: nn.Module, seen: Tensor) -> Any:
 
 
 def _draw_packed(
-    model: nn.Module, batch: PromptBatch, rows: Sequence[int], draws: "_Draws", phase: Phase, attention: str
+    model: nn.Module,
+    batch: PromptBatch,
+    rows: Sequence[int],
+    draws: "_Draws",
+    phase: Phase,
+    attention: str,
+    graph: bool,
 ) -> None:
     """Read the trees of `rows` into a cache that holds every node once and advance all their leaves in it.
 
@@ -228,7 +241,12 @@ def _draw_packed(
         )
     select(cache, None, draws.prompt)
     seen_question, seen_leaf, tree_of_row = packed.question.to(device), packed.leaf.to(device), [*range(len(trees))]
-    going = draws.add(logits[draws.prompt]) or range(len(leaves))
+    going = draws.add(logits[draws.prompt])
+    if graph:  # to the end of all
+        tree, question, start, leaf = torch.tensor(leaves, device=device).T
+        seen = can_see(question[:, None], leaf[:, None], seen_question[tree], seen_leaf[tree])[:, 0]
+        draw_by_fixed_steps(model, cache, [tree for tree, *_ in leaves], start, seen, draws, going)
+    going = range(len(leaves)) if going is None else going
     while draws.active:
         if going is not None:
             if len(going) < len(leaves):

@@ -217,6 +217,10 @@ class LeafSlots:
     def to(self, device: torch.device) -> "LeafSlots":
         return LeafSlots(self.tree.to(device), self.slot.to(device), self.shape)
 
+    def keep(self, places: Tensor) -> "LeafSlots":
+        """Forget the other leaves; the slots stay where they are."""
+        return LeafSlots(self.tree[places], self.slot[places], self.shape)
+
     def lay_out(self, values: Tensor, padding: int) -> Tensor:
         """Lay out one value per leaf."""
         return values.new_full(self.shape, padding).index_put((self.tree, self.slot), values)

@@ -98,8 +98,9 @@ class StageTrainer(Trainer):
         self._maker = SampleMaker(bundle, run.loader, self.timer)
         self._questions_per_video = section.questions_per_video
         self._layout = config.token_layout(section)
-        self._kernel: dict[str, Any] = {"layout": self._layout, "attention": section.prefix_attention}
-        self._scoring = {**self._kernel, "chunk": section.logps_chunk}
+        kernel: dict[str, Any] = {"layout": self._layout, "attention": section.prefix_attention}
+        self._scoring = {**kernel, "chunk": section.logps_chunk}
+        self._drawing = {**kernel, "graph": getattr(section, "decode_graph", False)}
         self._train_vision = is_tower_trained(bundle.model)
         # More GPUs than processes: the Trainer would wrap the model in DataParallel, which cuts batches anew.
         args._n_gpu = min(args.n_gpu, 1)

@@ -26,7 +26,7 @@ _FREE = {
     "video.max_quarantined",
     "trainer.logps_chunk",
 }
-_FREE |= {"model.dtype_auto", "trainer.max_steps", "trainer.num_train_epochs", "trainer.stages"}
+_FREE |= {"trainer.max_steps", "trainer.num_train_epochs", "trainer.stages"}
 """Keys that may change, or (lengths and stages) that are compared in a way of their own."""
 STATE_NAME = "trainer_state.json"
 _RESTORE = "restore the file that the run wrote"

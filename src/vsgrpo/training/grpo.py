@@ -167,7 +167,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
                     features,
                     [(sample.row_key, sample.index) for sample in samples],
                     self._sampling(),
-                    **self._kernel,
+                    **self._drawing,
                     phase=self.timer.phase,
                 )
         for sample, completion in zip(samples, completions, strict=True):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.train import WHOLE, TrainConfig
 from vsgrpo.config.trainer import GrpoSection, TrainerSection
 from vsgrpo.data.inputs import media_files, model_files
 from vsgrpo.data.leak_guard import read_checked_rows, worst
@@ -176,6 +176,7 @@ def check_stages(config: TrainConfig) -> None:
     for number, section in enumerate(config.stage_sections()):
         where = f"trainer.stages[{number}]: " if config.trainer.stages else ""
         check_sharing(section, config, where)
+        check_graph(section, config, where)
         if isinstance(section, GrpoSection):
             _check_groups(section, where.replace(": ", ".") or "trainer.")
             _check_saves(section, where)
@@ -299,6 +300,22 @@ def check_sharing(section: TrainerSection, config: TrainConfig, where: str = "")
             "trainer.shared_prefix=on shares within a microbatch",
             hint=f"set trainer.per_device_train_batch_size={(batch // group + 1) * group}, or shared_prefix=auto",
         )
+
+
+def check_graph(section: TrainerSection, config: TrainConfig, where: str = "") -> None:
+    """Refuse a recorded decode step where none can be: without a GPU, with sharded weights, on another attention."""
+    if not isinstance(section, GrpoSection) or not section.decode_graph:
+        return
+    launch, attention, way_out = config.launch, config.model.attn_implementation, "set trainer.decode_graph=false"
+    what = f"{where}trainer.decode_graph=true"
+    if launch.on_cpu:
+        raise ConfigError(f"{what}: GPU only, launch={launch.profile} computes on a CPU", hint=way_out)
+    if launch.profile not in WHOLE:
+        raise ConfigError(
+            f"{what}: launch={launch.profile} wraps or shards the weights", hint=f"{way_out}, or launch=ddp"
+        )
+    if attention != "sdpa":
+        raise ConfigError(f"{what}: model.attn_implementation={attention} looks at masks on the host", hint=way_out)
 
 
 def check_targets(config: TrainConfig, rows: Sequence[Row]) -> None:
