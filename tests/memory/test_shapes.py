@@ -20,6 +20,8 @@ def test_public_parameter_counts():
         **{f"Qwen3-VL-2B-{kind}": 2_127_532_032 for kind in ("Instruct", "Thinking")},
         **{f"Qwen3-VL-4B-{kind}": 4_437_815_808 for kind in ("Instruct", "Thinking")},
         **{f"Qwen3-VL-8B-{kind}": 8_767_123_696 for kind in ("Instruct", "Thinking")},
+        "Qwen3.5-2B": 2_213_241_664,
+        "Qwen3.5-4B": 4_539_265_536,
     }
     shape = HUB["Qwen/Qwen2-VL-2B-Instruct"]
     assert (shape.language_parameters(), shape.tower.num_parameters()) == (1_543_714_304, 665_271_296)
@@ -72,7 +74,12 @@ def test_the_tiny_model_to_the_last_parameter(tiny_folder):
     from safetensors.torch import load_file
 
     shape = model_shape(str(tiny_folder))
-    known = {"qwen2_vl": ("tiny", 578_048), "qwen2_5_vl": ("tiny_2_5", 611_328), "qwen3_vl": ("tiny_3", 933_568)}
+    known = {
+        "qwen2_vl": ("tiny", 578_048),
+        "qwen2_5_vl": ("tiny_2_5", 611_328),
+        "qwen3_vl": ("tiny_3", 933_568),
+        "qwen3_5": ("tiny_3_5", 883_448),
+    }
     name, count = known[family_of(str(tiny_folder)).model_type]
     assert shape == model_shape(name)
     assert sum(weight.numel() for weight in load_file(tiny_folder / "model.safetensors").values()) == count

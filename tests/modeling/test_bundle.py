@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_inputs import make_video
+from tiny_inputs import QWEN3, make_video
 from transformers.video_utils import VideoMetadata
 
 from vsgrpo.errors import DataError
@@ -22,9 +22,9 @@ def test_prompt_equals_the_processor_on_text_and_frames_together(tiny, monkeypat
     tiny = replace(tiny, vision_marks="library")
     ids = encode_prompt(tiny, "How many chair(s) are in this room?", [medium])
     system = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    rendered = ("" if tiny.family.model_type == "qwen3_vl" else system) + (
+    rendered = ("" if tiny.family.model_type in QWEN3 else system) + (
         "<|im_start|>user\n<|vision_start|><|video_pad|><|vision_end|>How many chair(s) are in this room?<|im_end|>\n"
-        "<|im_start|>assistant\n"
+        "<|im_start|>assistant\n" + ("<think>\n\n</think>\n\n" if tiny.family.model_type == "qwen3_5" else "")
     )
     together = tiny.processor(
         text=[rendered],
@@ -42,7 +42,7 @@ def test_prompt_equals_the_processor_on_text_and_frames_together(tiny, monkeypat
     ours = prompt_positions(tiny.model, ids, [medium])
     assert torch.equal(ours.positions, expected[:, 0])
     assert ids.count(tiny.processor.video_token_id) == medium.num_tokens == 16  # 4 x 4 x 4 patches / 4
-    if tiny.family.model_type == "qwen3_vl":
+    if tiny.family.model_type in QWEN3:
         # Frames 0 4 8 12 17 21 25 29 of 2.5 a second: (0 + 4) / 2 / 2.5 = 0.8 s, then 4.0, 7.6 and 10.8 s.
         text = tiny.tokenizer.decode(ids)
         assert re.findall(r"<(\d+\.\d) seconds><\|vision_start\|><\|video_pad\|>", text) == [

@@ -8,7 +8,6 @@ import torch
 from transformers import GenerationConfig, Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from vsgrpo.errors import ConfigError
-from vsgrpo.families import FAMILIES
 from vsgrpo.modeling.attention import require_tree_attention, use_tree_attention
 from vsgrpo.modeling.delta_net import chunk_size, use_tree_states
 from vsgrpo.modeling.rollout import rollout
@@ -52,8 +51,7 @@ def stock():
 
 
 @pytest.fixture
-def hybrid(stock, monkeypatch):
-    monkeypatch.setitem(FAMILIES, "qwen3_5", dataclasses.replace(FAMILIES["qwen2_vl"], model_type="qwen3_5"))
+def hybrid(stock):
     model = copy.deepcopy(stock)
     use_tree_attention(model)
     use_tree_states(model)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from tiny_inputs import make_video, randomize_adapter
+from tiny_inputs import QWEN3, make_video, randomize_adapter
 from transformers import AutoModelForImageTextToText
 
 from vsgrpo.errors import ConfigError, DataError
@@ -50,7 +50,7 @@ def assert_same_behaviour(one, other):
         ("qwen3_vl_moe", " (missing: a router whose"),
         ("qwen4_exp", " (missing: a prefix tree for indexed attention"),
         ("internvl", " (missing: prompts of image tiles"),
-        ("llama", ", only qwen2_vl, qwen2_5_vl, qwen3_vl"),
+        ("llama", ", only qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_5"),
         (None, ", only"),
     ],
 )
@@ -62,7 +62,7 @@ def test_other_architectures_are_refused_by_name_before_any_weight_is_read(tmp_p
         load(folder, offline=True)
     assert f"architecture {model_type} is not supported{missing}" in caught.value.message
     assert str(folder) in caught.value.message and "\n" not in caught.value.message
-    assert caught.value.hint == "use a Qwen2-VL or Qwen2.5-VL or Qwen3-VL model, e.g. model=qwen2_vl_2b"
+    assert caught.value.hint == "use a Qwen2-VL or Qwen2.5-VL or Qwen3-VL or Qwen3.5 model, e.g. model=qwen2_vl_2b"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_files_as_the_hub_has_them_are_the_same_model(tiny, tiny_folder, ask, tm
     folder = tmp_path / "hub"
     shutil.copytree(tiny_folder, folder)
     config = json.loads((folder / "config.json").read_text())
-    text, is_3 = config.pop("text_config"), tiny.family.model_type == "qwen3_vl"
+    text, is_3 = config.pop("text_config"), tiny.family.model_type in QWEN3
     rope = text.pop("rope_parameters")
     text.pop("layer_types", None)
     scaling = {"type": "mrope", "mrope_section": rope["mrope_section"]}
@@ -190,8 +190,8 @@ def test_lora_sits_on_the_language_model_only_and_depends_on_the_seed_alone(tiny
     torch.manual_seed(6)
     two = load(tiny_folder, tune="lora", lora=LORA, seed=7).model
     trained = {name: p for name, p in one.named_parameters() if p.requires_grad}
-    # 7 targets x (A, B) x 2 blocks, or 3 of Qwen3-VL
-    assert len(trained) == (42 if one.config.model_type == "qwen3_vl" else 28)
+    # 7 targets x (A, B) x 2 blocks, or 3 of Qwen3-VL; of Qwen3.5 3 x (A, B) x 4 blocks, and 4 x (A, B) with attention
+    assert len(trained) == {"qwen3_vl": 42, "qwen3_5": 32}.get(one.config.model_type, 28)
     assert all("language_model" in name and "lora_" in name for name in trained)
     for name, parameter in two.named_parameters():
         assert not parameter.requires_grad or torch.equal(parameter, trained[name])

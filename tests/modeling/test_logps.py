@@ -71,9 +71,9 @@ def test_scores_and_gradients_equal_a_plain_forward_with_pixels(lora, prompts, r
     our_gradients = adapter_gradients(lora)
     assert [len(score) for score, _ in ours] == [3, 1, 2, 4, 1, 2]
     torch.testing.assert_close(torch.cat([s for s, _ in ours]), torch.cat(theirs), atol=1e-5, rtol=0)
-    # 7 targets x (A, B) x 2 layers, or 3 of Qwen3-VL, and nothing in the tower
+    # 7 targets x (A, B) x 2 layers, or 3 of Qwen3-VL; of Qwen3.5 3 targets x 4 layers and 4 x 1; nothing in the tower
     assert our_gradients.keys() == their_gradients.keys()
-    assert len(our_gradients) == (42 if lora.family.model_type == "qwen3_vl" else 28)
+    assert len(our_gradients) == {"qwen3_vl": 42, "qwen3_5": 32}.get(lora.family.model_type, 28)
     for name, gradient in our_gradients.items():
         error = (gradient - their_gradients[name]).norm() / their_gradients[name].norm()
         assert error < 1e-4, (name, error)

@@ -14,6 +14,8 @@ from vsgrpo.modeling.weights import load_full
 from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import VideoInputs
 
+QWEN3 = ("qwen3_vl", "qwen3_5")
+"""Families whose prompts write the times of frames, without a system turn of the template's own."""
 PATCH = {"side": 14}
 """Pixels on the side of a patch of the family that a test runs with (`conftest.patch_side`)."""
 

@@ -57,7 +57,7 @@ def test_tree_and_plain_layout_give_the_same_loss_and_gradients(make_config):
     for layout in ("on", "off"):
         trainer = make_trainer(make_config("dpo", f"trainer.shared_prefix={layout}", "model.freeze_vision=true"))
         with torch.no_grad():  # away from the reference, so that the loss is not ln 2 for all
-            trainer.model.model.language_model.layers[0].self_attn.q_proj.weight.mul_(1.5)
+            trainer.model.model.language_model.layers[-1].self_attn.v_proj.weight.mul_(1.5)
         loss = trainer.compute_loss(trainer.model, trainer.data_collator([trainer.train_dataset[i] for i in range(4)]))
         loss.backward()
         grads = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}

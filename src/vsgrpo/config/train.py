@@ -31,7 +31,15 @@ class LoraSection(Section, key="model.lora"):
     r: Count
     alpha: Count
     dropout: Share
-    targets: list[Annotated[str, choice("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")]]
+    targets: list[
+        Annotated[
+            str,
+            choice(
+                *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+                *("in_proj_qkv", "in_proj_z", "out_proj"),
+            ),
+        ]
+    ]
 
     def faults(self) -> Faults:
         if not self.targets:

@@ -15,6 +15,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families.family import Family, ModelShape
 from vsgrpo.families.qwen2_5_vl import QWEN2_5_VL
 from vsgrpo.families.qwen2_vl import QWEN2_VL
+from vsgrpo.families.qwen3_5 import QWEN3_5
 from vsgrpo.families.qwen3_vl import QWEN3_VL
 from vsgrpo.families.small_lm import SMALL_LM, SMALL_LM_SHAPE, gguf_file
 from vsgrpo.records import read_record
@@ -26,7 +27,6 @@ _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 _MISSING = {
     "qwen3_vl_moe": "a router whose choices are the same in rollout and update, LoRA on experts, their memory",
-    "qwen3_5": "a prefix tree for gated DeltaNet, through whose recurrent state completions would see each other",
     "qwen3_5_moe": "a prefix tree for gated DeltaNet, and what experts need",
     "qwen4_exp": "a prefix tree for indexed attention, n-gram embeddings, hyper-connections, experts",
     "internvl": "prompts of image tiles, features of its tower, positions of one axis",
@@ -45,7 +45,7 @@ def _added() -> Iterator[tuple[str, Family]]:
 
 
 _ADDED = {family.model_type: (name, family) for name, family in _added()}
-_OURS = (QWEN2_VL, QWEN2_5_VL, QWEN3_VL)
+_OURS = (QWEN2_VL, QWEN2_5_VL, QWEN3_VL, QWEN3_5)
 FAMILIES = {family.model_type: family for family in (*_OURS, *(family for _, family in _ADDED.values()))}
 """Families by `model_type` of config.json."""
 BUILT = {**{family.tiny: family for family in FAMILIES.values()}, SMALL_LM: QWEN2_VL}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vsgrpo.errors import DataError
+from vsgrpo.families.delta import DELTA_LAYERS, DeltaShape, delta_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from vsgrpo.video.budget import Medium
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Linear layers of one block of the language model, by the names that model.lora.targets uses."""
+"""Linear layers of one block of the language model, by the names that model.lora.targets uses: attention, then MLP."""
 COMPUTING_VALUES: Mapping[str, Sequence[str]] = {
     "": ("model_type", "image_token_id", "video_token_id", "vision_start_token_id", "tie_word_embeddings"),
     "text_config": (
@@ -79,7 +80,8 @@ class TowerShape:
 class ModelShape:
     """Sizes of a language model and its tower.
 
-    `qkv_bias`: queries, keys and values have biases. `qk_norm`: each head's queries and keys are normalised.
+    `qkv_bias`: queries, keys and values have biases. `qk_norm`: each head's queries and keys are normalised. `delta`:
+    some blocks have no attention; in the others queries come with a gate as wide as they.
     """
 
     vocab: int
@@ -93,6 +95,11 @@ class ModelShape:
     tower: TowerShape
     qkv_bias: bool = True
     qk_norm: bool = False
+    delta: DeltaShape | None = None
+
+    @property
+    def attention_layers(self) -> int:
+        return self.layers - (self.delta.layers if self.delta else 0)
 
     @property
     def query_width(self) -> int:
@@ -109,13 +116,23 @@ class ModelShape:
         return self.kv_heads * self.head_width
 
     def linear(self, name: str) -> tuple[int, int]:
-        """Return (inputs, outputs) of one linear layer of a block."""
+        """Return (inputs, outputs) of one linear layer of a block.
+
+        Raises:
+            KeyError: no block has a layer of that name.
+        """
         hidden, mlp, query, keys = self.hidden, self.mlp, self.query_width, self.kv_width
-        sizes = ((hidden, query), (hidden, keys), (hidden, keys), (query, hidden), (hidden, mlp), (hidden, mlp))
-        return (*sizes, (mlp, hidden))[LINEAR_LAYERS.index(name)]
+        sizes = [(hidden, 2 * query if self.delta else query), (hidden, keys), (hidden, keys), (query, hidden)]
+        found: dict[str, tuple[int, int]] = dict(
+            zip(LINEAR_LAYERS, [*sizes, (hidden, mlp), (hidden, mlp), (mlp, hidden)], strict=True)
+        )
+        if self.delta:
+            mixed, value = self.delta.mixed_width, self.delta.value_width
+            found |= zip(DELTA_LAYERS, [(hidden, mixed), (hidden, value), (value, hidden)], strict=True)
+        return found[name]
 
     def layer_parameters(self) -> int:
-        """Count one block: linear layers, biases of queries, keys and values, norms."""
+        """Count one block with attention: linear layers, biases of queries, keys and values, norms."""
         linear = sum(a * b for a, b in (self.linear(name) for name in LINEAR_LAYERS))
         biases = self.query_width + 2 * self.kv_width if self.qkv_bias else 0
         return linear + biases + 2 * self.hidden + (2 * self.head_width if self.qk_norm else 0)
@@ -123,7 +140,11 @@ class ModelShape:
     def language_parameters(self) -> int:
         """Count the language model with its embedding and head (one matrix where they are tied)."""
         tables = self.vocab * self.hidden * (1 if self.tied else 2)
-        return tables + self.layers * self.layer_parameters() + self.hidden
+        blocks = self.attention_layers * self.layer_parameters()
+        if self.delta:
+            blocks += self.delta.layers * (self.delta.num_parameters(self.hidden) + 3 * self.hidden * self.mlp)
+            blocks += self.delta.layers * 2 * self.hidden
+        return tables + blocks + self.hidden
 
     def num_parameters(self) -> int:
         """Count the whole model."""
@@ -131,8 +152,11 @@ class ModelShape:
 
     def lora_parameters(self, r: int, targets: list[str]) -> int:
         """Count an adapter of rank r: (inputs + outputs) * r for each target of each layer."""
-        known = [self.linear(name) for name in targets if name in LINEAR_LAYERS]
-        return self.layers * r * sum(a + b for a, b in known)
+        counts = (self.attention_layers,) * 4 + (self.layers,) * 3
+        layers: dict[str, int] = dict(zip(LINEAR_LAYERS, counts, strict=True))
+        if self.delta:
+            layers |= dict.fromkeys(DELTA_LAYERS, self.delta.layers)
+        return sum(layers[name] * r * sum(self.linear(name)) for name in targets if name in layers)
 
 
 @dataclass(frozen=True)
@@ -201,6 +225,7 @@ class Family:
         processors: returns the image and the video processor of the published weights.
         added_tokens: of the published tokenizer that are not special, and so may stand in a text.
         default_system: the published chat template adds a system turn by itself.
+        template_options: of the published chat template, given wherever a prompt is rendered.
         hub: sizes of published models by hub id, so that an estimate needs no download.
         published: pattern of the hub ids of the publisher's own models, whose lineage needs no manifest.
         needs_timing: the model uses the time of frames, so every video must state its frame rate.
@@ -229,6 +254,7 @@ class Family:
     processors: Callable[[], tuple[Any, Any]] = qwen2_processors
     added_tokens: tuple[str, ...] = ()
     default_system: bool = True
+    template_options: Mapping[str, Any] = field(default_factory=dict)
     hub: Mapping[str, ModelShape] = field(default_factory=dict)
     published: str = ""
     needs_timing: bool = False
@@ -292,6 +318,7 @@ class Family:
             tower=self.tower(config["vision_config"]),
             qkv_bias=self.qkv_bias,
             qk_norm=self.qk_norm,
+            delta=delta_shape(text),
         )
 
     def tiny_shape(self) -> ModelShape:

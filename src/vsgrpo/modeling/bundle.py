@@ -56,6 +56,11 @@ class ModelBundle:
         """The rule by which the model's positions go on after a video, a value of model.text_after_video."""
         return base_model(self.model).text_after_video
 
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Write a conversation by the chat template, up to and with the assistant's header."""
+        options = self.family.template_options if self.family is not None else {}
+        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
+
     @cached_property
     def opening(self) -> str:
         """What the chat template has written of every answer: `<think>` and a line break in thinking variants, else "".
@@ -63,8 +68,7 @@ class ModelBundle:
         A completion goes on after it. A thought that the template closes too is no part of the answer.
         """
         turn = [{"role": "user", "content": [{"type": "text", "text": "x"}]}]
-        rendered = self.processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-        begun = rendered.rpartition(_HEADER)[2]
+        begun = self.render(turn).rpartition(_HEADER)[2]
         return begun if "<think>" in begun and "</think>" not in begun else ""
 
     def check_mode(self, mode: str) -> None:

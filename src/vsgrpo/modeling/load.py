@@ -161,7 +161,10 @@ def _load_base(base: str, dtype: str, attn: str, offline: bool, device: str | No
         raise ConfigError(f"model.dtype={dtype}: not one of {', '.join(DTYPES)}")
     family = check_architecture(read_config(base, offline), f"model.path={base}")
     processor = _load_processor(base, family, offline)
-    model = load_full(family.model, base, dtype=getattr(torch, dtype), attn=attn, offline=offline, device_map=device)
+    with torch.random.fork_rng(devices=[]):  # a gated DeltaNet draws its decay before the file's replaces it
+        model = load_full(
+            family.model, base, dtype=getattr(torch, dtype), attn=attn, offline=offline, device_map=device
+        )
     _check_token_ids(base, model.config, processor)
     use_batched_attention(model)
     use_matrix_product(model)

@@ -41,7 +41,7 @@ def encode_prompt(bundle: ModelBundle, text: str, media: Sequence[Medium], syste
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if system not in (None, NO_SYSTEM):
         messages.insert(0, {"role": "system", "content": system})
-    rendered = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    rendered = bundle.render(messages)
     if system == NO_SYSTEM:
         rendered = without_system(rendered)
     counts = [item.num_tokens for item in media]

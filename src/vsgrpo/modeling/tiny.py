@@ -56,6 +56,11 @@ CHAT_TEMPLATE = """\
 """What the template of the Qwen families does, written anew: default system turn, parts in order, a placeholder per
 image or video. Parts are told apart by `type` alone, so that null-filled keys of other kinds render nothing."""
 
+_THOUGHT = """\
+{%- if add_generation_prompt %}{{- '<think>\\n' }}
+{%- if enable_thinking is defined and not enable_thinking %}{{- '\\n</think>\\n\\n' }}{% endif %}{% endif %}"""
+"""What the templates of Qwen3.5 add to it."""
+
 # fmt: off
 _CATEGORIES = (
     "chair", "sofa", "plant", "cabinet", "table", "bed", "desk", "lamp", "shelf", "door", "window", "curtain", "pillow",
@@ -157,7 +162,8 @@ def _config(
         values: of the config itself.
     """
     half_head = text.get("head_dim", text["hidden_size"] // text["num_attention_heads"]) // 2
-    time = half_head * family.rope["mrope_section"][0] // 64
+    half_head = int(half_head * family.rope.get("partial_rotary_factor", 1))
+    time = half_head * family.rope["mrope_section"][0] // sum(family.rope["mrope_section"])
     height = (half_head - time) // 2
     sections = [time, height, half_head - time - height]
     rope = {**family.rope, "rope_type": "default", "rope_theta": rope_theta, "mrope_section": sections}
@@ -196,6 +202,8 @@ def _save(folder: Path, model: Any, tokenizer: Any, family: Family) -> None:
     if not family.default_system:
         turn, _, rest = template.partition("{%- endif %}\n")
         template = turn[: turn.index("{%- if")] + rest
+    if "enable_thinking" in family.template_options:
+        template += _THOUGHT
     family.processor(
         image_processor=images, tokenizer=tokenizer, video_processor=videos, chat_template=template
     ).save_pretrained(folder)
