@@ -55,6 +55,7 @@ def hybrid(stock):
     model = copy.deepcopy(stock)
     use_tree_attention(model)
     use_tree_states(model)
+    model.text_after_video = "published"
     return model
 
 

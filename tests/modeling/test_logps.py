@@ -124,8 +124,10 @@ def test_gradients_reach_the_tower_through_shared_features(tiny_folder, prompts)
     ).backward()
     theirs = adapter_gradients(bundle)
     assert ours.keys() == theirs.keys()
+    # A recurrent state's decay has a gradient whose parts cancel: of float32 (of float64, see test_delta_tree).
+    close = 2e-3 if bundle.family.model_type == "qwen3_5" else 1e-4
     for name, gradient in ours.items():
-        assert (gradient - theirs[name]).norm() <= 1e-4 * theirs[name].norm() + 1e-9, name
+        assert (gradient - theirs[name]).norm() <= close * theirs[name].norm() + 1e-9, name
 
 
 def test_frozen_tower_gets_no_gradient(lora, prompts):
