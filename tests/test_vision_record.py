@@ -8,7 +8,15 @@ from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import FAMILIES, vision_record
-from vsgrpo.families.vision_record import find_vision, other_rule, read_vision, text_rule, with_text_rule, write_vision
+from vsgrpo.families.vision_record import (
+    find_vision,
+    marks_rule,
+    other_rule,
+    read_vision,
+    text_rule,
+    with_rules,
+    write_vision,
+)
 
 BUDGET = {"num_frames": 8, "min_pixels": 3136, "max_pixels": 50176}
 
@@ -68,15 +76,15 @@ def test_a_run_tells_the_rule_of_its_models(tmp_path):
 
 def test_a_family_whose_frames_stand_alone_has_one_rule(tmp_path, monkeypatch):
     class Alone:
-        label, has_text_rules = "Own-VL", False
+        label, has_text_rules, video_text = "Own-VL", False, None
 
     monkeypatch.setattr(vision_record, "family_of", lambda path: Alone)
     old = old_model(tmp_path / "old")
     assert text_rule(old) == text_rule(old, given="published") == "published"
     with pytest.raises(ConfigError, match="text_after_video=library: Own-VL places each frame by itself"):
         text_rule(old, given="library")
-    model = with_text_rule(load_config("eval", [f"model={old}", "benchmark.path=b", "output=o"])).model
-    assert other_rule(model) is None
+    config = with_rules(load_config("eval", [f"model={old}", "benchmark.path=b", "output=o"]))
+    assert other_rule(config) is None
     assert FAMILIES["qwen2_vl"].has_text_rules and FAMILIES["qwen2_5_vl"].has_text_rules
 
 
@@ -85,11 +93,31 @@ def test_configurations_hold_the_rule_they_go_by_and_warn_of_another(tmp_path):
     eval_words = [f"model={old}", "benchmark.path=b", "output=o"]
     train_words = ["trainer=sft", "data=d", "output=o", f"model.path={old}"]
     for root, words in (("eval", eval_words), ("train", train_words)):
-        own = with_text_rule(load_config(root, words)).model
-        assert own.text_after_video == "library" and other_rule(own) is None
-        other = with_text_rule(load_config(root, [*words, "model.text_after_video=published"])).model
+        own = with_rules(load_config(root, words))
+        assert own.model.text_after_video == "library" and other_rule(own) is None
+        other = with_rules(load_config(root, [*words, "model.text_after_video=published"]))
         said = f"model.text_after_video=published: {tmp_path}/old/vision.json: the model was trained with library"
         assert other_rule(other) == said
+
+
+def test_the_marks_around_a_video_are_the_published_ones_or_those_that_a_model_records(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    model = str(tmp_path)
+    assert marks_rule("tiny_3") == marks_rule(model) == marks_rule("tiny") == "published"
+    write_vision(tmp_path, BUDGET, "published", "library")
+    assert read_vision(tmp_path).vision_marks == marks_rule(model) == marks_rule("tiny_3", adapter=model) == "library"
+    assert marks_rule(model, given="published") == "published"
+    words = [f"model={model}", "benchmark.path=b", "output=o"]
+    own = with_rules(load_config("eval", words))
+    assert own.prompt.vision_marks == "library" and other_rule(own) is None
+    other = with_rules(load_config("eval", [*words, "prompt.vision_marks=published"]))
+    said = f"prompt.vision_marks=published: {model}/vision.json: the model was trained with library"
+    assert other_rule(other) == said
+    with pytest.raises(ConfigError, match=r"prompt\.vision_marks=library: Qwen2-VL has one mark before and one behind"):
+        marks_rule("tiny", given="library")
+    (tmp_path / "vision.json").write_text(json.dumps({"schema_version": 1, **BUDGET, "vision_marks": "all"}))
+    with pytest.raises(DataError, match=r"vision\.json: vision_marks=all: not one of published, library"):
+        read_vision(tmp_path)
 
 
 def test_an_unknown_value_of_the_key_is_one_error_line(capsys):

@@ -21,7 +21,7 @@ from vsgrpo.config.trainer import TRAINERS
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import VsgrpoError
 from vsgrpo.families import BUILT, find_model
-from vsgrpo.families.vision_record import other_rule, with_text_rule
+from vsgrpo.families.vision_record import other_rule, with_rules
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, free_bytes, main_memory, memory_lines
 from vsgrpo.training.launcher import check_devices, device_line
@@ -252,13 +252,13 @@ def examine_run(words: Sequence[str], config_dir: Path | None = None) -> Iterato
     if not method and not rest:
         return
     try:
-        config = with_text_rule(load_config("train", [*method, *rest], config_dir, allow_missing=True))
+        config = with_rules(load_config("train", [*method, *rest], config_dir, allow_missing=True))
     except VsgrpoError as error:
         yield Finding("config", "fail", error.message, error.hint)
         return
     if config.model.path != NOT_GIVEN:
         yield _model(config.model.path, config.model.adapter)
-        yield _attempt("text after a video", lambda: other_rule(config.model), str(config.model.text_after_video))
+        yield _attempt("text after a video", lambda: other_rule(config), str(config.model.text_after_video))
     if config.data.path != NOT_GIVEN:
         yield from _data(config)
     for name in config.trainer.report_to:

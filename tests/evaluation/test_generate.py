@@ -312,6 +312,8 @@ def test_controls_of_a_model_that_is_told_times(benchmark_folder, tmp_path):
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert list(results["controls"])[-2:] == ["blank", "timing"]
     prompts = lines((tmp_path / "out/prompts.jsonl").read_bytes())
+    settings = json.loads((tmp_path / "out/settings.json").read_text())
+    assert "vision_marks" not in settings["prompt"]  # as in evaluations from before the key
     # no mark of the template's around the two patches of the video
     assert re.search(
         r"user\n<\d\.\d seconds><\|vision_start\|><\|video_pad\|> x 4<\|vision_end\|><", prompts[0]["prompt"]

@@ -10,8 +10,10 @@ from transformers import Qwen3VLProcessor
 
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.modeling.bundle import MediaFeatures
+from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.prompt import encode_prompt
+from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.rewards import format_reward
@@ -34,6 +36,13 @@ def test_the_prompt_is_the_one_of_the_published_weights(tiny):
     last = len(of_library) - of_library[::-1].index(end) - 1
     first = of_library.index(start)
     assert of_library[:first] + of_library[first + 1 : last] + of_library[last + 1 :] == ids
+
+
+def test_a_model_keeps_the_marks_it_was_trained_with(tiny_folder, tmp_path):
+    bundle = load(tiny_folder, tune="full", vision_marks="library", offline=True)
+    save_model(bundle, tmp_path / "final", merge=False, vision={"num_frames": 4, "min_pixels": 784, "max_pixels": 784})
+    assert (bundle.vision_marks, load(tmp_path / "final").vision_marks) == ("library", "library")
+    assert load(tmp_path / "final", vision_marks="published").vision_marks == "published"
 
 
 @pytest.mark.parametrize(("total", "fps", "frames"), [(30, 2.5, 8), (1000, 29.97, 16), (5, 24.0, 8), (9, 3.0, 5)])

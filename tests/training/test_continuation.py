@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.families.vision_record import with_text_rule
+from vsgrpo.families.vision_record import with_rules
 from vsgrpo.launch.start import as_started
 from vsgrpo.training.run_folder import prepare_run_folder
 
@@ -34,7 +34,7 @@ def config_of(launch, num_processes, batch, *overrides):
 def prepare(folder, *given, resume=False):
     config = config_of(*given)
     config = replace(config, run=replace(config.run, dir=str(folder)))
-    config = with_text_rule(as_started(config, []) if resume else config)  # as `launch_training` does
+    config = with_rules(as_started(config, []) if resume else config)  # as `launch_training` does
     prepare_run_folder(folder, config, [], resume=resume, overwrite=False)
 
 

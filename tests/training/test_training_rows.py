@@ -8,7 +8,7 @@ from vsgrpo.training.rows import ROW_COLUMNS, rows_to_dataset
 
 
 def table(rows, mode="vanilla", **changes):
-    prompt = PromptSection(mode=mode, wording="train", show_options=False, system=None)
+    prompt = PromptSection(mode=mode, wording="train", show_options=False, system=None, vision_marks=None)
     return rows_to_dataset(rows, Path("data"), prompt, **changes)
 
 

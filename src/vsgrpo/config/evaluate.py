@@ -121,12 +121,13 @@ class ShowsMedia:
 
 @dataclass(frozen=True)
 class PromptSection(Section, key="prompt"):
-    """The sentence after the question, whether choice questions show their options, and the system turn."""
+    """The sentence after the question, whether choice questions show their options, system turn, marks of videos."""
 
     mode: Annotated[str, choice("vanilla", "think", "observe")]
     wording: Annotated[str, choice("train", "eval")]
     show_options: bool
     system: str | None
+    vision_marks: Annotated[str, choice("published", "library")] | None
 
 
 @dataclass(frozen=True)

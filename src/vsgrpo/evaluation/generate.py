@@ -113,7 +113,8 @@ def open_generator(
     if note := model.dtype_note():
         show(note.removeprefix("; "), sys.stderr)
     options = {"dtype": model.dtype, "attn": model.attn_implementation, "offline": model.offline}
-    options |= {"text_after_video": model.text_after_video, "tiny_folder": tiny_folder}
+    options |= {"text_after_video": model.text_after_video, "vision_marks": config.prompt.vision_marks}
+    options |= {"tiny_folder": tiny_folder}
     bundle = load(model.path, model.adapter, device=device, **options)
     cache_dir = video.cache_dir or (str(Path(config.run.dir) / "cache") if video.frame_cache == "disk" else None)
     loader = VideoLoader(budget, video.backend, video.timeout_s, frame_cache=video.frame_cache, cache_dir=cache_dir)

@@ -28,7 +28,7 @@ from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.evaluation.results import Answers
 from vsgrpo.families import family_files, family_of, find_model
-from vsgrpo.families.vision_record import other_rule, with_text_rule
+from vsgrpo.families.vision_record import LIBRARY, other_rule, with_rules
 from vsgrpo.report.evaluation_page import model_size
 from vsgrpo.terminal import show
 
@@ -82,7 +82,7 @@ def run_eval(
     with results.evaluation_folder(config, overwrite):
         find_model(model.path, model.adapter)
         _check_controls(config)
-        config = with_text_rule(config)
+        config = with_rules(config)
         manifests = check_lineage(model.path, model.adapter, allow_leak=allow_leak)
         benchmark = read_rows(config, kind).with_media(skip_missing)
         leak = compare_rows(
@@ -145,7 +145,7 @@ def answer_rows(
     settings = _settings(config, benchmark, budget, decoding)
     processes, inputs = generate.Processes.join(), {}
     if processes.is_first:
-        if (warning := other_rule(config.model)) is not None:
+        if (warning := other_rule(config)) is not None:
             show(f"warning: {warning}", sys.stderr)
         inputs = look_at(_inputs(config, benchmark.rows, shown))
         if not overwrite:
@@ -171,7 +171,9 @@ def answer_rows(
 def _settings(config: EvalConfig, benchmark: Benchmark, budget: VisionBudget, decoding: Decoding) -> dict[str, Any]:
     """Return all that decides the answers, and how videos were read, as settings.json keeps it."""
     model, rows = config.model, benchmark.rows
-    identity = benchmark.identity()
+    identity, prompt = benchmark.identity(), asdict(config.prompt)
+    if prompt["vision_marks"] != LIBRARY:  # as before the key
+        del prompt["vision_marks"]
     if ":" in benchmark.name:  # the user's module may change what is asked
         identity["texts"] = _hash([benchmark.text(row) for row in rows])
     vision = {"num_frames": budget.num_frames, "min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels}
@@ -185,7 +187,7 @@ def _settings(config: EvalConfig, benchmark: Benchmark, budget: VisionBudget, de
         "text_after_video": model.text_after_video,
         "video": "shuffled" if config.video.shuffle else "own",
         "reader": {"backend": config.video.backend, "timeout_s": config.video.timeout_s},
-        "prompt": {name: value for name, value in asdict(config.prompt).items() if name != "system" or value},
+        "prompt": {name: value for name, value in prompt.items() if name != "system" or value},
         "decoding": {
             **{name: value for name, value in asdict(decoding).items() if name != "layout"},
             "seed": decoding.seed if decoding.temperature > 0 else None,
@@ -340,7 +342,7 @@ def answer_request(config: EvalConfig, request: Request) -> Reply:
     from vsgrpo.evaluation import generate
 
     prompt = PromptSettings(config.prompt.mode, config.prompt.wording, False)
-    media, config = [(kind, str(path)) for kind, path in request.media], with_text_rule(config)
+    media, config = [(kind, str(path)) for kind, path in request.media], with_rules(config)
     row = question_row("question", request.question, "", media, dataset="ask", question_type="")
     budget = generate.vision_budget([config.model.adapter, config.model.path], config.vision())
     with tempfile.TemporaryDirectory() as folder:

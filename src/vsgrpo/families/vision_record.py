@@ -1,4 +1,4 @@
-"""What a model was trained on seeing: the vision budget, and how text goes on after a video, as vision.json has it.
+"""What a model was trained on seeing, as vision.json has it: the vision budget, and two rules of prompts with videos.
 
 Text goes on after a video by one of two rules (`model.text_after_video`). A video of T temporal patches, R rows and
 C columns of tokens that starts at position s reaches s + t(T), s + R - 1 and s + C - 1 on the three axes, where t(T) is
@@ -7,6 +7,10 @@ T - 1 in Qwen2-VL and floor((T - 1) * seconds per patch * tokens_per_second) in 
 - published: 1 + the farthest of the three. So the weights were trained (arXiv 2409.12191 section 2.1; the code that
   Qwen2.5-VL came with, transformers pull request 35569), and so vLLM serves them;
 - library: s + max(R, C), whatever the time. So transformers 5.3 to 5.23 do.
+
+A family that marks each temporal patch of a video (`Family.video_text`) leaves the marks that the chat template puts
+around the whole out or in (`prompt.vision_marks`): out in the prompts that the weights were published with
+(transformers 4.57 and vLLM), in by the library (transformers 5.23).
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ VISION_FILE = "vision.json"
 VISION_SCHEMA = 1
 PUBLISHED, LIBRARY = "published", "library"
 TEXT_RULES = (PUBLISHED, LIBRARY)
-"""Values of model.text_after_video."""
+"""Values of model.text_after_video, and of prompt.vision_marks."""
 BEFORE_RULES = LIBRARY
 """The rule of models and runs whose files do not name one: they were made when there was no other."""
 _VIDEO_KEYS = ("num_frames", "min_pixels", "max_pixels")
@@ -45,15 +49,17 @@ class VisionRecord:
     budget: dict[str, int]
     """By the names of `VisionBudget`."""
     text_after_video: str
+    vision_marks: str
     source: Path
     """The file that says so."""
 
 
-def write_vision(folder: Path, vision: Mapping[str, int], text_after_video: str) -> None:
-    """Record the vision budget and the rule that a model was trained with, for evaluation and later stages."""
+def write_vision(folder: Path, vision: Mapping[str, int], text_after_video: str, vision_marks: str = PUBLISHED) -> None:
+    """Record the vision budget and the rules that a model was trained with, for evaluation and later stages."""
     keys = (*_VIDEO_KEYS, *(key for key in _IMAGE_KEYS if key in vision))
     budget = {key: int(vision[key]) for key in keys}
-    content = {"schema_version": VISION_SCHEMA, **budget, "text_after_video": text_after_video}
+    rules = {"text_after_video": text_after_video, "vision_marks": vision_marks}
+    content = {"schema_version": VISION_SCHEMA, **budget, **rules}
     (folder / VISION_FILE).write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -66,10 +72,11 @@ def read_vision(folder: Path) -> VisionRecord | None:
     path, hint = folder / VISION_FILE, "delete it to use the defaults"
     if not path.is_file():
         return None
-    shape = {**dict.fromkeys(_VIDEO_KEYS, int), **{f"{key}?": int for key in _IMAGE_KEYS}, "text_after_video?": str}
+    shape = {**dict.fromkeys(_VIDEO_KEYS, int), **{f"{key}?": int for key in _IMAGE_KEYS}}
+    shape |= {"text_after_video?": str, "vision_marks?": str}
     content = read_record(path, shape, hint, schema_version=VISION_SCHEMA)
     budget = {key: content[key] for key in (*_VIDEO_KEYS, *_IMAGE_KEYS) if content.get(key) is not None}
-    return VisionRecord(budget, _known_rule(content.get("text_after_video", BEFORE_RULES), path, hint), path)
+    return VisionRecord(budget, *_known_rules(content, content, path, hint), path)
 
 
 def recorded_vision(folder: Path) -> VisionRecord | None:
@@ -89,10 +96,10 @@ def recorded_vision(folder: Path) -> VisionRecord | None:
         video, image, model = sections["video"], sections.get("image") or {}, sections.get("model") or {}
         budget = {key: int(video[key]) for key in _VIDEO_KEYS}
         budget |= {f"image_{key}": int(image[key]) for key in _VIDEO_KEYS[1:] if key in image}
-        rule = model.get("text_after_video", BEFORE_RULES)
+        rules = _known_rules(model, sections.get("prompt") or {}, path, _OTHER_FOLDER)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: no run's config ({error})", hint=_OTHER_FOLDER) from None
-    return VisionRecord(budget, _known_rule(rule, path, _OTHER_FOLDER), path)
+    return VisionRecord(budget, *rules, path)
 
 
 def find_vision(*models: str | None) -> VisionRecord | None:
@@ -130,22 +137,57 @@ def text_rule(path: str, adapter: str | None = None, given: str | None = None) -
     return PUBLISHED if record is None else record.text_after_video
 
 
-def with_text_rule(config: Any) -> Any:
-    """Return a configuration of train or eval with the rule that it goes by in model.text_after_video."""
-    model = config.model
-    rule = text_rule(model.path, model.adapter, model.text_after_video)
-    return dataclasses.replace(config, model=dataclasses.replace(model, text_after_video=rule))
+def marks_rule(path: str, adapter: str | None = None, given: str | None = None) -> str:
+    """Return whether the template's marks around a video go or stay: as given, else as recorded, else as published.
+
+    Args:
+        given: prompt.vision_marks.
+
+    Raises:
+        ConfigError: no such rule, or it is `library` for a family that marks no temporal patches.
+        DataError: a broken vision.json or config.yaml.
+    """
+    if given not in (*TEXT_RULES, None):
+        raise ConfigError(f"prompt.vision_marks={given}: not one of {', '.join(TEXT_RULES)}")
+    family = family_of(path)
+    if family is not None and family.video_text is None:
+        if given == LIBRARY:
+            what = f"{family.label} has one mark before and one behind a video, in one way only"
+            raise ConfigError(f"prompt.vision_marks={given}: {what}", hint="leave prompt.vision_marks out")
+        return PUBLISHED
+    if given is not None:
+        return given
+    record = find_vision(adapter, path)
+    return PUBLISHED if record is None else record.vision_marks
 
 
-def other_rule(model: Any) -> str | None:
-    """Return a warning where the model of a configuration was trained by another rule than its text_after_video."""
-    record, rule = find_vision(model.adapter, model.path), model.text_after_video
-    if record is None or text_rule(model.path, model.adapter) == rule:
+def with_rules(config: Any) -> Any:
+    """Return a configuration of train or eval with the rules that it goes by: text_after_video and vision_marks."""
+    model, prompt = config.model, config.prompt
+    model = dataclasses.replace(model, text_after_video=text_rule(model.path, model.adapter, model.text_after_video))
+    marks = marks_rule(model.path, model.adapter, prompt.vision_marks)
+    return dataclasses.replace(config, model=model, prompt=dataclasses.replace(prompt, vision_marks=marks))
+
+
+def other_rule(config: Any) -> str | None:
+    """Return a warning where the model of a configuration was trained by another rule than the configuration says."""
+    model, found = config.model, []
+    if (record := find_vision(model.adapter, model.path)) is None:
         return None
-    return f"model.text_after_video={rule}: {record.source}: the model was trained with {record.text_after_video}"
+    if text_rule(model.path, model.adapter) != (rule := model.text_after_video):
+        found.append((f"model.text_after_video={rule}", record.text_after_video))
+    if marks_rule(model.path, model.adapter) != (marks := config.prompt.vision_marks):
+        found.append((f"prompt.vision_marks={marks}", record.vision_marks))
+    return "; ".join(f"{key}: {record.source}: the model was trained with {own}" for key, own in found) or None
 
 
-def _known_rule(rule: object, path: Path, hint: str) -> str:
-    if rule not in TEXT_RULES:
-        raise DataError(f"{path}: text_after_video={rule}: not one of {', '.join(TEXT_RULES)}", hint)
-    return str(rule)
+def _known_rules(model: Mapping[str, Any], prompt: Mapping[str, Any], path: Path, hint: str) -> tuple[str, str]:
+    """Return text_after_video and vision_marks of a file; without them they are those of before the keys."""
+    rules = {
+        "text_after_video": model.get("text_after_video", BEFORE_RULES),
+        "vision_marks": prompt.get("vision_marks") or PUBLISHED,
+    }
+    for key, rule in rules.items():
+        if rule not in TEXT_RULES:
+            raise DataError(f"{path}: {key}={rule}: not one of {', '.join(TEXT_RULES)}", hint)
+    return str(rules["text_after_video"]), str(rules["vision_marks"])

@@ -24,7 +24,7 @@ from vsgrpo.data.inputs import look_at, model_folders
 from vsgrpo.data.row_numbers import Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.families import find_model
-from vsgrpo.families.vision_record import BEFORE_RULES, with_text_rule
+from vsgrpo.families.vision_record import BEFORE_RULES, PUBLISHED, with_rules
 from vsgrpo.files import write_atomic
 from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_lines
@@ -59,7 +59,7 @@ def describe(config: TrainConfig) -> str:
     Raises:
         VsgrpoError: what is wrong on every machine.
     """
-    config, numbers = with_text_rule(config), check_plan(config)
+    config, numbers = with_rules(config), check_plan(config)
     short: list[str] = []
     for check in (
         lambda: find_model(config.model.path, config.model.adapter),
@@ -134,7 +134,7 @@ def launch_training(
     check_stages(config)
     check_devices(config)
     find_model(config.model.path, config.model.adapter)
-    config = with_text_rule(config)
+    config = with_rules(config)
     checked = load_rows(config)
     rows = checked[0]
     numbers = numbers_of(rows, config.prompt)
@@ -187,7 +187,7 @@ def _supervise_workers(config: TrainConfig, stack: ExitStack, *, leads: bool, re
 
 
 def as_started(config: TrainConfig, overrides: list[str]) -> TrainConfig:
-    """Return the config of a resume: what launch=auto, model.dtype=auto or text_after_video=null chose stays as it was.
+    """Return the config of a resume: what launch=auto, model.dtype=auto or a null rule chose stays as it was.
 
     Another machine's GPUs must not turn a run into one of another batch or device without a word: where those it was
     started with are missing, `check_devices` says so, and launch=PROFILE chooses others.
@@ -199,7 +199,10 @@ def as_started(config: TrainConfig, overrides: list[str]) -> TrainConfig:
     rule, dtype = model.text_after_video or before["model"].get("text_after_video", BEFORE_RULES), model.dtype
     if model.dtype_auto:
         dtype = before["model"]["dtype"]
-    config = dataclasses.replace(config, model=dataclasses.replace(model, text_after_video=rule, dtype=dtype))
+    marks = config.prompt.vision_marks or before.get("prompt", {}).get("vision_marks", PUBLISHED)
+    prompt = dataclasses.replace(config.prompt, vision_marks=marks)
+    model = dataclasses.replace(model, text_after_video=rule, dtype=dtype)
+    config = dataclasses.replace(config, model=model, prompt=prompt)
     chosen = any(word.startswith(("launch.num_processes=", "launch.use_cpu=", "launch.profile=")) for word in overrides)
     if not launch.auto or chosen:
         return config

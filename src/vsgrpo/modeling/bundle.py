@@ -48,8 +48,7 @@ class ModelBundle:
     identity: BaseIdentity | None = None
     """Identity of the full weights as they were loaded; None where no adapter is on them."""
     vision_marks: str = "published"
-    """Where `Family.video_text` marks each temporal patch, whether the template's marks around the whole video go, as
-    in the prompts that the weights were published with, or stay, as transformers 5.23 leaves them (library)."""
+    """A value of prompt.vision_marks, see `families.vision_record`."""
 
     @property
     def text_after_video(self) -> str:

@@ -25,7 +25,7 @@ from vsgrpo.errors import ConfigError, DataError, SetupError
 from vsgrpo.families import BUILT, check_architecture, find_model
 from vsgrpo.families.family import Family
 from vsgrpo.families.small_lm import SMALL_LM
-from vsgrpo.families.vision_record import text_rule
+from vsgrpo.families.vision_record import marks_rule, text_rule
 from vsgrpo.files import publish
 from vsgrpo.modeling.adapters import adapter_chain, base_identity, check_chain
 from vsgrpo.modeling.attention import use_tree_attention
@@ -66,6 +66,7 @@ def load(
     dtype: str = "float32",
     attn: str = "sdpa",
     text_after_video: str | None = None,
+    vision_marks: str | None = None,
     offline: bool = False,
     device: torch.device | str | None = None,
     tiny_folder: Path | None = None,
@@ -111,9 +112,11 @@ def load(
     if any_family and not chain:
         return load_chat(base, key)
     rule = text_rule(str(path), None if adapter is None else str(adapter), text_after_video)
+    marks = marks_rule(str(path), None if adapter is None else str(adapter), vision_marks)
     held = "float32" if tune == "full" and not engine_copies else dtype
     bundle = _load_base(base, held, attn, offline, device="meta" if device == "meta" else None)
     bundle.model.text_after_video = rule  # `bundle.prompt_positions` goes by it
+    bundle.vision_marks = marks
     if chain or tune == "lora":
         bundle.identity = base_identity(bundle.base, bundle.model.config)
     _put_adapters(bundle, chain, merge_last=tune is not None)

@@ -72,7 +72,7 @@ def save_model(
                 model.save_pretrained(partial, state_dict=state_dict)
         bundle.processor.save_pretrained(partial)
         if vision is not None:
-            write_vision(partial, vision, bundle.text_after_video)
+            write_vision(partial, vision, bundle.text_after_video, bundle.vision_marks)
         if finish is not None:
             finish(partial)
 
@@ -194,9 +194,9 @@ def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> float:
         partial.mkdir()
         exact = partial / "float32"
         save_model(bundle, exact, merge=True, vision=vision)
-        rule = bundle.text_after_video
+        rule, marks = bundle.text_after_video, bundle.vision_marks
         del bundle
-        merged = load(exact, text_after_video=rule)
+        merged = load(exact, text_after_video=rule, vision_marks=marks)
         difference = _compared(expected, _probe_logps(merged), adapter)
         saved = partial / dtype
         if saved != exact:

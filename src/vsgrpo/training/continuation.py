@@ -13,7 +13,7 @@ from vsgrpo.config.compose import to_yaml
 from vsgrpo.config.keys import build_section, override_text
 from vsgrpo.config.train import WHOLE, TrainConfig
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.families.vision_record import BEFORE_RULES
+from vsgrpo.families.vision_record import BEFORE_RULES, PUBLISHED
 from vsgrpo.files import read_yaml
 from vsgrpo.records import NUMBER, check_shape, read_record
 
@@ -41,6 +41,7 @@ _CONFIG = {
         "hf?": dict,
     },
     "model?": {"text_after_video?": str},
+    "prompt?": {"vision_marks?": str},
     "launch": {
         "profile": str,
         "num_processes": int,
@@ -52,6 +53,7 @@ _CONFIG = {
 """config.yaml of a run, as far as it is read as plain values."""
 _BEFORE_KEYS = {
     "model.text_after_video": BEFORE_RULES,
+    "prompt.vision_marks": PUBLISHED,
     "trainer.use_bias_correction_kl": True,
     "trainer.optim": "adamw_torch_fused",
     "trainer.adam_epsilon": 1e-8,

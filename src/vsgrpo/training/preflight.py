@@ -131,7 +131,7 @@ def check_plan(config: TrainConfig) -> RowNumbers:
 
 def warnings_of(config: TrainConfig) -> Iterator[str]:
     """Yield what a run may do and nobody would want without knowing."""
-    if (other := other_rule(config.model)) is not None:
+    if (other := other_rule(config)) is not None:
         yield other
     if isinstance(config.trainer, GrpoSection) and config.trainer.beta == 0:
         yield "trainer.beta=0: without the KL term the paper's runs collapsed (arXiv 2504.00883)"

@@ -194,7 +194,7 @@ def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunP
     manifest = run_manifest(config, rows, own_rank() == 0)
 
     def describe(path: Path) -> None:
-        write_vision(path, config.vision(), bundle.text_after_video)
+        write_vision(path, config.vision(), bundle.text_after_video, bundle.vision_marks)
         write_training_manifest(path, manifest)
         write_model_card(path, folder.path)
 
@@ -236,6 +236,7 @@ def make_model(config: TrainConfig) -> ModelBundle:
         dtype=model.dtype,
         attn=model.attn_implementation,
         text_after_video=model.text_after_video,
+        vision_marks=config.prompt.vision_marks,
         offline=model.offline,
         tiny_folder=Path(config.run.dir) / "tiny",
         seed=config.run.seed,
