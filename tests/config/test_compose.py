@@ -80,6 +80,11 @@ def test_paths_pass_hydras_grammar_unchanged(path):
     assert config.model.path == f"{path}/m"
 
 
+def test_models_that_are_built_here_have_one_name_in_train_and_eval():
+    assert load_config("eval", ["model=tiny", *FOLDERS["eval"][1:]]).model.path == "tiny"
+    assert load_config("train", ["trainer=grpo", "model=tiny", *FOLDERS["train"]]).model.path == "tiny"
+
+
 def test_shorthand_output_means_the_dataset_folder_in_build_data():
     assert load_config("build_data", ["source=demo", "output=data/x"]).data.path == "data/x"
 
@@ -161,6 +166,7 @@ def test_a_folder_here_is_a_model_whatever_its_name_looks_like(tmp_path: Path, m
         ("eval", ["launch=cpu"], "launch: unknown key", "decoding.layout"),
         ("eval", ["extract.temperature=1"], "extract.temperature=1: extract.model=null", "leave extract.temperature"),
         ("eval", ["benchmark=folder", "benchmark.subset=pruned"], "benchmark=folder has no subsets", "leave"),
+        ("eval", ["prompt=think"], "prompt=think: a section", "prompt.NAME=VALUE: mode"),
         ("build_cot", ["pseudo=1"], "pseudo=1: a section", "pseudo.NAME=VALUE"),
         ("eval", ["decoding.num_samples=4"], "decoding.num_samples=4", "temperature"),
         # the letters of the section say nothing about the key

@@ -250,6 +250,8 @@ def _translate(root: str, error: Exception, extra_dir: Path | None, overrides: S
         return ConfigError(f"{item}: a comma needs a list or quotes", hint=f"write {key}=[{value}], or quote the value")
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1]
+        if key in section_classes(ROOTS[root]):  # a group of `train` alone
+            return _other_kind(root, overrides, key, "section")
         refused = refuse_option(method, key) if method and re.fullmatch(r"trainer\.\w+", key) else None
         return refused or ConfigError(f"{key}: unknown key", hint=nearest(key, known_keys(root, method)))
     other_kind = re.search(r"Cannot merge \w+ with \w+\s+full_key: (\S+)\s+object_type=(list|dict)", str(cause or text))

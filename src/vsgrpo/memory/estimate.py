@@ -28,8 +28,8 @@ MARGIN = 0.1
 """Share that allocators lose to fragments (ours)."""
 CPU_HEAP = 0.6
 """Share of a phase that glibc's heap holds on top of it: an aligned block that was freed does not fit the next request
-of its size. Peaks of small_lm's LoRA passes were 1.6 times those with every block mapped apart (MALLOC_TOP_PAD_=131072,
-which costs 1.4 to 2 times the CPU time)."""
+of its size. Peaks of small_lm's LoRA passes were 1.6 times those with every block mapped apart
+(MALLOC_TOP_PAD_=131072, which is slower)."""
 ENGINE_BUCKET = 500_000_000
 """Numbers that DeepSpeed 0.19 gathers before it reduces gradients (its default reduce_bucket_size)."""
 LIVE_PARAMETERS = 1_000_000_000
