@@ -151,6 +151,7 @@ def reproduce(folder, script, **variables):
     ("script", "rows", "names"),
     [
         ("reproduce_7b.sh", "v", ["vsgrpo_7b_v"]),
+        pytest.param("reproduce_qwen3_vl.sh", "sft v", ["qwen3_vl_2b_sft", "qwen3_vl_2b_v"], marks=pytest.mark.slow),
         pytest.param(
             "reproduce_2b.sh",
             "sft dpo v t o kl0 length",
@@ -159,11 +160,12 @@ def reproduce(folder, script, **variables):
         ),
     ],
 )
-def test_the_scripts_of_the_papers_tables(script, rows, names, tmp_path):
+def test_the_scripts_of_tables(script, rows, names, tmp_path):
     lab.write_lab(tmp_path)
     variables = {"SCANNET": "data/scannet", "VSIBENCH": "data/vsibench", "DATA": "data/vsi100k"}
     variables = {name: str(tmp_path / path) for name, path in variables.items()}
-    reproduce(tmp_path, script, ROWS=rows, MODES="vanilla", MODEL="tiny", **variables)
+    model = "tiny_3" if "qwen3" in script else "tiny"
+    reproduce(tmp_path, script, ROWS=rows, MODES="vanilla", MODEL=model, **variables)
     for name in names:
         assert list((tmp_path / "runs" / name).glob("eval_*/results.json")), name
 

@@ -7,12 +7,13 @@ import pytest
 
 from vsgrpo.config.compose import config_dir, config_groups, load_config
 from vsgrpo.launch.start import describe
+from vsgrpo.memory.estimate import GIB, estimate_run
 from vsgrpo.rewards import load_reward
 
 pytestmark = pytest.mark.integration
 
 NAMES = config_groups()["experiment"]
-PAPER = [name for name in NAMES if re.match(r"table\d_|vsgrpo_|ablation_|vision_r1_", name)]
+PAPER = [name for name in NAMES if re.match(r"table\d_|vsgrpo_|ablation_|vision_r1_|qwen3_vl_", name)]
 ROWS = {f"table1_{size}_{mode}" for size in ("2b", "7b") for mode in ("think", "observe", "vanilla")}
 ROWS |= {f"table2_{size}_{method}" for size in ("2b", "7b") for method in ("sft", "dpo")}
 ROWS |= {"vsgrpo_2b_v", "vsgrpo_2b_t", "vsgrpo_2b_o", "vsgrpo_7b_v", "table2_eval_v", "table2_eval_t", "table2_eval_o"}
@@ -46,6 +47,16 @@ def test_the_command_in_the_file_composes_and_dry_runs(name):
         assert "launch: " in describe(config) and "global batch: " in describe(config)
         for reward in config.reward_names():
             load_reward(reward)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("qwen3_vl_")])
+def test_the_memory_in_the_file_is_what_is_estimated(name):
+    said = float(re.search(r"About (\d+) GiB a process", text_of(name))[1])
+    found = estimate_run(compose_command(name))
+    assert found.total / GIB == pytest.approx(said, rel=0.25)
+    # the published sizes: LoRA on 7 matrices of each block, the rest in bfloat16
+    size = {"2b": 2_127_532_032, "4b": 4_437_815_808, "8b": 8_767_123_696}[name.split("_")[2]]
+    assert found.parameters == size and compose_command(name).video.feature_cache == "disk"
 
 
 @pytest.mark.parametrize("name", PAPER)

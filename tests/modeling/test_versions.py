@@ -30,6 +30,7 @@ class Upstream:
 _TRL = "trl.trainer.grpo_trainer"
 _QWEN2_VL = "transformers.models.qwen2_vl.modeling_qwen2_vl"
 _QWEN2_5_VL = "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"
+_QWEN3_VL = "transformers.models.qwen3_vl.modeling_qwen3_vl"
 _FORWARD_HEAD = (
     *("self", "input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds", "labels"),
     *("use_cache", "pixel_values", "pixel_values_videos", "image_grid_thw", "video_grid_thw", "mm_token_type_ids"),
@@ -73,6 +74,42 @@ UPSTREAM = (
         "Qwen2_5_VLForConditionalGeneration.forward",
         (*_FORWARD_HEAD, "second_per_grid_ts", "logits_to_keep", "mm_encoder_outputs", "**kwargs"),
         "features by mm_encoder_outputs, lm_head on chosen positions by logits_to_keep (logps.py, rollout.py)",
+    ),
+    Upstream(
+        _QWEN3_VL,
+        "Qwen3VLModel.get_rope_index",
+        ("self", "input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask", "**kwargs"),
+        "M-RoPE positions of prompts, each temporal patch a video (bundle.py)",
+    ),
+    Upstream(
+        _QWEN3_VL,
+        "Qwen3VLForConditionalGeneration.forward",
+        (*(name for name in _FORWARD_HEAD if name != "use_cache"), "logits_to_keep", "mm_encoder_outputs", "**kwargs"),
+        "features of all levels by mm_encoder_outputs (qwen3_vl.py)",
+    ),
+    Upstream(
+        _QWEN3_VL,
+        "Qwen3VLTextModel._deepstack_process",
+        ("self", "hidden_states", "visual_pos_masks", "visual_embeds"),
+        "levels are added at placeholders in row-major order (bundle.py, `PromptBatch._gather`)",
+    ),
+    Upstream(
+        _QWEN3_VL,
+        "Qwen3VLVisionAttention.forward",
+        ("self", "hidden_states", "cu_seqlens", "position_embeddings", "max_seqlen", "**kwargs"),
+        "batched attention of the vision tower (vision.py)",
+    ),
+    Upstream(
+        "transformers.models.qwen3_vl.processing_qwen3_vl",
+        "Qwen3VLProcessor.replace_video_token",
+        ("self", "video_inputs", "video_idx", "**kwargs"),
+        "the text of a video (families/qwen3_vl.py)",
+    ),
+    Upstream(
+        "transformers.models.qwen3_vl.processing_qwen3_vl",
+        "Qwen3VLProcessor._calculate_timestamps",
+        ("self", "indices", "video_fps", "merge_size"),
+        "times of temporal patches (video/budget.py)",
     ),
     Upstream(
         "transformers.modeling_utils",

@@ -24,6 +24,8 @@ from two_processes import (
     zero_file,
 )
 
+from vsgrpo.families import FAMILIES
+
 pytestmark = pytest.mark.distributed
 
 METHODS = {"grpo": GRPO, "sft": SFT, "dpo": SFT}
@@ -37,6 +39,7 @@ IN_CI = (
     ("sft", "zero3", "full"),
     ("dpo", "zero2", "lora"),
 )
+OTHER_IN_CI = ("qwen3_vl", ("sft", "zero3", "tower"))
 CELLS = [
     pytest.param(*cell, marks=() if cell in IN_CI else pytest.mark.slow, id="-".join(cell))
     for method in METHODS
@@ -101,6 +104,23 @@ def test_two_processes_equal_one(method, launch, tune, reference, dataset_folder
         assert state["zero"]["sharded"] == state["zero"]["of"] > 0
     assert "it/s" not in err  # no bar of a library
     assert "FutureWarning" not in err
+
+
+OTHERS = [
+    pytest.param(family, *cell, marks=() if (family, cell) == OTHER_IN_CI else pytest.mark.slow)
+    for family in FAMILIES
+    if family != "qwen2_vl"
+    for cell in (("sft", "zero3", "tower"), ("grpo", "zero2", "lora"), ("grpo", "zero3", "full"))
+]
+
+
+@pytest.mark.parametrize(("tiny_folder", "method", "launch", "tune"), OTHERS, indirect=["tiny_folder"])
+def test_two_processes_of_another_family_equal_one(method, launch, tune, dataset_folder, tiny_folder, tmp_path):
+    given = (*METHODS[method], *TUNES[tune], *FIVE_STEPS, *ONE_BATCH[method])
+    one = run_one(method, arguments(method, dataset_folder, tiny_folder, tmp_path / "one", *given))
+    two, _ = run_two(method, dataset_folder, tiny_folder, tmp_path, launch, *TUNES[tune])
+    assert distance_from_start(one, tiny_folder) >= 1e-2
+    assert_equal_runs(two, one)
 
 
 @pytest.mark.parametrize("mutation", ["zero_gradients", "other_videos"])
