@@ -254,7 +254,7 @@ def main() -> None:
 def _compare(words: list[str], peak: float) -> None:
     """Print the estimate of the training run beside its peak."""
     from vsgrpo.config.compose import load_config
-    from vsgrpo.memory.estimate import estimate_run
+    from vsgrpo.memory.passes import estimate_run
     from vsgrpo.training.preflight import load_rows
 
     config = load_config("train", ["trainer=grpo", *words])

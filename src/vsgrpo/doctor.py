@@ -22,8 +22,8 @@ from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import VsgrpoError
 from vsgrpo.families import BUILT, find_model
 from vsgrpo.families.vision_record import other_rule, with_rules
-from vsgrpo.memory.estimate import GIB, estimate_run
-from vsgrpo.memory.fit import check_disk, check_memory, device_memory, free_bytes, main_memory, memory_lines
+from vsgrpo.memory.fit import check_disk, check_memory, free_bytes, memory_lines
+from vsgrpo.memory.passes import GIB, device_memory, estimate_run, main_memory
 from vsgrpo.training.launcher import check_devices, device_line
 from vsgrpo.training.preflight import check_plan
 

@@ -7,7 +7,7 @@ import pytest
 
 from vsgrpo.config.compose import config_dir, config_groups, load_config
 from vsgrpo.launch.start import describe
-from vsgrpo.memory.estimate import GIB, estimate_run
+from vsgrpo.memory.passes import GIB, estimate_run
 from vsgrpo.rewards import load_reward
 
 pytestmark = pytest.mark.integration

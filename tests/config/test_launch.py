@@ -18,7 +18,7 @@ from vsgrpo.config.keys import build_section
 from vsgrpo.config.train import LaunchSection, resolve_launch
 from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.launch.start import as_started, describe
-from vsgrpo.memory.fit import device_memory
+from vsgrpo.memory.passes import device_memory
 from vsgrpo.training.launcher import check_devices, device_line
 
 LAUNCHERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_STEP_ID", "SLURM_NTASKS", "CUDA_VISIBLE_DEVICES")

@@ -15,8 +15,9 @@ from vsgrpo.families import HUB
 from vsgrpo.families.family import ModelShape, TowerShape
 from vsgrpo.families.small_lm import SMALL_LM_SHAPE
 from vsgrpo.memory import estimate
-from vsgrpo.memory.estimate import GIB, Estimate, estimate_run, saved_bytes
+from vsgrpo.memory.estimate import GIB, Estimate, saved_bytes
 from vsgrpo.memory.load import Load, Tokens
+from vsgrpo.memory.passes import estimate_run
 
 BENCH = ModelShape(1038, 512, 2816, 8, 8, 2, 64, False, TowerShape(12, 384, 6, 1536, 512, False))
 """The language model of scripts/bench_grpo_step.py."""

@@ -13,8 +13,9 @@ from vsgrpo.data.rows import make_row, write_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import HUB
 from vsgrpo.launch.start import describe, shortages
-from vsgrpo.memory.estimate import GIB, estimate_run
+from vsgrpo.memory.estimate import GIB
 from vsgrpo.memory.fit import check_memory, disk_need, num_checkpoints
+from vsgrpo.memory.passes import estimate_run
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.training import preflight
@@ -31,7 +32,9 @@ def test_the_plan_of_the_paper_in_numbers():
     # 16 frames = 8 pairs of 128 tokens. Features: 1024 x 1536 x 2 bytes = 3 MiB.
     assert "video tokens per sample: at most 1024" in text and "896 completions = 64 questions x 14" in text
     assert "features: 3.0 MiB a sample, 3.5 GiB for 1201 videos" in text
-    assert "2,208,985,600 parameters, 73,859,072 trained; 1457 tokens in a microbatch" in text
+    assert "2,208,985,600 parameters, 73,859,072 trained; 23312 tokens in a pass" in text
+    # 64 trees of 1233 + 14 x 16 = 1457 tokens: 16 of them are below 32,768
+    assert "update: 64 microbatches of 14 completions in 4 passes of up to 23,312 tokens" in text
     assert "memory there is: 24.0 GiB (launch.device_memory_gb)" in text
 
 
@@ -57,7 +60,11 @@ def test_what_cannot_fit_is_refused_and_what_may_not_is_warned_of():
 
 
 def test_advice_names_what_is_largest():
-    words = ("experiment=vsgrpo_2b_t", "trainer.gradient_checkpointing=false", "launch.device_memory_gb=40")
+    words = (
+        "experiment=vsgrpo_2b_t",
+        "trainer.gradient_checkpointing=false",
+        "launch.device_memory_gb=8",
+    )  # not one row fits
     assert "trainer.gradient_checkpointing=true" in describe(config_of(*words))
     found = estimate_run(config_of("experiment=vsgrpo_2b_v"))
     assert "video.feature_cache=disk" in check_memory(found, found.fixed + GIB, "here")

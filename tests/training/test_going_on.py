@@ -68,6 +68,33 @@ def test_a_lengthened_run_is_the_longer_run(method, shared, short, long, make_co
     assert json.loads((run / "run.json").read_text())["status"] == "done"
 
 
+PARTS = (
+    RATE,
+    *CONSTANT,
+    "model.freeze_vision=true",
+    "trainer.gradient_accumulation_steps=2",
+    "trainer.adam_epsilon=1e-3",
+)
+MERGED, CUT = "trainer.tokens_per_pass=100000", "trainer.tokens_per_pass=1000"
+
+
+@pytest.mark.parametrize(
+    ("method", "shared", "passes"),
+    [
+        ("sft", (*PARTS, "trainer.per_device_train_batch_size=2"), ((), (MERGED,))),  # into the second epoch
+        ("grpo", (*PARTS, SPREAD), ((MERGED,), (CUT,))),
+    ],
+)
+def test_a_run_goes_on_in_other_passes(method, shared, passes, make_config, capsys):
+    whole = train(make_config(method, *shared, "trainer.max_steps=4", name="whole"))
+    train(make_config(method, *shared, *passes[0], "trainer.max_steps=2"))
+    run = train(make_config(method, *shared, *passes[1], "trainer.max_steps=4"), resume=True)
+    assert " in 1 pass of up to " in capsys.readouterr().err
+    assert difference(whole, run) < 1e-5
+    if method == "grpo":
+        assert (whole / "completions.jsonl").read_text() == (run / "completions.jsonl").read_text()
+
+
 def test_a_schedule_that_depends_on_the_length_says_what_changes(make_config, capsys):
     linear = (*SFT, "trainer.lr_scheduler_type=linear", "trainer.warmup_steps=0")
     run = train(make_config("sft", *linear, "trainer.max_steps=2"))

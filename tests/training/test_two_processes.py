@@ -123,6 +123,13 @@ def test_two_processes_of_another_family_equal_one(method, launch, tune, dataset
     assert_equal_runs(two, one)
 
 
+def test_two_processes_in_merged_passes_equal_one(reference, dataset_folder, tiny_folder, tmp_path):
+    # 2 microbatches of 4 completions: one pass of 8 on each of the two
+    two, err = run_two("grpo", dataset_folder, tiny_folder, tmp_path, "zero2", "trainer.tokens_per_pass=100000")
+    assert "update: 2 microbatches of 4 completions in 1 pass of up to" in err
+    assert_equal_runs(two, reference("grpo", "full"))
+
+
 @pytest.mark.parametrize("mutation", ["zero_gradients", "other_videos"])
 def test_a_mutated_rank_is_noticed(mutation, reference, dataset_folder, tiny_folder, tmp_path):
     two, _ = run_two("grpo", dataset_folder, tiny_folder, tmp_path, "zero2", mutation=mutation)

@@ -47,7 +47,8 @@ REFUSED: dict[str, tuple[str, str]] = {
 """Options of TRL and transformers that would be without effect or wrong here: reason and way out."""
 NO_TRL_FIELD = (
     *("name", "dev_rows", "questions_per_video", "shared_prefix", "prefix_attention", "probe_longest"),
-    *("logps_chunk", "max_bad_steps", "stages", "hf", "skip_zero_variance", "log_gradient_correlation", "decode_graph"),
+    *("tokens_per_pass", "logps_chunk", "max_bad_steps", "stages", "hf", "skip_zero_variance"),
+    *("log_gradient_correlation", "decode_graph"),
 )
 """Fields of the trainer sections that TRL does not have."""
 OURS_BUT_NOT_PASSED = ("gradient_checkpointing", "report_to", "save_total_limit")
@@ -102,7 +103,6 @@ TRACKERS = (
 )
 # fmt: on
 """What transformers 5.23 can report to."""
-_STEPS = "set it to 1 or more, or to -1: as trainer.num_train_epochs says"
 STAGE_EXAMPLE = "for example trainer.stages=[{types: [room_size_estimation]}, {max_steps: 100}]"
 
 
@@ -122,7 +122,7 @@ class TrainerSection(Section, key="trainer"):
     adam_beta2: Share
     adam_epsilon: Annotated[float, up_to(1, "for example trainer.adam_epsilon=1e-8")]
     max_grad_norm: Annotated[float, at_least(0, "0: gradients are not clipped")]
-    max_steps: Annotated[int, Number(low=1, also=-1, hint=_STEPS)]
+    max_steps: Annotated[int, Number(low=1, also=-1, hint="set 1 or more, or -1: as trainer.num_train_epochs says")]
     num_train_epochs: Annotated[float, above(0)]
     logging_steps: Count
     save_steps: Count
@@ -135,6 +135,7 @@ class TrainerSection(Section, key="trainer"):
     shared_prefix: Annotated[str, choice("auto", "on", "off")]
     prefix_attention: Annotated[str, choice("auto", "dense", "block", "split", "flex")]
     probe_longest: Annotated[str, choice("auto", "on", "off")]
+    tokens_per_pass: Count | None
     logps_chunk: Count | None
     max_bad_steps: Count
     stages: list[dict[str, Any]] | None

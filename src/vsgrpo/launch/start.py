@@ -26,8 +26,8 @@ from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.families import find_model
 from vsgrpo.families.vision_record import BEFORE_RULES, PUBLISHED, with_rules
 from vsgrpo.files import write_atomic
-from vsgrpo.memory.estimate import GIB, estimate_run
-from vsgrpo.memory.fit import check_disk, check_memory, device_memory, plan_lines
+from vsgrpo.memory.fit import check_disk, check_memory, plan_lines
+from vsgrpo.memory.passes import GIB, device_memory, estimate_run
 from vsgrpo.paths import locked, refuse_inputs_inside
 from vsgrpo.records import read_jsonl
 from vsgrpo.terminal import show

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import DpoSection, GrpoSection, TrainerSection
-from vsgrpo.data.row_numbers import Rows
 from vsgrpo.devices import LOGPS_CHUNK
-from vsgrpo.families import model_shape
 from vsgrpo.families.family import ModelShape
-from vsgrpo.memory.load import Load, stage_load
+from vsgrpo.memory.load import Load
 
 GIB = 2**30
 OVERHEAD = 1.0 * GIB
@@ -72,15 +70,6 @@ class Estimate:
         overhead, heap = (CPU_OVERHEAD, CPU_HEAP) if self.on_cpu else (OVERHEAD, 0.0)
         state, phase = sum(self.state.values()), self.phases[self.largest_phase]
         return int(overhead + (1 + MARGIN) * state + (1 + MARGIN + heap) * phase)
-
-
-def estimate_run(config: TrainConfig, rows: Rows = ()) -> Estimate | None:
-    """Return the estimate of the stage that needs most; None where the sizes of the model are not at hand."""
-    shape = model_shape(config.model.path)
-    if shape is None:
-        return None
-    found = [estimate(config, section, shape, stage_load(config, section, rows)) for section in config.stage_sections()]
-    return max(found, key=lambda item: item.total)
 
 
 def estimate(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> Estimate:
@@ -279,11 +268,19 @@ def tower_bytes(config: TrainConfig, shape: ModelShape, videos: int, patches: in
 
 
 def rollout_bytes(shape: ModelShape, load: Load, act: int) -> int:
-    """Return the larger of reading a buffer's prompts and of drawing its last tokens, each with its key-value cache.
-
-    Reading, per token: residual stream, attention's inputs and results, a norm in float32, three of the MLP's width.
-    """
+    """Return the larger of reading a buffer's prompts and of drawing its last tokens, each with its key-value cache."""
     token = 2 * shape.kv_width * shape.layers * act
-    reading = load.prefill_tokens * (token + 7 * shape.hidden * act + 8 * shape.hidden + 3 * shape.mlp * act)
+    reading = load.prefill_tokens * (token + _reading_bytes(shape, act))
     drawing = load.cached_tokens * token + load.drawn * shape.vocab * DRAW_BYTES
     return max(reading, drawing)
+
+
+def reference_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> int:
+    """Return the working memory of a forward without gradient: it reads, and scores a chunk at a time."""
+    reading = load.update_tokens * _reading_bytes(shape, _act(config, section))
+    return reading + head_bytes(config, section, shape, load)
+
+
+def _reading_bytes(shape: ModelShape, act: int) -> int:
+    """Return what reading takes per token: residual stream, attention, a norm in float32, three of the MLP's width."""
+    return 7 * shape.hidden * act + 8 * shape.hidden + 3 * shape.mlp * act

@@ -12,12 +12,12 @@ from vsgrpo.config.compose import NOT_GIVEN
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.data.row_numbers import RowNumbers, Rows
-from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import budget_of, model_shape
 from vsgrpo.families.family import ModelShape
-from vsgrpo.memory.estimate import GIB, Estimate, estimate_run, trained_parameters, weight_bytes
+from vsgrpo.memory.estimate import GIB, Estimate, trained_parameters, weight_bytes
 from vsgrpo.memory.load import Tokens, longest_sample
+from vsgrpo.memory.passes import estimate_run, plan_passes
 
 
 @dataclass(frozen=True)
@@ -89,21 +89,6 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(path).free
 
 
-def main_memory() -> int | None:
-    """Return the bytes of memory of this machine, or of this process's control group if that is less."""
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return None
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            limit = Path(file).read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        if limit.isdigit():
-            total = min(total, int(limit))
-    return total
-
-
 def plan_lines(config: TrainConfig, rows: Rows) -> list[str]:
     """Return tokens, batch, features, memory and disk of a run, one line each."""
     trainer = config.trainer
@@ -121,6 +106,9 @@ def plan_lines(config: TrainConfig, rows: Rows) -> list[str]:
         lines.append(f"global batch: {samples} completions = {questions} questions x {trainer.num_generations}")
     else:
         lines.append(f"global batch: {samples} answers")
+    for number, section in enumerate(config.stage_sections()):
+        where = f"stage {number}, " if config.trainer.stages else ""
+        lines.append(where + plan_passes(config, number, rows).text(config, section, rows))
     if rows:
         lines.append(f"rows: {len(rows)}; steps per epoch: {max(1, len(rows) // questions)}")
         if isinstance(rows, RowNumbers) and rows.looked_at:
@@ -161,7 +149,7 @@ def memory_lines(found: Estimate) -> list[str]:
     phases = ", ".join(f"{name} {size / GIB:.2f}" for name, size in found.phases.items())
     return [
         f"memory of one process: about {found.total / GIB:.1f} GiB (estimated; {found.parameters:,} parameters, "
-        f"{found.trained:,} trained; {found.load.update_tokens} tokens in a microbatch)",
+        f"{found.trained:,} trained; {found.load.update_tokens} tokens in a pass)",
         f"  GiB that stay: {state}; while they last: {phases}",
     ]
 
@@ -172,20 +160,6 @@ def _disk_line(need: DiskNeed) -> str:
         f"disk: {need.checkpoints} x {need.checkpoint / GIB:.2f} GiB of checkpoints, final/ {need.final / GIB:.2f} GiB"
         f"{caches}"
     )
-
-
-def device_memory(config: TrainConfig) -> tuple[float, str] | None:
-    """Return the bytes that one process may use and where they were read; None: known on the device only."""
-    launch = config.launch
-    if launch.device_memory_gb is not None:
-        return launch.device_memory_gb * GIB, "launch.device_memory_gb"
-    if not launch.on_cpu:
-        memory = visible_gpus().smallest_memory()
-        return None if memory is None else (float(memory), "on the smallest GPU")
-    memory, sharers = main_memory(), launch.num_processes // launch.num_machines
-    if memory is None:
-        return None
-    return memory / sharers, "of this machine" if sharers == 1 else f"of this machine for each of {sharers} processes"
 
 
 def check_memory(found: Estimate | None, available: float, where: str) -> str | None:
@@ -213,9 +187,7 @@ def advice(found: Estimate) -> str:
     if found.state.get("cached features", 0) > found.phases[phase]:
         return "set video.feature_cache=disk"
     if phase == "update":
-        return (
-            "set trainer.gradient_checkpointing=true, or lower trainer.per_device_train_batch_size or video.num_frames"
-        )
+        return "set trainer.gradient_checkpointing=true, or lower trainer.tokens_per_pass or video.num_frames"
     return "lower trainer.gradient_accumulation_steps (videos of one rollout) or video.num_frames"
 
 

@@ -1,4 +1,4 @@
-"""What one process works on at a time: tokens of a sample, rows and videos of a microbatch and of a rollout buffer."""
+"""What one process works on at a time: tokens of a sample, rows and videos of a pass and of a rollout buffer."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Load:
     Attributes:
         trees: rows of a forward in the tree layout: one per video with questions side by side.
         questions: of one tree.
-        group: completions of one question in a microbatch (fewer than num_generations where it tears groups).
+        group: completions of one question in a pass (fewer than num_generations where it tears groups).
         buffer_questions, buffer_videos, drawn: questions, videos and completions of one rollout; 0 without one.
     """
 
@@ -120,12 +120,12 @@ class Load:
 
     @property
     def completions(self) -> int:
-        """Completions of a microbatch."""
+        """Completions of a pass."""
         return self.trees * self.questions * self.group
 
     @property
     def update_tokens(self) -> int:
-        """Tokens of a microbatch's forward: P + (Q - 1) q + Q G C per tree, or G Q (P + C) in plain rows."""
+        """Tokens of a pass: P + (Q - 1) q + Q G C per tree, or G Q (P + C) in plain rows."""
         tokens = self.tokens
         if self.layout == "plain":
             return self.completions * (tokens.prompt + tokens.completion)
@@ -148,7 +148,7 @@ class Load:
 
 
 def stage_load(config: TrainConfig, section: TrainerSection, rows: Rows) -> Load:
-    """Return the work of one process in a stage."""
+    """Return the work of one process in a stage whose passes are the microbatches of `section` (`memory.passes`)."""
     tokens = longest_sample(config, section, rows)
     batch = section.per_device_train_batch_size
     group, asked, questions, drawn = 1, batch, 0, 0

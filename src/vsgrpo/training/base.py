@@ -19,7 +19,9 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from vsgrpo.config.train import TrainConfig
+from vsgrpo.data.row_numbers import Rows
 from vsgrpo.errors import RunError, first_line
+from vsgrpo.memory.passes import Passes
 from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import Tree, count_scored
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunParts:
-    """Parts that all stages of a run share; `dev` are the rows to score on."""
+    """Parts that all stages of a run share; `dev` are the rows to score on, `rows` the numbers of those to train on."""
 
     config: TrainConfig
     bundle: ModelBundle
@@ -48,6 +50,7 @@ class RunParts:
     loader: VideoLoader
     folder: RunFolder
     dev: Dataset | None = None
+    rows: Rows = ()
 
 
 class StageTrainer(Trainer):
@@ -73,6 +76,7 @@ class StageTrainer(Trainer):
     args: Any
     train_dataset: Any
     processing_class: Any
+    passes: Passes
     _metrics: Any
     _total_train_tokens: int
 
@@ -96,6 +100,7 @@ class StageTrainer(Trainer):
         self.bundle, self.loader, self.stage, self.timer = bundle, run.loader, stage, progress.timer
         self.bad_steps = BadSteps(stage.folder.path, bundle, args.process_index, section.max_bad_steps, progress.say)
         self._maker = SampleMaker(bundle, run.loader, self.timer)
+        self._section = section
         self._questions_per_video = section.questions_per_video
         self._layout = config.token_layout(section)
         kernel: dict[str, Any] = {"layout": self._layout, "attention": section.prefix_attention}

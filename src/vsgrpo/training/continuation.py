@@ -25,6 +25,7 @@ _FREE = {
     "trainer.save_total_limit",
     "video.max_quarantined",
     "trainer.logps_chunk",
+    "trainer.tokens_per_pass",
 }
 _FREE |= {"trainer.max_steps", "trainer.num_train_epochs", "trainer.stages"}
 """Keys that may change, or (lengths and stages) that are compared in a way of their own."""

@@ -85,16 +85,16 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
     # --- which rows ---------------------------------------------------------------------------------------------
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
-        """Order rows by (seed, epoch), videos together and groups whole; see `RolloutSampler`."""
-        args = self.args
+        """Order rows by (seed, epoch), videos together and groups whole, whatever the passes; see `RolloutSampler`."""
+        args, section = self.args, self._section
         return RolloutSampler(
             **self._row_order(dataset),
             num_generations=self.num_generations,
             prompts_per_buffer=args.generation_batch_size // self.num_generations,
             repeats=self.num_iterations * args.steps_per_generation,
             num_processes=args.world_size,
-            num_microbatches=args.steps_per_generation,
-            whole_groups=args.per_device_train_batch_size % self.num_generations == 0,
+            num_microbatches=int(section.hf.get("steps_per_generation") or section.gradient_accumulation_steps),
+            whole_groups=section.per_device_train_batch_size % self.num_generations == 0,
         )
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -318,8 +318,8 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
             None for the auxiliary loss of mixture models.
         """
         samples = self._samples
-        size = batch_size or len(samples)
         grad = torch.is_grad_enabled()
+        size = len(samples) if grad else self.passes.scored
         options = {"temperature": self.temperature, "entropy": compute_entropy}
         options |= {"adapter": not isinstance(model, AdapterOff), **self._scoring}
         scored = model if options["adapter"] else self.model

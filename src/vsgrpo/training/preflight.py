@@ -17,6 +17,7 @@ from vsgrpo.data.rows import draw_mix, rebase
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import family_files
 from vsgrpo.families.vision_record import other_rule
+from vsgrpo.memory.passes import plan_passes
 from vsgrpo.rewards import load_reward
 from vsgrpo.rules import module_file
 from vsgrpo.training.launcher import allows_tf32
@@ -123,6 +124,8 @@ def check_plan(config: TrainConfig) -> RowNumbers:
     rows, numbers = [], RowNumbers()
     if row_files(config)[0].is_file():
         rows, numbers = rows_of_plan(config)
+    for number in range(config.trainer.num_stages):
+        plan_passes(config, number, numbers)
     check_run(config, rows, numbers.types)
     if rows:
         check_enough_rows(config, numbers)

@@ -27,12 +27,13 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import NO_TRL_FIELD, OURS_BUT_NOT_PASSED, DpoSection, GrpoSection
 from vsgrpo.errors import ConfigError, first_line
 from vsgrpo.memory.load import stage_load
+from vsgrpo.memory.passes import Passes, plan_passes
 from vsgrpo.modeling.bundle import ModelBundle, use_gradient_checkpointing
 from vsgrpo.terminal import can_draw, show
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.callbacks import DevScore, StopOnSignal
 from vsgrpo.training.continuation import Checkpoint
-from vsgrpo.training.distributed import CheckEngine, EqualCalls, check_backend, name_layers
+from vsgrpo.training.distributed import CheckEngine, EqualCalls, check_backend, gather_numbers, name_layers
 from vsgrpo.training.grpo import SpatialGRPOTrainer
 from vsgrpo.training.launcher import another_failed, own_rank
 from vsgrpo.training.live import LiveView
@@ -90,8 +91,10 @@ def open_stage(
         with watched(timer, config.launch, lambda: trainer.run_step if trainer else stage.steps_before):
             trainer = build_trainer(parts, stage, reference, progress, stop)
             check_backend(trainer.accelerator, config)
+            if trainer.is_world_process_zero():
+                show(trainer.passes.text(config, section, parts.rows), sys.stderr)
             if wants_probe(config, section):
-                found = probe_longest(trainer, section, stage_load(config, section, ()))
+                found = probe_longest(trainer, section, stage_load(config, trainer.passes.section(section), ()))
                 if trainer.is_world_process_zero():
                     show(found, sys.stderr)
             folder.update_status(stage=stage.number)
@@ -184,7 +187,10 @@ def build_trainer(
     """
     config = parts.config
     section = config.trainer.stage(stage.number)
-    args: Any = trl_config(config, stage.number)
+    planned = plan_passes(config, stage.number, parts.rows)
+    # Devices may differ: the smallest decides for all.
+    passes = Passes(min(gather_numbers(planned.update)), min(gather_numbers(planned.scored)))
+    args: Any = trl_config(config, stage.number, passes)
     rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     if isinstance(section, GrpoSection):
         rows_per_step //= section.num_generations
@@ -204,6 +210,7 @@ def build_trainer(
         callbacks.append(stop)
     make = {"grpo": SpatialGRPOTrainer, "sft": SpatialSFTTrainer, "dpo": SpatialDPOTrainer}[section.name]
     trainer = make(parts, stage, args, progress=progress, reference=reference, callbacks=callbacks)
+    trainer.passes = passes
     if parts.dev is not None:
         trainer.add_callback(DevScore(trainer, parts.dev, config))
     return trainer
@@ -223,8 +230,10 @@ def reference_model(config: TrainConfig, bundle: ModelBundle) -> nn.Module | Non
     return reference
 
 
-def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig | DPOConfig:
-    """Return TRL's configuration of stage `number`.
+def trl_config(
+    config: TrainConfig, number: int = 0, passes: Passes | None = None
+) -> GRPOConfig | SFTConfig | DPOConfig:
+    """Return TRL's configuration of stage `number`; its microbatches are `passes`, None: as configured.
 
     Gradient checkpointing is not passed on: `modeling.bundle.use_gradient_checkpointing` switches it on for the
     language model alone. Checkpoints are counted and dropped by `RunFolder`, over all stages.
@@ -233,6 +242,7 @@ def trl_config(config: TrainConfig, number: int = 0) -> GRPOConfig | SFTConfig |
         ConfigError: TRL refuses a combination of values.
     """
     section = config.trainer.stage(number)
+    section = section if passes is None else passes.section(section)
     names = {field.name for field in dataclasses.fields(section)} - {*NO_TRL_FIELD, *OURS_BUT_NOT_PASSED}
     values = {name: getattr(section, name) for name in names} | section.hf | _fixed(config)
     values["bf16"] = config.autocasts(section)

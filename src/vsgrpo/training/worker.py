@@ -26,11 +26,12 @@ from vsgrpo.config.train import SHARDED, TrainConfig
 from vsgrpo.data.leak_guard import judge_rows
 from vsgrpo.data.manifest import TrainingManifest, file_record, lineage_of, training_manifest, write_training_manifest
 from vsgrpo.data.row import Row
+from vsgrpo.data.row_numbers import numbers_of
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import RunError, SetupError, VsgrpoError, from_machine
 from vsgrpo.families.vision_record import write_vision
-from vsgrpo.memory.estimate import estimate_run
 from vsgrpo.memory.fit import check_memory
+from vsgrpo.memory.passes import estimate_run, plan_passes
 from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.load import check_versions, load, own_device, quiet_libraries, why_no_gpu
 from vsgrpo.modeling.model_card import write_model_card
@@ -182,7 +183,7 @@ def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunP
     """Return what all stages share: rows whose videos can be read, the loader, the model, rows to score on."""
     loader = make_loader(config)
     for number in range(config.trainer.num_stages):  # what TRL refuses; accelerate starts the process group here
-        trl_config(config, number)
+        trl_config(config, number, plan_passes(config, number, rows))
     rows = readable_rows(config, rows, loader)
     dev = dev_dataset(config)
     check_device(config, rows)
@@ -206,7 +207,8 @@ def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunP
                 show(f"leak check of {parent.name or config.model.path}: {parent.reason()}", sys.stderr)
         if overlap := dev_overlap(config, manifest):
             show(f"note: {overlap}", sys.stderr)
-    return RunParts(config, bundle, training_table(config, rows), loader, folder, dev)
+    numbers = numbers_of(rows, config.prompt)
+    return RunParts(config, bundle, training_table(config, rows), loader, folder, dev, numbers)
 
 
 def check_device(config: TrainConfig, rows: list[Row]) -> None:
