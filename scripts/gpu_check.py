@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 
 import full_size
+from bench_tree_attention import check_merge
 from bench_workload import Shape, Workload
-from gpu_check_machine import GIB, START, CountKernels, Machine, Report, with_adapter
+from gpu_check_machine import BANDWIDTH, FLOPS, GIB, START, CountKernels, Machine, Report, with_adapter
 from vsgrpo.devices import LOGPS_CHUNK
 from vsgrpo.memory.estimate import LOGIT_BYTES
 from vsgrpo.modeling import sampling as sampling_module
@@ -37,13 +38,13 @@ from vsgrpo.modeling.head import score_hidden
 from vsgrpo.modeling.sampling import draw_tokens, logits_processors, noise_keys
 from vsgrpo.modeling.tiny import build_tiny
 
-FLOPS, BANDWIDTH = 400e12, 3.0e12
-"""Products in bfloat16 and bytes a second that an H100 reaches in practice; floors are work over these."""
-KERNELS = ("dense", "block", "split", "flex")
+KERNELS = ("dense", "block", "split", "merge", "flex")
 
 
-def kernels_of(machine: Machine) -> list[str]:
-    return [kernel for kernel in KERNELS if machine.is_gpu or kernel != "flex"]
+def kernels_of(machine: Machine, half: bool = True) -> list[str]:
+    """Return the kernels that this device has, in float32 or in half of it."""
+    left_out = (() if half else ("merge",)) if machine.is_gpu else ("flex",)
+    return [kernel for kernel in KERNELS if kernel not in left_out]
 
 
 def check_correct(report: Report, machine: Machine) -> None:
@@ -55,7 +56,7 @@ def check_correct(report: Report, machine: Machine) -> None:
     here, there = (Workload(bundle, Shape(64, 6, 3, 2), "auto") for bundle in bundles)
     there.model.load_state_dict(here.model.state_dict())
     truth, drawn = gradient_of(here, "plain", "auto"), here.draw("plain")
-    for layout, kernel in (("plain", "auto"), *(("tree", kernel) for kernel in kernels_of(machine))):
+    for layout, kernel in (("plain", "auto"), *(("tree", kernel) for kernel in kernels_of(machine, half=False))):
         with report.attempt("correct", f"{layout} {kernel}"):
             found = gradient_of(there, layout, kernel)
             for what, a, b, bound in zip(("log-probs", "gradient"), found, truth, (2e-5, 2e-4), strict=True):
@@ -281,6 +282,7 @@ CHECKS: dict[str, Callable[[Report, Machine], None]] = {
     "graph": check_graph,
     "head": check_head,
     "kernels": check_kernels,
+    "merge": check_merge,
     "noise": check_noise,
     "long": check_long,
     "step": check_step,

@@ -24,6 +24,8 @@ from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.tiny import build_tiny
 
 GIB = 2**30
+FLOPS, BANDWIDTH = 400e12, 3.0e12
+"""Products in bfloat16 and bytes a second that an H100 reaches in practice; floors are work over these."""
 START = time.monotonic()
 
 

@@ -23,7 +23,7 @@ from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.tiny import build_tiny
 from vsgrpo.modeling.tree import build_trees
 
-KERNELS = ("dense", "block", "split")
+KERNELS = ("dense", "block", "split", "merge")
 
 
 def scored(work: Workload, model: Any, features: Any, kernel: str | None, *, half: bool, grad: bool = False) -> Any:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -65,7 +65,7 @@ class FakeGpu(TorchFunctionMode):
         self.copies: Counter[tuple[str, str]] = Counter()
         self._recompute_checks: list[Any] = []
         self._moves: list[Any] = []
-        self._applies: list[Any] = []
+        self._backwards: list[Any] = []
 
     def __enter__(self) -> FakeGpu:
         # A checkpoint compares the devices of what it recomputes: seen by the engine (cpu) and by us (cuda).
@@ -74,17 +74,15 @@ class FakeGpu(TorchFunctionMode):
         checks[torch.utils.checkpoint._DEFAULT_DETERMINISM_MODE] = lambda x: (tuple(x.shape), x.dtype)
         self._moves.append(nn.Module.to)
         nn.Module.to = self._module_to  # type: ignore[method-assign, assignment]
-        # The engine hands plain tensors to the backward of our own autograd functions.
-        apply = BackwardCFunction.apply
-        self._applies.append(apply)
-        BackwardCFunction.apply = lambda node, *gradients: apply(node, *_map(gradients, put))  # type: ignore[method-assign]
+        self._backwards.append((BackwardCFunction.apply, BackwardCFunction.saved_tensors))
+        _backward_on_gpu(*self._backwards[-1])
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> None:
         checks = torch.utils.checkpoint._allowed_determinism_checks_to_fns
         checks[torch.utils.checkpoint._DEFAULT_DETERMINISM_MODE] = self._recompute_checks.pop()
         nn.Module.to = self._moves.pop()  # type: ignore[method-assign]
-        BackwardCFunction.apply = self._applies.pop()  # type: ignore[method-assign]
+        BackwardCFunction.apply, BackwardCFunction.saved_tensors = self._backwards.pop()
         super().__exit__(*raised)
 
     def clear(self) -> None:
@@ -149,6 +147,8 @@ class FakeGpu(TorchFunctionMode):
             return _map(func(*args, **kwargs), _fetch)
         if there:
             self._check(name, args, kwargs, tensors, there)
+        if name in _FLASH:
+            return _map(_FLASH[name](*_map(args, _fetch), **kwargs), put)
         return func(*args, **kwargs)
 
     def _backward(self, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -205,6 +205,69 @@ class FakeGpu(TorchFunctionMode):
         raise DeviceMismatch(what)
 
 
+def _backward_on_gpu(apply: Any, saved: Any) -> None:
+    """Hand the backward of a torch.autograd.Function what the engine hands it, as tensors on the GPU."""
+    BackwardCFunction.apply = lambda ctx, *grads: apply(ctx, *_map(grads, put))  # type: ignore[method-assign]
+    BackwardCFunction.saved_tensors = property(lambda ctx: _map(saved.__get__(ctx), put))  # type: ignore[assignment]
+
+
+def _flash_calls(q: Tensor, k: Tensor, starts: Sequence[Any], causal: bool, scale: float | None) -> Iterator[Any]:
+    """Yield (queries, keys, scores of all heads) of each sequence of a call of varlen flash attention.
+
+    Refuses what CUDA's kernel refuses, and what makes it answer wrongly.
+    """
+    starts_q, starts_k, most_q, most_k = starts
+    if q.dtype not in (torch.float16, torch.bfloat16) or q.shape[-1] % 8 or q.stride(-1) != 1:
+        raise DeviceMismatch(f"FlashAttention does not take {q.dtype}, heads of {q.shape[-1]}")
+    lengths_q, lengths_k = starts_q.diff().tolist(), starts_k.diff().tolist()
+    assert starts_q.dtype == starts_k.dtype == torch.int32 and (len(q), len(k)) == (starts_q[-1], starts_k[-1])
+    assert max(lengths_q) <= most_q and max(lengths_k) <= most_k
+    assert most_q > 1, "exchanges heads and queries, and returns the lse of several sequences in another order"
+    for at_q, at_k, num_q, num_k in zip(starts_q.tolist(), starts_k.tolist(), lengths_q, lengths_k, strict=False):
+        queries, keys = slice(at_q, at_q + num_q), slice(at_k, at_k + num_k)
+        of_group = k[keys].repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+        scores = torch.einsum("qhd,khd->hqk", q[queries].double(), of_group.double()) * (scale or q.shape[-1] ** -0.5)
+        if causal:
+            scores.masked_fill_(~torch.ones(num_q, num_k, dtype=torch.bool).tril(num_k - num_q), -torch.inf)
+        yield queries, keys, scores
+
+
+def _flash_forward(
+    q: Tensor, k: Tensor, v: Tensor, *rest: Any, scale: float | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Stand for `aten._flash_attention_forward` with sequences: (t, H, d) -> out, lse (H, t) in float32, and state."""
+    *starts, dropout, causal, _ = rest
+    assert not dropout
+    out, lse = torch.empty_like(q), torch.empty(q.shape[1], len(q))
+    for queries, keys, scores in _flash_calls(q, k, starts, causal, scale):
+        of_group = v[keys].repeat_interleave(q.shape[1] // k.shape[1], dim=1).double()
+        out[queries] = torch.einsum("hqk,khd->qhd", scores.softmax(-1), of_group).to(q.dtype)
+        lse[:, queries] = scores.logsumexp(-1).float()
+    return out, lse, torch.zeros(2), torch.zeros(()), torch.zeros(())
+
+
+def _flash_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, *rest: Any, scale: float | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Stand for `aten._flash_attention_backward`: the gradients of q, k and v from the out and lse that are given."""
+    *starts, _, causal, _, _ = rest
+    assert lse.is_contiguous() and lse.dtype == torch.float32 and grad.dtype == out.dtype == q.dtype
+    group, factor = q.shape[1] // k.shape[1], scale or q.shape[-1] ** -0.5
+    found = [torch.zeros(part.shape, dtype=torch.float64) for part in (q, k, v)]
+    for queries, keys, scores in _flash_calls(q, k, starts, causal, scale):
+        p, g = (scores - lse[:, queries, None]).exp(), grad[queries].double()
+        of_group = v[keys].repeat_interleave(group, dim=1).double()
+        delta = (g * out[queries].double()).sum(-1).T[..., None]
+        ds = p * (torch.einsum("qhd,khd->hqk", g, of_group) - delta) * factor
+        found[0][queries] = torch.einsum("hqk,khd->qhd", ds, k[keys].repeat_interleave(group, dim=1).double())
+        for total, left, right in ((found[1], ds, q[queries]), (found[2], p, g)):
+            share = torch.einsum("hqk,qhd->khd", left, right.double())
+            total[keys] = share.unflatten(1, (-1, group)).sum(2)
+    return tuple(part.to(q.dtype) for part in found)  # type: ignore[return-value]
+
+
+_FLASH = {"_flash_attention_forward": _flash_forward, "_flash_attention_backward": _flash_backward}
+"""Kernels that only CUDA has, by what they promise."""
 _ATTRIBUTES: dict[str, Any] = {"device": CUDA, "is_cuda": True, "is_cpu": False, "get_device": 0}
 
 

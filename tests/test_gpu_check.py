@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu_check.py"
-CHECKS = ["correct", "phases", "decode", "head", "kernels", "noise", "long", "step"]
+CHECKS = ["correct", "phases", "decode", "graph", "head", "kernels", "merge", "noise", "long", "step"]
 
 
 def run_script(*words):
@@ -24,9 +24,9 @@ def test_every_check_finds_something_and_none_fails(tmp_path):
     assert list(dict.fromkeys(line["check"] for line in lines)) == ["machine", *CHECKS]
     assert all(line["ok"] is not False for line in lines)
     judged = {line["check"] for line in lines if line["ok"]}
-    assert judged == {"correct", "graph", "kernels", "noise", "step"}
-    # plain and the three kernels of a CPU: log-probs, gradient and tokens of each
-    assert sum(line["check"] == "correct" for line in lines) == 4 * 3
+    assert judged == {"correct", "graph", "kernels", "merge", "noise", "step"}
+    # plain and the four kernels of a CPU: log-probs, gradient and tokens of each
+    assert sum(line["check"] == "correct" for line in lines) == 5 * 3
 
 
 def test_a_check_that_fails_does_not_stop_the_next(monkeypatch, capsys, tmp_path):

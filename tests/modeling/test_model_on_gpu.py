@@ -29,8 +29,8 @@ SAMPLING = Sampling(seed=0, step=0, max_new_tokens=4, eos_ids=(), suppress=(0,))
 class OnFakeGpu:
     """A model that claims to be on a GPU, two videos' features, and three questions about them."""
 
-    def __init__(self, folder) -> None:
-        self.bundle = load(folder, tune="lora", lora=LoraSettings(r=4, alpha=8), offline=True)
+    def __init__(self, folder, dtype="float32") -> None:
+        self.bundle = load(folder, tune="lora", lora=LoraSettings(r=4, alpha=8), dtype=dtype, offline=True)
         randomize_adapter(self.bundle.model)
         self.model = self.bundle.model
         self.prompts = [
@@ -111,6 +111,21 @@ def test_scores_and_their_gradients_stay_on_the_gpu(gpu, kernel, checkpointing):
         scores.mean().backward()
         optimizer.step()
     assert not gpu.fake.mismatches
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_merged_scores_and_their_gradients_stay_on_the_gpu(tiny_folder, checkpointing):
+    gpu = OnFakeGpu(tiny_folder, "bfloat16")  # a GPU's flash attention takes nothing wider
+    if checkpointing:
+        use_gradient_checkpointing(gpu.model)
+    with gpu.fake:
+        with torch.no_grad():
+            plain = gpu.scores("plain")
+        scores = gpu.scores("tree", "merge")
+        scores.mean().backward()
+        waits = gpu.fake.waits.total()
+        assert (scores - plain).abs().mean() < 0.05
+    assert not gpu.fake.mismatches and waits <= 4, gpu.fake.waits  # 2 a pass
 
 
 @pytest.mark.both_families

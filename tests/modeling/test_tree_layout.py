@@ -16,12 +16,11 @@ from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
-from vsgrpo.modeling.tree import PREFIX, Prompt, PromptPositions, QuestionNode, Tree, build_trees, can_see, pack
-from vsgrpo.modeling.tree_masks import choose_kernel
+from vsgrpo.modeling.tree import PREFIX, Prompt, build_trees, can_see
 from vsgrpo.modeling.vision import FeatureStore
 
 pytestmark = pytest.mark.both_families
-KERNELS = ("dense", "block", "split")
+KERNELS = ("dense", "block", "split", "merge")
 A, B = make_video(0), make_video(1, height=84, seconds=30.0)
 CHAIRS = "How many chair(s) are in this room?"
 SIZE = "What is the size of this room (in square meters)?"
@@ -287,31 +286,6 @@ def test_a_model_on_another_attention_and_unknown_choices_are_refused(tiny_folde
         logps(tiny.model, trees, features, layout="bush")
     with pytest.raises(ValueError, match="layout=bush"):
         rollout(tiny.model, [ask(CHAIRS, A)], features, [("row", 0)], sampling, layout="bush")
-
-
-@pytest.mark.parametrize(
-    ("prefix", "lengths", "expected"),
-    [
-        # scores of block: 56 * 312; of split: 56 * 260 and 14 * 256 * 12 for the copies
-        (256, [[4] * 14], "block"),
-        # 448 * 704 = 315k against 448 * 288 + 43k = 172k
-        (256, [[32] * 14], "split"),
-        # a single long answer among short ones would be padding for all others: 1076 * 2080 against 14 * 1024 * 2028
-        (1004, [[1024] + [4] * 13], "block"),
-        # every question has its own completions: eight blocks of 75 columns
-        (256, [[4] * 14] * 8, "block"),
-        (236, [[256] * 14], "split"),
-        (256, [[0, 0]], "block"),
-    ],
-)
-def test_auto_takes_the_kernel_with_less_work(prefix, lengths, expected):
-    questions = tuple(
-        QuestionNode((number,) * (20 if len(lengths) > 1 else 1), tuple((7,) * length for length in group))
-        for number, group in enumerate(lengths)
-    )
-    tree = Tree((1,) * prefix, ("video",), questions)
-    known = PromptPositions(torch.arange(prefix + 20).expand(3, -1), prefix + 20)
-    assert choose_kernel(pack([tree], [[known] * len(questions)])) == expected
 
 
 @pytest.mark.integration

@@ -45,7 +45,7 @@ def test_tokens_and_tower_calls_of_a_step_are_exact(make_config):
     assert (trainer._store.num_calls, trainer._store.num_videos) == (2, 2)
 
 
-@pytest.mark.parametrize("kernel", ["block", "split"])
+@pytest.mark.parametrize("kernel", ["block", "merge"])
 def test_three_steps_in_a_tree_equal_three_plain_ones(make_config, kernel):
     steps = ("trainer.max_steps=3", "trainer.learning_rate=0.01", "trainer.save_steps=3", "model.dtype=float32")
     found = []

@@ -133,7 +133,7 @@ class TrainerSection(Section, key="trainer"):
     report_to: list[Annotated[str, choice(*TRACKERS)]]
     questions_per_video: Count
     shared_prefix: Annotated[str, choice("auto", "on", "off")]
-    prefix_attention: Annotated[str, choice("auto", "dense", "block", "split", "flex")]
+    prefix_attention: Annotated[str, choice("auto", "dense", "block", "split", "merge", "flex")]
     probe_longest: Annotated[str, choice("auto", "on", "off")]
     tokens_per_pass: Count | None
     logps_chunk: Count | None

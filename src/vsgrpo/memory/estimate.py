@@ -9,6 +9,7 @@ Legend: H width of the language model, I of its MLP, K of its keys, E and M of t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from vsgrpo.config.train import TrainConfig
@@ -225,27 +226,29 @@ def layer_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape,
         norms += 4 * (query + keys) + (0 if lora else (query + keys) * weight_bytes(config))
     attention = (2 * query + 2 * keys) * act
     per_token = norms + inputs + attention + 3 * mlp * act
-    # CUDA's fused kernels take grouped queries only without a mask: keys are repeated for every head.
+    # CUDA's fused kernels take grouped queries only without a mask: keys are repeated for every head, or the mask is,
+    # where that is less.
     copied_width = 2 * (keys if config.launch.on_cpu else query) * act
-    return load.update_tokens * per_token + _copied_keys(section, load) * copied_width
+    return load.update_tokens * per_token + _copied_keys(section, load, config.launch.on_cpu, act == 2) * copied_width
 
 
-def _copied_keys(section: TrainerSection, load: Load) -> int:
+def _copied_keys(section: TrainerSection, load: Load, on_cpu: bool, half: bool) -> int:
     """Count the keys that the tree's kernels copy: once per question (block) or per completion (split)."""
-    tokens = load.tokens
-    if load.layout == "plain" or section.prefix_attention in ("dense", "flex"):
+    tokens, kernel = load.tokens, section.prefix_attention
+    if load.layout == "plain" or kernel in ("dense", "flex", "merge") or (kernel == "auto" and on_cpu):
         return 0
     question, leaf = tokens.text if load.questions > 1 else 0, tokens.completion
     prefix = tokens.prompt - question
     width = question + load.group * leaf
     blocks, leaves = load.trees * load.questions, load.completions
     copied = {"block": blocks * (prefix + width), "split": leaves * (prefix + question + leaf)}
-    if section.prefix_attention != "auto":
-        return copied[section.prefix_attention]
-    # As modeling.tree_masks.choose_kernel: scores computed, copying a key costs as much as 12 of them.
-    block = blocks * width * (prefix + width)
-    split = blocks * question * (prefix + question) + leaves * leaf * (prefix + question + leaf)
-    return copied["split" if split + leaves * prefix * 12 < block else "block"]
+    if kernel != "auto":
+        return copied[kernel]
+    # As modeling.tree_masks.choose_kernel on a GPU: scores computed, and what a copied key and merging cost.
+    block = blocks * (prefix + width) * (width + 150)
+    split = blocks * (prefix + question) * (question + 150) + leaves * (prefix + question + leaf) * (leaf + 150)
+    merge = blocks * width * prefix + leaves * leaf * (question + leaf / 2) + 20_000_000 if half else math.inf
+    return min((merge, 0), (block, copied["block"]), (split, copied["split"]))[1]
 
 
 def tower_bytes(config: TrainConfig, shape: ModelShape, videos: int, patches: int, act: int) -> int:

@@ -4,14 +4,15 @@ Switching implementations around the forward would break gradient checkpointing,
 
 Kernels: `dense` masks every token against every token. `block` takes questions as a batch; all completions of one are
 queries and keys of one masked call, quadratic in their total length. `split` takes completions as a batch: each meets
-the prefix, its question and itself only, at the price of a copy of the prefix's keys. `flex` is torch's, for GPUs.
+the prefix, its question and itself only, at the price of a copy of the prefix's keys. `merge` copies nothing and merges
+what each part found (`merged_attention.py`). `flex` is torch's, for GPUs.
 
 Legend: R trees (rows), L columns, P prefix columns, K blocks per row, B blocks (questions) of all rows, W columns of a
 block, S question columns, N leaves (completions), C columns of the longest leaf, H heads, d head width.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from transformers.masking_utils import sdpa_mask
 
 from vsgrpo.errors import ConfigError
 from vsgrpo.modeling.bundle import language_model
+from vsgrpo.modeling.merged_attention import MergeMask, attend_merged
 from vsgrpo.modeling.tree_masks import BlockMask, DenseMask, SplitMask, TreeMask
 from vsgrpo.modeling.tree_states import RECURRENT, takes_state_trees
 
@@ -96,6 +98,8 @@ def tree_attention(
         out = _attend_blocks(query, key, value, tree_mask, attend)
     elif isinstance(tree_mask, SplitMask):
         out = _attend_split(query, key, value, tree_mask, attend)
+    elif isinstance(tree_mask, MergeMask):
+        out = attend_merged(query, key, value, tree_mask, dropout=dropout, scaling=scaling)
     elif isinstance(tree_mask, FlexBlocks):
         flex = flex_attention if query.device.type == "cpu" else _compiled_flex()
         grouped = query.shape[1] != key.shape[1]
@@ -159,8 +163,7 @@ def _attend_split(query: Tensor, key: Tensor, value: Tensor, mask: SplitMask, at
             )
             for above, asked, flat in ((prefix_k, question_k, flat_k), (prefix_v, question_v, flat_v))
         )
-        allowed = mask.leaf_allowed.expand(len(row_of_leaf), -1, -1, -1)
-        out = attend(_columns(flat_q, mask.leaf_columns), k, v, allowed)
+        out = attend(_columns(flat_q, mask.leaf_columns), k, v, mask.leaf_allowed)
         outs.append(out.transpose(1, 2).flatten(0, 1))
     out = torch.cat(outs).index_select(0, mask.place)
     return out.unflatten(0, (num_rows, width)).transpose(1, 2)
@@ -180,13 +183,15 @@ def _attend(
     query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, *, dropout: float, scaling: float | None
 ) -> Tensor:
     """Attend where `allowed`, causally where it is None."""
-    grouped = query.shape[1] != key.shape[1]
-    if grouped and allowed is not None and query.device.type == "cuda":
-        # CUDA's fused kernels take grouped queries only without a mask.
-        repeats = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-        grouped = False
-    return scaled_dot_product_attention(
+    heads, key_heads, queries = query.shape[1], key.shape[1], query.shape[2]
+    shared = "kept" if allowed is None else share_keys(query.shape, key_heads, query.device.type)
+    if allowed is not None and shared == "folded":
+        group = heads // key_heads
+        query = query.unflatten(1, (key_heads, group)).flatten(2, 3)
+        allowed = allowed.repeat(1, 1, group, 1)
+    elif shared == "repeated":
+        key, value = (part.repeat_interleave(heads // key_heads, dim=1) for part in (key, value))
+    out = scaled_dot_product_attention(
         query,
         key,
         value,
@@ -194,5 +199,24 @@ def _attend(
         dropout_p=dropout,
         is_causal=allowed is None,
         scale=scaling,
-        enable_gqa=grouped,
+        enable_gqa=query.shape[1] != key.shape[1],
     )
+    return out.unflatten(2, (-1, queries)).flatten(1, 2) if shared == "folded" else out
+
+
+def share_keys(query: Sequence[int], key_heads: int, device: str) -> str:
+    """Return what is done to heads that share keys in a call with a mask.
+
+    A GPU's fused kernels take them only without a mask. `folded` makes the heads of a group queries of one head, one
+    after the other, and repeats the mask; `repeated` repeats keys and values. For each key these are
+    heads x queries / key heads and 2 x heads x d numbers. A CPU takes them `kept`, which is faster there (`--heads` of
+    `scripts/bench_tree_attention.py`).
+
+    Args:
+        query: its shape (batch, heads, queries, d).
+        device: its type.
+    """
+    _, heads, queries, width = query
+    if heads == key_heads or device != "cuda":
+        return "kept"
+    return "folded" if queries < 2 * key_heads * width else "repeated"

@@ -14,7 +14,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from vsgrpo.modeling.attention import require_tree_attention
-from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, unwrap
+from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, language_model, unwrap
 from vsgrpo.modeling.head import scoring_head
 from vsgrpo.modeling.tree import Tree, pack
 from vsgrpo.modeling.tree_masks import build_mask
@@ -153,7 +153,7 @@ def _tree_passes(
         inputs = {
             "input_ids": packed.ids.to(batch.device),
             "position_ids": packed.positions.to(batch.device),
-            "tree_mask": build_mask(packed, attention, batch.device),
+            "tree_mask": build_mask(packed, attention, batch.device, language_model(model).dtype),
             **packed_states(model, packed, batch.device),
             "mm_encoder_outputs": batch.tree_features(part, part_rows),
             "logits_to_keep": packed.predicts.to(batch.device),

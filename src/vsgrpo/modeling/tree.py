@@ -137,6 +137,23 @@ class Packed:
     num_blocks: int
     block_width: int
 
+    def nodes(self) -> tuple[list[list[int]], dict[tuple[int, int], list[int]]]:
+        """Return the columns of each question and of each leaf that has any, counted over all rows (R * L).
+
+        Returns:
+            questions in the order of blocks (R * K), empty ones too; leaves by block and number.
+        """
+        questions: list[list[int]] = [[] for _ in range(len(self.ids) * self.num_blocks)]
+        leaves: dict[tuple[int, int], list[int]] = {}
+        for column, (question, leaf) in enumerate(
+            zip(self.question.flatten().tolist(), self.leaf.flatten().tolist(), strict=True)
+        ):
+            if question >= 0:
+                block = column // self.ids.shape[1] * self.num_blocks + question
+                members = questions[block] if leaf == PREFIX else leaves.setdefault((block, leaf), [])
+                members.append(column)
+        return questions, leaves
+
 
 def pack(trees: Sequence[Tree], positions: Sequence[Sequence[PromptPositions]], *, for_rollout: bool = False) -> Packed:
     """Pack trees into rows.

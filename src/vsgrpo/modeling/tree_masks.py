@@ -9,15 +9,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask as FlexBlocks
-from torch.nn.attention.flex_attention import create_block_mask
 
 from vsgrpo.errors import ConfigError
+from vsgrpo.modeling.merged_attention import MergeMask, merge_mask
 from vsgrpo.modeling.tree import PREFIX, Packed, can_see
 
-KERNELS = ("auto", "dense", "block", "split", "flex")
+KERNELS = ("auto", "dense", "block", "split", "merge", "flex")
 
-KEY_COPY_COST = 12
-"""What copying one key of the prefix to a completion costs, in attention scores (measured on one CPU thread)."""
+FLEX_BLOCK = 128
+"""Columns of a block of torch's flex attention."""
+KEY_COPY_COST = 150
+"""What copying one key of the prefix costs on a GPU, in attention scores. Counted for Qwen2-VL-2B, not measured: a key
+and its value for all heads, and their gradients, are 24 KiB written and read at 3 TB/s, 8 ns; a score takes 14 x 1536
+operations forward and back at 400 TFLOP/s, 54 ps."""
+MERGE_COST = 20_000_000
+"""What `merge` launches more than `block` in a layer on a GPU, in attention scores. Counted, not measured: up to 70
+launches forward and back, 16 microseconds of the host each, 1.1 ms."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,14 @@ class SplitMask:
     padding takes any: nothing depends on it, so no gradient flows back either."""
 
 
-TreeMask = DenseMask | BlockMask | SplitMask | FlexBlocks
+TreeMask = DenseMask | BlockMask | SplitMask | MergeMask | FlexBlocks
 
 
-def build_mask(packed: Packed, kernel: str, device: torch.device) -> TreeMask:
+def build_mask(packed: Packed, kernel: str, device: torch.device, dtype: torch.dtype = torch.float32) -> TreeMask:
     """Build the mask of packed rows, which the model takes as `tree_mask` and hands down to `tree_attention`.
+
+    Args:
+        dtype: of the model's weights, which `auto` looks at.
 
     Raises:
         ConfigError: unknown kernel, or `flex` for a backward pass on a CPU, which torch does not have.
@@ -70,9 +80,12 @@ def build_mask(packed: Packed, kernel: str, device: torch.device) -> TreeMask:
     if kernel not in KERNELS:
         raise ConfigError(f"trainer.prefix_attention={kernel}: not one of {', '.join(KERNELS)}")
     if kernel == "auto":
-        kernel = choose_kernel(packed)
+        half = torch.is_autocast_enabled(device.type) or dtype in (torch.bfloat16, torch.float16)
+        kernel = choose_kernel(packed, device.type, half)
     if kernel == "split":
         return _split_mask(packed, device)
+    if kernel == "merge":
+        return merge_mask(packed, device)
     if kernel == "flex":
         return _flex_blocks(packed, device)
     question, leaf = packed.question.to(device), packed.leaf.to(device)
@@ -87,42 +100,44 @@ def build_mask(packed: Packed, kernel: str, device: torch.device) -> TreeMask:
     return BlockMask(width, blocks, allowed[:, None])
 
 
-def choose_kernel(packed: Packed) -> str:
-    """Return the cheaper of `block` and `split` for packed rows, by the scores that each computes.
+def choose_kernel(packed: Packed, device: str, half: bool) -> str:
+    """Return the kernel that costs least for packed rows.
 
-    `block` computes the scores of all completions of a question against each other, `split` copies the prefix's keys
-    once per completion instead and pads completions to the longest.
+    On a CPU `merge`: it computes the fewest scores and copies no key (`scripts/bench_tree_attention.py`). On a GPU by
+    the scores that each computes and by counted costs. `block` computes the scores of all completions of a question
+    against each other, `split` copies the prefix's keys once per completion instead and pads completions to the
+    longest, `merge` launches more.
+
+    Args:
+        device: its type.
+        half: attention is computed in bfloat16 or float16: a GPU's `merge` takes nothing else.
     """
-    is_leaf, is_question = packed.leaf >= 0, (packed.leaf == PREFIX) & (packed.question >= 0)
-    lengths = [leaf[own].bincount() for leaf, own in zip(packed.leaf, is_leaf, strict=True) if own.any()]
-    if not lengths:
-        return "block"
-    num_leaves = sum(int((counts > 0).sum()) for counts in lengths)
-    longest = max(int(counts.max()) for counts in lengths)
-    shared = max(
-        int(row[own].bincount().max()) if own.any() else 0
-        for row, own in zip(packed.question, is_question, strict=True)
-    )
+    if device == "cpu":
+        return "merge"
+    questions, leaves = packed.nodes()
+    stem, longest = max(map(len, questions)), max(map(len, leaves.values()), default=0)
     prefix, width, blocks = packed.prefix_width, packed.block_width, len(packed.ids) * packed.num_blocks
-    block = blocks * width * (prefix + width)
-    split = blocks * shared * (prefix + shared) + num_leaves * longest * (prefix + shared + longest)
-    return "split" if split + num_leaves * prefix * KEY_COPY_COST < block else "block"
+    # (calls, queries and keys of each)
+    calls = {
+        "block": ((blocks, width, prefix + width),),
+        "split": ((blocks, stem, prefix + stem), (len(leaves), longest, prefix + stem + longest)),
+    }
+    costs = {
+        kernel: sum(number * keys * (queries + KEY_COPY_COST) for number, queries, keys in shapes)
+        for kernel, shapes in calls.items()
+    }
+    if half:
+        drawn = sum(map(len, leaves.values()))
+        own = sum(len(node) ** 2 for node in (*questions, *leaves.values())) // 2
+        costs["merge"] = (sum(map(len, questions)) + drawn) * prefix + drawn * stem + own + MERGE_COST
+    return min(costs, key=lambda kernel: costs[kernel])
 
 
 def _split_mask(packed: Packed, device: torch.device) -> SplitMask:
     """Read questions and leaves off packed rows."""
     num_rows, width = packed.ids.shape
     prefix, blocks = packed.prefix_width, packed.num_blocks
-    questions: list[list[int]] = [[] for _ in range(num_rows * blocks)]
-    leaves: dict[tuple[int, int], list[int]] = {}
-    for row, (question_of, leaf_of) in enumerate(
-        zip(packed.question[:, prefix:].tolist(), packed.leaf[:, prefix:].tolist(), strict=True)
-    ):
-        for column, (question, leaf) in enumerate(zip(question_of, leaf_of, strict=True)):
-            if question >= 0:
-                block = row * blocks + question
-                members = questions[block] if leaf == PREFIX else leaves.setdefault((block, leaf), [])
-                members.append(row * width + prefix + column)
+    questions, leaves = packed.nodes()
     question_columns, is_question = _padded(questions)
     leaf_columns, is_leaf = _padded(list(leaves.values()))
     leaf_block = torch.tensor([block for block, _ in leaves], dtype=torch.long)
@@ -169,5 +184,31 @@ def _flex_blocks(packed: Packed, device: torch.device) -> FlexBlocks:
         same = (question[row, q] == question[row, k]) & ((leaf[row, k] == PREFIX) | (leaf[row, q] == leaf[row, k]))
         return (q >= k) & ((question[row, k] == PREFIX) | same)
 
+    width = packed.ids.shape[1]
+    lists = [part.to(device) for table in _block_tables(packed) for part in _as_lists(table)]
+    return FlexBlocks.from_kv_blocks(*lists, BLOCK_SIZE=FLEX_BLOCK, mask_mod=allowed, seq_lengths=(width, width))
+
+
+def _block_tables(packed: Packed) -> tuple[Tensor, Tensor]:
+    """Return (R, 1, blocks, blocks) bool: where a block of queries may see some keys of a block, and where all.
+
+    They are counted by kinds of columns, (question, leaf), so that no table of columns by columns is made.
+    """
     rows, width = packed.ids.shape
-    return create_block_mask(allowed, rows, None, width, width, device=str(device))
+    blocks = -(-width // FLEX_BLOCK)
+    kinds, kind = torch.stack([packed.question, packed.leaf], dim=-1).flatten(0, 1).unique(dim=0, return_inverse=True)
+    block = torch.arange(rows)[:, None] * blocks + torch.arange(width) // FLEX_BLOCK
+    members = (block.flatten() * len(kinds) + kind).bincount(minlength=rows * blocks * len(kinds))
+    members = members.view(rows, blocks, len(kinds)).float()
+    question, leaf = kinds.T
+    # Pairs of a query and a key that it may see, order aside; whole numbers up to the square of a block.
+    pairs = (members @ can_see(question, leaf, question, leaf).float() @ members.mT)[:, None]
+    before = torch.ones(blocks, blocks, dtype=torch.bool).tril(-1)
+    all_seen = before & (pairs == FLEX_BLOCK**2)
+    # Each column sees itself: the diagonal is seen in part.
+    return (before & (pairs > 0) & ~all_seen) | torch.eye(blocks, dtype=torch.bool), all_seen
+
+
+def _as_lists(table: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many blocks of keys each block of queries sees, and all blocks of keys, these first."""
+    return table.sum(dim=-1, dtype=torch.int32), table.int().argsort(dim=-1, descending=True, stable=True).int()

@@ -18,7 +18,7 @@ from vsgrpo.training.sft_dpo import SpatialSFTTrainer
 pytestmark = pytest.mark.integration
 
 
-def causal_mask(packed, kernel, device):
+def causal_mask(packed, *_):
     """Every token sees all before it: other completions and other questions too."""
     size = packed.ids.shape[1]
     allowed = torch.ones(packed.ids.shape[0], 1, size, size, dtype=torch.bool).tril()
