@@ -246,9 +246,10 @@ def _draw_packed(
         tree, question, start, leaf = torch.tensor(leaves, device=device).T
         seen = can_see(question[:, None], leaf[:, None], seen_question[tree], seen_leaf[tree])[:, 0]
         draw_by_fixed_steps(model, cache, [tree for tree, *_ in leaves], start, seen, draws, going)
-    going = range(len(leaves)) if going is None else going
+    going, slots = range(len(leaves)) if going is None else going, None
     while draws.active:
-        if going is not None:
+        if slots is None or (going is not None and len(going) < len(leaves)):
+            assert going is not None
             if len(going) < len(leaves):
                 select(cache, None, torch.tensor(going, device=device))
             leaves = [leaves[place] for place in going]
