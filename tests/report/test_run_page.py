@@ -178,6 +178,9 @@ def test_format_up_and_accuracy_down_is_called_hacking(tmp_path):
     assert any("reward hacking" in text for text in alarms(read_run(write_run(tmp_path / "r", records))))
     steady = [part(s, 0.6) for s in range(1, 13)]
     assert alarms(read_run(write_run(tmp_path / "s", steady))) == []
+    # Quarters of six: 4/6 at best and 2/6 at the end, variances 0.267: a drop of 0.333, 1.1 times sqrt(2 x 0.267 / 6).
+    noisy = [part(s, float(v)) for s, v in enumerate("101101010101010101010010", 1)]
+    assert alarms(read_run(write_run(tmp_path / "n", noisy))) == []
 
 
 def test_samples_are_counted_and_a_single_answer_shows(tmp_path):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import variance
 from typing import Any
 
 from vsgrpo.data.row import Row
@@ -206,9 +207,7 @@ def alarms(run: Run) -> list[str]:
         text = f"Entropy has fallen from {entropy[0][1]:.2f} to {last:.2f} nats per token"
         found.append(f"{text}: there is next to one completion for every question.")
     format_reward = end_mean(run.curves.get("rewards/format_reward/mean", []))
-    accuracy = run.curves.get("rewards/accuracy_reward/mean", [])
-    last = end_mean(accuracy)
-    if format_reward is not None and last is not None and format_reward > 0.8 and last < 0.8 * _best_mean(accuracy):
+    if format_reward is not None and format_reward > 0.8 and _fell(run.curves.get("rewards/accuracy_reward/mean", [])):
         found.append("Format is rewarded more and more while accuracy falls: the sign of reward hacking.")
     lengths = run.curves.get("completions/mean_length", [])
     if len(lengths) >= 8 and (end_mean(lengths) or 0) > 3 * max(lengths[0][1], 1):
@@ -232,10 +231,20 @@ def end_mean(curve: Curve) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _best_mean(curve: Curve) -> float:
+def _fell(curve: Curve) -> bool:
+    """Return whether a curve ends at less than 0.8 of its best quarter, by more than three standard errors.
+
+    The best of many windows is above the last by two of them in runs of a few completions a step where nothing fell.
+    """
     values = [value for _, value in curve if math.isfinite(value)]
     width = max(1, len(values) // 4)
-    return max((sum(values[i : i + width]) / width for i in range(len(values) - width + 1)), default=0.0)
+    if len(values) < 2:
+        return False
+    best = max((values[i : i + width] for i in range(len(values) - width + 1)), key=sum)
+    last = values[-width:]
+    noise = math.sqrt((variance(best) + variance(last)) / width) if width > 1 else 0.0
+    drop = (sum(best) - sum(last)) / width
+    return sum(last) < 0.8 * sum(best) and drop > 3 * noise
 
 
 def read_completions(
