@@ -10,8 +10,8 @@ Plain is our own `shared_prefix=off` on what a plain step computes: a real batch
 row is a prompt and a video of its own, so that nothing is shared, the tower under no_grad; seconds times Q
 (`extrapolated`). The layout of stock TRL (pixels with every row, gradients through the frozen tower, as its LoRA and
 checkpointing setup runs) is printed beside and enters no ratio. `theory` is the ratio of linear-layer tokens; attention
-and head are left out. Seconds are process CPU seconds, the best round of each; megabytes are what autograd saves for
-one microbatch without checkpointing.
+and head are left out, and the tower is counted at the sizes of Qwen2-VL. Seconds are process CPU seconds, the best
+round of each; megabytes are what autograd saves for one microbatch without checkpointing.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from bench_workload import QUESTION_TOKENS, SIZES, Shape, Workload
+from vsgrpo.families import FAMILIES
+from vsgrpo.families.delta import DELTA_LAYERS
+from vsgrpo.families.family import LINEAR_LAYERS
 from vsgrpo.modeling.bundle import use_gradient_checkpointing
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.tiny import build_tiny
@@ -291,6 +294,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} (with --only)")
     parser.add_argument("--attention", default="auto", help="kernel of the tree layout")
+    parser.add_argument("--family", choices=FAMILIES, default="qwen2_vl", help="other than Qwen2-VL: no stock layout")
     parser.add_argument("--stock", action="store_true", help="with --only: also time stock TRL's layout")
     parser.add_argument("--json", action="store_true", help="print a JSON list on stdout, the table on stderr")
     options = parser.parse_args(argv)
@@ -303,14 +307,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = []
     # Libraries print on stdout while they load.
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
-        build_tiny(Path(folder), sizes=SIZES)
-        bundle = load(folder, tune="lora", lora=LoraSettings(r=8, alpha=16), offline=True)
+        build_tiny(Path(folder), sizes=SIZES, family=options.family)
+        has_delta = FAMILIES[options.family].tiny_shape().delta is not None
+        targets = (*LINEAR_LAYERS, *(DELTA_LAYERS if has_delta else ()))
+        lora = LoraSettings(r=8, alpha=16, targets=targets)
+        bundle = load(folder, tune="lora", lora=lora, offline=True)
         for name, numbers in rows:
             lines.append(measure(bundle, name, numbers, options.attention))
             print(show(lines[-1]), file=out, flush=True)
         if not options.only:
             print(f"plain, two questions / twice one question: {linearity(bundle):.3f}", file=out)
-        if options.stock or not options.only:
+        if options.family == "qwen2_vl" and (options.stock or not options.only):
             stock = stock_seconds(bundle, shape)
             seconds = ", ".join(f"{phase} {value:.1f} s" for phase, value in stock.items())
             print(f"stock TRL's layout, V={shape.V} C={shape.C} G={shape.G}, one question: {seconds}", file=out)

@@ -47,12 +47,15 @@ class Workload:
     def __init__(self, bundle: Any, shape: Shape, attention: str) -> None:
         self.bundle, self.shape, self.attention = bundle, shape, attention
         self.model = bundle.model
-        t, h, w = video_grid(shape.V - 12)
+        family = bundle.family
+        # A family that writes times has marks around each temporal patch: at most 16 of two tokens.
+        t, h, w = video_grid(shape.V - (12 if family.video_text is None else 42))
         self.num_video_tokens = t * h * w
+        side = family.patch * family.merge
         generator = torch.Generator().manual_seed(0)
-        frames = torch.randint(0, 256, (2 * t, 3, 28 * h, 28 * w), generator=generator, dtype=torch.uint8)
+        frames = torch.randint(0, 256, (2 * t, 3, side * h, side * w), generator=generator, dtype=torch.uint8)
         medium = Medium("video", (t, 2 * h, 2 * w), self.num_video_tokens)
-        width = bundle.model.config.text_config.hidden_size
+        width = family.shape_of(bundle.model.config.to_dict()).feature_width
         tensor = torch.randn(self.num_video_tokens, width, generator=generator) * 0.02
         names = ["video", *(f"copy {row}" for row in range(shape.G))]
         self.videos = {name: VideoInputs(name, frames, medium) for name in names}
@@ -62,7 +65,9 @@ class Workload:
         start, pad, end = (ids[f"<|{name}|>"] for name in ("vision_start", "video_pad", "vision_end"))
         low = min(ids[name] for name in ids if name.startswith("<|"))
         draw = lambda count: torch.randint(0, low, (count,), generator=generator).tolist()  # noqa: E731
-        self.prefix = (*draw(shape.V - 2 - self.num_video_tokens), start, *[pad] * self.num_video_tokens, end)
+        parts = 1 if family.video_text is None else t
+        video = [start, *[pad] * (self.num_video_tokens // parts), end] * parts
+        self.prefix = (*draw(shape.V - len(video)), *video)
         self.questions = [draw(QUESTION_TOKENS) for _ in range(shape.Q)]
         self.completions = [[draw(shape.C) for _ in range(shape.G)] for _ in range(shape.Q)]
         # A sampler that never stops: completions have exactly C tokens.

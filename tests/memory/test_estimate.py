@@ -61,13 +61,14 @@ def test_the_published_count_of_the_fast_step():
         (("model.tune=lora", "model.freeze_vision=true", "model.dtype=bfloat16"), 0.1),  # as small_lm on a CPU
         (("model.tune=lora", "model.freeze_vision=true", "trainer.gradient_checkpointing=true"), 0.25),
         (("model=tiny_3", "model.tune=lora", "model.freeze_vision=true"), 0.1),
+        (("model=tiny_3_5", "model.tune=lora", "model.freeze_vision=true"), 0.1),
     ],
 )
 def test_saved_activations_are_what_autograd_keeps(tmp_path, words, error):
     import torch
     from counting import count_saved
 
-    config = config_of(*words) if "model=tiny_3" in words else config_of("model=tiny", *words)
+    config = config_of(*words) if words[0].startswith("model=") else config_of("model=tiny", *words)
     torch.set_num_threads(1)
     for video, completion, group, questions in ((256, 4, 4, 1), (256, 4, 4, 4), (100, 64, 8, 1)):
         shape, counted = count_saved(tmp_path, config, video, completion, group, questions)
@@ -231,3 +232,14 @@ def test_vsgrpo_2b_fits_24_gb():
     assert found.total < 24e9 < 26 * GIB
     # weights 2 x 2,208,985,600 and an adapter of 73,859,072 in float32 with gradient and two moments
     assert found.fixed == 2 * 2_208_985_600 + 16 * 73_859_072
+
+
+def test_a_rollout_of_qwen3_5_keeps_one_state_per_completion():
+    # 2B: 18 layers of 16 x 128 x 128 float32 numbers, and 3 rows of 3 x 16 x 128 of the convolution, are 19.3 MiB for a
+    # completion, 20.3 with one layer's copy: as much as 1,600 tokens of its 6 layers of keys and values in bfloat16.
+    shape = HUB["Qwen/Qwen3.5-2B"]
+    assert shape.delta is not None and shape.delta.state_bytes == 4 * (16 * 128 * 128 + 3 * 3 * 16 * 128) == 1_122_304
+    short, long = (dataclasses.replace(load_of(1000, 20, 4, 14), drawn=drawn, buffer_videos=1) for drawn in (14, 112))
+    grown = estimate.rollout_bytes(shape, long, 2) - estimate.rollout_bytes(shape, short, 2)
+    # 98 completions: the states, 4 tokens x 2 x 2 x 256 numbers x 6 layers x 2 bytes, the row that is drawn from
+    assert grown == 98 * (19 * 1_122_304 + 4 * 2 * 512 * 6 * 2 + 248_320 * 14)

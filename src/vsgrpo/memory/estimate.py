@@ -10,7 +10,7 @@ Legend: H width of the language model, I of its MLP, K of its keys, E and M of t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import DpoSection, GrpoSection, TrainerSection
@@ -169,6 +169,8 @@ def update_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape
     """
     act = _act(config, section)
     layer = layer_bytes(config, section, shape, load)
+    if shape.delta:
+        layer = max(layer, delta_bytes(config, section, shape, load))
     stream = load.update_tokens * shape.hidden * act
     logits = head_bytes(config, section, shape, load)
     total = saved_bytes(config, section, shape, load)
@@ -197,7 +199,26 @@ def saved_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape,
     stream = load.update_tokens * shape.hidden * _act(config, section)
     if section.gradient_checkpointing:
         return (shape.layers + 1) * stream
-    return shape.layers * layer_bytes(config, section, shape, load) + 3 * stream
+    layers = shape.attention_layers * layer_bytes(config, section, shape, load)
+    if shape.delta:
+        layers += shape.delta.layers * delta_bytes(config, section, shape, load)
+    return layers + 3 * stream
+
+
+def delta_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> int:
+    """Return what autograd keeps of one block with gated DeltaNet in place of attention.
+
+    By the library's own code, which reads 64 tokens at once in float32; the kernels of fla keep less. Per token: the
+    inputs of the convolution and of its activation; seven of keys and four of values for each value head; four rows of
+    matrices of 64 x 64; twice the state, once per 64 tokens.
+    """
+    delta = shape.delta
+    assert delta is not None
+    keys, state = delta.value_heads * delta.key_head, delta.value_heads * delta.key_head * delta.value_head
+    mixer = 2 * delta.mixed_width * _act(config, section)
+    mixer += 4 * (7 * keys + 4 * delta.value_width + 4 * 64 * delta.value_heads + 2 * state // 64)
+    others = replace(shape, heads=0, kv_heads=0, qk_norm=False)  # norms and MLP are as in blocks with attention
+    return layer_bytes(config, section, others, load) + load.update_tokens * mixer
 
 
 def layer_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> int:
@@ -271,10 +292,15 @@ def tower_bytes(config: TrainConfig, shape: ModelShape, videos: int, patches: in
 
 
 def rollout_bytes(shape: ModelShape, load: Load, act: int) -> int:
-    """Return the larger of reading a buffer's prompts and of drawing its last tokens, each with its key-value cache."""
-    token = 2 * shape.kv_width * shape.layers * act
+    """Return the larger of reading a buffer's prompts and of drawing its last tokens, each with its key-value cache.
+
+    A recurrent layer keeps one state per completion, whatever its length, and one layer's twice while it is replaced.
+    """
+    token = 2 * shape.kv_width * shape.attention_layers * act
     reading = load.prefill_tokens * (token + _reading_bytes(shape, act))
     drawing = load.cached_tokens * token + load.drawn * shape.vocab * DRAW_BYTES
+    if shape.delta:
+        drawing += load.drawn * (shape.delta.layers + 1) * shape.delta.state_bytes
     return max(reading, drawing)
 
 
