@@ -5,11 +5,14 @@ import dataclasses
 
 import pytest
 import torch
+from tiny_inputs import randomize_adapter
 from transformers import GenerationConfig, Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from vsgrpo.errors import ConfigError
 from vsgrpo.modeling.attention import require_tree_attention, use_tree_attention
 from vsgrpo.modeling.delta_net import chunk_size, use_tree_states
+from vsgrpo.modeling.load import LoraSettings, load
+from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt, PromptPositions, build_trees, pack
@@ -203,3 +206,29 @@ def test_sampled_rollouts_are_the_same_in_both_layouts(hybrid, prompts_per_pass)
     )
     assert plain == tree
     assert len(set(map(tuple, plain))) == len(plain) and len(set(map(len, plain))) > 3
+
+
+@pytest.mark.parametrize("tiny_folder", ["qwen3_5"], indirect=True, scope="session")
+def test_lora_on_the_projections_learns_alike_and_autocast_stays_close(tiny_folder):
+    lora = LoraSettings(r=4, alpha=8, targets=("in_proj_qkv", "in_proj_z", "out_proj", "o_proj"))
+    bundle = load(tiny_folder, tune="lora", lora=lora, offline=True)
+    randomize_adapter(bundle.model)
+    prompts = [dataclasses.replace(prompt, videos=()) for prompt in PROMPTS]
+    trees = build_trees(prompts, COMPLETIONS, share=True)
+
+    def scored(layout):
+        scores = torch.cat([score for score, _ in logps(bundle.model, trees, {}, layout=layout)])
+        return scores, backward(bundle.model, scores)
+
+    (tree, ours), (plain, theirs) = scored("tree"), scored("plain")
+    torch.testing.assert_close(tree, plain, rtol=0, atol=5e-5)
+    # Three projections of three layers and one of attention's, matrices A and B.
+    assert ours.keys() == theirs.keys() and len(ours) == 2 * (3 * 3 + 1)
+    for name, gradient in theirs.items():
+        assert (ours[name] - gradient).norm() <= 1e-3 * gradient.norm(), name
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        half, half_plain = (
+            torch.cat([score for score, _ in logps(bundle.model, trees, {}, layout=layout)])
+            for layout in ("tree", "plain")
+        )
+    assert (half - tree).abs().mean() <= 1.5 * (half_plain - tree).abs().mean()

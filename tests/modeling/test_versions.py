@@ -31,6 +31,8 @@ _TRL = "trl.trainer.grpo_trainer"
 _QWEN2_VL = "transformers.models.qwen2_vl.modeling_qwen2_vl"
 _QWEN2_5_VL = "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"
 _QWEN3_VL = "transformers.models.qwen3_vl.modeling_qwen3_vl"
+_QWEN3_5 = "transformers.models.qwen3_5.modeling_qwen3_5"
+_DELTA_RULE = ("initial_state", "output_final_state", "use_qk_l2norm_in_kernel", "**kwargs")
 _FORWARD_HEAD = (
     *("self", "input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds", "labels"),
     *("use_cache", "pixel_values", "pixel_values_videos", "image_grid_thw", "video_grid_thw", "mm_token_type_ids"),
@@ -140,6 +142,30 @@ UPSTREAM = (
         "is_flash_attention_requested",
         ("config", "requested_attention_implementation", "version"),
         "a registered name that contains `flash` gets all slices in one call (vision.py)",
+    ),
+    Upstream(
+        _QWEN3_5,
+        "Qwen3_5GatedDeltaNet.forward",
+        ("self", "hidden_states", "cache_params", "attention_mask", "**kwargs"),
+        "rewritten for trees; without one it is called (delta_net.py)",
+    ),
+    Upstream(
+        _QWEN3_5,
+        "torch_chunk_gated_delta_rule",
+        ("query", "key", "value", "g", "beta", "chunk_size", *_DELTA_RULE),
+        "reads a level of a tree from the states above it (delta_net.py)",
+    ),
+    Upstream(
+        _QWEN3_5,
+        "torch_recurrent_gated_delta_rule",
+        ("query", "key", "value", "g", "beta", *_DELTA_RULE),
+        "draws a token (delta_net.py)",
+    ),
+    Upstream(
+        _QWEN3_5,
+        "causal_conv1d_fn",
+        ("hidden_states", "weight", "bias", "activation", "**kwargs"),
+        "the convolution before the delta rule (delta_net.py)",
     ),
     Upstream(
         "transformers.cache_utils", "DynamicLayer.batch_select_indices", ("self", "indices"), "rows leave the cache"
