@@ -79,7 +79,7 @@ def _tiny_tower(sizes: TinySizes) -> dict[str, Any]:
 
 def _tiny_text(sizes: TinySizes) -> dict[str, Any]:
     # A head is not width / heads; after the last layer a level of deepstack would change nothing.
-    return {"head_dim": 32, "num_hidden_layers": 1 + sizes.num_layers}
+    return {"head_dim": max(32, sizes.hidden_size // sizes.num_heads), "num_hidden_layers": 1 + sizes.num_layers}
 
 
 _SMALL = {"depth": 24, "width": 1024, "heads": 16, "mlp": 4096}
