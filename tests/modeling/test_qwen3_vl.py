@@ -9,7 +9,7 @@ from tiny_inputs import make_video
 from transformers import Qwen3VLProcessor
 
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.modeling.bundle import MediaFeatures
+from vsgrpo.modeling.bundle import MediaFeatures, prompt_positions
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.prompt import encode_prompt
@@ -95,6 +95,24 @@ def with_template(bundle, old, new):
     processor = copy.copy(bundle.processor)
     processor.chat_template = bundle.processor.chat_template.replace(old, new)
     return replace(bundle, processor=processor)
+
+
+def test_positions_begin_anew_after_each_time(tiny):
+    video = Medium("video", (3, 4, 4), 12, 1.3, (0.3, 1.6, 2.9))
+    ids = encode_prompt(tiny, "Which?", [video])
+    found = prompt_positions(tiny.model, ids, [video])
+    places = [place for place, token in enumerate(ids) if token == tiny.processor.video_token_id]
+    for patch in range(3):
+        first, *_ = four = places[4 * patch : 4 * patch + 4]
+        # Four tokens of a patch take two positions: those before have saved two each. Time stands still, rows and
+        # columns count up from where the text before stands.
+        start = first - 2 * patch
+        assert found.positions[:, four].tolist() == [
+            [start] * 4,
+            [start, start, start + 1, start + 1],
+            [start, start + 1] * 2,
+        ]
+    assert found.next_position == len(ids) - 3 * 2
 
 
 def scores(tiny, features, video=VIDEO):
