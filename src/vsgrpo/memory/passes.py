@@ -121,7 +121,8 @@ def plan_passes(config: TrainConfig, number: int, rows: Rows = ()) -> Passes:
         room = None if shape is None or limit else max(estimate(config, section, shape, load).phases.values())
         for count in range(2 * update, load.drawn + 1, update):
             wider = stage_load(config, dataclasses.replace(section, per_device_train_batch_size=count), rows)
-            if wider.update_tokens > most or (room and reference_bytes(config, section, shape, wider) > room):
+            too_large = room and shape and reference_bytes(config, section, shape, wider) > room
+            if wider.update_tokens > most or too_large:
                 break
             scored = count
     return Passes(update, scored)
