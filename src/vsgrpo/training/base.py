@@ -19,9 +19,7 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from vsgrpo.config.train import TrainConfig
-from vsgrpo.data.row_numbers import Rows
 from vsgrpo.errors import RunError, first_line
-from vsgrpo.memory.passes import Passes
 from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import Tree, count_scored
@@ -37,6 +35,8 @@ from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import VideoLoader
 
 if TYPE_CHECKING:
+    from vsgrpo.data.row_numbers import Rows
+    from vsgrpo.memory.passes import Passes
     from vsgrpo.training.run_folder import RunFolder
 
 
