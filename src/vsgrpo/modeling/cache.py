@@ -1,16 +1,24 @@
-"""Caches of a rollout: keys and values with room for the tokens to come.
+"""Prompts of a rollout, read into a cache that has room for the tokens to come.
 
 Legend: B rows.
 """
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
-from vsgrpo.modeling.bundle import base_model
-from vsgrpo.modeling.tree_states import StateLayer
+from vsgrpo.modeling.bundle import PromptBatch, base_model
+from vsgrpo.modeling.tree import Packed, build_trees, lay_out_leaves, pack
+from vsgrpo.modeling.tree_masks import build_mask
+from vsgrpo.modeling.tree_states import StateLayer, packed_states, select
+
+Phase = Callable[[str], AbstractContextManager[Any]]
+Leaf = tuple[int, int, int, int]
+"""A completion to come: its tree, its question in the tree, the position of its first token, its number."""
 
 _ROOM = 64
 """Tokens that a cache has room for before it is copied, at least; a quarter of its length where that is more."""
@@ -64,3 +72,49 @@ def prefill(model: nn.Module, to_come: int, **inputs: Any) -> tuple[Tensor, Dyna
     kinds = {DynamicLayer: lambda: RoomyLayer(to_come), LinearAttentionLayer: StateLayer}
     cache.layers = [kinds[type(layer)]() if type(layer) in kinds else layer for layer in cache.layers]
     return model(**inputs, past_key_values=cache, use_cache=True).logits, cache
+
+
+def read_trees(
+    model: nn.Module,
+    batch: PromptBatch,
+    rows: Sequence[int],
+    prompt_of: Tensor,
+    max_tokens: int,
+    phase: Phase,
+    attention: str,
+) -> tuple[list[Leaf], Packed, Tensor, DynamicCache]:
+    """Read trees of prompts into a cache that holds every node once.
+
+    Args:
+        rows: unique prompts of the batch, those of one tree side by side.
+        prompt_of: (leaves,) place of each leaf's prompt in `rows`.
+        max_tokens: tokens that each leaf may get.
+
+    Returns:
+        the leaves; the rows that were read; logits (prompts, V) of their last tokens; the cache.
+    """
+    device = batch.device
+    trees = build_trees([batch.unique[row] for row in rows], [()] * len(rows), share=True)
+    left = iter(rows)
+    tree_rows = [[next(left) for _ in tree.questions] for tree in trees]
+    packed = pack(trees, [[batch.positions[row] for row in part] for part in tree_rows], for_rollout=True)
+    prompts = [
+        (tree, question, batch.positions[row].next_position)
+        for tree, part in enumerate(tree_rows)
+        for question, row in enumerate(part)
+    ]
+    leaves = [(*prompts[place], leaf) for leaf, place in enumerate(prompt_of.tolist())]
+    most_leaves = lay_out_leaves([tree for tree, *_ in leaves]).shape[1]
+    with phase("prefill"):
+        logits, cache = prefill(
+            model,
+            max_tokens * most_leaves,
+            input_ids=packed.ids.to(device),
+            position_ids=packed.positions.to(device),
+            tree_mask=build_mask(packed, attention, device),
+            mm_encoder_outputs=batch.tree_features(trees, tree_rows),
+            logits_to_keep=packed.predicts.to(device),
+            **packed_states(model, packed, device),
+        )
+    select(cache, None, prompt_of)
+    return leaves, packed, logits, cache

@@ -105,25 +105,27 @@ def load(
     if tune not in (*TUNES, None):
         raise ConfigError(f"model.tune={tune}: not one of {', '.join(TUNES)}")
     quiet_libraries()
-    base = find_model(str(path), None if adapter is None else str(adapter), key=key, any_family=any_family)
-    if base in BUILT and not any_family:
-        path = base = str(_built_model(base, tiny_folder, seed))
-    chain = adapter_chain(path, adapter) if adapter is not None or base != str(path) else []
+    path, adapter = str(path), None if adapter is None else str(adapter)
+    path, base, chain = _find(path, adapter, tiny_folder, seed, key, any_family)
     if any_family and not chain:
         return load_chat(base, key)
-    rule = text_rule(str(path), None if adapter is None else str(adapter), text_after_video)
-    marks = marks_rule(str(path), None if adapter is None else str(adapter), vision_marks)
+    rules = text_rule(path, adapter, text_after_video), marks_rule(path, adapter, vision_marks)
     held = "float32" if tune == "full" and not engine_copies else dtype
-    bundle = _load_base(base, held, attn, offline, device="meta" if device == "meta" else None)
-    bundle.model.text_after_video = rule  # `bundle.prompt_positions` goes by it
-    bundle.vision_marks = marks
-    if chain or tune == "lora":
-        bundle.identity = base_identity(bundle.base, bundle.model.config)
-    _put_adapters(bundle, chain, merge_last=tune is not None)
+    bundle = _load_base(base, held, attn, offline, "meta" if device == "meta" else None, rules)
+    _put_adapters(bundle, chain, tune)
     _choose_trained(bundle, tune, freeze_vision, lora or LoraSettings(), seed)
-    if device is not None:
-        bundle.model.to(device)
+    bundle.model.to(device=device)
     return bundle
+
+
+def _find(
+    path: str, adapter: str | None, tiny_folder: Path | None, seed: int, key: str, any_family: bool
+) -> tuple[str, str, list[Path]]:
+    """Return the path, its full model, both built where they are a name of `BUILT`, and the adapters between."""
+    base = find_model(path, adapter, key=key, any_family=any_family)
+    if base in BUILT and not any_family:
+        path = base = str(_built_model(base, tiny_folder, seed))
+    return path, base, adapter_chain(path, adapter) if adapter is not None or base != path else []
 
 
 def _choose_trained(bundle: ModelBundle, tune: str | None, freeze_vision: bool, lora: Any, seed: int) -> None:
@@ -159,7 +161,10 @@ def _built_model(name: str, folder: Path | None, seed: int) -> Path:
     return folder
 
 
-def _load_base(base: str, dtype: str, attn: str, offline: bool, device: str | None) -> ModelBundle:
+def _load_base(
+    base: str, dtype: str, attn: str, offline: bool, device: str | None, rules: tuple[str, str]
+) -> ModelBundle:
+    """Load a full model that reads positions and marks by `rules`."""
     if dtype not in DTYPES:
         raise ConfigError(f"model.dtype={dtype}: not one of {', '.join(DTYPES)}")
     family = check_architecture(read_config(base, offline), f"model.path={base}")
@@ -177,7 +182,8 @@ def _load_base(base: str, dtype: str, attn: str, offline: bool, device: str | No
         from vsgrpo.modeling.delta_net import use_tree_states
 
         use_tree_states(model)
-    return ModelBundle(model, processor, processor.tokenizer, family, base)
+    model.text_after_video, marks = rules  # `bundle.prompt_positions` goes by the first
+    return ModelBundle(model, processor, processor.tokenizer, family, base, vision_marks=marks)
 
 
 def _check_pixels(base: str, processor: Any) -> None:
@@ -222,12 +228,14 @@ def _load_processor(base: str, family: Family, offline: bool) -> Any:
     return processor
 
 
-def _put_adapters(bundle: ModelBundle, chain: Sequence[Path], *, merge_last: bool) -> None:
-    """Check adapters against the base in memory and merge them into it, the last one only if `merge_last`."""
+def _put_adapters(bundle: ModelBundle, chain: Sequence[Path], tune: str | None) -> None:
+    """Check adapters against the base in memory and merge them into it, the last one only to train."""
+    if chain or tune == "lora":
+        bundle.identity = base_identity(bundle.base, bundle.model.config)
     hashes = check_chain(chain, bundle.base, bundle.identity) if bundle.identity is not None else []
     for number, (folder, digest) in enumerate(zip(chain, hashes, strict=True), 1):
         bundle.model = attach_adapter(bundle.model, folder)
-        if number < len(chain) or merge_last:
+        if number < len(chain) or tune is not None:
             bundle.model = bundle.model.merge_and_unload()
             bundle.earlier_adapters.append(folder)
             bundle.earlier_hashes.append(digest)

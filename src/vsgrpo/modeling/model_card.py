@@ -16,7 +16,7 @@ import yaml
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 
 from vsgrpo.data.manifest import TRAINING_MANIFEST_NAME, TrainingManifest, read_training_manifest
-from vsgrpo.families import FAMILIES
+from vsgrpo.families import FAMILIES, family_of
 from vsgrpo.families.vision_record import read_vision
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.adapters import ADAPTER_CONFIG
@@ -149,13 +149,11 @@ def _model_index(title: str, evaluations: Evaluations) -> dict[str, Any]:
 
 
 def _family(folder: Path) -> str:
-    """Name the family by the model's config, or by the processor, which lies in the folder of an adapter too."""
-    kind = _read_json(folder / "config.json").get("model_type")
+    """Name the family by the model, or an adapter's base; where that is not here by the processor in the folder."""
+    if family := family_of(str(folder)):
+        return family.label
     processor = _read_json(folder / "processor_config.json").get("processor_class")
-    for family in FAMILIES.values():
-        if family.model_type == kind or (not kind and family.processor.__name__ == processor):
-            return family.label
-    return "vision-language"
+    return next((f.label for f in FAMILIES.values() if f.processor.__name__ == processor), "vision-language")
 
 
 def _scores(evaluations: Evaluations) -> str:

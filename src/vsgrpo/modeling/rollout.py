@@ -7,8 +7,8 @@ Legend: B completions, V vocabulary.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,14 +17,13 @@ from torch import Tensor, nn
 
 from vsgrpo.modeling.attention import TREE_ATTENTION, require_tree_attention
 from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, language_model, unwrap
-from vsgrpo.modeling.cache import prefill
+from vsgrpo.modeling.cache import Phase, prefill, read_trees
 from vsgrpo.modeling.decode_graph import draw_by_fixed_steps
 from vsgrpo.modeling.sampling import Sampling, draw_tokens, logits_processors, noise_keys
-from vsgrpo.modeling.tree import PADDING, PREFIX, Prompt, build_trees, can_see, lay_out_leaves, pack
-from vsgrpo.modeling.tree_masks import DenseMask, build_mask
-from vsgrpo.modeling.tree_states import RECURRENT, next_states, packed_states, row_states, select
+from vsgrpo.modeling.tree import PADDING, PREFIX, Prompt, can_see, lay_out_leaves
+from vsgrpo.modeling.tree_masks import DenseMask
+from vsgrpo.modeling.tree_states import RECURRENT, next_states, row_states, select
 
-Phase = Callable[[str], AbstractContextManager[Any]]
 TOKENS_PER_LOOK = {"cpu": 1, "cuda": 8}
 """Tokens that are drawn between two looks for ends. A CPU computes what a look would have saved; a GPU waits for it."""
 
@@ -80,14 +79,13 @@ def rollout(
         videos = [prompt.videos for prompt in batch.unique]
         order.sort(key=lambda row: videos.index(videos[row]))  # prompts of the same videos share a tree
     completions: dict[int, list[int]] = {}
-    look = tokens_per_look or TOKENS_PER_LOOK.get(batch.device.type, TOKENS_PER_LOOK["cuda"])
     step = prompts_per_pass or len(order)
     with _in_eval_mode(model), _adapters_in_bfloat16(model, batch.device):
         for start in range(0, len(order), step):
             rows = order[start : start + step]
             asked = [(prompt, index) for prompt, row in enumerate(rows) for index in members[row]]
-            places = [index for _, index in asked]
-            draws = _Draws([keys[i] for i in places], [prompt for prompt, _ in asked], sampling, batch.device, look)
+            owners, places = zip(*asked, strict=True)
+            draws = _Draws([keys[i] for i in places], owners, sampling, batch.device, tokens_per_look)
             draw(unwrap(model), batch, rows, draws, phase)
             completions |= zip(places, draws.tokens, strict=True)
     return [completions[index] for index in range(len(keys))]
@@ -210,37 +208,15 @@ def _draw_packed(
     attention: str,
     graph: bool,
 ) -> None:
-    """Read the trees of `rows` into a cache that holds every node once and advance all their leaves in it.
+    """Read the trees of `rows` and advance all their leaves in one cache.
 
     Each step feeds one token per unfinished completion; a tree's tokens form one row, told apart by the mask.
     """
     require_tree_attention(model)
     device = batch.device
-    trees = build_trees([batch.unique[row] for row in rows], [()] * len(rows), share=True)
-    left = iter(rows)
-    tree_rows = [[next(left) for _ in tree.questions] for tree in trees]
-    packed = pack(trees, [[batch.positions[row] for row in part] for part in tree_rows], for_rollout=True)
-    # Of each prompt: its tree, its question in the tree, and the position of the first token of its completions.
-    prompts = [
-        (tree, question, batch.positions[row].next_position)
-        for tree, part in enumerate(tree_rows)
-        for question, row in enumerate(part)
-    ]
-    leaves = [(*prompts[place], leaf) for leaf, place in enumerate(draws.prompt.tolist())]
-    most_leaves = lay_out_leaves([tree for tree, *_ in leaves]).shape[1]
-    with phase("prefill"):
-        logits, cache = prefill(
-            model,
-            draws.max_tokens * most_leaves,
-            input_ids=packed.ids.to(device),
-            position_ids=packed.positions.to(device),
-            tree_mask=build_mask(packed, attention, device),
-            mm_encoder_outputs=batch.tree_features(trees, tree_rows),
-            logits_to_keep=packed.predicts.to(device),
-            **packed_states(model, packed, device),
-        )
-    select(cache, None, draws.prompt)
-    seen_question, seen_leaf, tree_of_row = packed.question.to(device), packed.leaf.to(device), [*range(len(trees))]
+    leaves, packed, logits, cache = read_trees(model, batch, rows, draws.prompt, draws.max_tokens, phase, attention)
+    seen_question, seen_leaf = packed.question.to(device), packed.leaf.to(device)
+    tree_of_row = [*range(len(packed.ids))]
     going = draws.add(logits[draws.prompt])
     if graph:  # to the end of all
         tree, question, start, leaf = torch.tensor(leaves, device=device).T
@@ -286,7 +262,7 @@ class _Draws:
 
     Args:
         prompts: place of each completion's prompt among the prompts that are read together.
-        tokens_per_look: tokens between two looks.
+        tokens_per_look: tokens between two looks, None: by the device.
     """
 
     def __init__(
@@ -295,7 +271,7 @@ class _Draws:
         prompts: Sequence[int],
         sampling: Sampling,
         device: torch.device,
-        tokens_per_look: int,
+        tokens_per_look: int | None,
     ) -> None:
         self.tokens: list[list[int]] = [[] for _ in keys]
         self.prompt = torch.tensor(prompts, device=device)
@@ -305,7 +281,8 @@ class _Draws:
         self.last = torch.empty(0, dtype=torch.long, device=device)
         """(active,) newest token of each active completion."""
         self.max_tokens = sampling.max_new_tokens
-        self._keys, self._sampling, self._tokens_per_look = keys, sampling, tokens_per_look
+        self._keys, self._sampling = keys, sampling
+        self._tokens_per_look = tokens_per_look or TOKENS_PER_LOOK.get(device.type, TOKENS_PER_LOOK["cuda"])
         self._processors = logits_processors(sampling, device)
         self._drawn: list[Tensor] = []
         """Tokens (active,) since the last look."""
