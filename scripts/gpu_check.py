@@ -30,7 +30,7 @@ import full_size
 from bench_tree_attention import check_merge
 from bench_workload import Shape, Workload
 from gpu_check_machine import BANDWIDTH, FLOPS, GIB, START, CountKernels, Machine, Report, with_adapter
-from vsgrpo.devices import LOGPS_CHUNK
+from vsgrpo.devices import logps_chunk
 from vsgrpo.memory.estimate import LOGIT_BYTES
 from vsgrpo.modeling import sampling as sampling_module
 from vsgrpo.modeling.bundle import language_model, use_gradient_checkpointing
@@ -173,7 +173,8 @@ def check_head(report: Report, machine: Machine) -> None:
         hidden = torch.randn(n, weight.shape[1], device=machine.device, dtype=weight.dtype).requires_grad_()
         targets = torch.randint(0, len(weight), (n,), device=machine.device)
         run = lambda h=hidden, t=targets: score_hidden(h, weight, t, 1.0, True)[0].sum().backward()  # noqa: E731
-        expect = (LOGIT_BYTES * LOGPS_CHUNK[machine.device] * len(weight) + 10 * hidden.numel()) / GIB
+        rows = min(n, logps_chunk(not machine.is_gpu, len(weight)))
+        expect = (LOGIT_BYTES * rows * len(weight) + 10 * hidden.numel()) / GIB
         with report.attempt("head", f"n={n}"):
             report.add("head", f"n={n} peak", machine.peak_gib(run), "GiB", expect)
             report.add("head", f"n={n}", machine.ms(run, 1), "ms", 1e3 * 4 * n * weight.numel() / FLOPS)

@@ -26,8 +26,8 @@ from vsgrpo.files import user_cache, write_atomic
 
 DRIVER_FOLDER = Path("/proc/driver/nvidia/gpus")
 """One folder for each GPU that the kernel driver has taken."""
-LOGPS_CHUNK = {"cpu": 32, "cuda": 1024}
-"""Predicting tokens that the language head takes at a time, where no key says so (ours)."""
+_LOGPS_CHUNK = {"cpu": 32, "cuda": 1024}
+_CHUNK_VOCABULARY = 151_936
 NVML = "libnvidia-ml.so.1"
 TIMEOUT_S = 20
 MEASURE_TIMEOUT_S = 300
@@ -47,6 +47,14 @@ def seconds(dtype):
 print(seconds(torch.float32) / seconds(torch.bfloat16))
 """
 """A layer of small_lm's MLP on 512 tokens, best of nine in either type; CPU time, whatever else the machine does."""
+
+
+def logps_chunk(on_cpu: bool, vocabulary: int) -> int:
+    """Return the predicting tokens that the language head takes at a time where no key says so (ours).
+
+    32 on a CPU and 1,024 on a GPU at the vocabulary of Qwen2-VL; as many logits, so more tokens, of a smaller one.
+    """
+    return _LOGPS_CHUNK["cpu" if on_cpu else "cuda"] * max(1, _CHUNK_VOCABULARY // vocabulary)
 
 
 @dataclass(frozen=True)

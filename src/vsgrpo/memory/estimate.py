@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import DpoSection, GrpoSection, TrainerSection
-from vsgrpo.devices import LOGPS_CHUNK
+from vsgrpo.devices import logps_chunk
 from vsgrpo.families.family import ModelShape
 from vsgrpo.memory.load import Load
 
@@ -188,7 +188,7 @@ def update_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape
 def head_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> int:
     """Return the logits of one chunk, the gradient of each predicting row, and that of a trained weight in float32."""
     rows = load.completions * load.tokens.completion
-    chunk = min(rows, section.logps_chunk or LOGPS_CHUNK["cpu" if config.launch.on_cpu else "cuda"])
+    chunk = min(rows, section.logps_chunk or logps_chunk(config.launch.on_cpu, shape.vocab))
     act = _act(config, section)
     table = shape.vocab * shape.hidden * (4 if act == 4 else 4 + act) if config.model.tune == "full" else 0
     return chunk * shape.vocab * LOGIT_BYTES + rows * shape.hidden * 2 * act + table

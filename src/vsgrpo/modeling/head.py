@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-from vsgrpo.devices import LOGPS_CHUNK
+from vsgrpo.devices import logps_chunk
 from vsgrpo.modeling.bundle import base_model
 
 
@@ -47,9 +47,9 @@ def score_hidden(
         hidden: (n, H).
         weight: (V, H) of the head; it gets a gradient where it is trained.
         entropy: False leaves the entropies 0.
-        chunk: rows at a time, None: `LOGPS_CHUNK` of the device.
+        chunk: rows at a time, None: `logps_chunk` of the device.
     """
-    rows = chunk or LOGPS_CHUNK["cpu" if hidden.device.type == "cpu" else "cuda"]
+    rows = chunk or logps_chunk(hidden.device.type == "cpu", len(weight))
     return _ChunkedHead.apply(hidden, weight, targets, temperature, entropy, rows)  # type: ignore[return-value]
 
 
