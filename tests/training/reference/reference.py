@@ -109,8 +109,8 @@ class Reference:
             given |= {name: videos[name] for name in ("pixel_values_videos", "video_grid_thw")}
             if config.model_type == "qwen2_5_vl":
                 given["second_per_grid_ts"] = torch.tensor([medium.seconds for medium in row.media])
-            # Qwen3-VL places each frame by itself: the stock model's positions are those of both rules.
-            if self.text_after_video == "published" and config.model_type != "qwen3_vl":
+            # Qwen3's families place each frame by itself: the stock model's positions are those of both rules.
+            if self.text_after_video == "published" and config.model_type not in ("qwen3_vl", "qwen3_5"):
                 given["position_ids"] = self._published(ids[0].tolist(), videos["video_grid_thw"].tolist(), row.media)
         logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **given).logits[0]
         start = len(row.prompt) - 1
