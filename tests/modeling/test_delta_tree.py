@@ -2,13 +2,17 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
+import trl
 from tiny_inputs import randomize_adapter
 from transformers import GenerationConfig, Qwen3_5Config, Qwen3_5ForConditionalGeneration
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from vsgrpo.errors import ConfigError
+from vsgrpo.families import FAMILIES
 from vsgrpo.modeling.attention import require_tree_attention, use_tree_attention
 from vsgrpo.modeling.delta_net import chunk_size, use_tree_states
 from vsgrpo.modeling.load import LoraSettings, load
@@ -232,3 +236,19 @@ def test_lora_on_the_projections_learns_alike_and_autocast_stays_close(tiny_fold
             for layout in ("tree", "plain")
         )
     assert (half - tree).abs().mean() <= 1.5 * (half_plain - tree).abs().mean()
+
+
+@pytest.mark.parametrize("name", ["qwen3_5_nothink", "qwen3_5_think", "qwen3_6", "qwen3_8"])
+def test_templates_of_qwen3_5_to_3_8_close_an_empty_thought_and_add_no_turn(name):
+    # TRL has copies of the published templates; told nothing, that of 3.8 begins with a system turn on effort.
+    template = (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text()
+    question = {"role": "user", "content": [{"type": "video", "video": ""}, {"type": "text", "text": "How many?"}]}
+
+    def render(**options):
+        return render_jinja_template([[question]], chat_template=template, add_generation_prompt=True, **options)[0][0]
+
+    expected = (
+        "<|im_start|>user\n<|vision_start|><|video_pad|><|vision_end|>How many?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert render(**FAMILIES["qwen3_5"].template_options) == expected + "<think>\n\n</think>\n\n"
+    assert name != "qwen3_8" or render().startswith("<|im_start|>system\n")

@@ -36,16 +36,9 @@ def _tower(vision: Mapping[str, Any]) -> TowerShape:
 
 
 def _tiny_tower(sizes: TinySizes) -> dict[str, Any]:
-    return {
-        "depth": sizes.vision_depth,
-        "num_heads": sizes.vision_heads,
-        "hidden_size": sizes.vision_width,
-        "intermediate_size": 2 * sizes.vision_width,
-        "out_hidden_size": sizes.hidden_size,
-        "initializer_range": sizes.initializer_range,
-        "num_position_embeddings": 64,
-        "patch_size": 16,
-    }
+    tower = QWEN3_VL.tiny_tower(sizes)
+    del tower["deepstack_visual_indexes"]
+    return {**tower, "depth": sizes.vision_depth}
 
 
 def _tiny_text(sizes: TinySizes) -> dict[str, Any]:

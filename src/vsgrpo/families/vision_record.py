@@ -114,7 +114,7 @@ def find_vision(*models: str | None) -> VisionRecord | None:
 
 
 def text_rule(path: str, adapter: str | None = None, given: str | None = None) -> str:
-    """Return the rule to go by: the one given, else the one that the model records, else that of published weights.
+    """Return where text goes on after a video: as given, else as the model records, else as the published weights.
 
     Args:
         given: model.text_after_video.
@@ -123,18 +123,11 @@ def text_rule(path: str, adapter: str | None = None, given: str | None = None) -
         ConfigError: no such rule, or it is `library` for a family of which each frame is a segment of its own.
         DataError: a broken vision.json or config.yaml.
     """
-    if given not in (*TEXT_RULES, None):
-        raise ConfigError(f"model.text_after_video={given}: not one of {', '.join(TEXT_RULES)}")
     family = family_of(path)
+    only = None
     if family is not None and not family.has_text_rules:
-        if given == LIBRARY:
-            what = f"{family.label} places each frame by itself, text goes on after it in one way only"
-            raise ConfigError(f"model.text_after_video={given}: {what}", hint="leave model.text_after_video out")
-        return PUBLISHED
-    if given is not None:
-        return given
-    record = find_vision(adapter, path)
-    return PUBLISHED if record is None else record.text_after_video
+        only = f"{family.label} places each frame by itself, text goes on after it in one way only"
+    return _rule("model.text_after_video", given, only) or _recorded(path, adapter, "text_after_video")
 
 
 def marks_rule(path: str, adapter: str | None = None, given: str | None = None) -> str:
@@ -147,18 +140,27 @@ def marks_rule(path: str, adapter: str | None = None, given: str | None = None) 
         ConfigError: no such rule, or it is `library` for a family that marks no temporal patches.
         DataError: a broken vision.json or config.yaml.
     """
-    if given not in (*TEXT_RULES, None):
-        raise ConfigError(f"prompt.vision_marks={given}: not one of {', '.join(TEXT_RULES)}")
     family = family_of(path)
+    only = None
     if family is not None and family.video_text is None:
-        if given == LIBRARY:
-            what = f"{family.label} has one mark before and one behind a video, in one way only"
-            raise ConfigError(f"prompt.vision_marks={given}: {what}", hint="leave prompt.vision_marks out")
-        return PUBLISHED
-    if given is not None:
+        only = f"{family.label} has one mark before and one behind a video, in one way only"
+    return _rule("prompt.vision_marks", given, only) or _recorded(path, adapter, "vision_marks")
+
+
+def _rule(key: str, given: str | None, only: str | None) -> str | None:
+    """Return the rule that a key gives, or that is the family's only one, for the reason `only`; None: a record's."""
+    if given not in (*TEXT_RULES, None):
+        raise ConfigError(f"{key}={given}: not one of {', '.join(TEXT_RULES)}")
+    if only is None:
         return given
+    if given == LIBRARY:
+        raise ConfigError(f"{key}={given}: {only}", hint=f"leave {key} out")
+    return PUBLISHED
+
+
+def _recorded(path: str, adapter: str | None, name: str) -> str:
     record = find_vision(adapter, path)
-    return PUBLISHED if record is None else record.vision_marks
+    return PUBLISHED if record is None else getattr(record, name)
 
 
 def with_rules(config: Any) -> Any:
