@@ -17,7 +17,7 @@ MAY_IMPORT = {room: set() if others == "nothing" else set(others.split(", ")) fo
 FILE_ROOMS = ("files", "paths", "records")
 """One room in three files."""
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed"}
-MAY_BE_HEAVY = ("modeling/", "training/", "families/", "evaluation/generate.py", "video/loader.py")
+MAY_BE_HEAVY = ("modeling/", "training/", "families/", "evaluation/generate.py", "video/loader.py", "server_plugin/")
 MAY_BE_HEAVY += ("vision_r1/chat.py",)
 
 
@@ -102,6 +102,13 @@ def test_spatial_is_pure():
     for path in (SRC / "spatial").glob("*.py"):
         for name in imports(path):
             assert name.split(".")[0] in allowed, f"{path}: spatial imports numpy, scipy and the standard library only"
+
+
+def test_what_a_server_loads_needs_nothing_of_this_environment():
+    own = {path.stem for path in (SRC / "server_plugin").glob("*.py")}
+    for path in (SRC / "server_plugin").glob("*.py"):
+        for name in imports(path):
+            assert name.split(".")[0] in {"torch", "vllm", *own, *sys.stdlib_module_names}, f"{path}: {name}"
 
 
 def test_a_question_type_is_named_in_its_record_alone():

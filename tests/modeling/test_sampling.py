@@ -5,15 +5,8 @@ import torch
 
 from fake_gpu import CountKernels
 from vsgrpo.modeling import sampling as sampling_module
-from vsgrpo.modeling.sampling import (
-    Sampling,
-    draw_tokens,
-    gumbel,
-    logits_processors,
-    noise_key,
-    noise_keys,
-    splitmix64,
-)
+from vsgrpo.modeling.sampling import Sampling, draw_tokens, logits_processors, noise_keys
+from vsgrpo.server_plugin.vsgrpo_noise import gumbel, noise_key, splitmix64
 
 GOLDEN = 0x9E3779B97F4A7C15
 

@@ -6,10 +6,8 @@ random state is neither read nor moved.
 Legend: B rows, V vocabulary.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import torch
 from torch import Tensor
@@ -22,8 +20,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-_LARGEST_V_NEGATED = -(1 - 2.0**-24)
+from vsgrpo.server_plugin.vsgrpo_noise import as_int64, gumbel, noise_key
+
 NOISE_ENTRIES = {"cpu": 4 * 152_064, "cuda": 128 * 152_064}
 """Numbers of noise that are made at a time. On a CPU the int64 temporaries of more rows leave its cache; on a GPU every
 chunk is launched anew, and its temporaries take 28 bytes a number (half a GiB for 128 rows)."""
@@ -79,14 +77,8 @@ def noise_keys(
     keys: Sequence[tuple[str, int]], positions: Sequence[int], sampling: Sampling, device: torch.device
 ) -> Tensor:
     """Return the noise keys (positions, B) of rows (row id, completion index), sent to the device in one copy."""
-    table = [[_signed(noise_key(sampling.seed, sampling.step, *key, at)) for key in keys] for at in positions]
+    table = [[as_int64(noise_key(sampling.seed, sampling.step, *key, at)) for key in keys] for at in positions]
     return torch.tensor(table, dtype=torch.long, device=device)
-
-
-def noise_key(seed: int, step: int, row_id: str, completion_index: int, position: int) -> int:
-    """Hash the five values to 64 bits: blake2b-8, little endian, of their JSON list."""
-    text = json.dumps([int(seed), int(step), row_id, int(completion_index), int(position)])
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def draw_tokens(logits: Tensor, noise: Tensor | None, processors: LogitsProcessorList) -> Tensor:
@@ -106,38 +98,3 @@ def draw_tokens(logits: Tensor, noise: Tensor | None, processors: LogitsProcesso
     rows = max(1, NOISE_ENTRIES.get(scores.device.type, NOISE_ENTRIES["cuda"]) // scores.shape[1])
     chunks = zip(scores.split(rows), noise.split(rows), strict=True)
     return torch.cat([(part + gumbel(keys, scores.shape[1])).argmax(dim=-1) for part, keys in chunks])
-
-
-def gumbel(keys: Tensor, vocab_size: int) -> Tensor:
-    """Return standard Gumbel noise (B, V): row b, token i depends on (keys[b], i) alone, keys (B,) int64.
-
-    An argmax of log-probs + Gumbel noise is a draw from the distribution (the Gumbel-max trick).
-    u = splitmix64 of key + i * golden ratio; v = (top 32 bits + 0.5) / 2^32; E = -log1p(-v) is exponential; noise =
-    -log E. The large noises that win come from small v, where float32 is dense: no ties from rounding. The 128 largest
-    values of the top 32 bits round up to v = 1 in float32; v stays at the float32 below, so that all noise is finite.
-    """
-    steps = torch.arange(vocab_size, dtype=torch.long, device=keys.device).mul_(_signed(_GOLDEN))
-    top = splitmix64(keys[:, None] + steps).bitwise_right_shift_(32).bitwise_and_(0xFFFFFFFF)
-    # In place throughout: a real vocabulary makes this memory-bound.
-    values = top.float()
-    half = torch.full((), -(2.0**-33), device=values.device)
-    minus_v = torch.sub(half, values, alpha=2.0**-32, out=values).clamp_(min=_LARGEST_V_NEGATED)
-    return minus_v.log1p_().neg_().log_().neg_()
-
-
-def splitmix64(state: Tensor) -> Tensor:
-    """Mix 64-bit states (int64 bit patterns) to 64 pseudo-random bits each.
-
-    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014), output function (Stafford's
-    variant 13). int64 products wrap like unsigned ones; right shifts are made logical by masking the sign's copies.
-    """
-    state = state.clone()
-    shifted = torch.empty_like(state)
-    for shift, factor in ((30, _MIX_1), (27, _MIX_2), (31, 1)):
-        torch.bitwise_right_shift(state, shift, out=shifted)
-        state.bitwise_xor_(shifted.bitwise_and_((1 << 64 - shift) - 1)).mul_(_signed(factor))
-    return state
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
