@@ -13,8 +13,8 @@ from typing import Any
 
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows
+from vsgrpo.evaluation.constants import best_constants, constant_scores
 from vsgrpo.evaluation.score_command import score_difference, score_file
-from vsgrpo.evaluation.score_tables import best_constants, constant_scores
 from vsgrpo.files import write_atomic
 from vsgrpo.report.data_page import Plan, make_plan, map_svg, question_svg, symbol_svg
 from vsgrpo.report.page import lines_svg, pictures, render

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from vsgrpo.data.rows import read_rows
-from vsgrpo.evaluation.score_tables import best_constants, constant_scores
+from vsgrpo.evaluation.constants import best_constants, constant_scores
 
 SHORT = {"object_counting": "count", "room_size_estimation": "room size", "overall": "mean"}
 

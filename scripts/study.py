@@ -39,9 +39,9 @@ from typing import Any
 
 from demo_table import scores_of
 from vsgrpo.data.rows import read_rows, write_rows
-from vsgrpo.evaluation.predictions import derangement
+from vsgrpo.evaluation.arms import derangement
+from vsgrpo.evaluation.constants import best_constants, constant_scores
 from vsgrpo.evaluation.score_command import score_command
-from vsgrpo.evaluation.score_tables import best_constants, constant_scores
 
 COUNT, ROOM = "object_counting", "room_size_estimation"
 KINDS = {

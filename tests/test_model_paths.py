@@ -18,7 +18,7 @@ from vsgrpo.cli import run
 
 os.chdir(sys.argv[1])
 mock.patch("vsgrpo.doctor.find_spec", lambda name: None).start()  # as without torch: it would compare tensors
-mock.patch("vsgrpo.evaluation.run.answer_request", side_effect=SystemExit).start()  # the model would be loaded
+mock.patch("vsgrpo.evaluation.ask.answer_request", side_effect=SystemExit).start()  # the model would be loaded
 found = []
 for words in json.load(sys.stdin):
     out, began = io.StringIO(), time.process_time()

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from evaluation_rows import official_rows
 from vsgrpo.errors import DataError
+from vsgrpo.evaluation.arms import derangement
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.predictions import (
     Ledger,
     VideoQuestions,
     append_lines,
-    derangement,
     plan_chunks,
     read_answers,
     read_errors,

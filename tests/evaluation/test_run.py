@@ -10,10 +10,11 @@ from vsgrpo.cli import run
 from vsgrpo.data.manifest import TrainingManifest, write_training_manifest
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.ask import parse_request
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.leak import check_lineage
-from vsgrpo.evaluation.run import parse_request, split_models
+from vsgrpo.evaluation.run import split_models
 from vsgrpo.evaluation.score_tables import VsiBenchReport, compare_table
 from vsgrpo.evaluation.scores import score_rows
 from vsgrpo.video.writer import write_video

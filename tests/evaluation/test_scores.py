@@ -11,8 +11,8 @@ from evaluation_rows import official_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
+from vsgrpo.evaluation.constants import best_constants, constant_scores
 from vsgrpo.evaluation.score_command import score_file
-from vsgrpo.evaluation.score_tables import best_constants, constant_scores
 from vsgrpo.evaluation.scores import (
     _tables,
     grouped_tasks,

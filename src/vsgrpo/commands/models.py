@@ -225,7 +225,7 @@ def ask(
     debug: app.Debug = False,
 ) -> None:
     """Ask a model one question about a video or images. Keys are those of eval: prompt.mode, image.max_pixels, ..."""
-    from vsgrpo.evaluation.run import answer_request, parse_request
+    from vsgrpo.evaluation.ask import answer_request, parse_request
 
     request = parse_request(given)
     from vsgrpo.config.compose import load_config

@@ -200,7 +200,7 @@ class Generator:
 
         Args:
             timing: one line per chunk, {"videos", "questions", seconds per phase}.
-            view: what is shown of a video, see `run.VIEWS`.
+            view: what is shown of a video, see `arms.VIEWS`.
 
         Raises:
             DataError: `predictions` holds answers to other questions.

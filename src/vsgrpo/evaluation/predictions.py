@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.row import Row
-from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.errors import DataError
 from vsgrpo.files import publish
 from vsgrpo.records import MAYBE_TEXT, check_shape, decode_line, read_jsonl
 
@@ -54,33 +54,6 @@ def group_by_media(rows: Sequence[Row], media_of: MediaOf) -> list[VideoQuestion
     for row in rows:
         groups.setdefault(media_of(row), []).append(row)
     return [VideoQuestions(media, tuple(groups[media])) for media in sorted(groups)]
-
-
-def shuffled(rows: Sequence[Row], media_of: MediaOf, key: str) -> MediaOf:
-    """Return what each row is shown as a control: the videos or images of another row.
-
-    Raises:
-        ConfigError: all rows show the same; `key` is what asked for the control.
-    """
-    names = {row.id: "\n".join(str(path) for _, path in media_of(row)) for row in rows}
-    media = {names[row.id]: media_of(row) for row in rows}
-    try:
-        partner = derangement(list(names.values()))
-    except ValueError as error:
-        raise ConfigError(f"{key}: {error}", hint="evaluate rows of two scenes or images at least") from None
-    return lambda row: media[partner[names[row.id]]]
-
-
-def derangement(names: Sequence[str]) -> dict[str, str]:
-    """Return for every name another one, each used once: the next of the sorted names, the first for the last.
-
-    Raises:
-        ValueError: fewer than two distinct names.
-    """
-    ordered = sorted(set(names))
-    if len(ordered) < 2:
-        raise ValueError(f"{len(ordered)} video(s): shuffling needs at least 2")
-    return dict(zip(ordered, [*ordered[1:], ordered[0]], strict=True))
 
 
 def plan_chunks(groups: Sequence[VideoQuestions], batch_size: int) -> list[list[VideoQuestions]]:

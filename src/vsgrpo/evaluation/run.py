@@ -2,32 +2,30 @@
 
 What can be refused without the model (its path, its lineage, rows, missing media, the leak verdict) is refused before
 torch is imported. What decides an answer is in settings.json, and weights and media in inputs.json; an evaluation goes
-on only under the same. `vsgrpo ask`, at the end, puts one question to a model in the same way.
+on only under the same.
 """
 
 from __future__ import annotations
 
 import glob
 import hashlib
-import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsgrpo.data.inputs import look_at, model_files
 from vsgrpo.data.row import Row
-from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation import predictions, results
-from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings, ReadOptions, Report, find_benchmark, question_row
+from vsgrpo.errors import ConfigError
+from vsgrpo.evaluation import arms, predictions, results
+from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings, ReadOptions, Report, find_benchmark
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.evaluation.results import Answers
-from vsgrpo.families import family_files, family_of, find_model
+from vsgrpo.families import family_files, find_model
 from vsgrpo.families.vision_record import LIBRARY, other_rule, with_rules
 from vsgrpo.report.evaluation_page import model_size
 from vsgrpo.terminal import show
@@ -36,22 +34,6 @@ if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
     from vsgrpo.evaluation.generate import Decoding
     from vsgrpo.video.budget import VisionBudget
-
-VIEWS = {"": "own", "blind": "none", "blank": "blank", "timing": "timing", "first_frame": "first_frame"}
-VIEWS |= {"shuffled": "own"}
-"""Control ("" for the evaluation itself) -> view of a video or image that the model gets.
-
-own: all of it; first_frame: the first frame, repeated; blank: mid-grey frames; none: the question alone. A model
-that uses the time of frames is told the length of a video, which says something of the scene: blank and first_frame
-show every video at the times of one of a minute, timing shows mid-grey frames at the video's own times.
-"""
-TAGGED_TOKENS = 512
-"""Tokens for think and observe answers where decoding.max_new_tokens is not given."""
-_WITHOUT_EFFECT = ("benchmark", "controls", "scorer", "extract", "output", "run.dir", "run.name", "video.shuffle")
-_WITHOUT_EFFECT += ("video.frame_cache", "video.cache_dir", "decoding.batch_size", "decoding.layout")
-"""Keys of eval, or sections of them, that decide nothing about one answer."""
-_SUCH = {"video": "a video file, such as room.mp4", "image": "an image file, such as plan.png"}
-_EXAMPLE = 'vsgrpo ask model=runs/x/final video=room.mp4 "How many chairs are in this room?"'
 
 
 def run_eval(
@@ -81,18 +63,14 @@ def run_eval(
         raise ConfigError("--wandb: for benchmark=vsibench only", hint="leave --wandb out")
     with results.evaluation_folder(config, overwrite):
         find_model(model.path, model.adapter)
-        _check_controls(config)
+        arms.check_controls(config)
         config = with_rules(config)
         manifests = check_lineage(model.path, model.adapter, allow_leak=allow_leak)
         benchmark = read_rows(config, kind).with_media(skip_missing)
         leak = compare_rows(
             manifests, benchmark.rows, benchmark.media, benchmark.official, allow_leak=allow_leak, name=model.path
         )
-        shown: dict[str, MediaOf] = {"": benchmark.media, **dict.fromkeys(config.controls, benchmark.media)}
-        if config.video.shuffle:
-            shown[""] = predictions.shuffled(benchmark.rows, benchmark.media, "video.shuffle=true")
-        if "shuffled" in shown:
-            shown["shuffled"] = predictions.shuffled(benchmark.rows, benchmark.media, "controls=[shuffled]")
+        shown = arms.media_of_arms(config, benchmark)
         began = time.monotonic()
         settings = answer_rows(config, benchmark, shown, overwrite=overwrite, allow_changed=allow_changed)
         if settings is None:
@@ -104,13 +82,6 @@ def run_eval(
         if wandb:
             results.log_to_wandb(config, content)
         return report
-
-
-def _check_controls(config: EvalConfig) -> None:
-    family = family_of(config.model.path)
-    if "timing" in config.controls and family is not None and not family.needs_timing:
-        what = f"controls=[timing]: {family.label} does not use the time of frames"
-        raise ConfigError(what, hint="ask for blank, which shows the same here")
 
 
 def read_rows(config: EvalConfig, kind: type[Benchmark]) -> Benchmark:
@@ -162,9 +133,9 @@ def answer_rows(
     for name, media_of in shown.items():
         groups = predictions.group_by_media(benchmark.rows, media_of)
         if processes.is_first and not name:
-            generator.write_prompts(groups, folder / results.PROMPTS_NAME, VIEWS[name])
+            generator.write_prompts(groups, folder / results.PROMPTS_NAME, arms.VIEWS[name])
         timing = folder / (results.TIMING_NAME if processes.is_first else f"timing.{processes.rank}.jsonl")
-        generator.run(groups, folder / predictions.predictions_name(name), timing, VIEWS[name], processes)
+        generator.run(groups, folder / predictions.predictions_name(name), timing, arms.VIEWS[name], processes)
     return settings if processes.is_first else None
 
 
@@ -269,88 +240,3 @@ def _names(paths: Sequence[str]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [str(index) for index in range(len(paths))]
-
-
-@dataclass(frozen=True)
-class Request:
-    """The words of a `vsgrpo ask`.
-
-    Attributes:
-        media: a video, or images in the order given.
-        overrides: KEY=VALUE of `vsgrpo eval` that matter here: video.*, prompt.mode, decoding.*, model.*.
-    """
-
-    media: predictions.Media
-    question: str
-    overrides: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One answer per sample, and what the model was shown."""
-
-    answers: tuple[str, ...]
-    prompt: str
-    num_frames: int
-    max_pixels: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the answer as JSON."""
-        return asdict(self)
-
-
-def parse_request(words: list[str]) -> Request:
-    """Return what is asked: video=FILE or image=FILE (several), one question, the rest KEY=VALUE.
-
-    Raises:
-        ConfigError: no model, nothing or several videos to show, not exactly one question.
-        DataError: no such file.
-    """
-    questions = [word for word in words if " " in word.strip() or "=" not in word]
-    settings = [word for word in words if word not in questions]
-    shown = [word for word in settings if word.startswith(("video=", "image="))]
-    media = tuple((word[:5], Path(os.path.expanduser(word[6:]))) for word in shown)
-    num_videos = sum(kind == "video" for kind, _ in media)
-    if not any(word.startswith(("model=", "model.path=")) for word in settings):
-        raise ConfigError("ask: no model given", hint=_EXAMPLE)
-    if num_videos > 1 or not media:
-        raise ConfigError(f"ask: {num_videos} videos given, one is needed, or image=FILE", hint=_EXAMPLE)
-    if len(questions) != 1 or not questions[0].strip():
-        raise ConfigError(f"ask: {len(questions)} questions given, one in quotes is needed", hint=_EXAMPLE)
-    for kind, path in media:
-        if not path.is_file():
-            raise DataError(f"{kind}={path}: no such file", hint=f"give the path of {_SUCH[kind]}")
-    rest = [word for word in settings if word not in shown]
-    for word in rest:
-        key = word.partition("=")[0]
-        if key in _WITHOUT_EFFECT or key.partition(".")[0] in _WITHOUT_EFFECT:
-            raise ConfigError(f"{word}: decides nothing about the answer to one question", hint=f"leave {key} out")
-    tagged = {"prompt.mode=think", "prompt.mode=observe", "prompt=think", "prompt=observe"}
-    if not tagged.isdisjoint(rest) and not any(word.startswith("decoding.max_new_tokens=") for word in rest):
-        rest.append(f"decoding.max_new_tokens={TAGGED_TOKENS}")
-    return Request(media, questions[0].strip(), (*rest, f"benchmark.path={media[0][1]}", "output=."))
-
-
-def answer_request(config: EvalConfig, request: Request) -> Reply:
-    """Load the model, show it the video, return what it says.
-
-    The question is asked in the form that evaluations use (`prompt.mode`, `prompt.wording`).
-
-    Raises:
-        ConfigError, DataError: the model or the video cannot be read.
-    """
-    from vsgrpo.evaluation import generate
-
-    prompt = PromptSettings(config.prompt.mode, config.prompt.wording, False)
-    media, config = [(kind, str(path)) for kind, path in request.media], with_rules(config)
-    row = question_row("question", request.question, "", media, dataset="ask", question_type="")
-    budget = generate.vision_budget([config.model.adapter, config.model.path], config.vision())
-    with tempfile.TemporaryDirectory() as folder:
-        device = generate.Processes.join().device
-        generator = generate.open_generator(config, budget, device, Path(folder) / "tiny", prompt)
-        file = Path(folder) / predictions.PREDICTIONS_NAME
-        generator.run([predictions.VideoQuestions(request.media, (row,))], file, Path(folder) / "timing.jsonl")
-        if errors := predictions.read_errors(file):
-            raise DataError(errors[row.id], hint="try video.backend=pyav, or another file")
-        answers = tuple(text or "" for text in predictions.read_answers(file)[row.id])
-    return Reply(answers, prompt.text(row), budget.sampled_frames, budget.max_pixels)

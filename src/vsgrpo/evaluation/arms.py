@@ -1,0 +1,73 @@
+"""The arms of an evaluation: the model as it is, and controls that show it less, or another scene's video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vsgrpo.data.row import Row
+from vsgrpo.errors import ConfigError
+from vsgrpo.evaluation.benchmark import Benchmark
+from vsgrpo.evaluation.predictions import MediaOf
+from vsgrpo.families import family_of
+
+if TYPE_CHECKING:
+    from vsgrpo.config.evaluate import EvalConfig
+
+VIEWS = {"": "own", "blind": "none", "blank": "blank", "timing": "timing", "first_frame": "first_frame"}
+VIEWS |= {"shuffled": "own"}
+"""Control ("" for the evaluation itself) -> view of a video or image that the model gets.
+
+own: all of it; first_frame: the first frame, repeated; blank: mid-grey frames; none: the question alone. A model
+that uses the time of frames is told the length of a video, which says something of the scene: blank and first_frame
+show every video at the times of one of a minute, timing shows mid-grey frames at the video's own times.
+"""
+
+
+def check_controls(config: EvalConfig) -> None:
+    """Raise ConfigError for a control that shows this model nothing but what another control shows."""
+    family = family_of(config.model.path)
+    if "timing" in config.controls and family is not None and not family.needs_timing:
+        what = f"controls=[timing]: {family.label} does not use the time of frames"
+        raise ConfigError(what, hint="ask for blank, which shows the same here")
+
+
+def media_of_arms(config: EvalConfig, benchmark: Benchmark) -> dict[str, MediaOf]:
+    """Return control ("" for the evaluation itself) -> what a row shows.
+
+    Raises:
+        ConfigError: videos are to be shuffled, and all rows show the same.
+    """
+    shown: dict[str, MediaOf] = {"": benchmark.media, **dict.fromkeys(config.controls, benchmark.media)}
+    if config.video.shuffle:
+        shown[""] = shuffled(benchmark.rows, benchmark.media, "video.shuffle=true")
+    if "shuffled" in shown:
+        shown["shuffled"] = shuffled(benchmark.rows, benchmark.media, "controls=[shuffled]")
+    return shown
+
+
+def shuffled(rows: Sequence[Row], media_of: MediaOf, key: str) -> MediaOf:
+    """Return what each row is shown as a control: the videos or images of another row.
+
+    Raises:
+        ConfigError: all rows show the same; `key` is what asked for the control.
+    """
+    names = {row.id: "\n".join(str(path) for _, path in media_of(row)) for row in rows}
+    media = {names[row.id]: media_of(row) for row in rows}
+    try:
+        partner = derangement(list(names.values()))
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}", hint="evaluate rows of two scenes or images at least") from None
+    return lambda row: media[partner[names[row.id]]]
+
+
+def derangement(names: Sequence[str]) -> dict[str, str]:
+    """Return for every name another one, each used once: the next of the sorted names, the first for the last.
+
+    Raises:
+        ValueError: fewer than two distinct names.
+    """
+    ordered = sorted(set(names))
+    if len(ordered) < 2:
+        raise ValueError(f"{len(ordered)} video(s): shuffling needs at least 2")
+    return dict(zip(ordered, [*ordered[1:], ordered[0]], strict=True))
