@@ -1,0 +1,48 @@
+"""Fixtures of the engine's tests: a server of a tiny model, and requests to it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def serve(tiny_folder: Path) -> Iterator[Callable[..., Any]]:
+    """Return a function that starts a `FakeServer` of the tiny model; all end with the test."""
+    from fake_server import FakeServer
+
+    started = []
+
+    def start(**options: Any) -> FakeServer:
+        started.append(FakeServer(options.pop("folder", tiny_folder), **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.alive:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> Any:
+    """Frozen tiny model; not to be changed."""
+    from vsgrpo.modeling.load import load
+
+    return load(tiny_folder, tune="none", offline=True)
+
+
+@pytest.fixture
+def lora(tiny_folder: Path) -> Any:
+    """Fresh tiny model with an adapter that has some effect."""
+    import torch
+
+    from vsgrpo.modeling.load import LoraSettings, load
+
+    bundle = load(tiny_folder, tune="lora", lora=LoraSettings(r=4, alpha=8), offline=True)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in bundle.model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return bundle
