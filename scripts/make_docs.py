@@ -24,7 +24,8 @@ from vsgrpo.rules import rules_of
 from vsgrpo.scans.source import find_source
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"train": "train grpo|sft|dpo", "eval": "eval", "build_data": "build-data", "build_cot": "build-cot"}
+COMMANDS = {"train": "train grpo|sft|dpo", "eval": "eval", "serve": "serve"}
+COMMANDS |= {"build_data": "build-data", "build_cot": "build-cot"}
 GROUP_ORDER = ("model", "trainer", "prompt", "launch", "source", "benchmark")
 LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<value>[^#]*(?:\"[^\"]*\"[^#]*)?)(?:#\s*(?P<note>.*))?$")
 HEAD = """# Configuration reference

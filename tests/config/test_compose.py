@@ -24,6 +24,7 @@ FOLDERS = {
     "build_data": ["source.root=r", "output=o"],
     "build_cot": ["data=d", "output=o"],
     "eval": ["model=a/b", "benchmark.path=b", "output=o"],
+    "serve": ["model=a/b"],
 }
 
 
@@ -40,7 +41,7 @@ def test_every_group_option_composes(group, option):
 def test_yaml_holds_exactly_the_keys_of_the_dataclasses(root):
     from omegaconf import OmegaConf
 
-    extra = {"train": ["trainer=grpo"], "build_data": ["source=demo"], "build_cot": [], "eval": []}[root]
+    extra = {"train": ["trainer=grpo"], "build_data": ["source=demo"], "build_cot": [], "eval": [], "serve": []}[root]
     folders = [item for item in FOLDERS[root] if not (root == "build_data" and item.startswith("source"))]
     config = load_config(root, [*extra, *folders])
     composed = OmegaConf.to_container(OmegaConf.create(to_yaml(config)))

@@ -22,6 +22,7 @@ GIVEN = {
     "build_data": ["source=demo", "output=o"],
     "build_cot": ["data=d", "output=o"],
     "eval": ["model=a/b", "benchmark.path=b", "output=o"],
+    "serve": ["model=a/b"],
 }
 KINDS = {"trainer": [*TRAINERS.values()], "source": [find_source(name).options for name in SOURCES]}
 FREE = {
@@ -34,6 +35,7 @@ FREE = {
     "benchmark.tasks": "compared with the benchmark's rows",
     "trainer.stages": "each value by the rule of its own key, in TrainerSection.stage",
     "trainer.hf": "config.trainer",
+    "serve.args": "the arguments of another program",
 }
 
 

@@ -193,6 +193,29 @@ def evaluate(
         show("\n" + compare_table(named, "all models"))
 
 
+@app.command("serve", "model=Qwen/Qwen2-VL-2B-Instruct serve.max_model_len=6144", takes_keys=True)
+def serve(
+    overrides: app.Overrides = None,
+    only_print: Annotated[bool, typer.Option("--print", help="Print the command instead of running it.")] = False,
+    dry_run: app.DryRun = False,
+    config_dir: app.ConfigDir = None,
+    debug: app.Debug = False,
+) -> None:
+    """Start a vLLM server for rollout.engine=vllm and decoding.engine=vllm, in the environment of VSGRPO_VLLM_PYTHON.
+
+    An adapter's base is served; training and evaluation send the adapter themselves.
+    """
+    from vsgrpo.config.compose import load_config
+
+    config = load_config("serve", overrides or [], config_dir, allow_missing=dry_run)
+    if dry_run:
+        app.print_config(config)
+        return
+    from vsgrpo.engine.serve import serve as start
+
+    start(config, only_print=only_print)
+
+
 @app.command("score", "predictions.jsonl benchmark.path=data/vsibench/test.jsonl")
 def score(
     files: Annotated[

@@ -25,6 +25,7 @@ from vsgrpo.config.keys import (
     prepare_overrides,
     section_classes,
 )
+from vsgrpo.config.serve import ServeConfig
 from vsgrpo.config.train import TrainConfig, check_launcher_variables, resolve_launch
 from vsgrpo.config.trainer import TRAINERS, refuse_option
 from vsgrpo.devices import visible_gpus
@@ -37,6 +38,7 @@ ROOTS: dict[str, type] = {
     "build_data": BuildDataConfig,
     "build_cot": BuildCotConfig,
     "eval": EvalConfig,
+    "serve": ServeConfig,
 }
 NOT_GIVEN = "(not given)"
 

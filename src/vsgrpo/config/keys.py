@@ -73,7 +73,7 @@ def _one(root: str, item: str) -> str:
     key, equals, value = item.partition("=")
     if not equals or not key:
         raise ConfigError(f"{item}: overrides are key=value", hint="`vsgrpo configs` lists groups and keys")
-    if _is_shorthand(key, value) or (root == "eval" and key == "model"):  # a group of `train` alone
+    if _is_shorthand(key, value) or (root in ("eval", "serve") and key == "model"):  # a group of `train` alone
         key = "data.path" if (root == "build_data" and key == "output") else SHORTHANDS[key]
     plain = key.lstrip("+")
     if plain.startswith("trainer.hf.") or (plain == "trainer.hf" and value.startswith("{")):
