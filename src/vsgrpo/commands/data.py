@@ -139,6 +139,27 @@ def check_data(
     report.raise_if_bad()
 
 
+@app.command("audit", "data/vsibench/test.jsonl --train data/vsi100k")
+def audit(
+    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="Dataset folder, or .jsonl, .json or .parquet file.")],
+    train: Annotated[
+        Path | None, typer.Option("--train", help="Training rows: what does their text teach about ROWS?")
+    ] = None,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
+) -> None:
+    """How much of the rows can be answered from the questions' text alone, by question type; no model, no video."""
+    from vsgrpo.audit.measure import audit_rows
+    from vsgrpo.audit.tables import AuditReport
+    from vsgrpo.audit.transfer import transfer_text
+    from vsgrpo.data.audit_rows import read_audit_rows
+
+    asked = read_audit_rows(rows)
+    taught = None if train is None else read_audit_rows(train)
+    transfer = None if taught is None else transfer_text(taught.rows, asked.rows)
+    print_result(AuditReport(asked.file.name, audit_rows(asked.rows), asked.left_out, transfer), as_json)
+
+
 @app.command("verify-geometry", "meta=[scannet_meta.json,arkitscenes_meta.json] questions=test.jsonl")
 def verify_geometry(
     files: Annotated[list[str], typer.Argument(metavar="meta=FILE|[A,B,C] questions=FILE.jsonl")],
