@@ -209,7 +209,7 @@ def free_name(run: Path) -> Path:
 def write_wrong_videos(source: Path, target: Path) -> None:
     """Write the rows of a dataset with the video of another room each (a cyclic derangement), for training."""
     rows = read_rows(source / "train.jsonl")
-    other = derangement([row.scene_name for row in rows])
+    other = derangement({row.scene_name: row.room for row in rows})
     media = {row.scene_name: row.media for row in rows}
     target.mkdir(parents=True)
     (target / "videos").symlink_to((source / "videos").resolve())

@@ -13,13 +13,15 @@ from evaluation_rows import official_rows
 from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.arms import VIEWS, shuffled
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
+from vsgrpo.evaluation.budget import vision_budget
 from vsgrpo.evaluation.generate import (
+    Asked,
     Decoding,
     Generator,
     _viewed,
-    vision_budget,
 )
 from vsgrpo.evaluation.predictions import group_by_media
 from vsgrpo.evaluation.run import run_eval
@@ -49,7 +51,7 @@ def answer(bundle, benchmark_folder, tmp_path):
         loader = VideoLoader(vision_budget([bundle.base], {"num_frames": 4}), "pyav")
         groups = group_by_media(benchmark.rows, lambda row: (("video", benchmark.video(row)),))
         generator = Generator(bundle, loader, prompt or PromptSettings(), decoding)
-        generator.run(groups, tmp_path / name, tmp_path / "timing.jsonl")
+        generator.run([Asked(groups, tmp_path / name)], tmp_path / "timing.jsonl")
         answer.generator = generator
         return (tmp_path / name).read_bytes()
 
@@ -100,6 +102,38 @@ def test_what_the_questions_of_a_video_share_is_read_once(answer, bundle, monkey
         expected += cut + 3 * (max(map(len, prompts)) - cut)
     assert sum(widths) == expected + sum(record["num_tokens"] - 1 for record in records)
     assert (answer.generator.store.num_calls, answer.generator.store.num_videos) == (3, 3)
+
+
+def test_arms_share_frames_and_features_and_answer_as_each_alone(bundle, benchmark_folder, tmp_path):
+    benchmark = VsiBench.read(benchmark_folder)
+    other = shuffled(benchmark.rows, benchmark.media, "controls=[shuffled]")
+    shown = {"": benchmark.media, **dict.fromkeys(("blind", "blank", "first_frame"), benchmark.media)}
+    shown["shuffled"] = other
+
+    def answers(folder, *names):
+        folder.mkdir(exist_ok=True)
+        loader = VideoLoader(vision_budget([bundle.base], {"num_frames": 4}), "pyav", frame_cache="memory")
+        generator = Generator(bundle, loader, PromptSettings(), Decoding(batch_size=6))
+        asked = [
+            Asked(group_by_media(benchmark.rows, shown[name]), folder / f"{name}.jsonl", VIEWS[name]) for name in names
+        ]
+        generator.run(asked, folder / "timing.jsonl")
+        return generator
+
+    together = answers(tmp_path / "together", *shown)
+    # Three videos are decoded once. The tower: three videos and three first frames, grey frames once; shuffled videos
+    # are those of the evaluation. Nothing but the grey frames is kept at the end.
+    assert (together.loader.num_decoded, together.store.num_videos) == (3, 3 + 3 + 1)
+    assert [key.split()[0] for key in together.store._kept] == ["blank"]
+    for name in shown:
+        answers(tmp_path / f"alone{name}", name)
+        alone = (tmp_path / f"alone{name}" / f"{name}.jsonl").read_bytes()
+        assert (tmp_path / "together" / f"{name}.jsonl").read_bytes() == alone
+    kept = shutil.copytree(tmp_path / "together", tmp_path / "kept")
+    blank = (kept / "blank.jsonl").read_bytes()
+    (kept / "blank.jsonl").write_bytes(blank[: len(blank) // 2])  # killed in one arm: that arm alone goes on
+    assert answers(kept, *shown).store.num_videos == 1
+    assert (kept / "blank.jsonl").read_bytes() == blank
 
 
 def test_answers_do_not_depend_on_the_batch_size(answer):

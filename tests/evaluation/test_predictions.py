@@ -119,12 +119,21 @@ def test_a_merge_keeps_what_does_not_follow_on_yet(groups, tmp_path):
     assert [ledger.pending() for ledger in ledgers] == [[1], [], []]
 
 
-@given(st.lists(st.text(max_size=3), max_size=8))
-def test_derangement_gives_nobody_his_own(names):
-    if len(set(names)) < 2:
-        with pytest.raises(ValueError, match="at least 2"):
-            derangement(names)
+@given(st.dictionaries(st.text(max_size=3), st.sampled_from("abcdef"), max_size=9))
+def test_derangement_shows_everybody_another_room(rooms):
+    largest = max(map(list(rooms.values()).count, rooms.values()), default=0)
+    if len(rooms) < 2 or 2 * largest > len(rooms):
+        with pytest.raises(ValueError, match="shuffling needs"):
+            derangement(rooms)
         return
-    partner = derangement(names)
-    assert all(partner[name] != name for name in names)
-    assert sorted(partner.values()) == sorted(set(names))
+    partner = derangement(rooms)
+    assert all(rooms[partner[name]] != rooms[name] for name in rooms)
+    assert sorted(partner.values()) == sorted(rooms)
+
+
+def test_derangement_by_hand():
+    assert derangement({"c": "c", "a": "a", "b": "b"}) == {"a": "b", "b": "c", "c": "a"}
+    # The next name of scene0_00 is another scan of its room: two places further.
+    rooms = {"scene0_00": "scene0", "scene0_01": "scene0", "scene1_00": "scene1", "scene2_00": "scene2"}
+    names = list(rooms)
+    assert derangement(rooms) == dict(zip(names, [*names[2:], *names[:2]], strict=True))

@@ -10,8 +10,9 @@ import torch
 from tiny_inputs import make_video, width_of
 
 from vsgrpo.errors import ConfigError, RunError, SetupError
+from vsgrpo.modeling.feature_files import tower_hash
 from vsgrpo.modeling.load import load
-from vsgrpo.modeling.vision import BATCHED_ATTENTION, FeatureStore, PatchProjection, is_tower_trained, tower_hash
+from vsgrpo.modeling.vision import BATCHED_ATTENTION, FeatureStore, PatchProjection, is_tower_trained
 from vsgrpo.video.cache import DiskCache
 
 A, B = make_video(0), make_video(1, height=84)

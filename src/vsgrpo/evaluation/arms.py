@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vsgrpo.data.row import Row
@@ -47,27 +48,36 @@ def media_of_arms(config: EvalConfig, benchmark: Benchmark) -> dict[str, MediaOf
 
 
 def shuffled(rows: Sequence[Row], media_of: MediaOf, key: str) -> MediaOf:
-    """Return what each row is shown as a control: the videos or images of another row.
+    """Return what each row is shown as a control: the videos or images of another room's row.
 
     Raises:
-        ConfigError: all rows show the same; `key` is what asked for the control.
+        ConfigError: there is no other room, or one has more than half of the videos; `key` asked for the control.
     """
     names = {row.id: "\n".join(str(path) for _, path in media_of(row)) for row in rows}
     media = {names[row.id]: media_of(row) for row in rows}
     try:
-        partner = derangement(list(names.values()))
+        partner = derangement({names[row.id]: f"{row.dataset}/{row.room}" for row in rows})
     except ValueError as error:
         raise ConfigError(f"{key}: {error}", hint="evaluate rows of two scenes or images at least") from None
     return lambda row: media[partner[names[row.id]]]
 
 
-def derangement(names: Sequence[str]) -> dict[str, str]:
-    """Return for every name another one, each used once: the next of the sorted names, the first for the last.
+def derangement(rooms: Mapping[str, str]) -> dict[str, str]:
+    """Return for every name one of another room, each used once: the next of the sorted names, the first for the last.
+
+    Where a room has several names (scans of it), as many places further as the largest room has names.
+
+    Args:
+        rooms: name -> its room.
 
     Raises:
-        ValueError: fewer than two distinct names.
+        ValueError: fewer than two names, or one room has more than half of them.
     """
-    ordered = sorted(set(names))
+    first = {room: name for name, room in sorted(rooms.items(), reverse=True)}
+    ordered = sorted(rooms, key=lambda name: (first[rooms[name]], name))
+    shift = max(Counter(rooms.values()).values(), default=0)
     if len(ordered) < 2:
         raise ValueError(f"{len(ordered)} video(s): shuffling needs at least 2")
-    return dict(zip(ordered, [*ordered[1:], ordered[0]], strict=True))
+    if 2 * shift > len(ordered):
+        raise ValueError(f"{shift} of {len(ordered)} videos are of one room: shuffling needs another room for each")
+    return dict(zip(ordered, [*ordered[shift:], *ordered[:shift]], strict=True))

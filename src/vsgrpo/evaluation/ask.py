@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation import predictions
 from vsgrpo.evaluation.benchmark import PromptSettings, question_row
+from vsgrpo.evaluation.budget import vision_budget
 from vsgrpo.families.vision_record import with_rules
 
 if TYPE_CHECKING:
@@ -98,12 +99,13 @@ def answer_request(config: EvalConfig, request: Request) -> Reply:
     prompt = PromptSettings(config.prompt.mode, config.prompt.wording, False)
     media, config = [(kind, str(path)) for kind, path in request.media], with_rules(config)
     row = question_row("question", request.question, "", media, dataset="ask", question_type="")
-    budget = generate.vision_budget([config.model.adapter, config.model.path], config.vision())
+    budget = vision_budget([config.model.adapter, config.model.path], config.vision())
     with tempfile.TemporaryDirectory() as folder:
         device = generate.Processes.join().device
         generator = generate.open_generator(config, budget, device, Path(folder) / "tiny", prompt)
         file = Path(folder) / predictions.PREDICTIONS_NAME
-        generator.run([predictions.VideoQuestions(request.media, (row,))], file, Path(folder) / "timing.jsonl")
+        asked = generate.Asked([predictions.VideoQuestions(request.media, (row,))], file)
+        generator.run([asked], Path(folder) / "timing.jsonl")
         if errors := predictions.read_errors(file):
             raise DataError(errors[row.id], hint="try video.backend=pyav, or another file")
         answers = tuple(text or "" for text in predictions.read_answers(file)[row.id])

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
@@ -25,8 +26,6 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
-from vsgrpo.families import BUILT, budget_of
-from vsgrpo.families.vision_record import VISION_FILE, find_vision
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
 from vsgrpo.modeling.load import device_line, load, own_device
@@ -64,6 +63,15 @@ class Decoding:
 NUM_PROMPTS_KEPT = 50
 CONTROL_SECONDS = 60.0
 """Length of every video in controls that must not tell its own."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The questions of one arm: which rows about which media, where the answers go, what is shown (`arms.VIEWS`)."""
+
+    groups: Sequence[VideoQuestions]
+    predictions: Path
+    view: str = "own"
 
 
 @dataclass(frozen=True)
@@ -121,34 +129,6 @@ def open_generator(
     return Generator(bundle, loader, prompt, Decoding.of(config), config.prompt.system, text_of)
 
 
-def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]) -> VisionBudget:
-    """Return the budget to evaluate with: what is given, else what `find_vision` finds, else the defaults.
-
-    One line on stderr says so where the model itself (the first of `folders`) has no vision.json and not all of a
-    video's budget is given.
-
-    Args:
-        folders: the adapter and the model: folders, hub ids, `tiny`, or None.
-        given: by the names of `VisionBudget`; None: not given.
-
-    Raises:
-        ConfigError: values out of range, by key.
-        DataError: a broken vision.json or config.yaml.
-    """
-    models = [folder for folder in folders if folder is not None]
-    recorded = find_vision(*models)
-    values, source = (recorded.budget, recorded.source) if recorded else ({}, None)
-    chosen = {name: value for name, value in given.items() if value is not None}
-    budget = budget_of(models[-1] if models else None, {**values, **chosen})
-    missing = [name for name in ("num_frames", "min_pixels", "max_pixels") if name not in chosen]
-    is_first = os.environ.get("RANK", "0") == "0"
-    if is_first and models and models[0] not in BUILT and missing and source != Path(models[0]) / VISION_FILE:
-        values = ", ".join(f"video.{name}={getattr(budget, name)}" for name in missing)
-        origin = f"taken from {source}" if source else "the defaults, whatever it was trained with"
-        show(f"note: {models[0]}: no {VISION_FILE}: {values} ({origin})", sys.stderr)
-    return budget
-
-
 class Generator:
     """Answers questions with one model, prompt form and way of decoding.
 
@@ -170,7 +150,7 @@ class Generator:
         self.loader = loader
         bundle.check_mode(prompt.mode)
         loader.timed_for = bundle.family.timed_label
-        self.store = FeatureStore(bundle)
+        self.store = FeatureStore(bundle, "memory")
         self.prompt = prompt
         self.decoding = decoding
         self.system = system
@@ -186,45 +166,46 @@ class Generator:
             greedy=greedy,
         )
 
-    def run(
-        self,
-        groups: Sequence[VideoQuestions],
-        predictions: Path,
-        timing: Path,
-        view: str = "own",
-        processes: Processes = Processes(),
-    ) -> None:
-        """Answer all questions, appending to `predictions` chunk by chunk; chunks already there are not repeated.
+    def run(self, arms: Sequence[Asked], timing: Path, processes: Processes = Processes()) -> None:
+        """Answer all questions of all arms, appending to their files chunk by chunk; chunks that are there are kept.
 
-        A video or image that fails to decode leaves its rows unanswered (prediction null and the reason).
+        Chunks are taken in the order of their videos, whatever their arm: a video is decoded once, and its features are
+        made once and kept until no arm needs them any more. A video or image that fails to decode leaves its rows
+        unanswered (prediction null and the reason).
 
         Args:
             timing: one line per chunk, {"videos", "questions", seconds per phase}.
-            view: what is shown of a video, see `arms.VIEWS`.
 
         Raises:
-            DataError: `predictions` holds answers to other questions.
+            DataError: a file of predictions holds answers to other questions.
         """
-        chunks = plan_chunks(groups, self.decoding.batch_size)
-        ledger = Ledger(predictions, chunks, self.decoding.num_samples, processes.rank, processes.world)
+        plans = [plan_chunks(arm.groups, self.decoding.batch_size) for arm in arms]
+        ledgers = [
+            Ledger(arm.predictions, chunks, self.decoding.num_samples, processes.rank, processes.world)
+            for arm, chunks in zip(arms, plans, strict=True)
+        ]
         if processes.is_first:
-            ledger.merge()
+            for ledger in ledgers:
+                ledger.merge()
         processes.barrier()
-        pending = ledger.pending()
-        progress = Progress("questions", sum(len(group.rows) for index in pending for group in chunks[index]))
-        for index in pending:
+        pending = [(plans[k][index][0].media, k, index) for k, each in enumerate(ledgers) for index in each.pending()]
+        jobs = [(arms[k], ledgers[k], plans[k][index]) for _, k, index in sorted(pending)]
+        self._left = Counter((arm.view, group.media) for arm, _, chunk in jobs for group in chunk)
+        progress = Progress("questions", sum(len(group.rows) for _, _, chunk in jobs for group in chunk))
+        for arm, ledger, chunk in jobs:
             clock = {"decode": 0.0, "vision": 0.0, "generate": 0.0}
-            ledger.add(self._answer(chunks[index], clock, view))
-            questions = sum(len(group.rows) for group in chunks[index])
+            ledger.add(self._answer(chunk, clock, arm.view))
+            questions = sum(len(group.rows) for group in chunk)
             seconds = {name: round(value, 4) for name, value in clock.items()}
             with timing.open("a", encoding="utf-8") as stream:
-                line = {"videos": len(chunks[index]), "questions": questions, **seconds}
-                stream.write(json.dumps(line if view == "own" else {**line, "view": view}) + "\n")
+                line = {"videos": len(chunk), "questions": questions, **seconds}
+                stream.write(json.dumps(line if arm.view == "own" else {**line, "view": arm.view}) + "\n")
             for _ in range(questions):
                 progress.advance()
         processes.barrier()
         if processes.is_first:
-            ledger.merge()
+            for ledger in ledgers:
+                ledger.merge()
 
     def write_prompts(self, groups: Sequence[VideoQuestions], path: Path, view: str = "own") -> None:
         """Write all that reaches the model for the first rows: rendered prompt, frames, grid, token counts.
@@ -272,6 +253,7 @@ class Generator:
         clock["decode"] = time.perf_counter() - began
         asked = [(row, shown[group.media]) for group in chunk if group.media in shown for row in group.rows]
         completions = iter(self._generate(asked, clock))
+        self._forget(shown, view)
         records = []
         for group in chunk:
             for row in group.rows:
@@ -279,6 +261,13 @@ class Generator:
                     tokens = next(completions) if group.media in shown else None
                     records.append(self._record(row, sample, tokens, errors.get(group.media)))
         return records
+
+    def _forget(self, shown: Mapping[Media, tuple[VideoInputs, ...]], view: str) -> None:
+        """Drop features that no later chunk needs; grey frames of one size are the same for all videos, and stay."""
+        self._left.subtract((view, media) for media in shown)
+        if view in ("own", "first_frame"):
+            done = [items for media, items in shown.items() if not self._left[view, media]]
+            self.store.forget(item.key for items in done for item in items)
 
     def _generate(
         self, asked: Sequence[tuple[Row, tuple[VideoInputs, ...]]], clock: dict[str, float]

@@ -22,6 +22,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation import arms, predictions, results
 from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings, ReadOptions, Report, find_benchmark
+from vsgrpo.evaluation.budget import vision_budget
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.evaluation.results import Answers
@@ -111,7 +112,7 @@ def answer_rows(
 
     folder = Path(config.run.dir)
     folder.mkdir(parents=True, exist_ok=True)
-    budget = generate.vision_budget([config.model.adapter, config.model.path], config.vision())
+    budget = vision_budget([config.model.adapter, config.model.path], config.vision())
     decoding = generate.Decoding.of(config)
     settings = _settings(config, benchmark, budget, decoding)
     processes, inputs = generate.Processes.join(), {}
@@ -130,12 +131,15 @@ def answer_rows(
     width = generate.hidden_size(generator.bundle)
     settings["model"]["size"] = model_size(generator.bundle.family.model_type, width)
     settings["model"]["timed"] = generator.bundle.family.needs_timing
-    for name, media_of in shown.items():
-        groups = predictions.group_by_media(benchmark.rows, media_of)
-        if processes.is_first and not name:
-            generator.write_prompts(groups, folder / results.PROMPTS_NAME, arms.VIEWS[name])
-        timing = folder / (results.TIMING_NAME if processes.is_first else f"timing.{processes.rank}.jsonl")
-        generator.run(groups, folder / predictions.predictions_name(name), timing, arms.VIEWS[name], processes)
+    asked = [
+        generate.Asked(groups, folder / predictions.predictions_name(name), arms.VIEWS[name])
+        for name, media_of in shown.items()
+        for groups in (predictions.group_by_media(benchmark.rows, media_of),)
+    ]
+    if processes.is_first:
+        generator.write_prompts(asked[0].groups, folder / results.PROMPTS_NAME, asked[0].view)
+    timing = folder / (results.TIMING_NAME if processes.is_first else f"timing.{processes.rank}.jsonl")
+    generator.run(asked, timing, processes)
     return settings if processes.is_first else None
 
 

@@ -297,7 +297,7 @@ def scene_intervals(
     cells = [place_of[s] * len(kind_of) + kind_of[k] for s, k in zip(scenes, question_types, strict=True)]
     size = len(place_of) * len(kind_of)
     sums = [np.bincount(cells, weights=values, minlength=size) for values in (np.ones(len(cells)), *columns.values())]
-    drawn = _resample(np.hstack([values.reshape(len(place_of), -1) for values in sums]))  # (R, (1 + C) K)
+    drawn = resample_scenes(np.hstack([values.reshape(len(place_of), -1) for values in sums]))  # (R, (1 + C) K)
     drawn = drawn.reshape(NUM_RESAMPLES, 1 + len(columns), len(kind_of))
     with np.errstate(invalid="ignore", divide="ignore"):
         tables = _tables(drawn[:, 1:] / drawn[:, :1])  # (R, C, N)
@@ -310,7 +310,7 @@ def scene_intervals(
     return found
 
 
-def _resample(cells: np.ndarray) -> np.ndarray:
+def resample_scenes(cells: np.ndarray) -> np.ndarray:
     """Return the sums of each column of `cells` (S, columns) over draws of S rows: (R, columns)."""
     rng = np.random.default_rng(_SEED)
     num_scenes = len(cells)

@@ -1,0 +1,41 @@
+"""The vision budget of an evaluation: as given, else as the model was trained, else the defaults."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vsgrpo.families import BUILT, budget_of
+from vsgrpo.families.vision_record import VISION_FILE, find_vision
+from vsgrpo.terminal import show
+from vsgrpo.video.budget import VisionBudget
+
+
+def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]) -> VisionBudget:
+    """Return the budget to evaluate with: what is given, else what `find_vision` finds, else the defaults.
+
+    One line on stderr says so where the model itself (the first of `folders`) has no vision.json and not all of a
+    video's budget is given.
+
+    Args:
+        folders: the adapter and the model: folders, hub ids, `tiny`, or None.
+        given: by the names of `VisionBudget`; None: not given.
+
+    Raises:
+        ConfigError: values out of range, by key.
+        DataError: a broken vision.json or config.yaml.
+    """
+    models = [folder for folder in folders if folder is not None]
+    recorded = find_vision(*models)
+    values, source = (recorded.budget, recorded.source) if recorded else ({}, None)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    budget = budget_of(models[-1] if models else None, {**values, **chosen})
+    missing = [name for name in ("num_frames", "min_pixels", "max_pixels") if name not in chosen]
+    is_first = os.environ.get("RANK", "0") == "0"
+    if is_first and models and models[0] not in BUILT and missing and source != Path(models[0]) / VISION_FILE:
+        values = ", ".join(f"video.{name}={getattr(budget, name)}" for name in missing)
+        origin = f"taken from {source}" if source else "the defaults, whatever it was trained with"
+        show(f"note: {models[0]}: no {VISION_FILE}: {values} ({origin})", sys.stderr)
+    return budget
