@@ -27,7 +27,8 @@ def run_script(name, *given, folder, command=ECHO, tools=None, **slurm):
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", **slurm}
     command = ["bash", str(SCRIPTS / name), *given]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    root = SCRIPTS.parents[1]
+    return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_one_node_starts_all_its_gpus_and_resumes_when_requeued(tmp_path):
@@ -82,6 +83,66 @@ def test_arrays_take_one_shard_or_one_model_each(tmp_path):
     given = (str(tmp_path / "models.txt"), "benchmark.path=b")
     done = run_script("eval_array.sbatch", *given, folder=tmp_path, **slurm)
     assert done.stdout.strip() == "vsgrpo eval model=runs/b/final output=runs/b/final/eval benchmark.path=b"
+
+
+# A server ends once, is started again, and then stays until it is killed.
+SERVED = """echo "$CUDA_VISIBLE_DEVICES vsgrpo $*" >>"$LOGS/calls"
+if [ "$1" = serve ]; then
+  if [ "$(grep -c " $*$" "$LOGS/calls")" -lt 2 ]; then exit 1; fi
+  echo $$ >>"$LOGS/pids"; exec sleep 300
+fi
+until [ "$(cat "$LOGS/pids" 2>/dev/null | wc -l)" -ge 2 ]; do sleep 0.05; done"""
+
+
+def calls_of(folder):
+    """Return the lines of the stand-in for vsgrpo, without repeats, and whether its servers are gone."""
+    lines = dict.fromkeys((folder / "calls").read_text().splitlines())
+    gone = [not Path(f"/proc/{pid}").exists() for pid in (folder / "pids").read_text().split()]
+    return sorted(lines), gone
+
+
+def test_servers_take_the_first_gpus_of_a_node_and_end_with_the_trainer(tmp_path):
+    slurm = {"SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_ID": "5", "CUDA_VISIBLE_DEVICES": "4,5,6,7", "SERVERS": "2"}
+    slurm |= {"MODEL": "my model", "SERVE": "serve.max_model_len=9000", "LOGS": str(tmp_path), "PAUSE": "0.1"}
+    slurm |= {"VSGRPO_VLLM_PYTHON": "python"}
+    given = ("train_vllm_one_node.sbatch", "grpo", "data=d", "output=r")
+    done = run_script(*given, folder=tmp_path, command=SERVED, **slurm)
+    assert done.returncode == 0, done.stderr
+    lines, gone = calls_of(tmp_path)
+    served = "vsgrpo serve model=my model serve.host=127.0.0.1"
+    urls = '["http://127.0.0.1:20005","http://127.0.0.1:20006"]'
+    assert lines == [
+        f"4 {served} serve.port=20005 serve.max_model_len=9000",
+        f"5 {served} serve.port=20006 serve.max_model_len=9000",
+        "6,7 vsgrpo train grpo launch=zero2 launch.num_processes=2 launch.save_timeout_s=280 model.path=my model "
+        f"rollout.engine=vllm rollout.vllm.base_urls={urls} data=d output=r",
+    ]
+    assert gone == [True, True]
+
+
+def test_the_second_node_serves_the_first_trains(tmp_path):
+    slurm = {"SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_ID": "5", "SLURM_JOB_NODELIST": "n[1-2]", "MODEL": "m"}
+    slurm |= {"LOGS": str(tmp_path), "PAUSE": "0.1", "VSGRPO_VLLM_PYTHON": "python", "SLURM_RESTART_COUNT": "1"}
+    srun = 'while [[ "$1" == --* ]]; do [[ "$1" == --nodelist=* ]] && export NODE="${1#*=}"; shift; done; exec "$@"'
+    tools = {"srun": srun, "scontrol": "echo n1; echo n2"}
+    given = ("train_vllm_two_nodes.sbatch", "grpo", "data=d", "output=r")
+    command = SERVED.replace('echo "$CUDA', 'echo "$NODE $CUDA')
+    done = run_script(*given, folder=tmp_path, command=command, tools=tools, **slurm)
+    assert done.returncode == 0, done.stderr
+    lines, gone = calls_of(tmp_path)
+    assert lines[0].startswith("n1 ") and lines[0].endswith(
+        "vsgrpo train grpo launch=zero2 launch.num_processes=2 launch.save_timeout_s=280 model.path=m "
+        'rollout.engine=vllm rollout.vllm.base_urls=["http://n2:20005","http://n2:20006"] data=d output=r --resume'
+    )
+    assert lines[1:] == [f"n2 {gpu} vsgrpo serve model=m serve.host=n2 serve.port=2000{5 + gpu}" for gpu in (0, 1)]
+    assert gone == [True, True]
+
+
+def test_a_server_with_a_wrong_setting_is_not_started_again(tmp_path):
+    slurm = {"MODEL": "m", "LOGS": str(tmp_path), "PAUSE": "0.1", "CALLS": str(tmp_path / "calls")}
+    done = run_script("servers.sh", "0", folder=tmp_path, command='echo "$*" >>"$CALLS"; exit 2', **slurm)
+    assert done.returncode == 0
+    assert (tmp_path / "calls").read_text() == "serve model=m serve.host=127.0.0.1 serve.port=8000\n"
 
 
 @pytest.mark.distributed
