@@ -1,5 +1,6 @@
 """The command line: exit codes, one error and one hint line, did-you-mean, dry runs without model or data."""
 
+import json
 import re
 import subprocess
 import sys
@@ -41,6 +42,8 @@ def test_bare_vsgrpo_prints_help_and_succeeds(capsys):
         (["train", "grpo", "trainer=sft", "data=d", "output=o"], ["the method is the word after"]),
         (["train", "grpo", "--resume", "--overwrite", "data=d", "output=o"], ["exclude each other"]),
         (["configs", "experimnt"], ["experimnt", "did you mean experiment"]),
+        (["configs", "tempratur"], ["tempratur", "did you mean temperature"]),
+        (["configs", "--config-dir", "no/such", "x"], ["--config-dir no/such"]),
         (["merge", "x"], ["merge --help"]),
         (["score", "f.jsonl", "benchmark.pth=x"], ["benchmark.path"]),
         (["score", "none.jsonl"], ["none.jsonl"]),
@@ -103,7 +106,7 @@ def test_configs_lists_groups_and_explains_options(capsys):
     code, out, _ = outcome(capsys, "configs")
     assert code == 0 and re.search(r"experiment +.*vsgrpo_2b_v", out)
     code, out, _ = outcome(capsys, "configs", "experiment")
-    assert "vsgrpo_2b_v: vsgrpo train grpo experiment=vsgrpo_2b_v" in out
+    assert re.search(r"^vsgrpo_2b_v: +Source: arXiv 2504.00883", out, re.MULTILINE)
 
 
 def test_doctor_reads_a_clip_with_every_decoder_it_finds(capsys):
@@ -126,3 +129,46 @@ def test_an_interrupt_says_that_the_work_is_kept(monkeypatch, capsys):
     monkeypatch.setattr("vsgrpo.config.compose.load_config", interrupt)
     code, _, err = outcome(capsys, "build-data", "source=demo", "output=o")
     assert code == 130 and err.strip().splitlines()[-1].startswith("interrupted: what was finished is kept")
+
+
+def test_configs_searches_keys_values_meanings_and_sources(capsys):
+    code, out, _ = outcome(capsys, "configs", "rollouts", "per", "question")  # the meaning of a key, in the YAML
+    assert code == 0 and out.startswith("trainer.num_generations=14  [trainer=grpo]\n")
+    code, out, _ = outcome(capsys, "configs", "group_size")  # another tool's name for it
+    assert code == 0 and "trainer.num_generations=" in out
+    code, out, _ = outcome(capsys, "configs", "2503.06749", "--json")  # a source
+    found = {item["key"] for item in json.loads(out)}
+    assert code == 0 and "experiment=ablation_hard_format" in found
+    code, out, _ = outcome(capsys, "configs", "ddp_find_unused_parameters")  # an option of TRL without a key
+    assert code == 0 and "trainer." in out
+
+
+def test_configs_of_a_group_gives_each_option_its_purpose(capsys):
+    code, out, _ = outcome(capsys, "configs", "experiment")
+    assert code == 0
+    lines = dict(line.split(":", 1) for line in out.splitlines())
+    assert "without the KL term the format reward collapses" in lines["ablation_kl0"]
+    assert all(text.strip() and not text.strip().startswith("vsgrpo ") for text in lines.values())
+
+
+def test_version_is_an_option_too(capsys):
+    code, out, _ = outcome(capsys, "--version")
+    assert (code, out) == outcome(capsys, "version")[:2] and re.fullmatch(r"\d+\.\d+\.\d+\n", out)
+
+
+@pytest.mark.parametrize("argv", [["-q", "build-data"], ["build-data", "-q"], ["build-data"]])
+def test_quiet_keeps_progress_from_stderr_wherever_it_is(argv, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = outcome(capsys, *argv, "experiment=demo_data", "source.num_scenes=2", "output=d")
+    assert code == 0 and "scans: 2 built" in out
+    assert ("scans 2/2" in err) is ("-q" not in argv)
+
+
+def test_prompt_chooses_the_mode_of_an_evaluation_and_room_for_a_thought(capsys):
+    given = ["eval", "model=tiny", "benchmark.path=b", "output=o", "--dry-run"]
+    code, out, _ = outcome(capsys, *given, "prompt=think")
+    assert code == 0 and "mode: think" in out and "wording: eval" in out and "max_new_tokens: 512" in out
+    code, out, _ = outcome(capsys, *given, "prompt=think", "decoding.max_new_tokens=64")
+    assert code == 0 and "max_new_tokens: 64" in out
+    code, out, _ = outcome(capsys, *given, "prompt=vanilla")
+    assert code == 0 and "mode: vanilla" in out and "max_new_tokens: 16" in out

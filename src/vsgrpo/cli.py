@@ -13,13 +13,16 @@ from typing import Any
 
 import typer
 
-from vsgrpo.commands import data, models  # noqa: F401  (registers commands, in the order of `--help`)
+from vsgrpo.commands import data, models, settings  # noqa: F401  (registers commands, in the order of `--help`)
 from vsgrpo.commands.app import app
+from vsgrpo.commands.completion import VARIABLE, complete_line
 from vsgrpo.errors import VsgrpoError, from_machine
-from vsgrpo.terminal import complain
+from vsgrpo.terminal import VERBOSITY, complain, show
 
 # typer carries its own copy of click's exceptions in some versions and click's in others: take them from typer.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException
+_EVERYWHERE = ("-v", "--verbose", "-q", "--quiet")
+"""Options of `vsgrpo` itself that may stand behind the command as well."""
 INTERRUPTED = "interrupted: what was finished is kept, the same command goes on (train: add --resume)"
 
 
@@ -28,14 +31,31 @@ def main(argv: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot write a letter gets its escape
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if VARIABLE in os.environ:  # Tab was pressed
+        show(complete_line().rstrip("\n"))
+        return
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
 def run(argv: list[str]) -> int:
     """Run one command and return its exit code."""
+    flags = [word for word in argv if word in _EVERYWHERE]
+    argv = [*flags, *(word for word in argv if word not in _EVERYWHERE)]
+    level = os.environ.get(VERBOSITY)
+    try:
+        return _run(flags, argv)
+    finally:  # of this call alone, where several are made in one process
+        os.environ.pop(VERBOSITY, None)
+        if level is not None:
+            os.environ[VERBOSITY] = level
+
+
+def _run(flags: list[str], argv: list[str]) -> int:
     debug = "--debug" in argv or os.environ.get("VSGRPO_DEBUG") == "1"
     try:
-        result: Any = app(args=argv or ["--help"], standalone_mode=False, prog_name="vsgrpo")
+        result: Any = app(
+            args=argv if len(argv) > len(flags) else ["--help"], standalone_mode=False, prog_name="vsgrpo"
+        )
         if result == 130:  # typer turns KeyboardInterrupt into this
             print(INTERRUPTED, file=sys.stderr)
         return result if isinstance(result, int) else 0
@@ -47,8 +67,9 @@ def run(argv: list[str]) -> int:
     except _UsageError as error:
         what, _, close = " ".join(error.format_message().split()).partition(" Did you mean ")  # type: ignore[attr-defined]
         command, shows = "vsgrpo", "the commands"
-        if argv and not argv[0].startswith("-") and not what.startswith("No such command"):
-            command, shows = f"vsgrpo {argv[0]}", "its options"
+        named = argv[len(flags) :]
+        if named and not named[0].startswith("-") and not what.startswith("No such command"):
+            command, shows = f"vsgrpo {named[0]}", "its options"
         hint = f"did you mean {close}" if close else f"`{command} --help` shows {shows}"
         complain(what.rstrip(".").replace("Missing argument", "missing argument"), hint)
         return 2

@@ -237,7 +237,7 @@ def suggest(word: str, choices: Sequence[str]) -> str:
 
 def listed(choices: Sequence[str]) -> str:
     """Return a hint with all choices, or where to find so many."""
-    return "choose from: " + ", ".join(choices) if len(choices) <= 20 else "`vsgrpo configs` lists them"
+    return "choose from: " + ", ".join(choices) if len(choices) <= 20 else "`vsgrpo configs WORD` searches them"
 
 
 def _short(value: float) -> str:

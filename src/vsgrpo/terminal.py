@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -12,6 +13,8 @@ from typing import Any, TextIO
 
 _ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories shown as escapes: controls (ESC, C1), formats (text direction), lone surrogates, separators."""
+VERBOSITY = "VSGRPO_VERBOSITY"
+"""Environment variable, so that workers obey too: quiet, verbose, or not set."""
 _JOINERS = "\u200c\u200d"
 """Formats that only join letters or emoji."""
 
@@ -35,6 +38,26 @@ def printable(text: str, keep: str = "\n\t") -> str:
 def show(text: str, stream: TextIO | None = None) -> None:
     """Print text that may hold anything, on stdout unless another stream is given."""
     print(printable(text), file=stream or sys.stdout)
+
+
+def set_verbosity(level: str | None) -> None:
+    """Set what this process and its children show: quiet, verbose, or None for what the environment says."""
+    if level is not None:
+        os.environ[VERBOSITY] = level
+    if os.environ.get(VERBOSITY) == "verbose":
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        os.environ["TRANSFORMERS_VERBOSITY"] = "info"
+
+
+def is_quiet() -> bool:
+    """Return whether results, warnings and errors alone are wanted."""
+    return os.environ.get(VERBOSITY) == "quiet"
+
+
+def note(text: str) -> None:
+    """Print on stderr what a user may like to know and need not act on; nothing with -q."""
+    if not is_quiet():
+        show(text, sys.stderr)
 
 
 def print_result(result: Any, as_json: bool) -> None:
@@ -70,14 +93,14 @@ class Progress:
         self.label, self.total, self.done = label, total, 0
         self._every_s, self._clock = every_s, clock
         self._start = self._last = clock()
-        self._live = sys.stderr.isatty()
+        self._live, self._is_quiet = sys.stderr.isatty(), is_quiet()
 
     def advance(self, note: str = "") -> None:
         """Count one item and show the state if it is time to."""
         self.done += 1
         now = self._clock()
         finished = self.done >= self.total
-        if not finished and now - self._last < (0.1 if self._live else self._every_s):
+        if self._is_quiet or (not finished and now - self._last < (0.1 if self._live else self._every_s)):
             return
         self._last = now
         rate = self.done / max(now - self._start, 1e-9)

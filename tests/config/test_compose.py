@@ -8,8 +8,6 @@ import pytest
 from vsgrpo.config.compose import (
     NOT_GIVEN,
     ROOTS,
-    config_dir,
-    config_groups,
     known_keys,
     load_config,
     load_resolved,
@@ -17,6 +15,7 @@ from vsgrpo.config.compose import (
 )
 from vsgrpo.config.keys import override_text, prepare_overrides
 from vsgrpo.config.trainer import GrpoSection
+from vsgrpo.config.yaml_files import config_dir, config_groups
 from vsgrpo.errors import ConfigError, SetupError
 
 FOLDERS = {
@@ -167,13 +166,14 @@ def test_a_folder_here_is_a_model_whatever_its_name_looks_like(tmp_path: Path, m
         ("eval", ["launch=cpu"], "launch: unknown key", "decoding.layout"),
         ("eval", ["extract.temperature=1"], "extract.temperature=1: extract.model=null", "leave extract.temperature"),
         ("eval", ["benchmark=folder", "benchmark.subset=pruned"], "benchmark=folder has no subsets", "leave"),
-        ("eval", ["prompt=think"], "prompt=think: a section", "prompt.NAME=VALUE: mode"),
+        ("eval", ["prompt=thnk"], "prompt.mode=thnk: not one of the choices", "did you mean think?"),
+        ("eval", ["prompt=[think]"], "prompt=[think]: one prompt is needed", "did you mean think?"),
         ("build_cot", ["pseudo=1"], "pseudo=1: a section", "pseudo.NAME=VALUE"),
         ("eval", ["decoding.num_samples=4"], "decoding.num_samples=4", "temperature"),
         # the letters of the section say nothing about the key
         ("train", ["trainer.lrr=1"], "trainer.lrr: unknown key", "did you mean trainer.learning_rate?"),
         ("train", ["trainer.lr=1"], "trainer.lr: unknown key", "did you mean trainer.learning_rate?"),
-        ("train", ["trainer.foo=1"], "trainer.foo: unknown key", "`vsgrpo configs` lists them"),
+        ("train", ["trainer.foo=1"], "trainer.foo: unknown key", "`vsgrpo configs WORD` searches them"),
     ],
 )
 def test_wrong_input_names_the_key_and_the_way_out(root, overrides, message, hint):

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from vsgrpo.config.compose import config_dir, config_groups, load_config
+from vsgrpo.config.compose import load_config
+from vsgrpo.config.yaml_files import config_dir, config_groups
 from vsgrpo.launch.start import describe
 from vsgrpo.memory.passes import GIB, estimate_run
 from vsgrpo.rewards import load_reward

@@ -12,10 +12,11 @@ from omegaconf import OmegaConf
 
 from vsgrpo import devices
 from vsgrpo.cli import run
-from vsgrpo.config.compose import config_dir, load_config, load_resolved, to_yaml
+from vsgrpo.config.compose import load_config, load_resolved, to_yaml
 from vsgrpo.config.evaluate import resolve_dtype
 from vsgrpo.config.keys import build_section
 from vsgrpo.config.train import LaunchSection, resolve_launch
+from vsgrpo.config.yaml_files import config_dir
 from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.launch.start import as_started, describe
 from vsgrpo.memory.passes import device_memory

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from tiny_runs import make_rows, write_dataset
 
-from vsgrpo.config.compose import config_dir, config_groups, load_config
+from vsgrpo.config.compose import load_config
+from vsgrpo.config.yaml_files import config_dir, config_groups
 from vsgrpo.data.rows import write_rows
 from vsgrpo.training.worker import train
 

@@ -42,8 +42,10 @@ def test_a_run_scores_every_checkpoint_and_keeps_the_best(make_config, tmp_path,
     assert all(0 <= score <= 1 for score in status["dev_scores"].values())
     best = status["best"]
     assert best["dev_score"] == max(status["dev_scores"].values())
-    told = capfd.readouterr().err
-    assert f"trained: {run / 'final'}\nbest on dev.jsonl: {run / 'checkpoint-'}{best['checkpoint']} (score" in told
+    captured = capfd.readouterr()
+    told = captured.err
+    assert captured.out == f"trained: {run / 'final'}\n"
+    assert f"best on dev.jsonl: {run / 'checkpoint-'}{best['checkpoint']} (score" in told
     assert re.search(
         r"note: \d of 3 rooms of dev.jsonl are trained on \(", told
     )  # the rows above share rooms on purpose

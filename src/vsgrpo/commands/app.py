@@ -8,19 +8,43 @@ from typing import Annotated, Any
 
 import typer
 
-from vsgrpo.terminal import show
+from vsgrpo.terminal import set_verbosity, show
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     name="vsgrpo",
-    help="GRPO for visual-spatial reasoning: raw ScanNet scans to questions, a trained Qwen2-VL, VSI-Bench scores.",
     no_args_is_help=True,
-    add_completion=True,
+    add_completion=False,  # `vsgrpo completion`: typer's own completes no keys
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings=_HELP,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        show(version("vsgrpo"))
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Show the log lines of libraries too; allowed behind a command.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="Show results, warnings and errors alone; allowed behind a command.")
+    ] = False,
+) -> None:
+    """GRPO for visual-spatial reasoning: raw ScanNet scans to questions, a trained Qwen2-VL, VSI-Bench scores."""
+    set_verbosity("verbose" if verbose else "quiet" if quiet else None)
+
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config overrides.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and derived numbers, do nothing.")]

@@ -260,30 +260,6 @@ def ask(
     show(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))
 
 
-@app.command("configs")
-def configs(
-    group: Annotated[str | None, typer.Argument(help="One group, e.g. experiment.")] = None,
-    config_dir: app.ConfigDir = None,
-    debug: app.Debug = False,
-) -> None:
-    """List config groups and their options; with GROUP, what each option is for."""
-    from vsgrpo.config.compose import config_folders, config_groups
-    from vsgrpo.rules import suggest
-
-    groups = config_groups(config_dir)
-    if group is None:
-        width = max(map(len, groups))
-        show("\n".join(f"{name:<{width}}  {', '.join(options)}" for name, options in groups.items()))
-        return
-    if group not in groups:
-        raise ConfigError(f"{group}: no such config group", hint=suggest(group, tuple(groups)))
-    for option in groups[group]:
-        paths = [folder / group / f"{option}.yaml" for folder in config_folders(config_dir)]
-        text = next(path for path in paths if path.is_file()).read_text(encoding="utf-8")
-        comments = [x.lstrip("# ") for x in text.splitlines() if x.startswith("#") and "@package" not in x]
-        show(f"{option}: {comments[0] if comments else ''}")
-
-
 @app.command("report", "runs/beta0 runs/beta1e-4 output=compare.html")
 def report(
     given: Annotated[list[str], typer.Argument(metavar="RUN_DIR... [output=FILE]", help="Run folders, overlaid.")],

@@ -28,6 +28,7 @@ from vsgrpo.config.keys import (
 from vsgrpo.config.serve import ServeConfig
 from vsgrpo.config.train import TrainConfig, check_launcher_variables, resolve_launch
 from vsgrpo.config.trainer import TRAINERS, refuse_option
+from vsgrpo.config.yaml_files import command_of, config_dir, config_groups, group_file
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, first_line
 from vsgrpo.files import read_yaml
@@ -41,30 +42,6 @@ ROOTS: dict[str, type] = {
     "serve": ServeConfig,
 }
 NOT_GIVEN = "(not given)"
-
-
-def config_dir() -> Path:
-    """Return the folder of the packaged YAML: inside the wheel, or at the root of an editable checkout."""
-    package = Path(__file__).resolve().parents[1]
-    for candidate in (package / "configs", package.parents[1] / "configs"):
-        if (candidate / "train.yaml").is_file():
-            return candidate
-    raise ConfigError(f"{package / 'configs'}: packaged configs not found", hint="reinstall vsgrpo: pip install -e .")
-
-
-def config_folders(extra_dir: Path | None) -> list[Path]:
-    """Return the folders of YAML, the user's own first: its files shadow ours."""
-    return [*([extra_dir] if extra_dir else []), config_dir()]
-
-
-def config_groups(extra_dir: Path | None = None) -> dict[str, list[str]]:
-    """Return group -> option names, the user's own folder included."""
-    groups: dict[str, set[str]] = {}
-    for folder in config_folders(extra_dir):
-        for path in sorted(folder.glob("*/*.yaml")):
-            if path.parent.name != "accelerate":
-                groups.setdefault(path.parent.name, set()).add(path.stem)
-    return {name: sorted(options) for name, options in sorted(groups.items())}
 
 
 def load_config(root: str, overrides: Sequence[str], extra_dir: Path | None = None, allow_missing: bool = False) -> Any:
@@ -148,9 +125,7 @@ def _check_experiment(root: str, overrides: Sequence[str], extra_dir: Path | Non
     """Refuse an experiment of another command or method, or without keys, before Hydra trips over it."""
     given = dict(item.split("=", 1) for item in overrides if "=" in item)
     name, method = given.get("experiment"), given.get("trainer")
-    files = [folder / "experiment" / f"{name}.yaml" for folder in config_folders(extra_dir)]
-    file = next((file for file in files if file.is_file()), None)
-    if file is None:
+    if name is None or (file := group_file("experiment", name, extra_dir)) is None:
         return
     values = read_yaml(file, "write it again")
     for section, cls in section_classes(ROOTS[root]).items():
@@ -162,18 +137,13 @@ def _check_experiment(root: str, overrides: Sequence[str], extra_dir: Path | Non
     foreign = [key for key in keys if key not in {*field_types(ROOTS[root]), "defaults", "experiment"}]
     if foreign:
         what = f"experiment={name}: not made for `vsgrpo {root.replace('_', '-')}`, which has no {foreign[0]}"
-        raise ConfigError(what, hint=_command_of(file))
+        command = command_of(file)
+        hint = "`vsgrpo configs experiment` says what each is for" if command is None else f"it is for: {command}"
+        raise ConfigError(what, hint)
     wanted = values.get("run", {}).get("method")
     if method is not None and wanted not in (None, method):
         what = f"experiment={name}: made for `vsgrpo train {wanted}`, got `vsgrpo train {method}`"
         raise ConfigError(what, hint=f"run `vsgrpo train {wanted} experiment={name} ...` or choose another experiment")
-
-
-def _command_of(experiment: Path) -> str:
-    """Return a hint with the command that an experiment's file says it is for, as its first comment does."""
-    lines = experiment.read_text(encoding="utf-8").splitlines()
-    command = next((line[2:] for line in lines if line.startswith("# vsgrpo ")), None)
-    return "`vsgrpo configs` lists the experiments" if command is None else f"it is for: {command}"
 
 
 def _compose(root: str, overrides: list[str], extra_dir: Path | None) -> Any:

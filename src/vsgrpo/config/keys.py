@@ -29,6 +29,8 @@ FLAGS += ("--skip-missing", "--allow-leak", "--allow-changed")
 KEYS_HINT = "keys are SECTION.NAME; `vsgrpo configs` lists the groups"
 SHORTHANDS = {"model": "model.path", "data": "data.path", "output": "run.dir"}
 SHORTHANDS |= {"benchmark": "benchmark.name", "source": "source.name"}
+TAGGED_TOKENS = 512
+"""Tokens for an answer in think and observe mode where a shorthand chooses the mode and nothing names a number."""
 ALIASES = {
     "lr": "trainer.learning_rate",
     "batch_size": "trainer.per_device_train_batch_size",
@@ -49,14 +51,18 @@ def prepare_overrides(root: str, overrides: Sequence[str]) -> list[str]:
 
     `model=PATH`, `data=DIR`, `output=DIR` become `model.path`, `data.path`, `run.dir` (build-data: `data.path`) when
     the value has a path separator or names a folder (for data and output: always); `benchmark=package.module:Class`
-    and `source=package.module:NAME` become `benchmark.name` and `source.name`. Values of path keys are quoted, so that
-    `=`, spaces, commas and brackets in a path need no escaping. With a source of one's own the keys of `source` are
-    added: no YAML has them.
+    and `source=package.module:NAME` become `benchmark.name` and `source.name`; `prompt=MODE`, a group of `train`,
+    becomes `prompt.mode` in eval and ask, with room for a thought in think and observe mode. Values of path keys are
+    quoted, so that `=`, spaces, commas and brackets in a path need no escaping. With a source of one's own the keys of
+    `source` are added: no YAML has them.
 
     Raises:
         ConfigError: an item that is not key=value, or takes keys away or adds them.
     """
     prepared = [_one(root, item) for item in overrides]
+    has_length = any(item.startswith(("decoding.max_new_tokens=", "experiment=")) for item in overrides)
+    if root == "eval" and not has_length and {"prompt=think", "prompt=observe"} & {*overrides}:
+        prepared.append(f"decoding.max_new_tokens={TAGGED_TOKENS}")
     if root == "build_data" and any(item.startswith("source.name=") and ":" in item for item in prepared):
         prepared = [f"++{item}" if item.startswith("source.") else item for item in prepared]
     return prepared
@@ -75,6 +81,8 @@ def _one(root: str, item: str) -> str:
         raise ConfigError(f"{item}: overrides are key=value", hint="`vsgrpo configs` lists groups and keys")
     if _is_shorthand(key, value) or (root in ("eval", "serve") and key == "model"):  # a group of `train` alone
         key = "data.path" if (root == "build_data" and key == "output") else SHORTHANDS[key]
+    elif root == "eval" and key == "prompt" and not value.startswith(("{", "[")):
+        key = "prompt.mode"
     plain = key.lstrip("+")
     if plain.startswith("trainer.hf.") or (plain == "trainer.hf" and value.startswith("{")):
         return f"++{plain}={value}"

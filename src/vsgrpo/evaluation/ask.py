@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vsgrpo.config.keys import TAGGED_TOKENS
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation import predictions
 from vsgrpo.evaluation.benchmark import PromptSettings, question_row
@@ -17,8 +18,6 @@ from vsgrpo.families.vision_record import with_rules
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
 
-TAGGED_TOKENS = 512
-"""Tokens for think and observe answers where decoding.max_new_tokens is not given."""
 _WITHOUT_EFFECT = ("benchmark", "controls", "scorer", "extract", "output", "run.dir", "run.name", "video.shuffle")
 _WITHOUT_EFFECT += ("video.frame_cache", "video.cache_dir", "decoding.batch_size", "decoding.layout")
 """Keys of eval, or sections of them, that decide nothing about one answer."""
@@ -80,7 +79,7 @@ def parse_request(words: list[str]) -> Request:
         key = word.partition("=")[0]
         if key in _WITHOUT_EFFECT or key.partition(".")[0] in _WITHOUT_EFFECT:
             raise ConfigError(f"{word}: decides nothing about the answer to one question", hint=f"leave {key} out")
-    tagged = {"prompt.mode=think", "prompt.mode=observe", "prompt=think", "prompt=observe"}
+    tagged = {"prompt.mode=think", "prompt.mode=observe"}
     if not tagged.isdisjoint(rest) and not any(word.startswith("decoding.max_new_tokens=") for word in rest):
         rest.append(f"decoding.max_new_tokens={TAGGED_TOKENS}")
     return Request(media, questions[0].strip(), (*rest, f"benchmark.path={media[0][1]}", "output=."))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vsgrpo.families import BUILT, budget_of
 from vsgrpo.families.vision_record import VISION_FILE, find_vision
-from vsgrpo.terminal import show
+from vsgrpo.terminal import note
 from vsgrpo.video.budget import VisionBudget
 
 
@@ -37,5 +36,5 @@ def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]
     if is_first and models and models[0] not in BUILT and missing and source != Path(models[0]) / VISION_FILE:
         values = ", ".join(f"video.{name}={getattr(budget, name)}" for name in missing)
         origin = f"taken from {source}" if source else "the defaults, whatever it was trained with"
-        show(f"note: {models[0]}: no {VISION_FILE}: {values} ({origin})", sys.stderr)
+        note(f"note: {models[0]}: no {VISION_FILE}: {values} ({origin})")
     return budget

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +33,7 @@ from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt
 from vsgrpo.modeling.vision import FeatureStore
-from vsgrpo.terminal import Progress, show
+from vsgrpo.terminal import Progress, note
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.loader import VideoInputs, VideoLoader
 
@@ -87,7 +86,7 @@ class Processes:
         """Join the processes of the launcher that set RANK and WORLD_SIZE; the first says what it computes on."""
         found = cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
         if found.is_first:
-            show(device_line(found.device), sys.stderr)
+            note(device_line(found.device))
         if found.world > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo", timeout=timedelta(days=1))  # videos differ in work
         return found
@@ -118,8 +117,8 @@ def open_generator(
         prompt, text_of: as `Generator`.
     """
     model, video = config.model, config.video
-    if note := model.dtype_note():
-        show(note.removeprefix("; "), sys.stderr)
+    if taken := model.dtype_note():
+        note(taken.removeprefix("; "))
     options = {"dtype": model.dtype, "attn": model.attn_implementation, "offline": model.offline}
     options |= {"text_after_video": model.text_after_video, "vision_marks": config.prompt.vision_marks}
     options |= {"tiny_folder": tiny_folder}

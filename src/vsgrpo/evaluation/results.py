@@ -38,7 +38,7 @@ from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, MediaOf, predictions
 from vsgrpo.families.vision_record import BEFORE_RULES
 from vsgrpo.files import write_atomic
 from vsgrpo.records import read_record
-from vsgrpo.terminal import show
+from vsgrpo.terminal import note, show
 
 SCHEMA_VERSION = 1
 """Version of settings.json and results.json."""
@@ -146,7 +146,7 @@ def begin(folder: Path, settings: dict[str, Any], inputs: dict[str, InputFile], 
     elif overwrite and (found := _own(folder)):
         paths.set_aside(folder, [path.name for path in found])
     elif (folder / PREDICTIONS_NAME).is_file():
-        show(f"going on with {folder / PREDICTIONS_NAME}", sys.stderr)
+        note(f"going on with {folder / PREDICTIONS_NAME}")
     write_atomic(folder / SETTINGS_NAME, json.dumps(settings, indent=1) + "\n")
     write_inputs(folder, inputs)
     hash_in_background(folder, inputs)

@@ -18,8 +18,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vsgrpo.config.compose import config_dir, to_yaml
+from vsgrpo.config.compose import to_yaml
 from vsgrpo.config.train import TrainConfig, joins_launcher
+from vsgrpo.config.yaml_files import config_dir
 from vsgrpo.data.inputs import look_at, model_folders
 from vsgrpo.data.row_numbers import Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pyarrow.compute
 from transformers import TrainerCallback, TrainerState
 
 from vsgrpo.errors import first_line
-from vsgrpo.terminal import show
+from vsgrpo.terminal import note
 from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.measure import PhaseTimer
 
@@ -178,7 +177,7 @@ class Progress(TrainerCallback):
         named = {name: logs.get(name) for name in ("loss", "reward", "kl", "entropy")}
         numbers = [f"{name} {value:.4g}" for name, value in named.items() if isinstance(value, int | float)]
         line = f"{self._title()} step {state.global_step}/{state.max_steps}  {'  '.join(numbers)}"
-        show(f"{line}  {seconds:.2f} s/step  {left // 60}m{left % 60:02d}s left", sys.stderr)
+        note(f"{line}  {seconds:.2f} s/step  {left // 60}m{left % 60:02d}s left")
 
     def say(self, text: str) -> None:
         """Tell the user something from inside a signal handler (where a buffered stream may be in the middle)."""

@@ -29,7 +29,7 @@ from vsgrpo.errors import ConfigError, first_line
 from vsgrpo.memory.load import stage_load
 from vsgrpo.memory.passes import Passes, plan_passes
 from vsgrpo.modeling.bundle import ModelBundle, use_gradient_checkpointing
-from vsgrpo.terminal import can_draw, show
+from vsgrpo.terminal import can_draw, is_quiet, note, show
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.callbacks import DevScore, StopOnSignal
 from vsgrpo.training.continuation import Checkpoint
@@ -79,7 +79,7 @@ def open_stage(
     config, folder = parts.config, parts.folder
     section = config.trainer.stage(stage.number)
     timer, rows = PhaseTimer(), stage_rows(config, parts.dataset, stage.number)
-    draws = own_rank() == 0 and can_draw(sys.stderr)
+    draws = own_rank() == 0 and can_draw(sys.stderr) and not is_quiet()
     progress = LiveView(stage, timer, rows) if draws else Progress(stage, timer)
     every = buffer_steps(section) if isinstance(section, GrpoSection) else 1
     lost = partial(another_failed, folder.path)
@@ -92,11 +92,11 @@ def open_stage(
             trainer = build_trainer(parts, stage, reference, progress, stop)
             check_backend(trainer.accelerator, config)
             if trainer.is_world_process_zero():
-                show(trainer.passes.text(config, section, parts.rows), sys.stderr)
+                note(trainer.passes.text(config, section, parts.rows))
             if wants_probe(config, section):
                 found = probe_longest(trainer, section, stage_load(config, trainer.passes.section(section), ()))
                 if trainer.is_world_process_zero():
-                    show(found, sys.stderr)
+                    note(found)
             folder.update_status(stage=stage.number)
             opened = OpenStage(trainer, stop)
             if resume is not None:
