@@ -106,8 +106,7 @@ class FakeServer:
         self.alive = True
         self.connections: set[socket.socket] = set()
         handler = type("Handler", (_Handler,), {"fake": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
-        self._http.daemon_threads = True
+        self._http = _Listener(("127.0.0.1", self.port), handler)
         self.port = self._http.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
@@ -295,6 +294,11 @@ class FakeServer:
 
     def stop_soon(self) -> None:
         threading.Thread(target=self.stop, daemon=True).start()
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -51,12 +51,19 @@ def test_messages_are_those_of_vllm(version):
 
 
 def test_a_hash_names_all_that_an_answer_depends_on():
-    base = ("video1", "tower", "bfloat16", (4, 12, 16), None)
-    names = {content_hash(*base), content_hash(*base, "run", 3)}
-    for place, other in enumerate(("video2", "tower2", "float32", (4, 16, 12), 0.5)):
-        names.add(content_hash(*base[:place], other, *base[place + 1 :]))
-    assert len(names) == 7
-    assert content_hash(*base) == content_hash(*base)
+    base = (array_of("float32"), (1, 2, 4), None)
+    other = Array("float32", (2, 4), base[0].data[:-1] + b"x")
+    names = {content_hash(*base)}
+    for changed in (
+        (other, *base[1:]),
+        (array_of("float16"), *base[1:]),
+        (Array("float32", (4, 2), base[0].data), *base[1:]),
+        (base[0], (1, 4, 2), None),
+        (base[0], (1, 2, 4), 0.5),
+    ):
+        names.add(content_hash(*changed))
+    assert len(names) == 6
+    assert content_hash(array_of("float32"), [1, 2, 4], None) in names
 
 
 def test_a_body_holds_features_once_and_then_their_hash():

@@ -193,12 +193,16 @@ class Server:
             self._all(pool, self._introduce, list({id(request): request for request in first.values()}.values()))
             return self._all(pool, self._complete, requests)
         except BaseException:
-            self._stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
-            self._http.close()
+            self.stop()
             raise
         finally:
             pool.shutdown()
+
+    def stop(self) -> None:
+        """End the requests under way, and what waits for the server."""
+        self._stopped.set()
+        self._http.close()
 
     def _all(self, pool: ThreadPoolExecutor, send: Callable[[Request], Any], requests: Sequence[Request]) -> list[Any]:
         futures = [pool.submit(self._mended, send, request) for request in requests]

@@ -129,19 +129,20 @@ class Completion:
     weight_versions: tuple[str, ...] = ()
 
 
-def content_hash(video: str, tower: str, dtype: str, grid_thw: Sequence[int], seconds: float | None, *more: Any) -> str:
-    """Return the name of features on servers.
+def content_hash(array: Array, grid_thw: Sequence[int], seconds: float | None) -> str:
+    """Return the name of features on servers: a hash of all that an answer depends on.
+
+    Deviation: not of the video and the tower's weights, which the features would have to be those of. Features of a
+    trained tower get another name whenever they change, with no step or run in it.
 
     Args:
-        video: key of the video (content of its file, frames, size, kind).
-        tower: hash of the vision tower's weights, or a name of them.
-        dtype: type of the features.
+        array: (N, D).
         grid_thw: patches in time, height and width.
         seconds: of one temporal patch, None where the family does not count them; it moves positions.
-        more: run id and step, where the tower is trained.
     """
-    parts = [video, tower, dtype, *map(str, grid_thw), repr(seconds), *map(str, more)]
-    return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+    digest = blake2b(array.data, digest_size=16)
+    digest.update(repr((array.dtype, tuple(array.shape), tuple(grid_thw), seconds)).encode())
+    return digest.hexdigest()
 
 
 def encode_features(kind: str, array: Array, grid_thw: Sequence[int], seconds: float | None = None) -> str:

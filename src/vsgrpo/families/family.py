@@ -239,6 +239,7 @@ class Family:
             positions do not depend on time.
         has_text_rules: a video may reach farther in time than in rows and columns, so that `model.text_after_video`
             matters (see `vision_record`); False where each frame is placed by itself.
+        not_served: why completions cannot be drawn by a vLLM server; empty where they can.
         patch, merge, temporal_patch: pixels on the side of a patch, patches on the side of a token, frames of a patch.
         computing_values: see `COMPUTING_VALUES`.
     """
@@ -266,6 +267,7 @@ class Family:
     qkv_bias: bool = True
     qk_norm: bool = False
     has_text_rules: bool = True
+    not_served: str = ""
     patch: int = 14
     merge: int = 2
     temporal_patch: int = 2

@@ -66,6 +66,7 @@ QWEN3_5 = replace(
     label="Qwen3.5",
     classes=_classes,
     tower=_tower,
+    not_served="a video's placeholders are parted by its times, and layers with a state were never tried there",
     features=pooled_features,
     encoder_output=pooled_output,
     tiny="tiny_3_5",

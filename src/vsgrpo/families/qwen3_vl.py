@@ -114,6 +114,7 @@ QWEN3_VL = Family(
     published=r"Qwen/Qwen3-VL-(2B|4B|8B|32B)-(Instruct|Thinking)",
     needs_timing=True,
     has_text_rules=False,
+    not_served="a video's placeholders are parted by its times, and there are features of several levels: never tried",
     video_text=video_text,
     time_tokens=10,  # "<", three digits below 1000 s, ".", a digit, " seconds", ">", and two marks
     features=_features,
