@@ -230,3 +230,31 @@ def test_bad_settings_are_refused():
     for changes in ({"num_frames": 0}, {"fps": 0.0}, {"stride_s": 0.0}):
         with pytest.raises(ValueError, match="above 0"):
             VisibilitySettings(**changes)
+
+
+def test_budgets_look_at_the_union_of_their_frames_and_leave_out_those_with_a_hole(folder):
+    # Twelve frames; a board is in view in frame 0 and, from a pose to its right, not in the others; frame 7 has no pose.
+    scan = make_scan(folder, {0: board((0, 2, 0), 0.4, 0.5)})
+    away = LOOK_NORTH @ np.diag([-1.0, 1.0, -1.0, 1.0])  # turned round
+    poses = [LOOK_NORTH, *[away] * 6, None, *[away] * 4]
+    asked = VisibilitySettings(num_frames=2, stride_s=None, budgets=(2, 4, 6, 16))
+    with record(folder, poses, [2.0] * 12) as reader:
+        footage = watch(reader, scan, [0], asked)
+    assert isinstance(footage, Footage)
+    # 2: frames 0, 11. 4: 0, 4, 7, 11, of which 7 cannot be judged. 6: 0, 2, 4, 7, 9, 11 too. 16 are more than there are.
+    assert footage.budgets == {2: (0, 4)}  # looked at: 0, 2, 4, 9, 11
+    assert footage.pixels[0][0] > 50 and footage.pixels[0][1:] == (0, 0, 0, 0)
+    assert footage.surface[2].all()
+
+
+def test_surface_is_what_some_frame_of_the_budget_shows(folder):
+    scan = make_scan(folder, {0: board((0, 2, 0), 0.4, 0.5), 1: board((0, -2, 0), 0.4, 0.5)})
+    away = LOOK_NORTH @ np.diag([-1.0, 1.0, -1.0, 1.0])
+    poses = [LOOK_NORTH, LOOK_NORTH, away, LOOK_NORTH]
+    asked = VisibilitySettings(num_frames=2, stride_s=None, budgets=(2, 4))
+    with record(folder, poses, [2.0] * 4) as reader:
+        footage = watch(reader, scan, [0, 1], asked)
+    half = len(scan.mesh.vertices) // 2
+    assert footage.budgets == {2: (0, 3), 4: (0, 1, 2, 3)}
+    assert footage.surface[2][:half].all() and not footage.surface[2][half:].any()
+    assert footage.surface[4].all()

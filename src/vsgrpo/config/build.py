@@ -156,11 +156,16 @@ class BuildVideoSection(Section, key="video"):
     walk_height: Annotated[int, at_least(28)]
     seen_pixels: Count
     seen_frames: Annotated[int, at_least(0)]
+    budgets: list[Annotated[int, at_least(2)]]
+    frame_true: Annotated[str, choice("drop", "flag", "answer")]
 
     def faults(self) -> Faults:
         if (self.source == "folder") != (self.folder is not None):
             what = f"video.folder={self.folder}: video.source=folder needs it, other sources must not have it"
             yield what, "set video.source=folder video.folder=DIR with DIR/<scene>.mp4"
+        if any(budget % 2 for budget in self.budgets) or len({*self.budgets}) < len(self.budgets):
+            hint = "loaders show pairs of frames: even numbers such as video.budgets=[8,16,32,64], or [] to judge none"
+            yield f"video.budgets={self.budgets}: must be different even numbers", hint
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from vsgrpo.rules import Count, Faults, Name, Section, Seed, above, at_least, ch
 Pixels = Annotated[int, at_least(28 * 28)]
 """At least one token of the language model."""
 Frames = Annotated[int, at_least(2)]
+FrameTrue = Annotated[str, choice("drop", "off")]
 
 
 @dataclass(frozen=True)
@@ -198,12 +199,20 @@ class BenchmarkSection(Section, key="benchmark"):
 
 
 @dataclass(frozen=True)
+class EvalDataSection(Section, key="data"):
+    """What becomes of rows that are not true for the frames shown."""
+
+    frame_true: FrameTrue
+
+
+@dataclass(frozen=True)
 class EvalConfig(ShowsMedia, Section, key=""):
     """`vsgrpo eval`."""
 
     run: RunSection
     model: ModelSection
     benchmark: BenchmarkSection
+    data: EvalDataSection
     video: EvalVideoSection
     image: ImageSection
     prompt: PromptSection

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from vsgrpo.config.evaluate import (
     Frames,
+    FrameTrue,
     ImageSection,
     ModelSection,
     Pixels,
@@ -75,6 +76,7 @@ class TrainDataSection(Section, key="data"):
     limit: Count | None
     allow_val_safe: bool
     mix: list[dict[str, Any]] | None
+    frame_true: FrameTrue
 
     def faults(self) -> Faults:
         yield from not_empty("data.types", self.types)

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.config.train import TrainConfig
+from vsgrpo.data.frame_true import check_fields, truth_lines
 from vsgrpo.data.leak_guard import Judgement, name_some
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
 from vsgrpo.data.prompts import check_trainable
+from vsgrpo.data.row import Row
 from vsgrpo.data.row_scan import AnswerLine, RowScan, answer_table, scan_rows
 from vsgrpo.errors import DataError
 from vsgrpo.families import FAMILIES, budget_of, family_of, find_model
@@ -40,6 +42,7 @@ class CheckReport:
         verdict: leak verdict over all rows but those of a test file: clean, unknown or leak.
         num_videos: videos that can be read; frames of the shortest and longest.
         num_images: images that can be read.
+        frame_true: per row file, type -> share of the rows that is true at each budget of frames.
         problems: one per rule that is broken, with file, lines or video; empty: all is well.
         notes: worth knowing, no fault.
     """
@@ -50,6 +53,7 @@ class CheckReport:
     num_videos: int
     num_images: int
     frames: tuple[int, int]
+    frame_true: dict[str, dict[str, dict[str, Any]]]
     problems: list[str]
     notes: list[str]
 
@@ -62,6 +66,7 @@ class CheckReport:
         lines: list[str] = []
         for name, answers in self.answers.items():
             lines += [f"{name}: {self.files[name]} rows", *answer_table(answers, name=Path(name).stem)[:-1]]
+            lines += truth_lines(self.frame_true[name])
         lines.append(f"videos: {self.num_videos} readable, {self.frames[0]} to {self.frames[1]} frames")
         if self.num_images:
             lines.append(f"images: {self.num_images} readable")
@@ -92,9 +97,12 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
     """
     find_model(config.model.path, config.model.adapter)
     files = _row_files(path)
-    needs = partial(check_trainable, config=config)
+    needs = partial(_check_row, config=config)
     others = {"train", "dev", "test"} - {config.data.split}  # they are not trained on
-    scans = {file: scan_rows(file, None if file.stem in others else needs, judge=file.stem != "test") for file in files}
+    scans = {
+        file: scan_rows(file, check_frames if file.stem in others else needs, judge=file.stem != "test")
+        for file in files
+    }
     judged = Judgement()
     for scan in scans.values():
         judged.join(scan.judged)
@@ -115,6 +123,7 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
     if untimed := [path for (kind, path), header in good.items() if kind == "video" and header.fps <= 0]:
         timed = " and ".join(family.label for family in FAMILIES.values() if family.needs_timing)
         notes.append(f"{len(untimed)} videos state no frame rate, such as {untimed[0]}: {timed} refuses them")
+    notes += [note for file, scan in scans.items() if (note := _lost(file, scan, config)) is not None]
     folder = files[0].parent
     if (folder / MANIFEST_NAME).is_file():
         manifest = read_manifest(folder)
@@ -127,9 +136,33 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
         num_videos=len(frames),
         num_images=len(good) - len(frames),
         frames=(min(frames, default=0), max(frames, default=0)),
+        frame_true={file.name: scan.truth.table() for file, scan in scans.items()},
         problems=problems,
         notes=notes,
     )
+
+
+def _check_row(row: Row, config: TrainConfig) -> None:
+    check_frames(row)
+    check_trainable(row, config)
+
+
+def check_frames(row: Row) -> None:
+    """Raise RowError where a row does not say as build-data does at which frames it is true."""
+    if row.extra:
+        check_fields(row, f"row {row.key}")
+
+
+def _lost(file: Path, scan: RowScan, config: TrainConfig) -> str | None:
+    """Say how many rows a run leaves out because its frames do not show their answers; None where none says."""
+    truth = scan.truth
+    if truth.unknown.total() == truth.rows.total():
+        return None
+    frames = budget_of(config.model.path, config.vision()).sampled_frames
+    lost = truth.lost_at(frames)
+    by_type = f" ({', '.join(f'{kind} {number}' for kind, number in lost.items())})" if lost else ""
+    what = f"a run with video.num_frames={frames} leaves out {sum(lost.values())} of {truth.rows.total()} rows{by_type}"
+    return f"{file.name}: {what}: not true for these frames; data.frame_true=off keeps them"
 
 
 def _row_files(path: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vsgrpo.data.frame_true import TruthTally
 from vsgrpo.data.leak_guard import Judgement, Links
 from vsgrpo.data.row import LETTERS, Row, RowError
 from vsgrpo.data.rows import faults_of, row_from_dict
@@ -171,6 +172,7 @@ class RowScan:
         keys: 64-bit hashes of the keys of rows that keep the schema; what follows is of these too.
         key_lines: the line of each.
         tally: answers of the `num_rows` by question type.
+        truth: at which budgets of frames these are true.
         rooms: (dataset, room) of the rows.
         media: (kind, path in the rows) -> key of the first row that shows it.
         judged: what the leak guard found.
@@ -182,6 +184,7 @@ class RowScan:
     keys: array[int] = field(default_factory=lambda: array("Q"))
     key_lines: array[int] = field(default_factory=lambda: array("Q"))
     tally: AnswerTally = field(default_factory=AnswerTally)
+    truth: TruthTally = field(default_factory=TruthTally)
     rooms: set[tuple[str, str]] = field(default_factory=set)
     media: dict[tuple[str, str], str] = field(default_factory=dict)
     judged: Judgement = field(default_factory=Judgement)
@@ -199,6 +202,7 @@ class RowScan:
         if is_good:
             self.num_rows += 1
             self.tally.add(row)
+            self.truth.add(row)
         self.keys.append(int.from_bytes(blake2b(row.key.encode(), digest_size=8).digest(), "big"))
         self.key_lines.append(line)
         self.rooms.add((row.dataset, row.room))
@@ -217,6 +221,7 @@ class RowScan:
         self.num_lines += later.num_lines
         self.num_rows += later.num_rows
         self.tally.join(later.tally)
+        self.truth.join(later.truth)
         self.rooms |= later.rooms
         self.media = {**later.media, **self.media}
         self.judged.join(later.judged)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vsgrpo.data.frame_true import true_rows
 from vsgrpo.data.inputs import look_at, model_files
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
@@ -71,9 +73,10 @@ def run_eval(
         leak = compare_rows(
             manifests, benchmark.rows, benchmark.media, benchmark.official, allow_leak=allow_leak, name=model.path
         )
+        benchmark, budget = rows_for_frames(config, benchmark)
         shown = arms.media_of_arms(config, benchmark)
         began = time.monotonic()
-        settings = answer_rows(config, benchmark, shown, overwrite=overwrite, allow_changed=allow_changed)
+        settings = answer_rows(config, benchmark, shown, budget, overwrite=overwrite, allow_changed=allow_changed)
         if settings is None:
             return None
         answers = _read_answers(config, settings, leak, shown)
@@ -101,8 +104,24 @@ def read_rows(config: EvalConfig, kind: type[Benchmark]) -> Benchmark:
     return kind.read(asked.path, read)
 
 
+def rows_for_frames(config: EvalConfig, benchmark: Benchmark) -> tuple[Benchmark, VisionBudget]:
+    """Return the benchmark without rows that the frames shown do not make true, and the budget of these frames."""
+    budget = vision_budget([config.model.adapter, config.model.path], config.vision())
+    found = true_rows(benchmark.rows, budget.sampled_frames, config.data.frame_true, str(benchmark.file))
+    if os.environ.get("RANK", "0") == "0":
+        for sentence in found.sentences():
+            show(f"{benchmark.file.name}: {sentence}", sys.stderr)
+    return replace(benchmark, rows=tuple(found.rows)), budget
+
+
 def answer_rows(
-    config: EvalConfig, benchmark: Benchmark, shown: Mapping[str, MediaOf], *, overwrite: bool, allow_changed: bool
+    config: EvalConfig,
+    benchmark: Benchmark,
+    shown: Mapping[str, MediaOf],
+    budget: VisionBudget,
+    *,
+    overwrite: bool,
+    allow_changed: bool,
 ) -> dict[str, Any] | None:
     """Answer every question into predictions.jsonl (and those of controls) and return the settings that decided it.
 
@@ -112,7 +131,6 @@ def answer_rows(
 
     folder = Path(config.run.dir)
     folder.mkdir(parents=True, exist_ok=True)
-    budget = vision_budget([config.model.adapter, config.model.path], config.vision())
     decoding = generate.Decoding.of(config)
     settings = _settings(config, benchmark, budget, decoding)
     processes, inputs = generate.Processes.join(), {}

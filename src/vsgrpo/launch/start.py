@@ -136,7 +136,7 @@ def launch_training(
     check_devices(config)
     find_model(config.model.path, config.model.adapter)
     config = with_rules(config)
-    checked = load_rows(config)
+    checked = load_rows(config, lambda text: show(text, sys.stderr))
     rows = checked[0]
     numbers = numbers_of(rows, config.prompt)
     check_run(config, rows)

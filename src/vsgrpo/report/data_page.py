@@ -47,6 +47,7 @@ def write_data_page(folder: Path) -> list[str]:
         generator=records[0]["generator"] if records else {},
         tiles=_tiles(manifest),
         types=_type_views(manifest.counts["answers"], records),
+        truth=_truth_view(manifest.counts.get("frame_true", {})),
         skipped={name: scan["reason"] for name, scan in manifest.scans.items() if scan["status"] == "skipped"},
         counts=manifest.counts,
         notes=manifest.notes,
@@ -67,6 +68,13 @@ def _tiles(manifest: Manifest) -> list[tuple[str, str]]:
     values["objects"] = objects
     seen = [("seen in the video", f"{100 * sum(shown) / max(objects, 1):.0f} %")] if shown else []
     return [*((name, f"{value:,}") for name, value in values.items()), *seen]
+
+
+def _truth_view(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the budgets and, per type, the rows of train (else dev) each makes true; None where none was judged."""
+    table = tables.get("train") or tables.get("dev") or {}
+    budgets = sorted({budget for entry in table.values() for budget in entry["true_at"]}, key=int)
+    return {"budgets": budgets, "types": table} if budgets else None
 
 
 def _type_views(

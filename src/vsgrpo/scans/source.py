@@ -68,12 +68,14 @@ class VisibilitySettings:
         stride_s: one frame every so many seconds is looked at besides; None for the loader's frames alone.
         depth_tolerance: a point is seen if its depth differs from the image's by at most this share of the latter.
             Source: VSI-Bench's older projection of labelled vertices (0.2).
+        budgets: further numbers of frames that loaders may be asked for: the frames that these show are looked at, too.
     """
 
     num_frames: int = 16
     fps: float = 24.0
     stride_s: float | None = 0.25
     depth_tolerance: float = 0.2
+    budgets: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.fps <= 0 or not (self.stride_s is None or self.stride_s > 0):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,22 +45,28 @@ def watch(
 ) -> Footage | str:
     """Count the pixels of objects in frames of a recording; where that cannot be done, return why.
 
-    A counter has `count`, and `frame_pixels`, the pixels of a whole frame once one was counted. Frames that it cannot
-    judge are left out; with more than a fifth of them the scan is not judged.
+    A counter has `count`, `surface`, and `frame_pixels`, the pixels of a whole frame once one was counted. Frames that
+    it cannot judge are left out, and the budgets that show one; with more than a fifth of them the scan is not judged.
     """
     by_loader = set(frame_indices(num_frames, settings.num_frames))
+    by_budget = {budget: set(frame_indices(num_frames, budget)) for budget in settings.budgets if budget <= num_frames}
     every = num_frames if settings.stride_s is None else max(1, int(settings.stride_s * settings.fps))
-    looked = sorted(by_loader | set(range(0, num_frames, every)))
+    looked = sorted(by_loader.union(range(0, num_frames, every), *by_budget.values()))
     counts = {frame: row for frame in looked if (row := counter.count(frame)) is not None}
     unjudged = len(looked) - len(counts)
     if unjudged > _MAX_UNJUDGED * len(looked) or not by_loader & set(counts):
         return f"{unjudged} of {len(looked)} frames have no usable pose or depth: what the video shows was not counted"
     table = np.rint(np.array(list(counts.values()))).astype(np.int64).T
+    place = {frame: position for position, frame in enumerate(counts)}
+    whole = {budget: frames for budget, frames in by_budget.items() if frames <= place.keys()}
+    surface = {budget: seen for budget, frames in whole.items() if (seen := counter.surface(frames)) is not None}
     return Footage(
         times=tuple(frame / settings.fps for frame in counts),
         shown=tuple(position for position, frame in enumerate(counts) if frame in by_loader),
         frame_pixels=counter.frame_pixels,
         pixels={int(i): tuple(row.tolist()) for i, row in zip(instance_ids, table, strict=True)},
+        budgets={budget: tuple(sorted(place[frame] for frame in frames)) for budget, frames in whole.items()},
+        surface=surface,
     )
 
 
@@ -90,6 +96,8 @@ class Projection:
         self._points = mesh.vertices[chosen].astype(np.float32)
         self._areas = vertex_areas(mesh.vertices, mesh.faces)[chosen].astype(np.float32)
         self._view, self._tolerance = view, tolerance
+        self._vertices = mesh.vertices.astype(np.float32)
+        self._surfaces: dict[int, NDArray[np.uint8]] = {}
         self.frame_pixels = 0
 
     def count(self, frame: int) -> NDArray | None:
@@ -102,13 +110,30 @@ class Projection:
         counts = np.bincount(self._number[seen], weights=pixels, minlength=self._num_objects)
         return counts.astype(np.float64)
 
+    def surface(self, frames: Iterable[int]) -> NDArray[np.bool_] | None:
+        """Return which vertices of the mesh, (V,), some of the frames show; each frame is looked at once."""
+        found = np.zeros(len(self._vertices), dtype=bool)
+        for frame in frames:
+            if frame not in self._surfaces:
+                view, seen = self._view(frame), np.zeros(len(found), dtype=bool)
+                if view is not None:
+                    seen[self._seen(self._vertices, view)[0]] = True
+                self._surfaces[frame] = np.packbits(seen)
+            found |= np.unpackbits(self._surfaces[frame], count=len(found)).view(bool)
+        return found
+
     def _footprints(self, view: View) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Return the points seen and the pixels of each: fx fy |A.p| / z^3 of vector area A at p, camera frame."""
+        seen, points = self._seen(self._points, view)
+        facing = np.abs(((self._areas[seen] @ view.pose[:3, :3].astype(np.float32)) * points).sum(axis=1))
+        return seen, view.matrix[0, 0] * view.matrix[1, 1] * facing / points[:, 2] ** 3
+
+    def _seen(self, vertices: NDArray[np.float32], view: View) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Return which of the points (N, 3) are seen, and where these are in the frame of the camera."""
         pose, depth, matrix = view.pose.astype(np.float32), view.depth, view.matrix
         height, width = depth.shape
         fx, fy, cx, cy = matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]
-        turn = pose[:3, :3]
-        camera = (self._points - pose[:3, 3]) @ turn
+        camera = (vertices - pose[:3, 3]) @ pose[:3, :3]
         front = np.flatnonzero(camera[:, 2] > _NEAREST)
         x, y, z = camera[front].T
         u, v = np.rint(fx * x / z + cx), np.rint(fy * y / z + cy)
@@ -116,9 +141,7 @@ class Projection:
         measured = depth[v[inside].astype(np.intp), u[inside].astype(np.intp)]
         near = np.abs(measured - z[inside]) <= self._tolerance * measured
         seen = front[inside[near & (measured > 0)]]
-        points = camera[seen]
-        facing = np.abs(((self._areas[seen] @ turn) * points).sum(axis=1))
-        return seen, fx * fy * facing / points[:, 2] ** 3
+        return seen, camera[seen].astype(np.float32, copy=False)
 
 
 def vertex_areas(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -148,6 +171,9 @@ class Masks:
 
     def __exit__(self, *error: object) -> None:
         self._archive.close()
+
+    def surface(self, frames: Iterable[int]) -> None:
+        """Masks know nothing of the mesh's surface."""
 
     def count(self, frame: int) -> NDArray | None:
         """Return the pixels of each object in a frame, (K,), None where the archive lacks it."""

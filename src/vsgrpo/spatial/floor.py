@@ -7,6 +7,7 @@ section 3.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,16 +137,40 @@ def room_floor(
     return shape_area(shape) or None, shape_outlines(shape)
 
 
-def _floor_points(vertices: NDArray[np.floating], alpha_points: str, seed_name: str) -> Floats:
+def floor_shares(
+    vertices: NDArray[np.floating],
+    seen: Sequence[NDArray[np.bool_]],
+    alpha_points: str = "random10k",
+    seed_name: str = "",
+    *,
+    alpha: float = 5.0,
+    holes: str = "fill",
+) -> list[float]:
+    """Return per set of seen vertices (N,) which share of the area of `room_floor` these alone span, at most 1.
+
+    The points are those of `room_floor`, as far as they are seen; 0 where the scan spans no area.
+    """
+    whole = shape_area(alpha_shape(_floor_points(vertices, alpha_points, seed_name), alpha, holes))
+    parts = [_floor_points(vertices, alpha_points, seed_name, some) for some in seen]
+    areas = [shape_area(alpha_shape(points, alpha, holes)) for points in parts]
+    return [min(area / whole, 1.0) if whole else 0.0 for area in areas]
+
+
+def _floor_points(
+    vertices: NDArray[np.floating], alpha_points: str, seed_name: str, seen: NDArray[np.bool_] | None = None
+) -> Floats:
     xy = np.asarray(vertices, dtype=np.float64)[:, :2]
-    xy = xy[np.isfinite(xy).all(axis=1)]
+    finite = np.isfinite(xy).all(axis=1)
+    xy, kept = xy[finite], None if seen is None else seen[finite]
     if len(xy) < 3:
         return xy
     if alpha_points == "random10k":
         seed = int.from_bytes(hashlib.blake2b(seed_name.encode(), digest_size=8).digest(), "little")
-        return xy[np.random.default_rng(seed).integers(0, len(xy), NUM_ALPHA_POINTS)]
+        drawn = np.random.default_rng(seed).integers(0, len(xy), NUM_ALPHA_POINTS)
+        return xy[drawn if kept is None else drawn[kept[drawn]]]
     if alpha_points == "voxel5cm":
-        return _voxel_points(xy)
+        xy = xy if kept is None else xy[kept]
+        return _voxel_points(xy) if len(xy) else xy
     raise ValueError(f"alpha_points={alpha_points!r}: random10k or voxel5cm")
 
 

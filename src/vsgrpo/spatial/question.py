@@ -159,6 +159,36 @@ Resolver = Callable[[Scene, str, Sequence[str]], str | None]
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What a model sees at one budget of frames.
+
+    Attributes:
+        pixels: instance id -> its pixels in each of the K frames shown, in their order.
+        frame_pixels: pixels of a whole frame.
+        least: pixels in one frame from which an object is visible.
+        area: share of the room's floor that these frames span; None: not measured.
+        settings: that the question was made with.
+    """
+
+    pixels: Mapping[int, tuple[int, ...]]
+    frame_pixels: int
+    least: int
+    area: float | None
+    settings: QuestionSettings
+
+    def most(self, instance_id: int) -> int:
+        """Return the most pixels of an instance in one frame."""
+        return max(self.pixels.get(instance_id, ()), default=0)
+
+    def shows(self, instance_id: int) -> bool:
+        """Say whether an instance is visible."""
+        return self.most(instance_id) >= self.least
+
+
+Judge = Callable[[Scene, Question, Shown], str | None]
+
+
+@dataclass(frozen=True)
 class QuestionType:
     """One type of question: everything by which it differs from the others.
 
@@ -183,6 +213,8 @@ class QuestionType:
         sentence: pattern found in the question of rows that do not name their type.
         listed: pattern whose first group holds the options, separated by commas, where the question names them.
         picture: what the report draws to explain the answer: "floor", "segment", "nearest", "turn" or nothing.
+        judge: (scene, question, what a budget of frames shows) -> the answer that these frames make true, "" where they
+            make none true, None where that is not known; see `frame_true`. None: all objects named are visible.
     """
 
     name: str
@@ -202,6 +234,7 @@ class QuestionType:
     sentence: re.Pattern[str] | None = None
     listed: re.Pattern[str] | None = None
     picture: str = ""
+    judge: Judge | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w+", self.name):

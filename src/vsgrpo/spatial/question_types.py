@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from vsgrpo.spatial import directions, held_out, questions
+from vsgrpo.spatial import directions, frame_true, held_out, questions
 from vsgrpo.spatial.question import Asking, Question, QuestionSettings, QuestionType, question_rng
 from vsgrpo.spatial.scene import Scene
 
@@ -35,6 +35,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             resolve=questions.resolve_count,
             aliases=("object_count", "absolute_count"),
             sentence=_pattern(r"^how many [^?]+?(?:\(s\)|are (?:there )?in (?:this|the) (?:room|scene|video))"),
+            judge=frame_true.judge_count,
         ),
         QuestionType(
             "object_abs_distance",
@@ -69,6 +70,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             sentence=_pattern(r"which of these objects .+ closest to the"),
             listed=_pattern(r"which of these objects \((.+?)\)"),
             picture="nearest",
+            judge=frame_true.judge_rel_distance,
         ),
         *(
             QuestionType(
@@ -116,6 +118,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             aliases=("room_size", "room_size_est", "absolute_size_room"),
             sentence=_pattern("size of (?:this|the)(?: entire| main)? room"),
             picture="floor",
+            judge=frame_true.judge_room_size,
         ),
         QuestionType(
             "route_planning",
@@ -139,6 +142,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             needs=("footage",),
             aliases=("appearance_order", "object_appearance_order"),
             sentence=_pattern("first-time appearance order|order of (?:first )?appearance"),
+            judge=frame_true.judge_order,
         ),
     )
 }
@@ -214,7 +218,7 @@ def make_questions(scene: Scene, settings: QuestionSettings, seed: int) -> list[
     for kind in asked_types(settings):
         asking = Asking(kind, scene, settings, question_rng(seed, scene.scene_name, kind.name))
         made += kind.make(asking)[: asking.cap]
-    return made
+    return frame_true.judged(scene, made, settings)
 
 
 def observation(scene: Scene, question: Question, distance: str) -> str | None:

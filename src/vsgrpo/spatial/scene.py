@@ -79,12 +79,19 @@ class Footage:
         shown: positions in `times` of the frames a loader gives to a model.
         frame_pixels: pixels of a whole frame.
         pixels: instance id -> its pixels in each of the F frames.
+        budgets: frames asked for -> positions in `times` of those that a loader then shows; budgets of which every
+            frame was looked at.
+        surface: frames asked for -> (V,) which vertices of the scan's mesh these frames show; empty: not known.
+        areas: frames asked for -> share of the room's floor that this surface spans, at most 1; empty: not known.
     """
 
     times: tuple[float, ...]
     shown: tuple[int, ...]
     frame_pixels: int
     pixels: dict[int, tuple[int, ...]]
+    budgets: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    surface: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+    areas: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

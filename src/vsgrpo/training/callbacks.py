@@ -19,6 +19,7 @@ from trl.models.utils import unwrap_model_for_generation
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
+from vsgrpo.data.frame_true import rows_of_run
 from vsgrpo.data.leak_guard import Links, name_some, read_checked_rows
 from vsgrpo.data.manifest import TrainingManifest, rooms_of
 from vsgrpo.data.room_ids import room_label
@@ -235,6 +236,7 @@ def dev_dataset(config: TrainConfig) -> Dataset | None:
             f"{base / 'dev.jsonl'}: no rows to score on",
             hint="build the data with data.dev_fraction above 0, or set trainer.dev_rows=0",
         )
+    rows = rows_of_run(config, rows, base / "dev.jsonl")
     return rows_to_dataset(spread(rows, config.trainer.dev_rows), base, config.prompt)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vsgrpo.config.train import WHOLE, TrainConfig
 from vsgrpo.config.trainer import GrpoSection, TrainerSection
+from vsgrpo.data.frame_true import rows_of_run
 from vsgrpo.data.inputs import media_files, model_files
 from vsgrpo.data.leak_guard import read_checked_rows, worst
 from vsgrpo.data.prompts import check_trainable
@@ -20,6 +22,7 @@ from vsgrpo.families.vision_record import other_rule
 from vsgrpo.memory.passes import plan_passes
 from vsgrpo.rewards import load_reward
 from vsgrpo.rules import module_file
+from vsgrpo.terminal import show
 from vsgrpo.training.launcher import allows_tf32
 
 
@@ -28,8 +31,11 @@ def row_files(config: TrainConfig) -> list[Path]:
     return [Path(folder) / f"{config.data.split}.jsonl" for folder, _ in config.data.folders()]
 
 
-def load_rows(config: TrainConfig) -> tuple[list[Row], str]:
+def load_rows(config: TrainConfig, say: Callable[[str], None] | None = None) -> tuple[list[Row], str]:
     """Read the rows to train on through the leak guard; return them and the verdict.
+
+    Args:
+        say: is told which rows are left out because the frames shown do not make them true.
 
     Raises:
         DataError: no such folder, no rows left, or a benchmark room among them.
@@ -46,6 +52,7 @@ def load_rows(config: TrainConfig) -> tuple[list[Row], str]:
     check_types(files, [type_counts(part) for part in parts], config.data.types)
     if config.data.types is not None:
         parts = [[row for row in part if row.question_type in config.data.types] for part in parts]
+    parts = [rows_of_run(config, part, file, say) for part, file in zip(parts, files, strict=True)]
     rows, base = parts[0], Path(config.data.path)
     if len(files) > 1:
         weights = [weight for _, weight in config.data.folders()]
@@ -62,7 +69,7 @@ def rows_of_plan(config: TrainConfig) -> tuple[list[Row], RowNumbers]:
     """
     files = row_files(config)
     if sum(file.stat().st_size for file in files if file.is_file()) <= SKETCHED_BYTES:
-        rows = load_rows(config)[0]
+        rows = load_rows(config, lambda text: show(text, sys.stderr))[0]
         return rows, numbers_of(rows, config.prompt)
     numbers, rows = sketch_files(files, config)
     return rows, numbers

@@ -16,6 +16,7 @@ from typing import Any
 
 from vsgrpo.config.build import BalanceSection, BuildDataConfig
 from vsgrpo.data.build.scan import ScanOutcome
+from vsgrpo.data.frame_true import ANSWER_AT, TRUE_AT, truth_lines, truth_of
 from vsgrpo.data.leak_guard import check_rows
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.row import LETTERS, Row
@@ -46,6 +47,7 @@ class BuildSummary:
         num_objects, num_shown: objects asked about, and those the video shows (None where nobody looked).
         warnings: defect -> number, over all scans.
         answers: per split, one line per question type.
+        frame_true: per split, type -> share of the rows that is true at each budget (`frame_true.TruthTally.table`).
         shard: "k of N" where this was one shard and no row file was written.
     """
 
@@ -62,6 +64,7 @@ class BuildSummary:
     dropped: dict[str, int] = field(default_factory=dict)
     warnings: dict[str, int] = field(default_factory=dict)
     answers: dict[str, list[AnswerLine]] = field(default_factory=dict)
+    frame_true: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     shard: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -73,6 +76,7 @@ class BuildSummary:
         lines = []
         if self.shard is None:
             lines = answer_table(self.answers.get("train", []), self.answers.get("dev", []))
+            lines += truth_lines(self.frame_true.get("train", {}))
         reused = f" ({self.reused} from an earlier run)" if self.reused else ""
         what = f"shard {self.shard}" if self.shard else "scans"
         lines.append(f"{what}: {self.done} built{reused}, {len(self.skipped)} skipped -> {self.out}")
@@ -126,12 +130,16 @@ def assemble(
     for name in SPLITS:
         part = [row for o in with_rows if (o.room in split.dev_rooms) == (name == "dev") for row in o.rows]
         part = [replace(row, split="dev") for row in part] if name == "dev" else part
+        if config.video.frame_true != "flag":
+            part, never = _without_untrue(part)
+            dropped.update(never)
         rows[name], left_out = balance_rows(part, config.balance, config.run.seed)
         dropped.update(left_out)
         where = str(out / f"{name}.jsonl")
         check_rows(rows[name], allow_val_safe=config.data.split != "train", where=where, base=out)
         write_rows(out / f"{name}.jsonl", rows[name])
     answers = {name: answer_lines(part) for name, part in rows.items()}
+    truth = {name: truth_of(part).table() for name, part in rows.items()}
     summary = _summary(
         config,
         outcomes,
@@ -142,9 +150,17 @@ def assemble(
         refused=refused,
         dropped=dict(sorted(dropped.items())),
         answers=answers,
+        frame_true=truth,
     )
     _write_manifest(config, outcomes, rows, summary)
     return summary
+
+
+def _without_untrue(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
+    """Leave out rows that were judged and are true at no budget, with no answer; return the rest and how many."""
+    kept = [row for row in rows if row.extra.get(TRUE_AT) != [] or row.extra.get(ANSWER_AT)]
+    left_out = Counter(row.question_type for row in rows) - Counter(row.question_type for row in kept)
+    return kept, Counter({f"{kind}: video.frame_true": number for kind, number in left_out.items()})
 
 
 def shard_summary(config: BuildDataConfig, out: Path, outcomes: list[ScanOutcome], reused: int) -> BuildSummary:
@@ -196,6 +212,7 @@ def _write_manifest(
             counts={
                 "questions": summary.counts,
                 "answers": {name: [asdict(line) for line in lines] for name, lines in summary.answers.items()},
+                "frame_true": summary.frame_true,
                 "warnings": summary.warnings,
                 "refused": summary.refused,
                 "dropped": summary.dropped,

@@ -14,27 +14,21 @@ from pathlib import Path
 from typing import Any, Self
 
 from vsgrpo.config.build import BuildDataConfig
+from vsgrpo.data.build.film import make_video
+from vsgrpo.data.frame_true import ANSWER_AT
 from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import make_row, row_from_dict, row_to_dict
 from vsgrpo.errors import ConfigError, DataError, RunError
-from vsgrpo.files import link_or_copy
 from vsgrpo.rules import Section, load_question_types
 from vsgrpo.scans.meta_info import write_scene_json
-from vsgrpo.scans.source import Recording, Scan, SceneSettings, VisibilitySettings, find_source
+from vsgrpo.scans.source import Scan, SceneSettings, find_source
 from vsgrpo.scans.walk.floor_map import CELL, map_floor
-from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
 from vsgrpo.spatial.question import AppearanceSettings, Question, QuestionSettings, RouteSettings
 from vsgrpo.spatial.question_types import asked_types, make_questions, observation
-from vsgrpo.spatial.scene import Footage, FreeFloor, Scene
+from vsgrpo.spatial.scene import FreeFloor, Scene
 from vsgrpo.spatial.scoring import rejected_answer
-from vsgrpo.video.budget import frame_indices
-from vsgrpo.video.reader import probe
-from vsgrpo.video.writer import write_video
 
-WALK_PIXELS = 448 * 336
-"""Frame size that `video.seen_pixels` is meant for."""
-_WALK_FPS = 2
 WRITE_HINT = "make room and run the same command again: finished scans are kept, no half file has a final name"
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -139,7 +133,7 @@ def _build(job: ScanJob) -> ScanOutcome:
         what = f"source.name={config.source.name}: scan {job.scan_id} was read as {scene.dataset}/{scene.scene_name}"
         raise ConfigError(what, f"its Scene has dataset={config.dataset!r}, scene_name={job.scan_id!r}")
     video = Path("videos") / scene.dataset / f"{scene.scene_name}.mp4"
-    scene, num_frames, seen_pixels = _make_video(job, scan, scene, job.out / video)
+    scene, num_frames, seen_pixels = make_video(config, scan, scene, job.out / video)
     scene.extra["notes"] = [*scene.extra.get("notes", []), *scan.notes]
     if job.in_report:
         scene.extra["in_report"] = True
@@ -176,6 +170,8 @@ def _rows(job: ScanJob, scene: Scene, questions: list[Question], distance: str, 
     }
     rows: dict[str, Row] = {}
     for question in questions:
+        if config.video.frame_true != "answer":
+            question.extra.pop(ANSWER_AT, None)
         reasoning = observation(scene, question, distance) if config.data.reasoning == "template" else None
         if reasoning is not None:
             question = replace(question, extra={**question.extra, "synthetic_reasoning": True})
@@ -224,74 +220,6 @@ def _shared(section: Section, settings: type) -> dict[str, Any]:
     return {item.name: getattr(section, item.name) for item in fields(settings) if hasattr(section, item.name)}
 
 
-def _make_video(job: ScanJob, scan: Scan, scene: Scene, path: Path) -> tuple[Scene, int, int]:
-    """Write the scan's video; return the scene (with pixels, where known), frames and the pixels that count as seen."""
-    video = job.config.video
-    if video.source == "mesh":
-        return _film_mesh(job, scan, scene, path)
-    if video.source == "none":
-        return scene, 0, video.seen_pixels
-    if video.source == "folder":
-        return scene, _take_existing(job, scene, path), video.seen_pixels
-    size = (video.export_height * 4 // 3, video.export_height)
-    with scan.recording() as recording:
-        fps = recording.fps or video.fps
-        num_frames = write_video(path, recording.frames(), fps, size=size, crf=video.crf)
-        scene.warnings.update(recording.warnings())
-        scene, seen_pixels = _watch(job, scan, scene, recording, fps)
-    return scene, num_frames, seen_pixels
-
-
-def _watch(job: ScanJob, scan: Scan, scene: Scene, recording: Recording, fps: float) -> tuple[Scene, int]:
-    """Count what the recording shows; return the scene with it and the pixels that count as seen."""
-    video, appearance = job.config.video, job.config.appearance
-    if video.seen_frames == 0:
-        return scene, video.seen_pixels
-    settings = VisibilitySettings(
-        num_frames=video.seen_frames,
-        fps=fps,
-        # Only the order of appearance needs to know what lies between the frames a loader shows.
-        stride_s=appearance.stride_s if job.config.data.mode == "vsibench" else None,
-        depth_tolerance=appearance.depth_tolerance,
-    )
-    footage = recording.watch([item.instance_id for item in scene.objects], settings)
-    if isinstance(footage, str):
-        scan.notes.append(footage)
-        return scene, video.seen_pixels
-    pixels = {i: tuple(row[k] for k in footage.shown) for i, row in footage.pixels.items()}
-    least = max(1, round(video.seen_pixels * footage.frame_pixels / WALK_PIXELS))
-    return replace(scene, pixels=pixels, footage=footage), least
-
-
-def _film_mesh(job: ScanJob, scan: Scan, scene: Scene, path: Path) -> tuple[Scene, int, int]:
-    import numpy as np
-
-    video = job.config.video
-    settings = WalkSettings(
-        num_frames=video.walk_frames,
-        width=video.walk_width,
-        height=video.walk_height,
-        min_pixels=video.seen_pixels,
-    )
-    mesh = scan.aligned_mesh()
-    instances = scan.instance_of_vertex()
-    kept = np.array([item.instance_id for item in scene.objects], dtype=np.int32)
-    instances[~np.isin(instances, kept)] = -1
-    try:
-        walk = render_walk(mesh, instances, settings)
-    except DataError as error:
-        raise DataError(f"{scan.scan_id}: {error.message}", error.hint) from error
-    write_video(path, iter(walk.frames), fps=_WALK_FPS, keyframe_interval=1, crf=min(video.crf, 20))
-    pixels = {item.instance_id: walk.pixels.get(item.instance_id, ()) for item in scene.objects}
-    footage = None
-    if video.seen_frames:
-        shown = tuple(dict.fromkeys(frame_indices(len(walk.frames), video.seen_frames)))
-        times = tuple(number / _WALK_FPS for number in range(len(walk.frames)))
-        footage = Footage(times, shown, video.walk_width * video.walk_height, pixels)
-    scene = replace(scene, pixels=pixels, footage=footage, extra={**scene.extra, "notes": list(walk.notes)})
-    return scene, len(walk.frames), settings.scaled_min_pixels
-
-
 def _with_floor(scan: Scan, scene: Scene, clearance: float) -> Scene:
     """Add the map of free floor; a scan without one is noted and gets no routes."""
     mesh = scan.aligned_mesh()
@@ -301,15 +229,3 @@ def _with_floor(scan: Scan, scene: Scene, clearance: float) -> Scene:
         scan.notes.append(error.message)
         return scene
     return replace(scene, floor=FreeFloor(floor_map.origin, CELL, floor_map.room >= clearance))
-
-
-def _take_existing(job: ScanJob, scene: Scene, path: Path) -> int:
-    """Link (or copy) the user's mp4 into the dataset folder; return its number of frames."""
-    folder = Path(job.config.video.folder or "")
-    choices = [folder / f"{scene.scene_name}.mp4", folder / scene.dataset / f"{scene.scene_name}.mp4"]
-    existing = next((choice for choice in choices if choice.is_file()), None)
-    if existing is None:
-        raise DataError(f"{choices[0]}: no such video", hint="video.folder holds <scene>.mp4 or <dataset>/<scene>.mp4")
-    num_frames = probe(existing).num_frames
-    link_or_copy(existing, path)
-    return num_frames

@@ -71,12 +71,14 @@ class Walk:
         cameras: of each frame.
         pixels: instance id -> pixels of it in each frame; instances never seen are there too, with zeros; empty where
             the scan has no annotation.
+        seen: (T, V) which vertices of the mesh belong to a face that a frame shows.
         notes: what was missing in the scan and how it was made up for.
     """
 
     frames: NDArray[np.uint8]
     cameras: list[Camera]
     pixels: dict[int, tuple[int, ...]]
+    seen: NDArray[np.bool_]
     notes: tuple[str, ...]
 
 
@@ -91,7 +93,8 @@ def render_walk(mesh: Mesh, instance_of_vertex: NDArray, settings: WalkSettings)
     Raises:
         DataError: no usable faces, or nowhere for a camera to stand.
     """
-    mesh, instances, notes = _checked(mesh, instance_of_vertex)
+    mesh, used, notes = _checked(mesh, instance_of_vertex)
+    instances = np.asarray(instance_of_vertex, np.int64)[used]
     floor_map = map_floor(mesh.vertices, mesh.faces)
     surface = Surface(mesh.vertices, mesh.colors, mesh.faces)
     ids = np.unique(instance_of_vertex[instance_of_vertex >= 0])
@@ -101,14 +104,19 @@ def render_walk(mesh: Mesh, instance_of_vertex: NDArray, settings: WalkSettings)
     shell = RoomShell(mesh, floor_map)
     frames = np.empty((len(cameras), settings.height, settings.width, 3), np.uint8)
     counts = np.zeros((len(ids), len(cameras)), np.int64)
+    seen = np.zeros((len(cameras), len(instance_of_vertex)), bool)
     for number, camera in enumerate(cameras):
         raster = surface.draw(camera)
         frames[number] = surface.shade(raster, camera)
         shell.fill(frames[number], raster, camera)
-        owner = object_of_face[raster.face[raster.face >= 0]]
+        shown = raster.face[raster.face >= 0]
+        owner = object_of_face[shown]
         counts[:, number] = np.bincount(owner[owner >= 0], minlength=len(ids))
+        is_shown = np.zeros(len(mesh.faces), bool)
+        is_shown[shown] = True
+        seen[number, used[mesh.faces[is_shown]]] = True
     pixels = {int(i): tuple(row) for i, row in zip(ids, counts.tolist(), strict=True)}
-    return Walk(frames, cameras, pixels, (*notes, *floor_map.notes))
+    return Walk(frames, cameras, pixels, seen, (*notes, *floor_map.notes))
 
 
 def plan_walk(
@@ -153,8 +161,8 @@ def _coarsen(vertices: NDArray, faces: NDArray, object_of_vertex: NDArray) -> tu
     return Surface(middle, np.zeros((len(middle), 3), np.uint8), corners[kept]), kept
 
 
-def _checked(mesh: Mesh, instance_of_vertex: NDArray) -> tuple[Mesh, NDArray[np.int64], list[str]]:
-    """Refuse what cannot be drawn, drop broken faces and the vertices that no face uses."""
+def _checked(mesh: Mesh, instance_of_vertex: NDArray) -> tuple[Mesh, NDArray[np.intp], list[str]]:
+    """Refuse what cannot be drawn; return the mesh without broken faces and unused vertices, and which it kept."""
     vertices, colors, faces = mesh.vertices, mesh.colors, np.asarray(mesh.faces, np.int64)
     if not len(vertices) or not len(faces):
         raise DataError(
@@ -177,8 +185,8 @@ def _checked(mesh: Mesh, instance_of_vertex: NDArray) -> tuple[Mesh, NDArray[np.
     used = np.zeros(len(vertices), bool)
     used[faces] = True
     faces = (np.cumsum(used) - 1)[faces]
-    instances = np.asarray(instance_of_vertex, np.int64)[used]
-    return Mesh(vertices[used].astype(np.float32), colors[used].astype(np.uint8), faces), instances, notes
+    kept = np.flatnonzero(used)
+    return Mesh(vertices[kept].astype(np.float32), colors[kept].astype(np.uint8), faces), kept, notes
 
 
 def _majority(ids: NDArray) -> NDArray:

@@ -1,0 +1,121 @@
+"""The video of one scan, and what it shows: exported, filmed from the mesh, or one that is there already."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from vsgrpo.config.build import BuildDataConfig
+from vsgrpo.errors import DataError
+from vsgrpo.files import link_or_copy
+from vsgrpo.scans.source import Recording, Scan, VisibilitySettings
+from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
+from vsgrpo.spatial.floor import floor_shares
+from vsgrpo.spatial.scene import Footage, Scene
+from vsgrpo.video.budget import frame_indices
+from vsgrpo.video.reader import probe
+from vsgrpo.video.writer import write_video
+
+WALK_PIXELS = 448 * 336
+"""Frame size that `video.seen_pixels` is meant for."""
+_WALK_FPS = 2
+
+
+def make_video(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) -> tuple[Scene, int, int]:
+    """Write the scan's video; return the scene (with pixels, where known), frames and the pixels that count as seen."""
+    video = config.video
+    if video.source == "mesh":
+        return _film_mesh(config, scan, scene, path)
+    if video.source == "none":
+        return scene, 0, video.seen_pixels
+    if video.source == "folder":
+        return scene, _take_existing(config, scene, path), video.seen_pixels
+    size = (video.export_height * 4 // 3, video.export_height)
+    with scan.recording() as recording:
+        fps = recording.fps or video.fps
+        num_frames = write_video(path, recording.frames(), fps, size=size, crf=video.crf)
+        scene.warnings.update(recording.warnings())
+        scene, seen_pixels = _watch(config, scan, scene, recording, fps)
+    return scene, num_frames, seen_pixels
+
+
+def _watch(config: BuildDataConfig, scan: Scan, scene: Scene, recording: Recording, fps: float) -> tuple[Scene, int]:
+    """Count what the recording shows; return the scene with it and the pixels that count as seen."""
+    video, appearance = config.video, config.appearance
+    if video.seen_frames == 0:
+        return scene, video.seen_pixels
+    settings = VisibilitySettings(
+        num_frames=video.seen_frames,
+        fps=fps,
+        # Only the order of appearance needs to know what lies between the frames a loader shows.
+        stride_s=appearance.stride_s if config.data.mode == "vsibench" else None,
+        depth_tolerance=appearance.depth_tolerance,
+        budgets=tuple(video.budgets),
+    )
+    footage = recording.watch([item.instance_id for item in scene.objects], settings)
+    if isinstance(footage, str):
+        scan.notes.append(footage)
+        return scene, video.seen_pixels
+    pixels = {i: tuple(row[k] for k in footage.shown) for i, row in footage.pixels.items()}
+    least = max(1, round(video.seen_pixels * footage.frame_pixels / WALK_PIXELS))
+    return replace(scene, pixels=pixels, footage=_with_areas(config, scan, scene, footage)), least
+
+
+def _film_mesh(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) -> tuple[Scene, int, int]:
+    video = config.video
+    settings = WalkSettings(
+        num_frames=video.walk_frames,
+        width=video.walk_width,
+        height=video.walk_height,
+        min_pixels=video.seen_pixels,
+    )
+    mesh = scan.aligned_mesh()
+    instances = scan.instance_of_vertex()
+    kept = np.array([item.instance_id for item in scene.objects], dtype=np.int32)
+    instances[~np.isin(instances, kept)] = -1
+    try:
+        walk = render_walk(mesh, instances, settings)
+    except DataError as error:
+        raise DataError(f"{scan.scan_id}: {error.message}", error.hint) from error
+    write_video(path, iter(walk.frames), fps=_WALK_FPS, keyframe_interval=1, crf=min(video.crf, 20))
+    pixels = {item.instance_id: walk.pixels.get(item.instance_id, ()) for item in scene.objects}
+    footage = None
+    if video.seen_frames:
+        shown = tuple(dict.fromkeys(frame_indices(len(walk.frames), video.seen_frames)))
+        times = tuple(number / _WALK_FPS for number in range(len(walk.frames)))
+        budgets = {k: tuple(dict.fromkeys(frame_indices(len(times), k))) for k in video.budgets if k <= len(times)}
+        surface = {k: np.any(walk.seen[list(frames)], axis=0) for k, frames in budgets.items()}
+        footage = Footage(times, shown, video.walk_width * video.walk_height, pixels, budgets, surface)
+        footage = _with_areas(config, scan, scene, footage)
+    scene = replace(scene, pixels=pixels, footage=footage, extra={**scene.extra, "notes": list(walk.notes)})
+    return scene, len(walk.frames), settings.scaled_min_pixels
+
+
+def _take_existing(config: BuildDataConfig, scene: Scene, path: Path) -> int:
+    """Link (or copy) the user's mp4 into the dataset folder; return its number of frames."""
+    folder = Path(config.video.folder or "")
+    choices = [folder / f"{scene.scene_name}.mp4", folder / scene.dataset / f"{scene.scene_name}.mp4"]
+    existing = next((choice for choice in choices if choice.is_file()), None)
+    if existing is None:
+        raise DataError(f"{choices[0]}: no such video", hint="video.folder holds <scene>.mp4 or <dataset>/<scene>.mp4")
+    num_frames = probe(existing).num_frames
+    link_or_copy(existing, path)
+    return num_frames
+
+
+def _with_areas(config: BuildDataConfig, scan: Scan, scene: Scene, footage: Footage) -> Footage:
+    """Return what a video shows with the share of the floor that each budget of frames spans, where it is known."""
+    if scene.room_size is None or not footage.surface:
+        return footage
+    spatial, seen = config.spatial, list(footage.surface.values())
+    shares = floor_shares(
+        scan.aligned_mesh().vertices,
+        seen,
+        spatial.alpha_points,
+        scene.scene_name,
+        alpha=spatial.alpha,
+        holes=spatial.alpha_holes,
+    )
+    return replace(footage, areas=dict(zip(footage.surface, shares, strict=True)))

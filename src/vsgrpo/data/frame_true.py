@@ -1,0 +1,233 @@
+"""Rows whose answer is true for the frames that a model is shown, and the others: counted, and left out of a run.
+
+build-data writes into `extra` (`spatial.frame_true`): `judged_at`, the budgets of frames that were judged; `true_at`,
+those at which the answer is true; `answer_at`, budget -> another answer that is true there. A row without `true_at`, or
+judged at other budgets alone, is unknown and kept.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vsgrpo.config.train import TrainConfig
+from vsgrpo.data.row import Row, RowError, number_of
+from vsgrpo.errors import DataError
+from vsgrpo.families import budget_of
+from vsgrpo.spatial.scoring import rejected_answer
+
+TRUE_AT, JUDGED_AT, ANSWER_AT = "true_at", "judged_at", "answer_at"
+_HINT = "as build-data writes them, see data/README.md"
+
+
+def check_fields(row: Row, where: str) -> None:
+    """Check what a row says about the frames that make it true.
+
+    Raises:
+        RowError: the first field that is not as build-data writes it.
+    """
+    for name in (TRUE_AT, JUDGED_AT):
+        if name in row.extra and not _is_budgets(row.extra[name]):
+            rule = "must be a list of numbers of frames"
+            raise RowError(where, f"extra.{name}", rule, _HINT, value=row.extra[name])
+    other = row.extra.get(ANSWER_AT, {})
+    if not isinstance(other, dict) or not all(
+        key.isdecimal() and isinstance(text, str) and number_of(text) is not None for key, text in other.items()
+    ):
+        raise RowError(where, f"extra.{ANSWER_AT}", 'must be {"frames": "number"}', _HINT, value=other)
+    if other and row.answer_kind != "number":
+        raise RowError(where, f"extra.{ANSWER_AT}", "is for numbers", _HINT, value=other)
+
+
+def _is_budgets(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item > 0 for item in value)
+
+
+def is_true_at(row: Row, frames: int) -> bool | None:
+    """Return whether the row's own answer is true for so many frames shown, None where that is not known."""
+    true_at, judged_at = row.extra.get(TRUE_AT), row.extra.get(JUDGED_AT)
+    if true_at is None or (judged_at is not None and frames not in judged_at):
+        return None
+    return frames in true_at
+
+
+def row_at(row: Row, frames: int) -> Row | None:
+    """Return the row as it is true for so many frames: with the answer it has there; None where it has none."""
+    if is_true_at(row, frames) is not False:
+        return row
+    answer = row.extra.get(ANSWER_AT, {}).get(str(frames))
+    if answer is None:
+        return None
+    wrong = row.rejected
+    if wrong is not None and number_of(wrong) == number_of(answer):
+        wrong = rejected_answer(answer, "number", None, seed=0, key=row.key)
+    return replace(row, answer=answer, ground_truth=answer, rejected=wrong, reasoning=None)
+
+
+@dataclass
+class TruthTally:
+    """Rows true at each budget, per question type.
+
+    Attributes:
+        rows: type -> rows; `unknown` those of them that say nothing.
+        judged, true, answered: type -> budget -> rows judged there, true there, and true there with another answer.
+        bare: type -> rows that name no `judged_at`: they count as judged at every budget.
+    """
+
+    rows: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    bare: Counter[str] = field(default_factory=Counter)
+    judged: dict[str, Counter[int]] = field(default_factory=dict)
+    true: dict[str, Counter[int]] = field(default_factory=dict)
+    answered: dict[str, Counter[int]] = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
+        """Count a row, whose fields `check_fields` has accepted."""
+        kind, true_at, judged_at = row.question_type, row.extra.get(TRUE_AT), row.extra.get(JUDGED_AT)
+        self.rows[kind] += 1
+        if true_at is None:
+            self.unknown[kind] += 1
+            return
+        self.bare[kind] += judged_at is None
+        self.judged.setdefault(kind, Counter()).update(judged_at or ())
+        self.true.setdefault(kind, Counter()).update(true_at)
+        self.answered.setdefault(kind, Counter()).update(int(key) for key in row.extra.get(ANSWER_AT, {}))
+
+    def join(self, other: TruthTally) -> None:
+        """Count the rows of another tally too."""
+        for name in ("rows", "unknown", "bare"):
+            getattr(self, name).update(getattr(other, name))
+        for name in ("judged", "true", "answered"):
+            for kind, counts in getattr(other, name).items():
+                getattr(self, name).setdefault(kind, Counter()).update(counts)
+
+    def table(self) -> dict[str, dict[str, Any]]:
+        """Return type -> {"n", "unknown", "true_at": {budget: {"true", "judged", "share"}}}, sorted by name."""
+        return {
+            kind: {"n": self.rows[kind], "unknown": self.unknown[kind], "true_at": self._shares(kind)}
+            for kind in sorted(self.rows)
+        }
+
+    def _shares(self, kind: str) -> dict[str, dict[str, Any]]:
+        budgets = sorted(self.judged.get(kind, Counter()).keys() | self.true.get(kind, Counter()).keys())
+        out = {}
+        for budget in budgets:
+            true, judged = self.true[kind][budget], self.judged[kind][budget] + self.bare[kind]
+            out[str(budget)] = {"true": true, "judged": judged, "share": round(true / max(judged, 1), 4)}
+        return out
+
+    def lost_at(self, frames: int) -> dict[str, int]:
+        """Return type -> rows that a run with so many frames leaves out."""
+        lost = {}
+        for kind in sorted(self.judged):
+            judged = self.judged[kind][frames] + self.bare[kind]
+            lost[kind] = judged - self.true[kind][frames] - self.answered[kind][frames]
+        return {kind: number for kind, number in lost.items() if number > 0}
+
+
+def truth_of(rows: Iterable[Row]) -> TruthTally:
+    """Return the tally of some rows."""
+    tally = TruthTally()
+    for row in rows:
+        tally.add(row)
+    return tally
+
+
+def truth_lines(table: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the printed table of `TruthTally.table`: share of the rows true at each budget; empty if none is known."""
+    budgets = sorted({int(key) for entry in table.values() for key in entry["true_at"]})
+    if not budgets:
+        return []
+    width = max([len(kind) for kind in table] + [16])
+    lines = [f"{'true at (frames)':<{width}}  {'rows':>7}" + "".join(f"  {budget:>6}" for budget in budgets)]
+    for kind, entry in table.items():
+        cells = (entry["true_at"].get(str(budget)) for budget in budgets)
+        shares = ["-" if cell is None else f"{100 * cell['share']:.0f} %" for cell in cells]
+        lines.append(f"{kind:<{width}}  {entry['n']:>7}" + "".join(f"  {share:>6}" for share in shares))
+    return lines
+
+
+def _shows_video(row: Row) -> bool:
+    return any(item["kind"] == "video" for item in row.media)
+
+
+@dataclass(frozen=True)
+class TrueRows:
+    """The rows of a run that are true for the frames it shows.
+
+    Attributes:
+        rows: those kept, with the answers that they have at this budget.
+        frames: shown.
+        dropped: question type -> rows left out.
+        answered: rows kept with another answer than their own.
+        unknown: rows with a video, kept, that do not say.
+    """
+
+    rows: list[Row]
+    frames: int
+    dropped: dict[str, int]
+    answered: int
+    unknown: int
+
+    def sentences(self) -> list[str]:
+        """Return what was done, for the user; empty where all rows are known to be true."""
+        out = []
+        if self.dropped:
+            by_type = ", ".join(f"{kind} {number}" for kind, number in self.dropped.items())
+            number = sum(self.dropped.values())
+            what = f"{number} of {number + len(self.rows)} rows left out: not true for the {self.frames} frames shown"
+            out.append(f"frame-true: {what} ({by_type}); data.frame_true=off keeps them")
+        if self.answered:
+            out.append(f"frame-true: {self.answered} rows have another answer for the {self.frames} frames shown")
+        if self.unknown:
+            what = f"{self.unknown} of {len(self.rows)} rows do not say whether {self.frames} frames show their answer"
+            out.append(f"frame-true: {what}: kept")
+        return out
+
+
+def true_rows(rows: Sequence[Row], frames: int, mode: str, where: str) -> TrueRows:
+    """Return the rows that are true for `frames` frames; with `mode` "off" all of them, as they are.
+
+    Raises:
+        RowError: a field that is not as build-data writes it.
+        DataError: no row is left.
+    """
+    if mode == "off":
+        return TrueRows(list(rows), frames, {}, 0, 0)
+    for row in rows:
+        if row.extra:
+            check_fields(row, f"{where}: row {row.key}")
+    kept: list[Row] = []
+    dropped: Counter[str] = Counter()
+    answered = 0
+    for row in rows:
+        found = row_at(row, frames)
+        if found is None:
+            dropped[row.question_type] += 1
+            continue
+        answered += found is not row
+        kept.append(found)
+    if rows and not kept:
+        hint = "show as many frames as the dataset was judged for (video.num_frames), or data.frame_true=off"
+        raise DataError(f"{where}: none of {len(rows)} rows is true for the {frames} frames shown", hint)
+    unknown = sum(is_true_at(row, frames) is None for row in rows if _shows_video(row))
+    return TrueRows(kept, frames, dict(sorted(dropped.items())), answered, unknown)
+
+
+def rows_of_run(
+    config: TrainConfig, rows: Sequence[Row], file: Path, say: Callable[[str], None] | None = None
+) -> list[Row]:
+    """Return the rows of a file that are true for the frames of a run; `say` is told of the others.
+
+    Raises:
+        DataError: none is, or a row says it in a wrong form.
+    """
+    frames = budget_of(config.model.path, config.vision()).sampled_frames
+    found = true_rows(rows, frames, config.data.frame_true, str(file))
+    if say is not None:
+        for sentence in found.sentences():
+            say(f"{file.name}: {sentence}")
+    return found.rows
