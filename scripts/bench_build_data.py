@@ -3,6 +3,7 @@
 python scripts/bench_build_data.py                    # 50 generated scans, 150k vertices and 50 objects each
 python scripts/bench_build_data.py --scans 5 --json   # one JSON object; the numbers are those of the slower mode
 python scripts/bench_build_data.py --sens             # and the export of a recorded video
+python scripts/bench_build_data.py --walk --scans 3   # instead: a scan filmed from its mesh, and what judging adds to it
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from full_scan import write_full_scan
+from vsgrpo.config.compose import load_config
+from vsgrpo.data.build.scan import ScanJob, build_scan
 from vsgrpo.data.rows import make_row
 from vsgrpo.scans.annotation import read_labels
 from vsgrpo.scans.scannet import read_scan
@@ -147,15 +150,42 @@ def measure_export(num_frames: int) -> dict:
         }
 
 
+def measure_walk(num_scans: int, num_vertices: int, num_objects: int) -> dict:
+    """Time whole builds of scans with 31-frame walks, with and without judging budgets of frames, turn by turn."""
+    ways = {"judged": "video.budgets=[8,16,32,64]", "not judged": "video.budgets=[]"}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "root"
+        for index in range(num_scans + 1):
+            truth = write_full_scan(root, index, num_vertices, num_objects)
+            for name, way in ways.items():
+                out = Path(folder) / f"out-{index}-{name.replace(' ', '-')}"
+                given = [f"source.root={root}", f"output={out}", "data.mode=vsibench", "video.source=mesh", way]
+                job = ScanJob(load_config("build_data", given), root, out, truth.scan_id, "train")
+                start = time.process_time()
+                outcome = build_scan(job)
+                if outcome.status != "done":
+                    raise SystemExit(outcome.reason)
+                if index:  # the first scan loads libraries
+                    seconds[name].append(time.process_time() - start)
+    ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
+    medians = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
+    return {"scans": num_scans, "cpu_seconds_median": medians, "ratio_median": round(statistics.median(ratios), 3)}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scans", type=int, default=50)
     parser.add_argument("--vertices", type=int, default=150_000)
     parser.add_argument("--objects", type=int, default=50)
+    parser.add_argument("--walk", action="store_true", help="measure scans filmed from their mesh instead")
     parser.add_argument("--sens", action="store_true", help="measure the export of a .sens too")
     parser.add_argument("--frames", type=int, default=300, help="frames of that .sens")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     args = parser.parse_args()
+    if args.walk:
+        print(json.dumps(measure_walk(args.scans, args.vertices, args.objects)))
+        return 0
     result = measure(args.scans, args.vertices, args.objects)
     if args.sens:
         result["sens_export"] = measure_export(args.frames)
