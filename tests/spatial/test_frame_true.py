@@ -28,9 +28,7 @@ def scene(places: dict[int, tuple[str, float]], pixels: dict[int, tuple[int, ...
     for item in objects:
         counts[item.category] = counts.get(item.category, 0) + 1
     footage = Footage((0.0, 1.0, 2.0, 3.0), (0, 1, 2, 3), 448 * 336, pixels, BUDGETS, areas=areas or {})
-    return Scene(
-        "demo", "demo0_00", "demo0", tuple(objects), 20.0, np.zeros(3), counts, pixels=pixels, footage=footage
-    )
+    return Scene("demo", "demo0_00", "demo0", tuple(objects), 20.0, np.zeros(3), counts, pixels=pixels, footage=footage)
 
 
 def verdict(given: Scene, kind: str, answer: str, refs, options=None, **changes) -> dict:

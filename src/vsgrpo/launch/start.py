@@ -136,7 +136,8 @@ def launch_training(
     check_devices(config)
     find_model(config.model.path, config.model.adapter)
     config = with_rules(config)
-    checked = load_rows(config, lambda text: show(text, sys.stderr))
+    said: list[str] = []
+    checked = load_rows(config, said.append)
     rows = checked[0]
     numbers = numbers_of(rows, config.prompt)
     check_run(config, rows)
@@ -150,7 +151,7 @@ def launch_training(
     leads = own_rank() == 0 and config.launch.machine_rank == 0
     plan = []
     if leads:
-        plan = [device_line(config), *plan_lines(config, numbers), *shortages(config, numbers, resume=resume)]
+        plan = [device_line(config), *plan_lines(config, numbers), *shortages(config, numbers, resume=resume), *said]
     with ExitStack() as stack:
         if leads:
             inputs = input_files(config, rows)
