@@ -3,7 +3,7 @@
 python scripts/bench_build_data.py                    # 50 generated scans, 150k vertices and 50 objects each
 python scripts/bench_build_data.py --scans 5 --json   # one JSON object; the numbers are those of the slower mode
 python scripts/bench_build_data.py --sens             # and the export of a recorded video
-python scripts/bench_build_data.py --walk --scans 3   # instead: a scan filmed from its mesh, and what judging adds to it
+python scripts/bench_build_data.py --walk --scans 3   # instead: scans filmed from their mesh, judged or not
 """
 
 from __future__ import annotations

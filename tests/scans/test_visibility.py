@@ -233,7 +233,7 @@ def test_bad_settings_are_refused():
 
 
 def test_budgets_look_at_the_union_of_their_frames_and_leave_out_those_with_a_hole(folder):
-    # Twelve frames; a board is in view in frame 0 and, from a pose to its right, not in the others; frame 7 has no pose.
+    # Twelve frames; a board is in view in frame 0, the camera is turned round in the others; frame 7 has no pose.
     scan = make_scan(folder, {0: board((0, 2, 0), 0.4, 0.5)})
     away = LOOK_NORTH @ np.diag([-1.0, 1.0, -1.0, 1.0])  # turned round
     poses = [LOOK_NORTH, *[away] * 6, None, *[away] * 4]
@@ -241,7 +241,7 @@ def test_budgets_look_at_the_union_of_their_frames_and_leave_out_those_with_a_ho
     with record(folder, poses, [2.0] * 12) as reader:
         footage = watch(reader, scan, [0], asked)
     assert isinstance(footage, Footage)
-    # 2: frames 0, 11. 4: 0, 4, 7, 11, of which 7 cannot be judged. 6: 0, 2, 4, 7, 9, 11 too. 16 are more than there are.
+    # 2: frames 0, 11. 4: 0, 4, 7, 11, of which 7 cannot be judged. 6: 0, 2, 4, 7, 9, 11 too. 16 are too many.
     assert footage.budgets == {2: (0, 4)}  # looked at: 0, 2, 4, 9, 11
     assert footage.pixels[0][0] > 50 and footage.pixels[0][1:] == (0, 0, 0, 0)
     assert footage.surface[2].all()

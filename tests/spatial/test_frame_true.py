@@ -76,7 +76,7 @@ NEAR_REFS = [("bed", 0), ("lamp", 1), ("fan", 2), ("tv", 3), ("sofa", 4)]
 
 
 def test_the_nearest_visible_instances_must_give_the_same_winner():
-    seen = {number: (300, 0, 0, 0) for number in NEAR}
+    seen = dict.fromkeys(NEAR, (300, 0, 0, 0))
     assert verdict(scene(NEAR, seen), "object_rel_distance", "lamp", NEAR_REFS, WORDS)["true_at"] == [2, 4]
     # The lamp at 1 m is shown in frame 1 alone. At two frames only that at 5 m is: the fan at 2 m would be nearest.
     hidden = {**seen, 1: (0, 300, 0, 0)}
@@ -120,6 +120,7 @@ COUNTS = st.lists(st.integers(0, 400), min_size=6, max_size=6).map(tuple)
 @given(st.lists(COUNTS, min_size=4, max_size=4))
 def test_no_threshold_contradicts_an_order_that_is_called_true(rows):
     given = scene(ORDERED, dict(enumerate(rows)))
+    assert given.footage is not None
     given = replace(given, footage=replace(given.footage, budgets={6: tuple(range(6))}))
     shown = shown_at(given, SETTINGS)[6]
     question = Question(QUESTION_TYPES["obj_appearance_order"], "?", None, "A", "bed, sofa, lamp, fan", ())
@@ -131,7 +132,7 @@ def test_no_threshold_contradicts_an_order_that_is_called_true(rows):
 
 
 def test_questions_that_are_made_say_at_which_budgets_they_are_true():
-    pixels = {number: (0, 300, 0, 0) for number in CHAIRS}
+    pixels = dict.fromkeys(CHAIRS, (0, 300, 0, 0))
     asked = replace(SETTINGS, types=("object_counting",), unseen="flag")
     (question,) = make_questions(scene(CHAIRS, pixels), asked, seed=0)
     assert question.extra == {"seen": False, "judged_at": [2, 4], "true_at": [4]}
