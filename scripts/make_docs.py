@@ -16,8 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vsgrpo.config.compose import ROOTS
 from vsgrpo.config.reference import COMMANDS, group_class, hints_of, type_text
+from vsgrpo.config.roots import ROOTS
 from vsgrpo.config.trainer import FIXED, PASSED, REFUSED, SCHEDULERS
 from vsgrpo.config.yaml_files import Entry, comments, config_dir, entries
 

@@ -125,6 +125,7 @@ def inspect(words: Sequence[str], limit: int | None = None) -> Inspection:
     is_run = (path / "log.jsonl").is_file()
     if "step" in given and not is_run:
         raise ConfigError(f"{path}: step={given['step']}, but not a training run", hint="leave step out")
+    _check_kind(path, is_run)
     source = _read_run(path, given) if is_run else _read_evaluation(path, given) or _read_dataset(path, given)
     chosen, num_rows = _choose(source.rows, given, None if "score" in given else limit or DEFAULT_LIMIT, path)
     if "score" in given:
@@ -137,6 +138,17 @@ def inspect(words: Sequence[str], limit: int | None = None) -> Inspection:
     if output is not None:
         write_page(output, _page(result, paths[0], source))
     return result
+
+
+def _check_kind(path: Path, is_run: bool) -> None:
+    """Refuse a folder that is none of the three, with the folders in it that are."""
+    if is_run or not path.is_dir() or any(path.glob("*.jsonl")) or any(path.glob("*.parquet")):
+        return
+    marks = ("predictions.jsonl", "log.jsonl", "train.jsonl", "test.jsonl")
+    found = [file.parent for depth in ("*", "*/*") for mark in marks for file in sorted(path.glob(f"{depth}/{mark}"))]
+    named = ", ".join(str(folder) for folder in list(dict.fromkeys(found))[:4])
+    hint = f"there: {named}" if named else "give a dataset folder, a row file, an evaluation or a run"
+    raise DataError(f"{path}: no dataset, evaluation or run", hint)
 
 
 def _choose(

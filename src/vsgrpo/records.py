@@ -91,6 +91,18 @@ def read_record(path: Path, shape: Any, hint: str, *, schema_version: int | None
     return data
 
 
+def no_such_file(path: Path) -> DataError:
+    """Return the error for a file that is not there, or is a folder: then its row files are named."""
+    if not path.is_dir():
+        return DataError(f"{path}: no such file", "check the path; a dataset folder holds train.jsonl and dev.jsonl")
+    names = [file for pattern in ("*.jsonl", "*.parquet", "*/predictions.jsonl") for file in sorted(path.glob(pattern))]
+    names.sort(key=lambda file: file.name != "predictions.jsonl")
+    hint = (
+        f"give a file in it: {', '.join(map(str, names[:4]))}" if names else "there is no .jsonl or .parquet file in it"
+    )
+    return DataError(f"{path}: a folder, a file is needed", hint)
+
+
 def read_jsonl(path: Path, *, nan: Nan = "refuse", is_growing: bool = False) -> Iterator[tuple[int, Any]]:
     """Yield (line number, value) of every line that is not blank; the first may begin with a byte order mark.
 
@@ -101,7 +113,7 @@ def read_jsonl(path: Path, *, nan: Nan = "refuse", is_growing: bool = False) -> 
         DataError: no such file, or a line that is not JSON.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file", "check the path; a dataset folder holds train.jsonl and dev.jsonl")
+        raise no_such_file(path)
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if is_growing and not line.endswith(b"\n"):

@@ -7,13 +7,12 @@ import pytest
 
 from vsgrpo.config.compose import (
     NOT_GIVEN,
-    ROOTS,
-    known_keys,
     load_config,
     load_resolved,
     to_yaml,
 )
 from vsgrpo.config.keys import override_text, prepare_overrides
+from vsgrpo.config.roots import ROOTS, known_keys
 from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.config.yaml_files import config_dir, config_groups
 from vsgrpo.errors import ConfigError, SetupError
@@ -113,11 +112,11 @@ def test_a_folder_here_is_a_model_whatever_its_name_looks_like(tmp_path: Path, m
         ("train", ["experiment=vsgrpo_2b_w"], "experiment=vsgrpo_2b_w", "vsgrpo_2b_v"),
         ("train", ["experiment=demo_sft"], "made for `vsgrpo train sft`", "train sft"),
         ("train", ["model=tinny"], "model=tinny", "tiny"),
-        ("train", ["trainer.learning_rate=1,2"], "comma", "[1,2]"),
+        ("train", ["trainer.learning_rate=1,2"], "a run takes one value", "for v in 1 2;"),
         ("train", ["trainer.hf.save_strat=no"], "trainer.hf.save_strat", "trainer.save_steps"),
         ("train", ["trainer.hf.beta=1"], "own key", "trainer.beta"),
         ("train", ["trainer.hf.output_dir=x"], "decided by another key", "output=DIR"),
-        ("train", ["--lr"], "--lr", "lr=VALUE"),
+        ("train", ["--lr"], "--lr", "did you mean trainer.learning_rate=VALUE?"),
         ("train", ["--dryrun"], "--dryrun", "--dry-run"),
         ("train", ["foo"], "key=value", "configs"),
         ("train", ["~trainer"], "cannot be removed", "null"),

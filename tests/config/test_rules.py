@@ -10,8 +10,9 @@ import typing
 
 import pytest
 
-from vsgrpo.config.compose import ROOTS, load_config, to_yaml
+from vsgrpo.config.compose import load_config, to_yaml
 from vsgrpo.config.keys import build_section, section_classes
+from vsgrpo.config.roots import ROOTS
 from vsgrpo.config.trainer import TRAINERS
 from vsgrpo.errors import ConfigError
 from vsgrpo.rules import MAX_SEED, Section, rules_of

@@ -197,9 +197,9 @@ def _is_for(name: str, words: list[str], option: str, extra: Path | None) -> boo
 
 def _choices(root: str, chosen: dict[str, str], key: str) -> list[str]:
     """Return the words that the type of a key allows."""
-    from vsgrpo.config.compose import ROOTS
     from vsgrpo.config.keys import field_types
     from vsgrpo.config.reference import group_class
+    from vsgrpo.config.roots import ROOTS
     from vsgrpo.rules import Choice, rules_of
 
     section, _, rest = key.partition(".")

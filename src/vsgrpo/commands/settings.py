@@ -65,9 +65,9 @@ def _show_found(word: str, extra_dir: Path | None, as_json: bool) -> None:
     Raises:
         ConfigError: there is none.
     """
-    from vsgrpo.config.compose import ROOTS, known_keys
     from vsgrpo.config.keys import ALIASES
     from vsgrpo.config.reference import search
+    from vsgrpo.config.roots import ROOTS, known_keys
     from vsgrpo.config.yaml_files import config_groups
 
     found = search(ALIASES.get(word, word), extra_dir)

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.config.build import BuildCotConfig, BuildDataConfig
 from vsgrpo.config.evaluate import EvalConfig, resolve_dtype
 from vsgrpo.config.keys import (
     KEYS_HINT,
@@ -25,22 +24,15 @@ from vsgrpo.config.keys import (
     prepare_overrides,
     section_classes,
 )
-from vsgrpo.config.serve import ServeConfig
+from vsgrpo.config.roots import ROOTS, check_words, key_type, known_keys, one_value
 from vsgrpo.config.train import TrainConfig, check_launcher_variables, resolve_launch
 from vsgrpo.config.trainer import TRAINERS, refuse_option
 from vsgrpo.config.yaml_files import command_of, config_dir, config_groups, group_file
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, first_line
 from vsgrpo.files import read_yaml
-from vsgrpo.scans.source import SOURCES, find_source
+from vsgrpo.scans.source import find_source
 
-ROOTS: dict[str, type] = {
-    "train": TrainConfig,
-    "build_data": BuildDataConfig,
-    "build_cot": BuildCotConfig,
-    "eval": EvalConfig,
-    "serve": ServeConfig,
-}
 NOT_GIVEN = "(not given)"
 
 
@@ -57,6 +49,7 @@ def load_config(root: str, overrides: Sequence[str], extra_dir: Path | None = No
     if extra_dir is not None and not extra_dir.is_dir():
         raise ConfigError(f"--config-dir {extra_dir}: not a folder", hint="give a folder with YAML groups inside")
     check_launcher_variables()
+    check_words(root, overrides, extra_dir)
     check_groups(overrides, config_groups(extra_dir))
     _check_experiment(root, overrides, extra_dir)
     composed = _compose(root, prepare_overrides(root, overrides), extra_dir)
@@ -219,7 +212,7 @@ def _translate(root: str, error: Exception, extra_dir: Path | None, overrides: S
     if "--multirun" in text:
         item = text.split("'")[1]
         key, _, value = item.partition("=")
-        return ConfigError(f"{item}: a comma needs a list or quotes", hint=f"write {key}=[{value}], or quote the value")
+        return one_value(key, value, key_type(root, key, method))
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1]
         if key in section_classes(ROOTS[root]):  # a group of `train` alone
@@ -233,22 +226,6 @@ def _translate(root: str, error: Exception, extra_dir: Path | None, overrides: S
         return unreadable
     first = " ".join((str(cause) if cause else text).split())[:300]
     return ConfigError(first, hint="overrides are key=value in Hydra's grammar; see `vsgrpo configs`")
-
-
-def known_keys(root: str, method: str | None = None) -> list[str]:
-    """Return every dotted key of `root`'s dataclasses, and its groups; with `method`, of that trainer alone."""
-
-    def keys_of(cls: type, prefix: str = "") -> set[str]:
-        sections = section_classes(cls)
-        keys = {prefix + name for name in field_types(cls).keys() - sections.keys()}
-        return keys.union(*(keys_of(inner, f"{prefix}{name}.") for name, inner in sections.items()))
-
-    keys = keys_of(ROOTS[root]) | (config_groups().keys() & {*field_types(ROOTS[root]), "experiment"})
-    if root == "train":
-        keys.update(*(keys_of(cls, "trainer.") for name, cls in TRAINERS.items() if method in (None, name)))
-    if root == "build_data":
-        keys.update(*(keys_of(find_source(name).options, "source.") for name in SOURCES))
-    return sorted(keys - {"model.dtype_auto"})  # not to be given
 
 
 def _check_sections(root: str, composed: Any) -> None:

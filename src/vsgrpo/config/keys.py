@@ -26,7 +26,7 @@ PATH_KEYS = {
 }
 FLAGS = ("--dry-run", "--resume", "--overwrite", "--json", "--debug", "--config-dir", "--limit", "--wandb")
 FLAGS += ("--skip-missing", "--allow-leak", "--allow-changed")
-KEYS_HINT = "keys are SECTION.NAME; `vsgrpo configs` lists the groups"
+KEYS_HINT = "keys are SECTION.NAME=VALUE; `vsgrpo configs WORD` searches them, `vsgrpo configs` lists the groups"
 SHORTHANDS = {"model": "model.path", "data": "data.path", "output": "run.dir"}
 SHORTHANDS |= {"benchmark": "benchmark.name", "source": "source.name"}
 TAGGED_TOKENS = 512
@@ -78,7 +78,7 @@ def _one(root: str, item: str) -> str:
         raise ConfigError(f"{item}: keys cannot be removed", hint="set the key to another value, or to null")
     key, equals, value = item.partition("=")
     if not equals or not key:
-        raise ConfigError(f"{item}: overrides are key=value", hint="`vsgrpo configs` lists groups and keys")
+        raise ConfigError(f"{item}: overrides are key=value", hint=KEYS_HINT)
     if _is_shorthand(key, value) or (root in ("eval", "serve") and key == "model"):  # a group of `train` alone
         key = "data.path" if (root == "build_data" and key == "output") else SHORTHANDS[key]
     elif root == "eval" and key == "prompt" and not value.startswith(("{", "[")):
@@ -261,8 +261,14 @@ def section_classes(owner: type) -> dict[str, type]:
 
 def nearest(name: str, choices: Sequence[str]) -> str:
     """Return a hint with the key that `name` may have been meant for."""
-    if ALIASES.get(name) in choices:
-        return f"did you mean {ALIASES[name]}?"
+    found = closest(name, choices)
+    return f"did you mean {found}?" if found else listed(choices)
+
+
+def closest(name: str, choices: Sequence[str]) -> str | None:
+    """Return the key that `name` may have been meant for, None where none is near."""
+    if (known := ALIASES.get(name)) in choices:
+        return known
     name = name.lower()
     section, _, last = name.rpartition(".")
     inside = {c.rpartition(".")[2]: c for c in choices if section and c.rpartition(".")[0] == section}
@@ -273,4 +279,4 @@ def nearest(name: str, choices: Sequence[str]) -> str:
         ends = {c.rpartition(".")[2]: c for c in choices}
         found = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
         found = found or [ends[near] for near in difflib.get_close_matches(last, ends, n=1, cutoff=0.5)]
-    return f"did you mean {found[0]}?" if found else listed(choices)
+    return found[0] if found else None

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vsgrpo.config.compose import ROOTS
+from vsgrpo.config.roots import ROOTS
 from vsgrpo.config.trainer import FIXED, PASSED, REFUSED, TRAINERS
 from vsgrpo.config.yaml_files import Entry, command_of, comments, config_dir, config_folders, config_groups, entries
 from vsgrpo.rules import rules_of

@@ -78,6 +78,28 @@ class Report(Protocol):
         ...
 
 
+def refuse_run(path: Path) -> None:
+    """Raise DataError for the folder of a training run: its log would be read as questions."""
+    if (path / "run.json").is_file() and (path / "log.jsonl").is_file():
+        hint = f"benchmark.path is for questions; the model of this run is model={path / 'final'}"
+        raise DataError(f"benchmark.path={path}: a training run, no questions", hint)
+
+
+def no_rows(path: Path, split: str) -> DataError:
+    """Return the error for a folder or file that has no rows of a split, with what there is."""
+    if not path.exists():
+        return DataError(f"benchmark.path={path}: no such file or folder", "give the row file or its folder")
+    if not path.is_dir():
+        return DataError(f"benchmark.path={path}: not a .jsonl file", "give the questions: FILE.jsonl")
+    there = sorted([*path.glob("*.jsonl"), *path.glob("*.parquet")])
+    named = ", ".join(file.name for file in there) or "no row file"
+    of_split = next((file.stem for file in there if file.stem in ("test", "train", "dev")), None)
+    hint = f"set benchmark.split={of_split}, or give" if of_split else "give"
+    return DataError(
+        f"benchmark.path={path}: has no {split}.jsonl (there: {named})", f"{hint} the file itself as benchmark.path"
+    )
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """Which questions of a benchmark are read, and how they are asked: the keys `benchmark.*`.
@@ -163,10 +185,10 @@ class Benchmark:
     @classmethod
     def find_file(cls, path: Path, split: str) -> Path:
         """Return the row file: `path` itself, or SPLIT.jsonl in that folder; DataError where it is not there."""
+        refuse_run(path)
         file = path / f"{split}.jsonl" if path.is_dir() else path
         if file.suffix != ".jsonl" or not file.is_file():
-            problem = f"benchmark.path={path}: no {split}.jsonl, or no .jsonl file"
-            raise DataError(problem, "give the questions: FILE.jsonl")
+            raise no_rows(path, split)
         return file
 
     @classmethod

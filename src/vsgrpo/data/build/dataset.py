@@ -85,10 +85,9 @@ def build_dataset(config: BuildDataConfig, *, overwrite: bool = False, limit: in
         own_root = os.path.realpath(out / "scans_root")
         given = [(key, path) for key, path in folders if path and os.path.realpath(path) != own_root]
         refuse_inputs_inside(out, "data.path", given)
-    scan_ids, refused = _choose_scans(config, root, limit)
-    plan = Plan(config, scan_ids, refused)
     lock = LOCK_NAME if build.num_shards == 1 else f"{LOCK_NAME}-{build.shard}"
-    with locked(out, "data.path", "building", lock):
+    with locked(out, "data.path", "building", lock):  # first: a source may make its scans in there
+        plan = Plan(config, *_choose_scans(config, root, limit))
         settle(out)
         try:
             return _build(plan, root, out, overwrite)

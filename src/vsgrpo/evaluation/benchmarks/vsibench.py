@@ -24,7 +24,7 @@ from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import LETTERS, Row, check_row
 from vsgrpo.data.rows import check_scorable, row_from_dict
 from vsgrpo.errors import ConfigError, DataError, RunError
-from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, question_row
+from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, no_rows, question_row, refuse_run
 from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.results import LMMS_NAME, REPORT_NAME, Answers
 from vsgrpo.evaluation.score_tables import VsiBenchReport, write_lmms_samples
@@ -170,7 +170,8 @@ def row_file(path: Path, split: str, subset: str = "full") -> Path:
             raise DataError(f"benchmark.path={path}: not a .jsonl or .parquet file", "give the row file or its folder")
         return path
     if not path.is_dir():
-        raise DataError(f"benchmark.path={path}: no such file or folder", "give the row file or its folder")
+        raise no_rows(path, split)
+    refuse_run(path)
     of_subset = [] if subset == "full" else [f"{split}_{subset}.jsonl", f"{split}_{subset}.parquet"]
     for name in (*of_subset, f"{split}.jsonl"):
         if (path / name).is_file():
@@ -179,11 +180,9 @@ def row_file(path: Path, split: str, subset: str = "full") -> Path:
     parquet = [file for file in there if file.suffix == ".parquet" and file.name.startswith(f"{split}-")]
     if len(parquet) == 1:
         return parquet[0]
-    named = ", ".join(file.name for file in there) or "no row file"
     if split == "test" and len(there) == 1 and there[0].stem not in ("train", "dev"):
         return there[0]
-    hint = "set benchmark.split, or give the file itself as benchmark.path"
-    raise DataError(f"benchmark.path={path}: has no {split}.jsonl (there: {named})", hint)
+    raise no_rows(path, split)
 
 
 def iter_benchmark(file: Path) -> Iterator[tuple[Row, bool]]:
