@@ -206,6 +206,14 @@ class EvalDataSection(Section, key="data"):
 
 
 @dataclass(frozen=True)
+class TrustSection(Section, key="trust"):
+    """The trust report: arms that see less, what text alone answers, lamps about the training rows."""
+
+    report: bool
+    train: Name | None
+
+
+@dataclass(frozen=True)
 class EvalConfig(ShowsMedia, Section, key=""):
     """`vsgrpo eval`."""
 
@@ -218,6 +226,7 @@ class EvalConfig(ShowsMedia, Section, key=""):
     prompt: PromptSection
     decoding: DecodingSection
     controls: list[Annotated[str, choice("blind", "blank", "timing", "first_frame", "shuffled")]]
+    trust: TrustSection
     scorer: Annotated[str, choice("official", "lmms", "lenient")]
     extract: StepSection
 
@@ -229,6 +238,9 @@ class EvalConfig(ShowsMedia, Section, key=""):
         if (self.extract.base_url is None) != (self.extract.model is None):
             what = f"extract.base_url={self.extract.base_url} extract.model={self.extract.model}: one without the other"
             yield what, "set both, or neither (answers are then extracted by rule)"
+        if self.trust.report and self.video.shuffle:
+            what = "trust.report=true video.shuffle=true: the report compares the videos with those of other scenes"
+            yield what, "leave video.shuffle out: trust=true answers shuffled videos too"
         if self.extract.model is not None and self.benchmark.name != "mathvista":
             what = f"extract.model={self.extract.model}: only benchmark=mathvista has answers extracted by a model"
             yield what, "leave extract.model=null"
@@ -237,6 +249,13 @@ class EvalConfig(ShowsMedia, Section, key=""):
         """Return why a key changes nothing in an evaluation, and the way out; None where it acts."""
         if key == "benchmark.subset" and self.benchmark.name != "vsibench":
             return f"benchmark={self.benchmark.name} has no subsets", f"leave {key} out"
+        if key == "data.frame_true" and self.trust.report:
+            return (
+                "trust.report=true: all rows are answered, those true for the frames are a set of the report",
+                f"leave {key} out",
+            )
+        if key == "trust.train" and not self.trust.report:
+            return "trust.report=false: no trust report is written", f"set trust=true too, or leave {key} out"
         if key.startswith("extract.") and self.extract.model is None and key != "extract.base_url":
             out = f"set extract.base_url and extract.model too, or leave {key} out"
             return "extract.model=null: answers are extracted by rule, no endpoint is asked", out

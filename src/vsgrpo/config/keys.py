@@ -21,14 +21,14 @@ from vsgrpo.rules import listed, suggest
 
 PATH_KEYS = {
     *("model.path", "model.adapter", "data.path", "run.dir", "benchmark.path", "source.root"),
-    *("video.folder", "video.cache_dir", "run.name", "cot.cache_dir"),
+    *("video.folder", "video.cache_dir", "run.name", "cot.cache_dir", "trust.train"),
     *(f"{step}.{key}" for step in ("pseudo", "describe", "reason", "extract") for key in ("base_url", "model")),
 }
 FLAGS = ("--dry-run", "--resume", "--overwrite", "--json", "--debug", "--config-dir", "--limit", "--wandb")
 FLAGS += ("--skip-missing", "--allow-leak", "--allow-changed")
 KEYS_HINT = "keys are SECTION.NAME=VALUE; `vsgrpo configs WORD` searches them, `vsgrpo configs` lists the groups"
 SHORTHANDS = {"model": "model.path", "data": "data.path", "output": "run.dir"}
-SHORTHANDS |= {"benchmark": "benchmark.name", "source": "source.name"}
+SHORTHANDS |= {"benchmark": "benchmark.name", "source": "source.name", "trust": "trust.report"}
 TAGGED_TOKENS = 512
 """Tokens for an answer in think and observe mode where a shorthand chooses the mode and nothing names a number."""
 ALIASES = {

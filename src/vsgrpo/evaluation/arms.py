@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vsgrpo.data.row import Row
@@ -31,6 +32,20 @@ def check_controls(config: EvalConfig) -> None:
     if "timing" in config.controls and family is not None and not family.needs_timing:
         what = f"controls=[timing]: {family.label} does not use the time of frames"
         raise ConfigError(what, hint="ask for blank, which shows the same here")
+
+
+TRUST_CONTROLS = ("blind", "blank", "first_frame", "shuffled")
+
+
+def with_trust_arms(config: EvalConfig) -> EvalConfig:
+    """Return the configuration with the controls that the trust report compares, where it is asked for.
+
+    All rows are answered: those that the frames shown do not make true are a set of the report.
+    """
+    if not config.trust.report:
+        return config
+    controls = [*dict.fromkeys([*config.controls, *TRUST_CONTROLS])]
+    return replace(config, controls=controls, data=replace(config.data, frame_true="off"))
 
 
 def media_of_arms(config: EvalConfig, benchmark: Benchmark) -> dict[str, MediaOf]:

@@ -64,10 +64,12 @@ def run_eval(
     kind, model = find_benchmark(config.benchmark.name), config.model
     if wandb and not kind.has_task_tables:
         raise ConfigError("--wandb: for benchmark=vsibench only", hint="leave --wandb out")
+    if config.trust.report and not kind.has_task_tables:
+        raise ConfigError(f"trust=true: benchmark={config.benchmark.name} has no scenes", hint="leave trust out")
     with results.evaluation_folder(config, overwrite):
         find_model(model.path, model.adapter)
         arms.check_controls(config)
-        config = with_rules(config)
+        config = arms.with_trust_arms(with_rules(config))
         manifests = check_lineage(model.path, model.adapter, allow_leak=allow_leak)
         benchmark = read_rows(config, kind).with_media(skip_missing)
         leak = compare_rows(
@@ -82,10 +84,33 @@ def run_eval(
         answers = _read_answers(config, settings, leak, shown)
         report = benchmark.report(answers)
         benchmark.write_beside_results(report, answers)
+        if config.trust.report:
+            _write_trust(config, benchmark, report, answers, budget.sampled_frames)
         content = results.write_results(config, report.to_json(), time.monotonic() - began)  # last: the rest is there
         if wandb:
             results.log_to_wandb(config, content)
         return report
+
+
+def _write_trust(config: EvalConfig, benchmark: Benchmark, report: Report, answers: Answers, frames: int) -> None:
+    """Write trust.json and trust.html, and say on stderr what is in them."""
+    from vsgrpo.evaluation.trust.report import trust_content, trust_lines, write_trust
+    from vsgrpo.evaluation.trust.training import training_rows
+
+    model, scorer = config.model, {"scorer": config.scorer}
+    content = trust_content(
+        benchmark.rows,
+        {name: benchmark.row_scores(texts, scorer) for name, texts in answers.by_control.items()},
+        training_rows(model.path, model.adapter, config.trust.train),
+        frames,
+        {
+            "title": str(report.to_json()["title"]),
+            "model": model.adapter or model.path,
+            "scorer": config.scorer,
+        },
+    )
+    page = write_trust(Path(config.run.dir), content)
+    show("\n".join([*trust_lines(content), f"trust report: {page}"]), sys.stderr)
 
 
 def read_rows(config: EvalConfig, kind: type[Benchmark]) -> Benchmark:

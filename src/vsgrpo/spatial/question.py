@@ -213,6 +213,7 @@ class QuestionType:
         sentence: pattern found in the question of rows that do not name their type.
         listed: pattern whose first group holds the options, separated by commas, where the question names them.
         picture: what the report draws to explain the answer: "floor", "segment", "nearest", "turn" or nothing.
+        untrue: why frames make an answer of this type untrue, for the trust report.
         judge: (scene, question, what a budget of frames shows) -> the answer that these frames make true, "" where they
             make none true, None where that is not known; see `frame_true`. None: all objects named are visible.
     """
@@ -235,6 +236,7 @@ class QuestionType:
     listed: re.Pattern[str] | None = None
     picture: str = ""
     judge: Judge | None = None
+    untrue: str = "an object it names is not visible"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w+", self.name):

@@ -36,6 +36,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             aliases=("object_count", "absolute_count"),
             sentence=_pattern(r"^how many [^?]+?(?:\(s\)|are (?:there )?in (?:this|the) (?:room|scene|video))"),
             judge=frame_true.judge_count,
+            untrue="not every instance is visible",
         ),
         QuestionType(
             "object_abs_distance",
@@ -71,6 +72,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             listed=_pattern(r"which of these objects \((.+?)\)"),
             picture="nearest",
             judge=frame_true.judge_rel_distance,
+            untrue="an object is not visible, or another is the nearest visible one",
         ),
         *(
             QuestionType(
@@ -119,6 +121,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             sentence=_pattern("size of (?:this|the)(?: entire| main)? room"),
             picture="floor",
             judge=frame_true.judge_room_size,
+            untrue="the frames do not span the floor",
         ),
         QuestionType(
             "route_planning",
@@ -143,6 +146,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             aliases=("appearance_order", "object_appearance_order"),
             sentence=_pattern("first-time appearance order|order of (?:first )?appearance"),
             judge=frame_true.judge_order,
+            untrue="a category is not visible in a frame of its own, or a frame contradicts the order",
         ),
     )
 }
