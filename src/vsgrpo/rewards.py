@@ -53,7 +53,8 @@ def accuracy_reward(
     accuracy ("mra") or min(p, t) / max(p, t) ("smooth"). None is looser than the official scorer about what is a
     number, which reads the text up to the first space: "3.5 m" is 3.5 and "3 or 4" is 3; "3.5m", "three", "3-4",
     "3,4" and "about 3" are no numbers and earn 0. Units are not converted: "350 cm" to a question in metres is 350.
-    0 and negative predictions earn 0 (the ratio divides by the prediction).
+    0 and negative predictions earn 0 (the ratio divides by the prediction), but for a gold answer of 0, a count of
+    nothing: it earns 1 for exactly 0.
 
     Words: the whole answer, case-folded, outer space and a final period removed. Where the options were shown
     (`show_options`) the right letter counts as well. Text rows (maths) also by value (`vsgrpo.maths.maths_equal`).
@@ -71,7 +72,7 @@ def accuracy_reward(
         columns: what else TRL passes (prompts, other columns of the rows), unused.
 
     Raises:
-        DataError: a gold answer that is empty, or a number that is not finite and > 0.
+        DataError: a gold answer that is empty, or a number that is not finite and >= 0.
     """
     score_number = _NUMBER_SCORES[numeric]
     return [
@@ -306,7 +307,7 @@ def _gold_text(answer: Any) -> str:
 
 def _gold_number(answer: Any) -> float:
     number = official_number(str(answer))
-    if number is None or not math.isfinite(number) or number <= 0:
+    if number is None or not math.isfinite(number) or number < 0:
         hint = "rebuild the rows with vsgrpo build-data"
-        raise DataError(f"answer={answer!r}: a number > 0 is needed in a row of answer_kind=number", hint=hint)
+        raise DataError(f"answer={answer!r}: a number >= 0 is needed in a row of answer_kind=number", hint=hint)
     return number

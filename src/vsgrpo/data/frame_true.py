@@ -34,12 +34,14 @@ def check_fields(row: Row, where: str) -> None:
             rule = "must be a list of numbers of frames"
             raise RowError(where, f"extra.{name}", rule, _HINT, value=row.extra[name])
     other = row.extra.get(ANSWER_AT, {})
-    if not isinstance(other, dict) or not all(
-        key.isdecimal() and isinstance(text, str) and number_of(text) is not None for key, text in other.items()
-    ):
+    if not isinstance(other, dict) or not all(_is_answer(*item, row.question_type) for item in other.items()):
         raise RowError(where, f"extra.{ANSWER_AT}", 'must be {"frames": "number"}', _HINT, value=other)
     if other and row.answer_kind != "number":
         raise RowError(where, f"extra.{ANSWER_AT}", "is for numbers", _HINT, value=other)
+
+
+def _is_answer(frames: str, text: Any, question_type: str) -> bool:
+    return frames.isdecimal() and isinstance(text, str) and number_of(text, question_type) is not None
 
 
 def _is_budgets(value: Any) -> bool:
@@ -62,7 +64,7 @@ def row_at(row: Row, frames: int) -> Row | None:
     if answer is None:
         return None
     wrong = row.rejected
-    if wrong is not None and number_of(wrong) == number_of(answer):
+    if wrong is not None and number_of(wrong, row.question_type) == number_of(answer, row.question_type):
         wrong = rejected_answer(answer, "number", None, seed=0, key=row.key)
     return replace(row, answer=answer, ground_truth=answer, rejected=wrong, reasoning=None)
 

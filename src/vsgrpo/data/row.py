@@ -18,6 +18,7 @@ from typing import Any
 from vsgrpo.errors import DataError
 from vsgrpo.paths import inside, path_fault
 from vsgrpo.spatial.answers import normalize_word, official_number
+from vsgrpo.spatial.question_types import counts_things
 
 SCHEMA_VERSION = 1
 ANSWER_KINDS = ("number", "choice", "text")
@@ -214,8 +215,8 @@ def _check_options(row: Row, where: str) -> None:
 
 def _check_answer(row: Row, where: str) -> None:
     if row.answer_kind == "number":
-        check_number("ground_truth", row.ground_truth, where)
-        check_number("answer", row.answer, where)
+        check_number("ground_truth", row.ground_truth, where, row.question_type)
+        check_number("answer", row.answer, where, row.question_type)
     if row.answer_kind == "choice" and isinstance(row.options, tuple):
         letters = LETTERS[: len(row.options)]
         if not isinstance(row.ground_truth, str) or len(row.ground_truth) != 1 or row.ground_truth not in letters:
@@ -226,9 +227,9 @@ def _check_answer(row: Row, where: str) -> None:
             raise RowError(where, "answer", "must be the option that ground_truth names", hint, value=row.answer)
 
 
-def check_number(name: str, text: str, where: str) -> None:
-    """Refuse a text that is not a number which an answer can be."""
-    if not isinstance(text, str) or number_of(text) is None:
+def check_number(name: str, text: str, where: str, question_type: str = "") -> None:
+    """Refuse a text that is not a number which an answer to a question of this type can be."""
+    if not isinstance(text, str) or number_of(text, question_type) is None:
         rule = "must be a number in plain digits, above 0 (relative errors divide by it)"
         raise RowError(where, name, f"{rule}, {_SMALLEST:g} to {_LARGEST:g}", value=text)
 
@@ -293,11 +294,14 @@ _CHECKS = (
 _required_texts, _optional_texts = attrgetter(*_REQUIRED_TEXT), attrgetter(*_OPTIONAL_TEXT)
 
 
-def number_of(text: str) -> float | None:
+def number_of(text: str, question_type: str = "") -> float | None:
     """Return the number that a label is, None where it is none that an answer can be.
 
-    Plain digits only, above 0 and within 1e-100 .. 1e100: "1_0", Arabic digits, "1e-320", "nan" and " 3" are none.
+    Plain digits only, above 0 and within 1e-100 .. 1e100: "1_0", Arabic digits, "1e-320", "nan" and " 3" are none. "0"
+    is one of types that count things.
     """
+    if text == "0" and counts_things(question_type):
+        return 0.0
     value = float(text) if NUMBER.fullmatch(text) else math.nan
     return value if _SMALLEST <= value <= _LARGEST else None
 

@@ -143,7 +143,7 @@ def check_scorable(row: Row, where: str) -> None:
     if row.answer_kind != kind:
         raise RowError(where, "answer_kind", f"{row.question_type} asks for a {kind}", value=row.answer_kind)
     if kind == "number":
-        check_number("ground_truth", row.ground_truth, where)
+        check_number("ground_truth", row.ground_truth, where, row.question_type)
 
 
 def read_rows(path: Path | str) -> list[Row]:

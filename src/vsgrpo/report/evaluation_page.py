@@ -157,7 +157,7 @@ def _calibrations(answers: Sequence[ReadAnswer]) -> list[dict[str, Any]]:
     found = []
     for name in type_names("number"):
         values = [(float(item.row.ground_truth), item.value) for item in answers if item.row.question_type == name]
-        pairs = [(truth, value) for truth, value in values if isinstance(value, float) and value > 0]
+        pairs = [(truth, value) for truth, value in values if isinstance(value, float) and min(value, truth) > 0]
         if not values:
             continue
         ratios = sorted(math.log2(value / truth) for truth, value in pairs)

@@ -169,6 +169,12 @@ def answer_kind_of(question_type: str) -> str | None:
     return None if kind is None else kind.answer_kind
 
 
+def counts_things(question_type: str) -> bool:
+    """Return whether answers of a type are numbers of things, which alone may be 0."""
+    kind = QUESTION_TYPES.get(question_type)
+    return kind is not None and kind.answer_kind == "number" and kind.unit is None
+
+
 def type_called(name: str) -> str | None:
     """Return the type with this name or alias, None where there is none."""
     return next((kind.name for kind in QUESTION_TYPES.values() if name in (kind.name, *kind.aliases)), None)

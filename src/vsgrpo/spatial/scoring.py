@@ -6,7 +6,6 @@ Source: thinking-in-space commit 51e089c (lmms_eval/tasks/vsibench/utils.py); ar
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -39,42 +38,46 @@ def exact_match(prediction: str, target: str) -> float:
 def relative_reward(prediction: float | None, target: float) -> float:
     """Return max(0, 1 - |target - prediction| / min(target, prediction)), 0 for no or a non-positive prediction.
 
+    A target of 0 (a count) earns 1 for exactly 0, else 0: ratios are not defined there.
+
     Source: arXiv 2504.00883 section 4.1 gives the ratio. Deviation: the paper does not print how the ratio becomes a
     reward; 1 minus it, floored at 0, is ours.
 
     Raises:
-        ValueError: target not a positive finite number.
+        ValueError: target negative or not finite.
     """
     if not _is_positive_pair(prediction, target):
-        return 0.0
+        return float(prediction == target == 0)
     return max(0.0, 1.0 - abs(target - prediction) / min(target, prediction))
 
 
 def smooth_reward(prediction: float | None, target: float) -> float:
     """Return min(p, t) / max(p, t), 0 for no or a non-positive prediction: 10 % too low 0.9, twice too high 0.5.
 
+    A target of 0 earns 1 for exactly 0, else 0.
+
     Ours: a second choice beside `relative_reward`, which is 0 beyond a factor of two, however far.
 
     Raises:
-        ValueError: target not a positive finite number.
+        ValueError: target negative or not finite.
     """
     if not _is_positive_pair(prediction, target):
-        return 0.0
+        return float(prediction == target == 0)
     return min(prediction, target) / max(prediction, target)
 
 
 def _is_positive_pair(prediction: float | None, target: float) -> TypeGuard[float]:
-    """Return whether the prediction is a finite number > 0; ValueError where the target is none."""
-    if not (math.isfinite(target) and target > 0):
-        raise ValueError(f"target={target}: a finite number > 0 is needed")
-    return prediction is not None and math.isfinite(prediction) and prediction > 0
+    """Return whether both are finite numbers > 0; ValueError where the target is no finite number >= 0."""
+    if not (math.isfinite(target) and target >= 0):
+        raise ValueError(f"target={target}: a finite number >= 0 is needed")
+    return target > 0 and prediction is not None and math.isfinite(prediction) and prediction > 0
 
 
 def mra(prediction: float | None, target: float) -> float:
     """Return the mean relative accuracy: the share of ten thresholds theta with |p - t| / t <= 1 - theta.
 
-    A target of 0, on which the official code divides by zero, scores 1 if the prediction is 0 too, else 0, with a
-    warning; no such row exists in the benchmark.
+    A target of 0, on which the official code divides by zero, scores 1 if the prediction is 0 too, else 0. No such row
+    exists in the benchmark; our counts of nothing are (`data.min_count=0`).
 
     Raises:
         ValueError: target negative or not finite.
@@ -82,7 +85,6 @@ def mra(prediction: float | None, target: float) -> float:
     if not (math.isfinite(target) and target >= 0):
         raise ValueError(f"target={target}: a finite number >= 0 is needed")
     if target == 0:
-        warnings.warn("a relative accuracy against a target of 0 is not defined", stacklevel=2)
         return float(prediction == 0)
     if prediction is None:
         return 0.0
@@ -94,9 +96,12 @@ def mra_many(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
     Args:
         predictions: (N,) float64.
-        targets: (N,) float64, all above 0.
+        targets: (N,) float64, none below 0.
     """
-    return (np.abs(predictions - targets)[:, None] / targets[:, None] <= TOLERANCES).mean(axis=1)
+    is_zero = targets == 0
+    divisor = np.where(is_zero, 1.0, targets)
+    relative = (np.abs(predictions - targets)[:, None] / divisor[:, None] <= TOLERANCES).mean(axis=1)
+    return np.where(is_zero, predictions == 0, relative)
 
 
 def score(
@@ -152,7 +157,7 @@ def aggregate(scores: Mapping[str, Iterable[float]]) -> dict[str, float]:
 
 
 def best_number(texts: Iterable[str] | Mapping[str, int]) -> tuple[str, float]:
-    """Return the constant with the highest mean MRA over number texts, and that score.
+    """Return the constant with the highest mean MRA over number texts, and that score. Zeros are right for 0 alone.
 
     Candidates are the multiples of the finest decimal place among the texts, between their smallest and largest (where
     that is more than 20,000, the texts' own values); the smallest of equals wins.
@@ -161,14 +166,20 @@ def best_number(texts: Iterable[str] | Mapping[str, int]) -> tuple[str, float]:
         texts: as they come, or text -> how often.
 
     Raises:
-        ValueError: no texts, or one that is not a positive number.
+        ValueError: no texts, or one that is not a finite number >= 0.
     """
     found = Counter(texts)
+    zeros = sum(count for text, count in found.items() if float(text) == 0)
+    if zeros:
+        rest = {text: count for text, count in found.items() if float(text) != 0}
+        best, share = best_number(rest) if rest else ("0", 0.0)
+        share *= sum(rest.values()) / found.total()
+        return max(("0", zeros / found.total()), (best, share), key=lambda item: item[1])
     places = max(len(text.partition(".")[2]) if "e" not in text.lower() else 1 for text in found)
     truths, place_of = np.unique(np.array([float(text) for text in found]), return_inverse=True)
     counts = np.bincount(place_of, weights=list(found.values())).astype(int)
     if not (np.isfinite(truths).all() and truths[0] > 0):
-        raise ValueError(f"best_number: {truths[0]}: positive numbers are needed")
+        raise ValueError(f"best_number: {truths[0]}: numbers >= 0 are needed")
     scale = 10**places
     low, high = round(truths[0] * scale), round(truths[-1] * scale)
     values = np.arange(low, high + 1) / scale if high - low < _MAX_CANDIDATES else truths
