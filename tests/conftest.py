@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -79,3 +80,20 @@ def own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     for name in set(sys.modules) - modules:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]
+
+
+@pytest.fixture
+def serve(tiny_folder: Path) -> Iterator[Callable[..., Any]]:
+    """Return a function that starts a `FakeServer` of the tiny model; all end with the test."""
+    from fake_server import FakeServer
+
+    started = []
+
+    def start(**options: Any) -> FakeServer:
+        started.append(FakeServer(options.pop("folder", tiny_folder), **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.alive:
+            server.stop()

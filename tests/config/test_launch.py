@@ -15,7 +15,7 @@ from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config, load_resolved, to_yaml
 from vsgrpo.config.evaluate import resolve_dtype
 from vsgrpo.config.keys import build_section
-from vsgrpo.config.train import LaunchSection, resolve_launch
+from vsgrpo.config.launching import LaunchSection, resolve_launch
 from vsgrpo.config.yaml_files import config_dir
 from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.launch.start import as_started, describe

@@ -1,27 +1,9 @@
 """Fixtures of the engine's tests: a server of a tiny model, and requests to it."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-
-@pytest.fixture
-def serve(tiny_folder: Path) -> Iterator[Callable[..., Any]]:
-    """Return a function that starts a `FakeServer` of the tiny model; all end with the test."""
-    from fake_server import FakeServer
-
-    started = []
-
-    def start(**options: Any) -> FakeServer:
-        started.append(FakeServer(options.pop("folder", tiny_folder), **options))
-        return started[-1]
-
-    yield start
-    for server in started:
-        if server.alive:
-            server.stop()
 
 
 @pytest.fixture(scope="session")

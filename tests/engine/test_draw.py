@@ -131,7 +131,7 @@ def test_features_that_change_have_another_name(serve, shown):
 @pytest.mark.parametrize("tiny_folder", ["qwen3_vl", "qwen3_5"], indirect=True, scope="session")
 def test_families_that_were_not_tried_are_refused(tiny_folder):
     bundle = load(tiny_folder, tune="none", offline=True)
-    with pytest.raises(ConfigError, match=r"rollout\.engine=vllm: Qwen3.*placeholders are parted"):
+    with pytest.raises(ConfigError, match=r"rollout\.engine=vllm: Qwen3.*: a video's placeholders are parted"):
         ServerRollout([], bundle.model)
 
 

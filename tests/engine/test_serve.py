@@ -103,7 +103,7 @@ def refused(kind, *words):
 
 def test_models_that_a_server_would_compute_otherwise_are_refused(tiny_folder, tmp_path):
     assert "is built by a run" in refused(ConfigError, "model=tiny")[0]
-    assert "Qwen3-VL was not compared" in refused(ConfigError, "model=Qwen/Qwen3-VL-2B-Instruct")[0]
+    assert "Qwen3-VL is not drawn from by a server" in refused(ConfigError, "model=Qwen/Qwen3-VL-2B-Instruct")[0]
     assert "no such folder" in refused(DataError, f"model={tmp_path / 'none'}")[0]
     limit = json.loads((tiny_folder / "config.json").read_text())["text_config"]["max_position_embeddings"]
     what, hint = refused(ConfigError, f"model={tiny_folder}", f"serve.max_model_len={limit + 1}")

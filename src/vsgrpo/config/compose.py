@@ -24,8 +24,9 @@ from vsgrpo.config.keys import (
     prepare_overrides,
     section_classes,
 )
+from vsgrpo.config.launching import check_launcher_variables, resolve_launch
 from vsgrpo.config.roots import ROOTS, check_words, key_type, known_keys, one_value
-from vsgrpo.config.train import TrainConfig, check_launcher_variables, resolve_launch
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import TRAINERS, refuse_option
 from vsgrpo.config.yaml_files import command_of, config_dir, config_groups, group_file
 from vsgrpo.devices import visible_gpus

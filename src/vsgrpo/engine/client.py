@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from vsgrpo.engine.connections import SHORT_S, Connections, EngineError, is_missing, text_of
+from vsgrpo.engine.connections import LONG_S, SHORT_S, Connections, EngineError, is_missing, text_of
 from vsgrpo.engine.wire import Completion, Request, read_completion
 from vsgrpo.errors import RunError
 
@@ -124,7 +124,7 @@ class Server:
 
     def server_info(self) -> dict[str, Any]:
         """Return its configuration by section (`model_config`, `lora_config`, ...), as `/server_info` tells it."""
-        answer = self._http.fetch("/server_info?config_format=json", "its configuration")
+        answer = self._http.fetch("/server_info?config_format=json", "its configuration", LONG_S)
         found = answer.get("vllm_config") if isinstance(answer, dict) else None
         if not isinstance(found, dict):
             raise self._http.broken("/server_info", answer)
@@ -168,11 +168,29 @@ class Server:
         self.forget()
         self._http.do("/update_weight_version", {"new_version": version}, "to name its weights", SHORT_S)
 
+    def weight_version(self) -> str:
+        """Return the name of its weights."""
+        answer = self._http.fetch("/weight_info", "the name of its weights")
+        if not isinstance(answer, dict) or "weight_version" not in answer:
+            raise self._http.broken("/weight_info", answer)
+        return str(answer["weight_version"])
+
     def forget(self) -> None:
         """Empty its three caches: each keeps what was computed by weights or features of before."""
         for path in ("/reset_prefix_cache", "/reset_encoder_cache", "/reset_mm_cache"):
             self._http.do(path, None, "to empty a cache", self._timeout_s)
         self._sent.clear()
+
+    def patiently(self, action: Callable[[], None]) -> None:
+        """Do something with the server; if it is down, wait for it and do it once more."""
+        try:
+            action()
+        except EngineError as error:
+            if error.kind != "down" or not self._patience_s:
+                raise
+            self.wait_until_alive(self._patience_s)
+            self._sent.clear()
+            action()
 
     # --- completions --------------------------------------------------------------------------------------------
 

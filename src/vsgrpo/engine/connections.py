@@ -15,6 +15,8 @@ from vsgrpo.errors import RunError
 
 SHORT_S = 30.0
 """Seconds in which a server must answer what is not a completion."""
+LONG_S = 180.0
+"""The same where it looks at its machine first."""
 DEV_MODE = "start the server as `vsgrpo serve` writes it, with VLLM_SERVER_DEV_MODE=1"
 NO_VLLM = "correct rollout.vllm.base_urls: they name vLLM servers (`vsgrpo serve` writes the command)"
 _DOWN = "look at the server's log; once it answers again, go on with --resume"
@@ -42,6 +44,10 @@ class EngineError(RunError):
     def __init__(self, kind: str, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.kind = kind
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        """Travel to other processes whole."""
+        return type(self), (self.kind, self.message, self.hint)
 
 
 class Connections:
@@ -100,15 +106,17 @@ class Connections:
         """Send JSON."""
         return self.call("POST", path, None if body is None else json.dumps(body).encode(), timeout_s)
 
-    def fetch(self, path: str, what: str) -> Any:
+    def fetch(self, path: str, what: str, timeout_s: float = SHORT_S) -> Any:
         """Return what a GET answers as JSON.
 
         Raises:
             EngineError: there is no such answer.
         """
-        status, body = self.call("GET", path)
+        status, body = self.call("GET", path, timeout_s=timeout_s)
         if status != 200:
-            raise self.refused(what, status, body, DEV_MODE if path.startswith("/server_info") else NO_VLLM)
+            raise self.refused(
+                what, status, body, DEV_MODE if path.startswith(("/server_info", "/weight_info")) else NO_VLLM
+            )
         try:
             return json.loads(body)
         except ValueError:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from vsgrpo.engine.client import Server
 from vsgrpo.engine.connections import EngineError
 from vsgrpo.engine.wire import Array, Completion, Item, Request, content_hash, encode_features, greedy, keyed, seeded
-from vsgrpo.errors import ConfigError, RunError
-from vsgrpo.families import FAMILIES
+from vsgrpo.errors import RunError
+from vsgrpo.families import FAMILIES, check_served
 from vsgrpo.families.family import Family
 from vsgrpo.modeling.bundle import MediaFeatures, base_model
 from vsgrpo.modeling.sampling import Sampling
@@ -135,12 +135,6 @@ class ServerRollout:
                 "refused", what, "start the server as `vsgrpo serve` writes it, with its logits processor"
             )
         return completion
-
-
-def check_served(family: Family) -> None:
-    """Raise ConfigError where a family's rollouts cannot come from a server."""
-    if family.not_served:
-        raise ConfigError(f"rollout.engine=vllm: {family.label}: {family.not_served}", "set rollout.engine=own")
 
 
 def as_array(tensor: Tensor) -> Array:

@@ -17,14 +17,12 @@ from pathlib import Path
 from vsgrpo.config.serve import LORA_RANKS, ServeConfig
 from vsgrpo.engine.wire import LOGPROBS_MODES, VLLM_VERSIONS
 from vsgrpo.errors import ConfigError, DataError, SetupError
-from vsgrpo.families import BUILT, CONFIG, FAMILIES, family_of, find_model
+from vsgrpo.families import BUILT, CONFIG, check_served, family_of, find_model
 from vsgrpo.families.vision_record import LIBRARY, text_rule
 from vsgrpo.records import read_record
 from vsgrpo.terminal import show
 
 INTERPRETER = "VSGRPO_VLLM_PYTHON"
-SERVED_FAMILIES = ("qwen2_vl", "qwen2_5_vl")
-"""Families whose features and positions were compared between vLLM and this project, by `model_type`."""
 MERGE_FIRST = "merge it, serve the merged model and name it everywhere: vsgrpo merge {0} output=DIR"
 _PLUGIN = Path(__file__).resolve().parents[1] / "server_plugin"
 _ASK_VERSION = "import importlib.metadata as m; print(m.version('vllm'))"
@@ -158,10 +156,8 @@ def served_model(path: str) -> str:
         what = f"model.path={path}: an adapter on a base with earlier adapters in it, which a server does not have"
         raise DataError(what, MERGE_FIRST.format(path))
     family = family_of(base)
-    if family is not None and family.model_type not in SERVED_FAMILIES:
-        known = ", ".join(FAMILIES[name].label for name in SERVED_FAMILIES)
-        what = f"model.path={path}: {family.label} was not compared between vLLM and vsgrpo, only {known}"
-        raise ConfigError(what, hint="roll out and evaluate it with vsgrpo's own engine")
+    if family is not None:
+        check_served(family, f"model.path={path}")
     if text_rule(path) == LIBRARY:
         what = f"model.path={path}: made with model.text_after_video=library; vLLM places text as published only"
         raise ConfigError(what, hint="roll out and evaluate it with vsgrpo's own engine (docs/limits.md)")

@@ -210,6 +210,13 @@ def _find_base(adapter: Path) -> str:
     return base
 
 
+def check_served(family: Family, where: str = "rollout.engine=vllm") -> None:
+    """Raise ConfigError where completions of a family cannot be drawn by a vLLM server; `where` asks for one."""
+    if family.not_served:
+        what = f"{where}: {family.label} is not drawn from by a server: {family.not_served}"
+        raise ConfigError(what, "roll out and evaluate it with vsgrpo's own engine (the default)")
+
+
 def _check_full(folder: Path, where: str) -> None:
     """Refuse the folder of a full model that is of another family or has no processor."""
     check_architecture(read_record(folder / CONFIG, {}, "save or copy it again"), where)

@@ -19,7 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vsgrpo.config.compose import to_yaml
-from vsgrpo.config.train import TrainConfig, joins_launcher
+from vsgrpo.config.launching import joins_launcher
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.yaml_files import config_dir
 from vsgrpo.data.inputs import look_at, model_folders
 from vsgrpo.data.row_numbers import Rows, numbers_of

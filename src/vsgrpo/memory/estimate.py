@@ -86,7 +86,8 @@ def estimate(config: TrainConfig, section: TrainerSection, shape: ModelShape, lo
         config, shape, videos, load.tokens.patches, _act(config, section)
     )
     if isinstance(section, GrpoSection):
-        phases["rollout"] = gathered["rollout"] + rollout_bytes(shape, load, _act(config, section))
+        own = config.rollout_engine(section) == "own"  # else a server has the cache, and here are weights to be sent
+        phases["rollout"] = gathered["rollout"] + (rollout_bytes(shape, load, _act(config, section)) if own else 0)
     trained = trained_parameters(config, shape)
     return Estimate(state, phases, load, trained, shape.num_parameters(), config.launch.on_cpu)
 

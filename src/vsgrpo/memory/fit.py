@@ -109,6 +109,8 @@ def plan_lines(config: TrainConfig, rows: Rows) -> list[str]:
     for number, section in enumerate(config.stage_sections()):
         where = f"stage {number}, " if config.trainer.stages else ""
         lines.append(where + plan_passes(config, number, rows).text(config, section, rows))
+        if isinstance(section, GrpoSection):
+            lines.append(where + config.rollout.text(section))
     if rows:
         lines.append(f"rows: {len(rows)}; steps per epoch: {max(1, len(rows) // questions)}")
         if isinstance(rows, RowNumbers) and rows.looked_at:

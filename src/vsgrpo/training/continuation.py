@@ -11,7 +11,8 @@ from typing import Any
 
 from vsgrpo.config.compose import to_yaml
 from vsgrpo.config.keys import build_section, override_text
-from vsgrpo.config.train import WHOLE, TrainConfig
+from vsgrpo.config.launching import WHOLE
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families.vision_record import BEFORE_RULES, PUBLISHED
 from vsgrpo.files import read_yaml
@@ -27,9 +28,13 @@ _FREE = {
     "video.max_quarantined",
     "trainer.logps_chunk",
     "trainer.tokens_per_pass",
+    *(f"rollout.vllm.{name}" for name in ("base_urls", "sync_dir", "concurrency", "timeout_s", "startup_timeout_s")),
+    "rollout.vllm.max_logprob_gap",
 }
 _FREE |= {"trainer.max_steps", "trainer.num_train_epochs", "trainer.stages"}
 """Keys that may change, or (lengths and stages) that are compared in a way of their own."""
+SERVERS = "rollout.vllm"
+"""A section in a section whose keys are compared one by one: some of them may change."""
 STATE_NAME = "trainer_state.json"
 _RESTORE = "restore the file that the run wrote"
 _CONFIG = {
@@ -69,6 +74,11 @@ _BEFORE_KEYS = {
     "trainer.off_policy_mask_threshold": None,
     "trainer.mask_truncated_completions": False,
     "trainer.decode_graph": False,
+    "rollout.engine": "own",
+    "rollout.vllm.sampling": "keyed",
+    "rollout.vllm.sync": "lora",
+    "rollout.vllm.is_mode": "token_truncate",
+    "rollout.vllm.is_clip_max": 2.0,
 }
 """What runs did before these keys were in their config.yaml (the libraries' defaults), for their resume."""
 
@@ -137,7 +147,8 @@ def check_same_config(run_dir: Path, config: TrainConfig, newest: Checkpoint | N
 
 
 def _dotted(values: dict[str, Any]) -> dict[str, Any]:
-    return {f"{section}.{key}": value for section, keys in values.items() for key, value in keys.items()}
+    found = {f"{section}.{key}": value for section, keys in values.items() for key, value in keys.items()}
+    return found | {f"{SERVERS}.{key}": value for key, value in found.pop(SERVERS, {}).items()}
 
 
 def _give_own_keys(old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -159,7 +170,11 @@ def _as_started(run_dir: Path, config: TrainConfig, started: dict[str, Any]) -> 
         for section in sections:
             now = getattr(config, section)
             before = {n.partition(".")[2]: v for n, v in started.items() if n.startswith(f"{section}.")}
-            made[section] = build_section(type(now), {**dataclasses.asdict(now), **before}, section)
+            values, inner = dataclasses.asdict(now), SERVERS.partition(".")[2]
+            for name, value in before.items():
+                within, _, key = name.rpartition(".")
+                (values[inner] if within == inner else values)[key] = value
+            made[section] = build_section(type(now), values, section)
         return dataclasses.replace(config, **made)
     except ConfigError as error:
         raise ConfigError(

@@ -43,9 +43,9 @@ from vsgrpo.training.losses import (
     zero_loss,
 )
 from vsgrpo.training.progress import Stage, append_records
-from vsgrpo.training.samples import RolloutSampler, Sample, compute_features, sample_trees
+from vsgrpo.training.samples import RolloutSampler, Sample, completion_record, compute_features, sample_trees
+from vsgrpo.training.served import open_served
 
-COMPLETIONS_SCHEMA_VERSION = 1
 METRIC_COLUMNS = ("question_type", "answer_kind", "prompt_mode", "question", "video")
 
 
@@ -81,6 +81,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         self._suppressed = vision_token_ids(model)
         self._skip_zero_variance = section.skip_zero_variance
         self._correlation = GradientCorrelation(model) if section.log_gradient_correlation else None
+        self.served = open_served(self, run, section)
 
     # --- which rows ---------------------------------------------------------------------------------------------
 
@@ -128,6 +129,8 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         for row, sample in enumerate(samples):
             if sample.media is None:
                 output["completion_mask"][row] = 0
+        if self.served is not None:
+            self.served.watch(self, output)
         live = count_live(self.accelerator, samples, output["completion_mask"], self.args.steps_per_generation)
         output["num_items_in_batch"] = torch.full_like(output["num_items_in_batch"], live.tokens)
         return {**output, "samples": samples, "live": live}
@@ -138,13 +141,13 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
 
     def _generate_single_turn(
         self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
-    ) -> tuple[list[list[int]], None]:
-        """Sample with keyed noise from the prompt and its video.
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
+        """Sample with keyed noise from the prompt and its video, here or by servers (with log-probs).
 
         Stock generation draws from the global generator: completions would depend on batch order and process.
         The tower runs in here too, where sharded parameters are gathered.
         """
-        samples = self._samples
+        samples, logprobs = self._samples, None
         with (
             torch.no_grad(),
             unsharded(self.model_wrapped),
@@ -161,19 +164,26 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
                 for sample in samples:
                     sample.features = tuple(features[item.key] for item in sample.media or ())
             with self.timer.phase("generate"), self.accelerator.autocast():
-                completions = rollout(
-                    cast(nn.Module, model),
-                    [sample.prompt for sample in samples],
-                    features,
-                    [(sample.row_key, sample.index) for sample in samples],
-                    self._sampling(),
-                    **self._drawing,
-                    phase=self.timer.phase,
-                )
+                if self.served is not None:
+                    self.served.draw(self, samples, features)
+                    completions: list[list[int]] = []
+                else:
+                    completions = rollout(
+                        cast(nn.Module, model),
+                        [sample.prompt for sample in samples],
+                        features,
+                        [(sample.row_key, sample.index) for sample in samples],
+                        self._sampling(),
+                        **self._drawing,
+                        phase=self.timer.phase,
+                    )
+        if self.served is not None:  # outside of what gathers weights: a run that ends here is saved
+            completions, logprobs = self.served.take(self)
         for sample, completion in zip(samples, completions, strict=True):
             sample.completion = tuple(completion)
-        self.timer.count_tokens(count_drawn(sample_trees(samples, self._layout), self._layout))
-        return [list(completion) for completion in completions], None
+        if self.served is None:
+            self.timer.count_tokens(count_drawn(sample_trees(samples, self._layout), self._layout))
+        return [list(completion) for completion in completions], logprobs
 
     def _sampling(self) -> Sampling:
         return Sampling(
@@ -215,18 +225,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         count = len(samples) if limit is None else min(limit, len(samples))
         texts = self.bundle.answers([sample.completion for sample in samples[:count]])
         records = [
-            {
-                "schema_version": COMPLETIONS_SCHEMA_VERSION,
-                "step": self.run_step,
-                "id": sample.row_key,
-                "question_type": row["question_type"],
-                "index": sample.index,
-                "completion": text,
-                "num_tokens": len(sample.completion),
-                "answer": row["answer"],
-                "reward": sample.reward,
-                "advantage": round(advantage, 4),
-            }
+            completion_record(self.run_step, row, sample, text, advantage)
             for row, sample, text, advantage in zip(rows, samples, texts, advantages.tolist(), strict=False)
         ]
         records = gather_object(records)

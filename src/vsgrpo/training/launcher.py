@@ -22,7 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vsgrpo.config.train import LaunchSection, TrainConfig, joins_launcher
+from vsgrpo.config.launching import LaunchSection, joins_launcher
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import DataError, RunError, SetupError, VsgrpoError
 from vsgrpo.records import read_json

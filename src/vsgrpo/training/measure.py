@@ -18,7 +18,8 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from vsgrpo.config.train import WHOLE, TrainConfig
+from vsgrpo.config.launching import WHOLE
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import TrainerSection
 from vsgrpo.errors import RunError, first_line
 from vsgrpo.modeling.logps import logps
@@ -276,7 +277,7 @@ def _run(trainer: Any, section: TrainerSection, load: Load, prompts: list[BlankP
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # The optimizer's moments do not exist yet: hold their place.
     moments = [torch.empty_like(parameter) for parameter in trained for _ in range(section.num_moments)]
-    if load.drawn:
+    if load.drawn and trainer.served is None:
         _roll_out(trainer, load, prompts[0], store)
     used = [name_media(prompt, f"video {i // load.questions}") for i, prompt in enumerate(prompts)]
     ids = [token % 100 for token in range(completion)]  # any text will do

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from vsgrpo.config.train import WHOLE, TrainConfig
+from vsgrpo.config.launching import WHOLE
+from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection, TrainerSection
 from vsgrpo.data.frame_true import rows_of_run
 from vsgrpo.data.inputs import media_files, model_files
@@ -24,6 +25,7 @@ from vsgrpo.rewards import load_reward
 from vsgrpo.rules import module_file
 from vsgrpo.terminal import show
 from vsgrpo.training.launcher import allows_tf32
+from vsgrpo.training.servers import check_servable
 
 
 def row_files(config: TrainConfig) -> list[Path]:
@@ -175,6 +177,7 @@ def check_run(config: TrainConfig, rows: Sequence[Row], types: Iterable[str] | N
             f"{dev}: no such file, trainer.dev_rows={config.trainer.dev_rows} scores on it",
             hint="build the data with data.dev_fraction above 0, or set trainer.dev_rows=0",
         )
+    check_servable(config)
     if config.trainer.name == "grpo":
         check_rewards(config)
     else:

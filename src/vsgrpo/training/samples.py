@@ -26,8 +26,10 @@ from vsgrpo.modeling.tree import Prompt, Tree, build_trees
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.terminal import show
 from vsgrpo.training.measure import PhaseTimer
+from vsgrpo.video.budget import Medium
 from vsgrpo.video.loader import BadVideo, VideoInputs, VideoLoader
 
+COMPLETIONS_SCHEMA_VERSION = 1
 END_OF_TURN = "<|im_end|>"
 MAX_CACHED_PROMPTS = 8192
 
@@ -72,6 +74,14 @@ class SampleMaker:
         self._bad: set[str] = set()
         self.store: FeatureStore | None = None
         """Videos and images whose features it has are not decoded."""
+
+    def medium(self, path: str, kind: str) -> Medium:
+        """Return kind, grid, tokens and timing of a file from its header.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return self._loader.medium(path, kind)
 
     def make(self, rows: Sequence[Mapping[str, Any]], indices: Sequence[int]) -> list[Sample]:
         """Return one sample per row; `indices` are their numbers in the group."""
@@ -146,6 +156,22 @@ def compute_features(
             features |= store.features(list(missing.values()), grad=grad)
         timer.count("videos/computed", store.num_videos - before)
     return features
+
+
+def completion_record(step: int, row: Mapping[str, Any], sample: Sample, text: str, advantage: float) -> dict[str, Any]:
+    """Return a line of completions.jsonl."""
+    return {
+        "schema_version": COMPLETIONS_SCHEMA_VERSION,
+        "step": step,
+        "id": sample.row_key,
+        "question_type": row["question_type"],
+        "index": sample.index,
+        "completion": text,
+        "num_tokens": len(sample.completion),
+        "answer": row["answer"],
+        "reward": sample.reward,
+        "advantage": round(advantage, 4),
+    }
 
 
 def sample_trees(samples: Sequence[Sample], layout: str) -> list[Tree]:

@@ -102,6 +102,8 @@ def open_stage(
             if resume is not None:
                 _go_on(opened, resume, folder, every)
             yield opened
+            if isinstance(trainer, SpatialGRPOTrainer) and trainer.served is not None:
+                trainer.served.close()
     finally:
         stop.restore()
         progress.close()

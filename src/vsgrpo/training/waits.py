@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from torch.distributed import distributed_c10d, is_initialized
 
-from vsgrpo.config.train import LaunchSection
+from vsgrpo.config.launching import LaunchSection
 from vsgrpo.errors import RunError
 from vsgrpo.terminal import show
 from vsgrpo.training.launcher import LostProcess, own_rank

@@ -22,7 +22,9 @@ from pathlib import Path
 import torch
 
 from vsgrpo.config.compose import load_resolved
-from vsgrpo.config.train import SHARDED, TrainConfig
+from vsgrpo.config.launching import SHARDED
+from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.data.leak_guard import judge_rows
 from vsgrpo.data.manifest import TrainingManifest, file_record, lineage_of, training_manifest, write_training_manifest
 from vsgrpo.data.row import Row
@@ -45,6 +47,7 @@ from vsgrpo.training.preflight import load_rows, row_files
 from vsgrpo.training.progress import Stage
 from vsgrpo.training.rows import make_loader, readable_rows, training_table
 from vsgrpo.training.run_folder import RunFolder
+from vsgrpo.training.servers import meet_servers
 from vsgrpo.training.stages import open_stage, reference_model, trl_config
 from vsgrpo.training.waits import watched
 
@@ -187,6 +190,10 @@ def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunP
     rows = readable_rows(config, rows, loader)
     dev = dev_dataset(config)
     check_device(config, rows)
+    if own_rank() == 0:  # before minutes of loading
+        for section in config.stage_sections():
+            if isinstance(section, GrpoSection) and config.rollout_engine(section) == "vllm":
+                meet_servers(config, section, rows, lambda text: show(text, sys.stderr))
     bundle = make_model(config)
     bundle.check_mode(config.prompt.mode)
     if bundle.family.needs_timing:

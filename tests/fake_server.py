@@ -147,6 +147,7 @@ class FakeServer:
             "/version": lambda: {"version": self.does.version},
             "/v1/models": lambda: {"data": [{"id": name} for name in [self.name, *self.adapters]]},
             "/server_info": lambda: {"vllm_config": self.info()},
+            "/weight_info": lambda: {"weight_version": self.weights},
             "/metrics": lambda: f'# HELP x\nvllm:num_preemptions_total{{engine="0"}} {self.preemptions}\n',
             "/v1/load_lora_adapter": lambda: self.load_adapter(body),
             "/v1/unload_lora_adapter": lambda: self.unload_adapter(body),
