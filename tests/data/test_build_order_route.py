@@ -69,9 +69,13 @@ def assert_appear_in_order(scene, categories, frames, least):
     assert first == sorted(set(first))
 
 
-def test_without_depth_nobody_looks_and_nothing_is_dropped(tmp_path):
-    # The demo's recordings have no depth: no order can be asked, and no object counts as unseen.
-    outcome = build(tmp_path, "data.types=[obj_appearance_order,object_counting]")
+def test_without_masks_and_depth_nobody_looks_and_nothing_is_dropped(tmp_path):
+    # The demo's recordings have masks and no depth: without these no order can be asked, and no object is unseen.
+    types = "data.types=[obj_appearance_order,object_counting]"
+    assert all(row.extra["judged_at"] == [8] for row in build(tmp_path, types).rows)
+    scan_id = scan_id_of(0, 0)
+    (tmp_path / f"out/scans_root/scans/{scan_id}/{scan_id}_2d-instance-filt.zip").unlink()
+    outcome = build(tmp_path, types)
     assert {row.question_type for row in outcome.rows} == {"object_counting"}
     assert all("seen" not in row.extra for row in outcome.rows)
     assert outcome.num_shown is None

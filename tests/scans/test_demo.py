@@ -27,6 +27,7 @@ from vsgrpo.scans.demo.source import room_mesh, write_demo_labels, write_room
 from vsgrpo.scans.scannet import list_scans, read_scan
 from vsgrpo.scans.sens import SensReader
 from vsgrpo.scans.source import SceneSettings
+from vsgrpo.scans.visibility import Masks
 
 
 def _files(root):
@@ -120,6 +121,16 @@ def test_sens_holds_the_rendered_frames_and_poses_in_the_raw_frame(tmp_path):
         np.testing.assert_allclose(room.alignment @ frame.pose, pose, atol=1e-5)
         decoded = np.asarray(Image.open(io.BytesIO(frame.jpeg)))
         assert np.abs(decoded.astype(int) - picture).mean() < 4
+
+
+def test_masks_hold_the_rendered_instances(tmp_path):
+    (scan_id,) = write_rooms(tmp_path, 1, "easy", 2)
+    room = room_truth(2, 0, "easy")
+    owner = render(room, camera_poses(room, 8), 56, 56).objects
+    ids = list(range(len(room.objects)))
+    with Masks(tmp_path / "scans" / scan_id / f"{scan_id}_2d-instance-filt.zip", ids) as masks:
+        for frame in range(8):
+            assert masks.count(frame).tolist() == [(owner[frame] == number).sum() for number in ids]
 
 
 def test_easy_camera_makes_four_stops_of_two_degree_pairs_that_tile_the_room():

@@ -34,7 +34,7 @@ from vsgrpo.scans.source import (
     VisibilitySettings,
     broken,
 )
-from vsgrpo.scans.visibility import Masks, Projection, watch
+from vsgrpo.scans.visibility import MASKS, Masks, Projection, watch
 from vsgrpo.spatial.floor import room_floor
 from vsgrpo.spatial.geometry import fit_box
 from vsgrpo.spatial.scene import Box, Footage, Scene, SceneObject
@@ -208,7 +208,7 @@ class SensRecording(Recording):
             DataError: the archive of masks is broken, or its pictures are.
         """
         scan, reader = self.scan, self.reader
-        masks = scan.folder / f"{scan.scan_id}_2d-instance-filt.zip"
+        masks = scan.folder / f"{scan.scan_id}{MASKS}"
         if masks.is_file():
             with Masks(masks, instance_ids) as counter:
                 return watch(reader.num_frames, counter, instance_ids, settings)

@@ -23,6 +23,8 @@ _REPLACE = "copy or download this file again, or remove it: it is optional"
 _NEAREST = 0.1
 """Metres: nothing nearer than this to the camera is projected."""
 _MAX_UNJUDGED = 0.2
+MASKS = "_2d-instance-filt.zip"
+"""Behind the scan id: the name of the archive of masks."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,8 +30,9 @@ from vsgrpo.scans.ply import ply_bytes
 from vsgrpo.scans.scannet import ScannetScan, labels_of, read_scan
 from vsgrpo.scans.sens import SensWriter
 from vsgrpo.scans.source import Mesh, ScanSource, SourceOptions
+from vsgrpo.scans.visibility import MASKS
 
-_VERSION = 2
+_VERSION = 3
 """Raise when the same arguments give other files, so that rooms already on disk are written anew."""
 
 _SPACING = 0.14
@@ -90,13 +92,15 @@ def write_room(
             return room.scan_id
         info.unlink()  # the writer's sign of a complete folder, which this one stops being
     mesh = room_mesh(room)
+    frames = list(_frames(room, num_frames, height, width))
     write_scan(
         folder,
         Mesh(_to_raw(room, mesh.vertices).astype(np.float32), mesh.colors, mesh.faces),
         mesh.instances,
         axis_alignment=room.alignment,
         info={"demoRecipe": recipe},
-        sens_frames=_sens_frames(room, num_frames, height, width),
+        sens_frames=[(jpeg, pose) for jpeg, pose, _ in frames],
+        masks=[mask for _, _, mask in frames],
         color_size=(width, height),
         intrinsic_color=camera_matrix(height, width, room.preset.hfov_degrees),
     )
@@ -108,17 +112,20 @@ def _to_raw(room: Room, points: NDArray[np.floating]) -> NDArray[np.floating]:
     return (points - room.alignment[:3, 3]) @ room.alignment[:3, :3]
 
 
-def _sens_frames(room: Room, num_frames: int, height: int, width: int) -> Iterator[tuple[bytes, NDArray[np.float64]]]:
-    """Yield (JPEG, camera -> raw pose) per frame; few large frames are rendered at a time to bound memory."""
+def _frames(room: Room, num_frames: int, height: int, width: int) -> Iterator[tuple[bytes, NDArray[np.float64], bytes]]:
+    """Yield (JPEG, camera -> raw pose, PNG of the instances) per frame; few large ones at a time, to bound memory."""
     poses = camera_poses(room, num_frames)
     to_raw = np.linalg.inv(room.alignment)
     batch = max(1, 200_000 // (height * width))
     for first in range(0, num_frames, batch):
         chunk = poses[first : first + batch]
-        for picture, pose in zip(render(room, chunk, height, width).rgb, chunk, strict=True):
-            buffer = io.BytesIO()
-            Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
-            yield buffer.getvalue(), to_raw @ pose
+        seen = render(room, chunk, height, width)
+        masks = np.where(seen.objects >= 0, seen.objects + 1, 0).astype(np.uint8)
+        for picture, mask, pose in zip(seen.rgb, masks, chunk, strict=True):
+            jpeg, png = io.BytesIO(), io.BytesIO()
+            Image.fromarray(picture).save(jpeg, "JPEG", quality=95, subsampling=0)
+            Image.fromarray(mask).save(png, "PNG")
+            yield jpeg.getvalue(), to_raw @ pose, png.getvalue()
 
 
 def write_scan(
@@ -129,6 +136,7 @@ def write_scan(
     axis_alignment: NDArray[np.floating] | None = None,
     info: dict[str, str] | None = None,
     sens_frames: Iterable[tuple[bytes, NDArray[np.floating] | None]] | None = None,
+    masks: Sequence[bytes] = (),
     color_size: tuple[int, int] = (640, 480),
     intrinsic_color: NDArray[np.floating] | None = None,
 ) -> None:
@@ -143,6 +151,7 @@ def write_scan(
         axis_alignment: (4, 4) raw -> aligned; None leaves the line out, as the old annotation does.
         info: further lines of the `.txt`.
         sens_frames: (JPEG bytes, (4, 4) pose camera -> RAW world or None where tracking failed).
+        masks: per frame an 8-bit PNG whose values are objectId + 1, 0 for none.
         color_size: (width, height) of the JPEGs.
         intrinsic_color: (4, 4) pinhole matrix; needed with `sens_frames`.
 
@@ -165,6 +174,8 @@ def write_scan(
         lines["numColorFrames"] = str(writer.num_frames)
         for key, place in {"fx": (0, 0), "fy": (1, 1), "mx": (0, 2), "my": (1, 2)}.items():
             lines[f"{key}_color"] = str(float(intrinsic_color[place]))
+    if masks:
+        _write(f"{stem}{MASKS}", _zipped({f"instance-filt/{k}.png": png for k, png in enumerate(masks)}))
     if axis_alignment is not None:
         numbers = np.asarray(axis_alignment, dtype=np.float64).reshape(16).tolist()
         lines["axisAlignment"] = " ".join(repr(number) for number in numbers)
@@ -175,6 +186,14 @@ def _write(path: str, content: bytes) -> None:
     part = Path(path + ".part")
     part.write_bytes(content)
     os.replace(part, path)
+
+
+def _zipped(files: dict[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data)  # without the moment
+    return content.getvalue()
 
 
 # --- the mesh of a room ---
