@@ -51,7 +51,7 @@ class BuildDataSection(Section, key="data"):
     mode: Annotated[str, choice("vsi100k", "vsibench")]
     split: Annotated[str, choice("train", "val_safe", "train+val_safe")]
     types: list[Annotated[str, Choice(type_names(), takes_code=True)]] | None
-    min_count: Count
+    min_count: Annotated[int, at_least(0)]
     dev_fraction: Share
     unseen: Annotated[str, choice("drop", "flag")]
     reasoning: Annotated[str, choice("none", "template")]

@@ -38,7 +38,7 @@ from vsgrpo.scans.visibility import MASKS, Masks, Projection, watch
 from vsgrpo.spatial.floor import room_floor
 from vsgrpo.spatial.geometry import fit_box
 from vsgrpo.spatial.scene import Box, Footage, Scene, SceneObject
-from vsgrpo.tables import LabelTable, categorize, split_of
+from vsgrpo.tables import LabelTable, categorize, names_of, split_of
 
 _SCAN_FOLDERS = ("scans", "scans_test")
 _SCAN_ID = re.compile(r"[A-Za-z]\w*_\d{2}")
@@ -136,6 +136,7 @@ class ScannetScan(Scan):
             warnings=warnings,
             extra={
                 "dropped": {reason: dict(sorted(counter.items())) for reason, counter in sorted(dropped.items())},
+                "names": sorted(set().union(*(names_of(item.label, self.labels) for item in self.instances))),
                 "floor_outline": [loop.round(2).tolist() for loop in outlines],
             },
         )

@@ -25,6 +25,8 @@ SOURCES = {
     "demo": "vsgrpo.scans.demo.source:DEMO",
 }
 """Sources by the value of source.name; a module is imported when its source is used."""
+COMPLETE = ("bed", "sofa", "toilet", "bathtub", "refrigerator", "washing machine", "stove", "piano", "tv")
+"""Categories of which annotators of real scans leave no instance out: too large and too plain to be missed."""
 DOWNLOAD_AGAIN = "copy or download this file again"
 
 
@@ -171,6 +173,8 @@ class ScanSource:
         split_of: (root, scan id) -> "train", "val" or None, by the data set's lists; without it every scan is train.
         files: (root, scan id) -> the files of a scan, whose names and links the leak guard reads; without it the folder
             ROOT/SCAN_ID and what is in it.
+        complete: categories of which its scans have every instance annotated, so that one that is not there may be
+            asked about as a count of 0; None: all. `Scene.extra["names"]` must name all labels.
     """
 
     name: str
@@ -179,6 +183,7 @@ class ScanSource:
     read: Callable[[Any, Path, str], Scan]
     split_of: Callable[[Path, str], str | None] | None = None
     files: Callable[[Path, str], Iterable[Path]] | None = None
+    complete: tuple[str, ...] | None = COMPLETE
 
     def files_of(self, root: Path, scan_id: str) -> Iterable[Path]:
         """Return the files of a scan."""

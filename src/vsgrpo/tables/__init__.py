@@ -172,6 +172,14 @@ def categorize(label: str, labels: LabelTable, mode: str) -> Category:
     return Category(name)
 
 
+def names_of(label: str, labels: LabelTable) -> set[str]:
+    """Return every name of a raw label: as annotated, cleaned, under its alias, and the benchmark's category of it."""
+    row, raw = labels.get(label), _fold(label)
+    clean = _fold(row.category) if row else raw
+    category = categorize(label, labels, "benchmark").name
+    return {name for name in (raw, clean, category_aliases().get(clean, clean), category) if name}
+
+
 def _benchmark_category(names: tuple[str, ...], nyu40id: int | None) -> Category:
     table = benchmark_categories()
     category = table.of_nyu40.get(nyu40id) if nyu40id is not None else None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.config.build import BalanceSection, BuildDataConfig
+from vsgrpo.data.build.negatives import draw_zero_counts
 from vsgrpo.data.build.scan import ScanOutcome
 from vsgrpo.data.frame_true import ANSWER_AT, TRUE_AT, truth_lines, truth_of
 from vsgrpo.data.leak_guard import check_rows
@@ -23,6 +24,7 @@ from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.row_scan import AnswerLine, answer_lines, answer_table
 from vsgrpo.data.rows import row_id, split_dev, write_rows
 from vsgrpo.errors import RunError
+from vsgrpo.scans.source import find_source
 
 SPLITS = ("train", "dev")
 MIN_ROWS = 50
@@ -135,6 +137,12 @@ def assemble(
             dropped.update(never)
         rows[name], left_out = balance_rows(part, config.balance, config.run.seed)
         dropped.update(left_out)
+        if config.data.min_count == 0 and rows[name]:
+            complete = find_source(config.source.name).complete
+            inventories = {outcome.scan_id: outcome.inventory for outcome in with_rows}
+            zeros = draw_zero_counts(rows[name], inventories, complete, config.run.seed)
+            rows[name] += zeros
+            notes.append(f"{name}: {len(zeros)} questions count a category that is not in the room (answer 0)")
         where = str(out / f"{name}.jsonl")
         check_rows(rows[name], allow_val_safe=config.data.split != "train", where=where, base=out)
         write_rows(out / f"{name}.jsonl", rows[name])

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.data.build.film import make_video
+from vsgrpo.data.build.negatives import Inventory
 from vsgrpo.data.frame_true import ANSWER_AT
 from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import Row
@@ -65,15 +66,18 @@ class ScanOutcome:
     num_shown: int | None = None
     num_frames: int = 0
     seconds: float = 0.0
+    inventory: Inventory = field(default_factory=Inventory)
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON, rows included."""
-        return {**vars(self), "rows": [row_to_dict(row) for row in self.rows]}
+        rows = [row_to_dict(row) for row in self.rows]
+        return {**vars(self), "rows": rows, "inventory": vars(self.inventory)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any], where: str) -> Self:
         """Return the outcome that `to_json` stored; `where` names the file in errors."""
-        return cls(**{**data, "rows": [row_from_dict(row, where) for row in data["rows"]]})
+        rows, inventory = [row_from_dict(row, where) for row in data["rows"]], Inventory.from_json(data["inventory"])
+        return cls(**{**data, "rows": rows, "inventory": inventory})
 
 
 def build_scans(jobs: list[ScanJob], num_workers: int | None) -> Iterator[ScanOutcome]:
@@ -155,6 +159,7 @@ def _build(job: ScanJob) -> ScanOutcome:
         num_objects=len(scene.objects),
         num_shown=shown,
         num_frames=num_frames,
+        inventory=Inventory.of(scene),
     )
 
 
@@ -203,7 +208,7 @@ def _question_settings(config: BuildDataConfig, seen_pixels: int) -> QuestionSet
         distance=config.spatial.distance,
         types=None if config.data.types is None else load_question_types("data.types", config.data.types),
         caps=config.balance.caps,
-        min_count=config.data.min_count,
+        min_count=max(config.data.min_count, 1),  # zeros are drawn when all scans are done
         min_pixels=seen_pixels,
         unseen=config.data.unseen,
         appearance=AppearanceSettings(**_shared(config.appearance, AppearanceSettings)),

@@ -313,4 +313,6 @@ def _read(options: DemoOptions, root: Path, scan_id: str) -> ScannetScan:
     return read_scan(root, scan_id, labels_of(root), dataset="demo")
 
 
-DEMO = ScanSource(name="demo", options=DemoOptions, list_scans=_list, read=_read, files=lambda root, scan_id: ())
+DEMO = ScanSource(
+    name="demo", options=DemoOptions, list_scans=_list, read=_read, files=lambda root, scan_id: (), complete=None
+)
