@@ -79,8 +79,8 @@ def draw_zero_counts(
     """Return rows that ask how many there are of a category that is not in the room; their answer is 0.
 
     Of each category with n other counts among `rows`: a negative binomial number of zeros, n / 3 on average, in rooms
-    without it, those first whose objects go best with it. Left out are categories smaller than `MIN_SIZE_M`, those that `complete` does not name, and
-    those that too few rooms lack (fewer than half of their other counts): their zeros would be too rare.
+    without it, those first whose objects go best with it. Left out are categories smaller than `MIN_SIZE_M`, those that
+    `complete` does not name, and those that too few rooms lack (fewer than n / 2): their zeros would be too rare.
 
     Args:
         rows: of one split, balanced: the numbers of zeros follow them. Video, split and maker are those of any row of
