@@ -216,6 +216,8 @@ class QuestionType:
         untrue: why frames make an answer of this type untrue, for the trust report.
         judge: (scene, question, what a budget of frames shows) -> the answer that these frames make true, "" where they
             make none true, None where that is not known; see `frame_true`. None: all objects named are visible.
+        absent: (mode, category) -> the question about a category that is not in the room, whose answer is 0; None: the
+            type has none.
     """
 
     name: str
@@ -236,6 +238,7 @@ class QuestionType:
     listed: re.Pattern[str] | None = None
     picture: str = ""
     judge: Judge | None = None
+    absent: Callable[[str, str], str] | None = None
     untrue: str = "an object it names is not visible"
 
     def __post_init__(self) -> None:

@@ -36,6 +36,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             aliases=("object_count", "absolute_count"),
             sentence=_pattern(r"^how many [^?]+?(?:\(s\)|are (?:there )?in (?:this|the) (?:room|scene|video))"),
             judge=frame_true.judge_count,
+            absent=questions.ask_count,
             untrue="not every instance is visible",
         ),
         QuestionType(

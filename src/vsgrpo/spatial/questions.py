@@ -123,9 +123,14 @@ def make_counting(ask: Asking) -> list[Question]:
         items = ask.scene.of_category(category)
         in_range = ask.settings.min_count <= count <= ask.settings.max_count
         if in_range and items and all(o.instance_id in usable for o in items):
-            text = COUNTING[ask.settings.mode].format(category=category)
+            text = ask_count(ask.settings.mode, category)
             questions.append(ask.number(text, str(count), items))
     return ask.capped(questions)
+
+
+def ask_count(mode: str, category: str) -> str:
+    """Return the question how many objects of a category there are; modes without a wording take the benchmark's."""
+    return COUNTING.get(mode, COUNTING["vsibench"]).format(category=category)
 
 
 def observe_count(scene: Scene, question: Question, objects: Sequence[SceneObject], distance: str) -> str | None:

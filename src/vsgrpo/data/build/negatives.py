@@ -22,12 +22,11 @@ import numpy as np
 from vsgrpo.data.frame_true import JUDGED_AT, TRUE_AT
 from vsgrpo.data.row import Row, check_row
 from vsgrpo.data.rows import row_id
-from vsgrpo.spatial.question import names_overlap, question_rng
-from vsgrpo.spatial.questions import COUNTING
+from vsgrpo.spatial.question import QuestionType, names_overlap, question_rng
+from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Scene
 from vsgrpo.tables import category_aliases
 
-COUNTS = "object_counting"
 SHARE = 1 / 4
 """Zeros among the counts of a category, on average: one to three."""
 MIN_SIZE_M = 0.3
@@ -90,26 +89,25 @@ def draw_zero_counts(
     """
     room_row = {row.scene_name: row for row in reversed(rows)}
     known = {name: item for name, item in inventories.items() if item.names and name in room_row}
-    positive: dict[str, set[str]] = {}
-    counted = Counter[str]()
-    for row in rows:
-        if row.question_type == COUNTS and row.objects:
-            category = row.objects[0]["category"]
-            counted[category] += 1
-            positive.setdefault(category, set()).add(row.scene_name)
     allowed = None if complete is None else {_canonical(name) for name in complete}
     found: list[Row] = []
-    for category, number in sorted(counted.items()):
-        sizes = [size for item in inventories.values() for size in item.sizes.get(category, ())]
-        is_complete = allowed is None or _canonical(category) in allowed
-        if not is_complete or not sizes or median(sizes) < MIN_SIZE_M:
+    for kind in QUESTION_TYPES.values():
+        if kind.absent is None:
             continue
-        rooms = [name for name, item in known.items() if is_absent(category, item.names)]
-        if 2 * len(rooms) < number:
-            continue
-        drawn = int(question_rng(seed, rows[0].split, f"zero {category}").negative_binomial(number, 1 - SHARE))
-        ranked = _plausible_first(category, rooms, known, positive[category], seed)
-        found += [_zero_row(room_row[name], category, known[name]) for name in ranked[:drawn]]
+        counted: dict[str, list[str]] = {}
+        for row in rows:
+            if row.question_type == kind.name and row.objects:
+                counted.setdefault(row.objects[0]["category"], []).append(row.scene_name)
+        for category, having in sorted(counted.items()):
+            sizes = [size for item in inventories.values() for size in item.sizes.get(category, ())]
+            is_complete = allowed is None or _canonical(category) in allowed
+            rooms = [name for name, item in known.items() if is_absent(category, item.names)]
+            if not is_complete or not sizes or median(sizes) < MIN_SIZE_M or 2 * len(rooms) < len(having):
+                continue
+            rng = question_rng(seed, rows[0].split, f"{kind.name} zero {category}")
+            ranked = _plausible_first(category, rooms, known, having, seed)
+            drawn = ranked[: int(rng.negative_binomial(len(having), 1 - SHARE))]
+            found += [_zero_row(kind, room_row[name], category, known[name]) for name in drawn]
     return found
 
 
@@ -128,20 +126,21 @@ def _plausible_first(
     return sorted(rooms, key=rank)
 
 
-def _zero_row(like: Row, category: str, inventory: Inventory) -> Row:
+def _zero_row(kind: QuestionType, like: Row, category: str, inventory: Inventory) -> Row:
     """Return the question about a category that is not in the room of `like`; it is true at every budget."""
-    question = COUNTING.get(like.generator.get("mode", ""), COUNTING["vsibench"]).format(category=category)
+    assert kind.absent is not None
+    question = kind.absent(like.generator.get("mode", ""), category)
     judged = {JUDGED_AT: list(inventory.judged_at), TRUE_AT: list(inventory.judged_at)} if inventory.judged_at else {}
     row = replace(
         like,
-        id=row_id(like.dataset, like.scene_name, COUNTS, question),
-        question_type=COUNTS,
+        id=row_id(like.dataset, like.scene_name, kind.name, question),
+        question_type=kind.name,
         question=question,
         options=None,
         ground_truth="0",
         answer="0",
-        answer_kind="number",
-        unit=None,
+        answer_kind=kind.answer_kind,
+        unit=kind.unit,
         rejected="1",
         reasoning=None if like.reasoning is None else f"I see no {category}.",
         objects=(),
