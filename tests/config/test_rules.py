@@ -56,7 +56,7 @@ def fields(root):
         for inner, kind in section_classes(cls).items():
             walk(kind, f"{name}.{inner}")
     walk(ROOTS[root], "")
-    sections = {*section_classes(ROOTS[root]), "model.lora", "rollout.vllm"}
+    sections = {*section_classes(ROOTS[root]), "model.lora", "rollout.vllm", "decoding.vllm"}
     return [entry for entry in found if entry[0] not in sections]
 
 

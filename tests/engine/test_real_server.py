@@ -5,12 +5,15 @@ The models are tiny ones with heads of 32: vLLM's attention on CPUs refuses thos
 
 import os
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from real_server import RealServer
 
+from evaluation_rows import write_vsibench
 from vsgrpo.engine import serve
 from vsgrpo.engine.client import Server
 from vsgrpo.engine.wire import Array, Item, Request, encode_features, greedy, keyed
@@ -253,3 +256,64 @@ def test_both_processors_give_the_same_noise():
     command = [os.environ[serve.INTERPRETER], "-c", V2]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.endswith("equal\n"), done.stderr[-2000:]
+
+
+def evaluation(folder, model, benchmark, url, *words):
+    """Return the command of an evaluation by a server."""
+    given = [f"model={model}", f"benchmark.path={benchmark}", f"output={folder}", "prompt.mode=think"]
+    given += ["decoding.max_new_tokens=200", "decoding.temperature=1", "decoding.num_samples=2", "decoding.engine=vllm"]
+    given += [f"decoding.vllm.base_urls=[{url}]", "decoding.vllm.concurrency=4", *words]
+    return ["nice", "-n", "5", sys.executable, "-m", "vsgrpo.cli", "eval", *given]
+
+
+def begin(command):
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_answers(folder, number, process):
+    """Wait until so many answers of an evaluation are kept."""
+    end = time.monotonic() + 120
+    while sum(path.read_bytes().count(b"\n") for path in folder.glob("predictions*.jsonl")) < number:
+        assert process.poll() is None and time.monotonic() < end, process.stderr.read()
+        time.sleep(0.02)
+
+
+def test_an_evaluation_survives_its_server(tmp_path):
+    """Killed and started again: waited for. Killed for good: what was answered is kept, and the same bytes come out."""
+    write_vsibench(tmp_path / "bench", num_scenes=8)
+    build_tiny(tmp_path / "model", sizes=SIZES)
+    server = RealServer(tmp_path / "model", tmp_path / "server.log")
+    server.start()
+    try:
+        given = (tmp_path / "model", tmp_path / "bench", server.url)
+        own = [word for word in evaluation(tmp_path / "own", *given) if not word.startswith("decoding.vllm")]
+        own = [word.replace("engine=vllm", "engine=own") for word in own]
+        subprocess.run(own, check=True, capture_output=True, timeout=300)
+        expected = (tmp_path / "own" / "predictions.jsonl").read_bytes()
+        assert expected.count(b"\n") == 48
+
+        waiting = begin(evaluation(tmp_path / "waiting", *given))
+        wait_for_answers(tmp_path / "waiting", 12, waiting)
+        server.kill()
+        server.start(wait=False)
+        _, errors = waiting.communicate(timeout=300)
+        assert waiting.returncode == 0, errors
+        assert (tmp_path / "waiting" / "predictions.jsonl").read_bytes() == expected
+        print("\nevaluation, server killed and started again: 48 of 48 answers are our own engine's, byte for byte")
+
+        stopped = begin(evaluation(tmp_path / "stopped", *given, "decoding.vllm.startup_timeout_s=1"))
+        wait_for_answers(tmp_path / "stopped", 12, stopped)
+        server.kill()
+        _, errors = stopped.communicate(timeout=300)
+        lines = errors.strip().splitlines()[-2:]
+        assert stopped.returncode == 1 and lines[0].startswith("error: "), errors
+        assert "answers that came are kept" in lines[1]
+        kept = sum(path.read_bytes().count(b"\n") for path in (tmp_path / "stopped").glob("predictions*.jsonl"))
+        server.start()
+        again = begin(evaluation(tmp_path / "stopped", *given))
+        _, errors = again.communicate(timeout=300)
+        assert again.returncode == 0, errors
+        assert (tmp_path / "stopped" / "predictions.jsonl").read_bytes() == expected
+        print(f"evaluation, server killed for good: {kept} answers kept, the same bytes after the second command")
+    finally:
+        server.kill()

@@ -21,7 +21,7 @@ from vsgrpo.evaluation.generate import (
     Asked,
     Decoding,
     Generator,
-    _viewed,
+    view_of,
 )
 from vsgrpo.evaluation.predictions import group_by_media
 from vsgrpo.evaluation.run import run_eval
@@ -201,14 +201,14 @@ def test_controls_tell_the_length_of_a_video_only_where_they_should(bundle):
     picture = VideoInputs("p", frames[:1], Medium("image", (1, 4, 4), 4))
     # A video of 60 s in two patches: 30 s each, their middles at 15 and 45 s.
     for view in ("own", "timing", "first_frame", "blank"):
-        shown = [_viewed(item, view) for item in (*videos, picture)]
+        shown = [view_of(item, view) for item in (*videos, picture)]
         found = FeatureStore(bundle).features(shown)
         seconds = [found[item.key].medium.seconds_per_patch for item in shown]
         assert seconds == ([0.5, 2.0, None] if view in ("own", "timing") else [30.0, 30.0, None]), view
         is_fixed = [item.medium.timestamps == (15.0, 45.0) for item in shown]
         assert is_fixed == ([False] * 3 if view in ("own", "timing") else [True, True, False]), view
         assert (shown[0].frames == 127).all() == (view in ("timing", "blank"))
-    same = [_viewed(replace(videos[0], key=name), "blank").key for name in ("a", "b")]
+    same = [view_of(replace(videos[0], key=name), "blank").key for name in ("a", "b")]
     assert same[0] == same[1]  # the tower runs once for all blank videos that are alike
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Annotated, Any
 
+from vsgrpo.config.servers import EvalServersSection
 from vsgrpo.devices import bfloat16_speedup
 from vsgrpo.errors import ConfigError
 from vsgrpo.rules import Count, Faults, Name, Section, Seed, above, at_least, choice, not_empty, up_to
@@ -176,6 +177,8 @@ class DecodingSection(Section, key="decoding"):
     max_new_tokens: Count
     batch_size: Count
     layout: Annotated[str, choice("tree", "plain")]
+    engine: Annotated[str, choice("own", "vllm")]
+    vllm: EvalServersSection
 
     def faults(self) -> Faults:
         if self.temperature == 0 and self.num_samples > 1:
@@ -232,7 +235,11 @@ class EvalConfig(ShowsMedia, Section, key=""):
 
     def faults(self) -> Faults:
         self.extract.check("extract")
-        if self.decoding.layout == "tree" and self.model.attn_implementation != "sdpa":
+        if (
+            self.decoding.engine == "own"
+            and self.decoding.layout == "tree"
+            and self.model.attn_implementation != "sdpa"
+        ):
             what = f"model.attn_implementation={self.model.attn_implementation}: a shared video prefix needs sdpa"
             yield what, "set decoding.layout=plain"
         if (self.extract.base_url is None) != (self.extract.model is None):
@@ -256,6 +263,11 @@ class EvalConfig(ShowsMedia, Section, key=""):
             )
         if key == "trust.train" and not self.trust.report:
             return "trust.report=false: no trust report is written", f"set trust=true too, or leave {key} out"
+        served = self.decoding.engine == "vllm"
+        if key in ("decoding.batch_size", "decoding.layout") and served:
+            return "decoding.engine=vllm: servers batch by themselves", f"leave {key} out"
+        if key.startswith("decoding.vllm.") and not served:
+            return "decoding.engine=own: no server is asked", f"set decoding.engine=vllm too, or leave {key} out"
         if key.startswith("extract.") and self.extract.model is None and key != "extract.base_url":
             out = f"set extract.base_url and extract.model too, or leave {key} out"
             return "extract.model=null: answers are extracted by rule, no endpoint is asked", out

@@ -4,39 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import urlsplit
 
+from vsgrpo.config.servers import ServersSection
 from vsgrpo.config.trainer import GrpoSection, TrainerSection
-from vsgrpo.rules import Count, Faults, Name, Section, above, at_least, choice
+from vsgrpo.rules import Faults, Name, Section, at_least, choice
 
 OWN_TOKENS = 64
 """New tokens up to which rollout.engine=auto takes our own rollout."""
 
 
 @dataclass(frozen=True)
-class VllmSection(Section, key="rollout.vllm"):
+class VllmSection(ServersSection, key="rollout.vllm"):
     """vLLM servers: how they sample and get weights, limits (times in seconds), and how log-probs are corrected."""
 
-    base_urls: list[Name]
-    sampling: Annotated[str, choice("keyed", "seeded")]
     sync: Annotated[str, choice("lora", "disk")]
     sync_dir: Name | None
-    concurrency: Count
-    timeout_s: Annotated[float, above(0)]
-    startup_timeout_s: Annotated[float, at_least(0)]
-    max_logprob_gap: Annotated[float, above(0)]
     is_mode: Annotated[str, choice("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")]
     is_clip_max: Annotated[float, at_least(1)]
-
-    def faults(self) -> Faults:
-        example = "for example rollout.vllm.base_urls=[http://127.0.0.1:8000]"
-        if not self.base_urls:
-            yield "rollout.vllm.base_urls=[]: no server", example
-        if len(set(self.base_urls)) < len(self.base_urls):
-            yield f"rollout.vllm.base_urls={self.base_urls}: one is in it twice", "name each server once"
-        for url in self.base_urls:
-            if not is_url(url):
-                yield f"rollout.vllm.base_urls: {url}: an address is needed", example
 
 
 @dataclass(frozen=True)
@@ -83,15 +67,6 @@ class RolloutSection(Section, key="rollout"):
         if section.loss_type == "vespo" and not self.vllm.is_mode.startswith("token"):
             what = f"rollout.vllm.is_mode={self.vllm.is_mode}: trainer.loss_type=vespo takes a ratio for each token"
             yield what, "set rollout.vllm.is_mode=token_truncate"
-
-
-def is_url(text: str) -> bool:
-    """Tell whether a text is the address of a server."""
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and parts.port != 0
-    except ValueError:  # a port that is no number
-        return False
 
 
 def _word(value: float | None) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from vsgrpo.config.serve import LORA_RANKS, ServeConfig
 from vsgrpo.engine.wire import LOGPROBS_MODES, VLLM_VERSIONS
 from vsgrpo.errors import ConfigError, DataError, SetupError
-from vsgrpo.families import BUILT, CONFIG, check_served, family_of, find_model
+from vsgrpo.families import ADAPTER_CONFIG, BUILT, CONFIG, check_served, family_of, find_model
 from vsgrpo.families.vision_record import LIBRARY, text_rule
 from vsgrpo.records import read_record
 from vsgrpo.terminal import show
@@ -162,6 +162,29 @@ def served_model(path: str) -> str:
         what = f"model.path={path}: made with model.text_after_video=library; vLLM places text as published only"
         raise ConfigError(what, hint="roll out and evaluate it with vsgrpo's own engine (docs/limits.md)")
     return base
+
+
+def check_servable(path: str, adapter: str | None, text_after_video: str) -> None:
+    """Refuse an evaluation that servers cannot answer, before anything is loaded.
+
+    Args:
+        text_after_video: the rule that it goes by.
+
+    Raises:
+        ConfigError: as `served_model`, or several processes.
+        DataError: an adapter on a base with earlier adapters.
+    """
+    for model in filter(None, (path, adapter)):
+        served_model(model)
+    if text_after_video == LIBRARY:
+        what = "model.text_after_video=library: vLLM places text as published only"
+        raise ConfigError(what, hint="set decoding.engine=own (docs/limits.md)")
+    if adapter is not None and (Path(path) / ADAPTER_CONFIG).is_file():
+        what = f"model.adapter={adapter}: model.path={path} is an adapter itself"
+        raise DataError(what, MERGE_FIRST.format(path))
+    if (world := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        what = f"decoding.engine=vllm: {world} processes would ask the same servers"
+        raise ConfigError(what, hint="start `vsgrpo eval` alone: one process keeps all servers busy")
 
 
 def _check_length(model: str, max_model_len: int) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _WITHOUT_EFFECT = ("benchmark", "controls", "scorer", "extract", "output", "run.dir", "run.name", "video.shuffle")
 _WITHOUT_EFFECT += ("video.frame_cache", "video.cache_dir", "decoding.batch_size", "decoding.layout")
+_WITHOUT_EFFECT += ("decoding.engine", "decoding.vllm")
 """Keys of eval, or sections of them, that decide nothing about one answer."""
 _SUCH = {"video": "a video file, such as room.mp4", "image": "an image file, such as plan.png"}
 _EXAMPLE = 'vsgrpo ask model=runs/x/final video=room.mp4 "How many chairs are in this room?"'
@@ -77,7 +78,7 @@ def parse_request(words: list[str]) -> Request:
     rest = [word for word in settings if word not in shown]
     for word in rest:
         key = word.partition("=")[0]
-        if key in _WITHOUT_EFFECT or key.partition(".")[0] in _WITHOUT_EFFECT:
+        if {key, key.partition(".")[0], key.rpartition(".")[0]} & {*_WITHOUT_EFFECT}:
             raise ConfigError(f"{word}: decides nothing about the answer to one question", hint=f"leave {key} out")
     tagged = {"prompt.mode=think", "prompt.mode=observe"}
     if not tagged.isdisjoint(rest) and not any(word.startswith("decoding.max_new_tokens=") for word in rest):

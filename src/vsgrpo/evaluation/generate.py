@@ -56,7 +56,8 @@ class Decoding:
     @classmethod
     def of(cls, config: EvalConfig) -> Self:
         """Return what a config says about decoding."""
-        return cls(**asdict(config.decoding), seed=config.run.seed)
+        given = {name: value for name, value in asdict(config.decoding).items() if name not in ("engine", "vllm")}
+        return cls(**given, seed=config.run.seed)
 
 
 NUM_PROMPTS_KEPT = 50
@@ -246,7 +247,7 @@ class Generator:
         for group in chunk:
             wanted = () if view == "none" else group.media
             try:
-                shown[group.media] = tuple(_viewed(self.loader.load(path, kind), view) for kind, path in wanted)
+                shown[group.media] = tuple(view_of(self.loader.load(path, kind), view) for kind, path in wanted)
             except DataError as error:
                 errors[group.media] = error.message
         clock["decode"] = time.perf_counter() - began
@@ -301,7 +302,7 @@ class Generator:
         return record if error is None else {**record, "error": error}
 
 
-def _viewed(video: VideoInputs, view: str) -> VideoInputs:
+def view_of(video: VideoInputs, view: str) -> VideoInputs:
     """Return what a control shows of a video: as many frames, so that the prompt stays the same.
 
     Its key names all that features and positions depend on: the size, the kind and the times of patches.

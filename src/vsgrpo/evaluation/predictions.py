@@ -76,12 +76,19 @@ class Ledger:
         path: predictions.jsonl; parts are `<stem>.part-NAME.jsonl` beside it.
         chunks, num_samples: what is asked (`plan_chunks`).
         rank, world: this process and how many there are.
+        in_order: this process answers its chunks in their order; else all it answers goes to its part first.
     """
 
     def __init__(
-        self, path: Path, chunks: Sequence[Sequence[VideoQuestions]], num_samples: int, rank: int = 0, world: int = 1
+        self,
+        path: Path,
+        chunks: Sequence[Sequence[VideoQuestions]],
+        num_samples: int,
+        rank: int = 0,
+        world: int = 1,
+        in_order: bool = True,
     ) -> None:
-        self.path, self.rank, self.world = path, rank, world
+        self.path, self.rank, self.world, self._in_order = path, rank, world, in_order
         self._keys = [
             [(row.id, k) for group in chunk for row in group.rows for k in range(num_samples)] for chunk in chunks
         ]
@@ -157,11 +164,11 @@ class Ledger:
         merged = self._part("merged")  # no other part: faster processes may be writing theirs already
         elsewhere = self._whole_chunks(merged) if merged.is_file() else {}
         left = [index for index in range(done, len(self._keys)) if index not in elsewhere]
-        self._direct = self.world == 1 and not elsewhere
+        self._direct = self.world == 1 and self._in_order and not elsewhere
         return left[self.rank :: self.world]
 
     def add(self, records: Iterable[dict[str, Any]]) -> None:
-        """Append the lines of the next pending chunk."""
+        """Append the lines of the next pending chunk, or of any where they need not be in order."""
         append_lines(self.path if self._direct else self._part(str(self.rank)), records)
 
     def _part(self, name: str) -> Path:

@@ -115,6 +115,7 @@ def check_earlier(folder: Path, settings: dict[str, Any], inputs: dict[str, Inpu
     if isinstance(before.get("model"), dict):
         before["model"].pop("weights", None)  # of an earlier version: sizes and times, which a copy changes
     before.setdefault("text_after_video", BEFORE_RULES)
+    before.setdefault("engine", "own")
     compared = [name for name in settings if name not in _NOT_COMPARED]
     other = [name for name in compared if before.get(name) != json.loads(json.dumps(settings[name]))]
     if other:

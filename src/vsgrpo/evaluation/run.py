@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from vsgrpo.data.frame_true import true_rows
 from vsgrpo.data.inputs import look_at, model_files
 from vsgrpo.data.row import Row
+from vsgrpo.engine.serve import check_servable
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation import arms, predictions, results
 from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings, ReadOptions, Report, find_benchmark
@@ -70,6 +71,8 @@ def run_eval(
         find_model(model.path, model.adapter)
         arms.check_controls(config)
         config = arms.with_trust_arms(with_rules(config))
+        if config.decoding.engine == "vllm":
+            check_servable(model.path, model.adapter, str(config.model.text_after_video))
         manifests = check_lineage(model.path, model.adapter, allow_leak=allow_leak)
         benchmark = read_rows(config, kind).with_media(skip_missing)
         leak = compare_rows(
@@ -181,6 +184,10 @@ def answer_rows(
     ]
     if processes.is_first:
         generator.write_prompts(asked[0].groups, folder / results.PROMPTS_NAME, asked[0].view)
+    if config.decoding.engine == "vllm":
+        from vsgrpo.evaluation.served import ServedGenerator
+
+        generator = ServedGenerator(config, generator)
     timing = folder / (results.TIMING_NAME if processes.is_first else f"timing.{processes.rank}.jsonl")
     generator.run(asked, timing, processes)
     return settings if processes.is_first else None
@@ -211,7 +218,15 @@ def _settings(config: EvalConfig, benchmark: Benchmark, budget: VisionBudget, de
             "seed": decoding.seed if decoding.temperature > 0 else None,
         },
         "layout": decoding.layout,
+        "engine": _engine(config),
     }
+
+
+def _engine(config: EvalConfig) -> str:
+    """Return what drew the answers, as far as it decides them."""
+    decoding = config.decoding
+    seeded = decoding.engine == "vllm" and decoding.temperature > 0 and decoding.vllm.sampling == "seeded"
+    return "vllm, seeded" if seeded else decoding.engine
 
 
 def _inputs(config: EvalConfig, rows: Sequence[Row], shown: Mapping[str, MediaOf]) -> list[tuple[str, Path]]:
