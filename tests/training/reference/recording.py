@@ -60,8 +60,17 @@ class Recording(TrainerCallback):
                 tuple(sample.completion),
                 None if media is None else tuple(self._medium(item) for item in media),
                 sample.reward,
+                self._rewards(sample.completion),
             )
         return self._rows[id(sample)]
+
+    def _rewards(self, completion):
+        """Return what each reward gives where there are several; their functions read token ids alone."""
+        functions = getattr(self._trainer, "reward_funcs", [])
+        if len(functions) < 2:
+            return ()
+        given = {"completions": [""], "completion_ids": [list(completion)]}
+        return tuple(float(function(**given)[0]) for function in functions)
 
     def _medium(self, item):
         if item.key not in self._media:
@@ -74,6 +83,7 @@ def settings_of(trainer):
     if not hasattr(trainer, "num_generations"):
         return None
     names = ("sapo_temperature_pos", "sapo_temperature_neg", "delta", "use_bias_correction_kl")
+    names += ("off_policy_mask_threshold", "multi_objective_aggregation")
     names += ("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg")
     return Grpo(
         loss_type=trainer.loss_type,
@@ -90,12 +100,12 @@ def settings_of(trainer):
     )
 
 
-def reference_of(trainer, folder):
+def reference_of(trainer, folder, dtype=torch.float32):
     """Return a stock model of the trainer's shape; its LoRA settings are plain values of the config."""
     lora = trainer.model.peft_config["default"]
     targets = lora.target_modules if isinstance(lora.target_modules, str) else sorted(lora.target_modules)
     settings = {"r": lora.r, "lora_alpha": lora.lora_alpha, "target_modules": targets}
-    return Reference(folder, settings, trainer.bundle.text_after_video)
+    return Reference(folder, settings, trainer.bundle.text_after_video, dtype)
 
 
 def start_adapter(trainer, size=0.05):

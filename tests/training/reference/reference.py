@@ -9,7 +9,7 @@ Legend: C tokens of one completion.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,13 +31,14 @@ class Medium:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One completion: the group it belongs to, token ids, media (None: dead), reward (GRPO)."""
+    """One completion: the group it belongs to, token ids, media (None: dead), reward (GRPO), and its parts (GDPO)."""
 
     group: str
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
     media: tuple[Medium, ...] | None
     reward: float | None = None
+    rewards: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Grpo:
     vespo_lambda_pos: float
     vespo_k_neg: float
     vespo_lambda_neg: float
+    off_policy_mask_threshold: float | None
+    multi_objective_aggregation: str
 
 
 def live(microbatches: Iterable[Iterable[Row]]) -> list[Row]:
@@ -76,15 +79,18 @@ class Reference:
         folder: model and processor as `from_pretrained` reads them.
         lora: arguments of LoraConfig, None for full tuning.
         text_after_video: `library`: by the stock model's own positions; `published`: by `token_positions`.
+        dtype: of weights and all arithmetic.
     """
 
-    def __init__(self, folder: Any, lora: Mapping[str, Any] | None, text_after_video: str) -> None:
+    def __init__(
+        self, folder: Any, lora: Mapping[str, Any] | None, text_after_video: str, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.text_after_video = text_after_video
         self.processor = AutoProcessor.from_pretrained(folder)
-        self.model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+        self.model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
         if lora is not None:
             self.model = get_peft_model(self.model, LoraConfig(**lora))
-        self.model.eval()
+        self.model.eval().to(dtype)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Take weights by the names of the model's own state_dict."""
@@ -106,7 +112,10 @@ class Reference:
                 cap_pixels_per_frame=False,
                 return_tensors="pt",
             )
-            given |= {name: videos[name] for name in ("pixel_values_videos", "video_grid_thw")}
+            given |= {
+                "pixel_values_videos": videos["pixel_values_videos"].to(self.model.dtype),
+                "video_grid_thw": videos["video_grid_thw"],
+            }
             if config.model_type == "qwen2_5_vl":
                 given["second_per_grid_ts"] = torch.tensor([medium.seconds for medium in row.media])
             # Qwen3's families place each frame by itself: the stock model's positions are those of both rules.
@@ -114,7 +123,7 @@ class Reference:
                 given["position_ids"] = self._published(ids[0].tolist(), videos["video_grid_thw"].tolist(), row.media)
         logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **given).logits[0]
         start = len(row.prompt) - 1
-        predicted = (logits[start:-1].float() / temperature).log_softmax(-1)
+        predicted = (logits[start:-1] / temperature).log_softmax(-1)
         return predicted.gather(-1, ids[0, start + 1 :, None])[:, 0]
 
     def _published(self, ids: list[int], grids: list[list[int]], media: Sequence[Medium]) -> Tensor:
@@ -156,15 +165,28 @@ class Reference:
                 losses.append((good.mean() - bad.mean() - 1 / (2 * beta)) ** 2)
         return torch.stack(losses).mean()
 
-    def grpo(self, update: Sequence[Sequence[Row]], settings: Grpo, old: Mapping[int, Tensor]) -> Tensor:
+    def grpo(
+        self,
+        update: Sequence[Sequence[Row]],
+        settings: Grpo,
+        old: Mapping[int, Tensor],
+        buffer: Sequence[Row] = (),
+        updates_of_buffer: int = 1,
+    ) -> Tensor:
         """Return the loss of an update.
 
         Args:
-            update: microbatches of all processes; their rows are the whole rollout buffer.
+            update: microbatches of all processes.
             settings: of the loss.
             old: (C,) log-probs at the time of the rollout, by id of the row.
+            buffer: live rows of the whole rollout buffer; by default they are those of the update.
+            updates_of_buffer: equal parts of the buffer, each the rows of one update.
         """
-        advantages = group_advantages(live(update), settings.scale_rewards)
+        buffer = buffer or live(update)
+        if settings.multi_objective_aggregation == "normalize_then_sum":
+            advantages = decoupled_advantages(buffer)
+        else:
+            advantages = group_advantages(buffer, settings.scale_rewards)
         parts = []
         for rows in update:
             tokens = [self._token_losses(row, settings, advantages[id(row)], old[id(row)]) for row in live([rows])]
@@ -180,8 +202,9 @@ class Reference:
             return torch.stack(sums).mean()
         if settings.loss_type == "dr_grpo":  # arXiv 2503.20783: a constant instead of the length
             return torch.stack(sums).mean() / settings.max_completion_length
-        if settings.loss_type in ("dapo", "cispo", "vespo"):  # arXiv 2503.14476 eq. 12: mean over all tokens
-            return torch.stack(sums).sum() / max(sum(counts), 1)
+        if settings.loss_type in ("dapo", "cispo", "vespo"):  # arXiv 2503.14476 eq. 12: mean over the rollout's tokens
+            tokens = sum(len(row.completion) * float(_is_kept(row, settings)) for row in buffer)
+            return torch.stack(sums).sum() / max(tokens / updates_of_buffer, 1)
         # bnpo, as TRL documents it: mean over the tokens of each local batch, then over the batches
         local = []
         for tokens, keeps in parts:
@@ -197,6 +220,9 @@ class Reference:
         else:
             ratio = log_ratio.exp()
         losses = _policy_losses(scores, log_ratio, ratio, advantage, settings)
+        drift, bound = float(-log_ratio.detach().mean()), settings.off_policy_mask_threshold
+        if bound is not None and advantage < 0 and drift > bound:  # arXiv 2512.02556: the KL term stays
+            losses = losses * 0
         if settings.beta:
             apart = self.start_logps(row, settings.temperature) - scores
             kl = apart.exp() - apart - 1  # arXiv 2402.03300 eq. 4
@@ -245,3 +271,15 @@ def group_advantages(rows: Sequence[Row], scale: str) -> dict[int, float]:
             centred = centred / ((rewards if scale == "group" else everything).std() + 1e-4)
         found |= {id(row): float(value) for row, value in zip(own, centred, strict=True)}
     return found
+
+
+def decoupled_advantages(rows: Sequence[Row]) -> dict[int, float]:
+    """Return advantages by id of the row (arXiv 2601.05242): each reward by its group, their sum by the batch."""
+    sums = dict.fromkeys(map(id, rows), 0.0)
+    for part in range(len(rows[0].rewards)):
+        alone = [(row, replace(row, reward=row.rewards[part])) for row in rows]
+        found = group_advantages([copy for _, copy in alone], "group")
+        for row, copy in alone:
+            sums[id(row)] += found[id(copy)]
+    values = torch.tensor([*sums.values()], dtype=torch.float64)
+    return {key: (value - float(values.mean())) / (float(values.std()) + 1e-4) for key, value in sums.items()}
