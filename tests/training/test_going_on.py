@@ -53,8 +53,9 @@ WARM = ("trainer.lr_scheduler_type=constant_with_warmup", "trainer.warmup_steps=
         ("sft", SFT, FIRST, LONGER),  # its last stage, and one more
         ("grpo", BUFFERED, "trainer.max_steps=3", "trainer.max_steps=4"),  # 3 lies inside a rollout buffer
         ("grpo", ITERATED, "trainer.max_steps=3", "trainer.max_steps=6"),  # likewise; 2 questions a buffer
+        ("grpo", (*BUFFERED, "trainer.scale_rewards=ema"), "trainer.max_steps=4", "trainer.max_steps=6"),
     ],
-    ids=["steps", "epochs", "stages", "buffer", "iterations"],
+    ids=["steps", "epochs", "stages", "buffer", "iterations", "moving spread"],
 )
 def test_a_lengthened_run_is_the_longer_run(method, shared, short, long, make_config, capsys):
     whole = train(make_config(method, *shared, long, name="whole"))

@@ -71,7 +71,7 @@ def run_two(method, dataset, model, tmp_path, launch, *overrides, mutation=None)
         given.append(zero_file(tmp_path, launch))
     code, out, err = finish(vsgrpo(method, given, mutation=mutation, fsdp_on_cpu=launch == "fsdp2"))
     assert code == 0, err[-3000:]
-    assert out == ""  # stdout is for results
+    assert out == f"trained: {tmp_path / 'two' / 'final'}\n"
     return tmp_path / "two", err
 
 
@@ -128,6 +128,16 @@ def test_two_processes_in_merged_passes_equal_one(reference, dataset_folder, tin
     two, err = run_two("grpo", dataset_folder, tiny_folder, tmp_path, "zero2", "trainer.tokens_per_pass=100000")
     assert "update: 2 microbatches of 4 completions in 1 pass of up to" in err
     assert_equal_runs(two, reference("grpo", "full"))
+
+
+def test_two_processes_keep_one_spread_of_rewards(dataset_folder, tiny_folder, tmp_path):
+    spread = "trainer.scale_rewards=ema"
+    given = arguments("grpo", dataset_folder, tiny_folder, tmp_path / "one", *GRPO, *FIVE_STEPS, *ONE, spread)
+    one = run_one("grpo", given)
+    two, _ = run_two("grpo", dataset_folder, tiny_folder, tmp_path, "zero2", spread)
+    assert_equal_runs(two, one)
+    states = [json.loads((run / "checkpoint-5" / "reward_spread.json").read_text())["moments"] for run in (one, two)]
+    assert states[0] == states[1] and states[0].keys() == {"object_counting", "room_size_estimation"}
 
 
 @pytest.mark.parametrize("mutation", ["zero_gradients", "other_videos"])

@@ -48,7 +48,7 @@ REFUSED: dict[str, tuple[str, str]] = {
 NO_TRL_FIELD = (
     *("name", "dev_rows", "questions_per_video", "shared_prefix", "prefix_attention", "probe_longest"),
     *("tokens_per_pass", "logps_chunk", "max_bad_steps", "stages", "hf", "skip_zero_variance"),
-    *("log_gradient_correlation", "decode_graph"),
+    *("log_gradient_correlation", "decode_graph", "ema_decay"),
 )
 """Fields of the trainer sections that TRL does not have."""
 OURS_BUT_NOT_PASSED = ("gradient_checkpointing", "report_to", "save_total_limit")
@@ -226,7 +226,8 @@ class GrpoSection(TrainerSection):
     delta: Annotated[float, above(1, "null: no second clip")] | None
     num_iterations: Count
     loss_type: Annotated[str, choice(*CLIPPED, "cispo", "sapo", "vespo")]
-    scale_rewards: Annotated[str, choice("group", "batch", "none")]
+    scale_rewards: Annotated[str, choice("group", "batch", "none", "ema")]
+    ema_decay: Share
     multi_objective_aggregation: Annotated[str, choice("sum_then_normalize", "normalize_then_sum")]
     importance_sampling_level: Annotated[str, choice("token", "sequence")]
     top_entropy_quantile: Annotated[float, up_to(1)]
@@ -248,13 +249,19 @@ class GrpoSection(TrainerSection):
         if self.beta == 0:
             out = "set trainer.beta above 0, or leave trainer.use_bias_correction_kl out"
             found["use_bias_correction_kl"] = ("trainer.beta=0: there is no KL term", out)
-        if self.multi_objective_aggregation == "normalize_then_sum":
+        if self.scale_rewards != "ema":
+            out = "set trainer.scale_rewards=ema, or leave trainer.ema_decay out"
+            found["ema_decay"] = (f"trainer.scale_rewards={self.scale_rewards} keeps no average", out)
+        if self.multi_objective_aggregation == "normalize_then_sum" and self.scale_rewards != "ema":
             why = "trainer.multi_objective_aggregation=normalize_then_sum divides each reward by its group's deviation"
             found["scale_rewards"] = (why, "leave trainer.scale_rewards out, or set sum_then_normalize")
         return found
 
     def faults(self) -> Faults:
         yield from super().faults()
+        if self.scale_rewards == "ema" and self.multi_objective_aggregation == "normalize_then_sum":
+            what = "trainer.scale_rewards=ema: trainer.multi_objective_aggregation=normalize_then_sum scales by itself"
+            yield what, "set trainer.multi_objective_aggregation=sum_then_normalize, or trainer.scale_rewards=group"
         if self.delta is not None and self.loss_type in ("cispo", "sapo", "vespo"):
             what = f"trainer.delta={self.delta:g}: trainer.loss_type={self.loss_type} does not clip a second time"
             yield what, "set trainer.delta=null, or another trainer.loss_type"

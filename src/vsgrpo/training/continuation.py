@@ -69,6 +69,7 @@ _BEFORE_KEYS = {
     "trainer.epsilon_high": None,
     "trainer.delta": None,
     "trainer.multi_objective_aggregation": "sum_then_normalize",
+    "trainer.ema_decay": 0.99,
     "trainer.importance_sampling_level": "token",
     "trainer.top_entropy_quantile": 1.0,
     "trainer.off_policy_mask_threshold": None,

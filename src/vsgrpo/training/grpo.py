@@ -7,32 +7,28 @@ trains silently wrong on videos: rollouts see the video, log-prob passes get tok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from itertools import compress
 from typing import Any, cast
 
 import torch
-from accelerate.utils import gather_object, is_peft_model
+from accelerate.utils import is_peft_model
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import pad, split_tensor_dict
 
-from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.modeling.bundle import vision_token_ids
 from vsgrpo.modeling.logps import AdapterOff, logps
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import count_drawn
-from vsgrpo.reward_metrics import reward_metrics
-from vsgrpo.rewards import load_reward
-from vsgrpo.training.base import RunParts, StageTrainer
+from vsgrpo.training.base import RunParts
 from vsgrpo.training.distributed import unsharded
+from vsgrpo.training.group_rewards import GroupTrainer
 from vsgrpo.training.losses import (
     GradientCorrelation,
     LiveCounts,
@@ -42,27 +38,23 @@ from vsgrpo.training.losses import (
     microbatches_of_update,
     zero_loss,
 )
-from vsgrpo.training.progress import Stage, append_records
-from vsgrpo.training.samples import RolloutSampler, Sample, completion_record, compute_features, sample_trees
+from vsgrpo.training.progress import Stage
+from vsgrpo.training.samples import RolloutSampler, Sample, compute_features, sample_trees
 from vsgrpo.training.served import open_served
 
-METRIC_COLUMNS = ("question_type", "answer_kind", "prompt_mode", "question", "video")
 
-
-class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
+class SpatialGRPOTrainer(GroupTrainer):
     """GRPO on rows of `rows_to_dataset`; reward functions get the columns of the table.
 
     Raises:
         ValueError: `beta` > 0, and neither an adapter nor a reference.
     """
 
-    num_generations: int
     max_completion_length: int
 
     def __init__(
         self, run: RunParts, stage: Stage, args: GRPOConfig, *, reference: nn.Module | None, **given: Any
     ) -> None:
-        self._samples: list[Sample] = []
         self._loss_inputs: dict[str, Any] = {}
         self._update_start = 0
         # The reference is ours: TRL would reload the weights named in the config (not the ones in memory), or copy a
@@ -72,7 +64,7 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
         if args.beta > 0 and reference is None and not is_peft_model(model):
             raise ValueError(f"beta={args.beta} needs a reference: the model has no adapter to switch off")
         beta, args.beta = args.beta, 0.0
-        super().__init__(run, stage, args, reference=reference, reward_funcs=_rewards(run.config), **given)
+        super().__init__(run, stage, args, reference=reference, **given)
         self.beta = args.beta = beta
         if beta > 0:
             self.ref_model = AdapterOff()
@@ -198,40 +190,6 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
             max_new_tokens=self.max_completion_length,
         )
 
-    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
-        """Leave completions without video unscored; log reward per question type and parse failures."""
-        completions = [self.bundle.opening + text for text in completions]
-        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        seen = gather_object([sample.media is not None for sample in self._samples])
-        rewards_per_func = self.bad_steps.bad_rewards(rewards_per_func, seen, self._samples)
-        rewards_per_func[[not good for good in seen]] = torch.nan
-        totals = (rewards_per_func * self.reward_weights.to(rewards_per_func.device)).nansum(dim=1).tolist()
-        first = self.accelerator.process_index * len(inputs)
-        for sample, reward in zip(self._samples, totals[first:], strict=False):
-            sample.reward = reward if sample.media is not None else None
-        columns = {name: gather_object([row[name] for row in inputs]) for name in METRIC_COLUMNS}
-        ends = set(self.eos_token_ids)
-        columns |= {"completions": gather_object(completions), "rewards": totals}
-        columns["truncated"] = gather_object([not ids or ids[-1] not in ends for ids in completion_ids_list])
-        metrics = reward_metrics(**{name: list(compress(values, seen)) for name, values in columns.items()})
-        metrics["skipped_completions"] = float(len(seen) - sum(seen))
-        for name, value in metrics.items():
-            self._metrics["train"][name].append(value)
-        return rewards_per_func
-
-    def _write_completions(self, rows: list[dict[str, Any]], samples: list[Sample], advantages: Tensor) -> None:
-        """Append the buffer to completions.jsonl (all of it, or the first trainer.hf.num_completions_to_print)."""
-        limit = self.args.num_completions_to_print
-        count = len(samples) if limit is None else min(limit, len(samples))
-        texts = self.bundle.answers([sample.completion for sample in samples[:count]])
-        records = [
-            completion_record(self.run_step, row, sample, text, advantage)
-            for row, sample, text, advantage in zip(rows, samples, texts, advantages.tolist(), strict=False)
-        ]
-        records = gather_object(records)
-        if self.is_world_process_zero():
-            append_records(self.stage.folder.path / "completions.jsonl", records)
-
     # --- log-probs ----------------------------------------------------------------------------------------------
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
@@ -341,9 +299,3 @@ class SpatialGRPOTrainer(StageTrainer, GRPOTrainer):
 def _pad_right(rows: Sequence[Tensor], length: int) -> Tensor:
     padded = pad(list(rows), padding_value=0, padding_side="right")
     return nn.functional.pad(padded, (0, length - padded.size(1)))
-
-
-def _rewards(config: TrainConfig) -> list[Callable[..., list[float]]]:
-    reward = config.reward
-    bound = {"numeric": reward.numeric, "allow_empty": reward.allow_empty, "length_words": reward.length_words}
-    return [load_reward(name, show_options=config.prompt.show_options, **bound) for name in config.reward_names()]

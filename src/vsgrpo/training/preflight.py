@@ -171,6 +171,12 @@ def check_run(config: TrainConfig, rows: Sequence[Row], types: Iterable[str] | N
                 f"trainer.stages[{number}].types={stage['types']}: no row is of these types",
                 hint=f"there are: {', '.join(sorted(present))}",
             )
+    for number, section in enumerate(config.stage_sections()):
+        trained = present & set(config.trainer.stage_types(number) or present)
+        if isinstance(section, GrpoSection) and section.scale_rewards == "ema" and len(trained) == 1:
+            where = f"trainer.stages[{number}].scale_rewards" if config.trainer.stages else "trainer.scale_rewards"
+            what = f"{where}=ema: balances question types, and all rows are {min(trained)}"
+            raise ConfigError(what, hint="set trainer.scale_rewards=group, or train on several types")
     dev = Path(config.data.path) / "dev.jsonl"
     if config.trainer.dev_rows and rows and not dev.is_file():
         raise DataError(

@@ -250,6 +250,8 @@ def trl_config(
     values["bf16"] = config.autocasts(section)
     if section.name == "grpo":
         values |= {"disable_dropout": False, "reward_weights": config.reward.weights}
+        if values["scale_rewards"] == "ema":  # ours (training.advantages)
+            values["scale_rewards"] = "none"
     if section.name == "sft":
         values |= {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None, "packing": False}
     if section.name == "dpo":

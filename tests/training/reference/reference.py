@@ -172,6 +172,7 @@ class Reference:
         old: Mapping[int, Tensor],
         buffer: Sequence[Row] = (),
         updates_of_buffer: int = 1,
+        advantages: Mapping[int, float] | None = None,
     ) -> Tensor:
         """Return the loss of an update.
 
@@ -181,9 +182,12 @@ class Reference:
             old: (C,) log-probs at the time of the rollout, by id of the row.
             buffer: live rows of the whole rollout buffer; by default they are those of the update.
             updates_of_buffer: equal parts of the buffer, each the rows of one update.
+            advantages: by id of the row, where they depend on more than the buffer.
         """
         buffer = buffer or live(update)
-        if settings.multi_objective_aggregation == "normalize_then_sum":
+        if advantages is not None:
+            pass
+        elif settings.multi_objective_aggregation == "normalize_then_sum":
             advantages = decoupled_advantages(buffer)
         else:
             advantages = group_advantages(buffer, settings.scale_rewards)

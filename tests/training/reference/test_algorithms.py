@@ -46,7 +46,19 @@ def run_of(make_config, tiny_folder, name, *options):
     return updates, reference, updates_per_rollout
 
 
-def check(updates, reference, updates_per_rollout):
+def type_advantages(rows):
+    """EMA-GRPO in its first rollout (arXiv 2512.03043): the spread of a type is that of its rewards of this rollout."""
+    found = {}
+    for kind in ("count", "area"):
+        own = [row for row in rows if row.group.split("/")[1].startswith(kind)]
+        spread = torch.tensor([row.reward for row in own]).double().std(correction=0)
+        centred = group_advantages(own, "none")
+        assert max(map(abs, centred.values())) < 5 * spread
+        found |= {key: float(value / spread) for key, value in centred.items()}
+    return found
+
+
+def check(updates, reference, updates_per_rollout, scale=None):
     """Compare every update; return the reference's log-ratios of completions with a negative advantage."""
     assert len(updates) == 4
     drifts = []
@@ -59,7 +71,9 @@ def check(updates, reference, updates_per_rollout):
         advantages = group_advantages(rows, "group")
         for update in buffer:
             reference.load(update.weights)
-            loss = reference.grpo(update.microbatches, update.settings, old, rows, updates_per_rollout)
+            loss = reference.grpo(
+                update.microbatches, update.settings, old, rows, updates_per_rollout, scale and scale(rows)
+            )
             assert agrees(loss, reference, update)
             for row in live(update.microbatches):
                 if advantages[id(row)] < 0:
@@ -72,7 +86,7 @@ def check(updates, reference, updates_per_rollout):
 @pytest.mark.parametrize(("tiny_folder", "tree"), [("qwen2_vl", True), ("qwen2_5_vl", False)], indirect=["tiny_folder"])
 def test_the_settings_of_its_file(make_config, tiny_folder, name, tree):
     updates, reference, updates_per_rollout = run_of(make_config, tiny_folder, name, layout(tree))
-    check(updates, reference, updates_per_rollout)
+    check(updates, reference, updates_per_rollout, type_advantages if name == "algorithm_ema" else None)
 
 
 def test_completions_that_drifted_count_nowhere(make_config, tiny_folder):
@@ -84,5 +98,5 @@ def test_completions_that_drifted_count_nowhere(make_config, tiny_folder):
 
 def test_the_names_say_what_is_compared():
     expected = {"grpo", "gspo", "dapo", "dr_grpo", "cispo", "sapo", "bnpo", "luspo", "gdpo"}
-    expected |= {"two_sided", "off_policy_mask", "scale_batch"}
+    expected |= {"ema", "two_sided", "off_policy_mask", "scale_batch"}
     assert {name.removeprefix("algorithm_") for name in NAMES} == expected

@@ -1,0 +1,101 @@
+"""Rewards and advantages of groups: what SpatialGRPOTrainer changes in TRL's trainer between rollout and loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.trainer import GrpoSection
+from vsgrpo.reward_metrics import reward_metrics
+from vsgrpo.rewards import load_reward
+from vsgrpo.training.advantages import TypeSpread
+from vsgrpo.training.base import RunParts, StageTrainer
+from vsgrpo.training.progress import Stage, append_records
+from vsgrpo.training.samples import Sample, completion_record
+
+METRIC_COLUMNS = ("question_type", "answer_kind", "prompt_mode", "question", "video")
+
+
+class GroupTrainer(StageTrainer, GRPOTrainer):
+    """TRL's GRPO trainer whose reward functions get the columns of the table, and whose dead rows earn nothing."""
+
+    num_generations: int
+
+    def __init__(self, run: RunParts, stage: Stage, args: Any, **given: Any) -> None:
+        section = run.config.trainer.stage(stage.number)
+        assert isinstance(section, GrpoSection)
+        self._samples: list[Sample] = []
+        self._spread = TypeSpread(section.ema_decay) if section.scale_rewards == "ema" else None
+        self._scaled: list[float] = []
+        super().__init__(run, stage, args, reward_funcs=_rewards(run.config), **given)
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Take our own advantages where TRL has no such scale."""
+        output = super()._generate_and_score_completions(inputs)
+        if self._spread is not None:
+            first = self.accelerator.process_index * len(inputs)
+            scaled = torch.tensor(self._scaled[first : first + len(inputs)])
+            output["advantages"] = scaled.to(output["advantages"])
+        return output
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
+        """Leave completions without video unscored; log reward per question type and parse failures."""
+        completions = [self.bundle.opening + text for text in completions]
+        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        seen = gather_object([sample.media is not None for sample in self._samples])
+        rewards_per_func = self.bad_steps.bad_rewards(rewards_per_func, seen, self._samples)
+        rewards_per_func[[not good for good in seen]] = torch.nan
+        totals = (rewards_per_func * self.reward_weights.to(rewards_per_func.device)).nansum(dim=1).tolist()
+        first = self.accelerator.process_index * len(inputs)
+        for sample, reward in zip(self._samples, totals[first:], strict=False):
+            sample.reward = reward if sample.media is not None else None
+        columns = {name: gather_object([row[name] for row in inputs]) for name in METRIC_COLUMNS}
+        ends = set(self.eos_token_ids)
+        columns |= {"completions": gather_object(completions), "rewards": totals}
+        columns["truncated"] = gather_object([not ids or ids[-1] not in ends for ids in completion_ids_list])
+        metrics = reward_metrics(**{name: list(compress(values, seen)) for name, values in columns.items()})
+        metrics["skipped_completions"] = float(len(seen) - sum(seen))
+        if self._spread is not None:
+            self._scaled = self._spread.advantages(totals, columns["question_type"], seen, self.num_generations)
+            metrics |= self._spread.metrics()
+        for name, value in metrics.items():
+            self._metrics["train"][name].append(value)
+        return rewards_per_func
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write what advantages are divided by beside the weights."""
+        super()._save(output_dir, state_dict)
+        if self._spread is not None and self.args.should_save and output_dir is not None:
+            self._spread.save(Path(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._spread is not None:
+            self._spread.load(Path(resume_from_checkpoint))
+
+    def _write_completions(self, rows: list[dict[str, Any]], samples: list[Sample], advantages: Tensor) -> None:
+        """Append the buffer to completions.jsonl (all of it, or the first trainer.hf.num_completions_to_print)."""
+        limit = self.args.num_completions_to_print
+        count = len(samples) if limit is None else min(limit, len(samples))
+        texts = self.bundle.answers([sample.completion for sample in samples[:count]])
+        records = [
+            completion_record(self.run_step, row, sample, text, advantage)
+            for row, sample, text, advantage in zip(rows, samples, texts, advantages.tolist(), strict=False)
+        ]
+        records = gather_object(records)
+        if self.is_world_process_zero():
+            append_records(self.stage.folder.path / "completions.jsonl", records)
+
+
+def _rewards(config: TrainConfig) -> list[Callable[..., list[float]]]:
+    reward = config.reward
+    bound = {"numeric": reward.numeric, "allow_empty": reward.allow_empty, "length_words": reward.length_words}
+    return [load_reward(name, show_options=config.prompt.show_options, **bound) for name in config.reward_names()]
