@@ -18,7 +18,7 @@ from typing import Any
 
 from vsgrpo.config.reference import COMMANDS, group_class, hints_of, type_text
 from vsgrpo.config.roots import ROOTS
-from vsgrpo.config.trainer import FIXED, PASSED, REFUSED, SCHEDULERS
+from vsgrpo.config.trl_options import FIXED, PASSED, REFUSED, SCHEDULERS
 from vsgrpo.config.yaml_files import Entry, comments, config_dir, entries
 
 ROOT = Path(__file__).resolve().parents[1]

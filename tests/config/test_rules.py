@@ -188,6 +188,13 @@ def test_any_value_gives_a_section_or_one_error_that_names_the_key(root, name):
         ),
         (
             "train",
+            ["trainer.multi_objective_aggregation=normalize_then_sum", "trainer.scale_rewards=ema"],
+            "trainer.scale_rewards=ema: trainer.multi_objective_aggregation=normalize_then_sum scales by itself",
+            "sum_then_normalize",
+        ),
+        ("train", ["trainer.ema_decay=0.9"], "trainer.scale_rewards=group keeps no average", "scale_rewards=ema"),
+        (
+            "train",
             ["trainer.max_steps=5", "trainer.stages=[{},{num_train_epochs: 2.0}]"],
             "trainer.stages[1].num_train_epochs=2.0: trainer.max_steps=5 decides",
             "set trainer.stages[1].max_steps=-1 too",

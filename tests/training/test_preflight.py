@@ -46,6 +46,7 @@ def config_of(method, *overrides):
         (["reward.names=[format]"], "nothing to learn from", "accuracy"),
         (["trainer.num_iterations=3", "trainer.save_steps=100"], "trainer.save_steps=100", "99 or 102"),
         (["trainer.stages=[{types: [route_planning]}]"], "no row is of these types", "object_counting"),
+        (["trainer.scale_rewards=ema"], "trainer.scale_rewards=ema: balances question types, and all", "several types"),
         (["video.feature_cache=disk"], "video.feature_cache=disk", "model.freeze_vision=true"),
         (
             # a microbatch of 20 holds one group of 14 and a torn one; 28 is the next that holds whole groups

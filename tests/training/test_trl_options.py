@@ -15,16 +15,8 @@ from trl.trainer.sft_config import SFTConfig
 
 from vsgrpo.config import trainer
 from vsgrpo.config.compose import load_config
-from vsgrpo.config.trainer import (
-    FIXED,
-    NO_TRL_FIELD,
-    OURS_BUT_NOT_PASSED,
-    PASSED,
-    REFUSED,
-    SCHEDULERS,
-    TRAINERS,
-    refuse_option,
-)
+from vsgrpo.config.trainer import NO_TRL_FIELD, OURS_BUT_NOT_PASSED, TRAINERS, refuse_option
+from vsgrpo.config.trl_options import FIXED, PASSED, REFUSED, SCHEDULERS
 from vsgrpo.errors import ConfigError
 from vsgrpo.training.stages import trl_config
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vsgrpo.config.roots import ROOTS
-from vsgrpo.config.trainer import FIXED, PASSED, REFUSED, TRAINERS
+from vsgrpo.config.trainer import TRAINERS
+from vsgrpo.config.trl_options import FIXED, PASSED, REFUSED
 from vsgrpo.config.yaml_files import Entry, command_of, comments, config_dir, config_folders, config_groups, entries
 from vsgrpo.rules import rules_of
 from vsgrpo.scans.source import SOURCES, find_source

@@ -4,7 +4,7 @@ Every field of the pinned GRPOConfig, SFTConfig and DPOConfig (TrainingArguments
 tests/training/test_trl_options.py checks:
 
 - a key of ours: a field of a section here under TRL's own name, with its value in configs/trainer/*.yaml;
-- `FIXED` (trl_options.toml): decided by another key of ours, or the same for every run (`training` sets it);
+- `FIXED` (trl_options.py and .toml): decided by another key of ours, or the same for every run (`training` sets it);
 - `REFUSED` (trl_options.toml): it would have no effect here, or a wrong one;
 - `PASSED`: it reaches TRL by `trainer.hf.NAME=value`.
 """
@@ -13,20 +13,17 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from vsgrpo.config.keys import field_types, nearest, typed_values
+from vsgrpo.config.trl_options import FIXED, NO_KEY, PASSED, REFUSED, REFUSED_FOR, SCHEDULERS, check_scheduler
 from vsgrpo.errors import ConfigError
 from vsgrpo.rules import (
-    SHARE,
     Count,
     Faults,
     Number,
-    Rule,
     Section,
     Share,
     above,
@@ -38,13 +35,6 @@ from vsgrpo.rules import (
     up_to,
 )
 
-_TABLE = tomllib.loads(Path(__file__).with_name("trl_options.toml").read_text(encoding="utf-8"))
-FIXED: dict[str, str] = _TABLE["fixed"]
-"""Set by every run, and the key that decides it, or "no key: " and the reason."""
-REFUSED: dict[str, tuple[str, str]] = {
-    name: (group["why"], group["instead"]) for group in _TABLE["refused"] for name in group["options"].split()
-}
-"""Options of TRL and transformers that would be without effect or wrong here: reason and way out."""
 NO_TRL_FIELD = (
     *("name", "dev_rows", "questions_per_video", "shared_prefix", "prefix_attention", "probe_longest"),
     *("tokens_per_pass", "logps_chunk", "max_bad_steps", "stages", "hf", "skip_zero_variance"),
@@ -53,47 +43,6 @@ NO_TRL_FIELD = (
 """Fields of the trainer sections that TRL does not have."""
 OURS_BUT_NOT_PASSED = ("gradient_checkpointing", "report_to", "save_total_limit")
 """Fields of the trainer sections that TRL has too, and that vsgrpo does itself."""
-
-
-@dataclass(frozen=True)
-class Passed:
-    """An option that reaches TRL: `rule` of its value, and which methods and which loss (`loss_type`) it acts in."""
-
-    rule: Rule | type
-    methods: tuple[str, ...] = ("grpo", "sft", "dpo")
-    loss_type: str | None = None
-
-
-PASSED = {
-    "lr_scheduler_kwargs": Passed(dict),  # see SCHEDULERS
-    "logging_first_step": Passed(bool),
-    "steps_per_generation": Passed(Number(low=1, whole=True), ("grpo",)),
-    "num_completions_to_print": Passed(Number(low=0, whole=True), ("grpo",)),
-    "sapo_temperature_pos": Passed(above(0), ("grpo",), "sapo"),
-    "sapo_temperature_neg": Passed(above(0), ("grpo",), "sapo"),
-    "vespo_k_pos": Passed(at_least(0), ("grpo",), "vespo"),
-    "vespo_lambda_pos": Passed(above(0), ("grpo",), "vespo"),
-    "vespo_k_neg": Passed(at_least(0), ("grpo",), "vespo"),
-    "vespo_lambda_neg": Passed(above(0), ("grpo",), "vespo"),
-}
-NO_KEY = "no key: "
-"""How a reason in FIXED begins."""
-REFUSED_FOR = {
-    ("sft", "loss_type"): (
-        "SFT has one loss, the mean negative log-likelihood of the answer tokens",
-        "leave it out: neither dft nor another loss is offered",
-    )
-}
-"""Options that one method has and another must not have."""
-SCHEDULERS: dict[str, list[str]] = _TABLE["schedulers"]
-"""What `trainer.hf.lr_scheduler_kwargs` may hold by `trainer.lr_scheduler_type`."""
-NEEDED = {"cosine_with_min_lr": ("min_lr", "min_lr_rate"), "warmup_stable_decay": ("num_decay_steps",)}
-"""Schedules that cannot do without one of these."""
-ARGUMENT_RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(("timescale", "num_decay_steps", "num_stable_steps"), Number(low=1, whole=True)),
-    **dict.fromkeys(("min_lr_rate", "min_lr_ratio"), SHARE),
-}
-"""Rules of these arguments, where at least 0 is not enough; shares are of trainer.learning_rate."""
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 """GRPO's losses that take the smaller of the ratio and the clipped ratio."""
 # fmt: off
@@ -151,7 +100,7 @@ class TrainerSection(Section, key="trainer"):
             way_out = "set trainer.lr_scheduler_type=constant_with_warmup, or trainer.warmup_steps=0"
             yield what, way_out
         _check_hf(self.name, self.hf, getattr(self, "loss_type", None))
-        _check_scheduler(self.lr_scheduler_type, self.hf.get("lr_scheduler_kwargs", {}), self.learning_rate)
+        check_scheduler(self.lr_scheduler_type, self.hf.get("lr_scheduler_kwargs", {}), self.learning_rate)
         for number in range(len(self.stages or [])):
             self.stage(number)
 
@@ -334,24 +283,3 @@ def _check_hf(method: str, values: Mapping[str, Any], loss_type: str | None) -> 
                 raise ConfigError(f"{key}={value}: must be {kind}", hint=f"write it so, or leave {key} out")
         else:
             passed.rule.check(key, value)
-
-
-def _check_scheduler(scheduler: str, given: Mapping[str, Any], learning_rate: float) -> None:
-    """Raise ConfigError for an argument that the schedule does not know, lacks, or that is out of range."""
-    key = "trainer.hf.lr_scheduler_kwargs"
-    known = SCHEDULERS[scheduler]
-    for name, value in given.items():
-        if name not in known:
-            hint = f"it takes {', '.join(known)}" if known else "leave it out, or choose another lr_scheduler_type"
-            raise ConfigError(f"{key}.{name}: trainer.lr_scheduler_type={scheduler} does not take it", hint=hint)
-        ARGUMENT_RULES.get(name, at_least(0)).check(f"{key}.{name}", value)
-    end = given.get("min_lr", given.get("lr_end", 1e-7 if scheduler == "polynomial" else 0.0))
-    if end >= learning_rate:
-        name = "lr_end" if scheduler == "polynomial" else "min_lr"
-        what = f"{key}.{name}={end:g}: not below trainer.learning_rate={learning_rate:g}, where the schedule starts"
-        raise ConfigError(what, hint=f"set {key}.{name}={learning_rate / 10:g}")
-    needed = NEEDED.get(scheduler, ())
-    if needed and len(set(needed) & set(given)) != 1:
-        what = f"trainer.lr_scheduler_type={scheduler}: needs {' or '.join(needed)} in {key}"
-        value = 1 if needed[0] in ARGUMENT_RULES else 1e-6
-        raise ConfigError(what, hint=f"for example {key}='{{{needed[0]}: {value}}}'")
