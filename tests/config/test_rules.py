@@ -77,6 +77,7 @@ def test_no_reason_is_left_over():
 
 
 WHOLE = (
+    "trainer.ema_decay",
     "trainer.num_train_epochs",
     *("trainer.adam_beta1", "trainer.adam_beta2", "trainer.adam_epsilon"),
     *("trainer.epsilon", "trainer.importance_sampling_level", "trainer.use_bias_correction_kl"),
