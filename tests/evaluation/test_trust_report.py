@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,31 @@ def test_few_rows_are_said_and_not_scored(write_benchmark, tmp_path):
     write_trust(tmp_path, content)
     html = (tmp_path / "trust.html").read_text()
     assert "not audited: 3 rows, 30 are needed" in html and "too few rows" in html
+
+
+def test_pairs_by_hand(benchmark, tmp_path):
+    counts = [row for row in benchmark.rows if row.question == "How many chair(s) are in this room?"][:4]
+
+    def edited(row, kind, answer):
+        extra = {"pair": {"kind": kind, "original": row.id, "old_answer": row.answer}}
+        return replace(row, id=f"{kind}{row.id}", answer=answer, ground_truth=answer, extra=extra)
+
+    removed = [edited(row, "removal", "3") for row in counts]
+    rows = [*benchmark.rows, *removed, edited(counts[0], "placebo", "4"), edited(counts[1], "query_drop", "0")]
+    texts = {row.id: row.ground_truth for row in benchmark.rows}
+    # Four removals: both right; old number 4; wrong; the original wrong. A placebo that flips. A zero that is right.
+    texts |= {row.id: said for row, said in zip(removed, ["3", "4", "7", "3"], strict=True)}
+    texts |= {counts[3].id: "2", f"placebo{counts[0].id}": "5", f"query_drop{counts[1].id}": "0"}
+    content = trust_content(rows, arms_of(benchmark.rows), UNKNOWN, 16, FACTS, {"": texts, "blind": {}})
+    found = content["pairs"]["vision"]
+    assert (found["removal"]["n"], found["removal"]["pair_accuracy"], found["removal"]["stale_rate"]) == (4, 0.25, 0.25)
+    assert (found["placebo"]["flip_rate"], found["query_drop"]["edited_accuracy"]) == (1.0, 1.0)
+    assert found["query_drop"]["interval"] == (1.0, 1.0)  # one scene
+    assert content["pairs"]["blind"] == {}
+    assert content["sets"][0]["n"] == len(benchmark.rows)  # edited rows are in no set
+    write_trust(tmp_path, content)
+    html = (tmp_path / "trust.html").read_text()
+    assert "Edited videos" in html and "Query-Drop" in html
 
 
 @pytest.mark.integration

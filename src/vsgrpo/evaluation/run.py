@@ -97,6 +97,7 @@ def run_eval(
 
 def _write_trust(config: EvalConfig, benchmark: Benchmark, report: Report, answers: Answers, frames: int) -> None:
     """Write trust.json and trust.html, and say on stderr what is in them."""
+    from vsgrpo.evaluation.scores import read_as_scored
     from vsgrpo.evaluation.trust.report import trust_content, trust_lines, write_trust
     from vsgrpo.evaluation.trust.training import training_rows
 
@@ -111,6 +112,7 @@ def _write_trust(config: EvalConfig, benchmark: Benchmark, report: Report, answe
             "model": model.adapter or model.path,
             "scorer": config.scorer,
         },
+        {name: read_as_scored(benchmark.rows, found, benchmark.prompt) for name, found in answers.by_control.items()},
     )
     page = write_trust(Path(config.run.dir), content)
     show("\n".join([*trust_lines(content), f"trust report: {page}"]), sys.stderr)

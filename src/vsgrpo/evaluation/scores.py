@@ -119,6 +119,14 @@ def score_rows(rows: Sequence[Row], predictions: Mapping[str, Sequence[str | Non
     return score_items([row_item(row, predictions.get(row.id, ())) for row in rows], prompt)
 
 
+def read_as_scored(
+    rows: Sequence[Row], predictions: Mapping[str, Sequence[str | None]], prompt: PromptSettings
+) -> dict[str, str]:
+    """Return id -> what the scorers read of the first answer of each answered row, see `scored_text`."""
+    first = {row.id: next((text for text in predictions.get(row.id, ()) if text is not None), None) for row in rows}
+    return {row.id: scored_text(row, text, prompt) or "" for row in rows if (text := first[row.id]) is not None}
+
+
 def row_item(row: Row, texts: Iterable[str | None]) -> Item:
     """Return a row with its answers as scoring takes it."""
     scene = intern(f"{row.dataset}/{row.scene_name}")

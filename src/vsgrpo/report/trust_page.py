@@ -13,6 +13,7 @@ from vsgrpo.spatial.question_types import table_columns
 NUM_EXPLOITABLE = 3
 """Rows shown of each question type."""
 _NUM_FIXED = 12
+KINDS = {"removal": "removal", "placebo": "placebo", "query_drop": "Query-Drop"}
 
 
 def write_trust_page(path: Path, content: Mapping[str, Any]) -> None:
@@ -34,6 +35,7 @@ def trust_page(content: Mapping[str, Any]) -> str:
         taught=_types(content["training"]["audit"]),
         transfer=(content["training"]["transfer"] or {}).get("types", {}),
         exploitable=_exploitable(audit),
+        pairs=_pairs(content.get("pairs") or {}),
         fixed=audit["near_fixed"][:_NUM_FIXED],
     )
 
@@ -51,6 +53,17 @@ def _exploitable(audit: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any
         if rows and item["text_share"] > 0:
             found.append((name, rows))
     return found
+
+
+def _pairs(by_arm: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str, Mapping[str, Any]]]:
+    """Return (kind, its label, arm, rates), the arms of one kind side by side."""
+    kinds = dict.fromkeys(kind for rates in by_arm.values() for kind in rates)
+    return [
+        (kind, KINDS.get(kind, kind), arm, rates[kind])
+        for kind in kinds
+        for arm, rates in by_arm.items()
+        if kind in rates
+    ]
 
 
 def _lead(content: Mapping[str, Any]) -> list[dict[str, Any]]:

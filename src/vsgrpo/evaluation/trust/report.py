@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from vsgrpo.audit.folds import scene_interval
 from vsgrpo.audit.measure import Audit, audit_rows
 from vsgrpo.audit.tables import audit_json
 from vsgrpo.audit.transfer import Transfer, transfer_text
 from vsgrpo.data.audit_rows import audit_rows_of
+from vsgrpo.data.pairs import pair_of
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
+from vsgrpo.evaluation.pair_scores import pair_outcomes, pair_scores
 from vsgrpo.evaluation.results import TRUST_JSON, TRUST_PAGE
 from vsgrpo.evaluation.trust.lamps import lamps_of
 from vsgrpo.evaluation.trust.sets import FULL, RowSet, mask, row_sets
@@ -47,6 +50,7 @@ def trust_content(
     train: TrainingRows,
     frames: int,
     facts: Mapping[str, Any],
+    texts: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
     """Return the content of trust.json.
 
@@ -56,11 +60,15 @@ def trust_content(
         train: what the model was trained on.
         frames: shown of each video.
         facts: title, model, scorer and other words for the head of the page.
+        texts: control -> id -> answer as the scorer reads it, for rows about edited videos; None: there are none.
+
+    Rows about edited videos are scored with those that they belong to, and are in no set.
 
     Raises:
         DataError: no row was answered in every arm.
     """
     arms = {name: by_control[control] for control, name in ARMS.items() if control in by_control}
+    whole, rows = rows, [row for row in rows if pair_of(row) is None]
     scene_of = [(row.id, row.question_type, f"{row.dataset}/{row.scene_name}") for row in rows]
     answered, lacks = join_arms(scene_of, arms)
     if not answered.ids:
@@ -88,6 +96,7 @@ def trust_content(
         "audit": audit_json(audit),
         "training": _training(train, train_audit, transfer),
         "untrue": untrue_rows(kept, frames),
+        "pairs": {ARMS[name]: _pairs(whole, found, str(facts["scorer"])) for name, found in (texts or {}).items()},
     }
 
 
@@ -143,6 +152,17 @@ def _text_drop(rows: Sequence[Row], answered: Answered, audit: Audit, found: Row
     if not inside.any():
         return None
     return drop(Answered(part.ids, part.kinds, part.scenes, {"text": text}), inside, "text")
+
+
+def _pairs(rows: Sequence[Row], texts: Mapping[str, str], scorer: str) -> dict[str, Any]:
+    """Return kind of edited video -> rates of its pairs, with the interval of the pair accuracy by scene."""
+    outcomes = pair_outcomes(rows, texts, scorer)
+    found = pair_scores(outcomes)
+    for kind, rates in found.items():
+        own = [item for item in outcomes if item.kind == kind]
+        right = np.array([item.both_right for item in own], dtype=float)
+        rates["interval"] = scene_interval(right, [item.scene for item in own])
+    return found
 
 
 def _training(train: TrainingRows, audit: Audit | None, transfer: Transfer | None) -> dict[str, Any]:
