@@ -41,6 +41,10 @@ for model in sft grpo; do
   "$VSGRPO" eval "${common[@]}" video.shuffle=true output="$OUT/$model/eval_shuffled" >&2
 done
 
+say "trust report: the GRPO model blind, with grey frames, with the first frame and with another room's video"
+"$VSGRPO" eval experiment=demo_eval model="$OUT/grpo/final" benchmark.path="$OUT/data/test" trust=true \
+  output="$OUT/grpo/eval_trust" >&2
+
 "$PYTHON" scripts/demo_table.py --constants "$OUT/data/rl/train.jsonl" --rows "$OUT/data/test/train.jsonl" \
   "SFT cold start=$OUT/sft" "GRPO=$OUT/grpo"
 say "report: rooms, questions, curves, scores with controls, five answers with their frames; open this file in a browser"

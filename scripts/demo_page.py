@@ -14,6 +14,7 @@ from typing import Any
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows
 from vsgrpo.evaluation.constants import best_constants, constant_scores
+from vsgrpo.evaluation.results import TRUST_JSON, TRUST_PAGE
 from vsgrpo.evaluation.score_command import score_difference, score_file
 from vsgrpo.files import write_atomic
 from vsgrpo.report.data_page import Plan, make_plan, map_svg, question_svg, symbol_svg
@@ -57,6 +58,8 @@ def build(folder: Path) -> str:
         "lines": _lines(tasks, constant, results, difference),
         "findings": _findings(tasks, constant, results, difference),
     }
+    trust = runs["GRPO"] / "eval_trust"
+    content = json.loads((trust / TRUST_JSON).read_text(encoding="utf-8"))
     chosen = f"Every {max(1, len(test) // NUM_ANSWERS)}th question of the held-out rooms: not chosen by how they went."
     counts = {
         f"num_{name}": f"{len({row.scene_name for row in rows}):,}"
@@ -68,6 +71,8 @@ def build(folder: Path) -> str:
         names=NAMES,
         symbols=[symbol_svg(plan) for plan in plans.made.values()],
         folder=folder,
+        trust=content,
+        trust_page=(trust / TRUST_PAGE).relative_to(folder),
         chosen=chosen,
         **counts,
         **values,

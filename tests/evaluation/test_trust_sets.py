@@ -125,7 +125,10 @@ def test_lamps_by_hand(rows):
     # (.3 - .25) / .75 = 6.7 %, in relative distance and not in routes.
     assert "6.7 % in object_rel_distance" in red[0].number and "6 points above (4 to 8)" in red[2].number
     # Numbers are knowledge, not a choice that gives itself away.
-    assert status(good, audit({COUNT: of_type(0.9, (0.9, 0.9))}))[0] == "unknown"
+    numbers = lamps_of(good, audit({COUNT: of_type(0.4, (0.3, 0.5))}), None)[0]
+    # (.4 - .25) / .75 = 20 %.
+    assert (numbers.status, numbers.mend) == ("unknown", "")
+    assert numbers.number == "they ask no choices; of the numbers text gives most away in object_counting: 20 %"
 
 
 def test_the_lamp_of_true_rows(rows):

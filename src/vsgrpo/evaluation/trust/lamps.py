@@ -54,6 +54,8 @@ def text_lamp(train: TrainingRows, audit: Audit | None) -> Lamp:
     if audit is None:
         return _unknown(name, MAX_TEXT_SHARE, train.problem)
     choices = {kind: item for kind, item in audit.types.items() if answer_kind_of(kind) == "choice"}
+    if not any(answer_kind_of(kind) == "choice" for kind in (*audit.types, *audit.not_scored)):
+        return _unknown(name, MAX_TEXT_SHARE, f"they ask no choices{_numbers(audit)}", "")
     if not choices:
         why = "; ".join(f"{kind}: {reason}" for kind, reason in audit.not_scored.items())
         why = f" ({why})" if why else ""
@@ -68,6 +70,14 @@ def text_lamp(train: TrainingRows, audit: Audit | None) -> Lamp:
     )
     mend = "build the rows balanced (build-data balance.mode=text), which is the default, and train on those"
     return _by_interval(name, item.text_share, highest, MAX_TEXT_SHARE, number, mend)
+
+
+def _numbers(audit: Audit) -> str:
+    """Say which of the types of numbers text gives away most."""
+    if not audit.types:
+        return ""
+    worst = max(audit.types, key=lambda kind: audit.types[kind].text_share)
+    return f"; of the numbers text gives most away in {worst}: {_points(audit.types[worst].text_share)} %"
 
 
 def true_lamp(train: TrainingRows) -> Lamp:
