@@ -6,10 +6,12 @@ and kill the engine where the encoder cache is not; `max_tokens` beyond the cont
 """
 
 import base64
+import itertools
 import json
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -58,7 +60,8 @@ class Behaviour:
         delay_s: before a completion.
         finish_reason: instead of the true one.
         mute: completions that are never answered.
-        shift: added to every log-prob.
+        shift: added to the log-probs of tokens, in turn.
+        event: called with the number of each completion before it is drawn.
         weight_version: instead of the true one.
         error: status of every completion.
     """
@@ -68,7 +71,8 @@ class Behaviour:
     delay_s: float = 0.0
     finish_reason: str | None = None
     mute: int = 0
-    shift: float = 0.0
+    shift: tuple[float, ...] = (0.0,)
+    event: Callable[[int], None] = lambda number: None
     weight_version: str | None = None
     error: int | None = None
 
@@ -90,7 +94,7 @@ class FakeServer:
         self.does = Behaviour()
         self.requests: list[tuple[str, Any]] = []
         """Path and body of each request."""
-        self.preemptions = 0
+        self.preemptions = self.number = 0
         self._lock = threading.Lock()
         self.port = port
         self.start()
@@ -218,6 +222,11 @@ class FakeServer:
     # --- completions --------------------------------------------------------------------------------------------
 
     def generate(self, body: Any) -> Any:
+        with self._lock:
+            self.number += 1
+            self.does.event(self.number)
+        if not self.alive:
+            raise ConnectionResetError
         if self.does.mute:
             self.does.mute -= 1
             while self.alive:
@@ -243,8 +252,8 @@ class FakeServer:
             (scored,) = logps(model, build_trees([prompt], [[tuple(drawn)]], False), features, temperature=temperature)
         reason = "stop" if drawn[-1] in sampling.eos_ids else "length"
         content = [
-            {"token_id": token, "logprob": value + self.does.shift, "rank": 1, "top_logprobs": []}
-            for token, value in zip(drawn, scored[0].tolist(), strict=True)
+            {"token_id": token, "logprob": value + shift, "rank": 1, "top_logprobs": []}
+            for token, value, shift in zip(drawn, scored[0].tolist(), itertools.cycle(self.does.shift))
         ]
         choice = {"index": 0, "token_ids": drawn, "logprobs": {"content": content}}
         choice["finish_reason"] = self.does.finish_reason or reason

@@ -98,6 +98,7 @@ class ServedRollout:
         self._drawn: list[Completion | None] = []
         self._failure: VsgrpoError | None = None
         self._preemptions = 0.0
+        self._new_preemptions()  # those before this run are not its own
 
     def draw(self, trainer: Any, samples: Sequence[Sample], features: Mapping[str, MediaFeatures]) -> None:
         """Bring the weights of the step, compare both sides before the first, and draw the completions of this process.
