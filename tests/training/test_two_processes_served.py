@@ -15,7 +15,7 @@ def given(dataset_folder, tiny_folder, run_dir, *more):
     return arguments("grpo", dataset_folder, tiny_folder, run_dir, *GRPO, *LORA, *FIVE_STEPS, *more)
 
 
-@pytest.mark.parametrize("launch", ["ddp", "zero3"])
+@pytest.mark.parametrize("launch", ["ddp", pytest.param("zero3", marks=pytest.mark.slow)])
 def test_two_processes_by_a_server_train_like_one_by_our_own_rollout(
     serve, dataset_folder, tiny_folder, tmp_path, launch
 ):

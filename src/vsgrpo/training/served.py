@@ -107,7 +107,7 @@ class ServedRollout:
         """
         sampling = trainer._sampling()
         if self._bring(trainer.run_step):
-            self._agree(partial(self._compare, trainer, sampling))
+            self._compare(trainer, sampling)
         self._drawn = [None] * len(samples)
         seen = [place for place, sample in enumerate(samples) if sample.media is not None]
         if self._failure is not None or not seen:
@@ -151,19 +151,31 @@ class ServedRollout:
             cast(Any, self._bundle.model).save_pretrained(str(part))
 
     def _compare(self, trainer: Any, sampling: Sampling) -> None:
-        """Score one row with a long video on both sides."""
-        sample = farthest(trainer._maker, trainer.train_dataset, self._bundle)
-        found = compute_features([sample], trainer._store, trainer.timer)
-        short = replace(sampling, max_new_tokens=min(_COMPARED_TOKENS, sampling.max_new_tokens))
-        key = (f"{sample.row_key} compared", 0)
+        """Score one row with a long video on both sides; all processes do, as a forward may be a collective call."""
+        scored = None
+        if self._failure is None:
+            try:
+                scored = self._drawn_far(trainer, sampling)
+            except VsgrpoError as error:
+                self._failure = SetupError(f"before the first step: {error.message}", error.hint)
+        if not all(gather_object([scored is not None])) or scored is None:
+            return
+        sample, features, drawn = scored
+        trees = build_trees([sample.prompt], [[drawn.token_ids]], False)
+        temperature = sampling.temperature if self._sampling == "seeded" else 1.0
+        ((scores, _),) = logps(self._bundle.model, trees, features, temperature=temperature)
         try:
-            (drawn,) = self._rollout.rollout([sample.prompt], found, [key], short)
-            trees = build_trees([sample.prompt], [[drawn.token_ids]], False)
-            temperature = sampling.temperature if self._sampling == "seeded" else 1.0
-            ((scores, _),) = logps(self._bundle.model, trees, found, temperature=temperature)
             check_gap(mean_gap([drawn.logprobs], [scores.tolist()]), self._limit, f"row {sample.row_key}", LIMIT)
         except RunError as error:
-            raise SetupError(f"before the first step: {error.message}", error.hint) from error
+            self._failure = SetupError(f"before the first step: {error.message}", error.hint)
+
+    def _drawn_far(self, trainer: Any, sampling: Sampling) -> tuple[Sample, dict[str, MediaFeatures], Completion]:
+        sample = farthest(trainer._maker, trainer.train_dataset, self._bundle)
+        features = compute_features([sample], trainer._store, trainer.timer)
+        short = replace(sampling, max_new_tokens=min(_COMPARED_TOKENS, sampling.max_new_tokens))
+        key = (f"{sample.row_key} compared", 0)
+        (drawn,) = self._rollout.rollout([sample.prompt], features, [key], short)
+        return sample, features, drawn
 
     def take(self, trainer: Any) -> tuple[list[list[int]], list[list[float]]]:
         """Return token ids and log-probs of what was drawn; all processes call it.
