@@ -300,12 +300,16 @@ def _data(config: TrainConfig) -> Iterator[Finding]:
     for name, _ in config.data.folders():
         path = Path(os.path.expanduser(name))
         rows, check = path / f"{config.data.split}.jsonl", f"data.path={name}"
-        if rows.is_file():
+        if path.is_file():
+            yield Finding(check, "ok", "a file of rows (vsgrpo check-data looks at them)")
+        elif rows.is_file():
             manifest = "with" if (path / "manifest.json").is_file() else "without"
             yield Finding(check, "ok", f"{rows.name}, {manifest} manifest.json (vsgrpo check-data looks at rows)")
         else:
             found = f"{rows.name} is not there" if path.is_dir() else "no such folder"
-            yield Finding(check, "fail", found, "build it: vsgrpo build-data source.root=DIR output=DIR")
+            yield Finding(
+                check, "fail", found, "vsgrpo build-data source.root=DIR output=DIR, or rows of your own: data=FILE"
+            )
 
 
 def _attempt(check: str, look: Callable[[], str | None], good: str) -> Finding:

@@ -298,15 +298,30 @@ def test_rows_whose_room_cannot_be_told_are_one_note(media, tmp_path):
 def test_all_faults_of_all_rows_are_told_at_once_and_grouped(media, tmp_path):
     no_unit = [{name: BASE[name] for name in FIELD_NAMES if name != "unit"} | {"id": str(k)} for k in range(10)]
     twice_bad = {name: BASE[name] for name in FIELD_NAMES if name != "unit"} | {"answer_kind": "list", "id": ""}
-    lines = [*map(json.dumps, no_unit), "{", json.dumps(twice_bad), json.dumps(shows("gone.mp4"))]
+    lines = [json.dumps(BASE), *map(json.dumps, no_unit), "{", json.dumps(twice_bad), json.dumps(shows("gone.mp4"))]
     folder = write(tmp_path / "data", media, lines)
     file = folder / "train.jsonl"
     assert check_data(folder, config_of(folder)).problems == [
-        f"{file}: 11 rows: unit is missing (lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ...)",
-        f"{file}:11: not JSON (Expecting property name enclosed in double quotes: line 2 column 1 (char 2))",
-        f'{file}:12: id="": must be a non-empty string',
-        f'{file}:12: answer_kind="list": must be one of number, choice, text',
+        f"{file}: 11 rows: unit is missing (lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ...)",
+        f"{file}:12: not JSON (Expecting property name enclosed in double quotes: line 2 column 1 (char 2))",
+        f'{file}:13: id="": must be a non-empty string',
+        f'{file}:13: answer_kind="list": must be one of number, choice, text',
+        f"{file}:14: id: used before in this file",
         f"{folder / 'gone.mp4'}: no such video (row own/a)",
+    ]
+
+
+def test_the_same_faults_are_told_of_rows_of_ours_that_lack_fields(media, tmp_path):
+    no_unit = [{name: BASE[name] for name in FIELD_NAMES if name != "unit"} | {"id": str(k)} for k in range(3)]
+    twice_bad = no_unit[0] | {"answer_kind": "list", "id": ""}
+    lines = [*map(json.dumps, no_unit), "{", json.dumps(twice_bad), json.dumps(shows("gone.mp4"))]
+    folder = write(tmp_path / "data", media, lines)
+    file = folder / "train.jsonl"
+    assert check_data(folder, config_of(folder)).problems == [  # a unit is no fault: null is its default
+        f"{file}:4: not JSON (Expecting property name enclosed in double quotes: line 2 column 1 (char 2))",
+        f'{file}:5: id="": must be a non-empty string',
+        f'{file}:5: answer_kind="list": must be one of number, choice, text',
+        f"{file}:6: no such video: gone.mp4",
     ]
 
 

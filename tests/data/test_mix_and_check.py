@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,7 +165,7 @@ def test_a_hundred_odd_answers_among_ten_thousand_rows_are_grouped_and_named(tmp
 
 
 def test_check_data_of_nothing(tmp_path):
-    with pytest.raises(DataError, match="no row file"):
+    with pytest.raises(DataError, match=r"has no train\.jsonl"):
         checked(tmp_path)
-    with pytest.raises(DataError, match="no row file"):
-        checked(Path("no/such"))
+    with pytest.raises(DataError, match="no such folder or file"):
+        checked(tmp_path / "no.jsonl")

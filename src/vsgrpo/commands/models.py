@@ -118,6 +118,7 @@ def cache_videos(
     given = ["trainer=sft", "video.feature_cache=disk", *(overrides or [])]
     config = load_config("train", given, config_dir, allow_missing=True)
     from vsgrpo.config.compose import NOT_GIVEN
+    from vsgrpo.data.own_rows import with_own_rows
     from vsgrpo.families import find_model
     from vsgrpo.training.preflight import cache_folder, check_caching, load_rows
 
@@ -131,6 +132,7 @@ def cache_videos(
         raise ConfigError("data.path: not given", hint="say where the rows are: data=DIR")
     check_caching(config)
     find_model(config.model.path, config.model.adapter)
+    config = with_own_rows(config)
     rows = load_rows(config)[0]
     from vsgrpo.training.rows import cache_videos as fill
 

@@ -15,8 +15,10 @@ from typing import Any
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.frame_true import check_fields, truth_lines
+from vsgrpo.data.importing.own_records import OWN_ROW, OwnRowFaults
 from vsgrpo.data.leak_guard import Judgement, name_some
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
+from vsgrpo.data.own_rows import dataset_folder, is_complete
 from vsgrpo.data.prompts import check_trainable
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_scan import AnswerLine, RowScan, answer_table, scan_rows
@@ -96,6 +98,11 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
         SetupError: the backend is not installed.
     """
     find_model(config.model.path, config.model.adapter)
+    if not (path.is_file() and path.suffix == ".jsonl" and is_complete(path)):
+        try:
+            path = dataset_folder(str(path), config.data.split, key="", allow_val_safe=config.data.allow_val_safe)
+        except OwnRowFaults as error:
+            return CheckReport({}, {}, "not made", 0, 0, (0, 0), {}, error.problems, [f"a row is {OWN_ROW}"])
     files = _row_files(path)
     needs = partial(_check_row, config=config)
     others = {"train", "dev", "test"} - {config.data.split}  # they are not trained on
@@ -224,7 +231,10 @@ def _media(
             memory=_memory(next(iter(scans)).parent),
             on_done=progress.advance,
         )
-        found = {place: result.header or result.problem for place, result in examined.items()}
+        found = {
+            place: result.header or (f"{result.problem} ({result.hint})" if result.hint else result.problem)
+            for place, result in examined.items()
+        }
     problems += [
         f"{result}" if result.startswith(str(place[1])) else f"{place[1]}: {result}"
         for place, result in found.items()
@@ -250,4 +260,4 @@ def _header(kind: str, path: Path, backend: str) -> VideoHeader | str:
     try:
         return probe(path, backend=backend) if kind == "video" else VideoHeader(1, 0.0, *image_size(path))
     except DataError as error:
-        return error.message
+        return f"{error.message} ({error.hint})" if error.hint else error.message

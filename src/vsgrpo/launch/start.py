@@ -23,6 +23,7 @@ from vsgrpo.config.launching import joins_launcher
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.yaml_files import config_dir
 from vsgrpo.data.inputs import look_at, model_folders
+from vsgrpo.data.own_rows import with_own_rows
 from vsgrpo.data.row_numbers import Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.families import find_model
@@ -61,6 +62,8 @@ def describe(config: TrainConfig) -> str:
     Raises:
         VsgrpoError: what is wrong on every machine.
     """
+    if all(Path(folder).exists() for folder, _ in config.data.folders()):
+        config = with_own_rows(config)
     config, numbers = with_rules(config), check_plan(config)
     short: list[str] = []
     for check in (
@@ -132,10 +135,11 @@ def launch_training(
         allow_changed: resume with other rows, videos or models than the run was started with.
     """
     if resume:
-        config = as_started(config, overrides)
+        config = as_started(with_own_rows(config), overrides)
     check_stages(config)
     check_devices(config)
     find_model(config.model.path, config.model.adapter)
+    config = with_own_rows(config)
     config = with_rules(config)
     said: list[str] = []
     checked = load_rows(config, said.append)

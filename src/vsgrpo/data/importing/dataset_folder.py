@@ -53,6 +53,8 @@ class ImportSettings:
         images: folder of the images of format=images and of frame lists, as `videos`.
         dev_fraction: share of rooms held out as dev.jsonl.
         allow_val_safe: take ScanNet val scans of rooms that VSI-Bench does not use.
+        splits: of each file, where the user has split the rows; empty: rooms are held out by `dev_fraction`.
+        is_own: the user's own rows: each that cannot be taken is a fault, and none is left out.
     """
 
     files: tuple[Path, ...]
@@ -63,6 +65,8 @@ class ImportSettings:
     images: Path | None = None
     dev_fraction: float = 0.05
     allow_val_safe: bool = False
+    splits: tuple[str, ...] = ()
+    is_own: bool = False
 
     def __post_init__(self) -> None:
         one_of("format", self.format, FORMATS)
@@ -236,7 +240,7 @@ class MediaFinder:
             self._places[key] = place if is_kept else None
         if (place := self._places[key]) is None:
             what = self.option.removesuffix("s")
-            missing = f"no such {what} ({self.option}=DIR says where they lie)"
+            missing = f"no such {what}" + (f" ({self.option}=DIR says where they lie)" if self.keeps_missing else "")
             raise Refused(missing if self.root is None else f"no such {what} in {self.root}", (source or wanted)[:120])
         return place
 

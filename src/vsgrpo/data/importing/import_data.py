@@ -16,12 +16,21 @@ from zlib import crc32
 
 from vsgrpo.data.importing.answer_values import Refused
 from vsgrpo.data.importing.dataset_folder import ImportSettings, MediaFinder, new_dataset, refuse_rooms
+from vsgrpo.data.importing.own_records import (
+    OwnRowFaults,
+    completed_row,
+    is_ours,
+    note_fault,
+    own_record,
+    own_records,
+    record_faults,
+)
 from vsgrpo.data.importing.record_to_row import ImportedRow, record_to_row, scans_named
 from vsgrpo.data.leak_guard import Judgement, denied_in_data, denied_shown, name_some, val_scans
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import Row
-from vsgrpo.data.row_scan import AnswerLine, RowScan, answer_table, scan_rows
+from vsgrpo.data.row_scan import AnswerLine, Fault, RowScan, answer_table, scan_rows
 from vsgrpo.data.rows import check_scorable, checked_line, falls_into_dev, iter_rows, row_id, split_dev
 from vsgrpo.errors import DataError
 from vsgrpo.records import read_records
@@ -97,8 +106,10 @@ class _Import:
         self.denied: set[str] = set()
         self.num_read = 0
         self._asked: dict[int, int] = {}
-        self._videos = MediaFinder(settings.videos, "videos", is_guarded=not self.is_benchmark)
-        self._images = MediaFinder(settings.images, "images", is_guarded=not self.is_benchmark)
+        keeps, guards = not settings.is_own, not self.is_benchmark
+        self._videos = MediaFinder(settings.videos, "videos", keeps, guards)
+        self._images = MediaFinder(settings.images, "images", keeps, guards)
+        self.faults: dict[Path, dict[str, Fault]] = {file: {} for file in settings.files}
 
     def read(self) -> None:
         """Read all files and write the rows that can be taken.
@@ -109,18 +120,34 @@ class _Import:
         with ExitStack() as stack:
             streams = {name: stack.enter_context(_writer(path)) for name, path in self.parts.items()}
             for file in self.settings.files:
-                for where, data in read_records(file, nan="null"):
+                for where, data in own_records(file) if self.settings.is_own else read_records(file, nan="null"):
                     self.num_read += 1
-                    try:
-                        self._take(file, data, streams)
-                    except Refused as error:
+                    for error in self._refusals(file, data, streams):
                         self.denied.update(error.rooms)
                         self._leave_out(error.reason, f"{where}: {error.detail}" if error.detail else where)
-                    except DataError as error:
-                        self._leave_out("breaks the row schema", f"{where}: {error.message}")
+                        note_fault(self.faults[file], error, where)
         self._asked.clear()
+        if self.settings.is_own and self.left_out:
+            raise OwnRowFaults(self.num_read, self.faults, sorted(self.denied))
         if not self.scenes:
             self._refuse_all()
+
+    def _refusals(self, file: Path, data: Any, streams: dict[str, IO[str]]) -> list[Refused]:
+        """Take a row and return nothing, or all that keeps it from being taken: of the user's own, each fault."""
+        if self.settings.is_own and (faults := record_faults(data, self._split(file))):
+            return faults
+        try:
+            self._take(file, data, streams)
+        except Refused as error:
+            return [error]
+        except DataError as error:
+            return [Refused("breaks the row schema", error.message)]
+        return []
+
+    def _split(self, file: Path) -> str:
+        """Return the split that rows of a file begin with."""
+        splits = self.settings.splits
+        return "test" if self.is_benchmark else splits[self.settings.files.index(file)] if splits else "train"
 
     def _refuse_all(self) -> NoReturn:
         """Raise DataError: no row can be taken, for these reasons."""
@@ -140,7 +167,7 @@ class _Import:
     def _take(self, file: Path, data: Any, streams: dict[str, IO[str]]) -> None:
         if not self.is_benchmark:  # before parsing drops the column that names the room
             refuse_rooms(denied_in_data(data))
-        imported = record_to_row(data, self.settings.dataset, "test" if self.is_benchmark else "train")
+        imported = self._read(file, data)
         row = imported.row
         if not self.is_benchmark:
             refuse_rooms(denied_shown(row))  # scene and data set together may name what no column names alone
@@ -151,7 +178,7 @@ class _Import:
         row = self._with_media(file, imported)
         if self.is_benchmark:
             row = replace(row, id=imported.id or row.id)  # predictions are joined by the official id
-        elif falls_into_dev(row.room, self.settings.dev_fraction):
+        elif not self.settings.splits and falls_into_dev(row.room, self.settings.dev_fraction):
             row = replace(row, split="dev")
         key, said = hash(row.key), crc32(row.ground_truth.encode(errors="replace"))
         if key in self._asked:
@@ -163,9 +190,22 @@ class _Import:
         self._asked[key] = said
         self.scenes[row.scene_name] = row.room
 
+    def _read(self, file: Path, data: Any) -> ImportedRow:
+        """Return the row of a record; one of the user's own that is of our schema stays as it is."""
+        split = self._split(file)
+        if not (self.settings.is_own and is_ours(data)):
+            return record_to_row(data, self.settings.dataset, split)
+        row = completed_row(data, split)
+        return ImportedRow(row, None, tuple(item["path"] for item in row.media), True)
+
     def _with_media(self, file: Path, imported: ImportedRow) -> Row:
         """Return the row with the places of its media in the dataset folder."""
         row, beside = imported.row, file.parent
+        if self.settings.is_own and imported.id is None and imported.sources == tuple(i["path"] for i in row.media):
+            finders = {"video": self._videos, "image": self._images}
+            found = [(item, finders[item["kind"]], item["path"]) for item in row.media]
+            media = tuple({**item, "path": f.place(path, path, beside, f"{beside}\0{path}")} for item, f, path in found)
+            return replace(row, media=media)
         if row.media[0]["kind"] == "image":
             base = beside if self.settings.images is None else ""
             media = tuple(
@@ -197,7 +237,7 @@ class _Import:
             DataError: a row that cannot be read again.
         """
         settings, out = self.settings, self.settings.output
-        notes = [] if self.is_benchmark else self._split_again()
+        notes = [] if self.is_benchmark or settings.splits else self._split_again()
         scans = {name: self._scan(path) for name, path in self.parts.items()}
         notes += self._notes(scans)
         finders = (self._videos, self._images)
@@ -220,7 +260,8 @@ class _Import:
             out,
             Manifest(
                 dataset=settings.dataset,
-                config={"imported": {"files": [file.name for file in settings.files], "format": settings.format}},
+                config={"imported": {"files": [file.name for file in settings.files], "format": settings.format}}
+                | ({"own_rows": own_record(settings.files)} if settings.is_own else {}),
                 seed=0,
                 scans={scene: {"status": "done", "room": room} for scene, room in sorted(self.scenes.items())},
                 rooms={name: sorted({room for _, room in scan.rooms}) for name, scan in scans.items()},

@@ -120,6 +120,38 @@ def read_form(data: Any) -> Form:
     return Form(text, tuple(map(_untagged, answers)), scene, video, frames, thought, talk.system)
 
 
+def form_faults(data: Any) -> list[Refused]:
+    """Return everything that a record lacks: question, answer and media are looked at each by itself.
+
+    An empty list says that `read_form` finds all three; how the answer is to be read is looked at later.
+    """
+    if not isinstance(data, Mapping):
+        return [Refused("not a JSON object", str(data)[:80])]
+    faults: list[Refused] = []
+    talk = Talk()
+    try:
+        talk = read_talk(data)
+    except Refused as error:
+        faults.append(error)
+    question = talk.question if talk.question is not None else _written(data)
+    looks = [lambda: _media(data)]
+    if not faults:
+        looks = [lambda: _without_tokens(question), lambda: _answers(data, talk), *looks]
+    for look in looks:
+        try:
+            look()
+        except Refused as error:
+            faults.append(error)
+    if not any(error.reason == "media that are no paths" for error in faults) and not [*_media(data), *talk.media]:
+        faults.append(Refused("no video and no image"))
+    if not faults:
+        try:
+            read_form(data)
+        except Refused as error:
+            faults.append(error)
+    return faults
+
+
 def _written(data: Mapping[str, Any]) -> Any:
     """Return the question of the columns; of the Alpaca form `instruction` and `input` together."""
     question, context = column(data, "question"), data.get("input")

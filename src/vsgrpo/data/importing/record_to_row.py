@@ -6,9 +6,7 @@ row is refused (`answer_values`). Columns without a meaning here go into `extra`
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -27,7 +25,14 @@ from vsgrpo.data.importing.answer_values import (
     right_option,
 )
 from vsgrpo.data.importing.dataset_folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from vsgrpo.data.importing.record_forms import USED, Form, column, is_nothing, parsed, question_type_of, read_form
+from vsgrpo.data.importing.record_columns import (
+    custom_columns,
+    given_objects,
+    given_reasoning,
+    given_rejected,
+    plain_value,
+)
+from vsgrpo.data.importing.record_forms import Form, column, is_nothing, parsed, question_type_of, read_form
 from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
 from vsgrpo.data.room_ids import dataset_named, dataset_of_path, room_of
 from vsgrpo.data.row import LETTERS, Row, check_row, number_of
@@ -91,7 +96,7 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
     name = "scannet" if _SCANNET.fullmatch(scene) else dataset_of(column(data, "dataset"), form.paths, dataset)
     unit = asked_unit(question, question_type) if values["unit"] is None else None
     notes = {
-        "source_id": _plain(column(data, "id")),
+        "source_id": plain_value(column(data, "id")),
         "frames": True if form.frames else None,
         "source_video": form.paths[0] if form.paths else None,
         "system": form.system or None,
@@ -106,9 +111,11 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
         question_type=question_type,
         question=question,
         media=_media(form, name, scene),
-        reasoning=form.thought,
+        reasoning=form.thought or given_reasoning(data),
+        rejected=given_rejected(data, values["options"]),
+        objects=given_objects(data),
         generator={"imported": True},
-        extra=_extra(data, notes),
+        extra=custom_columns(data, notes),
         **values,
     )
     try:
@@ -293,31 +300,3 @@ def image_place(path: str) -> str:
     name = PurePosixPath(parts[-1] if parts else "")
     suffix = name.suffix if name.suffix.lower() in IMAGE_SUFFIXES else ""
     return "/".join(["images", *map(safe_name, parts[:-1][-6:]), f"{safe_name(name.stem)}{suffix}"])
-
-
-def _extra(data: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns without meaning here, with our notes on what the row itself cannot say.
-
-    If a column with the name of a note holds another value, that stays and the note is `imported_NAME`.
-    """
-    extra = {str(key): _plain(value) for key, value in data.items() if key not in USED and not isinstance(value, bytes)}
-    for name, value in notes.items():
-        if value is not None:
-            is_taken = not is_nothing(extra.get(name)) and extra[name] != value
-            extra[f"imported_{name}" if is_taken else name] = value
-    return extra
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    """Return a value as JSON has it: NaN as null, bytes left out, dates and other types as text."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    if depth > 100:
-        raise Refused("breaks the row schema", "nested too deeply")
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner, depth + 1) for key, inner in value.items() if not isinstance(inner, bytes)}
-    if isinstance(value, list | tuple):
-        return [_plain(inner, depth + 1) for inner in value if not isinstance(inner, bytes)]
-    return str(value)
