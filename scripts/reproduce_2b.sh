@@ -15,6 +15,7 @@ DATA=${DATA:-data/vsi100k}
 ROWS=${ROWS:-sft dpo v t o kl0 length}
 MODES=${MODES:-think observe vanilla}
 read -r -a LAUNCH <<<"${LAUNCH:-}"
+read -r -a GRPO <<<"${GRPO:-}"  # further overrides of GRPO runs; rows t, o, kl0, length ask vLLM servers (docs/engine.md) but for GRPO=rollout.engine=own
 read -r -a MODEL <<<"${MODEL:+model.path=$MODEL}"
 VSGRPO=${VSGRPO:-vsgrpo}
 say() { printf '\n== %s\n' "$*" >&2; }
@@ -33,10 +34,11 @@ describe() {
 
 # Train unless it is done; an interrupted run goes on from its last checkpoint.
 train() {
-  local method=$1 experiment=$2 dir=$3 flag=--overwrite
+  local method=$1 experiment=$2 dir=$3 flag=--overwrite more=()
   if [ -d "$dir/final" ]; then say "$dir/final is there already"; return; fi
   if ls -d "$dir"/checkpoint-* >/dev/null 2>&1; then flag=--resume; fi
-  "$VSGRPO" train "$method" "experiment=$experiment" "data=$DATA" "output=$dir" "${MODEL[@]}" "${LAUNCH[@]}" "$flag"
+  if [ "$method" = grpo ]; then more=("${GRPO[@]}"); fi
+  "$VSGRPO" train "$method" "experiment=$experiment" "data=$DATA" "output=$dir" "${MODEL[@]}" "${LAUNCH[@]}" "${more[@]}" "$flag"
 }
 
 say "build-data: VSI-100k from $SCANNET"

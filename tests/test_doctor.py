@@ -139,3 +139,20 @@ def test_processor_flags_of_this_machine():
         pytest.skip("no /proc/cpuinfo")
     found = by_check(doctor.processor())
     assert ("avx2" in found["cpu flags"].found) == ("avx2" in flags)
+
+
+@pytest.mark.integration
+def test_servers_of_a_run_are_compared_with_what_it_needs(serve, monkeypatch):
+    monkeypatch.setenv("VSGRPO_VLLM_PYTHON", sys.executable)
+    assert by_check(examine().findings)["VSGRPO_VLLM_PYTHON"].found.endswith("no vllm in this environment")
+    server = serve()
+    words = ["grpo", "model=tiny", "model.dtype=float32", "model.tune=lora", "model.freeze_vision=true"]
+    words += ["rollout.engine=vllm", "trainer.max_completion_length=5000"]
+    words += [f"rollout.vllm.base_urls=[{server.url}]"]
+    short = by_check(examine_run(words))["vLLM server"]
+    assert short.status == "fail" and short.mend.startswith("start it with serve.max_model_len=5000")
+    words[-2] = "trainer.max_completion_length=500"
+    assert by_check(examine_run(words))["vLLM server"].status == "ok"
+    server.stop()
+    gone = by_check(examine_run(words))["vLLM server"]
+    assert gone.found == f"{server.url}: no server answers" and "`vsgrpo serve`" in gone.mend

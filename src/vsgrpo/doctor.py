@@ -9,23 +9,24 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from vsgrpo.config.compose import NOT_GIVEN, load_config
 from vsgrpo.config.train import TrainConfig
-from vsgrpo.config.trainer import TRAINERS
+from vsgrpo.config.trainer import TRAINERS, GrpoSection
 from vsgrpo.devices import visible_gpus
+from vsgrpo.engine.examine import examine_environment, examine_server
 from vsgrpo.errors import VsgrpoError
 from vsgrpo.families import BUILT, find_model
 from vsgrpo.families.vision_record import other_rule, with_rules
+from vsgrpo.findings import Finding, Report, judged
 from vsgrpo.memory.fit import check_disk, check_memory, free_bytes, memory_lines
 from vsgrpo.memory.passes import GIB, device_memory, estimate_run, main_memory
 from vsgrpo.training.launcher import check_devices, device_line
 from vsgrpo.training.preflight import check_plan
+from vsgrpo.training.servers import needs_of
 
 HUB = "huggingface.co"
 REACH_S = 3.0
@@ -35,57 +36,16 @@ SHOWN = ("torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "dec
 OPTIONAL = ("deepspeed", "decord")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One check: status is ok, warn (a feature is missing) or fail (training or reading data cannot work)."""
-
-    check: str
-    status: str
-    found: str
-    mend: str = ""
-
-
-def _judged(check: str, found: str, mend: str, otherwise: str = "warn") -> Finding:
-    """Return a finding that is ok where there is nothing to mend."""
-    return Finding(check, otherwise if mend else "ok", found, mend)
-
-
-@dataclass
-class Report:
-    """All findings, in the order they were made."""
-
-    findings: list[Finding]
-
-    @property
-    def failed(self) -> bool:
-        """True if a check failed."""
-        return any(item.status == "fail" for item in self.findings)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return {"failed", "findings": [{check, status, found, mend}]}."""
-        return {"failed": self.failed, "findings": [asdict(item) for item in self.findings]}
-
-    def table(self) -> str:
-        """Return one line per finding, the way out below it."""
-        width = max(len(item.check) for item in self.findings)
-        lines = []
-        for item in self.findings:
-            lines.append(f"{item.status:<4}  {item.check:<{width}}  {item.found}")
-            if item.mend:
-                lines.append(f"{'':<4}  {'':<{width}}  -> {item.mend}")
-        return "\n".join(lines)
-
-
 def examine(words: Sequence[str] = (), config_dir: Path | None = None) -> Report:
     """Run all checks; `words` may be those of a training run, or name source.root (see `examine_run`)."""
-    checks = (python, packages, processor, gpus, decoders, deepspeed, disk, wandb)
+    checks = (python, packages, processor, gpus, decoders, deepspeed, disk, wandb, examine_environment)
     return Report([*(item for check in checks for item in check()), *examine_run(words, config_dir)])
 
 
 def python() -> Iterator[Finding]:
     """Compare the interpreter with what we support."""
     mend = "" if (3, 11) <= sys.version_info[:2] <= (3, 12) else "use Python 3.11 or 3.12"
-    yield _judged("python", platform.python_version(), mend, "fail")
+    yield judged("python", platform.python_version(), mend, "fail")
 
 
 def processor() -> Iterator[Finding]:
@@ -101,7 +61,7 @@ def processor() -> Iterator[Finding]:
     bf16 = any(name.endswith("bf16") for name in names)
     text = (", ".join(names) or "no vector instructions that we know") + ("" if bf16 else "; bfloat16 is emulated")
     mend = "" if {"avx2", "asimd"} & flags else "torch is several times slower here: use another machine for training"
-    yield _judged("cpu flags", text, mend)
+    yield judged("cpu flags", text, mend)
 
 
 def cpu_flags() -> set[str] | None:
@@ -148,7 +108,7 @@ def hub_cache() -> Path:
 def _free(check: str, folder: Path, where: str) -> Finding:
     free = free_bytes(folder) / GIB
     mend = "" if free > ENOUGH_GIB else "checkpoints, models and caches of a real run want tens of GB"
-    return _judged(check, f"{free:.0f} GiB free {where}", mend)
+    return judged(check, f"{free:.0f} GiB free {where}", mend)
 
 
 def packages() -> Iterator[Finding]:
@@ -197,7 +157,7 @@ def decoders() -> Iterator[Finding]:
                 shown = read_frames(clip, [0, 7], backend=backend)
                 is_right = abs(int(shown[1].mean()) - 210) < 8 and int(shown[0].mean()) < 8
                 can_read |= is_right
-                yield _judged(check, "reads a clip", "" if is_right else "choose another video.backend", "fail")
+                yield judged(check, "reads a clip", "" if is_right else "choose another video.backend", "fail")
             except VsgrpoError as error:
                 status = "warn" if can_read or backend == "decord" else "fail"
                 yield Finding(check, status, error.message[:160], error.hint)
@@ -212,7 +172,7 @@ def deepspeed() -> Iterator[Finding]:
     missing = [tool for tool in ("g++", "ninja") if shutil.which(tool) is None]
     text = f"no {', '.join(missing)}" if missing else "DeepSpeed and its build tools are there"
     mend = "install them if DeepSpeed asks to build an operator (launch=zero3_offload does)" if missing else ""
-    yield _judged(check, text, mend)
+    yield judged(check, text, mend)
     # torch's folder of compiled extensions: an operator without a library was left half built
     folder = Path(os.path.expanduser(os.environ.get("TORCH_EXTENSIONS_DIR", "~/.cache/torch_extensions")))
     places = [path for path in sorted([*folder.glob("*"), *folder.glob("*/*")]) if (path / "build.ninja").is_file()]
@@ -233,7 +193,7 @@ def wandb() -> Iterator[Finding]:
     netrc = Path(os.path.expanduser(os.environ.get("NETRC", "~/.netrc")))
     key = "WANDB_API_KEY" in os.environ or (netrc.is_file() and "wandb" in netrc.read_text(errors="replace"))
     mend = "" if key or mode != "online" else "before --wandb: `wandb login`, or WANDB_MODE=offline"
-    yield _judged("wandb", f"mode {mode}, {'' if key else 'no '}key found", mend)
+    yield judged("wandb", f"mode {mode}, {'' if key else 'no '}key found", mend)
 
 
 def examine_run(words: Sequence[str], config_dir: Path | None = None) -> Iterator[Finding]:
@@ -265,7 +225,18 @@ def examine_run(words: Sequence[str], config_dir: Path | None = None) -> Iterato
         if find_spec(name) is None:
             mend = f"pip install {name}; training goes on without"
             yield Finding("trainer.report_to", "warn", f"{name} is not installed", mend)
+    yield from _servers(config)
     yield from _fit(config)
+
+
+def _servers(config: TrainConfig) -> Iterator[Finding]:
+    """Look at the servers of the stage with the longest completions; how long prompts are is known with the rows."""
+    sections = [section for section in config.stage_sections() if isinstance(section, GrpoSection)]
+    served = [section for section in sections if config.rollout_engine(section) == "vllm"]
+    if served:
+        longest = max(served, key=lambda section: section.max_completion_length)
+        needs = needs_of(config, longest, longest.max_completion_length)
+        yield from (examine_server(url, needs) for url in config.rollout.vllm.base_urls)
 
 
 def _model(path: str, adapter: str | None) -> Finding:

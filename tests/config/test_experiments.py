@@ -101,6 +101,10 @@ def test_the_papers_values_reach_their_experiments():
     assert (zero.max_completion_length, zero.num_generations, zero.max_steps, zero.stages) == (4096, 16, 300, None)
     assert (long.max_completion_length, long.num_generations, long.max_steps, long.stages) == (16384, 4, 300, None)
     assert found["vision_r1_zero"].reward_names() == ["format", "accuracy"]
+    served = ("vision_r1_rl", "vision_r1_rl_3", "vision_r1_zero", "vision_r1_long", "vision_r1_vsi", "vsgrpo_2b_t")
+    for name in (*served, "vsgrpo_2b_o"):  # long answers; Qwen3-VL has no servers, and short answers need none
+        assert found[name].uses_servers() and found[name].rollout.engine == "auto", name
+    assert not any(found[name].uses_servers() for name in ("vsgrpo_2b_v", "qwen3_vl_2b_t", "qwen3_vl_8b_t"))
     cold = found["vision_r1_cold"]
     assert (cold.trainer.num_train_epochs, cold.trainer.learning_rate, cold.trainer.warmup_steps) == (2.0, 5e-6, 0.05)
     assert cold.model.tune == "full" and cold.merges() is not None and cold.launch.profile == "zero3"

@@ -262,7 +262,7 @@ def test_an_endpoint_that_is_no_vllm_is_an_error():
         for ask in (own.vllm_version, own.models, own.server_info):
             with pytest.raises(EngineError, match="no answer of a vLLM server") as error:
                 ask()
-            assert "rollout.vllm.base_urls" in error.value.hint
+            assert "vllm.base_urls" in error.value.hint
     finally:
         other.shutdown()
         other.server_close()
@@ -286,5 +286,5 @@ def test_a_port_on_which_nothing_listens_is_an_error_within_seconds():
         port = free.getsockname()[1]
     with pytest.raises(EngineError, match="Connection refused"):
         Server(f"http://127.0.0.1:{port}", "m").vllm_version()
-    with pytest.raises(EngineError, match="no server answers after 0 seconds"):
+    with pytest.raises(EngineError, match=r"no server answers$"):
         Server(f"http://127.0.0.1:{port}", "m").wait_until_alive(0)

@@ -93,8 +93,8 @@ class Server:
             if time.monotonic() >= end:
                 raise EngineError(
                     "down",
-                    f"{self.url}: no server answers after {seconds:g} seconds",
-                    "start it (`vsgrpo serve` writes the command), or correct rollout.vllm.base_urls",
+                    f"{self.url}: no server answers" + (f" after {seconds:g} seconds" if seconds else ""),
+                    "start it (`vsgrpo serve` writes the command), correct vllm.base_urls, or draw by engine=own",
                 )
             if not told:
                 say(f"waiting for the server at {self.url}")
@@ -237,7 +237,7 @@ class Server:
                 "refused",
                 f"a prompt of {len(request.token_ids)} tokens and {request.params['max_tokens']} new ones: {self.url} "
                 f"takes {self.max_model_len}",
-                f"start the server with --max-model-len {wanted} or more, or lower trainer.max_completion_length",
+                f"start the server with --max-model-len {wanted} or more, or lower the length of completions",
             )
 
     def _mended(self, send: Callable[[Request], Any], request: Request) -> Any:
@@ -306,7 +306,7 @@ class Server:
         if status == 404 and is_missing(body):
             raise EngineError("refused", f"{self.url}: takes no token ids (no /inference/v1/generate)", _SCALE_OUT)
         if status == 404:
-            hint = "the server is one of another model: start it with `vsgrpo serve`, or correct rollout.vllm.base_urls"
+            hint = "the server is one of another model: start it with `vsgrpo serve`, or correct vllm.base_urls"
             raise EngineError("unknown", f"{self.url}: does not know the model {model}: {text_of(body)}", hint)
         if status == 500 and request.items and not with_data:
             raise EngineError("forgotten", f"{self.url}: has no features of a video any more: {text_of(body)}", _LOG)

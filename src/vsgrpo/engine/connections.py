@@ -18,8 +18,8 @@ SHORT_S = 30.0
 LONG_S = 180.0
 """The same where it looks at its machine first."""
 DEV_MODE = "start the server as `vsgrpo serve` writes it, with VLLM_SERVER_DEV_MODE=1"
-NO_VLLM = "correct rollout.vllm.base_urls: they name vLLM servers (`vsgrpo serve` writes the command)"
-_DOWN = "look at the server's log; once it answers again, go on with --resume"
+NO_VLLM = "correct vllm.base_urls: they name vLLM servers (`vsgrpo serve` writes the command)"
+_DOWN = "look at the server's log; once it answers again, go on (train: with --resume)"
 _MISSING = "Not Found"
 """What a web server says of a path that it does not have."""
 
@@ -85,7 +85,7 @@ class Connections:
             except TimeoutError:
                 self._drop(connection)
                 what = f"{self.url}{path.partition('?')[0]}: no answer in {timeout_s:g} seconds"
-                raise EngineError("slow", what, "look at the server, or raise rollout.vllm.timeout_s") from None
+                raise EngineError("slow", what, "look at the server, or raise vllm.timeout_s") from None
             except (OSError, http.client.HTTPException) as error:
                 self._drop(connection)
                 if connection is kept and not isinstance(error, http.client.IncompleteRead):

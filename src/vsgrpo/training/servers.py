@@ -50,14 +50,19 @@ def meet_servers(
         SetupError: one is not.
     """
     given, tokens = config.rollout.vllm, longest_sample(config, section, rows)
-    needs = Needs(
-        sampling=config.rollout.sampling_of(section),
-        dtype="bfloat16" if config.autocasts(section) or config.model.dtype == "bfloat16" else "float32",
-        tokens=tokens.prompt + tokens.completion,
-        lora_rank=config.model.lora.r if given.sync == "lora" else 0,
-    )
+    needs = needs_of(config, section, tokens.prompt + tokens.completion)
     options = {"timeout_s": given.timeout_s, "patience_s": given.startup_timeout_s, "concurrency": given.concurrency}
     servers = [Server(url, "", **options) for url in given.base_urls]
     for server in servers:
         meet(server, needs, given.startup_timeout_s if wait_s is None else wait_s, say)
     return servers
+
+
+def needs_of(config: TrainConfig, section: GrpoSection, tokens: int) -> Needs:
+    """Return what a stage needs of its servers, `tokens` for a prompt and its completion."""
+    return Needs(
+        sampling=config.rollout.sampling_of(section),
+        dtype="bfloat16" if config.autocasts(section) or config.model.dtype == "bfloat16" else "float32",
+        tokens=tokens,
+        lora_rank=config.model.lora.r if config.rollout.vllm.sync == "lora" else 0,
+    )
