@@ -132,10 +132,10 @@ def problem(evaluate, kind, *words, **options):
 
 def test_a_server_that_is_not_the_right_one_is_refused_before_any_answer(serve, evaluate, tmp_path):
     server = serve()
-    server.does.shift = 0.2
+    server.does.shift = (0.2,)
     error = problem(evaluate, RunError, servers=[server])
     assert "0.2 from ours (decoding.vllm.max_logprob_gap=0.1)" in error.message
-    server.does.shift, server.does.version = 0.0, "0.29.1"
+    server.does.shift, server.does.version = (0.0,), "0.29.1"
     assert "0.29.1" in problem(evaluate, SetupError, servers=[server]).message
     server.does.version, server.max_model_len = "0.32.0", 64
     assert "serve.max_model_len=" in problem(evaluate, SetupError, servers=[server]).hint
