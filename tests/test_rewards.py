@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.reward_metrics import reward_metrics
-from vsgrpo.rewards import REWARDS, accuracy_reward, format_reward, load_reward, mra_reward
+from vsgrpo.rewards import REWARDS, accuracy_reward, follow_reward, format_reward, load_reward, mra_reward
 
 REAL = Path(__file__).resolve().parents[2] / "shared/data/real_grpo_completions.json"
 
@@ -251,7 +251,7 @@ def test_a_users_reward_that_fails_or_gives_too_few_is_named(tmp_path, monkeypat
         (
             "zzz",
             "no such reward",
-            "one of accuracy, format, length, plain, mra, hard_format_result, or package",
+            "one of accuracy, format, length, plain, mra, hard_format_result, follow, or package",
         ),
         ("no_such_module_here:f", "importing 'no_such_module_here' failed", "PYTHONPATH"),
         ("vsgrpo.rewards:acuracy_reward", "no function 'acuracy_reward'", "'vsgrpo.rewards:accuracy_reward'"),
@@ -303,3 +303,31 @@ def test_real_advantages_follow_from_the_rewards(real):
     rewards = np.array(real["VSIRewardFunction"]).reshape(12, 8)
     ours = (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, ddof=1, keepdims=True) + 1e-4)
     np.testing.assert_allclose(ours, np.array(real["advantages"]).reshape(12, 8), atol=1e-5)
+
+
+PAIRED = {"answer_kind": ["number"] * 4, "row_key": ["a", "a", "b", "b"], "pair": ["a"] * 4}
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "earned"),
+    [
+        # Two completions of each video, 3 chairs before and 2 after.
+        (["3", "3", "2", "2"], ["3", "3", "2", "2"], [1, 1, 1, 1]),
+        (["3", "3", "3", "2"], ["3", "3", "2", "2"], [0, 1, 0, 1]),  # the first two are the same: stale
+        (["3", "9", "2", "2"], ["3", "3", "2", "2"], [1, 0, 1, 1]),  # 9 differs and earns nothing itself
+        (["3", "3", "9", "9"], ["3", "3", "2", "2"], [0, 0, 0, 0]),  # the second group earns nothing
+        (["3", "3", "3", "2"], ["3", "3", "3", "3"], [0, 0, 0, 0]),  # a placebo: the answer stays
+        (["2", "2", "0", "0"], ["2", "2", "0", "0"], [1, 1, 1, 1]),
+    ],
+)
+def test_follow_pays_answers_that_change_with_the_video(said, answer, earned):
+    assert follow_reward(said, answer=answer, **PAIRED) == earned
+
+
+def test_follow_needs_both_rows_of_a_pair():
+    alone = {**PAIRED, "pair": ["a", "a", "b", "b"]}
+    answer = ["3", "3", "2", "2"]
+    assert follow_reward(answer, answer=answer, **alone) == [0] * 4
+    assert follow_reward(answer, answer=answer, **{**PAIRED, "pair": [None] * 4}) == [0] * 4
+    assert follow_reward(answer, answer=answer, answer_kind=["number"] * 4, row_key=["a", "a", "b", "b"]) == [0] * 4
+    assert load_reward("follow", numeric="mra")(completions=answer, answer=answer, **PAIRED) == [1] * 4

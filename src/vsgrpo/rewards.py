@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import itertools
 import math
 import re
 import traceback
@@ -188,6 +189,42 @@ def is_right(parsed: Answer, answer: str, answer_kind: str, letter: str | None =
     return answer_kind == "text" and maths_equal(parsed.text, answer)
 
 
+def follow_reward(
+    completions: Completions,
+    *,
+    row_key: Sequence[str] = (),
+    answer: Sequence[str],
+    pair: Sequence[str | None] | None = None,
+    **columns: Any,
+) -> list[float]:
+    """Return 1 for answers that follow the video, 0 for others: a bonus, its weight is in reward.weights.
+
+    Of two rows with one question about a video and its edited version, whose right answers differ: the k-th completions
+    of both earn it where their answers differ and both groups earn some accuracy. Ours: a completion without accuracy
+    of its own gets none, so that guessing does not pay. Pairs that a batch tears apart earn none.
+
+    Args: `row_key` of each completion, equal ones are a group; `pair`, a name shared by the rows of a pair, or None.
+    """
+    accuracy = accuracy_reward(completions, answer=answer, **columns)
+    modes = columns.get("prompt_mode", "vanilla")
+    said = [parse_answer(text, mode).text.strip() for text, mode in with_modes(completions, modes)]
+    groups: dict[str, dict[str, list[int]]] = {}
+    for place, name in enumerate(pair or ()):
+        if name is not None:
+            groups.setdefault(name, {}).setdefault(row_key[place], []).append(place)
+    rewards = [0.0] * len(accuracy)
+    for of_pair in groups.values():
+        for first, second in itertools.combinations(of_pair.values(), 2):
+            earns = all(sum(accuracy[k] for k in group) > 0 for group in (first, second))
+            if not earns or exact_match(answer[first[0]], answer[second[0]]):
+                continue
+            for one, other in zip(first, second, strict=False):
+                if exact_match(said[one], said[other]) == 0:
+                    for k in (one, other):
+                        rewards[k] = max(rewards[k], float(accuracy[k] > 0))
+    return rewards
+
+
 REWARDS: dict[str, RewardFunction] = {
     "accuracy": accuracy_reward,
     "format": format_reward,
@@ -195,6 +232,7 @@ REWARDS: dict[str, RewardFunction] = {
     "plain": plain_reward,
     "mra": mra_reward,
     "hard_format_result": hard_format_result_reward,
+    "follow": follow_reward,
 }
 
 

@@ -169,6 +169,21 @@ class BuildVideoSection(Section, key="video"):
 
 
 @dataclass(frozen=True)
+class CounterfactualSection(Section, key="counterfactual"):
+    """Edited videos, in pairs with the original; see vsgrpo.data.build.counterfactual."""
+
+    removals: Annotated[int, at_least(0)]
+    query_drops: Annotated[int, at_least(0)]
+    max_share: Annotated[float, between(0, 1)]
+    min_frames: Count
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any edited video is."""
+        return self.removals + self.query_drops > 0
+
+
+@dataclass(frozen=True)
 class BuildDataConfig:
     """`vsgrpo build-data`."""
 
@@ -181,6 +196,15 @@ class BuildDataConfig:
     balance: BalanceSection
     build: BuildSection
     video: BuildVideoSection
+    counterfactual: CounterfactualSection
+
+    def __post_init__(self) -> None:
+        if self.counterfactual.wanted and self.video.source != "mesh":
+            what = "counterfactual.removals" if self.counterfactual.removals else "counterfactual.query_drops"
+            raise ConfigError(
+                f"{what} with video.source={self.video.source}: objects are taken out of a mesh that is filmed",
+                hint="set video.source=mesh video.walk_frames=127",
+            )
 
     @property
     def dataset(self) -> str:

@@ -192,7 +192,7 @@ class BenchmarkSection(Section, key="benchmark"):
 
     name: Name
     path: Name
-    split: Annotated[str, choice("test", "train", "dev")]
+    split: Annotated[str, choice("test", "train", "dev", "train_pairs", "dev_pairs")]
     tasks: list[str] | None
     subset: Annotated[str, choice("full", "debiased", "pruned")]
     limit: Count | None

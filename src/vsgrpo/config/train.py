@@ -68,7 +68,7 @@ class TrainDataSection(Section, key="data"):
     """Which rows to train on."""
 
     path: Name
-    split: Annotated[str, choice("train", "dev")]
+    split: Annotated[str, choice("train", "dev", "train_pairs", "dev_pairs")]
     types: list[str] | None
     limit: Count | None
     allow_val_safe: bool

@@ -19,6 +19,7 @@ from vsgrpo.data.importing.own_records import OWN_ROW, OwnRowFaults
 from vsgrpo.data.leak_guard import Judgement, name_some
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
 from vsgrpo.data.own_rows import dataset_folder, is_complete
+from vsgrpo.data.pairs import pair_of
 from vsgrpo.data.prompts import check_trainable
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_scan import AnswerLine, RowScan, answer_table, scan_rows
@@ -32,6 +33,7 @@ from vsgrpo.video.index import VideoHeader
 from vsgrpo.video.reader import examine_media, probe
 
 _SHOWN = 20
+_NAMES = ("train", "dev", "test", "train_pairs", "dev_pairs")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
             return CheckReport({}, {}, "not made", 0, 0, (0, 0), {}, error.problems, [f"a row is {OWN_ROW}"])
     files = _row_files(path)
     needs = partial(_check_row, config=config)
-    others = {"train", "dev", "test"} - {config.data.split}  # they are not trained on
+    others = {*_NAMES} - {config.data.split}  # they are not trained on
     scans = {
         file: scan_rows(file, check_frames if file.stem in others else needs, judge=file.stem != "test")
         for file in files
@@ -155,9 +157,10 @@ def _check_row(row: Row, config: TrainConfig) -> None:
 
 
 def check_frames(row: Row) -> None:
-    """Raise RowError where a row does not say as build-data does at which frames it is true."""
+    """Raise RowError where a row says in another form than build-data at which frames it is true, or its pair."""
     if row.extra:
         check_fields(row, f"row {row.key}")
+        pair_of(row)
 
 
 def _lost(file: Path, scan: RowScan, config: TrainConfig) -> str | None:
@@ -175,7 +178,7 @@ def _lost(file: Path, scan: RowScan, config: TrainConfig) -> str | None:
 def _row_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    files = [path / f"{name}.jsonl" for name in ("train", "dev", "test") if (path / f"{name}.jsonl").is_file()]
+    files = [path / f"{name}.jsonl" for name in _NAMES if (path / f"{name}.jsonl").is_file()]
     if not files:
         hint = "give a row file or a dataset folder with train.jsonl; import-data reads other formats"
         raise DataError(f"{path}: no row file", hint)
@@ -196,6 +199,7 @@ def _shared_rooms(scans: dict[Path, RowScan]) -> list[str]:
     return [
         f"{first} and {second} share {len(both)} rooms (e.g. {min(both)[1]})"
         for first, second in combinations(scans, 2)
+        if first.stem.removesuffix("_pairs") != second.stem.removesuffix("_pairs")
         if (both := scans[first].rooms & scans[second].rooms)
     ]
 

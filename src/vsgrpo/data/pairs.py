@@ -1,10 +1,11 @@
 """Pairs of rows: one question about a video and about an edited one (`counterfactual.*` of build-data).
 
 The edited row names the original in `extra.pair`: {"kind", "original" (its id), "old_answer", "removed" (category and
-instance_id of the object taken out; of query_drop the category alone)}. Kinds: `removal`, one of the objects counted is
-taken out of the mesh, the answer changes; `placebo`, an object of about the same size and another category is taken
-out, the answer stays; `query_drop`, the same walk by those of its frames that show none of the category: the answer is
-0.
+instance_id of the object taken out, and the frame that shows it best; of query_drop no instance)}.
+
+Kinds: `removal`, one of the objects counted is taken out of the mesh, the answer changes; `placebo`, an object of about
+the same size and another category is taken out, the answer stays; `query_drop`, the same walk by those of its frames
+that show none of the category: the answer is 0.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ class Pair:
         return self.original.answer != self.edited.answer
 
 
+def pairs_name(split: str) -> str:
+    """Return the name of the row file of a split's pairs: originals and edited rows."""
+    return f"{split}_pairs.jsonl"
+
+
 def pair_of(row: Row, where: str = "") -> dict[str, Any] | None:
     """Return the pair that an edited row names, None of other rows.
 
@@ -51,6 +57,14 @@ def pair_of(row: Row, where: str = "") -> dict[str, Any] | None:
         rule = f"must be one of {', '.join(KINDS)}"
         raise RowError(where or f"row {row.key}", f"extra.{PAIR}.kind", rule, _HINT, value=pair["kind"])
     return pair
+
+
+def pair_names(rows: Iterable[Row]) -> dict[str, str]:
+    """Return the key of every row in a pair -> a name that the rows of the pair share: the key of the original."""
+    names: dict[str, str] = {}
+    for pair in find_pairs(rows):
+        names[pair.original.key] = names[pair.edited.key] = pair.original.key
+    return names
 
 
 def find_pairs(rows: Iterable[Row]) -> list[Pair]:

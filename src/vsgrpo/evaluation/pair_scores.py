@@ -83,6 +83,18 @@ def pair_scores(outcomes: Sequence[PairOutcome]) -> dict[str, dict[str, Any]]:
     return table
 
 
+def pair_lines(table: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the printed table of `pair_scores`, in percent; empty without pairs."""
+    if not table:
+        return []
+    names = ("pair_accuracy", "edited_accuracy", "stale_rate", "flip_rate")
+    lines = [f"{'pairs':<11}  {'n':>5}" + "".join(f"  {name.replace('_', ' '):>15}" for name in names)]
+    for kind, rates in table.items():
+        cells = ("-" if rates[name] is None else f"{100 * rates[name]:.1f}" for name in names)
+        lines.append(f"{kind:<11}  {rates['n']:>5}" + "".join(f"  {cell:>15}" for cell in cells))
+    return lines
+
+
 def _share(values: Iterable[bool]) -> float:
     found = list(values)
     return sum(found) / len(found)

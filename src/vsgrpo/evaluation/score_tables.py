@@ -27,6 +27,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings
 from vsgrpo.evaluation.constants import best_constants, chance_scores, constant_scores, most_frequent
 from vsgrpo.evaluation.leak import Leak
+from vsgrpo.evaluation.pair_scores import pair_lines
 from vsgrpo.evaluation.results import RESULTS_NAME, SCHEMA_VERSION, read_results
 from vsgrpo.evaluation.scores import Interval, Scores, row_item, scored_text, task_groups
 from vsgrpo.files import write_atomic
@@ -57,6 +58,8 @@ class VsiBenchReport:
     scorer: str
     shown: Mapping[str, Scores] = field(default_factory=dict)
     """control (blind, blank, timing, first_frame, shuffled) -> its scores."""
+    pairs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """kind of edited video -> do answers follow it (`pair_scores`); empty without such rows."""
 
     @property
     def table_of_scorer(self) -> dict[str, float]:
@@ -111,6 +114,7 @@ class VsiBenchReport:
             "unmapped": self.scores.num_unmapped,
             "unread": self.scores.num_unread,
             "num_scenes": self.scores.num_scenes,
+            **({"pairs": self.pairs} if self.pairs else {}),
             "leak": self.leak.to_json(),
             "benchmark": {
                 "file": str(self.benchmark.file),
@@ -155,7 +159,7 @@ class VsiBenchReport:
         if self.scores.unanswered:
             lines.append(f"note: {len(self.scores.unanswered)} questions are unanswered and left out of the scores:")
             lines += [f"  {reason}" for reason in sorted(set(self.errors.values()))]
-        return "\n".join(lines)
+        return "\n".join([*lines, *pair_lines(self.pairs)])
 
 
 def compare_table(named: Sequence[tuple[str, Path | str]], title: str = "") -> str:

@@ -23,6 +23,7 @@ from vsgrpo.data.rows import row_from_dict
 from vsgrpo.files import write_atomic
 from vsgrpo.records import read_jsonl
 from vsgrpo.report.page import TEMPLATES, histogram_svg, pictures, render
+from vsgrpo.report.pair_views import pair_views
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.directions import sector_of
 from vsgrpo.spatial.question_types import QUESTION_TYPES
@@ -41,6 +42,7 @@ def write_data_page(folder: Path) -> list[str]:
     manifest = read_manifest(folder)
     records = [record for name in SPLITS for _, record in read_jsonl(folder / f"{name}.jsonl")]
     scenes = _scene_views(folder, records, has_videos=manifest.counts["video_source"] != "none")
+    pairs = pair_views(folder, SPLITS)
     page = render(
         TEMPLATES / "data.html",
         title=folder.name,
@@ -52,9 +54,10 @@ def write_data_page(folder: Path) -> list[str]:
         counts=manifest.counts,
         notes=manifest.notes,
         scenes=scenes,
+        pairs=pairs,
     )
     write_atomic(folder / REPORT_NAME, page)
-    return [problem for scene in scenes for problem in scene["problems"]]
+    return [problem for view in (*scenes, *pairs) for problem in view["problems"]]
 
 
 def _tiles(manifest: Manifest) -> list[tuple[str, str]]:
@@ -72,9 +75,9 @@ def _tiles(manifest: Manifest) -> list[tuple[str, str]]:
 
 def _truth_view(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return the budgets and, per type, the rows of train (else dev) each makes true; None where none was judged."""
-    table = tables.get("train") or tables.get("dev") or {}
-    budgets = sorted({budget for entry in table.values() for budget in entry["true_at"]}, key=int)
-    return {"budgets": budgets, "types": table} if budgets else None
+    table = tables.get("train") or tables.get("dev", {})
+    budgets = {budget for entry in table.values() for budget in entry["true_at"]}
+    return {"budgets": sorted(budgets, key=int), "types": table} if budgets else None
 
 
 def _type_views(

@@ -82,7 +82,7 @@ def pictures(
         try:
             backend = reader.get("backend") or DEFAULT_BACKEND
             found = [read_image(path)] if kind == "image" else _frames(path, num_frames, backend, timeout)
-            urls += [_data_url(pixels, width) for pixels in found]
+            urls += [data_url(pixels, width) for pixels in found]
         except DataError as error:
             problems.append(error.message)
     return urls, problems
@@ -98,7 +98,8 @@ def _frames(path: Path, num_frames: int, backend: str, timeout_s: float | None) 
     return read_uniform_frames(path, num_frames, DEFAULT_BACKEND, timeout_s)[1]
 
 
-def _data_url(pixels: np.ndarray, width: int) -> str:
+def data_url(pixels: np.ndarray, width: int) -> str:
+    """Return a picture (H, W, 3) as a data URL, at most `width` pixels wide and high."""
     from PIL import Image
 
     image = Image.fromarray(pixels)

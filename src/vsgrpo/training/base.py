@@ -132,9 +132,12 @@ class StageTrainer(Trainer):
         return VideoSampler(**self._row_order(train_dataset))
 
     def _row_order(self, given: Dataset | None) -> dict[str, Any]:
-        """Return the arguments that all samplers take."""
+        """Return the arguments that all samplers take; the rows of a pair count as rows of one video."""
         dataset = self.train_dataset if given is None else given
-        columns = {"videos": list(dataset["video"]), "types": list(dataset["question_type"])}
+        videos = list(dataset["video"])
+        if "pair" in dataset.column_names:
+            videos = [pair or video for pair, video in zip(dataset["pair"], videos, strict=True)]
+        columns = {"videos": videos, "types": list(dataset["question_type"])}
         order = {"questions_per_video": self._questions_per_video, "seed": self.args.seed, "epoch": self.current_epoch}
         return columns | order
 

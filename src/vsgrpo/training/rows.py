@@ -22,6 +22,7 @@ from datasets import Dataset
 
 from vsgrpo.config.evaluate import PromptSection
 from vsgrpo.config.train import TrainConfig
+from vsgrpo.data.pairs import pair_names
 from vsgrpo.data.prompts import question_text, target_text, wrong_answer
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, SetupError
@@ -91,7 +92,8 @@ def rows_to_dataset(
 
     Columns: `prompt` (the text after the media), `system`, `row_key` (dataset/id, with `#k` where a row occurs again:
     sampling noise is keyed by it), `media` (a list of {kind, path}), `video` (its paths, one a line: rows that show the
-    same are neighbours in an epoch), `prompt_mode`, and of the row what reward functions may ask for.
+    same are neighbours in an epoch), `prompt_mode`, and of the row what reward functions may ask for. `pair` where rows
+    are in pairs: a name that both rows of one share, None for others; these are neighbours, too.
 
     Args:
         base: the folder of the row file; media paths are relative to it.
@@ -101,6 +103,7 @@ def rows_to_dataset(
     Raises:
         DataError: (targets in a tagged mode) without reasoning, or (rejected) without a wrong answer.
     """
+    pairs = pair_names(rows)
     seen: Counter[str] = Counter()
     table: list[dict[str, Any]] = []
     for row in rows:
@@ -115,6 +118,8 @@ def rows_to_dataset(
             **{name: getattr(row, name) for name in ROW_COLUMNS},
             "options": None if row.options is None else list(row.options),
         }
+        if pairs:
+            given["pair"] = pairs.get(row.key)
         if targets:
             given["target"] = target_text(row, prompt.mode, prompt.show_options)
         if rejected_seed is not None:

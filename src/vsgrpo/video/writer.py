@@ -45,6 +45,7 @@ def write_video(
     size: tuple[int, int] | None = None,
     crf: int = 23,
     preset: str = "veryfast",
+    same_quality: bool = False,
 ) -> int:
     """Write `frames` as H.264 yuv420p and return how many were written.
 
@@ -61,6 +62,8 @@ def write_video(
         size: (width, height) bound, see `fit_size`; None keeps the native size. Odd native sides lose one pixel.
         crf: x264's quality, lower is better.
         preset: x264's speed; `ultrafast` for many tiny clips.
+        same_quality: quantise every frame alike, by `crf`: with a keyframe interval of 1, equal frames of two videos
+            then are equal when read, whatever is around them.
 
     Raises:
         DataError: no frames, a frame of another size, bytes that are not a JPEG.
@@ -81,7 +84,7 @@ def write_video(
     try:
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
         with av.open(str(partial), "w", format="mp4", container_options=options) as container:
-            stream = _add_stream(container, target, fps, keyframe_interval, crf, preset)
+            stream = _add_stream(container, target, fps, keyframe_interval, crf, preset, same_quality)
             for number, frame in enumerate(itertools.chain([first], decoded)):
                 if (frame.width, frame.height) != native:
                     sizes = f"{frame.width}x{frame.height}, the first is {native[0]}x{native[1]}"
@@ -95,10 +98,16 @@ def write_video(
 
 
 def _add_stream(
-    container: Any, size: tuple[int, int], fps: float, keyframe_interval: int, crf: int, preset: str
+    container: Any,
+    size: tuple[int, int],
+    fps: float,
+    keyframe_interval: int,
+    crf: int,
+    preset: str,
+    same_quality: bool,
 ) -> Any:
     rate = Fraction(fps).limit_denominator(1001)
-    options = {"crf": str(crf), "preset": preset, "x264-params": f"asm={_X264_CODE}"}
+    options = {"qp" if same_quality else "crf": str(crf), "preset": preset, "x264-params": f"asm={_X264_CODE}"}
     stream = container.add_stream("libx264", rate=rate, options=options)
     stream.width, stream.height = size
     stream.pix_fmt = "yuv420p"

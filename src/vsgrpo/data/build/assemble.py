@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.config.build import BalanceSection, BuildDataConfig
+from vsgrpo.data.build.counterfactual import count_pairs, write_pairs
 from vsgrpo.data.build.negatives import draw_zero_counts
 from vsgrpo.data.build.scan import ScanOutcome
 from vsgrpo.data.frame_true import ANSWER_AT, TRUE_AT, truth_lines, truth_of
 from vsgrpo.data.leak_guard import check_rows
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
+from vsgrpo.data.pairs import pair_of, pairs_name
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.row_scan import AnswerLine, answer_lines, answer_table
 from vsgrpo.data.rows import row_id, split_dev, write_rows
@@ -128,6 +130,7 @@ def assemble(
     if config.data.split != "train":
         notes.append("rows of ScanNet val scans are in: training on them needs data.allow_val_safe=true")
     rows: dict[str, list[Row]] = {}
+    pairs: dict[str, list[Row]] = {}
     dropped: Counter[str] = Counter()
     for name in SPLITS:
         part = [row for o in with_rows if (o.room in split.dev_rooms) == (name == "dev") for row in o.rows]
@@ -146,6 +149,10 @@ def assemble(
         where = str(out / f"{name}.jsonl")
         check_rows(rows[name], allow_val_safe=config.data.split != "train", where=where, base=out)
         write_rows(out / f"{name}.jsonl", rows[name])
+        own = [row for o in with_rows if (o.room in split.dev_rooms) == (name == "dev") for row in o.pairs]
+        if found := write_pairs(config, own, name, out):
+            pairs[name] = found
+            notes.append(f"{pairs_name(name)}: " + ", ".join(f"{n} {kind}" for kind, n in count_pairs(found).items()))
     answers = {name: answer_lines(part) for name, part in rows.items()}
     truth = {name: truth_of(part).table() for name, part in rows.items()}
     summary = _summary(
@@ -160,7 +167,7 @@ def assemble(
         answers=answers,
         frame_true=truth,
     )
-    _write_manifest(config, outcomes, rows, summary)
+    _write_manifest(config, outcomes, rows, pairs, summary)
     return summary
 
 
@@ -197,7 +204,11 @@ def _summary(config: BuildDataConfig, outcomes: list[ScanOutcome], **given: Any)
 
 
 def _write_manifest(
-    config: BuildDataConfig, outcomes: list[ScanOutcome], rows: dict[str, list[Row]], summary: BuildSummary
+    config: BuildDataConfig,
+    outcomes: list[ScanOutcome],
+    rows: dict[str, list[Row]],
+    pairs: dict[str, list[Row]],
+    summary: BuildSummary,
 ) -> None:
     out, dataset = summary.out, config.dataset
     scans: dict[str, dict[str, Any]] = {}
@@ -209,6 +220,9 @@ def _write_manifest(
     names = [f"{name}.jsonl" for name in SPLITS]
     if config.video.source != "none":
         names += [f"videos/{dataset}/{outcome.scan_id}.mp4" for outcome in outcomes if outcome.status == "done"]
+    names += [pairs_name(name) for name in pairs]
+    edited = (item["path"] for part in pairs.values() for row in part if pair_of(row) for item in row.media)
+    names += list(dict.fromkeys(edited))
     write_manifest(
         out,
         Manifest(
@@ -221,6 +235,7 @@ def _write_manifest(
                 "questions": summary.counts,
                 "answers": {name: [asdict(line) for line in lines] for name, lines in summary.answers.items()},
                 "frame_true": summary.frame_true,
+                "pairs": {name: count_pairs(part) for name, part in pairs.items()},
                 "warnings": summary.warnings,
                 "refused": summary.refused,
                 "dropped": summary.dropped,

@@ -23,6 +23,8 @@ from vsgrpo.data.build.assemble import BuildSummary, assemble, shard_summary
 from vsgrpo.data.build.scan import WRITE_HINT, ScanJob, ScanOutcome, build_scans
 from vsgrpo.data.leak_guard import Denied, check_scan, denied_in_path, name_some
 from vsgrpo.data.manifest import MANIFEST_NAME
+from vsgrpo.data.pairs import pairs_name
+from vsgrpo.data.row import media_place
 from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.files import write_atomic
 from vsgrpo.paths import (
@@ -45,7 +47,8 @@ from vsgrpo.terminal import Progress, show
 PARTS = ".parts"
 PLAN_NAME = "plan.json"
 _STAMP = "fingerprint"
-_OWN = ("train.jsonl", "dev.jsonl", MANIFEST_NAME, "report.html", PARTS, "videos", "scenes")
+_OWN = ("train.jsonl", "dev.jsonl", pairs_name("train"), pairs_name("dev"), MANIFEST_NAME, "report.html")
+_OWN += (PARTS, "videos", "scenes")
 """What a build writes, and --overwrite replaces."""
 
 
@@ -308,6 +311,7 @@ def stored(out: Path, config: BuildDataConfig, scan_id: str) -> ScanOutcome | No
     files = [inside(out / "scenes" / dataset, f"{scan_id}.json")]
     if config.video.source != "none":
         files.append(inside(out / "videos" / dataset, f"{scan_id}.mp4"))
+    files += [media_place(out, item["path"]) for row in outcome.pairs for item in row.media]
     return outcome if all(file.is_file() for file in files) else None
 
 

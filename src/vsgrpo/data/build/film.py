@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.errors import DataError
 from vsgrpo.files import link_or_copy
 from vsgrpo.scans.source import Recording, Scan, VisibilitySettings
-from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
+from vsgrpo.scans.walk.mesh_video import Walk, WalkSettings, render_walk
 from vsgrpo.spatial.floor import floor_shares
 from vsgrpo.spatial.scene import Footage, Scene
 from vsgrpo.video.budget import frame_indices
@@ -20,25 +21,41 @@ from vsgrpo.video.writer import write_video
 
 WALK_PIXELS = 448 * 336
 """Frame size that `video.seen_pixels` is meant for."""
-_WALK_FPS = 2
+WALK_FPS = 2
 
 
-def make_video(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) -> tuple[Scene, int, int]:
-    """Write the scan's video; return the scene (with pixels, where known), frames and the pixels that count as seen."""
+class Film(NamedTuple):
+    """What became of a scan's video.
+
+    Attributes:
+        scene: with what the video shows, where that is known.
+        num_frames: of the video.
+        seen_pixels: pixels from which an object counts as seen.
+        walk: where it was filmed from the mesh.
+    """
+
+    scene: Scene
+    num_frames: int
+    seen_pixels: int
+    walk: Walk | None = None
+
+
+def make_video(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) -> Film:
+    """Write the scan's video; return the scene with what it shows."""
     video = config.video
     if video.source == "mesh":
         return _film_mesh(config, scan, scene, path)
     if video.source == "none":
-        return scene, 0, video.seen_pixels
+        return Film(scene, 0, video.seen_pixels)
     if video.source == "folder":
-        return scene, _take_existing(config, scene, path), video.seen_pixels
+        return Film(scene, _take_existing(config, scene, path), video.seen_pixels)
     size = (video.export_height * 4 // 3, video.export_height)
     with scan.recording() as recording:
         fps = recording.fps or video.fps
         num_frames = write_video(path, recording.frames(), fps, size=size, crf=video.crf)
         scene.warnings.update(recording.warnings())
         scene, seen_pixels = _watch(config, scan, scene, recording, fps)
-    return scene, num_frames, seen_pixels
+    return Film(scene, num_frames, seen_pixels)
 
 
 def _watch(config: BuildDataConfig, scan: Scan, scene: Scene, recording: Recording, fps: float) -> tuple[Scene, int]:
@@ -63,7 +80,7 @@ def _watch(config: BuildDataConfig, scan: Scan, scene: Scene, recording: Recordi
     return replace(scene, pixels=pixels, footage=_with_areas(config, scan, scene, footage)), least
 
 
-def _film_mesh(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) -> tuple[Scene, int, int]:
+def _film_mesh(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) -> Film:
     video = config.video
     settings = WalkSettings(
         num_frames=video.walk_frames,
@@ -79,18 +96,19 @@ def _film_mesh(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) ->
         walk = render_walk(mesh, instances, settings)
     except DataError as error:
         raise DataError(f"{scan.scan_id}: {error.message}", error.hint) from error
-    write_video(path, iter(walk.frames), fps=_WALK_FPS, keyframe_interval=1, crf=min(video.crf, 20))
+    alike = config.counterfactual.wanted
+    write_video(path, iter(walk.frames), fps=WALK_FPS, keyframe_interval=1, crf=min(video.crf, 20), same_quality=alike)
     pixels = {item.instance_id: walk.pixels.get(item.instance_id, ()) for item in scene.objects}
     footage = None
     if video.seen_frames:
         shown = tuple(dict.fromkeys(frame_indices(len(walk.frames), video.seen_frames)))
-        times = tuple(number / _WALK_FPS for number in range(len(walk.frames)))
+        times = tuple(number / WALK_FPS for number in range(len(walk.frames)))
         budgets = {k: tuple(dict.fromkeys(frame_indices(len(times), k))) for k in video.budgets if k <= len(times)}
         surface = {k: np.any(walk.seen[list(frames)], axis=0) for k, frames in budgets.items()}
         footage = Footage(times, shown, video.walk_width * video.walk_height, pixels, budgets, surface)
         footage = _with_areas(config, scan, scene, footage)
     scene = replace(scene, pixels=pixels, footage=footage, extra={**scene.extra, "notes": list(walk.notes)})
-    return scene, len(walk.frames), settings.scaled_min_pixels
+    return Film(scene, len(walk.frames), settings.scaled_min_pixels, walk)
 
 
 def _take_existing(config: BuildDataConfig, scene: Scene, path: Path) -> int:

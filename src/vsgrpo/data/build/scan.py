@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from vsgrpo.config.build import BuildDataConfig
+from vsgrpo.data.build.counterfactual import edited_rows
 from vsgrpo.data.build.film import make_video
 from vsgrpo.data.build.negatives import Inventory
 from vsgrpo.data.frame_true import ANSWER_AT
@@ -67,17 +68,18 @@ class ScanOutcome:
     num_frames: int = 0
     seconds: float = 0.0
     inventory: Inventory = field(default_factory=Inventory)
+    pairs: list[Row] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON, rows included."""
-        rows = [row_to_dict(row) for row in self.rows]
-        return {**vars(self), "rows": rows, "inventory": vars(self.inventory)}
+        rows = {name: [row_to_dict(row) for row in getattr(self, name)] for name in ("rows", "pairs")}
+        return {**vars(self), **rows, "inventory": vars(self.inventory)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any], where: str) -> Self:
         """Return the outcome that `to_json` stored; `where` names the file in errors."""
-        rows, inventory = [row_from_dict(row, where) for row in data["rows"]], Inventory.from_json(data["inventory"])
-        return cls(**{**data, "rows": rows, "inventory": inventory})
+        rows = {name: [row_from_dict(row, where) for row in data[name]] for name in ("rows", "pairs")}
+        return cls(**{**data, **rows, "inventory": Inventory.from_json(data["inventory"])})
 
 
 def build_scans(jobs: list[ScanJob], num_workers: int | None) -> Iterator[ScanOutcome]:
@@ -137,7 +139,8 @@ def _build(job: ScanJob) -> ScanOutcome:
         what = f"source.name={config.source.name}: scan {job.scan_id} was read as {scene.dataset}/{scene.scene_name}"
         raise ConfigError(what, f"its Scene has dataset={config.dataset!r}, scene_name={job.scan_id!r}")
     video = Path("videos") / scene.dataset / f"{scene.scene_name}.mp4"
-    scene, num_frames, seen_pixels = make_video(config, scan, scene, job.out / video)
+    film = make_video(config, scan, scene, job.out / video)
+    scene, num_frames, seen_pixels, _ = film
     scene.extra["notes"] = [*scene.extra.get("notes", []), *scan.notes]
     if job.in_report:
         scene.extra["in_report"] = True
@@ -146,6 +149,7 @@ def _build(job: ScanJob) -> ScanOutcome:
         scene = _with_floor(scan, scene, config.route.clearance_m)
     questions = make_questions(scene, asked, config.run.seed)
     rows = _rows(job, scene, questions, str(asked.distance), video)
+    pairs = edited_rows(config, scan, film, rows, asked, job.out)
     write_scene_json(scene, job.out / "scenes" / scene.dataset / f"{scene.scene_name}.json")
     shown = None
     if scene.pixels is not None:
@@ -160,6 +164,7 @@ def _build(job: ScanJob) -> ScanOutcome:
         num_shown=shown,
         num_frames=num_frames,
         inventory=Inventory.of(scene),
+        pairs=pairs,
     )
 
 

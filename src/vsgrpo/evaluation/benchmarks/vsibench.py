@@ -25,6 +25,7 @@ from vsgrpo.data.row import LETTERS, Row, check_row
 from vsgrpo.data.rows import check_scorable, row_from_dict
 from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, no_rows, question_row, refuse_run
+from vsgrpo.evaluation.pair_scores import pair_outcomes, pair_scores
 from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.results import LMMS_NAME, REPORT_NAME, Answers
 from vsgrpo.evaluation.score_tables import VsiBenchReport, write_lmms_samples
@@ -123,7 +124,9 @@ class VsiBench(Benchmark):
         scores = {name: score_rows(self.rows, found, self.prompt) for name, found in answers.by_control.items()}
         main = scores.pop("")
         errors = {name: answers.errors[name] for name in answers.errors if name in set(main.unanswered)}
-        return VsiBenchReport(self, main, answers.leak, answers.settings, errors, answers.config.scorer, scores)
+        scorer = answers.config.scorer
+        pairs = pair_scores(pair_outcomes(self.rows, answers.first_of(""), scorer))
+        return VsiBenchReport(self, main, answers.leak, answers.settings, errors, scorer, scores, pairs)
 
     def write_beside_results(self, report: VsiBenchReport, answers: Answers) -> None:
         """Write report.html and the log in lmms-eval's form."""

@@ -63,6 +63,26 @@ class WalkSettings:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """What a walk was filmed from, to film it again with changes.
+
+    Attributes:
+        surface, shell: what the cameras see.
+        faces: (F, 3) of the surface.
+        object_of_face: (F,) place in `ids`, -1 for none.
+        ids: instance ids, sorted.
+        used: vertices of the mesh that the surface's are.
+    """
+
+    surface: Surface
+    shell: RoomShell
+    faces: NDArray[np.integer]
+    object_of_face: NDArray[np.integer]
+    ids: NDArray[np.integer]
+    used: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
 class Walk:
     """A filmed walk of T frames.
 
@@ -73,6 +93,7 @@ class Walk:
             the scan has no annotation.
         seen: (T, V) which vertices of the mesh belong to a face that a frame shows.
         notes: what was missing in the scan and how it was made up for.
+        stage: what was filmed.
     """
 
     frames: NDArray[np.uint8]
@@ -80,6 +101,7 @@ class Walk:
     pixels: dict[int, tuple[int, ...]]
     seen: NDArray[np.bool_]
     notes: tuple[str, ...]
+    stage: Stage
 
 
 def render_walk(mesh: Mesh, instance_of_vertex: NDArray, settings: WalkSettings) -> Walk:
@@ -116,7 +138,8 @@ def render_walk(mesh: Mesh, instance_of_vertex: NDArray, settings: WalkSettings)
         is_shown[shown] = True
         seen[number, used[mesh.faces[is_shown]]] = True
     pixels = {int(i): tuple(row) for i, row in zip(ids, counts.tolist(), strict=True)}
-    return Walk(frames, cameras, pixels, seen, (*notes, *floor_map.notes))
+    stage = Stage(surface, shell, mesh.faces, object_of_face, ids, used)
+    return Walk(frames, cameras, pixels, seen, (*notes, *floor_map.notes), stage)
 
 
 def plan_walk(

@@ -1,0 +1,127 @@
+"""Edited videos of build-data: pairs with the original, and what training and evaluation make of them."""
+
+import json
+
+import numpy as np
+import pytest
+from build_roots import demo_config
+
+from vsgrpo.cli import run
+from vsgrpo.config.compose import load_config
+from vsgrpo.data.build.dataset import build_dataset
+from vsgrpo.data.check import check_data
+from vsgrpo.data.manifest import read_manifest
+from vsgrpo.data.pairs import find_pairs, pair_names
+from vsgrpo.data.rows import read_rows
+from vsgrpo.errors import ConfigError
+from vsgrpo.report.data_page import write_data_page
+from vsgrpo.scans.meta_info import read_scene_json
+from vsgrpo.training.preflight import load_rows
+from vsgrpo.training.rows import training_table
+from vsgrpo.video.reader import probe, read_uniform_frames
+
+GIVEN = ("source.preset=furnished", "data.mode=vsibench", "data.types=[object_counting]", "data.min_count=0")
+WALK = ("video.source=mesh", "video.walk_frames=41", "video.walk_width=112", "video.walk_height=84")
+EDITS = ("counterfactual.removals=2", "counterfactual.query_drops=1", "data.dev_fraction=0")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("built") / "data"
+    build_dataset(demo_config(out, *GIVEN, *WALK, *EDITS, scenes=3))
+    return out
+
+
+def test_pairs_are_one_question_about_two_videos(folder):
+    rows = read_rows(folder / "train_pairs.jsonl")
+    pairs = find_pairs(rows)
+    assert {pair.kind for pair in pairs} == {"removal", "placebo", "query_drop"}
+    of_train = {row.id for row in read_rows(folder / "train.jsonl")}
+    for pair in pairs:
+        link, old, new = pair.edited.extra["pair"], pair.original, pair.edited
+        assert old.id in of_train and old.question == new.question and old.media != new.media
+        assert link["old_answer"] == old.answer and (folder / new.media[0]["path"]).is_file()
+        categories = {item["category"] for item in old.objects}
+        if pair.kind == "removal":
+            assert int(new.answer) == int(old.answer) - 1 and new.rejected == old.answer
+            assert link["removed"]["category"] in categories
+            assert len(new.objects) == int(new.answer)
+        elif pair.kind == "placebo":
+            assert new.answer == old.answer and link["removed"]["category"] not in categories
+        else:
+            assert new.answer == "0" and new.rejected == old.answer
+    kinds = [pair.kind for pair in pairs]
+    assert kinds.count("removal") == kinds.count("placebo")
+
+
+def test_frames_without_the_object_are_the_same_in_both_videos(folder):
+    compared = 0
+    for pair in find_pairs(read_rows(folder / "train_pairs.jsonl")):
+        scene = read_scene_json(folder / "scenes/demo" / f"{pair.original.scene_name}.json")
+        videos = [row.video_path(folder) for row in (pair.original, pair.edited)]
+        old, new = (read_uniform_frames(path, probe(path).num_frames)[1] for path in videos)
+        if pair.kind == "query_drop":
+            ids = [item["instance_id"] for item in pair.original.objects]
+            kept = [k for k in range(len(old)) if not any(scene.pixels[i][k] for i in ids)]
+            assert len(kept) >= 16 and np.array_equal(new, old[kept])
+        else:
+            shows = np.array(scene.pixels[pair.edited.extra["pair"]["removed"]["instance_id"]]) > 0
+            assert np.array_equal(new[~shows], old[~shows]) and not np.array_equal(new[shows], old[shows])
+        compared += 1
+    assert compared >= 5
+
+
+def test_manifest_check_and_page_know_the_edited_videos(folder):
+    manifest = read_manifest(folder)
+    pairs = find_pairs(read_rows(folder / "train_pairs.jsonl"))
+    assert {row["path"] for pair in pairs for row in pair.edited.media} <= set(manifest.files)
+    assert sum(manifest.counts["pairs"]["train"].values()) == len(pairs)
+    config = load_config("train", ["trainer=grpo", f"data={folder}", "model=tiny", "launch=cpu", f"output={folder}/r"])
+    report = check_data(folder, config)
+    assert report.problems == [] and "train_pairs.jsonl" in report.files
+    assert write_data_page(folder) == []
+    page = (folder / "report.html").read_text()
+    assert "Edited videos" in page and page.count("placebo: ") >= 1
+
+
+def test_a_resumed_build_makes_again_what_is_gone(folder):
+    before = (folder / "train_pairs.jsonl").read_bytes()
+    (pair, *_) = find_pairs(read_rows(folder / "train_pairs.jsonl"))
+    video = pair.edited.video_path(folder)
+    content = video.read_bytes()
+    video.unlink()
+    build_dataset(demo_config(folder, *GIVEN, *WALK, *EDITS, scenes=3))
+    assert video.read_bytes() == content and (folder / "train_pairs.jsonl").read_bytes() == before
+
+
+def test_dpo_prefers_the_new_answer_to_the_old_one(folder):
+    given = [f"data={folder}", "data.split=train_pairs", "model=tiny", "launch=cpu", "data.frame_true=off"]
+    config = load_config("train", ["trainer=dpo", *given, f"output={folder}/dpo"])
+    rows, _ = load_rows(config)
+    table = training_table(config, rows)
+    by_key = {row["row_key"]: row for row in table}
+    for pair in find_pairs(rows):
+        edited, original = by_key[pair.edited.key], by_key[pair.original.key]
+        assert edited["pair"] == original["pair"] == pair.original.key
+        if pair.answer_changes:
+            assert (edited["target"], edited["rejected"]) == (pair.edited.answer, pair.original.answer)
+    assert set(pair_names(rows).values()) == {pair.original.key for pair in find_pairs(rows)}
+
+
+@pytest.mark.integration
+def test_eval_says_whether_answers_follow_the_video(folder, capsys):
+    out = folder / "eval"
+    command = ["eval", "model=tiny", f"benchmark.path={folder}", "benchmark.split=train_pairs", f"output={out}"]
+    assert run([*command, "video.num_frames=4"]) == 0
+    table = json.loads((out / "results.json").read_text())["pairs"]
+    assert set(table) == {"removal", "placebo", "query_drop"}
+    assert table["placebo"]["stale_rate"] is None
+    assert "stale rate" in capsys.readouterr().out
+
+
+def test_edited_videos_need_a_mesh(tmp_path):
+    with pytest.raises(ConfigError, match=r"counterfactual\.removals with video.source=sens") as error:
+        demo_config(tmp_path, "counterfactual.removals=1", "video.source=sens")
+    assert "video.source=mesh" in error.value.hint
+    with pytest.raises(ConfigError, match=r"counterfactual\.max_share"):
+        demo_config(tmp_path, "counterfactual.max_share=2")
