@@ -6,7 +6,7 @@ number is beyond it; unknown where it cannot be told: rows that do not say, too 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -57,9 +57,7 @@ def text_lamp(train: TrainingRows, audit: Audit | None) -> Lamp:
     if not any(answer_kind_of(kind) == "choice" for kind in (*audit.types, *audit.not_scored)):
         return _unknown(name, MAX_TEXT_SHARE, f"they ask no choices{_numbers(audit)}", "")
     if not choices:
-        why = "; ".join(f"{kind}: {reason}" for kind, reason in audit.not_scored.items())
-        why = f" ({why})" if why else ""
-        problem = f"no choice type of the training rows can be audited{why}"
+        problem = f"no choice type of the training rows can be audited ({_reasons(audit.not_scored)})"
         return _unknown(name, MAX_TEXT_SHARE, problem, "audit more rows, of more scenes")
     worst = max(choices, key=lambda kind: choices[kind].text_share)
     item = choices[worst]
@@ -113,7 +111,7 @@ def transfer_lamp(train: TrainingRows, transfer: Transfer | None) -> Lamp:
     if transfer is None:
         return _unknown(name, MAX_TRANSFER, train.problem)
     if transfer.micro is None:
-        why = "; ".join(f"{kind}: {reason}" for kind, reason in transfer.not_scored.items())
+        why = _reasons(transfer.not_scored)
         return _unknown(name, MAX_TRANSFER, f"no question type can be compared ({why})", "compare larger sets")
     item = transfer.micro
     low, high = item.above_interval
@@ -140,6 +138,14 @@ def _by_interval(name: str, value: float, highest: float, limit: float, number: 
 
 def _unknown(name: str, limit: float, why: str, mend: str = WAY_OUT) -> Lamp:
     return Lamp(name, UNKNOWN, None, limit, why, mend)
+
+
+def _reasons(not_scored: Mapping[str, str]) -> str:
+    """Return each reason once, with the types it is of."""
+    kinds: dict[str, list[str]] = {}
+    for kind, reason in not_scored.items():
+        kinds.setdefault(reason, []).append(kind)
+    return "; ".join(f"{', '.join(own)}: {reason}" for reason, own in kinds.items())
 
 
 def _points(value: float) -> str:
