@@ -185,3 +185,51 @@ def test_what_the_report_cannot_be_of_is_refused(benchmark_folder, tmp_path):
         config(benchmark_folder, tmp_path / "out", "trust=true", "data.frame_true=off")
     with pytest.raises(ConfigError, match="benchmark=folder has no scenes"):
         run_eval(config(benchmark_folder, tmp_path / "out", "trust=true", "benchmark=folder"))
+
+
+@pytest.fixture
+def files(benchmark, tmp_path):
+    """Predictions of two arms in a form of another harness, and their rows."""
+    rows = benchmark.rows
+    vision = [{"id": row.id, "prediction": row.ground_truth} for row in rows]
+    blind = [
+        {**line, "prediction": line["prediction"] if row.options is None else "D"}
+        for line, row in zip(vision, rows, strict=True)
+    ]
+    for name, lines in (("vision", vision), ("blind", blind)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path / "vision.jsonl", tmp_path / "blind.jsonl", benchmark.file
+
+
+def test_score_makes_the_report_of_files(files, benchmark, tmp_path, capsys):
+    vision, blind, rows = files
+    words = ["score", str(vision), f"blind={blind}", f"trust={tmp_path / 'report'}", "video.num_frames=16"]
+    assert run([*words, f"benchmark.path={rows}"]) == 0
+    assert f"trust report: {tmp_path / 'report/trust.html'}" in capsys.readouterr().out
+    content = json.loads((tmp_path / "report/trust.json").read_text())
+    by_hand = trust_content(
+        benchmark.rows, {name: arms_of(benchmark.rows)[name] for name in ("", "blind")}, UNKNOWN, 16, FACTS
+    )
+    assert content["sets"] == json.loads(json.dumps(by_hand["sets"]))
+    assert content["model"] == str(vision) and "trust.train=DIR" in content["lamps"][0]["number"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["trust=out", "video.num_frames=16"], "no arm to compare with: blind"),
+        (["trust=out", "blind=BLIND"], "trust needs the number of frames"),
+        (["trust=out", "blind=BLIND", "video.num_frames=0"], "trust needs the number of frames"),
+        (["blind=BLIND"], "score knows"),
+        (["trust=out", "blind=BLIND", "video.num_frames=16"], "no benchmark.path given"),
+        (["trust=out", "blind=nowhere.jsonl", "video.num_frames=16", "benchmark.path=ROWS"], "nowhere.jsonl"),
+        (["trust=out", "blind=BLIND", "video.num_frames=16", "benchmark.path=ROWS", "BLIND"], "trust=out: 2 files"),
+    ],
+)
+def test_what_score_needs_for_a_report_is_said(files, tmp_path, monkeypatch, capsys, words, says):
+    vision, blind, rows = files
+    monkeypatch.chdir(tmp_path)
+    given = [word.replace("BLIND", str(blind)).replace("ROWS", str(rows)) for word in words]
+    assert run(["score", str(vision), *given]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out" / "trust.json").exists()

@@ -234,6 +234,7 @@ def score(
     Keys: benchmark.path=ROWS joins lines that carry an id only; benchmark.tasks=[NAME,...] keeps these question types;
     benchmark.split, prompt.mode, prompt.wording and prompt.show_options say how foreign predictions were asked for;
     model.path names the model, for the leak check.
+    trust=DIR writes a trust report (docs/trust.md): FILE with videos, blind=FILE, blank=, first_frame=, shuffled=FILE.
     benchmark=mathvista benchmark.path=TESTMINI scores answers to MathVista, benchmark=folder or benchmark=MODULE:CLASS
     benchmark.path=ROWS those to questions of your own.
     """

@@ -21,6 +21,7 @@ from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
 from vsgrpo.evaluation.results import RESULTS_NAME, SETTINGS_NAME, Accuracy
 from vsgrpo.evaluation.score_tables import Line, group_lines, interval_note, score_table
 from vsgrpo.evaluation.scores import Interval, Item, Scores, scene_intervals, score_items, task_groups, task_table
+from vsgrpo.evaluation.trust.from_files import TrustFiles, take_trust_words, write_trust_of_files
 from vsgrpo.records import read_json
 from vsgrpo.spatial.answers import SCORERS
 from vsgrpo.terminal import show
@@ -30,10 +31,13 @@ PROMPT_KEYS = tuple(_PROMPT_CHOICES)
 _KEYS = ("benchmark.path", "benchmark.split", "benchmark.tasks", "field", *(f"prompt.{key}" for key in PROMPT_KEYS))
 
 
-def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> ScoreReport | DifferenceReport | Accuracy:
+def score_command(
+    arguments: Sequence[str], *, allow_leak: bool = False
+) -> ScoreReport | DifferenceReport | Accuracy | TrustFiles:
     """Score one file, or compare two, as the words of a command line say; KEY=VALUE among them are settings.
 
-    With benchmark=NAME the rows, their score and the table are those of that benchmark, see `_score_benchmark`.
+    With benchmark=NAME the rows, their score and the table are those of that benchmark, see `_score_benchmark`. With
+    trust=DIR the file is the vision arm of a trust report, and blind=FILE, ... are its others.
 
     Raises:
         ConfigError: no file, more than two, an unknown key or a wrong value.
@@ -42,7 +46,7 @@ def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> Scor
     model, arguments = split_model_words(arguments)
     files = [word for word in arguments if "=" not in word or Path(word).is_file()]
     given = dict(word.split("=", 1) for word in arguments if word not in files)
-    name = given.pop("benchmark", "vsibench")
+    name, trust = given.pop("benchmark", "vsibench"), take_trust_words(given)
     known = _KEYS if name == "vsibench" else (*_KEYS, "output")
     for key, value in given.items():
         if key not in known or not value:
@@ -61,11 +65,25 @@ def score_command(arguments: Sequence[str], *, allow_leak: bool = False) -> Scor
         if len(files) > 1 or rows is None:
             problem = "two files are compared on VSI-Bench only" if len(files) > 1 else "no benchmark.path given"
             raise ConfigError(f"benchmark={name}: {problem}", hint="vsgrpo score FILE benchmark.path=ROWS")
+        if trust:
+            raise ConfigError(f"trust={trust['trust']}: benchmark={name} has no scenes", hint="leave trust out")
         for note in notes[0]:
             show(f"note: {note}", sys.stderr)
         prompt = prompt or _recorded_prompt(Path(files[0])) or PromptSettings()
         read = ReadOptions(split, tasks, name=name, prompt=prompt)
         return _score_benchmark(Path(files[0]), Path(rows), read, given.get("field"))
+    if trust:
+        if len(files) > 1:
+            raise ConfigError(f"trust={trust['trust']}: {len(files)} files", hint="name the others: blind=FILE")
+        first = Path(files[0])
+        read = ReadOptions(split, tasks, prompt=prompt or _recorded_prompt(first) or PromptSettings())
+        where = _recorded_rows(first) if rows is None else Path(rows)
+
+        def score(file: str) -> tuple[Scores, tuple[Item, ...]]:
+            report = score_file(file, where, prompt, split, given.get("field"), types_of(tasks))
+            return report.scores, report.items
+
+        return write_trust_of_files(trust, files[0], score, where, read, model)
     reports = [score_file(file, rows, prompt, split, given.get("field"), types_of(tasks)) for file in files]
     reports = [replace(report, notes=(*report.notes, *more)) for report, more in zip(reports, notes, strict=True)]
     return reports[0] if len(reports) == 1 else score_difference(*reports)
