@@ -247,7 +247,7 @@ def test_what_a_server_says_of_itself(serve):
 def test_an_endpoint_that_is_no_vllm_is_an_error():
     class Other(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(200)
+            self.send_response(404 if self.path == "/health" else 200)
             self.send_header("Content-Length", "12")
             self.end_headers()
             self.wfile.write(b"<html></html"[:12])
@@ -259,7 +259,7 @@ def test_an_endpoint_that_is_no_vllm_is_an_error():
     threading.Thread(target=other.serve_forever, daemon=True).start()
     try:
         own = Server(f"http://127.0.0.1:{other.server_address[1]}", "m")
-        for ask in (own.vllm_version, own.models, own.server_info):
+        for ask in (own.vllm_version, own.models, own.server_info, lambda: own.wait_until_alive(60)):
             with pytest.raises(EngineError, match="no answer of a vLLM server") as error:
                 ask()
             assert "vllm.base_urls" in error.value.hint

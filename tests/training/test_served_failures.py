@@ -8,8 +8,11 @@ import pytest
 from test_served import STEPS, by_server
 from tiny_runs import LORA, SPREAD
 
-from vsgrpo.errors import RunError, SetupError
+from vsgrpo.errors import ConfigError, RunError, SetupError
+from vsgrpo.modeling.load import LoraSettings, load
+from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tiny import build_tiny
+from vsgrpo.training.preflight import check_run
 from vsgrpo.training.worker import train
 
 pytestmark = pytest.mark.integration
@@ -27,6 +30,12 @@ def run(make_config):
         return make_config("grpo", SPREAD, *STEPS, *tune, *(by_server(server) if server else ()), *more, name=name)
 
     return make
+
+
+@pytest.fixture
+def lora_folder(tiny_folder, tmp_path):
+    save_model(load(tiny_folder, tune="lora", lora=LoraSettings(r=4), offline=True), tmp_path / "adapter", merge=False)
+    return tmp_path / "adapter"
 
 
 def completions(config):
@@ -85,6 +94,25 @@ def test_a_server_of_another_model_is_refused_before_the_first_step(serve, run, 
     with pytest.raises(SetupError, match=r"before the first step: row .*: log-probs of the servers are") as error:
         train(run(serve(folder=tmp_path / "other")))
     assert "another model" in error.value.hint
+
+
+def test_models_that_servers_would_draw_otherwise_are_refused_without_asking_them(run, lora_folder):
+    def refused(*more):
+        with pytest.raises(ConfigError) as error:
+            check_run(run(None, "rollout.engine=vllm", *more), [])
+        return error.value
+
+    assert "Qwen3-VL is not drawn from by a server" in refused("model.path=tiny_3").message
+    error = refused("model.text_after_video=library")
+    assert (
+        error.message.startswith("model.text_after_video=library: vLLM places text")
+        and "rollout.engine=own" in error.hint
+    )
+    error = refused(f"model.path={lora_folder}")
+    assert error.message.startswith(f"model.path={lora_folder}: an adapter, merged here in memory")
+    assert f"vsgrpo merge {lora_folder}" in error.hint
+    assert refused(f"model.adapter={lora_folder}").message.startswith(f"model.adapter={lora_folder}: an adapter")
+    check_run(run(None, "rollout.engine=vllm", f"model.path={lora_folder}", "rollout.vllm.sync=disk"), [])
 
 
 def test_no_server_is_an_error_after_the_time_that_it_may_take(serve, run, capsys):

@@ -22,6 +22,8 @@ from vsgrpo.errors import RunError
 
 FIRST_SENDS = 4
 """Requests with features that go to a server at a time: one of 1,024 tokens of a 2B model in bfloat16 is 4.2 MB."""
+HEALTH_S = 5.0
+"""Seconds for an answer to whether it lives."""
 POLL_S = 0.5
 """Seconds between two looks whether a server answers again."""
 _PREEMPTIONS = "vllm:num_preemptions"
@@ -77,16 +79,24 @@ class Server:
     # --- what it is and does ------------------------------------------------------------------------------------
 
     def is_alive(self) -> bool:
-        """Tell whether it answers `/health`."""
-        with suppress(EngineError):
-            return self._http.call("GET", "/health", timeout_s=min(SHORT_S, 5.0))[0] == 200
-        return False
+        """Tell whether it answers `/health`.
+
+        Raises:
+            EngineError: "broken": something else answers there.
+        """
+        try:
+            status, body = self._http.call("GET", "/health", timeout_s=HEALTH_S)
+        except EngineError:
+            return False
+        if 400 <= status < 500:  # a server of vLLM says 503 where its engine is dead
+            raise self._http.broken("/health", f"HTTP {status}: {text_of(body)}")
+        return status == 200
 
     def wait_until_alive(self, seconds: float, say: Callable[[str], None] = lambda text: None) -> None:
         """Wait for `/health`; `say` is told once that it is waited for.
 
         Raises:
-            EngineError: "down" after these seconds.
+            EngineError: "down" after these seconds, "broken" as soon as something else answers.
         """
         end, told = time.monotonic() + seconds, False
         while not self.is_alive():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
@@ -10,7 +11,7 @@ from vsgrpo.data.row_numbers import Rows
 from vsgrpo.engine.client import Server
 from vsgrpo.engine.handshake import Needs, meet
 from vsgrpo.errors import ConfigError
-from vsgrpo.families import check_served, family_of
+from vsgrpo.families import adapter_base, check_served, family_of
 from vsgrpo.families.vision_record import LIBRARY
 from vsgrpo.memory.load import longest_sample
 
@@ -21,7 +22,7 @@ def check_servable(config: TrainConfig) -> None:
     """Refuse a model whose completions servers would draw otherwise.
 
     Raises:
-        ConfigError: a family that was not tried, or another rule of positions than vLLM's.
+        ConfigError: a family that was not tried, another rule of positions than vLLM's, or a start from an adapter.
     """
     if not config.uses_servers():
         return
@@ -31,6 +32,13 @@ def check_servable(config: TrainConfig) -> None:
     if config.model.text_after_video == LIBRARY:
         what = "model.text_after_video=library: vLLM places text after a video as published"
         raise ConfigError(what, f"{_OWN} (docs/engine.md)")
+    given = [("model.adapter", config.model.adapter)] if config.model.adapter is not None else []
+    given += [("model.path", config.model.path)] if adapter_base(Path(config.model.path)) is not None else []
+    if given and config.rollout.vllm.sync == "lora":
+        key, path = given[0]
+        what = f"{key}={path}: an adapter, merged here in memory; a server would have its base alone"
+        way_out = f"`vsgrpo merge {path} output=DIR`, then serve DIR and train from model.path=DIR"
+        raise ConfigError(what, way_out)
 
 
 def meet_servers(
