@@ -2,6 +2,7 @@
 
     python scripts/bench_tree_attention.py [--heads 8,2,64] [--rounds 5]
     python scripts/bench_tree_attention.py --grouped       # how heads share keys in a call with a mask
+    python scripts/bench_tree_attention.py --precision     # `merge` of bfloat16: short calls in float32, or none
 
 On one CPU thread, float32, in CPU milliseconds. `auto` takes `merge` on a CPU because of this table. V = prefix tokens,
 C completion tokens (a-b: ragged), G completions, Q questions of 20 tokens, R trees. `scripts/gpu_check.py --only merge`
@@ -25,11 +26,12 @@ from torch import Tensor
 
 from bench_workload import QUESTION_TOKENS
 from gpu_check_machine import FLOPS, Machine, Report
-from vsgrpo.modeling import attention
+from vsgrpo.modeling import attention, merged_attention
 from vsgrpo.modeling.attention import tree_attention
 from vsgrpo.modeling.tree import PREFIX, Packed, PromptPositions, QuestionNode, Tree, pack
 from vsgrpo.modeling.tree_masks import DenseMask, TreeMask, build_mask
 
+FEW_SCORES = merged_attention.FEW_SCORES
 KERNELS = ("block", "split", "merge")
 # V, shortest and longest C, G, Q, R
 CASES = (
@@ -106,6 +108,7 @@ def main() -> None:
     parser.add_argument("--heads", default="8,2,64", help="heads, heads of keys, width of a head")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--grouped", action="store_true")
+    parser.add_argument("--precision", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.grouped:
@@ -113,7 +116,8 @@ def main() -> None:
     else:
         print("| V, C, G, Q, R | kernel | forward ms | with backward ms |\n|---|---|---|---|")
     for case in GROUPED if options.grouped else CASES:
-        runs = grouped(case) if options.grouped else kernels(case, [int(part) for part in options.heads.split(",")])
+        heads = [int(part) for part in options.heads.split(",")]
+        runs = grouped(case) if options.grouped else (precisions if options.precision else kernels)(case, heads)
         found = interleaved(runs, options.rounds)
         for name in dict.fromkeys(name for name, _ in (key.split() for key in runs)):
             print(f"| {case} | {name} | {found[f'{name} forward']:.1f} | {found[f'{name} backward']:.1f} |", flush=True)
@@ -127,6 +131,22 @@ def kernels(case: Sequence[int], heads: Sequence[int]) -> dict[str, Callable[[],
         for way in ("forward", "backward"):
             runs[f"{kernel} {way}"] = lambda mask=mask, way=way: layer.run(mask, way == "backward")
     return runs
+
+
+def precisions(case: Sequence[int], heads: Sequence[int]) -> dict[str, Callable[[], object]]:
+    """Return what to time of `merge` in bfloat16, with and without the short calls that take float32."""
+    layer = Layer(forest(*case), heads, "cpu", torch.bfloat16)
+    mask, bounds = layer.mask("merge"), {"short-in-float32": FEW_SCORES, "all-in-bfloat16": 0}
+
+    def run(few: int, backward: bool) -> None:
+        merged_attention.FEW_SCORES = few
+        layer.run(mask, backward)
+
+    return {
+        f"{name} {way}": lambda few=few, way=way: run(few, way == "backward")
+        for name, few in bounds.items()
+        for way in ("forward", "backward")
+    }
 
 
 def grouped(case: Sequence[int]) -> dict[str, Callable[[], object]]:

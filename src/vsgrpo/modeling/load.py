@@ -30,6 +30,7 @@ from vsgrpo.files import publish
 from vsgrpo.modeling.adapters import adapter_chain, base_identity, check_chain
 from vsgrpo.modeling.attention import use_tree_attention
 from vsgrpo.modeling.bundle import ModelBundle, vision_tower
+from vsgrpo.modeling.lora import use_short_lora
 from vsgrpo.modeling.tiny import build_small_lm, build_tiny
 from vsgrpo.modeling.tree_states import has_states
 from vsgrpo.modeling.vision import use_batched_attention, use_matrix_product
@@ -137,6 +138,7 @@ def _choose_trained(bundle: ModelBundle, tune: str | None, freeze_vision: bool, 
         bundle.model = _add_lora(bundle.model, lora, seed)
     elif not freeze_vision and tune == "none":
         logger.warning("model.freeze_vision=false has no effect with model.tune=none")
+    use_short_lora(bundle.model)
     bundle.model.train(tune in ("lora", "full"))
 
 

@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from vsgrpo.modeling.attention import require_tree_attention
-from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, language_model, unwrap
+from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, language_model
 from vsgrpo.modeling.head import scoring_head
+from vsgrpo.modeling.lora import adapters_off
 from vsgrpo.modeling.tree import Tree, pack
 from vsgrpo.modeling.tree_masks import build_mask
 from vsgrpo.modeling.tree_states import packed_states
@@ -70,7 +69,7 @@ def logps(
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout={layout}: not one of {', '.join(LAYOUTS)}")
-    with _adapters(model, adapter):
+    with contextlib.nullcontext() if adapter else adapters_off(model):
         if not trees:
             return []
         if layout == "tree":
@@ -79,31 +78,6 @@ def logps(
             passes = _row_passes(model, trees, features, rows_per_pass)
         options: dict[str, Any] = {"temperature": temperature, "entropy": entropy, "chunk": chunk}
         return [scored for each in passes for scored in _score(model, *each, **options)]
-
-
-@contextlib.contextmanager
-def _adapters(model: nn.Module, enabled: bool) -> Iterator[None]:
-    """Switch the adapter off by the flag of each of its layers.
-
-    PEFT's own `disable_adapter` sets the same flags; it also toggles `requires_grad` of every weight, which takes
-    longer than the launches of a forward pass.
-    """
-    if enabled:
-        yield
-        return
-    layers = [
-        module for module in unwrap(model).modules() if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
-    ]
-    if not layers:
-        raise ValueError("adapter=False needs a model with an adapter; a fully tuned model has no reference inside")
-    before = [layer._disable_adapters for layer in layers]
-    for layer in layers:
-        layer._disable_adapters = True
-    try:
-        yield
-    finally:
-        for layer, disabled in zip(layers, before, strict=True):
-            layer._disable_adapters = disabled
 
 
 def _row_passes(

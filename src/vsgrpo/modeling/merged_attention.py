@@ -25,6 +25,10 @@ from vsgrpo.errors import ConfigError
 from vsgrpo.modeling.tree import PREFIX, Packed
 
 _ATEN = torch.ops.aten
+FEW_SCORES = 128 * 128
+"""Queries x keys of a sequence up to which a CPU computes a half-precision call in float32, from the same inputs. The
+backward of torch's kernel in bfloat16 costs the same down to a few keys: for 112 leaves of 8 tokens 55 ms, in float32
+5. Beyond, bfloat16 gains (`scripts/bench_tree_attention.py --precision`)."""
 Sequences = list[tuple[list[int], list[int]]]
 """Columns of queries, and of the keys that they meet."""
 
@@ -192,7 +196,8 @@ def _flash(
             q, k, v, *starts, dropout, call.causal, False, scale=scaling
         )
         return out, lse, tuple(state)
-    q, k, v = (_by_sequence(part, call) for part in (q, k, v))
+    exact = _exact(call, query.dtype)
+    q, k, v = (_by_sequence(part.to(exact), call) for part in (q, k, v))
     out, lse = _ATEN._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, call.causal, scale=scaling)
     return out.transpose(1, 2).flatten(0, 1), lse.transpose(0, 1).flatten(1), ()
 
@@ -217,12 +222,18 @@ def _flash_backward(
         return _ATEN._flash_attention_backward(
             grad, q, k, v, out, lse, *starts, dropout, call.causal, *state, scale=scaling
         )
-    grad, q, k, v, out = (_by_sequence(part, call) for part in (grad, q, k, v, out))
+    exact = _exact(call, query.dtype)
+    grad, q, k, v, out = (_by_sequence(part.to(exact), call) for part in (grad, q, k, v, out))
     lse = lse.unflatten(1, (len(q), -1)).transpose(0, 1)
     shares = _ATEN._scaled_dot_product_flash_attention_for_cpu_backward(
         grad, q, k, v, out, lse, 0.0, call.causal, scale=scaling
     )
-    return [share.transpose(1, 2).flatten(0, 1) for share in shares]
+    return [share.transpose(1, 2).flatten(0, 1).to(query.dtype) for share in shares]
+
+
+def _exact(call: Call, dtype: torch.dtype) -> torch.dtype:
+    """Return the type in which a CPU computes a call."""
+    return torch.promote_types(dtype, torch.float32) if call.most_queries * call.most_keys <= FEW_SCORES else dtype
 
 
 def _by_sequence(part: Tensor, call: Call) -> Tensor:

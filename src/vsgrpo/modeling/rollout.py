@@ -12,13 +12,13 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from vsgrpo.modeling.attention import TREE_ATTENTION, require_tree_attention
 from vsgrpo.modeling.bundle import MediaFeatures, PromptBatch, language_model, unwrap
 from vsgrpo.modeling.cache import Phase, prefill, read_trees
 from vsgrpo.modeling.decode_graph import draw_by_fixed_steps
+from vsgrpo.modeling.lora import modules_of
 from vsgrpo.modeling.sampling import Sampling, draw_tokens, logits_processors, noise_keys
 from vsgrpo.modeling.tree import PADDING, PREFIX, Prompt, can_see, lay_out_leaves
 from vsgrpo.modeling.tree_masks import DenseMask
@@ -80,7 +80,7 @@ def rollout(
         order.sort(key=lambda row: videos.index(videos[row]))  # prompts of the same videos share a tree
     completions: dict[int, list[int]] = {}
     step = prompts_per_pass or len(order)
-    with _in_eval_mode(model), _adapters_in_bfloat16(model, batch.device):
+    with _in_eval_mode(model):
         for start in range(0, len(order), step):
             rows = order[start : start + step]
             asked = [(prompt, index) for prompt, row in enumerate(rows) for index in members[row]]
@@ -109,40 +109,17 @@ def _completions_of(batch: PromptBatch, group: int) -> list[list[int]]:
 
 @contextmanager
 def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
+    training = [module for module in modules_of(model) if module.training]
     try:
+        _set_training(training, False)
         yield
     finally:
-        model.train(was_training)
+        _set_training(training, True)
 
 
-@contextmanager
-def _adapters_in_bfloat16(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Read LoRA's float32 matrices as bfloat16 copies where autocast would round them for each product.
-
-    The same bits come out. What is saved is two launches per layer and token: PEFT casts each input to float32, as the
-    matrices are, and autocast casts it back. The weights themselves, which an optimizer holds, are put back untouched.
-    Weights that an engine shards are left alone.
-    """
-    swapped: list[tuple[nn.Module, nn.Parameter]] = []
-    try:
-        if torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.bfloat16:
-            for layer in (module for module in unwrap(model).modules() if isinstance(module, LoraLayer)):
-                for matrix in (*layer.lora_A.values(), *layer.lora_B.values()):
-                    weight = matrix._parameters["weight"]
-                    if weight is None or weight.dtype != torch.float32 or _is_sharded(weight):
-                        continue
-                    swapped.append((matrix, weight))
-                    matrix._parameters["weight"] = nn.Parameter(weight.detach().bfloat16(), requires_grad=False)
-        yield
-    finally:
-        for matrix, weight in swapped:
-            matrix._parameters["weight"] = weight
-
-
-def _is_sharded(weight: nn.Parameter) -> bool:
-    return hasattr(weight, "ds_id") or hasattr(weight, "device_mesh")
+def _set_training(modules: Sequence[nn.Module], mode: bool) -> None:
+    for module in modules:  # thousands, for which torch's own setter takes longer than a token
+        object.__setattr__(module, "training", mode)
 
 
 def _draw(
