@@ -29,7 +29,7 @@ def pefts_way(model):
     layers = [module for module in model.modules() if isinstance(module, ShortLora)]
     assert layers
     for layer in layers:
-        layer.__class__ = lora.Linear
+        layer.__class__ = lora.Linear  # type: ignore
     yield
     for layer in layers:
         layer.__class__ = ShortLora
@@ -171,7 +171,7 @@ def test_what_is_not_plain_goes_pefts_way(case, monkeypatch):
     layer = Layer(**options.get(case, {}))
     layer.model.train()
     if case == "merged":
-        layer.model.merge_adapter()
+        layer.model.merge_adapter()  # type: ignore
     if case == "two adapters":
         layer.model.add_adapter("second", layer.config)
         layer.model.base_model.set_adapter(["default", "second"])
@@ -179,7 +179,7 @@ def test_what_is_not_plain_goes_pefts_way(case, monkeypatch):
         layer.randomize()
     if case == "sharded":
         for weight in layer.model.parameters():
-            weight.ds_id = 1  # as ZeRO-3 marks them
+            weight.ds_id = 1  # type: ignore  # as ZeRO-3 marks them
     assert layer.equals_peft()
     assert calls_of_peft(layer, monkeypatch) == 2
 
