@@ -31,6 +31,8 @@ FREE = {
     "run.method": "compared with the command",
     "trainer.name": "the method, from TRAINERS",
     "prompt.system": "any text is a system turn",
+    "prompt.template": "a file, or the text of a template in config.yaml; read by families/prompt_record.py",
+    "prompt.suffix": "any text may follow a question",
     "data.types": "train: compared with the rows",
     "data.mix": "its own rule, in TrainDataSection",
     "benchmark.tasks": "compared with the benchmark's rows",

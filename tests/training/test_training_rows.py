@@ -14,7 +14,7 @@ def table(rows, mode="vanilla", **changes):
 
 def test_rows_become_flat_columns():
     dataset = table(make_rows(0))
-    shown = {"prompt", "system", "row_key", "media", "video", "options", "prompt_mode"}
+    shown = {"prompt", "system", "row_key", "media", "video", "options", "prompt_mode", "row_columns"}
     assert set(dataset.column_names) == shown | set(ROW_COLUMNS)
     first = dataset[0]
     assert first["row_key"] == "demo/count0" and first["video"] == "data/videos/0.mp4"

@@ -123,13 +123,15 @@ class ShowsMedia:
 
 @dataclass(frozen=True)
 class PromptSection(Section, key="prompt"):
-    """The sentence after the question, whether choice questions show their options, system turn, marks of videos."""
+    """The sentence after the question, whether options are shown, system turn, prompts of one's own."""
 
     mode: Annotated[str, choice("vanilla", "think", "observe")]
     wording: Annotated[str, choice("train", "eval")]
     show_options: bool
     system: str | None
     vision_marks: Annotated[str, choice("published", "library")] | None
+    template: str | None = None
+    suffix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,8 @@ class EvalConfig(ShowsMedia, Section, key=""):
 
     def why_unused(self, key: str) -> tuple[str, str] | None:
         """Return why a key changes nothing in an evaluation, and the way out; None where it acts."""
+        if key in ("prompt.template", "prompt.suffix") and self.benchmark.name == "mathvista":
+            return "benchmark=mathvista asks as its authors do", f"leave {key} out"
         if key == "benchmark.subset" and self.benchmark.name != "vsibench":
             return f"benchmark={self.benchmark.name} has no subsets", f"leave {key} out"
         if key == "data.frame_true" and self.trust.report:

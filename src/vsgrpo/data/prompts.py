@@ -7,10 +7,13 @@ sentence). Evaluation wording of choice questions is not printed in the paper; o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Protocol
 
 from vsgrpo.config.train import TrainConfig
-from vsgrpo.data.row import LETTERS, Row
+from vsgrpo.data.row import LETTERS, SPECIAL, Row
 from vsgrpo.errors import DataError
+from vsgrpo.families.prompt_record import VARIABLES, render
 from vsgrpo.spatial.scoring import rejected_answer
 
 MODES = ("vanilla", "think", "observe")
@@ -36,6 +39,7 @@ EVAL_SENTENCES = {
     "observe": "Please observe the video first and then answer the question using a single word or phrase.",
 }
 
+FIELDS = frozenset(field.name for field in fields(Row))
 _NO_FILM = ("the video", "the image")
 """In the sentences of rows without a video (ours: the paper has none)."""
 
@@ -45,11 +49,49 @@ def option_lines(options: Sequence[str]) -> list[str]:
     return [f"{letter}. {word}" for letter, word in zip(LETTERS, options, strict=False)]
 
 
-def question_text(row: Row, mode: str = "vanilla", wording: str = "train", show_options: bool = False) -> str:
+class Asking(Protocol):
+    """How questions are asked: a section of a configuration, or what an evaluation recorded."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def wording(self) -> str: ...
+    @property
+    def show_options(self) -> bool: ...
+    @property
+    def template(self) -> str | None: ...
+    @property
+    def suffix(self) -> str | None: ...
+
+
+def asked_text(row: Row, prompt: Asking) -> str:
+    """Return the text of the user turn as a prompt section says: by its template, or the paper's and the benchmark's.
+
+    Raises:
+        DataError: the template asks for what the row has not.
+    """
+    mode, wording, shown = prompt.mode, prompt.wording, prompt.show_options
+    if prompt.template is None:
+        return question_text(row, mode, wording, shown, prompt.suffix)
+    shown = shown and row.answer_kind == "choice" and row.options is not None
+    values = {name: getattr(row, name) for name in VARIABLES if name in FIELDS}
+    closing = prompt.suffix if prompt.suffix is not None else _closing(mode, wording, shown)
+    values |= {"mode": mode, "closing": closing, "show_options": shown}
+    values["option_lines"] = "\n".join(option_lines(row.options)) if row.options else ""
+    text = render(prompt.template, values, f"row {row.key}")
+    if found := SPECIAL.search(text):
+        raise DataError(f"row {row.key}: prompt.template gives the special token {found[0]}", "take it out")
+    return text
+
+
+def question_text(
+    row: Row, mode: str = "vanilla", wording: str = "train", show_options: bool = False, suffix: str | None = None
+) -> str:
     """Return the text of the user turn (videos and images come before it).
 
     Lines: the benchmark's pre-prompt (evaluation wording of rows with a video: the paper appends to the bare question),
-    the question, the options where shown, the closing sentence(s). Options are shown for choice questions only.
+    the question, the options where shown, the closing sentence(s), or `suffix` in their place. Options are shown for
+    choice questions only.
 
     Raises:
         ValueError: an unknown mode or wording.
@@ -64,8 +106,8 @@ def question_text(row: Row, mode: str = "vanilla", wording: str = "train", show_
     lines.append(row.question)
     if shown and row.options is not None:
         lines += [OPTIONS_HEAD, *option_lines(row.options)]
-    closing = _closing(mode, wording, shown)
-    lines.append(closing if films else closing.replace(*_NO_FILM))
+    closing = _closing(mode, wording, shown) if suffix is None else suffix
+    lines.append(closing if films or suffix is not None else closing.replace(*_NO_FILM))
     return "\n".join(lines)
 
 

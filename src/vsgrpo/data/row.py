@@ -34,7 +34,7 @@ _SMALLEST, _LARGEST = 1e-100, 1e100
 """Between these, ratios and squares of numbers stay finite."""
 _MAX_DEPTH = 50
 """Levels of lists and objects inside `generator` and `extra`."""
-_SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>|</?tool_(?:call|response)>")
+SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>|</?tool_(?:call|response)>")
 """Tokens that the tokenizers of the Qwen-VL families read as structure, wherever they are in a text."""
 _HINT = "compare with the row schema in data/README.md"
 
@@ -173,7 +173,7 @@ def _check_spoken(row: Row, where: str, *, name: str) -> None:
     """Refuse a token that a tokenizer would read as structure: a prompt would end, or a video begin, in the text."""
     value = getattr(row, name)
     for text in value if isinstance(value, tuple) else (value,):
-        if isinstance(text, str) and "<" in text and (found := _SPECIAL.search(text)):
+        if isinstance(text, str) and "<" in text and (found := SPECIAL.search(text)):
             raise RowError(where, name, f"holds the special token {found[0]}", "remove it from the row", value=text)
 
 

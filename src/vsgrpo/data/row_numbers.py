@@ -17,7 +17,7 @@ from typing import Any
 from vsgrpo.config.evaluate import PromptSection
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.leak_guard import check_rows
-from vsgrpo.data.prompts import question_text, target_text
+from vsgrpo.data.prompts import asked_text, target_text
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import row_from_dict, shares
 from vsgrpo.errors import ConfigError, DataError
@@ -97,7 +97,7 @@ def _numbers(
     looked_at: str = "",
 ) -> RowNumbers:
     """Return the numbers of counted rows, whose texts are those of `rows`."""
-    asked = (question_text(row, prompt.mode, prompt.wording, prompt.show_options) for row in rows)
+    asked = (asked_text(row, prompt) for row in rows)
     targets = (target_text(row, prompt.mode, prompt.show_options) for row in rows)
     try:
         target_bytes = max((len(text.encode()) for text in targets), default=None)

@@ -96,8 +96,9 @@ def answer_request(config: EvalConfig, request: Request) -> Reply:
     """
     from vsgrpo.evaluation import generate
 
-    prompt = PromptSettings(config.prompt.mode, config.prompt.wording, False)
     media, config = [(kind, str(path)) for kind, path in request.media], with_rules(config)
+    given = config.prompt
+    prompt = PromptSettings(given.mode, given.wording, False, given.template, given.suffix)
     row = question_row("question", request.question, "", media, dataset="ask", question_type="")
     budget = vision_budget([config.model.adapter, config.model.path], config.vision())
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from vsgrpo.data.leak_guard import name_some
-from vsgrpo.data.prompts import question_text
+from vsgrpo.data.prompts import asked_text
 from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, check_row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.predictions import Media
@@ -55,6 +55,8 @@ class PromptSettings:
     mode: str = "vanilla"
     wording: str = "eval"
     show_options: bool = True
+    template: str | None = None
+    suffix: str | None = None
 
     @property
     def answer_mode(self) -> str:
@@ -62,8 +64,8 @@ class PromptSettings:
         return self.mode if self.wording == "train" else "vanilla"
 
     def text(self, row: Row) -> str:
-        """Return the text of a row's user turn, see `data.prompts.question_text`."""
-        return question_text(row, self.mode, self.wording, self.show_options)
+        """Return the text of a row's user turn, see `data.prompts.asked_text`."""
+        return asked_text(row, self)
 
 
 class Report(Protocol):

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from vsgrpo.video.budget import VisionBudget
 
 
+OWN_PROMPT = ("system", "template", "suffix")
+"""Keys of `prompt` that settings.json has where they are given."""
+
+
 def run_eval(
     config: EvalConfig,
     *,
@@ -129,7 +133,8 @@ def read_rows(config: EvalConfig, kind: type[Benchmark]) -> Benchmark:
     if samples > 1 and not kind.takes_samples:
         problem = f"decoding.num_samples={samples}: benchmark={asked.name} scores one answer"
         raise ConfigError(problem, hint="set decoding.num_samples=1")
-    prompt = PromptSettings(config.prompt.mode, config.prompt.wording, config.prompt.show_options)
+    given = config.prompt
+    prompt = PromptSettings(given.mode, given.wording, given.show_options, given.template, given.suffix)
     read = ReadOptions(asked.split, asked.tasks, asked.limit, asked.subset, asked.name, prompt, Path(config.run.dir))
     return kind.read(asked.path, read)
 
@@ -214,7 +219,7 @@ def _settings(config: EvalConfig, benchmark: Benchmark, budget: VisionBudget, de
         "text_after_video": model.text_after_video,
         "video": "shuffled" if config.video.shuffle else "own",
         "reader": {"backend": config.video.backend, "timeout_s": config.video.timeout_s},
-        "prompt": {name: value for name, value in prompt.items() if name != "system" or value},
+        "prompt": {name: value for name, value in prompt.items() if value or name not in OWN_PROMPT},
         "decoding": {
             **{name: value for name, value in asdict(decoding).items() if name != "layout"},
             "seed": decoding.seed if decoding.temperature > 0 else None,

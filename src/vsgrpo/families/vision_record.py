@@ -25,6 +25,7 @@ from typing import Any
 
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import adapter_base, family_of
+from vsgrpo.families.prompt_record import with_own_prompt
 from vsgrpo.files import read_yaml
 from vsgrpo.records import read_record
 
@@ -164,10 +165,12 @@ def _recorded(path: str, adapter: str | None, name: str) -> str:
 
 
 def with_rules(config: Any) -> Any:
-    """Return a configuration of train or eval with the rules that it goes by: text_after_video and vision_marks."""
+    """Return a configuration of train or eval with its rules: text_after_video, vision_marks, own prompts."""
     model, prompt = config.model, config.prompt
     model = dataclasses.replace(model, text_after_video=text_rule(model.path, model.adapter, model.text_after_video))
     marks = marks_rule(model.path, model.adapter, prompt.vision_marks)
+    config = with_own_prompt(config)
+    prompt = config.prompt
     return dataclasses.replace(config, model=model, prompt=dataclasses.replace(prompt, vision_marks=marks))
 
 

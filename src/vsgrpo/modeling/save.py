@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vsgrpo.errors import DataError
 from vsgrpo.families import check_merge
+from vsgrpo.families.prompt_record import find_prompt, write_prompt
 from vsgrpo.families.vision_record import find_vision, write_vision
 from vsgrpo.files import publish
 from vsgrpo.modeling.adapters import (
@@ -218,6 +219,7 @@ def _describe(folder: Path, adapter: Path, name: str) -> None:
 
     if (lineage := lineage_of(str(adapter))).base != "unknown" or lineage.parents:
         write_training_manifest(folder, lineage)
+    write_prompt(folder, *find_prompt(str(adapter)))
     run_dir = adapter.resolve().parent
     is_run = (run_dir / "config.yaml").is_file()
     write_model_card(folder, run_dir if is_run else None, of=adapter, name=name)

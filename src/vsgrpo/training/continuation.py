@@ -61,6 +61,8 @@ _CONFIG = {
 _BEFORE_KEYS = {
     "model.text_after_video": BEFORE_RULES,
     "prompt.vision_marks": PUBLISHED,
+    "prompt.template": None,
+    "prompt.suffix": None,
     "data.frame_true": "drop",  # no row said at which frames it is true
     "trainer.use_bias_correction_kl": True,
     "trainer.optim": "adamw_torch_fused",

@@ -19,6 +19,7 @@ from vsgrpo.rewards import load_reward
 from vsgrpo.training.advantages import TypeSpread
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.progress import Stage, append_records
+from vsgrpo.training.row_columns import with_columns
 from vsgrpo.training.samples import Sample, completion_record
 
 METRIC_COLUMNS = ("question_type", "answer_kind", "prompt_mode", "question", "video")
@@ -48,7 +49,7 @@ class GroupTrainer(StageTrainer, GRPOTrainer):
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
         """Leave completions without video unscored; log reward per question type and parse failures."""
-        completions = [self.bundle.opening + text for text in completions]
+        completions, inputs = [self.bundle.opening + text for text in completions], with_columns(inputs)
         rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         seen = gather_object([sample.media is not None for sample in self._samples])
         rewards_per_func = self.bad_steps.bad_rewards(rewards_per_func, seen, self._samples)

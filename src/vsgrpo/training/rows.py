@@ -23,7 +23,7 @@ from datasets import Dataset
 from vsgrpo.config.evaluate import PromptSection
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.pairs import pair_names
-from vsgrpo.data.prompts import question_text, target_text, wrong_answer
+from vsgrpo.data.prompts import asked_text, target_text, wrong_answer
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.families import budget_of
@@ -33,6 +33,7 @@ from vsgrpo.terminal import show
 from vsgrpo.training.distributed import merged
 from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.preflight import cache_folder, check_caching, check_enough_rows, load_rows
+from vsgrpo.training.row_columns import CARRIED, carried, custom_names
 from vsgrpo.video.cache import DiskCache
 from vsgrpo.video.loader import BadVideo, VideoLoader
 
@@ -92,8 +93,9 @@ def rows_to_dataset(
 
     Columns: `prompt` (the text after the media), `system`, `row_key` (dataset/id, with `#k` where a row occurs again:
     sampling noise is keyed by it), `media` (a list of {kind, path}), `video` (its paths, one a line: rows that show the
-    same are neighbours in an epoch), `prompt_mode`, and of the row what reward functions may ask for. `pair` where rows
-    are in pairs: a name that both rows of one share, None for others; these are neighbours, too.
+    same are neighbours in an epoch), `prompt_mode`, and of the row what reward functions may ask for: `row_columns` are
+    those of any type (`row_columns.with_columns`). `pair` where rows are in pairs: a name that both rows of one share,
+    None for others; these are neighbours, too.
 
     Args:
         base: the folder of the row file; media paths are relative to it.
@@ -105,11 +107,12 @@ def rows_to_dataset(
     """
     pairs = pair_names(rows)
     seen: Counter[str] = Counter()
+    names = custom_names(rows)
     table: list[dict[str, Any]] = []
     for row in rows:
         media = [{"kind": kind, "path": str(path)} for kind, path in row.media_paths(base)]
         given = {
-            "prompt": question_text(row, prompt.mode, prompt.wording, prompt.show_options),
+            "prompt": asked_text(row, prompt),
             "system": prompt.system,
             "row_key": f"{row.key}#{seen[row.key]}" if seen[row.key] else row.key,
             "media": media,
@@ -117,6 +120,7 @@ def rows_to_dataset(
             "prompt_mode": prompt.mode,
             **{name: getattr(row, name) for name in ROW_COLUMNS},
             "options": None if row.options is None else list(row.options),
+            CARRIED: carried(row, names),
         }
         if pairs:
             given["pair"] = pairs.get(row.key)

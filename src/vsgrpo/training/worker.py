@@ -31,6 +31,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.data.row_numbers import numbers_of
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import RunError, SetupError, VsgrpoError, from_machine
+from vsgrpo.families.prompt_record import write_prompt
 from vsgrpo.families.vision_record import write_vision
 from vsgrpo.memory.fit import check_memory
 from vsgrpo.memory.passes import estimate_run, plan_passes
@@ -203,6 +204,7 @@ def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunP
 
     def describe(path: Path) -> None:
         write_vision(path, config.vision(), bundle.text_after_video, bundle.vision_marks)
+        write_prompt(path, config.prompt.template, config.prompt.suffix)
         write_training_manifest(path, manifest)
         write_model_card(path, folder.path)
 
