@@ -21,15 +21,7 @@ from vsgrpo.rules import listed, suggest
 
 PATH_KEYS = {
     *("model.path", "model.adapter", "data.path", "run.dir", "benchmark.path", "source.root", "prompt.template"),
-    *(
-        "video.folder",
-        "video.cache_dir",
-        "run.name",
-        "cot.cache_dir",
-        "prompt.template",
-        "trust.train",
-        "rollout.vllm.sync_dir",
-    ),
+    *("video.folder", "video.cache_dir", "run.name", "cot.cache_dir", "trust.train", "rollout.vllm.sync_dir"),
     *(f"{step}.{key}" for step in ("pseudo", "describe", "reason", "extract") for key in ("base_url", "model")),
 }
 FLAGS = ("--dry-run", "--resume", "--overwrite", "--json", "--debug", "--config-dir", "--limit", "--wandb")
