@@ -1,5 +1,6 @@
 """The commands of the docs, in the order a reader meets them, on scans and files of demo size (lab.py)."""
 
+import json
 import os
 import re
 import shlex
@@ -92,9 +93,17 @@ def test_extending(run_all, tmp_path, monkeypatch):
     (tmp_path / "my_rewards.py").write_text(reward)
     monkeypatch.syspath_prepend(tmp_path)
     # the others: test_families.py and evaluation/test_benchmark.py
-    rewarded, check, bring, mixed = commands_of("extending.md")[:4]
+    rewarded, templated, evaluated, asked, check, own, bring, mixed = commands_of("extending.md")[:8]
     run_all([rewarded])
     assert "rewards/short_reward/mean" in (tmp_path / "runs/x/log.jsonl").read_text()
+
+    (template,) = re.findall(r"```jinja\n(.*?)```", text, re.S)
+    (tmp_path / "ask.jinja").write_text(template)
+    film = next((tmp_path / "data/vsi100k/videos").rglob("*.mp4"))
+    (tmp_path / "room.mp4").symlink_to(film)
+    run_all([templated, evaluated, asked])
+    recorded = json.loads((tmp_path / "runs/asked/final/prompt.json").read_text())
+    assert recorded["template"] == template.strip("\n")
 
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (copy,) = re.findall(r"^mkdir -p my/experiment && .*$", text, re.M)
@@ -102,9 +111,11 @@ def test_extending(run_all, tmp_path, monkeypatch):
     assert "`vsgrpo train grpo --config-dir my experiment=ours ...`" in text
     run_all([shlex.split("train grpo experiment=ours data=data/vsi100k output=runs/ours --config-dir my")])
 
-    shutil.copytree(tmp_path / "data/vsi100k", tmp_path / "data/own")
-    run_all([check])
-    shutil.rmtree(tmp_path / "data/own")
+    named = film.relative_to(tmp_path)
+    counts = [f"How many chair(s) are in this room? ({n})" for n in range(16)]
+    rows = [{"question": text, "answer": n + 1, "video": str(named)} for n, text in enumerate(counts)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run_all([check, own])
     (tmp_path / "rows.json").write_text(
         '[{"scene_id": "scene0191_00", "question": "How many chair(s) are in this room?", "answer": "3"}]'
     )
