@@ -183,6 +183,9 @@ def test_what_the_report_cannot_be_of_is_refused(benchmark_folder, tmp_path):
         config(benchmark_folder, tmp_path / "out", "trust.train=data")
     with pytest.raises(ConfigError, match="all rows are answered"):
         config(benchmark_folder, tmp_path / "out", "trust=true", "data.frame_true=off")
+    with pytest.raises(DataError, match=r"trust\.train=nowhere: no train\.jsonl"):  # before the model is loaded
+        run_eval(config(benchmark_folder, tmp_path / "out", "trust=true", "trust.train=nowhere"))
+    assert not list((tmp_path / "out").glob("predictions*"))
     with pytest.raises(ConfigError, match="benchmark=folder has no scenes"):
         run_eval(config(benchmark_folder, tmp_path / "out", "trust=true", "benchmark=folder"))
 

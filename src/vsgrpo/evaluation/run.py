@@ -37,6 +37,7 @@ from vsgrpo.terminal import show
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
     from vsgrpo.evaluation.generate import Decoding
+    from vsgrpo.evaluation.trust.training import TrainingRows
     from vsgrpo.video.budget import VisionBudget
 
 
@@ -84,6 +85,7 @@ def run_eval(
         )
         benchmark, budget = rows_for_frames(config, benchmark)
         shown = arms.media_of_arms(config, benchmark)
+        train = _training_rows(config)
         began = time.monotonic()
         settings = answer_rows(config, benchmark, shown, budget, overwrite=overwrite, allow_changed=allow_changed)
         if settings is None:
@@ -91,25 +93,35 @@ def run_eval(
         answers = _read_answers(config, settings, leak, shown)
         report = benchmark.report(answers)
         benchmark.write_beside_results(report, answers)
-        if config.trust.report:
-            _write_trust(config, benchmark, report, answers, budget.sampled_frames)
+        if train is not None:
+            _write_trust(config, benchmark, report, answers, budget.sampled_frames, train)
         content = results.write_results(config, report.to_json(), time.monotonic() - began)  # last: the rest is there
         if wandb:
             results.log_to_wandb(config, content)
         return report
 
 
-def _write_trust(config: EvalConfig, benchmark: Benchmark, report: Report, answers: Answers, frames: int) -> None:
+def _training_rows(config: EvalConfig) -> TrainingRows | None:
+    """Return what the trust report says of the training rows, before anything is answered; None without a report."""
+    if not config.trust.report or os.environ.get("RANK", "0") != "0":
+        return None
+    from vsgrpo.evaluation.trust.training import training_rows
+
+    return training_rows(config.model.path, config.model.adapter, config.trust.train)
+
+
+def _write_trust(
+    config: EvalConfig, benchmark: Benchmark, report: Report, answers: Answers, frames: int, train: TrainingRows
+) -> None:
     """Write trust.json and trust.html, and say on stderr what is in them."""
     from vsgrpo.evaluation.scores import read_as_scored
     from vsgrpo.evaluation.trust.report import trust_content, trust_lines, write_trust
-    from vsgrpo.evaluation.trust.training import training_rows
 
     model, scorer = config.model, {"scorer": config.scorer}
     content = trust_content(
         benchmark.rows,
         {name: benchmark.row_scores(texts, scorer) for name, texts in answers.by_control.items()},
-        training_rows(model.path, model.adapter, config.trust.train),
+        train,
         frames,
         {
             "title": str(report.to_json()["title"]),
