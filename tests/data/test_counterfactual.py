@@ -1,6 +1,7 @@
 """Edited videos of build-data: pairs with the original, and what training and evaluation make of them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +11,17 @@ from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.build.dataset import build_dataset
 from vsgrpo.data.check import check_data
+from vsgrpo.data.leak_guard import denied_in_path
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.pairs import find_pairs, pair_names
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import ConfigError
 from vsgrpo.report.data_page import write_data_page
 from vsgrpo.scans.meta_info import read_scene_json
+from vsgrpo.tables import denied_scenes
 from vsgrpo.training.preflight import load_rows
 from vsgrpo.training.rows import training_table
+from vsgrpo.training.samples import epoch_order
 from vsgrpo.video.reader import probe, read_uniform_frames
 
 GIVEN = ("source.preset=furnished", "data.mode=vsibench", "data.types=[object_counting]", "data.min_count=0")
@@ -125,3 +129,36 @@ def test_edited_videos_need_a_mesh(tmp_path):
     assert "video.source=mesh" in error.value.hint
     with pytest.raises(ConfigError, match=r"counterfactual\.max_share"):
         demo_config(tmp_path, "counterfactual.max_share=2")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("method", ["dpo", "grpo"])
+def test_train_takes_pairs(folder, method):
+    out = folder / method
+    given = ["train", method, f"data={folder}", "data.split=train_pairs", "model=tiny", "launch=cpu", f"output={out}"]
+    given += ["video.num_frames=4", "data.frame_true=off", "trainer.max_steps=1", "trainer.questions_per_video=2"]
+    if method == "grpo":
+        given += ["reward.names=[accuracy,follow]", "reward.weights=[1,0.2]", "trainer.num_generations=2"]
+        given += ["trainer.max_completion_length=2", "trainer.per_device_train_batch_size=4"]
+        given += ["trainer.gradient_accumulation_steps=1"]
+    assert run(given) == 0
+    logged = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    key = "rewards/follow_reward/mean" if method == "grpo" else "rewards/margins"
+    assert any(key in line for line in logged), sorted({name for line in logged for name in line})
+
+
+def test_rows_of_a_pair_are_neighbours_in_an_epoch(folder):
+    rows = read_rows(folder / "train_pairs.jsonl")
+    names = pair_names(rows)
+    shown = [names.get(row.key, row.media[0]["path"]) for row in rows]
+    for epoch in range(3):
+        order = [shown[k] for k in epoch_order(shown, 10, seed=0, epoch=epoch)]
+        runs = [name for k, name in enumerate(order) if k == 0 or name != order[k - 1]]
+        assert len(runs) == len(set(shown))
+
+
+def test_the_leak_guard_reads_the_room_in_the_name_of_an_edited_video():
+    scan = next(scene for (dataset, scene), _ in sorted(denied_scenes().items()) if dataset == "scannet")
+    for name in (f"{scan}--without-12.mp4", f"{scan}--no-trash-bin.mp4"):
+        (found,) = denied_in_path(Path("videos/scannet") / name)
+        assert found.benchmark == "VSI-Bench"
