@@ -4,16 +4,21 @@ import json
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_served import STEPS, by_server
-from tiny_runs import LORA, SPREAD
+from tiny_runs import LORA, SPREAD, make_trainer, write_dataset
 
+from fake_server import FakeServer
 from vsgrpo.errors import ConfigError, RunError, SetupError
+from vsgrpo.modeling.bundle import base_model, prompt_positions
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tiny import build_tiny
 from vsgrpo.training.preflight import check_run
+from vsgrpo.training.served import farthest
 from vsgrpo.training.worker import train
+from vsgrpo.video.writer import write_video
 
 pytestmark = pytest.mark.integration
 FULL = ("model.tune=full", "model.freeze_vision=true", "rollout.vllm.sync=disk")
@@ -113,6 +118,56 @@ def test_models_that_servers_would_draw_otherwise_are_refused_without_asking_the
     assert f"vsgrpo merge {lora_folder}" in error.hint
     assert refused(f"model.adapter={lora_folder}").message.startswith(f"model.adapter={lora_folder}: an adapter")
     check_run(run(None, "rollout.engine=vllm", f"model.path={lora_folder}", "rollout.vllm.sync=disk"), [])
+
+
+@pytest.mark.parametrize("tiny_folder", ["qwen2_5_vl"], indirect=True, scope="session")
+def test_text_that_is_placed_by_another_rule_is_found_by_the_video_that_reaches_farthest(
+    serve, make_config, tiny_folder, tmp_path, monkeypatch
+):
+    """Four of five videos are of 4 seconds, the fifth of 32: its two patches are 16 seconds, 32 positions, apart."""
+    folder = write_dataset(tmp_path / "rows", num_scenes=5)
+    frames = np.random.default_rng(9).integers(0, 256, (32, 56, 56, 3), dtype=np.uint8)
+    write_video(folder / "videos" / "3.mp4", list(frames), fps=1)
+    given = (f"data={folder}", "rollout.vllm.max_logprob_gap=0.01")
+    server = serve()
+    config = make_config("grpo", SPREAD, *STEPS, *LORA, *by_server(server, *given))
+    trainer = make_trainer(config)
+    sample = farthest(trainer._maker, trainer.train_dataset, trainer.bundle)
+    assert sample.row_key.endswith("3")
+    assert prompt_lag(trainer.bundle.model, sample) == 33 - 2  # 1 + 32, after 2 rows of tokens
+    load_as_here = type(server).start
+
+    def by_library(self):
+        load_as_here(self)
+        self.base.text_after_video = "library"
+
+    monkeypatch.setattr(type(server), "start", by_library)
+    monkeypatch.setattr(server, "load_adapter", lambda body: load_by_library(server, body))
+    server.restart()
+    with pytest.raises(
+        SetupError, match=r"before the first step: row demo/\w+3: log-probs of the servers are"
+    ) as error:
+        train(config)
+    assert "place text after a video otherwise" in error.value.hint
+
+
+def load_by_library(server, body):
+    FakeServer.load_adapter(server, body)
+    base_model(server.adapters[body["lora_name"]]).text_after_video = "library"
+    return "Success"
+
+
+def prompt_lag(model, sample):
+    """Return by how many positions two rules of text after a video part."""
+    found = []
+    inner = base_model(model)
+    before = inner.text_after_video
+    for rule in ("published", "library"):
+        inner.text_after_video = rule
+        media = [item.medium for item in sample.media]
+        found.append(prompt_positions(model, sample.prompt.token_ids, media).next_position)
+    inner.text_after_video = before
+    return found[0] - found[1]
 
 
 def test_no_server_is_an_error_after_the_time_that_it_may_take(serve, run, capsys):

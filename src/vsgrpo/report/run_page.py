@@ -64,6 +64,8 @@ _CHARTS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("entropy", "Entropy", "nats per token"),
         ("grad_norm", "Gradient norm", "before clipping"),
         ("clip_ratio/region_mean", "Clipped ratios", "share of tokens outside the trust region"),
+        ("sampling/gap", "Distance from servers", "log-probs of vLLM servers and ours, mean distance per token"),
+        ("sampling/importance_sampling_ratio/mean", "Correction", "mean factor of a token that a server drew"),
         ("learning_rate", "Learning rate", ""),
     ),
     "Completions": (
