@@ -42,7 +42,7 @@ train() {
 }
 
 say "build-data: VSI-100k from $SCANNET"
-"$VSGRPO" build-data source=scannet "source.root=$SCANNET" "output=$DATA"
+"$VSGRPO" build-data source=scannet "source.root=$SCANNET" balance.mode=paper "output=$DATA"
 
 trained=()
 for mode in $MODES; do

@@ -34,7 +34,7 @@ train() {
 }
 
 say "build-data: VSI-100k from $SCANNET"
-"$VSGRPO" build-data source=scannet "source.root=$SCANNET" "output=$DATA"
+"$VSGRPO" build-data source=scannet "source.root=$SCANNET" balance.mode=paper "output=$DATA"
 say "untrained: $MODEL"
 evaluate v "$MODEL" "$OUT/qwen3_vl_${SIZE}_untrained"
 

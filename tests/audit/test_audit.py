@@ -122,7 +122,7 @@ def test_chance_of_numbers_is_the_answer_of_another_row():
 def test_rates_of_being_right_by_hand():
     rows = [choice("bed", ("rug", "lamp"), 0, s) for s in "ab"] + [choice("bed", ("lamp", "rug"), 0, "z")]
     texts = ChoiceTexts(rows)
-    rates = texts._rates(texts._is_right(texts.truth), texts._flat(np.arange(2)))
+    rates = texts._rates(texts.is_right(texts.truth), texts.options_of(np.arange(2)), texts._codes)
     # each of three keys (word, options, anchor): rug was right 2 of 2: (2 + 4/2) / (2 + 4) - 1/2 = 1/6; lamp -1/6
     assert rates[-2:].tolist() == pytest.approx([3 * -1 / 6, 3 * 1 / 6])
     scores = texts.predict(texts.truth, np.arange(2), np.array([2]))
@@ -235,9 +235,10 @@ def test_a_training_set_teaches_its_giveaway_and_shared_scenes_are_left_out():
     assert (both.shared_scenes, both.left_out) == (60, 240)
     assert found.above == pytest.approx(found.text - found.floor)
     assert both.micro is not None and both.micro.above_interval[0] > 0.5
-    turned = [replace(row, scene=f"t{row.scene}") for row in planted(60, lambda words, rng: int(rng.integers(4)))]
-    noise = transfer_text(turned, rows).micro
+    answers = planted(60, lambda words, rng: int(rng.integers(4)), seed=2)  # nothing to learn about these
+    noise = transfer_text(train, answers).micro
     assert noise is not None and abs(noise.above) < 0.1
+    assert np.mean(list(transfer_text(train, answers).above_by_row.values())) == pytest.approx(noise.above)
 
 
 def test_types_of_one_set_only_are_said():

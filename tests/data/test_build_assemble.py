@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsgrpo.config.build import BalanceSection
-from vsgrpo.data.build.assemble import balance_rows, share_limits, with_answer_at
+from vsgrpo.data.build.balance import balance_rows, share_limits, with_answer_at
 from vsgrpo.data.row import LETTERS, check_row
 from vsgrpo.data.row_scan import answer_lines, answer_table
 from vsgrpo.data.rows import make_row
@@ -45,7 +45,7 @@ def made(question, scene):
 
 
 def balanced_rows(rows, **given):
-    settings = {"letters": True, "caps": {}, "weights": {}, "max_share": {}, **given}
+    settings = {"mode": "text", "letters": True, "caps": {}, "weights": {}, "max_share": {}, **given}
     return balance_rows(rows, BalanceSection(**settings), seed=0)
 
 

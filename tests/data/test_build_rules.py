@@ -34,7 +34,14 @@ def test_caps_and_shares_are_obeyed_and_counted(tmp_path):
     for name, cap in caps.items():
         per_scene = Counter(row.scene_name for row in rows if row.question_type == name)
         assert max(per_scene.values()) == cap
-    assert summary.dropped == {"room_size_estimation: balance.weights": 6}
+    assert summary.dropped["room_size_estimation: balance.weights"] == 6
+    cut = {what.partition(":")[0]: n for what, n in summary.dropped.items() if what.endswith(": balance.caps")}
+    assert cut == {
+        name: summary.candidates[name] - Counter(row.question_type for row in rows)[name]
+        for name in summary.candidates
+        if name != "room_size_estimation" and summary.candidates[name] > Counter(r.question_type for r in rows)[name]
+    }  # six rooms are too few to thin anything by its text
+    assert any("not balanced by text" in note for note in summary.notes)
     letters = Counter(row.ground_truth for row in rows if row.question_type == "object_rel_distance")
     assert max(letters.values()) - min(letters[letter] for letter in "ABCD") <= 1
     assert "best constant" in summary.table()

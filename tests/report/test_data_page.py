@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vsgrpo.cli import run
+from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import make_row, read_rows
 from vsgrpo.report.data_page import footprint, make_plan, map_svg, question_svg, symbol_svg
 from vsgrpo.spatial.question import ObjectRef, Question
@@ -27,6 +28,22 @@ def test_the_page_of_a_build_needs_no_network(tmp_path):
     given = [f"output={tmp_path / 'none'}", "source.num_scenes=2", "build.report_scenes=0", "video.source=none"]
     assert run([*BUILD, *given]) == 0
     assert "<article" not in (tmp_path / "none" / "report.html").read_text()
+
+
+def test_the_page_shows_what_the_text_gives_away(tmp_path, capsys):
+    words = ["source.num_scenes=40", "video.source=none", "build.report_scenes=0", f"output={tmp_path}"]
+    assert run([*BUILD, *words]) == 0
+    assert "what the text of the train questions gives away" in capsys.readouterr().out
+    counts = read_manifest(tmp_path).counts
+    audit = counts["audit"]
+    assert 0 < audit["room_size_estimation"]["text"] < 1 and audit["room_size_estimation"]["n"] == 40
+    left_out = sum(n for what, n in counts["dropped"].items() if what.startswith("object_counting: "))
+    assert counts["candidates"]["object_counting"] == counts["questions"]["train"]["object_counting"] + left_out
+    html = (tmp_path / "report.html").read_text()
+    assert "What the text of the questions gives away" in html
+    assert f"{100 * audit['room_size_estimation']['text']:.1f}" in html
+    if audit["not_scored"]:
+        assert "not audited" in html
 
 
 def test_the_page_and_one_line_say_why_frames_are_missing(tmp_path, capsys):

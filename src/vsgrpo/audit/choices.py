@@ -15,10 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vsgrpo.audit.folds import NUM_FOLDS, scene_folds
 from vsgrpo.audit.rows import AuditRow, slots_of
 
 SMOOTHING = 4.0
 _EQUAL = 1e-12
+_RIDGE = 1.0
+_MAX_STEPS = 25
+_INNER_SEED = 1000
+"""Folds inside the training folds are cut in another way."""
 
 Array = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -37,6 +42,7 @@ class ChoiceTexts:
         self.truth = np.array([row.right for row in rows], dtype=np.int64)
         words = [tuple(word.strip().lower() for word in row.options or ()) for row in rows]
         self.num_options = np.array([len(item) for item in words])
+        self._scenes = [row.scene for row in rows]
         self._start = np.concatenate([[0], np.cumsum(self.num_options)])
         self._row_of = np.repeat(np.arange(len(rows)), self.num_options)
         self._base = 1.0 / self.num_options[self._row_of]
@@ -45,35 +51,48 @@ class ChoiceTexts:
         self._pairs = _pair_codes(words) if self.is_order else None
         slots = slots_of([row.question for row in rows])
         keyed = [dict(_keys(word, item, own)) for item, own in zip(words, slots, strict=True) for word in item]
-        names = sorted({name for keys in keyed for name in keys})
+        names = list(dict.fromkeys(name for keys in keyed for name in keys))  # "word" first
         self._codes = [_codes([keys.get(name) for keys in keyed]) for name in names]
         self._word = _codes([word for item in words for word in item])
 
     def predict(self, truth: NDArray[Any], fit: Places, use: Places) -> dict[str, Array]:
         """Return model -> score of each row of `use`, learned from the rows of `fit`; `truth` may be permuted."""
-        flat = self._flat(fit)
-        right = self._is_right(truth)
+        flat = self.options_of(fit)
+        right = self.is_right(truth)
         if self._has_letters:
             letters = np.bincount(truth[fit], minlength=int(self.num_options.max())).astype(float)
-            constant = letters[np.arange(len(right)) - self._start[self._row_of]]
+            constant = letters[self.place_of_option]
         else:
             constant = np.bincount(self._word[flat], right[flat], minlength=self._word.max() + 1)[self._word]
-        score = self._precedence(truth, fit) if self.is_order else self._rates(right, flat)
-        return {"constant": self._hits(constant, truth, use), "category": self._hits(score, truth, use)}
+        scores = {"constant": constant, "word": self._rates(right, flat, self._codes[:1])}
+        scores["category"] = self._precedence(truth, fit) if self.is_order else self._rates(right, flat, self._codes)
+        return {name: self.hits(score, truth, use) for name, score in scores.items()}
 
-    def beliefs(self, truth: NDArray[Any], fit: Places, use: Places) -> list[Array]:
+    def beliefs(self, truth: Places, fit: Places, use: Places) -> list[Array]:
         """Return of each row of `use` the probability of each of its options, learned from the rows of `fit`.
 
-        Rates add up to the odds of an option; of an order the ratios of precedence do, as a log-linear model has it.
+        A conditional logit over the log of each rate (of orders, over their precedence). Its weights are learned on
+        rates that come from other scenes, so a key that tells nothing gets no weight and the probabilities are honest:
+        sums of rates alone say too much, and rows thinned by them could be answered by the opposite.
         """
-        if self.is_order:
-            score = self._precedence(truth, fit) / np.maximum(1, self._pairs[0].shape[1]) if self._pairs else 0
-            weight = np.exp(score)
-        else:
-            weight = np.maximum(self._base + self._rates(self._is_right(truth), self._flat(fit)), 1e-3)
-        total = np.add.reduceat(weight, self._start[:-1])[self._row_of]
-        share = weight / total
+        right = self.is_right(truth)
+        inner = scene_folds([self._scenes[k] for k in fit], _INNER_SEED)
+        features = self.features(truth, fit)
+        learned = np.zeros_like(features)
+        for fold in range(NUM_FOLDS):
+            own = self.options_of(fit[inner == fold])
+            learned[own] = self.features(truth, fit[inner != fold])[own]
+        flat = self.options_of(fit)
+        weights = fit_logit(learned[flat], right[flat], self.num_options[fit])
+        share = softmax_of(features @ weights, self._start)
         return [share[self._start[k] : self._start[k + 1]] for k in use]
+
+    def features(self, truth: NDArray[Any], fit: Places) -> Array:
+        """Return (options, features): per key the log of its rate over 1 / options; of orders, their precedence."""
+        if self.is_order:
+            return self._precedence(truth, fit)[:, None]
+        flat, right = self.options_of(fit), self.is_right(truth)
+        return np.stack([np.log1p(self._rate(right, flat, codes) / self._base) for codes in self._codes], axis=1)
 
     def chance(self, truth: NDArray[Any]) -> float:
         """Return the score of an option drawn at random."""
@@ -87,25 +106,33 @@ class ChoiceTexts:
             truth[own] = rng.permutation(truth[own])
         return truth
 
-    def _flat(self, rows: Places) -> Places:
+    @property
+    def place_of_option(self) -> Places:
+        """Place of each option in its row: 0 for the first."""
+        return np.arange(len(self._row_of)) - self._start[self._row_of]
+
+    def options_of(self, rows: Places) -> Places:
+        """Return the places of the options of some rows."""
         chosen = np.zeros(len(self.truth), dtype=bool)
         chosen[rows] = True
         return np.flatnonzero(chosen[self._row_of])
 
-    def _is_right(self, truth: Places) -> Array:
+    def is_right(self, truth: Places) -> Array:
+        """Return of each option 1 if it is the right one of its row, else 0."""
         right = np.zeros(self._start[-1])
         right[self._start[:-1] + truth] = 1.0
         return right
 
-    def _rates(self, right: Array, flat: Places) -> Array:
+    def _rates(self, right: Array, flat: Places, keys: Sequence[Places]) -> Array:
         """Return of each option the sum over keys of (rate of being right - 1 / options)."""
-        total = np.zeros(len(right))
-        for codes in self._codes:
-            shown = np.bincount(codes[flat], minlength=codes.max() + 1)
-            hits = np.bincount(codes[flat], right[flat], minlength=codes.max() + 1)
-            rate = (hits[codes] + SMOOTHING * self._base) / (shown[codes] + SMOOTHING) - self._base
-            total += np.where(codes == 0, 0.0, rate)  # code 0: a key that this option does not have
-        return total
+        return np.sum([self._rate(right, flat, codes) for codes in keys], axis=0)
+
+    def _rate(self, right: Array, flat: Places, codes: Places) -> Array:
+        """Return of each option (rate of being right - 1 / options) by one key; 0 where it does not have the key."""
+        shown = np.bincount(codes[flat], minlength=codes.max() + 1)
+        hits = np.bincount(codes[flat], right[flat], minlength=codes.max() + 1)
+        rate = (hits[codes] + SMOOTHING * self._base) / (shown[codes] + SMOOTHING) - self._base
+        return np.where(codes == 0, 0.0, rate)
 
     def _precedence(self, truth: Places, fit: Places) -> Array:
         assert self._pairs is not None
@@ -114,12 +141,41 @@ class ChoiceTexts:
         counts = np.bincount(before[right].ravel(), minlength=max(before.max(), after.max()) + 1)
         return np.log((counts[before] + 1.0) / (counts[after] + 1.0)).sum(axis=1)
 
-    def _hits(self, score: NDArray[Any], truth: Places, use: Places) -> Array:
+    def hits(self, score: NDArray[Any], truth: Places, use: Places) -> Array:
         """Return of each row whether its right option has the highest score; equals share it."""
         best = np.maximum.reduceat(score, self._start[:-1])[self._row_of]
         is_best = score >= best - _EQUAL
         number = np.add.reduceat(is_best.astype(float), self._start[:-1])
         return (is_best[self._start[:-1] + truth] / number)[use]
+
+
+def softmax_of(utility: Array, start: Places) -> Array:
+    """Return the share of each option among those of its row; `start`: where rows begin, and the end."""
+    row_of = np.repeat(np.arange(len(start) - 1), np.diff(start))
+    weight = np.exp(utility - np.maximum.reduceat(utility, start[:-1])[row_of])
+    return weight / np.add.reduceat(weight, start[:-1])[row_of]
+
+
+def fit_logit(features: Array, right: Array, num_options: Places) -> Array:
+    """Return the weights of a conditional logit with a ridge of 1, by Newton's method.
+
+    Args:
+        features: (options, F), the options of a row side by side.
+        right: (options,) 1 for the right option of a row.
+        num_options: (rows,).
+    """
+    start = np.concatenate([[0], np.cumsum(num_options)])
+    weights = np.zeros(features.shape[1])
+    for _ in range(_MAX_STEPS):
+        share = softmax_of(features @ weights, start)
+        gradient = features.T @ (right - share) - _RIDGE * weights
+        mean = np.add.reduceat(share[:, None] * features, start[:-1], axis=0)
+        curvature = (features * share[:, None]).T @ features - mean.T @ mean + _RIDGE * np.eye(len(weights))
+        step = np.linalg.solve(curvature, gradient)
+        weights += step
+        if np.abs(step).max() < 1e-6:
+            break
+    return weights
 
 
 def parts_of(word: str) -> list[str]:

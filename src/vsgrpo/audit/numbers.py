@@ -31,6 +31,7 @@ class NumberTexts:
         truth: (N,) their answers.
         keys: what each question names, one text per different set of categories, sorted.
         key_of: (N,) place in `keys`.
+        names: (keys, categories), 1 where the key names the category.
     """
 
     def __init__(self, rows: Sequence[AuditRow]) -> None:
@@ -43,7 +44,7 @@ class NumberTexts:
         pairs = [(k, words[word]) for k, key in enumerate(self.keys) for word in key]
         shape = (len(self.keys), len(words))
         at = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-        self._names = sparse.csr_array((np.ones(at.shape[1]), (at[0], at[1])), shape=shape)
+        self.names = sparse.csr_array((np.ones(at.shape[1]), (at[0], at[1])), shape=shape)
         self._values = np.unique(self.truth)
         self._candidates = candidates(self.truth)
         self._table = mra_table(self._candidates, self._values)
@@ -66,7 +67,7 @@ class NumberTexts:
         """Return (keys, num): how many rows of `fit` are about the key in each group, with those that share a name."""
         at = (self.key_of[fit], group[fit])
         same = sparse.csr_array((np.ones(len(fit)), at), shape=(len(self.keys), num)).toarray()
-        shared = self._names @ (self._names.T @ same) - self._names.sum(axis=1)[:, None] * same
+        shared = self.names @ (self.names.T @ same) - self.names.sum(axis=1)[:, None] * same
         return same + SHARED_WEIGHT * shared
 
     def beliefs(self, bins: NDArray[np.int64], fit: NDArray[np.int64], use: NDArray[np.int64]) -> list[Array]:
@@ -79,6 +80,12 @@ class NumberTexts:
         shares = np.bincount(bins[fit], minlength=num) / len(fit)
         counted = self._counted(bins, fit, num) + ANY_WEIGHT * shares
         return list((counted / counted.sum(axis=1, keepdims=True))[self.key_of[use]])
+
+    def scores_by_weight(self, weights: Array, fit: NDArray[np.int64], use: NDArray[np.int64]) -> Array:
+        """Return the score of each row of `use` by `weights` (use, fit) of the answers of the rows of `fit`."""
+        value_of = np.searchsorted(self._values, self.truth)
+        best = (self._table[:, value_of[fit]] @ weights.T).argmax(axis=0)
+        return self._table[best, value_of[use]]
 
     def best_constant(self, rows: NDArray[np.int64]) -> tuple[float, float]:
         """Return the number that scores best as the answer to all of some rows, and that score."""

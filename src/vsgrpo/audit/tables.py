@@ -36,7 +36,8 @@ class AuditReport:
         """Return {type: {n, chance, constant, text, interval, ...}, "micro", "macro", ...}; scores are 0..1."""
         more: dict[str, Any] = {"left_out": self.left_out}
         if self.transfer is not None:
-            more["transfer"] = asdict(self.transfer)
+            found = {name: value for name, value in asdict(self.transfer).items() if name != "above_by_row"}
+            more["transfer"] = found
         return {**audit_json(self.audit), **more}
 
     def table(self) -> str:

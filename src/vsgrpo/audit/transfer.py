@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,7 @@ class Transfer:
         not_scored: type -> why it was left out.
         shared_scenes: scenes in both sets; their `left_out` training rows were not learned from.
         micro: all rows together, None where no type was scored.
+        above_by_row: row id -> text - floor.
     """
 
     types: dict[str, TypeTransfer]
@@ -60,12 +61,14 @@ class Transfer:
     shared_scenes: int
     left_out: int
     micro: TypeTransfer | None
+    above_by_row: dict[str, float] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
 class _Scores:
-    """Of each row of a type: its scene, what text gets, and what no word gets (chance, own and taught constant)."""
+    """Of each row of a type: id, scene, what text gets, and what no word gets (chance, own and taught constant)."""
 
+    ids: list[str]
     scenes: list[str]
     text: Array
     constant: Array
@@ -114,15 +117,18 @@ def transfer_text(train: Sequence[AuditRow], rows: Sequence[AuditRow]) -> Transf
         scores = _answer(taught[name], own)
         found.append(scores)
         types[name] = scores.summary(scores.floor())
-    micro = None
+    micro, by_row = None, {}
     if found:
         whole = _Scores(
+            ids=[name for item in found for name in item.ids],
             scenes=[scene for item in found for scene in item.scenes],
             train_n=sum(item.train_n for item in found),
             **{n: np.concatenate([getattr(i, n) for i in found]) for n in ("text", "constant", "taught", "chance")},
         )
-        micro = whole.summary(np.concatenate([item.floor() for item in found]))
-    return Transfer(types, not_scored, len(scenes & taught_scenes), len(train) - len(kept), micro)
+        floor = np.concatenate([item.floor() for item in found])
+        micro = whole.summary(floor)
+        by_row = {name: float(value) for name, value in zip(whole.ids, whole.text - floor, strict=True)}
+    return Transfer(types, not_scored, len(scenes & taught_scenes), len(train) - len(kept), micro, by_row)
 
 
 def _answer(train: Sequence[AuditRow], rows: Sequence[AuditRow]) -> _Scores:
@@ -134,6 +140,7 @@ def _answer(train: Sequence[AuditRow], rows: Sequence[AuditRow]) -> _Scores:
     answered = both.predict(both.truth, np.arange(len(train)), np.arange(len(train), len(train) + len(rows)))
     constants = [cross_validate(own, own.truth, scene_folds(scenes, seed))["constant"] for seed in range(NUM_SEEDS)]
     return _Scores(
+        ids=[row.id for row in rows],
         scenes=scenes,
         text=answered[best],
         constant=np.mean(constants, axis=0),

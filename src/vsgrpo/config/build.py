@@ -130,6 +130,7 @@ class BuildSection(Section, key="build"):
 class BalanceSection(Section, key="balance"):
     """Thinning and evening out at the end of a build; dicts by question type, null changes nothing."""
 
+    mode: Annotated[str, choice("text", "paper")]
     letters: bool
     caps: dict[str, Annotated[int, at_least(1)] | None]
     weights: dict[str, Annotated[float, between(0, 1)] | None]

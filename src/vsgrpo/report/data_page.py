@@ -22,6 +22,7 @@ from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.files import write_atomic
 from vsgrpo.records import read_jsonl
+from vsgrpo.report.audit_view import audit_view
 from vsgrpo.report.page import TEMPLATES, histogram_svg, pictures, render
 from vsgrpo.report.pair_views import pair_views
 from vsgrpo.scans.meta_info import read_scene_json
@@ -48,6 +49,7 @@ def write_data_page(folder: Path) -> list[str]:
         title=folder.name,
         generator=records[0]["generator"] if records else {},
         tiles=_tiles(manifest),
+        audit=audit_view(manifest.counts),
         types=_type_views(manifest.counts["answers"], records),
         truth=_truth_view(manifest.counts.get("frame_true", {})),
         skipped={name: scan["reason"] for name, scan in manifest.scans.items() if scan["status"] == "skipped"},

@@ -114,6 +114,8 @@ class QuestionSettings:
         distance: "centroid" or "closest_point"; None: the mode's (`DISTANCES`).
         types: names of the types asked; None: those that name the mode (`QuestionType.modes`).
         caps: type to the most questions of a scene; None or absent: the type's own cap (`QuestionType.caps`).
+        pooled: make more questions than the caps where the type has a pool (`QuestionType.pools`): who balances them by
+            their text chooses among these and cuts to the caps.
         min_count, max_count: range of counts asked (the benchmark never asks for 1).
         min_gap, min_gap_large, large_room_m2: the nearest candidate is at least this far and no two candidates'
             distances are closer than this; the larger gap above `large_room_m2`.
@@ -128,6 +130,7 @@ class QuestionSettings:
     distance: str | None = None
     types: tuple[str, ...] | None = None
     caps: Mapping[str, int | None] = field(default_factory=dict)
+    pooled: bool = False
     min_count: int = 2
     max_count: int = 20
     min_gap: float = 0.15
@@ -202,6 +205,10 @@ class QuestionType:
         column: heading of the task in tables.
         modes: modes that ask this type where data.types does not list any; none: only where it is listed.
         caps: mode -> most questions of a scene; a mode without an entry has no limit.
+        pools: mode -> questions of a scene to choose from where rows are balanced by their text.
+        max_share: largest share of one answer where balance.mode=paper, unless balance.max_share says another.
+        balance: how rows are thinned where balance.mode=text: "text" by the chance of their answer by its words,
+            "category" by how near their category is to one number, "" not at all.
         held_out: kept for evaluation: never asked in mode vsi100k, and averaged apart from the trained tasks.
         needs: parts of the scene beside the boxes that answers come from: "floor" (`scene.floor`, which is mapped only
             where such a type is asked) or "footage" (`scene.footage`).
@@ -228,6 +235,9 @@ class QuestionType:
     column: str = ""
     modes: tuple[str, ...] = ()
     caps: Mapping[str, int] = field(default_factory=dict)
+    pools: Mapping[str, int] = field(default_factory=dict)
+    max_share: float | None = None
+    balance: str = "text"
     held_out: bool = False
     needs: tuple[str, ...] = ()
     words: tuple[str, ...] | None = None
@@ -246,10 +256,20 @@ class QuestionType:
             raise ValueError(f"name={self.name!r}: letters, digits and _")
         _require("answer_kind", self.answer_kind, ("number", "choice"))
         _require("unit", self.unit, (None, *UNITS))
-        for mode in (*self.modes, *self.caps):
+        _require("balance", self.balance, ("text", "category", ""))
+        for mode in (*self.modes, *self.caps, *self.pools):
             _require("modes", mode, tuple(DISTANCES))
         object.__setattr__(self, "task", self.task or self.name)
         object.__setattr__(self, "column", self.column or self.name)
+
+    def share(self, balance: str) -> float | None:
+        """Return the largest share of one answer in a mode of balancing: even words in "text"; None: any."""
+        return 1 / len(self.words) if balance == "text" and self.words else self.max_share
+
+    def cap(self, mode: str, given: Mapping[str, int | None]) -> int | None:
+        """Return the most questions of a scene that are kept: as `given` for the type, else the mode's; None: all."""
+        own = given.get(self.name)
+        return self.caps.get(mode) if own is None else own
 
 
 @dataclass(frozen=True)
@@ -267,9 +287,10 @@ class Asking:
 
     @property
     def cap(self) -> int | None:
-        """The most questions that are kept, None for no limit."""
-        given = self.settings.caps.get(self.kind.name)
-        return self.kind.caps.get(self.settings.mode) if given is None else given
+        """The most questions that are made, None for no limit."""
+        cap = self.kind.cap(self.settings.mode, self.settings.caps)
+        pool = self.kind.pools.get(self.settings.mode, 0) if self.settings.pooled else 0
+        return None if cap is None else max(cap, pool)
 
     def usable_ids(self) -> set[int]:
         """Return the instances that may be named: all, or with `unseen="drop"` those the video shows."""
@@ -282,7 +303,12 @@ class Asking:
         return [o for o in self.scene.unique_objects() if o.instance_id in usable and o.is_sound]
 
     def capped(self, questions: list[Question]) -> list[Question]:
-        """Return the questions, or a random choice of them, in order, where they are more than the cap."""
+        """Return the questions, or a random choice of them, in order, where they are more than the cap.
+
+        Of a pool in random order.
+        """
+        if self.settings.pooled:  # the cut comes later, and takes the first
+            return [questions[k] for k in self.rng.permutation(len(questions))[: self.cap]]
         if self.cap is None or len(questions) <= self.cap:
             return questions
         return [questions[k] for k in sorted(self.rng.choice(len(questions), self.cap, replace=False))]

@@ -47,6 +47,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             column="AbsDist",
             modes=_BOTH_MODES,
             caps={"vsibench": 7},
+            pools={"vsibench": 60},
             observe=questions.observe_abs_distance,
             resolve=questions.resolve_abs_distance,
             aliases=("object_distance", "absolute_distance", "absolute_distance_object", "object_absolute_distance"),
@@ -63,6 +64,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             column="RelDist",
             modes=_BOTH_MODES,
             caps={"vsi100k": 9, "vsibench": 19},
+            pools={"vsi100k": 60, "vsibench": 60},
             observe=questions.observe_rel_distance,
             resolve=questions.resolve_rel_distance,
             aliases=(
@@ -84,17 +86,19 @@ QUESTION_TYPES: dict[str, QuestionType] = {
                 column="RelDir",
                 modes=modes,
                 caps={"vsi100k": 6, "vsibench": 6},
+                pools={"vsi100k": 40, "vsibench": 40},
                 words=directions.WORDS[difficulty],
+                max_share=max_share,
                 observe=directions.observe_rel_direction,
                 resolve=partial(directions.resolve_rel_direction, difficulty),
                 aliases=(alias,),
                 sentence=_pattern(_STANDING + asked),
                 picture="turn",
             )
-            for difficulty, modes, alias, asked in (
-                ("easy", _BOTH_MODES, "object_rel_direction_v3", "to the left or (?:to )?the right of"),
-                ("medium", ("vsibench",), "object_rel_direction_v2", "to my left, right, or back"),
-                ("hard", ("vsibench",), "object_rel_direction_v1", "front-left"),
+            for difficulty, modes, max_share, alias, asked in (
+                ("easy", _BOTH_MODES, 0.6, "object_rel_direction_v3", "to the left or (?:to )?the right of"),
+                ("medium", ("vsibench",), 0.6, "object_rel_direction_v2", "to my left, right, or back"),
+                ("hard", ("vsibench",), 0.5, "object_rel_direction_v1", "front-left"),
             )
         ),
         QuestionType(
@@ -103,6 +107,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             questions.make_object_size,
             unit="cm",
             column="ObjSize",
+            balance="category",
             modes=_BOTH_MODES,
             observe=questions.observe_object_size,
             resolve=questions.resolve_object_size,
@@ -115,6 +120,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             questions.make_room_size,
             unit="m2",
             column="RoomSize",
+            balance="",
             modes=_BOTH_MODES,
             observe=questions.observe_room_size,
             resolve=questions.resolve_room_size,

@@ -50,8 +50,10 @@ REL_DISTANCE = {
 
 OTHER_NAMES = {"coat rack": "coat hanger"}
 """Names in the benchmark's questions whose boxes are filed under another name (13 rows of one ScanNet++ scene)."""
-# vsi100k asks one question per target of relative distance (its 8.6 a scan); the benchmark asks several.
+# vsi100k asks one question per target of relative distance (its 8.6 a scan); the benchmark asks several. A pool to
+# choose from has more.
 _SETS_PER_TARGET = {"vsi100k": 1, "vsibench": 4}
+_SETS_IN_POOL = 12
 _DRAWS_PER_SET = 5
 _NUM_CANDIDATES = 4
 _MAX_NAMED = 8
@@ -251,7 +253,7 @@ def make_rel_distance(ask: Asking) -> list[Question]:
     sentence = with_distance(REL_DISTANCE[ask.settings.mode], str(ask.settings.distance))
     nearest = [_nearest_per_category(t, others, row) for t, row in zip(targets, distances, strict=True)]
     order, asked, questions = ask.rng.permutation(len(targets)), set(), []
-    for _ in range(_SETS_PER_TARGET[ask.settings.mode]):
+    for _ in range(_SETS_IN_POOL if ask.settings.pooled else _SETS_PER_TARGET[ask.settings.mode]):
         for index in order:
             target = targets[index]
             candidates = [(d, o) for d, o in nearest[index] if d >= ask.settings.min_gap and o.instance_id in usable]

@@ -1,8 +1,7 @@
 """The end of a build: finished scans to balanced row files and manifest, and what to report to the user.
 
-Balancing runs once over all rows in scan order, after the workers are done: the rows of a worker depend on its scan
-alone, so the result is the same for any number of workers, shards and interruptions. Every choice is a hash of the
-row's key.
+Balancing (`balance`) runs once over all rows in scan order, after the workers are done: the rows of a worker depend on
+its scan alone, so the result is the same for any number of workers, shards and interruptions.
 """
 
 from __future__ import annotations
@@ -10,11 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.config.build import BalanceSection, BuildDataConfig
+from vsgrpo.audit.measure import Audit, audit_rows
+from vsgrpo.audit.tables import audit_json, audit_lines
+from vsgrpo.config.build import BuildDataConfig
+from vsgrpo.data.audit_rows import audit_rows_of
+from vsgrpo.data.build.balance import balance_by_text, balance_rows
 from vsgrpo.data.build.counterfactual import count_pairs, write_pairs
 from vsgrpo.data.build.negatives import draw_zero_counts
 from vsgrpo.data.build.scan import ScanOutcome
@@ -22,15 +24,13 @@ from vsgrpo.data.frame_true import ANSWER_AT, TRUE_AT, truth_lines, truth_of
 from vsgrpo.data.leak_guard import check_rows
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.pairs import pair_of, pairs_name
-from vsgrpo.data.row import LETTERS, Row
+from vsgrpo.data.row import Row
 from vsgrpo.data.row_scan import AnswerLine, answer_lines, answer_table
-from vsgrpo.data.rows import row_id, split_dev, write_rows
+from vsgrpo.data.rows import split_dev, write_rows
 from vsgrpo.errors import RunError
 from vsgrpo.scans.source import find_source
 
 SPLITS = ("train", "dev")
-MIN_ROWS = 50
-"""Shares of fewer rows of a type say nothing: `max_share` leaves them alone."""
 DROPPED = "dropped_"
 """Prefix of the counters of objects left out (`ScannetScan.scene`); the other counters are defects."""
 
@@ -52,6 +52,8 @@ class BuildSummary:
         warnings: defect -> number, over all scans.
         answers: per split, one line per question type.
         frame_true: per split, type -> share of the rows that is true at each budget (`frame_true.TruthTally.table`).
+        candidates: question type -> rows before balancing.
+        audit: what the text of the train rows gives away.
         shard: "k of N" where this was one shard and no row file was written.
     """
 
@@ -69,11 +71,14 @@ class BuildSummary:
     warnings: dict[str, int] = field(default_factory=dict)
     answers: dict[str, list[AnswerLine]] = field(default_factory=dict)
     frame_true: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    candidates: dict[str, int] = field(default_factory=dict)
+    audit: Audit | None = None
     shard: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON."""
-        return {**asdict(self), "out": str(self.out)}
+        audit = None if self.audit is None else audit_json(self.audit)
+        return {**asdict(replace(self, audit=None)), "out": str(self.out), "audit": audit}
 
     def table(self) -> str:
         """Return counts per type with entropy and best constant, then skipped scans with their reasons."""
@@ -81,6 +86,8 @@ class BuildSummary:
         if self.shard is None:
             lines = answer_table(self.answers.get("train", []), self.answers.get("dev", []))
             lines += truth_lines(self.frame_true.get("train", {}))
+        if self.audit is not None:
+            lines += ["what the text of the train questions gives away (vsgrpo audit):", *audit_lines(self.audit)]
         reused = f" ({self.reused} from an earlier run)" if self.reused else ""
         what = f"shard {self.shard}" if self.shard else "scans"
         lines.append(f"{what}: {self.done} built{reused}, {len(self.skipped)} skipped -> {self.out}")
@@ -95,7 +102,7 @@ class BuildSummary:
             ]
             lines += [f"{text}: {', '.join(some)}"] if some else []
         lines += [f"left out: {number} scans: {reason}" for reason, number in self.refused.items()]
-        lines += [f"left out: {number} rows: {reason}" for reason, number in self.dropped.items()]
+        lines += _dropped_lines(self.dropped, self.candidates)
         lines += [f"skipped {scan}: {reason}" for scan, reason in list(self.skipped.items())[:20]]
         if len(self.skipped) > 20:
             lines.append(f"... and {len(self.skipped) - 20} more: see {self.out / MANIFEST_NAME}")
@@ -111,6 +118,18 @@ class BuildSummary:
                 f"build.max_skipped={self.max_skipped}",
                 hint=f"reasons are {where}; the other scans are written",
             )
+
+
+def _dropped_lines(dropped: Mapping[str, int], candidates: Mapping[str, int]) -> list[str]:
+    """Return one line per question type with the rows left out of it, by reason."""
+    by_type: dict[str, list[str]] = {}
+    for what, number in dropped.items():
+        name, _, reason = what.partition(": ")
+        by_type.setdefault(name, []).append(f"{reason} {number}")
+    return [
+        f"left out of {candidates.get(name, '?')} candidates of {name}: {', '.join(reasons)}"
+        for name, reasons in by_type.items()
+    ]
 
 
 def assemble(
@@ -129,15 +148,17 @@ def assemble(
     notes += [f"{o.scan_id} gave no question" for o in outcomes if o.status == "done" and not o.rows][:5]
     if config.data.split != "train":
         notes.append("rows of ScanNet val scans are in: training on them needs data.allow_val_safe=true")
+    every, dropped = [row for o in with_rows for row in o.rows], Counter[str]()
+    if config.video.frame_true != "flag":
+        every, dropped = _without_untrue(every)
+    chosen = balance_by_text(every, config.data.mode, config.balance, config.run.seed)
+    notes += _too_small_note(chosen.too_small)
     rows: dict[str, list[Row]] = {}
     pairs: dict[str, list[Row]] = {}
-    dropped: Counter[str] = Counter()
+    dropped.update(chosen.dropped)
     for name in SPLITS:
-        part = [row for o in with_rows if (o.room in split.dev_rooms) == (name == "dev") for row in o.rows]
+        part = [row for row in chosen.rows if (row.room in split.dev_rooms) == (name == "dev")]
         part = [replace(row, split="dev") for row in part] if name == "dev" else part
-        if config.video.frame_true != "flag":
-            part, never = _without_untrue(part)
-            dropped.update(never)
         rows[name], left_out = balance_rows(part, config.balance, config.run.seed)
         dropped.update(left_out)
         if config.data.min_count == 0 and rows[name]:
@@ -155,6 +176,7 @@ def assemble(
             notes.append(f"{pairs_name(name)}: " + ", ".join(f"{n} {kind}" for kind, n in count_pairs(found).items()))
     answers = {name: answer_lines(part) for name, part in rows.items()}
     truth = {name: truth_of(part).table() for name, part in rows.items()}
+    audit = audit_rows(audit_rows_of(rows["train"]))
     summary = _summary(
         config,
         outcomes,
@@ -166,6 +188,8 @@ def assemble(
         dropped=dict(sorted(dropped.items())),
         answers=answers,
         frame_true=truth,
+        candidates=chosen.candidates,
+        audit=audit,
     )
     _write_manifest(config, outcomes, rows, pairs, summary)
     return summary
@@ -176,6 +200,15 @@ def _without_untrue(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
     kept = [row for row in rows if row.extra.get(TRUE_AT) != [] or row.extra.get(ANSWER_AT)]
     left_out = Counter(row.question_type for row in rows) - Counter(row.question_type for row in kept)
     return kept, Counter({f"{kind}: video.frame_true": number for kind, number in left_out.items()})
+
+
+def _too_small_note(too_small: dict[str, str]) -> list[str]:
+    """Return one sentence for types that are not balanced by their text, none where there is no such type."""
+    if not too_small:
+        return []
+    named = ", ".join(f"{name} ({reason})" for name, reason in list(too_small.items())[:3])
+    more = f" and {len(too_small) - 3} more types" if len(too_small) > 3 else ""
+    return [f"not balanced by text (balance.mode=text), too few rows or rooms: {named}{more}"]
 
 
 def shard_summary(config: BuildDataConfig, out: Path, outcomes: list[ScanOutcome], reused: int) -> BuildSummary:
@@ -236,6 +269,8 @@ def _write_manifest(
                 "answers": {name: [asdict(line) for line in lines] for name, lines in summary.answers.items()},
                 "frame_true": summary.frame_true,
                 "pairs": {name: count_pairs(part) for name, part in pairs.items()},
+                "audit": None if summary.audit is None else audit_json(summary.audit),
+                "candidates": summary.candidates,
                 "warnings": summary.warnings,
                 "refused": summary.refused,
                 "dropped": summary.dropped,
@@ -246,111 +281,3 @@ def _write_manifest(
             notes=summary.notes,
         ),
     )
-
-
-def balance_rows(rows: Sequence[Row], balance: BalanceSection, seed: int) -> tuple[list[Row], dict[str, int]]:
-    """Return the balanced rows, order kept, and how many were dropped by "type: reason".
-
-    `weights` is the share of a type's rows to keep. `max_share` is the largest share of one answer (the word or number,
-    not the letter) among a type's rows: rows of a more frequent answer are dropped, but never below an even spread over
-    the answers there are. `letters` puts the right option at a letter used least so far (VSI-Bench's own rule, over the
-    whole file). Another seed drops other rows.
-    """
-    dropped: Counter[str] = Counter()
-    for rule, find_excess in (("weights", _excess_of_weights), ("max_share", _excess_of_shares)):
-        excess = find_excess(rows, getattr(balance, rule), seed)
-        dropped.update(f"{row.question_type}: balance.{rule}" for row in rows if row.key in excess)
-        rows = [row for row in rows if row.key not in excess]
-    return (_spread_letters(rows, seed) if balance.letters else list(rows)), dict(sorted(dropped.items()))
-
-
-def _excess_of_weights(rows: Sequence[Row], weights: Mapping[str, float | None], seed: int) -> set[str]:
-    """Return the keys of the rows that the weight of their type leaves out."""
-    weighted = ((row, weights.get(row.question_type)) for row in rows)
-    return {row.key for row, weight in weighted if weight is not None and _place(row, seed, "weight") >= weight}
-
-
-def _excess_of_shares(rows: Sequence[Row], max_share: Mapping[str, float | None], seed: int) -> set[str]:
-    """Return the keys of the rows above their answer's share."""
-    groups: dict[str, dict[str, list[Row]]] = {}
-    for row in rows:
-        groups.setdefault(row.question_type, {}).setdefault(row.answer, []).append(row)
-    excess: set[str] = set()
-    for question_type, answers in groups.items():
-        if (share := max_share.get(question_type)) is not None:
-            limits = share_limits({answer: len(group) for answer, group in answers.items()}, share)
-            for answer, group in answers.items():
-                ranked = sorted(group, key=lambda row: _place(row, seed, "share"))
-                excess.update(row.key for row in ranked[limits[answer] :])
-    return excess
-
-
-def share_limits(counts: Mapping[str, int], share: float) -> dict[str, int]:
-    """Return how many of each answer to keep, so that none is more than `share` of what is kept, and as many as can be.
-
-    With fewer than MIN_ROWS rows or one answer only, all. A share below 1 / number of answers is taken as that.
-
-    With the bound m on every answer, sum(min(count, m)) >= m / share must hold; the largest such m is taken.
-    """
-    if sum(counts.values()) < MIN_ROWS or len(counts) < 2:
-        return dict(counts)
-    share = max(share, 1 / len(counts))
-    low, high = 1, max(counts.values())
-    while low < high:  # kept / m falls with m: bisect
-        middle = (low + high + 1) // 2
-        if middle <= share * sum(min(count, middle) for count in counts.values()) + 1e-9:
-            low = middle
-        else:
-            high = middle - 1
-    return {answer: min(count, low) for answer, count in counts.items()}
-
-
-def _spread_letters(rows: Sequence[Row], seed: int) -> list[Row]:
-    """Move each right option to one of the letters used least so far, per type and number of options."""
-    used: dict[tuple[str, int], list[int]] = {}
-    out = []
-    for row in rows:
-        if row.answer_kind != "choice" or row.options is None:
-            out.append(row)
-            continue
-        counts = used.setdefault((row.question_type, len(row.options)), [0] * len(row.options))
-        least = [place for place, count in enumerate(counts) if count == min(counts)]
-        place = least[int(_place(row, seed, "letter") * len(least))]
-        counts[place] += 1
-        out.append(with_answer_at(row, place))
-    return out
-
-
-def with_answer_at(row: Row, place: int) -> Row:
-    """Return the row with its right option at `place`, swapped with the option there.
-
-    A question that lists its options in order (relative distance) lists them in the new order, and its id follows.
-    """
-    assert row.options is not None
-    old = LETTERS.index(row.ground_truth)
-    if old == place:
-        return row
-    order = list(range(len(row.options)))
-    order[old], order[place] = order[place], order[old]
-    options = tuple(row.options[k] for k in order)
-    question, objects = row.question, row.objects
-    if question.count(", ".join(row.options)) == 1:
-        question = question.replace(", ".join(row.options), ", ".join(options))
-    fixed = len(objects) - len(options)
-    if fixed >= 0 and [item["category"] for item in objects[fixed:]] == list(row.options):
-        objects = (*objects[:fixed], *(objects[fixed + k] for k in order))
-    same = question == row.question
-    return replace(
-        row,
-        id=row.id if same else row_id(row.dataset, row.scene_name, row.question_type, question),
-        question=question,
-        options=options,
-        ground_truth=LETTERS[place],
-        objects=objects,
-    )
-
-
-def _place(row: Row, seed: int, purpose: str) -> float:
-    """Return a number in [0, 1) that depends on the row, the seed and the purpose alone."""
-    digest = blake2b(f"{seed}\0{purpose}\0{row.key}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53

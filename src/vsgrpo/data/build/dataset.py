@@ -193,7 +193,8 @@ def fingerprint(config: BuildDataConfig) -> str:
     """Return what a stored scan depends on: everything but paths, the spread of work, the dev split and balancing."""
     content = asdict(config)
     content.pop("build")
-    content["balance"] = {"caps": content["balance"]["caps"]}
+    pools = {} if config.balance.mode == "paper" else {"mode": config.balance.mode}  # more candidates of a scan
+    content["balance"] = {"caps": content["balance"]["caps"], **pools}
     content["data"] = {key: value for key, value in content["data"].items() if key not in ("path", "dev_fraction")}
     given = {key: value for key, value in content["source"].items() if key not in ("root", "num_scenes")}
     content["source"] = dict.fromkeys(("preset", "seed", "num_frames", "frame_size")) | given  # as stamped so far
@@ -280,6 +281,7 @@ def _config_from(data: dict[str, Any]) -> BuildDataConfig:
     options = find_source(data["source"]["name"]).options
     known = {item.name for item in fields(options)}  # an earlier plan names the keys of all sources
     data["source"] = {key: value for key, value in data["source"].items() if key in known}
+    data["balance"].setdefault("mode", "paper")  # as every build of before was
     sections = {**get_type_hints(BuildDataConfig), "source": options}
     return BuildDataConfig(**{name: section(**data[name]) for name, section in sections.items()})
 

@@ -214,6 +214,7 @@ def _question_settings(config: BuildDataConfig, seen_pixels: int) -> QuestionSet
         types=None if config.data.types is None else load_question_types("data.types", config.data.types),
         caps=config.balance.caps,
         min_count=max(config.data.min_count, 1),  # zeros are drawn when all scans are done
+        pooled=config.balance.mode == "text",
         min_pixels=seen_pixels,
         unseen=config.data.unseen,
         appearance=AppearanceSettings(**_shared(config.appearance, AppearanceSettings)),

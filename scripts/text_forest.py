@@ -1,0 +1,98 @@
+"""A second judge of what text gives away: a random forest (scikit-learn) on what the audit's tables count.
+
+For tests and bench_audit.py only. Balancing never uses it, so that it can say whether the balancer fools its own judge.
+Encodings of training rows come from other inner folds, else the label would leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vsgrpo.audit.choices import ChoiceTexts
+from vsgrpo.audit.folds import NUM_FOLDS, scene_folds
+from vsgrpo.audit.measure import read_texts
+from vsgrpo.audit.numbers import NumberTexts
+from vsgrpo.audit.rows import AuditRow
+
+_PRIOR = 3.0
+_MAX_NAMES = 80
+
+
+def forest_score(rows: Sequence[AuditRow], trees: int = 120, seeds: Sequence[int] = (0,)) -> float | None:
+    """Return the cross-validated score (0..1) of a forest on one type, None where all questions have one text."""
+    texts = read_texts(rows)
+    scenes = [row.scene for row in rows]
+    if isinstance(texts, NumberTexts):
+        if len(texts.keys) == 1:
+            return None
+        return float(np.mean([_numbers(texts, scenes, seed, trees) for seed in seeds]))
+    return float(np.mean([_choices(texts, scenes, seed, trees) for seed in seeds]))
+
+
+def _choices(texts: ChoiceTexts, scenes: list[str], seed: int, trees: int) -> float:
+    from sklearn.ensemble import RandomForestClassifier
+
+    folds, inner = scene_folds(scenes, seed), scene_folds(scenes, seed + 1)
+    right = texts.is_right(texts.truth)
+    letter = np.eye(int(texts.num_options.max()))[texts.place_of_option]
+    score = np.zeros(len(scenes))
+    for k in range(NUM_FOLDS):
+        fit, use = np.flatnonzero(folds != k), np.flatnonzero(folds == k)
+        encoded = texts.features(texts.truth, fit)
+        for j in range(NUM_FOLDS):
+            own = texts.options_of(fit[inner[fit] == j])
+            encoded[own] = texts.features(texts.truth, fit[inner[fit] != j])[own]
+        given = np.hstack([encoded, letter])
+        known, asked = texts.options_of(fit), texts.options_of(use)
+        forest = RandomForestClassifier(trees, min_samples_leaf=5, max_features=0.4, random_state=seed, n_jobs=1)
+        forest.fit(given[known], right[known])
+        belief = np.zeros(len(given))
+        belief[asked] = forest.predict_proba(given[asked])[:, 1]
+        score[use] = texts.hits(belief, texts.truth, use)
+    return float(score.mean())
+
+
+def _numbers(texts: NumberTexts, scenes: list[str], seed: int, trees: int) -> float:
+    from sklearn.ensemble import RandomForestRegressor
+
+    folds, inner = scene_folds(scenes, seed), scene_folds(scenes, seed + 1)
+    logs = np.log(np.maximum(texts.truth, 0.01))
+    named = texts.names[texts.key_of].toarray()
+    common = np.argsort(-named.sum(axis=0), kind="stable")[:_MAX_NAMES]
+    score = np.zeros(len(scenes))
+    for k in range(NUM_FOLDS):
+        fit, use = np.flatnonzero(folds != k), np.flatnonzero(folds == k)
+        encoded = _encode(logs, named, fit)
+        for j in range(NUM_FOLDS):
+            own = fit[inner[fit] == j]
+            encoded[own] = _encode(logs, named, fit[inner[fit] != j])[own]
+        given = np.hstack([encoded, named[:, common]])
+        forest = RandomForestRegressor(trees, min_samples_leaf=3, max_features=0.4, random_state=seed, n_jobs=1)
+        forest.fit(given[fit], logs[fit])
+        score[use] = texts.scores_by_weight(_leaf_weights(forest, given[fit], given[use]), fit, use)
+    return float(score.mean())
+
+
+def _encode(logs: np.ndarray, named: np.ndarray, fit: np.ndarray) -> np.ndarray:
+    """Return (rows, 4): least, greatest and mean smoothed log of a row's names, and how often the rarest was seen."""
+    seen = named[fit].sum(axis=0)
+    mean = (named[fit].T @ logs[fit] + _PRIOR * logs[fit].mean()) / (seen + _PRIOR)
+    is_named = named > 0
+    least = np.where(is_named, mean, np.inf).min(axis=1)
+    greatest = np.where(is_named, mean, -np.inf).max(axis=1)
+    average = (named @ mean) / named.sum(axis=1)
+    rarest = np.where(is_named, np.log1p(seen), np.inf).min(axis=1)
+    return np.column_stack([least, greatest, average, rarest])
+
+
+def _leaf_weights(forest: Any, known: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Return (asked, known): how often two rows share a leaf, each leaf's rows weighing 1 together."""
+    of_known, of_asked = forest.apply(known), forest.apply(asked)
+    weights = np.zeros((len(asked), len(known)))
+    for tree in range(of_known.shape[1]):
+        same = of_asked[:, tree][:, None] == of_known[:, tree][None]
+        weights += same / same.sum(axis=1, keepdims=True)
+    return weights
