@@ -12,13 +12,20 @@ training as `grpo` spent:
     grpo_wrong  GRPO with every room shown the video of another one: the blind-trained control
     grpo_t, grpo_o  GRPO in think and observe mode                         (experiment=demo_grpo_t, demo_grpo_o)
 
+two arms that repeat `grpo` and `grpo_wrong` on balanced rows of the same rooms (balance.mode=text, docs/trust.md): does
+a blind-trained model fall where no word tells the answer, and does the sighted gain stay?
+
+    grpo_even   as grpo, on the balanced rows of the 2,000 rooms, 250 steps
+    wrong_even  as grpo_wrong, on those rows, 250 steps
+
 and two arms of `make demo`'s own length:
 
     demo        as grpo, for the 400 steps of experiment=demo_grpo
     demo_sft    as more_sft, for as many CPU seconds as demo spent
 
-All are scored on the same held-out rooms: greedy, sampled (T=1), and greedy with shuffled videos. `make demo` never
-uses these rooms. Nothing is chosen on them: the last checkpoint counts, always.
+All are scored on the same held-out rooms: greedy, sampled (T=1), and greedy with shuffled videos; the four arms that
+tell balanced from unbalanced rows on the balanced rows of these rooms too. All other rows are unbalanced
+(balance.mode=paper). `make demo` never uses these rooms. Nothing is chosen on them: the last checkpoint counts, always.
 
 Usage: study.py [--out runs/study] [--seeds 0 1 2] [--arms grpo more_sft ...]. A second run goes on where the first
 stopped. Prints Markdown tables of mean and spread and, per seed, paired differences with 95 % intervals; exits with 1
@@ -33,72 +40,21 @@ import json
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from demo_table import scores_of
+from study_arms import ARMS, BY_NAME, COLD, COLD_ROOMS, COUNT, EVEN_KIND, KINDS, PAIRS, ROOM, ROOMS, UNBALANCED, Arm
+from vsgrpo.audit.measure import audit_rows
+from vsgrpo.data.audit_rows import audit_rows_of
 from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.evaluation.arms import derangement
 from vsgrpo.evaluation.constants import best_constants, constant_scores
 from vsgrpo.evaluation.score_command import score_command
 
-COUNT, ROOM = "object_counting", "room_size_estimation"
-KINDS = {
-    "greedy": (),
-    "sampled": ("decoding.temperature=1", "decoding.num_samples=2"),
-    "shuffled": ("video.shuffle=true",),
-}
-ROOMS = {"rl": (105, 2000), "test": (109, 600)}
-"""source.seed and number of rooms; the cold start of seed N takes source.seed=110+N."""
-COLD_ROOMS = 200
 TOLERANCE, TRIES = 0.1, 2
 """An arm whose CPU seconds end further from the budget is trained once more, with steps by its own cost."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to spend the CPU seconds.
-
-    Attributes:
-        method: of `vsgrpo train`.
-        experiment: of configs/experiment.
-        mode: prompt mode, and the cold start it goes on from.
-        data: cold | rl | wrong.
-        equal: arm whose CPU seconds this one spends; None: as long as its experiment or settings say.
-        pilot: steps of a short run that tells what a step costs.
-    """
-
-    name: str
-    method: str
-    experiment: str
-    mode: str = "vanilla"
-    data: str = "rl"
-    equal: str | None = "grpo"
-    pilot: int = 30
-    settings: tuple[str, ...] = ()
-
-
-CONTINUED = ("trainer.learning_rate=1e-3",)
-ARMS = (
-    Arm("grpo", "grpo", "demo_grpo", equal=None, settings=("trainer.max_steps=250", "trainer.save_steps=125")),
-    Arm("more_sft", "sft", "demo_sft", data="cold", settings=CONTINUED),
-    Arm("sft_all", "sft", "demo_sft", settings=CONTINUED),
-    Arm("dpo", "dpo", "demo_dpo", settings=("model.freeze_vision=false", "trainer.learning_rate=3e-4")),
-    Arm("grpo_kl", "grpo", "demo_grpo_kl"),
-    Arm("grpo_count", "grpo", "demo_grpo", settings=("data.types=[object_counting]",)),
-    Arm("grpo_wrong", "grpo", "demo_grpo", data="wrong"),
-    Arm("grpo_t", "grpo", "demo_grpo_t", mode="think", pilot=10),
-    Arm("grpo_o", "grpo", "demo_grpo_o", mode="observe", pilot=10),
-    Arm("demo", "grpo", "demo_grpo", equal=None),
-    Arm("demo_sft", "sft", "demo_sft", data="cold", equal="demo", settings=CONTINUED),
-)
-BY_NAME = {arm.name: arm for arm in ARMS}
-COLD = {
-    "vanilla": Arm("cold", "sft", "demo_sft", data="cold"),
-    "think": Arm("cold_t", "sft", "demo_sft_t", "think", data="cold"),
-    "observe": Arm("cold_o", "sft", "demo_sft_o", "observe", data="cold"),
-}
 
 
 def vsgrpo(*arguments: str) -> None:
@@ -128,14 +84,15 @@ class Study:
 
     def build(self, seeds: list[int]) -> None:
         """Build all rooms; a copy of the GRPO rooms gets the videos of other rooms."""
-        wanted = {**ROOMS, **{f"cold{seed}": (110 + seed, COLD_ROOMS) for seed in seeds}}
-        for name, (source_seed, rooms) in wanted.items():
+        wanted = {**ROOMS, **{f"cold{seed}": (110 + seed, COLD_ROOMS, UNBALANCED) for seed in seeds}}
+        for name, (source_seed, rooms, mode) in wanted.items():
             settings = (f"source.seed={source_seed}", f"source.num_scenes={rooms}", f"output={self.data / name}")
+            settings += (f"balance.mode={mode}",)
             thoughts = ("data.reasoning=template",) if name.startswith("cold") else ()
             vsgrpo("build-data", "experiment=demo_data", *settings, *thoughts)
-        wrong = self.data / "wrong"
-        if not (wrong / "train.jsonl").is_file():
-            write_wrong_videos(self.data / "rl", wrong)
+        for source, wrong in (("rl", "wrong"), ("even", "wrong_even")):
+            if not (self.data / wrong / "train.jsonl").is_file():
+                write_wrong_videos(self.data / source, self.data / wrong)
 
     def folder(self, arm: Arm, seed: int) -> Path:
         """Return an arm's run folder."""
@@ -191,6 +148,16 @@ class Study:
             for kind, settings in KINDS.items():
                 output = self.out / f"seed{seed}" / f"eval_{kind}"
                 vsgrpo("eval", *rows, *tokens, *frames, *settings, *models, f"output={output}")
+        self.evaluate_even(seed)
+
+    def evaluate_even(self, seed: int) -> None:
+        """Score the arms that tell balanced from unbalanced rows on the balanced rows of the held-out rooms."""
+        runs = [self.folder(BY_NAME[name], seed) for pair in PAIRS for name in pair[:2]]
+        models = [f"model={run / 'final'}" for run in runs if (run / "final").is_dir()]
+        if len(models) == len(runs):
+            rows = ("experiment=demo_eval", f"benchmark.path={self.data / 'test_even'}")
+            frames = ("video.frame_cache=disk", f"video.cache_dir={self.out / 'frames'}")
+            vsgrpo("eval", *rows, *frames, *models, f"output={self.out / f'seed{seed}' / f'eval_{EVEN_KIND}'}")
 
     def scores(self, arm: Arm, seed: int, kind: str) -> dict[str, float] | None:
         """Return the scores of an evaluation, None where there is none."""
@@ -240,9 +207,42 @@ def mean_table(study: Study, seeds: list[int]) -> list[str]:
     return lines
 
 
-def difference(study: Study, seed: int, first: Arm, second: Arm) -> dict[str, tuple[float, float, float]]:
+def even_table(study: Study, seeds: list[int]) -> list[str]:
+    """Return what balancing the rows changes: blind-trained and sighted on both kinds of held-out rows."""
+    arms = [BY_NAME[name] for pair in PAIRS for name in pair[:2]]
+    kinds = {"greedy": "unbalanced rows", EVEN_KIND: "balanced rows"}
+    done = [seed for seed in seeds if all(study.scores(arm, seed, kind) for arm in arms for kind in kinds)]
+    if not done:
+        return []
+    header = ["arm", "seeds", *(f"{task} on {rows}" for task in ("count", "room size") for rows in kinds.values())]
+    lines = ["", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for arm in arms:
+        cells = [percent([study.scores(arm, seed, k)[task] for seed in done]) for task in (COUNT, ROOM) for k in kinds]  # type: ignore[index]
+        lines.append("| " + " | ".join([arm.name, str(len(done)), *cells]) + " |")
+    constants, text = [], []
+    for _, _, train, test in PAIRS:
+        rows = read_rows(study.data / test / "train.jsonl")
+        constants.append(constant_scores(rows, best_constants(read_rows(study.data / train / "train.jsonl"))))
+        text.append(audit_rows(audit_rows_of(rows), null=False).types)
+    for name, found in (
+        ("best constant", constants),
+        ("text alone", [{t: x.text for t, x in a.items()} for a in text]),
+    ):
+        cells = [f"{100 * scores[task]:.1f}" for task in (COUNT, ROOM) for scores in found]
+        lines.append("| " + " | ".join([name, "", *cells]) + " |")
+    for seed in done:
+        for (sighted, blind, _, _), kind in zip(PAIRS, kinds, strict=True):
+            pairs = difference(study, seed, BY_NAME[sighted], BY_NAME[blind], kind)
+            parts = [f"{t} {100 * d:+.1f} ({100 * a:+.1f}..{100 * b:+.1f})" for t, (d, a, b) in pairs.items()]
+            lines.append(f"seed {seed}: {sighted} - {blind} on {kinds[kind]}: " + ", ".join(parts))
+    return lines
+
+
+def difference(
+    study: Study, seed: int, first: Arm, second: Arm, kind: str = "greedy"
+) -> dict[str, tuple[float, float, float]]:
     """Return per task first minus second, with the ends of its 95 % interval by rooms (paired)."""
-    files = [str(study.evaluation(arm, seed, "greedy") / "predictions.jsonl") for arm in (first, second)]
+    files = [str(study.evaluation(arm, seed, kind) / "predictions.jsonl") for arm in (first, second)]
     report: Any = score_command(files)
     table, ranges = report.differences()["official"], report.intervals["official"]
     return {task: (table[task], *ranges[task]) for task in (COUNT, ROOM)}
@@ -292,7 +292,7 @@ def main() -> int:
             pairs = difference(study, seed, ARMS[0], other)
             parts = [f"{t} {100 * d:+.1f} ({100 * a:+.1f}..{100 * b:+.1f})" for t, (d, a, b) in pairs.items()]
             lines.append(f"seed {seed}: grpo - {other.name}: " + ", ".join(parts))
-    text = "\n".join(lines)
+    text = "\n".join([*lines, *even_table(study, options.seeds)])
     (options.out / "table.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     return 0 if all(holds for _, holds in checked) else 1
