@@ -154,7 +154,7 @@ class Study:
         """Score the arms that tell balanced from unbalanced rows on the balanced rows of the held-out rooms."""
         runs = [self.folder(BY_NAME[name], seed) for pair in PAIRS for name in pair[:2]]
         models = [f"model={run / 'final'}" for run in runs if (run / "final").is_dir()]
-        if len(models) == len(runs):
+        if models:
             rows = ("experiment=demo_eval", f"benchmark.path={self.data / 'test_even'}")
             frames = ("video.frame_cache=disk", f"video.cache_dir={self.out / 'frames'}")
             vsgrpo("eval", *rows, *frames, *models, f"output={self.out / f'seed{seed}' / f'eval_{EVEN_KIND}'}")
@@ -211,14 +211,15 @@ def even_table(study: Study, seeds: list[int]) -> list[str]:
     """Return what balancing the rows changes: blind-trained and sighted on both kinds of held-out rows."""
     arms = [BY_NAME[name] for pair in PAIRS for name in pair[:2]]
     kinds = {"greedy": "unbalanced rows", EVEN_KIND: "balanced rows"}
-    done = [seed for seed in seeds if all(study.scores(arm, seed, kind) for arm in arms for kind in kinds)]
-    if not done:
+    done = {arm: [seed for seed in seeds if all(study.scores(arm, seed, kind) for kind in kinds)] for arm in arms}
+    if not any(done.values()):
         return []
     header = ["arm", "seeds", *(f"{task} on {rows}" for task in ("count", "room size") for rows in kinds.values())]
     lines = ["", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    for arm in arms:
-        cells = [percent([study.scores(arm, seed, k)[task] for seed in done]) for task in (COUNT, ROOM) for k in kinds]  # type: ignore[index]
-        lines.append("| " + " | ".join([arm.name, str(len(done)), *cells]) + " |")
+    for arm, own in done.items():
+        if own:
+            found = [[study.scores(arm, seed, kind)[task] for seed in own] for task in (COUNT, ROOM) for kind in kinds]  # type: ignore[index]
+            lines.append("| " + " | ".join([arm.name, str(len(own)), *map(percent, found)]) + " |")
     constants, text = [], []
     for _, _, train, test in PAIRS:
         rows = read_rows(study.data / test / "train.jsonl")
@@ -230,11 +231,13 @@ def even_table(study: Study, seeds: list[int]) -> list[str]:
     ):
         cells = [f"{100 * scores[task]:.1f}" for task in (COUNT, ROOM) for scores in found]
         lines.append("| " + " | ".join([name, "", *cells]) + " |")
-    for seed in done:
-        for (sighted, blind, _, _), kind in zip(PAIRS, kinds, strict=True):
-            pairs = difference(study, seed, BY_NAME[sighted], BY_NAME[blind], kind)
-            parts = [f"{t} {100 * d:+.1f} ({100 * a:+.1f}..{100 * b:+.1f})" for t, (d, a, b) in pairs.items()]
-            lines.append(f"seed {seed}: {sighted} - {blind} on {kinds[kind]}: " + ", ".join(parts))
+    for sighted, blind, _, _ in PAIRS:
+        both = (BY_NAME[sighted], BY_NAME[blind])
+        for seed in [seed for seed in done[both[0]] if seed in done[both[1]]]:
+            for kind, rows in kinds.items():
+                pairs = difference(study, seed, *both, kind)
+                parts = [f"{t} {100 * d:+.1f} ({100 * a:+.1f}..{100 * b:+.1f})" for t, (d, a, b) in pairs.items()]
+                lines.append(f"seed {seed}: {sighted} - {blind} on {rows}: " + ", ".join(parts))
     return lines
 
 
