@@ -52,6 +52,7 @@ from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.evaluation.arms import derangement
 from vsgrpo.evaluation.constants import best_constants, constant_scores
 from vsgrpo.evaluation.score_command import score_command
+from vsgrpo.files import link_or_copy
 
 TOLERANCE, TRIES = 0.1, 2
 """An arm whose CPU seconds end further from the budget is trained once more, with steps by its own cost."""
@@ -178,8 +179,8 @@ def write_wrong_videos(source: Path, target: Path) -> None:
     rows = read_rows(source / "train.jsonl")
     other = derangement({row.scene_name: row.room for row in rows})
     media = {row.scene_name: row.media for row in rows}
-    target.mkdir(parents=True)
-    (target / "videos").symlink_to((source / "videos").resolve())
+    for path in {item["path"] for row in rows for item in row.media}:  # linked: a path out of the folder is refused
+        link_or_copy(source / path, target / path)
     write_rows(target / "train.jsonl", [replace(row, media=media[other[row.scene_name]]) for row in rows])
 
 
@@ -229,7 +230,7 @@ def even_table(study: Study, seeds: list[int]) -> list[str]:
         ("best constant", constants),
         ("text alone", [{t: x.text for t, x in a.items()} for a in text]),
     ):
-        cells = [f"{100 * scores[task]:.1f}" for task in (COUNT, ROOM) for scores in found]
+        cells = [f"{100 * x[task]:.1f}" if task in x else "-" for task in (COUNT, ROOM) for x in found]
         lines.append("| " + " | ".join([name, "", *cells]) + " |")
     for sighted, blind, _, _ in PAIRS:
         both = (BY_NAME[sighted], BY_NAME[blind])

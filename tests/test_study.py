@@ -1,0 +1,74 @@
+"""scripts/study.py: the rows of the blind-trained controls, and the table of balanced and unbalanced rows."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evaluation_rows import official_rows
+from vsgrpo.data.rows import read_rows, write_rows
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import study
+
+    yield study
+    for name in ("study", "study_arms", "demo_table"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    file = tmp_path / "official.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in official_rows(3)))
+    return [row for row in VsiBench.read(file).rows if row.options is None]
+
+
+def write_set(folder, rows):
+    folder.mkdir(parents=True)
+    write_rows(folder / "train.jsonl", [replace(row, split="train") for row in rows])
+    return folder
+
+
+def test_wrong_videos_are_another_rooms_and_lie_in_the_folder(study, rows, tmp_path):
+    source = write_set(tmp_path / "rl", rows)
+    for row in rows:
+        path = row.video_path(source)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(row.scene_name)
+    study.write_wrong_videos(source, tmp_path / "wrong")
+    wrong = read_rows(tmp_path / "wrong" / "train.jsonl")
+    shown = {row.scene_name: row.video_path(tmp_path / "wrong").read_text() for row in wrong}  # a link out would raise
+    assert sorted(shown) == sorted(shown.values()) and all(own != other for own, other in shown.items())
+    assert [row.question for row in wrong] == [row.question for row in rows]
+
+
+def test_the_table_of_balanced_rows_by_hand(study, rows, tmp_path):
+    made = study.Study(tmp_path)
+    for name in ("rl", "test", "even", "test_even"):
+        write_set(tmp_path / "data" / name, rows)
+    # Sighted: every row right. Blind: half the number, |.5 t - t| / t = .5 passes one of ten thresholds: .1.
+    for name, factor in (("grpo", 1), ("grpo_wrong", 0.5)):
+        for kind in ("greedy", "even"):
+            folder = made.evaluation(study.BY_NAME[name], 0, kind)
+            folder.mkdir(parents=True)
+            lines = [{"id": row.id, "prediction": f"{factor * float(row.ground_truth):g}"} for row in rows]
+            (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            scores = dict.fromkeys((study.COUNT, study.ROOM), 1.0 if factor == 1 else 0.1)
+            benchmark = {"file": str(tmp_path / "data" / "test" / "train.jsonl")}
+            (folder / "results.json").write_text(json.dumps({"scores": scores, "benchmark": benchmark}))
+    text = "\n".join(study.even_table(made, [0, 1]))
+    assert "| grpo | 1 | 100.0 | 100.0 | 100.0 | 100.0 |" in text and "| grpo_wrong | 1 | 10.0 | 10.0" in text
+    assert "| grpo_even |" not in text  # not run
+    # All counts are 3 and all rooms 12.5: the best constants are right everywhere. Three rows are too few to audit.
+    assert "| best constant |  | 100.0 | 100.0 | 100.0 | 100.0 |" in text
+    assert "| text alone |  | - | - | - | - |" in text
+    assert "seed 0: grpo - grpo_wrong on balanced rows: object_counting +90.0 (+90.0..+90.0)" in text
+    assert study.even_table(made, [1]) == []
