@@ -288,3 +288,17 @@ def test_a_port_on_which_nothing_listens_is_an_error_within_seconds():
         Server(f"http://127.0.0.1:{port}", "m").vllm_version()
     with pytest.raises(EngineError, match=r"no server answers$"):
         Server(f"http://127.0.0.1:{port}", "m").wait_until_alive(0)
+
+
+def test_what_is_stopped_is_not_asked_again(serve, asked):
+    """Also not on a connection kept from an earlier request, where a server that closed it is asked anew."""
+    server = serve()
+    own = client(server, patience_s=20, concurrency=1)
+    own.generate(asked(video("a"), 1))
+    before, server.does.delay_s = server.count("/inference/v1/generate"), 3
+    threading.Timer(0.5, own.stop).start()
+    began = time.monotonic()
+    with pytest.raises(EngineError):
+        own.generate(asked(video("a"), 1))
+    assert time.monotonic() - began < 2.5
+    assert server.count("/inference/v1/generate") == before + 1

@@ -4,6 +4,7 @@ import json
 import threading
 
 import pytest
+from PIL import Image
 
 from evaluation_rows import write_vsibench
 from vsgrpo.config.compose import load_config
@@ -122,6 +123,17 @@ def test_a_video_that_cannot_be_read_leaves_its_rows_without_an_answer(serve, ev
     words = (f"benchmark.path={tmp_path / 'broken'}",)
     own, served = evaluate("own", *words), evaluate("served", *words, servers=[serve()])
     assert answers(own) == answers(served) and answers(served).count(b'"prediction": null') == 3
+
+
+def test_questions_about_images_are_answered_too(serve, evaluate, tmp_path):
+    for number, size in enumerate([(112, 84), (56, 140)]):
+        Image.radial_gradient("L").resize(size).rotate(90 * number).convert("RGB").save(tmp_path / f"{number}.png")
+    asked = [{"image": "0.png"}, {"images": ["0.png", "1.png"]}, {"image": "1.png"}]
+    rows = [{"question": f"What is this, {i}?", "answer": "3", **row} for i, row in enumerate(asked)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("benchmark=folder", f"benchmark.path={tmp_path / 'rows.jsonl'}")
+    own, served = evaluate("own", *words), evaluate("served", *words, servers=[serve()])
+    assert answers(own) == answers(served) and answers(served).count(b"\n") == 3
 
 
 def problem(evaluate, kind, *words, **options):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from real_server import RealServer
 
 from evaluation_rows import write_vsibench
+from real_server import RealServer
 from vsgrpo.engine import serve
 from vsgrpo.engine.client import Server
 from vsgrpo.engine.wire import Array, Item, Request, encode_features, greedy, keyed

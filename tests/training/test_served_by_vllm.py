@@ -5,7 +5,6 @@ Killed in the middle and started again, the run goes on; killed for good, it sto
 
 import json
 import os
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,15 +14,13 @@ from test_served import STEPS
 from tiny_runs import LORA, SMALL, SPREAD, write_dataset
 from two_processes import assert_equal_runs, log
 
+from real_server import RealServer
 from vsgrpo.config.compose import load_config
 from vsgrpo.engine import serve
 from vsgrpo.errors import RunError
 from vsgrpo.families.family import TinySizes
 from vsgrpo.modeling.tiny import build_tiny
 from vsgrpo.training.worker import train
-
-sys.path.append(str(Path(__file__).parents[1] / "engine"))
-from real_server import RealServer
 
 pytestmark = [
     pytest.mark.vllm,

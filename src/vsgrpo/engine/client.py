@@ -259,7 +259,7 @@ class Server:
                 return send(request)
             except EngineError as error:
                 kind = error.kind
-                if kind in ("down", "unknown", "stale", "slow") and kind not in tried:
+                if kind in ("down", "unknown", "stale", "slow") and kind not in tried and not self._stopped.is_set():
                     tried.add(kind)
                     if kind != "slow":
                         self._recover(error, lives)

@@ -62,6 +62,8 @@ class Connections:
         self._parts = urlsplit(self.url)
         self._local = threading.local()
         self._open: set[http.client.HTTPConnection] = set()
+        self._closes = 0
+        """Times that `close` was called."""
 
     def call(self, method: str, path: str, body: bytes | None = None, timeout_s: float = SHORT_S) -> tuple[int, bytes]:
         """Return status and body of the answer.
@@ -70,6 +72,7 @@ class Connections:
             EngineError: "down" or "slow".
         """
         kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        closes = self._closes
         while True:
             connection = kept or self._connect()
             connection.timeout = timeout_s
@@ -88,7 +91,8 @@ class Connections:
                 raise EngineError("slow", what, "look at the server, or raise vllm.timeout_s") from None
             except (OSError, http.client.HTTPException) as error:
                 self._drop(connection)
-                if connection is kept and not isinstance(error, http.client.IncompleteRead):
+                cut = isinstance(error, http.client.IncompleteRead) or closes != self._closes
+                if connection is kept and not cut:
                     kept = None  # a server closes connections that lie idle
                     continue
                 raise EngineError("down", f"{self.url}: {_reason(error)}", _DOWN) from error
@@ -97,6 +101,7 @@ class Connections:
 
     def close(self) -> None:
         """End all requests under way."""
+        self._closes += 1
         for connection in list(self._open):
             if connection.sock is not None:
                 with suppress(OSError):
