@@ -332,15 +332,9 @@ class _Handler(BaseHTTPRequestHandler):
             super().handle()
 
     def do_GET(self) -> None:
-        self._answer(None)
-
-    def do_POST(self) -> None:
-        text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self._answer(json.loads(text) if text else None)
-
-    def _answer(self, body: Any) -> None:
+        given = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
-            found, status = self.fake.answer(self.path.partition("?")[0], body), 200
+            found, status = self.fake.answer(self.path.partition("?")[0], json.loads(given) if given else None), 200
         except Refusal as refusal:
             found, status = refusal.body, refusal.status
         if not self.fake.alive:
@@ -352,3 +346,5 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)
+
+    do_POST = do_GET

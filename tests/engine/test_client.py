@@ -1,5 +1,6 @@
 """The client against a server that does what was measured of vLLM: one test for each way that it fails."""
 
+import pickle
 import socket
 import threading
 import time
@@ -302,3 +303,8 @@ def test_what_is_stopped_is_not_asked_again(serve, asked):
         own.generate(asked(video("a"), 1))
     assert time.monotonic() - began < 2.5
     assert server.count("/inference/v1/generate") == before + 1
+
+
+def test_an_error_reaches_other_processes_whole():
+    error = pickle.loads(pickle.dumps(EngineError("slow", "no answer", "look")))
+    assert (error.kind, error.message, error.hint, error.exit_code) == ("slow", "no answer", "look", 1)
