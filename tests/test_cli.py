@@ -156,6 +156,34 @@ def test_version_is_an_option_too(capsys):
     assert (code, out) == outcome(capsys, "version")[:2] and re.fullmatch(r"\d+\.\d+\.\d+\n", out)
 
 
+def test_a_reader_that_has_read_enough_is_no_failure():
+    command = f"set -o pipefail; {sys.executable} -m vsgrpo.cli configs experiment | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stderr == "" and done.stdout.count("\n") == 1
+    command = f"{sys.executable} -m vsgrpo.cli configs trainer --json | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_results_of_training_and_ask_are_on_stdout_and_nothing_else(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["-q", "build-data", "experiment=demo_data", "source.num_scenes=2", "output=data"]) == 0
+    sft = ["train", "sft", "experiment=demo_sft", "data=data", "trainer.max_steps=1", "trainer.logging_steps=1"]
+    capfd.readouterr()
+    assert run([*sft, "output=one"]) == 0
+    shown = capfd.readouterr()
+    assert shown.out == "trained: one/final\n"
+    assert "\r" not in shown.err and "%|" not in shown.err  # no bar of a library in a file
+    assert run([*sft, "output=two", "--json"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert (result["final"], result["step"], result["best"]) == ("two/final", 1, None)
+    assert result["metrics"]["loss"] > 0
+    video = next((tmp_path / "data" / "videos" / "demo").glob("*.mp4"))
+    assert run(["ask", "model=one/final", f"video={video}", "How many?"]) == 0
+    asked = capfd.readouterr()
+    assert asked.out.strip() and "questions" not in asked.err
+
+
 @pytest.mark.parametrize("argv", [["-q", "build-data"], ["build-data", "-q"], ["build-data"]])
 def test_quiet_keeps_progress_from_stderr_wherever_it_is(argv, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

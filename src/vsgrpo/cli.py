@@ -58,6 +58,7 @@ def _run(flags: list[str], argv: list[str]) -> int:
         )
         if result == 130:  # typer turns KeyboardInterrupt into this
             print(INTERRUPTED, file=sys.stderr)
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except VsgrpoError as error:
         if debug:
@@ -78,9 +79,12 @@ def _run(flags: list[str], argv: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print(INTERRUPTED, file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except (BrokenPipeError, SystemExit) as error:  # typer turns the one into the other
+        pipe = error if isinstance(error, BrokenPipeError) else error.__context__
+        if not isinstance(pipe, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # who reads has read enough (`| head`)
+        return 0
     except Exception as error:
         known = from_machine(error)
         if known is None or debug:

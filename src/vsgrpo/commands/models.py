@@ -26,6 +26,7 @@ def train(
     limit: app.Limit = None,
     wandb: Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases too.")] = False,
     config_dir: app.ConfigDir = None,
+    as_json: app.Json = False,
     debug: app.Debug = False,
 ) -> None:
     """Train a model on a dataset folder; run.seed=[0,1,2] trains in turn and prints mean and spread.
@@ -39,6 +40,7 @@ def train(
     if resume and overwrite:
         raise ConfigError("--resume --overwrite: these exclude each other", hint="give one of the two")
     from vsgrpo.config.compose import load_config
+    from vsgrpo.launch.result import run_result
     from vsgrpo.launch.start import describe, launch_training, of_seed, run_seeds, seed_list
     from vsgrpo.training.continuation import is_longer
 
@@ -56,11 +58,17 @@ def train(
         def start(seed: int, run: Path, go_on: bool) -> int:
             words = of_seed(given, seed, folder)
             flags = {"resume": go_on, "overwrite": overwrite, "allow_changed": allow_changed}
-            return launch_training(load_config("train", words, config_dir), words, **flags)
+            code = launch_training(load_config("train", words, config_dir), words, **flags)
+            if code == 0 and not as_json and (made := run_result(run)) is not None:
+                show(made.table())
+            return code
 
         longer = partial(is_longer, config=first)
         code, text = run_seeds(seeds, folder, start, resume=resume, is_longer=longer)
-        if text:
+        if text and as_json:
+            made = [run_result(folder / f"seed{seed}") for seed in seeds]
+            show(json.dumps([run.to_json() for run in made if run is not None], indent=1))
+        elif text:
             show(text)
         raise typer.Exit(code)
     if seeds is not None:
@@ -73,6 +81,8 @@ def train(
     code = launch_training(config, given, resume=resume, overwrite=overwrite, allow_changed=allow_changed)
     if code:
         raise typer.Exit(code)
+    if (result := run_result(Path(config.run.dir))) is not None:
+        print_result(result, as_json)
 
 
 @app.command("merge", "runs/x/final output=models/x")
@@ -260,7 +270,8 @@ def ask(
     config = load_config("eval", request.overrides, config_dir)
     find_model(config.model.path, config.model.adapter)
     reply = answer_request(config, request)
-    show(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(reply.answers))
+    answers = [answer.strip() or "(an empty answer)" for answer in reply.answers]
+    show(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(answers))
 
 
 @app.command("report", "runs/beta0 runs/beta1e-4 output=compare.html")

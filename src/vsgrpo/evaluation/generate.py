@@ -200,7 +200,7 @@ class Generator:
             with timing.open("a", encoding="utf-8") as stream:
                 line = {"videos": len(chunk), "questions": questions, **seconds}
                 stream.write(json.dumps(line if arm.view == "own" else {**line, "view": arm.view}) + "\n")
-            for _ in range(questions):
+            for _ in range(questions if progress.total > 1 else 0):
                 progress.advance()
         processes.barrier()
         if processes.is_first:

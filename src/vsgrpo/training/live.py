@@ -25,15 +25,15 @@ from vsgrpo.training.progress import Progress, SampleGroup, Stage, last_group
 PHASE_COLORS = {
     "decode": "yellow",
     "vision": "magenta",
-    "prefill": "bright_blue",
-    "generate": "blue",
-    "reward": "bright_magenta",
-    "reference": "bright_cyan",
+    "prefill": "dark_orange",
+    "generate": "dodger_blue1",
+    "reward": "white",
+    "reference": "medium_purple1",
     "update": "green",
     "optimizer": "cyan",
     "save": "red",
 }
-"""In the order of the phases of a step."""
+"""In the order of the phases of a step; neighbours of a bar differ in hue, not in brightness alone."""
 REFRESH_HZ = 4
 _SAMPLE_EVERY_S = 1.0
 _NUM_LOGS = 10  # that phase shares and tokens per second are taken over
@@ -144,7 +144,8 @@ class LiveView(Progress):
         display.seconds = time.monotonic() - self._since
         display.phase, began = self.timer.running if self._live is not None else (None, 0.0)
         display.phase_seconds = time.perf_counter() - began
-        return panel(display, self._console.size, ascii_only=self._console.options.ascii_only)
+        console = self._console
+        return panel(display, console.size, ascii_only=console.options.ascii_only, is_plain=console.no_color)
 
 
 @dataclass
@@ -175,21 +176,24 @@ class DisplayState:
     note: str = ""
 
 
-def panel(state: DisplayState, size: ConsoleDimensions, ascii_only: bool = False) -> RenderableType:
+def panel(
+    state: DisplayState, size: ConsoleDimensions, ascii_only: bool = False, is_plain: bool = False
+) -> RenderableType:
     """Return the display; where the terminal is low, the parts that matter least are left out.
 
     Args:
         size: of the terminal.
         ascii_only: draw with characters of ASCII.
+        is_plain: without colours (NO_COLOR): phases are told apart by their first letters.
     """
     width = size.width - 1  # some terminals wrap a line that fills the last column
     done = min(state.step / max(state.max_steps, 1), 1.0)
     head = [_head(state, width), _bar(done, width, "bold cyan", ascii_only)]
-    note = [Text(state.note, style="bold yellow")] if state.note else []
+    note = wrap([Text(word, "bold yellow") for word in state.note.split()], width, gap=" ")  # all of it is shown
     parts = [
         _rewards(state, width, ascii_only),
         _numbers(state, width),
-        _phases(state, width, ascii_only),
+        _phases(state, width, ascii_only or is_plain),
         _sample(state),
     ]
     room = size.height - 1 - len(head) - len(note)
@@ -250,14 +254,14 @@ def _numbers(state: DisplayState, width: int) -> list[Text]:
     if state.tokens_per_second is not None:
         words.append(f"{state.tokens_per_second:,.0f} tokens/s")
     if state.saving is not None and state.saving > 1.05:
-        words.append(f"{state.saving:.1f}x fewer than plain")
+        words.append(f"{state.saving:.1f}x fewer tokens than plain rows")
     if state.seconds_per_step is not None:
         words.append(f"{state.seconds_per_step:.2f} s/step")
     return wrap(words, width)
 
 
-def _phases(state: DisplayState, width: int, ascii_only: bool) -> list[Text]:
-    """Return one bar of all phases, in the order of a step, then their names and what runs now."""
+def _phases(state: DisplayState, width: int, by_letters: bool) -> list[Text]:
+    """Return one bar of all phases, in the order of a step, then their names in that order and what runs now."""
     waited = f", {clock_text(state.phase_seconds)}" if state.phase_seconds >= 3 else ""
     now = Text(f"now {state.phase}{waited}" if state.phase else "", style="dim")
     if not state.shares:
@@ -267,8 +271,9 @@ def _phases(state: DisplayState, width: int, ascii_only: bool) -> list[Text]:
         reached += state.shares[phase]
         cells = round(reached * width) - used
         used += cells
-        bar.append((phase[0] if ascii_only else "▇") * cells, style=PHASE_COLORS[phase])
-    shares = {phase: f"{phase} {share:.0%}" for phase, share in state.shares.items() if share >= 0.01}
+        bar.append((phase[0] if by_letters else "▇") * cells, style=PHASE_COLORS[phase])
+    ordered = {phase: state.shares[phase] for phase in PHASES if phase in state.shares}
+    shares = {phase: f"{phase} {share:.0%}" for phase, share in ordered.items() if share >= 0.01}
     return [bar, *wrap([Text(text, PHASE_COLORS[phase]) for phase, text in shares.items()], width), now]
 
 
@@ -288,7 +293,7 @@ def _sample(state: DisplayState) -> list[Text]:
 def _bar(share: float, width: int, style: str, ascii_only: bool) -> Text:
     """Return a bar that `share` (0..1) of is filled."""
     filled = round(width * min(max(share, 0.0), 1.0))
-    full, rest = "#-" if ascii_only else "━━"
+    full, rest = "#-" if ascii_only else "━╌"
     return Text.assemble((full * filled, style), (rest * (width - filled), "bright_black"))
 
 

@@ -157,11 +157,9 @@ def train(config: TrainConfig, checked: tuple[list[Row], str] | None = None, *, 
         with watched(trainer.timer, config.launch, lambda: steps), trainer.timer.phase("save"):
             folder.publish_final(lambda path: save_final(trainer, config, path), trainer.is_world_process_zero())
         folder.update_status(status="done", signal=None, error=None)
-    if own_rank() == 0:
-        show(f"trained: {folder.path / 'final'}")
-        if best := folder.read_status().get("best"):
-            where = f"{folder.path / 'checkpoint-'}{best['checkpoint']} (score {best['dev_score']:.3f})"
-            show(f"best on dev.jsonl: {where}; final is the last state, whichever was best", sys.stderr)
+    if own_rank() == 0 and (best := folder.read_status().get("best")):
+        where = f"{folder.path / 'checkpoint-'}{best['checkpoint']} (score {best['dev_score']:.3f})"
+        show(f"best on dev.jsonl: {where}; final is the last state, whichever was best", sys.stderr)
     return 0
 
 
