@@ -36,7 +36,13 @@ def test_the_display_tells_step_time_rewards_phases_and_sample():
     # 30 of 120 steps at 2 s: 90 x 2 s = 3:00 left
     assert lines[0].split() == ["grpo", "runs/x", "step", "30/120", "1:00", "gone,", "3:00", "left"]
     assert "object counting       0.25" in text and "room size estimation  1.00" in text
-    for part in ("reward 0.500", "KL 0.001", "1,234 tokens/s", "8.0x fewer than plain", "generate 75%   update 25%"):
+    for part in (
+        "reward 0.500",
+        "KL 0.001",
+        "1,234 tokens/s",
+        "8.0x fewer tokens than plain rows",
+        "generate 75%   update 25%",
+    ):
         assert part in text, part
     assert "now generate, 0:05" in text and "4 x3 (1.00)" in text and "How many chairs?" in text
     assert "\x1b" not in text  # of the model's own making
@@ -54,6 +60,23 @@ def test_the_display_fits_the_terminal(width, height):
 
 def test_a_terminal_without_such_letters_gets_plain_ones():
     assert all(line.isascii() for line in draw(state(), 100, ascii_only=True))
+
+
+def test_without_colours_what_is_done_and_each_phase_can_be_told():
+    shown = state(shares={"update": 0.5, "decode": 0.25, "generate": 0.25})
+    console = Console(file=io.StringIO(), width=41, height=30, force_terminal=False, color_system=None, no_color=True)
+    console.print(panel(shown, ConsoleDimensions(41, 30), is_plain=True))
+    lines = console.file.getvalue().splitlines()
+    assert lines[1] == "━" * 10 + "╌" * 30  # 30 of 120 steps of 40 columns
+    assert "d" * 10 + "g" * 10 + "u" * 20 in lines  # a quarter, a quarter, a half; in the order of a step
+    assert "decode 25%   generate 25%   update 50%" in lines
+
+
+def test_the_line_on_ctrl_c_is_whole_on_a_narrow_terminal():
+    from vsgrpo.training.callbacks import STOPPING
+
+    lines = draw(state(note=STOPPING.format("SIGINT")), 60)
+    assert " ".join(line.strip() for line in lines[-3:]).endswith(STOPPING.format("SIGINT"))
 
 
 def test_before_the_first_log_there_is_a_clock():
