@@ -94,7 +94,10 @@ def read_record(path: Path, shape: Any, hint: str, *, schema_version: int | None
 def no_such_file(path: Path) -> DataError:
     """Return the error for a file that is not there, or is a folder: then its row files are named."""
     if not path.is_dir():
-        return DataError(f"{path}: no such file", "check the path; a dataset folder holds train.jsonl and dev.jsonl")
+        hint = "check the path; a dataset folder holds train.jsonl and dev.jsonl"
+        if path.stem.endswith("_pairs"):
+            hint = "pairs are made by build-data counterfactual.removals=N video.source=mesh, where a scan allows one"
+        return DataError(f"{path}: no such file", hint)
     names = [file for pattern in ("*.jsonl", "*.parquet", "*/predictions.jsonl") for file in sorted(path.glob(pattern))]
     names.sort(key=lambda file: file.name != "predictions.jsonl")
     hint = (

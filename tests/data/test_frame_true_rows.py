@@ -158,6 +158,8 @@ def test_eval_leaves_out_and_counts_rows_that_its_frames_do_not_make_true(folder
     assert "2 of 5 rows left out: not true for the 8 frames shown" in capfd.readouterr().err
     lines = (folder / "eval/predictions.jsonl").read_text().splitlines()
     assert len(lines) == 3
+    counts = json.loads((folder / "eval/results.json").read_text())["frame_true"]
+    assert counts == {"frames": 8, "dropped": {"object_counting": 2}, "answered": 1, "unknown": 1}
     assert run([*command, f"output={folder}/all", "data.frame_true=off"]) == 0
     assert len((folder / "all/predictions.jsonl").read_text().splitlines()) == 5
 

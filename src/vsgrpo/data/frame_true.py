@@ -174,6 +174,10 @@ class TrueRows:
     answered: int
     unknown: int
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers."""
+        return {name: value for name, value in vars(self).items() if name != "rows"}
+
     def sentences(self) -> list[str]:
         """Return what was done, for the user; empty where all rows are known to be true."""
         out = []

@@ -83,13 +83,14 @@ def run_eval(
         leak = compare_rows(
             manifests, benchmark.rows, benchmark.media, benchmark.official, allow_leak=allow_leak, name=model.path
         )
-        benchmark, budget = rows_for_frames(config, benchmark)
+        benchmark, budget, left_out = rows_for_frames(config, benchmark)
         shown = arms.media_of_arms(config, benchmark)
         train = _training_rows(config)
         began = time.monotonic()
         settings = answer_rows(config, benchmark, shown, budget, overwrite=overwrite, allow_changed=allow_changed)
         if settings is None:
             return None
+        settings |= left_out
         answers = _read_answers(config, settings, leak, shown)
         report = benchmark.report(answers)
         benchmark.write_beside_results(report, answers)
@@ -151,14 +152,16 @@ def read_rows(config: EvalConfig, kind: type[Benchmark]) -> Benchmark:
     return kind.read(asked.path, read)
 
 
-def rows_for_frames(config: EvalConfig, benchmark: Benchmark) -> tuple[Benchmark, VisionBudget]:
-    """Return the benchmark without rows that the frames shown do not make true, and the budget of these frames."""
+def rows_for_frames(config: EvalConfig, benchmark: Benchmark) -> tuple[Benchmark, VisionBudget, dict[str, Any]]:
+    """Return the benchmark without rows that the frames shown do not make true, the budget of these frames, and how
+    many rows were left out or have another answer, for results.json."""
     budget = vision_budget([config.model.adapter, config.model.path], config.vision())
     found = true_rows(benchmark.rows, budget.sampled_frames, config.data.frame_true, str(benchmark.file))
     if os.environ.get("RANK", "0") == "0":
         for sentence in found.sentences():
             show(f"{benchmark.file.name}: {sentence}", sys.stderr)
-    return replace(benchmark, rows=tuple(found.rows)), budget
+    counts = {"frame_true": found.to_json()} if found.dropped or found.answered else {}
+    return replace(benchmark, rows=tuple(found.rows)), budget, counts
 
 
 def answer_rows(
