@@ -17,6 +17,11 @@ def thirds(completions: list[str], completion_ids: list[list[int]], **columns: o
     return [float(ids[0] % 3 == 0) for ids in completion_ids]
 
 
+def fifths(completions: list[str], completion_ids: list[list[int]], **columns: object) -> list[float]:
+    """Return 1 where the first id is divisible by five: two groups of four in five earn nothing."""
+    return [float(ids[0] % 5 == 0) for ids in completion_ids]
+
+
 def opened(completions: list[str], **columns: object) -> list[float]:
     """Return 1 where an answer begins with a thought."""
     return [float(text.startswith("<think>\n")) for text in completions]

@@ -140,6 +140,16 @@ def test_two_processes_keep_one_spread_of_rewards(dataset_folder, tiny_folder, t
     assert states[0] == states[1] and states[0].keys() == {"object_counting", "room_size_estimation"}
 
 
+def test_two_processes_draw_the_same_groups_anew(dataset_folder, tiny_folder, tmp_path):
+    given = ("reward.names=[spread_reward:fifths]", "trainer.group_filter={min: 0.01, max: 0.99}")
+    words = arguments("grpo", dataset_folder, tiny_folder, tmp_path / "one", *GRPO, *FIVE_STEPS, *ONE, *given)
+    one = run_one("grpo", words)
+    two, _ = run_two("grpo", dataset_folder, tiny_folder, tmp_path, "zero3", *given)
+    assert_equal_runs(two, one)
+    redrawn = [[line["group_filter/redrawn"] for line in log(run) if "reward" in line] for run in (one, two)]
+    assert redrawn[0] == redrawn[1] and sum(redrawn[0]) > 0
+
+
 @pytest.mark.parametrize("mutation", ["zero_gradients", "other_videos"])
 def test_a_mutated_rank_is_noticed(mutation, reference, dataset_folder, tiny_folder, tmp_path):
     two, _ = run_two("grpo", dataset_folder, tiny_folder, tmp_path, "zero2", mutation=mutation)

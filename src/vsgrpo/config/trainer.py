@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -38,7 +39,7 @@ from vsgrpo.rules import (
 NO_TRL_FIELD = (
     *("name", "dev_rows", "questions_per_video", "shared_prefix", "prefix_attention", "probe_longest"),
     *("tokens_per_pass", "logps_chunk", "max_bad_steps", "stages", "hf", "skip_zero_variance"),
-    *("log_gradient_correlation", "decode_graph", "ema_decay"),
+    *("log_gradient_correlation", "decode_graph", "ema_decay", "group_filter", "group_filter_rounds"),
 )
 """Fields of the trainer sections that TRL does not have."""
 OURS_BUT_NOT_PASSED = ("gradient_checkpointing", "report_to", "save_total_limit")
@@ -184,6 +185,8 @@ class GrpoSection(TrainerSection):
     mask_truncated_completions: bool
     max_completion_length: Count
     skip_zero_variance: bool
+    group_filter: dict[str, Any] | None
+    group_filter_rounds: Count
     log_gradient_correlation: bool
     decode_graph: bool
 
@@ -198,6 +201,9 @@ class GrpoSection(TrainerSection):
         if self.beta == 0:
             out = "set trainer.beta above 0, or leave trainer.use_bias_correction_kl out"
             found["use_bias_correction_kl"] = ("trainer.beta=0: there is no KL term", out)
+        if self.group_filter is None:
+            out = "set trainer.group_filter={min: 0.01, max: 0.99}, or leave trainer.group_filter_rounds out"
+            found["group_filter_rounds"] = ("trainer.group_filter=null draws nothing anew", out)
         if self.scale_rewards != "ema":
             out = "set trainer.scale_rewards=ema, or leave trainer.ema_decay out"
             found["ema_decay"] = (f"trainer.scale_rewards={self.scale_rewards} keeps no average", out)
@@ -208,6 +214,11 @@ class GrpoSection(TrainerSection):
 
     def faults(self) -> Faults:
         yield from super().faults()
+        given, example = self.group_filter, "for example trainer.group_filter={min: 0.01, max: 0.99}"
+        if given is not None and (given.keys() != {"min", "max"} or not all(map(_is_finite, given.values()))):
+            yield f"trainer.group_filter={given}: two numbers are needed, min and max", example
+        elif given is not None and given["min"] >= given["max"]:
+            yield f"trainer.group_filter={given}: min is not below max", example
         if self.scale_rewards == "ema" and self.multi_objective_aggregation == "normalize_then_sum":
             what = "trainer.scale_rewards=ema: trainer.multi_objective_aggregation=normalize_then_sum scales by itself"
             yield what, "set trainer.multi_objective_aggregation=sum_then_normalize, or trainer.scale_rewards=group"
@@ -283,3 +294,7 @@ def _check_hf(method: str, values: Mapping[str, Any], loss_type: str | None) -> 
                 raise ConfigError(f"{key}={value}: must be {kind}", hint=f"write it so, or leave {key} out")
         else:
             passed.rule.check(key, value)
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)

@@ -72,6 +72,8 @@ _BEFORE_KEYS = {
     "trainer.delta": None,
     "trainer.multi_objective_aggregation": "sum_then_normalize",
     "trainer.ema_decay": 0.99,
+    "trainer.group_filter": None,
+    "trainer.group_filter_rounds": 4,
     "trainer.importance_sampling_level": "token",
     "trainer.top_entropy_quantile": 1.0,
     "trainer.off_policy_mask_threshold": None,

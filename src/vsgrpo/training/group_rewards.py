@@ -18,6 +18,7 @@ from vsgrpo.reward_metrics import reward_metrics
 from vsgrpo.rewards import load_reward
 from vsgrpo.training.advantages import TypeSpread
 from vsgrpo.training.base import RunParts, StageTrainer
+from vsgrpo.training.group_filter import GroupFilter, gathered_rewards
 from vsgrpo.training.progress import Stage, append_records
 from vsgrpo.training.row_columns import with_columns
 from vsgrpo.training.samples import Sample, completion_record
@@ -36,6 +37,9 @@ class GroupTrainer(StageTrainer, GRPOTrainer):
         self._samples: list[Sample] = []
         self._spread = TypeSpread(section.ema_decay) if section.scale_rewards == "ema" else None
         self._scaled: list[float] = []
+        self._filter = None
+        if (bounds := section.group_filter) is not None:
+            self._filter = GroupFilter(bounds["min"], bounds["max"], section.group_filter_rounds)
         super().__init__(run, stage, args, reward_funcs=_rewards(run.config), **given)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -49,8 +53,12 @@ class GroupTrainer(StageTrainer, GRPOTrainer):
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
         """Leave completions without video unscored; log reward per question type and parse failures."""
-        completions, inputs = [self.bundle.opening + text for text in completions], with_columns(inputs)
-        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        completions = [self.bundle.opening + text for text in completions]
+        if self._filter is not None:
+            rewards_per_func = gathered_rewards(self, self._samples)
+        else:
+            rows = with_columns(inputs)
+            rewards_per_func = super()._calculate_rewards(rows, prompts, completions, completion_ids_list)
         seen = gather_object([sample.media is not None for sample in self._samples])
         rewards_per_func = self.bad_steps.bad_rewards(rewards_per_func, seen, self._samples)
         rewards_per_func[[not good for good in seen]] = torch.nan
@@ -70,6 +78,15 @@ class GroupTrainer(StageTrainer, GRPOTrainer):
         for name, value in metrics.items():
             self._metrics["train"][name].append(value)
         return rewards_per_func
+
+    def row_keys(self) -> list[str]:
+        """Return the row keys of the table."""
+        return list(self.train_dataset["row_key"])
+
+    def score(self, rows: list[dict[str, Any]], samples: list[Sample]) -> Tensor:
+        """Return the rewards (rows of all processes, functions) of drawn samples; all processes give equally many."""
+        prompts, ids = [row["prompt"] for row in rows], [list(sample.completion) for sample in samples]
+        return super()._calculate_rewards(with_columns(rows), prompts, self.bundle.answers(ids), ids)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write what advantages are divided by beside the weights."""

@@ -114,6 +114,9 @@ class SpatialGRPOTrainer(GroupTrainer):
         self.bad_steps.new_rollout()
         first = self.accelerator.process_index * len(inputs)
         samples = self._maker.make(inputs, [(first + i) % self.num_generations for i in range(len(inputs))])
+        if self._filter is not None:
+            with self.timer.phase("reward"):
+                inputs, samples = self._filter.fill(self, inputs, samples)
         self._samples = samples
         with self.timer.phase("reward"):
             output = super()._generate_and_score_completions(inputs)
@@ -134,12 +137,21 @@ class SpatialGRPOTrainer(GroupTrainer):
     def _generate_single_turn(
         self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
     ) -> tuple[list[list[int]], list[list[float]] | None]:
-        """Sample with keyed noise from the prompt and its video, here or by servers (with log-probs).
+        """Return the completions of the samples, with log-probs where servers draw."""
+        samples = self._samples
+        if self._filter is None:  # which has drawn them already
+            self.draw(samples)
+        logprobs = None if self.served is None else [list(sample.logprobs) for sample in samples]
+        return [list(sample.completion) for sample in samples], logprobs
 
-        Stock generation draws from the global generator: completions would depend on batch order and process.
-        The tower runs in here too, where sharded parameters are gathered.
+    def draw(self, samples: Sequence[Sample]) -> None:
+        """Fill in completions with keyed noise from each prompt and its video, here or by servers.
+
+        All processes call it, with equally many samples. Stock generation draws from the global generator:
+        completions would depend on batch order and process. The tower runs in here too, where sharded parameters are
+        gathered.
         """
-        samples, logprobs = self._samples, None
+        completions: list[list[int]] = []
         with (
             torch.no_grad(),
             unsharded(self.model_wrapped),
@@ -158,7 +170,6 @@ class SpatialGRPOTrainer(GroupTrainer):
             with self.timer.phase("generate"), self.accelerator.autocast():
                 if self.served is not None:
                     self.served.draw(self, samples, features)
-                    completions: list[list[int]] = []
                 else:
                     completions = rollout(
                         cast(nn.Module, model),
@@ -171,11 +182,12 @@ class SpatialGRPOTrainer(GroupTrainer):
                     )
         if self.served is not None:  # outside of what gathers weights: a run that ends here is saved
             completions, logprobs = self.served.take(self)
+            for sample, scores in zip(samples, logprobs, strict=True):
+                sample.logprobs = tuple(scores)
         for sample, completion in zip(samples, completions, strict=True):
             sample.completion = tuple(completion)
         if self.served is None:
             self.timer.count_tokens(count_drawn(sample_trees(samples, self._layout), self._layout))
-        return [list(completion) for completion in completions], logprobs
 
     def _sampling(self) -> Sampling:
         return Sampling(

@@ -47,6 +47,8 @@ class Sample:
         features: of the frozen tower, one per medium, filled before the rollout; None where the tower is trained (they
             change with every update and are computed in each pass).
         completion: token ids, EOS included where produced.
+        logprobs: of the completion's tokens, where a server drew them.
+        rewards: of each reward function, where they were scored ahead of the others (`group_filter`).
         reward: weighted sum of the reward functions; None where there is none.
     """
 
@@ -56,6 +58,8 @@ class Sample:
     media: tuple[VideoInputs, ...] | None
     features: tuple[MediaFeatures, ...] | None = None
     completion: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    rewards: tuple[float, ...] = ()
     reward: float | None = None
 
 
