@@ -35,6 +35,7 @@ FREE = {
     "prompt.suffix": "any text may follow a question",
     "data.types": "train: compared with the rows",
     "data.mix": "its own rule, in TrainDataSection",
+    "trainer.group_filter": "its own rule, in GrpoSection",
     "benchmark.tasks": "compared with the benchmark's rows",
     "trainer.stages": "each value by the rule of its own key, in TrainerSection.stage",
     "trainer.hf": "config.trainer",
@@ -80,6 +81,7 @@ def test_no_reason_is_left_over():
 
 WHOLE = (
     "trainer.ema_decay",
+    *("trainer.group_filter", "trainer.group_filter_rounds"),
     "trainer.num_train_epochs",
     *("trainer.adam_beta1", "trainer.adam_beta2", "trainer.adam_epsilon"),
     *("trainer.epsilon", "trainer.importance_sampling_level", "trainer.use_bias_correction_kl"),
@@ -195,6 +197,10 @@ def test_any_value_gives_a_section_or_one_error_that_names_the_key(root, name):
             "trainer.scale_rewards=ema: trainer.multi_objective_aggregation=normalize_then_sum scales by itself",
             "sum_then_normalize",
         ),
+        ("train", ["trainer.group_filter={min: 0.1}"], "two numbers are needed, min and max", "{min: 0.01, max: 0.99}"),
+        ("train", ["trainer.group_filter={min: 0.9, max: 0.1}"], "min is not below max", "{min: 0.01, max: 0.99}"),
+        ("train", ["trainer.group_filter={min: a, max: 1}"], "two numbers are needed", "{min: 0.01, max: 0.99}"),
+        ("train", ["trainer.group_filter_rounds=2"], "group_filter=null draws nothing anew", "leave"),
         ("train", ["trainer.ema_decay=0.9"], "trainer.scale_rewards=group keeps no average", "scale_rewards=ema"),
         (
             "train",

@@ -46,6 +46,11 @@ def config_of(method, *overrides):
         (["reward.names=[format]"], "nothing to learn from", "accuracy"),
         (["trainer.num_iterations=3", "trainer.save_steps=100"], "trainer.save_steps=100", "99 or 102"),
         (["trainer.stages=[{types: [route_planning]}]"], "no row is of these types", "object_counting"),
+        (
+            ["reward.names=[accuracy,follow]", "trainer.group_filter={min: 0.01, max: 0.99}"],
+            "trainer.group_filter: tears the pairs",
+            "follow",
+        ),
         (["trainer.scale_rewards=ema"], "trainer.scale_rewards=ema: balances question types, and all", "several types"),
         (["video.feature_cache=disk"], "video.feature_cache=disk", "model.freeze_vision=true"),
         (

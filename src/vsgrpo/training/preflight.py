@@ -276,6 +276,9 @@ def check_rewards(config: TrainConfig) -> None:
             f"reward.names={names}: the same for every answer in vanilla mode, nothing to learn from",
             hint="add accuracy, or set prompt=think",
         )
+    if "follow" in names and any(isinstance(s, GrpoSection) and s.group_filter for s in config.stage_sections()):
+        what = "trainer.group_filter: tears the pairs of rows apart that reward.names=follow compares"
+        raise ConfigError(what, hint="set trainer.group_filter=null, or leave follow out of reward.names")
 
 
 def buffer_steps(section: GrpoSection) -> int:
