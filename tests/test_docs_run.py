@@ -128,8 +128,8 @@ def test_vision_r1(run_all, tmp_path):
     lab.build_vsi100k(tmp_path)
     lab.write_thoughts(tmp_path)
     lab.write_vision_r1(tmp_path)
-    # build-cot asks endpoints: vision_r1/test_cot.py
-    commands = [words for words in commands_of("vision_r1.md") if words[0] != "build-cot"]
+    # build-cot asks endpoints: vision_r1/test_cot.py; serve starts a server: engine/test_serve.py
+    commands = [words for words in commands_of("vision_r1.md") if words[0] not in ("build-cot", "serve")]
     (score,) = (words for words in commands if words[0] == "score")
     at = commands.index(score)
     run_all(commands[:at])
