@@ -81,7 +81,7 @@ def train(
     code = launch_training(config, given, resume=resume, overwrite=overwrite, allow_changed=allow_changed)
     if code:
         raise typer.Exit(code)
-    if (result := run_result(Path(config.run.dir))) is not None:
+    if config.launch.machine_rank == 0 and (result := run_result(Path(config.run.dir))) is not None:
         print_result(result, as_json)
 
 

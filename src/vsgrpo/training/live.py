@@ -189,7 +189,7 @@ def panel(
     width = size.width - 1  # some terminals wrap a line that fills the last column
     done = min(state.step / max(state.max_steps, 1), 1.0)
     head = [_head(state, width), _bar(done, width, "bold cyan", ascii_only)]
-    note = wrap([Text(word, "bold yellow") for word in state.note.split()], width, gap=" ")  # all of it is shown
+    note = [Text(line.plain, "bold yellow") for line in wrap(state.note.split(), width, gap=" ")]  # all of it is shown
     note = note[: max(1, size.height - 1 - len(head))]
     parts = [
         _rewards(state, width, ascii_only),
