@@ -196,11 +196,11 @@ def test_a_model_without_vision_json_is_said_and_its_run_is_asked(tmp_path, caps
 
 
 def test_controls_tell_the_length_of_a_video_only_where_they_should(bundle):
-    frames = torch.zeros(4, 3, 56, 56, dtype=torch.uint8)
+    frames = torch.full((4, 3, 56, 56), 9, dtype=torch.uint8)
     videos = [VideoInputs(f"v{s}", frames, Medium("video", (2, 4, 4), 8, s)) for s in (0.5, 2.0)]
     picture = VideoInputs("p", frames[:1], Medium("image", (1, 4, 4), 4))
     # A video of 60 s in two patches: 30 s each, their middles at 15 and 45 s.
-    for view in ("own", "timing", "first_frame", "blank"):
+    for view in ("own", "timing", "first_frame", "blank", "black"):
         shown = [view_of(item, view) for item in (*videos, picture)]
         found = FeatureStore(bundle).features(shown)
         seconds = [found[item.key].medium.seconds_per_patch for item in shown]
@@ -208,6 +208,7 @@ def test_controls_tell_the_length_of_a_video_only_where_they_should(bundle):
         is_fixed = [item.medium.timestamps == (15.0, 45.0) for item in shown]
         assert is_fixed == ([False] * 3 if view in ("own", "timing") else [True, True, False]), view
         assert (shown[0].frames == 127).all() == (view in ("timing", "blank"))
+        assert (shown[0].frames == 0).all() == (view == "black")
     same = [view_of(replace(videos[0], key=name), "blank").key for name in ("a", "b")]
     assert same[0] == same[1]  # the tower runs once for all blank videos that are alike
 

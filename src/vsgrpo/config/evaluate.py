@@ -230,7 +230,7 @@ class EvalConfig(ShowsMedia, Section, key=""):
     image: ImageSection
     prompt: PromptSection
     decoding: DecodingSection
-    controls: list[Annotated[str, choice("blind", "blank", "timing", "first_frame", "shuffled")]]
+    controls: list[Annotated[str, choice("blind", "blank", "black", "timing", "first_frame", "shuffled")]]
     trust: TrustSection
     scorer: Annotated[str, choice("official", "lmms", "lenient")]
     extract: StepSection

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
 
 VIEWS = {"": "own", "blind": "none", "blank": "blank", "timing": "timing", "first_frame": "first_frame"}
-VIEWS |= {"shuffled": "own"}
+VIEWS |= {"black": "black", "shuffled": "own"}
 """Control ("" for the evaluation itself) -> view of a video or image that the model gets.
 
-own: all of it; first_frame: the first frame, repeated; blank: mid-grey frames; none: the question alone. A model
-that uses the time of frames is told the length of a video, which says something of the scene: blank and first_frame
-show every video at the times of one of a minute, timing shows mid-grey frames at the video's own times.
+own: all of it; first_frame: the first frame, repeated; blank: mid-grey frames; black: black ones; none: the question
+alone. A model that uses the time of frames is told the length of a video, which says something of the scene: blank,
+black and first_frame show every video at the times of one of a minute, timing mid-grey frames at the video's own times.
 """
 
 

@@ -302,6 +302,10 @@ class Generator:
         return record if error is None else {**record, "error": error}
 
 
+PLAIN = {"blank": 127, "timing": 127, "black": 0}
+"""View without a picture -> the value of all its pixels."""
+
+
 def view_of(video: VideoInputs, view: str) -> VideoInputs:
     """Return what a control shows of a video: as many frames, so that the prompt stays the same.
 
@@ -310,9 +314,10 @@ def view_of(video: VideoInputs, view: str) -> VideoInputs:
     if view == "own":
         return video
     medium = video.medium if view == "timing" else video.medium.lasting(CONTROL_SECONDS)
-    is_grey = view in ("blank", "timing")
-    frames = torch.full_like(video.frames, 127) if is_grey else video.frames[:1].expand_as(video.frames)
-    key = f"blank {tuple(frames.shape)} {medium}" if is_grey else f"{video.key} {view}"
+    level = PLAIN.get(view)
+    frames = video.frames[:1].expand_as(video.frames) if level is None else torch.full_like(video.frames, level)
+    name = "black" if view == "black" else "blank"
+    key = f"{video.key} {view}" if level is None else f"{name} {tuple(frames.shape)} {medium}"
     return replace(video, key=key, frames=frames.contiguous(), medium=medium)
 
 
