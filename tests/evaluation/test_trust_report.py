@@ -9,9 +9,10 @@ from evaluation_rows import official_rows
 from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.arms import VIEWS
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.run import run_eval
-from vsgrpo.evaluation.trust.report import trust_content, trust_lines, write_trust
+from vsgrpo.evaluation.trust.report import ARMS, trust_content, trust_lines, write_trust
 from vsgrpo.evaluation.trust.training import TrainingRows
 
 UNKNOWN = TrainingRows((), "", "x: no config.yaml of its run")
@@ -106,6 +107,10 @@ def test_rows_that_an_arm_did_not_answer_are_left_out_of_all(benchmark):
     assert content["sets"][0]["n"] == 158
     with pytest.raises(DataError, match="vision, blind, other scene's video"):
         trust_content(benchmark.rows, {**arms, "blind": {}}, UNKNOWN, 16, FACTS)
+
+
+def test_every_control_has_a_name_on_the_page():
+    assert set(ARMS) == {*VIEWS}
 
 
 def test_few_rows_are_said_and_not_scored(write_benchmark, tmp_path):

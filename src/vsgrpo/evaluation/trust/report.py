@@ -37,6 +37,7 @@ ARMS = {
     "": VISION,
     "blind": BLIND,
     "blank": "grey",
+    "black": "black",
     "timing": "grey, own times",
     "first_frame": "first frame",
     "shuffled": "other scene's video",
