@@ -48,7 +48,7 @@ class BuildDataSection(Section, key="data"):
     """The scans to build from, and the questions to ask about them."""
 
     path: Name
-    mode: Annotated[str, choice("vsi100k", "vsibench")]
+    mode: Annotated[str, choice("vsi100k", "vsibench", "revsi")]
     split: Annotated[str, choice("train", "val_safe", "train+val_safe")]
     types: list[Annotated[str, Choice(type_names(), takes_code=True)]] | None
     min_count: Annotated[int, at_least(0)]

@@ -81,7 +81,7 @@ class AnswerTally:
 
     def add(self, row: Row) -> None:
         """Count a row."""
-        is_shown = row.generator.get("mode") == "vsibench"
+        is_shown = row.generator.get("mode") in ("vsibench", "revsi")
         found = _Answer(row.answer, row.ground_truth, row.answer_kind, len(row.options or ()), is_shown)
         self._types.setdefault(row.question_type, Counter())[found] += 1
 

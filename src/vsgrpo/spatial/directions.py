@@ -94,6 +94,7 @@ def clear_triples(
     difficulty: str,
     settings: QuestionSettings,
     rng: np.random.Generator,
+    turn: float = 0.0,
 ) -> list[tuple[int, int, int, str]]:
     """Return (standing, facing, target, word) index triples that are not ambiguous, in random order, words in turn.
 
@@ -105,6 +106,7 @@ def clear_triples(
     Args:
         boxes: n boxes.
         distances: (n, n) metres; NaN or infinity excludes a pair.
+        turn: degrees added to every bearing: 180 with one's back to the second object.
     """
     low, high = settings.direction_range
     near = (distances >= low) & (distances <= high)
@@ -113,7 +115,7 @@ def clear_triples(
     order = rng.permutation(np.flatnonzero(different))
     standing, facing, target = standing[order], facing[order], target[order]
     centers = np.array([b.centroid for b in boxes], dtype=np.float64).reshape(-1, 3)[:, :2]
-    degrees = bearing_degrees(centers[standing], centers[facing], centers[target])
+    degrees = (bearing_degrees(centers[standing], centers[facing], centers[target]) + turn) % 360
     margin = np.abs(degrees[:, None] - _BOUNDARIES[difficulty]).min(axis=1)
     arms = [np.hypot(*(centers[end] - centers[standing]).T) for end in (facing, target)]
     sector = _sector(degrees, difficulty)
@@ -124,6 +126,7 @@ def clear_triples(
         return []
     corners = np.array([b.corners() for b in boxes])[target[kept]]
     corner_degrees = bearing_degrees(centers[standing[kept], None], centers[facing[kept], None], corners[..., :2])
+    corner_degrees = (corner_degrees + turn) % 360
     elsewhere = (_sector(corner_degrees, difficulty) != sector[kept, None]).sum(axis=1)
     kept = kept[elsewhere <= settings.max_corners_elsewhere]
     rank = np.zeros(len(kept), dtype=np.int64)  # how many of the same sector came before

@@ -17,7 +17,7 @@ from vsgrpo.spatial.scene import Scene, SceneObject
 
 UNITS = {"m": "m", "m2": "m\u00b2", "cm": "cm"}
 """Unit of a row -> how people write it."""
-DISTANCES = {"vsi100k": "centroid", "vsibench": "closest_point"}
+DISTANCES = {"vsi100k": "centroid", "vsibench": "closest_point", "revsi": "closest_point"}
 """Mode to the distance it measures where nothing else is asked for."""
 
 
@@ -110,7 +110,7 @@ class QuestionSettings:
     """What is asked and what counts as too close to call; metres and degrees.
 
     Attributes:
-        mode: "vsi100k" or "vsibench".
+        mode: "vsi100k", "vsibench" or "revsi".
         distance: "centroid" or "closest_point"; None: the mode's (`DISTANCES`).
         types: names of the types asked; None: those that name the mode (`QuestionType.modes`).
         caps: type to the most questions of a scene; None or absent: the type's own cap (`QuestionType.caps`).
@@ -284,6 +284,11 @@ class Asking:
     scene: Scene
     settings: QuestionSettings
     rng: np.random.Generator
+
+    @property
+    def form(self) -> str:
+        """The mode whose wordings are taken: the paper's, or the benchmark's."""
+        return "vsi100k" if self.settings.mode == "vsi100k" else "vsibench"
 
     @property
     def cap(self) -> int | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
-from vsgrpo.spatial import directions, frame_true, held_out, questions
+from vsgrpo.spatial import directions, frame_true, held_out, questions, revsi
 from vsgrpo.spatial.question import Asking, Question, QuestionSettings, QuestionType, question_rng
 from vsgrpo.spatial.scene import Scene
 
-_BOTH_MODES = ("vsi100k", "vsibench")
+_BOTH_MODES = ("vsi100k", "vsibench", "revsi")
 _STANDING = r"standing (?:by|at|next to|beside) the .+"
 
 
@@ -46,8 +47,8 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             unit="m",
             column="AbsDist",
             modes=_BOTH_MODES,
-            caps={"vsibench": 7},
-            pools={"vsibench": 60},
+            caps={"vsibench": 7, "revsi": 7},
+            pools={"vsibench": 60, "revsi": 60},
             observe=questions.observe_abs_distance,
             resolve=questions.resolve_abs_distance,
             aliases=("object_distance", "absolute_distance", "absolute_distance_object", "object_absolute_distance"),
@@ -63,8 +64,8 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             questions.make_rel_distance,
             column="RelDist",
             modes=_BOTH_MODES,
-            caps={"vsi100k": 9, "vsibench": 19},
-            pools={"vsi100k": 60, "vsibench": 60},
+            caps={"vsi100k": 9, "vsibench": 19, "revsi": 10},
+            pools={"vsi100k": 60, "vsibench": 60, "revsi": 60},
             observe=questions.observe_rel_distance,
             resolve=questions.resolve_rel_distance,
             aliases=(
@@ -85,8 +86,8 @@ QUESTION_TYPES: dict[str, QuestionType] = {
                 task="object_rel_direction",
                 column="RelDir",
                 modes=modes,
-                caps={"vsi100k": 6, "vsibench": 6},
-                pools={"vsi100k": 40, "vsibench": 40},
+                caps={"vsi100k": 6, "vsibench": 6, "revsi": 6},
+                pools={"vsi100k": 40, "vsibench": 40, "revsi": 100},
                 words=directions.WORDS[difficulty],
                 max_share=max_share,
                 observe=directions.observe_rel_direction,
@@ -97,8 +98,8 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             )
             for difficulty, modes, max_share, alias, asked in (
                 ("easy", _BOTH_MODES, 0.6, "object_rel_direction_v3", "to the left or (?:to )?the right of"),
-                ("medium", ("vsibench",), 0.6, "object_rel_direction_v2", "to my left, right, or back"),
-                ("hard", ("vsibench",), 0.5, "object_rel_direction_v1", "front-left"),
+                ("medium", ("vsibench", "revsi"), 0.6, "object_rel_direction_v2", "to my left, right, or back"),
+                ("hard", ("vsibench", "revsi"), 0.5, "object_rel_direction_v1", "front-left"),
             )
         ),
         QuestionType(
@@ -108,7 +109,7 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             unit="cm",
             column="ObjSize",
             balance="category",
-            modes=_BOTH_MODES,
+            modes=("vsi100k", "vsibench"),
             observe=questions.observe_object_size,
             resolve=questions.resolve_object_size,
             aliases=("object_size", "object_size_est", "absolute_size_object"),
@@ -129,6 +130,50 @@ QUESTION_TYPES: dict[str, QuestionType] = {
             picture="floor",
             judge=frame_true.judge_room_size,
             untrue="the frames do not span the floor",
+        ),
+        QuestionType(
+            "object_counting_multiple",
+            "number",
+            revsi.make_sum,
+            task="object_counting",
+            column="Count",
+            modes=("revsi",),
+            caps={"revsi": 7},
+            pools={"revsi": 30},
+        ),
+        QuestionType(
+            "object_size_in_meters",
+            "number",
+            revsi.make_size_in_metres,
+            unit="m",
+            task="object_size_estimation",
+            column="ObjSize",
+            balance="category",
+            modes=("revsi",),
+            resolve=revsi.resolve_size_in_metres,
+        ),
+        QuestionType(
+            "object_rel_distance_farthest",
+            "choice",
+            revsi.make_farthest,
+            task="object_rel_distance",
+            column="RelDist",
+            modes=("revsi",),
+            caps={"revsi": 10},
+            pools={"revsi": 60},
+            listed=_pattern(r"which of these objects \((.+?)\)"),
+        ),
+        QuestionType(
+            "object_rel_direction_backward",
+            "choice",
+            revsi.make_behind,
+            task="object_rel_direction",
+            column="RelDir",
+            modes=("revsi",),
+            caps={"revsi": 6},
+            pools={"revsi": 100},
+            words=directions.WORDS["medium"],
+            resolve=revsi.resolve_behind,
         ),
         QuestionType(
             "route_planning",
@@ -234,7 +279,11 @@ def make_questions(scene: Scene, settings: QuestionSettings, seed: int) -> list[
     made = []
     for kind in asked_types(settings):
         asking = Asking(kind, scene, settings, question_rng(seed, scene.scene_name, kind.name))
-        made += kind.make(asking)[: asking.cap]
+        if settings.mode == revsi.MODE:
+            asked = kind.make(replace(asking, settings=replace(settings, pooled=True)))
+            made += [question for question in asked if revsi.fault_of(scene, question) is None][: asking.cap]
+        else:
+            made += kind.make(asking)[: asking.cap]
     return frame_true.judged(scene, made, settings)
 
 

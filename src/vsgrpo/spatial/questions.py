@@ -157,7 +157,7 @@ def make_object_size(ask: Asking) -> list[Question]:
     for item in ask.nameable_objects():
         longest = float(np.max(item.size_box.axes_lengths))
         if np.isfinite(longest) and round(100 * longest) >= 1:
-            text = SIZE[ask.settings.mode].format(category=item.category)
+            text = SIZE[ask.form].format(category=item.category)
             questions.append(ask.number(text, str(round(100 * longest)), [item]))
     return ask.capped(questions)
 
@@ -179,7 +179,7 @@ def make_room_size(ask: Asking) -> list[Question]:
     low, high = ask.settings.room_range
     if ask.scene.room_size is None or not low <= ask.scene.room_size <= high:
         return []
-    text = ROOM[ask.settings.mode]
+    text = ROOM[ask.form]
     return [ask.number(text, one_decimal(ask.scene.room_size), [])]
 
 
@@ -213,7 +213,7 @@ def make_abs_distance(ask: Asking) -> list[Question]:
     for i, j in zip(*np.triu_indices(len(items), 1), strict=True):
         swap = bool(ask.rng.integers(2))
         distance = float(distances[i, j])
-        tested, minimum = (round(distance, 1), 0.4) if ask.settings.mode == "vsibench" else (distance, 0.1)
+        tested, minimum = (round(distance, 1), 0.4) if ask.form == "vsibench" else (distance, 0.1)
         if not (np.isfinite(distance) and tested >= minimum):
             continue
         first, second = (items[j], items[i]) if swap else (items[i], items[j])
@@ -250,15 +250,15 @@ def make_rel_distance(ask: Asking) -> list[Question]:
     distances = object_distances(targets, others, str(ask.settings.distance))
     is_large = ask.scene.room_size is not None and ask.scene.room_size > ask.settings.large_room_m2
     gap = ask.settings.min_gap_large if is_large else ask.settings.min_gap
-    sentence = with_distance(REL_DISTANCE[ask.settings.mode], str(ask.settings.distance))
+    sentence = with_distance(REL_DISTANCE[ask.form], str(ask.settings.distance))
     nearest = [_nearest_per_category(t, others, row) for t, row in zip(targets, distances, strict=True)]
     order, asked, questions = ask.rng.permutation(len(targets)), set(), []
-    for _ in range(_SETS_IN_POOL if ask.settings.pooled else _SETS_PER_TARGET[ask.settings.mode]):
+    for _ in range(_SETS_IN_POOL if ask.settings.pooled else _SETS_PER_TARGET[ask.form]):
         for index in order:
             target = targets[index]
             candidates = [(d, o) for d, o in nearest[index] if d >= ask.settings.min_gap and o.instance_id in usable]
             for _ in range(_DRAWS_PER_SET):
-                shown = _draw_candidates(target.category, candidates, gap, ask.rng)
+                shown = draw_candidates(target.category, candidates, gap, ask.rng)
                 key = (index, frozenset(o.category for _, o in shown))
                 if shown and key not in asked:
                     asked.add(key)
@@ -281,8 +281,8 @@ def _nearest_per_category(
     return [best[category] for category in sorted(best)]
 
 
-def _draw_candidates(
-    target: str, candidates: Sequence[_Candidate], gap: float, rng: np.random.Generator
+def draw_candidates(
+    target: str, candidates: Sequence[_Candidate], gap: float, rng: np.random.Generator, *, farthest: bool = False
 ) -> list[_Candidate]:
     """Return four candidates in shown order, distances more than `gap` apart, no name inside another; or none.
 
@@ -295,7 +295,7 @@ def _draw_candidates(
         if all(abs(distance - d) > gap for d, _ in chosen) and not any(names_overlap(item.category, n) for n in names):
             chosen.append(candidates[k])
         if len(chosen) == _NUM_CANDIDATES:
-            best = min(chosen, key=lambda pair: pair[0])
+            best = (max if farthest else min)(chosen, key=lambda pair: pair[0])
             rest = [pair for pair in chosen if pair is not best]
             rest.insert(int(rng.integers(_NUM_CANDIDATES)), best)
             return rest

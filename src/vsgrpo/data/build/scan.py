@@ -133,7 +133,7 @@ def build_scan(job: ScanJob) -> ScanOutcome:
 def _build(job: ScanJob) -> ScanOutcome:
     config = job.config
     scan = find_source(config.source.name).read(config.source, job.root, job.scan_id)
-    categories = "benchmark" if config.data.mode == "vsibench" else "raw"
+    categories = "raw" if config.data.mode == "vsi100k" else "benchmark"
     scene = scan.scene(SceneSettings(**_shared(config.spatial, SceneSettings), categories=categories))
     if (scene.dataset, scene.scene_name) != (config.dataset, job.scan_id):
         what = f"source.name={config.source.name}: scan {job.scan_id} was read as {scene.dataset}/{scene.scene_name}"
