@@ -75,7 +75,7 @@ def make_sum(ask: Asking) -> list[Question]:
     counted = []
     for category, count in sorted(ask.scene.object_counts.items()):
         items = ask.scene.of_category(category)
-        if count >= 1 and items and all(item.instance_id in usable for item in items):
+        if count >= 1 and items and all(item.instance_id in usable and item.is_sound for item in items):
             counted.append((category, count, items))
     questions = []
     for i in ask.rng.permutation(len(counted)):
