@@ -41,8 +41,7 @@ def train(
         raise ConfigError("--resume --overwrite: these exclude each other", hint="give one of the two")
     from vsgrpo.config.compose import load_config
     from vsgrpo.launch.result import run_result
-    from vsgrpo.launch.start import describe, launch_training, of_seed, run_seeds, seed_list
-    from vsgrpo.training.continuation import is_longer
+    from vsgrpo.launch.start import describe, launch_training, seed_list
 
     given = [f"trainer={method}", *(overrides or [])]
     named = [item for item in overrides or [] if item.partition("=")[0] in ("trainer", "trainer.name")]
@@ -52,25 +51,8 @@ def train(
     given += ["trainer.report_to=[wandb]"] if wandb else []
     seeds = seed_list(given)
     if seeds is not None and not dry_run:
-        first = load_config("train", [*given, f"run.seed={seeds[0]}"], config_dir)
-        folder = Path(first.run.dir)
-
-        def start(seed: int, run: Path, go_on: bool) -> int:
-            words = of_seed(given, seed, folder)
-            flags = {"resume": go_on, "overwrite": overwrite, "allow_changed": allow_changed}
-            code = launch_training(load_config("train", words, config_dir), words, **flags)
-            if code == 0 and not as_json and (made := run_result(run)) is not None:
-                show(made.table())
-            return code
-
-        longer = partial(is_longer, config=first)
-        code, text = run_seeds(seeds, folder, start, resume=resume, is_longer=longer)
-        if text and as_json:
-            made = [run_result(folder / f"seed{seed}") for seed in seeds]
-            show(json.dumps([run.to_json() for run in made if run is not None], indent=1))
-        elif text:
-            show(text)
-        raise typer.Exit(code)
+        flags = {"overwrite": overwrite, "allow_changed": allow_changed}
+        raise typer.Exit(_train_seeds(seeds, given, config_dir, resume, flags, as_json))
     if seeds is not None:
         given.append(f"run.seed={seeds[0]}")
     config = load_config("train", given, config_dir, allow_missing=dry_run)
@@ -83,6 +65,34 @@ def train(
         raise typer.Exit(code)
     if config.launch.machine_rank == 0 and (result := run_result(Path(config.run.dir))) is not None:
         print_result(result, as_json)
+
+
+def _train_seeds(
+    seeds: list[int], given: list[str], config_dir: Path | None, resume: bool, flags: dict[str, bool], as_json: bool
+) -> int:
+    """Train once for each seed, print what came of them, and return the exit code."""
+    from vsgrpo.config.compose import load_config
+    from vsgrpo.launch.result import run_result
+    from vsgrpo.launch.start import launch_training, of_seed, run_seeds
+    from vsgrpo.training.continuation import is_longer
+
+    first = load_config("train", [*given, f"run.seed={seeds[0]}"], config_dir)
+    folder = Path(first.run.dir)
+
+    def start(seed: int, run: Path, go_on: bool) -> int:
+        words = of_seed(given, seed, folder)
+        code = launch_training(load_config("train", words, config_dir), words, resume=go_on, **flags)
+        if code == 0 and not as_json and (made := run_result(run)) is not None:
+            show(made.table())
+        return code
+
+    code, text = run_seeds(seeds, folder, start, resume=resume, is_longer=partial(is_longer, config=first))
+    if text and as_json:
+        made = [run_result(folder / f"seed{seed}") for seed in seeds]
+        show(json.dumps([run.to_json() for run in made if run is not None], indent=1))
+    elif text:
+        show(text)
+    return code
 
 
 @app.command("merge", "runs/x/final output=models/x")
