@@ -2,6 +2,7 @@
 
 python scripts/bench_grpo_step.py                                  # the whole table; tens of minutes
 python scripts/bench_grpo_step.py --only update --V 1004 --C 4 --G 14 --Q 8 --json
+python scripts/bench_grpo_step.py --only update_long               # bench_head.py's row
 
 The model is wide enough to be compute-bound (LLM 8 x 512, vision tower 12 x 384, random weights). V = system and video
 tokens, q = 20 question tokens, C completion tokens, G completions, Q questions of the video.
@@ -34,6 +35,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+import bench_head
 from bench_workload import QUESTION_TOKENS, SIZES, Shape, Workload
 from vsgrpo.families import FAMILIES
 from vsgrpo.families.delta import DELTA_LAYERS
@@ -285,7 +287,9 @@ def show(line: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=CASES, help="one case; without it the whole table and the linearity check")
+    parser.add_argument(
+        "--only", choices=(*CASES, bench_head.LONG), help="one case; without it the whole table and the linearity check"
+    )
     for name, default, meaning in (
         ("V", 256, "system and video tokens"),
         ("C", 4, "completion tokens"),
@@ -304,6 +308,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # it warns on stdout that there is no GPU
     shape = Shape(options.V, options.C, options.G, options.Q)
     rows = [(options.only, shape)] if options.only else [(name, Shape(*numbers)) for name, *numbers in TABLE]
+    lines: list[dict[str, Any]] = []
+    if options.only in (None, bench_head.LONG):
+        lines.append(bench_head.long_update())
+        print(bench_head.show(lines[-1]), file=out, flush=True)
+    if options.only != bench_head.LONG:
+        lines += measure_model(options, rows, shape, out)
+    if options.json:
+        print(json.dumps(lines))
+
+
+def measure_model(options: Any, rows: Sequence[tuple[str, Shape]], shape: Shape, out: Any) -> list[dict[str, Any]]:
+    """Measure and print the cases of one model."""
     lines = []
     # Libraries print on stdout while they load.
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
@@ -321,8 +337,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             stock = stock_seconds(bundle, shape)
             seconds = ", ".join(f"{phase} {value:.1f} s" for phase, value in stock.items())
             print(f"stock TRL's layout, V={shape.V} C={shape.C} G={shape.G}, one question: {seconds}", file=out)
-    if options.json:
-        print(json.dumps(lines))
+    return lines
 
 
 if __name__ == "__main__":

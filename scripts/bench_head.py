@@ -15,6 +15,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ from vsgrpo.modeling.head import score_hidden
 
 VOCABULARY, WIDTH = 151_936, 1536
 MEBI = 1 << 20
+LONG = "update_long"
+LONG_TOKENS, AT_ONCE = 2 * 8192, 192
+"""Predicting tokens of `update_long`, and of them those whose logits are computed at once."""
 
 
 def at_once(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -80,11 +84,30 @@ def measure(count: int, chunk: int | None, *, whole: bool) -> tuple[float, float
     return found / MEBI, time.process_time() - start
 
 
+def long_update(tokens: int = LONG_TOKENS) -> dict[str, Any]:
+    """Return the row `update_long` of bench_grpo_step.py: the head of two completions of 8,192 tokens.
+
+    Chunks are run. All logits at once are run for 192 tokens and multiplied: tokens share nothing of theirs.
+    """
+    plain_mb, plain_s = (value * tokens / AT_ONCE for value in measure(AT_ONCE, None, whole=True))
+    ours_mb, ours_s = measure(tokens, None, whole=False)
+    numbers = {"plain_s": plain_s, "ours_s": ours_s, "plain_mb": plain_mb, "ours_mb": ours_mb}
+    return {"case": LONG, "tokens": tokens, **{name: round(value, 1) for name, value in numbers.items()}}
+
+
+def show(row: dict[str, Any]) -> str:
+    """Return the row as text."""
+    times, sizes = (f"{row[f'plain_{unit}']:.0f} -> {row[f'ours_{unit}']:.0f}" for unit in ("s", "mb"))
+    return f"{LONG}: {row['tokens']} tokens: {times} CPU s, {sizes} MiB above weights and hidden states"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="*", default=[192, 2 * 8192, 16 * 4096], help="predicting tokens")
+    parser.add_argument(
+        "--rows", type=int, nargs="*", default=[AT_ONCE, LONG_TOKENS, 16 * 4096], help="predicting tokens"
+    )
     parser.add_argument("--chunk", type=int, help="tokens at a time (default: by device)")
-    parser.add_argument("--at-once", type=int, default=192, help="up to so many tokens also without chunks")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="up to so many tokens also without chunks")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     for count in options.rows:

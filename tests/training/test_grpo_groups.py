@@ -7,6 +7,8 @@ import pytest
 import torch
 from tiny_runs import LORA, SPREAD, make_trainer
 
+from vsgrpo.config import train
+
 pytestmark = pytest.mark.integration
 
 TWO_VIDEOS = ("trainer.questions_per_video=2", "trainer.per_device_train_batch_size=16")
@@ -43,6 +45,22 @@ def test_tokens_and_tower_calls_of_a_step_are_exact(make_config):
     assert counts["tokens/computed"] == shared + sum(lengths)
     assert counts.get("videos/computed", 0) == 0  # the rollout's features travel with the batch
     assert (trainer._store.num_calls, trainer._store.num_videos) == (2, 2)
+
+
+def test_long_completions_are_drawn_in_plain_rows_and_are_those_of_the_tree(make_config, monkeypatch):
+    monkeypatch.setattr(train, "TREE_TOKENS", 19)  # its own value would take a minute
+    drawn = {}
+    for layout in ("auto", "on"):
+        length = "trainer.max_completion_length=20"
+        config = make_config(
+            "grpo", *LORA, *TWO_VIDEOS, length, f"trainer.shared_prefix={layout}", "model.dtype=float32", name=layout
+        )
+        trainer = make_trainer(config)
+        samples = batch_of(trainer)["samples"]
+        drawn[layout] = trainer._drawing["layout"], [sample.completion for sample in samples]
+        assert trainer._layout == "tree"
+    assert [found[0] for found in drawn.values()] == ["plain", "tree"]
+    assert drawn["auto"][1] == drawn["on"][1] and max(map(len, drawn["on"][1])) > 16
 
 
 @pytest.mark.parametrize("kernel", ["block", "merge"])

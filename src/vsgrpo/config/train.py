@@ -60,6 +60,8 @@ class TrainModelSection(ModelSection):
             yield what, "set model.freeze_vision=true, or model.tune=full"
 
 
+TREE_TOKENS = 256
+"""`trainer.max_completion_length` up to which `shared_prefix=auto` draws in the tree (`scripts/bench_decode.py`)."""
 MIX_EXAMPLE = "for example data=data/vsi100k data.mix='[{path: data/own, weight: 0.5}]'"
 
 
@@ -212,6 +214,17 @@ class TrainConfig(ShowsMedia, Section, key=""):
             return "tree" if section.shared_prefix == "on" else "plain"
         drops = self.model.tune == "lora" and self.model.lora.dropout > 0
         return "tree" if self.model.attn_implementation == "sdpa" and not drops else "plain"
+
+    def drawing_layout(self, section: TrainerSection) -> str:
+        """Return a stage's layout of rollouts: that of log-probs, but plain rows where `auto` may draw long ones.
+
+        A step of the tree meets the tokens of all completions of its video under a mask, one of plain rows its own
+        only. Keyed sampling draws the same tokens in both. The bound is measured (docs/fast_step.md).
+        """
+        length = section.max_completion_length if isinstance(section, GrpoSection) else 0
+        if section.shared_prefix == "auto" and length > TREE_TOKENS:
+            return "plain"
+        return self.token_layout(section)
 
     def merges(self) -> bool:
         """Return whether final/ holds whole weights: as model.merge_on_save says, null: SFT and DPO do, GRPO does not.

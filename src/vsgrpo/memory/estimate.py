@@ -227,8 +227,8 @@ def layer_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape,
 
     Per token: the inputs of both norms in float32 (8 H bytes), and of those of queries and keys where they have them;
     queries, keys, values and the result of attention; the inputs of linear layers that are trained or carry LoRA, one
-    copy each where autocast or PEFT casts them (to the float32 of an adapter beside bfloat16 weights); three of the
-    MLP. The tree's kernels copy keys and values of shared nodes to the blocks or leaves that attend to them.
+    copy each where they are cast (float32 by autocast, or to the float32 of an adapter without it); three of the MLP.
+    The tree's kernels copy keys and values of shared nodes to the blocks or leaves that attend to them.
     """
     act, hidden, mlp = _act(config, section), shape.hidden, shape.mlp
     query, keys = shape.query_width, shape.kv_width
@@ -236,7 +236,7 @@ def layer_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape,
     targets = set(config.model.lora.targets) if lora else {"q_proj", "gate_proj", "o_proj", "down_proj"}
     autocasts = config.autocasts(section)
     adapter_casts = lora and not autocasts and weight_bytes(config) == 2
-    casts = adapter_casts or (autocasts and (lora or weight_bytes(config) == 4))
+    casts = adapter_casts or (autocasts and weight_bytes(config) == 4)
     each, inputs = 4 if adapter_casts else act, 0
     for names, width in (({"q_proj", "k_proj", "v_proj"}, hidden), ({"gate_proj", "up_proj"}, hidden)):
         wanted = names & targets

@@ -107,6 +107,7 @@ class Load:
         questions: of one tree.
         group: completions of one question in a pass (fewer than num_generations where it tears groups).
         buffer_questions, buffer_videos, drawn: questions, videos and completions of one rollout; 0 without one.
+        drawing_layout: of the rollout.
     """
 
     tokens: Tokens
@@ -117,6 +118,7 @@ class Load:
     buffer_questions: int = 0
     buffer_videos: int = 0
     drawn: int = 0
+    drawing_layout: str = "tree"
 
     @property
     def completions(self) -> int:
@@ -135,14 +137,14 @@ class Load:
     @property
     def prefill_tokens(self) -> int:
         """Tokens that a rollout reads: each prompt once, and in the tree layout each video once."""
-        if self.layout == "plain":
+        if self.drawing_layout == "plain":
             return self.buffer_questions * self.tokens.prompt
         return self.buffer_videos * self.tokens.prompt + (self.buffer_questions - self.buffer_videos) * self.tokens.text
 
     @property
     def cached_tokens(self) -> int:
         """Tokens in the key-value cache at the end of a rollout; plain copies a prompt to each completion."""
-        if self.layout == "plain":
+        if self.drawing_layout == "plain":
             return self.drawn * (self.tokens.prompt + self.tokens.completion)
         return self.prefill_tokens + self.drawn * self.tokens.completion
 
@@ -170,4 +172,5 @@ def stage_load(config: TrainConfig, section: TrainerSection, rows: Rows) -> Load
         buffer_questions=questions,
         buffer_videos=math.ceil(questions / section.questions_per_video),
         drawn=drawn,
+        drawing_layout=config.drawing_layout(section),
     )

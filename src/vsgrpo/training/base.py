@@ -105,7 +105,8 @@ class StageTrainer(Trainer):
         self._layout = config.token_layout(section)
         kernel: dict[str, Any] = {"layout": self._layout, "attention": section.prefix_attention}
         self._scoring = {**kernel, "chunk": section.logps_chunk}
-        self._drawing = {**kernel, "graph": getattr(section, "decode_graph", False)}
+        drawing = {"layout": config.drawing_layout(section), "graph": getattr(section, "decode_graph", False)}
+        self._drawing = {**kernel, **drawing}
         self._train_vision = is_tower_trained(bundle.model)
         # More GPUs than processes: the Trainer would wrap the model in DataParallel, which cuts batches anew.
         args._n_gpu = min(args.n_gpu, 1)

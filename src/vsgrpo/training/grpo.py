@@ -187,7 +187,8 @@ class SpatialGRPOTrainer(GroupTrainer):
         for sample, completion in zip(samples, completions, strict=True):
             sample.completion = tuple(completion)
         if self.served is None:
-            self.timer.count_tokens(count_drawn(sample_trees(samples, self._layout), self._layout))
+            layout = self._drawing["layout"]
+            self.timer.count_tokens(count_drawn(sample_trees(samples, layout), layout))
 
     def _sampling(self) -> Sampling:
         return Sampling(

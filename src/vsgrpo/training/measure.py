@@ -310,7 +310,7 @@ def _roll_out(trainer: Any, load: Load, prompt: BlankPrompt, store: FeatureStore
     with torch.no_grad(), trainer.accelerator.autocast():
         features = store.features([item for _, media in shown for item in media])
         keys = [(f"probe {i}", g) for i in range(count) for g in range(load.drawn // count)]
-        rollout(trainer.bundle.model, [p for p, _ in shown], features, keys, short, layout=load.layout)
+        rollout(trainer.bundle.model, [p for p, _ in shown], features, keys, short, layout=load.drawing_layout)
 
 
 @contextmanager
