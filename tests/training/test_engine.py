@@ -11,7 +11,8 @@ from vsgrpo.launch.start import check_environment
 from vsgrpo.modeling.load import device_line
 from vsgrpo.training.distributed import check_backend
 from vsgrpo.training.launcher import check_devices
-from vsgrpo.training.preflight import buffer_steps, check_enough_rows, check_stages
+from vsgrpo.training.preflight import check_enough_rows
+from vsgrpo.training.stage_checks import buffer_steps, check_stages
 from vsgrpo.training.stages import trl_config
 from vsgrpo.training.worker import train
 

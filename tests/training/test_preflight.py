@@ -9,7 +9,8 @@ from vsgrpo.config.compose import load_config
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.training.launcher import device_line
-from vsgrpo.training.preflight import check_enough_rows, check_run, check_stages, warnings_of
+from vsgrpo.training.preflight import check_enough_rows, check_run, warnings_of
+from vsgrpo.training.stage_checks import check_stages
 
 ROW = Row(
     schema_version=1,
@@ -184,6 +185,9 @@ def test_fewer_rows_than_a_rollout_buffer_are_refused_before_the_model_loads():
     assert "gradient_accumulation_steps=4" in refused.value.hint
 
 
+SERVED = ("model=tiny", "launch=ddp", "launch.num_processes=1", "rollout.engine=vllm", "launch.use_cpu=true")
+
+
 @pytest.mark.parametrize(
     ("words", "keys"),
     [
@@ -192,6 +196,10 @@ def test_fewer_rows_than_a_rollout_buffer_are_refused_before_the_model_loads():
         (("model=qwen2_vl_2b", "launch=cpu"), []),
         (("model=qwen2_vl_2b", "launch=gpu1", "model.dtype=float32"), []),
         (("model=tiny", "launch=cpu", "trainer.beta=0"), ["trainer.beta=0"]),
+        # a frozen server: 2 x 900 s + 600 s, the other process waits 1800 s
+        ((*SERVED, "launch.num_processes=2"), ["launch.timeout_s=1800"]),
+        ((*SERVED, "launch.num_processes=2", "launch.timeout_s=3000"), []),
+        (SERVED, []),
     ],
 )
 def test_what_nobody_would_want_without_knowing_is_said(words, keys):

@@ -208,7 +208,7 @@ class TrainConfig(ShowsMedia, Section, key=""):
 
         `auto` takes the tree where the language model runs on sdpa, beside which the tree's kernels lie, and nothing is
         drawn per token in training (LoRA dropout): it computes never more tokens than plain, and its kernel is chosen
-        by the work it does. `on` was checked before the model was loaded (`preflight.check_sharing`).
+        by the work it does. `on` was checked before the model was loaded (`stage_checks`).
         """
         if section.shared_prefix != "auto":
             return "tree" if section.shared_prefix == "on" else "plain"

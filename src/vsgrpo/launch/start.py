@@ -40,12 +40,12 @@ from vsgrpo.training.preflight import (
     check_enough_rows,
     check_plan,
     check_run,
-    check_stages,
     input_files,
     load_rows,
     warnings_of,
 )
 from vsgrpo.training.run_folder import prepare_run_folder, settle
+from vsgrpo.training.stage_checks import check_stages
 
 SEEDS_SCHEMA_VERSION = 1
 METRICS = ("reward", "rewards/accuracies", "rewards/margins", "loss", "kl", "entropy", "best_dev_score", "cpu_seconds")

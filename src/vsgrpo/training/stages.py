@@ -38,11 +38,11 @@ from vsgrpo.training.grpo import SpatialGRPOTrainer
 from vsgrpo.training.launcher import another_failed, own_rank
 from vsgrpo.training.live import LiveView
 from vsgrpo.training.measure import PhaseTimer, probe_longest, wants_probe
-from vsgrpo.training.preflight import buffer_steps
 from vsgrpo.training.progress import JsonLog, Progress, Stage, Tracker
 from vsgrpo.training.run_folder import RunFolder
 from vsgrpo.training.samples import few_videos, stage_rows
 from vsgrpo.training.sft_dpo import SpatialDPOTrainer, SpatialSFTTrainer
+from vsgrpo.training.stage_checks import buffer_steps
 from vsgrpo.training.waits import watched
 
 
