@@ -56,7 +56,10 @@ def test_our_dataset_folders_are_read_by_split(tmp_path, write_benchmark):
     ("change", "says"),
     [
         ({"question_type": "object_colour"}, 'question_type="object_colour": unknown question type'),
-        ({"ground_truth": "0"}, 'ground_truth="0": must be a number in plain digits, above 0'),
+        (  # a count may be 0, a size not
+            {"question_type": "room_size_estimation", "ground_truth": "0"},
+            'ground_truth="0": must be a number in plain digits, above 0',
+        ),
         ({"ground_truth": "nan"}, 'ground_truth="nan": must be a number in plain digits, above 0'),
         ({"ground_truth": "many"}, 'ground_truth="many": must be a number'),
         ({"ground_truth": "1_0"}, 'ground_truth="1_0": must be a number in plain digits'),

@@ -185,7 +185,15 @@ def test_fewer_rows_than_a_rollout_buffer_are_refused_before_the_model_loads():
     assert "gradient_accumulation_steps=4" in refused.value.hint
 
 
-SERVED = ("model=tiny", "launch=ddp", "launch.num_processes=1", "rollout.engine=vllm", "launch.use_cpu=true")
+SERVED = (
+    "model=tiny",
+    "model.tune=lora",
+    "model.freeze_vision=true",
+    "launch=ddp",
+    "launch.num_processes=1",
+    "rollout.engine=vllm",
+    "launch.use_cpu=true",
+)
 
 
 @pytest.mark.parametrize(
