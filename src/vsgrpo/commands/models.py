@@ -33,20 +33,13 @@ def train(
 
     --resume trainer.max_steps=MORE (or num_train_epochs, or further stages) lengthens a run.
     """
-    from vsgrpo.rules import suggest
-
-    if method not in ("grpo", "sft", "dpo"):
-        raise ConfigError(f"train {method}: no such method", hint=suggest(method, ("grpo", "sft", "dpo")))
     if resume and overwrite:
         raise ConfigError("--resume --overwrite: these exclude each other", hint="give one of the two")
+    given = _of_method(method, overrides or [])
     from vsgrpo.config.compose import load_config
     from vsgrpo.launch.result import run_result
     from vsgrpo.launch.start import describe, launch_training, seed_list
 
-    given = [f"trainer={method}", *(overrides or [])]
-    named = [item for item in overrides or [] if item.partition("=")[0] in ("trainer", "trainer.name")]
-    if named:
-        raise ConfigError(f"{named[0]}: the method is the word after `train`", hint=f"vsgrpo train {method} KEY=VALUE")
     given += [f"data.limit={limit}"] if limit else []
     given += ["trainer.report_to=[wandb]"] if wandb else []
     seeds = seed_list(given)
@@ -65,6 +58,18 @@ def train(
         raise typer.Exit(code)
     if config.launch.machine_rank == 0 and (result := run_result(Path(config.run.dir))) is not None:
         print_result(result, as_json)
+
+
+def _of_method(method: str, overrides: list[str]) -> list[str]:
+    """Return the overrides of `train METHOD`."""
+    from vsgrpo.rules import suggest
+
+    if method not in ("grpo", "sft", "dpo"):
+        raise ConfigError(f"train {method}: no such method", hint=suggest(method, ("grpo", "sft", "dpo")))
+    named = [item for item in overrides if item.partition("=")[0] in ("trainer", "trainer.name")]
+    if named:
+        raise ConfigError(f"{named[0]}: the method is the word after `train`", hint=f"vsgrpo train {method} KEY=VALUE")
+    return [f"trainer={method}", *overrides]
 
 
 def _train_seeds(

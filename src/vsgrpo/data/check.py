@@ -133,11 +133,7 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
         timed = " and ".join(family.label for family in FAMILIES.values() if family.needs_timing)
         notes.append(f"{len(untimed)} videos state no frame rate, such as {untimed[0]}: {timed} refuses them")
     notes += [note for file, scan in scans.items() if (note := _lost(file, scan, config)) is not None]
-    folder = files[0].parent
-    if (folder / MANIFEST_NAME).is_file():
-        manifest = read_manifest(folder)
-        names = [name for name in manifest.files if name.endswith(".jsonl")]
-        notes += [f"{folder / name} was changed after it was built" for name in changed_files(folder, manifest, names)]
+    notes += _changed_rows(files[0].parent)
     return CheckReport(
         files={file.name: scan.num_rows for file, scan in scans.items()},
         answers={file.name: scan.tally.lines() for file, scan in scans.items()},
@@ -149,6 +145,14 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
         problems=problems,
         notes=notes,
     )
+
+
+def _changed_rows(folder: Path) -> list[str]:
+    if not (folder / MANIFEST_NAME).is_file():
+        return []
+    manifest = read_manifest(folder)
+    names = [name for name in manifest.files if name.endswith(".jsonl")]
+    return [f"{folder / name} was changed after it was built" for name in changed_files(folder, manifest, names)]
 
 
 def _check_row(row: Row, config: TrainConfig) -> None:

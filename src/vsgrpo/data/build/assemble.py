@@ -162,9 +162,7 @@ def assemble(
         rows[name], left_out = balance_rows(part, config.balance, config.run.seed)
         dropped.update(left_out)
         if config.data.min_count == 0 and rows[name]:
-            complete = find_source(config.source.name).complete
-            inventories = {outcome.scan_id: outcome.inventory for outcome in with_rows}
-            zeros = draw_zero_counts(rows[name], inventories, complete, config.run.seed)
+            zeros = _zero_counts(config, rows[name], with_rows)
             rows[name] += zeros
             notes.append(f"{name}: {len(zeros)} questions count a category that is not in the room (answer 0)")
         where = str(out / f"{name}.jsonl")
@@ -193,6 +191,12 @@ def assemble(
     )
     _write_manifest(config, outcomes, rows, pairs, summary)
     return summary
+
+
+def _zero_counts(config: BuildDataConfig, rows: Sequence[Row], outcomes: Sequence[ScanOutcome]) -> list[Row]:
+    complete = find_source(config.source.name).complete
+    inventories = {outcome.scan_id: outcome.inventory for outcome in outcomes}
+    return draw_zero_counts(rows, inventories, complete, config.run.seed)
 
 
 def _without_untrue(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
