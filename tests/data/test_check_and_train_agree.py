@@ -94,7 +94,7 @@ BAD_ROWS = {
     "letter of no option": CHOICE | {"ground_truth": "C"},
     "word of another option": CHOICE | {"answer": "bed"},
     "choice without options": CHOICE | {"options": None},
-    "answer 0": BASE | {"answer": "0", "ground_truth": "0"},
+    "answer 0": BASE | {"question_type": "room_size_estimation", "answer": "0", "ground_truth": "0"},
     "answer negative": BASE | {"answer": "-3", "ground_truth": "-3"},
     "answer nan": BASE | {"answer": "nan", "ground_truth": "nan"},
     "answer with underscore": BASE | {"answer": "1_0", "ground_truth": "1_0"},

@@ -119,13 +119,13 @@ def test_check_data_names_every_fault(tmp_path):
     broken = tmp_path / "videos" / "scannet" / "scene0025_00.mp4"
     broken.write_bytes(broken.read_bytes()[:300])
     lines = (tmp_path / "train.jsonl").read_text().splitlines()
-    zero = json.dumps({**row_to_dict(own[0]), "id": "zero", "answer": "0", "ground_truth": "0"})
+    zero = json.dumps({**row_to_dict(own[0]), "id": "zero", "answer": "-1", "ground_truth": "-1"})
     (tmp_path / "train.jsonl").write_text("\n".join([*lines, zero, lines[0]]) + "\n")
     write_rows(tmp_path / "dev.jsonl", [replace(own[1], split="dev")])
     report = checked(tmp_path)
     text = report.table()
     for says in (
-        "train.jsonl:5: ground_truth",  # the answer 0
+        "train.jsonl:5: ground_truth",  # the answer -1
         "used before in this file",
         "rooms of VSI-Bench (scene0025_00)",
         "share 1 rooms (e.g. scene0000)",

@@ -225,16 +225,16 @@ def test_adapters_come_and_go(serve, lora, tmp_path, asked):
     server = serve()
     own = client(server)
     base = own.generate(asked(video("a"), 4))
-    own.load_adapter("run-1", str(tmp_path / "adapter"))
-    own.load_adapter("run-1", str(tmp_path / "adapter"))  # it is there: another process was first
+    own.add_adapter("run-1", str(tmp_path / "adapter"))
+    own.add_adapter("run-1", str(tmp_path / "adapter"))  # it is there: another process was first
     own.weights = "run-1"
     assert [each.logprobs for each in own.generate(asked(video("a"), 4))] != [each.logprobs for each in base]
     assert own.models() == [server.name, "run-1"]
-    own.unload_adapter("run-1")
-    own.unload_adapter("run-1")
+    own.drop_adapter("run-1")
+    own.drop_adapter("run-1")
     assert own.models() == [server.name]
     with pytest.raises(EngineError, match=r"refused to load the adapter .*nowhere.*HTTP 404"):
-        own.load_adapter("run-2", str(tmp_path / "nowhere"))
+        own.add_adapter("run-2", str(tmp_path / "nowhere"))
 
 
 def test_what_a_server_says_of_itself(serve):

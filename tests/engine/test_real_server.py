@@ -183,13 +183,13 @@ def test_an_adapter_a_step_is_seen_at_once(served):
                 if "lora_B" in name:
                     weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
         save_model(bundle, folder / f"adapter-{step}", merge=False)
-        client.load_adapter(f"run-{step}", str(folder / f"adapter-{step}"))
+        client.add_adapter(f"run-{step}", str(folder / f"adapter-{step}"))
         client.weights = f"run-{step}"
         drawn = tokens(client.generate(lab.requests(MEDIA["short"], 4)))
         report(f"{lab.name}, adapter of step {step}", drawn, Lab(bundle, lab.name).own(MEDIA["short"], 4))
         seen.append(drawn)
         if step == 2:
-            client.unload_adapter("run-1")
+            client.drop_adapter("run-1")
     client.weights = None
     assert tokens(client.generate(lab.requests(MEDIA["short"], 4))) == base
     assert seen[0] != seen[1] != seen[2] != seen[0]

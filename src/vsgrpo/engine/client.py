@@ -159,13 +159,13 @@ class Server:
 
     # --- weights and caches -------------------------------------------------------------------------------------
 
-    def load_adapter(self, name: str, folder: str) -> None:
+    def add_adapter(self, name: str, folder: str) -> None:
         """Load an adapter under a new name; one that has the name already counts as loaded."""
         status, body = self._http.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder})
         if status != 200 and not (status == 400 and b"already" in body):
             raise self._http.refused(f"to load the adapter {folder}", status, body, _LORA)
 
-    def unload_adapter(self, name: str) -> None:
+    def drop_adapter(self, name: str) -> None:
         """Drop an adapter; one that is not there counts as dropped."""
         status, body = self._http.post("/v1/unload_lora_adapter", {"lora_name": name})
         if status not in (200, 404):

@@ -77,14 +77,14 @@ class WeightSync:
     def _load(self, server: Server, name: str) -> None:
         folder = str((self._folder / name).resolve())
         if self._kind == "lora":
-            server.load_adapter(name, folder)
+            server.add_adapter(name, folder)
         elif server.weight_version() != name:  # else another process has brought them back already
             server.reload_weights(folder, name)
 
     def _drop(self, name: str) -> None:
         for server in self._servers if self._kind == "lora" else ():
             try:
-                server.unload_adapter(name)
+                server.drop_adapter(name)
             except EngineError as error:
                 if error.kind not in ("down", "slow"):
                     raise

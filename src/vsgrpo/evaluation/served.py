@@ -54,8 +54,8 @@ def _server(url: str, section: ServersSection) -> Server:
 def _give(server: Server, folder: Path) -> None:
     """Let a server draw with an adapter, under a name made of its content; it gets it again if it is started anew."""
     name, path = f"vsgrpo-{adapter_hash(folder)[:16]}", str(folder.resolve())
-    server.load_adapter(name, path)
-    server.weights, server.restore = name, lambda: server.load_adapter(name, path)
+    server.add_adapter(name, path)
+    server.weights, server.restore = name, lambda: server.add_adapter(name, path)
 
 
 @dataclass
