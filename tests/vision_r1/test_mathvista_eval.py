@@ -163,3 +163,13 @@ def test_the_query_stands_alone_or_before_the_tagged_sentence(testmini):
         benchmark = MathVista.read(testmini, ReadOptions(prompt=PromptSettings(mode)))
         text = benchmark.text(benchmark.rows[0])
         assert text.startswith(start) and (text == query) == (mode == "vanilla")
+
+
+def test_servers_answer_as_our_own_engine_does(testmini, serve, tiny_folder, tmp_path, capsys):
+    assert run(words(testmini, tiny_folder, tmp_path / "own")) == 0
+    given = words(testmini, tiny_folder, tmp_path / "served", "decoding.engine=vllm")
+    given = [word for word in given if not word.startswith("decoding.batch_size")]  # servers batch by themselves
+    assert run([*given, f"decoding.vllm.base_urls=[{serve().url}]"]) == 0
+    own, served = ((tmp_path / name / "predictions.jsonl").read_bytes() for name in ("own", "served"))
+    assert own == served and own.count(b"\n") == 6
+    assert results(tmp_path / "own")["scores"] == results(tmp_path / "served")["scores"]
