@@ -60,7 +60,7 @@ class TrainModelSection(ModelSection):
             yield what, "set model.freeze_vision=true, or model.tune=full"
 
 
-TREE_TOKENS = 256
+TREE_TOKENS = 640
 """`trainer.max_completion_length` up to which `shared_prefix=auto` draws in the tree (`scripts/bench_decode.py`)."""
 MIX_EXAMPLE = "for example data=data/vsi100k data.mix='[{path: data/own, weight: 0.5}]'"
 
