@@ -149,14 +149,28 @@ def refuse_changes(found: Sequence[str], where: str) -> None:
     )
 
 
+_writing = threading.Lock()
+_unwanted: dict[Path, threading.Event] = {}
+"""Folder -> tells the thread that completes its inputs.json that the folder is another's."""
+
+
 def hash_in_background(folder: Path, inputs: dict[str, InputFile]) -> threading.Thread:
     """Complete inputs.json with the hashes that are not known yet, in a thread of the lowest priority."""
-    thread = threading.Thread(target=_complete, args=(folder, inputs), daemon=True)
+    stop_hashing(folder)
+    unwanted = _unwanted[folder.resolve()] = threading.Event()
+    thread = threading.Thread(target=_complete, args=(folder, inputs, unwanted), daemon=True)
     thread.start()
     return thread
 
 
-def _complete(folder: Path, inputs: dict[str, InputFile]) -> None:
+def stop_hashing(folder: Path) -> None:
+    """Let no thread write into a folder from now on: an earlier run comes back to it."""
+    with _writing:
+        if (unwanted := _unwanted.pop(folder.resolve(), None)) is not None:
+            unwanted.set()
+
+
+def _complete(folder: Path, inputs: dict[str, InputFile], unwanted: threading.Event) -> None:
     with suppress(OSError, AttributeError):  # not every system has priorities of threads
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
     missing = [(Path(name), entry) for name, entry in inputs.items() if entry.state is not None and not entry.sha256]
@@ -165,8 +179,8 @@ def _complete(folder: Path, inputs: dict[str, InputFile]) -> None:
             digest = remembered_sha256(path)
             if file_state(path) == entry.state:
                 entry.sha256 = digest
-    if missing and folder.is_dir():
-        with suppress(OSError):
+    with _writing, suppress(OSError):
+        if missing and not unwanted.is_set() and folder.is_dir():
             write_inputs(folder, inputs)
 
 

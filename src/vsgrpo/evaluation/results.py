@@ -30,6 +30,7 @@ from vsgrpo.data.inputs import (
     model_folders,
     read_inputs,
     refuse_changes,
+    stop_hashing,
     write_inputs,
 )
 from vsgrpo.errors import DataError
@@ -95,6 +96,7 @@ def settle(folder: Path) -> None:
     elif aside.is_dir() and any(path.stat().st_size for path in folder.glob("predictions*.jsonl")):
         show(f"{aside}: what --overwrite replaces, until this evaluation is complete", sys.stderr)
     else:
+        stop_hashing(folder)
         paths.take_back(folder, _own(folder))
         problem = "--overwrite ended before its first answer"
         show(f"output={folder}: {problem}: the earlier evaluation is back", sys.stderr)

@@ -18,7 +18,15 @@ from typing import Any
 
 from vsgrpo.config.compose import to_yaml
 from vsgrpo.config.train import TrainConfig
-from vsgrpo.data.inputs import InputFile, changes, hash_in_background, read_inputs, refuse_changes, write_inputs
+from vsgrpo.data.inputs import (
+    InputFile,
+    changes,
+    hash_in_background,
+    read_inputs,
+    refuse_changes,
+    stop_hashing,
+    write_inputs,
+)
 from vsgrpo.errors import DataError
 from vsgrpo.files import find_damage, publish, write_atomic, write_checksums
 from vsgrpo.paths import ASIDE_NAME, LOCK_NAME, drop_aside, is_set_aside, remove, set_aside, take_back, unwritable
@@ -220,6 +228,7 @@ def settle(run_dir: Path) -> None:
     if (run_dir / ASIDE_NAME).is_dir() and (read_status(run_dir).get("checkpoints") or (run_dir / "final").is_dir()):
         drop_aside(run_dir)
         return
+    stop_hashing(run_dir)
     new = [path for path in _own(run_dir) if not fnmatch(path.name, _DIAGNOSES)]
     take_back(run_dir, new)
     show(f"run.dir={run_dir}: --overwrite ended before its first checkpoint: the earlier run is back", sys.stderr)
