@@ -1,15 +1,13 @@
 """Rows that are not true for the frames shown are counted and left out, in build-data, check-data, train and eval."""
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from build_roots import demo_config, scannet_config
+from test_build_order_route import full_scan_module
 
 from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
@@ -197,15 +195,6 @@ def test_a_build_flags_drops_or_answers(tmp_path):
 def test_budgets_are_different_even_numbers(tmp_path, value):
     with pytest.raises(ConfigError, match=r"video\.budgets"):
         demo_config(tmp_path, f"video.budgets={value}")
-
-
-def full_scan_module():
-    path = Path(__file__).parents[2] / "scripts/full_scan.py"
-    spec = importlib.util.spec_from_file_location("full_scan", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["full_scan"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.integration

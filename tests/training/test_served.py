@@ -46,6 +46,19 @@ def test_a_run_by_a_server_is_the_run_of_our_own_rollout(serve, make_config, kin
         assert torch.allclose(a, b, atol=1e-6), name
 
 
+def test_groups_are_drawn_anew_by_a_server_too(serve, make_config):
+    words = ("reward.names=[spread_reward:fifths]", "trainer.group_filter={min: 0.01, max: 0.99}", *STEPS, *LORA)
+    own = make_trainer(make_config("grpo", *words, name="own"))
+    own.train()
+    served = make_trainer(make_config("grpo", *words, *by_server(serve()), name="served"))
+    served.train()
+    assert lines(own, "completions.jsonl") == lines(served, "completions.jsonl")
+    logs = [[line for line in lines(each, "log.jsonl") if "loss" in line] for each in (own, served)]
+    assert sum(line["group_filter/redrawn"] for line in logs[0]) > 0
+    for mine, theirs in zip(*logs, strict=True):
+        assert theirs["loss"] == pytest.approx(mine["loss"], abs=1e-6) and theirs["sampling/gap"] < 1e-5
+
+
 def group_rows(trainer):
     """Return the first two rows four times each."""
     return [dict(trainer.train_dataset[i]) for i in (0, 2) for _ in range(4)]
