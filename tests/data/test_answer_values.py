@@ -143,6 +143,10 @@ def test_units_follow_the_question():
         ("How far is it?", "object_abs_distance", {"unit": "m", "units": "meters"}, "2,5", ("2.5", "m")),
         (SIZE.format("centimeters"), "object_size_estimation", {"unit": "m"}, "1.2", ("120", "cm")),
         (ROOM, "room_size_estimation", {"unit": "sq ft"}, "100", ("9.290304", "m2")),
+        ("How big is it?", "volume", {"unit": "liters"}, "250", ("250", None)),  # kept as it is: no unit of ours
+        ("How big is it, in m^3?", "volume", {"unit": "L"}, "250", ("0.25", "m3")),  # 250 / 1000
+        ("How big is it (in cubic meters)?", "volume", {}, "2 ft3", ("0.056633693184", "m3")),  # 2 x 0.3048^3
+        ("By how many degrees must I turn?", "turn", {}, "35\u00b0", ("35", "degrees")),
         ("How many chair(s)?", "object_counting", {"unit": "chairs"}, "4.0", ("4.0", None)),
         ("How high is it?", "height", {"unit": "cm"}, "80", ("80", "cm")),
         ("How high is it?", "height", {"unit": "cm"}, "low", ("low", None)),

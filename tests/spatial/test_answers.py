@@ -16,6 +16,7 @@ from vsgrpo.spatial.answers import (
     official_number,
     parse_answer,
 )
+from vsgrpo.spatial.question import UNITS
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of
 from vsgrpo.spatial.scoring import mra, mra_many, score
 
@@ -68,6 +69,11 @@ def test_tagged_modes_read_nothing_without_a_closed_tag(text):
         ("3 chairs", None),
         ("m", None),
         ("12 centimeters.", "cm"),
+        ("0.4 m^3", "m3"),
+        ("0.4 m\u00b3", "m3"),
+        ("0.4 cubic meters", "m3"),
+        ("35 degrees", "degrees"),
+        ("35 \u00b0", "degrees"),
     ],
 )
 def test_unit_after_the_number(text, unit):
@@ -223,3 +229,11 @@ def test_unknown_scorers_and_types_are_refused():
             score("mine", kind, "3", truth)
     with pytest.raises(ValueError, match="object_colour"):
         score("lmms", "object_colour", "red", "red")
+
+
+def test_every_unit_of_rows_is_read_and_spoken():
+    from vsgrpo.vision_r1.bridge import _OF_UNIT
+
+    spoken = {"m": "2 meters", "m2": "2 square meters", "m3": "2 cubic meters", "cm": "2 cm", "degrees": "2 degrees"}
+    assert set(spoken) == set(UNITS) == set(_OF_UNIT)
+    assert {text: parse_answer(text).unit for text in spoken.values()} == {text: unit for unit, text in spoken.items()}

@@ -29,6 +29,8 @@ PROMPT_MODES = ("vanilla", "think", "observe")
 _ANSWER_TAG = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
 _UNIT_AFTER_NUMBER = re.compile(r"[-+]?[\d.,]+(?:[eE][-+]?\d+)?\s*([^\d\s].*)?", re.DOTALL)
 _UNITS = (
+    ("m3", re.compile(r"(m3|m\^3|m\u00b3|cu\.? ?m\w*|cubic[ -]?met\w*)", re.IGNORECASE)),
+    ("degrees", re.compile(r"(degrees?\b|deg\b|\u00b0)", re.IGNORECASE)),
     ("m2", re.compile(r"(m2|m\^2|m²|sqm|sq\.? ?m\w*|square[ -]?met\w*)\b", re.IGNORECASE)),
     ("cm", re.compile(r"(cm|centimet\w*)\b", re.IGNORECASE)),
     ("m", re.compile(r"(m|met(er|re)s?)\b", re.IGNORECASE)),
@@ -61,11 +63,11 @@ _START_LETTER = re.compile(r"^[\s(\[\"']*([A-Da-d])\s*(?:$|[).:,;\]\"'\n])")
 _MARKED_LETTER = re.compile(r"\(([A-D])\)|\b(?i:option|choice|answer)\s+\(?([A-D])\b")
 _NOT_WORD = re.compile(r"[^\w]+")
 
-# Metres, or square metres, per unit.
+# Metres, square metres, cubic metres or degrees per unit.
 _LENGTHS = (
     (re.compile(r"(?:cm|centimet(?:er|re)s?)\b", re.IGNORECASE), 0.01),
     (re.compile(r"(?:mm|millimet(?:er|re)s?)\b", re.IGNORECASE), 0.001),
-    (re.compile(r"(?:m|met(?:er|re)s?)\b(?!\s*(?:\^|²|2))", re.IGNORECASE), 1.0),
+    (re.compile(r"(?:m|met(?:er|re)s?)\b(?!\s*(?:\^|[²³23]))", re.IGNORECASE), 1.0),
     (re.compile(r"(?:ft|feet|foot)\b", re.IGNORECASE), 0.3048),
     (re.compile(r"(?:in|inch|inches)\b", re.IGNORECASE), 0.0254),
 )
@@ -73,10 +75,18 @@ _AREAS = (
     (re.compile(r"(?:sq\.?\s*ft|sq\.?\s*feet|square\s+feet|square\s+foot|ft\^?2|ft²)", re.IGNORECASE), 0.09290304),
     (re.compile(r"(?:cm\^?2|cm²|square\s+centimet)", re.IGNORECASE), 0.0001),
 )
+_VOLUMES = (
+    (re.compile(r"(?:cu\.?\s*(?:ft|feet)|cubic\s+(?:feet|foot)|ft\^?3|ft³)", re.IGNORECASE), 0.028316846592),
+    (re.compile(r"(?:cm\^?3|cm³|cc\b|cubic\s+centimet)", re.IGNORECASE), 1e-6),
+    (re.compile(r"(?:l|lit(?:er|re)s?)\b", re.IGNORECASE), 0.001),
+)
+_ANGLES = ((re.compile(r"rad(?:ian)?s?\b", re.IGNORECASE), math.degrees(1.0)),)
 _ASKED: dict[str | None, tuple[tuple[tuple[re.Pattern[str], float], ...], float]] = {
     "m": (_LENGTHS, 1.0),
     "cm": (_LENGTHS, 0.01),
     "m2": (_AREAS, 1.0),
+    "m3": (_VOLUMES, 1.0),
+    "degrees": (_ANGLES, 1.0),
 }
 """Unit that a type asks for -> the units that are converted to it, and its own size."""
 
@@ -89,7 +99,7 @@ class Answer:
         text: the answer's own text: the whole completion in vanilla mode, else what the last closed
             `<answer>..</answer>` holds, without outer space; "" where there is none.
         number: a finite number as the official scorer reads it from `text`, else None.
-        unit: "m", "m2" or "cm" if a unit follows the number, else None.
+        unit: a key of `question.UNITS` if a unit follows the number, else None.
         letter: "A".."Z" if the official scorer would read one letter, else None.
         word: `normalize_word(text)`.
         is_tagged: whether the mode's answer tags were found; True in vanilla mode, which has none.

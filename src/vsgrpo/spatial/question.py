@@ -15,7 +15,7 @@ import numpy as np
 
 from vsgrpo.spatial.scene import Scene, SceneObject
 
-UNITS = {"m": "m", "m2": "m\u00b2", "cm": "cm"}
+UNITS = {"m": "m", "m2": "m\u00b2", "cm": "cm", "m3": "m\u00b3", "degrees": "degrees"}
 """Unit of a row -> how people write it."""
 DISTANCES = {"vsi100k": "centroid", "vsibench": "closest_point", "revsi": "closest_point"}
 """Mode to the distance it measures where nothing else is asked for."""
@@ -199,7 +199,7 @@ class QuestionType:
         name: the type's name in rows, settings and score tables; VSI-Bench's where the benchmark has the type.
         answer_kind: "number" or "choice"; decides how an answer is read and scored.
         make: `Asking` -> its questions; see `questions.py`.
-        unit: unit of the answer: "m", "m2" or "cm"; None for choices, and for numbers that count things.
+        unit: unit of the answer, a key of `UNITS`; None for choices, and for numbers that count things.
         task: task of the score table that the type belongs to, the type's own name by default. Types of one task are
             averaged first.
         column: heading of the task in tables.

@@ -209,6 +209,8 @@ def estimate(config: BuildCotConfig, limit: int | None = None) -> str:
 VERSION = 1
 """Counts up with every change of a sentence: it is part of the cache key."""
 
+_OF_UNIT = {"m": " of metres", "m2": " of square metres", "m3": " of cubic metres", "cm": " of centimetres"}
+_OF_UNIT |= {"degrees": " of degrees"}
 _SHOWN = {"image": "the image", "images": "the images", "video": "the video (frames of it in order)"}
 
 
@@ -248,7 +250,7 @@ def description_text(row: Row, pseudo_cot: str) -> str:
 def reasoning_text(row: Row, description: str) -> str:
     """Step c: the chain of thought by a reasoner that sees no picture."""
     name = shown_name(row)
-    unit = {"m": " of metres", "m2": " of square metres", "cm": " of centimetres"}.get(row.unit or "", "")
+    unit = _OF_UNIT.get(row.unit or "", "")
     final = {
         "number": f"a number{unit}, digits only",
         "choice": "the letter of the right option",

@@ -37,11 +37,17 @@ _DECIMAL_COMMA = re.compile(r"\d+,\d+", re.ASCII)
 _WITH_UNIT = re.compile(r"([-+]?[\d.,]*\d[.,]?(?:[eE][-+]?\d+)?)\s*([^\d\s].*)?", re.ASCII | re.DOTALL)
 
 _METRES, _FEET = "met(?:er|re)s?", "(?:ft|feet|foot)"
-# Unit -> (dimension, size in metres or square metres, as people write it).
+# Unit -> (dimension, size in metres, square metres, cubic metres or degrees, as people write it).
 _UNITS: dict[str, tuple[str, Decimal, str]] = {
     "m2": ("area", Decimal(1), rf"m(?:2|\^2|\*\*2|\u00b2)|\u33a1|sqm|(?:sq\.? ?|square[ -]?)(?:m|{_METRES})"),
     "cm2": ("area", Decimal("0.0001"), rf"cm2|cm\^2|cm\u00b2|square[ -]?(?:cm|centi{_METRES})"),
     "ft2": ("area", Decimal("0.09290304"), rf"ft2|ft\^2|ft\u00b2|sq\.? ?{_FEET}|square[ -]?{_FEET}"),
+    "m3": ("volume", Decimal(1), rf"m(?:3|\^3|\*\*3|\u00b3)|\u33a5|(?:cu\.? ?|cubic[ -]?)(?:m|{_METRES})"),
+    "cm3": ("volume", Decimal("0.000001"), rf"cm3|cm\^3|cm\u00b3|cc|cubic[ -]?(?:cm|centi{_METRES})"),
+    "ft3": ("volume", Decimal("0.028316846592"), rf"ft3|ft\^3|ft\u00b3|cu\.? ?{_FEET}|cubic[ -]?{_FEET}"),
+    "l": ("volume", Decimal("0.001"), "lit(?:er|re)s?|l"),
+    "degrees": ("angle", Decimal(1), "degrees?|deg|\u00b0"),
+    "rad": ("angle", Decimal("57.29577951308232"), "radians?|rad"),
     "mm": ("length", Decimal("0.001"), f"mm|milli{_METRES}"),
     "cm": ("length", Decimal("0.01"), f"cms?|centi{_METRES}"),
     "km": ("length", Decimal(1000), f"km|kilo{_METRES}"),
@@ -51,11 +57,11 @@ _UNITS: dict[str, tuple[str, Decimal, str]] = {
     "yd": ("length", Decimal("0.9144"), r"yards?|yds?"),
 }
 _UNIT_TEXTS = tuple((unit, re.compile(rf"(?:{text})\.?", re.IGNORECASE)) for unit, (_, _, text) in _UNITS.items())
-_ANY_UNIT = "|".join(text for unit, (_, _, text) in _UNITS.items() if unit not in ("in", "ft", "yd"))
+_ANY_UNIT = "|".join(text for unit, (_, _, text) in _UNITS.items() if unit not in ("in", "ft", "yd", "l"))
 # Units as a question asks for them: "in feet", "(m)"; a bare "in", "foot" or "yard" is no unit there.
 _ASKED = re.compile(
     rf"(?:\b(?:in|using|units?(?: is| are|:)?|how many)\s+(?:the unit of |units of )?|\()\s*"
-    rf"({_ANY_UNIT}|inches|feet|yards|ft)(?![\w^\u00b2])",
+    rf"({_ANY_UNIT}|inches|feet|yards|ft)(?![\w^\u00b2\u00b3])",
     re.IGNORECASE,
 )
 _NO_UNIT = ("", "none", "null", "nan", "na", "n/a", "-")
