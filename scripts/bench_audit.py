@@ -36,7 +36,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.data.rows import make_row
 from vsgrpo.scans.meta_info import read_meta_info
 from vsgrpo.scans.source import SceneSettings, find_source
-from vsgrpo.spatial.question import QuestionSettings
+from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.question_types import QUESTION_TYPES, make_questions
 from vsgrpo.spatial.scene import Scene
 

@@ -32,7 +32,7 @@ from vsgrpo.scans.annotation import read_labels
 from vsgrpo.scans.scannet import read_scan
 from vsgrpo.scans.sens import SensReader, SensWriter
 from vsgrpo.scans.source import SceneSettings
-from vsgrpo.spatial.question import QuestionSettings
+from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.question_types import QUESTION_TYPES, make_questions
 from vsgrpo.video.writer import write_video
 

@@ -28,7 +28,7 @@ from typing import Annotated, Any, ClassVar
 
 from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.spatial.question import QuestionType
-from vsgrpo.spatial.question_types import register
+from vsgrpo.spatial.question_types import register, types_named
 
 LIMIT = 1e9
 """Largest number but for seeds: a larger one is a slip, or would overflow later."""
@@ -289,7 +289,7 @@ def module_file(name: str) -> Path | None:
 
 
 def load_question_types(key: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of question types; those given as "package.module:name" are registered first.
+    """Return the names of question types; a family stands for its types, "package.module:name" is registered first.
 
     Raises:
         ConfigError: as `import_named`, or two types of one name.
@@ -305,4 +305,4 @@ def load_question_types(key: str, names: Iterable[str]) -> tuple[str, ...]:
                 raise ConfigError(f"{key}={name}: {error}", hint="give your type another name") from error
             name = kind.name
         found.append(name)
-    return tuple(found)
+    return types_named(found)

@@ -16,7 +16,7 @@ from vsgrpo.spatial.held_out import (
     in_runs,
     order_options,
 )
-from vsgrpo.spatial.question import QuestionSettings
+from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.question_types import make_questions
 from vsgrpo.spatial.scene import Box, Footage, Scene, SceneObject
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from vsgrpo.spatial.floor import floor_shares, room_floor
 from vsgrpo.spatial.frame_true import judge_order, judged, shown_at
-from vsgrpo.spatial.question import ObjectRef, Question, QuestionSettings
+from vsgrpo.spatial.question import ObjectRef, Question
+from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.question_types import QUESTION_TYPES, make_questions
 from vsgrpo.spatial.scene import Box, Footage, Scene, SceneObject
 

@@ -12,7 +12,7 @@ from vsgrpo.scans.scannet import read_scan
 from vsgrpo.scans.source import SceneSettings
 from vsgrpo.spatial.directions import direction_word
 from vsgrpo.spatial.geometry import bearing_degrees, box_distances
-from vsgrpo.spatial.question import QuestionSettings
+from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.question_types import QUESTION_TYPES, make_questions
 
 pytestmark = pytest.mark.integration

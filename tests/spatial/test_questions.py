@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 
 from vsgrpo.spatial.directions import clear_triples, direction_word
 from vsgrpo.spatial.geometry import bearing_degrees, box_distances
-from vsgrpo.spatial.question import Asking, Question, QuestionSettings, QuestionType, question_rng
-from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_from_boxes, asked_types, make_questions
+from vsgrpo.spatial.question import Asking, Question, QuestionType, question_rng
+from vsgrpo.spatial.question_settings import QuestionSettings
+from vsgrpo.spatial.question_types import (
+    QUESTION_TYPES,
+    answer_from_boxes,
+    asked_types,
+    family_names,
+    make_questions,
+    register,
+    types_named,
+)
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 
 
@@ -381,3 +390,16 @@ def test_resolve_says_what_it_cannot_answer():
     with pytest.raises(ValueError, match="not in the benchmark's wording"):
         answer_from_boxes(ROOM, "object_counting", "How many chairs?")
     assert answer_from_boxes(ROOM, "object_counting", "How many stool(s) are in this room?") is None
+
+
+def test_a_family_stands_for_its_types_and_takes_no_name_of_a_type():
+    assert family_names()[:2] == ("vsibench", "revsi")
+    assert types_named(["revsi", "mine"])[-1] == "mine"
+    assert types_named(["room_size_estimation", "vsibench"]).count("room_size_estimation") == 1
+    assert {QUESTION_TYPES[name].family for name in types_named(["revsi"])} == {"revsi"}
+    asked = asked_types(QuestionSettings(mode="vsibench", types=("revsi", "object_counting")))
+    assert [kind.name for kind in asked] == [*types_named(["revsi"]), "object_counting"]
+    with pytest.raises(ValueError, match="one name"):
+        register(QuestionType("revsi", "number", lambda ask: []))
+    with pytest.raises(ValueError, match="one name"):
+        register(QuestionType("mine", "number", lambda ask: [], family="object_counting"))

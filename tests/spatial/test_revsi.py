@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vsgrpo.spatial.question import QuestionSettings
+from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.question_types import answer_from_boxes, asked_types, make_questions
 from vsgrpo.spatial.revsi import BEHIND, fault_of, footprint_m2
 from vsgrpo.spatial.scene import Box, Scene, SceneObject

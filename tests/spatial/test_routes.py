@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsgrpo.spatial.held_out import TURNS, Route, RouteSettings, plan_routes, route_options, turn_word
-from vsgrpo.spatial.question import QuestionSettings
+from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.question_types import make_questions
 from vsgrpo.spatial.scene import Box, FreeFloor, Scene, SceneObject
 

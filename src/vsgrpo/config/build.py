@@ -27,7 +27,7 @@ from vsgrpo.rules import (
     one_of,
 )
 from vsgrpo.scans.source import SourceOptions, find_source
-from vsgrpo.spatial.question_types import QUESTION_TYPES, type_names
+from vsgrpo.spatial.question_types import QUESTION_TYPES, family_names, type_names
 
 FILTER_NAMES = ("format", "answer", "length", "language", "repetition", "contradiction", "reference")
 LOCAL = "local"
@@ -50,7 +50,7 @@ class BuildDataSection(Section, key="data"):
     path: Name
     mode: Annotated[str, choice("vsi100k", "vsibench", "revsi")]
     split: Annotated[str, choice("train", "val_safe", "train+val_safe")]
-    types: list[Annotated[str, Choice(type_names(), takes_code=True)]] | None
+    types: list[Annotated[str, Choice((*type_names(), *family_names()), takes_code=True)]] | None
     min_count: Annotated[int, at_least(0)]
     dev_fraction: Share
     unseen: Annotated[str, choice("drop", "flag")]

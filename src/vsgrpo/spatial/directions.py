@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.spatial.geometry import bearing_degrees, object_distances
-from vsgrpo.spatial.question import Asking, Question, QuestionSettings, names_overlap
+from vsgrpo.spatial.question import Asking, Question, names_overlap
+from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.questions import fields_of, only_object, option_word, pattern_of
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 

@@ -13,7 +13,8 @@ from itertools import pairwise
 import numpy as np
 
 from vsgrpo.spatial.geometry import object_distances
-from vsgrpo.spatial.question import Question, QuestionSettings, Shown
+from vsgrpo.spatial.question import Question, Shown
+from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.scene import Scene, SceneObject
 
 MIN_AREA = 0.95

@@ -21,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.spatial.question import AppearanceSettings, Asking, Question, RouteSettings, drawn_options, names_overlap
+from vsgrpo.spatial.question import Asking, Question, drawn_options, names_overlap
+from vsgrpo.spatial.question_settings import AppearanceSettings, RouteSettings
 from vsgrpo.spatial.scene import Box, Footage, FreeFloor, SceneObject
 
 ORDER = "What will be the first-time appearance order of the following categories in the video: {categories}?"

@@ -1,6 +1,6 @@
-"""What a question is, what a type of question is, and the settings that decide which questions are asked.
+"""What a question is, and what a type of question is.
 
-The types are in `question_types.py`, what makes their questions in `questions.py`.
+The settings are in `question_settings.py`, the types in `question_types.py` and its neighbours.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from vsgrpo.spatial.question_settings import DISTANCES, QuestionSettings, require
 from vsgrpo.spatial.scene import Scene, SceneObject
 
 UNITS = {"m": "m", "m2": "m\u00b2", "cm": "cm", "m3": "m\u00b3", "degrees": "degrees"}
 """Unit of a row -> how people write it."""
-DISTANCES = {"vsi100k": "centroid", "vsibench": "closest_point", "revsi": "closest_point"}
-"""Mode to the distance it measures where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -55,105 +54,6 @@ class Question:
     def question_type(self) -> str:
         """Name of its type, as rows have it."""
         return self.type.name
-
-
-@dataclass(frozen=True)
-class AppearanceSettings:
-    """When a category counts as seen.
-
-    Attributes:
-        min_pixels, min_share: pixels it needs in a frame: at least this many, and at least this share of the frame.
-        min_run: consecutive frames it must be seen in; a shorter glimpse does not count.
-        min_frames: frames it must be seen in altogether.
-        min_gap_s: seconds between the first appearances of any two categories asked about.
-        glimpse_share: share of a frame from which a category is visible at all: 50 of 448 x 336 pixels. One with so
-            many pixels before it counts as seen is not asked about, else a frame would contradict the answer.
-    """
-
-    min_pixels: int = 50
-    min_share: float = 0.001
-    min_run: int = 2
-    min_frames: int = 3
-    min_gap_s: float = 1.0
-    glimpse_share: float = 0.00033
-
-    def __post_init__(self) -> None:
-        if (
-            min(self.min_pixels, self.min_run, self.min_frames) < 1
-            or min(self.min_share, self.glimpse_share) < 0
-            or self.min_gap_s <= 0
-        ):
-            raise ValueError(f"{self}: counts of at least 1, shares >= 0 and min_gap_s > 0 are needed")
-
-
-@dataclass(frozen=True)
-class RouteSettings:
-    """What a route looks like; metres.
-
-    Attributes:
-        legs: fewest and most straight legs.
-        leg_range: length of a leg.
-        max_reach: one stands before an object at most this far from its outline, else it is not reached.
-    """
-
-    legs: tuple[int, int] = (2, 4)
-    leg_range: tuple[float, float] = (0.8, 6.0)
-    max_reach: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not (1 <= self.legs[0] <= self.legs[1] <= 4 and 0 < self.leg_range[0] < self.leg_range[1]):
-            raise ValueError(f"{self}: legs within 1..4 and rising ranges are needed")
-
-
-@dataclass(frozen=True)
-class QuestionSettings:
-    """What is asked and what counts as too close to call; metres and degrees.
-
-    Attributes:
-        mode: "vsi100k", "vsibench" or "revsi".
-        distance: "centroid" or "closest_point"; None: the mode's (`DISTANCES`).
-        types: names of the types asked; None: those that name the mode (`QuestionType.modes`).
-        caps: type to the most questions of a scene; None or absent: the type's own cap (`QuestionType.caps`).
-        pooled: make more questions than the caps where the type has a pool (`QuestionType.pools`): who balances them by
-            their text chooses among these and cuts to the caps.
-        min_count, max_count: range of counts asked (the benchmark never asks for 1).
-        min_gap, min_gap_large, large_room_m2: the nearest candidate is at least this far and no two candidates'
-            distances are closer than this; the larger gap above `large_room_m2`.
-        direction_margin_degrees, direction_range, max_corners_elsewhere: see `directions.clear_triples`.
-        room_range: square metres; other rooms are taken for broken scans.
-        min_pixels, min_frames: an object is seen if it has this many pixels in that many frames.
-        unseen: questions about objects the video does not show: "drop" or "flag" (extra["seen"] is False).
-        appearance, route: when a category counts as seen, and what a route looks like.
-    """
-
-    mode: str = "vsi100k"
-    distance: str | None = None
-    types: tuple[str, ...] | None = None
-    caps: Mapping[str, int | None] = field(default_factory=dict)
-    pooled: bool = False
-    min_count: int = 2
-    max_count: int = 20
-    min_gap: float = 0.15
-    min_gap_large: float = 0.30
-    large_room_m2: float = 40.0
-    direction_margin_degrees: float = 10.0
-    direction_range: tuple[float, float] = (0.30, 5.0)
-    max_corners_elsewhere: int = 2
-    room_range: tuple[float, float] = (2.0, 150.0)
-    min_pixels: int = 200
-    min_frames: int = 2
-    unseen: str = "drop"
-    appearance: AppearanceSettings = field(default_factory=AppearanceSettings)
-    route: RouteSettings = field(default_factory=RouteSettings)
-
-    def __post_init__(self) -> None:
-        _require("mode", self.mode, tuple(DISTANCES))
-        if self.distance is None:
-            object.__setattr__(self, "distance", DISTANCES[self.mode])
-        _require("distance", self.distance, tuple(DISTANCES.values()))
-        _require("unseen", self.unseen, ("drop", "flag"))
-        if self.min_count < 1:
-            raise ValueError(f"min_count={self.min_count}: at least 1")
 
 
 Maker = Callable[["Asking"], list[Question]]
@@ -200,6 +100,7 @@ class QuestionType:
         answer_kind: "number" or "choice"; decides how an answer is read and scored.
         make: `Asking` -> its questions; see `questions.py`.
         unit: unit of the answer, a key of `UNITS`; None for choices, and for numbers that count things.
+        family: group of types that data.types and benchmark.tasks take for all of them, "" for none.
         task: task of the score table that the type belongs to, the type's own name by default. Types of one task are
             averaged first.
         column: heading of the task in tables.
@@ -231,6 +132,7 @@ class QuestionType:
     answer_kind: str
     make: Maker
     unit: str | None = None
+    family: str = ""
     task: str = ""
     column: str = ""
     modes: tuple[str, ...] = ()
@@ -254,11 +156,13 @@ class QuestionType:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w+", self.name):
             raise ValueError(f"name={self.name!r}: letters, digits and _")
-        _require("answer_kind", self.answer_kind, ("number", "choice"))
-        _require("unit", self.unit, (None, *UNITS))
-        _require("balance", self.balance, ("text", "category", ""))
+        if not re.fullmatch(r"\w*", self.family):
+            raise ValueError(f"family={self.family!r}: letters, digits and _")
+        require("answer_kind", self.answer_kind, ("number", "choice"))
+        require("unit", self.unit, (None, *UNITS))
+        require("balance", self.balance, ("text", "category", ""))
         for mode in (*self.modes, *self.caps, *self.pools):
-            _require("modes", mode, tuple(DISTANCES))
+            require("modes", mode, tuple(DISTANCES))
         object.__setattr__(self, "task", self.task or self.name)
         object.__setattr__(self, "column", self.column or self.name)
 
@@ -336,11 +240,6 @@ class Asking:
     def _is_seen(self, instance_id: int) -> bool:
         pixels = (self.scene.pixels or {}).get(instance_id, ())
         return sum(count >= self.settings.min_pixels for count in pixels) >= self.settings.min_frames
-
-
-def _require(name: str, value: object, choices: Sequence[object]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: one of {tuple(choices)}")
 
 
 def question_rng(seed: int, scene_name: str, question_type: str) -> np.random.Generator:

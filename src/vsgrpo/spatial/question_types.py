@@ -1,204 +1,21 @@
 """The question types, one record each, and what every command asks of them.
 
 A record of `QUESTION_TYPES` holds all that differs by type: how questions are made, answered, scored, imported and
-shown. A user's own type is a record in a module outside the package, named as package.module:NAME (docs/extending.md).
+shown. The records are in one file per group of types (`benchmark_types.py`). A user's own type is a record in a module
+outside the package, named as package.module:NAME (docs/extending.md).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
-from vsgrpo.spatial import directions, frame_true, held_out, questions, revsi
-from vsgrpo.spatial.question import Asking, Question, QuestionSettings, QuestionType, question_rng
+from vsgrpo.spatial import benchmark_types, frame_true, revsi
+from vsgrpo.spatial.question import Asking, Question, QuestionType, question_rng
+from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.scene import Scene
 
-_BOTH_MODES = ("vsi100k", "vsibench", "revsi")
-_STANDING = r"standing (?:by|at|next to|beside) the .+"
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(text, re.IGNORECASE | re.DOTALL)
-
-
-QUESTION_TYPES: dict[str, QuestionType] = {
-    kind.name: kind
-    for kind in (
-        QuestionType(
-            "object_counting",
-            "number",
-            questions.make_counting,
-            column="Count",
-            modes=_BOTH_MODES,
-            observe=questions.observe_count,
-            resolve=questions.resolve_count,
-            aliases=("object_count", "absolute_count"),
-            sentence=_pattern(r"^how many [^?]+?(?:\(s\)|are (?:there )?in (?:this|the) (?:room|scene|video))"),
-            judge=frame_true.judge_count,
-            absent=questions.ask_count,
-            untrue="not every instance is visible",
-        ),
-        QuestionType(
-            "object_abs_distance",
-            "number",
-            questions.make_abs_distance,
-            unit="m",
-            column="AbsDist",
-            modes=_BOTH_MODES,
-            caps={"vsibench": 7, "revsi": 7},
-            pools={"vsibench": 60, "revsi": 60},
-            observe=questions.observe_abs_distance,
-            resolve=questions.resolve_abs_distance,
-            aliases=("object_distance", "absolute_distance", "absolute_distance_object", "object_absolute_distance"),
-            sentence=_pattern(
-                r"distance between (?!(?:the )?(?:camera|observer|viewer)).+"
-                r" and (?!(?:the )?(?:camera|observer)).+\(in "
-            ),
-            picture="segment",
-        ),
-        QuestionType(
-            "object_rel_distance",
-            "choice",
-            questions.make_rel_distance,
-            column="RelDist",
-            modes=_BOTH_MODES,
-            caps={"vsi100k": 9, "vsibench": 19, "revsi": 10},
-            pools={"vsi100k": 60, "vsibench": 60, "revsi": 60},
-            observe=questions.observe_rel_distance,
-            resolve=questions.resolve_rel_distance,
-            aliases=(
-                *("relative_distance", "relative_distance_object", "object_relative_distance"),
-                *("object_rel_distance_v1", "object_rel_distance_v2", "object_rel_distance_v3"),
-            ),
-            sentence=_pattern(r"which of these objects .+ closest to the"),
-            listed=_pattern(r"which of these objects \((.+?)\)"),
-            picture="nearest",
-            judge=frame_true.judge_rel_distance,
-            untrue="an object is not visible, or another is the nearest visible one",
-        ),
-        *(
-            QuestionType(
-                f"object_rel_direction_{difficulty}",
-                "choice",
-                directions.make_rel_direction,
-                task="object_rel_direction",
-                column="RelDir",
-                modes=modes,
-                caps={"vsi100k": 6, "vsibench": 6, "revsi": 6},
-                pools={"vsi100k": 40, "vsibench": 40, "revsi": 100},
-                words=directions.WORDS[difficulty],
-                max_share=max_share,
-                observe=directions.observe_rel_direction,
-                resolve=partial(directions.resolve_rel_direction, difficulty),
-                aliases=(alias,),
-                sentence=_pattern(_STANDING + asked),
-                picture="turn",
-            )
-            for difficulty, modes, max_share, alias, asked in (
-                ("easy", _BOTH_MODES, 0.6, "object_rel_direction_v3", "to the left or (?:to )?the right of"),
-                ("medium", ("vsibench", "revsi"), 0.6, "object_rel_direction_v2", "to my left, right, or back"),
-                ("hard", ("vsibench", "revsi"), 0.5, "object_rel_direction_v1", "front-left"),
-            )
-        ),
-        QuestionType(
-            "object_size_estimation",
-            "number",
-            questions.make_object_size,
-            unit="cm",
-            column="ObjSize",
-            balance="category",
-            modes=("vsi100k", "vsibench"),
-            observe=questions.observe_object_size,
-            resolve=questions.resolve_object_size,
-            aliases=("object_size", "object_size_est", "absolute_size_object"),
-            sentence=_pattern("longest dimension"),
-        ),
-        QuestionType(
-            "room_size_estimation",
-            "number",
-            questions.make_room_size,
-            unit="m2",
-            column="RoomSize",
-            balance="",
-            modes=_BOTH_MODES,
-            observe=questions.observe_room_size,
-            resolve=questions.resolve_room_size,
-            aliases=("room_size", "room_size_est", "absolute_size_room"),
-            sentence=_pattern("size of (?:this|the)(?: entire| main)? room"),
-            picture="floor",
-            judge=frame_true.judge_room_size,
-            untrue="the frames do not span the floor",
-        ),
-        QuestionType(
-            "object_counting_multiple",
-            "number",
-            revsi.make_sum,
-            column="CountSum",
-            modes=("revsi",),
-            caps={"revsi": 7},
-            pools={"revsi": 30},
-        ),
-        QuestionType(
-            "object_size_in_meters",
-            "number",
-            revsi.make_size_in_metres,
-            unit="m",
-            column="SizeM",
-            balance="category",
-            modes=("revsi",),
-            resolve=revsi.resolve_size_in_metres,
-        ),
-        QuestionType(
-            "object_rel_distance_farthest",
-            "choice",
-            revsi.make_farthest,
-            column="Farthest",
-            modes=("revsi",),
-            caps={"revsi": 10},
-            pools={"revsi": 60},
-            listed=_pattern(r"which of these objects \((.+?)\)"),
-        ),
-        QuestionType(
-            "object_rel_direction_backward",
-            "choice",
-            revsi.make_behind,
-            task="object_rel_direction",
-            column="RelDir",
-            modes=("revsi",),
-            caps={"revsi": 6},
-            pools={"revsi": 100},
-            words=directions.WORDS["medium"],
-            resolve=revsi.resolve_behind,
-        ),
-        QuestionType(
-            "route_planning",
-            "choice",
-            held_out.make_route_planning,
-            column="Route",
-            caps={"vsibench": 3},
-            held_out=True,
-            needs=("floor",),
-            aliases=("route_plan",),
-            sentence=_pattern(r"\brobot\b.{0,40}?\b(?:beginning|starting|standing|positioned|located)\b.+navigate to"),
-        ),
-        QuestionType(
-            "obj_appearance_order",
-            "choice",
-            held_out.make_appearance_order,
-            column="Order",
-            modes=("vsibench",),
-            caps={"vsibench": 30},
-            held_out=True,
-            needs=("footage",),
-            aliases=("appearance_order", "object_appearance_order"),
-            sentence=_pattern("first-time appearance order|order of (?:first )?appearance"),
-            judge=frame_true.judge_order,
-            untrue="a category is not visible in a frame of its own, or a frame contradicts the order",
-        ),
-    )
-}
+QUESTION_TYPES: dict[str, QuestionType] = {kind.name: kind for kind in benchmark_types.TYPES}
 """Name -> type, in the order in which a scene is asked about; `register` adds those of other modules at the end."""
 
 
@@ -206,10 +23,23 @@ def register(kind: QuestionType) -> None:
     """Add a type to `QUESTION_TYPES`, if it is not there yet.
 
     Raises:
-        ValueError: another type has its name.
+        ValueError: another type or a family has its name, or its family is called like a type.
     """
+    if kind.name in family_names() or kind.family in QUESTION_TYPES or kind.family == kind.name:
+        raise ValueError(f"question type {kind.name} of family {kind.family!r}: a type and a family have one name")
     if QUESTION_TYPES.setdefault(kind.name, kind) is not kind:
         raise ValueError(f"question type {kind.name}: the name is taken")
+
+
+def family_names() -> tuple[str, ...]:
+    """Return the names of all families, in the order of the types."""
+    return tuple(dict.fromkeys(kind.family for kind in QUESTION_TYPES.values() if kind.family))
+
+
+def types_named(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of types that `names` stand for, each once: a family stands for its types, others stay."""
+    of_family = {name: [k.name for k in QUESTION_TYPES.values() if k.family == name] for name in family_names()}
+    return tuple(dict.fromkeys(kind for name in names for kind in of_family.get(name, (name,))))
 
 
 def answer_kind_of(question_type: str) -> str | None:
@@ -261,10 +91,11 @@ def asked_types(settings: QuestionSettings) -> list[QuestionType]:
     allowed = {name: kind for name, kind in QUESTION_TYPES.items() if settings.mode != "vsi100k" or not kind.held_out}
     if settings.types is None:
         return [kind for kind in allowed.values() if settings.mode in kind.modes]
-    for name in settings.types:
+    names = types_named(settings.types)
+    for name in names:
         if name not in allowed:
             raise ValueError(f"types={name!r}: one of {tuple(allowed)}")
-    return [allowed[name] for name in settings.types]
+    return [allowed[name] for name in names]
 
 
 def make_questions(scene: Scene, settings: QuestionSettings, seed: int) -> list[Question]:

@@ -28,7 +28,8 @@ from vsgrpo.scans.source import Scan, find_source
 from vsgrpo.scans.walk.mesh_video import Walk
 from vsgrpo.scans.walk.removal import EditedWalk, remove_object
 from vsgrpo.spatial.frame_true import judged
-from vsgrpo.spatial.question import ObjectRef, Question, QuestionSettings
+from vsgrpo.spatial.question import ObjectRef, Question
+from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Scene
 from vsgrpo.tables import category_aliases

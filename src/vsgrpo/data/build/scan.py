@@ -26,7 +26,8 @@ from vsgrpo.rules import Section, load_question_types
 from vsgrpo.scans.meta_info import write_scene_json
 from vsgrpo.scans.source import Scan, SceneSettings, find_source
 from vsgrpo.scans.walk.floor_map import CELL, map_floor
-from vsgrpo.spatial.question import AppearanceSettings, Question, QuestionSettings, RouteSettings
+from vsgrpo.spatial.question import Question
+from vsgrpo.spatial.question_settings import AppearanceSettings, QuestionSettings, RouteSettings
 from vsgrpo.spatial.question_types import asked_types, make_questions, observation
 from vsgrpo.spatial.scene import FreeFloor, Scene
 from vsgrpo.spatial.scoring import rejected_answer
