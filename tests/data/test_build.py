@@ -27,7 +27,7 @@ def test_a_demo_build_has_questions_videos_scenes_and_a_manifest(tmp_path):
         assert (header.num_frames, header.height, header.width) == (8, 56, 56)
     manifest = read_manifest(out)
     assert sorted(manifest.scans) == sorted({row.scene_name for row in rows})
-    assert manifest.counts["video_source"] == "sens"
+    assert manifest.counts["video_source"] == "recorded"
     assert "object_counting" in summary.table()
 
 

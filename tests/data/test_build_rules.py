@@ -7,7 +7,7 @@ import pytest
 from build_roots import demo_config, scannet_config, scannet_like
 
 from vsgrpo.config.compose import load_config
-from vsgrpo.data.build.dataset import build_dataset
+from vsgrpo.data.build.dataset import build_dataset, fingerprint
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import ConfigError, DataError
@@ -68,6 +68,13 @@ def test_wrong_balance_values_are_named(tmp_path, override, says):
     with pytest.raises(ConfigError) as caught:
         furnished(tmp_path, override)
     assert says in str(caught.value)
+
+
+def test_sens_is_the_old_name_of_recorded_videos(tmp_path):
+    old = furnished(tmp_path / "d", "video.source=sens")
+    assert old.video.source == "recorded"
+    assert fingerprint(old) == fingerprint(furnished(tmp_path / "d", "video.source=recorded"))
+    assert fingerprint(old) != fingerprint(furnished(tmp_path / "d", "video.source=mesh"))
 
 
 def test_the_demo_is_not_thinned_by_default(tmp_path):

@@ -124,8 +124,8 @@ def test_eval_says_whether_answers_follow_the_video(folder, capsys):
 
 
 def test_edited_videos_need_a_mesh(tmp_path):
-    with pytest.raises(ConfigError, match=r"counterfactual\.removals with video.source=sens") as error:
-        demo_config(tmp_path, "counterfactual.removals=1", "video.source=sens")
+    with pytest.raises(ConfigError, match=r"counterfactual\.removals with video.source=recorded") as error:
+        demo_config(tmp_path, "counterfactual.removals=1", "video.source=recorded")
     assert "video.source=mesh" in error.value.hint
     with pytest.raises(ConfigError, match=r"counterfactual\.max_share"):
         demo_config(tmp_path, "counterfactual.max_share=2")

@@ -19,7 +19,7 @@ from vsgrpo.data.room_ids import find_rooms, room_of
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import split_dev, write_rows
 from vsgrpo.errors import DataError
-from vsgrpo.tables import denied_rooms, split_ids
+from vsgrpo.tables import denied_rooms, denied_scenes, split_ids
 
 
 def make(dataset="scannet", scene="scene0000_00", room="scene0000", split="train", path="videos/a.mp4", row_id="x"):
@@ -103,6 +103,19 @@ def test_check_scan_speaks_of_scannet_only():
     assert check_scan("demo000025_00", "demo") is None
     assert "no ScanNet scan id" in str(check_scan("my_scan", "scannet"))
     assert "VSI-Bench" in str(check_scan("scene0025_01", "scannet"))
+
+
+def test_every_scene_of_nvs_sem_val_is_refused_and_others_are_not():
+    denied = [scene for dataset, scene in denied_scenes() if dataset == "scannetpp"]
+    assert len(denied) == 50
+    assert all("VSI-Bench" in str(check_scan(scene, "scannetpp")) for scene in denied)
+    assert check_scan("0a1b2c3d4e", "scannetpp") is None
+    assert check_scan("my_scan", "scannetpp") == "my_scan is no ScanNet++ scan id"
+
+
+def test_a_scan_is_refused_for_the_room_that_its_source_names():
+    assert check_scan("99999999", "arkitscenes", room="381658") == "room arkitscenes/381658 is in VSI-Bench"
+    assert check_scan("99999999", "arkitscenes", room="999999") is None
 
 
 def test_reading_rows_goes_through_the_guard(tmp_path):

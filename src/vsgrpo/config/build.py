@@ -147,7 +147,7 @@ class BalanceSection(Section, key="balance"):
 class BuildVideoSection(Section, key="video"):
     """Source and format of a dataset's videos (sizes in pixels)."""
 
-    source: Annotated[str, choice("sens", "mesh", "folder", "none")]
+    source: Annotated[str, choice("recorded", "mesh", "folder", "none")]
     folder: Name | None
     export_height: Annotated[int, at_least(28)]
     fps: Count
@@ -159,6 +159,11 @@ class BuildVideoSection(Section, key="video"):
     seen_frames: Annotated[int, at_least(0)]
     budgets: list[Annotated[int, at_least(2)]]
     frame_true: Annotated[str, choice("drop", "flag", "answer")]
+
+    def __post_init__(self) -> None:
+        if self.source == "sens":  # its name while ScanNet was the only source with a recording
+            object.__setattr__(self, "source", "recorded")
+        super().__post_init__()
 
     def faults(self) -> Faults:
         if (self.source == "folder") != (self.folder is not None):

@@ -27,6 +27,8 @@ from vsgrpo.tables import BENCHMARKS, denied_rooms, split_of
 VERDICTS = ("clean", "unknown", "leak")
 """From best to worst."""
 _DEMO_SCAN = re.compile(r"demo\d{6,}_\d{2}")
+_ID_FORMS = {"scannet": "ScanNet", "scannetpp": "ScanNet++"}
+"""Data sets whose scan ids are told by their form, and their names for messages."""
 _NAMED = 5
 """Names that a message lists."""
 _KNOWN_PATHS = 4096
@@ -258,17 +260,20 @@ def read_checked_rows(
     return rows, check_rows(rows, allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=str(path), base=base)
 
 
-def check_scan(scan_id: str, dataset: str, *, allow_val_safe: bool = False) -> str | None:
+def check_scan(scan_id: str, dataset: str, *, room: str = "", allow_val_safe: bool = False) -> str | None:
     """Return why a scan may not be built into training data, or None where it may.
 
-    The id decides, not the folder it is in nor what the source is called; official splits are ScanNet's.
+    The id and the room decide, not the folder it is in nor what the source is called; official splits are ScanNet's.
+
+    Args:
+        room: as the source knows it.
     """
     found = rooms_in(scan_id, dataset=dataset)
-    if denied := _denied(dict.fromkeys(found, scan_id)):
+    if denied := _denied(dict.fromkeys((*found, *rooms_in(room, dataset=dataset)), scan_id)):
         return f"room {denied[0].room} is in {denied[0].benchmark}"
     scans = [item.scene for item in found if item.dataset == "scannet"]
-    if dataset == "scannet" and scans != [scan_id.lower()]:
-        return f"{scan_id} is no ScanNet scan id"
+    if dataset in _ID_FORMS and [item.scene for item in found if item.dataset == dataset] != [scan_id.lower()]:
+        return f"{scan_id} is no {_ID_FORMS[dataset]} scan id"
     if any(split_of(scan) == "val" for scan in scans) and not allow_val_safe:
         return "a val scan (room-safe, but held out by default)"
     return None

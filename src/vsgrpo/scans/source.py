@@ -121,7 +121,7 @@ class Scan:
 
     def aligned_mesh(self) -> Mesh:
         """Return the mesh, in the frame of the boxes, for walks and free floor; DataError where there is none."""
-        raise DataError(f"{self.scan_id}: its source has no mesh", "use video.source=sens, folder or none")
+        raise DataError(f"{self.scan_id}: its source has no mesh", "use video.source=recorded, folder or none")
 
     def instance_of_vertex(self) -> NDArray[np.int32]:
         """Return (V,) the instance id of each vertex of the mesh, -1 where none."""
@@ -171,6 +171,8 @@ class ScanSource:
         list_scans: (options, root) -> the ids of all scans; DataError where there are none to be found.
         read: (options, root, scan id) -> the scan; DataError where it is broken. Called in the worker processes.
         split_of: (root, scan id) -> "train", "val" or None, by the data set's lists; without it every scan is train.
+        room_of: (root, scan id) -> the room it shows, by the data set's files, as `Scene.room`: the leak guard refuses
+            scans of a benchmark's rooms. Without it the room that the id itself tells (`data.room_ids.room_of`).
         files: (root, scan id) -> the files of a scan, whose names and links the leak guard reads; without it the folder
             ROOT/SCAN_ID and what is in it.
         complete: categories of which its scans have every instance annotated, so that one that is not there may be
@@ -182,6 +184,7 @@ class ScanSource:
     list_scans: Callable[[Any, Path], list[str]]
     read: Callable[[Any, Path, str], Scan]
     split_of: Callable[[Path, str], str | None] | None = None
+    room_of: Callable[[Path, str], str] | None = None
     files: Callable[[Path, str], Iterable[Path]] | None = None
     complete: tuple[str, ...] | None = COMPLETE
 

@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 
 from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.data.build.assemble import BuildSummary, assemble, shard_summary
-from vsgrpo.data.build.scan import WRITE_HINT, ScanJob, ScanOutcome, build_scans
+from vsgrpo.data.build.scan import WRITE_HINT, ScanJob, ScanOutcome, build_scans, scan_room
 from vsgrpo.data.leak_guard import Denied, check_scan, denied_in_path, name_some
 from vsgrpo.data.manifest import MANIFEST_NAME
 from vsgrpo.data.pairs import pairs_name
@@ -174,7 +174,8 @@ def _choose_scans(config: BuildDataConfig, root: Path, limit: int | None) -> tup
         if leaks := [leak for path in source.files_of(root, scan_id) for leak in denied_in_path(path)]:
             denied.append(leaks[0])
             continue
-        reason = check_scan(scan_id, source.name, allow_val_safe="val" in wanted)
+        room = scan_room(source, root, scan_id)
+        reason = check_scan(scan_id, source.name, room=room, allow_val_safe="val" in wanted)
         if reason is None and source.split_of is not None and source.split_of(root, scan_id) not in wanted:
             reason = f"not in the {' or '.join(wanted)} list of {source.name} (data.split={config.data.split})"
         if reason is None:
@@ -199,6 +200,8 @@ def fingerprint(config: BuildDataConfig) -> str:
     given = {key: value for key, value in content["source"].items() if key not in ("root", "num_scenes")}
     content["source"] = dict.fromkeys(("preset", "seed", "num_frames", "frame_size")) | given  # as stamped so far
     content["run"].pop("name")
+    if config.video.source == "recorded":
+        content["video"]["source"] = "sens"  # as stamped so far
     text = json.dumps([version("vsgrpo"), content], sort_keys=True)
     return blake2b(text.encode(), digest_size=16).hexdigest()
 

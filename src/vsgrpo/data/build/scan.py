@@ -24,7 +24,7 @@ from vsgrpo.data.rows import make_row, row_from_dict, row_to_dict
 from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.rules import Section, load_question_types
 from vsgrpo.scans.meta_info import write_scene_json
-from vsgrpo.scans.source import Scan, SceneSettings, find_source
+from vsgrpo.scans.source import Scan, ScanSource, SceneSettings, find_source
 from vsgrpo.scans.walk.floor_map import CELL, map_floor
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_settings import AppearanceSettings, QuestionSettings, RouteSettings
@@ -118,17 +118,22 @@ def build_scan(job: ScanJob) -> ScanOutcome:
     Raises:
         RunError: what was made cannot be written (full disk): no fault of the scan, so the build stops.
     """
-    start = time.monotonic()
+    start, config = time.monotonic(), job.config
     try:
         outcome = _build(job)
     except DataError as error:
-        room = room_of(job.scan_id)
+        room = scan_room(find_source(config.source.name), job.root, job.scan_id)
         outcome = ScanOutcome(job.scan_id, room, "skipped", reason=error.message, hint=error.hint)
     except OSError as error:
         what = f"{error.filename or job.out}: {error.strerror or error}"
         raise RunError(f"{what} (while building {job.scan_id})", WRITE_HINT) from None
     outcome.seconds = round(time.monotonic() - start, 3)
     return outcome
+
+
+def scan_room(source: ScanSource, root: Path, scan_id: str) -> str:
+    """Return the room of a scan that need not be readable."""
+    return room_of(scan_id) if source.room_of is None else source.room_of(root, scan_id)
 
 
 def _build(job: ScanJob) -> ScanOutcome:

@@ -131,7 +131,7 @@ def map_floor(vertices: NDArray, faces: NDArray) -> FloorMap:
     if np.prod(shape.astype(np.float64)) > 16e6:
         raise DataError(
             f"scan spans {high[0] - low[0]:.0f} x {high[1] - low[1]:.0f} m: too large to walk through",
-            hint="check that the mesh is in metres, or use video.source=sens",
+            hint="check that the mesh is in metres, or use video.source=recorded",
         )
     points = surface_points(vertices, faces)
     near = np.all((points[:, :2] >= low) & (points[:, :2] <= high), axis=1)
@@ -161,7 +161,7 @@ def map_floor(vertices: NDArray, faces: NDArray) -> FloorMap:
             return FloorMap(floor, origin, free, stand, room, clearance, tuple(notes))
     raise DataError(
         f"no free floor of {_MIN_STAND:g} m2 with {CLEARANCES[-1]:g} m of clearance: nowhere for a camera to stand",
-        hint="use video.source=sens or video.source=folder for this scan",
+        hint="use video.source=recorded or video.source=folder for this scan",
     )
 
 

@@ -190,7 +190,7 @@ def _checked(mesh: Mesh, instance_of_vertex: NDArray) -> tuple[Mesh, NDArray[np.
     if not len(vertices) or not len(faces):
         raise DataError(
             f"mesh has {len(vertices)} vertices and {len(faces)} faces: nothing to draw",
-            hint="use the scan's mesh with faces (*_vh_clean_2.ply), or video.source=sens",
+            hint="use the scan's mesh with faces (*_vh_clean_2.ply), or video.source=recorded",
         )
     if len(colors) != len(vertices) or len(instance_of_vertex) != len(vertices):
         raise ValueError(
