@@ -8,16 +8,25 @@ from hypothesis import strategies as st
 from evaluation_rows import official_rows
 from vsgrpo.audit.measure import Audit, TypeAudit
 from vsgrpo.audit.transfer import Transfer, TypeTransfer
+from vsgrpo.config.compose import load_config
+from vsgrpo.data.build.dataset import build_dataset
 from vsgrpo.data.manifest import TrainingManifest, write_training_manifest
-from vsgrpo.data.rows import write_rows
+from vsgrpo.data.rows import read_rows, write_rows
+from vsgrpo.data.scene_files import scenes_of
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.trust.lamps import lamps_of
+from vsgrpo.evaluation.trust.revsi_rules import judge_rows, rule_table
 from vsgrpo.evaluation.trust.sets import num_pruned, pruned_by_text, row_sets
 from vsgrpo.evaluation.trust.training import TrainingRows, training_rows
 from vsgrpo.evaluation.trust.untrue import untrue_rows
 from vsgrpo.families.vision_record import write_vision
 from vsgrpo.files import file_sha256
+from vsgrpo.spatial.directions import DIRECTION
+from vsgrpo.spatial.question import ObjectRef, Question
+from vsgrpo.spatial.question_types import QUESTION_TYPES
+from vsgrpo.spatial.questions import ABS_DISTANCE, REL_DISTANCE, ROOM, SIZE, with_distance
+from vsgrpo.spatial.revsi import RULES, fault_of
 
 NEAR, COUNT = "object_rel_distance", "object_counting"
 
@@ -177,3 +186,75 @@ def test_training_rows_are_those_of_the_run(trained, rows, tmp_path):
     (data / "train.jsonl").unlink()
     assert "not there any more" in training_rows(str(final), None, None).problem
     assert "no training_manifest.json" in training_rows(str(tmp_path), None, None).problem
+
+
+def near_miss(question, answer, kind, options=None, **more):
+    entry = {"question_type": kind, "question": question, "ground_truth": answer, "options": options, **more}
+    return {"dataset": "scannet", "scene_name": "scene0000_00", **entry}
+
+
+def test_rules_of_revsi_by_the_text_of_a_row(write_benchmark):
+    distance, nearest = (with_distance(text, "closest_point") for text in (ABS_DISTANCE, REL_DISTANCE["vsibench"]))
+    size = SIZE["vsibench"]
+    asked = [
+        near_miss(distance.format(first="bag", second="desk"), "0.9", "object_abs_distance"),
+        near_miss(distance.format(first="bed", second="desk"), "1.0", "object_abs_distance"),
+        near_miss(size.format(category="toilet"), "70", "object_size_estimation"),
+        near_miss(size.format(category="desk"), "120", "object_size_estimation"),
+        near_miss(
+            nearest.format(options="lamp, shoes", category="bed"),
+            "A",
+            NEAR,
+            ["A. lamp", "B. shoes"],
+        ),
+        near_miss(
+            DIRECTION["easy"].format(standing="bed", facing="desk", target="lamp"),
+            "A",
+            "object_rel_direction_easy",
+            ["A. left", "B. right"],
+        ),
+        near_miss(ROOM["vsibench"], "20.0", "room_size_estimation"),
+    ]
+    rows = VsiBench.read(write_benchmark([{"id": number, **row} for number, row in enumerate(asked)])).rows
+    verdicts = judge_rows(rows, {})
+    name, near, known, large, apart = (rule.name for rule in RULES)
+    assert verdicts == {
+        "0": {name: True, near: True},
+        "1": {name: False, near: False},
+        "2": {name: False, known: True},
+        "3": {name: False, known: False},
+        "4": {name: True},
+        "5": {name: False, large: None, apart: None},  # no boxes
+        "6": {},
+    }
+    _, obeys = row_sets(rows, audit({}), 16, verdicts)
+    assert (obeys.name, obeys.ids) == ("ReVSI rules", frozenset("1356"))
+    assert "2 a name that means many things, 1 a distance below 1 m" in obeys.about
+    assert "1 rows lack what a rule needs" in obeys.about
+    assert rule_table(verdicts)[3] == {"rule": large, "n": 1, "broken": 0, "unknown": 1}
+
+
+def test_rows_of_our_own_are_judged_by_their_boxes(tmp_path):
+    build_dataset(
+        load_config(
+            "build_data",
+            [
+                *("source=demo", "source.preset=furnished", "source.num_scenes=2", "video.source=none"),
+                *("data.mode=vsibench", "data.dev_fraction=0", "build.num_workers=1", f"output={tmp_path}"),
+            ],
+        )
+    )
+    rows = read_rows(tmp_path / "train.jsonl")
+    scenes = scenes_of(rows, tmp_path)
+    assert len(scenes) == len(rows)
+    found = judge_rows(rows, scenes)
+    # the builder's own removal, asked about the same question
+    for row in rows:
+        refs = tuple(ObjectRef(**item) for item in row.objects)
+        kind = QUESTION_TYPES[row.question_type]
+        question = Question(kind, row.question, row.options, row.ground_truth, row.answer, refs)
+        first = next((rule for rule, broken in found[row.id].items() if broken), None)
+        assert first == fault_of(scenes[row.key], question)
+    table = {item["rule"]: item for item in rule_table(found)}
+    assert not any(item["unknown"] for item in table.values())
+    assert table["a size that everybody knows"]["broken"] and table["standing by an object of more than 1 m2"]["broken"]

@@ -117,3 +117,12 @@ def test_what_the_rules_leave_out():
 def test_a_footprint_is_the_area_seen_from_above():
     assert footprint_m2(thing(0, "rug", (0, 0), (2.0, 1.0, 0.1)).box) == pytest.approx(2.0)
     assert footprint_m2(thing(0, "line", (0, 0), (2.0, 0.0, 0.0)).box) == 0.0
+
+
+def test_centres_of_a_direction_are_a_metre_apart():
+    # stool (0, 0), desk (0, 0.9), lamp (3, 0): the two boxes are 0.5 m apart, their centres 0.9 m
+    close = room(STOOL, thing(1, "desk", (0, 0.9)), LAMP)
+    questions = asked(close, "object_rel_direction_easy", mode="vsibench")
+    assert questions and {fault_of(close, question) for question in questions} == {"centres less than 1 m apart"}
+    exact = room(STOOL, thing(1, "desk", (0, 1.0)), LAMP)
+    assert {fault_of(exact, q) for q in asked(exact, "object_rel_direction_easy", mode="vsibench")} == {None}

@@ -130,6 +130,7 @@ def _write_trust(
             "scorer": config.scorer,
         },
         {name: read_as_scored(benchmark.rows, found, benchmark.prompt) for name, found in answers.by_control.items()},
+        benchmark.file.parent,
     )
     page = write_trust(Path(config.run.dir), content)
     show("\n".join([*trust_lines(content), f"trust report: {page}"]), sys.stderr)

@@ -37,6 +37,7 @@ def trust_page(content: Mapping[str, Any]) -> str:
         exploitable=_exploitable(audit),
         pairs=_pairs(content.get("pairs") or {}),
         fixed=audit["near_fixed"][:_NUM_FIXED],
+        rules=[item for item in content.get("revsi", ()) if item["n"]],
     )
 
 

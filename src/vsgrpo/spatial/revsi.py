@@ -8,13 +8,15 @@ the farthest object, directions with one's back to an object, and sizes in metre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
 from vsgrpo.spatial.directions import WORDS, clear_triples, direction_word
 from vsgrpo.spatial.geometry import bearing_degrees, object_distances
-from vsgrpo.spatial.question import Asking, Question, names_overlap
+from vsgrpo.spatial.question import Asking, Question, QuestionType, names_overlap
 from vsgrpo.spatial.questions import draw_candidates, fields_of, only_object, option_word, pattern_of, with_distance
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 
@@ -24,6 +26,7 @@ AMBIGUOUS = frozenset(
 )
 AMBIGUOUS |= {"object", "objects", "item", "items", "decoration", "board", "structure", "material", "cloth"}
 KNOWN_SIZES = frozenset(("bed", "toilet"))
+DIRECTION_TASK = "object_rel_direction"
 MIN_DISTANCE_M = 1.0
 MAX_FOOTPRINT_M2 = 1.0
 MAX_SUM = 20
@@ -39,24 +42,87 @@ BEHIND = (
 _BEHIND, _SIZE_M = pattern_of(BEHIND), pattern_of(SIZE_M)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the rules look at, of a question of ours or of a row of any benchmark.
+
+    Attributes:
+        kind: type of the question.
+        names: categories it speaks of; None: not known.
+        answer: number text, or the word of a choice.
+        boxes: of its objects in their order; None: not known.
+    """
+
+    kind: QuestionType
+    names: frozenset[str] | None
+    answer: str
+    boxes: tuple[Box, ...] | None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of ReVSI.
+
+    Attributes:
+        name: what a question does that breaks it.
+        about: whether it is about a type of question.
+        is_broken: whether a question breaks it; None: what it needs is not known.
+    """
+
+    name: str
+    about: Callable[[QuestionType], bool]
+    is_broken: Callable[[Asked], bool | None]
+
+
+def _is_direction(kind: QuestionType) -> bool:
+    return kind.task == DIRECTION_TASK
+
+
+def _stands_by_large(asked: Asked) -> bool | None:
+    return None if asked.boxes is None else footprint_m2(asked.boxes[0]) > MAX_FOOTPRINT_M2
+
+
+def _is_near(asked: Asked) -> bool | None:
+    if asked.boxes is None:
+        return None
+    pairs = combinations([box.centroid for box in asked.boxes], 2)
+    return any(bool(np.linalg.norm(first - second) < MIN_DISTANCE_M) for first, second in pairs)
+
+
+RULES = (
+    Rule(
+        "a name that means many things",
+        lambda kind: kind.picture != "floor",
+        lambda asked: None if asked.names is None else not AMBIGUOUS.isdisjoint(asked.names),
+    ),
+    Rule(
+        "a distance below 1 m",
+        lambda kind: kind.picture == "segment",
+        lambda asked: float(asked.answer) < MIN_DISTANCE_M,
+    ),
+    Rule(
+        "a size that everybody knows",
+        lambda kind: kind.balance == "category",
+        lambda asked: None if asked.names is None else not KNOWN_SIZES.isdisjoint(asked.names),
+    ),
+    Rule("standing by an object of more than 1 m2", _is_direction, _stands_by_large),
+    Rule("centres less than 1 m apart", _is_direction, _is_near),
+)
+"""What ReVSI does not ask. That counts are right, and that a size is the main room's, no row and no box tells."""
+
+
 def fault_of(scene: Scene, question: Question) -> str | None:
-    """Return the rule of ReVSI that a question breaks, None where it may be asked."""
-    by_id = {item.instance_id: item for item in scene.objects}
-    objects = [by_id[ref.instance_id] for ref in question.objects if ref.instance_id in by_id]
-    kind = question.type
-    if any(ref.category in AMBIGUOUS for ref in question.objects):
-        return "a name that means many things"
-    if kind.picture == "segment" and float(question.answer) < MIN_DISTANCE_M:
-        return "a distance below 1 m"
-    if kind.balance == "category" and any(item.category in KNOWN_SIZES for item in objects):
-        return "a size that everybody knows"
-    if kind.words is not None and len(objects) == 3:
-        if footprint_m2(objects[0].box) > MAX_FOOTPRINT_M2:
-            return "standing by an object of more than 1 m2"
-        centers = np.array([item.box.centroid for item in objects])
-        if min(np.linalg.norm(centers[i] - centers[j]) for i, j in ((0, 1), (0, 2), (1, 2))) < MIN_DISTANCE_M:
-            return "centres less than 1 m apart"
-    return None
+    """Return the first rule of ReVSI that a question breaks, None where it may be asked."""
+    names = frozenset(ref.category for ref in question.objects)
+    asked = Asked(question.type, names, question.answer, boxes_of(scene, [ref.instance_id for ref in question.objects]))
+    return next((rule.name for rule in RULES if rule.about(question.type) and rule.is_broken(asked)), None)
+
+
+def boxes_of(scene: Scene, instance_ids: Sequence[int]) -> tuple[Box, ...] | None:
+    """Return the boxes of some instances in their order, None where one is not in the scene, or none is asked for."""
+    by_id = {item.instance_id: item.box for item in scene.objects}
+    found = [by_id[number] for number in instance_ids if number in by_id]
+    return tuple(found) if found and len(found) == len(instance_ids) else None
 
 
 def footprint_m2(box: Box) -> float:

@@ -79,7 +79,8 @@ def write_trust_of_files(
     if rows_path is None:
         raise ConfigError(f"trust={words['trust']}: no benchmark.path given", hint=_EXAMPLE)
     scored = {"": score(file), **{name: score(words[name]) for name in CONTROLS if name in words}}
-    rows = VsiBench.read(rows_path, options).rows
+    benchmark = VsiBench.read(rows_path, options)
+    rows = benchmark.rows
     train = TrainingRows((), "", f"no model.path given; {WAY_OUT}")
     if model or "trust.train" in words:
         train = training_rows(model.get("path", ""), model.get("adapter"), words.get("trust.train"))
@@ -99,5 +100,6 @@ def write_trust_of_files(
             name: read_as_scored(rows, {item.id: item.texts for item in items}, options.prompt)
             for name, (_, items) in scored.items()
         },
+        benchmark.file.parent,
     )
     return TrustFiles(content, write_trust(folder, content))

@@ -20,10 +20,12 @@ from vsgrpo.audit.transfer import Transfer, transfer_text
 from vsgrpo.data.audit_rows import audit_rows_of
 from vsgrpo.data.pairs import pair_of
 from vsgrpo.data.row import Row
+from vsgrpo.data.scene_files import scenes_of
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.pair_scores import pair_outcomes, pair_scores
 from vsgrpo.evaluation.results import TRUST_JSON, TRUST_PAGE
 from vsgrpo.evaluation.trust.lamps import lamps_of
+from vsgrpo.evaluation.trust.revsi_rules import judge_rows, rule_table
 from vsgrpo.evaluation.trust.sets import FULL, RowSet, mask, row_sets
 from vsgrpo.evaluation.trust.statistics import MACRO, MICRO, Answered, drop, gap, intervals, join_arms, means
 from vsgrpo.evaluation.trust.training import TrainingRows
@@ -52,6 +54,7 @@ def trust_content(
     frames: int,
     facts: Mapping[str, Any],
     texts: Mapping[str, Mapping[str, str]] | None = None,
+    base: Path | None = None,
 ) -> dict[str, Any]:
     """Return the content of trust.json.
 
@@ -62,11 +65,12 @@ def trust_content(
         frames: shown of each video.
         facts: title, model, scorer and other words for the head of the page.
         texts: control -> id -> answer as the scorer reads it, for rows about edited videos; None: there are none.
+        base: folder of the row file, whose dataset may have the scenes; None: there is none.
 
     Rows about edited videos are scored with those that they belong to, and are in no set.
 
     Raises:
-        DataError: no row was answered in every arm.
+        DataError: no row was answered in every arm, or a scene file is broken.
     """
     arms = {name: by_control[control] for control, name in ARMS.items() if control in by_control}
     whole, rows = rows, [row for row in rows if pair_of(row) is None]
@@ -79,6 +83,7 @@ def trust_content(
     common = set(answered.ids)
     kept = [row for row in rows if row.id in common]
     audit = audit_rows(audit_rows_of(kept))
+    verdicts = judge_rows(kept, {} if base is None else scenes_of(kept, base))
     taught = audit_rows_of(train.rows)
     train_audit = audit_rows(taught, null=False) if taught else None
     transfer = transfer_text(taught, audit_rows_of(kept)) if taught else None
@@ -92,11 +97,13 @@ def trust_content(
         "unanswered": {name: number for name, number in lacks.items() if number},
         "lamps": [lamp.to_json() for lamp in lamps_of(train, train_audit, transfer)],
         "sets": [
-            _set_content(found, kept, answered, audit, train, transfer) for found in row_sets(kept, audit, frames)
+            _set_content(found, kept, answered, audit, train, transfer)
+            for found in row_sets(kept, audit, frames, verdicts)
         ],
         "audit": audit_json(audit),
         "training": _training(train, train_audit, transfer),
         "untrue": untrue_rows(kept, frames),
+        "revsi": rule_table(verdicts),
         "pairs": {ARMS[name]: _pairs(whole, found, str(facts["scorer"])) for name, found in (texts or {}).items()},
     }
 

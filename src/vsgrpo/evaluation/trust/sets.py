@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vsgrpo.audit.measure import Audit
 from vsgrpo.data.frame_true import is_true_at
 from vsgrpo.data.row import Row
+from vsgrpo.evaluation.trust.revsi_rules import Verdicts, obeying, rule_table
 
 FULL = "full"
 
@@ -33,12 +34,13 @@ class RowSet:
     ids: frozenset[str]
 
 
-def row_sets(rows: Sequence[Row], audit: Audit, frames: int) -> list[RowSet]:
+def row_sets(rows: Sequence[Row], audit: Audit, frames: int, verdicts: Verdicts | None = None) -> list[RowSet]:
     """Return all rows first, then every part of them that is known here and leaves something out.
 
     Args:
         audit: of these rows (`row_scores` by key).
         frames: shown to the model.
+        verdicts: what the rules of ReVSI say of these rows.
     """
     every = frozenset(row.id for row in rows)
     sets = [RowSet(FULL, "all rows that every arm answered", every)]
@@ -56,7 +58,17 @@ def row_sets(rows: Sequence[Row], audit: Audit, frames: int) -> list[RowSet]:
     pruned = pruned_by_text(rows, audit)
     about = "of each question type the rows that text answers best are left out, until text has no more than constants"
     sets.append(RowSet("audit-pruned", about, frozenset(row.id for row in rows if row.key not in pruned)))
+    if verdicts:
+        sets.append(RowSet("ReVSI rules", _about_rules(verdicts), obeying(verdicts)))
     return [sets[0], *(item for item in sets[1:] if item.ids and item.ids != every)]
+
+
+def _about_rules(verdicts: Verdicts) -> str:
+    rules = rule_table(verdicts)
+    broken = ", ".join(f"{rule['broken']} {rule['rule']}" for rule in rules if rule["broken"])
+    unknown = sum(None in found.values() for found in verdicts.values())
+    kept = f"; {unknown} rows lack what a rule needs (boxes) and are kept" if unknown else ""
+    return f"rows that break no rule of ReVSI; left out: {broken}{kept}"
 
 
 def pruned_by_text(rows: Sequence[Row], audit: Audit) -> set[str]:
