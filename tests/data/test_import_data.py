@@ -118,7 +118,7 @@ def test_conversations_lose_their_wrapper_sentences():
         ({"question": ""}, "no question"),
         ({"scene_name": None, "video_path": None}, "no scene"),
         ({"options": ["A. bed", "B. bed"], "ground_truth": "bed"}, "options that are not"),
-        ({"options": list("abcdef"), "ground_truth": "a"}, "options that are not"),
+        ({"options": list("abcdefg"), "ground_truth": "a"}, "options that are not"),
         ({"question_type": "object_counting", "ground_truth": "0", "options": None}, "an answer of 0"),
         ({"question_type": "object_counting", "ground_truth": "nan", "options": None}, "an answer of 0"),
         ({"question_type": "object_abs_distance", "ground_truth": "-1.5", "options": None}, "an answer of 0"),

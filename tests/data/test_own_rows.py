@@ -106,7 +106,7 @@ def test_every_fault_is_named_at_once_with_its_lines(own, capsys):
         f"{file}:4: not a JSON object",
         f"{file}:5: an answer of 0",
         f"{file}:6: an answer that is none of its options",
-        f"{file}:7: options that are not 2 to 4",
+        f"{file}:7: options that are not 2 to 6",
         f"{file}:8: a path that leaves the folder",
     ):
         assert part in said

@@ -18,12 +18,12 @@ from typing import Any
 from vsgrpo.errors import DataError
 from vsgrpo.paths import inside, path_fault
 from vsgrpo.spatial.answers import normalize_word, official_number
+from vsgrpo.spatial.question import LETTERS
 from vsgrpo.spatial.question_types import counts_things
 
 SCHEMA_VERSION = 1
 ANSWER_KINDS = ("number", "choice", "text")
 MEDIA_KINDS = ("video", "image")
-LETTERS = "ABCD"
 IS_MISSING = "is missing"
 _REQUIRED_TEXT = ("id", "dataset", "split", "scene_name", "room", "question_type", "question", "ground_truth", "answer")
 _OPTIONAL_TEXT = ("unit", "rejected", "reasoning")
@@ -46,7 +46,7 @@ class Row:
     Attributes:
         id: stable within a dataset (`row_id`); sampling is keyed by `key`, that is dataset/id.
         room: grouping key for splits and leak checks ("scene0000" of "scene0000_00").
-        options: the 2-4 candidates of a choice question without "A. " prefix, in shown order; None otherwise.
+        options: the 2-6 candidates of a choice question without "A. " prefix, in shown order; None otherwise.
         ground_truth: option letter (choice), or number text.
         answer: what the model is trained to say: word or number text.
         answer_kind: number | choice | text.

@@ -20,6 +20,7 @@ from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.spatial.answers import SCORERS, normalize_word, parse_answer, read_letter, read_number
+from vsgrpo.spatial.question import read_letters
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks, type_names
 from vsgrpo.spatial.scoring import aggregate, mra_many
 
@@ -190,7 +191,7 @@ def read_answer(scorer: str, item: Item, raw: str, formal: str | None, shown: bo
     if not item.is_choice:
         return read_number(scorer, item.question_type, text)
     letter = read_letter(scorer, text, item.options, shown).upper()
-    return letter if len(letter) == 1 and letter in LETTERS else None
+    return letter if len(letter) == 1 and letter in read_letters(item.options) else None
 
 
 def read_row(scorer: str, row: Row, text: str, prompt: PromptSettings) -> str | float | None:

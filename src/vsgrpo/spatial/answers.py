@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import dropwhile, takewhile
 
+from vsgrpo.spatial.question import LETTERS, read_letters
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 
 PROMPT_MODES = ("vanilla", "think", "observe")
@@ -59,8 +60,8 @@ _MARKDOWN = re.compile(r"[*_`$#]+|\\boxed|\\text|[{}]")
 _DIGITS = re.compile(
     r"(?<![\w.])[-+]?(?:(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+,\d{1,2}(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 )
-_START_LETTER = re.compile(r"^[\s(\[\"']*([A-Da-d])\s*(?:$|[).:,;\]\"'\n])")
-_MARKED_LETTER = re.compile(r"\(([A-D])\)|\b(?i:option|choice|answer)\s+\(?([A-D])\b")
+_START_LETTER = re.compile(r"^[\s(\[\"']*([A-Fa-f])\s*(?:$|[).:,;\]\"'\n])")
+_MARKED_LETTER = re.compile(r"\(([A-F])\)|\b(?i:option|choice|answer)\s+\(?([A-F])\b")
 _NOT_WORD = re.compile(r"[^\w]+")
 
 # Metres, square metres, cubic metres or degrees per unit.
@@ -263,11 +264,12 @@ def lenient_letter(text: str, options: Sequence[str] | None = None) -> str:
     exactly one option as the whole answer, or within it; a marked letter anywhere ("option C"); what `official` reads.
     """
     text = _answer_part(text)
-    if start := _START_LETTER.match(text):
+    letters = read_letters(options)
+    if (start := _START_LETTER.match(text)) and start[1].upper() in letters:
         return start[1].upper()
     if options is not None and (letter := word_letter(text, options)):
         return letter
-    marked = [first or second for first, second in _MARKED_LETTER.findall(text)]
+    marked = [said for said in map("".join, _MARKED_LETTER.findall(text)) if said in letters]
     if len(set(marked)) == 1:
         return marked[0]
     return official_fuzzy(text.strip())
@@ -278,12 +280,12 @@ def word_letter(text: str, options: Sequence[str]) -> str:
     word = normalize_word(text)
     words = [normalize_word(option) for option in options]
     if word in words:
-        return "ABCD"[words.index(word)]
+        return LETTERS[words.index(word)]
     spaced = f" {_NOT_WORD.sub(' ', word).strip()} "
     found = [index for index, option in enumerate(words) if f" {_NOT_WORD.sub(' ', option).strip()} " in spaced]
     # "trash can" contains "can": of options within each other the longest counts.
     found = [i for i in found if not any(i != j and words[i] in words[j] for j in found)]
-    return "ABCD"[found[0]] if len(found) == 1 else ""
+    return LETTERS[found[0]] if len(found) == 1 else ""
 
 
 def _answer_part(text: str) -> str:

@@ -18,6 +18,9 @@ from vsgrpo.spatial.scene import Scene, SceneObject
 
 UNITS = {"m": "m", "m2": "m\u00b2", "cm": "cm", "m3": "m\u00b3", "degrees": "degrees"}
 """Unit of a row -> how people write it."""
+LETTERS = "ABCDEF"
+"""Letters of the options of a choice, in shown order: 2 to 6 options."""
+_FEWEST_LETTERS = 4
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class ObjectRef:
     instance_id: int
 
 
+def read_letters(options: Sequence[str] | None) -> str:
+    """Return the letters that count as an answer: A to D as in VSI-Bench, of more options theirs."""
+    return LETTERS[: max(_FEWEST_LETTERS, len(options or ()))]
+
+
 @dataclass(frozen=True)
 class Question:
     """One question with its answer.
@@ -35,7 +43,7 @@ class Question:
     Attributes:
         type: the record of its type, with the kind and the unit of the answer.
         question: the sentence, without options and without a prompt mode's appendix.
-        options: the 2-4 candidate words of choice types in the order of the letters, no "A. "; None for numbers.
+        options: the 2-6 candidate words of choice types in the order of the letters, no "A. "; None for numbers.
         ground_truth: the right letter (choice) or number text.
         answer: what a model is trained to say: word or number text.
         objects: instances the question is about: choice types first the fixed ones, then one per option.
@@ -227,8 +235,8 @@ class Asking:
         return self._question(text, None, answer, answer, objects)
 
     def choice(self, text: str, words: tuple[str, ...], right: int, objects: Sequence[SceneObject]) -> Question:
-        """Return a question answered by one of 2 to 4 different options, the one at `right`."""
-        return self._question(text, words, "ABCD"[right], words[right], objects)
+        """Return a question answered by one of 2 to 6 different options, the one at `right`."""
+        return self._question(text, words, LETTERS[right], words[right], objects)
 
     def _question(
         self, text: str, words: tuple[str, ...] | None, truth: str, answer: str, objects: Sequence[SceneObject]

@@ -294,7 +294,7 @@ def _differs(stated: str, candidate: Candidate) -> bool:
 def _option(text: str, options: Sequence[str]) -> str | None:
     """Return the one option that a text names, by letter or by word."""
     word = normalize_word(text)
-    letter = re.match(r"\(?([A-D])\)?(?:[.:),]|\s*$)", text.strip())
+    letter = re.match(r"\(?([A-F])\)?(?:[.:),]|\s*$)", text.strip())
     if letter and LETTERS.index(letter[1]) < len(options):
         return options[LETTERS.index(letter[1])]
     named = [option for option in options if re.search(rf"\b{re.escape(option.casefold())}\b", word)]

@@ -94,7 +94,7 @@ def _options(options: Any, answer: str, where: str) -> tuple[tuple[str, ...], st
     """Return the options without letters, and which of them is the answer."""
     if not isinstance(options, list) or not options:
         _fail(where, f"options={options!r}: must be a list")
-    words = tuple(re.sub(r"^\(?[A-D][.):]\s+", "", str(option)).strip() for option in options)
+    words = tuple(re.sub(r"^\(?[A-F][.):]\s+", "", str(option)).strip() for option in options)
     letters = LETTERS[: len(words)]
     if answer not in words and answer not in letters:
         _fail(where, f"answer={answer!r}: neither one of the options {list(words)} nor its letter")
