@@ -8,7 +8,7 @@ import pytest
 
 from vsgrpo.errors import DataError
 from vsgrpo.scans.meta_info import read_meta_info, read_scene_json, write_scene_json
-from vsgrpo.spatial.scene import Box, Scene, SceneObject
+from vsgrpo.spatial.scene import Box, Footage, Scene, SceneObject
 
 
 def official_box(x: float) -> dict:
@@ -106,6 +106,26 @@ def test_a_scene_comes_back_bit_for_bit(tmp_path):
     for name in ("dataset", "scene_name", "room", "room_size", "object_counts", "pixels", "warnings", "extra"):
         assert getattr(scene, name) == getattr(again, name)
     assert [p.name for p in path.parent.iterdir()] == ["demo000000_00.json"]  # no temporary file left
+
+
+def test_what_a_video_shows_comes_back_with_the_poses(tmp_path):
+    poses = np.stack([np.eye(4), np.full((4, 4), np.nan)])
+    poses[0, :3, 3] = 0.1, 1 / 3, 1.5
+    given = {"budgets": {2: (0, 1)}, "areas": {2: 0.9}, "frames_shown": 2, "numbers": (1, 2), "has_clock": True}
+    footage = Footage((0.0, 0.5), (0, 1), 150528, {2: (0, 300)}, poses=poses, **given)
+    path = tmp_path / "s.json"
+    write_scene_json(replace(a_scene(), footage=footage), path)
+    again = read_scene_json(path).footage
+    np.testing.assert_array_equal(again.poses, poses)
+    assert replace(again, poses=None) == replace(footage, poses=None)
+    content = json.loads(path.read_text())
+    del content["footage"]  # as earlier versions wrote it
+    path.write_text(json.dumps(content))
+    assert read_scene_json(path).footage is None
+    content["footage"] = {"times": [0.0]}
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="key 'poses' is missing"):
+        read_scene_json(path)
 
 
 def test_our_file_carries_the_official_keys(tmp_path):

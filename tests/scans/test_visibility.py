@@ -1,6 +1,7 @@
 """Pixels of objects in a recording whose camera, mesh and depth are known by construction."""
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from vsgrpo.scans.annotation import Instance
 from vsgrpo.scans.scannet import ScannetScan, SensRecording
 from vsgrpo.scans.sens import SensReader, SensWriter
 from vsgrpo.scans.source import Mesh, VisibilitySettings
-from vsgrpo.scans.visibility import vertex_areas
+from vsgrpo.scans.visibility import numbered_frames, vertex_areas
 from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
 from vsgrpo.scans.walk.rasterizer import Camera, Surface
 from vsgrpo.spatial.scene import Footage
@@ -121,6 +122,26 @@ def test_stride_looks_between_the_frames_that_are_shown(folder):
     # linspace(0, 24, 3) -> 0, 12, 24; every int(0.25 * 24) = 6th frame besides.
     assert [round(24 * t) for t in footage.times] == [0, 6, 12, 18, 24]
     assert footage.shown == (0, 2, 4)
+
+
+def test_poses_of_frames_looked_at_are_in_the_frame_of_the_boxes(folder):
+    turned = np.array([[0, -1, 0, 2.0], [1, 0, 0, 0], [0, 0, 1, 0.5], [0, 0, 0, 1]])  # the axis alignment
+    scan = replace(make_scan(folder, {1: board((0, 2, 0), 0.4, 0.5)}), alignment=turned)
+    poses = [LOOK_NORTH + np.array([[0, 0, 0, k], [0] * 4, [0] * 4, [0] * 4]) for k in range(9)]
+    reader = record(folder, [*poses[:3], None, *poses[4:]], [2.0] * 9)
+    found = watch(reader, scan, [1], VisibilitySettings(num_frames=5, stride_s=1e-6))
+    assert found.times == tuple(k / 24 for k in (0, 1, 2, 4, 5, 6, 7, 8))
+    assert (found.frames_shown, found.numbers, found.has_clock) == (5, (1, 0, 2, 3, 0, 4, 0, 5), True)
+    # The camera k m east of the origin is at (2, k, 0.5) and looks along -x, the turned north.
+    np.testing.assert_allclose(found.poses[3, :3, 3], [2, 4, 0.5], atol=1e-6)
+    np.testing.assert_allclose(found.poses[3, :3, 2], [-1, 0, 0], atol=1e-6)
+
+
+def test_a_short_video_is_shown_in_pairs_and_each_frame_has_one_number():
+    assert numbered_frames(31, 16, [0, 1, 2, 30]) == (16, (1, 0, 2, 16))
+    assert numbered_frames(8, 16, range(8)) == (8, (1, 2, 3, 4, 5, 6, 7, 8))
+    assert numbered_frames(9, 16, range(9))[0] == 8
+    assert numbered_frames(1, 16, [0]) == (0, (0,))
 
 
 def test_lost_poses_are_left_out_and_too_many_refuse(folder):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.records import read_json
-from vsgrpo.spatial.scene import Box, Scene, SceneObject
+from vsgrpo.spatial.scene import Box, Footage, Scene, SceneObject
 
 SCHEMA_VERSION = 1
 _AGAIN = "copy or build the file again"
@@ -43,7 +43,10 @@ def read_meta_info(path: Path) -> list[Scene]:
 
 
 def write_scene_json(scene: Scene, path: Path) -> None:
-    """Write one scene for `read_scene_json`, whole or not at all (temporary name, then rename)."""
+    """Write one scene for `read_scene_json`, whole or not at all (temporary name, then rename).
+
+    With what its video shows and from where, so that questions can be made again without the scan; but for `surface`.
+    """
     boxes: dict[str, list[dict[str, Any]]] = {}
     for item in scene.objects:
         boxes.setdefault(item.category, []).append(_object_to_dict(item))
@@ -58,6 +61,7 @@ def write_scene_json(scene: Scene, path: Path) -> None:
         "object_counts": scene.object_counts,
         "object_bbox": boxes,
         "pixels": None if scene.pixels is None else dict(sorted(scene.pixels.items())),
+        "footage": None if scene.footage is None else _footage_to_dict(scene.footage),
         "warnings": scene.warnings,
         "extra": scene.extra,
     }
@@ -84,7 +88,7 @@ def read_scene_json(path: Path) -> Scene:
             for category, entries in content["object_bbox"].items()
             for entry in entries
         ]
-        pixels = content["pixels"]
+        pixels, footage = content["pixels"], content.get("footage")  # scenes of earlier versions lack the second
         return Scene(
             dataset=content["dataset"],
             scene_name=content["scene_name"],
@@ -96,6 +100,7 @@ def read_scene_json(path: Path) -> Scene:
             pixels=None if pixels is None else {int(k): tuple(v) for k, v in pixels.items()},
             warnings=content["warnings"],
             extra=content["extra"],
+            footage=None if footage is None else _footage_from_dict(footage),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _broken(str(path), error) from error
@@ -163,3 +168,38 @@ def _object_to_dict(item: SceneObject) -> dict[str, Any]:
     if item.size_box is not item.box:
         entry["size_box"] = _box_to_dict(item.size_box)
     return entry
+
+
+def _footage_to_dict(footage: Footage) -> dict[str, Any]:
+    poses = None if footage.poses is None else footage.poses.reshape(-1, 16).tolist()
+    return {
+        "times": footage.times,
+        "shown": footage.shown,
+        "frame_pixels": footage.frame_pixels,
+        "pixels": dict(sorted(footage.pixels.items())),
+        "budgets": footage.budgets,
+        "areas": footage.areas,
+        "poses": None if poses is None else [pose if np.isfinite(pose).all() else None for pose in poses],
+        "frames_shown": footage.frames_shown,
+        "numbers": footage.numbers,
+        "has_clock": footage.has_clock,
+    }
+
+
+def _footage_from_dict(entry: dict[str, Any]) -> Footage:
+    poses = entry["poses"]
+    if poses is not None:
+        known = [np.full(16, np.nan) if pose is None else _vector(pose, 16) for pose in poses]
+        poses = np.array(known, dtype=np.float64).reshape(-1, 4, 4)
+    return Footage(
+        times=tuple(float(time) for time in entry["times"]),
+        shown=tuple(int(place) for place in entry["shown"]),
+        frame_pixels=int(entry["frame_pixels"]),
+        pixels={int(key): tuple(row) for key, row in entry["pixels"].items()},
+        budgets={int(key): tuple(row) for key, row in entry["budgets"].items()},
+        areas={int(key): float(share) for key, share in entry["areas"].items()},
+        poses=poses,
+        frames_shown=int(entry["frames_shown"]),
+        numbers=tuple(int(number) for number in entry["numbers"]),
+        has_clock=bool(entry["has_clock"]),
+    )

@@ -212,14 +212,19 @@ class SensRecording(Recording):
         masks = scan.folder / f"{scan.scan_id}{MASKS}"
         if masks.is_file():
             with Masks(masks, instance_ids) as counter:
-                return watch(reader.num_frames, counter, instance_ids, settings)
+                return watch(reader.num_frames, counter, instance_ids, settings, self._pose)
         if not len(scan.mesh.faces):
             return "the mesh has no faces: what the video shows was not counted"
         if not reader.header.depth_size[0] or not reader.num_frames or not reader.frame(0).depth_bytes:
             return "the .sens has no depth: what the video shows was not counted"
         owner = scan.instance_of_vertex()
         projection = Projection(reader.view, scan.mesh, owner, instance_ids, settings.depth_tolerance)
-        return watch(reader.num_frames, projection, instance_ids, settings)
+        return watch(reader.num_frames, projection, instance_ids, settings, self._pose)
+
+    def _pose(self, frame: int) -> NDArray[np.float64] | None:
+        """Return the pose of a frame in the frame of the boxes."""
+        reader = self.reader
+        return self.scan.alignment @ reader.poses[frame].astype(np.float64) if reader.valid[frame] else None
 
     def close(self) -> None:
         """Close the file."""

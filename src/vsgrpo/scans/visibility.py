@@ -43,12 +43,20 @@ class View:
 
 
 def watch(
-    num_frames: int, counter: Projection | Masks, instance_ids: Sequence[int], settings: VisibilitySettings
+    num_frames: int,
+    counter: Projection | Masks,
+    instance_ids: Sequence[int],
+    settings: VisibilitySettings,
+    pose_of: Callable[[int], NDArray[np.floating] | None] | None = None,
 ) -> Footage | str:
     """Count the pixels of objects in frames of a recording; where that cannot be done, return why.
 
     A counter has `count`, `surface`, and `frame_pixels`, the pixels of a whole frame once one was counted. Frames that
     it cannot judge are left out, and the budgets that show one; with more than a fifth of them the scan is not judged.
+
+    Args:
+        pose_of: frame -> (4, 4) camera (x right, y down, z forward) -> frame of the scene's boxes, None where it has no
+            usable one; without it nothing is asked about the camera.
     """
     by_loader = set(frame_indices(num_frames, settings.num_frames))
     by_budget = {budget: set(frame_indices(num_frames, budget)) for budget in settings.budgets if budget <= num_frames}
@@ -62,6 +70,7 @@ def watch(
     place = {frame: position for position, frame in enumerate(counts)}
     whole = {budget: frames for budget, frames in by_budget.items() if frames <= place.keys()}
     surface = {budget: seen for budget, frames in whole.items() if (seen := counter.surface(frames)) is not None}
+    frames_shown, numbers = numbered_frames(num_frames, settings.num_frames, list(counts))
     return Footage(
         times=tuple(frame / settings.fps for frame in counts),
         shown=tuple(position for position, frame in enumerate(counts) if frame in by_loader),
@@ -69,7 +78,27 @@ def watch(
         pixels={int(i): tuple(row.tolist()) for i, row in zip(instance_ids, table, strict=True)},
         budgets={budget: tuple(sorted(place[frame] for frame in frames)) for budget, frames in whole.items()},
         surface=surface,
+        poses=None if pose_of is None else stacked_poses([pose_of(frame) for frame in counts]),
+        frames_shown=frames_shown,
+        numbers=numbers,
+        has_clock=True,
     )
+
+
+def numbered_frames(num_frames: int, asked: int, frames: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+    """Return how many frames of a video are shown without repeats, and the number of each of `frames` among them.
+
+    As many as asked for; of a video with fewer frames, as many pairs as it has. Numbers begin at 1; 0: not shown.
+    """
+    shown = asked if asked <= num_frames else num_frames - num_frames % 2
+    number = {frame: place for place, frame in enumerate(frame_indices(num_frames, shown), start=1)} if shown else {}
+    return shown, tuple(number.get(frame, 0) for frame in frames)
+
+
+def stacked_poses(poses: Iterable[NDArray[np.floating] | None]) -> NDArray[np.float64]:
+    """Return poses as (F, 4, 4), nan for None."""
+    unknown = np.full((4, 4), np.nan)
+    return np.array([unknown if pose is None else pose for pose in poses], dtype=np.float64).reshape(-1, 4, 4)
 
 
 class Projection:

@@ -83,6 +83,11 @@ class Footage:
             frame was looked at.
         surface: frames asked for -> (V,) which vertices of the scan's mesh these frames show; empty: not known.
         areas: frames asked for -> share of the room's floor that this surface spans, at most 1; empty: not known.
+        poses: (F, 4, 4) camera (x right, y down, z forward) -> frame of the scene, metres, in each of the F frames; nan
+            where it is not known; None: in none.
+        frames_shown: frames that a loader shows, as moments count them: `shown` with repeated frames left out.
+        numbers: of each of the F frames among these, from 1; 0: it is not shown.
+        has_clock: the seconds are those of a recording, not of a row of views.
     """
 
     times: tuple[float, ...]
@@ -92,6 +97,10 @@ class Footage:
     budgets: dict[int, tuple[int, ...]] = field(default_factory=dict)
     surface: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
     areas: dict[int, float] = field(default_factory=dict)
+    poses: NDArray[np.float64] | None = None
+    frames_shown: int = 0
+    numbers: tuple[int, ...] = ()
+    has_clock: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.errors import DataError
 from vsgrpo.files import link_or_copy
 from vsgrpo.scans.source import Recording, Scan, VisibilitySettings
+from vsgrpo.scans.visibility import numbered_frames, stacked_poses
 from vsgrpo.scans.walk.mesh_video import Walk, WalkSettings, render_walk
 from vsgrpo.spatial.floor import floor_shares
 from vsgrpo.spatial.scene import Footage, Scene
@@ -105,7 +106,18 @@ def _film_mesh(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) ->
         times = tuple(number / WALK_FPS for number in range(len(walk.frames)))
         budgets = {k: tuple(dict.fromkeys(frame_indices(len(times), k))) for k in video.budgets if k <= len(times)}
         surface = {k: np.any(walk.seen[list(frames)], axis=0) for k, frames in budgets.items()}
-        footage = Footage(times, shown, video.walk_width * video.walk_height, pixels, budgets, surface)
+        frames_shown, numbers = numbered_frames(len(times), video.seen_frames, range(len(times)))
+        footage = Footage(
+            times,
+            shown,
+            video.walk_width * video.walk_height,
+            pixels,
+            budgets,
+            surface,
+            poses=stacked_poses(camera.pose() for camera in walk.cameras),
+            frames_shown=frames_shown,
+            numbers=numbers,
+        )
         footage = _with_areas(config, scan, scene, footage)
     scene = replace(scene, pixels=pixels, footage=footage, extra={**scene.extra, "notes": list(walk.notes)})
     return Film(scene, len(walk.frames), settings.scaled_min_pixels, walk)

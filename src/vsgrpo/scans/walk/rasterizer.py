@@ -63,6 +63,12 @@ class Camera:
         down = (math.sin(pitch) * math.cos(yaw), math.sin(pitch) * math.sin(yaw), -math.cos(pitch))
         return np.array([right, down, forward])
 
+    def pose(self) -> NDArray[np.float64]:
+        """Return (4, 4) camera (x right, y down, z forward) -> world."""
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = self.axes().T, self.eye
+        return pose
+
     def rays(self, pixel: NDArray[np.int64]) -> list[Float]:
         """Return world x, y, z of the rays through flat pixel numbers, scaled to depth 1 along the view axis."""
         rows, columns = np.divmod(pixel, self.width)
