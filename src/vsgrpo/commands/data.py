@@ -110,6 +110,27 @@ def import_data(
     print_result(run(settings, overwrite=overwrite), as_json)
 
 
+@app.command("export-data", "data/vsi100k swift output=exports/vsi_swift method=grpo")
+def export_data(
+    given: Annotated[list[str], typer.Argument(metavar="DATASET FORMAT output=DIR", help="Rows, form, and settings.")],
+    overwrite: app.Overwrite = False,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
+) -> None:
+    """Write a dataset in the form that another project reads; what a form cannot say is left out and counted.
+
+    Formats: llamafactory swift verl easyr1 video-r1 vsibench vlm3r vsi100k.
+    Settings: output=DIR [method=sft|grpo|dpo] [prompt=vanilla|think|observe] [prompt.show_options=true]
+    [data.split=train|dev] [data.allow_val_safe=true] [frames=N] (swift: pictures instead of videos) [media=none].
+    """
+    from vsgrpo.data.exporting.settings import parse_settings
+
+    settings = parse_settings(given)
+    from vsgrpo.data.exporting.export_data import export_data as run_export
+
+    print_result(run_export(settings, overwrite=overwrite), as_json)
+
+
 @app.command("check-data", "data/own video.num_frames=32", takes_keys=True)
 def check_data(
     given: Annotated[list[str], typer.Argument(metavar="FILE|DIR [KEY=VALUE]...", help="Rows; settings of the run.")],

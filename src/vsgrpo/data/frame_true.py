@@ -1,8 +1,8 @@
 """Rows whose answer is true for the frames that a model is shown, and the others: counted, and left out of a run.
 
 build-data writes into `extra` (`spatial.frame_true`): `judged_at`, the budgets of frames that were judged; `true_at`,
-those at which the answer is true; `answer_at`, budget -> another answer that is true there. A row without `true_at`, or
-judged at other budgets alone, is unknown and kept.
+those at which the answer is true; `answer_at`, budget -> another answer that is true there. A row without `true_at` (or
+null), or judged at other budgets alone, is unknown and kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def check_fields(row: Row, where: str) -> None:
         RowError: the first field that is not as build-data writes it.
     """
     for name in (TRUE_AT, JUDGED_AT):
-        if name in row.extra and not _is_budgets(row.extra[name]):
+        if row.extra.get(name) is not None and not _is_budgets(row.extra[name]):
             rule = "must be a list of numbers of frames"
             raise RowError(where, f"extra.{name}", rule, _HINT, value=row.extra[name])
     other = row.extra.get(ANSWER_AT, {})
@@ -54,6 +54,12 @@ def is_true_at(row: Row, frames: int) -> bool | None:
     if true_at is None or (judged_at is not None and frames not in judged_at):
         return None
     return frames in true_at
+
+
+def is_partly_true(row: Row) -> bool:
+    """Return whether the row's own answer was judged false at some budget of frames."""
+    true_at, judged_at = row.extra.get(TRUE_AT), row.extra.get(JUDGED_AT)
+    return true_at is not None and (judged_at is None or not {*judged_at} <= {*true_at})
 
 
 def row_at(row: Row, frames: int) -> Row | None:

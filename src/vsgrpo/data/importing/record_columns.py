@@ -31,6 +31,11 @@ def given_rejected(data: Mapping[str, Any], words: Sequence[str] | None) -> str 
     return options[LETTERS.index(text)] if text is not None and text in LETTERS[: len(options)] else text
 
 
+def given_room(data: Mapping[str, Any]) -> str | None:
+    """Return the room of a row that export-data wrote; elsewhere a column of this name may say "kitchen"."""
+    return _text(data, ("room",)) if _text(data, ("source_row",)) is not None else None
+
+
 def given_objects(data: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """Return the objects asked about, where a row of ours lists them."""
     listed = data.get("objects")

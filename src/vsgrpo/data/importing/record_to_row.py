@@ -30,6 +30,7 @@ from vsgrpo.data.importing.record_columns import (
     given_objects,
     given_reasoning,
     given_rejected,
+    given_room,
     plain_value,
 )
 from vsgrpo.data.importing.record_forms import Form, column, is_nothing, parsed, question_type_of, read_form
@@ -107,7 +108,7 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
         dataset=name,
         split=split,
         scene_name=scene,
-        room=room_of(scene),
+        room=given_room(data) or room_of(scene),
         question_type=question_type,
         question=question,
         media=_media(form, name, scene),
