@@ -12,6 +12,7 @@ from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.scans.sens import SensReader, SensWriter
+from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.training.preflight import load_rows
 from vsgrpo.video.reader import probe
 
@@ -60,7 +61,8 @@ def test_balancing_anew_needs_no_new_scans(tmp_path):
     [
         ("balance.caps.object_counting=0", "balance.caps.object_counting=0"),
         ("balance.weights.object_counting=1.5", "must be at least 0 and at most 1"),
-        ("balance.caps.room_sise=1", "balance.caps.room_sise"),
+        ("balance.caps.room_sise=1", "balance.caps.room_sise: no such question type"),
+        ("balance.max_share={room_sise: 1}", "balance.max_share.room_sise: no such question type"),
         ("build.report_scenes=-1", "build.report_scenes"),
     ],
 )
@@ -75,6 +77,22 @@ def test_sens_is_the_old_name_of_recorded_videos(tmp_path):
     assert old.video.source == "recorded"
     assert fingerprint(old) == fingerprint(furnished(tmp_path / "d", "video.source=recorded"))
     assert fingerprint(old) != fingerprint(furnished(tmp_path / "d", "video.source=mesh"))
+
+
+def test_every_question_type_has_keys_of_balance():
+    for name in ("caps", "weights", "max_share"):
+        words = [f"balance.{name}.{kind}=1" for kind in QUESTION_TYPES]
+        assert getattr(furnished("x", *words).balance, name) == dict.fromkeys(QUESTION_TYPES, 1)
+    together = furnished("x", "balance.caps={object_counting_multiple: 3, object_counting: null}").balance
+    assert together.caps == {"object_counting_multiple": 3, "object_counting": None}
+
+
+def test_types_of_revsi_are_capped_and_thinned(tmp_path):
+    words = ["data.mode=revsi", "data.min_count=1", "data.dev_fraction=0", "balance.caps.object_counting_multiple=2"]
+    build_dataset(furnished(tmp_path / "d", *words, "balance.weights.object_size_in_meters=0"))
+    rows = read_rows(tmp_path / "d" / "train.jsonl")
+    assert {*Counter(row.scene_name for row in rows if row.question_type == "object_counting_multiple").values()} == {2}
+    assert not any(row.question_type == "object_size_in_meters" for row in rows)
 
 
 def test_the_demo_is_not_thinned_by_default(tmp_path):

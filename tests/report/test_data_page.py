@@ -46,6 +46,23 @@ def test_the_page_shows_what_the_text_gives_away(tmp_path, capsys):
         assert "not audited" in html
 
 
+def test_questions_that_a_rule_of_revsi_leaves_out_are_counted(tmp_path, capsys):
+    words = ["source=demo", "source.preset=furnished", "source.num_scenes=4", "video.source=none", "data.min_count=1"]
+    words += ["build.num_workers=1", "build.report_scenes=1", "data.mode=revsi", f"output={tmp_path}"]
+    assert run(["build-data", *words]) == 0
+    counts = read_manifest(tmp_path).counts
+    rule = "object_abs_distance: a distance below 1 m"
+    kept = sum(counts["questions"][split].get("object_abs_distance", 0) for split in ("train", "dev"))
+    left_out = sum(n for what, n in counts["dropped"].items() if what.startswith("object_abs_distance: "))
+    assert 0 < counts["dropped"][rule] < left_out
+    assert counts["candidates"]["object_abs_distance"] == kept + left_out
+    printed = capsys.readouterr().out
+    assert f"a distance below 1 m {counts['dropped'][rule]}" in printed
+    assert f"<td>questions left out: {rule}</td>" in (tmp_path / "report.html").read_text()
+    assert run(["build-data", *words]) == 0  # of scans that are stored
+    assert read_manifest(tmp_path).counts["dropped"] == counts["dropped"]
+
+
 def test_the_page_and_one_line_say_why_frames_are_missing(tmp_path, capsys):
     words = [*BUILD, f"output={tmp_path}", "source.num_scenes=2", "build.report_scenes=2"]
     assert run(words) == 0 and "frames are missing" not in capsys.readouterr().err

@@ -24,7 +24,7 @@ from vsgrpo.rules import (
     choice,
     load_question_types,
     not_empty,
-    one_of,
+    suggest,
 )
 from vsgrpo.scans.source import SourceOptions, find_source
 from vsgrpo.spatial.question_types import QUESTION_TYPES, family_names, type_names
@@ -128,7 +128,7 @@ class BuildSection(Section, key="build"):
 
 @dataclass(frozen=True)
 class BalanceSection(Section, key="balance"):
-    """Thinning and evening out at the end of a build; dicts by question type, null changes nothing."""
+    """Thinning and evening out at the end of a build; dicts by question type, absent or null changes nothing."""
 
     mode: Annotated[str, choice("text", "paper")]
     letters: bool
@@ -140,7 +140,8 @@ class BalanceSection(Section, key="balance"):
         super().__post_init__()
         for name in ("caps", "weights", "max_share"):
             for key in getattr(self, name):
-                one_of(f"balance.{name}", key, type_names())
+                if key not in QUESTION_TYPES:
+                    raise ConfigError(f"balance.{name}.{key}: no such question type", suggest(key, type_names()))
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ ALIASES = {
     "group_size": "trainer.num_generations",
     "max_new_tokens": "trainer.max_completion_length",
 }
+_BY_TYPE = re.compile(r"balance\.(caps|weights|max_share)(\.|=\{)")
 _SWITCH = {"true": True, "yes": True, "on": True, "y": True, "false": False, "no": False, "off": False, "n": False}
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a dict"}
 _T = TypeVar("_T")
@@ -54,7 +55,7 @@ def prepare_overrides(root: str, overrides: Sequence[str]) -> list[str]:
     and `source=package.module:NAME` become `benchmark.name` and `source.name`; `prompt=MODE`, a group of `train`,
     becomes `prompt.mode` in eval and ask, with room for a thought in think and observe mode. Values of path keys are
     quoted, so that `=`, spaces, commas and brackets in a path need no escaping. With a source of one's own the keys of
-    `source` are added: no YAML has them.
+    `source` are added: no YAML has them. So are those by question type (`balance.caps.TYPE`).
 
     Raises:
         ConfigError: an item that is not key=value, or takes keys away or adds them.
@@ -65,6 +66,8 @@ def prepare_overrides(root: str, overrides: Sequence[str]) -> list[str]:
         prepared.append(f"decoding.max_new_tokens={TAGGED_TOKENS}")
     if root == "build_data" and any(item.startswith("source.name=") and ":" in item for item in prepared):
         prepared = [f"++{item}" if item.startswith("source.") else item for item in prepared]
+    if root == "build_data":  # keys by question type: `BalanceSection` knows the types
+        prepared = [f"++{item}" if _BY_TYPE.match(item) else item for item in prepared]
     return prepared
 
 

@@ -7,6 +7,7 @@ outside the package, named as package.module:NAME (docs/extending.md).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -104,15 +105,27 @@ def make_questions(scene: Scene, settings: QuestionSettings, seed: int) -> list[
     Raises:
         ValueError: as `asked_types`.
     """
-    made = []
+    return ask(scene, settings, seed)[0]
+
+
+def ask(scene: Scene, settings: QuestionSettings, seed: int) -> tuple[list[Question], dict[str, int]]:
+    """Return the questions of all types asked for, and how many a rule left out, by "type: rule".
+
+    Raises:
+        ValueError: as `asked_types`.
+    """
+    made: list[Question] = []
+    left_out: Counter[str] = Counter()
     for kind in asked_types(settings):
         asking = Asking(kind, scene, settings, question_rng(seed, scene.scene_name, kind.name))
         if settings.mode == revsi.MODE:
             asked = kind.make(replace(asking, settings=replace(settings, pooled=True)))
-            made += [question for question in asked if revsi.fault_of(scene, question) is None][: asking.cap]
+            faults = [revsi.fault_of(scene, question) for question in asked]
+            made += [question for question, fault in zip(asked, faults, strict=True) if fault is None][: asking.cap]
+            left_out.update(f"{kind.name}: {fault}" for fault in faults if fault is not None)
         else:
             made += kind.make(asking)[: asking.cap]
-    return frame_true.judged(scene, made, settings)
+    return frame_true.judged(scene, made, settings), dict(left_out)
 
 
 def observation(scene: Scene, question: Question, distance: str) -> str | None:

@@ -45,14 +45,14 @@ class BuildSummary:
         done: scans built (`reused` of them by an earlier, interrupted build).
         skipped: scan id -> reason.
         refused: reason -> number of scans left out by split and leak rules.
-        dropped: "type: reason" -> rows left out by balancing.
+        dropped: "type: reason" -> questions and rows left out, by rules of the mode, by frames, by balancing.
         notes: sentences for the user.
         max_skipped: share of skipped scans that is still a success.
         num_objects, num_shown: objects asked about, and those the video shows (None where nobody looked).
         warnings: defect -> number, over all scans.
         answers: per split, one line per question type.
         frame_true: per split, type -> share of the rows that is true at each budget (`frame_true.TruthTally.table`).
-        candidates: question type -> rows before balancing.
+        candidates: question type -> questions before anything was left out.
         audit: what the text of the train rows gives away.
         shard: "k of N" where this was one shard and no row file was written.
     """
@@ -148,9 +148,8 @@ def assemble(
     notes += [f"{o.scan_id} gave no question" for o in outcomes if o.status == "done" and not o.rows][:5]
     if config.data.split != "train":
         notes.append("rows of ScanNet val scans are in: training on them needs data.allow_val_safe=true")
-    every, dropped = [row for o in with_rows for row in o.rows], Counter[str]()
-    if config.video.frame_true != "flag":
-        every, dropped = _without_untrue(every)
+    every, dropped = _rows_to_choose_from(config, outcomes)
+    before = Counter(what.partition(": ")[0] for what in dropped.elements())
     chosen = balance_by_text(every, config.data.mode, config.balance, config.run.seed)
     notes += _too_small_note(chosen.too_small)
     rows: dict[str, list[Row]] = {}
@@ -186,7 +185,7 @@ def assemble(
         dropped=dict(sorted(dropped.items())),
         answers=answers,
         frame_true=truth,
-        candidates=chosen.candidates,
+        candidates=dict(sorted((before + Counter(chosen.candidates)).items())),
         audit=audit,
     )
     _write_manifest(config, outcomes, rows, pairs, summary)
@@ -197,6 +196,17 @@ def _zero_counts(config: BuildDataConfig, rows: Sequence[Row], outcomes: Sequenc
     complete = find_source(config.source.name).complete
     inventories = {outcome.scan_id: outcome.inventory for outcome in outcomes}
     return draw_zero_counts(rows, inventories, complete, config.run.seed)
+
+
+def _rows_to_choose_from(config: BuildDataConfig, outcomes: Sequence[ScanOutcome]) -> tuple[list[Row], Counter[str]]:
+    """Return the rows of all scans, and "type: reason" -> those that rules of the mode or the frames leave out."""
+    rows, dropped = [row for outcome in outcomes for row in outcome.rows], Counter[str]()
+    for outcome in outcomes:
+        dropped.update(outcome.left_out)
+    if config.video.frame_true != "flag":
+        rows, untrue = _without_untrue(rows)
+        dropped.update(untrue)
+    return rows, dropped
 
 
 def _without_untrue(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:

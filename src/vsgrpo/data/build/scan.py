@@ -28,7 +28,7 @@ from vsgrpo.scans.source import Scan, ScanSource, SceneSettings, find_source
 from vsgrpo.scans.walk.floor_map import CELL, map_floor
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_settings import AppearanceSettings, QuestionSettings, RouteSettings
-from vsgrpo.spatial.question_types import asked_types, make_questions, observation
+from vsgrpo.spatial.question_types import ask, asked_types, observation
 from vsgrpo.spatial.scene import FreeFloor, Scene
 from vsgrpo.spatial.scoring import rejected_answer
 
@@ -55,7 +55,11 @@ class ScanJob:
 
 @dataclass
 class ScanOutcome:
-    """What became of one scan."""
+    """What became of one scan.
+
+    Attributes:
+        left_out: "type: rule" -> questions that a rule of the mode left out.
+    """
 
     scan_id: str
     room: str
@@ -70,6 +74,7 @@ class ScanOutcome:
     seconds: float = 0.0
     inventory: Inventory = field(default_factory=Inventory)
     pairs: list[Row] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON, rows included."""
@@ -153,7 +158,7 @@ def _build(job: ScanJob) -> ScanOutcome:
     asked = _question_settings(config, seen_pixels)
     if any("floor" in kind.needs for kind in asked_types(asked)):
         scene = _with_floor(scan, scene, config.route.clearance_m)
-    questions = make_questions(scene, asked, config.run.seed)
+    questions, left_out = ask(scene, asked, config.run.seed)
     rows = _rows(job, scene, questions, str(asked.distance), video)
     pairs = edited_rows(config, scan, film, rows, asked, job.out)
     write_scene_json(scene, job.out / "scenes" / scene.dataset / f"{scene.scene_name}.json")
@@ -171,6 +176,7 @@ def _build(job: ScanJob) -> ScanOutcome:
         num_frames=num_frames,
         inventory=Inventory.of(scene),
         pairs=pairs,
+        left_out=left_out,
     )
 
 
