@@ -42,17 +42,12 @@ from vsgrpo.paths import (
 )
 from vsgrpo.records import read_record
 from vsgrpo.scans.source import ScanSource, find_source
+from vsgrpo.spatial.question_types import types_named
 from vsgrpo.terminal import Progress, show
 
 PARTS = ".parts"
 PLAN_NAME = "plan.json"
 _STAMP = "fingerprint"
-_STAMPED_TYPES = (
-    *("object_counting", "object_abs_distance", "object_rel_distance", "object_size_estimation"),
-    *(f"object_rel_direction_{difficulty}" for difficulty in ("easy", "medium", "hard")),
-    *("room_size_estimation", "obj_appearance_order", "route_planning"),
-)
-"""Types whose cap was a key of its own, null or not, and so is in every stamp."""
 _OWN = ("train.jsonl", "dev.jsonl", pairs_name("train"), pairs_name("dev"), MANIFEST_NAME, "report.html")
 _OWN += (PARTS, "videos", "scenes")
 """What a build writes, and --overwrite replaces."""
@@ -201,8 +196,9 @@ def fingerprint(config: BuildDataConfig) -> str:
     content = asdict(config)
     content.pop("build")
     pools = {} if config.balance.mode == "paper" else {"mode": config.balance.mode}  # more candidates of a scan
+    # types of VSI-Bench had keys that were null: so they are stamped
     caps = {name: cap for name, cap in config.balance.caps.items() if cap is not None}
-    content["balance"] = {"caps": dict.fromkeys(_STAMPED_TYPES) | caps, **pools}
+    content["balance"] = {"caps": dict.fromkeys(types_named(("vsibench",))) | caps, **pools}
     content["data"] = {key: value for key, value in content["data"].items() if key not in ("path", "dev_fraction")}
     given = {key: value for key, value in content["source"].items() if key not in ("root", "num_scenes")}
     content["source"] = dict.fromkeys(("preset", "seed", "num_frames", "frame_size")) | given  # as stamped so far
