@@ -67,7 +67,7 @@ def test_whatever_is_not_ok_says_how_to_mend_it(monkeypatch):
         (
             ["experiment=demo_sft", "trainer.report_to=[neptune]"],
             "trainer.report_to",
-            "warn",
+            "fail",
             "neptune is not installed",
         ),
     ],

@@ -18,7 +18,7 @@ FILE_ROOMS = ("files", "paths", "records")
 """One room in three files."""
 HEAVY = {"torch", "torchvision", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed"}
 MAY_BE_HEAVY = ("modeling/", "training/", "families/", "evaluation/generate.py", "video/loader.py", "server_plugin/")
-MAY_BE_HEAVY += ("evaluation/served.py",)
+MAY_BE_HEAVY += ("evaluation/served.py", "trackers.py")
 MAY_BE_HEAVY += ("vision_r1/chat.py", "engine/draw.py")
 
 

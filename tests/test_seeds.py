@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vsgrpo.errors import ConfigError
-from vsgrpo.launch.start import of_seed, run_seeds, seed_list
+from vsgrpo.launch.seeds import of_seed, run_seeds, seed_list
 
 
 def write_log(run: Path, rewards):

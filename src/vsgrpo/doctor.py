@@ -24,6 +24,7 @@ from vsgrpo.families.vision_record import other_rule, with_rules
 from vsgrpo.findings import Finding, Report, judged
 from vsgrpo.memory.fit import check_disk, check_memory, free_bytes, memory_lines
 from vsgrpo.memory.passes import GIB, device_memory, estimate_run, main_memory
+from vsgrpo.trackers import missing_package
 from vsgrpo.training.launcher import check_devices, device_line
 from vsgrpo.training.preflight import check_plan
 from vsgrpo.training.servers import needs_of
@@ -222,9 +223,9 @@ def examine_run(words: Sequence[str], config_dir: Path | None = None) -> Iterato
     if config.data.path != NOT_GIVEN:
         yield from _data(config)
     for name in config.trainer.report_to:
-        if find_spec(name) is None:
-            mend = f"pip install {name}; training goes on without"
-            yield Finding("trainer.report_to", "warn", f"{name} is not installed", mend)
+        if (package := missing_package(name)) is not None:
+            mend = f"pip install {package}, or leave {name} out"
+            yield Finding("trainer.report_to", "fail", f"{name} is not installed", mend)
     yield from _servers(config)
     yield from _fit(config)
 

@@ -124,7 +124,7 @@ def test_a_wrong_name_is_refused_with_the_way_out(colours, name, message, hint):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--wandb"], "--wandb: for benchmark=vsibench only"),
+        (["report_to=[mlflow]"], "report_to=mlflow: not one of the choices"),
         (["decoding.temperature=1", "decoding.num_samples=2"], "benchmark=my_benchmark:Colours scores one answer"),
         (["benchmark.subset=debiased"], "benchmark=my_benchmark:Colours has no subsets"),
         (["benchmark.tasks=[blue]"], "benchmark.tasks=['blue']: no such question_type"),

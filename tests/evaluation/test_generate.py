@@ -10,6 +10,7 @@ import torch
 from peft import PeftModel
 
 from evaluation_rows import official_rows
+from tracker_files import tensorboard_events, tensorboard_text, wandb_history
 from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, DataError
@@ -378,10 +379,32 @@ def test_a_report_and_an_lmms_log_lie_beside_the_results(benchmark_folder, tmp_p
     assert again.tables["lmms"] == report.scores.tables["lmms"]
 
 
-def test_wandb_gets_the_scores(benchmark_folder, tmp_path, monkeypatch):
+def test_trackers_get_scores_answers_with_frames_and_the_page(benchmark_folder, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    run_eval(config(benchmark_folder, tmp_path / "out"), wandb=True)
-    assert list((tmp_path / "out/wandb").glob("offline-run-*"))
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    out = tmp_path / "out"
+    report = run_eval(config(benchmark_folder, out, "report_to=[wandb,tensorboard]", "controls=[blind]"))
+    assert report is not None and not (out / "wandb").exists()
+    result = report.to_json()
+    (record,), files = wandb_history(tmp_path / "elsewhere" / "wandb")
+    scores = record["eval/scores"]["table"]
+    assert scores["columns"] == ["task", "official", "lmms", "lenient", "low", "high", *result["controls"]]
+    assert "blind" in scores["columns"]
+    assert {row[0]: row[1] for row in scores["data"]} == result["scorers"]["official"]
+    answers = record["eval/answers"]["table"]
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    predictions = {line["id"]: line["prediction"] for line in lines}
+    assert {row[0]: row[5] for row in answers["data"]} == predictions
+    assert record["eval/answers"]["pictures"][answers["data"][0][2]["path"]].is_file()  # its frames
+    pages = [(files / record["eval/report"]["path"]).read_text(), (out / "report.html").read_text()]
+    assert pages[0].count("<section") == pages[1].count("<section") > 1
+    events = tensorboard_events(out / "tensorboard")
+    (overall,) = events.Scalars("eval/official/overall")
+    assert overall.value == pytest.approx(result["scorers"]["official"]["overall"])
+    assert tensorboard_text(events, "eval/answers")[0].count("\n") == 1 + len(predictions)
+    assert str(out / "report.html") in tensorboard_text(events, "eval/report")[0]
 
 
 def test_several_models_are_compared_in_one_table(benchmark_folder, tmp_path, capsys):

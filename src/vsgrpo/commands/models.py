@@ -38,7 +38,8 @@ def train(
     given = _of_method(method, overrides or [])
     from vsgrpo.config.compose import load_config
     from vsgrpo.launch.result import run_result
-    from vsgrpo.launch.start import describe, launch_training, seed_list
+    from vsgrpo.launch.seeds import seed_list
+    from vsgrpo.launch.start import describe, launch_training
 
     given += [f"data.limit={limit}"] if limit else []
     given += ["trainer.report_to=[wandb]"] if wandb else []
@@ -78,7 +79,8 @@ def _train_seeds(
     """Train once for each seed, print what came of them, and return the exit code."""
     from vsgrpo.config.compose import load_config
     from vsgrpo.launch.result import run_result
-    from vsgrpo.launch.start import launch_training, of_seed, run_seeds
+    from vsgrpo.launch.seeds import of_seed, run_seeds
+    from vsgrpo.launch.start import launch_training
     from vsgrpo.training.continuation import is_longer
 
     first = load_config("train", [*given, f"run.seed={seeds[0]}"], config_dir)
@@ -175,7 +177,7 @@ def evaluate(
     ] = False,
     allow_leak: app.AllowLeak = False,
     allow_changed: app.AllowChanged = False,
-    wandb: Annotated[bool, typer.Option("--wandb", help="Log scores and report to Weights & Biases too.")] = False,
+    wandb: Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases too, as report_to=[wandb].")] = False,
     config_dir: app.ConfigDir = None,
     as_json: app.Json = False,
     debug: app.Debug = False,
@@ -190,6 +192,7 @@ def evaluate(
     from vsgrpo.evaluation.run import split_models
 
     given = [*(overrides or []), *([f"benchmark.limit={limit}"] if limit else [])]
+    given += ["report_to=[wandb]"] if wandb else []
     models = split_models(given)
     configs = [load_config("eval", words, config_dir, allow_missing=dry_run) for _, words in models]
     benchmark = find_benchmark(configs[0].benchmark.name)
@@ -210,7 +213,7 @@ def evaluate(
     found = {}
     allowed = {"skip_missing": skip_missing, "allow_leak": allow_leak, "allow_changed": allow_changed}
     for (name, _), config in zip(models, configs, strict=True):
-        report = run_eval(config, overwrite=overwrite, wandb=wandb, **allowed)
+        report = run_eval(config, overwrite=overwrite, **allowed)
         if report is not None:  # under a launcher one process of several reports
             found[name] = report.to_json() if as_json else report.table()
     if found:

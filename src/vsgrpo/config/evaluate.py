@@ -15,6 +15,7 @@ from vsgrpo.config.servers import EvalServersSection
 from vsgrpo.devices import bfloat16_speedup
 from vsgrpo.errors import ConfigError
 from vsgrpo.rules import Count, Faults, Name, Section, Seed, above, at_least, choice, not_empty, up_to
+from vsgrpo.trackers import WITH_TABLES
 
 Pixels = Annotated[int, at_least(28 * 28)]
 """At least one token of the language model."""
@@ -233,6 +234,7 @@ class EvalConfig(ShowsMedia, Section, key=""):
     controls: list[Annotated[str, choice("blind", "blank", "black", "timing", "first_frame", "shuffled")]]
     trust: TrustSection
     scorer: Annotated[str, choice("official", "lmms", "lenient")]
+    report_to: list[Annotated[str, choice(*WITH_TABLES)]]
     extract: StepSection
 
     def faults(self) -> Faults:

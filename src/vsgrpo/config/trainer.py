@@ -35,11 +35,12 @@ from vsgrpo.rules import (
     rules_of,
     up_to,
 )
+from vsgrpo.trackers import WITH_TABLES
 
 NO_TRL_FIELD = (
     *("name", "dev_rows", "questions_per_video", "shared_prefix", "prefix_attention", "probe_longest"),
     *("tokens_per_pass", "logps_chunk", "max_bad_steps", "stages", "hf", "skip_zero_variance"),
-    *("log_gradient_correlation", "decode_graph", "ema_decay", "group_filter", "group_filter_rounds"),
+    *("log_gradient_correlation", "decode_graph", "ema_decay", "group_filter", "group_filter_rounds", "table_steps"),
 )
 """Fields of the trainer sections that TRL does not have."""
 OURS_BUT_NOT_PASSED = ("gradient_checkpointing", "report_to", "save_total_limit")
@@ -188,6 +189,7 @@ class GrpoSection(TrainerSection):
     group_filter: dict[str, Any] | None
     group_filter_rounds: Count
     log_gradient_correlation: bool
+    table_steps: Annotated[int, at_least(0, "0: no tables")]
     decode_graph: bool
 
     def unused(self) -> dict[str, tuple[str, str]]:
@@ -204,6 +206,9 @@ class GrpoSection(TrainerSection):
         if self.group_filter is None:
             out = "set trainer.group_filter={min: 0.01, max: 0.99}, or leave trainer.group_filter_rounds out"
             found["group_filter_rounds"] = ("trainer.group_filter=null draws nothing anew", out)
+        if not set(self.report_to) & set(WITH_TABLES):
+            out = f"set trainer.report_to=[{WITH_TABLES[0]}], or leave trainer.table_steps out"
+            found["table_steps"] = (f"trainer.report_to={self.report_to}: no tracker takes tables", out)
         if self.scale_rewards != "ema":
             out = "set trainer.scale_rewards=ema, or leave trainer.ema_decay out"
             found["ema_decay"] = (f"trainer.scale_rewards={self.scale_rewards} keeps no average", out)

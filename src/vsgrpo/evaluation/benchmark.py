@@ -153,7 +153,7 @@ class Benchmark:
     takes_samples: ClassVar[bool] = False
     """Several samples per question can be scored (decoding.num_samples)."""
     has_task_tables: ClassVar[bool] = False
-    """results.json has VSI-Bench's tables per task: `--wandb` logs them, and several models are compared in one."""
+    """results.json has VSI-Bench's tables per task: several models are compared in one."""
 
     @classmethod
     def read(cls, path: Path | str, options: ReadOptions = ReadOptions()) -> Self:

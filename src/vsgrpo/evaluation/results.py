@@ -53,7 +53,7 @@ TRUST_JSON, TRUST_PAGE = "trust.json", "trust.html"
 LMMS_NAME = "lmms_samples.jsonl"
 """The predictions in the form of lmms-eval's sample log."""
 _OWN = ("predictions*.jsonl", "timing*.jsonl", SETTINGS_NAME, RESULTS_NAME, PROMPTS_NAME, REPORT_NAME, LMMS_NAME)
-_OWN += (INPUTS_NAME, TRUST_JSON, TRUST_PAGE)
+_OWN += (INPUTS_NAME, TRUST_JSON, TRUST_PAGE, "wandb", "tensorboard")
 """Patterns of the files that an evaluation writes."""
 _PACKAGES = ("vsgrpo", "torch", "transformers", "peft", "numpy", "decord", "av", "qwen-vl-utils")
 _NOT_COMPARED = ("layout", "reader", "changed_inputs")
@@ -181,24 +181,6 @@ def read_results(folder: Path | str) -> dict[str, Any]:
     """Read results.json of an evaluation folder; DataError where it is missing or of another schema."""
     hint = "run `vsgrpo eval` into this folder"
     return read_record(Path(folder) / RESULTS_NAME, {}, hint, schema_version=SCHEMA_VERSION)
-
-
-def log_to_wandb(config: EvalConfig, result: Mapping[str, Any]) -> None:
-    """Log scores, intervals, controls and the report as one run; WANDB_PROJECT and WANDB_MODE are wandb's own."""
-    import wandb
-
-    html = Path(config.run.dir) / REPORT_NAME
-    name = config.run.name or Path(config.run.dir).name
-    project = os.environ.get("WANDB_PROJECT", "vsgrpo")
-    told = ("title", "model", "vision", "text_after_video", "prompt", "decoding", "benchmark", "leak")
-    settings = {key: result[key] for key in told}
-    with wandb.init(project=project, name=name, dir=config.run.dir, job_type="eval", config=settings) as run:
-        values = {f"eval/{s}/{task}": value for s, table in result["scorers"].items() for task, value in table.items()}
-        for task, (low, high) in result["intervals"].items():
-            values |= {f"eval/low/{task}": low, f"eval/high/{task}": high}
-        for control, table in result["controls"].items():
-            values |= {f"eval/controls/{control}/{task}": value for task, value in table.items()}
-        run.log({**values, "eval/n": result["n"], "eval/report": wandb.Html(html.read_text(encoding="utf-8"))})
 
 
 def _versions() -> dict[str, str]:

@@ -29,10 +29,12 @@ from vsgrpo.evaluation.budget import vision_budget
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.evaluation.results import Answers
+from vsgrpo.evaluation.tracking import report_evaluation
 from vsgrpo.families import family_files, find_model
 from vsgrpo.families.vision_record import LIBRARY, other_rule, with_rules
 from vsgrpo.report.evaluation_page import model_size
 from vsgrpo.terminal import show
+from vsgrpo.trackers import check_installed
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -51,7 +53,6 @@ def run_eval(
     skip_missing: bool = False,
     allow_leak: bool = False,
     overwrite: bool = False,
-    wandb: bool = False,
     allow_changed: bool = False,
 ) -> Report | None:
     """Evaluate a model on a benchmark and write the results into `run.dir`; goes on where an earlier call stopped.
@@ -68,8 +69,7 @@ def run_eval(
         RunError: an endpoint that should extract answers can serve nothing; predictions are kept.
     """
     kind, model = find_benchmark(config.benchmark.name), config.model
-    if wandb and not kind.has_task_tables:
-        raise ConfigError("--wandb: for benchmark=vsibench only", hint="leave --wandb out")
+    check_installed(config.report_to, "report_to")
     if config.trust.report and not kind.has_task_tables:
         raise ConfigError(f"trust=true: benchmark={config.benchmark.name} has no scenes", hint="leave trust out")
     with results.evaluation_folder(config, overwrite):
@@ -97,8 +97,7 @@ def run_eval(
         if train is not None:
             _write_trust(config, benchmark, report, answers, budget.sampled_frames, train)
         content = results.write_results(config, report.to_json(), time.monotonic() - began)  # last: the rest is there
-        if wandb:
-            results.log_to_wandb(config, content)
+        report_evaluation(config, benchmark, answers, content)
         return report
 
 

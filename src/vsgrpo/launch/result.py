@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.launch.start import last_values
+from vsgrpo.launch.seeds import last_values
 from vsgrpo.records import read_jsonl
 from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.run_folder import read_status
@@ -19,7 +19,7 @@ class RunResult:
     Attributes:
         run_dir, final: its folder and its trained model.
         step: optimizer steps made.
-        metrics: means of the last lines of log.jsonl, see `start.last_values`.
+        metrics: means of the last lines of log.jsonl, see `seeds.last_values`.
         best: the checkpoint that scored best on dev.jsonl, {checkpoint, dev_score}; None where none was scored.
     """
 

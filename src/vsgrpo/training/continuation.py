@@ -24,6 +24,7 @@ _FREE = {
     "run.name",
     "model.dtype_auto",  # how model.dtype was chosen
     "trainer.report_to",
+    "trainer.table_steps",
     "trainer.save_total_limit",
     "video.max_quarantined",
     "trainer.logps_chunk",

@@ -16,12 +16,15 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.reward_metrics import reward_metrics
 from vsgrpo.rewards import load_reward
+from vsgrpo.trackers import Table
 from vsgrpo.training.advantages import TypeSpread
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.group_filter import GroupFilter, gathered_rewards
 from vsgrpo.training.progress import Stage, append_records
 from vsgrpo.training.row_columns import with_columns
 from vsgrpo.training.samples import Sample, completion_record
+from vsgrpo.training.stage_checks import buffer_steps
+from vsgrpo.training.trackers import Tracker, completion_table
 
 METRIC_COLUMNS = ("question_type", "answer_kind", "prompt_mode", "question", "video")
 
@@ -37,6 +40,7 @@ class GroupTrainer(StageTrainer, GRPOTrainer):
         self._samples: list[Sample] = []
         self._spread = TypeSpread(section.ema_decay) if section.scale_rewards == "ema" else None
         self._scaled: list[float] = []
+        self._table_steps, self._buffer_steps = section.table_steps, buffer_steps(section)
         self._filter = None
         if (bounds := section.group_filter) is not None:
             self._filter = GroupFilter(bounds["min"], bounds["max"], section.group_filter_rounds)
@@ -111,6 +115,21 @@ class GroupTrainer(StageTrainer, GRPOTrainer):
         records = gather_object(records)
         if self.is_world_process_zero():
             append_records(self.stage.folder.path / "completions.jsonl", records)
+            self._send_table(rows, samples, advantages)
+
+    def _send_table(self, rows: list[dict[str, Any]], samples: list[Sample], advantages: Tensor) -> None:
+        """Send this process's completions to the trackers: the first buffer of each trainer.table_steps steps."""
+        trackers = [callback for callback in self.callback_handler.callbacks if isinstance(callback, Tracker)]
+        step, every = self.run_step, self._table_steps
+        if not trackers or not every or self.state.global_step % every >= self._buffer_steps:
+            return
+
+        def make() -> Table:
+            texts = self.bundle.answers([sample.completion for sample in samples])
+            return completion_table(step, rows, samples, texts, advantages.tolist())
+
+        for tracker in trackers:
+            tracker.send(make, step)
 
 
 def _rewards(config: TrainConfig) -> list[Callable[..., list[float]]]:

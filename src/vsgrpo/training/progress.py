@@ -1,4 +1,4 @@
-"""Reports of a run while it trains: lines on stderr, log.jsonl, completions.jsonl, trackers."""
+"""Reports of a run while it trains: lines on stderr, log.jsonl, completions.jsonl."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute
 from transformers import TrainerCallback, TrainerState
 
-from vsgrpo.errors import first_line
 from vsgrpo.terminal import note
 from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.measure import PhaseTimer
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from vsgrpo.training.run_folder import RunFolder
 
 LOG_SCHEMA_VERSION = 1
-EVENTS = tuple(name for name in vars(TrainerCallback) if name.startswith("on_"))
 _TAIL_BYTES = 1 << 15
 
 
@@ -193,44 +191,3 @@ class Progress(TrainerCallback):
 
     def _pace(self, state: TrainerState) -> float:
         return (time.monotonic() - self._since) / max(state.global_step - self._first_step, 1)
-
-
-class Tracker(TrainerCallback):
-    """Passes events on to a tracker of trainer.report_to (a callback of transformers) until one fails.
-
-    None may stop a run: what it raises, when it is made or at any event, becomes one warning, and the tracker is left
-    out from there on; log.jsonl has every number anyway.
-
-    Args:
-        name: as in trainer.report_to.
-        make: builds the tracker's callback.
-        say: shows a line to the user.
-    """
-
-    def __init__(self, name: str, make: Callable[[], TrainerCallback], say: Callable[[str], None]) -> None:
-        self._name = name
-        self._say = say
-        self._inner: TrainerCallback | None = None
-        try:
-            self._inner = make()
-        except Exception as error:
-            self._give_up(error)
-        for event in EVENTS:
-            setattr(self, event, self._passing(event))
-
-    def _passing(self, event: str) -> Callable[..., Any]:
-        def pass_on(*args: Any, **kwargs: Any) -> Any:
-            if self._inner is None:
-                return None
-            try:
-                return getattr(self._inner, event)(*args, **kwargs)
-            except Exception as error:
-                self._give_up(error)
-                return None
-
-        return pass_on
-
-    def _give_up(self, error: Exception) -> None:
-        self._inner = None
-        what = f"warning: trainer.report_to={self._name}: {first_line(error)}"
-        self._say(f"{what}; training goes on without it (log.jsonl has all)")

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 from transformers.optimization import get_scheduler
 from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import SchedulerType
@@ -30,6 +29,7 @@ from vsgrpo.memory.load import stage_load
 from vsgrpo.memory.passes import Passes, plan_passes
 from vsgrpo.modeling.bundle import ModelBundle, use_gradient_checkpointing
 from vsgrpo.terminal import can_draw, is_quiet, note, show
+from vsgrpo.trackers import PROJECT
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.callbacks import DevScore, StopOnSignal
 from vsgrpo.training.continuation import Checkpoint
@@ -38,11 +38,12 @@ from vsgrpo.training.grpo import SpatialGRPOTrainer
 from vsgrpo.training.launcher import another_failed, own_rank
 from vsgrpo.training.live import LiveView
 from vsgrpo.training.measure import PhaseTimer, probe_longest, wants_probe
-from vsgrpo.training.progress import JsonLog, Progress, Stage, Tracker
+from vsgrpo.training.progress import JsonLog, Progress, Stage
 from vsgrpo.training.run_folder import RunFolder
 from vsgrpo.training.samples import few_videos, stage_rows
 from vsgrpo.training.sft_dpo import SpatialDPOTrainer, SpatialSFTTrainer
 from vsgrpo.training.stage_checks import buffer_steps
+from vsgrpo.training.trackers import open_trackers
 from vsgrpo.training.waits import watched
 
 
@@ -205,7 +206,7 @@ def build_trainer(
     launch, timer, say = config.launch, progress.timer, progress.say
     engine = CheckEngine(stage.folder, launch.profile, launch.timeout_s)
     callbacks: list[TrainerCallback] = [JsonLog(stage), progress, engine]
-    callbacks += [Tracker(name, get_reporting_integration_callbacks([name])[0], say) for name in section.report_to]
+    callbacks += open_trackers(section.report_to, stage, say)
     if launch.num_processes > 1:
         callbacks.append(EqualCalls(timer))
     if stop is not None:
@@ -283,7 +284,8 @@ def _fixed(config: TrainConfig) -> dict[str, Any]:
         "save_strategy": "steps",
         "save_total_limit": None,
         "logging_strategy": "steps",
-        "report_to": "none",  # see `callbacks.Tracker`
+        "report_to": "none",  # see `training.trackers`
+        "project": PROJECT,
         "logging_nan_inf_filter": False,
         "average_tokens_across_devices": True,
         "disable_tqdm": True,
