@@ -111,11 +111,13 @@ class FreeFloor:
         origin: (2,) world x, y of the lower corner of cell (0, 0), metres.
         cell: edge of a cell in metres.
         free: (R, C) bool, rows along x: floor is there and nothing stands on it or too near.
+        height: world z of the floor, metres; None where it was not measured.
     """
 
     origin: NDArray[np.float64]
     cell: float
     free: NDArray[np.bool_]
+    height: float | None = None
 
 
 @dataclass(frozen=True)
