@@ -163,8 +163,8 @@ def test_a_question_type_from_scan_to_score(heights, tmp_path, capsys):
     build, check, rate = heights
     assert run([*build, "source.num_scenes=4", "data.dev_fraction=0", "build.num_workers=2"]) == 0
     rows = read_rows(tmp_path / "data/heights/train.jsonl")
-    tall = [row for row in rows if row.question_type == "object_height"]
-    assert {row.question_type for row in rows} == {"object_counting", "object_height"}
+    tall = [row for row in rows if row.question_type == "how_tall"]
+    assert {row.question_type for row in rows} == {"object_counting", "how_tall"}
     per_scene = [sum(row.scene_name == name for row in tall) for name in {row.scene_name for row in rows}]
     assert max(per_scene) <= 5 and len(tall) >= 4
     for row in tall:
@@ -173,7 +173,7 @@ def test_a_question_type_from_scan_to_score(heights, tmp_path, capsys):
         assert row.question == f"How tall is the {asked.category}, in centimeters?"
         assert (row.answer_kind, row.unit, row.options, row.rejected != row.answer) == ("number", "cm", None, True)
         assert abs(int(row.answer) - 100 * (asked.box.max[2] - asked.box.min[2])) <= 1
-    assert "object_height" in (tmp_path / "data/heights/report.html").read_text()
+    assert "how_tall" in (tmp_path / "data/heights/report.html").read_text()
     assert run(check) == 0
 
     # Half of the heights are right; the others are said in metres, which the lenient scorer alone converts.
@@ -186,10 +186,10 @@ def test_a_question_type_from_scan_to_score(heights, tmp_path, capsys):
     half = 1 - len(tall[::2]) / len(tall)
     assert scores["official"] == {
         "object_counting": 1.0,
-        "object_height": pytest.approx(half),
+        "how_tall": pytest.approx(half),
         "overall": pytest.approx((1 + half) / 2),
     }
-    assert scores["lenient"]["object_height"] == 1.0
+    assert scores["lenient"]["how_tall"] == 1.0
     assert run(rate) == 0
     assert re.search(r"Avg +Count +Height", capsys.readouterr().out)
 
@@ -201,7 +201,7 @@ def test_a_question_type_from_scan_to_score(heights, tmp_path, capsys):
         ("my_types:make_heights", "has no QuestionType 'make_heights'", "NAME = QuestionType(...) is needed"),
         ("no_types:HEIGHT", "importing 'no_types' failed", "set PYTHONPATH"),
         (":HEIGHT", "a full module name is needed", "write package.module:QuestionType"),
-        ("object_height", "data.types=object_height: not one of the choices", "choose from: object_rel"),
+        ("how_tall", "data.types=how_tall: not one of the choices", "choose from: object_rel"),
     ],
 )
 def test_a_type_that_is_not_there_is_refused_by_name(heights, name, message, hint, capsys):
@@ -212,7 +212,7 @@ def test_a_type_that_is_not_there_is_refused_by_name(heights, name, message, hin
 
 def test_two_types_of_one_name_are_refused(heights, tmp_path, capsys):
     code = (tmp_path / "my_types.py").read_text()
-    (tmp_path / "my_types.py").write_text(code.replace('"object_height"', '"object_counting"'))
+    (tmp_path / "my_types.py").write_text(code.replace('"how_tall"', '"object_counting"'))
     assert run(["build-data", "source=demo", "data.types=[my_types:HEIGHT]", "output=x"]) == 2
     assert "question type object_counting: the name is taken" in capsys.readouterr().err
 

@@ -192,7 +192,7 @@ def group_lines(scores: Scores) -> list[str]:
     groups = scores.groups()
     if len(groups["official"]) < 2:
         return []
-    shown = {"trained_tasks": "six trained tasks", "held_out_tasks": "held out (route, order)"}
+    shown = {"trained_tasks": "trained tasks", "held_out_tasks": "held out (route, order)"}
     return [
         f"{text}: " + ", ".join(f"{scorer} {100 * groups[scorer][name]:.1f}" for scorer in SCORERS)
         for name, text in shown.items()

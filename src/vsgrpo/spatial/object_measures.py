@@ -1,7 +1,7 @@
 """Questions that measure one object by its box: how high its top is, the floor it covers, the space it takes up.
 
-Heights are above the floor that was found in the mesh, never above z = 0: scans of ARKitScenes have it anywhere, and the
-alignment of ScanNet is good to some centimetres. Wordings and margins are ours; SPAR asks for volumes.
+Heights are above the floor that was found in the mesh, never above z = 0: scans of ARKitScenes have it anywhere, and
+the alignment of ScanNet is good to some centimetres. Wordings and margins are ours; SPAR asks for volumes.
 """
 
 from __future__ import annotations

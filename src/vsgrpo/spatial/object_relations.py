@@ -246,5 +246,5 @@ def observe_abs_direction(scene: Scene, question: Question, objects: Sequence[Sc
     """Name the three sides of the triangle, from which the angle follows."""
     centers = [item.box.centroid[:2] for item in objects[:3]]
     sides = [one_decimal(float(np.linalg.norm(centers[i] - centers[j]))) for i, j in ((0, 1), (0, 2), (1, 2))]
-    near, facing, target = (item.category for item in objects[:3])
-    return f"The {near} is {sides[0]} m from the {facing} and {sides[1]} m from the {target}, these are {sides[2]} m apart."
+    at, facing, target = (item.category for item in objects[:3])
+    return f"The {at} is {sides[0]} m from the {facing}, {sides[1]} m from the {target}; these are {sides[2]} m apart."

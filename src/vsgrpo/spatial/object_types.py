@@ -92,7 +92,7 @@ TYPES = (
         object_measures.make_height,
         family="sizes",
         unit="cm",
-        column="Height",
+        column="Top",
         balance="category",
         needs=("floor",),
         observe=object_measures.observe_height,

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vsgrpo.spatial import benchmark_types, frame_true, revsi
+from vsgrpo.spatial import benchmark_types, frame_true, object_types, revsi
 from vsgrpo.spatial.question import Asking, Question, QuestionType, question_rng
 from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.scene import Scene
 
-QUESTION_TYPES: dict[str, QuestionType] = {kind.name: kind for kind in benchmark_types.TYPES}
+QUESTION_TYPES: dict[str, QuestionType] = {kind.name: kind for kind in (*benchmark_types.TYPES, *object_types.TYPES)}
 """Name -> type, in the order in which a scene is asked about; `register` adds those of other modules at the end."""
 
 

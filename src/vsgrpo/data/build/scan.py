@@ -251,4 +251,5 @@ def _with_floor(scan: Scan, scene: Scene, clearance: float) -> Scene:
     except DataError as error:
         scan.notes.append(error.message)
         return scene
-    return replace(scene, floor=FreeFloor(floor_map.origin, CELL, floor_map.room >= clearance, floor_map.floor))
+    height = floor_map.floor if floor_map.is_level else None
+    return replace(scene, floor=FreeFloor(floor_map.origin, CELL, floor_map.room >= clearance, height))

@@ -36,6 +36,7 @@ class FloorMap:
         room: (R, C) float64, metres from each cell to the nearest cell that is not free.
         clearance: metres.
         notes: what was missing and how it was made up for.
+        is_level: horizontal faces say where the floor is; else `floor` is a guess.
     """
 
     floor: float
@@ -45,6 +46,7 @@ class FloorMap:
     room: NDArray[np.float64]
     clearance: float
     notes: tuple[str, ...]
+    is_level: bool = True
 
     def centers(self, cells: NDArray) -> NDArray[np.float64]:
         """Return world x, y (N, 2) of the middles of cells (N, 2)."""
@@ -120,6 +122,7 @@ def map_floor(vertices: NDArray, faces: NDArray) -> FloorMap:
     """
     notes = []
     floor = floor_height(vertices, faces)
+    is_level = floor is not None
     if floor is None:
         floor = float(np.quantile(vertices[:, 2], 0.01))
         notes.append("no horizontal faces: the lowest percentile of heights was taken as floor")
@@ -158,7 +161,7 @@ def map_floor(vertices: NDArray, faces: NDArray) -> FloorMap:
         if stand.any():
             if clearance < CLEARANCES[0]:
                 notes.append(f"narrow scan: the camera keeps {clearance:g} m to obstacles")
-            return FloorMap(floor, origin, free, stand, room, clearance, tuple(notes))
+            return FloorMap(floor, origin, free, stand, room, clearance, tuple(notes), is_level)
     raise DataError(
         f"no free floor of {_MIN_STAND:g} m2 with {CLEARANCES[-1]:g} m of clearance: nowhere for a camera to stand",
         hint="use video.source=recorded or video.source=folder for this scan",
