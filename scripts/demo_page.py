@@ -17,7 +17,7 @@ from vsgrpo.evaluation.constants import best_constants, constant_scores
 from vsgrpo.evaluation.results import TRUST_JSON, TRUST_PAGE
 from vsgrpo.evaluation.score_command import score_difference, score_file
 from vsgrpo.files import write_atomic
-from vsgrpo.report.data_page import Plan, make_plan, map_svg, question_svg, symbol_svg
+from vsgrpo.report.floor_plan import Plan, make_plan, map_svg, question_svg, symbol_svg
 from vsgrpo.report.page import lines_svg, pictures, render
 from vsgrpo.report.run_folder import Run, read_run
 from vsgrpo.scans.meta_info import read_scene_json

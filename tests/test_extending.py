@@ -201,7 +201,7 @@ def test_a_question_type_from_scan_to_score(heights, tmp_path, capsys):
         ("my_types:make_heights", "has no QuestionType 'make_heights'", "NAME = QuestionType(...) is needed"),
         ("no_types:HEIGHT", "importing 'no_types' failed", "set PYTHONPATH"),
         (":HEIGHT", "a full module name is needed", "write package.module:QuestionType"),
-        ("how_tall", "data.types=how_tall: not one of the choices", "choose from: object_rel"),
+        ("how_tall", "data.types=how_tall: not one of the choices", "`vsgrpo configs WORD` searches them"),
     ],
 )
 def test_a_type_that_is_not_there_is_refused_by_name(heights, name, message, hint, capsys):

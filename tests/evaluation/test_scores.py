@@ -21,7 +21,7 @@ from vsgrpo.evaluation.scores import (
     scored_text,
     task_groups,
 )
-from vsgrpo.spatial.question_types import table_tasks, type_names
+from vsgrpo.spatial.question_types import QUESTION_TYPES, table_tasks, type_names
 from vsgrpo.spatial.scoring import aggregate
 
 DEV_HALF = Path(__file__).parents[3] / "shared/data/vsibench_dev/test_dev.jsonl"

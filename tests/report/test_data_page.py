@@ -9,7 +9,7 @@ import pytest
 from vsgrpo.cli import run
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import make_row, read_rows
-from vsgrpo.report.data_page import footprint, make_plan, map_svg, question_svg, symbol_svg
+from vsgrpo.report.floor_plan import footprint, make_plan, map_svg, question_svg, symbol_svg
 from vsgrpo.spatial.question import ObjectRef, Question
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
@@ -187,6 +187,20 @@ def test_a_direction_is_drawn_as_its_sector(kind, word, inside, outside):
     corners = [tuple(float(x) for x in point.split(",")) for point in sector[1:-1].split()]
     assert corners[0] == (2.0, -1.0)
     assert is_inside((inside[0], -inside[1]), corners) and not is_inside((outside[0], -outside[1]), corners)
+
+
+@pytest.mark.parametrize(("target", "angle"), [((2.0, 2.0), "90"), ((1.0, 0.0), "135")])
+def test_an_angle_is_drawn_to_the_side_of_its_target(target, angle):
+    # Standing at (2, 1), facing (3, 1): (2, 2) is 90 degrees to the left, (1, 0) 135 to the right
+    scene = scene_of(*((f"thing{k}", upright(*p, 0.2, 0.2)) for k, p in enumerate(((2.0, 1.0), (3.0, 1.0), target))))
+    refs = tuple(ObjectRef(f"thing{k}", k) for k in range(3))
+    question = Question(QUESTION_TYPES["object_abs_direction"], "How far?", None, angle, angle, refs)
+    shapes = parsed(question_svg(make_plan(scene, "p"), row_of(question))).iter("path")
+    wedge = next(shape for shape in shapes if shape.get("class") == "sector").get("d")
+    corners = [tuple(float(x) for x in point.split(",")) for point in wedge[1:-1].split()]
+    half = 2.4, 1.4 if target[1] > 1 else 0.6  # half way between the two
+    other = 2.4, 0.6 if target[1] > 1 else 1.4
+    assert is_inside((half[0], -half[1]), corners) and not is_inside((other[0], -other[1]), corners)
 
 
 def is_inside(point, corners):
