@@ -40,7 +40,7 @@ def yields_of(scenes: list[Scene], types: tuple[str, ...]) -> dict[str, dict[str
 
 
 def pairs_of(scenes: list[Scene]) -> dict[str, int]:
-    """Return pairs of unique objects, those of clear edges, and those of clear edges and volumes that differ in order."""
+    """Return pairs of unique objects, those of clear edges, those of clear edges and volumes that order them apart."""
     pairs = [pair for scene in scenes for pair in combinations([o for o in scene.unique_objects() if o.is_sound], 2)]
     clear, apart = 0, 0
     for pair in pairs:
