@@ -65,6 +65,23 @@ def test_a_benchmark_room_is_refused_under_any_label(row):
 
 
 @pytest.mark.parametrize(
+    ("dataset", "scene"),
+    [
+        ("arkitscenes", "41159521"),  # Training, but of the visit that a benchmark video shows
+        ("arkitscenes", "41159526"),
+        ("arkitscenes", "41159525"),  # that video
+        ("scannetpp", "3e8bba0176"),
+    ],
+)
+def test_rooms_of_the_other_data_sets_are_refused(dataset, scene):
+    row = make(dataset=dataset, scene=scene, room=room_of(scene))
+    assert check_rows([row], allow_leak=True) == "leak"
+    with pytest.raises(DataError, match="is in VSI-Bench"):
+        check_rows([row])
+    assert check_scan(scene, dataset) is not None
+
+
+@pytest.mark.parametrize(
     ("row", "verdict"),
     [
         (make(), "clean"),

@@ -22,6 +22,7 @@ from vsgrpo.spatial.scene import Footage, Scene
 
 SOURCES = {
     "scannet": "vsgrpo.scans.scannet:SCANNET",
+    "arkitscenes": "vsgrpo.scans.arkitscenes:ARKITSCENES",
     "demo": "vsgrpo.scans.demo.source:DEMO",
 }
 """Sources by the value of source.name; a module is imported when its source is used."""

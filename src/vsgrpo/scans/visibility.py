@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,17 +43,35 @@ class View:
     matrix: NDArray[np.floating]
 
 
+class PixelCounter(Protocol):
+    """What `watch` asks of a frame.
+
+    Attributes:
+        frame_pixels: of a whole frame, once one was counted.
+    """
+
+    frame_pixels: int
+
+    def count(self, frame: int) -> NDArray | None:
+        """Return the pixels of each object in a frame, (K,), None where it cannot be judged."""
+        ...
+
+    def surface(self, frames: Iterable[int]) -> NDArray[np.bool_] | None:
+        """Return which vertices of the mesh, (V,), some of the frames show, None where that is not known."""
+        ...
+
+
 def watch(
     num_frames: int,
-    counter: Projection | Masks,
+    counter: PixelCounter,
     instance_ids: Sequence[int],
     settings: VisibilitySettings,
     pose_of: Callable[[int], NDArray[np.floating] | None] | None = None,
 ) -> Footage | str:
     """Count the pixels of objects in frames of a recording; where that cannot be done, return why.
 
-    A counter has `count`, `surface`, and `frame_pixels`, the pixels of a whole frame once one was counted. Frames that
-    it cannot judge are left out, and the budgets that show one; with more than a fifth of them the scan is not judged.
+    Frames that the counter cannot judge are left out, and the budgets that show one; with more than a fifth of them the
+    scan is not judged.
 
     Args:
         pose_of: frame -> (4, 4) camera (x right, y down, z forward) -> frame of the scene's boxes, None where it has no

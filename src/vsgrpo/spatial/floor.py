@@ -137,6 +137,32 @@ def room_floor(
     return shape_area(shape) or None, shape_outlines(shape)
 
 
+def surface_sample(
+    vertices: NDArray[np.floating], faces: NDArray[np.integer], seed_name: str = "", number: int = 100_000
+) -> Floats:
+    """Return points (number, 3) drawn evenly over the surface of a mesh, for meshes whose vertices lie unevenly.
+
+    A face is drawn by its area, the point in it uniformly (barycentric coordinates of two uniform numbers, folded).
+    Without a face of any area the vertices themselves are returned.
+
+    Args:
+        vertices: (V, 3) metres, all finite.
+        faces: (F, 3) vertex numbers.
+        seed_name: the draw depends on this name alone (the scan id).
+    """
+    corners = [np.asarray(vertices, dtype=np.float64)[faces[:, k]] for k in range(3)]
+    areas = np.linalg.norm(np.cross(corners[1] - corners[0], corners[2] - corners[0]), axis=1) / 2
+    upto = np.cumsum(areas)
+    if not len(upto) or not upto[-1] > 0:
+        return np.asarray(vertices, dtype=np.float64)
+    rng = np.random.default_rng(_seed_of(f"surface {seed_name}"))
+    drawn = np.minimum(np.searchsorted(upto, rng.random(number) * upto[-1], side="right"), len(upto) - 1)
+    u, v = rng.random((2, number, 1))
+    u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)
+    first, second, third = (corner[drawn] for corner in corners)
+    return first + u * (second - first) + v * (third - first)
+
+
 def floor_shares(
     vertices: NDArray[np.floating],
     seen: Sequence[NDArray[np.bool_]],
@@ -165,13 +191,16 @@ def _floor_points(
     if len(xy) < 3:
         return xy
     if alpha_points == "random10k":
-        seed = int.from_bytes(hashlib.blake2b(seed_name.encode(), digest_size=8).digest(), "little")
-        drawn = np.random.default_rng(seed).integers(0, len(xy), NUM_ALPHA_POINTS)
+        drawn = np.random.default_rng(_seed_of(seed_name)).integers(0, len(xy), NUM_ALPHA_POINTS)
         return xy[drawn if kept is None else drawn[kept[drawn]]]
     if alpha_points == "voxel5cm":
         xy = xy if kept is None else xy[kept]
         return _voxel_points(xy) if len(xy) else xy
     raise ValueError(f"alpha_points={alpha_points!r}: random10k or voxel5cm")
+
+
+def _seed_of(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
 def _voxel_points(xy: Floats) -> Floats:

@@ -57,6 +57,19 @@ def arkitscenes_visits() -> dict[str, str]:
 
 
 @cache
+def arkitscenes_folds() -> dict[str, str]:
+    """Return ARKitScenes video -> the publisher's fold, "Training" or "Validation"."""
+    return {video: fold for video, _, fold in _rows("arkitscenes_visits.tsv")}
+
+
+@cache
+def arkitscenes_classes() -> dict[str, tuple[str, str | None]]:
+    """Return the 17 annotated classes of ARKitScenes -> (name in questions, VSI-Bench's category or None)."""
+    rows = _rows("arkitscenes_categories.tsv")
+    return {label: (name, None if category == "-" else category) for label, name, category in rows}
+
+
+@cache
 def split_ids(split: str) -> tuple[str, ...]:
     """Return the scan ids of the official ScanNet v2 split "train", "val" or "test", sorted.
 
@@ -170,6 +183,22 @@ def categorize(label: str, labels: LabelTable, mode: str) -> Category:
     if nyu40id in (*STRUCTURE_NYU40, OTHER_STRUCTURE_NYU40) and not is_exception:
         return Category(None, "structure")
     return Category(name)
+
+
+def categorize_arkitscenes(label: str, mode: str) -> Category:
+    """Return the category of a label of ARKitScenes in mode "raw" or "benchmark", as `categorize` does for ScanNet."""
+    found = arkitscenes_classes().get(arkitscenes_class(label))
+    if found is None:
+        return Category(None, "unknown_label")
+    name, category = found
+    if mode == "benchmark":
+        return Category(category, "" if category else "not_in_benchmark")
+    return Category(category_aliases().get(name, name))
+
+
+def arkitscenes_class(label: str) -> str:
+    """Return a label in the spelling of the classes: "TV monitor" and "tv/monitor" are `tv_monitor`."""
+    return "_".join(label.casefold().replace("-", " ").replace("/", " ").replace("_", " ").split())
 
 
 def names_of(label: str, labels: LabelTable) -> set[str]:

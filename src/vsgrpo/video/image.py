@@ -73,6 +73,24 @@ def read_image(path: Path | str, size: tuple[int, int] | None = None, content: b
     return np.array(shown)
 
 
+def read_uint16(path: Path | str) -> np.ndarray:
+    """Return a grey image of 16 bits as it is stored, (H, W) uint16: a depth image in millimetres, for instance.
+
+    Raises:
+        DataError: the file is missing, broken, cut off, or no such image.
+    """
+    with _open(path) as image:
+        if image.mode not in ("I;16", "I;16L", "I;16B", "I;16N", "I"):
+            raise DataError(f"{path}: mode {image.mode}, not grey of 16 bits", hint="write or download it again")
+        try:
+            values = np.array(image)
+        except Exception as error:  # as in `read_image`
+            raise _unreadable(path, error) from error
+    if values.min(initial=0) < 0 or values.max(initial=0) > np.iinfo(np.uint16).max:
+        raise DataError(f"{path}: values beyond 16 bits", hint="write or download it again")
+    return values.astype(np.uint16)
+
+
 def _to_rgb(path: Path | str, image: Any) -> Any:
     """Return an RGB image of 8 bits: transparent parts become white."""
     is_deep_colour = any(";16" in str(tile[3]) for tile in image.tile) and image.mode not in _DEEP

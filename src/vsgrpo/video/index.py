@@ -60,6 +60,14 @@ class Orientation:
             frames = frames[..., ::-1, :]
         return frames[..., ::-1, :, :] if self.flipped else frames
 
+    def undo(self, frames: np.ndarray) -> np.ndarray:
+        """Return upright frames (..., H, W, 3) as stored; a view."""
+        if self.flipped:
+            frames = frames[..., ::-1, :, :]
+        if self.mirrored:
+            frames = frames[..., ::-1, :]
+        return frames.swapaxes(-3, -2) if self.transposed else frames
+
 
 def read_orientation(matrix: bytes) -> Orientation | None:
     """Return the orientation that a display matrix asks for; None where it is no multiple of 90 degrees.
@@ -136,6 +144,17 @@ class VideoIndex:
             if self.pts[index] not in found:
                 raise bad_video(self.path, f"frame {index} is missing or corrupt")
         return np.ascontiguousarray(self.orientation.apply(np.stack([found[self.pts[index]] for index in indices])))
+
+    def stored_frames(self, step: int = 1) -> Iterator[np.ndarray]:
+        """Yield every `step`-th frame of the film from its start, (H, W, 3) uint8 RGB as stored: not turned upright."""
+        wanted = set(self.pts[::step])
+        number = 0
+        for pts, frame in self._from_start():
+            if pts in wanted:
+                number += 1
+                yield self._pixels(frame)
+        if number < len(wanted):
+            raise bad_video(self.path, f"{len(wanted) - number} of {len(wanted)} frames cannot be decoded")
 
     def is_shown_at(self, indices: Sequence[int], seconds: np.ndarray) -> bool:
         """Whether the frames at `indices` have these presentation times, to a millisecond."""
