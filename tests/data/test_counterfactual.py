@@ -1,6 +1,8 @@
 """Edited videos of build-data: pairs with the original, and what training and evaluation make of them."""
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +20,16 @@ from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import ConfigError
 from vsgrpo.report.data_page import write_data_page
 from vsgrpo.scans.meta_info import read_scene_json
+from vsgrpo.spatial.question_types import answer_from_boxes
 from vsgrpo.tables import denied_scenes
 from vsgrpo.training.preflight import load_rows
 from vsgrpo.training.rows import training_table
 from vsgrpo.training.samples import epoch_order
 from vsgrpo.video.reader import probe, read_uniform_frames
 
-GIVEN = ("source.preset=furnished", "data.mode=vsibench", "data.types=[object_counting]", "data.min_count=0")
+OTHERS = ("object_abs_distance", "object_rel_distance", "object_size_estimation", "object_rel_direction_easy")
+GIVEN = ("source.preset=furnished", "data.mode=vsibench", "data.min_count=0")
+GIVEN += (f"data.types=[object_counting,room_size_estimation,{','.join(OTHERS)}]",)
 WALK = ("video.source=mesh", "video.walk_frames=41", "video.walk_width=112", "video.walk_height=84")
 EDITS = ("counterfactual.removals=2", "counterfactual.query_drops=1", "data.dev_fraction=0")
 
@@ -41,7 +46,7 @@ def test_pairs_are_one_question_about_two_videos(folder):
     pairs = find_pairs(rows)
     assert {pair.kind for pair in pairs} == {"removal", "placebo", "query_drop"}
     of_train = {row.id for row in read_rows(folder / "train.jsonl")}
-    for pair in pairs:
+    for pair in [pair for pair in pairs if pair.edited.question_type == "object_counting"]:
         link, old, new = pair.edited.extra["pair"], pair.original, pair.edited
         assert old.id in of_train and old.question == new.question and old.media != new.media
         assert link["old_answer"] == old.answer and (folder / new.media[0]["path"]).is_file()
@@ -54,8 +59,29 @@ def test_pairs_are_one_question_about_two_videos(folder):
             assert new.answer == old.answer and link["removed"]["category"] not in categories
         else:
             assert new.answer == "0" and new.rejected == old.answer
-    kinds = [pair.kind for pair in pairs]
-    assert kinds.count("removal") == kinds.count("placebo")
+    counts = [pair.kind for pair in pairs if pair.edited.question_type == "object_counting"]
+    assert counts.count("removal") == counts.count("placebo")
+
+
+def test_questions_that_do_not_name_what_was_taken_out_keep_their_answers(folder):
+    pairs = [
+        pair
+        for pair in find_pairs(read_rows(folder / "train_pairs.jsonl"))
+        if pair.edited.question_type != "object_counting"
+    ]
+    per_walk = Counter(pair.edited.media[0]["path"] for pair in pairs)
+    assert set(per_walk.values()) == {2} and {pair.kind for pair in pairs} == {"placebo"}
+    assert {pair.edited.question_type for pair in pairs} == set(OTHERS)  # and no room sizes
+    for pair in pairs:
+        old, new = pair.original, pair.edited
+        assert (old.answer, old.ground_truth, old.options) == (new.answer, new.ground_truth, new.options)
+        assert new.extra["pair"]["removed"]["category"] not in [item["category"] for item in new.objects]
+        assert new.rejected == old.rejected
+        scene = read_scene_json(folder / "scenes/demo" / f"{old.scene_name}.json")
+        gone = new.extra["pair"]["removed"]["instance_id"]
+        rest = replace(scene, objects=tuple(item for item in scene.objects if item.instance_id != gone))
+        listed = [f"{'ABCD'[k]}. {word}" for k, word in enumerate(new.options or ())]
+        assert answer_from_boxes(rest, new.question_type, new.question, listed) == new.ground_truth
 
 
 def test_frames_without_the_object_are_the_same_in_both_videos(folder):
@@ -120,7 +146,9 @@ def test_eval_says_whether_answers_follow_the_video(folder, capsys):
     table = json.loads((out / "results.json").read_text())["pairs"]
     assert set(table) == {"removal", "placebo", "query_drop"}
     assert table["placebo"]["stale_rate"] is None
-    assert "stale rate" in capsys.readouterr().out
+    assert set(table["placebo"]["types"]) == {"object_counting", *OTHERS} and table["removal"]["types"] == {}
+    printed = capsys.readouterr().out
+    assert "stale rate" in printed and "  object_rel_distance" in printed
 
 
 def test_edited_videos_need_a_mesh(tmp_path):

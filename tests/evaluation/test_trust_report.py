@@ -10,8 +10,10 @@ from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.arms import VIEWS
+from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.run import run_eval
+from vsgrpo.evaluation.scores import read_first
 from vsgrpo.evaluation.trust.report import ARMS, trust_content, trust_lines, write_trust
 from vsgrpo.evaluation.trust.training import TrainingRows
 
@@ -135,7 +137,8 @@ def test_pairs_by_hand(benchmark, tmp_path):
     # Four removals: both right; old number 4; wrong; the original wrong. A placebo that flips. A zero that is right.
     texts |= {row.id: said for row, said in zip(removed, ["3", "4", "7", "3"], strict=True)}
     texts |= {counts[3].id: "2", f"placebo{counts[0].id}": "5", f"query_drop{counts[1].id}": "0"}
-    content = trust_content(rows, arms_of(benchmark.rows), UNKNOWN, 16, FACTS, {"": texts, "blind": {}})
+    read = read_first("official", rows, {name: [text] for name, text in texts.items()}, PromptSettings())
+    content = trust_content(rows, arms_of(benchmark.rows), UNKNOWN, 16, FACTS, {"": read, "blind": {}})
     found = content["pairs"]["vision"]
     assert (found["removal"]["n"], found["removal"]["pair_accuracy"], found["removal"]["stale_rate"]) == (4, 0.25, 0.25)
     assert (found["placebo"]["flip_rate"], found["query_drop"]["edited_accuracy"]) == (1.0, 1.0)

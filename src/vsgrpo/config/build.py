@@ -180,6 +180,7 @@ class CounterfactualSection(Section, key="counterfactual"):
     """Edited videos, in pairs with the original; see vsgrpo.data.build.counterfactual."""
 
     removals: Annotated[int, at_least(0)]
+    placebo_rows: Annotated[int, at_least(0)]
     query_drops: Annotated[int, at_least(0)]
     max_share: Annotated[float, between(0, 1)]
     min_frames: Count

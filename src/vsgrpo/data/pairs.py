@@ -3,9 +3,9 @@
 The edited row names the original in `extra.pair`: {"kind", "original" (its id), "old_answer", "removed" (category and
 instance_id of the object taken out, and the frame that shows it best; of query_drop no instance)}.
 
-Kinds: `removal`, one of the objects counted is taken out of the mesh, the answer changes; `placebo`, an object of about
-the same size and another category is taken out, the answer stays; `query_drop`, the same walk by those of its frames
-that show none of the category: the answer is 0.
+Kinds: `removal`, one of the objects counted is taken out of the mesh, the answer changes; `placebo`, an object that the
+question does not name is taken out, the answer stays (of a count one of about the same size); `query_drop`, the same
+walk by those of its frames that show none of the category: the answer is 0.
 """
 
 from __future__ import annotations

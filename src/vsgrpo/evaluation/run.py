@@ -114,7 +114,7 @@ def _write_trust(
     config: EvalConfig, benchmark: Benchmark, report: Report, answers: Answers, frames: int, train: TrainingRows
 ) -> None:
     """Write trust.json and trust.html, and say on stderr what is in them."""
-    from vsgrpo.evaluation.scores import read_as_scored
+    from vsgrpo.evaluation.scores import read_first
     from vsgrpo.evaluation.trust.report import trust_content, trust_lines, write_trust
 
     model, scorer = config.model, {"scorer": config.scorer}
@@ -128,7 +128,10 @@ def _write_trust(
             "model": model.adapter or model.path,
             "scorer": config.scorer,
         },
-        {name: read_as_scored(benchmark.rows, found, benchmark.prompt) for name, found in answers.by_control.items()},
+        {
+            name: read_first(config.scorer, benchmark.rows, found, benchmark.prompt)
+            for name, found in answers.by_control.items()
+        },
         benchmark.file.parent,
     )
     page = write_trust(Path(config.run.dir), content)

@@ -120,12 +120,12 @@ def score_rows(rows: Sequence[Row], predictions: Mapping[str, Sequence[str | Non
     return score_items([row_item(row, predictions.get(row.id, ())) for row in rows], prompt)
 
 
-def read_as_scored(
-    rows: Sequence[Row], predictions: Mapping[str, Sequence[str | None]], prompt: PromptSettings
-) -> dict[str, str]:
-    """Return id -> what the scorers read of the first answer of each answered row, see `scored_text`."""
+def read_first(
+    scorer: str, rows: Sequence[Row], predictions: Mapping[str, Sequence[str | None]], prompt: PromptSettings
+) -> dict[str, str | float | None]:
+    """Return id -> letter or number that a scorer reads in the first answer of each answered row, see `read_row`."""
     first = {row.id: next((text for text in predictions.get(row.id, ()) if text is not None), None) for row in rows}
-    return {row.id: scored_text(row, text, prompt) or "" for row in rows if (text := first[row.id]) is not None}
+    return {row.id: read_row(scorer, row, text, prompt) for row in rows if (text := first[row.id]) is not None}
 
 
 def row_item(row: Row, texts: Iterable[str | None]) -> Item:

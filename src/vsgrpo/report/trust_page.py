@@ -57,14 +57,19 @@ def _exploitable(audit: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any
 
 
 def _pairs(by_arm: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str, Mapping[str, Any]]]:
-    """Return (kind, its label, arm, rates), the arms of one kind side by side."""
-    kinds = dict.fromkeys(kind for rates in by_arm.values() for kind in rates)
-    return [
-        (kind, KINDS.get(kind, kind), arm, rates[kind])
-        for kind in kinds
-        for arm, rates in by_arm.items()
-        if kind in rates
-    ]
+    """Return (kind, its label, arm, rates), the arms of one kind side by side, then those of its question types."""
+    found = []
+    for kind in dict.fromkeys(kind for rates in by_arm.values() for kind in rates):
+        own = {arm: rates[kind] for arm, rates in by_arm.items() if kind in rates}
+        label = KINDS.get(kind, kind)
+        found += [(kind, label, arm, rates) for arm, rates in own.items()]
+        for name in sorted({name for rates in own.values() for name in rates.get("types", ())}):
+            found += [
+                (kind, f"{label}: {name}", arm, rates["types"][name])
+                for arm, rates in own.items()
+                if name in rates.get("types", ())
+            ]
+    return found
 
 
 def _lead(content: Mapping[str, Any]) -> list[dict[str, Any]]:

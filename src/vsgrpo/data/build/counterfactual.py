@@ -2,7 +2,8 @@
 
 Every edited video comes with rows that name the row of the original (`data.pairs`). Source of Query-Drop: ReVSI. The
 removal of objects and its placebo are ours: a patch where something was taken out must not tell that the count changes,
-so an object of about the same size and of another category is taken out, too.
+so an object of about the same size and of another category is taken out, too. Questions of other types that do not name
+what was taken out are asked about the same videos: their answers stay.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from vsgrpo.scans.source import Scan, find_source
 from vsgrpo.scans.walk.mesh_video import Walk
 from vsgrpo.scans.walk.removal import EditedWalk, remove_object
 from vsgrpo.spatial.frame_true import judged
-from vsgrpo.spatial.question import ObjectRef, Question
+from vsgrpo.spatial.question import ObjectRef, Question, names_overlap
 from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Scene
@@ -64,9 +65,14 @@ def edited_rows(
     counting.sort(key=lambda row: blake2b(f"{config.run.seed}\0{row.key}".encode(), digest_size=8).digest())
     maker = _Maker(config, scan, scene, walk, asked, out)
     edited: list[Row] = []
+    walks: dict[int, None] = {}  # objects that some walk is without
     for removal in choose_removals(config, scene, walk, counting)[: keys.removals]:
         for kind, number in (("removal", removal.object_id), ("placebo", removal.placebo_id)):
             edited.append(maker.removed(removal.row, kind, number))
+            walks.setdefault(number)
+    for number in walks:
+        same = unchanged_rows(scene, rows, number, config.run.seed)[: keys.placebo_rows]
+        edited += [maker.removed(row, "placebo", number) for row in same]
     dropped = (found for row in counting if (found := maker.dropped(row)) is not None)  # a video is written for each
     edited += islice(dropped, keys.query_drops)
     ids = {row.extra[PAIR]["original"] for row in edited}
@@ -105,6 +111,26 @@ def choose_removals(config: BuildDataConfig, scene: Scene, walk: Walk, counting:
     return found
 
 
+def unchanged_rows(scene: Scene, rows: Sequence[Row], number: int, seed: int) -> list[Row]:
+    """Return the rows of types other than counts whose answer stays without object `number`, the types in turn.
+
+    Their answers are made of boxes alone, and no object that they name is called like the one taken out.
+    """
+    gone = next(item.category for item in scene.objects if item.instance_id == number)
+
+    def place(text: str) -> bytes:
+        return blake2b(f"{seed}\0{number}\0{text}".encode(), digest_size=8).digest()
+
+    by_type: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: place(row.key)):
+        kind = QUESTION_TYPES[row.question_type]
+        stays = row.objects and not any(names_overlap(item["category"], gone) for item in row.objects)
+        if stays and kind.absent is None and not kind.needs:
+            by_type.setdefault(kind.name, []).append(row)
+    ranked = [(rank, place(name), row) for name, own in by_type.items() for rank, row in enumerate(own)]
+    return [row for *_, row in sorted(ranked, key=lambda item: item[:2])]
+
+
 def may_be_zero(config: BuildDataConfig, row: Row) -> bool:
     """Return whether a scan that shows none of the row's category certainly has none: all are annotated."""
     complete = find_source(config.source.name).complete
@@ -126,7 +152,7 @@ class _Maker:
         self._made: dict[int, EditedWalk] = {}
 
     def removed(self, row: Row, kind: str, number: int) -> Row:
-        """Return the row about the walk without object `number`, one that it counts or a placebo."""
+        """Return the row about the walk without object `number`: one that it counts, or with kind placebo another."""
         name = f"{self._scene.scene_name}--without-{number}"
         if number not in self._made:
             self._made[number] = remove_object(self._walk, self._annotated, number)
@@ -139,8 +165,8 @@ class _Maker:
         scene = replace(self._scene, objects=objects, pixels=pixels, footage=footage)
         left = [item for item in row.objects if item["instance_id"] != number]
         refs = tuple(ObjectRef(item["category"], item["instance_id"]) for item in left)
-        answer = str(len(left)) if kind == "removal" else row.answer
-        question = Question(QUESTION_TYPES[row.question_type], row.question, None, answer, answer, refs)
+        answer, truth = (str(len(left)),) * 2 if kind == "removal" else (row.answer, row.ground_truth)
+        question = Question(QUESTION_TYPES[row.question_type], row.question, row.options, truth, answer, refs)
         (question,) = judged(scene, [question], self._asked)
         frame = int(np.argmax(self._walk.pixels[number]))
         removed = {"category": category, "instance_id": number, "frame": frame}
@@ -175,11 +201,15 @@ class _Maker:
         if self._config.video.frame_true == "answer" and ANSWER_AT in extra:
             given[ANSWER_AT] = extra[ANSWER_AT]
         pair = {"kind": kind, "original": row.id, "old_answer": row.answer, "removed": removed}
-        other = row.answer if answer != row.answer else str(max(int(answer) - 1, 1) if answer != "1" else 2)
+        other, truth = row.answer, answer
+        if answer == row.answer:
+            other, truth = row.rejected, row.ground_truth
+            if QUESTION_TYPES[row.question_type].absent is not None:  # a count: as if it were one of those counted
+                other = str(max(int(answer) - 1, 1) if answer != "1" else 2)
         edited = replace(
             row,
             id=row_id(row.dataset, name, row.question_type, row.question),
-            ground_truth=answer,
+            ground_truth=truth,
             answer=answer,
             rejected=other,
             reasoning=None,

@@ -203,6 +203,8 @@ def fingerprint(config: BuildDataConfig) -> str:
     given = {key: value for key, value in content["source"].items() if key not in ("root", "num_scenes")}
     content["source"] = dict.fromkeys(("preset", "seed", "num_frames", "frame_size")) | given  # as stamped so far
     content["run"].pop("name")
+    if not (config.counterfactual.removals and config.counterfactual.placebo_rows):
+        content["counterfactual"].pop("placebo_rows")
     if config.video.source == "recorded":
         content["video"]["source"] = "sens"  # as stamped so far
     text = json.dumps([version("vsgrpo"), content], sort_keys=True)
@@ -288,6 +290,7 @@ def _config_from(data: dict[str, Any]) -> BuildDataConfig:
     known = {item.name for item in fields(options)}  # an earlier plan names the keys of all sources
     data["source"] = {key: value for key, value in data["source"].items() if key in known}
     data["balance"].setdefault("mode", "paper")  # as every build of before was
+    data["counterfactual"].setdefault("placebo_rows", 0)
     sections = {**get_type_hints(BuildDataConfig), "source": options}
     return BuildDataConfig(**{name: section(**data[name]) for name, section in sections.items()})
 

@@ -29,7 +29,7 @@ from vsgrpo.evaluation.pair_scores import pair_outcomes, pair_scores
 from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.results import LMMS_NAME, REPORT_NAME, Answers
 from vsgrpo.evaluation.score_tables import VsiBenchReport, write_lmms_samples
-from vsgrpo.evaluation.scores import read_row, score_rows
+from vsgrpo.evaluation.scores import read_first, read_row, score_rows
 from vsgrpo.files import publish
 from vsgrpo.paths import inside
 from vsgrpo.records import read_records
@@ -125,7 +125,8 @@ class VsiBench(Benchmark):
         main = scores.pop("")
         errors = {name: answers.errors[name] for name in answers.errors if name in set(main.unanswered)}
         scorer = answers.config.scorer
-        pairs = pair_scores(pair_outcomes(self.rows, answers.first_of(""), scorer))
+        read = read_first(scorer, self.rows, answers.by_control[""], self.prompt)
+        pairs = pair_scores(pair_outcomes(self.rows, read))
         return VsiBenchReport(self, main, answers.leak, answers.settings, errors, scorer, scores, pairs)
 
     def write_beside_results(self, report: VsiBenchReport, answers: Answers) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.benchmark import ReadOptions
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
-from vsgrpo.evaluation.scores import Item, Scores, read_as_scored
+from vsgrpo.evaluation.scores import Item, Scores, read_first
 from vsgrpo.evaluation.trust.report import ARMS, trust_content, trust_lines, write_trust
 from vsgrpo.evaluation.trust.training import WAY_OUT, TrainingRows, training_rows
 
@@ -97,7 +97,7 @@ def write_trust_of_files(
             "scorer": "official",
         },
         {
-            name: read_as_scored(rows, {item.id: item.texts for item in items}, options.prompt)
+            name: read_first("official", rows, {item.id: item.texts for item in items}, options.prompt)
             for name, (_, items) in scored.items()
         },
         benchmark.file.parent,

@@ -22,7 +22,7 @@ from vsgrpo.data.pairs import pair_of
 from vsgrpo.data.row import Row
 from vsgrpo.data.scene_files import scenes_of
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.pair_scores import pair_outcomes, pair_scores
+from vsgrpo.evaluation.pair_scores import Read, pair_outcomes, pair_scores
 from vsgrpo.evaluation.results import TRUST_JSON, TRUST_PAGE
 from vsgrpo.evaluation.trust.lamps import lamps_of
 from vsgrpo.evaluation.trust.revsi_rules import judge_rows, rule_table
@@ -53,7 +53,7 @@ def trust_content(
     train: TrainingRows,
     frames: int,
     facts: Mapping[str, Any],
-    texts: Mapping[str, Mapping[str, str]] | None = None,
+    read: Mapping[str, Read] | None = None,
     base: Path | None = None,
 ) -> dict[str, Any]:
     """Return the content of trust.json.
@@ -64,7 +64,7 @@ def trust_content(
         train: what the model was trained on.
         frames: shown of each video.
         facts: title, model, scorer and other words for the head of the page.
-        texts: control -> id -> answer as the scorer reads it, for rows about edited videos; None: there are none.
+        read: control -> id -> letter or number read, for rows about edited videos; None: there are none.
         base: folder of the row file, whose dataset may have the scenes; None: there is none.
 
     Rows about edited videos are scored with those that they belong to, and are in no set.
@@ -104,7 +104,7 @@ def trust_content(
         "training": _training(train, train_audit, transfer),
         "untrue": untrue_rows(kept, frames),
         "revsi": rule_table(verdicts),
-        "pairs": {ARMS[name]: _pairs(whole, found, str(facts["scorer"])) for name, found in (texts or {}).items()},
+        "pairs": {ARMS[name]: _pairs(whole, found) for name, found in (read or {}).items()},
     }
 
 
@@ -162,14 +162,16 @@ def _text_drop(rows: Sequence[Row], answered: Answered, audit: Audit, found: Row
     return drop(Answered(part.ids, part.kinds, part.scenes, {"text": text}), inside, "text")
 
 
-def _pairs(rows: Sequence[Row], texts: Mapping[str, str], scorer: str) -> dict[str, Any]:
+def _pairs(rows: Sequence[Row], read: Read) -> dict[str, Any]:
     """Return kind of edited video -> rates of its pairs, with the interval of the pair accuracy by scene."""
-    outcomes = pair_outcomes(rows, texts, scorer)
+    outcomes = pair_outcomes(rows, read)
     found = pair_scores(outcomes)
     for kind, rates in found.items():
         own = [item for item in outcomes if item.kind == kind]
-        right = np.array([item.both_right for item in own], dtype=float)
-        rates["interval"] = scene_interval(right, [item.scene for item in own])
+        for name, part in (("", rates), *rates["types"].items()):
+            chosen = [item for item in own if name in ("", item.question_type)]
+            right = np.array([item.both_right for item in chosen], dtype=float)
+            part["interval"] = scene_interval(right, [item.scene for item in chosen])
     return found
 
 
