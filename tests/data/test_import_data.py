@@ -119,7 +119,7 @@ def test_conversations_lose_their_wrapper_sentences():
         ({"scene_name": None, "video_path": None}, "no scene"),
         ({"options": ["A. bed", "B. bed"], "ground_truth": "bed"}, "options that are not"),
         ({"options": list("abcdefg"), "ground_truth": "a"}, "options that are not"),
-        ({"question_type": "object_counting", "ground_truth": "0", "options": None}, "an answer of 0"),
+        ({"question_type": "object_counting", "ground_truth": "-1", "options": None}, "an answer of 0"),
         ({"question_type": "object_counting", "ground_truth": "nan", "options": None}, "an answer of 0"),
         ({"question_type": "object_abs_distance", "ground_truth": "-1.5", "options": None}, "an answer of 0"),
         ({"question_type": "obj_appearance_order", "question": "Which first?", "options": None}, "without options"),

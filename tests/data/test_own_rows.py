@@ -90,7 +90,7 @@ def test_every_fault_is_named_at_once_with_its_lines(own, capsys):
     del rows[9]["answer"]
     rows[2]["video"] = "clips/none.mp4"
     rows[3] = "a text"
-    rows[4]["answer"] = 0
+    rows[4]["answer"] = -1
     rows[5]["answer"] = "the lamp"
     rows[6]["options"] = ["one"]
     rows[7]["video"] = "/elsewhere/room.mp4"

@@ -21,8 +21,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vsgrpo.data.importing.answer_values import Refused, read_options
-from vsgrpo.data.importing.record_forms import NAMES, first, question_type_of
-from vsgrpo.data.importing.record_to_row import dataset_of, read_answer
+from vsgrpo.data.importing.record_names import NAMES, first
+from vsgrpo.data.importing.record_to_row import read_answer
+from vsgrpo.data.importing.scene_ids import dataset_of
+from vsgrpo.data.importing.type_names import question_type_of
 from vsgrpo.data.row import LETTERS, Row, number_of
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.scores import Item, row_item

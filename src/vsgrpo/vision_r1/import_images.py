@@ -19,8 +19,9 @@ from typing import Any
 
 from vsgrpo.data.importing.answer_values import Refused
 from vsgrpo.data.importing.dataset_folder import ImportSettings, MediaFinder, new_dataset, refuse_rooms
-from vsgrpo.data.importing.record_forms import NAMES, Talk, first, parsed, read_talk
+from vsgrpo.data.importing.record_names import NAMES, first, parsed
 from vsgrpo.data.importing.record_to_row import image_place
+from vsgrpo.data.importing.record_turns import Talk, read_talk
 from vsgrpo.data.leak_guard import denied_in_data, name_some
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.rows import falls_into_dev, iter_rows, row_line

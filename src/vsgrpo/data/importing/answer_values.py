@@ -13,9 +13,11 @@ from itertools import takewhile
 from string import ascii_uppercase
 from typing import Any
 
+from vsgrpo.data.importing.type_names import unit_of
 from vsgrpo.data.row import LETTERS, NUMBER, number_of
 from vsgrpo.spatial.answers import normalize_word
-from vsgrpo.spatial.question_types import QUESTION_TYPES
+from vsgrpo.spatial.question import UNITS
+from vsgrpo.spatial.question_types import counts_things
 
 
 class Refused(Exception):
@@ -76,8 +78,19 @@ def asked_unit(question: str, question_type: str) -> str | None:
     named = {_unit(match[1]) for match in _ASKED.finditer(question)}
     if len(named) > 1:
         raise Refused("a question that names two units", question[:120])
-    kind = QUESTION_TYPES.get(question_type)
-    return next(iter(named), kind and kind.unit)
+    return next(iter(named), unit_of(question_type))
+
+
+def said_unit(answer: Any) -> str | None:
+    """Return the unit behind the number of an answer ("2.4 m", "73 degrees"), None where it is no such text."""
+    match = _WITH_UNIT.fullmatch(answer.strip().removesuffix(".")) if isinstance(answer, str) else None
+    return None if match is None or not match[2] else _unit(match[2].strip())
+
+
+def unit_of_rows(unit: str) -> str:
+    """Return the unit that rows have for what a unit measures: itself where they have it, "m" for feet."""
+    same = (other for other in UNITS if _UNITS[other][:2] == (_UNITS[unit][0], Decimal(1)))
+    return unit if unit in UNITS else next(same)
 
 
 def column_unit(values: Sequence[Any]) -> str | None:
@@ -95,7 +108,7 @@ def column_unit(values: Sequence[Any]) -> str | None:
     return next(iter(units), None)
 
 
-def read_number(answer: Any, unit: str | None, column: str | None = None) -> str:
+def read_number(answer: Any, unit: str | None, column: str | None = None, question_type: str = "") -> str:
     """Return the number of an answer as plain digits, converted to `unit` where it is in another.
 
     "1,5" -> 1.5, "1,047.5" -> 1047.5; "1,047" may be either and is refused. "1.2 m" asked in cm -> 120.
@@ -103,6 +116,7 @@ def read_number(answer: Any, unit: str | None, column: str | None = None) -> str
     Args:
         unit: what is asked for.
         column: the unit of an answer that names none itself, as a column of the row says.
+        question_type: of types that count things 0 is an answer.
 
     Raises:
         Refused: no number, 0 or negative, readable in two ways, a unit that cannot be converted, or two units.
@@ -125,18 +139,20 @@ def read_number(answer: Any, unit: str | None, column: str | None = None) -> str
         written = _digits(Decimal(written) * _UNITS[said][1] / _UNITS[unit][1])
     elif "e" in written.lower():
         written = _digits(Decimal(written))
+    if counts_things(question_type) and not Decimal(written):
+        return "0"
     if number_of(written) is None:
         raise Refused(NO_NUMBER, text[:80])
     return written
 
 
-def read_count(answer: Any) -> str:
-    """Return the number of an answer that counts things.
+def read_count(answer: Any, question_type: str) -> str:
+    """Return the number of an answer that counts things; it may be 0.
 
     Raises:
         Refused: as `read_number`; a number that is not whole.
     """
-    text = read_number(answer, None)
+    text = read_number(answer, None, question_type=question_type)
     if Decimal(text) % 1:
         raise Refused("a count that is no whole number", str(answer)[:80])
     return text

@@ -25,7 +25,7 @@ from vsgrpo.data.importing.own_records import (
     own_records,
     record_faults,
 )
-from vsgrpo.data.importing.record_to_row import ImportedRow, record_to_row, scans_named
+from vsgrpo.data.importing.record_to_row import ImportedRow, record_to_row
 from vsgrpo.data.leak_guard import Judgement, denied_in_data, denied_shown, name_some, val_scans
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.room_ids import room_of
@@ -173,8 +173,6 @@ class _Import:
             refuse_rooms(denied_shown(row))  # scene and data set together may name what no column names alone
             if not self.settings.allow_val_safe and val_scans(row):
                 raise Refused(_VAL, row.scene_name)
-        if len(scans_named(row.scene_name, *imported.sources)) > 1:
-            raise Refused("its scene and paths name several scans", row.scene_name)
         row = self._with_media(file, imported)
         if self.is_benchmark:
             row = replace(row, id=imported.id or row.id)  # predictions are joined by the official id

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vsgrpo.data.importing.answer_values import Refused
-from vsgrpo.data.importing.record_forms import USED, is_nothing
+from vsgrpo.data.importing.record_names import USED, is_nothing
+from vsgrpo.data.importing.record_turns import last_said
 from vsgrpo.data.row import LETTERS
 
 _OURS = ("schema_version", "split", "room", "answer_kind", "objects", "generator", "extra", "media")
 """Fields of our row schema that are made anew or taken over: no custom columns."""
-_REJECTED, _REASONING = ("rejected", "rejected_response"), ("reasoning",)
+_REJECTED, _REASONING = ("rejected", "rejected_response"), ("reasoning", "process")
+_TAGS = re.compile(r"</?(?:think|observe)>")
 
 
 def _text(data: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     """Return the first of some columns that holds a text, None where none does."""
-    return next((value.strip() for name in names if isinstance(value := data.get(name), str) and value.strip()), None)
+    said = (last_said(data.get(name)) for name in names)
+    return next((value.strip() for value in said if isinstance(value, str) and value.strip()), None)
 
 
 def given_reasoning(data: Mapping[str, Any]) -> str | None:
-    """Return the thought of a column, None where there is none."""
-    return _text(data, _REASONING)
+    """Return the thought of a column without its tags, None where there is none."""
+    text = _text(data, _REASONING)
+    return None if text is None else _TAGS.sub("", text).strip() or None
 
 
 def given_rejected(data: Mapping[str, Any], words: Sequence[str] | None) -> str | None:

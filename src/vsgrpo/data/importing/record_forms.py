@@ -11,44 +11,24 @@ Sources: LLaMA-Factory ff6d4d1, ms-swift 3602360, verl 1dda039 and EasyR1 b44b31
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from vsgrpo.data.importing.answer_values import Refused
-from vsgrpo.spatial.question_types import QUESTION_TYPES, type_called
+from vsgrpo.data.importing.record_names import IMAGE_PAIR, NAMES, column, is_nothing, parsed
+from vsgrpo.data.importing.record_turns import Talk, last_said, media_entries, read_talk
 
-# Our field -> the names it has elsewhere, in the order they are looked for.
-NAMES = {
-    "id": ("id", "problem_id", "question_id"),
-    "question": ("question", "problem", "prompt", "query", "instruction"),
-    "answer": ("ground_truth", "solution", "answer", "gt_answer", "gt", "response", "output", "label"),
-    "letter": ("mc_answer",),
-    "options": ("options", "choices"),
-    "question_type": ("original_question_type", "question_type", "task_type", "task"),
-    "scene": ("scene_name", "scene_id", "scene", "scan_id", "scan", "video_id"),
-    "video": ("video", "video_path", "path", "videos"),
-    "image": ("image", "images", "image_path", "image_paths"),
-    "dataset": ("dataset", "data_source"),
-    "media_kind": ("data_type",),
-    "turns": ("conversations", "messages"),
-}
-USED = frozenset(name for names in NAMES.values() for name in names) | {"reward_model"}
-_FORMS_OF_ANSWER = ("multiple_choice", "multi_choice", "choice", "mca", "mcq", "numerical", "number", "na")
-_FORMS_OF_ANSWER += ("regression", "free_form", "open_ended", "ocr", "qa", "video")
-"""Names of forms of an answer: not a type of question."""
-_HUMAN = ("human", "user")
-_MODEL = ("gpt", "assistant", "model")
-_MEDIA_PARTS = {"video": "video", "video_url": "video", "image": "image", "image_url": "image"}
 _MEDIA_TOKEN = re.compile(
     r"(?:(?:Image|Frame)-?\s*\d+:[ \t]*)?<(image|video)>[ \t]*\n?|<\|vision_start\|>.*?<\|vision_end\|>\s*"
 )
 _SPECIAL = re.compile(r"<\|[a-z_]+\|>")
 _ANSWER = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL | re.IGNORECASE)
 _THOUGHT = re.compile(r"\s*<(think|observe)>\s*(.*?)\s*</\1>\s*<answer>", re.DOTALL)
+_FILMS, _PICTURES = ("", "video", "multi_view", "frames"), ("image", "images", "single_image", "multi_image")
+_MARK = re.compile(r"(?:red|green|blue|yellow)_(?:point|bbox|box|mask)s?")
+"""Columns of marks that SPAR-7M's reader draws into the pictures."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +39,7 @@ class Form:
         question: its text without media tokens; options may still be in it.
         answers: what may be the answer, in the order in which they count; a text without its tags.
         scene: of its column, None where it has none.
+        scenes: whatever names its scene besides `paths`: columns of scenes, videos and images.
         video, frames: paths; a record has a video, frames in order, or neither.
         thought: the text in <think> or <observe> before the answer, or None.
         system: the text of a system turn, or None.
@@ -67,6 +48,7 @@ class Form:
     question: str
     answers: tuple[Any, ...]
     scene: str | None
+    scenes: tuple[str, ...]
     video: str | None
     frames: tuple[str, ...]
     thought: str | None
@@ -78,33 +60,23 @@ class Form:
         return self.frames if self.video is None else (self.video,)
 
 
-@dataclass
-class Talk:
-    """One round of a conversation: its texts, and (kind, path) of the media inside their parts."""
-
-    question: Any = None
-    answer: Any = None
-    system: str | None = None
-    media: list[tuple[str, str]] = field(default_factory=list)
-
-
 def read_form(data: Any) -> Form:
     """Take an object apart.
 
     Raises:
-        Refused: no object, no question, no answer, several rounds or several videos, about something else than videos.
+        Refused: no object, no question, no answer, several rounds or several videos, about something else than videos
+            and pictures, objects marked in pictures that files do not show.
     """
     if not isinstance(data, Mapping):
         raise Refused("not a JSON object")
-    kind = column(data, "media_kind")
-    if isinstance(kind, str) and kind.strip().lower() not in ("", "video", "multi_view"):
-        raise Refused(f"about {kind.strip().lower()[:20]}s, not videos")
+    _check_marks(data)
     talk = read_talk(data)
     question = talk.question if talk.question is not None else _written(data)
     answers = _answers(data, talk)
     media = [*_media(data), *talk.media]
     videos = tuple(dict.fromkeys(path for kind, path in media if kind == "video"))
     frames = tuple(path for kind, path in media if kind == "image")
+    _check_kind(column(data, "media_kind"), bool(videos))
     if len(videos) > 1:
         raise Refused("several videos in one row", ", ".join(videos)[:120])
     if videos and frames:
@@ -114,10 +86,46 @@ def read_form(data: Any) -> Form:
         raise Refused("media tokens that do not match its images", f"{tokens} tokens, {len(frames)} images")
     thoughts = (match for answer in answers if isinstance(answer, str) and (match := _THOUGHT.match(answer)))
     thought = next((match[2] for match in thoughts if match[2]), None)
-    scene = column(data, "scene")
-    scene = str(scene).strip() or None if isinstance(scene, str | int) and not isinstance(scene, bool) else None
-    video = videos[0] if videos else None
-    return Form(text, tuple(map(_untagged, answers)), scene, video, frames, thought, talk.system)
+    scene, video = _name(column(data, "scene")), videos[0] if videos else None
+    paths = {path for _, path in media}
+    scenes = tuple(dict.fromkeys(text for text in _naming(data) if text not in paths))
+    return Form(text, tuple(map(_untagged, answers)), scene, scenes, video, frames, thought, talk.system)
+
+
+def spar_info(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what VG-LLM's copy of SPAR-7M keeps of a row as JSON text, {} for other rows."""
+    info = parsed(data.get("spar_info"))
+    return info if isinstance(info, Mapping) else {}
+
+
+def _check_kind(kind: Any, has_video: bool) -> None:
+    """Refuse what a column says to be about sounds or texts, or about pictures where there is a video."""
+    text = kind.strip().lower() if isinstance(kind, str) else ""
+    if text not in _FILMS and (text not in _PICTURES or has_video):
+        raise Refused(f"about {text.removesuffix('s')[:20]}s, not videos")
+
+
+def _check_marks(data: Mapping[str, Any]) -> None:
+    """Refuse a question about objects that another reader marks in the pictures: files do not show the marks."""
+    marks = {name: value for name, value in {**spar_info(data), **data}.items() if _MARK.fullmatch(str(name))}
+    if found := [name for name, value in marks.items() if not is_nothing(value) and value not in ({}, [[]])]:
+        raise Refused("objects marked in the pictures, by marks that the files do not have", ", ".join(found))
+
+
+def _name(value: Any) -> str | None:
+    return str(value).strip() or None if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _naming(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the texts of all columns that may name the scene."""
+    waiting = [data.get(name) for field in ("scene", "video", "image") for name in NAMES[field]]
+    waiting += [spar_info(data).get(name) for name in (*NAMES["scene"], "dataset")]
+    while waiting:
+        value = waiting.pop(0)
+        if isinstance(value, list | tuple):
+            waiting += value
+        elif (text := _name(value)) is not None and len(text) < 1024 and not text.startswith(("data:", "[", "{")):
+            yield text
 
 
 def form_faults(data: Any) -> list[Refused]:
@@ -159,90 +167,13 @@ def _written(data: Mapping[str, Any]) -> Any:
     return f"{question}\n{context}" if is_split else question
 
 
-def column(data: Mapping[str, Any], name: str) -> Any:
-    """Return the value of the first column that has one of our field's `NAMES`."""
-    return first(data, NAMES[name])
-
-
-def first(data: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """Return the first value that is not null, NaN, empty text or an empty list."""
-    for name in names:
-        if name in data and not is_nothing(value := data[name]):
-            return value
-    return None
-
-
-def is_nothing(value: Any) -> bool:
-    """Tell whether a column says nothing: null, NaN, empty text or an empty list."""
-    return value is None or value == "" or value == [] or (isinstance(value, float) and math.isnan(value))
-
-
-def parsed(value: Any) -> Any:
-    """Return what a JSON string of a list or object holds; other values as they are."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
-
-
-def read_talk(data: Mapping[str, Any]) -> Talk:
-    """Return the question and answer of an object's turns, both None where it has no turns.
-
-    Raises:
-        Refused: several rounds, no question, or a part that is neither text nor media.
-    """
-    turns = parsed(column(data, "turns"))
-    if turns is None:
-        turns = parsed(data.get("prompt"))
-        if not isinstance(turns, list):
-            return Talk()
-    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns):
-        raise Refused("a conversation that is no list of turns", str(turns)[:80])
-    talk = Talk()
-    for turn in turns:
-        role, content = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
-        if role == "system":
-            said = _content(content, talk)
-            talk.system = said if isinstance(said, str) else talk.system
-        elif role in _HUMAN and talk.question is None:
-            talk.question = _content(content, talk)
-        elif role in _MODEL and talk.question is not None and talk.answer is None:
-            talk.answer = _content(content, talk)
-        else:
-            raise Refused(
-                "a conversation of several rounds", f"turns of {[t.get('from', t.get('role')) for t in turns]}"
-            )
-    if talk.question is None:
-        raise Refused("a conversation without a question")
-    return talk
-
-
-def _content(content: Any, talk: Talk) -> Any:
-    """Return the text of a turn, of typed parts the texts joined; media in parts are noted."""
-    if not isinstance(content, list):
-        return content
-    texts = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if isinstance(part, str) or kind == "text":
-            texts.append(part if isinstance(part, str) else part.get("text"))
-        elif kind in _MEDIA_PARTS:
-            talk.media += _entries(_MEDIA_PARTS[kind], part.get(kind))
-        else:
-            raise Refused("a part of a turn that is neither text, image nor video", str(part)[:80])
-    if not all(isinstance(text, str) for text in texts):
-        raise Refused("a conversation without a question")
-    return "\n".join(texts) if texts else None
-
-
 def _answers(data: Mapping[str, Any], talk: Talk) -> tuple[Any, ...]:
     reward = parsed(data.get("reward_model"))
     found = [reward.get("ground_truth")] if isinstance(reward, Mapping) else []
     # A whole number under `label` may count the options from 0 as well as be the answer: it is not taken.
     names = [name for name in NAMES["answer"] if name != "label" or isinstance(data.get(name), str)]
-    answers = tuple(answer for answer in (*found, *map(data.get, names), talk.answer) if not is_nothing(answer))
+    found += [*(last_said(data.get(name)) for name in names), talk.answer]
+    answers = tuple(answer for answer in found if not is_nothing(answer))
     if not answers and column(data, "letter") is None:
         raise Refused("no answer")
     return answers
@@ -252,27 +183,10 @@ def _media(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (kind, path) of the media columns."""
     listed = data.get("media")
     if isinstance(listed, list) and listed and all(isinstance(item, Mapping) and "kind" in item for item in listed):
-        return [entry for item in listed for entry in _entries(str(item["kind"]), item.get("path"))]  # rows of ours
-    return [entry for kind in ("video", "image") for entry in _entries(kind, parsed(column(data, kind)))]
-
-
-def _entries(kind: str, value: Any) -> list[tuple[str, str]]:
-    """Return (kind, path) of a path, a list of them, {video: path}, or a list of frames in a list of videos."""
-    if is_nothing(value):
-        return []
-    if isinstance(value, Mapping):
-        return _entries(kind, first(value, (kind, "path", "url")))
-    if isinstance(value, list | tuple):
-        found = [entry for item in value for entry in _entries(kind, item)]
-        is_frames = kind == "video" and len(found) > 1 and all(_is_image(path) for _, path in found)
-        return [("image", path) for _, path in found] if is_frames else found
-    if not isinstance(value, str) or value.lstrip().startswith("data:") or len(value) > 4096:
-        raise Refused("media that are no paths", str(value)[:60])
-    return [("image" if kind == "video" and _is_image(value) else kind, value.strip())]
-
-
-def _is_image(path: str) -> bool:
-    return path.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
+        return [entry for item in listed for entry in media_entries(str(item["kind"]), item.get("path"))]  # our rows
+    pair = [data[name] for name in IMAGE_PAIR if not is_nothing(data.get(name))]
+    columns = {"video": column(data, "video"), "image": column(data, "image") or pair}
+    return [entry for kind, value in columns.items() for entry in media_entries(kind, parsed(value))]
 
 
 def _without_tokens(question: Any) -> tuple[str, int]:
@@ -300,24 +214,3 @@ def _untagged(answer: Any) -> Any:
     if not text:
         raise Refused("no answer")
     return text
-
-
-def question_type_of(question: str, *given: Any) -> str:
-    """Return our name of a type: the first known one given, else by the sentence; a type of its own stays as it is.
-
-    Files name the difficulty of directions differently: there the sentence decides.
-    """
-    texts = [text for value in given if isinstance(value, str) and (text := value.strip().lower())]
-    names = [re.sub(r"[\s\-/]+", "_", text) for text in texts]
-    known = next(filter(None, map(type_called, names)), None)
-    if known is None or _has_difficulty(known):
-        kinds = QUESTION_TYPES.values()
-        by_sentence = next((kind.name for kind in kinds if kind.sentence and kind.sentence.search(question)), None)
-        known = by_sentence if known is None or (by_sentence and _has_difficulty(by_sentence)) else known
-    own = (name for name in names if name not in _FORMS_OF_ANSWER)
-    return known or next(own, names[0] if names else "other")
-
-
-def _has_difficulty(question_type: str) -> bool:
-    """Return whether a type is one of several of its task, which files call by different names."""
-    return QUESTION_TYPES[question_type].task != question_type

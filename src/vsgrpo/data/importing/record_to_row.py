@@ -23,6 +23,8 @@ from vsgrpo.data.importing.answer_values import (
     read_number,
     read_options,
     right_option,
+    said_unit,
+    unit_of_rows,
 )
 from vsgrpo.data.importing.dataset_folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vsgrpo.data.importing.record_columns import (
@@ -33,19 +35,20 @@ from vsgrpo.data.importing.record_columns import (
     given_room,
     plain_value,
 )
-from vsgrpo.data.importing.record_forms import Form, column, is_nothing, parsed, question_type_of, read_form
+from vsgrpo.data.importing.record_forms import Form, read_form, spar_info
+from vsgrpo.data.importing.record_names import column, is_nothing, parsed
+from vsgrpo.data.importing.scene_ids import scene_of
+from vsgrpo.data.importing.type_names import in_unit, is_number, question_type_of, unit_of
 from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
-from vsgrpo.data.room_ids import dataset_named, dataset_of_path, room_of
+from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import LETTERS, Row, check_row, number_of
 from vsgrpo.data.rows import row_id
 from vsgrpo.errors import DataError
 from vsgrpo.paths import safe_name
 from vsgrpo.spatial.question import UNITS
-from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of
+from vsgrpo.spatial.question_types import QUESTION_TYPES
 
 _OPTIONS_HEAD = re.compile(r"(?:(?:^|\s)(?:options|choices)|\n[^\n]*following (?:options|choices))\s*[:.]?$", re.I)
-_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
-_SCANNET = re.compile(r"scene\d{4}_\d{2}(?!\d)", re.IGNORECASE)
 _DIGITS = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)\.?", re.ASCII)
 _WRAPPERS = {PRE_PROMPT, LETTER_SENTENCE, *EVAL_SENTENCES.values(), *TRAIN_SENTENCES.values(), "Question:"}
 _ANSWER_TYPES = ("a single word or phrase", "with the option's letter", "single option letter", "numerical value")
@@ -84,24 +87,28 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
     """
     form = read_form(data)
     question, in_text = _clean_question(form.question)
-    question_type = question_type_of(question, column(data, "question_type"), data.get("problem_type"))
+    given = (column(data, "question_type"), spar_info(data).get("type"), data.get("problem_type"))
+    question_type = question_type_of(question, *given)
     try:
         options = _options(read_options(parsed(column(data, "options"))), in_text)
     except Refused:
-        if answer_kind_of(question_type) != "number":  # there the number counts, candidates beside it do not
+        if not is_number(question_type):  # there the number counts, candidates beside it do not
             raise
         options = None
     units = tuple(value for name in _UNIT_COLUMNS if not is_nothing(value := data.get(name)))
     values = read_answer(question_type, question, form.answers, column(data, "letter"), options, units)
-    scene, is_named = _scene(form)
-    name = "scannet" if _SCANNET.fullmatch(scene) else dataset_of(column(data, "dataset"), form.paths, dataset)
+    question_type = in_unit(question_type, values["unit"])
+    shown = scene_of(form, column(data, "dataset"), dataset)
+    name, scene = shown.dataset, shown.name
     unit = asked_unit(question, question_type) if values["unit"] is None else None
+    is_measured = values["answer_kind"] == "number"
     notes = {
         "source_id": plain_value(column(data, "id")),
         "frames": True if form.frames else None,
         "source_video": form.paths[0] if form.paths else None,
         "system": form.system or None,
         "unit": None if unit in UNITS else unit,
+        "source_answer": next((text for text in form.answers if is_measured and said_unit(text)), None),
     }
     row = Row(
         id=row_id(name, scene, question_type, "\x1f".join((question, *form.frames))),
@@ -124,7 +131,7 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
     except DataError as error:
         raise Refused("breaks the row schema", error.message) from None
     official = notes["source_id"]
-    return ImportedRow(row, None if official is None else str(official), form.paths or (None,), is_named)
+    return ImportedRow(row, None if official is None else str(official), form.paths or (None,), shown.is_named)
 
 
 def read_answer(
@@ -169,10 +176,10 @@ def _values(
     question_type: str, question: str, answer: Any, letter: Any, options: Options | None, units: tuple[Any, ...]
 ) -> dict[str, Any]:
     kind = QUESTION_TYPES.get(question_type)
-    if kind is not None and kind.answer_kind == "number":
+    if is_number(question_type):
         said = _option_word(answer if answer is not None else letter, options)
-        if kind.unit is None:
-            return _without_options(read_count(said), "number")
+        if unit_of(question_type) is None:
+            return _without_options(read_count(said, question_type), "number")
         unit = asked_unit(question, question_type)
         return _without_options(read_number(said, unit, column_unit(units)), "number", unit)
     if options is None and kind is None:
@@ -199,6 +206,8 @@ def _free_values(question: str, answer: Any, units: tuple[Any, ...]) -> dict[str
     with suppress(Refused):  # what is no unit to us says something else: it stays in `extra`
         named = column_unit(units)
     unit = asked_unit(question, "") or named
+    if unit is None and (said := said_unit(answer)) is not None:  # "2.4 m", "73 degrees"
+        unit = unit_of_rows(said)
     if re.fullmatch("[A-H]", text):
         raise Refused("a choice without options", question[:120])
     if unit is not None or not isinstance(answer, str) or _DIGITS.fullmatch(text):
@@ -249,41 +258,6 @@ def _clean_question(text: str) -> tuple[str, Options | None]:
     if not text:
         raise Refused("no question")
     return text, options
-
-
-def _scene(form: Form) -> tuple[str, bool]:
-    """Return (scan id, is a real name): a ScanNet id anywhere wins, else the column, else the file's name."""
-    for text in (form.scene, *form.paths):
-        if text and (match := _SCANNET.search(text)):
-            return match[0].lower(), True
-    if form.scene:
-        return _stem(form.scene), True
-    place = form.video or ""
-    folders = {str(PurePosixPath(path.replace("\\", "/")).parent) for path in form.frames}
-    if len(form.frames) > 1 and len(folders) == 1 and folders != {"."}:
-        (place,) = folders
-    if not (name := _stem(place)):
-        raise Refused("no scene and no video named", ", ".join(form.paths[:2])[:120])
-    return name, False
-
-
-def scans_named(*texts: str | None) -> set[str]:
-    """Return the ScanNet scan ids that some texts name, in lower case."""
-    return {found.lower() for text in texts if text for found in _SCANNET.findall(text)}
-
-
-def _stem(text: str) -> str:
-    """Return the last name of a path without the suffix of a video or image; other dots are part of the name."""
-    name = text.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in _SUFFIXES else name
-
-
-def dataset_of(given: Any, paths: tuple[str, ...], default: str) -> str:
-    """Return the data set of a row: of our three where its column or one of its paths says so, else the column."""
-    column = given.strip() if isinstance(given, str) else ""
-    named = (dataset_named(column), *(dataset_of_path(path) for path in paths))
-    return next(filter(None, named), column or default)
 
 
 def _media(form: Form, dataset: str, scene: str) -> tuple[dict[str, str], ...]:
