@@ -9,7 +9,8 @@ from vsgrpo.spatial import directions, frame_true, held_out, questions, revsi
 from vsgrpo.spatial.question import QuestionType
 
 _BOTH_MODES = ("vsi100k", "vsibench", "revsi")
-_STANDING = r"standing (?:by|at|next to|beside) the .+"
+_BACKWARD = "(?:behind me|opposite direction)"
+_STANDING = rf"\A(?!.*{_BACKWARD}).*standing (?:by|at|next to|beside) the .+"
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -26,8 +27,10 @@ TYPES: tuple[QuestionType, ...] = (
         modes=_BOTH_MODES,
         observe=questions.observe_count,
         resolve=questions.resolve_count,
-        aliases=("object_count", "absolute_count"),
-        sentence=_pattern(r"^how many [^?]+?(?:\(s\)|are (?:there )?in (?:this|the) (?:room|scene|video))"),
+        aliases=("object_count", "absolute_count", "object_counting_single", "obj_count"),
+        sentence=_pattern(
+            r"^how many (?![^?]+ in total\b)[^?]+?(?:\(s\)|are (?:there )?in (?:this|the) (?:room|scene|video))"
+        ),
         judge=frame_true.judge_count,
         absent=questions.ask_count,
         untrue="not every instance is visible",
@@ -65,6 +68,7 @@ TYPES: tuple[QuestionType, ...] = (
         aliases=(
             *("relative_distance", "relative_distance_object", "object_relative_distance"),
             *("object_rel_distance_v1", "object_rel_distance_v2", "object_rel_distance_v3"),
+            "object_rel_distance_closest",
         ),
         sentence=_pattern(r"which of these objects .+ closest to the"),
         listed=_pattern(r"which of these objects \((.+?)\)"),
@@ -87,7 +91,7 @@ TYPES: tuple[QuestionType, ...] = (
             max_share=max_share,
             observe=directions.observe_rel_direction,
             resolve=partial(directions.resolve_rel_direction, difficulty),
-            aliases=(alias,),
+            aliases=(alias, f"object_rel_direction_forward_{difficulty}"),
             sentence=_pattern(_STANDING + asked),
             picture="turn",
         )
@@ -122,7 +126,10 @@ TYPES: tuple[QuestionType, ...] = (
         modes=_BOTH_MODES,
         observe=questions.observe_room_size,
         resolve=questions.resolve_room_size,
-        aliases=("room_size", "room_size_est", "absolute_size_room"),
+        aliases=(
+            *("room_size", "room_size_est", "absolute_size_room"),
+            *("room_size_estimation_single", "room_size_estimation_multiple"),
+        ),
         sentence=_pattern("size of (?:this|the)(?: entire| main)? room"),
         picture="floor",
         judge=frame_true.judge_room_size,
@@ -137,6 +144,7 @@ TYPES: tuple[QuestionType, ...] = (
         modes=("revsi",),
         caps={"revsi": 7},
         pools={"revsi": 30},
+        sentence=_pattern(r"^how many [^?]+ in total\b"),
     ),
     QuestionType(
         "object_size_in_meters",
@@ -148,6 +156,7 @@ TYPES: tuple[QuestionType, ...] = (
         balance="category",
         modes=("revsi",),
         resolve=revsi.resolve_size_in_metres,
+        sentence=_pattern(r"longest dimension.+\bin met(?:er|re)s"),
     ),
     QuestionType(
         "object_rel_distance_farthest",
@@ -158,6 +167,7 @@ TYPES: tuple[QuestionType, ...] = (
         modes=("revsi",),
         caps={"revsi": 10},
         pools={"revsi": 60},
+        sentence=_pattern(r"which of these objects .+ farthest from the"),
         listed=_pattern(r"which of these objects \((.+?)\)"),
     ),
     QuestionType(
@@ -172,6 +182,8 @@ TYPES: tuple[QuestionType, ...] = (
         pools={"revsi": 100},
         words=directions.WORDS["medium"],
         resolve=revsi.resolve_behind,
+        aliases=("object_rel_direction_backward_easy", "object_rel_direction_backward_hard"),
+        sentence=_pattern(rf"standing (?:by|at|next to|beside) the .+{_BACKWARD}.+to my left, right, or back"),
     ),
     QuestionType(
         "route_planning",

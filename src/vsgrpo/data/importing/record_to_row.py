@@ -97,7 +97,7 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
         options = None
     units = tuple(value for name in _UNIT_COLUMNS if not is_nothing(value := data.get(name)))
     values = read_answer(question_type, question, form.answers, column(data, "letter"), options, units)
-    question_type = in_unit(question_type, values["unit"])
+    question_type = in_unit(question_type, question, values["unit"])
     shown = scene_of(form, column(data, "dataset"), dataset)
     name, scene = shown.dataset, shown.name
     unit = asked_unit(question, question_type) if values["unit"] is None else None

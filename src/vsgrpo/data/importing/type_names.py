@@ -1,8 +1,4 @@
-"""Names of question types in the files of other projects, and ours for them.
-
-Most are aliases of the types themselves (`spatial.question_types`). Here are those that the sentence must decide, those
-of a form of answer, and those that another name or another unit makes one of ours.
-"""
+"""Names of question types in other files: ours, where an alias or the sentence says so, else their own."""
 
 from __future__ import annotations
 
@@ -11,70 +7,60 @@ from typing import Any
 
 from vsgrpo.spatial.question_types import QUESTION_TYPES, type_called
 
-_OURS = {
-    # VSI-590K; its other types are aliases
-    "absolute_direction_object": "object_abs_direction",
-    "relative_size_object": "object_rel_size",
-    "relative_count": "object_rel_count",
-    "relative_distance_camera": "camera_nearest",
-    "relative_direction_camera": "object_where_now",
-    # ReVSI
-    "object_counting_single": "object_counting",
-    "room_size_estimation_single": "room_size_estimation",
-    "room_size_estimation_multiple": "room_size_estimation",
-    "object_rel_distance_closest": "object_rel_distance",
-    "object_rel_direction_forward_easy": "object_rel_direction_easy",
-    "object_rel_direction_forward_hard": "object_rel_direction_hard",
-    "object_rel_direction_backward_easy": "object_rel_direction_backward",
-    "object_rel_direction_backward_hard": "object_rel_direction_backward",
-    # SPAR-7M
-    "obj_count": "object_counting",
-}
-_BY_SENTENCE = tuple(f"object_rel_direction_{difficulty}" for difficulty in ("easy", "medium", "hard"))
-"""Files name the difficulty of directions differently: there the sentence decides."""
-_BACKWARD = re.compile(r"opposite direction of|\bbehind me\b", re.IGNORECASE)
-_NUMBERS = {
-    "object_abs_direction": "degrees",
-    "camera_displacement": "m",
-    "camera_obj_abs_dist": "m",
-    "camera_object_distance": "m",
-    "camera_turn_angle": "degrees",
-}
-"""Types whose answer is a number although files list candidates beside it: VSTI-Bench's and VLM-3R's, and ours."""
-_IN_OTHER_UNITS = {("object_size_estimation", "m"): "object_size_in_meters"}
+_NUMBERS = (
+    (re.compile("camera_displacement|camera_obj_abs_dist"), "m"),  # VLM-3R and VSTI-Bench list candidates beside them
+    (re.compile("absolute_direction_object"), "degrees"),  # VSI-590K
+)
+"""Types of others whose answer is a number, with its unit; a type of ours that has the name or alias comes first."""
 _FORMS_OF_ANSWER = ("multiple_choice", "multi_choice", "choice", "mca", "mcq", "numerical", "number", "na")
-_FORMS_OF_ANSWER += ("regression", "free_form", "open_ended", "ocr", "qa", "video")
+_FORMS_OF_ANSWER += ("regression", "free_form", "open_ended", "ocr", "qa", "video", "image")
 """Names of forms of an answer: not a type of question."""
 
 
 def question_type_of(question: str, *given: Any) -> str:
-    """Return our name of a type: the first known one given, else by the sentence; a type of its own stays as it is."""
+    """Return our name of a type: the first known one given, else by the sentence; a type of its own stays as it is.
+
+    Files name the difficulty of directions differently: there the sentence decides.
+    """
     texts = [text for value in given if isinstance(value, str) and (text := value.strip().lower())]
     names = [re.sub(r"[\s\-/]+", "_", text) for text in texts]
-    known = next(filter(None, (type_called(name) or _OURS.get(name) for name in names)), None)
-    if known is None or known in _BY_SENTENCE:
+    known = next(filter(None, map(type_called, names)), None)
+    if known is None or _has_difficulty(known):
         kinds = QUESTION_TYPES.values()
-        said = next((kind.name for kind in kinds if kind.sentence and kind.sentence.search(question)), None)
-        if said in _BY_SENTENCE and _BACKWARD.search(question):
-            said = "object_rel_direction_backward"
-        known = said if known is None or (said or "").startswith("object_rel_direction_") else known
+        by_sentence = next((kind.name for kind in kinds if kind.sentence and kind.sentence.search(question)), None)
+        known = by_sentence if known is None or (by_sentence and _has_difficulty(by_sentence)) else known
     own = (name for name in names if name not in _FORMS_OF_ANSWER)
     return known or next(own, names[0] if names else "other")
+
+
+def _has_difficulty(question_type: str) -> bool:
+    """Return whether a type is one of several of its task, which files call by different names."""
+    return QUESTION_TYPES[question_type].task != question_type
 
 
 def is_number(question_type: str) -> bool:
     """Return whether answers of a type are numbers, whatever candidates a file lists beside them."""
     kind = QUESTION_TYPES.get(question_type)
-    return question_type in _NUMBERS if kind is None else kind.answer_kind == "number"
+    return _number_unit(question_type) is not None if kind is None else kind.answer_kind == "number"
 
 
 def unit_of(question_type: str) -> str | None:
     """Return the unit that answers of a type are in where the question names none; None for counts and other types."""
     kind = QUESTION_TYPES.get(question_type)
-    return _NUMBERS.get(question_type) if kind is None else kind.unit
+    return _number_unit(question_type) if kind is None else kind.unit
 
 
-def in_unit(question_type: str, unit: str | None) -> str:
-    """Return the name of a type whose question asks for another unit: sizes in metres are a type of their own."""
-    other = _IN_OTHER_UNITS.get((question_type, unit or ""), question_type)
-    return other if other in QUESTION_TYPES else question_type
+def in_unit(question_type: str, question: str, unit: str | None) -> str:
+    """Return the type whose answers are in the unit asked for: sizes in metres are a type of their own.
+
+    The sentence must be of that type too; others keep their name.
+    """
+    kind = QUESTION_TYPES.get(question_type)
+    if kind is None or unit is None or kind.unit == unit:
+        return question_type
+    others = (other for other in QUESTION_TYPES.values() if other.unit == unit and other.sentence)
+    return next((other.name for other in others if other.sentence and other.sentence.search(question)), question_type)
+
+
+def _number_unit(name: str) -> str | None:
+    return next((unit for pattern, unit in _NUMBERS if pattern.fullmatch(name)), None)
