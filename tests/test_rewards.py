@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsgrpo.errors import ConfigError, DataError, RunError
+from vsgrpo.reward_loading import load_reward
 from vsgrpo.reward_metrics import reward_metrics
-from vsgrpo.rewards import REWARDS, accuracy_reward, follow_reward, format_reward, load_reward, mra_reward
+from vsgrpo.rewards import REWARDS, accuracy_reward, follow_reward, format_reward, mra_reward
 
 REAL = Path(__file__).resolve().parents[2] / "shared/data/real_grpo_completions.json"
 

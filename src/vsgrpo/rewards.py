@@ -1,28 +1,24 @@
 """Reward functions for TRL's GRPOTrainer: `f(completions=..., **columns of the rows) -> list[float]`.
 
-`REWARDS` holds ours by name; `load_reward("package.module:function")` takes a user's own. A model's text never makes
-them raise (it earns 0); a broken gold answer does.
+`REWARDS` holds ours by name; `reward_loading.load_reward` finds them, or a user's own. A model's text never makes them
+raise (it earns 0); a broken gold answer does.
 
 Source: arXiv 2504.00883 section 4.1 (format and accuracy rewards); arXiv 2503.06749 (hard format and result reward).
 """
 
 from __future__ import annotations
 
-import difflib
-import functools
-import inspect
 import itertools
 import math
 import re
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vsgrpo.errors import ConfigError, DataError, RunError, VsgrpoError
+from vsgrpo.errors import DataError
 from vsgrpo.maths import maths_equal
-from vsgrpo.rules import import_named
 from vsgrpo.spatial.answers import Answer, official_fuzzy, official_number, parse_answer
-from vsgrpo.spatial.scoring import exact_match, mra, relative_reward, smooth_reward
+from vsgrpo.spatial.question_types import tolerance_of
+from vsgrpo.spatial.scoring import exact_match, mra, relative_reward, smooth_reward, within
 
 RewardFunction = Callable[..., list[float]]
 Completions = Sequence[str] | Sequence[Sequence[Mapping[str, Any]]]
@@ -46,6 +42,7 @@ def accuracy_reward(
     prompt_mode: str | Sequence[str] = "vanilla",
     numeric: str = "relative",
     show_options: bool | Sequence[bool] = False,
+    question_type: Sequence[str] | None = None,
     **columns: Any,
 ) -> list[float]:
     """Return 1 or 0 for words and a graded score for numbers, each in [0, 1].
@@ -55,7 +52,7 @@ def accuracy_reward(
     number, which reads the text up to the first space: "3.5 m" is 3.5 and "3 or 4" is 3; "3.5m", "three", "3-4",
     "3,4" and "about 3" are no numbers and earn 0. Units are not converted: "350 cm" to a question in metres is 350.
     0 and negative predictions earn 0 (the ratio divides by the prediction), but for a gold answer of 0, a count of
-    nothing: it earns 1 for exactly 0.
+    nothing: it earns 1 for exactly 0. Times earn 1 within the tolerance of their type (`QuestionType.tolerance`) or 0.
 
     Words: the whole answer, case-folded, outer space and a final period removed. Where the options were shown
     (`show_options`) the right letter counts as well. Text rows (maths) also by value (`vsgrpo.maths.maths_equal`).
@@ -77,8 +74,8 @@ def accuracy_reward(
     """
     score_number = _NUMBER_SCORES[numeric]
     return [
-        score_number(row.parsed.number, _gold_number(row.answer)) if row.kind == "number" else float(row.is_right())
-        for row in _rows(completions, prompt_mode, answer, answer_kind, ground_truth, show_options)
+        score_number(row.parsed.number, _gold_number(row.answer)) if row.is_graded else float(row.is_right())
+        for row in _rows(completions, prompt_mode, answer, answer_kind, ground_truth, show_options, question_type)
     ]
 
 
@@ -168,7 +165,9 @@ def hard_format_result_reward(
     return [float(_has_format(row.text, row.mode) and row.is_right()) for row in rows]
 
 
-def is_right(parsed: Answer, answer: str, answer_kind: str, letter: str | None = None) -> bool:
+def is_right(
+    parsed: Answer, answer: str, answer_kind: str, letter: str | None = None, tolerance: float | None = None
+) -> bool:
     """Return whether an answer counts as right where only right or wrong exist; see `hard_format_result_reward`.
 
     Args:
@@ -176,10 +175,13 @@ def is_right(parsed: Answer, answer: str, answer_kind: str, letter: str | None =
         answer: the gold word, number or maths text.
         answer_kind: number, choice or text.
         letter: the gold letter where lettered options were shown.
+        tolerance: of the question's type.
 
     Raises:
         DataError: a broken gold answer.
     """
+    if answer_kind == "number" and tolerance is not None:
+        return within(parsed.number, _gold_number(answer), tolerance) == 1.0
     if answer_kind == "number":
         return parsed.number is not None and mra(parsed.number, _gold_number(answer)) == 1.0
     if exact_match(parsed.text, _gold_text(answer)) == 1.0:
@@ -236,60 +238,6 @@ REWARDS: dict[str, RewardFunction] = {
 }
 
 
-def load_reward(name: str, **bound: Any) -> RewardFunction:
-    """Return the reward called `name`: one of `REWARDS`, or "package.module:function".
-
-    Args:
-        name: see above.
-        bound: keyword arguments for all calls (prompt_mode, numeric, ...); a row column of the same name wins, and one
-            that a user's function does not take is left out.
-
-    Raises:
-        ConfigError: no such name, module or function, or not a function. What is returned raises RunError where a
-            user's function fails or gives another number of rewards than completions.
-    """
-    if ":" in name:
-        needed = "a function f(completions, **columns) is needed"
-        function = _guard(name, import_named("reward.names", name, "function", needed))
-    elif name in REWARDS:
-        function = REWARDS[name]
-    else:
-        near = difflib.get_close_matches(name, REWARDS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(REWARDS)}, or package.module:function"
-        raise ConfigError(f"reward.names={name}: no such reward", hint=hint)
-    parameters = inspect.signature(function).parameters.values()
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    kept = {key: value for key, value in bound.items() if takes_all or key in {p.name for p in parameters}}
-    return functools.partial(function, **kept)
-
-
-def _guard(name: str, function: RewardFunction) -> RewardFunction:
-    """Name a user's function where it fails, or gives another number of rewards than it got completions."""
-    call: Callable[..., Any] = function
-    if inspect.iscoroutinefunction(call):  # TRL awaits these
-        return function
-
-    @functools.wraps(function)
-    def called(**columns: Any) -> list[float]:
-        try:
-            rewards = function(**columns)
-        except VsgrpoError:  # a signal's, while it ran
-            raise
-        except Exception as error:
-            *_, last = traceback.extract_tb(error.__traceback__)
-            raise RunError(
-                f"reward.names={name}: {type(error).__name__}: {error} ({last.filename}:{last.lineno})",
-                hint="a reward may give None for a completion, it must not fail; fix it and go on with --resume",
-            ) from error
-        wanted, got = len(columns["completions"]), len(rewards) if hasattr(rewards, "__len__") else repr(rewards)
-        if wanted != got:
-            hint = "a list with one for each completion"
-            raise RunError(f"reward.names={name}: gave {got}, not {wanted} rewards", hint)
-        return rewards
-
-    return called
-
-
 def with_modes(completions: Completions, prompt_mode: str | Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield each completion as plain text (a conversation: its messages joined), and its prompt mode."""
     texts = [text if isinstance(text, str) else "".join(map(_message_text, text)) for text in completions]
@@ -305,9 +253,14 @@ class _Row(NamedTuple):
     answer: str
     kind: str
     letter: str | None
+    tolerance: float | None
+
+    @property
+    def is_graded(self) -> bool:
+        return self.kind == "number" and self.tolerance is None
 
     def is_right(self) -> bool:
-        return is_right(self.parsed, self.answer, self.kind, self.letter)
+        return is_right(self.parsed, self.answer, self.kind, self.letter, self.tolerance)
 
 
 def _rows(
@@ -317,13 +270,15 @@ def _rows(
     answer_kind: Sequence[str],
     ground_truth: Sequence[str] | None = None,
     show_options: bool | Sequence[bool] = False,
+    question_type: Sequence[str] | None = None,
     **columns: Any,
 ) -> Iterator[_Row]:
     shown = _per_row(show_options, len(completions))
     for i, (text, mode) in enumerate(with_modes(completions, prompt_mode)):
         letter = ground_truth[i] if ground_truth is not None and shown[i] and answer_kind[i] == "choice" else None
         letter = None if letter is None else _gold_text(letter)
-        yield _Row(text, mode, parse_answer(text, mode), answer[i], answer_kind[i], letter)
+        tolerance = None if question_type is None else tolerance_of(question_type[i])
+        yield _Row(text, mode, parse_answer(text, mode), answer[i], answer_kind[i], letter, tolerance)
 
 
 def _message_text(message: Mapping[str, Any]) -> str:

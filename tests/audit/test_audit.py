@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vsgrpo.audit.choices import ChoiceTexts
 from vsgrpo.audit.folds import scene_folds, scene_interval
 from vsgrpo.audit.measure import audit_rows, share_of
-from vsgrpo.audit.numbers import NumberTexts, candidates, mra_table
+from vsgrpo.audit.numbers import NumberTexts, candidates, score_table
 from vsgrpo.audit.rows import AuditRow, slots_of
 from vsgrpo.audit.transfer import transfer_text
 from vsgrpo.cli import run
@@ -73,7 +73,7 @@ def test_slots_of_other_wordings_are_what_the_questions_do_not_share():
 @given(st.floats(0, 1e4), st.one_of(st.just(0.0), st.floats(0.1, 1e4)))
 @pytest.mark.filterwarnings("ignore:a relative accuracy")
 def test_the_table_of_scores_is_the_score(prediction, truth):
-    assert mra_table(np.array([prediction]), np.array([truth]))[0, 0] == mra(prediction, truth)
+    assert score_table(np.array([prediction]), np.array([truth]))[0, 0] == mra(prediction, truth)
 
 
 def test_candidates():

@@ -9,7 +9,7 @@ from vsgrpo.config.compose import load_config
 from vsgrpo.config.yaml_files import config_dir, config_groups
 from vsgrpo.launch.start import describe
 from vsgrpo.memory.passes import GIB, estimate_run
-from vsgrpo.rewards import load_reward
+from vsgrpo.reward_loading import load_reward
 
 pytestmark = pytest.mark.integration
 

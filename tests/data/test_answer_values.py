@@ -147,6 +147,8 @@ def test_units_follow_the_question():
         ("How big is it, in m^3?", "volume", {"unit": "L"}, "250", ("0.25", "m3")),  # 250 / 1000
         ("How big is it (in cubic meters)?", "volume", {}, "2 ft3", ("0.056633693184", "m3")),  # 2 x 0.3048^3
         ("By how many degrees must I turn?", "turn", {}, "35\u00b0", ("35", "degrees")),
+        ("When is it first seen (seconds from the start)?", "when", {}, "1.5 min", ("90", "s")),  # 1.5 x 60
+        ("How many chair(s) are in this room?", "count", {}, "3", ("3", None)),
         ("How many chair(s)?", "object_counting", {"unit": "chairs"}, "4.0", ("4.0", None)),
         ("How high is it?", "height", {"unit": "cm"}, "80", ("80", "cm")),
         ("How high is it?", "height", {"unit": "cm"}, "low", ("low", None)),

@@ -80,6 +80,29 @@ def test_what_is_left_out_is_said_with_the_way_out():
     assert "data.frame_true=off" in error.value.hint
 
 
+NAMED = (
+    {"frames_shown": 16, "moment": [{"frame": 3, "time_s": 2.0}], "judged_at": [8, 16], "true_at": [16]},
+    {"frames_shown": 16, "moment": [{"frame": 3, "time_s": 2.0}]},
+)
+
+
+def test_rows_that_name_frames_are_asked_with_so_many_frames_alone():
+    rows = rows_with(*NAMED, {})
+    assert true_rows(rows, 16, "drop", "rows").rows == rows
+    for mode in ("drop", "off"):  # "frame 3 of 16" is another frame among 12, which nobody judged
+        found = true_rows(rows, 12, mode, "rows")
+        assert found.rows == rows[2:] and found.to_json()["named"] == {16: 2}
+        assert "video.num_frames=16 keeps 2 that name frames of 16" in found.sentences()[0]
+        assert "data.frame_true=off" not in found.sentences()[0]
+    mixed = true_rows([*rows, *rows_with(EXTRAS[3])], 8, "drop", "rows").sentences()[0]
+    assert "data.frame_true=off keeps 1, video.num_frames=16 keeps 2" in mixed
+    with pytest.raises(DataError, match="none of 2 rows") as error:
+        true_rows(rows[:2], 8, "off", "rows")
+    assert error.value.hint == "set video.num_frames=16"
+    tally = truth_of(rows)
+    assert [tally.lost_at(k) for k in (8, 12, 16)] == [{"object_counting": 2}, {"object_counting": 2}, {}]
+
+
 def test_shares_by_type_and_what_a_run_loses():
     tally = truth_of(rows_with(*EXTRAS))
     (entry,) = tally.table().values()
@@ -105,6 +128,9 @@ def test_shares_by_type_and_what_a_run_loses():
         ({"true_at": [16], "judged_at": [True]}, "extra.judged_at"),
         ({"true_at": [16], "answer_at": {"8": 3}}, "extra.answer_at"),
         ({"true_at": [16], "answer_at": {"x": "3"}}, "extra.answer_at"),
+        ({"frames_shown": "16"}, "extra.frames_shown"),
+        ({"frames_shown": 16, "moment": {"frame": 3}}, "extra.moment"),
+        ({"frames_shown": 16, "moment": [{"frame": 0, "time_s": 1.0}]}, "extra.moment"),
     ],
 )
 def test_fields_in_another_form_are_refused_by_name(extra, rule):

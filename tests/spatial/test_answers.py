@@ -235,5 +235,6 @@ def test_every_unit_of_rows_is_read_and_spoken():
     from vsgrpo.vision_r1.bridge import _OF_UNIT
 
     spoken = {"m": "2 meters", "m2": "2 square meters", "m3": "2 cubic meters", "cm": "2 cm", "degrees": "2 degrees"}
+    spoken["s"] = "2 seconds"
     assert set(spoken) == set(UNITS) == set(_OF_UNIT)
     assert {text: parse_answer(text).unit for text in spoken.values()} == {text: unit for unit, text in spoken.items()}

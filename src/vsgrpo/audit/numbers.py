@@ -7,6 +7,7 @@ w_i is 1 for a question about the same categories, 0.1 for one that shares a cat
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from vsgrpo.audit.rows import AuditRow, slots_of
+from vsgrpo.spatial.question_types import tolerance_of
 from vsgrpo.spatial.scoring import TOLERANCES
 
 SHARED_WEIGHT = 0.1
@@ -47,7 +49,8 @@ class NumberTexts:
         self.names = sparse.csr_array((np.ones(at.shape[1]), (at[0], at[1])), shape=shape)
         self._values = np.unique(self.truth)
         self._candidates = candidates(self.truth)
-        self._table = mra_table(self._candidates, self._values)
+        self._score = partial(score_table, tolerance=tolerance_of(rows[0].question_type) if rows else None)
+        self._table = self._score(self._candidates, self._values)
 
     def predict(self, truth: NDArray[Any], fit: NDArray[np.int64], use: NDArray[np.int64]) -> dict[str, Array]:
         """Return model -> score of each row of `use`, learned from the rows of `fit`; `truth` may be permuted."""
@@ -96,7 +99,7 @@ class NumberTexts:
     def chance(self, truth: NDArray[Any]) -> float:
         """Return the expected score of another row's answer."""
         counts = np.bincount(np.searchsorted(self._values, truth), minlength=len(self._values)).astype(float)
-        table = mra_table(self._values, self._values)
+        table = self._score(self._values, self._values)
         n = len(truth)
         return float((counts @ table @ counts - counts.sum()) / (n * (n - 1))) if n > 1 else 0.0
 
@@ -117,8 +120,13 @@ def candidates(truth: Array) -> Array:
     return np.unique(np.concatenate([np.round(spread, 2), truth[truth == 0][:1]]))
 
 
-def mra_table(predictions: Array, truths: Array) -> Array:
-    """Return (P, T): the mean relative accuracy of each prediction for each truth; a truth of 0 wants exactly 0."""
+def score_table(predictions: Array, truths: Array, tolerance: float | None = None) -> Array:
+    """Return (P, T): the score of each prediction for each truth (`scoring.score_number`).
+
+    Mean relative accuracy, of which a truth of 0 wants exactly 0; with a tolerance 1 within it, else 0.
+    """
+    if tolerance is not None:
+        return (np.abs(predictions[:, None] - truths) <= tolerance).astype(float)
     is_zero = truths == 0
     divisor = np.where(is_zero, 1.0, truths)
     error = np.abs(predictions[:, None] - truths) / divisor

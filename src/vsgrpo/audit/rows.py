@@ -21,9 +21,20 @@ _KNOWN = tuple(
         r"beginning (?:at|by) the (?P<standing>.+?)(?: and)? facing (?:to )?the (?P<facing>.+?)\. "
         r"you want to navigate to the (?P<target>.+?)\.",
         r"appearance order of the following categories",
+        r"places of the camera (?P<first>.+?) and (?P<second>(?:in|at) .+?)\?",
+        r"from where it looks (?P<first>.+?), in which direction does the camera's place (?P<second>.+?) lie\?",
+        r"compared with the view (?P<first>.+?), .+? camera turned (?:to the left or to the right )?(?P<second>.+?)\?",
+        r"is the camera from the closest point of the (?P<a>.+?)\?",
+        r"which of these objects \(.+?\) is the (?:closest to|farthest from) the camera",
+        r"is the (?P<a>.+?) to the left or to the right of the (?P<b>.+?) as the camera sees them",
+        r"which is nearer to the camera, the (?P<a>.+?) or the (?P<b>.+?)\?",
+        r"is the (?P<a>.+?) in front of the camera, to its left, to its right or behind it",
+        r"when is the (?P<a>.+?) (?:first|last) seen",
     )
 )
-"""The wordings of VSI-Bench, VSI-100k and ReVSI; any other is taken apart by what its questions have in common."""
+"""The wordings of VSI-Bench, VSI-100k, ReVSI and ours; any other is taken apart by what its questions share."""
+_TWO_MOMENTS = ("first", "second")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _TOKEN = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*|\d+(?:\.\d+)?|[^\w\s]")
 _COMMON = 0.5
 """A token in this share of a type's questions belongs to their wording."""
@@ -64,8 +75,16 @@ def slots_of(questions: Sequence[str]) -> list[dict[str, str]]:
 def _known_slots(question: str) -> dict[str, str] | None:
     for pattern in _KNOWN:
         if match := pattern.search(question):
-            return {name: text.strip().lower() for name, text in match.groupdict().items()}
+            slots = {name: text.strip().lower() for name, text in match.groupdict().items()}
+            return _gap_slots(slots) if set(slots) == set(_TWO_MOMENTS) else slots
     return None
+
+
+def _gap_slots(slots: dict[str, str]) -> dict[str, str]:
+    """Return how far apart two moments are, in whole frames or seconds: the text tells that much."""
+    found = [_NUMBER.search(slots[name]) for name in _TWO_MOMENTS]
+    first, second = (float(match[0]) if match else 0.0 for match in found)
+    return {"gap": str(round(second - first))}
 
 
 def _learned_slots(questions: Sequence[str]) -> list[dict[str, str]]:

@@ -176,7 +176,8 @@ def _lost(file: Path, scan: RowScan, config: TrainConfig) -> str | None:
     lost = truth.lost_at(frames)
     by_type = f" ({', '.join(f'{kind} {number}' for kind, number in lost.items())})" if lost else ""
     what = f"a run with video.num_frames={frames} leaves out {sum(lost.values())} of {truth.rows.total()} rows{by_type}"
-    return f"{file.name}: {what}: not true for these frames; data.frame_true=off keeps them"
+    keeps = "data.frame_true=off keeps " + ("those that name no frames" if truth.named else "them")
+    return f"{file.name}: {what}: not true for these frames; {keeps}"
 
 
 def _row_files(path: Path) -> list[Path]:

@@ -2,7 +2,9 @@
 
 build-data writes into `extra` (`spatial.frame_true`): `judged_at`, the budgets of frames that were judged; `true_at`,
 those at which the answer is true; `answer_at`, budget -> another answer that is true there. A row without `true_at` (or
-null), or judged at other budgets alone, is unknown and kept.
+null), or judged at other budgets alone, is unknown and kept. A row that names frames ("frame 3 of 16") says for how
+many frames shown (`frames_shown`): where others are shown it is left out whatever data.frame_true says, for it means
+another frame.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.row import Row, RowError, number_of
 from vsgrpo.errors import DataError
 from vsgrpo.families import budget_of
+from vsgrpo.spatial.moments import FRAMES_SHOWN, MOMENT
 from vsgrpo.spatial.scoring import rejected_answer
 
 TRUE_AT, JUDGED_AT, ANSWER_AT = "true_at", "judged_at", "answer_at"
@@ -33,6 +36,13 @@ def check_fields(row: Row, where: str) -> None:
         if row.extra.get(name) is not None and not _is_budgets(row.extra[name]):
             rule = "must be a list of numbers of frames"
             raise RowError(where, f"extra.{name}", rule, _HINT, value=row.extra[name])
+    if FRAMES_SHOWN in row.extra and not _is_budgets([row.extra[FRAMES_SHOWN]]):
+        raise RowError(
+            where, f"extra.{FRAMES_SHOWN}", "must be a number of frames", _HINT, value=row.extra[FRAMES_SHOWN]
+        )
+    if MOMENT in row.extra and not _are_moments(row.extra[MOMENT]):
+        rule = 'must be a list of {"frame": number from 1, "time_s": seconds}'
+        raise RowError(where, f"extra.{MOMENT}", rule, _HINT, value=row.extra[MOMENT])
     other = row.extra.get(ANSWER_AT, {})
     if not isinstance(other, dict) or not all(_is_answer(*item, row.question_type) for item in other.items()):
         raise RowError(where, f"extra.{ANSWER_AT}", 'must be {"frames": "number"}', _HINT, value=other)
@@ -48,12 +58,19 @@ def _is_budgets(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and item > 0 for item in value)
 
 
+def _are_moments(value: Any) -> bool:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        return False
+    return all(_is_budgets([item.get("frame")]) and type(item.get("time_s")) in (int, float) for item in value)
+
+
 def is_true_at(row: Row, frames: int) -> bool | None:
     """Return whether the row's own answer is true for so many frames shown, None where that is not known."""
     true_at, judged_at = row.extra.get(TRUE_AT), row.extra.get(JUDGED_AT)
-    if true_at is None or (judged_at is not None and frames not in judged_at):
-        return None
-    return frames in true_at
+    if true_at is not None and (judged_at is None or frames in judged_at):
+        return frames in true_at
+    named = row.extra.get(FRAMES_SHOWN)
+    return None if named is None else frames == named
 
 
 def is_partly_true(row: Row) -> bool:
@@ -83,6 +100,7 @@ class TruthTally:
         rows: type -> rows; `unknown` those of them that say nothing.
         judged, true, answered: type -> budget -> rows judged there, true there, and true there with another answer.
         bare: type -> rows that name no `judged_at`: they count as judged at every budget.
+        named: type -> (frames shown, `judged_at`) -> rows that name frames.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -91,11 +109,14 @@ class TruthTally:
     judged: dict[str, Counter[int]] = field(default_factory=dict)
     true: dict[str, Counter[int]] = field(default_factory=dict)
     answered: dict[str, Counter[int]] = field(default_factory=dict)
+    named: dict[str, Counter[tuple[int, tuple[int, ...]]]] = field(default_factory=dict)
 
     def add(self, row: Row) -> None:
         """Count a row, whose fields `check_fields` has accepted."""
         kind, true_at, judged_at = row.question_type, row.extra.get(TRUE_AT), row.extra.get(JUDGED_AT)
         self.rows[kind] += 1
+        if (named := row.extra.get(FRAMES_SHOWN)) is not None:
+            self.named.setdefault(kind, Counter())[named, tuple(judged_at or ())] += 1
         if true_at is None:
             self.unknown[kind] += 1
             return
@@ -108,7 +129,7 @@ class TruthTally:
         """Count the rows of another tally too."""
         for name in ("rows", "unknown", "bare"):
             getattr(self, name).update(getattr(other, name))
-        for name in ("judged", "true", "answered"):
+        for name in ("judged", "true", "answered", "named"):
             for kind, counts in getattr(other, name).items():
                 getattr(self, name).setdefault(kind, Counter()).update(counts)
 
@@ -129,10 +150,12 @@ class TruthTally:
 
     def lost_at(self, frames: int) -> dict[str, int]:
         """Return type -> rows that a run with so many frames leaves out."""
-        lost = {}
-        for kind in sorted(self.judged):
-            judged = self.judged[kind][frames] + self.bare[kind]
-            lost[kind] = judged - self.true[kind][frames] - self.answered[kind][frames]
+        lost, none = {}, Counter[Any]()
+        for kind in sorted(self.judged.keys() | self.named.keys()):
+            judged = self.judged.get(kind, none)[frames] + self.bare[kind]
+            lost[kind] = judged - self.true.get(kind, none)[frames] - self.answered.get(kind, none)[frames]
+            for (named, judged_at), number in self.named.get(kind, none).items():
+                lost[kind] += number if frames != named and frames not in judged_at else 0
         return {kind: number for kind, number in lost.items() if number > 0}
 
 
@@ -172,6 +195,7 @@ class TrueRows:
         dropped: question type -> rows left out.
         answered: rows kept with another answer than their own.
         unknown: rows with a video, kept, that do not say.
+        named: frames shown -> rows left out that name frames of so many.
     """
 
     rows: list[Row]
@@ -179,10 +203,12 @@ class TrueRows:
     dropped: dict[str, int]
     answered: int
     unknown: int
+    named: dict[int, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers."""
-        return {name: value for name, value in vars(self).items() if name != "rows"}
+        numbers = {name: value for name, value in vars(self).items() if name not in ("rows", "named")}
+        return {**numbers, **({"named": self.named} if self.named else {})}
 
     def sentences(self) -> list[str]:
         """Return what was done, for the user; empty where all rows are known to be true."""
@@ -191,7 +217,7 @@ class TrueRows:
             by_type = ", ".join(f"{kind} {number}" for kind, number in self.dropped.items())
             number = sum(self.dropped.values())
             what = f"{number} of {number + len(self.rows)} rows left out: not true for the {self.frames} frames shown"
-            out.append(f"frame-true: {what} ({by_type}); data.frame_true=off keeps them")
+            out.append(f"frame-true: {what} ({by_type}); {self._ways(number)}")
         if self.answered:
             out.append(f"frame-true: {self.answered} rows have another answer for the {self.frames} frames shown")
         if self.unknown:
@@ -199,34 +225,45 @@ class TrueRows:
             out.append(f"frame-true: {what}: kept")
         return out
 
+    def _ways(self, number: int) -> str:
+        """Return how to keep the rows left out."""
+        others = number - sum(self.named.values())
+        ways = [f"data.frame_true=off keeps {others if self.named else 'them'}"] if others else []
+        ways += [
+            f"video.num_frames={frames} keeps {k} that name frames of {frames}" for frames, k in self.named.items()
+        ]
+        return ", ".join(ways)
+
 
 def true_rows(rows: Sequence[Row], frames: int, mode: str, where: str) -> TrueRows:
-    """Return the rows that are true for `frames` frames; with `mode` "off" all of them, as they are.
+    """Return the rows that are true for `frames` frames; with `mode` "off" all but those that name frames of others.
 
     Raises:
         RowError: a field that is not as build-data writes it.
         DataError: no row is left.
     """
-    if mode == "off":
-        return TrueRows(list(rows), frames, {}, 0, 0)
+    is_off = mode == "off"
     for row in rows:
-        if row.extra:
+        if row.extra and (not is_off or FRAMES_SHOWN in row.extra):
             check_fields(row, f"{where}: row {row.key}")
     kept: list[Row] = []
     dropped: Counter[str] = Counter()
+    named: Counter[int] = Counter()
     answered = 0
     for row in rows:
-        found = row_at(row, frames)
+        found = row if is_off and FRAMES_SHOWN not in row.extra else row_at(row, frames)
         if found is None:
             dropped[row.question_type] += 1
+            named.update([row.extra[FRAMES_SHOWN]] if FRAMES_SHOWN in row.extra else [])
             continue
         answered += found is not row
         kept.append(found)
     if rows and not kept:
         hint = "show as many frames as the dataset was judged for (video.num_frames), or data.frame_true=off"
+        hint = f"set video.num_frames={max(named, key=lambda k: named[k])}" if named else hint
         raise DataError(f"{where}: none of {len(rows)} rows is true for the {frames} frames shown", hint)
-    unknown = sum(is_true_at(row, frames) is None for row in rows if _shows_video(row))
-    return TrueRows(kept, frames, dict(sorted(dropped.items())), answered, unknown)
+    unknown = 0 if is_off else sum(is_true_at(row, frames) is None for row in rows if _shows_video(row))
+    return TrueRows(kept, frames, dict(sorted(dropped.items())), answered, unknown, dict(sorted(named.items())))
 
 
 def rows_of_run(

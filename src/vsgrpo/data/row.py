@@ -50,7 +50,7 @@ class Row:
         ground_truth: option letter (choice), or number text.
         answer: what the model is trained to say: word or number text.
         answer_kind: number | choice | text.
-        unit: "m", "m2", "m3", "cm", "degrees" or None.
+        unit: "m", "m2", "m3", "cm", "degrees", "s" or None.
         media: {"kind": "video" | "image", "path": relative to the row file}.
         rejected: a wrong answer for DPO, or None.
         reasoning: text to be thought before the answer (think and observe SFT), or None.

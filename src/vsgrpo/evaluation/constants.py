@@ -6,18 +6,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from vsgrpo.data.row import LETTERS, Row
-from vsgrpo.spatial.scoring import aggregate, best_number, best_word, mra
+from vsgrpo.spatial.question_types import tolerance_of
+from vsgrpo.spatial.scoring import aggregate, best_number, best_word, score_number
 
 
 def best_constants(rows: Iterable[Row], show_options: bool = True) -> dict[str, str]:
     """Return per question type the one answer that scores best on `rows`.
 
     Numbers: the multiple of the finest decimal place among the ground truths, between their smallest and largest, with
-    the highest mean relative accuracy (the smallest of equals). Choices: the most frequent letter, or with options not
+    the highest mean score (the smallest of equals). Choices: the most frequent letter, or with options not
     shown the most frequent word (the alphabetically first of equals).
     """
     texts = _answers_by_type(rows, show_options)
-    return {kind: (best_number if is_number else best_word)(found)[0] for (kind, is_number), found in texts.items()}
+    return {
+        kind: (best_number(found, tolerance_of(kind)) if is_number else best_word(found))[0]
+        for (kind, is_number), found in texts.items()
+    }
 
 
 def most_frequent(rows: Iterable[Row], show_options: bool = True) -> dict[str, str]:
@@ -48,7 +52,7 @@ def constant_scores(rows: Iterable[Row], constants: Mapping[str, str]) -> dict[s
     for row in rows:
         text = constants[row.question_type]
         if row.answer_kind == "number":
-            value = mra(float(text), float(row.ground_truth))
+            value = score_number(row.question_type, float(text), float(row.ground_truth))
         else:
             value = float(text == (row.ground_truth if len(text) == 1 and text in LETTERS else row.answer))
         scores.setdefault(row.question_type, []).append(value)

@@ -22,7 +22,7 @@ from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.spatial.answers import SCORERS, normalize_word, parse_answer, read_letter, read_number
 from vsgrpo.spatial.question import read_letters
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks, type_names
-from vsgrpo.spatial.scoring import aggregate, mra_many
+from vsgrpo.spatial.scoring import aggregate, score_numbers
 
 NUM_RESAMPLES = 1000
 _SEED = 0
@@ -210,7 +210,8 @@ def _values(items: Sequence[Item], read: Sequence[str | float | None]) -> np.nda
     values = np.fromiter(right, dtype=float, count=len(items))
     if numbers:  # they are 0 so far: no number equals a text
         given = np.array([nan if read[i] is None else read[i] for i in numbers], dtype=float)
-        values[numbers] = mra_many(given, np.array([float(items[i].ground_truth) for i in numbers]))
+        truths = np.array([float(items[i].ground_truth) for i in numbers])
+        values[numbers] = score_numbers([items[i].question_type for i in numbers], given, truths)
     return values
 
 

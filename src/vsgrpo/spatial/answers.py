@@ -35,6 +35,7 @@ _UNITS = (
     ("m2", re.compile(r"(m2|m\^2|m²|sqm|sq\.? ?m\w*|square[ -]?met\w*)\b", re.IGNORECASE)),
     ("cm", re.compile(r"(cm|centimet\w*)\b", re.IGNORECASE)),
     ("m", re.compile(r"(m|met(er|re)s?)\b", re.IGNORECASE)),
+    ("s", re.compile(r"(s|secs?|seconds?)\b", re.IGNORECASE)),
 )
 
 SCORERS = ("official", "lmms", "lenient")
@@ -64,7 +65,7 @@ _START_LETTER = re.compile(r"^[\s(\[\"']*([A-Fa-f])\s*(?:$|[).:,;\]\"'\n])")
 _MARKED_LETTER = re.compile(r"\(([A-F])\)|\b(?i:option|choice|answer)\s+\(?([A-F])\b")
 _NOT_WORD = re.compile(r"[^\w]+")
 
-# Metres, square metres, cubic metres or degrees per unit.
+# Metres, square metres, cubic metres, degrees or seconds per unit.
 _LENGTHS = (
     (re.compile(r"(?:cm|centimet(?:er|re)s?)\b", re.IGNORECASE), 0.01),
     (re.compile(r"(?:mm|millimet(?:er|re)s?)\b", re.IGNORECASE), 0.001),
@@ -82,12 +83,17 @@ _VOLUMES = (
     (re.compile(r"(?:l|lit(?:er|re)s?)\b", re.IGNORECASE), 0.001),
 )
 _ANGLES = ((re.compile(r"rad(?:ian)?s?\b", re.IGNORECASE), math.degrees(1.0)),)
+_TIMES = (
+    (re.compile(r"(?:min|minutes?)\b", re.IGNORECASE), 60.0),
+    (re.compile(r"(?:ms|milliseconds?)\b", re.IGNORECASE), 0.001),
+)
 _ASKED: dict[str | None, tuple[tuple[tuple[re.Pattern[str], float], ...], float]] = {
     "m": (_LENGTHS, 1.0),
     "cm": (_LENGTHS, 0.01),
     "m2": (_AREAS, 1.0),
     "m3": (_VOLUMES, 1.0),
     "degrees": (_ANGLES, 1.0),
+    "s": (_TIMES, 1.0),
 }
 """Unit that a type asks for -> the units that are converted to it, and its own size."""
 

@@ -40,6 +40,7 @@ def shown_at(scene: Scene, settings: QuestionSettings) -> dict[int, Shown]:
         return {}
     return {
         budget: Shown(
+            positions,
             {i: tuple(row[k] for k in positions) for i, row in footage.pixels.items()},
             footage.frame_pixels,
             settings.min_pixels,

@@ -16,7 +16,7 @@ import numpy as np
 from vsgrpo.spatial.question_settings import DISTANCES, QuestionSettings, require
 from vsgrpo.spatial.scene import Scene, SceneObject
 
-UNITS = {"m": "m", "m2": "m\u00b2", "cm": "cm", "m3": "m\u00b3", "degrees": "degrees"}
+UNITS = {"m": "m", "m2": "m\u00b2", "cm": "cm", "m3": "m\u00b3", "degrees": "degrees", "s": "s"}
 """Unit of a row -> how people write it."""
 LETTERS = "ABCDEF"
 """Letters of the options of a choice, in shown order: 2 to 6 options."""
@@ -74,6 +74,7 @@ class Shown:
     """What a model sees at one budget of frames.
 
     Attributes:
+        frames: positions of the K frames shown among those looked at (`Footage.times`).
         pixels: instance id -> its pixels in each of the K frames shown, in their order.
         frame_pixels: pixels of a whole frame.
         least: pixels in one frame from which an object is visible.
@@ -81,6 +82,7 @@ class Shown:
         settings: that the question was made with.
     """
 
+    frames: tuple[int, ...]
     pixels: Mapping[int, tuple[int, ...]]
     frame_pixels: int
     least: int
@@ -120,7 +122,10 @@ class QuestionType:
             "category" by how near their category is to one number, "" not at all.
         held_out: kept for evaluation: never asked in mode vsi100k, and averaged apart from the trained tasks.
         needs: parts of the scene beside the boxes that answers come from: "floor" (`scene.floor`, which is mapped only
-            where such a type is asked) or "footage" (`scene.footage`).
+            where such a type is asked), "footage" (`scene.footage`, with frames between those shown) or "poses"
+            (`scene.footage.poses`).
+        tolerance: largest error of a number that is right, in its unit; others are wrong. None: numbers are scored by
+            their relative error.
         words: the options of every question, for choices between fixed words.
         observe: (scene, question, its objects, distance) -> one sentence of templated thought, or None.
         resolve: (scene, question without options, options such as "A. chair") -> letter or number text by our formulas,
@@ -150,6 +155,7 @@ class QuestionType:
     balance: str = "text"
     held_out: bool = False
     needs: tuple[str, ...] = ()
+    tolerance: float | None = None
     words: tuple[str, ...] | None = None
     observe: Observer | None = None
     resolve: Resolver | None = None

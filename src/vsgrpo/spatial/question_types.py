@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vsgrpo.spatial import benchmark_types, frame_true, object_types, revsi
+from vsgrpo.spatial import benchmark_types, camera_types, frame_true, object_types, revsi
 from vsgrpo.spatial.question import Asking, Question, QuestionType, question_rng
 from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.scene import Scene
 
-QUESTION_TYPES: dict[str, QuestionType] = {kind.name: kind for kind in (*benchmark_types.TYPES, *object_types.TYPES)}
+QUESTION_TYPES: dict[str, QuestionType] = {
+    kind.name: kind for kind in (*benchmark_types.TYPES, *object_types.TYPES, *camera_types.TYPES)
+}
 """Name -> type, in the order in which a scene is asked about; `register` adds those of other modules at the end."""
 
 
@@ -53,6 +55,12 @@ def counts_things(question_type: str) -> bool:
     """Return whether answers of a type are numbers of things, which alone may be 0."""
     kind = QUESTION_TYPES.get(question_type)
     return kind is not None and kind.answer_kind == "number" and kind.unit is None
+
+
+def tolerance_of(question_type: str) -> float | None:
+    """Return the largest error of a right number of a type, None where the relative error is scored."""
+    kind = QUESTION_TYPES.get(question_type)
+    return None if kind is None else kind.tolerance
 
 
 def type_called(name: str) -> str | None:

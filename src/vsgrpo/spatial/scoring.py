@@ -14,7 +14,7 @@ from typing import TypeGuard
 import numpy as np
 
 from vsgrpo.spatial.answers import normalize_word, official_number, read_letter, read_number
-from vsgrpo.spatial.question_types import answer_kind_of, table_tasks, type_names
+from vsgrpo.spatial.question_types import answer_kind_of, table_tasks, tolerance_of, type_names
 
 # linspace, not literals: its 9th value is 0.8999999999999999, so an error of exactly 10 % passes nine thresholds.
 _MRA_THRESHOLDS = np.linspace(0.5, 0.95, int((0.95 - 0.5) / 0.05 + 2))
@@ -22,6 +22,7 @@ _MRA_THRESHOLDS = np.linspace(0.5, 0.95, int((0.95 - 0.5) / 0.05 + 2))
 TOLERANCES = 1 - _MRA_THRESHOLDS
 """Relative errors that `mra` lets pass, one per threshold."""
 _MAX_CANDIDATES = 20_000
+_ROUNDING = 1e-9
 FACTORS = ((0.25, 0.75), (1.3, 1.75))
 """A wrong number is the right one times a factor from one of these ranges, each as likely as the other."""
 MIN_ERROR = 0.2
@@ -104,10 +105,41 @@ def mra_many(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.where(is_zero, predictions == 0, relative)
 
 
+def within(prediction: float | None, target: float, tolerance: float) -> float:
+    """Return 1.0 where a number is at most `tolerance` from the right one, else 0.0; for times, which may be near 0."""
+    return float(prediction is not None and abs(prediction - target) <= tolerance + _ROUNDING)
+
+
+def score_number(question_type: str, prediction: float | None, target: float) -> float:
+    """Return the score of a number: `within` the tolerance of its type, or `mra` for types without one.
+
+    Raises:
+        ValueError: as `mra`.
+    """
+    tolerance = tolerance_of(question_type)
+    return mra(prediction, target) if tolerance is None else within(prediction, target, tolerance)
+
+
+def score_numbers(question_types: Sequence[str], predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return `score_number` of each row, the same floats; nan means no prediction.
+
+    Args:
+        question_types: of each row.
+        predictions: (N,) float64.
+        targets: (N,) float64, none below 0.
+    """
+    known = {name: tolerance_of(name) for name in set(question_types)}
+    scores = mra_many(predictions, targets)
+    if any(value is not None for value in known.values()):
+        limits = np.array([np.nan if (limit := known[name]) is None else limit for name in question_types])
+        scores = np.where(np.isnan(limits), scores, np.abs(predictions - targets) <= limits + _ROUNDING)
+    return scores
+
+
 def score(
     scorer: str, question_type: str, prediction: str, ground_truth: str, options: Sequence[str] | None = None
 ) -> float:
-    """Return the score (0..1) of one answer: letter match (choices) or mean relative accuracy (numbers).
+    """Return the score (0..1) of one answer: letter match (choices) or `score_number` (numbers).
 
     Args:
         scorer: one of `SCORERS`.
@@ -124,7 +156,7 @@ def score(
         raise ValueError(f"question_type={question_type!r}: one of {type_names()}")
     if answer_kind == "choice":
         return float(read_letter(scorer, prediction, options).lower() == ground_truth.lower())
-    return mra(read_number(scorer, question_type, prediction), float(ground_truth))
+    return score_number(question_type, read_number(scorer, question_type, prediction), float(ground_truth))
 
 
 def aggregate(scores: Mapping[str, Iterable[float]]) -> dict[str, float]:
@@ -156,7 +188,7 @@ def aggregate(scores: Mapping[str, Iterable[float]]) -> dict[str, float]:
 # --- what can be scored without eyes ---
 
 
-def best_number(texts: Iterable[str] | Mapping[str, int]) -> tuple[str, float]:
+def best_number(texts: Iterable[str] | Mapping[str, int], allowed: float | None = None) -> tuple[str, float]:
     """Return the constant with the highest mean MRA over number texts, and that score. Zeros are right for 0 alone.
 
     Candidates are the multiples of the finest decimal place among the texts, between their smallest and largest (where
@@ -164,13 +196,14 @@ def best_number(texts: Iterable[str] | Mapping[str, int]) -> tuple[str, float]:
 
     Args:
         texts: as they come, or text -> how often.
+        allowed: the error that is right where that is scored instead (`QuestionType.tolerance`).
 
     Raises:
         ValueError: no texts, or one that is not a finite number >= 0.
     """
     found = Counter(texts)
     zeros = sum(count for text, count in found.items() if float(text) == 0)
-    if zeros:
+    if zeros and allowed is None:
         rest = {text: count for text, count in found.items() if float(text) != 0}
         best, share = best_number(rest) if rest else ("0", 0.0)
         share *= sum(rest.values()) / found.total()
@@ -178,18 +211,22 @@ def best_number(texts: Iterable[str] | Mapping[str, int]) -> tuple[str, float]:
     places = max(len(text.partition(".")[2]) if "e" not in text.lower() else 1 for text in found)
     truths, place_of = np.unique(np.array([float(text) for text in found]), return_inverse=True)
     counts = np.bincount(place_of, weights=list(found.values())).astype(int)
-    if not (np.isfinite(truths).all() and truths[0] > 0):
+    if not (np.isfinite(truths).all() and truths[0] >= 0):
         raise ValueError(f"best_number: {truths[0]}: numbers >= 0 are needed")
     scale = 10**places
     low, high = round(truths[0] * scale), round(truths[-1] * scale)
     values = np.arange(low, high + 1) / scale if high - low < _MAX_CANDIDATES else truths
     totals = np.concatenate([[0], np.cumsum(counts)])
+    if allowed is None:
+        ranges = [_within(truths, values, tolerance) for tolerance in TOLERANCES]
+    else:
+        last = np.searchsorted(truths, values + allowed + _ROUNDING, side="right")
+        ranges = [(np.searchsorted(truths, values - allowed - _ROUNDING), last)]
     right = np.zeros(len(values))
-    for tolerance in TOLERANCES:
-        first, last = _within(truths, values, tolerance)
+    for first, last in ranges:
         right += totals[last] - totals[first]
     place = int(np.argmax(right))
-    return f"{values[place]:.{places}f}", float(right[place] / (len(TOLERANCES) * totals[-1]))
+    return f"{values[place]:.{places}f}", float(right[place] / (len(ranges) * totals[-1]))
 
 
 def _within(truths: np.ndarray, values: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,8 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
+from vsgrpo.reward_loading import load_reward
 from vsgrpo.reward_metrics import reward_metrics
-from vsgrpo.rewards import load_reward
 from vsgrpo.trackers import Table
 from vsgrpo.training.advantages import TypeSpread
 from vsgrpo.training.base import RunParts, StageTrainer

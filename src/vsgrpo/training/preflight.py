@@ -19,7 +19,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import family_files
 from vsgrpo.families.vision_record import other_rule
 from vsgrpo.memory.passes import plan_passes
-from vsgrpo.rewards import load_reward
+from vsgrpo.reward_loading import load_reward
 from vsgrpo.rules import module_file
 from vsgrpo.terminal import show
 from vsgrpo.training.launcher import allows_tf32

@@ -210,7 +210,7 @@ VERSION = 1
 """Counts up with every change of a sentence: it is part of the cache key."""
 
 _OF_UNIT = {"m": " of metres", "m2": " of square metres", "m3": " of cubic metres", "cm": " of centimetres"}
-_OF_UNIT |= {"degrees": " of degrees"}
+_OF_UNIT |= {"degrees": " of degrees", "s": " of seconds"}
 _SHOWN = {"image": "the image", "images": "the images", "video": "the video (frames of it in order)"}
 
 

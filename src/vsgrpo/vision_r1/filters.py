@@ -22,6 +22,7 @@ from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.maths import maths_equal, plain_number, strip_wrappers
 from vsgrpo.rewards import is_right
 from vsgrpo.spatial.answers import normalize_word, parse_answer
+from vsgrpo.spatial.question_types import tolerance_of
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
@@ -187,7 +188,7 @@ def check_answer(candidate: Candidate, settings: FilterSection) -> str | None:
     row = candidate.row
     letter = row.ground_truth if row.answer_kind == "choice" else None
     parsed = parse_answer(candidate.answer, "vanilla")
-    if is_right(parsed, row.answer, row.answer_kind, letter):
+    if is_right(parsed, row.answer, row.answer_kind, letter, tolerance_of(row.question_type)):
         return None
     return f"{_short(candidate.answer)} is not {_short(row.answer)}"
 

@@ -39,7 +39,7 @@ _DECIMAL_COMMA = re.compile(r"\d+,\d+", re.ASCII)
 _WITH_UNIT = re.compile(r"([-+]?[\d.,]*\d[.,]?(?:[eE][-+]?\d+)?)\s*([^\d\s].*)?", re.ASCII | re.DOTALL)
 
 _METRES, _FEET = "met(?:er|re)s?", "(?:ft|feet|foot)"
-# Unit -> (dimension, size in metres, square metres, cubic metres or degrees, as people write it).
+# Unit -> (dimension, size in metres, square metres, cubic metres, degrees or seconds, as people write it).
 _UNITS: dict[str, tuple[str, Decimal, str]] = {
     "m2": ("area", Decimal(1), rf"m(?:2|\^2|\*\*2|\u00b2)|\u33a1|sqm|(?:sq\.? ?|square[ -]?)(?:m|{_METRES})"),
     "cm2": ("area", Decimal("0.0001"), rf"cm2|cm\^2|cm\u00b2|square[ -]?(?:cm|centi{_METRES})"),
@@ -49,6 +49,8 @@ _UNITS: dict[str, tuple[str, Decimal, str]] = {
     "ft3": ("volume", Decimal("0.028316846592"), rf"ft3|ft\^3|ft\u00b3|cu\.? ?{_FEET}|cubic[ -]?{_FEET}"),
     "l": ("volume", Decimal("0.001"), "lit(?:er|re)s?|l"),
     "degrees": ("angle", Decimal(1), "degrees?|deg|\u00b0"),
+    "s": ("time", Decimal(1), "s|secs?|seconds?"),
+    "min": ("time", Decimal(60), "min|minutes?"),
     "rad": ("angle", Decimal("57.29577951308232"), "radians?|rad"),
     "mm": ("length", Decimal("0.001"), f"mm|milli{_METRES}"),
     "cm": ("length", Decimal("0.01"), f"cms?|centi{_METRES}"),
@@ -58,12 +60,14 @@ _UNITS: dict[str, tuple[str, Decimal, str]] = {
     "ft": ("length", Decimal("0.3048"), r"feet|foot|ft|\u2032|'"),
     "yd": ("length", Decimal("0.9144"), r"yards?|yds?"),
 }
+_SHORT = ("in", "ft", "yd", "l", "s", "min")
+"""Units that are words or endings in a question: "in the room", "chair(s)"."""
 _UNIT_TEXTS = tuple((unit, re.compile(rf"(?:{text})\.?", re.IGNORECASE)) for unit, (_, _, text) in _UNITS.items())
-_ANY_UNIT = "|".join(text for unit, (_, _, text) in _UNITS.items() if unit not in ("in", "ft", "yd", "l"))
+_ANY_UNIT = "|".join(text for unit, (_, _, text) in _UNITS.items() if unit not in _SHORT)
 # Units as a question asks for them: "in feet", "(m)"; a bare "in", "foot" or "yard" is no unit there.
 _ASKED = re.compile(
     rf"(?:\b(?:in|using|units?(?: is| are|:)?|how many)\s+(?:the unit of |units of )?|\()\s*"
-    rf"({_ANY_UNIT}|inches|feet|yards|ft)(?![\w^\u00b2\u00b3])",
+    rf"({_ANY_UNIT}|inches|feet|yards|ft|seconds|minutes)(?![\w^\u00b2\u00b3])",
     re.IGNORECASE,
 )
 _NO_UNIT = ("", "none", "null", "nan", "na", "n/a", "-")

@@ -19,6 +19,7 @@ from vsgrpo.evaluation.benchmark import Benchmark, question_row
 from vsgrpo.records import read_jsonl
 from vsgrpo.rewards import is_right
 from vsgrpo.spatial.answers import parse_answer
+from vsgrpo.spatial.question_types import tolerance_of
 
 NO_IMAGE_TOKEN = re.compile(r"\s*<(?:image|video)>\s*")
 _FIELDS = ("id", "question", "problem", "answer", "image", "images", "video", "videos", "options")
@@ -36,7 +37,8 @@ class Folder(Benchmark):
     def score(self, row: Row, answer: str) -> bool:
         """Return whether an answer is right, see `rewards.is_right`."""
         letter = row.ground_truth if row.answer_kind == "choice" and self.prompt.show_options else None
-        return is_right(parse_answer(answer, self.prompt.answer_mode), row.answer, row.answer_kind, letter)
+        parsed, tolerance = parse_answer(answer, self.prompt.answer_mode), tolerance_of(row.question_type)
+        return is_right(parsed, row.answer, row.answer_kind, letter, tolerance)
 
 
 def iter_questions(file: Path) -> Iterator[Row]:
