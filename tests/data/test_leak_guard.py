@@ -104,9 +104,17 @@ def test_verdict_of_rows_that_are_not_refused(row, verdict):
 def test_val_scans_of_safe_rooms_need_the_flag():
     scan = next(scan for scan in split_ids("val") if ("scannet", room_of(scan)) not in denied_rooms())
     row = make(scene=scan, room=room_of(scan))
-    with pytest.raises(DataError, match="a ScanNet val scan"):
+    with pytest.raises(DataError, match="a val scan"):
         check_rows([row])
     assert check_rows([row], allow_val_safe=True) == "clean"
+
+
+def test_validation_videos_of_arkitscenes_are_held_out_too():
+    row = make(dataset="arkitscenes", scene="42899688", room="435371")  # Validation, of a room that is in no benchmark
+    with pytest.raises(DataError, match=r"scene_name=42899688: a val scan \(1 of 1 rows\)"):
+        check_rows([row])
+    assert check_rows([row], allow_val_safe=True) == "clean"
+    assert check_rows([make(dataset="arkitscenes", scene="40958767", room="379876")]) == "clean"  # Training
 
 
 def test_split_lists_and_deny_rooms_agree_with_the_published_counts():

@@ -131,7 +131,7 @@ def test_check_data_names_every_fault(tmp_path):
         "share 1 rooms (e.g. scene0000)",
         "scene0025_00.mp4",  # cut off
         "scene0011_00.mp4: no such video",
-        "problem: 1 rows of ScanNet val scans",
+        "problem: 1 rows of val scans",
     ):
         assert says in text, says
     assert report.verdict == "leak"

@@ -123,7 +123,7 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
     ]
     problems += _leak_problems(scans) + _shared_rooms(scans)
     if judged.num_val and not config.data.allow_val_safe:
-        problems.append(f"{judged.num_val} rows of ScanNet val scans: training on them needs data.allow_val_safe=true")
+        problems.append(f"{judged.num_val} rows of val scans: training on them needs data.allow_val_safe=true")
     good, bad = _media(scans, config, headers, limit)
     problems += bad
     frames = [header.num_frames for (kind, _), header in good.items() if kind == "video"]

@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from vsgrpo.data.room_ids import Found, find_rooms, rooms_in, rooms_in_data, sca
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
-from vsgrpo.tables import BENCHMARKS, denied_rooms, split_of
+from vsgrpo.tables import BENCHMARKS, arkitscenes_folds, arkitscenes_visits, denied_rooms, split_of
 
 VERDICTS = ("clean", "unknown", "leak")
 """From best to worst."""
@@ -106,13 +107,25 @@ class Links:
 
 
 def val_scans(row: Row, *links: str) -> list[str]:
-    """Return the ScanNet val scans, or rooms of such, that scene name, id and media paths of a row name."""
+    """Return the val scans (ScanNet, ARKitScenes), or rooms of such, that scene name, id and paths of a row name."""
     return _val_scans(shown_rooms(row, *links))
 
 
 def _val_scans(shown: Sequence[Found]) -> list[str]:
-    scenes = [item.scene for item in shown if item.dataset == "scannet"]
-    return [scene for scene in scenes if (split_of(scene) or scannet_room_splits().get(scene)) == "val"]
+    return [item.scene for item in shown if _is_val(item)]
+
+
+def _is_val(item: Found) -> bool:
+    if item.dataset == "arkitscenes":
+        return item.scene in _arkitscenes_val()
+    return item.dataset == "scannet" and (split_of(item.scene) or scannet_room_splits().get(item.scene)) == "val"
+
+
+@cache
+def _arkitscenes_val() -> frozenset[str]:
+    """Return the Validation videos of ARKitScenes, and their visits."""
+    videos = [video for video, fold in arkitscenes_folds().items() if fold == "Validation"]
+    return frozenset((*videos, *(arkitscenes_visits().get(video, video) for video in videos)))
 
 
 @dataclass
@@ -124,7 +137,7 @@ class Judgement:
         num_leaks: rows of benchmark rooms.
         first_leak: the first of these, and its first room of a benchmark.
         leaked_rooms, leaked_scenes: benchmark rooms and scene names of these.
-        num_val: rows of ScanNet val scans of other rooms.
+        num_val: rows of val scans of other rooms.
         first_val: scene name of the first of these.
         unknown: dataset -> rows whose scene is unknown.
         first_unknown: scene name of the first of these.
@@ -190,7 +203,7 @@ class Judgement:
             )
         if self.num_val and not allow_val_safe:
             raise DataError(
-                f"{where}: scene_name={self.first_val}: a ScanNet val scan ({self.num_val} of {self.num_rows} rows)",
+                f"{where}: scene_name={self.first_val}: a val scan ({self.num_val} of {self.num_rows} rows)",
                 "train on the train split, or allow room-safe val scans: data.allow_val_safe=true",
             )
         return self.verdict
@@ -230,7 +243,7 @@ def check_rows(
     """Return the worst verdict of rows meant for training, or refuse them.
 
     Args:
-        allow_val_safe: take ScanNet val scans of rooms that the benchmark does not use (held-out data by default).
+        allow_val_safe: take val scans of rooms that the benchmark does not use (held-out data by default).
         allow_leak: take benchmark rooms too; the verdict then is "leak".
         where: the file the rows came from, for the message.
         base: its folder; given, links that media paths lead through are followed.

@@ -55,7 +55,7 @@ def dataset_folder(value: str, split: str = "train", *, key: str = "data.path=",
     Args:
         split: of the row file that a run reads.
         key: stands before the value in messages: the key of the configuration and "=".
-        allow_val_safe: take ScanNet val scans of rooms that VSI-Bench does not use.
+        allow_val_safe: take val scans of rooms that VSI-Bench does not use.
 
     Raises:
         DataError: nothing is there, or no rows; rows that cannot be taken (`OwnRowFaults`, with all faults).

@@ -79,7 +79,7 @@ class Source:
         file: a .jsonl or .parquet file.
         form: rows | images.
         name: dataset name of image questions.
-        allow_val_safe: take ScanNet val scans of rooms outside the benchmark.
+        allow_val_safe: take val scans of rooms outside the benchmark.
     """
 
     file: Path

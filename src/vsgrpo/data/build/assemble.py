@@ -147,7 +147,7 @@ def assemble(
     notes = [split.note] if split.note and config.data.dev_fraction else []
     notes += [f"{o.scan_id} gave no question" for o in outcomes if o.status == "done" and not o.rows][:5]
     if config.data.split != "train":
-        notes.append("rows of ScanNet val scans are in: training on them needs data.allow_val_safe=true")
+        notes.append("rows of val scans are in: training on them needs data.allow_val_safe=true")
     every, dropped = _rows_to_choose_from(config, outcomes)
     before = Counter(what.partition(": ")[0] for what in dropped.elements())
     chosen = balance_by_text(every, config.data.mode, config.balance, config.run.seed)

@@ -45,7 +45,7 @@ class ExportSettings:
         split: the row file.
         frames: this many uniform frames of each video, as pictures, instead of the video (formats with frame lists).
         media: "link" gives videos a place in the export (hard links), "none" writes rows alone.
-        allow_val_safe: take ScanNet val scans of rooms that VSI-Bench does not use.
+        allow_val_safe: take val scans of rooms that VSI-Bench does not use.
         seed: of the wrong answers of preference pairs.
     """
 

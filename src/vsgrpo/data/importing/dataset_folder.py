@@ -52,7 +52,7 @@ class ImportSettings:
             image questions or conversations about images.
         images: folder of the images of format=images and of frame lists, as `videos`.
         dev_fraction: share of rooms held out as dev.jsonl.
-        allow_val_safe: take ScanNet val scans of rooms that VSI-Bench does not use.
+        allow_val_safe: take val scans of rooms that VSI-Bench does not use.
         splits: of each file, where the user has split the rows; empty: rooms are held out by `dev_fraction`.
         is_own: the user's own rows: each that cannot be taken is a fault, and none is left out.
     """

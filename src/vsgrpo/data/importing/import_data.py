@@ -37,7 +37,7 @@ from vsgrpo.records import read_records
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 
 _AGAIN = "asked before (same scene and question)"
-_VAL = "a ScanNet val scan (data.allow_val_safe=true takes those of rooms outside VSI-Bench)"
+_VAL = "a val scan (data.allow_val_safe=true takes those of rooms outside VSI-Bench)"
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ class _Import:
             benchmark = found.first_leak[1].benchmark
             raise DataError(f"{path}: {found.num_leaks} rows show rooms of {benchmark} ({rooms})", "remove them")
         if found.num_val and not self.settings.allow_val_safe:
-            raise DataError(f"{path}: {found.num_val} rows of ScanNet val scans, such as {found.first_val}")
+            raise DataError(f"{path}: {found.num_val} rows of val scans, such as {found.first_val}")
         return scan
 
     def _split_again(self) -> list[str]:
