@@ -79,6 +79,23 @@ def write_full_scan(
 ) -> Truth:
     """Write `root/scans/full<index>_00` and the label tsv; the same index gives the same files."""
     rng = np.random.default_rng([index, num_vertices, num_objects])
+    vertices, faces, instances, boxes, size = full_room(rng, num_vertices, num_objects, noise, most_stacked)
+    yaw = np.deg2rad(rng.uniform(-40, 40))
+    alignment = np.eye(4)
+    alignment[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
+    alignment[:3, 3] = [-1.5, 0.7, -0.06]
+    raw = (vertices - alignment[:3, 3]) @ alignment[:3, :3]
+    scan_id = f"full{index:04d}_00"
+    write_labels(root, STRUCTURE | {k: v[0] for k, v in (REPEATED | SINGLE).items()})
+    mesh = Mesh(raw.astype(np.float32), rng.integers(60, 200, (len(raw), 3)).astype(np.uint8), faces)
+    write_scan(Path(root) / "scans" / scan_id, mesh, instances, axis_alignment=alignment)
+    return Truth(scan_id, float(size.prod()), tuple(boxes), noise)
+
+
+def full_room(
+    rng: np.random.Generator, num_vertices: int, num_objects: int, noise: float, most_stacked: int
+) -> tuple[NDArray, NDArray, list[tuple[str, NDArray]], list[tuple[str, Box]], NDArray]:
+    """Return vertices, faces, (label, vertex indices) of floor, wall and objects, the objects' boxes, and the sides."""
     size = rng.uniform((6.5, 6.0), (8.0, 7.5))
     boxes = _place(rng, size, num_objects, most_stacked)
     # Two fifths of the vertices on floor and walls each, the rest on objects, as grids of one spacing per part.
@@ -101,16 +118,7 @@ def write_full_scan(
     parts = [("floor", floor), ("wall", walls), *((label, t) for (label, _), t in zip(boxes, things, strict=True))]
     vertices, faces, instances = _joined(parts)
     vertices = vertices + rng.normal(0, noise, vertices.shape) if noise else vertices
-    yaw = np.deg2rad(rng.uniform(-40, 40))
-    alignment = np.eye(4)
-    alignment[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
-    alignment[:3, 3] = [-1.5, 0.7, -0.06]
-    raw = (vertices - alignment[:3, 3]) @ alignment[:3, :3]
-    scan_id = f"full{index:04d}_00"
-    write_labels(root, STRUCTURE | {k: v[0] for k, v in (REPEATED | SINGLE).items()})
-    mesh = Mesh(raw.astype(np.float32), rng.integers(60, 200, (len(raw), 3)).astype(np.uint8), faces)
-    write_scan(Path(root) / "scans" / scan_id, mesh, instances, axis_alignment=alignment)
-    return Truth(scan_id, float(size.prod()), tuple(boxes), noise)
+    return vertices, faces, instances, boxes, size
 
 
 def _place(rng: np.random.Generator, size: NDArray, number: int, most_stacked: int) -> list[tuple[str, Box]]:

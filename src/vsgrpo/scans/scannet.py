@@ -23,6 +23,7 @@ from vsgrpo.rules import Name
 from vsgrpo.scans import annotation
 from vsgrpo.scans.annotation import AGGREGATION, SEGMENTS, Instance, read_labels
 from vsgrpo.scans.ply import read_ply
+from vsgrpo.scans.scene_maker import make_object, make_scene
 from vsgrpo.scans.sens import SensReader
 from vsgrpo.scans.source import (
     Mesh,
@@ -35,15 +36,11 @@ from vsgrpo.scans.source import (
     broken,
 )
 from vsgrpo.scans.visibility import MASKS, Masks, Projection, watch
-from vsgrpo.spatial.floor import room_floor
-from vsgrpo.spatial.geometry import fit_box
-from vsgrpo.spatial.scene import Box, Footage, Scene, SceneObject
+from vsgrpo.spatial.scene import Footage, Scene
 from vsgrpo.tables import LabelTable, categorize, names_of, split_of
 
 _SCAN_FOLDERS = ("scans", "scans_test")
 _SCAN_ID = re.compile(r"[A-Za-z]\w*_\d{2}")
-_MIN_DIMENSION = 0.05  # metres: an object whose longest edge is shorter cannot be asked about
-_ROOM_AREA_RANGE = (2.0, 150.0)  # square metres
 labels_of = lru_cache(maxsize=4)(read_labels)
 """The label table of a root, read once in each worker process."""
 
@@ -107,55 +104,20 @@ class ScannetScan(Scan):
         (NaN, or longest edge < 0.05 m). Labels are mapped to categories before anything is counted.
         """
         vertices = self.aligned_vertices()
-        objects: list[SceneObject] = []
-        dropped: dict[str, Counter[str]] = {}
-        for instance in self.instances:
-            item, reason = self._object(instance, vertices, settings)
-            if item:
-                objects.append(item)
-            else:
-                dropped.setdefault(reason, Counter())[instance.label] += 1
-        warnings = dict(self.warnings)
-        warnings |= {f"dropped_{reason}": counter.total() for reason, counter in sorted(dropped.items())}
-        room_size, outlines = room_floor(
-            vertices, settings.alpha_points, self.scan_id, alpha=settings.alpha, holes=settings.alpha_holes
-        )
-        if room_size is None:
-            warnings["room_size_unknown"] = 1
-        elif not _ROOM_AREA_RANGE[0] <= room_size <= _ROOM_AREA_RANGE[1]:
-            warnings["room_size_out_of_range"] = 1
-            room_size = None
-        return Scene(
-            dataset=self.dataset,
-            scene_name=self.scan_id,
-            room=self.room,
-            objects=tuple(objects),
-            room_size=room_size,
-            room_center=(vertices.min(axis=0) + vertices.max(axis=0)) / 2,
-            object_counts=dict(sorted(Counter(item.category for item in objects).items())),
-            warnings=warnings,
-            extra={
-                "dropped": {reason: dict(sorted(counter.items())) for reason, counter in sorted(dropped.items())},
-                "names": sorted(set().union(*(names_of(item.label, self.labels) for item in self.instances))),
-                "floor_outline": [loop.round(2).tolist() for loop in outlines],
-            },
-        )
-
-    def _object(
-        self, instance: Instance, vertices: NDArray[np.float64], settings: SceneSettings
-    ) -> tuple[SceneObject | None, str]:
-        """Return the object, or None and the reason it is left out."""
-        category = categorize(instance.label, self.labels, settings.categories)
-        if category.name is None:
-            return None, category.reason
-        points = vertices[instance.vertex_indices]
-        if len(points) < settings.min_vertices:
-            return None, "few_vertices"
-        box = fit_box(points, settings.box)
-        size_box = fit_box(points, "aabb") if settings.size_box == "aabb" else box
-        if not _is_sound(box) or not _is_sound(size_box):
-            return None, "degenerate_box"
-        return SceneObject(instance.instance_id, category.name, box, size_box, instance.label, len(points)), ""
+        candidates = [
+            make_object(
+                instance.instance_id,
+                instance.label,
+                categorize(instance.label, self.labels, settings.categories),
+                vertices,
+                instance.vertex_indices,
+                settings,
+            )
+            for instance in self.instances
+        ]
+        names = set[str]().union(*(names_of(item.label, self.labels) for item in self.instances))
+        identity = (self.dataset, self.scan_id, self.room)
+        return make_scene(identity, candidates, names, vertices, settings, self.warnings)
 
     def recording(self) -> SensRecording:
         """Open the scan's `.sens`.
@@ -305,11 +267,6 @@ def _files_of(folder: Path) -> list[Path]:
     elif f"{folder.name}{SEGMENTS}" in lacking and (folder / f"{folder.name}_vh_clean.segs.json").is_file():
         hint = "only the high-resolution segmentation is there; download the _vh_clean_2.0.010000 one"
     raise broken(folder, f"lacks {', '.join(lacking)}", hint)
-
-
-def _is_sound(box: Box) -> bool:
-    finite = np.isfinite(box.axes_lengths).all() and np.isfinite(box.centroid).all() and np.isfinite(box.axes).all()
-    return bool(finite and box.axes_lengths.max() >= _MIN_DIMENSION)
 
 
 def _list(options: ScannetOptions, root: Path) -> list[str]:

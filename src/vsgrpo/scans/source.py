@@ -22,6 +22,7 @@ from vsgrpo.spatial.scene import Footage, Scene
 
 SOURCES = {
     "scannet": "vsgrpo.scans.scannet:SCANNET",
+    "scannetpp": "vsgrpo.scans.scannetpp:SCANNETPP",
     "arkitscenes": "vsgrpo.scans.arkitscenes:ARKITSCENES",
     "demo": "vsgrpo.scans.demo.source:DEMO",
 }

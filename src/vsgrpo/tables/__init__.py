@@ -113,6 +113,18 @@ def benchmark_categories() -> BenchmarkCategories:
     return BenchmarkCategories(tuple(row[0] for row in rows if row[0] != "-"), of_name, of_nyu40)
 
 
+@cache
+def scannetpp_categories() -> dict[str, str | None]:
+    """Return label of ScanNet++ -> the category that VSI-Bench asks about, None where it never does; case-folded."""
+    return {label: None if name == "-" else name for label, name in _rows("scannetpp_categories.tsv")}
+
+
+@cache
+def scannetpp_structure() -> frozenset[str]:
+    """Return the case-folded labels of ScanNet++ that are structure, or no object at all."""
+    return frozenset(_lines("scannetpp_structure.txt"))
+
+
 # --- the categories that questions use ---
 
 
@@ -207,6 +219,34 @@ def names_of(label: str, labels: LabelTable) -> set[str]:
     clean = _fold(row.category) if row else raw
     category = categorize(label, labels, "benchmark").name
     return {name for name in (raw, clean, category_aliases().get(clean, clean), category) if name}
+
+
+def categorize_scannetpp(label: str, mode: str) -> Category:
+    """Return the category of a label of ScanNet++: mode "raw" keeps its own name, "benchmark" VSI-Bench's names.
+
+    raw: our aliases, less the blacklist and what is structure. benchmark: by name, before anything is counted.
+
+    Raises:
+        ValueError: another mode.
+    """
+    raw = _fold(label)
+    name = category_aliases().get(raw, raw)
+    if mode == "benchmark":
+        table = scannetpp_categories()
+        category = next((table[known] for known in (raw, name) if known in table), None)
+        return Category(category, "" if category else "not_in_benchmark")
+    if mode != "raw":
+        raise ValueError(f"categories={mode!r}: must be raw or benchmark")
+    if not name or {raw, name} & scannetpp_structure():
+        return Category(None, "structure")
+    return Category(None, "blacklist") if {raw, name} & label_blacklist() else Category(name)
+
+
+def scannetpp_names_of(label: str) -> set[str]:
+    """Return every name of a label of ScanNet++: as annotated, under its alias, and the benchmark's category of it."""
+    raw = _fold(label)
+    names = (raw, category_aliases().get(raw, raw), categorize_scannetpp(label, "benchmark").name)
+    return {name for name in names if name}
 
 
 def _benchmark_category(names: tuple[str, ...], nyu40id: int | None) -> Category:

@@ -1,0 +1,111 @@
+"""Annotated objects and the points of a floor to a Scene: what sources with labelled meshes have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsgrpo.scans.source import SceneSettings
+from vsgrpo.spatial.floor import room_floor
+from vsgrpo.spatial.geometry import fit_box
+from vsgrpo.spatial.scene import Box, Scene, SceneObject
+from vsgrpo.tables import Category
+
+_MIN_DIMENSION = 0.05  # metres: an object whose longest edge is shorter cannot be asked about
+_ROOM_AREA_RANGE = (2.0, 150.0)  # square metres
+Candidate = tuple[str, SceneObject | None, str]
+"""Label, the object, and where there is none the reason."""
+
+
+def make_object(
+    instance_id: int,
+    label: str,
+    category: Category,
+    vertices: NDArray[np.floating],
+    indices: NDArray[np.integer],
+    settings: SceneSettings,
+    box: Box | None = None,
+) -> Candidate:
+    """Return the object of an instance, or the reason it is left out.
+
+    The reason is that of the category, few_vertices (fewer than `settings.min_vertices`) or degenerate_box (NaN, or
+    longest edge < 0.05 m).
+
+    Args:
+        vertices: (V, 3) of the mesh, in the frame of the scene.
+        indices: (K,) which of them are the instance's.
+        box: the annotators' own; None: it is fitted to the points.
+    """
+    if category.name is None:
+        return label, None, category.reason
+    if len(indices) < settings.min_vertices:
+        return label, None, "few_vertices"
+    points = vertices[indices]
+    box = fit_box(points, settings.box) if box is None else box
+    size_box = fit_box(points, "aabb") if settings.size_box == "aabb" else box
+    if not _is_sound(box) or not _is_sound(size_box):
+        return label, None, "degenerate_box"
+    return label, SceneObject(instance_id, category.name, box, size_box, label, len(points)), ""
+
+
+def make_scene(
+    identity: tuple[str, str, str],
+    candidates: Iterable[Candidate],
+    names: Set[str],
+    vertices: NDArray[np.floating],
+    settings: SceneSettings,
+    warnings: Mapping[str, int],
+    floor_points: NDArray[np.floating] | None = None,
+) -> Scene:
+    """Return the scene of a scan.
+
+    Candidates that are no objects are counted by reason in `warnings` (`dropped_<reason>`) and by label in
+    `extra["dropped"]`. A floor outside 2..150 square metres is unknown, and counted.
+
+    Args:
+        identity: data set, scan id and room.
+        names: every name of every label, for questions about what is not there.
+        vertices: (V, 3) of the mesh.
+        floor_points: (P, 3) that the floor is drawn from; None: the vertices.
+    """
+    dataset, scan_id, room = identity
+    objects: list[SceneObject] = []
+    dropped: dict[str, Counter[str]] = {}
+    for label, item, reason in candidates:
+        if item is not None:
+            objects.append(item)
+        else:
+            dropped.setdefault(reason, Counter())[label] += 1
+    counted = {**warnings, **{f"dropped_{reason}": counter.total() for reason, counter in sorted(dropped.items())}}
+    points = vertices if floor_points is None else floor_points
+    room_size, outlines = room_floor(
+        points, settings.alpha_points, scan_id, alpha=settings.alpha, holes=settings.alpha_holes
+    )
+    if room_size is None:
+        counted["room_size_unknown"] = 1
+    elif not _ROOM_AREA_RANGE[0] <= room_size <= _ROOM_AREA_RANGE[1]:
+        counted["room_size_out_of_range"] = 1
+        room_size = None
+    return Scene(
+        dataset=dataset,
+        scene_name=scan_id,
+        room=room,
+        objects=tuple(objects),
+        room_size=room_size,
+        room_center=(vertices.min(axis=0) + vertices.max(axis=0)).astype(np.float64) / 2,
+        object_counts=dict(sorted(Counter(item.category for item in objects).items())),
+        warnings=counted,
+        extra={
+            "dropped": {reason: dict(sorted(counter.items())) for reason, counter in sorted(dropped.items())},
+            "names": sorted(names),
+            "floor_outline": [loop.round(2).tolist() for loop in outlines],
+        },
+    )
+
+
+def _is_sound(box: Box) -> bool:
+    finite = np.isfinite(box.axes_lengths).all() and np.isfinite(box.centroid).all() and np.isfinite(box.axes).all()
+    return bool(finite and box.axes_lengths.max() >= _MIN_DIMENSION)
