@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +107,7 @@ class ScannetppScan(Scan):
 
     def recording(self) -> PhoneRecording:
         """Open the video of the phone; DataError where there is none, or it is broken."""
-        return PhoneRecording(self.folder / "iphone", self.mesh, self.owner, self.aligned_mesh())
+        return PhoneRecording(self.folder / "iphone", *self._thinned)
 
 
 def list_scans(root: Path) -> list[str]:
@@ -135,7 +135,6 @@ def split_of(root: Path, scan_id: str) -> str | None:
     return _split_lists(root).get(scan_id)
 
 
-@lru_cache(maxsize=4)
 def _split_lists(root: Path) -> dict[str, str]:
     """Return scan -> split; DataError where the list of train scans is missing."""
     found: dict[str, str] = {}

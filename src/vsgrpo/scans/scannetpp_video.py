@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.errors import DataError
+from vsgrpo.scans.drawn import DrawnPixels
 from vsgrpo.scans.phone_depth import NEEDS_LZ4, Depth, open_depth
 from vsgrpo.scans.sens import is_valid_pose
 from vsgrpo.scans.source import Mesh, Recording, VisibilitySettings, broken, read_json_object
-from vsgrpo.scans.visibility import Projection, View, watch
+from vsgrpo.scans.visibility import View, watch
 from vsgrpo.spatial.scene import Footage
 from vsgrpo.video.container import check_file, open_container
 from vsgrpo.video.index import VideoIndex
@@ -45,9 +46,8 @@ class PhoneRecording(Recording):
 
     Args:
         folder: iphone/ of a scan.
-        mesh: of the scan, by whose vertices pixels are counted.
-        owner: (V,) the instance id of each of them, -1 where none.
-        thinned: the mesh that `Footage.surface` is about.
+        mesh: of the scan, as `Scan.aligned_mesh` gives it.
+        owner: (V,) the instance id of each vertex, -1 where none.
 
     Attributes:
         numbers: of the frames of the recording that are exported.
@@ -56,8 +56,8 @@ class PhoneRecording(Recording):
         DataError: no video and no frames, or a broken video.
     """
 
-    def __init__(self, folder: Path, mesh: Mesh, owner: NDArray[np.int32], thinned: Mesh) -> None:
-        self._folder, self._mesh, self._owner, self._thinned = folder, mesh, owner, thinned
+    def __init__(self, folder: Path, mesh: Mesh, owner: NDArray[np.int32]) -> None:
+        self._folder, self._mesh, self._owner = folder, mesh, owner
         self._film: VideoIndex | None = None
         self._open = ExitStack()
         self._files: dict[int, Path] = {}
@@ -150,7 +150,7 @@ class PhoneRecording(Recording):
         if isinstance(self._depth, str):
             return self._depth + nothing
         self._open.callback(self._depth.close)
-        counter = _Counter(self.view, self._mesh, self._thinned, self._owner, instance_ids, settings.depth_tolerance)
+        counter = DrawnPixels(self.view, self._mesh, self._owner, instance_ids, settings.depth_tolerance)
         return watch(len(self.numbers), counter, instance_ids, settings, self.pose)
 
     def pose(self, place: int) -> NDArray[np.float64] | None:
@@ -191,33 +191,6 @@ class PhoneRecording(Recording):
     def close(self) -> None:
         """Close the files."""
         self._open.close()
-
-
-class _Counter:
-    """Pixels by all vertices of the mesh, and the surface by those of the thinned one: for `visibility.watch`."""
-
-    def __init__(
-        self,
-        view: Any,
-        mesh: Mesh,
-        thinned: Mesh,
-        owner: NDArray[np.int32],
-        instance_ids: Sequence[int],
-        tolerance: float,
-    ) -> None:
-        nobody = np.full(len(thinned.vertices), -1, dtype=np.int32)
-        self._objects = Projection(view, mesh, owner, instance_ids, tolerance)
-        self._surface = Projection(view, thinned, nobody, (), tolerance)
-        self.count = self._objects.count
-
-    @property
-    def frame_pixels(self) -> int:
-        """Pixels of a depth image."""
-        return self._objects.frame_pixels
-
-    def surface(self, frames: Iterable[int]) -> NDArray[np.bool_] | None:
-        """Return which vertices of the thinned mesh, (V,), some of the frames show."""
-        return self._surface.surface(frames)
 
 
 def find_video(folder: Path) -> Path | None:

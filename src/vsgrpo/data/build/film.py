@@ -54,8 +54,8 @@ def make_video(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) ->
     with scan.recording() as recording:
         fps = recording.fps or video.fps
         num_frames = write_video(path, recording.frames(), fps, size=size, crf=video.crf)
-        scene.warnings.update(recording.warnings())
         scene, seen_pixels = _watch(config, scan, scene, recording, fps)
+        scene.warnings.update(recording.warnings())  # last: only who looks at frames meets broken ones
     return Film(scene, num_frames, seen_pixels)
 
 

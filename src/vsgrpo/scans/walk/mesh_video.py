@@ -121,7 +121,7 @@ def render_walk(mesh: Mesh, instance_of_vertex: NDArray, settings: WalkSettings)
     surface = Surface(mesh.vertices, mesh.colors, mesh.faces)
     ids = np.unique(instance_of_vertex[instance_of_vertex >= 0])
     numbers = np.where(instances >= 0, np.searchsorted(ids, instances), -1)
-    object_of_face = _majority(numbers[mesh.faces])
+    object_of_face = majority(numbers[mesh.faces])
     cameras = plan_walk(mesh, numbers, len(ids), floor_map, settings)
     shell = RoomShell(mesh, floor_map)
     frames = np.empty((len(cameras), settings.height, settings.width, 3), np.uint8)
@@ -156,7 +156,7 @@ def plan_walk(
     camera = Camera((0.0, 0.0, floor_map.floor + eye), 0.0, pitch, settings.width, settings.height, _HFOV_DEGREES)
     coarse, kept = _coarsen(mesh.vertices, mesh.faces, object_of_vertex)
     faces = mesh.faces[kept]
-    object_of_face = _majority(object_of_vertex[faces])
+    object_of_face = majority(object_of_vertex[faces])
     targets = camera_plan.make_targets(object_of_face, num_objects, _surface_pieces(mesh.vertices, faces))
     candidates = camera_plan.candidate_views(floor_map, camera)
     sightings = camera_plan.look(coarse, targets, candidates)
@@ -212,7 +212,7 @@ def _checked(mesh: Mesh, instance_of_vertex: NDArray) -> tuple[Mesh, NDArray[np.
     return Mesh(vertices[kept].astype(np.float32), colors[kept].astype(np.uint8), faces), kept, notes
 
 
-def _majority(ids: NDArray) -> NDArray:
+def majority(ids: NDArray) -> NDArray:
     """Return per row (N, 3) the id that occurs twice or more, else the first."""
     return np.where(ids[:, 1] == ids[:, 2], ids[:, 1], ids[:, 0])
 

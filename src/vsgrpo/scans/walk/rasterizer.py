@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,24 @@ class Camera:
         return [x * right[i] + y * down[i] + forward[i] for i in range(3)]
 
 
+class Pinhole(Protocol):
+    """What `Surface.draw` asks of a camera."""
+
+    @property
+    def eye(self) -> tuple[float, float, float]: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def focal(self) -> float: ...
+
+    def axes(self) -> NDArray[np.float64]: ...
+
+
 class Raster(NamedTuple):
     """What a camera sees.
 
@@ -114,7 +132,7 @@ class Surface:
         # intp: numpy would otherwise convert the index array at every take.
         self.corners = np.ascontiguousarray(faces.T, dtype=np.intp)
 
-    def draw(self, camera: Camera) -> Raster:
+    def draw(self, camera: Pinhole) -> Raster:
         """Return face number and depth per pixel.
 
         Both sides of a face are drawn: one-sided walls of real scans would else become see-through. Where two faces
@@ -166,7 +184,7 @@ class Surface:
         return np.ascontiguousarray(weights.T), base, steps
 
 
-def _project(xyz: Float, corners: NDArray[np.intp], camera: Camera) -> _Triangles:
+def _project(xyz: Float, corners: NDArray[np.intp], camera: Pinhole) -> _Triangles:
     """Transform, drop what is outside the view, cut at the near plane and project."""
     eye = np.asarray(camera.eye, np.float32)
     x, y, z = xyz[0] - eye[0], xyz[1] - eye[1], xyz[2] - eye[2]
