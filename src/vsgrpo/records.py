@@ -1,4 +1,4 @@
-"""The one reader of JSON, JSON lines and parquet: whole files and single records, in memory one at a time.
+"""The one reader of JSON, JSON lines (gzipped ones too) and parquet: single records, in memory one at a time.
 
 Every fault is a DataError that names the file and the line. NaN and Infinity, which JSON does not have, are refused,
 kept as floats, or read as null (`Nan`): other writers use them for "no value". `check_shape` refuses values of the
@@ -7,8 +7,11 @@ wrong kind.
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Collection, Iterator
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import IO, Any, Literal, NoReturn
 
@@ -42,6 +45,7 @@ _CHUNK = 1 << 20
 _BATCH = 64
 """Records of a parquet file in memory at once: they may carry pictures."""
 _CUT_OFF = "the file may be cut off; write it again"
+_GZIP_FAULTS = (EOFError, gzip.BadGzipFile, zlib.error)
 _ONE_A_LINE = "one object a line makes it .jsonl"
 
 
@@ -63,7 +67,8 @@ def read_json(path: Path, hint: str = _CUT_OFF, *, nan: Nan = "null") -> Any:
         DataError: the file cannot be read or is not JSON.
     """
     try:
-        return _DECODERS[nan].decode(path.read_text(encoding="utf-8-sig"))
+        with open_packed(path) as stream:
+            return _DECODERS[nan].decode(stream.read().decode("utf-8-sig"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", hint) from None
     except OSError as error:
@@ -117,7 +122,7 @@ def read_jsonl(path: Path, *, nan: Nan = "refuse", is_growing: bool = False) -> 
     """
     if not path.is_file():
         raise no_such_file(path)
-    with path.open("rb") as stream:
+    with open_packed(path) as stream:
         for number, line in enumerate(stream, start=1):
             if is_growing and not line.endswith(b"\n"):
                 return
@@ -149,6 +154,7 @@ def read_records(
     """Yield (where, record) of a parquet file, a JSON list, an object that holds one, or one JSON object a line.
 
     The content decides between the JSON forms, not the suffix. An object that holds a list is read as a whole.
+    .json.gz and .jsonl.gz are unpacked on the way.
 
     Args:
         first: number of the first row of a parquet file in `where`.
@@ -159,13 +165,33 @@ def read_records(
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file", "give .json, .jsonl or .parquet files")
+    try:
+        yield from _records(path, nan, first, skip)
+    except _GZIP_FAULTS as error:
+        raise DataError(f"{path}: not a whole gzip file ({error})", "download it again") from None
+
+
+def row_suffix(path: Path) -> str:
+    """Return the suffix that says what a row file is: ".jsonl" of rows.jsonl and of rows.jsonl.gz."""
+    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+
+
+def open_packed(path: Path) -> gzip.GzipFile | BufferedReader:
+    """Open a file for reading, a gzipped one unpacked."""
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
+def _records(path: Path, nan: Nan, first: int, skip: Collection[str]) -> Iterator[tuple[str, Any]]:
+    suffix = row_suffix(path)
     if path.suffix == ".parquet":
         yield from ((f"{path}:row {number}", data) for number, data in enumerate(_parquet_rows(path, skip), first))
-    elif path.suffix not in (".json", ".jsonl"):
-        raise DataError(f"{path}: neither .json, .jsonl nor .parquet", "rename it if it is one of these")
+    elif suffix not in (".json", ".jsonl"):
+        raise DataError(
+            f"{path}: neither .json, .jsonl (or .gz of one) nor .parquet", "rename it if it is one of these"
+        )
     elif (start := _first_character(path)) == "[":
         yield from ((f"{path}:row {number}", data) for number, data in enumerate(_list_items(path, nan), start=1))
-    elif path.suffix == ".jsonl" or _is_lines(path):
+    elif suffix == ".jsonl" or _is_lines(path):
         yield from ((f"{path}:{number}", data) for number, data in read_jsonl(path, nan=nan))
     else:
         data = read_json(path, _ONE_A_LINE, nan=nan)
@@ -176,13 +202,13 @@ def read_records(
 
 
 def _first_character(path: Path) -> str:
-    with path.open("rb") as stream:
+    with open_packed(path) as stream:
         return stream.read(4096).decode("utf-8-sig", errors="ignore").lstrip()[:1]
 
 
 def _is_lines(path: Path) -> bool:
     """Tell whether a file holds one JSON object a line: its first line is one, and others follow."""
-    with path.open("rb") as stream:
+    with open_packed(path) as stream:
         lines = (line for line in stream if line.strip())
         try:
             return isinstance(json.loads(next(lines, b"").decode("utf-8-sig")), dict) and next(lines, None) is not None
@@ -192,7 +218,7 @@ def _is_lines(path: Path) -> bool:
 
 def _list_items(path: Path, nan: Nan) -> Iterator[Any]:
     """Yield the items of a JSON list that may be larger than the memory."""
-    with path.open(encoding="utf-8-sig") as stream:
+    with TextIOWrapper(open_packed(path), encoding="utf-8-sig") as stream:
         try:
             buffer = stream.read(_CHUNK)
             start, number = _blank(buffer, 0) + 1, 0  # behind "["

@@ -7,7 +7,7 @@ import pytest
 
 from vsgrpo.data.importing.answer_values import Refused
 from vsgrpo.data.importing.dataset_folder import ImportSettings, parse_settings
-from vsgrpo.data.importing.import_data import import_data
+from vsgrpo.data.importing.import_data import _AGAIN, _VAL, import_data
 from vsgrpo.data.importing.record_to_row import record_to_row
 from vsgrpo.data.leak_guard import read_checked_rows
 from vsgrpo.data.manifest import read_manifest
@@ -152,7 +152,18 @@ def test_import_filters_leaks_counts_reasons_and_splits_rooms(tmp_path):
     summary = import_data(settings)
     assert summary.num_read == 11 and sum(sum(part.values()) for part in summary.counts.values()) == 6
     assert sorted(summary.left_out.values()) == [1, 1, 1, 2] and summary.left_out["its room is in VSI-Bench"] == 2
-    assert "rows.json:row 7" in summary.table()
+    width, none = len(_VAL), "an answer that is none of its options"
+    assert summary.table().splitlines()[-5:] == [  # the table that each file ends with
+        f"{file}: 11 rows read, 6 taken, 5 refused",
+        f"  refused  2  {'its room is in VSI-Bench':<{width}}  first: row 7: scene0025_00",
+        f"  refused  1  {_VAL}  first: row 9: scene0011_00",
+        f"  refused  1  {_AGAIN:<{width}}  first: row 10: scene0000_00",
+        f"  refused  1  {none:<{width}}  first: row 11: 'door' of ['bed', 'sink', 'lamp', 'tv']",
+    ]
+    (told,) = summary.to_json()["files"]
+    assert (told["file"], told["read"], told["taken"]) == (str(file), 11, 6)
+    first = {"reason": "its room is in VSI-Bench", "rows": 2, "first": "row 7", "detail": "scene0025_00"}
+    assert told["refused"][0] == first and len(told["refused"]) == 4
     train, verdict = read_checked_rows(tmp_path / "out" / "train.jsonl")
     dev = read_rows(tmp_path / "out" / "dev.jsonl")
     assert verdict == "clean" and not {row.room for row in train} & {row.room for row in dev}

@@ -152,7 +152,7 @@ def test_import_leaves_out_counts_and_names(tmp_path):
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     summary = import_data(ImportSettings((tmp_path / "rows.json",), tmp_path / "out", videos=tmp_path / "mp4"))
     assert summary.left_out == {"its room is in VSI-Bench": 7}
-    assert "left out: 7 rows: its room is in VSI-Bench" in summary.table()
+    assert "refused 7  its room is in VSI-Bench" in summary.table()
     manifest = read_manifest(tmp_path / "out")
     rooms = ["arkitscenes/381658", "scannetpp/09c1414f1b", "scannetpp/3864514494", "scene0025", "scene0046"]
     rooms += ["scene0050"]

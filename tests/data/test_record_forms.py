@@ -125,7 +125,7 @@ def test_frames_are_linked_into_the_dataset_folder(tmp_path, capsys):
     (tmp_path / "rows.jsonl").write_text("\ufeff" + "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     words = ["import-data", str(tmp_path / "rows.jsonl"), f"output={tmp_path / 'out'}", "data.dev_fraction=0"]
     assert run([*words, f"images={tmp_path / 'frames'}"]) == 0
-    assert "left out: 1 rows: no such image in" in capsys.readouterr().out
+    assert "refused 1  no such image in" in capsys.readouterr().out
     two, three = read_rows(tmp_path / "out/train.jsonl")  # one question, other frames: two rows
     assert [path.read_bytes().decode() for _, path in three.media_paths(tmp_path / "out")] == FRAMES[:3]
     assert len(two.media) == 2 and two.id != three.id

@@ -42,6 +42,7 @@ _SHORT = {
         "output=",
         "videos=",
         "images=",
+        "maps=",
         "dataset=",
         "format=",
         "data.dev_fraction=",

@@ -87,7 +87,10 @@ def merge_data(
 @app.command("import-data", "vlm3r.json videos=data/scannet_mp4 output=data/vlm3r")
 def import_data(
     given: Annotated[
-        list[str], typer.Argument(metavar="FILE... output=DIR", help=".json, .jsonl or .parquet files, and settings.")
+        list[str],
+        typer.Argument(
+            metavar="FILE... output=DIR", help=".json, .jsonl (or .gz of one) or .parquet files, and settings."
+        ),
     ],
     overwrite: app.Overwrite = False,
     as_json: app.Json = False,
@@ -95,9 +98,12 @@ def import_data(
 ) -> None:
     """Turn rows of other projects into a dataset folder; rows of VSI-Bench rooms are left out and counted.
 
-    Settings: output=DIR [videos=DIR] [images=DIR] [dataset=NAME] [data.dev_fraction=0.05] [data.allow_val_safe=true],
+    Settings: output=DIR [videos=DIR] [images=DIR] [maps=FILE] [dataset=NAME]
+    [data.dev_fraction=0.05] [data.allow_val_safe=true],
     and format=vsibench for the benchmark itself (writes test.jsonl, for eval only).
     Without videos=DIR (images=DIR for frames), paths are relative to the file and stay below its folder.
+    maps=FILE: maps of rooms, such as SpaceR-151k's cognitive_map.jsonl, for the rows of their videos.
+    Of every file a table says what was taken, and what was refused by reason with the first row (docs/importing.md).
     format=images [images=DIR]: image questions {problem, answer, images}, or conversations as in Vision-R1-cold.
     """
     from vsgrpo.data.importing.dataset_folder import parse_settings

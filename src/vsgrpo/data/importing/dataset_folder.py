@@ -22,11 +22,13 @@ from vsgrpo.data.manifest import MANIFEST_NAME, read_manifest
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import link_or_copy, sync, sync_names
 from vsgrpo.paths import LOCK_NAME, inside, locked, path_fault, refuse_inputs_inside
+from vsgrpo.records import no_such_file
 from vsgrpo.rules import one_of, suggest
 from vsgrpo.terminal import show
 
 FORMATS = ("auto", "vsibench", "images")
-_KEYS = ("output", "data.path", "videos", "images", "dataset", "format", "data.dev_fraction", "data.allow_val_safe")
+_KEYS = ("output", "data.path", "videos", "images", "maps", "dataset", "format", "data.dev_fraction")
+_KEYS += ("data.allow_val_safe",)
 _STAGING = ".import"
 _COMPLETE = ".import.complete"
 _ROW_FILES = ("train.jsonl", "dev.jsonl", "test.jsonl")
@@ -51,6 +53,7 @@ class ImportSettings:
         format: "auto" rows for training; "vsibench" the benchmark itself, for evaluation only (test.jsonl); "images"
             image questions or conversations about images.
         images: folder of the images of format=images and of frame lists, as `videos`.
+        maps: file of maps of rooms (SpaceR-151k's cognitive_map.jsonl), joined to rows by the name of their video.
         dev_fraction: share of rooms held out as dev.jsonl.
         allow_val_safe: take val scans of rooms that VSI-Bench does not use.
         splits: of each file, where the user has split the rows; empty: rooms are held out by `dev_fraction`.
@@ -63,6 +66,7 @@ class ImportSettings:
     dataset: str = "imported"
     format: str = "auto"
     images: Path | None = None
+    maps: Path | None = None
     dev_fraction: float = 0.05
     allow_val_safe: bool = False
     splits: tuple[str, ...] = ()
@@ -78,6 +82,8 @@ class ImportSettings:
                 raise ConfigError(f"{name}={folder}: no such folder", f"give the folder of the {what}")
             if folder is not None and self.format == unused:
                 raise ConfigError(f"{name}=DIR with format={unused}: has no effect", f"leave out {name}=DIR")
+        if self.maps is not None and self.format != "auto":
+            raise ConfigError(f"maps=FILE with format={self.format}: has no effect", "leave out maps=FILE")
 
 
 def parse_settings(given: Sequence[str]) -> ImportSettings:
@@ -132,11 +138,11 @@ def new_dataset(settings: ImportSettings, overwrite: bool) -> Iterator[ImportSet
     out = settings.output
     for file in settings.files:
         if not file.is_file():
-            raise DataError(f"{file}: no such file", "give .json, .jsonl or .parquet files")
+            raise no_such_file(file)
     if out.exists() and not out.is_dir():
         raise DataError(f"output={out}: exists and is no dataset folder", "choose another output=DIR")
     if overwrite:
-        folders = [("videos", settings.videos), ("images", settings.images)]
+        folders = [("videos", settings.videos), ("images", settings.images), ("maps", settings.maps)]
         refuse_inputs_inside(out, "output", [*(("FILE", file) for file in settings.files), *folders])
     with locked(out, "output", "writing"):
         _check(out, overwrite)

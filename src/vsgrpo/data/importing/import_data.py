@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn
@@ -16,6 +16,8 @@ from zlib import crc32
 
 from vsgrpo.data.importing.answer_values import Refused
 from vsgrpo.data.importing.dataset_folder import ImportSettings, MediaFinder, new_dataset, refuse_rooms
+from vsgrpo.data.importing.import_summary import FileTally, ImportSummary, all_refused, first_examples
+from vsgrpo.data.importing.map_file import MapFile
 from vsgrpo.data.importing.own_records import (
     OwnRowFaults,
     completed_row,
@@ -30,7 +32,7 @@ from vsgrpo.data.leak_guard import Judgement, denied_in_data, denied_shown, name
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import Row
-from vsgrpo.data.row_scan import AnswerLine, Fault, RowScan, answer_table, scan_rows
+from vsgrpo.data.row_scan import Fault, RowScan, scan_rows
 from vsgrpo.data.rows import check_scorable, checked_line, falls_into_dev, iter_rows, row_id, split_dev
 from vsgrpo.errors import DataError
 from vsgrpo.records import read_records
@@ -38,36 +40,6 @@ from vsgrpo.spatial.question_types import QUESTION_TYPES
 
 _AGAIN = "asked before (same scene and question)"
 _VAL = "a val scan (data.allow_val_safe=true takes those of rooms outside VSI-Bench)"
-
-
-@dataclass(frozen=True)
-class ImportSummary:
-    """Summary of an import: rows read, rows per split and type, rows left out by reason with a first example each."""
-
-    out: Path
-    num_read: int
-    counts: dict[str, dict[str, int]]
-    answers: dict[str, list[AnswerLine]]
-    left_out: dict[str, int]
-    examples: dict[str, str]
-    num_videos: int
-    num_missing: int
-    notes: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the summary as JSON."""
-        return {**asdict(self), "out": str(self.out)}
-
-    def table(self) -> str:
-        """Return counts per type, then what was left out and why."""
-        first, *others = self.counts
-        lines = answer_table(self.answers[first], [line for name in others for line in self.answers[name]], first)
-        taken = sum(sum(part.values()) for part in self.counts.values())
-        lines.append(f"rows: {self.num_read} read, {taken} taken -> {self.out}")
-        lines.append(f"videos: {self.num_videos} of {self.num_videos + self.num_missing} found")
-        for reason, number in self.left_out.items():
-            lines.append(f"left out: {number} rows: {reason} (first: {self.examples[reason]})")
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 def import_data(settings: ImportSettings, *, overwrite: bool = False) -> ImportSummary:
@@ -100,11 +72,10 @@ class _Import:
         self.is_benchmark = settings.format == "vsibench"
         names = ("test",) if self.is_benchmark else ("train", "dev")
         self.parts = {name: settings.output / f"{name}.jsonl" for name in names}
-        self.left_out: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
+        self.tallies = {file: FileTally(file) for file in settings.files}
         self.scenes: dict[str, str] = {}
         self.denied: set[str] = set()
-        self.num_read = 0
+        self._maps = None if settings.maps is None else MapFile(settings.maps)
         self._asked: dict[int, int] = {}
         keeps, guards = not settings.is_own, not self.is_benchmark
         self._videos = MediaFinder(settings.videos, "videos", keeps, guards)
@@ -121,14 +92,18 @@ class _Import:
             streams = {name: stack.enter_context(_writer(path)) for name, path in self.parts.items()}
             for file in self.settings.files:
                 for where, data in own_records(file) if self.settings.is_own else read_records(file, nan="null"):
-                    self.num_read += 1
-                    for error in self._refusals(file, data, streams):
+                    tally = self.tallies[file]
+                    tally.read += 1
+                    errors = self._refusals(file, data, streams)
+                    tally.taken += not errors
+                    for error in errors:
                         self.denied.update(error.rooms)
-                        self._leave_out(error.reason, f"{where}: {error.detail}" if error.detail else where)
+                        tally.refuse(error.reason, where, error.detail)
                         note_fault(self.faults[file], error, where)
         self._asked.clear()
-        if self.settings.is_own and self.left_out:
-            raise OwnRowFaults(self.num_read, self.faults, sorted(self.denied))
+        tallies = self.tallies.values()
+        if self.settings.is_own and any(tally.refused for tally in tallies):
+            raise OwnRowFaults(sum(tally.read for tally in tallies), self.faults, sorted(self.denied))
         if not self.scenes:
             self._refuse_all()
 
@@ -152,17 +127,15 @@ class _Import:
     def _refuse_all(self) -> NoReturn:
         """Raise DataError: no row can be taken, for these reasons."""
         what, hint = f"{self.settings.files[0]}: no row can be taken", "see `vsgrpo import-data --help`"
+        tallies = list(self.tallies.values())
+        refused, examples, num_read = all_refused(tallies), first_examples(tallies), sum(t.read for t in tallies)
         if not self.denied:
-            reasons = "; ".join(f"{number}: {reason}" for reason, number in self.left_out.items())
+            reasons = "; ".join(f"{number}: {reason}, first {examples[reason]}" for reason, number in refused.items())
             raise DataError(f"{what} ({reasons or 'the file is empty'})", hint)
-        counted, rooms = self.left_out.most_common(), sorted(self.denied)
-        reasons = "; ".join(f"{number} of {self.num_read} rows: {text}" for text, number in counted)
+        rooms = sorted(self.denied)
+        reasons = "; ".join(f"{number} of {num_read} rows: {text}" for text, number in refused.items())
         hint = "if this is the benchmark itself: format=vsibench (for `vsgrpo eval` only)"
         raise DataError(f"{what} ({reasons}); {len(rooms)} rooms: {name_some(rooms)}", hint)
-
-    def _leave_out(self, reason: str, where: str) -> None:
-        self.left_out[reason] += 1
-        self.examples.setdefault(reason, where.encode(errors="replace").decode())
 
     def _take(self, file: Path, data: Any, streams: dict[str, IO[str]]) -> None:
         if not self.is_benchmark:  # before parsing drops the column that names the room
@@ -192,7 +165,8 @@ class _Import:
         """Return the row of a record; one of the user's own that is of our schema stays as it is."""
         split = self._split(file)
         if not (self.settings.is_own and is_ours(data)):
-            return record_to_row(data, self.settings.dataset, split)
+            imported = record_to_row(data, self.settings.dataset, split)
+            return imported if self._maps is None else self._maps.join(imported)
         row = completed_row(data, split)
         return ImportedRow(row, None, tuple(item["path"] for item in row.media), True)
 
@@ -243,11 +217,9 @@ class _Import:
             finder.link(out)
         summary = ImportSummary(
             out=self.out,
-            num_read=self.num_read,
+            files=list(self.tallies.values()),
             counts={name: scan.tally.counts() for name, scan in scans.items()},
             answers={name: scan.tally.lines() for name, scan in scans.items()},
-            left_out=dict(self.left_out.most_common()),
-            examples=self.examples,
             num_videos=sum(len(finder.found) for finder in finders),
             num_missing=sum(finder.num_missing for finder in finders),
             notes=notes,
@@ -267,7 +239,8 @@ class _Import:
                     "questions": summary.counts,
                     "left_out": summary.left_out,
                     "denied_rooms": sorted(self.denied),
-                    "read": self.num_read,
+                    "read": summary.num_read,
+                    "files": {tally.file.name: {"read": tally.read, "taken": tally.taken} for tally in summary.files},
                 },
                 files={name: file_record(out / name) for name in names},
                 notes=notes,
@@ -309,7 +282,7 @@ class _Import:
         return [split.note] if split.note else []
 
     def _notes(self, scans: dict[str, RowScan]) -> list[str]:
-        notes = []
+        notes = [] if self._maps is None else [self._maps.note()]
         if not self.is_benchmark:
             judged = Judgement()
             for scan in scans.values():

@@ -1,0 +1,101 @@
+"""Peak memory of `vsgrpo import-data` on files of many rows: JSON lines, one JSON list, parquet.
+
+    python scripts/bench_import.py --rows 500000
+
+Each file is written, and imported in a process of its own, whose peak resident memory (`ru_maxrss`) and that of its
+workers are printed, beside those of a file of one row and the size of the file. Rows are made up: conversations about
+20,000 videos, with options, as VSI-590K and VLM-3R have them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+SCENES = 20_000
+FORMS = ("jsonl", "list", "parquet")
+_BATCH = 10_000
+_RUN = """
+import resource, sys
+from vsgrpo.cli import run
+code = run(sys.argv[1:])
+kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+print(*(resource.getrusage(kind).ru_maxrss // 1024 for kind in kinds))
+sys.exit(code)
+"""
+
+
+def rows(count: int) -> Iterator[dict]:
+    """Yield made-up rows, several to a video, one after the other as in published files or not."""
+    for k in range(count):
+        scene = f"clip{k * 7919 % SCENES:06d}"
+        asked = f"<image>\nThese are frames of a video.\nWhich is nearest to thing {k}?\nA. bed\nB. sink\nC. lamp\nD. tv"
+        talk = [{"from": "human", "value": asked}, {"from": "gpt", "value": "ABCD"[k % 4]}]
+        yield {"id": k, "video": f"mine/{scene}.mp4", "question_type": "nearest", "conversations": talk}
+
+
+def write(path: Path, form: str, count: int) -> None:
+    """Write a file of made-up rows, never all of them in memory."""
+    if form == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        writer, batch = None, []
+        for row in rows(count):
+            batch.append(row)
+            if len(batch) == min(_BATCH, count):
+                table = pa.Table.from_pylist(batch)
+                writer = writer or pq.ParquetWriter(path, table.schema)
+                writer.write_table(table)
+                batch = []
+        if writer is not None and batch:
+            writer.write_table(pa.Table.from_pylist(batch))
+        if writer is not None:
+            writer.close()
+        return
+    start, joint, end = ("[", ",\n", "]") if form == "list" else ("", "\n", "\n")
+    with path.open("w") as stream:
+        stream.write(start)
+        for number, row in enumerate(rows(count)):
+            stream.write((joint if number else "") + json.dumps(row))
+        stream.write(end)
+
+
+def peaks(path: Path, out: Path) -> tuple[int, int]:
+    """Return the peak memory in MiB of an import, and of the largest of its workers."""
+    words = [sys.executable, "-c", _RUN, "import-data", str(path), f"output={out}"]
+    result = subprocess.run(words, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(result.stderr)
+    own, workers = result.stdout.split()[-2:]
+    return int(own), int(workers)
+
+
+def main() -> None:
+    """Print one line a form."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
+    args = parser.parse_args()
+    print(
+        f"{'file':<10}{'size MiB':>10}{'peak MiB, 1 row':>18}{f'peak MiB, {args.rows:,} rows':>30}{'of workers':>12}",
+        flush=True,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for form in args.forms:
+            suffix = {"jsonl": ".jsonl", "list": ".json", "parquet": ".parquet"}[form]
+            few, many = Path(folder, f"few{suffix}"), Path(folder, f"many{suffix}")
+            write(few, form, 1)
+            write(many, form, args.rows)
+            alone, (own, workers) = peaks(few, Path(folder, f"few_{form}"))[0], peaks(many, Path(folder, f"out_{form}"))
+            print(f"{form:<10}{many.stat().st_size >> 20:>10}{alone:>18}{own:>30}{workers:>12}", flush=True)
+            many.unlink()
+
+
+if __name__ == "__main__":
+    main()
