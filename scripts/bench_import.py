@@ -34,7 +34,7 @@ def rows(count: int) -> Iterator[dict]:
     """Yield made-up rows, several to a video, one after the other as in published files or not."""
     for k in range(count):
         scene = f"clip{k * 7919 % SCENES:06d}"
-        asked = f"<image>\nThese are frames of a video.\nWhich is nearest to thing {k}?\nA. bed\nB. sink\nC. lamp\nD. tv"
+        asked = f"<image>\nThese are frames of a video.\nWhat is nearest to thing {k}?\nA. bed\nB. sink\nC. lamp\nD. tv"
         talk = [{"from": "human", "value": asked}, {"from": "gpt", "value": "ABCD"[k % 4]}]
         yield {"id": k, "video": f"mine/{scene}.mp4", "question_type": "nearest", "conversations": talk}
 
