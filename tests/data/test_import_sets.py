@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from vsgrpo.data.frame_true import is_true_at
 from vsgrpo.data.importing.answer_values import Refused
 from vsgrpo.data.importing.record_to_row import record_to_row
 from vsgrpo.data.importing.type_names import question_type_of
@@ -190,6 +191,15 @@ def test_what_was_said_in_another_unit_stays_beside_the_number():
     assert row.extra["source_answer"] == "5 ft"
     assert "source_answer" not in record_to_row(SETS["VSI-590K, degrees"][0], "x").row.extra
     assert record_to_row(SETS["SpatialLadder, coldstart"][0], "x").row.reasoning == "Two here, one there."
+
+
+def test_what_a_row_says_of_frames_holds_for_these_alone():
+    frames = [record_to_row(SETS[name][0], "x").row for name in (
+        "VSTI-Bench, a number beside candidates", "ReVSI, nothing to count", "SPAR-7M, frames of a video")]  # fmt: skip
+    assert [frames[0].extra.get(name) for name in ("frames_shown", "true_at")] == [32, None]
+    assert [is_true_at(frames[0], number) for number in (16, 32)] == [False, True]
+    assert [is_true_at(frames[1], number) for number in (16, 32)] == [True, None]  # ReVSI has another row for 32
+    assert is_true_at(frames[2], 16) is None
 
 
 def test_the_wrong_answer_of_a_preference_is_read_in_every_form():

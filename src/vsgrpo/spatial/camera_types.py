@@ -10,7 +10,13 @@ _POOLS = {"vsi100k": 40, "vsibench": 40, "revsi": 40}
 
 
 def _camera(
-    name: str, column: str, make: Maker, *, unit: str | None = None, words: tuple[str, ...] | None = None
+    name: str,
+    column: str,
+    make: Maker,
+    *,
+    unit: str | None = None,
+    words: tuple[str, ...] | None = None,
+    aliases: tuple[str, ...] = (),
 ) -> QuestionType:
     """Return the record of a type whose questions name moments: a number with a unit, or a choice."""
     return QuestionType(
@@ -24,6 +30,7 @@ def _camera(
         pools=_POOLS,
         needs=("poses",),
         words=words,
+        aliases=aliases,
         picture="camera",
         judge=moments.judge_moments,
         untrue="the frames it names are not those shown",
@@ -54,7 +61,7 @@ TYPES: tuple[QuestionType, ...] = (
     _camera("camera_turn", "CamTurn", camera.make_turn, words=camera.SIDES),
     _camera("camera_turn_angle", "CamAngle", camera.make_turn_angle, unit="degrees"),
     _camera("camera_object_distance", "CamObj", views.make_object_distance, unit="m"),
-    _camera("camera_nearest", "CamNear", views.make_nearest),
+    _camera("camera_nearest", "CamNear", views.make_nearest, aliases=("relative_distance_camera",)),
     _camera("camera_farthest", "CamFar", views.make_farthest),
     _camera("object_left_right", "LeftRight", views.make_left_right, words=camera.SIDES),
     _camera("object_near_far", "NearFar", views.make_near_far),
@@ -68,6 +75,7 @@ TYPES: tuple[QuestionType, ...] = (
         pools=_POOLS,
         needs=("poses",),
         words=views.NOW_WORDS,
+        aliases=("relative_direction_camera",),
         picture="camera",
     ),
     _time("object_first_seen", "FirstSeen", sightings.make_first_seen, sightings.judge_first_seen),

@@ -49,6 +49,7 @@ from vsgrpo.spatial.question import UNITS
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 
 _OPTIONS_HEAD = re.compile(r"(?:(?:^|\s)(?:options|choices)|\n[^\n]*following (?:options|choices))\s*[:.]?$", re.I)
+_FRAME_OF = re.compile(r"\bframe \d+ of (\d{1,4})\b", re.IGNORECASE)
 _DIGITS = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)\.?", re.ASCII)
 _WRAPPERS = {PRE_PROMPT, LETTER_SENTENCE, *EVAL_SENTENCES.values(), *TRAIN_SENTENCES.values(), "Question:"}
 _ANSWER_TYPES = ("a single word or phrase", "with the option's letter", "single option letter", "numerical value")
@@ -108,6 +109,7 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
         "source_video": form.paths[0] if form.paths else None,
         "system": form.system or None,
         "unit": None if unit in UNITS else unit,
+        **_frames_asked(data, form, question),
         "source_answer": next((text for text in form.answers if is_measured and said_unit(text)), None),
     }
     row = Row(
@@ -132,6 +134,22 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
         raise Refused("breaks the row schema", error.message) from None
     official = notes["source_id"]
     return ImportedRow(row, None if official is None else str(official), form.paths or (None,), shown.is_named)
+
+
+def _frames_asked(data: Any, form: Form, question: str) -> dict[str, Any]:
+    """Return for which numbers of frames a row of a video is true, as far as it says so.
+
+    "frame 3 of 32" means another frame where 16 are shown; ReVSI has a truth of its own for each number of frames.
+    """
+    if form.frames:
+        return {}
+    named, shown = {int(number) for number in _FRAME_OF.findall(question)}, data.get("num_frames")
+    is_revsi = type(shown) is int and shown > 0
+    return {
+        "frames_shown": named.pop() if len(named) == 1 else None,
+        "true_at": [shown] if is_revsi else None,
+        "judged_at": [shown] if is_revsi else None,
+    }
 
 
 def read_answer(
