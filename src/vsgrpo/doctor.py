@@ -269,7 +269,7 @@ def _model(path: str, adapter: str | None) -> Finding:
 
 
 def _data(config: TrainConfig) -> Iterator[Finding]:
-    for name, _ in config.data.folders():
+    for name, *_ in config.data.sources():
         path = Path(os.path.expanduser(name))
         rows, check = path / f"{config.data.split}.jsonl", f"data.path={name}"
         if path.is_file():

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsgrpo.config.compose import load_config
+from vsgrpo.config.train import MixSource
 from vsgrpo.data.check import check_data
-from vsgrpo.data.rows import draw_mix, make_row, read_rows, rebase, row_to_dict, shares, write_rows
+from vsgrpo.data.mix import draw_mix, expect_mix, mix_counts, mix_lines, shares
+from vsgrpo.data.rows import make_row, read_rows, rebase, row_to_dict, write_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_types import QUESTION_TYPES
@@ -50,16 +52,49 @@ def test_shares_add_up_and_are_within_one(total, weights):
 
 def test_a_mix_has_its_weights_and_repeats_a_small_source_evenly():
     large, small = rows_of("chair", 90), rows_of("bed", 10)
-    drawn = draw_mix([(large, 1.0), (small, 1.0)], seed=3)
+    even = [MixSource("large", 1.0, None), MixSource("small", 1.0, None)]
+    drawn, found = draw_mix([large, small], even, seed=3)
     counts = Counter(row.key for row in drawn)
     assert len(drawn) == 100
     assert sum(counts[row.key] for row in small) == 50 and {counts[row.key] for row in small} == {5}
     assert {counts[row.key] for row in large} == {0, 1}
-    assert (
-        drawn == draw_mix([(large[::-1], 1.0), (small, 1.0)], seed=3) != draw_mix([(large, 1.0), (small, 1.0)], seed=4)
-    )
+    assert drawn == draw_mix([large[::-1], small], even, seed=3)[0] != draw_mix([large, small], even, seed=4)[0]
+    assert [(item.rows, item.drawn, item.different, item.most) for item in found] == [(90, 50, 50, 1), (10, 50, 10, 5)]
+    assert found == expect_mix([90, 10], even)
     first_half = sum(row in small for row in drawn[:50])
     assert 10 < first_half < 40  # mixed, not one after the other
+
+
+def test_a_cap_makes_the_mix_smaller_and_keeps_the_shares():
+    spatial, general = MixSource("spatial", 1.0, None), MixSource("general", 1.0, 20)
+    # equal shares of 90 + 60 rows would be 75 each; at most 20 general rows at an equal share are 40 rows in all
+    assert mix_counts([90, 60], [spatial, general]) == [20, 20]
+    # weights 3 to 1: at most 20 general rows are 80 rows in all
+    assert mix_counts([90, 60], [spatial._replace(weight=3.0), general]) == [60, 20]
+    # a cap that is not reached changes nothing, and of two the stricter one holds: 8 / (1/4) = 32 rows in all
+    assert mix_counts([90, 60], [spatial, general._replace(cap=75)]) == [75, 75]
+    assert mix_counts([90, 60], [spatial._replace(weight=3.0, cap=30), general._replace(cap=8)]) == [24, 8]
+    rows, found = draw_mix([rows_of("chair", 90), rows_of("bed", 60)], [spatial, general], seed=3)
+    assert len({row.key for row in rows}) == len(rows) == 40 and found == expect_mix([90, 60], [spatial, general])
+    head, first, second = mix_lines(found)
+    assert head.split() == ["rows", "from", "rows", "weight", "cap", "drawn", "share", "different", "most", "often"]
+    assert first.split() == ["spatial", "90", "1", "-", "20", "50.0", "%", "20", "1x"]
+    assert second.split() == ["general", "60", "1", "20", "20", "50.0", "%", "20", "1x"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 300), st.floats(0.01, 10), st.none() | st.integers(1, 300)), min_size=1, max_size=5
+    )
+)
+def test_no_source_gives_more_than_its_cap_and_shares_are_within_a_row(given_sources):
+    sources = [MixSource(str(k), weight, cap) for k, (_, weight, cap) in enumerate(given_sources)]
+    counts = mix_counts([size for size, _, _ in given_sources], sources)
+    assert all(source.cap is None or count <= source.cap for count, source in zip(counts, sources, strict=True))
+    total, weights = sum(counts), sum(source.weight for source in sources)
+    assert 1 <= total <= sum(size for size, _, _ in given_sources)
+    assert all(abs(c - total * s.weight / weights) < 2 + 1e-6 for c, s in zip(counts, sources, strict=True))
 
 
 def test_media_paths_lead_to_the_other_folder(tmp_path):
@@ -90,9 +125,15 @@ def test_train_reads_the_mix_through_the_leak_guard(tmp_path):
     write_rows(tmp_path / "b" / "train.jsonl", rows_of("bed", 2, scene="scene0025_00"))
     with pytest.raises(DataError, match="VSI-Bench"):
         load_rows(config)
-    for wrong in ("[{weight: 2}]", "[{path: x, weight: 0}]", "[{path: x, wieght: 1}]"):
+    for wrong in (
+        "{weight: 2}",
+        "{path: x, weight: 0}",
+        "{path: x, wieght: 1}",
+        "{path: x, cap: 0}",
+        "{path: x, cap: 1.5}",
+    ):
         with pytest.raises(ConfigError, match=r"data.mix\[0\]"):
-            load_config("train", [*common, f"data.mix={wrong}"])
+            load_config("train", [*common, f"data.mix=[{wrong}]"])
 
 
 def checked(path, *words, **options):
@@ -111,6 +152,24 @@ def test_check_data_passes_a_good_folder(tmp_path):
     assert not report.problems and report.verdict == "clean" and report.frames == (4, 4)
     assert "all is well" in report.table()
     report.raise_if_bad()
+
+
+def test_check_data_reads_every_folder_of_a_mix_and_says_what_a_run_would_draw(tmp_path):
+    for name, number, scene in (("own", 6, "scene0000_00"), ("general", 4, "scene0001_00")):
+        folder_with_videos(tmp_path / name, rows_of(name, number, scene), [scene])
+    mix = f"data.mix=[{{path: {tmp_path / 'general'}, cap: 2}}]"
+    report = checked(tmp_path / "own", mix)
+    general = str(tmp_path / "general" / "train.jsonl")
+    assert report.files == {"train.jsonl": 6, general: 4} and not report.problems and report.num_videos == 2
+    own, other = (note.split()[1:] for note in report.notes if "drawn" not in note)
+    assert own[1:6] == ["6", "1", "-", "2", "50.0"] and other[1:6] == ["4", "1", "2", "2", "50.0"]
+    write_rows(general, rows_of("bed", 2, scene="scene0025_00"))
+    report = checked(tmp_path / "own", mix)
+    assert report.verdict == "leak" and any(
+        problem.startswith(f"{general}: 2 rows show") for problem in report.problems
+    )
+    with pytest.raises(DataError, match=r"data\.mix\[0\]\.path=.*nothing"):
+        checked(tmp_path / "own", f"data.mix=[{{path: {tmp_path / 'nothing'}}}]")
 
 
 def test_check_data_names_every_fault(tmp_path):

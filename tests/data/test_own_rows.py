@@ -180,7 +180,7 @@ def test_train_takes_a_file_of_rows_and_mixes_another(own, capsys):
     more = write(own / "more.jsonl", [{**row, "question": f"{row['question']} Again."} for row in ten_rows()])
     words = ["trainer=sft", f"data={file}", f"data.mix=[{{path: {more}, weight: 1}}]", "model=tiny", "output=o"]
     config = with_own_rows(load_config("train", words))
-    assert [folder for folder, _ in config.data.folders()] == [str(own / "rows.complete"), str(own / "more.complete")]
+    assert [source.path for source in config.data.sources()] == [str(own / "rows.complete"), str(own / "more.complete")]
     start = ["-q", "train", "sft", f"data={file}", "model=tiny", f"output={own / 'run'}", "trainer.max_steps=1"]
     start += ["trainer.per_device_train_batch_size=2", "trainer.gradient_accumulation_steps=1", "launch=cpu"]
     assert run(start) == 0, capsys.readouterr()

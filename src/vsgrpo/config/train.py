@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from vsgrpo.config.evaluate import (
     Frames,
@@ -62,7 +62,15 @@ class TrainModelSection(ModelSection):
 
 TREE_TOKENS = 640
 """`trainer.max_completion_length` up to which `shared_prefix=auto` draws in the tree (`scripts/bench_decode.py`)."""
-MIX_EXAMPLE = "for example data=data/vsi100k data.mix='[{path: data/own, weight: 0.5}]'"
+MIX_EXAMPLE = "for example data=data/vsi100k data.mix='[{path: data/own, weight: 0.5, cap: 10000}]'"
+
+
+class MixSource(NamedTuple):
+    """A folder that rows are drawn from, its part of the mix, and the most rows that it may give."""
+
+    path: str
+    weight: float
+    cap: int | None
 
 
 @dataclass(frozen=True)
@@ -80,16 +88,21 @@ class TrainDataSection(Section, key="data"):
     def faults(self) -> Faults:
         yield from not_empty("data.types", self.types)
         for number, item in enumerate(self.mix or []):
-            weight = item.get("weight", 1.0)
-            if set(item) - {"path", "weight"} or not isinstance(item.get("path"), str):
-                yield f"data.mix[{number}]={item}: each is {{path, weight}}", MIX_EXAMPLE
+            weight, cap = item.get("weight", 1.0), item.get("cap")
+            if set(item) - {"path", "weight", "cap"} or not isinstance(item.get("path"), str):
+                yield f"data.mix[{number}]={item}: each is {{path, weight, cap}}", MIX_EXAMPLE
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
                 yield f"data.mix[{number}].weight={weight}: must be above 0", MIX_EXAMPLE
+            if cap is not None and (type(cap) is not int or cap < 1):
+                yield f"data.mix[{number}].cap={cap}: must be a whole number of rows, at least 1", MIX_EXAMPLE
 
-    def folders(self) -> list[tuple[str, float]]:
-        """Return (folder, weight) of all folders drawn from; data.path has weight 1 unless data.mix lists it too."""
-        mix = {str(item["path"]): float(item.get("weight", 1.0)) for item in self.mix or []}
-        return list({self.path: 1.0, **mix}.items())
+    def sources(self) -> list[MixSource]:
+        """Return all folders drawn from; data.path has weight 1 and no cap unless data.mix lists it too."""
+        found = {self.path: MixSource(self.path, 1.0, None)}
+        for item in self.mix or []:
+            path = str(item["path"])
+            found[path] = MixSource(path, float(item.get("weight", 1.0)), item.get("cap"))
+        return list(found.values())
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Rows are read by the code of a run, media by its loader: same backend, same samp
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from itertools import combinations
@@ -18,6 +18,7 @@ from vsgrpo.data.frame_true import check_fields, truth_lines
 from vsgrpo.data.importing.own_records import OWN_ROW, OwnRowFaults
 from vsgrpo.data.leak_guard import Judgement, name_some
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
+from vsgrpo.data.mix import expect_mix, mix_lines
 from vsgrpo.data.own_rows import dataset_folder, is_complete
 from vsgrpo.data.pairs import pair_of
 from vsgrpo.data.prompts import check_trainable
@@ -105,7 +106,7 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
             path = dataset_folder(str(path), config.data.split, key="", allow_val_safe=config.data.allow_val_safe)
         except OwnRowFaults as error:
             return CheckReport({}, {}, "not made", 0, 0, (0, 0), {}, error.problems, [f"a row is {OWN_ROW}"])
-    files = _row_files(path)
+    files = [*_row_files(path), *_mixed_files(config)]
     needs = partial(_check_row, config=config)
     others = {*_NAMES} - {config.data.split}  # they are not trained on
     scans = {
@@ -133,18 +134,48 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
         timed = " and ".join(family.label for family in FAMILIES.values() if family.needs_timing)
         notes.append(f"{len(untimed)} videos state no frame rate, such as {untimed[0]}: {timed} refuses them")
     notes += [note for file, scan in scans.items() if (note := _lost(file, scan, config)) is not None]
-    notes += _changed_rows(files[0].parent)
+    notes += _changed_rows(files[0].parent) + _drawn(files[0], scans, config)
+    names = {file: file.name if file.parent == files[0].parent else str(file) for file in files}
     return CheckReport(
-        files={file.name: scan.num_rows for file, scan in scans.items()},
-        answers={file.name: scan.tally.lines() for file, scan in scans.items()},
+        files={names[file]: scan.num_rows for file, scan in scans.items()},
+        answers={names[file]: scan.tally.lines() for file, scan in scans.items()},
         verdict=judged.verdict,
         num_videos=len(frames),
         num_images=len(good) - len(frames),
         frames=(min(frames, default=0), max(frames, default=0)),
-        frame_true={file.name: scan.truth.table() for file, scan in scans.items()},
+        frame_true={names[file]: scan.truth.table() for file, scan in scans.items()},
         problems=problems,
         notes=notes,
     )
+
+
+def _mixed_files(config: TrainConfig) -> list[Path]:
+    """Return the row files of data.mix, rows of one's own completed."""
+    data, found = config.data, []
+    for number, item in enumerate(data.mix or []):
+        key = f"data.mix[{number}].path="
+        folder = dataset_folder(str(item["path"]), data.split, key=key, allow_val_safe=data.allow_val_safe)
+        found.append(folder / f"{data.split}.jsonl")
+    if lost := [file for file in found if not file.is_file()]:
+        raise DataError(f"{lost[0]}: no such file", "data.split says which row file of each folder is read")
+    return found
+
+
+def _drawn(own: Path, scans: dict[Path, RowScan], config: TrainConfig) -> list[str]:
+    """Return the table of what a run draws from the folders of data.mix, counted by rows without a fault."""
+    if not config.data.mix:
+        return []
+    types = config.data.types
+    main = next((file for file in (own.with_name(f"{config.data.split}.jsonl"),) if file in scans), own)
+    mixed = {str(item["path"]): file for item, file in zip(config.data.mix, _mixed_files(config), strict=True)}
+    sources = replace(
+        config.data, path=next((p for p, file in mixed.items() if file == main), str(own.parent))
+    ).sources()
+    sizes = []
+    for source in sources:
+        counts = scans[mixed.get(source.path, main)].tally.counts()
+        sizes.append(sum(number for kind, number in counts.items() if types is None or kind in types))
+    return [f"mix: {line}" for line in mix_lines(expect_mix(sizes, sources, config.data.limit))]
 
 
 def _changed_rows(folder: Path) -> list[str]:

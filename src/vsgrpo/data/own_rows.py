@@ -42,10 +42,14 @@ def with_own_rows(config: TrainConfig) -> TrainConfig:
     """
     data = config.data
 
-    def folder(value: str) -> str:
-        return str(dataset_folder(value, data.split, allow_val_safe=data.allow_val_safe))
+    def folder(key: str, value: str) -> str:
+        return str(dataset_folder(value, data.split, key=key, allow_val_safe=data.allow_val_safe))
 
-    path, mix = folder(data.path), [{**item, "path": folder(str(item["path"]))} for item in data.mix or []]
+    path = folder("data.path=", data.path)
+    mix = [
+        {**item, "path": folder(f"data.mix[{number}].path=", str(item["path"]))}
+        for number, item in enumerate(data.mix or [])
+    ]
     return replace(config, data=replace(data, path=path, mix=mix if data.mix is not None else None))
 
 

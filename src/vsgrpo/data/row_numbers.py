@@ -17,9 +17,10 @@ from typing import Any
 from vsgrpo.config.evaluate import PromptSection
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.leak_guard import check_rows
+from vsgrpo.data.mix import DrawnSource, expect_mix
 from vsgrpo.data.prompts import asked_text, target_text
 from vsgrpo.data.row import Row
-from vsgrpo.data.rows import row_from_dict, shares
+from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.records import decode_line
 
@@ -44,6 +45,7 @@ class RowNumbers:
         shown: (videos, images) of one row, each that occurs.
         num_videos, num_images: different ones that the rows show.
         looked_at: what was read, in words; empty: all rows.
+        mix: what comes from each source of data.mix.
     """
 
     count: int = 0
@@ -54,6 +56,7 @@ class RowNumbers:
     num_videos: int = 0
     num_images: int = 0
     looked_at: str = ""
+    mix: tuple[DrawnSource, ...] = ()
 
     def __len__(self) -> int:
         """Return the rows."""
@@ -128,13 +131,13 @@ def sketch_files(files: Sequence[Path], config: TrainConfig) -> tuple[RowNumbers
     """
     sketches = [_sketch(file, config) for file in files]
     check_types(files, [counted for _, _, counted in sketches], config.data.types)
-    found = [numbers for numbers, _, _ in sketches]
+    found, mix = [numbers for numbers, _, _ in sketches], []
     if len(found) > 1:
-        counts = shares(sum(numbers.count for numbers in found), [weight for _, weight in config.data.folders()])
-        found = [numbers.drawn(count) for numbers, count in zip(found, counts, strict=True)]
+        mix = expect_mix([numbers.count for numbers in found], config.data.sources(), config.data.limit)
+        found = [numbers.drawn(item.drawn) for numbers, item in zip(found, mix, strict=True)]
     whole = _joined(found)
     rows = [row for _, read, _ in sketches for row in read]
-    return whole.drawn(min(config.data.limit or whole.count, whole.count)), rows
+    return replace(whole.drawn(min(config.data.limit or whole.count, whole.count)), mix=tuple(mix)), rows
 
 
 def check_types(files: Sequence[Path], counts: Sequence[Mapping[str, int]], types: Sequence[str] | None) -> None:

@@ -1,4 +1,4 @@
-"""Row files: one row as one JSON line, checked strictly when read and when written; the dev split; a mix of files.
+"""Row files: one row as one JSON line, checked strictly when read and when written; the dev split.
 
 A row file is beside its `videos/` folder; media paths are relative to the row file's folder and stay below it. Nested
 values (media, objects, generator, extra) stay plain JSON. Every problem is a DataError: `file:line: field=value: rule`.
@@ -226,35 +226,6 @@ def _place(room: str) -> float:
     return int.from_bytes(blake2b(room.encode(), digest_size=8).digest(), "big") / 2**64
 
 
-def draw_mix(sources: Sequence[tuple[Sequence[Row], float]], seed: int) -> list[Row]:
-    """Return as many rows as all sources have together, from each a share equal to its weight's.
-
-    A source with more rows than its share gives a part of them, one with fewer gives rows again (each once more before
-    any twice more). Which ones, and the order of all, are hashes of (seed, key): the same for every process.
-
-    Args:
-        sources: rows and weight of each; none is empty, weights are above 0.
-    """
-    counts = shares(sum(len(rows) for rows, _ in sources), [weight for _, weight in sources])
-    drawn: list[tuple[bytes, Row]] = []
-    for number, ((rows, _), count) in enumerate(zip(sources, counts, strict=True)):
-        ranked = sorted(rows, key=lambda row: _hash(seed, number, 0, row))
-        for k in range(count):
-            row = ranked[k % len(ranked)]
-            drawn.append((_hash(seed, number, 1 + k // len(ranked), row), row))
-    return [row for _, row in sorted(drawn, key=lambda item: item[0])]
-
-
-def shares(total: int, weights: Sequence[float]) -> list[int]:
-    """Split `total` in proportion to `weights` into whole numbers that add up to it (largest remainders)."""
-    exact = [total * weight / sum(weights) for weight in weights]
-    counts = [int(value) for value in exact]
-    by_remainder = sorted(range(len(weights)), key=lambda k: (counts[k] - exact[k], k))
-    for k in by_remainder[: total - sum(counts)]:
-        counts[k] += 1
-    return counts
-
-
 def rebase(rows: Sequence[Row], folder: Path, base: Path) -> list[Row]:
     """Return the rows of a dataset folder with media paths relative to another one.
 
@@ -270,7 +241,3 @@ def rebase(rows: Sequence[Row], folder: Path, base: Path) -> list[Row]:
         replace(row, media=tuple({**item, "path": (prefix / item["path"]).as_posix()} for item in row.media))
         for row in rows
     ]
-
-
-def _hash(seed: int, source: int, turn: int, row: Row) -> bytes:
-    return blake2b(f"{seed}\0{source}\0{turn}\0{row.key}".encode(), digest_size=8).digest()

@@ -19,6 +19,7 @@ from vsgrpo.config.launching import joins_launcher
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.yaml_files import config_dir
 from vsgrpo.data.inputs import look_at, model_folders
+from vsgrpo.data.mix import MIX_NAME, DrawnSource, mix_record
 from vsgrpo.data.own_rows import with_own_rows
 from vsgrpo.data.row_numbers import Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
@@ -51,7 +52,7 @@ def describe(config: TrainConfig) -> str:
     Raises:
         VsgrpoError: what is wrong on every machine.
     """
-    if all(Path(folder).exists() for folder, _ in config.data.folders()):
+    if Path(config.data.path).exists():
         config = with_own_rows(config)
     config, numbers = with_rules(config), check_plan(config)
     short: list[str] = []
@@ -139,9 +140,10 @@ def launch_training(
     config = with_own_rows(config)
     config = with_rules(config)
     said: list[str] = []
-    checked = load_rows(config, said.append)
+    drawn: list[DrawnSource] = []
+    checked = load_rows(config, said.append, drawn)
     rows = checked[0]
-    numbers = numbers_of(rows, config.prompt)
+    numbers = dataclasses.replace(numbers_of(rows, config.prompt), mix=tuple(drawn))
     check_run(config, rows)
     check_enough_rows(config, numbers)
     check_environment(config)
@@ -164,6 +166,8 @@ def launch_training(
             seen = look_at(inputs)
             changes = {"resume": resume, "overwrite": overwrite, "allow_changed": allow_changed}
             prepare_run_folder(run_dir, config, overrides, inputs=seen, **changes)
+            if drawn:
+                write_atomic(run_dir / MIX_NAME, json.dumps(mix_record(drawn, config.run.seed), indent=1) + "\n")
             show("\n".join(plan), sys.stderr)
         if joins or not needs_launcher(config):
             from vsgrpo.training.worker import train, worker_process
@@ -220,7 +224,7 @@ def _refuse_own_inputs(run_dir: Path, config: TrainConfig, inputs: list[tuple[st
     given: list[tuple[str, Path | str | None]] = [("launch.accelerate_file", config.launch.accelerate_file)]
     given += [("model.path", folder) for folder in model_folders(config.model.path)]
     given += [("model.adapter", folder) for folder in model_folders(config.model.adapter)]
-    given += [("data.path", Path(folder)) for folder, _ in config.data.folders()]
+    given += [("data.path", Path(folder)) for folder, *_ in config.data.sources()]
     media = {path.parent for _, path in inputs}
     refuse_inputs_inside(run_dir, "run.dir", [*given, *(("data.path: a file of its rows", path) for path in media)])
 

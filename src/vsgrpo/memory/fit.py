@@ -11,6 +11,7 @@ from pathlib import Path
 from vsgrpo.config.compose import NOT_GIVEN
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
+from vsgrpo.data.mix import mix_lines
 from vsgrpo.data.row_numbers import RowNumbers, Rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import budget_of, model_shape
@@ -112,6 +113,7 @@ def plan_lines(config: TrainConfig, rows: Rows) -> list[str]:
         if isinstance(section, GrpoSection):
             lines.append(where + config.rollout.text(section))
     if rows:
+        lines += mix_lines(rows.mix) if isinstance(rows, RowNumbers) else []
         lines.append(f"rows: {len(rows)}; steps per epoch: {max(1, len(rows) // questions)}")
         if isinstance(rows, RowNumbers) and rows.looked_at:
             lines.append(f"rows looked at: {rows.looked_at}; a run, and vsgrpo check-data, read all")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import variance
 from typing import Any
 
+from vsgrpo.data.mix import DrawnSource, read_mix
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import DataError
@@ -59,6 +60,7 @@ class Run:
         curves: metric of log.jsonl -> its values.
         phases: phase -> seconds per optimizer step.
         evaluations: (name of the folder, results.json) of what was scored inside the run folder.
+        mix: what it drew from each source of data.mix.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Run:
     curves: dict[str, Curve]
     phases: dict[str, Curve]
     evaluations: list[tuple[str, dict[str, Any]]]
+    mix: list[DrawnSource] = field(default_factory=list)
 
     @property
     def num_steps(self) -> int:
@@ -118,6 +121,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         curves,
         phases,
         [(path.parent.name, read_record(path, _RESULT, _HINT)) for path in sorted(folder.glob("*/results.json"))],
+        read_mix(folder),
     )
 
 

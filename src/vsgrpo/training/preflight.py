@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vsgrpo.config.train import TrainConfig
@@ -11,10 +12,11 @@ from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.data.frame_true import rows_of_run
 from vsgrpo.data.inputs import media_files, model_files
 from vsgrpo.data.leak_guard import read_checked_rows, worst
+from vsgrpo.data.mix import DrawnSource, draw_mix
 from vsgrpo.data.prompts import check_trainable
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, Rows, check_types, numbers_of, sketch_files, type_counts
-from vsgrpo.data.rows import draw_mix, rebase
+from vsgrpo.data.rows import rebase
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import family_files
 from vsgrpo.families.vision_record import other_rule
@@ -29,23 +31,26 @@ from vsgrpo.training.stage_checks import check_stages
 
 def row_files(config: TrainConfig) -> list[Path]:
     """Return the row files of data.path and data.mix, in that order."""
-    return [Path(folder) / f"{config.data.split}.jsonl" for folder, _ in config.data.folders()]
+    return [Path(source.path) / f"{config.data.split}.jsonl" for source in config.data.sources()]
 
 
-def load_rows(config: TrainConfig, say: Callable[[str], None] | None = None) -> tuple[list[Row], str]:
+def load_rows(
+    config: TrainConfig, say: Callable[[str], None] | None = None, drawn: list[DrawnSource] | None = None
+) -> tuple[list[Row], str]:
     """Read the rows to train on through the leak guard; return them and the verdict.
 
     Args:
         say: is told which rows are left out because the frames shown do not make them true.
+        drawn: what came from each source of data.mix is appended to it.
 
     Raises:
         DataError: no such folder, no rows left, or a benchmark room among them.
     """
     files = row_files(config)
-    for file in files:
+    for number, file in enumerate(files):
         if not file.parent.is_dir():
             raise DataError(
-                f"data.path={file.parent}: no such folder",
+                f"{'data.mix: ' if number else 'data.path='}{file.parent}: no such folder",
                 hint="build one: vsgrpo build-data source.root=DIR output=DIR",
             )
     read = [read_checked_rows(file, allow_val_safe=config.data.allow_val_safe) for file in files]
@@ -54,12 +59,13 @@ def load_rows(config: TrainConfig, say: Callable[[str], None] | None = None) -> 
     if config.data.types is not None:
         parts = [[row for row in part if row.question_type in config.data.types] for part in parts]
     parts = [rows_of_run(config, part, file, say) for part, file in zip(parts, files, strict=True)]
-    rows, base = parts[0], Path(config.data.path)
+    rows, base = parts[0][: config.data.limit], Path(config.data.path)
     if len(files) > 1:
-        weights = [weight for _, weight in config.data.folders()]
         moved = [rebase(part, file.parent, base) for file, part in zip(files, parts, strict=True)]
-        rows = draw_mix(list(zip(moved, weights, strict=True)), config.run.seed)
-    return rows[: config.data.limit], worst([verdict for _, verdict in read])
+        rows, found = draw_mix(moved, config.data.sources(), config.run.seed, config.data.limit)
+        if drawn is not None:
+            drawn += found
+    return rows, worst([verdict for _, verdict in read])
 
 
 def rows_of_plan(config: TrainConfig) -> tuple[list[Row], RowNumbers]:
@@ -70,8 +76,9 @@ def rows_of_plan(config: TrainConfig) -> tuple[list[Row], RowNumbers]:
     """
     files = row_files(config)
     if sum(file.stat().st_size for file in files if file.is_file()) <= SKETCHED_BYTES:
-        rows = load_rows(config, lambda text: show(text, sys.stderr))[0]
-        return rows, numbers_of(rows, config.prompt)
+        drawn: list[DrawnSource] = []
+        rows = load_rows(config, lambda text: show(text, sys.stderr), drawn)[0]
+        return rows, replace(numbers_of(rows, config.prompt), mix=tuple(drawn))
     numbers, rows = sketch_files(files, config)
     return rows, numbers
 

@@ -37,7 +37,16 @@ from vsgrpo.training.launcher import own_rank
 
 SCHEMA_VERSION = 1
 _OWN = ("config.yaml", "overrides.txt", "env.json", "inputs.json", "run.json", "log.jsonl", "completions.jsonl")
-_OWN += ("checkpoint-*", "damaged-checkpoint-*", "final", "tiny", ".partial", ".final.*", "bad_batch-*.json")
+_OWN += (
+    "mix.json",
+    "checkpoint-*",
+    "damaged-checkpoint-*",
+    "final",
+    "tiny",
+    ".partial",
+    ".final.*",
+    "bad_batch-*.json",
+)
 _OWN += ("rollout_weights", "report.html", "samples.html", "wandb", "tensorboard")
 """Files that a run writes: --overwrite replaces them, and the evaluations inside the folder. Caches serve the next run
 too; `failures` is that of the latest start."""
