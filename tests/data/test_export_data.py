@@ -83,6 +83,10 @@ def dataset(tmp_path):
     return tmp_path / "own"
 
 
+def moment_of(frames):
+    return {"moment": [{"frame": 3, "time_s": 1.2}], "frames_shown": frames}
+
+
 def exported(dataset, name, **given):
     return export_data(ExportSettings(str(dataset), name, dataset.parent / f"to-{name}", **given))
 
@@ -203,7 +207,7 @@ def test_what_a_format_cannot_say_is_left_out_and_counted(dataset):
     rows = read_rows(dataset / "train.jsonl")
     zero = replace(rows[0], id="zero", question="How many bed(s) are in this room?", ground_truth="0", answer="0")
     own = replace(rows[0], id="own", question="What is on the desk?", question_type="other", answer_kind="text")
-    moment = replace(rows[0], id="m", question="In frame 3 of 8, is it day?", extra={"moment": 2})
+    moment = replace(rows[0], id="m", question="In frame 3 of 8, is it day?", extra=moment_of(8))
     lost = replace(rows[0], id="lost", media=({"kind": "video", "path": "videos/scannet/scene0002_00.mp4"},))
     images = replace(rows[0], id="images", media=({"kind": "image", "path": "a.jpg"},))
     write_rows(dataset / "train.jsonl", [*rows, zero, own, moment, lost, images])
@@ -214,7 +218,7 @@ def test_what_a_format_cannot_say_is_left_out_and_counted(dataset):
         (1, "a count of 0, by which VSI-Bench's scorer divides"),
         (1, "its video is not there"),
         (1, "shows something else than one video"),
-        (1, "speaks of one frame of so many: only frame lists fix the frames"),
+        (1, "true for one number of frames alone, which only frame lists fix"),
     ]
     assert read_manifest(summary.out).counts["left_out"] == summary.left_out
     assert exported(dataset, "swift", mode="think", media="none", method="grpo").num_written == 15  # no thought needed
@@ -226,14 +230,18 @@ def test_what_a_format_cannot_say_is_left_out_and_counted(dataset):
 def test_frame_lists_show_the_frames_and_take_rows_with_a_moment(dataset):
     rows = read_rows(dataset / "train.jsonl")
     right, wrong = (
-        replace(rows[0], id=f"m{n}", question=f"In frame 3 of {n}, how many chairs?", extra={"moment": 2})
+        replace(rows[0], id=f"m{n}", question=f"In frame 3 of {n}, how many chairs?", extra=moment_of(n))
         for n in (8, 16)
     )
     false = replace(rows[1], id="f", question=rows[1].question + " ", extra={"true_at": [16], "judged_at": [8, 16]})
-    write_rows(dataset / "train.jsonl", [*rows, right, wrong, false])
+    timed = replace(right, id="t", question="At 1.2 s, how many chairs?")
+    write_rows(dataset / "train.jsonl", [*rows, right, wrong, false, timed])
     summary = exported(dataset, "swift", frames=8)
     assert summary.num_written == 13 and summary.num_media == 16
-    assert set(summary.left_out) == {"speaks of one frame of 16, not of 8", "not true for 8 frames (extra.true_at)"}
+    assert summary.left_out == {
+        "not true for 8 frames (extra.true_at, frames_shown)": 2,
+        "speaks of seconds, which a list of pictures does not tell": 1,
+    }
     record = json.loads((summary.out / "train.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert record["videos"] == [[f"frames/scannet/scene0000_00/{k:05d}.jpg" for k in range(8)]]
     assert (summary.out / record["videos"][0][7]).is_file()
@@ -241,6 +249,7 @@ def test_frame_lists_show_the_frames_and_take_rows_with_a_moment(dataset):
     asked = {(row.scene_name, row.question, row.ground_truth) for row in back}
     assert asked == {(row.scene_name, row.question, row.ground_truth) for row in [*rows, right]}
     assert [item["kind"] for item in back[0].media] == ["image"] * 8
+    assert [row.extra["frames_shown"] for row in back if "moment" in row.extra] == [8]
 
 
 def test_a_benchmark_room_is_refused_and_nothing_is_left_behind(dataset):

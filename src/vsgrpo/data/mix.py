@@ -5,15 +5,16 @@ Which rows, and the order of all, are hashes of (seed, source, key): the same in
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 from vsgrpo.config.train import MixSource
 from vsgrpo.data.row import Row
+from vsgrpo.files import write_atomic
 from vsgrpo.records import MAYBE_NUMBER, NUMBER, read_record
 
 MIX_NAME = "mix.json"
@@ -127,9 +128,11 @@ def mix_lines(drawn: Sequence[DrawnSource]) -> list[str]:
     return [head, *lines]
 
 
-def mix_record(drawn: Sequence[DrawnSource], seed: int) -> dict[str, Any]:
-    """Return the content of mix.json in the folder of a run."""
-    return {"schema_version": SCHEMA_VERSION, "seed": seed, "sources": [asdict(item) for item in drawn]}
+def write_mix(folder: Path, drawn: Sequence[DrawnSource], seed: int) -> None:
+    """Write mix.json into the folder of a run; nothing for a run of one source."""
+    if drawn:
+        record = {"schema_version": SCHEMA_VERSION, "seed": seed, "sources": [asdict(item) for item in drawn]}
+        write_atomic(folder / MIX_NAME, json.dumps(record, indent=1) + "\n")
 
 
 def read_mix(folder: Path) -> list[DrawnSource]:

@@ -19,7 +19,7 @@ from vsgrpo.config.launching import joins_launcher
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.yaml_files import config_dir
 from vsgrpo.data.inputs import look_at, model_folders
-from vsgrpo.data.mix import MIX_NAME, DrawnSource, mix_record
+from vsgrpo.data.mix import DrawnSource, write_mix
 from vsgrpo.data.own_rows import with_own_rows
 from vsgrpo.data.row_numbers import Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
@@ -166,8 +166,7 @@ def launch_training(
             seen = look_at(inputs)
             changes = {"resume": resume, "overwrite": overwrite, "allow_changed": allow_changed}
             prepare_run_folder(run_dir, config, overrides, inputs=seen, **changes)
-            if drawn:
-                write_atomic(run_dir / MIX_NAME, json.dumps(mix_record(drawn, config.run.seed), indent=1) + "\n")
+            write_mix(run_dir, drawn, config.run.seed)
             show("\n".join(plan), sys.stderr)
         if joins or not needs_launcher(config):
             from vsgrpo.training.worker import train, worker_process

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.exporting.frames import FrameLists, moment_fault
+from vsgrpo.data.exporting.frames import FrameLists, speaks_of_seconds
 from vsgrpo.data.exporting.record import VIDEO_TOKEN, Exported, LeftOut
 from vsgrpo.data.exporting.row_files import RowFiles, write_json
 from vsgrpo.data.exporting.settings import ExportSettings
@@ -25,9 +25,11 @@ from vsgrpo.data.rows import iter_rows
 from vsgrpo.errors import DataError
 from vsgrpo.files import link_or_copy, publish, recover
 from vsgrpo.paths import LOCK_NAME, inside, locked, refuse_inputs_inside, remove
+from vsgrpo.spatial.moments import FRAMES_SHOWN, MOMENT
 
 _NO_VIDEO = "its video is not there (media=none writes rows alone)"
-_MOMENT = "speaks of one frame of so many: only frame lists fix the frames (swift with frames=N)"
+_MOMENT = "true for one number of frames alone, which only frame lists fix (swift with frames=N)"
+_SECONDS = "speaks of seconds, which a list of pictures does not tell"
 
 
 @dataclass
@@ -195,11 +197,11 @@ class _Export:
             raise LeftOut("a media token in its question")
         if self._frames is not None:
             if is_true_at(row, self._frames.number) is False:
-                raise LeftOut(f"not true for {self._frames.number} frames (extra.true_at)")
+                raise LeftOut(f"not true for {self._frames.number} frames (extra.true_at, frames_shown)")
+            if speaks_of_seconds(row):
+                raise LeftOut(_SECONDS)
             frames = self._frames.of(row, inside(self.base, row.media[0]["path"]))
-            if (fault := moment_fault(row, len(frames))) is not None:
-                raise LeftOut(fault)
-        elif row.extra.get("moment") is not None:
+        elif MOMENT in row.extra or FRAMES_SHOWN in row.extra:
             raise LeftOut(_MOMENT)
         if not frames and self.chosen.place_of is not None:
             video = self.chosen.place_of(row, settings.split)

@@ -9,9 +9,11 @@ from vsgrpo.data.exporting.record import LeftOut
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.paths import inside
+from vsgrpo.spatial.moments import MOMENT
 from vsgrpo.video.reader import read_uniform_frames
 
-_OF_FRAMES = re.compile(r"\bframe \d+ of (\d+)\b", re.IGNORECASE)
+_AT_SECONDS = re.compile(r"\d s\b")
+"""As `spatial.moments` words a moment of a recording: "at 4.2 s"."""
 _QUALITY = 95
 """Of the JPEG files: what a recorded video's own frames have."""
 _TIMEOUT_S = 60.0
@@ -59,9 +61,6 @@ class FrameLists:
         return places
 
 
-def moment_fault(row: Row, shown: int) -> str | None:
-    """Return why a row that speaks of one of its frames is not true for so many frames shown, None where it is."""
-    counts = {int(number) for number in _OF_FRAMES.findall(row.question)}
-    if row.extra.get("moment") is None or counts <= {shown}:
-        return None
-    return f"speaks of one frame of {', '.join(map(str, sorted(counts)))}, not of {shown}"
+def speaks_of_seconds(row: Row) -> bool:
+    """Return whether a row names a second of its video, or asks for one."""
+    return row.unit == "s" or (MOMENT in row.extra and _AT_SECONDS.search(row.question) is not None)

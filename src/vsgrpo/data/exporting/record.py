@@ -13,6 +13,7 @@ from vsgrpo.data.prompts import option_lines, question_text, target_text, wrong_
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import checked_line
 from vsgrpo.errors import DataError
+from vsgrpo.spatial.moments import FRAMES_SHOWN, MOMENT
 
 VIDEO_TOKEN = "<video>"
 
@@ -110,6 +111,7 @@ class Exported:
             "true_at": row.extra.get(TRUE_AT),
             "judged_at": row.extra.get(JUDGED_AT),
             "source_row": row_hash(row),
+            **{name: row.extra[name] for name in (MOMENT, FRAMES_SHOWN) if name in row.extra},
         }
 
 
