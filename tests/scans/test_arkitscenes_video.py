@@ -164,6 +164,17 @@ def test_the_first_kind_of_pictures_there_is_the_video(tmp_path):
         assert recording.fps == 30 and len(list(recording.frames())) == 4
 
 
+def test_matrices_of_the_video_do_where_those_of_the_depth_images_are_missing(tmp_path):
+    root = ArkitRoot(tmp_path, "raw")
+    recorded = Recorded(walk_cameras(4), [100.0, 100.033, 100.067, 100.1])
+    place = root.record(root.write(), recorded, kind="vga_wide")
+    for path in sorted((place / "lowres_depth").iterdir()):  # the depth camera's own moments: 8 ms later
+        path.rename(path.with_name(f"{ROOM_ID}_{float(path.stem.split('_')[1]) + 0.008:.3f}.png"))
+    with opened(tmp_path) as recording:
+        assert recording.warnings() == {}
+        np.testing.assert_allclose(recording.camera().view(1).matrix, intrinsics_of(recorded.cameras[1]), atol=1e-5)
+
+
 def test_sixty_pictures_a_second_are_exported_at_thirty(tmp_path):
     root = ArkitRoot(tmp_path, "raw")
     recorded = Recorded(walk_cameras(7), [round(100 + k / 60, 3) for k in range(7)])

@@ -42,7 +42,7 @@ class DepthCamera:
         times: (K,) seconds of the pictures.
         turns: of all pictures.
         images: of depth.
-        matrices: `.pincam` files that belong to the moment of a depth image; those of the pictures come second.
+        matrices: `.pincam` files of the small pictures, which come with the depth images, and of the video's pictures.
     """
 
     times: Floats
@@ -60,10 +60,11 @@ class DepthCamera:
         """Return the place of the depth image of a picture, None where none is near."""
         return self.images.nearest(self.times[number], _MAX_APART_S)
 
-    def pincam_at(self, time: float) -> Path | None:
-        """Return the `.pincam` of a moment, None where there is none."""
-        found = ((files, files.nearest(time, _SAME_MOMENT_S)) for files in self.matrices)
-        return next((files.paths[place] for files, place in found if place is not None), None)
+    def pincam_of(self, number: int, place: int) -> Path | None:
+        """Return the `.pincam` of a depth image's moment, else of its picture's, None where there is neither."""
+        moments = (self.images.times[place], self.times[number])
+        found = ((files, files.nearest(time, _SAME_MOMENT_S)) for files in self.matrices for time in moments)
+        return next((files.paths[at] for files, at in found if at is not None), None)
 
     def view(self, number: int) -> View | None:
         """Return the view of a picture, turned upright, None where pose, depth or matrix are lacking.
@@ -74,8 +75,7 @@ class DepthCamera:
         place = self.depth_at(number)
         if place is None:
             return None
-        time = float(self.images.times[place])
-        pose, pincam = self.trajectory.pose(time), self.pincam_at(time)
+        pose, pincam = self.trajectory.pose(self.images.times[place]), self.pincam_of(number, place)
         if pose is None or pincam is None:
             return None
         depth = read_uint16(self.images.paths[place]) / np.float32(1000)
@@ -90,7 +90,7 @@ class DepthCamera:
             found["invalid_poses"] += self.pose(number) is None
             place = self.depth_at(number) if self.images.paths else None
             if place is not None:
-                found["frames_without_intrinsics"] += self.pincam_at(float(self.images.times[place])) is None
+                found["frames_without_intrinsics"] += self.pincam_of(number, place) is None
             elif self.images.paths:
                 found["frames_without_depth"] += 1
         if found["invalid_poses"] > _MAX_LOST * len(self.times):
