@@ -25,6 +25,7 @@ from vsgrpo.scans.arkitscenes_annotation import Annotated, read_annotation
 from vsgrpo.scans.arkitscenes_video import ArkitRecording
 from vsgrpo.scans.boxed import BoxedObjects
 from vsgrpo.scans.ply import read_ply
+from vsgrpo.scans.scene_maker import MIN_DIMENSION, Candidate, make_scene
 from vsgrpo.scans.source import (
     Mesh,
     Scan,
@@ -35,7 +36,7 @@ from vsgrpo.scans.source import (
     read_text,
 )
 from vsgrpo.scans.walk.floor_map import floor_height
-from vsgrpo.spatial.floor import room_floor, surface_sample
+from vsgrpo.spatial.floor import surface_sample
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 from vsgrpo.tables import (
     arkitscenes_class,
@@ -51,8 +52,6 @@ ANNOTATION, MESH = "_3dod_annotation.json", "_3dod_mesh.ply"
 """What follows the video id in the names of its files."""
 _SPLITS = {"Training": "train", "Validation": "val"}
 _VIDEO_ID = re.compile(r"\d{8}")
-_MIN_DIMENSION = 0.05  # metres: an object whose longest edge is shorter cannot be asked about
-_ROOM_AREA_RANGE = (2.0, 150.0)  # square metres
 _ROOT_HINT = "source.root is the --download_dir of ARKitScenes' download_data.py: it holds 3dod/ or raw/"
 
 
@@ -114,60 +113,36 @@ class ArkitScan(Scan):
         """Return objects with the annotators' boxes, and the room's floor area.
 
         `settings.box` "aabb" gives the axis-aligned hull of each box; the others keep the annotators' box, which may be
-        tilted. Deviation: `min_vertices` does not apply, boxes need no vertices. Objects are left out, counted in
-        `warnings` and by label in `extra["dropped"]`: unknown_label (none of the 17 classes), not_in_benchmark,
-        degenerate_box (longest edge below 0.05 m).
+        tilted. Deviation: `min_vertices` does not apply, boxes need no vertices. Objects are left out as
+        unknown_label (none of the 17 classes), not_in_benchmark or degenerate_box (longest edge below 0.05 m), see
+        `make_scene`; the floor's area is that of points drawn evenly over the surface.
         """
-        owned = np.bincount(self.instance_of_vertex() + 1, minlength=1)[1:]
-        objects: list[SceneObject] = []
-        dropped: dict[str, Counter[str]] = {}
-        for item in self.annotated:
-            category = categorize_arkitscenes(item.label, settings.categories)
-            reason = category.reason if item.box.axes_lengths.max() >= _MIN_DIMENSION else "degenerate_box"
-            if category.name is None or reason:
-                dropped.setdefault(reason, Counter())[item.label] += 1
-                continue
-            box = _hull(item.box) if settings.box == "aabb" else item.box
-            size_box = _hull(item.box) if settings.size_box == "aabb" else box
-            number = int(owned[item.number]) if item.number < len(owned) else 0
-            objects.append(SceneObject(item.number, category.name, box, size_box, item.label, number))
-        warnings = {**self.warnings, **{f"dropped_{reason}": sum(found.values()) for reason, found in dropped.items()}}
-        room_size, outlines = self._floor_area(settings, warnings)
-        vertices = self.mesh.vertices.astype(np.float64)
-        return Scene(
-            dataset=ARKITSCENES.name,
-            scene_name=self.scan_id,
-            room=self.room,
-            objects=tuple(objects),
-            room_size=room_size,
-            room_center=(vertices.min(axis=0) + vertices.max(axis=0)) / 2,
-            object_counts=dict(sorted(Counter(item.category for item in objects).items())),
-            warnings=warnings,
-            extra={
-                "dropped": {reason: dict(sorted(counter.items())) for reason, counter in sorted(dropped.items())},
-                "names": sorted(set().union(*(_names_of(item.label) for item in self.annotated))),
-                "floor_outline": [loop.round(2).tolist() for loop in outlines],
-                "floor_height": round(self.floor, 4),
-            },
-        )
-
-    def _floor_area(
-        self, settings: SceneSettings, warnings: dict[str, int]
-    ) -> tuple[float | None, list[NDArray[np.float64]]]:
+        owned = np.bincount(self.instance_of_vertex() + 1, minlength=1 + len(self.annotated))[1:]
+        candidates = [_object(item, settings, owned) for item in self.annotated]
+        names = set[str]().union(*(_names_of(item.label) for item in self.annotated))
+        identity = (ARKITSCENES.name, self.scan_id, self.room)
         points = surface_sample(self.mesh.vertices, self.mesh.faces, self.scan_id)
-        room_size, outlines = room_floor(
-            points, settings.alpha_points, self.scan_id, alpha=settings.alpha, holes=settings.alpha_holes
-        )
-        if room_size is None:
-            warnings["room_size_unknown"] = 1
-        elif not _ROOM_AREA_RANGE[0] <= room_size <= _ROOM_AREA_RANGE[1]:
-            warnings["room_size_out_of_range"] = 1
-            room_size = None
-        return room_size, outlines
+        vertices = self.mesh.vertices.astype(np.float64)
+        scene = make_scene(identity, candidates, names, vertices, settings, self.warnings, points)
+        scene.extra["floor_height"] = round(self.floor, 4)
+        return scene
 
     def recording(self) -> ArkitRecording:
         """Open the `.mov`, else the best folder of pictures; see `ArkitRecording`."""
         return ArkitRecording(self.scan_id, self.folders, self.mesh, self.boxed, self.sky_direction)
+
+
+def _object(item: Annotated, settings: SceneSettings, owned: NDArray[np.integer]) -> Candidate:
+    """Return the object of an entry, or the reason it is left out; `owned` are vertices by entry."""
+    category = categorize_arkitscenes(item.label, settings.categories)
+    if category.name is None:
+        return item.label, None, category.reason
+    if item.box.axes_lengths.max() < MIN_DIMENSION:
+        return item.label, None, "degenerate_box"
+    box = _hull(item.box) if settings.box == "aabb" else item.box
+    size_box = _hull(item.box) if settings.size_box == "aabb" else box
+    number = int(owned[item.number]) if item.number < len(owned) else 0
+    return item.label, SceneObject(item.number, category.name, box, size_box, item.label, number), ""
 
 
 def _hull(box: Box) -> Box:

@@ -14,7 +14,8 @@ from vsgrpo.spatial.geometry import fit_box
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
 from vsgrpo.tables import Category
 
-_MIN_DIMENSION = 0.05  # metres: an object whose longest edge is shorter cannot be asked about
+MIN_DIMENSION = 0.05
+"""Metres: an object whose longest edge is shorter cannot be asked about."""
 _ROOM_AREA_RANGE = (2.0, 150.0)  # square metres
 Candidate = tuple[str, SceneObject | None, str]
 """Label, the object, and where there is none the reason."""
@@ -108,4 +109,4 @@ def make_scene(
 
 def _is_sound(box: Box) -> bool:
     finite = np.isfinite(box.axes_lengths).all() and np.isfinite(box.centroid).all() and np.isfinite(box.axes).all()
-    return bool(finite and box.axes_lengths.max() >= _MIN_DIMENSION)
+    return bool(finite and box.axes_lengths.max() >= MIN_DIMENSION)
