@@ -27,7 +27,9 @@ from vsgrpo.rules import (
     suggest,
 )
 from vsgrpo.scans.source import SourceOptions, find_source
-from vsgrpo.spatial.question_types import QUESTION_TYPES, family_names, type_names
+from vsgrpo.spatial.question import QuestionType
+from vsgrpo.spatial.question_settings import QuestionSettings
+from vsgrpo.spatial.question_types import QUESTION_TYPES, asked_types, family_names, type_names
 
 FILTER_NAMES = ("format", "answer", "length", "language", "repetition", "contradiction", "reference")
 LOCAL = "local"
@@ -213,6 +215,23 @@ class BuildDataConfig:
                 f"{what} with video.source={self.video.source}: objects are taken out of a mesh that is filmed",
                 hint="set video.source=mesh video.walk_frames=127",
             )
+        self._check_video()
+
+    def _check_video(self) -> None:
+        """Raise ConfigError where a type that is listed needs to know what the video shows, and nobody looks."""
+        looks = self.video.source in ("recorded", "mesh") and self.video.seen_frames > 0
+        for kind in [] if looks or self.data.types is None else self.asked_types():
+            if {"poses", "footage"} & set(kind.needs):
+                what = f"video.source={self.video.source}, video.seen_frames={self.video.seen_frames}"
+                raise ConfigError(
+                    f"data.types: {kind.name} asks what the video shows and from where; {what}: nobody looks at it",
+                    hint="set video.source=mesh or recorded and video.seen_frames=16, or leave the type out",
+                )
+
+    def asked_types(self) -> list[QuestionType]:
+        """Return the types of questions that are asked."""
+        types = None if self.data.types is None else load_question_types("data.types", self.data.types)
+        return asked_types(QuestionSettings(mode=self.data.mode, types=types))
 
     @property
     def dataset(self) -> str:

@@ -20,6 +20,7 @@ from vsgrpo.config.launching import SHARDED, WHOLE, LaunchSection
 from vsgrpo.config.rollout import RolloutSection
 from vsgrpo.config.trainer import GrpoSection, TrainerSection
 from vsgrpo.rules import Count, Faults, Name, Section, Share, at_least, choice, not_empty
+from vsgrpo.spatial.question_types import types_named
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ class TrainDataSection(Section, key="data"):
                 yield f"data.mix[{number}].weight={weight}: must be above 0", MIX_EXAMPLE
             if cap is not None and (type(cap) is not int or cap < 1):
                 yield f"data.mix[{number}].cap={cap}: must be a whole number of rows, at least 1", MIX_EXAMPLE
+
+    @property
+    def kept_types(self) -> tuple[str, ...] | None:
+        """The names of types that are trained on, families as their types; None: all."""
+        return None if self.types is None else types_named(self.types)
 
     def sources(self) -> list[MixSource]:
         """Return all folders drawn from; data.path has weight 1 and no cap unless data.mix lists it too."""

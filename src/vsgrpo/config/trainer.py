@@ -35,6 +35,7 @@ from vsgrpo.rules import (
     rules_of,
     up_to,
 )
+from vsgrpo.spatial.question_types import types_named
 from vsgrpo.trackers import WITH_TABLES
 
 NO_TRL_FIELD = (
@@ -52,6 +53,7 @@ TRACKERS = (
     "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune",
     "swanlab", "tensorboard", "trackio", "wandb",
 )
+
 # fmt: on
 """What transformers 5.23 can report to."""
 STAGE_EXAMPLE = "for example trainer.stages=[{types: [room_size_estimation]}, {max_steps: 100}]"
@@ -130,8 +132,9 @@ class TrainerSection(Section, key="trainer"):
         return max(len(self.stages or []), 1)
 
     def stage_types(self, number: int) -> list[str] | None:
-        """Return the question types that a stage trains on, None for all."""
-        return self.stages[number].get("types") if self.stages else None
+        """Return the question types that a stage trains on, families as their types; None for all."""
+        types = self.stages[number].get("types") if self.stages else None
+        return None if types is None else list(types_named(types))
 
     def stage(self, number: int) -> TrainerSection:
         """Return the section of one stage: these values with the overrides of `stages[number]`.

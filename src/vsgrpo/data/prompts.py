@@ -164,7 +164,7 @@ def check_trainable(row: Row, config: TrainConfig) -> None:
 
     GRPO needs no text but the question. Rows of types that are not in data.types are not trained on.
     """
-    method, prompt, types = config.trainer.name, config.prompt, config.data.types
+    method, prompt, types = config.trainer.name, config.prompt, config.data.kept_types
     if method == "grpo" or (types is not None and row.question_type not in types):
         return
     target_text(row, prompt.mode, prompt.show_options)

@@ -23,6 +23,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.records import decode_line
+from vsgrpo.spatial.question_types import types_named
 
 SKETCHED_BYTES = 32 << 20
 """Row files of a run that are larger together are sketched by a dry run."""
@@ -145,19 +146,19 @@ def check_types(files: Sequence[Path], counts: Sequence[Mapping[str, int]], type
 
     Args:
         counts: question type -> rows of each file.
-        types: data.types; None: all are trained on.
+        types: data.types, types or families; None: all are trained on.
 
     Raises:
-        ConfigError: a type that is in none of the files.
+        ConfigError: a type or family that is in none of the files.
         DataError: a file without rows of these types.
     """
     present = sorted(set().union(*counts))
     for name in types or ():
-        if name not in present:
+        if set(types_named([name])).isdisjoint(present):
             where = ", ".join(map(str, files))
             raise ConfigError(f"data.types: {name} is not in {where}", hint=f"there are: {', '.join(present)}")
     for file, counted in zip(files, counts, strict=True):
-        if not counted or (types is not None and counted.keys().isdisjoint(types)):
+        if not counted or (types is not None and counted.keys().isdisjoint(types_named(types))):
             raise DataError(f"{file}: no rows to train on", hint="build-data reports why scans gave no questions")
 
 
@@ -200,7 +201,7 @@ def _sketch(file: Path, config: TrainConfig) -> tuple[RowNumbers, list[Row], Cou
     sampled |= {number: line for _, number, line in longest}
     rows = [_row(line, f"{file}:{number}", number == 1) for number, line in sorted(sampled.items())]
     check_rows(rows, allow_val_safe=config.data.allow_val_safe, where=str(file), base=file.parent)
-    num_read, types = len(rows), config.data.types
+    num_read, types = len(rows), config.data.kept_types
     rows = [row for row in rows if types is None or row.question_type in types]
     counted: Counter[str] = Counter()
     media: set[tuple[str, str]] = set()

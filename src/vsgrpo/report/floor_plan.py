@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from html import escape
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.spatial.directions import sector_of
 from vsgrpo.spatial.geometry import bearing_degrees
+from vsgrpo.spatial.moments import MOMENT, moments_of
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Box, Scene
 
@@ -28,6 +29,7 @@ class Plan:
         view: viewBox (x, y, width, height) in metres, y down.
         footprints: instance id -> corner points (K, 2) in view coordinates.
         symbol: id of the SVG symbol that holds floor and footprints.
+        cameras: number of a frame shown -> (2, 2) where the camera is, and the way it looks (length 1).
     """
 
     view: tuple[float, float, float, float]
@@ -35,6 +37,7 @@ class Plan:
     centers: dict[int, NDArray[np.float64]]
     symbol: str
     floor: str
+    cameras: dict[int, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def make_plan(scene: Scene, symbol: str) -> Plan:
@@ -50,7 +53,11 @@ def make_plan(scene: Scene, symbol: str) -> Plan:
     low, high = points.min(axis=0) - _MARGIN_M, points.max(axis=0) + _MARGIN_M
     view = (float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1]))
     floor = "".join(f"M{_path(loop)}Z" for loop in loops)
-    return Plan(view, footprints, centers, symbol, floor)
+    cameras = {}
+    for moment in moments_of(scene):
+        ahead = np.radians(moment.heading_degrees)
+        cameras[moment.number] = _flip(np.array([moment.center[:2], [np.cos(ahead), np.sin(ahead)]]))
+    return Plan(view, footprints, centers, symbol, floor, cameras)
 
 
 def footprint(box: Box) -> NDArray[np.float64]:
@@ -107,7 +114,8 @@ def _name(x: float, y: float, font: float, text: str) -> str:
 def question_svg(plan: Plan, row: Row) -> str:
     """Return the plan with the objects of a question highlighted (the first in blue, the answer in green).
 
-    And with the geometry behind the answer: the floor of an area, the segment of a distance, the sector of a direction.
+    And with the geometry behind the answer: the floor of an area, the segment of a distance, the sector of a direction,
+    the camera in the frames named.
     """
     ids = [item["instance_id"] for item in row.objects if item["instance_id"] in plan.footprints]
     shapes = [_use(plan)]
@@ -120,6 +128,7 @@ def question_svg(plan: Plan, row: Row) -> str:
         shapes.append(f'<polygon class="hit {role}" points="{_path(plan.footprints[instance_id])}"/>')
     shapes += [f'<path class="link" d="M{_path(line)}"/>' for line in _links(plan, row, ids)]
     radius = max(plan.view[2], plan.view[3]) / 22
+    shapes += _camera_shapes(plan, row, radius)
     for number, (instance_id, role) in enumerate(zip(ids, classes, strict=True), start=1):
         x, y = plan.centers[instance_id]
         shapes.append(f'<circle class="dot {role}" cx="{x:.3f}" cy="{y:.3f}" r="{radius:.3f}"/>')
@@ -134,8 +143,30 @@ def _picture(row: Row) -> str:
     return "" if kind is None else kind.picture
 
 
+def _camera_shapes(plan: Plan, row: Row, radius: float) -> list[str]:
+    """Return a wedge of view with the number of its frame for each frame that a question names, else for the last."""
+    if _picture(row) != "camera" or not plan.cameras:
+        return []
+    shapes = []
+    for number in [item["frame"] for item in row.extra.get(MOMENT, [{"frame": max(plan.cameras)}])]:
+        if number not in plan.cameras:
+            continue
+        place, ahead = plan.cameras[number]
+        across = np.array([-ahead[1], ahead[0]])
+        rim = [place + 4 * radius * (ahead + share * across) for share in (-0.6, 0.6)]
+        shapes.append(f'<path class="view" d="M{_path(np.array([place, *rim]))}Z"/>')
+        x, y = place
+        shapes.append(f'<circle class="eye" cx="{x:.3f}" cy="{y:.3f}" r="{0.35 * radius:.3f}"/>')
+        x, y = place + 2.8 * radius * ahead
+        text = f'x="{x:.3f}" y="{y + 0.36 * radius:.3f}" font-size="{1.15 * radius:.3f}"'
+        shapes.append(f'<text class="shot" {text}>{number}</text>')
+    return shapes
+
+
 def _roles(row: Row, number: int) -> list[str]:
     """Return a class per object: one (asked about), two, or right (the answer)."""
+    if row.options and number == len(row.options) and [item["category"] for item in row.objects] == list(row.options):
+        return ["right" if word == row.answer else "two" for word in row.options]
     if _picture(row) == "turn":
         return ["one", "one", "right"][:number]
     if row.options is not None and number == len(row.options) + 1:

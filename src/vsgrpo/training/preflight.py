@@ -56,8 +56,9 @@ def load_rows(
     read = [read_checked_rows(file, allow_val_safe=config.data.allow_val_safe) for file in files]
     parts = [part for part, _ in read]
     check_types(files, [type_counts(part) for part in parts], config.data.types)
-    if config.data.types is not None:
-        parts = [[row for row in part if row.question_type in config.data.types] for part in parts]
+    types = config.data.kept_types
+    if types is not None:
+        parts = [[row for row in part if row.question_type in types] for part in parts]
     parts = [rows_of_run(config, part, file, say) for part, file in zip(parts, files, strict=True)]
     rows, base = parts[0][: config.data.limit], Path(config.data.path)
     if len(files) > 1:
@@ -179,7 +180,7 @@ def check_run(config: TrainConfig, rows: Sequence[Row], types: Iterable[str] | N
     """
     present = {row.question_type for row in rows} if types is None else set(types)
     for number, stage in enumerate(config.trainer.stages or [] if rows else []):
-        if stage.get("types") and not present & set(stage["types"]):
+        if stage.get("types") and not present & set(config.trainer.stage_types(number) or ()):
             raise ConfigError(
                 f"trainer.stages[{number}].types={stage['types']}: no row is of these types",
                 hint=f"there are: {', '.join(sorted(present))}",

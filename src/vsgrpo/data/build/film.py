@@ -67,8 +67,8 @@ def _watch(config: BuildDataConfig, scan: Scan, scene: Scene, recording: Recordi
     settings = VisibilitySettings(
         num_frames=video.seen_frames,
         fps=fps,
-        # Only the order of appearance needs to know what lies between the frames a loader shows.
-        stride_s=appearance.stride_s if config.data.mode == "vsibench" else None,
+        # Only what is asked about time needs to know what lies between the frames a loader shows.
+        stride_s=appearance.stride_s if any("footage" in kind.needs for kind in config.asked_types()) else None,
         depth_tolerance=appearance.depth_tolerance,
         budgets=tuple(video.budgets),
     )
