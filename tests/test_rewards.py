@@ -332,3 +332,20 @@ def test_follow_needs_both_rows_of_a_pair():
     assert follow_reward(answer, answer=answer, **{**PAIRED, "pair": [None] * 4}) == [0] * 4
     assert follow_reward(answer, answer=answer, answer_kind=["number"] * 4, row_key=["a", "a", "b", "b"]) == [0] * 4
     assert load_reward("follow", numeric="mra")(completions=answer, answer=answer, **PAIRED) == [1] * 4
+
+
+def test_times_earn_all_within_a_second_and_nothing_beyond():
+    columns = number_columns("1.2", "1.2", "1.2")
+    given = {"completions": ["2.2", "2.3", "never"], **columns, "question_type": ["object_first_seen"] * 3}
+    for numeric in ("relative", "mra", "smooth"):
+        assert accuracy_reward(**given, numeric=numeric) == [1.0, 0.0, 0.0]
+    assert accuracy_reward(**{**given, "question_type": ["camera_displacement"] * 3}) == [
+        pytest.approx(1 - 1 / 1.2),
+        pytest.approx(1 - 1.1 / 1.2),
+        0.0,
+    ]
+    hard = load_reward("hard_format_result")
+    tagged = ["<think>I look.</think><answer>2.0</answer>"]
+    one = {name: values[:1] for name, values in columns.items()}
+    assert hard(completions=tagged, **one, question_type=["object_first_seen"], prompt_mode="think") == [1.0]
+    assert hard(completions=tagged, **one, question_type=["room_size_estimation"], prompt_mode="think") == [0.0]

@@ -21,6 +21,7 @@ from vsgrpo.spatial.scoring import (
     rejected_answer,
     relative_reward,
     score,
+    score_numbers,
     smooth_reward,
 )
 
@@ -265,3 +266,17 @@ def test_text_rows_with_a_number_or_without_anything_wrong():
     assert 2.0 < float(draw("12", "text")) < 22.0
     assert draw("x^2 + 1", "text") is None and draw("3 meters", "text") is None
     assert draw("sofa", "choice", ("sofa", "Sofa ")) is None
+
+
+def test_times_are_right_within_a_second():
+    for prediction, expected in (("1.2", 1.0), ("2.2", 1.0), ("0.1", 0.0), ("2.4", 0.0), ("soon", 0.0)):
+        # 1.2 s: a second more or less; 2.4 is twice as late, which a relative error of 50 % would half forgive
+        assert score("official", "object_first_seen", prediction, "1.2") == expected
+    found = score_numbers(["object_first_seen", "camera_displacement"], np.array([2.0, 2.0]), np.array([1.2, 1.25]))
+    assert found.tolist() == [1.0, 0.0]
+    assert score_numbers(["object_last_seen"], np.array([np.nan]), np.array([1.0])).tolist() == [0.0]
+    # 1.9 is the smallest number within a second of 1.2, 1.6 and 2.9; none is of all four.
+    assert best_number(["1.2", "1.6", "2.9", "6.0"], 1.0) == ("1.9", 0.75)
+    for seed in range(40):
+        wrong = rejected_answer("1.0", "number", None, seed=seed, key="x", tolerance=1.0)
+        assert abs(float(wrong) - 1.0) > 1.0

@@ -20,6 +20,7 @@ from vsgrpo.data.row import Row, RowError, number_of
 from vsgrpo.errors import DataError
 from vsgrpo.families import budget_of
 from vsgrpo.spatial.moments import FRAMES_SHOWN, MOMENT
+from vsgrpo.spatial.question_types import tolerance_of
 from vsgrpo.spatial.scoring import rejected_answer
 
 TRUE_AT, JUDGED_AT, ANSWER_AT = "true_at", "judged_at", "answer_at"
@@ -88,7 +89,7 @@ def row_at(row: Row, frames: int) -> Row | None:
         return None
     wrong = row.rejected
     if wrong is not None and number_of(wrong, row.question_type) == number_of(answer, row.question_type):
-        wrong = rejected_answer(answer, "number", None, seed=0, key=row.key)
+        wrong = rejected_answer(answer, "number", None, seed=0, key=row.key, tolerance=tolerance_of(row.question_type))
     return replace(row, answer=answer, ground_truth=answer, rejected=wrong, reasoning=None)
 
 

@@ -14,6 +14,7 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.row import LETTERS, SPECIAL, Row
 from vsgrpo.errors import DataError
 from vsgrpo.families.prompt_record import VARIABLES, render
+from vsgrpo.spatial.question_types import tolerance_of
 from vsgrpo.spatial.scoring import rejected_answer
 
 MODES = ("vanilla", "think", "observe")
@@ -153,7 +154,8 @@ def wrong_answer(row: Row, seed: int) -> str:
     """
     wrong = row.rejected
     if wrong is None:
-        wrong = rejected_answer(row.answer, row.answer_kind, row.options, seed=seed, key=row.key)
+        tolerance = tolerance_of(row.question_type)
+        wrong = rejected_answer(row.answer, row.answer_kind, row.options, seed=seed, key=row.key, tolerance=tolerance)
     if wrong is None:
         raise DataError(f"row {row.key}: rejected=null: no wrong answer to {row.answer!r} can be told", "give it one")
     return wrong

@@ -271,7 +271,9 @@ def entropy_bits(words: Iterable[str] | Mapping[str, int]) -> float:
 # --- wrong but plausible answers, for preference pairs ---
 
 
-def rejected_answer(answer: str, answer_kind: str, options: Sequence[str] | None, *, seed: int, key: str) -> str | None:
+def rejected_answer(
+    answer: str, answer_kind: str, options: Sequence[str] | None, *, seed: int, key: str, tolerance: float | None = None
+) -> str | None:
     """Return a wrong answer that reads like the right one, never equal to it under the scorers.
 
     Source: arXiv 2504.00883 section 5.1 (the right answer changed to a wrong one). Deviation: how it was changed is not
@@ -286,6 +288,7 @@ def rejected_answer(answer: str, answer_kind: str, options: Sequence[str] | None
         options: the candidates, right one included.
         seed: of the run or build.
         key: names the question.
+        tolerance: of the question's type: a wrong number is farther away, too.
 
     Returns:
         None where there is no wrong answer to give: a text without candidates that is neither number nor direction.
@@ -293,7 +296,7 @@ def rejected_answer(answer: str, answer_kind: str, options: Sequence[str] | None
     digest = blake2b(f"{seed}\0rejected\0{key}".encode(), digest_size=16).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "big"))
     if answer_kind == "number" or (options is None and _is_positive(answer)):
-        return _wrong_number(answer, rng)
+        return _wrong_number(answer, rng, tolerance or 0.0)
     candidates = options if options is not None else _directions_like(answer)
     wrong = [word for word in candidates if exact_match(word, answer) == 0.0]
     return wrong[int(rng.integers(len(wrong)))] if wrong else None
@@ -304,16 +307,17 @@ def _is_positive(answer: str) -> bool:
     return number is not None and math.isfinite(number) and number > 0
 
 
-def _wrong_number(answer: str, rng: np.random.Generator) -> str:
+def _wrong_number(answer: str, rng: np.random.Generator, tolerance: float) -> str:
     right = float(answer)
     # "1e2" has no decimals of its own
     decimals = 0 if "e" in answer.lower() else len(answer.strip().partition(".")[2])
     for _ in range(_DRAWS):
         low, high = FACTORS[int(rng.integers(len(FACTORS)))]
         text = f"{right * rng.uniform(low, high):.{decimals}f}"
-        if float(text) > 0 and abs(float(text) - right) >= MIN_ERROR * right:
+        error = abs(float(text) - right)
+        if float(text) > 0 and error >= MIN_ERROR * right and not (tolerance and error <= tolerance + _ROUNDING):
             return text
-    return f"{right + 10.0**-decimals:.{decimals}f}"
+    return f"{right + 2 * tolerance + 10.0**-decimals:.{decimals}f}"
 
 
 def _directions_like(answer: str) -> list[str]:

@@ -211,6 +211,7 @@ def _rows(job: ScanJob, scene: Scene, questions: list[Question], distance: str, 
                 question.options,
                 seed=config.run.seed,
                 key=f"{scene.scene_name}/{question.question_type}/{question.question}",
+                tolerance=question.type.tolerance,
             ),
             reasoning=reasoning,
         )
