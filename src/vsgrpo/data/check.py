@@ -165,7 +165,7 @@ def _drawn(own: Path, scans: dict[Path, RowScan], config: TrainConfig) -> list[s
     """Return the table of what a run draws from the folders of data.mix, counted by rows without a fault."""
     if not config.data.mix:
         return []
-    types = config.data.types
+    types = config.data.kept_types
     main = next((file for file in (own.with_name(f"{config.data.split}.jsonl"),) if file in scans), own)
     mixed = {str(item["path"]): file for item, file in zip(config.data.mix, _mixed_files(config), strict=True)}
     sources = replace(
