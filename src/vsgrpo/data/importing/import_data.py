@@ -220,8 +220,9 @@ class _Import:
             files=list(self.tallies.values()),
             counts={name: scan.tally.counts() for name, scan in scans.items()},
             answers={name: scan.tally.lines() for name, scan in scans.items()},
-            num_videos=sum(len(finder.found) for finder in finders),
-            num_missing=sum(finder.num_missing for finder in finders),
+            num_videos=len(self._videos.found),
+            num_missing=self._videos.num_missing,
+            num_images=(len(self._images.found), len(self._images.found) + self._images.num_missing),
             notes=notes,
         )
         names = [f"{name}.jsonl" for name in self.parts]

@@ -73,7 +73,12 @@ def first_examples(tallies: Iterable[FileTally]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """Summary of an import: what was taken and refused of each file, rows per split and type, media, notes."""
+    """Summary of an import: what was taken and refused of each file, rows per split and type, notes.
+
+    Attributes:
+        num_videos, num_missing: videos that were found and not found.
+        num_images: images found, and all that are named.
+    """
 
     out: Path
     files: list[FileTally]
@@ -81,6 +86,7 @@ class ImportSummary:
     answers: dict[str, list[AnswerLine]]
     num_videos: int
     num_missing: int
+    num_images: tuple[int, int]
     notes: list[str]
 
     @property
@@ -111,6 +117,7 @@ class ImportSummary:
         lines = answer_table(self.answers[first], [line for name in others for line in self.answers[name]], first)
         taken = sum(sum(part.values()) for part in self.counts.values())
         lines.append(f"rows: {self.num_read} read, {taken} taken -> {self.out}")
-        lines.append(f"videos: {self.num_videos} of {self.num_videos + self.num_missing} found")
+        media = {"videos": (self.num_videos, self.num_videos + self.num_missing), "images": self.num_images}
+        lines += [f"{what}: {found} of {named} found" for what, (found, named) in media.items() if named]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, *(line for tally in self.files for line in tally.lines())])

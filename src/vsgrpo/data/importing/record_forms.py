@@ -27,6 +27,7 @@ _SPECIAL = re.compile(r"<\|[a-z_]+\|>")
 _ANSWER = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL | re.IGNORECASE)
 _THOUGHT = re.compile(r"\s*<(think|observe)>\s*(.*?)\s*</\1>\s*<answer>", re.DOTALL)
 _FILMS, _PICTURES = ("", "video", "multi_view", "frames"), ("image", "images", "single_image", "multi_image")
+_NAMING = (*NAMES["scene"], *NAMES["video"], *NAMES["image"])
 _MARK = re.compile(r"(?:red|green|blue|yellow)_(?:point|bbox|box|mask)s?")
 """Columns of marks that SPAR-7M's reader draws into the pictures."""
 
@@ -94,7 +95,7 @@ def read_form(data: Any) -> Form:
 
 def spar_info(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what VG-LLM's copy of SPAR-7M keeps of a row as JSON text, {} for other rows."""
-    info = parsed(data.get("spar_info"))
+    info = parsed(data["spar_info"]) if "spar_info" in data else None
     return info if isinstance(info, Mapping) else {}
 
 
@@ -118,8 +119,8 @@ def _name(value: Any) -> str | None:
 
 def _naming(data: Mapping[str, Any]) -> Iterator[str]:
     """Yield the texts of all columns that may name the scene."""
-    waiting = [data.get(name) for field in ("scene", "video", "image") for name in NAMES[field]]
-    waiting += [spar_info(data).get(name) for name in (*NAMES["scene"], "dataset")]
+    waiting = [data[name] for name in _NAMING if data.get(name) is not None]
+    waiting += [value for name, value in spar_info(data).items() if name in _NAMING or name == "dataset"]
     while waiting:
         value = waiting.pop(0)
         if isinstance(value, list | tuple):
@@ -172,7 +173,7 @@ def _answers(data: Mapping[str, Any], talk: Talk) -> tuple[Any, ...]:
     found = [reward.get("ground_truth")] if isinstance(reward, Mapping) else []
     # A whole number under `label` may count the options from 0 as well as be the answer: it is not taken.
     names = [name for name in NAMES["answer"] if name != "label" or isinstance(data.get(name), str)]
-    found += [*(last_said(data.get(name)) for name in names), talk.answer]
+    found += [*(last_said(data[name]) for name in names if name in data), talk.answer]
     answers = tuple(answer for answer in found if not is_nothing(answer))
     if not answers and column(data, "letter") is None:
         raise Refused("no answer")

@@ -202,6 +202,10 @@ def _values(
         return _without_options(read_number(said, unit, column_unit(units)), "number", unit)
     if options is None and kind is None:
         return _free_values(question, answer, units)
+    if kind is not None and kind.answer_kind != "choice":  # a type whose answer is a text of its own form
+        if not isinstance(answer, str):
+            raise Refused("no answer", str(answer)[:80])
+        return _without_options(answer.strip(), kind.answer_kind)
     if options is None and kind is not None and kind.words is not None:
         options = Options(kind.words, False)
     if options is None and kind is not None and kind.listed is not None and (listed := kind.listed.search(question)):

@@ -66,7 +66,8 @@ def _asks(turns: list[Any]) -> bool:
 
 def last_said(value: Any) -> Any:
     """Return the text of an answer that may be a turn, or turns of which the model's last counts (`chosen`, ...)."""
-    value = parsed(value)
+    if not isinstance(value := parsed(value), list | Mapping):
+        return value
     if isinstance(value, list):
         said = [turn for turn in value if isinstance(turn, Mapping) and turn.get("from", turn.get("role")) in _MODEL]
         value = said[-1] if said else value
