@@ -166,6 +166,45 @@ def check_data(
     report.raise_if_bad()
 
 
+@app.command("diff-data", "exports/vsi100k downloads/VSI-100k", takes_keys=True)
+def diff_data(
+    given: Annotated[list[str], typer.Argument(metavar="A B | RELEASE KEY=VALUE...", help="Datasets of any form.")],
+    by_settings: Annotated[
+        bool,
+        typer.Option("--settings", help="Answer the rows of one dataset from scans, under each choice of geometry."),
+    ] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="--settings: only the first N scans.")] = None,
+    config_dir: app.ConfigDir = None,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
+) -> None:
+    """Compare the answers of two datasets, joined by scene and question: equal, differing by how much, only in one.
+
+    With --settings (keys are those of build-data: source=scannet source.root=DIR): which box, distance and alpha gives
+    the answers of RELEASE.
+    """
+    from vsgrpo.errors import ConfigError
+
+    paths = [Path(word) for word in given if "=" not in word or Path(word).exists()]
+    words = [word for word in given if Path(word) not in paths]
+    wanted = 1 if by_settings else 2
+    if len(paths) != wanted:
+        hint = "vsgrpo diff-data RELEASE --settings source.root=DIR" if by_settings else "vsgrpo diff-data A B"
+        raise ConfigError(f"diff-data: {len(paths)} datasets given, {wanted} needed", hint)
+    if not by_settings:
+        if words:
+            raise ConfigError(f"diff-data: {words[0]}: keys go with --settings", "vsgrpo diff-data A B")
+        from vsgrpo.data.compare.diff import diff_data as run_diff
+
+        print_result(run_diff(paths[0], paths[1]), as_json)
+        return
+    from vsgrpo.config.compose import load_config
+    from vsgrpo.data.compare.settings import match_settings
+
+    config = load_config("build_data", words, config_dir, allow_missing=True)
+    print_result(match_settings(paths[0], config, limit), as_json)
+
+
 @app.command("audit", "data/vsibench/test.jsonl --train data/vsi100k")
 def audit(
     rows: Annotated[Path, typer.Argument(metavar="ROWS", help="Dataset folder, or .jsonl, .json or .parquet file.")],

@@ -71,7 +71,7 @@ def read_audit_rows(path: Path) -> RowsToAudit:
     left_out: Counter[str] = Counter()
     for number, (where, data) in enumerate(read_records(file, nan="null")):
         try:
-            row = _row_of(data, where)
+            row = any_row(data, where)
             found = audit_row(row)
         except Refused as error:
             left_out[error.reason] += 1
@@ -87,7 +87,13 @@ def read_audit_rows(path: Path) -> RowsToAudit:
     return RowsToAudit(file, rows, dict(left_out.most_common()))
 
 
-def _row_of(data: Any, where: str) -> Row:
+def any_row(data: Any, where: str) -> Row:
+    """Return the row of a record of ours or of another project.
+
+    Raises:
+        DataError: one of ours that breaks the schema.
+        Refused: one of another project that cannot be taken.
+    """
     if isinstance(data, dict) and "schema_version" in data:
         return row_from_dict(data, where)
     return record_to_row(data, "imported").row
