@@ -16,8 +16,9 @@ from vsgrpo.data.exporting.settings import ExportSettings
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.spatial.directions import DIRECTION, DIRECTION_EASY_VSI100K
+from vsgrpo.spatial.question_types import question_key
 from vsgrpo.spatial.questions import ABS_DISTANCE, COUNTING, REL_DISTANCE, ROOM, SIZE, with_distance
-from vsgrpo.spatial.released import measure_of, question_key
+from vsgrpo.spatial.released import measure_of
 
 FAR = "Measuring from the closest point of each object, what is the distance between the bed and the tv (in meters)?"
 A = [

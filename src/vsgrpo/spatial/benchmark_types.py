@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from vsgrpo.spatial import directions, frame_true, held_out, questions, revsi
+from vsgrpo.spatial import directions, frame_true, held_out, questions, released, revsi
 from vsgrpo.spatial.question import QuestionType
 
 _BOTH_MODES = ("vsi100k", "vsibench", "revsi")
@@ -27,6 +27,7 @@ TYPES: tuple[QuestionType, ...] = (
         modes=_BOTH_MODES,
         observe=questions.observe_count,
         resolve=questions.resolve_count,
+        reading=released.COUNT,
         aliases=("object_count", "absolute_count", "object_counting_single", "obj_count"),
         sentence=_pattern(
             r"^how many (?![^?]+ in total\b)[^?]+?(?:\(s\)|are (?:there )?in (?:this|the) (?:room|scene|video))"
@@ -47,6 +48,7 @@ TYPES: tuple[QuestionType, ...] = (
         pools={"vsibench": 60, "revsi": 60},
         observe=questions.observe_abs_distance,
         resolve=questions.resolve_abs_distance,
+        reading=released.DISTANCE,
         aliases=("object_distance", "absolute_distance", "absolute_distance_object", "object_absolute_distance"),
         sentence=_pattern(
             r"distance between (?!(?:the )?(?:camera|observer|viewer)).+"
@@ -65,6 +67,7 @@ TYPES: tuple[QuestionType, ...] = (
         pools={"vsi100k": 60, "vsibench": 60, "revsi": 60},
         observe=questions.observe_rel_distance,
         resolve=questions.resolve_rel_distance,
+        reading=released.NEAREST,
         aliases=(
             *("relative_distance", "relative_distance_object", "object_relative_distance"),
             *("object_rel_distance_v1", "object_rel_distance_v2", "object_rel_distance_v3"),
@@ -91,6 +94,7 @@ TYPES: tuple[QuestionType, ...] = (
             max_share=max_share,
             observe=directions.observe_rel_direction,
             resolve=partial(directions.resolve_rel_direction, difficulty),
+            reading=released.direction(difficulty),
             aliases=(alias, f"object_rel_direction_forward_{difficulty}"),
             sentence=_pattern(_STANDING + asked),
             picture="turn",
@@ -112,6 +116,7 @@ TYPES: tuple[QuestionType, ...] = (
         modes=("vsi100k", "vsibench"),
         observe=questions.observe_object_size,
         resolve=questions.resolve_object_size,
+        reading=released.SIZE,
         aliases=("object_size", "object_size_est", "absolute_size_object"),
         sentence=_pattern("longest dimension"),
     ),
@@ -126,6 +131,7 @@ TYPES: tuple[QuestionType, ...] = (
         modes=_BOTH_MODES,
         observe=questions.observe_room_size,
         resolve=questions.resolve_room_size,
+        reading=released.ROOM,
         aliases=(
             *("room_size", "room_size_est", "absolute_size_room"),
             *("room_size_estimation_single", "room_size_estimation_multiple"),

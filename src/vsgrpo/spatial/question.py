@@ -102,6 +102,29 @@ Judge = Callable[[Scene, Question, Shown], str | None]
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What a sentence of a type names, in anybody's wording, and its answer from boxes (`released.py`).
+
+    Attributes:
+        pattern: found in the sentence; its groups are the parts that it names.
+        answer: (scene, part -> name in small letters, distance) -> a number in the type's unit, not rounded, or a word;
+            None where an object is not there or its name not unique.
+        geometry: settings `spatial.*` that answers depend on.
+        key: part -> name to what two sentences that ask the same have in common; None: the names in their order.
+    """
+
+    pattern: re.Pattern[str]
+    answer: Callable[[Scene, Mapping[str, str], str], float | str | None]
+    geometry: tuple[str, ...] = ()
+    key: Callable[[Mapping[str, str]], tuple[str, ...]] | None = None
+
+    def names_in(self, question: str) -> dict[str, str] | None:
+        """Return part -> name of a sentence, None for another sentence."""
+        found = self.pattern.search(" ".join(question.split()))
+        return None if found is None else {part: text.strip().casefold() for part, text in found.groupdict().items()}
+
+
+@dataclass(frozen=True)
 class QuestionType:
     """One type of question: everything by which it differs from the others.
 
@@ -134,6 +157,7 @@ class QuestionType:
         sentence: pattern found in the question of rows that do not name their type.
         listed: pattern whose first group holds the options, separated by commas, where the question names them.
         picture: what the report draws to explain the answer: "floor", "segment", "nearest", "turn" or nothing.
+        reading: what its questions name in anybody's wording, and their answers from boxes; None: not known.
         untrue: why frames make an answer of this type untrue, for the trust report.
         judge: (scene, question, what a budget of frames shows) -> the answer that these frames make true, "" where they
             make none true, None where that is not known; see `frame_true`. None: all objects named are visible.
@@ -166,6 +190,7 @@ class QuestionType:
     judge: Judge | None = None
     absent: Callable[[str, str], str] | None = None
     untrue: str = "an object it names is not visible"
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w+", self.name):

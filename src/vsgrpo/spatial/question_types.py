@@ -7,13 +7,15 @@ outside the package, named as package.module:NAME (docs/extending.md).
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from vsgrpo.spatial import benchmark_types, camera_types, frame_true, object_types, revsi
-from vsgrpo.spatial.question import Asking, Question, QuestionType, question_rng
+from vsgrpo.spatial.question import Asking, Question, QuestionType, Reading, question_rng
 from vsgrpo.spatial.question_settings import QuestionSettings
+from vsgrpo.spatial.released import without_measure
 from vsgrpo.spatial.scene import Scene
 
 QUESTION_TYPES: dict[str, QuestionType] = {
@@ -61,6 +63,25 @@ def tolerance_of(question_type: str) -> float | None:
     """Return the largest error of a right number of a type, None where the relative error is scored."""
     kind = QUESTION_TYPES.get(question_type)
     return None if kind is None else kind.tolerance
+
+
+def reading_of(question_type: str) -> Reading | None:
+    """Return how questions of a type are read in anybody's wording, None where that is not known."""
+    kind = QUESTION_TYPES.get(question_type)
+    return None if kind is None else kind.reading
+
+
+def question_key(question_type: str, question: str) -> tuple[str, ...]:
+    """Return the type, and what two questions of it have in common where they ask the same in whatever words.
+
+    The two objects of a distance and the candidates of a choice are in no order; how to measure is left out. Of other
+    sentences the letters and digits count.
+    """
+    reading = reading_of(question_type)
+    names = reading.names_in(question) if reading is not None else None
+    if reading is None or names is None:
+        return (question_type, re.sub(r"[\W_]+", "", without_measure(question)).casefold())
+    return (question_type, *(names.values() if reading.key is None else reading.key(names)))
 
 
 def type_called(name: str) -> str | None:

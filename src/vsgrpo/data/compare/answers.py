@@ -14,7 +14,8 @@ from vsgrpo.data.row import Row, number_of
 from vsgrpo.errors import DataError
 from vsgrpo.records import read_records
 from vsgrpo.spatial.answers import normalize_word
-from vsgrpo.spatial.released import measure_of, question_key
+from vsgrpo.spatial.question_types import question_key
+from vsgrpo.spatial.released import measure_of
 
 _SUFFIXES = (".jsonl", ".json", ".parquet")
 _NO_ROWS = (MANIFEST_NAME, "dataset_info.json", "config.json", "info.json")

@@ -21,7 +21,8 @@ from vsgrpo.data.leak_guard import name_some
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.scans.source import SceneSettings, find_source
 from vsgrpo.spatial.answers import normalize_word
-from vsgrpo.spatial.released import GEOMETRY, answer_from_scene, names_in
+from vsgrpo.spatial.question import Reading
+from vsgrpo.spatial.question_types import QUESTION_TYPES, reading_of
 from vsgrpo.terminal import Progress
 
 BOXES, SIZE_BOXES, DISTANCES = ("upright_min", "aabb", "min_obb"), ("obb", "aabb"), ("centroid", "closest_point")
@@ -127,14 +128,15 @@ class _Work:
         self.categories = "raw" if config.data.mode == "vsi100k" else "benchmark"
         self.alphas = sorted({*ALPHAS, config.spatial.alpha})
         self.released = released
-        self.by_scene: dict[str, list[tuple[Said, dict[str, str]]]] = {}
+        self.by_scene: dict[str, list[tuple[Said, Reading, dict[str, str]]]] = {}
         self.unread: Counter[str] = Counter()
         for said in released.said.values():
-            names = names_in(said.question_type, said.question)
-            if names is None or said.question_type not in GEOMETRY:
+            reading = reading_of(said.question_type)
+            names = None if reading is None else reading.names_in(said.question)
+            if reading is None or names is None:
                 self.unread[said.question_type] += 1
             else:
-                self.by_scene.setdefault(said.scene, []).append((said, names))
+                self.by_scene.setdefault(said.scene, []).append((said, reading, names))
         self.found: dict[tuple[str, Choice], list[tuple[Said, float | str]]] = {}
         self.unanswered: Counter[str] = Counter()
         self.broken: list[str] = []
@@ -144,11 +146,9 @@ class _Work:
         missing: set[int] = set()
         for settings, choices in self._scenes():
             scene = scan.scene(settings)
-            for number, (said, names) in enumerate(self.by_scene.get(scan.scan_id, [])):
+            for number, (said, reading, names) in enumerate(self.by_scene.get(scan.scan_id, [])):
                 for choice in choices.get(said.question_type, ()):
-                    answer = answer_from_scene(
-                        scene, said.question_type, names, dict(choice).get("distance", "centroid")
-                    )
+                    answer = reading.answer(scene, names, dict(choice).get("distance", "centroid"))
                     if answer is None:
                         missing.add(number)
                     else:
@@ -170,7 +170,7 @@ class _Work:
             is_new = {"size_box": number < len(boxes), "alpha": number < len(floors)}
             is_new["box"] = is_new["size_box"] and size_box == SIZE_BOXES[0]
             choices: dict[str, list[Choice]] = {}
-            for kind, names in GEOMETRY.items():
+            for kind, names in ((k.name, k.reading.geometry) for k in QUESTION_TYPES.values() if k.reading):
                 decides = next((name for name in ("size_box", "alpha", "box") if name in names), None)
                 if is_new[decides] if decides else not number:
                     fixed = tuple((name, values[name]) for name in names if name != "distance")
@@ -198,7 +198,7 @@ class _Work:
             notes.append(f"not answered under every choice, no such object or not the only one: {by_type}")
         if self.unread:
             by_type = ", ".join(f"{kind} {number}" for kind, number in sorted(self.unread.items()))
-            notes.append(f"of no type or sentence of VSI-100k: {by_type}")
+            notes.append(f"of a type or sentence that boxes do not answer: {by_type}")
         notes += [f"scan not read: {text}" for text in self.broken[:3]]
         return SettingsReport(str(path), len(wanted) - len(self.broken), lines, _best(lines), notes)
 
