@@ -4,6 +4,7 @@ python scripts/bench_build_data.py                    # 50 generated scans, 150k
 python scripts/bench_build_data.py --scans 5 --json   # one JSON object; the numbers are those of the slower mode
 python scripts/bench_build_data.py --sens             # and the export of a recorded video
 python scripts/bench_build_data.py --walk --scans 3   # instead: scans filmed from their mesh, judged or not
+python scripts/bench_build_data.py --camera --scans 3 # instead: the same with and without questions about the camera
 """
 
 from __future__ import annotations
@@ -150,9 +151,12 @@ def measure_export(num_frames: int) -> dict:
         }
 
 
-def measure_walk(num_scans: int, num_vertices: int, num_objects: int) -> dict:
-    """Time whole builds of scans with 31-frame walks, with and without judging budgets of frames, turn by turn."""
-    ways = {"judged": "video.budgets=[8,16,32,64]", "not judged": "video.budgets=[]"}
+JUDGED = {"judged": "video.budgets=[8,16,32,64]", "not judged": "video.budgets=[]"}
+CAMERA = {"with camera": "data.types=[vsibench,camera,time]", "without": "data.types=[vsibench]"}
+
+
+def measure_walk(num_scans: int, num_vertices: int, num_objects: int, ways: dict[str, str]) -> dict:
+    """Time whole builds of scans with 31-frame walks in two ways, turn by turn."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
@@ -179,12 +183,14 @@ def main() -> int:
     parser.add_argument("--vertices", type=int, default=150_000)
     parser.add_argument("--objects", type=int, default=50)
     parser.add_argument("--walk", action="store_true", help="measure scans filmed from their mesh instead")
+    parser.add_argument("--camera", action="store_true", help="measure the questions about the camera of such scans")
     parser.add_argument("--sens", action="store_true", help="measure the export of a .sens too")
     parser.add_argument("--frames", type=int, default=300, help="frames of that .sens")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     args = parser.parse_args()
-    if args.walk:
-        print(json.dumps(measure_walk(args.scans, args.vertices, args.objects)))
+    if args.walk or args.camera:
+        ways = CAMERA if args.camera else JUDGED
+        print(json.dumps(measure_walk(args.scans, args.vertices, args.objects, ways)))
         return 0
     result = measure(args.scans, args.vertices, args.objects)
     if args.sens:
