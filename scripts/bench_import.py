@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 SCENES = 20_000
@@ -40,23 +41,15 @@ def rows(count: int) -> Iterator[dict]:
 
 
 def write(path: Path, form: str, count: int) -> None:
-    """Write a file of made-up rows, never all of them in memory."""
-    if form == "parquet":
+    """Write a file of made-up rows."""
+    if form == "parquet":  # one row group, as most writers make
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        writer, batch = None, []
-        for row in rows(count):
-            batch.append(row)
-            if len(batch) == min(_BATCH, count):
-                table = pa.Table.from_pylist(batch)
-                writer = writer or pq.ParquetWriter(path, table.schema)
-                writer.write_table(table)
-                batch = []
-        if writer is not None and batch:
-            writer.write_table(pa.Table.from_pylist(batch))
-        if writer is not None:
-            writer.close()
+        tables, made = [], rows(count)
+        while batch := list(islice(made, _BATCH)):
+            tables.append(pa.Table.from_pylist(batch))
+        pq.write_table(pa.concat_tables(tables), path, row_group_size=count)
         return
     start, joint, end = ("[", ",\n", "]") if form == "list" else ("", "\n", "\n")
     with path.open("w") as stream:

@@ -284,9 +284,10 @@ def _parquet_rows(path: Path, skip: Collection[str]) -> Iterator[Any]:
 
     number = 0
     try:
-        table = pyarrow.parquet.ParquetFile(path)
+        # Through a buffer, without threads: otherwise a whole row group, often the whole file, is in memory.
+        table = pyarrow.parquet.ParquetFile(path, buffer_size=_CHUNK, pre_buffer=False)
         columns = [name for name in table.schema_arrow.names if name not in skip]
-        for batch in table.iter_batches(batch_size=_BATCH, columns=columns):
+        for batch in table.iter_batches(batch_size=_BATCH, columns=columns, use_threads=False):
             try:
                 rows = batch.to_pylist()
             except (ValueError, ArithmeticError, LookupError) as error:
