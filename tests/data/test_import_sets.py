@@ -301,6 +301,9 @@ def test_what_a_row_cannot_say_is_refused(data, reason):
         (["hypersim/ai_001_001/images/1.jpg", "hypersim/ai_001_001/images/2.jpg"], "hypersim/ai_001_001"),
         (["mine/kitchen/rgb/1.jpg", "mine/kitchen/rgb/2.jpg"], "imported/kitchen"),
         (["procthor/house_12.jpg"], "procthor/house_12"),
+        (["procthor/0012.jpg"], "procthor/0012"),
+        (["mine/kitchen/rgb/1.jpg"], "imported/kitchen"),
+        (["Math/Geometry/triangle_a.png"], "imported/triangle_a"),
     ],
 )  # fmt: skip
 def test_the_scene_of_frames_is_in_their_paths(paths, scene):

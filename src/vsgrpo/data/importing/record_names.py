@@ -15,7 +15,7 @@ NAMES = {
     "answer": ("ground_truth", "solution", "answer", "gt_answer", "gt", "response", "output", "label", *_TURNS),
     "letter": ("mc_answer",),
     "options": ("options", "choices"),
-    "question_type": ("original_question_type", "question_type", "task_type", "task", "type"),
+    "question_type": ("original_question_type", "question_type", "task_type", "task"),
     "scene": ("scene_name", "scene_id", "scene", "scan_id", "scan", "video_id"),
     "video": ("video", "video_path", "path", "videos"),
     "image": ("image", "images", "image_path", "image_paths"),

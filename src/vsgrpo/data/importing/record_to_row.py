@@ -88,7 +88,7 @@ def record_to_row(data: Any, dataset: str, split: str = "train") -> ImportedRow:
     """
     form = read_form(data)
     question, in_text = _clean_question(form.question)
-    given = (column(data, "question_type"), spar_info(data).get("type"), data.get("problem_type"))
+    given = (column(data, "question_type"), spar_info(data).get("type"), data.get("type"), data.get("problem_type"))
     question_type = question_type_of(question, *given)
     try:
         options = _options(read_options(parsed(column(data, "options"))), in_text)

@@ -35,6 +35,8 @@ _NO_NAME = re.compile(
     re.IGNORECASE,
 )
 """Names of folders that say what is in them, not which scene."""
+_NUMBERED = re.compile(r"(?:frame|image|img|dsc|rgb|colou?r|view)?[_-]?\d+(?:[_-]\d+)*", re.IGNORECASE)
+"""Names of pictures that only count them."""
 
 
 @dataclass(frozen=True)
@@ -111,19 +113,21 @@ def _one_scan(texts: Sequence[str], dataset: str) -> tuple[str, str] | None:
 
 
 def _name_of_frames(paths: Sequence[str]) -> str:
-    """Return the scene of frames that name no scan: a folder they share that names something, "" for none."""
-    split = [[part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")] for path in paths]
-    named = {match[1] for path in paths if (match := _OTHER_SCENE.search(path.replace("\\", "/")))}
-    if len(named) == 1 and all(_OTHER_SCENE.search(path.replace("\\", "/")) for path in paths):
-        return next(iter(named)).lower()
-    if named or not split:
+    """Return the scene of frames that name no scan, "" for none: a folder they share, or the name of a single image."""
+    plain = [path.replace("\\", "/") for path in paths]
+    named = [match[1].lower() for path in plain if (match := _OTHER_SCENE.search(path))]
+    if named:
+        return named[0] if len(named) == len(plain) and len(set(named)) == 1 else ""
+    split = [[part for part in path.split("/") if part not in ("", ".", "..")] for path in plain]
+    if not split or len({tuple(parts[:-1]) for parts in split}) != 1:
         return ""
-    if len(split) == 1 and len(split[0]) == 2 and not _NO_NAME.fullmatch(split[0][0]):
-        return _stem(split[0][1])  # hypersim/office_3.jpg
-    folders = {tuple(parts[:-1]) for parts in split}
-    if len(folders) != 1:
-        return ""
-    return next((part for part in reversed(next(iter(folders))) if not _NO_NAME.fullmatch(part)), "")
+    folders, stem = split[0][:-1], _stem(split[0][-1])
+    is_single = len(split) == 1 and bool(folders)
+    if is_single and not _NUMBERED.fullmatch(stem):
+        return stem  # hypersim/office_3.jpg
+    own = (part for part in reversed(folders) if not _NO_NAME.fullmatch(part) and part.lower() not in _OTHER_SETS)
+    is_listed = any(part.lower() in _OTHER_SETS for part in folders)
+    return next(own, stem if is_single and is_listed else "")
 
 
 def _stem(text: str) -> str:
