@@ -5,21 +5,23 @@ A room of 5 x 4 x 2.6 m, its floor at -1.3, with box-shaped things; pictures and
 
 from __future__ import annotations
 
-import io
-import json
+import importlib
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from furnished_room import SIZE, box_sides, intrinsics_of, pose_of
-from PIL import Image
 
-from vsgrpo.scans.ply import ply_bytes
 from vsgrpo.scans.source import Mesh
 from vsgrpo.scans.walk.rasterizer import Camera, Surface
 from vsgrpo.spatial.scene import Box
 
-FLOOR = -1.3
+SCRIPTS = str(Path(__file__).parents[2] / "scripts")
+if SCRIPTS not in sys.path:
+    sys.path.append(SCRIPTS)
+writer = importlib.import_module("arkitscenes_scene")
+FLOOR = writer.FLOOR
 ROOM_ID = "40958767"
 """A Training video of visit 379876, of which the benchmark shows nothing."""
 WIDTH, HEIGHT = 128, 96
@@ -51,30 +53,8 @@ THINGS: list[tuple[str, Box, tuple[int, int, int]]] = [
 
 
 def annotation(things=THINGS, **changes) -> dict:
-    """Return the annotation of things; `normalizedAxes` are rows, `obb` is another box that nobody must read."""
-    data = [
-        {
-            "uid": f"uid-{number}",
-            "label": label,
-            "objectId": number + 1,
-            "modelId": "",
-            "children": [],
-            "segments": {
-                "obb": {"centroid": [9, 9, 9], "axesLengths": [9, 9, 9], "normalizedAxes": np.eye(3).ravel().tolist()},
-                "obbAligned": {
-                    "centroid": item.centroid.tolist(),
-                    "axesLengths": item.axes_lengths.tolist(),
-                    "normalizedAxes": item.axes.ravel().tolist(),
-                },
-            },
-            "hierarchy": [],
-            "isInGroup": False,
-            "labelType": "object",
-            "attributes": {},
-        }
-        for number, (label, item, _) in enumerate(things)
-    ]
-    return {"data": data, "skipped": False, "stats": {}, "comment": "", **changes}
+    """Return the annotation of things."""
+    return writer.annotation([(label, item) for label, item, _ in things], **changes)
 
 
 def room_mesh(things=THINGS, step: float = 0.1) -> Mesh:
@@ -140,29 +120,6 @@ class Recorded:
         return pose
 
 
-def write_traj(path: Path, times, poses) -> None:
-    """Write poses camera -> world as ARKitScenes does: their inverse, axis-angle by its own series."""
-    lines = []
-    for time, pose in zip(times, poses, strict=True):
-        inverse = np.linalg.inv(pose)
-        turn = inverse[:3, :3]
-        values, vectors = np.linalg.eig(turn)  # the axis is the eigenvector of eigenvalue 1
-        axis = np.real(vectors[:, np.argmin(np.abs(values - 1))])
-        helper = np.cross(axis, [1, 0, 0] if abs(axis[0]) < 0.9 else [0, 1, 0])
-        helper /= np.linalg.norm(helper)
-        moved = turn @ helper
-        angle = np.arctan2(np.dot(np.cross(helper, moved), axis), np.dot(helper, moved))
-        numbers = [*(axis * angle), *inverse[:3, 3]]
-        lines.append(" ".join([f"{time:.7f}", *(f"{number:.12f}" for number in numbers)]))
-    path.write_text("\n".join(lines) + "\n")
-
-
-def png(values: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(values)).save(content, "PNG", compress_level=1)
-    return content.getvalue()
-
-
 @dataclass
 class ArkitRoot:
     """A folder of scans; `layout` is 3dod or raw."""
@@ -179,32 +136,22 @@ class ArkitRoot:
         step: float = 0.1,
     ) -> Path:
         """Write mesh and annotation of a video; return its folder. `notes` replace keys of the annotation."""
-        folder = self.root / self.layout / fold / video
-        folder.mkdir(parents=True)
-        (folder / f"{video}_3dod_mesh.ply").write_bytes(ply_bytes(room_mesh(things, step)))
-        (folder / f"{video}_3dod_annotation.json").write_text(json.dumps(annotation(things, **(notes or {}))))
-        return folder
+        named = [(label, item) for label, item, _ in things]
+        given = {"layout": self.layout, "fold": fold, **(notes or {})}
+        return writer.write_scan(self.root, video, room_mesh(things, step), named, **given)
 
     def record(self, folder: Path, film: Recorded, kind: str = "lowres_wide", poses=None) -> Path:
         """Write pictures, depth, matrices and poses of a video (`poses`: (times, poses) other than its own)."""
-        place = folder if self.layout == "raw" else folder / f"{folder.name}_frames"
-        for name in (kind, f"{kind}_intrinsics", "lowres_depth"):
-            (place / name).mkdir(parents=True, exist_ok=True)
         for time, camera, (color, depth) in zip(film.times, film.cameras, film.stored(), strict=True):
-            name = f"{folder.name}_{time:.3f}"
-            (place / kind / f"{name}.png").write_bytes(png(color))
-            (place / "lowres_depth" / f"{name}.png").write_bytes(png(np.rint(1000 * depth).astype(np.uint16)))
-            # Square pixels, the middle of the picture: the same numbers for the device as for the upright picture.
+            # Square pixels, the middle of the picture: the same focal length for the device as for the upright picture.
             matrix, (height, width) = intrinsics_of(camera), depth.shape
-            numbers = [width, height, matrix[0, 0], matrix[1, 1], width / 2 - 0.5, height / 2 - 0.5]
-            (place / f"{kind}_intrinsics" / f"{name}.pincam").write_text(" ".join(f"{n:.6f}" for n in numbers))
+            matrix[:2, 2] = width / 2 - 0.5, height / 2 - 0.5
+            writer.write_picture(folder, time, color, depth, matrix, kind)
+        place = writer.frames_folder(folder)
         own = film.times, [film.stored_pose(number) for number in range(len(film.times))]
-        write_traj(place / "lowres_wide.traj", *(own if poses is None else poses))
+        writer.write_traj(place / "lowres_wide.traj", *(own if poses is None else poses))
         return place
 
     def metadata(self, **columns: dict[str, str]) -> None:
         """Write metadata.csv: video -> {column: value}."""
-        names = ["video_id", "visit_id", "sky_direction", "fold"]
-        rows = [",".join([video, *(values.get(name, "") for name in names[1:])]) for video, values in columns.items()]
-        (self.root / self.layout).mkdir(parents=True, exist_ok=True)
-        (self.root / self.layout / "metadata.csv").write_text("\n".join([",".join(names), *rows]) + "\n")
+        writer.write_metadata(self.root / self.layout, columns)

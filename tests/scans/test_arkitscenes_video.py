@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from arkit_room import FLOOR, HEIGHT, ROOM_ID, THINGS, WIDTH, ArkitRoot, Recorded, png, walk_cameras, write_traj
+from arkit_room import FLOOR, HEIGHT, ROOM_ID, THINGS, WIDTH, ArkitRoot, Recorded, walk_cameras, writer
 from furnished_room import SIZE, intrinsics_of, pose_of
 
 from vsgrpo.errors import DataError
@@ -31,7 +31,7 @@ def opened(root):
 def test_poses_are_inverted_to_camera_to_world(tmp_path):
     recorded = film(turns=1, number=9)
     poses = [recorded.stored_pose(number) for number in range(9)]
-    write_traj(tmp_path / "a.traj", recorded.times, poses)
+    writer.write_traj(tmp_path / "a.traj", recorded.times, poses)
     path = Trajectory.read(tmp_path / "a.traj")
     for time, pose in zip(recorded.times, poses, strict=True):
         np.testing.assert_allclose(path.pose(time), pose, atol=1e-6)
@@ -267,7 +267,7 @@ def test_broken_files_of_a_recording_are_named(tmp_path):
     with opened(tmp_path) as recording, pytest.raises(DataError, match="width height fx fy"):
         recording.watch(IDS, EVERY)
     pincam.write_text(whole)
-    depth.write_bytes(png(np.zeros((4, 4), np.uint8)))
+    depth.write_bytes(writer.png(np.zeros((4, 4), np.uint8)))
     with opened(tmp_path) as recording, pytest.raises(DataError, match="not grey of 16 bits"):
         recording.watch(IDS, EVERY)
     depth.write_bytes(depth.read_bytes()[:40])
