@@ -23,6 +23,7 @@ SCANS = ("0a1b2c3d4e", "1a1b2c3d4e", "2a1b2c3d4e")
 
 def config(root, out, *overrides):
     common = ["source=scannetpp", f"source.root={root}", f"output={out}", "build.num_workers=1", "balance.mode=paper"]
+    common.append("spatial.alpha_points=voxel5cm")
     return load_config("build_data", [*common, *overrides])
 
 
@@ -31,8 +32,8 @@ def root(tmp_path_factory):
     """Three scans with videos, and one that only the list of nvs_sem_val names."""
     folder = tmp_path_factory.mktemp("scannetpp")
     for scan_id in SCANS:
-        write_phone(write_room(folder, scan_id), "deflate")
-    write_room(folder, "3a1b2c3d4e", split="nvs_sem_val")
+        write_phone(write_room(folder, scan_id, 0.1), "deflate")
+    write_room(folder, "3a1b2c3d4e", 0.1, split="nvs_sem_val")
     return folder
 
 
@@ -73,7 +74,7 @@ def test_every_scene_of_the_benchmark_is_refused_whatever_the_lists_say(tmp_path
 def test_defects_are_skips_by_name_or_counted_in_the_manifest(root, tmp_path):
     broken = tmp_path / "root"
     for scan_id in SCANS:
-        write_phone(write_room(broken, scan_id), "none")
+        write_phone(write_room(broken, scan_id, 0.1), "none")
     (broken / f"data/{SCANS[0]}/scans/segments.json").write_text('{"segIndices": [0]}')
     path = broken / f"data/{SCANS[1]}/iphone/pose_intrinsic_imu.json"
     path.write_text(json.dumps({"frame_000000": {}}))

@@ -44,9 +44,9 @@ def groups_of(mesh: MeshArrays) -> list[tuple[str, np.ndarray, Box | None]]:
     return [*groups, ("floor", np.flatnonzero((mesh.instances < 0) & (mesh.vertices[:, 2] == 0)), None)]
 
 
-def write_room(root: Path, scan_id: str = SCAN_ID, **options) -> Path:
-    """Write the room without a video; return the folder of the scan."""
-    mesh = furnished_room(0.05)
+def write_room(root: Path, scan_id: str = SCAN_ID, step: float = 0.05, **options) -> Path:
+    """Write the room without a video, its mesh in squares of `step` metres; return the folder of the scan."""
+    mesh = furnished_room(step)
     return writer.write_scan(root, scan_id, mesh, groups_of(mesh), **options)
 
 

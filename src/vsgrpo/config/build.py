@@ -6,9 +6,11 @@ Values live in configs/build_data.yaml and configs/build_cot.yaml.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from functools import cached_property
+from typing import Annotated, Any
 
 from vsgrpo.config.evaluate import RunSection, StepSection
+from vsgrpo.config.sources import SPLIT, SourcePart, part_of_entry
 from vsgrpo.errors import ConfigError
 from vsgrpo.rules import (
     Choice,
@@ -26,7 +28,7 @@ from vsgrpo.rules import (
     not_empty,
     suggest,
 )
-from vsgrpo.scans.source import SourceOptions, find_source
+from vsgrpo.scans.source import ScanSource, SourceOptions
 from vsgrpo.spatial.question import QuestionType
 from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.question_types import QUESTION_TYPES, asked_types, family_names, type_names
@@ -51,7 +53,7 @@ class BuildDataSection(Section, key="data"):
 
     path: Name
     mode: Annotated[str, choice("vsi100k", "vsibench", "revsi")]
-    split: Annotated[str, choice("train", "val_safe", "train+val_safe")]
+    split: Annotated[str, SPLIT]
     types: list[Annotated[str, Choice((*type_names(), *family_names()), takes_code=True)]] | None
     min_count: Annotated[int, at_least(0)]
     dev_fraction: Share
@@ -207,6 +209,7 @@ class BuildDataConfig:
     build: BuildSection
     video: BuildVideoSection
     counterfactual: CounterfactualSection
+    sources: list[dict[str, Any]] | None
 
     def __post_init__(self) -> None:
         if self.counterfactual.wanted and self.video.source != "mesh":
@@ -233,10 +236,25 @@ class BuildDataConfig:
         types = None if self.data.types is None else load_question_types("data.types", self.data.types)
         return asked_types(QuestionSettings(mode=self.data.mode, types=types))
 
+    @cached_property
+    def parts(self) -> tuple[SourcePart, ...]:
+        """The sources of the dataset: `source`, or those of `sources`, of which `source` is the first."""
+        if self.sources is None:
+            return (SourcePart(self.source, self.data.split),)
+        return tuple(part_of_entry(f"sources[{number}]", entry) for number, entry in enumerate(self.sources))
+
     @property
     def dataset(self) -> str:
-        """Name of the data set in rows, folders and manifests."""
-        return find_source(self.source.name).name
+        """Names of the data sets in rows, folders and manifests, with + between."""
+        return "+".join(sorted({part.dataset for part in self.parts}))
+
+    def source_of(self, dataset: str) -> ScanSource:
+        """Return the source of a data set's scans."""
+        return next(part.source for part in self.parts if part.dataset == dataset)
+
+    def name_in(self, dataset: str, name: str) -> str:
+        """Return the name of a scan or room among all: with its data set where there are several sources."""
+        return name if self.sources is None else f"{dataset}/{name}"
 
 
 @dataclass(frozen=True)

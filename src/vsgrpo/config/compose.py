@@ -26,6 +26,7 @@ from vsgrpo.config.keys import (
 )
 from vsgrpo.config.launching import check_launcher_variables, resolve_launch
 from vsgrpo.config.roots import ROOTS, check_words, key_type, known_keys, one_value
+from vsgrpo.config.sources import completed, refuse_both
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import TRAINERS, refuse_option
 from vsgrpo.config.yaml_files import command_of, config_dir, config_groups, group_file
@@ -52,14 +53,30 @@ def load_config(root: str, overrides: Sequence[str], extra_dir: Path | None = No
     check_launcher_variables()
     check_words(root, overrides, extra_dir)
     check_groups(overrides, config_groups(extra_dir))
+    if root == "build_data" and any(item.startswith("sources=[") for item in overrides):
+        refuse_both(overrides)
     _check_experiment(root, overrides, extra_dir)
     composed = _compose(root, prepare_overrides(root, overrides), extra_dir)
     _check_sections(root, composed)
+    if root == "build_data" and composed.sources is not None:
+        refuse_both(overrides)
+        _take_sources(composed, extra_dir, allow_missing)
     if root == "train":
         composed.launch.update(resolve_launch(_plain(composed.launch)))
     config = _typed(root, composed, allow_missing)
     check_used(overrides, config)
     return config
+
+
+def _take_sources(composed: Any, extra_dir: Path | None, allow_missing: bool) -> None:
+    """Complete the entries of `sources`; the first of them becomes `source`."""
+    from omegaconf import OmegaConf, open_dict
+
+    given = _plain(OmegaConf.create({"sources": composed.sources}))["sources"]
+    found = completed(given, str(composed.data.split), extra_dir, NOT_GIVEN if allow_missing else None)
+    first = {key: value for key, value in found[0].items() if key != "split"}
+    with open_dict(composed):
+        composed.source, composed.sources = _escaped(first), _escaped(found)
 
 
 def check_used(overrides: Sequence[str], config: object) -> None:

@@ -24,6 +24,7 @@ PATH_KEYS = {
     *("video.folder", "video.cache_dir", "run.name", "cot.cache_dir", "trust.train", "rollout.vllm.sync_dir"),
     *(f"{step}.{key}" for step in ("pseudo", "describe", "reason", "extract") for key in ("base_url", "model")),
 }
+SOURCES_EXAMPLE = "sources='[{name: scannet, root: DIR}, {name: scannetpp, root: DIR}]'"
 FLAGS = ("--dry-run", "--resume", "--overwrite", "--json", "--debug", "--config-dir", "--limit", "--wandb")
 FLAGS += ("--skip-missing", "--allow-leak", "--allow-changed")
 KEYS_HINT = "keys are SECTION.NAME=VALUE; `vsgrpo configs WORD` searches them, `vsgrpo configs` lists the groups"
@@ -141,6 +142,8 @@ def check_groups(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) 
         key, _, value = item.partition("=")
         if key not in groups or _is_shorthand(key, value):
             continue
+        if key == "source" and (value.startswith("[") or "," in value):
+            raise ConfigError(f"{item}: one source is needed", f"for several: {SOURCES_EXAMPLE}")
         if value.startswith(("[", "{")) or "," in value or (value in ("null", "") and key != "experiment"):
             first = re.sub(r"[\[\]{}\s]", "", value).split(",")[0]
             raise ConfigError(f"{item}: one {key} is needed", hint=suggest(first, list(groups[key])))

@@ -43,6 +43,7 @@ def write_data_page(folder: Path) -> list[str]:
         truth=_truth_view(manifest.counts.get("frame_true", {})),
         skipped={name: scan["reason"] for name, scan in manifest.scans.items() if scan["status"] == "skipped"},
         counts=manifest.counts,
+        sources=manifest.counts.get("sources", []),
         notes=manifest.notes,
         scenes=scenes,
         pairs=pairs,

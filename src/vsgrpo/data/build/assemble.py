@@ -20,6 +20,7 @@ from vsgrpo.data.build.balance import balance_by_text, balance_rows
 from vsgrpo.data.build.counterfactual import count_pairs, write_pairs
 from vsgrpo.data.build.negatives import draw_zero_counts
 from vsgrpo.data.build.scan import ScanOutcome
+from vsgrpo.data.build.tally import count_sources, source_lines
 from vsgrpo.data.frame_true import ANSWER_AT, TRUE_AT, truth_lines, truth_of
 from vsgrpo.data.leak_guard import check_rows
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
@@ -28,7 +29,6 @@ from vsgrpo.data.row import Row
 from vsgrpo.data.row_scan import AnswerLine, answer_lines, answer_table
 from vsgrpo.data.rows import split_dev, write_rows
 from vsgrpo.errors import RunError
-from vsgrpo.scans.source import find_source
 
 SPLITS = ("train", "dev")
 DROPPED = "dropped_"
@@ -54,6 +54,7 @@ class BuildSummary:
         frame_true: per split, type -> share of the rows that is true at each budget (`frame_true.TruthTally.table`).
         candidates: question type -> questions before anything was left out.
         audit: what the text of the train rows gives away.
+        sources: counts per source (`tally.count_sources`).
         shard: "k of N" where this was one shard and no row file was written.
     """
 
@@ -73,6 +74,7 @@ class BuildSummary:
     frame_true: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     candidates: dict[str, int] = field(default_factory=dict)
     audit: Audit | None = None
+    sources: list[dict[str, Any]] = field(default_factory=list)
     shard: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -91,6 +93,7 @@ class BuildSummary:
         reused = f" ({self.reused} from an earlier run)" if self.reused else ""
         what = f"shard {self.shard}" if self.shard else "scans"
         lines.append(f"{what}: {self.done} built{reused}, {len(self.skipped)} skipped -> {self.out}")
+        lines += source_lines(self.sources)
         if self.num_shown is not None:
             share = 100 * self.num_shown / max(self.num_objects, 1)
             lines.append(f"objects: {self.num_objects}, shown by the videos: {self.num_shown} ({share:.0f} %)")
@@ -133,20 +136,21 @@ def _dropped_lines(dropped: Mapping[str, int], candidates: Mapping[str, int]) ->
 
 
 def assemble(
-    config: BuildDataConfig, refused: dict[str, int], out: Path, outcomes: list[ScanOutcome], reused: int
+    config: BuildDataConfig, refused: Sequence[Mapping[str, int]], out: Path, outcomes: list[ScanOutcome], reused: int
 ) -> BuildSummary:
     """Split into train and dev by room, balance, and write row files and manifest.
 
     Args:
-        refused: reason -> number of scans left out by split and leak rules.
+        refused: per source, reason -> number of scans left out by split and leak rules.
         outcomes: of all scans, in scan order; the row files depend on nothing else.
         reused: scans of these that an earlier, interrupted build has built.
     """
     with_rows = [outcome for outcome in outcomes if outcome.status == "done" and outcome.rows]
-    split = split_dev({outcome.room for outcome in with_rows}, config.data.dev_fraction)
+    split = split_dev({_room_of(config, outcome) for outcome in with_rows}, config.data.dev_fraction)
+    allow_val_safe = any(part.split != "train" for part in config.parts)
     notes = [split.note] if split.note and config.data.dev_fraction else []
     notes += [f"{o.scan_id} gave no question" for o in outcomes if o.status == "done" and not o.rows][:5]
-    if config.data.split != "train":
+    if allow_val_safe:
         notes.append("rows of val scans are in: training on them needs data.allow_val_safe=true")
     every, dropped = _rows_to_choose_from(config, outcomes)
     before = Counter(what.partition(": ")[0] for what in dropped.elements())
@@ -156,7 +160,8 @@ def assemble(
     pairs: dict[str, list[Row]] = {}
     dropped.update(chosen.dropped)
     for name in SPLITS:
-        part = [row for row in chosen.rows if (row.room in split.dev_rooms) == (name == "dev")]
+        is_dev = name == "dev"
+        part = [r for r in chosen.rows if (config.name_in(r.dataset, r.room) in split.dev_rooms) == is_dev]
         part = [replace(row, split="dev") for row in part] if name == "dev" else part
         rows[name], left_out = balance_rows(part, config.balance, config.run.seed)
         dropped.update(left_out)
@@ -165,9 +170,9 @@ def assemble(
             rows[name] += zeros
             notes.append(f"{name}: {len(zeros)} questions count a category that is not in the room (answer 0)")
         where = str(out / f"{name}.jsonl")
-        check_rows(rows[name], allow_val_safe=config.data.split != "train", where=where, base=out)
+        check_rows(rows[name], allow_val_safe=allow_val_safe, where=where, base=out)
         write_rows(out / f"{name}.jsonl", rows[name])
-        own = [row for o in with_rows if (o.room in split.dev_rooms) == (name == "dev") for row in o.pairs]
+        own = [row for o in with_rows if (_room_of(config, o) in split.dev_rooms) == is_dev for row in o.pairs]
         if found := write_pairs(config, own, name, out):
             pairs[name] = found
             notes.append(f"{pairs_name(name)}: " + ", ".join(f"{n} {kind}" for kind, n in count_pairs(found).items()))
@@ -181,7 +186,8 @@ def assemble(
         reused=reused,
         notes=notes,
         counts={name: {line.question_type: line.count for line in lines} for name, lines in answers.items()},
-        refused=refused,
+        refused=dict(sum((Counter(part) for part in refused), Counter[str]())),
+        sources=count_sources(config, refused, outcomes, rows),
         dropped=dict(sorted(dropped.items())),
         answers=answers,
         frame_true=truth,
@@ -192,10 +198,18 @@ def assemble(
     return summary
 
 
+def _room_of(config: BuildDataConfig, outcome: ScanOutcome) -> str:
+    return config.name_in(config.parts[outcome.part].dataset, outcome.room)
+
+
 def _zero_counts(config: BuildDataConfig, rows: Sequence[Row], outcomes: Sequence[ScanOutcome]) -> list[Row]:
-    complete = find_source(config.source.name).complete
-    inventories = {outcome.scan_id: outcome.inventory for outcome in outcomes}
-    return draw_zero_counts(rows, inventories, complete, config.run.seed)
+    """Return questions about what is not there, drawn for each data set by itself: their names differ."""
+    found = []
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        own = [row for row in rows if row.dataset == dataset]
+        inventories = {o.scan_id: o.inventory for o in outcomes if config.parts[o.part].dataset == dataset}
+        found += draw_zero_counts(own, inventories, config.source_of(dataset).complete, config.run.seed)
+    return found
 
 
 def _rows_to_choose_from(config: BuildDataConfig, outcomes: Sequence[ScanOutcome]) -> tuple[list[Row], Counter[str]]:
@@ -225,6 +239,10 @@ def _too_small_note(too_small: dict[str, str]) -> list[str]:
     return [f"not balanced by text (balance.mode=text), too few rows or rooms: {named}{more}"]
 
 
+def _key_of(config: BuildDataConfig, outcome: ScanOutcome) -> str:
+    return config.name_in(config.parts[outcome.part].dataset, outcome.scan_id)
+
+
 def shard_summary(config: BuildDataConfig, out: Path, outcomes: list[ScanOutcome], reused: int) -> BuildSummary:
     """Return what one shard did; `merge-data` writes the row files."""
     shard, num_shards = config.build.shard, config.build.num_shards
@@ -241,7 +259,7 @@ def _summary(config: BuildDataConfig, outcomes: list[ScanOutcome], **given: Any)
         warnings.update(outcome.warnings)
     return BuildSummary(
         done=len(done),
-        skipped={outcome.scan_id: outcome.reason for outcome in outcomes if outcome.status == "skipped"},
+        skipped={_key_of(config, outcome): outcome.reason for outcome in outcomes if outcome.status == "skipped"},
         max_skipped=config.build.max_skipped,
         num_objects=sum(outcome.num_objects for outcome in done),
         num_shown=sum(shown) if shown else None,
@@ -257,27 +275,33 @@ def _write_manifest(
     pairs: dict[str, list[Row]],
     summary: BuildSummary,
 ) -> None:
-    out, dataset = summary.out, config.dataset
+    out = summary.out
     scans: dict[str, dict[str, Any]] = {}
     for outcome in outcomes:
         keep = {"reason": outcome.reason} if outcome.status == "skipped" else {}
         if outcome.status == "done":
             keep = {name: getattr(outcome, name) for name in ("num_objects", "num_shown", "num_frames", "warnings")}
-        scans[outcome.scan_id] = {"status": outcome.status, "room": outcome.room, **keep}
+        scans[_key_of(config, outcome)] = {"status": outcome.status, "room": outcome.room, **keep}
     names = [f"{name}.jsonl" for name in SPLITS]
     if config.video.source != "none":
-        names += [f"videos/{dataset}/{outcome.scan_id}.mp4" for outcome in outcomes if outcome.status == "done"]
+        names += [
+            f"videos/{config.parts[outcome.part].dataset}/{outcome.scan_id}.mp4"
+            for outcome in outcomes
+            if outcome.status == "done"
+        ]
     names += [pairs_name(name) for name in pairs]
     edited = (item["path"] for part in pairs.values() for row in part if pair_of(row) for item in row.media)
     names += list(dict.fromkeys(edited))
     write_manifest(
         out,
         Manifest(
-            dataset=dataset,
+            dataset=config.dataset,
             config=asdict(config),
             seed=config.run.seed,
             scans=scans,
-            rooms={name: sorted({row.room for row in part}) for name, part in rows.items()},
+            rooms={
+                name: sorted({config.name_in(row.dataset, row.room) for row in part}) for name, part in rows.items()
+            },
             counts={
                 "questions": summary.counts,
                 "answers": {name: [asdict(line) for line in lines] for name, lines in summary.answers.items()},
@@ -287,6 +311,7 @@ def _write_manifest(
                 "candidates": summary.candidates,
                 "warnings": summary.warnings,
                 "refused": summary.refused,
+                "sources": summary.sources,
                 "dropped": summary.dropped,
                 "skipped": len(summary.skipped),
                 "video_source": config.video.source,

@@ -25,7 +25,7 @@ from vsgrpo.data.leak_guard import check_rows
 from vsgrpo.data.pairs import PAIR, pair_of, pairs_name
 from vsgrpo.data.row import Row, check_row
 from vsgrpo.data.rows import row_id, write_rows
-from vsgrpo.scans.source import Scan, find_source
+from vsgrpo.scans.source import Scan
 from vsgrpo.scans.walk.mesh_video import Walk
 from vsgrpo.scans.walk.removal import EditedWalk, remove_object
 from vsgrpo.spatial.frame_true import judged
@@ -133,7 +133,7 @@ def unchanged_rows(scene: Scene, rows: Sequence[Row], number: int, seed: int) ->
 
 def may_be_zero(config: BuildDataConfig, row: Row) -> bool:
     """Return whether a scan that shows none of the row's category certainly has none: all are annotated."""
-    complete = find_source(config.source.name).complete
+    complete = config.source_of(row.dataset).complete
     if complete is None:
         return True
     alias = category_aliases()

@@ -11,17 +11,24 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import Counter
-from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_type_hints
 
 from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.data.build.assemble import BuildSummary, assemble, shard_summary
-from vsgrpo.data.build.scan import WRITE_HINT, ScanJob, ScanOutcome, build_scans, scan_room
-from vsgrpo.data.leak_guard import Denied, check_scan, denied_in_path, name_some
+from vsgrpo.data.build.plan import (
+    PARTS,
+    PLAN_NAME,
+    Plan,
+    PlannedScan,
+    fingerprint,
+    make_plan,
+    read_plan,
+    read_stamp,
+    row_split,
+    write_plan,
+)
+from vsgrpo.data.build.scan import WRITE_HINT, ScanJob, ScanOutcome, build_scans
 from vsgrpo.data.manifest import MANIFEST_NAME
 from vsgrpo.data.pairs import pairs_name
 from vsgrpo.data.row import media_place
@@ -38,38 +45,13 @@ from vsgrpo.paths import (
     remove,
     set_aside,
     take_back,
-    unwritable,
 )
 from vsgrpo.records import read_record
-from vsgrpo.scans.source import ScanSource, find_source
-from vsgrpo.spatial.question_types import types_named
 from vsgrpo.terminal import Progress, show
 
-PARTS = ".parts"
-PLAN_NAME = "plan.json"
-_STAMP = "fingerprint"
 _OWN = ("train.jsonl", "dev.jsonl", pairs_name("train"), pairs_name("dev"), MANIFEST_NAME, "report.html")
 _OWN += (PARTS, "videos", "scenes")
 """What a build writes, and --overwrite replaces."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a build is made of.
-
-    Attributes:
-        config: of the whole build (build.shard is that of the last shard started).
-        scan_ids: all scans of all shards, in order.
-        refused: reason -> number of scans left out by split and leak rules.
-    """
-
-    config: BuildDataConfig
-    scan_ids: list[str]
-    refused: dict[str, int]
-
-    def shard(self, number: int) -> list[str]:
-        """Return the scans of one shard: every num_shards-th, so that shards take about equally long."""
-        return self.scan_ids[number :: self.config.build.num_shards]
 
 
 def build_dataset(config: BuildDataConfig, *, overwrite: bool = False, limit: int | None = None) -> BuildSummary:
@@ -83,43 +65,46 @@ def build_dataset(config: BuildDataConfig, *, overwrite: bool = False, limit: in
         RunError: a worker was killed or the disk is full; what was finished is kept.
     """
     out, build = Path(config.data.path), config.build
-    root = Path(config.source.root) if config.source.root is not None else out / "scans_root"
     if overwrite:
-        folders = [("source.root", config.source.root), ("video.folder", config.video.folder)]
+        folders = [(f"{part.key}.root", part.options.root) for part in config.parts]
+        folders.append(("video.folder", config.video.folder))
         own_root = os.path.realpath(out / "scans_root")
         given = [(key, path) for key, path in folders if path and os.path.realpath(path) != own_root]
         refuse_inputs_inside(out, "data.path", given)
     lock = LOCK_NAME if build.num_shards == 1 else f"{LOCK_NAME}-{build.shard}"
     with locked(out, "data.path", "building", lock):  # first: a source may make its scans in there
-        plan = Plan(config, *_choose_scans(config, root, limit))
+        plan = make_plan(config, limit)
         settle(out)
         try:
-            return _build(plan, root, out, overwrite)
+            return _build(plan, out, overwrite)
         finally:
             settle(out)
 
 
-def _build(plan: Plan, root: Path, out: Path, overwrite: bool) -> BuildSummary:
-    config, build, scan_ids = plan.config, plan.config.build, plan.scan_ids
+def _build(plan: Plan, out: Path, overwrite: bool) -> BuildSummary:
+    config, build = plan.config, plan.config.build
     prepare_folder(out, config, overwrite)
     write_plan(out, plan)
     own = plan.shard(build.shard)
-    found = {scan_id: part for scan_id in own if (part := stored(out, config, scan_id)) and part.status == "done"}
+    found = {scan.key: part for scan in own if (part := stored(out, config, scan)) and part.status == "done"}
     outcomes = dict(found)
-    source, drawn = find_source(config.source.name), scenes_drawn(scan_ids, build.report_scenes)
-    todo = [
-        ScanJob(config, root, out, scan_id, _row_split(source, root, scan_id), scan_id in drawn)
-        for scan_id in own
-        if scan_id not in found
-    ]
+    drawn = scenes_drawn([scan.key for scan in plan.scans], build.report_scenes)
+    todo = []
+    for scan in own:
+        if scan.key not in found:
+            part = config.parts[scan.part]
+            root = part.root(out)
+            split = row_split(part, root, scan.scan_id)
+            todo.append(ScanJob(config, root, out, scan.scan_id, split, scan.key in drawn, scan.part))
     progress = Progress("scans", len(todo))
     num_skipped = 0
     for outcome in build_scans(todo, build.num_workers):
-        outcomes[outcome.scan_id] = outcome
-        store(out, outcome)
+        key = config.name_in(config.parts[outcome.part].dataset, outcome.scan_id)
+        outcomes[key] = outcome
+        store(out, key, outcome)
         num_skipped += outcome.status == "skipped"
         progress.advance(f"{num_skipped} skipped" if num_skipped else "")
-    ordered = [outcomes[scan_id] for scan_id in own]
+    ordered = [outcomes[scan.key] for scan in own]
     if build.num_shards > 1:
         return shard_summary(config, out, ordered, len(found))
     return _finish(plan, out, ordered, len(found))
@@ -133,12 +118,12 @@ def merge_shards(out: Path) -> BuildSummary:
     """
     plan = read_plan(out)
     with locked(out, "data.path", "building"):
-        found = {scan_id: part for scan_id in plan.scan_ids if (part := stored(out, plan.config, scan_id))}
-        num_shards, missing = plan.config.build.num_shards, set(plan.scan_ids) - found.keys()
+        found = {scan.key: part for scan in plan.scans if (part := stored(out, plan.config, scan))}
+        num_shards, missing = plan.config.build.num_shards, {scan for scan in plan.scans if scan.key not in found}
         lacking = [str(number) for number in range(num_shards) if missing.intersection(plan.shard(number))]
         if lacking:
             raise DataError(
-                f"{out}: {len(missing)} of {len(plan.scan_ids)} scans are not built yet (shards {', '.join(lacking)})",
+                f"{out}: {len(missing)} of {len(plan.scans)} scans are not built yet (shards {', '.join(lacking)})",
                 hint=f"run build-data again with build.num_shards={num_shards} build.shard={lacking[0]}",
             )
         return _finish(plan, out, [*found.values()], 0)
@@ -159,62 +144,6 @@ def _finish(plan: Plan, out: Path, outcomes: list[ScanOutcome], reused: int) -> 
     remove_leftovers(out)
     drop_aside(out)
     return summary
-
-
-def _row_split(source: ScanSource, root: Path, scan_id: str) -> str:
-    return "val_safe" if source.split_of is not None and source.split_of(root, scan_id) == "val" else "train"
-
-
-def _choose_scans(config: BuildDataConfig, root: Path, limit: int | None) -> tuple[list[str], dict[str, int]]:
-    """Return the scans to build, in order, and why others are left out."""
-    source = find_source(config.source.name)
-    wanted = {"train": ("train",), "val_safe": ("val",), "train+val_safe": ("train", "val")}[config.data.split]
-    chosen, refused = [], Counter[str]()
-    denied: list[Denied] = []
-    for scan_id in source.list_scans(config.source, root):
-        if leaks := [leak for path in source.files_of(root, scan_id) for leak in denied_in_path(path)]:
-            denied.append(leaks[0])
-            continue
-        room = scan_room(source, root, scan_id)
-        reason = check_scan(scan_id, source.name, room=room, allow_val_safe="val" in wanted)
-        if reason is None and source.split_of is not None and source.split_of(root, scan_id) not in wanted:
-            reason = f"not in the {' or '.join(wanted)} list of {source.name} (data.split={config.data.split})"
-        if reason is None:
-            chosen.append(scan_id)
-        else:
-            refused[reason] += 1
-    if denied:
-        refused[f"{denied[0].reason}: {name_some(sorted({leak.room for leak in denied}))}"] = len(denied)
-    if not chosen:
-        reasons = "; ".join(f"{number} scans: {reason}" for reason, number in refused.items())
-        raise DataError(f"source.root={root}: no scan may be used ({reasons})", "choose data.split, or add train scans")
-    return chosen[:limit], dict(sorted(refused.items()))
-
-
-def fingerprint(config: BuildDataConfig) -> str:
-    """Return what a stored scan depends on: everything but paths, the spread of work, the dev split and balancing."""
-    content = asdict(config)
-    content.pop("build")
-    pools = {} if config.balance.mode == "paper" else {"mode": config.balance.mode}  # more candidates of a scan
-    # types of VSI-Bench had keys that were null: so they are stamped
-    caps = {name: cap for name, cap in config.balance.caps.items() if cap is not None}
-    content["balance"] = {"caps": dict.fromkeys(types_named(("vsibench",))) | caps, **pools}
-    content["data"] = {key: value for key, value in content["data"].items() if key not in ("path", "dev_fraction")}
-    given = {key: value for key, value in content["source"].items() if key not in ("root", "num_scenes")}
-    content["source"] = dict.fromkeys(("preset", "seed", "num_frames", "frame_size")) | given  # as stamped so far
-    content["run"].pop("name")
-    if not (config.counterfactual.removals and config.counterfactual.placebo_rows):
-        content["counterfactual"].pop("placebo_rows")
-    if config.video.source == "recorded":
-        content["video"]["source"] = "sens"  # as stamped so far
-    text = json.dumps([version("vsgrpo"), content], sort_keys=True)
-    return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def read_stamp(out: Path) -> str | None:
-    """Return the fingerprint that the folder was built with, None where no build has begun in it."""
-    stamp = out / PARTS / _STAMP
-    return stamp.read_text(encoding="utf-8").strip() if stamp.is_file() else None
 
 
 def prepare_folder(out: Path, config: BuildDataConfig, overwrite: bool) -> None:
@@ -260,45 +189,10 @@ def settle(out: Path) -> None:
         show(f"data.path={out}: {text}", sys.stderr)
 
 
-def write_plan(out: Path, plan: Plan) -> None:
-    """Store settings and scan list; DataError where the folder cannot be written."""
-    data = {"config": asdict(plan.config), "scan_ids": plan.scan_ids, "refused": plan.refused}
-    try:
-        write_atomic(out / PARTS / _STAMP, fingerprint(plan.config) + "\n")
-        write_atomic(out / PARTS / PLAN_NAME, json.dumps(data))
-    except OSError as error:
-        raise unwritable(out, "data.path", error) from None
-
-
-def read_plan(out: Path) -> Plan:
-    """Return the plan of a build; DataError where the folder holds none, or one of another version."""
-    path = out / PARTS / PLAN_NAME
-    hint = "give the output=DIR of a build-data with build.num_shards; run its shards first"
-    data = read_record(path, {}, hint)
-    try:
-        config = _config_from(data["config"])
-        plan = Plan(config, [str(item) for item in data["scan_ids"]], dict(data["refused"]))
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path}: not a build plan ({error})", hint) from None
-    if fingerprint(config) != read_stamp(out):
-        raise DataError(f"{path}: written by another version of vsgrpo, or changed", "run build-data again")
-    return plan
-
-
-def _config_from(data: dict[str, Any]) -> BuildDataConfig:
-    options = find_source(data["source"]["name"]).options
-    known = {item.name for item in fields(options)}  # an earlier plan names the keys of all sources
-    data["source"] = {key: value for key, value in data["source"].items() if key in known}
-    data["balance"].setdefault("mode", "paper")  # as every build of before was
-    data["counterfactual"].setdefault("placebo_rows", 0)
-    sections = {**get_type_hints(BuildDataConfig), "source": options}
-    return BuildDataConfig(**{name: section(**data[name]) for name, section in sections.items()})
-
-
-def store(out: Path, outcome: ScanOutcome) -> None:
+def store(out: Path, key: str, outcome: ScanOutcome) -> None:
     """Keep what became of a scan; RunError where it cannot be written."""
     try:
-        write_atomic(_path(out, outcome.scan_id), json.dumps(outcome.to_json()))
+        write_atomic(_path(out, key), json.dumps(outcome.to_json()))
     except OSError as error:
         raise _write_error(out, error) from None
 
@@ -307,9 +201,9 @@ def _write_error(out: Path, error: OSError) -> RunError:
     return RunError(f"{error.filename or out}: cannot be written: {error.strerror}", WRITE_HINT)
 
 
-def stored(out: Path, config: BuildDataConfig, scan_id: str) -> ScanOutcome | None:
+def stored(out: Path, config: BuildDataConfig, scan: PlannedScan) -> ScanOutcome | None:
     """Return what became of a scan, None where that is not known or its files are gone."""
-    path = _path(out, scan_id)
+    path, dataset = _path(out, scan.key), config.parts[scan.part].dataset
     if not path.is_file():
         return None
     try:
@@ -318,10 +212,9 @@ def stored(out: Path, config: BuildDataConfig, scan_id: str) -> ScanOutcome | No
         return None
     if outcome.status == "skipped":
         return outcome
-    dataset = config.dataset
-    files = [inside(out / "scenes" / dataset, f"{scan_id}.json")]
+    files = [inside(out / "scenes" / dataset, f"{scan.scan_id}.json")]
     if config.video.source != "none":
-        files.append(inside(out / "videos" / dataset, f"{scan_id}.mp4"))
+        files.append(inside(out / "videos" / dataset, f"{scan.scan_id}.mp4"))
     files += [media_place(out, item["path"]) for row in outcome.pairs for item in row.media]
     return outcome if all(file.is_file() for file in files) else None
 
@@ -333,5 +226,5 @@ def remove_leftovers(out: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _path(out: Path, scan_id: str) -> Path:
-    return inside(out / PARTS, f"{scan_id}.json")
+def _path(out: Path, key: str) -> Path:
+    return inside(out / PARTS, f"{key.replace('/', '.')}.json")  # names of data sets have no dot

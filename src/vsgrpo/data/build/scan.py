@@ -24,7 +24,7 @@ from vsgrpo.data.rows import make_row, row_from_dict, row_to_dict
 from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.rules import Section, load_question_types
 from vsgrpo.scans.meta_info import write_scene_json
-from vsgrpo.scans.source import Scan, ScanSource, SceneSettings, find_source
+from vsgrpo.scans.source import Scan, ScanSource, SceneSettings
 from vsgrpo.scans.walk.floor_map import CELL, map_floor
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_settings import AppearanceSettings, QuestionSettings, RouteSettings
@@ -41,8 +41,10 @@ class ScanJob:
     """What a worker needs to know about one scan.
 
     Attributes:
+        root: the folder of its source's scans.
         split: label of the rows: "train" or "val_safe".
         in_report: mark the scene json for the report, which draws some of the scenes.
+        part: place of its source in `BuildDataConfig.parts`.
     """
 
     config: BuildDataConfig
@@ -51,6 +53,7 @@ class ScanJob:
     scan_id: str
     split: str
     in_report: bool = False
+    part: int = 0
 
 
 @dataclass
@@ -58,6 +61,7 @@ class ScanOutcome:
     """What became of one scan.
 
     Attributes:
+        part: place of its source in `BuildDataConfig.parts`.
         left_out: "type: rule" -> questions that a rule of the mode left out.
     """
 
@@ -75,6 +79,7 @@ class ScanOutcome:
     inventory: Inventory = field(default_factory=Inventory)
     pairs: list[Row] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    part: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON, rows included."""
@@ -123,12 +128,12 @@ def build_scan(job: ScanJob) -> ScanOutcome:
     Raises:
         RunError: what was made cannot be written (full disk): no fault of the scan, so the build stops.
     """
-    start, config = time.monotonic(), job.config
+    start, source = time.monotonic(), job.config.parts[job.part].source
     try:
         outcome = _build(job)
     except DataError as error:
-        room = scan_room(find_source(config.source.name), job.root, job.scan_id)
-        outcome = ScanOutcome(job.scan_id, room, "skipped", reason=error.message, hint=error.hint)
+        room = scan_room(source, job.root, job.scan_id)
+        outcome = ScanOutcome(job.scan_id, room, "skipped", reason=error.message, hint=error.hint, part=job.part)
     except OSError as error:
         what = f"{error.filename or job.out}: {error.strerror or error}"
         raise RunError(f"{what} (while building {job.scan_id})", WRITE_HINT) from None
@@ -142,13 +147,14 @@ def scan_room(source: ScanSource, root: Path, scan_id: str) -> str:
 
 
 def _build(job: ScanJob) -> ScanOutcome:
-    config = job.config
-    scan = find_source(config.source.name).read(config.source, job.root, job.scan_id)
+    config, part = job.config, job.config.parts[job.part]
+    source = part.source
+    scan = source.read(part.options, job.root, job.scan_id)
     categories = "raw" if config.data.mode == "vsi100k" else "benchmark"
     scene = scan.scene(SceneSettings(**_shared(config.spatial, SceneSettings), categories=categories))
-    if (scene.dataset, scene.scene_name) != (config.dataset, job.scan_id):
-        what = f"source.name={config.source.name}: scan {job.scan_id} was read as {scene.dataset}/{scene.scene_name}"
-        raise ConfigError(what, f"its Scene has dataset={config.dataset!r}, scene_name={job.scan_id!r}")
+    if (scene.dataset, scene.scene_name) != (source.name, job.scan_id):
+        what = f"{part.key}.name={part.options.name}: scan {job.scan_id} was read as {scene.dataset}/{scene.scene_name}"
+        raise ConfigError(what, f"its Scene has dataset={source.name!r}, scene_name={job.scan_id!r}")
     video = Path("videos") / scene.dataset / f"{scene.scene_name}.mp4"
     film = make_video(config, scan, scene, job.out / video)
     scene, num_frames, seen_pixels, _ = film
@@ -177,6 +183,7 @@ def _build(job: ScanJob) -> ScanOutcome:
         inventory=Inventory.of(scene),
         pairs=pairs,
         left_out=left_out,
+        part=job.part,
     )
 
 
