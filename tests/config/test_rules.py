@@ -35,6 +35,7 @@ FREE = {
     "prompt.suffix": "any text may follow a question",
     "data.types": "train: compared with the rows",
     "data.mix": "its own rule, in TrainDataSection",
+    "sources": "each entry has the rules of its source, in config/sources.py",
     "trainer.group_filter": "its own rule, in GrpoSection",
     "benchmark.tasks": "compared with the benchmark's rows",
     "trainer.stages": "each value by the rule of its own key, in TrainerSection.stage",
