@@ -117,7 +117,7 @@ def test_scans_of_a_source_are_skipped_guarded_and_sharded_like_ours(flats, tmp_
         ("source=my_scans:FlatScan", "has no ScanSource 'FlatScan'", "NAME = ScanSource(...) is needed"),
         ("source=no_scans:FLATS", "importing 'no_scans' failed", "set PYTHONPATH"),
         ("source=:FLATS", "a full module name is needed", "write package.module:ScanSource"),
-        ("source=flats", "source=flats: no such source", "choose from: demo, scannet"),
+        ("source=flats", "source=flats: no such source", "choose from: arkitscenes, demo, scannet"),
         ("source.name=flats", "source.name=flats: not one of the choices", "choose from: scannet, demo"),
         ("source.metre=2", "source.metre: unknown key", "did you mean source.metres?"),
         ("source.metres=-1", "source.metres=-1: must be above 0", "set source.metres"),

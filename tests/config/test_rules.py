@@ -241,7 +241,7 @@ def test_any_value_gives_a_section_or_one_error_that_names_the_key(root, name):
         ("build_data", ["balance=paper"], "balance=paper: a section", "balance.NAME=VALUE"),
         ("build_data", ["balance.caps=5"], "balance.caps=5: a dict is needed", "balance.caps"),
         ("build_data", ["balance.weights.room_size_estimation=nan"], "balance.weights.room_size_estimation=nan", "0"),
-        ("build_data", ["source=[demo,scannet]"], "source=[demo,scannet]: one source", "did you mean demo?"),
+        ("build_data", ["source=[demo,scannet]"], "source=[demo,scannet]: one source", "for several: sources="),
         ("build_data", ["source=null"], "source=null: one source", "demo, scannet"),
         ("build_data", ["data.types=[object_countin]"], "data.types=object_countin", "did you mean object_counting?"),
         ("build_data", ["data.types=[]"], "data.types=[]", "data.types=null"),
