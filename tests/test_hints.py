@@ -35,7 +35,7 @@ CASES = [
     (
         ["train", "grpo", *RUN, "trainer.learning_rate=1e-5,1e-4"],
         "a run takes one value",
-        "for v in 1e-5 1e-4; do vsgrpo ... trainer.learning_rate=$v output=runs/$v; done",
+        "set trainer.learning_rate=1e-5; add --sweep to train with each",
     ),
     (["train", "grpo", *RUN, "data.types=a,b"], "a comma needs a list", "write data.types=[a,b]"),
     (["train", "grpo", *RUN, "prompt.system=a,b"], "needs quotes", "write 'prompt.system=\"a,b\"'"),

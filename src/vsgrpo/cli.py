@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from vsgrpo.commands import data, models, settings  # noqa: F401  (registers commands, in the order of `--help`)
+from vsgrpo.commands import data, models, settings, train  # noqa: F401  (registers commands, in the order of `--help`)
 from vsgrpo.commands.app import app
 from vsgrpo.commands.completion import VARIABLE, complete_line
 from vsgrpo.errors import VsgrpoError, from_machine

@@ -112,7 +112,7 @@ def test_a_folder_here_is_a_model_whatever_its_name_looks_like(tmp_path: Path, m
         ("train", ["experiment=vsgrpo_2b_w"], "experiment=vsgrpo_2b_w", "vsgrpo_2b_v"),
         ("train", ["experiment=demo_sft"], "made for `vsgrpo train sft`", "train sft"),
         ("train", ["model=tinny"], "model=tinny", "tiny"),
-        ("train", ["trainer.learning_rate=1,2"], "a run takes one value", "for v in 1 2;"),
+        ("train", ["trainer.learning_rate=1,2"], "a run takes one value", "add --sweep to train with each"),
         ("train", ["trainer.hf.save_strat=no"], "trainer.hf.save_strat", "trainer.save_steps"),
         ("train", ["trainer.hf.beta=1"], "own key", "trainer.beta"),
         ("train", ["trainer.hf.output_dir=x"], "decided by another key", "output=DIR"),

@@ -1,10 +1,9 @@
-"""Commands that train models, score and ask them, and show settings, runs, rows and this machine."""
+"""Commands that score and ask models, and show runs, rows and this machine."""
 
 from __future__ import annotations
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,93 +12,6 @@ import typer
 from vsgrpo.commands import app
 from vsgrpo.errors import ConfigError
 from vsgrpo.terminal import print_result, show
-
-
-@app.command("train", "grpo experiment=vsgrpo_2b_v data=data/vsi100k output=runs/vsgrpo_2b_v", takes_keys=True)
-def train(
-    method: Annotated[str, typer.Argument(metavar="grpo|sft|dpo")],
-    overrides: app.Overrides = None,
-    dry_run: app.DryRun = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in output=DIR.")] = False,
-    overwrite: app.Overwrite = False,
-    allow_changed: app.AllowChanged = False,
-    limit: app.Limit = None,
-    wandb: Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases too.")] = False,
-    config_dir: app.ConfigDir = None,
-    as_json: app.Json = False,
-    debug: app.Debug = False,
-) -> None:
-    """Train a model on a dataset folder; run.seed=[0,1,2] trains in turn and prints mean and spread.
-
-    --resume trainer.max_steps=MORE (or num_train_epochs, or further stages) lengthens a run.
-    """
-    if resume and overwrite:
-        raise ConfigError("--resume --overwrite: these exclude each other", hint="give one of the two")
-    given = _of_method(method, overrides or [])
-    from vsgrpo.config.compose import load_config
-    from vsgrpo.launch.result import run_result
-    from vsgrpo.launch.seeds import seed_list
-    from vsgrpo.launch.start import describe, launch_training
-
-    given += [f"data.limit={limit}"] if limit else []
-    given += ["trainer.report_to=[wandb]"] if wandb else []
-    seeds = seed_list(given)
-    if seeds is not None and not dry_run:
-        flags = {"overwrite": overwrite, "allow_changed": allow_changed}
-        raise typer.Exit(_train_seeds(seeds, given, config_dir, resume, flags, as_json))
-    if seeds is not None:
-        given.append(f"run.seed={seeds[0]}")
-    config = load_config("train", given, config_dir, allow_missing=dry_run)
-    if dry_run:
-        app.print_config(config)
-        show(describe(config))
-        return
-    code = launch_training(config, given, resume=resume, overwrite=overwrite, allow_changed=allow_changed)
-    if code:
-        raise typer.Exit(code)
-    if config.launch.machine_rank == 0 and (result := run_result(Path(config.run.dir))) is not None:
-        print_result(result, as_json)
-
-
-def _of_method(method: str, overrides: list[str]) -> list[str]:
-    """Return the overrides of `train METHOD`."""
-    from vsgrpo.rules import suggest
-
-    if method not in ("grpo", "sft", "dpo"):
-        raise ConfigError(f"train {method}: no such method", hint=suggest(method, ("grpo", "sft", "dpo")))
-    named = [item for item in overrides if item.partition("=")[0] in ("trainer", "trainer.name")]
-    if named:
-        raise ConfigError(f"{named[0]}: the method is the word after `train`", hint=f"vsgrpo train {method} KEY=VALUE")
-    return [f"trainer={method}", *overrides]
-
-
-def _train_seeds(
-    seeds: list[int], given: list[str], config_dir: Path | None, resume: bool, flags: dict[str, bool], as_json: bool
-) -> int:
-    """Train once for each seed, print what came of them, and return the exit code."""
-    from vsgrpo.config.compose import load_config
-    from vsgrpo.launch.result import run_result
-    from vsgrpo.launch.seeds import of_seed, run_seeds
-    from vsgrpo.launch.start import launch_training
-    from vsgrpo.training.continuation import is_longer
-
-    first = load_config("train", [*given, f"run.seed={seeds[0]}"], config_dir)
-    folder = Path(first.run.dir)
-
-    def start(seed: int, run: Path, go_on: bool) -> int:
-        words = of_seed(given, seed, folder)
-        code = launch_training(load_config("train", words, config_dir), words, resume=go_on, **flags)
-        if code == 0 and not as_json and (made := run_result(run)) is not None:
-            show(made.table())
-        return code
-
-    code, text = run_seeds(seeds, folder, start, resume=resume, is_longer=partial(is_longer, config=first))
-    if text and as_json:
-        made = [run_result(folder / f"seed{seed}") for seed in seeds]
-        show(json.dumps([run.to_json() for run in made if run is not None], indent=1))
-    elif text:
-        show(text)
-    return code
 
 
 @app.command("merge", "runs/x/final output=models/x")
@@ -294,18 +206,25 @@ def ask(
 
 @app.command("report", "runs/beta0 runs/beta1e-4 output=compare.html")
 def report(
-    given: Annotated[list[str], typer.Argument(metavar="RUN_DIR... [output=FILE]", help="Run folders, overlaid.")],
+    given: Annotated[
+        list[str], typer.Argument(metavar="RUN_DIR... [output=FILE]", help="Run folders, overlaid; or one of a sweep.")
+    ],
     debug: app.Debug = False,
 ) -> None:
     """Write one HTML page about training runs: curves, alarms, phase times, what the model said, evaluations.
 
-    One run: RUN_DIR/report.html. Several: compare.html in the folder they share.
+    One run: RUN_DIR/report.html. Several, or a sweep: compare.html in the folder they share.
     """
     from vsgrpo.report.run_page import write_report
+    from vsgrpo.report.sweep_page import SWEEP_NAME, write_sweep_report
 
     outputs = [Path(word.removeprefix("output=")) for word in given if word.startswith("output=")]
     folders = [Path(word) for word in given if not word.startswith("output=")]
-    show(write_report(folders, outputs[-1] if outputs else None).table())
+    output = outputs[-1] if outputs else None
+    if len(folders) == 1 and (folders[0] / SWEEP_NAME).is_file():
+        show(write_sweep_report(folders[0], output).table())
+        return
+    show(write_report(folders, output).table())
 
 
 @app.command("inspect", "runs/x/eval type=object_counting score=worst output=rows.html")

@@ -230,7 +230,7 @@ def _translate(root: str, error: Exception, extra_dir: Path | None, overrides: S
     if "--multirun" in text:
         item = text.split("'")[1]
         key, _, value = item.partition("=")
-        return one_value(key, value, key_type(root, key, method))
+        return one_value(root, key, value, key_type(root, key, method))
     if unknown := re.search(r"Could not override '([^']+)'", text):
         key = unknown[1]
         if key in section_classes(ROOTS[root]):  # a group of `train` alone

@@ -26,7 +26,7 @@ PATH_KEYS = {
 }
 SOURCES_EXAMPLE = "sources='[{name: scannet, root: DIR}, {name: scannetpp, root: DIR}]'"
 FLAGS = ("--dry-run", "--resume", "--overwrite", "--json", "--debug", "--config-dir", "--limit", "--wandb")
-FLAGS += ("--skip-missing", "--allow-leak", "--allow-changed")
+FLAGS += ("--skip-missing", "--allow-leak", "--allow-changed", "--sweep", "--sbatch", "--stop-on-failure")
 KEYS_HINT = "keys are SECTION.NAME=VALUE; `vsgrpo configs WORD` searches them, `vsgrpo configs` lists the groups"
 SHORTHANDS = {"model": "model.path", "data": "data.path", "output": "run.dir"}
 SHORTHANDS |= {"benchmark": "benchmark.name", "source": "source.name", "trust": "trust.report"}

@@ -54,15 +54,20 @@ def key_type(root: str, key: str, method: str | None = None) -> Any:
     return owner
 
 
-def one_value(key: str, value: str, kind: Any) -> ConfigError:
+def one_value(root: str, key: str, value: str, kind: Any) -> ConfigError:
     """Return the error for KEY=A,B, by the type of the key: a list, a text with a comma, or several runs meant."""
     kinds = [typing.get_origin(item) or item for item in (kind, *typing.get_args(kind))]
     if list in kinds or kind is None:
         hint = f"write {key}=[{value}]" + ("" if kind else ", or quote the value")
         return ConfigError(f"{key}={value}: a comma needs a list or quotes", hint)
     if str in kinds:
-        return ConfigError(f"{key}={value}: a text with a comma needs quotes", f"write '{key}=\"{value}\"'")
+        sweep = "; or add --sweep to train with each" if root == "train" else ""
+        return ConfigError(f"{key}={value}: a text with a comma needs quotes", f"write '{key}=\"{value}\"'{sweep}")
     first = value.split(",")[0].strip()
+    if root == "train":
+        return ConfigError(
+            f"{key}={value}: a run takes one value", f"set {key}={first}; add --sweep to train with each"
+        )
     loop = f"for v in {value.replace(',', ' ')}; do vsgrpo ... {key}=$v output=runs/$v; done"
     hint = f"set {key}={first}; for several runs: {loop}"
     return ConfigError(f"{key}={value}: a run takes one value", hint)

@@ -114,8 +114,13 @@ class RunReport:
         )
 
 
-def write_report(folders: Sequence[Path], output: Path | None = None) -> RunReport:
+def write_report(
+    folders: Sequence[Path], output: Path | None = None, sweep: Mapping[str, Any] | None = None
+) -> RunReport:
     """Write the report of one run (RUN/report.html) or of several (compare.html in the folder they share).
+
+    Args:
+        sweep: the table of all runs of a sweep, see `sweep_page`; it stands first.
 
     Raises:
         ConfigError: no run, or more runs than colours.
@@ -131,7 +136,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> RunRepo
         run.curves.update({f"top_share/{kind}": curve for kind, curve in top_share.items()})
     shared = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
     path = output or (folders[0] / REPORT_NAME if len(folders) == 1 else shared / COMPARE_NAME)
-    write_page(path, _render(runs, samples))
+    write_page(path, _render(runs, samples, sweep))
     return RunReport(path, {run.name: alarms(run) for run in runs})
 
 
@@ -193,13 +198,14 @@ def _sample(
     }
 
 
-def _render(runs: Sequence[Run], samples: Mapping[str, Mapping[str, Any]]) -> str:
+def _render(runs: Sequence[Run], samples: Mapping[str, Mapping[str, Any]], sweep: Mapping[str, Any] | None) -> str:
     seconds = [{phase: end_mean(curve) or 0.0 for phase, curve in run.phases.items()} for run in runs]
     phases = [phase for phase in _PHASES if any(part.get(phase) for part in seconds)]
     bars = phases_svg([(run.name, part) for run, part in zip(runs, seconds, strict=True)], phases)
     return render(
         TEMPLATES / "run.html",
         title=" · ".join(run.name for run in runs),
+        sweep=sweep,
         runs=[{"run": run, "facts": _facts(run), "alarms": alarms(run)} for run in runs],
         differences=_differences(runs),
         sections=[(name, _section(runs, wanted)) for name, wanted in _CHARTS.items()],
