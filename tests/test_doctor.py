@@ -95,7 +95,7 @@ def test_a_model_on_the_hub_is_there_or_must_be_fetched(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     check = "model.path=Qwen/Qwen2-VL-2B-Instruct"
     missing = by_check(examine_run(["model=qwen2_vl_2b"]))[check]
-    assert missing.status == "fail" and "HF_HUB_OFFLINE is set" in missing.found
+    assert missing.status == "fail" and "HF_HUB_OFFLINE=1 forbids" in missing.found
     snapshot = tmp_path / "models--Qwen--Qwen2-VL-2B-Instruct" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from vsgrpo import hub
 from vsgrpo.config.compose import NOT_GIVEN, load_config
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import TRAINERS, GrpoSection
@@ -29,8 +29,6 @@ from vsgrpo.training.launcher import check_devices, device_line
 from vsgrpo.training.preflight import check_plan
 from vsgrpo.training.servers import needs_of
 
-HUB = "huggingface.co"
-REACH_S = 3.0
 ENOUGH_GIB = 20
 """Checkpoints, videos and caches of a real run need tens of GB."""
 SHOWN = ("torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "decord")
@@ -259,13 +257,9 @@ def _model(path: str, adapter: str | None) -> Finding:
     if any(snapshots.glob("*/config.json")):
         return Finding(check, "ok", f"downloaded, in {hub_cache()}")
     mend = "download it on another machine and give its folder: model=PATH"
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
-        return Finding(check, "fail", "not downloaded, and HF_HUB_OFFLINE is set", mend)
-    try:
-        socket.create_connection((HUB, 443), timeout=REACH_S).close()
-    except OSError:
-        return Finding(check, "fail", f"not downloaded yet; {HUB} cannot be reached", mend)
-    return Finding(check, "ok", f"not downloaded yet; {HUB} can be reached")
+    if (reason := hub.why_unreachable()) is not None:
+        return Finding(check, "fail", f"not downloaded yet; {reason}", mend)
+    return Finding(check, "ok", f"not downloaded yet; {hub.endpoint()} can be reached")
 
 
 def _data(config: TrainConfig) -> Iterator[Finding]:

@@ -1,19 +1,16 @@
 """Rows of one's own: question, answer and media are enough; all faults at once; files, folders, parquet, the hub."""
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hub_server import Repo, serve_hub
 from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.importing.own_records import OwnRowFaults
@@ -186,56 +183,14 @@ def test_train_takes_a_file_of_rows_and_mixes_another(own, capsys):
     assert run(start) == 0, capsys.readouterr()
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The parts of the hub's interface that fetch a data set; `files` are those of org/rooms."""
-
-    files: ClassVar[dict[str, bytes]] = {}
-    sha = "0" * 40
-
-    def do_HEAD(self):
-        self.do_GET(with_body=False)
-
-    def do_GET(self, with_body=True):
-        path = self.path.partition("?")[0]
-        if path.startswith("/api/datasets/org/rooms/tree/"):
-            listed = [self._entry(name) for name in self.files]
-            return self._send(json.dumps(listed).encode(), with_body)
-        if path.startswith("/api/datasets/org/rooms"):
-            info = {"id": "org/rooms", "sha": self.sha, "siblings": [{"rfilename": name} for name in self.files]}
-            return self._send(json.dumps(info).encode(), with_body)
-        name = path.partition(f"/datasets/org/rooms/resolve/{self.sha}/")[2]
-        return self._send(self.files.get(name), with_body)
-
-    def _entry(self, name):
-        body = self.files[name]
-        return {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
-
-    def _send(self, body, with_body):
-        if body is None:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            return self.end_headers()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
-        self.send_header("X-Repo-Commit", self.sha)
-        self.end_headers()
-        return self.wfile.write(body) if with_body else None
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def hub(own):
     rows = "".join(json.dumps(row) + "\n" for row in ten_rows())
-    Hub.files = {"train.jsonl": rows.encode(), "README.md": b"# Rooms\n"}
-    Hub.files |= {f"clips/{path.name}": path.read_bytes() for path in (own / "clips").iterdir()}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    files = {"train.jsonl": rows.encode(), "README.md": b"# Rooms\n"}
+    files |= {f"clips/{path.name}": path.read_bytes() for path in (own / "clips").iterdir()}
+    with serve_hub() as found:
+        found.repos["datasets", "org/rooms"] = Repo(files)
+        yield found.endpoint
 
 
 def check_from_hub(name, endpoint, cache, **more):
@@ -257,4 +212,4 @@ def test_rows_come_from_the_hub_and_offline_is_said_at_once(hub, tmp_path):
     offline = check_from_hub("org/other", hub, cache, HF_HUB_OFFLINE="1")
     assert offline.returncode == 2 and "HF_HUB_OFFLINE=1" in offline.stderr
     unreachable = check_from_hub("org/other", "http://127.0.0.1:9", cache)
-    assert unreachable.returncode == 2 and "the hub cannot be asked" in unreachable.stderr
+    assert unreachable.returncode == 2 and "127.0.0.1:9 cannot be reached" in unreachable.stderr

@@ -204,6 +204,30 @@ def ask(
     show(json.dumps(reply.to_json(), indent=1) if as_json else "\n".join(answers))
 
 
+@app.command("push", "runs/x repo=my-name/my-model")
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run (its final/ is sent) or a model folder.")],
+    repo: Annotated[str, typer.Argument(metavar="repo=OWNER/NAME", help="On the hub; made where it is not there.")],
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public; it is private else.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files with their bytes, send nothing.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model there; the repository's history keeps it.")
+    ] = False,
+    as_json: app.Json = False,
+    debug: app.Debug = False,
+) -> None:
+    """Send a trained model to the hub, in one commit: weights, card with lineage, vision.json, settings, scores.
+
+    `hf auth login` or HF_TOKEN says who sends; HF_ENDPOINT names another hub. model=OWNER/NAME reads it back.
+    """
+    key, equals, name = repo.partition("=")
+    if key != "repo" or not equals or not name:
+        raise ConfigError(f"{repo}: not repo=OWNER/NAME", hint=f"vsgrpo push {folder} repo=OWNER/NAME")
+    from vsgrpo.push import push as send
+
+    print_result(send(folder, name, public=public, overwrite=overwrite, dry_run=dry_run), as_json)
+
+
 @app.command("report", "runs/beta0 runs/beta1e-4 output=compare.html")
 def report(
     given: Annotated[

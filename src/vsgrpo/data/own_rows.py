@@ -21,8 +21,9 @@ from vsgrpo.data.importing.import_data import import_data
 from vsgrpo.data.importing.own_records import own_record
 from vsgrpo.data.manifest import MANIFEST_NAME, read_manifest
 from vsgrpo.data.rows import FIELD_NAMES
-from vsgrpo.errors import DataError, SetupError, first_line
+from vsgrpo.errors import DataError, SetupError
 from vsgrpo.files import user_cache
+from vsgrpo.hub import fetch
 from vsgrpo.terminal import note
 
 OWN_NAME = "own"
@@ -165,23 +166,7 @@ def _from_hub(name: str, key: str) -> Path:
     if cache is None:
         raise SetupError(f"{key}{name}: no home folder to keep its files in", "set VSGRPO_CACHE_DIR=DIR")
     folder = cache / "hub" / name.replace("/", "--")
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
-
-    offline = "give a folder (vsgrpo build-data makes one) or a file of rows; data sets of the hub need a network"
-    if constants.HF_HUB_OFFLINE:
-        if folder.is_dir():
-            return folder
-        raise SetupError(f"{key}{name}: not a folder here, and HF_HUB_OFFLINE=1 forbids to ask the hub", offline)
-    try:
-        snapshot_download(name, repo_type="dataset", local_dir=folder, max_workers=4)
-    except RepositoryNotFoundError as error:
-        hint = "check the name; a private one needs `hf auth login`"
-        raise DataError(f"{key}{name}: no such folder or file here, and no such data set on the hub", hint) from error
-    except OfflineModeIsEnabled as error:
-        raise SetupError(f"{key}{name}: not a folder here, and the hub may not be asked", offline) from error
-    except (HfHubHTTPError, OSError) as error:
-        what = f"{key}{name}: not a folder here, and the hub cannot be asked ({first_line(error)})"
-        raise SetupError(what, offline) from error
-    note(f"{key}{name}: fetched from the hub into {folder}")
+    hint = "give a folder (vsgrpo build-data makes one) or a file of rows; data sets of the hub need a network"
+    fetch(name, "data set", f"{key}{name}", hint, folder=folder)
+    note(f"{key}{name}: from the hub, in {folder}")
     return folder

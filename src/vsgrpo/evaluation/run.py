@@ -31,6 +31,7 @@ from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.evaluation.results import Answers
 from vsgrpo.evaluation.tracking import report_evaluation
 from vsgrpo.families import family_files, find_model
+from vsgrpo.families.hub_models import with_hub_models
 from vsgrpo.families.vision_record import LIBRARY, other_rule, with_rules
 from vsgrpo.report.evaluation_page import model_size
 from vsgrpo.terminal import show
@@ -73,6 +74,8 @@ def run_eval(
     if config.trust.report and not kind.has_task_tables:
         raise ConfigError(f"trust=true: benchmark={config.benchmark.name} has no scenes", hint="leave trust out")
     with results.evaluation_folder(config, overwrite):
+        config = with_hub_models(config)
+        model = config.model
         find_model(model.path, model.adapter)
         arms.check_controls(config)
         config = arms.with_trust_arms(with_rules(config))

@@ -32,7 +32,7 @@ _MISSING = {
     "internvl": "prompts of image tiles, features of its tower, positions of one axis",
 }
 """What would have to be built for architectures that somebody may expect here, by `model_type`."""
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def _added() -> Iterator[tuple[str, Family]]:
@@ -80,7 +80,7 @@ def find_model(path: str, adapter: str | None = None, *, key: str = "model.path"
         return path
     where, folder = f"{key}={path}", Path(path)
     if not path or not folder.is_dir():
-        if _HUB_ID.fullmatch(path) and not folder.parent.is_dir():
+        if HUB_ID.fullmatch(path) and not folder.parent.is_dir():
             return path
         problem = "a file, not a folder" if path and folder.is_file() else "no such folder"
         raise DataError(f"{where}: {problem}", hint="give a model folder, a hub id OWNER/NAME, or model=tiny")
@@ -202,7 +202,7 @@ def _find_base(adapter: Path) -> str:
     where = f"{file}: base_model_name_or_path={base}"
     if (Path(base) / CONFIG).is_file():
         _check_full(Path(base), where)
-    elif Path(base).is_dir() or not _HUB_ID.fullmatch(base):
+    elif Path(base).is_dir() or not HUB_ID.fullmatch(base):
         raise DataError(
             f"{where}: {f'no {CONFIG} in that folder' if Path(base).is_dir() else 'no such folder'}",
             hint=f"give the full model it was trained on: model=BASE model.adapter={adapter}, or correct the file",

@@ -24,6 +24,7 @@ from vsgrpo.data.own_rows import with_own_rows
 from vsgrpo.data.row_numbers import Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.families import find_model
+from vsgrpo.families.hub_models import with_hub_models
 from vsgrpo.families.vision_record import BEFORE_RULES, PUBLISHED, with_rules
 from vsgrpo.memory.fit import check_disk, check_memory, plan_lines
 from vsgrpo.memory.passes import GIB, device_memory, estimate_run
@@ -137,7 +138,7 @@ def launch_training(
     check_trackers(config)
     check_devices(config)
     find_model(config.model.path, config.model.adapter)
-    config = with_own_rows(config)
+    config = with_hub_models(with_own_rows(config))
     config = with_rules(config)
     said: list[str] = []
     drawn: list[DrawnSource] = []
