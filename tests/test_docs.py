@@ -100,6 +100,7 @@ def test_commands_in_the_docs_exist(page, own_modules):
     """Every `vsgrpo ...` line names a command; the configs of train, eval and build lines compose."""
     from vsgrpo.cli import app
     from vsgrpo.config.compose import load_config
+    from vsgrpo.launch.sweep import make_sweep
 
     known = {command.name for command in app.registered_commands}
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
@@ -114,4 +115,7 @@ def test_commands_in_the_docs_exist(page, own_modules):
             root = words[1].replace("-", "_")
             given = [word for word in words[2:] if "=" in word and not word.startswith("-")]
             given = [word for word in given if "$" not in word]
-            load_config(root, [*([f"trainer={words[2]}"] if root == "train" else []), *given], allow_missing=True)
+            given = [*([f"trainer={words[2]}"] if root == "train" else []), *given]
+            runs = [run.words for run in make_sweep(given).runs] if "--sweep" in words else [given]
+            for one in runs:
+                load_config(root, one, allow_missing=True)
