@@ -196,6 +196,7 @@ def test_two_builds_differ_where_their_settings_do(tmp_path, capsys):
         (["a"], "1 datasets given, 2 needed"),
         (["a", "b", "--settings"], "2 datasets given, 1 needed"),
         (["a", "b", "source=demo"], "source=demo: keys go with --settings"),
+        ([__file__.replace(".py", ".json"), "--settings"], "source.root: no value given"),
     ],
 )
 def test_wrong_words_are_named(words, says, capsys):
@@ -205,7 +206,7 @@ def test_wrong_words_are_named(words, says, capsys):
 
 def test_scans_are_needed_and_must_be_those_of_the_rows(files, tmp_path):
     config = load_config("build_data", GIVEN, allow_missing=True)
-    with pytest.raises(ConfigError, match=r"source\.root=null"):
+    with pytest.raises(ConfigError, match=r"source\.root: no value given"):
         match_settings(files[0], config)
     config = replace(config, source=replace(config.source, root=str(tmp_path / "rooms"), num_scenes=1))
     with pytest.raises(DataError, match="no scan in common"):

@@ -114,6 +114,8 @@ def test_what_is_exported_and_imported_are_the_same_rows(name, shown, dataset):
         pytest.skip("the format's text is its own")
     rows = read_rows(dataset / "train.jsonl")
     rows[3] = replace(rows[3], room="the flat", extra={"true_at": [16], "judged_at": [8, 16]})
+    if name != "vsibench":  # has no count of 0
+        rows[6] = replace(rows[6], answer="0", ground_truth="0")
     write_rows(dataset / "train.jsonl", rows)
     summary = exported(dataset, name, show_options=shown)
     assert summary.num_written == len(rows) == 12 and not summary.left_out

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vsgrpo.config.build import BuildDataConfig
+from vsgrpo.config.compose import NOT_GIVEN
 from vsgrpo.data.compare.answers import Answers, Said, decimals_of, is_equal_number, read_answers, relative_difference
 from vsgrpo.data.leak_guard import name_some
 from vsgrpo.errors import ConfigError, DataError
@@ -101,8 +102,10 @@ def match_settings(path: Path, config: BuildDataConfig, limit: int | None = None
         ConfigError: no source.root.
         DataError: the rows cannot be read, no scan of theirs is there or can be read, or none can be answered.
     """
-    if config.source.root is None:
-        raise ConfigError("source.root=null: scans are needed to answer from", "source=scannet source.root=DIR")
+    if config.source.root in (None, NOT_GIVEN):
+        raise ConfigError(
+            "source.root: no value given", "scans are needed to answer from: source=scannet source.root=DIR"
+        )
     released, root = read_answers(path), Path(config.source.root)
     source = find_source(config.source.name)
     listed = source.list_scans(config.source, root)
