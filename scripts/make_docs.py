@@ -122,6 +122,7 @@ API = (
     ("vsgrpo.spatial.questions", "What makes the questions of each type."),
     ("vsgrpo.spatial.answers", "Model text to an answer."),
     ("vsgrpo.spatial.scoring", "Answers to scores: exact match, relative error, MRA."),
+    ("vsgrpo.spatial.maps", "Maps of a room: read, score."),
     ("vsgrpo.spatial.geometry", "Boxes, distances, bearings."),
     ("vsgrpo.scans.source", "What a source of scans is: its record, and what it reads."),
     ("vsgrpo.rewards", "Reward functions in TRL's form, and how one of your own is found."),

@@ -12,8 +12,8 @@ from PIL import Image
 from vsgrpo.cli import run
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows
+from vsgrpo.evaluation.intervals import scene_intervals
 from vsgrpo.evaluation.score_tables import score_table
-from vsgrpo.evaluation.scores import scene_intervals
 from vsgrpo.report.evaluation_page import published_lines
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.question import QuestionType

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsgrpo.errors import ConfigError, DataError, RunError
-from vsgrpo.reward_loading import load_reward
+from vsgrpo.reward_loading import REWARDS, load_reward
 from vsgrpo.reward_metrics import reward_metrics
-from vsgrpo.rewards import REWARDS, accuracy_reward, follow_reward, format_reward, mra_reward
+from vsgrpo.rewards import accuracy_reward, follow_reward, format_reward, mra_reward
 
 REAL = Path(__file__).resolve().parents[2] / "shared/data/real_grpo_completions.json"
 
@@ -252,7 +252,7 @@ def test_a_users_reward_that_fails_or_gives_too_few_is_named(tmp_path, monkeypat
         (
             "zzz",
             "no such reward",
-            "one of accuracy, format, length, plain, mra, hard_format_result, follow, or package",
+            "one of accuracy, format, length, overlong, plain, mra, hard_format_result, follow, map, map_published, or pack",
         ),
         ("no_such_module_here:f", "importing 'no_such_module_here' failed", "PYTHONPATH"),
         ("vsgrpo.rewards:acuracy_reward", "no function 'acuracy_reward'", "'vsgrpo.rewards:accuracy_reward'"),
@@ -269,20 +269,25 @@ def test_unknown_rewards_name_the_way_out(name, message, hint):
 
 
 pieces = st.sampled_from(["<answer>", "</answer>", "<think>", "</think>", "3", ".", " ", "\n", "-", "1e999", "left"])
+pieces |= st.sampled_from(["<map>", "</map>", '{"bed": [[1, 2]]}'])
+BOUNDS = {"overlong": (-1.0, 0.0), "map_published": (0.0, 2.0)}
 
 
 @settings(max_examples=50)
 @given(st.one_of(st.text(), st.lists(pieces, max_size=20).map("".join)))
-def test_rewards_never_raise_and_stay_between_zero_and_one(text):
+def test_rewards_never_raise_and_stay_within_bounds(text):
     for name in REWARDS:
         for mode in ("vanilla", "think", "observe"):
-            rewards = load_reward(name, prompt_mode=mode, show_options=True)(
-                completions=[text, text],
-                answer=["3", "left"],
-                answer_kind=["number", "choice"],
-                ground_truth=["3", "A"],
+            rewards = load_reward(name, prompt_mode=mode, show_options=True, max_completion_length=40)(
+                completions=[text] * 3,
+                completion_ids=[[1] * len(text)] * 3,
+                answer=["3", "left", '<map>{"bed": [[1, 2]]}</map>'],
+                answer_kind=["number", "choice", "map"],
+                ground_truth=["3", "A", '<map>{"bed": [[1, 2]]}</map>'],
+                map=[{"bed": [[1, 2]]}] * 3,
             )
-            assert all(0.0 <= reward <= 1.0 for reward in rewards)
+            low, high = BOUNDS.get(name, (0.0, 1.0))
+            assert all(low <= reward <= high for reward in rewards)
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,36 @@ import difflib
 import functools
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vsgrpo.errors import ConfigError, RunError, VsgrpoError
-from vsgrpo.rewards import REWARDS, RewardFunction
+from vsgrpo.map_rewards import map_published_reward, map_reward
+from vsgrpo.rewards import (
+    RewardFunction,
+    accuracy_reward,
+    follow_reward,
+    format_reward,
+    hard_format_result_reward,
+    length_reward,
+    mra_reward,
+    overlong_reward,
+    plain_reward,
+)
 from vsgrpo.rules import import_named
+
+REWARDS: dict[str, RewardFunction] = {
+    "accuracy": accuracy_reward,
+    "format": format_reward,
+    "length": length_reward,
+    "overlong": overlong_reward,
+    "plain": plain_reward,
+    "mra": mra_reward,
+    "hard_format_result": hard_format_result_reward,
+    "follow": follow_reward,
+    "map": map_reward,
+    "map_published": map_published_reward,
+}
 
 
 def load_reward(name: str, **bound: Any) -> RewardFunction:
@@ -48,7 +72,7 @@ def _guard(name: str, function: RewardFunction) -> RewardFunction:
         return function
 
     @functools.wraps(function)
-    def called(**columns: Any) -> list[float]:
+    def called(**columns: Any) -> Sequence[float | None]:
         try:
             rewards = function(**columns)
         except VsgrpoError:  # a signal's, while it ran

@@ -9,6 +9,7 @@ from typing import Any
 
 from vsgrpo.rewards import Completions, tags_of, with_modes
 from vsgrpo.spatial.answers import parse_answer
+from vsgrpo.spatial.maps import read_map
 
 _BLOCKS = {mode: re.compile(rf"<{mode}>((?:(?!</?{mode}>).)*)</{mode}>", re.DOTALL) for mode in ("think", "observe")}
 _TOKEN = re.compile(r"[^\W\d_]+|\d+(?:\.\d+)?")
@@ -28,8 +29,8 @@ def reward_metrics(
     """Return what a log should show of a batch: reward per question type and how often no answer could be read.
 
     Keys: `reward/<question_type>` means; `parse_failure/number` share of number rows without a readable positive
-    number, `parse_failure/text` share of other rows with an empty answer, `parse_failure/tags` share of rows in
-    tagged modes without answer tags. A key is absent where no row belongs to it.
+    number, `parse_failure/map` of map rows without a map, `parse_failure/text` share of other rows with an empty
+    answer, `parse_failure/tags` share of rows in tagged modes without answer tags. A key is absent where no row belongs to it.
 
     Alarms of reward hacking, as shares: `alarm/empty_thought` (tagged modes: a blank think or observe block),
     `alarm/repeated_tags` (tagged modes), `alarm/truncated` (with the column `truncated`: cut at the length limit),
@@ -43,6 +44,8 @@ def reward_metrics(
         values[f"reward/{question_type[i]}"].append(rewards[i])
         if answer_kind[i] == "number":
             values["parse_failure/number"].append(float(parsed.number is None or parsed.number <= 0))
+        elif answer_kind[i] == "map":
+            values["parse_failure/map"].append(float(read_map(parsed.text) is None))
         else:
             values["parse_failure/text"].append(float(not parsed.word))
         if mode != "vanilla":

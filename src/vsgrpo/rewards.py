@@ -16,15 +16,18 @@ from typing import Any, NamedTuple
 
 from vsgrpo.errors import DataError
 from vsgrpo.maths import maths_equal
+from vsgrpo.spatial import scoring
 from vsgrpo.spatial.answers import Answer, official_fuzzy, official_number, parse_answer
+from vsgrpo.spatial.maps import Cells, cells_of, read_map, strict_score
 from vsgrpo.spatial.question_types import tolerance_of
-from vsgrpo.spatial.scoring import exact_match, mra, relative_reward, smooth_reward, within
+from vsgrpo.spatial.scoring import exact_match, mra, within
 
-RewardFunction = Callable[..., list[float]]
+RewardFunction = Callable[..., Sequence[float | None]]
 Completions = Sequence[str] | Sequence[Sequence[Mapping[str, Any]]]
 """Completions as TRL passes them: strings, or with conversational prompts lists of {"role", "content"} messages."""
 
-_NUMBER_SCORES = {"relative": relative_reward, "mra": mra, "smooth": smooth_reward}
+_NUMBER_SCORES = {"relative": scoring.relative_reward, "mra": mra, "linear": scoring.linear_reward}
+_NUMBER_SCORES |= {"smooth": scoring.smooth_reward, "log_ratio": scoring.log_ratio_reward}
 _FORMATS = {
     mode: re.compile(rf"\s*<{mode}>(.*)</{mode}>\s*<answer>(.*)</answer>\s*", re.DOTALL)
     for mode in ("think", "observe")
@@ -45,10 +48,11 @@ def accuracy_reward(
     question_type: Sequence[str] | None = None,
     **columns: Any,
 ) -> list[float]:
-    """Return 1 or 0 for words and a graded score for numbers, each in [0, 1].
+    """Return 1 or 0 for words and a graded score for numbers and maps, each in [0, 1].
 
     Numbers: `numeric` chooses max(0, 1 - |t - p| / min(t, p)) ("relative", the paper), VSI-Bench's mean relative
-    accuracy ("mra") or min(p, t) / max(p, t) ("smooth"). None is looser than the official scorer about what is a
+    accuracy ("mra"), max(0, 1 - |t - p| / t) ("linear", Video-R1), min(p, t) / max(p, t) ("smooth") or
+    max(0, 1 - |log2(p / t)|) ("log_ratio"). None is looser than the official scorer about what is a
     number, which reads the text up to the first space: "3.5 m" is 3.5 and "3 or 4" is 3; "3.5m", "three", "3-4",
     "3,4" and "about 3" are no numbers and earn 0. Units are not converted: "350 cm" to a question in metres is 350.
     0 and negative predictions earn 0 (the ratio divides by the prediction), but for a gold answer of 0, a count of
@@ -57,15 +61,17 @@ def accuracy_reward(
     Words: the whole answer, case-folded, outer space and a final period removed. Where the options were shown
     (`show_options`) the right letter counts as well. Text rows (maths) also by value (`vsgrpo.maths.maths_equal`).
 
+    Maps: `maps.strict_score` of the answer's last `<map>..</map>`.
+
     Deviation: how the paper's ratio becomes a reward is not printed; see `scoring.relative_reward`.
 
     Args:
         completions: the model's texts.
-        answer: per row the gold word or number text.
-        answer_kind: per row "number", "choice" or "text".
+        answer: per row the gold word, number text or map.
+        answer_kind: per row "number", "choice", "text" or "map".
         ground_truth: per row the gold letter of choice rows; needed with `show_options`.
         prompt_mode: vanilla, think or observe, for all rows or per row.
-        numeric: "relative", "mra" or "smooth".
+        numeric: "relative", "mra", "linear", "smooth" or "log_ratio".
         show_options: whether the prompt listed lettered options, for all rows or per row.
         columns: what else TRL passes (prompts, other columns of the rows), unused.
 
@@ -73,10 +79,8 @@ def accuracy_reward(
         DataError: a gold answer that is empty, or a number that is not finite and >= 0.
     """
     score_number = _NUMBER_SCORES[numeric]
-    return [
-        score_number(row.parsed.number, _gold_number(row.answer)) if row.is_graded else float(row.is_right())
-        for row in _rows(completions, prompt_mode, answer, answer_kind, ground_truth, show_options, question_type)
-    ]
+    rows = _rows(completions, prompt_mode, answer, answer_kind, ground_truth, show_options, question_type)
+    return [row.earned(score_number) for row in rows]
 
 
 def mra_reward(completions: Completions, **columns: Any) -> list[float]:
@@ -141,12 +145,39 @@ def plain_reward(
 ) -> list[float]:
     """Return 1 where the answer is written as the gold ones are, else 0; right or wrong does not matter.
 
-    A number is digits with at most one decimal point, anything else ends in a letter, a digit or a bracket. Ours:
+    A number is digits with at most one decimal point, a map its tags with a map that can be read, anything else ends in
+    a letter, a digit or a bracket. Ours:
     rewards and scorers read past "3.", "38..." and "2 \n", so nothing keeps such forms from spreading.
     """
     texts = [parse_answer(text, mode).text.strip() for text, mode in with_modes(completions, prompt_mode)]
-    patterns = [_PLAIN_NUMBER if kind == "number" else _PLAIN_WORDS for kind in answer_kind]
-    return [float(pattern.fullmatch(text) is not None) for pattern, text in zip(patterns, texts, strict=True)]
+    return [float(_is_plain(text, kind)) for text, kind in zip(texts, answer_kind, strict=True)]
+
+
+def _is_plain(text: str, kind: str) -> bool:
+    if kind == "map":
+        return (
+            text.startswith("<map>") and text.count("<map>") == 1 and text.endswith("</map>") and bool(read_map(text))
+        )
+    return (_PLAIN_NUMBER if kind == "number" else _PLAIN_WORDS).fullmatch(text) is not None
+
+
+def overlong_reward(
+    completions: Completions,
+    *,
+    completion_ids: Sequence[Sequence[int]],
+    max_completion_length: int,
+    overlong_tokens: int = 32,
+    **columns: Any,
+) -> list[float]:
+    """Return 0 for completions that end early enough, down to -1 for those as long as they may be.
+
+    The last `overlong_tokens` before the limit cost 1 / overlong_tokens each: a completion of n tokens earns
+    min(0, (limit - overlong_tokens - n) / overlong_tokens), at least -1.
+
+    Source: arXiv 2503.14476 (DAPO), soft overlong punishment; there 4,096 of 20,480 tokens.
+    """
+    free = max_completion_length - overlong_tokens
+    return [max(-1.0, min(0.0, (free - len(ids)) / overlong_tokens)) for ids in completion_ids]
 
 
 def hard_format_result_reward(
@@ -155,7 +186,8 @@ def hard_format_result_reward(
     """Return 1 where the format of `prompt_mode` (see `format_reward`) AND the answer are right, else 0.
 
     Right: a number within 5 % (all ten thresholds of the mean relative accuracy, so counts below 20 must be exact), a
-    word as in `accuracy_reward`, anything else in a text row by value (`vsgrpo.maths.maths_equal`).
+    word as in `accuracy_reward`, a map with every point in its cell, anything else in a text row by value
+    (`vsgrpo.maths.maths_equal`).
 
     Source: arXiv 2503.06749 (HFRRF). Deviation: their answers are maths; the 5 % for measured numbers is ours.
 
@@ -173,7 +205,7 @@ def is_right(
     Args:
         parsed: what the model says.
         answer: the gold word, number or maths text.
-        answer_kind: number, choice or text.
+        answer_kind: number, choice, text or map.
         letter: the gold letter where lettered options were shown.
         tolerance: of the question's type.
 
@@ -184,6 +216,8 @@ def is_right(
         return within(parsed.number, _gold_number(answer), tolerance) == 1.0
     if answer_kind == "number":
         return parsed.number is not None and mra(parsed.number, _gold_number(answer)) == 1.0
+    if answer_kind == "map":
+        return strict_score(read_map(parsed.text), gold_map(answer)) == 1.0
     if exact_match(parsed.text, _gold_text(answer)) == 1.0:
         return True
     if letter is not None:
@@ -227,17 +261,6 @@ def follow_reward(
     return rewards
 
 
-REWARDS: dict[str, RewardFunction] = {
-    "accuracy": accuracy_reward,
-    "format": format_reward,
-    "length": length_reward,
-    "plain": plain_reward,
-    "mra": mra_reward,
-    "hard_format_result": hard_format_result_reward,
-    "follow": follow_reward,
-}
-
-
 def with_modes(completions: Completions, prompt_mode: str | Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield each completion as plain text (a conversation: its messages joined), and its prompt mode."""
     texts = [text if isinstance(text, str) else "".join(map(_message_text, text)) for text in completions]
@@ -255,9 +278,12 @@ class _Row(NamedTuple):
     letter: str | None
     tolerance: float | None
 
-    @property
-    def is_graded(self) -> bool:
-        return self.kind == "number" and self.tolerance is None
+    def earned(self, score_number: Callable[[float | None, float], float]) -> float:
+        if self.kind == "map":
+            return strict_score(read_map(self.parsed.text), gold_map(self.answer))
+        if self.kind == "number" and self.tolerance is None:
+            return score_number(self.parsed.number, _gold_number(self.answer))
+        return float(self.is_right())
 
     def is_right(self) -> bool:
         return is_right(self.parsed, self.answer, self.kind, self.letter, self.tolerance)
@@ -296,6 +322,19 @@ def _gold_text(answer: Any) -> str:
     if not isinstance(answer, str) or not answer.strip():
         raise DataError(f"answer={answer!r}: a word is needed", hint="rebuild the rows with vsgrpo build-data")
     return answer
+
+
+def gold_map(answer: Any) -> Cells:
+    """Return the true map of a row: its text, or what was read of it.
+
+    Raises:
+        DataError: no map, or one without points.
+    """
+    cells = read_map(answer) if isinstance(answer, str) else cells_of(answer)
+    if not cells or not all(cells.values()):
+        hint = "rebuild the rows with vsgrpo build-data"
+        raise DataError(f"map={str(answer)[:80]!r}: a map with points is needed", hint)
+    return cells
 
 
 def _gold_number(answer: Any) -> float:

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsgrpo.spatial.scoring import (
-    DIRECTIONS,
     TOLERANCES,
     aggregate,
     best_number,
@@ -18,12 +17,12 @@ from vsgrpo.spatial.scoring import (
     exact_match,
     mra,
     mra_many,
-    rejected_answer,
     relative_reward,
     score,
     score_numbers,
     smooth_reward,
 )
+from vsgrpo.spatial.wrong_answers import DIRECTIONS, rejected_answer
 
 numbers = st.floats(1e-3, 1e6, allow_nan=False)
 

@@ -59,6 +59,7 @@ class BuildDataSection(Section, key="data"):
     dev_fraction: Share
     unseen: Annotated[str, choice("drop", "flag")]
     reasoning: Annotated[str, choice("none", "template")]
+    map: bool
 
     def faults(self) -> Faults:
         yield from not_empty("data.types", self.types)

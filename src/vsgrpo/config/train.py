@@ -137,9 +137,10 @@ class RewardSection(Section, key="reward"):
 
     names: list[Name] | None
     weights: list[Annotated[float, at_least(0)]] | None
-    numeric: Annotated[str, choice("relative", "mra", "smooth")]
+    numeric: Annotated[str, choice("relative", "mra", "linear", "smooth", "log_ratio")]
     allow_empty: bool
     length_words: Count
+    overlong_tokens: Count
 
     def faults(self) -> Faults:
         if self.weights is not None and (self.names is None or len(self.weights) != len(self.names)):
@@ -152,6 +153,11 @@ class RewardSection(Section, key="reward"):
             yield what, "name each once; reward.weights makes one count more"
         if self.names is not None and not self.names:
             yield "reward.names=[]: no reward, nothing to learn from", "set reward.names=[accuracy]"
+        if "map_published" in (self.names or ()) and {"accuracy", "mra", "map"} & {*(self.names or ())}:
+            what = (
+                f"reward.names={self.names}: map_published is the whole reward of an answer, accuracy and map included"
+            )
+            yield what, "leave accuracy, mra and map out"
 
 
 @dataclass(frozen=True)
@@ -173,6 +179,10 @@ class TrainConfig(ShowsMedia, Section, key=""):
         if self.run.method not in (None, self.trainer.name):
             what = f"experiment is for `train {self.run.method}`, got `train {self.trainer.name}`"
             yield what, f"run `vsgrpo train {self.run.method} ...` or choose another experiment"
+        longest = [s.max_completion_length for s in self.stage_sections() if isinstance(s, GrpoSection)]
+        if "overlong" in (self.reward.names or ()) and longest and self.reward.overlong_tokens >= min(longest):
+            what = f"reward.overlong_tokens={self.reward.overlong_tokens}: must be below trainer.max_completion_length"
+            yield f"{what}={min(longest)}, else every completion is punished", "lower it, or allow longer completions"
         profile, trains_tower = self.launch.profile, not self.model.freeze_vision
         if trains_tower and profile == "fsdp2":
             what = "model.freeze_vision=false: the tower is called outside the forward in which launch=fsdp2 gathers it"

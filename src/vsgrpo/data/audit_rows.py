@@ -37,8 +37,8 @@ class RowsToAudit:
 
 
 def audit_row(row: Row) -> AuditRow | None:
-    """Return what the audit sees of a row, None where the answer is free text."""
-    if row.answer_kind == "text":
+    """Return what the audit sees of a row, None where the answer is free text or a map."""
+    if row.answer_kind in ("text", "map"):
         return None
     right = LETTERS.index(row.ground_truth) if row.answer_kind == "choice" else None
     return AuditRow(
@@ -77,7 +77,7 @@ def read_audit_rows(path: Path) -> RowsToAudit:
             left_out[error.reason] += 1
             continue
         if found is None:
-            left_out["an answer of free text"] += 1
+            left_out["an answer of free text" if row.answer_kind == "text" else "a map"] += 1
         else:
             rows.append(_named(found, data, number))
     if not rows:

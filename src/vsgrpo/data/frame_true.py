@@ -21,7 +21,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.families import budget_of
 from vsgrpo.spatial.moments import FRAMES_SHOWN, MOMENT
 from vsgrpo.spatial.question_types import tolerance_of
-from vsgrpo.spatial.scoring import rejected_answer
+from vsgrpo.spatial.wrong_answers import rejected_answer
 
 TRUE_AT, JUDGED_AT, ANSWER_AT = "true_at", "judged_at", "answer_at"
 _HINT = "as build-data writes them, see data/README.md"

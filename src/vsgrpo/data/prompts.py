@@ -14,8 +14,9 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.row import LETTERS, SPECIAL, Row
 from vsgrpo.errors import DataError
 from vsgrpo.families.prompt_record import VARIABLES, render
+from vsgrpo.spatial.map_questions import map_request
 from vsgrpo.spatial.question_types import tolerance_of
-from vsgrpo.spatial.scoring import rejected_answer
+from vsgrpo.spatial.wrong_answers import rejected_answer
 
 MODES = ("vanilla", "think", "observe")
 WORDINGS = ("train", "eval")
@@ -34,6 +35,18 @@ TRAIN_SENTENCES = {
         "in <answer> </answer>."
     ),
 }
+MAP_SENTENCES = {
+    "vanilla": "Please provide the map and nothing else.",
+    "think": (
+        "Please think step by step and enclose your thinking process in <think> </think> tags and then provide the map "
+        "in <answer> </answer>."
+    ),
+    "observe": (
+        "Please observe carefully and analyze what you see that helps you to solve the question in the video and "
+        "enclose it in <observe> </observe> tag, and then provide the map in <answer> </answer>."
+    ),
+}
+"""Ours, in both wordings: a map is no short answer."""
 EVAL_SENTENCES = {
     "vanilla": "Please answer the question using a single word or phrase.",
     "think": "Let's think step by step and then answer the question using a single word or phrase.",
@@ -76,13 +89,20 @@ def asked_text(row: Row, prompt: Asking) -> str:
         return question_text(row, mode, wording, shown, prompt.suffix)
     shown = shown and row.answer_kind == "choice" and row.options is not None
     values = {name: getattr(row, name) for name in VARIABLES if name in FIELDS}
-    closing = prompt.suffix if prompt.suffix is not None else _closing(mode, wording, shown)
+    closing = prompt.suffix if prompt.suffix is not None else _closing(row, mode, wording, shown)
     values |= {"mode": mode, "closing": closing, "show_options": shown}
+    values["map_request"] = row_map_request(row)
     values["option_lines"] = "\n".join(option_lines(row.options)) if row.options else ""
     text = render(prompt.template, values, f"row {row.key}")
     if found := SPECIAL.search(text):
         raise DataError(f"row {row.key}: prompt.template gives the special token {found[0]}", "take it out")
     return text
+
+
+def row_map_request(row: Row) -> str:
+    """Return the sentences that ask for the map that a row carries besides its answer (`extra.map`), "" for none."""
+    cells = row.extra.get("map") if row.answer_kind != "map" else None
+    return map_request(list(cells)) if isinstance(cells, dict) and cells else ""
 
 
 def question_text(
@@ -107,16 +127,18 @@ def question_text(
     lines.append(row.question)
     if shown and row.options is not None:
         lines += [OPTIONS_HEAD, *option_lines(row.options)]
-    closing = _closing(mode, wording, shown) if suffix is None else suffix
+    closing = _closing(row, mode, wording, shown) if suffix is None else suffix
     lines.append(closing if films or suffix is not None else closing.replace(*_NO_FILM))
     return "\n".join(lines)
 
 
-def _closing(mode: str, wording: str, shown: bool) -> str:
+def _closing(row: Row, mode: str, wording: str, shown: bool) -> str:
     """Return the sentence(s) after the question; with options shown the official letter sentence comes last.
 
-    Benchmark form (evaluation wording, vanilla, options shown): the letter sentence alone.
+    Benchmark form (evaluation wording, vanilla, options shown): the letter sentence alone. Maps have their own.
     """
+    if row.answer_kind == "map":
+        return MAP_SENTENCES[mode]
     if shown and wording == "eval" and mode == "vanilla":
         return LETTER_SENTENCE
     sentence = (EVAL_SENTENCES if wording == "eval" else TRAIN_SENTENCES)[mode]

@@ -5,7 +5,6 @@ Each rule is written once, for reading, writing and check-data.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -15,14 +14,16 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.data.json_values import is_plain, json_fault, short_json
 from vsgrpo.errors import DataError
 from vsgrpo.paths import inside, path_fault
 from vsgrpo.spatial.answers import normalize_word, official_number
+from vsgrpo.spatial.maps import read_map
 from vsgrpo.spatial.question import LETTERS
 from vsgrpo.spatial.question_types import counts_things
 
 SCHEMA_VERSION = 1
-ANSWER_KINDS = ("number", "choice", "text")
+ANSWER_KINDS = ("number", "choice", "text", "map")
 MEDIA_KINDS = ("video", "image")
 IS_MISSING = "is missing"
 _REQUIRED_TEXT = ("id", "dataset", "split", "scene_name", "room", "question_type", "question", "ground_truth", "answer")
@@ -32,8 +33,6 @@ _SPOKEN = ("question", "ground_truth", "answer", "rejected", "reasoning")
 NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _SMALLEST, _LARGEST = 1e-100, 1e100
 """Between these, ratios and squares of numbers stay finite."""
-_MAX_DEPTH = 50
-"""Levels of lists and objects inside `generator` and `extra`."""
 SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>|</?tool_(?:call|response)>")
 """Tokens that the tokenizers of the Qwen-VL families read as structure, wherever they are in a text."""
 _HINT = "compare with the row schema in data/README.md"
@@ -47,9 +46,9 @@ class Row:
         id: stable within a dataset (`row_id`); sampling is keyed by `key`, that is dataset/id.
         room: grouping key for splits and leak checks ("scene0000" of "scene0000_00").
         options: the 2-6 candidates of a choice question without "A. " prefix, in shown order; None otherwise.
-        ground_truth: option letter (choice), or number text.
+        ground_truth: option letter (choice), number text or map.
         answer: what the model is trained to say: word or number text.
-        answer_kind: number | choice | text.
+        answer_kind: number | choice | text | map.
         unit: "m", "m2", "m3", "cm", "degrees", "s" or None.
         media: {"kind": "video" | "image", "path": relative to the row file}.
         rejected: a wrong answer for DPO, or None.
@@ -165,7 +164,7 @@ def _check_text(row: Row, where: str, *, name: str) -> None:
 
 def _check_characters(name: str, text: str, where: str) -> None:
     """Refuse half a character, which UTF-8 files cannot hold."""
-    if not text.isascii() and (fault := _json_fault(text)) is not None:
+    if not text.isascii() and (fault := json_fault(text)) is not None:
         raise RowError(where, name, fault, "an emoji was cut in two, write the text again", value=text)
 
 
@@ -186,7 +185,7 @@ def _check_object(row: Row, where: str, *, name: str) -> None:
     value = getattr(row, name)
     if not isinstance(value, dict):
         raise RowError(where, name, "must be an object", value=value)
-    if not _is_plain(value) and (fault := _json_fault(value)) is not None:
+    if not is_plain(value) and (fault := json_fault(value)) is not None:
         raise RowError(where, name, fault, "keep plain JSON values there")
 
 
@@ -217,6 +216,9 @@ def _check_answer(row: Row, where: str) -> None:
     if row.answer_kind == "number":
         check_number("ground_truth", row.ground_truth, where, row.question_type)
         check_number("answer", row.answer, where, row.question_type)
+    if row.answer_kind == "map":
+        for name in ("ground_truth", "answer"):
+            check_map(name, getattr(row, name), where)
     if row.answer_kind == "choice" and isinstance(row.options, tuple):
         letters = LETTERS[: len(row.options)]
         if not isinstance(row.ground_truth, str) or len(row.ground_truth) != 1 or row.ground_truth not in letters:
@@ -232,6 +234,14 @@ def check_number(name: str, text: str, where: str, question_type: str = "") -> N
     if not isinstance(text, str) or number_of(text, question_type) is None:
         rule = "must be a number in plain digits, above 0 (relative errors divide by it)"
         raise RowError(where, name, f"{rule}, {_SMALLEST:g} to {_LARGEST:g}", value=text)
+
+
+def check_map(name: str, text: Any, where: str) -> None:
+    """Refuse a text that is no map with points."""
+    cells = read_map(text) if isinstance(text, str) else None
+    if not cells or not all(cells.values()):
+        rule = 'must be a map, <map>{"category": [[x, y], ...]}</map>: whole numbers 0 to 9, no category twice or empty'
+        raise RowError(where, name, rule, value=text)
 
 
 def _check_media(row: Row, where: str) -> None:
@@ -269,6 +279,8 @@ def _check_rejected(row: Row, where: str) -> None:
     is_right = normalize_word(rejected) in right
     if row.answer_kind == "number" and not is_right:
         is_right = (value := official_number(rejected)) is not None and value == official_number(answer)
+    if row.answer_kind == "map" and not is_right:
+        is_right = read_map(rejected) is not None and read_map(rejected) == read_map(answer)
     if is_right:
         hint = "a rejected answer must be wrong, or null"
         raise RowError(where, "rejected", "equals the answer", hint, value=rejected)
@@ -304,43 +316,3 @@ def number_of(text: str, question_type: str = "") -> float | None:
         return 0.0
     value = float(text) if NUMBER.fullmatch(text) else math.nan
     return value if _SMALLEST <= value <= _LARGEST else None
-
-
-def short_json(value: Any) -> str:
-    """Return a value as JSON for a message, at most 80 characters."""
-    try:
-        text = json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace").decode()
-    except (RecursionError, TypeError, ValueError):
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _is_plain(values: dict[Any, Any]) -> bool:
-    """Return whether an object holds only ASCII texts, whole numbers, booleans and null: the common case."""
-    for key, value in values.items():
-        if type(key) is not str or not key.isascii():
-            return False
-        if not (value.isascii() if type(value) is str else value is None or type(value) in (int, bool)):
-            return False
-    return True
-
-
-def _json_fault(value: Any, depth: int = 0) -> str | None:
-    """Return why a value cannot be written as JSON in UTF-8, or None where it can."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return "holds half a character (a lone surrogate)"
-    elif isinstance(value, dict | list | tuple):
-        if depth == _MAX_DEPTH:
-            return f"is nested more than {_MAX_DEPTH} levels deep"
-        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
-            return "has a key that is no string"
-        inner = [*value, *value.values()] if isinstance(value, dict) else value
-        return next(filter(None, (_json_fault(item, depth + 1) for item in inner)), None)
-    elif isinstance(value, float) and not math.isfinite(value):
-        return f"{value} is no JSON number"
-    elif value is not None and not isinstance(value, int | float):
-        return f"holds a {type(value).__name__}"
-    return None

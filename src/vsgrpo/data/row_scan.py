@@ -28,6 +28,7 @@ from vsgrpo.data.row import LETTERS, Row, RowError
 from vsgrpo.data.rows import faults_of, row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.records import BLANK, decode_line
+from vsgrpo.spatial.maps import centred, read_map, strict_score
 from vsgrpo.spatial.question_types import tolerance_of
 from vsgrpo.spatial.scoring import best_number, best_word, entropy_bits
 
@@ -111,6 +112,10 @@ def _line(question_type: str, found: Counter[_Answer]) -> AnswerLine:
     by_letter: tuple[int, ...] = ()
     if all(item.kind == "number" for item in found):
         best, score = best_number(answers, tolerance_of(question_type))
+    elif all(item.kind == "map" for item in found):
+        maps = [(read_map(text) or {}, count) for text, count in answers.items()]
+        points = sum(count * strict_score(centred(cells, one_each=True), cells) for cells, count in maps)
+        best, score = "centre", points / answers.total()  # one point of each category there
     else:
         best, score = best_word(truths) if any(item.are_options_shown for item in found) else (top, share)
         by_letter = tuple(letters[letter] for letter in LETTERS[: max(item.num_options for item in found)])

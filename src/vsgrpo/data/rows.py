@@ -15,7 +15,8 @@ from pathlib import Path
 from sys import intern
 from typing import Any
 
-from vsgrpo.data.row import IS_MISSING, SCHEMA_VERSION, Row, RowError, check_number, check_row, row_faults, short_json
+from vsgrpo.data.json_values import short_json
+from vsgrpo.data.row import IS_MISSING, SCHEMA_VERSION, Row, RowError, check_map, check_number, check_row, row_faults
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.paths import inside
@@ -144,6 +145,8 @@ def check_scorable(row: Row, where: str) -> None:
         raise RowError(where, "answer_kind", f"{row.question_type} asks for a {kind}", value=row.answer_kind)
     if kind == "number":
         check_number("ground_truth", row.ground_truth, where, row.question_type)
+    if kind == "map":
+        check_map("ground_truth", row.ground_truth, where)
 
 
 def read_rows(path: Path | str) -> list[Row]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from vsgrpo.data.row import LETTERS, Row
+from vsgrpo.spatial.maps import centred, read_map, strict_score
 from vsgrpo.spatial.question_types import tolerance_of
 from vsgrpo.spatial.scoring import aggregate, best_number, best_word, score_number
 
@@ -15,7 +16,7 @@ def best_constants(rows: Iterable[Row], show_options: bool = True) -> dict[str, 
 
     Numbers: the multiple of the finest decimal place among the ground truths, between their smallest and largest, with
     the highest mean score (the smallest of equals). Choices: the most frequent letter, or with options not
-    shown the most frequent word (the alphabetically first of equals).
+    shown the most frequent word (the alphabetically first of equals). Maps have none: see `constant_scores`.
     """
     texts = _answers_by_type(rows, show_options)
     return {
@@ -40,6 +41,8 @@ def _answers_by_type(rows: Iterable[Row], show_options: bool) -> dict[tuple[str,
     """Return (question type, whether its answers are numbers) -> the right answers, as a model would say them."""
     found: dict[tuple[str, bool], list[str]] = {}
     for row in rows:
+        if row.answer_kind == "map":
+            continue
         is_number = row.answer_kind == "number"
         text = row.ground_truth if is_number or show_options else row.answer
         found.setdefault((row.question_type, is_number), []).append(text)
@@ -47,9 +50,16 @@ def _answers_by_type(rows: Iterable[Row], show_options: bool) -> dict[tuple[str,
 
 
 def constant_scores(rows: Iterable[Row], constants: Mapping[str, str]) -> dict[str, float]:
-    """Return the table's row (0..1, with `overall`) of answering `constants[question_type]` to every question."""
+    """Return the table's row (0..1, with `overall`) of answering `constants[question_type]` to every question.
+
+    A map is answered by one point of each category in its centre.
+    """
     scores: dict[str, list[float]] = {}
     for row in rows:
+        if row.answer_kind == "map":
+            truth = read_map(row.ground_truth) or {}
+            scores.setdefault(row.question_type, []).append(strict_score(centred(truth, one_each=True), truth))
+            continue
         text = constants[row.question_type]
         if row.answer_kind == "number":
             value = score_number(row.question_type, float(text), float(row.ground_truth))

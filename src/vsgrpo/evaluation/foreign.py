@@ -25,7 +25,7 @@ from vsgrpo.data.importing.record_names import NAMES, first
 from vsgrpo.data.importing.record_to_row import read_answer
 from vsgrpo.data.importing.scene_ids import dataset_of
 from vsgrpo.data.importing.type_names import question_type_of
-from vsgrpo.data.row import LETTERS, Row, number_of
+from vsgrpo.data.row import LETTERS, Row, check_map, number_of
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.scores import Item, row_item
 from vsgrpo.records import read_json, read_jsonl
@@ -321,5 +321,7 @@ def _check_truth(where: str, question_type: str, truth: str) -> None:
         raise DataError(f"{where}: question_type={question_type!r}: unknown question type", hint)
     if answer_kind == "choice" and (len(truth) != 1 or truth.upper() not in LETTERS):
         raise DataError(f"{where}: ground_truth={truth!r}: must be a letter of {LETTERS}", "give the option's letter")
+    if answer_kind == "map":
+        check_map("ground_truth", truth, where)
     if answer_kind == "number" and number_of(truth) is None:
         raise DataError(f"{where}: ground_truth={truth!r}: must be a number above 0", "scores are relative to it")

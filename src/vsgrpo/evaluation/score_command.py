@@ -16,11 +16,13 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation import foreign
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions, find_benchmark
 from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file, types_of
+from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
+from vsgrpo.evaluation.map_scores import map_lines
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
 from vsgrpo.evaluation.results import RESULTS_NAME, SETTINGS_NAME, Accuracy
 from vsgrpo.evaluation.score_tables import Line, group_lines, interval_note, score_table
-from vsgrpo.evaluation.scores import Interval, Item, Scores, scene_intervals, score_items, task_groups, task_table
+from vsgrpo.evaluation.scores import Item, Scores, score_items, task_table
 from vsgrpo.evaluation.trust.from_files import TrustFiles, take_trust_words, write_trust_of_files
 from vsgrpo.records import read_json
 from vsgrpo.spatial.answers import SCORERS
@@ -254,6 +256,7 @@ class ScoreReport:
             "groups": scores.groups(),
             **({"sampling": scores.sampling} if scores.sampling else {}),
             **({"sampling_intervals": scores.sampling_intervals} if scores.sampling else {}),
+            **({"maps": scores.maps} if any(scores.maps.values()) else {}),
             "n_by_task": scores.num_by_task,
             "num_rows": self.num_rows,
             "num_scenes": scores.num_scenes,
@@ -272,7 +275,7 @@ class ScoreReport:
             lines.append((scorer, scores.tables[scorer], scores.intervals[scorer]))
             for how, table in scores.sampling.get(scorer, {}).items():
                 lines.append((f"{scorer} {how}", table, scores.sampling_intervals[scorer][how]))
-        text = [score_table(lines, scores.num_by_task, title), *group_lines(scores)]
+        text = [score_table(lines, scores.num_by_task, title), *group_lines(scores), *map_lines(scores.maps)]
         text += [f"note: {note}" for note in (interval_note(scores.num_scenes), *self.notes)]
         return "\n".join(text)
 

@@ -26,10 +26,12 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings
 from vsgrpo.evaluation.constants import best_constants, chance_scores, constant_scores, most_frequent
+from vsgrpo.evaluation.intervals import Interval, task_groups
 from vsgrpo.evaluation.leak import Leak
+from vsgrpo.evaluation.map_scores import map_lines
 from vsgrpo.evaluation.pair_scores import pair_lines
 from vsgrpo.evaluation.results import RESULTS_NAME, SCHEMA_VERSION, read_results
-from vsgrpo.evaluation.scores import Interval, Scores, row_item, scored_text, task_groups
+from vsgrpo.evaluation.scores import Scores, row_item, scored_text
 from vsgrpo.files import write_atomic
 from vsgrpo.report.evaluation_page import published_lines
 from vsgrpo.spatial.answers import SCORERS
@@ -114,6 +116,7 @@ class VsiBenchReport:
             "unmapped": self.scores.num_unmapped,
             "unread": self.scores.num_unread,
             "num_scenes": self.scores.num_scenes,
+            **({"maps": self.scores.maps} if any(self.scores.maps.values()) else {}),
             **({"pairs": self.pairs} if self.pairs else {}),
             "leak": self.leak.to_json(),
             "benchmark": {
@@ -159,7 +162,7 @@ class VsiBenchReport:
         if self.scores.unanswered:
             lines.append(f"note: {len(self.scores.unanswered)} questions are unanswered and left out of the scores:")
             lines += [f"  {reason}" for reason in sorted(set(self.errors.values()))]
-        return "\n".join([*lines, *pair_lines(self.pairs)])
+        return "\n".join([*lines, *map_lines(self.scores.maps), *pair_lines(self.pairs)])
 
 
 def compare_table(named: Sequence[tuple[str, Path | str]], title: str = "") -> str:
@@ -285,7 +288,8 @@ def _sample(number: int, row: Row, text: str, prompt: PromptSettings) -> dict[st
         "options": None if row.options is None else option_lines(row.options),
     }
     identity = hashlib.sha256(json.dumps(doc, indent=2, ensure_ascii=False).encode()).hexdigest()
-    metric = "accuracy" if row.answer_kind == "choice" else "MRA:.5:.95:.05"
+    metrics = {"choice": "accuracy", "map": "map"}
+    metric = metrics.get(row.answer_kind, "MRA:.5:.95:.05")
     scored = {**doc, "prediction": read, metric: score("lmms", row.question_type, read, row.ground_truth)}
     return {
         "doc_id": number,

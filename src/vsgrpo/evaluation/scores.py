@@ -7,7 +7,7 @@ decode) are left out of the means and listed. Intervals are a bootstrap over sce
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import comb, isfinite, nan
 from statistics import median
@@ -19,17 +19,14 @@ import numpy as np
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
+from vsgrpo.evaluation.map_scores import MapScores, map_scores
 from vsgrpo.spatial.answers import SCORERS, normalize_word, parse_answer, read_letter, read_number
+from vsgrpo.spatial.maps import map_text, read_map, read_map_as, strict_score
 from vsgrpo.spatial.question import read_letters
-from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks, type_names
+from vsgrpo.spatial.question_types import answer_kind_of, table_tasks
 from vsgrpo.spatial.scoring import aggregate, score_numbers
 
-NUM_RESAMPLES = 1000
-_SEED = 0
-_CHUNK_CELLS = 2_000_000
-
-Interval = tuple[float, float]
-Name = TypeVar("Name", bound=Hashable)
 T = TypeVar("T")
 
 
@@ -40,7 +37,7 @@ class Item:
     Attributes:
         id: unique.
         question_type: a name of `QUESTION_TYPES`.
-        ground_truth: letter, or text of a number above 0.
+        ground_truth: letter, text of a number above 0, or a map.
         options: the words of a choice question in shown order, without letters; None where unknown.
         scene: what is resampled together.
         texts: one answer per sample; None: unanswered.
@@ -54,9 +51,9 @@ class Item:
     texts: tuple[str | None, ...]
 
     @property
-    def is_choice(self) -> bool:
-        """Whether a letter is scored, not a number."""
-        return answer_kind_of(self.question_type) == "choice"
+    def kind(self) -> str | None:
+        """What is scored: a "choice" by its letter, a "number" or a "map"."""
+        return answer_kind_of(self.question_type)
 
     @property
     def given(self) -> list[str]:
@@ -78,6 +75,7 @@ class Scores:
         unanswered: ids of rows without a prediction.
         num_unmapped: answers to choice questions without shown options that are none of the options (scored 0).
         num_unread: scorer -> answers in which it found no letter of an option, or no number.
+        maps: scorer -> both scores of maps (`map_scores`), {} where none was asked for.
         sampling: with several samples: scorer -> "pass@k" and "majority" -> table; {} otherwise.
         sampling_intervals: as `sampling`, with intervals for scores.
     """
@@ -91,6 +89,7 @@ class Scores:
     unanswered: tuple[str, ...]
     num_unmapped: int
     num_unread: dict[str, int]
+    maps: dict[str, MapScores] = field(default_factory=dict)
     sampling: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     sampling_intervals: dict[str, dict[str, dict[str, Interval]]] = field(default_factory=dict)
 
@@ -163,9 +162,15 @@ def score_items(items: Sequence[Item], prompt: PromptSettings) -> Scores:
         unanswered=unanswered,
         num_unmapped=sum(formal is None for _, _, formal in given),
         num_unread={scorer: sum(value is None for value in texts) for scorer, texts in read.items()},
+        maps={scorer: _maps_of(given, read[scorer]) for scorer in SCORERS},
         sampling=_sampling_of(tables),
         sampling_intervals=_sampling_of(intervals),
     )
+
+
+def _maps_of(given: Sequence[tuple[Item, str, str | None]], read: Sequence[str | float | None]) -> MapScores:
+    maps = [(item.ground_truth, value) for (item, *_), value in zip(given, read, strict=True) if item.kind == "map"]
+    return map_scores([truth for truth, _ in maps], [None if value is None else str(value) for _, value in maps])
 
 
 def _sampling_of(found: Mapping[tuple[str, str], T]) -> dict[str, dict[str, T]]:
@@ -178,7 +183,7 @@ def _sampling_of(found: Mapping[tuple[str, str], T]) -> dict[str, dict[str, T]]:
 
 
 def read_answer(scorer: str, item: Item, raw: str, formal: str | None, shown: bool) -> str | float | None:
-    """Return the letter (upper case) or number that a scorer reads of an answer, None for none.
+    """Return the letter (upper case), number or map (as text) that a scorer reads of an answer, None for none.
 
     Args:
         raw: the answer, which the lenient scorer reads.
@@ -188,30 +193,37 @@ def read_answer(scorer: str, item: Item, raw: str, formal: str | None, shown: bo
     text = raw if scorer == "lenient" else formal
     if text is None:
         return None
-    if not item.is_choice:
+    if item.kind == "map":
+        cells = read_map_as(scorer, text)
+        return None if cells is None else map_text(cells)
+    if item.kind != "choice":
         return read_number(scorer, item.question_type, text)
     letter = read_letter(scorer, text, item.options, shown).upper()
     return letter if len(letter) == 1 and letter in read_letters(item.options) else None
 
 
 def read_row(scorer: str, row: Row, text: str, prompt: PromptSettings) -> str | float | None:
-    """Return the letter of one of the row's options or the finite number that a scorer reads, None for none."""
+    """Return the letter of one of the row's options, the finite number or map that a scorer reads, None for none."""
     item = row_item(row, (text,))
     value = read_answer(scorer, item, text, scored_text(item, text, prompt), prompt.show_options)
-    if isinstance(value, str):
+    if isinstance(value, str) and item.kind == "choice":
         return value if value in LETTERS[: len(row.options or ())] else None
-    return value if value is not None and isfinite(value) else None
+    return value if isinstance(value, str) or (value is not None and isfinite(value)) else None
 
 
 def _values(items: Sequence[Item], read: Sequence[str | float | None]) -> np.ndarray:
     """Return the score of each answer read."""
-    numbers = [i for i, item in enumerate(items) if not item.is_choice]
+    numbers = [i for i, item in enumerate(items) if item.kind == "number"]
     right = (value == item.ground_truth.upper() for item, value in zip(items, read, strict=True))
     values = np.fromiter(right, dtype=float, count=len(items))
     if numbers:  # they are 0 so far: no number equals a text
         given = np.array([nan if read[i] is None else read[i] for i in numbers], dtype=float)
         truths = np.array([float(items[i].ground_truth) for i in numbers])
         values[numbers] = score_numbers([items[i].question_type for i in numbers], given, truths)
+    for i, (item, value) in enumerate(zip(items, read, strict=True)):
+        if item.kind == "map":
+            said = read_map(value) if isinstance(value, str) else None
+            values[i] = strict_score(said, read_map(item.ground_truth) or {})
     return values
 
 
@@ -229,7 +241,7 @@ def _sampled(
     """Return per row what k of the n samples reach: "pass@k" for k = 1, 2, 4, ... n, and "majority".
 
     pass@k: the expected best score among k of the samples drawn without replacement; for right-or-wrong scores the
-    unbiased estimator of arXiv 2107.03374. majority: the most frequent letter (of equals the one drawn first); of
+    unbiased estimator of arXiv 2107.03374. majority: the most frequent letter or map (of equals the first drawn); of
     numbers the median of those that could be read.
     """
     most = int(sizes.max())
@@ -244,7 +256,7 @@ def _sampled(
             weights = [comb(place, drawn - 1) / comb(size, drawn) for place in range(size)]
             passed[k][index] = float(ordered @ np.array(weights))
         given = [value for value in read[start : start + size] if value is not None]
-        if items[index].is_choice:
+        if items[index].kind != "number":
             answers.append(Counter(given).most_common(1)[0][0] if given else None)
         else:
             answers.append(median(given) if given else None)  # type: ignore[type-var]
@@ -263,87 +275,3 @@ def task_table(kinds: Sequence[str], column: np.ndarray) -> dict[str, float]:
 def _counts(kinds: Sequence[str], table: Mapping[str, float]) -> dict[str, int]:
     found = Counter(kinds)
     return {task: sum(found[kind] for kind in types) for task, types in table_tasks().items() if task in table}
-
-
-# --- 95 % intervals ---
-
-
-def grouped_tasks() -> dict[str, list[str]]:
-    """Return "trained_tasks" and "held_out_tasks", which VSI-100k never trains.
-
-    Source: arXiv 2504.00883 reports the held-out tasks as generalisation.
-    """
-    held_out = [task for task, types in table_tasks().items() if QUESTION_TYPES[types[0]].held_out]
-    return {"trained_tasks": [task for task in table_tasks() if task not in held_out], "held_out_tasks": held_out}
-
-
-def task_groups(table: Mapping[str, float]) -> dict[str, float]:
-    """Return the unweighted mean of the trained tasks and of the held-out ones, of those that the table has."""
-    groups = {name: [table[task] for task in members if task in table] for name, members in grouped_tasks().items()}
-    return {name: float(np.mean(values)) for name, values in groups.items() if values}
-
-
-def scene_intervals(
-    columns: Mapping[Name, np.ndarray], question_types: Sequence[str], scenes: Sequence[str]
-) -> dict[Name, dict[str, Interval]]:
-    """Return the 2.5 % and 97.5 % points of each column's table over resamples of whole scenes.
-
-    Questions about one scene are answered from one video, so they err together; resampling single questions would give
-    intervals that are too narrow. All columns see the same resamples, and a table is linear in the row scores: the
-    interval of a paired difference is the interval of the column of differences. Deterministic.
-
-    Legend: R resamples, S scenes, K question types, C columns (ways to score the same rows), N names.
-
-    Args:
-        columns: name -> (rows,) scores.
-        question_types: per row, a name of `QUESTION_TYPES`.
-        scenes: per row.
-
-    Returns:
-        column -> task, "overall" or group -> (low, high); names that no row belongs to are left out.
-    """
-    place_of = {scene: place for place, scene in enumerate(dict.fromkeys(scenes))}
-    kind_of = {name: place for place, name in enumerate(type_names())}
-    cells = [place_of[s] * len(kind_of) + kind_of[k] for s, k in zip(scenes, question_types, strict=True)]
-    size = len(place_of) * len(kind_of)
-    sums = [np.bincount(cells, weights=values, minlength=size) for values in (np.ones(len(cells)), *columns.values())]
-    drawn = resample_scenes(np.hstack([values.reshape(len(place_of), -1) for values in sums]))  # (R, (1 + C) K)
-    drawn = drawn.reshape(NUM_RESAMPLES, 1 + len(columns), len(kind_of))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        tables = _tables(drawn[:, 1:] / drawn[:, :1])  # (R, C, N)
-    names = (*table_tasks(), "overall", *grouped_tasks())
-    found: dict[Name, dict[str, Interval]] = {}
-    for column, table in zip(columns, tables.transpose(1, 2, 0), strict=True):
-        known = {name: values[~np.isnan(values)] for name, values in zip(names, table, strict=True)}
-        points = {name: np.percentile(values, [2.5, 97.5]) for name, values in known.items() if len(values)}
-        found[column] = {name: (float(low), float(high)) for name, (low, high) in points.items()}
-    return found
-
-
-def resample_scenes(cells: np.ndarray) -> np.ndarray:
-    """Return the sums of each column of `cells` (S, columns) over draws of S rows: (R, columns)."""
-    rng = np.random.default_rng(_SEED)
-    num_scenes = len(cells)
-    step = max(1, _CHUNK_CELLS // num_scenes)
-    parts = []
-    for start in range(0, NUM_RESAMPLES, step):
-        size = min(step, NUM_RESAMPLES - start)
-        draws = rng.integers(0, num_scenes, (size, num_scenes)) + num_scenes * np.arange(size)[:, None]
-        weights = np.bincount(draws.ravel(), minlength=size * num_scenes).reshape(size, num_scenes)
-        parts.append(weights.astype(float) @ cells)
-    return np.vstack(parts)
-
-
-def _tables(means: np.ndarray) -> np.ndarray:
-    """Turn means per question type (..., K), nan where there is no row, into tables (..., N), as `aggregate` does."""
-    of_type = {name: means[..., index] for index, name in enumerate(type_names())}
-    table = {task: _mean([of_type[name] for name in types]) for task, types in table_tasks().items()}
-    groups = [_mean([table[task] for task in members]) for members in grouped_tasks().values()]
-    return np.stack([*table.values(), _mean(list(table.values())), *groups], axis=-1)
-
-
-def _mean(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mean over the parts that are not nan, nan where all are."""
-    stacked = np.stack(parts)
-    there = ~np.isnan(stacked)
-    return np.where(there, stacked, 0).sum(axis=0) / there.sum(axis=0)

@@ -23,7 +23,7 @@ PROMPT_FILE = "prompt.json"
 PROMPT_SCHEMA = 1
 NONE = "none"
 VARIABLES = ("question", "options", "option_lines", "closing", "mode", "show_options", "question_type", "answer_kind")
-VARIABLES += ("unit", "dataset", "scene_name", "media", "objects", "extra")
+VARIABLES += ("unit", "dataset", "scene_name", "media", "objects", "extra", "map_request")
 """What a template may ask for; never the answer."""
 _MOST_BYTES = 1 << 20
 

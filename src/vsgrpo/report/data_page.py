@@ -20,6 +20,7 @@ from vsgrpo.report.floor_plan import make_plan, map_svg, question_svg, symbol_sv
 from vsgrpo.report.page import TEMPLATES, histogram_svg, pictures, render
 from vsgrpo.report.pair_views import pair_views
 from vsgrpo.scans.meta_info import read_scene_json
+from vsgrpo.spatial.maps import read_map
 
 REPORT_NAME = "report.html"
 SPLITS = ("train", "dev")
@@ -85,10 +86,18 @@ def _type_views(
             "name": name,
             "line": lines["train"].get(name) or lines["dev"][name],
             "counts": {split: table[name]["count"] if name in table else 0 for split, table in lines.items()},
-            "histogram": histogram_svg([item["answer"] for item in own], own[0]["answer_kind"] == "number"),
+            "histogram": _histogram(own),
         }
         for name, own in sorted(by_type.items())
     ]
+
+
+def _histogram(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the answers of one type as bars; of maps the number of their points."""
+    kind, answers = records[0]["answer_kind"], [record["answer"] for record in records]
+    if kind == "map":
+        answers = [str(sum(map(len, (read_map(text) or {}).values()))) for text in answers]
+    return histogram_svg(answers, kind in ("number", "map"))
 
 
 def _scene_views(folder: Path, records: Sequence[dict[str, Any]], has_videos: bool) -> list[dict[str, Any]]:

@@ -190,6 +190,7 @@ def alarms(run: Run) -> list[str]:
         found.append(f"NaN among the values behind the means, first at step {run.curves['num_nan'][0][0]}.")
     for name, limit, text in (
         ("parse_failure/number", 0.1, "of the answers to number questions hold no readable number"),
+        ("parse_failure/map", 0.1, "of the answers to questions for maps hold no readable map"),
         ("parse_failure/text", 0.1, "of the answers to word questions are empty"),
         ("parse_failure/tags", 0.1, "of the completions lack the answer tags"),
         ("completions/clipped_ratio", 0.2, "of the completions are cut off at trainer.max_completion_length"),

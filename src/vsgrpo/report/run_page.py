@@ -72,6 +72,7 @@ _CHARTS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("completions/mean_length", "Length", "mean tokens of a completion"),
         ("completions/clipped_ratio", "Cut off", "share that reached trainer.max_completion_length"),
         ("parse_failure/number", "Unreadable numbers", "share of answers to number questions without a number"),
+        ("parse_failure/map", "Unreadable maps", "share of answers to questions for maps without a map"),
         ("parse_failure/text", "Empty words", "share of answers to word questions that are empty"),
         ("parse_failure/tags", "Missing tags", "share of completions without answer tags"),
         ("alarm/copied_question", "Alarm: copied question", "share that repeats the question"),

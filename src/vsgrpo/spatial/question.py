@@ -18,6 +18,8 @@ from vsgrpo.spatial.scene import Scene, SceneObject
 
 UNITS = {"m": "m", "m2": "m\u00b2", "cm": "cm", "m3": "m\u00b3", "degrees": "degrees", "s": "s"}
 """Unit of a row -> how people write it."""
+ANSWER_KINDS = ("number", "choice", "map")
+"""How answers of a type are read and scored; rows of other projects are of kind "text" besides."""
 LETTERS = "ABCDEF"
 """Letters of the options of a choice, in shown order: 2 to 6 options."""
 _FEWEST_LETTERS = 4
@@ -130,7 +132,7 @@ class QuestionType:
 
     Attributes:
         name: the type's name in rows, settings and score tables; VSI-Bench's where the benchmark has the type.
-        answer_kind: "number" or "choice"; decides how an answer is read and scored.
+        answer_kind: "number", "choice" or "map"; decides how an answer is read and scored.
         make: `Asking` -> its questions; see `questions.py`.
         unit: unit of the answer, a key of `UNITS`; None for choices, and for numbers that count things.
         family: group of types that data.types and benchmark.tasks take for all of them, "" for none.
@@ -197,7 +199,7 @@ class QuestionType:
             raise ValueError(f"name={self.name!r}: letters, digits and _")
         if not re.fullmatch(r"\w*", self.family):
             raise ValueError(f"family={self.family!r}: letters, digits and _")
-        require("answer_kind", self.answer_kind, ("number", "choice"))
+        require("answer_kind", self.answer_kind, ANSWER_KINDS)
         require("unit", self.unit, (None, *UNITS))
         require("balance", self.balance, ("text", "category", ""))
         for mode in (*self.modes, *self.caps, *self.pools):
@@ -268,6 +270,10 @@ class Asking:
     def choice(self, text: str, words: tuple[str, ...], right: int, objects: Sequence[SceneObject]) -> Question:
         """Return a question answered by one of 2 to 6 different options, the one at `right`."""
         return self._question(text, words, LETTERS[right], words[right], objects)
+
+    def map(self, text: str, answer: str, objects: Sequence[SceneObject]) -> Question:
+        """Return a question answered by a map (`maps.map_text`)."""
+        return self._question(text, None, answer, answer, objects)
 
     def _question(
         self, text: str, words: tuple[str, ...] | None, truth: str, answer: str, objects: Sequence[SceneObject]

@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vsgrpo.spatial import benchmark_types, camera_types, frame_true, object_types, revsi
+from vsgrpo.spatial import benchmark_types, camera_types, frame_true, map_questions, object_types, revsi
 from vsgrpo.spatial.question import Asking, Question, QuestionType, Reading, question_rng
 from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.released import without_measure
 from vsgrpo.spatial.scene import Scene
 
 QUESTION_TYPES: dict[str, QuestionType] = {
-    kind.name: kind for kind in (*benchmark_types.TYPES, *object_types.TYPES, *camera_types.TYPES)
+    kind.name: kind for kind in (*benchmark_types.TYPES, *object_types.TYPES, *map_questions.TYPES, *camera_types.TYPES)
 }
 """Name -> type, in the order in which a scene is asked about; `register` adds those of other modules at the end."""
 
@@ -48,7 +48,7 @@ def types_named(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def answer_kind_of(question_type: str) -> str | None:
-    """Return "number" or "choice", None for a type that is not known (rows of other projects have some)."""
+    """Return "number", "choice" or "map", None for a type that is not known (rows of other projects have some)."""
     kind = QUESTION_TYPES.get(question_type)
     return None if kind is None else kind.answer_kind
 
@@ -92,8 +92,8 @@ def type_called(name: str) -> str | None:
 def type_names(answer_kind: str | None = None) -> tuple[str, ...]:
     """Return the names of all types, or of one kind of answer.
 
-    Choices come first, among them those that share a task, then numbers. Messages and the bootstrap over scenes keep
-    this order.
+    Choices come first, among them those that share a task, then maps, then numbers. Messages and the bootstrap over
+    scenes keep this order.
     """
     kinds = sorted(QUESTION_TYPES.values(), key=lambda kind: (kind.answer_kind, kind.task == kind.name))
     return tuple(kind.name for kind in kinds if answer_kind in (None, kind.answer_kind))

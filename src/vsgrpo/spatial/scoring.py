@@ -1,4 +1,4 @@
-"""How an answer compares with the right one: scores as pure floats, VSI-Bench's table, best constants, wrong answers.
+"""How an answer compares with the right one: scores as pure floats, VSI-Bench's table, best constants.
 
 Source: thinking-in-space commit 51e089c (lmms_eval/tasks/vsibench/utils.py); arXiv 2504.00883 section 4.1.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import blake2b
 from typing import TypeGuard
 
 import numpy as np
 
-from vsgrpo.spatial.answers import normalize_word, official_number, read_letter, read_number
+from vsgrpo.spatial.answers import normalize_word, read_letter, read_number
+from vsgrpo.spatial.maps import read_map, read_map_as, strict_score
 from vsgrpo.spatial.question_types import answer_kind_of, table_tasks, tolerance_of, type_names
 
 # linspace, not literals: its 9th value is 0.8999999999999999, so an error of exactly 10 % passes nine thresholds.
@@ -22,13 +22,7 @@ _MRA_THRESHOLDS = np.linspace(0.5, 0.95, int((0.95 - 0.5) / 0.05 + 2))
 TOLERANCES = 1 - _MRA_THRESHOLDS
 """Relative errors that `mra` lets pass, one per threshold."""
 _MAX_CANDIDATES = 20_000
-_ROUNDING = 1e-9
-FACTORS = ((0.25, 0.75), (1.3, 1.75))
-"""A wrong number is the right one times a factor from one of these ranges, each as likely as the other."""
-MIN_ERROR = 0.2
-"""A wrong number is at least this share of the right one away from it."""
-DIRECTIONS = ("left", "right", "back", "front", "front-left", "front-right", "back-left", "back-right")
-_DRAWS = 16
+ROUNDING = 1e-9
 
 
 def exact_match(prediction: str, target: str) -> float:
@@ -65,6 +59,35 @@ def smooth_reward(prediction: float | None, target: float) -> float:
     if not _is_positive_pair(prediction, target):
         return float(prediction == target == 0)
     return min(prediction, target) / max(prediction, target)
+
+
+def linear_reward(prediction: float | None, target: float) -> float:
+    """Return max(0, 1 - |target - prediction| / target), 0 for no or a non-positive prediction: 10 % off gives 0.9.
+
+    A target of 0 earns 1 for exactly 0, else 0.
+
+    Source: Video-R1 (arXiv 2503.21776), regression. Deviation: there a prediction of 0 earns 0 by the formula, here
+    negative ones do, too.
+
+    Raises:
+        ValueError: target negative or not finite.
+    """
+    if not _is_positive_pair(prediction, target):
+        return float(prediction == target == 0)
+    return max(0.0, 1.0 - abs(target - prediction) / target)
+
+
+def log_ratio_reward(prediction: float | None, target: float) -> float:
+    """Return max(0, 1 - |log2(prediction / target)|), 0 for no or a non-positive prediction: twice too high or low 0.
+
+    A target of 0 earns 1 for exactly 0, else 0. Ours: as far for half as for double, and 0 beyond.
+
+    Raises:
+        ValueError: target negative or not finite.
+    """
+    if not _is_positive_pair(prediction, target):
+        return float(prediction == target == 0)
+    return max(0.0, 1.0 - abs(math.log2(prediction) - math.log2(target)))
 
 
 def _is_positive_pair(prediction: float | None, target: float) -> TypeGuard[float]:
@@ -107,7 +130,7 @@ def mra_many(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 def within(prediction: float | None, target: float, tolerance: float) -> float:
     """Return 1.0 where a number is at most `tolerance` from the right one, else 0.0; for times, which may be near 0."""
-    return float(prediction is not None and abs(prediction - target) <= tolerance + _ROUNDING)
+    return float(prediction is not None and abs(prediction - target) <= tolerance + ROUNDING)
 
 
 def score_number(question_type: str, prediction: float | None, target: float) -> float:
@@ -132,20 +155,20 @@ def score_numbers(question_types: Sequence[str], predictions: np.ndarray, target
     scores = mra_many(predictions, targets)
     if any(value is not None for value in known.values()):
         limits = np.array([np.nan if (limit := known[name]) is None else limit for name in question_types])
-        scores = np.where(np.isnan(limits), scores, np.abs(predictions - targets) <= limits + _ROUNDING)
+        scores = np.where(np.isnan(limits), scores, np.abs(predictions - targets) <= limits + ROUNDING)
     return scores
 
 
 def score(
     scorer: str, question_type: str, prediction: str, ground_truth: str, options: Sequence[str] | None = None
 ) -> float:
-    """Return the score (0..1) of one answer: letter match (choices) or `score_number` (numbers).
+    """Return the score (0..1) of one answer: letter match (choices), `score_number` (numbers) or `strict_score` (maps).
 
     Args:
         scorer: one of `SCORERS`.
         question_type: a name of `QUESTION_TYPES`.
         prediction: the model's text.
-        ground_truth: letter or number text.
+        ground_truth: letter, number text or map.
         options: the words of a choice question without letters; only `lenient` looks at them.
 
     Raises:
@@ -156,6 +179,8 @@ def score(
         raise ValueError(f"question_type={question_type!r}: one of {type_names()}")
     if answer_kind == "choice":
         return float(read_letter(scorer, prediction, options).lower() == ground_truth.lower())
+    if answer_kind == "map":
+        return strict_score(read_map_as(scorer, prediction), read_map(ground_truth) or {})
     return score_number(question_type, read_number(scorer, question_type, prediction), float(ground_truth))
 
 
@@ -220,8 +245,8 @@ def best_number(texts: Iterable[str] | Mapping[str, int], allowed: float | None 
     if allowed is None:
         ranges = [_within(truths, values, tolerance) for tolerance in TOLERANCES]
     else:
-        last = np.searchsorted(truths, values + allowed + _ROUNDING, side="right")
-        ranges = [(np.searchsorted(truths, values - allowed - _ROUNDING), last)]
+        last = np.searchsorted(truths, values + allowed + ROUNDING, side="right")
+        ranges = [(np.searchsorted(truths, values - allowed - ROUNDING), last)]
     right = np.zeros(len(values))
     for first, last in ranges:
         right += totals[last] - totals[first]
@@ -266,61 +291,3 @@ def entropy_bits(words: Iterable[str] | Mapping[str, int]) -> float:
     counts = Counter(words)
     total = counts.total()
     return sum(-n / total * math.log2(n / total) for n in counts.values()) + 0.0
-
-
-# --- wrong but plausible answers, for preference pairs ---
-
-
-def rejected_answer(
-    answer: str, answer_kind: str, options: Sequence[str] | None, *, seed: int, key: str, tolerance: float | None = None
-) -> str | None:
-    """Return a wrong answer that reads like the right one, never equal to it under the scorers.
-
-    Source: arXiv 2504.00883 section 5.1 (the right answer changed to a wrong one). Deviation: how it was changed is not
-    printed; the kinds below are ours. Margin of 20 %: VLM-3R's distractors.
-    Numbers: scaled by `FACTORS` and rounded to the decimals of the answer, positive, at least `MIN_ERROR` away; drawn
-    again where rounding takes it back, at last one unit of the last decimal larger. Choices: another candidate of the
-    question. Directions without candidates: another direction of the same fineness.
-
-    Args:
-        answer: the right answer: a word, or number text > 0.
-        answer_kind: "number", "choice" or "text".
-        options: the candidates, right one included.
-        seed: of the run or build.
-        key: names the question.
-        tolerance: of the question's type: a wrong number is farther away, too.
-
-    Returns:
-        None where there is no wrong answer to give: a text without candidates that is neither number nor direction.
-    """
-    digest = blake2b(f"{seed}\0rejected\0{key}".encode(), digest_size=16).digest()
-    rng = np.random.default_rng(int.from_bytes(digest, "big"))
-    if answer_kind == "number" or (options is None and _is_positive(answer)):
-        return _wrong_number(answer, rng, tolerance or 0.0)
-    candidates = options if options is not None else _directions_like(answer)
-    wrong = [word for word in candidates if exact_match(word, answer) == 0.0]
-    return wrong[int(rng.integers(len(wrong)))] if wrong else None
-
-
-def _is_positive(answer: str) -> bool:
-    number = official_number(answer) if " " not in answer.strip() else None
-    return number is not None and math.isfinite(number) and number > 0
-
-
-def _wrong_number(answer: str, rng: np.random.Generator, tolerance: float) -> str:
-    right = float(answer)
-    # "1e2" has no decimals of its own
-    decimals = 0 if "e" in answer.lower() else len(answer.strip().partition(".")[2])
-    for _ in range(_DRAWS):
-        low, high = FACTORS[int(rng.integers(len(FACTORS)))]
-        text = f"{right * rng.uniform(low, high):.{decimals}f}"
-        error = abs(float(text) - right)
-        if float(text) > 0 and error >= MIN_ERROR * right and not (tolerance and error <= tolerance + _ROUNDING):
-            return text
-    return f"{right + 2 * tolerance + 10.0**-decimals:.{decimals}f}"
-
-
-def _directions_like(answer: str) -> list[str]:
-    """Return the directions as fine as `answer` ("left" and "front-left" are not mixed); none for other words."""
-    word = answer.strip().removesuffix(".").casefold()
-    return [name for name in DIRECTIONS if ("-" in name) == ("-" in word)] if word in DIRECTIONS else []

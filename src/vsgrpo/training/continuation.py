@@ -74,6 +74,7 @@ _BEFORE_KEYS = {
     "trainer.multi_objective_aggregation": "sum_then_normalize",
     "trainer.ema_decay": 0.99,
     "trainer.group_filter": None,
+    "reward.overlong_tokens": 32,  # read by a reward that there was not
     "trainer.group_filter_rounds": 4,
     "trainer.importance_sampling_level": "token",
     "trainer.top_entropy_quantile": 1.0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.reward_loading import load_reward
 from vsgrpo.reward_metrics import reward_metrics
+from vsgrpo.rewards import RewardFunction
 from vsgrpo.trackers import Table
 from vsgrpo.training.advantages import TypeSpread
 from vsgrpo.training.base import RunParts, StageTrainer
@@ -44,7 +44,7 @@ class GroupTrainer(StageTrainer, GRPOTrainer):
         self._filter = None
         if (bounds := section.group_filter) is not None:
             self._filter = GroupFilter(bounds["min"], bounds["max"], section.group_filter_rounds)
-        super().__init__(run, stage, args, reward_funcs=_rewards(run.config), **given)
+        super().__init__(run, stage, args, reward_funcs=_rewards(run.config, section), **given)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Take our own advantages where TRL has no such scale."""
@@ -132,7 +132,8 @@ class GroupTrainer(StageTrainer, GRPOTrainer):
             tracker.send(make, step)
 
 
-def _rewards(config: TrainConfig) -> list[Callable[..., list[float]]]:
+def _rewards(config: TrainConfig, section: GrpoSection) -> list[RewardFunction]:
     reward = config.reward
     bound = {"numeric": reward.numeric, "allow_empty": reward.allow_empty, "length_words": reward.length_words}
+    bound |= {"overlong_tokens": reward.overlong_tokens, "max_completion_length": section.max_completion_length}
     return [load_reward(name, show_options=config.prompt.show_options, **bound) for name in config.reward_names()]

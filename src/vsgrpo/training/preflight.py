@@ -20,6 +20,7 @@ from vsgrpo.data.rows import rebase
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import family_files
 from vsgrpo.families.vision_record import other_rule
+from vsgrpo.map_rewards import MAP_REWARDS, has_map, map_types
 from vsgrpo.memory.passes import plan_passes
 from vsgrpo.reward_loading import load_reward
 from vsgrpo.rules import module_file
@@ -200,6 +201,7 @@ def check_run(config: TrainConfig, rows: Sequence[Row], types: Iterable[str] | N
     check_servable(config)
     if config.trainer.name == "grpo":
         check_rewards(config)
+        check_maps(config, rows, present)
     else:
         check_targets(config, rows)
 
@@ -243,6 +245,27 @@ def check_rewards(config: TrainConfig) -> None:
     if "follow" in names and any(isinstance(s, GrpoSection) and s.group_filter for s in config.stage_sections()):
         what = "trainer.group_filter: tears the pairs of rows apart that reward.names=follow compares"
         raise ConfigError(what, hint="set trainer.group_filter=null, or leave follow out of reward.names")
+
+
+def check_maps(config: TrainConfig, rows: Sequence[Row], types: Iterable[str]) -> None:
+    """Refuse rewards for maps where no row has one, or what is called so is none.
+
+    Args:
+        types: question types that occur; `rows` may be a part of the run's only.
+
+    Raises:
+        ConfigError: no row has a map.
+        DataError: a row whose extra.map is no map.
+    """
+    names = [name for name in config.reward_names() if name in MAP_REWARDS]
+    if not names or not rows:
+        return
+    found = [has_map(row.answer_kind, row.extra.get("map"), f"row {row.key}") for row in rows]
+    if not any(found) and not {*types} & {*map_types()}:
+        raise ConfigError(
+            f"reward.names={names}: no row in {config.data.path} has a map",
+            hint="build rows with data.types=[object_map] or data.map=true, or leave the reward out",
+        )
 
 
 def check_targets(config: TrainConfig, rows: Sequence[Row]) -> None:

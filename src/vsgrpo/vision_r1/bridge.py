@@ -254,6 +254,7 @@ def reasoning_text(row: Row, description: str) -> str:
     final = {
         "number": f"a number{unit}, digits only",
         "choice": "the letter of the right option",
+        "map": "the map alone, in <map> tags",
         "text": "the answer alone, a letter for a multiple-choice question",
     }[row.answer_kind]
     return (

@@ -26,11 +26,13 @@ from vsgrpo.rules import Section, load_question_types
 from vsgrpo.scans.meta_info import write_scene_json
 from vsgrpo.scans.source import Scan, ScanSource, SceneSettings
 from vsgrpo.scans.walk.floor_map import CELL, map_floor
+from vsgrpo.spatial.map_questions import map_of
+from vsgrpo.spatial.maps import map_text
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_settings import AppearanceSettings, QuestionSettings, RouteSettings
 from vsgrpo.spatial.question_types import ask, asked_types, observation
 from vsgrpo.spatial.scene import FreeFloor, Scene
-from vsgrpo.spatial.scoring import rejected_answer
+from vsgrpo.spatial.wrong_answers import rejected_answer
 
 WRITE_HINT = "make room and run the same command again: finished scans are kept, no half file has a final name"
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -165,6 +167,8 @@ def _build(job: ScanJob) -> ScanOutcome:
     if any("floor" in kind.needs for kind in asked_types(asked)):
         scene = _with_floor(scan, scene, config.route.clearance_m)
     questions, left_out = ask(scene, asked, config.run.seed)
+    if config.data.map and (cells := map_of(scene, asked, config.run.seed)) is not None:
+        questions = [_with_map(question, cells) for question in questions]
     rows = _rows(job, scene, questions, str(asked.distance), video)
     pairs = edited_rows(config, scan, film, rows, asked, job.out)
     write_scene_json(scene, job.out / "scenes" / scene.dataset / f"{scene.scene_name}.json")
@@ -187,6 +191,11 @@ def _build(job: ScanJob) -> ScanOutcome:
     )
 
 
+def _with_map(question: Question, cells: dict[str, list[list[int]]]) -> Question:
+    """Return a question that carries the map of its room, unless that is its answer."""
+    return question if question.type.answer_kind == "map" else replace(question, extra={**question.extra, "map": cells})
+
+
 def _rows(job: ScanJob, scene: Scene, questions: list[Question], distance: str, video: Path) -> list[Row]:
     """Return one row per different question, each with its wrong answer and, where asked for, its templated thought."""
     config = job.config
@@ -202,6 +211,8 @@ def _rows(job: ScanJob, scene: Scene, questions: list[Question], distance: str, 
         if config.video.frame_true != "answer":
             question.extra.pop(ANSWER_AT, None)
         reasoning = observation(scene, question, distance) if config.data.reasoning == "template" else None
+        if reasoning is not None and "map" in question.extra:
+            reasoning = f"{map_text(question.extra['map'])} {reasoning}"
         if reasoning is not None:
             question = replace(question, extra={**question.extra, "synthetic_reasoning": True})
         row = make_row(

@@ -70,7 +70,7 @@ def _video_r1(item: Exported) -> dict[str, Any]:
     shown = row.ground_truth if row.answer_kind == "choice" else row.answer
     # Its reader appends the options and a sentence by type; "numerical" is compared exactly, "regression" by ratio.
     number = "numerical" if counts_things(row.question_type) else "regression"
-    kinds = {"choice": "multiple choice", "number": number, "text": "free-form"}
+    kinds = {"choice": "multiple choice", "number": number, "text": "free-form", "map": "free-form"}
     return {
         **item.columns,
         "problem_id": row.id,

@@ -20,6 +20,7 @@ from vsgrpo.data.rows import FIELD_NAMES, faults_of, row_from_dict, row_id
 from vsgrpo.errors import DataError
 from vsgrpo.files import file_sha256
 from vsgrpo.records import BLANK, decode_line, read_records
+from vsgrpo.spatial.maps import read_map
 
 OWN_ROW = '{"question", "answer", "video" or "image", and "options", "scene", ... where known}, see data/README.md'
 NAMED_PLACES = 10
@@ -116,7 +117,7 @@ def with_defaults(data: Mapping[str, Any], split: str) -> dict[str, Any]:
     values["split"] = split
     values.setdefault("room", room_of(str(values["scene_name"])))
     answer = values["answer"]
-    values.setdefault("answer_kind", "choice" if options else "number" if _is_number(answer) else "text")
+    values.setdefault("answer_kind", "choice" if options else _kind_of(answer))
     if values["answer_kind"] == "choice" and isinstance(options, list) and isinstance(answer, str):
         if answer not in options and answer in LETTERS[: len(options)]:
             values["answer"] = options[LETTERS.index(answer)]
@@ -130,5 +131,8 @@ def with_defaults(data: Mapping[str, Any], split: str) -> dict[str, Any]:
     return values
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, str) and number_of(value) is not None
+def _kind_of(answer: Any) -> str:
+    """Return the kind of an answer without options."""
+    if not isinstance(answer, str):
+        return "text"
+    return "number" if number_of(answer) is not None else "map" if read_map(answer) else "text"

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.evaluation.scores import Interval, resample_scenes, scene_intervals, task_table
+from vsgrpo.evaluation.intervals import Interval, resample_scenes, scene_intervals
+from vsgrpo.evaluation.scores import task_table
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 
 NUM_FLIPS = 10_000
