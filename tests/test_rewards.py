@@ -252,7 +252,7 @@ def test_a_users_reward_that_fails_or_gives_too_few_is_named(tmp_path, monkeypat
         (
             "zzz",
             "no such reward",
-            "one of accuracy, format, length, overlong, plain, mra, hard_format_result, follow, map, map_published, or pack",
+            "one of accuracy, format, length, overlong, plain, mra, hard_format_result, follow, map, map_published, or",
         ),
         ("no_such_module_here:f", "importing 'no_such_module_here' failed", "PYTHONPATH"),
         ("vsgrpo.rewards:acuracy_reward", "no function 'acuracy_reward'", "'vsgrpo.rewards:accuracy_reward'"),

@@ -30,7 +30,8 @@ def reward_metrics(
 
     Keys: `reward/<question_type>` means; `parse_failure/number` share of number rows without a readable positive
     number, `parse_failure/map` of map rows without a map, `parse_failure/text` share of other rows with an empty
-    answer, `parse_failure/tags` share of rows in tagged modes without answer tags. A key is absent where no row belongs to it.
+    answer, `parse_failure/tags` share of rows in tagged modes without answer tags. A key is absent where no row belongs
+    to it.
 
     Alarms of reward hacking, as shares: `alarm/empty_thought` (tagged modes: a blank think or observe block),
     `alarm/repeated_tags` (tagged modes), `alarm/truncated` (with the column `truncated`: cut at the length limit),

@@ -52,6 +52,9 @@ def config_of(method, *overrides):
             "trainer.group_filter: tears the pairs",
             "follow",
         ),
+        (["reward.names=[accuracy,map]"], "reward.names=['map']: no row in d has a map", "data.map=true"),
+        (["reward.names=[map_published]"], "reward.names=['map_published']: no row in d has a map", "object_map"),
+        (["reward.names=[accuracy,overlong]", "trainer.max_completion_length=33"], None, None),
         (["trainer.scale_rewards=ema"], "trainer.scale_rewards=ema: balances question types, and all", "several types"),
         (["video.feature_cache=disk"], "video.feature_cache=disk", "model.freeze_vision=true"),
         (
@@ -86,6 +89,24 @@ def test_rewards_and_stages(overrides, message, hint):
         check_stages(config)
         check_run(config, [ROW])
     assert message in caught.value.message and hint in caught.value.hint
+
+
+def test_rows_with_a_map_take_rewards_for_maps():
+    config = config_of("grpo", "reward.names=[accuracy,map]")
+    check_run(config, [ROW, replace(ROW, extra={"map": {"bed": [[1, 2]]}})])
+    truth = '<map>{"bed": [[1, 2]]}</map>'
+    check_run(config, [replace(ROW, question_type="object_map", answer_kind="map", answer=truth, ground_truth=truth)])
+    check_run(config, [ROW], types=["object_counting", "object_map"])  # a part of the rows of a large file
+    with pytest.raises(DataError, match=r"row demo/1: extra\.map='kitchen\.png'") as caught:
+        check_run(config, [replace(ROW, extra={"map": "kitchen.png"})])
+    assert "data.map=true" in caught.value.hint
+
+
+def test_rewards_that_count_twice_or_punish_all_are_refused():
+    with pytest.raises(ConfigError, match="map_published is the whole reward"):
+        config_of("grpo", "reward.names=[accuracy,map_published]")
+    with pytest.raises(ConfigError, match=r"reward.overlong_tokens=32: must be below trainer.max_completion_length=32"):
+        config_of("grpo", "reward.names=[accuracy,overlong]", "trainer.max_completion_length=32")
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])

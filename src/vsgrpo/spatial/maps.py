@@ -22,7 +22,7 @@ _WRONG = 0.5
 """Strict score that a turned or mirrored map may have to be given as a wrong one."""
 Cell = tuple[int, int]
 Cells = dict[str, tuple[Cell, ...]]
-"""Category -> the cells of its instances."""
+"""Category -> the cells of its instances, in order where they are read."""
 _MAX_CHARACTERS = 20_000
 _DIAGONAL = GRID * math.sqrt(2)
 _TAGGED = re.compile(r"<map>((?:(?!</?map>).)*)</map>", re.DOTALL)
@@ -91,7 +91,7 @@ def _checked(value: Any) -> Cells:
         name = category_key(key) if isinstance(key, str) else ""
         if not name or name in cells or not isinstance(points, list | tuple):
             raise _NoMap("a category without a name or list, or one twice")
-        cells[name] = tuple(_cell(point) for point in points)
+        cells[name] = tuple(sorted(_cell(point) for point in points))
     return cells
 
 
