@@ -53,7 +53,7 @@ def config_of(method, *overrides):
             "follow",
         ),
         (["reward.names=[accuracy,map]"], "reward.names=['map']: no row in d has a map", "data.map=true"),
-        (["reward.names=[map_published]"], "reward.names=['map_published']: no row in d has a map", "object_map"),
+        (["reward.names=[map_published]"], "reward.names=['map_published']: no row in d has a map", "data.types=[map]"),
         (["reward.names=[accuracy,overlong]", "trainer.max_completion_length=33"], None, None),
         (["trainer.scale_rewards=ema"], "trainer.scale_rewards=ema: balances question types, and all", "several types"),
         (["video.feature_cache=disk"], "video.feature_cache=disk", "model.freeze_vision=true"),

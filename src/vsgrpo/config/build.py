@@ -224,6 +224,10 @@ class BuildDataConfig:
     def _check_video(self) -> None:
         """Raise ConfigError where a type that is listed needs to know what the video shows, and nobody looks."""
         looks = self.video.source in ("recorded", "mesh") and self.video.seen_frames > 0
+        if self.data.map and not looks:
+            what = f"video.source={self.video.source}, video.seen_frames={self.video.seen_frames}: nobody looks"
+            hint = "set video.source=mesh or recorded and video.seen_frames=16, or data.map=false"
+            raise ConfigError(f"data.map=true: y of a map is where the first frame looks; {what}", hint=hint)
         for kind in [] if looks or self.data.types is None else self.asked_types():
             if {"poses", "footage"} & set(kind.needs):
                 what = f"video.source={self.video.source}, video.seen_frames={self.video.seen_frames}"

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from vsgrpo.spatial.frame_true import judge_named
 from vsgrpo.spatial.maps import GRID, Cell, map_text
-from vsgrpo.spatial.question import Asking, Question, QuestionType, Shown, names_overlap, question_rng
-from vsgrpo.spatial.question_settings import QuestionSettings
+from vsgrpo.spatial.question import Asking, Question, Shown, names_overlap
 from vsgrpo.spatial.scene import Scene, SceneObject
 
 MAP = (
@@ -114,17 +113,6 @@ def scene_map(ask: Asking) -> tuple[dict[str, tuple[Cell, ...]], list[SceneObjec
     return cells, objects
 
 
-def map_of(scene: Scene, settings: QuestionSettings, seed: int) -> dict[str, list[list[int]]] | None:
-    """Return the map of a scene as rows of other types carry it, the same as `make_map` asks for; None where none is.
-
-    Args:
-        settings, seed: as the questions are made with.
-    """
-    (kind,) = TYPES
-    drawn = scene_map(Asking(kind, scene, settings, question_rng(seed, scene.scene_name, kind.name)))
-    return None if drawn is None else {name: [list(cell) for cell in cells] for name, cells in drawn[0].items()}
-
-
 def make_map(ask: Asking) -> list[Question]:
     """Ask for the map of the scene; one question or none."""
     drawn = scene_map(ask)
@@ -178,22 +166,3 @@ def judge_map(scene: Scene, question: Question, shown: Shown) -> str:
     if own is None or other is None or float(own @ other) < np.cos(np.radians(MAX_TURN_DEGREES)):
         return ""
     return judge_named(scene, question, shown)
-
-
-TYPES = (
-    QuestionType(
-        "object_map",
-        "map",
-        make_map,
-        family="map",
-        column="Map",
-        caps=dict.fromkeys(("vsi100k", "vsibench", "revsi"), 1),
-        balance="",
-        needs=("poses",),
-        observe=observe_map,
-        resolve=resolve_map,
-        judge=judge_map,
-        untrue="an object it names is not visible, or the first frame looks elsewhere",
-    ),
-)
-"""No mode asks these unless data.types lists them."""

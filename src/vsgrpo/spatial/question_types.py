@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vsgrpo.spatial import benchmark_types, camera_types, frame_true, map_questions, object_types, revsi
+from vsgrpo.spatial import benchmark_types, camera_types, frame_true, map_types, object_types, revsi
 from vsgrpo.spatial.question import Asking, Question, QuestionType, Reading, question_rng
 from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.released import without_measure
 from vsgrpo.spatial.scene import Scene
 
 QUESTION_TYPES: dict[str, QuestionType] = {
-    kind.name: kind for kind in (*benchmark_types.TYPES, *object_types.TYPES, *map_questions.TYPES, *camera_types.TYPES)
+    kind.name: kind for kind in (*benchmark_types.TYPES, *object_types.TYPES, *map_types.TYPES, *camera_types.TYPES)
 }
 """Name -> type, in the order in which a scene is asked about; `register` adds those of other modules at the end."""
 

@@ -264,7 +264,7 @@ def check_maps(config: TrainConfig, rows: Sequence[Row], types: Iterable[str]) -
     if not any(found) and not {*types} & {*map_types()}:
         raise ConfigError(
             f"reward.names={names}: no row in {config.data.path} has a map",
-            hint="build rows with data.types=[object_map] or data.map=true, or leave the reward out",
+            hint="build rows with data.types=[map] or data.map=true, or leave the reward out",
         )
 
 

@@ -26,7 +26,7 @@ from vsgrpo.rules import Section, load_question_types
 from vsgrpo.scans.meta_info import write_scene_json
 from vsgrpo.scans.source import Scan, ScanSource, SceneSettings
 from vsgrpo.scans.walk.floor_map import CELL, map_floor
-from vsgrpo.spatial.map_questions import map_of
+from vsgrpo.spatial.map_types import map_of
 from vsgrpo.spatial.maps import map_text
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_settings import AppearanceSettings, QuestionSettings, RouteSettings
