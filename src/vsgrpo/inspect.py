@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.data.frame_true import named_frames
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import ConfigError, DataError
@@ -22,6 +23,7 @@ from vsgrpo.report.floor_plan import Plan, make_plan, question_svg, symbol_svg
 from vsgrpo.report.page import TEMPLATES, pictures, render, write_page
 from vsgrpo.report.run_folder import COMPLETIONS_NAME, question_files, read_completions, read_config, read_questions
 from vsgrpo.scans.meta_info import read_scene_json
+from vsgrpo.spatial.moments import FRAMES_SHOWN
 from vsgrpo.spatial.question import UNITS
 
 KEYS = ("split", "type", "scene", "id", "step", "score", "rows", "output")
@@ -264,7 +266,7 @@ def _fits(item: InspectedRow, given: dict[str, str]) -> bool:
 
 def _page(result: Inspection, title: str, source: _Source) -> str:
     plans: dict[str, Plan | None] = {}
-    shown: dict[Media, tuple[list[str], list[str]]] = {}
+    shown: dict[tuple[Media, int, tuple[int, ...]], tuple[list[str], list[str]]] = {}
     items = []
     for item in result.rows:
         name = f"{item.row.dataset}/{item.row.scene_name}"
@@ -272,9 +274,11 @@ def _page(result: Inspection, title: str, source: _Source) -> str:
             places = (inside(folder / "scenes", f"{name}.json") for folder in source.folders if not path_fault(name))
             file = next((place for place in places if place.is_file()), None)
             plans[name] = make_plan(read_scene_json(file), f"plan{len(plans)}") if file is not None else None
-        if item.media not in shown:
-            shown[item.media] = pictures(item.media, source.reader)
-        frames, problems = shown[item.media]
+        named = named_frames(item.row)
+        key = (item.media, item.row.extra[FRAMES_SHOWN] if named else 3, named)
+        if key not in shown:
+            shown[key] = pictures(item.media, source.reader, num_frames=key[1], only=named)
+        frames, problems = shown[key]
         plan = plans[name]
         drawing = "" if plan is None else question_svg(plan, item.row)
         items.append({"found": item, "map": drawing, "frames": frames, "problems": problems})

@@ -15,7 +15,7 @@ from vsgrpo.data.build.assemble import BuildSummary
 from vsgrpo.data.build.dataset import build_dataset
 from vsgrpo.data.build.scan import ScanJob, build_scan
 from vsgrpo.data.check import check_data
-from vsgrpo.data.frame_true import check_fields, row_at, true_rows, truth_lines, truth_of
+from vsgrpo.data.frame_true import check_fields, named_frames, row_at, true_rows, truth_lines, truth_of
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.row import RowError
 from vsgrpo.data.rows import make_row, read_rows, write_rows
@@ -101,6 +101,12 @@ def test_rows_that_name_frames_are_asked_with_so_many_frames_alone():
     assert error.value.hint == "set video.num_frames=16"
     tally = truth_of(rows)
     assert [tally.lost_at(k) for k in (8, 12, 16)] == [{"object_counting": 2}, {"object_counting": 2}, {}]
+
+
+def test_frames_that_a_row_names_are_numbers_of_those_shown():
+    extras = (NAMED[0], {"moment": "noon"}, {**NAMED[0], "frames_shown": 2}, {**NAMED[0], "frames_shown": None}, {})
+    assert [named_frames(row) for row in rows_with(*extras)] == [(3,), (), (), (), ()]
+    check_fields(rows_with({"moment": "noon"})[0], "row")  # a column of another project
 
 
 def test_shares_by_type_and_what_a_run_loses():

@@ -22,7 +22,7 @@ _KNOWN = tuple(
         r"you want to navigate to the (?P<target>.+?)\.",
         r"appearance order of the following categories",
         r"places of the camera (?P<first>.+?) and (?P<second>(?:in|at) .+?)\?",
-        r"from where it looks (?P<first>.+?), in which direction does the camera's place (?P<second>.+?) lie\?",
+        r"from where it looks (?P<first>.+?), in which direction does the camera's place (?P<second>.+?) lie",
         r"compared with the view (?P<first>.+?), .+? camera turned (?:to the left or to the right )?(?P<second>.+?)\?",
         r"is the camera from the closest point of the (?P<a>.+?)\?",
         r"which of these objects \(.+?\) is the (?:closest to|farthest from) the camera",

@@ -41,7 +41,7 @@ def check_fields(row: Row, where: str) -> None:
         raise RowError(
             where, f"extra.{FRAMES_SHOWN}", "must be a number of frames", _HINT, value=row.extra[FRAMES_SHOWN]
         )
-    if MOMENT in row.extra and not _are_moments(row.extra[MOMENT]):
+    if FRAMES_SHOWN in row.extra and MOMENT in row.extra and not _are_moments(row.extra[MOMENT]):
         rule = 'must be a list of {"frame": number from 1, "time_s": seconds}'
         raise RowError(where, f"extra.{MOMENT}", rule, _HINT, value=row.extra[MOMENT])
     other = row.extra.get(ANSWER_AT, {})
@@ -63,6 +63,16 @@ def _are_moments(value: Any) -> bool:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         return False
     return all(_is_budgets([item.get("frame")]) and type(item.get("time_s")) in (int, float) for item in value)
+
+
+def named_frames(row: Row) -> tuple[int, ...]:
+    """Return the numbers of the frames that a row names, from 1; none where it names none in our form."""
+    shown: Any = row.extra.get(FRAMES_SHOWN)
+    moments: Any = row.extra.get(MOMENT)
+    if not _is_budgets([shown]) or not _are_moments(moments):
+        return ()
+    numbers = tuple(item["frame"] for item in moments)
+    return numbers if max(numbers, default=0) <= shown else ()
 
 
 def is_true_at(row: Row, frames: int) -> bool | None:

@@ -10,10 +10,11 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from vsgrpo.data.frame_true import named_frames
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.spatial.directions import sector_of
 from vsgrpo.spatial.geometry import bearing_degrees
-from vsgrpo.spatial.moments import MOMENT, moments_of
+from vsgrpo.spatial.moments import moments_of
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Box, Scene
 
@@ -148,7 +149,7 @@ def _camera_shapes(plan: Plan, row: Row, radius: float) -> list[str]:
     if _picture(row) != "camera" or not plan.cameras:
         return []
     shapes = []
-    for number in [item["frame"] for item in row.extra.get(MOMENT, [{"frame": max(plan.cameras)}])]:
+    for number in named_frames(row) or (max(plan.cameras),):
         if number not in plan.cameras:
             continue
         place, ahead = plan.cameras[number]

@@ -64,7 +64,7 @@ def write_page(path: Path, text: str, key: str = "output") -> None:
 
 
 def pictures(
-    media: Iterable[tuple[str, Path]], reader: Mapping[str, Any], num_frames: int = 3, width: int = 176
+    media: Iterable[tuple[str, Path]], reader: Mapping[str, Any], num_frames: int = 3, width: int = 176, only: Any = ()
 ) -> tuple[list[str], list[str]]:
     """Return the images of a row and frames of its videos as data URLs, and why others are missing.
 
@@ -73,15 +73,16 @@ def pictures(
         reader: `backend` and `timeout_s` as the run or the evaluation recorded them; what it lacks is the default.
         num_frames: of a video, uniform, first and last among them.
         width: largest width and height in pixels.
+        only: numbers of the frames among these, from 1, that are wanted; none: all.
     """
-    timeout = reader.get("timeout_s", 60.0)
-    timeout = None if timeout is None or timeout <= 0 else timeout
+    timeout = max(0.0, reader.get("timeout_s", 60.0) or 0.0) or None
     urls: list[str] = []
     problems: list[str] = []
     for kind, path in media:
         try:
             backend = reader.get("backend") or DEFAULT_BACKEND
-            found = [read_image(path)] if kind == "image" else _frames(path, num_frames, backend, timeout)
+            found = [read_image(path)] if kind == "image" else list(_frames(path, num_frames, backend, timeout))
+            found = [found[number - 1] for number in only] if only and kind == "video" else found
             urls += [data_url(pixels, width) for pixels in found]
         except DataError as error:
             problems.append(error.message)

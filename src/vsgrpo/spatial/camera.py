@@ -27,7 +27,10 @@ SIDES = ("left", "right")
 _DEGREES_STEP = 5
 
 DISPLACEMENT = "How far apart (in meters) are the places of the camera {first} and {second}?"
-MOVEMENT = "From where it looks {first}, in which direction does the camera's place {second} lie?"
+MOVEMENT = (
+    "From where it looks {first}, in which direction does the camera's place {second} lie: forward, left, backward or"
+    " right?"
+)
 TURN = "Compared with the view {first}, has the camera turned to the left or to the right {second}?"
 TURN_ANGLE = "Compared with the view {first}, by how many degrees (0-180) has the camera turned {second}?"
 
