@@ -1,5 +1,7 @@
 """Recorded video of ARKitScenes: poses, quarter turns, pictures, and pixels per object against rays."""
 
+import itertools
+
 import numpy as np
 import pytest
 from arkit_room import FLOOR, HEIGHT, ROOM_ID, THINGS, WIDTH, ArkitRoot, Recorded, walk_cameras, writer
@@ -11,6 +13,7 @@ from vsgrpo.scans.arkitscenes_video import world_points
 from vsgrpo.scans.source import VisibilitySettings
 from vsgrpo.scans.trajectory import Trajectory, rotation_matrices, rotation_vector
 from vsgrpo.spatial.scene import Footage
+from vsgrpo.video.index import Orientation
 from vsgrpo.video.writer import write_video
 
 EVERY = VisibilitySettings(num_frames=4, stride_s=None, budgets=(2, 4))
@@ -202,6 +205,13 @@ def test_a_mov_is_turned_by_the_poses_and_by_the_pictures_beside_it(tmp_path, tu
     for picture, (color, _) in zip(shown, upright, strict=True):
         assert picture.shape == color.shape
         assert np.abs(picture.astype(int) - color).mean() < 6  # the codec
+
+
+@pytest.mark.parametrize("flags", list(itertools.product((False, True), repeat=3)))
+def test_stored_frames_come_back_from_upright_ones(flags):
+    frames = np.arange(2 * 3 * 4 * 3).reshape(2, 3, 4, 3)
+    orientation = Orientation(*flags)
+    np.testing.assert_array_equal(orientation.undo(orientation.apply(frames)), frames)
 
 
 def test_a_mov_alone_is_not_checked_and_one_of_another_length_not_counted(tmp_path):
