@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo study study-think test test-unit test-all lint format clean
+.PHONY: setup demo taste site study study-think test test-unit test-all lint format clean
 
 
 setup: $(STAMP)
@@ -15,6 +15,15 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $(STAMP)
+
+# One GRPO run in about a minute, and its page.
+taste: setup
+	VSGRPO=$(BIN)/vsgrpo bash scripts/taste.sh
+
+# The documentation as a searchable site in site/, without a request to any other host.
+site: setup
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	$(BIN)/python scripts/make_site.py site
 
 demo: setup
 	VSGRPO=$(BIN)/vsgrpo bash scripts/demo.sh

@@ -42,6 +42,11 @@ def test_own_questions_of_every_form_are_scored(tiny_folder, benchmark_folder, t
     assert "3 of 3 questions in own.jsonl | right or wrong" in capsys.readouterr().out
     results = json.loads((out / "results.json").read_text())
     assert results["n"] == 3 and set(results["question_types"]) == {"length", "question"}
+    page = (out / "report.html").read_text()
+    wrong = 3 - sum(results["correct"].values())
+    assert page.count('<section class="card">') == wrong and "data:image/jpeg;base64," in page and "leak guard" in page
+    assert run([*own, "image.max_pixels=3136", "video.num_frames=4", "video.backend=pyav", "prompt.wording=train"]) == 0
+    assert "every question is answered already" in capsys.readouterr().err
     path.write_text('{"question": "x", "answer": "y"}\n')
     assert run([*own, "--overwrite"]) == 2
     assert "own.jsonl:1: media=[]" in capsys.readouterr().err

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -250,11 +252,24 @@ def test_eval_writes_results_and_goes_on_where_it_stopped(benchmark_folder, tmp_
     assert json.loads((out / "settings.json").read_text())["reader"] == {"backend": "pyav", "timeout_s": 30.0}
     assert (out / "predictions.jsonl").read_bytes() == whole
     assert score_file(out / "predictions.jsonl", benchmark_folder).scores == report.scores
+    _prints_again_without_the_model(out, [f"model.path={tiny}", f"benchmark.path={benchmark_folder}"], report)
     with pytest.raises(DataError, match="made under another decoding"):
         run_eval(config(benchmark_folder, out, f"model.path={tiny}", "decoding.max_new_tokens=5"))
     _keeps_its_rule(out, config(benchmark_folder, out, f"model.path={tiny}"))
     assert (out / "predictions.jsonl").read_bytes() == whole
     run_eval(config(benchmark_folder, out, f"model.path={tiny}", "decoding.max_new_tokens=5"), overwrite=True)
+
+
+def _prints_again_without_the_model(out, words, report):
+    """Look that a finished evaluation prints the same table, keeps its seconds, and imports no torch."""
+    before = json.loads((out / "results.json").read_text())
+    given = ["eval", *words, f"output={out}", "video.num_frames=4", "decoding.max_new_tokens=4"]
+    code = f"import sys; from vsgrpo.cli import run; code = run({given!r}); sys.exit(code or 'torch' in sys.modules)"
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and again.stdout.strip() == report.table().strip(), again.stderr
+    assert "every question is answered already" in again.stderr
+    after = json.loads((out / "results.json").read_text())
+    assert after == {**before, "reader": after["reader"]}
 
 
 def _keeps_its_rule(out, settings):

@@ -14,9 +14,9 @@ from vsgrpo.evaluation.ask import parse_request
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.leak import check_lineage
-from vsgrpo.evaluation.run import split_models
 from vsgrpo.evaluation.score_tables import VsiBenchReport, compare_table
 from vsgrpo.evaluation.scores import score_rows
+from vsgrpo.evaluation.several_models import split_models
 from vsgrpo.video.writer import write_video
 
 

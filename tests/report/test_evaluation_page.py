@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from browser import CHROMIUM, look
 from evaluation_rows import official_rows
 from vsgrpo.evaluation.benchmark import Answers, PromptSettings
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
@@ -69,3 +70,6 @@ def test_the_report_shows_misses_without_a_video_and_escapes_what_a_model_says(t
     assert html.count("<section") == 3 and html.count("not shown: ") == 3
     assert "vsGRPO-2B (paper)" in html and "a.mp4: no frames" in html and "A. left" in html
     assert json.loads(json.dumps(report.to_json()))["groups"]["trained_tasks"] == report.table_of_scorer["overall"]
+    for width in (420, 768, 1280) if CHROMIUM is not None else ():
+        seen = look(tmp_path / "report.html", tmp_path, width, dark=width == 768)
+        assert (seen["overflow"], seen["small"]) == (0, []), width

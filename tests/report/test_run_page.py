@@ -22,7 +22,7 @@ video: {{num_frames: 4, max_pixels: 100352}}
 trainer: {{name: grpo, beta: {beta}}}
 """
 ROWS = Path(__file__).parents[1] / "legacy" / "lab" / "dataset" / "train.jsonl"
-SVG = re.compile(r'<svg class="chart".*?</svg>', re.S)
+SVG = re.compile(r'<svg class="chart[^"]*".*?</svg>', re.S)
 
 
 def record(step, **values):
@@ -245,12 +245,14 @@ def test_what_is_no_run_ends_in_one_error(tmp_path, capsys):
 
 @pytest.mark.integration
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (420, True)])
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [420, 768, 1280])
 def test_a_browser_draws_every_chart_without_errors_and_without_sideways_scrolling(tmp_path, width, dark):
     path = write_report(
         [write_run(tmp_path / "r", [record(s) for s in range(1, 40)], [completion(s, 0) for s in (1, 30)])]
     ).path
     seen = look(path, tmp_path, width, dark)
     assert seen["overflow"] == 0, "wider than the window by as many pixels"
+    assert not seen["small"], "texts below 11 pixels"
     assert seen["charts"] and min(seen["charts"]) > 50, "a chart drew next to nothing"
     assert (sum(map(int, re.findall(r"\d+", seen["background"]))) < 200) == dark

@@ -101,7 +101,7 @@ def evaluate(
     """
     from vsgrpo.config.compose import load_config
     from vsgrpo.evaluation.benchmark import find_benchmark
-    from vsgrpo.evaluation.run import split_models
+    from vsgrpo.evaluation.several_models import split_models
 
     given = [*(overrides or []), *([f"benchmark.limit={limit}"] if limit else [])]
     given += ["report_to=[wandb]"] if wandb else []

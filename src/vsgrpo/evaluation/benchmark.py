@@ -17,8 +17,9 @@ from vsgrpo.data.prompts import asked_text
 from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, check_row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.predictions import Media
-from vsgrpo.evaluation.results import Accuracy, AccuracyReport, Answers
+from vsgrpo.evaluation.results import REPORT_NAME, Accuracy, AccuracyReport, Answers
 from vsgrpo.files import file_sha256
+from vsgrpo.report.accuracy_page import write_accuracy_page
 from vsgrpo.rules import import_named, one_of
 
 if TYPE_CHECKING:
@@ -236,7 +237,14 @@ class Benchmark:
         return AccuracyReport(found.pop(""), found, answers)
 
     def write_beside_results(self, report: Any, answers: Answers) -> None:
-        """Write what the benchmark has beside results.json, such as a page for the eye; by default nothing."""
+        """Write what the benchmark has beside results.json: report.html, a page for the eye."""
+        if not isinstance(report, AccuracyReport):
+            return
+        first, scores = answers.first_of(""), report.main.correct
+        answered = [
+            (row, first[row.id], float(scores[row.id]), answers.media_of(row)) for row in self.rows if row.id in first
+        ]
+        write_accuracy_page(Path(answers.config.run.dir) / REPORT_NAME, report.to_json(), answered)
 
     def row_scores(self, answers: Mapping[str, Sequence[str | None]], results: Mapping[str, Any]) -> dict[str, float]:
         """Return id -> score of an earlier evaluation: as its results.json says, {} without one."""

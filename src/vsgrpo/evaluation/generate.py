@@ -14,7 +14,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +24,7 @@ import torch
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
+from vsgrpo.evaluation.decoding import Decoding
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
@@ -39,25 +40,6 @@ from vsgrpo.video.loader import VideoInputs, VideoLoader
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Greedy at temperature 0 (one sample), else `num_samples` keyed samples per question (step 0)."""
-
-    temperature: float = 0.0
-    num_samples: int = 1
-    max_new_tokens: int = 16
-    batch_size: int = 32
-    seed: int = 42
-    layout: str = "tree"
-    """tree: questions of a video share its prefix; plain: every prompt on its own. The same answers in fp32."""
-
-    @classmethod
-    def of(cls, config: EvalConfig) -> Self:
-        """Return what a config says about decoding."""
-        given = {name: value for name, value in asdict(config.decoding).items() if name not in ("engine", "vllm")}
-        return cls(**given, seed=config.run.seed)
 
 
 NUM_PROMPTS_KEPT = 50
@@ -123,6 +105,7 @@ def open_generator(
     options = {"dtype": model.dtype, "attn": model.attn_implementation, "offline": model.offline}
     options |= {"text_after_video": model.text_after_video, "vision_marks": config.prompt.vision_marks}
     options |= {"tiny_folder": tiny_folder}
+    note(f"loading model: {model.adapter or model.path}")
     bundle = load(model.path, model.adapter, device=device, **options)
     cache_dir = video.cache_dir or (str(Path(config.run.dir) / "cache") if video.frame_cache == "disk" else None)
     loader = VideoLoader(budget, video.backend, video.timeout_s, frame_cache=video.frame_cache, cache_dir=cache_dir)

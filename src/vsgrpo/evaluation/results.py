@@ -160,13 +160,21 @@ def _own(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if any(fnmatch(path.name, pattern) for pattern in _OWN)]
 
 
-def write_results(config: EvalConfig, content: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def write_results(
+    config: EvalConfig, content: Mapping[str, Any], seconds: float, earlier: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Write results.json and return what is in it.
 
     If the output is in the run folder of the model, the scores in the model's card are renewed.
+
+    Args:
+        earlier: results.json of the run that made the answers, where all were there: its versions and seconds stay.
     """
     folder = Path(config.run.dir)
-    result = {**content, "versions": _versions(), "seconds": round(seconds, 1)}
+    made = {"versions": _versions(), "seconds": round(seconds, 1)}
+    if earlier is not None:
+        made = {key: earlier.get(key, value) for key, value in made.items()}
+    result = {**content, **made}
     write_atomic(folder / RESULTS_NAME, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     paths.drop_aside(folder)
     model = Path(config.model.adapter or config.model.path)

@@ -7,10 +7,8 @@ on only under the same.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vsgrpo.data.frame_true import true_rows
-from vsgrpo.data.inputs import look_at, model_files
+from vsgrpo.data.inputs import InputFile, look_at, model_files
 from vsgrpo.data.row import Row
 from vsgrpo.engine.serve import check_servable
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation import arms, predictions, results
 from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings, ReadOptions, Report, find_benchmark
 from vsgrpo.evaluation.budget import vision_budget
+from vsgrpo.evaluation.decoding import Decoding
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.evaluation.results import Answers
@@ -34,18 +33,19 @@ from vsgrpo.families import family_files, find_model
 from vsgrpo.families.hub_models import with_hub_models
 from vsgrpo.families.vision_record import LIBRARY, other_rule, with_rules
 from vsgrpo.report.evaluation_page import model_size
-from vsgrpo.terminal import show
+from vsgrpo.terminal import note, show
 from vsgrpo.trackers import check_installed
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
-    from vsgrpo.evaluation.generate import Decoding
     from vsgrpo.evaluation.trust.training import TrainingRows
     from vsgrpo.video.budget import VisionBudget
 
 
 OWN_PROMPT = ("system", "template", "suffix")
 """Keys of `prompt` that settings.json has where they are given."""
+_OF_LOADED = {"size", "timed"}
+"""Keys of `model` in results.json that are known once the model is loaded."""
 
 
 def run_eval(
@@ -90,7 +90,14 @@ def run_eval(
         shown = arms.media_of_arms(config, benchmark)
         train = _training_rows(config)
         began = time.monotonic()
-        settings = answer_rows(config, benchmark, shown, budget, overwrite=overwrite, allow_changed=allow_changed)
+        earlier = None if overwrite else _finished(config, benchmark, shown)
+        if earlier is not None:
+            settings = _settings(config, benchmark, budget, Decoding.of(config))
+            results.check_earlier(Path(config.run.dir), settings, _looked_at(config, benchmark, shown), allow_changed)
+            settings["model"] |= {key: earlier["model"][key] for key in _OF_LOADED}
+            note(f"{config.run.dir}: every question is answered already")
+        else:
+            settings = answer_rows(config, benchmark, shown, budget, overwrite=overwrite, allow_changed=allow_changed)
         if settings is None:
             return None
         settings |= left_out
@@ -99,7 +106,8 @@ def run_eval(
         benchmark.write_beside_results(report, answers)
         if train is not None:
             _write_trust(config, benchmark, report, answers, budget.sampled_frames, train)
-        content = results.write_results(config, report.to_json(), time.monotonic() - began)  # last: the rest is there
+        seconds = time.monotonic() - began
+        content = results.write_results(config, report.to_json(), seconds, earlier)  # last: the rest is there
         report_evaluation(config, benchmark, answers, content)
         return report
 
@@ -187,13 +195,12 @@ def answer_rows(
 
     folder = Path(config.run.dir)
     folder.mkdir(parents=True, exist_ok=True)
-    decoding = generate.Decoding.of(config)
-    settings = _settings(config, benchmark, budget, decoding)
+    settings = _settings(config, benchmark, budget, Decoding.of(config))
     processes, inputs = generate.Processes.join(), {}
     if processes.is_first:
         if (warning := other_rule(config)) is not None:
             show(f"warning: {warning}", sys.stderr)
-        inputs = look_at(_inputs(config, benchmark.rows, shown))
+        inputs = _looked_at(config, benchmark, shown)
         if not overwrite:
             results.check_earlier(folder, settings, inputs, allow_changed)
     processes.barrier()  # the others load once the first has found nothing to refuse
@@ -219,6 +226,30 @@ def answer_rows(
     timing = folder / (results.TIMING_NAME if processes.is_first else f"timing.{processes.rank}.jsonl")
     generator.run(asked, timing, processes)
     return settings if processes.is_first else None
+
+
+def _finished(config: EvalConfig, benchmark: Benchmark, shown: Mapping[str, MediaOf]) -> dict[str, Any] | None:
+    """Return results.json of an evaluation all of whose questions are answered, None where the model is needed."""
+    folder = Path(config.run.dir)
+    names = [folder / predictions.predictions_name(control) for control in shown]
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if not (alone and (folder / results.RESULTS_NAME).is_file() and all(path.is_file() for path in names)):
+        return None
+    if any(folder.glob("predictions*.[0-9]*.jsonl")):  # parts of several processes, not merged yet
+        return None
+    for path in names:
+        if not path.read_bytes().endswith(b"\n"):  # the last line was cut off
+            return None
+        answers = predictions.read_answers(path)
+        if any(len(answers.get(row.id, ())) != config.decoding.num_samples for row in benchmark.rows):
+            return None
+    earlier = results.read_results(folder)
+    return earlier if earlier.get("model", {}).keys() >= _OF_LOADED else None
+
+
+def _looked_at(config: EvalConfig, benchmark: Benchmark, shown: Mapping[str, MediaOf]) -> dict[str, InputFile]:
+    """Return the files that decide answers as they are now."""
+    return look_at(_inputs(config, benchmark.rows, shown))
 
 
 def _settings(config: EvalConfig, benchmark: Benchmark, budget: VisionBudget, decoding: Decoding) -> dict[str, Any]:
@@ -281,52 +312,3 @@ def _read_answers(config: EvalConfig, settings: dict[str, Any], leak: Leak, show
 
 def _hash(texts: list[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
-
-
-def split_models(overrides: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Return per model its name and the overrides that evaluate it; one entry ("" as its name) for a single model.
-
-    Each model's results go into a folder of its name in the output folder. Names are the shortest ends of the paths
-    that tell them apart. Checkpoints are taken in order of their numbers.
-
-    Raises:
-        ConfigError: a pattern that no folder matches, the same model twice, or no output folder.
-    """
-    given = [word for word in overrides if word.startswith(("model=", "model.path="))]
-    others = [word for word in overrides if word not in given]
-    paths: list[str] = []
-    for word in given:
-        value = word.partition("=")[2]
-        if not glob.has_magic(value) or Path(value).exists():
-            paths.append(value)
-            continue
-        found = sorted((name for name in glob.glob(value) if Path(name).is_dir()), key=_natural)
-        if not found:
-            raise ConfigError(f"{word}: no folder matches", hint="quote the pattern, and look at what it should find")
-        paths += found
-    if len(paths) < 2:
-        return [("", [*others, *([f"model.path={paths[0]}"] if paths else [])])]
-    if twice := [path for path in paths if paths.count(path) > 1]:
-        raise ConfigError(f"model={twice[0]}: given twice", hint="give each model once")
-    outputs = [word for word in others if word.startswith(("output=", "run.dir="))]
-    if len(outputs) != 1:
-        raise ConfigError(f"{len(paths)} models: output=DIR is needed", hint="each model gets a folder in it")
-    folder = outputs[0].partition("=")[2]
-    rest = [word for word in others if word not in outputs]
-    named = zip(_names(paths), paths, strict=True)
-    return [(name, [*rest, f"model.path={path}", f"output={folder}/{name}"]) for name, path in named]
-
-
-def _natural(name: str) -> list[str | int]:
-    """Sort key by which checkpoint-9 comes before checkpoint-10: every second part is a number."""
-    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name))]
-
-
-def _names(paths: Sequence[str]) -> list[str]:
-    """Return the shortest path ends, joined by "-", by which all paths differ."""
-    parts = [Path(path).parts for path in paths]
-    for length in range(1, max(map(len, parts)) + 1):
-        names = ["-".join(part.strip("/") for part in path[-length:]) for path in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [str(index) for index in range(len(paths))]

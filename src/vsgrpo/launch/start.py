@@ -29,7 +29,7 @@ from vsgrpo.families.vision_record import BEFORE_RULES, PUBLISHED, with_rules
 from vsgrpo.memory.fit import check_disk, check_memory, plan_lines
 from vsgrpo.memory.passes import GIB, device_memory, estimate_run
 from vsgrpo.paths import locked, refuse_inputs_inside
-from vsgrpo.terminal import show
+from vsgrpo.terminal import note, show
 from vsgrpo.trackers import check_installed
 from vsgrpo.training.continuation import read_values
 from vsgrpo.training.launcher import check_devices, device_line, forget_failures, needs_launcher, own_rank, supervise
@@ -170,6 +170,8 @@ def launch_training(
             write_mix(run_dir, drawn, config.run.seed)
             show("\n".join(plan), sys.stderr)
         if joins or not needs_launcher(config):
+            if leads:
+                note("starting the worker: loading torch and the libraries")
             from vsgrpo.training.worker import train, worker_process
 
             with worker_process(run_dir) as process:

@@ -228,7 +228,7 @@ def phases_svg(runs: Sequence[tuple[str, Mapping[str, float]]], phases: Sequence
             )
             start += size
         shapes.append(text("label", start + 8, top + 25, f"{_number(sum(seconds.values()))} s"))
-    return svg("chart", width, row * len(runs), shapes, "seconds per step by phase")
+    return svg("chart wide", width, row * len(runs), shapes, "seconds per step by phase")
 
 
 def histogram_svg(answers: Sequence[str], are_numbers: bool) -> str:
@@ -299,7 +299,7 @@ def scores_svg(
                 )
         x = left + scale * max([value, end, *(table.get(task, 0) for _, _, table in marks)])
         shapes.append(text("value", x + 7, y + 21, f"{100 * value:.1f}"))
-    return svg("scores", width, height, shapes)
+    return svg("scores wide", width, height, shapes)
 
 
 def calibration_svg(pairs: Sequence[tuple[float, float]], name: str) -> str:

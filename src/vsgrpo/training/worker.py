@@ -39,7 +39,7 @@ from vsgrpo.modeling.bundle import ModelBundle
 from vsgrpo.modeling.load import check_versions, load, own_device, quiet_libraries, why_no_gpu
 from vsgrpo.modeling.model_card import write_model_card
 from vsgrpo.modeling.save import save_model
-from vsgrpo.terminal import complain, show
+from vsgrpo.terminal import complain, note, show
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.callbacks import dev_dataset, dev_overlap
 from vsgrpo.training.launcher import allows_tf32, check_devices, cpu_hint, end_with_parent, own_rank, record_failure
@@ -193,6 +193,8 @@ def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunP
         for section in config.stage_sections():
             if isinstance(section, GrpoSection) and config.rollout_engine(section) == "vllm":
                 meet_servers(config, section, rows, lambda text: show(text, sys.stderr))
+    if own_rank() == 0:
+        note(f"loading model: {config.model.adapter or config.model.path}")
     bundle = make_model(config)
     bundle.check_mode(config.prompt.mode)
     if bundle.family.needs_timing:
