@@ -1,4 +1,4 @@
-"""Make the pictures of README from a finished GRPO run: the live display as it stood at the end, and the top of its report.
+"""Make the pictures of README from a finished GRPO run: the live display as it ended, and the top of its report.
 
 Usage: make_pictures.py runs/taste/grpo          (what `make taste` leaves; writes docs/pictures/, needs Chromium)
 """
