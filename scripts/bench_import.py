@@ -1,6 +1,7 @@
 """Peak memory of `vsgrpo import-data` on files of many rows: JSON lines, one JSON list, parquet.
 
     python scripts/bench_import.py --rows 500000
+    python scripts/bench_import.py --rows 500000 --read       # the readers alone, without the import
 
 Each file is written, and imported in a process of its own, whose peak resident memory (`ru_maxrss`) and that of its
 workers are printed, beside those of a file of one row and the size of the file. Rows are made up: conversations about
@@ -21,6 +22,14 @@ from pathlib import Path
 SCENES = 20_000
 FORMS = ("jsonl", "list", "parquet")
 _BATCH = 10_000
+_READ = """
+import resource, sys
+from pathlib import Path
+from vsgrpo.records import read_records
+for _ in read_records(Path(sys.argv[2]), nan="null"):
+    pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, 0)
+"""
 _RUN = """
 import resource, sys
 from vsgrpo.cli import run
@@ -59,9 +68,9 @@ def write(path: Path, form: str, count: int) -> None:
         stream.write(end)
 
 
-def peaks(path: Path, out: Path) -> tuple[int, int]:
-    """Return the peak memory in MiB of an import, and of the largest of its workers."""
-    words = [sys.executable, "-c", _RUN, "import-data", str(path), f"output={out}"]
+def peaks(path: Path, out: Path, only_read: bool) -> tuple[int, int]:
+    """Return the peak memory in MiB of an import, or of its reader, and of the largest of its workers."""
+    words = [sys.executable, "-c", _READ if only_read else _RUN, "import-data", str(path), f"output={out}"]
     result = subprocess.run(words, capture_output=True, text=True)
     if result.returncode:
         sys.exit(result.stderr)
@@ -74,7 +83,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=500_000)
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
+    parser.add_argument("--read", action="store_true", help="measure the readers alone")
+    parser.add_argument("--write", nargs=3, metavar=("FILE", "FORM", "ROWS"), help="write one file, and no more")
     args = parser.parse_args()
+    if args.write:
+        write(Path(args.write[0]), args.write[1], int(args.write[2]))
+        return
     print(
         f"{'file':<10}{'size MiB':>10}{'peak MiB, 1 row':>18}{f'peak MiB, {args.rows:,} rows':>30}{'of workers':>12}",
         flush=True,
@@ -83,9 +97,12 @@ def main() -> None:
         for form in args.forms:
             suffix = {"jsonl": ".jsonl", "list": ".json", "parquet": ".parquet"}[form]
             few, many = Path(folder, f"few{suffix}"), Path(folder, f"many{suffix}")
-            write(few, form, 1)
-            write(many, form, args.rows)
-            alone, (own, workers) = peaks(few, Path(folder, f"few_{form}"))[0], peaks(many, Path(folder, f"out_{form}"))
+            for path, count in ((few, 1), (many, args.rows)):  # in a process of its own: its peak would be inherited
+                subprocess.run([sys.executable, __file__, "--write", str(path), form, str(count)], check=True)
+            alone, (own, workers) = (
+                peaks(few, Path(folder, f"few_{form}"), args.read)[0],
+                peaks(many, Path(folder, f"out_{form}"), args.read),
+            )
             print(f"{form:<10}{many.stat().st_size >> 20:>10}{alone:>18}{own:>30}{workers:>12}", flush=True)
             many.unlink()
 
