@@ -118,7 +118,7 @@ def test_scans_of_a_source_are_skipped_guarded_and_sharded_like_ours(flats, tmp_
         ("source=no_scans:FLATS", "importing 'no_scans' failed", "set PYTHONPATH"),
         ("source=:FLATS", "a full module name is needed", "write package.module:ScanSource"),
         ("source=flats", "source=flats: no such source", "choose from: arkitscenes, demo, scannet"),
-        ("source.name=flats", "source.name=flats: not one of the choices", "choose from: scannet, demo"),
+        ("source.name=flats", "source.name=flats: not one of the choices", "choose from: scannet"),
         ("source.metre=2", "source.metre: unknown key", "did you mean source.metres?"),
         ("source.metres=-1", "source.metres=-1: must be above 0", "set source.metres"),
         ("source.metres=far", "source.metres=far: a number is needed", "source.metres"),

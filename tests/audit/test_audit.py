@@ -335,3 +335,17 @@ def test_the_development_half_scores_as_published():
         assert 100 * own[0] <= high and low <= 100 * own[1], (name, own)
     size = audit.types["object_size_estimation"]
     assert size.text_share > 0.4 and audit.types["object_counting"].text_share < 0.02
+
+
+def test_questions_about_the_camera_are_taken_apart_by_their_objects_and_the_time_between():
+    asked = [
+        "How far apart (in meters) are the places of the camera in frame 3 of 16 and in frame 10 of 16?",
+        "How far apart (in meters) are the places of the camera at 3.2 s and at 8.1 s?",
+        "Compared with the view at 1.0 s, by how many degrees (0-180) has the camera turned at 8.4 s?",
+        "Compared with the view in frame 1 of 16, has the camera turned to the left or to the right in frame 2 of 16?",
+        "In frame 2 of 16, is the trash bin to the left or to the right of the chair as the camera sees them?",
+        "At 2.0 s, how far (in meters) is the camera from the closest point of the sofa?",
+        "When is the tv first seen (seconds from the start)?",
+    ]
+    gaps = [{"gap": gap} for gap in ("7", "5", "7", "1")]  # 8.1 - 3.2 = 4.9 s, 8.4 - 1.0 = 7.4 s
+    assert slots_of(asked) == [*gaps, {"a": "trash bin", "b": "chair"}, {"a": "sofa"}, {"a": "tv"}]

@@ -82,7 +82,7 @@ def test_types_that_nobody_looks_for_are_refused(tmp_path):
 def test_from_rooms_to_a_score(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     build_data = ["build-data", "source=demo", "source.num_scenes=4", *TYPES, *SMALL, "build.num_workers=1"]
-    assert run([*build_data, "spatial.alpha_points=voxel5cm", "data.dev_fraction=0.3", "output=d"]) == 0
+    assert run([*build_data, "spatial.alpha_points=voxel5cm", "data.dev_fraction=0", "output=d"]) == 0
     assert run(["check-data", "d"]) == 0
     assert "leaves out 0 of" in capsys.readouterr().out
     rows = read_rows(tmp_path / "d/train.jsonl")
@@ -91,11 +91,13 @@ def test_from_rooms_to_a_score(tmp_path, monkeypatch, capsys):
     small += ["trainer.max_completion_length=4", "trainer.gradient_accumulation_steps=1"]
     assert run([*train, *small]) == 0
     capsys.readouterr()
-    assert run([*train, "video.num_frames=8", "--overwrite"]) == 2
-    error = capsys.readouterr().err
     named = sum("frames_shown" in row.extra for row in rows)
-    assert f"keeps {named} that name frames of 16" in error or "set video.num_frames=16" in error
-    asked = ["benchmark=vsibench", "benchmark.path=d", "benchmark.split=dev", "benchmark.tasks=[camera,time]"]
+    other = [*train[:-1], "output=other", "video.num_frames=8", "--dry-run"]
+    assert run(other) == 0  # where things are now stays true
+    assert f"video.num_frames=16 keeps {named} that name frames of 16" in "".join(capsys.readouterr())
+    assert run([*other, "data.types=[camera_turn]", "data.frame_true=off"]) == 2
+    assert "hint: set video.num_frames=16" in capsys.readouterr().err
+    asked = ["benchmark=vsibench", "benchmark.path=d", "benchmark.split=train", "benchmark.tasks=[camera,time]"]
     assert run(["eval", "model=run/final", *asked, "benchmark.limit=4", "output=e", "decoding.max_new_tokens=4"]) == 0
     assert run(["inspect", "d", "output=rows.html"]) == 0
     page = (tmp_path / "rows.html").read_text()
