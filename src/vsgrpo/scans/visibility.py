@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.scans.source import Mesh, VisibilitySettings, broken
+from vsgrpo.scans.surface_points import seen_points, surface_samples
 from vsgrpo.spatial.scene import Footage
 from vsgrpo.video.budget import frame_indices
 
 _REPLACE = "copy or download this file again, or remove it: it is optional"
-_NEAREST = 0.1
-"""Metres: nothing nearer than this to the camera is projected."""
 _MAX_UNJUDGED = 0.2
 MASKS = "_2d-instance-filt.zip"
 """Behind the scan id: the name of the archive of masks."""
@@ -146,7 +145,8 @@ class Projection:
         self._points = mesh.vertices[chosen].astype(np.float32)
         self._areas = vertex_areas(mesh.vertices, mesh.faces)[chosen].astype(np.float32)
         self._view, self._tolerance = view, tolerance
-        self._vertices = mesh.vertices.astype(np.float32)
+        samples = surface_samples(mesh.vertices, mesh.faces)
+        self._surface_points = np.concatenate([mesh.vertices.astype(np.float32), samples])
         self._surfaces: dict[int, NDArray[np.uint8]] = {}
         self.frame_pixels = 0
 
@@ -161,13 +161,16 @@ class Projection:
         return counts.astype(np.float64)
 
     def surface(self, frames: Iterable[int]) -> NDArray[np.bool_] | None:
-        """Return which vertices of the mesh, (V,), some of the frames show; each frame is looked at once."""
-        found = np.zeros(len(self._vertices), dtype=bool)
+        """Return which vertices of the mesh and samples of its large faces, (V + S,), some of the frames show.
+
+        Each frame is looked at once.
+        """
+        found = np.zeros(len(self._surface_points), dtype=bool)
         for frame in frames:
             if frame not in self._surfaces:
                 view, seen = self._view(frame), np.zeros(len(found), dtype=bool)
                 if view is not None:
-                    seen[self._seen(self._vertices, view)[0]] = True
+                    seen[self._seen(self._surface_points, view)[0]] = True
                 self._surfaces[frame] = np.packbits(seen)
             found |= np.unpackbits(self._surfaces[frame], count=len(found)).view(bool)
         return found
@@ -178,20 +181,8 @@ class Projection:
         facing = np.abs(((self._areas[seen] @ view.pose[:3, :3].astype(np.float32)) * points).sum(axis=1))
         return seen, view.matrix[0, 0] * view.matrix[1, 1] * facing / points[:, 2] ** 3
 
-    def _seen(self, vertices: NDArray[np.float32], view: View) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        """Return which of the points (N, 3) are seen, and where these are in the frame of the camera."""
-        pose, depth, matrix = view.pose.astype(np.float32), view.depth, view.matrix
-        height, width = depth.shape
-        fx, fy, cx, cy = matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]
-        camera = (vertices - pose[:3, 3]) @ pose[:3, :3]
-        front = np.flatnonzero(camera[:, 2] > _NEAREST)
-        x, y, z = camera[front].T
-        u, v = np.rint(fx * x / z + cx), np.rint(fy * y / z + cy)
-        inside = np.flatnonzero((u >= 0) & (u < width) & (v >= 0) & (v < height))
-        measured = depth[v[inside].astype(np.intp), u[inside].astype(np.intp)]
-        near = np.abs(measured - z[inside]) <= self._tolerance * measured
-        seen = front[inside[near & (measured > 0)]]
-        return seen, camera[seen].astype(np.float32, copy=False)
+    def _seen(self, points: NDArray[np.float32], view: View) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        return seen_points(points, view.pose, view.matrix, view.depth, self._tolerance)
 
 
 def vertex_areas(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -171,13 +171,24 @@ def floor_shares(
     *,
     alpha: float = 5.0,
     holes: str = "fill",
+    samples: NDArray[np.floating] | None = None,
 ) -> list[float]:
-    """Return per set of seen vertices (N,) which share of the area of `room_floor` these alone span, at most 1.
+    """Return per set of seen points which share of the area of `room_floor` these alone span, at most 1.
 
-    The points are those of `room_floor`, as far as they are seen; 0 where the scan spans no area.
+    The points are those of `room_floor`, as far as they are seen, and the samples seen; 0 where the scan spans no area.
+
+    Args:
+        seen: (N + S,) each: the vertices, then the samples.
+        samples: (S, 3) more points of the surface, where faces are large; None: there are none.
     """
     whole = shape_area(alpha_shape(_floor_points(vertices, alpha_points, seed_name), alpha, holes))
-    parts = [_floor_points(vertices, alpha_points, seed_name, some) for some in seen]
+    more = np.zeros((0, 2)) if samples is None else np.asarray(samples, dtype=np.float64)[:, :2]
+    parts = [
+        np.concatenate(
+            [_floor_points(vertices, alpha_points, seed_name, some[: len(vertices)]), more[some[len(vertices) :]]]
+        )
+        for some in seen
+    ]
     areas = [shape_area(alpha_shape(points, alpha, holes)) for points in parts]
     return [min(area / whole, 1.0) if whole else 0.0 for area in areas]
 

@@ -81,7 +81,8 @@ class Footage:
         pixels: instance id -> its pixels in each of the F frames.
         budgets: frames asked for -> positions in `times` of those that a loader then shows; budgets of which every
             frame was looked at.
-        surface: frames asked for -> (V,) which vertices of the scan's mesh these frames show; empty: not known.
+        surface: frames asked for -> (V + S,) which vertices of the scan's mesh, and samples of large faces, are shown;
+            empty: not known.
         areas: frames asked for -> share of the room's floor that this surface spans, at most 1; empty: not known.
         poses: (F, 4, 4) camera (x right, y down, z forward) -> frame of the scene, metres, in each of the F frames; nan
             where it is not known; None: in none.

@@ -12,6 +12,7 @@ from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.errors import DataError
 from vsgrpo.files import link_or_copy
 from vsgrpo.scans.source import Recording, Scan, VisibilitySettings
+from vsgrpo.scans.surface_points import surface_samples
 from vsgrpo.scans.visibility import numbered_frames, stacked_poses
 from vsgrpo.scans.walk.mesh_video import Walk, WalkSettings, render_walk
 from vsgrpo.spatial.floor import floor_shares
@@ -140,12 +141,14 @@ def _with_areas(config: BuildDataConfig, scan: Scan, scene: Scene, footage: Foot
     if scene.room_size is None or not footage.surface:
         return footage
     spatial, seen = config.spatial, list(footage.surface.values())
+    mesh = scan.aligned_mesh()
     shares = floor_shares(
-        scan.aligned_mesh().vertices,
+        mesh.vertices,
         seen,
         spatial.alpha_points,
         scene.scene_name,
         alpha=spatial.alpha,
         holes=spatial.alpha_holes,
+        samples=surface_samples(mesh.vertices, mesh.faces),
     )
     return replace(footage, areas=dict(zip(footage.surface, shares, strict=True)))

@@ -69,6 +69,11 @@ class Camera:
         pose[:3, :3], pose[:3, 3] = self.axes().T, self.eye
         return pose
 
+    def matrix(self) -> NDArray[np.float64]:
+        """Return the (3, 3) pinhole matrix."""
+        cx, cy = self.width / 2 - 0.5, self.height / 2 - 0.5
+        return np.array([[self.focal, 0, cx], [0, self.focal, cy], [0, 0, 1]])
+
     def rays(self, pixel: NDArray[np.int64]) -> list[Float]:
         """Return world x, y, z of the rays through flat pixel numbers, scaled to depth 1 along the view axis."""
         rows, columns = np.divmod(pixel, self.width)
