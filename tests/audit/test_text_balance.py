@@ -146,6 +146,26 @@ def test_a_forest_finds_no_more_than_the_audit():
     assert scores[1] < 0.29
 
 
+def test_a_forest_reads_numbers_as_the_audit_does():
+    pytest.importorskip("sklearn", reason="scikit-learn is the second judge; it is no dependency")
+    forest_score = load_script("text_forest").forest_score
+    rng = np.random.default_rng(0)
+    # Three beds of 200 cm to one of 100, three lamps of 40 to one of 80: text answers three of four, constants fewer.
+    sizes = {"bed": (200, 200, 200, 100), "lamp": (40, 40, 40, 80)}
+    question = (
+        "What is the length of the longest dimension (length, width, or height) of the {}, measured in centimeters?"
+    )
+    rows = [
+        AuditRow(f"{k} {name}", "object_size_estimation", f"room{k}", question.format(name), None, str(size), None)
+        for k in range(60)
+        for name, choices in sizes.items()
+        for size in [int(rng.choice(choices))]
+    ]
+    audit = audit_rows(rows, null=False).types["object_size_estimation"]
+    assert audit.text > audit.constant + 0.2
+    assert forest_score(rows, trees=20) == pytest.approx(audit.text, abs=0.03)
+
+
 # --- rows of a build ---
 
 
