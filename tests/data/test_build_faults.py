@@ -1,5 +1,6 @@
 """build-data under fire: kill -9 in the middle, shards, a disk that fills up."""
 
+import multiprocessing
 import os
 import resource
 import signal
@@ -12,9 +13,11 @@ import pytest
 from build_roots import demo_config, row_bytes, scannet_config, scannet_like
 
 from vsgrpo.data.build.dataset import build_dataset, merge_shards, scenes_drawn
+from vsgrpo.data.build.scan import ScanJob, build_scans
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import read_rows
-from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.errors import ConfigError, DataError, RunError
+from vsgrpo.scans.source import find_source
 
 pytestmark = pytest.mark.integration
 
@@ -120,6 +123,18 @@ def test_a_full_disk_ends_with_exit_1_and_no_half_file_under_a_final_name(tmp_pa
 
 
 @pytest.mark.faults
+def test_no_worker_writes_on_when_a_build_has_failed(tmp_path):
+    config = demo_config(tmp_path / "d", "source.num_scenes=4")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "videos").write_text("in the way")
+    source = find_source("demo")
+    names = source.list_scans(config.source, tmp_path / "root")
+    jobs = [ScanJob(config, tmp_path / "root", tmp_path / "d", name, "train") for name in names]
+    with pytest.raises(RunError, match="videos"):
+        list(build_scans(jobs, 2))
+    assert multiprocessing.active_children() == []
+
+
 def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(tmp_path):
     scenes = ["source.num_scenes=40", "source.frame_size=112", "build.num_workers=2"]
     process = started(tmp_path / "d", *scenes)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from hub_server import Repo, serve_hub
 from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.importing.own_records import OwnRowFaults
-from vsgrpo.data.own_rows import dataset_folder, with_own_rows
+from vsgrpo.data.own_rows import dataset_folder, is_complete, with_own_rows
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
 from vsgrpo.video.writer import write_video
@@ -170,6 +171,29 @@ def test_what_is_no_data_names_the_ways(tmp_path):
     with pytest.raises(DataError) as caught:
         dataset_folder(str(tmp_path))
     assert "has no train.jsonl" in caught.value.message and "import-data" in caught.value.hint
+
+
+def test_a_later_row_that_lacks_fields_is_completed_too(own):
+    folder = dataset_folder(str(write(own / "rows.jsonl", ten_rows())))
+    whole = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    whole = [
+        {**row, "media": [{**item, "path": f"clips/{Path(item['path']).name}"} for item in row["media"]]}
+        for row in whole
+    ]
+    assert is_complete(write(own / "train.jsonl", whole))
+    mixed = write(own / "mixed.jsonl", [*whole[:5], *ten_rows()[5:]])
+    assert not is_complete(mixed)
+    rows = read_rows(dataset_folder(str(mixed)) / "train.jsonl")
+    assert sorted(row.question for row in rows) == sorted(row["question"] for row in ten_rows())
+
+
+def test_a_dry_run_leaves_nothing_behind(own, capsys):
+    file = write(own / "rows.jsonl", ten_rows())
+    before = sorted(own.rglob("*"))
+    words = ["train", "sft", f"data={file}", "model=tiny", f"output={own / 'run'}", "launch=cpu", "--dry-run"]
+    assert run(words) == 0
+    assert "rows: 10" in capsys.readouterr().out
+    assert sorted(own.rglob("*")) == before
 
 
 def test_train_takes_a_file_of_rows_and_mixes_another(own, capsys):

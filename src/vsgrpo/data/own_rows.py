@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from vsgrpo.files import user_cache
 from vsgrpo.hub import fetch
 from vsgrpo.terminal import note
 
+_COMPLETE = "complete"
 OWN_NAME = "own"
 """Data set of rows that name none."""
 _SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -35,8 +38,11 @@ _PLACES = ("", "data")
 """Folders of a data set that hold its row files."""
 
 
-def with_own_rows(config: TrainConfig) -> TrainConfig:
+def with_own_rows(config: TrainConfig, name: str = _COMPLETE) -> TrainConfig:
     """Return the config with every `data=` a dataset folder: rows of one's own are completed first.
+
+    Args:
+        name: of the folders that complete rows are written to, where those of a run are not there yet.
 
     Raises:
         DataError: as `dataset_folder`.
@@ -44,7 +50,7 @@ def with_own_rows(config: TrainConfig) -> TrainConfig:
     data = config.data
 
     def folder(key: str, value: str) -> str:
-        return str(dataset_folder(value, data.split, key=key, allow_val_safe=data.allow_val_safe))
+        return str(dataset_folder(value, data.split, key=key, allow_val_safe=data.allow_val_safe, name=name))
 
     path = folder("data.path=", data.path)
     mix = [
@@ -54,13 +60,36 @@ def with_own_rows(config: TrainConfig) -> TrainConfig:
     return replace(config, data=replace(data, path=path, mix=mix if data.mix is not None else None))
 
 
-def dataset_folder(value: str, split: str = "train", *, key: str = "data.path=", allow_val_safe: bool = False) -> Path:
+@contextmanager
+def own_rows_on_trial(config: TrainConfig) -> Iterator[TrainConfig]:
+    """Give `with_own_rows` for as long as a plan is made: what it writes is removed at the end.
+
+    Raises:
+        DataError: as `dataset_folder`.
+    """
+    name = f"plan-{os.getpid()}"
+    try:
+        yield with_own_rows(config, name)
+    finally:
+        for path, _ in config.data.folders():
+            shutil.rmtree(_complete_folder(Path(path), name), ignore_errors=True)
+
+
+def dataset_folder(
+    value: str,
+    split: str = "train",
+    *,
+    key: str = "data.path=",
+    allow_val_safe: bool = False,
+    name: str = _COMPLETE,
+) -> Path:
     """Return the dataset folder that a value of `data=` names.
 
     Args:
         split: of the row file that a run reads.
         key: stands before the value in messages: the key of the configuration and "=".
         allow_val_safe: take val scans of rooms that VSI-Bench does not use.
+        name: see `with_own_rows`.
 
     Raises:
         DataError: nothing is there, or no rows; rows that cannot be taken (`OwnRowFaults`, with all faults).
@@ -77,20 +106,27 @@ def dataset_folder(value: str, split: str = "train", *, key: str = "data.path=",
         return path
     if path.is_file() and path.name == f"{split}.jsonl" and is_complete(path):
         return path.parent
-    return _completed(path, found, allow_val_safe)
+    return _completed(path, found, allow_val_safe, name)
 
 
 def is_complete(file: Path) -> bool:
-    """Return whether the first row of a file has every field of the row schema, or the file has no row."""
+    """Return whether every row of a file has every field of the row schema; a file without a row has.
+
+    The first row is parsed, of the others the names of the fields are looked for in the text.
+    """
+    names = [f'"{name}"'.encode() for name in ("schema_version", *FIELD_NAMES)]
     with file.open("rb") as stream:
-        line = next((line for line in stream if line.strip()), None)
-    if line is None:
-        return True
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return True  # its reader says what is wrong
-    return isinstance(row, dict) and "schema_version" in row and {*FIELD_NAMES} <= row.keys()
+        lines = (line for line in stream if line.strip())
+        first = next(lines, None)
+        if first is None:
+            return True
+        try:
+            row = json.loads(first.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            return True  # its reader says what is wrong
+        if not (isinstance(row, dict) and "schema_version" in row and {*FIELD_NAMES} <= row.keys()):
+            return False
+        return all(name in line for line in lines for name in names)
 
 
 def _row_files(path: Path, key: str) -> dict[str, Path]:
@@ -117,9 +153,13 @@ def _row_files(path: Path, key: str) -> dict[str, Path]:
     return found
 
 
-def _completed(path: Path, found: dict[str, Path], allow_val_safe: bool) -> Path:
+def _complete_folder(path: Path, name: str) -> Path:
+    return path / name if path.is_dir() else path.with_name(f"{path.stem}.{name}")
+
+
+def _completed(path: Path, found: dict[str, Path], allow_val_safe: bool, name: str) -> Path:
     """Write complete rows beside the files, unless they are there already, and return their folder."""
-    folder = path / "complete" if path.is_dir() else path.with_name(f"{path.stem}.complete")
+    folder = _complete_folder(path, _COMPLETE)
     files = tuple(found.values())
     wanted = own_record(files)
 
@@ -131,6 +171,7 @@ def _completed(path: Path, found: dict[str, Path], allow_val_safe: bool) -> Path
     if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or "0"):
         _wait_for(is_current, folder)
         return folder
+    folder = _complete_folder(path, name)
     root = path if path.is_dir() and any(file.parent != path for file in files) else None
     splits = tuple(found) if len(found) > 1 else ()
     settings = ImportSettings(
@@ -138,7 +179,8 @@ def _completed(path: Path, found: dict[str, Path], allow_val_safe: bool) -> Path
     )
     summary = import_data(settings, overwrite=folder.is_dir())
     taken = sum(sum(part.values()) for part in summary.counts.values())
-    note(f"{path}: {taken} rows completed, written once to {folder}")
+    if name == _COMPLETE:
+        note(f"{path}: {taken} rows completed, written once to {folder}")
     return folder
 
 

@@ -20,7 +20,7 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.yaml_files import config_dir
 from vsgrpo.data.inputs import look_at, model_folders
 from vsgrpo.data.mix import DrawnSource, write_mix
-from vsgrpo.data.own_rows import with_own_rows
+from vsgrpo.data.own_rows import own_rows_on_trial, with_own_rows
 from vsgrpo.data.row_numbers import Rows, numbers_of
 from vsgrpo.errors import ConfigError, VsgrpoError
 from vsgrpo.families import find_model
@@ -54,7 +54,12 @@ def describe(config: TrainConfig) -> str:
         VsgrpoError: what is wrong on every machine.
     """
     if Path(config.data.path).exists():
-        config = with_own_rows(config)
+        with own_rows_on_trial(config) as completed:
+            return _described(completed)
+    return _described(config)
+
+
+def _described(config: TrainConfig) -> str:
     config, numbers = with_rules(config), check_plan(config)
     short: list[str] = []
     for check in (

@@ -118,7 +118,7 @@ def build_scans(jobs: list[ScanJob], num_workers: int | None) -> Iterator[ScanOu
             hint="run the same command again: finished scans are kept; fewer build.num_workers need less memory",
         ) from None
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=True, cancel_futures=True)  # scans under way write into a folder that may be given back
         for name in _BLAS:
             del os.environ[name]
         os.environ.update(before)
