@@ -71,7 +71,7 @@ def own_rows_on_trial(config: TrainConfig) -> Iterator[TrainConfig]:
     try:
         yield with_own_rows(config, name)
     finally:
-        for path, _ in config.data.folders():
+        for path in (config.data.path, *(str(item["path"]) for item in config.data.mix or [])):
             shutil.rmtree(_complete_folder(Path(path), name), ignore_errors=True)
 
 
