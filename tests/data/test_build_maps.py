@@ -1,9 +1,13 @@
 """Maps from scan to row: the question of a room, the map that other rows carry, and the prompt that asks for it."""
 
+from dataclasses import asdict
+from hashlib import blake2b
+
 import pytest
 
 from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
+from vsgrpo.data.build import plan
 from vsgrpo.data.prompts import asked_text, question_text, target_text
 from vsgrpo.data.rows import read_rows
 from vsgrpo.scans.meta_info import read_scene_json
@@ -11,6 +15,20 @@ from vsgrpo.spatial.maps import cells_of, map_text, read_map
 from vsgrpo.spatial.question_types import answer_from_boxes
 
 TEMPLATE = "{{ question }}\n{{ map_request }}\n{{ closing }}"
+
+
+def test_folders_of_before_go_on_and_those_with_maps_are_others(monkeypatch):
+    stamped = []
+    monkeypatch.setattr(plan, "blake2b", lambda text, **size: stamped.append(text) or blake2b(text, **size))
+
+    def of(*words):
+        return load_config("build_data", ["source=demo", "output=x", *words])
+
+    before = asdict(of())
+    before["data"].pop("map")  # as an earlier version has written it
+    stamps = [plan.fingerprint(config) for config in (plan._config_from(before), of(), of("data.map=true"))]
+    assert stamps[0] == stamps[1] != stamps[2]
+    assert [b'"map"' in text for text in stamped] == [False, False, True]
 
 
 @pytest.mark.integration

@@ -132,6 +132,8 @@ def fingerprint(config: BuildDataConfig) -> str:
     caps = {name: cap for name, cap in config.balance.caps.items() if cap is not None}
     content["balance"] = {"caps": dict.fromkeys(types_named(("vsibench",))) | caps, **pools}
     content["data"] = {key: value for key, value in content["data"].items() if key not in ("path", "dev_fraction")}
+    if not config.data.map:
+        content["data"].pop("map")  # stamped without it so far
     given = {key: value for key, value in content["source"].items() if key not in ("root", "num_scenes")}
     content["source"] = dict.fromkeys(("preset", "seed", "num_frames", "frame_size")) | given  # as stamped so far
     if content["sources"] is None:
@@ -190,6 +192,7 @@ def _config_from(data: dict[str, Any]) -> BuildDataConfig:
     data["source"] = {key: value for key, value in data["source"].items() if key in known}
     data["balance"].setdefault("mode", "paper")  # as every build of before was
     data["counterfactual"].setdefault("placebo_rows", 0)
+    data["data"].setdefault("map", False)
     sections = {**get_type_hints(BuildDataConfig), "source": options}
     sections.pop("sources")
     typed = {name: section(**data[name]) for name, section in sections.items()}
