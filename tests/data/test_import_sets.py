@@ -202,6 +202,13 @@ def test_what_a_row_says_of_frames_holds_for_these_alone():
     assert is_true_at(frames[2], 16) is None
 
 
+def test_a_map_is_an_answer_of_its_own_kind():
+    said = '<map>{"table": [[0, 3], [5, 7]], "chair": [[9, 3]]}</map>'
+    talk = [{"role": "user", "content": "<video>Draw the map."}, {"role": "assistant", "content": said}]
+    row = record_to_row({"messages": talk, "videos": [f"{SCAN}.mp4"], "question_type": "object_map"}, "x").row
+    assert (row.answer_kind, row.answer, row.ground_truth, row.options) == ("map", said, said, None)
+
+
 def test_the_wrong_answer_of_a_preference_is_read_in_every_form():
     prompt, right, wrong = ([{"role": role, "content": text}] for role, text in
                             (("user", COUNT), ("assistant", "3"), ("assistant", "4")))  # fmt: skip
