@@ -101,7 +101,7 @@ class ScannetppScan(Scan):
         ]
         names = set[str]().union(*(scannetpp_names_of(group.label) for group in self.groups))
         is_drawn = settings.alpha_points == "random10k"  # one point per cell needs no even ones
-        points = surface_sample(vertices, self.mesh.faces, self.scan_id) if is_drawn else None
+        points = surface_sample(self.mesh.vertices, self.mesh.faces, self.scan_id) if is_drawn else None
         identity = (SCANNETPP.name, self.scan_id, self.scan_id)
         return make_scene(identity, candidates, names, vertices, settings, self.warnings, points)
 

@@ -108,7 +108,9 @@ def _parsed(path: Path, number: int, entry: Any) -> tuple[int, str, NDArray[np.i
     segments = _integers(fields.get("segments"))
     if type(instance_id) is not int or not 0 <= instance_id < 2**31 or not isinstance(label, str) or segments is None:
         raise broken(path, f"segGroups[{number}] lacks objectId, label or segments")
-    return instance_id, label.strip(), np.unique(segments), fields.get("obb")
+    if len(segments) > 1 and not (segments[1:] > segments[:-1]).all():  # sorted already in most files
+        segments = np.unique(segments)
+    return instance_id, label.strip(), segments, fields.get("obb")
 
 
 def _integers(values: Any) -> NDArray[np.int64] | None:
@@ -139,7 +141,7 @@ def _vertices_of(
         segments = found
     else:
         warnings["segments_missing"] = 1
-        if len(np.unique(np.concatenate(listed))) * _MIN_SEGMENT < num_vertices:
+        if sum(map(len, listed)) * _MIN_SEGMENT < num_vertices:
             what = f"lacks {SEGMENTS}, and {ANNOTATION} lists too few segments for each to be a vertex"
             raise broken(folder, what, "copy segments.json of the same release")
     if np.array_equal(segments, np.arange(num_vertices)):

@@ -150,17 +150,21 @@ def surface_sample(
         faces: (F, 3) vertex numbers.
         seed_name: the draw depends on this name alone (the scan id).
     """
-    corners = [np.asarray(vertices, dtype=np.float64)[faces[:, k]] for k in range(3)]
-    areas = np.linalg.norm(np.cross(corners[1] - corners[0], corners[2] - corners[0]), axis=1) / 2
-    upto = np.cumsum(areas)
+    # Axis by axis and in float32: two million faces take a fifth of a second, and areas need no more digits.
+    axes = np.ascontiguousarray((vertices - vertices.mean(axis=0)).T, dtype=np.float32)
+    first, second, third = (np.ascontiguousarray(faces[:, k]) for k in range(3))
+    ax, ay, az = (axis[second] - axis[first] for axis in axes)
+    bx, by, bz = (axis[third] - axis[first] for axis in axes)
+    squares = (ay * bz - az * by) ** 2 + (az * bx - ax * bz) ** 2 + (ax * by - ay * bx) ** 2
+    upto = np.cumsum(np.sqrt(squares), dtype=np.float64)
     if not len(upto) or not upto[-1] > 0:
         return np.asarray(vertices, dtype=np.float64)
     rng = np.random.default_rng(_seed_of(f"surface {seed_name}"))
     drawn = np.minimum(np.searchsorted(upto, rng.random(number) * upto[-1], side="right"), len(upto) - 1)
     u, v = rng.random((2, number, 1))
     u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)
-    first, second, third = (corner[drawn] for corner in corners)
-    return first + u * (second - first) + v * (third - first)
+    a, b, c = (np.asarray(vertices[corner[drawn]], dtype=np.float64) for corner in (first, second, third))
+    return a + u * (b - a) + v * (c - a)
 
 
 def floor_shares(
