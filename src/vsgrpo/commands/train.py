@@ -50,11 +50,10 @@ def train(
     from vsgrpo.launch.seeds import seed_list
     from vsgrpo.launch.start import describe, launch_training
 
-    given += [f"data.limit={limit}"] if limit else []
-    given += ["trainer.report_to=[wandb]"] if wandb else []
+    given += [f"data.limit={limit}"] * bool(limit) + ["trainer.report_to=[wandb]"] * wandb
     if sweep:
         options = ["--allow-changed"] * allow_changed + ["--debug"] * debug
-        options += [f"--config-dir={config_dir}"] if config_dir is not None else []
+        options += [f"--config-dir={config_dir}"] * (config_dir is not None)
         modes = {"resume": resume, "overwrite": overwrite, "stop_on_failure": stop_on_failure}
         _train_sweep(given, config_dir, options, modes, dry_run=dry_run, sbatch=sbatch, as_json=as_json)
         return

@@ -95,7 +95,6 @@ def run_eval(
             settings = _settings(config, benchmark, budget, Decoding.of(config))
             results.check_earlier(Path(config.run.dir), settings, _looked_at(config, benchmark, shown), allow_changed)
             settings["model"] |= {key: earlier["model"][key] for key in _OF_LOADED}
-            note(f"{config.run.dir}: every question is answered already")
         else:
             settings = answer_rows(config, benchmark, shown, budget, overwrite=overwrite, allow_changed=allow_changed)
         if settings is None:
@@ -106,8 +105,7 @@ def run_eval(
         benchmark.write_beside_results(report, answers)
         if train is not None:
             _write_trust(config, benchmark, report, answers, budget.sampled_frames, train)
-        seconds = time.monotonic() - began
-        content = results.write_results(config, report.to_json(), seconds, earlier)  # last: the rest is there
+        content = results.write_results(config, report.to_json(), time.monotonic() - began, earlier)  # last of all
         report_evaluation(config, benchmark, answers, content)
         return report
 
@@ -244,7 +242,10 @@ def _finished(config: EvalConfig, benchmark: Benchmark, shown: Mapping[str, Medi
         if any(len(answers.get(row.id, ())) != config.decoding.num_samples for row in benchmark.rows):
             return None
     earlier = results.read_results(folder)
-    return earlier if earlier.get("model", {}).keys() >= _OF_LOADED else None
+    if not (earlier.get("model", {}).keys() >= _OF_LOADED):
+        return None
+    note(f"{folder}: every question is answered already")
+    return earlier
 
 
 def _looked_at(config: EvalConfig, benchmark: Benchmark, shown: Mapping[str, MediaOf]) -> dict[str, InputFile]:
