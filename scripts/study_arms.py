@@ -51,7 +51,7 @@ ARMS = (
     Arm("dpo", "dpo", "demo_dpo", settings=("model.freeze_vision=false", "trainer.learning_rate=3e-4")),
     Arm("grpo_kl", "grpo", "demo_grpo_kl"),
     Arm("grpo_count", "grpo", "demo_grpo", settings=("data.types=[object_counting]",)),
-    Arm("grpo_wrong", "grpo", "demo_grpo", data="wrong"),
+    Arm("grpo_wrong", "grpo", "demo_grpo", data="wrong", equal=None, settings=STEPS),
     Arm("grpo_even", "grpo", "demo_grpo", data="even", equal=None, settings=STEPS),
     Arm("wrong_even", "grpo", "demo_grpo", data="wrong_even", equal=None, settings=STEPS),
     Arm("grpo_t", "grpo", "demo_grpo_t", mode="think", pilot=10),
