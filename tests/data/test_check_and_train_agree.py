@@ -13,6 +13,7 @@ from PIL import Image
 
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.check import check_data
+from vsgrpo.data.own_rows import with_own_rows
 from vsgrpo.data.rows import FIELD_NAMES
 from vsgrpo.errors import VsgrpoError
 from vsgrpo.training.preflight import check_run, load_rows
@@ -63,11 +64,9 @@ def nested(depth):
 
 
 BAD_ROWS = {
-    "unit missing": {name: BASE[name] for name in FIELD_NAMES if name != "unit"},
     "two fields missing": {name: BASE[name] for name in FIELD_NAMES if name not in ("unit", "media")},
     "unknown field": BASE | {"label": "x"},
     "newer schema": BASE | {"schema_version": 2},
-    "no schema": {name: BASE[name] for name in FIELD_NAMES if name != "schema_version"},
     "a number": 3,
     "a list": [BASE],
     "empty id": BASE | {"id": " "},
@@ -89,7 +88,7 @@ BAD_ROWS = {
     "rejected, and no letter": CHOICE | {"rejected": "bed", "ground_truth": None},
     "options equal by word": CHOICE | {"options": ["table", "Table."]},
     "one option": CHOICE | {"options": ["table"]},
-    "five options": CHOICE | {"options": ["table", "a", "b", "c", "d"]},
+    "seven options": CHOICE | {"options": ["table", "a", "b", "c", "d", "e", "f"]},
     "options a text": CHOICE | {"options": "table, bed"},
     "letter of no option": CHOICE | {"ground_truth": "C"},
     "word of another option": CHOICE | {"answer": "bed"},
@@ -139,7 +138,10 @@ GOOD_ROWS = {
     "a link inside": shows("inside.mp4") | {"id": "j"},
     "another wrong number": BASE | {"id": "k", "rejected": "4"},
     "a thought": BASE | {"id": "l", "reasoning": "I see three."},
+    "six options": CHOICE | {"id": "m", "options": ["table", "a", "b", "c", "d", "e"]},
 }
+LACKING = ("unit", "schema_version", "rejected")
+"""Fields that a row of one's own may lack: they are completed, also where the first row of its file has them all."""
 
 
 @pytest.fixture(scope="module")
@@ -198,12 +200,12 @@ def train_refuses(folder, method="grpo"):
     from vsgrpo.video.budget import VisionBudget
     from vsgrpo.video.loader import VideoLoader
 
-    config = config_of(folder, method)
     try:
+        config = with_own_rows(config_of(folder, method))
         rows, _ = load_rows(config)
         check_run(config, rows)
         loader = VideoLoader(VisionBudget(**config.vision()), timeout_s=None, on_bad="error")
-        for kind, path in {place for row in rows for place in row.media_paths(folder)}:
+        for kind, path in {place for row in rows for place in row.media_paths(Path(config.data.path))}:
             loader.load(path, kind)
     except VsgrpoError:
         return True
@@ -240,6 +242,13 @@ def test_both_take_good_rows(form, media, tmp_path):
     text = text.replace("\n", "\n\n  \n") if form == "blank lines" else text
     folder = write(tmp_path / "data", media, [text])
     assert not check_refuses(folder) and not train_refuses(folder)
+
+
+@pytest.mark.parametrize("field", LACKING)
+def test_both_complete_a_row_behind_complete_ones(field, media, tmp_path):
+    lacking = {name: value for name, value in (BASE | {"id": "b"}).items() if name != field}
+    folder = write(tmp_path / "data", media, [json.dumps(BASE), json.dumps(lacking)])
+    assert not check_refuses(folder, headers=True) and not train_refuses(folder)
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])
@@ -296,16 +305,17 @@ def test_rows_whose_room_cannot_be_told_are_one_note(media, tmp_path):
 
 
 def test_all_faults_of_all_rows_are_told_at_once_and_grouped(media, tmp_path):
-    no_unit = [{name: BASE[name] for name in FIELD_NAMES if name != "unit"} | {"id": str(k)} for k in range(10)]
-    twice_bad = {name: BASE[name] for name in FIELD_NAMES if name != "unit"} | {"answer_kind": "list", "id": ""}
-    lines = [json.dumps(BASE), *map(json.dumps, no_unit), "{", json.dumps(twice_bad), json.dumps(shows("gone.mp4"))]
+    bad_unit = [BASE | {"unit": 3, "id": str(k)} for k in range(10)]
+    twice_bad = BASE | {"unit": 3, "answer_kind": "list", "id": ""}
+    cut = json.dumps(BASE)[:-1]  # names every field: the rows are complete ones
+    lines = [json.dumps(BASE), *map(json.dumps, bad_unit), cut, json.dumps(twice_bad), json.dumps(shows("gone.mp4"))]
     folder = write(tmp_path / "data", media, lines)
     file = folder / "train.jsonl"
     assert check_data(folder, config_of(folder)).problems == [
-        f"{file}: 11 rows: unit is missing (lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ...)",
-        f"{file}:12: not JSON (Expecting property name enclosed in double quotes: line 2 column 1 (char 2))",
+        f"{file}: 11 rows: unit: must be null or a non-empty string (lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ...)",
+        f"{file}:12: not JSON (Expecting ',' delimiter: line 2 column 1 (char {len(cut) + 1}))",
         f'{file}:13: id="": must be a non-empty string',
-        f'{file}:13: answer_kind="list": must be one of number, choice, text',
+        f'{file}:13: answer_kind="list": must be one of number, choice, text, map',
         f"{file}:14: id: used before in this file",
         f"{folder / 'gone.mp4'}: no such video (row own/a)",
     ]
@@ -320,7 +330,7 @@ def test_the_same_faults_are_told_of_rows_of_ours_that_lack_fields(media, tmp_pa
     assert check_data(folder, config_of(folder)).problems == [  # a unit is no fault: null is its default
         f"{file}:4: not JSON (Expecting property name enclosed in double quotes: line 2 column 1 (char 2))",
         f'{file}:5: id="": must be a non-empty string',
-        f'{file}:5: answer_kind="list": must be one of number, choice, text',
+        f'{file}:5: answer_kind="list": must be one of number, choice, text, map',
         f"{file}:6: no such video: gone.mp4",
     ]
 
