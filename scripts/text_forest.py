@@ -1,7 +1,7 @@
 """A second judge of what text gives away: a random forest (scikit-learn) on what the audit's tables count.
 
 For tests and bench_audit.py only. Balancing never uses it, so that it can say whether the balancer fools its own judge.
-Encodings of training rows come from other inner folds, else the label would leak.
+Rates of training rows' options come from other inner folds, else the label would leak.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from vsgrpo.audit.measure import read_texts
 from vsgrpo.audit.numbers import NumberTexts
 from vsgrpo.audit.rows import AuditRow
 
-_PRIOR = 3.0
-_MAX_NAMES = 80
-_LEAVES = (3, 10, 30)
+_LEAVES = (1, 3, 10)
 """Fewest rows of a leaf, for numbers: small leaves read sizes best, large ones counts and distances."""
 
 
@@ -49,7 +47,7 @@ def _choices(texts: ChoiceTexts, scenes: list[str], seed: int, trees: int) -> fl
             encoded[own] = texts.features(texts.truth, fit[inner[fit] != j])[own]
         given = np.hstack([encoded, letter])
         known, asked = texts.options_of(fit), texts.options_of(use)
-        forest = RandomForestClassifier(trees, min_samples_leaf=5, max_features=0.4, random_state=seed, n_jobs=1)
+        forest = RandomForestClassifier(trees, min_samples_leaf=20, max_features=1.0, random_state=seed, n_jobs=1)
         forest.fit(given[known], right[known])
         belief = np.zeros(len(given))
         belief[asked] = forest.predict_proba(given[asked])[:, 1]
@@ -60,45 +58,27 @@ def _choices(texts: ChoiceTexts, scenes: list[str], seed: int, trees: int) -> fl
 def _numbers(texts: NumberTexts, scenes: list[str], seed: int, trees: int) -> float:
     """Return the score of the number with the highest expected score under the answers of the leaves.
 
-    As the audit does, a fold takes what is best on the other folds: one of three sizes of leaves, or the constant.
+    It sees which names a question has, nothing else: rates of the names as further columns made it worse. As the audit
+    does, a fold takes what is best on the other folds: one of three sizes of leaves, or the constant.
     """
     from sklearn.ensemble import RandomForestRegressor
 
-    folds, inner = scene_folds(scenes, seed), scene_folds(scenes, seed + 1)
+    folds = scene_folds(scenes, seed)
     logs = np.log(np.maximum(texts.truth, 0.01))
     named = texts.names[texts.key_of].toarray()
-    common = np.argsort(-named.sum(axis=0), kind="stable")[:_MAX_NAMES]
     scores = np.zeros((len(_LEAVES) + 1, len(scenes)))
     for k in range(NUM_FOLDS):
         fit, use = np.flatnonzero(folds != k), np.flatnonzero(folds == k)
-        encoded = _encode(logs, named, fit)
-        for j in range(NUM_FOLDS):
-            own = fit[inner[fit] == j]
-            encoded[own] = _encode(logs, named, fit[inner[fit] != j])[own]
-        given = np.hstack([encoded, named[:, common]])
         scores[-1, use] = texts.predict(texts.truth, fit, use)["constant"]
         for row, leaf in zip(scores, _LEAVES, strict=False):
-            forest = RandomForestRegressor(
-                trees, min_samples_leaf=leaf, max_features=0.4, random_state=seed, n_jobs=1
-            ).fit(given[fit], logs[fit])
-            row[use] = texts.scores_by_weight(_leaf_weights(forest, given[fit], given[use]), fit, use)
+            forest = RandomForestRegressor(trees, min_samples_leaf=leaf, random_state=seed, n_jobs=1)
+            forest.fit(named[fit], logs[fit])
+            row[use] = texts.scores_by_weight(_leaf_weights(forest, named[fit], named[use]), fit, use)
     chosen = np.zeros(len(scenes))
     for k in range(NUM_FOLDS):
         best = scores[:, folds != k].mean(axis=1).argmax()
         chosen[folds == k] = scores[best, folds == k]
     return float(chosen.mean())
-
-
-def _encode(logs: np.ndarray, named: np.ndarray, fit: np.ndarray) -> np.ndarray:
-    """Return (rows, 4): least, greatest and mean smoothed log of a row's names, and how often the rarest was seen."""
-    seen = named[fit].sum(axis=0)
-    mean = (named[fit].T @ logs[fit] + _PRIOR * logs[fit].mean()) / (seen + _PRIOR)
-    is_named = named > 0
-    least = np.where(is_named, mean, np.inf).min(axis=1)
-    greatest = np.where(is_named, mean, -np.inf).max(axis=1)
-    average = (named @ mean) / named.sum(axis=1)
-    rarest = np.where(is_named, np.log1p(seen), np.inf).min(axis=1)
-    return np.column_stack([least, greatest, average, rarest])
 
 
 def _leaf_weights(forest: Any, known: np.ndarray, asked: np.ndarray) -> np.ndarray:
