@@ -13,6 +13,8 @@ from PIL import Image
 from evaluation_rows import official_rows
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.build.dataset import stored
+from vsgrpo.data.build.plan import PARTS, PlannedScan
+from vsgrpo.data.build.scan import ScanOutcome
 from vsgrpo.data.importing.dataset_folder import ImportSettings
 from vsgrpo.data.importing.import_data import import_data
 from vsgrpo.data.inputs import model_folders
@@ -266,8 +268,12 @@ def test_manifests_and_plans_name_nothing_outside(tmp_path, secret):
     manifest = Manifest(dataset="demo", config={}, seed=0, scans={}, rooms={}, counts={}, files=names)
     with pytest.raises(DataError, match="leaves its folder"):
         changed_files(tmp_path / "data", manifest)
+    config = load_config("build_data", ["source=demo", "data.path=x"])
+    done = tmp_path / "data" / PARTS / "......secret.json"  # a key is one name there: "../../secret" leads nowhere
+    done.parent.mkdir(parents=True)
+    done.write_text(json.dumps(ScanOutcome("../../secret", "r", "built").to_json()))
     with pytest.raises(DataError, match="leaves its folder"):
-        stored(tmp_path / "data", load_config("build_data", ["source=demo", "data.path=x"]), "../../secret")
+        stored(tmp_path / "data", config, PlannedScan("../../secret", 0, "../../secret"))
 
 
 def test_no_row_with_such_a_path_is_written(tmp_path):

@@ -32,7 +32,7 @@ def test_import_then_check(tmp_path, capsys):
         (["import-data", "no/such.json", "output=o"], "no such file"),
         (["import-data", "rows.csv", "output=o"], "no such file"),
         (["import-data", "x.json"], "output: no value given"),
-        (["check-data", "no/such.jsonl"], "not a folder here"),
+        (["check-data", "no/such.jsonl"], "no/such.jsonl: no such folder or file"),
         (["merge-data", "no/such"], "plan.json: no such file"),
     ],
 )

@@ -14,8 +14,17 @@ from vsgrpo.training.sft_dpo import SpatialDPOTrainer, SpatialSFTTrainer
 
 OWN = {"__init__", "run_step", "current_epoch", "_sampling", "_trees", "_collate", "_row_order"}
 OWN |= {"_write_completions", "_answer_logps", "_reference_logps", "_share_of_update", "_note_answers", "_note_pairs"}
-OWN |= {"_look_at", "_take_bad_loss", "_bound_kl", "_policy_logps", "_count_items", "_live_scale", "_idle_tower"}
-OWN |= {"draw", "row_keys", "score"}
+OWN |= {
+    "_look_at",
+    "_take_bad_loss",
+    "_bound_kl",
+    "_policy_logps",
+    "_count_items",
+    "_live_scale",
+    "_idle_tower",
+    "_send_table",
+}
+OWN |= {"draw", "row_keys", "score", "_send_table"}
 OPEN = {"training_step", "create_model_card"}
 """Overridden with *args, **kwargs: whatever comes goes on to the stock method."""
 

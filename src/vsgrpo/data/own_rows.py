@@ -97,7 +97,7 @@ def dataset_folder(
     """
     path = Path(value)
     if not path.exists():
-        if not _HUB_ID.fullmatch(value) or path.parent.is_dir():
+        if not _HUB_ID.fullmatch(value) or path.suffix in _SUFFIXES or path.parent.is_dir():
             hint = "build one (vsgrpo build-data), or give rows of your own: FILE.jsonl, FILE.parquet or a hub id"
             raise DataError(f"{key}{value}: no such folder or file", hint)
         path = _from_hub(value, key)
