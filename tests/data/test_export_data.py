@@ -254,6 +254,38 @@ def test_frame_lists_show_the_frames_and_take_rows_with_a_moment(dataset):
     assert [row.extra["frames_shown"] for row in back if "moment" in row.extra] == [8]
 
 
+@pytest.mark.parametrize("place", ["train.jsonl", "manifest.json", "TRAIN.JSON/a.mp4", ".lock"])
+def test_no_file_of_rows_is_written_through_the_link_of_a_video(place, dataset):
+    """A video in the place of the row file would be a hard link to the source, which writing rows would empty."""
+    rows = read_rows(dataset / "train.jsonl")
+    video = dataset / place
+    video.parent.mkdir(exist_ok=True)
+    video.write_bytes(video.read_bytes() if video.is_file() else b"{}")
+    rows[0] = replace(rows[0], media=({"kind": "video", "path": place},))
+    write_rows(dataset / "train.jsonl", rows)
+    before = {path: path.read_bytes() for path in (video, dataset / "train.jsonl")}
+    summary = exported(dataset, "swift")
+    assert summary.left_out == {"its video is called like a file of rows": 1} and summary.num_written == 11
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_maps_come_back_without_the_sentence_of_their_mode(dataset):
+    scene = read_rows(dataset / "train.jsonl")[0]
+    said = '<map>{"table": [[0, 3]], "chair": [[9, 3], [1, 1]]}</map>'
+    asked = {"question_type": "object_map", "answer_kind": "map", "question": "Draw a map.", "reasoning": "I look."}
+    row = replace(scene, **asked, answer=said, ground_truth=said, unit=None)
+    write_rows(dataset / "train.jsonl", [row])
+    for name, entry in FORMATS.items():
+        if name in ("vsibench", "vsi100k"):
+            with pytest.raises(DataError, match="has no questions of type object_map"):
+                exported(dataset, name)
+            continue
+        for mode in ("vanilla", "think", "observe") if entry.has_prompt else ("vanilla",):
+            out = export_data(ExportSettings(str(dataset), name, dataset.parent / f"{name}-{mode}", mode=mode)).out
+            (back,) = imported(out)
+            assert (back.question, back.answer, back.answer_kind) == ("Draw a map.", said, "map"), (name, mode)
+
+
 def test_a_benchmark_room_is_refused_and_nothing_is_left_behind(dataset):
     leaked = [replace(row, scene_name="scene0025_00", room="scene0025") for row in asked_rows("scene0025_00")]
     write_rows(dataset / "train.jsonl", [*read_rows(dataset / "train.jsonl"), *leaked])

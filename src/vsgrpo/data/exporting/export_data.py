@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vsgrpo.data.exporting.frames import FrameLists, speaks_of_seconds
 from vsgrpo.data.exporting.record import VIDEO_TOKEN, Exported, LeftOut
-from vsgrpo.data.exporting.row_files import RowFiles, write_json
+from vsgrpo.data.exporting.row_files import SUFFIXES, RowFiles, write_json
 from vsgrpo.data.exporting.settings import ExportSettings
 from vsgrpo.data.frame_true import is_partly_true, is_true_at
 from vsgrpo.data.leak_guard import Judgement, Links
@@ -211,7 +211,10 @@ class _Export:
         return Exported(row, split, method, settings.mode, shown, settings.seed, video, frames)
 
     def _link(self, place: str, source: Path) -> None:
-        """Give a video its place; LeftOut where it is not there."""
+        """Give a video its place; LeftOut where it is not there, or the place is that of a file that is written."""
+        first = PurePosixPath(place).parts[0].lower()
+        if first == LOCK_NAME or first.endswith(SUFFIXES):
+            raise LeftOut("its video is called like a file of rows")  # a link: writing would change the source
         if self.settings.media == "none":
             return
         if place not in self._places:

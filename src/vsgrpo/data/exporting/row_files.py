@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+SUFFIXES = (".json", ".jsonl", ".parquet")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
@@ -31,7 +32,7 @@ class RowFiles:
             return
         is_list = name.endswith(".json")
         if name not in self._streams:
-            self._streams[name] = (self.folder / name).open("w", encoding="utf-8", newline="\n")
+            self._streams[name] = (self.folder / name).open("x", encoding="utf-8", newline="\n")
             before = "[\n" if is_list else ""
         else:
             before = ",\n" if is_list else ""

@@ -39,7 +39,14 @@ from vsgrpo.data.importing.record_forms import Form, read_form, spar_info
 from vsgrpo.data.importing.record_names import column, is_nothing, parsed
 from vsgrpo.data.importing.scene_ids import scene_of
 from vsgrpo.data.importing.type_names import in_unit, is_number, question_type_of, unit_of
-from vsgrpo.data.prompts import EVAL_SENTENCES, LETTER_SENTENCE, OPTIONS_HEAD, PRE_PROMPT, TRAIN_SENTENCES
+from vsgrpo.data.prompts import (
+    EVAL_SENTENCES,
+    LETTER_SENTENCE,
+    MAP_SENTENCES,
+    OPTIONS_HEAD,
+    PRE_PROMPT,
+    TRAIN_SENTENCES,
+)
 from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import LETTERS, Row, check_row, number_of
 from vsgrpo.data.rows import row_id
@@ -51,7 +58,8 @@ from vsgrpo.spatial.question_types import QUESTION_TYPES
 _OPTIONS_HEAD = re.compile(r"(?:(?:^|\s)(?:options|choices)|\n[^\n]*following (?:options|choices))\s*[:.]?$", re.I)
 _FRAME_OF = re.compile(r"\bframe \d+ of (\d{1,4})\b", re.IGNORECASE)
 _DIGITS = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)\.?", re.ASCII)
-_WRAPPERS = {PRE_PROMPT, LETTER_SENTENCE, *EVAL_SENTENCES.values(), *TRAIN_SENTENCES.values(), "Question:"}
+_WRAPPERS = {PRE_PROMPT, LETTER_SENTENCE, "Question:"}
+_WRAPPERS |= {*EVAL_SENTENCES.values(), *TRAIN_SENTENCES.values(), *MAP_SENTENCES.values()}
 _ANSWER_TYPES = ("a single word or phrase", "with the option's letter", "single option letter", "numerical value")
 _UNIT_COLUMNS = ("unit", "units", "answer_unit")
 """Columns with the unit of an answer that names none; they stay in `extra`."""
