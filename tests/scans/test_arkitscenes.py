@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from arkit_room import FLOOR, ROOM_ID, THINGS, ArkitRoot, annotation, box, room_mesh
 
+from vsgrpo.data.leak_guard import denied_in_path
 from vsgrpo.errors import DataError
 from vsgrpo.scans.arkitscenes import ARKITSCENES, list_scans, read_scan, room_of, split_of
 from vsgrpo.scans.boxed import BoxedObjects
@@ -177,14 +178,30 @@ def test_entries_that_are_no_boxes_are_counted_and_left_out(tmp_path):
     del data[0]["segments"]["obbAligned"]
     data[1]["segments"]["obbAligned"]["centroid"] = [0, 0, float("nan")]
     data[2]["segments"]["obbAligned"]["normalizedAxes"] = [1, 0, 0, 1, 0, 0, 0, 0, 1]
+    data.append(
+        {"label": "bed", "segments": {"obbAligned": {**data[5]["segments"]["obbAligned"], "centroid": [10**400, 0, 0]}}}
+    )
     data.append({**data[5], "label": "copy"})  # the uid again
     data.append({**annotation([THINGS[0]])["data"][0], "uid": "other", "label": "grand piano"})
     (folder / f"{ROOM_ID}_3dod_annotation.json").write_text(json.dumps(document))
     scene = scene_of(tmp_path)
-    assert scene.warnings["broken_boxes"] == 3 and scene.warnings["duplicate_uids"] == 1
+    assert scene.warnings["broken_boxes"] == 4 and scene.warnings["duplicate_uids"] == 1
     assert scene.extra["dropped"]["unknown_label"] == {"grand piano": 1}
     assert "grand piano" in scene.extra["names"]
     assert scene.object_counts == {"sofa": 1, "tv": 1}
+
+
+def test_the_guard_sees_folders_of_pictures_that_are_links(tmp_path):
+    folder = ArkitRoot(tmp_path).write()
+    shown = tmp_path / "elsewhere/41159525/lowres_depth"  # a video of the benchmark
+    shown.mkdir(parents=True)
+    frames = folder / f"{ROOM_ID}_frames"
+    frames.mkdir()
+    files = ARKITSCENES.files_of(tmp_path, ROOM_ID)
+    assert not [leak for path in files for leak in denied_in_path(path)]
+    (frames / "lowres_depth").symlink_to(shown)
+    (leak,) = [leak for path in ARKITSCENES.files_of(tmp_path, ROOM_ID) for leak in denied_in_path(path)]
+    assert leak.room == "arkitscenes/381879"
 
 
 def test_what_cannot_be_read_is_named(tmp_path):

@@ -262,6 +262,16 @@ def test_without_poses_pictures_or_depth_it_says_so(tmp_path):
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["lowres_wide", "lowres_depth", "lowres_wide_intrinsics"])
+def test_pictures_depth_and_matrices_of_another_video_are_refused(tmp_path, kind):
+    root = ArkitRoot(tmp_path)
+    place = root.record(root.write(), film())
+    file = next((place / kind).iterdir())
+    file.rename(file.with_name(file.name.replace(ROOM_ID, "41159525")))  # a room of the benchmark
+    with pytest.raises(DataError, match=f"41159525_.*: is of another video than {ROOM_ID}"):
+        opened(tmp_path)
+
+
 def test_broken_files_of_a_recording_are_named(tmp_path):
     root = ArkitRoot(tmp_path)
     place = root.record(root.write(), film())

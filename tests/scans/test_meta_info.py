@@ -60,6 +60,9 @@ def test_the_other_spelling_of_the_box_key_and_other_datasets_are_read(tmp_path)
         ({"scene0251_00": {"dataset": "scannet"}}, "scene0251_00: key 'object_bboxes' is missing"),
         ({"scene0251_00": official_scene(room_center=[0, 0])}, "3 finite numbers"),
         ({"scene0251_00": official_scene(room_size=None)}, "scene0251_00"),
+        ({"scene0251_00": official_scene(room_size=float("nan"))}, "1 finite numbers"),
+        ({"scene0251_00": official_scene(room_center=[10**400, 0, 0])}, "scene0251_00"),
+        ({"scene0251_00": official_scene(object_counts={"printer": float("inf")})}, "scene0251_00"),
     ],
 )
 def test_broken_meta_info_names_file_and_scene(tmp_path, content, message):

@@ -93,6 +93,7 @@ def damage(document, key, value) -> None:
         (lambda d: d["segGroups"][1].pop("obb"), "boxes_missing"),
         (lambda d: damage(d, "normalizedAxes", [1.0, 0, 0, 1, 0, 0, 0, 0, 1]), "boxes_broken"),
         (lambda d: damage(d, "axesLengths", [1.0, None, 2]), "boxes_broken"),
+        (lambda d: damage(d, "centroid", [10**400, 0, 0]), "boxes_broken"),  # JSON has no largest number
         (lambda d: damage(d, "centroid", [-9.0, 0, 0]), "boxes_elsewhere"),
     ],
 )
@@ -121,6 +122,18 @@ def test_repeated_groups_and_numbers_are_survived_and_counted(tmp_path):
     assert [scan.warnings[name] for name in counted] == [1, 1, 1, 1]
     ids = [group.instance_id for group in scan.groups]
     assert len(set(ids)) == len(ids) == 6
+
+
+def test_a_number_of_an_object_that_leaves_none_free_behind_it_is_refused(tmp_path):
+    folder = write_room(tmp_path)
+
+    def share_the_largest(document):
+        for group in document["segGroups"][:2]:
+            group["objectId"] = 2**31 - 1  # the second would get 2**31, which no owner of 32 bits holds
+
+    edit(folder / "scans/segments_anno.json", share_the_largest)
+    with pytest.raises(DataError, match=r"segGroups\[0\] lacks objectId"):
+        read_scan(tmp_path, SCAN_ID)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,11 @@ def test_a_broken_list_of_poses_is_named(tmp_path):
     path.write_text('{"other": 1}')
     with open_recording(tmp_path) as recording, pytest.raises(DataError, match="no entry frame_000000"):
         recording.watch(IDS, ALL)
+    path.write_text(
+        json.dumps({"frame_000000": {"aligned_pose": [[10**400] * 4] * 4, "intrinsic": [[10**400] * 3] * 3}})
+    )
+    with open_recording(tmp_path) as recording:
+        assert recording.warnings()["invalid_poses"] == len(recording.numbers)
     cut(path, 5)
     with open_recording(tmp_path) as recording, pytest.raises(DataError, match="truncated JSON"):
         recording.watch(IDS, ALL)

@@ -246,7 +246,9 @@ def read_scan(root: Path, scan_id: str) -> ArkitScan:
 
 
 def _files(root: Path, scan_id: str) -> list[Path]:
-    return [path for folder in find_scan(root, scan_id) for path in (folder, *folder.iterdir())]
+    folders = find_scan(root, scan_id)
+    frames = [path for folder in folders if (path := folder / f"{scan_id}_frames").is_dir()]
+    return [path for folder in (*folders, *frames) for path in (folder, *folder.iterdir())]
 
 
 ARKITSCENES = ScanSource(

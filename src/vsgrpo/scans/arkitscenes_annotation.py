@@ -78,7 +78,7 @@ def _read_box(segments: Any) -> Box | None:
             np.asarray(entry[key], dtype=np.float64).reshape(shape)
             for key, shape in (("centroid", 3), ("axesLengths", 3), ("normalizedAxes", (3, 3)))
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):  # the last: a whole number of hundreds of digits
         return None
     numbers = np.concatenate([centroid, lengths, axes.ravel()])
     if not (np.abs(numbers) <= _MAX_METRES).all() or (lengths < 0).any():  # False for NaN, too

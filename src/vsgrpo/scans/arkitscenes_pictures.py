@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vsgrpo.scans.source import broken
 from vsgrpo.scans.trajectory import Floats, turned
 from vsgrpo.video.container import check_file, open_container
 from vsgrpo.video.image import read_image
@@ -24,20 +25,30 @@ _MAX_LONGER_S = 0.5
 """Seconds by which a .mov may be longer or shorter than the pictures: then both start at the same time."""
 _COMPARED = 5
 """Frames of a .mov that are compared with pictures to see how it is turned."""
-_TIMED = re.compile(r"\d+_(\d+(?:\.\d+)?)")
+_TIMED = re.compile(r"(\d+)_(\d+(?:\.\d+)?)")
 
 
 class Timed:
-    """The files of a folder by the seconds in their names; none where it is missing.
+    """The files `<video>_<seconds>` of a folder; none where it is missing.
+
+    Args:
+        video: id of the video that they belong to.
 
     Attributes:
         paths: in order of time.
         times: (K,) seconds.
+
+    Raises:
+        DataError: one is named by another video.
     """
 
-    def __init__(self, folder: Path | None, suffix: str) -> None:
+    def __init__(self, folder: Path | None, suffix: str, video: str = "") -> None:
         files = [] if folder is None else [path for path in folder.iterdir() if path.suffix == suffix]
-        named = sorted((float(match[1]), path) for path in files if (match := _TIMED.fullmatch(path.stem)))
+        matched = [(match, path) for path in files if (match := _TIMED.fullmatch(path.stem))]
+        for match, path in matched:
+            if match[1] != video:
+                raise broken(path, f"is of another video than {video}", "copy the folder of this video again")
+        named = sorted((float(match[2]), path) for match, path in matched)
         self.paths = [path for _, path in named]
         self.times: Floats = np.array([time for time, _ in named])
 

@@ -172,7 +172,7 @@ class ArkitRecording(Recording):
             raise broken(folders[0], "lacks lowres_wide.traj: which side of the pictures is up is not known", _USE_MESH)
         self.trajectory = Trajectory.read(traj)
         self.turns = self.trajectory.turns()
-        kinds = {kind: files for kind in FOLDERS if (files := _timed(places, kind, ".png")).paths}
+        kinds = {kind: files for kind in FOLDERS if (files := _timed(places, kind, ".png", scan_id)).paths}
         mov = _first(places, f"{scan_id}.mov")
         if mov is None and not kinds:
             what = f"has no video: neither {scan_id}.mov nor pictures in {', '.join(FOLDERS)}"
@@ -181,9 +181,9 @@ class ArkitRecording(Recording):
         small = kinds.get("lowres_wide", kinds.get(kind))  # to compare the .mov with: small ones are read faster
         self._pictures = FolderPictures(kinds[kind]) if mov is None else MovPictures(mov, small or Timed(None, ".png"))
         self.fps = self._pictures.fps
-        self._depth = _timed(places, "lowres_depth", ".png")
+        self._depth = _timed(places, "lowres_depth", ".png", scan_id)
         named = dict.fromkeys(("lowres_wide", kind))
-        self._matrices = tuple(_timed(places, f"{name}_intrinsics", ".pincam") for name in named)
+        self._matrices = tuple(_timed(places, f"{name}_intrinsics", ".pincam", scan_id) for name in named)
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
         """Yield the pictures, upright."""
@@ -235,7 +235,7 @@ def _first(places: Sequence[Path], name: str) -> Path | None:
     return next((place / name for place in places if (place / name).is_file()), None)
 
 
-def _timed(places: Sequence[Path], name: str, suffix: str) -> Timed:
+def _timed(places: Sequence[Path], name: str, suffix: str, video: str) -> Timed:
     """Return the files of the first folder of a name that holds some."""
-    found = (Timed(place / name, suffix) for place in places if (place / name).is_dir())
+    found = (Timed(place / name, suffix, video) for place in places if (place / name).is_dir())
     return next((files for files in found if files.paths), Timed(None, suffix))

@@ -102,8 +102,12 @@ def read_scene_json(path: Path) -> Scene:
             extra=content["extra"],
             footage=None if footage is None else _footage_from_dict(footage),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _FAULTS as error:
         raise _broken(str(path), error) from error
+
+
+_FAULTS = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""Of a JSON value in another form; the last: Infinity, or hundreds of digits, where a number is needed."""
 
 
 def _scene_from_official(name: str, entry: Any, place: str) -> Scene:
@@ -120,12 +124,12 @@ def _scene_from_official(name: str, entry: Any, place: str) -> Scene:
             scene_name=name,
             room=room[1] if room else name,
             objects=tuple(_object_from_dict(*item, number) for number, item in enumerate(unique.values())),
-            room_size=float(entry["room_size"]),
+            room_size=float(_vector([entry["room_size"]], 1)[0]),
             room_center=_vector(entry["room_center"], 3),
             object_counts={category: int(count) for category, count in entry["object_counts"].items()},
             warnings={"doubled_boxes": num_doubled} if num_doubled else {},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _FAULTS as error:
         raise _broken(place, error) from error
 
 

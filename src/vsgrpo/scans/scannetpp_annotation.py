@@ -24,6 +24,8 @@ _MIN_SEGMENT = 15
 """Vertices: segments of the older release hold 20 on average at least, so its groups list far fewer than vertices."""
 _MAX_MISSING = 0.5
 _MAX_METRES = 1000.0
+_MAX_ID = 10**9
+"""Owners of vertices have 32 bits, and groups that share an id get further ones."""
 _BOX_MARGIN = 0.1
 """Metres by which a box is grown before vertices are counted in it."""
 _BOX_SHARE = 0.5
@@ -106,7 +108,12 @@ def _parsed(path: Path, number: int, entry: Any) -> tuple[int, str, NDArray[np.i
     fields = entry if isinstance(entry, Mapping) else {}
     instance_id, label = fields.get("objectId", fields.get("id")), fields.get("label")
     segments = _integers(fields.get("segments"))
-    if type(instance_id) is not int or not 0 <= instance_id < 2**31 or not isinstance(label, str) or segments is None:
+    if (
+        type(instance_id) is not int
+        or not 0 <= instance_id <= _MAX_ID
+        or not isinstance(label, str)
+        or segments is None
+    ):
         raise broken(path, f"segGroups[{number}] lacks objectId, label or segments")
     if len(segments) > 1 and not (segments[1:] > segments[:-1]).all():  # sorted already in most files
         segments = np.unique(segments)
@@ -187,7 +194,7 @@ def _numbers(values: Any, count: int) -> NDArray[np.float64] | None:
     """Return so many finite numbers below 1 km, nested or not, None where they are something else."""
     try:
         array = np.asarray(values, dtype=np.float64).ravel()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: a whole number of hundreds of digits
         return None
     return array if len(array) == count and (np.abs(array) < _MAX_METRES).all() else None
 

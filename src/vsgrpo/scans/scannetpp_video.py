@@ -235,6 +235,6 @@ def read_cameras(path: Path) -> dict[int, tuple[NDArray[np.float64], NDArray[np.
 def _matrix(values: Any, size: int) -> NDArray[np.float64]:
     try:
         matrix = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: a whole number of hundreds of digits
         matrix = np.empty(0)
     return matrix if matrix.shape == (size, size) else np.full((size, size), np.nan)
