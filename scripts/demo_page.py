@@ -171,7 +171,7 @@ def _rooms(data: Path, rows: Sequence[Row], plans: Plans) -> list[dict[str, Any]
     for name, own in list(scenes.items())[:NUM_ROOMS]:
         plan, scene = plans.of(data, own[0])
         frames = pictures([("video", own[0].video_path(data))], {})
-        found.append({"name": name, "map": map_svg(plan, scene)[0], "frames": frames, "rows": own})
+        found.append({"name": name, "map": map_svg(plan, scene, 290, 260)[0], "frames": frames, "rows": own})
     return found
 
 

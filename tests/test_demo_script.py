@@ -64,10 +64,11 @@ def test_the_script_ends_with_a_table_and_a_page(demo, tmp_path):
     assert (Path(page).parent / re.search(r'href="([^"]*trust\.html)"', text)[1]).is_file()
     assert text.count("data:image/") >= 11  # frames of six rooms and five answers
     if CHROMIUM is not None:
-        for width, dark in ((1200, False), (400, True)):
-            seen = look(Path(page), tmp_path, width, dark)
-            assert seen["overflow"] == 0
-            assert seen["charts"] and min(seen["charts"]) > 50
+        for dark in (False, True):
+            for seen in look([(Path(page), width) for width in (420, 768, 1280)], tmp_path, dark):
+                assert seen["overflow"] == 0, seen["wide"]
+                assert not seen["small"], "texts below 11 pixels"
+                assert seen["charts"] and min(seen["charts"]) > 50
 
 
 @pytest.mark.slow

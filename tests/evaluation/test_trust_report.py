@@ -4,7 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from browser import CHROMIUM, look
 from evaluation_rows import official_rows
 from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
@@ -148,14 +147,6 @@ def test_pairs_by_hand(benchmark, tmp_path):
     write_trust(tmp_path, content)
     html = (tmp_path / "trust.html").read_text()
     assert "Edited videos" in html and "Query-Drop" in html
-
-
-@pytest.mark.integration
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-@pytest.mark.parametrize("width", [420, 1300])
-def test_the_page_fits_its_window(benchmark, tmp_path, width):
-    write_trust(tmp_path, trust_content(benchmark.rows, arms_of(benchmark.rows), UNKNOWN, 16, FACTS))
-    assert look(tmp_path / "trust.html", tmp_path, width)["overflow"] == 0
 
 
 def config(folder, output, *overrides):

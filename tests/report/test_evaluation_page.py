@@ -3,7 +3,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from browser import CHROMIUM, look
 from evaluation_rows import official_rows
 from vsgrpo.evaluation.benchmark import Answers, PromptSettings
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
@@ -70,7 +69,13 @@ def test_the_report_shows_misses_without_a_video_and_escapes_what_a_model_says(t
     assert html.count("<section") == 3 and html.count("not shown: ") == 3
     assert "vsGRPO-2B (paper)" in html and "a.mp4: no frames" in html and "A. left" in html
     assert json.loads(json.dumps(report.to_json()))["groups"]["trained_tasks"] == report.table_of_scorer["overall"]
-    for width in (420, 768, 1280) if CHROMIUM is not None else ():
-        seen = look(tmp_path / "report.html", tmp_path, width, dark=width == 768)
-        assert not seen["small"], width
-        assert seen["overflow"] == 0 or width == 420, "wider than the window by as many pixels"
+
+
+def test_an_answer_to_a_count_of_zero_is_a_miss_like_others(tmp_path):
+    zero = official_rows(1)[0] | {"question_type": "object_counting", "ground_truth": "0", "options": None}
+    (tmp_path / "test.jsonl").write_text(json.dumps(zero))
+    benchmark = VsiBench.read(tmp_path / "test.jsonl")
+    config = SimpleNamespace(run=SimpleNamespace(dir=tmp_path), scorer="official")
+    given = Answers(config, SETTINGS, Leak("clean", (), 0, 1), {"": {"0": ["2"]}}, {}, 0, benchmark.media)
+    benchmark.write_beside_results(benchmark.report(given), given)
+    assert "<section" in (tmp_path / "report.html").read_text()

@@ -4,6 +4,8 @@ import math
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vsgrpo.report.page import calibration_svg, histogram_svg, lines_svg, nice_ticks, scores_svg, smooth, thin
 
@@ -24,10 +26,19 @@ def test_smoothing_keeps_the_ends_and_a_straight_line():
         (0.13, 0.87, [0.0, 0.25, 0.5, 0.75, 1.0]),
         (0.0, 0.0, [0.0, 0.25, 0.5, 0.75, 1.0]),
         (90, 100, [90, 92.5, 95, 97.5, 100]),
+        (6.4123, 6.4131, [6.4, 6.41, 6.42]),  # labels have three digits: steps of less would print 6.41 five times
+        (9.996, 9.998, [9.8, 9.9, 10]),
     ],
 )
 def test_ticks_are_round_and_span_the_values(low, high, expected):
     assert nice_ticks(low, high) == pytest.approx(expected)
+
+
+@given(st.floats(-1e9, 1e9), st.floats(0, 1e3))
+def test_no_two_ticks_of_a_chart_have_one_label(low, span):
+    chart = ElementTree.fromstring(lines_svg([(0, "a", [(0, low), (1, low + span)])], "x"))
+    labels = [item.text for item in chart if item.tag == "text" and not item.text.startswith("step")]
+    assert len(labels) == len(set(labels)) >= 3
 
 
 def test_a_line_chart_places_its_points():

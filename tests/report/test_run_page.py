@@ -1,85 +1,20 @@
 """`vsgrpo report`: curves as in the log, every chart draws, alarms, several runs, size, no network."""
 
 import json
-import math
 import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from browser import CHROMIUM, look
+from made_runs import completion, record, write_run
 from vsgrpo.cli import run as run_command
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.report.run_folder import alarms, drop_redone, end_mean, read_run
 from vsgrpo.report.run_page import read_samples, write_report
 
-CONFIG = """
-run: {{dir: x, name: null, seed: {seed}}}
-model: {{path: tiny}}
-data: {{path: {data}, split: train, mix: null}}
-video: {{num_frames: 4, max_pixels: 100352}}
-trainer: {{name: grpo, beta: {beta}}}
-"""
 ROWS = Path(__file__).parents[1] / "legacy" / "lab" / "dataset" / "train.jsonl"
 SVG = re.compile(r'<svg class="chart[^"]*".*?</svg>', re.S)
-
-
-def record(step, **values):
-    wave = math.sin(step / 40)
-    return {
-        "schema_version": 1,
-        "step": step,
-        "stage": 0,
-        "clock": 1.0,
-        "loss": 1e-6 * wave,
-        "time/decode": 0.2,
-        "time/generate": 1.0,
-        "time/update": 0.8,
-        "reward": 0.5 + 0.1 * wave,
-        "reward/object_counting": 0.5,
-        "reward/room_size_estimation": 0.4 + 0.1 * wave,
-        "rewards/accuracy_reward/mean": 0.5 + 0.1 * wave,
-        "reward_std": 0.2,
-        "frac_reward_zero_std": 0.25,
-        "kl": step / 1e4,
-        "entropy": 1.0,
-        "grad_norm": 0.9,
-        "learning_rate": 1e-5,
-        "completions/mean_length": 4.0,
-        "completions/clipped_ratio": 0.0,
-        "parse_failure/number": 0.01,
-        "alarm/truncated": 0.0,
-        "tokens/computed": 100.0,
-        "tokens/plain": 800.0,
-        **values,
-    }
-
-
-def completion(step, index, text="4", **values):
-    return {
-        "schema_version": 1,
-        "step": step,
-        "id": f"demo/q{step}",
-        "question_type": "object_counting",
-        "index": index,
-        "completion": text,
-        "num_tokens": 2,
-        "answer": "4",
-        "reward": float(text == "4"),
-        "advantage": 0.1,
-        **values,
-    }
-
-
-def write_run(folder, records, completions=(), beta=0.0, data="none", seed=1):
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(CONFIG.format(beta=beta, data=data, seed=seed))
-    (folder / "run.json").write_text('{"schema_version": 1, "status": "done"}')
-    (folder / "log.jsonl").write_text("".join(json.dumps(item) + "\n" for item in records))
-    if completions:
-        (folder / "completions.jsonl").write_text("".join(json.dumps(item) + "\n" for item in completions))
-    return folder
 
 
 def charts(path):
@@ -241,18 +176,3 @@ def test_what_is_no_run_ends_in_one_error(tmp_path, capsys):
     assert write_report([broken]).path.is_file()
     with pytest.raises(ConfigError, match="given twice"):
         write_report([broken, broken])
-
-
-@pytest.mark.integration
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [420, 768, 1280])
-def test_a_browser_draws_every_chart_without_errors_and_without_sideways_scrolling(tmp_path, width, dark):
-    path = write_report(
-        [write_run(tmp_path / "r", [record(s) for s in range(1, 40)], [completion(s, 0) for s in (1, 30)])]
-    ).path
-    seen = look(path, tmp_path, width, dark)
-    assert seen["overflow"] == 0, "wider than the window by as many pixels"
-    assert not seen["small"], "texts below 11 pixels"
-    assert seen["charts"] and min(seen["charts"]) > 50, "a chart drew next to nothing"
-    assert (sum(map(int, re.findall(r"\d+", seen["background"]))) < 200) == dark

@@ -138,6 +138,9 @@ def _table_lines(results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, flo
     lines = [(f"{s} scorer", table, "soft") for s, table in results["scorers"].items() if s != results["scorer"]]
     lines += [(how, table, "") for how, table in results["sampling"].get(results["scorer"], {}).items()]
     lines += [(name, table, "") for name, table in results["controls"].items()]
+    if maps := results.get("maps", {}).get(results["scorer"]):
+        shown = (("published map score", "published"), ("of a blind map", "blind_published"))
+        lines += [(name, dict.fromkeys(type_names("map"), maps[key]), "soft") for name, key in shown]
     for name, paper in papers_of(results):
         difference = {task: own[task] - value for task, value in paper.items() if task in own}
         lines += [(f"{name} (paper)", paper, ""), (f"ours \u2212 {name}", difference, "sign")]
@@ -211,8 +214,8 @@ def _worst(answers: Sequence[ReadAnswer]) -> list[ReadAnswer]:
     def badness(item: ReadAnswer) -> float:
         if item.row.answer_kind != "number":
             return 1.0 - item.score
-        value = item.value if isinstance(item.value, float) else 0.0
-        return abs(math.log(value / float(item.row.ground_truth))) if value > 0 else 50.0
+        value, truth = item.value if isinstance(item.value, float) else 0.0, float(item.row.ground_truth)
+        return abs(math.log(value / truth)) if min(value, truth) > 0 else 50.0
 
     by_type: dict[str, list[ReadAnswer]] = {}
     for item in answers:

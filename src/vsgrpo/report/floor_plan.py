@@ -79,9 +79,14 @@ def symbol_svg(plan: Plan) -> str:
     return f'<symbol id="{plan.symbol}" viewBox="{_view(plan)}">{"".join(shapes)}</symbol>'
 
 
-def map_svg(plan: Plan, scene: Scene) -> tuple[str, list[str]]:
-    """Return the map with named objects and a metre bar, and the names that found no place on it."""
-    font = max(0.11, min(0.2, plan.view[2] / 38))
+def map_svg(plan: Plan, scene: Scene, width: float = 440, height: float = 600) -> tuple[str, list[str]]:
+    """Return the map with named objects and a metre bar, and the names that found no place on it.
+
+    Args:
+        width: of the page's pixels that the map gets at least (see .map of style.css): names are no smaller than 11.
+        height: pixels that it gets where it is as high as it may be.
+    """
+    font = max(0.11, 11.2 * plan.view[2] / width, 11.2 * plan.view[3] / height)
     shapes = [_use(plan)]
     names: list[str] = []
     placed: list[tuple[float, float, float, float]] = []
@@ -96,9 +101,9 @@ def map_svg(plan: Plan, scene: Scene) -> tuple[str, list[str]]:
             unnamed.append(item.category)
         else:
             names.append(_name(*place, font, item.category))
-    x, y, width, height = plan.view
-    shapes.append(f'<path class="scale" d="M{x + width - 1.15:.3f},{y + height - 0.12:.3f}h1"/>')
-    names.append(_name(x + width - 0.65, y + height - 0.18, font, "1 m"))
+    x, y, across, down = plan.view
+    shapes.append(f'<path class="scale" d="M{x + across - 1.15:.3f},{y + down - 0.12:.3f}h1"/>')
+    names.append(_name(x + across - 0.65, y + down - 0.18, font, "1 m"))
     body = "".join([*shapes, *names])  # names last: no footprint covers them
     return f'<svg class="map" viewBox="{_view(plan)}" role="img"><title>floor plan</title>{body}</svg>', unnamed
 
@@ -128,7 +133,7 @@ def question_svg(plan: Plan, row: Row) -> str:
     for instance_id, role in zip(ids, classes, strict=True):
         shapes.append(f'<polygon class="hit {role}" points="{_path(plan.footprints[instance_id])}"/>')
     shapes += [f'<path class="link" d="M{_path(line)}"/>' for line in _links(plan, row, ids)]
-    radius = max(plan.view[2], plan.view[3]) / 22
+    radius = max(plan.view[2], plan.view[3]) / 16  # 10 of 160 pixels, with numbers of 11.5
     shapes += _camera_shapes(plan, row, radius)
     for number, (instance_id, role) in enumerate(zip(ids, classes, strict=True), start=1):
         x, y = plan.centers[instance_id]
@@ -154,11 +159,11 @@ def _camera_shapes(plan: Plan, row: Row, radius: float) -> list[str]:
             continue
         place, ahead = plan.cameras[number]
         across = np.array([-ahead[1], ahead[0]])
-        rim = [place + 4 * radius * (ahead + share * across) for share in (-0.6, 0.6)]
+        rim = [place + 3 * radius * (ahead + share * across) for share in (-0.6, 0.6)]
         shapes.append(f'<path class="view" d="M{_path(np.array([place, *rim]))}Z"/>')
         x, y = place
         shapes.append(f'<circle class="eye" cx="{x:.3f}" cy="{y:.3f}" r="{0.35 * radius:.3f}"/>')
-        x, y = place + 2.8 * radius * ahead
+        x, y = place + 2.1 * radius * ahead
         text = f'x="{x:.3f}" y="{y + 0.36 * radius:.3f}" font-size="{1.15 * radius:.3f}"'
         shapes.append(f'<text class="shot" {text}>{number}</text>')
     return shapes

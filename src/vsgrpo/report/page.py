@@ -32,8 +32,7 @@ Curve = list[tuple[int, float]]
 """(step, value), steps rising; a value may be NaN or infinite."""
 NUM_COLORS = 8
 MAX_POINTS = 240
-_WIDTH, _HEIGHT = 480, 230
-_LEFT, _TOP, _RIGHT, _BOTTOM = 66, 12, 10, 30
+_WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 480, 230, 66, 12, 10, 30
 _MAX_BARS = 14  # of a histogram
 
 
@@ -180,13 +179,12 @@ def lines_svg(lines: Sequence[tuple[int, str, Curve]], label: str, last_step: in
         title = f"<title>{escape(name)}: {_number(points[0][1])} to {_number(points[-1][1])}</title>"
         shapes.append(f'<polyline class="line {color}" points="{path(points)}">{title}</polyline>')
         if len(points) == 1:
-            step, value = points[0]
-            shapes.append(f'<circle class="dot {color}" cx="{x(step):.1f}" cy="{y(value):.1f}" r="3"/>')
+            shapes.append(f'<circle class="dot {color}" cx="{x(points[0][0]):.1f}" cy="{y(points[0][1]):.1f}" r="3"/>')
     return svg("chart", _WIDTH, _HEIGHT, shapes, label)
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
-    """Return 3 to 6 round numbers that span low..high; from 0 where that costs little room."""
+    """Return 3 to 6 round numbers that span low..high and differ in 3 digits; from 0 where that costs little room."""
     if low > 0 and low < 0.6 * high:
         low = 0.0
     if high - low <= 1e-9 * abs(high):  # one value: show it between 0 and itself
@@ -194,7 +192,9 @@ def nice_ticks(low: float, high: float) -> list[float]:
     rough = (high - low) / 4
     unit = 10.0 ** math.floor(math.log10(rough))
     size = next(factor * unit for factor in (1, 2, 2.5, 5, 10) if factor * unit >= rough * 0.999)
-    start, end = math.floor(low / size + 1e-9), math.ceil(high / size - 1e-9)
+    size = max(size, 10.0 ** (math.floor(math.log10(1.05 * max(abs(low), abs(high)))) - 2))
+    end = math.ceil(high / size - 1e-9)
+    start = min(math.floor(low / size + 1e-9), end - 2)
     return [number * size for number in range(start, end + 1)]
 
 
@@ -239,7 +239,7 @@ def histogram_svg(answers: Sequence[str], are_numbers: bool) -> str:
         bars = sorted(Counter(answers).items(), key=lambda item: float(item[0]))
     else:
         bars = sorted(Counter(answers).most_common(_MAX_BARS), key=lambda item: (-item[1], item[0]))
-    row, width, label, total = 15, 300, 104, len(answers)
+    row, width, label, total = 16, 310, 112, len(answers)
     most = max(count for _, count in bars)
     shapes = []
     for k, (name, count) in enumerate(bars):
