@@ -9,6 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+from light_environment import light_lines, make_environment, with_dependencies
 
 ROOT = Path(__file__).parents[1]
 DATA = {".yaml", ".toml", ".txt", ".tsv", ".html"}
@@ -71,3 +74,14 @@ def test_the_installed_command_works_without_the_checkout(own_venv, tmp_path):
     assert "num_generations: 14" in vsgrpo("train", "grpo", "experiment=vsgrpo_2b_v", "--dry-run")
     vsgrpo("build-data", "experiment=demo_data", "source.num_scenes=2", "output=data")
     assert (tmp_path / "data/report.html").is_file()
+
+
+def test_the_wheel_without_dependencies_works_on_the_light_list(wheel, tmp_path):
+    names = with_dependencies(Requirement(line).name for line in light_lines())
+    python = make_environment(tmp_path / "venv", names, checkout=False)
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "-q", str(wheel)]
+    subprocess.run(install, check=True, timeout=300)
+    for words in (["build-data", "source=demo", "source.num_scenes=2", "output=data"], ["check-data", "data"]):
+        command = [str(python.parent / "vsgrpo"), *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr

@@ -17,6 +17,7 @@ from vsgrpo.commands import data, models, settings, train  # noqa: F401  (regist
 from vsgrpo.commands.app import app
 from vsgrpo.commands.completion import VARIABLE, complete_line
 from vsgrpo.errors import VsgrpoError, from_machine
+from vsgrpo.packages import explain_missing
 from vsgrpo.terminal import VERBOSITY, complain, show
 
 # typer carries its own copy of click's exceptions in some versions and click's in others: take them from typer.
@@ -86,7 +87,7 @@ def _run(flags: list[str], argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # who reads has read enough (`| head`)
         return 0
     except Exception as error:
-        known = from_machine(error)
+        known = from_machine(error) or explain_missing(error)
         if known is None or debug:
             raise
         complain(known.message, known.hint)

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from vsgrpo.families.vision_record import other_rule, with_rules
 from vsgrpo.findings import Finding, Report, judged
 from vsgrpo.memory.fit import check_disk, check_memory, free_bytes, memory_lines
 from vsgrpo.memory.passes import GIB, device_memory, estimate_run, main_memory
+from vsgrpo.packages import FEATURES, NEEDS, install_command, installed_version, needed_by
 from vsgrpo.trackers import missing_package
 from vsgrpo.training.launcher import check_devices, device_line
 from vsgrpo.training.preflight import check_plan
@@ -32,7 +33,6 @@ from vsgrpo.training.servers import needs_of
 ENOUGH_GIB = 20
 """Checkpoints, videos and caches of a real run need tens of GB."""
 SHOWN = ("torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "decord")
-OPTIONAL = ("deepspeed", "decord")
 
 
 def examine(words: Sequence[str] = (), config_dir: Path | None = None) -> Report:
@@ -83,7 +83,7 @@ def gpus() -> Iterator[Finding]:
     text = seen.describe() + ("" if memory is None else f", {memory / GIB:.0f} GiB each at least")
     if seen.hidden:
         text += f"; CUDA_VISIBLE_DEVICES hides {seen.hidden} more"
-    torch = _installed("torch")
+    torch = installed_version("torch")
     if torch.endswith("+cpu"):
         yield Finding("gpu", "fail", f"{text}; torch {torch} cannot use them", "install torch built for CUDA")
     else:
@@ -118,21 +118,18 @@ def packages() -> Iterator[Finding]:
         wanted = Requirement(line)
         if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
             continue
-        mend = f"pip install '{wanted.name}{wanted.specifier}'"
-        installed = _installed(wanted.name)
+        mend = install_command([wanted.name])
+        installed = installed_version(wanted.name)
         if not installed:
-            yield Finding(wanted.name, "warn" if wanted.name in OPTIONAL else "fail", "not installed", mend)
+            text = f"not installed; it is for {needed_by(wanted.name)}"
+            yield Finding(wanted.name, "warn" if wanted.name in FEATURES else "fail", text, mend)
         elif not wanted.specifier.contains(installed, prereleases=True):
             yield Finding(wanted.name, "fail", f"{installed}, supported: {wanted.specifier}", mend)
         elif wanted.name in SHOWN:
             yield Finding(wanted.name, "ok", installed)
-
-
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+    if not installed_version("torch"):
+        text = f"without torch: {', '.join(NEEDS)} cannot run, every other command can"
+        yield Finding("light install", "warn", text, "for all commands: `pip install .` in the checkout, or the wheel")
 
 
 def decoders() -> Iterator[Finding]:

@@ -18,13 +18,14 @@ from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation, Over
 
 from vsgrpo.child import Child
 from vsgrpo.errors import SetupError, first_line
+from vsgrpo.packages import install_command
 
 TIMEOUT_S = 5.0
 """Seconds that one comparison may take; a later one counts as unequal."""
 MAX_CHARACTERS = 500
 """Longer answers are not compared by value: no gold answer of the known sets is longer."""
 
-_INSTALL = 'pip install "vsgrpo[math]"'
+_VERIFIER = "math-verify"
 _CONTEXT = Context(prec=60, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[InvalidOperation, Overflow])
 RELATIVE_TOLERANCE = Decimal("1e-6")
 """Two numbers are one answer where they differ by at most this share of the larger one; whole numbers must be equal."""
@@ -227,7 +228,7 @@ def _unit_name(text: str) -> str:
 @functools.lru_cache(maxsize=10_000)  # a group of completions gives the same few answers again and again
 def _compare(prediction: str, target: str, timeout_s: float) -> bool:
     if importlib.util.find_spec("math_verify") is None:
-        raise SetupError("math-verify: not installed, maths answers need it", _INSTALL)
+        raise SetupError("math-verify: not installed, maths answers need it", install_command([_VERIFIER]))
     try:
         return _CHILD.ask((prediction, target), timeout_s)
     except (TimeoutError, ChildProcessError):
@@ -245,7 +246,8 @@ def import_library(_: tuple[str, str]) -> None:
     try:
         import math_verify  # noqa: F401
     except Exception as error:  # whatever a broken installation raises
-        raise SetupError(f"math-verify: cannot be imported ({first_line(error)})", _INSTALL) from None
+        text = f"math-verify: cannot be imported ({first_line(error)})"
+        raise SetupError(text, install_command([_VERIFIER])) from None
     logging.disable(logging.CRITICAL)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from vsgrpo.commands import app
 from vsgrpo.errors import ConfigError
+from vsgrpo.packages import check_command
 from vsgrpo.terminal import print_result, show
 
 
@@ -29,6 +30,7 @@ def merge(
         raise ConfigError(f"--dtype {dtype}: not float32 or bfloat16", hint="leave it out for float32")
     from vsgrpo.families import check_merge
 
+    check_command("merge")
     check_merge(adapter, Path(folder))
     from vsgrpo.modeling.save import merge_adapter  # imports torch: after all checks
 
@@ -61,6 +63,7 @@ def cache_videos(
     from vsgrpo.families import find_model
     from vsgrpo.training.preflight import cache_folder, check_caching, load_rows
 
+    check_command("cache-videos")
     if clear or keep_gib is not None:
         cache_folder(config)
         from vsgrpo.training.rows import evict_videos

@@ -11,6 +11,7 @@ import typer
 
 from vsgrpo.commands import app
 from vsgrpo.errors import ConfigError
+from vsgrpo.packages import check_command
 from vsgrpo.terminal import print_result, show
 
 
@@ -138,6 +139,8 @@ def _train_sweep(
     if dry_run:
         print_result(sweep, as_json)
         return
+    if not sbatch:
+        check_command("train")
     write_sweep(sweep, resume=modes["resume"], overwrite=modes["overwrite"])
     if sbatch:
         if modes["overwrite"]:

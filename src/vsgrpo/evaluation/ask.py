@@ -15,6 +15,7 @@ from vsgrpo.evaluation.benchmark import PromptSettings, question_row
 from vsgrpo.evaluation.budget import vision_budget
 from vsgrpo.families.hub_models import with_hub_models
 from vsgrpo.families.vision_record import with_rules
+from vsgrpo.packages import check_command
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -95,6 +96,7 @@ def answer_request(config: EvalConfig, request: Request) -> Reply:
     Raises:
         ConfigError, DataError: the model or the video cannot be read.
     """
+    check_command("ask")
     from vsgrpo.evaluation import generate
 
     media, config = [(kind, str(path)) for kind, path in request.media], with_rules(with_hub_models(config))

@@ -32,6 +32,7 @@ from vsgrpo.evaluation.tracking import report_evaluation
 from vsgrpo.families import family_files, find_model
 from vsgrpo.families.hub_models import with_hub_models
 from vsgrpo.families.vision_record import LIBRARY, other_rule, with_rules
+from vsgrpo.packages import check_command
 from vsgrpo.report.evaluation_page import model_size
 from vsgrpo.terminal import note, show
 from vsgrpo.trackers import check_installed
@@ -70,6 +71,7 @@ def run_eval(
         RunError: an endpoint that should extract answers can serve nothing; predictions are kept.
     """
     kind, model = find_benchmark(config.benchmark.name), config.model
+    check_command("eval", *["msgspec"] * (config.decoding.engine == "vllm"))
     check_installed(config.report_to, "report_to")
     if config.trust.report and not kind.has_task_tables:
         raise ConfigError(f"trust=true: benchmark={config.benchmark.name} has no scenes", hint="leave trust out")

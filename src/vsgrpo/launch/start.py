@@ -28,6 +28,7 @@ from vsgrpo.families.hub_models import with_hub_models
 from vsgrpo.families.vision_record import BEFORE_RULES, PUBLISHED, with_rules
 from vsgrpo.memory.fit import check_disk, check_memory, plan_lines
 from vsgrpo.memory.passes import GIB, device_memory, estimate_run
+from vsgrpo.packages import check_command
 from vsgrpo.paths import locked, refuse_inputs_inside
 from vsgrpo.terminal import note, show
 from vsgrpo.trackers import check_installed
@@ -63,6 +64,7 @@ def _described(config: TrainConfig) -> str:
     config, numbers = with_rules(config), check_plan(config)
     short: list[str] = []
     for check in (
+        lambda: check_installed_for(config),
         lambda: find_model(config.model.path, config.model.adapter),
         lambda: check_devices(config),
         lambda: check_trackers(config),
@@ -104,6 +106,13 @@ def check_environment(config: TrainConfig) -> None:
         )
 
 
+def check_installed_for(config: TrainConfig) -> None:
+    """Raise SetupError where a package that this run needs is not installed."""
+    serves = "vllm" in map(config.rollout_engine, config.stage_sections())
+    more = [("deepspeed", "zero" in config.launch.profile), ("msgspec", serves)]
+    check_command("train", *(name for name, is_needed in more if is_needed))
+
+
 def check_trackers(config: TrainConfig) -> None:
     """Raise ConfigError for a tracker of trainer.report_to, of any stage, whose package is not installed here."""
     for section in config.stage_sections():
@@ -140,6 +149,7 @@ def launch_training(
     if resume:
         config = as_started(with_own_rows(config), overrides)
     check_stages(config)
+    check_installed_for(config)
     check_trackers(config)
     check_devices(config)
     find_model(config.model.path, config.model.adapter)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from vsgrpo.config.evaluate import StepSection
 from vsgrpo.errors import ConfigError, RunError, SetupError
+from vsgrpo.packages import install_command
 from vsgrpo.vision_r1.chat import Account, Reply
 
 T = TypeVar("T")
@@ -85,7 +86,7 @@ class Endpoint:
         try:
             import openai
         except ImportError:
-            raise SetupError("openai: not installed, build-cot needs it", 'pip install "vsgrpo[cot]"') from None
+            raise SetupError("openai: not installed, build-cot needs it", install_command(["openai"])) from None
         import httpx2
 
         self.name, self.base_url = name, step.base_url
