@@ -52,6 +52,25 @@ def wandb_history(folder):
     return records, run / "files"
 
 
+def wandb_runs(folder):
+    """Return the id and the logged steps of every offline run below `folder`, oldest first."""
+    from wandb.proto import wandb_internal_pb2
+
+    found = []
+    for run in sorted(folder.glob("offline-run-*"), key=lambda path: path.stat().st_ctime):
+        (file,) = run.glob("*.wandb")
+        name, steps = None, []
+        for data in wandb_records(file):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            if record.WhichOneof("record_type") == "run":
+                name = record.run.run_id
+            items = {item.nested_key[0]: item.value_json for item in record.history.item}
+            steps += [json.loads(items["train/global_step"])] if "train/loss" in items else []
+        found.append((name, steps))
+    return found
+
+
 def tensorboard_events(folder):
     """Return the event accumulator of a folder, all of it."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -29,6 +29,7 @@ RUN_STATUS = {
     "dev_scores?": {int: NUMBER},
     "best?": {"checkpoint": int, "dev_score": NUMBER},
     "changed_inputs?": [{"step": int, "inputs": [str]}],
+    "wandb_run?": str,
 }
 """Shape of run.json, as far as it is read again."""
 _NAMES = {

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from two_processes import log
 
-from tracker_files import tensorboard_events, tensorboard_text, trackio_metrics, wandb_history
+from tracker_files import tensorboard_events, tensorboard_text, trackio_metrics, wandb_history, wandb_runs
 from vsgrpo.config.trainer import TRACKERS
 from vsgrpo.errors import ConfigError
 from vsgrpo.trackers import SHEET_HEIGHT, check_installed, contact_sheet
@@ -150,6 +150,26 @@ def test_wandb_stays_in_the_run_folder_without_wandb_dir_and_counts_steps_over_s
     assert train(config) == 0
     records, _ = wandb_history(tmp := (wandb_home / "run" / "wandb"))
     assert [r["train/global_step"] for r in records if "train/loss" in r] == [1, 2, 3], tmp
+
+
+@pytest.mark.integration
+def test_a_resumed_run_goes_on_in_its_wandb_run(make_config, wandb_home, monkeypatch):
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+    def start(steps, **options):
+        given = ("trainer.report_to=[wandb]", "trainer.save_steps=1", f"trainer.max_steps={steps}")
+        assert train(make_config("sft", *given), **options) == 0
+        return [name for name, _ in wandb_runs(wandb_home / "wandb")]
+
+    (first,) = start(2)
+    assert start(3, resume=True) == [first, first]
+    assert [steps for _, steps in wandb_runs(wandb_home / "wandb")] == [[1, 2], [3]]
+    assert json.loads((wandb_home / "run/run.json").read_text())["wandb_run"] == first
+    monkeypatch.setenv("WANDB_RUN_ID", "own")
+    wandb.teardown()  # a process reads its environment once
+    assert start(4, resume=True)[-1] == "own"
 
 
 @pytest.mark.integration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from transformers.integrations.integration_utils import (
 from vsgrpo.errors import first_line
 from vsgrpo.trackers import WITH_TABLES, Table, contact_sheet, local_folder, send_table, start_wandb
 from vsgrpo.training.progress import Stage
+from vsgrpo.training.run_folder import RunFolder
 from vsgrpo.training.samples import Sample
 
 EVENTS = tuple(name for name in vars(TrainerCallback) if name.startswith("on_"))
@@ -89,12 +91,22 @@ class Tracker(TrainerCallback):
 
 
 class _Wandb(WandbCallback):
-    """Opens its run in the project and folder that evaluations use too."""
+    """Opens its run in the project and folder that evaluations use too; a resumed run goes on in the W&B run it had.
+
+    The id is in run.json, which --overwrite replaces. WANDB_RUN_ID goes before it.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__()
+        self._folder = folder
 
     def setup(self, args: Any, state: Any, model: Any, **kwargs: Any) -> None:
         """Start the run unless a stage before has done so; the rest is as in transformers."""
         if state.is_world_process_zero and self._wandb.run is None:
-            start_wandb(Path(args.output_dir), args.run_name)
+            known = None if os.environ.get("WANDB_RUN_ID") else self._folder.read_status().get("wandb_run")
+            again = {"id": known, "resume": "allow"} if known else {}
+            run = start_wandb(Path(args.output_dir), args.run_name, **again)
+            self._folder.update_status(wandb_run=run.id)
         super().setup(args, state, model, **kwargs)
 
 
@@ -110,7 +122,7 @@ def open_trackers(names: Sequence[str], stage: Stage, say: Callable[[str], None]
 
     def make(name: str) -> TrainerCallback:
         if name == "wandb":
-            return _Wandb()
+            return _Wandb(stage.folder)
         callback = get_reporting_integration_callbacks([name])[0]()
         if isinstance(callback, TensorBoardCallback):
             callback.logging_dir = str(local_folder(name, stage.folder.path))
