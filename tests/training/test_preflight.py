@@ -95,7 +95,12 @@ def test_rows_with_a_map_take_rewards_for_maps():
     config = config_of("grpo", "reward.names=[accuracy,map]")
     check_run(config, [ROW, replace(ROW, extra={"map": {"bed": [[1, 2]]}})])
     truth = '<map>{"bed": [[1, 2]]}</map>'
-    check_run(config, [replace(ROW, question_type="object_map", answer_kind="map", answer=truth, ground_truth=truth)])
+    drawn = replace(ROW, question_type="object_map", answer_kind="map", answer=truth, ground_truth=truth)
+    check_run(config, [drawn])
+    # Two categories of two cells: 1 + 2 * (2 + 4 * 2) = 21 tokens at least, and completions have 16.
+    longer = '<map>{"bed": [[1, 2], [3, 4]], "tv": [[5, 6], [7, 8]]}</map>'
+    with pytest.raises(ConfigError, match=r"max_completion_length=16: cuts off the answers of 1 of 2 .* 21 tokens"):
+        check_run(config, [drawn, replace(drawn, id="b", answer=longer, ground_truth=longer)])
     check_run(config, [ROW], types=["object_counting", "object_map"])  # a part of the rows of a large file
     with pytest.raises(DataError, match=r"row demo/1: extra\.map='kitchen\.png'") as caught:
         check_run(config, [replace(ROW, extra={"map": "kitchen.png"})])

@@ -6,15 +6,16 @@ sentence). Evaluation wording of choice questions is not printed in the paper; o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Protocol
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.row import LETTERS, SPECIAL, Row
-from vsgrpo.errors import DataError
+from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families.prompt_record import VARIABLES, render
 from vsgrpo.spatial.map_questions import map_request
+from vsgrpo.spatial.maps import least_tokens, read_map
 from vsgrpo.spatial.question_types import tolerance_of
 from vsgrpo.spatial.wrong_answers import rejected_answer
 
@@ -166,6 +167,25 @@ def target_text(row: Row, mode: str = "vanilla", show_options: bool = False, ans
     if row.reasoning is None:
         raise DataError(f"row {row.key}: reasoning=null: prompt.mode={mode} trains on it", "use prompt.mode=vanilla")
     return f"<{mode}>{row.reasoning}</{mode}><answer>{text}</answer>"
+
+
+def check_map_room(rows: Iterable[Row], key: str, limit: int) -> None:
+    """Refuse rows whose answer is a map that does not fit into so many tokens: each would be cut off, and score 0.
+
+    Args:
+        key: of the configuration that sets the limit.
+
+    Raises:
+        ConfigError: the longest map needs more.
+    """
+    maps = (read_map(row.answer) for row in rows if row.answer_kind == "map")
+    needs = [least_tokens(cells) for cells in maps if cells]
+    if (most := max(needs, default=0)) > limit:
+        number = sum(need > limit for need in needs)
+        what = (
+            f"{key}={limit}: cuts off the answers of {number} of {len(needs)} rows, maps of up to {most} tokens or more"
+        )
+        raise ConfigError(what, f"set {key}={max(128, 2 * most)}, or choose other question types (data.types)")
 
 
 def wrong_answer(row: Row, seed: int) -> str:

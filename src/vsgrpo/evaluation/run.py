@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsgrpo.data.frame_true import true_rows
 from vsgrpo.data.inputs import InputFile, look_at, model_files
+from vsgrpo.data.prompts import check_map_room
 from vsgrpo.data.row import Row
 from vsgrpo.engine.serve import check_servable
 from vsgrpo.errors import ConfigError
@@ -174,6 +175,7 @@ def rows_for_frames(config: EvalConfig, benchmark: Benchmark) -> tuple[Benchmark
     if os.environ.get("RANK", "0") == "0":
         for sentence in found.sentences():
             show(f"{benchmark.file.name}: {sentence}", sys.stderr)
+    check_map_room(found.rows, "decoding.max_new_tokens", config.decoding.max_new_tokens)
     counts = {"frame_true": found.to_json()} if found.dropped or found.answered else {}
     return replace(benchmark, rows=tuple(found.rows)), budget, counts
 

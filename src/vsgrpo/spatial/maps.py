@@ -113,6 +113,15 @@ def map_text(cells: Mapping[str, Sequence[Cell]]) -> str:
     return f"<map>{json.dumps(listed, ensure_ascii=False)}</map>"
 
 
+def least_tokens(cells: Mapping[str, Sequence[Cell]]) -> int:
+    """Return the tokens that a map takes at least: Qwen's tokenizers give each digit one, and what is between one more.
+
+    A cell has two digits and something behind each, a category its name and something around it. True maps take about
+    half as many again.
+    """
+    return 1 + sum(2 + 4 * len(points) for points in cells.values())
+
+
 # --- scores ---
 
 

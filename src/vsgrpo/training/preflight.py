@@ -13,7 +13,7 @@ from vsgrpo.data.frame_true import rows_of_run
 from vsgrpo.data.inputs import media_files, model_files
 from vsgrpo.data.leak_guard import read_checked_rows, worst
 from vsgrpo.data.mix import DrawnSource, draw_mix
-from vsgrpo.data.prompts import check_trainable
+from vsgrpo.data.prompts import check_map_room, check_trainable
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, Rows, check_types, numbers_of, sketch_files, type_counts
 from vsgrpo.data.rows import rebase
@@ -254,9 +254,11 @@ def check_maps(config: TrainConfig, rows: Sequence[Row], types: Iterable[str]) -
         types: question types that occur; `rows` may be a part of the run's only.
 
     Raises:
-        ConfigError: no row has a map.
+        ConfigError: no row has a map, or completions are shorter than one.
         DataError: a row whose extra.map is no map.
     """
+    limit = max(s.max_completion_length for s in config.stage_sections() if isinstance(s, GrpoSection))
+    check_map_room(rows, "trainer.max_completion_length", limit)
     names = [name for name in config.reward_names() if name in MAP_REWARDS]
     if not names or not rows:
         return
