@@ -23,6 +23,7 @@ from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.families import find_model
 from vsgrpo.files import link_or_copy, publish
+from vsgrpo.packages import LOCAL_CHAT, check_command
 from vsgrpo.paths import inside, locked, unwritable
 from vsgrpo.records import read_jsonl
 from vsgrpo.spatial.answers import parse_answer
@@ -170,6 +171,7 @@ def build_cot(config: BuildCotConfig, limit: int | None = None) -> CotSummary:
     config.check_endpoints()
     for name, step in config.steps().items():
         if config.is_local(name):
+            check_command(LOCAL_CHAT)
             find_model(str(step.model), key=f"{name}.model", any_family=True)
     source, out = source_of(config), Path(config.run.dir)
     summary = CotSummary(out / f"{config.data.split}.jsonl", config)

@@ -24,7 +24,6 @@ from PIL import Image
 from vsgrpo.config.build import BuildCotConfig
 from vsgrpo.config.evaluate import StepSection
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.packages import LOCAL_CHAT, check_command
 from vsgrpo.terminal import show
 
 SCHEMA_VERSION = 1
@@ -196,7 +195,6 @@ class LocalChat:
     """
 
     def __init__(self, name: str, step: StepSection) -> None:
-        check_command(LOCAL_CHAT)
         from vsgrpo.modeling.load import device_line, load, own_device  # imports torch
 
         self.name, self.model_name = name, str(step.model)
