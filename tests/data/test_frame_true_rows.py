@@ -65,6 +65,18 @@ def test_a_run_keeps_what_is_true_or_unknown():
     assert off.rows == rows and off.sentences() == []
 
 
+def test_a_map_that_a_row_carries_is_judged_by_itself():
+    carried = {"map": {"bed": [[1, 2]]}, "map_judged_at": [8, 16], "map_true_at": [16]}
+    (row,) = rows_with({"judged_at": [8, 16], "true_at": [8, 16], **carried})
+    row = replace(row, reasoning='<map>{"bed": [[1, 2]]}</map> I see four.')
+    found = true_rows([row], 8, "drop", "rows")
+    (kept,) = found.rows
+    assert kept.extra == {"judged_at": [8, 16], "true_at": [8, 16]} and kept.reasoning == "I see four."
+    assert found.maps == found.to_json()["maps"] == 1 and found.answered == 0 and "1 rows lose" in found.sentences()[0]
+    for frames, mode in ((16, "drop"), (32, "drop"), (8, "off")):  # true, not judged, not asked
+        assert true_rows([row], frames, mode, "rows").rows == [row]
+
+
 def test_a_list_without_the_budgets_that_were_judged_is_taken_as_whole():
     (row,) = rows_with({"true_at": [16, 32]})
     assert row_at(row, 8) is None and row_at(row, 16) is row

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsgrpo.spatial.map_questions import EXAMPLE, asked_categories, first_view, map_frame
+from vsgrpo.spatial.map_types import map_of
 from vsgrpo.spatial.maps import (
     cells_of,
     centred,
@@ -238,6 +239,10 @@ def test_a_budget_whose_first_frame_looks_elsewhere_makes_no_map_true():
     scene = room(*THINGS)
     (question,) = asked(replace(scene, footage=replace(scene.footage, budgets={1: (1,), 2: (0, 1)})))
     assert question.extra["judged_at"] == [1, 2] and question.extra["true_at"] == [2]
+    elsewhere = replace(scene, footage=replace(scene.footage, budgets={1: (1,), 2: (0, 1)}))
+    carried = map_of(elsewhere, QuestionSettings(mode="vsibench", types=("object_counting",)), 0)
+    assert read_map(map_text(carried["map"])) == read_map(question.answer)
+    assert (carried["map_judged_at"], carried["map_true_at"]) == ([1, 2], [2])
 
 
 def test_the_map_is_drawn_again_from_the_stored_scene_and_thought_about():

@@ -19,11 +19,13 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.row import Row, RowError, number_of
 from vsgrpo.errors import DataError
 from vsgrpo.families import budget_of
+from vsgrpo.spatial.maps import cells_of, map_text
 from vsgrpo.spatial.moments import FRAMES_SHOWN, MOMENT
 from vsgrpo.spatial.question_types import tolerance_of
 from vsgrpo.spatial.wrong_answers import rejected_answer
 
 TRUE_AT, JUDGED_AT, ANSWER_AT = "true_at", "judged_at", "answer_at"
+MAP, MAP_JUDGED_AT, MAP_TRUE_AT = "map", "map_judged_at", "map_true_at"
 _HINT = "as build-data writes them, see data/README.md"
 
 
@@ -101,6 +103,22 @@ def row_at(row: Row, frames: int) -> Row | None:
     if wrong is not None and number_of(wrong, row.question_type) == number_of(answer, row.question_type):
         wrong = rejected_answer(answer, "number", None, seed=0, key=row.key, tolerance=tolerance_of(row.question_type))
     return replace(row, answer=answer, ground_truth=answer, rejected=wrong, reasoning=None)
+
+
+def without_untrue_map(row: Row, frames: int) -> Row:
+    """Return the row without the map that it carries besides its answer, where so many frames do not make that true.
+
+    Its thought, where one was made with the map, loses it too.
+    """
+    cells, judged_at, true_at = (row.extra.get(name) for name in (MAP, MAP_JUDGED_AT, MAP_TRUE_AT))
+    is_untrue = _is_budgets(judged_at) and _is_budgets(true_at) and frames in judged_at and frames not in true_at
+    if cells is None or not is_untrue:
+        return row
+    extra = {name: value for name, value in row.extra.items() if name not in (MAP, MAP_JUDGED_AT, MAP_TRUE_AT)}
+    known, thought = cells_of(cells), row.reasoning
+    if thought is not None and known:
+        thought = thought.removeprefix(map_text(cells)).lstrip()
+    return replace(row, extra=extra, reasoning=thought)
 
 
 @dataclass
@@ -207,6 +225,7 @@ class TrueRows:
         answered: rows kept with another answer than their own.
         unknown: rows with a video, kept, that do not say.
         named: frames shown -> rows left out that name frames of so many.
+        maps: rows kept without the map that they carry besides.
     """
 
     rows: list[Row]
@@ -215,11 +234,13 @@ class TrueRows:
     answered: int
     unknown: int
     named: dict[int, int] = field(default_factory=dict)
+    maps: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers."""
-        numbers = {name: value for name, value in vars(self).items() if name not in ("rows", "named")}
-        return {**numbers, **({"named": self.named} if self.named else {})}
+        numbers = {name: value for name, value in vars(self).items() if name not in ("rows", "named", "maps")}
+        more = {name: value for name, value in (("named", self.named), ("maps", self.maps)) if value}
+        return {**numbers, **more}
 
     def sentences(self) -> list[str]:
         """Return what was done, for the user; empty where all rows are known to be true."""
@@ -231,6 +252,8 @@ class TrueRows:
             out.append(f"frame-true: {what} ({by_type}); {self._ways(number)}")
         if self.answered:
             out.append(f"frame-true: {self.answered} rows have another answer for the {self.frames} frames shown")
+        if self.maps:
+            out.append(f"frame-true: {self.maps} rows lose extra.map: not true for the {self.frames} frames shown")
         if self.unknown:
             what = f"{self.unknown} of {len(self.rows)} rows do not say whether {self.frames} frames show their answer"
             out.append(f"frame-true: {what}: kept")
@@ -260,7 +283,7 @@ def true_rows(rows: Sequence[Row], frames: int, mode: str, where: str) -> TrueRo
     kept: list[Row] = []
     dropped: Counter[str] = Counter()
     named: Counter[int] = Counter()
-    answered = 0
+    answered = maps = 0
     for row in rows:
         found = row if is_off and FRAMES_SHOWN not in row.extra else row_at(row, frames)
         if found is None:
@@ -268,13 +291,14 @@ def true_rows(rows: Sequence[Row], frames: int, mode: str, where: str) -> TrueRo
             named.update([row.extra[FRAMES_SHOWN]] if FRAMES_SHOWN in row.extra else [])
             continue
         answered += found is not row
-        kept.append(found)
+        kept.append(found if is_off else without_untrue_map(found, frames))
+        maps += kept[-1] is not found
     if rows and not kept:
         hint = "show as many frames as the dataset was judged for (video.num_frames), or data.frame_true=off"
         hint = f"set video.num_frames={max(named, key=lambda k: named[k])}" if named else hint
         raise DataError(f"{where}: none of {len(rows)} rows is true for the {frames} frames shown", hint)
     unknown = 0 if is_off else sum(is_true_at(row, frames) is None for row in rows if _shows_video(row))
-    return TrueRows(kept, frames, dict(sorted(dropped.items())), answered, unknown, dict(sorted(named.items())))
+    return TrueRows(kept, frames, dict(sorted(dropped.items())), answered, unknown, dict(sorted(named.items())), maps)
 
 
 def rows_of_run(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from vsgrpo.spatial.map_questions import judge_map, make_map, observe_map, resolve_map, scene_map
+from typing import Any
+
+from vsgrpo.spatial.frame_true import judged
+from vsgrpo.spatial.map_questions import judge_map, make_map, map_request, observe_map, resolve_map, scene_map
+from vsgrpo.spatial.maps import map_text
 from vsgrpo.spatial.question import Asking, QuestionType, question_rng
 from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.scene import Scene
@@ -26,12 +30,20 @@ TYPES = (
 """No mode asks these unless data.types lists them."""
 
 
-def map_of(scene: Scene, settings: QuestionSettings, seed: int) -> dict[str, list[list[int]]] | None:
-    """Return the map of a scene as rows of other types carry it, the same as `make_map` asks for; None where none is.
+def map_of(scene: Scene, settings: QuestionSettings, seed: int) -> dict[str, Any] | None:
+    """Return what rows of other types carry in `extra`; None where the scene has no map.
+
+    `map`: the cells, those of the map that `make_map` asks for; `map_judged_at` and `map_true_at`, where a video was
+    judged: as `frame_true.judged` says them of that question.
 
     Args:
         settings, seed: as the questions are made with.
     """
     (kind,) = TYPES
-    drawn = scene_map(Asking(kind, scene, settings, question_rng(seed, scene.scene_name, kind.name)))
-    return None if drawn is None else {name: [list(cell) for cell in cells] for name, cells in drawn[0].items()}
+    ask = Asking(kind, scene, settings, question_rng(seed, scene.scene_name, kind.name))
+    if (drawn := scene_map(ask)) is None:
+        return None
+    cells, objects = drawn
+    (asked,) = judged(scene, [ask.map(map_request(list(cells)), map_text(cells), objects)], settings)
+    judgement = {f"map_{name}": asked.extra[name] for name in ("judged_at", "true_at") if name in asked.extra}
+    return {"map": {name: [list(cell) for cell in points] for name, points in cells.items()}, **judgement}

@@ -167,8 +167,8 @@ def _build(job: ScanJob) -> ScanOutcome:
     if any("floor" in kind.needs for kind in asked_types(asked)):
         scene = _with_floor(scan, scene, config.route.clearance_m)
     questions, left_out = ask(scene, asked, config.run.seed)
-    if config.data.map and (cells := map_of(scene, asked, config.run.seed)) is not None:
-        questions = [_with_map(question, cells) for question in questions]
+    if config.data.map and (carried := map_of(scene, asked, config.run.seed)) is not None:
+        questions = [_with_map(question, carried) for question in questions]
     rows = _rows(job, scene, questions, str(asked.distance), video)
     pairs = edited_rows(config, scan, film, rows, asked, job.out)
     write_scene_json(scene, job.out / "scenes" / scene.dataset / f"{scene.scene_name}.json")
@@ -191,9 +191,9 @@ def _build(job: ScanJob) -> ScanOutcome:
     )
 
 
-def _with_map(question: Question, cells: dict[str, list[list[int]]]) -> Question:
+def _with_map(question: Question, carried: dict[str, Any]) -> Question:
     """Return a question that carries the map of its room, unless that is its answer."""
-    return question if question.type.answer_kind == "map" else replace(question, extra={**question.extra, "map": cells})
+    return question if question.type.answer_kind == "map" else replace(question, extra={**question.extra, **carried})
 
 
 def _rows(job: ScanJob, scene: Scene, questions: list[Question], distance: str, video: Path) -> list[Row]:
