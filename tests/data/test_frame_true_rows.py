@@ -73,6 +73,8 @@ def test_a_map_that_a_row_carries_is_judged_by_itself():
     (kept,) = found.rows
     assert kept.extra == {"judged_at": [8, 16], "true_at": [8, 16]} and kept.reasoning == "I see four."
     assert found.maps == found.to_json()["maps"] == 1 and found.answered == 0 and "1 rows lose" in found.sentences()[0]
+    with pytest.raises(RowError, match=r'extra\.map_true_at="16": must be a list of numbers of frames'):
+        true_rows([replace(row, extra={**row.extra, "map_true_at": "16"})], 8, "drop", "rows")
     for frames, mode in ((16, "drop"), (32, "drop"), (8, "off")):  # true, not judged, not asked
         assert true_rows([row], frames, mode, "rows").rows == [row]
 

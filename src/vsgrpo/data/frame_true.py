@@ -35,7 +35,7 @@ def check_fields(row: Row, where: str) -> None:
     Raises:
         RowError: the first field that is not as build-data writes it.
     """
-    for name in (TRUE_AT, JUDGED_AT):
+    for name in (TRUE_AT, JUDGED_AT, MAP_TRUE_AT, MAP_JUDGED_AT):
         if row.extra.get(name) is not None and not _is_budgets(row.extra[name]):
             rule = "must be a list of numbers of frames"
             raise RowError(where, f"extra.{name}", rule, _HINT, value=row.extra[name])
@@ -110,9 +110,9 @@ def without_untrue_map(row: Row, frames: int) -> Row:
 
     Its thought, where one was made with the map, loses it too.
     """
-    cells, judged_at, true_at = (row.extra.get(name) for name in (MAP, MAP_JUDGED_AT, MAP_TRUE_AT))
-    is_untrue = _is_budgets(judged_at) and _is_budgets(true_at) and frames in judged_at and frames not in true_at
-    if cells is None or not is_untrue:
+    cells = row.extra.get(MAP)
+    judged_at, true_at = (row.extra.get(name) or () for name in (MAP_JUDGED_AT, MAP_TRUE_AT))
+    if cells is None or frames not in judged_at or frames in true_at:
         return row
     extra = {name: value for name, value in row.extra.items() if name not in (MAP, MAP_JUDGED_AT, MAP_TRUE_AT)}
     known, thought = cells_of(cells), row.reasoning
