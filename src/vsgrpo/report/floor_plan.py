@@ -133,7 +133,7 @@ def question_svg(plan: Plan, row: Row) -> str:
     for instance_id, role in zip(ids, classes, strict=True):
         shapes.append(f'<polygon class="hit {role}" points="{_path(plan.footprints[instance_id])}"/>')
     shapes += [f'<path class="link" d="M{_path(line)}"/>' for line in _links(plan, row, ids)]
-    radius = max(plan.view[2], plan.view[3]) / 16  # 10 of 160 pixels, with numbers of 11.5
+    radius = max(plan.view[2], plan.view[3]) / 15  # 10 of 150 pixels, with numbers of 11.5
     shapes += _camera_shapes(plan, row, radius)
     for number, (instance_id, role) in enumerate(zip(ids, classes, strict=True), start=1):
         x, y = plan.centers[instance_id]
