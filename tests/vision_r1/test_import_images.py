@@ -68,7 +68,8 @@ def test_conversations_keep_their_thoughts(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "7 read; 2 train, 0 dev" in shown and "thought (for SFT in think mode): 2; images: 3" in shown
     for reason in ("a conversation of several rounds", "no <think> part", "no such image", "an id used before"):
-        assert f"left out: 1: {reason}" in shown or f"({reason})" in shown, reason
+        assert f"refused 1  {reason}" in shown or f"({reason})" in shown, reason
+    assert f"{tmp_path / 'cold.json'}: 7 rows read, 2 taken, 5 refused" in shown and "first: row 3" in shown
     one, two = read_rows(out / "train.jsonl")
     assert target_text(one, "think") == "<think>I look. Wait, two.</think><answer>2</answer>"
     assert one.question == "How many?" and len(two.media) == 2

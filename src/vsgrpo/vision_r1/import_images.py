@@ -19,6 +19,7 @@ from typing import Any
 
 from vsgrpo.data.importing.answer_values import Refused
 from vsgrpo.data.importing.dataset_folder import ImportSettings, MediaFinder, new_dataset, refuse_rooms
+from vsgrpo.data.importing.import_summary import FileTally, all_refused, first_examples
 from vsgrpo.data.importing.record_names import NAMES, first, parsed
 from vsgrpo.data.importing.record_to_row import image_place
 from vsgrpo.data.importing.record_turns import Talk, read_talk
@@ -34,29 +35,32 @@ from vsgrpo.vision_r1.questions import Item, Source, image_item
 
 @dataclass
 class ImageImport:
-    """Result of an import: records read, rows per split, thoughts among them, records left out by reason with a first
-    example each, images written or linked."""
+    """Result of an import: what was taken and refused of each file, rows per split, thoughts among them, and images
+    written or linked."""
 
     out: Path
-    num_read: int = 0
+    files: list[FileTally] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=lambda: Counter(train=0, dev=0))
     num_thoughts: int = 0
     num_images: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def num_read(self) -> int:
+        """Records of all files."""
+        return sum(tally.read for tally in self.files)
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON."""
-        return {**vars(self), "out": str(self.out), "left_out": dict(self.left_out.most_common())}
+        files = [tally.to_json() for tally in self.files]
+        sums = {"num_read": self.num_read, "left_out": all_refused(self.files), "examples": first_examples(self.files)}
+        return {**vars(self), "out": str(self.out), "files": files, **sums}
 
     def table(self) -> str:
-        """Return counts, then what was left out and why."""
+        """Return counts, then of each file what was taken, what was refused and why."""
         kept = ", ".join(f"{number} {name}" for name, number in self.counts.items())
         lines = [f"rows: {self.num_read} read; {kept} -> {self.out}"]
         lines.append(f"with a thought (for SFT in think mode): {self.num_thoughts}; images: {self.num_images}")
-        for reason, number in self.left_out.most_common():
-            lines.append(f"left out: {number}: {reason} (first: {self.examples[reason]})")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(line for tally in self.files for line in tally.lines())])
 
 
 def import_images(settings: ImportSettings, *, overwrite: bool = False) -> ImageImport:
@@ -80,8 +84,10 @@ def _import(settings: ImportSettings) -> ImageImport:
             name: stack.enter_context(path.open("w", encoding="utf-8", newline="\n")) for name, path in targets.items()
         }
         for file in settings.files:
+            tally = FileTally(file)
+            summary.files.append(tally)
             for where, data in read_records(file, nan="null"):
-                summary.num_read += 1
+                tally.read += 1
                 try:
                     refuse_rooms(denied_in_data(data))
                     item = _item(data, where, Source(file, "images", settings.dataset, False), finder)
@@ -90,19 +96,20 @@ def _import(settings: ImportSettings) -> ImageImport:
                     split = "dev" if falls_into_dev(item.row.room, settings.dev_fraction) else "train"
                     line = row_line(replace(item.row, split=split), where)
                 except Refused as error:
-                    summary.left_out[error.reason] += 1
-                    summary.examples.setdefault(error.reason, f"{where}: {error.detail}" if error.detail else where)
+                    tally.refuse(error.reason, where, error.detail)
                     denied.update(error.rooms)
                     continue
                 _write_images(item, out)
                 streams[split].write(line)
                 seen.add(item.row.id)
+                tally.taken += 1
                 summary.counts[split] += 1
                 summary.num_thoughts += item.row.reasoning is not None
                 summary.num_images += len(item.row.media)
     finder.link(out)
     if not summary.counts["train"]:
-        reasons = "; ".join(f"{n}: {reason} ({summary.examples[reason]})" for reason, n in summary.left_out.items())
+        examples = first_examples(summary.files)
+        reasons = "; ".join(f"{n}: {reason} ({examples[reason]})" for reason, n in all_refused(summary.files).items())
         problem = f"{settings.files[0]}: no row can be taken ({reasons or 'no record'})"
         raise DataError(problem, "see `import-data --help`")
     for path in targets.values():
@@ -184,7 +191,7 @@ def _write_manifest(settings: ImportSettings, summary: ImageImport, denied: list
         rooms={},
         counts={
             "rows": summary.counts,
-            "left_out": dict(summary.left_out.most_common()),
+            "left_out": all_refused(summary.files),
             "denied_rooms": denied,
             "read": summary.num_read,
         },
