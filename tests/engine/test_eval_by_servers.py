@@ -164,7 +164,7 @@ def test_what_servers_cannot_answer_is_refused_before_the_model_is_loaded(evalua
     error = problem(evaluate, ConfigError, "model.text_after_video=library", servers=servers)
     assert "vLLM places text as published only" in error.message
     (tmp_path / "adapter" / "earlier_adapters" / "0").mkdir(parents=True)
-    base = json.dumps({"base_model_name_or_path": "a/b"})
+    base = json.dumps({"base_model_name_or_path": str(tmp_path / "base")})
     (tmp_path / "adapter" / "adapter_config.json").write_text(base)
     error = problem(evaluate, DataError, f"model.adapter={tmp_path / 'adapter'}", servers=servers)
     assert "earlier adapters" in error.message and "vsgrpo merge" in error.hint
