@@ -159,12 +159,14 @@ def test_a_server_that_is_not_the_right_one_is_refused_before_any_answer(serve, 
     assert not list((tmp_path / "refused").glob("predictions*"))
 
 
-def test_what_servers_cannot_answer_is_refused_before_the_model_is_loaded(evaluate, serve, monkeypatch, tmp_path):
+def test_what_servers_cannot_answer_is_refused_before_the_model_is_loaded(
+    evaluate, serve, monkeypatch, tmp_path, tiny_folder
+):
     servers = [serve()]
     error = problem(evaluate, ConfigError, "model.text_after_video=library", servers=servers)
     assert "vLLM places text as published only" in error.message
     (tmp_path / "adapter" / "earlier_adapters" / "0").mkdir(parents=True)
-    base = json.dumps({"base_model_name_or_path": str(tmp_path / "base")})
+    base = json.dumps({"base_model_name_or_path": str(tiny_folder)})
     (tmp_path / "adapter" / "adapter_config.json").write_text(base)
     error = problem(evaluate, DataError, f"model.adapter={tmp_path / 'adapter'}", servers=servers)
     assert "earlier adapters" in error.message and "vsgrpo merge" in error.hint
