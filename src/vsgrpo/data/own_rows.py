@@ -24,6 +24,7 @@ from vsgrpo.data.importing.own_records import own_record
 from vsgrpo.data.manifest import MANIFEST_NAME, read_manifest
 from vsgrpo.data.rows import FIELD_NAMES
 from vsgrpo.errors import DataError, SetupError
+from vsgrpo.families import HUB_ID
 from vsgrpo.files import user_cache
 from vsgrpo.hub import fetch
 from vsgrpo.terminal import note
@@ -32,7 +33,6 @@ _COMPLETE = "complete"
 OWN_NAME = "own"
 """Data set of rows that name none."""
 _SUFFIXES = (".jsonl", ".json", ".parquet")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WAIT_S = 600.0
 _PLACES = ("", "data")
 """Folders of a data set that hold its row files."""
@@ -97,7 +97,7 @@ def dataset_folder(
     """
     path = Path(value)
     if not path.exists():
-        if not _HUB_ID.fullmatch(value) or path.suffix in _SUFFIXES or path.parent.is_dir():
+        if not HUB_ID.fullmatch(value) or path.suffix in _SUFFIXES or path.parent.is_dir():
             hint = "build one (vsgrpo build-data), or give rows of your own: FILE.jsonl, FILE.parquet or a hub id"
             raise DataError(f"{key}{value}: no such folder or file", hint)
         path = _from_hub(value, key)

@@ -32,7 +32,8 @@ _MISSING = {
     "internvl": "prompts of image tiles, features of its tower, positions of one axis",
 }
 """What would have to be built for architectures that somebody may expect here, by `model_type`."""
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+"""OWNER/NAME, as the hub has them."""
 
 
 def _added() -> Iterator[tuple[str, Family]]:

@@ -19,7 +19,7 @@ from vsgrpo.scans.arkitscenes_pictures import FolderPictures, MovPictures, Timed
 from vsgrpo.scans.boxed import BoxedObjects
 from vsgrpo.scans.source import Mesh, Recording, VisibilitySettings, broken, read_text
 from vsgrpo.scans.trajectory import TURNS, Floats, Trajectory, turned, turned_matrix, turned_pose
-from vsgrpo.scans.visibility import Projection, View, watch
+from vsgrpo.scans.visibility import SeenSurface, View, watch
 from vsgrpo.spatial.scene import Footage
 from vsgrpo.video.image import read_uint16
 
@@ -122,8 +122,7 @@ class BoxPixels:
         self, camera: DepthCamera, boxed: BoxedObjects, mesh: Mesh, instance_ids: Sequence[int], tolerance: float
     ) -> None:
         self._camera, self._boxed, self._ids = camera, boxed, np.asarray(instance_ids, dtype=np.int64)
-        nobody = np.full(len(mesh.vertices), -1, dtype=np.int32)
-        self._surface = Projection(camera.view, mesh, nobody, (), tolerance)
+        self._surface = SeenSurface(camera.view, mesh, tolerance)
         self.frame_pixels = 0
 
     def count(self, frame: int) -> NDArray | None:
@@ -136,8 +135,8 @@ class BoxPixels:
         return np.bincount(owners + 1, minlength=int(self._ids.max(initial=0)) + 2)[self._ids + 1]
 
     def surface(self, frames: Iterable[int]) -> NDArray[np.bool_] | None:
-        """Return which vertices of the mesh, (V,), some of the pictures show."""
-        return self._surface.surface(frames)
+        """Return what of the mesh some of the pictures show, see `SeenSurface.shown`."""
+        return self._surface.shown(frames)
 
 
 def world_points(view: View) -> Floats:

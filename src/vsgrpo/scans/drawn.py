@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.scans.source import Mesh
-from vsgrpo.scans.visibility import Projection, View
+from vsgrpo.scans.visibility import SeenSurface, View
 from vsgrpo.scans.walk.mesh_video import majority
 from vsgrpo.scans.walk.rasterizer import Surface
 
@@ -68,7 +68,7 @@ class DrawnPixels:
         self._view, self._ids, self._tolerance = view, np.asarray(instance_ids, dtype=np.int64), tolerance
         self._drawn = Surface(mesh.vertices, mesh.colors, mesh.faces)
         self._owner = majority(owner[mesh.faces])
-        self._points = Projection(view, mesh, np.full(len(owner), -1, dtype=np.int32), (), tolerance)
+        self._surface = SeenSurface(view, mesh, tolerance)
         self.frame_pixels = 0
 
     def count(self, frame: int) -> NDArray | None:
@@ -85,5 +85,5 @@ class DrawnPixels:
         return np.bincount(owners[owners >= 0], minlength=int(self._ids.max(initial=0)) + 1)[self._ids]
 
     def surface(self, frames: Iterable[int]) -> NDArray[np.bool_] | None:
-        """Return which vertices of the mesh, (V,), some of the frames show."""
-        return self._points.surface(frames)
+        """Return what of the mesh some of the frames show, see `SeenSurface.shown`."""
+        return self._surface.shown(frames)

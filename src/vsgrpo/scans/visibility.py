@@ -119,6 +119,37 @@ def stacked_poses(poses: Iterable[NDArray[np.floating] | None]) -> NDArray[np.fl
     return np.array([unknown if pose is None else pose for pose in poses], dtype=np.float64).reshape(-1, 4, 4)
 
 
+class SeenSurface:
+    """What of a mesh some frames of a depth camera show.
+
+    Args:
+        view: pose and depth of a frame by its index, None where it has no usable ones (as `sens.SensReader.view`).
+        mesh: in the frame that the poses lead to.
+        tolerance: see `VisibilitySettings.depth_tolerance`.
+    """
+
+    def __init__(self, view: Callable[[int], View | None], mesh: Mesh, tolerance: float) -> None:
+        self._view, self._tolerance = view, tolerance
+        samples = surface_samples(mesh.vertices, mesh.faces)
+        self._points = np.concatenate([mesh.vertices.astype(np.float32), samples])
+        self._shown: dict[int, NDArray[np.uint8]] = {}
+
+    def shown(self, frames: Iterable[int]) -> NDArray[np.bool_]:
+        """Return which vertices of the mesh and samples of its large faces, (V + S,), some of the frames show.
+
+        Each frame is looked at once.
+        """
+        found = np.zeros(len(self._points), dtype=bool)
+        for frame in frames:
+            if frame not in self._shown:
+                view, seen = self._view(frame), np.zeros(len(found), dtype=bool)
+                if view is not None:
+                    seen[seen_points(self._points, view.pose, view.matrix, view.depth, self._tolerance)[0]] = True
+                self._shown[frame] = np.packbits(seen)
+            found |= np.unpackbits(self._shown[frame], count=len(found)).view(bool)
+        return found
+
+
 class Projection:
     """Vertices of the mesh seen by a depth camera, each weighed with the pixels its share of the surface covers.
 
@@ -145,9 +176,7 @@ class Projection:
         self._points = mesh.vertices[chosen].astype(np.float32)
         self._areas = vertex_areas(mesh.vertices, mesh.faces)[chosen].astype(np.float32)
         self._view, self._tolerance = view, tolerance
-        samples = surface_samples(mesh.vertices, mesh.faces)
-        self._surface_points = np.concatenate([mesh.vertices.astype(np.float32), samples])
-        self._surfaces: dict[int, NDArray[np.uint8]] = {}
+        self._surface = SeenSurface(view, mesh, tolerance)
         self.frame_pixels = 0
 
     def count(self, frame: int) -> NDArray | None:
@@ -161,28 +190,14 @@ class Projection:
         return counts.astype(np.float64)
 
     def surface(self, frames: Iterable[int]) -> NDArray[np.bool_] | None:
-        """Return which vertices of the mesh and samples of its large faces, (V + S,), some of the frames show.
-
-        Each frame is looked at once.
-        """
-        found = np.zeros(len(self._surface_points), dtype=bool)
-        for frame in frames:
-            if frame not in self._surfaces:
-                view, seen = self._view(frame), np.zeros(len(found), dtype=bool)
-                if view is not None:
-                    seen[self._seen(self._surface_points, view)[0]] = True
-                self._surfaces[frame] = np.packbits(seen)
-            found |= np.unpackbits(self._surfaces[frame], count=len(found)).view(bool)
-        return found
+        """Return what of the mesh some of the frames show, see `SeenSurface.shown`."""
+        return self._surface.shown(frames)
 
     def _footprints(self, view: View) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Return the points seen and the pixels of each: fx fy |A.p| / z^3 of vector area A at p, camera frame."""
-        seen, points = self._seen(self._points, view)
+        seen, points = seen_points(self._points, view.pose, view.matrix, view.depth, self._tolerance)
         facing = np.abs(((self._areas[seen] @ view.pose[:3, :3].astype(np.float32)) * points).sum(axis=1))
         return seen, view.matrix[0, 0] * view.matrix[1, 1] * facing / points[:, 2] ** 3
-
-    def _seen(self, points: NDArray[np.float32], view: View) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        return seen_points(points, view.pose, view.matrix, view.depth, self._tolerance)
 
 
 def vertex_areas(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 
 from vsgrpo.spatial import directions, frame_true, held_out, questions, released, revsi
-from vsgrpo.spatial.question import QuestionType
+from vsgrpo.spatial.question import QuestionType, wording
 
 _BOTH_MODES = ("vsi100k", "vsibench", "revsi")
 _BACKWARD = "(?:behind me|opposite direction)"
 _STANDING = rf"\A(?!.*{_BACKWARD}).*standing (?:by|at|next to|beside) the .+"
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(text, re.IGNORECASE | re.DOTALL)
 
 
 TYPES: tuple[QuestionType, ...] = (
@@ -29,7 +24,7 @@ TYPES: tuple[QuestionType, ...] = (
         resolve=questions.resolve_count,
         reading=released.COUNT,
         aliases=("object_count", "absolute_count", "object_counting_single", "obj_count"),
-        sentence=_pattern(
+        sentence=wording(
             r"^how many (?![^?]+ in total\b)[^?]+?(?:\(s\)|are (?:there )?in (?:this|the) (?:room|scene|video))"
         ),
         judge=frame_true.judge_count,
@@ -50,7 +45,7 @@ TYPES: tuple[QuestionType, ...] = (
         resolve=questions.resolve_abs_distance,
         reading=released.DISTANCE,
         aliases=("object_distance", "absolute_distance", "absolute_distance_object", "object_absolute_distance"),
-        sentence=_pattern(
+        sentence=wording(
             r"distance between (?!(?:the )?(?:camera|observer|viewer)).+"
             r" and (?!(?:the )?(?:camera|observer)).+\(in "
         ),
@@ -73,8 +68,8 @@ TYPES: tuple[QuestionType, ...] = (
             *("object_rel_distance_v1", "object_rel_distance_v2", "object_rel_distance_v3"),
             "object_rel_distance_closest",
         ),
-        sentence=_pattern(r"which of these objects .+ closest to the"),
-        listed=_pattern(r"which of these objects \((.+?)\)"),
+        sentence=wording(r"which of these objects .+ closest to the"),
+        listed=wording(r"which of these objects \((.+?)\)"),
         picture="nearest",
         judge=frame_true.judge_rel_distance,
         untrue="an object is not visible, or another is the nearest visible one",
@@ -96,7 +91,7 @@ TYPES: tuple[QuestionType, ...] = (
             resolve=partial(directions.resolve_rel_direction, difficulty),
             reading=released.direction(difficulty),
             aliases=(alias, f"object_rel_direction_forward_{difficulty}"),
-            sentence=_pattern(_STANDING + asked),
+            sentence=wording(_STANDING + asked),
             picture="turn",
         )
         for difficulty, modes, max_share, alias, asked in (
@@ -118,7 +113,7 @@ TYPES: tuple[QuestionType, ...] = (
         resolve=questions.resolve_object_size,
         reading=released.SIZE,
         aliases=("object_size", "object_size_est", "absolute_size_object"),
-        sentence=_pattern("longest dimension"),
+        sentence=wording("longest dimension"),
     ),
     QuestionType(
         "room_size_estimation",
@@ -136,7 +131,7 @@ TYPES: tuple[QuestionType, ...] = (
             *("room_size", "room_size_est", "absolute_size_room"),
             *("room_size_estimation_single", "room_size_estimation_multiple"),
         ),
-        sentence=_pattern("size of (?:this|the)(?: entire| main)? room"),
+        sentence=wording("size of (?:this|the)(?: entire| main)? room"),
         picture="floor",
         judge=frame_true.judge_room_size,
         untrue="the frames do not span the floor",
@@ -150,7 +145,7 @@ TYPES: tuple[QuestionType, ...] = (
         modes=("revsi",),
         caps={"revsi": 7},
         pools={"revsi": 30},
-        sentence=_pattern(r"^how many [^?]+ in total\b"),
+        sentence=wording(r"^how many [^?]+ in total\b"),
     ),
     QuestionType(
         "object_size_in_meters",
@@ -162,7 +157,7 @@ TYPES: tuple[QuestionType, ...] = (
         balance="category",
         modes=("revsi",),
         resolve=revsi.resolve_size_in_metres,
-        sentence=_pattern(r"longest dimension.+\bin met(?:er|re)s"),
+        sentence=wording(r"longest dimension.+\bin met(?:er|re)s"),
     ),
     QuestionType(
         "object_rel_distance_farthest",
@@ -173,8 +168,8 @@ TYPES: tuple[QuestionType, ...] = (
         modes=("revsi",),
         caps={"revsi": 10},
         pools={"revsi": 60},
-        sentence=_pattern(r"which of these objects .+ farthest from the"),
-        listed=_pattern(r"which of these objects \((.+?)\)"),
+        sentence=wording(r"which of these objects .+ farthest from the"),
+        listed=wording(r"which of these objects \((.+?)\)"),
     ),
     QuestionType(
         "object_rel_direction_backward",
@@ -189,7 +184,7 @@ TYPES: tuple[QuestionType, ...] = (
         words=directions.WORDS["medium"],
         resolve=revsi.resolve_behind,
         aliases=("object_rel_direction_backward_easy", "object_rel_direction_backward_hard"),
-        sentence=_pattern(rf"standing (?:by|at|next to|beside) the .+{_BACKWARD}.+to my left, right, or back"),
+        sentence=wording(rf"standing (?:by|at|next to|beside) the .+{_BACKWARD}.+to my left, right, or back"),
     ),
     QuestionType(
         "route_planning",
@@ -201,7 +196,7 @@ TYPES: tuple[QuestionType, ...] = (
         held_out=True,
         needs=("floor",),
         aliases=("route_plan",),
-        sentence=_pattern(r"\brobot\b.{0,40}?\b(?:beginning|starting|standing|positioned|located)\b.+navigate to"),
+        sentence=wording(r"\brobot\b.{0,40}?\b(?:beginning|starting|standing|positioned|located)\b.+navigate to"),
     ),
     QuestionType(
         "obj_appearance_order",
@@ -214,7 +209,7 @@ TYPES: tuple[QuestionType, ...] = (
         held_out=True,
         needs=("footage",),
         aliases=("appearance_order", "object_appearance_order"),
-        sentence=_pattern("first-time appearance order|order of (?:first )?appearance"),
+        sentence=wording("first-time appearance order|order of (?:first )?appearance"),
         judge=frame_true.judge_order,
         untrue="a category is not visible in a frame of its own, or a frame contradicts the order",
     ),

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from vsgrpo.spatial import object_measures, object_relations
-from vsgrpo.spatial.question import QuestionType
+from vsgrpo.spatial.question import QuestionType, wording
 
 _MODES = ("vsi100k", "vsibench", "revsi")
 
 
 def _in_modes(number: int) -> dict[str, int]:
     return dict.fromkeys(_MODES, number)
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(text, re.IGNORECASE | re.DOTALL)
 
 
 TYPES = (
@@ -30,7 +24,7 @@ TYPES = (
         observe=object_relations.observe_rel_size,
         resolve=object_relations.resolve_rel_size,
         aliases=("relative_size_object",),
-        sentence=_pattern("which has the longer longest edge"),
+        sentence=wording("which has the longer longest edge"),
     ),
     QuestionType(
         "object_rel_volume",
@@ -42,7 +36,7 @@ TYPES = (
         pools=_in_modes(60),
         observe=object_relations.observe_rel_volume,
         resolve=object_relations.resolve_rel_volume,
-        sentence=_pattern("which takes up more space"),
+        sentence=wording("which takes up more space"),
     ),
     QuestionType(
         "object_rel_count",
@@ -55,7 +49,7 @@ TYPES = (
         observe=object_relations.observe_rel_count,
         resolve=object_relations.resolve_rel_count,
         aliases=("relative_count",),
-        sentence=_pattern("which are there more of"),
+        sentence=wording("which are there more of"),
         untrue="not every instance is visible",
     ),
     QuestionType(
@@ -69,7 +63,7 @@ TYPES = (
         words=object_relations.HIGHER_WORDS,
         observe=object_relations.observe_above_below,
         resolve=object_relations.resolve_above_below,
-        sentence=_pattern(r"higher up than .+ or lower"),
+        sentence=wording(r"higher up than .+ or lower"),
     ),
     QuestionType(
         "object_abs_direction",
@@ -83,7 +77,7 @@ TYPES = (
         observe=object_relations.observe_abs_direction,
         resolve=object_relations.resolve_abs_direction,
         aliases=("absolute_direction_object",),
-        sentence=_pattern("by how many degrees .+ must I turn to face"),
+        sentence=wording("by how many degrees .+ must I turn to face"),
         picture="turn",
     ),
     QuestionType(
@@ -96,7 +90,7 @@ TYPES = (
         balance="category",
         needs=("floor",),
         observe=object_measures.observe_height,
-        sentence=_pattern("how high above the floor"),
+        sentence=wording("how high above the floor"),
     ),
     QuestionType(
         "object_footprint",
@@ -108,7 +102,7 @@ TYPES = (
         balance="category",
         observe=object_measures.observe_outline,
         resolve=object_measures.resolve_footprint,
-        sentence=_pattern("how much floor .+ cover"),
+        sentence=wording("how much floor .+ cover"),
     ),
     QuestionType(
         "object_volume",
@@ -120,7 +114,7 @@ TYPES = (
         balance="category",
         observe=object_measures.observe_box,
         resolve=object_measures.resolve_volume,
-        sentence=_pattern("how much space .+ take up"),
+        sentence=wording("how much space .+ take up"),
     ),
 )
 """No mode asks these unless data.types lists them."""

@@ -312,6 +312,11 @@ def one_decimal(value: float) -> str:
     return f"{round(value, 1):.1f}"
 
 
+def wording(text: str) -> re.Pattern[str]:
+    """Return the pattern by which sentences of a type are known: any case, over line ends."""
+    return re.compile(text, re.IGNORECASE | re.DOTALL)
+
+
 def names_overlap(a: str, b: str) -> bool:
     """Say whether one name holds the other ("table", "coffee table"): such pairs cannot be told apart by a word."""
     return a in b or b in a

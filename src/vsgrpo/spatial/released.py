@@ -13,7 +13,7 @@ import numpy as np
 
 from vsgrpo.spatial.directions import direction_word
 from vsgrpo.spatial.geometry import bearing_degrees, object_distances
-from vsgrpo.spatial.question import Reading
+from vsgrpo.spatial.question import Reading, wording
 from vsgrpo.spatial.questions import objects_called, only_object
 from vsgrpo.spatial.scene import Scene, SceneObject
 
@@ -29,10 +29,6 @@ def measure_of(question: str) -> str:
 def without_measure(question: str) -> str:
     """Return a sentence without the words that say how to measure."""
     return _MEASURE.sub("", question)
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(text, re.IGNORECASE | re.DOTALL)
 
 
 def _words(listed: str) -> list[str]:
@@ -82,26 +78,26 @@ def direction(difficulty: str) -> Reading:
         return direction_word(float(bearing_degrees(*(item.box.centroid for item in items))), difficulty)
 
     sentence = r"standing (?:by|at|next to|beside) the (?P<standing>.+?) and facing the (?P<facing>.+?),? is the "
-    return Reading(_pattern(sentence + r"(?P<target>.+?) to (?:my|the) (?:front-)?left"), answer, ("box",))
+    return Reading(wording(sentence + r"(?P<target>.+?) to (?:my|the) (?:front-)?left"), answer, ("box",))
 
 
 COUNT = Reading(
-    _pattern(r"how many (?P<category>.+?)(?:\(s\)|s?) ?(?:are )?(?:there )?in (?:the|this) (?:room|scene)"), _count
+    wording(r"how many (?P<category>.+?)(?:\(s\)|s?) ?(?:are )?(?:there )?in (?:the|this) (?:room|scene)"), _count
 )
 SIZE = Reading(
-    _pattern(r"longest dimension ?(?:\(.*?\))? ?of the (?P<category>.+?),? ?(?:measured )?\(?in "),
+    wording(r"longest dimension ?(?:\(.*?\))? ?of the (?P<category>.+?),? ?(?:measured )?\(?in "),
     _size,
     ("box", "size_box"),
 )
-ROOM = Reading(_pattern("size of (?:this|the)(?: entire| main)? room"), _room, ("alpha_points", "alpha", "alpha_holes"))
+ROOM = Reading(wording("size of (?:this|the)(?: entire| main)? room"), _room, ("alpha_points", "alpha", "alpha_holes"))
 DISTANCE = Reading(
-    _pattern(r"distance between the (?P<first>.+?) and the (?P<second>.+?) ?\(in "),
+    wording(r"distance between the (?P<first>.+?) and the (?P<second>.+?) ?\(in "),
     _far,
     ("box", "distance"),
     lambda names: tuple(sorted(names.values())),
 )
 NEAREST = Reading(
-    _pattern(r"which of these objects ?\((?P<options>.+?)\) ?is the closest to the (?P<category>.+?) ?\?"),
+    wording(r"which of these objects ?\((?P<options>.+?)\) ?is the closest to the (?P<category>.+?) ?\?"),
     _nearest,
     ("box", "distance"),
     lambda names: (names["category"], *sorted(_words(names["options"]))),
