@@ -49,10 +49,20 @@ class ImageImport:
         """Records of all files."""
         return sum(tally.read for tally in self.files)
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Reason -> records of all files that were refused for it."""
+        return all_refused(self.files)
+
+    @property
+    def examples(self) -> dict[str, str]:
+        """Reason -> the first record that was refused for it."""
+        return first_examples(self.files)
+
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON."""
         files = [tally.to_json() for tally in self.files]
-        sums = {"num_read": self.num_read, "left_out": all_refused(self.files), "examples": first_examples(self.files)}
+        sums = {"num_read": self.num_read, "left_out": self.left_out, "examples": self.examples}
         return {**vars(self), "out": str(self.out), "files": files, **sums}
 
     def table(self) -> str:
@@ -108,8 +118,8 @@ def _import(settings: ImportSettings) -> ImageImport:
                 summary.num_images += len(item.row.media)
     finder.link(out)
     if not summary.counts["train"]:
-        examples = first_examples(summary.files)
-        reasons = "; ".join(f"{n}: {reason} ({examples[reason]})" for reason, n in all_refused(summary.files).items())
+        examples = summary.examples
+        reasons = "; ".join(f"{n}: {reason} ({examples[reason]})" for reason, n in summary.left_out.items())
         problem = f"{settings.files[0]}: no row can be taken ({reasons or 'no record'})"
         raise DataError(problem, "see `import-data --help`")
     for path in targets.values():
@@ -191,7 +201,7 @@ def _write_manifest(settings: ImportSettings, summary: ImageImport, denied: list
         rooms={},
         counts={
             "rows": summary.counts,
-            "left_out": all_refused(summary.files),
+            "left_out": summary.left_out,
             "denied_rooms": denied,
             "read": summary.num_read,
         },
