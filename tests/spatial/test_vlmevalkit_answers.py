@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vsgrpo.spatial.vlmevalkit_answers import easi_letter, easi_number
+from vsgrpo.spatial.vlmevalkit_answers import REFUSED, easi_letter, easi_number, vlmevalkit_letter
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,35 @@ def test_numbers_as_vlmevalkit_reads_them(text: str, number: float | None) -> No
     assert easi_number(text) == number
 
 
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B", "B"),
+        ("b", ""),  # words are compared as they are
+        ("(A)", "A"),
+        ("A.", "A"),
+        ("`A`", ""),  # backticks stay at the word
+        ("The answer is B", "B"),
+        ("B is right since it is higher up", ""),  # the first of 8 words; no option's text
+        ("the answer is b", "B"),
+        ("The answer is blue", "B"),  # what follows the letter is not looked at
+        ("The answer is C", ""),  # two options: no C
+        ("A or B", ""),
+        ("It is the dog", "B"),
+        ("dog or red hat", ""),
+        ("It is the dog, I am quite sure", ""),  # 30 characters, more than twice the 10 of the options
+        ("Cannot determine the answer", REFUSED),
+        ("Failed to obtain answer via API: dog", ""),  # 36 characters
+        ("Z", REFUSED),
+        ("", ""),
+    ],
+)
+def test_letters_as_vlmevalkit_reads_them_beside_options(text: str, letter: str) -> None:
+    assert vlmevalkit_letter(text, ["red hat", "dog"]) == letter
+
+
 @given(st.text(max_size=60))
 def test_no_text_raises(text: str) -> None:
     assert easi_letter(text) in ("", *"ABCDEFGHIJ")
+    assert vlmevalkit_letter(text, ["red hat", "dog"]) in ("", "A", "B", REFUSED)
     easi_number(text)

@@ -1,16 +1,20 @@
 """Read a model's text as VLMEvalKit (the harness of the EASI leaderboard) does without a judge model.
 
-`easi_letter` reads the option letter and `easi_number` the number. Both read tags and thoughts first, then the end of
-the text, so a long answer is judged by its conclusion. No text raises.
+`easi_letter` reads the option letter and `easi_number` the number of its spatial benchmarks: tags and thoughts first,
+then the end of the text, so a long answer is judged by its conclusion. `vlmevalkit_letter` reads the letter of its
+other benchmarks (BLINK, 3DSRBench) from words and the texts of the options. No text raises.
 
 Source: VLMEvalKit commit e8e78f05, vlmeval/dataset/utils/spatial_bench/matching_func.py (can_match_option without
-choices, can_match_na). Written anew from its rules and compared with it on 200,000 generated texts.
+choices, can_match_na), vlmeval/utils/matching_util.py (can_infer). Written anew from its rules and compared with it on
+200,000 generated texts.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Sequence
+from string import ascii_uppercase
 
 _ZERO_WIDTH = re.compile("[\u200b\u200c\u200d\ufeff]")
 _NUMBER = r"[-+]?(?:\d*\.\d+|\d+)(?:[eE][-+]?\d+)?"
@@ -119,3 +123,45 @@ def _letter_of_lines(lines: list[str]) -> str:
 
 def _only(letters: list[str]) -> str:
     return letters[0] if len(set(letters)) == 1 else ""
+
+
+REFUSED = "Z"
+"""What `vlmevalkit_letter` reads in an answer that refuses; no option has this letter."""
+_NO_ANSWER = "Failed to obtain answer via API"
+_REFUSALS = (
+    "Sorry, I can't help with images of people yet.",
+    "I can't process this file.",
+    "I'm sorry, but without the image provided",
+    "Cannot determine the answer",
+)
+_PUNCTUATION = str.maketrans(".()[],:;!*#{}", " " * 13)
+_ANSWER_IS = re.compile(r"answer\s+is\s+\**([ABCD])", re.IGNORECASE)
+_LAST_WORDS = 4
+
+
+def vlmevalkit_letter(text: str, options: Sequence[str]) -> str:
+    """Return the option letter of an answer, `REFUSED`, or "" where none is found.
+
+    If exactly one option's letter is among the words, it counts where its first use is one of the last four words. Then
+    the letter behind "answer is", even if a word begins with it. Then the only option whose text is in the answer.
+
+    Args:
+        options: texts of the options in the order of their letters.
+    """
+    letters = ascii_uppercase[: len(options)]
+    if _NO_ANSWER not in text:
+        if any(refusal in text for refusal in _REFUSALS):
+            return REFUSED
+        words = text.translate(_PUNCTUATION).split()
+        named = [letter for letter in letters if letter in words]
+        if len(named) == 1 and words.index(named[0]) >= len(words) - _LAST_WORDS:
+            return named[0]
+        if not named and REFUSED in words:
+            return REFUSED
+        if (found := _ANSWER_IS.search(text)) and found[1].upper() in letters:
+            return found[1].upper()
+    lower = text.lower()
+    if len(lower) > 2 * sum(map(len, options)):
+        return ""
+    said = [letter for letter, option in zip(letters, options, strict=False) if option.lower() in lower]
+    return said[0] if len(said) == 1 else ""
