@@ -23,13 +23,14 @@ from vsgrpo.data.row import Row, check_row
 from vsgrpo.data.rows import read_rows, row_to_dict, write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmarks.folder import Folder
-from vsgrpo.evaluation.benchmarks.vsibench import VsiBench, unpack
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
+from vsgrpo.evaluation.unpacking import unpack, unpack_pictures
 from vsgrpo.families import adapter_base, model_shape
 from vsgrpo.files import link_or_copy
 from vsgrpo.vision_r1.bridge import item_text
 from vsgrpo.vision_r1.build import link_media
 from vsgrpo.vision_r1.import_images import import_images
-from vsgrpo.vision_r1.mathvista import parse_problem, read_images
+from vsgrpo.vision_r1.mathvista import MathVista, parse_problem
 from vsgrpo.vision_r1.questions import Item, find_source
 
 BASE = "base_model_name_or_path"
@@ -179,9 +180,12 @@ def test_mathvista_ids_are_no_paths(tmp_path):
     folder = tmp_path / "images"
     rows = [{"pid": pid, "decoded_image": {"bytes": png(), "path": None}} for pid in ("/../../x", "..", "7")]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "testmini.parquet")
-    found = read_images(tmp_path / "testmini.parquet", {"/../../x", "..", "7"}, folder)
-    assert len(set(found.values())) == 3 and found["7"] == folder / "7.png"
-    assert sorted(folder.iterdir()) == sorted(found.values())
+    file, ids = tmp_path / "testmini.parquet", dict.fromkeys(("/../../x", "..", "7"), True)
+    found = unpack_pictures(lambda: MathVista.packed_pictures(file, ids), ids, [folder], "testmini")
+    assert len(set(found.values())) == 3 and found["7"] == (folder / "7_0.png",)
+    assert sorted(folder.iterdir()) == sorted(
+        [*(path for paths in found.values() for path in paths), folder / "index.json"]
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "testmini.parquet"]
     question = {"pid": "1", "question": "?", "question_type": "free_form", "answer_type": "text", "answer": "x"}
     with pytest.raises(DataError, match=r"q: image='../../x.png': leaves its folder"):

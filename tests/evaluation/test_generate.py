@@ -52,7 +52,7 @@ def answer(bundle, benchmark_folder, tmp_path):
     def generate(name, decoding, prompt=None, folder=benchmark_folder):
         benchmark = VsiBench.read(folder)
         loader = VideoLoader(vision_budget([bundle.base], {"num_frames": 4}), "pyav")
-        groups = group_by_media(benchmark.rows, lambda row: (("video", benchmark.video(row)),))
+        groups = group_by_media(benchmark.rows, benchmark.media)
         generator = Generator(bundle, loader, prompt or PromptSettings(), decoding)
         generator.run([Asked(groups, tmp_path / name)], tmp_path / "timing.jsonl")
         answer.generator = generator

@@ -123,7 +123,7 @@ def test_a_copy_of_a_benchmark_video_under_another_name_is_found_by_its_bytes(tm
     shown = benchmark.rows[0]
     train = tmp_path / "train"
     (train / "videos").mkdir(parents=True)
-    shutil.copy(benchmark.video(shown), train / "videos" / "kitchen.mp4")
+    shutil.copy(benchmark.media(shown)[0][1], train / "videos" / "kitchen.mp4")
     row = replace(
         shown,
         dataset="mine",

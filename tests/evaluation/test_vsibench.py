@@ -14,7 +14,8 @@ from vsgrpo.data.row import Row
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.evaluation.benchmark import ReadOptions
-from vsgrpo.evaluation.benchmarks.vsibench import VsiBench, find_in_zips, unpack
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
+from vsgrpo.evaluation.unpacking import find_in_zips, unpack
 
 DEV_HALF = Path(__file__).parents[3] / "shared/data/vsibench_dev/test_dev.jsonl"
 
@@ -26,7 +27,7 @@ def test_official_rows_become_rows_of_our_schema(write_benchmark):
     assert (count.id, count.key, count.room, count.answer_kind) == ("0", "scannet/0", "scene0000", "number")
     assert (size.ground_truth, size.options, size.extra) == ("12.5", None, {"pruned": True})
     assert (choice.options, choice.ground_truth, choice.answer) == (("chair", "bed"), "B", "bed")
-    assert benchmark.video(choice) == benchmark.file.parent / "scannet/scene0000_00.mp4"
+    assert benchmark.media(choice) == (("video", benchmark.file.parent / "scannet/scene0000_00.mp4"),)
 
 
 def test_parquet_gives_the_same_rows_as_jsonl(write_benchmark, tmp_path):
@@ -174,8 +175,8 @@ def test_videos_are_unpacked_from_the_zips_beside_the_rows(write_benchmark, tmp_
     assert not (folder / "scannet").exists()  # refused before anything was unpacked
     left = benchmark.with_media(True)
     assert len(left.rows) == 6
-    assert left.video(left.rows[3]) == folder / "scannet/scene0001_00.mp4"
-    assert left.video(left.rows[3]).read_bytes() == b"mp4 of deep/scannet/scene0001_00.mp4"
+    assert left.media(left.rows[3])[0][1] == folder / "scannet/scene0001_00.mp4"
+    assert left.media(left.rows[3])[0][1].read_bytes() == b"mp4 of deep/scannet/scene0001_00.mp4"
     assert not list(folder.rglob("*.part"))
     (folder / "scannetpp.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"scannetpp\.zip: not a whole zip"):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from vsgrpo.data.json_values import is_plain, json_fault, short_json
@@ -36,6 +37,10 @@ _SMALLEST, _LARGEST = 1e-100, 1e100
 SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>|</?tool_(?:call|response)>")
 """Tokens that the tokenizers of the Qwen-VL families read as structure, wherever they are in a text."""
 _HINT = "compare with the row schema in data/README.md"
+CHOICE_LETTERS = ascii_uppercase
+"""Letters of options in rows of benchmarks; `LETTERS` are those of questions that are trained on."""
+Place = tuple[str, Path, *tuple[float, ...]]
+"""Kind and path of a video or image; of a clip of a video also its start and end in seconds of the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,7 @@ class Row:
         answer: what the model is trained to say: word or number text.
         answer_kind: number | choice | text | map.
         unit: "m", "m2", "m3", "cm", "degrees", "s" or None.
-        media: {"kind": "video" | "image", "path": relative to the row file}.
+        media: {"kind": "video" | "image", "path": relative to the row file}; of clips (benchmarks) "start", "end" too.
         rejected: a wrong answer for DPO, or None.
         reasoning: text to be thought before the answer (think and observe SFT), or None.
         objects: {"category", "instance_id"} of the objects asked about.
@@ -71,7 +76,7 @@ class Row:
     answer: str
     answer_kind: str
     unit: str | None = None
-    media: tuple[dict[str, str], ...]
+    media: tuple[dict[str, Any], ...]
     rejected: str | None = None
     reasoning: str | None = None
     objects: tuple[dict[str, Any], ...] = ()
@@ -83,9 +88,12 @@ class Row:
         """The name that sampling noise and predictions are keyed by: dataset/id."""
         return f"{self.dataset}/{self.id}"
 
-    def media_paths(self, base: Path) -> tuple[tuple[str, Path], ...]:
-        """Return (kind, path) of each video and image, in the order they are shown; `base` holds the row file."""
-        return tuple((item["kind"], media_place(base, item["path"])) for item in self.media)
+    def media_paths(self, base: Path) -> tuple[Place, ...]:
+        """Return kind and path of each video and image, in the order they are shown; `base` holds the row file."""
+        return tuple(
+            (item["kind"], media_place(base, item["path"]), *((item["start"], item["end"]) if "start" in item else ()))
+            for item in self.media
+        )
 
     def video_path(self, base: Path) -> Path:
         """Return the first video of the row; `base` is the folder that holds the row file."""
@@ -124,6 +132,21 @@ def check_row(row: Row, where: str) -> None:
     """
     for check, _ in _OTHER_CHECKS if _has_plain_texts(row) else _CHECKS:
         check(row, where)
+
+
+def check_asked(row: Row, where: str) -> None:
+    """Check a row of a benchmark; RowError as `check_row`.
+
+    A published question is asked as it is: it may show nothing, or clips of videos, have up to 26 options, some of them
+    alike, and a number at or below 0 for an answer.
+    """
+    for check, _ in _CHECKS:
+        if check not in (_check_options, _check_answer, _check_media):
+            check(row, where)
+    _check_options(row, where, CHOICE_LETTERS, may_repeat=True)
+    _check_letter(row, where)
+    for item in row.media:
+        _check_medium(item, where)
 
 
 def row_faults(row: Row, where: str, missing: Sequence[str] = ()) -> list[RowError]:
@@ -194,7 +217,7 @@ def _check_kind(row: Row, where: str) -> None:
         raise RowError(where, "answer_kind", f"must be one of {', '.join(ANSWER_KINDS)}", value=row.answer_kind)
 
 
-def _check_options(row: Row, where: str) -> None:
+def _check_options(row: Row, where: str, letters: str = LETTERS, *, may_repeat: bool = False) -> None:
     options = row.options
     if options is None:
         if row.answer_kind == "choice":
@@ -202,13 +225,13 @@ def _check_options(row: Row, where: str) -> None:
         return
     if not isinstance(options, tuple) or not all(isinstance(o, str) and o.strip() for o in options):
         raise RowError(where, "options", "must be null or a list of non-empty strings", value=options)
-    if not 2 <= len(options) <= len(LETTERS):
-        raise RowError(where, "options", f"must hold 2 to {len(LETTERS)} candidates", value=options)
+    if not 2 <= len(options) <= len(letters):
+        raise RowError(where, "options", f"must hold 2 to {len(letters)} candidates", value=options)
     if not (joined := "".join(options)).isascii() or "<" in joined:
         for option in options:
             _check_characters("options", option, where)
         _check_spoken(row, where, name="options")
-    if len({normalize_word(option) for option in options}) != len(options):
+    if not may_repeat and len({normalize_word(option) for option in options}) != len(options):
         raise RowError(where, "options", "candidates must differ, as words are compared", value=options)
 
 
@@ -219,8 +242,12 @@ def _check_answer(row: Row, where: str) -> None:
     if row.answer_kind == "map":
         for name in ("ground_truth", "answer"):
             check_map(name, getattr(row, name), where)
+    _check_letter(row, where)
+
+
+def _check_letter(row: Row, where: str) -> None:
     if row.answer_kind == "choice" and isinstance(row.options, tuple):
-        letters = LETTERS[: len(row.options)]
+        letters = CHOICE_LETTERS[: len(row.options)]
         if not isinstance(row.ground_truth, str) or len(row.ground_truth) != 1 or row.ground_truth not in letters:
             raise RowError(where, "ground_truth", f"must be a letter of {letters}", value=row.ground_truth)
         right = row.options[letters.index(row.ground_truth)]
@@ -248,15 +275,27 @@ def _check_media(row: Row, where: str) -> None:
     if not row.media:
         raise RowError(where, "media", "a row needs at least one video or image", value=[])
     for item in row.media:
-        if not isinstance(item, dict) or set(item) != {"kind", "path"} or item["kind"] not in MEDIA_KINDS:
-            raise RowError(where, "media", "each is {kind: video|image, path}", value=item)
-        path = item["path"]
-        if not isinstance(path, str) or not path.strip():
-            raise RowError(where, "media.path", "must be a non-empty string", value=path)
-        if (fault := path_fault(path)) is not None:
-            rule = f"{fault}; it must be relative to the row file and below it"
-            hint = "put the video or image itself beside the row file (a copy or a hard link)"
-            raise RowError(where, "media.path", rule, hint, value=path)
+        _check_medium(item, where)
+
+
+def _check_medium(item: Any, where: str, *, may_be_clip: bool = False) -> None:
+    keys = set(item) if isinstance(item, dict) else set()
+    is_clip = may_be_clip and keys == {"kind", "path", "start", "end"}
+    if not (is_clip or keys == {"kind", "path"}) or item["kind"] not in MEDIA_KINDS:
+        raise RowError(where, "media", "each is {kind: video|image, path}", value=item)
+    path = item["path"]
+    if not isinstance(path, str) or not path.strip():
+        raise RowError(where, "media.path", "must be a non-empty string", value=path)
+    if (fault := path_fault(path)) is not None:
+        rule = f"{fault}; it must be relative to the row file and below it"
+        hint = "put the video or image itself beside the row file (a copy or a hard link)"
+        raise RowError(where, "media.path", rule, hint, value=path)
+    if is_clip and not (item["kind"] == "video" and _is_span(item["start"], item["end"])):
+        raise RowError(where, "media", "a clip is of a video, with 0 <= start < end in seconds", value=item)
+
+
+def _is_span(start: Any, end: Any) -> bool:
+    return all(type(value) in (int, float) for value in (start, end)) and 0 <= start < end < math.inf
 
 
 def _check_objects(row: Row, where: str) -> None:

@@ -7,18 +7,17 @@ a module of yours (docs/extending.md).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.prompts import asked_text
-from vsgrpo.data.row import LETTERS, SCHEMA_VERSION, Row, check_row
+from vsgrpo.data.row import CHOICE_LETTERS, SCHEMA_VERSION, Row, check_asked
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.results import REPORT_NAME, Accuracy, AccuracyReport, Answers
-from vsgrpo.files import file_sha256
+from vsgrpo.evaluation.shown_rows import ShownRows
+from vsgrpo.evaluation.unpacking import known_pictures, picture_folders, rows_sha256
 from vsgrpo.report.accuracy_page import write_accuracy_page
 from vsgrpo.rules import import_named, one_of
 
@@ -125,30 +124,18 @@ class ReadOptions:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class Benchmark(ShownRows):
     """Questions read from a file, and everything that differs between benchmarks.
 
     A benchmark of your own gives `read_rows` and `score`, and `text` where its prompts have a form of their own; every
     other method has a default.
 
     Attributes:
-        name: as `benchmark.name` has it.
-        file: the row file.
-        sha256: of the row file.
-        rows: after the filters, in file order; ids are unique.
-        num_rows: rows in the file, before any filter.
         prompt: how the rows are asked.
-        run_dir: where media that lie packed in files of the benchmark are written; None: they are not unpacked.
         official: the rows are in a published benchmark's own form: a room of theirs that was trained on is a leak.
     """
 
-    name: str
-    file: Path
-    sha256: str
-    rows: tuple[Row, ...]
-    num_rows: int
     prompt: PromptSettings = PromptSettings()
-    run_dir: Path | None = None
     official: bool = False
 
     takes_samples: ClassVar[bool] = False
@@ -183,7 +170,10 @@ class Benchmark:
             chosen = sorted(rows, key=lambda row: blake2b(row.key.encode(), digest_size=8).digest())[: options.limit]
             ids = {row.id for row in chosen}
             kept = tuple(row for row in rows if row.id in ids)
-        return cls(options.name, file, file_sha256(file), kept, num_rows, options.prompt, options.run_dir, **fields)
+        sha256 = rows_sha256(file)
+        pictures = known_pictures(picture_folders(file, sha256, options.run_dir))
+        fields |= {"prompt": options.prompt, "run_dir": options.run_dir, "pictures": pictures}
+        return cls(options.name, file, sha256, kept, num_rows, **fields)
 
     @classmethod
     def find_file(cls, path: Path, split: str) -> Path:
@@ -198,10 +188,6 @@ class Benchmark:
     def read_rows(cls, file: Path) -> Iterator[Row]:
         """Yield the questions of a row file; `question_row` makes a row."""
         raise NotImplementedError(f"{cls.__name__}: read_rows")
-
-    def media(self, row: Row) -> Media:
-        """Return what a row shows: (kind, path) of each image or video."""
-        return row.media_paths(self.file.parent)
 
     def text(self, row: Row) -> str:
         """Return the text of a row's user turn; videos and images stand before it."""
@@ -259,36 +245,12 @@ class Benchmark:
         """Return what tells the row file apart, for settings.json: another one is another evaluation."""
         return {"name": self.name, "file": str(self.file), "sha256": self.sha256}
 
-    def with_media(self, skip_missing: bool) -> Self:
-        """Return the benchmark without rows that show a missing file.
-
-        Raises:
-            DataError: files are missing and may not be skipped, or no row is left.
-        """
-        paths = {path for row in self.rows for _, path in self.media(row)}
-        missing = sorted(str(path) for path in paths if not path.is_file())
-        return self.without_missing(missing, skip_missing, self.file, ("image", "video"), "put them there")
-
-    def without_missing(
-        self, missing: Sequence[str], skip: bool, where: Path, kinds: Sequence[str], way_out: str
-    ) -> Self:
-        """Return the benchmark without rows that show a missing file, or refuse them; the rest is for the message."""
-        if not missing:
-            return self
-        if not skip:
-            problem = f"{len(missing)} {' or '.join(f'{kind}(s)' for kind in kinds)} missing: {name_some(missing)}"
-            raise DataError(f"{where}: {problem}", f"{way_out}, or score the rest with --skip-missing")
-        rows = tuple(row for row in self.rows if all(path.is_file() for _, path in self.media(row)))
-        if not rows:
-            raise DataError(f"{where}: every {' or '.join(kinds)} is missing: {name_some(missing)}", way_out)
-        return replace(self, rows=rows)
-
 
 def _check_rows(file: Path, rows: Sequence[Row]) -> None:
     """Raise DataError for a row that breaks a rule of the schema, or an id used twice: predictions name rows by it."""
     seen: set[str] = set()
     for row in rows:
-        check_row(row, f"{file}: id={row.id}")
+        check_asked(row, f"{file}: id={row.id}")
         if row.id in seen:
             raise DataError(f"{file}: id={row.id}: used twice", "ids must be unique")
         seen.add(row.id)
@@ -325,7 +287,7 @@ def question_row(
         "question_type": dataset if question_type is None else question_type,
         "question": question,
         "options": tuple(options) if options else None,
-        "ground_truth": LETTERS[place : place + 1] if options else answer,
+        "ground_truth": CHOICE_LETTERS[place : place + 1] if options else answer,
         "answer": answer,
         "answer_kind": "choice" if options else "text",
         "unit": None,

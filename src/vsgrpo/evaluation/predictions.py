@@ -20,7 +20,7 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.row import Row
+from vsgrpo.data.row import Place, Row
 from vsgrpo.errors import DataError
 from vsgrpo.files import publish
 from vsgrpo.records import MAYBE_TEXT, check_shape, decode_line, read_jsonl
@@ -29,8 +29,8 @@ PREDICTIONS_NAME = "predictions.jsonl"
 _LINE = {"id": str, "prediction": MAYBE_TEXT, "sample?": int, "num_tokens?": int, "error?": str}
 _HINT = "use --overwrite to answer anew, or remove this line"
 
-Media = tuple[tuple[str, Path], ...]
-"""Media shown before a question: kind (video, image) and path of each."""
+Media = tuple[Place, ...]
+"""Media shown with a question: kind (video, image) and path of each, of a clip also its start and end in seconds."""
 MediaOf = Callable[[Row], Media]
 """From a row to the media that the model gets with it."""
 

@@ -297,7 +297,8 @@ def _inputs(config: EvalConfig, rows: Sequence[Row], shown: Mapping[str, MediaOf
     """Return (kind, path) of the files that decide answers beside the row file: models, and what is shown of rows."""
     models = [*model_files("model", config.model.path), *model_files("adapter", config.model.adapter)]
     models += family_files(config.model.path)
-    media = dict.fromkeys(item for media_of in shown.values() for row in rows for item in media_of(row))
+    places = dict.fromkeys(item for media_of in shown.values() for row in rows for item in media_of(row))
+    media = dict.fromkeys((kind, path) for kind, path, *_ in places)
     return [*models, *media]
 
 

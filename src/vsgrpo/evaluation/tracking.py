@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vsgrpo.config.evaluate import EvalConfig
+from vsgrpo.data.row import Place
 from vsgrpo.errors import VsgrpoError, first_line
 from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.results import REPORT_NAME, Answers
@@ -84,10 +85,10 @@ def answer_table(config: EvalConfig, benchmark: Benchmark, answers: Answers, res
     return Table("eval/answers", ANSWER_COLUMNS, rows)
 
 
-def _sheet(media: Sequence[tuple[str, Path]], config: EvalConfig) -> Any:
+def _sheet(media: Sequence[Place], config: EvalConfig) -> Any:
     """Return frames of what a question shows as one picture, None where a file cannot be read."""
     frames: list[Any] = []
-    for kind, path in media:
+    for kind, path, *_ in media:
         try:
             if kind == "image":
                 frames.append(np.asarray(read_image(path)))

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.row import Row
+from vsgrpo.data.row import Place, Row
 from vsgrpo.files import write_atomic
 from vsgrpo.report.page import TEMPLATES, pictures, render
 
 NUM_WRONG = 20
 _NUM_FRAMES = 4
 _FRAME_WIDTH = 240
-Answered = tuple[Row, str, float, Sequence[tuple[str, Path]]]
-"""A row, the answer to it, its score 0..1, and (kind, path) of what was shown."""
+Answered = tuple[Row, str, float, Sequence[Place]]
+"""A row, the answer to it, its score 0..1, and what was shown: (kind, path), of a clip its start and end too."""
 
 
 def write_accuracy_page(path: Path, results: Mapping[str, Any], answers: Sequence[Answered]) -> None:

@@ -14,7 +14,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.row import LETTERS, Row
+from vsgrpo.data.row import LETTERS, Place, Row
 from vsgrpo.files import write_atomic
 from vsgrpo.report.page import TEMPLATES, calibration_svg, pictures, render, scores_svg
 from vsgrpo.spatial.question import UNITS
@@ -71,7 +71,7 @@ class ReadAnswer:
     text: str
     value: str | float | None
     score: float
-    media: Sequence[tuple[str, Path]]
+    media: Sequence[Place]
 
     @property
     def reading(self) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.data.row import LETTERS
+from vsgrpo.data.row import CHOICE_LETTERS, Place
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.files import write_atomic
 from vsgrpo.spatial.question import UNITS
@@ -42,7 +42,7 @@ def render(template: Path, **values: Any) -> str:
 
     environment = Environment(loader=PackageLoader("vsgrpo.report"), autoescape=True, trim_blocks=True)
     page = environment.from_string(template.read_text(encoding="utf-8"))
-    return page.render(version=version("vsgrpo"), letters=LETTERS, units=UNITS, **values)
+    return page.render(version=version("vsgrpo"), letters=CHOICE_LETTERS, units=UNITS, **values)
 
 
 def write_page(path: Path, text: str, key: str = "output") -> None:
@@ -63,12 +63,12 @@ def write_page(path: Path, text: str, key: str = "output") -> None:
 
 
 def pictures(
-    media: Iterable[tuple[str, Path]], reader: Mapping[str, Any], num_frames: int = 3, width: int = 176, only: Any = ()
+    media: Iterable[Place], reader: Mapping[str, Any], num_frames: int = 3, width: int = 176, only: Any = ()
 ) -> tuple[list[str], list[str]]:
     """Return the images of a row and frames of its videos as data URLs, and why others are missing.
 
     Args:
-        media: (kind, path) in the order in which they are shown.
+        media: (kind, path), of clips (kind, path, start, end), in the order in which they are shown.
         reader: `backend` and `timeout_s` as the run or the evaluation recorded them; what it lacks is the default.
         num_frames: of a video, uniform, first and last among them.
         width: largest width and height in pixels.
@@ -77,7 +77,7 @@ def pictures(
     timeout = max(0.0, reader.get("timeout_s", 60.0) or 0.0) or None
     urls: list[str] = []
     problems: list[str] = []
-    for kind, path in media:
+    for kind, path, *_ in media:
         try:
             backend = reader.get("backend") or DEFAULT_BACKEND
             found = [read_image(path)] if kind == "image" else list(_frames(path, num_frames, backend, timeout))

@@ -21,6 +21,7 @@ from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.row import Row, check_row
 from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import DataError, RunError
+from vsgrpo.evaluation.unpacking import write_image
 from vsgrpo.families import find_model
 from vsgrpo.files import link_or_copy, publish
 from vsgrpo.packages import LOCAL_CHAT, check_command
@@ -30,7 +31,7 @@ from vsgrpo.spatial.answers import parse_answer
 from vsgrpo.vision_r1.bridge import Rejected, Request, at_once, generate, request_key, walk
 from vsgrpo.vision_r1.chat import Account, AnswerCache, Reply, cache_folder
 from vsgrpo.vision_r1.filters import Candidate, Verdict, judge
-from vsgrpo.vision_r1.questions import Item, Source, source_of, write_image
+from vsgrpo.vision_r1.questions import Item, Source, source_of
 
 REJECTED_NAME = "rejected.jsonl"
 FAILED = "failed"

@@ -16,7 +16,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -25,12 +25,10 @@ from vsgrpo.data.prompts import TRAIN_SENTENCES
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, question_row
-from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.results import Accuracy, accuracy_cells
-from vsgrpo.paths import inside, path_fault, safe_name
+from vsgrpo.paths import path_fault
 from vsgrpo.records import read_json, read_records
 from vsgrpo.vision_r1.mathvista_extract import Problem, extract, extract_answers, normalize
-from vsgrpo.vision_r1.questions import image_suffix, write_image
 
 NUM_ROWS = 1000
 """Questions of the whole testmini; fewer are never called MathVista."""
@@ -118,37 +116,39 @@ class MathVista(Benchmark):
 
     Attributes:
         problems: pid -> question, those of the tasks asked for.
-        unpacked: pid -> the picture that came out of the parquet.
     """
 
     problems: Mapping[str, Problem] = field(default_factory=dict)
-    unpacked: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path | str, options: ReadOptions = ReadOptions()) -> Self:
-        """Read the questions; `tasks` are those of metadata.task. Pictures of the parquet go to RUN_DIR/images.
+        """Read the questions; `tasks` are those of metadata.task.
 
         Raises:
-            DataError: as `read_problems`; a picture that is no image.
+            DataError: as `read_problems`.
             ConfigError: no question of these tasks.
         """
-        file, tasks, run_dir = find_file(Path(path)), options.tasks, options.run_dir
+        file, tasks = find_file(Path(path)), options.tasks
         problems = read_problems(file)
         kept = [problem for problem in problems if tasks is None or set(tasks) & set(problem.groups["task"])]
         if not kept:
             known = ", ".join(sorted({task for problem in problems for task in problem.groups["task"]}))
             raise ConfigError(f"benchmark.tasks={list(tasks or [])}: no such task", hint=f"there are: {known}")
         by_pid = {problem.pid: problem for problem in kept}
-        read = cls.of_rows(file, [_row(problem) for problem in kept], len(problems), options, problems=by_pid)
-        unpacked = read_images(file, {row.id for row in read.rows}, run_dir / "images") if run_dir else {}
-        return replace(read, unpacked=unpacked)
+        return cls.of_rows(file, [_row(problem) for problem in kept], len(problems), options, problems=by_pid)
 
-    def media(self, row: Row) -> Media:
-        """Return the picture of a row: unpacked, or below the folder that holds `images`."""
-        if row.id in self.unpacked:
-            return (("image", self.unpacked[row.id]),)
+    @classmethod
+    def packed_pictures(cls, file: Path, ids: Collection[str]) -> Iterator[tuple[str, Sequence[Any]]]:
+        """Yield pid and picture of the rows of a parquet (`decoded_image`); a json file carries none."""
+        for _, data in read_records(file) if file.suffix == ".parquet" else ():
+            picture = data.get("decoded_image")
+            yield str(data.get("pid")), [] if picture is None else [picture]
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds `images`."""
         folders = (self.file.parent, self.file.parent.parent)
-        return row.media_paths(next((folder for folder in folders if (folder / "images").is_dir()), folders[0]))
+        return next((folder for folder in folders if (folder / "images").is_dir()), folders[0])
 
     def text(self, row: Row) -> str:
         """Return the official query (hint, question, choices); in tagged modes followed by the training sentence."""
@@ -267,31 +267,8 @@ def _records(file: Path) -> Iterator[tuple[str, Any]]:
         is_named = isinstance(content, dict)
         for key, data in content.items() if is_named else enumerate(content):
             yield f"{file}:{key}", {"pid": key, **data} if is_named and isinstance(data, dict) else data
-    else:  # pictures are hundreds of MB: `read_images`
+    else:  # pictures are hundreds of MB: `packed_pictures`
         yield from read_records(file, first=0, skip={"decoded_image"})
-
-
-def read_images(file: Path, pids: Collection[str], folder: Path) -> dict[str, Path]:
-    """Write the pictures that the parquet carries (`decoded_image`) as FOLDER/PID.SUFFIX; return pid -> path.
-
-    A few pictures are in memory at a time; those that are there already are left alone. A json file carries none.
-
-    Raises:
-        DataError: bytes that are no image, a file that is no parquet.
-    """
-    found: dict[str, Path] = {}
-    if file.suffix != ".parquet":
-        return found
-    for _, data in read_records(file):
-        pid, picture = str(data.get("pid")), data.get("decoded_image")
-        content = picture.get("bytes") if isinstance(picture, dict) else picture
-        if pid not in pids or content is None:
-            continue
-        if not isinstance(content, bytes) or (suffix := image_suffix(content)) is None:
-            _fail(str(file), f"pid={pid}: decoded_image is no png, jpeg, webp, gif or bmp", "download it again")
-        found[pid] = inside(folder, f"{safe_name(pid)}.{suffix}")
-        write_image(found[pid], content)
-    return found
 
 
 def parse_problem(data: Any, where: str) -> Problem:

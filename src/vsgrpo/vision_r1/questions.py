@@ -15,7 +15,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +31,8 @@ from vsgrpo.data.row import Row, check_row
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import question_row
-from vsgrpo.files import file_sha256, publish
+from vsgrpo.evaluation.unpacking import image_suffix
+from vsgrpo.files import file_sha256
 from vsgrpo.paths import inside, path_fault, safe_name
 from vsgrpo.records import read_records
 from vsgrpo.video.budget import PIXELS_VERSION, smart_resize
@@ -43,7 +43,6 @@ from vsgrpo.video.reader import read_uniform_frames
 _FIRST = 0
 """Number of the first row of a parquet file; these numbers are part of the ids of paid answers."""
 _PLACEHOLDER = re.compile(r"\s*<image>\s*")
-_MAGIC = ((b"\x89PNG", "png"), (b"\xff\xd8\xff", "jpg"), (b"RIFF", "webp"), (b"GIF8", "gif"), (b"BM", "bmp"))
 
 
 @dataclass(frozen=True)
@@ -196,20 +195,6 @@ def _image(image: Any, where: str) -> str | bytes:
     if (fault := path_fault(image)) is not None:
         _fail(where, f"images={image[:60]!r}: {fault}; it must be relative to the file and below its folder")
     return image
-
-
-def image_suffix(content: bytes) -> str | None:
-    """Return the suffix of an image file by its first bytes, None for bytes that are no image."""
-    return next((suffix for magic, suffix in _MAGIC if content.startswith(magic)), None)
-
-
-def write_image(path: Path, content: bytes) -> None:
-    """Write an image, whole or not at all, unless it is there; other processes may be writing the same one."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(content)
-        publish(temporary, path)
 
 
 def _fail(where: str, problem: str, hint: str = "") -> NoReturn:

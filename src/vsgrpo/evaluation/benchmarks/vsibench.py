@@ -10,33 +10,24 @@ Source: Hugging Face nyu-visionx/VSI-Bench; spec of formats in data/README.md.
 
 from __future__ import annotations
 
-import errno
-import os
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
 from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import LETTERS, Row, check_row
 from vsgrpo.data.rows import check_scorable, row_from_dict
-from vsgrpo.errors import ConfigError, DataError, RunError
+from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, no_rows, question_row, refuse_run
 from vsgrpo.evaluation.pair_scores import pair_outcomes, pair_scores
-from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.results import LMMS_NAME, REPORT_NAME, Answers
 from vsgrpo.evaluation.score_tables import VsiBenchReport, write_lmms_samples
 from vsgrpo.evaluation.scores import read_first, read_row, score_rows
-from vsgrpo.files import publish
-from vsgrpo.paths import inside
 from vsgrpo.records import read_records
 from vsgrpo.report.evaluation_page import ReadAnswer, write_evaluation_page
 from vsgrpo.rules import load_question_types
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks
-from vsgrpo.terminal import Progress
 
 _COLUMNS = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")
 
@@ -48,11 +39,9 @@ class VsiBench(Benchmark):
     Attributes:
         official: the file is in VSI-Bench's own format, not in ours.
         subset: full, or the part of VSI-Bench that iterative bias pruning keeps (debiased) or takes away (pruned).
-        unpacked: videos that came out of a zip and lie elsewhere: name in the row -> path.
     """
 
     subset: str = "full"
-    unpacked: Mapping[str, Path] = field(default_factory=dict)
 
     takes_samples: ClassVar[bool] = True
     has_task_tables: ClassVar[bool] = True
@@ -85,39 +74,6 @@ class VsiBench(Benchmark):
     def identity(self) -> dict[str, Any]:
         """Return the hash of the row file, and the subset where it is a part."""
         return {"sha256": self.sha256, **({} if self.subset == "full" else {"subset": self.subset})}
-
-    def video(self, row: Row) -> Path:
-        """Return the path of a row's video: beside the row file, or where an evaluation has unpacked it before."""
-        name, path = self._video_name(row), row.video_path(self.file.parent)
-        if self.run_dir is not None and not path.is_file() and (there := self.run_dir / "videos" / name).is_file():
-            return there
-        return self.unpacked.get(name, path)
-
-    def media(self, row: Row) -> Media:
-        """Return the video of a row."""
-        return (("video", self.video(row)),)
-
-    def _video_name(self, row: Row) -> str:
-        return str(row.video_path(self.file.parent).relative_to(self.file.parent))
-
-    def with_media(self, skip_missing: bool) -> Self:
-        """Return the benchmark without rows whose video is missing; videos in zips beside the row file are unpacked.
-
-        They go beside the row file, or to RUN_DIR/videos where that folder cannot be written.
-
-        Raises:
-            DataError: videos are missing and may not be skipped, none is left, or a zip is broken.
-        """
-        names = {self._video_name(row): self.video(row) for row in self.rows}
-        missing = sorted(name for name, path in names.items() if not path.is_file())
-        if missing and self.run_dir is not None:
-            zipped = find_in_zips(self.file.parent, missing)
-            if len(zipped) == len(missing) or skip_missing:
-                unpacked = unpack(zipped, self.file.parent, self.run_dir / "videos")
-                return replace(self, unpacked=unpacked, run_dir=None).with_media(skip_missing)
-            missing = [name for name in missing if name not in zipped]
-        way_out = "unpack the benchmark's zips there"
-        return self.without_missing(missing, skip_missing, self.file.parent, ("video",), way_out)
 
     def report(self, answers: Answers) -> VsiBenchReport:
         """Return the scores of all scorers with their intervals, beside controls and the paper's."""
@@ -277,77 +233,3 @@ def types_of(given: Sequence[str] | None) -> frozenset[str] | None:
 
 def _fail(where: str, problem: str, hint: str = "") -> NoReturn:
     raise DataError(f"{where}: {problem}", hint or "compare with a row of VSI-Bench's test.jsonl")
-
-
-def find_in_zips(folder: Path, names: Iterable[str]) -> dict[str, tuple[Path, zipfile.ZipInfo]]:
-    """Return which of the videos `names` ("scannet/scene0011_00.mp4") a zip of the folder holds: name -> (zip, member).
-
-    A member counts where its path ends like the name, or where the zip is called like the name's folder.
-
-    Raises:
-        DataError: a broken zip (a download that was cut off).
-    """
-    wanted = set(names)
-    found: dict[str, tuple[Path, zipfile.ZipInfo]] = {}
-    for file in sorted(folder.glob("*.zip")) if wanted else ():
-        try:
-            with zipfile.ZipFile(file) as archive:
-                members = archive.infolist()
-        except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"{file}: not a whole zip ({error})", "download it again") from None
-        for member in members:
-            path = PurePosixPath(member.filename)
-            if path.name.startswith(".") or "__MACOSX" in path.parts:
-                continue
-            for name in ("/".join(path.parts[-2:]), f"{file.stem}/{path.name}"):
-                if name in wanted:
-                    found.setdefault(name, (file, member))
-    return found
-
-
-def unpack(found: dict[str, tuple[Path, zipfile.ZipInfo]], folder: Path, fallback: Path) -> dict[str, Path]:
-    """Unpack videos beside their zips, or into `fallback` where that folder cannot be written; return name -> path.
-
-    A video already there in full size is kept; a half one never has the final name.
-
-    Raises:
-        DataError: a member that cannot be read, or a name that leaves the folder.
-        RunError: no room for it; no half file is left.
-    """
-    target = folder if os.access(folder, os.W_OK) else fallback
-    paths: dict[str, Path] = {}
-    progress = Progress("videos unpacked", len(found))
-    for name, (file, member) in sorted(found.items()):
-        path = paths[name] = inside(target, name)
-        if not path.is_file() or path.stat().st_size != member.file_size:
-            _write(_content(file, member), path)
-        progress.advance()
-    return paths
-
-
-def _content(file: Path, member: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Yield the bytes of a member of a zip; DataError where it cannot be read."""
-    try:
-        with zipfile.ZipFile(file) as archive, archive.open(member) as source:
-            while chunk := source.read(1 << 20):
-                yield chunk
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise DataError(f"{file}: {member.filename} cannot be unpacked ({error})", "download it again") from None
-
-
-def _write(chunks: Iterable[bytes], path: Path) -> None:
-    """Write a file, whole or not at all; RunError where the disk refuses it."""
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as sink:
-            sink.writelines(chunks)
-        publish(part, path)
-    except OSError as error:
-        hint = f"make {path.parent} a folder that can be written, and run the same command again"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            hint = "free disk space and run the same command again: videos unpacked so far stay"
-        raise RunError(f"{path}: cannot be unpacked: {error.strerror}", hint) from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
