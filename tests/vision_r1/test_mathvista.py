@@ -118,6 +118,10 @@ def test_free_form(answer_type, response, normal):
     assert normalize(extract(response, asked), asked) == normal
 
 
+def test_outer_space_of_an_extracted_text_is_dropped_as_the_official_comparison_does():
+    assert normalize(" red\n", problem(answer="red", answer_type="text")) == "red"
+
+
 @pytest.mark.parametrize(
     "response",
     [

@@ -202,7 +202,7 @@ class MathVista(Benchmark):
         else:
             extractions, by = {pid: extract(answers[pid], problem) for pid, problem in asked.items()}, "rule"
         predictions = {pid: normalize(extractions[pid], problem) for pid, problem in asked.items()}
-        correct = {pid: predictions[pid] == problem.answer for pid, problem in asked.items()}
+        correct = {pid: predictions[pid] == problem.answer.strip() for pid, problem in asked.items()}
         unreadable = tuple(pid for pid, prediction in predictions.items() if prediction is None)
         right, number = _tally(asked[pid] for pid in asked if correct[pid]), _tally(asked.values())
         groups = {

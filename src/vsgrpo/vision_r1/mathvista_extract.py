@@ -205,8 +205,8 @@ def normalize(extraction: str, problem: Problem) -> str | None:
     """Return the extraction in the form of the ground truth, None where it cannot be brought into it.
 
     multi_choice: "(A)" and "A" become their choice, anything else the choice of least edit distance; integer:
-    cut to a whole number; float: rounded to `precision`; text and list: as they are. Deviation: an empty extraction is
-    None; the official code gives it the choice that is nearest to nothing.
+    cut to a whole number; float: rounded to `precision`; text and list: without outer space. Deviation: an empty
+    extraction is None; the official code gives it the choice that is nearest to nothing.
     """
     if not extraction.strip():
         return None
@@ -223,7 +223,7 @@ def normalize(extraction: str, problem: Problem) -> str | None:
             return str(int(value)) if problem.answer_type == "integer" else str(round(value, problem.precision))
         except (ValueError, OverflowError):
             return None
-    return extraction
+    return extraction.strip()
 
 
 def edit_distance(left: str, right: str) -> int:
