@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hub_server import serve_hub
+from hub_server import Repo, serve_hub
 from vsgrpo import hub
 from vsgrpo.cli import run
 from vsgrpo.data.manifest import TrainingManifest, write_training_manifest
@@ -17,6 +17,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families.vision_record import write_vision
 from vsgrpo.modeling.model_card import write_model_card
 from vsgrpo.push import list_files, push
+from vsgrpo.tables import denied_rooms
 
 BUDGET = {"num_frames": 4, "min_pixels": 3136, "max_pixels": 6272}
 
@@ -134,3 +135,93 @@ def _write_video(path: Path) -> None:
     from vsgrpo.video.writer import write_video
 
     write_video(path, list(np.random.default_rng(0).integers(0, 256, (8, 56, 56, 3), np.uint8)), fps=1)
+
+
+COMMANDS = {
+    "check-data": ["check-data", "data", "model.path=me/rooms"],
+    "cache-videos": ["cache-videos", "launch=cpu", "model.path=me/rooms", "data=data", "video.cache_dir=cache"],
+    "serve": ["serve", "model=me/adapter", "--print"],
+    "merge": ["merge", "me/adapter", "output=merged"],
+    "merge again": ["merge", "me/adapter", "output=merged"],
+    "score": ["score", "said.jsonl", "benchmark.path=data/train.jsonl", "model.path=me/rooms"],
+    "score of another": ["score", "said.jsonl", "benchmark.path=data/train.jsonl", "model.path=someone/nothing"],
+}
+EXPECTED = {name: 2 if name in ("merge again", "score") else 0 for name in COMMANDS}
+LEAKED = {"scannet": [min(room for dataset, room in denied_rooms() if dataset == "scannet")]}
+CHILD = """
+import contextlib, io, json, sys
+from vsgrpo.cli import run
+
+found = {}
+for name, words in json.load(sys.stdin).items():
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(words)
+    found[name] = [code, out.getvalue(), err.getvalue()]
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.integration
+def test_every_command_that_takes_a_model_takes_its_hub_id(tiny_folder, tmp_path, capsys):
+    adapter, python = _adapter(tiny_folder, tmp_path), _python_with_vllm(tmp_path)
+    assert run(["build-data", "experiment=demo_data", "source.num_scenes=2", f"output={tmp_path / 'data'}"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "data" / "train.jsonl").read_text().splitlines()]
+    said = [json.dumps({"id": row["id"], "prediction": row["answer"]}) for row in rows]
+    (tmp_path / "said.jsonl").write_text("\n".join(said))
+    model = {path.name: path.read_bytes() for path in tiny_folder.iterdir()}
+    write_vision(tmp_path, BUDGET, "published")
+    model["vision.json"] = (tmp_path / "vision.json").read_bytes()
+    write_training_manifest(tmp_path, TrainingManifest(base="trained", name="rooms", rooms=LEAKED))
+    leaky = {**model, "training_manifest.json": (tmp_path / "training_manifest.json").read_bytes()}
+    with serve_hub() as server:
+        server.repos["models", "me/rooms"] = Repo(leaky)
+        server.repos["models", "me/adapter"] = Repo({path.name: path.read_bytes() for path in adapter.iterdir()})
+        environment = {name: value for name, value in os.environ.items() if name != "HF_TOKEN"}
+        environment |= {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
+        environment |= {"HF_HUB_DISABLE_XET": "1", "VSGRPO_VLLM_PYTHON": str(python)}
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD],
+            input=json.dumps(COMMANDS),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        asked = [call.rpartition("/")[2] for call in server.calls if call.startswith("GET") and "/resolve/" in call]
+    found = json.loads(done.stdout)
+    assert {name: code for name, (code, *_) in found.items()} == EXPECTED, found
+    snapshot = str(tmp_path / "hf" / "hub" / "models--me--{}" / "snapshots" / f"{1:040x}")
+    assert f"model.path=me/rooms: {snapshot.format('rooms')}" in found["check-data"][2]
+    assert f"main serve {snapshot.format('rooms')} " in found["serve"][1]  # the base of the adapter
+    assert "in the cache      2 entries" in found["cache-videos"][1]
+    assert (tmp_path / "merged" / "model.safetensors").is_file() and "output=merged: exists" in found["merge again"][2]
+    assert "benchmark room" in found["score"][2] and "me/rooms" in found["score"][2]
+    assert "someone/nothing: nothing of this name here, and no such model" in "".join(found["score of another"][1:])
+    # check-data, the first, has asked for every file but the weights.
+    assert asked.index("model.safetensors") == len(leaky) - 1
+    assert asked.count("model.safetensors") == 1
+
+
+def _adapter(folder, tmp_path):
+    """Return an adapter that names its base by a hub id."""
+    from vsgrpo.modeling.load import load
+    from vsgrpo.modeling.save import save_model
+
+    save_model(load(folder, tune="lora"), tmp_path / "adapter", merge=False, vision=BUDGET)
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": "me/rooms"}))
+    return tmp_path / "adapter"
+
+
+def _python_with_vllm(tmp_path):
+    """Return an interpreter that finds the record of a vLLM beside it."""
+    record = tmp_path / "packages" / "vllm-0.32.0.dist-info"
+    record.mkdir(parents=True)
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0\n")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{record.parent}" exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return python

@@ -1,6 +1,7 @@
 """The light install: its list is what the code needs, its commands run, the others say what is missing."""
 
 import ast
+import contextlib
 import json
 import sys
 from importlib.metadata import packages_distributions
@@ -10,6 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from light_environment import PROJECT, ROOT, all_but, light_lines, make_environment, plain, run, with_dependencies
+from vsgrpo.cli import run as whole_install
 from vsgrpo.packages import FEATURES, NEEDS, explain_missing, heavy_packages
 
 BROUGHT = {"safetensors", "tokenizers", "httpx2"}
@@ -122,6 +124,32 @@ def test_doctor_lists_what_is_missing_and_for_what(light):
     assert all(command in found["light install"]["found"] for command in NEEDS)
     assert found["video.backend=pyav"]["status"] == "ok"
     assert all(found.get(Requirement(line).name, {"status": "ok"})["status"] == "ok" for line in light_lines())
+
+
+@pytest.mark.integration
+def test_doctor_says_once_that_a_package_is_missing(light):
+    found = json.loads(light("doctor", "--json", code=1).stdout)["findings"]
+    lacking = [item["check"] for item in found if "not installed" in item["found"]]
+    assert {"deepspeed", "wandb", "msgspec", "torch"} <= {*lacking} and len(lacking) == len({*lacking})
+    assert not {"launch=zero2|zero3", "video.backend=decord"} & {item["check"] for item in found}
+
+
+@pytest.mark.integration
+def test_a_finished_evaluation_prints_again(light, capsys):
+    words = ["eval", "model=tiny", "benchmark=folder", "benchmark.path=data", "benchmark.split=train", "output=done"]
+    words += ["decoding.max_new_tokens=4", "video.num_frames=2"]
+    with contextlib.chdir(light.folder):
+        assert whole_install(words) == 0
+    table = capsys.readouterr().out
+    again = light(*words)
+    assert again.stdout == table and "every question is answered already" in again.stderr
+    anew = light(*words, "--overwrite", code=2)
+    assert anew.stderr.splitlines()[-2].startswith("error: eval: torch, torchvision")
+    predictions = light.folder / "done/predictions.jsonl"
+    predictions.write_text("".join(predictions.read_text().splitlines(keepends=True)[:-1]))
+    cut = light(*words, code=2)
+    assert cut.stderr.splitlines()[-2].startswith("error: eval: torch, torchvision")
+    assert light("score", "done/predictions.jsonl", "benchmark.path=data/train.jsonl").stdout
 
 
 VIDEO = str(ROOT / "tests/legacy/lab/dataset/videos/demo/demo010000_00.mp4")

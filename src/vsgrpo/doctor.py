@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import requires
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vsgrpo import hub
 from vsgrpo.config.compose import NOT_GIVEN, load_config
@@ -20,6 +21,7 @@ from vsgrpo.devices import visible_gpus
 from vsgrpo.engine.examine import examine_environment, examine_server
 from vsgrpo.errors import VsgrpoError
 from vsgrpo.families import BUILT, find_model
+from vsgrpo.families.hub_models import NO_NETWORK
 from vsgrpo.families.vision_record import other_rule, with_rules
 from vsgrpo.findings import Finding, Report, judged
 from vsgrpo.memory.fit import check_disk, check_memory, free_bytes, memory_lines
@@ -29,6 +31,9 @@ from vsgrpo.trackers import missing_package
 from vsgrpo.training.launcher import check_devices, device_line
 from vsgrpo.training.preflight import check_plan
 from vsgrpo.training.servers import needs_of
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 ENOUGH_GIB = 20
 """Checkpoints, videos and caches of a real run need tens of GB."""
@@ -112,12 +117,7 @@ def _free(check: str, folder: Path, where: str) -> Finding:
 
 def packages() -> Iterator[Finding]:
     """Compare installed versions with those that pyproject.toml asks for."""
-    from packaging.requirements import Requirement
-
-    for line in requires("vsgrpo") or []:
-        wanted = Requirement(line)
-        if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
-            continue
+    for wanted in _asked_for():
         mend = install_command([wanted.name])
         installed = installed_version(wanted.name)
         if not installed:
@@ -132,10 +132,22 @@ def packages() -> Iterator[Finding]:
         yield Finding("light install", "warn", text, "for all commands: `pip install .` in the checkout, or the wheel")
 
 
+def _asked_for() -> list[Requirement]:
+    """Return what pyproject.toml asks for on this platform."""
+    from packaging.requirements import Requirement
+
+    lines = map(Requirement, requires("vsgrpo") or [])
+    return [line for line in lines if line.marker is None or line.marker.evaluate({"extra": ""})]
+
+
+def _is_named(package: str) -> bool:
+    """Return whether `packages` says that a package is missing: one line says so."""
+    return not installed_version(package) and package in {line.name for line in _asked_for()}
+
+
 def decoders() -> Iterator[Finding]:
     """Write a clip and read it back with every backend."""
-    if find_spec("av") is None:
-        yield Finding("video", "fail", "PyAV is missing", "pip install av")
+    if _is_named("av"):
         return
     import numpy as np
 
@@ -149,6 +161,8 @@ def decoders() -> Iterator[Finding]:
         write_video(clip, frames, fps=24)
         for backend in ("decord", "pyav", "torchcodec"):
             check = f"video.backend={backend}"
+            if _is_named(backend):
+                continue
             try:
                 shown = read_frames(clip, [0, 7], backend=backend)
                 is_right = abs(int(shown[1].mean()) - 210) < 8 and int(shown[0].mean()) < 8
@@ -162,7 +176,9 @@ def decoders() -> Iterator[Finding]:
 def deepspeed() -> Iterator[Finding]:
     """Report whether DeepSpeed is there, what it could build operators with, and which it has built."""
     check = "launch=zero2|zero3"
-    if find_spec("deepspeed") is None:
+    if _is_named("deepspeed"):
+        return
+    if not installed_version("deepspeed"):
         yield Finding(check, "warn", "DeepSpeed is not installed", "pip install deepspeed")
         return
     missing = [tool for tool in ("g++", "ninja") if shutil.which(tool) is None]
@@ -182,8 +198,7 @@ def deepspeed() -> Iterator[Finding]:
 
 def wandb() -> Iterator[Finding]:
     """Report whether a run with --wandb could log."""
-    if find_spec("wandb") is None:
-        yield Finding("wandb", "warn", "not installed", "pip install wandb, or leave --wandb out")
+    if _is_named("wandb"):
         return
     mode = os.environ.get("WANDB_MODE", "online")
     netrc = Path(os.path.expanduser(os.environ.get("NETRC", "~/.netrc")))
@@ -253,7 +268,7 @@ def _model(path: str, adapter: str | None) -> Finding:
     snapshots = hub_cache() / f"models--{path.replace('/', '--')}" / "snapshots"
     if any(snapshots.glob("*/config.json")):
         return Finding(check, "ok", f"downloaded, in {hub_cache()}")
-    mend = "download it on another machine and give its folder: model=PATH"
+    mend = NO_NETWORK
     if (reason := hub.why_unreachable()) is not None:
         return Finding(check, "fail", f"not downloaded yet; {reason}", mend)
     return Finding(check, "ok", f"not downloaded yet; {hub.endpoint()} can be reached")

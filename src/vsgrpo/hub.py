@@ -21,7 +21,7 @@ from vsgrpo.terminal import can_draw
 
 REACH_S = 5.0
 """Seconds in which the hub must answer a connection."""
-OTHER_FORMATS = ["*.gguf", "*.onnx", "*.msgpack", "*.h5", "*.ot"]
+OTHER_FORMATS = ["*.gguf", "*.onnx", "*.msgpack", "*.h5", "*.ot", "original/*"]
 """Weights of a model repository that are not read here."""
 
 
@@ -92,7 +92,16 @@ def asking(what: str, kind: str) -> Iterator[None]:
         raise SetupError(f"{what}: the hub cannot be asked ({first_line(error)})", "try again later") from error
 
 
-def fetch(name: str, kind: str, what: str, hint: str, *, folder: Path | None = None, offline: bool = False) -> Path:
+def fetch(
+    name: str,
+    kind: str,
+    what: str,
+    hint: str,
+    *,
+    folder: Path | None = None,
+    offline: bool = False,
+    only: list[str] | None = None,
+) -> Path:
     """Return a folder with the files of a repository; what was fetched before serves where the hub cannot be asked.
 
     Args:
@@ -102,6 +111,7 @@ def fetch(name: str, kind: str, what: str, hint: str, *, folder: Path | None = N
         hint: what to do without a network.
         folder: where the files go; None: the hub's cache.
         offline: do not ask the hub.
+        only: patterns of the files that are needed; None: all.
 
     Raises:
         DataError, SetupError: as `asking`; not here, and the hub cannot be asked.
@@ -115,6 +125,7 @@ def fetch(name: str, kind: str, what: str, hint: str, *, folder: Path | None = N
             return folder
         raise SetupError(f"{what}: not here, and {reason}", hint)
     options: dict[str, Any] = {"repo_type": "dataset"} if kind == "data set" else {"ignore_patterns": OTHER_FORMATS}
+    options |= {"allow_patterns": only} if only is not None else {}
     with asking(what, kind):
         try:
             found = snapshot_download(

@@ -48,7 +48,11 @@ def test_answers_are_those_of_our_own_engine_byte_for_byte(serve, evaluate):
     own, served = evaluate("own"), evaluate("served", servers=[serve()])
     assert answers(own) == answers(served) and answers(own).count(b"\n") == 9
     assert sorted(path.name for path in own.iterdir()) == sorted(path.name for path in served.iterdir())
+    made = [json.loads((folder / "results.json").read_text()) for folder in (own, served)]
+    assert [results["engine"] for results in made] == ["own", "vllm"]
     assert json.loads((served / "settings.json").read_text())["engine"] == "vllm"
+    page = (served / "report.html").read_text()
+    assert "engine vllm" in page and "engine" not in (own / "report.html").read_text()
     timing = [json.loads(line) for line in (served / "timing.jsonl").read_text().splitlines()]
     assert [(line["videos"], line["questions"]) for line in timing] == [(1, 3)] * 3
 

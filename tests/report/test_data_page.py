@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from vsgrpo.cli import run
+from vsgrpo.data.frame_true import named_frames
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import make_row, read_rows
 from vsgrpo.report.floor_plan import footprint, make_plan, map_svg, question_svg, symbol_svg
+from vsgrpo.report.page import pictures
 from vsgrpo.spatial.question import ObjectRef, Question
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Box, Scene, SceneObject
@@ -28,6 +30,27 @@ def test_the_page_of_a_build_needs_no_network(tmp_path):
     given = [f"output={tmp_path / 'none'}", "source.num_scenes=2", "build.report_scenes=0", "video.source=none"]
     assert run([*BUILD, *given]) == 0
     assert "<article" not in (tmp_path / "none" / "report.html").read_text()
+
+
+def test_a_question_that_names_frames_is_shown_with_these(tmp_path):
+    words = [
+        "source=demo",
+        "source.preset=furnished",
+        "source.num_scenes=1",
+        "video.source=mesh",
+        "data.dev_fraction=0",
+    ]
+    words += ["data.mode=vsibench", "data.types=[camera_displacement]", "balance.mode=paper", "build.report_scenes=1"]
+    words += ["video.walk_frames=41", "video.walk_width=112", "video.walk_height=84", "build.num_workers=1"]
+    assert run(["build-data", *words, f"output={tmp_path}"]) == 0
+    row = next(iter(read_rows(tmp_path / "train.jsonl")))
+    first, second = named_frames(row)
+    wanted, _ = pictures([("video", row.video_path(tmp_path))], {}, num_frames=row.extra["frames_shown"], width=320)
+    html = (tmp_path / "report.html").read_text()
+    assert f"frame {first} of" in row.question and first != second
+    question = html.partition(row.question)[2].partition("</article>")[0]
+    shown = re.findall(r'src="(data:image/jpeg;base64,[^"]+)"', question)
+    assert shown[:2] == [wanted[first - 1], wanted[second - 1]]
 
 
 def test_the_page_shows_what_the_text_gives_away(tmp_path, capsys):

@@ -17,7 +17,7 @@ from vsgrpo.terminal import print_result, show
 
 @app.command("merge", "runs/x/final output=models/x")
 def merge(
-    adapter: Annotated[Path, typer.Argument(help="Folder of a saved adapter, e.g. RUN_DIR/final.")],
+    adapter: Annotated[str, typer.Argument(help="Folder of a saved adapter, e.g. RUN_DIR/final, or its hub id.")],
     output: Annotated[str, typer.Argument(metavar="output=DIR", help="The plain model folder to write.")],
     dtype: Annotated[str, typer.Option("--dtype", help="float32 or bfloat16, of the weights written.")] = "float32",
     debug: app.Debug = False,
@@ -29,12 +29,16 @@ def merge(
     if dtype not in ("float32", "bfloat16"):
         raise ConfigError(f"--dtype {dtype}: not float32 or bfloat16", hint="leave it out for float32")
     from vsgrpo.families import check_merge
+    from vsgrpo.families.hub_models import check_reachable, is_hub_id, local_model
 
     check_command("merge")
-    check_merge(adapter, Path(folder))
+    if is_hub_id(adapter) and not Path(folder).exists():
+        adapter = local_model(adapter, f"merge {adapter}")
+    check_merge(Path(adapter), Path(folder))
+    can_ask = check_reachable([adapter])
     from vsgrpo.modeling.save import merge_adapter  # imports torch: after all checks
 
-    difference = merge_adapter(adapter, Path(folder), dtype)
+    difference = merge_adapter(Path(adapter), Path(folder), dtype, offline=not can_ask)
     show(f"checked: log-probabilities in float32 differ by at most {difference:.1e}", sys.stderr)
     show(str(folder))
 
@@ -61,6 +65,7 @@ def cache_videos(
     from vsgrpo.config.compose import NOT_GIVEN
     from vsgrpo.data.own_rows import with_own_rows
     from vsgrpo.families import find_model
+    from vsgrpo.families.hub_models import with_hub_models
     from vsgrpo.training.preflight import cache_folder, check_caching, load_rows
 
     check_command("cache-videos")
@@ -74,7 +79,7 @@ def cache_videos(
         raise ConfigError("data.path: not given", hint="say where the rows are: data=DIR")
     check_caching(config)
     find_model(config.model.path, config.model.adapter)
-    config = with_own_rows(config)
+    config = with_hub_models(with_own_rows(config))
     rows = load_rows(config)[0]
     from vsgrpo.training.rows import cache_videos as fill
 

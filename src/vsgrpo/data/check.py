@@ -26,6 +26,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.data.row_scan import AnswerLine, RowScan, answer_table, scan_rows
 from vsgrpo.errors import DataError
 from vsgrpo.families import FAMILIES, budget_of, family_of, find_model
+from vsgrpo.families.hub_models import with_hub_models
 from vsgrpo.files import user_cache
 from vsgrpo.paths import inside
 from vsgrpo.terminal import Progress
@@ -98,9 +99,10 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
 
     Raises:
         DataError: there is no row file, or no such model.
-        SetupError: the backend is not installed.
+        SetupError: the backend is not installed, or the hub, whose model is not here, cannot be asked.
     """
     find_model(config.model.path, config.model.adapter)
+    config = with_hub_models(config, records=True)
     if not (path.is_file() and path.suffix == ".jsonl" and is_complete(path)):
         try:
             path = dataset_folder(str(path), config.data.split, key="", allow_val_safe=config.data.allow_val_safe)

@@ -18,6 +18,7 @@ from vsgrpo.config.serve import LORA_RANKS, ServeConfig
 from vsgrpo.engine.wire import LOGPROBS_MODES, VLLM_VERSIONS
 from vsgrpo.errors import ConfigError, DataError, SetupError
 from vsgrpo.families import ADAPTER_CONFIG, BUILT, CONFIG, check_served, family_of, find_model
+from vsgrpo.families.hub_models import check_reachable, local_model
 from vsgrpo.families.vision_record import LIBRARY, text_rule
 from vsgrpo.records import read_record
 from vsgrpo.terminal import show
@@ -112,8 +113,11 @@ def server_command(config: ServeConfig, python: str) -> ServerCommand:
 
     Raises:
         ConfigError, DataError: as `serve`.
+        SetupError: a model of the hub that is not here, and the hub cannot be asked.
     """
-    model, asked = served_model(config.model.path), config.serve
+    path = local_model(config.model.path, f"model.path={config.model.path}")
+    model, asked = local_model(served_model(path), f"the base of {config.model.path}"), config.serve
+    check_reachable([model])
     _check_length(model, asked.max_model_len)
     arguments = [python, "-m", "vllm.entrypoints.cli.main", "serve", model]
     arguments += ["--host", asked.host, "--port", str(asked.port), "--dtype", config.model.dtype]

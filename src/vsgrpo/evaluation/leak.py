@@ -13,9 +13,10 @@ from vsgrpo.data.leak_guard import Links, name_some, worst
 from vsgrpo.data.manifest import TrainingManifest, lineage_of, rooms_of, same_videos
 from vsgrpo.data.room_ids import room_label
 from vsgrpo.data.row import Row
-from vsgrpo.errors import DataError
+from vsgrpo.errors import DataError, VsgrpoError
 from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.families import find_model
+from vsgrpo.families.hub_models import local_model
 from vsgrpo.records import read_record
 from vsgrpo.tables import denied_rooms
 from vsgrpo.terminal import show
@@ -107,9 +108,14 @@ def check_recorded(file: Path, model: Mapping[str, str], *, allow_leak: bool = F
         return [f"leak check: {reason}"]
     if not isinstance(path := found.get("path"), str):
         return ["leak check: unknown: nothing beside the file names the model; model.path=DIR checks it"]
-    adapter = found.get("adapter")
+    adapter, notes = found.get("adapter"), []
+    if model:  # by a name that the user gave, which may be one of the hub, or of no hub at all
+        try:
+            path = local_model(path, f"model.path={path}", records=True)
+        except VsgrpoError as error:
+            notes.append(f"leak check: {error.message}")
     manifests = check_lineage(path, adapter if isinstance(adapter, str) else None, allow_leak=allow_leak)
-    return [f"leak check: {m.verdict()}: {m.reason()}" for m in manifests if m.verdict() != "clean"]
+    return notes + [f"leak check: {m.verdict()}: {m.reason()}" for m in manifests if m.verdict() != "clean"]
 
 
 def _asked_by_lmms(folder: Path) -> dict[str, Any]:

@@ -71,11 +71,8 @@ def run_eval(
             lineage without `allow_leak`; an output folder with predictions made under other settings.
         RunError: an endpoint that should extract answers can serve nothing; predictions are kept.
     """
-    kind, model = find_benchmark(config.benchmark.name), config.model
-    check_command("eval", *["msgspec"] * (config.decoding.engine == "vllm"))
-    check_installed(config.report_to, "report_to")
-    if config.trust.report and not kind.has_task_tables:
-        raise ConfigError(f"trust=true: benchmark={config.benchmark.name} has no scenes", hint="leave trust out")
+    kind = find_benchmark(config.benchmark.name)
+    _check_asked(config, kind, is_there=not overwrite and (Path(config.run.dir) / results.RESULTS_NAME).is_file())
     with results.evaluation_folder(config, overwrite):
         config = with_hub_models(config)
         model = config.model
@@ -111,6 +108,20 @@ def run_eval(
         content = results.write_results(config, report.to_json(), time.monotonic() - began, earlier)  # last of all
         report_evaluation(config, benchmark, answers, content)
         return report
+
+
+def _check_asked(config: EvalConfig, kind: type[Benchmark], *, is_there: bool) -> None:
+    """Refuse what is missing here for this evaluation; one that `is_there` may need no model to be shown again."""
+    if not is_there:
+        _check_packages(config)
+    check_installed(config.report_to, "report_to")
+    if config.trust.report and not kind.has_task_tables:
+        raise ConfigError(f"trust=true: benchmark={config.benchmark.name} has no scenes", hint="leave trust out")
+
+
+def _check_packages(config: EvalConfig) -> None:
+    """Raise SetupError where a package that answers are made with is missing."""
+    check_command("eval", *["msgspec"] * (config.decoding.engine == "vllm"))
 
 
 def _training_rows(config: EvalConfig) -> TrainingRows | None:
@@ -193,6 +204,7 @@ def answer_rows(
 
     None is returned in all processes but the first. `shown` is control ("" for the evaluation) -> what a row shows.
     """
+    _check_packages(config)
     from vsgrpo.evaluation import generate
 
     folder = Path(config.run.dir)

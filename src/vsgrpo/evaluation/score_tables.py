@@ -138,6 +138,7 @@ class VsiBenchReport:
             f"{'shown' if prompt['show_options'] else 'not shown'} | leak: {self.leak.verdict}"
         )
         title += " | text after a video: library" if self.settings.get("text_after_video") == "library" else ""
+        title += f" | engine: {engine}" if (engine := self.settings.get("engine", "own")) != "own" else ""
         name = self.settings["model"]["adapter"] or self.settings["model"]["path"]
         name = f"{name} (shuffled videos)" if self.settings["video"] == "shuffled" else name
         table = self.table_of_scorer

@@ -111,10 +111,10 @@ def check_adapter(where: str, folder: Path) -> None:
 
 def check_merge(adapter: Path, output: Path) -> None:
     """Refuse, before torch is imported, what `modeling.save.merge_adapter` cannot merge or write to."""
-    check_adapter(str(adapter), adapter)
-    find_model(str(adapter))
     if output.exists():
         raise DataError(f"output={output}: exists", hint="choose another output=DIR")
+    check_adapter(str(adapter), adapter)
+    find_model(str(adapter))
 
 
 def check_architecture(config: Mapping[str, Any], where: str = "") -> Family:

@@ -165,7 +165,7 @@ def _finish_adapter(bundle: ModelBundle, folder: Path) -> None:
         write_base_record(folder, name, bundle.identity, bundle.earlier_hashes)
 
 
-def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> float:
+def merge_adapter(adapter: Path, output: Path, dtype: str = "float32", *, offline: bool = False) -> float:
     """Write base + adapter as a model folder that transformers loads alone, with vision.json, lineage and card.
 
     The sum is computed in float32, written, loaded from what was written, and compared with the adapter on a prompt
@@ -175,6 +175,7 @@ def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> float:
         adapter: a saved adapter; adapters merged into its base before it was trained are found in it.
         output: the new folder.
         dtype: of the weights written; bfloat16 rounds the sum, after the comparison.
+        offline: do not ask the hub for the base.
 
     Returns:
         the largest difference of a log-probability in float32.
@@ -189,7 +190,7 @@ def merge_adapter(adapter: Path, output: Path, dtype: str = "float32") -> float:
     check_merge(adapter, output)
     recorded = find_vision(str(adapter))
     vision = recorded and recorded.budget
-    bundle = load(adapter)
+    bundle = load(adapter, offline=offline)
     expected = _probe_logps(bundle)
     with new_folder(output) as partial:
         partial.mkdir()

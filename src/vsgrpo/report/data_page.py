@@ -1,7 +1,7 @@
 """report.html of a dataset folder that build-data made.
 
 Counts, answer histograms, best constants, skipped scans with reasons; for a few scenes the floor plan with its objects,
-three frames of the video and questions with the objects they are about.
+three frames of the video and questions with the objects they are about, and the frames that they name.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.data.frame_true import named_frames
 from vsgrpo.data.manifest import Manifest, read_manifest
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import row_from_dict
@@ -21,6 +22,7 @@ from vsgrpo.report.page import TEMPLATES, histogram_svg, pictures, render
 from vsgrpo.report.pair_views import pair_views
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.maps import read_map
+from vsgrpo.spatial.moments import FRAMES_SHOWN
 
 REPORT_NAME = "report.html"
 SPLITS = ("train", "dev")
@@ -116,6 +118,8 @@ def _scene_views(folder: Path, records: Sequence[dict[str, Any]], has_videos: bo
         picture, unnamed = map_svg(plan, scene)
         media = [("video", own[0].video_path(folder))] if has_videos else []
         frames, problems = pictures(media, {}, width=_FRAME_WIDTH)
+        asked = _sample(own)
+        named = _named_frames(asked, media if frames else [])
         views.append(
             {
                 "name": name,
@@ -128,11 +132,21 @@ def _scene_views(folder: Path, records: Sequence[dict[str, Any]], has_videos: bo
                 "unnamed": unnamed,
                 "frames": frames,
                 "problems": problems,
-                "questions": [{"row": row, "map": question_svg(plan, row)} for row in _sample(own)],
+                "questions": [
+                    {"row": row, "map": question_svg(plan, row), "frames": named.get(row.id, [])} for row in asked
+                ],
                 "notes": scene.extra.get("notes", []),
             }
         )
     return views
+
+
+def _named_frames(rows: Sequence[Row], media: Sequence[tuple[str, Path]]) -> dict[str, list[str]]:
+    """Return id -> the frames that a row of one video names as data URLs, in its order; the video is read once."""
+    named = {row.id: numbers for row in rows if media and (numbers := named_frames(row))}
+    shown = {row.extra[FRAMES_SHOWN] for row in rows if row.id in named}
+    urls = {count: pictures(media, {}, num_frames=count, width=_FRAME_WIDTH)[0] for count in shown}
+    return {row.id: [urls[row.extra[FRAMES_SHOWN]][n - 1] for n in named[row.id]] for row in rows if row.id in named}
 
 
 def _sample(rows: Sequence[Row]) -> list[Row]:

@@ -37,17 +37,8 @@ from vsgrpo.training.launcher import own_rank
 
 SCHEMA_VERSION = 1
 _OWN = ("config.yaml", "overrides.txt", "env.json", "inputs.json", "run.json", "log.jsonl", "completions.jsonl")
-_OWN += (
-    "mix.json",
-    "checkpoint-*",
-    "damaged-checkpoint-*",
-    "final",
-    "tiny",
-    ".partial",
-    ".final.*",
-    "bad_batch-*.json",
-)
-_OWN += ("rollout_weights", "report.html", "samples.html", "wandb", "tensorboard")
+_OWN += ("mix.json", "checkpoint-*", "damaged-checkpoint-*", "final", "tiny", ".partial", ".final.*")
+_OWN += ("bad_batch-*.json", "rollout_weights", "report.html", "samples.html", "wandb", "tensorboard")
 """Files that a run writes: --overwrite replaces them, and the evaluations inside the folder. Caches serve the next run
 too; `failures` is that of the latest start."""
 _DIAGNOSES = "bad_batch-*.json"

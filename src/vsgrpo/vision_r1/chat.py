@@ -24,6 +24,7 @@ from PIL import Image
 from vsgrpo.config.build import BuildCotConfig
 from vsgrpo.config.evaluate import StepSection
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.families.hub_models import check_reachable, local_model
 from vsgrpo.terminal import show
 
 SCHEMA_VERSION = 1
@@ -192,6 +193,7 @@ class LocalChat:
 
     Raises:
         DataError: it cannot be loaded, or has no chat template.
+        SetupError: it is on the hub, and the hub cannot be asked.
     """
 
     def __init__(self, name: str, step: StepSection) -> None:
@@ -202,7 +204,9 @@ class LocalChat:
         device = own_device()
         show(f"{name}.model={step.model}: {device_line(device)}", sys.stderr)
         dtype = "float32" if device.type == "cpu" else "bfloat16"
-        bundle = load(self.model_name, dtype=dtype, device=device, any_family=True, key=f"{name}.model")
+        path, key = local_model(self.model_name, f"{name}.model={step.model}"), f"{name}.model"
+        offline = not check_reachable([path])
+        bundle = load(path, dtype=dtype, device=device, any_family=True, key=key, offline=offline)
         self._model, self._processor, self._tokenizer = bundle.model, bundle.processor, bundle.tokenizer
         self.sees = self._processor is not self._tokenizer
         if not self._processor.chat_template:

@@ -162,7 +162,7 @@ def assemble(
     for name in SPLITS:
         is_dev = name == "dev"
         part = [r for r in chosen.rows if (config.name_in(r.dataset, r.room) in split.dev_rooms) == is_dev]
-        part = [replace(row, split="dev") for row in part] if name == "dev" else part
+        part = [replace(row, split="dev") for row in part] if is_dev else part
         rows[name], left_out = balance_rows(part, config.balance, config.run.seed)
         dropped.update(left_out)
         if config.data.min_count == 0 and rows[name]:
@@ -177,8 +177,6 @@ def assemble(
             pairs[name] = found
             notes.append(f"{pairs_name(name)}: " + ", ".join(f"{n} {kind}" for kind, n in count_pairs(found).items()))
     answers = {name: answer_lines(part) for name, part in rows.items()}
-    truth = {name: truth_of(part).table() for name, part in rows.items()}
-    audit = audit_rows(audit_rows_of(rows["train"]))
     summary = _summary(
         config,
         outcomes,
@@ -190,9 +188,9 @@ def assemble(
         sources=count_sources(config, refused, outcomes, rows),
         dropped=dict(sorted(dropped.items())),
         answers=answers,
-        frame_true=truth,
+        frame_true={name: truth_of(part).table() for name, part in rows.items()},
         candidates=dict(sorted((before + Counter(chosen.candidates)).items())),
-        audit=audit,
+        audit=audit_rows(audit_rows_of(rows["train"])),
     )
     _write_manifest(config, outcomes, rows, pairs, summary)
     return summary
