@@ -13,9 +13,9 @@ from vsgrpo.cli import run
 from vsgrpo.data.manifest import TrainingManifest, lineage_of, training_manifest, write_training_manifest
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.benchmark import ReadOptions
+from vsgrpo.evaluation.benchmark import ReadOptions, question_row
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
-from vsgrpo.evaluation.leak import check_lineage
+from vsgrpo.evaluation.leak import check_lineage, compare_rows
 
 
 def model(folder, *, adapter_of=None, **fields):
@@ -191,3 +191,47 @@ def test_score_believes_what_stands_beside_the_predictions(tmp_path, capsys):
     settings = json.dumps({"prompt": prompt, "model": {"path": str(bad), "adapter": None}})
     (out / "settings.json").write_bytes(b"\xef\xbb\xbf" + settings.encode())  # as editors of Windows save it
     assert run(asked) == 2 and "such as scene0025" in capsys.readouterr().err
+
+
+def benchmark_rows(*names):
+    """Rows of a published benchmark that name a scene each, or (None) none."""
+    made = []
+    for number, name in enumerate(names):
+        scene = {} if name is None else {"scene_name": name, "room": name}
+        media = [("video", f"16_frame/{name or number}.mp4")]
+        made.append(question_row(str(number), "How many?", "2", media, dataset="revsi", **scene))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("trained", "label"),
+    [
+        ({"scannet": ["scene0123"]}, "scene0123"),  # another scan of the room
+        ({"arkitscenes": ["47895738"]}, "arkitscenes/482324"),  # another video of the visit
+        ({"ScanNet++": ["00dd871005"]}, "00dd871005"),
+        ({"3rscan": ["0ad2d3a1-79e2-2212-9b99-a96495d9f7fe"]}, "0ad2d3a1"),
+    ],
+)
+def test_a_room_of_another_benchmark_is_a_leak_too(tmp_path, trained, label):
+    # No table lists these rooms: the rows of the benchmark name them.
+    scenes = ("scene0123_01", "47895739", "00dd871005", "0ad2d3a1-79e2-2212-9b99-a96495d9f7fe")
+    rows = benchmark_rows(*scenes)
+    manifests = [TrainingManifest(rooms=trained)]
+    with pytest.raises(DataError, match=rf"trained on 1 benchmark room\(s\), such as \S*{label}"):
+        compare_rows(manifests, rows, lambda row: (), True)
+    allowed = compare_rows(manifests, rows, lambda row: (), True, allow_leak=True)
+    assert (allowed.verdict, allowed.num_trained, allowed.num_rooms) == ("leak", 1, 4)
+    assert (
+        compare_rows([TrainingManifest(rooms={"scannet": ["scene0200"]})], rows, lambda row: (), True).verdict
+        == "clean"
+    )
+
+
+def test_rows_that_name_no_room_are_unknown_where_rooms_were_trained_on():
+    rows = benchmark_rows("scene0123_01", None, None)
+    found = compare_rows([TrainingManifest(rooms={"scannet": ["scene0200"]})], rows, lambda row: (), True)
+    assert (found.verdict, found.num_unnamed) == ("unknown", 2)
+    assert "2 rows name no room" in found.notes()[0] and found.to_json()["rows_without_room"] == 2
+    # Nothing of ours was trained on, and questions of one's own are no benchmark: nothing to look for.
+    assert compare_rows([TrainingManifest(base="published")], rows, lambda row: (), True).verdict == "clean"
+    assert compare_rows([TrainingManifest(rooms={"scannet": ["scene0200"]})], rows, lambda row: ()).verdict == "clean"

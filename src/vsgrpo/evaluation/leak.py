@@ -35,6 +35,7 @@ class Leak:
         num_rooms: evaluated rooms.
         videos: evaluated videos whose very bytes were trained on, whatever they were called there.
         reason: the verdict in words, where it is not clean.
+        num_unnamed: rows of a benchmark that name no room, so that none can be looked for.
     """
 
     verdict: str
@@ -43,6 +44,7 @@ class Leak:
     num_rooms: int
     videos: tuple[str, ...] = ()
     reason: str = ""
+    num_unnamed: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return what results.json says about it."""
@@ -53,6 +55,7 @@ class Leak:
             "videos": list(self.videos),
             "trained_rooms": self.num_trained,
             "evaluated_rooms": self.num_rooms,
+            "rows_without_room": self.num_unnamed,
         }
 
     def notes(self) -> list[str]:
@@ -163,7 +166,8 @@ def compare_rows(
 
     Verdict "leak": a benchmark room is in the lineage; or a room or the bytes of a video scored now, where the rows are
     a benchmark's (in its own form, or of its rooms). Rooms of our own dataset folders that were trained on are no leak
-    of a benchmark: they are counted and shown.
+    of a benchmark: they are counted and shown. Verdict "unknown": rows of a benchmark name no room (it does not publish
+    them), and the model was trained on rooms.
 
     Args:
         manifests: `check_lineage`.
@@ -174,25 +178,17 @@ def compare_rows(
     Raises:
         DataError: a leak without `allow_leak`.
     """
-    trained = {room for manifest in manifests for room in manifest.known_rooms()}
-    evaluated: set[tuple[str, str]] = set()
-    leaked = {room for manifest in manifests for room in manifest.leaked_rooms()}
-    fresh: dict[Path, bool] = {}  # videos of rooms that were not trained on -> they are a benchmark's
-    for row in rows:
-        paths = [path for kind, path in media_of(row) if kind == "video"]
-        links = [text for path in paths for text in Links(path.parent).of(path.name)]
-        rooms = rooms_of(row, *links)
-        evaluated |= rooms
-        is_benchmark = official or not rooms.isdisjoint(denied_rooms())
-        if rooms & trained:
-            leaked |= {room_label(*room) for room in rooms & trained} if is_benchmark else set()
-        else:
-            fresh |= {path: is_benchmark or fresh.get(path, False) for path in paths}
+    found = _compared(manifests, rows, media_of, official)
+    leaked, fresh = found.leaked, found.fresh
     copies = same_videos(manifests, fresh)
     videos = tuple(str(path) for path in copies)
     is_leak = bool(leaked) or any(fresh[path] for path in copies)
     verdict = "leak" if is_leak else worst(manifest.verdict() for manifest in manifests)
-    reason = "; ".join(manifest.reason() for manifest in manifests if manifest.verdict() != "clean")
+    reasons = [manifest.reason() for manifest in manifests if manifest.verdict() != "clean"]
+    if found.num_unnamed and found.trained and verdict != "leak":
+        verdict = "unknown"
+        reasons.append(f"{found.num_unnamed} rows name no room: the benchmark does not publish what they show")
+    reason = "; ".join(reasons)
     if leaked:
         reason = f"trained on {len(leaked)} benchmark room(s), such as {min(leaked)}"
     elif is_leak:
@@ -200,4 +196,54 @@ def compare_rows(
         reason = f"trained on {len(copies)} benchmark video(s), such as {path}, there called {known}"
     if verdict == "leak" and not allow_leak:
         raise DataError(f"model.path={name}: {reason}", ALLOW)
-    return Leak(verdict, tuple(sorted(leaked)), len(evaluated & trained), len(evaluated), videos, reason)
+    evaluated, trained = found.evaluated, found.trained
+    counts = len(evaluated & trained), len(evaluated)
+    return Leak(verdict, tuple(sorted(leaked)), *counts, videos, reason, found.num_unnamed)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Rooms of a lineage and of the rows to score.
+
+    Attributes:
+        trained, evaluated: (dataset, room) of the lineage and of the rows.
+        leaked: names of a benchmark's rooms that were trained on.
+        fresh: videos of rooms that were not trained on -> they are a benchmark's.
+        num_unnamed: rows of a benchmark that name no room.
+    """
+
+    trained: set[tuple[str, str]]
+    evaluated: set[tuple[str, str]]
+    leaked: set[str]
+    fresh: dict[Path, bool]
+    num_unnamed: int
+
+
+def _compared(
+    manifests: Sequence[TrainingManifest], rows: Iterable[Row], media_of: MediaOf, official: bool
+) -> _Compared:
+    """Look for the rooms of a lineage in rows to score.
+
+    A scene whose data set is not told by the form of its id (3RScan, MultiScan) counts as trained on under any name of
+    a data set.
+    """
+    trained = {room for manifest in manifests for room in manifest.known_rooms()}
+    names = {name for _, name in trained}
+    leaked = {room for manifest in manifests for room in manifest.leaked_rooms()}
+    evaluated: set[tuple[str, str]] = set()
+    fresh: dict[Path, bool] = {}
+    num_unnamed = 0
+    for row in rows:
+        paths = [path for kind, path in media_of(row) if kind == "video"]
+        links = [text for path in paths for text in Links(path.parent).of(path.name)]
+        rooms = rooms_of(row, *links)
+        is_benchmark = official or not rooms.isdisjoint(denied_rooms())
+        if official and rooms == {(row.dataset, row.room)}:
+            num_unnamed += row.room == row.id
+            trained |= rooms if row.room in names else set()
+        evaluated |= rooms
+        if rooms & trained:
+            leaked |= {room_label(*room) for room in rooms & trained} if is_benchmark else set()
+        else:
+            fresh |= {path: is_benchmark or fresh.get(path, False) for path in paths}
+    return _Compared(trained, evaluated, leaked, fresh, num_unnamed)
