@@ -14,7 +14,9 @@ from vsgrpo.reward_loading import load_reward
 pytestmark = pytest.mark.integration
 
 NAMES = config_groups()["experiment"]
-PAPER = [name for name in NAMES if re.match(r"table\d_|vsgrpo_|ablation_|algorithm_|vision_r1_|qwen3_vl_", name)]
+PAPER = [
+    name for name in NAMES if re.match(r"table\d_|vsgrpo_|ablation_|algorithm_|reward_|vision_r1_|qwen3_vl_", name)
+]
 ROWS = {f"table1_{size}_{mode}" for size in ("2b", "7b") for mode in ("think", "observe", "vanilla")}
 ROWS |= {f"table2_{size}_{method}" for size in ("2b", "7b") for method in ("sft", "dpo")}
 ROWS |= {"vsgrpo_2b_v", "vsgrpo_2b_t", "vsgrpo_2b_o", "vsgrpo_7b_v", "table2_eval_v", "table2_eval_t", "table2_eval_o"}

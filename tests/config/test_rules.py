@@ -37,6 +37,7 @@ FREE = {
     "data.mix": "its own rule, in TrainDataSection",
     "sources": "each entry has the rules of its source, in config/sources.py",
     "trainer.group_filter": "its own rule, in GrpoSection",
+    "reward.schedule": "its own rule, in RewardSection",
     "benchmark.tasks": "compared with the benchmark's rows",
     "trainer.stages": "each value by the rule of its own key, in TrainerSection.stage",
     "trainer.hf": "config.trainer",

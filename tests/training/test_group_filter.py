@@ -65,11 +65,15 @@ def test_poor_groups_get_other_questions(make_config):
 
 
 @pytest.mark.integration
-def test_a_run_with_a_filter_goes_on(make_config):
-    given = (*BUFFERED, *FILTER)
+def test_a_run_with_a_filter_a_shuffled_arm_and_a_schedule_goes_on(make_config):
+    schedule = r"reward.schedule={spread_reward\:fifths: [[0, 1.0], [6, 0.5]]}"
+    given = (*BUFFERED, *FILTER, "trainer.temporal_generations=2", schedule)
     whole = train(make_config("grpo", *given, "trainer.max_steps=6", name="whole"))
     run = train(make_config("grpo", *given, "trainer.max_steps=4"))
     train(make_config("grpo", *given, "trainer.max_steps=6"), resume=True)
     assert difference(run, whole) == 0
     lines = [json.loads(line) for line in (run / "log.jsonl").open()]
     assert any(line.get("group_filter/redrawn") for line in lines if line["step"] > 4)
+    drawn = [[json.loads(line) for line in (each / "completions.jsonl").open()] for each in (run, whole)]
+    assert drawn[0] == drawn[1]
+    assert any(line.get("rewards/temporal/mean") for line in lines)

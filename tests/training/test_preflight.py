@@ -56,6 +56,12 @@ def config_of(method, *overrides):
         (["reward.names=[map_published]"], "reward.names=['map_published']: no row in d has a map", "data.types=[map]"),
         (["reward.names=[accuracy,overlong]", "trainer.max_completion_length=33"], None, None),
         (["trainer.scale_rewards=ema"], "trainer.scale_rewards=ema: balances question types, and all", "several types"),
+        (["trainer.temporal_generations=7"], None, None),
+        (
+            ["trainer.temporal_generations=7", "prompt=think", "reward.names=[format,accuracy]"],
+            "trainer.temporal_generations=7: compares the first reward",
+            "accuracy first",
+        ),
         (["video.feature_cache=disk"], "video.feature_cache=disk", "model.freeze_vision=true"),
         (
             # a microbatch of 20 holds one group of 14 and a torn one; 28 is the next that holds whole groups
@@ -105,6 +111,36 @@ def test_rows_with_a_map_take_rewards_for_maps():
     with pytest.raises(DataError, match=r"row demo/1: extra\.map='kitchen\.png'") as caught:
         check_run(config, [replace(ROW, extra={"map": "kitchen.png"})])
     assert "data.map=true" in caught.value.hint
+
+
+def test_a_shuffled_arm_needs_videos_of_several_patches():
+    picture = replace(ROW, media=({"kind": "image", "path": "a.png"},))
+    config = config_of("grpo", "trainer.temporal_generations=7")
+    check_run(config, [picture, ROW])  # images of a mix have no arm
+    with pytest.raises(ConfigError, match=r"trainer\.temporal_generations=7: shuffles the frames of videos"):
+        check_run(config, [picture])
+    staged = "trainer.stages=[{temporal_generations: 7}]"
+    with pytest.raises(ConfigError, match=r"trainer\.stages\[0\]\.temporal_generations=7"):
+        check_run(config_of("grpo", staged), [picture])
+    with pytest.raises(ConfigError, match=r"video\.num_frames=2: one pair of frames"):
+        config_of("grpo", "trainer.temporal_generations=7", "video.num_frames=2")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ("{format: [[0, 1.0]]}", r"reward\.schedule\.format=.* no reward of this run is called so"),
+        ("{accuracy: 0.5}", r"reward\.schedule\.accuracy=0\.5: a list of \[step, factor\]"),
+        ("{accuracy: [[0, -1]]}", r"both 0 or more"),
+        ("{accuracy: [[0.5, 1]]}", r"both 0 or more"),
+        ("{accuracy: [[5, 1], [5, 0.5]]}", "steps must rise"),
+        ("{accuracy: [[5, 1], [9, 0]]}", "at step 9 all rewards weigh 0"),
+        ("{}", "no reward in it"),
+    ],
+)
+def test_schedules_that_say_nothing_are_refused(schedule, message):
+    with pytest.raises(ConfigError, match=message):
+        config_of("grpo", f"reward.schedule={schedule}")
 
 
 def test_rewards_that_count_twice_or_punish_all_are_refused():

@@ -48,6 +48,7 @@ def test_a_run_by_a_server_is_the_run_of_our_own_rollout(serve, make_config, kin
 
 def test_groups_are_drawn_anew_by_a_server_too(serve, make_config):
     words = ("reward.names=[spread_reward:fifths]", "trainer.group_filter={min: 0.01, max: 0.99}", *STEPS, *LORA)
+    words += ("trainer.temporal_generations=2",)
     own = make_trainer(make_config("grpo", *words, name="own"))
     own.train()
     served = make_trainer(make_config("grpo", *words, *by_server(serve()), name="served"))

@@ -142,12 +142,14 @@ def test_two_processes_keep_one_spread_of_rewards(dataset_folder, tiny_folder, t
 
 def test_two_processes_draw_the_same_groups_anew(dataset_folder, tiny_folder, tmp_path):
     given = ("reward.names=[spread_reward:fifths]", "trainer.group_filter={min: 0.01, max: 0.99}")
+    given += ("trainer.temporal_generations=2", r"reward.schedule={spread_reward\:fifths: [[0, 1.0], [5, 0.5]]}")
     words = arguments("grpo", dataset_folder, tiny_folder, tmp_path / "one", *GRPO, *FIVE_STEPS, *ONE, *given)
     one = run_one("grpo", words)
     two, _ = run_two("grpo", dataset_folder, tiny_folder, tmp_path, "zero3", *given)
     assert_equal_runs(two, one)
-    redrawn = [[line["group_filter/redrawn"] for line in log(run) if "reward" in line] for run in (one, two)]
-    assert redrawn[0] == redrawn[1] and sum(redrawn[0]) > 0
+    for name in ("group_filter/redrawn", "rewards/temporal/mean", "reward"):
+        found = [[line[name] for line in log(run) if "reward" in line] for run in (one, two)]
+        assert found[0] == pytest.approx(found[1]) and sum(found[0]) > 0, name
 
 
 @pytest.mark.parametrize("mutation", ["zero_gradients", "other_videos"])

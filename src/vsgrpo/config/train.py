@@ -17,9 +17,10 @@ from vsgrpo.config.evaluate import (
     VideoSection,
 )
 from vsgrpo.config.launching import SHARDED, WHOLE, LaunchSection
+from vsgrpo.config.reward import RewardSection
 from vsgrpo.config.rollout import RolloutSection
 from vsgrpo.config.trainer import GrpoSection, TrainerSection
-from vsgrpo.rules import Count, Faults, Name, Section, Share, at_least, choice, not_empty
+from vsgrpo.rules import Count, Faults, Name, Section, Share, choice, not_empty
 from vsgrpo.spatial.question_types import types_named
 
 
@@ -132,35 +133,6 @@ class TrainImageSection(ImageSection):
 
 
 @dataclass(frozen=True)
-class RewardSection(Section, key="reward"):
-    """Reward functions by name, their weights, and how numbers are rewarded."""
-
-    names: list[Name] | None
-    weights: list[Annotated[float, at_least(0)]] | None
-    numeric: Annotated[str, choice("relative", "mra", "linear", "smooth", "log_ratio")]
-    allow_empty: bool
-    length_words: Count
-    overlong_tokens: Count
-
-    def faults(self) -> Faults:
-        if self.weights is not None and (self.names is None or len(self.weights) != len(self.names)):
-            what = f"reward.weights={self.weights}: needs one number for each of reward.names={self.names}"
-            yield what, "give both lists with equal length, or leave reward.weights=null"
-        if self.weights is not None and not sum(self.weights) > 0:
-            yield f"reward.weights={self.weights}: must sum to more than 0", "raise one weight"
-        if self.names is not None and len({*self.names}) < len(self.names):
-            what = f"reward.names={self.names}: one is in it twice"
-            yield what, "name each once; reward.weights makes one count more"
-        if self.names is not None and not self.names:
-            yield "reward.names=[]: no reward, nothing to learn from", "set reward.names=[accuracy]"
-        if "map_published" in (self.names or ()) and {"accuracy", "mra", "map"} & {*(self.names or ())}:
-            what = (
-                f"reward.names={self.names}: map_published is the whole reward of an answer, accuracy and map included"
-            )
-            yield what, "leave accuracy, mra and map out"
-
-
-@dataclass(frozen=True)
 class TrainConfig(ShowsMedia, Section, key=""):
     """`vsgrpo train`."""
 
@@ -183,6 +155,12 @@ class TrainConfig(ShowsMedia, Section, key=""):
         if "overlong" in (self.reward.names or ()) and longest and self.reward.overlong_tokens >= min(longest):
             what = f"reward.overlong_tokens={self.reward.overlong_tokens}: must be below trainer.max_completion_length"
             yield f"{what}={min(longest)}, else every completion is punished", "lower it, or allow longer completions"
+        yield from self.reward.schedule_faults(self.reward_names())
+        if self.video.num_frames < 4 and any(getattr(s, "temporal_generations", 0) for s in self.stage_sections()):
+            what = (
+                f"video.num_frames={self.video.num_frames}: one pair of frames, trainer.temporal_generations shuffles"
+            )
+            yield f"{what} pairs", "set video.num_frames=4 or more, or trainer.temporal_generations=0"
         profile, trains_tower = self.launch.profile, not self.model.freeze_vision
         if trains_tower and profile == "fsdp2":
             what = "model.freeze_vision=false: the tower is called outside the forward in which launch=fsdp2 gathers it"
@@ -285,6 +263,12 @@ class TrainConfig(ShowsMedia, Section, key=""):
             return "model.tune=full trains the weights themselves, without LoRA", out
         stages = [stage.unused() for stage in self.stage_sections()] if section == "trainer" else []
         return stages[0][name] if stages and all(name in unused for unused in stages) else None
+
+    def reward_weights(self, section: TrainerSection) -> list[float] | None:
+        """Return the weights of a stage's rewards, that of T-GRPO's bonus last; None: all 1."""
+        if not isinstance(section, GrpoSection) or not section.temporal_generations:
+            return self.reward.weights
+        return [*(self.reward.weights or [1.0] * len(self.reward_names())), section.temporal_bonus]
 
     def reward_names(self) -> list[str]:
         """Return reward.names, or the default of the prompt mode (vanilla has no format reward)."""

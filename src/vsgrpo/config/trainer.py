@@ -42,6 +42,7 @@ NO_TRL_FIELD = (
     *("name", "dev_rows", "questions_per_video", "shared_prefix", "prefix_attention", "probe_longest"),
     *("tokens_per_pass", "logps_chunk", "max_bad_steps", "stages", "hf", "skip_zero_variance"),
     *("log_gradient_correlation", "decode_graph", "ema_decay", "group_filter", "group_filter_rounds", "table_steps"),
+    *("temporal_generations", "temporal_ratio", "temporal_bonus"),
 )
 """Fields of the trainer sections that TRL does not have."""
 OURS_BUT_NOT_PASSED = ("gradient_checkpointing", "report_to", "save_total_limit")
@@ -191,6 +192,9 @@ class GrpoSection(TrainerSection):
     skip_zero_variance: bool
     group_filter: dict[str, Any] | None
     group_filter_rounds: Count
+    temporal_generations: Annotated[int, at_least(0, "0: none")]
+    temporal_ratio: Annotated[float, above(0)]
+    temporal_bonus: Annotated[float, above(0)]
     log_gradient_correlation: bool
     table_steps: Annotated[int, at_least(0, "0: no tables")]
     decode_graph: bool
@@ -209,6 +213,9 @@ class GrpoSection(TrainerSection):
         if self.group_filter is None:
             out = "set trainer.group_filter={min: 0.01, max: 0.99}, or leave trainer.group_filter_rounds out"
             found["group_filter_rounds"] = ("trainer.group_filter=null draws nothing anew", out)
+        for name in ("temporal_ratio", "temporal_bonus") if not self.temporal_generations else ():
+            out = f"set trainer.temporal_generations above 0, or leave trainer.{name} out"
+            found[name] = ("trainer.temporal_generations=0 draws nothing for shuffled frames", out)
         if not set(self.report_to) & set(WITH_TABLES):
             out = f"set trainer.report_to=[{WITH_TABLES[0]}], or leave trainer.table_steps out"
             found["table_steps"] = (f"trainer.report_to={self.report_to}: no tracker takes tables", out)

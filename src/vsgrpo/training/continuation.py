@@ -76,6 +76,10 @@ _BEFORE_KEYS = {
     "trainer.group_filter": None,
     "reward.overlong_tokens": 32,  # read by a reward that there was not
     "trainer.group_filter_rounds": 4,
+    "reward.schedule": None,
+    "trainer.temporal_generations": 0,
+    "trainer.temporal_ratio": 0.8,
+    "trainer.temporal_bonus": 0.3,
     "trainer.importance_sampling_level": "token",
     "trainer.top_entropy_quantile": 1.0,
     "trainer.off_policy_mask_threshold": None,

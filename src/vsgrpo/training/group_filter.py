@@ -83,7 +83,8 @@ class GroupFilter:
         fresh = other_rows(trainer.row_keys(), set(keys), trainer.args.seed, trainer.run_step)
         redrawn, groups = 0, len(rows) * trainer.accelerator.num_processes // size
         for attempt in range(self._rounds + 1):
-            self._draw(trainer, rows, samples, places)
+            drawn = [rows[i] for i in places], [samples[i] for i in places]
+            draw_scored(trainer, *drawn, (rows[0], samples[0]))
             # Places are numbered by process; the questions that had them first are not.
             poor = sorted(self._poor(trainer, samples), key=lambda group: keys[group * size])
             chosen = dict(zip(poor, fresh, strict=False)) if attempt < self._rounds else {}
@@ -116,21 +117,25 @@ class GroupFilter:
         for i, sample in zip(new, trainer._maker.make(list(new.values()), indices), strict=True):
             rows[i], samples[i] = new[i], sample
 
-    @staticmethod
-    def _draw(trainer: Any, rows: list[dict[str, Any]], samples: list[Sample], places: Sequence[int]) -> None:
-        """Draw completions of the samples at these places, and score them.
 
-        All processes draw and score equally many: a forward of sharded weights is a collective call. Where a process
-        has fewer of these places, copies of its first sample fill up, whose results are left out.
-        """
-        count = max(gather_object([len(places)]))
-        spare = count - len(places)
-        drawn = [*(samples[i] for i in places), *(replace(samples[0]) for _ in range(spare))]
-        trainer.draw(drawn)
-        scored = trainer.score([rows[i] for i in [*places, *[0] * spare]], drawn)
-        start = trainer.accelerator.process_index * count
-        for i, rewards in zip(places, scored[start : start + count].tolist(), strict=False):
-            samples[i].rewards = tuple(rewards)
+def draw_scored(
+    trainer: Any, rows: Sequence[dict[str, Any]], samples: Sequence[Sample], spare: tuple[dict[str, Any], Sample]
+) -> None:
+    """Draw completions of samples, and score them into their `rewards`.
+
+    All processes call it; they draw and score equally many: a forward of sharded weights is a collective call. Where a
+    process has fewer samples, copies of `spare` fill up, whose results are left out.
+    """
+    count = max(gather_object([len(samples)]))
+    if not count:
+        return
+    missing = count - len(samples)
+    drawn = [*samples, *(replace(spare[1]) for _ in range(missing))]
+    trainer.draw(drawn)
+    scored = trainer.score([*rows, *[spare[0]] * missing], drawn)
+    start = trainer.accelerator.process_index * count
+    for sample, rewards in zip(samples, scored[start : start + count].tolist(), strict=False):
+        sample.rewards = tuple(rewards)
 
 
 def gathered_rewards(trainer: Any, samples: Sequence[Sample]) -> torch.Tensor:

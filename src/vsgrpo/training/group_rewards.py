@@ -15,7 +15,7 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.reward_loading import load_reward
 from vsgrpo.reward_metrics import reward_metrics
-from vsgrpo.rewards import RewardFunction
+from vsgrpo.rewards import Completions, RewardFunction
 from vsgrpo.trackers import Table
 from vsgrpo.training.advantages import TypeSpread
 from vsgrpo.training.base import RunParts, StageTrainer
@@ -24,6 +24,7 @@ from vsgrpo.training.progress import Stage, append_records
 from vsgrpo.training.row_columns import with_columns
 from vsgrpo.training.samples import Sample, completion_record
 from vsgrpo.training.stage_checks import buffer_steps
+from vsgrpo.training.temporal import ShuffledArm
 from vsgrpo.training.trackers import Tracker, completion_table
 
 METRIC_COLUMNS = ("question_type", "answer_kind", "prompt_mode", "question", "video")
@@ -44,7 +45,23 @@ class GroupTrainer(StageTrainer, GRPOTrainer):
         self._filter = None
         if (bounds := section.group_filter) is not None:
             self._filter = GroupFilter(bounds["min"], bounds["max"], section.group_filter_rounds)
+        self._arm = None
+        if section.temporal_generations:
+            self._arm = ShuffledArm(section.temporal_generations, section.temporal_ratio)
         super().__init__(run, stage, args, reward_funcs=_rewards(run.config, section), **given)
+        self._reward_section, self._reward_names = run.config.reward, run.config.reward_names()
+        self._first_weights = self.reward_weights.tolist()
+
+    def follow_schedule(self) -> None:
+        """Set the weights of the rewards of this step, and log them (`reward.schedule`)."""
+        if self._reward_section.schedule is None:
+            return
+        names, count = self._reward_names, len(self._reward_names)
+        own = self._reward_section.scheduled(names, self._first_weights[:count], self.run_step)
+        self.reward_weights = torch.tensor([*own, *self._first_weights[count:]])
+        for name, weight in zip(names, own, strict=True):
+            if name in self._reward_section.schedule:
+                self._metrics["train"][f"reward_weight/{name}"].append(weight)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Take our own advantages where TRL has no such scale."""
@@ -66,6 +83,9 @@ class GroupTrainer(StageTrainer, GRPOTrainer):
         seen = gather_object([sample.media is not None for sample in self._samples])
         rewards_per_func = self.bad_steps.bad_rewards(rewards_per_func, seen, self._samples)
         rewards_per_func[[not good for good in seen]] = torch.nan
+        if self._arm is not None:
+            bonus = self._arm.bonus(self, inputs, self._samples, rewards_per_func)
+            rewards_per_func[:, -1] = torch.where(rewards_per_func[:, 0].isnan(), torch.nan, bonus)
         totals = (rewards_per_func * self.reward_weights.to(rewards_per_func.device)).nansum(dim=1).tolist()
         first = self.accelerator.process_index * len(inputs)
         for sample, reward in zip(self._samples, totals[first:], strict=False):
@@ -136,4 +156,10 @@ def _rewards(config: TrainConfig, section: GrpoSection) -> list[RewardFunction]:
     reward = config.reward
     bound = {"numeric": reward.numeric, "allow_empty": reward.allow_empty, "length_words": reward.length_words}
     bound |= {"overlong_tokens": reward.overlong_tokens, "max_completion_length": section.max_completion_length}
-    return [load_reward(name, show_options=config.prompt.show_options, **bound) for name in config.reward_names()]
+    own = [load_reward(name, show_options=config.prompt.show_options, **bound) for name in config.reward_names()]
+    return [*own, temporal] if section.temporal_generations else own
+
+
+def temporal(completions: Completions, **columns: Any) -> list[None]:
+    """Leave the bonus of T-GRPO open: it depends on the other rewards, and the trainer fills it in."""
+    return [None] * len(completions)

@@ -112,6 +112,7 @@ class SpatialGRPOTrainer(GroupTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Decode the videos, set the samples aside for the passes inside, and carry them with the batch as a list."""
         self.bad_steps.new_rollout()
+        self.follow_schedule()
         first = self.accelerator.process_index * len(inputs)
         samples = self._maker.make(inputs, [(first + i) % self.num_generations for i in range(len(inputs))])
         if self._filter is not None:

@@ -13,19 +13,18 @@ from vsgrpo.data.frame_true import rows_of_run
 from vsgrpo.data.inputs import media_files, model_files
 from vsgrpo.data.leak_guard import read_checked_rows, worst
 from vsgrpo.data.mix import DrawnSource, draw_mix
-from vsgrpo.data.prompts import check_map_room, check_trainable
+from vsgrpo.data.prompts import check_trainable
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, Rows, check_types, numbers_of, sketch_files, type_counts
 from vsgrpo.data.rows import rebase
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import family_files
 from vsgrpo.families.vision_record import other_rule
-from vsgrpo.map_rewards import MAP_REWARDS, has_map, map_types
 from vsgrpo.memory.passes import plan_passes
-from vsgrpo.reward_loading import load_reward
 from vsgrpo.rules import module_file
 from vsgrpo.terminal import show
 from vsgrpo.training.launcher import allows_tf32
+from vsgrpo.training.reward_checks import check_rewards
 from vsgrpo.training.servers import check_servable
 from vsgrpo.training.stage_checks import check_stages
 
@@ -186,12 +185,6 @@ def check_run(config: TrainConfig, rows: Sequence[Row], types: Iterable[str] | N
                 f"trainer.stages[{number}].types={stage['types']}: no row is of these types",
                 hint=f"there are: {', '.join(sorted(present))}",
             )
-    for number, section in enumerate(config.stage_sections()):
-        trained = present & set(config.trainer.stage_types(number) or present)
-        if isinstance(section, GrpoSection) and section.scale_rewards == "ema" and len(trained) == 1:
-            where = f"trainer.stages[{number}].scale_rewards" if config.trainer.stages else "trainer.scale_rewards"
-            what = f"{where}=ema: balances question types, and all rows are {min(trained)}"
-            raise ConfigError(what, hint="set trainer.scale_rewards=group, or train on several types")
     dev = Path(config.data.path) / "dev.jsonl"
     if config.trainer.dev_rows and rows and not dev.is_file():
         raise DataError(
@@ -200,8 +193,7 @@ def check_run(config: TrainConfig, rows: Sequence[Row], types: Iterable[str] | N
         )
     check_servable(config)
     if config.trainer.name == "grpo":
-        check_rewards(config)
-        check_maps(config, rows, present)
+        check_rewards(config, rows, present)
     else:
         check_targets(config, rows)
 
@@ -230,44 +222,6 @@ def check_enough_rows(config: TrainConfig, rows: Rows) -> None:
                 f"({one * steps} completions of all processes / {section.num_generations})",
                 hint=f"set {most}, or build more data",
             )
-
-
-def check_rewards(config: TrainConfig) -> None:
-    """Load every reward by name, and refuse rewards that teach nothing."""
-    names = config.reward_names()
-    for name in names:
-        load_reward(name)
-    if config.prompt.mode == "vanilla" and set(names) <= {"format", "length"}:
-        raise ConfigError(
-            f"reward.names={names}: the same for every answer in vanilla mode, nothing to learn from",
-            hint="add accuracy, or set prompt=think",
-        )
-    if "follow" in names and any(isinstance(s, GrpoSection) and s.group_filter for s in config.stage_sections()):
-        what = "trainer.group_filter: tears the pairs of rows apart that reward.names=follow compares"
-        raise ConfigError(what, hint="set trainer.group_filter=null, or leave follow out of reward.names")
-
-
-def check_maps(config: TrainConfig, rows: Sequence[Row], types: Iterable[str]) -> None:
-    """Refuse rewards for maps where no row has one, or what is called so is none.
-
-    Args:
-        types: question types that occur; `rows` may be a part of the run's only.
-
-    Raises:
-        ConfigError: no row has a map, or completions are shorter than one.
-        DataError: a row whose extra.map is no map.
-    """
-    limit = max(s.max_completion_length for s in config.stage_sections() if isinstance(s, GrpoSection))
-    check_map_room(rows, "trainer.max_completion_length", limit)
-    names = [name for name in config.reward_names() if name in MAP_REWARDS]
-    if not names or not rows:
-        return
-    found = [has_map(row.answer_kind, row.extra.get("map"), f"row {row.key}") for row in rows]
-    if not any(found) and not {*types} & {*map_types()}:
-        raise ConfigError(
-            f"reward.names={names}: no row in {config.data.path} has a map",
-            hint="build rows with data.types=[map] or data.map=true, or leave the reward out",
-        )
 
 
 def check_targets(config: TrainConfig, rows: Sequence[Row]) -> None:

@@ -250,7 +250,7 @@ def trl_config(
     values = {name: getattr(section, name) for name in names} | section.hf | _fixed(config)
     values["bf16"] = config.autocasts(section)
     if section.name == "grpo":
-        values |= {"disable_dropout": False, "reward_weights": config.reward.weights}
+        values |= {"disable_dropout": False, "reward_weights": config.reward_weights(section)}
         if values["scale_rewards"] == "ema":  # ours (training.advantages)
             values["scale_rewards"] = "none"
     if section.name == "sft":

@@ -70,7 +70,8 @@ class Recording(TrainerCallback):
         if len(functions) < 2:
             return ()
         given = {"completions": [""], "completion_ids": [list(completion)]}
-        return tuple(float(function(**given)[0]) for function in functions)
+        found = [function(**given)[0] for function in functions]
+        return tuple(float("nan") if value is None else float(value) for value in found)  # None: T-GRPO's bonus
 
     def _medium(self, item):
         if item.key not in self._media:

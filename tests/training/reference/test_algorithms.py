@@ -98,5 +98,5 @@ def test_completions_that_drifted_count_nowhere(make_config, tiny_folder):
 
 def test_the_names_say_what_is_compared():
     expected = {"grpo", "gspo", "dapo", "dr_grpo", "cispo", "sapo", "bnpo", "luspo", "gdpo"}
-    expected |= {"ema", "two_sided", "off_policy_mask", "scale_batch"}
+    expected |= {"ema", "two_sided", "off_policy_mask", "scale_batch", "t_grpo"}
     assert {name.removeprefix("algorithm_") for name in NAMES} == expected

@@ -1,0 +1,93 @@
+"""Checks of what GRPO rewards: rewards and options of algorithms against each other and against the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from vsgrpo.config.train import TrainConfig
+from vsgrpo.config.trainer import GrpoSection
+from vsgrpo.data.prompts import check_map_room
+from vsgrpo.data.row import Row
+from vsgrpo.errors import ConfigError
+from vsgrpo.map_rewards import MAP_REWARDS, has_map, map_types
+from vsgrpo.reward_loading import load_reward
+
+NO_ACCURACY = ("format", "length", "overlong", "plain", "follow")
+"""Rewards that do not say whether an answer is right."""
+
+
+def check_rewards(config: TrainConfig, rows: Sequence[Row], types: Collection[str]) -> None:
+    """Load every reward by name; refuse rewards that teach nothing, and what they and the rows contradict.
+
+    Args:
+        types: question types that occur; `rows` may be a part of the run's only.
+
+    Raises:
+        ConfigError: a reward or an option of GRPO that has no effect with the others, or with these rows.
+        DataError: a row whose extra.map is no map.
+    """
+    _check_names(config)
+    _check_maps(config, rows, types)
+    for number, section in enumerate(config.stage_sections()):
+        if isinstance(section, GrpoSection):
+            where = f"trainer.stages[{number}]" if config.trainer.stages else "trainer"
+            trained = set(types) & set(config.trainer.stage_types(number) or types)
+            _check_section(config, section, where, [row for row in rows if row.question_type in trained], trained)
+
+
+def _check_section(
+    config: TrainConfig, section: GrpoSection, where: str, rows: Sequence[Row], types: Collection[str]
+) -> None:
+    """Refuse options of a stage that its rows contradict."""
+    if section.scale_rewards == "ema" and len(types) == 1:
+        what = f"{where}.scale_rewards=ema: balances question types, and all rows are {min(types)}"
+        raise ConfigError(what, hint="set trainer.scale_rewards=group, or train on several types")
+    if not section.temporal_generations:
+        return
+    what, way_out = f"{where}.temporal_generations={section.temporal_generations}", "set it to 0"
+    if (first := config.reward_names()[0]) in NO_ACCURACY:
+        raise ConfigError(
+            f"{what}: compares the first reward with and without shuffled frames, and {first} does not say whether an "
+            "answer is right",
+            hint=f"name accuracy first in reward.names, or {way_out}",
+        )
+    if rows and not any(item["kind"] == "video" for row in rows for item in row.media):
+        raise ConfigError(f"{what}: shuffles the frames of videos, and all rows show images", hint=way_out)
+
+
+def _check_names(config: TrainConfig) -> None:
+    """Load every reward by name, and refuse rewards that teach nothing."""
+    names = config.reward_names()
+    for name in names:
+        load_reward(name)
+    if config.prompt.mode == "vanilla" and set(names) <= {"format", "length"}:
+        raise ConfigError(
+            f"reward.names={names}: the same for every answer in vanilla mode, nothing to learn from",
+            hint="add accuracy, or set prompt=think",
+        )
+    if "follow" in names and any(isinstance(s, GrpoSection) and s.group_filter for s in config.stage_sections()):
+        what = "trainer.group_filter: tears the pairs of rows apart that reward.names=follow compares"
+        raise ConfigError(what, hint="set trainer.group_filter=null, or leave follow out of reward.names")
+
+
+def _check_maps(config: TrainConfig, rows: Sequence[Row], types: Collection[str]) -> None:
+    """Refuse rewards for maps where no row has one, or what is called so is none.
+
+    Args:
+        types: question types that occur; `rows` may be a part of the run's only.
+
+    Raises:
+        ConfigError: no row has a map, or completions are shorter than one.
+        DataError: a row whose extra.map is no map.
+    """
+    limit = max(s.max_completion_length for s in config.stage_sections() if isinstance(s, GrpoSection))
+    check_map_room(rows, "trainer.max_completion_length", limit)
+    names = [name for name in config.reward_names() if name in MAP_REWARDS]
+    if not names or not rows:
+        return
+    found = [has_map(row.answer_kind, row.extra.get("map"), f"row {row.key}") for row in rows]
+    if not any(found) and not {*types} & {*map_types()}:
+        raise ConfigError(
+            f"reward.names={names}: no row in {config.data.path} has a map",
+            hint="build rows with data.types=[map] or data.map=true, or leave the reward out",
+        )
