@@ -216,9 +216,11 @@ def _read_evaluation(path: Path, given: dict[str, str]) -> _Source | None:
     if not file:
         raise ConfigError(f"{predictions}: its rows are not known", hint="add rows=FILE")
     answers = read_answers(predictions)
-    asked, name = settings.get("prompt"), (settings.get("benchmark") or {}).get("name") or "vsibench"
+    asked, of_benchmark = settings.get("prompt"), settings.get("benchmark") or {}
+    name, harness = of_benchmark.get("name") or "vsibench", of_benchmark.get("harness", "official")
     prompt = PromptSettings(**{key: asked[key] for key in PROMPT_KEYS}) if asked else PromptSettings()
-    benchmark = find_benchmark(name).read(file, ReadOptions(name=name, prompt=prompt, run_dir=predictions.parent))
+    read = ReadOptions(harness=harness, name=name, prompt=prompt, run_dir=predictions.parent)
+    benchmark = find_benchmark(name).read(file, read)
     scores = benchmark.row_scores(answers, results)
     rows = [
         InspectedRow(row, benchmark.media(row), answers[row.id][0], scores.get(row.id))

@@ -12,7 +12,7 @@ from PIL import Image
 from vsgrpo.cli import run
 from vsgrpo.data.manifest import TrainingManifest, write_training_manifest
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.benchmark import BENCHMARKS, Benchmark, find_benchmark
+from vsgrpo.evaluation.benchmark import BENCHMARKS, Benchmark, ReadOptions, find_benchmark
 from vsgrpo.records import read_jsonl
 
 PAGE = (Path(__file__).parents[2] / "docs/extending.md").read_text(encoding="utf-8")
@@ -184,3 +184,11 @@ def test_ours_are_named_in_one_table():
     for name in BENCHMARKS:
         assert issubclass(find_benchmark(name), Benchmark)
         assert (Path(__file__).parents[2] / f"configs/benchmark/{name}.yaml").is_file()
+
+
+def test_a_harness_that_a_benchmark_does_not_know_is_refused_with_those_it_does(tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    file.write_text('{"id": "a", "question": "Which?", "answer": "A", "image": "a.png"}\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"benchmark\.harness=easi: not one of the choices") as error:
+        find_benchmark("folder").read(file, ReadOptions(harness="easi"))
+    assert error.value.hint == "choose from: official"

@@ -198,6 +198,7 @@ class BenchmarkSection(Section, key="benchmark"):
     split: Annotated[str, choice("test", "train", "dev", "train_pairs", "dev_pairs")]
     tasks: list[str] | None
     subset: Annotated[str, choice("full", "debiased", "pruned")]
+    harness: Name
     limit: Count | None
 
     def faults(self) -> Faults:

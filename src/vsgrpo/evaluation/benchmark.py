@@ -111,6 +111,7 @@ class ReadOptions:
         tasks: keep these question types; None keeps all.
         limit: keep this many rows, chosen by a hash of their ids: the same ones at every call.
         subset: part of the benchmark; only VSI-Bench has any.
+        harness: whose prompt and reader of answers, one of `Benchmark.harnesses`.
         name, prompt, run_dir: see `Benchmark`.
     """
 
@@ -118,6 +119,7 @@ class ReadOptions:
     tasks: Sequence[str] | None = None
     limit: int | None = None
     subset: str = "full"
+    harness: str = "official"
     name: str = ""
     prompt: PromptSettings = PromptSettings()
     run_dir: Path | None = None
@@ -133,10 +135,16 @@ class Benchmark(ShownRows):
     Attributes:
         prompt: how the rows are asked.
         official: the rows are in a published benchmark's own form: a room of theirs that was trained on is a leak.
+        harness: whose prompt and reader of answers, one of `harnesses`.
     """
 
     prompt: PromptSettings = PromptSettings()
     official: bool = False
+    harness: str = "official"
+
+    harnesses: ClassVar[tuple[str, ...]] = ("official",)
+    """Whose prompt and reader of answers there are: `official` (the authors'), `lmms` (lmms-eval), `easi` (VLMEvalKit,
+    as the EASI leaderboard runs it)."""
 
     takes_samples: ClassVar[bool] = False
     """Several samples per question can be scored (decoding.num_samples)."""
@@ -164,7 +172,12 @@ class Benchmark(ShownRows):
 
     @classmethod
     def of_rows(cls, file: Path, rows: Sequence[Row], num_rows: int, options: ReadOptions, **fields: Any) -> Self:
-        """Return the benchmark of `rows`, as many as `options.limit` allows; `fields` are those of a subclass."""
+        """Return the benchmark of `rows`, as many as `options.limit` allows; `fields` are those of a subclass.
+
+        Raises:
+            ConfigError: a harness whose prompt and reader it has not.
+        """
+        one_of("benchmark.harness", options.harness, cls.harnesses)
         kept = tuple(rows)
         if options.limit is not None and options.limit < len(rows):
             chosen = sorted(rows, key=lambda row: blake2b(row.key.encode(), digest_size=8).digest())[: options.limit]
@@ -172,7 +185,12 @@ class Benchmark(ShownRows):
             kept = tuple(row for row in rows if row.id in ids)
         sha256 = rows_sha256(file)
         pictures = known_pictures(picture_folders(file, sha256, options.run_dir))
-        fields |= {"prompt": options.prompt, "run_dir": options.run_dir, "pictures": pictures}
+        fields |= {
+            "prompt": options.prompt,
+            "harness": options.harness,
+            "run_dir": options.run_dir,
+            "pictures": pictures,
+        }
         return cls(options.name, file, sha256, kept, num_rows, **fields)
 
     @classmethod
@@ -243,7 +261,8 @@ class Benchmark(ShownRows):
 
     def identity(self) -> dict[str, Any]:
         """Return what tells the row file apart, for settings.json: another one is another evaluation."""
-        return {"name": self.name, "file": str(self.file), "sha256": self.sha256}
+        harness = {} if self.harness == "official" else {"harness": self.harness}
+        return {"name": self.name, "file": str(self.file), "sha256": self.sha256, **harness}
 
 
 def _check_rows(file: Path, rows: Sequence[Row]) -> None:

@@ -174,8 +174,8 @@ def read_rows(config: EvalConfig, kind: type[Benchmark]) -> Benchmark:
         raise ConfigError(problem, hint="set decoding.num_samples=1")
     given = config.prompt
     prompt = PromptSettings(given.mode, given.wording, given.show_options, given.template, given.suffix)
-    read = ReadOptions(asked.split, asked.tasks, asked.limit, asked.subset, asked.name, prompt, Path(config.run.dir))
-    return kind.read(asked.path, read)
+    read = ReadOptions(asked.split, asked.tasks, asked.limit, asked.subset, asked.harness, asked.name)
+    return kind.read(asked.path, replace(read, prompt=prompt, run_dir=Path(config.run.dir)))
 
 
 def rows_for_frames(config: EvalConfig, benchmark: Benchmark) -> tuple[Benchmark, VisionBudget, dict[str, Any]]:

@@ -49,7 +49,7 @@ def score_command(
     files = [word for word in arguments if "=" not in word or Path(word).is_file()]
     given = dict(word.split("=", 1) for word in arguments if word not in files)
     name, trust = given.pop("benchmark", "vsibench"), take_trust_words(given)
-    known = _KEYS if name == "vsibench" else (*_KEYS, "output")
+    known = _KEYS if name == "vsibench" else (*_KEYS, "benchmark.harness", "output")
     for key, value in given.items():
         if key not in known or not value:
             every = ", ".join((*known, "benchmark", "model.path", "model.adapter"))
@@ -72,7 +72,8 @@ def score_command(
         for note in notes[0]:
             show(f"note: {note}", sys.stderr)
         prompt = prompt or _recorded_prompt(Path(files[0])) or PromptSettings()
-        read = ReadOptions(split, tasks, name=name, prompt=prompt)
+        harness = given.get("benchmark.harness") or _recorded_harness(Path(files[0]))
+        read = ReadOptions(split, tasks, harness=harness, name=name, prompt=prompt)
         return _score_benchmark(Path(files[0]), Path(rows), read, given.get("field"))
     if trust:
         if len(files) > 1:
@@ -219,6 +220,13 @@ def _recorded_prompt(path: Path) -> PromptSettings | None:
         return PromptSettings(**{name: recorded[name] for name in PROMPT_KEYS})
     except (KeyError, TypeError) as error:
         raise DataError(f"{settings}: does not name the prompt ({error})", hint) from None
+
+
+def _recorded_harness(path: Path) -> str:
+    """Return whose prompt the settings.json beside a predictions file names; the authors' where there is none."""
+    settings = path.with_name(SETTINGS_NAME)
+    recorded = read_json(settings).get("benchmark") if settings.is_file() else None
+    return recorded.get("harness", "official") if isinstance(recorded, dict) else "official"
 
 
 def _recorded_rows(path: Path) -> Path | None:
