@@ -153,6 +153,9 @@ def test_the_map_names_objects_escapes_them_and_says_which_found_no_place():
     root = parsed(svg)
     names = [text.text for text in root.iter("text")]
     assert "a<b & c" in names and "1 m" in names
+    metre = next(text for text in root.iter("text") if text.text == "1 m")
+    # The room's wall is at y 0, the edge of the plan 0.3 below; letters are 0.73 of the font size high.
+    assert float(metre.get("y", 0)) - 0.73 * float(metre.get("font-size", 9)) > 0
     assert len(unnamed) + len(names) - 1 == 9 and unnamed
     assert len(list(root.iter("polygon"))) == 9 and parsed(symbol_svg(plan)).get("id") == "p"
 

@@ -103,7 +103,8 @@ def map_svg(plan: Plan, scene: Scene, width: float = 440, height: float = 600) -
             names.append(_name(*place, font, item.category))
     x, y, across, down = plan.view
     shapes.append(f'<path class="scale" d="M{x + across - 1.15:.3f},{y + down - 0.12:.3f}h1"/>')
-    names.append(_name(x + across - 0.65, y + down - 0.18, font, "1 m"))
+    # Beside the bar: above it, the name would lie on the wall.
+    names.append(_name(x + across - 1.15 - 1.2 * font, y + down - 0.12 + 0.35 * font, font, "1 m"))
     body = "".join([*shapes, *names])  # names last: no footprint covers them
     return f'<svg class="map" viewBox="{_view(plan)}" role="img"><title>floor plan</title>{body}</svg>', unnamed
 
