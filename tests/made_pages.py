@@ -2,15 +2,17 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 from made_runs import completion, record, write_run
 from vsgrpo.cli import run
-from vsgrpo.evaluation.benchmark import Answers
+from vsgrpo.evaluation.accuracy import AccuracyReport, Published
+from vsgrpo.evaluation.benchmarks.folder import Folder
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.leak import Leak
-from vsgrpo.report.accuracy_page import write_accuracy_page
+from vsgrpo.evaluation.results import Answers
 from vsgrpo.report.run_page import write_report
 from vsgrpo.report.sweep_page import SWEEP_NAME, write_sweep_report
 
@@ -83,15 +85,18 @@ def _trust(folder, data, vision, blind):
 
 
 def _accuracy(folder, rows, vision, data):
-    shown = [[("video", row.video_path(data))] for row in rows]
-    said = [(vision[row.id], float(vision[row.id] == row.ground_truth)) for row in rows]
-    answered = [(row, *answer, media) for row, answer, media in zip(rows, said, shown, strict=True)]
-    scores = {"overall": 0.5} | {row.question_type: 0.5 for row in rows}
-    results = SETTINGS | {"title": f"{len(rows)} rows", "n": len(rows), "scores": scores, "overall": 0.5, "cut_off": 0}
-    results |= {"scorer": "accuracy", "controls": {}, "leak": {"verdict": "clean"}}
-    results |= {"unanswered": [{"id": "1", "reason": f"{data / 'no.mp4'}: no frames"}]}
-    write_accuracy_page(folder / "accuracy.html", results, answered)
-    return folder / "accuracy.html"
+    benchmark = Folder.read(data / "all.jsonl")
+    out, last = folder / "accuracy", benchmark.rows[-1].id
+    out.mkdir()
+    texts = {name: {row.id: [vision[row.id] if row.id != last else None] for row in rows} for name in ("", "blank")}
+    config = SimpleNamespace(run=SimpleNamespace(dir=out))
+    errors = {last: f"{data / 'no.mp4'}: no frames"}
+    given = Answers(config, SETTINGS, Leak("clean", (), 0, 2), texts, errors, 0, benchmark.media)
+    report = benchmark.report(given)
+    assert isinstance(report, AccuracyReport)
+    published = (Published("another model", 0.5, "a table", {rows[0].question_type: 0.25}),)
+    benchmark.write_beside_results(replace(report, main=replace(report.main, published=published)), given)
+    return out / "report.html"
 
 
 def _runs(folder, data):

@@ -14,8 +14,9 @@ from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions, find_benchmark
 from vsgrpo.evaluation.benchmarks.folder import iter_questions
-from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file
+from vsgrpo.evaluation.benchmarks.vsibench import SUFFIXES, iter_benchmark
 from vsgrpo.evaluation.predictions import Media, read_answers
+from vsgrpo.evaluation.row_files import row_file
 from vsgrpo.evaluation.score_command import PROMPT_KEYS
 from vsgrpo.paths import inside, path_fault
 from vsgrpo.records import NUMBER, read_jsonl, read_record
@@ -241,7 +242,7 @@ def _read_dataset(path: Path, given: dict[str, str]) -> _Source:
     file = path if path.is_file() else path / f"{split}.jsonl"
     if _shows_images(file):
         return _Source((InspectedRow(row, row.media_paths(file.parent)) for row in iter_questions(file)), [file.parent])
-    file = row_file(path, split)
+    file = row_file(path, split, SUFFIXES)
     videos = ((row, row.video_path(file.parent)) for row, _ in iter_benchmark(file))
     return _Source((InspectedRow(row, (("video", video),)) for row, video in videos), [file.parent])
 

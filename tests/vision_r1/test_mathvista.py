@@ -209,9 +209,13 @@ def test_scores_by_task_and_skill(testmini):
     report = MathVista.read(testmini).accuracy(responses, "mine")
     assert report.correct == {"1": True, "2": False, "3": True, "5": False}
     assert report.overall == 0.5
-    assert report.groups["task"] == {"figure question answering": (1, 2), "geometry problem solving": (1, 2)}
-    assert report.groups["skills"]["algebraic reasoning"] == (1, 2)
-    assert report.groups["answer_type"] == {"float": (1, 1), "integer": (0, 1), "text": (1, 2)}
+    counts = {
+        group: {name: (cell.mean * cell.n, cell.n) for name, cell in cells.items()}
+        for group, cells in report.cells.items()
+    }
+    assert counts["task"] == {"figure question answering": (1, 2), "geometry problem solving": (1, 2)}
+    assert counts["skills"]["algebraic reasoning"] == (1, 2)
+    assert counts["answer_type"] == {"float": (1, 1), "integer": (0, 1), "text": (1, 2)}
     shown = report.table()
     assert "4 of 5 questions of MathVista's form | extraction by rule" in shown
     assert "1 questions have no prediction" in shown

@@ -7,25 +7,29 @@ a module of yours (docs/extending.md).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from vsgrpo.data.prompts import asked_text
-from vsgrpo.data.row import CHOICE_LETTERS, SCHEMA_VERSION, Row, check_asked
+from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.results import REPORT_NAME, Accuracy, AccuracyReport, Answers
-from vsgrpo.evaluation.shown_rows import ShownRows
+from vsgrpo.evaluation.accuracy import AccuracyReport
+from vsgrpo.evaluation.benchmark_table import PLAIN, PromptSettings, ScoredRows
+from vsgrpo.evaluation.results import REPORT_NAME, Answers
+from vsgrpo.evaluation.row_files import check_rows, records, row_file
+from vsgrpo.evaluation.row_files import question_row as question_row
 from vsgrpo.evaluation.unpacking import known_pictures, picture_folders, rows_sha256
 from vsgrpo.report.accuracy_page import write_accuracy_page
 from vsgrpo.rules import import_named, one_of
 
 if TYPE_CHECKING:
-    from vsgrpo.config.evaluate import EvalConfig
+    pass
 
 BENCHMARKS = {
     "vsibench": "vsgrpo.evaluation.benchmarks.vsibench:VsiBench",
+    "revsi": "vsgrpo.evaluation.benchmarks.revsi:ReVsi",
     "mathvista": "vsgrpo.vision_r1.mathvista:MathVista",
     "folder": "vsgrpo.evaluation.benchmarks.folder:Folder",
 }
@@ -48,26 +52,6 @@ def _is_benchmark(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Benchmark)
 
 
-@dataclass(frozen=True)
-class PromptSettings:
-    """How the questions were asked; decides how an answer is read."""
-
-    mode: str = "vanilla"
-    wording: str = "eval"
-    show_options: bool = True
-    template: str | None = None
-    suffix: str | None = None
-
-    @property
-    def answer_mode(self) -> str:
-        """The mode whose tags an answer is read from; `vanilla` (no tags) unless the wording asks for them."""
-        return self.mode if self.wording == "train" else "vanilla"
-
-    def text(self, row: Row) -> str:
-        """Return the text of a row's user turn, see `data.prompts.asked_text`."""
-        return asked_text(row, self)
-
-
 class Report(Protocol):
     """Result of an evaluation."""
 
@@ -78,28 +62,6 @@ class Report(Protocol):
     def table(self) -> str:
         """Return the scores as text for people."""
         ...
-
-
-def refuse_run(path: Path) -> None:
-    """Raise DataError for the folder of a training run: its log would be read as questions."""
-    if (path / "run.json").is_file() and (path / "log.jsonl").is_file():
-        hint = f"benchmark.path is for questions; the model of this run is model={path / 'final'}"
-        raise DataError(f"benchmark.path={path}: a training run, no questions", hint)
-
-
-def no_rows(path: Path, split: str) -> DataError:
-    """Return the error for a folder or file that has no rows of a split, with what there is."""
-    if not path.exists():
-        return DataError(f"benchmark.path={path}: no such file or folder", "give the row file or its folder")
-    if not path.is_dir():
-        return DataError(f"benchmark.path={path}: not a .jsonl file", "give the questions: FILE.jsonl")
-    there = sorted([*path.glob("*.jsonl"), *path.glob("*.parquet")])
-    named = ", ".join(file.name for file in there) or "no row file"
-    of_split = next((file.stem for file in there if file.stem in ("test", "train", "dev")), None)
-    hint = f"set benchmark.split={of_split}, or give" if of_split else "give"
-    return DataError(
-        f"benchmark.path={path}: has no {split}.jsonl (there: {named})", f"{hint} the file itself as benchmark.path"
-    )
 
 
 @dataclass(frozen=True)
@@ -121,54 +83,54 @@ class ReadOptions:
     subset: str = "full"
     harness: str = "official"
     name: str = ""
-    prompt: PromptSettings = PromptSettings()
+    prompt: PromptSettings = PLAIN
     run_dir: Path | None = None
 
 
 @dataclass(frozen=True)
-class Benchmark(ShownRows):
+class Benchmark(ScoredRows):
     """Questions read from a file, and everything that differs between benchmarks.
 
-    A benchmark of your own gives `read_rows` and `score`, and `text` where its prompts have a form of their own; every
-    other method has a default.
-
-    Attributes:
-        prompt: how the rows are asked.
-        official: the rows are in a published benchmark's own form: a room of theirs that was trained on is a leak.
-        harness: whose prompt and reader of answers, one of `harnesses`.
+    A benchmark of your own gives `row` (or `read_rows`) and `score`, and `text` where its prompts have a form of their
+    own; every other method has a default, and what a published benchmark is known by is class attributes.
     """
-
-    prompt: PromptSettings = PromptSettings()
-    official: bool = False
-    harness: str = "official"
-
-    harnesses: ClassVar[tuple[str, ...]] = ("official",)
-    """Whose prompt and reader of answers there are: `official` (the authors'), `lmms` (lmms-eval), `easi` (VLMEvalKit,
-    as the EASI leaderboard runs it)."""
 
     takes_samples: ClassVar[bool] = False
     """Several samples per question can be scored (decoding.num_samples)."""
     has_task_tables: ClassVar[bool] = False
     """results.json has VSI-Bench's tables per task: several models are compared in one."""
+    suffixes: ClassVar[tuple[str, ...]] = (".jsonl",)
+    """Row files that `read_rows` reads; in a folder the first kind that is there."""
+    columns: ClassVar[tuple[str, ...]] = ()
+    """Columns that every row of the file has, those that are read."""
+    packed: ClassVar[tuple[str, ...]] = ()
+    """Columns of pictures: `packed_pictures` reads them, not `row`."""
 
     @classmethod
     def read(cls, path: Path | str, options: ReadOptions = ReadOptions()) -> Self:
         """Read the questions of a row file, or of a folder that holds it.
 
         Raises:
-            DataError: no such file, no question in it, or an id used twice.
+            DataError: no such file, no question in it, a broken row, or an id used twice.
             ConfigError: no question of the types asked for.
         """
         file, tasks = cls.find_file(Path(path), options.split), options.tasks
         rows = list(cls.read_rows(file))
         if not rows:
             raise DataError(f"{file}: no question in it", "one object a line: question, answer, image")
-        _check_rows(file, rows)
+        check_rows(file, rows)
+        known = cls.known_types()
+        unknown = {row.id: row.question_type for row in rows if known and row.question_type not in known}
+        if len(unknown) == len(rows):
+            problem = f"question_type={rows[0].question_type}: none of {cls.title}'s, as those of all {len(rows)} rows"
+            raise DataError(f"{file}: {problem}", f"the types are {', '.join(sorted(known))}")
+        rows = [row for row in rows if row.id not in unknown]
         kept = [row for row in rows if tasks is None or row.question_type in tasks]
         if not kept:
-            known = ", ".join(sorted({row.question_type for row in rows}))
-            raise ConfigError(f"benchmark.tasks={list(tasks or [])}: no such question_type", hint=f"there are: {known}")
-        return cls.of_rows(file, kept, len(rows), options)
+            there = ", ".join(sorted({row.question_type for row in rows}))
+            raise ConfigError(f"benchmark.tasks={list(tasks or [])}: no such question_type", hint=f"there are: {there}")
+        official = {"official": bool(cls.title), "unknown": unknown}
+        return cls.of_rows(file, kept, len(rows) + len(unknown), options, **official)
 
     @classmethod
     def of_rows(cls, file: Path, rows: Sequence[Row], num_rows: int, options: ReadOptions, **fields: Any) -> Self:
@@ -195,41 +157,45 @@ class Benchmark(ShownRows):
 
     @classmethod
     def find_file(cls, path: Path, split: str) -> Path:
-        """Return the row file: `path` itself, or SPLIT.jsonl in that folder; DataError where it is not there."""
-        refuse_run(path)
-        file = path / f"{split}.jsonl" if path.is_dir() else path
-        if file.suffix != ".jsonl" or not file.is_file():
-            raise no_rows(path, split)
-        return file
+        """Return the row file: `path` itself, or the one of that folder; DataError where it is not there."""
+        return row_file(path, split, cls.suffixes)
 
     @classmethod
     def read_rows(cls, file: Path) -> Iterator[Row]:
-        """Yield the questions of a row file; `question_row` makes a row."""
-        raise NotImplementedError(f"{cls.__name__}: read_rows")
+        """Yield the questions of a row file, each of a record that has all `columns`."""
+        for where, data in records(file, cls.columns, cls.title or "this benchmark", cls.packed):
+            yield cls.row(data, where)
+
+    @classmethod
+    def known_types(cls) -> frozenset[str]:
+        """Return the question types that the benchmark has; empty: any."""
+        return frozenset([*cls.question_types, *(kind for own in cls.tasks.values() for kind in own)])
+
+    @classmethod
+    def row(cls, data: dict[str, Any], where: str) -> Row:
+        """Return the row of a record; `question_row` makes it. DataError with `where` for a value that cannot be.
+
+        A record of an unknown type becomes a row too, if it can: it is counted by its type and left out.
+        """
+        raise NotImplementedError(f"{cls.__name__}: row, or read_rows")
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder that media paths are below: that of the row file, or one of two above it that holds the first."""
+        folders = (self.file.parent, *list(self.file.resolve().parents)[1:3])
+        first = next((item["path"] for row in self.rows for item in row.media), "")
+        return next((folder for folder in folders if (folder / first).is_file()), folders[0])
 
     def text(self, row: Row) -> str:
-        """Return the text of a row's user turn; videos and images stand before it."""
-        return self.prompt.text(row)
+        """Return the text of a row's user turn; videos and images stand before it.
 
-    def score(self, row: Row, answer: str) -> float:
-        """Return the score of one answer, 0..1 (or True and False). No text of a model may raise."""
-        raise NotImplementedError(f"{type(self).__name__}: score")
-
-    def accuracy(self, answers: Mapping[str, str], name: str, config: EvalConfig | None = None) -> Accuracy:
-        """Return the mean score of answers (id -> text), overall and by question type.
-
-        Args:
-            name: of the answers: a control, "" for the evaluation itself, or a predictions file.
-            config: of the evaluation; None for a predictions file.
+        The authors' own (`official_text`), unless the configuration asks for another mode, wording or template.
         """
-        correct: dict[str, float] = {}
-        cells: dict[str, list[float]] = {}
-        for row in self.rows:
-            if row.id in answers:
-                correct[row.id] = self.score(row, answers[row.id])
-                cells.setdefault(row.question_type, []).append(correct[row.id])
-        by_type = {name: (sum(cells[name]), len(cells[name])) for name in sorted(cells)}
-        return Accuracy(self.file.name, self.num_rows, correct, by_type)
+        return self.official_text(row) if self.prompt.is_official else self.prompt.text(row)
+
+    def official_text(self, row: Row) -> str:
+        """Return the text that the authors ask with; the official form of VSI-Bench where a class has none."""
+        return self.prompt.text(row)
 
     def report(self, answers: Answers) -> Report:
         """Return the scores of an evaluation and of its controls.
@@ -238,7 +204,8 @@ class Benchmark(ShownRows):
             DataError: no question is answered.
         """
         found = {name: self.accuracy(answers.first_of(name), name, answers.config) for name in answers.by_control}
-        return AccuracyReport(found.pop(""), found, answers)
+        main = found.pop("")
+        return AccuracyReport(replace(main, notes=(*self.remarks(answers.settings), *main.notes)), found, answers)
 
     def write_beside_results(self, report: Any, answers: Answers) -> None:
         """Write what the benchmark has beside results.json: report.html, a page for the eye."""
@@ -263,58 +230,3 @@ class Benchmark(ShownRows):
         """Return what tells the row file apart, for settings.json: another one is another evaluation."""
         harness = {} if self.harness == "official" else {"harness": self.harness}
         return {"name": self.name, "file": str(self.file), "sha256": self.sha256, **harness}
-
-
-def _check_rows(file: Path, rows: Sequence[Row]) -> None:
-    """Raise DataError for a row that breaks a rule of the schema, or an id used twice: predictions name rows by it."""
-    seen: set[str] = set()
-    for row in rows:
-        check_asked(row, f"{file}: id={row.id}")
-        if row.id in seen:
-            raise DataError(f"{file}: id={row.id}: used twice", "ids must be unique")
-        seen.add(row.id)
-
-
-def question_row(
-    name: str,
-    question: str,
-    answer: str,
-    media: Sequence[tuple[str, str]],
-    *,
-    dataset: str,
-    question_type: str | None = None,
-    options: Sequence[str] | None = None,
-    **more: Any,
-) -> Row:
-    """Return a row of schema v1 to evaluate on.
-
-    Args:
-        name: its id, unique in the benchmark.
-        answer: of a question with options, one of them.
-        media: (kind, path) of each image or video; paths are relative to the row file.
-        dataset: name of the benchmark; `question_type` is the same where none is given.
-        more: other fields of `Row`.
-    """
-    place = list(options).index(answer) if options else 0
-    values: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "id": name,
-        "dataset": dataset,
-        "split": "test",
-        "scene_name": name,
-        "room": name,
-        "question_type": dataset if question_type is None else question_type,
-        "question": question,
-        "options": tuple(options) if options else None,
-        "ground_truth": CHOICE_LETTERS[place : place + 1] if options else answer,
-        "answer": answer,
-        "answer_kind": "choice" if options else "text",
-        "unit": None,
-        "media": tuple({"kind": kind, "path": path} for kind, path in media),
-        "rejected": None,
-        "reasoning": None,
-        "objects": (),
-        "generator": {},
-        "extra": {},
-    }
-    return Row(**{**values, **more})

@@ -86,12 +86,12 @@ def resample_scenes(cells: np.ndarray) -> np.ndarray:
 def _tables(means: np.ndarray) -> np.ndarray:
     """Turn means per question type (..., K), nan where there is no row, into tables (..., N), as `aggregate` does."""
     of_type = {name: means[..., index] for index, name in enumerate(type_names())}
-    table = {task: _mean([of_type[name] for name in types]) for task, types in table_tasks().items()}
-    groups = [_mean([table[task] for task in members]) for members in grouped_tasks().values()]
-    return np.stack([*table.values(), _mean(list(table.values())), *groups], axis=-1)
+    table = {task: mean_of_known([of_type[name] for name in types]) for task, types in table_tasks().items()}
+    groups = [mean_of_known([table[task] for task in members]) for members in grouped_tasks().values()]
+    return np.stack([*table.values(), mean_of_known(list(table.values())), *groups], axis=-1)
 
 
-def _mean(parts: Sequence[np.ndarray]) -> np.ndarray:
+def mean_of_known(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Return the mean over the parts that are not nan, nan where all are."""
     stacked = np.stack(parts)
     there = ~np.isnan(stacked)

@@ -14,13 +14,15 @@ from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.prompts import MODES, WORDINGS
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation import foreign
+from vsgrpo.evaluation.accuracy import Accuracy
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions, find_benchmark
-from vsgrpo.evaluation.benchmarks.vsibench import iter_benchmark, row_file, types_of
+from vsgrpo.evaluation.benchmarks.vsibench import SUFFIXES, iter_benchmark, types_of
 from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.map_scores import map_lines
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
-from vsgrpo.evaluation.results import RESULTS_NAME, SETTINGS_NAME, Accuracy
+from vsgrpo.evaluation.results import RESULTS_NAME, SETTINGS_NAME
+from vsgrpo.evaluation.row_files import row_file
 from vsgrpo.evaluation.score_tables import Line, group_lines, interval_note, score_table
 from vsgrpo.evaluation.scores import Item, Scores, score_items, task_table
 from vsgrpo.evaluation.trust.from_files import TrustFiles, take_trust_words, write_trust_of_files
@@ -108,14 +110,15 @@ def _score_benchmark(file: Path, rows_path: Path, options: ReadOptions, field: s
         answers = {}
         ids, used = {row.id for row in benchmark.rows}, dict[tuple[str, Any], str]()
         for line in foreign.read_lines(file, field)[0]:
-            if line.id is None or (options.tasks is None and line.id not in ids):
+            if line.id is None or (options.tasks is None and line.id not in ids and line.id not in benchmark.unknown):
                 raise foreign.unknown_id(line, rows_path)
             foreign.refuse_second(line, line.id, used)
             if line.text is not None and line.id in ids:
                 answers.setdefault(line.id, line.text)
         if not answers:
             raise DataError(f"{file}: no question of {rows_path} is answered", "lines are {id, prediction}")
-    return benchmark.accuracy(answers, file.name)
+    scored = benchmark.accuracy(answers, file.name)
+    return replace(scored, notes=(*benchmark.remarks(), *scored.notes))
 
 
 def _given_prompt(given: Mapping[str, str]) -> PromptSettings | None:
@@ -173,7 +176,7 @@ def score_file(
         if any(line.scene is None for line in lines):
             notes.append("no scene names in the file: single questions were resampled, the intervals are too narrow")
     else:
-        file = row_file(Path(rows_path), split)
+        file = row_file(Path(rows_path), split, SUFFIXES)
         items = foreign.join_rows(lines, (row for row, _ in iter_benchmark(file)), rows_path)
     items = [item for item in items if types is None or item.question_type in types]
     scores = score_items(items, prompt or PromptSettings())

@@ -1,4 +1,4 @@
-"""report.html of an evaluation whose answers have one score each: by question type, controls, wrong answers."""
+"""report.html of an evaluation whose answers have one score each: its table, published rows, wrong answers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ def write_accuracy_page(path: Path, results: Mapping[str, Any], answers: Sequenc
     """
     wrong = [item for item in answers if item[2] < 0.5]
     shown = [wrong[i * len(wrong) // min(len(wrong), NUM_WRONG)] for i in range(min(len(wrong), NUM_WRONG))]
-    counts: dict[str, int] = {}
-    for row, *_ in answers:
-        counts[row.question_type] = counts.get(row.question_type, 0) + 1
+    parts = {"task": results["tasks"], "question type": results["question_types"], **results["groups"]}
+    if results["tasks"].keys() == results["question_types"].keys():
+        del parts["task"]
     reader = results.get("reader") or {}
     page = render(
         TEMPLATES / "accuracy.html",
         results=results,
-        counts=counts,
+        parts=parts,
+        columns=[task for task in results["tasks"] if any(task in row["tasks"] for row in results["published"])],
         num_wrong=len(wrong),
         wrong=[(row, text, *pictures(media, reader, _NUM_FRAMES, _FRAME_WIDTH)) for row, text, _, media in shown],
     )

@@ -14,9 +14,8 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -24,8 +23,8 @@ from vsgrpo.config.evaluate import EvalConfig
 from vsgrpo.data.prompts import TRAIN_SENTENCES
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.accuracy import Accuracy, Cell
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, question_row
-from vsgrpo.evaluation.results import Accuracy, accuracy_cells
 from vsgrpo.paths import path_fault
 from vsgrpo.records import read_json, read_records
 from vsgrpo.vision_r1.mathvista_extract import Problem, extract, extract_answers, normalize
@@ -54,21 +53,15 @@ GROUPS = ("task", "skills", "question_type", "answer_type", "category", "source"
 
 @dataclass(frozen=True)
 class MathVistaAccuracy(Accuracy):
-    """Accuracy on MathVista; `by_type` is by task.
+    """Accuracy on MathVista, with the columns of Vision-R1's table.
 
     Attributes:
         unreadable: pids whose answer could not be read (wrong).
-        groups: group -> value -> (right, all) over answered questions.
         extraction: "rule", or "model NAME".
     """
 
-    unreadable: tuple[str, ...]
-    groups: Mapping[str, Mapping[str, tuple[int, int]]]
+    unreadable: tuple[str, ...] = ()
     extraction: str = "rule"
-
-    def scorer(self) -> str:
-        """Name the scorer."""
-        return f"MathVista ({self.extraction})"
 
     def title(self) -> str:
         """Name what was scored: "MathVista testmini" only where every question of it was answered."""
@@ -80,34 +73,21 @@ class MathVistaAccuracy(Accuracy):
 
     def to_json(self) -> dict[str, Any]:
         """Return accuracies 0..1, overall and by group."""
-        return {
-            "title": self.title(),
-            "extraction": self.extraction,
-            "overall": self.overall,
-            "n": len(self.correct),
-            "num_rows": self.num_rows,
-            "unreadable": list(self.unreadable),
-            "groups": {group: accuracy_cells(found) for group, found in self.groups.items()},
-            "correct": dict(self.correct),
-        }
+        return {**super().to_json(), "extraction": self.extraction, "unreadable": list(self.unreadable)}
 
     def table(self) -> str:
         """Return the columns of Vision-R1's table, then accuracy by task and by skill."""
-        cells = {"ALL": (sum(self.correct.values()), len(self.correct))}
-        cells |= {name: self.groups[group].get(value, (0, 0)) for name, (group, value) in COLUMNS.items()}
+        none = Cell(0.0, 0, 0.0, 0.0)
+        cells = {"ALL": self.cells["means"]["micro"]}
+        cells |= {name: self.cells[group].get(value, none) for name, (group, value) in COLUMNS.items()}
         width = max(len(self.name), 1)
         lines = [self.title(), " " * width + "".join(f"{name:>8}" for name in cells)]
-        lines.append(f"{self.name:<{width}}" + "".join(f"{_percent(*cell):>8}" for cell in cells.values()))
-        lines.append(f"{'n':<{width}}" + "".join(f"{n:>8}" for _, n in cells.values()))
+        lines.append(f"{self.name:<{width}}" + "".join(f"{_percent(cell):>8}" for cell in cells.values()))
+        lines.append(f"{'n':<{width}}" + "".join(f"{cell.n:>8}" for cell in cells.values()))
         for group in ("task", "skills"):
             lines.append(f"by {group}:")
-            lines += [f"  {value:<32}{_percent(*cell):>8}{cell[1]:>6}" for value, cell in self.groups[group].items()]
-        if self.unreadable:
-            number, first = len(self.unreadable), self.unreadable[0]
-            lines.append(f"note: {number} answers could not be read (wrong), such as {first}")
-        if missing := self.num_rows - len(self.correct):
-            lines.append(f"note: {missing} questions have no prediction and are left out of the scores")
-        return "\n".join(lines)
+            lines += [f"  {value:<32}{_percent(cell):>8}{cell.n:>6}" for value, cell in self.cells[group].items()]
+        return "\n".join([*lines, *(f"note: {note}" for note in (self.interval_note(), *self.notes))])
 
 
 @dataclass(frozen=True)
@@ -204,27 +184,29 @@ class MathVista(Benchmark):
         predictions = {pid: normalize(extractions[pid], problem) for pid, problem in asked.items()}
         correct = {pid: predictions[pid] == problem.answer.strip() for pid, problem in asked.items()}
         unreadable = tuple(pid for pid, prediction in predictions.items() if prediction is None)
-        right, number = _tally(asked[pid] for pid in asked if correct[pid]), _tally(asked.values())
-        groups = {
-            group: {value: (right[group, value], n) for (other, value), n in sorted(number.items()) if other == group}
-            for group in GROUPS
-        }
-        return MathVistaAccuracy(name, self.num_rows, correct, groups["task"], unreadable, groups, by)
+        plain = self.table_of(correct)
+        notes = list(plain.notes)
+        if unreadable:
+            notes.append(f"{len(unreadable)} answers could not be read (wrong), such as {unreadable[0]}")
+        values = {item.name: getattr(plain, item.name) for item in fields(plain)}
+        values |= {"name": name, "scorer": f"MathVista ({by})", "notes": tuple(notes)}
+        return MathVistaAccuracy(**values, unreadable=unreadable, extraction=by)
+
+    def groups(self, row: Row) -> Mapping[str, Sequence[str]]:
+        """Return the official groups: task, skills, source, ..."""
+        return self.problems[row.id].groups
 
 
 def _row(problem: Problem) -> Row:
     # A test row never meets a trainer, so its path may lie anywhere below the file.
     image = os.path.normpath(problem.image or f"{problem.pid}.jpg")
-    return question_row(problem.pid, problem.query, problem.answer, [("image", image)], dataset="mathvista")
+    kind = next(iter(problem.groups["task"]), "mathvista")
+    media = [("image", image)]
+    return question_row(problem.pid, problem.query, problem.answer, media, dataset="mathvista", question_type=kind)
 
 
-def _percent(right: float, number: int) -> str:
-    return f"{100 * right / number:.1f}" if number else "-"
-
-
-def _tally(problems: Iterable[Problem]) -> Counter[tuple[str, str]]:
-    """Count questions by group and value."""
-    return Counter((group, value) for problem in problems for group in GROUPS for value in problem.groups[group])
+def _percent(cell: Cell) -> str:
+    return f"{100 * cell.mean:.1f}" if cell.n else "-"
 
 
 def read_problems(path: Path | str) -> list[Problem]:

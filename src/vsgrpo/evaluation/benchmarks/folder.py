@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 from vsgrpo.data.row import LETTERS, Row, check_row
 from vsgrpo.data.rows import row_from_dict, row_id
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.benchmark import Benchmark, question_row
+from vsgrpo.evaluation.benchmark import Benchmark
+from vsgrpo.evaluation.row_files import question_row
 from vsgrpo.records import read_jsonl
 from vsgrpo.rewards import is_right
 from vsgrpo.spatial.answers import parse_answer
@@ -37,7 +38,7 @@ class Folder(Benchmark):
     def score(self, row: Row, answer: str) -> bool:
         """Return whether an answer is right, see `rewards.is_right`."""
         letter = row.ground_truth if row.answer_kind == "choice" and self.prompt.show_options else None
-        parsed, tolerance = parse_answer(answer, self.prompt.answer_mode), tolerance_of(row.question_type)
+        parsed, tolerance = parse_answer(answer), tolerance_of(row.question_type)
         return is_right(parsed, row.answer, row.answer_kind, letter, tolerance)
 
 

@@ -19,9 +19,10 @@ from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import LETTERS, Row, check_row
 from vsgrpo.data.rows import check_scorable, row_from_dict
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, no_rows, question_row, refuse_run
+from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions
 from vsgrpo.evaluation.pair_scores import pair_outcomes, pair_scores
 from vsgrpo.evaluation.results import LMMS_NAME, REPORT_NAME, Answers
+from vsgrpo.evaluation.row_files import question_row, row_file
 from vsgrpo.evaluation.score_tables import VsiBenchReport, write_lmms_samples
 from vsgrpo.evaluation.scores import read_first, read_row, score_rows
 from vsgrpo.records import read_records
@@ -29,6 +30,7 @@ from vsgrpo.report.evaluation_page import ReadAnswer, write_evaluation_page
 from vsgrpo.rules import load_question_types
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks
 
+SUFFIXES = (".jsonl", ".parquet")
 _COLUMNS = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")
 
 
@@ -58,7 +60,7 @@ class VsiBench(Benchmark):
             ConfigError: an unknown task.
         """
         subset, tasks = options.subset, options.tasks
-        file = row_file(Path(path), options.split, subset)
+        file = row_file(Path(path), options.split, SUFFIXES, subset)
         types = types_of(tasks)  # before the rows, which may be of a type of the user's own
         found = list(iter_benchmark(file))
         rows, official = [row for row, _ in found], all(is_official for _, is_official in found)
@@ -118,31 +120,6 @@ def _subset(file: Path, rows: list[Row], subset: str) -> list[Row]:
         hint = "download the file again, or put pruned_ids.txt beside it"
         raise DataError(f"{file}: benchmark.subset={subset}: rows have no column `pruned`", hint)
     return [row for row in rows if (row.id in pruned) == (subset == "pruned")]
-
-
-def row_file(path: Path, split: str, subset: str = "full") -> Path:
-    """Return the row file of a folder: SPLIT_SUBSET.jsonl or .parquet, else SPLIT.jsonl, else SPLIT*.parquet.
-
-    For `test` a folder's only .jsonl will do.
-    """
-    if path.is_file():
-        if path.suffix not in (".jsonl", ".parquet"):
-            raise DataError(f"benchmark.path={path}: not a .jsonl or .parquet file", "give the row file or its folder")
-        return path
-    if not path.is_dir():
-        raise no_rows(path, split)
-    refuse_run(path)
-    of_subset = [] if subset == "full" else [f"{split}_{subset}.jsonl", f"{split}_{subset}.parquet"]
-    for name in (*of_subset, f"{split}.jsonl"):
-        if (path / name).is_file():
-            return path / name
-    there = sorted([*path.glob("*.jsonl"), *path.glob("*.parquet")])
-    parquet = [file for file in there if file.suffix == ".parquet" and file.name.startswith(f"{split}-")]
-    if len(parquet) == 1:
-        return parquet[0]
-    if split == "test" and len(there) == 1 and there[0].stem not in ("train", "dev"):
-        return there[0]
-    raise no_rows(path, split)
 
 
 def iter_benchmark(file: Path) -> Iterator[tuple[Row, bool]]:
