@@ -180,6 +180,7 @@ class DecodingSection(Section, key="decoding"):
     max_new_tokens: Count
     batch_size: Count
     layout: Annotated[str, choice("tree", "plain")]
+    think_below: Annotated[float, up_to(1, "a probability; null: all questions are asked once")] | None
     engine: Annotated[str, choice("own", "vllm")]
     vllm: EvalServersSection
 
@@ -187,6 +188,12 @@ class DecodingSection(Section, key="decoding"):
         if self.temperature == 0 and self.num_samples > 1:
             what = f"decoding.num_samples={self.num_samples}: greedy decoding gives one answer"
             yield what, "set decoding.temperature=1 too, or decoding.num_samples=1"
+        if self.think_below is not None and self.temperature > 0:
+            what = f"decoding.think_below={self.think_below:g}: looks at the likeliest answer"
+            yield f"{what}, decoding.temperature={self.temperature:g} samples", "set decoding.temperature=0"
+        if self.think_below is not None and self.engine == "vllm":
+            what = f"decoding.think_below={self.think_below:g}: decoding.engine=vllm answers each question once"
+            yield what, "set decoding.engine=own, or decoding.think_below=null"
 
 
 @dataclass(frozen=True)
@@ -247,6 +254,9 @@ class EvalConfig(ShowsMedia, Section, key=""):
         ):
             what = f"model.attn_implementation={self.model.attn_implementation}: a shared video prefix needs sdpa"
             yield what, "set decoding.layout=plain"
+        if self.decoding.think_below is not None and self.prompt.mode != "think":
+            what = f"decoding.think_below={self.decoding.think_below:g}: prompt.mode={self.prompt.mode} never thinks"
+            yield what, "set prompt.mode=think: it answers without a thought first"
         if (self.extract.base_url is None) != (self.extract.model is None):
             what = f"extract.base_url={self.extract.base_url} extract.model={self.extract.model}: one without the other"
             yield what, "set both, or neither (answers are then extracted by rule)"

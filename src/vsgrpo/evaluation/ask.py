@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from vsgrpo.config.keys import TAGGED_TOKENS
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation import predictions
-from vsgrpo.evaluation.benchmark import PromptSettings, question_row
+from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings, question_row
 from vsgrpo.evaluation.budget import vision_budget
+from vsgrpo.evaluation.unsure import check_unsure
 from vsgrpo.families.hub_models import with_hub_models
 from vsgrpo.families.vision_record import with_rules
 from vsgrpo.packages import check_command
@@ -100,6 +101,7 @@ def answer_request(config: EvalConfig, request: Request) -> Reply:
     from vsgrpo.evaluation import generate
 
     media, config = [(kind, str(path)) for kind, path in request.media], with_rules(with_hub_models(config))
+    check_unsure(config, Benchmark)
     given = config.prompt
     prompt = PromptSettings(given.mode, given.wording, False, given.template, given.suffix)
     row = question_row("question", request.question, "", media, dataset="ask", question_type="")

@@ -20,6 +20,9 @@ class Decoding:
     layout: str = "tree"
     """tree: questions of a video share its prefix; plain: every prompt on its own. The same answers in fp32."""
 
+    think_below: float | None = None
+    """Answers of a lower probability are given again with a thought (`evaluation.unsure`); None: all by one prompt."""
+
     @classmethod
     def of(cls, config: EvalConfig) -> Self:
         """Return what a config says about decoding."""

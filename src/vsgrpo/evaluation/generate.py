@@ -26,13 +26,15 @@ from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.decoding import Decoding
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
+from vsgrpo.evaluation.unsure import Drawn, draw_unsure
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
 from vsgrpo.modeling.load import device_line, load, own_device
+from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.prompt import encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
-from vsgrpo.modeling.tree import Prompt
+from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.terminal import Progress, note
 from vsgrpo.video.budget import VisionBudget
@@ -241,8 +243,8 @@ class Generator:
         for group in chunk:
             for row in group.rows:
                 for sample in range(self.decoding.num_samples):
-                    tokens = next(completions) if group.media in shown else None
-                    records.append(self._record(row, sample, tokens, errors.get(group.media)))
+                    drawn = next(completions) if group.media in shown else None
+                    records.append(self._record(row, sample, drawn, errors.get(group.media)))
         return records
 
     def _forget(self, shown: Mapping[Media, tuple[VideoInputs, ...]], view: str) -> None:
@@ -252,9 +254,7 @@ class Generator:
             done = [items for media, items in shown.items() if not self._left[view, media]]
             self.store.forget(item.key for items in done for item in items)
 
-    def _generate(
-        self, asked: Sequence[tuple[Row, tuple[VideoInputs, ...]]], clock: dict[str, float]
-    ) -> list[list[int]]:
+    def _generate(self, asked: Sequence[tuple[Row, tuple[VideoInputs, ...]]], clock: dict[str, float]) -> list[Drawn]:
         if not asked:
             return []
         began = time.perf_counter()
@@ -263,26 +263,47 @@ class Generator:
         began = time.perf_counter()
         prompts = [self._prompt(row, media) for row, media in asked]
         keys = [(row.key, sample) for row, _ in asked for sample in range(self.decoding.num_samples)]
-        layout = self.decoding.layout
+        layout, model = self.decoding.layout, self.bundle.model
         size = None if layout == "tree" else self.decoding.batch_size
-        completions = rollout(
-            self.bundle.model, prompts, features, keys, self.sampling, layout=layout, prompts_per_pass=size
-        )
-        clock["generate"] = time.perf_counter() - began
-        return completions
 
-    def _prompt(self, row: Row, media: Sequence[VideoInputs]) -> Prompt:
+        def draw(prompts: Sequence[Prompt], keys: Sequence[tuple[str, int]]) -> list[list[int]]:
+            return rollout(model, prompts, features, keys, self.sampling, layout=layout, prompts_per_pass=size)
+
+        @torch.no_grad()
+        def score(prompts: Sequence[Prompt], completions: Sequence[Sequence[int]]) -> list[float]:
+            trees = build_trees(prompts, [[completion] for completion in completions], layout == "tree")
+            return [rows.mean().exp().item() for rows, _ in logps(model, trees, features, layout=layout)]
+
+        if (below := self.decoding.think_below) is None:
+            found = [Drawn(tokens, self.prompt.mode) for tokens in draw(prompts, keys)]
+        else:
+            vanilla = replace(self.prompt, mode="vanilla")
+            first = [self._prompt(row, media, vanilla.text(row)) for row, media in asked]
+            rows = [row for row, _ in asked]
+            found = draw_unsure(rows, {"vanilla": first, "think": prompts}, below, draw, score)
+        clock["generate"] = time.perf_counter() - began
+        return found
+
+    def _prompt(self, row: Row, media: Sequence[VideoInputs], text: str | None = None) -> Prompt:
         shown = [item.medium for item in media]
-        ids = encode_prompt(self.bundle, self.text_of(row), shown, self.system)
+        ids = encode_prompt(self.bundle, text or self.text_of(row), shown, self.system)
         return Prompt(tuple(ids), tuple(item.key for item in media))
 
-    def _record(self, row: Row, sample: int, tokens: list[int] | None, error: str | None) -> dict[str, Any]:
+    def _record(self, row: Row, sample: int, drawn: Drawn | None, error: str | None) -> dict[str, Any]:
         record: dict[str, Any] = {"id": row.id}
         if self.decoding.num_samples > 1:
             record["sample"] = sample
-        text = None if tokens is None else self.bundle.answers([tokens])[0]
-        record |= {"prediction": text, "prompt_mode": self.prompt.mode, "num_tokens": len(tokens or ())}
-        return record if error is None else {**record, "error": error}
+        if drawn is None:
+            found = {"prediction": None, "prompt_mode": self.prompt.mode, "num_tokens": 0}
+            return record | found | ({} if error is None else {"error": error})
+        texts = self.bundle.answers([drawn.tokens, *([drawn.first] if drawn.first is not None else [])])
+        if drawn.mode != self.prompt.mode and self.prompt.answer_mode != "vanilla":
+            texts[0] = f"<answer>{texts[0]}</answer>"  # where answers are read from tags
+        record |= {"prediction": texts[0], "prompt_mode": drawn.mode, "num_tokens": len(drawn.tokens)}
+        if drawn.probability is not None:
+            record |= {"first_answer": texts[-1]} if drawn.first is not None else {}
+            record |= {"first_probability": drawn.probability}
+        return record
 
 
 PLAIN = {"blank": 127, "timing": 127, "black": 0}

@@ -3,7 +3,8 @@
 Rows are grouped by what they show and answered in chunks of whole videos; a run goes on after its last whole chunk.
 
 Line: {"id", "sample" (only with several samples), "prediction" (null: the video did not decode), "prompt_mode",
-"num_tokens" (tokens generated), "error" (only with null)}. Chunks and their order follow from the rows and the batch
+"num_tokens" (tokens generated), "error" (only with null)}; with decoding.think_below "first_probability" too, and
+"first_answer" where it was thought over. Chunks and their order follow from the rows and the batch
 size alone, so a resumed file is byte for byte the file of an uninterrupted run.
 
 Several processes share the chunks out: each appends to a part file of its own, and the parts are merged in the order of

@@ -30,6 +30,7 @@ from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.evaluation.results import Answers
 from vsgrpo.evaluation.tracking import report_evaluation
+from vsgrpo.evaluation.unsure import check_unsure
 from vsgrpo.families import family_files, find_model
 from vsgrpo.families.hub_models import with_hub_models
 from vsgrpo.families.vision_record import LIBRARY, other_rule, with_rules
@@ -79,6 +80,7 @@ def run_eval(
         find_model(model.path, model.adapter)
         arms.check_controls(config)
         config = arms.with_trust_arms(with_rules(config))
+        check_unsure(config, kind)
         if config.decoding.engine == "vllm":
             check_servable(model.path, model.adapter, str(config.model.text_after_video))
         manifests = check_lineage(model.path, model.adapter, allow_leak=allow_leak)
@@ -99,7 +101,7 @@ def run_eval(
             settings = answer_rows(config, benchmark, shown, budget, overwrite=overwrite, allow_changed=allow_changed)
         if settings is None:
             return None
-        settings |= left_out
+        settings |= left_out | _thoughts(config)
         answers = _read_answers(config, settings, leak, shown)
         report = benchmark.report(answers)
         benchmark.write_beside_results(report, answers)
@@ -290,7 +292,7 @@ def _settings(config: EvalConfig, benchmark: Benchmark, budget: VisionBudget, de
         "reader": {"backend": config.video.backend, "timeout_s": config.video.timeout_s},
         "prompt": {name: value for name, value in prompt.items() if value or name not in OWN_PROMPT},
         "decoding": {
-            **{name: value for name, value in asdict(decoding).items() if name != "layout"},
+            **{k: v for k, v in asdict(decoding).items() if k != "layout" and (k, v) != ("think_below", None)},
             "seed": decoding.seed if decoding.temperature > 0 else None,
         },
         "layout": decoding.layout,
@@ -312,6 +314,16 @@ def _inputs(config: EvalConfig, rows: Sequence[Row], shown: Mapping[str, MediaOf
     places = dict.fromkeys(item for media_of in shown.values() for row in rows for item in media_of(row))
     media = dict.fromkeys((kind, path) for kind, path, *_ in places)
     return [*models, *media]
+
+
+def _thoughts(config: EvalConfig) -> dict[str, Any]:
+    """Return how many answers were thought over, for results.json; nothing unless that is asked for."""
+    if config.decoding.think_below is None:
+        return {}
+    modes = [
+        line["prompt_mode"] for line in predictions.read_lines(Path(config.run.dir) / predictions.PREDICTIONS_NAME)
+    ]
+    return {"thought": {"n": modes.count("think"), "of": len(modes)}}
 
 
 def _read_answers(config: EvalConfig, settings: dict[str, Any], leak: Leak, shown: Mapping[str, MediaOf]) -> Answers:

@@ -139,6 +139,8 @@ class VsiBenchReport:
         )
         title += " | text after a video: library" if self.settings.get("text_after_video") == "library" else ""
         title += f" | engine: {engine}" if (engine := self.settings.get("engine", "own")) != "own" else ""
+        if thought := self.settings.get("thought"):
+            title += f" | thought over: {thought['n']} of {thought['of']}"
         name = self.settings["model"]["adapter"] or self.settings["model"]["path"]
         name = f"{name} (shuffled videos)" if self.settings["video"] == "shuffled" else name
         table = self.table_of_scorer

@@ -26,6 +26,7 @@ from vsgrpo.engine.watch import check_gap, mean_gap
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.evaluation.generate import Asked, Generator, Processes, view_of
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions
+from vsgrpo.evaluation.unsure import Drawn
 from vsgrpo.modeling.adapters import adapter_chain, adapter_hash, read_adapter_config
 from vsgrpo.modeling.bundle import MediaFeatures, language_model
 from vsgrpo.modeling.logps import logps
@@ -214,9 +215,8 @@ class ServedGenerator(Generator):
 
     def _keep(self, visit: _Visit, row: Row, completions: list[list[int]] | None, error: str | None) -> None:
         samples = range(self.decoding.num_samples)
-        visit.ledger.add(
-            self._record(row, sample, None if completions is None else completions[sample], error) for sample in samples
-        )
+        drawn = [None if completions is None else Drawn(completions[k], self.prompt.mode) for k in samples]
+        visit.ledger.add(self._record(row, sample, drawn[sample], error) for sample in samples)
         self._progress.advance()
         visit.left -= 1
         if visit.left:
