@@ -19,7 +19,7 @@ from typing import Any
 from vsgrpo.config.reference import COMMANDS, group_class, hints_of, type_text
 from vsgrpo.config.roots import ROOTS
 from vsgrpo.config.trl_options import FIXED, PASSED, REFUSED, SCHEDULERS
-from vsgrpo.config.yaml_files import Entry, comments, config_dir, entries
+from vsgrpo.config.yaml_files import Entry, comments, config_dir, entries, option_entries
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUP_ORDER = ("model", "trainer", "prompt", "launch", "source", "benchmark")
@@ -55,10 +55,11 @@ def reference() -> str:
     parts.append("\n# Groups\n")
     for group in GROUP_ORDER:
         for file in sorted((config_dir() / group).glob("*.yaml")):
-            own = group_class(group, file.stem)
             parts.append(f"\n## `{group}={file.stem}`\n\n{' '.join(comments(file))}\n")
-            named = [entry._replace(key=f"{group}.{entry.key}") for entry in entries(file)]
-            parts.append(_table(named, own, group))
+            found = option_entries(group, file)
+            for section in dict.fromkeys(entry.key.partition(".")[0] for entry in found):
+                own = [entry for entry in found if entry.key.partition(".")[0] == section]
+                parts.append(_table(own, group_class(section, file.stem), section))
     parts.append(_trl_options())
     parts.append("\n# Experiments\n\n| `experiment=` | for |\n|---|---|\n")
     for file in sorted((config_dir() / "experiment").glob("*.yaml")):

@@ -15,7 +15,16 @@ from typing import Any, NamedTuple
 from vsgrpo.config.roots import ROOTS
 from vsgrpo.config.trainer import TRAINERS
 from vsgrpo.config.trl_options import FIXED, PASSED, REFUSED
-from vsgrpo.config.yaml_files import Entry, command_of, comments, config_dir, config_folders, config_groups, entries
+from vsgrpo.config.yaml_files import (
+    Entry,
+    command_of,
+    comments,
+    config_dir,
+    config_folders,
+    config_groups,
+    entries,
+    option_entries,
+)
 from vsgrpo.rules import rules_of
 from vsgrpo.scans.source import SOURCES, find_source
 
@@ -76,13 +85,10 @@ def _of_file(group: str, option: str, file: Path) -> Iterator[Setting]:
     """Yield an option of a group, what it is for, and the keys that it sets."""
     about = " ".join(line for line in comments(file) if not line.startswith("vsgrpo "))
     yield Setting(f"{group}={option}", "", "", about, command_of(file) or f"group {group}")
-    cls = group_class(group, option)
-    for entry in entries(file):
-        if group == "experiment":
-            yield _setting(entry, "", f"experiment={option}")
-        else:
-            key = f"{group}.{entry.key}"
-            yield _setting(entry._replace(key=key), type_text(cls, entry.key), f"{group}={option}")
+    for entry in option_entries(group, file):
+        section, _, path = entry.key.partition(".")
+        rule = "" if group == "experiment" else type_text(group_class(section, option), path)
+        yield _setting(entry, rule, f"{group}={option}")
 
 
 def _setting(entry: Entry, rule: str, where: str) -> Setting:

@@ -53,6 +53,16 @@ def group_file(group: str, option: str, extra_dir: Path | None = None) -> Path |
     return next((file for file in files if file.is_file()), None)
 
 
+def option_entries(group: str, file: Path) -> list[Entry]:
+    """Return the keys that a file of a group sets, dotted from the top of the configuration.
+
+    A file that begins with `# @package _global_` may set keys of other sections too.
+    """
+    if file.read_text(encoding="utf-8").startswith("# @package _global_"):
+        return entries(file)
+    return [entry._replace(key=f"{group}.{entry.key}") for entry in entries(file)]
+
+
 def entries(file: Path) -> list[Entry]:
     """Return the keys of a file, sections with a comment included; a comment line alone continues the one before."""
     found: list[list[str]] = []
