@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsgrpo.spatial.floor import floor_shares, room_floor
 from vsgrpo.spatial.frame_true import judge_order, judged, shown_at
 from vsgrpo.spatial.question import ObjectRef, Question
 from vsgrpo.spatial.question_settings import QuestionSettings
@@ -139,14 +138,3 @@ def test_questions_that_are_made_say_at_which_budgets_they_are_true():
     assert question.extra == {"seen": False, "judged_at": [2, 4], "true_at": [4]}
     unjudged = replace(scene(CHAIRS, pixels), footage=None)
     assert make_questions(unjudged, asked, seed=0)[0].extra == {"seen": False}
-
-
-@pytest.mark.parametrize("alpha_points", ["random10k", "voxel5cm"])
-def test_half_of_a_floor_is_half_of_its_area(alpha_points):
-    rng = np.random.default_rng(0)
-    vertices = np.column_stack([rng.uniform(0, 4, 60_000), rng.uniform(0, 5, 60_000), np.zeros(60_000)])
-    seen = [vertices[:, 0] < 2, vertices[:, 0] < 9, vertices[:, 0] < -1]
-    half, whole, nothing = floor_shares(vertices, seen, alpha_points, "room")
-    assert whole == 1.0 and nothing == 0.0
-    assert half == pytest.approx(0.5, abs=0.01)
-    assert room_floor(vertices, alpha_points, "room")[0] == pytest.approx(20, rel=0.03)

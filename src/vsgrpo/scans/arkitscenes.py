@@ -129,7 +129,7 @@ class ArkitScan(Scan):
 
     def recording(self) -> ArkitRecording:
         """Open the `.mov`, else the best folder of pictures; see `ArkitRecording`."""
-        return ArkitRecording(self.scan_id, self.folders, self.mesh, self.boxed, self.sky_direction)
+        return ArkitRecording(self.scan_id, self.folders, self.boxed, self.sky_direction)
 
 
 def _object(item: Annotated, settings: SceneSettings, owned: NDArray[np.integer]) -> Candidate:

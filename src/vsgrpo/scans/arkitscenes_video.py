@@ -8,7 +8,7 @@ and matrices and poses with them. Times are the seconds in the files' names.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from vsgrpo.scans.arkitscenes_pictures import FolderPictures, MovPictures, Timed
 from vsgrpo.scans.boxed import BoxedObjects
-from vsgrpo.scans.source import Mesh, Recording, VisibilitySettings, broken, read_text
+from vsgrpo.scans.source import Recording, VisibilitySettings, broken, read_text
 from vsgrpo.scans.trajectory import TURNS, Floats, Trajectory, turned, turned_matrix, turned_pose
-from vsgrpo.scans.visibility import SeenSurface, View, watch
+from vsgrpo.scans.visibility import View, watch
 from vsgrpo.spatial.scene import Footage
 from vsgrpo.video.image import read_uint16
 
@@ -118,11 +118,8 @@ def read_pincam(path: Path, width: int, height: int) -> Floats:
 class BoxPixels:
     """Pixels of depth images by the box that holds what they show: a counter for `visibility.watch`."""
 
-    def __init__(
-        self, camera: DepthCamera, boxed: BoxedObjects, mesh: Mesh, instance_ids: Sequence[int], tolerance: float
-    ) -> None:
+    def __init__(self, camera: DepthCamera, boxed: BoxedObjects, instance_ids: Sequence[int]) -> None:
         self._camera, self._boxed, self._ids = camera, boxed, np.asarray(instance_ids, dtype=np.int64)
-        self._surface = SeenSurface(camera.view, mesh, tolerance)
         self.frame_pixels = 0
 
     def count(self, frame: int) -> NDArray | None:
@@ -133,10 +130,6 @@ class BoxPixels:
         self.frame_pixels = view.depth.size
         owners = self._boxed.owners(world_points(view))
         return np.bincount(owners + 1, minlength=int(self._ids.max(initial=0)) + 2)[self._ids + 1]
-
-    def surface(self, frames: Iterable[int]) -> NDArray[np.bool_] | None:
-        """Return what of the mesh some of the pictures show, see `SeenSurface.shown`."""
-        return self._surface.shown(frames)
 
 
 def world_points(view: View) -> Floats:
@@ -154,18 +147,16 @@ class ArkitRecording(Recording):
     Args:
         scan_id: video id.
         folders: where its files lie, the first that holds one has it.
-        mesh, boxed: of the scan.
+        boxed: of the scan.
         sky_direction: what metadata.csv says of the pictures, "" where it does not.
 
     Raises:
         DataError: no pictures, no poses, or a broken file of either.
     """
 
-    def __init__(
-        self, scan_id: str, folders: Sequence[Path], mesh: Mesh, boxed: BoxedObjects, sky_direction: str
-    ) -> None:
+    def __init__(self, scan_id: str, folders: Sequence[Path], boxed: BoxedObjects, sky_direction: str) -> None:
         places = [place for folder in folders for place in (folder, folder / f"{scan_id}_frames")]
-        self._mesh, self._boxed, self._sky = mesh, boxed, sky_direction
+        self._boxed, self._sky = boxed, sky_direction
         traj = _first(places, "lowres_wide.traj")
         if traj is None:
             raise broken(folders[0], "lacks lowres_wide.traj: which side of the pictures is up is not known", _USE_MESH)
@@ -222,8 +213,8 @@ class ArkitRecording(Recording):
             return "the .mov has another length than the pictures beside it: what the video shows was not counted"
         if not self._depth.paths:
             return "the recording has no lowres_depth: what the video shows was not counted"
-        counter = BoxPixels(camera, self._boxed, self._mesh, instance_ids, settings.depth_tolerance)
-        return watch(len(camera.times), counter, instance_ids, settings, camera.pose)
+        counter = BoxPixels(camera, self._boxed, instance_ids)
+        return watch(len(camera.times), counter, instance_ids, settings, camera.pose, camera.view)
 
     def close(self) -> None:
         """Close the .mov."""

@@ -6,14 +6,14 @@ at about its place. `visibility.Projection` asks the vertices one by one, so it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.scans.source import Mesh
-from vsgrpo.scans.visibility import SeenSurface, View
+from vsgrpo.scans.visibility import View
 from vsgrpo.scans.walk.mesh_video import majority
 from vsgrpo.scans.walk.rasterizer import Surface
 
@@ -52,7 +52,7 @@ class DrawnPixels:
 
     Args:
         view: pose and depth of a frame by its index, None where it has no usable ones.
-        mesh: the mesh that `Footage.surface` is about.
+        mesh: in the frame that the poses lead to.
         owner: (V,) the instance id of each vertex, -1 where none.
         tolerance: see `VisibilitySettings.depth_tolerance`.
     """
@@ -68,7 +68,6 @@ class DrawnPixels:
         self._view, self._ids, self._tolerance = view, np.asarray(instance_ids, dtype=np.int64), tolerance
         self._drawn = Surface(mesh.vertices, mesh.colors, mesh.faces)
         self._owner = majority(owner[mesh.faces])
-        self._surface = SeenSurface(view, mesh, tolerance)
         self.frame_pixels = 0
 
     def count(self, frame: int) -> NDArray | None:
@@ -83,7 +82,3 @@ class DrawnPixels:
         near[near] = np.abs(view.depth[near] - raster.depth[near]) <= self._tolerance * view.depth[near]
         owners = self._owner[raster.face[near]]
         return np.bincount(owners[owners >= 0], minlength=int(self._ids.max(initial=0)) + 1)[self._ids]
-
-    def surface(self, frames: Iterable[int]) -> NDArray[np.bool_] | None:
-        """Return what of the mesh some of the frames show, see `SeenSurface.shown`."""
-        return self._surface.shown(frames)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from vsgrpo.scans.source import (
     VisibilitySettings,
     broken,
 )
-from vsgrpo.scans.visibility import MASKS, Masks, Projection, watch
+from vsgrpo.scans.visibility import MASKS, Masks, Projection, View, watch
 from vsgrpo.spatial.scene import Footage, Scene
 from vsgrpo.tables import LabelTable, categorize, names_of, split_of
 
@@ -171,22 +171,30 @@ class SensRecording(Recording):
             DataError: the archive of masks is broken, or its pictures are.
         """
         scan, reader = self.scan, self.reader
+        has_depth = reader.header.depth_size[0] > 0 and reader.num_frames > 0 and bool(reader.frame(0).depth_bytes)
         masks = scan.folder / f"{scan.scan_id}{MASKS}"
         if masks.is_file():
             with Masks(masks, instance_ids) as counter:
-                return watch(reader.num_frames, counter, instance_ids, settings, self._pose)
+                return watch(
+                    reader.num_frames, counter, instance_ids, settings, self._pose, self._view if has_depth else None
+                )
         if not len(scan.mesh.faces):
             return "the mesh has no faces: what the video shows was not counted"
-        if not reader.header.depth_size[0] or not reader.num_frames or not reader.frame(0).depth_bytes:
+        if not has_depth:
             return "the .sens has no depth: what the video shows was not counted"
         owner = scan.instance_of_vertex()
         projection = Projection(reader.view, scan.mesh, owner, instance_ids, settings.depth_tolerance)
-        return watch(reader.num_frames, projection, instance_ids, settings, self._pose)
+        return watch(reader.num_frames, projection, instance_ids, settings, self._pose, self._view)
 
     def _pose(self, frame: int) -> NDArray[np.float64] | None:
         """Return the pose of a frame in the frame of the boxes."""
         reader = self.reader
         return self.scan.alignment @ reader.poses[frame].astype(np.float64) if reader.valid[frame] else None
+
+    def _view(self, frame: int) -> View | None:
+        """Return what the depth camera measured in a frame, its pose in the frame of the boxes."""
+        view = self.reader.view(frame)
+        return None if view is None else replace(view, pose=self.scan.alignment @ view.pose)
 
     def close(self) -> None:
         """Close the file."""

@@ -151,7 +151,7 @@ class PhoneRecording(Recording):
             return self._depth + nothing
         self._open.callback(self._depth.close)
         counter = DrawnPixels(self.view, self._mesh, self._owner, instance_ids, settings.depth_tolerance)
-        return watch(len(self.numbers), counter, instance_ids, settings, self.pose)
+        return watch(len(self.numbers), counter, instance_ids, settings, self.pose, self.view)
 
     def pose(self, place: int) -> NDArray[np.float64] | None:
         """Return camera -> mesh (4, 4) of an exported frame, None where it is not to be used."""

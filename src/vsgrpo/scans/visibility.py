@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.scans.source import Mesh, VisibilitySettings, broken
-from vsgrpo.scans.surface_points import seen_points, surface_samples
 from vsgrpo.spatial.scene import Footage
+from vsgrpo.spatial.sight import reach_of
 from vsgrpo.video.budget import frame_indices
 
 _REPLACE = "copy or download this file again, or remove it: it is optional"
 _MAX_UNJUDGED = 0.2
+_NEAREST = 0.1
+"""Metres: nothing nearer than this to the camera is seen."""
 MASKS = "_2d-instance-filt.zip"
 """Behind the scan id: the name of the archive of masks."""
 
@@ -55,10 +57,6 @@ class PixelCounter(Protocol):
         """Return the pixels of each object in a frame, (K,), None where it cannot be judged."""
         ...
 
-    def surface(self, frames: Iterable[int]) -> NDArray[np.bool_] | None:
-        """Return which vertices of the mesh, (V,), some of the frames show, None where that is not known."""
-        ...
-
 
 def watch(
     num_frames: int,
@@ -66,6 +64,7 @@ def watch(
     instance_ids: Sequence[int],
     settings: VisibilitySettings,
     pose_of: Callable[[int], NDArray[np.floating] | None] | None = None,
+    view: Callable[[int], View | None] | None = None,
 ) -> Footage | str:
     """Count the pixels of objects in frames of a recording; where that cannot be done, return why.
 
@@ -75,19 +74,27 @@ def watch(
     Args:
         pose_of: frame -> (4, 4) camera (x right, y down, z forward) -> frame of the scene's boxes, None where it has no
             usable one; without it nothing is asked about the camera.
+        view: frame -> what the depth camera measured, its pose as that of `pose_of`, None where that is not known;
+            without it nothing is said about how much of the floor is shown.
     """
     by_loader = set(frame_indices(num_frames, settings.num_frames))
     by_budget = {budget: set(frame_indices(num_frames, budget)) for budget in settings.budgets if budget <= num_frames}
     every = num_frames if settings.stride_s is None else max(1, int(settings.stride_s * settings.fps))
     looked = sorted(by_loader.union(range(0, num_frames, every), *by_budget.values()))
-    counts = {frame: row for frame in looked if (row := counter.count(frame)) is not None}
+    of_budgets = set[int]().union(*by_budget.values())
+    counts, reach = {}, []
+    for frame in looked:
+        if (row := counter.count(frame)) is None:
+            continue
+        counts[frame] = row
+        seen = view(frame) if view is not None and frame in of_budgets else None
+        reach.append(None if seen is None else reach_of(seen.depth, seen.matrix, seen.pose))
     unjudged = len(looked) - len(counts)
     if unjudged > _MAX_UNJUDGED * len(looked) or not by_loader & set(counts):
         return f"{unjudged} of {len(looked)} frames have no usable pose or depth: what the video shows was not counted"
     table = np.rint(np.array(list(counts.values()))).astype(np.int64).T
     place = {frame: position for position, frame in enumerate(counts)}
     whole = {budget: frames for budget, frames in by_budget.items() if frames <= place.keys()}
-    surface = {budget: seen for budget, frames in whole.items() if (seen := counter.surface(frames)) is not None}
     frames_shown, numbers = numbered_frames(num_frames, settings.num_frames, list(counts))
     return Footage(
         times=tuple(frame / settings.fps for frame in counts),
@@ -95,7 +102,7 @@ def watch(
         frame_pixels=counter.frame_pixels,
         pixels={int(i): tuple(row.tolist()) for i, row in zip(instance_ids, table, strict=True)},
         budgets={budget: tuple(sorted(place[frame] for frame in frames)) for budget, frames in whole.items()},
-        surface=surface,
+        reach=tuple(reach) if any(found is not None for found in reach) else (),
         poses=None if pose_of is None else stacked_poses([pose_of(frame) for frame in counts]),
         frames_shown=frames_shown,
         numbers=numbers,
@@ -117,37 +124,6 @@ def stacked_poses(poses: Iterable[NDArray[np.floating] | None]) -> NDArray[np.fl
     """Return poses as (F, 4, 4), nan for None."""
     unknown = np.full((4, 4), np.nan)
     return np.array([unknown if pose is None else pose for pose in poses], dtype=np.float64).reshape(-1, 4, 4)
-
-
-class SeenSurface:
-    """What of a mesh some frames of a depth camera show.
-
-    Args:
-        view: pose and depth of a frame by its index, None where it has no usable ones (as `sens.SensReader.view`).
-        mesh: in the frame that the poses lead to.
-        tolerance: see `VisibilitySettings.depth_tolerance`.
-    """
-
-    def __init__(self, view: Callable[[int], View | None], mesh: Mesh, tolerance: float) -> None:
-        self._view, self._tolerance = view, tolerance
-        samples = surface_samples(mesh.vertices, mesh.faces)
-        self._points = np.concatenate([mesh.vertices.astype(np.float32), samples])
-        self._shown: dict[int, NDArray[np.uint8]] = {}
-
-    def shown(self, frames: Iterable[int]) -> NDArray[np.bool_]:
-        """Return which vertices of the mesh and samples of its large faces, (V + S,), some of the frames show.
-
-        Each frame is looked at once.
-        """
-        found = np.zeros(len(self._points), dtype=bool)
-        for frame in frames:
-            if frame not in self._shown:
-                view, seen = self._view(frame), np.zeros(len(found), dtype=bool)
-                if view is not None:
-                    seen[seen_points(self._points, view.pose, view.matrix, view.depth, self._tolerance)[0]] = True
-                self._shown[frame] = np.packbits(seen)
-            found |= np.unpackbits(self._shown[frame], count=len(found)).view(bool)
-        return found
 
 
 class Projection:
@@ -176,7 +152,6 @@ class Projection:
         self._points = mesh.vertices[chosen].astype(np.float32)
         self._areas = vertex_areas(mesh.vertices, mesh.faces)[chosen].astype(np.float32)
         self._view, self._tolerance = view, tolerance
-        self._surface = SeenSurface(view, mesh, tolerance)
         self.frame_pixels = 0
 
     def count(self, frame: int) -> NDArray | None:
@@ -189,15 +164,40 @@ class Projection:
         counts = np.bincount(self._number[seen], weights=pixels, minlength=self._num_objects)
         return counts.astype(np.float64)
 
-    def surface(self, frames: Iterable[int]) -> NDArray[np.bool_] | None:
-        """Return what of the mesh some of the frames show, see `SeenSurface.shown`."""
-        return self._surface.shown(frames)
-
     def _footprints(self, view: View) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Return the points seen and the pixels of each: fx fy |A.p| / z^3 of vector area A at p, camera frame."""
         seen, points = seen_points(self._points, view.pose, view.matrix, view.depth, self._tolerance)
         facing = np.abs(((self._areas[seen] @ view.pose[:3, :3].astype(np.float32)) * points).sum(axis=1))
         return seen, view.matrix[0, 0] * view.matrix[1, 1] * facing / points[:, 2] ** 3
+
+
+def seen_points(
+    points: NDArray[np.float32],
+    pose: NDArray[np.floating],
+    matrix: NDArray[np.floating],
+    depth: NDArray[np.float32],
+    tolerance: float,
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Return which of the points (N, 3) a depth camera sees, and where these are in its frame (M, 3).
+
+    Args:
+        pose: (4, 4) camera (x right, y down, z forward) -> frame of the points.
+        matrix: (3, 3) or (4, 4) pinhole matrix of the depth image.
+        depth: (H, W) metres, 0 where unknown.
+        tolerance: a point is seen if its depth differs from the image's by at most this share of it.
+    """
+    pose = pose.astype(np.float32)
+    height, width = depth.shape
+    fx, fy, cx, cy = matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]
+    camera = (points - pose[:3, 3]) @ pose[:3, :3]
+    front = np.flatnonzero(camera[:, 2] > _NEAREST)
+    x, y, z = camera[front].T
+    u, v = np.rint(fx * x / z + cx), np.rint(fy * y / z + cy)
+    inside = np.flatnonzero((u >= 0) & (u < width) & (v >= 0) & (v < height))
+    measured = depth[v[inside].astype(np.intp), u[inside].astype(np.intp)]
+    near = np.abs(measured - z[inside]) <= tolerance * measured
+    seen = front[inside[near & (measured > 0)]]
+    return seen, camera[seen].astype(np.float32, copy=False)
 
 
 def vertex_areas(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -227,9 +227,6 @@ class Masks:
 
     def __exit__(self, *error: object) -> None:
         self._archive.close()
-
-    def surface(self, frames: Iterable[int]) -> None:
-        """Masks know nothing of the mesh's surface."""
 
     def count(self, frame: int) -> NDArray | None:
         """Return the pixels of each object in a frame, (K,), None where the archive lacks it."""

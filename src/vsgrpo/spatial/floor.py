@@ -7,7 +7,6 @@ section 3.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,50 +166,15 @@ def surface_sample(
     return a + u * (b - a) + v * (c - a)
 
 
-def floor_shares(
-    vertices: NDArray[np.floating],
-    seen: Sequence[NDArray[np.bool_]],
-    alpha_points: str = "random10k",
-    seed_name: str = "",
-    *,
-    alpha: float = 5.0,
-    holes: str = "fill",
-    samples: NDArray[np.floating] | None = None,
-) -> list[float]:
-    """Return per set of seen points which share of the area of `room_floor` these alone span, at most 1.
-
-    The points are those of `room_floor`, as far as they are seen, and the samples seen; 0 where the scan spans no area.
-
-    Args:
-        seen: (N + S,) each: the vertices, then the samples.
-        samples: (S, 3) more points of the surface, where faces are large; None: there are none.
-    """
-    whole = shape_area(alpha_shape(_floor_points(vertices, alpha_points, seed_name), alpha, holes))
-    more = np.zeros((0, 2)) if samples is None else np.asarray(samples, dtype=np.float64)[:, :2]
-    parts = [
-        np.concatenate(
-            [_floor_points(vertices, alpha_points, seed_name, some[: len(vertices)]), more[some[len(vertices) :]]]
-        )
-        for some in seen
-    ]
-    areas = [shape_area(alpha_shape(points, alpha, holes)) for points in parts]
-    return [min(area / whole, 1.0) if whole else 0.0 for area in areas]
-
-
-def _floor_points(
-    vertices: NDArray[np.floating], alpha_points: str, seed_name: str, seen: NDArray[np.bool_] | None = None
-) -> Floats:
+def _floor_points(vertices: NDArray[np.floating], alpha_points: str, seed_name: str) -> Floats:
     xy = np.asarray(vertices, dtype=np.float64)[:, :2]
-    finite = np.isfinite(xy).all(axis=1)
-    xy, kept = xy[finite], None if seen is None else seen[finite]
+    xy = xy[np.isfinite(xy).all(axis=1)]
     if len(xy) < 3:
         return xy
     if alpha_points == "random10k":
-        drawn = np.random.default_rng(_seed_of(seed_name)).integers(0, len(xy), NUM_ALPHA_POINTS)
-        return xy[drawn if kept is None else drawn[kept[drawn]]]
+        return xy[np.random.default_rng(_seed_of(seed_name)).integers(0, len(xy), NUM_ALPHA_POINTS)]
     if alpha_points == "voxel5cm":
-        xy = xy if kept is None else xy[kept]
-        return _voxel_points(xy) if len(xy) else xy
+        return _voxel_points(xy)
     raise ValueError(f"alpha_points={alpha_points!r}: random10k or voxel5cm")
 
 

@@ -81,9 +81,9 @@ class Footage:
         pixels: instance id -> its pixels in each of the F frames.
         budgets: frames asked for -> positions in `times` of those that a loader then shows; budgets of which every
             frame was looked at.
-        surface: frames asked for -> (V + S,) which vertices of the scan's mesh, and samples of large faces, are shown;
-            empty: not known.
-        areas: frames asked for -> share of the room's floor that this surface spans, at most 1; empty: not known.
+        reach: how far each of the F frames sees over the floor plan (`spatial.sight.reach_of`), None where that is not
+            known or not asked; empty: in none.
+        areas: frames asked for -> share of the room's floor that lies under their lines of sight; empty: not known.
         poses: (F, 4, 4) camera (x right, y down, z forward) -> frame of the scene, metres, in each of the F frames; nan
             where it is not known; None: in none.
         frames_shown: frames that a loader shows, as moments count them: `shown` with repeated frames left out.
@@ -96,7 +96,7 @@ class Footage:
     frame_pixels: int
     pixels: dict[int, tuple[int, ...]]
     budgets: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    surface: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+    reach: tuple[NDArray[np.float32] | None, ...] = ()
     areas: dict[int, float] = field(default_factory=dict)
     poses: NDArray[np.float64] | None = None
     frames_shown: int = 0

@@ -161,7 +161,7 @@ class _Maker:
         objects = tuple(item for item in self._scene.objects if item.instance_id != number)
         category = next(item.category for item in self._scene.objects if item.instance_id == number)
         footage = self._scene.footage
-        footage = None if footage is None else replace(footage, pixels=pixels, surface={}, areas={})
+        footage = None if footage is None else replace(footage, pixels=pixels, reach=(), areas={})
         scene = replace(self._scene, objects=objects, pixels=pixels, footage=footage)
         left = [item for item in row.objects if item["instance_id"] != number]
         refs = tuple(ObjectRef(item["category"], item["instance_id"]) for item in left)

@@ -12,11 +12,10 @@ from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.errors import DataError
 from vsgrpo.files import link_or_copy
 from vsgrpo.scans.source import Recording, Scan, VisibilitySettings
-from vsgrpo.scans.surface_points import surface_samples
 from vsgrpo.scans.visibility import numbered_frames, stacked_poses
 from vsgrpo.scans.walk.mesh_video import Walk, WalkSettings, render_walk
-from vsgrpo.spatial.floor import floor_shares
 from vsgrpo.spatial.scene import Footage, Scene
+from vsgrpo.spatial.sight import floor_cells, share_in_sight
 from vsgrpo.video.budget import frame_indices
 from vsgrpo.video.reader import probe
 from vsgrpo.video.writer import write_video
@@ -79,7 +78,7 @@ def _watch(config: BuildDataConfig, scan: Scan, scene: Scene, recording: Recordi
         return scene, video.seen_pixels
     pixels = {i: tuple(row[k] for k in footage.shown) for i, row in footage.pixels.items()}
     least = max(1, round(video.seen_pixels * footage.frame_pixels / WALK_PIXELS))
-    return replace(scene, pixels=pixels, footage=_with_areas(config, scan, scene, footage)), least
+    return replace(scene, pixels=pixels, footage=_with_areas(scene, footage)), least
 
 
 def _film_mesh(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) -> Film:
@@ -106,7 +105,6 @@ def _film_mesh(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) ->
         shown = tuple(dict.fromkeys(frame_indices(len(walk.frames), video.seen_frames)))
         times = tuple(number / WALK_FPS for number in range(len(walk.frames)))
         budgets = {k: tuple(dict.fromkeys(frame_indices(len(times), k))) for k in video.budgets if k <= len(times)}
-        surface = {k: np.any(walk.seen[list(frames)], axis=0) for k, frames in budgets.items()}
         frames_shown, numbers = numbered_frames(len(times), video.seen_frames, range(len(times)))
         footage = Footage(
             times,
@@ -114,12 +112,12 @@ def _film_mesh(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) ->
             video.walk_width * video.walk_height,
             pixels,
             budgets,
-            surface,
+            walk.reach,
             poses=stacked_poses(camera.pose() for camera in walk.cameras),
             frames_shown=frames_shown,
             numbers=numbers,
         )
-        footage = _with_areas(config, scan, scene, footage)
+        footage = _with_areas(scene, footage)
     scene = replace(scene, pixels=pixels, footage=footage, extra={**scene.extra, "notes": list(walk.notes)})
     return Film(scene, len(walk.frames), settings.scaled_min_pixels, walk)
 
@@ -136,19 +134,14 @@ def _take_existing(config: BuildDataConfig, scene: Scene, path: Path) -> int:
     return num_frames
 
 
-def _with_areas(config: BuildDataConfig, scan: Scan, scene: Scene, footage: Footage) -> Footage:
-    """Return what a video shows with the share of the floor that each budget of frames spans, where it is known."""
-    if scene.room_size is None or not footage.surface:
+def _with_areas(scene: Scene, footage: Footage) -> Footage:
+    """Return what a video shows with the share of the floor that each budget of frames shows, where that is known."""
+    outlines = [np.array(loop) for loop in scene.extra.get("floor_outline", ())]
+    if scene.room_size is None or not outlines or not footage.reach or footage.poses is None:
         return footage
-    spatial, seen = config.spatial, list(footage.surface.values())
-    mesh = scan.aligned_mesh()
-    shares = floor_shares(
-        mesh.vertices,
-        seen,
-        spatial.alpha_points,
-        scene.scene_name,
-        alpha=spatial.alpha,
-        holes=spatial.alpha_holes,
-        samples=surface_samples(mesh.vertices, mesh.faces),
-    )
-    return replace(footage, areas=dict(zip(footage.surface, shares, strict=True)))
+    cells, areas = floor_cells(outlines), {}
+    for budget, frames in footage.budgets.items():
+        reach = [found for k in frames if (found := footage.reach[k]) is not None]
+        if len(reach) == len(frames):
+            areas[budget] = share_in_sight(cells, footage.poses[list(frames), :3, 3], reach)
+    return replace(footage, areas=areas)

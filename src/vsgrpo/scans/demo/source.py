@@ -32,7 +32,7 @@ from vsgrpo.scans.sens import SensWriter
 from vsgrpo.scans.source import Mesh, ScanSource, SourceOptions
 from vsgrpo.scans.visibility import MASKS
 
-_VERSION = 3
+_VERSION = 4
 """Raise when the same arguments give other files, so that rooms already on disk are written anew."""
 
 _SPACING = 0.14
@@ -93,14 +93,16 @@ def write_room(
         info.unlink()  # the writer's sign of a complete folder, which this one stops being
     mesh = room_mesh(room)
     frames = list(_frames(room, num_frames, height, width))
+    jpegs, poses, masks, depths = zip(*frames, strict=True)
     write_scan(
         folder,
         Mesh(_to_raw(room, mesh.vertices).astype(np.float32), mesh.colors, mesh.faces),
         mesh.instances,
         axis_alignment=room.alignment,
         info={"demoRecipe": recipe},
-        sens_frames=[(jpeg, pose) for jpeg, pose, _ in frames],
-        masks=[mask for _, _, mask in frames],
+        sens_frames=zip(jpegs, poses, strict=True),
+        depths=depths,
+        masks=masks,
         color_size=(width, height),
         intrinsic_color=camera_matrix(height, width, room.preset.hfov_degrees),
     )
@@ -112,8 +114,13 @@ def _to_raw(room: Room, points: NDArray[np.floating]) -> NDArray[np.floating]:
     return (points - room.alignment[:3, 3]) @ room.alignment[:3, :3]
 
 
-def _frames(room: Room, num_frames: int, height: int, width: int) -> Iterator[tuple[bytes, NDArray[np.float64], bytes]]:
-    """Yield (JPEG, camera -> raw pose, PNG of the instances) per frame; few large ones at a time, to bound memory."""
+def _frames(
+    room: Room, num_frames: int, height: int, width: int
+) -> Iterator[tuple[bytes, NDArray[np.float64], bytes, NDArray[np.uint16]]]:
+    """Yield (JPEG, camera -> raw pose, PNG of the instances, depth in mm) per frame.
+
+    Few large ones are drawn at a time, to bound memory.
+    """
     poses = camera_poses(room, num_frames)
     to_raw = np.linalg.inv(room.alignment)
     batch = max(1, 200_000 // (height * width))
@@ -121,11 +128,12 @@ def _frames(room: Room, num_frames: int, height: int, width: int) -> Iterator[tu
         chunk = poses[first : first + batch]
         seen = render(room, chunk, height, width)
         masks = np.where(seen.objects >= 0, seen.objects + 1, 0).astype(np.uint8)
-        for picture, mask, pose in zip(seen.rgb, masks, chunk, strict=True):
+        depths = np.rint(1000 * seen.depth).astype(np.uint16)
+        for picture, mask, depth, pose in zip(seen.rgb, masks, depths, chunk, strict=True):
             jpeg, png = io.BytesIO(), io.BytesIO()
             Image.fromarray(picture).save(jpeg, "JPEG", quality=95, subsampling=0)
             Image.fromarray(mask).save(png, "PNG")
-            yield jpeg.getvalue(), to_raw @ pose, png.getvalue()
+            yield jpeg.getvalue(), to_raw @ pose, png.getvalue(), depth
 
 
 def write_scan(
@@ -136,6 +144,7 @@ def write_scan(
     axis_alignment: NDArray[np.floating] | None = None,
     info: dict[str, str] | None = None,
     sens_frames: Iterable[tuple[bytes, NDArray[np.floating] | None]] | None = None,
+    depths: Sequence[NDArray[np.uint16]] = (),
     masks: Sequence[bytes] = (),
     color_size: tuple[int, int] = (640, 480),
     intrinsic_color: NDArray[np.floating] | None = None,
@@ -151,6 +160,8 @@ def write_scan(
         axis_alignment: (4, 4) raw -> aligned; None leaves the line out, as the old annotation does.
         info: further lines of the `.txt`.
         sens_frames: (JPEG bytes, (4, 4) pose camera -> RAW world or None where tracking failed).
+        depths: per frame the (H, W) depth in mm, as a depth camera of the same place and matrix measures it; empty: the
+            recording has no depth.
         masks: per frame an 8-bit PNG whose values are objectId + 1, 0 for none.
         color_size: (width, height) of the JPEGs.
         intrinsic_color: (4, 4) pinhole matrix; needed with `sens_frames`.
@@ -167,9 +178,14 @@ def write_scan(
     if sens_frames is not None:
         if intrinsic_color is None:
             raise ValueError("sens_frames need intrinsic_color")
-        with SensWriter(Path(f"{stem}.sens"), color_size, intrinsic_color) as writer:
-            for jpeg, pose in sens_frames:
-                writer.add(jpeg, pose)
+        depth_size, intrinsic_depth = (0, 0), None
+        if depths:
+            depth_size = (depths[0].shape[1], depths[0].shape[0])
+            intrinsic_depth = np.array(intrinsic_color, dtype=np.float64)
+            intrinsic_depth[:2, 2] -= 0.5  # pixel centres of depth images are integers
+        with SensWriter(Path(f"{stem}.sens"), color_size, intrinsic_color, depth_size, intrinsic_depth) as writer:
+            for number, (jpeg, pose) in enumerate(sens_frames):
+                writer.add(jpeg, pose, depths[number] if depths else None)
         lines |= {"colorWidth": str(color_size[0]), "colorHeight": str(color_size[1])}
         lines["numColorFrames"] = str(writer.num_frames)
         for key, place in {"fx": (0, 0), "fy": (1, 1), "mx": (0, 2), "my": (1, 2)}.items():

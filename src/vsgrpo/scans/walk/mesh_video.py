@@ -16,11 +16,11 @@ from scipy import ndimage
 
 from vsgrpo.errors import DataError
 from vsgrpo.scans.source import Mesh
-from vsgrpo.scans.surface_points import is_fine, seen_points, surface_samples
 from vsgrpo.scans.walk import camera_plan
 from vsgrpo.scans.walk.camera_plan import film_order, num_key_views
 from vsgrpo.scans.walk.floor_map import FloorMap, eye_height, map_floor, vertical_fov_degrees, walk_pitch_degrees
 from vsgrpo.scans.walk.rasterizer import Camera, Raster, Surface
+from vsgrpo.spatial.sight import reach_of
 
 _HFOV_DEGREES = 75.0
 _EYE_HEIGHT = 1.5
@@ -29,8 +29,6 @@ _PLANNING_CELL = 0.06
 _VOXEL = 0.5
 """Metres: edge of the voxels that cut the surface into pieces to be seen."""
 
-_DEPTH_TOLERANCE = 0.03
-"""Share of the depth: half a pixel of a floor 5 m away, seen from eye height."""
 _TEXEL = 0.1
 """Metres, grain of the floor's colour map."""
 _WALLS = ((205, 203, 197), (198, 196, 190))
@@ -94,7 +92,7 @@ class Walk:
         cameras: of each frame.
         pixels: instance id -> pixels of it in each frame; instances never seen are there too, with zeros; empty where
             the scan has no annotation.
-        seen: (T, V + S) which vertices of the mesh, and samples of its large faces (`surface_samples`), a frame shows.
+        reach: how far each frame sees over the floor plan (`spatial.sight.reach_of`).
         notes: what was missing in the scan and how it was made up for.
         stage: what was filmed.
     """
@@ -102,7 +100,7 @@ class Walk:
     frames: NDArray[np.uint8]
     cameras: list[Camera]
     pixels: dict[int, tuple[int, ...]]
-    seen: NDArray[np.bool_]
+    reach: tuple[NDArray[np.float32], ...]
     notes: tuple[str, ...]
     stage: Stage
 
@@ -118,7 +116,6 @@ def render_walk(mesh: Mesh, instance_of_vertex: NDArray, settings: WalkSettings)
     Raises:
         DataError: no usable faces, or nowhere for a camera to stand.
     """
-    whole = mesh
     mesh, used, notes = _checked(mesh, instance_of_vertex)
     instances = np.asarray(instance_of_vertex, np.int64)[used]
     floor_map = map_floor(mesh.vertices, mesh.faces)
@@ -128,14 +125,9 @@ def render_walk(mesh: Mesh, instance_of_vertex: NDArray, settings: WalkSettings)
     object_of_face = majority(numbers[mesh.faces])
     cameras = plan_walk(mesh, numbers, len(ids), floor_map, settings)
     shell = RoomShell(mesh, floor_map)
-    samples = surface_samples(whole.vertices, whole.faces)
     frames = np.empty((len(cameras), settings.height, settings.width, 3), np.uint8)
     counts = np.zeros((len(ids), len(cameras)), np.int64)
-    seen = np.zeros((len(cameras), len(instance_of_vertex) + len(samples)), bool)
-    fine = is_fine(mesh.vertices, mesh.faces)
-    large = np.unique(mesh.faces[~fine])  # vertices that are looked for one by one, as samples are
-    tested = np.concatenate([used[large], len(instance_of_vertex) + np.arange(len(samples))])
-    points = np.concatenate([mesh.vertices[large], samples])
+    reach = []
     for number, camera in enumerate(cameras):
         raster = surface.draw(camera)
         frames[number] = surface.shade(raster, camera)
@@ -143,14 +135,10 @@ def render_walk(mesh: Mesh, instance_of_vertex: NDArray, settings: WalkSettings)
         shown = raster.face[raster.face >= 0]
         owner = object_of_face[shown]
         counts[:, number] = np.bincount(owner[owner >= 0], minlength=len(ids))
-        is_shown = np.zeros(len(mesh.faces), bool)
-        is_shown[shown] = True
-        seen[number, used[mesh.faces[is_shown & fine]]] = True
-        depth = np.where(raster.face < 0, 0, raster.depth)
-        seen[number, tested[seen_points(points, camera.pose(), camera.matrix(), depth, _DEPTH_TOLERANCE)[0]]] = True
+        reach.append(reach_of(np.where(raster.face < 0, 0, raster.depth), camera.matrix(), camera.pose()))
     pixels = {int(i): tuple(row) for i, row in zip(ids, counts.tolist(), strict=True)}
     stage = Stage(surface, shell, mesh.faces, object_of_face, ids, used)
-    return Walk(frames, cameras, pixels, seen, (*notes, *floor_map.notes), stage)
+    return Walk(frames, cameras, pixels, tuple(reach), (*notes, *floor_map.notes), stage)
 
 
 def plan_walk(
