@@ -13,6 +13,7 @@ from vsgrpo.errors import ConfigError
 from vsgrpo.scans.demo.plan import scan_id_of
 from vsgrpo.scans.demo.source import write_demo_labels
 from vsgrpo.scans.meta_info import read_scene_json
+from vsgrpo.scans.sens import SensReader, SensWriter
 from vsgrpo.video.budget import frame_indices
 
 ROOM = ("source.preset=furnished", "data.mode=vsibench", "data.min_count=1")
@@ -70,11 +71,17 @@ def assert_appear_in_order(scene, categories, frames, least):
 
 
 def test_without_masks_and_depth_nobody_looks_and_nothing_is_dropped(tmp_path):
-    # The demo's recordings have masks and no depth: without these no order can be asked, and no object is unseen.
+    # Without both no order can be asked, and no object is unseen.
     types = "data.types=[obj_appearance_order,object_counting]"
     assert all(row.extra["judged_at"] == [8] for row in build(tmp_path, types).rows)
     scan_id = scan_id_of(0, 0)
-    (tmp_path / f"out/scans_root/scans/{scan_id}/{scan_id}_2d-instance-filt.zip").unlink()
+    folder = tmp_path / f"out/scans_root/scans/{scan_id}"
+    (folder / f"{scan_id}_2d-instance-filt.zip").unlink()
+    with SensReader(folder / f"{scan_id}.sens") as reader:
+        frames, header = list(reader.frames()), reader.header
+    with SensWriter(folder / f"{scan_id}.sens", header.color_size, header.intrinsic_color) as writer:
+        for frame in frames:
+            writer.add(frame.jpeg, frame.pose)
     outcome = build(tmp_path, types)
     assert {row.question_type for row in outcome.rows} == {"object_counting"}
     assert all("seen" not in row.extra for row in outcome.rows)

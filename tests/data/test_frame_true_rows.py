@@ -20,6 +20,8 @@ from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.row import RowError
 from vsgrpo.data.rows import make_row, read_rows, write_rows
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.scans.demo.plan import scan_id_of
+from vsgrpo.scans.demo.source import write_demo_labels
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_types import QUESTION_TYPES
@@ -235,6 +237,23 @@ def test_a_build_flags_drops_or_answers(tmp_path):
     assert {row.id for row in rows} <= {row.id for row in answered}
     others = [row for row in answered if "answer_at" in row.extra]
     assert all(row.question_type == "object_counting" and row.extra["answer_at"] for row in others)
+
+
+def test_recorded_demo_rooms_say_whether_their_frames_show_the_floor(tmp_path):
+    """Eight frames look to four sides, the first and the last to two of them: half of the floor."""
+    config = demo_config(tmp_path, "source.seed=1", "video.budgets=[2,8]", "data.types=[room_size_estimation]")
+    write_demo_labels(tmp_path / "root")
+    found = {}
+    for index in (0, 70):
+        outcome = build_scan(ScanJob(config, tmp_path / "root", tmp_path, scan_id_of(1, index), "train"))
+        (row,) = outcome.rows
+        found[index] = (row.extra, read_scene_json(tmp_path / f"scenes/demo/{row.scene_name}.json").footage.areas)
+    assert found[0][0] == {"seen": True, "judged_at": [2, 8], "true_at": [8]}
+    assert 0.4 < found[0][1][2] < 0.6 and found[0][1][8] > 0.99
+    # In room 70 a plant of 1.9 m stands a metre from the camera: a march along each ray finds 6.1 % of the floor behind
+    # it with frames of 224 x 224 pixels, 6.5 % with these of 56 x 56.
+    assert found[70][0] == {"seen": True, "judged_at": [2, 8], "true_at": []}
+    assert found[70][1][8] == pytest.approx(0.937, abs=0.01)
 
 
 @pytest.mark.parametrize("value", ["[7]", "[8,8]", "[0]"])

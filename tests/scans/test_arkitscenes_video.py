@@ -150,7 +150,9 @@ def test_pixels_of_recorded_frames_equal_a_ray_test(tmp_path, turns):
         np.testing.assert_array_equal(owners[number][clear], owner[clear])
         assert [footage.pixels[thing][number] for thing in IDS] == [(owners[number] == thing).sum() for thing in IDS]
     assert all(max(footage.pixels[thing]) > 50 for thing in IDS)
-    assert set(footage.surface) == {2, 4} and footage.surface[4].sum() > footage.surface[2].sum() > 0
+    assert [reach is not None and reach.max() > 1 for reach in footage.reach] == [
+        k in footage.budgets[2] + footage.budgets[4] for k in range(8)
+    ]
 
 
 # --- what the video is made of ---

@@ -16,6 +16,7 @@ from vsgrpo.scans.walk.floor_map import (
 )
 from vsgrpo.scans.walk.mesh_video import RoomShell, WalkSettings, render_walk
 from vsgrpo.scans.walk.rasterizer import Camera, Surface
+from vsgrpo.spatial.sight import floor_cells, share_in_sight
 
 pytestmark = pytest.mark.integration
 
@@ -47,6 +48,16 @@ def distance_to_furniture(point):
     for (x0, y0, x1, y1, _), _ in FURNITURE.values():
         gaps.append(np.hypot(max(x0 - point[0], point[0] - x1, 0), max(y0 - point[1], point[1] - y1, 0)))
     return min(gaps)
+
+
+def test_a_walk_shows_the_floor_of_a_room_and_one_frame_a_part_of_it(walk):
+    corners = np.array([[0, 0], [SIZE[0], 0], [SIZE[0], SIZE[1]], [0, SIZE[1]]])
+    cells = floor_cells([corners])
+    assert len(cells) == 50 * 40
+    assert share_in_sight(cells, eyes(walk), walk.reach) > 0.97
+    # Views are 75 degrees wide.
+    alone = [share_in_sight(cells, [eye], [reach]) for eye, reach in zip(eyes(walk), walk.reach, strict=True)]
+    assert min(alone) > 0.02 and max(alone) < 0.75
 
 
 def test_walk_shows_every_object_of_a_simple_room(walk):

@@ -81,9 +81,9 @@ def test_pixels_are_those_of_a_ray_test_in_every_form_of_depth(tmp_path, form):
     counted, truth = np.array([footage.pixels[number] for number in IDS]), truth_pixels()
     assert np.abs(counted - truth).max() <= 2, (counted, truth)  # a ray that meets an edge
     assert footage.budgets.keys() == {4, 8}
-    thinned = read_scan(tmp_path, SCAN_ID).aligned_mesh()
-    assert all(seen.shape == (len(thinned.vertices),) for seen in footage.surface.values())
-    assert footage.surface[4].sum() <= footage.surface[8].sum()
+    # A closed room: each frame of a budget sees up to a wall wherever it looks.
+    looked = set(footage.budgets[4]) | set(footage.budgets[8])
+    assert {k for k, reach in enumerate(footage.reach) if reach is not None and reach.max() > 1} == looked
 
 
 def test_depth_pngs_are_read_before_depth_bin(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from furnished_room import furnished_room, intrinsics_of, pose_of
 
+from vsgrpo.data.build.film import with_areas
 from vsgrpo.errors import DataError
 from vsgrpo.scans.annotation import Instance
 from vsgrpo.scans.scannet import ScannetScan, SensRecording
@@ -16,7 +17,9 @@ from vsgrpo.scans.source import Mesh, VisibilitySettings
 from vsgrpo.scans.visibility import numbered_frames, vertex_areas
 from vsgrpo.scans.walk.mesh_video import WalkSettings, render_walk
 from vsgrpo.scans.walk.rasterizer import Camera, Surface
-from vsgrpo.spatial.scene import Footage
+from vsgrpo.spatial.question_settings import QuestionSettings
+from vsgrpo.spatial.question_types import make_questions
+from vsgrpo.spatial.scene import Footage, Scene
 from vsgrpo.tables import LabelTable
 
 av = pytest.importorskip("av")
@@ -265,17 +268,68 @@ def test_budgets_look_at_the_union_of_their_frames_and_leave_out_those_with_a_ho
     # 2: frames 0, 11. 4: 0, 4, 7, 11, of which 7 cannot be judged. 6: 0, 2, 4, 7, 9, 11 too. 16 are too many.
     assert footage.budgets == {2: (0, 4)}  # looked at: 0, 2, 4, 9, 11
     assert footage.pixels[0][0] > 50 and footage.pixels[0][1:] == (0, 0, 0, 0)
-    assert footage.surface[2].all()
 
 
-def test_surface_is_what_some_frame_of_the_budget_shows(folder):
-    scan = make_scan(folder, {0: board((0, 2, 0), 0.4, 0.5), 1: board((0, -2, 0), 0.4, 0.5)})
-    away = LOOK_NORTH @ np.diag([-1.0, 1.0, -1.0, 1.0])
-    poses = [LOOK_NORTH, LOOK_NORTH, away, LOOK_NORTH]
+def box_depth(pose: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return the depth image of an empty room between two corners, seen from inside."""
+    row, column = np.mgrid[:HEIGHT, :WIDTH]
+    rays = np.stack([(column - 32) / FOCAL, (row - 24) / FOCAL, np.ones((HEIGHT, WIDTH))], axis=-1) @ pose[:3, :3].T
+    rays[np.abs(rays) < 1e-9] = 1e-9
+    return ((np.where(rays > 0, high, low) - pose[:3, 3]) / rays).min(axis=-1)
+
+
+@pytest.mark.parametrize("kind", ["depth", "depth and masks", "masks"])
+def test_a_recording_whose_frames_miss_half_of_the_room_does_not_tell_its_size(folder, kind):
+    """An empty room of 4 x 4 m, raw frame turned by 30 degrees; frames 0 and 7 of eight look the same way."""
+    alignment = np.eye(4)
+    alignment[:2, :2] = [[np.sqrt(0.75), -0.5], [0.5, np.sqrt(0.75)]]
+    alignment[:3, 3] = (1, -2, 0.2)
+    to_raw, low, high = np.linalg.inv(alignment), np.array([-2, -2, -1.5]), np.array([2, 2, 1.1])
+    # 64 pixels at f = 50 are 65 degrees wide: eight views turn by 60, the last is the first again.
+    turns = [0, 1, 2, 3, 4, 5, 5, 0]
+    poses, depths = [], []
+    for turn in turns:
+        cos, sin = np.cos(turn * np.pi / 3), np.sin(turn * np.pi / 3)
+        pose = np.array([[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ LOOK_NORTH
+        depths.append(None if kind == "masks" else box_depth(pose, low, high))
+        poses.append(to_raw @ pose)
+    scan = make_scan(folder, {0: board((0, 1.9, 0), 0.4, 0.5)})
+    scan.alignment = alignment
+    scan.mesh.vertices = (scan.mesh.vertices @ to_raw[:3, :3].T + to_raw[:3, 3]).astype(np.float32)
+    if kind != "depth":
+        with zipfile.ZipFile(folder / f"{folder.name}_2d-instance-filt.zip", "w") as archive:
+            for frame, turn in enumerate(turns):
+                archive.writestr(f"instance-filt/{frame}.png", png(np.full((30, 40), int(turn == 0), np.uint8)))
+    with record(folder, poses, depths) as reader:
+        footage = watch(reader, scan, [0], VisibilitySettings(num_frames=2, stride_s=None, budgets=(2, 8)))
+    assert isinstance(footage, Footage) and footage.budgets == {2: (0, 7), 8: tuple(range(8))}
+    outline = [[-2, -2], [2, -2], [2, 2], [-2, 2]]
+    scene = Scene(
+        "scannet", folder.name, folder.name[:9], (), 16.0, np.zeros(3), {}, extra={"floor_outline": [outline]}
+    )
+    areas = with_areas(scene, footage).areas
+    if kind == "masks":
+        assert areas == {}  # nothing measured how far the frames see
+        return
+    # Frame 0 sees a triangle with its tip in the middle: 2 m high, 2 * 2 * 32 / 50 m wide: 2.56 of 16 m2.
+    assert areas[2] == pytest.approx(2.56 / 16, abs=0.015) and areas[8] > 0.98
+    asked = QuestionSettings(mode="vsibench", types=("room_size_estimation",))
+    (question,) = make_questions(replace(scene, footage=replace(footage, areas=areas)), asked, seed=0)
+    assert question.extra == {"judged_at": [2, 8], "true_at": [8]}
+
+
+def test_a_budget_with_a_frame_of_unknown_depth_says_nothing_of_the_floor(folder):
+    # Masks judge all frames; the pose of frame 1 of 4 is lost: budget 2 shows frames 0 and 3, budget 4 all.
+    with zipfile.ZipFile(folder / f"{folder.name}_2d-instance-filt.zip", "w") as archive:
+        for frame in range(4):
+            archive.writestr(f"instance-filt/{frame}.png", png(np.ones((30, 40), np.uint8)))
+    scan = make_scan(folder, {0: board((0, 2, 0), 0.4, 0.5)})
     asked = VisibilitySettings(num_frames=2, stride_s=None, budgets=(2, 4))
-    with record(folder, poses, [2.0] * 4) as reader:
-        footage = watch(reader, scan, [0, 1], asked)
-    half = len(scan.mesh.vertices) // 2
+    with record(folder, [LOOK_NORTH, None, LOOK_NORTH, LOOK_NORTH], [2.0] * 4) as reader:
+        footage = watch(reader, scan, [0], asked)
     assert footage.budgets == {2: (0, 3), 4: (0, 1, 2, 3)}
-    assert footage.surface[2][:half].all() and not footage.surface[2][half:].any()
-    assert footage.surface[4].all()
+    outline = [[-2, -2], [2, -2], [2, 2], [-2, 2]]
+    scene = Scene(
+        "scannet", folder.name, folder.name[:9], (), 16.0, np.zeros(3), {}, extra={"floor_outline": [outline]}
+    )
+    assert with_areas(scene, footage).areas.keys() == {2}

@@ -45,7 +45,7 @@ def read_meta_info(path: Path) -> list[Scene]:
 def write_scene_json(scene: Scene, path: Path) -> None:
     """Write one scene for `read_scene_json`, whole or not at all (temporary name, then rename).
 
-    With what its video shows and from where, so that questions can be made again without the scan; but for `surface`.
+    With what its video shows and from where, so that questions can be made again without the scan; but for `reach`.
     """
     boxes: dict[str, list[dict[str, Any]]] = {}
     for item in scene.objects:

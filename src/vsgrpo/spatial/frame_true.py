@@ -18,7 +18,7 @@ from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.scene import Scene, SceneObject
 
 MIN_AREA = 0.95
-"""Share of the floor that frames must span to tell the size of the room."""
+"""Share of the floor that frames must show to tell the size of the room."""
 
 
 def judged(scene: Scene, questions: Sequence[Question], settings: QuestionSettings) -> list[Question]:
@@ -101,7 +101,7 @@ def judge_rel_distance(scene: Scene, question: Question, shown: Shown) -> str:
 
 
 def judge_room_size(scene: Scene, question: Question, shown: Shown) -> str | None:
-    """Judge the size of the room: what the frames show spans at least `MIN_AREA` of its floor."""
+    """Judge the size of the room: the frames show at least `MIN_AREA` of its floor (`spatial.sight`)."""
     if shown.area is None:
         return None
     return question.answer if shown.area >= MIN_AREA else ""

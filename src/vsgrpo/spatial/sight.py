@@ -25,7 +25,7 @@ def reach_of(
 ) -> NDArray[np.float32]:
     """Return how far a frame sees over the floor plan in each of B equal directions round the camera, (B,) metres.
 
-    Direction k holds the angles from k to k + 1 of 2 pi / B, counted from x to y; 0 where no pixel looks. A direction is
+    Direction k holds the angles from k to k + 1 of 2 pi / B, from x to y; 0 where no pixel looks. A direction is
     about as wide as a pixel, half a degree at least.
 
     Args:

@@ -78,7 +78,7 @@ def _watch(config: BuildDataConfig, scan: Scan, scene: Scene, recording: Recordi
         return scene, video.seen_pixels
     pixels = {i: tuple(row[k] for k in footage.shown) for i, row in footage.pixels.items()}
     least = max(1, round(video.seen_pixels * footage.frame_pixels / WALK_PIXELS))
-    return replace(scene, pixels=pixels, footage=_with_areas(scene, footage)), least
+    return replace(scene, pixels=pixels, footage=with_areas(scene, footage)), least
 
 
 def _film_mesh(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) -> Film:
@@ -117,7 +117,7 @@ def _film_mesh(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) ->
             frames_shown=frames_shown,
             numbers=numbers,
         )
-        footage = _with_areas(scene, footage)
+        footage = with_areas(scene, footage)
     scene = replace(scene, pixels=pixels, footage=footage, extra={**scene.extra, "notes": list(walk.notes)})
     return Film(scene, len(walk.frames), settings.scaled_min_pixels, walk)
 
@@ -134,7 +134,7 @@ def _take_existing(config: BuildDataConfig, scene: Scene, path: Path) -> int:
     return num_frames
 
 
-def _with_areas(scene: Scene, footage: Footage) -> Footage:
+def with_areas(scene: Scene, footage: Footage) -> Footage:
     """Return what a video shows with the share of the floor that each budget of frames shows, where that is known."""
     outlines = [np.array(loop) for loop in scene.extra.get("floor_outline", ())]
     if scene.room_size is None or not outlines or not footage.reach or footage.poses is None:
