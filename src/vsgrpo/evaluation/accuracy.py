@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,11 @@ Cells = dict[str, dict[str, Cell]]
 
 
 def make_cells(
-    questions: Sequence[Scored], tasks: Mapping[str, Sequence[str]], above_chance: bool = False, offset: bool = True
+    questions: Sequence[Scored],
+    tasks: Mapping[str, Sequence[str]],
+    above_chance: bool = False,
+    offset: bool = True,
+    task_groups: Mapping[str, Mapping[str, Sequence[str]]] = MappingProxyType({}),
 ) -> Cells:
     """Return every mean of a table: "means" (micro, macro, chance_adjusted), "tasks", "types" and the groups.
 
@@ -93,6 +98,7 @@ def make_cells(
         tasks: task -> its question types; types that no task names are tasks of their own.
         above_chance: types, tasks and groups are sum(score - chance) / sum(1 - chance); micro is not.
         offset: False for differences of two scores, in which the chance cancels.
+        task_groups: way of sorting tasks -> value -> its tasks; a cell is their unweighted mean.
     """
     scenes = {scene: place for place, scene in enumerate(dict.fromkeys(question.scene for question in questions))}
     means = [(_MEAN, "micro"), *([(_MEAN, "chance_adjusted")] if above_chance else [])]
@@ -118,7 +124,7 @@ def make_cells(
         ratios = drawn[:, : len(keys)] / drawn[:, len(keys) :]
         columns = {key: ratios[:, place] for key, place in keys.items()}
         counts = dict(zip(keys, np.bincount(cells, minlength=len(keys)).tolist(), strict=True))
-        _add_tasks(columns, counts, tasks)
+        _add_tasks(columns, counts, tasks, task_groups)
     found: Cells = {}
     for (group, name), column in columns.items():
         found.setdefault(group, {})[name] = _cell(column, counts[group, name])
@@ -127,9 +133,12 @@ def make_cells(
 
 
 def _add_tasks(
-    columns: dict[tuple[str, str], np.ndarray], counts: dict[tuple[str, str], int], tasks: Mapping[str, Sequence[str]]
+    columns: dict[tuple[str, str], np.ndarray],
+    counts: dict[tuple[str, str], int],
+    tasks: Mapping[str, Sequence[str]],
+    task_groups: Mapping[str, Mapping[str, Sequence[str]]],
 ) -> None:
-    """Add the tasks of which there are questions, and their mean."""
+    """Add the tasks of which there are questions, their mean, and that of each group of them."""
     kinds = [name for group, name in columns if group == _TYPE]
     named = {kind for own in tasks.values() for kind in own}
     parts = {task: [kind for kind in own if kind in kinds] for task, own in tasks.items()}
@@ -140,6 +149,11 @@ def _add_tasks(
             counts[_TASK, task] = sum(counts[_TYPE, kind] for kind in own)
     every = [column for (group, _), column in columns.items() if group == _TASK]
     columns[_MEAN, "macro"], counts[_MEAN, "macro"] = mean_of_known(every), counts[_MEAN, "micro"]
+    for group, values in task_groups.items():
+        for value, own in values.items():
+            if there := [(_TASK, task) for task in own if (_TASK, task) in columns]:
+                columns[group, value] = mean_of_known([columns[key] for key in there])
+                counts[group, value] = sum(counts[key] for key in there)
 
 
 def _cell(column: np.ndarray, number: int) -> Cell:

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 BENCHMARKS = {
     "vsibench": "vsgrpo.evaluation.benchmarks.vsibench:VsiBench",
     "revsi": "vsgrpo.evaluation.benchmarks.revsi:ReVsi",
+    "site": "vsgrpo.evaluation.benchmarks.site:SiteBench",
+    "spar": "vsgrpo.evaluation.benchmarks.spar:SparBench",
+    "osi": "vsgrpo.evaluation.benchmarks.osi:OsiBench",
+    "sti": "vsgrpo.evaluation.benchmarks.sti:StiBench",
+    "spbench": "vsgrpo.evaluation.benchmarks.spbench:SpBench",
     "mathvista": "vsgrpo.vision_r1.mathvista:MathVista",
     "folder": "vsgrpo.evaluation.benchmarks.folder:Folder",
 }
@@ -105,6 +110,8 @@ class Benchmark(ScoredRows):
     """Columns that every row of the file has, those that are read."""
     packed: ClassVar[tuple[str, ...]] = ()
     """Columns of pictures: `packed_pictures` reads them, not `row`."""
+    media_folders: ClassVar[tuple[str, ...]] = ()
+    """Folders beside the row file that media may be below, as the zips of the benchmark unpack."""
 
     @classmethod
     def read(cls, path: Path | str, options: ReadOptions = ReadOptions()) -> Self:
@@ -181,8 +188,10 @@ class Benchmark(ScoredRows):
 
     @cached_property
     def folder(self) -> Path:
-        """The folder that media paths are below: that of the row file, or one of two above it that holds the first."""
-        folders = (self.file.parent, *list(self.file.resolve().parents)[1:3])
+        """The folder that media paths are below: that of the row file, one of `media_folders` in it, or one of two
+        above it, the first that holds what the first row shows."""
+        beside = [self.file.parent / name for name in self.media_folders]
+        folders = (self.file.parent, *beside, *list(self.file.resolve().parents)[1:3])
         first = next((item["path"] for row in self.rows for item in row.media), "")
         return next((folder for folder in folders if (folder / first).is_file()), folders[0])
 

@@ -75,6 +75,8 @@ class ScoredRows(ShownRows):
     """Known question types besides those of `tasks`; where both are empty, any type is scored."""
     tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Columns of the authors' table that are the mean of several question types."""
+    task_groups: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {}
+    """Means of tasks that the authors print too: name of the group -> value -> its tasks."""
     headline: ClassVar[str] = "micro"
     """The mean that the authors quote, one of `accuracy.HEADLINES`."""
     scorer: ClassVar[str] = "right or wrong"
@@ -166,7 +168,7 @@ class ScoredRows(ShownRows):
             "name": self.version_name(),
             "num_rows": self.num_rows,
             "correct": scores,
-            "cells": make_cells(scored, self.tasks, self.headline == "chance_adjusted"),
+            "cells": make_cells(scored, self.tasks, self._is_above_chance, task_groups=self.task_groups),
             "headline": self.headline,
             "scorer": self.scorer if self.harness == "official" else f"as harness {self.harness} asks and reads",
             "num_scenes": len({question.scene for question in scored}),
@@ -175,6 +177,10 @@ class ScoredRows(ShownRows):
             "notes": tuple(notes),
         }
         return Accuracy(**{**values, **fields})
+
+    @property
+    def _is_above_chance(self) -> bool:
+        return self.headline == "chance_adjusted"
 
     def _scored(self, rows: Sequence[Row], score: float) -> Scored:
         first = rows[0]
@@ -194,6 +200,6 @@ class ScoredRows(ShownRows):
         found = {}
         for name, values in scores.items():
             scored = [self._scored(unit, value) for unit, value in zip(units, values, strict=True)]
-            cells = make_cells(scored, self.tasks, self.headline == "chance_adjusted")
+            cells = make_cells(scored, self.tasks, self._is_above_chance)
             found[name] = cells["means"][self.headline].mean
         return found
