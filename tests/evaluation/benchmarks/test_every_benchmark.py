@@ -3,10 +3,18 @@
 A benchmark adds one maker: it writes rows and what they show into a folder and returns benchmark.path.
 """
 
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
+import test_osi_benchmark as of_osi
+import test_site_benchmark as of_site
+import test_spar_benchmark as of_spar
+import test_spbench_benchmark as of_spbench
+import test_sti_benchmark as of_sti
+from PIL import Image
 from test_revsi_benchmark import records, write
 
 from vsgrpo.cli import run
@@ -30,7 +38,59 @@ def revsi(folder):
     return write(folder / "2_frame" / "test.jsonl", records(frames=2)).parent
 
 
-MAKERS = {"revsi": revsi}
+def png(tone):
+    """Return the bytes of a grey picture."""
+    content = io.BytesIO()
+    Image.new("L", (56, 56), tone).save(content, "PNG")
+    return content.getvalue()
+
+
+def site(folder):
+    make_video(folder / "videos/a.mp4")
+    for name in ("a", "b"):
+        (folder / f"{name}.png").write_bytes(png(90))
+    question = "Is <image> left of <image>?"
+    rows = [
+        of_site.site_row(visual=["a.png"]),
+        of_site.site_row(question=question, options=["yes", "no"], visual=["a.png", "b.png"]),
+    ]
+    of_site.write(folder, rows)
+    of_site.write(folder, [of_site.site_row(visual=["videos/a.mp4"])], "video_test.jsonl")
+    return folder
+
+
+def spar(folder):
+    folder.mkdir()
+    pictures = [{"bytes": png(40 * k), "path": f"{k}.png"} for k in range(3)]
+    rows = [of_spar.spar_row("0", image=pictures[:1]), of_spar.spar_row("1", "position_matching", "B", image=pictures)]
+    of_spar.write(folder, [*rows, of_spar.spar_row("2", "view_change_infer", "move_up:0.3", image=pictures[:2])])
+    return folder
+
+
+def osi(folder):
+    make_video(folder / "0007.mp4")
+    with zipfile.ZipFile(folder / "videos_part1.zip", "w") as archive:
+        archive.write(folder / "0007.mp4", "0007.mp4")
+    (folder / "0007.mp4").unlink()
+    return of_osi.write(folder, [of_osi.osi_row(), of_osi.osi_row("absolute_speed", "0"), of_osi.CHOICE])
+
+
+def sti(folder):
+    make_video(folder / "video/scene0001_00.mp4")
+    make_video(folder / "video/000123.mp4")
+    rows = [of_sti.sti_row(), of_sti.sti_row(Task="Pose Estimation", Video="000123.mp4", Source="Omni6DPose")]
+    return of_sti.write(folder, rows)
+
+
+def spbench(folder):
+    for name in ("1", "2", "200"):
+        picture = folder / "SPBench-SI-images/scene0025_00" / f"{name}.jpg"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (56, 56), 90).save(picture)
+    return of_spbench.write(folder, [of_spbench.spbench_row(), of_spbench.CHOICE])
+
+
+MAKERS = {"revsi": revsi, "site": site, "spar": spar, "osi": osi, "sti": sti, "spbench": spbench}
 
 
 def test_every_benchmark_has_a_maker():
