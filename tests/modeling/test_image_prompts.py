@@ -24,12 +24,18 @@ ANSWERS = ((5, 6, 7), (8, 9))
 
 
 def prompt_of(tiny, text, *media):
+    """Return the prompt of a text after its media, or of the texts before, between and after them."""
     ids = encode_prompt(replace(tiny, vision_marks="library"), text, [m.medium for m in media])
     return Prompt(tuple(ids), tuple(m.key for m in media))
 
 
 def library_inputs(tiny, text, *media):
-    content = [{"type": m.medium.kind} for m in media] + [{"type": "text", "text": text}]
+    content = [{"type": m.medium.kind} for m in media]
+    if isinstance(text, str):
+        content.append({"type": "text", "text": text})
+    else:
+        for place, part in enumerate(text):
+            content.insert(2 * place, {"type": "text", "text": part})
     options = {"enable_thinking": False} if tiny.family.model_type == "qwen3_5" else {}
     messages = [{"role": "user", "content": content}]
     rendered = tiny.processor.apply_chat_template(messages, add_generation_prompt=True, **options)
@@ -45,14 +51,28 @@ def library_inputs(tiny, text, *media):
     )
 
 
+QUESTION = "Which angle is larger?"
+AROUND = ("Look at ", " and then at\n", "", " for the third.\n" + QUESTION)
+"""Texts before, between and after three media, two of which stand side by side."""
+
+
 @pytest.mark.parametrize(
-    "media",
-    [(A,), (A, B), (A, CLIP, B), (CLIP,), (CLIP, SHORT), (CLIP, A)],
-    ids=["image", "two images", "images around a video", "video", "two videos", "video and image"],
+    ("media", "text"),
+    [
+        ((A,), QUESTION),
+        ((A, B), QUESTION),
+        ((A, CLIP, B), QUESTION),
+        ((CLIP,), QUESTION),
+        ((CLIP, SHORT), QUESTION),
+        ((CLIP, A), QUESTION),
+        ((CLIP, A, SHORT), AROUND),
+        ((A, B, A), AROUND),
+    ],
+    ids=["A", "A B", "A video B", "video", "two videos", "video A", "videos and A in a text", "images in a text"],
 )
-def test_tokens_and_log_probs_equal_the_librarys(tiny, rule, media):
-    prompt = prompt_of(tiny, "Which angle is larger?", *media)
-    inputs = library_inputs(tiny, "Which angle is larger?", *media)
+def test_tokens_and_log_probs_equal_the_librarys(tiny, rule, media, text):
+    prompt = prompt_of(tiny, text, *media)
+    inputs = library_inputs(tiny, text, *media)
     assert list(prompt.token_ids) == inputs["input_ids"][0].tolist()
     images = [m.medium.num_tokens for m in media if m.medium.kind == "image"]
     assert prompt.token_ids.count(tiny.processor.image_token_id) == sum(images)
@@ -116,6 +136,47 @@ def test_the_tree_equals_plain_rows_with_images(lora):
     keys = [(f"row{i}", k) for i in range(3) for k in range(2)]
     drawn = [rollout(lora.model, prompts, features, keys, sampling, layout=layout) for layout in ("plain", "tree")]
     assert drawn[0] == drawn[1] and len({tuple(tokens) for tokens in drawn[0]}) == 6
+
+
+def test_the_tree_equals_plain_rows_with_media_in_the_text(lora):
+    """Prompts that share text and media up to different places: a whole prefix, one medium, no medium."""
+    media = (CLIP, A, SHORT)
+    prompts = [
+        prompt_of(lora, AROUND, *media),
+        prompt_of(lora, (*AROUND[:3], "Which is longer?"), *media),
+        prompt_of(lora, ("Look at ", " but", " not", QUESTION), *media),
+        prompt_of(lora, ("At ", " and then at\n", "", QUESTION), *media),
+    ]
+    features = FeatureStore(lora).features(media)
+    completions = [ANSWERS, ((9,), (5, 5, 5, 5)), ((3, 4), (4, 3)), ((3,), (4,))]
+    plain = logps(lora.model, build_trees(prompts, completions, False), features)
+    trees = build_trees(prompts, completions, True)
+    assert len(trees) == 1
+    for attention in ("dense", "block", "split"):
+        packed = logps(lora.model, trees, features, layout="tree", attention=attention)
+        for (a, _), (b, _) in zip(plain, packed, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+    sampling = Sampling(seed=3, step=0, max_new_tokens=5, eos_ids=(), suppress=vision_token_ids(lora.model))
+    keys = [(f"row{i}", k) for i in range(4) for k in range(2)]
+    drawn = [rollout(lora.model, prompts, features, keys, sampling, layout=layout) for layout in ("plain", "tree")]
+    assert drawn[0] == drawn[1] and len({tuple(tokens) for tokens in drawn[0]}) == 8
+
+
+def test_every_medium_in_a_text_reaches_the_model(lora):
+    prompt = prompt_of(lora, AROUND, CLIP, A, SHORT)
+    features = FeatureStore(lora).features([CLIP, A, SHORT, make_video(8), make_image(7), make_video(9, 4, 84)])
+    trees = build_trees([prompt], [ANSWERS], True)
+    own = torch.cat([row for row, _ in logps(lora.model, trees, features)])
+    for key, other in ((CLIP.key, "video8"), (A.key, "image7"), (SHORT.key, "video9")):
+        swapped = features | {key: type(features[key])(features[other].tensor, features[key].medium)}
+        moved = torch.cat([row for row, _ in logps(lora.model, trees, swapped)])
+        assert (own - moved).abs().max() > 1e-3, key
+
+
+def test_parts_of_a_text_are_one_more_than_its_media(tiny):
+    assert encode_prompt(tiny, AROUND, []) == encode_prompt(tiny, "".join(AROUND), [])  # a blind question
+    with pytest.raises(ValueError, match="4 parts of text around 2 videos and images"):
+        prompt_of(tiny, AROUND, A, B)
 
 
 def test_features_of_the_other_kind_are_refused(tiny):

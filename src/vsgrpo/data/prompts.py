@@ -6,6 +6,7 @@ sentence). Evaluation wording of choice questions is not printed in the paper; o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Protocol
@@ -54,6 +55,8 @@ EVAL_SENTENCES = {
     "observe": "Please observe the video first and then answer the question using a single word or phrase.",
 }
 
+PLACEHOLDER = re.compile(r"<(image|video)>")
+"""Where an image or a video is shown, in texts of benchmarks that say so."""
 FIELDS = frozenset(field.name for field in fields(Row))
 _NO_FILM = ("the video", "the image")
 """In the sentences of rows without a video (ours: the paper has none)."""
@@ -98,6 +101,24 @@ def asked_text(row: Row, prompt: Asking) -> str:
     if found := SPECIAL.search(text):
         raise DataError(f"row {row.key}: prompt.template gives the special token {found[0]}", "take it out")
     return text
+
+
+def parted_text(text: str, kinds: Sequence[str], where: str) -> str | tuple[str, ...]:
+    """Return the texts before, between and after the placeholders `<image>` and `<video>`; a text without any is whole.
+
+    Args:
+        kinds: of the media shown, in order.
+
+    Raises:
+        DataError: the placeholders are not one per medium, of its kind.
+    """
+    named = PLACEHOLDER.findall(text)
+    if not named:
+        return text
+    if named != list(kinds):
+        shown = ", ".join(kinds) or "nothing"
+        raise DataError(f"{where}: its text shows {', '.join(named)} and the row {shown}", "download the file again")
+    return tuple(re.split(r"<(?:image|video)>", text))
 
 
 def row_map_request(row: Row) -> str:

@@ -146,7 +146,7 @@ def check_asked(row: Row, where: str) -> None:
     _check_options(row, where, CHOICE_LETTERS, may_repeat=True)
     _check_letter(row, where)
     for item in row.media:
-        _check_medium(item, where)
+        _check_medium(item, where, may_be_clip=True)
 
 
 def row_faults(row: Row, where: str, missing: Sequence[str] = ()) -> list[RowError]:

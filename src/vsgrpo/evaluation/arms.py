@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, cycle, islice
 from typing import TYPE_CHECKING
 
-from vsgrpo.data.row import Row
+from vsgrpo.data.row import Place, Row
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.benchmark import Benchmark
-from vsgrpo.evaluation.predictions import MediaOf
+from vsgrpo.evaluation.predictions import Media, MediaOf
 from vsgrpo.families import family_of
 
 if TYPE_CHECKING:
@@ -63,18 +64,41 @@ def media_of_arms(config: EvalConfig, benchmark: Benchmark) -> dict[str, MediaOf
 
 
 def shuffled(rows: Sequence[Row], media_of: MediaOf, key: str) -> MediaOf:
-    """Return what each row is shown as a control: the videos or images of another room's row.
+    """Return what each row is shown as a control: as many videos and images, of another room's row.
 
     Raises:
         ConfigError: there is no other room, or one has more than half of the videos; `key` asked for the control.
     """
-    names = {row.id: "\n".join(str(path) for _, path in media_of(row)) for row in rows}
-    media = {names[row.id]: media_of(row) for row in rows}
+    media = {row.id: media_of(row) for row in rows}
+    names = {name: "\n".join(map(str, chain.from_iterable(shown))) for name, shown in media.items()}
+    rooms = {names[row.id]: f"{row.dataset}/{row.room}" for row in rows if media[row.id]}
+    if not rooms:
+        raise ConfigError(f"{key}: no question shows anything", hint="leave the control out")
+    shown = {names[name]: items for name, items in media.items()}
     try:
-        partner = derangement({names[row.id]: f"{row.dataset}/{row.room}" for row in rows})
+        partner = derangement(rooms)
+        ordered = sorted(rooms)
+        places = {name: place for place, name in enumerate(ordered)}
+        after = {name: places[other] for name, other in partner.items()}
+        others = {name: _others(name, ordered[k:] + ordered[:k], rooms, shown) for name, k in after.items()}
     except ValueError as error:
         raise ConfigError(f"{key}: {error}", hint="evaluate rows of two scenes or images at least") from None
-    return lambda row: media[partner[names[row.id]]]
+    return lambda row: others.get(names[row.id], ())
+
+
+def _others(name: str, partners: Sequence[str], rooms: Mapping[str, str], shown: Mapping[str, Media]) -> Media:
+    """Return as many videos and images of other rooms as `name` shows, kind by kind: those of its first partner, and
+    where these are too few those of the next ones; repeated where there are not enough in all."""
+    own = {path for _, path, *_ in shown[name]}
+    found: dict[str, list[Place]] = {}
+    for kind, number in Counter(kind for kind, *_ in shown[name]).items():
+        of_others = chain.from_iterable(shown[other] for other in partners if rooms[other] != rooms[name])
+        items = (item for item in of_others if item[0] == kind and item[1] not in own)
+        found[kind] = list(islice(dict.fromkeys(islice(items, 10 * number)), number))
+        if not found[kind]:
+            raise ValueError(f"no other room has {'an image' if kind == 'image' else 'a video'}")
+    given = {kind: cycle(items) for kind, items in found.items()}
+    return tuple(next(given[kind]) for kind, *_ in shown[name])
 
 
 def derangement(rooms: Mapping[str, str]) -> dict[str, str]:

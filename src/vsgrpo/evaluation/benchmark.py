@@ -13,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
+from vsgrpo.data.prompts import parted_text
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.accuracy import AccuracyReport
@@ -100,6 +101,11 @@ class Benchmark(ScoredRows):
     own; every other method has a default, and what a published benchmark is known by is class attributes.
     """
 
+    media_in_text: ClassVar[bool] = False
+    """`<image>` and `<video>` in a text are where media are shown, one each and in their order; a text without any
+    follows its media."""
+    may_show_nothing: ClassVar[bool] = False
+    """Some questions have no image and no video: they are asked as text alone, and counted."""
     takes_samples: ClassVar[bool] = False
     """Several samples per question can be scored (decoding.num_samples)."""
     has_task_tables: ClassVar[bool] = False
@@ -196,7 +202,7 @@ class Benchmark(ScoredRows):
         return next((folder for folder in folders if (folder / first).is_file()), folders[0])
 
     def text(self, row: Row) -> str:
-        """Return the text of a row's user turn; videos and images stand before it.
+        """Return the text of a row's user turn; videos and images are shown before it, or in it (`media_in_text`).
 
         The authors' own (`official_text`), unless the configuration asks for another mode, wording or template.
         """
@@ -205,6 +211,25 @@ class Benchmark(ScoredRows):
     def official_text(self, row: Row) -> str:
         """Return the text that the authors ask with; the official form of VSI-Bench where a class has none."""
         return self.prompt.text(row)
+
+    def turn(self, row: Row) -> str | tuple[str, ...]:
+        """Return the text of a row's user turn, or the texts before, between and after what is shown.
+
+        Raises:
+            DataError: `<image>` and `<video>` in it are not one per medium.
+        """
+        text = self.text(row)
+        if not self.media_in_text:
+            return text
+        return parted_text(text, [kind for kind, *_ in self.media(row)], f"{self.file}: id={row.id}")
+
+    def check_turns(self) -> None:
+        """Refuse rows whose text and media do not belong together; DataError as `turn`, or for a row that shows nothing
+        where the benchmark has none such."""
+        for row in self.rows:
+            self.turn(row)
+            if not self.may_show_nothing and not self.media(row):
+                raise DataError(f"{self.file}: id={row.id}: shows neither image nor video", "download it again")
 
     def report(self, answers: Answers) -> Report:
         """Return the scores of an evaluation and of its controls.

@@ -25,13 +25,13 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.decoding import Decoding
-from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
+from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, place_name, plan_chunks
 from vsgrpo.evaluation.unsure import Drawn, draw_unsure
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
 from vsgrpo.modeling.load import device_line, load, own_device
 from vsgrpo.modeling.logps import logps
-from vsgrpo.modeling.prompt import encode_prompt
+from vsgrpo.modeling.prompt import Turn, encode_prompt
 from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt, build_trees
@@ -93,7 +93,7 @@ def open_generator(
     device: torch.device,
     tiny_folder: Path,
     prompt: PromptSettings,
-    text_of: Callable[[Row], str] | None = None,
+    text_of: Callable[[Row], Turn] | None = None,
 ) -> Generator:
     """Load the model of a config (see `modeling.load.load`) and return what answers questions with it.
 
@@ -119,7 +119,7 @@ class Generator:
 
     Args:
         system: system turn, see `modeling.prompt.encode_prompt`.
-        text_of: the text of a row's user turn; None: in the form of `prompt`.
+        text_of: the user turn of a row, see `modeling.prompt.Turn`; None: in the form of `prompt`.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Generator:
         prompt: PromptSettings,
         decoding: Decoding,
         system: str | None = None,
-        text_of: Callable[[Row], str] | None = None,
+        text_of: Callable[[Row], Turn] | None = None,
     ) -> None:
         self.bundle = bundle
         self.loader = loader
@@ -200,10 +200,10 @@ class Generator:
         rows = [(row, () if view == "none" else group.media) for group in groups for row in group.rows]
         lines = []
         for row, media in rows[:NUM_PROMPTS_KEPT]:
-            paths = ", ".join(str(path) for _, path in media) or None
+            paths = ", ".join(map(place_name, media)) or None
             line: dict[str, Any] = {"id": row.id, "view": view, "video": paths}
             try:
-                shown = [self.loader.medium(path, kind) for kind, path in media]
+                shown = [self.loader.medium(path, kind, *clip) for kind, path, *clip in media]
             except DataError as error:
                 lines.append({**line, "error": error.message})
                 continue
@@ -232,7 +232,8 @@ class Generator:
         for group in chunk:
             wanted = () if view == "none" else group.media
             try:
-                shown[group.media] = tuple(view_of(self.loader.load(path, kind), view) for kind, path in wanted)
+                loaded = (self.loader.load(path, kind, *clip) for kind, path, *clip in wanted)
+                shown[group.media] = tuple(view_of(item, view) for item in loaded)
             except DataError as error:
                 errors[group.media] = error.message
         clock["decode"] = time.perf_counter() - began

@@ -234,7 +234,7 @@ def _compared(
     fresh: dict[Path, bool] = {}
     num_unnamed = 0
     for row in rows:
-        paths = [path for kind, path in media_of(row) if kind == "video"]
+        paths = [path for kind, path, *_ in media_of(row) if kind == "video"]
         links = [text for path in paths for text in Links(path.parent).of(path.name)]
         rooms = rooms_of(row, *links)
         is_benchmark = official or not rooms.isdisjoint(denied_rooms())

@@ -36,6 +36,12 @@ MediaOf = Callable[[Row], Media]
 """From a row to the media that the model gets with it."""
 
 
+def place_name(place: Place) -> str:
+    """Return the path of a video or image for people, of a clip with its seconds."""
+    _, path, *clip = place
+    return f"{path} ({clip[0]:g} to {clip[1]:g} s)" if clip else str(path)
+
+
 @dataclass(frozen=True)
 class VideoQuestions:
     """A video (or images) to show and the rows asked about it."""

@@ -124,7 +124,7 @@ def question_row(
     name: str,
     question: str,
     answer: str,
-    media: Sequence[tuple[str, str]],
+    media: Sequence[tuple[str, str, *tuple[float, ...]]],
     *,
     dataset: str,
     question_type: str | None = None,
@@ -136,7 +136,8 @@ def question_row(
     Args:
         name: its id, unique in the benchmark.
         answer: of a question with options, one of them.
-        media: (kind, path) of each image or video; paths are relative to the row file.
+        media: (kind, path) of each image or video, (kind, path, start, end) of a clip of a video, in seconds; paths are
+            relative to the row file.
         dataset: name of the benchmark; `question_type` is the same where none is given.
         more: other fields of `Row`.
     """
@@ -155,7 +156,7 @@ def question_row(
         "answer": answer,
         "answer_kind": "choice" if options else "text",
         "unit": None,
-        "media": tuple({"kind": kind, "path": path} for kind, path in media),
+        "media": tuple(dict(zip(("kind", "path", "start", "end"), item, strict=False)) for item in media),
         "rejected": None,
         "reasoning": None,
         "objects": (),

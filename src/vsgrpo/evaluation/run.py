@@ -85,6 +85,7 @@ def run_eval(
             check_servable(model.path, model.adapter, str(config.model.text_after_video))
         manifests = check_lineage(model.path, model.adapter, allow_leak=allow_leak)
         benchmark = read_rows(config, kind).with_media(skip_missing)
+        benchmark.check_turns()
         leak = compare_rows(
             manifests, benchmark.rows, benchmark.media, benchmark.official, allow_leak=allow_leak, name=model.path
         )
@@ -189,7 +190,11 @@ def rows_for_frames(config: EvalConfig, benchmark: Benchmark) -> tuple[Benchmark
         for sentence in found.sentences():
             show(f"{benchmark.file.name}: {sentence}", sys.stderr)
     check_map_room(found.rows, "decoding.max_new_tokens", config.decoding.max_new_tokens)
-    counts = {"frame_true": found.to_json()} if found.dropped or found.answered else {}
+    counts: dict[str, Any] = {"frame_true": found.to_json()} if found.dropped or found.answered else {}
+    if number := sum(not benchmark.media(row) for row in found.rows):
+        counts["without_media"] = number
+        if os.environ.get("RANK", "0") == "0":
+            show(f"{benchmark.file.name}: {number} question(s) have no image and no video: asked as text", sys.stderr)
     return replace(benchmark, rows=tuple(found.rows)), budget, counts
 
 
@@ -221,7 +226,7 @@ def answer_rows(
             results.check_earlier(folder, settings, inputs, allow_changed)
     processes.barrier()  # the others load once the first has found nothing to refuse
     generator = generate.open_generator(
-        config, budget, processes.device, folder / "tiny", benchmark.prompt, benchmark.text
+        config, budget, processes.device, folder / "tiny", benchmark.prompt, benchmark.turn
     )
     if processes.is_first:
         results.begin(folder, settings, inputs, overwrite)
@@ -278,7 +283,9 @@ def _settings(config: EvalConfig, benchmark: Benchmark, budget: VisionBudget, de
     if prompt["vision_marks"] != LIBRARY:  # as before the key
         del prompt["vision_marks"]
     if ":" in benchmark.name:  # the user's module may change what is asked
-        identity["texts"] = _hash([benchmark.text(row) for row in rows])
+        identity["texts"] = _hash(
+            ["\0".join((text,) if isinstance(text, str) else text) for text in map(benchmark.turn, rows)]
+        )
     vision = {"num_frames": budget.num_frames, "min_pixels": budget.min_pixels, "max_pixels": budget.max_pixels}
     if any(item["kind"] == "image" for row in rows for item in row.media):
         vision |= {"image_min_pixels": budget.image_min_pixels, "image_max_pixels": budget.image_max_pixels}

@@ -143,13 +143,13 @@ class ServedGenerator(Generator):
         longest: tuple[float, VideoQuestions] | None = None
         for group in asked:
             with suppress(DataError):  # rows of media that cannot be read are kept without an answer
-                media = [self.loader.medium(path, kind) for kind, path in group.media]
+                media = [self.loader.medium(path, kind, *clip) for kind, path, *clip in group.media]
                 seconds = max(((item.seconds_per_patch or 0) * item.grid_thw[0] for item in media), default=0.0)
                 if longest is None or seconds > longest[0]:
                     longest = seconds, group
         if longest is None:
             return self._prompt(asked[0].rows[0], ()), {}
-        shown = tuple(self.loader.load(path, kind) for kind, path in longest[1].media)
+        shown = tuple(self.loader.load(path, kind, *clip) for kind, path, *clip in longest[1].media)
         return self._prompt(longest[1].rows[0], shown), self.store.features(shown)
 
     def _gap(self, server: Server, prompt: Prompt, features: Mapping[str, MediaFeatures]) -> float:
@@ -188,7 +188,8 @@ class ServedGenerator(Generator):
             visit.left, began = len(visit.rows), time.perf_counter()
             wanted = () if visit.arm.view == "none" else visit.media
             try:
-                shown = tuple(view_of(self.loader.load(path, kind), visit.arm.view) for kind, path in wanted)
+                loaded = (self.loader.load(path, kind, *clip) for kind, path, *clip in wanted)
+                shown = tuple(view_of(item, visit.arm.view) for item in loaded)
             except DataError as error:
                 for row in visit.rows:
                     self._keep(visit, row, None, error.message)

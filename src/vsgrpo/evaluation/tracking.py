@@ -17,7 +17,7 @@ from vsgrpo.evaluation.results import REPORT_NAME, Answers
 from vsgrpo.terminal import show
 from vsgrpo.trackers import Table, contact_sheet, send_evaluation
 from vsgrpo.video.image import read_image
-from vsgrpo.video.reader import DEFAULT_BACKEND, read_uniform_frames
+from vsgrpo.video.reader import read_uniform_frames
 
 ANSWER_ROWS = 64
 """Most rows of the table of answers, evenly spread over the benchmark."""
@@ -88,12 +88,12 @@ def answer_table(config: EvalConfig, benchmark: Benchmark, answers: Answers, res
 def _sheet(media: Sequence[Place], config: EvalConfig) -> Any:
     """Return frames of what a question shows as one picture, None where a file cannot be read."""
     frames: list[Any] = []
-    for kind, path, *_ in media:
+    for kind, path, *clip in media:
         try:
             if kind == "image":
                 frames.append(np.asarray(read_image(path)))
             else:
-                frames += list(read_uniform_frames(path, ANSWER_FRAMES, DEFAULT_BACKEND, config.video.timeout_s)[1])
+                frames += list(read_uniform_frames(path, ANSWER_FRAMES, timeout_s=config.video.timeout_s, clip=clip)[1])
         except VsgrpoError:
             return None
     return contact_sheet(frames)

@@ -15,29 +15,35 @@ NO_SYSTEM = "none"
 _SYSTEM_TURN = ("<|im_start|>system\n", "<|im_end|>\n")
 
 
-def encode_prompt(bundle: ModelBundle, text: str, media: Sequence[Medium], system: str | None = None) -> list[int]:
-    """Tokenise one user turn of videos and images followed by text, up to and with the assistant's header.
+Turn = str | tuple[str, ...]
+"""Text of a user turn, before which its videos and images are shown; or the texts before, between and after them."""
+
+
+def encode_prompt(bundle: ModelBundle, text: Turn, media: Sequence[Medium], system: str | None = None) -> list[int]:
+    """Tokenise one user turn of videos, images and text, up to and with the assistant's header.
 
     Args:
         bundle: its processor has a chat template.
-        text: the question with all its wording.
+        text: the question with all its wording, see `Turn`; without media its parts are one text.
         media: the videos and images, in order.
         system: system turn; None leaves it to the template's default, `NO_SYSTEM` leaves it out.
 
     Raises:
         DataError: `text` or `system` contains one of the model's special tokens, which would be read as structure; a
             video of unknown timing, and the family writes times.
+        ValueError: media, and not one part of text more than there are of them.
     """
     processor = bundle.processor
     tokenizer = processor.tokenizer
-    for part in (text, system or ""):
+    texts = (text,) if isinstance(text, str) else tuple(text)
+    for part in (*texts, system or ""):
         if special := next((token for token in _structure(tokenizer) if token in part), None):
             raise DataError(
                 f"prompt text contains the special token {special}: {part[:60]!r}", hint="remove it from the row"
             )
     # Messages are built here from plain text: dictionaries that went through Arrow carry null-filled keys of other
     # part types, which Qwen2-VL's own template would render as one more placeholder.
-    content = [{"type": item.kind, item.kind: ""} for item in media] + [{"type": "text", "text": text}]
+    content = _content(text, media)
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if system not in (None, NO_SYSTEM):
         messages.insert(0, {"role": "system", "content": system})
@@ -51,6 +57,18 @@ def encode_prompt(bundle: ModelBundle, text: str, media: Sequence[Medium], syste
         counts = [count // number for count, number in zip(counts, parts, strict=True) for _ in range(number)]
     ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
     return expand_placeholders(ids, (processor.image_token_id, processor.video_token_id), counts)
+
+
+def _content(text: Turn, media: Sequence[Medium]) -> list[dict[str, str]]:
+    """Return the parts of a user turn in the order in which the template writes them."""
+    shown = [{"type": item.kind, item.kind: ""} for item in media]
+    if isinstance(text, str) or not media:
+        return [*shown, {"type": "text", "text": "".join(text)}]
+    first, *rest = text
+    if len(rest) != len(media):
+        raise ValueError(f"{len(text)} parts of text around {len(media)} videos and images")
+    texts = [{"type": "text", "text": part} for part in rest]
+    return [{"type": "text", "text": first}, *(part for pair in zip(shown, texts, strict=True) for part in pair)]
 
 
 def _structure(tokenizer: Any) -> list[str]:

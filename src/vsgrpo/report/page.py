@@ -77,10 +77,10 @@ def pictures(
     timeout = max(0.0, reader.get("timeout_s", 60.0) or 0.0) or None
     urls: list[str] = []
     problems: list[str] = []
-    for kind, path, *_ in media:
+    for kind, path, *clip in media:
         try:
             backend = reader.get("backend") or DEFAULT_BACKEND
-            found = [read_image(path)] if kind == "image" else list(_frames(path, num_frames, backend, timeout))
+            found = [read_image(path)] if kind == "image" else list(_frames(path, num_frames, backend, timeout, clip))
             found = [found[number - 1] for number in only] if only and kind == "video" else found
             urls += [data_url(pixels, width) for pixels in found]
         except DataError as error:
@@ -88,14 +88,16 @@ def pictures(
     return urls, problems
 
 
-def _frames(path: Path, num_frames: int, backend: str, timeout_s: float | None) -> Iterable[np.ndarray]:
+def _frames(
+    path: Path, num_frames: int, backend: str, timeout_s: float | None, clip: Sequence[float]
+) -> Iterable[np.ndarray]:
     """Read uniform frames. The default backend takes the place of one that is not installed: both read the same."""
     try:
-        return read_uniform_frames(path, num_frames, backend, timeout_s)[1]
+        return read_uniform_frames(path, num_frames, backend, timeout_s, clip)[1]
     except SetupError:
         if backend == DEFAULT_BACKEND:
             raise
-    return read_uniform_frames(path, num_frames, DEFAULT_BACKEND, timeout_s)[1]
+    return read_uniform_frames(path, num_frames, DEFAULT_BACKEND, timeout_s, clip)[1]
 
 
 def data_url(pixels: np.ndarray, width: int) -> str:

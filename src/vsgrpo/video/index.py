@@ -16,7 +16,7 @@ import contextlib
 import itertools
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,32 @@ class VideoIndex:
             raise bad_video(path, size, "scale the video down")
         if self.orientation.transposed:
             height, width = width, height
-        self.header = VideoHeader(len(self.pts), self._fps(), height, width)
+        self.header = VideoHeader(len(self.pts), self._fps(self.pts), height, width)
+
+    def clip(self, start: float, end: float) -> range:
+        """Return the frames shown from `start` to `end`, both included, in seconds after the first frame; the one on
+        screen where a clip is shorter than a frame. What lies after the film's end is left out.
+
+        Source: qwen-vl-utils 0.0.14 calculate_video_frame_range (ceil(start * fps) to floor(end * fps)). Deviation: by
+        time stamps, to a millisecond, and not by a mean rate.
+
+        Raises:
+            DataError: it begins after the last frame, or no frame rate is known.
+        """
+        if self.is_counted and self.header.fps <= 0:
+            raise bad_video(self.path, "states neither times nor a frame rate, which a clip needs")
+        times = np.array(self.pts, dtype=np.float64) - self.pts[0]
+        times *= 1 / self.header.fps if self.is_counted else float(self.time_base)
+        if start > times[-1] + (1 / self.header.fps if self.header.fps > 0 else 0.0):
+            problem = f"a clip from {start:g} to {end:g} s is asked for, it ends at {times[-1]:.2f} s"
+            raise bad_video(self.path, problem, "download the file again: another version has other times")
+        first, stop = (int(place) for place in np.searchsorted(times, [start - 1e-3, end + 1e-3]))
+        return range(first, stop) if first < stop else range(max(first - 1, 0), max(first, 1))
+
+    def clip_header(self, frames: range) -> VideoHeader:
+        """Return the header of a clip as if it were a film: its frames, and their rate by the rule for films."""
+        pts = self.pts[frames.start : frames.stop]
+        return replace(self.header, num_frames=len(pts), fps=self._fps(pts))
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
         """Decode the frames at `indices`, (T, H, W, 3) uint8 upright RGB, each checked by its time stamp.
@@ -235,12 +260,12 @@ class VideoIndex:
             raise bad_video(self.path, problem, "write the video anew, upright: ffmpeg -i IN OUT.mp4")
         return found
 
-    def _fps(self) -> float:
+    def _fps(self, pts: Sequence[int]) -> float:
         """Return the frames per second: as stated; where the time stamps contradict that, their mean."""
         stated = float(self.stream.average_rate or 0)
-        if stated <= 0 or self.is_counted or len(self.pts) < 2:
+        if stated <= 0 or self.is_counted or len(pts) < 2:
             return stated
-        mean = (len(self.pts) - 1) / float((self.pts[-1] - self.pts[0]) * self.time_base)
+        mean = (len(pts) - 1) / float((pts[-1] - pts[0]) * self.time_base)
         return stated if abs(mean - stated) <= 0.01 * stated else mean
 
     def _seek_frames(self, wanted: set[int]) -> dict[int, np.ndarray]:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -151,62 +151,65 @@ class VideoLoader:
     quarantine: dict[str, str] = field(default_factory=dict)
     num_decoded: int = 0
     _hashes: dict[_Stamp, str] = field(default_factory=dict)
-    _headers: dict[tuple[_Stamp, str], VideoHeader] = field(default_factory=dict)
-    """Headers by file and kind: as an image, an animation is its first picture."""
+    _headers: dict[tuple[_Stamp, str, tuple[float, ...]], VideoHeader] = field(default_factory=dict)
+    """Headers by file, kind (as an image, an animation is its first picture) and clip."""
 
     def __post_init__(self) -> None:
         if self.on_bad not in ("error", "skip"):
             raise ConfigError(f"video.on_bad={self.on_bad}: unknown", hint="choose video.on_bad=error|skip")
         self.cache = make_cache(self.frame_cache, self.cache_dir)
 
-    def load(self, path: Path | str, kind: str = "video") -> VideoInputs:
+    def load(self, path: Path | str, kind: str = "video", *clip: float) -> VideoInputs:
         """Return the sampled and resized frames of a video or image, from the cache where it has them.
+
+        Args:
+            clip: start and end in seconds: the part of a video that is loaded as if it were the video.
 
         Raises:
             DataError: the file is missing or broken, now or earlier (BadVideo under on_bad=skip).
             SetupError: the backend is not installed; no file is blamed for that.
         """
-        with self._quarantined(path) as name:
-            key = self.key(name, kind)
+        with self._quarantined(path, clip) as name:
+            key = self.key(name, kind, *clip)
             if (frames := self.cache.get(key)) is None:
-                frames = self._read_image(name) if kind == "image" else self._read_video(name)
+                frames = self._read_image(name) if kind == "image" else self._read_video(name, clip)
                 self.num_decoded += 1
                 self.cache.put(key, frames)
-            return VideoInputs(key, torch.from_numpy(frames), self.medium(name, kind))
+            return VideoInputs(key, torch.from_numpy(frames), self.medium(name, kind, *clip))
 
-    def undecoded(self, path: Path | str, kind: str = "video") -> VideoInputs:
+    def undecoded(self, path: Path | str, kind: str = "video", *clip: float) -> VideoInputs:
         """Return a video or image as `load` would, from its header alone: for those whose features are cached.
 
         Raises:
             DataError, SetupError: as `load`; `frames` may raise them later.
         """
-        medium = self.medium(path, kind)
-        return UndecodedVideo(self.key(path, kind), lambda: self.load(path, kind).frames, medium)
+        medium = self.medium(path, kind, *clip)
+        return UndecodedVideo(self.key(path, kind, *clip), lambda: self.load(path, kind, *clip).frames, medium)
 
-    def medium(self, path: Path | str, kind: str = "video") -> Medium:
-        """Return kind, grid, tokens and timing as `load` would, from the header alone.
+    def medium(self, path: Path | str, kind: str = "video", *clip: float) -> Medium:
+        """Return kind, grid, tokens and timing as `load` would, from the header alone; times begin with the clip.
 
         Raises:
             DataError, SetupError: as `load`; a file whose header is whole may still fail to decode later.
         """
-        with self._quarantined(path) as name:
-            header = self._header(name, kind)
+        with self._quarantined(path, clip) as name:
+            header = self._header(name, kind, clip)
             return self.budget.medium(kind, header.height, header.width, header.num_frames, header.fps)
 
-    def key(self, path: Path | str, kind: str = "video") -> str:
-        """Return the key of a video or image: 32 hex digits of its content, the budget and our pixel version.
+    def key(self, path: Path | str, kind: str = "video", *clip: float) -> str:
+        """Return the key of a video, clip or image: 32 hex digits of its content, the budget and our pixel version.
 
         The backend is no part of it: every backend gives the same frames, or refuses the file.
 
         Raises:
             DataError: as `load`.
         """
-        with self._quarantined(path) as name:
+        with self._quarantined(path, clip) as name:
             stamp = file_stamp(name)
             if (content := self._hashes.get(stamp)) is None:
                 content = self._hashes[stamp] = content_hash(name, self.timeout_s)
         budget = self.budget
-        frames = (budget.num_frames,) if kind == "video" else (kind,)
+        frames = (budget.num_frames, *map(float, clip)) if kind == "video" else (kind,)
         settings = (*frames, *budget.pixels(kind), budget.patch, budget.merge, budget.temporal_patch)
         return hashlib.sha256(f"{PIXELS_VERSION} {content} {settings}".encode()).hexdigest()[:32]
 
@@ -221,32 +224,37 @@ class VideoLoader:
             )
 
     @contextlib.contextmanager
-    def _quarantined(self, path: Path | str) -> Iterator[str]:
-        """Yield the absolute name of a file for the block that reads it; where that fails, the file is quarantined."""
+    def _quarantined(self, path: Path | str, clip: Sequence[float] = ()) -> Iterator[str]:
+        """Yield the absolute name of a file for the block that reads it; where that fails, the file is quarantined, or
+        the clip alone."""
         name = os.path.abspath(path)
+        place = f"{name} {list(clip)}" if clip else name
         try:
-            if name in self.quarantine:
-                raise DataError(self.quarantine[name], hint="it failed before in this run")
+            if place in self.quarantine:
+                raise DataError(self.quarantine[place], hint="it failed before in this run")
             yield name
         except DataError as error:
             message = error.message if error.message.startswith(name) else f"{name}: {error.message}"
-            self.quarantine.setdefault(name, message)
+            self.quarantine.setdefault(place, message)
             kind = BadVideo if self.on_bad == "skip" else DataError
             raise kind(message, error.hint) from error
 
-    def _header(self, name: str, kind: str) -> VideoHeader:
-        place = file_stamp(name), kind
+    def _header(self, name: str, kind: str, clip: tuple[float, ...]) -> VideoHeader:
+        place = file_stamp(name), kind, clip
         if (header := self._headers.get(place)) is None:
             still = kind == "image"
-            header = VideoHeader(1, 0.0, *image_size(name)) if still else probe(name, self.backend, self.timeout_s)
+            if still:
+                header = VideoHeader(1, 0.0, *image_size(name))
+            else:
+                header = probe(name, self.backend, self.timeout_s, clip)
             self._headers[place] = header
         if self.timed_for is not None and kind == "video":
             header.check_timing(name, self.timed_for)
         return header
 
-    def _read_video(self, name: str) -> np.ndarray:
-        header, raw = read_uniform_frames(name, self.budget.sampled_frames, self.backend, self.timeout_s)
-        self._headers[file_stamp(name), "video"] = header
+    def _read_video(self, name: str, clip: tuple[float, ...]) -> np.ndarray:
+        header, raw = read_uniform_frames(name, self.budget.sampled_frames, self.backend, self.timeout_s, clip)
+        self._headers[file_stamp(name), "video", clip] = header
         return resize_frames(raw, self.budget)
 
     def _read_image(self, name: str) -> np.ndarray:

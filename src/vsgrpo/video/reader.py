@@ -41,6 +41,7 @@ class Request:
     Attributes:
         backend: the decoder to use; None asks for the hash of the file.
         frames: indices to decode, a number of uniform frames, or None for the header alone.
+        clip: start and end of the part of the film that is meant, in seconds; () for all of it.
         returns_frames: False: decode them and return the header alone.
     """
 
@@ -49,15 +50,18 @@ class Request:
     frames: tuple[int, ...] | int | None
     timeout_s: float | None
     returns_frames: bool = True
+    clip: tuple[float, ...] = ()
 
 
-def probe(path: Path | str, backend: str = DEFAULT_BACKEND, timeout_s: float | None = None) -> VideoHeader:
-    """Return the header of a video.
+def probe(
+    path: Path | str, backend: str = DEFAULT_BACKEND, timeout_s: float | None = None, clip: Sequence[float] = ()
+) -> VideoHeader:
+    """Return the header of a video, or of a clip of it (`Request.clip`).
 
     Raises:
         DataError, SetupError: as `read_frames`.
     """
-    return ask(Request(os.path.abspath(path), backend, None, timeout_s))[0]
+    return ask(Request(os.path.abspath(path), backend, None, timeout_s, clip=tuple(clip)))[0]
 
 
 def read_frames(
@@ -79,14 +83,18 @@ def read_frames(
 
 
 def read_uniform_frames(
-    path: Path | str, num_frames: int, backend: str = DEFAULT_BACKEND, timeout_s: float | None = None
+    path: Path | str,
+    num_frames: int,
+    backend: str = DEFAULT_BACKEND,
+    timeout_s: float | None = None,
+    clip: Sequence[float] = (),
 ) -> tuple[VideoHeader, np.ndarray]:
-    """Return the header and `num_frames` uniform frames (`budget.frame_indices`), opening the file once.
+    """Return the header and `num_frames` uniform frames (`budget.frame_indices`) of a video or clip, opened once.
 
     Raises:
         DataError, SetupError: as `read_frames`.
     """
-    return ask(Request(os.path.abspath(path), backend, num_frames, timeout_s))
+    return ask(Request(os.path.abspath(path), backend, num_frames, timeout_s, clip=tuple(clip)))
 
 
 def content_hash(path: Path | str, timeout_s: float | None = None) -> str:
@@ -142,7 +150,7 @@ def answer(request: Request) -> Any:
         except OSError as error:
             raise bad_video(request.path, f"cannot be read ({error.strerror})", "check its rights") from None
     try:
-        header, frames = decode(request.path, request.backend, request.frames)
+        header, frames = decode(request.path, request.backend, request.frames, request.clip)
     except MemoryError:
         raise RunError(f"{request.path}: not enough memory to decode it", hint="use fewer workers") from None
     return header, frames if request.returns_frames else None
@@ -174,7 +182,9 @@ def load_backend(backend: str) -> None:
         ) from error
 
 
-def decode(path: str, backend: str, frames: Sequence[int] | int | None) -> tuple[VideoHeader, np.ndarray | None]:
+def decode(
+    path: str, backend: str, frames: Sequence[int] | int | None, clip: Sequence[float] = ()
+) -> tuple[VideoHeader, np.ndarray | None]:
     """Open `path` and return its header and the frames of a `Request`, (T, H, W, 3) uint8, upright.
 
     Raises:
@@ -187,13 +197,17 @@ def decode(path: str, backend: str, frames: Sequence[int] | int | None) -> tuple
         with open_container(path) as container:
             film = VideoIndex(path, container)
             film.check_backend(backend)
+            header, shown = film.header, range(film.header.num_frames)
+            if clip:
+                shown = film.clip(*clip)
+                header = film.clip_header(shown)
             if frames is None:
-                return film.header, None
-            total = film.header.num_frames
+                return header, None
+            total = len(shown)
             indices = frame_indices(total, frames) if isinstance(frames, int) else frames
             if missing := [index for index in indices if not 0 <= index < total]:
                 raise bad_video(path, f"frame {missing[0]} asked for, it has frames 0 to {total - 1}")
-            return film.header, DECODERS[backend](film, indices)
+            return header, DECODERS[backend](film, [shown[index] for index in indices])
     except (VsgrpoError, MemoryError):
         raise
     except Exception as error:  # whatever a library of native code raises on a file is that file's fault
