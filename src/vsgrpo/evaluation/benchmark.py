@@ -21,7 +21,7 @@ from vsgrpo.evaluation.benchmark_table import PLAIN, PromptSettings, ScoredRows
 from vsgrpo.evaluation.results import REPORT_NAME, Answers
 from vsgrpo.evaluation.row_files import check_rows, records, row_file
 from vsgrpo.evaluation.row_files import question_row as question_row
-from vsgrpo.evaluation.unpacking import known_pictures, picture_folders, rows_sha256
+from vsgrpo.evaluation.unpacking import known_pictures, picture_folders, rows_sha256, shards
 from vsgrpo.report.accuracy_page import write_accuracy_page
 from vsgrpo.rules import import_named, one_of
 
@@ -36,6 +36,12 @@ BENCHMARKS = {
     "osi": "vsgrpo.evaluation.benchmarks.osi:OsiBench",
     "sti": "vsgrpo.evaluation.benchmarks.sti:StiBench",
     "spbench": "vsgrpo.evaluation.benchmarks.spbench:SpBench",
+    "mmsi": "vsgrpo.evaluation.benchmarks.mmsi:MmsiBench",
+    "mindcube": "vsgrpo.evaluation.benchmarks.mindcube:MindCube",
+    "viewspatial": "vsgrpo.evaluation.benchmarks.viewspatial:ViewSpatial",
+    "blink": "vsgrpo.evaluation.benchmarks.blink:Blink",
+    "threedsr": "vsgrpo.evaluation.benchmarks.threedsr:ThreeDsr",
+    "embspatial": "vsgrpo.evaluation.benchmarks.embspatial:EmbSpatial",
     "mathvista": "vsgrpo.vision_r1.mathvista:MathVista",
     "folder": "vsgrpo.evaluation.benchmarks.folder:Folder",
 }
@@ -77,7 +83,7 @@ class ReadOptions:
     Attributes:
         split: which row file of a folder.
         tasks: keep these question types; None keeps all.
-        limit: keep this many rows, chosen by a hash of their ids: the same ones at every call.
+        limit: keep this many questions, chosen by a hash of their ids: the same ones at every call.
         subset: part of the benchmark; only VSI-Bench has any.
         harness: whose prompt and reader of answers, one of `Benchmark.harnesses`.
         name, prompt, run_dir: see `Benchmark`.
@@ -153,12 +159,8 @@ class Benchmark(ScoredRows):
             ConfigError: a harness whose prompt and reader it has not.
         """
         one_of("benchmark.harness", options.harness, cls.harnesses)
-        kept = tuple(rows)
-        if options.limit is not None and options.limit < len(rows):
-            chosen = sorted(rows, key=lambda row: blake2b(row.key.encode(), digest_size=8).digest())[: options.limit]
-            ids = {row.id for row in chosen}
-            kept = tuple(row for row in rows if row.id in ids)
-        sha256 = rows_sha256(file)
+        kept = tuple(rows) if options.limit is None else cls._chosen(rows, options.limit)
+        sha256 = rows_sha256(cls.row_files(file))
         pictures = known_pictures(picture_folders(file, sha256, options.run_dir))
         fields |= {
             "prompt": options.prompt,
@@ -167,6 +169,19 @@ class Benchmark(ScoredRows):
             "pictures": pictures,
         }
         return cls(options.name, file, sha256, kept, num_rows, **fields)
+
+    @classmethod
+    def _chosen(cls, rows: Sequence[Row], limit: int) -> tuple[Row, ...]:
+        """Return the rows of as many questions, chosen by a hash: the same ones at every call, in file order."""
+        keys = {cls.unit(row): row.key for row in reversed(rows)}
+        chosen = sorted(keys, key=lambda unit: blake2b(keys[unit].encode(), digest_size=8).digest())[:limit]
+        units = set(chosen)
+        return tuple(row for row in rows if cls.unit(row) in units)
+
+    @classmethod
+    def row_files(cls, file: Path) -> Sequence[Path]:
+        """Return the files that hold the rows of the row file: its shards, or those in it if it is a folder."""
+        return shards(file)
 
     @classmethod
     def find_file(cls, path: Path, split: str) -> Path:

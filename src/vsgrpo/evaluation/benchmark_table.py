@@ -92,7 +92,8 @@ class ScoredRows(ShownRows):
         """
         raise NotImplementedError(f"{type(self).__name__}: score")
 
-    def unit(self, row: Row) -> str:
+    @classmethod
+    def unit(cls, row: Row) -> str:
         """Return what is scored as one: rows of the same unit are right together (circular evaluation)."""
         return row.id
 

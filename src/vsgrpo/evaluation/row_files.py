@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.data.json_values import short_json
 from vsgrpo.data.row import CHOICE_LETTERS, NUMBER, SCHEMA_VERSION, Row, check_asked, number_of
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.unpacking import read_tsv, shards
@@ -166,6 +167,24 @@ def question_row(
     return Row(**{**values, **more})
 
 
+def text_of(data: Mapping[str, Any], column: str, where: str) -> str:
+    """Return a text of a record; DataError for another kind or a blank one."""
+    value = data[column]
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: {column}={short_json(value)}: must be a text", "download it again")
+    return value
+
+
+def texts_of(data: Mapping[str, Any], column: str, where: str, fewest: int = 1) -> list[str]:
+    """Return a list of texts of a record; DataError for another kind, a blank one, or fewer."""
+    value = data[column]
+    texts = value if isinstance(value, list | tuple) else []
+    if len(texts) < fewest or not all(isinstance(text, str) and text.strip() for text in texts):
+        problem = f"must be a list of {fewest} or more texts"
+        raise DataError(f"{where}: {column}={short_json(value)}: {problem}", "download it again")
+    return list(texts)
+
+
 def lettered(options: Any, where: str, title: str) -> tuple[str, ...]:
     """Return the words of options that may carry their letters: ["A. chair", "B. table"], ["A) chair", ...] or words.
 
@@ -198,6 +217,14 @@ def truth_letter(truth: Any, options: Sequence[str], where: str) -> str:
         return letters[list(options).index(said)]
     problem = f"ground truth {truth!r}: neither a letter of {letters} nor an option"
     raise DataError(f"{where}: {problem}", "download it again")
+
+
+def letter_of(data: Mapping[str, Any], column: str, letters: str, where: str) -> str:
+    """Return the right letter of a record, one of `letters`; DataError for anything else."""
+    value = data[column]
+    if not isinstance(value, str) or len(value) != 1 or value not in letters:
+        raise DataError(f"{where}: {column}={short_json(value)}: must be a letter of {letters}", "download it again")
+    return value
 
 
 def number_text(value: Any, where: str) -> str:

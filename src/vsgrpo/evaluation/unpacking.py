@@ -56,9 +56,9 @@ def shards(file: Path) -> list[Path]:
     return [there for (there,) in files]
 
 
-def rows_sha256(file: Path) -> str:
-    """Return the SHA-256 of a row file; of shards that of their hashes, one a line."""
-    hashes = [file_sha256(path) for path in shards(file)]
+def rows_sha256(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of a row file; of several that of their hashes, one a line."""
+    hashes = [file_sha256(path) for path in files]
     if len(hashes) == 1:
         return hashes[0]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
