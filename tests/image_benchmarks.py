@@ -133,6 +133,7 @@ VIEWSPATIAL = [
 
 def write_viewspatial(folder: Path, rows: list[dict] | None = None) -> Path:
     """Write ViewSpatial-Bench.json and the images beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
     rows = VIEWSPATIAL if rows is None else rows
     for path in {path for row in rows for path in row.get("image_path") or ()}:
         put_picture(folder / path, 120)

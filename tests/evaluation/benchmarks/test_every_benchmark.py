@@ -17,6 +17,7 @@ import test_sti_benchmark as of_sti
 from PIL import Image
 from test_revsi_benchmark import records, write
 
+import image_benchmarks
 from vsgrpo.cli import run
 from vsgrpo.evaluation.benchmark import BENCHMARKS
 from vsgrpo.video.writer import write_video
@@ -90,7 +91,15 @@ def spbench(folder):
     return of_spbench.write(folder, [of_spbench.spbench_row(), of_spbench.CHOICE])
 
 
-MAKERS = {"revsi": revsi, "site": site, "spar": spar, "osi": osi, "sti": sti, "spbench": spbench}
+MAKERS = {
+    "revsi": revsi,
+    "site": site,
+    "spar": spar,
+    "osi": osi,
+    "sti": sti,
+    "spbench": spbench,
+    **image_benchmarks.WRITERS,
+}
 
 
 def test_every_benchmark_has_a_maker():
