@@ -81,6 +81,8 @@ class ScoredRows(ShownRows):
     """The mean that the authors quote, one of `accuracy.HEADLINES`."""
     scorer: ClassVar[str] = "right or wrong"
     published: ClassVar[tuple[Published, ...]] = ()
+    official_frames: ClassVar[int | None] = None
+    """Frames of a video that the published rows are of; None: any, or no video."""
     versions: ClassVar[tuple[Version, ...]] = ()
     """Known row files; the published rows are of one of them."""
 
@@ -110,7 +112,7 @@ class ScoredRows(ShownRows):
         return {}
 
     def remarks(self, settings: Mapping[str, Any] | None = None) -> list[str]:
-        """Return what must be known of the rows: another version of the file, unknown types.
+        """Return what must be known of the rows: another version of the file, unknown types, another number of frames.
 
         Args:
             settings: of the evaluation (settings.json); None for a predictions file.
@@ -118,19 +120,28 @@ class ScoredRows(ShownRows):
         notes, version = [], find_version(self.versions, self.num_rows, self.sha256)
         if self.versions and version is None:
             known = "; ".join(f"{version.name} has {version.num_rows}" for version in self.versions)
-            what = f"{self.file.name}: {self.num_rows} rows, sha256 {self.sha256[:12]}"
+            what = f"{self.rows_name}: {self.num_rows} rows, sha256 {self.sha256[:12]}"
             notes.append(f"{what}: no known version of {self.title} ({known}): published rows are of another file")
         if self.unknown:
             types = ", ".join(f"{kind} ({n})" for kind, n in sorted(Counter(self.unknown.values()).items()))
             notes.append(f"{len(self.unknown)} rows of unknown question types are left out: {types}")
+        frames = self.official_frames
+        if settings is not None and frames is not None and settings["vision"]["num_frames"] != frames:
+            shown = f"{settings['vision']['num_frames']} frames were shown"
+            notes.append(f"{shown}, published rows are of {frames}: video.num_frames={frames}")
         return notes
+
+    @property
+    def rows_name(self) -> str:
+        """Name the row file."""
+        return self.file.name
 
     def version_name(self) -> str:
         """Name what is scored: the benchmark with the version of its file, or the file."""
         version = find_version(self.versions, self.num_rows, self.sha256)
         if version is not None:
             return f"{self.title} {version.name}"
-        return f"{self.file.name} of {self.title}'s form" if self.title else self.file.name
+        return f"{self.rows_name} of {self.title}'s form" if self.title else self.rows_name
 
     def accuracy(self, answers: Mapping[str, str], name: str, config: EvalConfig | None = None) -> Accuracy:
         """Return the mean score of answers (id -> text), overall, by task, question type and group.

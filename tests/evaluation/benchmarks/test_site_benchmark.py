@@ -102,6 +102,16 @@ def test_score_is_above_chance_over_both_files(tmp_path: Path) -> None:
     assert cells["groups"]["shown"].keys() == {"image", "video"}
 
 
+def test_one_part_alone_and_other_frames_are_noted(tmp_path: Path) -> None:
+    file = write(tmp_path, [site_row()])
+    alone = "images alone: published rows are of images and videos together"
+    assert SiteBench.read(file, ReadOptions(name="site")).remarks()[-1] == alone
+    write(tmp_path, [site_row(visual=["a.mp4"])], "video_test.jsonl")
+    notes = SiteBench.read(tmp_path, ReadOptions(name="site")).remarks({"vision": {"num_frames": 16}})
+    assert notes[0].startswith(f"{tmp_path.name}: 2 rows")
+    assert notes[1:] == ["16 frames were shown, published rows are of 32: video.num_frames=32"]
+
+
 def test_easi_reads_other_letters(tmp_path: Path) -> None:
     file = write(tmp_path, [site_row()])
     official, easi = (SiteBench.read(file, ReadOptions(name="site", harness=name)) for name in ("official", "easi"))

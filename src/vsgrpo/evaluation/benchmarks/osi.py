@@ -113,6 +113,7 @@ class OsiBench(Benchmark):
     harnesses = ("official", "lmms", "easi", "easi_visual_first")
     scorer = "option letter; MRA of numbers"
     media_folders = ("videos", "video")
+    official_frames = 32
     versions = (Version("test", 8766),)
     published = (
         Published("Qwen3-VL-8B, 32 frames", 0.312, _PAPER),

@@ -93,6 +93,7 @@ class SiteBench(Benchmark):
     harnesses = ("official", "lmms", "easi")
     headline = "chance_adjusted"
     scorer = "option letter; right above chance"
+    official_frames = 32
     versions = (Version("image and video", 8068),)
     published = (
         Published("Qwen2.5-VL-7B, 32 frames, VLMEvalKit", 0.376, _EASI),
@@ -131,6 +132,17 @@ class SiteBench(Benchmark):
         )
         read = cls.of_rows(files[0], kept, num_rows, options, official=True, unknown=unknown)
         return replace(read, sha256=sha256("\n".join(part.sha256 for part in whole).encode()).hexdigest(), path=folder)
+
+    @property
+    def rows_name(self) -> str:
+        """Name the row file, or the folder where all of them were read."""
+        return super().rows_name if self.path is None else self.path.name
+
+    def remarks(self, settings: Mapping[str, Any] | None = None) -> list[str]:
+        """Return the base's, and whether images or videos alone are scored."""
+        alone = "images" if all(item["kind"] == "image" for row in self.rows for item in row.media) else "videos"
+        notes = [] if self.path is not None else [f"{alone} alone: published rows are of images and videos together"]
+        return [*super().remarks(settings), *notes]
 
     def identity(self) -> dict[str, Any]:
         """Return the base's, with the folder for a file where all of its row files were read."""

@@ -136,7 +136,7 @@ class SparBench(Benchmark):
     harnesses = ("official", "lmms", "easi")
     headline = "macro"
     scorer = "option letter; MRA of numbers and of camera motions"
-    versions = (Version("SPAR-Bench", 7207),)
+    versions = (Version("full", 7207), Version("Tiny", 1000))
     published = (
         Published("human (Tiny)", 0.6727, _README),
         Published("Qwen2.5-VL-72B (Tiny)", 0.394, _README),

@@ -89,6 +89,7 @@ class StiBench(Benchmark):
     question_types = tuple(KINDS)
     harnesses = ("official", "easi")
     scorer = "option letter"
+    official_frames = NUM_FRAMES
     media_folders = ("videos", "video")
     versions = (Version("qa.parquet", 2064),)
     published = (
@@ -135,14 +136,6 @@ class StiBench(Benchmark):
     def groups(self, row: Row) -> Mapping[str, Sequence[str]]:
         """Return the kind of understanding, and where the video was taken."""
         return {"understanding": (KINDS[row.question_type],), "scene": (scene_kind(row.media[0]["path"]),)}
-
-    def remarks(self, settings: Mapping[str, Any] | None = None) -> list[str]:
-        """Return the base's, and whether other frames were shown than the authors show."""
-        notes = super().remarks(settings)
-        if settings is not None and settings["vision"]["num_frames"] != NUM_FRAMES:
-            shown = settings["vision"]["num_frames"]
-            notes.append(f"{shown} frames were shown, the authors show {NUM_FRAMES}: video.num_frames={NUM_FRAMES}")
-        return notes
 
 
 @cache
