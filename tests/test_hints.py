@@ -1,4 +1,7 @@
-"""Hints that a user follows lead on: each command that was typed wrongly, what is said, and that the advice works."""
+"""Hints that a user follows lead on: each command that was typed wrongly, what is said, and that the advice works.
+
+Files that a decoder does not read (AV1 under decord) are in video/test_container.py.
+"""
 
 import re
 
@@ -69,6 +72,24 @@ CASES = [
     (["build-data", "experiment=demo_data", "output=README"], "README: cannot be written", "another output=DIR"),
     (["build-data", "experiment=demo_data", "output=README/x"], "README/x: cannot be written", "another output=DIR"),
 ]
+
+
+TAKEN = [
+    (["eval", *RUN_EVAL, "prompt=think", "--dry-run"], "mode: think"),
+    (
+        ["train", "grpo", "data=data/cold/train.jsonl", "model=tiny", "output=o", "--dry-run"],
+        "path: data/cold/train.jsonl",
+    ),
+    (["configs", "learning", "rate"], "trainer.learning_rate"),
+]
+"""What was once refused with a hint that led nowhere, and is what it looks like now."""
+
+
+@pytest.mark.parametrize(("argv", "part"), TAKEN, ids=[" ".join(case[0])[:60] for case in TAKEN])
+def test_what_is_meant_is_taken(place, argv, part, capsys, monkeypatch):
+    monkeypatch.chdir(place)
+    assert run(argv) == 0
+    assert part in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("argv", "message", "hint"), CASES, ids=[" ".join(case[0])[:60] for case in CASES])
