@@ -79,6 +79,7 @@ def test_plans_and_errors_start_no_heavy_import(tmp_path):
     (tmp_path / "train.jsonl").write_text("")
     commands = [
         (0, ["train", "grpo", "--dry-run", "experiment=vsgrpo_2b_v"]),
+        (0, ["train", "grpo", "--dry-run", "model=tiny"]),
         (2, ["merge", "no/such", "output=o"]),
         (2, ["cache-videos", f"data={tmp_path}"]),
         (2, ["cache-videos", f"data={tmp_path}", "video.cache_dir=c", "model.path=no/such/model"]),
@@ -92,6 +93,7 @@ def test_plans_and_errors_start_no_heavy_import(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip().splitlines()[-1] == f"{[expected for expected, _ in commands]} []", done.stderr
+    assert sum(line.startswith("device: ") for line in done.stdout.splitlines()) == 2
 
 
 def test_help_imports_neither_hydra_nor_numpy():
@@ -165,6 +167,7 @@ def test_a_reader_that_has_read_enough_is_no_failure():
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
+@pytest.mark.integration
 def test_results_of_training_and_ask_are_on_stdout_and_nothing_else(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(["-q", "build-data", "experiment=demo_data", "source.num_scenes=2", "output=data"]) == 0
@@ -184,6 +187,7 @@ def test_results_of_training_and_ask_are_on_stdout_and_nothing_else(capfd, tmp_p
     assert asked.out.strip() and "questions" not in asked.err
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("argv", [["-q", "build-data"], ["build-data", "-q"], ["build-data"]])
 def test_quiet_keeps_progress_from_stderr_wherever_it_is(argv, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -19,6 +19,7 @@ def by_check(findings):
     return {item.check: item for item in findings}
 
 
+@pytest.mark.integration
 def test_it_works_without_torch_and_trl(tmp_path):
     # A Python that sees every installed package but these: links to all others, and no site-packages.
     hidden = ("torch", "trl", "transformers", "accelerate", "peft", "functorch")

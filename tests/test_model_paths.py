@@ -118,6 +118,7 @@ def test_what_can_be_a_model_is_accepted(here, monkeypatch, path, base):
     assert find_model(path, any_family=True) == find_model(path) == base.format(here)
 
 
+@pytest.mark.integration
 def test_all_commands_give_the_verdict_of_the_rule_before_torch(here):
     # One path for each way that a command may take; every path is tried on the rule itself above.
     faults = {path: (REFUSED | NOT_OURS)[path] for path in ("gpt2", "", "runs/llama")}
@@ -139,6 +140,7 @@ def test_all_commands_give_the_verdict_of_the_rule_before_torch(here):
         assert "Traceback" not in said and seconds < 2, (path, name, said)
 
 
+@pytest.mark.integration
 def test_a_tilde_is_the_home_folder_also_for_score(here, tmp_path):
     (tmp_path / "runs").mkdir()
     words = [["score", "answers.jsonl", "model.path=~/runs"], ["doctor", "model.path=~/runs"]]

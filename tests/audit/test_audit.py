@@ -318,6 +318,7 @@ def test_the_command(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error:")
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(
     not DEV_HALF.is_file(), reason="needs the development half of VSI-Bench, which is not in the repository"
 )

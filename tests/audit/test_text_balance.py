@@ -135,6 +135,7 @@ def test_a_giveaway_is_gone_and_its_opposite_too():
     assert opposite.mean() < 0.31  # who takes the least likely option learns nothing either
 
 
+@pytest.mark.integration
 def test_a_forest_finds_no_more_than_the_audit():
     pytest.importorskip("sklearn", reason="scikit-learn is the second judge; it is no dependency")
     forest_score = load_script("text_forest").forest_score
@@ -146,6 +147,7 @@ def test_a_forest_finds_no_more_than_the_audit():
     assert scores[1] < 0.29
 
 
+@pytest.mark.integration
 def test_a_forest_reads_numbers_as_the_audit_does():
     pytest.importorskip("sklearn", reason="scikit-learn is the second judge; it is no dependency")
     forest_score = load_script("text_forest").forest_score

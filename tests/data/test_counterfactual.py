@@ -41,6 +41,7 @@ def folder(tmp_path_factory):
     return out
 
 
+@pytest.mark.integration
 def test_pairs_are_one_question_about_two_videos(folder):
     rows = read_rows(folder / "train_pairs.jsonl")
     pairs = find_pairs(rows)
@@ -63,6 +64,7 @@ def test_pairs_are_one_question_about_two_videos(folder):
     assert counts.count("removal") == counts.count("placebo")
 
 
+@pytest.mark.integration
 def test_questions_that_do_not_name_what_was_taken_out_keep_their_answers(folder):
     pairs = [
         pair
@@ -84,6 +86,7 @@ def test_questions_that_do_not_name_what_was_taken_out_keep_their_answers(folder
         assert answer_from_boxes(rest, new.question_type, new.question, listed) == new.ground_truth
 
 
+@pytest.mark.integration
 def test_frames_without_the_object_are_the_same_in_both_videos(folder):
     compared = 0
     for pair in find_pairs(read_rows(folder / "train_pairs.jsonl")):
@@ -101,6 +104,7 @@ def test_frames_without_the_object_are_the_same_in_both_videos(folder):
     assert compared >= 5
 
 
+@pytest.mark.integration
 def test_manifest_check_and_page_know_the_edited_videos(folder):
     manifest = read_manifest(folder)
     pairs = find_pairs(read_rows(folder / "train_pairs.jsonl"))
@@ -114,6 +118,7 @@ def test_manifest_check_and_page_know_the_edited_videos(folder):
     assert "Edited videos" in page and page.count("placebo: ") >= 1
 
 
+@pytest.mark.integration
 def test_a_resumed_build_makes_again_what_is_gone(folder):
     before = (folder / "train_pairs.jsonl").read_bytes()
     (pair, *_) = find_pairs(read_rows(folder / "train_pairs.jsonl"))
@@ -124,6 +129,7 @@ def test_a_resumed_build_makes_again_what_is_gone(folder):
     assert video.read_bytes() == content and (folder / "train_pairs.jsonl").read_bytes() == before
 
 
+@pytest.mark.integration
 def test_dpo_prefers_the_new_answer_to_the_old_one(folder):
     given = [f"data={folder}", "data.split=train_pairs", "model=tiny", "launch=cpu", "data.frame_true=off"]
     config = load_config("train", ["trainer=dpo", *given, f"output={folder}/dpo"])
@@ -175,6 +181,7 @@ def test_train_takes_pairs(folder, method):
     assert any(key in line for line in logged), sorted({name for line in logged for name in line})
 
 
+@pytest.mark.integration
 def test_rows_of_a_pair_are_neighbours_in_an_epoch(folder):
     rows = read_rows(folder / "train_pairs.jsonl")
     names = pair_names(rows)

@@ -176,6 +176,7 @@ def test_image_questions_go_through_the_guard(tmp_path):
     assert read_manifest(tmp_path / "out").counts["denied_rooms"] == ["arkitscenes/381658", "scene0025"]
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not DEV.is_file(), reason="needs the half of VSI-Bench beside the repository")
 @pytest.mark.parametrize("form", ["official", "path"])
 def test_no_row_of_the_benchmark_is_imported(tmp_path, form):

@@ -204,6 +204,7 @@ def _room_caches():
     return room_ids._other_scenes, room_ids._search_name, room_ids._dataset_of, room_ids._known_names
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not DEV.is_file(), reason="needs the half of VSI-Bench beside the repository")
 def test_all_rows_of_the_benchmark_are_refused_in_whatever_form():
     rows = [json.loads(line) for line in DEV.read_text(encoding="utf-8").splitlines()]

@@ -176,16 +176,20 @@ JSON_KINDS = (None, True, 0, -5, 1.5, "", "A", [], ["A"], [{}], [["A"]], {}, {"A
 def test_faults_of_a_row_are_collected_whatever_two_of_its_fields_hold(base):
     data = row_to_dict(replace(base, rejected="3"))
     judged = ("question_type", "options", "ground_truth", "answer", "answer_kind", "unit", "rejected")  # by each other
-    for first, second in [*combinations(judged, 2), *((name, name) for name in FIELD_NAMES)]:
-        for one, other in product(JSON_KINDS, repeat=2):
-            odd = {**data, first: one, second: other}
-            faults = faults_of(odd, "f:1")
-            try:
-                row_from_dict(odd, "f:1")
-            except DataError as error:
-                assert error.message == faults[0].message, odd
-            else:
-                assert not faults, odd
+    pairs = [
+        dict(zip(two, values, strict=True))
+        for two in combinations(judged, 2)
+        for values in product(JSON_KINDS, repeat=2)
+    ]
+    for changed in [*pairs, *({name: value} for name in FIELD_NAMES for value in JSON_KINDS)]:
+        odd = {**data, **changed}
+        faults = faults_of(odd, "f:1")
+        try:
+            row_from_dict(odd, "f:1")
+        except DataError as error:
+            assert error.message == faults[0].message, odd
+        else:
+            assert not faults, odd
 
 
 @given(st.floats(min_value=0.01, max_value=1e6))

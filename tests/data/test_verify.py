@@ -146,6 +146,7 @@ def test_command_prints_json_on_stdout_and_the_table_on_stderr(meta, tmp_path, c
     assert "error: questions: no value given" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not DEV.is_dir(), reason="needs ../shared/data/vsibench_dev")
 def test_development_half_of_the_benchmark():
     found = verify_geometry(sorted(DEV.glob("*_meta_info_dev.json")), DEV / "test_dev.jsonl")

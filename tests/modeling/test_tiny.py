@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
@@ -19,6 +20,7 @@ def test_same_seed_writes_the_same_bytes_and_leaves_the_global_random_state(tiny
         assert (tmp_path / "again" / name).read_bytes() == (tiny_folder / name).read_bytes(), name
 
 
+@pytest.mark.integration
 def test_every_process_of_several_writes_the_whole_model(tiny_folder, tmp_path):
     # Whichever comes first builds it; the library's `save_pretrained` writes weights and config on process 0 alone.
     script = (
