@@ -5,11 +5,13 @@ python scripts/bench_build_data.py --scans 5 --json   # one JSON object; the num
 python scripts/bench_build_data.py --sens             # and the export of a recorded video
 python scripts/bench_build_data.py --walk --scans 3   # scans filmed from their mesh, judged, balanced or not
 python scripts/bench_build_data.py --camera --scans 3 # instead: the same with and without questions about the camera
+python scripts/bench_build_data.py --recorded --scans 2  # recordings with masks: is the floor judged or not
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import resource
@@ -17,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 # Before numpy: spinning BLAS threads would be counted as work.
@@ -24,15 +27,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from PIL import Image
 
 from full_scan import write_full_scan
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.build.scan import ScanJob, build_scan
 from vsgrpo.data.rows import make_row
 from vsgrpo.scans.annotation import read_labels
+from vsgrpo.scans.drawn import PosedCamera
 from vsgrpo.scans.scannet import read_scan
 from vsgrpo.scans.sens import SensReader, SensWriter
 from vsgrpo.scans.source import SceneSettings
+from vsgrpo.scans.visibility import MASKS
+from vsgrpo.scans.walk.mesh_video import majority
+from vsgrpo.scans.walk.rasterizer import Surface
 from vsgrpo.spatial.question_settings import QuestionSettings
 from vsgrpo.spatial.question_types import QUESTION_TYPES, make_questions
 from vsgrpo.video.writer import write_video
@@ -188,6 +196,70 @@ def measure_walk(num_scans: int, num_vertices: int, num_objects: int, ways: dict
     }
 
 
+def write_masked_recording(folder: Path, num_frames: int) -> None:
+    """Write masks and two recordings of a scan beside it, with depth images and without: a camera that turns round."""
+    scan = read_scan(folder.parents[1], folder.name, read_labels(folder.parents[1]))
+    mesh, owner = scan.mesh, scan.instance_of_vertex()
+    surface, of_face = Surface(mesh.vertices, mesh.colors, mesh.faces), majority(owner[mesh.faces])
+    scale = 640 / SENS_SIZE[0]
+    matrix = np.diag([1170 * scale, 1170 * scale, 1.0, 1.0])
+    matrix[:2, 2] = 319.5, 239.5
+    eye = mesh.vertices.mean(axis=0, dtype=np.float64) * [1, 1, 0] + [0, 0, 1.5]
+    write_recording(folder / "plain", num_frames)
+    jpegs = [frame.jpeg for frame in SensReader(folder / "plain").frames()]
+    (folder / "plain").unlink()
+    with (
+        SensWriter(folder / "bare.sens", SENS_SIZE, matrix) as bare,
+        SensWriter(folder / "deep.sens", SENS_SIZE, matrix, (640, 480), matrix) as deep,
+        zipfile.ZipFile(folder / f"{folder.name}{MASKS}", "w") as archive,
+    ):
+        for number, jpeg in enumerate(jpegs):
+            turn = 2 * np.pi * number / num_frames
+            pose = np.eye(4)
+            pose[:3, :3] = [[np.sin(turn), 0, np.cos(turn)], [-np.cos(turn), 0, np.sin(turn)], [0, -1, 0]]
+            pose[:3, 3] = eye
+            raster = surface.draw(PosedCamera(pose, matrix, 640, 480))
+            depth = np.where(raster.face < 0, 0, np.minimum(1000 * raster.depth, 65535)).astype(np.uint16)
+            bare.add(jpeg, pose)
+            deep.add(jpeg, pose, depth)
+            mask = np.where(raster.face < 0, 0, of_face[raster.face] + 1).astype(np.uint8)
+            png = io.BytesIO()
+            Image.fromarray(mask).resize(SENS_SIZE, Image.Resampling.NEAREST).save(png, "PNG")
+            archive.writestr(f"instance-filt/{number}.png", png.getvalue())
+
+
+def measure_recorded(num_scans: int, num_vertices: int, num_objects: int, num_frames: int) -> dict:
+    """Time builds of recordings with masks, turn by turn: with depth, by which the floor is judged, over without."""
+    seconds: dict[str, list[float]] = {"bare": [], "deep": []}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "root"
+        for index in range(num_scans + 1):
+            truth = write_full_scan(root, index, num_vertices, num_objects)
+            scan = root / "scans" / truth.scan_id
+            write_masked_recording(scan, num_frames)
+            for name, values in seconds.items():
+                (scan / f"{name}.sens").rename(scan / f"{truth.scan_id}.sens")
+                out = Path(folder) / f"out-{index}-{name}"
+                given = [f"source.root={root}", f"output={out}", "data.mode=vsibench", _BUDGETS, "balance.mode=paper"]
+                config = load_config("build_data", [*given, "video.source=recorded", f"data.types={list(STATIC)}"])
+                start = time.process_time()
+                outcome = build_scan(ScanJob(config, root, out, truth.scan_id, "train"))
+                if outcome.status != "done":
+                    raise SystemExit(outcome.reason)
+                judged = [row for row in outcome.rows if row.question_type == "room_size_estimation"]
+                if any((row.extra.get("true_at") is not None) != (name == "deep") for row in judged) or not judged:
+                    raise SystemExit(f"{truth.scan_id}: the size of the room is not judged as it should be")
+                if index:  # the first scan loads libraries
+                    values.append(time.process_time() - start)
+    ratios = [a / b for a, b in zip(seconds["deep"], seconds["bare"], strict=True)]
+    return {
+        "scans": num_scans,
+        "frames": num_frames,
+        "cpu_seconds_median": {name: round(statistics.median(values), 3) for name, values in seconds.items()},
+        "ratio_median": round(statistics.median(ratios), 3),
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scans", type=int, default=50)
@@ -196,12 +268,16 @@ def main() -> int:
     parser.add_argument("--walk", action="store_true", help="measure scans filmed from their mesh instead")
     parser.add_argument("--camera", action="store_true", help="measure the questions about the camera of such scans")
     parser.add_argument("--sens", action="store_true", help="measure the export of a .sens too")
+    parser.add_argument("--recorded", action="store_true", help="measure what judging the floor of a .sens adds")
     parser.add_argument("--frames", type=int, default=300, help="frames of that .sens")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     args = parser.parse_args()
     if args.walk or args.camera:
         ways = CAMERA if args.camera else JUDGED
         print(json.dumps(measure_walk(args.scans, args.vertices, args.objects, ways)))
+        return 0
+    if args.recorded:
+        print(json.dumps(measure_recorded(args.scans, args.vertices, args.objects, args.frames)))
         return 0
     result = measure(args.scans, args.vertices, args.objects)
     if args.sens:
