@@ -133,11 +133,19 @@ def test_lamps_by_hand(rows):
     assert [lamp.status for lamp in red] == ["red", "green", "red"]
     # (.3 - .25) / .75 = 6.7 %, in relative distance and not in routes.
     assert "6.7 % in object_rel_distance" in red[0].number and "6 points above (4 to 8)" in red[2].number
-    # Numbers are knowledge, not a choice that gives itself away.
-    numbers = lamps_of(good, audit({COUNT: of_type(0.4, (0.3, 0.5))}), None)[0]
-    # (.4 - .25) / .75 = 20 %.
-    assert (numbers.status, numbers.mend) == ("unknown", "")
-    assert numbers.number == "they ask no choices; of the numbers text gives most away in object_counting: 20 %"
+    # Without choices the counts: (.4 - .25) / .75 = 20 %; (.26 - .25) / .75 = 1.3 %, (.28 - .25) / .75 = 4 % at most.
+    counts = lamps_of(good, audit({COUNT: of_type(0.4, (0.3, 0.5))}), None)[0]
+    assert counts.status == "red" and "counts" in counts.name
+    assert counts.number.startswith(
+        "they ask no choices; text share 20 % in object_counting, the highest of 1 counting"
+    )
+    assert status(good, audit({COUNT: of_type(0.26, (0.24, 0.28))}), None)[0] == "green"
+    # Sizes are knowledge, not what gives itself away.
+    sizes = lamps_of(good, audit({"object_size_estimation": of_type(0.4, (0.3, 0.5))}), None)[0]
+    assert (sizes.status, sizes.mend) == ("unknown", "")
+    assert sizes.number.startswith(
+        "they ask no choices and no counts; of the numbers text gives most away in object_size"
+    )
 
 
 def test_the_lamp_of_true_rows(rows):

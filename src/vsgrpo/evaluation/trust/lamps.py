@@ -15,10 +15,10 @@ from vsgrpo.audit.tables import MAX_TRANSFER
 from vsgrpo.audit.transfer import Transfer
 from vsgrpo.data.frame_true import is_true_at
 from vsgrpo.evaluation.trust.training import WAY_OUT, TrainingRows
-from vsgrpo.spatial.question_types import answer_kind_of
+from vsgrpo.spatial.question_types import answer_kind_of, counts_things
 
 MAX_TEXT_SHARE = 0.05
-"""Share of what constants leave, that the words of a training set's choices may give away."""
+"""Share of what constants leave, that the words of a training set's choices (or counts) may give away."""
 MIN_TRUE = 0.95
 """Share of the training rows whose answer the frames shown make true."""
 GREEN, RED, UNKNOWN = "green", "red", "unknown"
@@ -49,23 +49,32 @@ class Lamp:
 
 
 def text_lamp(train: TrainingRows, audit: Audit | None) -> Lamp:
-    """Return whether text gives the choices of the training rows away, by the type of which it gives away most."""
+    """Return whether text gives the choices of the training rows away, by the type of which it gives away most.
+
+    Rows that ask no choices are judged by their counts: both are what build-data balances by text. Sizes are knowledge.
+    """
     name = "Text does not answer the training rows' choices"
     if audit is None:
         return _unknown(name, MAX_TEXT_SHARE, train.problem)
-    choices = {kind: item for kind, item in audit.types.items() if answer_kind_of(kind) == "choice"}
-    if not any(answer_kind_of(kind) == "choice" for kind in (*audit.types, *audit.not_scored)):
-        return _unknown(name, MAX_TEXT_SHARE, f"they ask no choices{_numbers(audit)}", "")
-    if not choices:
-        problem = f"no choice type of the training rows can be audited ({_reasons(audit.not_scored)})"
+    asked, word = [kind for kind in (*audit.types, *audit.not_scored) if answer_kind_of(kind) == "choice"], "choice"
+    if not asked:
+        asked, word = [kind for kind in (*audit.types, *audit.not_scored) if counts_things(kind)], "counting"
+        name = "Text does not answer the training rows' counts" if asked else name
+    if not asked:
+        return _unknown(name, MAX_TEXT_SHARE, f"they ask no choices and no counts{_numbers(audit)}", "")
+    judged = {kind: audit.types[kind] for kind in asked if kind in audit.types}
+    if not judged:
+        problem = f"no {word} type of the training rows can be audited ({_reasons(audit.not_scored)})"
         return _unknown(name, MAX_TEXT_SHARE, problem, "audit more rows, of more scenes")
-    worst = max(choices, key=lambda kind: choices[kind].text_share)
-    item = choices[worst]
-    highest = max(share_of(each.interval[1], each.floor) for each in choices.values())
+    worst = max(judged, key=lambda kind: judged[kind].text_share)
+    item = judged[worst]
+    highest = max(share_of(each.interval[1], each.floor) for each in judged.values())
     number = (
-        f"text share {_points(item.text_share)} % in {worst}, the highest of {len(choices)} choice types (upper ends "
+        f"text share {_points(item.text_share)} % in {worst}, the highest of {len(judged)} {word} types (upper ends "
         f"of their intervals: {_points(highest)} % or less); at most {_points(MAX_TEXT_SHARE)} %"
     )
+    if word == "counting":
+        number = f"they ask no choices; {number}"
     mend = "build the rows balanced (build-data balance.mode=text), which is the default, and train on those"
     return _by_interval(name, item.text_share, highest, MAX_TEXT_SHARE, number, mend)
 
