@@ -65,6 +65,7 @@ def test_both_forms_give_the_same_rows_and_pictures(tmp_path):
     for read in (of_json, of_parquet):
         assert all(path.is_file() for row in read.rows for _, path in read.media(row))
     assert of_json.rows[1].room == "scene0011" and of_parquet.rows[1].room == "scannet_3"
+    assert of_json.rows[0].room == "YVUC4YcDtcY" and of_parquet.rows[0].room == "mp3d_57"  # no scene: unknown
 
 
 def test_groups_are_the_data_sets(tmp_path):

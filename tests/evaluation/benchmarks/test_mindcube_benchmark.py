@@ -94,6 +94,15 @@ def test_rows_with_a_prompt_are_asked_with_it(tmp_path):
     assert all(path.is_file() for row in read.rows for _, path in read.media(row))
 
 
+def test_images_are_shown_where_the_prompt_has_them(tmp_path):
+    rows = [{**row, "input_prompt": f"<image>\n <image>\n[Task]\n{row['question']}"} for row in MINDCUBE]
+    read = MindCube.read(write_mindcube(tmp_path, rows))
+    assert read.turn(read.rows[1]) == ("", "", "[Task]\nIs the sofa left of the TV? A. Yes B. No")
+    rows[1]["input_prompt"] = "<image> once"
+    with pytest.raises(DataError, match="aroundnew_tv_q1: its text shows image and the row image, image"):
+        MindCube.read(write_mindcube(tmp_path, rows)).check_turns()
+
+
 def test_scores_by_harness(tmp_path):
     path = write_mindcube(tmp_path)
     answers = {row["id"]: "<answer>D</answer>\nA." for row in MINDCUBE}

@@ -66,7 +66,7 @@ class EmbSpatial(Benchmark):
         place = data["answer"]
         if type(place) is not int or not 0 <= place < len(options):
             raise DataError(f"{where}: answer={place!r}: must be 0 to {len(options) - 1}", "download it again")
-        scene = data.get("scene_id") or name
+        scene = str(data.get("scene_id") or name)
         return question_row(
             name,
             question,
@@ -76,8 +76,8 @@ class EmbSpatial(Benchmark):
             question_type=text_of(data, "relation", where),
             options=options,
             ground_truth="ABCDEF"[place],
-            scene_name=str(scene),
-            room=room_of(str(scene)),
+            scene_name=scene,
+            room=name if scene == name else room_of(scene),
             extra={"data_source": source},
         )
 

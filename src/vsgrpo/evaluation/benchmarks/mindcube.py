@@ -2,7 +2,7 @@
 
 Row files as downloaded: data/raw/MindCube_tinybench.jsonl and MindCube.jsonl {id, question ("... A. left B. right"),
 images, gt_answer, category, type, ...}; or the same rows with the authors' `input_prompt`, as their generate_prompts.py
-writes them. Images are below the folder data/, which holds other_all_image/. The setting (among, around, rotation) is
+writes them, whose `<image>` is where an image is shown. Images are below the folder data/, which holds other_all_image/. The setting (among, around, rotation) is
 read from the id; the mean over questions is the score. Questions of the setting "translation" are not part of it.
 
 The data was corrected on 2026-03-23: scores of before and after differ.
@@ -34,6 +34,7 @@ _INSTRUCTION = (
     "'A. Above B. Under C. Front D. Behind', your response should **only** be '<answer>A. Above</answer>'.\n\n"
     "[Question]\n"
 )
+_IMAGE = "<image>"
 _BEFORE_PERIOD = re.compile(r"([A-E])\.")
 _SECTION = re.compile(r"<Answer>(.*?)(?:<|$)", re.DOTALL)
 _IN_SECTION = tuple(map(re.compile, (r"[Mm]y answer is ([A-E])", r"[Tt]he answer is ([A-E])", r"\b([A-E])\b")))
@@ -59,6 +60,7 @@ class MindCube(Benchmark):
     """MindCube's own prompt and reader; see the module's docstring."""
 
     title = "MindCube"
+    media_in_text = True
     suffixes = (".jsonl",)
     columns = ("id", "question", "images", "gt_answer")
     question_types = ("rotation", "among", "around", "other")
@@ -99,8 +101,13 @@ class MindCube(Benchmark):
         )
 
     def official_text(self, row: Row) -> str:
-        """Return the authors' `input_prompt`, or what they make of a raw row: task, how to answer, question."""
-        return row.extra.get("input_prompt") or f"{_INSTRUCTION}{row.question}"
+        """Return the authors' `input_prompt`, or what they make of a raw row: task, how to answer, question.
+
+        As in the harnesses, blanks around the places of images are left out.
+        """
+        prompt = row.extra.get("input_prompt") or f"{_INSTRUCTION}{row.question}"
+        parts = prompt.split(_IMAGE)
+        return _IMAGE.join(part.strip() for part in parts) if len(parts) > 1 else prompt
 
     def score(self, row: Row, answer: str) -> bool:
         """Return whether the letter that the harness reads is the right one."""

@@ -107,7 +107,6 @@ class ThreeDsr(Benchmark):
             options=options,
             ground_truth=letter,
             scene_name=name[:8],
-            room=name[:8],
         )
 
     @classmethod
