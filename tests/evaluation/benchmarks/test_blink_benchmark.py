@@ -1,10 +1,13 @@
 """BLINK: rows of its form in 14 folders, its prompts to the line break, the authors' rule, the mean of tasks."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from image_benchmarks import BLINK, blink_row, write_blink
+from image_benchmarks import blink_row, write_blink
+from vsgrpo.cli import run
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import ReadOptions
 from vsgrpo.evaluation.benchmarks.blink import Blink, leading_letter, official_letter
@@ -80,10 +83,12 @@ def test_all_tasks_of_the_folder_are_read_and_show_their_pictures(tmp_path):
     assert [row.id for row in one.rows] == ["val_Jigsaw_1"]
 
 
-def test_the_authors_saved_predictions_are_scored(tmp_path):
-    """Their files hold {idx: "(A)"}."""
-    read = Blink.read(write_blink(tmp_path))
-    assert sum(read.accuracy({row["idx"]: row["answer"] for row in BLINK}, "").correct.values()) == 3
+def test_predictions_of_the_authors_form_are_scored(tmp_path, capsys):
+    folder, said = write_blink(tmp_path / "blink"), tmp_path / "GPT4o.json"
+    said.write_text(json.dumps({"val_Counting_1": "(D)", "val_Counting_2": "(Z) Failed", "val_Jigsaw_1": "(B)"}))
+    assert run(["score", str(said), "benchmark=blink", f"benchmark.path={folder}", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["overall"] == pytest.approx((1 / 2 + 1) / 2) and found["n"] == 3
 
 
 @pytest.mark.parametrize(

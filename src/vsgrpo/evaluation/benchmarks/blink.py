@@ -33,6 +33,7 @@ from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.row_files import Version, question_row, records, text_of, texts_of
 from vsgrpo.evaluation.unpacking import PACKED, shards
+from vsgrpo.records import read_json
 from vsgrpo.spatial.vlmevalkit_answers import easi_letter, vlmevalkit_letter
 
 IMAGES = ("image_1", "image_2", "image_3", "image_4")
@@ -128,6 +129,14 @@ class Blink(Benchmark):
         for part in cls.row_files(file):
             for _, data in records(part, ("idx", *IMAGES), cls.title):
                 yield data["idx"], [data[name] for name in IMAGES if data[name] is not None]
+
+    @classmethod
+    def read_predictions(cls, file: Path) -> dict[str, str] | None:
+        """Return idx -> answer of a file in the authors' form, {"val_Counting_1": "(A)"}; None for another form."""
+        content = read_json(file) if file.suffix == ".json" else None
+        if not isinstance(content, dict) or not all(isinstance(text, str | None) for text in content.values()):
+            return None
+        return {name: text for name, text in content.items() if text is not None}
 
     def official_text(self, row: Row) -> str:
         """Return the prompt of the file, with what the authors or the harness put before it, or VLMEvalKit's own."""

@@ -1,9 +1,10 @@
 """MindCube: questions about a scene seen in 2 to 4 images from around it (full), and a part of them (tiny).
 
 Row files as downloaded: data/raw/MindCube_tinybench.jsonl and MindCube.jsonl {id, question ("... A. left B. right"),
-images, gt_answer, category, type, ...}; or the same rows with the authors' `input_prompt`, as their generate_prompts.py
-writes them, whose `<image>` is where an image is shown. Images are below the folder data/, which holds other_all_image/. The setting (among, around, rotation) is
-read from the id; the mean over questions is the score. Questions of the setting "translation" are not part of it.
+images, gt_answer, category, type, ...}; or the same rows with the authors' `input_prompt`, as their
+generate_prompts.py writes them; `<image>` in it is where an image is shown. Images are below the folder data/, which
+holds other_all_image/. The setting (among, around, rotation) is read from the id; the mean over questions is the score.
+Questions of the setting "translation" are not part of it.
 
 The data was corrected on 2026-03-23: scores of before and after differ.
 
