@@ -38,7 +38,8 @@ def wrong(command: str, seen: str, says: str) -> Step:
 
 DEMO = "vsgrpo build-data experiment=demo_data"
 SMALL = "model=tiny launch=cpu trainer.max_steps=2 trainer.num_generations=4 trainer.per_device_train_batch_size=8"
-OWN = f"vsgrpo train grpo data=rows.jsonl {SMALL}"
+OWN = f"vsgrpo train grpo data=rows.jsonl {SMALL} trainer.gradient_accumulation_steps=1"
+EVAL = "vsgrpo eval model=runs/own/final benchmark=folder benchmark.path=rows.complete benchmark.split=train"
 ROWS = [
     {
         "question": "How many chairs are in this room?" if number % 2 else "Which is nearer to the door?",
@@ -109,13 +110,13 @@ PARTS: dict[str, list[Step]] = {
         ),
         Step(f"{DEMO} source.seed=9 source.num_scenes=10 output=runs/demo/data/test", "the same", "scans: 10 built"),
         Step(
-            "vsgrpo train sft experiment=demo_sft data=runs/demo/data/cold output=runs/demo/sft trainer.max_steps=20",
+            "vsgrpo train sft experiment=demo_sft data=runs/demo/data/cold output=runs/demo/sft trainer.max_steps=4",
             "a line per log, `trained: ...` at the end",
             "trained: ",
         ),
         Step(
             "vsgrpo train grpo experiment=demo_grpo model.path=runs/demo/sft/final data=runs/demo/data/cold "
-            "output=runs/demo/grpo trainer.max_steps=4",
+            "output=runs/demo/grpo trainer.max_steps=2",
             "rewards, KL, phases",
             "trained: ",
         ),
@@ -143,16 +144,25 @@ PARTS: dict[str, list[Step]] = {
             "ten videos of one's own (copies of the demo's), and rows.jsonl: question, answer, options, video",
         ),
         Step("vsgrpo check-data rows.jsonl", "`all is well`, at the first try", "all is well"),
+        wrong(
+            f"vsgrpo train grpo data=rows.jsonl {SMALL} output=runs/own",
+            "a step takes more than ten rows: the value that fits them",
+            "set trainer.gradient_accumulation_steps=5",
+        ),
         Step(f"{OWN} output=runs/own", "complete rows beside the file, then training", "trained: "),
         Step(
-            "vsgrpo eval model=runs/own/final benchmark.path=rows.complete benchmark.split=train output=runs/own/eval",
-            "scores, a page",
-            "official",
+            f"{EVAL} output=runs/own/eval",
+            "right or wrong by type, a page",
+            "overall",
         ),
         Step("vsgrpo inspect rows.complete output=rows.html", "the rows with frames", "rows.html"),
     ],
     "own reward and prompt": [
-        Step(f"{REWARD} data=rows.jsonl {SMALL} output=runs/reward", "both rewards in log and report", "trained: "),
+        Step(
+            f"{REWARD} {OWN.removeprefix('vsgrpo train grpo ')} output=runs/reward",
+            "both rewards in log and report",
+            "trained: ",
+        ),
         Step("vsgrpo report runs/reward", "`short_reward` is among the curves", "report.html"),
         Step(
             f"{OWN} prompt.template=ask.jinja output=runs/asked",
@@ -211,6 +221,11 @@ PARTS: dict[str, list[Step]] = {
         ),
         wrong(f"{OWN} output=runs/w prompt.template=none.jinja", "no such file", "none.jinja"),
         wrong(
+            "vsgrpo eval model=tiny benchmark.path=rows.complete benchmark.split=train output=runs/w",
+            "types of one's own are for another benchmark",
+            "benchmark=folder",
+        ),
+        wrong(
             "vsgrpo eval model=runs/none/final benchmark.path=rows.complete output=runs/w",
             "no such folder",
             "runs/none/final",
@@ -243,20 +258,19 @@ PARTS: dict[str, list[Step]] = {
             is_wrong=True,
         ),
         Step(
-            "vsgrpo eval model=runs/own/final benchmark.path=rows.complete benchmark.split=train output=runs/own/eval",
+            f"{EVAL} output=runs/own/eval",
             "the model is another one since: refused",
             "--overwrite",
             code=2,
             is_wrong=True,
         ),
         Step(
-            "vsgrpo eval model=runs/own/final benchmark.path=rows.complete benchmark.split=train output=runs/own/eval "
-            "--overwrite",
+            f"{EVAL} output=runs/own/eval --overwrite",
             "evaluated anew",
-            "official",
+            "overall",
         ),
         Step(
-            "vsgrpo eval model=runs/own/final benchmark.path=rows.complete benchmark.split=train output=runs/own/eval",
+            f"{EVAL} output=runs/own/eval",
             "printed again, without the model",
             "every question is answered already",
         ),

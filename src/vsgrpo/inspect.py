@@ -240,20 +240,19 @@ def _read_dataset(path: Path, given: dict[str, str]) -> _Source:
     splits = (name for name in ("train", "test", "dev") if (path / f"{name}.jsonl").is_file())
     split = given.get("split") or next(splits, "test")
     file = path if path.is_file() else path / f"{split}.jsonl"
-    if _shows_images(file):
+    if _is_ours(file):
         return _Source((InspectedRow(row, row.media_paths(file.parent)) for row in iter_questions(file)), [file.parent])
     file = row_file(path, split, SUFFIXES)
     videos = ((row, row.video_path(file.parent)) for row, _ in iter_benchmark(file))
     return _Source((InspectedRow(row, (("video", video),)) for row, video in videos), [file.parent])
 
 
-def _shows_images(file: Path) -> bool:
-    """Tell by its first row whether a row file in our schema shows images."""
+def _is_ours(file: Path) -> bool:
+    """Tell by its first row whether a row file is in our schema: its rows may be of any type, and show images."""
     if file.suffix != ".jsonl" or not file.is_file():
         return False
     first = next((data for _, data in read_jsonl(file)), None)
-    media = first.get("media") if isinstance(first, dict) else None
-    return isinstance(media, list) and any(isinstance(item, dict) and item.get("kind") == "image" for item in media)
+    return isinstance(first, dict) and "schema_version" in first
 
 
 def _recorded(path: Path, shape: Any) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def check_scorable(row: Row, where: str) -> None:
     """Raise DataError unless VSI-Bench's scorer can score the row: of a known type, with the answer of that type."""
     kind = answer_kind_of(row.question_type)
     if kind is None:
-        hint = f"the types are {', '.join(type_names())}"
+        hint = f"benchmark=folder scores rows of any type; those of VSI-Bench's scorer are {', '.join(type_names())}"
         raise RowError(where, "question_type", "unknown question type", hint, value=row.question_type)
     if row.answer_kind != kind:
         raise RowError(where, "answer_kind", f"{row.question_type} asks for a {kind}", value=row.answer_kind)
