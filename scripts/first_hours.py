@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from first_hours_steps import FILES, PARTS, Step
+from first_hours_steps import FILES, PARTS, VARIABLES, Step
 
 LIMIT_S = 1200
 _WORD = re.compile(r"^(?:\+?([a-z][\w.]*)=|(--?[a-z][\w-]*))")
@@ -36,11 +36,16 @@ class Outcome:
     step: Step
     seconds: float
     cpu: float
+    printed: str
     faults: list[str]
 
     def line(self) -> str:
         """Return a row of the table."""
-        seen = self.step.seen + "".join(f" **{fault}**" for fault in self.faults)
+        seen = (
+            self.step.seen
+            + (f": {self.printed.strip()}" if self.step.prints else "")
+            + "".join(f" **{fault}**" for fault in self.faults)
+        )
         return f"| `{self.step.command.replace('|', chr(92) + '|')}` | {self.seconds:.1f} | {self.cpu:.1f} | {seen} |"
 
 
@@ -55,6 +60,7 @@ def main() -> int:
     pages = [clone / "README.md", clone / "data" / "README.md", *sorted((clone / "docs").glob("*.md"))]
     known = "\n".join(page.read_text(encoding="utf-8") for page in pages if page.name != "first_hours.md")
     failed = total = 0
+    print("\n".join(["With", "", "```bash", *(f'{name}="{words}"' for name, words in VARIABLES.items()), "```"]))
     for part, steps in PARTS.items():
         if (given.only and part not in given.only) or (given.no_setup and part == "install"):
             continue
@@ -75,7 +81,7 @@ def main() -> int:
 
 def walk(step: Step, clone: Path, known: str) -> Outcome:
     """Run one step in the clone."""
-    environment = {**os.environ, "PATH": f"{clone / '.venv' / 'bin'}:{os.environ['PATH']}", "TERM": "dumb", **step.env}
+    environment = {**os.environ, "PATH": f"{clone / '.venv' / 'bin'}:{os.environ['PATH']}", "TERM": "dumb", **VARIABLES}
     began, used = time.monotonic(), _cpu_seconds()
     if step.tab:
         code, out, err = 0, press_tab(step.command, environment, clone), ""
@@ -92,7 +98,7 @@ def walk(step: Step, clone: Path, known: str) -> Outcome:
         faults.append("no hint")
     if not step.is_wrong and (words := undocumented(step.command, known)):
         faults.append(f"undocumented: {', '.join(words)}")
-    return Outcome(step, seconds, cpu, faults)
+    return Outcome(step, seconds, cpu, out, faults)
 
 
 def _cpu_seconds() -> float:
@@ -101,7 +107,7 @@ def _cpu_seconds() -> float:
 
 
 def run(step: Step, environment: dict[str, str], clone: Path) -> tuple[int, str, str]:
-    """Return exit code, stdout and stderr of a line of bash; Ctrl-C is pressed once a log file has a line."""
+    """Return exit code, stdout and stderr of a line of bash; Ctrl-C is pressed once a log file grows."""
     child = subprocess.Popen(
         ["bash", "-c", f"set -o pipefail; {'exec ' if step.interrupt else ''}{step.command}"],
         cwd=clone,
@@ -111,9 +117,10 @@ def run(step: Step, environment: dict[str, str], clone: Path) -> tuple[int, str,
         text=True,
     )
     log = clone / step.interrupt if step.interrupt else None
+    size = log.stat().st_size if log is not None and log.is_file() else 0
     end = time.monotonic() + LIMIT_S
     while log is not None and child.poll() is None and time.monotonic() < end:
-        if log.is_file() and log.stat().st_size:
+        if log.is_file() and log.stat().st_size > size:
             child.send_signal(signal.SIGINT)
             break
         time.sleep(0.05)
@@ -154,6 +161,8 @@ def press_tab(line: str, environment: dict[str, str], clone: Path) -> str:
 
 def undocumented(command: str, known: str) -> list[str]:
     """Return commands, options and keys of a line that no page names."""
+    for name, words in VARIABLES.items():
+        command = command.replace(f"${name}", words)
     found = []
     for name, rest in re.findall(r"\bvsgrpo (?:-q |-v )?([a-z-]+)?((?:(?![|;&]).)*)", command):
         words = [f"vsgrpo {name}"] if name and not name.startswith("-") else []

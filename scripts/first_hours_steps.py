@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,10 @@ class Step:
         says: a pattern that must be found: in stdout and stderr; in stderr alone where the exit code is an error.
         code: the exit code.
         is_wrong: typed wrongly on purpose, so no page names its words.
-        interrupt: a file of the run; Ctrl-C is pressed once it has a line.
+        interrupt: a file of the run; Ctrl-C is pressed once it grows.
         tab: the line ends with Tab, in the shell before the colon.
         out: look in stdout alone.
+        prints: what it prints is a number for the table.
     """
 
     command: str
@@ -28,7 +29,7 @@ class Step:
     interrupt: str = ""
     tab: bool = False
     out: bool = False
-    env: dict[str, str] = field(default_factory=dict)
+    prints: bool = False
 
 
 def wrong(command: str, seen: str, says: str) -> Step:
@@ -38,7 +39,9 @@ def wrong(command: str, seen: str, says: str) -> Step:
 
 DEMO = "vsgrpo build-data experiment=demo_data"
 SMALL = "model=tiny launch=cpu trainer.max_steps=2 trainer.num_generations=4 trainer.per_device_train_batch_size=8"
-OWN = f"vsgrpo train grpo data=rows.jsonl {SMALL} trainer.gradient_accumulation_steps=1"
+VARIABLES = {"SMALL": SMALL, "OWN": f"data=rows.jsonl {SMALL} trainer.gradient_accumulation_steps=1"}
+"""Of the shell: words that many lines share."""
+OWN = "vsgrpo train grpo $OWN"
 EVAL = "vsgrpo eval model=runs/own/final benchmark=folder benchmark.path=rows.complete benchmark.split=train"
 ROWS = [
     {
@@ -71,7 +74,7 @@ FILES = {
     "wrong inputs": {
         "broken.jsonl": '{"question": "How many?", "answer": 4\n',
         "lacking.jsonl": '{"question": "How many?", "answer": 4}\n{"answer": 3, "video": "clips/0.mp4"}\n',
-        "cut.jsonl": json.dumps(ROWS[1] | {"video": "clips/cut.mp4"}) + "\n",
+        "cut.jsonl": "".join(json.dumps(row) + "\n" for row in (ROWS[1] | {"video": "clips/cut.mp4"}, *ROWS[2:5])),
         "gone.jsonl": json.dumps(ROWS[1] | {"video": "clips/gone.mp4"}) + "\n",
         "leak.jsonl": json.dumps(ROWS[1] | {"scene": "scene0011_00"}) + "\n",
         "said.jsonl": '{"id": "x", "prediction": "4"}\n',
@@ -88,7 +91,7 @@ PARTS: dict[str, list[Step]] = {
             "a reward that rises, a page",
             r"report: .*grpo/report.html|open runs/taste",
         ),
-        Step(TASTE_STEP, "seconds from `make taste` to its first training step", r"^\d+\.\d"),
+        Step(TASTE_STEP, "seconds from `make taste` to its first training step", r"^\d+\.\d", prints=True),
         Step(
             "vsgrpo train grpo experiment=vsgrpo_2b_v --dry-run",
             "settings, tokens, memory, disk, command",
@@ -145,7 +148,7 @@ PARTS: dict[str, list[Step]] = {
         ),
         Step("vsgrpo check-data rows.jsonl", "`all is well`, at the first try", "all is well"),
         wrong(
-            f"vsgrpo train grpo data=rows.jsonl {SMALL} output=runs/own",
+            "vsgrpo train grpo data=rows.jsonl $SMALL output=runs/own",
             "a step takes more than ten rows: the value that fits them",
             "set trainer.gradient_accumulation_steps=5",
         ),
@@ -159,7 +162,7 @@ PARTS: dict[str, list[Step]] = {
     ],
     "own reward and prompt": [
         Step(
-            f"{REWARD} {OWN.removeprefix('vsgrpo train grpo ')} output=runs/reward",
+            f"{REWARD} $OWN output=runs/reward",
             "both rewards in log and report",
             "trained: ",
         ),
@@ -182,28 +185,32 @@ PARTS: dict[str, list[Step]] = {
         wrong(f"{OWN} output=runs/w trainer.learning_rate=fast", "the type that is needed", "trainer.learning_rate"),
         wrong("vsgrpo trian grpo", "the nearest command", "train"),
         wrong("vsgrpo train ppo data=rows.jsonl", "the methods there are", "grpo"),
-        wrong(f"vsgrpo train grpo data=no.jsonl {SMALL} output=runs/w", "no such file, what data= takes", "no.jsonl"),
-        wrong(f"vsgrpo train grpo data=broken.jsonl {SMALL} output=runs/w", "file and line", "broken.jsonl"),
+        wrong("vsgrpo train grpo data=no.jsonl $SMALL output=runs/w", "no such file, what data= takes", "no.jsonl"),
+        wrong("vsgrpo train grpo data=broken.jsonl $SMALL output=runs/w", "file and line", "broken.jsonl"),
         Step("vsgrpo check-data broken.jsonl", "the same", "broken.jsonl", code=2, is_wrong=True),
-        Step("vsgrpo check-data lacking.jsonl", "every fault of every row at once", "video", code=1, out=True),
-        wrong(f"vsgrpo train grpo data=gone.jsonl {SMALL} output=runs/w", "the video that is missing", "gone.mp4"),
+        Step(
+            "vsgrpo check-data lacking.jsonl",
+            "every fault of every row at once",
+            "no video and no image",
+            code=2,
+            out=True,
+        ),
+        wrong("vsgrpo train grpo data=gone.jsonl $SMALL output=runs/w", "the video that is missing", "gone.mp4"),
         Step(
             "head -c 2000 clips/1.mp4 > clips/cut.mp4; vsgrpo check-data cut.jsonl",
             "the video cannot be read",
             "cut.mp4",
-            code=1,
+            code=2,
             out=True,
         ),
         Step(
-            f"vsgrpo train grpo data=cut.jsonl {SMALL} output=runs/cut",
+            "vsgrpo train grpo data=cut.jsonl $SMALL trainer.gradient_accumulation_steps=1 output=runs/cut",
             "the video is named",
             "cut.mp4",
             code=2,
             is_wrong=True,
         ),
-        wrong(
-            f"vsgrpo train grpo data=leak.jsonl {SMALL} output=runs/w", "a room of VSI-Bench is refused", "scene0011"
-        ),
+        wrong("vsgrpo train grpo data=leak.jsonl $SMALL output=runs/w", "a room of VSI-Bench is refused", "scene0011"),
         wrong(
             "vsgrpo train grpo data=rows.jsonl model=runs/own launch=cpu output=runs/w",
             "final/ inside",
@@ -254,7 +261,7 @@ PARTS: dict[str, list[Step]] = {
             "goes on at that step; a second Ctrl-C",
             "--resume",
             code=130,
-            interrupt="runs/long/checkpoint-400",
+            interrupt="runs/long/log.jsonl",
             is_wrong=True,
         ),
         Step(

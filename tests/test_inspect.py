@@ -15,7 +15,9 @@ from PIL import Image
 from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.build.dataset import build_dataset
+from vsgrpo.data.own_rows import dataset_folder
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.inspect import inspect
 from vsgrpo.report.page import pictures
 
@@ -250,3 +252,22 @@ def test_pages_show_a_turned_video_upright(tmp_path):
         container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))))
         container.mux(stream.encode(None))
     assert {image.size for image in shown(pictures([("video", path)], {})[0])} == {(48, 64)}
+
+
+def test_rows_of_a_type_that_no_scorer_knows_are_shown(data, tmp_path):
+    video = next((data / "videos" / "demo").glob("*.mp4"))
+    shutil.copyfile(video, tmp_path / "a.mp4")
+    row = {
+        "question": "Which is nearer to the door?",
+        "options": ["the sofa", "the bed"],
+        "answer": "B",
+        "video": "a.mp4",
+    }
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    folder = dataset_folder(str(tmp_path / "rows.jsonl"))
+    (found,) = inspect([str(folder), f"output={tmp_path / 'rows.html'}"]).rows
+    assert (found.row.question_type, found.row.answer) == ("other", "the bed")
+    assert "data:image/jpeg;base64," in (tmp_path / "rows.html").read_text()
+    with pytest.raises(DataError) as caught:
+        VsiBench.read(folder / "train.jsonl")
+    assert caught.value.hint.startswith("benchmark=folder scores rows of any type")
