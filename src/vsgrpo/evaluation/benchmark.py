@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 BENCHMARKS = {
     "vsibench": "vsgrpo.evaluation.benchmarks.vsibench:VsiBench",
     "revsi": "vsgrpo.evaluation.benchmarks.revsi:ReVsi",
+    "vsi_super_recall": "vsgrpo.evaluation.benchmarks.vsi_super:VsiSuperRecall",
+    "vsi_super_count": "vsgrpo.evaluation.benchmarks.vsi_super:VsiSuperCount",
+    "vsi_super_streaming": "vsgrpo.evaluation.benchmarks.vsi_super:VsiSuperStreaming",
+    "mmsi_video": "vsgrpo.evaluation.benchmarks.mmsi_video:MmsiVideo",
+    "video_mme": "vsgrpo.evaluation.benchmarks.video_mme:VideoMme",
     "site": "vsgrpo.evaluation.benchmarks.site:SiteBench",
     "spar": "vsgrpo.evaluation.benchmarks.spar:SparBench",
     "osi": "vsgrpo.evaluation.benchmarks.osi:OsiBench",
@@ -210,11 +215,12 @@ class Benchmark(ScoredRows):
     @cached_property
     def folder(self) -> Path:
         """The folder that media paths are below: that of the row file, one of `media_folders` in it, or one of two
-        above it, the first that holds what the first row shows."""
+        above it: the first that holds what the first row shows, else the first with zips in it."""
         beside = [self.file.parent / name for name in self.media_folders]
         folders = (self.file.parent, *beside, *list(self.file.resolve().parents)[1:3])
         first = next((item["path"] for row in self.rows for item in row.media), "")
-        return next((folder for folder in folders if (folder / first).is_file()), folders[0])
+        zipped = next((folder for folder in folders if any(folder.glob("*.zip"))), folders[0])
+        return next((folder for folder in folders if (folder / first).is_file()), zipped)
 
     def text(self, row: Row) -> str:
         """Return the text of a row's user turn; videos and images are shown before it, or in it (`media_in_text`).

@@ -9,11 +9,14 @@ import zipfile
 
 import numpy as np
 import pytest
+import test_mmsi_video_benchmark as of_mmsi
 import test_osi_benchmark as of_osi
 import test_site_benchmark as of_site
 import test_spar_benchmark as of_spar
 import test_spbench_benchmark as of_spbench
 import test_sti_benchmark as of_sti
+import test_video_mme_benchmark as of_mme
+import test_vsi_super_benchmark as of_vsi_super
 from PIL import Image
 from test_revsi_benchmark import records, write
 
@@ -91,6 +94,41 @@ def spbench(folder):
     return of_spbench.write(folder, [of_spbench.spbench_row(), of_spbench.CHOICE])
 
 
+def into_zip(file, *paths):
+    """Move files into a zip, under their names below its folder."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in paths:
+            archive.write(path, str(path.relative_to(file.parent)))
+            path.unlink()
+
+
+def vsi_super(maker, *rows):
+    def make(folder):
+        make_video(folder / "10mins/0.mp4")
+        into_zip(folder / "10mins.zip", folder / "10mins/0.mp4")
+        return of_vsi_super.write(folder, [*rows, maker()])
+
+    return make
+
+
+def mmsi_video(folder):
+    rows = [of_mmsi.mmsi_row(), of_mmsi.mmsi_row("question_0002", "Prediction", clips=(2, 1), images=["a.png"])]
+    videos = [folder / "videos" / item["path"] for row in rows for item in row["video_list"]]
+    for path in videos:
+        make_video(path)
+    into_zip(folder / "videos.zip", *videos)
+    (folder / "ref_images").mkdir()
+    (folder / "ref_images/a.png").write_bytes(png(90))
+    return of_mmsi.write(folder, rows)
+
+
+def video_mme(folder):
+    make_video(folder / "data/v0.mp4")
+    make_video(folder / "data/v1.mp4")
+    into_zip(folder / "videos_chunked_01.zip", folder / "data/v0.mp4", folder / "data/v1.mp4")
+    return of_mme.write(folder / "videomme", [of_mme.mme_row(0), of_mme.mme_row(1)])  # zips are above the row file
+
+
 MAKERS = {
     "revsi": revsi,
     "site": site,
@@ -99,6 +137,11 @@ MAKERS = {
     "sti": sti,
     "spbench": spbench,
     **image_benchmarks.WRITERS,
+    "vsi_super_recall": vsi_super(of_vsi_super.recall_row),
+    "vsi_super_count": vsi_super(of_vsi_super.count_row, of_vsi_super.streaming_row()),
+    "vsi_super_streaming": vsi_super(of_vsi_super.streaming_row, of_vsi_super.count_row()),
+    "mmsi_video": mmsi_video,
+    "video_mme": video_mme,
 }
 
 

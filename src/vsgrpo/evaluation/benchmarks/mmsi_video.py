@@ -1,0 +1,228 @@
+"""MMSI-Video-Bench: 1,106 questions about 1,278 clips, with pictures beside them, at their places in the text.
+
+mmsivideo.json as downloaded, and videos/, frames/ and ref_images/ beside it, or still in videos.zip, frames.zip and
+ref_images.zip. A file of videos/ is the clip itself: `start` and `end` of a row are its times in the original
+recording, which the frames show in a corner, and nothing is cut by them. Options A to F stand in the question's text.
+
+Harnesses: `official` (each `<video>` is shown as a video of video.num_frames frames, answers read by the authors'
+code), `lmms` and `lmms_sc` (lmms-eval: each `<video>` as pictures, at most 50 or 300 of all clips together, and its
+reader), and `easi` (VLMEvalKit: pictures too, at most 50, and its reader).
+Deviation of `official`: the authors spread 50 frames over all clips of a question, in proportion to their length; here
+each clip has as many as video.num_frames says.
+
+Source: arXiv 2512.10863; Hugging Face rbler/MMSI-Video-Bench; github.com/InternRobotics/MMSI-Video-Bench commit
+b8da92c; lmms-eval commit 75571cf, lmms_eval/tasks/mmsi_video; VLMEvalKit commit e8e78f05, vlmeval/dataset/mmsibench.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from vsgrpo.data.prompts import PLACEHOLDER
+from vsgrpo.data.row import Row, media_place
+from vsgrpo.errors import DataError
+from vsgrpo.evaluation.accuracy import Published
+from vsgrpo.evaluation.benchmark import Benchmark
+from vsgrpo.evaluation.predictions import Media
+from vsgrpo.evaluation.row_files import Version, question_row
+from vsgrpo.spatial.vlmevalkit_answers import easi_letter
+
+_CATEGORIES = {
+    "Spatial Construction": (
+        *("Instance/Scene Attribute", "Instance-Instance Spatial Relationship", "Camera-Scene Spatial Relationship"),
+        *("Instance-Scene Spatial Relationship", "Scene-Scene Spatial Relationship"),
+        "Camera-Instance Spatial Relationship",
+    ),
+    "Motion Understanding": ("Camera Motion", "Instance Motion", "Interactive Motion"),
+    "Cross-Video": ("Memory Update", "Multi-View Integration"),
+}
+TYPES = (*(f"({name}) {kind}" for name, kinds in _CATEGORIES.items() for kind in kinds), "Planning", "Prediction")
+SUB_BENCHES = ("Easy2hard", "Grounding", "Indoor_Scene_Perception", "Robot")
+"""Columns that some copies of the file have: a part of the questions, and what it belongs to there."""
+FRAMES = {"lmms": 50, "lmms_sc": 300, "easi": 50}
+"""Harness -> pictures of all clips together, at most."""
+_SAYS = ('"answer":', "answer is", "answer:", '"Answer":', "Answer is", "Answer:")
+_NOISE = str.maketrans("", "", " \"'\n:")
+_PROMPTS = ("system_prompt", "task_prompt", "user_prompt", "format_prompt")
+_README = "the authors' README, Uniform-50"
+_EASI = "EASI docs/Benchmark_Verification.md, commit 0c1a41e"
+_LETTERS = tuple("ABCDEF")
+
+
+def official_letter(text: str) -> str:
+    """Return the letter that the authors' code reads in an answer, "" for none.
+
+    Without `<answer>` tags: what stands in "boxed{...}", else behind the last of the first phrase there is ("answer
+    is", "Answer:", ...) up to a comma or a full stop, else before the first full stop; each without spaces, quotes,
+    line breaks and colons. An answer that says "no answer" has none.
+    """
+    text = text.replace("<answer>", "").replace("</answer>", "")
+    if "no answer" in text:
+        return ""
+    said = text.split(".")[0]
+    if "boxed{" in text:
+        said = text.split("boxed{")[1].split("}")[0]
+    elif phrase := next((phrase for phrase in _SAYS if phrase in text), None):
+        said = _behind(text, phrase)
+    said = said.translate(_NOISE)
+    return said if said in _LETTERS else ""
+
+
+def _behind(text: str, phrase: str) -> str:
+    return text.split(phrase)[-1].split(",")[0].split(".")[0]
+
+
+def lmms_letter(text: str) -> str:
+    """Return the letter that lmms-eval reads: as the authors, but it goes on where a place holds none, and at last
+    takes the first of "(A)", " A " and "A." in the text, by the order of letters."""
+    if "no answer" in text.lower():
+        return ""
+    text = text.replace("<answer>", "").replace("</answer>", "")
+    places = [text.split("boxed{")[1].split("}")[0]] if "boxed{" in text else []
+    places += [_behind(text, phrase) for phrase in (*_SAYS, "The answer is", "the answer is") if phrase in text]
+    for said in (*places, text.split(".")[0]):
+        if (letter := said.translate(_NOISE)) in _LETTERS:
+            return letter
+    marks = ((letter, (f"({letter})", f" {letter} ", f"{letter}.")) for letter in _LETTERS)
+    return next((letter for letter, forms in marks if any(form in f" {text} " for form in forms)), "")
+
+
+def spread(lengths: Sequence[int], number: int, harness: str) -> list[list[int]]:
+    """Return which frames of each clip are shown: `number` of all of them, evenly spaced over the clips in a row.
+
+    Where there are not more, all are shown. lmms-eval shows the first frame of a clip that would have none; VLMEvalKit
+    shows none of it, and no frame twice.
+    """
+    total = sum(lengths)
+    if total <= number:
+        return [list(range(length)) for length in lengths]
+    if harness == "easi":
+        chosen = list(dict.fromkeys(np.linspace(0, total - 1, number, dtype=int).tolist()))
+    else:
+        chosen = [int(i * ((total - 1) / (number - 1))) for i in range(number)]
+    starts = np.cumsum([0, *lengths]).tolist()
+    found = [[k - start for k in chosen if start <= k < end] for start, end in pairwise(starts)]
+    return found if harness == "easi" else [frames or [0] for frames in found]
+
+
+class MmsiVideo(Benchmark):
+    """MMSI-Video-Bench; see the module's docstring."""
+
+    title = "MMSI-Video-Bench"
+    suffixes = (".json", ".jsonl", ".parquet")
+    columns = ("id", "type", "video_list", "frames_list", "ref_images", *_PROMPTS, "ground_truth")
+    question_types = TYPES
+    harnesses = ("official", "lmms", "lmms_sc", "easi")
+    media_in_text = True
+    scorer = "option letter"
+    versions = (Version("mmsivideo.json", 1106),)
+    published = (
+        Published("human", 0.964, _README),
+        Published("Gemini 3 Pro", 0.3797, _README),
+        Published("GPT-5", 0.368, _README),
+        Published("Qwen2.5-VL-72B", 0.3273, _README),
+        Published("InternVL3-8B", 0.3038, _README),
+        Published("Qwen2.5-VL-7B", 0.2966, _README),
+        Published("Qwen3-VL-8B", 0.2758, _README),
+        Published("random guessing", 0.241, _README),
+        Published("Qwen2.5-VL-7B, VLMEvalKit", 0.269, _EASI),
+        Published("Qwen2.5-VL-7B, lmms-eval", 0.283, _EASI),
+        Published("Qwen3-VL-8B, VLMEvalKit", 0.283, _EASI),
+        Published("Qwen3-VL-8B, lmms-eval", 0.3047, _EASI),
+    )
+
+    @classmethod
+    def row(cls, data: dict[str, Any], where: str) -> Row:
+        """Return the row of a record; its clips and pictures in the order of the places that its text has for them."""
+        texts = {name: str(data[name] or "") for name in _PROMPTS}
+        question = texts["task_prompt"] + texts["user_prompt"] + texts["format_prompt"]
+        videos = [f"videos/{_text(item, 'path', where)}" for item in _listed(data["video_list"], "video_list", where)]
+        images = [f"ref_images/{item}" for item in _listed(data["ref_images"], "ref_images", where)]
+        frames = [[f"frames/{each}" for each in clip] for clip in _listed(data["frames_list"], "frames_list", where)]
+        kinds = PLACEHOLDER.findall(f"{texts['system_prompt']}\n{question}")
+        if (kinds.count("video"), kinds.count("image")) != (len(videos), len(images)) or len(frames) != len(videos):
+            problem = (
+                f"its text has {kinds.count('video')} places for videos and {kinds.count('image')} for images, the row "
+                f"{len(videos)} videos, frames of {len(frames)} and {len(images)} images"
+            )
+            raise DataError(f"{where}: {problem}", "download the file again")
+        truth = str(data["ground_truth"]).strip().upper()[:1]
+        if truth not in _LETTERS:
+            raise DataError(f"{where}: ground_truth={data['ground_truth']!r}: must be A to F", "download it again")
+        left = {"video": iter(videos), "image": iter(images)}
+        parts = {name: str(data[name]) for name in SUB_BENCHES if _is_given(data.get(name))}
+        scene = PurePosixPath(videos[0]).stem if videos else str(data["id"])
+        return question_row(
+            str(data["id"]),
+            question,
+            truth,
+            [(kind, next(left[kind])) for kind in kinds],
+            dataset="mmsi_video",
+            question_type=str(data["type"]).replace("Memoery", "Memory"),  # so in the file
+            scene_name=scene,
+            room=scene,
+            extra={"system_prompt": texts["system_prompt"], "frames": frames, "parts": parts},
+        )
+
+    def media(self, row: Row) -> Media:
+        """Return the clips and pictures of a row; of a harness that shows pictures the frames in the clips' places."""
+        if self.harness == "official":
+            return super().media(row)
+        images = iter(item["path"] for item in row.media if item["kind"] == "image")
+        clips = iter(self._frames(row))
+        shown = [[next(images)] if item["kind"] == "image" else next(clips) for item in row.media]
+        return tuple(("image", self._place(media_place(self.folder, path))) for paths in shown for path in paths)
+
+    def _frames(self, row: Row) -> list[list[str]]:
+        clips: list[list[str]] = row.extra["frames"]
+        chosen = spread([len(clip) for clip in clips], FRAMES[self.harness], self.harness)
+        return [[clip[place] for place in places] for clip, places in zip(clips, chosen, strict=True)]
+
+    def official_text(self, row: Row) -> str:
+        """Return the system prompt, and the prompts of task, question and form, with a place for each medium."""
+        text = f"{row.extra['system_prompt']}\n{row.question}"
+        if self.harness == "official":
+            return text
+        numbers = iter([len(clip) for clip in self._frames(row)])
+        return re.sub("<video>", lambda _: "<image>" * next(numbers), text)
+
+    def score(self, row: Row, answer: str) -> float:
+        """Return whether the letter is right."""
+        readers = {"official": official_letter, "easi": easi_letter}
+        return readers.get(self.harness, lmms_letter)(answer) == row.ground_truth
+
+    def groups(self, row: Row) -> Mapping[str, Sequence[str]]:
+        """Return the level, whether one video alone is shown, and the parts of the benchmark that the file names."""
+        level = re.sub(r"^\((.*?)\).*", r"\1", row.question_type)
+        single = not any(item["kind"] == "image" for item in row.media) and level != "Cross-Video"
+        parts = {name: (value,) for name, value in row.extra["parts"].items()}
+        return {"level": (level,), "input": ("one video" if single else "several, or pictures",), **parts}
+
+
+def _listed(value: Any, name: str, where: str) -> list[Any]:
+    """Return a column that is a list, or the text of one as some copies of the file have it."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            value = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            pass
+    if value is not None and not isinstance(value, list):
+        raise DataError(f"{where}: {name}={str(value)[:60]!r}: must be a list", "download the file again")
+    return value or []
+
+
+def _text(item: Any, name: str, where: str) -> str:
+    if not isinstance(item, dict) or not isinstance(item.get(name), str):
+        raise DataError(f"{where}: video_list: {str(item)[:60]!r} has no {name}", "download the file again")
+    return item[name]
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and str(value).strip().lower() not in ("nan", "null", "none", "")
