@@ -106,41 +106,28 @@ def evaluate(
 
     benchmark=mathvista and benchmark=folder score answers to image questions, benchmark=MODULE:CLASS those of your own.
     model= may be given several times, or as a quoted pattern: all are scored, and compared in one table.
+    benchmark=suite suite=[NAME,...] benchmark.path=DIR scores on several benchmarks with one load (docs/benchmarks.md).
     """
     from vsgrpo.config.compose import load_config
-    from vsgrpo.evaluation.benchmark import find_benchmark
     from vsgrpo.evaluation.several_models import split_models
+    from vsgrpo.evaluation.suite import check_models, evaluate_models, split_suite
 
     given = [*(overrides or []), *([f"benchmark.limit={limit}"] if limit else [])]
     given += ["report_to=[wandb]"] if wandb else []
-    models = split_models(given)
-    configs = [load_config("eval", words, config_dir, allow_missing=dry_run) for _, words in models]
-    benchmark = find_benchmark(configs[0].benchmark.name)
+    models = {name: dict(split_suite(words)) for name, words in split_models(given)}
+    configs = {
+        name: {part: load_config("eval", words, config_dir, allow_missing=dry_run) for part, words in parts.items()}
+        for name, parts in models.items()
+    }
+    check_models(configs)
     if dry_run:
-        for config in configs:
+        for config in (config for parts in configs.values() for config in parts.values()):
             app.print_config(config)
         return
-    from vsgrpo.evaluation.leak import check_lineage
-    from vsgrpo.evaluation.run import run_eval
-    from vsgrpo.evaluation.score_tables import compare_table
-    from vsgrpo.families import find_model
-
-    if len(configs) > 1:  # the last model is refused now, not when the others are done
-        for config in configs:
-            find_model(config.model.path, config.model.adapter)
-        for config in configs:
-            check_lineage(config.model.path, config.model.adapter, allow_leak=allow_leak)
-    found = {}
-    allowed = {"skip_missing": skip_missing, "allow_leak": allow_leak, "allow_changed": allow_changed}
-    for (name, _), config in zip(models, configs, strict=True):
-        report = run_eval(config, overwrite=overwrite, **allowed)
-        if report is not None:  # under a launcher one process of several reports
-            found[name] = report.to_json() if as_json else report.table()
-    if found:
-        show(json.dumps(found if len(models) > 1 else found[""], indent=1) if as_json else "\n\n".join(found.values()))
-    if len(found) > 1 and not as_json and benchmark.has_task_tables:
-        named = [(name, config.run.dir) for (name, _), config in zip(models, configs, strict=True)]
-        show("\n" + compare_table(named, "all models"))
+    allowed = {"allow_leak": allow_leak, "allow_changed": allow_changed, "overwrite": overwrite}
+    text = evaluate_models(configs, as_json, skip_missing=skip_missing, **allowed)
+    if text:
+        show(text)
 
 
 @app.command("serve", "model=Qwen/Qwen2-VL-2B-Instruct serve.max_model_len=6144", takes_keys=True)

@@ -120,17 +120,18 @@ def _quoted(value: str) -> str:
 
 def override_text(value: object) -> str:
     """Return a value as it is written behind KEY= on a command line: null, true, [a,b], '{a: 1}'."""
-    text = _override_text(value)
+    text = value_text(value)
     return f"'{text}'" if re.search(r"[\s{}\"$*;&|<>()]", text) else text
 
 
-def _override_text(value: object) -> str:
+def value_text(value: object) -> str:
+    """Return a value as Hydra reads it behind KEY=."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name}: {_override_text(item)}" for name, item in value.items()) + "}"
+        return "{" + ", ".join(f"{name}: {value_text(item)}" for name, item in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ",".join(map(_override_text, value)) + "]"
+        return "[" + ",".join(map(value_text, value)) + "]"
     if isinstance(value, str) and not re.fullmatch(r"[\w.:/+-]+", value):
         return _quoted(value)
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)

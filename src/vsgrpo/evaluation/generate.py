@@ -94,24 +94,34 @@ def open_generator(
     tiny_folder: Path,
     prompt: PromptSettings,
     text_of: Callable[[Row], Turn] | None = None,
+    kept: dict[Any, Any] | None = None,
 ) -> Generator:
     """Load the model of a config (see `modeling.load.load`) and return what answers questions with it.
 
     Args:
         tiny_folder: where `tiny` and `tiny_2_5` are, or are built untrained.
         prompt, text_of: as `Generator`.
+        kept: model and frames of the evaluation before, used where this one asks for the same; this one's are left
+            there.
     """
-    model, video = config.model, config.video
+    model, video, kept = config.model, config.video, {} if kept is None else kept
     if taken := model.dtype_note():
         note(taken.removeprefix("; "))
     options = {"dtype": model.dtype, "attn": model.attn_implementation, "offline": model.offline}
     options |= {"text_after_video": model.text_after_video, "vision_marks": config.prompt.vision_marks}
-    options |= {"tiny_folder": tiny_folder}
-    note(f"loading model: {model.adapter or model.path}")
-    bundle = load(model.path, model.adapter, device=device, **options)
+    wanted = (model.path, model.adapter, *options.items())
+    if wanted not in kept:
+        kept.clear()
+        note(f"loading model: {model.adapter or model.path}")
+        kept[wanted] = load(model.path, model.adapter, device=device, tiny_folder=tiny_folder, **options)
     cache_dir = video.cache_dir or (str(Path(config.run.dir) / "cache") if video.frame_cache == "disk" else None)
-    loader = VideoLoader(budget, video.backend, video.timeout_s, frame_cache=video.frame_cache, cache_dir=cache_dir)
-    return Generator(bundle, loader, prompt, Decoding.of(config), config.prompt.system, text_of)
+    frames = {"frame_cache": video.frame_cache, "cache_dir": cache_dir}
+    shown = (budget, video.backend, video.timeout_s, *frames.items())
+    if shown not in kept:
+        bundle = kept.pop(wanted)
+        kept.clear()
+        kept |= {wanted: bundle, shown: VideoLoader(budget, video.backend, video.timeout_s, **frames)}
+    return Generator(kept[wanted], kept[shown], prompt, Decoding.of(config), config.prompt.system, text_of)
 
 
 class Generator:

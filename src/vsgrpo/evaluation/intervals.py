@@ -69,6 +69,16 @@ def scene_intervals(
     return found
 
 
+def mean_intervals(columns: Mapping[Name, np.ndarray], scenes: Sequence[str]) -> dict[Name, Interval]:
+    """Return the 2.5 % and 97.5 % points of each column's mean over rows, over resamples of whole scenes."""
+    place_of = {scene: place for place, scene in enumerate(dict.fromkeys(scenes))}
+    places = np.array([place_of[scene] for scene in scenes])
+    sums = [np.bincount(places, values) for values in (np.ones(len(places)), *columns.values())]
+    drawn = resample_scenes(np.stack(sums, axis=1))
+    points = np.percentile(drawn[:, 1:] / drawn[:, :1], [2.5, 97.5], axis=0)
+    return {name: (float(low), float(high)) for name, low, high in zip(columns, *points, strict=True)}
+
+
 def resample_scenes(cells: np.ndarray) -> np.ndarray:
     """Return the sums of each column of `cells` (S, columns) over draws of S rows: (R, columns)."""
     rng = np.random.default_rng(_SEED)

@@ -58,6 +58,7 @@ def run_eval(
     allow_leak: bool = False,
     overwrite: bool = False,
     allow_changed: bool = False,
+    kept: dict[Any, Any] | None = None,
 ) -> Report | None:
     """Evaluate a model on a benchmark and write the results into `run.dir`; goes on where an earlier call stopped.
 
@@ -66,6 +67,7 @@ def run_eval(
     Args:
         overwrite: replace an earlier evaluation, once the model is loaded.
         allow_changed: go on although media or weights are not those of the answers that are there.
+        kept: of the evaluation before, see `generate.open_generator`.
 
     Raises:
         ConfigError, DataError: anything wrong with keys, rows, media or the model; a benchmark room in the model's
@@ -99,7 +101,8 @@ def run_eval(
             results.check_earlier(Path(config.run.dir), settings, _looked_at(config, benchmark, shown), allow_changed)
             settings["model"] |= {key: earlier["model"][key] for key in _OF_LOADED}
         else:
-            settings = answer_rows(config, benchmark, shown, budget, overwrite=overwrite, allow_changed=allow_changed)
+            going_on = {"overwrite": overwrite, "allow_changed": allow_changed}
+            settings = answer_rows(config, benchmark, shown, budget, kept=kept, **going_on)
         if settings is None:
             return None
         settings |= left_out | _thoughts(config)
@@ -206,6 +209,7 @@ def answer_rows(
     *,
     overwrite: bool,
     allow_changed: bool,
+    kept: dict[Any, Any] | None = None,
 ) -> dict[str, Any] | None:
     """Answer every question into predictions.jsonl (and those of controls) and return the settings that decided it.
 
@@ -226,7 +230,7 @@ def answer_rows(
             results.check_earlier(folder, settings, inputs, allow_changed)
     processes.barrier()  # the others load once the first has found nothing to refuse
     generator = generate.open_generator(
-        config, budget, processes.device, folder / "tiny", benchmark.prompt, benchmark.turn
+        config, budget, processes.device, folder / "tiny", benchmark.prompt, benchmark.turn, kept
     )
     if processes.is_first:
         results.begin(folder, settings, inputs, overwrite)

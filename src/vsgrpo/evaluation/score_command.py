@@ -23,7 +23,7 @@ from vsgrpo.evaluation.map_scores import map_lines
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
 from vsgrpo.evaluation.results import RESULTS_NAME, SETTINGS_NAME
 from vsgrpo.evaluation.row_files import row_file
-from vsgrpo.evaluation.score_tables import Line, group_lines, interval_note, score_table
+from vsgrpo.evaluation.score_tables import Line, group_lines, interval_note, micro_line, score_table
 from vsgrpo.evaluation.scores import Item, Scores, score_items, task_table
 from vsgrpo.evaluation.trust.from_files import TrustFiles, take_trust_words, write_trust_of_files
 from vsgrpo.records import read_json
@@ -263,6 +263,8 @@ class ScoreReport:
             **scores.tables,
             "n": scores.num_answered,
             "unanswered": len(scores.unanswered),
+            "micro": scores.micro,
+            "micro_intervals": scores.micro_intervals,
             "intervals": scores.intervals,
             "groups": scores.groups(),
             **({"sampling": scores.sampling} if scores.sampling else {}),
@@ -286,7 +288,12 @@ class ScoreReport:
             lines.append((scorer, scores.tables[scorer], scores.intervals[scorer]))
             for how, table in scores.sampling.get(scorer, {}).items():
                 lines.append((f"{scorer} {how}", table, scores.sampling_intervals[scorer][how]))
-        text = [score_table(lines, scores.num_by_task, title), *group_lines(scores), *map_lines(scores.maps)]
+        text = [
+            score_table(lines, scores.num_by_task, title),
+            *group_lines(scores),
+            micro_line(scores),
+            *map_lines(scores.maps),
+        ]
         text += [f"note: {note}" for note in (interval_note(scores.num_scenes), *self.notes)]
         return "\n".join(text)
 

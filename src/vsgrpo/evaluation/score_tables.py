@@ -101,6 +101,10 @@ class VsiBenchReport:
             "title": self.title(),
             "scorer": self.scorer,
             "scores": self.table_of_scorer,
+            "headline": "macro",
+            "micro": self.scores.micro[self.scorer],
+            "macro": self.table_of_scorer["overall"],
+            "micro_interval": self.scores.micro_intervals[self.scorer],
             "intervals": self.scores.intervals[self.scorer],
             "groups": task_groups(self.table_of_scorer),
             "controls": self.controls(),
@@ -154,7 +158,7 @@ class VsiBenchReport:
             (f"ours - {paper}", {t: table[t] - v for t, v in found.items() if t in table}) for paper, found in papers
         ]
         lines = [score_table(rows, self.scores.num_by_task, title), *group_lines(self.scores)]
-        lines.append(f"note: {interval_note(self.scores.num_scenes)}")
+        lines += [micro_line(self.scores), f"note: {interval_note(self.scores.num_scenes)}"]
         if papers and not self.title().startswith("VSI-Bench"):
             lines.append("note: the paper's numbers are of the whole of VSI-Bench, ours are not")
         if self.settings["model"].get("timed") and self.shown:
@@ -191,6 +195,12 @@ def compare_table(named: Sequence[tuple[str, Path | str]], title: str = "") -> s
 def interval_note(num_scenes: int) -> str:
     """Say what the intervals of a table are."""
     return f"ranges are 95 % intervals: 1,000 resamples of {num_scenes} scenes"
+
+
+def micro_line(scores: Scores) -> str:
+    """Return the means over questions, which the tables, whose overall is the mean of the tasks, do not have."""
+    found = [f"{s} {_cell(scores.micro[s])} ({_range(scores.micro_intervals[s])})" for s in SCORERS]
+    return f"overall is macro, the mean of the tasks; micro, the mean over questions: {', '.join(found)}"
 
 
 def group_lines(scores: Scores) -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
-from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
+from vsgrpo.evaluation.intervals import Interval, mean_intervals, scene_intervals, task_groups
 from vsgrpo.evaluation.map_scores import MapScores, map_scores
 from vsgrpo.spatial.answers import SCORERS, normalize_word, parse_answer, read_letter, read_number
 from vsgrpo.spatial.maps import map_text, read_map, read_map_as, strict_score
@@ -68,6 +68,8 @@ class Scores:
     Attributes:
         tables: scorer -> table; with several samples the mean over them.
         intervals: scorer -> task, "overall", "trained_tasks" or "held_out_tasks" -> (low, high), 95 %.
+        micro: scorer -> mean over questions; "overall" of a table is the mean of the tasks (macro).
+        micro_intervals: scorer -> (low, high) of it.
         by_row: scorer -> id -> score.
         num_answered: rows scored.
         num_by_task: rows scored per task of a table.
@@ -82,6 +84,8 @@ class Scores:
 
     tables: dict[str, dict[str, float]]
     intervals: dict[str, dict[str, Interval]]
+    micro: dict[str, float]
+    micro_intervals: dict[str, Interval]
     by_row: dict[str, dict[str, float]]
     num_answered: int
     num_by_task: dict[str, int]
@@ -155,6 +159,8 @@ def score_items(items: Sequence[Item], prompt: PromptSettings) -> Scores:
     return Scores(
         tables={scorer: tables[scorer, ""] for scorer in SCORERS},
         intervals={scorer: intervals[scorer, ""] for scorer in SCORERS},
+        micro={scorer: float(columns[scorer, ""].mean()) for scorer in SCORERS},
+        micro_intervals=mean_intervals({scorer: columns[scorer, ""] for scorer in SCORERS}, scenes),
         by_row={s: dict(zip((i.id for i in answered), values, strict=True)) for s, values in means.items()},
         num_answered=len(answered),
         num_by_task=_counts(kinds, tables["official", ""]),
