@@ -100,6 +100,7 @@ def test_commands_in_the_docs_exist(page, own_modules):
     """Every `vsgrpo ...` line names a command; the configs of train, eval and build lines compose."""
     from vsgrpo.cli import app
     from vsgrpo.config.compose import load_config
+    from vsgrpo.evaluation.suite import split_suite
     from vsgrpo.launch.sweep import make_sweep
 
     known = {command.name for command in app.registered_commands}
@@ -117,5 +118,6 @@ def test_commands_in_the_docs_exist(page, own_modules):
             given = [word for word in given if "$" not in word]
             given = [*([f"trainer={words[2]}"] if root == "train" else []), *given]
             runs = [run.words for run in make_sweep(given).runs] if "--sweep" in words else [given]
+            runs = [own for _, own in split_suite(given)] if root == "eval" else runs
             for one in runs:
                 load_config(root, one, allow_missing=True)
