@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from vsgrpo.cli import run
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import ReadOptions
 from vsgrpo.evaluation.benchmarks.site import SiteBench, official_letter, placed
@@ -118,6 +119,25 @@ def test_easi_reads_other_letters(tmp_path: Path) -> None:
     (row,) = official.rows
     assert not official.score(row, "<answer>b</answer>")
     assert easi.score(row, "<answer>b</answer>")
+
+
+def test_score_reads_whose_prompt_was_asked_from_the_settings_beside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, answers = write(tmp_path, [site_row()]), tmp_path / "out" / "predictions.jsonl"
+    answers.parent.mkdir()
+    answers.write_text('{"id": "image_test_0", "prediction": "<answer>b</answer>"}\n', encoding="utf-8")
+    prompt = {"mode": "vanilla", "wording": "eval", "show_options": True}
+    words = ["score", str(answers), "benchmark=site", f"benchmark.path={file}", "--json"]
+    scored = []
+    for harness in ({}, {"harness": "easi"}):
+        settings = {"prompt": prompt, "benchmark": {"name": "site", **harness}}
+        (answers.parent / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+        assert run(words) == 0
+        scored.append(json.loads(capsys.readouterr().out)["micro"])
+    assert run([*words, "benchmark.harness=official"]) == 0
+    scored.append(json.loads(capsys.readouterr().out)["micro"])
+    assert scored == [0.0, 1.0, 0.0]  # only VLMEvalKit's reader looks into the tags
 
 
 @pytest.mark.parametrize(
