@@ -1,3 +1,4 @@
+import json
 import resource
 import signal
 import zipfile
@@ -14,8 +15,9 @@ from vsgrpo.data.row import Row
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import ConfigError, DataError, RunError
 from vsgrpo.evaluation.benchmark import ReadOptions
-from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
+from vsgrpo.evaluation.benchmarks.vsibench import PART_ROWS, VsiBench
 from vsgrpo.evaluation.unpacking import find_in_zips, unpack
+from vsgrpo.spatial.question_types import answer_kind_of
 
 DEV_HALF = Path(__file__).parents[3] / "shared/data/vsibench_dev/test_dev.jsonl"
 
@@ -207,6 +209,29 @@ def test_videos_unpacked_into_the_evaluation_are_found_again(write_benchmark, tm
     assert [again.media(row) for row in again.rows] == [done.media(row) for row in done.rows]
     assert again.media(again.rows[0]) == (("video", place),)
     assert len(again.with_media(False).rows) == len(done.rows)
+
+
+def test_the_debiased_part_is_told_from_other_rows(tmp_path):
+    rows, choice = [], {"ground_truth": "A", "options": ["A. x", "B. y"]}
+    for kind, (kept, of) in PART_ROWS.items():
+        row = {"dataset": "scannet", "scene_name": "scene0000_00", "question_type": kind, "question": "q?"}
+        row |= choice if answer_kind_of(kind) == "choice" else {"ground_truth": "2", "options": None}
+        rows += [{"id": len(rows) + k, **row, "pruned": k >= kept} for k in range(of)]
+    file = tmp_path / "test.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole = VsiBench.read(file, ReadOptions(subset="debiased"))
+    assert (whole.num_rows, whole.other_part) == (2362, "")
+    assert VsiBench.read(file, ReadOptions(subset="pruned")).num_rows == 2768
+    rows[0]["pruned"] = True
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = VsiBench.read(file, ReadOptions(subset="debiased")).other_part
+    assert said == "not the published part: rows of object_counting 250 for 251"
+    for row in rows:
+        del row["pruned"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "pruned_ids.txt").write_text("0\n")
+    said = VsiBench.read(file, ReadOptions(subset="debiased")).other_part
+    assert said.startswith("pruned_ids.txt is not the published list: sha256 ") and said.endswith("not 76fc941f7595")
 
 
 def test_debiased_rows_come_from_the_column_the_list_or_the_file(write_benchmark):

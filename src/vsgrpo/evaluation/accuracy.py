@@ -40,6 +40,10 @@ class Published:
     source: str
     tasks: Mapping[str, float] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as results.json has it."""
+        return {"name": self.name, "overall": self.overall, "tasks": dict(self.tasks), "source": self.source}
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -225,10 +229,7 @@ class Accuracy:
             "question_types": cells_json(self.cells[_TYPE]),
             "groups": {name: cells_json(cells) for name, cells in others.items()},
             "baselines": dict(self.baselines),
-            "published": [
-                {"name": row.name, "overall": row.overall, "tasks": dict(row.tasks), "source": row.source}
-                for row in self.published
-            ],
+            "published": [row.to_json() for row in self.published],
             "notes": list(self.notes),
             "correct": dict(self.correct),
         }

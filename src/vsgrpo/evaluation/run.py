@@ -30,6 +30,7 @@ from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.evaluation.results import Answers
 from vsgrpo.evaluation.tracking import report_evaluation
+from vsgrpo.evaluation.trust.of_run import rows_for_trust, write_trust_of_run
 from vsgrpo.evaluation.unsure import check_unsure
 from vsgrpo.families import family_files, find_model
 from vsgrpo.families.hub_models import with_hub_models
@@ -41,7 +42,6 @@ from vsgrpo.trackers import check_installed
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
-    from vsgrpo.evaluation.trust.training import TrainingRows
     from vsgrpo.video.budget import VisionBudget
 
 
@@ -93,16 +93,10 @@ def run_eval(
         )
         benchmark, budget, left_out = rows_for_frames(config, benchmark)
         shown = arms.media_of_arms(config, benchmark)
-        train = _training_rows(config)
+        train = rows_for_trust(config)
         began = time.monotonic()
-        earlier = None if overwrite else _finished(config, benchmark, shown)
-        if earlier is not None:
-            settings = _settings(config, benchmark, budget, Decoding.of(config))
-            results.check_earlier(Path(config.run.dir), settings, _looked_at(config, benchmark, shown), allow_changed)
-            settings["model"] |= {key: earlier["model"][key] for key in _OF_LOADED}
-        else:
-            going_on = {"overwrite": overwrite, "allow_changed": allow_changed}
-            settings = answer_rows(config, benchmark, shown, budget, kept=kept, **going_on)
+        going_on = {"overwrite": overwrite, "allow_changed": allow_changed}
+        settings, earlier = _answered(config, benchmark, shown, budget, kept, **going_on)
         if settings is None:
             return None
         settings |= left_out | _thoughts(config)
@@ -110,10 +104,31 @@ def run_eval(
         report = benchmark.report(answers)
         benchmark.write_beside_results(report, answers)
         if train is not None:
-            _write_trust(config, benchmark, report, answers, budget.sampled_frames, train)
+            write_trust_of_run(config, benchmark, report, answers, budget.sampled_frames, train)
         content = results.write_results(config, report.to_json(), time.monotonic() - began, earlier)  # last of all
         report_evaluation(config, benchmark, answers, content)
         return report
+
+
+def _answered(
+    config: EvalConfig,
+    benchmark: Benchmark,
+    shown: Mapping[str, MediaOf],
+    budget: VisionBudget,
+    kept: dict[Any, Any] | None,
+    *,
+    overwrite: bool,
+    allow_changed: bool,
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Return the settings of the answers, and results.json where all were there; answers what is not."""
+    earlier = None if overwrite else _finished(config, benchmark, shown)
+    if earlier is None:
+        going_on = {"overwrite": overwrite, "allow_changed": allow_changed}
+        return answer_rows(config, benchmark, shown, budget, kept=kept, **going_on), None
+    settings = _settings(config, benchmark, budget, Decoding.of(config))
+    results.check_earlier(Path(config.run.dir), settings, _looked_at(config, benchmark, shown), allow_changed)
+    settings["model"] |= {key: earlier["model"][key] for key in _OF_LOADED}
+    return settings, earlier
 
 
 def _check_asked(config: EvalConfig, kind: type[Benchmark], *, is_there: bool) -> None:
@@ -128,43 +143,6 @@ def _check_asked(config: EvalConfig, kind: type[Benchmark], *, is_there: bool) -
 def _check_packages(config: EvalConfig) -> None:
     """Raise SetupError where a package that answers are made with is missing."""
     check_command("eval", *["msgspec"] * (config.decoding.engine == "vllm"))
-
-
-def _training_rows(config: EvalConfig) -> TrainingRows | None:
-    """Return what the trust report says of the training rows, before anything is answered; None without a report."""
-    if not config.trust.report or os.environ.get("RANK", "0") != "0":
-        return None
-    from vsgrpo.evaluation.trust.training import training_rows
-
-    return training_rows(config.model.path, config.model.adapter, config.trust.train)
-
-
-def _write_trust(
-    config: EvalConfig, benchmark: Benchmark, report: Report, answers: Answers, frames: int, train: TrainingRows
-) -> None:
-    """Write trust.json and trust.html, and say on stderr what is in them."""
-    from vsgrpo.evaluation.scores import read_first
-    from vsgrpo.evaluation.trust.report import trust_content, trust_lines, write_trust
-
-    model, scorer = config.model, {"scorer": config.scorer}
-    content = trust_content(
-        benchmark.rows,
-        {name: benchmark.row_scores(texts, scorer) for name, texts in answers.by_control.items()},
-        train,
-        frames,
-        {
-            "title": str(report.to_json()["title"]),
-            "model": model.adapter or model.path,
-            "scorer": config.scorer,
-        },
-        {
-            name: read_first(config.scorer, benchmark.rows, found, benchmark.prompt)
-            for name, found in answers.by_control.items()
-        },
-        benchmark.file.parent,
-    )
-    page = write_trust(Path(config.run.dir), content)
-    show("\n".join([*trust_lines(content), f"trust report: {page}"]), sys.stderr)
 
 
 def read_rows(config: EvalConfig, kind: type[Benchmark]) -> Benchmark:

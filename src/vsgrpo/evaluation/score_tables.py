@@ -24,6 +24,7 @@ from rich.table import Table
 from vsgrpo.data.prompts import option_lines
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
+from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings
 from vsgrpo.evaluation.constants import best_constants, chance_scores, constant_scores, most_frequent
 from vsgrpo.evaluation.intervals import Interval, task_groups
@@ -62,6 +63,10 @@ class VsiBenchReport:
     """control (blind, blank, timing, first_frame, shuffled) -> its scores."""
     pairs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """kind of edited video -> do answers follow it (`pair_scores`); empty without such rows."""
+    part: str = ""
+    """Name of the published part that the rows are; "" for all of it, and for other rows."""
+    published: tuple[Published, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def table_of_scorer(self) -> dict[str, float]:
@@ -74,6 +79,8 @@ class VsiBenchReport:
         official, subset = self.benchmark.official, self.settings["benchmark"].get("subset", "full")
         if official and subset == "full" and answered == total == NUM_VSIBENCH_ROWS:
             return "VSI-Bench"
+        if self.part and answered == total:
+            return self.part
         kind = "rows of VSI-Bench's form" if official else "rows"
         kind = kind if subset == "full" else f"{subset} {kind}"
         return f"{answered} of {total} {kind} in {self.benchmark.file.name}"
@@ -113,6 +120,8 @@ class VsiBenchReport:
             "scorer_intervals": self.scores.intervals,
             "sampling": self.scores.sampling,
             "sampling_intervals": self.scores.sampling_intervals,
+            "published": [row.to_json() for row in self.published],
+            "notes": list(self.notes),
             "n": self.scores.num_answered,
             "n_by_task": self.scores.num_by_task,
             "num_rows": self.benchmark.num_rows,
@@ -158,7 +167,12 @@ class VsiBenchReport:
             (f"ours - {paper}", {t: table[t] - v for t, v in found.items() if t in table}) for paper, found in papers
         ]
         lines = [score_table(rows, self.scores.num_by_task, title), *group_lines(self.scores)]
-        lines += [micro_line(self.scores), f"note: {interval_note(self.scores.num_scenes)}"]
+        lines += [f"published: {row.name}: {100 * row.overall:.1f} ({row.source})" for row in self.published]
+        lines += [
+            micro_line(self.scores),
+            *(f"note: {note}" for note in self.notes),
+            f"note: {interval_note(self.scores.num_scenes)}",
+        ]
         if papers and not self.title().startswith("VSI-Bench"):
             lines.append("note: the paper's numbers are of the whole of VSI-Bench, ours are not")
         if self.settings["model"].get("timed") and self.shown:

@@ -10,6 +10,7 @@ Source: Hugging Face nyu-visionx/VSI-Bench; spec of formats in data/README.md.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +20,36 @@ from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import LETTERS, Row, check_row
 from vsgrpo.data.rows import check_scorable, row_from_dict
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions
 from vsgrpo.evaluation.pair_scores import pair_outcomes, pair_scores
 from vsgrpo.evaluation.results import LMMS_NAME, REPORT_NAME, Answers
 from vsgrpo.evaluation.row_files import question_row, row_file
 from vsgrpo.evaluation.score_tables import VsiBenchReport, write_lmms_samples
 from vsgrpo.evaluation.scores import read_first, read_row, score_rows
+from vsgrpo.files import file_sha256
 from vsgrpo.records import read_records
 from vsgrpo.report.evaluation_page import ReadAnswer, write_evaluation_page
 from vsgrpo.rules import load_question_types
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks
 
 SUFFIXES = (".jsonl", ".parquet")
+PRUNED_SHA256 = "76fc941f75956f7d3796ae017d2ec06a7eb4c447862624ca27e09c9eb58ae9e9"
+"""Of pruned_ids.txt (2,768 ids) at revision bdcadb3f of the data set."""
+PART_ROWS = {
+    "object_counting": (251, 565),
+    "object_abs_distance": (434, 834),
+    "object_size_estimation": (353, 953),
+    "room_size_estimation": (200, 288),
+    "object_rel_distance": (310, 710),
+    "object_rel_direction_easy": (212, 217),
+    "object_rel_direction_medium": (54, 378),
+    "object_rel_direction_hard": (116, 373),
+    "route_planning": (114, 194),
+    "obj_appearance_order": (318, 618),
+}
+"""Question type -> rows of the debiased part, and of the whole."""
+_EASI = "the authors' code, table of EASI 0.2.2"
 _COLUMNS = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")
 
 
@@ -41,9 +60,25 @@ class VsiBench(Benchmark):
     Attributes:
         official: the file is in VSI-Bench's own format, not in ours.
         subset: full, or the part of VSI-Bench that iterative bias pruning keeps (debiased) or takes away (pruned).
+        other_part: what tells the part from the published one, "" where nothing does.
     """
 
     subset: str = "full"
+    other_part: str = ""
+
+    title: ClassVar[str] = "VSI-Bench"
+    headline: ClassVar[str] = "macro"
+    published: ClassVar[tuple[Published, ...]] = (
+        Published("SenseNova-SI-1.1-Qwen3-VL-8B", 0.629, _EASI),
+        Published("Cambrian-S-7B, 32 frames", 0.6361, _EASI),
+        Published("InternVL3.5-8B", 0.563, _EASI),
+        Published("Qwen2.5-VL-7B, 128 frames", 0.335, f"{_EASI}; VLMEvalKit gives 33.7, lmms-eval 38.7"),
+        Published("Qwen2.5-VL-3B", 0.268, f"{_EASI}; VLMEvalKit gives 26.6, lmms-eval 29.6"),
+    )
+    published_debiased: ClassVar[tuple[Published, ...]] = (
+        Published("Cambrian-S-7B", 0.5558, _EASI),
+        Published("Qwen2.5-VL-7B", 0.296, f"{_EASI}; VLMEvalKit gives 29.1, lmms-eval 33.8"),
+    )
 
     takes_samples: ClassVar[bool] = True
     has_task_tables: ClassVar[bool] = True
@@ -66,12 +101,13 @@ class VsiBench(Benchmark):
         rows, official = [row for row, _ in found], all(is_official for _, is_official in found)
         if subset != "full" and not file.stem.endswith(f"_{subset}"):
             rows = _subset(file, rows, subset)
+        part = _other_part(file, rows, subset) if official and subset != "full" else ""
         kept = [row for row in rows if types is None or row.question_type in types]
         if not kept:
             what = "no rows" if not rows else f"no row of benchmark.tasks={list(tasks or [])}"
             there = ", ".join(sorted({row.question_type for row in rows})) or "no question"
             raise DataError(f"{file}: {what}", f"the file has {there}")
-        return cls.of_rows(file, kept, len(rows), options, official=official, subset=subset)
+        return cls.of_rows(file, kept, len(rows), options, official=official, subset=subset, other_part=part)
 
     def identity(self) -> dict[str, Any]:
         """Return the hash of the row file, and the subset where it is a part."""
@@ -85,7 +121,21 @@ class VsiBench(Benchmark):
         scorer = answers.config.scorer
         read = read_first(scorer, self.rows, answers.by_control[""], self.prompt)
         pairs = pair_scores(pair_outcomes(self.rows, read))
-        return VsiBenchReport(self, main, answers.leak, answers.settings, errors, scorer, scores, pairs)
+        beside = {"full": self.published, "debiased": self.published_debiased}.get(self.subset, ())
+        is_part = self.official and self.subset != "full" and not self.other_part
+        return VsiBenchReport(
+            self,
+            main,
+            answers.leak,
+            answers.settings,
+            errors,
+            scorer,
+            scores,
+            pairs,
+            part=f"VSI-Bench, {self.subset} part" if is_part else "",
+            published=beside if self.official else (),
+            notes=(self.other_part,) if self.other_part else (),
+        )
 
     def write_beside_results(self, report: VsiBenchReport, answers: Answers) -> None:
         """Write report.html and the log in lmms-eval's form."""
@@ -104,6 +154,19 @@ class VsiBench(Benchmark):
         """Return id -> score by the scorer of an earlier evaluation."""
         tables = score_rows(self.rows, answers, self.prompt).by_row
         return tables.get(results.get("scorer") or "official", tables["official"])
+
+
+def _other_part(file: Path, rows: Sequence[Row], subset: str) -> str:
+    """Return what tells rows of a subset from the published ones: the list's hash, else rows by question type."""
+    listed, there = file.with_name("pruned_ids.txt"), Counter(row.question_type for row in rows)
+    has_column = any("pruned" in row.extra for row in rows)
+    if listed.is_file() and not has_column and not file.stem.endswith(f"_{subset}"):
+        sha256 = file_sha256(listed)
+        if sha256 != PRUNED_SHA256:
+            return f"{listed.name} is not the published list: sha256 {sha256[:12]}, not {PRUNED_SHA256[:12]}"
+    kept = {kind: own[0] if subset == "debiased" else own[1] - own[0] for kind, own in PART_ROWS.items()}
+    other = [f"{kind} {there[kind]} for {number}" for kind, number in kept.items() if there[kind] != number]
+    return f"not the published part: rows of {'; '.join(other)}" if other else ""
 
 
 def _subset(file: Path, rows: list[Row], subset: str) -> list[Row]:
