@@ -65,7 +65,7 @@ def test_a_question_is_right_where_it_is_in_every_order(tmp_path):
     assert table.overall == pytest.approx(2 / 3)
     types = {name: cell.mean for name, cell in table.cells["type"].items()}
     assert types == pytest.approx({"height": 1 / 2, "orientation": 1.0})
-    means = {name: cell.mean for name, cell in table.cells["authors' other means"].items()}
+    means = {name: cell.mean for name, cell in table.cells["other means"].items()}
     # vanilla 7 of 8 rows; flip pairs: VIN6MS3J with -flip right, VIN6MS3J-1 with -flip-1 wrong, AAAA0001 and its three
     # orders have no mirrored row and are right: 5 of 6; flip and circular: AAAA0001 right, VIN6MS3J wrong
     assert means == pytest.approx({"vanilla": 7 / 8, "flip": 5 / 6, "flip and circular": 1 / 2})

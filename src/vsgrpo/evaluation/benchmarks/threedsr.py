@@ -135,10 +135,10 @@ class ThreeDsr(Benchmark):
         return {"type": (_TYPE_OF[row.question_type],)}
 
     def table_of(self, scores: Mapping[str, float], **fields: Any) -> Accuracy:
-        """Return the base's table with the authors' other means, each over questions whose rows are all answered."""
+        """Return the base's table with the other means, each over questions whose rows are all answered."""
         table = super().table_of(scores, **fields)
         means = {name: self._mean(scores, key) for name, key in _OTHER_MEANS.items()}
-        return replace(table, cells={**table.cells, "authors' other means": means})
+        return replace(table, cells={**table.cells, "other means": means})
 
     def _mean(self, scores: Mapping[str, float], key: Callable[[str], str]) -> Cell:
         """Return the mean over keys, where all rows of one key must be right together."""
