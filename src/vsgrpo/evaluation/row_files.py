@@ -48,7 +48,8 @@ def no_rows(path: Path, split: str, suffixes: Sequence[str] = (".jsonl",)) -> Da
     of_split = next((file.stem for file in there if file.stem in ("test", "train", "dev")), None)
     hint = f"set benchmark.split={of_split}, or give" if of_split else "give"
     return DataError(
-        f"benchmark.path={path}: has no {split}.jsonl (there: {named})", f"{hint} the file itself as benchmark.path"
+        f"benchmark.path={path}: has no {split}{suffixes[0]} (there: {named})",
+        f"{hint} the file itself as benchmark.path",
     )
 
 
