@@ -165,8 +165,8 @@ def _lonely() -> None:
     from vsgrpo.training.grpo import SpatialGRPOTrainer
 
     count = SpatialGRPOTrainer._live_scale
-    SpatialGRPOTrainer._live_scale = lambda self, live: (
-        count(self, live) + 0.0 * float(self.accelerator.reduce(self.reward_weights.sum()))
+    SpatialGRPOTrainer._live_scale = lambda self, *given: (
+        count(self, *given) + 0.0 * float(self.accelerator.reduce(self.reward_weights.sum()))
     )
 
 

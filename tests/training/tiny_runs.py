@@ -1,6 +1,7 @@
 """A dataset folder of a few coloured videos, and runs of the tiny model on it."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,29 @@ def write_dataset(folder: Path, num_scenes: int = 6) -> Path:
         (folder / "videos").mkdir(exist_ok=True)
         write_video(folder / "videos" / f"{scene}.mp4", list(frames), fps=1)
     write_rows(folder / "train.jsonl", [row for scene in range(num_scenes) for row in make_rows(scene)])
+    return folder
+
+
+def write_boxed_dataset(folder: Path, num_scenes: int = 6, *, boxed: int = 6) -> Path:
+    """Write `write_dataset` as build-data lays it out, with a scene of one chair beside the first `boxed` videos."""
+    from vsgrpo.scans.meta_info import write_scene_json
+    from vsgrpo.spatial.scene import Box, Scene, SceneObject
+
+    write_dataset(folder, num_scenes)
+    (folder / "videos" / "demo").mkdir()
+    rows = []
+    for scene in range(num_scenes):
+        (folder / "videos" / f"{scene}.mp4").rename(folder / "videos" / "demo" / f"{scene}.mp4")
+        media = ({"kind": "video", "path": f"videos/demo/{scene}.mp4"},)
+        rows += [replace(row, media=media) for row in make_rows(scene)]
+        box = Box(np.array([scene, 1.0, 0.5]), np.array([0.5, 0.5, 1.0]), np.eye(3))
+        chair = SceneObject(1, "chair", box, box)
+        name, room = rows[-1].scene_name, rows[-1].room
+        if scene < boxed:
+            path = folder / "scenes" / "demo" / f"{name}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_scene_json(Scene("demo", name, room, (chair,), 12.0, np.zeros(3), {"chair": 1}), path)
+    write_rows(folder / "train.jsonl", rows)
     return folder
 
 

@@ -264,6 +264,10 @@ class TrainConfig(ShowsMedia, Section, key=""):
         stages = [stage.unused() for stage in self.stage_sections()] if section == "trainer" else []
         return stages[0][name] if stages and all(name in unused for unused in stages) else None
 
+    def uses_privileged(self) -> bool:
+        """Return whether a teacher of any stage reads the boxes of scenes."""
+        return any(isinstance(section, GrpoSection) and section.gpd_weight > 0 for section in self.stage_sections())
+
     def reward_weights(self, section: TrainerSection) -> list[float] | None:
         """Return the weights of a stage's rewards, that of T-GRPO's bonus last; None: all 1."""
         if not isinstance(section, GrpoSection) or not section.temporal_generations:

@@ -42,7 +42,7 @@ NO_TRL_FIELD = (
     *("name", "dev_rows", "questions_per_video", "shared_prefix", "prefix_attention", "probe_longest"),
     *("tokens_per_pass", "logps_chunk", "max_bad_steps", "stages", "hf", "skip_zero_variance"),
     *("log_gradient_correlation", "decode_graph", "ema_decay", "group_filter", "group_filter_rounds", "table_steps"),
-    *("temporal_generations", "temporal_ratio", "temporal_bonus"),
+    *("temporal_generations", "temporal_ratio", "temporal_bonus", "gpd_weight", "gpd_below", "gpd_clip"),
 )
 """Fields of the trainer sections that TRL does not have."""
 OURS_BUT_NOT_PASSED = ("gradient_checkpointing", "report_to", "save_total_limit")
@@ -195,6 +195,9 @@ class GrpoSection(TrainerSection):
     temporal_generations: Annotated[int, at_least(0, "0: none")]
     temporal_ratio: Annotated[float, above(0)]
     temporal_bonus: Annotated[float, above(0)]
+    gpd_weight: Annotated[float, at_least(0, "0: no teacher")]
+    gpd_below: Annotated[float, above(0)]
+    gpd_clip: Annotated[float, above(0)]
     log_gradient_correlation: bool
     table_steps: Annotated[int, at_least(0, "0: no tables")]
     decode_graph: bool
@@ -216,6 +219,9 @@ class GrpoSection(TrainerSection):
         for name in ("temporal_ratio", "temporal_bonus") if not self.temporal_generations else ():
             out = f"set trainer.temporal_generations above 0, or leave trainer.{name} out"
             found[name] = ("trainer.temporal_generations=0 draws nothing for shuffled frames", out)
+        for name in ("gpd_below", "gpd_clip") if not self.gpd_weight else ():
+            out = f"set trainer.gpd_weight above 0, or leave trainer.{name} out"
+            found[name] = ("trainer.gpd_weight=0: there is no teacher", out)
         if not set(self.report_to) & set(WITH_TABLES):
             out = f"set trainer.report_to=[{WITH_TABLES[0]}], or leave trainer.table_steps out"
             found["table_steps"] = (f"trainer.report_to={self.report_to}: no tracker takes tables", out)

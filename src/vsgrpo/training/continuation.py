@@ -77,6 +77,9 @@ _BEFORE_KEYS = {
     "reward.overlong_tokens": 32,  # read by a reward that there was not
     "trainer.group_filter_rounds": 4,
     "reward.schedule": None,
+    "trainer.gpd_weight": 0.0,
+    "trainer.gpd_below": 0.5,
+    "trainer.gpd_clip": 1.5,
     "trainer.temporal_generations": 0,
     "trainer.temporal_ratio": 0.8,
     "trainer.temporal_bonus": 0.3,

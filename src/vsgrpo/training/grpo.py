@@ -38,8 +38,9 @@ from vsgrpo.training.losses import (
     microbatches_of_update,
     zero_loss,
 )
+from vsgrpo.training.privileged import PrivilegedTeacher
 from vsgrpo.training.progress import Stage
-from vsgrpo.training.samples import RolloutSampler, Sample, compute_features, sample_trees
+from vsgrpo.training.samples import RolloutSampler, Sample, TeacherSample, compute_features, sample_trees
 from vsgrpo.training.served import open_served
 
 
@@ -56,6 +57,7 @@ class SpatialGRPOTrainer(GroupTrainer):
         self, run: RunParts, stage: Stage, args: GRPOConfig, *, reference: nn.Module | None, **given: Any
     ) -> None:
         self._loss_inputs: dict[str, Any] = {}
+        self._scores: Tensor | None = None
         self._update_start = 0
         # The reference is ours: TRL would reload the weights named in the config (not the ones in memory), or copy a
         # starting adapter, where "adapter off" is what we mean.
@@ -73,6 +75,9 @@ class SpatialGRPOTrainer(GroupTrainer):
         self._suppressed = vision_token_ids(model)
         self._skip_zero_variance = section.skip_zero_variance
         self._correlation = GradientCorrelation(model) if section.log_gradient_correlation else None
+        self._teacher = None
+        if section.gpd_weight:
+            self._teacher = PrivilegedTeacher(section.gpd_weight, section.gpd_below, section.gpd_clip)
         self.served = open_served(self, run, section)
 
     # --- which rows ---------------------------------------------------------------------------------------------
@@ -125,6 +130,8 @@ class SpatialGRPOTrainer(GroupTrainer):
         for row, sample in enumerate(samples):
             if sample.media is None:
                 output["completion_mask"][row] = 0
+        if self._teacher is not None:
+            self._teacher.teach(self, inputs, samples, output["completion_mask"])
         if self.served is not None:
             self.served.watch(self, output)
         live = count_live(self.accelerator, samples, output["completion_mask"], self.args.steps_per_generation)
@@ -152,6 +159,7 @@ class SpatialGRPOTrainer(GroupTrainer):
         completions would depend on batch order and process. The tower runs in here too, where sharded parameters are
         gathered.
         """
+        assert not any(isinstance(sample, TeacherSample) for sample in samples), "privileged text in a rollout"
         completions: list[list[int]] = []
         with (
             torch.no_grad(),
@@ -219,11 +227,14 @@ class SpatialGRPOTrainer(GroupTrainer):
         The loss counts live rows alone, see `losses`. With `skip_zero_variance` a microbatch without advantage is
         left out, its KL term too. The normaliser stays as it was: its loss is 0, not absent.
         """
-        scale = self._live_scale(inputs["live"])
+        self._num_items += inputs["live"].rows[self._step % self.args.steps_per_generation]
+        scale = self._live_scale(inputs["live"], self.loss_type)
         if self._correlation is not None:
             self._correlation.add(inputs["samples"], inputs["advantages"], self._policy_logps)
         if self._skip_zero_variance:
-            skipped = is_without_advantage(self.accelerator, inputs["advantages"])
+            taught = [float(sample.taught is not None) for sample in inputs["samples"]]
+            learnt = inputs["advantages"].abs() + inputs["advantages"].new_tensor(taught)
+            skipped = is_without_advantage(self.accelerator, learnt)
             self._metrics["train"]["skipped_microbatches"].append(float(skipped))
             if skipped:
                 return zero_loss(self.model)
@@ -231,13 +242,16 @@ class SpatialGRPOTrainer(GroupTrainer):
         self._loss_inputs = {**inputs}  # a microbatch may serve again (num_iterations), with its own reference
         loss = super()._compute_loss(model, self._loss_inputs)
         self._loss_inputs = {}  # they hold a part of the graph
-        return loss if scale == 1.0 else loss * scale
+        loss = loss if scale == 1.0 else loss * scale
+        if self._teacher is not None and self._scores is not None:
+            own = self._teacher.loss(self, self._samples, self._scores) * self._live_scale(inputs["live"], "grpo")
+            loss = loss + own / self.current_gradient_accumulation_steps
+        self._scores = None
+        return loss
 
-    def _live_scale(self, live: LiveCounts) -> float:
-        per_buffer = self.args.steps_per_generation
-        self._num_items += live.rows[self._step % per_buffer]
-        length = self.current_gradient_accumulation_steps
-        return live.scale(self.loss_type, microbatches_of_update(self._step, self._update_start, length, per_buffer))
+    def _live_scale(self, live: LiveCounts, loss_type: str) -> float:
+        per_buffer, length = self.args.steps_per_generation, self.current_gradient_accumulation_steps
+        return live.scale(loss_type, microbatches_of_update(self._step, self._update_start, length, per_buffer))
 
     def _policy_logps(self, samples: list[Sample]) -> list[Tensor]:
         """Return the log-probs of each sample's completion, with gradient, outside the engine's wrapping."""
@@ -305,6 +319,7 @@ class SpatialGRPOTrainer(GroupTrainer):
         scores = _pad_right([row[0] for row in rows], logits_to_keep)
         if grad:
             self._bound_kl(scores)
+            self._scores = scores if self._teacher is not None else None
         if not compute_entropy:
             return scores, None, None
         return scores, _pad_right([row[1] for row in rows if row[1] is not None], logits_to_keep), None

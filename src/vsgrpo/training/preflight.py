@@ -17,6 +17,7 @@ from vsgrpo.data.prompts import check_trainable
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_numbers import SKETCHED_BYTES, RowNumbers, Rows, check_types, numbers_of, sketch_files, type_counts
 from vsgrpo.data.rows import rebase
+from vsgrpo.data.scene_files import scene_file
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import family_files
 from vsgrpo.families.vision_record import other_rule
@@ -94,6 +95,9 @@ def input_files(config: TrainConfig, rows: list[Row]) -> list[tuple[str, Path]]:
         files.append(("dev rows", dev))
     files += [*model_files("model", config.model.path), *model_files("adapter", config.model.adapter)]
     files += family_files(config.model.path)
+    if config.uses_privileged():
+        scenes = dict.fromkeys(scene_file(row, base) for row in rows)
+        files += [("scene", file) for file in scenes if file is not None and file.is_file()]
     own = sorted(name for name in config.reward_names() if ":" in name) if config.trainer.name == "grpo" else []
     files += [("reward", file) for name in own if (file := module_file(name)) is not None]
     return [*files, *media_files(rows, base)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.data.prompts import check_map_room
 from vsgrpo.data.row import Row
+from vsgrpo.data.scene_files import boxes_text, scenes_of
 from vsgrpo.errors import ConfigError
 from vsgrpo.map_rewards import MAP_REWARDS, has_map, map_types
 from vsgrpo.reward_loading import load_reward
@@ -42,6 +44,8 @@ def _check_section(
     if section.scale_rewards == "ema" and len(types) == 1:
         what = f"{where}.scale_rewards=ema: balances question types, and all rows are {min(types)}"
         raise ConfigError(what, hint="set trainer.scale_rewards=group, or train on several types")
+    if section.gpd_weight:
+        _check_privileged(config, f"{where}.gpd_weight={section.gpd_weight:g}", rows)
     if not section.temporal_generations:
         return
     what, way_out = f"{where}.temporal_generations={section.temporal_generations}", "set it to 0"
@@ -53,6 +57,21 @@ def _check_section(
         )
     if rows and not any(item["kind"] == "video" for row in rows for item in row.media):
         raise ConfigError(f"{what}: shuffles the frames of videos, and all rows show images", hint=way_out)
+
+
+def _check_privileged(config: TrainConfig, what: str, rows: Sequence[Row]) -> None:
+    """Refuse a teacher that reads boxes where no row has any, or where they are those of another video."""
+    if config.data.split.endswith("_pairs"):
+        raise ConfigError(
+            f"{what}: data.split={config.data.split} has edited videos, whose boxes are not known",
+            hint="set trainer.gpd_weight=0, or data.split=train",
+        )
+    base = Path(config.data.path)
+    if rows and not any(boxes_text(scene) for row in rows for scene in scenes_of([row], base).values()):
+        raise ConfigError(
+            f"{what}: the teacher reads the boxes of scenes, and no row of {config.data.path} has a scene with boxes",
+            hint="build the rows with vsgrpo build-data (scenes/DATASET/SCENE.json), or set trainer.gpd_weight=0",
+        )
 
 
 def _check_names(config: TrainConfig) -> None:

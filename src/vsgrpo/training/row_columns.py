@@ -13,8 +13,20 @@ from typing import Any
 from vsgrpo.data.row import Row
 
 CARRIED = "row_columns"
+PRIVILEGED = "privileged"
+"""Column with the text of a row's scene that a teacher reads (GPD); rewards do not get it."""
 ALWAYS = ("id", "room", "split", "reasoning", "generator", "objects", "extra")
-_TAKEN = {*ALWAYS, CARRIED, "prompt", "prompts", "completion", "completions", "completion_ids", "trainer_state"}
+_TAKEN = {
+    *ALWAYS,
+    CARRIED,
+    PRIVILEGED,
+    "prompt",
+    "prompts",
+    "completion",
+    "completions",
+    "completion_ids",
+    "trainer_state",
+}
 _TAKEN |= {"log_extra", "log_metric", "environments", "system", "row_key", "media", "video", "prompt_mode", "options"}
 _TAKEN |= {"dataset", "scene_name", "question_type", "question", "ground_truth", "answer", "answer_kind", "unit"}
 _TAKEN |= {"overlong_tokens", "max_completion_length", "pair", "numeric", "allow_empty", "length_words", "show_options"}
@@ -41,5 +53,7 @@ def with_columns(inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         text = row[CARRIED]
         if text not in known:  # a group's rows are alike
             known[text] = json.loads(text)
-        found.append({**{name: value for name, value in row.items() if name != CARRIED}, **known[text]})
+        found.append(
+            {**{name: value for name, value in row.items() if name not in (CARRIED, PRIVILEGED)}, **known[text]}
+        )
     return found

@@ -12,7 +12,7 @@ import queue
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.pairs import pair_names
 from vsgrpo.data.prompts import asked_text, target_text, wrong_answer
 from vsgrpo.data.row import Row
+from vsgrpo.data.scene_files import boxes_text, scenes_of
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.families import budget_of
 from vsgrpo.modeling.load import device_line, load
@@ -33,7 +34,7 @@ from vsgrpo.terminal import show
 from vsgrpo.training.distributed import merged
 from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.preflight import cache_folder, check_caching, check_enough_rows, load_rows
-from vsgrpo.training.row_columns import CARRIED, carried, custom_names
+from vsgrpo.training.row_columns import CARRIED, PRIVILEGED, carried, custom_names
 from vsgrpo.video.cache import DiskCache
 from vsgrpo.video.loader import BadVideo, VideoLoader
 
@@ -87,7 +88,13 @@ def readable_rows(config: TrainConfig, rows: list[Row], loader: VideoLoader) -> 
 
 
 def rows_to_dataset(
-    rows: Sequence[Row], base: Path, prompt: PromptSection, *, targets: bool = False, rejected_seed: int | None = None
+    rows: Sequence[Row],
+    base: Path,
+    prompt: PromptSection,
+    *,
+    targets: bool = False,
+    rejected_seed: int | None = None,
+    privileged: Mapping[str, str | None] | None = None,
 ) -> Dataset:
     """Return one table row per question, in order.
 
@@ -101,6 +108,7 @@ def rows_to_dataset(
         base: the folder of the row file; media paths are relative to it.
         targets: add the column `target`, the text SFT and DPO train the model to say.
         rejected_seed: add the column `rejected`, the text of a wrong answer: the row's own, or drawn with this seed.
+        privileged: add the column `privileged`, the text that a teacher reads (`training.privileged`): row key -> text.
 
     Raises:
         DataError: (targets in a tagged mode) without reasoning, or (rejected) without a wrong answer.
@@ -124,6 +132,8 @@ def rows_to_dataset(
         }
         if pairs:
             given["pair"] = pairs.get(row.key)
+        if privileged is not None:
+            given[PRIVILEGED] = privileged.get(row.key)
         if targets:
             given["target"] = target_text(row, prompt.mode, prompt.show_options)
         if rejected_seed is not None:
@@ -138,8 +148,10 @@ def training_table(config: TrainConfig, rows: Sequence[Row]) -> Dataset:
     """Return the table of a run, with the answers that its method trains on."""
     method = config.trainer.name
     rejected_seed = config.run.seed if method == "dpo" else None
-    base = Path(config.data.path)
-    return rows_to_dataset(rows, base, config.prompt, targets=method != "grpo", rejected_seed=rejected_seed)
+    base, given = Path(config.data.path), {"targets": method != "grpo", "rejected_seed": rejected_seed}
+    if config.uses_privileged():
+        given["privileged"] = {key: boxes_text(scene) for key, scene in scenes_of(rows, base).items()}
+    return rows_to_dataset(rows, base, config.prompt, **given)
 
 
 FEATURES_FOLDER = "features"

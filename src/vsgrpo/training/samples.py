@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from vsgrpo.config.train import TrainConfig
@@ -50,6 +51,7 @@ class Sample:
         logprobs: of the completion's tokens, where a server drew them.
         rewards: of each reward function, where they were scored ahead of the others (`group_filter`).
         reward: weighted sum of the reward functions; None where there is none.
+        teacher, taught: prompt of the teacher, and its log-probs of the completion's tokens, where it teaches (GPD).
     """
 
     row_key: str
@@ -61,6 +63,12 @@ class Sample:
     logprobs: tuple[float, ...] = ()
     rewards: tuple[float, ...] = ()
     reward: float | None = None
+    teacher: Prompt | None = None
+    taught: Tensor | None = None
+
+
+class TeacherSample(Sample):
+    """A completion behind a prompt that says more than the model may see: it is scored, nothing is drawn from it."""
 
 
 class SampleMaker:
@@ -98,7 +106,7 @@ class SampleMaker:
                     found = [item for m in row["media"] if (item := loaded[m["kind"], m["path"]]) is not None]
                     # A question is asked with all it shows, or not.
                     media = tuple(found) if len(found) == len(row["media"]) else None
-                    known[row["row_key"]] = (self._prompt(row["prompt"], row["system"], media or ()), media)
+                    known[row["row_key"]] = (self.prompt(row["prompt"], row["system"], media or ()), media)
         return [Sample(row["row_key"], index, *known[row["row_key"]]) for row, index in zip(rows, indices, strict=True)]
 
     def make_answered(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[Sample]:
@@ -123,7 +131,8 @@ class SampleMaker:
                 self._loader.check_quarantine()
             return None
 
-    def _prompt(self, text: str, system: str | None, media: Sequence[VideoInputs]) -> Prompt:
+    def prompt(self, text: str, system: str | None, media: Sequence[VideoInputs]) -> Prompt:
+        """Return the prompt of a user turn with this text behind these media."""
         shown = [item.medium for item in media]
         written = self._bundle.family.written  # equal sizes at other times are another prompt
         key = (text, system, *((item.kind, item.num_tokens, written(item)) for item in shown))

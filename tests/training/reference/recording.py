@@ -61,6 +61,7 @@ class Recording(TrainerCallback):
                 None if media is None else tuple(self._medium(item) for item in media),
                 sample.reward,
                 self._rewards(sample.completion),
+                () if sample.teacher is None else tuple(sample.teacher.token_ids),
             )
         return self._rows[id(sample)]
 

@@ -31,7 +31,10 @@ class Medium:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One completion: the group it belongs to, token ids, media (None: dead), reward (GRPO), and its parts (GDPO)."""
+    """One completion: the group it belongs to, token ids, media (None: dead), reward (GRPO), and its parts (GDPO).
+
+    `teacher`: the prompt of the teacher (GPD); empty: it does not teach.
+    """
 
     group: str
     prompt: tuple[int, ...]
@@ -39,6 +42,7 @@ class Row:
     media: tuple[Medium, ...] | None
     reward: float | None = None
     rewards: tuple[float, ...] = ()
+    teacher: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -215,6 +219,26 @@ class Reference:
             total = torch.stack([part.sum() * kept for part, kept in zip(tokens, keeps, strict=True)]).sum()
             local.append(total / max(sum(len(part) * kept for part, kept in zip(tokens, keeps, strict=True)), 1))
         return torch.stack(local).mean()
+
+    def gpd(
+        self,
+        update: Sequence[Sequence[Row]],
+        taught: Mapping[int, Tensor],
+        weight: float,
+        clip: float,
+        temperature: float,
+    ) -> Tensor:
+        """Return the loss of GPD: k3 of the teacher's and the student's log-probs, mean over live completions.
+
+        Args:
+            taught: (C,) log-probs of the teacher at the time of the rollout, by id of the row, where it teaches.
+        """
+        rows, parts = live(update), []
+        for row in rows:
+            if id(row) in taught:
+                apart = taught[id(row)] - self.logps(row, temperature)
+                parts.append((apart.exp() - apart - 1).mean().clamp(max=clip))
+        return weight * torch.stack([*parts, torch.zeros(())]).sum() / len(rows)
 
     def _token_losses(self, row: Row, settings: Grpo, advantage: float, old: Tensor) -> Tensor:
         scores = self.logps(row, settings.temperature)
