@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from demo_table import answered
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows
 from vsgrpo.evaluation.constants import best_constants, constant_scores
@@ -45,7 +46,8 @@ Difference = Mapping[str, tuple[float, float, float]]
 def build(folder: Path) -> str:
     """Return the page of a finished demo."""
     runs = {"cold start": folder / "sft", "GRPO": folder / "grpo"}
-    test, train = read_rows(folder / "data/test/train.jsonl"), read_rows(folder / "data/rl/train.jsonl")
+    train = read_rows(folder / "data/rl/train.jsonl")
+    test = answered(read_rows(folder / "data/test/train.jsonl"), runs["GRPO"] / "eval_greedy")
     constant = constant_scores(test, best_constants(train))
     tasks = [*sorted(name for name in constant if name != "overall"), "overall"]
     results = {name: {kind: _results(run / f"eval_{kind}") for kind, _ in KINDS} for name, run in runs.items()}
@@ -181,7 +183,7 @@ def _answers(folder: Path, rows: Sequence[Row], runs: Mapping[str, Path], plans:
     for name, run in runs.items():
         report = score_file(run / "eval_greedy" / "predictions.jsonl")
         scores = report.scores.by_row["official"]
-        said[name] = {item.id: (item.texts[0], scores.get(item.id, 0.0)) for item in report.items}
+        said[name] = {item.id: (item.texts[0], scores.get(item.id, 0.0)) for item in report.items if item.texts}
     data, step = folder / "data/test", max(1, len(rows) // NUM_ANSWERS)
     found = []
     for row in rows[step // 2 :: step][:NUM_ANSWERS]:

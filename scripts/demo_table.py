@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows
 from vsgrpo.evaluation.constants import best_constants, constant_scores
 
@@ -22,9 +24,22 @@ def scores_of(folder: Path) -> dict[str, float] | None:
     return json.loads(path.read_text(encoding="utf-8"))["scores"] if path.is_file() else None
 
 
+def answered(rows: Sequence[Row], *evaluations: Path) -> list[Row]:
+    """Return the rows that the first of some evaluations that was run answered; all where none was.
+
+    An evaluation leaves out rows that its frames do not make true: what is compared with its scores is of those left.
+    """
+    for folder in evaluations:
+        if (path := folder / "predictions.jsonl").is_file():
+            with path.open(encoding="utf-8") as lines:
+                ids = {json.loads(line)["id"] for line in lines}
+            return [row for row in rows if row.id in ids]
+    return list(rows)
+
+
 def table(constants_from: Path, rows_from: Path, runs: list[tuple[str, Path]]) -> tuple[list[str], list[list[str]]]:
     """Return header and body."""
-    rows = read_rows(rows_from)
+    rows = answered(read_rows(rows_from), *(folder / "eval_greedy" for _, folder in runs))
     constants = best_constants(read_rows(constants_from))
     constant = constant_scores(rows, constants)
     tasks = [*sorted(name for name in constant if name != "overall"), "overall"]

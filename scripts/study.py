@@ -40,14 +40,16 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from demo_table import scores_of
+from demo_table import answered, scores_of
 from study_arms import ARMS, BY_NAME, COLD, COLD_ROOMS, COUNT, EVEN_KIND, KINDS, PAIRS, ROOM, ROOMS, UNBALANCED, Arm
 from vsgrpo.audit.measure import audit_rows
 from vsgrpo.data.audit_rows import audit_rows_of
+from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.evaluation.arms import derangement
 from vsgrpo.evaluation.constants import best_constants, constant_scores
@@ -79,8 +81,8 @@ def cost_of_step(run: Path) -> float:
 class Study:
     """Folders and runs of one study."""
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
+    def __init__(self, out: Path, seeds: Sequence[int] = (0, 1, 2)) -> None:
+        self.out, self.seeds = out, seeds
         self.data = out / "data"
 
     def build(self, seeds: list[int]) -> None:
@@ -164,6 +166,11 @@ class Study:
         """Return the scores of an evaluation, None where there is none."""
         return scores_of(self.evaluation(arm, seed, kind))
 
+    def scored_rows(self, name: str, kind: str, *arms: Arm) -> list[Row]:
+        """Return the held-out rows that the evaluations of some arms answered."""
+        folders = [self.evaluation(arm, seed, kind) for arm in arms for seed in self.seeds]
+        return answered(read_rows(self.data / name / "train.jsonl"), *folders)
+
     def evaluation(self, arm: Arm, seed: int, kind: str) -> Path:
         """Return an evaluation's folder."""
         return self.out / f"seed{seed}" / f"eval_{kind}" / f"{arm.name}-final"
@@ -222,8 +229,8 @@ def even_table(study: Study, seeds: list[int]) -> list[str]:
             found = [[study.scores(arm, seed, kind)[task] for seed in own] for task in (COUNT, ROOM) for kind in kinds]  # type: ignore[index]
             lines.append("| " + " | ".join([arm.name, str(len(own)), *map(percent, found)]) + " |")
     constants, text = [], []
-    for _, _, train, test in PAIRS:
-        rows = read_rows(study.data / test / "train.jsonl")
+    for (sighted, _, train, test), kind in zip(PAIRS, kinds, strict=True):
+        rows = study.scored_rows(test, kind, BY_NAME[sighted])
         constants.append(constant_scores(rows, best_constants(read_rows(study.data / train / "train.jsonl"))))
         text.append(audit_rows(audit_rows_of(rows), null=False).types)
     for name, found in (
@@ -273,7 +280,7 @@ def main() -> int:
     parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in ARMS], default=[arm.name for arm in ARMS])
     parser.add_argument("--table-only", action="store_true", help="tabulate what there is, train nothing")
     options = parser.parse_args()
-    study = Study(options.out)
+    study = Study(options.out, options.seeds)
     if not options.table_only:
         study.build(options.seeds)
         wanted = {*options.arms, *(BY_NAME[name].equal for name in options.arms)}
@@ -283,7 +290,7 @@ def main() -> int:
         for seed in options.seeds:
             study.evaluate(seed)
     constant = constant_scores(
-        read_rows(study.data / "test" / "train.jsonl"), best_constants(read_rows(study.data / "rl" / "train.jsonl"))
+        study.scored_rows("test", "greedy", *ARMS), best_constants(read_rows(study.data / "rl" / "train.jsonl"))
     )
     lines = mean_table(study, options.seeds)
     lines += ["", f"best constant: count {100 * constant[COUNT]:.1f}, room size {100 * constant[ROOM]:.1f}", ""]

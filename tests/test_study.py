@@ -72,3 +72,13 @@ def test_the_table_of_balanced_rows_by_hand(study, rows, tmp_path):
     assert "| text alone |  | - | - | - | - |" in text
     assert "seed 0: grpo - grpo_wrong on balanced rows: object_counting +90.0 (+90.0..+90.0)" in text
     assert study.even_table(made, [1]) == []
+
+
+def test_constants_are_of_the_rows_that_were_scored(study, rows, tmp_path):
+    """An evaluation leaves out rows that its frames do not make true: constants and text are measured on the others."""
+    folder = tmp_path / "eval_greedy"
+    assert study.answered(rows, folder) == rows  # not run yet
+    folder.mkdir()
+    lines = [{"id": row.id, "prediction": "3"} for row in rows[1:] for _ in range(2)]  # two samples of each
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert study.answered(rows, tmp_path / "absent", folder) == rows[1:]
