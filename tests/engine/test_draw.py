@@ -44,6 +44,8 @@ def shown(tiny_folder):
     prompts = [
         Prompt(tuple(encode_prompt(bundle, "How many chairs?", [media[key] for key in keys])), keys) for keys in asked
     ]
+    keys, parts = ("long", "picture"), ("First ", ", then ", ": how many chairs?")
+    prompts.append(Prompt(tuple(encode_prompt(bundle, parts, [media[key] for key in keys])), keys))
     return bundle, prompts, features
 
 

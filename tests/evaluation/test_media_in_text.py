@@ -14,11 +14,13 @@ from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.arms import shuffled
 from vsgrpo.evaluation.benchmark import question_row
 from vsgrpo.records import read_jsonl
+from vsgrpo.report.page import MOST_MEDIA, pictures, spread_media
 from vsgrpo.video.writer import write_video
 
 MODULE = """
 from vsgrpo.evaluation.benchmark import Benchmark, question_row
 from vsgrpo.records import read_jsonl
+from vsgrpo.report.page import MOST_MEDIA, pictures, spread_media
 
 
 class Mixed(Benchmark):
@@ -105,6 +107,7 @@ def test_images_and_clips_are_shown_at_their_place(mixed, tiny_folder, capsys):
     assert names == ["a.mp4 (0 to 2 s)", "a.mp4 (3 to 5 s)", "0.png"]
     results = json.loads(Path("out/results.json").read_text())
     assert (results["n"], results["without_media"]) == (4, 1)
+    assert "note: 1 questions have no image and no video: asked as text" in shown.out
     answers = {name: dict(_answers(name)) for name in ("", "_blind", "_first_frame", "_shuffled")}
     assert all(set(found) == {"clips", "order", "before", "nothing"} for found in answers.values())
     assert all(None not in found.values() for found in answers.values())
@@ -165,3 +168,13 @@ def test_shuffled_rows_keep_the_number_and_kinds_of_their_media():
 def test_a_row_with_a_clip_is_for_benchmarks_alone():
     row = question_row("1", "?", "x", [("video", "a.mp4", 0, 2)], dataset="d")
     assert isinstance(row, Row) and row.media == ({"kind": "video", "path": "a.mp4", "start": 0, "end": 2},)
+
+
+def test_a_page_shows_some_of_many_pictures(mixed):
+    media = [("image", Path(f"data/{number % 3}.png")) for number in range(40)]
+    urls, problems = pictures(media, {})
+    assert len(urls) == MOST_MEDIA and problems == [
+        "12 of the 40 images and videos of this row are here, evenly spread"
+    ]
+    assert list(spread_media(media))[:: MOST_MEDIA - 1] == [media[0], media[-1]]
+    assert len(pictures([("video", Path("data/a.mp4"), 1, 2)], {})[0]) == 3

@@ -122,6 +122,8 @@ class ScoredRows(ShownRows):
             known = "; ".join(f"{version.name} has {version.num_rows}" for version in self.versions)
             what = f"{self.rows_name}: {self.num_rows} rows, sha256 {self.sha256[:12]}"
             notes.append(f"{what}: no known version of {self.title} ({known}): published rows are of another file")
+        if number := sum(not row.media for row in self.rows):
+            notes.append(f"{number} questions have no image and no video: asked as text")
         if self.unknown:
             types = ", ".join(f"{kind} ({n})" for kind, n in sorted(Counter(self.unknown.values()).items()))
             notes.append(f"{len(self.unknown)} rows of unknown question types are left out: {types}")

@@ -14,6 +14,7 @@ from vsgrpo.data.row import Place
 from vsgrpo.errors import VsgrpoError, first_line
 from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.results import REPORT_NAME, Answers
+from vsgrpo.report.page import spread_media
 from vsgrpo.terminal import show
 from vsgrpo.trackers import Table, contact_sheet, send_evaluation
 from vsgrpo.video.image import read_image
@@ -88,7 +89,7 @@ def answer_table(config: EvalConfig, benchmark: Benchmark, answers: Answers, res
 def _sheet(media: Sequence[Place], config: EvalConfig) -> Any:
     """Return frames of what a question shows as one picture, None where a file cannot be read."""
     frames: list[Any] = []
-    for kind, path, *clip in media:
+    for kind, path, *clip in spread_media(media):
         try:
             if kind == "image":
                 frames.append(np.asarray(read_image(path)))

@@ -50,7 +50,7 @@ def check_unsure(config: EvalConfig, kind: type[Benchmark]) -> None:
             raise ConfigError(
                 f"{what} prompt.{name} takes the place of both", hint=f"set prompt.{name}=none, or {way_out}"
             )
-    if kind.text is not Benchmark.text:
+    if kind.text is not Benchmark.text or kind.media_in_text:
         raise ConfigError(f"{what} benchmark={config.benchmark.name} asks by its own", hint=way_out)
 
 

@@ -27,6 +27,8 @@ from vsgrpo.video.image import read_image
 from vsgrpo.video.reader import DEFAULT_BACKEND, read_uniform_frames
 
 TEMPLATES = Path(__file__).with_name("templates")
+MOST_MEDIA = 12
+"""Images and videos of a row that a page shows; harnesses show up to 300 frames as pictures."""
 _JPEG_QUALITY = 72
 Curve = list[tuple[int, float]]
 """(step, value), steps rising; a value may be NaN or infinite."""
@@ -62,8 +64,15 @@ def write_page(path: Path, text: str, key: str = "output") -> None:
         raise DataError(f"{path}: cannot be written: {error.strerror}", f"choose another {key}=FILE") from None
 
 
+def spread_media(media: Sequence[Place]) -> Sequence[Place]:
+    """Return at most `MOST_MEDIA` of the images and videos of a row, first and last among them."""
+    if len(media) <= MOST_MEDIA:
+        return media
+    return [media[round(k * (len(media) - 1) / (MOST_MEDIA - 1))] for k in range(MOST_MEDIA)]
+
+
 def pictures(
-    media: Iterable[Place], reader: Mapping[str, Any], num_frames: int = 3, width: int = 176, only: Any = ()
+    media: Sequence[Place], reader: Mapping[str, Any], num_frames: int = 3, width: int = 176, only: Any = ()
 ) -> tuple[list[str], list[str]]:
     """Return the images of a row and frames of its videos as data URLs, and why others are missing.
 
@@ -77,7 +86,9 @@ def pictures(
     timeout = max(0.0, reader.get("timeout_s", 60.0) or 0.0) or None
     urls: list[str] = []
     problems: list[str] = []
-    for kind, path, *clip in media:
+    if len(media) > MOST_MEDIA:
+        problems.append(f"{MOST_MEDIA} of the {len(media)} images and videos of this row are here, evenly spread")
+    for kind, path, *clip in spread_media(media):
         try:
             backend = reader.get("backend") or DEFAULT_BACKEND
             found = [read_image(path)] if kind == "image" else list(_frames(path, num_frames, backend, timeout, clip))

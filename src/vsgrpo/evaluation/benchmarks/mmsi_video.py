@@ -167,7 +167,6 @@ class MmsiVideo(Benchmark):
             dataset="mmsi_video",
             question_type=str(data["type"]).replace("Memoery", "Memory"),  # so in the file
             scene_name=scene,
-            room=scene,
             extra={"system_prompt": texts["system_prompt"], "frames": frames, "parts": parts},
         )
 

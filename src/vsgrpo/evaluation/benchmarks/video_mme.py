@@ -94,7 +94,6 @@ class VideoMme(Benchmark):
             options=options,
             ground_truth=letter,
             scene_name=video,
-            room=video,
             extra={name: str(data[name]) for name in fields} | {"options": [str(each) for each in data["options"]]},
         )
 

@@ -75,7 +75,6 @@ def _row(data: dict[str, Any], where: str, dataset: str, kind: str, answer: str,
     film, question = str(data["video_path"]), str(data["question"]).strip()
     options = more.get("options") or ()
     name = data.get("id")
-    scene = PurePosixPath(film).stem
     return question_row(
         row_id(dataset, film, kind, "\n".join([question, *options])) if name is None else str(name),
         question,
@@ -83,8 +82,7 @@ def _row(data: dict[str, Any], where: str, dataset: str, kind: str, answer: str,
         [("video", film)],
         dataset=dataset,
         question_type=kind,
-        scene_name=scene,
-        room=scene,
+        scene_name=PurePosixPath(film).stem,
         **more,
     )
 
