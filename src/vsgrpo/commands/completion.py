@@ -51,7 +51,15 @@ _SHORT = {
     "merge": ("output=",),
     "report": ("output=",),
     "score": (
-        *("benchmark=", "benchmark.path=", "benchmark.split=", "benchmark.tasks=", "field=", "model.path="),
+        *(
+            "benchmark=",
+            "benchmark.path=",
+            "benchmark.split=",
+            "benchmark.subset=",
+            "benchmark.tasks=",
+            "field=",
+            "model.path=",
+        ),
         *("prompt.mode=", "prompt.wording=", "prompt.show_options="),
     ),
     "inspect": ("type=", "scene=", "id=", "split=", "score=", "step=", "rows=", "output="),

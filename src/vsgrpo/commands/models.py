@@ -170,8 +170,8 @@ def score(
     benchmark.split, prompt.mode, prompt.wording and prompt.show_options say how foreign predictions were asked for;
     model.path names the model, for the leak check.
     trust=DIR writes a trust report (docs/trust.md): FILE with videos, blind=FILE, blank=, first_frame=, shuffled=FILE.
-    benchmark=mathvista benchmark.path=TESTMINI scores answers to MathVista, benchmark=folder or benchmark=MODULE:CLASS
-    benchmark.path=ROWS those to questions of your own.
+    benchmark=NAME benchmark.path=ROWS scores answers to another benchmark (docs/benchmarks.md), benchmark=folder or
+    benchmark=MODULE:CLASS those to questions of your own; benchmark.subset=debiased is a part of VSI-Bench.
     """
     from vsgrpo.evaluation.score_command import score_command
 

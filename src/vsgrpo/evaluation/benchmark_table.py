@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vsgrpo.data.prompts import asked_text
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.accuracy import Accuracy, Published, Scored, make_cells
+from vsgrpo.evaluation.accuracy import Accuracy, Cells, Published, Scored, make_cells
 from vsgrpo.evaluation.constants import most_frequent
 from vsgrpo.evaluation.row_files import Version, find_version
 from vsgrpo.evaluation.shown_rows import ShownRows
@@ -166,12 +166,10 @@ class ScoredRows(ShownRows):
         Raises:
             DataError: no question is answered in all its variants.
         """
-        units: dict[str, list[Row]] = {}
-        for row in self.rows:
-            units.setdefault(self.unit(row), []).append(row)
-        whole = [rows for rows in units.values() if all(row.id in scores for row in rows)]
+        units = self._units()
+        whole = [rows for rows in units if all(row.id in scores for row in rows)]
         notes = []
-        if half := sum(any(row.id in scores for row in rows) for rows in units.values()) - len(whole):
+        if half := sum(any(row.id in scores for row in rows) for rows in units) - len(whole):
             notes.append(f"{half} questions are answered in some of their variants only, and left out")
         if missing := len(self.rows) - len(scores):
             notes.append(f"{missing} questions have no prediction and are left out of the scores")
@@ -191,6 +189,22 @@ class ScoredRows(ShownRows):
             "notes": tuple(notes),
         }
         return Accuracy(**{**values, **fields})
+
+    def difference(self, first: Mapping[str, float], second: Mapping[str, float]) -> Cells:
+        """Return the table of differences, first minus second, of questions that both have scores for."""
+        scored = []
+        for rows in self._units():
+            if all(row.id in first and row.id in second for row in rows):
+                scores = [min(float(each[row.id]) for row in rows) for each in (first, second)]
+                scored.append(self._scored(rows, scores[0] - scores[1]))
+        return make_cells(scored, self.tasks, self._is_above_chance, offset=False, task_groups=self.task_groups)
+
+    def _units(self) -> list[list[Row]]:
+        """Return the rows by what is scored as one."""
+        units: dict[str, list[Row]] = {}
+        for row in self.rows:
+            units.setdefault(self.unit(row), []).append(row)
+        return list(units.values())
 
     @property
     def _is_above_chance(self) -> bool:

@@ -15,18 +15,20 @@ from vsgrpo.data.prompts import MODES, WORDINGS
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation import foreign
 from vsgrpo.evaluation.accuracy import Accuracy
-from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions, find_benchmark
-from vsgrpo.evaluation.benchmarks.vsibench import SUFFIXES, iter_benchmark, types_of
+from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
+from vsgrpo.evaluation.benchmarks.vsibench import SUFFIXES, VsiBench, iter_benchmark, types_of
 from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.map_scores import map_lines
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
 from vsgrpo.evaluation.results import RESULTS_NAME, SETTINGS_NAME
 from vsgrpo.evaluation.row_files import row_file
+from vsgrpo.evaluation.score_benchmark import AccuracyDifference, score_benchmark
 from vsgrpo.evaluation.score_tables import Line, group_lines, interval_note, micro_line, score_table
 from vsgrpo.evaluation.scores import Item, Scores, score_items, task_table
 from vsgrpo.evaluation.trust.from_files import TrustFiles, take_trust_words, write_trust_of_files
 from vsgrpo.records import read_json
+from vsgrpo.rules import one_of
 from vsgrpo.spatial.answers import SCORERS
 from vsgrpo.terminal import show
 
@@ -37,10 +39,10 @@ _KEYS = ("benchmark.path", "benchmark.split", "benchmark.tasks", "field", *(f"pr
 
 def score_command(
     arguments: Sequence[str], *, allow_leak: bool = False
-) -> ScoreReport | DifferenceReport | Accuracy | TrustFiles:
+) -> ScoreReport | DifferenceReport | Accuracy | AccuracyDifference | TrustFiles:
     """Score one file, or compare two, as the words of a command line say; KEY=VALUE among them are settings.
 
-    With benchmark=NAME the rows, their score and the table are those of that benchmark, see `_score_benchmark`. With
+    With benchmark=NAME the rows, their score and the table are those of that benchmark, see `score_benchmark`. With
     trust=DIR the file is the vision arm of a trust report, and blind=FILE, ... are its others.
 
     Raises:
@@ -51,7 +53,7 @@ def score_command(
     files = [word for word in arguments if "=" not in word or Path(word).is_file()]
     given = dict(word.split("=", 1) for word in arguments if word not in files)
     name, trust = given.pop("benchmark", "vsibench"), take_trust_words(given)
-    known = _KEYS if name == "vsibench" else (*_KEYS, "benchmark.harness", "output")
+    known = (*_KEYS, "benchmark.subset") if name == "vsibench" else (*_KEYS, "benchmark.harness", "output")
     for key, value in given.items():
         if key not in known or not value:
             every = ", ".join((*known, "benchmark", "model.path", "model.adapter"))
@@ -66,17 +68,17 @@ def score_command(
     rows, split = given.get("benchmark.path"), given.get("benchmark.split", "test")
     tasks = given["benchmark.tasks"].strip("[]").replace(" ", "").split(",") if "benchmark.tasks" in given else None
     if name != "vsibench":
-        if len(files) > 1 or rows is None:
-            problem = "two files are compared on VSI-Bench only" if len(files) > 1 else "no benchmark.path given"
-            raise ConfigError(f"benchmark={name}: {problem}", hint="vsgrpo score FILE benchmark.path=ROWS")
+        if rows is None:
+            problem = f"benchmark={name}: no benchmark.path given"
+            raise ConfigError(problem, hint="vsgrpo score FILE benchmark.path=ROWS")
         if trust:
             raise ConfigError(f"trust={trust['trust']}: benchmark={name} has no scenes", hint="leave trust out")
-        for note in notes[0]:
+        for note in (note for own in notes for note in own):
             show(f"note: {note}", sys.stderr)
         prompt = prompt or _recorded_prompt(Path(files[0])) or PromptSettings()
         harness = given.get("benchmark.harness") or _recorded_harness(Path(files[0]))
         read = ReadOptions(split, tasks, harness=harness, name=name, prompt=prompt)
-        return _score_benchmark(Path(files[0]), Path(rows), read, given.get("field"))
+        return score_benchmark([Path(file) for file in files], Path(rows), read, given.get("field"))
     if trust:
         if len(files) > 1:
             raise ConfigError(f"trust={trust['trust']}: {len(files)} files", hint="name the others: blind=FILE")
@@ -89,36 +91,10 @@ def score_command(
             return report.scores, report.items
 
         return write_trust_of_files(trust, files[0], score, where, read, model)
-    reports = [score_file(file, rows, prompt, split, given.get("field"), types_of(tasks)) for file in files]
+    subset = given.get("benchmark.subset", "full")
+    reports = [score_file(file, rows, prompt, split, given.get("field"), types_of(tasks), subset) for file in files]
     reports = [replace(report, notes=(*report.notes, *more)) for report, more in zip(reports, notes, strict=True)]
     return reports[0] if len(reports) == 1 else score_difference(*reports)
-
-
-def _score_benchmark(file: Path, rows_path: Path, options: ReadOptions, field: str | None) -> Accuracy:
-    """Score answers to a benchmark that is not of VSI-Bench's form, by its own rule; `field`: as `score_file`.
-
-    Raises:
-        ConfigError: no such benchmark, or `field` where it reads predictions in a form of its own.
-        DataError: an id that the rows lack, an id used twice, or no question answered.
-    """
-    benchmark = find_benchmark(options.name).read(rows_path, options)
-    answers = benchmark.read_predictions(file)
-    if answers is not None and field is not None:
-        problem = f"field={field}: benchmark={options.name} has predictions of its own form"
-        raise ConfigError(problem, hint="leave field out")
-    if answers is None:
-        answers = {}
-        ids, used = {row.id for row in benchmark.rows}, dict[tuple[str, Any], str]()
-        for line in foreign.read_lines(file, field)[0]:
-            if line.id is None or (options.tasks is None and line.id not in ids and line.id not in benchmark.unknown):
-                raise foreign.unknown_id(line, rows_path)
-            foreign.refuse_second(line, line.id, used)
-            if line.text is not None and line.id in ids:
-                answers.setdefault(line.id, line.text)
-        if not answers:
-            raise DataError(f"{file}: no question of {rows_path} is answered", "lines are {id, prediction}")
-    scored = benchmark.accuracy(answers, file.name)
-    return replace(scored, notes=(*benchmark.remarks(), *scored.notes))
 
 
 def _given_prompt(given: Mapping[str, str]) -> PromptSettings | None:
@@ -140,6 +116,7 @@ def score_file(
     split: str = "test",
     field: str | None = None,
     types: frozenset[str] | None = None,
+    subset: str = "full",
 ) -> ScoreReport:
     """Score a predictions file with every scorer.
 
@@ -152,6 +129,7 @@ def score_file(
         split: which row file of a folder.
         field: where the answers are in each line; None: see `evaluation.foreign`.
         types: score questions of these types only; None: all.
+        subset: full, or the part of VSI-Bench that is scored (debiased, pruned); the answers may be to all of it.
 
     Raises:
         DataError: a broken or incomplete line (file:line), an id that the rows lack, an id used twice.
@@ -178,6 +156,9 @@ def score_file(
     else:
         file = row_file(Path(rows_path), split, SUFFIXES)
         items = foreign.join_rows(lines, (row for row, _ in iter_benchmark(file)), rows_path)
+    if subset != "full":
+        items, note = _part_of(items, rows_path, split, subset)
+        notes += note
     items = [item for item in items if types is None or item.question_type in types]
     scores = score_items(items, prompt or PromptSettings())
     if scores.unanswered:
@@ -185,6 +166,19 @@ def score_file(
     if scores.num_unmapped:
         notes.append(f"{scores.num_unmapped} answers are none of their question's options (scored 0)")
     return ScoreReport(path.name, scores, tuple(items), tuple(notes))
+
+
+def _part_of(
+    items: Sequence[Item], rows_path: Path | str | None, split: str, subset: str
+) -> tuple[list[Item], list[str]]:
+    """Return the items of a part of VSI-Bench, and a note where that is not the published one."""
+    one_of("benchmark.subset", subset, ("full", "debiased", "pruned"))
+    if rows_path is None:
+        problem = f"benchmark.subset={subset}: the rows that say what belongs to it are needed"
+        raise ConfigError(problem, hint="add benchmark.path=ROWS")
+    part = VsiBench.read(rows_path, ReadOptions(split, subset=subset))
+    ids = {row.id for row in part.rows}
+    return [item for item in items if item.id in ids], [part.other_part] if part.other_part else []
 
 
 def score_difference(first: ScoreReport, second: ScoreReport) -> DifferenceReport:
