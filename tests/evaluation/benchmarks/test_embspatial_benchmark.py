@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from image_benchmarks import EMBSPATIAL, picture, write_embspatial
+from vsgrpo.data.manifest import rooms_of
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import ReadOptions
 from vsgrpo.evaluation.benchmarks.embspatial import EmbSpatial
@@ -66,6 +67,7 @@ def test_both_forms_give_the_same_rows_and_pictures(tmp_path):
         assert all(path.is_file() for row in read.rows for _, path in read.media(row))
     assert of_json.rows[1].room == "scene0011" and of_parquet.rows[1].room == "scannet_3"
     assert of_json.rows[0].room == "YVUC4YcDtcY" and of_parquet.rows[0].room == "mp3d_57"  # no scene: unknown
+    assert rooms_of(of_json.rows[1]) == {("scannet", "scene0011")}
 
 
 def test_groups_are_the_data_sets(tmp_path):

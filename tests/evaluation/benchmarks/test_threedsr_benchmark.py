@@ -78,6 +78,12 @@ def test_chance_is_that_of_all_orders(tmp_path):
     assert table.baselines["chance"] == pytest.approx((1 / 4 + 1 / 4 + 1 / 256) / 3)
 
 
+def test_a_file_without_orders_is_named(tmp_path):
+    rows = [row for row in THREEDSR if row["qid"] in ("VIN6MS3J", "VIN6MS3J-flip")]
+    assert "not circular evaluation" in " ".join(ThreeDsr.read(write_threedsr(tmp_path / "one", rows)).remarks())
+    assert "not circular" not in " ".join(ThreeDsr.read(write_threedsr(tmp_path / "all")).remarks())
+
+
 def test_limit_takes_whole_questions(tmp_path):
     read = ThreeDsr.read(write_threedsr(tmp_path), ReadOptions(limit=1))
     units = {read.unit(row) for row in read.rows}

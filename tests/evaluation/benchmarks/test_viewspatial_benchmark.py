@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from image_benchmarks import VIEWSPATIAL, write_viewspatial
+from vsgrpo.data.manifest import rooms_of
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import ReadOptions
 from vsgrpo.evaluation.benchmarks.viewspatial import ViewSpatial, last_line_letter
@@ -63,6 +64,7 @@ def test_rows_know_their_scan(tmp_path):
         ("2", "000000000285", "B"),
     ]
     assert read.rows[0].room == "scene0011"
+    assert rooms_of(read.rows[0]) == {("scannet", "scene0011")}  # what the leak guard compares
     assert [len(read.media(row)) for row in read.rows] == [1, 3, 1]
     assert all(path.is_file() for row in read.rows for _, path in read.media(row))
 

@@ -53,6 +53,7 @@ SELECT = "Please select the correct answer from the options above. \n"
 _LEADING = re.compile(r"[(\s]*([A-Z])", re.IGNORECASE)
 _ENCLOSED = tuple(f"({letter})" for letter in "ABCDE")
 _LEADERBOARD = "authors' saved predictions, github.com/zeyofu/BLINK_Benchmark"
+_GPT_4O = (0.8291, 0.4917, 0.7955, 0.4077, 0.3133, 0.5533, 0.594, 0.5984, 0.7419, 0.3731, 0.5396, 0.6923, 0.75, 0.7259)
 _EASI = "EASI 0c1a41e, docs/Benchmark_Verification.md: mean over questions"
 
 
@@ -70,7 +71,7 @@ class Blink(Benchmark):
     versions = (Version("validation", 1901),)
     published = (
         Published("human", 0.957, "arXiv 2404.12390"),
-        Published("GPT-4o", 0.6004, _LEADERBOARD),
+        Published("GPT-4o", 0.6004, _LEADERBOARD, dict(zip(_TASKS, _GPT_4O, strict=True))),
         Published("GPT-4 Turbo", 0.5461, _LEADERBOARD),
         Published("Gemini Pro 1.0", 0.4516, _LEADERBOARD),
         Published("Claude 3 Opus", 0.4405, _LEADERBOARD),

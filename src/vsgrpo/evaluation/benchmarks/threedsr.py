@@ -134,6 +134,13 @@ class ThreeDsr(Benchmark):
         """Return the type of a category: height, location, orientation or multi_object."""
         return {"type": (_TYPE_OF[row.question_type],)}
 
+    def remarks(self, settings: Mapping[str, Any] | None = None) -> list[str]:
+        """Return the base's, and whether the file has no second order of any question."""
+        notes = super().remarks(settings)
+        if all(self.unit(row) == row.id for row in self.rows):
+            notes.append("no question is in a second order of its options: this is not circular evaluation")
+        return notes
+
     def table_of(self, scores: Mapping[str, float], **fields: Any) -> Accuracy:
         """Return the base's table with the other means, each over questions whose rows are all answered."""
         table = super().table_of(scores, **fields)
