@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness_checks import CHECKS, Check, Ours
+from harness_checks import CHECKS, Check, Ours, text_of
 from odd_answers import drawn_answers, odd_answers
 
 _WORKER = Path(__file__).with_name("harness_worker.py")
@@ -52,9 +52,8 @@ class Harness:
 
     def close(self) -> None:
         """End the worker."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(30)
+        self._process.terminate()
+        self._process.wait()
 
 
 @dataclass
@@ -81,9 +80,10 @@ class Outcome:
 
     @property
     def is_broken(self) -> bool:
-        """Whether equality is claimed and does not hold."""
+        """Whether equality is claimed and does not hold, or the harness scored nothing."""
         claimed = self.check.claims
-        return bool(("prompts" in claimed and self.prompts) or ("scores" in claimed and self.scores))
+        unequal = ("prompts" in claimed and self.prompts) or ("scores" in claimed and self.scores)
+        return bool(unequal) or self.raised == self.num_pairs
 
     def line(self) -> str:
         """Return the outcome as one line of a table."""
@@ -125,7 +125,7 @@ def run_check(check: Check, harness: Harness, answers: Sequence[str]) -> Outcome
     for number, theirs in enumerate(reply["prompts"]):
         if isinstance(theirs, dict):
             outcome.failed_prompts += 1
-        elif check.prompt_of(theirs) != (mine := check.prompt_of(ours.prompt(number))):
+        elif text_of(theirs) != (mine := text_of(ours.prompt(number))):
             outcome.prompts.append(f"row {number}: {theirs!r} there, {mine!r} here")
     for number, scores in enumerate(reply["scores"]):
         for answer, theirs in zip(answers, scores, strict=True):

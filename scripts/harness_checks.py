@@ -1,29 +1,31 @@
-"""The checks of scripts/check_scorers.py: rows of each benchmark's form, made by us, and a harness's view of them."""
+"""The checks of scripts/check_scorers.py: a benchmark of ours against a task of a harness, and the harness's rows."""
 
 from __future__ import annotations
 
-import json
+import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, find_benchmark
+from harness_rows import ROWS, Doc, write_rows
+from vsgrpo.evaluation.benchmark import BENCHMARKS, Benchmark, ReadOptions, find_benchmark
 from vsgrpo.spatial.scoring import score as vsibench_score
 from vsgrpo.vision_r1.mathvista_extract import normalize
 
-Doc = Mapping[str, Any]
-BOTH = ("prompts", "scores")
-_OPTIONS = ["A. chair", "B. table", "C. bed", "D. sofa"]
+BOTH, PROMPTS, SCORES = ("prompts", "scores"), ("prompts",), ("scores",)
+_MEDIA = ("images", "image", "image_1", "image_2", "image_3", "image_4")
 
 
-def _same(doc: Doc) -> dict[str, Any]:
-    return dict(doc)
+def _plain(doc: Doc) -> Doc:
+    """Return a row without its pictures, which no prompt or scorer looks at."""
+    return {name: value for name, value in doc.items() if name not in _MEDIA}
 
 
-def _unchanged(text: str) -> str:
-    return text
+def text_of(prompt: str) -> str:
+    """Return the words of a prompt: media marks and the white space around them are left out."""
+    return "".join(part.strip() for part in re.split("<(?:video|image)>", prompt))
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,9 @@ class Check:
     """One benchmark of ours against one task of a harness.
 
     Attributes:
-        setting: ours: whose prompt and reader.
+        setting: ours: whose prompt and reader (`benchmark.harness`).
         claims: what must not differ: "prompts", "scores".
         doc: a row of our file -> the row as the harness's functions get it.
-        prompt_of: what of a prompt is compared; media marks are not text.
         deviates: answers that we read otherwise on purpose (a `Deviation:` in the code); they are counted.
     """
 
@@ -43,8 +44,7 @@ class Check:
     harness: str
     task: str
     claims: tuple[str, ...] = BOTH
-    doc: Callable[[Doc], dict[str, Any]] = _same
-    prompt_of: Callable[[str], str] = _unchanged
+    doc: Callable[[Doc], Doc] = _plain
     deviates: Callable[[str], bool] | None = None
 
 
@@ -53,15 +53,15 @@ class Ours:
 
     def __init__(self, check: Check) -> None:
         self._check = check
-        self._raw = ROWS[check.benchmark]
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "test.jsonl"
-            file.write_text("".join(json.dumps(row) + "\n" for row in self._raw))
-            self._benchmark: Benchmark = find_benchmark(check.benchmark).read(file, ReadOptions(name=check.benchmark))
+        name = check.benchmark
+        has_harness = name not in ("vsibench", "mathvista")
+        options = ReadOptions(name=name, harness=check.setting if has_harness else "official")
+        self._folder = tempfile.TemporaryDirectory()
+        self._benchmark: Benchmark = find_benchmark(name).read(write_rows(name, Path(self._folder.name)), options)
 
-    def docs(self) -> list[dict[str, Any]]:
+    def docs(self) -> list[Doc]:
         """Return the rows as the harness gets them."""
-        return [self._check.doc(row) for row in self._raw]
+        return [self._check.doc(row) for row in ROWS[self._check.benchmark]]
 
     def prompt(self, number: int) -> str:
         """Return our text of a row."""
@@ -78,84 +78,94 @@ class Ours:
         return float(self._benchmark.score(row, answer))
 
 
-def _vsibench_rows() -> list[dict[str, Any]]:
-    questions: Sequence[tuple[str, str, list[str] | None]] = (
-        ("object_counting", "4", None),
-        ("object_abs_distance", "12.5", None),
-        ("object_size_estimation", "3", None),
-        ("room_size_estimation", "100.0", None),
-        ("object_rel_distance", "B", _OPTIONS),
-        ("object_rel_direction_easy", "A", _OPTIONS[:2]),
-        ("object_rel_direction_medium", "C", _OPTIONS[:3]),
-        ("object_rel_direction_hard", "D", _OPTIONS),
-        ("route_planning", "C", _OPTIONS),
-        ("obj_appearance_order", "A", _OPTIONS),
-    )
-    return [
-        {
-            "id": number,
-            "dataset": "scannet",
-            "scene_name": f"scene{number:04d}_00",
-            "question_type": kind,
-            "question": f"What of the {kind}?",
-            "ground_truth": truth,
-            "options": options,
-        }
-        for number, (kind, truth, options) in enumerate(questions)
-    ]
-
-
-def _mathvista_rows() -> list[dict[str, Any]]:
-    questions: Sequence[tuple[str, str, str, list[str] | None, float | None]] = (
-        ("multi_choice", "text", "chair", ["chair", "table", "bed"], None),
-        ("multi_choice", "text", "3", ["12.5", "3", "4", "0"], None),
-        ("free_form", "integer", "3", None, None),
-        ("free_form", "float", "12.5", None, 1.0),
-        ("free_form", "float", "0.50", None, 2.0),
-        ("free_form", "list", "[3, 4]", None, None),
-        ("free_form", "text", "A", None, None),
-    )
-    return [
-        {
-            "pid": str(number),
-            "question": "Which?",
-            "query": "Hint: none.\nQuestion: Which?",
-            "image": f"images/{number}.png",
-            "choices": choices,
-            "unit": None,
-            "precision": precision,
-            "answer": answer,
-            "question_type": kind,
-            "answer_type": answer_type,
-            "metadata": {"task": "figure question answering", "skills": ["arithmetic reasoning"]},
-        }
-        for number, (kind, answer_type, answer, choices, precision) in enumerate(questions, start=1)
-    ]
-
-
-def _whole_precision(doc: Doc) -> dict[str, Any]:
-    return {**doc, "precision": None if doc["precision"] is None else int(doc["precision"])}
-
-
 def _is_blank(answer: str) -> bool:
     return not answer.strip()
 
 
-def _vlm_vsibench(doc: Doc) -> dict[str, Any]:
-    options = doc["options"]
-    video = f"{doc['dataset']}/{doc['scene_name']}.mp4"
-    return {**doc, "answer": doc["ground_truth"], "candidates": options and repr(options), "video": video}
+def _whole_precision(doc: Doc) -> Doc:
+    return {**doc, "precision": None if doc["precision"] is None else int(doc["precision"])}
 
 
-def _without_media(text: str) -> str:
-    return text.replace("<video>", "").replace("<image>", "").strip("\n")
+def _empty_as_none(doc: Doc) -> Doc:
+    return {name: value or None for name, value in _plain(doc).items()}
 
 
-ROWS: dict[str, list[dict[str, Any]]] = {"vsibench": _vsibench_rows(), "mathvista": _mathvista_rows()}
-CHECKS = (
+def _lettered(options: list[str]) -> dict[str, str]:
+    return dict(zip("ABCDE", options, strict=False))
+
+
+def _vlm(**names: Callable[[Doc], Any]) -> Callable[[Doc], Doc]:
+    """Return what makes VLMEvalKit's row, whose columns have names of its own, of a row of the benchmark's file."""
+
+    def made(doc: Doc) -> Doc:
+        given = {"image_path": repr(["1.png"]), "video": "1.mp4", **_plain(doc)}
+        return {**given, **{name: rule(doc) for name, rule in names.items()}}
+
+    return made
+
+
+def _mmsi_columns(doc: Doc) -> Doc:
+    words = [part.partition(": ")[2] for part in doc["question"].partition("Options: ")[2].split(", ")]
+    question = doc["question"].partition("\n")[0]
+    return {"image_path": repr(["1.png"]), "question": question, "answer": doc["answer"], **_lettered(words)}
+
+
+def _blink_columns(doc: Doc) -> Doc:
+    given = {"image_path": repr(["1.png"]), "question": doc["question"], "answer": doc["answer"].strip("()")}
+    return {**given, **_lettered(doc["choices"])}
+
+
+_truth = {"answer": lambda doc: doc["ground_truth"]}
+_options = {"candidates": lambda doc: doc["options"] and repr(doc["options"])}
+
+LMMS, VLM = "lmms-eval", "VLMEvalKit"
+_ALL = (
     Check("vsibench", "official", "thinking-in-space", "vsibench"),
-    Check("vsibench", "lmms", "lmms-eval", "vsibench"),
-    Check("vsibench", "official", "lmms-eval", "vsibench", claims=("prompts",)),
-    Check("mathvista", "extracted", "lmms-eval", "mathvista", ("scores",), _whole_precision, deviates=_is_blank),
-    Check("vsibench", "official", "VLMEvalKit", "VSI-Bench", (), _vlm_vsibench, _without_media),
+    Check("vsibench", "lmms", LMMS, "vsibench"),
+    Check("vsibench", "official", LMMS, "vsibench", PROMPTS),
+    Check("vsibench", "official", VLM, "VSI-Bench", (), _vlm(**_truth, **_options)),
+    Check("mathvista", "extracted", LMMS, "mathvista", SCORES, _whole_precision, _is_blank),
+    Check("revsi", "official", LMMS, "revsi"),
+    Check("revsi", "official", VLM, "ReVSI", doc=_vlm()),
+    Check("mmsi", "lmms", LMMS, "mmsi_bench"),
+    Check("mmsi", "official", LMMS, "mmsi_bench", PROMPTS),
+    Check("mmsi", "easi", VLM, "MMSIBench", doc=_mmsi_columns),
+    Check("mindcube", "official", LMMS, "mindcube_tiny"),
+    Check("mindcube", "easi", VLM, "MindCubeBench", doc=_vlm(answer=lambda doc: doc["gt_answer"])),
+    Check("viewspatial", "official", LMMS, "viewspatial"),
+    Check("viewspatial", "easi", VLM, "ViewSpatialBench", doc=_vlm(candidates=lambda doc: doc["choices"])),
+    Check("blink", "lmms", LMMS, "blink"),
+    Check("blink", "official", LMMS, "blink", ()),
+    Check("blink", "easi", VLM, "BLINK", doc=_blink_columns),
+    Check("threedsr", "lmms", LMMS, "3dsrbench_circular", doc=_empty_as_none),
+    Check("threedsr", "official", LMMS, "3dsrbench_circular", PROMPTS, _empty_as_none),
+    Check("threedsr", "easi", VLM, "3DSRBench", doc=lambda doc: {**_empty_as_none(doc), "image_path": repr(["1.png"])}),
+    Check("embspatial", "lmms", LMMS, "embspatial"),
+    Check(
+        "embspatial",
+        "easi",
+        VLM,
+        "EmbSpatialBench",
+        doc=_vlm(options=lambda doc: repr(doc["answer_options"]), answer=lambda doc: "ABCD"[doc["answer"]]),
+    ),
+    Check("site", "official", LMMS, "site_bench_image"),
+    Check("site", "easi", VLM, "SiteBenchImage", doc=_vlm(options=lambda doc: repr(doc["options"]))),
+    Check("spar", "official", LMMS, "sparbench", deviates=lambda answer: not answer),
+    Check("spar", "easi", VLM, "SparBench", doc=_vlm()),
+    Check("osi", "lmms", LMMS, "osi_bench"),
+    Check("osi", "official", LMMS, "osi_bench", SCORES),
+    Check(
+        "sti",
+        "easi",
+        VLM,
+        "STI-Bench",
+        SCORES,
+        _vlm(
+            question=lambda doc: doc["Question"],
+            answer=lambda doc: doc["Answer"],
+            options=lambda doc: repr(list(doc["Candidates"].values())),
+        ),
+    ),
+    Check("spbench", "easi", VLM, "SPBench", doc=_vlm(**_truth, candidates=lambda doc: doc["options"])),
 )
+CHECKS = tuple(check for check in _ALL if check.benchmark in BENCHMARKS)

@@ -46,7 +46,7 @@ LMMS_TASKS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
         lambda r: _numeric(r["sparbench_score"], "accuracy", "MRA:.5:.95:.05", "vci_metric"),
     ),
     "osi_bench": ("osi_bench/osi_bench.yaml", lambda r: r["overall"]["score"]),
-    "blink": ("blink/blink.yaml", lambda r: r["blink_acc"]["is_correct"]),
+    "blink": ("blink/blink_counting.yaml", lambda r: r["blink_acc"]["is_correct"]),
     "3dsrbench": ("3dsrbench/3dsrbench.yaml", lambda r: r["vanilla_accuracy"]["score"]),
     "3dsrbench_circular": ("3dsrbench/3dsrbench_circular.yaml", lambda r: r["vanilla_accuracy"]["score"]),
     "embspatial": ("embspatial/embspatial.yaml", lambda r: r["embspatial_acc"]["is_correct"]),

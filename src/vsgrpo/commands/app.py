@@ -55,6 +55,9 @@ AllowChanged = Annotated[
 ]
 AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Score a model trained on benchmark rooms.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N.")]
+Export = Annotated[
+    str | None, typer.Option("--export", metavar="lmms|easi", help="Write lmms-eval's logs, or the EASI submission.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 """Taken by every command for its help; `vsgrpo.cli.run` reads it."""

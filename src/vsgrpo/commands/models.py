@@ -98,6 +98,7 @@ def evaluate(
     allow_leak: app.AllowLeak = False,
     allow_changed: app.AllowChanged = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases too, as report_to=[wandb].")] = False,
+    export: app.Export = None,
     config_dir: app.ConfigDir = None,
     as_json: app.Json = False,
     debug: app.Debug = False,
@@ -124,10 +125,15 @@ def evaluate(
         for config in (config for parts in configs.values() for config in parts.values()):
             app.print_config(config)
         return
+    from vsgrpo.evaluation.export import export_evaluations, export_targets
+
+    targets = {} if export is None else export_targets(export, configs, overwrite)
     allowed = {"allow_leak": allow_leak, "allow_changed": allow_changed, "overwrite": overwrite}
     text = evaluate_models(configs, as_json, skip_missing=skip_missing, **allowed)
     if text:
         show(text)
+        for name, target in targets.items():
+            show("\n".join(export_evaluations(str(export), target, configs[name].values())), sys.stderr)
 
 
 @app.command("serve", "model=Qwen/Qwen2-VL-2B-Instruct serve.max_model_len=6144", takes_keys=True)
@@ -159,6 +165,7 @@ def score(
         list[str], typer.Argument(metavar="FILE [FILE2] [KEY=VALUE]...", help="Predictions; two: their difference.")
     ],
     allow_leak: app.AllowLeak = False,
+    export: app.Export = None,
     as_json: app.Json = False,
     debug: app.Debug = False,
 ) -> None:
@@ -175,7 +182,7 @@ def score(
     """
     from vsgrpo.evaluation.score_command import score_command
 
-    print_result(score_command(files, allow_leak=allow_leak), as_json)
+    print_result(score_command(files, allow_leak=allow_leak, export=export), as_json)
 
 
 @app.command("ask", 'model=runs/x/final video=room.mp4 "How many chairs are in this room?"')

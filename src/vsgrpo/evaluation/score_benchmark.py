@@ -11,6 +11,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation import foreign
 from vsgrpo.evaluation.accuracy import Accuracy, Cell, Cells
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, find_benchmark
+from vsgrpo.evaluation.export import export_scores
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,19 @@ class AccuracyDifference:
 
 
 def score_benchmark(
-    files: list[Path], rows_path: Path, options: ReadOptions, field: str | None
+    files: list[Path], rows_path: Path, options: ReadOptions, field: str | None, export: str | None = None
 ) -> Accuracy | AccuracyDifference:
-    """Score answers to a benchmark by its own rule; `field`: as `score_command.score_file`.
+    """Score answers to a benchmark by its own rule; `field`: as `score_command.score_file`, `export` as its command.
 
     Raises:
         ConfigError: no such benchmark, or `field` where it reads predictions in a form of its own.
         DataError: an id that the rows lack, an id used twice, or no question answered (by both of two files).
     """
     benchmark = find_benchmark(options.name).read(rows_path, options)
-    found = [benchmark.accuracy(_answers(benchmark, file, rows_path, options, field), file.name) for file in files]
+    answers = [_answers(benchmark, file, rows_path, options, field) for file in files]
+    found = [benchmark.accuracy(given, file.name) for given, file in zip(answers, files, strict=True)]
     if len(found) == 1:
+        export_scores(export, files[0], benchmark, answers[0], found[0])
         return replace(found[0], notes=(*benchmark.remarks(), *found[0].notes))
     first, second = (report.correct for report in found)
     common = first.keys() & second.keys()

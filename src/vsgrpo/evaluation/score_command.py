@@ -17,6 +17,7 @@ from vsgrpo.evaluation import foreign
 from vsgrpo.evaluation.accuracy import Accuracy
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
 from vsgrpo.evaluation.benchmarks.vsibench import SUFFIXES, VsiBench, iter_benchmark, types_of
+from vsgrpo.evaluation.export import check_export, export_scores
 from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.map_scores import map_lines
@@ -38,12 +39,13 @@ _KEYS = ("benchmark.path", "benchmark.split", "benchmark.tasks", "field", *(f"pr
 
 
 def score_command(
-    arguments: Sequence[str], *, allow_leak: bool = False
+    arguments: Sequence[str], *, allow_leak: bool = False, export: str | None = None
 ) -> ScoreReport | DifferenceReport | Accuracy | AccuracyDifference | TrustFiles:
     """Score one file, or compare two, as the words of a command line say; KEY=VALUE among them are settings.
 
     With benchmark=NAME the rows, their score and the table are those of that benchmark, see `score_benchmark`. With
-    trust=DIR the file is the vision arm of a trust report, and blind=FILE, ... are its others.
+    trust=DIR the file is the vision arm of a trust report, and blind=FILE, ... are its others. `export` writes the
+    files of `evaluation.export` beside the predictions too.
 
     Raises:
         ConfigError: no file, more than two, an unknown key or a wrong value.
@@ -63,6 +65,7 @@ def score_command(
         raise ConfigError(f"{len(files)} files: score takes one, or two to compare", hint="vsgrpo score FILE [FILE2]")
     if model and len(files) > 1:
         raise ConfigError("model.path: names the model of one file, two are given", hint="score each file alone")
+    check_export(export, name, files, None if trust else given.get("benchmark.path"))
     notes = [tuple(check_recorded(Path(file), model, allow_leak=allow_leak)) for file in files]
     prompt = _given_prompt(given)
     rows, split = given.get("benchmark.path"), given.get("benchmark.split", "test")
@@ -78,7 +81,7 @@ def score_command(
         prompt = prompt or _recorded_prompt(Path(files[0])) or PromptSettings()
         harness = given.get("benchmark.harness") or _recorded_harness(Path(files[0]))
         read = ReadOptions(split, tasks, harness=harness, name=name, prompt=prompt)
-        return score_benchmark([Path(file) for file in files], Path(rows), read, given.get("field"))
+        return score_benchmark([Path(file) for file in files], Path(rows), read, given.get("field"), export)
     if trust:
         if len(files) > 1:
             raise ConfigError(f"trust={trust['trust']}: {len(files)} files", hint="name the others: blind=FILE")
@@ -94,6 +97,11 @@ def score_command(
     subset = given.get("benchmark.subset", "full")
     reports = [score_file(file, rows, prompt, split, given.get("field"), types_of(tasks), subset) for file in files]
     reports = [replace(report, notes=(*report.notes, *more)) for report, more in zip(reports, notes, strict=True)]
+    if export is not None and rows is not None:
+        asked = prompt or _recorded_prompt(Path(files[0])) or PromptSettings()
+        benchmark = VsiBench.read(rows, ReadOptions(split, tasks, subset=subset, name=name, prompt=asked))
+        answers = {item.id: text for item in reports[0].items if (text := item.texts[0]) is not None}
+        export_scores(export, Path(files[0]), benchmark, answers, reports[0])
     return reports[0] if len(reports) == 1 else score_difference(*reports)
 
 

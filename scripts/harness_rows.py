@@ -1,0 +1,207 @@
+"""Rows of each benchmark in the form of its file, made by us: the questions of scripts/check_scorers.py."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness_image_rows import IMAGE_ROWS, WORDS, Doc, lettered, picture
+
+
+def _vsibench() -> list[Doc]:
+    questions: Sequence[tuple[str, str, list[str] | None]] = (
+        ("object_counting", "4", None),
+        ("object_abs_distance", "12.5", None),
+        ("object_size_estimation", "3", None),
+        ("room_size_estimation", "100.0", None),
+        ("object_rel_distance", "B", lettered(4)),
+        ("object_rel_direction_easy", "A", lettered(2)),
+        ("object_rel_direction_medium", "C", lettered(3)),
+        ("object_rel_direction_hard", "D", lettered(4)),
+        ("route_planning", "C", lettered(4)),
+        ("obj_appearance_order", "A", lettered(4)),
+    )
+    return [
+        {
+            "id": number,
+            "dataset": "scannet",
+            "scene_name": f"scene{number:04d}_00",
+            "question_type": kind,
+            "question": f"What of the {kind}?",
+            "ground_truth": truth,
+            "options": options,
+        }
+        for number, (kind, truth, options) in enumerate(questions)
+    ]
+
+
+def _revsi() -> list[Doc]:
+    questions: Sequence[tuple[str, str, list[str] | None]] = (
+        ("object_counting_single", "4", None),
+        ("object_counting_multiple", "3", None),
+        ("object_abs_distance", "12.5", None),
+        ("object_size_estimation", "0.5", None),
+        ("room_size_estimation_single", "100.0", None),
+        ("room_size_estimation_multiple", "4", None),
+        *((f"object_rel_direction_{way}_easy", "A", lettered(2)) for way in ("forward", "backward")),
+        *((f"object_rel_direction_{way}_hard", "D", lettered(4)) for way in ("forward", "backward")),
+        ("object_rel_distance_closest", "B", lettered(4)),
+        ("object_rel_distance_farthest", "C", lettered(4)),
+        ("route_planning", "C", lettered(4)),
+    )
+    return [
+        {
+            "num_frames": 16,
+            "scene_id": f"scene{number:04d}_00",
+            "question": f"What of the {kind}?",
+            "question_type": kind,
+            "options": options,
+            "ground_truth": truth,
+        }
+        for number, (kind, truth, options) in enumerate(questions)
+    ]
+
+
+def _site() -> list[Doc]:
+    rows = []
+    for number, letter, category in ((3, "B", "counting & existence"), (4, "D", "movement prediction & navigation")):
+        rows.append(
+            {
+                "question": "Which is it? ",
+                "options": WORDS[:number],
+                "answer": letter,
+                "visual": [f"images/{number}.png"],
+                "category": category,
+                "dataset": "Made",
+            }
+        )
+    rows.append({**rows[0], "question": "Is <image> like <image>?", "visual": ["images/1.png", "images/2.png"]})
+    return rows
+
+
+def _spar() -> list[Doc]:
+    questions = (
+        *(("depth_prediction_oc", "4"), ("distance_prediction_oo_mv", "12.5"), ("depth_prediction_oo_mv", "3")),
+        *(("position_matching", "B"), ("camera_motion_infer", "A"), ("obj_spatial_relation_oo", "D")),
+        *(("spatial_imagination_oc_mv", "C"), ("view_change_infer", "move_right:1,rotate_left:2")),
+        ("view_change_infer", "move_forward:0.5,rotate_right:30,move_up:0"),
+    )
+    return [
+        {
+            "id": str(number),
+            "image": [{"bytes": picture(), "path": "a.png"}],
+            "question": f"What of the {task}?",
+            "answer": answer,
+            "task": task,
+            "format_type": "fill",
+            "img_type": "single_view",
+            "source": "scannet",
+        }
+        for number, (task, answer) in enumerate(questions)
+    ]
+
+
+def _osi() -> list[Doc]:
+    questions = (
+        *(("absolute_distance", "4"), ("trajectory_length", "12.5"), ("trajectory_length", "0")),
+        *(("absolute_speed", "0"), ("absolute_speed", "3"), ("absolute_displacement", "0")),
+        *(("object_3d_localization", "4"), ("depth_aware_counting", "3"), ("relative_direction_angular", "12.5")),
+        *(("relative_distance", "B"), ("relative_direction_categorical", "D"), ("trajectory_description", "A")),
+    )
+    rows = []
+    for category, answer in questions:
+        options = lettered(4) if answer in "ABCD" else None
+        kind = "numerical" if options is None else "mcq"
+        rows.append(
+            {
+                "video": f"{len(rows):04d}",
+                "question": f"What of the {category}?",
+                "options": options,
+                "answer": answer,
+                "category": category,
+                "question_type": kind,
+                "video_length": 12.5,
+            }
+        )
+    return rows
+
+
+def _sti() -> list[Doc]:
+    return [
+        {
+            "Video": f"scene{number:04d}_00.mp4",
+            "ID": number,
+            "Source": "ScanNet",
+            "Task": task,
+            "Question": "How wide is the desk?",
+            "time_start": 0.5,
+            "time_end": 12.0,
+            "Candidates": dict(zip("ABCDE", WORDS, strict=True)),
+            "Answer": letter,
+        }
+        for number, (task, letter) in enumerate((("Dimensional Measurement", "C"), ("Pose Estimation", "E")))
+    ]
+
+
+def _spbench() -> list[Doc]:
+    questions: Sequence[tuple[str, str, list[str] | None]] = (
+        *(("object_counting", "4", None), ("object_abs_distance", "12.5", None)),
+        *(("object_size_estimation", "3", None), ("object_rel_distance", "B", lettered(4))),
+        ("object_rel_direction", "A", lettered(2)),
+    )
+    return [
+        {
+            "id": number,
+            "dataset": "scannet",
+            "scene_name": f"scene{number:04d}_00",
+            "question_type": kind,
+            "question": f"What of the {kind}?",
+            "ground_truth": truth,
+            "options": options,
+            "images": ["200.jpg"],
+        }
+        for number, (kind, truth, options) in enumerate(questions)
+    ]
+
+
+ROWS: dict[str, list[Doc]] = {
+    **IMAGE_ROWS,
+    "vsibench": _vsibench(),
+    "revsi": _revsi(),
+    "site": _site(),
+    "spar": _spar(),
+    "osi": _osi(),
+    "sti": _sti(),
+    "spbench": _spbench(),
+}
+_NAMES = {
+    **dict.fromkeys(("viewspatial", "embspatial"), "rows.json"),
+    **dict.fromkeys(("mmsi", "blink", "osi", "spar"), "val-00000-of-00001.parquet"),
+    "threedsr": "rows.tsv",
+    "site": "image_test.jsonl",
+    "mindcube": "data/raw/MindCube_tinybench.jsonl",
+}
+"""Name of a benchmark's row file; rows.jsonl where none is given."""
+
+
+def write_rows(benchmark: str, folder: Path) -> Path:
+    """Write the rows of a benchmark as its file and return it."""
+    rows, file = ROWS[benchmark], folder / _NAMES.get(benchmark, "rows.jsonl")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    elif file.suffix == ".tsv":
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, rows[0].keys(), delimiter="\t")
+            writer.writeheader()
+            writer.writerows(rows)
+    elif file.suffix == ".json":
+        file.write_text(json.dumps(rows))
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
