@@ -122,6 +122,10 @@ class ScoredRows(ShownRows):
             known = "; ".join(f"{version.name} has {version.num_rows}" for version in self.versions)
             what = f"{self.rows_name}: {self.num_rows} rows, sha256 {self.sha256[:12]}"
             notes.append(f"{what}: no known version of {self.title} ({known}): published rows are of another file")
+        elif self.published and version is None:
+            notes.append(f"{self.num_rows} rows; {self.title}'s number is not known here: published rows are of all")
+        if self.published and (asked := len(self.rows) + len(self.unknown)) < self.num_rows:
+            notes.append(f"{asked} of {self.num_rows} rows were asked, published rows are of all")
         if number := sum(not row.media for row in self.rows):
             notes.append(f"{number} questions have no image and no video: asked as text")
         if self.unknown:

@@ -6,6 +6,7 @@ A benchmark adds one maker: it writes rows and what they show into a folder and 
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from vsgrpo.cli import run
 from vsgrpo.evaluation.benchmark import BENCHMARKS
 from vsgrpo.video.writer import write_video
 
+ROOT = Path(__file__).parents[3]
 OTHERS = {"vsibench", "mathvista", "folder"}
 """Run end to end by tests of their own."""
 SMALL = ["video.num_frames=2", "video.max_pixels=3136", "image.max_pixels=3136", "decoding.max_new_tokens=2"]
@@ -147,6 +149,17 @@ MAKERS = {
 
 def test_every_benchmark_has_a_maker():
     assert MAKERS.keys() == BENCHMARKS.keys() - OTHERS
+
+
+@pytest.mark.parametrize("name", sorted(MAKERS.keys() - {"revsi"}))  # revsi is a mode of build-data too
+def test_a_benchmark_is_one_module_one_yaml_and_a_line_of_the_registry(name):
+    src, module = ROOT / "src/vsgrpo", BENCHMARKS[name].partition(":")[0].rpartition(".")[2]
+    own = {src / f"evaluation/benchmarks/{module}.py", src / "evaluation/benchmark.py"}
+    named = {path for path in src.rglob("*.py") if path not in own and f'"{name}"' in path.read_text(encoding="utf-8")}
+    assert not named, f"{name} is named in {named}: the class says what differs between benchmarks"
+    assert (ROOT / f"configs/benchmark/{name}.yaml").is_file() and own <= set(src.rglob("*.py"))
+    assert (ROOT / f"tests/evaluation/benchmarks/test_{module}_benchmark.py").is_file()
+    assert f"`{name}`" in (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8"), f"docs/benchmarks.md: no {name}"
 
 
 @pytest.mark.integration

@@ -6,6 +6,7 @@ import pytest
 
 from vsgrpo.cli import run
 from vsgrpo.errors import DataError
+from vsgrpo.evaluation.benchmark import ReadOptions
 from vsgrpo.evaluation.benchmarks.revsi import ReVsi
 
 TYPES = {
@@ -93,6 +94,12 @@ def test_the_table_is_the_mean_of_tasks(benchmark):
     )
     assert table.cells["means"]["micro"].mean == pytest.approx(3 / 5)
     assert "overall (macro: mean of 3 tasks)" in table.table() and "published: Gemini 3 Pro" in table.table()
+
+
+def test_published_rows_are_of_all_rows(tmp_path, benchmark):
+    assert benchmark.remarks()[0] == "5 rows; ReVSI's number is not known here: published rows are of all"
+    part = ReVsi.read(benchmark.file, ReadOptions(limit=2))
+    assert "2 of 5 rows were asked, published rows are of all" in part.remarks()
 
 
 def test_other_frames_than_the_answers_are_for_are_named(benchmark):
