@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,7 +66,7 @@ class ShownRows:
         """Return where a file is: as the row has it, or where an evaluation has unpacked it."""
         if path in self.unpacked:
             return self.unpacked[path]
-        if self.run_dir is not None and path.is_relative_to(self.folder) and not path.is_file():
+        if self.run_dir is not None and not os.path.isfile(path) and path.is_relative_to(self.folder):
             there = self.run_dir / UNPACKED / path.relative_to(self.folder)
             return there if there.is_file() else path
         return path

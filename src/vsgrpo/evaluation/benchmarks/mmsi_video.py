@@ -17,10 +17,12 @@ b8da92c; lmms-eval commit 75571cf, lmms_eval/tasks/mmsi_video; VLMEvalKit commit
 from __future__ import annotations
 
 import ast
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.row_files import Version, question_row
+from vsgrpo.paths import path_fault
 from vsgrpo.spatial.vlmevalkit_answers import easi_letter
 
 _CATEGORIES = {
@@ -174,10 +177,27 @@ class MmsiVideo(Benchmark):
         """Return the clips and pictures of a row; of a harness that shows pictures the frames in the clips' places."""
         if self.harness == "official":
             return super().media(row)
+        if row.id not in self._shown:
+            self._shown[row.id] = tuple(("image", path) for path in self._pictures(row))
+        return self._shown[row.id]
+
+    @cached_property
+    def _shown(self) -> dict[str, Media]:
+        """Media by row id: of a harness that shows 300 pictures a question they are found once."""
+        return {}
+
+    def _pictures(self, row: Row) -> Iterator[Path]:
         images = iter(item["path"] for item in row.media if item["kind"] == "image")
         clips = iter(self._frames(row))
         shown = [[next(images)] if item["kind"] == "image" else next(clips) for item in row.media]
-        return tuple(("image", self._place(media_place(self.folder, path))) for paths in shown for path in paths)
+        folders: dict[str, Path] = {}
+        for name in (name for paths in shown for name in paths):
+            above, _, file = name.rpartition("/")
+            if above not in folders:
+                folders[above] = media_place(self.folder, above)
+            path = folders[above] / file
+            is_plain = path_fault(name) is None and not os.path.islink(path)
+            yield self._place(path if is_plain else media_place(self.folder, name))
 
     def _frames(self, row: Row) -> list[list[str]]:
         clips: list[list[str]] = row.extra["frames"]
