@@ -59,6 +59,7 @@ _MOTIONS = (
 _NUMBER = re.compile(r"(?<!\^)\d+\.\d+|(?<!\^)\d+")
 _HINT = "compare with a row of SPAR-Bench"
 _README = "README of fudan-zvg/spar"
+_EASI = "EASI docs/Benchmark_Verification.md, commit 0c1a41e"
 
 
 def official_hit(answer: str, truth: str) -> bool:
@@ -138,15 +139,18 @@ class SparBench(Benchmark):
     scorer = "option letter; MRA of numbers and of camera motions"
     versions = (Version("full", 7207), Version("Tiny", 1000))
     published = (
+        Published("Qwen2.5-VL-7B", 0.3307, _README),
+        Published("Qwen2.5-VL-7B, VLMEvalKit", 0.3378, _EASI),
+        Published("Qwen2.5-VL-7B, lmms-eval", 0.3399, _EASI),
+        Published("SpaceR", 0.3755, _README),
+        Published("InternVL2.5-8B", 0.3628, _README),
+        Published("InternVL2-8B", 0.3302, _README),
+        Published("LLaVA-OV-7B", 0.312, _README),
+        Published("Qwen2-VL-7B", 0.3074, _README),
         Published("human (Tiny)", 0.6727, _README),
         Published("Qwen2.5-VL-72B (Tiny)", 0.394, _README),
         Published("GPT-4o (Tiny)", 0.3639, _README),
         Published("random (Tiny)", 0.3274, _README),
-        Published("SpaceR", 0.3755, _README),
-        Published("InternVL2.5-8B", 0.3628, _README),
-        Published("Qwen2.5-VL-7B", 0.3307, _README),
-        Published("Qwen2.5-VL-7B, VLMEvalKit", 0.3378, "EASI docs/Benchmark_Verification.md, commit 0c1a41e"),
-        Published("Qwen2.5-VL-7B, lmms-eval", 0.3399, "EASI docs/Benchmark_Verification.md, commit 0c1a41e"),
     )
 
     @classmethod
