@@ -85,6 +85,8 @@ def test_prompts_to_the_line_break(tmp_path: Path) -> None:
         f"Respond with only the letter of the correct option.\n{lines}",
     ]
     assert [row.id for row in benchmark.rows] == [f"image_test_{n}" for n in range(4)]
+    easi = SiteBench.read(tmp_path / "image_test.jsonl", ReadOptions(name="site", harness="easi"))
+    assert easi.text(easi.rows[0]) == f"<image>{lines.replace('there?', 'there? ')}"
 
 
 def test_score_is_above_chance_over_both_files(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """SITE-Bench: 8,068 multiple-choice questions about images and videos, out of 31 data sets.
 
 Two row files, image_test* and video_test* (parquet, json or jsonl; no ids: a row is named by its file and its number,
-"image_12"); media at the paths of `visual`, relative to the folder that the data set's zips unpack to. The score is
+"image_test_12"); media at the paths of `visual`, below the folder that the zips unpack to. The score is
 chance-adjusted over both files together, sum(right - 1/n) / sum(1 - 1/n) of questions with n options. `<image>` in a
 question or option is where a picture is; without it pictures come first.
 
-Harnesses: `official` (the authors' code, which is lmms-eval's too), `easi` (VLMEvalKit: the same prompt, its own reader
-of letters). Deviation: where no letter is found the authors' code picks one at random, here the answer is wrong, as in
-VLMEvalKit. Their own interleaving of pictures was broken, numbers of EASI are higher (its docs/Benchmark_Verification).
+Harnesses: `official` (the authors' code, which is lmms-eval's too), `easi` (VLMEvalKit: the same prompt, but for spaces
+around a question, and its own reader of letters). Deviation: where no letter is found the authors' code picks one at
+random, here the answer is wrong, as in VLMEvalKit. Their own interleaving of pictures was broken, numbers of EASI are
+higher (its docs/Benchmark_Verification.md).
 
 Source: arXiv 2505.05456; Hugging Face franky-veteran/SITE-Bench; github.com/wenqi-wang20/SITE-Bench eval_scripts.
 """
@@ -158,7 +159,8 @@ class SiteBench(Benchmark):
     def official_text(self, row: Row) -> str:
         """Return the question with its options; pictures are at their places, a video is before all of it."""
         options = "\n".join(f"{x}: {option}" for x, option in zip(CHOICE_LETTERS, row.options or (), strict=False))
-        asked = f"Question: {row.question}\nOptions:\n{options}\n{LAST_SENTENCE}"
+        question = row.question if self.harness == "easi" else row.question.strip()
+        asked = f"Question: {question}\nOptions:\n{options}\n{LAST_SENTENCE}"
         if row.media[0]["kind"] == "video":
             return f"{VIDEO_SENTENCE}\n{asked}"
         num_images = len(row.media)
@@ -203,7 +205,7 @@ def _row(data: dict[str, Any], where: str, name: str) -> Row:
     media = [("image" if Path(path).suffix.lower() in _IMAGES else "video", path) for path in paths]
     return question_row(
         name,
-        data["question"].strip(),
+        data["question"],
         words[letters.index(answer)],
         media,
         dataset="site",
