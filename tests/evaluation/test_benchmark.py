@@ -159,7 +159,7 @@ def test_predictions_of_any_make_are_scored_on_a_users_benchmark(colours, capsys
         code, shown = score(*wrong)
         assert code == 2 and message in shown.err
     for words, message in (
-        (["other.json"], "two files are compared on VSI-Bench only"),
+        (["other.json"], "other.json: no such file"),
         (["prompt.mode=loud"], "prompt.mode=loud: unknown"),
         (["limit=3"], "limit=3: score knows benchmark.path"),
     ):

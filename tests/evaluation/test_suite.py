@@ -37,7 +37,7 @@ def test_each_entry_becomes_the_words_of_one_evaluation():
     ("words", "problem", "hint"),
     [
         (WORDS, "no suite=", "there are vsibench, revsi"),
-        (["suite=[vsibench]"], "suite=[vsibench]: benchmark=None", "add benchmark=suite"),
+        (["suite=[vsibench]"], "suite=[vsibench]: benchmark=suite is not given", "set benchmark=suite"),
         ([*WORDS, "suite=vsibench"], "must be a list of benchmarks", "suite='[vsibench"),
         ([*WORDS, "suite=[a: }"], "not a list", "suite='[vsibench"),
         ([*WORDS, "suite=[vsbench]"], "benchmark.name=vsbench", "did you mean vsibench?"),

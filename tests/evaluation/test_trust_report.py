@@ -185,7 +185,7 @@ def test_what_the_report_cannot_be_of_is_refused(benchmark_folder, tmp_path):
     with pytest.raises(DataError, match=r"trust\.train=nowhere: no train\.jsonl"):  # before the model is loaded
         run_eval(config(benchmark_folder, tmp_path / "out", "trust=true", "trust.train=nowhere"))
     assert not list((tmp_path / "out").glob("predictions*"))
-    with pytest.raises(ConfigError, match="benchmark=folder has no scenes"):
+    with pytest.raises(ConfigError, match="benchmark=folder: the trust report is of VSI-Bench"):
         run_eval(config(benchmark_folder, tmp_path / "out", "trust=true", "benchmark=folder"))
 
 

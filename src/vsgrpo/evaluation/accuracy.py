@@ -239,7 +239,11 @@ class Accuracy:
         means = self.cells[_MEAN]
         what = {"micro": "mean over questions", "macro": f"mean of {len(self.cells[_TASK])} tasks"}
         what["chance_adjusted"] = "above chance"
-        lines = [self.title(), _line(f"overall ({self.headline}: {what[self.headline]})", means[self.headline])]
+        lines = [
+            self.title(),
+            f"{'':<44}{'score':>8}{'n':>7}{'95 %':>8}",
+            _line(f"overall ({self.headline}: {what[self.headline]})", means[self.headline]),
+        ]
         lines += [_line(f"{name} ({what[name]})", cell) for name, cell in means.items() if name != self.headline]
         parts = {name: cells for name, cells in self.cells.items() if name not in (_MEAN, _TASK)}
         if parts[_TYPE].keys() != self.cells[_TASK].keys():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.json_values import short_json
+from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.row import CHOICE_LETTERS, NUMBER, SCHEMA_VERSION, Row, check_asked, number_of
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.unpacking import read_tsv, shards
@@ -43,8 +44,10 @@ def no_rows(path: Path, split: str, suffixes: Sequence[str] = (".jsonl",)) -> Da
     if not path.is_dir():
         kinds = " or ".join(suffixes)
         return DataError(f"benchmark.path={path}: not a {kinds} file", f"give the questions: FILE{suffixes[0]}")
-    there = _row_files(path, sorted({*suffixes, ".jsonl", ".parquet"}))
-    named = ", ".join(file.name for file in there) or "no row file"
+    endings = sorted({*suffixes, ".jsonl", ".parquet"})
+    there = _row_files(path, endings)
+    below = [file for folder in sorted(path.iterdir()) if folder.is_dir() for file in _row_files(folder, endings)]
+    named = name_some([str(file.relative_to(path)) for file in there or below]) or "no row file"
     of_split = next((file.stem for file in there if file.stem in ("test", "train", "dev")), None)
     hint = f"set benchmark.split={of_split}, or give" if of_split else "give"
     return DataError(

@@ -137,7 +137,8 @@ def _check_asked(config: EvalConfig, kind: type[Benchmark], *, is_there: bool) -
         _check_packages(config)
     check_installed(config.report_to, "report_to")
     if config.trust.report and not kind.has_task_tables:
-        raise ConfigError(f"trust=true: benchmark={config.benchmark.name} has no scenes", hint="leave trust out")
+        problem = f"trust=true: benchmark={config.benchmark.name}: the trust report is of VSI-Bench and our datasets"
+        raise ConfigError(problem, hint="leave trust out")
 
 
 def _check_packages(config: EvalConfig) -> None:

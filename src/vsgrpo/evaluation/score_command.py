@@ -75,7 +75,8 @@ def score_command(
             problem = f"benchmark={name}: no benchmark.path given"
             raise ConfigError(problem, hint="vsgrpo score FILE benchmark.path=ROWS")
         if trust:
-            raise ConfigError(f"trust={trust['trust']}: benchmark={name} has no scenes", hint="leave trust out")
+            problem = f"trust={trust['trust']}: benchmark={name}: the trust report is of VSI-Bench and our datasets"
+            raise ConfigError(problem, hint="leave trust out")
         for note in (note for own in notes for note in own):
             show(f"note: {note}", sys.stderr)
         prompt = prompt or _recorded_prompt(Path(files[0])) or PromptSettings()

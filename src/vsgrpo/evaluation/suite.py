@@ -46,7 +46,7 @@ def split_suite(words: Sequence[str]) -> list[tuple[str, list[str]]]:
     given = {word.partition("=")[0]: word.partition("=")[2] for word in words}
     if given.get("benchmark") != SUITE:
         if SUITE in given:
-            raise ConfigError(f"suite={given[SUITE]}: benchmark={given.get('benchmark')}", hint="add benchmark=suite")
+            raise ConfigError(f"suite={given[SUITE]}: benchmark=suite is not given", hint="set benchmark=suite")
         return [("", list(words))]
     if SUITE not in given:
         raise ConfigError(
