@@ -19,8 +19,9 @@ from vsgrpo.evaluation.results import TRUST_JSON, TRUST_PAGE
 from vsgrpo.evaluation.score_command import score_difference, score_file
 from vsgrpo.files import write_atomic
 from vsgrpo.report.floor_plan import Plan, make_plan, map_svg, question_svg, symbol_svg
-from vsgrpo.report.page import lines_svg, pictures, render
+from vsgrpo.report.page import lines_svg, render
 from vsgrpo.report.run_folder import Run, read_run
+from vsgrpo.report.shown_media import pictures
 from vsgrpo.scans.meta_info import read_scene_json
 
 NUM_ROOMS, NUM_ANSWERS = 6, 5

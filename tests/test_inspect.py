@@ -19,7 +19,7 @@ from vsgrpo.data.own_rows import dataset_folder
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.inspect import inspect
-from vsgrpo.report.page import pictures
+from vsgrpo.report.shown_media import pictures
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,9 @@ from vsgrpo.evaluation.score_command import PROMPT_KEYS
 from vsgrpo.paths import inside, path_fault
 from vsgrpo.records import NUMBER, read_jsonl, read_record
 from vsgrpo.report.floor_plan import Plan, make_plan, question_svg, symbol_svg
-from vsgrpo.report.page import TEMPLATES, pictures, render, write_page
+from vsgrpo.report.page import TEMPLATES, render, write_page
 from vsgrpo.report.run_folder import COMPLETIONS_NAME, question_files, read_completions, read_config, read_questions
+from vsgrpo.report.shown_media import pictures
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.moments import FRAMES_SHOWN
 from vsgrpo.spatial.question import UNITS

@@ -14,13 +14,12 @@ from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.arms import shuffled
 from vsgrpo.evaluation.benchmark import question_row
 from vsgrpo.records import read_jsonl
-from vsgrpo.report.page import MOST_MEDIA, pictures, spread_media
+from vsgrpo.report.shown_media import MOST_MEDIA, pictures, spread_media
 from vsgrpo.video.writer import write_video
 
 MODULE = """
 from vsgrpo.evaluation.benchmark import Benchmark, question_row
 from vsgrpo.records import read_jsonl
-from vsgrpo.report.page import MOST_MEDIA, pictures, spread_media
 
 
 class Mixed(Benchmark):

@@ -11,7 +11,7 @@ from vsgrpo.data.frame_true import named_frames
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.rows import make_row, read_rows
 from vsgrpo.report.floor_plan import footprint, make_plan, map_svg, question_svg, symbol_svg
-from vsgrpo.report.page import pictures
+from vsgrpo.report.shown_media import pictures
 from vsgrpo.spatial.question import ObjectRef, Question
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Box, Scene, SceneObject

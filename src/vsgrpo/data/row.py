@@ -55,7 +55,7 @@ class Row:
         answer: what the model is trained to say: word or number text.
         answer_kind: number | choice | text | map.
         unit: "m", "m2", "m3", "cm", "degrees", "s" or None.
-        media: {"kind": "video" | "image", "path": relative to the row file}; of clips (benchmarks) "start", "end" too.
+        media: {"kind": "video" | "image", "path": relative to the row file}; clips of benchmarks: "start", "end".
         rejected: a wrong answer for DPO, or None.
         reasoning: text to be thought before the answer (think and observe SFT), or None.
         objects: {"category", "instance_id"} of the objects asked about.
@@ -135,11 +135,8 @@ def check_row(row: Row, where: str) -> None:
 
 
 def check_asked(row: Row, where: str) -> None:
-    """Check a row of a benchmark; RowError as `check_row`.
-
-    A published question is asked as it is: it may show nothing, or clips of videos, have up to 26 options, some of them
-    alike, and a number at or below 0 for an answer.
-    """
+    """Check a row of a benchmark, which may show nothing, or clips, and have 26 options, some alike, and any number for
+    an answer: it is asked as published. RowError as `check_row`."""
     for check, _ in _CHECKS:
         if check not in (_check_options, _check_answer, _check_media):
             check(row, where)
@@ -290,12 +287,9 @@ def _check_medium(item: Any, where: str, *, may_be_clip: bool = False) -> None:
         rule = f"{fault}; it must be relative to the row file and below it"
         hint = "put the video or image itself beside the row file (a copy or a hard link)"
         raise RowError(where, "media.path", rule, hint, value=path)
-    if is_clip and not (item["kind"] == "video" and _is_span(item["start"], item["end"])):
+    span = [item[name] for name in ("start", "end") if is_clip and type(item[name]) in (int, float)]
+    if is_clip and not (item["kind"] == "video" and len(span) == 2 and 0 <= span[0] < span[1] < math.inf):
         raise RowError(where, "media", "a clip is of a video, with 0 <= start < end in seconds", value=item)
-
-
-def _is_span(start: Any, end: Any) -> bool:
-    return all(type(value) in (int, float) for value in (start, end)) and 0 <= start < end < math.inf
 
 
 def _check_objects(row: Row, where: str) -> None:

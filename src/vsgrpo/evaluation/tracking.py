@@ -14,7 +14,7 @@ from vsgrpo.data.row import Place
 from vsgrpo.errors import VsgrpoError, first_line
 from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.results import REPORT_NAME, Answers
-from vsgrpo.report.page import spread_media
+from vsgrpo.report.shown_media import spread_media
 from vsgrpo.terminal import show
 from vsgrpo.trackers import Table, contact_sheet, send_evaluation
 from vsgrpo.video.image import read_image

@@ -8,7 +8,8 @@ from typing import Any
 
 from vsgrpo.data.row import Place, Row
 from vsgrpo.files import write_atomic
-from vsgrpo.report.page import TEMPLATES, pictures, render
+from vsgrpo.report.page import TEMPLATES, render
+from vsgrpo.report.shown_media import pictures
 
 NUM_WRONG = 20
 _NUM_FRAMES = 4

@@ -18,8 +18,9 @@ from vsgrpo.files import write_atomic
 from vsgrpo.records import read_jsonl
 from vsgrpo.report.audit_view import audit_view
 from vsgrpo.report.floor_plan import make_plan, map_svg, question_svg, symbol_svg
-from vsgrpo.report.page import TEMPLATES, histogram_svg, pictures, render
+from vsgrpo.report.page import TEMPLATES, histogram_svg, render
 from vsgrpo.report.pair_views import pair_views
+from vsgrpo.report.shown_media import pictures
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.maps import read_map
 from vsgrpo.spatial.moments import FRAMES_SHOWN

@@ -16,7 +16,8 @@ from typing import Any
 
 from vsgrpo.data.row import LETTERS, Place, Row
 from vsgrpo.files import write_atomic
-from vsgrpo.report.page import TEMPLATES, calibration_svg, pictures, render, scores_svg
+from vsgrpo.report.page import TEMPLATES, calibration_svg, render, scores_svg
+from vsgrpo.report.shown_media import pictures
 from vsgrpo.spatial.question import UNITS
 from vsgrpo.spatial.question_types import QUESTION_TYPES, table_columns, type_names
 

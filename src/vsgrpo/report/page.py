@@ -6,11 +6,9 @@ that fills it. Text is escaped by jinja; charts and floor plans are SVG, escaped
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -19,17 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsgrpo.data.row import CHOICE_LETTERS, Place
-from vsgrpo.errors import DataError, SetupError
+from vsgrpo.data.row import CHOICE_LETTERS
+from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.spatial.question import UNITS
-from vsgrpo.video.image import read_image
-from vsgrpo.video.reader import DEFAULT_BACKEND, read_uniform_frames
 
 TEMPLATES = Path(__file__).with_name("templates")
-MOST_MEDIA = 12
-"""Images and videos of a row that a page shows; harnesses show up to 300 frames as pictures."""
-_JPEG_QUALITY = 72
 Curve = list[tuple[int, float]]
 """(step, value), steps rising; a value may be NaN or infinite."""
 NUM_COLORS = 8
@@ -62,64 +55,6 @@ def write_page(path: Path, text: str, key: str = "output") -> None:
         write_atomic(path, text)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}", f"choose another {key}=FILE") from None
-
-
-def spread_media(media: Sequence[Place]) -> Sequence[Place]:
-    """Return at most `MOST_MEDIA` of the images and videos of a row, first and last among them."""
-    if len(media) <= MOST_MEDIA:
-        return media
-    return [media[round(k * (len(media) - 1) / (MOST_MEDIA - 1))] for k in range(MOST_MEDIA)]
-
-
-def pictures(
-    media: Sequence[Place], reader: Mapping[str, Any], num_frames: int = 3, width: int = 176, only: Any = ()
-) -> tuple[list[str], list[str]]:
-    """Return the images of a row and frames of its videos as data URLs, and why others are missing.
-
-    Args:
-        media: (kind, path), of clips (kind, path, start, end), in the order in which they are shown.
-        reader: `backend` and `timeout_s` as the run or the evaluation recorded them; what it lacks is the default.
-        num_frames: of a video, uniform, first and last among them.
-        width: largest width and height in pixels.
-        only: numbers of the frames among these, from 1, that are wanted; none: all.
-    """
-    timeout = max(0.0, reader.get("timeout_s", 60.0) or 0.0) or None
-    urls: list[str] = []
-    problems: list[str] = []
-    if len(media) > MOST_MEDIA:
-        problems.append(f"{MOST_MEDIA} of the {len(media)} images and videos of this row are here, evenly spread")
-    for kind, path, *clip in spread_media(media):
-        try:
-            backend = reader.get("backend") or DEFAULT_BACKEND
-            found = [read_image(path)] if kind == "image" else list(_frames(path, num_frames, backend, timeout, clip))
-            found = [found[number - 1] for number in only] if only and kind == "video" else found
-            urls += [data_url(pixels, width) for pixels in found]
-        except DataError as error:
-            problems.append(error.message)
-    return urls, problems
-
-
-def _frames(
-    path: Path, num_frames: int, backend: str, timeout_s: float | None, clip: Sequence[float]
-) -> Iterable[np.ndarray]:
-    """Read uniform frames. The default backend takes the place of one that is not installed: both read the same."""
-    try:
-        return read_uniform_frames(path, num_frames, backend, timeout_s, clip)[1]
-    except SetupError:
-        if backend == DEFAULT_BACKEND:
-            raise
-    return read_uniform_frames(path, num_frames, DEFAULT_BACKEND, timeout_s, clip)[1]
-
-
-def data_url(pixels: np.ndarray, width: int) -> str:
-    """Return a picture (H, W, 3) as a data URL, at most `width` pixels wide and high."""
-    from PIL import Image
-
-    image = Image.fromarray(pixels)
-    image.thumbnail((width, width))
-    sink = io.BytesIO()
-    image.save(sink, "JPEG", quality=_JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()
 
 
 def svg(kind: str, width: int, height: int, shapes: Sequence[str], label: str = "") -> str:

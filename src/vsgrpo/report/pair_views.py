@@ -8,7 +8,7 @@ from typing import Any
 from vsgrpo.data.pairs import PAIR, Pair, find_pairs, pairs_name
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
-from vsgrpo.report.page import data_url
+from vsgrpo.report.shown_media import data_url
 from vsgrpo.video.reader import probe, read_uniform_frames
 
 _SHOWN_OF_KIND = 6

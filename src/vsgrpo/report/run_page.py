@@ -19,7 +19,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
 from vsgrpo.records import MAYBE_NUMBER
 from vsgrpo.report.evaluation_page import papers_of
-from vsgrpo.report.page import NUM_COLORS, TEMPLATES, Curve, lines_svg, phases_svg, pictures, render, write_page
+from vsgrpo.report.page import NUM_COLORS, TEMPLATES, Curve, lines_svg, phases_svg, render, write_page
 from vsgrpo.report.run_folder import (
     COMPLETION,
     Run,
@@ -32,6 +32,7 @@ from vsgrpo.report.run_folder import (
     spread,
     tokens_saved,
 )
+from vsgrpo.report.shown_media import pictures
 from vsgrpo.spatial.question_types import table_columns
 
 REPORT_NAME = "report.html"
