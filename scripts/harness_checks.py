@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_rows import ROWS, Doc, write_rows
-from vsgrpo.evaluation.benchmark import BENCHMARKS, Benchmark, ReadOptions, find_benchmark
+from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, find_benchmark
 from vsgrpo.spatial.scoring import score as vsibench_score
 from vsgrpo.vision_r1.mathvista_extract import normalize
 
@@ -36,6 +36,7 @@ class Check:
         setting: ours: whose prompt and reader (`benchmark.harness`).
         claims: what must not differ: "prompts", "scores".
         doc: a row of our file -> the row as the harness's functions get it.
+        every: take each n-th answer only, of a harness that is slow.
         deviates: answers that we read otherwise on purpose (a `Deviation:` in the code); they are counted.
     """
 
@@ -46,6 +47,7 @@ class Check:
     claims: tuple[str, ...] = BOTH
     doc: Callable[[Doc], Doc] = _plain
     deviates: Callable[[str], bool] | None = None
+    every: int = 1
 
 
 class Ours:
@@ -119,14 +121,14 @@ _truth = {"answer": lambda doc: doc["ground_truth"]}
 _options = {"candidates": lambda doc: doc["options"] and repr(doc["options"])}
 
 LMMS, VLM = "lmms-eval", "VLMEvalKit"
-_ALL = (
+CHECKS = (
     Check("vsibench", "official", "thinking-in-space", "vsibench"),
     Check("vsibench", "lmms", LMMS, "vsibench"),
     Check("vsibench", "official", LMMS, "vsibench", PROMPTS),
     Check("vsibench", "official", VLM, "VSI-Bench", (), _vlm(**_truth, **_options)),
     Check("mathvista", "extracted", LMMS, "mathvista", SCORES, _whole_precision, _is_blank),
     Check("revsi", "official", LMMS, "revsi"),
-    Check("revsi", "official", VLM, "ReVSI", doc=_vlm()),
+    Check("revsi", "official", VLM, "ReVSI", doc=_vlm(), every=20),
     Check("mmsi", "lmms", LMMS, "mmsi_bench"),
     Check("mmsi", "official", LMMS, "mmsi_bench", PROMPTS),
     Check("mmsi", "easi", VLM, "MMSIBench", doc=_mmsi_columns),
@@ -166,6 +168,13 @@ _ALL = (
             options=lambda doc: repr(list(doc["Candidates"].values())),
         ),
     ),
+    Check("vsi_super_recall", "official", LMMS, "vsr_10mins"),
+    Check("vsi_super_recall", "easi", VLM, "VsiSuperRecall", SCORES, _vlm()),
+    Check("vsi_super_count", "official", LMMS, "vsc_10mins"),
+    Check("vsi_super_count", "easi", VLM, "VsiSuperCount", SCORES, _vlm()),
+    Check("vsi_super_streaming", "official", LMMS, "vsc_streaming_10mins"),
+    Check("mmsi_video", "lmms", LMMS, "mmsi_video"),
+    Check("mmsi_video", "easi", VLM, "MMSIVideoBench", SCORES, _vlm(answer=lambda doc: doc["ground_truth"])),
+    Check("video_mme", "lmms", LMMS, "videomme"),
     Check("spbench", "easi", VLM, "SPBench", doc=_vlm(**_truth, candidates=lambda doc: doc["options"])),
 )
-CHECKS = tuple(check for check in _ALL if check.benchmark in BENCHMARKS)

@@ -169,6 +169,70 @@ def _spbench() -> list[Doc]:
     ]
 
 
+def _recall() -> list[Doc]:
+    return [
+        {
+            "question": "In which order?",
+            "options": lettered(4),
+            "answer": letter,
+            "video_path": f"{n}.mp4",
+            "type": "10mins",
+        }
+        for n, letter in enumerate("ABCD")
+    ]
+
+
+def _counts() -> list[Doc]:
+    asked = {"question": "How many chairs?", "answers": None, "split": "10mins"}
+    return [{**asked, "answer": answer, "video_path": f"{n}.mp4"} for n, answer in enumerate((4, 3, 12, 0))]
+
+
+def _streaming() -> list[Doc]:
+    asked = {"question": "How many chairs?", "answer": None, "split": "10mins_streaming"}
+    return [{**asked, "answers": answers, "video_path": f"{n}.mp4"} for n, answers in enumerate(([3], [3, 4], [0, 12]))]
+
+
+def _mmsi_video() -> list[Doc]:
+    rows = []
+    for number, (letter, kind) in enumerate(
+        (("A", "Planning"), ("C", "Prediction"), ("F", "(Motion Understanding) Camera Motion"))
+    ):
+        image = {"ref_images": ["a.png"], "user_prompt": "<video> Is it <image>?"} if number else {}
+        rows.append(
+            {
+                "id": number,
+                "type": kind,
+                "video_list": [{"path": "a.mp4", "start": 0.0, "end": 2.0, "base_fps": 2}],
+                "frames_list": [[f"a/{frame}.jpg" for frame in range(4)]],
+                "ref_images": [],
+                "system_prompt": "You see videos.",
+                "task_prompt": "Answer. ",
+                "user_prompt": "<video> Which is it? A. chair B. table",
+                "format_prompt": " Give the letter.",
+                "ground_truth": letter,
+                **image,
+            }
+        )
+    return rows
+
+
+def _video_mme() -> list[Doc]:
+    asked = {"duration": "short", "domain": "Knowledge", "sub_category": "Life", "task_type": "OCR Problems"}
+    return [
+        {
+            **asked,
+            "video_id": f"{number:03d}",
+            "question_id": f"{number:03d}-1",
+            "videoID": f"v{number}",
+            "url": "-",
+            "question": "Which is it?",
+            "options": lettered(4),
+            "answer": letter,
+        }
+        for number, letter in enumerate("ABCD")
+    ]
+
+
 ROWS: dict[str, list[Doc]] = {
     **IMAGE_ROWS,
     "vsibench": _vsibench(),
@@ -178,6 +242,11 @@ ROWS: dict[str, list[Doc]] = {
     "osi": _osi(),
     "sti": _sti(),
     "spbench": _spbench(),
+    "vsi_super_recall": _recall(),
+    "vsi_super_count": _counts(),
+    "vsi_super_streaming": _streaming(),
+    "mmsi_video": _mmsi_video(),
+    "video_mme": _video_mme(),
 }
 _NAMES = {
     **dict.fromkeys(("viewspatial", "embspatial"), "rows.json"),

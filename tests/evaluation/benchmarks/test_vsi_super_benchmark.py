@@ -84,6 +84,8 @@ def test_counts_are_scored_by_relative_accuracy(tmp_path):
     easi = VsiSuperCount.read(write(tmp_path, rows), ReadOptions(harness="easi"))
     assert easi.score(twelve, "of 3 rooms, 12") == 1  # VLMEvalKit reads the last number
     assert easi.score(nothing, "none") == 0
+    # VLMEvalKit's error of a truth of 0 is the number itself: 0.3 is within 1 - theta for theta .5 to .7, 5 of 10.
+    assert (easi.score(nothing, "0.3"), easi.score(nothing, "0")) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize(

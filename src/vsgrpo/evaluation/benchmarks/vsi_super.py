@@ -26,6 +26,7 @@ from vsgrpo.data.rows import row_id
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark
+from vsgrpo.evaluation.benchmarks.spar import relative_accuracy
 from vsgrpo.evaluation.row_files import lettered, number_kind, number_text, question_row, records
 from vsgrpo.spatial.scoring import mra
 from vsgrpo.spatial.vlmevalkit_answers import easi_letter, easi_number
@@ -171,9 +172,12 @@ class VsiSuperCount(Benchmark):
         return f"{PRE_PROMPT}\n{row.question}\n{EVAL_SENTENCES['vanilla']}"
 
     def score(self, row: Row, answer: str) -> float:
-        """Return the mean relative accuracy; of a truth of 0 whether the number is 0."""
-        number = easi_number(answer) if self.harness == "easi" else count_number(answer)
-        return mra(number, float(row.ground_truth))
+        """Return the mean relative accuracy; of a truth of 0 whether the number is 0 (VLMEvalKit: its distance)."""
+        truth = float(row.ground_truth)
+        if self.harness == "easi":
+            number = easi_number(answer)
+            return 0.0 if number is None else relative_accuracy(number, truth)
+        return mra(count_number(answer), truth)
 
 
 class VsiSuperStreaming(VsiSuperCount):
