@@ -235,3 +235,19 @@ def test_rows_that_name_no_room_are_unknown_where_rooms_were_trained_on():
     # Nothing of ours was trained on, and questions of one's own are no benchmark: nothing to look for.
     assert compare_rows([TrainingManifest(base="published")], rows, lambda row: (), True).verdict == "clean"
     assert compare_rows([TrainingManifest(rooms={"scannet": ["scene0200"]})], rows, lambda row: ()).verdict == "clean"
+
+
+def test_score_refuses_a_model_trained_on_a_benchmarks_rooms(tmp_path, capsys):
+    row = {"num_frames": 16, "scene_id": "scene0123_01", "question": "How many?", "options": None}
+    row |= {"question_type": "object_counting_single", "ground_truth": "2"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps({**row, "id": "1"}) + "\n")
+    (tmp_path / "answers.jsonl").write_text('{"id": "1", "prediction": "2"}\n')
+    seen = model(tmp_path / "seen", rooms={"scannet": ["scene0123"]})  # of no list: the row names it
+    words = ["score", str(tmp_path / "answers.jsonl"), "benchmark=revsi", f"benchmark.path={tmp_path / 'rows.jsonl'}"]
+    assert run([*words, f"model.path={seen}"]) == 2
+    assert "trained on 1 benchmark room(s), such as scene0123" in capsys.readouterr().err
+    assert run([*words, f"model.path={seen}", "--allow-leak"]) == 0
+    assert "note: leak check: trained on 1 benchmark room(s)" in capsys.readouterr().out
+    other = model(tmp_path / "other", rooms={"scannet": ["scene0200"]})
+    assert run([*words, f"model.path={other}"]) == 0
+    assert "leak check" not in capsys.readouterr().out

@@ -101,8 +101,7 @@ def check_recorded(file: Path, model: Mapping[str, str], *, allow_leak: bool = F
     """
     if "path" in model:
         find_model(model["path"], model.get("adapter"), any_family=True)
-    recorded = _read_object(file.with_name("settings.json")).get("model")
-    found = model or (recorded if isinstance(recorded, dict) else _asked_by_lmms(file.parent))
+    found = _recorded_model(file, model)
     leak = _read_object(file.with_name("results.json")).get("leak")
     if isinstance(leak, dict) and leak.get("verdict") == "leak":
         reason = leak.get("reason") or f"trained on {len(leak.get('rooms', ()))} benchmark room(s)"
@@ -119,6 +118,36 @@ def check_recorded(file: Path, model: Mapping[str, str], *, allow_leak: bool = F
             notes.append(f"leak check: {error.message}")
     manifests = check_lineage(path, adapter if isinstance(adapter, str) else None, allow_leak=allow_leak)
     return notes + [f"leak check: {m.verdict()}: {m.reason()}" for m in manifests if m.verdict() != "clean"]
+
+
+def check_scored(
+    file: Path, model: Mapping[str, str], rows: Sequence[Row], official: bool, *, allow_leak: bool = False
+) -> list[str]:
+    """Compare the rooms that rows name with the lineage of the model that answered them; return what to note.
+
+    Args:
+        file, model: as `check_recorded`, which comes first.
+        official: the rows are a published benchmark's.
+
+    Raises:
+        DataError: a room of them was trained on, without `allow_leak`.
+    """
+    found = _recorded_model(file, model)
+    names = [name for name in (found.get("path"), found.get("adapter")) if isinstance(name, str)]
+    leak = (
+        compare_rows(
+            [lineage_of(name) for name in names], rows, lambda row: (), official, allow_leak=allow_leak, name=names[0]
+        )
+        if names
+        else None
+    )
+    return [] if leak is None or leak.verdict == "clean" else leak.notes()
+
+
+def _recorded_model(file: Path, model: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return {"path", "adapter"} as given, else as the files beside the predictions name the model, else {}."""
+    recorded = _read_object(file.with_name("settings.json")).get("model")
+    return model or (recorded if isinstance(recorded, dict) else _asked_by_lmms(file.parent))
 
 
 def _asked_by_lmms(folder: Path) -> dict[str, Any]:

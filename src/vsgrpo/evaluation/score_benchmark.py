@@ -12,6 +12,7 @@ from vsgrpo.evaluation import foreign
 from vsgrpo.evaluation.accuracy import Accuracy, Cell, Cells
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, find_benchmark
 from vsgrpo.evaluation.export import export_scores
+from vsgrpo.evaluation.leak import check_scored
 
 
 @dataclass(frozen=True)
@@ -70,20 +71,37 @@ class AccuracyDifference:
 
 
 def score_benchmark(
-    files: list[Path], rows_path: Path, options: ReadOptions, field: str | None, export: str | None = None
+    files: list[Path],
+    rows_path: Path,
+    options: ReadOptions,
+    field: str | None,
+    *,
+    export: str | None = None,
+    model: Mapping[str, str] | None = None,
+    allow_leak: bool = False,
 ) -> Accuracy | AccuracyDifference:
-    """Score answers to a benchmark by its own rule; `field`: as `score_command.score_file`, `export` as its command.
+    """Score answers to a benchmark by its own rule.
+
+    Args:
+        field: as `score_command.score_file`.
+        export, allow_leak: as `score_command`.
+        model: {"path", "adapter"} as the user gives it, else that of the files beside the predictions.
 
     Raises:
         ConfigError: no such benchmark, or `field` where it reads predictions in a form of its own.
-        DataError: an id that the rows lack, an id used twice, or no question answered (by both of two files).
+        DataError: an id that the rows lack, an id used twice, no question answered (by both of two files), or a model
+            that was trained on rooms of the rows.
     """
     benchmark = find_benchmark(options.name).read(rows_path, options)
+    rows, is_official = benchmark.rows, benchmark.official
+    leaks = [
+        note for file in files for note in check_scored(file, model or {}, rows, is_official, allow_leak=allow_leak)
+    ]
     answers = [_answers(benchmark, file, rows_path, options, field) for file in files]
     found = [benchmark.accuracy(given, file.name) for given, file in zip(answers, files, strict=True)]
     if len(found) == 1:
         export_scores(export, files[0], benchmark, answers[0], found[0])
-        return replace(found[0], notes=(*benchmark.remarks(), *found[0].notes))
+        return replace(found[0], notes=(*benchmark.remarks(), *leaks, *found[0].notes))
     first, second = (report.correct for report in found)
     common = first.keys() & second.keys()
     if not common:

@@ -82,7 +82,8 @@ def score_command(
         prompt = prompt or _recorded_prompt(Path(files[0])) or PromptSettings()
         harness = given.get("benchmark.harness") or _recorded_harness(Path(files[0]))
         read = ReadOptions(split, tasks, harness=harness, name=name, prompt=prompt)
-        return score_benchmark([Path(file) for file in files], Path(rows), read, given.get("field"), export)
+        paths, more = [Path(file) for file in files], {"export": export, "model": model, "allow_leak": allow_leak}
+        return score_benchmark(paths, Path(rows), read, given.get("field"), **more)
     if trust:
         if len(files) > 1:
             raise ConfigError(f"trust={trust['trust']}: {len(files)} files", hint="name the others: blind=FILE")
