@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import json
+import shutil
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -136,7 +137,9 @@ def test_doctor_says_once_that_a_package_is_missing(light):
 
 @pytest.mark.integration
 def test_a_finished_evaluation_prints_again(light, capsys):
-    words = ["eval", "model=tiny", "benchmark=folder", "benchmark.path=data", "benchmark.split=train", "output=done"]
+    shutil.copytree(ROOT / "tests/legacy/lab/base", light.folder / "run/final")
+    words = ["eval", "model=run/final", "benchmark=folder", "benchmark.path=data", "benchmark.split=train"]
+    words += ["output=run/done"]  # in the run folder of the model
     words += ["decoding.max_new_tokens=4", "video.num_frames=2"]
     with contextlib.chdir(light.folder):
         assert whole_install(words) == 0
@@ -145,11 +148,11 @@ def test_a_finished_evaluation_prints_again(light, capsys):
     assert again.stdout == table and "every question is answered already" in again.stderr
     anew = light(*words, "--overwrite", code=2)
     assert anew.stderr.splitlines()[-2].startswith("error: eval: torch, torchvision")
-    predictions = light.folder / "done/predictions.jsonl"
+    predictions = light.folder / "run/done/predictions.jsonl"
     predictions.write_text("".join(predictions.read_text().splitlines(keepends=True)[:-1]))
     cut = light(*words, code=2)
     assert cut.stderr.splitlines()[-2].startswith("error: eval: torch, torchvision")
-    assert light("score", "done/predictions.jsonl", "benchmark.path=data/train.jsonl").stdout
+    assert light("score", "run/done/predictions.jsonl", "benchmark.path=data/train.jsonl").stdout
 
 
 VIDEO = str(ROOT / "tests/legacy/lab/dataset/videos/demo/demo010000_00.mp4")

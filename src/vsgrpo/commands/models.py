@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ import typer
 from vsgrpo.commands import app
 from vsgrpo.errors import ConfigError
 from vsgrpo.packages import check_command
-from vsgrpo.terminal import print_result, show
+from vsgrpo.terminal import note, print_result, show
 
 
 @app.command("merge", "runs/x/final output=models/x")
@@ -39,7 +38,7 @@ def merge(
     from vsgrpo.modeling.save import merge_adapter  # imports torch: after all checks
 
     difference = merge_adapter(Path(adapter), Path(folder), dtype, offline=not can_ask)
-    show(f"checked: log-probabilities in float32 differ by at most {difference:.1e}", sys.stderr)
+    note(f"checked: log-probabilities in float32 differ by at most {difference:.1e}")
     show(str(folder))
 
 

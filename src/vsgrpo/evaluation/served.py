@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -31,7 +30,7 @@ from vsgrpo.modeling.adapters import adapter_chain, adapter_hash, read_adapter_c
 from vsgrpo.modeling.bundle import MediaFeatures, language_model
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.tree import Prompt, build_trees
-from vsgrpo.terminal import Progress, show
+from vsgrpo.terminal import Progress, note
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -130,12 +129,12 @@ class ServedGenerator(Generator):
         rank = max((int(read_adapter_config(folder).get("r", 1)) for folder in chain), default=0)
         needs = Needs(section.sampling, model.dtype, len(probe.token_ids) + self.decoding.max_new_tokens, rank)
         for server in self._servers.servers:
-            meet(server, needs, section.startup_timeout_s, lambda text: show(text, sys.stderr))
+            meet(server, needs, section.startup_timeout_s, note)
             for folder in chain:
                 _give(server, folder)
             gap = self._gap(server, probe, features)
             check_gap(gap, section.max_logprob_gap, server.url, "decoding.vllm.max_logprob_gap")
-            show(f"server: {server.url}, log-probs {gap:.1e} from the model's here", sys.stderr)
+            note(f"server: {server.url}, log-probs {gap:.1e} from the model's here")
         language_model(self.bundle.model).layers.to("meta")
 
     def _probe(self, asked: Sequence[VideoQuestions]) -> tuple[Prompt, Mapping[str, MediaFeatures]]:

@@ -183,7 +183,7 @@ def launch_training(
             changes = {"resume": resume, "overwrite": overwrite, "allow_changed": allow_changed}
             prepare_run_folder(run_dir, config, overrides, inputs=seen, **changes)
             write_mix(run_dir, drawn, config.run.seed)
-            show("\n".join(plan), sys.stderr)
+            _show_plan(plan)
         if joins or not needs_launcher(config):
             if leads:
                 note("starting the worker: loading torch and the libraries")
@@ -193,6 +193,15 @@ def launch_training(
                 process.exit_code = train(config, checked, resume=resume)
             return process.exit_code
         return _supervise_workers(config, stack, leads=leads, resume=resume)
+
+
+def _show_plan(lines: list[str]) -> None:
+    """Print the plan of a run on stderr; with -q its warnings alone."""
+    for line in lines:
+        if line.startswith("warning: "):
+            show(line, sys.stderr)
+        else:
+            note(line)
 
 
 def _supervise_workers(config: TrainConfig, stack: ExitStack, *, leads: bool, resume: bool) -> int:
@@ -206,7 +215,7 @@ def _supervise_workers(config: TrainConfig, stack: ExitStack, *, leads: bool, re
         config_file = Path(stack.enter_context(TemporaryDirectory())) / "config.yaml"
         config_file.write_text(to_yaml(config), encoding="utf-8")
     command = launch_command(config, config_file, resume)
-    show(f"starting {config.launch.num_processes} processes: {shlex.join(command)}", sys.stderr)
+    note(f"starting {config.launch.num_processes} processes: {shlex.join(command)}")
     launcher = [sys.executable, "-m", "vsgrpo.training.launcher", str(run_dir), *command[2:]]
     return supervise(launcher, run_dir, config.launch, leads=leads)
 

@@ -23,7 +23,7 @@ from typing import Any
 from vsgrpo.errors import ConfigError
 from vsgrpo.files import write_atomic
 from vsgrpo.records import read_record
-from vsgrpo.terminal import show
+from vsgrpo.terminal import note, show
 from vsgrpo.training.launcher import STOP_SIGNALS, exit_code
 from vsgrpo.training.run_folder import read_status
 
@@ -177,10 +177,10 @@ def run_sweep(
         folder = sweep.folder / run.name
         title = f"run {number}/{len(sweep.runs)} {run.name}"
         if is_finished(folder) and not overwrite and not resume:
-            show(f"{title}: finished already", sys.stderr)
+            note(f"{title}: finished already")
             continue
         going_on = (folder / "config.yaml").is_file() and not overwrite
-        show(f"{title}: {'goes on' if going_on else 'starts'}", sys.stderr)
+        note(f"{title}: {'goes on' if going_on else 'starts'}")
         flags = [*options, *(["--resume"] if going_on else []), *(["--overwrite"] if overwrite else [])]
         code, signalled = _run_alone(["train", *_words(run), f"output={folder}", *flags], silent)
         if signalled and code:

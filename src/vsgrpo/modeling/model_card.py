@@ -16,10 +16,9 @@ import yaml
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 
 from vsgrpo.data.manifest import TRAINING_MANIFEST_NAME, TrainingManifest, read_training_manifest
-from vsgrpo.families import FAMILIES, family_of
+from vsgrpo.families import ADAPTER_CONFIG, FAMILIES, family_of
 from vsgrpo.families.vision_record import read_vision
 from vsgrpo.files import write_atomic
-from vsgrpo.modeling.adapters import ADAPTER_CONFIG
 from vsgrpo.records import read_record
 
 CARD_NAME = "README.md"

@@ -30,7 +30,7 @@ from vsgrpo.errors import DataError, SetupError
 from vsgrpo.families import budget_of
 from vsgrpo.modeling.load import device_line, load
 from vsgrpo.modeling.vision import FeatureStore
-from vsgrpo.terminal import show
+from vsgrpo.terminal import note, show
 from vsgrpo.training.distributed import merged
 from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.preflight import cache_folder, check_caching, check_enough_rows, load_rows
@@ -212,7 +212,7 @@ def cache_videos(config: TrainConfig, rows: Sequence[Row] | None = None) -> Cach
     paths = list(dict.fromkeys(place for row in rows for place in row.media_paths(base)))
     num_gpus = torch.cuda.device_count() if wants_features and not config.launch.on_cpu else 0
     if wants_features:
-        show(device_line("cuda" if num_gpus else "cpu") + f", {max(1, num_gpus)} at a time", sys.stderr)
+        note(device_line("cuda" if num_gpus else "cpu") + f", {max(1, num_gpus)} at a time")
     if num_gpus <= 1:
         summary = _fill(config, folder, paths, "cuda" if num_gpus else "cpu")
     else:
@@ -296,7 +296,7 @@ def _fill(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str
         except DataError as error:
             _note_bad(summary, error)
         if number % 100 == 0 or number == len(good):
-            show(f"{device}: {number} of {len(good)} videos and images", sys.stderr)
+            note(f"{device}: {number} of {len(good)} videos and images")
     summary.num_decoded = loader.num_decoded
     summary.num_corrupt = loader.cache.num_corrupt
     if store is not None and store.disk is not None:

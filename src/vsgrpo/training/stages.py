@@ -128,7 +128,7 @@ def _go_on(opened: OpenStage, newest: Checkpoint, folder: RunFolder, every: int)
     start = next(ends, newest)
     opened.start = str(start.path)
     if trainer.is_world_process_zero() and total > start.max_steps:
-        show(lengthened(trainer.args, start, total, every), sys.stderr)
+        note(lengthened(trainer.args, start, total, every))
 
 
 def total_steps(trainer: StageTrainer) -> int:

@@ -159,7 +159,7 @@ def train(config: TrainConfig, checked: tuple[list[Row], str] | None = None, *, 
         folder.update_status(status="done", signal=None, error=None)
     if own_rank() == 0 and (best := folder.read_status().get("best")):
         where = f"{folder.path / 'checkpoint-'}{best['checkpoint']} (score {best['dev_score']:.3f})"
-        show(f"best on dev.jsonl: {where}; final is the last state, whichever was best", sys.stderr)
+        note(f"best on dev.jsonl: {where}; final is the last state, whichever was best")
     return 0
 
 
@@ -192,7 +192,7 @@ def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunP
     if own_rank() == 0:  # before minutes of loading
         for section in config.stage_sections():
             if isinstance(section, GrpoSection) and config.rollout_engine(section) == "vllm":
-                meet_servers(config, section, rows, lambda text: show(text, sys.stderr))
+                meet_servers(config, section, rows, note)
     if own_rank() == 0:
         note(f"loading model: {config.model.adapter or config.model.path}")
     bundle = make_model(config)

@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import sqlite3
-import sys
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from vsgrpo.config.build import BuildCotConfig
 from vsgrpo.config.evaluate import StepSection
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families.hub_models import check_reachable, local_model
-from vsgrpo.terminal import show
+from vsgrpo.terminal import note
 
 SCHEMA_VERSION = 1
 CACHE_NAME = "answers.sqlite"
@@ -202,7 +201,7 @@ class LocalChat:
         self.name, self.model_name = name, str(step.model)
         self._lock = asyncio.Lock()
         device = own_device()
-        show(f"{name}.model={step.model}: {device_line(device)}", sys.stderr)
+        note(f"{name}.model={step.model}: {device_line(device)}")
         dtype = "float32" if device.type == "cpu" else "bfloat16"
         path, key = local_model(self.model_name, f"{name}.model={step.model}"), f"{name}.model"
         offline = not check_reachable([path])
