@@ -78,7 +78,8 @@ def cache_videos(
         raise ConfigError("data.path: not given", hint="say where the rows are: data=DIR")
     check_caching(config)
     find_model(config.model.path, config.model.adapter)
-    config = with_hub_models(with_own_rows(config))
+    frames_alone = config.video.feature_cache == "off"
+    config = with_hub_models(with_own_rows(config), records=frames_alone)
     rows = load_rows(config)[0]
     from vsgrpo.training.rows import cache_videos as fill
 
