@@ -113,13 +113,14 @@ PARTS: dict[str, list[Step]] = {
         ),
         Step(f"{DEMO} source.seed=9 source.num_scenes=10 output=runs/demo/data/test", "the same", "scans: 10 built"),
         Step(
-            "vsgrpo train sft experiment=demo_sft data=runs/demo/data/cold output=runs/demo/sft trainer.max_steps=4",
+            "vsgrpo train sft experiment=demo_sft data=runs/demo/data/cold output=runs/demo/sft "
+            "trainer.max_steps=4 trainer.logging_steps=1",
             "a line per log, `trained: ...` at the end",
             "trained: ",
         ),
         Step(
             "vsgrpo train grpo experiment=demo_grpo model.path=runs/demo/sft/final data=runs/demo/data/cold "
-            "output=runs/demo/grpo trainer.max_steps=2",
+            "output=runs/demo/grpo trainer.max_steps=2 trainer.logging_steps=1",
             "rewards, KL, phases",
             "trained: ",
         ),
@@ -241,7 +242,7 @@ PARTS: dict[str, list[Step]] = {
         wrong('vsgrpo ask model=runs/own/final video=clips/cut.mp4 "How many?"', "it cannot be read", "cut.mp4"),
         wrong("vsgrpo report runs/none", "no such run", "runs/none"),
         wrong("vsgrpo score said.jsonl", "what a line lacks, and the key that gives it", "benchmark.path"),
-        wrong("vsgrpo inspect runs", "the runs and datasets that are there", "runs/own"),
+        wrong("vsgrpo inspect runs", "the runs and datasets that are there", "there: runs/"),
         wrong(f"{DEMO} output=README.md", "a file, no folder", "README.md"),
         wrong("vsgrpo import-data none.json output=data/other", "no such file", "none.json"),
     ],

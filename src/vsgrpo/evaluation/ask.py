@@ -98,14 +98,14 @@ def answer_request(config: EvalConfig, request: Request) -> Reply:
         ConfigError, DataError: the model or the video cannot be read.
     """
     check_command("ask")
-    from vsgrpo.evaluation import generate
-
     media, config = [(kind, str(path)) for kind, path in request.media], with_rules(with_hub_models(config))
     check_unsure(config, Benchmark)
     given = config.prompt
     prompt = PromptSettings(given.mode, given.wording, False, given.template, given.suffix)
     row = question_row("question", request.question, "", media, dataset="ask", question_type="")
     budget = vision_budget([config.model.adapter, config.model.path], config.vision())
+    from vsgrpo.evaluation import generate  # imports torch: after all checks
+
     with tempfile.TemporaryDirectory() as folder:
         device = generate.Processes.join().device
         generator = generate.open_generator(config, budget, device, Path(folder) / "tiny", prompt)
