@@ -57,12 +57,18 @@ TASTE_STEP = (
     """print(round(log['clock'] - os.path.getctime('taste.start'), 1))\""""
 )
 REWARD = "PYTHONPATH=. vsgrpo train grpo reward.names=[accuracy,my_rewards:short_reward] reward.weights=[1,0.2]"
-API = """python -c "import vsgrpo
-data, few = 'runs/taste/data', ['benchmark.split=train', 'benchmark.limit=4']
-final = vsgrpo.train('sft', 'model=tiny', 'launch=cpu', 'trainer.max_steps=2', data=data, output='runs/api')
-report = vsgrpo.evaluate(final, data, *few, output='runs/api/eval')
-print(report.table().splitlines()[0])
-print(vsgrpo.score([{'question_type': 'object_counting', 'prediction': '4', 'ground_truth': '4'}])['overall'])\""""
+API = "; ".join(
+    [
+        "import vsgrpo",
+        "data, few = 'runs/taste/data', ['benchmark.split=train', 'benchmark.limit=4']",
+        "few_steps = ['model=tiny', 'launch=cpu', 'trainer.max_steps=2']",
+        "final = vsgrpo.train('sft', *few_steps, data=data, output='runs/api')",
+        "report = vsgrpo.evaluate(final, data, *few, output='runs/api/eval')",
+        "print(report.table().splitlines()[0])",
+        "answer = {'question_type': 'object_counting', 'prediction': '4', 'ground_truth': '4'}",
+        "print(vsgrpo.score([answer])['overall'])",
+    ]
+)
 FILES = {
     "own data": {"rows.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS)},
     "own reward and prompt": {
@@ -286,7 +292,7 @@ PARTS: dict[str, list[Step]] = {
             "10 from an earlier",
         ),
     ],
-    "from Python": [Step(API, "trains, evaluates, scores", r"1\.0\s*$", out=True)],
+    "from Python": [Step(f'python -c "{API}"', "trains, evaluates, scores", r"1\.0\s*$", out=True)],
     "tab": [
         Step("bash: vsgrpo train gr<Tab>", "`vsgrpo train grpo`", "^vsgrpo train grpo$", tab=True),
         Step("bash: vsgrpo train grpo experiment=vsg<Tab>", "`experiment=vsgrpo_`", "experiment=vsgrpo_$", tab=True),
