@@ -1,5 +1,6 @@
 """The walk of a new user: its page has every step of the script, and no step uses a word that no page explains."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -17,9 +18,8 @@ STEPS = [step for steps in PARTS.values() for step in steps]
 
 def test_the_page_has_every_step_in_order():
     page = PAGE.read_text(encoding="utf-8")
-    typed = [f"\n| `{step.command.replace('|', chr(92) + '|')}` | " for step in STEPS]
-    assert [text for text in typed if text not in page] == []
-    assert [page.index(text) for text in typed] == sorted(page.index(text) for text in typed)
+    typed = [step.command.replace("|", "\\|") for step in STEPS]
+    assert re.findall(r"^\| `(.*)` \| [\d.]+ \| [\d.]+ \| ", page, re.M) == typed
     assert "**" not in "".join(line for line in page.splitlines() if line.startswith("| `"))  # nothing went wrong
 
 
