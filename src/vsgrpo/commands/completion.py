@@ -33,7 +33,7 @@ _SHORT = {
     "doctor": ("data=", "output=", "model="),
     "check-data": ("model=",),
     "cache-videos": ("data=", "model="),
-    "eval": ("model=", "output="),
+    "eval": ("model=", "output=", "suite="),
     "ask": ("model=", "video=", "image=", "prompt="),
     "serve": ("model=",),
     "build-data": ("output=",),

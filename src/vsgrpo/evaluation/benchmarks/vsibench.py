@@ -122,6 +122,9 @@ class VsiBench(Benchmark):
         read = read_first(scorer, self.rows, answers.by_control[""], self.prompt)
         pairs = pair_scores(pair_outcomes(self.rows, read))
         beside = {"full": self.published, "debiased": self.published_debiased}.get(self.subset, ())
+        notes, whole = [self.other_part] if self.other_part else [], sum(_part_rows(self.subset).values())
+        if self.official and beside and len(self.rows) != whole:
+            notes.append(f"{len(self.rows)} rows were asked, published rows are of all {whole}")
         is_part = self.official and self.subset != "full" and not self.other_part
         return VsiBenchReport(
             self,
@@ -134,7 +137,7 @@ class VsiBench(Benchmark):
             pairs,
             part=f"VSI-Bench, {self.subset} part" if is_part else "",
             published=beside if self.official else (),
-            notes=(self.other_part,) if self.other_part else (),
+            notes=tuple(notes),
         )
 
     def write_beside_results(self, report: VsiBenchReport, answers: Answers) -> None:
@@ -156,6 +159,11 @@ class VsiBench(Benchmark):
         return tables.get(results.get("scorer") or "official", tables["official"])
 
 
+def _part_rows(subset: str) -> dict[str, int]:
+    """Return question type -> rows of the published part."""
+    return {kind: {"full": of, "debiased": kept, "pruned": of - kept}[subset] for kind, (kept, of) in PART_ROWS.items()}
+
+
 def _other_part(file: Path, rows: Sequence[Row], subset: str) -> str:
     """Return what tells rows of a subset from the published ones: the list's hash, else rows by question type."""
     listed, there = file.with_name("pruned_ids.txt"), Counter(row.question_type for row in rows)
@@ -164,8 +172,8 @@ def _other_part(file: Path, rows: Sequence[Row], subset: str) -> str:
         sha256 = file_sha256(listed)
         if sha256 != PRUNED_SHA256:
             return f"{listed.name} is not the published list: sha256 {sha256[:12]}, not {PRUNED_SHA256[:12]}"
-    kept = {kind: own[0] if subset == "debiased" else own[1] - own[0] for kind, own in PART_ROWS.items()}
-    other = [f"{kind} {there[kind]} for {number}" for kind, number in kept.items() if there[kind] != number]
+    published = _part_rows(subset)
+    other = [f"{kind} {there[kind]} for {number}" for kind, number in published.items() if there[kind] != number]
     return f"not the published part: rows of {'; '.join(other)}" if other else ""
 
 
