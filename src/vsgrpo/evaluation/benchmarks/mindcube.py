@@ -69,8 +69,8 @@ class MindCube(Benchmark):
     headline = "micro"
     scorer = "the last letter before a period, else by MindCube's list of phrases"
     versions = (
-        Version("tiny", 1050, "0289eb82d81ff9aa0201ae75f86da7fd1924cf23dc202856d0579a0effd22ac8"),
-        Version("tiny, another edition", 1050),
+        Version("tiny at 9c941b46", 1050, "0289eb82d81ff9aa0201ae75f86da7fd1924cf23dc202856d0579a0effd22ac8"),
+        Version("tiny", 1050),
         Version("full", 21154),
     )
     published = (

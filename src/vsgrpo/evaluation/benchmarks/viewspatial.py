@@ -59,8 +59,8 @@ class ViewSpatial(Benchmark):
     headline = "micro"
     scorer = "the first letter alone in the last line"
     versions = (
-        Version("2025-05", 5712, "4e5f7a70e8977f48fcb00a7dccaa2f39b4c143255bfd4070dd8b02837b3741b5"),
-        Version("another edition", 5712),
+        Version("at 2e85a5e", 5712, "4e5f7a70e8977f48fcb00a7dccaa2f39b4c143255bfd4070dd8b02837b3741b5"),
+        Version("2025-05", 5712),
     )
     published = (
         Published("InternVL3-14B", 0.4028, _PAPER),
