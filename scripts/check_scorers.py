@@ -27,6 +27,8 @@ from odd_answers import drawn_answers, odd_answers
 _WORKER = Path(__file__).with_name("harness_worker.py")
 _SAME = 1e-9
 """Difference of two scores that is rounding."""
+_ROUNDED = 0.0051
+"""Difference of two metrics that is rounding: some of lmms-eval's are percentages of two decimals."""
 _SHOWN = 5
 
 
@@ -61,7 +63,8 @@ class Outcome:
     """What one check found.
 
     Attributes:
-        prompts, scores: differences, as texts.
+        prompts, scores, metrics: differences, as texts.
+        num_metrics: values of lmms-eval's own table that were compared.
         raised: pairs where the harness raised; a question there has no score of the harness.
         drawn: pairs where the harness drew a letter at random.
         deviations: scores that differ on answers which we read otherwise on purpose.
@@ -73,6 +76,8 @@ class Outcome:
     num_answers: int = 0
     prompts: list[str] = field(default_factory=list)
     scores: list[str] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
+    num_metrics: int = 0
     raised: int = 0
     drawn: int = 0
     deviations: int = 0
@@ -83,7 +88,7 @@ class Outcome:
         """Whether equality is claimed and does not hold, or the harness scored nothing."""
         claimed = self.check.claims
         unequal = ("prompts" in claimed and self.prompts) or ("scores" in claimed and self.scores)
-        return bool(unequal) or self.raised == self.num_pairs
+        return bool(unequal or self.metrics) or self.raised == self.num_pairs
 
     def line(self) -> str:
         """Return the outcome as one line of a table."""
@@ -92,6 +97,7 @@ class Outcome:
         text = f"{check.benchmark} ({check.setting}) | {check.harness} {check.task} | {' and '.join(found)} differ"
         notes = [f"{self.raised} raised there" if self.raised else "", f"{self.drawn} drawn" if self.drawn else ""]
         notes.append(f"{self.deviations} by a deviation of ours" if self.deviations else "")
+        notes.append(f"{len(self.metrics)} of {self.num_metrics} metrics differ" if self.num_metrics else "")
         notes.append(f"{self.failed_prompts} prompts not made there" if self.failed_prompts else "")
         claimed = "" if check.claims else "no equality claimed"
         return " | ".join([text, *filter(None, (*notes, claimed))])
@@ -112,7 +118,9 @@ class Outcome:
             },
             "prompts_differ": len(self.prompts),
             "scores_differ": len(self.scores),
-            "first": [*self.prompts[:_SHOWN], *self.scores[:_SHOWN]],
+            "metrics_differ": len(self.metrics),
+            "num_metrics": self.num_metrics,
+            "first": [*self.prompts[:_SHOWN], *self.scores[:_SHOWN], *self.metrics[:_SHOWN]],
         }
 
 
@@ -143,6 +151,25 @@ def run_check(check: Check, harness: Harness, answers: Sequence[str]) -> Outcome
     return outcome
 
 
+def compare_tables(outcome: Outcome, harness: Harness) -> None:
+    """Compare the metrics that we export with those that lmms-eval makes of the same answers, three times."""
+    check, ours = outcome.check, Ours(outcome.check)
+    if check.harness == "VLMEvalKit" or "scores" not in check.claims or check.benchmark == "mathvista":
+        return  # VLMEvalKit makes its table inside `evaluate`, which reads files of its own
+    for part in range(3):
+        answers = ours.drawn_right(part)
+        asked = {"harness": check.harness, "task": check.task, "docs": ours.docs(), "answers": answers}
+        theirs = harness.ask(**asked, want="table")["table"]
+        if "raised" in theirs:
+            outcome.metrics.append(f"the harness raised {theirs['raised']}")
+            return
+        for name, value in ours.table(answers).items():
+            if name in theirs:
+                outcome.num_metrics += 1
+                if abs(theirs[name] - value) > _ROUNDED:
+                    outcome.metrics.append(f"{name}, answers {answers}: {theirs[name]} there, {value} here")
+
+
 def main() -> None:
     """Run the checks and print a line for each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
@@ -160,6 +187,7 @@ def main() -> None:
     outcomes = []
     for check in chosen:
         outcomes.append(run_check(check, harness, answers))
+        compare_tables(outcomes[-1], harness)
         if not given.json:
             print(outcomes[-1].line(), flush=True)
             if outcomes[-1].is_broken:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness_rows import ROWS, Doc, write_rows
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, find_benchmark
+from vsgrpo.evaluation.export import Exported
+from vsgrpo.evaluation.scores import score_rows
 from vsgrpo.spatial.scoring import score as vsibench_score
 from vsgrpo.vision_r1.mathvista_extract import normalize
 
@@ -78,6 +80,25 @@ class Ours:
             problem = self._benchmark.problems[row.id]  # type: ignore[attr-defined]
             return float(normalize(answer, problem) == problem.answer)
         return float(self._benchmark.score(row, answer))
+
+    def drawn_right(self, part: int) -> list[str]:
+        """Return an answer to each row: the right one, to every third another."""
+        rows = enumerate(self._benchmark.rows)
+        return [row.ground_truth if (number + part) % 3 else "A" for number, row in rows]
+
+    def table(self, answers: Sequence[str]) -> dict[str, float]:
+        """Return the metrics that `--export lmms` writes of an answer to each row."""
+        benchmark, given = (
+            self._benchmark,
+            {row.id: text for row, text in zip(self._benchmark.rows, answers, strict=True)},
+        )
+        if self._check.benchmark == "vsibench":
+            tables = score_rows(benchmark.rows, {name: [text] for name, text in given.items()}, benchmark.prompt).tables
+            content = {"lmms": tables[self._check.setting]}
+        else:
+            content = benchmark.accuracy(given, "").to_json()
+        found = Exported.of(benchmark, given, content, {})
+        return {name: found.names.scale * value for name, value in found.metrics().items()}
 
 
 def _is_blank(answer: str) -> bool:

@@ -217,7 +217,12 @@ def _mmsi_video() -> list[Doc]:
 
 
 def _video_mme() -> list[Doc]:
-    asked = {"duration": "short", "domain": "Knowledge", "sub_category": "Life", "task_type": "OCR Problems"}
+    asked = {
+        "duration": "short",
+        "domain": "Knowledge",
+        "sub_category": "Humanity & History",
+        "task_type": "OCR Problems",
+    }
     return [
         {
             **asked,

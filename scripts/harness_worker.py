@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import random
+import statistics
 import sys
 import tempfile
 from collections import defaultdict
@@ -108,6 +109,7 @@ class LmmsTask:
             for name, value in self._config["process_results"](copy.deepcopy(doc), [answer]).items():
                 found[name].append(value)
         rules = {item["metric"]: item["aggregation"] for item in self._config["metric_list"]}
+        rules = {name: statistics.fmean if rule == "mean" else rule for name, rule in rules.items()}
         return {name: float(rules[name](values)) for name, values in found.items() if callable(rules.get(name))}
 
 
@@ -152,7 +154,7 @@ class OfficialVsi:
             self._code.vsibench_process_results(copy.deepcopy(doc), [answer])["vsibench_score"]
             for doc, answer in zip(docs, answers, strict=True)
         ]
-        return {"vsibench_overall": float(self._code.vsibench_aggregate_results(results)) / 100}
+        return {"vsibench_overall": self._code.vsibench_aggregate_results(results)["overall"] / 100}
 
 
 def _plain_yaml(path: Path) -> dict[str, Any]:
@@ -205,9 +207,6 @@ class VlmTask:
             return float(self._data.compute_special_score(frame)["vci_metric"].iloc[0])
         scored = self._rules.compute_na_score(frame) if rule == "na" else self._rules.compute_mcq_score(frame)
         return float(scored["MRA:.5:.95:.05" if rule == "na" else "hit"].iloc[0])
-
-    def table(self, docs: Sequence[dict[str, Any]], answers: Sequence[str]) -> dict[str, float]:
-        raise NotImplementedError("VLMEvalKit aggregates inside `evaluate`, which reads its own files")
 
 
 class MathVista:

@@ -152,6 +152,8 @@ EXPORT_NAMES = {
     "mmsi_video": ExportNames("mmsi_video_u50", "overall_accuracy", scale=100.0, easi="mmsi_video_bench"),
     "vsi_super_recall": ExportNames("vsr", "accuracy"),
     "vsi_super_count": ExportNames("vsc", "mra"),
+    "vsi_super_streaming": ExportNames("vsc_streaming", "mra"),
+    "video_mme": ExportNames("videomme", "videomme_perception_score", scale=100.0),
 }
 """Benchmark -> its names. Another one has its own name as task, and no place on the leaderboard."""
 
