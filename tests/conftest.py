@@ -39,11 +39,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what is marked `both_families` with a tiny model of each family."""
+    """Run what is marked `both_families` with a tiny model of each family, of Qwen3.5 among the integration tests.
+
+    Its layers are the slowest on a CPU: a sixth of the unit tests' time was theirs.
+    """
     if metafunc.definition.get_closest_marker("both_families") and "tiny_folder" in metafunc.fixturenames:
         from vsgrpo.families import FAMILIES
 
-        metafunc.parametrize("tiny_folder", [*FAMILIES], indirect=True, scope="session")
+        slow = {"qwen3_5": [pytest.mark.integration]}
+        families = [pytest.param(name, marks=slow.get(name, ())) for name in FAMILIES]
+        metafunc.parametrize("tiny_folder", families, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
