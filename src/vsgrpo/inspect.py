@@ -12,12 +12,12 @@ from vsgrpo.data.frame_true import named_frames
 from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.evaluation.asked_as import PROMPT_KEYS
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions, find_benchmark
 from vsgrpo.evaluation.benchmarks.folder import iter_questions
 from vsgrpo.evaluation.benchmarks.vsibench import SUFFIXES, iter_benchmark
 from vsgrpo.evaluation.predictions import Media, read_answers
 from vsgrpo.evaluation.row_files import row_file
-from vsgrpo.evaluation.score_command import PROMPT_KEYS
 from vsgrpo.paths import inside, path_fault
 from vsgrpo.records import NUMBER, read_jsonl, read_record
 from vsgrpo.report.floor_plan import Plan, make_plan, question_svg, symbol_svg

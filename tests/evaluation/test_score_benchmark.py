@@ -70,3 +70,15 @@ def test_a_part_of_vsibench_is_scored_from_answers_to_all_of_it(tmp_path, capsys
     assert (found["n"], found["num_rows"]) == (3, 3) and any("not the published part" in n for n in found["notes"])
     assert run([*words, "benchmark.subset=half"]) == 2
     assert "choose from: full, debiased, pruned" in capsys.readouterr().err
+
+
+def test_files_that_were_asked_in_other_ways_are_not_compared(tmp_path, rows, capsys):
+    files = []
+    for mode in ("vanilla", "think"):
+        (tmp_path / mode).mkdir()
+        files.append(_write(tmp_path / mode / "p.jsonl", [{"id": "q0", "prediction": "A"}]))
+        settings = {"prompt": {"mode": mode, "wording": "eval", "show_options": True}}
+        (tmp_path / mode / "settings.json").write_text(json.dumps(settings))
+    words = ["score", *files, "benchmark=revsi", f"benchmark.path={rows[1]}"]
+    assert run(words) == 2 and "asked in other ways" in capsys.readouterr().err
+    assert run([*words, "prompt.mode=vanilla"]) == 0 and "0.0" in capsys.readouterr().out

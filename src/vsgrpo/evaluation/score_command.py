@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from vsgrpo.data.leak_guard import name_some
-from vsgrpo.data.prompts import MODES, WORDINGS
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation import foreign
 from vsgrpo.evaluation.accuracy import Accuracy
+from vsgrpo.evaluation.asked_as import PROMPT_KEYS, given_prompt, harness_of, recorded_prompt
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
 from vsgrpo.evaluation.benchmarks.vsibench import SUFFIXES, VsiBench, iter_benchmark, types_of
 from vsgrpo.evaluation.export import check_export, export_scores
@@ -22,7 +22,7 @@ from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
 from vsgrpo.evaluation.map_scores import map_lines
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
-from vsgrpo.evaluation.results import RESULTS_NAME, SETTINGS_NAME
+from vsgrpo.evaluation.results import RESULTS_NAME
 from vsgrpo.evaluation.row_files import row_file
 from vsgrpo.evaluation.score_benchmark import AccuracyDifference, score_benchmark
 from vsgrpo.evaluation.score_tables import Line, group_lines, interval_note, micro_line, score_table
@@ -33,8 +33,6 @@ from vsgrpo.rules import one_of
 from vsgrpo.spatial.answers import SCORERS
 from vsgrpo.terminal import show
 
-_PROMPT_CHOICES = {"mode": MODES, "wording": WORDINGS, "show_options": ("true", "false")}
-PROMPT_KEYS = tuple(_PROMPT_CHOICES)
 _KEYS = ("benchmark.path", "benchmark.split", "benchmark.tasks", "field", *(f"prompt.{key}" for key in PROMPT_KEYS))
 
 
@@ -52,22 +50,15 @@ def score_command(
         DataError: as `score_file` and `score_difference`; a model trained on benchmark rooms, without `allow_leak`.
     """
     model, arguments = split_model_words(arguments)
-    files = [word for word in arguments if "=" not in word or Path(word).is_file()]
-    given = dict(word.split("=", 1) for word in arguments if word not in files)
-    name, trust = given.pop("benchmark", "vsibench"), take_trust_words(given)
-    known = (*_KEYS, "benchmark.subset") if name == "vsibench" else (*_KEYS, "benchmark.harness", "output")
-    for key, value in given.items():
-        if key not in known or not value:
-            every = ", ".join((*known, "benchmark", "model.path", "model.adapter"))
-            raise ConfigError(f"{key}={value}: score knows {every}", hint="benchmark.path=data/vsibench")
-    files += [str(Path(given["output"]) / PREDICTIONS_NAME)] if "output" in given else []
+    files, given, trust = _files_and_keys(arguments)
+    name = given.pop("benchmark", "vsibench")
     if len(files) not in (1, 2):
         raise ConfigError(f"{len(files)} files: score takes one, or two to compare", hint="vsgrpo score FILE [FILE2]")
     if model and len(files) > 1:
         raise ConfigError("model.path: names the model of one file, two are given", hint="score each file alone")
     check_export(export, name, files, None if trust else given.get("benchmark.path"))
     notes = [tuple(check_recorded(Path(file), model, allow_leak=allow_leak)) for file in files]
-    prompt = _given_prompt(given)
+    prompt = given_prompt(given)
     rows, split = given.get("benchmark.path"), given.get("benchmark.split", "test")
     tasks = given["benchmark.tasks"].strip("[]").replace(" ", "").split(",") if "benchmark.tasks" in given else None
     if name != "vsibench":
@@ -79,16 +70,21 @@ def score_command(
             raise ConfigError(problem, hint="leave trust out")
         for note in (note for own in notes for note in own):
             show(f"note: {note}", sys.stderr)
-        prompt = prompt or _recorded_prompt(Path(files[0])) or PromptSettings()
-        harness = given.get("benchmark.harness") or _recorded_harness(Path(files[0]))
-        read = ReadOptions(split, tasks, harness=harness, name=name, prompt=prompt)
+        asked = {(prompt or recorded_prompt(Path(file)), harness_of(given, Path(file))) for file in files}
+        if len(asked) > 1:
+            problem = f"{files[0]} and {files[1]}: asked in other ways, as the settings.json beside each says"
+            raise ConfigError(
+                problem, hint="score each alone, or say how both are read: prompt.mode=, benchmark.harness="
+            )
+        ((asked_as, harness),) = asked
+        read = ReadOptions(split, tasks, harness=harness, name=name, prompt=asked_as or PromptSettings())
         paths, more = [Path(file) for file in files], {"export": export, "model": model, "allow_leak": allow_leak}
         return score_benchmark(paths, Path(rows), read, given.get("field"), **more)
     if trust:
         if len(files) > 1:
             raise ConfigError(f"trust={trust['trust']}: {len(files)} files", hint="name the others: blind=FILE")
         first = Path(files[0])
-        read = ReadOptions(split, tasks, prompt=prompt or _recorded_prompt(first) or PromptSettings())
+        read = ReadOptions(split, tasks, prompt=prompt or recorded_prompt(first) or PromptSettings())
         where = _recorded_rows(first) if rows is None else Path(rows)
 
         def score(file: str) -> tuple[Scores, tuple[Item, ...]]:
@@ -100,23 +96,26 @@ def score_command(
     reports = [score_file(file, rows, prompt, split, given.get("field"), types_of(tasks), subset) for file in files]
     reports = [replace(report, notes=(*report.notes, *more)) for report, more in zip(reports, notes, strict=True)]
     if export is not None and rows is not None:
-        asked = prompt or _recorded_prompt(Path(files[0])) or PromptSettings()
+        asked = prompt or recorded_prompt(Path(files[0])) or PromptSettings()
         benchmark = VsiBench.read(rows, ReadOptions(split, tasks, subset=subset, name=name, prompt=asked))
         answers = {item.id: text for item in reports[0].items if (text := item.texts[0]) is not None}
         export_scores(export, Path(files[0]), benchmark, answers, reports[0])
     return reports[0] if len(reports) == 1 else score_difference(*reports)
 
 
-def _given_prompt(given: Mapping[str, str]) -> PromptSettings | None:
-    """Return the prompt that the keys `prompt.*` among the given ones describe, None where there is none."""
-    asked = {key: given[f"prompt.{key}"] for key in PROMPT_KEYS if f"prompt.{key}" in given}
-    for key, value in asked.items():
-        if value not in _PROMPT_CHOICES[key]:
-            raise ConfigError(f"prompt.{key}={value}: unknown", hint=f"choose from: {', '.join(_PROMPT_CHOICES[key])}")
-    if not asked:
-        return None
-    shown = asked.pop("show_options", "true") == "true"
-    return PromptSettings(**asked, show_options=shown)
+def _files_and_keys(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], dict[str, str]]:
+    """Return the predictions files, the keys and those of a trust report among the words of a command line."""
+    files = [word for word in arguments if "=" not in word or Path(word).is_file()]
+    given = dict(word.split("=", 1) for word in arguments if word not in files)
+    trust = take_trust_words(given)
+    is_vsibench = given.get("benchmark", "vsibench") == "vsibench"
+    known = (*_KEYS, "benchmark.subset") if is_vsibench else (*_KEYS, "benchmark.harness", "output")
+    for key, value in given.items():
+        if key not in (*known, "benchmark") or not value:
+            every = ", ".join((*known, "benchmark", "model.path", "model.adapter"))
+            raise ConfigError(f"{key}={value}: score knows {every}", hint="benchmark.path=data/vsibench")
+    files += [str(Path(given["output"]) / PREDICTIONS_NAME)] if "output" in given else []
+    return files, given, trust
 
 
 def score_file(
@@ -147,7 +146,7 @@ def score_file(
     path = Path(path)
     lines, notes = foreign.read_lines(path, field)
     if prompt is None:
-        prompt = _recorded_prompt(path)
+        prompt = recorded_prompt(path)
         if prompt is None and foreign.thinks(lines):
             prompt = PromptSettings("think", "train")
             notes.append("the answers begin with <think>: official and lmms read inside <answer> tags")
@@ -215,25 +214,6 @@ def score_difference(first: ScoreReport, second: ScoreReport) -> DifferenceRepor
     names = (first.name, second.name) if first.name != second.name else (f"{first.name} (1)", f"{second.name} (2)")
     left_out = len(answered[0].keys() ^ answered[1].keys())
     return DifferenceReport(names, tables, intervals, len(common), left_out, len(set(scenes)))  # type: ignore[arg-type]
-
-
-def _recorded_prompt(path: Path) -> PromptSettings | None:
-    settings = path.with_name(SETTINGS_NAME)
-    if not settings.is_file():
-        return None
-    hint = "move the predictions elsewhere"
-    try:
-        recorded = read_json(settings, hint)["prompt"]
-        return PromptSettings(**{name: recorded[name] for name in PROMPT_KEYS})
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{settings}: does not name the prompt ({error})", hint) from None
-
-
-def _recorded_harness(path: Path) -> str:
-    """Return whose prompt the settings.json beside a predictions file names; the authors' where there is none."""
-    settings = path.with_name(SETTINGS_NAME)
-    recorded = read_json(settings).get("benchmark") if settings.is_file() else None
-    return recorded.get("harness", "official") if isinstance(recorded, dict) else "official"
 
 
 def _recorded_rows(path: Path) -> Path | None:
