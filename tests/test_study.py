@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from evaluation_rows import official_rows
+from vsgrpo.config.compose import load_config
 from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 
@@ -82,3 +83,46 @@ def test_constants_are_of_the_rows_that_were_scored(study, rows, tmp_path):
     lines = [{"id": row.id, "prediction": "3"} for row in rows[1:] for _ in range(2)]  # two samples of each
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert study.answered(rows, tmp_path / "absent", folder) == rows[1:]
+
+
+@pytest.fixture
+def algorithms(study):
+    import study_algorithms
+
+    yield study_algorithms
+    sys.modules.pop("study_algorithms", None)
+
+
+def test_the_arms_of_the_algorithm_study_compose_and_are_fixed(algorithms, tmp_path):
+    assert len(algorithms.ARMS) <= 8
+    made = algorithms.AlgorithmStudy(tmp_path, algorithms.FULL, 6.0)
+    for arm in (algorithms.COLD, *made.by_name.values()):
+        words = [f"experiment={arm.experiment}", *made.shared, *arm.settings, *made.settings_of(arm)]
+        config = load_config("train", [f"trainer={arm.method}", *words, "data=d", "output=o"])
+        assert config.trainer.max_steps == (150 if arm is algorithms.COLD else 250)
+    made.write_plan([0, 1, 2])
+    made.write_plan([0, 1, 2])
+    with pytest.raises(SystemExit, match="another plan was fixed there"):
+        made.write_plan([0, 1])
+    made.count(6 * 3600 + 1)
+    with pytest.raises(algorithms.OutOfBudget):
+        made.call("--help")
+
+
+def test_the_table_of_the_algorithm_study_by_hand(algorithms, tmp_path):
+    made = algorithms.AlgorithmStudy(tmp_path, algorithms.FULL, 6.0)
+    for seed, score in ((0, 0.5), (1, 0.7)):
+        arm = made.by_name["mra"]
+        made.folder(arm, seed).mkdir(parents=True)
+        (made.folder(arm, seed) / "log.jsonl").write_text('{"loss": 0, "step": 200, "cpu_seconds": 90.4}\n')
+        for kind in ("held", "pairs"):
+            folder = made.evaluation(arm, seed, kind)
+            folder.mkdir(parents=True)
+            scores = {"object_counting": score, "room_size_estimation": 0.25}
+            pairs = {"removal": {"pair_accuracy": 0.1, "stale_rate": 0.5}}
+            (folder / "results.json").write_text(
+                json.dumps({"scores": scores, "controls": {"blind": scores}, "pairs": pairs})
+            )
+    # mean of 50 and 70, deviation sqrt(2 x 10^2 / 1) = 14.1
+    line = "| mra | 2 | 200 | 90 | 60.0 ± 14.1 | 25.0 ± 0.0 | 60.0 ± 14.1 | 25.0 ± 0.0 | 10.0 ± 0.0 | 50.0 ± 0.0 | - |"
+    assert algorithms.table(made, [0, 1, 2])[2:] == [line]

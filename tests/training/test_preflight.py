@@ -52,6 +52,7 @@ def config_of(method, *overrides):
             "trainer.group_filter: tears the pairs",
             "follow",
         ),
+        (["reward.names=[accuracy,follow]"], "follow compares the rows of pairs, and none in d", "train_pairs"),
         (["reward.names=[accuracy,map]"], "reward.names=['map']: no row in d has a map", "data.map=true"),
         (["reward.names=[map_published]"], "reward.names=['map_published']: no row in d has a map", "data.types=[map]"),
         (["reward.names=[accuracy,overlong]", "trainer.max_completion_length=33"], None, None),

@@ -30,6 +30,12 @@ def check_rewards(config: TrainConfig, rows: Sequence[Row], types: Collection[st
     """
     _check_names(config)
     _check_maps(config, rows, types)
+    if "follow" in config.reward_names() and rows and not any(row.extra.get("pair") for row in rows):
+        raise ConfigError(
+            f"reward.names={config.reward_names()}: follow compares the rows of pairs, and none in {config.data.path} "
+            f"is in one (data.split={config.data.split})",
+            hint="set data.split=train_pairs (build-data counterfactual.*, docs/trust.md), or leave follow out",
+        )
     for number, section in enumerate(config.stage_sections()):
         if isinstance(section, GrpoSection):
             where = f"trainer.stages[{number}]" if config.trainer.stages else "trainer"
