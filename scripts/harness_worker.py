@@ -38,25 +38,20 @@ LMMS_TASKS: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "mmsi_bench": ("mmsi_bench/msr_bench.yaml", lambda r: r["average"]["score"]),
     "mmsi_video": ("mmsi_video/mmsi_video_u50.yaml", lambda r: r["overall_accuracy"]["score"]),
     "mindcube_tiny": ("mindcube/mindcube_tiny.yaml", lambda r: r["overall_accuracy"]["score"]),
-    "mindcube_full": ("mindcube/mindcube_full.yaml", lambda r: r["overall_accuracy"]["score"]),
     "viewspatial": ("viewspatial/viewspatial.yaml", lambda r: r["overall_accuracy"]["score"]),
     "site_bench_image": ("sitebench/site_image.yaml", lambda r: r["accuracy"]["overall"]),
-    "site_bench_video": ("sitebench/site_video.yaml", lambda r: r["accuracy"]["overall"]),
     "sparbench": (
         "sparbench/sparbench.yaml",
         lambda r: _numeric(r["sparbench_score"], "accuracy", "MRA:.5:.95:.05", "vci_metric"),
     ),
     "osi_bench": ("osi_bench/osi_bench.yaml", lambda r: r["overall"]["score"]),
     "blink": ("blink/blink_counting.yaml", lambda r: r["blink_acc"]["is_correct"]),
-    "3dsrbench": ("3dsrbench/3dsrbench.yaml", lambda r: r["vanilla_accuracy"]["score"]),
     "3dsrbench_circular": ("3dsrbench/3dsrbench_circular.yaml", lambda r: r["vanilla_accuracy"]["score"]),
     "embspatial": ("embspatial/embspatial.yaml", lambda r: r["embspatial_acc"]["is_correct"]),
     "vsr_10mins": ("vsisuper/recall/vsr_10mins.yaml", lambda r: r["accuracy"]),
     "vsc_10mins": ("vsisuper/count/vsc_10mins.yaml", lambda r: r["mra"]),
     "vsc_streaming_10mins": ("vsisuper/count_streaming/vsc_streaming_10mins.yaml", lambda r: r["mra"]),
     "videomme": ("videomme/videomme.yaml", lambda r: r["videomme_perception_score"]["score"]),
-    "mvbench": ("mvbench/mvbench_action_antonym.yaml", lambda r: r["mvbench_accuracy"]["score"]),
-    "tempcompass_mc": ("tempcompass/tempcompass_mc.yaml", lambda r: next(iter(r.values()))["rating"]),
 }
 
 # VLMEvalKit: module, class, and the rule that reads answers: of utils/spatial_bench ("mcq" or "na", as the type of a
@@ -71,7 +66,6 @@ VLM_TASKS: dict[str, tuple[str, str, str]] = {
     "MindCubeBench": ("mindcubebench", "MindCubeBench", "mcq"),
     "ViewSpatialBench": ("viewspatialbench", "ViewSpatialBench", "mcq"),
     "SiteBenchImage": ("sitebench", "SiteBenchImage", "mcq"),
-    "SiteBenchVideo": ("sitebench", "SiteBenchVideo", "mcq"),
     "SparBench": ("sparbench", "SparBench", "spatial"),
     "STI-Bench": ("stibench", "STIBench", "mcq"),
     "SPBench": ("spbench", "SPBench", "spatial"),

@@ -74,6 +74,7 @@ def test_easi_submission_names_what_it_cannot_know(tmp_path, capsys):
     file = write_answers(tmp_path / "own", {"among_group001_q0_3_2": "D", "aroundnew_tv_q1": "A"}, SETTINGS)
     assert run(["score", str(file), "benchmark=mindcube", f"benchmark.path={path}", "--export", "easi"]) == 0
     said = capsys.readouterr().err
+    assert "mindcube_tiny: of 2 of 3 questions only" in said and "benchmark.harness=easi\n" in said
     assert "fill in before you submit it: modelType (pretrained | finetuned | instruction | rl)\n" in said
     payload = json.loads((tmp_path / "own" / "export_easi" / "easi_results.json").read_text())
     assert payload["scores"] == {"mindcube_tiny": 50.0}
@@ -110,6 +111,17 @@ def test_vsibench_is_exported_by_the_scorer_of_lmms_eval(tmp_path, capsys):
     table = results["results"]["vsibench"]
     assert table["vsibench_overall,none"] == 1.0 and table["object_counting_mra,none"] == 1.0
     assert [sample["score"] for sample in samples] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.integration
+def test_an_export_goes_with_the_evaluation_that_it_is_of(tmp_path, tiny_folder, capsys):
+    path = image_benchmarks.write_mindcube(tmp_path / "data")
+    words = ["eval", f"model={tiny_folder}", "benchmark=mindcube", f"benchmark.path={path}"]
+    words += [f"output={tmp_path / 'out'}", "decoding.max_new_tokens=2", "image.max_pixels=3136"]
+    assert run([*words, "--export", "lmms"]) == 0
+    assert list((tmp_path / "out" / "export_lmms").glob("*/*_results.json"))
+    assert run([*words, "--overwrite"]) == 0
+    assert not (tmp_path / "out" / "export_lmms").exists()
 
 
 @pytest.mark.integration

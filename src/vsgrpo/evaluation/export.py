@@ -236,12 +236,20 @@ def _write_submission(target: Path, folder: Path, exported: Sequence[Exported], 
     with zipfile.ZipFile(target / ARCHIVE_NAME, "w", zipfile.ZIP_DEFLATED) as packed:
         for file in sorted(folder.iterdir()):
             packed.write(file, f"{folder.name}/{file.name}")
+    notes = [f"{PAYLOAD_NAME}: scores of {', '.join(scores)}; {ARCHIVE_NAME}: the files behind them"]
+    for item in exported:
+        benchmark, name = item.benchmark, item.names.easi
+        if len(item.answers) < benchmark.num_rows:
+            notes.append(f"{name}: of {len(item.answers)} of {benchmark.num_rows} questions only")
+        others = [harness for harness in ("easi", "lmms") if harness in benchmark.harnesses]
+        if benchmark.harness == "official" and others:
+            as_there = f"benchmark.harness={' or '.join(others)}"
+            notes.append(f"{name}: asked and scored as its authors do; as the leaderboard does: {as_there}")
     rules = {
         "modelName": "owner/model",
         "modelType": " | ".join(MODEL_TYPES),
         "precision": "bfloat16 | float16 | float32 | int8",
     }
-    notes = [f"{PAYLOAD_NAME}: scores of {', '.join(scores)}; {ARCHIVE_NAME}: the files behind them"]
     if asked := [f"{name} ({rule})" for name, rule in rules.items() if not payload[name]]:
         notes.append(f"{PAYLOAD_NAME}: fill in before you submit it: {', '.join(asked)}")
     if (size := (target / ARCHIVE_NAME).stat().st_size / 2**20) > MAX_ARCHIVE_MB:

@@ -52,7 +52,7 @@ TRUST_JSON, TRUST_PAGE = "trust.json", "trust.html"
 LMMS_NAME = "lmms_samples.jsonl"
 """The predictions in the form of lmms-eval's sample log."""
 _OWN = ("predictions*.jsonl", "timing*.jsonl", SETTINGS_NAME, RESULTS_NAME, PROMPTS_NAME, REPORT_NAME, LMMS_NAME)
-_OWN += (INPUTS_NAME, TRUST_JSON, TRUST_PAGE, "wandb", "tensorboard")
+_OWN += (INPUTS_NAME, TRUST_JSON, TRUST_PAGE, "wandb", "tensorboard", "export_*")
 """Patterns of the files that an evaluation writes."""
 _PACKAGES = ("vsgrpo", "torch", "transformers", "peft", "numpy", "decord", "av", "qwen-vl-utils")
 _NOT_COMPARED = ("layout", "reader", "changed_inputs")
