@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,14 +70,8 @@ def score_command(
             raise ConfigError(problem, hint="leave trust out")
         for note in (note for own in notes for note in own):
             show(f"note: {note}", sys.stderr)
-        asked = {(prompt or recorded_prompt(Path(file)), harness_of(given, Path(file))) for file in files}
-        if len(asked) > 1:
-            problem = f"{files[0]} and {files[1]}: asked in other ways, as the settings.json beside each says"
-            raise ConfigError(
-                problem, hint="score each alone, or say how both are read: prompt.mode=, benchmark.harness="
-            )
-        ((asked_as, harness),) = asked
-        read = ReadOptions(split, tasks, harness=harness, name=name, prompt=asked_as or PromptSettings())
+        asked = _asked_alike([Path(file) for file in files], prompt, given)
+        read = replace(asked, split=split, tasks=tasks, name=name)
         paths, more = [Path(file) for file in files], {"export": export, "model": model, "allow_leak": allow_leak}
         return score_benchmark(paths, Path(rows), read, given.get("field"), **more)
     if trust:
@@ -116,6 +110,16 @@ def _files_and_keys(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
             raise ConfigError(f"{key}={value}: score knows {every}", hint="benchmark.path=data/vsibench")
     files += [str(Path(given["output"]) / PREDICTIONS_NAME)] if "output" in given else []
     return files, given, trust
+
+
+def _asked_alike(files: Sequence[Path], prompt: PromptSettings | None, given: Mapping[str, str]) -> ReadOptions:
+    """Return prompt and harness of predictions files; ConfigError where they differ."""
+    asked = {(prompt or recorded_prompt(file), harness_of(given, file)) for file in files}
+    if len(asked) > 1:
+        problem = f"{files[0]} and {files[1]}: asked in other ways, as the settings.json beside each says"
+        raise ConfigError(problem, hint="score each alone, or say how both are read: prompt.mode=, benchmark.harness=")
+    ((found, harness),) = asked
+    return ReadOptions(harness=harness, prompt=found or PromptSettings())
 
 
 def score_file(
