@@ -146,6 +146,22 @@ def test_a_suite_is_one_submission(tmp_path, tiny_folder, capsys):
     assert "is there already" in capsys.readouterr().err
 
 
+def test_parts_of_a_benchmark_have_their_own_names(tmp_path, capsys):
+    rows = [{**row, "pruned": row["id"] == 1} for row in official_rows(1)]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = write_answers(tmp_path / "own", {"0": "3", "2": "B"})
+    words = ["score", str(file), f"benchmark.path={tmp_path / 'test.jsonl'}"]
+    assert run([*words, "benchmark.subset=debiased", "--export", "easi"]) == 0
+    payload = json.loads((tmp_path / "own" / "export_easi" / "easi_results.json").read_text())
+    assert payload["scores"] == {"vsi_debiased": 100.0}
+    one = write_answers(tmp_path / "other", {"1": "12.5"})
+    words = ["score", str(one), f"benchmark.path={tmp_path / 'test.jsonl'}", "benchmark.subset=pruned"]
+    capsys.readouterr()
+    assert run([*words, "--export", "easi"]) == 2
+    assert "is not on the EASI leaderboard" in capsys.readouterr().err
+    assert not list((tmp_path / "other").glob("*export*"))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -27,6 +27,7 @@ from vsgrpo.evaluation.benchmark import Benchmark, Report, find_benchmark
 from vsgrpo.evaluation.export_names import ExportNames, export_names
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, read_answers
 from vsgrpo.evaluation.results import RESULTS_NAME, SETTINGS_NAME, read_results
+from vsgrpo.evaluation.row_files import find_version
 from vsgrpo.evaluation.run import read_rows
 from vsgrpo.files import publish, write_atomic
 from vsgrpo.paths import remove
@@ -74,8 +75,11 @@ class Exported:
 
     @property
     def names(self) -> ExportNames:
-        """The benchmark's names."""
-        return export_names(self.benchmark.name)
+        """Names of the benchmark, or of its subset or the version of its file."""
+        benchmark = self.benchmark
+        version = find_version(benchmark.versions, benchmark.num_rows, benchmark.sha256)
+        subset = str(benchmark.identity().get("subset", "full"))
+        return export_names(benchmark.name, *([subset] if subset != "full" else []), version.name if version else "")
 
     def metrics(self) -> dict[str, float]:
         """Return lmms-eval's metrics 0..1; a cell without questions is left out."""
@@ -113,17 +117,27 @@ def export_folder(kind: str, folder: Path, benchmarks: Iterable[str], overwrite:
     if kind not in KINDS:
         raise ConfigError(f"--export {kind}: unknown", hint=f"choose from: {', '.join(KINDS)}")
     for name in benchmarks if kind == "easi" else ():
-        if not export_names(name).easi:
-            hint = "--export lmms writes its files for lmms-eval's readers"
-            raise ConfigError(f"--export easi: benchmark={name} is not on the EASI leaderboard", hint=hint)
+        _check_listed(f"benchmark={name}", export_names(name))
     target = folder / f"export_{kind}"
     if target.exists() and not overwrite:
         raise DataError(f"{target}: is there already", "move it away, or delete it")
     return target
 
 
+def _check_listed(what: str, names: ExportNames) -> None:
+    if not names.easi:
+        hint = "--export lmms writes its files for lmms-eval's readers"
+        raise ConfigError(f"--export easi: {what} is not on the EASI leaderboard", hint=hint)
+
+
 def write_export(kind: str, target: Path, exported: Sequence[Exported]) -> list[str]:
-    """Write the files of one model's evaluations into a new folder and return what to say of them."""
+    """Write the files of one model's evaluations into a new folder and return what to say of them.
+
+    Raises:
+        ConfigError: a part of a benchmark that the leaderboard does not list.
+    """
+    for item in exported if kind == "easi" else ():
+        _check_listed(item.benchmark.version_name(), item.names)
     model = _model_name(exported[0].settings)
     part = target.with_name(f".{target.name}.part")
     remove(part)
@@ -151,7 +165,7 @@ def _tasks(item: Exported, kind: str) -> dict[str, list[Row]]:
     for row in item.benchmark.rows:
         of_video = names.video_task and any(shown["kind"] == "video" for shown in row.media)
         task = names.video_task if of_video else (names.easi_task if kind == "easi" else "") or names.task
-        found.setdefault(task, []).append(row)
+        found.setdefault(task.format_map(row.extra), []).append(row)
     return found
 
 

@@ -17,7 +17,7 @@ class ExportNames:
     """Names of one benchmark.
 
     Attributes:
-        task: of lmms-eval.
+        task: of lmms-eval; {NAME} in it is that of the rows' `extra`.
         overall: lmms-eval's metric of the overall score.
         mean: the cell of our table that it is: "overall" (the quoted mean), "micro", "macro" or one of `metrics`.
         metrics: further metric -> its cell: "tasks/NAME", "question_types/NAME", "GROUP/NAME"; or, where our table
@@ -92,8 +92,17 @@ EXPORT_NAMES = {
         easi_task="vsibench_multiimage",
         easi_scores={metric.removesuffix("_mra"): metric for metric in _VSIBENCH},
     ),
+    "vsibench:debiased": ExportNames(
+        "vsibench_debiased",
+        "vsibench_overall",
+        metrics=_VSIBENCH,
+        easi="vsi_debiased",
+        easi_task="vsibench_debiased_multiimage",
+        easi_scores={metric.removesuffix("_mra"): metric for metric in _VSIBENCH},
+    ),
+    "vsibench:pruned": ExportNames("vsibench_pruned", "vsibench_overall", metrics=_VSIBENCH),
     "revsi": ExportNames(
-        "revsi_all_frame",
+        "revsi_{num_frames}_frame",
         "overall_acc",
         metrics=_suffixed("tasks", (*ReVsi.tasks, *ReVsi.question_types), "_acc"),
     ),
@@ -113,6 +122,7 @@ EXPORT_NAMES = {
         easi="mindcube_tiny",
         easi_scores={metric: metric for metric in _SETTINGS},
     ),
+    "mindcube:full": ExportNames("mindcube_full", "overall_accuracy", metrics=_SETTINGS),
     "viewspatial": ExportNames(
         "viewspatial",
         "overall_accuracy",
@@ -155,9 +165,12 @@ EXPORT_NAMES = {
     "vsi_super_streaming": ExportNames("vsc_streaming", "mra"),
     "video_mme": ExportNames("videomme", "videomme_perception_score", scale=100.0),
 }
-"""Benchmark -> its names. Another one has its own name as task, and no place on the leaderboard."""
+"""Benchmark, or BENCHMARK:PART (a subset, a version of its file) -> its names. Another one has its own name as task,
+and no place on the leaderboard."""
 
 
-def export_names(benchmark: str) -> ExportNames:
-    """Return the names of a benchmark."""
-    return EXPORT_NAMES.get(benchmark) or ExportNames(benchmark.replace(":", "."), "overall")
+def export_names(benchmark: str, *parts: str) -> ExportNames:
+    """Return the names of the first of a benchmark's parts that has its own, else of the benchmark."""
+    keys = [*(f"{benchmark}:{part}" for part in parts), benchmark]
+    found = (EXPORT_NAMES[key] for key in keys if key in EXPORT_NAMES)
+    return next(found, ExportNames(benchmark.replace(":", "."), "overall"))
