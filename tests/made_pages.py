@@ -13,6 +13,7 @@ from vsgrpo.evaluation.benchmarks.folder import Folder
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.leak import Leak
 from vsgrpo.evaluation.results import Answers
+from vsgrpo.evaluation.suite import SUITE_PAGE, SuiteReport
 from vsgrpo.report.run_page import write_report
 from vsgrpo.report.sweep_page import SWEEP_NAME, write_sweep_report
 
@@ -38,6 +39,7 @@ def write_pages(folder):
     blind = {row.id: row.ground_truth if number % 4 == 0 else _wrong(row) for number, row in enumerate(rows)}
     pages = {"dataset": data / "report.html", "evaluation": _evaluation(folder, data, vision, blind)}
     pages |= {"trust": _trust(folder, data, vision, blind), "accuracy": _accuracy(folder, rows, vision, data)}
+    pages["suite"] = _suite(folder)
     return {**pages, **_runs(folder, data), "inspect": _inspect(folder, data)}
 
 
@@ -97,6 +99,31 @@ def _accuracy(folder, rows, vision, data):
     published = (Published("another model", 0.5, "a table", {rows[0].question_type: 0.25}),)
     benchmark.write_beside_results(replace(report, main=replace(report.main, published=published)), given)
     return out / "report.html"
+
+
+def _suite(folder):
+    """One evaluation, and a benchmark that is missing."""
+    parts, missing = {"revsi": _SUITE_RESULTS}, {"blink": "no such file"}
+    report = SuiteReport("runs/a/model/with/a/long/path/final", parts, missing, folder)
+    report.write()
+    return folder / SUITE_PAGE
+
+
+_SUITE_RESULTS = {
+    "title": "5 of 5 questions in test.jsonl of ReVSI's form",
+    "scorer": "theirs",
+    "scores": {"overall": 0.5},
+    "headline": "macro",
+    "micro": 0.4,
+    "macro": 0.5,
+    "intervals": {"overall": [0.25, 0.75]},
+    "n": 5,
+    "num_rows": 5,
+    "published": [{"name": "another model", "overall": 0.6, "tasks": {}, "source": "a table"}],
+    "notes": ["the answers are true for 32 frames, 16 were shown"],
+    "unanswered": [],
+    "leak": {"verdict": "unknown"},
+}
 
 
 def _runs(folder, data):
