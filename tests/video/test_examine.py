@@ -52,7 +52,7 @@ def test_it_finds_what_the_loader_finds(media, backend):
         else:
             assert examined.problem == "" and examined.header is not None
             assert loader.medium(path, kind) == inputs.medium
-            assert examined.header == loader._header(str(path), kind)
+            assert examined.header == loader._header(str(path), kind, ())
     assert sum(not examined.problem for examined in found.values()) == (4 if backend == "pyav" else 2)
 
 
