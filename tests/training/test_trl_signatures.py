@@ -12,7 +12,7 @@ from vsgrpo.training.base import StageTrainer
 from vsgrpo.training.grpo import SpatialGRPOTrainer
 from vsgrpo.training.sft_dpo import SpatialDPOTrainer, SpatialSFTTrainer
 
-OWN = {"__init__", "run_step", "current_epoch", "_sampling", "_trees", "_collate", "_row_order", "follow_schedule"}
+OWN = {"__init__", "run_step", "current_epoch", "_sampling", "_trees", "_collate", "_row_order"}
 OWN |= {"_write_completions", "_answer_logps", "_reference_logps", "_share_of_update", "_note_answers", "_note_pairs"}
 OWN |= {
     "_look_at",
