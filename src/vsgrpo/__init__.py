@@ -108,7 +108,7 @@ def score(answers: Sequence[Mapping[str, Any]], scorer: str = "official") -> dic
     return aggregate(by_type)
 
 
-def evaluate(model: Path | str, benchmark: Path | str, *overrides: str, output: Path | str, **options: bool) -> Report:
+def evaluate(model: Path | str, benchmark: Path | str, *overrides: str, output: Path | str, **options: Any) -> Report:
     """Score a model on VSI-Bench or on a dataset folder, as `vsgrpo eval`; goes on where an earlier call stopped.
 
     With the override "benchmark=mathvista" or "benchmark=folder" on questions about images.

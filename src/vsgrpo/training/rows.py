@@ -24,7 +24,7 @@ from vsgrpo.config.evaluate import PromptSection
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.pairs import pair_names
 from vsgrpo.data.prompts import asked_text, target_text, wrong_answer
-from vsgrpo.data.row import Row
+from vsgrpo.data.row import Place, Row
 from vsgrpo.data.scene_files import boxes_text, scenes_of
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.families import budget_of
@@ -65,17 +65,18 @@ def readable_rows(config: TrainConfig, rows: list[Row], loader: VideoLoader) -> 
         ConfigError: too few rows are left for a rollout buffer.
     """
     base = Path(config.data.path)
-    bad: dict[tuple[str, Path], str] = {}
+    bad: dict[Place, str] = {}
     places = dict.fromkeys(place for row in rows for place in row.media_paths(base))
     if loader.max_quarantined is None:  # a second look, at fewer files, allows no fewer of them
         loader.max_quarantined = int(config.video.max_quarantined * len(places))
-    for kind, path in places:
+    for place in places:
+        kind, path, *clip = place
         try:
-            loader.medium(path, kind)
+            loader.medium(path, kind, *clip)
         except BadVideo as error:
-            bad[kind, path] = error.message
+            bad[place] = error.message
     bad = merged(bad)
-    for (kind, path), message in bad.items():
+    for (kind, path, *_), message in bad.items():
         loader.quarantine.setdefault(os.path.abspath(path), message)
         if own_rank() == 0:
             show(f"skipped {kind}: {message}", sys.stderr)
@@ -157,8 +158,6 @@ def training_table(config: TrainConfig, rows: Sequence[Row]) -> Dataset:
 FEATURES_FOLDER = "features"
 """Inside video.cache_dir; frames lie beside it."""
 GIB = 1 << 30
-Place = tuple[str, Path]
-"""Kind (video, image) and path."""
 
 
 @dataclass
@@ -278,21 +277,21 @@ def _fill(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str
     summary = CacheSummary(num_videos=len(paths))
     good = []
     tokens = 0
-    for kind, path in paths:
+    for kind, path, *clip in paths:
         try:
-            tokens += loader.medium(path, kind).num_tokens
-            good.append((kind, path))
+            tokens += loader.medium(path, kind, *clip).num_tokens
+            good.append((kind, path, *clip))
         except DataError as error:
             _note_bad(summary, error)
     if store is not None:
         _check_room(store, folder, tokens, len(good))
-    for number, (kind, path) in enumerate(good, 1):
+    for number, (kind, path, *clip) in enumerate(good, 1):
         try:
             with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=config.autocasts(config.trainer)):
                 if store is None:
-                    loader.load(path, kind)
-                elif loader.key(path, kind) not in store or video.frame_cache == "disk":
-                    store.features([loader.load(path, kind)])
+                    loader.load(path, kind, *clip)
+                elif loader.key(path, kind, *clip) not in store or video.frame_cache == "disk":
+                    store.features([loader.load(path, kind, *clip)])
         except DataError as error:
             _note_bad(summary, error)
         if number % 100 == 0 or number == len(good):
