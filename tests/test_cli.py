@@ -171,7 +171,7 @@ def test_a_reader_that_has_read_enough_is_no_failure():
 def test_results_of_training_and_ask_are_on_stdout_and_nothing_else(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(["-q", "build-data", "experiment=demo_data", "source.num_scenes=2", "output=data"]) == 0
-    sft = ["train", "sft", "experiment=demo_sft", "data=data", "trainer.max_steps=1", "trainer.logging_steps=1"]
+    sft = ["train", "sft", "experiment=demo_sft", "data=data", "trainer.max_steps=1"]
     capfd.readouterr()
     assert run([*sft, "output=one"]) == 0
     shown = capfd.readouterr()

@@ -357,7 +357,7 @@ def log_lines(config):
 def test_options_of_rollouts_and_files_change_batches_and_files(make_config):
     from vsgrpo.training.worker import train
 
-    few = ("trainer.num_generations=2", "trainer.per_device_train_batch_size=4", "trainer.logging_steps=2")
+    few = ("trainer.num_generations=2", "trainer.per_device_train_batch_size=4", "trainer.logging_steps=3")
     few += ("trainer.gradient_accumulation_steps=2", "trainer.save_steps=2")
     options = ("trainer.hf.num_completions_to_print=1", "trainer.hf.logging_first_step=true")
     options += ("trainer.hf.steps_per_generation=4",)
@@ -368,6 +368,7 @@ def test_options_of_rollouts_and_files_change_batches_and_files(make_config):
         written = (Path(config.run.dir) / "completions.jsonl").read_text(encoding="utf-8").splitlines()
         counts[name] = [json.loads(line)["step"] for line in written]
         steps[name] = [line["step"] for line in log_lines(config)]
+    # logging_steps=3 is more than the two steps: the last one is logged all the same
     # plain: one buffer of 2 x 4 completions per update; other: one of 4 x 4 for both updates, its first one written
     assert counts == {"plain": [0] * 8 + [1] * 8, "other": [0]}
     assert steps == {"plain": [2], "other": [1, 2]}

@@ -59,6 +59,10 @@ class JsonLog(TrainerCallback):
         """Count CPU seconds of this process from here on."""
         self._cpu_start = time.process_time()
 
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Ask for the log of the last steps, where trainer.logging_steps would leave them out."""
+        control.should_log |= state.global_step >= state.max_steps
+
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Write one line; `step` counts over all stages."""
         if not state.is_world_process_zero:
