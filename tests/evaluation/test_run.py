@@ -214,9 +214,10 @@ def test_images_are_shown_in_the_order_given(tiny_folder, tmp_path, capsys):
     assert "none.png: no such file" in capsys.readouterr().err
 
 
-@pytest.mark.integration
-def test_a_broken_video_is_named(tiny_folder, tmp_path, capsys):
-    (tmp_path / "junk.mp4").write_text("no video")
-    words = [f"model={tiny_folder}", f"video={tmp_path / 'junk.mp4'}", "video.backend=pyav", "How many chairs?"]
-    assert run(["ask", *words]) == 2
-    assert "junk.mp4" in capsys.readouterr().err
+@pytest.mark.parametrize("shown", ["video=junk.mp4", "image=junk.png"])
+def test_a_broken_file_is_named_before_the_model_is_loaded(shown, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / shown.partition("=")[2]).write_text("neither")
+    assert run(["ask", "model=tiny", shown, "video.backend=pyav", "How many chairs?"]) == 2
+    said = capsys.readouterr().err
+    assert "junk" in said and "hint: try video.backend=pyav, or another file" in said and "loading model" not in said

@@ -17,6 +17,8 @@ from vsgrpo.evaluation.unsure import check_unsure
 from vsgrpo.families.hub_models import with_hub_models
 from vsgrpo.families.vision_record import with_rules
 from vsgrpo.packages import check_command
+from vsgrpo.video.image import image_size
+from vsgrpo.video.reader import probe
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -26,6 +28,7 @@ _WITHOUT_EFFECT += ("video.frame_cache", "video.cache_dir", "decoding.batch_size
 _WITHOUT_EFFECT += ("decoding.engine", "decoding.vllm")
 """Keys of eval, or sections of them, that decide nothing about one answer."""
 _SUCH = {"video": "a video file, such as room.mp4", "image": "an image file, such as plan.png"}
+_OTHER_FILE = "try video.backend=pyav, or another file"
 _EXAMPLE = 'vsgrpo ask model=runs/x/final video=room.mp4 "How many chairs are in this room?"'
 
 
@@ -104,6 +107,11 @@ def answer_request(config: EvalConfig, request: Request) -> Reply:
     prompt = PromptSettings(given.mode, given.wording, False, given.template, given.suffix)
     row = question_row("question", request.question, "", media, dataset="ask", question_type="")
     budget = vision_budget([config.model.adapter, config.model.path], config.vision())
+    try:  # a broken file is named before the model is loaded
+        for kind, path in media:
+            probe(path, config.video.backend, config.video.timeout_s) if kind == "video" else image_size(path)
+    except DataError as error:
+        raise DataError(error.message, hint=_OTHER_FILE) from None
     from vsgrpo.evaluation import generate  # imports torch: after all checks
 
     with tempfile.TemporaryDirectory() as folder:
@@ -113,6 +121,6 @@ def answer_request(config: EvalConfig, request: Request) -> Reply:
         asked = generate.Asked([predictions.VideoQuestions(request.media, (row,))], file)
         generator.run([asked], Path(folder) / "timing.jsonl")
         if errors := predictions.read_errors(file):
-            raise DataError(errors[row.id], hint="try video.backend=pyav, or another file")
+            raise DataError(errors[row.id], hint=_OTHER_FILE)
         answers = tuple(text or "" for text in predictions.read_answers(file)[row.id])
     return Reply(answers, prompt.text(row), budget.sampled_frames, budget.max_pixels)
