@@ -35,7 +35,7 @@ class Check:
     """One benchmark of ours against one task of a harness.
 
     Attributes:
-        setting: ours: whose prompt and reader (`benchmark.harness`).
+        setting: ours: whose prompt and reader (`benchmark.harness`); of vsibench also the reader alone (`scorer`).
         claims: what must not differ: "prompts", "scores".
         doc: a row of our file -> the row as the harness's functions get it.
         every: take each n-th answer only, of a harness that is slow.
@@ -58,10 +58,11 @@ class Ours:
     def __init__(self, check: Check) -> None:
         self._check = check
         name = check.benchmark
-        has_harness = name not in ("vsibench", "mathvista")
-        options = ReadOptions(name=name, harness=check.setting if has_harness else "official")
+        kind = find_benchmark(name)
+        harness = check.setting if check.setting in kind.harnesses else "official"  # vsibench: a `scorer`
+        options = ReadOptions(name=name, harness=harness)
         self._folder = tempfile.TemporaryDirectory()
-        self._benchmark: Benchmark = find_benchmark(name).read(write_rows(name, Path(self._folder.name)), options)
+        self._benchmark: Benchmark = kind.read(write_rows(name, Path(self._folder.name)), options)
 
     def docs(self) -> list[Doc]:
         """Return the rows as the harness gets them."""
@@ -147,6 +148,7 @@ CHECKS = (
     Check("vsibench", "lmms", LMMS, "vsibench"),
     Check("vsibench", "official", LMMS, "vsibench", PROMPTS),
     Check("vsibench", "official", VLM, "VSI-Bench", (), _vlm(**_truth, **_options)),
+    Check("vsibench", "easi", VLM, "VSI-Bench", doc=_vlm(**_truth, **_options)),
     Check("mathvista", "extracted", LMMS, "mathvista", SCORES, _whole_precision, _is_blank),
     Check("revsi", "official", LMMS, "revsi"),
     Check("revsi", "official", VLM, "ReVSI", doc=_vlm(), every=20),

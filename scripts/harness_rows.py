@@ -13,6 +13,22 @@ import pyarrow.parquet as pq
 from harness_image_rows import IMAGE_ROWS, WORDS, Doc, lettered, picture
 
 
+def _room_questions(questions: Sequence[tuple[str, str, list[str] | None]]) -> list[Doc]:
+    """Return rows of VSI-Bench's form of (question type, truth, options)."""
+    return [
+        {
+            "id": number,
+            "dataset": "scannet",
+            "scene_name": f"scene{number:04d}_00",
+            "question_type": kind,
+            "question": f"What of the {kind}?",
+            "ground_truth": truth,
+            "options": options,
+        }
+        for number, (kind, truth, options) in enumerate(questions)
+    ]
+
+
 def _vsibench() -> list[Doc]:
     questions: Sequence[tuple[str, str, list[str] | None]] = (
         ("object_counting", "4", None),
@@ -26,18 +42,7 @@ def _vsibench() -> list[Doc]:
         ("route_planning", "C", lettered(4)),
         ("obj_appearance_order", "A", lettered(4)),
     )
-    return [
-        {
-            "id": number,
-            "dataset": "scannet",
-            "scene_name": f"scene{number:04d}_00",
-            "question_type": kind,
-            "question": f"What of the {kind}?",
-            "ground_truth": truth,
-            "options": options,
-        }
-        for number, (kind, truth, options) in enumerate(questions)
-    ]
+    return _room_questions(questions)
 
 
 def _revsi() -> list[Doc]:
@@ -154,19 +159,7 @@ def _spbench() -> list[Doc]:
         *(("object_size_estimation", "3", None), ("object_rel_distance", "B", lettered(4))),
         ("object_rel_direction", "A", lettered(2)),
     )
-    return [
-        {
-            "id": number,
-            "dataset": "scannet",
-            "scene_name": f"scene{number:04d}_00",
-            "question_type": kind,
-            "question": f"What of the {kind}?",
-            "ground_truth": truth,
-            "options": options,
-            "images": ["200.jpg"],
-        }
-        for number, (kind, truth, options) in enumerate(questions)
-    ]
+    return [{**row, "images": ["200.jpg"]} for row in _room_questions(questions)]
 
 
 def _recall() -> list[Doc]:

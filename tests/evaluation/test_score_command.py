@@ -50,6 +50,26 @@ def test_three_scorers_stand_side_by_side(tmp_path, bench, capsys):
     assert [name in text for name in ("official", "lmms", "lenient", "95 %", "6 of 6 rows")] == [True] * 5
 
 
+def test_vlmevalkits_reader_is_added_where_its_harness_is_named(tmp_path, bench, capsys):
+    answers = ["three", "about 12.5 m2", "(B)", "3", "<answer>12,5</answer>", "bed"]
+    lines = [{"id": row["id"], "prediction": text} for row, text in zip(official_rows(2), answers, strict=True)]
+    path, asked = write_lines(tmp_path / "p.jsonl", lines), "benchmark.harness=easi"
+    assert run(["score", str(path), f"benchmark.path={bench}", asked, "--export", "easi", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    # The last number: 3 and 3 -> 1; the 2 of m2 is 84 % off -> 0; in tags the first: 12 of 12.5 is 4 % off, below the
+    # least threshold of 5 % -> 1. Letters: B -> 1, none -> 0.
+    expected = {"object_counting": 1, "room_size_estimation": 0.5, "object_rel_distance": 0.5, "overall": 2 / 3}
+    assert data["easi"] == pytest.approx(expected)
+    assert set(data["intervals"]) == {"official", "lmms", "lenient", "easi"}
+    payload = json.loads((tmp_path / "export_easi" / "easi_results.json").read_text())
+    assert payload["scores"] == {"vsi_bench": pytest.approx(200 / 3, abs=1e-3)}
+    # Beside a file that is read without it, the readers that both have are compared.
+    files = [score_file(path, bench, harness=harness) for harness in ("easi", "official")]
+    assert set(score_difference(*files).intervals) == {"official", "lmms", "lenient"}
+    with pytest.raises(ConfigError, match=r"benchmark\.harness=lmms"):
+        score_command([str(path), f"benchmark.path={bench}", "benchmark.harness=lmms"])
+
+
 def test_lmms_eval_sample_logs_need_no_rows(tmp_path, bench):
     rows = official_rows(2)
     docs = [{**row, "prediction": "about 3" if row["options"] is None else "B"} for row in rows]

@@ -118,7 +118,7 @@ def test_a_line_carries_what_lmms_eval_logs(write_benchmark, tmp_path):
     rows = VsiBench.read(write_benchmark(official_rows(1))).rows
     path = tmp_path / "s.jsonl"
     answers = {"0": ["about 4", "3"], "1": [None], "2": ["B. bed"]}
-    assert write_lmms_samples(path, rows, answers, PromptSettings()) == 2
+    assert write_lmms_samples(path, rows, answers, PromptSettings(), PromptSettings().text) == 2
     first, second = (json.loads(line) for line in path.read_text().splitlines())
     assert {"doc_id", "target", "filtered_resps", "doc_hash", "input", *METRICS} <= set(first)
     doc = first["vsibench_overall"]
@@ -137,7 +137,7 @@ def test_lmms_evals_own_aggregation_agrees(tmp_path):
     rows = VsiBench.read(DEV_HALF).rows
     rng = random.Random(0)
     answers = {row.id: [rng.choice((*TEXTS, row.ground_truth))] for row in rows}
-    write_lmms_samples(tmp_path / "s.jsonl", rows, answers, PromptSettings())
+    write_lmms_samples(tmp_path / "s.jsonl", rows, answers, PromptSettings(), PromptSettings().text)
     docs = [json.loads(line)["vsibench_overall"] for line in (tmp_path / "s.jsonl").read_text().splitlines()]
     table = score_rows(rows, answers, PromptSettings()).tables["lmms"]
     assert utils.vsibench_aggregate_overall(docs) == pytest.approx(table["overall"], abs=1e-6)

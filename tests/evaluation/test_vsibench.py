@@ -32,6 +32,19 @@ def test_official_rows_become_rows_of_our_schema(write_benchmark):
     assert benchmark.media(choice) == (("video", benchmark.file.parent / "scannet/scene0000_00.mp4"),)
 
 
+def test_harness_easi_asks_as_vlmevalkit(write_benchmark):
+    path = write_benchmark(official_rows(1))
+    number, _, choice = VsiBench.read(path).rows
+    ours, easi = VsiBench.read(path), VsiBench.read(path, ReadOptions(harness="easi"))
+    frames = "These are frames of a video."
+    letter = "Answer with the option's letter from the given choices directly."
+    assert easi.text(number) == f"{frames}\n{number.question}\nAnswer briefly and directly in one float number."
+    assert easi.text(choice) == f"{frames}\n{choice.question}\nA. chair\nB. bed\n{letter}"
+    assert ours.text(choice) == f"{frames}\n{choice.question}\nOptions:\nA. chair\nB. bed\n{letter}"
+    assert (ours.quoted("lmms"), easi.quoted("lmms")) == ("lmms", "easi")
+    assert easi.identity() == {**ours.identity(), "harness": "easi"}
+
+
 def test_parquet_gives_the_same_rows_as_jsonl(write_benchmark, tmp_path):
     rows = official_rows()
     parquet = tmp_path / "download" / "test-00000-of-00001.parquet"

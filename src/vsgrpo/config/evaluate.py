@@ -273,6 +273,8 @@ class EvalConfig(ShowsMedia, Section, key=""):
             return "benchmark=mathvista asks as its authors do", f"leave {key} out"
         if key == "benchmark.subset" and self.benchmark.name != "vsibench":
             return f"benchmark={self.benchmark.name} has no subsets", f"leave {key} out"
+        if key == "scorer" and self.benchmark.name == "vsibench" and self.benchmark.harness == "easi":
+            return "benchmark.harness=easi quotes VLMEvalKit's reading; the others are printed too", "leave scorer out"
         if key == "data.frame_true" and self.trust.report:
             return (
                 "trust.report=true: all rows are answered, those true for the frames are a set of the report",

@@ -315,8 +315,7 @@ def _check_rejected(row: Row, where: str) -> None:
     if row.answer_kind == "map" and not is_right:
         is_right = read_map(rejected) is not None and read_map(rejected) == read_map(answer)
     if is_right:
-        hint = "a rejected answer must be wrong, or null"
-        raise RowError(where, "rejected", "equals the answer", hint, value=rejected)
+        raise RowError(where, "rejected", "equals the answer", "it must be wrong, or null", value=rejected)
 
 
 _OTHER_CHECKS: tuple[tuple[Callable[[Row, str], None], tuple[str, ...]], ...] = (

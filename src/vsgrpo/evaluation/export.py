@@ -29,10 +29,11 @@ from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, read_answers
 from vsgrpo.evaluation.results import RESULTS_NAME, SETTINGS_NAME, read_results
 from vsgrpo.evaluation.row_files import find_version
 from vsgrpo.evaluation.run import read_rows
+from vsgrpo.evaluation.score_tables import logged_question
 from vsgrpo.files import publish, write_atomic
 from vsgrpo.paths import remove
 from vsgrpo.records import read_record
-from vsgrpo.spatial.scoring import score
+from vsgrpo.spatial.answers import EASI
 from vsgrpo.terminal import show
 
 Configs = Mapping[str, Mapping[str, EvalConfig]]
@@ -50,7 +51,7 @@ class Exported:
 
     Attributes:
         answers: id -> what the model said.
-        scores: id -> 0..1; of VSI-Bench lmms-eval's.
+        scores: id -> 0..1; of VSI-Bench lmms-eval's, or VLMEvalKit's where it asked.
         cells: means 0..1 by name, as `ExportNames` names them.
         settings: settings.json of the evaluation, {} for predictions of another make.
     """
@@ -68,8 +69,7 @@ class Exported:
         """Return scored answers; `content` is that of results.json, or of `vsgrpo score --json`."""
         rows = [row for row in benchmark.rows if row.id in answers]
         scores = content.get("correct") or {
-            row.id: score("lmms", row.question_type, benchmark.spoken(answers[row.id]), row.ground_truth)
-            for row in rows
+            row.id: float(benchmark.score(row, benchmark.spoken(answers[row.id]))) for row in rows
         }
         return cls(benchmark, answers, scores, {**_table_cells(content), **_row_cells(rows, scores)}, settings)
 
@@ -88,8 +88,9 @@ class Exported:
 
 
 def _table_cells(content: Mapping[str, Any]) -> dict[str, float]:
-    """Return the means of a table; of VSI-Bench's three that of lmms-eval's scorer."""
-    table = content.get("scorers", content).get("lmms")
+    """Return the means of a table; of VSI-Bench's several that by VLMEvalKit if it is there, else lmms-eval's."""
+    tables = content.get("scorers", content)
+    table = tables.get(EASI, tables.get("lmms"))
     if table is not None:
         return {name if name == "overall" else f"tasks/{name}": value for name, value in table.items()}
     cells = {name: content[name] for name in ("overall", "micro", "macro") if name in content}
@@ -173,15 +174,8 @@ def _sample(item: Exported, number: int, row: Row) -> dict[str, Any]:
     """Return a line of a sample log: `score` first, which lmms-eval's loader of baselines takes."""
     text, names, benchmark = item.answers[row.id], item.names, item.benchmark
     read, value = benchmark.spoken(text), float(item.scores[row.id])
-    doc = {
-        "id": int(row.id) if row.id.isdecimal() else row.id,
-        "dataset": row.dataset,
-        "scene_name": row.scene_name,
-        "question_type": row.question_type,
-        "question": row.question,
-        "options": None if row.options is None else list(row.options),
-        "answer": row.ground_truth,
-    }
+    options = None if row.options is None else list(row.options)
+    doc = {**logged_question(row), "options": options, "answer": row.ground_truth}
     metrics: dict[str, Any] = {names.overall: {**doc, "prediction": read, "score": value}}
     if names.above_chance:
         chance = benchmark.chance(row)

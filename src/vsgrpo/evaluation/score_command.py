@@ -16,7 +16,7 @@ from vsgrpo.evaluation import foreign
 from vsgrpo.evaluation.accuracy import Accuracy
 from vsgrpo.evaluation.asked_as import PROMPT_KEYS, given_prompt, harness_of, recorded_prompt
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
-from vsgrpo.evaluation.benchmarks.vsibench import SUFFIXES, VsiBench, iter_benchmark, types_of
+from vsgrpo.evaluation.benchmarks.vsibench import SUFFIXES, VsiBench, iter_benchmark, scorers_of, types_of
 from vsgrpo.evaluation.export import check_export, export_scores
 from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
@@ -30,7 +30,6 @@ from vsgrpo.evaluation.scores import Item, Scores, score_items, task_table
 from vsgrpo.evaluation.trust.from_files import TrustFiles, take_trust_words, write_trust_of_files
 from vsgrpo.records import read_json
 from vsgrpo.rules import one_of
-from vsgrpo.spatial.answers import SCORERS
 from vsgrpo.terminal import show
 
 _KEYS = ("benchmark.path", "benchmark.split", "benchmark.tasks", "field", *(f"prompt.{key}" for key in PROMPT_KEYS))
@@ -87,11 +86,15 @@ def score_command(
 
         return write_trust_of_files(trust, files[0], score, where, read, model)
     subset = given.get("benchmark.subset", "full")
-    reports = [score_file(file, rows, prompt, split, given.get("field"), types_of(tasks), subset) for file in files]
+    harness = given.get("benchmark.harness")
+    how = (prompt, split, given.get("field"), types_of(tasks), subset, harness)
+    reports = [score_file(file, rows, *how) for file in files]
     reports = [replace(report, notes=(*report.notes, *more)) for report, more in zip(reports, notes, strict=True)]
     if export is not None and rows is not None:
         asked = prompt or recorded_prompt(Path(files[0])) or PromptSettings()
-        benchmark = VsiBench.read(rows, ReadOptions(split, tasks, subset=subset, name=name, prompt=asked))
+        harness = harness_of(given, Path(files[0]))
+        read = ReadOptions(split, tasks, subset=subset, harness=harness, name=name, prompt=asked)
+        benchmark = VsiBench.read(rows, read)
         answers = {item.id: text for item in reports[0].items if (text := item.texts[0]) is not None}
         export_scores(export, Path(files[0]), benchmark, answers, reports[0])
     return reports[0] if len(reports) == 1 else score_difference(*reports)
@@ -103,7 +106,8 @@ def _files_and_keys(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
     given = dict(word.split("=", 1) for word in arguments if word not in files)
     trust = take_trust_words(given)
     is_vsibench = given.get("benchmark", "vsibench") == "vsibench"
-    known = (*_KEYS, "benchmark.subset") if is_vsibench else (*_KEYS, "benchmark.harness", "output")
+    known = (*_KEYS, "benchmark.subset") if is_vsibench else (*_KEYS, "output")
+    known = known if trust else (*known, "benchmark.harness")
     for key, value in given.items():
         if key not in (*known, "benchmark") or not value:
             every = ", ".join((*known, "benchmark", "model.path", "model.adapter"))
@@ -130,6 +134,7 @@ def score_file(
     field: str | None = None,
     types: frozenset[str] | None = None,
     subset: str = "full",
+    harness: str | None = None,
 ) -> ScoreReport:
     """Score a predictions file with every scorer.
 
@@ -143,6 +148,7 @@ def score_file(
         field: where the answers are in each line; None: see `evaluation.foreign`.
         types: score questions of these types only; None: all.
         subset: full, or the part of VSI-Bench that is scored (debiased, pruned); the answers may be to all of it.
+        harness: one of `VsiBench.harnesses`, whose reader is used beside ours; None: as the settings.json says.
 
     Raises:
         DataError: a broken or incomplete line (file:line), an id that the rows lack, an id used twice.
@@ -173,7 +179,9 @@ def score_file(
         items, note = _part_of(items, rows_path, split, subset)
         notes += note
     items = [item for item in items if types is None or item.question_type in types]
-    scores = score_items(items, prompt or PromptSettings())
+    harness = harness or harness_of({}, path)
+    one_of("benchmark.harness", harness, VsiBench.harnesses)
+    scores = score_items(items, prompt or PromptSettings(), scorers_of(harness))
     if scores.unanswered:
         notes.append(f"{len(scores.unanswered)} rows are unanswered and left out: {name_some(scores.unanswered)}")
     if scores.num_unmapped:
@@ -211,10 +219,11 @@ def score_difference(first: ScoreReport, second: ScoreReport) -> DifferenceRepor
         hint = "give predictions of the same rows"
         raise DataError(f"{first.name} and {second.name}: no row that both answered", hint)
     kinds, scenes = [item.question_type for item in common], [item.scene for item in common]
-    rows = [{s: np.array([r.scores.by_row[s][i.id] for i in common]) for s in SCORERS} for r in (first, second)]
+    scorers = [s for s in first.scores.tables if s in second.scores.tables]
+    rows = [{s: np.array([r.scores.by_row[s][i.id] for i in common]) for s in scorers} for r in (first, second)]
     plain = [{s: task_table(kinds, values) for s, values in by.items()} for by in rows]
     tables = tuple({s: {**table, **task_groups(table)} for s, table in by.items()} for by in plain)
-    intervals = scene_intervals({s: rows[0][s] - rows[1][s] for s in SCORERS}, kinds, scenes)
+    intervals = scene_intervals({s: rows[0][s] - rows[1][s] for s in scorers}, kinds, scenes)
     names = (first.name, second.name) if first.name != second.name else (f"{first.name} (1)", f"{second.name} (2)")
     left_out = len(answered[0].keys() ^ answered[1].keys())
     return DifferenceReport(names, tables, intervals, len(common), left_out, len(set(scenes)))  # type: ignore[arg-type]
@@ -272,7 +281,7 @@ class ScoreReport:
         scores = self.scores
         title = f"{self.name}: {scores.num_answered} of {self.num_rows} rows answered"
         lines: list[Line] = []
-        for scorer in SCORERS:
+        for scorer in scores.tables:
             lines.append((scorer, scores.tables[scorer], scores.intervals[scorer]))
             for how, table in scores.sampling.get(scorer, {}).items():
                 lines.append((f"{scorer} {how}", table, scores.sampling_intervals[scorer][how]))
@@ -300,7 +309,7 @@ class DifferenceReport:
     def differences(self) -> dict[str, dict[str, float]]:
         """Return per scorer and task: first minus second."""
         first, second = self.tables
-        return {s: {task: first[s][task] - second[s][task] for task in first[s]} for s in SCORERS}
+        return {s: {task: first[s][task] - second[s][task] for task in first[s]} for s in first}
 
     def to_json(self) -> dict[str, Any]:
         """Return both tables, their difference (first minus second) and its 95 % interval."""
@@ -317,7 +326,7 @@ class DifferenceReport:
     def table(self) -> str:
         """Return the table of both files and their difference per scorer."""
         lines: list[Line] = []
-        for scorer in SCORERS:
+        for scorer in self.tables[0]:
             lines += [(f"{scorer}: {name}", self.tables[i][scorer]) for i, name in enumerate(self.names)]
             lines.append((f"{scorer}: difference", self.differences()[scorer], self.intervals[scorer]))
         title = f"{self.names[0]} minus {self.names[1]}: {self.num_common} rows that both answered"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ from vsgrpo.evaluation.results import RESULTS_NAME, SCHEMA_VERSION, read_results
 from vsgrpo.evaluation.scores import Scores, row_item, scored_text
 from vsgrpo.files import write_atomic
 from vsgrpo.report.evaluation_page import published_lines
-from vsgrpo.spatial.answers import SCORERS
 from vsgrpo.spatial.question_types import table_columns
 from vsgrpo.spatial.scoring import score
 
@@ -213,7 +212,7 @@ def interval_note(num_scenes: int) -> str:
 
 def micro_line(scores: Scores) -> str:
     """Return the means over questions, which the tables, whose overall is the mean of the tasks, do not have."""
-    found = [f"{s} {_cell(scores.micro[s])} ({_range(scores.micro_intervals[s])})" for s in SCORERS]
+    found = [f"{s} {_cell(scores.micro[s])} ({_range(scores.micro_intervals[s])})" for s in scores.micro]
     return f"overall is macro, the mean of the tasks; micro, the mean over questions: {', '.join(found)}"
 
 
@@ -224,7 +223,7 @@ def group_lines(scores: Scores) -> list[str]:
         return []
     shown = {"trained_tasks": "trained tasks", "held_out_tasks": "held out (route, order)"}
     return [
-        f"{text}: " + ", ".join(f"{scorer} {100 * groups[scorer][name]:.1f}" for scorer in SCORERS)
+        f"{text}: " + ", ".join(f"{scorer} {100 * groups[scorer][name]:.1f}" for scorer in groups)
         for name, text in shown.items()
     ]
 
@@ -291,29 +290,42 @@ METRICS = (
 
 
 def write_lmms_samples(
-    path: Path, rows: Sequence[Row], predictions: Mapping[str, Sequence[str | None]], prompt: PromptSettings
+    path: Path,
+    rows: Sequence[Row],
+    predictions: Mapping[str, Sequence[str | None]],
+    prompt: PromptSettings,
+    text_of: Callable[[Row], str],
 ) -> int:
-    """Write the sample log of the answered rows (of several samples the first) and return how many they are."""
+    """Write the sample log of the answered rows (of several samples the first) and return how many they are.
+
+    Args:
+        text_of: a row -> the text that it was asked with.
+    """
     lines = []
     for number, row in enumerate(rows):
         text = next((text for text in predictions.get(row.id, ()) if text is not None), None)
         if text is not None:
-            lines.append(json.dumps(_sample(number, row, text, prompt), ensure_ascii=False) + "\n")
+            sample = {**_sample(number, row, text, prompt), "input": text_of(row)}
+            lines.append(json.dumps(sample, ensure_ascii=False) + "\n")
     write_atomic(path, "".join(lines))
     return len(lines)
 
 
-def _sample(number: int, row: Row, text: str, prompt: PromptSettings) -> dict[str, Any]:
-    read = scored_text(row_item(row, (text,)), text, prompt) or ""
-    doc = {
+def logged_question(row: Row) -> dict[str, Any]:
+    """Return what sample logs call a row: its id as a number where it is one, its scene, and the question."""
+    return {
         "id": int(row.id) if row.id.isdecimal() else row.id,
         "dataset": row.dataset,
         "scene_name": row.scene_name,
         "question_type": row.question_type,
         "question": row.question,
-        "ground_truth": row.ground_truth,
-        "options": None if row.options is None else option_lines(row.options),
     }
+
+
+def _sample(number: int, row: Row, text: str, prompt: PromptSettings) -> dict[str, Any]:
+    read = scored_text(row_item(row, (text,)), text, prompt) or ""
+    options = None if row.options is None else option_lines(row.options)
+    doc = {**logged_question(row), "ground_truth": row.ground_truth, "options": options}
     identity = hashlib.sha256(json.dumps(doc, indent=2, ensure_ascii=False).encode()).hexdigest()
     metrics = {"choice": "accuracy", "map": "map"}
     metric = metrics.get(row.answer_kind, "MRA:.5:.95:.05")
@@ -325,5 +337,4 @@ def _sample(number: int, row: Row, text: str, prompt: PromptSettings) -> dict[st
         "resps": [text],
         "doc_hash": identity,
         **dict.fromkeys(METRICS, scored),
-        "input": prompt.text(row),
     }

@@ -103,7 +103,7 @@ class Scores:
 
 
 def scored_text(item: Item | Row, prediction: str, prompt: PromptSettings) -> str | None:
-    """Return what the official and the lmms scorer read of a prediction; None for a word that is none of the options.
+    """Return what the scorers but the lenient one read of a prediction; None for a word that is none of the options.
 
     The raw text where the official harness would see it. Two of our prompts ask for another form: the training
     wording of think and observe puts the answer into `<answer>` tags (missing tags: empty, scored 0), and a choice
@@ -118,9 +118,14 @@ def scored_text(item: Item | Row, prediction: str, prompt: PromptSettings) -> st
     return LETTERS[words.index(word)] if word in words else None
 
 
-def score_rows(rows: Sequence[Row], predictions: Mapping[str, Sequence[str | None]], prompt: PromptSettings) -> Scores:
+def score_rows(
+    rows: Sequence[Row],
+    predictions: Mapping[str, Sequence[str | None]],
+    prompt: PromptSettings,
+    scorers: Sequence[str] = SCORERS,
+) -> Scores:
     """Score predictions (id -> one text per sample) of rows; see `score_items`."""
-    return score_items([row_item(row, predictions.get(row.id, ())) for row in rows], prompt)
+    return score_items([row_item(row, predictions.get(row.id, ())) for row in rows], prompt, scorers)
 
 
 def read_first(
@@ -137,8 +142,8 @@ def row_item(row: Row, texts: Iterable[str | None]) -> Item:
     return Item(row.id, row.question_type, row.ground_truth, row.options, scene, tuple(texts))
 
 
-def score_items(items: Sequence[Item], prompt: PromptSettings) -> Scores:
-    """Score answered questions with every scorer, with 95 % intervals by scene.
+def score_items(items: Sequence[Item], prompt: PromptSettings, scorers: Sequence[str] = SCORERS) -> Scores:
+    """Score answered questions with these scorers, with 95 % intervals by scene.
 
     Raises:
         DataError: no item is answered.
@@ -148,19 +153,19 @@ def score_items(items: Sequence[Item], prompt: PromptSettings) -> Scores:
     if not answered:
         raise DataError(f"none of {len(unanswered)} rows is answered: nothing to score", "see the reasons above")
     given = [(item, text, scored_text(item, text, prompt)) for item in answered for text in item.given]
-    read = {scorer: [read_answer(scorer, *each, prompt.show_options) for each in given] for scorer in SCORERS}
-    by_scorer = {scorer: _columns(answered, read[scorer]) for scorer in SCORERS}
+    read = {scorer: [read_answer(scorer, *each, prompt.show_options) for each in given] for scorer in scorers}
+    by_scorer = {scorer: _columns(answered, read[scorer]) for scorer in scorers}
     found = [((scorer, how), column) for scorer, by in by_scorer.items() for how, column in by.items()]
     columns = dict(sorted(found, key=lambda entry: entry[0][1] != ""))  # the means over samples first
     kinds, scenes = [item.question_type for item in answered], [item.scene for item in answered]
     intervals = scene_intervals(columns, kinds, scenes)
     tables = {key: task_table(kinds, column) for key, column in columns.items()}
-    means = {scorer: columns[scorer, ""].tolist() for scorer in SCORERS}
+    means = {scorer: columns[scorer, ""].tolist() for scorer in scorers}
     return Scores(
-        tables={scorer: tables[scorer, ""] for scorer in SCORERS},
-        intervals={scorer: intervals[scorer, ""] for scorer in SCORERS},
-        micro={scorer: float(columns[scorer, ""].mean()) for scorer in SCORERS},
-        micro_intervals=mean_intervals({scorer: columns[scorer, ""] for scorer in SCORERS}, scenes),
+        tables={scorer: tables[scorer, ""] for scorer in scorers},
+        intervals={scorer: intervals[scorer, ""] for scorer in scorers},
+        micro={scorer: float(columns[scorer, ""].mean()) for scorer in scorers},
+        micro_intervals=mean_intervals({scorer: columns[scorer, ""] for scorer in scorers}, scenes),
         by_row={s: dict(zip((i.id for i in answered), values, strict=True)) for s, values in means.items()},
         num_answered=len(answered),
         num_by_task=_counts(kinds, tables["official", ""]),
@@ -168,7 +173,7 @@ def score_items(items: Sequence[Item], prompt: PromptSettings) -> Scores:
         unanswered=unanswered,
         num_unmapped=sum(formal is None for _, _, formal in given),
         num_unread={scorer: sum(value is None for value in texts) for scorer, texts in read.items()},
-        maps={scorer: _maps_of(given, read[scorer]) for scorer in SCORERS},
+        maps={scorer: _maps_of(given, read[scorer]) for scorer in scorers},
         sampling=_sampling_of(tables),
         sampling_intervals=_sampling_of(intervals),
     )

@@ -1,17 +1,19 @@
 """Read a model's text: tags, number, unit, option letter, word, as each scorer of VSI-Bench does.
 
-Three ways to read an answer are in use:
+Four ways to read an answer are in use:
 
 | scorer | letter of a choice question | number |
 |---|---|---|
 | official | text up to the first space, without final periods | that token as a float |
 | lmms | as official | the first digits or English number words anywhere in the text |
 | lenient | a marked letter anywhere, or the words of one option | the first number, its unit converted |
+| easi | in tags, or at the end (`vlmevalkit_answers`) | in tags, or the last one |
 
-`official` is thinking-in-space commit 51e089c, `lmms` lmms-eval commit 75571cf; both bit for bit. `lenient` is ours: it
-answers "would a person have accepted this?", and tells how much of a low official score is form. It reads inside
-`<answer>` tags and after "answer:" or "the answer is", drops Markdown, and converts a unit that differs from the one
-asked for (350 cm where metres are asked: 3.5). Nothing here ever raises on model text.
+`official` is thinking-in-space commit 51e089c, `lmms` lmms-eval commit 75571cf, `easi` VLMEvalKit commit e8e78f05, all
+bit for bit; `easi` is for questions that are asked as VLMEvalKit asks, the others score every evaluation. `lenient` is
+ours: it answers "would a person have accepted this?", and tells how much of a low official score is form. It reads
+inside `<answer>` tags and after "answer:" or "the answer is", drops Markdown, and converts a unit that differs from the
+one asked for (350 cm where metres are asked: 3.5). Nothing here ever raises on model text.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from itertools import dropwhile, takewhile
 
 from vsgrpo.spatial.question import LETTERS, read_letters
 from vsgrpo.spatial.question_types import QUESTION_TYPES
+from vsgrpo.spatial.vlmevalkit_answers import easi_letter, easi_number
 
 PROMPT_MODES = ("vanilla", "think", "observe")
 
@@ -39,6 +42,9 @@ _UNITS = (
 )
 
 SCORERS = ("official", "lmms", "lenient")
+"""Those that score every evaluation."""
+EASI = "easi"
+"""VLMEvalKit's reader, beside `SCORERS` where questions are asked as it asks them."""
 
 _CARDINALS = (
     ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -186,6 +192,8 @@ def read_letter(scorer: str, text: str, options: Sequence[str] | None = None, sh
     """
     if scorer in ("official", "lmms"):
         return official_fuzzy(text)
+    if scorer == EASI:
+        return easi_letter(text)
     _check_scorer(scorer)
     return lenient_letter(text, options) if shown else word_letter(_answer_part(text), options or ())
 
@@ -200,6 +208,8 @@ def read_number(scorer: str, question_type: str, text: str) -> float | None:
         return official_number(text)
     if scorer == "lmms":
         return lmms_number(text)
+    if scorer == EASI:
+        return easi_number(text)
     _check_scorer(scorer)
     return lenient_number(text, question_type)
 
@@ -306,4 +316,4 @@ def _answer_part(text: str) -> str:
 
 def _check_scorer(scorer: str) -> None:
     if scorer not in SCORERS:
-        raise ValueError(f"scorer={scorer!r}: one of {SCORERS}")
+        raise ValueError(f"scorer={scorer!r}: one of {(*SCORERS, EASI)}")

@@ -165,7 +165,7 @@ def score(
     """Return the score (0..1) of one answer: letter match (choices), `score_number` (numbers) or `strict_score` (maps).
 
     Args:
-        scorer: one of `SCORERS`.
+        scorer: one of `SCORERS`, or `EASI`.
         question_type: a name of `QUESTION_TYPES`.
         prediction: the model's text.
         ground_truth: letter, number text or map.

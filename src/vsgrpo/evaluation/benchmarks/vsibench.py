@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
+from vsgrpo.data.prompts import LETTER_SENTENCE, PRE_PROMPT, option_lines
 from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import LETTERS, Row, check_row
 from vsgrpo.data.rows import check_scorable, row_from_dict
@@ -31,9 +32,12 @@ from vsgrpo.files import file_sha256
 from vsgrpo.records import read_records
 from vsgrpo.report.evaluation_page import ReadAnswer, write_evaluation_page
 from vsgrpo.rules import load_question_types
+from vsgrpo.spatial.answers import EASI, SCORERS
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks
+from vsgrpo.spatial.scoring import score as score_answer
 
 SUFFIXES = (".jsonl", ".parquet")
+EASI_NUMBER_SENTENCE = "Answer briefly and directly in one float number."
 PRUNED_SHA256 = "76fc941f75956f7d3796ae017d2ec06a7eb4c447862624ca27e09c9eb58ae9e9"
 """Of pruned_ids.txt (2,768 ids) at revision bdcadb3f of the data set."""
 PART_ROWS = {
@@ -55,7 +59,10 @@ _COLUMNS = ("id", "dataset", "scene_name", "question_type", "question", "ground_
 
 @dataclass(frozen=True)
 class VsiBench(Benchmark):
-    """Rows about videos of rooms, scored by VSI-Bench's formulas as three harnesses read answers.
+    """Rows about videos of rooms, scored by VSI-Bench's formulas as several harnesses read answers.
+
+    `scorer` says whose reading of answers is quoted, where lmms-eval asks as the authors do; `harness=easi` asks as
+    VLMEvalKit does, whose reading is then scored too, and quoted.
 
     Attributes:
         official: the file is in VSI-Bench's own format, not in ours.
@@ -67,6 +74,7 @@ class VsiBench(Benchmark):
     other_part: str = ""
 
     title: ClassVar[str] = "VSI-Bench"
+    harnesses: ClassVar[tuple[str, ...]] = ("official", EASI)
     headline: ClassVar[str] = "macro"
     published: ClassVar[tuple[Published, ...]] = (
         Published("SenseNova-SI-1.1-Qwen3-VL-8B", 0.629, _EASI),
@@ -110,15 +118,37 @@ class VsiBench(Benchmark):
         return cls.of_rows(file, kept, len(rows), options, official=official, subset=subset, other_part=part)
 
     def identity(self) -> dict[str, Any]:
-        """Return the hash of the row file, and the subset where it is a part."""
-        return {"sha256": self.sha256, **({} if self.subset == "full" else {"subset": self.subset})}
+        """Return the hash of the row file, and subset and harness where they are not the default."""
+        subset = {} if self.subset == "full" else {"subset": self.subset}
+        return {"sha256": self.sha256, **subset, **({} if self.harness == "official" else {"harness": self.harness})}
+
+    def official_text(self, row: Row) -> str:
+        """Return the text as configured; of harness easi VLMEvalKit's, where options are shown."""
+        if self.harness != EASI or not self.prompt.show_options or row.answer_kind not in ("choice", "number"):
+            return self.prompt.text(row)
+        if row.options is None:
+            return f"{PRE_PROMPT}\n{row.question}\n{EASI_NUMBER_SENTENCE}"
+        return "\n".join([PRE_PROMPT, row.question, *option_lines(row.options), LETTER_SENTENCE])
+
+    def score(self, row: Row, answer: str) -> float:
+        """Return the score that an export has: VLMEvalKit's of harness easi, else lmms-eval's."""
+        return score_answer(self._logged, row.question_type, answer, row.ground_truth)
+
+    @property
+    def _logged(self) -> str:
+        return EASI if self.harness == EASI else "lmms"
+
+    def quoted(self, scorer: str) -> str:
+        """Return the scorer whose numbers are quoted: `scorer`, or VLMEvalKit's of harness easi."""
+        return EASI if self.harness == EASI else scorer
 
     def report(self, answers: Answers) -> VsiBenchReport:
         """Return the scores of all scorers with their intervals, beside controls and the paper's."""
-        scores = {name: score_rows(self.rows, found, self.prompt) for name, found in answers.by_control.items()}
+        how = (self.prompt, scorers_of(self.harness))
+        scores = {name: score_rows(self.rows, found, *how) for name, found in answers.by_control.items()}
         main = scores.pop("")
         errors = {name: answers.errors[name] for name in answers.errors if name in set(main.unanswered)}
-        scorer = answers.config.scorer
+        scorer = self.quoted(answers.config.scorer)
         read = read_first(scorer, self.rows, answers.by_control[""], self.prompt)
         pairs = pair_scores(pair_outcomes(self.rows, read))
         beside = {"full": self.published, "debiased": self.published_debiased}.get(self.subset, ())
@@ -143,7 +173,7 @@ class VsiBench(Benchmark):
     def write_beside_results(self, report: VsiBenchReport, answers: Answers) -> None:
         """Write report.html and the log in lmms-eval's form."""
         folder, texts, scorer = Path(answers.config.run.dir), answers.by_control[""], report.scorer
-        write_lmms_samples(folder / LMMS_NAME, self.rows, texts, self.prompt)
+        write_lmms_samples(folder / LMMS_NAME, self.rows, texts, self.prompt, self.text)
         scores = report.scores.by_row[scorer]
         first = answers.first_of("")
         read = [
@@ -155,8 +185,13 @@ class VsiBench(Benchmark):
 
     def row_scores(self, answers: Mapping[str, Sequence[str | None]], results: Mapping[str, Any]) -> dict[str, float]:
         """Return id -> score by the scorer of an earlier evaluation."""
-        tables = score_rows(self.rows, answers, self.prompt).by_row
+        tables = score_rows(self.rows, answers, self.prompt, scorers_of(self.harness)).by_row
         return tables.get(results.get("scorer") or "official", tables["official"])
+
+
+def scorers_of(harness: str) -> tuple[str, ...]:
+    """Return the scorers of questions that are asked as a harness asks them."""
+    return (*SCORERS, EASI) if harness == EASI else SCORERS
 
 
 def _part_rows(subset: str) -> dict[str, int]:

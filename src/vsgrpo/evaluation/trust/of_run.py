@@ -32,17 +32,17 @@ def write_trust_of_run(
     from vsgrpo.evaluation.scores import read_first
     from vsgrpo.evaluation.trust.report import trust_content, trust_lines, write_trust
 
-    model, scorer = config.model, {"scorer": config.scorer}
-    names = {"title": str(report.to_json()["title"]), "model": model.adapter or model.path, "scorer": config.scorer}
+    model, found = config.model, report.to_json()
+    names = {"title": str(found["title"]), "model": model.adapter or model.path, "scorer": str(found["scorer"])}
     content = trust_content(
         benchmark.rows,
-        {name: benchmark.row_scores(texts, scorer) for name, texts in answers.by_control.items()},
+        {name: benchmark.row_scores(texts, names) for name, texts in answers.by_control.items()},
         train,
         frames,
         names,
         {
-            name: read_first(config.scorer, benchmark.rows, found, benchmark.prompt)
-            for name, found in answers.by_control.items()
+            name: read_first(names["scorer"], benchmark.rows, texts, benchmark.prompt)
+            for name, texts in answers.by_control.items()
         },
         benchmark.file.parent,
     )
