@@ -13,6 +13,7 @@ from harness_rows import ROWS, Doc, write_rows
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, find_benchmark
 from vsgrpo.evaluation.export import Exported
 from vsgrpo.evaluation.scores import score_rows
+from vsgrpo.spatial.answers import SCORERS
 from vsgrpo.spatial.scoring import score as vsibench_score
 from vsgrpo.vision_r1.mathvista_extract import normalize
 
@@ -75,7 +76,7 @@ class Ours:
     def score(self, number: int, answer: str) -> float:
         """Return our score of an answer to a row."""
         row = self._benchmark.rows[number]
-        if self._check.benchmark == "vsibench":
+        if self._check.benchmark == "vsibench" and self._check.setting in SCORERS:
             return vsibench_score(self._check.setting, row.question_type, answer, row.ground_truth)
         if self._check.benchmark == "mathvista":
             problem = self._benchmark.problems[row.id]  # type: ignore[attr-defined]

@@ -61,6 +61,7 @@ def test_lmms_logs_of_a_benchmark(tmp_path, capsys):
         (1, "B", ["A."], 0.0),
         (2, "A", ["A"], 1.0),
     ]
+    assert [sample["pred_extracted"] for sample in samples] == ["D", "A", "A"]
     assert all(next(iter(sample)) == "score" for sample in samples)
     before = {p: p.read_bytes() for p in folder.iterdir()}
     capsys.readouterr()
@@ -111,6 +112,7 @@ def test_vsibench_is_exported_by_the_scorer_of_lmms_eval(tmp_path, capsys):
     table = results["results"]["vsibench"]
     assert table["vsibench_overall,none"] == 1.0 and table["object_counting_mra,none"] == 1.0
     assert [sample["score"] for sample in samples] == [1.0, 1.0, 1.0]
+    assert [sample["pred_extracted"] for sample in samples] == ["3.0", "12.5", "B"]
 
 
 @pytest.mark.integration

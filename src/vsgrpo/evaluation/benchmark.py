@@ -22,7 +22,7 @@ from vsgrpo.evaluation.results import REPORT_NAME, Answers
 from vsgrpo.evaluation.row_files import check_rows, records, row_file
 from vsgrpo.evaluation.row_files import question_row as question_row
 from vsgrpo.evaluation.unpacking import known_pictures, picture_folders, rows_sha256, shards
-from vsgrpo.report.accuracy_page import write_accuracy_page
+from vsgrpo.report.accuracy_page import Judged, write_accuracy_page
 from vsgrpo.rules import import_named, one_of
 
 if TYPE_CHECKING:
@@ -268,7 +268,11 @@ class Benchmark(ScoredRows):
             return
         first, scores = answers.first_of(""), report.main.correct
         answered = [
-            (row, first[row.id], float(scores[row.id]), answers.media_of(row)) for row in self.rows if row.id in first
+            Judged(
+                row, text, self.read_answer(row, self.spoken(text)), float(scores[row.id]), tuple(answers.media_of(row))
+            )
+            for row in self.rows
+            if (text := first.get(row.id)) is not None
         ]
         write_accuracy_page(Path(answers.config.run.dir) / REPORT_NAME, report.to_json(), answered)
 

@@ -86,13 +86,27 @@ class ScoredRows(ShownRows):
     versions: ClassVar[tuple[Version, ...]] = ()
     """Known row files; the published rows are of one of them."""
 
-    def score(self, row: Row, answer: str) -> float:
-        """Return the score of one answer, 0..1 (or True and False). No text of a model may raise.
+    def read_answer(self, row: Row, answer: str) -> str | float | None:
+        """Return the letter or number that is read of an answer, None for nothing, or where all of it is judged.
+
+        It is what `score` judges, and what exports and pages show. No text of a model may raise.
 
         Args:
             answer: what the model said; in tagged prompt modes what its `<answer>` tags hold.
         """
-        raise NotImplementedError(f"{type(self).__name__}: score")
+        return None
+
+    def score(self, row: Row, answer: str) -> float:
+        """Return the score of one answer, 0..1 (or True and False): whether `read_answer` is the right letter.
+
+        No text of a model may raise.
+
+        Args:
+            answer: as for `read_answer`.
+        """
+        if type(self).read_answer is ScoredRows.read_answer:
+            raise NotImplementedError(f"{type(self).__name__}: score, or read_answer")
+        return self.read_answer(row, answer) == row.ground_truth
 
     @classmethod
     def unit(cls, row: Row) -> str:

@@ -191,6 +191,7 @@ def _sample(item: Exported, number: int, row: Row) -> dict[str, Any]:
         "target": row.ground_truth,
         "filtered_resps": read,
         "resps": [text],
+        "pred_extracted": "" if (found := benchmark.read_answer(row, read)) is None else str(found),
         "doc_hash": _sha256(json.dumps(doc, indent=2, ensure_ascii=False)),
         "input": benchmark.text(row),
         **metrics,

@@ -148,13 +148,13 @@ class Blink(Benchmark):
             return _NOTE.format(", ".join("ABCDE"[: len(options)])) + prompt
         return selected_text(row.question, options)
 
-    def score(self, row: Row, answer: str) -> bool:
-        """Return whether the letter that the harness reads is the right one."""
+    def read_answer(self, row: Row, answer: str) -> str | None:
+        """Return the letter that the harness reads."""
         options = row.options or ()
         if self.harness == "lmms":
-            return leading_letter(answer) == row.ground_truth
-        read = official_letter(answer, options) if self.harness == "official" else vlmevalkit_letter(answer, options)
-        return read == row.ground_truth
+            return leading_letter(answer) or None
+        read = official_letter if self.harness == "official" else vlmevalkit_letter
+        return read(answer, options) or None
 
 
 def official_letter(answer: str, options: Sequence[str]) -> str:

@@ -95,10 +95,10 @@ class EmbSpatial(Benchmark):
         listed = [f"{letter}: {option}" for letter, option in zip("ABCDEF", options, strict=False)]
         return "\n".join([f"Question: {row.question}", "Options:", *listed, BEST_ANSWER])
 
-    def score(self, row: Row, answer: str) -> bool:
-        """Return whether the letter that the harness reads is the right one."""
+    def read_answer(self, row: Row, answer: str) -> str | None:
+        """Return the letter that the harness reads."""
         read = leading_letter if self.harness == "lmms" else easi_letter
-        return read(answer) == row.ground_truth
+        return read(answer) or None
 
     def groups(self, row: Row) -> Mapping[str, Sequence[str]]:
         """Return the data set that the picture is of: mp3d, ai2thor or scannet."""

@@ -110,10 +110,10 @@ class MindCube(Benchmark):
         parts = prompt.split(_IMAGE)
         return _IMAGE.join(part.strip() for part in parts) if len(parts) > 1 else prompt
 
-    def score(self, row: Row, answer: str) -> bool:
-        """Return whether the letter that the harness reads is the right one."""
+    def read_answer(self, row: Row, answer: str) -> str | None:
+        """Return the letter that the harness reads."""
         read = easi_letter if self.harness == "easi" else mindcube_letter
-        return read(answer) == row.ground_truth
+        return read(answer) or None
 
 
 def setting_of(name: str) -> str:

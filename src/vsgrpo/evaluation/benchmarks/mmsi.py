@@ -103,10 +103,10 @@ class MmsiBench(Benchmark):
             return f"{stem}\nOptions: {listed}\n{SENTENCE}"
         return f"{row.question.strip() if self.harness == 'lmms' else row.question}\n{SENTENCE}"
 
-    def score(self, row: Row, answer: str) -> bool:
-        """Return whether the letter that the harness reads is the right one."""
+    def read_answer(self, row: Row, answer: str) -> str | None:
+        """Return the letter that the harness reads."""
         read = {"official": official_letter, "easi": easi_letter, "lmms": lmms_letter}[self.harness]
-        return read(answer) == row.ground_truth
+        return read(answer) or None
 
 
 def options_of(question: str) -> tuple[str, ...] | None:

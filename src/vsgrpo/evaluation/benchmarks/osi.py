@@ -145,13 +145,19 @@ class OsiBench(Benchmark):
             return f"{asked}\n{LAST_SENTENCE}"
         return f"{asked}{LAST_SENTENCE}" + ("" if self.harness == "easi_visual_first" else VIDEO_PLACE)
 
-    def score(self, row: Row, answer: str) -> float:
-        """Return whether the letter is right, or the score of the number."""
+    def read_answer(self, row: Row, answer: str) -> str | float | None:
+        """Return the letter or number that the harness reads."""
         is_easi = self.harness.startswith("easi")
         if row.options is not None:
-            return (easi_letter(answer) if is_easi else official_letter(answer.strip())) == row.ground_truth
-        number = easi_number(answer) if is_easi else official_number(answer)
-        return number_score(number, float(row.ground_truth), row.question_type)
+            return (easi_letter(answer) if is_easi else official_letter(answer.strip())) or None
+        return easi_number(answer) if is_easi else official_number(answer)
+
+    def score(self, row: Row, answer: str) -> float:
+        """Return whether the letter is right, or the score of the number."""
+        read = self.read_answer(row, answer)
+        if isinstance(read, str) or row.options is not None:
+            return read == row.ground_truth
+        return number_score(read, float(row.ground_truth), row.question_type)
 
     def groups(self, row: Row) -> Mapping[str, Sequence[str]]:
         """Return the level of the category."""

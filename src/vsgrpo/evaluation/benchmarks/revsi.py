@@ -81,16 +81,23 @@ class ReVsi(Benchmark):
             return f"{PRE_PROMPT}\n{row.question}\n{NUMBER_SENTENCE}"
         return "\n".join([PRE_PROMPT, row.question, OPTIONS_HEAD, *option_lines(row.options), LETTER_SENTENCE])
 
-    def score(self, row: Row, answer: str) -> float:
-        """Return whether the letter is right, whatever its case, or the mean relative accuracy of the number."""
+    def read_answer(self, row: Row, answer: str) -> str | float | None:
+        """Return the token before the first space: a letter, or a number."""
         token = answer.strip().split(" ")[0].rstrip(".").strip()
         if row.options is not None:
-            return token.lower() == row.ground_truth.lower()
-        truth = float(row.ground_truth)
+            return token if len(token) == 1 else None
         try:
-            return mra(float(token), truth) if truth else 0.0  # theirs divides by the truth, and gives 0 for a fault
+            return float(token)
         except ValueError:
-            return 0.0
+            return None
+
+    def score(self, row: Row, answer: str) -> float:
+        """Return whether the letter is right, whatever its case, or the mean relative accuracy of the number."""
+        read = self.read_answer(row, answer)
+        if isinstance(read, str):
+            return read.lower() == row.ground_truth.lower()
+        truth = 0.0 if row.options is not None else float(row.ground_truth)
+        return mra(read, truth) if truth else 0.0  # theirs divides by the truth, and gives 0 for a fault
 
     def remarks(self, settings: Mapping[str, Any] | None = None) -> list[str]:
         """Return the base's, and whether other frames were shown than the answers are true for."""

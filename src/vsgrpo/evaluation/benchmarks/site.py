@@ -166,11 +166,11 @@ class SiteBench(Benchmark):
         num_images = len(row.media)
         return placed(asked if PLACE in asked else f"{PLACE * num_images}\n{asked}", num_images)
 
-    def score(self, row: Row, answer: str) -> float:
-        """Return whether the letter is right."""
+    def read_answer(self, row: Row, answer: str) -> str | None:
+        """Return the letter that the harness reads."""
         if self.harness == "easi":
-            return easi_letter(answer) == row.ground_truth
-        return official_letter(answer, CHOICE_LETTERS[: len(row.options or ())]) == row.ground_truth
+            return easi_letter(answer) or None
+        return official_letter(answer, CHOICE_LETTERS[: len(row.options or ())]) or None
 
     def groups(self, row: Row) -> Mapping[str, Sequence[str]]:
         """Return what is shown, and the data set that the question comes from."""

@@ -193,17 +193,27 @@ class SparBench(Benchmark):
             lines += [BOX_SENTENCE if row.question_type in _BOXES else "", LETTER_SENTENCE]
         return "\n".join(lines)
 
-    def score(self, row: Row, answer: str) -> float:
-        """Return whether the letter is right, or the relative accuracy of the number or motion."""
+    def read_answer(self, row: Row, answer: str) -> str | float | None:
+        """Return the letter (the authors': what the answer begins with) or number; of a motion all is judged."""
         task, is_easi = row.question_type, self.harness == "easi"
         if task == MOTION:
-            return motion_score(answer, row.ground_truth, is_lenient=is_easi)
+            return None
         if task in LOW:
-            number = easi_number(answer) if is_easi else official_number(answer, task)
-            return 0.0 if number is None else relative_accuracy(number, float(row.ground_truth))
-        if is_easi:
-            return easi_letter(answer).lower() == easi_letter(row.ground_truth).lower()
-        return official_hit(answer, row.ground_truth)
+            return easi_number(answer) if is_easi else official_number(answer, task)
+        return (easi_letter(answer) if is_easi else answer[:1]) or None
+
+    def score(self, row: Row, answer: str) -> float:
+        """Return whether the letter is right, or the relative accuracy of the number or motion."""
+        if row.question_type == MOTION:
+            return motion_score(answer, row.ground_truth, is_lenient=self.harness == "easi")
+        read = self.read_answer(row, answer)
+        if read is None:
+            return 0.0
+        if not isinstance(read, str):
+            return relative_accuracy(read, float(row.ground_truth))
+        if self.harness == "easi":
+            return read.lower() == easi_letter(row.ground_truth).lower()
+        return official_hit(read, row.ground_truth)
 
     def groups(self, row: Row) -> Mapping[str, Sequence[str]]:
         """Return the data set that the question comes from."""

@@ -136,11 +136,18 @@ class SpBench(Benchmark):
             [f"Question: {row.question}", *options, "", LETTER_SENTENCE if row.options else NUMBER_SENTENCE]
         )
 
-    def score(self, row: Row, answer: str) -> float:
-        """Return whether the letter is right, or the mean relative accuracy of the number."""
+    def read_answer(self, row: Row, answer: str) -> str | float | None:
+        """Return the letter or number that the harness reads."""
         is_easi = self.harness == "easi"
         text = answer if is_easi else answer_text(answer)
-        if row.options is not None:
-            letter = easi_letter(text) if is_easi else official_letter(text)
-            return letter.lower() == row.ground_truth.lower()
-        return mra(easi_number(text) if is_easi else official_number(text), float(row.ground_truth))
+        if row.options is None:
+            return easi_number(text) if is_easi else official_number(text)
+        letter = easi_letter(text) if is_easi else official_letter(text)
+        return letter if len(letter) == 1 else None
+
+    def score(self, row: Row, answer: str) -> float:
+        """Return whether the letter is right, or the mean relative accuracy of the number."""
+        read = self.read_answer(row, answer)
+        if isinstance(read, str):
+            return read.lower() == row.ground_truth.lower()
+        return 0.0 if row.options is not None else mra(read, float(row.ground_truth))

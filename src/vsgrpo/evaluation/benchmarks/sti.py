@@ -129,9 +129,9 @@ class StiBench(Benchmark):
         num_frames, fps = _length(path) if path.is_file() else (0, 0.0)
         return f"about {NUM_FRAMES / (num_frames / fps):.2f} FPS" if fps > 0 else "an unspecified frame rate"
 
-    def score(self, row: Row, answer: str) -> float:
-        """Return whether the letter is right."""
-        return (easi_letter(answer) if self.harness == "easi" else official_letter(answer)) == row.ground_truth
+    def read_answer(self, row: Row, answer: str) -> str | None:
+        """Return the letter that the harness reads."""
+        return (easi_letter(answer) if self.harness == "easi" else official_letter(answer)) or None
 
     def groups(self, row: Row) -> Mapping[str, Sequence[str]]:
         """Return the kind of understanding, and where the video was taken."""

@@ -119,11 +119,11 @@ class ThreeDsr(Benchmark):
         """Return VLMEvalKit's prompt."""
         return selected_text(row.question, row.options or ())
 
-    def score(self, row: Row, answer: str) -> bool:
-        """Return whether the letter that the harness reads is the right one."""
+    def read_answer(self, row: Row, answer: str) -> str | None:
+        """Return the letter that the harness reads."""
         if self.harness == "lmms":
-            return lmms_letter(answer) == row.ground_truth
-        return vlmevalkit_letter(answer, row.options or ()) == row.ground_truth
+            return lmms_letter(answer) or None
+        return vlmevalkit_letter(answer, row.options or ()) or None
 
     @classmethod
     def unit(cls, row: Row) -> str:

@@ -105,10 +105,9 @@ class VideoMme(Benchmark):
             return f"{select} and the subtitles. {_ASKED}\n{question}\n\n{LETTER_SENTENCE}"
         return f"{select}. {_ASKED}\n{question}\nThe best answer is:"
 
-    def score(self, row: Row, answer: str) -> float:
-        """Return whether the letter is right."""
-        said = lmms_letter(answer, "ABCD") if self.harness == "lmms" else official_letter(answer)
-        return said == row.ground_truth
+    def read_answer(self, row: Row, answer: str) -> str | None:
+        """Return the letter that the harness reads."""
+        return (lmms_letter(answer, "ABCD") if self.harness == "lmms" else official_letter(answer)) or None
 
     def groups(self, row: Row) -> Mapping[str, Sequence[str]]:
         """Return the length of the video and its field."""

@@ -117,10 +117,10 @@ class ViewSpatial(Benchmark):
             return f"{row.question}{choices}\n{_SUFFIX}"
         return f"Question: {row.question}\nChoices: {choices}\n{_SUFFIX}"
 
-    def score(self, row: Row, answer: str) -> bool:
-        """Return whether the letter that the harness reads is the right one."""
+    def read_answer(self, row: Row, answer: str) -> str | None:
+        """Return the letter that the harness reads."""
         read = easi_letter if self.harness == "easi" else last_line_letter
-        return read(answer) == row.ground_truth
+        return read(answer) or None
 
 
 def last_line_letter(answer: str) -> str:

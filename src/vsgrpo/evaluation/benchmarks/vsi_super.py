@@ -129,9 +129,9 @@ class VsiSuperRecall(Benchmark):
         """Return the question, its options as the file has them, and the sentence that asks for a letter."""
         return "\n".join([row.question, OPTIONS_HEAD, *row.extra["options"], LETTER_SENTENCE])
 
-    def score(self, row: Row, answer: str) -> float:
-        """Return whether the letter is right."""
-        return (easi_letter(answer) if self.harness == "easi" else recall_letter(answer)) == row.ground_truth
+    def read_answer(self, row: Row, answer: str) -> str | None:
+        """Return the letter that the harness reads."""
+        return (easi_letter(answer) if self.harness == "easi" else recall_letter(answer)) or None
 
 
 class VsiSuperCount(Benchmark):
@@ -171,13 +171,16 @@ class VsiSuperCount(Benchmark):
         """Return the sentence about frames, the question, and what to answer with."""
         return f"{PRE_PROMPT}\n{row.question}\n{EVAL_SENTENCES['vanilla']}"
 
+    def read_answer(self, row: Row, answer: str) -> float | None:
+        """Return the number that the harness reads."""
+        return easi_number(answer) if self.harness == "easi" else count_number(answer)
+
     def score(self, row: Row, answer: str) -> float:
         """Return the mean relative accuracy; of a truth of 0 whether the number is 0 (VLMEvalKit: its distance)."""
-        truth = float(row.ground_truth)
+        truth, number = float(row.ground_truth), self.read_answer(row, answer)
         if self.harness == "easi":
-            number = easi_number(answer)
             return 0.0 if number is None else relative_accuracy(number, truth)
-        return mra(count_number(answer), truth)
+        return mra(number, truth)
 
 
 class VsiSuperStreaming(VsiSuperCount):
@@ -201,6 +204,9 @@ class VsiSuperStreaming(VsiSuperCount):
         text = f"[{', '.join(numbers)}]"
         extra = {"answers": [float(number) for number in numbers], "query_times": data.get("query_times")}
         return _row(data, where, "vsi_super_streaming", str(data["split"]), text, extra=extra)
+
+    def read_answer(self, row: Row, answer: str) -> None:
+        """Return nothing: the whole list is judged."""
 
     def score(self, row: Row, answer: str) -> float:
         """Return the mean over the moments, see `streamed_score`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -33,8 +33,9 @@ from vsgrpo.records import read_records
 from vsgrpo.report.evaluation_page import ReadAnswer, write_evaluation_page
 from vsgrpo.rules import load_question_types
 from vsgrpo.spatial.answers import EASI, SCORERS
+from vsgrpo.spatial.maps import read_map, strict_score
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks
-from vsgrpo.spatial.scoring import score as score_answer
+from vsgrpo.spatial.scoring import score_number
 
 SUFFIXES = (".jsonl", ".parquet")
 EASI_NUMBER_SENTENCE = "Answer briefly and directly in one float number."
@@ -130,13 +131,20 @@ class VsiBench(Benchmark):
             return f"{PRE_PROMPT}\n{row.question}\n{EASI_NUMBER_SENTENCE}"
         return "\n".join([PRE_PROMPT, row.question, *option_lines(row.options), LETTER_SENTENCE])
 
-    def score(self, row: Row, answer: str) -> float:
-        """Return the score that an export has: VLMEvalKit's of harness easi, else lmms-eval's."""
-        return score_answer(self._logged, row.question_type, answer, row.ground_truth)
+    def read_answer(self, row: Row, answer: str) -> str | float | None:
+        """Return what an export reads: as VLMEvalKit of harness easi, else as lmms-eval."""
+        scorer = EASI if self.harness == EASI else "lmms"
+        return read_row(scorer, row, answer, replace(self.prompt, mode="vanilla"))
 
-    @property
-    def _logged(self) -> str:
-        return EASI if self.harness == EASI else "lmms"
+    def score(self, row: Row, answer: str) -> float:
+        """Return the score that an export has: that of `read_answer`."""
+        read = self.read_answer(row, answer)
+        if row.answer_kind == "number":
+            number = read if isinstance(read, float) else None
+            return score_number(row.question_type, number, float(row.ground_truth))
+        if row.answer_kind == "map":
+            return strict_score(read_map(str(read)), read_map(row.ground_truth) or {})
+        return read == row.ground_truth
 
     def quoted(self, scorer: str) -> str:
         """Return the scorer whose numbers are quoted: `scorer`, or VLMEvalKit's of harness easi."""
