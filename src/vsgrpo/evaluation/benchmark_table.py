@@ -13,6 +13,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.accuracy import Accuracy, Cells, Published, Scored, make_cells
 from vsgrpo.evaluation.constants import most_frequent
+from vsgrpo.evaluation.export_names import ExportNames
 from vsgrpo.evaluation.row_files import Version, find_version
 from vsgrpo.evaluation.shown_rows import ShownRows
 from vsgrpo.spatial.answers import parse_answer
@@ -83,6 +84,8 @@ class ScoredRows(ShownRows):
     published: ClassVar[tuple[Published, ...]] = ()
     official_frames: ClassVar[int | None] = None
     """Frames of a video that the published rows are of; None: any, or no video."""
+    export_names: ClassVar[tuple[ExportNames, ...]] = ()
+    """What it and its parts are called in lmms-eval's logs and on the EASI leaderboard."""
     versions: ClassVar[tuple[Version, ...]] = ()
     """Known row files; the published rows are of one of them."""
 

@@ -79,7 +79,8 @@ class Exported:
         benchmark = self.benchmark
         version = find_version(benchmark.versions, benchmark.num_rows, benchmark.sha256)
         subset = str(benchmark.identity().get("subset", "full"))
-        return export_names(benchmark.name, *([subset] if subset != "full" else []), version.name if version else "")
+        parts = (subset, version.name if version else "")
+        return export_names(benchmark.export_names, benchmark.name, *parts)
 
     def metrics(self) -> dict[str, float]:
         """Return lmms-eval's metrics 0..1; a cell without questions is left out."""
@@ -118,7 +119,7 @@ def export_folder(kind: str, folder: Path, benchmarks: Iterable[str], overwrite:
     if kind not in KINDS:
         raise ConfigError(f"--export {kind}: unknown", hint=f"choose from: {', '.join(KINDS)}")
     for name in benchmarks if kind == "easi" else ():
-        _check_listed(f"benchmark={name}", export_names(name))
+        _check_listed(f"benchmark={name}", export_names(find_benchmark(name).export_names, name))
     target = folder / f"export_{kind}"
     if target.exists() and not overwrite:
         raise DataError(f"{target}: is there already", "move it away, or delete it")

@@ -155,12 +155,8 @@ def test_every_benchmark_has_a_maker():
 def test_a_benchmark_is_one_module_one_yaml_and_a_line_of_the_registry(name):
     src, module = ROOT / "src/vsgrpo", BENCHMARKS[name].partition(":")[0].rpartition(".")[2]
     own = {src / f"evaluation/benchmarks/{module}.py", src / "evaluation/benchmark.py"}
-    theirs = src / "evaluation/export_names.py"  # what leaderboards call it; without a line it goes by its own name
-    named = {
-        path
-        for path in src.rglob("*.py")
-        if path not in {*own, theirs} and f'"{name}"' in path.read_text(encoding="utf-8")
-    }
+    others = (path for path in src.rglob("*.py") if path not in own)
+    named = {path for path in others if f'"{name}"' in path.read_text(encoding="utf-8")}
     assert not named, f"{name} is named in {named}: the class says what differs between benchmarks"
     assert (ROOT / f"configs/benchmark/{name}.yaml").is_file() and own <= set(src.rglob("*.py"))
     assert (ROOT / f"tests/evaluation/benchmarks/test_{module}_benchmark.py").is_file()

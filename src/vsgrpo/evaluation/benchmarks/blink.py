@@ -31,6 +31,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark
+from vsgrpo.evaluation.export_names import ExportNames
 from vsgrpo.evaluation.row_files import Version, question_row, records, text_of, texts_of
 from vsgrpo.evaluation.unpacking import PACKED, shards
 from vsgrpo.records import read_json
@@ -68,6 +69,7 @@ class Blink(Benchmark):
     harnesses = ("official", "easi", "lmms")
     headline = "macro"
     scorer = "the only enclosed letter"
+    export_names = (ExportNames("blink", "blink_acc", mean="micro", easi="blink"),)
     versions = (Version("validation", 1901),)
     published = (
         Published("human", 0.957, "arXiv 2404.12390"),

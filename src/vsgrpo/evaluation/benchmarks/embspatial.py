@@ -27,6 +27,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.benchmarks.blink import leading_letter
+from vsgrpo.evaluation.export_names import ExportNames, suffixed
 from vsgrpo.evaluation.row_files import Version, question_row, records, text_of, texts_of
 from vsgrpo.evaluation.unpacking import PACKED
 from vsgrpo.spatial.vlmevalkit_answers import easi_letter
@@ -35,6 +36,9 @@ BEST_ANSWER = "Give me the answer letter directly. The best answer is:"
 _NOTE = "Note: You only need to respond with A, B, C, D without providing any additional information.\n"
 _EASI = "EASI 0c1a41e, docs/Benchmark_Verification.md"
 _REPORT = "Qwen3-VL report (arXiv 2511.21631), as EASI has it"
+
+
+_METRICS = suffixed("data_source", ("ai2thor", "mp3d", "scannet"), "_accuracy")
 
 
 class EmbSpatial(Benchmark):
@@ -48,6 +52,16 @@ class EmbSpatial(Benchmark):
     harnesses = ("official", "easi", "lmms")
     headline = "micro"
     scorer = "EASI's letter"
+    export_names = (
+        ExportNames(
+            "embspatial",
+            "embspatial_acc",
+            mean="micro",
+            metrics=_METRICS,
+            easi="embspatial",
+            easi_scores={metric: metric for metric in _METRICS},
+        ),
+    )
     versions = (Version("2024-06", 3640),)
     published = (
         Published("Qwen3-VL-4B", 0.796, _REPORT),

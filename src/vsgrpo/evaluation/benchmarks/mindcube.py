@@ -24,6 +24,7 @@ from typing import Any
 from vsgrpo.data.row import Row
 from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark
+from vsgrpo.evaluation.export_names import ExportNames, suffixed
 from vsgrpo.evaluation.row_files import Version, letter_of, question_row, text_of, texts_of
 from vsgrpo.spatial.vlmevalkit_answers import easi_letter
 
@@ -57,6 +58,9 @@ _PAPER = "arXiv 2506.21458"
 _EASI = "EASI 0c1a41e, docs/Benchmark_Verification.md"
 
 
+_METRICS = suffixed("question_types", ("among", "around", "rotation"), "_accuracy")
+
+
 class MindCube(Benchmark):
     """MindCube's own prompt and reader; see the module's docstring."""
 
@@ -68,6 +72,16 @@ class MindCube(Benchmark):
     harnesses = ("official", "easi")
     headline = "micro"
     scorer = "the last letter before a period, else by MindCube's list of phrases"
+    export_names = (
+        ExportNames(
+            "mindcube_tiny",
+            "overall_accuracy",
+            metrics=_METRICS,
+            easi="mindcube_tiny",
+            easi_scores={metric: metric for metric in _METRICS},
+        ),
+        ExportNames("mindcube_full", "overall_accuracy", metrics=_METRICS, part="full"),
+    )
     versions = (
         Version("tiny at 9c941b46", 1050, "0289eb82d81ff9aa0201ae75f86da7fd1924cf23dc202856d0579a0effd22ac8"),
         Version("tiny", 1050),

@@ -24,6 +24,7 @@ from typing import Any
 from vsgrpo.data.row import Row
 from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark
+from vsgrpo.evaluation.export_names import ExportNames
 from vsgrpo.evaluation.row_files import Version, letter_of, question_row, records, text_of
 from vsgrpo.evaluation.unpacking import PACKED
 from vsgrpo.spatial.vlmevalkit_answers import easi_letter
@@ -35,6 +36,27 @@ _ANY_CASE = re.compile(r"\b[A-F]\b(?!\s[a-zA-Z])", re.IGNORECASE)
 _OPTIONS = re.compile(r"(.*)Options:\s*" + r"[\s,]+".join(rf"{letter}\s*:\s*(.*?)" for letter in "ABCD"), re.DOTALL)
 _LEADERBOARD = "authors' leaderboard, github.com/OpenRobotLab/MMSI-Bench"
 _EASI = "EASI 0c1a41e, docs/Benchmark_Verification.md"
+
+
+_EASI_NAMES = {
+    "Attribute (Appr.)": "attr_appr",
+    "Attribute (Meas.)": "attr_meas",
+    "Motion (Cam.)": "motion_cam",
+    "Motion (Obj.)": "motion_obj",
+    "MSR": "msr",
+    "Positional Relationship (Cam.-Cam.)": "pos_cam_cam",
+    "Positional Relationship (Cam.-Obj.)": "pos_cam_obj",
+    "Positional Relationship (Cam.-Reg.)": "pos_cam_reg",
+    "Positional Relationship (Obj.-Obj.)": "pos_obj_obj",
+    "Positional Relationship (Obj.-Reg.)": "pos_obj_reg",
+    "Positional Relationship (Reg.-Reg.)": "pos_reg_reg",
+}
+"""Question type -> its score on the EASI leaderboard."""
+
+
+def _logged(question_type: str) -> str:
+    """Return what lmms-eval's logs call a question type: with dashes."""
+    return question_type.replace(".-", ".\u2013")
 
 
 class MmsiBench(Benchmark):
@@ -60,6 +82,15 @@ class MmsiBench(Benchmark):
     harnesses = ("official", "easi", "lmms")
     headline = "micro"
     scorer = "the letter within backticks, else a letter that stands alone"
+    export_names = (
+        ExportNames(
+            "mmsi_bench",
+            "average",
+            metrics={_logged(name): f"question_types/{name}" for name in _EASI_NAMES},
+            easi="mmsi_bench",
+            easi_scores={f"{key}_accuracy": _logged(name) for name, key in _EASI_NAMES.items()},
+        ),
+    )
     versions = (Version("2025-05", 1000),)
     published = (
         Published("human", 0.972, _LEADERBOARD),

@@ -32,6 +32,7 @@ from vsgrpo.data.row import Row, media_place
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark
+from vsgrpo.evaluation.export_names import ExportNames
 from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.row_files import Version, question_row
 from vsgrpo.paths import path_fault
@@ -125,6 +126,7 @@ class MmsiVideo(Benchmark):
     harnesses = ("official", "lmms", "lmms_sc", "easi")
     media_in_text = True
     scorer = "option letter"
+    export_names = (ExportNames("mmsi_video_u50", "overall_accuracy", scale=100.0, easi="mmsi_video_bench"),)
     versions = (Version("mmsivideo.json", 1106),)
     published = (
         Published("human", 0.964, _README),

@@ -32,6 +32,7 @@ from vsgrpo.data.row import CHOICE_LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark
+from vsgrpo.evaluation.export_names import ExportNames
 from vsgrpo.evaluation.row_files import Version, lettered, number_text, question_row, records, truth_letter
 from vsgrpo.spatial.scoring import mra
 from vsgrpo.spatial.vlmevalkit_answers import easi_letter, easi_number
@@ -114,6 +115,7 @@ class OsiBench(Benchmark):
     scorer = "option letter; MRA of numbers"
     media_folders = ("videos", "video")
     official_frames = 32
+    export_names = (ExportNames("osi_bench", "overall", scale=100.0),)
     versions = (Version("test", 8766),)
     published = (
         Published("Qwen3-VL-8B, 32 frames", 0.312, _PAPER),

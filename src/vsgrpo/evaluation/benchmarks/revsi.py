@@ -18,6 +18,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.data.rows import row_id
 from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark
+from vsgrpo.evaluation.export_names import ExportNames, suffixed
 from vsgrpo.evaluation.row_files import lettered, number_kind, number_text, question_row, truth_letter
 from vsgrpo.spatial.scoring import mra
 
@@ -43,6 +44,13 @@ class ReVsi(Benchmark):
     }
     headline = "macro"
     scorer = "ReVSI's: the token before the first space; MRA of numbers"
+    export_names = (
+        ExportNames(
+            "revsi_{num_frames}_frame",
+            "overall_acc",
+            metrics=suffixed("tasks", (*tasks, *question_types), "_acc"),
+        ),
+    )
     published = (
         Published("Gemini 3 Pro", 0.609, _PAPER),
         Published("Qwen3-VL-8B", 0.491, _PAPER),

@@ -25,6 +25,7 @@ from vsgrpo.data.row import CHOICE_LETTERS, Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions
+from vsgrpo.evaluation.export_names import ExportNames
 from vsgrpo.evaluation.row_files import Version, question_row, records
 from vsgrpo.evaluation.unpacking import shards
 from vsgrpo.spatial.vlmevalkit_answers import easi_letter
@@ -76,6 +77,12 @@ def placed(prompt: str, num_images: int) -> str:
     return PLACE.join([*parts[:-1], *[""] * (num_images + 1 - len(parts)), parts[-1]])
 
 
+_METRICS = {
+    f"{name.replace('-', '').replace('&', 'and').replace(' ', '_')}_caa": f"question_types/{name}"
+    for name in CATEGORIES
+}
+
+
 @dataclass(frozen=True)
 class SiteBench(Benchmark):
     """SITE-Bench's own prompt, reader of letters and chance-adjusted accuracy; see the module's docstring.
@@ -95,6 +102,18 @@ class SiteBench(Benchmark):
     headline = "chance_adjusted"
     scorer = "option letter; right above chance"
     official_frames = 32
+    export_names = (
+        ExportNames(
+            "site_bench_image",
+            "chance_adjusted_acc",
+            metrics={**_METRICS, "accuracy": "micro"},
+            scale=100.0,
+            video_task="site_bench_video_multiimage",
+            above_chance=True,
+            easi="site",
+            easi_scores={metric: metric for metric in _METRICS},
+        ),
+    )
     versions = (Version("image and video", 8068),)
     published = (
         Published("Qwen2.5-VL-7B, 32 frames, VLMEvalKit", 0.376, _EASI),

@@ -27,6 +27,7 @@ from vsgrpo.data.row import CHOICE_LETTERS, Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark
+from vsgrpo.evaluation.export_names import ExportNames
 from vsgrpo.evaluation.row_files import Version, number_text, question_row
 from vsgrpo.evaluation.unpacking import PACKED, shards
 from vsgrpo.records import read_records
@@ -137,6 +138,7 @@ class SparBench(Benchmark):
     harnesses = ("official", "lmms", "easi")
     headline = "macro"
     scorer = "option letter; MRA of numbers and of camera motions"
+    export_names = (ExportNames("sparbench", "sparbench_score", scale=100.0, easi="spar_bench"),)
     versions = (Version("full", 7207), Version("Tiny", 1000))
     published = (
         Published("Qwen2.5-VL-7B", 0.3307, _README),

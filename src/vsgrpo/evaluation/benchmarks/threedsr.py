@@ -27,6 +27,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.evaluation.accuracy import Accuracy, Cell, Published, Scored, make_cells
 from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.benchmarks.blink import selected_text
+from vsgrpo.evaluation.export_names import ExportNames, suffixed
 from vsgrpo.evaluation.row_files import letter_of, question_row, records, text_of
 from vsgrpo.evaluation.unpacking import PACKED
 from vsgrpo.spatial.vlmevalkit_answers import vlmevalkit_letter
@@ -80,6 +81,16 @@ class ThreeDsr(Benchmark):
     harnesses = ("official", "easi", "lmms")
     headline = "micro"
     scorer = "VLMEvalKit's letter; right in every order of the options"
+    export_names = (
+        ExportNames(
+            "3dsrbench_circular",
+            "vanilla_accuracy",
+            mean="rows/overall",
+            metrics={**suffixed("rows", _TYPE_OF, "_accuracy"), "circular_accuracy": "overall"},
+            easi="3dsrbench",
+            easi_scores={**{name: f"{name}_accuracy" for name in _TYPE_OF}, "circ_eval_overall": "circular_accuracy"},
+        ),
+    )
     published = (
         Published("Qwen2.5-VL-7B", 0.484, _THINKER),
         Published("Qwen2.5-VL-7B by VLMEvalKit", 0.4751, _EASI),

@@ -21,6 +21,7 @@ from vsgrpo.data.prompts import LETTER_SENTENCE
 from vsgrpo.data.row import Row
 from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark
+from vsgrpo.evaluation.export_names import ExportNames
 from vsgrpo.evaluation.row_files import Version, lettered, question_row, truth_letter
 from vsgrpo.spatial.lmms_answers import lmms_letter
 
@@ -69,6 +70,7 @@ class VideoMme(Benchmark):
     question_types = TASKS
     harnesses = ("official", "lmms")
     scorer = "option letter"
+    export_names = (ExportNames("videomme", "videomme_perception_score", scale=100.0),)
     versions = (Version("test", 2700),)
     published = (
         Published("InternVL2.5-8B", 0.642, _CARD),

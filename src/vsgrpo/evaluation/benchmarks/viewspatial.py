@@ -31,6 +31,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark
+from vsgrpo.evaluation.export_names import ExportNames
 from vsgrpo.evaluation.row_files import Version, lettered, question_row, records, text_of, texts_of
 from vsgrpo.spatial.vlmevalkit_answers import easi_letter
 
@@ -42,22 +43,37 @@ _PAPER = "arXiv 2505.21500"
 _EASI = "EASI 0c1a41e, docs/Benchmark_Verification.md"
 
 
+_TYPES = (
+    "Camera perspective - Relative Direction",
+    "Camera perspective - Object View Orientation",
+    "Person perspective - Object View Orientation",
+    "Person perspective - Relative Direction",
+    "Person perspective - Scene Simulation Relative Direction",
+)
+_METRICS = {
+    f"{kind.lower().replace(' - ', ' ').replace(' ', '_')}_accuracy": f"question_types/{kind}" for kind in _TYPES
+}
+
+
 class ViewSpatial(Benchmark):
     """ViewSpatial-Bench's own prompt and reader; see the module's docstring."""
 
     title = "ViewSpatial-Bench"
     suffixes = (".json",)
     columns = ("question_type", "image_path", "question", "choices", "answer")
-    question_types = (
-        "Camera perspective - Relative Direction",
-        "Camera perspective - Object View Orientation",
-        "Person perspective - Object View Orientation",
-        "Person perspective - Relative Direction",
-        "Person perspective - Scene Simulation Relative Direction",
-    )
+    question_types = _TYPES
     harnesses = ("official", "easi", "code")
     headline = "micro"
     scorer = "the first letter alone in the last line"
+    export_names = (
+        ExportNames(
+            "viewspatial",
+            "overall_accuracy",
+            metrics=_METRICS,
+            easi="viewspatial",
+            easi_scores={metric: metric for metric in _METRICS},
+        ),
+    )
     versions = (
         Version("at 2e85a5e", 5712, "4e5f7a70e8977f48fcb00a7dccaa2f39b4c143255bfd4070dd8b02837b3741b5"),
         Version("2025-05", 5712),

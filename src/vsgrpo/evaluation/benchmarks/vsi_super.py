@@ -27,6 +27,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.benchmarks.spar import relative_accuracy
+from vsgrpo.evaluation.export_names import ExportNames
 from vsgrpo.evaluation.row_files import lettered, number_kind, number_text, question_row, records
 from vsgrpo.spatial.scoring import mra
 from vsgrpo.spatial.vlmevalkit_answers import easi_letter, easi_number
@@ -98,6 +99,7 @@ class VsiSuperRecall(Benchmark):
     harnesses = ("official", "easi")
     headline = "macro"
     scorer = "the first of A to D"
+    export_names = (ExportNames("vsr", "accuracy"),)
     published = (
         Published(
             "Cambrian-S-7B",
@@ -144,6 +146,7 @@ class VsiSuperCount(Benchmark):
     harnesses: tuple[str, ...] = ("official", "easi")
     headline = "macro"
     scorer = "mean relative accuracy of the first number"
+    export_names: tuple[ExportNames, ...] = (ExportNames("vsc", "mra"),)
     published: tuple[Published, ...] = (
         Published("Cambrian-S-7B, 10 and 30 minutes", 0.08, _PAPER, {"10mins": 0.16, "30mins": 0.0}),
     )
@@ -190,6 +193,7 @@ class VsiSuperStreaming(VsiSuperCount):
     question_types = tuple(f"{kind}{STREAMING}" for kind in VsiSuperCount.question_types)
     harnesses = ("official",)
     scorer = "mean relative accuracy of a JSON list"
+    export_names = (ExportNames("vsc_streaming", "mra"),)
     published = ()
 
     @classmethod

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -23,10 +24,11 @@ from vsgrpo.data.rows import check_scorable, row_from_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.accuracy import Published
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions
+from vsgrpo.evaluation.export_names import ExportNames
 from vsgrpo.evaluation.pair_scores import pair_outcomes, pair_scores
 from vsgrpo.evaluation.results import LMMS_NAME, REPORT_NAME, Answers
 from vsgrpo.evaluation.row_files import question_row, row_file
-from vsgrpo.evaluation.score_tables import VsiBenchReport, write_lmms_samples
+from vsgrpo.evaluation.score_tables import METRICS, VsiBenchReport, write_lmms_samples
 from vsgrpo.evaluation.scores import read_first, read_row, score_rows
 from vsgrpo.files import file_sha256
 from vsgrpo.records import read_records
@@ -58,6 +60,22 @@ _EASI = "the authors' code, table of EASI 0.2.2"
 _COLUMNS = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")
 
 
+_METRICS = {metric: f"tasks/{metric.rpartition('_')[0]}" for metric in METRICS[1:]}
+_EASI_SCORES = {metric.removesuffix("_mra"): metric for metric in _METRICS}
+_NAMED = partial(ExportNames, overall="vsibench_overall", metrics=_METRICS)
+_EXPORT_NAMES = (
+    _NAMED("vsibench", easi="vsi_bench", easi_task="vsibench_multiimage", easi_scores=_EASI_SCORES),
+    _NAMED(
+        "vsibench_debiased",
+        easi="vsi_debiased",
+        easi_task="vsibench_debiased_multiimage",
+        easi_scores=_EASI_SCORES,
+        part="debiased",
+    ),
+    _NAMED("vsibench_pruned", part="pruned"),
+)
+
+
 @dataclass(frozen=True)
 class VsiBench(Benchmark):
     """Rows about videos of rooms, scored by VSI-Bench's formulas as several harnesses read answers.
@@ -77,6 +95,7 @@ class VsiBench(Benchmark):
     title: ClassVar[str] = "VSI-Bench"
     harnesses: ClassVar[tuple[str, ...]] = ("official", EASI)
     headline: ClassVar[str] = "macro"
+    export_names: ClassVar[tuple[ExportNames, ...]] = _EXPORT_NAMES
     published: ClassVar[tuple[Published, ...]] = (
         Published("SenseNova-SI-1.1-Qwen3-VL-8B", 0.629, _EASI),
         Published("Cambrian-S-7B, 32 frames", 0.6361, _EASI),
