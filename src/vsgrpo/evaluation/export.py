@@ -79,7 +79,7 @@ class Exported:
         benchmark = self.benchmark
         version = find_version(benchmark.versions, benchmark.num_rows, benchmark.sha256)
         subset = str(benchmark.identity().get("subset", "full"))
-        parts = (subset, version.name if version else "")
+        parts = ("" if subset == "full" else subset, version.name if version else "")
         return export_names(benchmark.export_names, benchmark.name, *parts)
 
     def metrics(self) -> dict[str, float]:

@@ -58,5 +58,5 @@ def export_names(named: Sequence[ExportNames], benchmark: str, *parts: str) -> E
         benchmark: its name, which is its task where `named` is empty.
     """
     by_part = {names.part: names for names in named}
-    found = (by_part[part] for part in (*parts, "") if part in by_part)
+    found = (by_part[part] for part in (*filter(None, parts), "") if part in by_part)
     return next(found, ExportNames(benchmark.replace(":", "."), DEFAULT))
