@@ -143,7 +143,7 @@ def _blink_columns(doc: Doc) -> Doc:
 _truth = {"answer": lambda doc: doc["ground_truth"]}
 _options = {"candidates": lambda doc: doc["options"] and repr(doc["options"])}
 
-LMMS, VLM = "lmms-eval", "VLMEvalKit"
+LMMS, VLM, AUTHORS = "lmms-eval", "VLMEvalKit", "authors"
 CHECKS = (
     Check("vsibench", "official", "thinking-in-space", "vsibench"),
     Check("vsibench", "lmms", LMMS, "vsibench"),
@@ -153,6 +153,7 @@ CHECKS = (
     Check("mathvista", "extracted", LMMS, "mathvista", SCORES, _whole_precision, _is_blank),
     Check("revsi", "official", LMMS, "revsi"),
     Check("revsi", "official", VLM, "ReVSI", doc=_vlm(), every=20),
+    Check("mmsi", "official", AUTHORS, "MMSI-Bench", SCORES),
     Check("mmsi", "lmms", LMMS, "mmsi_bench"),
     Check("mmsi", "official", LMMS, "mmsi_bench", PROMPTS),
     Check("mmsi", "easi", VLM, "MMSIBench", doc=_mmsi_columns),
@@ -180,6 +181,7 @@ CHECKS = (
     Check("spar", "easi", VLM, "SparBench", doc=_vlm()),
     Check("osi", "lmms", LMMS, "osi_bench"),
     Check("osi", "official", LMMS, "osi_bench", SCORES),
+    Check("sti", "official", AUTHORS, "STI-Bench", SCORES, _plain, _is_blank),
     Check(
         "sti",
         "easi",
@@ -197,8 +199,10 @@ CHECKS = (
     Check("vsi_super_count", "official", LMMS, "vsc_10mins"),
     Check("vsi_super_count", "easi", VLM, "VsiSuperCount", SCORES, _vlm()),
     Check("vsi_super_streaming", "official", LMMS, "vsc_streaming_10mins"),
+    Check("mmsi_video", "official", AUTHORS, "MMSI-Video-Bench", SCORES),
     Check("mmsi_video", "lmms", LMMS, "mmsi_video"),
     Check("mmsi_video", "easi", VLM, "MMSIVideoBench", SCORES, _vlm(answer=lambda doc: doc["ground_truth"])),
     Check("video_mme", "lmms", LMMS, "videomme"),
+    Check("spbench", "official", AUTHORS, "SpatialLadder", SCORES),
     Check("spbench", "easi", VLM, "SPBench", doc=_vlm(**_truth, candidates=lambda doc: doc["options"])),
 )

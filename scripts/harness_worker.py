@@ -5,7 +5,7 @@ It runs in the environment of the harnesses and imports nothing of vsgrpo. One J
 for the prompt of each row and the score of each answer to each row, "table" for the harness's own table over one answer
 per row. An exception of the harness is an answer too: {"raised": "IndexError: ..."}.
 
-    python scripts/harness_worker.py DIR    # DIR holds lmms-eval/, VLMEvalKit/, thinking-in-space/
+    python scripts/harness_worker.py DIR    # DIR holds lmms-eval/, VLMEvalKit/, thinking-in-space/, STI-Bench/, ...
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from harness_authors import AuthorsTask
 
 _DRAWS = 8
 """Times that an answer is scored, each with another seed: a harness may draw a letter where it reads none."""
@@ -221,6 +223,8 @@ class MathVista:
 def _task(root: Path, harness: str, name: str) -> Any:
     if harness == "thinking-in-space":
         return OfficialVsi(root / harness)
+    if harness == "authors":
+        return AuthorsTask(root, name)
     if name == "mathvista":
         return MathVista()
     return LmmsTask(root / harness, name) if harness == "lmms-eval" else VlmTask(name)

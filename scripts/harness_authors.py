@@ -1,0 +1,82 @@
+"""Readers of answers that benchmarks' authors published, called as their scripts call them; part of harness_worker.py.
+
+Their scripts load models or read results when they are imported, so the functions alone are taken from the file, as
+they stand there, and run. Prompts are made within those scripts and cannot be called.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Reader = Callable[[Mapping[str, Any], dict[str, Any], str], float]
+
+
+def _sti(code: Mapping[str, Any], doc: dict[str, Any], answer: str) -> float:
+    """Score as the column `correct` of opensource_test.py."""
+    said = code["extract_answer"](answer) or answer.strip()
+    return float(said[-1] in "ABCDE" and said[-1] == doc["Answer"])
+
+
+def _spbench(code: Mapping[str, Any], doc: dict[str, Any], answer: str) -> float:
+    """Score as vsibench_eval, whose mode is "thinking" unless another is given."""
+    said = code["extract_answer_text"](answer) if "<answer>" in answer else answer
+    scored = code["vsibench_process_results"]({**doc, "predicted_answer": said})
+    return float(scored["accuracy"] if "accuracy" in scored else scored["MRA:.5:.95:.05"])
+
+
+def _mmsi(code: Mapping[str, Any], doc: dict[str, Any], answer: str) -> float:
+    """Score by the function of the README; None, where they ask a model, is wrong. It compares small letters."""
+    return float(code["extract_single_choice_with_word_boundary"](answer, doc["answer"]) or 0.0)
+
+
+def _mmsi_video(code: Mapping[str, Any], doc: dict[str, Any], answer: str) -> float:
+    """Score as the loop of evaluation.py."""
+    said = code["extract_answer"](answer)
+    return float(said in ("A", "B", "C", "D", "E", "F") and said == doc["ground_truth"])
+
+
+AUTHORS: dict[str, tuple[tuple[str, ...], Reader]] = {
+    "STI-Bench": (("opensource_test.py",), _sti),
+    "SpatialLadder": (("eval_spld/utils.py", "eval_spld/data_utils/vsi_utils.py"), _spbench),
+    "MMSI-Bench": (("README.md",), _mmsi),
+    "MMSI-Video-Bench": (("evaluation.py",), _mmsi_video),
+}
+"""Repository -> the files with its readers, and how its scripts call them."""
+
+
+class AuthorsTask:
+    """A benchmark by its authors' functions."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        files, self._score = AUTHORS[name]
+        self._code: dict[str, Any] = {"re": re, "np": np, "partial": partial}
+        for file in files:
+            exec(compile(_definitions(root / name / file), str(file), "exec"), self._code)
+
+    def prompt(self, doc: dict[str, Any]) -> str:
+        raise NotImplementedError("made within a script that loads a model")
+
+    def score(self, doc: dict[str, Any], answer: str) -> float:
+        return self._score(self._code, dict(doc), answer)
+
+
+def _definitions(file: Path) -> ast.Module:
+    """Return the functions of a file, and its constants that are plain values; of a .md the functions in its fences."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".md":
+        text = "\n".join(part for part in text.split("```") if part.lstrip().startswith("def "))
+    body = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) or _is_plain(node)]
+    return ast.Module(body, [])
+
+
+def _is_plain(node: ast.stmt) -> bool:
+    if not isinstance(node, ast.Assign):
+        return False
+    return not any(isinstance(part, ast.Call | ast.Attribute | ast.Name) for part in ast.walk(node.value))
