@@ -85,18 +85,29 @@ def score_command(
             return report.scores, report.items
 
         return write_trust_of_files(trust, files[0], score, where, read, model)
-    subset = given.get("benchmark.subset", "full")
-    harness = given.get("benchmark.harness")
+    return _score_vsibench(files, given, prompt, tasks, notes, export)
+
+
+def _score_vsibench(
+    files: Sequence[str],
+    given: Mapping[str, str],
+    prompt: PromptSettings | None,
+    tasks: Sequence[str] | None,
+    notes: Sequence[tuple[str, ...]],
+    export: str | None,
+) -> ScoreReport | DifferenceReport:
+    """Score one file of answers to VSI-Bench or a dataset of ours, and export it, or compare two."""
+    rows, split = given.get("benchmark.path"), given.get("benchmark.split", "test")
+    subset, harness = given.get("benchmark.subset", "full"), given.get("benchmark.harness")
     how = (prompt, split, given.get("field"), types_of(tasks), subset, harness)
     reports = [score_file(file, rows, *how) for file in files]
     reports = [replace(report, notes=(*report.notes, *more)) for report, more in zip(reports, notes, strict=True)]
     if export is not None and rows is not None:
-        asked = prompt or recorded_prompt(Path(files[0])) or PromptSettings()
-        harness = harness_of(given, Path(files[0]))
-        read = ReadOptions(split, tasks, subset=subset, harness=harness, name=name, prompt=asked)
-        benchmark = VsiBench.read(rows, read)
+        first = Path(files[0])
+        asked, harness = prompt or recorded_prompt(first) or PromptSettings(), harness_of(given, first)
+        read = ReadOptions(split, tasks, subset=subset, harness=harness, name="vsibench", prompt=asked)
         answers = {item.id: text for item in reports[0].items if (text := item.texts[0]) is not None}
-        export_scores(export, Path(files[0]), benchmark, answers, reports[0])
+        export_scores(export, first, VsiBench.read(rows, read), answers, reports[0])
     return reports[0] if len(reports) == 1 else score_difference(*reports)
 
 
@@ -179,9 +190,7 @@ def score_file(
         items, note = _part_of(items, rows_path, split, subset)
         notes += note
     items = [item for item in items if types is None or item.question_type in types]
-    harness = harness or harness_of({}, path)
-    one_of("benchmark.harness", harness, VsiBench.harnesses)
-    scores = score_items(items, prompt or PromptSettings(), scorers_of(harness))
+    scores = score_items(items, prompt or PromptSettings(), scorers_of(harness or harness_of({}, path)))
     if scores.unanswered:
         notes.append(f"{len(scores.unanswered)} rows are unanswered and left out: {name_some(scores.unanswered)}")
     if scores.num_unmapped:

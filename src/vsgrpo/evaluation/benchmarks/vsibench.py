@@ -33,7 +33,7 @@ from vsgrpo.evaluation.scores import read_first, read_row, score_rows
 from vsgrpo.files import file_sha256
 from vsgrpo.records import read_records
 from vsgrpo.report.evaluation_page import ReadAnswer, write_evaluation_page
-from vsgrpo.rules import load_question_types
+from vsgrpo.rules import load_question_types, one_of
 from vsgrpo.spatial.answers import EASI, SCORERS
 from vsgrpo.spatial.maps import read_map, strict_score
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, table_tasks
@@ -217,7 +217,8 @@ class VsiBench(Benchmark):
 
 
 def scorers_of(harness: str) -> tuple[str, ...]:
-    """Return the scorers of questions that are asked as a harness asks them."""
+    """Return the scorers of questions that are asked as a harness asks them; ConfigError for another one."""
+    one_of("benchmark.harness", harness, VsiBench.harnesses)
     return (*SCORERS, EASI) if harness == EASI else SCORERS
 
 
