@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 Reader = Callable[[Mapping[str, Any], dict[str, Any], str], float]
 
@@ -42,11 +43,28 @@ def _mmsi_video(code: Mapping[str, Any], doc: dict[str, Any], answer: str) -> fl
     return float(said in ("A", "B", "C", "D", "E", "F") and said == doc["ground_truth"])
 
 
+def _mindcube(code: Mapping[str, Any], doc: dict[str, Any], answer: str) -> float:
+    return float(code["extract_answer"](answer) == doc["gt_answer"])
+
+
+def _spar(code: Mapping[str, Any], doc: dict[str, Any], answer: str) -> float:
+    scored = code["sparbench_process_results"](doc, [answer])["sparbench_score"]
+    return float(next(scored[name] for name in ("accuracy", "MRA:.5:.95:.05", "vci_metric") if name in scored))
+
+
+def _viewspatial(code: Mapping[str, Any], doc: dict[str, Any], answer: str) -> float:
+    """Score as the loop of evaluate.py, which looks at the last line."""
+    return float(code["extract_option"](answer.split("\n")[-1]) == code["extract_option"](doc["answer"]))
+
+
 AUTHORS: dict[str, tuple[tuple[str, ...], Reader]] = {
     "STI-Bench": (("opensource_test.py",), _sti),
     "SpatialLadder": (("eval_spld/utils.py", "eval_spld/data_utils/vsi_utils.py"), _spbench),
     "MMSI-Bench": (("README.md",), _mmsi),
     "MMSI-Video-Bench": (("evaluation.py",), _mmsi_video),
+    "MindCube": (("src/evaluation/core/extractors.py",), _mindcube),
+    "spar": (("lmms-eval/lmms_eval/tasks/sparbench/utils.py",), _spar),
+    "ViewSpatial-Bench": (("evaluate.py",), _viewspatial),
 }
 """Repository -> the files with its readers, and how its scripts call them."""
 
@@ -56,7 +74,7 @@ class AuthorsTask:
 
     def __init__(self, root: Path, name: str) -> None:
         files, self._score = AUTHORS[name]
-        self._code: dict[str, Any] = {"re": re, "np": np, "partial": partial}
+        self._code: dict[str, Any] = {"re": re, "pd": pd, "np": np, "partial": partial}
         for file in files:
             exec(compile(_definitions(root / name / file), str(file), "exec"), self._code)
 
