@@ -17,6 +17,7 @@ from vsgrpo import hub
 from vsgrpo.config.compose import NOT_GIVEN, load_config
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import TRAINERS, GrpoSection
+from vsgrpo.data.kept_out import keeping_out
 from vsgrpo.devices import visible_gpus
 from vsgrpo.engine.examine import examine_environment, examine_server
 from vsgrpo.errors import VsgrpoError
@@ -305,7 +306,8 @@ def _attempt(check: str, look: Callable[[], str | None], good: str) -> Finding:
 def _fit(config: TrainConfig) -> Iterator[Finding]:
     """Check batch and rows as `vsgrpo train` does, then memory and disk."""
     try:
-        numbers = check_plan(config)
+        with keeping_out(config.data.keep_out):
+            numbers = check_plan(config)
         yield Finding("config", "ok", "batches, stages and rewards hold")
     except VsgrpoError as error:
         numbers = None

@@ -190,9 +190,9 @@ def _records(path: Path, nan: Nan, first: int, skip: Collection[str]) -> Iterato
         raise DataError(
             f"{path}: neither .json, .jsonl (or .gz of one) nor .parquet", "rename it if it is one of these"
         )
-    elif (start := _first_character(path)) == "[":
+    elif (start := first_character(path)) == "[":
         yield from ((f"{path}:row {number}", data) for number, data in enumerate(_list_items(path, nan), start=1))
-    elif suffix == ".jsonl" or _is_lines(path):
+    elif suffix == ".jsonl" or is_lines(path):
         yield from ((f"{path}:{number}", data) for number, data in read_jsonl(path, nan=nan))
     else:
         data = read_json(path, _ONE_A_LINE, nan=nan)
@@ -202,12 +202,12 @@ def _records(path: Path, nan: Nan, first: int, skip: Collection[str]) -> Iterato
         yield from ((f"{path}:row {number}", item) for number, item in enumerate(lists[0], start=1))
 
 
-def _first_character(path: Path) -> str:
+def first_character(path: Path) -> str:
     with open_packed(path) as stream:
         return stream.read(4096).decode("utf-8-sig", errors="ignore").lstrip()[:1]
 
 
-def _is_lines(path: Path) -> bool:
+def is_lines(path: Path) -> bool:
     """Tell whether a file holds one JSON object a line: its first line is one, and others follow."""
     with open_packed(path) as stream:
         lines = (line for line in stream if line.strip())

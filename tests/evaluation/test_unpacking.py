@@ -13,8 +13,9 @@ from PIL import Image
 
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, question_row
-from vsgrpo.evaluation.unpacking import PACKED, picture_bytes, read_tsv, rows_sha256, shards
+from vsgrpo.evaluation.unpacking import PACKED, picture_bytes, rows_sha256, shards
 from vsgrpo.files import file_sha256
+from vsgrpo.loose_records import read_tsv
 from vsgrpo.records import read_records
 from vsgrpo.video.image import read_image
 

@@ -3,13 +3,17 @@ it falls back; what --overwrite replaces stays until there is a new checkpoint."
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 from tiny_runs import SPREAD
 
+from vsgrpo.cli import run as run_command
 from vsgrpo.data.leak_guard import read_checked_rows
+from vsgrpo.data.manifest import read_training_manifest
+from vsgrpo.data.rows import read_rows, write_rows
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.launch.start import launch_training
 from vsgrpo.training import preflight
@@ -195,3 +199,49 @@ def test_a_run_of_one_process_reads_its_rows_once(make_config, monkeypatch):
     config = make_config("sft", "trainer.max_steps=1")
     train(config)
     assert read == [Path(config.data.path) / "train.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def named_rows(tmp_path_factory, dataset_folder):
+    """The rows as rows of scene0001_01, and two files of benchmarks that name its room and another one."""
+    folder = tmp_path_factory.mktemp("named")
+    shutil.copytree(dataset_folder, folder / "data")
+    rows = read_rows(dataset_folder / "train.jsonl")
+    rows = [replace(row, dataset="scannet", scene_name="scene0001_01", room="scene0001") for row in rows]
+    write_rows(folder / "data" / "train.jsonl", rows)
+    for name, room in (("same", "scene0001_00"), ("other", "scene0002_00")):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"video": f"scannet/{room}.mp4"}) + "\n")
+    return folder
+
+
+def test_a_run_does_not_go_on_with_a_room_that_is_kept_out(named_rows, make_config):
+    def config(steps, name):
+        kept = "" if name is None else named_rows / f"{name}.jsonl"
+        given = (f"data={named_rows / 'data'}", f"trainer.max_steps={steps}", f"data.keep_out=[{kept}]")
+        return make_config("sft", *SFT, *given)
+
+    run = train(config(1, "other"))
+    recorded = read_training_manifest(run / "final").keep_out
+    assert recorded["rooms"] == 1 and recorded["files"][0]["file"] == str(named_rows / "other.jsonl")
+    with pytest.raises(DataError, match=r"room scene0001 is in .*same\.jsonl \(data\.keep_out\) \(12 of 12 rows"):
+        launch_training(config(2, "same"), [], resume=True, overwrite=False)
+    assert not (run / "checkpoint-2").exists()
+    train(config(2, None), resume=True)  # the key may change
+    assert (run / "checkpoint-2").is_dir() and read_training_manifest(run / "final").keep_out == {}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "grpo", "model=tiny"),
+        ("train", "grpo", "model=tiny", "--dry-run"),
+        ("cache-videos", "model=tiny", "video.feature_cache=off", "video.frame_cache=disk", "video.cache_dir=CACHE"),
+        ("build-cot", "cot.bridge=annotation", "reason.base_url=http://localhost:1/v1", "reason.model=m"),
+    ],
+)
+def test_every_command_that_reads_training_rows_keeps_rooms_out(words, named_rows, tmp_path, capsys):
+    given = [word.replace("CACHE", str(tmp_path / "cache")) for word in words]
+    given += [f"data={named_rows / 'data'}", f"output={tmp_path / 'out'}"]
+    assert run_command([*given, f"data.keep_out=[{named_rows / 'same.jsonl'}]"]) == 2
+    error, hint = capsys.readouterr().err.strip().splitlines()[-2:]
+    assert error.startswith("error: ") and "room scene0001 is in" in error and hint.startswith("hint: ")

@@ -47,6 +47,7 @@ _SHORT = {
         "format=",
         "data.dev_fraction=",
         "data.allow_val_safe=",
+        "data.keep_out=",
     ),
     "merge": ("output=",),
     "report": ("output=",),

@@ -99,7 +99,7 @@ def import_data(
     """Turn rows of other projects into a dataset folder; rows of VSI-Bench rooms are left out and counted.
 
     Settings: output=DIR [videos=DIR] [images=DIR] [maps=FILE] [dataset=NAME]
-    [data.dev_fraction=0.05] [data.allow_val_safe=true],
+    [data.dev_fraction=0.05] [data.allow_val_safe=true] [data.keep_out=[ROWS,...]],
     and format=vsibench for the benchmark itself (writes test.jsonl, for eval only).
     Without videos=DIR (images=DIR for frames), paths are relative to the file and stay below its folder.
     maps=FILE: maps of rooms, such as SpaceR-151k's cognitive_map.jsonl, for the rows of their videos.

@@ -63,6 +63,7 @@ def cache_videos(
     given = ["trainer=sft", "video.feature_cache=disk", *(overrides or [])]
     config = load_config("train", given, config_dir, allow_missing=True)
     from vsgrpo.config.compose import NOT_GIVEN
+    from vsgrpo.data.kept_out import keeping_out
     from vsgrpo.data.own_rows import with_own_rows
     from vsgrpo.families import find_model
     from vsgrpo.families.hub_models import with_hub_models
@@ -80,8 +81,9 @@ def cache_videos(
     check_caching(config)
     find_model(config.model.path, config.model.adapter)
     frames_alone = config.video.feature_cache == "off"
-    config = with_hub_models(with_own_rows(config), records=frames_alone)
-    rows = load_rows(config)[0]
+    with keeping_out(config.data.keep_out):
+        config = with_hub_models(with_own_rows(config), records=frames_alone)
+        rows = load_rows(config)[0]
     from vsgrpo.training.rows import cache_videos as fill
 
     print_result(fill(config, rows), as_json)

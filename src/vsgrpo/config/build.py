@@ -57,6 +57,7 @@ class BuildDataSection(Section, key="data"):
     types: list[Annotated[str, Choice((*type_names(), *family_names()), takes_code=True)]] | None
     min_count: Annotated[int, at_least(0)]
     dev_fraction: Share
+    keep_out: list[Name]
     unseen: Annotated[str, choice("drop", "flag")]
     reasoning: Annotated[str, choice("none", "template")]
     map: bool
@@ -271,6 +272,7 @@ class CotDataSection(Section, key="data"):
     form: Annotated[str, choice("auto", "rows", "images")]
     name: Name | None
     allow_val_safe: bool
+    keep_out: list[Name]
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ class TrainDataSection(Section, key="data"):
     types: list[str] | None
     limit: Count | None
     allow_val_safe: bool
+    keep_out: list[Name]
     mix: list[dict[str, Any]] | None
     frame_true: FrameTrue
 

@@ -16,6 +16,7 @@ from typing import Any
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.frame_true import check_fields, truth_lines
 from vsgrpo.data.importing.own_records import OWN_ROW, OwnRowFaults
+from vsgrpo.data.kept_out import keeping_out, kept_line
 from vsgrpo.data.leak_guard import Judgement, name_some
 from vsgrpo.data.manifest import MANIFEST_NAME, changed_files, read_manifest
 from vsgrpo.data.mix import expect_mix, mix_lines
@@ -102,7 +103,11 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
         SetupError: the backend is not installed, or the hub, whose model is not here, cannot be asked.
     """
     find_model(config.model.path, config.model.adapter)
-    config = with_hub_models(config, records=True)
+    with keeping_out(config.data.keep_out):
+        return _check_data(path, with_hub_models(config, records=True), headers, limit)
+
+
+def _check_data(path: Path, config: TrainConfig, headers: bool, limit: int | None) -> CheckReport:
     if not (path.is_file() and path.suffix == ".jsonl" and is_complete(path)):
         try:
             path = dataset_folder(str(path), config.data.split, key="", allow_val_safe=config.data.allow_val_safe)
@@ -131,7 +136,8 @@ def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit:
     problems += bad
     frames = [header.num_frames for (kind, _), header in good.items() if kind == "video"]
     unknown = judged.unknown_text()
-    notes = [] if unknown is None else [f"leak check: unknown: {unknown}"]
+    notes = kept_line(config.data.keep_out)
+    notes += [] if unknown is None else [f"leak check: unknown: {unknown}"]
     if untimed := [path for (kind, path), header in good.items() if kind == "video" and header.fps <= 0]:
         timed = " and ".join(family.label for family in FAMILIES.values() if family.needs_timing)
         notes.append(f"{len(untimed)} videos state no frame rate, such as {untimed[0]}: {timed} refuses them")

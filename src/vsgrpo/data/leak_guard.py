@@ -1,9 +1,10 @@
 """The leak guard on rows: no room of a benchmark in training data.
 
-The rooms are those of `tables.BENCHMARKS`: VSI-Bench's 288 in ScanNet, ARKitScenes and ScanNet++. Rooms are denied,
-never scans: other scans of a ScanNet room and other videos of an ARKitScenes visit show the same room, whatever split
-or dataset name a row claims. `data.room_ids` finds the rooms that a row names. Demo scenes have ids of their own
-(`demo000000_00`) and never meet the lists. Rows whose scene is not known give the verdict "unknown".
+The rooms are those of `tables.BENCHMARKS` (VSI-Bench's 288 in ScanNet, ARKitScenes and ScanNet++) and those that the
+files of `data.keep_out` name (`data.kept_out`). Rooms are denied, never scans: other scans of a ScanNet room and other
+videos of an ARKitScenes visit show the same room, whatever split or dataset name a row claims. `data.room_ids` finds
+the rooms that a row names. Demo scenes have ids of their own (`demo000000_00`) and never meet the lists. Rows whose
+scene is not known give the verdict "unknown".
 
 Every path that reads rows calls `read_checked_rows` or `check_rows`; `data.manifest` records what a run trained on.
 """
@@ -19,11 +20,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.room_ids import Found, find_rooms, rooms_in, rooms_in_data, scannet_room_splits, shown_rooms
+from vsgrpo.data.room_ids import Found, find_rooms, rooms_in, rooms_in_data, shown_rooms
 from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows
 from vsgrpo.errors import DataError
-from vsgrpo.tables import BENCHMARKS, arkitscenes_folds, arkitscenes_visits, denied_rooms, split_of
+from vsgrpo.tables import (
+    BENCHMARKS,
+    arkitscenes_folds,
+    arkitscenes_visits,
+    denied_rooms,
+    scannet_room_splits,
+    split_of,
+)
 
 VERDICTS = ("clean", "unknown", "leak")
 """From best to worst."""

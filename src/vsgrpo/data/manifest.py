@@ -140,6 +140,7 @@ class TrainingManifest:
         base: "trained" (a run of ours), "fresh" (random weights), "published" (a known base), "unknown".
         name: the model this describes, for messages.
         parents: manifests of the models it started from.
+        keep_out: what `data.keep_out` named: its files with sha256, and how many rooms.
     """
 
     rooms: dict[str, list[str]] = field(default_factory=dict)
@@ -150,6 +151,7 @@ class TrainingManifest:
     name: str = ""
     parents: list[TrainingManifest] = field(default_factory=list)
     videos: dict[str, dict[str, Any]] = field(default_factory=dict)
+    keep_out: dict[str, Any] = field(default_factory=dict)
     version: str = field(default_factory=lambda: version("vsgrpo"))
     schema_version: int = SCHEMA_VERSION
 
@@ -298,8 +300,7 @@ def lineage_of(model: str, below: tuple[str, ...] = ()) -> TrainingManifest:
     """Return the manifest of a model to start from or to score.
 
     A folder's own training_manifest.json; "fresh" for tiny models (random weights); "published" for a Qwen hub id (its
-    pre-training is the publisher's matter, the verdict speaks of our lineage); otherwise "unknown". The base that an
-    adapter names counts as one of its ancestors, whether the adapter's manifest names it or not.
+    pre-training is the publisher's matter); otherwise "unknown". The base that an adapter names counts as an ancestor.
 
     Raises:
         DataError: the folder's training_manifest.json is broken.

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from vsgrpo.data.row import Row
-from vsgrpo.tables import SPLITS, arkitscenes_visits, denied_scenes, split_ids, split_of
+from vsgrpo.tables import arkitscenes_visits, denied_scenes, scannet_room_splits, split_of
 
 _CACHED_TEXTS = 1 << 14
 """Paths and scene names come again with every question of a scene."""
@@ -331,10 +331,10 @@ def _loose_texts(*values: Any) -> list[str]:
     return texts
 
 
-@cache
-def scannet_room_splits() -> dict[str, str]:
-    """Return ScanNet room -> the official split of all its scans."""
-    return {room_of(scan): split for split in SPLITS for scan in split_ids(split)}
+def forget_texts() -> None:
+    """Look at every text anew: other rooms are denied now."""
+    for cached in (_search_name, _dataset_of, _known_names):
+        cached.cache_clear()
 
 
 @cache

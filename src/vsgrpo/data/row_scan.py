@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vsgrpo.data.frame_true import TruthTally
+from vsgrpo.data.kept_out import tell_process
 from vsgrpo.data.leak_guard import Judgement, Links
 from vsgrpo.data.row import LETTERS, Row, RowError
 from vsgrpo.data.rows import faults_of, row_from_dict
@@ -31,6 +32,7 @@ from vsgrpo.records import BLANK, decode_line
 from vsgrpo.spatial.maps import centred, read_map, strict_score
 from vsgrpo.spatial.question_types import tolerance_of
 from vsgrpo.spatial.scoring import best_number, best_word, entropy_bits
+from vsgrpo.tables import kept_out
 
 RowCheck = Callable[[Row], None]
 """A rule beyond the schema: raises DataError where a run could not use the row."""
@@ -261,7 +263,7 @@ def scan_rows(file: Path, check: RowCheck | None = None, *, judge: bool = True) 
         parts = [read((0, size))]
     else:
         edges = [0, *(_line_start(file, size * number // count) for number in range(1, count)), size]
-        with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(count, get_context("spawn"), tell_process, (kept_out(),)) as pool:
             parts = list(pool.map(read, pairwise(edges)))
     whole = parts[0]
     for part in parts[1:]:

@@ -11,7 +11,8 @@ from vsgrpo.data.json_values import short_json
 from vsgrpo.data.leak_guard import name_some
 from vsgrpo.data.row import CHOICE_LETTERS, NUMBER, SCHEMA_VERSION, Row, check_asked, number_of
 from vsgrpo.errors import DataError
-from vsgrpo.evaluation.unpacking import read_tsv, shards
+from vsgrpo.evaluation.unpacking import shards
+from vsgrpo.loose_records import read_tsv
 from vsgrpo.records import read_records
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import csv
 import errno
 import hashlib
 import json
@@ -17,7 +16,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -62,29 +61,6 @@ def rows_sha256(files: Sequence[Path]) -> str:
     if len(hashes) == 1:
         return hashes[0]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
-
-def read_tsv(path: Path, skip: Collection[str] = (), first: int = 1) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """Yield (where, row) of a .tsv file with its names of columns first; values are texts, None where empty.
-
-    Args:
-        skip: columns that are left out, pictures for instance.
-        first: number of the first row in `where`.
-
-    Raises:
-        DataError: no such file, or a row of more or fewer values than there are columns.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file", "give the .tsv file")
-    csv.field_size_limit(1 << 31)  # pictures as base64 text
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            for number, row in enumerate(csv.DictReader(stream, delimiter="\t"), start=first):
-                if None in row or None in row.values():
-                    raise DataError(f"{path}:row {number}: not as many values as there are columns", _AGAIN)
-                yield f"{path}:row {number}", {name: value or None for name, value in row.items() if name not in skip}
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a .tsv file ({error})", _AGAIN) from None
 
 
 def find_in_zips(folder: Path, names: Iterable[str]) -> dict[str, tuple[Path, zipfile.ZipInfo]]:

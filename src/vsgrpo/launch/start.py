@@ -19,6 +19,7 @@ from vsgrpo.config.launching import joins_launcher
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.yaml_files import config_dir
 from vsgrpo.data.inputs import look_at, model_folders
+from vsgrpo.data.kept_out import keeping_out, kept_line
 from vsgrpo.data.mix import DrawnSource, write_mix
 from vsgrpo.data.own_rows import own_rows_on_trial, with_own_rows
 from vsgrpo.data.row_numbers import Rows, numbers_of
@@ -54,10 +55,11 @@ def describe(config: TrainConfig) -> str:
     Raises:
         VsgrpoError: what is wrong on every machine.
     """
-    if Path(config.data.path).exists():
-        with own_rows_on_trial(config) as completed:
-            return _described(completed)
-    return _described(config)
+    with keeping_out(config.data.keep_out):
+        if Path(config.data.path).exists():
+            with own_rows_on_trial(config) as completed:
+                return _described(completed)
+        return _described(config)
 
 
 def _described(config: TrainConfig) -> str:
@@ -146,6 +148,11 @@ def launch_training(
         overwrite: replace an earlier run; it comes back where the new one ends before its first checkpoint.
         allow_changed: resume with other rows, videos or models than the run was started with.
     """
+    with keeping_out(config.data.keep_out):
+        return _launch(config, overrides, resume=resume, overwrite=overwrite, allow_changed=allow_changed)
+
+
+def _launch(config: TrainConfig, overrides: list[str], *, resume: bool, overwrite: bool, allow_changed: bool) -> int:
     if resume:
         config = as_started(with_own_rows(config), overrides)
     check_stages(config)
@@ -155,7 +162,7 @@ def launch_training(
     find_model(config.model.path, config.model.adapter)
     config = with_hub_models(with_own_rows(config))
     config = with_rules(config)
-    said: list[str] = []
+    said = kept_line(config.data.keep_out)
     drawn: list[DrawnSource] = []
     checked = load_rows(config, said.append, drawn)
     rows = checked[0]

@@ -12,6 +12,7 @@ from importlib.resources import files
 
 BENCHMARKS = {"VSI-Bench": "deny_vsibench.tsv"}
 """Benchmark -> its table of scenes (dataset, scene, room). Another benchmark is one table and one entry here."""
+_kept_out: dict[tuple[str, str], str] = {}
 SPLITS = ("train", "val", "test")
 STRUCTURE_NYU40 = frozenset({0, 1, 2, 22})
 """nyu40 ids never asked about: none, wall, floor, ceiling."""
@@ -36,18 +37,35 @@ class BenchmarkCategories:
 
 @cache
 def denied_scenes() -> dict[tuple[str, str], str]:
-    """Return (dataset, scene) -> room of every scene that no model may be trained on, over all of `BENCHMARKS`."""
-    return {(dataset, scene): room for file in BENCHMARKS.values() for dataset, scene, room in _rows(file)}
+    """Return (dataset, scene) -> room of every scene that no model may be trained on: of `BENCHMARKS`, and kept out.
+
+    Of a room that is kept out only a ScanNet++ scene, which is its room, is a scene here.
+    """
+    found = {(dataset, scene): room for file in BENCHMARKS.values() for dataset, scene, room in _rows(file)}
+    return {key: key[1] for key in _kept_out if key[0] == "scannetpp"} | found
 
 
 @cache
 def denied_rooms() -> dict[tuple[str, str], str]:
-    """Return (dataset, room) -> the benchmark that shows it (the first of `BENCHMARKS`)."""
+    """Return (dataset, room) -> what shows it: the first of `BENCHMARKS`, or a file that is kept out (`keep_out`)."""
     found: dict[tuple[str, str], str] = {}
     for benchmark, file in BENCHMARKS.items():
         for dataset, _, room in _rows(file):
             found.setdefault((dataset, room), benchmark)
-    return found
+    return _kept_out | found
+
+
+def keep_out(rooms: dict[tuple[str, str], str]) -> None:
+    """Deny further rooms in this process, (dataset, room) -> what shows it, in place of those of an earlier call."""
+    _kept_out.clear()
+    _kept_out.update(rooms)
+    denied_scenes.cache_clear()
+    denied_rooms.cache_clear()
+
+
+def kept_out() -> dict[tuple[str, str], str]:
+    """Return the rooms that `keep_out` denies now."""
+    return dict(_kept_out)
 
 
 @cache
@@ -84,6 +102,12 @@ def split_ids(split: str) -> tuple[str, ...]:
 def split_of(scan_id: str) -> str | None:
     """Return the official split that `scan_id` ("scene0000_00") belongs to, None where ScanNet v2 has no such scan."""
     return _split_by_id().get(scan_id)
+
+
+@cache
+def scannet_room_splits() -> dict[str, str]:
+    """Return ScanNet room ("scene0000") -> the official split of all its scans."""
+    return {scan.rpartition("_")[0]: split for split in SPLITS for scan in split_ids(split)}
 
 
 @cache

@@ -27,6 +27,7 @@ _FREE = {
     "trainer.table_steps",
     "trainer.save_total_limit",
     "video.max_quarantined",
+    "data.keep_out",  # the rows stay the same, and are looked at again
     "trainer.logps_chunk",
     "trainer.tokens_per_pass",
     *(f"rollout.vllm.{name}" for name in ("base_urls", "sync_dir", "concurrency", "timeout_s", "startup_timeout_s")),

@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from vsgrpo.config.compose import load_resolved
 from vsgrpo.config.launching import SHARDED
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
+from vsgrpo.data.kept_out import keeping_out, kept_json
 from vsgrpo.data.leak_guard import judge_rows
 from vsgrpo.data.manifest import TrainingManifest, file_record, lineage_of, training_manifest, write_training_manifest
 from vsgrpo.data.row import Row
@@ -62,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     with worker_process(options.config.parent) as process:
         config = load_resolved(options.config)
         process.run_dir = Path(config.run.dir)  # another machine's worker has a config file of its own elsewhere
-        process.exit_code = train(config, resume=options.resume)
+        with keeping_out(config.data.keep_out):
+            process.exit_code = train(config, resume=options.resume)
     return process.exit_code
 
 
@@ -266,7 +268,7 @@ def run_manifest(config: TrainConfig, rows: list[Row], hash_videos: bool = True)
     parents = [lineage_of(config.model.path)]
     if config.model.adapter is not None:
         parents.append(lineage_of(config.model.adapter))
-    return training_manifest(
+    manifest = training_manifest(
         rows,
         {name: file_record(file)["sha256"] for name, file in zip(names, files, strict=True)},
         parents,
@@ -275,6 +277,7 @@ def run_manifest(config: TrainConfig, rows: list[Row], hash_videos: bool = True)
         base=Path(config.data.path),
         hash_videos=hash_videos,
     )
+    return replace(manifest, keep_out=kept_json(config.data.keep_out).get("keep_out", {}))
 
 
 def save_final(trainer: StageTrainer, config: TrainConfig, path: Path) -> None:

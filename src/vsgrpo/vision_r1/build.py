@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from vsgrpo.config.build import BuildCotConfig
+from vsgrpo.data.kept_out import keeping_out, kept_json
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.row import Row, check_row
 from vsgrpo.data.rows import row_to_dict
@@ -169,6 +170,11 @@ def build_cot(config: BuildCotConfig, limit: int | None = None) -> CotSummary:
         ConfigError, DataError: wrong settings, unreadable questions, a folder that holds something else.
         RunError: an endpoint can serve nothing; the answers so far are kept.
     """
+    with keeping_out(config.data.keep_out):
+        return _build_cot(config, limit)
+
+
+def _build_cot(config: BuildCotConfig, limit: int | None) -> CotSummary:
     config.check_endpoints()
     for name, step in config.steps().items():
         if config.is_local(name):
@@ -314,6 +320,7 @@ def _write_manifest(source: Source, summary: CotSummary) -> None:
             rooms={config.data.split: sorted(rooms)},
             counts={
                 **summary.counts_json(),
+                **kept_json(config.data.keep_out),
                 "source": {"file": str(source.file), "form": source.form, **file_record(source.file)},
             },
             files={path.name: file_record(path) for path in (summary.out, out / REJECTED_NAME)},

@@ -23,6 +23,7 @@ from vsgrpo.data.importing.import_summary import FileTally, all_refused, first_e
 from vsgrpo.data.importing.record_names import NAMES, first, parsed
 from vsgrpo.data.importing.record_to_row import image_place
 from vsgrpo.data.importing.record_turns import Talk, read_talk
+from vsgrpo.data.kept_out import kept_json
 from vsgrpo.data.leak_guard import denied_in_data, name_some
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.rows import falls_into_dev, iter_rows, row_line
@@ -204,6 +205,7 @@ def _write_manifest(settings: ImportSettings, summary: ImageImport, denied: list
             "left_out": summary.left_out,
             "denied_rooms": denied,
             "read": summary.num_read,
+            **kept_json(settings.keep_out),
         },
         files={f"{name}.jsonl": file_record(out / f"{name}.jsonl") for name in summary.counts},
         notes=[f"rooms of a benchmark, left out: {name_some(denied)}"] if denied else [],

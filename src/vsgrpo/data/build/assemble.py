@@ -22,6 +22,7 @@ from vsgrpo.data.build.negatives import draw_zero_counts
 from vsgrpo.data.build.scan import ScanOutcome
 from vsgrpo.data.build.tally import count_sources, source_lines
 from vsgrpo.data.frame_true import ANSWER_AT, TRUE_AT, truth_lines, truth_of
+from vsgrpo.data.kept_out import kept_json, kept_line
 from vsgrpo.data.leak_guard import check_rows
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.pairs import pair_of, pairs_name
@@ -152,6 +153,7 @@ def assemble(
     notes += [f"{o.scan_id} gave no question" for o in outcomes if o.status == "done" and not o.rows][:5]
     if allow_val_safe:
         notes.append("rows of val scans are in: training on them needs data.allow_val_safe=true")
+    notes += kept_line(config.data.keep_out)
     every, dropped = _rows_to_choose_from(config, outcomes)
     before = Counter(what.partition(": ")[0] for what in dropped.elements())
     chosen = balance_by_text(every, config.data.mode, config.balance, config.run.seed)
@@ -312,6 +314,7 @@ def _write_manifest(
                 "sources": summary.sources,
                 "dropped": summary.dropped,
                 "skipped": len(summary.skipped),
+                **kept_json(config.data.keep_out),
                 "video_source": config.video.source,
             },
             files={name: file_record(out / name) for name in names},

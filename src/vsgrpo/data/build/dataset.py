@@ -29,6 +29,7 @@ from vsgrpo.data.build.plan import (
     write_plan,
 )
 from vsgrpo.data.build.scan import WRITE_HINT, ScanJob, ScanOutcome, build_scans
+from vsgrpo.data.kept_out import keeping_out
 from vsgrpo.data.manifest import MANIFEST_NAME
 from vsgrpo.data.pairs import pairs_name
 from vsgrpo.data.row import media_place
@@ -72,7 +73,8 @@ def build_dataset(config: BuildDataConfig, *, overwrite: bool = False, limit: in
         given = [(key, path) for key, path in folders if path and os.path.realpath(path) != own_root]
         refuse_inputs_inside(out, "data.path", given)
     lock = LOCK_NAME if build.num_shards == 1 else f"{LOCK_NAME}-{build.shard}"
-    with locked(out, "data.path", "building", lock):  # first: a source may make its scans in there
+    # locked first: a source may make its scans in there
+    with locked(out, "data.path", "building", lock), keeping_out(config.data.keep_out):
         plan = make_plan(config, limit)
         settle(out)
         try:
@@ -117,7 +119,7 @@ def merge_shards(out: Path) -> BuildSummary:
         DataError: no build there, or scans that no shard has finished yet.
     """
     plan = read_plan(out)
-    with locked(out, "data.path", "building"):
+    with locked(out, "data.path", "building"), keeping_out(plan.config.data.keep_out):
         found = {scan.key: part for scan in plan.scans if (part := stored(out, plan.config, scan))}
         num_shards, missing = plan.config.build.num_shards, {scan for scan in plan.scans if scan.key not in found}
         lacking = [str(number) for number in range(num_shards) if missing.intersection(plan.shard(number))]

@@ -24,6 +24,8 @@ from vsgrpo.spatial.question_types import types_named
 PARTS = ".parts"
 PLAN_NAME = "plan.json"
 _STAMP = "fingerprint"
+_OF_PLAN = ("path", "dev_fraction", "keep_out")
+"""Keys of `data` that decide which scans and rows are used, not what is made of a scan."""
 _SPLITS = {"train": ("train",), "val_safe": ("val",), "train+val_safe": ("train", "val")}
 
 
@@ -114,8 +116,9 @@ def _choose(part: SourcePart, root: Path, is_alone: bool) -> tuple[list[str], di
             chosen.append(scan_id)
         else:
             refused[reason] += 1
-    if denied:
-        refused[f"{denied[0].reason}: {name_some(sorted({leak.room for leak in denied}))}"] = len(denied)
+    for reason in dict.fromkeys(leak.reason for leak in denied):
+        rooms = [leak.room for leak in denied if leak.reason == reason]
+        refused[f"{reason}: {name_some(sorted({*rooms}))}"] = len(rooms)
     if not chosen:
         reasons = "; ".join(f"{number} scans: {reason}" for reason, number in refused.items())
         hint = f"choose {split_key.partition('=')[0]}, or add train scans"
@@ -131,7 +134,7 @@ def fingerprint(config: BuildDataConfig) -> str:
     # types of VSI-Bench had keys that were null: so they are stamped
     caps = {name: cap for name, cap in config.balance.caps.items() if cap is not None}
     content["balance"] = {"caps": dict.fromkeys(types_named(("vsibench",))) | caps, **pools}
-    content["data"] = {key: value for key, value in content["data"].items() if key not in ("path", "dev_fraction")}
+    content["data"] = {key: value for key, value in content["data"].items() if key not in _OF_PLAN}
     if not config.data.map:
         content["data"].pop("map")  # stamped without it so far
     given = {key: value for key, value in content["source"].items() if key not in ("root", "num_scenes")}
@@ -193,6 +196,7 @@ def _config_from(data: dict[str, Any]) -> BuildDataConfig:
     data["balance"].setdefault("mode", "paper")  # as every build of before was
     data["counterfactual"].setdefault("placebo_rows", 0)
     data["data"].setdefault("map", False)
+    data["data"].setdefault("keep_out", [])
     sections = {**get_type_hints(BuildDataConfig), "source": options}
     sections.pop("sources")
     typed = {name: section(**data[name]) for name, section in sections.items()}

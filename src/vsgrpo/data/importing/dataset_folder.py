@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vsgrpo.data.importing.answer_values import Refused
+from vsgrpo.data.kept_out import KEY, keeping_out
 from vsgrpo.data.leak_guard import Denied, denied_in_data
 from vsgrpo.data.manifest import MANIFEST_NAME, read_manifest
 from vsgrpo.errors import ConfigError, DataError
@@ -28,7 +29,7 @@ from vsgrpo.terminal import show
 
 FORMATS = ("auto", "vsibench", "images")
 _KEYS = ("output", "data.path", "videos", "images", "maps", "dataset", "format", "data.dev_fraction")
-_KEYS += ("data.allow_val_safe",)
+_KEYS += ("data.allow_val_safe", KEY)
 _STAGING = ".import"
 _COMPLETE = ".import.complete"
 _ROW_FILES = ("train.jsonl", "dev.jsonl", "test.jsonl")
@@ -56,6 +57,7 @@ class ImportSettings:
         maps: file of maps of rooms (SpaceR-151k's cognitive_map.jsonl), joined to rows by the name of their video.
         dev_fraction: share of rooms held out as dev.jsonl.
         allow_val_safe: take val scans of rooms that VSI-Bench does not use.
+        keep_out: row files of other benchmarks, whose rooms are denied too (`data.kept_out`).
         splits: of each file, where the user has split the rows; empty: rooms are held out by `dev_fraction`.
         is_own: the user's own rows: each that cannot be taken is a fault, and none is left out.
     """
@@ -69,6 +71,7 @@ class ImportSettings:
     maps: Path | None = None
     dev_fraction: float = 0.05
     allow_val_safe: bool = False
+    keep_out: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     is_own: bool = False
 
@@ -82,6 +85,8 @@ class ImportSettings:
                 raise ConfigError(f"{name}={folder}: no such folder", f"give the folder of the {what}")
             if folder is not None and self.format == unused:
                 raise ConfigError(f"{name}=DIR with format={unused}: has no effect", f"leave out {name}=DIR")
+        if self.keep_out and self.format == "vsibench":
+            raise ConfigError(f"{KEY}=ROWS with format=vsibench: has no effect", f"leave out {KEY}=ROWS")
         if self.maps is not None and self.format != "auto":
             raise ConfigError(f"maps=FILE with format={self.format}: has no effect", "leave out maps=FILE")
 
@@ -121,6 +126,8 @@ def _value(key: str, value: str) -> Any:
         if value.lower() not in ("true", "false"):
             raise ConfigError(f"{key}={value}: must be true or false", f"{key}=true")
         return value.lower() == "true"
+    if key == KEY:
+        return tuple(item.strip() for item in value.removeprefix("[").removesuffix("]").split(",") if item.strip())
     return Path(os.path.expanduser(value))
 
 
@@ -144,7 +151,7 @@ def new_dataset(settings: ImportSettings, overwrite: bool) -> Iterator[ImportSet
     if overwrite:
         folders = [("videos", settings.videos), ("images", settings.images), ("maps", settings.maps)]
         refuse_inputs_inside(out, "output", [*(("FILE", file) for file in settings.files), *folders])
-    with locked(out, "output", "writing"):
+    with locked(out, "output", "writing"), keeping_out(settings.keep_out):
         _check(out, overwrite)
         staging = out / _STAGING
         staging.mkdir()

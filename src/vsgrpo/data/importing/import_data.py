@@ -28,6 +28,7 @@ from vsgrpo.data.importing.own_records import (
     record_faults,
 )
 from vsgrpo.data.importing.record_to_row import ImportedRow, record_to_row
+from vsgrpo.data.kept_out import kept_json, kept_line
 from vsgrpo.data.leak_guard import Judgement, denied_in_data, denied_shown, name_some, val_scans
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.room_ids import room_of
@@ -211,7 +212,7 @@ class _Import:
         settings, out = self.settings, self.settings.output
         notes = [] if self.is_benchmark or settings.splits else self._split_again()
         scans = {name: self._scan(path) for name, path in self.parts.items()}
-        notes += self._notes(scans)
+        notes += self._notes(scans) + kept_line(settings.keep_out)
         finders = (self._videos, self._images)
         for finder in finders:
             finder.link(out)
@@ -241,6 +242,7 @@ class _Import:
                     "left_out": summary.left_out,
                     "denied_rooms": sorted(self.denied),
                     "read": summary.num_read,
+                    **kept_json(settings.keep_out),
                     "files": {tally.file.name: {"read": tally.read, "taken": tally.taken} for tally in summary.files},
                 },
                 files={name: file_record(out / name) for name in names},
