@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.errors import DataError
-from vsgrpo.records import first_character, is_lines, read_json, read_records, row_suffix
+from vsgrpo.records import GZIP_FAULTS, first_character, is_lines, read_json, read_records, row_suffix
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".tsv")
 """What `loose_records` reads; .json and .jsonl gzipped too."""
@@ -27,7 +27,13 @@ def loose_records(path: Path) -> Iterator[Any]:
     Raises:
         DataError: the file cannot be read.
     """
-    suffix = row_suffix(path)
+    try:
+        yield from _records(path, row_suffix(path))
+    except GZIP_FAULTS as error:
+        raise DataError(f"{path}: not a whole gzip file ({error})", _AGAIN) from None
+
+
+def _records(path: Path, suffix: str) -> Iterator[Any]:
     if suffix == ".tsv":
         yield from (row for _, row in read_tsv(path))
     elif suffix == ".parquet":

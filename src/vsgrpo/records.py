@@ -46,7 +46,7 @@ _CHUNK = 1 << 20
 _BATCH = 64
 """Records of a parquet file in memory at once: they may carry pictures."""
 _CUT_OFF = "the file may be cut off; write it again"
-_GZIP_FAULTS = (EOFError, gzip.BadGzipFile, zlib.error)
+GZIP_FAULTS = (EOFError, gzip.BadGzipFile, zlib.error)
 _ONE_A_LINE = "one object a line makes it .jsonl"
 
 
@@ -168,7 +168,7 @@ def read_records(
         raise DataError(f"{path}: no such file", "give .json, .jsonl or .parquet files")
     try:
         yield from _records(path, nan, first, skip)
-    except _GZIP_FAULTS as error:
+    except GZIP_FAULTS as error:
         raise DataError(f"{path}: not a whole gzip file ({error})", "download it again") from None
 
 

@@ -141,6 +141,10 @@ def test_what_keeps_nothing_out_is_an_error(tmp_path, rows_file):
         with pytest.raises(DataError, match=rf"^data\.keep_out={value}: {says}") as caught:
             read_kept([rows_file, value])
         assert caught.value.hint
+    for name in ("bad.json", "bad.json.gz", "bad.parquet", "bad.tsv", "bad.jsonl"):
+        (tmp_path / name).write_bytes(b"\xffx")
+        with pytest.raises(DataError, match=rf"{name}.*: not "):
+            read_kept([str(tmp_path / name)])
     with pytest.raises(ConfigError, match="has no effect"):
         parse_settings([rows_file, "output=o", "format=vsibench", f"data.keep_out={rows_file}"])
 
