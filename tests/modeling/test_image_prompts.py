@@ -117,6 +117,19 @@ def test_another_image_moves_the_log_probs_and_gets_the_gradient(lora):
     assert leaf.grad.abs().sum() > 0
 
 
+def check_layouts(bundle, prompts, features, completions, trees, atol):
+    """The tree's log-probs are those of plain rows, by every way of attention, and both draw the same tokens."""
+    plain = logps(bundle.model, build_trees(prompts, completions, False), features)
+    for attention in ("dense", "block", "split"):
+        packed = logps(bundle.model, trees, features, layout="tree", attention=attention)
+        for (a, _), (b, _) in zip(plain, packed, strict=True):
+            torch.testing.assert_close(a, b, atol=atol, rtol=0)
+    sampling = Sampling(seed=3, step=0, max_new_tokens=5, eos_ids=(), suppress=vision_token_ids(bundle.model))
+    keys = [(f"row{i}", k) for i in range(len(prompts)) for k in range(2)]
+    drawn = [rollout(bundle.model, prompts, features, keys, sampling, layout=layout) for layout in ("plain", "tree")]
+    assert drawn[0] == drawn[1] and len({tuple(tokens) for tokens in drawn[0]}) == 2 * len(prompts)
+
+
 def test_the_tree_equals_plain_rows_with_images(lora):
     prompts = [
         prompt_of(lora, "Which angle is larger?", A, CLIP, B),
@@ -127,15 +140,7 @@ def test_the_tree_equals_plain_rows_with_images(lora):
     completions = [ANSWERS, ((9,), (5, 5, 5, 5)), ((3, 4), (4, 3))]
     trees = build_trees(prompts, completions, True)
     assert len(trees) == 2 and lora.processor.image_token_id in trees[0].prefix
-    plain = logps(lora.model, build_trees(prompts, completions, False), features)
-    for attention in ("dense", "block", "split"):
-        packed = logps(lora.model, trees, features, layout="tree", attention=attention)
-        for (a, _), (b, _) in zip(plain, packed, strict=True):
-            torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
-    sampling = Sampling(seed=3, step=0, max_new_tokens=5, eos_ids=(), suppress=vision_token_ids(lora.model))
-    keys = [(f"row{i}", k) for i in range(3) for k in range(2)]
-    drawn = [rollout(lora.model, prompts, features, keys, sampling, layout=layout) for layout in ("plain", "tree")]
-    assert drawn[0] == drawn[1] and len({tuple(tokens) for tokens in drawn[0]}) == 6
+    check_layouts(lora, prompts, features, completions, trees, atol=2e-5)
 
 
 def test_the_tree_equals_plain_rows_with_media_in_the_text(lora):
@@ -149,17 +154,9 @@ def test_the_tree_equals_plain_rows_with_media_in_the_text(lora):
     ]
     features = FeatureStore(lora).features(media)
     completions = [ANSWERS, ((9,), (5, 5, 5, 5)), ((3, 4), (4, 3)), ((3,), (4,))]
-    plain = logps(lora.model, build_trees(prompts, completions, False), features)
     trees = build_trees(prompts, completions, True)
     assert len(trees) == 1
-    for attention in ("dense", "block", "split"):
-        packed = logps(lora.model, trees, features, layout="tree", attention=attention)
-        for (a, _), (b, _) in zip(plain, packed, strict=True):
-            torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
-    sampling = Sampling(seed=3, step=0, max_new_tokens=5, eos_ids=(), suppress=vision_token_ids(lora.model))
-    keys = [(f"row{i}", k) for i in range(4) for k in range(2)]
-    drawn = [rollout(lora.model, prompts, features, keys, sampling, layout=layout) for layout in ("plain", "tree")]
-    assert drawn[0] == drawn[1] and len({tuple(tokens) for tokens in drawn[0]}) == 8
+    check_layouts(lora, prompts, features, completions, trees, atol=1e-5)
 
 
 def test_every_medium_in_a_text_reaches_the_model(lora):

@@ -19,7 +19,7 @@ from typing import Any
 
 from vsgrpo.data.importing.answer_values import Refused
 from vsgrpo.data.importing.dataset_folder import ImportSettings, MediaFinder, new_dataset, refuse_rooms
-from vsgrpo.data.importing.import_summary import FileTally, all_refused, first_examples
+from vsgrpo.data.importing.import_summary import FileTally, OfFiles
 from vsgrpo.data.importing.record_names import NAMES, first, parsed
 from vsgrpo.data.importing.record_to_row import image_place
 from vsgrpo.data.importing.record_turns import Talk, read_talk
@@ -35,7 +35,7 @@ from vsgrpo.vision_r1.questions import Item, Source, image_item
 
 
 @dataclass
-class ImageImport:
+class ImageImport(OfFiles):
     """Result of an import: what was taken and refused of each file, rows per split, thoughts among them, and images
     written or linked."""
 
@@ -44,21 +44,6 @@ class ImageImport:
     counts: Counter[str] = field(default_factory=lambda: Counter(train=0, dev=0))
     num_thoughts: int = 0
     num_images: int = 0
-
-    @property
-    def num_read(self) -> int:
-        """Records of all files."""
-        return sum(tally.read for tally in self.files)
-
-    @property
-    def left_out(self) -> dict[str, int]:
-        """Reason -> records of all files that were refused for it."""
-        return all_refused(self.files)
-
-    @property
-    def examples(self) -> dict[str, str]:
-        """Reason -> the first record that was refused for it."""
-        return first_examples(self.files)
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON."""

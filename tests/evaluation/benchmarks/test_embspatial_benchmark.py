@@ -18,12 +18,12 @@ def test_prompts_of_the_harnesses(tmp_path):
     easi, lmms = (EmbSpatial.read(path, ReadOptions(harness=name)) for name in ("official", "lmms"))
     row = easi.rows[0]
     assert easi.text(row) == (
-        "Question: Which object is the nearest?\nOptions:\nA: garage door\nB: cabinet\nC: table\nD: cart\n"
+        "Question: Which object is the nearest?\nOptions:\nA: kettle\nB: ladder\nC: piano\nD: stool\n"
         "Give me the answer letter directly. The best answer is:"
     )
     assert lmms.text(row) == (
         "Note: You only need to respond with A, B, C, D without providing any additional information.\n"
-        "Which object is the nearest?\nA) garage door\nB) cabinet\nC) table\nD) cart"
+        "Which object is the nearest?\nA) kettle\nB) ladder\nC) piano\nD) stool"
     )
 
 
@@ -66,13 +66,13 @@ def test_both_forms_give_the_same_rows_and_pictures(tmp_path):
     for read in (of_json, of_parquet):
         assert all(path.is_file() for row in read.rows for _, path in read.media(row))
     assert of_json.rows[1].room == "scene0011" and of_parquet.rows[1].room == "scannet_3"
-    assert of_json.rows[0].room == "YVUC4YcDtcY" and of_parquet.rows[0].room == "mp3d_57"  # no scene: unknown
+    assert of_json.rows[0].room == "MadeUpScene" and of_parquet.rows[0].room == "mp3d_1"  # no scene: unknown
     assert rooms_of(of_json.rows[1]) == {("scannet", "scene0011")}
 
 
 def test_groups_are_the_data_sets(tmp_path):
     read = EmbSpatial.read(write_embspatial(tmp_path))
-    table = read.accuracy({"mp3d_57": "C", "scannet_3": "A"}, "")
+    table = read.accuracy({"mp3d_1": "C", "scannet_3": "A"}, "")
     assert {name: cell.mean for name, cell in table.cells["data_source"].items()} == {"mp3d": 1.0, "scannet": 0.0}
     assert table.overall == 0.5
 

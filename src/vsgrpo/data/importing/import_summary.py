@@ -71,8 +71,29 @@ def first_examples(tallies: Iterable[FileTally]) -> dict[str, str]:
     return found
 
 
+class OfFiles:
+    """What an import says of all its `files` together; a record is a row or a sample of a file."""
+
+    files: list[FileTally]
+
+    @property
+    def num_read(self) -> int:
+        """Records of all files."""
+        return sum(tally.read for tally in self.files)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Reason -> records of all files that were refused for it."""
+        return all_refused(self.files)
+
+    @property
+    def examples(self) -> dict[str, str]:
+        """Reason -> the first record that was refused for it."""
+        return first_examples(self.files)
+
+
 @dataclass(frozen=True)
-class ImportSummary:
+class ImportSummary(OfFiles):
     """Summary of an import: what was taken and refused of each file, rows per split and type, notes.
 
     Attributes:
@@ -88,21 +109,6 @@ class ImportSummary:
     num_missing: int
     num_images: tuple[int, int]
     notes: list[str]
-
-    @property
-    def num_read(self) -> int:
-        """Rows of all files."""
-        return sum(tally.read for tally in self.files)
-
-    @property
-    def left_out(self) -> dict[str, int]:
-        """Reason -> rows of all files that were refused for it."""
-        return all_refused(self.files)
-
-    @property
-    def examples(self) -> dict[str, str]:
-        """Reason -> the first row that was refused for it."""
-        return first_examples(self.files)
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON."""
