@@ -11,7 +11,10 @@ import pytest
 import image_benchmarks
 from evaluation_rows import official_rows
 from vsgrpo.cli import run
+from vsgrpo.config.compose import load_config
+from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import ReadOptions, find_benchmark
+from vsgrpo.evaluation.export import export_evaluations
 
 ROOT = os.environ.get("VSGRPO_HARNESSES")
 
@@ -122,6 +125,11 @@ def test_an_export_goes_with_the_evaluation_that_it_is_of(tmp_path, tiny_folder,
     words += [f"output={tmp_path / 'out'}", "decoding.max_new_tokens=2", "image.max_pixels=3136"]
     assert run([*words, "--export", "lmms"]) == 0
     assert list((tmp_path / "out" / "export_lmms").glob("*/*_results.json"))
+    with path.open("a") as rows:
+        rows.write("\n")  # another file of the same rows
+    with pytest.raises(DataError, match="not the file that"):
+        export_evaluations("lmms", tmp_path / "again", [load_config("eval", words[1:])])
+    assert not (tmp_path / "again").exists()
     assert run([*words, "--overwrite"]) == 0
     assert not (tmp_path / "out" / "export_lmms").exists()
 

@@ -78,3 +78,31 @@ def test_a_suite_loads_once_and_lists_what_is_missing(tmp_path, tiny_folder, cap
     assert run(["eval", *words, *SMALL, "--skip-missing", "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out) == found and "loading model" not in printed.err
+
+
+VANISHING = """```python
+# vanishing.py
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
+
+
+class Vanishing(VsiBench):
+    @classmethod
+    def read(cls, path, options):
+        found = super().read(path, options)
+        found.file.unlink()  # a second read finds nothing
+        return found
+```"""
+
+
+@pytest.mark.integration
+def test_rows_are_read_once_so_a_file_that_goes_while_others_are_evaluated_does_not_matter(
+    tmp_path, tiny_folder, own_modules, capsys
+):
+    own_modules(VANISHING)
+    write_vsibench(tmp_path / "bench", 2)
+    out = tmp_path / "out"
+    suite = f"suite=[{{benchmark: 'vanishing:Vanishing', as: first, path: {tmp_path / 'bench'}}}]"
+    words = ["eval", f"model={tiny_folder}", "benchmark=suite", suite, f"output={out}", *SMALL]
+    assert run(words) == 0
+    assert json.loads((out / "first/results.json").read_text())["n"] == 6
+    assert not (tmp_path / "bench/test.jsonl").exists() and "1 of 1 benchmarks" in capsys.readouterr().out

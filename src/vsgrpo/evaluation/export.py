@@ -312,7 +312,7 @@ def export_targets(kind: str, configs: Configs, overwrite: bool) -> dict[str, Pa
 
 
 def export_evaluations(kind: str, target: Path, configs: Iterable[EvalConfig]) -> list[str]:
-    """Export finished evaluations of one model and return what to say of them."""
+    """Export finished evaluations of one model and return what to say of them; DataError for other rows than theirs."""
     exported, missing = [], []
     for config in configs:
         own = Path(config.run.dir)
@@ -323,6 +323,10 @@ def export_evaluations(kind: str, target: Path, configs: Iterable[EvalConfig]) -
         answers = {name: given[0] for name, given in texts.items() if given[0] is not None}
         benchmark = read_rows(config, find_benchmark(config.benchmark.name))
         settings = read_record(own / SETTINGS_NAME, {}, "run the evaluation again")
+        if settings.get("benchmark", {}).get("sha256") != benchmark.sha256:
+            raise DataError(
+                f"{benchmark.file}: not the file that {own} evaluated", "put that one back, and export again"
+            )
         exported.append(Exported.of(benchmark, answers, read_results(own), settings))
     notes = write_export(kind, target, exported) if exported else []
     return [*notes, *([f"export: without {', '.join(missing)}: not evaluated"] if missing else [])]

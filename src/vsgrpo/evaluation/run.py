@@ -59,6 +59,7 @@ def run_eval(
     overwrite: bool = False,
     allow_changed: bool = False,
     kept: dict[Any, Any] | None = None,
+    benchmark: Benchmark | None = None,
 ) -> Report | None:
     """Evaluate a model on a benchmark and write the results into `run.dir`; goes on where an earlier call stopped.
 
@@ -68,6 +69,7 @@ def run_eval(
         overwrite: replace an earlier evaluation, once the model is loaded.
         allow_changed: go on although media or weights are not those of the answers that are there.
         kept: of the evaluation before, see `generate.open_generator`.
+        benchmark: what `read_rows` returned for `config`; None: it is read now.
 
     Raises:
         ConfigError, DataError: anything wrong with keys, rows, media or the model; a benchmark room in the model's
@@ -86,7 +88,7 @@ def run_eval(
         if config.decoding.engine == "vllm":
             check_servable(model.path, model.adapter, str(config.model.text_after_video))
         manifests = check_lineage(model.path, model.adapter, allow_leak=allow_leak)
-        benchmark = read_rows(config, kind).with_media(skip_missing)
+        benchmark = (benchmark or read_rows(config, kind)).with_media(skip_missing)
         benchmark.check_turns()
         leak = compare_rows(
             manifests, benchmark.rows, benchmark.media, benchmark.official, allow_leak=allow_leak, name=model.path

@@ -19,7 +19,7 @@ import yaml
 from vsgrpo.config.evaluate import BenchmarkSection, EvalConfig
 from vsgrpo.config.keys import field_types, value_text
 from vsgrpo.errors import ConfigError, DataError, first_line
-from vsgrpo.evaluation.benchmark import BENCHMARKS, find_benchmark
+from vsgrpo.evaluation.benchmark import BENCHMARKS, Benchmark, find_benchmark
 from vsgrpo.evaluation.leak import check_lineage
 from vsgrpo.evaluation.results import REPORT_NAME
 from vsgrpo.evaluation.run import read_rows, run_eval
@@ -179,7 +179,8 @@ def _summary(result: Mapping[str, Any]) -> dict[str, Any]:
 def run_suite(configs: Mapping[str, EvalConfig], *, skip_missing: bool, **allowed: Any) -> SuiteReport | None:
     """Evaluate one model on several benchmarks: benchmark -> its configuration, whose output folders lie in one.
 
-    All rows and media are looked for before the model is loaded. None is returned in all processes but the first.
+    All rows are read, once, and all media looked for before the model is loaded: a row file that changes while others
+    are evaluated changes nothing. None is returned in all processes but the first.
 
     Args:
         skip_missing: go on without benchmarks whose rows or media are missing, and without missing media.
@@ -190,24 +191,25 @@ def run_suite(configs: Mapping[str, EvalConfig], *, skip_missing: bool, **allowe
         VsgrpoError: all that `run_eval` raises.
     """
     missing: dict[str, str] = {}
+    read: dict[str, Benchmark] = {}
     for name, config in configs.items():
         try:
-            read_rows(config, find_benchmark(config.benchmark.name)).with_media(skip_missing)
+            read[name] = read_rows(config, find_benchmark(config.benchmark.name)).with_media(skip_missing)
         except DataError as error:
             if not skip_missing:
                 raise DataError(f"suite: {name}: {error}", error.hint) from None
             missing[name] = str(error)
             show(f"warning: suite: {name} is left out: {error}", sys.stderr)
-    if len(missing) == len(configs):
+    if not read:
         raise DataError(f"suite: every benchmark is missing, such as {next(iter(missing.items()))}", "download them")
     kept: dict[Any, Any] = {}
     parts = {}
-    for name, config in configs.items():
-        if name not in missing:
-            show(f"suite: {name}", sys.stderr)
-            report = run_eval(config, skip_missing=skip_missing, kept=kept, **allowed)
-            if report is not None:
-                parts[name] = report.to_json()
+    for name in list(read):
+        show(f"suite: {name}", sys.stderr)
+        more = {"kept": kept, "benchmark": read.pop(name)}
+        report = run_eval(configs[name], skip_missing=skip_missing, **more, **allowed)
+        if report is not None:
+            parts[name] = report.to_json()
     if not parts:
         return None
     first = next(iter(configs.values()))
