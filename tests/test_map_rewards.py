@@ -6,12 +6,10 @@ import pytest
 
 from vsgrpo.errors import DataError
 from vsgrpo.map_rewards import has_map, map_published_reward, map_reward
-from vsgrpo.reward_loading import load_reward
 from vsgrpo.rewards import (
     accuracy_reward,
     format_reward,
     hard_format_result_reward,
-    overlong_reward,
     plain_reward,
 )
 
@@ -95,17 +93,6 @@ def test_a_true_map_that_is_none_is_refused():
 def test_a_plain_map_is_nothing_but_its_tags():
     said = [TRUE, f" {TRUE}\n", f"Here: {TRUE}", TRUE + ".", "<map>{}</map>", TRUE + TRUE]
     assert plain_reward(said, answer_kind=["map"] * 6) == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
-
-
-@pytest.mark.parametrize(
-    ("tokens", "reward"), [(0, 0), (68, 0), (69, -1 / 32), (84, -0.5), (99, -31 / 32), (100, -1), (130, -1)]
-)
-def test_overlong_completions_cost_up_to_one(tokens, reward):
-    # a limit of 100, the last 32 tokens cost: (68 - n) / 32
-    ids = [[1] * tokens]
-    assert overlong_reward(["x"], completion_ids=ids, max_completion_length=100, overlong_tokens=32) == [reward]
-    bound = load_reward("overlong", max_completion_length=100, overlong_tokens=32, numeric="mra")
-    assert bound(completions=["x"], completion_ids=ids, answer=["3"]) == [reward]
 
 
 NUMBERS = [

@@ -252,7 +252,8 @@ def test_a_users_reward_that_fails_or_gives_too_few_is_named(tmp_path, monkeypat
         (
             "zzz",
             "no such reward",
-            "one of accuracy, format, length, overlong, plain, mra, hard_format_result, follow, map, map_published, or",
+            "one of accuracy, format, length, overlong, token_range, plain, mra, hard_format_result, follow, map, "
+            "map_published, or",
         ),
         ("no_such_module_here:f", "importing 'no_such_module_here' failed", "PYTHONPATH"),
         ("vsgrpo.rewards:acuracy_reward", "no function 'acuracy_reward'", "'vsgrpo.rewards:accuracy_reward'"),
@@ -281,6 +282,7 @@ def test_rewards_never_raise_and_stay_within_bounds(text):
             rewards = load_reward(name, prompt_mode=mode, show_options=True, max_completion_length=40)(
                 completions=[text] * 3,
                 completion_ids=[[1] * len(text)] * 3,
+                row_key=["a", "a", "b"],
                 answer=["3", "left", '<map>{"bed": [[1, 2]]}</map>'],
                 answer_kind=["number", "choice", "map"],
                 ground_truth=["3", "A", '<map>{"bed": [[1, 2]]}</map>'],

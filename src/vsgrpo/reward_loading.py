@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vsgrpo.errors import ConfigError, RunError, VsgrpoError
+from vsgrpo.length_rewards import length_reward, overlong_reward, token_range_reward
 from vsgrpo.map_rewards import map_published_reward, map_reward
 from vsgrpo.rewards import (
     RewardFunction,
@@ -17,9 +18,7 @@ from vsgrpo.rewards import (
     follow_reward,
     format_reward,
     hard_format_result_reward,
-    length_reward,
     mra_reward,
-    overlong_reward,
     plain_reward,
 )
 from vsgrpo.rules import import_named
@@ -29,6 +28,7 @@ REWARDS: dict[str, RewardFunction] = {
     "format": format_reward,
     "length": length_reward,
     "overlong": overlong_reward,
+    "token_range": token_range_reward,
     "plain": plain_reward,
     "mra": mra_reward,
     "hard_format_result": hard_format_result_reward,

@@ -104,11 +104,11 @@ def format_reward(
 def _has_format(text: str, mode: str, allow_empty: bool = False) -> bool:
     if mode == "vanilla":
         return True
-    thought = _thought(text, mode)
+    thought = thought_of(text, mode)
     return thought is not None and (allow_empty or bool(thought.strip()))
 
 
-def _thought(text: str, mode: str) -> str | None:
+def thought_of(text: str, mode: str) -> str | None:
     """Return the text of the think or observe block of a completion in the right form, else None."""
     if any(text.count(tag) != 1 for tag in tags_of(mode)):
         return None
@@ -118,22 +118,6 @@ def _thought(text: str, mode: str) -> str | None:
 
 def tags_of(mode: str) -> tuple[str, ...]:
     return (f"<{mode}>", f"</{mode}>", "<answer>", "</answer>")
-
-
-def length_reward(
-    completions: Completions, *, prompt_mode: str | Sequence[str] = "vanilla", length_words: int = 32, **columns: Any
-) -> list[float]:
-    """Return how far the thought reaches `length_words` words: min(1, words / length_words), 0 in a wrong format.
-
-    The paper adds such a reward against empty thoughts (and then sees repeated tags). Its form is not printed:
-    Deviation: ours counts different words, and within the one block that the format allows, so that neither repeated
-    tags nor repeated words pay. Vanilla mode thinks nothing: 1 for all, which leaves advantages as they are.
-    """
-    rewards = []
-    for text, mode in with_modes(completions, prompt_mode):
-        words = set() if mode == "vanilla" else set((_thought(text, mode) or "").casefold().split())
-        rewards.append(1.0 if mode == "vanilla" else min(1.0, len(words) / length_words))
-    return rewards
 
 
 def plain_reward(
@@ -159,25 +143,6 @@ def _is_plain(text: str, kind: str) -> bool:
             text.startswith("<map>") and text.count("<map>") == 1 and text.endswith("</map>") and bool(read_map(text))
         )
     return (_PLAIN_NUMBER if kind == "number" else _PLAIN_WORDS).fullmatch(text) is not None
-
-
-def overlong_reward(
-    completions: Completions,
-    *,
-    completion_ids: Sequence[Sequence[int]],
-    max_completion_length: int,
-    overlong_tokens: int = 32,
-    **columns: Any,
-) -> list[float]:
-    """Return 0 for completions that end early enough, down to -1 for those as long as they may be.
-
-    The last `overlong_tokens` before the limit cost 1 / overlong_tokens each: a completion of n tokens earns
-    min(0, (limit - overlong_tokens - n) / overlong_tokens), at least -1.
-
-    Source: arXiv 2503.14476 (DAPO), soft overlong punishment; there 4,096 of 20,480 tokens.
-    """
-    free = max_completion_length - overlong_tokens
-    return [max(-1.0, min(0.0, (free - len(ids)) / overlong_tokens)) for ids in completion_ids]
 
 
 def hard_format_result_reward(

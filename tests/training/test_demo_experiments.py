@@ -67,6 +67,7 @@ def test_two_steps_of_a_reward(name, mapped_folder, tiny_folder, tmp_path):
     given += ["trainer.bf16=false", "trainer.gradient_checkpointing=false", "trainer.num_generations=2"]
     given += ["trainer.per_device_train_batch_size=2", "trainer.gradient_accumulation_steps=1"]
     given += ["trainer.max_completion_length=24", "reward.overlong_tokens=8"]
+    given += ["reward.token_range=[4,24]"]
     config = load_config("train", given)
     (tmp_path / "run").mkdir()
     assert train(config) == 0

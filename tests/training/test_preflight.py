@@ -52,6 +52,15 @@ def config_of(method, *overrides):
             "trainer.group_filter: tears the pairs",
             "follow",
         ),
+        (
+            [
+                "reward.names=[accuracy,token_range]",
+                "reward.token_range=[1,4]",
+                "trainer.group_filter={min: 0.01, max: 0.99}",
+            ],
+            "trainer.group_filter: tears the groups apart that reward.names=token_range compares",
+            "token_range",
+        ),
         (["reward.names=[accuracy,follow]"], "follow compares the rows of pairs, and none in d", "train_pairs"),
         (["reward.names=[accuracy,map]"], "reward.names=['map']: no row in d has a map", "data.map=true"),
         (["reward.names=[map_published]"], "reward.names=['map_published']: no row in d has a map", "data.types=[map]"),
@@ -149,6 +158,22 @@ def test_rewards_that_count_twice_or_punish_all_are_refused():
         config_of("grpo", "reward.names=[accuracy,map_published]")
     with pytest.raises(ConfigError, match=r"reward.overlong_tokens=32: must be below trainer.max_completion_length=32"):
         config_of("grpo", "reward.names=[accuracy,overlong]", "trainer.max_completion_length=32")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ("[33,40]", "begins above trainer.max_completion_length=32"),
+        ("[9,8]", "must be"),
+        ("[8]", "must be"),
+        ("[0,8]", "reward.token_range"),
+    ],
+)
+def test_a_length_that_no_completion_has_is_refused(bounds, message):
+    given = ["reward.names=[accuracy,token_range]", "trainer.max_completion_length=32"]
+    with pytest.raises(ConfigError, match=message):
+        config_of("grpo", *given, f"reward.token_range={bounds}")
+    assert config_of("grpo", *given, "reward.token_range=[8,32]").reward.token_range == [8, 32]
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])

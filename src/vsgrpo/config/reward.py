@@ -23,6 +23,7 @@ class RewardSection(Section, key="reward"):
     allow_empty: bool
     length_words: Count
     overlong_tokens: Count
+    token_range: list[Count]
     schedule: dict[str, Any] | None
 
     def faults(self) -> Faults:
@@ -36,6 +37,9 @@ class RewardSection(Section, key="reward"):
             yield what, "name each once; reward.weights makes one count more"
         if self.names is not None and not self.names:
             yield "reward.names=[]: no reward, nothing to learn from", "set reward.names=[accuracy]"
+        if len(self.token_range) != 2 or self.token_range[0] > self.token_range[1]:
+            what = f"reward.token_range={self.token_range}: must be [fewest, most] tokens"
+            yield what, "for example reward.token_range=[320,512]"
         if "map_published" in (self.names or ()) and {"accuracy", "mra", "map"} & {*(self.names or ())}:
             what = (
                 f"reward.names={self.names}: map_published is the whole reward of an answer, accuracy and map included"

@@ -156,6 +156,9 @@ class TrainConfig(ShowsMedia, Section, key=""):
         if "overlong" in (self.reward.names or ()) and longest and self.reward.overlong_tokens >= min(longest):
             what = f"reward.overlong_tokens={self.reward.overlong_tokens}: must be below trainer.max_completion_length"
             yield f"{what}={min(longest)}, else every completion is punished", "lower it, or allow longer completions"
+        if "token_range" in (self.reward.names or ()) and longest and self.reward.token_range[0] > min(longest):
+            what = f"reward.token_range={self.reward.token_range}: begins above trainer.max_completion_length"
+            yield f"{what}={min(longest)}, no completion can earn it", "lower it, or allow longer completions"
         yield from self.reward.schedule_faults(self.reward_names())
         if self.video.num_frames < 4 and any(getattr(s, "temporal_generations", 0) for s in self.stage_sections()):
             what = (

@@ -76,6 +76,7 @@ _BEFORE_KEYS = {
     "trainer.ema_decay": 0.99,
     "trainer.group_filter": None,
     "reward.overlong_tokens": 32,  # read by a reward that there was not
+    "reward.token_range": [320, 512],  # as well
     "trainer.group_filter_rounds": 4,
     "reward.schedule": None,
     "trainer.gpd_weight": 0.0,

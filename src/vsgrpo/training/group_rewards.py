@@ -156,6 +156,7 @@ def _rewards(config: TrainConfig, section: GrpoSection) -> list[RewardFunction]:
     reward = config.reward
     bound = {"numeric": reward.numeric, "allow_empty": reward.allow_empty, "length_words": reward.length_words}
     bound |= {"overlong_tokens": reward.overlong_tokens, "max_completion_length": section.max_completion_length}
+    bound |= {"token_range": reward.token_range}
     own = [load_reward(name, show_options=config.prompt.show_options, **bound) for name in config.reward_names()]
     return [*own, temporal] if section.temporal_generations else own
 

@@ -14,7 +14,7 @@ from vsgrpo.errors import ConfigError
 from vsgrpo.map_rewards import MAP_REWARDS, has_map, map_types
 from vsgrpo.reward_loading import load_reward
 
-NO_ACCURACY = ("format", "length", "overlong", "plain", "follow")
+NO_ACCURACY = ("format", "length", "overlong", "token_range", "plain", "follow")
 """Rewards that do not say whether an answer is right."""
 
 
@@ -90,9 +90,11 @@ def _check_names(config: TrainConfig) -> None:
             f"reward.names={names}: the same for every answer in vanilla mode, nothing to learn from",
             hint="add accuracy, or set prompt=think",
         )
-    if "follow" in names and any(isinstance(s, GrpoSection) and s.group_filter for s in config.stage_sections()):
-        what = "trainer.group_filter: tears the pairs of rows apart that reward.names=follow compares"
-        raise ConfigError(what, hint="set trainer.group_filter=null, or leave follow out of reward.names")
+    if any(isinstance(s, GrpoSection) and s.group_filter for s in config.stage_sections()):
+        for name, torn in {"follow": "pairs of rows", "token_range": "groups"}.items():
+            if name in names:
+                what = f"trainer.group_filter: tears the {torn} apart that reward.names={name} compares"
+                raise ConfigError(what, hint=f"set trainer.group_filter=null, or leave {name} out of reward.names")
 
 
 def _check_maps(config: TrainConfig, rows: Sequence[Row], types: Collection[str]) -> None:

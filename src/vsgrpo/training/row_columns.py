@@ -29,7 +29,16 @@ _TAKEN = {
 }
 _TAKEN |= {"log_extra", "log_metric", "environments", "system", "row_key", "media", "video", "prompt_mode", "options"}
 _TAKEN |= {"dataset", "scene_name", "question_type", "question", "ground_truth", "answer", "answer_kind", "unit"}
-_TAKEN |= {"overlong_tokens", "max_completion_length", "pair", "numeric", "allow_empty", "length_words", "show_options"}
+_TAKEN |= {
+    "token_range",
+    "overlong_tokens",
+    "max_completion_length",
+    "pair",
+    "numeric",
+    "allow_empty",
+    "length_words",
+    "show_options",
+}
 """Names that mean something else to reward functions; a custom column of that name is in `extra` alone."""
 
 
