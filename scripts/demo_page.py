@@ -16,7 +16,8 @@ from vsgrpo.data.row import Row
 from vsgrpo.data.rows import read_rows
 from vsgrpo.evaluation.constants import best_constants, constant_scores
 from vsgrpo.evaluation.results import TRUST_JSON, TRUST_PAGE
-from vsgrpo.evaluation.score_command import score_difference, score_file
+from vsgrpo.evaluation.score_command import score_difference
+from vsgrpo.evaluation.score_file import score_file
 from vsgrpo.files import write_atomic
 from vsgrpo.report.floor_plan import Plan, make_plan, map_svg, question_svg, symbol_svg
 from vsgrpo.report.page import lines_svg, render

@@ -19,6 +19,7 @@ PAGE = (Path(__file__).parents[2] / "docs/extending.md").read_text(encoding="utf
 COLOURS = {"red": "dark", "yellow": "light", "white": "light"}
 RGB = {"red": (200, 0, 0), "yellow": (250, 250, 0), "white": (255, 255, 255)}
 SMALL = ["image.max_pixels=3136", "decoding.max_new_tokens=4", "decoding.batch_size=1"]
+SAMPLED = ["decoding.temperature=1", "decoding.num_samples=2"]
 
 
 @pytest.fixture
@@ -77,6 +78,32 @@ def test_the_benchmark_of_the_page_runs_end_to_end(words, colours, capsys):
 
 
 @pytest.mark.integration
+def test_several_answers_to_a_question_score_their_mean(words, colours, capsys):
+    # The page's rule, but that an answer is right whose length is even: random words of a tiny model differ in that.
+    colours.write_text(
+        colours.read_text().replace('answer.strip(" .\\n").lower() == row.answer', "len(answer) % 2 == 0")
+    )
+    out = Path("sampled")
+    assert run([*words, *SAMPLED, f"output={out}", "controls=[blank]"]) == 0
+    assert "note: up to 2 answers per question: its score is their mean" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    said: dict[str, list[str]] = {}
+    for _, line in read_jsonl(out / "predictions.jsonl"):
+        said.setdefault(line["id"], []).append(line["prediction"])
+    assert [len(texts) for texts in said.values()] == [2, 2, 2]
+    mean = {name: sum(len(text) % 2 == 0 for text in texts) / 2 for name, texts in said.items()}
+    assert results["correct"] == mean and results["overall"] == pytest.approx(sum(mean.values()) / 3)
+    asked = ["score", str(out / "predictions.jsonl"), "benchmark=my_benchmark:Colours", "benchmark.path=data/colours"]
+    assert run([*asked, "--json"]) == 0 and json.loads(capsys.readouterr().out)["correct"] == mean
+    assert run([*asked, "--export", "lmms"]) == 2
+    assert "id=q0: 2 answers; an export has one per question" in capsys.readouterr().err
+
+
+def test_several_answers_are_refused_where_a_table_is_of_one_each():
+    assert [name for name in BENCHMARKS if not find_benchmark(name).takes_samples()] == ["threedsr", "mathvista"]
+
+
+@pytest.mark.integration
 def test_answers_to_other_prompts_are_not_mixed(words, colours, capsys, monkeypatch):
     assert run(words) == 0
     colours.write_text(colours.read_text().replace("in one word", "briefly"))
@@ -125,7 +152,8 @@ def test_a_wrong_name_is_refused_with_the_way_out(colours, name, message, hint):
     ("more", "message"),
     [
         (["report_to=[mlflow]"], "report_to=mlflow: not one of the choices"),
-        (["decoding.temperature=1", "decoding.num_samples=2"], "benchmark=my_benchmark:Colours scores one answer"),
+        (["benchmark.name=mathvista", *SAMPLED], "decoding.num_samples=2: benchmark=mathvista scores one answer"),
+        ([*SAMPLED, "--export", "lmms"], "decoding.num_samples=2: an export has one answer per question"),
         (["benchmark.subset=debiased"], "benchmark=my_benchmark:Colours has no subsets"),
         (["benchmark.tasks=[blue]"], "benchmark.tasks=['blue']: no such question_type"),
         (["benchmark.name=mathvist"], "benchmark.name=mathvist: not one of the choices"),

@@ -28,7 +28,7 @@ from vsgrpo.evaluation.generate import (
 )
 from vsgrpo.evaluation.predictions import group_by_media
 from vsgrpo.evaluation.run import run_eval
-from vsgrpo.evaluation.score_command import score_file
+from vsgrpo.evaluation.score_file import score_file
 from vsgrpo.families.vision_record import write_vision
 from vsgrpo.modeling.load import LoraSettings, load
 from vsgrpo.modeling.save import save_model

@@ -9,7 +9,8 @@ from evaluation_rows import official_rows
 from vsgrpo.cli import run
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
-from vsgrpo.evaluation.score_command import ScoreReport, score_command, score_difference, score_file
+from vsgrpo.evaluation.score_command import score_command, score_difference
+from vsgrpo.evaluation.score_file import ScoreReport, score_file
 from vsgrpo.evaluation.scores import Item, score_items
 
 TAGGED = "<think>there are 2 or 3</think>\n<answer>3</answer>"

@@ -11,7 +11,7 @@ from evaluation_rows import official_rows
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.constants import best_constants, chance_scores, constant_scores, most_frequent
-from vsgrpo.evaluation.score_command import score_file
+from vsgrpo.evaluation.score_file import score_file
 from vsgrpo.evaluation.score_tables import METRICS, score_table, write_lmms_samples
 from vsgrpo.evaluation.scores import score_rows
 from vsgrpo.spatial.scoring import best_number, mra

@@ -13,7 +13,7 @@ from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.constants import best_constants, constant_scores
 from vsgrpo.evaluation.intervals import _tables, grouped_tasks, scene_intervals, task_groups
-from vsgrpo.evaluation.score_command import score_file
+from vsgrpo.evaluation.score_file import score_file
 from vsgrpo.evaluation.scores import score_rows, scored_text
 from vsgrpo.spatial.question_types import QUESTION_TYPES, table_tasks, type_names
 from vsgrpo.spatial.scoring import aggregate

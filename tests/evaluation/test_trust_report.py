@@ -216,6 +216,46 @@ def test_score_makes_the_report_of_files(files, benchmark, tmp_path, capsys):
     assert content["model"] == str(vision) and "trust.train=DIR" in content["lamps"][0]["number"]
 
 
+def test_answers_are_read_as_the_harness_that_asked_reads_them(files, benchmark, tmp_path, capsys):
+    vision, blind, rows = files
+    said = [json.loads(line) for line in vision.read_text().splitlines()]
+    lines = [{**line, "prediction": f"I see {line['prediction']}"} for line in said]  # official: no number, no letter
+    vision.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["score", str(vision), f"blind={blind}", f"trust={tmp_path / 'report'}", "video.num_frames=16"]
+    words.append(f"benchmark.path={rows}")
+
+    def overall():
+        assert run(words) == 0
+        capsys.readouterr()
+        content = json.loads((tmp_path / "report/trust.json").read_text())
+        return content["scorer"], content["sets"][0]["arms"]["vision"]["value"]["micro"]
+
+    assert overall() == ("official", 0.0)
+    words.append("benchmark.harness=easi")
+    assert overall() == ("easi", 1.0)  # the last number, and the letter that stands alone
+    words.pop()
+    settings = {"prompt": {"mode": "vanilla", "wording": "eval", "show_options": True}}
+    (tmp_path / "settings.json").write_text(json.dumps({**settings, "benchmark": {"harness": "easi"}}))
+    assert overall() == ("easi", 1.0)  # as recorded beside both files
+    (tmp_path / "elsewhere").mkdir()
+    other = blind.rename(tmp_path / "elsewhere/blind.jsonl")
+    words[2] = f"blind={other}"
+    assert run(words) == 2 and f"{other}: asked in other ways" in capsys.readouterr().err
+    assert run([*words, "benchmark.harness=lmms"]) == 2
+    assert "benchmark.harness=lmms: not one of the choices" in capsys.readouterr().err
+
+
+def test_a_part_of_the_benchmark_has_a_report_of_its_own(files, tmp_path, capsys):
+    vision, blind, rows = files
+    rows.with_name("pruned_ids.txt").write_text(" ".join(str(number) for number in range(40)))
+    words = ["score", str(vision), f"blind={blind}", f"trust={tmp_path / 'report'}", "video.num_frames=16"]
+    assert run([*words, f"benchmark.path={rows}", "benchmark.subset=debiased"]) == 0
+    printed = capsys.readouterr()
+    assert "note: vision: not the published part" in printed.err or "note: vision: pruned_ids.txt" in printed.err
+    content = json.loads((tmp_path / "report/trust.json").read_text())
+    assert (content["n"], content["num_rows"], content["title"]) == (120, 120, "120 of 120 rows in test.jsonl")
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -226,6 +266,10 @@ def test_score_makes_the_report_of_files(files, benchmark, tmp_path, capsys):
         (["trust=out", "blind=BLIND", "video.num_frames=16"], "no benchmark.path given"),
         (["trust=out", "blind=nowhere.jsonl", "video.num_frames=16", "benchmark.path=ROWS"], "nowhere.jsonl"),
         (["trust=out", "blind=BLIND", "video.num_frames=16", "benchmark.path=ROWS", "BLIND"], "trust=out: 2 files"),
+        (
+            ["trust=out", "blind=BLIND", "video.num_frames=16", "benchmark.path=ROWS", "benchmark=mmsi"],
+            "benchmark=mmsi",
+        ),
     ],
 )
 def test_what_score_needs_for_a_report_is_said(files, tmp_path, monkeypatch, capsys, words, says):

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from vsgrpo.data.prompts import parted_text
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.accuracy import AccuracyReport
+from vsgrpo.evaluation.accuracy import Accuracy, AccuracyReport
 from vsgrpo.evaluation.benchmark_table import PLAIN, PromptSettings, ScoredRows
 from vsgrpo.evaluation.results import REPORT_NAME, Answers
 from vsgrpo.evaluation.row_files import check_rows, records, row_file
@@ -26,7 +27,7 @@ from vsgrpo.report.accuracy_page import Judged, write_accuracy_page
 from vsgrpo.rules import import_named, one_of
 
 if TYPE_CHECKING:
-    pass
+    from vsgrpo.config.evaluate import EvalConfig
 
 BENCHMARKS = {
     "vsibench": "vsgrpo.evaluation.benchmarks.vsibench:VsiBench",
@@ -117,8 +118,6 @@ class Benchmark(ScoredRows):
     follows its media."""
     may_show_nothing: ClassVar[bool] = False
     """Some questions have no image and no video: they are asked as text alone, and counted."""
-    takes_samples: ClassVar[bool] = False
-    """Several samples per question can be scored (decoding.num_samples)."""
     has_task_tables: ClassVar[bool] = False
     """results.json has VSI-Bench's tables per task: several models are compared in one."""
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl",)
@@ -252,13 +251,45 @@ class Benchmark(ScoredRows):
             if not self.may_show_nothing and not self.media(row):
                 raise DataError(f"{self.file}: id={row.id}: shows neither image nor video", "download it again")
 
+    @classmethod
+    def takes_samples(cls) -> bool:
+        """Return whether several answers to a question are scored, by their mean (decoding.num_samples).
+
+        They are not where a class of its own makes the table of one answer each, or scores several rows as one.
+        """
+        own_table = cls.report is not Benchmark.report or cls.accuracy is not Benchmark.accuracy
+        return not own_table and cls.unit.__func__ is Benchmark.unit.__func__
+
+    def mean_accuracy(
+        self, answers: Mapping[str, Sequence[str]], name: str, config: EvalConfig | None = None
+    ) -> Accuracy:
+        """Return `accuracy` of one answer to each question; of several the score of a question is their mean.
+
+        Raises:
+            DataError: several, and the benchmark takes one (`takes_samples`).
+        """
+        most = max((len(texts) for texts in answers.values()), default=0)
+        if most < 2:
+            return self.accuracy({key: texts[0] for key, texts in answers.items() if texts}, name, config)
+        if not self.takes_samples():
+            problem = f"{most} answers to one question: benchmark={self.name} scores one answer"
+            raise DataError(f"{name or self.file}: {problem}", "give one answer per question")
+        scores = {
+            row.id: fmean(float(self.score(row, self.spoken(text))) for text in texts)
+            for row in self.rows
+            if (texts := answers.get(row.id))
+        }
+        table = self.table_of(scores)
+        return replace(table, notes=(*table.notes, f"up to {most} answers per question: its score is their mean"))
+
     def report(self, answers: Answers) -> Report:
         """Return the scores of an evaluation and of its controls.
 
         Raises:
             DataError: no question is answered.
         """
-        found = {name: self.accuracy(answers.first_of(name), name, answers.config) for name in answers.by_control}
+        given = {name: answers.given_to(name) for name in answers.by_control}
+        found = {name: self.mean_accuracy(texts, name, answers.config) for name, texts in given.items()}
         main = found.pop("")
         return AccuracyReport(replace(main, notes=(*self.remarks(answers.settings), *main.notes)), found, answers)
 
@@ -266,14 +297,14 @@ class Benchmark(ScoredRows):
         """Write what the benchmark has beside results.json: report.html, a page for the eye."""
         if not isinstance(report, AccuracyReport):
             return
-        first, scores = answers.first_of(""), report.main.correct
-        answered = [
-            Judged(
-                row, text, self.read_answer(row, self.spoken(text)), float(scores[row.id]), tuple(answers.media_of(row))
-            )
-            for row in self.rows
-            if (text := first.get(row.id)) is not None
-        ]
+        given, scores = answers.given_to(""), report.main.correct
+        answered = []
+        for row in self.rows:
+            if texts := given.get(row.id):
+                said = self.spoken(texts[0])  # of several answers the first is shown, with its own score
+                score = float(scores[row.id] if len(texts) == 1 else self.score(row, said))
+                read = self.read_answer(row, said)
+                answered.append(Judged(row, texts[0], read, score, tuple(answers.media_of(row))))
         write_accuracy_page(Path(answers.config.run.dir) / REPORT_NAME, report.to_json(), answered)
 
     def row_scores(self, answers: Mapping[str, Sequence[str | None]], results: Mapping[str, Any]) -> dict[str, float]:

@@ -25,7 +25,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.evaluation.benchmark import Benchmark, Report, find_benchmark
 from vsgrpo.evaluation.export_names import ExportNames, export_names
-from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, read_answers
+from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, one_each, read_answers
 from vsgrpo.evaluation.results import RESULTS_NAME, SETTINGS_NAME, read_results
 from vsgrpo.evaluation.row_files import find_version
 from vsgrpo.evaluation.run import read_rows
@@ -283,14 +283,14 @@ def check_export(kind: str | None, benchmark: str, files: Sequence[str], rows: s
 
 
 def export_scores(
-    kind: str | None, file: Path, benchmark: Benchmark, answers: Mapping[str, str], scored: Report
+    kind: str | None, file: Path, benchmark: Benchmark, answers: Mapping[str, Sequence[str]], scored: Report
 ) -> None:
     """Export a scored predictions file beside it, and say so on stderr; the settings beside it name the model."""
     if kind is None:
         return
     settings = file.with_name(SETTINGS_NAME)
     about = read_record(settings, {}, "") if settings.is_file() else {}
-    exported = Exported.of(benchmark, answers, scored.to_json(), about)
+    exported = Exported.of(benchmark, one_each(file, answers), scored.to_json(), about)
     target = export_folder(kind, file.parent, [benchmark.name])
     show("\n".join(write_export(kind, target, [exported])), sys.stderr)
 
@@ -307,6 +307,9 @@ def export_targets(kind: str, configs: Configs, overwrite: bool) -> dict[str, Pa
             Path(config.run.dir) if name == "" else Path(config.run.dir).parent for name, config in parts.items()
         ]
         names = [config.benchmark.name for config in parts.values()]
+        if (most := max(config.decoding.num_samples for config in parts.values())) > 1:
+            problem = f"decoding.num_samples={most}: an export has one answer per question"
+            raise ConfigError(problem, hint="set decoding.num_samples=1, or leave --export out")
         targets[model] = export_folder(kind, folders[0], names, overwrite)
     return targets
 
@@ -319,8 +322,7 @@ def export_evaluations(kind: str, target: Path, configs: Iterable[EvalConfig]) -
         if not (own / RESULTS_NAME).is_file():
             missing.append(config.benchmark.name)
             continue
-        texts = read_answers(own / PREDICTIONS_NAME)
-        answers = {name: given[0] for name, given in texts.items() if given[0] is not None}
+        answers = one_each(own / PREDICTIONS_NAME, read_answers(own / PREDICTIONS_NAME))
         benchmark = read_rows(config, find_benchmark(config.benchmark.name))
         settings = read_record(own / SETTINGS_NAME, {}, "run the evaluation again")
         if settings.get("benchmark", {}).get("sha256") != benchmark.sha256:

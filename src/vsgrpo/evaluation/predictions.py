@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
@@ -218,6 +218,14 @@ def read_answers(path: Path) -> dict[str, list[str | None]]:
     for data in read_lines(path):
         answers.setdefault(data["id"], []).append(data["prediction"])
     return answers
+
+
+def one_each(file: Path, answers: Mapping[str, Sequence[str | None]]) -> dict[str, str]:
+    """Return id -> answer of the answered questions; DataError where one has several: no table is of the first."""
+    if several := [name for name, texts in answers.items() if len(texts) > 1]:
+        problem = f"id={several[0]}: {len(answers[several[0]])} answers; an export has one per question"
+        raise DataError(f"{file}: {problem}", "answer with decoding.num_samples=1, or leave --export out")
+    return {name: text for name, (text,) in answers.items() if text is not None}
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -223,7 +223,15 @@ class Answers:
 
     def first_of(self, control: str) -> dict[str, str]:
         """Return id -> first answer of the answered rows under a control; DataError where there is none."""
-        found = {name: texts[0] for name, texts in self.by_control[control].items() if texts[0] is not None}
+        return {name: texts[0] for name, texts in self.given_to(control).items()}
+
+    def given_to(self, control: str) -> dict[str, list[str]]:
+        """Return id -> answers of the answered rows under a control; DataError where there is none."""
+        found = {
+            name: given
+            for name, texts in self.by_control[control].items()
+            if (given := [text for text in texts if text is not None])
+        }
         if not found:
             file = Path(self.config.run.dir) / predictions_name(control)
             raise DataError(f"{file}: no question is answered", "the reasons are in the file")

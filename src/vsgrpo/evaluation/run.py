@@ -156,7 +156,7 @@ def read_rows(config: EvalConfig, kind: type[Benchmark]) -> Benchmark:
         DataError: as `Benchmark.read`.
     """
     asked, samples = config.benchmark, config.decoding.num_samples
-    if samples > 1 and not kind.takes_samples:
+    if samples > 1 and not kind.takes_samples():
         problem = f"decoding.num_samples={samples}: benchmark={asked.name} scores one answer"
         raise ConfigError(problem, hint="set decoding.num_samples=1")
     given = config.prompt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def score_benchmark(
     """Score answers to a benchmark by its own rule.
 
     Args:
-        field: as `score_command.score_file`.
+        field: as `score_file.score_file`.
         export, allow_leak: as `score_command`.
         model: {"path", "adapter"} as the user gives it, else that of the files beside the predictions.
 
@@ -98,7 +98,7 @@ def score_benchmark(
         note for file in files for note in check_scored(file, model or {}, rows, is_official, allow_leak=allow_leak)
     ]
     answers = [_answers(benchmark, file, rows_path, options, field) for file in files]
-    found = [benchmark.accuracy(given, file.name) for given, file in zip(answers, files, strict=True)]
+    found = [benchmark.mean_accuracy(given, file.name) for given, file in zip(answers, files, strict=True)]
     if len(found) == 1:
         export_scores(export, files[0], benchmark, answers[0], found[0])
         return replace(found[0], notes=(*benchmark.remarks(), *leaks, *found[0].notes))
@@ -115,15 +115,15 @@ def score_benchmark(
 
 def _answers(
     benchmark: Benchmark, file: Path, rows_path: Path, options: ReadOptions, field: str | None
-) -> Mapping[str, str]:
-    """Return id -> answer of a predictions file; a line that names no id of the benchmark is joined by its question."""
+) -> Mapping[str, Sequence[str]]:
+    """Return id -> answers of a predictions file; a line without an id of the benchmark is joined by its question."""
     own = benchmark.read_predictions(file)
     if own is not None and field is not None:
         problem = f"field={field}: benchmark={options.name} has predictions of its own form"
         raise ConfigError(problem, hint="leave field out")
     if own is not None:
-        return own
-    answers: dict[str, str] = {}
+        return {name: [text] for name, text in own.items()}
+    answers: dict[str, list[str]] = {}
     used: dict[tuple[str, Any], str] = {}
     asked: dict[str, list[tuple[str, str]]] = {}
     for row in benchmark.rows:
@@ -137,7 +137,7 @@ def _answers(
             continue
         foreign.refuse_second(line, name, used)
         if line.text is not None and name in ids:
-            answers.setdefault(name, line.text)
+            answers.setdefault(name, []).append(line.text)
     if not answers:
         raise DataError(f"{file}: no question of {rows_path} is answered", "lines are {id, prediction}")
     return answers

@@ -10,26 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from vsgrpo.data.leak_guard import name_some
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation import foreign
 from vsgrpo.evaluation.accuracy import Accuracy
 from vsgrpo.evaluation.asked_as import PROMPT_KEYS, given_prompt, harness_of, recorded_prompt
-from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
-from vsgrpo.evaluation.benchmarks.vsibench import SUFFIXES, VsiBench, iter_benchmark, scorers_of, types_of
+from vsgrpo.evaluation.benchmark import ReadOptions
+from vsgrpo.evaluation.benchmark_table import PLAIN, PromptSettings
+from vsgrpo.evaluation.benchmarks.vsibench import VsiBench, types_of
 from vsgrpo.evaluation.export import check_export, export_scores
 from vsgrpo.evaluation.intervals import Interval, scene_intervals, task_groups
 from vsgrpo.evaluation.leak import check_recorded, split_model_words
-from vsgrpo.evaluation.map_scores import map_lines
 from vsgrpo.evaluation.predictions import PREDICTIONS_NAME
-from vsgrpo.evaluation.results import RESULTS_NAME
-from vsgrpo.evaluation.row_files import row_file
 from vsgrpo.evaluation.score_benchmark import AccuracyDifference, score_benchmark
-from vsgrpo.evaluation.score_tables import Line, group_lines, interval_note, micro_line, score_table
-from vsgrpo.evaluation.scores import Item, Scores, score_items, task_table
-from vsgrpo.evaluation.trust.from_files import TrustFiles, take_trust_words, write_trust_of_files
-from vsgrpo.records import read_json
-from vsgrpo.rules import one_of
+from vsgrpo.evaluation.score_file import ScoreReport, recorded_rows, score_file
+from vsgrpo.evaluation.score_tables import Line, interval_note, score_table
+from vsgrpo.evaluation.scores import task_table
+from vsgrpo.evaluation.trust.from_files import CONTROLS, TrustFiles, take_trust_words, write_trust_of_files
+from vsgrpo.evaluation.trust.report import ARMS
 from vsgrpo.terminal import show
 
 _KEYS = ("benchmark.path", "benchmark.split", "benchmark.tasks", "field", *(f"prompt.{key}" for key in PROMPT_KEYS))
@@ -74,18 +70,40 @@ def score_command(
         paths, more = [Path(file) for file in files], {"export": export, "model": model, "allow_leak": allow_leak}
         return score_benchmark(paths, Path(rows), read, given.get("field"), **more)
     if trust:
-        if len(files) > 1:
-            raise ConfigError(f"trust={trust['trust']}: {len(files)} files", hint="name the others: blind=FILE")
-        first = Path(files[0])
-        read = ReadOptions(split, tasks, prompt=prompt or recorded_prompt(first) or PromptSettings())
-        where = _recorded_rows(first) if rows is None else Path(rows)
-
-        def score(file: str) -> tuple[Scores, tuple[Item, ...]]:
-            report = score_file(file, where, prompt, split, given.get("field"), types_of(tasks))
-            return report.scores, report.items
-
-        return write_trust_of_files(trust, files[0], score, where, read, model)
+        return _trust_of_files(files, given, trust, prompt, tasks, notes[0], model)
     return _score_vsibench(files, given, prompt, tasks, notes, export)
+
+
+def _trust_of_files(
+    files: Sequence[str],
+    given: Mapping[str, str],
+    trust: Mapping[str, str],
+    prompt: PromptSettings | None,
+    tasks: Sequence[str] | None,
+    notes: Sequence[str],
+    model: Mapping[str, str],
+) -> TrustFiles:
+    """Write the trust report of the files of several arms, all read as they were asked."""
+    if len(files) > 1:
+        raise ConfigError(f"trust={trust['trust']}: {len(files)} files", hint="name the others: blind=FILE")
+    arms = {"": files[0], **{name: trust[name] for name in CONTROLS if name in trust}}
+    asked = _asked_alike([Path(file) for file in arms.values()], prompt, given)
+    split, subset = given.get("benchmark.split", "test"), given.get("benchmark.subset", "full")
+    read = replace(asked, split=split, tasks=tasks, subset=subset, name="vsibench")
+    rows = given.get("benchmark.path")
+    where = recorded_rows(Path(files[0])) if rows is None else Path(rows)
+    for note in notes:
+        show(f"note: {note}", sys.stderr)
+
+    def score(name: str) -> ScoreReport:
+        report = score_file(
+            arms[name], where, prompt, split, given.get("field"), types_of(tasks), subset, asked.harness
+        )
+        for note in report.notes:
+            show(f"note: {ARMS[name]}: {note}", sys.stderr)
+        return report
+
+    return write_trust_of_files(trust, arms, score, where, read, model)
 
 
 def _score_vsibench(
@@ -104,9 +122,9 @@ def _score_vsibench(
     reports = [replace(report, notes=(*report.notes, *more)) for report, more in zip(reports, notes, strict=True)]
     if export is not None and rows is not None:
         first = Path(files[0])
-        asked, harness = prompt or recorded_prompt(first) or PromptSettings(), harness_of(given, first)
+        asked, harness = prompt or recorded_prompt(first) or PLAIN, harness_of(given, first)
         read = ReadOptions(split, tasks, subset=subset, harness=harness, name="vsibench", prompt=asked)
-        answers = {item.id: text for item in reports[0].items if (text := item.texts[0]) is not None}
+        answers = {item.id: item.given for item in reports[0].items if item.given}
         export_scores(export, first, VsiBench.read(rows, read), answers, reports[0])
     return reports[0] if len(reports) == 1 else score_difference(*reports)
 
@@ -117,8 +135,7 @@ def _files_and_keys(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
     given = dict(word.split("=", 1) for word in arguments if word not in files)
     trust = take_trust_words(given)
     is_vsibench = given.get("benchmark", "vsibench") == "vsibench"
-    known = (*_KEYS, "benchmark.subset") if is_vsibench else (*_KEYS, "output")
-    known = known if trust else (*known, "benchmark.harness")
+    known = (*_KEYS, "benchmark.subset" if is_vsibench else "output", "benchmark.harness")
     for key, value in given.items():
         if key not in (*known, "benchmark") or not value:
             every = ", ".join((*known, "benchmark", "model.path", "model.adapter"))
@@ -129,86 +146,12 @@ def _files_and_keys(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
 
 def _asked_alike(files: Sequence[Path], prompt: PromptSettings | None, given: Mapping[str, str]) -> ReadOptions:
     """Return prompt and harness of predictions files; ConfigError where they differ."""
-    asked = {(prompt or recorded_prompt(file), harness_of(given, file)) for file in files}
-    if len(asked) > 1:
-        problem = f"{files[0]} and {files[1]}: asked in other ways, as the settings.json beside each says"
+    asked = {file: (prompt or recorded_prompt(file) or PLAIN, harness_of(given, file)) for file in files}
+    found, harness = asked[files[0]]
+    if other := [file for file, how in asked.items() if how != (found, harness)]:
+        problem = f"{files[0]} and {other[0]}: asked in other ways, as the settings.json beside each says"
         raise ConfigError(problem, hint="score each alone, or say how both are read: prompt.mode=, benchmark.harness=")
-    ((found, harness),) = asked
-    return ReadOptions(harness=harness, prompt=found or PromptSettings())
-
-
-def score_file(
-    path: Path | str,
-    rows_path: Path | str | None = None,
-    prompt: PromptSettings | None = None,
-    split: str = "test",
-    field: str | None = None,
-    types: frozenset[str] | None = None,
-    subset: str = "full",
-    harness: str | None = None,
-) -> ScoreReport:
-    """Score a predictions file with every scorer.
-
-    Args:
-        path: see `evaluation.foreign` for the forms.
-        rows_path: benchmark file or folder to join with; needed where a line lacks question type or ground truth. None:
-            the rows that results.json beside the file names, if they are still there.
-        prompt: how the questions were asked; where None, as the settings.json beside the file says (predictions of
-            `vsgrpo eval`), else the official form.
-        split: which row file of a folder.
-        field: where the answers are in each line; None: see `evaluation.foreign`.
-        types: score questions of these types only; None: all.
-        subset: full, or the part of VSI-Bench that is scored (debiased, pruned); the answers may be to all of it.
-        harness: one of `VsiBench.harnesses`, whose reader is used beside ours; None: as the settings.json says.
-
-    Raises:
-        DataError: a broken or incomplete line (file:line), an id that the rows lack, an id used twice.
-    """
-    path = Path(path)
-    lines, notes = foreign.read_lines(path, field)
-    if prompt is None:
-        prompt = recorded_prompt(path)
-        if prompt is None and foreign.thinks(lines):
-            prompt = PromptSettings("think", "train")
-            notes.append("the answers begin with <think>: official and lmms read inside <answer> tags")
-    reads_tags = prompt is not None and prompt.answer_mode != "vanilla"
-    if not reads_tags and (tagged := foreign.num_tagged(lines)):
-        notes.append(
-            f"{tagged} of {len(lines)} answers hold <answer> tags, which official and lmms take for text (a bare tag "
-            "scores 0): prompt.mode=think prompt.wording=train reads inside them"
-        )
-    if rows_path is None and any(line.question_type is None or line.ground_truth is None for line in lines):
-        rows_path = _recorded_rows(path)
-    if rows_path is None:
-        items = foreign.carried_questions(lines)
-        if any(line.scene is None for line in lines):
-            notes.append("no scene names in the file: single questions were resampled, the intervals are too narrow")
-    else:
-        file = row_file(Path(rows_path), split, SUFFIXES)
-        items = foreign.join_rows(lines, (row for row, _ in iter_benchmark(file)), rows_path)
-    if subset != "full":
-        items, note = _part_of(items, rows_path, split, subset)
-        notes += note
-    items = [item for item in items if types is None or item.question_type in types]
-    scores = score_items(items, prompt or PromptSettings(), scorers_of(harness or harness_of({}, path)))
-    if scores.unanswered:
-        notes.append(f"{len(scores.unanswered)} rows are unanswered and left out: {name_some(scores.unanswered)}")
-    if scores.num_unmapped:
-        notes.append(f"{scores.num_unmapped} answers are none of their question's options (scored 0)")
-    return ScoreReport(path.name, scores, tuple(items), tuple(notes))
-
-
-def _part_of(
-    items: Sequence[Item], rows_path: Path | str | None, split: str, subset: str
-) -> tuple[list[Item], list[str]]:
-    """Return the items of a part of VSI-Bench, and a note where that is not the published one."""
-    one_of("benchmark.subset", subset, ("full", "debiased", "pruned"))
-    if rows_path is None:
-        problem = f"benchmark.subset={subset}: the rows that say what belongs to it are needed"
-        raise ConfigError(problem, hint="add benchmark.path=ROWS")
-    part = VsiBench.read(rows_path, ReadOptions(split, subset=subset))
-    ids = {row.id for row in part.rows}
-    return [item for item in items if item.id in ids], [part.other_part] if part.other_part else []
+    return ReadOptions(harness=harness, prompt=found)
 
 
 def score_difference(first: ScoreReport, second: ScoreReport) -> DifferenceReport:
@@ -236,72 +179,6 @@ def score_difference(first: ScoreReport, second: ScoreReport) -> DifferenceRepor
     names = (first.name, second.name) if first.name != second.name else (f"{first.name} (1)", f"{second.name} (2)")
     left_out = len(answered[0].keys() ^ answered[1].keys())
     return DifferenceReport(names, tables, intervals, len(common), left_out, len(set(scenes)))  # type: ignore[arg-type]
-
-
-def _recorded_rows(path: Path) -> Path | None:
-    """Return the row file that the results.json beside a predictions file names, if both are there."""
-    results = path.with_name(RESULTS_NAME)
-    try:
-        file = Path(read_json(results)["benchmark"]["file"]) if results.is_file() else Path()
-    except (KeyError, TypeError):
-        return None
-    return file if file.is_file() else None
-
-
-@dataclass(frozen=True)
-class ScoreReport:
-    """Scores of one predictions file."""
-
-    name: str
-    scores: Scores
-    items: tuple[Item, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def num_rows(self) -> int:
-        """Rows asked about."""
-        return len(self.items)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return {scorer: {task: 0..1, "overall"}, "n", "unanswered": how many, "intervals", ...}."""
-        scores = self.scores
-        return {
-            **scores.tables,
-            "n": scores.num_answered,
-            "unanswered": len(scores.unanswered),
-            "micro": scores.micro,
-            "micro_intervals": scores.micro_intervals,
-            "intervals": scores.intervals,
-            "groups": scores.groups(),
-            **({"sampling": scores.sampling} if scores.sampling else {}),
-            **({"sampling_intervals": scores.sampling_intervals} if scores.sampling else {}),
-            **({"maps": scores.maps} if any(scores.maps.values()) else {}),
-            "n_by_task": scores.num_by_task,
-            "num_rows": self.num_rows,
-            "num_scenes": scores.num_scenes,
-            "unanswered_ids": list(scores.unanswered),
-            "unread": scores.num_unread,
-            "unmapped": scores.num_unmapped,
-            "notes": list(self.notes),
-        }
-
-    def table(self) -> str:
-        """Return the table of all scorers; says so where rows are unanswered."""
-        scores = self.scores
-        title = f"{self.name}: {scores.num_answered} of {self.num_rows} rows answered"
-        lines: list[Line] = []
-        for scorer in scores.tables:
-            lines.append((scorer, scores.tables[scorer], scores.intervals[scorer]))
-            for how, table in scores.sampling.get(scorer, {}).items():
-                lines.append((f"{scorer} {how}", table, scores.sampling_intervals[scorer][how]))
-        text = [
-            score_table(lines, scores.num_by_task, title),
-            *group_lines(scores),
-            micro_line(scores),
-            *map_lines(scores.maps),
-        ]
-        text += [f"note: {note}" for note in (interval_note(scores.num_scenes), *self.notes)]
-        return "\n".join(text)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.benchmark import ReadOptions
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
-from vsgrpo.evaluation.scores import Item, Scores, read_first
+from vsgrpo.evaluation.score_file import ScoreReport
+from vsgrpo.evaluation.scores import read_first
 from vsgrpo.evaluation.trust.report import ARMS, trust_content, trust_lines, write_trust
 from vsgrpo.evaluation.trust.training import WAY_OUT, TrainingRows, training_rows
 
@@ -58,18 +59,20 @@ def take_trust_words(given: dict[str, str]) -> dict[str, str]:
 
 def write_trust_of_files(
     words: Mapping[str, str],
-    file: str,
-    score: Callable[[str], tuple[Scores, Sequence[Item]]],
+    arms: Mapping[str, str],
+    score: Callable[[str], ScoreReport],
     rows_path: Path | None,
     options: ReadOptions,
     model: Mapping[str, str],
 ) -> TrustFiles:
-    """Score the files of all arms by the official scorer and write the report into the folder that trust= names.
+    """Score the files of all arms and write the report into the folder that trust= names.
+
+    The scorer is the official one, or VLMEvalKit's where its prompt was asked (`options.harness`).
 
     Args:
         words: see `take_trust_words`.
-        file: of the vision arm.
-        score: from a file to its scores and questions.
+        arms: control ("" for the vision arm) -> file.
+        score: from a control to the scores of its file.
         rows_path: benchmark file or folder.
 
     Raises:
@@ -78,9 +81,9 @@ def write_trust_of_files(
     """
     if rows_path is None:
         raise ConfigError(f"trust={words['trust']}: no benchmark.path given", hint=_EXAMPLE)
-    scored = {"": score(file), **{name: score(words[name]) for name in CONTROLS if name in words}}
+    scored = {name: score(name) for name in arms}
     benchmark = VsiBench.read(rows_path, options)
-    rows = benchmark.rows
+    rows, scorer = benchmark.rows, benchmark.quoted("official")
     train = TrainingRows((), "", f"no model.path given; {WAY_OUT}")
     if model or "trust.train" in words:
         train = training_rows(model.get("path", ""), model.get("adapter"), words.get("trust.train"))
@@ -88,17 +91,17 @@ def write_trust_of_files(
     folder.mkdir(parents=True, exist_ok=True)
     content = trust_content(
         rows,
-        {name: scores.by_row["official"] for name, (scores, _) in scored.items()},
+        {name: report.scores.by_row[scorer] for name, report in scored.items()},
         train,
         int(words["video.num_frames"]),
         {
-            "title": f"{scored[''][0].num_answered} of {len(rows)} rows in {rows_path.name}",
-            "model": model.get("adapter") or model.get("path") or file,
-            "scorer": "official",
+            "title": f"{scored[''].scores.num_answered} of {len(rows)} rows in {rows_path.name}",
+            "model": model.get("adapter") or model.get("path") or arms[""],
+            "scorer": scorer,
         },
         {
-            name: read_first("official", rows, {item.id: item.texts for item in items}, options.prompt)
-            for name, (_, items) in scored.items()
+            name: read_first(scorer, rows, {item.id: item.texts for item in report.items}, report.prompt)
+            for name, report in scored.items()
         },
         benchmark.file.parent,
     )
