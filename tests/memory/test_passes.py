@@ -49,6 +49,17 @@ def test_passes_are_the_largest_that_hold_no_more_tokens(trees, completions, upd
     assert planned(*GROUPS, f"trainer.tokens_per_pass={limit}") == Passes(update, scored)
 
 
+def test_the_boxes_that_a_teacher_reads_count():
+    # 40 boxes and the sentence around them, 45 tokens each: 41 x 45 = 1,845 for each of 4 questions (56 completions)
+    given, room = (*GROUPS, "trainer.gpd_weight=0.003"), tokens_of(4, 56) + 4 * 1845
+    assert planned(*given, f"trainer.tokens_per_pass={room}") == Passes(56, 56)
+    assert planned(*given, f"trainer.tokens_per_pass={room - 1}") == Passes(28, 28)
+    plain, taught = estimate_run(config_of(*GROUPS, "model=tiny")), estimate_run(config_of(*given, "model=tiny"))
+    assert plain is not None and taught is not None
+    assert "teacher" not in plain.phases and taught.phases["teacher"] > 0
+    assert taught.phases["update"] == plain.phases["update"]
+
+
 def test_a_pass_that_holds_not_one_row_is_refused_by_its_key():
     least = tokens_of(1, 1)
     with pytest.raises(

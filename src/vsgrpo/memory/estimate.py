@@ -88,6 +88,8 @@ def estimate(config: TrainConfig, section: TrainerSection, shape: ModelShape, lo
     if isinstance(section, GrpoSection):
         own = config.rollout_engine(section) == "own"  # else a server has the cache, and here are weights to be sent
         phases["rollout"] = gathered["rollout"] + (rollout_bytes(shape, load, _act(config, section)) if own else 0)
+        if section.gpd_weight > 0:
+            phases["teacher"] = gathered["update"] + reference_bytes(config, section, shape, load)
     trained = trained_parameters(config, shape)
     return Estimate(state, phases, load, trained, shape.num_parameters(), config.launch.on_cpu)
 
@@ -307,7 +309,7 @@ def rollout_bytes(shape: ModelShape, load: Load, act: int) -> int:
 
 def reference_bytes(config: TrainConfig, section: TrainerSection, shape: ModelShape, load: Load) -> int:
     """Return the working memory of a forward without gradient: it reads, and scores a chunk at a time."""
-    reading = load.update_tokens * _reading_bytes(shape, _act(config, section))
+    reading = load.scored_tokens * _reading_bytes(shape, _act(config, section))
     return reading + head_bytes(config, section, shape, load)
 
 

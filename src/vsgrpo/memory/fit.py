@@ -190,6 +190,8 @@ def advice(found: Estimate) -> str:
     phase = found.largest_phase
     if found.state.get("cached features", 0) > found.phases[phase]:
         return "set video.feature_cache=disk"
+    if phase == "teacher":
+        return "lower trainer.tokens_per_pass, or set trainer.gpd_weight=0"
     if phase == "update":
         return "set trainer.gradient_checkpointing=true, or lower trainer.tokens_per_pass or video.num_frames"
     return "lower trainer.gradient_accumulation_steps (videos of one rollout) or video.num_frames"

@@ -9,6 +9,7 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import DpoSection, GrpoSection, TrainerSection
 from vsgrpo.data.prompts import EVAL_SENTENCES, TRAIN_SENTENCES
 from vsgrpo.data.row_numbers import Rows, numbers_of
+from vsgrpo.data.scene_files import MAX_DESCRIBED
 from vsgrpo.families import budget_of, family_of
 from vsgrpo.video.budget import upper_bound_tokens
 
@@ -23,6 +24,8 @@ _TEMPLATE_CHARS = 160
 # Without rows at hand: an answer in vanilla mode, and one with tagged thoughts.
 _ANSWER_TOKENS = {"vanilla": 8}
 _TAGGED_ANSWER_TOKENS = 512
+_BOX_TOKENS = 45
+"""Tokens of one box in the text that a teacher reads: name and six numbers, of which Qwen makes a token per digit."""
 SCANNET_TRAIN_SCANS = 1201
 """Videos of a dataset that is not at hand (ScanNet v2's training list)."""
 
@@ -40,6 +43,7 @@ class Tokens:
         text_bytes: of the same text; no tokenizer makes more tokens of it.
         completion: at most.
         patches: of the tower for one sample.
+        privileged: of the boxes that a teacher reads besides (GPD), at most; 0 without one.
         num_videos, dataset: videos, and tokens of all videos and images; `known` says whether rows were at hand.
     """
 
@@ -55,6 +59,7 @@ class Tokens:
     dataset: int
     known: bool
     times: int = 0
+    privileged: int = 0
 
     @property
     def prompt(self) -> int:
@@ -80,6 +85,7 @@ def longest_sample(config: TrainConfig, section: TrainerSection, rows: Rows) -> 
     family = family_of(config.model.path)
     per_video = 0 if family is None else family.time_tokens * budget.sampled_frames // budget.temporal_patch
     visual = max((videos * video + images * each for videos, images in numbers.shown), default=video)
+    taught = isinstance(section, GrpoSection) and section.gpd_weight > 0
     known = len(numbers) > 0
     num_videos = numbers.num_videos if known else SCANNET_TRAIN_SCANS
     return Tokens(
@@ -95,6 +101,7 @@ def longest_sample(config: TrainConfig, section: TrainerSection, rows: Rows) -> 
         dataset=num_videos * video + numbers.num_images * each,
         known=known,
         times=per_video * max((videos for videos, _ in numbers.shown), default=1),
+        privileged=_BOX_TOKENS * (MAX_DESCRIBED + 1) if taught else 0,
     )
 
 
@@ -133,6 +140,12 @@ class Load:
             return self.completions * (tokens.prompt + tokens.completion)
         per_tree = tokens.prompt + (self.questions - 1) * tokens.text
         return self.trees * (per_tree + self.questions * self.group * tokens.completion)
+
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens of a pass without gradient: as `update_tokens`, and a teacher reads the boxes with each question."""
+        texts = self.completions if self.layout == "plain" else self.trees * self.questions
+        return self.update_tokens + texts * self.tokens.privileged
 
     @property
     def prefill_tokens(self) -> int:

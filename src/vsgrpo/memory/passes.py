@@ -99,17 +99,17 @@ def plan_passes(config: TrainConfig, number: int, rows: Rows = ()) -> Passes:
     def fits(count: int) -> bool:
         load = load_of(count)
         if limit is not None:
-            return load.update_tokens <= limit
+            return load.scored_tokens <= limit
         assert shape is not None and available is not None
         found = estimate(config, Passes(count, count).section(section), shape, load)
-        return found.total <= available[0] and (count <= batch or load.update_tokens <= PASS_TOKENS)
+        return found.total <= available[0] and (count <= batch or load.scored_tokens <= PASS_TOKENS)
 
     why = why_as_configured(section)
     if why is not None and limit is not None:
         raise ConfigError(f"trainer.tokens_per_pass={limit}: {why}", hint="leave trainer.tokens_per_pass=null")
     update = batch if why is not None else next(filter(fits, _sizes(config, number, rows)), 0)
     if not update and limit is not None:
-        least = load_of(1).update_tokens
+        least = load_of(1).scored_tokens
         raise ConfigError(
             f"trainer.tokens_per_pass={limit}: one row of this stage has up to {least} tokens",
             hint=f"set trainer.tokens_per_pass={least} or more, or lower video.num_frames or the length of answers",
@@ -122,7 +122,7 @@ def plan_passes(config: TrainConfig, number: int, rows: Rows = ()) -> Passes:
         for count in range(2 * update, load.drawn + 1, update):
             wider = stage_load(config, dataclasses.replace(section, per_device_train_batch_size=count), rows)
             too_large = room and shape and reference_bytes(config, section, shape, wider) > room
-            if wider.update_tokens > most or too_large:
+            if wider.scored_tokens > most or too_large:
                 break
             scored = count
     return Passes(update, scored)
