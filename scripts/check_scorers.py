@@ -126,7 +126,7 @@ class Outcome:
 
 def run_check(check: Check, harness: Harness, answers: Sequence[str]) -> Outcome:
     """Return what differs between a harness and us on every row and answer."""
-    ours, answers = Ours(check), answers[:: check.every]
+    ours, answers = Ours(check), [*answers[:: check.every], *check.more]
     docs = ours.docs()
     reply = harness.ask(harness=check.harness, task=check.task, docs=docs, answers=list(answers), want="scores")
     outcome = Outcome(check, len(docs), len(answers))

@@ -1,16 +1,18 @@
 """Readers of answers that benchmarks' authors published, called as their scripts call them; part of harness_worker.py.
 
 Their scripts load models or read results when they are imported, so the functions alone are taken from the file, as
-they stand there, and run. Prompts are made within those scripts and cannot be called.
+they stand there, and run. Prompts are made within most of those scripts and cannot be called.
 """
 
 from __future__ import annotations
 
 import ast
+import random
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,34 @@ def _viewspatial(code: Mapping[str, Any], doc: dict[str, Any], answer: str) -> f
     return float(code["extract_option"](answer.split("\n")[-1]) == code["extract_option"](doc["answer"]))
 
 
+def _blink(code: Mapping[str, Any], doc: dict[str, Any], answer: str) -> float:
+    """Score as eval_task: the prediction is the whole of the answer, "(A)".
+
+    Raises:
+        LookupError: their rule finds no letter, and they ask a model.
+    """
+    letters = [f"({letter})" for letter in "ABCDE"[: len(doc["choices"])]]
+    said = code["analyze_answer"](doc, answer, letters)
+    if said is None:  # the model's function is not there
+        raise LookupError("no letter: a model is asked")
+    return float(said == doc["answer"])
+
+
+def _site(code: Mapping[str, Any], doc: dict[str, Any], answer: str) -> float:
+    return float(code["spatial_process_results"](doc, [answer])["accuracy"]["overall"])
+
+
+def _site_prompt(code: Mapping[str, Any], doc: dict[str, Any]) -> str:
+    """Return the prompt of an image question with the closing sentence of site_image.yaml."""
+    sentence = "Give me the answer letter directly. The best answer is:"
+    return code["spatial_doc_to_text_image"](doc, {"post_prompt": sentence})
+
+
+def _video_mme(code: Mapping[str, Any], doc: dict[str, Any], answer: str) -> float:
+    """Score as eval_your_results, which leaves a question without a letter out of its accuracy."""
+    return float(code["extract_characters_regex"](answer) == doc["answer"])
+
+
 AUTHORS: dict[str, tuple[tuple[str, ...], Reader]] = {
     "STI-Bench": (("opensource_test.py",), _sti),
     "SpatialLadder": (("eval_spld/utils.py", "eval_spld/data_utils/vsi_utils.py"), _spbench),
@@ -65,21 +95,35 @@ AUTHORS: dict[str, tuple[tuple[str, ...], Reader]] = {
     "MindCube": (("src/evaluation/core/extractors.py",), _mindcube),
     "spar": (("lmms-eval/lmms_eval/tasks/sparbench/utils.py",), _spar),
     "ViewSpatial-Bench": (("evaluate.py",), _viewspatial),
+    "BLINK_Benchmark": (("eval/test_benchmark.py",), _blink),
+    "SITE-Bench": (("eval_scripts/sitebench/utils.py",), _site),
+    "parse_answer": (("eval_your_results.py",), _video_mme),
 }
 """Repository -> the files with its readers, and how its scripts call them."""
+PROMPTS: dict[str, Callable[[Mapping[str, Any], dict[str, Any]], str]] = {"SITE-Bench": _site_prompt}
+"""Repository -> its prompt, where a function makes it."""
 
 
 class AuthorsTask:
-    """A benchmark by its authors' functions."""
+    """A benchmark by its authors' functions.
+
+    Attributes:
+        draws: they pick a letter at random where they read none.
+    """
 
     def __init__(self, root: Path, name: str) -> None:
         files, self._score = AUTHORS[name]
+        self._prompt = PROMPTS.get(name)
+        self.draws = name == "SITE-Bench"
         self._code: dict[str, Any] = {"re": re, "pd": pd, "np": np, "partial": partial}
+        self._code |= {"random": random, "UpperLetters": list(ascii_uppercase)}
         for file in files:
             exec(compile(_definitions(root / name / file), str(file), "exec"), self._code)
 
     def prompt(self, doc: dict[str, Any]) -> str:
-        raise NotImplementedError("made within a script that loads a model")
+        if self._prompt is None:
+            raise NotImplementedError("made within a script that loads a model")
+        return self._prompt(self._code, doc)
 
     def score(self, doc: dict[str, Any], answer: str) -> float:
         return self._score(self._code, dict(doc), answer)

@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Check:
         doc: a row of our file -> the row as the harness's functions get it.
         every: take each n-th answer only, of a harness that is slow.
         deviates: answers that we read otherwise on purpose (a `Deviation:` in the code); they are counted.
+        more: further answers, of a form that the harness looks for and the others have seldom.
     """
 
     benchmark: str
@@ -51,6 +53,7 @@ class Check:
     doc: Callable[[Doc], Doc] = _plain
     deviates: Callable[[str], bool] | None = None
     every: int = 1
+    more: tuple[str, ...] = ()
 
 
 class Ours:
@@ -143,6 +146,13 @@ def _blink_columns(doc: Doc) -> Doc:
 _truth = {"answer": lambda doc: doc["ground_truth"]}
 _options = {"candidates": lambda doc: doc["options"] and repr(doc["options"])}
 
+_BRACKETED = tuple(
+    f"{first} {second}{gap}{third}"
+    for gap in (" ", "\n\n")
+    for first, second, third in product(("so", "(A)", "(B)", "(C)", "B"), repeat=3)
+)
+"""Letters in brackets, in one paragraph or with the last of three words in one of its own."""
+
 LMMS, VLM, AUTHORS = "lmms-eval", "VLMEvalKit", "authors"
 CHECKS = (
     Check("vsibench", "official", "thinking-in-space", "vsibench"),
@@ -163,6 +173,7 @@ CHECKS = (
     Check("viewspatial", "official", AUTHORS, "ViewSpatial-Bench", SCORES),
     Check("viewspatial", "official", LMMS, "viewspatial"),
     Check("viewspatial", "easi", VLM, "ViewSpatialBench", doc=_vlm(candidates=lambda doc: doc["choices"])),
+    Check("blink", "official", AUTHORS, "BLINK_Benchmark", SCORES, more=_BRACKETED),
     Check("blink", "lmms", LMMS, "blink"),
     Check("blink", "official", LMMS, "blink", ()),
     Check("blink", "easi", VLM, "BLINK", doc=_blink_columns),
@@ -177,6 +188,7 @@ CHECKS = (
         "EmbSpatialBench",
         doc=_vlm(options=lambda doc: repr(doc["answer_options"]), answer=lambda doc: "ABCD"[doc["answer"]]),
     ),
+    Check("site", "official", AUTHORS, "SITE-Bench"),
     Check("site", "official", LMMS, "site_bench_image"),
     Check("site", "easi", VLM, "SiteBenchImage", doc=_vlm(options=lambda doc: repr(doc["options"]))),
     Check("spar", "official", AUTHORS, "spar", SCORES, deviates=lambda answer: not answer),
@@ -205,6 +217,7 @@ CHECKS = (
     Check("mmsi_video", "official", AUTHORS, "MMSI-Video-Bench", SCORES),
     Check("mmsi_video", "lmms", LMMS, "mmsi_video"),
     Check("mmsi_video", "easi", VLM, "MMSIVideoBench", SCORES, _vlm(answer=lambda doc: doc["ground_truth"])),
+    Check("video_mme", "official", AUTHORS, "parse_answer", SCORES),
     Check("video_mme", "lmms", LMMS, "videomme"),
     Check("spbench", "official", AUTHORS, "SpatialLadder", SCORES),
     Check("spbench", "easi", VLM, "SPBench", doc=_vlm(**_truth, candidates=lambda doc: doc["options"])),

@@ -10,7 +10,8 @@ around a question, and its own reader of letters). Deviation: where no letter is
 random, here the answer is wrong, as in VLMEvalKit. Their own interleaving of pictures was broken, numbers of EASI are
 higher (its docs/Benchmark_Verification.md).
 
-Source: arXiv 2505.05456; Hugging Face franky-veteran/SITE-Bench; github.com/wenqi-wang20/SITE-Bench eval_scripts.
+Source: arXiv 2505.05456; Hugging Face franky-veteran/SITE-Bench; wenqi-wang20/SITE-Bench commit
+36295bb, eval_scripts.
 """
 
 from __future__ import annotations

@@ -7,8 +7,10 @@ with subtitles are another benchmark, which is not built.
 Harnesses: `official` (the authors' prompt and reader) and `lmms` (lmms-eval's prompt, which speaks of subtitles here
 too, and its common reader of letters).
 
-Source: arXiv 2405.21075; Hugging Face lmms-lab/Video-MME; the authors' extract_characters_regex as VLMEvalKit commit
-e8e78f05 has it (vlmeval/dataset/utils/videomme.py); lmms-eval commit 75571cf, lmms_eval/tasks/videomme.
+Deviation: an answer without a letter is wrong; the authors leave the question out of their accuracy.
+
+Source: arXiv 2405.21075; Hugging Face lmms-lab/Video-MME; thanku-all/parse_answer commit afd52cf, the authors'
+eval_your_results.py; lmms-eval commit 75571cf, lmms_eval/tasks/videomme.
 """
 
 from __future__ import annotations
