@@ -125,6 +125,12 @@ def test_a_folder_here_is_a_model_whatever_its_name_looks_like(tmp_path: Path, m
         ("train", ["reward.weights=[1]"], "reward.weights", "equal length"),
         ("train", ["trainer.temperature=0"], "trainer.temperature=0", "temperature=1"),
         ("train", ["model.freeze_vision=false"], "model.freeze_vision", "model.tune=full"),
+        (
+            "train",
+            ["trainer.vision_learning_rate=1e-3"],
+            "trainer.vision_learning_rate=0.001",
+            "model.freeze_vision=false",
+        ),
         ("train", ["video.backend=cv2"], "video.backend=cv2", "decord"),
         ("train", ["trainer.shared_prefix=maybe"], "trainer.shared_prefix=maybe", "auto"),
         ("train", ["run.seed=-1"], "run.seed=-1", "0"),

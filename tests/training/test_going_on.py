@@ -19,7 +19,7 @@ from vsgrpo.launch.start import launch_training
 from vsgrpo.training import preflight
 
 pytestmark = pytest.mark.integration
-RATE = "trainer.learning_rate=1e-3"
+RATE, TOWER_RATE = "trainer.learning_rate=1e-3", "trainer.vision_learning_rate=1e-2"
 
 
 def difference(first, second):
@@ -53,13 +53,14 @@ WARM = ("trainer.lr_scheduler_type=constant_with_warmup", "trainer.warmup_steps=
     ("method", "shared", "short", "long"),
     [
         ("sft", (*SFT, *WARM), "trainer.max_steps=3", "trainer.max_steps=5"),  # into the second epoch
+        ("sft", (*SFT, *WARM, TOWER_RATE), "trainer.max_steps=3", "trainer.max_steps=5"),
         ("sft", EPOCHS, "trainer.num_train_epochs=1", "trainer.num_train_epochs=2"),
         ("sft", SFT, FIRST, LONGER),  # its last stage, and one more
         ("grpo", BUFFERED, "trainer.max_steps=3", "trainer.max_steps=4"),  # 3 lies inside a rollout buffer
         ("grpo", ITERATED, "trainer.max_steps=3", "trainer.max_steps=6"),  # likewise; 2 questions a buffer
         ("grpo", (*BUFFERED, "trainer.scale_rewards=ema"), "trainer.max_steps=4", "trainer.max_steps=6"),
     ],
-    ids=["steps", "epochs", "stages", "buffer", "iterations", "moving spread"],
+    ids=["steps", "two rates", "epochs", "stages", "buffer", "iterations", "moving spread"],
 )
 def test_a_lengthened_run_is_the_longer_run(method, shared, short, long, make_config, capsys):
     whole = train(make_config(method, *shared, long, name="whole"))

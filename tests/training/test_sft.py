@@ -76,6 +76,26 @@ def test_the_tower_runs_once_per_video_of_a_batch_and_gets_gradients(make_config
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in trainer.model.model.visual.parameters())
 
 
+def test_the_tower_learns_at_its_own_rate_and_decays_by_it(make_config):
+    """Plain gradient descent: w - rate * (gradient + decay * w), so at ten times the rate ten times as far."""
+    given = ("trainer.optim=sgd", "trainer.weight_decay=0.5", "trainer.max_grad_norm=0", "trainer.max_steps=1")
+    given += ("trainer.learning_rate=1e-4", "trainer.lr_scheduler_type=constant", "trainer.warmup_steps=0")
+    moved = {}
+    for number in (1, 10):
+        trainer = make_trainer(
+            make_config("sft", *given, f"trainer.vision_learning_rate={number}e-4", name=str(number))
+        )
+        before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+        trainer.train()
+        assert trainer.state.log_history[0]["learning_rate"] == 1e-4
+        assert trainer.state.log_history[0]["vision_learning_rate"] == pytest.approx(number * 1e-4)
+        moved[number] = {name: weight.detach() - before[name] for name, weight in trainer.model.named_parameters()}
+    for name, step in moved[1].items():
+        factor = 10 if ".visual." in name else 1
+        torch.testing.assert_close(moved[10][name], factor * step, atol=factor * 2e-7, rtol=0, msg=name)
+    assert any(step.abs().max() > 1e-5 for name, step in moved[1].items() if ".visual.merger." in name)
+
+
 @pytest.mark.both_families
 def test_swapping_the_video_changes_the_loss(make_config):
     trainer = make_trainer(make_config("sft"))

@@ -166,6 +166,11 @@ class TrainConfig(ShowsMedia, Section, key=""):
             )
             yield f"{what} pairs", "set video.num_frames=4 or more, or trainer.temporal_generations=0"
         profile, trains_tower = self.launch.profile, not self.model.freeze_vision
+        rates = {section.vision_learning_rate for section in self.stage_sections()} - {None}
+        if rates and not trains_tower:
+            what = "model.freeze_vision=true: the vision tower and its merger are not trained"
+            way_out = "set model.tune=full model.freeze_vision=false, or leave trainer.vision_learning_rate out"
+            yield f"trainer.vision_learning_rate={rates.pop():g}: {what}", way_out
         if trains_tower and profile == "fsdp2":
             what = "model.freeze_vision=false: the tower is called outside the forward in which launch=fsdp2 gathers it"
             yield what, "set model.freeze_vision=true, or launch=zero2 or launch=zero3"

@@ -41,6 +41,7 @@ from vsgrpo.trackers import WITH_TABLES
 NO_TRL_FIELD = (
     *("name", "dev_rows", "questions_per_video", "shared_prefix", "prefix_attention", "probe_longest"),
     *("tokens_per_pass", "logps_chunk", "max_bad_steps", "stages", "hf", "skip_zero_variance"),
+    "vision_learning_rate",
     *("log_gradient_correlation", "decode_graph", "ema_decay", "group_filter", "group_filter_rounds", "table_steps"),
     *("temporal_generations", "temporal_ratio", "temporal_bonus", "gpd_weight", "gpd_below", "gpd_clip"),
 )
@@ -68,6 +69,7 @@ class TrainerSection(Section, key="trainer"):
     per_device_train_batch_size: Count
     gradient_accumulation_steps: Count
     learning_rate: Annotated[float, up_to(1, "for example trainer.learning_rate=1e-5")]
+    vision_learning_rate: Annotated[float, up_to(1, "null: as trainer.learning_rate")] | None
     lr_scheduler_type: Annotated[str, choice(*SCHEDULERS)]
     warmup_steps: Annotated[float, at_least(0)]
     optim: Annotated[str, choice("adamw_torch_fused", "adamw_torch", "sgd")]

@@ -68,6 +68,7 @@ _CHARTS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("sampling/gap", "Distance from servers", "log-probs of vLLM servers and ours, mean distance per token"),
         ("sampling/importance_sampling_ratio/mean", "Correction", "mean factor of a token that a server drew"),
         ("learning_rate", "Learning rate", ""),
+        ("vision_learning_rate", "Learning rate of the tower", "with trainer.vision_learning_rate"),
     ),
     "Completions": (
         ("completions/mean_length", "Length", "mean tokens of a completion"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.errors import RunError, first_line
-from vsgrpo.modeling.bundle import ModelBundle
+from vsgrpo.modeling.bundle import ModelBundle, vision_tower
 from vsgrpo.modeling.save import save_model
 from vsgrpo.modeling.tree import Tree, count_scored
 from vsgrpo.modeling.vision import FeatureStore, is_tower_trained
@@ -38,6 +38,16 @@ if TYPE_CHECKING:
     from vsgrpo.data.row_numbers import Rows
     from vsgrpo.memory.passes import Passes
     from vsgrpo.training.run_folder import RunFolder
+
+
+def set_rate(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], rate: float) -> None:
+    """Move these parameters of an optimizer into groups of that learning rate, behind those they were in."""
+    own = {id(parameter) for parameter in parameters}
+    for group in list(optimizer.param_groups):
+        moved = [parameter for parameter in group["params"] if id(parameter) in own]
+        if moved:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
+            optimizer.add_param_group({**group, "params": moved, "lr": rate})
 
 
 @dataclass(frozen=True)
@@ -208,6 +218,14 @@ class StageTrainer(Trainer):
                 )
             self.model.load_state_dict(saved.state_dict())
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Give the vision tower with its merger a rate of its own; the schedule's factor is the same for both."""
+        is_new, rate = self.optimizer is None, self._section.vision_learning_rate
+        optimizer = super().create_optimizer(model)
+        if is_new and rate is not None:
+            set_rate(optimizer, vision_tower(self.model).parameters(), rate)
+        return optimizer
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Set the rates of the schedule as it is now: those in the optimizer's state belong to the stage's old length.
 
@@ -267,6 +285,9 @@ class StageTrainer(Trainer):
         That is NaN values, which TRL leaves out of means; steps left out; and of process 0 so far: videos in quarantine
         and broken cache entries, which were computed again.
         """
+        if "learning_rate" in logs and self._section.vision_learning_rate is not None:
+            schedule: Any = self.lr_scheduler
+            logs["vision_learning_rate"] = schedule.get_last_lr()[-1]
         if "loss" in logs:
             own = [self.timer.take_summary()]
             logs.update(summarize(gather_object(own) if self.accelerator.num_processes > 1 else own))

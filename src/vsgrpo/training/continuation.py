@@ -69,6 +69,7 @@ _BEFORE_KEYS = {
     "trainer.use_bias_correction_kl": True,
     "trainer.optim": "adamw_torch_fused",
     "trainer.adam_epsilon": 1e-8,
+    "trainer.vision_learning_rate": None,
     "trainer.min_p": None,
     "trainer.epsilon_high": None,
     "trainer.delta": None,
