@@ -170,7 +170,7 @@ class TrainConfig(ShowsMedia, Section, key=""):
         if rates and not trains_tower:
             what = "model.freeze_vision=true: the vision tower and its merger are not trained"
             way_out = "set model.tune=full model.freeze_vision=false, or leave trainer.vision_learning_rate out"
-            yield f"trainer.vision_learning_rate={rates.pop():g}: {what}", way_out
+            yield f"trainer.vision_learning_rate={max(rates):g}: {what}", way_out
         if trains_tower and profile == "fsdp2":
             what = "model.freeze_vision=false: the tower is called outside the forward in which launch=fsdp2 gathers it"
             yield what, "set model.freeze_vision=true, or launch=zero2 or launch=zero3"
