@@ -294,6 +294,26 @@ def test_a_benchmark_room_is_refused_and_nothing_is_left_behind(dataset):
     assert sorted(path.name for path in dataset.parent.iterdir()) == ["own"]
 
 
+def test_rooms_of_a_benchmark_that_is_kept_out_are_refused_and_the_manifest_names_its_file(dataset, tmp_path):
+    rows = tmp_path / "bench" / "test.jsonl"
+    rows.parent.mkdir()
+    rows.write_text('{"video": "ScanNet/scene0001_02.mp4"}\n')  # another recording of a room of the dataset
+    words = [str(dataset), "swift", f"output={tmp_path / 'out'}", "media=none", f"data.keep_out=[{rows}]"]
+    with pytest.raises(DataError, match=r"room scene0001 is in .*test\.jsonl \(data\.keep_out\) \(6 of 12 rows\)"):
+        export_data(parse_settings(words))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench", "own"]
+    rows.write_text('{"video": "ScanNet/scene0002_00.mp4"}\n{"id": 2}\n')
+    summary = export_data(parse_settings(words))
+    assert "data.keep_out: 1 rooms of 1 files are denied as VSI-Bench's; 1 of 2 rows there name none" in summary.notes
+    manifest = read_manifest(summary.out)
+    (file,) = manifest.counts["keep_out"]["files"]
+    assert (file["file"], file["rooms"], file["rows_without_room"]) == ("test.jsonl", 1, 1)
+    assert manifest.config["exported"]["keep_out"] == ["test.jsonl"]
+    assert str(tmp_path) not in (summary.out / "manifest.json").read_text()
+    with pytest.raises(DataError, match=r"data\.keep_out=.*nothing: no such file"):
+        export_data(parse_settings([*words[:-1], f"data.keep_out={tmp_path / 'nothing'}", f"output={tmp_path / 'b'}"]))
+
+
 def test_nothing_is_overwritten_unasked_and_files_of_others_never(dataset, tmp_path):
     out = exported(dataset, "easyr1").out
     again = ExportSettings(str(dataset), "easyr1", out)

@@ -49,6 +49,10 @@ _SHORT = {
         "data.allow_val_safe=",
         "data.keep_out=",
     ),
+    "export-data": (
+        *("output=", "method=", "prompt=", "prompt.show_options=", "frames=", "media="),
+        *("data.split=", "data.allow_val_safe=", "data.keep_out=", "run.seed="),
+    ),
     "merge": ("output=",),
     "report": ("output=",),
     "score": (
@@ -57,6 +61,7 @@ _SHORT = {
             "benchmark.path=",
             "benchmark.split=",
             "benchmark.subset=",
+            "benchmark.harness=",
             "benchmark.tasks=",
             "field=",
             "model.path=",
@@ -69,6 +74,7 @@ _SHORT = {
 """Command -> words that are no keys of a YAML file."""
 _WORDS = {
     "import-data": {"format": ("vsibench", "images")},
+    "export-data": {"media": ("link", "none"), "data.split": ("train", "dev")},
     "inspect": {"split": ("train", "dev", "test"), "score": ("worst", "best")},
 }
 

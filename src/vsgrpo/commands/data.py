@@ -127,7 +127,8 @@ def export_data(
 
     Formats: llamafactory swift verl easyr1 video-r1 vsibench vlm3r vsi100k.
     Settings: output=DIR [method=sft|grpo|dpo] [prompt=vanilla|think|observe] [prompt.show_options=true]
-    [data.split=train|dev] [data.allow_val_safe=true] [frames=N] (swift: pictures instead of videos) [media=none].
+    [data.split=train|dev] [data.allow_val_safe=true] [data.keep_out=[ROWS,...]] [media=none],
+    and frames=N (swift: pictures instead of videos).
     """
     from vsgrpo.data.exporting.settings import parse_settings
 

@@ -46,6 +46,11 @@ class KeptFile:
         return {**vars(self), "rooms": len(self.rooms)}
 
 
+def given_files(value: str) -> tuple[str, ...]:
+    """Return the files and folders of a word of the command line, [A,B] or A."""
+    return tuple(item.strip() for item in value.removeprefix("[").removesuffix("]").split(",") if item.strip())
+
+
 def read_kept(values: Sequence[str]) -> list[KeptFile]:
     """Return what the files and folders of `data.keep_out` name.
 
@@ -91,11 +96,16 @@ def tell_process(rooms: dict[tuple[str, str], str]) -> None:
         forget_texts()
 
 
-def kept_json(values: Sequence[str]) -> dict[str, Any]:
-    """Return {"keep_out": files with hash and number of rooms, and rooms of all} for manifests; {} without values."""
+def kept_json(values: Sequence[str], whole_paths: bool = True) -> dict[str, Any]:
+    """Return {"keep_out": files with hash and number of rooms, and rooms of all} for manifests; {} without values.
+
+    Args:
+        whole_paths: False names files alone, for what goes to another machine.
+    """
     kept = read_kept(values)
     rooms = {room for item in kept for room in item.rooms}
-    return {"keep_out": {"files": [item.to_json() for item in kept], "rooms": len(rooms)}} if kept else {}
+    files = [item.to_json() if whole_paths else {**item.to_json(), "file": Path(item.file).name} for item in kept]
+    return {"keep_out": {"files": files, "rooms": len(rooms)}} if kept else {}
 
 
 def kept_line(values: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from vsgrpo.data.exporting.record import VIDEO_TOKEN, Exported, LeftOut
 from vsgrpo.data.exporting.row_files import SUFFIXES, RowFiles, write_json
 from vsgrpo.data.exporting.settings import ExportSettings
 from vsgrpo.data.frame_true import is_partly_true, is_true_at
+from vsgrpo.data.kept_out import keeping_out, kept_json, kept_line
 from vsgrpo.data.leak_guard import Judgement, Links
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, read_manifest, write_manifest
 from vsgrpo.data.own_rows import dataset_folder
@@ -81,14 +82,16 @@ def export_data(settings: ExportSettings, *, overwrite: bool = False) -> ExportS
     """Write the rows of one split of a dataset; the folder appears when it is complete.
 
     Raises:
-        DataError: no such data, a benchmark room among the rows, no row left, or the folder holds something else.
+        DataError: no such data, a benchmark room or one of `keep_out` among the rows, no row left, or the folder holds
+            something else.
     """
-    folder = dataset_folder(settings.dataset, settings.split, key="", allow_val_safe=settings.allow_val_safe)
-    file = folder / f"{settings.split}.jsonl"
-    if not file.is_file():
-        raise DataError(f"{file}: no such file", "data.split=train or dev: which row file of the folder")
-    with _new_folder(settings, folder, overwrite) as staged:
-        summary = _Export(settings, file, staged).write()
+    with keeping_out(settings.keep_out):
+        folder = dataset_folder(settings.dataset, settings.split, key="", allow_val_safe=settings.allow_val_safe)
+        file = folder / f"{settings.split}.jsonl"
+        if not file.is_file():
+            raise DataError(f"{file}: no such file", "data.split=train or dev: which row file of the folder")
+        with _new_folder(settings, folder, overwrite) as staged:
+            summary = _Export(settings, file, staged).write()
     publish(staged, settings.output)
     return summary
 
@@ -234,7 +237,7 @@ class _Export:
         )
         rows = {*summary.files, *self.chosen.more_files(settings.recorded())}
         summary.num_media = len(names) - len(rows)
-        summary.notes = [f"use: {self.chosen.use}"]
+        summary.notes = [f"use: {self.chosen.use}", *kept_line(settings.keep_out)]
         if self._frames is not None and self._frames.bad:
             summary.notes.append(f"videos that cannot be read: {'; '.join(self._frames.bad[:3])}")
         if self._num_partly_true and self._frames is None:
@@ -256,6 +259,7 @@ class _Export:
                     "files": summary.files,
                     "questions": dict(sorted(summary.types.items())),
                     "left_out": dict(summary.left_out.most_common()),
+                    **kept_json(settings.keep_out, whole_paths=False),
                 },
                 files={name: file_record(self.out / name) for name in names},
                 notes=summary.notes,

@@ -10,6 +10,7 @@ from typing import Any
 
 from vsgrpo.data.exporting.formats import FORMATS
 from vsgrpo.data.exporting.record import ExportFormat
+from vsgrpo.data.kept_out import KEY, given_files
 from vsgrpo.data.prompts import MODES
 from vsgrpo.errors import ConfigError
 from vsgrpo.rules import one_of, suggest
@@ -24,6 +25,7 @@ _KEYS = {
     "prompt.show_options": "show_options",
     "data.split": "split",
     "data.allow_val_safe": "allow_val_safe",
+    KEY: "keep_out",
     "frames": "frames",
     "media": "media",
     "run.seed": "seed",
@@ -46,6 +48,7 @@ class ExportSettings:
         frames: this many uniform frames of each video, as pictures, instead of the video (formats with frame lists).
         media: "link" gives videos a place in the export (hard links), "none" writes rows alone.
         allow_val_safe: take val scans of rooms that VSI-Bench does not use.
+        keep_out: row files of other benchmarks, whose rooms are denied too (`data.kept_out`).
         seed: of the wrong answers of preference pairs.
     """
 
@@ -59,6 +62,7 @@ class ExportSettings:
     frames: int | None = None
     media: str = "link"
     allow_val_safe: bool = False
+    keep_out: tuple[str, ...] = ()
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -101,7 +105,8 @@ class ExportSettings:
     def recorded(self) -> dict[str, Any]:
         """Return the settings for the manifest: names of folders, no paths of this machine."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "output"}
-        return {**values, "dataset": Path(self.dataset).name, "method": self.for_method}
+        names = {"dataset": Path(self.dataset).name, "keep_out": [Path(value).name for value in self.keep_out]}
+        return {**values, **names, "method": self.for_method}
 
 
 def parse_settings(given: Sequence[str]) -> ExportSettings:
@@ -136,6 +141,8 @@ def _value(key: str, value: str) -> Any:
         if not value:
             raise ConfigError("output: no value given", "add output=DIR: the folder to write")
         return Path(os.path.expanduser(value))
+    if key == KEY:
+        return given_files(value)
     if key in ("frames", "run.seed"):
         if not value.isdecimal():
             raise ConfigError(f"{key}={value}: a whole number is needed", f"for example {key}=32")

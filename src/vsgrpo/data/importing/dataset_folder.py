@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vsgrpo.data.importing.answer_values import Refused
-from vsgrpo.data.kept_out import KEY, keeping_out
+from vsgrpo.data.kept_out import KEY, given_files, keeping_out
 from vsgrpo.data.leak_guard import Denied, denied_in_data
 from vsgrpo.data.manifest import MANIFEST_NAME, read_manifest
 from vsgrpo.errors import ConfigError, DataError
@@ -127,7 +127,7 @@ def _value(key: str, value: str) -> Any:
             raise ConfigError(f"{key}={value}: must be true or false", f"{key}=true")
         return value.lower() == "true"
     if key == KEY:
-        return tuple(item.strip() for item in value.removeprefix("[").removesuffix("]").split(",") if item.strip())
+        return given_files(value)
     return Path(os.path.expanduser(value))
 
 
