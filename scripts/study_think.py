@@ -26,8 +26,6 @@ import argparse
 import hashlib
 import json
 import math
-import platform
-import re
 import signal
 import subprocess
 import sys
@@ -37,9 +35,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from study_runs import last_checkpoint, log_lines, once_per_key, processor, spent, vsgrpo
 from study_think_page import write_page
 from vsgrpo.data.rows import read_rows
-from vsgrpo.report.run_folder import alarms, drop_redone, read_completions, read_run
+from vsgrpo.report.run_folder import alarms, read_completions, read_run
 from vsgrpo.reward_metrics import thought_metrics, thoughts_of
 from vsgrpo.rewards import format_reward
 from vsgrpo.spatial.answers import parse_answer
@@ -96,47 +95,6 @@ def settings_hash(arm: str) -> str:
     """Return a short hash of everything that decides an arm's result, its seed and the machine apart."""
     settings = [BUDGET_S, ROOMS, SOURCE_SEEDS, MODEL, COLD, EVAL, (GRPO, ARMS[arm]) if arm != START else ()]
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
-
-
-def processor() -> str:
-    """Return the name of this machine's processor: CPU seconds compare on one kind only."""
-    found = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
-    return found[1] if found else platform.machine()
-
-
-def once_per_key(settings: tuple[str, ...]) -> list[str]:
-    """Return KEY=VALUE words, of each key the last."""
-    return list({word.partition("=")[0]: word for word in settings}.values())
-
-
-def vsgrpo(*arguments: str) -> list[str]:
-    """Return the command line of a `vsgrpo` command, shown."""
-    print("+ vsgrpo " + " ".join(arguments), file=sys.stderr, flush=True)
-    return [sys.executable, "-m", "vsgrpo.cli", *arguments]
-
-
-def log_lines(run: Path) -> list[dict[str, Any]]:
-    """Return the training lines of a run's log, each with the CPU seconds of its step as `step_cpu`.
-
-    `cpu_seconds` begins anew with every process; steps that a resumed run did again count once.
-    """
-    path, before = run / "log.jsonl", 0.0
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-    for line in lines:
-        line["step_cpu"] = line["cpu_seconds"] - (before if line["cpu_seconds"] >= before else 0.0)
-        before = line["cpu_seconds"]
-    return drop_redone(line for line in lines if "loss" in line)
-
-
-def spent(run: Path) -> float:
-    """Return the CPU seconds of a run's steps so far."""
-    return sum(line["step_cpu"] for line in log_lines(run))
-
-
-def last_checkpoint(run: Path) -> Path | None:
-    """Return the checkpoint of the highest step."""
-    found = [(int(path.name.partition("-")[2]), path) for path in run.glob("checkpoint-*") if path.is_dir()]
-    return max(found)[1] if found else None
 
 
 class Study:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from study_runs import TASKS, percent, table, write_between
+
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "think_study.md"
 MARKS = ("<!-- runs: written by scripts/study_think.py -->\n", "<!-- end of runs -->\n")
 Line = dict[str, Any]
@@ -32,20 +34,7 @@ def write_page(lines: Sequence[Line], arms: Sequence[str], seeds: Sequence[int],
     said = f"Missing: {', '.join(missing)}. `make study-think` runs them." if missing else "No run is missing."
     parts = [f"{len(done)} of {len(arms) * len(seeds)} runs are done. {said}\n"]
     parts += [_held_out(done), _over_time(done), _samples(done), _alarms(done)]
-    text = path.read_text(encoding="utf-8")
-    before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
-    path.write_text(before + MARKS[0] + "\n" + "\n".join(parts) + "\n" + MARKS[1] + after, encoding="utf-8")
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]]) + "\n"
-
-
-def _share(values: Sequence[float]) -> str:
-    value, low, high = (100 * x for x in values)
-    return f"{value:.0f} ({low:.0f}..{high:.0f})"
+    write_between(path, MARKS, parts)
 
 
 def _number(line: Line, key: str) -> str:
@@ -54,16 +43,15 @@ def _number(line: Line, key: str) -> str:
 
 
 def _held_out(done: Sequence[Line]) -> str:
-    tasks = {"object_counting": "count", "room_size_estimation": "room size"}
     header = ["arm", "seed", "steps", "CPU s", "peak GiB", "format %", "words", "commonest", "across videos"]
-    header += ["unrelated", *(f"{short} %" for short in tasks.values())]
+    header += ["unrelated", *(f"{short} %" for short in TASKS.values())]
     rows = []
     for line in done:
         held = line["held_out"]
         cells = [line["arm"], str(line["seed"]), str(line["steps"]), f"{line['cpu_seconds']:.0f}"]
-        cells += [f"{line['peak_gib']:.1f}", _share(held["format"])]
+        cells += [f"{line['peak_gib']:.1f}", percent(held["format"])]
         cells += [_number(line, f"thought/{name}") for name in ("words", "commonest", "across_videos", "unrelated")]
-        cells += [_share((held["scores"][task], *held["intervals"][task])) for task in tasks]
+        cells += [percent((held["scores"][task], *held["intervals"][task])) for task in TASKS]
         rows.append(cells)
     constants = sorted({(line["held_out"]["n"], line["held_out"]["constant"]) for line in done})
     note = "; ".join(f"{n} questions, best constant answer {100 * c:.1f}" for n, c in constants)

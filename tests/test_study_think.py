@@ -15,7 +15,7 @@ def study(monkeypatch):
     import study_think
 
     yield study_think
-    for name in ("study_think", "study_think_page"):
+    for name in ("study_think", "study_think_page", "study_runs"):
         sys.modules.pop(name, None)
 
 

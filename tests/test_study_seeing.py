@@ -1,0 +1,71 @@
+"""scripts/study_seeing.py: a tower from another model, what counts as seeing, what the page says."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vsgrpo.families.family import TinySizes
+from vsgrpo.modeling.bundle import vision_tower
+from vsgrpo.modeling.load import load
+from vsgrpo.modeling.tiny import build_tiny
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import study_seeing
+
+    yield study_seeing
+    for name in ("study_seeing", "study_seeing_tower", "study_runs"):
+        sys.modules.pop(name, None)
+
+
+def test_a_tower_of_another_model_comes_with_a_new_merger_and_the_language_stays(study, tmp_path):
+    wide = TinySizes(hidden_size=64, vision_width=32, vision_depth=2)
+    build_tiny(tmp_path / "speaks", seed=1)
+    build_tiny(tmp_path / "sees", seed=2, sizes=wide)
+    study.with_tower(tmp_path / "speaks", tmp_path / "sees", tmp_path / "both", seed=3)
+    speaks, sees, both = (load(tmp_path / name) for name in ("speaks", "sees", "both"))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        assert torch.equal(both.model(input_ids=ids).logits, speaks.model(input_ids=ids).logits)
+    old, new = (vision_tower(bundle.model).state_dict() for bundle in (sees, both))
+    assert old.keys() == new.keys() and "blocks.1.attn.qkv.weight" in old
+    same = {name for name in old if old[name].shape == new[name].shape and torch.equal(old[name], new[name])}
+    assert {name for name in old if name.startswith(("patch_embed", "blocks", "merger.ln_q"))} <= same
+    # 2 x 2 patches of width 32; the language model is 96 wide.
+    assert new["merger.mlp.2.weight"].shape == (96, 128) and "merger.mlp.0.weight" not in same
+
+
+def test_the_share_of_variance_that_is_explained(study):
+    true = torch.tensor([[1.0, 0.0], [3.0, 4.0]])  # means 2 and 2: squares 1 + 1 + 4 + 4 = 10
+    found = torch.tensor([[1.0, 1.0], [3.0, 4.0]])  # one wrong by 1: 1 - 1 / 10
+    assert study.warm_up.__globals__["explained"](found, true) == 0.9
+
+
+def test_the_page_says_who_sees_and_what_is_missing(study, tmp_path):
+    def task(low, constant, blind):
+        return {"score": [0.5, low, 0.6], "constant": constant, "blind": blind}
+
+    held = {"object_counting": task(0.41, 0.4, 0.2), "room_size_estimation": task(0.45, 0.4, 0.45)}
+    assert [study.sees(found) for found in held.values()] == [True, False]
+    speech = {"before": {"nats": 3.0, "replies": []}, "after": {"nats": 4.5, "replies": ["a|b\n", "7"]}}
+    arm = study.ARMS[0]
+    line = {"arm": arm.name, "seed": 0, "settings": study.settings_hash(arm, study.SMALL), "processor": "X"}
+    line |= {"steps": 2, "cpu_seconds": 9.0, "peak_gib": 3.1, "loss": [[2, 1.5]], "held_out": held, "speech": speech}
+    line |= {"warm_up": {"cpu_seconds": 7.0, "counts_r2": 0.5, "log_area_r2": 0.75}}
+    lines, page = tmp_path / "lines.jsonl", tmp_path / "page.md"
+    lines.write_text(study.json.dumps(line) + "\n")
+    assert study.read_lines(lines, study.SMALL) == [line] and study.read_lines(lines, study.Sizes()) == []
+    page.write_text(f"by hand\n{study.MARKS[0]}stale\n{study.MARKS[1]}more by hand\n")
+    study.write_page([line], [0], page)
+    text = page.read_text()
+    assert text.startswith("by hand\n") and text.endswith("more by hand\n") and "stale" not in text
+    assert "1 of 7 runs are done. Missing: toy_presence (seed 0)" in text
+    want = "| presence | 0 | 2 | 0 | 7 | 9 | 3.1 | 0.50, 0.75 | 1.50 "
+    want += "| 50 (41..60) | 20 | 40 | yes | 50 (45..60) | 45 | 40 | no |"
+    assert want in text and "| 3.00 | 4.50 | `a\\|b\\n`<br>`7` |" in text
