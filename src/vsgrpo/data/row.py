@@ -22,6 +22,7 @@ from vsgrpo.spatial.answers import normalize_word, official_number
 from vsgrpo.spatial.maps import read_map
 from vsgrpo.spatial.question import LETTERS
 from vsgrpo.spatial.question_types import counts_things
+from vsgrpo.video.place import FilePlace
 
 SCHEMA_VERSION = 1
 ANSWER_KINDS = ("number", "choice", "text", "map")
@@ -39,8 +40,6 @@ SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>|</?tool_(?:call|response)>")
 _HINT = "compare with the row schema in data/README.md"
 CHOICE_LETTERS = ascii_uppercase
 """Letters of options in rows of benchmarks; `LETTERS` are those of questions that are trained on."""
-Place = tuple[str, Path, *tuple[float, ...]]
-"""Kind and path of a video or image; of a clip of a video also its start and end in seconds of the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +87,7 @@ class Row:
         """The name that sampling noise and predictions are keyed by: dataset/id."""
         return f"{self.dataset}/{self.id}"
 
-    def media_paths(self, base: Path) -> tuple[Place, ...]:
+    def media_paths(self, base: Path) -> tuple[FilePlace, ...]:
         """Return kind and path of each video and image, in the order they are shown; `base` holds the row file."""
         return tuple(
             (item["kind"], media_place(base, item["path"]), *((item["start"], item["end"]) if "start" in item else ()))

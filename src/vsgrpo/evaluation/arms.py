@@ -8,11 +8,12 @@ from dataclasses import replace
 from itertools import chain, cycle, islice
 from typing import TYPE_CHECKING
 
-from vsgrpo.data.row import Place, Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.predictions import Media, MediaOf
 from vsgrpo.families import family_of
+from vsgrpo.video.place import Place
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig

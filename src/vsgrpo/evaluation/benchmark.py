@@ -318,5 +318,7 @@ class Benchmark(ScoredRows):
 
     def identity(self) -> dict[str, Any]:
         """Return what tells the row file apart, for settings.json: another one is another evaluation."""
-        harness = {} if self.harness == "official" else {"harness": self.harness}
+        harness: dict[str, Any] = {} if self.harness == "official" else {"harness": self.harness}
+        if self.harness in self.own_frames:
+            harness["frames"] = self.own_frames[self.harness]
         return {"name": self.name, "file": str(self.file), "sha256": self.sha256, **harness}

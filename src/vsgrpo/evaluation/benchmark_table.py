@@ -82,6 +82,8 @@ class ScoredRows(ShownRows):
     """The mean that the authors quote, one of `accuracy.HEADLINES`."""
     scorer: ClassVar[str] = "right or wrong"
     published: ClassVar[tuple[Published, ...]] = ()
+    own_frames: ClassVar[Mapping[str, int]] = {}
+    """Harness -> frames of all videos of a question together. Where it has a number, video.num_frames is refused."""
     official_frames: ClassVar[int | None] = None
     """Frames of a video that the published rows are of; None: any, or no video."""
     export_names: ClassVar[tuple[ExportNames, ...]] = ()

@@ -5,11 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from vsgrpo.errors import ConfigError
+from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.families import BUILT, budget_of
 from vsgrpo.families.vision_record import VISION_FILE, find_vision
 from vsgrpo.terminal import note
 from vsgrpo.video.budget import VisionBudget
+
+if TYPE_CHECKING:
+    from vsgrpo.config.evaluate import EvalConfig
+
+
+def check_own_frames(config: EvalConfig, kind: type[Benchmark]) -> None:
+    """Refuse video.num_frames where the harness has a number of its own; ConfigError by key."""
+    harness, given = config.benchmark.harness, config.video.num_frames
+    if given is None or (own := kind.own_frames.get(harness)) is None:
+        return
+    how = (
+        f"benchmark={config.benchmark.name} benchmark.harness={harness} shows {own} frames of all videos of a question"
+    )
+    others = [name for name in kind.harnesses if name not in kind.own_frames]
+    way_out = "".join(f", or set benchmark.harness={name}" for name in others)
+    raise ConfigError(f"video.num_frames={given}: {how}", hint=f"leave it out (in an entry of a suite: null){way_out}")
 
 
 def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]) -> VisionBudget:

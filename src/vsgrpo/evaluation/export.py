@@ -75,11 +75,11 @@ class Exported:
 
     @property
     def names(self) -> ExportNames:
-        """Names of the benchmark, or of its subset or the version of its file."""
+        """Names of the benchmark, or of its subset, the version of its file or its harness."""
         benchmark = self.benchmark
         version = find_version(benchmark.versions, benchmark.num_rows, benchmark.sha256)
         subset = str(benchmark.identity().get("subset", "full"))
-        parts = ("" if subset == "full" else subset, version.name if version else "")
+        parts = ("" if subset == "full" else subset, version.name if version else "", benchmark.harness)
         return export_names(benchmark.export_names, benchmark.name, *parts)
 
     def metrics(self) -> dict[str, float]:

@@ -25,7 +25,7 @@ class ExportNames:
         easi: key on the leaderboard; "" where it does not list the benchmark.
         easi_task: the task that the leaderboard's script looks for, where it is another one.
         easi_scores: name of a partial score there -> metric.
-        part: subset of the benchmark, or version of its file, that the names are of; "" for the rest.
+        part: subset of the benchmark, version of its file, or harness that the names are of; "" for the rest.
     """
 
     task: str

@@ -25,7 +25,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings
 from vsgrpo.evaluation.decoding import Decoding
-from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, place_name, plan_chunks
+from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions, plan_chunks
 from vsgrpo.evaluation.unsure import Drawn, draw_unsure
 from vsgrpo.files import write_atomic
 from vsgrpo.modeling.bundle import ModelBundle, base_model, vision_token_ids
@@ -39,6 +39,7 @@ from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.terminal import Progress, note
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.loader import VideoInputs, VideoLoader
+from vsgrpo.video.place import place_name
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -218,7 +219,8 @@ class Generator:
                 lines.append({**line, "error": error.message})
                 continue
             ids = encode_prompt(self.bundle, self.text_of(row), shown, self.system)
-            frames = [self.loader.budget.sampled_frames if item.kind == "video" else 1 for item in shown]
+            patch = self.loader.budget.temporal_patch
+            frames = [item.grid_thw[0] * patch if item.kind == "video" else 1 for item in shown]
             grids = [list(item.grid_thw) for item in shown] or [[0, 0, 0]]
             num_tokens = sum(item.num_tokens for item in shown)
             line |= {"frames": sum(frames), "grid_thw": grids[0] if len(grids) == 1 else grids}

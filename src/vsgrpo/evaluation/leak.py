@@ -20,6 +20,7 @@ from vsgrpo.families.hub_models import local_model
 from vsgrpo.records import read_record
 from vsgrpo.tables import denied_rooms
 from vsgrpo.terminal import show
+from vsgrpo.video.place import files_of
 
 ALLOW = "its score would mean nothing; --allow-leak scores it all the same and says so in the results"
 
@@ -263,7 +264,7 @@ def _compared(
     fresh: dict[Path, bool] = {}
     num_unnamed = 0
     for row in rows:
-        paths = [path for kind, path, *_ in media_of(row) if kind == "video"]
+        paths = [path for kind, path in files_of(media_of(row)) if kind == "video"]
         links = [text for path in paths for text in Links(path.parent).of(path.name)]
         rooms = rooms_of(row, *links)
         is_benchmark = official or not rooms.isdisjoint(denied_rooms())

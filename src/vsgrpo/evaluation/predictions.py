@@ -21,25 +21,20 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.row import Place, Row
+from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.files import publish
 from vsgrpo.records import MAYBE_TEXT, check_shape, decode_line, read_jsonl
+from vsgrpo.video.place import Place
 
 PREDICTIONS_NAME = "predictions.jsonl"
 _LINE = {"id": str, "prediction": MAYBE_TEXT, "sample?": int, "num_tokens?": int, "error?": str}
 _HINT = "use --overwrite to answer anew, or remove this line"
 
 Media = tuple[Place, ...]
-"""Media shown with a question: kind (video, image) and path of each, of a clip also its start and end in seconds."""
+"""Media shown with a question, in order."""
 MediaOf = Callable[[Row], Media]
 """From a row to the media that the model gets with it."""
-
-
-def place_name(place: Place) -> str:
-    """Return the path of a video or image for people, of a clip with its seconds."""
-    _, path, *clip = place
-    return f"{path} ({clip[0]:g} to {clip[1]:g} s)" if clip else str(path)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from vsgrpo.engine.serve import check_servable
 from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation import arms, predictions, results
 from vsgrpo.evaluation.benchmark import Benchmark, PromptSettings, ReadOptions, Report, find_benchmark
-from vsgrpo.evaluation.budget import vision_budget
+from vsgrpo.evaluation.budget import check_own_frames, vision_budget
 from vsgrpo.evaluation.decoding import Decoding
 from vsgrpo.evaluation.leak import Leak, check_lineage, compare_rows
 from vsgrpo.evaluation.predictions import MediaOf
@@ -39,6 +39,7 @@ from vsgrpo.packages import check_command
 from vsgrpo.report.evaluation_page import model_size
 from vsgrpo.terminal import note, show
 from vsgrpo.trackers import check_installed
+from vsgrpo.video.place import files_of
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -152,7 +153,8 @@ def read_rows(config: EvalConfig, kind: type[Benchmark]) -> Benchmark:
     """Read the rows that `benchmark.*` names.
 
     Raises:
-        ConfigError: several samples of a benchmark that scores one answer; as `Benchmark.read`.
+        ConfigError: several samples of a benchmark that scores one answer, a number of frames where the harness has its
+            own; as `Benchmark.read`.
         DataError: as `Benchmark.read`.
     """
     asked, samples = config.benchmark, config.decoding.num_samples
@@ -162,13 +164,16 @@ def read_rows(config: EvalConfig, kind: type[Benchmark]) -> Benchmark:
     given = config.prompt
     prompt = PromptSettings(given.mode, given.wording, given.show_options, given.template, given.suffix)
     read = ReadOptions(asked.split, asked.tasks, asked.limit, asked.subset, asked.harness, asked.name)
+    check_own_frames(config, kind)
     return kind.read(asked.path, replace(read, prompt=prompt, run_dir=Path(config.run.dir)))
 
 
 def rows_for_frames(config: EvalConfig, benchmark: Benchmark) -> tuple[Benchmark, VisionBudget, dict[str, Any]]:
     """Return the benchmark without rows that the frames shown do not make true, the budget of these frames, and how
     many rows were left out or have another answer, for results.json."""
-    budget = vision_budget([config.model.adapter, config.model.path], config.vision())
+    own = benchmark.own_frames.get(benchmark.harness)
+    given = config.vision() | ({} if own is None else {"num_frames": own})
+    budget = vision_budget([config.model.adapter, config.model.path], given)
     found = true_rows(benchmark.rows, budget.sampled_frames, config.data.frame_true, str(benchmark.file))
     if os.environ.get("RANK", "0") == "0":
         for sentence in found.sentences():
@@ -304,7 +309,7 @@ def _inputs(config: EvalConfig, rows: Sequence[Row], shown: Mapping[str, MediaOf
     models = [*model_files("model", config.model.path), *model_files("adapter", config.model.adapter)]
     models += family_files(config.model.path)
     places = dict.fromkeys(item for media_of in shown.values() for row in rows for item in media_of(row))
-    media = dict.fromkeys((kind, path) for kind, path, *_ in places)
+    media = dict.fromkeys(files_of(places))
     return [*models, *media]
 
 

@@ -13,6 +13,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.unpacking import PACKED, find_in_zips, picture_folders, unpack, unpack_pictures
+from vsgrpo.video.place import files_of
 
 UNPACKED = "videos"
 """Folder of RUN_DIR for what came out of zips whose own folder cannot be written: videos or images."""
@@ -57,7 +58,7 @@ class ShownRows:
         return self.file.parent
 
     def media(self, row: Row) -> Media:
-        """Return what a row shows, in order: (kind, path) of an image or video, (kind, path, start, end) of a clip."""
+        """Return what a row shows, in order."""
         if row.id in self.pictures:
             return tuple(("image", path) for path in self.pictures[row.id])
         return tuple((kind, self._place(path), *clip) for kind, path, *clip in row.media_paths(self.folder))
@@ -85,7 +86,7 @@ class ShownRows:
 
     def _lost(self) -> dict[str, str]:
         """Return name -> kind of the files of rows that are not there; a name is relative to `folder`."""
-        shown = sorted({(kind, path) for row in self.rows for kind, path, *_ in self.media(row)})
+        shown = sorted({file for row in self.rows for file in files_of(self.media(row))})
         lost = {path: kind for kind, path in shown if not path.is_file()}
         below = {path: path.is_relative_to(self.folder) for path in lost}
         return {str(path.relative_to(self.folder) if below[path] else path): kind for path, kind in lost.items()}
@@ -125,7 +126,7 @@ class ShownRows:
         if not skip:
             problem = f"{len(missing)} {' or '.join(f'{kind}(s)' for kind in kinds)} missing: {name_some(missing)}"
             raise DataError(f"{where}: {problem}", f"{way_out}, or score the rest with --skip-missing")
-        rows = tuple(row for row in self.rows if all(path.is_file() for _, path, *_ in self.media(row)))
+        rows = tuple(row for row in self.rows if all(path.is_file() for _, path in files_of(self.media(row))))
         if not rows:
             raise DataError(f"{where}: every {' or '.join(kinds)} is missing: {name_some(missing)}", way_out)
         return replace(self, rows=rows)

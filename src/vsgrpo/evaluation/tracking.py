@@ -7,18 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vsgrpo.config.evaluate import EvalConfig
-from vsgrpo.data.row import Place
 from vsgrpo.errors import VsgrpoError, first_line
 from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.results import REPORT_NAME, Answers
-from vsgrpo.report.shown_media import spread_media
+from vsgrpo.report.shown_media import frames_of, spread_media
 from vsgrpo.terminal import show
 from vsgrpo.trackers import Table, contact_sheet, send_evaluation
-from vsgrpo.video.image import read_image
-from vsgrpo.video.reader import read_uniform_frames
+from vsgrpo.video.place import Place
 
 ANSWER_ROWS = 64
 """Most rows of the table of answers, evenly spread over the benchmark."""
@@ -89,12 +85,9 @@ def answer_table(config: EvalConfig, benchmark: Benchmark, answers: Answers, res
 def _sheet(media: Sequence[Place], config: EvalConfig) -> Any:
     """Return frames of what a question shows as one picture, None where a file cannot be read."""
     frames: list[Any] = []
-    for kind, path, *clip in spread_media(media):
-        try:
-            if kind == "image":
-                frames.append(np.asarray(read_image(path)))
-            else:
-                frames += list(read_uniform_frames(path, ANSWER_FRAMES, timeout_s=config.video.timeout_s, clip=clip)[1])
-        except VsgrpoError:
-            return None
+    try:
+        for place in spread_media(media):
+            frames += frames_of(place, ANSWER_FRAMES, timeout_s=config.video.timeout_s)
+    except VsgrpoError:
+        return None
     return contact_sheet(frames)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.row import Place, Row
+from vsgrpo.data.row import Row
 from vsgrpo.files import write_atomic
 from vsgrpo.report.page import TEMPLATES, render
 from vsgrpo.report.shown_media import pictures
+from vsgrpo.video.place import Place
 
 NUM_WRONG = 20
 _NUM_FRAMES = 4

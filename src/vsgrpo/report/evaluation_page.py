@@ -14,12 +14,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from vsgrpo.data.row import LETTERS, Place, Row
+from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.files import write_atomic
 from vsgrpo.report.page import TEMPLATES, calibration_svg, render, scores_svg
 from vsgrpo.report.shown_media import pictures
 from vsgrpo.spatial.question import UNITS
 from vsgrpo.spatial.question_types import QUESTION_TYPES, table_columns, type_names
+from vsgrpo.video.place import Place
 
 NUM_MISSES = 20
 _NUM_FRAMES = 4

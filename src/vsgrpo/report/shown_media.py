@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from vsgrpo.data.row import Place
 from vsgrpo.errors import DataError, SetupError
+from vsgrpo.video.budget import frame_indices
 from vsgrpo.video.image import read_image
+from vsgrpo.video.place import FrameList, Place
 from vsgrpo.video.reader import DEFAULT_BACKEND, read_uniform_frames
 
 MOST_MEDIA = 12
@@ -33,7 +33,7 @@ def pictures(
     """Return the images of a row and frames of its videos as data URLs, and why others are missing.
 
     Args:
-        media: (kind, path), of clips (kind, path, start, end), in the order in which they are shown.
+        media: in the order in which they are shown.
         reader: `backend` and `timeout_s` as the run or the evaluation recorded them; what it lacks is the default.
         num_frames: of a video, uniform, first and last among them.
         width: largest width and height in pixels.
@@ -44,27 +44,37 @@ def pictures(
     problems: list[str] = []
     if len(media) > MOST_MEDIA:
         problems.append(f"{MOST_MEDIA} of the {len(media)} images and videos of this row are here, evenly spread")
-    for kind, path, *clip in spread_media(media):
+    for place in spread_media(media):
         try:
-            backend = reader.get("backend") or DEFAULT_BACKEND
-            found = [read_image(path)] if kind == "image" else list(_frames(path, num_frames, backend, timeout, clip))
-            found = [found[number - 1] for number in only] if only and kind == "video" else found
+            found = frames_of(place, num_frames, reader.get("backend") or DEFAULT_BACKEND, timeout)
+            found = [found[number - 1] for number in only] if only and place[0] == "video" else found
             urls += [data_url(pixels, width) for pixels in found]
         except DataError as error:
             problems.append(error.message)
     return urls, problems
 
 
-def _frames(
-    path: Path, num_frames: int, backend: str, timeout_s: float | None, clip: Sequence[float]
-) -> Iterable[np.ndarray]:
-    """Read uniform frames. The default backend takes the place of one that is not installed: both read the same."""
+def frames_of(
+    place: Place, num_frames: int, backend: str = DEFAULT_BACKEND, timeout_s: float | None = None
+) -> list[np.ndarray]:
+    """Return an image, or uniform frames of a video, each (H, W, 3) uint8.
+
+    The default backend takes the place of one that is not installed: both read the same.
+
+    Raises:
+        DataError: a file is missing or broken.
+    """
+    kind, path, *clip = place
+    if isinstance(path, FrameList):
+        return [read_image(path.files[index]) for index in frame_indices(len(path.files), num_frames)]
+    if kind == "image":
+        return [read_image(path)]
     try:
-        return read_uniform_frames(path, num_frames, backend, timeout_s, clip)[1]
+        return list(read_uniform_frames(path, num_frames, backend, timeout_s, clip)[1])
     except SetupError:
         if backend == DEFAULT_BACKEND:
             raise
-    return read_uniform_frames(path, num_frames, DEFAULT_BACKEND, timeout_s, clip)[1]
+    return list(read_uniform_frames(path, num_frames, DEFAULT_BACKEND, timeout_s, clip)[1])
 
 
 def data_url(pixels: np.ndarray, width: int) -> str:

@@ -24,7 +24,7 @@ from vsgrpo.config.evaluate import PromptSection
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.data.pairs import pair_names
 from vsgrpo.data.prompts import asked_text, target_text, wrong_answer
-from vsgrpo.data.row import Place, Row
+from vsgrpo.data.row import Row
 from vsgrpo.data.scene_files import boxes_text, scenes_of
 from vsgrpo.errors import DataError, SetupError
 from vsgrpo.families import budget_of
@@ -37,6 +37,7 @@ from vsgrpo.training.preflight import cache_folder, check_caching, check_enough_
 from vsgrpo.training.row_columns import CARRIED, PRIVILEGED, carried, custom_names
 from vsgrpo.video.cache import DiskCache
 from vsgrpo.video.loader import BadVideo, VideoLoader
+from vsgrpo.video.place import FilePlace
 
 ROW_COLUMNS = ("dataset", "scene_name", "question_type", "question", "ground_truth", "answer", "answer_kind", "unit")
 
@@ -65,7 +66,7 @@ def readable_rows(config: TrainConfig, rows: list[Row], loader: VideoLoader) -> 
         ConfigError: too few rows are left for a rollout buffer.
     """
     base = Path(config.data.path)
-    bad: dict[Place, str] = {}
+    bad: dict[FilePlace, str] = {}
     places = dict.fromkeys(place for row in rows for place in row.media_paths(base))
     if loader.max_quarantined is None:  # a second look, at fewer files, allows no fewer of them
         loader.max_quarantined = int(config.video.max_quarantined * len(places))
@@ -241,7 +242,7 @@ def _with_size(summary: CacheSummary, folder: Path) -> CacheSummary:
     return summary
 
 
-def _fill_on_gpus(config: TrainConfig, folder: Path, paths: Sequence[Place], num_gpus: int) -> CacheSummary:
+def _fill_on_gpus(config: TrainConfig, folder: Path, paths: Sequence[FilePlace], num_gpus: int) -> CacheSummary:
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue()
     workers = [
@@ -265,11 +266,11 @@ def _fill_on_gpus(config: TrainConfig, folder: Path, paths: Sequence[Place], num
     return total
 
 
-def _fill_part(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str, results: Any) -> None:
+def _fill_part(config: TrainConfig, folder: Path, paths: Sequence[FilePlace], device: str, results: Any) -> None:
     results.put(_fill(config, folder, paths, device))
 
 
-def _fill(config: TrainConfig, folder: Path, paths: Sequence[Place], device: str) -> CacheSummary:
+def _fill(config: TrainConfig, folder: Path, paths: Sequence[FilePlace], device: str) -> CacheSummary:
     video = config.video
     frame_cache = "disk" if video.frame_cache == "disk" else "off"
     loader = make_loader(config, frame_cache=frame_cache, cache_dir=folder, on_bad="error")

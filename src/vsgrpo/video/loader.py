@@ -11,8 +11,9 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +25,10 @@ from vsgrpo.video.budget import PIXELS_VERSION, Medium, VisionBudget
 from vsgrpo.video.cache import DiskCache
 from vsgrpo.video.container import file_stamp
 from vsgrpo.video.image import image_size, read_image
+from vsgrpo.video.place import FrameList
 from vsgrpo.video.reader import DEFAULT_BACKEND, VideoHeader, content_hash, probe, read_uniform_frames
 
+Source = Path | str | FrameList
 _Stamp = tuple[str, int, int, int]
 """A file's name, size and times of change, from `file_stamp`."""
 _MEMORY_BYTES = 2 << 30
@@ -159,25 +162,25 @@ class VideoLoader:
             raise ConfigError(f"video.on_bad={self.on_bad}: unknown", hint="choose video.on_bad=error|skip")
         self.cache = make_cache(self.frame_cache, self.cache_dir)
 
-    def load(self, path: Path | str, kind: str = "video", *clip: float) -> VideoInputs:
+    def load(self, path: Source, kind: str = "video", *clip: float) -> VideoInputs:
         """Return the sampled and resized frames of a video or image, from the cache where it has them.
 
         Args:
+            path: the file, or the pictures that are the frames of a video.
             clip: start and end in seconds: the part of a video that is loaded as if it were the video.
 
         Raises:
             DataError: the file is missing or broken, now or earlier (BadVideo under on_bad=skip).
             SetupError: the backend is not installed; no file is blamed for that.
         """
-        with self._quarantined(path, clip) as name:
-            key = self.key(name, kind, *clip)
-            if (frames := self.cache.get(key)) is None:
-                frames = self._read_image(name) if kind == "image" else self._read_video(name, clip)
-                self.num_decoded += 1
-                self.cache.put(key, frames)
-            return VideoInputs(key, torch.from_numpy(frames), self.medium(name, kind, *clip))
+        key = self.key(path, kind, *clip)
+        if (frames := self.cache.get(key)) is None:
+            frames = self._read(path, kind, clip)
+            self.num_decoded += 1
+            self.cache.put(key, frames)
+        return VideoInputs(key, torch.from_numpy(frames), self.medium(path, kind, *clip))
 
-    def undecoded(self, path: Path | str, kind: str = "video", *clip: float) -> VideoInputs:
+    def undecoded(self, path: Source, kind: str = "video", *clip: float) -> VideoInputs:
         """Return a video or image as `load` would, from its header alone: for those whose features are cached.
 
         Raises:
@@ -186,17 +189,19 @@ class VideoLoader:
         medium = self.medium(path, kind, *clip)
         return UndecodedVideo(self.key(path, kind, *clip), lambda: self.load(path, kind, *clip).frames, medium)
 
-    def medium(self, path: Path | str, kind: str = "video", *clip: float) -> Medium:
+    def medium(self, path: Source, kind: str = "video", *clip: float) -> Medium:
         """Return kind, grid, tokens and timing as `load` would, from the header alone; times begin with the clip.
 
         Raises:
             DataError, SetupError: as `load`; a file whose header is whole may still fail to decode later.
         """
+        if isinstance(path, FrameList):
+            return self._list_medium(path)
         with self._quarantined(path, clip) as name:
             header = self._header(name, kind, clip)
             return self.budget.medium(kind, header.height, header.width, header.num_frames, header.fps)
 
-    def key(self, path: Path | str, kind: str = "video", *clip: float) -> str:
+    def key(self, path: Source, kind: str = "video", *clip: float) -> str:
         """Return the key of a video, clip or image: 32 hex digits of its content, the budget and our pixel version.
 
         The backend is no part of it: every backend gives the same frames, or refuses the file.
@@ -204,14 +209,23 @@ class VideoLoader:
         Raises:
             DataError: as `load`.
         """
+        budget = self.budget
+        if isinstance(path, FrameList):
+            content = " ".join(self._content(file) for file in path.files)
+            frames: tuple[Any, ...] = (len(path.files), path.fps, path.position_fps)
+        else:
+            content = self._content(path, clip)
+            frames = (budget.num_frames, *map(float, clip)) if kind == "video" else (kind,)
+        settings = (*frames, *budget.pixels(kind), budget.patch, budget.merge, budget.temporal_patch)
+        return hashlib.sha256(f"{PIXELS_VERSION} {content} {settings}".encode()).hexdigest()[:32]
+
+    def _content(self, path: Path | str, clip: Sequence[float] = ()) -> str:
+        """Return the hash of a file."""
         with self._quarantined(path, clip) as name:
             stamp = file_stamp(name)
             if (content := self._hashes.get(stamp)) is None:
                 content = self._hashes[stamp] = content_hash(name, self.timeout_s)
-        budget = self.budget
-        frames = (budget.num_frames, *map(float, clip)) if kind == "video" else (kind,)
-        settings = (*frames, *budget.pixels(kind), budget.patch, budget.merge, budget.temporal_patch)
-        return hashlib.sha256(f"{PIXELS_VERSION} {content} {settings}".encode()).hexdigest()[:32]
+            return content
 
     def check_quarantine(self) -> None:
         """Raise DataError where more videos and images are bad than `max_quarantined` allows."""
@@ -252,13 +266,44 @@ class VideoLoader:
             header.check_timing(name, self.timed_for)
         return header
 
+    def _list_medium(self, frames: FrameList) -> Medium:
+        """Return the medium of a film of these pictures, the last repeated, at their rate.
+
+        Raises:
+            DataError: one is of another size than the first; as `medium`.
+        """
+        sizes = []
+        for file in frames.files:
+            with self._quarantined(file) as name:
+                header = self._header(name, "image", ())
+                sizes.append((header.height, header.width))
+                if sizes[-1] != sizes[0]:
+                    (height, width), (first_height, first_width) = sizes[-1], sizes[0]
+                    size = f"{width}x{height}, {frames.files[0].name} {first_width}x{first_height}"
+                    raise DataError(f"{name}: {size}: frames of a video have one size", "download or write them again")
+        number = frames.num_shown(self.budget.temporal_patch)
+        with self._quarantined(frames.files[0]):
+            budget, (height, width) = replace(self.budget, num_frames=number), sizes[0]
+            medium = budget.medium("video", height, width, number, frames.fps)
+        return replace(medium, seconds_per_patch=self.budget.temporal_patch / frames.position_fps)
+
+    def _read(self, path: Source, kind: str, clip: tuple[float, ...]) -> np.ndarray:
+        if isinstance(path, FrameList):
+            self._list_medium(path)  # refuses sizes that differ
+            pictures = [self._read(file, "frame", ()) for file in path.files]
+            missing = path.num_shown(self.budget.temporal_patch) - len(pictures)
+            return np.concatenate([*pictures, *pictures[-1:] * missing])
+        with self._quarantined(path, clip) as name:
+            return self._read_video(name, clip) if kind == "video" else self._read_image(name, kind)
+
     def _read_video(self, name: str, clip: tuple[float, ...]) -> np.ndarray:
         header, raw = read_uniform_frames(name, self.budget.sampled_frames, self.backend, self.timeout_s, clip)
         self._headers[file_stamp(name), "video", clip] = header
         return resize_frames(raw, self.budget)
 
-    def _read_image(self, name: str) -> np.ndarray:
-        pixels = read_image(name, self.budget.size(*image_size(name), "image"))
+    def _read_image(self, name: str, kind: str) -> np.ndarray:
+        """Read an image, or (kind `frame`) a frame of a video, (1, C, H, W) uint8."""
+        pixels = read_image(name, self.budget.size(*image_size(name), "image" if kind == "image" else "video"))
         return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
 

@@ -23,7 +23,7 @@ from test_revsi_benchmark import records, write
 
 import image_benchmarks
 from vsgrpo.cli import run
-from vsgrpo.evaluation.benchmark import BENCHMARKS
+from vsgrpo.evaluation.benchmark import BENCHMARKS, find_benchmark
 from vsgrpo.video.writer import write_video
 
 ROOT = Path(__file__).parents[3]
@@ -116,9 +116,14 @@ def vsi_super(maker, *rows):
 def mmsi_video(folder):
     rows = [of_mmsi.mmsi_row(), of_mmsi.mmsi_row("question_0002", "Prediction", clips=(2, 1), images=["a.png"])]
     videos = [folder / "videos" / item["path"] for row in rows for item in row["video_list"]]
+    frames = [folder / "frames" / name for row in rows for clip in row["frames_list"] for name in clip]
     for path in videos:
         make_video(path)
+    for tone, path in enumerate(frames):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (56, 56), 20 * tone).save(path)
     into_zip(folder / "videos.zip", *videos)
+    into_zip(folder / "frames.zip", *frames)
     (folder / "ref_images").mkdir()
     (folder / "ref_images/a.png").write_bytes(png(90))
     return of_mmsi.write(folder, rows)
@@ -167,7 +172,8 @@ def test_a_benchmark_is_one_module_one_yaml_and_a_line_of_the_registry(name):
 @pytest.mark.parametrize("name", MAKERS)
 def test_eval_and_score_agree(name, tmp_path, tiny_folder, capsys):
     path, out = MAKERS[name](tmp_path / "data"), tmp_path / "out"
-    words = [f"benchmark={name}", f"benchmark.path={path}", f"output={out}", *SMALL]
+    small = SMALL[find_benchmark(name).own_frames != {} :]  # video.num_frames is refused where the harness has its own
+    words = [f"benchmark={name}", f"benchmark.path={path}", f"output={out}", *small]
     assert run(["eval", f"model={tiny_folder}", *words]) == 0
     results = json.loads((out / "results.json").read_text())
     table = capsys.readouterr().out

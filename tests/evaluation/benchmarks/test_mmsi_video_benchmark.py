@@ -4,9 +4,12 @@ import json
 
 import pytest
 
+from vsgrpo.cli import run
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import ReadOptions
+from vsgrpo.evaluation.benchmark_table import PromptSettings
 from vsgrpo.evaluation.benchmarks.mmsi_video import MmsiVideo, lmms_letter, official_letter, spread
+from vsgrpo.video.place import FrameList, files_of
 
 
 def mmsi_row(name="question_0001", kind="Planning", truth="B", clips=(3,), images=(), **more):
@@ -34,16 +37,96 @@ def write(folder, rows):
     return path
 
 
-def read(folder, rows, harness="official"):
-    return MmsiVideo.read(write(folder, rows), ReadOptions(harness=harness))
+def read(folder, rows, harness="official", **options):
+    return MmsiVideo.read(write(folder, rows), ReadOptions(harness=harness, **options))
 
 
 def names(benchmark, row):
-    return [(kind, str(path.relative_to(benchmark.folder))) for kind, path, *_ in benchmark.media(row)]
+    return [(kind, str(path.relative_to(benchmark.folder))) for kind, path in files_of(benchmark.media(row))]
+
+
+def numbers(place):
+    """Return the numbers of the frames of a clip that are shown."""
+    assert place[0] == "video" and isinstance(place[1], FrameList)
+    return [int(file.stem) for file in place[1].files]
+
+
+def test_clips_share_fifty_frames_of_a_question(tmp_path):
+    rows = [
+        mmsi_row("question_0001", clips=(60, 3, 57), images=["a.png"]),
+        mmsi_row("question_0002", clips=(5,), images=["a.png"]),
+    ]
+    long, short = (benchmark := read(tmp_path, rows)).rows
+    first, second, third, image = benchmark.media(long)
+    # 120 frames in 49 steps of 119 / 49 = 2.43: the k-th is int(2.43 k). Clip 1: k = 0 to 24 (58.29); clip 2, 60 to
+    # 62: k = 25 (60.71); clip 3, from 63: k = 26 (63.14) to 49 (119). Pictures beside the clips do not count.
+    # 21 * (119 / 49) is 50.99999999999999 as a float: 50 and not 51, as in the authors' code. So is the last: 118.
+    of_first = [0, 2, 4, 7, 9, 12, 14, 17, 19, 21, 24, 26, 29, 31, 34, 36, 38, 41, 43, 46, 48, 50, 53, 55, 58]
+    assert numbers(first) == of_first and numbers(second) == [0]
+    assert numbers(third)[:3] == [0, 2, 5] and numbers(third)[-2:] == [53, 55] and len(numbers(third)) == 24
+    assert image == ("image", tmp_path / "ref_images/a.png")
+    # 50 frames over three clips of 5 s, which is more than base_fps = 2: 2 a second
+    assert (first[1].fps, first[1].position_fps) == (2.0, 2.0)
+    assert numbers(benchmark.media(short)[0]) == [0, 1, 2, 3, 4]
+    (row, _) = read(tmp_path, rows, "official_sc").rows
+    assert len(read(tmp_path, rows, "official_sc").media(row)[0][1].files) == 60
+
+
+def test_time_stamps_are_those_of_the_frames_shown(tmp_path):
+    row = mmsi_row(clips=(100, 100))
+    row["video_list"][0] |= {"start": 10.0, "end": 70.0}
+    row["video_list"][1] |= {"start": 0, "end": 65}
+    benchmark = read(tmp_path, [row])
+    first, second = benchmark.media(benchmark.rows[0])
+    assert first[1].fps == second[1].fps == 50 / (60 + 65)
+    assert len(first[1].files) == len(second[1].files) == 25
+
+
+def test_more_clips_than_frames_show_one_each(tmp_path):
+    benchmark = read(tmp_path, [mmsi_row(clips=(1,) * 70)])
+    shown = [numbers(place) for place in benchmark.media(benchmark.rows[0])]
+    assert shown == [[0]] * 70  # the authors': the first frame of a clip that would have none, beyond the number
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames_list": [["a/0.jpg"], []]}, "id=question_0001: frames_list: clip 2 of 2 has no frames"),
+        (
+            {"video_list": [{"path": "a.mp4"}, {"path": "b.mp4"}]},
+            "id=question_0001: video_list: start, end and base_fps",
+        ),
+        ({"video_list": [{"path": "a.mp4", "start": 1, "end": 1, "base_fps": 2}] * 2}, "give no frames per second"),
+    ],
+)
+def test_clips_without_frames_or_times_are_refused(tmp_path, change, message):
+    benchmark = read(tmp_path, [mmsi_row(clips=(2, 2)) | change])
+    with pytest.raises(DataError, match=message):
+        benchmark.check_turns()
+    read(tmp_path, [mmsi_row(clips=(2, 2)) | change], "clips").check_turns()  # shows files of videos/
+
+
+def test_num_frames_is_refused_where_the_harness_has_its_own(tmp_path, capsys):
+    write(tmp_path / "rows", [mmsi_row()])
+    words = [f"benchmark.path={tmp_path / 'rows'}", f"output={tmp_path / 'out'}", "model=tiny", "video.num_frames=8"]
+    assert run(["eval", "benchmark=mmsi_video", "benchmark.harness=lmms_sc", *words]) == 2
+    said = capsys.readouterr().err
+    assert "video.num_frames=8: benchmark=mmsi_video benchmark.harness=lmms_sc shows 300 frames of all videos" in said
+    assert "hint: leave it out (in an entry of a suite: null), or set benchmark.harness=clips\n" in said
+    assert run(["eval", "benchmark=mmsi_video", "benchmark.harness=clips", *words]) == 2  # the clip is not there
+    assert "1 video(s) missing: videos/clip_question_0001_0.mp4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("harness", MmsiVideo.harnesses)
+def test_prompts_of_other_modes_have_a_place_for_all_that_is_shown(tmp_path, harness):
+    rows = [mmsi_row(clips=(60, 40), images=["a.png"])]
+    benchmark = read(tmp_path, rows, harness, prompt=PromptSettings(mode="think"))
+    benchmark.check_turns()
+    assert len(benchmark.turn(benchmark.rows[0])) == len(benchmark.media(benchmark.rows[0])) + 1
 
 
 def test_clips_are_whole_files_at_their_places(tmp_path):
-    benchmark = read(tmp_path, [mmsi_row(clips=(2, 3), images=["a.png"])])
+    benchmark = read(tmp_path, [mmsi_row(clips=(2, 3), images=["a.png"])], "clips")
     (row,) = benchmark.rows
     assert benchmark.turn(row) == (
         "You answer questions.\nPlan. First ",

@@ -4,26 +4,34 @@ mmsivideo.json as downloaded, and videos/, frames/ and ref_images/ beside it, or
 ref_images.zip. A file of videos/ is the clip itself: `start` and `end` of a row are its times in the original
 recording, which the frames show in a corner, and nothing is cut by them. Options A to F stand in the question's text.
 
-Harnesses: `official` (each `<video>` is shown as a video of video.num_frames frames, answers read by the authors'
-code), `lmms` and `lmms_sc` (lmms-eval: each `<video>` as pictures, at most 50 or 300 of all clips together, and its
-reader), and `easi` (VLMEvalKit: pictures too, at most 50, and its reader).
-Deviation of `official`: the authors spread 50 frames over all clips of a question, in proportion to their length; here
-each clip has as many as video.num_frames says.
+Harnesses:
+
+- `official` and `official_sc`, the authors' settings Uniform-50 and Sufficient-Coverage: each `<video>` is a video of
+  pictures of frames/, 50 or 300 of all clips of a question together (`spread`), and their reader. Pictures of
+  ref_images/ do not count. Frames are `fps` a second (`_rate`) in the time stamps of Qwen3-VL, and 2 a second in the
+  positions of Qwen2.5-VL, whose call in the authors' code leaves qwen-vl-utils' default.
+  Deviation: for Qwen3-VL alone the authors take the frames from videos/, every int(rate of the file / `fps`)-th of a
+  clip, which are about as many.
+- `clips`: each `<video>` is a file of videos/ with video.num_frames frames, and the authors' reader.
+- `lmms` and `lmms_sc` (lmms-eval: each `<video>` as pictures, at most 50 or 300 of all clips together, and its reader).
+- `easi` (VLMEvalKit: pictures too, at most 50, and its reader).
 
 Source: arXiv 2512.10863; Hugging Face rbler/MMSI-Video-Bench; github.com/InternRobotics/MMSI-Video-Bench commit
-b8da92c; lmms-eval commit 75571cf, lmms_eval/tasks/mmsi_video; VLMEvalKit commit e8e78f05, vlmeval/dataset/mmsibench.py.
+b8da92c (dataset.py, models/qwenvl.py); lmms-eval commit 75571cf, lmms_eval/tasks/mmsi_video; VLMEvalKit commit
+e8e78f05, vlmeval/dataset/mmsibench.py.
 """
 
 from __future__ import annotations
 
 import ast
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,6 +45,7 @@ from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.row_files import Version, question_row
 from vsgrpo.paths import path_fault
 from vsgrpo.spatial.vlmevalkit_answers import easi_letter
+from vsgrpo.video.place import FrameList, Place
 
 _CATEGORIES = {
     "Spatial Construction": (
@@ -50,12 +59,15 @@ _CATEGORIES = {
 TYPES = (*(f"({name}) {kind}" for name, kinds in _CATEGORIES.items() for kind in kinds), "Planning", "Prediction")
 SUB_BENCHES = ("Easy2hard", "Grounding", "Indoor_Scene_Perception", "Robot")
 """Columns that some copies of the file have: a part of the questions, and what it belongs to there."""
-FRAMES = {"lmms": 50, "lmms_sc": 300, "easi": 50}
-"""Harness -> pictures of all clips together, at most."""
+OFFICIAL = ("official", "official_sc")
+"""Harnesses that show the frames of a clip as a video."""
+POSITION_FPS = 2.0
+"""Source: qwen-vl-utils 0.0.14 fetch_video, of a list without `sample_fps`."""
 _SAYS = ('"answer":', "answer is", "answer:", '"Answer":', "Answer is", "Answer:")
 _NOISE = str.maketrans("", "", " \"'\n:")
 _PROMPTS = ("system_prompt", "task_prompt", "user_prompt", "format_prompt")
 _README = "the authors' README, Uniform-50"
+_README_SC = "the authors' README, Sufficient-Coverage"
 _EASI = "EASI docs/Benchmark_Verification.md, commit 0c1a41e"
 _LETTERS = tuple("ABCDEF")
 
@@ -101,8 +113,8 @@ def lmms_letter(text: str) -> str:
 def spread(lengths: Sequence[int], number: int, harness: str) -> list[list[int]]:
     """Return which frames of each clip are shown: `number` of all of them, evenly spaced over the clips in a row.
 
-    Where there are not more, all are shown. lmms-eval shows the first frame of a clip that would have none; VLMEvalKit
-    shows none of it, and no frame twice.
+    Where there are not more, all are shown. The authors and lmms-eval show the first frame of a clip that would have
+    none, beyond the number; VLMEvalKit shows none of it, and no frame twice.
     """
     total = sum(lengths)
     if total <= number:
@@ -123,10 +135,22 @@ class MmsiVideo(Benchmark):
     suffixes = (".json", ".jsonl", ".parquet")
     columns = ("id", "type", "video_list", "frames_list", "ref_images", *_PROMPTS, "ground_truth")
     question_types = TYPES
-    harnesses = ("official", "lmms", "lmms_sc", "easi")
+    harnesses = (*OFFICIAL, "clips", "lmms", "lmms_sc", "easi")
+    own_frames: ClassVar[Mapping[str, int]] = {
+        "official": 50,
+        "official_sc": 300,
+        "lmms": 50,
+        "lmms_sc": 300,
+        "easi": 50,
+    }
     media_in_text = True
     scorer = "option letter"
-    export_names = (ExportNames("mmsi_video_u50", "overall_accuracy", scale=100.0, easi="mmsi_video_bench"),)
+    export_names = (
+        ExportNames("mmsi_video_u50", "overall_accuracy", scale=100.0, easi="mmsi_video_bench"),
+        ExportNames("mmsi_video_sc", "overall_accuracy", scale=100.0, part="official_sc"),
+        ExportNames("mmsi_video_sc", "overall_accuracy", scale=100.0, part="lmms_sc"),
+        ExportNames("mmsi_video", "overall_accuracy", scale=100.0, part="clips"),
+    )
     versions = (Version("mmsivideo.json", 1106),)
     published = (
         Published("human", 0.964, _README),
@@ -137,6 +161,8 @@ class MmsiVideo(Benchmark):
         Published("Qwen2.5-VL-7B", 0.2966, _README),
         Published("Qwen3-VL-8B", 0.2758, _README),
         Published("random guessing", 0.241, _README),
+        Published("Qwen3-VL-8B, 300 frames", 0.2909, _README_SC),
+        Published("Qwen2.5-VL-7B, 300 frames", 0.2884, _README_SC),
         Published("Qwen2.5-VL-7B, VLMEvalKit", 0.269, _EASI),
         Published("Qwen2.5-VL-7B, lmms-eval", 0.283, _EASI),
         Published("Qwen3-VL-8B, VLMEvalKit", 0.283, _EASI),
@@ -148,7 +174,8 @@ class MmsiVideo(Benchmark):
         """Return the row of a record; its clips and pictures in the order of the places that its text has for them."""
         texts = {name: str(data[name] or "") for name in _PROMPTS}
         question = texts["task_prompt"] + texts["user_prompt"] + texts["format_prompt"]
-        videos = [f"videos/{_text(item, 'path', where)}" for item in _listed(data["video_list"], "video_list", where)]
+        clips = _listed(data["video_list"], "video_list", where)
+        videos = [f"videos/{_text(item, 'path', where)}" for item in clips]
         images = [f"ref_images/{item}" for item in _listed(data["ref_images"], "ref_images", where)]
         frames = [[f"frames/{each}" for each in clip] for clip in _listed(data["frames_list"], "frames_list", where)]
         kinds = PLACEHOLDER.findall(f"{texts['system_prompt']}\n{question}")
@@ -172,15 +199,19 @@ class MmsiVideo(Benchmark):
             dataset="mmsi_video",
             question_type=str(data["type"]).replace("Memoery", "Memory"),  # so in the file
             scene_name=scene,
-            extra={"system_prompt": texts["system_prompt"], "frames": frames, "parts": parts},
+            extra={"system_prompt": texts["system_prompt"], "clips": clips, "frames": frames, "parts": parts},
         )
 
     def media(self, row: Row) -> Media:
-        """Return the clips and pictures of a row; of a harness that shows pictures the frames in the clips' places."""
-        if self.harness == "official":
+        """Return the clips and pictures of a row: a clip as its file, as a video of frames, or as pictures.
+
+        Raises:
+            DataError: a clip without frames, or times of clips that give no rate of frames.
+        """
+        if self.harness == "clips":
             return super().media(row)
         if row.id not in self._shown:
-            self._shown[row.id] = tuple(("image", path) for path in self._pictures(row))
+            self._shown[row.id] = tuple(self._placed(row))
         return self._shown[row.id]
 
     @cached_property
@@ -188,35 +219,68 @@ class MmsiVideo(Benchmark):
         """Media by row id: of a harness that shows 300 pictures a question they are found once."""
         return {}
 
-    def _pictures(self, row: Row) -> Iterator[Path]:
-        images = iter(item["path"] for item in row.media if item["kind"] == "image")
-        clips = iter(self._frames(row))
-        shown = [[next(images)] if item["kind"] == "image" else next(clips) for item in row.media]
-        folders: dict[str, Path] = {}
-        for name in (name for paths in shown for name in paths):
-            above, _, file = name.rpartition("/")
-            if above not in folders:
-                folders[above] = media_place(self.folder, above)
-            path = folders[above] / file
-            is_plain = path_fault(name) is None and not os.path.islink(path)
-            yield self._place(path if is_plain else media_place(self.folder, name))
+    def _placed(self, row: Row) -> Iterator[Place]:
+        clips, folders = iter(self._frames(row)), dict[str, Path]()
+        for item in row.media:
+            names = [item["path"]] if item["kind"] == "image" else next(clips)
+            files = tuple(self._file(name, folders) for name in names)
+            if item["kind"] == "video" and self.harness in OFFICIAL:
+                yield "video", FrameList(files, self._rate(row), POSITION_FPS)
+            else:
+                yield from (("image", file) for file in files)
+
+    def _file(self, name: str, folders: dict[str, Path]) -> Path:
+        """Return the place of a picture; `folders` remembers those that were looked up."""
+        above, _, file = name.rpartition("/")
+        if above not in folders:
+            folders[above] = media_place(self.folder, above)
+        path = folders[above] / file
+        is_plain = path_fault(name) is None and not os.path.islink(path)
+        return self._place(path if is_plain else media_place(self.folder, name))
 
     def _frames(self, row: Row) -> list[list[str]]:
+        """Return the frames of each clip that are shown."""
         clips: list[list[str]] = row.extra["frames"]
-        chosen = spread([len(clip) for clip in clips], FRAMES[self.harness], self.harness)
+        if not all(clips):
+            problem = f"frames_list: clip {clips.index([]) + 1} of {len(clips)} has no frames"
+            raise DataError(f"{self.file}: id={row.id}: {problem}", "download the file again")
+        chosen = spread([len(clip) for clip in clips], self.own_frames[self.harness], self.harness)
         return [[clip[place] for place in places] for clip, places in zip(clips, chosen, strict=True)]
+
+    def _rate(self, row: Row) -> float:
+        """Return frames per second of all clips of a row: as many as the harness shows over their seconds together, at
+        most `base_fps` of the first.
+
+        Source: dataset.py, `input_fps`.
+        """
+        clips, number = row.extra["clips"], self.own_frames[self.harness]
+        try:
+            rate = min(number / sum(clip["end"] - clip["start"] for clip in clips), float(clips[0]["base_fps"]))
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            rate = 0.0
+        if not 0 < rate < math.inf:
+            problem = "video_list: start, end and base_fps of its clips give no frames per second"
+            raise DataError(f"{self.file}: id={row.id}: {problem}", "download the file again")
+        return rate
+
+    def text(self, row: Row) -> str:
+        """Return the base's, with a place for each picture that is shown in the place of a clip."""
+        text = super().text(row)
+        if self.harness in (*OFFICIAL, "clips"):
+            return text
+        numbers = [len(clip) for clip in self._frames(row)]
+        if text.count("<video>") != len(numbers):  # `turn` refuses it
+            return text
+        left = iter(numbers)
+        return re.sub("<video>", lambda _: "<image>" * next(left), text)
 
     def official_text(self, row: Row) -> str:
         """Return the system prompt, and the prompts of task, question and form, with a place for each medium."""
-        text = f"{row.extra['system_prompt']}\n{row.question}"
-        if self.harness == "official":
-            return text
-        numbers = iter([len(clip) for clip in self._frames(row)])
-        return re.sub("<video>", lambda _: "<image>" * next(numbers), text)
+        return f"{row.extra['system_prompt']}\n{row.question}"
 
     def read_answer(self, row: Row, answer: str) -> str | None:
         """Return the letter that the harness reads."""
-        readers = {"official": official_letter, "easi": easi_letter}
+        readers = {**dict.fromkeys((*OFFICIAL, "clips"), official_letter), "easi": easi_letter}
         return readers.get(self.harness, lmms_letter)(answer) or None
 
     def groups(self, row: Row) -> Mapping[str, Sequence[str]]:

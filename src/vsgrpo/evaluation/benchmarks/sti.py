@@ -28,6 +28,7 @@ from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.row_files import Version, question_row, records
 from vsgrpo.records import decode_line
 from vsgrpo.spatial.vlmevalkit_answers import easi_letter
+from vsgrpo.video.place import files_of
 from vsgrpo.video.reader import probe
 
 NUM_FRAMES = 30
@@ -125,7 +126,7 @@ class StiBench(Benchmark):
 
     def _rate(self, row: Row) -> str:
         """Return the frames per second of `NUM_FRAMES` frames, as VLMEvalKit says it; without a video it cannot."""
-        (_, path, *_), *_ = self.media(row)
+        (_, path), *_ = files_of(self.media(row))
         num_frames, fps = _length(path) if path.is_file() else (0, 0.0)
         return f"about {NUM_FRAMES / (num_frames / fps):.2f} FPS" if fps > 0 else "an unspecified frame rate"
 
