@@ -14,7 +14,7 @@ from training.tiny_runs import make_rows
 from vsgrpo.cli import run
 from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import DataError, RunError, SetupError, from_machine
-from vsgrpo.terminal import complain, printable
+from vsgrpo.terminal import Progress, complain, printable
 
 EVIL = "a\x1b[2J\x1b]0;title\x07b\x9b31m\u202ec\x7f"
 SHOWN = "a\\x1b[2J\\x1b]0;title\\x07b\\x9b31m\\u202ec\\x7f"
@@ -30,6 +30,20 @@ def test_controls_are_shown_and_letters_of_all_scripts_stay():
 def test_an_error_stays_on_its_line(capsys):
     complain(f"{EVIL}\nhint: none", "b\r")
     assert capsys.readouterr().err == f"error: {SHOWN}\\nhint: none\nhint: b\\r\n"
+
+
+def test_progress_of_slow_items_says_how_long_each_takes_and_that_it_has_begun(capsys):
+    times = iter([0.0, 40.0, 60.0, 62.0])  # begun, then one call per item
+    progress = Progress("questions", 3, "answers of up to 4096 tokens", clock=lambda: next(times))
+    assert capsys.readouterr().err == "questions 0/3  answers of up to 4096 tokens\n"
+    progress.advance()
+    progress.advance()
+    progress.advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "questions 1/3  40 s each  1:20 left",  # two more of 40 s
+        "questions 2/3  30 s each  0:30 left",
+        "questions 3/3  21 s each  1:02 in all",  # 62 / 3 = 20.7
+    ]
 
 
 @pytest.fixture

@@ -83,17 +83,25 @@ class Progress:
     Args:
         label: what is being done, e.g. "scans".
         total: number of items.
+        each: what an item is, said at the beginning: the first may take long. "" says nothing, as do fewer than two.
         every_s: seconds between two lines where stderr is not a terminal.
         clock: seconds of a monotonic clock.
     """
 
     def __init__(
-        self, label: str, total: int, every_s: float = 10.0, clock: Callable[[], float] = time.monotonic
+        self,
+        label: str,
+        total: int,
+        each: str = "",
+        every_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.label, self.total, self.done = label, total, 0
         self._every_s, self._clock = every_s, clock
         self._start = self._last = clock()
         self._live, self._is_quiet = sys.stderr.isatty(), is_quiet()
+        if each and total > 1:
+            note(f"{label} 0/{total}  {each}")
 
     def advance(self, note: str = "") -> None:
         """Count one item and show the state if it is time to."""
@@ -104,9 +112,10 @@ class Progress:
             return
         self._last = now
         rate = self.done / max(now - self._start, 1e-9)
+        speed = f"{rate:.1f}/s" if rate >= 0.1 else f"{1 / rate:.0f} s each"
         left = f"{clock_text((self.total - self.done) / rate)} left"
         duration = f"{clock_text(now - self._start)} in all" if finished else left
-        text = f"{self.label} {self.done}/{self.total}  {rate:.1f}/s  {duration}" + (f"  {note}" if note else "")
+        text = f"{self.label} {self.done}/{self.total}  {speed}  {duration}" + (f"  {note}" if note else "")
         text = printable(text, keep="")
         if self._live:
             print(f"\r\x1b[2K{text}", end="\n" if finished else "", file=sys.stderr, flush=True)

@@ -187,7 +187,8 @@ class Generator:
         pending = [(plans[k][index][0].media, k, index) for k, each in enumerate(ledgers) for index in each.pending()]
         jobs = [(arms[k], ledgers[k], plans[k][index]) for _, k, index in sorted(pending)]
         self._left = Counter((arm.view, group.media) for arm, _, chunk in jobs for group in chunk)
-        progress = Progress("questions", sum(len(group.rows) for _, _, chunk in jobs for group in chunk))
+        total = sum(len(group.rows) for _, _, chunk in jobs for group in chunk)
+        progress = Progress("questions", total, f"answers of up to {self.decoding.max_new_tokens} tokens")
         for arm, ledger, chunk in jobs:
             clock = {"decode": 0.0, "vision": 0.0, "generate": 0.0}
             ledger.add(self._answer(chunk, clock, arm.view))

@@ -116,7 +116,8 @@ class ServedGenerator(Generator):
         if not jobs:
             return
         self._meet(arms[0].groups)
-        self._progress, self._timing = Progress("questions", len(jobs)), timing
+        each = f"answers of up to {self.decoding.max_new_tokens} tokens"
+        self._progress, self._timing = Progress("questions", len(jobs), each), timing
         self._answer_all(visits)
         for ledger in ledgers:
             ledger.merge()
