@@ -43,4 +43,5 @@ def write_vsibench(folder: Path, num_scenes: int = 3) -> None:
 
 def leak_of(benchmark, manifests, **options):
     """Compare the rows and media of a benchmark with a lineage."""
-    return compare_rows(manifests, benchmark.rows, benchmark.media, benchmark.official, **options)
+    shows = benchmark.rows, benchmark.media, benchmark.official, benchmark.drawn_from
+    return compare_rows(manifests, *shows, **options)

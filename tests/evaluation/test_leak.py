@@ -31,6 +31,8 @@ def model(folder, *, adapter_of=None, **fields):
     return folder
 
 
+VAL = "scene0015"
+"""A room of ScanNet's val split that VSI-Bench does not use."""
 LEAKS = (
     {"scannet": ["scene0025"]},
     {"arkitscenes": ["381658"]},  # a visit
@@ -235,6 +237,52 @@ def test_rows_that_name_no_room_are_unknown_where_rooms_were_trained_on():
     # Nothing of ours was trained on, and questions of one's own are no benchmark: nothing to look for.
     assert compare_rows([TrainingManifest(base="published")], rows, lambda row: (), True).verdict == "clean"
     assert compare_rows([TrainingManifest(rooms={"scannet": ["scene0200"]})], rows, lambda row: ()).verdict == "clean"
+
+
+@pytest.mark.parametrize(
+    ("trained", "room"),
+    [
+        ({"scannet": ["scene0000"]}, None),  # of ScanNet's train split
+        ({"scannet": ["scene0707"]}, None),  # of its test split
+        ({"scannet": ["scene0000", VAL]}, VAL),
+        ({"ScanNet": [f"{VAL}_00"]}, VAL),  # a scan, and the data set's name in another spelling
+        ({"scannet": ["scene9999"]}, "scene9999"),  # of no official list
+        ({"arkitscenes": ["482324"], "scannetpp": ["00dd871005"], "demo": ["demo000000"]}, None),  # other data sets
+        ({"game": ["scene0000"]}, None),  # rows of another project, whose room its name tells
+        ({"game": [VAL]}, VAL),
+        ({"game": ["level1"]}, "game/level1"),  # may be a room of any data set
+    ],
+    ids=str,
+)
+def test_rows_without_a_room_show_one_of_the_split_that_they_are_drawn_from(trained, room):
+    rows, manifests = benchmark_rows(None, None), [TrainingManifest(rooms=trained)]
+    found = compare_rows(manifests, rows, lambda row: (), True, lambda row: {"scannet": "val"})
+    told = "leak check: 2 rows name no room: by its authors the benchmark shows rooms of scannet val"
+    among = f"; 1 room(s) trained on may be among them, such as {room}"
+    assert found.notes() == [told + (among if room else ", of which none was trained on")]
+    assert found.verdict == ("unknown" if room else "clean")
+    assert (found.num_unnamed, found.to_json()["drawn_from"]) == (2, ["scannet val"])
+    assert compare_rows(manifests, rows, lambda row: (), True).verdict == "unknown"  # nothing known of what they show
+
+
+def test_rows_drawn_from_any_split_may_show_every_room_of_the_data_set():
+    rows, both = benchmark_rows(None, None), [{"scannet": ""}, {"scannetpp": ""}]
+    for trained, verdict in (("scannet", "unknown"), ("scannetpp", "unknown"), ("arkitscenes", "clean")):
+        room = {"scannet": "scene0000", "scannetpp": "00dd871005", "arkitscenes": "482324"}[trained]
+        manifests = [TrainingManifest(rooms={trained: [room]})]
+        found = compare_rows(manifests, rows, lambda row: (), True, lambda row: both[int(row.id)])
+        assert (found.verdict, found.drawn_from) == (verdict, ("scannet", "scannetpp"))
+        assert [note.count("1 rows name no room") for note in found.notes()] == [2]  # each kind of rows is told
+
+
+def test_a_split_says_nothing_of_rows_that_name_their_room_nor_clears_a_model_that_is_unknown():
+    rows, of_val = benchmark_rows(VAL, None), lambda row: {"scannet": "val"}
+    with pytest.raises(DataError, match=rf"trained on 1 benchmark room\(s\), such as {VAL}"):
+        compare_rows([TrainingManifest(rooms={"scannet": [VAL]})], rows, lambda row: (), True, of_val)
+    unclear = TrainingManifest(rooms={"scannet": ["scene0000"]}, verdict_rows="unknown")
+    assert compare_rows([unclear], rows, lambda row: (), True, of_val).verdict == "unknown"
+    published = compare_rows([TrainingManifest(base="published")], rows, lambda row: (), True, of_val)
+    assert (published.verdict, published.notes()) == ("clean", [])  # nothing was trained on: nothing to say
 
 
 def test_score_refuses_a_model_trained_on_a_benchmarks_rooms(tmp_path, capsys):

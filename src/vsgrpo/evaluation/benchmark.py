@@ -243,6 +243,13 @@ class Benchmark(ScoredRows):
             return text
         return parted_text(text, [kind for kind, *_ in self.media(row)], f"{self.file}: id={row.id}")
 
+    def drawn_from(self, row: Row) -> Mapping[str, str] | None:
+        """Return what a row that names no room shows a room of: data set -> official split, "" for all of the data set.
+
+        Only as the authors say; None, where they do not. Splits are known of ScanNet ("train", "val", "test").
+        """
+        return None
+
     def check_turns(self) -> None:
         """Refuse rows whose text and media do not belong together; DataError as `turn`, or for a row that shows nothing
         where the benchmark has none such."""

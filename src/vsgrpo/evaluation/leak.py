@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.leak_guard import Links, name_some, worst
 from vsgrpo.data.manifest import TrainingManifest, lineage_of, rooms_of, same_videos
-from vsgrpo.data.room_ids import room_label
+from vsgrpo.data.room_ids import dataset_of_path, room_label, rooms_in
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, VsgrpoError
 from vsgrpo.evaluation.predictions import MediaOf
 from vsgrpo.families import find_model
 from vsgrpo.families.hub_models import local_model
 from vsgrpo.records import read_record
-from vsgrpo.tables import denied_rooms
+from vsgrpo.tables import denied_rooms, scannet_room_splits
 from vsgrpo.terminal import show
 from vsgrpo.video.place import files_of
 
 ALLOW = "its score would mean nothing; --allow-leak scores it all the same and says so in the results"
+DrawnFrom = Callable[[Row], Mapping[str, str] | None]
+"""`Benchmark.drawn_from`."""
+Cover = frozenset[tuple[str, str]]
+"""(Data set, split) pairs that rows are drawn from, split "": all of the data set."""
+_TOLD_APART = frozenset({"scannet", "scannetpp", "arkitscenes", "demo"})
+"""Data sets whose rooms are known to be of no other one."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,9 @@ class Leak:
         num_trained: evaluated rooms that the model was trained on.
         num_rooms: evaluated rooms.
         videos: evaluated videos whose very bytes were trained on, whatever they were called there.
-        reason: the verdict in words, where it is not clean.
+        reason: the verdict in words, where it is not clean, or rests on what the authors say of rows without a room.
         num_unnamed: rows of a benchmark that name no room, so that none can be looked for.
+        drawn_from: data sets and splits ("scannet val") that these rows show rooms of, as far as the authors say.
     """
 
     verdict: str
@@ -46,6 +54,7 @@ class Leak:
     videos: tuple[str, ...] = ()
     reason: str = ""
     num_unnamed: int = 0
+    drawn_from: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what results.json says about it."""
@@ -57,11 +66,12 @@ class Leak:
             "trained_rooms": self.num_trained,
             "evaluated_rooms": self.num_rooms,
             "rows_without_room": self.num_unnamed,
+            "drawn_from": list(self.drawn_from),
         }
 
     def notes(self) -> list[str]:
         """Return what a reader of the score must know."""
-        lines = [] if self.verdict == "clean" else [f"leak check: {self.reason or self.verdict}"]
+        lines = [f"leak check: {self.reason or self.verdict}"] if self.reason or self.verdict != "clean" else []
         if self.num_trained:
             lines.append(f"{self.num_trained} of {self.num_rooms} rooms were trained on")
         if self.videos:
@@ -122,27 +132,30 @@ def check_recorded(file: Path, model: Mapping[str, str], *, allow_leak: bool = F
 
 
 def check_scored(
-    file: Path, model: Mapping[str, str], rows: Sequence[Row], official: bool, *, allow_leak: bool = False
+    file: Path,
+    model: Mapping[str, str],
+    rows: Sequence[Row],
+    official: bool,
+    drawn_from: DrawnFrom,
+    *,
+    allow_leak: bool = False,
 ) -> list[str]:
     """Compare the rooms that rows name with the lineage of the model that answered them; return what to note.
 
     Args:
         file, model: as `check_recorded`, which comes first.
-        official: the rows are a published benchmark's.
+        official, drawn_from: as `compare_rows`.
 
     Raises:
         DataError: a room of them was trained on, without `allow_leak`.
     """
     found = _recorded_model(file, model)
     names = [name for name in (found.get("path"), found.get("adapter")) if isinstance(name, str)]
-    leak = (
-        compare_rows(
-            [lineage_of(name) for name in names], rows, lambda row: (), official, allow_leak=allow_leak, name=names[0]
-        )
-        if names
-        else None
-    )
-    return [] if leak is None or leak.verdict == "clean" else leak.notes()
+    if not names:
+        return []
+    manifests, nothing = [lineage_of(name) for name in names], lambda row: ()
+    leak = compare_rows(manifests, rows, nothing, official, drawn_from, allow_leak=allow_leak, name=names[0])
+    return leak.notes() if leak.reason or leak.verdict != "clean" else []
 
 
 def _recorded_model(file: Path, model: Mapping[str, str]) -> Mapping[str, Any]:
@@ -188,6 +201,7 @@ def compare_rows(
     rows: Iterable[Row],
     media_of: MediaOf,
     official: bool = False,
+    drawn_from: DrawnFrom = lambda row: None,
     *,
     allow_leak: bool = False,
     name: str = "",
@@ -197,27 +211,30 @@ def compare_rows(
     Verdict "leak": a benchmark room is in the lineage; or a room or the bytes of a video scored now, where the rows are
     a benchmark's (in its own form, or of its rooms). Rooms of our own dataset folders that were trained on are no leak
     of a benchmark: they are counted and shown. Verdict "unknown": rows of a benchmark name no room (it does not publish
-    them), and the model was trained on rooms.
+    them), and the model was trained on rooms that they may show: on any, or where the authors say which data sets and
+    official splits the rows are drawn from, on rooms of these.
 
     Args:
         manifests: `check_lineage`.
         media_of: what a row shows.
         official: the rows are in the benchmark's own form.
+        drawn_from: what a row shows that names no room, `Benchmark.drawn_from`.
         name: of the model, for messages.
 
     Raises:
         DataError: a leak without `allow_leak`.
     """
-    found = _compared(manifests, rows, media_of, official)
+    found = _compared(manifests, rows, media_of, official, drawn_from)
     leaked, fresh = found.leaked, found.fresh
     copies = same_videos(manifests, fresh)
     videos = tuple(str(path) for path in copies)
     is_leak = bool(leaked) or any(fresh[path] for path in copies)
     verdict = "leak" if is_leak else worst(manifest.verdict() for manifest in manifests)
     reasons = [manifest.reason() for manifest in manifests if manifest.verdict() != "clean"]
-    if found.num_unnamed and found.trained and verdict != "leak":
-        verdict = "unknown"
-        reasons.append(f"{found.num_unnamed} rows name no room: the benchmark does not publish what they show")
+    if found.trained and verdict != "leak":
+        in_question, said = _about_unnamed(found)
+        verdict = "unknown" if in_question else verdict
+        reasons += said
     reason = "; ".join(reasons)
     if leaked:
         reason = f"trained on {len(leaked)} benchmark room(s), such as {min(leaked)}"
@@ -228,7 +245,8 @@ def compare_rows(
         raise DataError(f"model.path={name}: {reason}", ALLOW)
     evaluated, trained = found.evaluated, found.trained
     counts = len(evaluated & trained), len(evaluated)
-    return Leak(verdict, tuple(sorted(leaked)), *counts, videos, reason, found.num_unnamed)
+    drawn = tuple(dict.fromkeys(name for cover in found.unnamed if cover is not None for name in _names(cover)))
+    return Leak(verdict, tuple(sorted(leaked)), *counts, videos, reason, found.unnamed.total(), drawn)
 
 
 @dataclass(frozen=True)
@@ -239,18 +257,22 @@ class _Compared:
         trained, evaluated: (dataset, room) of the lineage and of the rows.
         leaked: names of a benchmark's rooms that were trained on.
         fresh: videos of rooms that were not trained on -> they are a benchmark's.
-        num_unnamed: rows of a benchmark that name no room.
+        unnamed: rows of a benchmark that name no room, by what they are drawn from; None: not known.
     """
 
     trained: set[tuple[str, str]]
     evaluated: set[tuple[str, str]]
     leaked: set[str]
     fresh: dict[Path, bool]
-    num_unnamed: int
+    unnamed: Counter[Cover | None]
 
 
 def _compared(
-    manifests: Sequence[TrainingManifest], rows: Iterable[Row], media_of: MediaOf, official: bool
+    manifests: Sequence[TrainingManifest],
+    rows: Iterable[Row],
+    media_of: MediaOf,
+    official: bool,
+    drawn_from: DrawnFrom,
 ) -> _Compared:
     """Look for the rooms of a lineage in rows to score.
 
@@ -262,18 +284,49 @@ def _compared(
     leaked = {room for manifest in manifests for room in manifest.leaked_rooms()}
     evaluated: set[tuple[str, str]] = set()
     fresh: dict[Path, bool] = {}
-    num_unnamed = 0
+    unnamed: Counter[Cover | None] = Counter()
     for row in rows:
         paths = [path for kind, path in files_of(media_of(row)) if kind == "video"]
         links = [text for path in paths for text in Links(path.parent).of(path.name)]
         rooms = rooms_of(row, *links)
         is_benchmark = official or not rooms.isdisjoint(denied_rooms())
         if official and rooms == {(row.dataset, row.room)}:
-            num_unnamed += row.room == row.id
+            if row.room == row.id:
+                cover = drawn_from(row)
+                unnamed[None if cover is None else frozenset(cover.items())] += 1
             trained |= rooms if row.room in names else set()
         evaluated |= rooms
         if rooms & trained:
             leaked |= {room_label(*room) for room in rooms & trained} if is_benchmark else set()
         else:
             fresh |= {path: is_benchmark or fresh.get(path, False) for path in paths}
-    return _Compared(trained, evaluated, leaked, fresh, num_unnamed)
+    return _Compared(trained, evaluated, leaked, fresh, unnamed)
+
+
+def _about_unnamed(found: _Compared) -> tuple[bool, list[str]]:
+    """Return whether rows that name no room may show one that was trained on, and a sentence on each kind of them."""
+    in_question, said = False, []
+    for cover, number in found.unnamed.items():
+        rooms = found.trained if cover is None else {room for room in found.trained if _may_show(room, dict(cover))}
+        in_question |= bool(rooms)
+        if cover is None:
+            said.append(f"{number} rows name no room: the benchmark does not publish what they show")
+            continue
+        told = f"{number} rows name no room: by its authors the benchmark shows rooms of {name_some(_names(cover))}"
+        first = min((room_label(*room) for room in rooms), default="")
+        among = f"; {len(rooms)} room(s) trained on may be among them, such as {first}"
+        said.append(told + (among if rooms else ", of which none was trained on"))
+    return in_question, said
+
+
+def _names(cover: Cover) -> list[str]:
+    return [f"{dataset} {split}".strip() for dataset, split in sorted(cover)]
+
+
+def _may_show(room: tuple[str, str], drawn_from: Mapping[str, str]) -> bool:
+    """Return whether a room that was trained on may be of these data sets and splits."""
+    dataset, name = room
+    if dataset not in _TOLD_APART:  # rows of another project: the rooms that their names tell are in the lineage too
+        return not rooms_in(name, dataset=dataset_of_path(dataset))
+    split = drawn_from.get(dataset)
+    return split == "" or (split is not None and scannet_room_splits().get(name, split) == split)

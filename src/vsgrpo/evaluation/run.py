@@ -91,9 +91,8 @@ def run_eval(
         manifests = check_lineage(model.path, model.adapter, allow_leak=allow_leak)
         benchmark = (benchmark or read_rows(config, kind)).with_media(skip_missing)
         benchmark.check_turns()
-        leak = compare_rows(
-            manifests, benchmark.rows, benchmark.media, benchmark.official, allow_leak=allow_leak, name=model.path
-        )
+        shows = benchmark.rows, benchmark.media, benchmark.official, benchmark.drawn_from
+        leak = compare_rows(manifests, *shows, allow_leak=allow_leak, name=model.path)
         benchmark, budget, left_out = rows_for_frames(config, benchmark)
         shown = arms.media_of_arms(config, benchmark)
         train = rows_for_trust(config)

@@ -93,10 +93,8 @@ def score_benchmark(
             that was trained on rooms of the rows.
     """
     benchmark = find_benchmark(options.name).read(rows_path, options)
-    rows, is_official = benchmark.rows, benchmark.official
-    leaks = [
-        note for file in files for note in check_scored(file, model or {}, rows, is_official, allow_leak=allow_leak)
-    ]
+    of_rows = benchmark.rows, benchmark.official, benchmark.drawn_from
+    leaks = [note for file in files for note in check_scored(file, model or {}, *of_rows, allow_leak=allow_leak)]
     answers = [_answers(benchmark, file, rows_path, options, field) for file in files]
     found = [benchmark.mean_accuracy(given, file.name) for given, file in zip(answers, files, strict=True)]
     if len(found) == 1:

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from evaluation_rows import leak_of
 from vsgrpo.cli import run
+from vsgrpo.data.manifest import TrainingManifest
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import ReadOptions
 from vsgrpo.evaluation.benchmark_table import PromptSettings
@@ -219,3 +221,14 @@ def test_lists_may_be_texts_and_wrong_rows_are_refused(tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             read(tmp_path, [row | change])
+
+
+def test_a_clip_without_a_scene_in_its_name_may_be_of_any_data_set_that_the_authors_list(tmp_path):
+    clip = {"path": "scannet/scene0000_01.mp4", "start": 0.0, "end": 5.0, "base_fps": 2.0}
+    benchmark = read(tmp_path, [mmsi_row("0"), mmsi_row("1", video_list=[clip])])
+    verdicts = {"demo": "clean", "arkitscenes": "unknown", "scannetpp": "unknown", "scannet": "unknown"}
+    rooms = {"demo": "demo000000", "arkitscenes": "482324", "scannetpp": "00dd871005", "scannet": "scene0001"}
+    found = {name: leak_of(benchmark, [TrainingManifest(rooms={name: [room]})]).verdict for name, room in rooms.items()}
+    assert found == verdicts
+    with pytest.raises(DataError, match="such as scene0000"):  # the other clip names its room
+        leak_of(benchmark, [TrainingManifest(rooms={"scannet": ["scene0000"]})])

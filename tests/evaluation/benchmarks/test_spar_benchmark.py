@@ -9,6 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from evaluation_rows import leak_of
+from vsgrpo.cli import run
+from vsgrpo.data.manifest import TrainingManifest, write_training_manifest
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import ReadOptions
 from vsgrpo.evaluation.benchmarks.spar import (
@@ -18,6 +21,7 @@ from vsgrpo.evaluation.benchmarks.spar import (
     official_number,
     relative_accuracy,
 )
+from vsgrpo.evaluation.leak import Leak
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -145,3 +149,38 @@ def test_a_broken_row_is_named_by_file_row_and_field(tmp_path: Path, task: str, 
     with pytest.raises(DataError) as error:
         SparBench.read(file, ReadOptions(name="spar"))
     assert message in str(error.value) and str(error.value).startswith(f"{file}:")
+
+
+def test_pictures_show_rooms_of_scannets_val_split(tmp_path: Path) -> None:
+    def leak(trained: dict[str, list[str]], *sources: str) -> Leak:
+        rows = [spar_row(str(number), source=source) for number, source in enumerate(sources)]
+        benchmark = SparBench.read(write(tmp_path, rows), ReadOptions(name="spar"))
+        return leak_of(benchmark, [TrainingManifest(rooms=trained)])
+
+    train, val = (
+        {"scannet": [f"scene{number}"]} for number in ("0000", "0015")
+    )  # first rooms of these splits not denied
+    assert (leak(train, "scannet", "scannet").verdict, leak(val, "scannet").verdict) == ("clean", "unknown")
+    assert leak(train, "scannet").notes() == [
+        "leak check: 1 rows name no room: by its authors the benchmark shows rooms of scannet val, of which none was "
+        "trained on"
+    ]
+    assert leak(val, "structured3d").verdict == "clean"  # another data set; of its splits nothing is known
+    assert leak({"scannetpp": ["00dd871005"]}, "scannet", "scannetpp").drawn_from == ("scannet val", "scannetpp")
+    assert leak({"scannetpp": ["00dd871005"]}, "scannet", "scannetpp").verdict == "unknown"
+    assert leak(train, "scannet", "matterport").verdict == "unknown"  # a data set that is not known here
+
+
+def test_score_says_what_a_clean_verdict_rests_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = write(tmp_path, [spar_row()])
+    (tmp_path / "answers.jsonl").write_text('{"id": "0", "prediction": "2.0"}\n')
+    for name, room in (("train", "scene0000"), ("val", "scene0015")):
+        (tmp_path / name).mkdir()
+        for file in ("config.json", "processor_config.json", "tokenizer.json"):
+            (tmp_path / name / file).write_text('{"model_type": "qwen2_vl"}')
+        write_training_manifest(tmp_path / name, TrainingManifest(rooms={"scannet": [room]}))
+    words = ["score", str(tmp_path / "answers.jsonl"), "benchmark=spar", f"benchmark.path={rows}"]
+    assert run([*words, f"model.path={tmp_path / 'train'}"]) == 0
+    assert "shows rooms of scannet val, of which none was trained on" in capsys.readouterr().out
+    assert run([*words, f"model.path={tmp_path / 'val'}"]) == 0
+    assert "scannet val; 1 room(s) trained on may be among them, such as scene0015" in capsys.readouterr().out

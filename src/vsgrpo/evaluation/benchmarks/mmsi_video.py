@@ -16,6 +16,8 @@ Harnesses:
 - `lmms` and `lmms_sc` (lmms-eval: each `<video>` as pictures, at most 50 or 300 of all clips together, and its reader).
 - `easi` (VLMEvalKit: pictures too, at most 50, and its reader).
 
+A clip whose name tells no room is of one of 25 public data sets (`DATA_SETS`), or recorded by the authors.
+
 Source: arXiv 2512.10863; Hugging Face rbler/MMSI-Video-Bench; github.com/InternRobotics/MMSI-Video-Bench commit
 b8da92c (dataset.py, models/qwenvl.py); lmms-eval commit 75571cf, lmms_eval/tasks/mmsi_video; VLMEvalKit commit
 e8e78f05, vlmeval/dataset/mmsibench.py.
@@ -63,6 +65,12 @@ OFFICIAL = ("official", "official_sc")
 """Harnesses that show the frames of a clip as a video."""
 POSITION_FPS = 2.0
 """Source: qwen-vl-utils 0.0.14 fetch_video, of a list without `sample_fps`."""
+DATA_SETS = (
+    *("roomtour3d", "scannet", "scannetpp", "3rscan", "arkitscenes", "realestate10k", "dl3dv", "waymo", "nuscenes"),
+    *("ovis", "trackingnet", "lasot", "uav123", "ego4d", "epic-kitchens", "egoexolearn", "multisports", "charades"),
+    *("lemma", "tf2023", "cvmht", "ava", "droid", "rh20t", "dtu"),
+)
+"""As the authors' README lists them (Acknowledgment); which clip is of which, and of which split, is not published."""
 _SAYS = ('"answer":', "answer is", "answer:", '"Answer":', "Answer is", "Answer:")
 _NOISE = str.maketrans("", "", " \"'\n:")
 _PROMPTS = ("system_prompt", "task_prompt", "user_prompt", "format_prompt")
@@ -201,6 +209,10 @@ class MmsiVideo(Benchmark):
             scene_name=scene,
             extra={"system_prompt": texts["system_prompt"], "clips": clips, "frames": frames, "parts": parts},
         )
+
+    def drawn_from(self, row: Row) -> Mapping[str, str] | None:
+        """Return the data sets that the authors list, all of each."""
+        return dict.fromkeys(DATA_SETS, "")
 
     def media(self, row: Row) -> Media:
         """Return the clips and pictures of a row: a clip as its file, as a video of frames, or as pictures.

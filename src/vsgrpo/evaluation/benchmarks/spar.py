@@ -10,6 +10,10 @@ letters and numbers, and motions relative to the right one). Deviations: an empt
 the authors' code counts it right (it asks whether the answer is part of the right letter); their code also leaves
 view_change_infer out of "middle", their published rows do not.
 
+Rows name no room, but their data set (`source`). By the authors' README the questions were "sampled from the validation
+set" of SPAR-7M, which has train and val folders for each data set. Of ScanNet that is taken to be ScanNet's own val:
+all 20 scans on the authors' page, one of each task, are in it (branch `page`, commit e829be9).
+
 Source: arXiv 2503.22976; Hugging Face jasonzhango/SPAR-Bench; github.com/fudan-zvg/spar commit 1679885,
 lmms-eval/lmms_eval/tasks/sparbench/utils.py; VLMEvalKit commit e8e78f05, vlmeval/dataset/sparbench.py.
 """
@@ -57,6 +61,8 @@ _MOTIONS = (
     *(("move_right", "move_left"), ("move_up", "move_down"), ("move_forward", "move_backward")),
     *(("rotate_right", "rotate_left"), ("rotate_up", "rotate_down")),
 )
+SOURCES = {"scannet": "val", "scannetpp": "", "structured3d": ""}
+"""Data set of a row -> the official split that it shows rooms of, "": not known."""
 _NUMBER = re.compile(r"(?<!\^)\d+\.\d+|(?<!\^)\d+")
 _HINT = "compare with a row of SPAR-Bench"
 _README = "README of fudan-zvg/spar"
@@ -183,6 +189,11 @@ class SparBench(Benchmark):
             question_type=task,
             extra={name: data[name] for name in ("format_type", "img_type", "source")},
         )
+
+    def drawn_from(self, row: Row) -> Mapping[str, str] | None:
+        """Return the data set that the row names, and its split; see the module's docstring."""
+        source = str(row.extra["source"])
+        return {source: SOURCES[source]} if source in SOURCES else None
 
     def official_text(self, row: Row) -> str:
         """Return the question between the lines that the authors put around it, empty ones among them."""
