@@ -257,7 +257,7 @@ def test_rows_that_name_no_room_are_unknown_where_rooms_were_trained_on():
 def test_rows_without_a_room_show_one_of_the_split_that_they_are_drawn_from(trained, room):
     rows, manifests = benchmark_rows(None, None), [TrainingManifest(rooms=trained)]
     found = compare_rows(manifests, rows, lambda row: (), True, lambda row: {"scannet": "val"})
-    told = "leak check: 2 rows name no room: by its authors the benchmark shows rooms of scannet val"
+    told = "leak check: 2 rows name no room: as far as published they show rooms of scannet val"
     among = f"; 1 room(s) trained on may be among them, such as {room}"
     assert found.notes() == [told + (among if room else ", of which none was trained on")]
     assert found.verdict == ("unknown" if room else "clean")

@@ -246,7 +246,7 @@ class Benchmark(ScoredRows):
     def drawn_from(self, row: Row) -> Mapping[str, str] | None:
         """Return what a row that names no room shows a room of: data set -> official split, "" for all of the data set.
 
-        Only as the authors say; None, where they do not. Splits are known of ScanNet ("train", "val", "test").
+        Only as published; None: nothing is. Splits are known of ScanNet ("train", "val", "test").
         """
         return None
 

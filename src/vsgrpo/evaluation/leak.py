@@ -42,9 +42,9 @@ class Leak:
         num_trained: evaluated rooms that the model was trained on.
         num_rooms: evaluated rooms.
         videos: evaluated videos whose very bytes were trained on, whatever they were called there.
-        reason: the verdict in words, where it is not clean, or rests on what the authors say of rows without a room.
+        reason: the verdict in words, where it is not clean, or rests on what is published of rows without a room.
         num_unnamed: rows of a benchmark that name no room, so that none can be looked for.
-        drawn_from: data sets and splits ("scannet val") that these rows show rooms of, as far as the authors say.
+        drawn_from: data sets and splits ("scannet val") that these rows show rooms of, as far as it is published.
     """
 
     verdict: str
@@ -211,7 +211,7 @@ def compare_rows(
     Verdict "leak": a benchmark room is in the lineage; or a room or the bytes of a video scored now, where the rows are
     a benchmark's (in its own form, or of its rooms). Rooms of our own dataset folders that were trained on are no leak
     of a benchmark: they are counted and shown. Verdict "unknown": rows of a benchmark name no room (it does not publish
-    them), and the model was trained on rooms that they may show: on any, or where the authors say which data sets and
+    them), and the model was trained on rooms that they may show: on any, or where it is published which data sets and
     official splits the rows are drawn from, on rooms of these.
 
     Args:
@@ -312,7 +312,7 @@ def _about_unnamed(found: _Compared) -> tuple[bool, list[str]]:
         if cover is None:
             said.append(f"{number} rows name no room: the benchmark does not publish what they show")
             continue
-        told = f"{number} rows name no room: by its authors the benchmark shows rooms of {name_some(_names(cover))}"
+        told = f"{number} rows name no room: as far as published they show rooms of {name_some(_names(cover))}"
         first = min((room_label(*room) for room in rooms), default="")
         among = f"; {len(rooms)} room(s) trained on may be among them, such as {first}"
         said.append(told + (among if rooms else ", of which none was trained on"))

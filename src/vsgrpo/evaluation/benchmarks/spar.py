@@ -10,9 +10,9 @@ letters and numbers, and motions relative to the right one). Deviations: an empt
 the authors' code counts it right (it asks whether the answer is part of the right letter); their code also leaves
 view_change_infer out of "middle", their published rows do not.
 
-Rows name no room, but their data set (`source`). By the authors' README the questions were "sampled from the validation
-set" of SPAR-7M, which has train and val folders for each data set. Of ScanNet that is taken to be ScanNet's own val:
-all 20 scans on the authors' page, one of each task, are in it (branch `page`, commit e829be9).
+Rows name no room, but their data set (`source`). The authors' README: "We initially sampled 8,000 questions from the
+validation set" of SPAR-7M, which has train and val folders for each data set. Of ScanNet that is taken to be ScanNet's
+own val split: all 20 scans on the authors' page, one of each task, are in it (branch `page`, commit e829be9).
 
 Source: arXiv 2503.22976; Hugging Face jasonzhango/SPAR-Bench; github.com/fudan-zvg/spar commit 1679885,
 lmms-eval/lmms_eval/tasks/sparbench/utils.py; VLMEvalKit commit e8e78f05, vlmeval/dataset/sparbench.py.
