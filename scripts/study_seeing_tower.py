@@ -108,7 +108,8 @@ def warm_up(model: Path, data: Path, out: Path, *, steps: int, seed: int) -> dic
 
     Presence loss on features: a linear readout of the mean feature tells which categories a room holds, how many of
     each, and its area; so that a layer that attends to all visual tokens alike has the answer. A tenth of the rooms
-    are left out, to tell what the readout knows of rooms it never saw.
+    are left out, to tell what the readout knows of rooms it never saw. Before it the merger's last layer is scaled:
+    features begin as large as words, of which they are to stand among. With no steps that is all.
     """
     start = time.process_time()
     bundle = load(model, tune="full", freeze_vision=False, seed=seed)
@@ -120,9 +121,14 @@ def warm_up(model: Path, data: Path, out: Path, *, steps: int, seed: int) -> dic
         order = torch.randperm(len(rooms.area))
         kept, own = rooms.part(order[: len(order) // 10]), rooms.part(order[len(order) // 10 :])
         readout = Readout(words.shape[1], rooms.counts.shape[1], float(words.detach().pow(2).mean().sqrt()))
+        with torch.no_grad():
+            factor = readout.scale / features(tower, kept).pow(2).mean().sqrt()
+            for weight in tower.merger.mlp[2].parameters():
+                weight.mul_(factor)
         trained = [*tower.parameters(), *readout.parameters()]
         optimizer = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
-        slope = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / WARMUP, 1 - step / steps))
+        end = max(steps, 1)
+        slope = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / WARMUP, 1 - step / end))
         for _ in range(steps):
             batch = own.part(torch.randint(len(own.area), (ROOMS_A_STEP,)))
             readout.loss(features(tower, batch), batch).backward()
@@ -131,6 +137,9 @@ def warm_up(model: Path, data: Path, out: Path, *, steps: int, seed: int) -> dic
             optimizer.zero_grad()
             slope.step()
     save_model(bundle, out, merge=False)
+    told = {"scaled_by": round(float(factor), 3), "cpu_seconds": round(time.process_time() - start, 1)}
+    if not steps:
+        return told
     with torch.no_grad():
         presence, counts, area = readout(features(tower, kept))
     return {
@@ -138,7 +147,7 @@ def warm_up(model: Path, data: Path, out: Path, *, steps: int, seed: int) -> dic
         "presence_constant": round((kept.counts > 0).float().mean(0).sub(0.5).abs().add(0.5).mean().item(), 3),
         "counts_r2": explained(counts, kept.counts),
         "log_area_r2": explained(area, kept.area.log()),
-        "cpu_seconds": round(time.process_time() - start, 1),
+        **told,
     }
 
 

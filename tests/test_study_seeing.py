@@ -1,15 +1,21 @@
 """scripts/study_seeing.py: a tower from another model, what counts as seeing, what the page says."""
 
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from training.tiny_runs import make_rows
+from vsgrpo.data.rows import write_rows
 from vsgrpo.families.family import TinySizes
 from vsgrpo.modeling.bundle import vision_tower
 from vsgrpo.modeling.load import load
 from vsgrpo.modeling.tiny import build_tiny
+from vsgrpo.video.writer import write_video
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -39,6 +45,43 @@ def test_a_tower_of_another_model_comes_with_a_new_merger_and_the_language_stays
     assert {name for name in old if name.startswith(("patch_embed", "blocks", "merger.ln_q"))} <= same
     # 2 x 2 patches of width 32; the language model is 96 wide.
     assert new["merger.mlp.2.weight"].shape == (96, 128) and "merger.mlp.0.weight" not in same
+
+
+def test_the_presence_loss_of_a_readout_that_knows_nothing(study):
+    tower = sys.modules["study_seeing_tower"]
+    readout = tower.Readout(width=3, num_categories=2, scale=0.5)
+    torch.nn.init.zeros_(readout.linear.weight)
+    torch.nn.init.zeros_(readout.linear.bias)
+    rooms = tower.Rooms(torch.empty(0), torch.empty(0), torch.tensor([[2.0, 0.0]]), torch.tensor([math.e**3]))
+    # Presence at even odds: ln 2. Counts 0 for 2 and 0: 4 / 2. Log area 0 for 3: 9. Features of size 1, not 0.5:
+    # 0.1 * ln(2)^2.
+    expected = math.log(2) + 2 + 9 + 0.1 * math.log(2) ** 2
+    assert readout.loss(torch.ones(1, 4, 3), rooms).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_steps_the_features_become_as_large_as_words_and_the_rest_stays(study, tmp_path):
+    (tmp_path / "scenes" / "demo").mkdir(parents=True)
+    (tmp_path / "videos" / "demo").mkdir(parents=True)
+    rows = [replace(make_rows(n)[0], media=({"kind": "video", "path": f"videos/demo/{n}.mp4"},)) for n in range(10)]
+    for number, row in enumerate(rows):
+        frames = [np.full((56, 56, 3), 20 * number + frame, dtype=np.uint8) for frame in range(8)]
+        write_video(tmp_path / "videos" / "demo" / f"{number}.mp4", frames, fps=1)
+        scene = {"object_counts": {"chair": 1 + number % 4}, "room_size": 10.5 + number}
+        (tmp_path / "scenes" / "demo" / f"{row.scene_name}.json").write_text(study.json.dumps(scene))
+    write_rows(tmp_path / "train.jsonl", rows)
+    build_tiny(tmp_path / "old", seed=1)
+    told = study.warm_up(tmp_path / "old", tmp_path, tmp_path / "new", steps=0, seed=0)
+    old, new = (load(tmp_path / name).model.state_dict() for name in ("old", "new"))
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    name = "model.visual.merger.mlp.2.weight"
+    assert changed == {name}  # its bias is 0
+    torch.testing.assert_close(new[name], told["scaled_by"] * old[name], rtol=0.01, atol=0)
+    tower = sys.modules["study_seeing_tower"]
+    bundle = load(tmp_path / "new")
+    with torch.no_grad():
+        sizes = tower.features(vision_tower(bundle.model), tower.read_rooms(bundle, tmp_path)).pow(2).mean().sqrt()
+    words = new["model.language_model.embed_tokens.weight"].pow(2).mean().sqrt()
+    assert sizes.item() == pytest.approx(words.item(), rel=0.2)  # one of the ten rooms decided it
 
 
 def test_the_share_of_variance_that_is_explained(study):
