@@ -14,7 +14,7 @@ from training.tiny_runs import make_rows
 from vsgrpo.cli import run
 from vsgrpo.data.rows import row_to_dict
 from vsgrpo.errors import DataError, RunError, SetupError, from_machine
-from vsgrpo.terminal import Progress, complain, printable
+from vsgrpo.terminal import Progress, complain, counted, printable
 
 EVIL = "a\x1b[2J\x1b]0;title\x07b\x9b31m\u202ec\x7f"
 SHOWN = "a\\x1b[2J\\x1b]0;title\\x07b\\x9b31m\\u202ec\\x7f"
@@ -25,6 +25,11 @@ def test_controls_are_shown_and_letters_of_all_scripts_stay():
     for text in ("line\n\ttab", "\u6c99\u53d1\u3000caf\u00e9\u00a0m\u00b2", "\U0001f468\u200d\U0001f469", ""):
         assert printable(text) == text
     assert printable("a\nb", keep="") == "a\\nb"
+
+
+def test_one_is_told_in_the_singular():
+    found = [counted(number, "row is", "rows are") for number in (0, 1, 2)]
+    assert found == ["0 rows are", "1 row is", "2 rows are"]
 
 
 def test_an_error_stays_on_its_line(capsys):

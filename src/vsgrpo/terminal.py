@@ -35,6 +35,11 @@ def printable(text: str, keep: str = "\n\t") -> str:
     )
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """Return a number with the words for one, or for none or several: `1 row is`, `2 rows are`."""
+    return f"{number} {one if number == 1 else many}"
+
+
 def show(text: str, stream: TextIO | None = None) -> None:
     """Print text that may hold anything, on stdout unless another stream is given."""
     print(printable(text), file=stream or sys.stdout)

@@ -94,7 +94,7 @@ def short(prompt):
 def test_images_and_clips_are_shown_at_their_place(mixed, tiny_folder, capsys):
     assert run(words(tiny_folder, "controls=[blind,first_frame,shuffled]")) == 0
     shown = capsys.readouterr()
-    assert "test.jsonl: 1 question(s) have no image and no video: asked as text" in shown.err
+    assert "test.jsonl: 1 question has no image and no video: asked as text" in shown.err
     prompts = {line["id"]: line for _, line in read_jsonl(Path("out/prompts.jsonl"))}
     assert {name: short(line["prompt"]) for name, line in prompts.items()} == {
         "clips": "First [video], then [video], and [image]Which is longer?",
@@ -106,7 +106,7 @@ def test_images_and_clips_are_shown_at_their_place(mixed, tiny_folder, capsys):
     assert names == ["a.mp4 (0 to 2 s)", "a.mp4 (3 to 5 s)", "0.png"]
     results = json.loads(Path("out/results.json").read_text())
     assert (results["n"], results["without_media"]) == (4, 1)
-    assert "note: 1 questions have no image and no video: asked as text" in shown.out
+    assert "note: 1 question has no image and no video: asked as text" in shown.out
     answers = {name: dict(_answers(name)) for name in ("", "_blind", "_first_frame", "_shuffled")}
     assert all(set(found) == {"clips", "order", "before", "nothing"} for found in answers.values())
     assert all(None not in found.values() for found in answers.values())

@@ -16,6 +16,7 @@ import numpy as np
 
 from vsgrpo.evaluation.intervals import Interval, mean_of_known, resample_scenes
 from vsgrpo.evaluation.results import SCHEMA_VERSION, Answers
+from vsgrpo.terminal import counted
 
 HEADLINES = ("micro", "macro", "chance_adjusted")
 """What a benchmark's one number may be: the mean over questions, the mean of its tasks, or the mean over questions
@@ -298,8 +299,10 @@ class AccuracyReport:
         lines += [f"note: {note}" for note in self.answers.leak.notes()]
         if self.answers.num_cut_off:
             limit = self.answers.settings["decoding"]["max_new_tokens"]
-            lines.append(f"note: {self.answers.num_cut_off} answers were cut off at decoding.max_new_tokens={limit}")
+            cut_off = counted(self.answers.num_cut_off, "answer was", "answers were")
+            lines.append(f"note: {cut_off} cut off at decoding.max_new_tokens={limit}")
         if self.answers.errors:
-            lines.append(f"note: {len(self.answers.errors)} questions are unanswered and left out of the scores:")
+            unanswered = counted(len(self.answers.errors), "question is", "questions are")
+            lines.append(f"note: {unanswered} unanswered and left out of the scores:")
             lines += [f"  {reason}" for reason in sorted(set(self.answers.errors.values()))[:5]]
         return "\n".join(lines)

@@ -17,6 +17,7 @@ from vsgrpo.evaluation.export_names import ExportNames
 from vsgrpo.evaluation.row_files import Version, find_version
 from vsgrpo.evaluation.shown_rows import ShownRows
 from vsgrpo.spatial.answers import parse_answer
+from vsgrpo.terminal import counted
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -139,17 +140,21 @@ class ScoredRows(ShownRows):
         notes, version = [], find_version(self.versions, self.num_rows, self.sha256)
         if self.versions and version is None:
             known = "; ".join(f"{version.name} has {version.num_rows}" for version in self.versions)
-            what = f"{self.rows_name}: {self.num_rows} rows, sha256 {self.sha256[:12]}"
+            what = f"{self.rows_name}: {counted(self.num_rows, 'row', 'rows')}, sha256 {self.sha256[:12]}"
             notes.append(f"{what}: no known version of {self.title} ({known}): published rows are of another file")
         elif self.published and version is None:
-            notes.append(f"{self.num_rows} rows; {self.title}'s number is not known here: published rows are of all")
+            rows = counted(self.num_rows, "row", "rows")
+            notes.append(f"{rows}; {self.title}'s number is not known here: published rows are of all")
         if self.published and (asked := len(self.rows) + len(self.unknown)) < self.num_rows:
             notes.append(f"{asked} of {self.num_rows} rows were asked, published rows are of all")
         if number := sum(not row.media for row in self.rows):
-            notes.append(f"{number} questions have no image and no video: asked as text")
+            notes.append(f"{counted(number, 'question has', 'questions have')} no image and no video: asked as text")
         if self.unknown:
             types = ", ".join(f"{kind} ({n})" for kind, n in sorted(Counter(self.unknown.values()).items()))
-            notes.append(f"{len(self.unknown)} rows of unknown question types are left out: {types}")
+            left_out = counted(
+                len(self.unknown), "row of an unknown question type is", "rows of unknown question types are"
+            )
+            notes.append(f"{left_out} left out: {types}")
         frames = self.official_frames
         if settings is not None and frames is not None and settings["vision"]["num_frames"] != frames:
             shown = f"{settings['vision']['num_frames']} frames were shown"
@@ -193,9 +198,11 @@ class ScoredRows(ShownRows):
         whole = [rows for rows in units if all(row.id in scores for row in rows)]
         notes = []
         if half := sum(any(row.id in scores for row in rows) for rows in units) - len(whole):
-            notes.append(f"{half} questions are answered in some of their variants only, and left out")
+            answered = counted(half, "question is", "questions are")
+            notes.append(f"{answered} answered in some variants only, and left out")
         if missing := len(self.rows) - len(scores):
-            notes.append(f"{missing} questions have no prediction and are left out of the scores")
+            answered = counted(missing, "question has no prediction and is", "questions have no prediction and are")
+            notes.append(f"{answered} left out of the scores")
         if not whole:
             raise DataError(f"{self.file}: no question is answered", "each needs an answer to every variant of it")
         scored = [self._scored(rows, min(float(scores[row.id]) for row in rows)) for rows in whole]

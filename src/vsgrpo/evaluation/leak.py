@@ -20,7 +20,7 @@ from vsgrpo.families import find_model
 from vsgrpo.families.hub_models import local_model
 from vsgrpo.records import read_record
 from vsgrpo.tables import denied_rooms, scannet_room_splits
-from vsgrpo.terminal import show
+from vsgrpo.terminal import counted, show
 from vsgrpo.video.place import files_of
 
 ALLOW = "its score would mean nothing; --allow-leak scores it all the same and says so in the results"
@@ -75,7 +75,8 @@ class Leak:
         if self.num_trained:
             lines.append(f"{self.num_trained} of {self.num_rooms} rooms were trained on")
         if self.videos:
-            lines.append(f"{len(self.videos)} videos were trained on under another name: {name_some(self.videos)}")
+            videos = counted(len(self.videos), "video was", "videos were")
+            lines.append(f"{videos} trained on under another name: {name_some(self.videos)}")
         return lines
 
 

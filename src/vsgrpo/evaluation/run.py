@@ -37,7 +37,7 @@ from vsgrpo.families.hub_models import with_hub_models
 from vsgrpo.families.vision_record import LIBRARY, other_rule, with_rules
 from vsgrpo.packages import check_command
 from vsgrpo.report.evaluation_page import model_size
-from vsgrpo.terminal import note, show
+from vsgrpo.terminal import counted, note, show
 from vsgrpo.trackers import check_installed
 from vsgrpo.video.place import files_of
 
@@ -182,7 +182,8 @@ def rows_for_frames(config: EvalConfig, benchmark: Benchmark) -> tuple[Benchmark
     if number := sum(not benchmark.media(row) for row in found.rows):
         counts["without_media"] = number
         if os.environ.get("RANK", "0") == "0":
-            show(f"{benchmark.file.name}: {number} question(s) have no image and no video: asked as text", sys.stderr)
+            what = counted(number, "question has", "questions have")
+            show(f"{benchmark.file.name}: {what} no image and no video: asked as text", sys.stderr)
     return replace(benchmark, rows=tuple(found.rows)), budget, counts
 
 

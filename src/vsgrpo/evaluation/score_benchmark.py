@@ -13,6 +13,7 @@ from vsgrpo.evaluation.accuracy import Accuracy, Cell, Cells
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, find_benchmark
 from vsgrpo.evaluation.export import export_scores
 from vsgrpo.evaluation.leak import check_scored
+from vsgrpo.terminal import counted
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class AccuracyDifference:
             lines.append(f"{title:<34}{pair}{100 * cell.mean:>+12.1f}   {span}")
         lines.append(f"note: {first.interval_note()}")
         if self.num_left_out:
-            lines.append(f"note: {self.num_left_out} questions that only one of them answered are left out")
+            left_out = counted(self.num_left_out, "question", "questions")
+            lines.append(f"note: left out: {left_out} that only one of them answered")
         return "\n".join(lines)
 
 

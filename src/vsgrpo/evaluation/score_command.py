@@ -26,7 +26,7 @@ from vsgrpo.evaluation.score_tables import Line, interval_note, score_table
 from vsgrpo.evaluation.scores import task_table
 from vsgrpo.evaluation.trust.from_files import CONTROLS, TrustFiles, take_trust_words, write_trust_of_files
 from vsgrpo.evaluation.trust.report import ARMS
-from vsgrpo.terminal import show
+from vsgrpo.terminal import counted, show
 
 _KEYS = ("benchmark.path", "benchmark.split", "benchmark.tasks", "field", *(f"prompt.{key}" for key in PROMPT_KEYS))
 
@@ -218,5 +218,6 @@ class DifferenceReport:
         title = f"{self.names[0]} minus {self.names[1]}: {self.num_common} rows that both answered"
         text = [score_table(lines, None, title), f"note: {interval_note(self.num_scenes)}"]
         if self.num_left_out:
-            text.append(f"note: {self.num_left_out} rows that only one of them answered are left out")
+            left_out = counted(self.num_left_out, "row", "rows")
+            text.append(f"note: left out: {left_out} that only one of them answered")
         return "\n".join(text)

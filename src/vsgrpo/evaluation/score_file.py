@@ -21,6 +21,7 @@ from vsgrpo.evaluation.score_tables import Line, group_lines, interval_note, mic
 from vsgrpo.evaluation.scores import Item, Scores, score_items
 from vsgrpo.records import read_json
 from vsgrpo.rules import one_of
+from vsgrpo.terminal import counted
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,11 @@ def score_file(
     asked = prompt or PLAIN
     scores = score_items(items, asked, scorers_of(harness or harness_of({}, path)))
     if scores.unanswered:
-        notes.append(f"{len(scores.unanswered)} rows are unanswered and left out: {name_some(scores.unanswered)}")
+        unanswered = counted(len(scores.unanswered), "row is", "rows are")
+        notes.append(f"{unanswered} unanswered and left out: {name_some(scores.unanswered)}")
     if scores.num_unmapped:
-        notes.append(f"{scores.num_unmapped} answers are none of their question's options (scored 0)")
+        unmapped = counted(scores.num_unmapped, "answer is", "answers are")
+        notes.append(f"{unmapped} none of their question's options (scored 0)")
     return ScoreReport(path.name, scores, tuple(items), tuple(notes), asked)
 
 

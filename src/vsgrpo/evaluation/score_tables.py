@@ -37,6 +37,7 @@ from vsgrpo.files import write_atomic
 from vsgrpo.report.evaluation_page import published_lines
 from vsgrpo.spatial.question_types import table_columns
 from vsgrpo.spatial.scoring import score
+from vsgrpo.terminal import counted
 
 WITHOUT_MODEL = ("chance", "most frequent", "best constant")
 NUM_VSIBENCH_ROWS = 5130
@@ -178,9 +179,11 @@ class VsiBenchReport:
             lines.append(f"note: {TIMED_NOTE}")
         lines += [f"note: {note}" for note in self.leak.notes()]
         if self.scores.num_unmapped:
-            lines.append(f"note: {self.scores.num_unmapped} answers are none of their question's options (scored 0)")
+            unmapped = counted(self.scores.num_unmapped, "answer is", "answers are")
+            lines.append(f"note: {unmapped} none of their question's options (scored 0)")
         if self.scores.unanswered:
-            lines.append(f"note: {len(self.scores.unanswered)} questions are unanswered and left out of the scores:")
+            unanswered = counted(len(self.scores.unanswered), "question is", "questions are")
+            lines.append(f"note: {unanswered} unanswered and left out of the scores:")
             lines += [f"  {reason}" for reason in sorted(set(self.errors.values()))]
         return "\n".join([*lines, *map_lines(self.scores.maps), *pair_lines(self.pairs)])
 

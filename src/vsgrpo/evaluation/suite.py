@@ -27,7 +27,7 @@ from vsgrpo.evaluation.score_tables import compare_table
 from vsgrpo.families import find_model
 from vsgrpo.files import write_atomic
 from vsgrpo.report.suite_page import write_suite_page
-from vsgrpo.terminal import show
+from vsgrpo.terminal import counted, show
 
 SUITE = "suite"
 SUITE_JSON, SUITE_PAGE = "suite.json", "suite.html"
@@ -158,7 +158,8 @@ def _summary(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a suite shows of a results.json."""
     notes = list(result.get("notes", ()))
     if result["unanswered"]:
-        notes.append(f"{len(result['unanswered'])} questions are unanswered and left out of the score")
+        unanswered = counted(len(result["unanswered"]), "question is", "questions are")
+        notes.append(f"{unanswered} unanswered and left out of the score")
     if result["leak"]["verdict"] != "clean":
         notes.append(f"leak check: {result['leak']['verdict']}")
     return {

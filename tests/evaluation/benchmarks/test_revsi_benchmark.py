@@ -118,7 +118,7 @@ def test_unknown_types_are_counted_and_left_out(tmp_path, capsys):
     said = write(tmp_path / "said.jsonl", lines)
     assert run(["score", str(said), "benchmark=revsi", f"benchmark.path={file}", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["n"] == 4 and "1 rows of unknown question types are left out: appearance_order (1)" in found["notes"]
+    assert found["n"] == 4 and "1 row of an unknown question type is left out: appearance_order (1)" in found["notes"]
     for row in rows:
         row["question_type"] = "appearance_order"
     with pytest.raises(DataError, match="question_type=appearance_order: none of ReVSI's, as those of all 5 rows"):

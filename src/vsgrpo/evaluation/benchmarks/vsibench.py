@@ -185,7 +185,7 @@ class VsiBench(Benchmark):
         beside = {"full": self.published, "debiased": self.published_debiased}.get(self.subset, ())
         notes, whole = [self.other_part] if self.other_part else [], sum(_part_rows(self.subset).values())
         if self.official and beside and len(self.rows) != whole:
-            notes.append(f"{len(self.rows)} rows were asked, published rows are of all {whole}")
+            notes.append(f"{len(self.rows)} of {whole} rows were asked, published rows are of all")
         is_part = self.official and self.subset != "full" and not self.other_part
         return VsiBenchReport(
             self,
