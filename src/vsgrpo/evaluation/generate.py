@@ -166,8 +166,7 @@ class Generator:
         """Answer all questions of all arms, appending to their files chunk by chunk; chunks that are there are kept.
 
         Chunks are taken in the order of their videos, whatever their arm: a video is decoded once, and its features are
-        made once and kept until no arm needs them any more. A video or image that fails to decode leaves its rows
-        unanswered (prediction null and the reason).
+        kept while an arm needs them. A video or image that fails to decode leaves its rows null, with the reason.
 
         Args:
             timing: one line per chunk, {"videos", "questions", seconds per phase}.
