@@ -29,7 +29,7 @@ from vsgrpo.families import FAMILIES
 pytestmark = pytest.mark.distributed
 
 METHODS = {"grpo": GRPO, "sft": SFT, "dpo": SFT}
-TOWER = ("model.freeze_vision=false", "video.on_bad=error")
+TOWER = ("model.freeze_vision=false", "video.on_bad=error", "trainer.vision_learning_rate=1e-2")
 TUNES = {"full": (), "lora": LORA, "tower": TOWER}
 ONE_BATCH = {"grpo": ONE, **dict.fromkeys(("sft", "dpo"), ("trainer.per_device_train_batch_size=4",))}
 HALVES = {"grpo": (), **dict.fromkeys(("sft", "dpo"), ("trainer.per_device_train_batch_size=2",))}
