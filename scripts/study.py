@@ -112,6 +112,10 @@ class Study:
         """Return an arm's run folder."""
         return self.out / f"seed{seed}" / arm.name
 
+    def pilot(self, arm: Arm, seed: int) -> Path:
+        """Return the folder of the short run that tells what a step of an arm costs."""
+        return self.out / "pilots" / arm.name
+
     def train(self, arm: Arm, seed: int, run: Path, start: Path | None, *settings: str) -> None:
         """Train unless it is done; go on with an interrupted run."""
         if (run / "final").is_dir():
@@ -138,7 +142,7 @@ class Study:
         if arm.equal is None:
             self.train(arm, seed, self.folder(arm, seed), start)
             return
-        pilot = self.out / "pilots" / arm.name
+        pilot = self.pilot(arm, seed)
         short = (f"trainer.max_steps={arm.pilot}", f"trainer.save_steps={arm.pilot}", "trainer.logging_steps=5")
         self.train(arm, seed, pilot, start, *short)
         budget = log_lines(self.folder(self.by_name[arm.equal], seed))[-1]["cpu_seconds"]

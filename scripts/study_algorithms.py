@@ -14,8 +14,9 @@ All train for the CPU seconds of `relative`. Scored on held-out rooms, the last 
 (no video), and pairs of videos with one object taken out (both answers right). Arms, settings and rooms are written to
 OUT/plan.json before anything is trained; a later call with other ones is refused.
 
-Usage: study_algorithms.py [--out runs/study_algorithms] [--seeds 0 1 2] [--arms gpd ...] [--cpu-hours 6]
-[--table-only]. A second call goes on where the first stopped. `--small` goes the whole way with a few rooms and steps;
+Usage: study_algorithms.py [--out runs/study_algorithms] [--seeds 0 1 2] [--arms gpd ...] [--now 0] [--cpu-hours 6]
+[--table-only]. A second call goes on where the first stopped; calls with other seeds --now may run side by side, once
+the rooms are built (--now without a seed builds them alone). `--small` goes the whole way with a few rooms and steps;
 its numbers say nothing.
 """
 
@@ -98,12 +99,13 @@ class AlgorithmStudy(Study):
 
     def spent(self) -> float:
         """Return the CPU seconds of all calls so far."""
-        path = self.out / "cpu.json"
-        return json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.is_file() else 0.0
+        path = self.out / "cpu_seconds.txt"
+        return sum(map(float, path.read_text(encoding="utf-8").split())) if path.is_file() else 0.0
 
     def count(self, seconds: float) -> None:
-        """Add CPU seconds to those of earlier calls."""
-        write_atomic(self.out / "cpu.json", json.dumps({"seconds": self.spent() + seconds}) + "\n")
+        """Add CPU seconds to those of other calls, which may run at the same time."""
+        with (self.out / "cpu_seconds.txt").open("a", encoding="utf-8") as stream:
+            stream.write(f"{seconds:.2f}\n")
 
     def call(self, *words: str) -> None:
         """Run one command and count its CPU seconds; none is begun once the hours are spent."""
@@ -132,6 +134,18 @@ class AlgorithmStudy(Study):
         steps = self.sizes["cold_steps" if cold else "steps"]
         found = (f"trainer.max_steps={steps}", f"trainer.save_steps={steps}")
         return (*found, f"trainer.per_device_train_batch_size={self.sizes[batch]}")
+
+    def pilot(self, arm: Arm, seed: int) -> Path:
+        """Return a folder of the seed's own: seeds may be trained side by side."""
+        return self.out / f"seed{seed}" / "pilots" / arm.name
+
+    def run_arm(self, arm: Arm, seed: int) -> None:
+        """Train an arm; before the first one fill the frame cache, so that no arm pays for decoding."""
+        if arm.equal is None:
+            start = self.folder(COLD, seed)
+            self.train(COLD, seed, start, None)
+            self.train(arm, seed, self.pilot(arm, seed), start, f"trainer.max_steps={arm.pilot}")
+        super().run_arm(arm, seed)
 
     def train(self, arm: Arm, seed: int, run: Path, start: Path | None, *settings: str) -> None:
         """Train with this study's lengths; those of a pilot or a budget come behind and win."""
@@ -198,6 +212,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     names = [arm.name for arm in ARMS]
     parser.add_argument("--arms", nargs="+", choices=names, default=names, help="those to train now, beside relative")
+    parser.add_argument("--now", type=int, nargs="*", help="of the plan's seeds those to train now (all)")
     parser.add_argument("--cpu-hours", type=float, default=6.0, help="no command is begun once these are spent")
     parser.add_argument("--small", action="store_true", help="a few rooms and steps: does it go the whole way?")
     parser.add_argument("--table-only", action="store_true", help="tabulate what there is, train nothing")
@@ -208,7 +223,7 @@ def main() -> int:
         made.write_plan(options.seeds)
         try:
             made.build(options.seeds)
-            for seed in options.seeds:
+            for seed in options.seeds if options.now is None else options.now:
                 for name in [name for name in made.by_name if name in {"relative", *options.arms}]:
                     made.run_arm(made.by_name[name], seed)
                 made.evaluate(seed)
