@@ -119,9 +119,11 @@ class AlgorithmStudy(Study):
             self.count(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
     def build(self, seeds: list[int]) -> None:
-        """Film all rooms; those held out also without one object each, in pairs."""
+        """Film the rooms that are not there yet; those held out also without one object each, in pairs."""
         wanted = {"rl": SEEDS["rl"], "test": SEEDS["test"]} | {f"cold{seed}": SEEDS["cold"] + seed for seed in seeds}
         for name, source_seed in wanted.items():
+            if (self.data / name / "manifest.json").is_file():
+                continue
             size = self.sizes[name.rstrip("0123456789")]
             settings = [f"source.seed={source_seed}", f"source.num_scenes={size}", f"output={self.data / name}"]
             if name == "test":
