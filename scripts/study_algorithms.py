@@ -195,15 +195,24 @@ def table(made: AlgorithmStudy, seeds: list[int]) -> list[str]:
 
 
 def differences(made: AlgorithmStudy, seeds: list[int]) -> list[str]:
-    """Return, per seed and arm, its score minus that of `relative`, with 95 % intervals by rooms (paired)."""
-    lines, base = [], made.by_name["relative"]
-    for seed in seeds:
-        for arm in made.by_name.values():
-            if arm is base or not all(made.results(each, seed, HELD) for each in (arm, base)):
-                continue
-            pairs = difference(made, seed, arm, base, HELD)
-            parts = [f"{t} {100 * d:+.1f} ({100 * a:+.1f}..{100 * b:+.1f})" for t, (d, a, b) in pairs.items()]
-            lines.append(f"seed {seed}: {arm.name} - relative: " + ", ".join(parts))
+    """Return a table of what each arm scores more than `relative`: per seed with its 95 % interval by rooms (paired).
+
+    `mean` is over the seeds, with their standard deviation.
+    """
+    base = made.by_name["relative"]
+    header = ["arm - relative", *(f"{task}: {what}" for task in ("count", "room size") for what in ("seeds", "mean"))]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for arm in made.by_name.values():
+        done = [seed for seed in seeds if all(made.results(each, seed, HELD) for each in (arm, base))]
+        if arm is base or not done:
+            continue
+        found = [difference(made, seed, arm, base, HELD) for seed in done]
+        cells = [arm.name]
+        for task in (COUNT, ROOM):
+            ranges = [tuple(100 * x for x in each[task]) for each in found]
+            cells.append("; ".join(f"{d:+.1f} ({low:+.1f}..{high:+.1f})" for d, low, high in ranges))
+            cells.append(percent([d / 100 for d, _, _ in ranges]))
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
