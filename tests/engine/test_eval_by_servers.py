@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import pytest
 from PIL import Image
@@ -68,11 +69,18 @@ def test_an_adapter_is_sent_and_sent_again_to_a_server_that_was_started_anew(ser
     save_model(lora, tmp_path / "adapter", merge=False)
     server, words = serve(), (f"model.adapter={tmp_path / 'adapter'}",)
     own = evaluate("own", *words)
-    timer = threading.Timer(2.0, server.restart)
-    timer.start()
-    server.does.delay_s = 1.0
+    before = server.count("/inference/v1/generate")
+
+    def restart():
+        while server.count("/inference/v1/generate") < before + 8:  # as below: some answers came
+            time.sleep(0.01)
+        server.restart()
+
+    thread = threading.Thread(target=restart, daemon=True)
+    thread.start()
+    server.does.delay_s = 0.2
     served = evaluate("served", *words, "decoding.vllm.concurrency=1", servers=[server])
-    timer.join()
+    thread.join()
     assert answers(own) == answers(served)
     assert server.count("/v1/load_lora_adapter") == 2
 
