@@ -166,7 +166,7 @@ class TrainConfig(ShowsMedia, Section, key=""):
             )
             yield f"{what} pairs", "set video.num_frames=4 or more, or trainer.temporal_generations=0"
         profile, trains_tower = self.launch.profile, not self.model.freeze_vision
-        rates = {section.vision_learning_rate for section in self.stage_sections()} - {None}
+        rates = {rate for section in self.stage_sections() if (rate := section.vision_learning_rate) is not None}
         if rates and not trains_tower:
             what = "model.freeze_vision=true: the vision tower and its merger are not trained"
             way_out = "set model.tune=full model.freeze_vision=false, or leave trainer.vision_learning_rate out"
