@@ -156,7 +156,7 @@ def test_two_files_give_their_paired_difference(tmp_path, bench, capsys):
     assert run(["score", str(first), str(second), f"benchmark.path={bench}", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["difference"]["lmms"]["object_counting"] == 0.5
     assert run(["score", str(first), str(second), f"benchmark.path={bench}"]) == 0
-    assert "1 rows that only one" in capsys.readouterr().out
+    assert "1 row that only one" in capsys.readouterr().out
     other = {"id": 99, "prediction": "3", "question_type": "object_counting", "ground_truth": "3"}
     lone = score_file(write_lines(tmp_path / "c.jsonl", [other]))
     with pytest.raises(DataError, match="no row that both answered"):

@@ -218,7 +218,7 @@ def test_scores_by_task_and_skill(testmini):
     assert counts["answer_type"] == {"float": (1, 1), "integer": (0, 1), "text": (1, 2)}
     shown = report.table()
     assert "4 of 5 questions of MathVista's form | extraction by rule" in shown
-    assert "1 questions have no prediction" in shown
+    assert "1 question has no prediction" in shown
     lines = [line.split() for line in shown.splitlines()]
     assert lines[1] == ["ALL", "GEO", "ARI", "ALG", "GPS", "MWP"]
     assert lines[2] == ["mine", "50.0", "50.0", "50.0", "50.0", "50.0", "-"]

@@ -112,7 +112,7 @@ def test_json_with_an_images_folder_and_what_is_missing(tiny_folder, tmp_path, c
     found = results(out)
     assert found["n"] == 4 and [line["id"] for line in found["unanswered"]] == ["4"]
     assert "not readable as an image" in found["unanswered"][0]["reason"]
-    assert "1 questions have no prediction" in capsys.readouterr().out
+    assert "1 question has no prediction" in capsys.readouterr().out
     task = [f"benchmark.tasks=[{TASKS[1]}]"]
     assert run([*words(folder, tiny_folder, tmp_path / "one", *task), "--limit", "1"]) == 0
     assert results(tmp_path / "one")["n"] == 1

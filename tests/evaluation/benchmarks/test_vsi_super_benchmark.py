@@ -116,7 +116,7 @@ def test_the_table_has_a_column_per_length(tmp_path):
     found = benchmark.accuracy({"0": "B", "1": "B", "2": "A"}, "")
     assert (found.cells["types"]["10mins"].mean, found.cells["types"]["240mins"].mean) == (0.5, 1.0)
     assert found.cells["means"]["macro"].mean == 0.75 == found.overall
-    assert benchmark.unknown == {"9": "5mins"} and benchmark.remarks()[-1].endswith("are left out: 5mins (1)")
+    assert benchmark.unknown == {"9": "5mins"} and benchmark.remarks()[-1].endswith("is left out: 5mins (1)")
 
 
 @pytest.mark.parametrize(
