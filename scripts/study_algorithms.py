@@ -27,6 +27,7 @@ import json
 import resource
 import statistics
 import sys
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from typing import Any
 import study
 from study import Study, difference, log_lines, percent, vsgrpo
 from study_arms import COUNT, ROOM, Arm
+from vsgrpo.data.rows import read_rows
+from vsgrpo.evaluation.predictions import PREDICTIONS_NAME, read_answers
 from vsgrpo.files import write_atomic
 
 COLD = Arm("cold", "sft", "demo_sft", data="cold")
@@ -216,6 +219,26 @@ def differences(made: AlgorithmStudy, seeds: list[int]) -> list[str]:
     return lines
 
 
+def commonest(made: AlgorithmStudy, seeds: list[int]) -> list[str]:
+    """Return a table of each arm's scores by seed, with the commonest answer to held-out questions and its share."""
+    types = {row.id: row.question_type for row in read_rows(made.data / "test" / "train.jsonl")}
+    lines = ["| arm | count by seed: commonest answer | room size by seed: commonest answer |", "|---|---|---|"]
+    for arm in (COLD, *made.by_name.values()):
+        done = [(seed, held) for seed in seeds if (held := made.results(arm, seed, HELD))]
+        cells = [arm.name]
+        for task in (COUNT, ROOM):
+            found = []
+            for seed, held in done:
+                answers = read_answers(made.evaluation(arm, seed, HELD) / PREDICTIONS_NAME)
+                said = Counter(texts[0] for name, texts in answers.items() if types[name] == task)
+                text, times = said.most_common(1)[0]
+                found.append(f"{100 * held['scores'][task]:.1f}: {text} {100 * times / said.total():.0f} %")
+            cells.append("; ".join(found))
+        if done:
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def main() -> int:
     """Run the study and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -240,7 +263,7 @@ def main() -> int:
                 made.evaluate(seed)
         except OutOfBudget:
             stopped = f"stopped: {made.spent() / 3600:.2f} of {options.cpu_hours:g} CPU hours are spent"
-    lines = [*table(made, options.seeds), "", *differences(made, options.seeds)]
+    lines = [*table(made, options.seeds), "", *differences(made, options.seeds), "", *commonest(made, options.seeds)]
     lines += ["", f"{made.spent() / 3600:.2f} CPU hours in all", *filter(None, [stopped])]
     write_atomic(options.out / "table.md", "\n".join(lines) + "\n")
     print("\n".join(lines))

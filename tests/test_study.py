@@ -126,3 +126,18 @@ def test_the_table_of_the_algorithm_study_by_hand(algorithms, tmp_path):
     # mean of 50 and 70, deviation sqrt(2 x 10^2 / 1) = 14.1
     line = "| mra | 2 | 200 | 90 | 60.0 ± 14.1 | 25.0 ± 0.0 | 60.0 ± 14.1 | 25.0 ± 0.0 | 10.0 ± 0.0 | 50.0 ± 0.0 | - |"
     assert algorithms.table(made, [0, 1, 2])[2:] == [line]
+
+
+def test_the_commonest_answers_of_the_algorithm_study_by_hand(algorithms, rows, tmp_path):
+    made = algorithms.AlgorithmStudy(tmp_path, algorithms.FULL, 6.0)
+    rows = [replace(rows[0], id=name, question_type="object_counting") for name in "abc"]
+    rows.append(replace(rows[0], id="room", question_type="room_size_estimation"))
+    write_rows(made.data / "test" / "train.jsonl", rows)
+    folder = made.evaluation(made.by_name["gpd"], 1, "held")
+    folder.mkdir(parents=True)
+    said = zip(rows, ("3", "4", "3", "20.5"), strict=True)
+    lines = [json.dumps({"id": row.id, "prediction": text}) + "\n" for row, text in said]
+    (folder / "predictions.jsonl").write_text("".join(lines))
+    (folder / "results.json").write_text('{"scores": {"object_counting": 0.5, "room_size_estimation": 0.25}}')
+    # of three counts two are 3: 67 %
+    assert algorithms.commonest(made, [0, 1])[2:] == ["| gpd | 50.0: 3 67 % | 25.0: 20.5 100 % |"]
