@@ -96,6 +96,17 @@ def test_the_tower_learns_at_its_own_rate_and_decays_by_it(make_config):
     assert any(step.abs().max() > 1e-5 for name, step in moved[1].items() if ".visual.merger." in name)
 
 
+def test_both_rates_are_logged_of_the_same_step(make_config):
+    given = ("trainer.max_steps=3", "trainer.lr_scheduler_type=linear", "trainer.warmup_steps=0")
+    given += ("trainer.learning_rate=3e-4", "trainer.vision_learning_rate=3e-3", "trainer.logging_steps=1")
+    trainer = make_trainer(make_config("sft", *given))
+    trainer.train()
+    logged = [line for line in trainer.state.log_history if "learning_rate" in line]
+    # linear from the first of three steps on: all, two thirds, one third
+    assert [line["learning_rate"] for line in logged] == pytest.approx([3e-4, 2e-4, 1e-4])
+    assert [line["vision_learning_rate"] for line in logged] == pytest.approx([3e-3, 2e-3, 1e-3])
+
+
 @pytest.mark.both_families
 def test_swapping_the_video_changes_the_loss(make_config):
     trainer = make_trainer(make_config("sft"))

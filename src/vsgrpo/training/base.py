@@ -285,9 +285,9 @@ class StageTrainer(Trainer):
         That is NaN values, which TRL leaves out of means; steps left out; and of process 0 so far: videos in quarantine
         and broken cache entries, which were computed again.
         """
-        if "learning_rate" in logs and self._section.vision_learning_rate is not None:
-            schedule: Any = self.lr_scheduler
-            logs["vision_learning_rate"] = schedule.get_last_lr()[-1]
+        if "learning_rate" in logs and (rate := self._section.vision_learning_rate) is not None:
+            # Of the same step: the scheduler has gone on by now.
+            logs["vision_learning_rate"] = rate * (logs["learning_rate"] / self._section.learning_rate)
         if "loss" in logs:
             own = [self.timer.take_summary()]
             logs.update(summarize(gather_object(own) if self.accelerator.num_processes > 1 else own))
