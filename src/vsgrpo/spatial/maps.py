@@ -27,7 +27,6 @@ _MAX_CHARACTERS = 20_000
 _DIAGONAL = GRID * math.sqrt(2)
 _TAGGED = re.compile(r"<map>((?:(?!</?map>).)*)</map>", re.DOTALL)
 _OPENED = re.compile(r"<map>(.*)", re.DOTALL | re.IGNORECASE)
-_BRACES = re.compile(r"\{.*\}", re.DOTALL)
 
 
 class _NoMap(ValueError):
@@ -52,8 +51,9 @@ def read_map_leniently(text: str) -> Cells | None:
     if (found := read_map(text)) is not None:
         return found
     opened = _OPENED.findall(text)
-    braces = _BRACES.search(opened[-1] if opened else text)
-    return None if braces is None else cells_of(braces[0])
+    part = opened[-1] if opened else text
+    start, end = part.find("{"), part.rfind("}")  # a pattern would look for the end behind every brace
+    return cells_of(part[start : end + 1]) if 0 <= start < end else None
 
 
 def read_map_as(scorer: str, text: str) -> Cells | None:

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from string import ascii_uppercase
 
 _ZERO_WIDTH = re.compile("[\u200b\u200c\u200d\ufeff]")
 _NUMBER = r"[-+]?(?:\d*\.\d+|\d+)(?:[eE][-+]?\d+)?"
 _NUMBERS = re.compile(_NUMBER)
-_TAGGED_NUMBER = re.compile(
-    rf"<\s*answer\b[^>]*>\s*({_NUMBER})(?:[^\d<][^<]*)?<\s*/\s*answer\s*>", re.IGNORECASE | re.DOTALL
-)
+_ANSWER_OPENS = re.compile(r"<\s*answer\b", re.IGNORECASE)
+_ANSWER_CLOSES = re.compile(r"<\s*/\s*answer\s*>", re.IGNORECASE)
+_NUMBER_IN_TAG = re.compile(rf"\s*({_NUMBER})(?:[^\d<][^<]*)?<\s*/\s*answer\s*>", re.IGNORECASE)
 _WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
     *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
@@ -36,31 +36,28 @@ _TAIL = 800
 _TAIL_LINES = 6
 _OPEN, _CLOSE = "[([{\uff08\u3010]", "[)\\]}\uff09\u3011]"
 """One opening and one closing bracket, Chinese ones too."""
-_TAGGED_LETTER = re.compile(
-    "<\\s*answer\\b[^>]*>\\s*([A-J])(?:\\s*[.\uff0e:\uff1a)\\]\u3011\u3001])?.*?<\\s*/\\s*answer\\s*>",
-    re.IGNORECASE | re.DOTALL,
-)
+_LETTER_IN_TAG = re.compile(r"\s*+([A-J])", re.IGNORECASE)
+# No text is searched in time that grows with the square of its length: a run of spaces, brackets or digits is taken
+# whole (`*+`), and only where a match can begin.
 _BEFORE_TAG = tuple(
-    re.compile(rf"(?<![A-Za-z]){_OPEN}?\s*([A-F])\s*{_CLOSE}?\s*</\s*{tag}\s*>", re.IGNORECASE)
-    for tag in ("answer", "think")
+    re.compile(rf"(?<![A-Za-z])([A-F])\s*+{_CLOSE}?\s*+</\s*{tag}\s*>", re.IGNORECASE) for tag in ("answer", "think")
 )
 _LISTED = re.compile("^[*_>\\-\\s]*(?:option|\u9009\u9879)\\s+[A-J]\\s*[:\uff1a]", re.IGNORECASE)
 """A line that repeats an option of the question ("Option A: ...")."""
 _WHOLE_LINE = re.compile(
-    "\\s*[*_`>\uff08\uff09\\[\\]\u3010\u3011()]*\\s*([A-Fa-f])\\s*[*_`\uff08\uff09\\[\\]\u3010\u3011()]*\\s*"
+    "\\s*+[*_`>\uff08\uff09\\[\\]\u3010\u3011()]*+\\s*+([A-Fa-f])\\s*+[*_`\uff08\uff09\\[\\]\u3010\u3011()]*+\\s*+"
 )
 _LINE_START = re.compile("\\s*([A-F])\\s*[.\uff0e:\uff1a)\\]\u3011\u3001-]\\s+", re.IGNORECASE)
 _IN_LINE = re.compile(
-    "(?<![A-Za-z])[*_`\uff08\\[{(]*\\s*([A-F])\\s*[*_`\uff09\\]})]*"
-    "(?=$|[\\s.,:;!?)\\]\u3011\u300b\u300d\u300f\uff0c\u3002\uff1b\u3001\uff1a\uff09])"
+    "(?<![A-Za-z])([A-F])[*_`\uff09\\]})]*(?=$|[\\s.,:;!?)\\]\u3011\u300b\u300d\u300f\uff0c\u3002\uff1b\u3001\uff1a\uff09])"
 )
 _CONCLUSION = re.compile(
     "(?:final\\s*answer|the\\s*answer\\s*is|answer(?:\\s*is)?|correct\\s*answer|"
     "\u7b54\u6848|\u6700\u7ec8\u7b54\u6848|\u7ed3\u8bba|\u6240\u4ee5|\u56e0\u6b64|\u6211\u9009(?:\u62e9)?|\u9009\u62e9|\u9009)"
-    f"\\s*[:\uff1a>\uff1d=]?\\s*{_OPEN}?\\s*([A-F])\\s*{_CLOSE}?(?:\\b|[.)\u3001\u3002])",
+    f"\\s*+[:\uff1a>\uff1d=]?\\s*+{_OPEN}?\\s*+([A-F])\\s*{_CLOSE}?(?:\\b|[.)\u3001\u3002])",
     re.IGNORECASE,
 )
-_ANYWHERE = re.compile(rf"(?<![A-Za-z]){_OPEN}?\s*([A-F])\s*{_CLOSE}?(?![A-Za-z])")
+_ANYWHERE = re.compile("(?<![A-Za-z])([A-F])(?![A-Za-z])")
 
 
 def easi_letter(text: str) -> str:
@@ -71,8 +68,8 @@ def easi_letter(text: str) -> str:
     the whole text; a phrase such as "the answer is B"; the only letter in the text. Letters are A to F, in tags to J.
     """
     text = _ZERO_WIDTH.sub("", text.strip())
-    if tagged := _TAGGED_LETTER.search(text):
-        return tagged[1].upper()
+    if (tagged := _letter_in_tags(text)) is not None:
+        return tagged
     for pattern in _BEFORE_TAG:
         if found := pattern.search(text[-_TAIL:]):
             return found[1].upper()
@@ -98,10 +95,28 @@ def easi_number(text: str) -> float | None:
             return None
         text = str(items[0]) if isinstance(items, list) and items else text
     text = _NUMBER_WORDS.sub(lambda word: _WORD_VALUES[word[1].lower()], _ZERO_WIDTH.sub("", text.strip()))
-    if tagged := _TAGGED_NUMBER.search(text):
-        return float(tagged[1])
+    for start in _tag_contents(text):
+        if tagged := _NUMBER_IN_TAG.match(text, start):
+            return float(tagged[1])
     numbers = _NUMBERS.findall(_after_thought(text)) or _NUMBERS.findall(text)
     return float(numbers[-1]) if numbers else None
+
+
+def _tag_contents(text: str) -> Iterator[int]:
+    """Yield where the content of each `<answer ..>` tag begins."""
+    start = 0
+    while (end := text.find(">", start)) >= 0:
+        if _ANSWER_OPENS.search(text, start, end):
+            yield end + 1
+        start = end + 1
+
+
+def _letter_in_tags(text: str) -> str | None:
+    """Return the letter that begins the content of the first `<answer ..>` tag that begins so and is closed."""
+    for start in _tag_contents(text):
+        if found := _LETTER_IN_TAG.match(text, start):
+            return found[1].upper() if _ANSWER_CLOSES.search(text, found.end()) else None
+    return None
 
 
 def _after_thought(text: str) -> str:
