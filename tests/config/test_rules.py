@@ -102,7 +102,7 @@ WHOLE = (
 
 @functools.cache
 def composed(root):
-    """Return a valid config of a command; composed once, Hydra takes a tenth of a second."""
+    """Return a valid config of a command; composed once for many tests."""
     return load_config(root, GIVEN[root])
 
 
