@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -135,3 +136,18 @@ def test_nothing_reads_the_shared_folder():
 def test_no_two_test_files_have_one_name():
     names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
     assert len(names) == len(set(names)), "pytest imports test files by their bare name"
+
+
+def test_rows_and_rooms_are_counted_in_the_singular_too():
+    # In f-strings a number stands right before its noun: `counted` writes both. Those below are 2 or more.
+    plural = re.compile(r"^ (?:rows|scans|scenes|rooms)\b")
+    found = {
+        path.relative_to(SRC).as_posix()
+        for path in FILES
+        for node in nodes_of(path)
+        if isinstance(node, ast.JoinedStr)
+        for value, text in itertools.pairwise(node.values)
+        if isinstance(value, ast.FormattedValue) and isinstance(text, ast.Constant) and plural.match(text.value)
+        if not (isinstance(value.value, ast.Call) and getattr(value.value.func, "id", "") == "counted")
+    }
+    assert found == {"data/leak_guard.py", "data/row_scan.py", "evaluation/benchmarks/vsibench.py"}

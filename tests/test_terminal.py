@@ -30,6 +30,7 @@ def test_controls_are_shown_and_letters_of_all_scripts_stay():
 def test_one_is_told_in_the_singular():
     found = [counted(number, "row is", "rows are") for number in (0, 1, 2)]
     assert found == ["0 rows are", "1 row is", "2 rows are"]
+    assert [counted(number, "scan") for number in (0, 1, 2)] == ["0 scans", "1 scan", "2 scans"]
 
 
 def test_an_error_stays_on_its_line(capsys):
@@ -149,7 +150,7 @@ def test_a_terminal_without_unicode_gets_escapes(evil_dataset):
     done = subprocess.run(
         [sys.executable, "-m", "vsgrpo.cli", "inspect", str(evil_dataset)], capture_output=True, text=True, env=env
     )
-    assert done.returncode == 0 and "1 of 1 rows" in done.stdout
+    assert done.returncode == 0 and "1 of 1 row" in done.stdout
 
 
 @pytest.mark.integration

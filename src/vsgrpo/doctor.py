@@ -28,6 +28,7 @@ from vsgrpo.findings import Finding, Report, judged
 from vsgrpo.memory.fit import check_disk, check_memory, free_bytes, memory_lines
 from vsgrpo.memory.passes import GIB, device_memory, estimate_run, main_memory
 from vsgrpo.packages import FEATURES, NEEDS, install_command, installed_version, needed_by
+from vsgrpo.terminal import counted
 from vsgrpo.trackers import missing_package
 from vsgrpo.training.launcher import check_devices, device_line
 from vsgrpo.training.preflight import check_plan
@@ -58,7 +59,7 @@ def processor() -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = main_memory()
     size = "unknown" if memory is None else f"{memory / GIB:.1f} GiB"
-    yield Finding("cpu", "ok", f"{cores} cores, {size} memory, {platform.machine()} {platform.system()}")
+    yield Finding("cpu", "ok", f"{counted(cores, 'core')}, {size} memory, {platform.machine()} {platform.system()}")
     flags = cpu_flags()
     if flags is None:
         return
@@ -216,7 +217,7 @@ def examine_run(words: Sequence[str], config_dir: Path | None = None) -> Iterato
     for word in [word for word in words if word.startswith("source.root=")]:
         path = Path(os.path.expanduser(word.partition("=")[2]))
         if path.is_dir():
-            yield Finding(word, "ok", f"{sum(1 for _ in (path / 'scans').glob('*'))} scans")
+            yield Finding(word, "ok", counted(sum(1 for _ in (path / "scans").glob("*")), "scan"))
         else:
             yield Finding(word, "fail", "no such folder", "give the folder that holds scans/")
     method = [f"trainer={word}" for word in words if word in TRAINERS]

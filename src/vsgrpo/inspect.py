@@ -27,6 +27,7 @@ from vsgrpo.report.shown_media import pictures
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.moments import FRAMES_SHOWN
 from vsgrpo.spatial.question import UNITS
+from vsgrpo.terminal import counted
 
 KEYS = ("split", "type", "scene", "id", "step", "score", "rows", "output")
 ORDERS = ("worst", "best")
@@ -76,7 +77,7 @@ class InspectedRow:
             answer += f"   said: {self.prediction!r}"
         lines.append(answer + ("" if self.score is None else f"   {self.score_name}: {self.score:.2f}"))
         if self.step is not None:
-            lines.append(f"  step {self.step}, {self.times} of {self.of} rollouts")
+            lines.append(f"  step {self.step}, {self.times} of {counted(self.of, 'rollout')}")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -95,7 +96,7 @@ class Inspection:
 
     def table(self) -> str:
         """Return the rows, or where the page with them is."""
-        count = f"{len(self.rows)} of {self.num_rows} rows"
+        count = f"{len(self.rows)} of {counted(self.num_rows, 'row')}"
         if self.output is not None:
             return f"{self.output}: {count}"
         return "\n\n".join([*(row.text() for row in self.rows), count])

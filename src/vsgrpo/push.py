@@ -17,6 +17,7 @@ from vsgrpo.errors import ConfigError, DataError, SetupError
 from vsgrpo.families import ADAPTER_CONFIG, HUB_ID, adapter_base, find_model
 from vsgrpo.families.vision_record import VISION_FILE
 from vsgrpo.records import read_record
+from vsgrpo.terminal import counted
 
 NEEDED = ("README.md", TRAINING_MANIFEST_NAME, VISION_FILE)
 """Files of a model folder, beside weights and processor, without which others would not know how to ask it."""
@@ -47,7 +48,9 @@ class PushReport:
         total = sum(size for _, _, size in self.files)
         kind = "private" if self.private else "public"
         end = self.url or f"{self.repo} ({kind}): nothing was sent"
-        return "\n".join([*lines, f"{total:>14,}  bytes in {len(lines)} files", f"pushed: {end}" if self.url else end])
+        return "\n".join(
+            [*lines, f"{total:>14,}  bytes in {counted(len(lines), 'file')}", f"pushed: {end}" if self.url else end]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return repo, whether it is private, url and files."""
@@ -86,7 +89,7 @@ def push(
         there = {name for name in api.list_repo_files(repo) if name != ".gitattributes"}
         if there and not overwrite:
             hint = "choose another repo=OWNER/NAME, or --overwrite (its history keeps what was there)"
-            raise DataError(f"repo={repo}: holds {len(there)} files already", hint)
+            raise DataError(f"repo={repo}: holds {counted(len(there), 'file')} already", hint)
         changes: list[Any] = [CommitOperationAdd(name, str(path)) for name, path, _ in files]
         changes += [CommitOperationDelete(name) for name in sorted(there - {name for name, _, _ in files})]
         commit = api.create_commit(repo, changes, commit_message="Model trained with vsgrpo")

@@ -22,6 +22,7 @@ from vsgrpo.rewards import (
     plain_reward,
 )
 from vsgrpo.rules import import_named
+from vsgrpo.terminal import counted
 
 REWARDS: dict[str, RewardFunction] = {
     "accuracy": accuracy_reward,
@@ -86,7 +87,7 @@ def _guard(name: str, function: RewardFunction) -> RewardFunction:
         wanted, got = len(columns["completions"]), len(rewards) if hasattr(rewards, "__len__") else repr(rewards)
         if wanted != got:
             hint = "a list with one for each completion"
-            raise RunError(f"reward.names={name}: gave {got}, not {wanted} rewards", hint)
+            raise RunError(f"reward.names={name}: gave {got}, not {counted(wanted, 'reward')}", hint)
         return rewards
 
     return called

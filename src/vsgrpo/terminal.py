@@ -35,9 +35,9 @@ def printable(text: str, keep: str = "\n\t") -> str:
     )
 
 
-def counted(number: int, one: str, many: str) -> str:
-    """Return a number with the words for one, or for none or several: `1 row is`, `2 rows are`."""
-    return f"{number} {one if number == 1 else many}"
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with the words for one, or for none or several (None: with an s): `1 row`, `2 rows`, `0 rows`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def show(text: str, stream: TextIO | None = None) -> None:

@@ -293,7 +293,7 @@ def test_a_folder_gives_its_train_rows(tmp_path):
 
 def test_no_row_to_audit(tmp_path):
     path = write(tmp_path / "rows.jsonl", [{"question": "How many chair(s) are in this room?", "answer": "4"}])
-    with pytest.raises(DataError, match=r"no row can be audited \(1 rows: no scene and no video named\)"):
+    with pytest.raises(DataError, match=r"no row can be audited \(1 row: no scene and no video named\)"):
         read_audit_rows(path)
 
 

@@ -23,7 +23,7 @@ def test_import_then_check(tmp_path, capsys):
     assert summary["num_missing"] == 4
     assert run(["check-data", str(tmp_path / "out")]) == 2
     printed = capsys.readouterr()
-    assert printed.out.count("no such video") == 4 and printed.err.startswith("error: 4 problem(s)")
+    assert printed.out.count("no such video") == 4 and printed.err.startswith("error: 4 problems")
 
 
 @pytest.mark.parametrize(

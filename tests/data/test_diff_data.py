@@ -76,7 +76,7 @@ def test_two_files_in_two_wordings_are_joined_by_what_their_questions_name(files
     (shown,) = report.examples["object_rel_distance"]
     assert (shown.a, shown.b, shown.scene) == ("bed", "lamp", "scene0000_00") and shown.where_a.endswith("a.json:row 6")
     assert report.notes == [
-        "question types of B only: room_size_estimation (1 rows)",
+        "question types of B only: room_size_estimation (1 row)",
         "3 questions of both say in two ways how to measure: A does not say how, B measuring from the closest point of "
         "each object",
     ]
@@ -98,8 +98,8 @@ def test_questions_that_are_asked_twice_are_counted_and_contradictions_left_out(
     report = diff_data(first, second)
     assert [note.partition(": ")[2] for note in report.notes[:3]] == [
         "2 rows left out: the question is asked again, with another answer",
-        "1 rows left out: no answer",
-        "1 rows ask again and say the same, each counts once",
+        "1 row left out: no answer",
+        "1 row repeats a question and its answer: counted once",
     ]
 
 
@@ -112,7 +112,7 @@ def test_what_cannot_be_compared_is_named(files, tmp_path):
     types = write(tmp_path / "d.json", [("scene0000_00", "What is the size of this room (in square meters)?", "20")])
     report = diff_data(first, types)
     assert report.lines[-1].both == 0 and report.notes[-1].startswith("no question in common: A asks")
-    with pytest.raises(DataError, match=r"no row can be compared \(1 rows: no answer\)"):
+    with pytest.raises(DataError, match=r"no row can be compared \(1 row: no answer\)"):
         diff_data(write(tmp_path / "e.json", [("scene0000_00", "Why?", "")]), first)
     with pytest.raises(DataError, match="no such folder or file"):
         diff_data(tmp_path / "nothing", first)
@@ -193,7 +193,7 @@ def test_two_builds_differ_where_their_settings_do(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["a"], "1 datasets given, 2 needed"),
+        (["a"], "1 dataset given, 2 needed"),
         (["a", "b", "--settings"], "2 datasets given, 1 needed"),
         (["a", "b", "source=demo"], "source=demo: keys go with --settings"),
         ([__file__.replace(".py", ".json"), "--settings"], "source.root: no value given"),

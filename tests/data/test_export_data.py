@@ -304,7 +304,7 @@ def test_rooms_of_a_benchmark_that_is_kept_out_are_refused_and_the_manifest_name
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bench", "own"]
     rows.write_text('{"video": "ScanNet/scene0002_00.mp4"}\n{"id": 2}\n')
     summary = export_data(parse_settings(words))
-    assert "data.keep_out: 1 rooms of 1 files are denied as VSI-Bench's; 1 of 2 rows there name none" in summary.notes
+    assert "data.keep_out: 1 room of 1 file denied as VSI-Bench's; 1 of 2 rows there name none" in summary.notes
     manifest = read_manifest(summary.out)
     (file,) = manifest.counts["keep_out"]["files"]
     assert (file["file"], file["rooms"], file["rows_without_room"]) == ("test.jsonl", 1, 1)
@@ -320,7 +320,7 @@ def test_nothing_is_overwritten_unasked_and_files_of_others_never(dataset, tmp_p
     with pytest.raises(DataError, match="holds an export already"):
         export_data(again)
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"1 files that no export wrote, such as notes\.txt"):
+    with pytest.raises(DataError, match=r"1 file that no export wrote, such as notes\.txt"):
         export_data(again, overwrite=True)
     (out / "notes.txt").unlink()
     export_data(replace(again, format="swift"), overwrite=True)
@@ -337,7 +337,7 @@ def test_nothing_is_overwritten_unasked_and_files_of_others_never(dataset, tmp_p
     [
         (["own", "swfit", "output=o"], "FORMAT=swfit: not one of", "did you mean swift?"),
         (["own", "swift"], "output: no value given", "output=DIR"),
-        (["own", "output=o"], "1 names given", "formats: llamafactory"),
+        (["own", "output=o"], "1 name given", "formats: llamafactory"),
         (["own", "swift", "output=o", "metod=sft"], "metod: unknown key", "did you mean method?"),
         (["own", "easyr1", "output=o", "method=dpo"], "method=dpo: rows of easyr1 are for grpo", "llamafactory, swift"),
         (["own", "verl", "output=o", "frames=8"], "frames=8: verl has no frame lists", "swift"),

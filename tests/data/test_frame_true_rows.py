@@ -74,7 +74,7 @@ def test_a_map_that_a_row_carries_is_judged_by_itself():
     found = true_rows([row], 8, "drop", "rows")
     (kept,) = found.rows
     assert kept.extra == {"judged_at": [8, 16], "true_at": [8, 16]} and kept.reasoning == "I see four."
-    assert found.maps == found.to_json()["maps"] == 1 and found.answered == 0 and "1 rows lose" in found.sentences()[0]
+    assert found.maps == found.to_json()["maps"] == 1 and found.answered == 0 and "1 row loses" in found.sentences()[0]
     with pytest.raises(RowError, match=r'extra\.map_true_at="16": must be a list of numbers of frames'):
         true_rows([replace(row, extra={**row.extra, "map_true_at": "16"})], 8, "drop", "rows")
     for frames, mode in ((16, "drop"), (32, "drop"), (8, "off")):  # true, not judged, not asked
@@ -89,9 +89,9 @@ def test_a_list_without_the_budgets_that_were_judged_is_taken_as_whole():
 def test_what_is_left_out_is_said_with_the_way_out():
     dropped, answered, unknown = true_rows(rows_with(*EXTRAS), 8, "drop", "rows").sentences()
     assert "2 of 5 rows left out: not true for the 8 frames shown (object_counting 2)" in dropped
-    assert "data.frame_true=off" in dropped and "1 rows have another answer" in answered
+    assert "data.frame_true=off" in dropped and "1 row has another answer" in answered
     assert "1 of 3 rows do not say" in unknown
-    with pytest.raises(DataError, match="none of 1 rows is true for the 8 frames") as error:
+    with pytest.raises(DataError, match="none of 1 row is true for the 8 frames") as error:
         true_rows(rows_with(EXTRAS[3]), 8, "drop", "rows")
     assert "data.frame_true=off" in error.value.hint
 

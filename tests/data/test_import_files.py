@@ -94,7 +94,7 @@ def test_maps_of_a_file_beside_are_joined_by_the_video(tmp_path):
     rows = read_rows(tmp_path / "out/train.jsonl")
     assert [row.extra.get("cognitive_map") for row in rows] == [None, grid, None]
     assert rows[1].extra["object_list"] == ["table", "chair"]
-    assert f"maps: 1 of 2 in {beside} joined to 1 rows" in summary.notes
+    assert f"maps: 1 of 2 in {beside} joined to 1 row" in summary.notes
     for other, says in [([{"video_id": "a"}], "no map of a video"), ([maps[0], maps[0]], "has a map already")]:
         with pytest.raises(DataError, match=says):
             import_data(ImportSettings((file,), tmp_path / "more", maps=write(beside, other)))

@@ -122,7 +122,7 @@ def test_every_spelling_of_a_room_of_vsi_bench_is_known_of_one_that_is_kept_out(
 def test_other_recordings_of_the_room_are_denied_until_the_command_ends(rows_file, dataset, scan):
     row = make(dataset=dataset, scene=scan, room=scan, path=f"videos/{scan}.mp4")
     with keeping_out([rows_file]):
-        with pytest.raises(DataError, match=r"is in .*bench/test\.jsonl \(data\.keep_out\) \(1 of 1 rows"):
+        with pytest.raises(DataError, match=r"is in .*bench/test\.jsonl \(data\.keep_out\) \(1 of 1 row"):
             check_rows([row])
         assert "data.keep_out" in (check_scan(scan, dataset) or "")
         with keeping_out([]):  # a command within a command keeps what the outer one denies

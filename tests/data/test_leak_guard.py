@@ -111,7 +111,7 @@ def test_val_scans_of_safe_rooms_need_the_flag():
 
 def test_validation_videos_of_arkitscenes_are_held_out_too():
     row = make(dataset="arkitscenes", scene="42899688", room="435371")  # Validation, of a room that is in no benchmark
-    with pytest.raises(DataError, match=r"scene_name=42899688: a val scan \(1 of 1 rows\)"):
+    with pytest.raises(DataError, match=r"scene_name=42899688: a val scan \(1 of 1 row\)"):
         check_rows([row])
     assert check_rows([row], allow_val_safe=True) == "clean"
     assert check_rows([make(dataset="arkitscenes", scene="40958767", room="379876")]) == "clean"  # Training
@@ -174,7 +174,7 @@ def test_dev_split_never_empties_train_and_rooms_keep_their_side(numbers, fracti
 def test_dev_split_of_one_room_is_empty_and_says_so():
     split = split_dev(["scene0000", "scene0000"], 0.5)
     assert not split.dev_rooms
-    assert split.note == "dev is empty: 1 room(s), a dev split needs at least 2"
+    assert split.note == "dev is empty: 1 room, a dev split needs at least 2"
     with pytest.raises(ValueError, match="dev_fraction"):
         split_dev(["a", "b"], 1.0)
 

@@ -88,7 +88,7 @@ def test_links_are_followed(tmp_path, kind):
     data = linked(tmp_path, kind)
     row = make()  # a train scan by all its names
     write_rows(data / "train.jsonl", [row])
-    with pytest.raises(DataError, match=r"is in VSI-Bench \(1 of 1 rows\), named by"):
+    with pytest.raises(DataError, match=r"is in VSI-Bench \(1 of 1 row\), named by"):
         read_checked_rows(data / "train.jsonl")
     assert any(
         "rooms of VSI-Bench" in problem
@@ -121,7 +121,7 @@ def test_a_mix_is_checked_in_each_of_its_folders(tmp_path, capsys):
     with pytest.raises(DataError, match=r"b/train.jsonl: scene_name=a: room arkitscenes/381658"):
         load_rows(load_config("train", [*words, mixed]))
     assert run(["train", "sft", "model=tiny", f"data={tmp_path / 'b'}", f"output={tmp_path / 'run'}"]) == 2
-    assert "room arkitscenes/381658 is in VSI-Bench (1 of 1 rows)" in capsys.readouterr().err
+    assert "room arkitscenes/381658 is in VSI-Bench (1 of 1 row)" in capsys.readouterr().err
 
 
 def test_unknown_rows_are_counted_and_named():

@@ -187,10 +187,10 @@ def test_check_data_names_every_fault(tmp_path):
         "train.jsonl:5: ground_truth",  # the answer -1
         "used before in this file",
         "rooms of VSI-Bench (scene0025_00)",
-        "share 1 rooms (e.g. scene0000)",
+        "share 1 room (e.g. scene0000)",
         "scene0025_00.mp4",  # cut off
         "scene0011_00.mp4: no such video",
-        "problem: 1 rows of val scans",
+        "problem: 1 row of val scans",
     ):
         assert says in text, says
     assert report.verdict == "leak"

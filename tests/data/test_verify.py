@@ -94,7 +94,7 @@ def test_notes_say_what_was_not_compared(meta, tmp_path):
     rows = [row("object_counting", "How many chairs?", "2")]
     result = verify_geometry([meta], write(tmp_path / "test.jsonl", rows))
     assert result.types["object_counting"].unresolvable == 1
-    assert "1 questions are in other words" in result.table()
+    assert "1 question is in other words" in result.table()
     assert "nothing was compared" in result.table()
 
 

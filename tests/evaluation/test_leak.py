@@ -63,11 +63,11 @@ def test_every_scoring_command_refuses_before_it_reads_anything(tmp_path, capsys
         words = [f"model={bad}", f"benchmark={benchmark}", f"benchmark.path={broken}", f"output={tmp_path / 'o'}"]
         assert run(["eval", *words]) == 2
         error = capsys.readouterr().err
-        assert "trained on 1 benchmark room(s), such as arkitscenes/381658" in error and "--allow-leak" in error
+        assert "trained on 1 benchmark room, such as arkitscenes/381658" in error and "--allow-leak" in error
         assert not (tmp_path / "o").exists()
     for extra in ([], ["benchmark=mathvista", f"benchmark.path={broken}"]):
         assert run(["score", str(broken), f"model.path={bad}", *extra]) == 2
-        assert "trained on 1 benchmark room(s)" in capsys.readouterr().err
+        assert "trained on 1 benchmark room" in capsys.readouterr().err
 
 
 @pytest.mark.integration
@@ -257,8 +257,8 @@ def test_rows_that_name_no_room_are_unknown_where_rooms_were_trained_on():
 def test_rows_without_a_room_show_one_of_the_split_that_they_are_drawn_from(trained, room):
     rows, manifests = benchmark_rows(None, None), [TrainingManifest(rooms=trained)]
     found = compare_rows(manifests, rows, lambda row: (), True, lambda row: {"scannet": "val"})
-    told = "leak check: 2 rows name no room: as far as published they show rooms of scannet val"
-    among = f"; 1 room(s) trained on may be among them, such as {room}"
+    told = "leak check: 2 rows name no room: as far as published, such rows show rooms of scannet val"
+    among = f"; 1 room trained on may be among them, such as {room}"
     assert found.notes() == [told + (among if room else ", of which none was trained on")]
     assert found.verdict == ("unknown" if room else "clean")
     assert (found.num_unnamed, found.to_json()["drawn_from"]) == (2, ["scannet val"])
@@ -272,7 +272,7 @@ def test_rows_drawn_from_any_split_may_show_every_room_of_the_data_set():
         manifests = [TrainingManifest(rooms={trained: [room]})]
         found = compare_rows(manifests, rows, lambda row: (), True, lambda row: both[int(row.id)])
         assert (found.verdict, found.drawn_from) == (verdict, ("scannet", "scannetpp"))
-        assert [note.count("1 rows name no room") for note in found.notes()] == [2]  # each kind of rows is told
+        assert [note.count("1 row names no room") for note in found.notes()] == [2]  # each kind of rows is told
 
 
 def test_a_split_says_nothing_of_rows_that_name_their_room_nor_clears_a_model_that_is_unknown():
@@ -293,9 +293,9 @@ def test_score_refuses_a_model_trained_on_a_benchmarks_rooms(tmp_path, capsys):
     seen = model(tmp_path / "seen", rooms={"scannet": ["scene0123"]})  # of no list: the row names it
     words = ["score", str(tmp_path / "answers.jsonl"), "benchmark=revsi", f"benchmark.path={tmp_path / 'rows.jsonl'}"]
     assert run([*words, f"model.path={seen}"]) == 2
-    assert "trained on 1 benchmark room(s), such as scene0123" in capsys.readouterr().err
+    assert "trained on 1 benchmark room, such as scene0123" in capsys.readouterr().err
     assert run([*words, f"model.path={seen}", "--allow-leak"]) == 0
-    assert "note: leak check: trained on 1 benchmark room(s)" in capsys.readouterr().out
+    assert "note: leak check: trained on 1 benchmark room" in capsys.readouterr().out
     other = model(tmp_path / "other", rooms={"scannet": ["scene0200"]})
     assert run([*words, f"model.path={other}"]) == 0
     assert "leak check" not in capsys.readouterr().out

@@ -133,7 +133,7 @@ def test_answer_tags_are_read_where_the_texts_think_or_the_prompt_says_so(tmp_pa
     bare = write_lines(tmp_path / "q.jsonl", [{"id": 0, "prediction": "<answer>3</answer>"}])
     report = score_file(bare, bench)
     assert report.scores.by_row["official"] == {"0": 0.0}
-    assert any("1 of 1 answers hold <answer> tags" in note and "prompt.mode=think" in note for note in report.notes)
+    assert any("1 of 1 answer with <answer> tags" in note and "prompt.mode=think" in note for note in report.notes)
     asked = [str(bare), f"benchmark.path={bench}", "prompt.mode=think", "prompt.wording=train"]
     report = score_command(asked)
     assert isinstance(report, ScoreReport)

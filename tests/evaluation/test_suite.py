@@ -105,4 +105,4 @@ def test_rows_are_read_once_so_a_file_that_goes_while_others_are_evaluated_does_
     words = ["eval", f"model={tiny_folder}", "benchmark=suite", suite, f"output={out}", *SMALL]
     assert run(words) == 0
     assert json.loads((out / "first/results.json").read_text())["n"] == 6
-    assert not (tmp_path / "bench/test.jsonl").exists() and "1 of 1 benchmarks" in capsys.readouterr().out
+    assert not (tmp_path / "bench/test.jsonl").exists() and "1 of 1 benchmark" in capsys.readouterr().out

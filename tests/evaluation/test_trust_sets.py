@@ -238,7 +238,7 @@ def test_rules_of_revsi_by_the_text_of_a_row(write_benchmark):
     _, obeys = row_sets(rows, audit({}), 16, verdicts)
     assert (obeys.name, obeys.ids) == ("ReVSI rules", frozenset("1356"))
     assert "2 a name that means many things, 1 a distance below 1 m" in obeys.about
-    assert "1 rows lack what a rule needs" in obeys.about
+    assert "1 row without what a rule needs" in obeys.about
     assert rule_table(verdicts)[3] == {"rule": large, "n": 1, "broken": 0, "unknown": 1}
 
 

@@ -135,7 +135,7 @@ def test_a_plan_of_a_large_file_has_the_numbers_of_all_rows_and_says_what_it_rea
     monkeypatch.setattr(row_numbers, "_LONGEST", 2)
     sketched = describe(config).splitlines()
     looked = [line for line in sketched if line.startswith("rows looked at:")]
-    assert len(looked) == 1 and "of all 40 lines counted" in looked[0] and "check-data, read all" in looked[0]
+    assert len(looked) == 1 and "40 lines counted by types" in looked[0] and "check-data, read all" in looked[0]
     assert 8 <= int(looked[0].split("counted, ")[1].split()[0]) <= 12
     if "data.limit=10" not in words:  # which ten rows a run takes is not looked at: the longest of all counts
         assert [line for line in sketched if line not in looked] == whole

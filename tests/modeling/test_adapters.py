@@ -180,7 +180,7 @@ def test_a_chain_that_lost_or_changed_a_link_is_refused(base, adapter, second, t
     with pytest.raises(DataError, match="holds x"):
         load(second)
     kept = (earlier / "x").rename(tmp_path / "kept")
-    with pytest.raises(DataError, match="trained on a base with 1 earlier adapters in it; found here: 0"):
+    with pytest.raises(DataError, match="trained on a base with 1 earlier adapter in it; found here: 0"):
         load(second)
     kept.rename(earlier / "0")
     other = load(base, tune="lora", lora=LORA)

@@ -72,5 +72,5 @@ def test_special_tokens_in_a_question_are_refused(tiny, token):
 
 def test_placeholders_are_expanded_in_order():
     assert expand_placeholders([1, 9, 2, 9, 3], (9,), [2, 3]) == [1, 9, 9, 2, 9, 9, 9, 3]
-    with pytest.raises(DataError, match="2 placeholders rendered for 1 videos and images"):
+    with pytest.raises(DataError, match="2 placeholders rendered for 1 video or image"):
         expand_placeholders([1, 9, 2, 9, 3], (9,), [2])

@@ -107,7 +107,7 @@ def test_a_model_that_is_not_whole_is_refused_with_the_first_names(broken, chang
 
 def test_weights_that_are_no_numbers_are_refused(broken):
     folder = broken(lambda tensors: {**tensors, "lm_head.weight": tensors["lm_head.weight"] * float("nan")})
-    with pytest.raises(DataError, match=r"1 tensors hold values that are no numbers \(lm_head\.weight\)"):
+    with pytest.raises(DataError, match=r"1 tensor holds values that are no numbers \(lm_head\.weight\)"):
         load(str(folder))
 
 

@@ -104,10 +104,10 @@ def accelerator(kind, num_processes=2, backend="gloo", device="cpu"):
 @pytest.mark.parametrize(
     ("launch", "found", "said"),
     [
-        ("zero2", accelerator(DistributedType.MULTI_CPU), "accelerate runs 2 process(es) as MULTI_CPU"),
-        ("fsdp2", accelerator(DistributedType.MULTI_CPU), "accelerate runs 2 process(es) as MULTI_CPU"),
-        ("ddp", accelerator(DistributedType.NO, 1), "accelerate runs 1 process(es) as NO"),
-        ("zero3", accelerator(DistributedType.DEEPSPEED, 4), "accelerate runs 4 process(es) as DEEPSPEED"),
+        ("zero2", accelerator(DistributedType.MULTI_CPU), "accelerate runs 2 processes as MULTI_CPU"),
+        ("fsdp2", accelerator(DistributedType.MULTI_CPU), "accelerate runs 2 processes as MULTI_CPU"),
+        ("ddp", accelerator(DistributedType.NO, 1), "accelerate runs 1 process as NO"),
+        ("zero3", accelerator(DistributedType.DEEPSPEED, 4), "accelerate runs 4 processes as DEEPSPEED"),
         ("ddp", accelerator(DistributedType.MULTI_GPU, device="cuda"), "processes on cuda talk by gloo, not by nccl"),
         ("zero2", accelerator(DistributedType.DEEPSPEED, backend="mpi"), "processes on cpu talk by mpi, not by gloo"),
     ],

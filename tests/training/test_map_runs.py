@@ -32,7 +32,7 @@ def test_a_map_is_learned_rewarded_and_scored(make_config, tmp_path, capsys):
     words += [f"output={tmp_path / 'eval'}", "video.num_frames=2", "video.timeout_s=null", "prompt.wording=train"]
     assert run(["eval", *words, "decoding.max_new_tokens=6"]) == 2
     # One category of one cell: 1 + 2 + 4 = 7 tokens at least.
-    assert "decoding.max_new_tokens=6: cuts off the answers of 1 of 1 rows" in capsys.readouterr().err
+    assert "decoding.max_new_tokens=6: cuts off the answers of 1 of 1 row" in capsys.readouterr().err
     assert run(["eval", *words, "decoding.max_new_tokens=40"]) == 0
     results = json.loads((tmp_path / "eval/results.json").read_text())
     # In the centre a point lies 3 sqrt 2 cells from [8, 8]: further than 3, and 1 - 3 / 10 by the published score.

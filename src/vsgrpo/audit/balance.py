@@ -16,6 +16,7 @@ from vsgrpo.audit.folds import NUM_FOLDS, scene_folds
 from vsgrpo.audit.measure import NEAR_FIXED, Texts, read_texts
 from vsgrpo.audit.numbers import NumberTexts
 from vsgrpo.audit.rows import AuditRow
+from vsgrpo.terminal import counted
 
 MIN_ROWS = 50
 MIN_SCENES = 20
@@ -33,7 +34,7 @@ def is_too_small(rows: Sequence[AuditRow]) -> str | None:
     """Return why the rows of one type cannot be balanced by their text, None where they can."""
     scenes = len({row.scene for row in rows})
     if len(rows) < MIN_ROWS or scenes < MIN_SCENES:
-        return f"{len(rows)} rows of {scenes} rooms, {MIN_ROWS} of {MIN_SCENES} are needed"
+        return f"{counted(len(rows), 'row')} of {counted(scenes, 'room')}, {MIN_ROWS} of {MIN_SCENES} are needed"
     return None
 
 

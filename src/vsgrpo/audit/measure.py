@@ -16,6 +16,7 @@ from vsgrpo.audit.choices import ChoiceTexts
 from vsgrpo.audit.folds import NUM_FOLDS, Interval, scene_folds, scene_interval
 from vsgrpo.audit.numbers import NumberTexts
 from vsgrpo.audit.rows import AuditRow
+from vsgrpo.terminal import counted
 
 MIN_ROWS = 30
 MIN_SCENES = 5
@@ -139,9 +140,9 @@ def too_few(rows: Sequence[AuditRow]) -> str | None:
     if len({row.right is None for row in rows}) > 1:
         return "both numbers and choices"
     if len(rows) < MIN_ROWS:
-        return f"{len(rows)} rows, {MIN_ROWS} are needed"
+        return f"{counted(len(rows), 'row')}, {MIN_ROWS} are needed"
     if scenes < MIN_SCENES:
-        return f"{scenes} scenes, {MIN_SCENES} are needed"
+        return f"{counted(scenes, 'scene')}, {MIN_SCENES} are needed"
     return None
 
 

@@ -10,6 +10,7 @@ from vsgrpo.audit.folds import Interval
 from vsgrpo.audit.measure import Audit
 from vsgrpo.audit.transfer import Transfer
 from vsgrpo.spatial.question_types import table_tasks
+from vsgrpo.terminal import counted
 
 MAX_TRANSFER = 0.05
 """A training set whose text scores more than this above the benchmark's constants teaches text."""
@@ -44,7 +45,7 @@ class AuditReport:
         """Return the tables for people, notes below them."""
         lines = [f"{self.name}: what the text of the questions gives away", *audit_lines(self.audit)]
         lines += _exploitable_lines(self.audit)
-        lines += [f"left out: {number} rows: {reason}" for reason, number in self.left_out.items()]
+        lines += [f"left out: {counted(number, 'row')}: {reason}" for reason, number in self.left_out.items()]
         return "\n".join(lines + (transfer_lines(self.transfer) if self.transfer is not None else []))
 
 
@@ -95,7 +96,10 @@ def transfer_lines(transfer: Transfer) -> list[str]:
     width = max([len(name) for name in (*transfer.types, *transfer.not_scored)] + [16])
     lines = ["transfer: learned from the training set's text, asked the rows above, no scene in both"]
     if transfer.left_out:
-        lines.append(f"left out: {transfer.left_out} training rows of {transfer.shared_scenes} scenes in both sets")
+        lines.append(
+            f"left out: {counted(transfer.left_out, 'training row')} of "
+            f"{counted(transfer.shared_scenes, 'scene')} in both sets"
+        )
     head = f"{'question type':<{width}} {'rows':>6} {'train':>6} {'const':>6} {'text':>6} {'95 %':>11}"
     lines += [f"{head} {'above':>6} {'95 %':>11}"] if transfer.types else []
     whole = {"all (micro)": transfer.micro} if transfer.micro is not None else {}

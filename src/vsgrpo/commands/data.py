@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vsgrpo.commands import app
-from vsgrpo.terminal import print_result, show
+from vsgrpo.terminal import counted, print_result, show
 
 if TYPE_CHECKING:
     from vsgrpo.data.build.assemble import BuildSummary
@@ -191,7 +191,7 @@ def diff_data(
     wanted = 1 if by_settings else 2
     if len(paths) != wanted:
         hint = "vsgrpo diff-data RELEASE --settings source.root=DIR" if by_settings else "vsgrpo diff-data A B"
-        raise ConfigError(f"diff-data: {len(paths)} datasets given, {wanted} needed", hint)
+        raise ConfigError(f"diff-data: {counted(len(paths), 'dataset')} given, {wanted} needed", hint)
     if not by_settings:
         if words:
             raise ConfigError(f"diff-data: {words[0]}: keys go with --settings", "vsgrpo diff-data A B")

@@ -15,6 +15,7 @@ from vsgrpo.data.row import LETTERS, Row
 from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import DataError
 from vsgrpo.records import read_records
+from vsgrpo.terminal import counted
 
 _SUFFIXES = (".jsonl", ".json", ".parquet")
 _FIRST = ("train", "test")
@@ -81,7 +82,9 @@ def read_audit_rows(path: Path) -> RowsToAudit:
         else:
             rows.append(_named(found, data, number))
     if not rows:
-        reasons = "; ".join(f"{number} rows: {reason}" for reason, number in left_out.items()) or "it is empty"
+        reasons = (
+            "; ".join(f"{counted(number, 'row')}: {reason}" for reason, number in left_out.items()) or "it is empty"
+        )
         hint = "a row has a question, its answer (options for a choice) and the scene: see docs/trust.md"
         raise DataError(f"{file}: no row can be audited ({reasons})", hint)
     return RowsToAudit(file, rows, dict(left_out.most_common()))

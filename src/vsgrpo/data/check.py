@@ -30,7 +30,7 @@ from vsgrpo.families import FAMILIES, budget_of, family_of, find_model
 from vsgrpo.families.hub_models import with_hub_models
 from vsgrpo.files import user_cache
 from vsgrpo.paths import inside
-from vsgrpo.terminal import Progress
+from vsgrpo.terminal import Progress, counted
 from vsgrpo.video.image import image_size
 from vsgrpo.video.index import VideoHeader
 from vsgrpo.video.reader import examine_media, probe
@@ -72,7 +72,7 @@ class CheckReport:
         """Return counts, verdict, problems and notes."""
         lines: list[str] = []
         for name, answers in self.answers.items():
-            lines += [f"{name}: {self.files[name]} rows", *answer_table(answers, name=Path(name).stem)[:-1]]
+            lines += [f"{name}: {counted(self.files[name], 'row')}", *answer_table(answers, name=Path(name).stem)[:-1]]
             lines += truth_lines(self.frame_true[name])
         lines.append(f"videos: {self.num_videos} readable, {self.frames[0]} to {self.frames[1]} frames")
         if self.num_images:
@@ -80,15 +80,17 @@ class CheckReport:
         lines.append(f"leak check: {self.verdict}")
         lines += [f"problem: {problem}" for problem in self.problems[:_SHOWN]]
         if len(self.problems) > _SHOWN:
-            lines.append(f"... and {len(self.problems) - _SHOWN} more problems (--json lists them all)")
+            lines.append(f"... and {counted(len(self.problems) - _SHOWN, 'more problem')} (--json lists them all)")
         lines += [f"note: {note}" for note in self.notes]
-        lines.append("all is well" if not self.problems else f"{len(self.problems)} problem(s)")
+        lines.append("all is well" if not self.problems else counted(len(self.problems), "problem"))
         return "\n".join(lines)
 
     def raise_if_bad(self) -> None:
         """Raise DataError if there is a problem."""
         if self.problems:
-            raise DataError(f"{len(self.problems)} problem(s), the first: {self.problems[0]}", "they are listed above")
+            raise DataError(
+                f"{counted(len(self.problems), 'problem')}, the first: {self.problems[0]}", "they are listed above"
+            )
 
 
 def check_data(path: Path, config: TrainConfig, *, headers: bool = False, limit: int | None = None) -> CheckReport:
@@ -131,7 +133,9 @@ def _check_data(path: Path, config: TrainConfig, headers: bool, limit: int | Non
     ]
     problems += _leak_problems(scans) + _shared_rooms(scans)
     if judged.num_val and not config.data.allow_val_safe:
-        problems.append(f"{judged.num_val} rows of val scans: training on them needs data.allow_val_safe=true")
+        problems.append(
+            f"{counted(judged.num_val, 'row')} of val scans: training on them needs data.allow_val_safe=true"
+        )
     good, bad = _media(scans, config, headers, limit)
     problems += bad
     frames = [header.num_frames for (kind, _), header in good.items() if kind == "video"]
@@ -140,7 +144,10 @@ def _check_data(path: Path, config: TrainConfig, headers: bool, limit: int | Non
     notes += [] if unknown is None else [f"leak check: unknown: {unknown}"]
     if untimed := [path for (kind, path), header in good.items() if kind == "video" and header.fps <= 0]:
         timed = " and ".join(family.label for family in FAMILIES.values() if family.needs_timing)
-        notes.append(f"{len(untimed)} videos state no frame rate, such as {untimed[0]}: {timed} refuses them")
+        notes.append(
+            f"{counted(len(untimed), 'video states', 'videos state')} no frame rate, such as {untimed[0]}: "
+            f"{timed} refuses such rows"
+        )
     notes += [note for file, scan in scans.items() if (note := _lost(file, scan, config)) is not None]
     notes += _changed_rows(files[0].parent) + _drawn(files[0], scans, config)
     names = {file: file.name if file.parent == files[0].parent else str(file) for file in files}
@@ -214,7 +221,10 @@ def _lost(file: Path, scan: RowScan, config: TrainConfig) -> str | None:
     frames = budget_of(config.model.path, config.vision()).sampled_frames
     lost = truth.lost_at(frames)
     by_type = f" ({', '.join(f'{kind} {number}' for kind, number in lost.items())})" if lost else ""
-    what = f"a run with video.num_frames={frames} leaves out {sum(lost.values())} of {truth.rows.total()} rows{by_type}"
+    what = (
+        f"a run with video.num_frames={frames} leaves out {sum(lost.values())} of "
+        f"{counted(truth.rows.total(), 'row')}{by_type}"
+    )
     keeps = "data.frame_true=off keeps " + ("those that name no frames" if truth.named else "them")
     return f"{file.name}: {what}: not true for these frames; {keeps}"
 
@@ -231,8 +241,8 @@ def _row_files(path: Path) -> list[Path]:
 
 def _leak_problems(scans: dict[Path, RowScan]) -> list[str]:
     return [
-        f"{file}: {found.num_leaks} rows show rooms of {found.first_leak[1].benchmark} "
-        f"({name_some(sorted(found.leaked_scenes))}): `train` refuses them; "
+        f"{file}: {counted(found.num_leaks, 'row shows', 'rows show')} rooms of {found.first_leak[1].benchmark} "
+        f"({name_some(sorted(found.leaked_scenes))}): `train` refuses such rows; "
         f"rooms: {name_some(sorted(found.leaked_rooms))}"
         for file, found in ((file, scan.judged) for file, scan in scans.items())
         if found.first_leak is not None
@@ -241,7 +251,7 @@ def _leak_problems(scans: dict[Path, RowScan]) -> list[str]:
 
 def _shared_rooms(scans: dict[Path, RowScan]) -> list[str]:
     return [
-        f"{first} and {second} share {len(both)} rooms (e.g. {min(both)[1]})"
+        f"{first} and {second} share {counted(len(both), 'room')} (e.g. {min(both)[1]})"
         for first, second in combinations(scans, 2)
         if first.stem.removesuffix("_pairs") != second.stem.removesuffix("_pairs")
         if (both := scans[first].rooms & scans[second].rooms)

@@ -23,6 +23,7 @@ from vsgrpo.spatial.maps import cells_of, map_text
 from vsgrpo.spatial.moments import FRAMES_SHOWN, MOMENT
 from vsgrpo.spatial.question_types import tolerance_of
 from vsgrpo.spatial.wrong_answers import rejected_answer
+from vsgrpo.terminal import counted
 
 TRUE_AT, JUDGED_AT, ANSWER_AT = "true_at", "judged_at", "answer_at"
 MAP, MAP_JUDGED_AT, MAP_TRUE_AT = "map", "map_judged_at", "map_true_at"
@@ -248,14 +249,26 @@ class TrueRows:
         if self.dropped:
             by_type = ", ".join(f"{kind} {number}" for kind, number in self.dropped.items())
             number = sum(self.dropped.values())
-            what = f"{number} of {number + len(self.rows)} rows left out: not true for the {self.frames} frames shown"
+            what = (
+                f"{number} of {counted(number + len(self.rows), 'row')} left out: not true for the "
+                f"{counted(self.frames, 'frame shown', 'frames shown')}"
+            )
             out.append(f"frame-true: {what} ({by_type}); {self._ways(number)}")
         if self.answered:
-            out.append(f"frame-true: {self.answered} rows have another answer for the {self.frames} frames shown")
+            out.append(
+                f"frame-true: {counted(self.answered, 'row has', 'rows have')} another answer for the "
+                f"{counted(self.frames, 'frame shown', 'frames shown')}"
+            )
         if self.maps:
-            out.append(f"frame-true: {self.maps} rows lose extra.map: not true for the {self.frames} frames shown")
+            out.append(
+                f"frame-true: {counted(self.maps, 'row loses', 'rows lose')} extra.map: not true for the "
+                f"{counted(self.frames, 'frame shown', 'frames shown')}"
+            )
         if self.unknown:
-            what = f"{self.unknown} of {len(self.rows)} rows do not say whether {self.frames} frames show their answer"
+            what = (
+                f"{self.unknown} of {counted(len(self.rows), 'row does', 'rows do')} not say whether "
+                f"{counted(self.frames, 'frame shows', 'frames show')} their answer"
+            )
             out.append(f"frame-true: {what}: kept")
         return out
 
@@ -296,7 +309,11 @@ def true_rows(rows: Sequence[Row], frames: int, mode: str, where: str) -> TrueRo
     if rows and not kept:
         hint = "show as many frames as the dataset was judged for (video.num_frames), or data.frame_true=off"
         hint = f"set video.num_frames={max(named, key=lambda k: named[k])}" if named else hint
-        raise DataError(f"{where}: none of {len(rows)} rows is true for the {frames} frames shown", hint)
+        raise DataError(
+            f"{where}: none of {counted(len(rows), 'row')} is true for the "
+            f"{counted(frames, 'frame shown', 'frames shown')}",
+            hint,
+        )
     unknown = 0 if is_off else sum(is_true_at(row, frames) is None for row in rows if _shows_video(row))
     return TrueRows(kept, frames, dict(sorted(dropped.items())), answered, unknown, dict(sorted(named.items())), maps)
 

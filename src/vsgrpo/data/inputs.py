@@ -24,6 +24,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.families import adapter_base
 from vsgrpo.files import file_sha256, file_state, remembered_sha256, write_atomic
 from vsgrpo.records import decode_line, read_record
+from vsgrpo.terminal import counted
 
 INPUTS_NAME = "inputs.json"
 SCHEMA_VERSION = 1
@@ -206,7 +207,7 @@ def _difference(before: InputFile, now: InputFile, name: str) -> str:
     if before.lines is not None and now.lines is not None:
         return _differing_lines(before.lines, now.lines, Path(name))
     if before.state[0] != now.state[0]:
-        return f"{now.state[0]} bytes, were {before.state[0]}"
+        return f"{counted(now.state[0], 'byte')}, were {before.state[0]}"
     return "other content" if before.sha256 is not None else "written since"
 
 
@@ -222,8 +223,8 @@ def _differing_lines(before: list[str], now: list[str], path: Path) -> str:
     gone = f"{known.total()} of the {len(before)} before are gone"
     if new:
         first = f"first: line {new[0] + 1}{_id_of_line(path, new[0])}"
-        return f"{len(new)} of {len(now)} lines are new or changed, {gone} ({first})"
-    return f"{len(now)} lines, {gone}" if known.total() else "its lines are in another order"
+        return f"{len(new)} of {counted(len(now), 'line is', 'lines are')} new or changed, {gone} ({first})"
+    return f"{counted(len(now), 'line')}, {gone}" if known.total() else "its lines are in another order"
 
 
 def _id_of_line(path: Path, number: int) -> str:

@@ -20,6 +20,7 @@ from vsgrpo.files import file_sha256
 from vsgrpo.loose_records import SUFFIXES, loose_records
 from vsgrpo.records import row_suffix
 from vsgrpo.tables import keep_out, kept_out
+from vsgrpo.terminal import counted
 
 KEY = "data.keep_out"
 _PACKED = re.compile(r"[0-9A-Za-z+/=_-]{1024,}")
@@ -64,7 +65,7 @@ def read_kept(values: Sequence[str]) -> list[KeptFile]:
         if not any(item.rooms for item in kept):
             raise DataError(
                 f"{KEY}={value}: names no room of a known form (ScanNet, ARKitScenes, ScanNet++) in "
-                f"{sum(item.rows for item in kept)} rows of {len(files)} files",
+                f"{counted(sum(item.rows for item in kept), 'row')} of {counted(len(files), 'file')}",
                 "give the row files that name scenes or videos, or leave the entry out: it would keep nothing out",
             )
         found += kept
@@ -114,8 +115,10 @@ def kept_line(values: Sequence[str]) -> list[str]:
         return []
     rooms = {room for item in kept for room in item.rooms}
     rows, without = sum(item.rows for item in kept), sum(item.rows_without_room for item in kept)
-    named = f"{without} of {rows} rows there name none" if without else f"all {rows} rows there name one"
-    return [f"{KEY}: {len(rooms)} rooms of {len(kept)} files are denied as VSI-Bench's; {named}"]
+    named = counted(rows, "row there names one", "rows there each name one")
+    if without:
+        named = f"{without} of {counted(rows, 'row there names none', 'rows there name none')}"
+    return [f"{KEY}: {counted(len(rooms), 'room')} of {counted(len(kept), 'file')} denied as VSI-Bench's; {named}"]
 
 
 def _files(value: str) -> list[Path]:

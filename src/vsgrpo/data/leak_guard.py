@@ -32,6 +32,7 @@ from vsgrpo.tables import (
     scannet_room_splits,
     split_of,
 )
+from vsgrpo.terminal import counted
 
 VERDICTS = ("clean", "unknown", "leak")
 """From best to worst."""
@@ -206,12 +207,12 @@ class Judgement:
             by = "" if first.named_by in (row.scene_name, row.room) else f", named by {first.named_by[:120]!r}"
             named = f"scene_name={row.scene_name}: room {first.room} is in {first.benchmark}"
             raise DataError(
-                f"{where}: {named} ({self.num_leaks} of {self.num_rows} rows{more}){by}",
+                f"{where}: {named} ({self.num_leaks} of {counted(self.num_rows, 'row')}{more}){by}",
                 "remove these rows; a model trained on them cannot be scored on the benchmark",
             )
         if self.num_val and not allow_val_safe:
             raise DataError(
-                f"{where}: scene_name={self.first_val}: a val scan ({self.num_val} of {self.num_rows} rows)",
+                f"{where}: scene_name={self.first_val}: a val scan ({self.num_val} of {counted(self.num_rows, 'row')})",
                 "train on the train split, or allow room-safe val scans: data.allow_val_safe=true",
             )
         return self.verdict
@@ -222,7 +223,8 @@ class Judgement:
             return None
         named = ", ".join(f"{number} of dataset {name}" for name, number in self.unknown.most_common(_NAMED))
         return (
-            f"{self.unknown.total()} of {self.num_rows} rows name no scene that can be told from the rooms of "
+            f"{self.unknown.total()} of {counted(self.num_rows, 'row names', 'rows name')} no scene that "
+            "can be told from the rooms of "
             f"{' and '.join(BENCHMARKS)} ({named}; the first: scene_name={self.first_unknown}): make sure that they "
             "show none of them"
         )

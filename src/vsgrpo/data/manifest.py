@@ -28,6 +28,7 @@ from vsgrpo.files import file_sha256, write_atomic
 from vsgrpo.paths import inside
 from vsgrpo.records import read_record
 from vsgrpo.tables import denied_rooms
+from vsgrpo.terminal import counted
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -179,9 +180,8 @@ class TrainingManifest:
         """Return the (dataset, room) pairs of the whole lineage, also those that recorded scene names belong to."""
         rooms: set[tuple[str, str]] = set()
         for dataset, names in self.all_rooms().items():
-            rooms |= {(dataset, name) for name in names}
-            known = dataset_of_path(dataset)
-            rooms |= {(item.dataset, item.room) for name in names for item in rooms_in(name, dataset=known)}
+            found = [item for name in names for item in rooms_in(name, dataset=dataset_of_path(dataset))]
+            rooms |= {(dataset, name) for name in names} | {(item.dataset, item.room) for item in found}
         return rooms
 
     def leaked_rooms(self) -> list[str]:
@@ -191,7 +191,7 @@ class TrainingManifest:
     def reason(self) -> str:
         """Return the verdict in words."""
         if rooms := self.leaked_rooms():
-            return f"trained on {len(rooms)} benchmark room(s), such as {rooms[0]}"
+            return f"trained on {counted(len(rooms), 'benchmark room')}, such as {rooms[0]}"
         if self.verdict() == "leak":
             return "trained on a benchmark"
         reasons = [

@@ -27,7 +27,7 @@ from vsgrpo.errors import DataError, SetupError
 from vsgrpo.families import HUB_ID
 from vsgrpo.files import user_cache
 from vsgrpo.hub import fetch
-from vsgrpo.terminal import note
+from vsgrpo.terminal import counted, note
 
 _COMPLETE = "complete"
 OWN_NAME = "own"
@@ -180,7 +180,7 @@ def _completed(path: Path, found: dict[str, Path], allow_val_safe: bool, name: s
     summary = import_data(settings, overwrite=folder.is_dir())
     taken = sum(sum(part.values()) for part in summary.counts.values())
     if name == _COMPLETE:
-        note(f"{path}: {taken} rows completed, written once to {folder}")
+        note(f"{path}: {counted(taken, 'row')} completed, written once to {folder}")
     return folder
 
 

@@ -19,6 +19,7 @@ from vsgrpo.spatial.map_questions import map_request
 from vsgrpo.spatial.maps import least_tokens, read_map
 from vsgrpo.spatial.question_types import tolerance_of
 from vsgrpo.spatial.wrong_answers import rejected_answer
+from vsgrpo.terminal import counted
 
 MODES = ("vanilla", "think", "observe")
 WORDINGS = ("train", "eval")
@@ -204,7 +205,8 @@ def check_map_room(rows: Iterable[Row], key: str, limit: int) -> None:
     if (most := max(needs, default=0)) > limit:
         number = sum(need > limit for need in needs)
         what = (
-            f"{key}={limit}: cuts off the answers of {number} of {len(needs)} rows, maps of up to {most} tokens or more"
+            f"{key}={limit}: cuts off the answers of {number} of {counted(len(needs), 'row')}, maps of up to "
+            f"{most} tokens or more"
         )
         raise ConfigError(what, f"set {key}={max(128, 2 * most)}, or choose other question types (data.types)")
 

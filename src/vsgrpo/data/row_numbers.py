@@ -24,6 +24,7 @@ from vsgrpo.data.rows import row_from_dict
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.records import decode_line
 from vsgrpo.spatial.question_types import types_named
+from vsgrpo.terminal import counted
 
 SKETCHED_BYTES = 32 << 20
 """Row files of a run that are larger together are sketched by a dry run."""
@@ -157,8 +158,8 @@ def check_types(files: Sequence[Path], counts: Sequence[Mapping[str, int]], type
         if set(types_named([name])).isdisjoint(present):
             where = ", ".join(map(str, files))
             raise ConfigError(f"data.types: {name} is not in {where}", hint=f"there are: {', '.join(present)}")
-    for file, counted in zip(files, counts, strict=True):
-        if not counted or (types is not None and counted.keys().isdisjoint(types_named(types))):
+    for file, lines in zip(files, counts, strict=True):
+        if not lines or (types is not None and lines.keys().isdisjoint(types_named(types))):
             raise DataError(f"{file}: no rows to train on", hint="build-data reports why scans gave no questions")
 
 
@@ -203,17 +204,17 @@ def _sketch(file: Path, config: TrainConfig) -> tuple[RowNumbers, list[Row], Cou
     check_rows(rows, allow_val_safe=config.data.allow_val_safe, where=str(file), base=file.parent)
     num_read, types = len(rows), config.data.kept_types
     rows = [row for row in rows if types is None or row.question_type in types]
-    counted: Counter[str] = Counter()
+    lines: Counter[str] = Counter()
     media: set[tuple[str, str]] = set()
     for (kind, shown), number in found.items():
         name = kind if isinstance(kind, str) else kind.decode(errors="replace")
-        counted[name] += number
+        lines[name] += number
         if types is None or name in types:
             media.update(_entries(json.loads(b"[" + shown + b"]")) if isinstance(shown, bytes) else shown)
-    kept = {name: number for name, number in sorted(counted.items()) if types is None or name in types}
-    looked_at = f"{file.name}: types and media of all {counted.total()} lines counted, {num_read} rows read and "
-    looked_at += "checked (evenly spread, and the longest)"
-    return _numbers(rows, config.prompt, kept, media, looked_at), rows, counted
+    kept = {name: number for name, number in sorted(lines.items()) if types is None or name in types}
+    looked_at = f"{file.name}: {counted(lines.total(), 'line')} counted by types and media, "
+    looked_at += f"{counted(num_read, 'row')} read and checked (evenly spread, and the longest)"
+    return _numbers(rows, config.prompt, kept, media, looked_at), rows, lines
 
 
 def _lines(file: Path, sampled: dict[int, bytes]) -> Iterator[tuple[int, bytes]]:

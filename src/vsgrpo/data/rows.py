@@ -23,6 +23,7 @@ from vsgrpo.paths import inside
 from vsgrpo.records import read_jsonl
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_types import answer_kind_of, type_names
+from vsgrpo.terminal import counted
 
 FIELD_NAMES = tuple(field.name for field in fields(Row))
 _FIELDS = frozenset(FIELD_NAMES)
@@ -214,9 +215,9 @@ def split_dev(rooms: Iterable[str], fraction: float) -> DevSplit:
         dev.remove(max(sorted(names), key=_place))
     if dev or not fraction:
         return DevSplit(frozenset(dev), None)
-    why = f"none of {len(names)} rooms fell into dev_fraction={fraction}"
+    why = f"none of {counted(len(names), 'room')} fell into dev_fraction={fraction}"
     if len(names) < 2:
-        why = f"{len(names)} room(s), a dev split needs at least 2"
+        why = f"{counted(len(names), 'room')}, a dev split needs at least 2"
     return DevSplit(frozenset(), f"dev is empty: {why}")
 
 

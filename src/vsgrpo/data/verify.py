@@ -16,6 +16,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.records import read_jsonl
 from vsgrpo.scans.meta_info import read_meta_info
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_from_boxes, type_names
+from vsgrpo.terminal import counted
 
 _HINT = "questions= takes VSI-Bench's test.jsonl: scene_name, question_type, question, ground_truth, options"
 _METRES = 0.1 + 1e-9  # both answers have one decimal: 0.1 apart is within
@@ -91,10 +92,14 @@ def verify_geometry(meta: Sequence[Path], questions: Path) -> Verification:
         raise DataError(f"{questions}: holds no rows", hint=_HINT)
     notes = []
     if num_other_words:
-        notes.append(f"{num_other_words} questions are in other words than VSI-Bench's: counted as no answer")
+        notes.append(
+            f"{counted(num_other_words, 'question is', 'questions are')} in other words than VSI-Bench's: "
+            "counted as no answer"
+        )
     if far := sum(a.n - a.within_0_1m for a in found.values() if a.within_0_1m is not None):
         notes.append(
-            f"{far} distances beyond 0.1 m: the benchmark measures between points of a 5 cm grid in the outer shell of "
+            f"{counted(far, 'distance beyond', 'distances beyond')} 0.1 m: the benchmark measures between "
+            "points of a 5 cm grid in the outer shell of "
             "each box, so its distances are longer than the exact ones"
         )
     if not any(a.n for a in found.values()):

@@ -33,6 +33,7 @@ from hashlib import blake2b
 from typing import Any
 
 from vsgrpo.errors import RunError
+from vsgrpo.terminal import counted
 
 VLLM_VERSIONS = ("0.32.0",)
 """Versions whose wire format and answers were compared with ours."""
@@ -227,10 +228,12 @@ def read_completion(answer: Any) -> Completion:
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         raise RunError(f"the server's answer is no completion: {str(answer)[:200]}", _OTHER_VERSION) from None
     if reason not in _FINISHED or not ids:
-        what = f"the server ended a completion of {len(ids)} tokens with finish_reason={reason}"
+        what = f"the server ended a completion of {counted(len(ids), 'token')} with finish_reason={reason}"
         raise RunError(what, "look at the server's log; a server that slept or was reset has forgotten its videos")
     if len(logprobs) != len(ids):
-        raise RunError(f"the server returned {len(logprobs)} log-probs for {len(ids)} tokens", _OTHER_VERSION)
+        raise RunError(
+            f"the server returned {counted(len(logprobs), 'log-prob')} for {counted(len(ids), 'token')}", _OTHER_VERSION
+        )
     return Completion(ids, logprobs, versions)
 
 

@@ -206,7 +206,7 @@ class Accuracy:
 
     def title(self) -> str:
         """Name what was scored."""
-        return f"{len(self.correct)} of {self.num_rows} questions in {self.name} | {self.scorer}"
+        return f"{len(self.correct)} of {counted(self.num_rows, 'question')} in {self.name} | {self.scorer}"
 
     def intervals(self) -> dict[str, Interval]:
         """Return the 95 % interval overall, of the means and by task."""

@@ -25,6 +25,7 @@ from vsgrpo.evaluation.row_files import question_row as question_row
 from vsgrpo.evaluation.unpacking import known_pictures, picture_folders, rows_sha256, shards
 from vsgrpo.report.accuracy_page import Judged, write_accuracy_page
 from vsgrpo.rules import import_named, one_of
+from vsgrpo.terminal import counted
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -145,7 +146,8 @@ class Benchmark(ScoredRows):
         known = cls.known_types()
         unknown = {row.id: row.question_type for row in rows if known and row.question_type not in known}
         if len(unknown) == len(rows):
-            problem = f"question_type={rows[0].question_type}: none of {cls.title}'s, as those of all {len(rows)} rows"
+            rows_have = counted(len(rows), "row has", "rows have")
+            problem = f"question_type={rows[0].question_type}: none of {cls.title}'s; {rows_have} no other"
             raise DataError(f"{file}: {problem}", f"the types are {', '.join(sorted(known))}")
         rows = [row for row in rows if row.id not in unknown]
         kept = [row for row in rows if tasks is None or row.question_type in tasks]

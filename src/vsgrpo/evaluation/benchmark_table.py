@@ -140,13 +140,15 @@ class ScoredRows(ShownRows):
         notes, version = [], find_version(self.versions, self.num_rows, self.sha256)
         if self.versions and version is None:
             known = "; ".join(f"{version.name} has {version.num_rows}" for version in self.versions)
-            what = f"{self.rows_name}: {counted(self.num_rows, 'row', 'rows')}, sha256 {self.sha256[:12]}"
+            what = f"{self.rows_name}: {counted(self.num_rows, 'row')}, sha256 {self.sha256[:12]}"
             notes.append(f"{what}: no known version of {self.title} ({known}): published rows are of another file")
         elif self.published and version is None:
-            rows = counted(self.num_rows, "row", "rows")
+            rows = counted(self.num_rows, "row")
             notes.append(f"{rows}; {self.title}'s number is not known here: published rows are of all")
         if self.published and (asked := len(self.rows) + len(self.unknown)) < self.num_rows:
-            notes.append(f"{asked} of {self.num_rows} rows were asked, published rows are of all")
+            notes.append(
+                f"{asked} of {counted(self.num_rows, 'row was', 'rows were')} asked, published rows are of all"
+            )
         if number := sum(not row.media for row in self.rows):
             notes.append(f"{counted(number, 'question has', 'questions have')} no image and no video: asked as text")
         if self.unknown:
@@ -157,7 +159,7 @@ class ScoredRows(ShownRows):
             notes.append(f"{left_out} left out: {types}")
         frames = self.official_frames
         if settings is not None and frames is not None and settings["vision"]["num_frames"] != frames:
-            shown = f"{settings['vision']['num_frames']} frames were shown"
+            shown = f"{counted(settings['vision']['num_frames'], 'frame was', 'frames were')} shown"
             notes.append(f"{shown}, published rows are of {frames}: video.num_frames={frames}")
         return notes
 

@@ -30,6 +30,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.evaluation.scores import Item, row_item
 from vsgrpo.records import read_json, read_jsonl
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, type_names
+from vsgrpo.terminal import counted
 
 TEXT_FIELDS = ("prediction", "output", "raw_answer", "response", "model_output", "model_answer", "generated_text")
 TEXT_FIELDS += ("pred", "pred_answer", "model_response", "extracted_answer")
@@ -289,7 +290,7 @@ def _find(
     found = [name for name, question in candidates if question == asked]
     found = found or [name for name, question in candidates if question in asked]
     if len(found) != 1:
-        what = "no row" if not found else f"{len(found)} rows"
+        what = "no row" if not found else counted(len(found), "row")
         raise DataError(
             f"{line.where}: {what} of {line.scene} ask {asked[:60]!r}", f"give the rows: {rows_path} has others"
         )

@@ -36,7 +36,7 @@ from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.tree import Prompt, build_trees
 from vsgrpo.modeling.vision import FeatureStore
-from vsgrpo.terminal import Progress, note
+from vsgrpo.terminal import Progress, counted, note
 from vsgrpo.video.budget import VisionBudget
 from vsgrpo.video.loader import VideoInputs, VideoLoader
 from vsgrpo.video.place import place_name
@@ -187,7 +187,7 @@ class Generator:
         jobs = [(arms[k], ledgers[k], plans[k][index]) for _, k, index in sorted(pending)]
         self._left = Counter((arm.view, group.media) for arm, _, chunk in jobs for group in chunk)
         total = sum(len(group.rows) for _, _, chunk in jobs for group in chunk)
-        progress = Progress("questions", total, f"answers of up to {self.decoding.max_new_tokens} tokens")
+        progress = Progress("questions", total, f"answers of up to {counted(self.decoding.max_new_tokens, 'token')}")
         for arm, ledger, chunk in jobs:
             clock = {"decode": 0.0, "vision": 0.0, "generate": 0.0}
             ledger.add(self._answer(chunk, clock, arm.view))

@@ -73,7 +73,7 @@ class Leak:
         """Return what a reader of the score must know."""
         lines = [f"leak check: {self.reason or self.verdict}"] if self.reason or self.verdict != "clean" else []
         if self.num_trained:
-            lines.append(f"{self.num_trained} of {self.num_rooms} rooms were trained on")
+            lines.append(f"{self.num_trained} of {counted(self.num_rooms, 'room was', 'rooms were')} trained on")
         if self.videos:
             videos = counted(len(self.videos), "video was", "videos were")
             lines.append(f"{videos} trained on under another name: {name_some(self.videos)}")
@@ -116,7 +116,7 @@ def check_recorded(file: Path, model: Mapping[str, str], *, allow_leak: bool = F
     found = _recorded_model(file, model)
     leak = _read_object(file.with_name("results.json")).get("leak")
     if isinstance(leak, dict) and leak.get("verdict") == "leak":
-        reason = leak.get("reason") or f"trained on {len(leak.get('rooms', ()))} benchmark room(s)"
+        reason = leak.get("reason") or f"trained on {counted(len(leak.get('rooms', ())), 'benchmark room')}"
         if not allow_leak:
             raise DataError(f"{file.with_name('results.json')}: the model was {reason}", ALLOW)
         return [f"leak check: {reason}"]
@@ -238,10 +238,10 @@ def compare_rows(
         reasons += said
     reason = "; ".join(reasons)
     if leaked:
-        reason = f"trained on {len(leaked)} benchmark room(s), such as {min(leaked)}"
+        reason = f"trained on {counted(len(leaked), 'benchmark room')}, such as {min(leaked)}"
     elif is_leak:
         path, known = next((path, known) for path, known in copies.items() if fresh[path])
-        reason = f"trained on {len(copies)} benchmark video(s), such as {path}, there called {known}"
+        reason = f"trained on {counted(len(copies), 'benchmark video')}, such as {path}, there called {known}"
     if verdict == "leak" and not allow_leak:
         raise DataError(f"model.path={name}: {reason}", ALLOW)
     evaluated, trained = found.evaluated, found.trained
@@ -311,11 +311,16 @@ def _about_unnamed(found: _Compared) -> tuple[bool, list[str]]:
         rooms = found.trained if cover is None else {room for room in found.trained if _may_show(room, dict(cover))}
         in_question |= bool(rooms)
         if cover is None:
-            said.append(f"{number} rows name no room: the benchmark does not publish what they show")
+            said.append(
+                f"{counted(number, 'row names', 'rows name')} no room: the benchmark does not publish what is shown"
+            )
             continue
-        told = f"{number} rows name no room: as far as published they show rooms of {name_some(_names(cover))}"
+        told = (
+            f"{counted(number, 'row names', 'rows name')} no room: as far as published, such rows show rooms of "
+            f"{name_some(_names(cover))}"
+        )
         first = min((room_label(*room) for room in rooms), default="")
-        among = f"; {len(rooms)} room(s) trained on may be among them, such as {first}"
+        among = f"; {counted(len(rooms), 'room')} trained on may be among them, such as {first}"
         said.append(told + (among if rooms else ", of which none was trained on"))
     return in_question, said
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vsgrpo.spatial.maps import centred, published_score, read_map, strict_score
+from vsgrpo.terminal import counted
 
 MapScores = dict[str, float]
 
@@ -38,7 +39,7 @@ def map_lines(by_scorer: Mapping[str, MapScores]) -> list[str]:
         shown = {name: f"{100 * value:.1f}" for name, value in found.items()}
         if found:
             lines.append(
-                f"maps ({scorer} scorer, {found['n']:.0f} answers): strict {shown['strict']}, published "
+                f"maps ({scorer} scorer, {counted(int(found['n']), 'answer')}): strict {shown['strict']}, published "
                 f"{shown['published']}; one point of each category in the centre: strict {shown['blind_strict']}, "
                 f"published {shown['blind_published']}"
             )

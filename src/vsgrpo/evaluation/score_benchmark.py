@@ -57,7 +57,7 @@ class AccuracyDifference:
         """Return both tables and their difference, in percent."""
         first = self.tables[0]
         lines = [
-            f"{self.names[0]} minus {self.names[1]}: {len(first.correct)} questions that both answered",
+            f"{self.names[0]} minus {self.names[1]}: {counted(len(first.correct), 'question')} that both answered",
             f"{'':<34}{'first':>8}{'second':>8}{'difference':>12}   95 %",
         ]
         for name, (group, key, cell) in self.shown().items():
@@ -67,7 +67,7 @@ class AccuracyDifference:
             lines.append(f"{title:<34}{pair}{100 * cell.mean:>+12.1f}   {span}")
         lines.append(f"note: {first.interval_note()}")
         if self.num_left_out:
-            left_out = counted(self.num_left_out, "question", "questions")
+            left_out = counted(self.num_left_out, "question")
             lines.append(f"note: left out: {left_out} that only one of them answered")
         return "\n".join(lines)
 

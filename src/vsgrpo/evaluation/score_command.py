@@ -215,9 +215,9 @@ class DifferenceReport:
         for scorer in self.tables[0]:
             lines += [(f"{scorer}: {name}", self.tables[i][scorer]) for i, name in enumerate(self.names)]
             lines.append((f"{scorer}: difference", self.differences()[scorer], self.intervals[scorer]))
-        title = f"{self.names[0]} minus {self.names[1]}: {self.num_common} rows that both answered"
+        title = f"{self.names[0]} minus {self.names[1]}: {counted(self.num_common, 'row')} that both answered"
         text = [score_table(lines, None, title), f"note: {interval_note(self.num_scenes)}"]
         if self.num_left_out:
-            left_out = counted(self.num_left_out, "row", "rows")
+            left_out = counted(self.num_left_out, "row")
             text.append(f"note: left out: {left_out} that only one of them answered")
         return "\n".join(text)

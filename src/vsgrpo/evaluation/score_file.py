@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class ScoreReport:
     def table(self) -> str:
         """Return the table of all scorers; says so where rows are unanswered."""
         scores = self.scores
-        title = f"{self.name}: {scores.num_answered} of {self.num_rows} rows answered"
+        title = f"{self.name}: {scores.num_answered} of {counted(self.num_rows, 'row')} answered"
         lines: list[Line] = []
         for scorer in scores.tables:
             lines.append((scorer, scores.tables[scorer], scores.intervals[scorer]))
@@ -119,8 +119,8 @@ def score_file(
     reads_tags = prompt is not None and prompt.answer_mode != "vanilla"
     if not reads_tags and (tagged := foreign.num_tagged(lines)):
         notes.append(
-            f"{tagged} of {len(lines)} answers hold <answer> tags, which official and lmms take for text (a bare tag "
-            "scores 0): prompt.mode=think prompt.wording=train reads inside them"
+            f"{tagged} of {counted(len(lines), 'answer')} with <answer> tags, which official and lmms take for text "
+            "(a bare tag scores 0): prompt.mode=think prompt.wording=train reads inside them"
         )
     if rows_path is None and any(line.question_type is None or line.ground_truth is None for line in lines):
         rows_path = recorded_rows(path)
@@ -137,13 +137,16 @@ def score_file(
     items = [item for item in items if types is None or item.question_type in types]
     asked = prompt or PLAIN
     scores = score_items(items, asked, scorers_of(harness or harness_of({}, path)))
+    return ScoreReport(path.name, scores, tuple(items), (*notes, *_notes_of(scores)), asked)
+
+
+def _notes_of(scores: Scores) -> Iterator[str]:
     if scores.unanswered:
         unanswered = counted(len(scores.unanswered), "row is", "rows are")
-        notes.append(f"{unanswered} unanswered and left out: {name_some(scores.unanswered)}")
+        yield f"{unanswered} unanswered and left out: {name_some(scores.unanswered)}"
     if scores.num_unmapped:
-        unmapped = counted(scores.num_unmapped, "answer is", "answers are")
-        notes.append(f"{unmapped} none of their question's options (scored 0)")
-    return ScoreReport(path.name, scores, tuple(items), tuple(notes), asked)
+        unmapped = counted(scores.num_unmapped, "answer matches", "answers match")
+        yield f"{unmapped} no option of the question (scored 0)"
 
 
 def _part_of(

@@ -143,10 +143,10 @@ class VsiBenchReport:
     def table(self) -> str:
         """Return the table and, below it, everything a reader must know before quoting it."""
         vision, prompt, decoding = self.settings["vision"], self.settings["prompt"], self.settings["decoding"]
-        samples = f"{decoding['num_samples']} samples at T={decoding['temperature']:g}"
+        samples = f"{counted(decoding['num_samples'], 'sample')} at T={decoding['temperature']:g}"
         how = "greedy" if decoding["temperature"] == 0 else samples
         title = (
-            f"{self.title()} | {self.scorer} scorer | {how} | {vision['num_frames']} frames, at most "
+            f"{self.title()} | {self.scorer} scorer | {how} | {counted(vision['num_frames'], 'frame')}, at most "
             f"{vision['max_pixels']} pixels | prompt {prompt['mode']}, {prompt['wording']} wording, options "
             f"{'shown' if prompt['show_options'] else 'not shown'} | leak: {self.leak.verdict}"
         )
@@ -179,8 +179,8 @@ class VsiBenchReport:
             lines.append(f"note: {TIMED_NOTE}")
         lines += [f"note: {note}" for note in self.leak.notes()]
         if self.scores.num_unmapped:
-            unmapped = counted(self.scores.num_unmapped, "answer is", "answers are")
-            lines.append(f"note: {unmapped} none of their question's options (scored 0)")
+            unmapped = counted(self.scores.num_unmapped, "answer matches", "answers match")
+            lines.append(f"note: {unmapped} no option of the question (scored 0)")
         if self.scores.unanswered:
             unanswered = counted(len(self.scores.unanswered), "question is", "questions are")
             lines.append(f"note: {unanswered} unanswered and left out of the scores:")
@@ -210,7 +210,7 @@ def compare_table(named: Sequence[tuple[str, Path | str]], title: str = "") -> s
 
 def interval_note(num_scenes: int) -> str:
     """Say what the intervals of a table are."""
-    return f"ranges are 95 % intervals: 1,000 resamples of {num_scenes} scenes"
+    return f"ranges are 95 % intervals: 1,000 resamples of {counted(num_scenes, 'scene')}"
 
 
 def micro_line(scores: Scores) -> str:

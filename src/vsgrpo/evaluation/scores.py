@@ -26,6 +26,7 @@ from vsgrpo.spatial.maps import map_text, read_map, read_map_as, strict_score
 from vsgrpo.spatial.question import read_letters
 from vsgrpo.spatial.question_types import answer_kind_of, table_tasks
 from vsgrpo.spatial.scoring import aggregate, score_numbers
+from vsgrpo.terminal import counted
 
 T = TypeVar("T")
 
@@ -151,7 +152,9 @@ def score_items(items: Sequence[Item], prompt: PromptSettings, scorers: Sequence
     answered = [item for item in items if item.given]
     unanswered = tuple(item.id for item in items if not item.given)
     if not answered:
-        raise DataError(f"none of {len(unanswered)} rows is answered: nothing to score", "see the reasons above")
+        raise DataError(
+            f"none of {counted(len(unanswered), 'row')} is answered: nothing to score", "see the reasons above"
+        )
     given = [(item, text, scored_text(item, text, prompt)) for item in answered for text in item.given]
     read = {scorer: [read_answer(scorer, *each, prompt.show_options) for each in given] for scorer in scorers}
     by_scorer = {scorer: _columns(answered, read[scorer]) for scorer in scorers}

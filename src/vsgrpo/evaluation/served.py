@@ -30,7 +30,7 @@ from vsgrpo.modeling.adapters import adapter_chain, adapter_hash, read_adapter_c
 from vsgrpo.modeling.bundle import MediaFeatures, language_model
 from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.tree import Prompt, build_trees
-from vsgrpo.terminal import Progress, note
+from vsgrpo.terminal import Progress, counted, note
 
 if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
@@ -116,7 +116,7 @@ class ServedGenerator(Generator):
         if not jobs:
             return
         self._meet(arms[0].groups)
-        each = f"answers of up to {self.decoding.max_new_tokens} tokens"
+        each = f"answers of up to {counted(self.decoding.max_new_tokens, 'token')}"
         self._progress, self._timing = Progress("questions", len(jobs), each), timing
         self._answer_all(visits)
         for ledger in ledgers:

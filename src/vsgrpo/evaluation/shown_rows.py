@@ -13,6 +13,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.unpacking import PACKED, find_in_zips, picture_folders, unpack, unpack_pictures
+from vsgrpo.terminal import counted
 from vsgrpo.video.place import files_of
 
 UNPACKED = "videos"
@@ -124,7 +125,8 @@ class ShownRows:
         if not missing:
             return self
         if not skip:
-            problem = f"{len(missing)} {' or '.join(f'{kind}(s)' for kind in kinds)} missing: {name_some(missing)}"
+            one, many = (" or ".join(kind + end for kind in kinds) for end in ("", "s"))
+            problem = f"{counted(len(missing), one, many)} missing: {name_some(missing)}"
             raise DataError(f"{where}: {problem}", f"{way_out}, or score the rest with --skip-missing")
         rows = tuple(row for row in self.rows if all(path.is_file() for _, path in files_of(self.media(row))))
         if not rows:

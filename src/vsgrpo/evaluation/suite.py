@@ -140,7 +140,8 @@ class SuiteReport:
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in body
         ]
-        lines = [f"{self.model}: {len(self.parts)} of {len(self.parts) + len(self.missing)} benchmarks", *lines]
+        whole = counted(len(self.parts) + len(self.missing), "benchmark")
+        lines = [f"{self.model}: {len(self.parts)} of {whole}", *lines]
         lines += [f"missing: {name}: {reason}" for name, reason in self.missing.items()]
         for name, part in self.to_json()["benchmarks"].items():
             lines += [f"note: {name}: {note}" for note in part["notes"]]

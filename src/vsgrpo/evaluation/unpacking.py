@@ -25,7 +25,7 @@ from vsgrpo.errors import DataError, RunError
 from vsgrpo.files import file_sha256, publish, write_atomic
 from vsgrpo.paths import inside, safe_name
 from vsgrpo.records import read_record
-from vsgrpo.terminal import Progress, note
+from vsgrpo.terminal import Progress, counted, note
 
 PACKED = "packed"
 """Media path of a row whose pictures lie in the row file: how many there are is known once they are unpacked."""
@@ -51,7 +51,9 @@ def shards(file: Path) -> list[Path]:
     files = [sorted(file.parent.glob(f"{name}{k:05d}-of-{number}*{suffix}")) for k in range(int(number))]
     if missing := [k for k, there in enumerate(files) if len(there) != 1]:
         shard = f"{name}{missing[0]:05d}-of-{number}{suffix}"
-        raise DataError(f"{file.parent}: {len(missing)} of {int(number)} row files missing, such as {shard}", _AGAIN)
+        raise DataError(
+            f"{file.parent}: {len(missing)} of {counted(int(number), 'row file')} missing, such as {shard}", _AGAIN
+        )
     return [there for (there,) in files]
 
 
@@ -228,11 +230,11 @@ def unpack_pictures(
             new[name] = (*new.get(name, ()), path)
         wanted.discard(name)
         if len(new) % _NOTED == 0 and name in new:
-            note(f"pictures of {len(new)} rows unpacked into {folder}")
+            note(f"pictures of {counted(len(new), 'row')} unpacked into {folder}")
         if not wanted:
             break
     if lacking := sorted(name for name, must in ids.items() if must and name not in new and name not in known):
-        raise DataError(f"{where}: id={lacking[0]}: no picture ({len(lacking)} such rows)", _AGAIN)
+        raise DataError(f"{where}: id={lacking[0]}: no picture ({counted(len(lacking), 'such row')})", _AGAIN)
     if new:
         own = {name: paths for name, paths in known.items() if paths[0].parent == folder} | new
         index = {name: [path.name for path in paths] for name, paths in own.items()}

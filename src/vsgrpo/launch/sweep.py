@@ -23,7 +23,7 @@ from typing import Any
 from vsgrpo.errors import ConfigError
 from vsgrpo.files import write_atomic
 from vsgrpo.records import read_record
-from vsgrpo.terminal import note, show
+from vsgrpo.terminal import counted, note, show
 from vsgrpo.training.launcher import STOP_SIGNALS, exit_code
 from vsgrpo.training.run_folder import read_status
 
@@ -68,7 +68,7 @@ class Sweep:
         lines = [
             f"{self.folder / run.name}: {' '.join(f'{k}={v}' for k, v in run.values.items())}" for run in self.runs
         ]
-        return "\n".join([*lines, f"{len(self.runs)} runs"])
+        return "\n".join([*lines, counted(len(self.runs), "run")])
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of sweep.json."""
@@ -192,7 +192,7 @@ def run_sweep(
             if stop_on_failure:
                 break
     if failed:
-        what = f"{len(failed)} of {len(sweep.runs)} runs failed: {', '.join(failed)}"
+        what = f"{len(failed)} of {counted(len(sweep.runs), 'run')} failed: {', '.join(failed)}"
         show(f"{what}; the same command tries again", sys.stderr)
     return 1 if failed else 0
 

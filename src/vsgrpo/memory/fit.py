@@ -19,6 +19,7 @@ from vsgrpo.families.family import ModelShape
 from vsgrpo.memory.estimate import GIB, Estimate, trained_parameters, weight_bytes
 from vsgrpo.memory.load import Tokens, longest_sample
 from vsgrpo.memory.passes import estimate_run, plan_passes
+from vsgrpo.terminal import counted
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,19 @@ def plan_lines(config: TrainConfig, rows: Rows) -> list[str]:
     samples = trainer.per_device_train_batch_size * trainer.gradient_accumulation_steps * config.launch.num_processes
     questions = rows_per_step(config)
     lines = [
-        f"video tokens per sample: at most {tokens.video} ({budget.num_frames} frames, {budget.pixels()[1]} pixels, up "
-        "to 2:1)",
+        f"video tokens per sample: at most {tokens.video} ({counted(budget.num_frames, 'frame')}, "
+        f"{budget.pixels()[1]} pixels, up to 2:1)",
         *_image_lines(tokens, budget.pixels("image")[1]),
         f"text tokens per sample: about {tokens.text}, at most {tokens.text_bytes} (one per byte)",
         f"tokens per completion: at most {tokens.completion}",
     ]
     if isinstance(trainer, GrpoSection):
-        lines.append(f"global batch: {samples} completions = {questions} questions x {trainer.num_generations}")
+        lines.append(
+            f"global batch: {counted(samples, 'completion')} = {counted(questions, 'question')} x "
+            f"{trainer.num_generations}"
+        )
     else:
-        lines.append(f"global batch: {samples} answers")
+        lines.append(f"global batch: {counted(samples, 'answer')}")
     for number, section in enumerate(config.stage_sections()):
         where = f"stage {number}, " if config.trainer.stages else ""
         lines.append(where + plan_passes(config, number, rows).text(config, section, rows))
@@ -141,7 +145,7 @@ def _features_line(config: TrainConfig, found: Estimate, width: int) -> str:
     token = width * (2 if config.trainer.bf16 or config.model.dtype == "bfloat16" else 4)
     if not config.model.freeze_vision:
         return "features: computed in every pass, the vision tower is trained"
-    of = f"{tokens.num_videos} videos" if tokens.known else f"{tokens.num_videos} videos (ScanNet's training scans)"
+    of = counted(tokens.num_videos, "video") + ("" if tokens.known else " (ScanNet's training scans)")
     where = {"off": "not kept", "memory": "kept in device memory", "disk": "kept on disk"}[cache]
     sizes = f"{tokens.visual * token / 2**20:.1f} MiB a sample, {tokens.dataset * token / GIB:.1f} GiB for {of}"
     return f"features: {sizes}, {where}"
@@ -212,7 +216,8 @@ def check_disk(config: TrainConfig, rows: Rows, *, resume: bool = False) -> list
     warnings = []
     if need.run > free:
         message = (
-            f"run.dir={config.run.dir}: {need.checkpoints} checkpoints of {need.checkpoint / GIB:.2f} GiB and final/ "
+            f"run.dir={config.run.dir}: {counted(need.checkpoints, 'checkpoint')} of "
+            f"{need.checkpoint / GIB:.2f} GiB and final/ "
             f"of {need.final / GIB:.2f} GiB take {need.run / GIB:.1f} GiB, {free / GIB:.1f} GiB are free"
         )
         hint = "lower trainer.save_total_limit, raise trainer.save_steps, or choose another output=DIR"

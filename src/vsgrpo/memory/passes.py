@@ -22,6 +22,7 @@ from vsgrpo.errors import ConfigError
 from vsgrpo.families import model_shape
 from vsgrpo.memory.estimate import GIB, Estimate, estimate, reference_bytes
 from vsgrpo.memory.load import Load, stage_load
+from vsgrpo.terminal import counted
 
 PASS_TOKENS = 32_768
 """Tokens of a pass on a GPU at most, where no key says so: more fill it no better (ours)."""
@@ -58,8 +59,8 @@ class Passes:
         tokens = stage_load(config, own, rows).update_tokens
         count = own.gradient_accumulation_steps
         text = (
-            f"update: {section.gradient_accumulation_steps} microbatches of {batch} {noun} in {count} "
-            f"pass{'es' if count > 1 else ''} of up to {tokens:,} tokens"
+            f"update: {counted(section.gradient_accumulation_steps, 'microbatch', 'microbatches')} of "
+            f"{batch} {noun} in {count} pass{'es' if count > 1 else ''} of up to {tokens:,} tokens"
         )
         if isinstance(section, GrpoSection) and self.scored != self.update:
             text += f"; {self.scored} {noun} a pass without gradient"

@@ -24,6 +24,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.families import ADAPTER_CONFIG, FAMILIES
 from vsgrpo.files import file_sha256
 from vsgrpo.records import read_record
+from vsgrpo.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +203,8 @@ def _compare(
         )
     if record["earlier_adapters"] != list(earlier):
         raise DataError(
-            f"{folder}: trained on a base with {len(record['earlier_adapters'])} earlier adapters in it; found here: "
+            f"{folder}: trained on a base with "
+            f"{counted(len(record['earlier_adapters']), 'earlier adapter')} in it; found here: "
             f"{len(earlier)}{' others' if len(earlier) == len(record['earlier_adapters']) else ''}",
             hint=f"copy the whole folder again, {EARLIER_ADAPTERS}/ included",
         )

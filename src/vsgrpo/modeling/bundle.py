@@ -22,6 +22,7 @@ from vsgrpo.families.family import Family
 from vsgrpo.families.vision_record import PUBLISHED
 from vsgrpo.modeling.adapters import BaseIdentity
 from vsgrpo.modeling.tree import Prompt, PromptPositions, Tree
+from vsgrpo.terminal import counted
 from vsgrpo.video.budget import Medium
 
 _HEADER = "<|im_start|>assistant\n"
@@ -259,7 +260,10 @@ class PromptBatch:
         for prompt, index in zip(self.unique, self._feature_index, strict=True):
             found = [token for token in prompt.token_ids if token in self._placeholders]
             if len(found) != len(index):
-                raise RunError(f"prompt of {prompt.videos}: {len(found)} placeholders for {len(index)} features")
+                raise RunError(
+                    f"prompt of {prompt.videos}: {counted(len(found), 'placeholder')} for "
+                    f"{counted(len(index), 'feature')}"
+                )
             if found != self._placeholder_of[index].tolist():
                 raise RunError(f"prompt of {prompt.videos}: placeholders of images and videos in another order")
         self.positions = [

@@ -20,6 +20,7 @@ from vsgrpo.families import ADAPTER_CONFIG, FAMILIES, family_of
 from vsgrpo.families.vision_record import read_vision
 from vsgrpo.files import write_atomic
 from vsgrpo.records import read_record
+from vsgrpo.terminal import counted
 
 CARD_NAME = "README.md"
 SCORES_BEGIN, SCORES_END = "<!-- vsgrpo scores -->", "<!-- end of vsgrpo scores -->"
@@ -35,6 +36,7 @@ _VERDICTS = {
 _TEMPLATES = Environment(
     loader=PackageLoader("vsgrpo.modeling"), undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
 )
+_TEMPLATES.globals["counted"] = counted
 _TEMPLATES.filters["cell"] = lambda value: str(value).replace("|", "\\|").replace("\n", " ")
 _TEMPLATES.filters["thousands"] = "{:,}".format
 _TEMPLATES.filters["percent"] = lambda share: f"{100 * share:.1f}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from vsgrpo.errors import DataError
 from vsgrpo.modeling.bundle import ModelBundle
+from vsgrpo.terminal import counted
 from vsgrpo.video.budget import Medium
 
 NO_SYSTEM = "none"
@@ -93,7 +94,8 @@ def _write_videos(bundle: ModelBundle, rendered: str, videos: Sequence[Medium]) 
 
 def _wrong_template(found: int, shown: int) -> DataError:
     return DataError(
-        f"chat template: {found} placeholders rendered for {shown} videos and images",
+        f"chat template: {counted(found, 'placeholder')} rendered for "
+        f"{counted(shown, 'video or image', 'videos and images')}",
         hint="use the chat template that belongs to the model",
     )
 

@@ -21,6 +21,7 @@ from transformers import AttentionInterface
 from vsgrpo.errors import ConfigError, RunError
 from vsgrpo.modeling.bundle import MediaFeatures, ModelBundle, base_model, vision_tower
 from vsgrpo.modeling.feature_files import DiskFeatures
+from vsgrpo.terminal import counted
 from vsgrpo.video.loader import VideoInputs
 
 logger = logging.getLogger(__name__)
@@ -164,7 +165,9 @@ class FeatureStore:
             return None
         if len(tensor) != video.medium.num_tokens:
             expected = video.medium.num_tokens
-            raise RunError(f"{video.key}: {len(tensor)} cached features for a video of {expected} tokens")
+            raise RunError(
+                f"{video.key}: {counted(len(tensor), 'cached feature')} for a video of {counted(expected, 'token')}"
+            )
         return MediaFeatures(tensor, video.medium)
 
     def features(self, inputs: Sequence[VideoInputs], grad: bool = False) -> dict[str, MediaFeatures]:

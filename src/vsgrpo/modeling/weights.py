@@ -39,6 +39,7 @@ from vsgrpo.modeling.adapters import (
     todays_name,
 )
 from vsgrpo.modeling.bundle import ModelBundle
+from vsgrpo.terminal import counted
 
 _SUM = torch.float64
 """Type in which no sum of finite weights overflows."""
@@ -247,7 +248,8 @@ def _refuse_not_finite(where: str, tensors: Iterable[tuple[str, torch.Tensor]]) 
         found = [name for name, tensor in tensors if not bool(tensor.is_meta or tensor.sum(dtype=_SUM).isfinite())]
     if found:
         raise DataError(
-            f"{where}: {len(found)} tensors hold values that are no numbers ({_some(found)})",
+            f"{where}: {counted(len(found), 'tensor holds', 'tensors hold')} values that are no numbers "
+            f"({_some(found)})",
             hint="take an earlier checkpoint, or copy or download the folder again",
         )
 

@@ -21,6 +21,7 @@ from vsgrpo.data.row import CHOICE_LETTERS
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.spatial.question import UNITS
+from vsgrpo.terminal import counted
 
 TEMPLATES = Path(__file__).with_name("templates")
 Curve = list[tuple[int, float]]
@@ -37,7 +38,7 @@ def render(template: Path, **values: Any) -> str:
 
     environment = Environment(loader=PackageLoader("vsgrpo.report"), autoescape=True, trim_blocks=True)
     page = environment.from_string(template.read_text(encoding="utf-8"))
-    return page.render(version=version("vsgrpo"), letters=CHOICE_LETTERS, units=UNITS, **values)
+    return page.render(version=version("vsgrpo"), letters=CHOICE_LETTERS, units=UNITS, counted=counted, **values)
 
 
 def write_page(path: Path, text: str, key: str = "output") -> None:

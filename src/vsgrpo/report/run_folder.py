@@ -17,6 +17,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.files import read_yaml
 from vsgrpo.records import MAYBE_NUMBER, NUMBER, check_shape, decode_line, read_jsonl, read_record
 from vsgrpo.report.page import Curve
+from vsgrpo.terminal import counted
 
 LOG_SCHEMA_VERSION = 1
 COMPLETIONS_NAME = "completions.jsonl"
@@ -185,7 +186,9 @@ def alarms(run: Run) -> list[str]:
     for name, curve in run.curves.items():
         bad = [step for step, value in curve if not math.isfinite(value)]
         if bad:
-            found.append(f"{name} is not a finite number at {len(bad)} logged steps, first at step {bad[0]}.")
+            found.append(
+                f"{name} is not a finite number at {counted(len(bad), 'logged step')}, first at step {bad[0]}."
+            )
     if run.curves.get("num_nan"):
         found.append(f"NaN among the values behind the means, first at step {run.curves['num_nan'][0][0]}.")
     for name, limit, text in (

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vsgrpo.files import write_atomic
 from vsgrpo.scans.source import broken, read_json_object, read_text
 from vsgrpo.tables import LabelRow, LabelTable
+from vsgrpo.terminal import counted
 
 SEGMENTS, AGGREGATION = "_vh_clean_2.0.010000.segs.json", ".aggregation.json"
 """What follows the scan id in the names of its files."""
@@ -62,7 +63,9 @@ def read_segments(path: Path, num_vertices: int) -> NDArray[np.int64]:
     if not isinstance(ids, list):
         raise broken(path, "has no list segIndices")
     if len(ids) != num_vertices:
-        raise broken(path, f"has {len(ids)} segIndices for {num_vertices} mesh vertices", _USE_LOW_RES)
+        raise broken(
+            path, f"has {len(ids)} segIndices for {counted(num_vertices, 'mesh vertex', 'mesh vertices')}", _USE_LOW_RES
+        )
     try:
         segments = np.asarray(ids)
     except (ValueError, OverflowError):  # lists among the numbers
@@ -97,7 +100,7 @@ def read_instances(
     listed = [segment for group in groups for segment in group.segments]
     missing = sum(segment not in position for segment in listed)
     if 2 * missing > len(listed):
-        what = f"{missing} of its {len(listed)} segments are absent from {segments_path.name}"
+        what = f"{missing} of its {counted(len(listed), 'segment is', 'segments are')} absent from {segments_path.name}"
         raise broken(path, what, _USE_LOW_RES)
     owner = np.full(len(ids), -1, dtype=np.int64)
     for number, group in enumerate(groups):
@@ -272,7 +275,7 @@ def read_labels(root: Path) -> LabelTable:
         cells = line.split("\t")
         cut = number == len(lines) and len(cells) < len(header) and not text.endswith("\n")
         if cut or len(cells) <= max(raw, clean, nyu40):  # rows may end early (the real table has such), cells may not
-            raise broken(path, f"line {number} has {len(cells)} of {len(header)} columns", _TSV_AGAIN)
+            raise broken(path, f"line {number} has {len(cells)} of {counted(len(header), 'column')}", _TSV_AGAIN)
         nyu40id = cells[nyu40].strip()
         if nyu40id and not (nyu40id.isascii() and nyu40id.isdigit() and len(nyu40id) < 6):
             raise broken(path, f"line {number} has nyu40id={nyu40id!r}", _TSV_AGAIN)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsgrpo.scans.source import Mesh, broken, read_bytes
+from vsgrpo.terminal import counted
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
@@ -198,7 +199,7 @@ class _BinaryReader:
 
 def _ascii_columns(path: Path, element: _Element, lines: list[bytes]) -> dict[str, NDArray]:
     if len(lines) < element.count:
-        raise broken(path, f"truncated: element {element.name} has {len(lines)} of {element.count} lines")
+        raise broken(path, f"truncated: element {element.name} has {len(lines)} of {counted(element.count, 'line')}")
     values: dict[str, list[Any]] = {p.name: [] for p in element.properties}
     for number, line in enumerate(lines):
         words = iter(line.split())

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vsgrpo.scans.source import broken, read_json_object
 from vsgrpo.spatial.scene import Box
+from vsgrpo.terminal import counted
 
 SEGMENTS, ANNOTATION = "segments.json", "segments_anno.json"
 _AGAIN = "take segments.json, segments_anno.json and the mesh of one release of the data set"
@@ -73,7 +74,11 @@ def read_groups(folder: Path, vertices: NDArray[np.floating], warnings: Counter[
     members, num_missing = _vertices_of(folder, listed, len(vertices), warnings)
     num_listed = sum(map(len, listed))
     if num_missing > _MAX_MISSING * num_listed:
-        raise broken(path, f"{num_missing} of its {num_listed} segments are on no vertex of the mesh", _AGAIN)
+        raise broken(
+            path,
+            f"{num_missing} of its {counted(num_listed, 'segment is', 'segments are')} on no vertex of the mesh",
+            _AGAIN,
+        )
     warnings["missing_segments"] += num_missing
     next_id = max(number for number, *_ in parsed) + 1
     groups: list[Group] = []

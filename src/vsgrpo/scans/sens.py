@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from vsgrpo.errors import DataError
 from vsgrpo.scans.source import DOWNLOAD_AGAIN, broken
 from vsgrpo.scans.visibility import View
+from vsgrpo.terminal import counted
 
 _VERSION = 4
 _COLOR_COMPRESSION = {-1: "unknown", 0: "raw", 1: "png", 2: "jpeg"}
@@ -178,7 +179,10 @@ class SensReader:
 
     def _read_at(self, offset: int, size: int) -> bytes:
         if offset + size > self._size:
-            what = f"truncated: {size} bytes wanted at byte {offset}, the file ends at byte {self._size}"
+            what = (
+                f"truncated: {counted(size, 'byte wanted', 'bytes wanted')} at byte {offset}, the file ends at "
+                f"byte {self._size}"
+            )
             raise broken(self.path, what)
         parts = []
         try:
@@ -196,7 +200,7 @@ class SensReader:
     def _read_header(self) -> SensHeader:
         version, name_size = struct.unpack("<IQ", self._read_at(0, 12))
         if version != _VERSION or name_size > _MAX_NAME:
-            what = f"is no .sens version {_VERSION} (version {version}, name of {name_size} bytes)"
+            what = f"is no .sens version {_VERSION} (version {version}, name of {counted(name_size, 'byte')})"
             raise broken(self.path, what)
         block = self._read_at(12, name_size + 256 + _SIZES.size)
         matrices = np.frombuffer(block, dtype="<f4", count=64, offset=name_size).reshape(4, 4, 4)
@@ -209,7 +213,10 @@ class SensReader:
         elif not np.isfinite(matrices[0]).all() or not 0 < shift < float("inf"):
             problem = "its camera matrix or depth shift is not a number"
         elif num_frames * _FRAME.size > self._size:
-            problem = f"truncated: {num_frames} frames announced, the file ends at byte {self._size}"
+            problem = (
+                f"truncated: {counted(num_frames, 'frame announced', 'frames announced')}, the file ends at "
+                f"byte {self._size}"
+            )
         if problem:
             raise broken(self.path, problem)
         self._first_frame = 12 + len(block)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vsgrpo.scans.source import Mesh, VisibilitySettings, broken
 from vsgrpo.spatial.scene import Footage
 from vsgrpo.spatial.sight import reach_of
+from vsgrpo.terminal import counted
 from vsgrpo.video.budget import frame_indices
 
 _REPLACE = "copy or download this file again, or remove it: it is optional"
@@ -91,7 +92,10 @@ def watch(
         reach.append(None if seen is None else reach_of(seen.depth, seen.matrix, seen.pose))
     unjudged = len(looked) - len(counts)
     if unjudged > _MAX_UNJUDGED * len(looked) or not by_loader & set(counts):
-        return f"{unjudged} of {len(looked)} frames have no usable pose or depth: what the video shows was not counted"
+        return (
+            f"{unjudged} of {counted(len(looked), 'frame has', 'frames have')} no usable pose or depth: what "
+            "the video shows was not counted"
+        )
     table = np.rint(np.array(list(counts.values()))).astype(np.int64).T
     place = {frame: position for position, frame in enumerate(counts)}
     whole = {budget: frames for budget, frames in by_budget.items() if frames <= place.keys()}

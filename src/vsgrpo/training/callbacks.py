@@ -31,6 +31,7 @@ from vsgrpo.modeling.rollout import rollout
 from vsgrpo.modeling.sampling import Sampling
 from vsgrpo.modeling.vision import FeatureStore
 from vsgrpo.rewards import accuracy_reward
+from vsgrpo.terminal import counted
 from vsgrpo.training.base import StageTrainer
 from vsgrpo.training.distributed import largest, unsharded
 from vsgrpo.training.launcher import OVERDUE, STOP_SIGNALS, SUPERVISED, LostProcess, own_rank
@@ -253,7 +254,10 @@ def dev_overlap(config: TrainConfig, manifest: TrainingManifest) -> str | None:
     known = sorted(room_label(*room) for room in rooms & manifest.known_rooms())
     if not known:
         return None
-    return f"{len(known)} of {len(rooms)} rooms of dev.jsonl are trained on ({name_some(known)}): its scores say little"
+    return (
+        f"{len(known)} of {counted(len(rooms), 'room of dev.jsonl is', 'rooms of dev.jsonl are')} trained on "
+        f"({name_some(known)}): its scores say little"
+    )
 
 
 def spread(rows: Sequence[Row], count: int) -> list[Row]:

@@ -17,6 +17,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families.vision_record import BEFORE_RULES, PUBLISHED
 from vsgrpo.files import read_yaml
 from vsgrpo.records import NUMBER, check_shape, read_record
+from vsgrpo.terminal import counted
 
 LENGTHS = ("max_steps", "num_train_epochs")
 _FREE = {
@@ -276,15 +277,15 @@ def _check_same_processes(old: dict[Any, Any], new: dict[Any, Any], only_weights
     if not only_weights and not engines <= set(WHOLE):
         raise ConfigError(
             f"launch={after['profile']} with launch.num_processes={counts[1]}: the checkpoints hold the optimizer "
-            f"state in {counts[0]} parts of launch={before['profile']}",
+            f"state in {counted(counts[0], 'part')} of launch={before['profile']}",
             hint=f"resume with launch={before['profile']} launch.num_processes={counts[0]}, or start a new run from "
             "model.path=CHECKPOINT",
         )
     batches = [values["trainer"]["per_device_train_batch_size"] for values in (old, new)]
     if batches[0] * counts[0] != batches[1] * counts[1]:
         raise ConfigError(
-            f"launch.num_processes={counts[1]}: {batches[1]} x {counts[1]} samples per microbatch, the run was started "
-            f"with {batches[0]} x {counts[0]}",
+            f"launch.num_processes={counts[1]}: {batches[1]} x {counted(counts[1], 'sample')} per "
+            f"microbatch, the run was started with {batches[0]} x {counts[0]}",
             hint=f"keep the product: trainer.per_device_train_batch_size={batches[0] * counts[0] / counts[1]:g}",
         )
     return True

@@ -31,7 +31,7 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.errors import RunError, SetupError
 from vsgrpo.modeling.bundle import language_model, vision_tower
 from vsgrpo.modeling.vision import are_tower_calls_collective
-from vsgrpo.terminal import show
+from vsgrpo.terminal import counted, show
 from vsgrpo.training.launcher import needs_launcher
 from vsgrpo.training.measure import PhaseTimer
 from vsgrpo.training.waits import limit_waits
@@ -319,7 +319,7 @@ def check_backend(accelerator: Any, config: TrainConfig) -> None:
     if accelerator.num_processes != launch.num_processes or accelerator.distributed_type not in engines:
         raise SetupError(
             f"launch.profile={launch.profile} with launch.num_processes={launch.num_processes}: accelerate runs "
-            f"{accelerator.num_processes} process(es) as {accelerator.distributed_type.value}",
+            f"{counted(accelerator.num_processes, 'process', 'processes')} as {accelerator.distributed_type.value}",
             hint="start through `vsgrpo train`, and leave ACCELERATE_USE_CPU unset",
         )
     backend = BACKENDS.get(accelerator.device.type)

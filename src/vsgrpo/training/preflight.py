@@ -23,7 +23,7 @@ from vsgrpo.families import family_files
 from vsgrpo.families.vision_record import other_rule
 from vsgrpo.memory.passes import plan_passes
 from vsgrpo.rules import module_file
-from vsgrpo.terminal import show
+from vsgrpo.terminal import counted, show
 from vsgrpo.training.launcher import allows_tf32
 from vsgrpo.training.reward_checks import check_rewards
 from vsgrpo.training.servers import check_servable
@@ -222,8 +222,8 @@ def check_enough_rows(config: TrainConfig, rows: Rows) -> None:
                 f"trainer.gradient_accumulation_steps={fits}" if fits else "trainer.per_device_train_batch_size lower"
             )
             raise ConfigError(
-                f"{where}data.path={config.data.path} has {count} rows: one rollout buffer takes {needed} "
-                f"({one * steps} completions of all processes / {section.num_generations})",
+                f"{where}data.path={config.data.path} has {counted(count, 'row')}: one rollout buffer takes {needed} "
+                f"({counted(one * steps, 'completion')} of all processes / {section.num_generations})",
                 hint=f"set {most}, or build more data",
             )
 
@@ -235,7 +235,7 @@ def check_targets(config: TrainConfig, rows: Sequence[Row]) -> None:
     if without:
         raise DataError(
             f"{without[0]}: reasoning=null: prompt.mode={prompt.mode} trains {config.trainer.name} on it "
-            f"({len(without)} of {len(rows)} rows have none)",
+            f"({len(without)} of {counted(len(rows), 'row has', 'rows have')} none)",
             hint="write thoughts with `vsgrpo build-cot` or data.reasoning=template (demo), or set prompt=vanilla",
         )
     for row in rows:

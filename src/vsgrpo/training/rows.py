@@ -30,7 +30,7 @@ from vsgrpo.errors import DataError, SetupError
 from vsgrpo.families import budget_of
 from vsgrpo.modeling.load import device_line, load
 from vsgrpo.modeling.vision import FeatureStore
-from vsgrpo.terminal import note, show
+from vsgrpo.terminal import counted, note, show
 from vsgrpo.training.distributed import merged
 from vsgrpo.training.launcher import own_rank
 from vsgrpo.training.preflight import cache_folder, check_caching, check_enough_rows, load_rows
@@ -84,7 +84,10 @@ def readable_rows(config: TrainConfig, rows: list[Row], loader: VideoLoader) -> 
     loader.check_quarantine()
     kept = [row for row in rows if not any(place in bad for place in row.media_paths(base))]
     if not kept:
-        raise DataError(f"{base}: none of {len(bad)} videos and images can be read", hint="build the dataset again")
+        raise DataError(
+            f"{base}: none of {counted(len(bad), 'video or image', 'videos and images')} can be read",
+            hint="build the dataset again",
+        )
     check_enough_rows(config, kept)
     return kept
 
@@ -180,14 +183,14 @@ class CacheSummary:
 
     def table(self) -> str:
         """Return lines for people."""
-        broken = f"{self.num_bad} bad, {self.num_corrupt} broken entries made anew"
+        broken = f"{self.num_bad} bad, {counted(self.num_corrupt, 'broken entry', 'broken entries')} made anew"
         return "\n".join(
             [
                 f"videos and images {self.num_videos} ({broken})",
                 f"decoded           {self.num_decoded}",
                 f"through the tower {self.num_through_tower}",
-                f"evicted           {self.num_evicted} entries",
-                f"in the cache      {self.entries} entries, {self.gib:.3f} GiB",
+                f"evicted           {counted(self.num_evicted, 'entry', 'entries')}",
+                f"in the cache      {counted(self.entries, 'entry', 'entries')}, {self.gib:.3f} GiB",
             ]
         )
 
@@ -218,7 +221,9 @@ def cache_videos(config: TrainConfig, rows: Sequence[Row] | None = None) -> Cach
     else:
         summary = _fill_on_gpus(config, folder, paths, num_gpus)
     if summary.num_bad == len(paths):
-        raise DataError(f"{base}: none of {len(paths)} videos can be used", hint="`vsgrpo check-data` names the faults")
+        raise DataError(
+            f"{base}: none of {counted(len(paths), 'video')} can be used", hint="`vsgrpo check-data` names the faults"
+        )
     return _with_size(summary, folder)
 
 
@@ -296,7 +301,7 @@ def _fill(config: TrainConfig, folder: Path, paths: Sequence[FilePlace], device:
         except DataError as error:
             _note_bad(summary, error)
         if number % 100 == 0 or number == len(good):
-            note(f"{device}: {number} of {len(good)} videos and images")
+            note(f"{device}: {number} of {counted(len(good), 'video or image', 'videos and images')}")
     summary.num_decoded = loader.num_decoded
     summary.num_corrupt = loader.cache.num_corrupt
     if store is not None and store.disk is not None:
@@ -328,7 +333,8 @@ def _check_room(store: FeatureStore, folder: Path, num_tokens: int, num_videos: 
     needed = num_tokens * width * bundle.model.dtype.itemsize
     free = shutil.disk_usage(folder).free
     show(
-        f"features of {num_videos} videos and images: {num_tokens} tokens x {width}, {needed / GIB:.3f} GiB; "
+        f"features of {counted(num_videos, 'video or image', 'videos and images')}: "
+        f"{counted(num_tokens, 'token')} x {width}, {needed / GIB:.3f} GiB; "
         f"{free / GIB:.1f} GiB free in {folder}",
         sys.stderr,
     )

@@ -8,6 +8,7 @@ from vsgrpo.config.launching import WHOLE
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection, TrainerSection
 from vsgrpo.errors import ConfigError
+from vsgrpo.terminal import counted
 
 
 def check_stages(config: TrainConfig) -> None:
@@ -37,7 +38,7 @@ def _check_groups(section: GrpoSection, where: str) -> None:
     texts = [f"{key}={' or '.join(map(str, values))}" for key, values in choices.items() if values]
     raise ConfigError(
         f"{where}num_generations={group}: does not divide per_device_train_batch_size={batch} x "
-        f"gradient_accumulation_steps={steps} = {batch * steps} completions of a process",
+        f"gradient_accumulation_steps={steps} = {counted(batch * steps, 'completion')} of a process",
         hint="set " + ", or ".join(texts),
     )
 
@@ -48,8 +49,8 @@ def _check_saves(section: GrpoSection, where: str) -> None:
     if section.save_steps % every:
         choices = " or ".join(map(str, multiples_around(section.save_steps, every)))
         raise ConfigError(
-            f"{where}trainer.save_steps={section.save_steps}: a rollout buffer lasts {every} optimizer steps, a "
-            "checkpoint inside it cannot be resumed exactly",
+            f"{where}trainer.save_steps={section.save_steps}: a rollout buffer lasts "
+            f"{counted(every, 'optimizer step')}, a checkpoint inside it cannot be resumed exactly",
             hint=f"set trainer.save_steps={choices}",
         )
 

@@ -28,7 +28,7 @@ from vsgrpo.errors import ConfigError, first_line
 from vsgrpo.memory.load import stage_load
 from vsgrpo.memory.passes import Passes, plan_passes
 from vsgrpo.modeling.bundle import ModelBundle, use_gradient_checkpointing
-from vsgrpo.terminal import can_draw, is_quiet, note, show
+from vsgrpo.terminal import can_draw, counted, is_quiet, note, show
 from vsgrpo.trackers import PROJECT
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.callbacks import DevScore, StopOnSignal
@@ -141,7 +141,7 @@ def total_steps(trainer: StageTrainer) -> int:
 
 def lengthened(args: Any, start: Checkpoint, total: int, every: int) -> str:
     """Say that a stage got longer, and what is not as if it had been that long from the beginning."""
-    text = f"stage {start.stage} goes on at step {start.step} to {total} steps, it had {start.max_steps}"
+    text = f"stage {start.stage} goes on at step {start.step} to {counted(total, 'step')}, it had {start.max_steps}"
     before, now = (_rates(args, steps, start.step + 1) for steps in (start.max_steps, total))
     apart = [step for step in range(start.step) if before[step] != now[step]]
     reasons = []
@@ -149,7 +149,7 @@ def lengthened(args: Any, start: Checkpoint, total: int, every: int) -> str:
         which = f"steps {apart[0] + 1}-{apart[-1] + 1}" if len(apart) > 1 else f"step {apart[0] + 1}"
         reasons.append(
             f"trainer.lr_scheduler_type={SchedulerType(args.lr_scheduler_type).value}: the learning rates of {which} "
-            f"were those of {start.max_steps} steps; step {start.step + 1} now has {now[-1]:.3g} instead of "
+            f"were those of {counted(start.max_steps, 'step')}; step {start.step + 1} now has {now[-1]:.3g} instead of "
             f"{before[-1]:.3g}"
         )
     if start.step % every:

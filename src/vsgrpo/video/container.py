@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from vsgrpo.errors import DataError
 from vsgrpo.files import file_state
+from vsgrpo.terminal import counted
 
 BAD_VIDEO_HINT = "replace or rebuild the file, or set video.on_bad=skip to leave its rows out"
 
@@ -113,7 +114,7 @@ def _check_whole(path: str, file: BinaryIO, size: int) -> None:
 
 def _check_length(path: str, stated: int, size: int) -> None:
     if stated > size:
-        raise bad_video(path, f"cut off, its header states {stated} bytes and the file has {size}")
+        raise bad_video(path, f"cut off, its header states {counted(stated, 'byte')} and the file has {size}")
 
 
 def _check_boxes(path: str, file: BinaryIO, size: int) -> None:
@@ -254,7 +255,7 @@ def check_tail(path: str, container: Any, stream: Any, packets: list[Packet]) ->
     if name.startswith("avi"):  # chunks without data count: they repeat the frame before
         held = max((packet.pts or packet.dts or 0) + 1 for packet in packets)
     if held < stated:
-        raise bad_video(path, f"cut off, its header promises {stated} frames and it holds {held}")
+        raise bad_video(path, f"cut off, its header promises {counted(stated, 'frame')} and it holds {held}")
     stamps = sorted(packet.pts for packet in packets if packet.pts is not None)
     if not container.duration or not name.startswith(_STATE_LENGTH) or len(stamps) < 2:
         return

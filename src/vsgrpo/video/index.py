@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from vsgrpo.terminal import counted
 from vsgrpo.video.container import Packet, bad_video, check_tail, film_stream, open_container, packets_of
 from vsgrpo.video.image import MAX_PIXELS
 
@@ -179,7 +180,7 @@ class VideoIndex:
                 number += 1
                 yield self._pixels(frame)
         if number < len(wanted):
-            raise bad_video(self.path, f"{len(wanted) - number} of {len(wanted)} frames cannot be decoded")
+            raise bad_video(self.path, f"{len(wanted) - number} of {counted(len(wanted), 'frame')} cannot be decoded")
 
     def is_shown_at(self, indices: Sequence[int], seconds: np.ndarray) -> bool:
         """Whether the frames at `indices` have these presentation times, to a millisecond."""

@@ -21,6 +21,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from vsgrpo.errors import ConfigError, DataError
+from vsgrpo.terminal import counted
 from vsgrpo.video.budget import PIXELS_VERSION, Medium, VisionBudget
 from vsgrpo.video.cache import DiskCache
 from vsgrpo.video.container import file_stamp
@@ -232,7 +233,8 @@ class VideoLoader:
         if self.max_quarantined is not None and len(self.quarantine) > self.max_quarantined:
             last = list(self.quarantine.values())[-1]
             raise DataError(
-                f"{len(self.quarantine)} videos or images cannot be read, video.max_quarantined allows "
+                f"{counted(len(self.quarantine), 'video or image', 'videos or images')} cannot be read, "
+                "video.max_quarantined allows "
                 f"{self.max_quarantined}; the last one: {last}",
                 hint="`vsgrpo check-data` names them all; replace them, or raise video.max_quarantined (a share)",
             )

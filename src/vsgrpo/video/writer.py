@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vsgrpo.errors import DataError
+from vsgrpo.terminal import counted
 
 # x264's wider vector code (AVX-512) is not deterministic on small frames: 60 encodes of 56x56 gave 11 files. Its SSE2
 # code gives the bytes of its C code, on every x86-64, and here took 0.21 s where AVX-512 took 0.21 s and C 0.57 s.
@@ -158,7 +159,7 @@ def _decoded(path: Path, frames: Iterable[np.ndarray | bytes]) -> Iterator[Any]:
                 jpeg.options = {"err_detect": "explode"}  # a cut JPEG is an error, not a half grey frame
             (decoded,) = jpeg.decode(av.Packet(frame))
         except (FFmpegError, ValueError) as error:
-            problem = f"source frame {number} is not a readable JPEG ({len(frame)} bytes: {error})"
+            problem = f"source frame {number} is not a readable JPEG ({counted(len(frame), 'byte')}: {error})"
             hint = "the source is damaged there: copy it again or leave the scan out"
             raise DataError(f"{path}: {problem}", hint) from None
         yield decoded

@@ -26,7 +26,7 @@ from vsgrpo.paths import inside
 from vsgrpo.scans.meta_info import read_scene_json
 from vsgrpo.spatial.question_types import QUESTION_TYPES
 from vsgrpo.spatial.scene import Scene, SceneObject
-from vsgrpo.terminal import Progress
+from vsgrpo.terminal import Progress, counted
 from vsgrpo.vision_r1.chat import Account, AnswerCache, Chat, LocalChat, Reply, cache_folder, content_key, cost
 from vsgrpo.vision_r1.endpoint import Endpoint, RowError, work_through
 from vsgrpo.vision_r1.filters import Candidate, read_candidate
@@ -193,15 +193,20 @@ def estimate(config: BuildCotConfig, limit: int | None = None) -> str:
                 at_once(walk(item, config.cot.bridge, partial(guess, item)))
             except DataError:
                 num_unreadable += 1
-    lines = [f"{total} rows of {source.file} ({source.form}); {num_cached} answers are in the cache"]
+    lines = [
+        f"{counted(total, 'row')} of {source.file} ({source.form}); "
+        f"{counted(num_cached, 'answer is', 'answers are')} in the cache"
+    ]
     if num_unreadable:
-        lines.append(f"{num_unreadable} rows cannot be asked (media or annotation missing)")
+        lines.append(f"{counted(num_unreadable, 'row')} cannot be asked (media or annotation missing)")
     costs = []
     for name, step in steps.items():
         prompt, completion = prompts[name], requests[name] * expected[name]
         costs.append(cost(step, prompt, completion))
         price = "no price set" if costs[-1] is None else f"cost {costs[-1]:.2f}"
-        lines.append(f"{name}: {requests[name]} requests, about {prompt:,.0f} + {completion:,.0f} tokens, {price}")
+        lines.append(
+            f"{name}: {counted(requests[name], 'request')}, about {prompt:,.0f} + {completion:,.0f} tokens, {price}"
+        )
     lines.append("all: " + ("no price set" if None in costs else f"cost {sum(filter(None, costs)):.2f}"))
     return "\n".join(lines)
 

@@ -29,6 +29,7 @@ from vsgrpo.packages import LOCAL_CHAT, check_command
 from vsgrpo.paths import inside, locked, unwritable
 from vsgrpo.records import read_jsonl
 from vsgrpo.spatial.answers import parse_answer
+from vsgrpo.terminal import counted
 from vsgrpo.vision_r1.bridge import Rejected, Request, at_once, generate, request_key, walk
 from vsgrpo.vision_r1.chat import Account, AnswerCache, Reply, cache_folder
 from vsgrpo.vision_r1.filters import Candidate, Verdict, judge
@@ -125,7 +126,7 @@ class CotSummary:
 
     def table(self) -> str:
         """Return rows in and out, reasons, words of self-reflection, tokens and cost."""
-        lines = [f"{self.kept} of {self.rows} rows kept -> {self.out}"]
+        lines = [f"{self.kept} of {counted(self.rows, 'row')} kept -> {self.out}"]
         for reason, number in self.rejected.most_common():
             lines.append(f"rejected {reason:<14} {number:>8}   such as {self.examples[reason]}")
         if self.repairs:
@@ -139,11 +140,14 @@ class CotSummary:
                 lines.append(f"{word:<16} {number:>10} {ours:>10.1f} {theirs:>15.1f}")
         for name, account in self.accounts.items():
             paid = account.bill(self.config.steps()[name])["cost"]
-            asked = f"{account.requests} requests ({account.cached} from the cache, {account.retries.total()} retries)"
-            tokens = f"{account.prompt_tokens} + {account.completion_tokens} tokens"
+            asked = (
+                f"{counted(account.requests, 'request')} ({account.cached} from the cache, "
+                f"{counted(account.retries.total(), 'retry', 'retries')})"
+            )
+            tokens = f"{account.prompt_tokens} + {counted(account.completion_tokens, 'token')}"
             lines.append(f"{name}: {asked}, {tokens}" + ("" if paid is None else f", cost {paid:.4f}"))
         if failed := self.rejected[FAILED]:
-            lines.append(f"note: run the same command again to ask for the {failed} failed rows")
+            lines.append(f"note: run the same command again to ask for {counted(failed, 'failed row')}")
         return "\n".join(lines)
 
     def raise_if_failed(self) -> None:
@@ -152,12 +156,14 @@ class CotSummary:
         if self.rows and not self.kept:
             reason, number = self.rejected.most_common(1)[0]
             raise RunError(
-                f"none of {self.rows} rows kept; {number} rejected by {reason}, such as {self.examples[reason]}",
+                f"none of {counted(self.rows, 'row')} kept; {number} rejected by {reason}, such as "
+                f"{self.examples[reason]}",
                 f"look at {self.out.with_name(REJECTED_NAME)}; answers are kept, so other filters.* cost nothing",
             )
         if failed > max_failed * self.rows:
             raise RunError(
-                f"{failed} of {self.rows} rows have no answer, more than cot.max_failed={max_failed}, "
+                f"{failed} of {counted(self.rows, 'row has', 'rows have')} no answer, more than "
+                f"cot.max_failed={max_failed}, "
                 f"such as {self.examples[FAILED]}",
                 "run the same command again: only what is missing is asked for",
             )

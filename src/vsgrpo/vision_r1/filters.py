@@ -23,6 +23,7 @@ from vsgrpo.maths import maths_equal, plain_number, strip_wrappers
 from vsgrpo.rewards import is_right
 from vsgrpo.spatial.answers import normalize_word, parse_answer
 from vsgrpo.spatial.question_types import tolerance_of
+from vsgrpo.terminal import counted
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
@@ -197,9 +198,9 @@ def check_length(candidate: Candidate, settings: FilterSection) -> str | None:
     """Fail a thought outside the bounds."""
     size = len(candidate.thought)
     if size < settings.min_characters:
-        return f"{size} characters, fewer than {settings.min_characters}"
+        return f"{counted(size, 'character')}, fewer than {settings.min_characters}"
     if size > settings.max_characters:
-        return f"{size} characters, more than {settings.max_characters}"
+        return f"{counted(size, 'character')}, more than {settings.max_characters}"
     return None
 
 

@@ -27,6 +27,7 @@ from vsgrpo.evaluation.accuracy import Accuracy, Cell
 from vsgrpo.evaluation.benchmark import Benchmark, ReadOptions, question_row
 from vsgrpo.paths import path_fault
 from vsgrpo.records import read_json, read_records
+from vsgrpo.terminal import counted
 from vsgrpo.vision_r1.mathvista_extract import Problem, extract, extract_answers, normalize
 
 NUM_ROWS = 1000
@@ -68,7 +69,7 @@ class MathVistaAccuracy(Accuracy):
         whole = len(self.correct) == self.num_rows == NUM_ROWS
         what = "MathVista testmini"
         if not whole:
-            what = f"{len(self.correct)} of {self.num_rows} questions of MathVista's form"
+            what = f"{len(self.correct)} of {counted(self.num_rows, 'question')} of MathVista's form"
         return f"{what} | extraction by {self.extraction} (the official one is by GPT-4)"
 
     def to_json(self) -> dict[str, Any]:
@@ -174,7 +175,7 @@ class MathVista(Benchmark):
         asked = {pid: problem for pid, problem in self.problems.items() if pid in answers}
         if not asked:
             hint = "lines are {pid, prediction}"
-            raise DataError(f"{name}: no prediction for any of {len(self.problems)} questions", hint)
+            raise DataError(f"{name}: no prediction for any of {counted(len(self.problems), 'question')}", hint)
         if config is not None and config.extract.model is not None:
             folder, by = Path(config.run.dir) / ".extract", f"model {config.extract.model}"
             asking = extract_answers(self.problems, answers, config.extract, config.run.seed, folder)
@@ -187,7 +188,7 @@ class MathVista(Benchmark):
         plain = self.table_of(correct)
         notes = list(plain.notes)
         if unreadable:
-            notes.append(f"{len(unreadable)} answers could not be read (wrong), such as {unreadable[0]}")
+            notes.append(f"{counted(len(unreadable), 'answer')} could not be read (wrong), such as {unreadable[0]}")
         values = {item.name: getattr(plain, item.name) for item in fields(plain)}
         values |= {"name": name, "scorer": f"MathVista ({by})", "notes": tuple(notes)}
         return MathVistaAccuracy(**values, unreadable=unreadable, extraction=by)

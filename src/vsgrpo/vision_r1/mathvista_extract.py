@@ -19,7 +19,7 @@ from pathlib import Path
 from vsgrpo.config.evaluate import StepSection
 from vsgrpo.errors import RunError
 from vsgrpo.maths import number_at, plain_characters, plain_number, strip_wrappers
-from vsgrpo.terminal import Progress
+from vsgrpo.terminal import Progress, counted
 from vsgrpo.vision_r1.chat import Account, AnswerCache, content_key
 from vsgrpo.vision_r1.endpoint import Endpoint, RowError, work_through
 from vsgrpo.vision_r1.filters import BOXED
@@ -329,7 +329,7 @@ async def extract_answers(
     if failed:
         pid, reason = next(iter(failed.items()))
         raise RunError(
-            f"{len(failed)} of {len(responses)} answers could not be extracted, such as pid={pid}: {reason}",
+            f"{len(failed)} of {counted(len(responses), 'answer')} could not be extracted, such as pid={pid}: {reason}",
             "run the same command again: only what is missing is asked for",
         )
     return found

@@ -116,7 +116,7 @@ def test_num_frames_is_refused_where_the_harness_has_its_own(tmp_path, capsys):
     assert "video.num_frames=8: benchmark=mmsi_video benchmark.harness=lmms_sc shows 300 frames of all videos" in said
     assert "hint: leave it out (in an entry of a suite: null), or set benchmark.harness=clips\n" in said
     assert run(["eval", "benchmark=mmsi_video", "benchmark.harness=clips", *words]) == 2  # the clip is not there
-    assert "1 video(s) missing: videos/clip_question_0001_0.mp4" in capsys.readouterr().err
+    assert "1 video missing: videos/clip_question_0001_0.mp4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("harness", MmsiVideo.harnesses)
@@ -214,7 +214,7 @@ def test_lists_may_be_texts_and_wrong_rows_are_refused(tmp_path):
     benchmark = read(tmp_path, [row | texts])
     assert len(benchmark.media(benchmark.rows[0])) == 2
     for change, message in (
-        ({"ref_images": []}, "its text has 1 places for videos and 1 for images, the row 1 videos, frames of 1 and 0"),
+        ({"ref_images": []}, "its text has 1 place for videos and 1 for images, the row 1 video, frames of 1 and 0"),
         ({"video_list": ["a.mp4"]}, "has no path"),
         ({"frames_list": "x"}, "frames_list='x': must be a list"),
         ({"ground_truth": "G"}, "must be A to F"),

@@ -121,7 +121,7 @@ def test_unknown_types_are_counted_and_left_out(tmp_path, capsys):
     assert found["n"] == 4 and "1 row of an unknown question type is left out: appearance_order (1)" in found["notes"]
     for row in rows:
         row["question_type"] = "appearance_order"
-    with pytest.raises(DataError, match="question_type=appearance_order: none of ReVSI's, as those of all 5 rows"):
+    with pytest.raises(DataError, match="question_type=appearance_order: none of ReVSI's; 5 rows have no other"):
         ReVsi.read(write(file, rows))
 
 

@@ -162,7 +162,7 @@ def test_pictures_show_rooms_of_scannets_val_split(tmp_path: Path) -> None:
     )  # first rooms of these splits not denied
     assert (leak(train, "scannet", "scannet").verdict, leak(val, "scannet").verdict) == ("clean", "unknown")
     assert leak(train, "scannet").notes() == [
-        "leak check: 1 rows name no room: as far as published they show rooms of scannet val, of which none was "
+        "leak check: 1 row names no room: as far as published, such rows show rooms of scannet val, of which none was "
         "trained on"
     ]
     assert leak(val, "structured3d").verdict == "clean"  # another data set; of its splits nothing is known
@@ -183,4 +183,4 @@ def test_score_says_what_a_clean_verdict_rests_on(tmp_path: Path, capsys: pytest
     assert run([*words, f"model.path={tmp_path / 'train'}"]) == 0
     assert "they show rooms of scannet val, of which none was trained on" in capsys.readouterr().out
     assert run([*words, f"model.path={tmp_path / 'val'}"]) == 0
-    assert "scannet val; 1 room(s) trained on may be among them, such as scene0015" in capsys.readouterr().out
+    assert "scannet val; 1 room trained on may be among them, such as scene0015" in capsys.readouterr().out

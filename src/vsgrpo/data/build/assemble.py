@@ -30,6 +30,7 @@ from vsgrpo.data.row import Row
 from vsgrpo.data.row_scan import AnswerLine, answer_lines, answer_table
 from vsgrpo.data.rows import split_dev, write_rows
 from vsgrpo.errors import RunError
+from vsgrpo.terminal import counted
 
 SPLITS = ("train", "dev")
 DROPPED = "dropped_"
@@ -105,7 +106,7 @@ class BuildSummary:
                 if name.startswith(DROPPED) == is_object
             ]
             lines += [f"{text}: {', '.join(some)}"] if some else []
-        lines += [f"left out: {number} scans: {reason}" for reason, number in self.refused.items()]
+        lines += [f"left out: {counted(number, 'scan')}: {reason}" for reason, number in self.refused.items()]
         lines += _dropped_lines(self.dropped, self.candidates)
         lines += [f"skipped {scan}: {reason}" for scan, reason in list(self.skipped.items())[:20]]
         if len(self.skipped) > 20:
@@ -118,7 +119,7 @@ class BuildSummary:
         if share > self.max_skipped:
             where = "above" if self.shard else f"above and in {self.out / MANIFEST_NAME}"
             raise RunError(
-                f"{len(self.skipped)} of {self.done + len(self.skipped)} scans skipped, more than "
+                f"{len(self.skipped)} of {counted(self.done + len(self.skipped), 'scan')} skipped, more than "
                 f"build.max_skipped={self.max_skipped}",
                 hint=f"reasons are {where}; the other scans are written",
             )
@@ -151,8 +152,7 @@ def assemble(
     allow_val_safe = any(part.split != "train" for part in config.parts)
     notes = [split.note] if split.note and config.data.dev_fraction else []
     notes += [f"{o.scan_id} gave no question" for o in outcomes if o.status == "done" and not o.rows][:5]
-    if allow_val_safe:
-        notes.append("rows of val scans are in: training on them needs data.allow_val_safe=true")
+    notes += ["rows of val scans are in: training on them needs data.allow_val_safe=true"] if allow_val_safe else []
     notes += kept_line(config.data.keep_out)
     every, dropped = _rows_to_choose_from(config, outcomes)
     before = Counter(what.partition(": ")[0] for what in dropped.elements())
@@ -170,7 +170,8 @@ def assemble(
         if config.data.min_count == 0 and rows[name]:
             zeros = _zero_counts(config, rows[name], with_rows)
             rows[name] += zeros
-            notes.append(f"{name}: {len(zeros)} questions count a category that is not in the room (answer 0)")
+            questions = counted(len(zeros), "question counts", "questions count")
+            notes.append(f"{name}: {questions} a category that is not in the room (answer 0)")
         where = str(out / f"{name}.jsonl")
         check_rows(rows[name], allow_val_safe=allow_val_safe, where=where, base=out)
         write_rows(out / f"{name}.jsonl", rows[name])
@@ -235,7 +236,7 @@ def _too_small_note(too_small: dict[str, str]) -> list[str]:
     if not too_small:
         return []
     named = ", ".join(f"{name} ({reason})" for name, reason in list(too_small.items())[:3])
-    more = f" and {len(too_small) - 3} more types" if len(too_small) > 3 else ""
+    more = f" and {counted(len(too_small) - 3, 'more type')}" if len(too_small) > 3 else ""
     return [f"not balanced by text (balance.mode=text), too few rows or rooms: {named}{more}"]
 
 

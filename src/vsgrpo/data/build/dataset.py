@@ -48,7 +48,7 @@ from vsgrpo.paths import (
     take_back,
 )
 from vsgrpo.records import read_record
-from vsgrpo.terminal import Progress, show
+from vsgrpo.terminal import Progress, counted, show
 
 _OWN = ("train.jsonl", "dev.jsonl", pairs_name("train"), pairs_name("dev"), MANIFEST_NAME, "report.html")
 _OWN += (PARTS, "videos", "scenes")
@@ -125,7 +125,8 @@ def merge_shards(out: Path) -> BuildSummary:
         lacking = [str(number) for number in range(num_shards) if missing.intersection(plan.shard(number))]
         if lacking:
             raise DataError(
-                f"{out}: {len(missing)} of {len(plan.scans)} scans are not built yet (shards {', '.join(lacking)})",
+                f"{out}: {len(missing)} of {counted(len(plan.scans), 'scan is', 'scans are')} not built yet "
+                f"(shards {', '.join(lacking)})",
                 hint=f"run build-data again with build.num_shards={num_shards} build.shard={lacking[0]}",
             )
         return _finish(plan, out, [*found.values()], 0)

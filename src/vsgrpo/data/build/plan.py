@@ -20,6 +20,7 @@ from vsgrpo.paths import unwritable
 from vsgrpo.records import read_record
 from vsgrpo.scans.source import find_source
 from vsgrpo.spatial.question_types import types_named
+from vsgrpo.terminal import counted
 
 PARTS = ".parts"
 PLAN_NAME = "plan.json"
@@ -120,7 +121,7 @@ def _choose(part: SourcePart, root: Path, is_alone: bool) -> tuple[list[str], di
         rooms = [leak.room for leak in denied if leak.reason == reason]
         refused[f"{reason}: {name_some(sorted({*rooms}))}"] = len(rooms)
     if not chosen:
-        reasons = "; ".join(f"{number} scans: {reason}" for reason, number in refused.items())
+        reasons = "; ".join(f"{counted(number, 'scan')}: {reason}" for reason, number in refused.items())
         hint = f"choose {split_key.partition('=')[0]}, or add train scans"
         raise DataError(f"{key}={root}: no scan may be used ({reasons})", hint)
     return chosen, dict(sorted(refused.items()))

@@ -9,6 +9,7 @@ from typing import Any
 from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.data.build.scan import ScanOutcome
 from vsgrpo.data.row import Row
+from vsgrpo.terminal import counted
 
 
 def count_sources(
@@ -50,8 +51,8 @@ def source_lines(sources: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(sources) < 2:
         return []
     return [
-        f"{item['name']} ({item['root'] or 'made here'}): {item['scans']} scans built, {item['skipped']} skipped, "
-        f"{item['refused']} left out, {item['objects']} objects, "
-        + ", ".join(f"{number} {name} rows" for name, number in item["questions"].items())
+        f"{item['name']} ({item['root'] or 'made here'}): {counted(item['scans'], 'scan')} built, "
+        f"{item['skipped']} skipped, {item['refused']} left out, {counted(item['objects'], 'object')}, "
+        + ", ".join(counted(number, f"{name} row") for name, number in item["questions"].items())
         for item in sources
     ]

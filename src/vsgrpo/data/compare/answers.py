@@ -16,6 +16,7 @@ from vsgrpo.records import read_records
 from vsgrpo.spatial.answers import normalize_word
 from vsgrpo.spatial.question_types import question_key
 from vsgrpo.spatial.released import measure_of
+from vsgrpo.terminal import counted
 
 _SUFFIXES = (".jsonl", ".json", ".parquet")
 _NO_ROWS = (MANIFEST_NAME, "dataset_info.json", "config.json", "info.json")
@@ -82,9 +83,15 @@ class Answers:
 
     def notes(self) -> list[str]:
         """Return what was not compared, as sentences."""
-        found = [f"{self.path}: {number} rows left out: {reason}" for reason, number in self.left_out.most_common()]
+        found = [
+            f"{self.path}: {counted(number, 'row')} left out: {reason}"
+            for reason, number in self.left_out.most_common()
+        ]
         if self.repeated:
-            found.append(f"{self.path}: {self.repeated} rows ask again and say the same, each counts once")
+            found.append(
+                f"{self.path}: {counted(self.repeated, 'row repeats', 'rows repeat')} a question and its answer: "
+                "counted once"
+            )
         return found
 
 
@@ -110,7 +117,7 @@ def read_answers(path: Path) -> Answers:
         del answers.said[key]
         answers.left_out["the question is asked again, with another answer"] += 1
     if not answers.said:
-        reasons = "; ".join(f"{number} rows: {reason}" for reason, number in answers.left_out.most_common())
+        reasons = "; ".join(f"{counted(number, 'row')}: {reason}" for reason, number in answers.left_out.most_common())
         hint = "a row has a scene, a question and an answer: see data/README.md"
         raise DataError(f"{path}: no row can be compared ({reasons or 'it is empty'})", hint)
     return answers

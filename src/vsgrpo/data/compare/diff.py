@@ -13,6 +13,7 @@ import numpy as np
 from vsgrpo.data.compare.answers import Answers, Said, decimals_of, is_equal, read_answers, relative_difference
 from vsgrpo.data.leak_guard import name_some
 from vsgrpo.errors import DataError
+from vsgrpo.terminal import counted
 
 _EXAMPLES = 3
 """Differing answers of a type that are shown."""
@@ -159,15 +160,20 @@ def _remarks(a: Answers, b: Answers, scenes: set[str]) -> list[str]:
     types = [Counter(key[1] for key in side.said) for side in (a, b)]
     for name, own, other in (("A", *types), ("B", *reversed(types))):
         if lone := {kind: number for kind, number in own.items() if kind not in other}:
-            listed = ", ".join(f"{kind} ({number} rows)" for kind, number in sorted(lone.items()))
+            listed = ", ".join(f"{kind} ({counted(number, 'row')})" for kind, number in sorted(lone.items()))
             notes.append(f"question types of {name} only: {listed}")
     both = [(a.said[key], b.said[key]) for key in a.said if key in b.said]
     if units := sum(one.unit != two.unit for one, two in both):
-        notes.append(f"{units} questions of both have answers in two units: not compared")
+        notes.append(
+            f"{counted(units, 'question of both has answers', 'questions of both have answers')} in two "
+            "units: not compared"
+        )
     if measures := Counter((one.measure, two.measure) for one, two in both if one.measure != two.measure):
         (one, two), number = measures.most_common(1)[0]
         said = f"A {one or 'does not say how'}, B {two or 'does not say how'}"
-        notes.append(f"{number} questions of both say in two ways how to measure: {said}")
+        notes.append(
+            f"{counted(number, 'question of both says', 'questions of both say')} in two ways how to measure: {said}"
+        )
     if not both:
         shown = [min((s for k, s in side.said.items() if k[0] in scenes), key=lambda s: s.key) for side in (a, b)]
         notes.append(f"no question in common: A asks {shown[0].question!r}, B {shown[1].question!r}")

@@ -24,7 +24,7 @@ from vsgrpo.scans.source import SceneSettings, find_source
 from vsgrpo.spatial.answers import normalize_word
 from vsgrpo.spatial.question import Reading
 from vsgrpo.spatial.question_types import QUESTION_TYPES, reading_of
-from vsgrpo.terminal import Progress
+from vsgrpo.terminal import Progress, counted
 
 BOXES, SIZE_BOXES, DISTANCES = ("upright_min", "aabb", "min_obb"), ("obb", "aabb"), ("centroid", "closest_point")
 ALPHA_POINTS, ALPHAS, ALPHA_HOLES = ("random10k", "voxel5cm"), (2.0, 5.0, 10.0), ("fill", "keep")
@@ -84,7 +84,10 @@ class SettingsReport:
             sizes = "".join("  " + ("-" if v is None else f"{100 * v:.1f} %").rjust(7) for v in (line.median, line.p90))
             share = f"{100 * line.equal / line.answered:6.1f}" if line.answered else f"{'-':>6}"
             lines.append(f"  {name:<{width}}  {line.equal:>7}  {share}{sizes}")
-        lines.append(f"{self.path}: {self.scans} scans read; median, p90: of |A - B| / max(A, B), where numbers differ")
+        lines.append(
+            f"{self.path}: {counted(self.scans, 'scan')} read; median, p90: of |A - B| / max(A, B), where "
+            "numbers differ"
+        )
         lines += [
             f"most agreement: spatial.{name}={' or '.join(map(str, values))}" for name, values in self.best.items()
         ]
@@ -188,14 +191,18 @@ class _Work:
             DataError: no row could be answered.
         """
         if not self.found:
-            why = f"{len(self.broken)} scans cannot be read, such as {self.broken[0]}" if self.broken else ""
-            why = why or f"their objects are not in the scans, or not by these names ({self.unanswered.total()} rows)"
-            raise DataError(f"{path}: no row of {len(wanted)} scans can be answered: {why}")
+            why = f"{counted(len(self.broken), 'scan')} cannot be read, such as {self.broken[0]}" if self.broken else ""
+            rows = counted(self.unanswered.total(), "row")
+            why = why or f"their objects are not in the scans, or not by these names ({rows})"
+            raise DataError(f"{path}: no row of {counted(len(wanted), 'scan')} can be answered: {why}")
         lines = [self._line(kind, choice, pairs) for (kind, choice), pairs in self.found.items()]
         lines.sort(key=lambda line: (line.question_type, -line.equal, line.median or 0.0))
         notes = self.released.notes()
         if lost := self.released.scenes - {*wanted}:
-            notes.append(f"{len(lost)} scenes of the rows are not among the scans read, such as {min(lost)}")
+            notes.append(
+                f"{counted(len(lost), 'scene of the rows is', 'scenes of the rows are')} not among the "
+                f"scans read, such as {min(lost)}"
+            )
         if self.unanswered:
             by_type = ", ".join(f"{kind} {number}" for kind, number in sorted(self.unanswered.items()))
             notes.append(f"not answered under every choice, no such object or not the only one: {by_type}")

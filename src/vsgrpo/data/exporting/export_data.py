@@ -27,6 +27,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.files import link_or_copy, publish, recover
 from vsgrpo.paths import LOCK_NAME, inside, locked, refuse_inputs_inside, remove
 from vsgrpo.spatial.moments import FRAMES_SHOWN, MOMENT
+from vsgrpo.terminal import counted
 
 _NO_VIDEO = "its video is not there (media=none writes rows alone)"
 _MOMENT = "true for one number of frames alone, which only frame lists fix (swift with frames=N)"
@@ -69,12 +70,14 @@ class ExportSummary:
     def table(self) -> str:
         """Return files, rows by type, and what was left out and why."""
         width = max(map(len, [*self.files, *self.types]))
-        lines = [f"{name:<{width}}  {number:>7} rows" for name, number in self.files.items()]
+        lines = [
+            f"{name:<{width}}  {number:>7} {'row' if number == 1 else 'rows'}" for name, number in self.files.items()
+        ]
         lines += [f"{name:<{width}}  {number:>7}" for name, number in sorted(self.types.items())]
         what = self.format if self.method is None else f"{self.format} ({self.method})"
-        lines.append(f"{what}: {self.num_read} rows read, {self.num_written} written -> {self.out}")
-        lines.append(f"media: {self.num_media} files; leak check: {self.verdict}")
-        lines += [f"left out: {number} rows: {reason}" for reason, number in self.left_out.most_common()]
+        lines.append(f"{what}: {counted(self.num_read, 'row')} read, {self.num_written} written -> {self.out}")
+        lines.append(f"media: {counted(self.num_media, 'file')}; leak check: {self.verdict}")
+        lines += [f"left out: {counted(number, 'row')}: {reason}" for reason, number in self.left_out.most_common()]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
@@ -133,7 +136,7 @@ def _check_output(out: Path, overwrite: bool) -> None:
         raise DataError(f"output={out}: holds an export already", "add --overwrite, or choose another output=DIR")
     there = {str(path.relative_to(out)) for path in out.rglob("*") if not path.is_dir()}
     if others := sorted(there - {MANIFEST_NAME, *manifest.files}):
-        what = f"output={out}: holds {len(others)} files that no export wrote, such as {others[0]}"
+        what = f"output={out}: holds {counted(len(others), 'file')} that no export wrote, such as {others[0]}"
         raise DataError(what, "move them away, or choose another output=DIR")
 
 
@@ -180,7 +183,7 @@ class _Export:
         where = str(self.file)
         summary.verdict = judged.checked(allow_val_safe=settings.allow_val_safe, allow_leak=False, where=where)
         if not summary.files:
-            reasons = "; ".join(f"{number} rows: {text}" for text, number in summary.left_out.most_common())
+            reasons = "; ".join(f"{counted(number, 'row')}: {text}" for text, number in summary.left_out.most_common())
             raise DataError(f"{self.file}: no row can be written as {settings.format} ({reasons or 'it is empty'})")
         for name, value in self.chosen.more_files(settings.recorded()).items():
             write_json(self.out / name, value)
@@ -200,7 +203,7 @@ class _Export:
             raise LeftOut("a media token in its question")
         if self._frames is not None:
             if is_true_at(row, self._frames.number) is False:
-                raise LeftOut(f"not true for {self._frames.number} frames (extra.true_at, frames_shown)")
+                raise LeftOut(f"not true for {counted(self._frames.number, 'frame')} (extra.true_at, frames_shown)")
             if speaks_of_seconds(row):
                 raise LeftOut(_SECONDS)
             frames = self._frames.of(row, inside(self.base, row.media[0]["path"]))

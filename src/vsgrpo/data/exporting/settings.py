@@ -14,6 +14,7 @@ from vsgrpo.data.kept_out import KEY, given_files
 from vsgrpo.data.prompts import MODES
 from vsgrpo.errors import ConfigError
 from vsgrpo.rules import one_of, suggest
+from vsgrpo.terminal import counted
 
 _SPLITS = ("train", "dev")
 _MEDIA = ("link", "none")
@@ -127,7 +128,9 @@ def parse_settings(given: Sequence[str]) -> ExportSettings:
             values[_KEYS[key]] = _value(key, value)
     if len(places) != 2:
         hint = f"{_USE}; formats: {', '.join(FORMATS)}"
-        raise ConfigError(f"export-data: {len(places)} names given, a data set and a format are needed", hint)
+        raise ConfigError(
+            f"export-data: {counted(len(places), 'name')} given, a data set and a format are needed", hint
+        )
     if "output" not in values:
         raise ConfigError("output: no value given", "add output=DIR: the folder to write")
     stem = Path(places[0]).stem

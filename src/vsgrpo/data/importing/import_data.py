@@ -38,6 +38,7 @@ from vsgrpo.data.rows import check_scorable, checked_line, falls_into_dev, iter_
 from vsgrpo.errors import DataError
 from vsgrpo.records import read_records
 from vsgrpo.spatial.question_types import QUESTION_TYPES
+from vsgrpo.terminal import counted
 
 _AGAIN = "asked before (same scene and question)"
 _VAL = "a val scan (data.allow_val_safe=true takes those of rooms outside VSI-Bench)"
@@ -134,9 +135,9 @@ class _Import:
             reasons = "; ".join(f"{number}: {reason}, first {examples[reason]}" for reason, number in refused.items())
             raise DataError(f"{what} ({reasons or 'the file is empty'})", hint)
         rooms = sorted(self.denied)
-        reasons = "; ".join(f"{number} of {num_read} rows: {text}" for text, number in refused.items())
+        reasons = "; ".join(f"{number} of {counted(num_read, 'row')}: {text}" for text, number in refused.items())
         hint = "if this is the benchmark itself: format=vsibench (for `vsgrpo eval` only)"
-        raise DataError(f"{what} ({reasons}); {len(rooms)} rooms: {name_some(rooms)}", hint)
+        raise DataError(f"{what} ({reasons}); {counted(len(rooms), 'room')}: {name_some(rooms)}", hint)
 
     def _take(self, file: Path, data: Any, streams: dict[str, IO[str]]) -> None:
         if not self.is_benchmark:  # before parsing drops the column that names the room
@@ -265,9 +266,12 @@ class _Import:
         if found.first_leak is not None:
             rooms = f"{name_some(sorted(found.leaked_scenes))}; rooms: {name_some(sorted(found.leaked_rooms))}"
             benchmark = found.first_leak[1].benchmark
-            raise DataError(f"{path}: {found.num_leaks} rows show rooms of {benchmark} ({rooms})", "remove them")
+            raise DataError(
+                f"{path}: {counted(found.num_leaks, 'row shows', 'rows show')} rooms of {benchmark} ({rooms})",
+                "remove them",
+            )
         if found.num_val and not self.settings.allow_val_safe:
-            raise DataError(f"{path}: {found.num_val} rows of val scans, such as {found.first_val}")
+            raise DataError(f"{path}: {counted(found.num_val, 'row')} of val scans, such as {found.first_val}")
         return scan
 
     def _split_again(self) -> list[str]:
@@ -297,7 +301,10 @@ class _Import:
                 notes.append(f"rooms of a benchmark, left out: {rooms} (all are in {MANIFEST_NAME})")
             counts = sum((Counter(scan.tally.counts()) for scan in scans.values()), Counter[str]())
             if own := sorted(counts.keys() - QUESTION_TYPES.keys()):
-                what = f"{sum(counts[name] for name in own)} rows are of types VSI-Bench has not ({name_some(own)})"
+                what = (
+                    f"{counted(sum(counts[name] for name in own), 'row is of a type', 'rows are of types')} "
+                    f"VSI-Bench has not ({name_some(own)})"
+                )
                 notes.append(f"{what}: eval them as benchmark=folder")
         missing = self._videos.first_missing or self._images.first_missing
         if missing is not None and (self.settings.videos is None or self.settings.images is None):

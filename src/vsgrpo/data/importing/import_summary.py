@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.row_scan import AnswerLine, answer_table
+from vsgrpo.terminal import counted
 
 
 @dataclass
@@ -49,7 +50,7 @@ class FileTally:
 
     def lines(self) -> list[str]:
         """Return the table of the file: one line of counts, then one line a reason."""
-        lines = [f"{self.file}: {self.read} rows read, {self.taken} taken, {self.read - self.taken} refused"]
+        lines = [f"{self.file}: {counted(self.read, 'row')} read, {self.taken} taken, {self.read - self.taken} refused"]
         width = max((len(reason) for reason in self.refused), default=0)
         digits = len(str(self.read))
         for reason, number in self.refused.most_common():

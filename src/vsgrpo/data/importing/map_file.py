@@ -12,6 +12,7 @@ from typing import Any
 from vsgrpo.data.importing.record_to_row import ImportedRow
 from vsgrpo.errors import DataError
 from vsgrpo.records import read_records
+from vsgrpo.terminal import counted
 
 _COLUMNS = ("cognitive_map", "object_list")
 _HINT = 'maps=FILE has one object a line: {"video_id", "cognitive_map", "object_list"}'
@@ -49,7 +50,9 @@ class MapFile:
 
     def note(self) -> str:
         """Return a sentence about what was joined."""
-        return f"maps: {len(self._joined)} of {len(self._maps)} in {self.path} joined to {self.num_rows} rows"
+        return (
+            f"maps: {len(self._joined)} of {len(self._maps)} in {self.path} joined to {counted(self.num_rows, 'row')}"
+        )
 
 
 def _name(video: str) -> str:

@@ -21,6 +21,7 @@ from vsgrpo.errors import DataError
 from vsgrpo.files import file_sha256
 from vsgrpo.records import BLANK, decode_line, read_records
 from vsgrpo.spatial.maps import read_map
+from vsgrpo.terminal import counted
 
 OWN_ROW = '{"question", "answer", "video" or "image", and "options", "scene", ... where known}, see data/README.md'
 NAMED_PLACES = 10
@@ -38,11 +39,11 @@ class OwnRowFaults(DataError):
     def __init__(self, num_read: int, faults: Mapping[Path, Mapping[str, Fault]], rooms: Sequence[str]) -> None:
         self.problems = [fault.text(file) for file, found in faults.items() for fault in found.values()]
         file = next(file for file, found in faults.items() if found)
-        kinds = "one kind of fault" if len(self.problems) == 1 else f"{len(self.problems)} kinds of faults"
+        kinds = counted(len(self.problems), "kind of fault", "kinds of faults")
         hint = f"correct the rows (`vsgrpo check-data {file}` lists all); a row is {OWN_ROW}"
         if rooms:
             hint = f"rooms of VSI-Bench must not be trained on: take out {name_some(rooms)}"
-        super().__init__(f"{file}: {kinds} in {num_read} rows: {'; '.join(self.problems[:5])}", hint)
+        super().__init__(f"{file}: {kinds} in {counted(num_read, 'row')}: {'; '.join(self.problems[:5])}", hint)
 
 
 def own_record(files: Iterable[Path]) -> dict[str, str]:

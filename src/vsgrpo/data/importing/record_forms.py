@@ -19,6 +19,7 @@ from typing import Any
 from vsgrpo.data.importing.answer_values import Refused
 from vsgrpo.data.importing.record_names import IMAGE_PAIR, NAMES, column, is_nothing, parsed
 from vsgrpo.data.importing.record_turns import Talk, last_said, media_entries, read_talk
+from vsgrpo.terminal import counted
 
 _MEDIA_TOKEN = re.compile(
     r"(?:(?:Image|Frame)-?\s*\d+:[ \t]*)?<(image|video)>[ \t]*\n?|<\|vision_start\|>.*?<\|vision_end\|>\s*"
@@ -84,7 +85,9 @@ def read_form(data: Any) -> Form:
         raise Refused("a video and images in one row", ", ".join((*videos, *frames))[:120])
     text, tokens = _without_tokens(question)
     if len(frames) > 1 and tokens not in (0, 1, len(frames)):
-        raise Refused("media tokens that do not match its images", f"{tokens} tokens, {len(frames)} images")
+        raise Refused(
+            "media tokens that do not match its images", f"{counted(tokens, 'token')}, {counted(len(frames), 'image')}"
+        )
     thoughts = (match for answer in answers if isinstance(answer, str) and (match := _THOUGHT.match(answer)))
     thought = next((match[2] for match in thoughts if match[2]), None)
     scene, video = _name(column(data, "scene")), videos[0] if videos else None

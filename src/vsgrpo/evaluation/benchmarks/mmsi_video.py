@@ -47,6 +47,7 @@ from vsgrpo.evaluation.predictions import Media
 from vsgrpo.evaluation.row_files import Version, question_row
 from vsgrpo.paths import path_fault
 from vsgrpo.spatial.vlmevalkit_answers import easi_letter
+from vsgrpo.terminal import counted
 from vsgrpo.video.place import FrameList, Place
 
 _CATEGORIES = {
@@ -189,8 +190,9 @@ class MmsiVideo(Benchmark):
         kinds = PLACEHOLDER.findall(f"{texts['system_prompt']}\n{question}")
         if (kinds.count("video"), kinds.count("image")) != (len(videos), len(images)) or len(frames) != len(videos):
             problem = (
-                f"its text has {kinds.count('video')} places for videos and {kinds.count('image')} for images, the row "
-                f"{len(videos)} videos, frames of {len(frames)} and {len(images)} images"
+                f"its text has {counted(kinds.count('video'), 'place')} for videos and "
+                f"{kinds.count('image')} for images, the row "
+                f"{counted(len(videos), 'video')}, frames of {len(frames)} and {counted(len(images), 'image')}"
             )
             raise DataError(f"{where}: {problem}", "download the file again")
         truth = str(data["ground_truth"]).strip().upper()[:1]

@@ -14,6 +14,7 @@ from vsgrpo.evaluation.score_file import ScoreReport
 from vsgrpo.evaluation.scores import read_first
 from vsgrpo.evaluation.trust.report import ARMS, trust_content, trust_lines, write_trust
 from vsgrpo.evaluation.trust.training import WAY_OUT, TrainingRows, training_rows
+from vsgrpo.terminal import counted
 
 _EXAMPLE = "vsgrpo score FILE blind=FILE shuffled=FILE trust=DIR video.num_frames=16 benchmark.path=ROWS"
 CONTROLS = tuple(name for name in ARMS if name)
@@ -95,7 +96,7 @@ def write_trust_of_files(
         train,
         int(words["video.num_frames"]),
         {
-            "title": f"{scored[''].scores.num_answered} of {len(rows)} rows in {rows_path.name}",
+            "title": f"{scored[''].scores.num_answered} of {counted(len(rows), 'row')} in {rows_path.name}",
             "model": model.get("adapter") or model.get("path") or arms[""],
             "scorer": scorer,
         },

@@ -16,6 +16,7 @@ from vsgrpo.audit.transfer import Transfer
 from vsgrpo.data.frame_true import is_true_at
 from vsgrpo.evaluation.trust.training import WAY_OUT, TrainingRows
 from vsgrpo.spatial.question_types import answer_kind_of, counts_things
+from vsgrpo.terminal import counted
 
 MAX_TEXT_SHARE = 0.05
 """Share of what constants leave, that the words of a training set's choices (or counts) may give away."""
@@ -70,7 +71,8 @@ def text_lamp(train: TrainingRows, audit: Audit | None) -> Lamp:
     item = judged[worst]
     highest = max(share_of(each.interval[1], each.floor) for each in judged.values())
     number = (
-        f"text share {_points(item.text_share)} % in {worst}, the highest of {len(judged)} {word} types (upper ends "
+        f"text share {_points(item.text_share)} % in {worst}, the highest of "
+        f"{counted(len(judged), word + ' type')} (upper ends "
         f"of their intervals: {_points(highest)} % or less); at most {_points(MAX_TEXT_SHARE)} %"
     )
     if word == "counting":
@@ -100,10 +102,14 @@ def true_lamp(train: TrainingRows) -> Lamp:
     truth = [is_true_at(row, train.frames) for row in train.rows]
     used = [found for found in truth if found is not False] if train.drops_untrue else truth
     num, true, false = len(used), sum(found is True for found in used), sum(found is False for found in used)
-    left_out = f"; the run left {len(truth) - num} rows out that are not" if len(truth) > num else ""
+    left_out = (
+        f"; the run left {counted(len(truth) - num, 'row out that is not', 'rows out that are not')}"
+        if len(truth) > num
+        else ""
+    )
     number = (
-        f"{true} of {num} rows true at {train.frames} frames, {false} not, {num - true - false} do not say{left_out}; "
-        f"at least {_points(MIN_TRUE)} %"
+        f"{true} of {counted(num, 'row')} true at {counted(train.frames, 'frame')}, {false} not, "
+        f"{num - true - false} do not say{left_out}; at least {_points(MIN_TRUE)} %"
     )
     mend = "train with data.frame_true=drop, or with more frames (video.num_frames)"
     if num and true / num >= MIN_TRUE:

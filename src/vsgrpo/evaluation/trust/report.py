@@ -32,6 +32,7 @@ from vsgrpo.evaluation.trust.training import TrainingRows
 from vsgrpo.evaluation.trust.untrue import untrue_rows
 from vsgrpo.files import write_atomic
 from vsgrpo.report.trust_page import write_trust_page
+from vsgrpo.terminal import counted
 
 SCHEMA_VERSION = 1
 VISION, BLIND = "vision", "blind"
@@ -200,13 +201,13 @@ def trust_lines(content: Mapping[str, Any]) -> list[str]:
         if (found := part["gaps"].get(BLIND)) is not None:
             value, (low, high) = found["value"][MICRO], found["interval"][MICRO]
             lines.append(
-                f"{part['name']} ({part['n']} rows): vision - blind {100 * value:+.1f} ({100 * low:+.1f}.."
+                f"{part['name']} ({counted(part['n'], 'row')}): vision - blind {100 * value:+.1f} ({100 * low:+.1f}.."
                 f"{100 * high:+.1f}), p {found['p'][MICRO]:.4f} (micro)"
             )
         if (lost := part.get("drops", {}).get(BLIND)) is not None:
             random = lost["random"][MICRO]
             lines.append(
-                f"  blind drop {100 * lost['drop'][MICRO]:+.1f}; {lost['removed']} rows removed at random: "
+                f"  blind drop {100 * lost['drop'][MICRO]:+.1f}; {counted(lost['removed'], 'row')} removed at random: "
                 f"{100 * random['mean']:+.1f} ± {100 * random['sd']:.1f}"
             )
     return lines

@@ -15,6 +15,7 @@ from vsgrpo.audit.measure import Audit
 from vsgrpo.data.frame_true import is_true_at
 from vsgrpo.data.row import Row
 from vsgrpo.evaluation.trust.revsi_rules import Verdicts, obeying, rule_table
+from vsgrpo.terminal import counted
 
 FULL = "full"
 
@@ -46,11 +47,11 @@ def row_sets(rows: Sequence[Row], audit: Audit, frames: int, verdicts: Verdicts 
     sets = [RowSet(FULL, "all rows that every arm answered", every)]
     truth = {row.id: is_true_at(row, frames) for row in rows}
     if unknown := sum(found is None for found in truth.values()):
-        note = f"; {unknown} rows do not say and are left out too"
+        note = f"; {counted(unknown, 'row does not say and is', 'rows do not say and are')} left out too"
     else:
         note = ""
     kept = [name for name, found in truth.items() if found]
-    about = f"rows whose answer the {frames} frames shown make true{note}"
+    about = f"rows whose answer the {counted(frames, 'frame shown makes', 'frames shown make')} true{note}"
     sets.append(RowSet(f"frame-true at {frames}", about, frozenset(kept)))
     if all(isinstance(row.extra.get("pruned"), bool) for row in rows):
         ids = frozenset(row.id for row in rows if not row.extra["pruned"])
@@ -67,7 +68,7 @@ def _about_rules(verdicts: Verdicts) -> str:
     rules = rule_table(verdicts)
     broken = ", ".join(f"{rule['broken']} {rule['rule']}" for rule in rules if rule["broken"])
     unknown = sum(None in found.values() for found in verdicts.values())
-    kept = f"; {unknown} rows lack what a rule needs (boxes) and are kept" if unknown else ""
+    kept = f"; kept: {counted(unknown, 'row')} without what a rule needs (boxes)" if unknown else ""
     return f"rows that break no rule of ReVSI; left out: {broken}{kept}"
 
 

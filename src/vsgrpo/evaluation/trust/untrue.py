@@ -9,6 +9,7 @@ from typing import Any
 from vsgrpo.data.frame_true import ANSWER_AT, is_true_at
 from vsgrpo.data.row import Row
 from vsgrpo.spatial.question_types import QUESTION_TYPES
+from vsgrpo.terminal import counted
 
 NUM_SHOWN = 12
 
@@ -41,7 +42,7 @@ def untrue_rows(rows: Sequence[Row], frames: int) -> dict[str, Any]:
 def _why(row: Row, frames: int) -> str:
     other = row.extra.get(ANSWER_AT, {}).get(str(frames))
     if other is not None:
-        return f"{frames} frames show {other}"
+        return f"{counted(frames, 'frame shows', 'frames show')} {other}"
     return QUESTION_TYPES[row.question_type].untrue
 
 

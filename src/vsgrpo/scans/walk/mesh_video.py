@@ -21,6 +21,7 @@ from vsgrpo.scans.walk.camera_plan import film_order, num_key_views
 from vsgrpo.scans.walk.floor_map import FloorMap, eye_height, map_floor, vertical_fov_degrees, walk_pitch_degrees
 from vsgrpo.scans.walk.rasterizer import Camera, Raster, Surface
 from vsgrpo.spatial.sight import reach_of
+from vsgrpo.terminal import counted
 
 _HFOV_DEGREES = 75.0
 _EYE_HEIGHT = 1.5
@@ -200,7 +201,7 @@ def _checked(mesh: Mesh, instance_of_vertex: NDArray) -> tuple[Mesh, NDArray[np.
     finite = np.all(np.isfinite(vertices) & (np.abs(vertices) < 1e4), axis=1)
     good[good] = np.all(finite[faces[good]], axis=1)
     if not good.all():
-        notes.append(f"{int((~good).sum())} of {len(good)} faces dropped: vertex missing or not finite")
+        notes.append(f"{int((~good).sum())} of {counted(len(good), 'face')} dropped: vertex missing or not finite")
     if not good.any():
         raise DataError("mesh has no face with finite vertices: nothing to draw", hint="the mesh file is broken")
     faces = faces[good]
