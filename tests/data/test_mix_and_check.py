@@ -194,7 +194,7 @@ def test_check_data_names_every_fault(tmp_path):
     ):
         assert says in text, says
     assert report.verdict == "leak"
-    with pytest.raises(DataError, match=r"problem\(s\), the first"):
+    with pytest.raises(DataError, match=r"problems, the first"):
         report.raise_if_bad()
 
 

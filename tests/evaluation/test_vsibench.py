@@ -155,7 +155,7 @@ def test_missing_videos_are_named_and_refused_unless_skipped(write_benchmark):
         benchmark.with_media(skip_missing=True)
     video.parent.mkdir()
     video.write_bytes(b"mp4")
-    with pytest.raises(DataError, match=r"2 video\(s\) missing: scannet/scene0000_00.mp4, scannet/scene0002_00.mp4"):
+    with pytest.raises(DataError, match=r"2 videos missing: scannet/scene0000_00.mp4, scannet/scene0002_00.mp4"):
         benchmark.with_media(skip_missing=False)
     left = benchmark.with_media(skip_missing=True)
     assert [row.scene_name for row in left.rows] == ["scene0001_00"] * 3
@@ -185,7 +185,7 @@ def test_videos_are_unpacked_from_the_zips_beside_the_rows(write_benchmark, tmp_
     benchmark = VsiBench.read(write_benchmark(official_rows(3)), ReadOptions(run_dir=tmp_path / "out"))
     folder = benchmark.file.parent
     zipped(folder, "scannet.zip", ["scene0000_00.mp4", "deep/scannet/scene0001_00.mp4", "__MACOSX/scannet/._x.mp4"])
-    with pytest.raises(DataError, match=r"1 video\(s\) missing: scannet/scene0002_00.mp4"):
+    with pytest.raises(DataError, match=r"1 video missing: scannet/scene0002_00.mp4"):
         benchmark.with_media(False)
     assert not (folder / "scannet").exists()  # refused before anything was unpacked
     left = benchmark.with_media(True)

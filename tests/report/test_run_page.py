@@ -79,7 +79,7 @@ def test_alarms_name_what_went_wrong(tmp_path):
     records[6] |= {"loss": "NaN"}
     found = alarms(read_run(write_run(tmp_path / "r", records)))
     assert len(found) == 3
-    assert "loss is not a finite number at 1 logged steps, first at step 7." in found
+    assert "loss is not a finite number at 1 logged step, first at step 7." in found
     assert "40 % of the answers to number questions hold no readable number at the end." in found
     assert "90 % of the groups have equal rewards and teach nothing at the end." in found
     assert end_mean([(1, 0.0), (2, 0.0), (3, 0.0), (4, 8.0)]) == 8.0

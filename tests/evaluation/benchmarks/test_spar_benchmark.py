@@ -181,6 +181,6 @@ def test_score_says_what_a_clean_verdict_rests_on(tmp_path: Path, capsys: pytest
         write_training_manifest(tmp_path / name, TrainingManifest(rooms={"scannet": [room]}))
     words = ["score", str(tmp_path / "answers.jsonl"), "benchmark=spar", f"benchmark.path={rows}"]
     assert run([*words, f"model.path={tmp_path / 'train'}"]) == 0
-    assert "they show rooms of scannet val, of which none was trained on" in capsys.readouterr().out
+    assert "such rows show rooms of scannet val, of which none was trained on" in capsys.readouterr().out
     assert run([*words, f"model.path={tmp_path / 'val'}"]) == 0
     assert "scannet val; 1 room trained on may be among them, such as scene0015" in capsys.readouterr().out
