@@ -57,6 +57,12 @@ def test_several_samples_are_averaged(rows):
     assert scores.by_row["official"] == {"2": pytest.approx(2 / 3)}
 
 
+def test_a_sample_that_says_nan_or_inf_is_none_of_those_whose_median_counts(rows):
+    scores = score_rows(rows, {"0": ["3", "nan", "3", "-inf", "nan"]}, PromptSettings())
+    assert scores.sampling["official"]["majority"]["object_counting"] == 1  # the median of 3 and 3
+    assert scores.by_row["official"] == {"0": pytest.approx(2 / 5)}
+
+
 def test_a_word_is_mapped_to_its_option_where_options_are_not_shown(rows):
     hidden = PromptSettings(show_options=False)
     scores = score_rows(rows, {"2": ["Bed."], "12": ["sofa"]}, hidden)

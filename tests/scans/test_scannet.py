@@ -163,6 +163,16 @@ def test_few_vertices_and_tiny_objects_are_left_out(room):
     assert "lamp" in read(room, min_vertices=49)[1].object_counts
 
 
+def test_a_category_that_lacks_an_instance_is_left_out_whole(room):
+    """With one of three chairs left out "how many" is not 2, and with one of two lamps left out "the lamp" is no name."""
+    room.objects += [("chair", cuboid_at(3.5)[:49]), ("lamp", cuboid_at(4.5)), ("lamp", cuboid_at(5.5) * 0.001)]
+    room.write()
+    _, scene = read(room)
+    assert scene.object_counts == {"bed": 1} and [item.category for item in scene.objects] == ["bed"]
+    assert scene.warnings["dropped_incomplete_category"] == 3  # two chairs and a lamp
+    assert scene.extra["dropped"]["incomplete_category"] == {"chair": 2, "lamp": 1}
+
+
 def test_benchmark_categories_are_mapped_before_counting(room):
     room.objects.append(("office chair", cuboid_at(3.5)))
     room.objects.append(("stove", cuboid_at(4.5)))

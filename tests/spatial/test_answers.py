@@ -238,3 +238,10 @@ def test_every_unit_of_rows_is_read_and_spoken():
     spoken["s"] = "2 seconds"
     assert set(spoken) == set(UNITS) == set(_OF_UNIT)
     assert {text: parse_answer(text).unit for text in spoken.values()} == {text: unit for unit, text in spoken.items()}
+
+
+def test_number_words_without_end_are_as_digits_without_end():
+    text, digits = "hundred " * 200, "1" + "0" * 400  # 100 ** 200 = 10 ** 400: lmms-eval raises on the words
+    assert lmms_number(text) == lmms_number(digits) == float("inf")
+    assert lenient_number(text, "object_counting") is None
+    assert [score(scorer, "object_counting", text, "3") for scorer in SCORERS] == [0, 0, 0]

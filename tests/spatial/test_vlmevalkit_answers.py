@@ -90,3 +90,7 @@ def test_no_text_raises(text: str) -> None:
     assert easi_letter(text) in ("", *"ABCDEFGHIJ")
     assert vlmevalkit_letter(text, ["red hat", "dog"]) in ("", "A", "B", REFUSED)
     easi_number(text)
+
+
+def test_a_list_whose_number_has_no_decimal_text_has_none() -> None:
+    assert easi_number("[0x" + "f" * 5000 + "]") is None  # str() refuses integers of more than 4,300 digits

@@ -29,6 +29,7 @@ from vsgrpo.data.row import LETTERS, Row, check_map, number_of
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.scores import Item, row_item
 from vsgrpo.records import read_json, read_jsonl
+from vsgrpo.spatial.answers import parse_answer
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, type_names
 from vsgrpo.terminal import counted
 
@@ -37,7 +38,6 @@ TEXT_FIELDS += ("pred", "pred_answer", "model_response", "extracted_answer")
 """Fields that may hold a model's answer, in the order of looking: its own words before what others read in them."""
 _TRUTHS = ("ground_truth", "solution", "gt_answer", "gt", "answer", "target")
 _NESTED = ("questions", "qa", "qas", "qa_pairs", "items", "predictions", "results", "answers", "data")
-_TAG = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)
 _THINKS = re.compile(r"\s*<(think|observe)>")
 _LMMS_METRICS = ("vsibench_overall", "vsibench_score")
 
@@ -106,7 +106,7 @@ def thinks(lines: list[Line]) -> bool:
 
 def num_tagged(lines: Sequence[Line]) -> int:
     """Return how many answers hold a closed `<answer>` tag."""
-    return sum(line.text is not None and _TAG.search(line.text) is not None for line in lines)
+    return sum(line.text is not None and "</answer>" in line.text.partition("<answer>")[2] for line in lines)
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
@@ -179,7 +179,7 @@ def _line(data: dict[str, Any], name: str, text: Any, where: str, is_explicit: b
     video_r1 = "problem" in data and "path" in data
     if video_r1 and text is not None:
         # Where its decoding failed it wrote the answer "error": unanswered here.
-        text = tagged[-1] if (tagged := _TAG.findall(text)) else text
+        text = tagged.text if (tagged := parse_answer(text, "think")).is_tagged else text
         text = None if text == "error" else text
     names = tuple(other for other in _TRUTHS if other != name)
     truth, question = first(data, names), first(data, NAMES["question"])
@@ -211,7 +211,8 @@ def _question_type(data: Mapping[str, Any], question: str | None) -> str | None:
 
 def _truth(data: Mapping[str, Any], kind: str, question: str, truth: Any) -> tuple[str, tuple[str, ...] | None]:
     """Return the right letter or number, and the words of the options."""
-    truth = tagged[-1] if isinstance(truth, str) and (tagged := _TAG.findall(truth)) else truth
+    if isinstance(truth, str) and (tagged := parse_answer(truth, "think")).is_tagged:
+        truth = tagged.text
     given = first(data, NAMES["options"])
     is_choice = answer_kind_of(kind) == "choice"
     try:

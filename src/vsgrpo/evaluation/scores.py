@@ -273,7 +273,8 @@ def _sampled(
         if items[index].kind != "number":
             answers.append(Counter(given).most_common(1)[0][0] if given else None)
         else:
-            answers.append(median(given) if given else None)  # type: ignore[type-var]
+            finite = [value for value in given if not isinstance(value, str) and isfinite(value)]
+            answers.append(median(finite) if finite else None)
         start += size
     return {**{f"pass@{k}": column for k, column in passed.items()}, "majority": _values(items, answers)}
 

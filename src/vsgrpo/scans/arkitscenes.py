@@ -136,13 +136,13 @@ def _object(item: Annotated, settings: SceneSettings, owned: NDArray[np.integer]
     """Return the object of an entry, or the reason it is left out; `owned` are vertices by entry."""
     category = categorize_arkitscenes(item.label, settings.categories)
     if category.name is None:
-        return item.label, None, category.reason
+        return Candidate(item.label, None, category.reason)
     if item.box.axes_lengths.max() < MIN_DIMENSION:
-        return item.label, None, "degenerate_box"
+        return Candidate(item.label, None, "degenerate_box", category.name)
     box = _hull(item.box) if settings.box == "aabb" else item.box
     size_box = _hull(item.box) if settings.size_box == "aabb" else box
     number = int(owned[item.number]) if item.number < len(owned) else 0
-    return item.label, SceneObject(item.number, category.name, box, size_box, item.label, number), ""
+    return Candidate(item.label, SceneObject(item.number, category.name, box, size_box, item.label, number))
 
 
 def _hull(box: Box) -> Box:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,16 @@ from vsgrpo.tables import Category
 MIN_DIMENSION = 0.05
 """Metres: an object whose longest edge is shorter cannot be asked about."""
 _ROOM_AREA_RANGE = (2.0, 150.0)  # square metres
-Candidate = tuple[str, SceneObject | None, str]
-"""Label, the object, and where there is none the reason."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An annotated instance: its label and the object, or the reason why there is none and the category it is of."""
+
+    label: str
+    item: SceneObject | None
+    reason: str = ""
+    category: str | None = None
 
 
 def make_object(
@@ -41,15 +50,15 @@ def make_object(
         box: the annotators' own; None: it is fitted to the points.
     """
     if category.name is None:
-        return label, None, category.reason
+        return Candidate(label, None, category.reason)
     if len(indices) < settings.min_vertices:
-        return label, None, "few_vertices"
+        return Candidate(label, None, "few_vertices", category.name)
     points = vertices[indices]
     box = fit_box(points, settings.box) if box is None else box
     size_box = fit_box(points, "aabb") if settings.size_box == "aabb" else box
     if not _is_sound(box) or not _is_sound(size_box):
-        return label, None, "degenerate_box"
-    return label, SceneObject(instance_id, category.name, box, size_box, label, len(points)), ""
+        return Candidate(label, None, "degenerate_box", category.name)
+    return Candidate(label, SceneObject(instance_id, category.name, box, size_box, label, len(points)))
 
 
 def make_scene(
@@ -64,7 +73,8 @@ def make_scene(
     """Return the scene of a scan.
 
     Candidates that are no objects are counted by reason in `warnings` (`dropped_<reason>`) and by label in
-    `extra["dropped"]`. A floor outside 2..150 square metres is unknown, and counted.
+    `extra["dropped"]`. If one instance of a category is left out, all are (incomplete_category): the others would be
+    counted wrong, or called the only one, or the nearest. A floor outside 2..150 square metres is unknown, and counted.
 
     Args:
         identity: data set, scan id and room.
@@ -75,11 +85,13 @@ def make_scene(
     dataset, scan_id, room = identity
     objects: list[SceneObject] = []
     dropped: dict[str, Counter[str]] = {}
-    for label, item, reason in candidates:
-        if item is not None:
-            objects.append(item)
+    candidates = list(candidates)
+    incomplete = {found.category for found in candidates if found.item is None}
+    for found in candidates:
+        if found.item is not None and found.item.category not in incomplete:
+            objects.append(found.item)
         else:
-            dropped.setdefault(reason, Counter())[label] += 1
+            dropped.setdefault(found.reason or "incomplete_category", Counter())[found.label] += 1
     counted = {**warnings, **{f"dropped_{reason}": counter.total() for reason, counter in sorted(dropped.items())}}
     points = vertices if floor_points is None else floor_points
     room_size, outlines = room_floor(

@@ -243,7 +243,10 @@ def _number_in_words(text: str) -> tuple[int, float | None]:
             rest = 100 * max(rest, 1)
         else:
             rest += value
-    return run[0].start(), float(thousands + rest)
+    try:
+        return run[0].start(), float(thousands + rest)
+    except OverflowError:  # "hundred hundred ...", where a model repeats itself: as digits of this length
+        return run[0].start(), math.inf
 
 
 def lenient_number(text: str, question_type: str = "") -> float | None:
@@ -257,7 +260,8 @@ def lenient_number(text: str, question_type: str = "") -> float | None:
     if digits is None or start < digits.start():
         if value is None:
             return None
-        return value * _unit_factor(text[start:].split(" ", 1)[-1], question_type)
+        number = value * _unit_factor(text[start:].split(" ", 1)[-1], question_type)
+        return number if math.isfinite(number) else None
     written = digits[0]
     comma = written.partition(",")[2]
     is_decimal = bool(comma) and "." not in written and len(re.split(r"[eE]", comma)[0]) < 3

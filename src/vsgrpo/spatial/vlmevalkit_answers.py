@@ -91,9 +91,9 @@ def easi_number(text: str) -> float | None:
     if text.strip().startswith("[") and text.strip().endswith("]"):
         try:
             items = ast.literal_eval(text)
+            text = str(items[0]) if isinstance(items, list) and items else text
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             return None
-        text = str(items[0]) if isinstance(items, list) and items else text
     text = _NUMBER_WORDS.sub(lambda word: _WORD_VALUES[word[1].lower()], _ZERO_WIDTH.sub("", text.strip()))
     for start in _tag_contents(text):
         if tagged := _NUMBER_IN_TAG.match(text, start):
