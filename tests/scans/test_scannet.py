@@ -117,12 +117,13 @@ def test_overlapping_segments_stay_with_the_first_group(room):
     assert sorted(scene.objects[1].box.axes_lengths) == pytest.approx([0.5, 0.5, 0.9], abs=0.01)
 
 
-def test_groups_without_vertices_are_skipped_and_counted(room):
+def test_a_group_without_vertices_is_counted_and_leaves_its_category_out(room):
     folder = room.write()
     edit_json(aggregation(folder), lambda d: d["segGroups"][3].update(segments=[999_999]))
     scan, scene = read(room)
     assert scan.warnings == {"missing_segments": 1, "empty_instances": 1}
-    assert scene.object_counts == {"bed": 1, "chair": 1}
+    assert scene.object_counts == {"bed": 1}  # of two chairs one is known: neither "the chair" nor "1 chair(s)"
+    assert "chair" in scene.extra["names"]  # nor are there none
 
 
 def test_high_resolution_aggregation_is_refused(room):
@@ -163,8 +164,19 @@ def test_few_vertices_and_tiny_objects_are_left_out(room):
     assert "lamp" in read(room, min_vertices=49)[1].object_counts
 
 
+def test_a_scan_in_centimetres_or_on_its_side_is_refused(room):
+    room.objects = [(label, points * 100) for label, points in room.objects]
+    room.write()
+    with pytest.raises(DataError, match=r"object 1 \(bed\): its longest edge is 200 m, of no object of a room"):
+        read(room)
+    room.objects = [(label, points[:, [0, 2, 1]] / 100) for label, points in room.objects]  # y is up
+    room.write()
+    with pytest.raises(DataError, match=r"\(floor\): spans 4.\d x 0.0 m in x and y and 3.\d m in z: z is not up"):
+        read(room)
+
+
 def test_a_category_that_lacks_an_instance_is_left_out_whole(room):
-    """With one of three chairs left out "how many" is not 2, and with one of two lamps left out "the lamp" is no name."""
+    """With one of three chairs left out "how many" is not 2, and with one of two lamps "the lamp" is no name."""
     room.objects += [("chair", cuboid_at(3.5)[:49]), ("lamp", cuboid_at(4.5)), ("lamp", cuboid_at(5.5) * 0.001)]
     room.write()
     _, scene = read(room)

@@ -83,7 +83,8 @@ def read_instances(
     Defects survived, each counted in `warnings`: `duplicate_groups` (the same segment set again, scene0217_00: the
     first stays), `duplicate_object_ids` (the later one gets the next free id), `overlapping_segments` (a segment of
     two groups: the first group keeps it; Deviation: the official exporter lets the later one win),
-    `missing_segments` (listed but on no vertex) and `empty_instances` (no vertex left: dropped).
+    `missing_segments` (listed but on no vertex) and `empty_instances` (no vertex left: of
+    them is known that they are there).
 
     Raises:
         DataError: broken JSON, a group without label or segments, no group at all, or the high-resolution
@@ -199,9 +200,8 @@ def _gather(groups: list[_Group], owner_of_vertex: NDArray[np.int64], warnings: 
     instances = []
     for number, group in enumerate(groups):
         vertices = order[edges[number] : edges[number + 1]]
-        if len(vertices):
-            instances.append(Instance(group.instance_id, group.label, vertices))
-        else:
+        instances.append(Instance(group.instance_id, group.label, vertices))
+        if not len(vertices):
             warnings["empty_instances"] += 1
     return instances
 

@@ -98,8 +98,8 @@ class ArkitScan(Scan):
     @cached_property
     def boxed(self) -> BoxedObjects:
         """Every annotated object, asked about or not: a sink in its cabinet is no part of the cabinet."""
-        objects = [SceneObject(item.number, item.label, item.box, item.box) for item in self.annotated]
-        return BoxedObjects(objects, self.floor)
+        boxed = [(item.number, item.label, item.box) for item in self.annotated if item.box is not None]
+        return BoxedObjects([SceneObject(number, label, box, box) for number, label, box in boxed], self.floor)
 
     def aligned_mesh(self) -> Mesh:
         """Return the mesh."""
@@ -114,8 +114,8 @@ class ArkitScan(Scan):
 
         `settings.box` "aabb" gives the axis-aligned hull of each box; the others keep the annotators' box, which may be
         tilted. Deviation: `min_vertices` does not apply, boxes need no vertices. Objects are left out as
-        unknown_label (none of the 17 classes), not_in_benchmark or degenerate_box (longest edge below 0.05 m), see
-        `make_scene`; the floor's area is that of points drawn evenly over the surface.
+        unknown_label (none of the 17 classes), not_in_benchmark, broken_box or degenerate_box (longest edge below
+        0.05 m), see `make_scene`; the floor's area is that of points drawn evenly over the surface.
         """
         owned = np.bincount(self.instance_of_vertex() + 1, minlength=1 + len(self.annotated))[1:]
         candidates = [_object(item, settings, owned) for item in self.annotated]
@@ -137,6 +137,8 @@ def _object(item: Annotated, settings: SceneSettings, owned: NDArray[np.integer]
     category = categorize_arkitscenes(item.label, settings.categories)
     if category.name is None:
         return Candidate(item.label, None, category.reason)
+    if item.box is None:
+        return Candidate(item.label, None, "broken_box", category.name)
     if item.box.axes_lengths.max() < MIN_DIMENSION:
         return Candidate(item.label, None, "degenerate_box", category.name)
     box = _hull(item.box) if settings.box == "aabb" else item.box

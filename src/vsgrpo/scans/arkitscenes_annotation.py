@@ -24,7 +24,7 @@ class Annotated:
 
     number: int
     label: str
-    box: Box
+    box: Box | None
 
 
 def read_annotation(path: Path, warnings: Counter[str], notes: list[str]) -> list[Annotated]:
@@ -32,7 +32,8 @@ def read_annotation(path: Path, warnings: Counter[str], notes: list[str]) -> lis
 
     The nine numbers of `normalizedAxes` are three rows, row i being the axis of `axesLengths[i]`. Defects survived,
     each counted in `warnings`: `annotation_skipped` (the annotators gave the video up: no objects), `annotation_empty`,
-    `duplicate_uids` (the first stays), `broken_boxes` (missing, not finite, or axes that are no rotation: dropped).
+    `duplicate_uids` (the first stays), `broken_boxes` (missing, not finite, or axes that are no rotation: the
+    entry has no box).
 
     Raises:
         DataError: broken JSON, no list `data`, or an entry without a label.
@@ -63,7 +64,6 @@ def read_annotation(path: Path, warnings: Counter[str], notes: list[str]) -> lis
         box = _read_box(entry.get("segments"))
         if box is None:
             warnings["broken_boxes"] += 1
-            continue
         found.append(Annotated(number, entry["label"].strip(), box))
     return found
 

@@ -53,7 +53,7 @@ def read_groups(folder: Path, vertices: NDArray[np.floating], warnings: Counter[
     """Read the groups of a scan in file order.
 
     Defects survived, each counted in `warnings`: `segments_missing` (no segments.json: each segment is taken for a
-    vertex), `missing_segments` (listed, but on no vertex), `empty_instances` (no vertex left: dropped),
+    vertex), `missing_segments` (listed, but on no vertex), `empty_instances` (no vertex left),
     `duplicate_groups` (label and segments again: the first stays), `duplicate_object_ids`, `boxes_missing`,
     `boxes_broken` (numbers that are no box) and `boxes_elsewhere` (less than half of the vertices in the box grown by
     0.1 m): these three are fitted to the vertices.
@@ -87,8 +87,7 @@ def read_groups(folder: Path, vertices: NDArray[np.floating], warnings: Counter[
     for (instance_id, label, _, obb), own in zip(parsed, members, strict=True):
         if not len(own):
             warnings["empty_instances"] += 1
-            continue
-        if (label, own.tobytes()) in known:
+        elif (label, own.tobytes()) in known:
             warnings["duplicate_groups"] += 1
             continue
         known.add((label, own.tobytes()))
@@ -96,7 +95,7 @@ def read_groups(folder: Path, vertices: NDArray[np.floating], warnings: Counter[
             warnings["duplicate_object_ids"] += 1
             instance_id, next_id = next_id, next_id + 1
         ids.add(instance_id)
-        groups.append(Group(instance_id, label, own, _box(obb, vertices, own, warnings)))
+        groups.append(Group(instance_id, label, own, _box(obb, vertices, own, warnings) if len(own) else None))
     return groups
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vsgrpo.errors import DataError
 from vsgrpo.scans.source import SceneSettings
 from vsgrpo.spatial.floor import room_floor
 from vsgrpo.spatial.geometry import fit_box
@@ -17,6 +18,12 @@ from vsgrpo.tables import Category
 
 MIN_DIMENSION = 0.05
 """Metres: an object whose longest edge is shorter cannot be asked about."""
+_MAX_DIMENSION = 50.0
+"""Metres: no object of a room is longer. In centimetres a chair is."""
+_FLOOR = "floor"
+"""Label of the floor in ScanNet and ScanNet++."""
+_FLOOR_RISE = (1.0, 3.0)
+"""Metres that a floor rises from its 5th to its 95th percentile, and times its width: with more it is a wall."""
 _ROOM_AREA_RANGE = (2.0, 150.0)  # square metres
 
 
@@ -48,10 +55,15 @@ def make_object(
         vertices: (V, 3) of the mesh, in the frame of the scene.
         indices: (K,) which of them are the instance's.
         box: the annotators' own; None: it is fitted to the points.
+
+    Raises:
+        DataError: the floor stands upright: z is not up.
     """
+    if label.strip().casefold() == _FLOOR and len(indices) >= settings.min_vertices:
+        _check_lies(instance_id, vertices[indices])
     if category.name is None:
         return Candidate(label, None, category.reason)
-    if len(indices) < settings.min_vertices:
+    if len(indices) < max(settings.min_vertices, 1):
         return Candidate(label, None, "few_vertices", category.name)
     points = vertices[indices]
     box = fit_box(points, settings.box) if box is None else box
@@ -81,6 +93,9 @@ def make_scene(
         names: every name of every label, for questions about what is not there.
         vertices: (V, 3) of the mesh.
         floor_points: (P, 3) that the floor is drawn from; None: the vertices.
+
+    Raises:
+        DataError: an object is longer than any of a room: the unit is not the metre.
     """
     dataset, scan_id, room = identity
     objects: list[SceneObject] = []
@@ -88,6 +103,8 @@ def make_scene(
     candidates = list(candidates)
     incomplete = {found.category for found in candidates if found.item is None}
     for found in candidates:
+        if found.item is not None:
+            _check_metres(found.item)
         if found.item is not None and found.item.category not in incomplete:
             objects.append(found.item)
         else:
@@ -117,6 +134,23 @@ def make_scene(
             "floor_outline": [loop.round(2).tolist() for loop in outlines],
         },
     )
+
+
+def _check_metres(item: SceneObject) -> None:
+    if (longest := float(item.box.axes_lengths.max())) > _MAX_DIMENSION:
+        what = f"object {item.instance_id} ({item.raw_label}): its longest edge is {longest:.0f} m"
+        raise DataError(
+            f"{what}, of no object of a room", "coordinates must be in metres: scale the mesh and its boxes"
+        )
+
+
+def _check_lies(instance_id: int, points: NDArray[np.floating]) -> None:
+    """Refuse a floor that stands upright: heights, areas and directions would be those of a room on its side."""
+    low, high = np.percentile(points, (5, 95), axis=0)
+    x, y, z = (high - low).tolist()
+    if z > max(_FLOOR_RISE[0], _FLOOR_RISE[1] * min(x, y)):
+        problem = f"object {instance_id} (floor): spans {x:.1f} x {y:.1f} m in x and y and {z:.1f} m in z: z is not up"
+        raise DataError(problem, "turn the mesh so that z points up, or give the axisAlignment that does so")
 
 
 def _is_sound(box: Box) -> bool:
