@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from vsgrpo.cli import run
 from vsgrpo.config.compose import load_config
 from vsgrpo.data.build.dataset import build_dataset
 from vsgrpo.data.check import check_data
-from vsgrpo.data.leak_guard import denied_in_path
+from vsgrpo.data.leak_guard import denied_in_data
 from vsgrpo.data.manifest import read_manifest
 from vsgrpo.data.pairs import find_pairs, pair_names
 from vsgrpo.data.rows import read_rows
@@ -195,5 +194,5 @@ def test_rows_of_a_pair_are_neighbours_in_an_epoch(folder):
 def test_the_leak_guard_reads_the_room_in_the_name_of_an_edited_video():
     scan = next(scene for (dataset, scene), _ in sorted(denied_scenes().items()) if dataset == "scannet")
     for name in (f"{scan}--without-12.mp4", f"{scan}--no-trash-bin.mp4"):
-        (found,) = denied_in_path(Path("videos/scannet") / name)
+        (found,) = denied_in_data(f"videos/scannet/{name}")
         assert found.benchmark == "VSI-Bench"

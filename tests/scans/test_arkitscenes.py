@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from arkit_room import FLOOR, ROOM_ID, THINGS, ArkitRoot, annotation, box, room_mesh
 
-from vsgrpo.data.leak_guard import denied_in_path
+from vsgrpo.data.scan_files import ScanFiles
 from vsgrpo.errors import DataError
 from vsgrpo.scans.arkitscenes import ARKITSCENES, list_scans, read_scan, room_of, split_of
 from vsgrpo.scans.boxed import BoxedObjects
@@ -198,9 +198,9 @@ def test_the_guard_sees_folders_of_pictures_that_are_links(tmp_path):
     frames = folder / f"{ROOM_ID}_frames"
     frames.mkdir()
     files = ARKITSCENES.files_of(tmp_path, ROOM_ID)
-    assert not [leak for path in files for leak in denied_in_path(path)]
+    assert not ScanFiles("arkitscenes").look(tmp_path, files).denied()
     (frames / "lowres_depth").symlink_to(shown)
-    (leak,) = [leak for path in ARKITSCENES.files_of(tmp_path, ROOM_ID) for leak in denied_in_path(path)]
+    (leak,) = ScanFiles("arkitscenes").look(tmp_path, files).denied()
     assert leak.room == "arkitscenes/381879"
 
 

@@ -60,22 +60,16 @@ class Denied:
 
 def denied_shown(row: Row) -> list[Denied]:
     """Return the rooms of benchmarks that scene name, id and media paths of a row name: one look per scene."""
-    return _denied(dict.fromkeys(shown_rooms(row), row.scene_name))
+    return denied_rooms_of(dict.fromkeys(shown_rooms(row), row.scene_name))
 
 
 def denied_in_data(data: Any) -> list[Denied]:
     """Return the rooms of benchmarks that a JSON value, such as a row of another project, names anywhere."""
-    return _denied(rooms_in_data(data))
+    return denied_rooms_of(rooms_in_data(data))
 
 
-def denied_in_path(path: Path | str) -> list[Denied]:
-    """Return the rooms of benchmarks that are named by a file's name or by the file that it leads to through links."""
-    path = Path(path)
-    texts = [path.name, *Links(path.parent).of(path.name)]
-    return _denied({item: text for text in reversed(texts) for item in rooms_in(text)})
-
-
-def _denied(found: dict[Found, str]) -> list[Denied]:
+def denied_rooms_of(found: dict[Found, str]) -> list[Denied]:
+    """Return the rooms of benchmarks among those found, each with the text that names it."""
     if not found:
         return []
     denied: dict[str, Denied] = {}
@@ -171,7 +165,7 @@ class Judgement:
         """Look at one row more and return the rooms that it names; `links` are what its media lead to (`Links`)."""
         self.num_rows += 1
         named = find_rooms(row, *links)
-        if denied := _denied(named):
+        if denied := denied_rooms_of(named):
             self.num_leaks += 1
             self.first_leak = self.first_leak or (row, denied[0])
             self.leaked_rooms.update(item.room for item in denied)
@@ -283,6 +277,16 @@ def read_checked_rows(
     return rows, check_rows(rows, allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=str(path), base=base)
 
 
+def is_benchmark_room(scan_id: str, dataset: str, room: str = "") -> bool:
+    """Return whether a scan is one of a benchmark's rooms; see `check_scan`."""
+    return bool(_denied_scan(scan_id, dataset, room))
+
+
+def _denied_scan(scan_id: str, dataset: str, room: str) -> list[Denied]:
+    found = (*rooms_in(scan_id, dataset=dataset), *rooms_in(room, dataset=dataset))
+    return denied_rooms_of(dict.fromkeys(found, scan_id))
+
+
 def check_scan(scan_id: str, dataset: str, *, room: str = "", allow_val_safe: bool = False) -> str | None:
     """Return why a scan may not be built into training data, or None where it may.
 
@@ -292,7 +296,7 @@ def check_scan(scan_id: str, dataset: str, *, room: str = "", allow_val_safe: bo
         room: as the source knows it.
     """
     found = rooms_in(scan_id, dataset=dataset)
-    if denied := _denied(dict.fromkeys((*found, *rooms_in(room, dataset=dataset)), scan_id)):
+    if denied := _denied_scan(scan_id, dataset, room):
         return f"room {denied[0].room} is in {denied[0].benchmark}"
     scans = [item.scene for item in found if item.dataset == "scannet"]
     if dataset in _ID_FORMS and [item.scene for item in found if item.dataset == dataset] != [scan_id.lower()]:

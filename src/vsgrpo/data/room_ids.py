@@ -149,7 +149,7 @@ def rooms_in(text: str, *, prose: bool = False, dataset: str | None = None) -> t
         text = f"{dataset}/{text}"  # a scene named by its number alone
     if not _may_name(text):
         return ()
-    return _search(text, True, dataset) if prose else _search_name(text, dataset)
+    return _search(text, prose, dataset) if prose or len(text) > _SHORT else _search_name(text, dataset)
 
 
 def _search(text: str, prose: bool, dataset: str | None) -> tuple[Found, ...]:

@@ -247,12 +247,6 @@ def read_scan(root: Path, scan_id: str) -> ArkitScan:
     return ArkitScan(scan_id, room_of(root, scan_id), folders, read_ply(mesh), annotated, sky, dict(warnings), notes)
 
 
-def _files(root: Path, scan_id: str) -> list[Path]:
-    folders = find_scan(root, scan_id)
-    frames = [path for folder in folders if (path := folder / f"{scan_id}_frames").is_dir()]
-    return [path for folder in (*folders, *frames) for path in (folder, *folder.iterdir())]
-
-
 ARKITSCENES = ScanSource(
     name="arkitscenes",
     options=ArkitScenesOptions,
@@ -260,6 +254,6 @@ ARKITSCENES = ScanSource(
     read=lambda options, root, scan_id: read_scan(root, scan_id),
     split_of=split_of,
     room_of=room_of,
-    files=_files,
+    files=find_scan,
     complete=tuple(sorted({name for name, _ in arkitscenes_classes().values()})),
 )

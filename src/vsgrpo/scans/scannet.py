@@ -283,16 +283,11 @@ def _list(options: ScannetOptions, root: Path) -> list[str]:
     return found
 
 
-def _files(root: Path, scan_id: str) -> list[Path]:
-    folder = find_scan(root, scan_id)
-    return [folder, *folder.iterdir()]
-
-
 SCANNET = ScanSource(
     name="scannet",
     options=ScannetOptions,
     list_scans=_list,
     read=lambda options, root, scan_id: read_scan(root, scan_id, labels_of(root)),
     split_of=lambda root, scan_id: split_of(scan_id),
-    files=_files,
+    files=lambda root, scan_id: [find_scan(root, scan_id)],
 )

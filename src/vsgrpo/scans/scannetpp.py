@@ -174,12 +174,6 @@ def read_scan(root: Path, scan_id: str) -> ScannetppScan:
     return ScannetppScan(scan_id, folder, mesh, groups, dict(+warnings), notes)
 
 
-def _files(root: Path, scan_id: str) -> list[Path]:
-    folder = root / "data" / scan_id
-    places = [folder, *(folder / name for name in ("scans", "iphone"))]
-    return [folder, *(path for place in places if place.is_dir() for path in place.iterdir())]
-
-
 SCANNETPP = ScanSource(
     name="scannetpp",
     options=ScannetppOptions,
@@ -187,5 +181,5 @@ SCANNETPP = ScanSource(
     read=lambda options, root, scan_id: read_scan(root, scan_id),
     split_of=split_of,
     room_of=lambda root, scan_id: scan_id,
-    files=_files,
+    files=lambda root, scan_id: [root / "data" / scan_id],
 )

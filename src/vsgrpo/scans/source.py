@@ -175,8 +175,8 @@ class ScanSource:
         split_of: (root, scan id) -> "train", "val" or None, by the data set's lists; without it every scan is train.
         room_of: (root, scan id) -> the room it shows, by the data set's files, as `Scene.room`: the leak guard refuses
             scans of a benchmark's rooms. Without it the room that the id itself tells (`data.room_ids.room_of`).
-        files: (root, scan id) -> the files of a scan, whose names and links the leak guard reads; without it the folder
-            ROOT/SCAN_ID and what is in it.
+        files: (root, scan id) -> the files and folders of a scan: the leak guard looks at names and links of these and
+            of all below; without it the folder ROOT/SCAN_ID.
         complete: categories of which its scans have every instance annotated, so that one that is not there may be
             asked about as a count of 0; None: all. `Scene.extra["names"]` must name all labels.
     """
@@ -191,11 +191,8 @@ class ScanSource:
     complete: tuple[str, ...] | None = COMPLETE
 
     def files_of(self, root: Path, scan_id: str) -> Iterable[Path]:
-        """Return the files of a scan."""
-        if self.files is not None:
-            return self.files(root, scan_id)
-        folder = root / scan_id
-        return [folder, *folder.iterdir()] if folder.is_dir() else [folder]
+        """Return the files and folders of a scan."""
+        return [root / scan_id] if self.files is None else self.files(root, scan_id)
 
 
 def find_source(name: str) -> ScanSource:

@@ -124,14 +124,21 @@ def _film_mesh(config: BuildDataConfig, scan: Scan, scene: Scene, path: Path) ->
 
 def _take_existing(config: BuildDataConfig, scene: Scene, path: Path) -> int:
     """Link (or copy) the user's mp4 into the dataset folder; return its number of frames."""
-    folder = Path(config.video.folder or "")
-    choices = [folder / f"{scene.scene_name}.mp4", folder / scene.dataset / f"{scene.scene_name}.mp4"]
+    choices = own_videos(config, scene.dataset, scene.scene_name)
     existing = next((choice for choice in choices if choice.is_file()), None)
     if existing is None:
         raise DataError(f"{choices[0]}: no such video", hint="video.folder holds <scene>.mp4 or <dataset>/<scene>.mp4")
     num_frames = probe(existing).num_frames
     link_or_copy(existing, path)
     return num_frames
+
+
+def own_videos(config: BuildDataConfig, dataset: str, scan_id: str) -> list[Path]:
+    """Return where the user's own video of a scan may be, with video.source=folder; the first that is there counts."""
+    if config.video.source != "folder":
+        return []
+    folder = Path(config.video.folder or "")
+    return [folder / f"{scan_id}.mp4", folder / dataset / f"{scan_id}.mp4"]
 
 
 def with_areas(scene: Scene, footage: Footage) -> Footage:

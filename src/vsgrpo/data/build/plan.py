@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
 from importlib.metadata import version
@@ -12,8 +13,10 @@ from typing import Any, NamedTuple, get_type_hints
 
 from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.config.sources import SourcePart
+from vsgrpo.data.build.film import own_videos
 from vsgrpo.data.build.scan import scan_room
-from vsgrpo.data.leak_guard import Denied, check_scan, denied_in_path, name_some
+from vsgrpo.data.leak_guard import Denied, check_scan, is_benchmark_room, name_some
+from vsgrpo.data.scan_files import ScanFiles, identities_of, shares_files
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
 from vsgrpo.paths import unwritable
@@ -74,7 +77,7 @@ def make_plan(config: BuildDataConfig, limit: int | None) -> Plan:
     scans: list[PlannedScan] = []
     refused: list[dict[str, int]] = []
     for number, part in enumerate(config.parts):
-        found, left_out = _choose(part, part.root(Path(config.data.path)), is_alone=len(config.parts) == 1)
+        found, left_out = _choose(config, part, limit)
         scans += [PlannedScan(config.name_in(part.dataset, scan_id), number, scan_id) for scan_id in found]
         refused.append(left_out)
     twice = [key for key, count in Counter(scan.key for scan in scans).items() if count > 1]
@@ -94,37 +97,79 @@ def row_split(part: SourcePart, root: Path, scan_id: str) -> str:
     return "val_safe" if split_of is not None and split_of(root, scan_id) == "val" else "train"
 
 
-def _choose(part: SourcePart, root: Path, is_alone: bool) -> tuple[list[str], dict[str, int]]:
-    """Return the scans of a source to build, in order, and why others are left out."""
-    source, wanted = part.source, _SPLITS[part.split]
+def _choose(config: BuildDataConfig, part: SourcePart, limit: int | None) -> tuple[list[str], dict[str, int]]:
+    """Return the scans of a source to build, in order, and why others are left out.
+
+    First by id and lists, then by their files, which are listed for those alone that may be used: of a scan's files no
+    more than `limit` scans need be known.
+    """
+    source, wanted, root = part.source, _SPLITS[part.split], part.root(Path(config.data.path))
+    is_alone = len(config.parts) == 1
     key = "source.root" if is_alone else f"{part.key}.root"
     split_key = f"data.split={part.split}" if is_alone else f"{part.key}.split={part.split}"
-    chosen, refused = [], Counter[str]()
-    denied: list[Denied] = []
+    refused, shown_elsewhere = Counter[str](), list[str]()
     try:
         listed = source.list_scans(part.options, root)
     except DataError as error:
         raise DataError(*(text.replace("source.root", key) for text in (error.message, error.hint))) from None
-    for scan_id in listed:
-        if leaks := [leak for path in source.files_of(root, scan_id) for leak in denied_in_path(path)]:
-            denied.append(leaks[0])
-            continue
-        room = scan_room(source, root, scan_id)
+    rooms = {scan_id: scan_room(source, root, scan_id) for scan_id in listed}
+    may_be_used: list[str] = []
+    for scan_id, room in rooms.items():
         reason = check_scan(scan_id, source.name, room=room, allow_val_safe="val" in wanted)
         if reason is None and source.split_of is not None and source.split_of(root, scan_id) not in wanted:
             reason = f"not in the {' or '.join(wanted)} list of {source.name} ({split_key})"
         if reason is None:
-            chosen.append(scan_id)
+            may_be_used.append(scan_id)
         else:
             refused[reason] += 1
-    for reason in dict.fromkeys(leak.reason for leak in denied):
-        rooms = [leak.room for leak in denied if leak.reason == reason]
-        refused[f"{reason}: {name_some(sorted({*rooms}))}"] = len(rooms)
+            shown_elsewhere += [scan_id] if is_benchmark_room(scan_id, source.name, room) else []
+
+    def files_of(scan_id: str) -> ScanFiles:
+        files = ScanFiles(source.name).look(root, source.files_of(root, scan_id))
+        return files.look(Path(config.video.folder or ""), own_videos(config, source.name, scan_id))
+
+    chosen, by_files = _choose_by_files(may_be_used, rooms, files_of, shown_elsewhere, limit)
+    refused += by_files
     if not chosen:
         reasons = "; ".join(f"{counted(number, 'scan')}: {reason}" for reason, number in refused.items())
         hint = f"choose {split_key.partition('=')[0]}, or add train scans"
         raise DataError(f"{key}={root}: no scan may be used ({reasons})", hint)
     return chosen, dict(sorted(refused.items()))
+
+
+def _choose_by_files(
+    scans: list[str],
+    rooms: dict[str, str],
+    files_of: Callable[[str], ScanFiles],
+    of_benchmarks: list[str],
+    limit: int | None,
+) -> tuple[list[str], Counter[str]]:
+    """Return the scans whose files are of no benchmark's room and of no room but their own, and why others are not.
+
+    Args:
+        rooms: of each scan.
+        of_benchmarks: scans of the same root that are left out for their rooms: their files may have other names, too.
+        limit: number of scans from which on nobody needs more.
+    """
+    kept_out = identities_of(map(files_of, of_benchmarks))
+    chosen, refused = list[str](), Counter[str]()
+    denied: list[Denied] = []
+    for scan_id in scans:
+        if len(chosen) == limit:
+            break
+        files = files_of(scan_id)
+        if leaks := files.denied():
+            denied.append(leaks[0])
+        elif shares_files(files, kept_out):
+            refused[f"its files are also those of a benchmark's room (hard links): {scan_id}"] += 1
+        elif (other := files.other_room(rooms[scan_id])) is not None:
+            refused[f"links lead to the files of another room: {scan_id} to {other}"] += 1
+        else:
+            chosen.append(scan_id)
+    for reason in dict.fromkeys(leak.reason for leak in denied):
+        named = [leak.room for leak in denied if leak.reason == reason]
+        refused[f"{reason}: {name_some(sorted({*named}))}"] = len(named)
+    return chosen, refused
 
 
 def fingerprint(config: BuildDataConfig) -> str:

@@ -330,5 +330,10 @@ def _read(options: DemoOptions, root: Path, scan_id: str) -> ScannetScan:
 
 
 DEMO = ScanSource(
-    name="demo", options=DemoOptions, list_scans=_list, read=_read, files=lambda root, scan_id: (), complete=None
+    name="demo",
+    options=DemoOptions,
+    list_scans=_list,
+    read=_read,
+    files=lambda root, scan_id: [root / "scans" / scan_id],
+    complete=None,
 )
