@@ -18,14 +18,15 @@ from vsgrpo.data.build.scan import ScanOutcome
 from vsgrpo.data.importing.dataset_folder import ImportSettings
 from vsgrpo.data.importing.import_data import import_data
 from vsgrpo.data.inputs import model_folders
-from vsgrpo.data.manifest import Manifest, changed_files, lineage_of
+from vsgrpo.data.lineage import lineage_of
+from vsgrpo.data.manifest import Manifest, changed_files
 from vsgrpo.data.row import Row, check_row
 from vsgrpo.data.rows import read_rows, row_to_dict, write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmarks.folder import Folder
 from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.unpacking import unpack, unpack_pictures
-from vsgrpo.families import adapter_base, model_shape
+from vsgrpo.families import adapter_base, find_model, model_shape
 from vsgrpo.files import link_or_copy
 from vsgrpo.vision_r1.bridge import item_text
 from vsgrpo.vision_r1.build import link_media
@@ -308,3 +309,17 @@ def test_an_adapter_that_names_no_base_has_none(tmp_path, monkeypatch, text):
     (folder / "adapter_config.json").write_text(json.dumps({BASE: "Qwen/Qwen2-VL-2B-Instruct"}))
     assert adapter_base(folder) == "Qwen/Qwen2-VL-2B-Instruct"
     assert model_shape(str(folder)) == model_shape("Qwen/Qwen2-VL-2B-Instruct") is not None
+
+
+@pytest.mark.parametrize("part", ["../leaky/model-00001.safetensors", "/x/model.safetensors", "a/../../b.bin"])
+def test_an_index_names_no_weights_outside_the_models_folder(tmp_path, part):
+    """Else a folder with a clean record would be another model."""
+    for name in ("preprocessor_config.json", "tokenizer.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}}))
+    assert find_model(str(tmp_path)) == str(tmp_path)
+    index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors", "b": part}}))
+    with pytest.raises(DataError, match="weight_map"):
+        find_model(str(tmp_path))

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from vsgrpo.data.inputs import media_files
 from vsgrpo.data.leak_guard import check_rows, check_scan, read_checked_rows
+from vsgrpo.data.lineage import continued, lineage_of
 from vsgrpo.data.manifest import (
     TRAINING_MANIFEST_NAME,
     TrainingManifest,
-    lineage_of,
     read_training_manifest,
     training_manifest,
     write_training_manifest,
@@ -212,12 +212,61 @@ def test_lineage_of_models_we_know_nothing_about(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", '{"schema_version": 2}', '{"schema_version": 1, "rooms": 3}', '{"schema_version": 1, "parents": [1]}']
+    "text",
+    [
+        "{",
+        '{"schema_version": 2}',
+        '{"schema_version": 1, "rooms": 3}',
+        '{"schema_version": 1, "parents": [1]}',
+        '{"schema_version": 1, "parents": [], "rooms": {"scannet": "scene0025"}}',
+    ],
 )
 def test_a_broken_training_manifest_is_a_data_error(tmp_path, text):
     (tmp_path / TRAINING_MANIFEST_NAME).write_text(text)
     with pytest.raises(DataError, match=TRAINING_MANIFEST_NAME):
         lineage_of(str(tmp_path))
+
+
+def saved(folder, *rooms, **record):
+    """Write a model folder with the record of rooms of ScanNet."""
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").touch()
+    write_training_manifest(folder, TrainingManifest({"scannet": list(rooms)}, **{"name": folder.name, **record}))
+    return folder
+
+
+def test_weights_that_are_links_have_the_lineage_of_the_model_they_lead_to(tmp_path):
+    mine, other = saved(tmp_path / "mine", "scene0000"), saved(tmp_path / "other", "scene0300")
+    (mine / "model.safetensors").unlink()
+    (mine / "model.safetensors").symlink_to("../other/model.safetensors")
+    assert lineage_of(str(mine)).known_rooms() == {("scannet", "scene0000"), ("scannet", "scene0300")}
+    (mine / "training_manifest.json").unlink()
+    assert lineage_of(str(mine)).verdict() == "unknown"  # its own record is gone
+    saved(tmp_path / "bench", "scene0025")
+    (mine / "model.safetensors").unlink()
+    (mine / "model.safetensors").symlink_to(tmp_path / "bench" / "model.safetensors")
+    assert lineage_of(str(mine)).verdict() == "leak"
+    (other / "tokenizer.json").symlink_to(tmp_path / "bench" / "model.safetensors")  # no weights
+    assert lineage_of(str(other)).verdict() == "clean"
+
+
+def test_an_adapter_has_the_lineage_of_the_model_that_is_its_base_now(tmp_path):
+    base, adapter = saved(tmp_path / "base", "scene0300"), saved(tmp_path / "adapter", "scene0000")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    assert lineage_of(str(adapter)).known_rooms() == {("scannet", "scene0000"), ("scannet", "scene0300")}
+    (base / TRAINING_MANIFEST_NAME).unlink()
+    assert lineage_of(str(adapter)).verdict() == "clean"  # an unknown base adds nothing to its own record
+
+
+def test_a_run_that_goes_on_with_other_rows_keeps_the_rooms_of_the_first(tmp_path):
+    base = TrainingManifest(base="published", name="base")
+    first = TrainingManifest({"scannet": ["scene0300"]}, {"train.jsonl": "a"}, name="run", parents=[base])
+    second = TrainingManifest({"scannet": ["scene0000"]}, {"train.jsonl": "b"}, name="run", parents=[base])
+    assert continued(first, first) == first
+    swapped = continued(second, first)
+    assert swapped.known_rooms() == {("scannet", "scene0000"), ("scannet", "scene0300")}
+    assert continued(second, swapped) == swapped  # resumed once more, with the rows of the second start
+    assert continued(replace(second, name="renamed"), swapped).known_rooms() == swapped.known_rooms()
 
 
 def test_training_manifest_is_readable_json(tmp_path):

@@ -43,6 +43,12 @@ SCANNET_SPELLINGS = {
     "room's number behind the name": lambda s: f"ScanNet_{s[5:9]}",
     "derived file": lambda s: f"{s}_vh_clean_2.ply",
     "Cyrillic": lambda s: s.replace("e", "\u0435"),
+    "Greek capitals": lambda s: s.upper().replace("E", "\u0395").replace("N", "\u039d"),
+    "Greek": lambda s: s.replace("n", "\u03b7").replace("c", "\u03f2"),
+    "small capitals": lambda s: s.replace("scene", "\ua731\u1d04\u1d07\u0274\u1d07"),
+    "decomposed": lambda s: s.replace("e", "e\u0301"),
+    "ScanNet's folders": lambda s: f"scans_test/{s[5:]}.sens",
+    "without zeros": lambda s: f"scannet/scene{int(s[5:9])}_{int(s[10:])}.mp4",
 }
 
 
@@ -88,7 +94,7 @@ def test_what_only_looks_like_an_id_is_none(text):
 def test_a_visit_is_a_room_with_several_videos():
     assert room_of("41069021") == room_of("41069025") == room_of("41069025_4959") == "381658"
     assert room_of("scene_0000_00") == "scene0000" and room_of("scene9999_00") == "scene9999"
-    for text in ("ARKitScenes/visits/381658/video.mov", "visit_id=381658", "visit 381658"):
+    for text in ("ARKitScenes/visits/381658/video.mov", "visit_id=381658", "visit 381658", "visit_381658.mp4"):
         assert [item.room for item in rooms_in(text)] == ["381658"], text
     assert [item.room for item in rooms_in_data({"dataset": "ARKitScenes", "room": "381658"})] == ["381658"]
     assert [item.room for item in rooms_in_data({"visit_id": 381658})] == ["381658"]
@@ -102,6 +108,8 @@ def test_prose_needs_a_word_beside_a_number():
         'The clip "41069025" shows a kitchen, how large is it?',
         "What does 41069025.mp4 show at the end?",
         "Is 09c1414f1b a kitchen or is it a bathroom?",
+        "Look at scannet0025_00: how many beds?",
+        "See id09c1414f1b, or frame09c1414f1b.",
         "Seen in scene 3864514494, how many chairs are there?",
     ):
         assert rooms_in(text, prose=True), text

@@ -10,7 +10,8 @@ import pytest
 
 from evaluation_rows import leak_of, official_rows, write_vsibench
 from vsgrpo.cli import run
-from vsgrpo.data.manifest import TrainingManifest, lineage_of, training_manifest, write_training_manifest
+from vsgrpo.data.lineage import lineage_of
+from vsgrpo.data.manifest import TrainingManifest, training_manifest, write_training_manifest
 from vsgrpo.data.rows import write_rows
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import ReadOptions, question_row

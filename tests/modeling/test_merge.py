@@ -11,7 +11,8 @@ from tiny_inputs import adapt
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vsgrpo.cli import run
-from vsgrpo.data.manifest import TrainingManifest, lineage_of
+from vsgrpo.data.lineage import lineage_of
+from vsgrpo.data.manifest import TrainingManifest
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import FAMILIES
 from vsgrpo.families.vision_record import read_vision

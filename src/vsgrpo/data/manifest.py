@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +22,6 @@ from vsgrpo.data.leak_guard import VERDICTS, Judgement, Links, worst
 from vsgrpo.data.room_ids import Found, dataset_of_path, find_rooms, room_label, rooms_in, shown_rooms
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError
-from vsgrpo.families import BUILT, FAMILIES, adapter_base
 from vsgrpo.files import file_sha256, write_atomic
 from vsgrpo.paths import inside
 from vsgrpo.records import read_record
@@ -296,33 +294,6 @@ def same_videos(manifests: Sequence[TrainingManifest], paths: Iterable[Path]) ->
     return {path: trained[digest][1] for path, digest in hashes.items() if digest in trained}
 
 
-def lineage_of(model: str, below: tuple[str, ...] = ()) -> TrainingManifest:
-    """Return the manifest of a model to start from or to score.
-
-    A folder's own training_manifest.json; "fresh" for tiny models (random weights); "published" for a Qwen hub id (its
-    pre-training is the publisher's matter); otherwise "unknown". The base that an adapter names counts as an ancestor.
-
-    Raises:
-        DataError: the folder's training_manifest.json is broken.
-    """
-    folder = Path(model)
-    if model in BUILT:
-        return TrainingManifest(base="fresh", name=model)
-    if not folder.exists() and any(re.fullmatch(family.published, model) for family in FAMILIES.values()):
-        return TrainingManifest(base="published", name=model)
-    manifest = TrainingManifest(base="unknown", name=folder.name)
-    if (folder / TRAINING_MANIFEST_NAME).is_file():
-        manifest = read_training_manifest(model)
-    base = adapter_base(folder)
-    if base is not None and Path(base).is_dir() and base not in below:  # adapters may name each other in a circle
-        ancestor = lineage_of(base, (*below, model))
-        is_new = ancestor not in manifest.lineage() and ancestor.base in ("trained", "unknown")
-        # An unknown base adds nothing to an adapter that has a record of its own.
-        if is_new and (ancestor.leaked_rooms() or manifest.base == "unknown"):
-            return replace(manifest, parents=[*manifest.parents, ancestor])
-    return manifest
-
-
 def write_training_manifest(folder: Path | str, manifest: TrainingManifest) -> Path:
     """Write training_manifest.json beside the weights, atomically."""
     path = Path(folder) / TRAINING_MANIFEST_NAME
@@ -341,6 +312,8 @@ def _manifest_from(data: dict[str, Any], path: Path) -> TrainingManifest:
     try:
         parents = [_manifest_from(parent, path) for parent in data["parents"]]
         manifest = TrainingManifest(**{**data, "parents": parents})
+        if not all(isinstance(names, list) for names in manifest.rooms.values()):
+            raise TypeError("rooms must be lists")
         manifest.leaked_rooms()
         manifest.all_videos()
     except (TypeError, KeyError, AttributeError) as error:

@@ -9,14 +9,12 @@ path, or before a file's extension.
 
 from __future__ import annotations
 
-import html
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
+from vsgrpo.data.id_text import normalize
 from vsgrpo.data.row import Row
 from vsgrpo.tables import arkitscenes_visits, denied_scenes, scannet_room_splits, split_of
 
@@ -27,13 +25,20 @@ _PROSE_WORDS = 4
 """A text in `extra` with more words is read as prose."""
 
 _SCANNET = re.compile(r"scene[\s_\-./:#=]{0,2}(\d{4})(?!\d)(?:[_\-./ ]?(\d{2})(?!\d))?")
+_SCANNET_NAMED = re.compile(
+    r"(?:scan[\s_-]?net(?:[\s_-]?v2)?[\s_\-/]{0,2}|(?<![a-z])scans(?:_test)?/)(\d{4})[_\-](\d{2})(?!\d)"
+)
+"""A scan by its numbers alone behind the data set's name, or in its folders, also in a sentence."""
+_SCANNET_SHORT = re.compile(r"scene[\s_\-]?(\d{1,3})[_\-](\d{1,2})(?!\d)")
+"""Numbers without their zeros, where the data set is known: "scene25_0"."""
 _SCANNET_BARE = re.compile(r"(?:(?<![0-9a-z])|(?<=scan)|(?<=net)|(?<=scn))(\d{4})[_\-](\d{2})(?!\d)")
 _SCANNET_ROOM = re.compile(r"scan[\s_-]?net(?:[\s_-]?v2)?[_\-/]+(\d{4})(?:\.(?:mp4|mov|mkv|avi|webm))?$")
 """A number alone: a whole name, right behind the data set's; elsewhere it is a frame or a question."""
 _VIDEO = re.compile(r"(?<!\d)(?:(?<!\d\.)\d{8}(?!\d)|\d{8}(?=\.[a-z]))")
-_VISIT = re.compile(r"visit(?:[_ ]?id)?\W{0,6}(\d{6})(?!\d)")
+_VISIT = re.compile(r"visit(?:[_ ]?id)?[\W_]{0,6}(\d{6})(?!\d)")
 _VISIT_BARE = re.compile(r"(?<![0-9a-z.])(\d{6})(?![0-9a-z])")
-_HEX = re.compile(r"(?:(?<![0-9a-f])|(?<=scene))[0-9a-f]{10}(?![0-9a-f])")
+_HEX = re.compile(r"(?:(?<![0-9a-f])|(?<=[g-z][a-f])|(?<=[g-z][a-f]{2})|(?<=[g-z][a-f]{3}))[0-9a-f]{10}(?![0-9a-f])")
+"""Behind a word, too, whose last letters are hexadecimal digits: "id09c1414f1b", "frame09c1414f1b"."""
 _HINT = re.compile(
     r"[0-9]{6}|[0-9]{4}[_-][0-9]|[0-9a-fA-F]{10}|[sS][cC][eE][nN]|[vV][iI][sS][iI]|[nN][eE][tT].{0,4}[0-9]{4}|"
     r"[^\n\r\t -~]|[%&]"
@@ -50,7 +55,7 @@ _SHORT = 1024
 """Bytes of a value that may be a name; longer ones are images or videos."""
 _OWN_ID = re.compile(r"[0-9a-f]{16}")
 """`rows.row_id`: a hash, whose digits mean nothing."""
-_ROOM = re.compile(r"(?:room|scene|scan)(?:_?(?:name|id))?\W{0,6}(\d{6})(?!\d)")
+_ROOM = re.compile(r"(?:room|scene|scan)(?:_?(?:name|id))?[\W_]{0,6}(\d{6})(?!\d)")
 _WORD_BEFORE = re.compile(
     r"(?:(?:scene|scan|video|visit|room|clip|recording|sequence|arkit|source|media|image|movie)[a-z_+]{0,12}"
     r"|file|path|name|key|sample|item|(?<![a-z])(?:u|v|uu)?id)[^0-9a-z]{0,6}$|/$"
@@ -62,13 +67,6 @@ _DATASET = re.compile(
     r"(?P<scannet>scan[\s_-]?net)"
 )
 _DATASET_NAME = re.compile(rf"(?:{_DATASET.pattern})(?:[\s_-]?scenes?)?(?:[\s_-]?v?\d)?")
-_NEEDS_WORK = re.compile(r"[%&\x00-\x08\x0e-\x1f\x7f]")
-_INVISIBLE = ("Cf", "Mn", "Me", "Cc")
-# Cyrillic and Greek letters that look like those of "scene", "visit" and hexadecimal numbers.
-_LOOKALIKES = str.maketrans(
-    "\u0430\u0410\u0432\u0412\u0441\u0421\u0435\u0415\u0455\u0405\u0456\u0406\u0442\u0422\u0501\u03bd\u03b1\u03b5\u03b9",
-    "aabbcceessiittdvaei",
-)
 
 
 class Found(NamedTuple):
@@ -125,19 +123,6 @@ def _dataset_of(text: str) -> str | None:
     return next(listed, None) or _named_dataset(normalize(text))
 
 
-def normalize(text: str) -> str:
-    """Return a text as ids are looked for in it: lower case, ASCII digits, "/", nothing encoded or invisible."""
-    if not text.isascii() or _NEEDS_WORK.search(text):
-        for _ in range(4):  # encoded once more by each tool on the way
-            before, text = text, unquote(html.unescape(unicodedata.normalize("NFKD", text)))
-            if text == before:
-                break
-        seen = (char for char in text if char.isspace() or unicodedata.category(char) not in _INVISIBLE)
-        text = "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in seen)
-        text = text.translate(_LOOKALIKES)
-    return text.lower().replace("\\", "/")
-
-
 def rooms_in(text: str, *, prose: bool = False, dataset: str | None = None) -> tuple[Found, ...]:
     """Return the rooms that a text names.
 
@@ -175,8 +160,9 @@ def _named_dataset(plain: str) -> str | None:
 
 
 def _scannet(plain: str, dataset: str | None, prose: bool) -> Iterator[Found]:
-    matches = [match.groups() for match in _SCANNET.finditer(plain)]
+    matches = [match.groups() for pattern in (_SCANNET, _SCANNET_NAMED) for match in pattern.finditer(plain)]
     if dataset == "scannet" and not prose:
+        matches += [(match[1].zfill(4), match[2].zfill(2)) for match in _SCANNET_SHORT.finditer(plain)]
         matches += [match.groups() for match in _SCANNET_BARE.finditer(plain)]
         matches += [(match[1], None) for match in _SCANNET_ROOM.finditer(plain)]
     for number, scan in matches:

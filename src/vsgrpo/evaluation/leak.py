@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vsgrpo.data.leak_guard import Links, name_some, worst
-from vsgrpo.data.manifest import TrainingManifest, lineage_of, rooms_of, same_videos
+from vsgrpo.data.lineage import lineage_of
+from vsgrpo.data.manifest import TrainingManifest, rooms_of, same_videos
 from vsgrpo.data.room_ids import dataset_of_path, room_label, rooms_in
 from vsgrpo.data.row import Row
 from vsgrpo.errors import DataError, VsgrpoError

@@ -18,6 +18,7 @@ from vsgrpo.families.qwen2_vl import QWEN2_VL
 from vsgrpo.families.qwen3_5 import QWEN3_5
 from vsgrpo.families.qwen3_vl import QWEN3_VL
 from vsgrpo.families.small_lm import SMALL_LM, SMALL_LM_SHAPE, gguf_file
+from vsgrpo.paths import path_fault
 from vsgrpo.records import read_record
 from vsgrpo.video.budget import VisionBudget
 
@@ -227,6 +228,17 @@ def _check_full(folder: Path, where: str) -> None:
                 f"{where}: no processor in this folder ({' or '.join(names)})",
                 hint="copy tokenizer, chat template and preprocessor files from the original model into it",
             )
+    _check_parts(folder)
+
+
+def _check_parts(folder: Path) -> None:
+    """Refuse an index that names weights in another folder: nobody would read what that model was trained on."""
+    for index in sorted(folder.glob("*.index.json")):
+        parts = read_record(index, {"weight_map": {str: str}}, "copy or download the folder again")["weight_map"]
+        faults = ((part, path_fault(part)) for part in dict.fromkeys(parts.values()))
+        if found := next((item for item in faults if item[1] is not None), None):
+            hint = "put all files of the model into its folder, or links to them"
+            raise DataError(f"{index}: weight_map: {found[0][:100]!r} {found[1]}", hint)
 
 
 def _base_and_config(path: str) -> tuple[str, dict[str, Any] | None]:

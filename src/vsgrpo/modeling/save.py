@@ -215,7 +215,8 @@ def merge_adapter(adapter: Path, output: Path, dtype: str = "float32", *, offlin
 
 def _describe(folder: Path, adapter: Path, name: str) -> None:
     """Write lineage and card of a merged model that will be called `name`."""
-    from vsgrpo.data.manifest import lineage_of, write_training_manifest
+    from vsgrpo.data.lineage import lineage_of
+    from vsgrpo.data.manifest import write_training_manifest
     from vsgrpo.modeling.model_card import write_model_card
 
     if (lineage := lineage_of(str(adapter))).base != "unknown" or lineage.parents:

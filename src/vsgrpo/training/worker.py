@@ -27,7 +27,15 @@ from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection
 from vsgrpo.data.kept_out import keeping_out, kept_json
 from vsgrpo.data.leak_guard import judge_rows
-from vsgrpo.data.manifest import TrainingManifest, file_record, lineage_of, training_manifest, write_training_manifest
+from vsgrpo.data.lineage import continued, lineage_of
+from vsgrpo.data.manifest import (
+    TRAINING_MANIFEST_NAME,
+    TrainingManifest,
+    file_record,
+    read_training_manifest,
+    training_manifest,
+    write_training_manifest,
+)
 from vsgrpo.data.row import Row
 from vsgrpo.data.row_numbers import numbers_of
 from vsgrpo.devices import visible_gpus
@@ -43,6 +51,7 @@ from vsgrpo.modeling.save import save_model
 from vsgrpo.terminal import complain, note, show
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.callbacks import dev_dataset, dev_overlap
+from vsgrpo.training.continuation import Checkpoint
 from vsgrpo.training.launcher import allows_tf32, check_devices, cpu_hint, end_with_parent, own_rank, record_failure
 from vsgrpo.training.measure import PhaseTimer
 from vsgrpo.training.preflight import load_rows, row_files
@@ -138,9 +147,9 @@ def train(config: TrainConfig, checked: tuple[list[Row], str] | None = None, *, 
         if verdict != "clean" and own_rank() == 0:
             unknown = judge_rows(rows).unknown_text()
             show(f"leak check: {verdict}" + (f": {unknown}" if unknown else ""), sys.stderr)
-        with watched(PhaseTimer(), config.launch, lambda: 0):
-            parts = prepare_run(config, folder, rows)
         checkpoint = next(folder.checkpoints(), None) if resume else None
+        with watched(PhaseTimer(), config.launch, lambda: 0):
+            parts = prepare_run(config, folder, rows, checkpoint)
         reference, stages = reference_model(config, parts.bundle), config.trainer.num_stages
         steps = checkpoint.number - checkpoint.step if checkpoint else 0
         for number in range(checkpoint.stage if checkpoint else 0, stages):
@@ -183,8 +192,12 @@ def _failure_noted(folder: RunFolder) -> Iterator[None]:
         raise
 
 
-def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunParts:
-    """Return what all stages share: rows whose videos can be read, the loader, the model, rows to score on."""
+def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row], checkpoint: Checkpoint | None) -> RunParts:
+    """Return what all stages share: rows whose videos can be read, the loader, the model, rows to score on.
+
+    Args:
+        checkpoint: the one that the run goes on from: what it was trained on stays on record.
+    """
     loader = make_loader(config)
     for number in range(config.trainer.num_stages):  # what TRL refuses; accelerate starts the process group here
         trl_config(config, number, plan_passes(config, number, rows))
@@ -203,6 +216,8 @@ def prepare_run(config: TrainConfig, folder: RunFolder, rows: list[Row]) -> RunP
         loader.timed_for = bundle.family.timed_label
         rows = readable_rows(config, rows, loader)
     manifest = run_manifest(config, rows, own_rank() == 0)
+    if checkpoint is not None and (checkpoint.path / TRAINING_MANIFEST_NAME).is_file():
+        manifest = continued(manifest, read_training_manifest(checkpoint.path))
 
     def describe(path: Path) -> None:
         write_vision(path, config.vision(), bundle.text_after_video, bundle.vision_marks)
