@@ -28,6 +28,7 @@ from vsgrpo.evaluation.benchmarks.vsibench import VsiBench
 from vsgrpo.evaluation.unpacking import unpack, unpack_pictures
 from vsgrpo.families import adapter_base, find_model, model_shape
 from vsgrpo.files import link_or_copy
+from vsgrpo.report.sweep_page import write_sweep_report
 from vsgrpo.vision_r1.bridge import item_text
 from vsgrpo.vision_r1.build import link_media
 from vsgrpo.vision_r1.import_images import import_images
@@ -323,3 +324,10 @@ def test_an_index_names_no_weights_outside_the_models_folder(tmp_path, part):
     index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors", "b": part}}))
     with pytest.raises(DataError, match="weight_map"):
         find_model(str(tmp_path))
+
+
+def test_a_sweep_names_no_run_outside_its_folder(tmp_path):
+    run = {"name": "../other", "values": {"trainer.beta": "0.1"}, "words": []}
+    (tmp_path / "sweep.json").write_text(json.dumps({"schema_version": 1, "fixed": [], "runs": [run]}))
+    with pytest.raises(DataError, match="leaves its folder"):
+        write_sweep_report(tmp_path)

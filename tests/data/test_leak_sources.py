@@ -111,6 +111,27 @@ def test_links_to_other_files_of_the_folder_are_fine(tmp_path):
     assert read_checked_rows(tmp_path / "data" / "train.jsonl")[1] == "clean"
 
 
+@pytest.mark.parametrize("way", ["name", "link"])
+def test_the_folder_and_the_file_of_rows_may_name_the_room(tmp_path, way):
+    """A folder for each room, with names inside that say nothing more, is how many keep their recordings."""
+    folder, given = tmp_path / "Validation" / "41069025" / "mine", tmp_path / "data"
+    folder.mkdir(parents=True)
+    write_rows(folder / "train.jsonl", [make(dataset="mine", scene="kitchen", room="kitchen")])
+    (folder / "a.mp4").write_bytes(b"x")
+    (tmp_path / "scene0025_00.json").write_text(json.dumps([{**CLEAN, "video": "b.mp4"}]))
+    (tmp_path / "b.mp4").write_bytes(b"x")
+    if way == "link":
+        given.symlink_to(folder)
+    else:
+        given = folder
+    with pytest.raises(DataError, match=r"room arkitscenes/381658 is in VSI-Bench \(1 of 1 rows\), named by"):
+        read_checked_rows(given / "train.jsonl")
+    (given / "rows.json").write_text(json.dumps([{**CLEAN, "video": "a.mp4"}]))
+    for file in (given / "rows.json", tmp_path / "scene0025_00.json"):
+        with pytest.raises(DataError, match="its room is in VSI-Bench"):
+            import_data(ImportSettings((file,), tmp_path / "out"))
+
+
 @pytest.mark.integration
 def test_a_mix_is_checked_in_each_of_its_folders(tmp_path, capsys):
     for name, row in (("a", make()), ("b", make(dataset="x", scene="a", room="a", path="arkitscenes/41069025.mp4"))):

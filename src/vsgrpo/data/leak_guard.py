@@ -68,6 +68,11 @@ def denied_in_data(data: Any) -> list[Denied]:
     return denied_rooms_of(rooms_in_data(data))
 
 
+def denied_in_path(path: Path | str) -> list[Denied]:
+    """Return the rooms of benchmarks that a path names, as given or once links are followed."""
+    return denied_in_data([os.path.abspath(path), os.path.realpath(path)])
+
+
 def denied_rooms_of(found: dict[Found, str]) -> list[Denied]:
     """Return the rooms of benchmarks among those found, each with the text that names it."""
     if not found:
@@ -80,7 +85,7 @@ def denied_rooms_of(found: dict[Found, str]) -> list[Denied]:
 
 
 class Links:
-    """Targets of media paths that lead through a symbolic link.
+    """Targets of media paths that lead through a symbolic link, and the folder that they are in if it names a room.
 
     Args:
         base: the folder of the row file; None: links are not followed.
@@ -89,11 +94,14 @@ class Links:
     def __init__(self, base: Path | str | None) -> None:
         self._base = None if base is None else os.path.realpath(base)
         self._known: dict[str, list[str]] = {}
+        folders = () if base is None else dict.fromkeys((os.path.abspath(base), os.path.realpath(base)))
+        self._named = [folder for folder in folders if rooms_in(folder)]
 
     def __call__(self, row: Row) -> list[str]:
-        """Return the targets of a row's media, [] where no link is on the way."""
+        """Return the targets of a row's media, [] where no link is on the way and the folder names no room."""
         targets = [self.of(str(item["path"])) for item in row.media]
-        return targets[0] if len(targets) == 1 else [text for found in targets for text in found]
+        found = targets[0] if len(targets) == 1 else [text for found in targets for text in found]
+        return [*found, *self._named] if self._named else found
 
     def of(self, path: str) -> list[str]:
         """Return where a path leads: the text of its link, and the file at the end."""

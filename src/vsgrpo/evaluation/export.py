@@ -31,7 +31,7 @@ from vsgrpo.evaluation.row_files import find_version
 from vsgrpo.evaluation.run import read_rows
 from vsgrpo.evaluation.score_tables import logged_question
 from vsgrpo.files import publish, write_atomic
-from vsgrpo.paths import remove
+from vsgrpo.paths import inside, remove
 from vsgrpo.records import read_record
 from vsgrpo.spatial.answers import EASI
 from vsgrpo.terminal import show
@@ -143,7 +143,7 @@ def write_export(kind: str, target: Path, exported: Sequence[Exported]) -> list[
     model = _model_name(exported[0].settings)
     part = target.with_name(f".{target.name}.part")
     remove(part)
-    folder = part / re.sub(r'["<>:/|\\?*\[\]]+', "__", model)
+    folder = part / (re.sub(r'["<>:/|\\?*\[\]]+', "__", model).lstrip(".") or "model")
     folder.mkdir(parents=True)
     date = time.strftime("%Y%m%d_%H%M%S")
     logs: dict[str, tuple[Exported, list[dict[str, Any]]]] = {}
@@ -151,7 +151,7 @@ def write_export(kind: str, target: Path, exported: Sequence[Exported]) -> list[
         for task, rows in _tasks(item, kind).items():
             lines = [_sample(item, number, row) for number, row in enumerate(rows) if row.id in item.answers]
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            write_atomic(folder / f"{date}_samples_{task}.jsonl", text)
+            write_atomic(inside(folder, f"{date}_samples_{task}.jsonl"), text)  # a task may be named by a row
             logs[task] = (item, lines)
     write_atomic(folder / f"{date}_results.json", json.dumps(_results(logs, model), indent=2, ensure_ascii=False))
     notes = [f"export: {target / folder.name}: {date}_results.json and samples of {', '.join(logs)}"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.paths import inside
 from vsgrpo.records import RUN_STATUS, read_record
 from vsgrpo.report.page import NUM_COLORS
 from vsgrpo.report.run_folder import Run, end_mean, read_run
@@ -67,10 +68,11 @@ def write_sweep_report(folder: Path, output: Path | None = None) -> SweepReport:
     """
     record = read_record(folder / SWEEP_NAME, _SHAPE, "run `vsgrpo train ... --sweep` again")
     names = [item["name"] for item in record["runs"]]
+    folders = {name: inside(folder, name) for name in names}
     values = {item["name"]: item["values"] for item in record["runs"]}
     keys = list(dict.fromkeys(key for given in values.values() for key in given))
-    runs = {name: run for name in names if (run := _read(folder / name, name)) is not None}
-    states = {name: _status(folder / name) for name in names}
+    runs = {name: run for name in names if (run := _read(folders[name], name)) is not None}
+    states = {name: _status(folders[name]) for name in names}
     metrics = [name for name in _METRICS if any(name in run.curves for run in runs.values())]
     scored = list(dict.fromkeys(name for run in runs.values() for name, _ in run.evaluations))
     columns = [*keys, "status", "steps", *metrics, *(f"{name} score" for name in scored)]

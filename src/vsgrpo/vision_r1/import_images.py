@@ -24,7 +24,7 @@ from vsgrpo.data.importing.record_names import NAMES, first, parsed
 from vsgrpo.data.importing.record_to_row import image_place
 from vsgrpo.data.importing.record_turns import Talk, read_talk
 from vsgrpo.data.kept_out import kept_json
-from vsgrpo.data.leak_guard import denied_in_data, name_some
+from vsgrpo.data.leak_guard import denied_in_data, denied_in_path, name_some
 from vsgrpo.data.manifest import Manifest, file_record, write_manifest
 from vsgrpo.data.rows import falls_into_dev, iter_rows, row_line
 from vsgrpo.errors import DataError
@@ -85,7 +85,7 @@ def _import(settings: ImportSettings) -> ImageImport:
             for where, data in read_records(file, nan="null"):
                 tally.read += 1
                 try:
-                    refuse_rooms(denied_in_data(data))
+                    refuse_rooms([*denied_in_path(file), *denied_in_data(data)])
                     item = _item(data, where, Source(file, "images", settings.dataset, False), finder)
                     if item.row.id in seen:
                         raise Refused("an id used before", item.row.id)

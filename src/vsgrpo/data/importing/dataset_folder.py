@@ -18,7 +18,7 @@ from typing import Any
 
 from vsgrpo.data.importing.answer_values import Refused
 from vsgrpo.data.kept_out import KEY, given_files, keeping_out
-from vsgrpo.data.leak_guard import Denied, denied_in_data
+from vsgrpo.data.leak_guard import Denied, denied_in_path
 from vsgrpo.data.manifest import MANIFEST_NAME, read_manifest
 from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.files import link_or_copy, sync, sync_names
@@ -205,7 +205,7 @@ class MediaFinder:
     Attributes:
         root: videos=DIR or images=DIR; None: beside the row file.
         option: what that setting is called.
-        is_guarded: refuse files whose path below the root, links followed, names a benchmark room.
+        is_guarded: refuse files whose path, as given and with links followed, names a benchmark room.
         keeps_missing: rows whose file is not there are kept where there is no root.
         found: place in the dataset folder -> the file.
         num_missing, first_missing: places that have no file.
@@ -239,8 +239,7 @@ class MediaFinder:
             is_first = (taken := _digest(wanted)) not in self._taken
             existing = self._find(source, beside, names, is_first)
             if existing is not None and self.is_guarded:
-                base = os.path.realpath(beside if self.root is None else self.root)
-                refuse_rooms(denied_in_data(os.path.relpath(os.path.realpath(existing), base)))
+                refuse_rooms(denied_in_path(existing))
             is_kept = existing is not None or (self.root is None and self.keeps_missing)
             if is_kept:  # else the name is free for a file that is there
                 self._taken.add(taken)

@@ -29,7 +29,7 @@ from vsgrpo.data.importing.own_records import (
 )
 from vsgrpo.data.importing.record_to_row import ImportedRow, record_to_row
 from vsgrpo.data.kept_out import kept_json, kept_line
-from vsgrpo.data.leak_guard import Judgement, denied_in_data, denied_shown, name_some, val_scans
+from vsgrpo.data.leak_guard import Judgement, denied_in_data, denied_in_path, denied_shown, name_some, val_scans
 from vsgrpo.data.manifest import MANIFEST_NAME, Manifest, file_record, write_manifest
 from vsgrpo.data.room_ids import room_of
 from vsgrpo.data.row import Row
@@ -77,6 +77,7 @@ class _Import:
         self.tallies = {file: FileTally(file) for file in settings.files}
         self.scenes: dict[str, str] = {}
         self.denied: set[str] = set()
+        self._of_file = {file: denied_in_path(file) for file in settings.files}
         self._maps = None if settings.maps is None else MapFile(settings.maps)
         self._asked: dict[int, int] = {}
         keeps, guards = not settings.is_own, not self.is_benchmark
@@ -142,6 +143,7 @@ class _Import:
     def _take(self, file: Path, data: Any, streams: dict[str, IO[str]]) -> None:
         if not self.is_benchmark:  # before parsing drops the column that names the room
             refuse_rooms(denied_in_data(data))
+            refuse_rooms(self._of_file[file])
         imported = self._read(file, data)
         row = imported.row
         if not self.is_benchmark:
