@@ -71,6 +71,22 @@ def test_the_report_shows_misses_without_a_video_and_escapes_what_a_model_says(t
     assert json.loads(json.dumps(report.to_json()))["groups"]["trained_tasks"] == report.table_of_scorer["overall"]
 
 
+def test_numbers_of_three_hundred_digits_are_misses_that_no_chart_can_draw(tmp_path):
+    rows = official_rows(4)
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark = VsiBench.read(tmp_path / "test.jsonl")
+    config = SimpleNamespace(run=SimpleNamespace(dir=tmp_path), scorer="official")
+    numbers = [row for row in benchmark.rows if row.answer_kind == "number"]
+    answers = {row.id: [row.ground_truth] for row in benchmark.rows}
+    said = ["9" * 308, "1e308", "5e-324", "1e-300", "1" + "0" * 400, "nan"]  # the first four are finite floats
+    answers |= {row.id: [text] for row, text in zip(numbers, said, strict=False)}
+    given = Answers(config, SETTINGS, Leak("clean", (), 0, 1), {"": answers}, {}, 0, benchmark.media)
+    benchmark.write_beside_results(benchmark.report(given), given)
+    html = (tmp_path / "report.html").read_text()
+    assert html.count("wrong by a factor above 1,000") == 2  # of counts and of room sizes
+    assert "the median answer is 1.00 × the truth" in html  # of those that are drawn
+
+
 def test_an_answer_to_a_count_of_zero_is_a_miss_like_others(tmp_path):
     zero = official_rows(1)[0] | {"question_type": "object_counting", "ground_truth": "0", "options": None}
     (tmp_path / "test.jsonl").write_text(json.dumps(zero))

@@ -7,6 +7,7 @@ worst misses with frames of their videos.
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from vsgrpo.spatial.question_types import QUESTION_TYPES, table_columns, type_na
 from vsgrpo.video.place import Place
 
 NUM_MISSES = 20
+_FARTHEST = 1000.0
+"""Answers that are wrong by a larger factor are not in the chart of numbers: its axes would show nothing else."""
 _NUM_FRAMES = 4
 _FRAME_WIDTH = 240
 _COLUMNS = ("Avg", "Count", "AbsDist", "ObjSize", "RoomSize", "RelDist", "RelDir", "Route", "Order")
@@ -162,7 +165,7 @@ def _calibrations(answers: Sequence[ReadAnswer]) -> list[dict[str, Any]]:
     found = []
     for name in type_names("number"):
         values = [(float(item.row.ground_truth), item.value) for item in answers if item.row.question_type == name]
-        pairs = [(truth, value) for truth, value in values if isinstance(value, float) and min(value, truth) > 0]
+        pairs = [(t, v) for t, v in values if isinstance(v, float) and min(v, t) > 0 and _ratio(t, v) <= _FARTHEST]
         if not values:
             continue
         ratios = sorted(math.log2(value / truth) for truth, value in pairs)
@@ -217,7 +220,7 @@ def _worst(answers: Sequence[ReadAnswer]) -> list[ReadAnswer]:
         if item.row.answer_kind != "number":
             return 1.0 - item.score
         value, truth = item.value if isinstance(item.value, float) else 0.0, float(item.row.ground_truth)
-        return abs(math.log(value / truth)) if min(value, truth) > 0 else 50.0
+        return _ratio(truth, value) if min(value, truth) > 0 else math.inf
 
     by_type: dict[str, list[ReadAnswer]] = {}
     for item in answers:
@@ -225,6 +228,11 @@ def _worst(answers: Sequence[ReadAnswer]) -> list[ReadAnswer]:
             by_type.setdefault(item.row.question_type, []).append(item)
     ordered = [sorted(by_type[kind], key=badness, reverse=True) for kind in sorted(by_type)]
     return [item for turn in zip_longest(*ordered) for item in turn if item is not None][:NUM_MISSES]
+
+
+def _ratio(truth: float, value: float) -> float:
+    """Return by what factor a number above 0 is too high or too low; infinity where no float holds it."""
+    return max(value, truth) / low if (low := min(value, truth)) >= sys.float_info.min else math.inf
 
 
 def _unit(question_type: str) -> str:
