@@ -68,7 +68,7 @@ def _without_pictures(path: Path) -> Iterator[Any]:
 
 
 def read_tsv(path: Path, skip: Collection[str] = (), first: int = 1) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """Yield (where, row) of a .tsv file with its names of columns first; values are texts, None where empty.
+    """Yield (where, row) of a .tsv or .csv file with its names of columns first; values are texts, None where empty.
 
     Args:
         skip: columns that are left out, pictures for instance.
@@ -78,13 +78,14 @@ def read_tsv(path: Path, skip: Collection[str] = (), first: int = 1) -> Iterator
         DataError: no such file, or a row of more or fewer values than there are columns.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file", "give the .tsv file")
+        raise DataError(f"{path}: no such file", f"give the {path.suffix} file")
+    delimiter = "," if path.suffix.lower() == ".csv" else "\t"
     csv.field_size_limit(1 << 31)  # pictures as base64 text
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            for number, row in enumerate(csv.DictReader(stream, delimiter="\t"), start=first):
+            for number, row in enumerate(csv.DictReader(stream, delimiter=delimiter), start=first):
                 if None in row or None in row.values():
                     raise DataError(f"{path}:row {number}: not as many values as there are columns", _AGAIN)
                 yield f"{path}:row {number}", {name: value or None for name, value in row.items() if name not in skip}
     except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a .tsv file ({error})", _AGAIN) from None
+        raise DataError(f"{path}: not a {path.suffix} file ({error})", _AGAIN) from None

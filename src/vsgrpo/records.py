@@ -46,6 +46,7 @@ _CHUNK = 1 << 20
 _BATCH = 64
 """Records of a parquet file in memory at once: they may carry pictures."""
 _CUT_OFF = "the file may be cut off; write it again"
+_NOT_UTF8 = "write it as UTF-8 text; compressed, its name ends in .gz"
 GZIP_FAULTS = (EOFError, gzip.BadGzipFile, zlib.error)
 _ONE_A_LINE = "one object a line makes it .jsonl"
 
@@ -145,6 +146,8 @@ def decode_line(line: bytes, where: str, hint: str = _CUT_OFF, *, is_first: bool
     try:
         text = line.decode("utf-8-sig" if is_first else "utf-8")
         return _DECODERS[nan].decode(text) if text.strip() else BLANK
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})", _NOT_UTF8) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({_reason(error)})", hint) from None
 

@@ -1,5 +1,6 @@
 """`vsgrpo score` on predictions of every make."""
 
+import gzip
 import json
 from contextlib import suppress
 
@@ -290,3 +291,28 @@ def test_no_value_of_any_field_is_a_traceback(tmp_path, bench, value):
         for rows in (None, bench):
             with suppress(DataError):
                 score_file(write_lines(tmp_path / "p.jsonl", [{**line, name: value}]), rows)
+
+
+@pytest.mark.parametrize(("suffix", "comma"), [(".csv", ","), (".tsv", "\t"), (".CSV", ",")])
+def test_tables_are_read_and_an_empty_cell_is_an_answer_that_scores_0(tmp_path, bench, suffix, comma):
+    lines = [("id", "model", "prediction"), ("0", "x", "3"), ("1", "x", ""), ("2", "x", '"A. bed, or not"')]
+    path = tmp_path / f"p{suffix}"
+    path.write_text("\ufeff" + "\r\n".join(comma.join(line) for line in lines) + "\r\n")
+    scores = score_file(path, bench).scores
+    # Row 0 is a count of 3, row 1 a room of 12.5 m2 without an answer, row 2 a choice whose letter is B.
+    assert scores.by_row["official"] == {"0": 1.0, "1": 0.0, "2": 0.0} and len(scores.unanswered) == 3
+
+
+@pytest.mark.parametrize("samples", [(None, 0), (0, 1, None), ("a", None)])
+def test_an_answer_without_a_number_is_no_further_sample(tmp_path, bench, samples):
+    lines = [{"id": "0", "prediction": "3"} | ({} if k is None else {"sample": k}) for k in samples]
+    with pytest.raises(DataError, match=rf"p.jsonl:{len(lines)}: id=0: already in line 1"):
+        score_file(write_lines(tmp_path / "p.jsonl", lines), bench)
+
+
+@pytest.mark.parametrize("data", ["caf\u00e9".encode("latin-1"), "{}".encode("utf-16"), gzip.compress(b"{}")])
+def test_a_file_that_is_no_utf8_is_called_so(tmp_path, data):
+    (tmp_path / "p.jsonl").write_bytes(data + b"\n")
+    with pytest.raises(DataError, match=r"p.jsonl:1: not UTF-8 .* at byte \d") as raised:
+        score_file(tmp_path / "p.jsonl")
+    assert raised.value.hint == "write it as UTF-8 text; compressed, its name ends in .gz"

@@ -5,7 +5,8 @@
   (older ones: `vsibench_score`), or `doc` beside `filtered_resps`;
 - Video-R1's eval files ({"results": [...]}): `problem`, `path`, `solution` and the model's `output` with `<answer>`;
 - result lists with the answer under another name (`raw_answer`, `response`, `extracted_answer`, ...), the questions of
-  one video in a list of their own, or entries by their id.
+  one video in a list of their own, or entries by their id;
+- tables (.csv, .tsv) with these names as columns. An empty cell is an empty answer: no answer cannot be told from it.
 Lines that name neither id nor question type are joined to the benchmark's rows by scene and question.
 
 Source: lmms-eval commit 75571cf, lmms_eval/evaluator.py, loggers/evaluation_tracker.py, tasks/vsibench/utils.py.
@@ -28,6 +29,7 @@ from vsgrpo.data.importing.type_names import question_type_of
 from vsgrpo.data.row import LETTERS, Row, check_map, number_of
 from vsgrpo.errors import DataError
 from vsgrpo.evaluation.scores import Item, row_item
+from vsgrpo.loose_records import read_tsv
 from vsgrpo.records import read_json, read_jsonl
 from vsgrpo.spatial.answers import parse_answer
 from vsgrpo.spatial.question_types import QUESTION_TYPES, answer_kind_of, type_names
@@ -110,6 +112,10 @@ def num_tagged(lines: Sequence[Line]) -> int:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.suffix.lower() in (".csv", ".tsv"):
+        for where, row in read_tsv(path):
+            yield where, {name: value or "" if name in TEXT_FIELDS else value for name, value in row.items()}
+        return
     if path.suffix != ".json":
         for number, data in read_jsonl(path, nan="null"):
             yield from _flat(f"{path}:{number}", data)
@@ -271,8 +277,16 @@ def unknown_id(line: Line, rows_path: Path | str) -> DataError:
 
 
 def refuse_second(line: Line, name: str, used: dict[tuple[str, Any], str]) -> None:
-    """Note in `used` (id and sample -> where) that a line answers `name`; DataError where another line does so too."""
-    if (where := used.setdefault((name, line.sample), line.where)) != line.where:
+    """Note in `used` (id and sample -> where) that a line answers `name`; DataError where another line does so too.
+
+    A line without a sample is the only answer, so none with one may stand beside it (`...`: any sample).
+    """
+    where = used.setdefault((name, line.sample), line.where)
+    if where == line.where:
+        where = used.get((name, ... if line.sample is None else None), where)
+    if line.sample is not None:
+        used.setdefault((name, ...), line.where)
+    if where != line.where:
         place = where.rpartition(":")[2].strip()
         first = f"line {place}" if place.isdigit() else place  # of a JSON list: "entry 3"
         raise DataError(f"{line.where}: id={name}: already in {first}", "keep one line per id")
