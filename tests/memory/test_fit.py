@@ -14,7 +14,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import HUB
 from vsgrpo.launch.start import describe, shortages
 from vsgrpo.memory.estimate import GIB
-from vsgrpo.memory.fit import check_memory, disk_need, num_checkpoints
+from vsgrpo.memory.fit import check_disk, check_memory, disk_need, num_checkpoints
 from vsgrpo.memory.passes import estimate_run
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_types import QUESTION_TYPES
@@ -96,6 +96,24 @@ def test_disk_by_hand():
     assert disk_need(config_of("experiment=vsgrpo_2b_24gb", "trainer.optim=sgd"), shape).checkpoint == 4 * 73_859_072
     whole = disk_need(config_of("experiment=table2_2b_sft", method="sft"), shape)
     assert whole.final == 4 * 2_208_985_600  # SFT merges its adapter, in float32
+
+
+def test_disk_of_the_weights_that_servers_read(tmp_path, monkeypatch):
+    shape, words = HUB["Qwen/Qwen2-VL-2B-Instruct"], ["experiment=vsgrpo_2b_24gb", "rollout.engine=vllm"]
+    assert disk_need(config_of("experiment=vsgrpo_2b_24gb"), shape).served == 0
+    # Those of a step are written before those of the step before are removed: two copies of an adapter in float32,
+    # or of what merging writes, all weights in float32.
+    assert disk_need(config_of(*words), shape).served == 2 * 4 * 73_859_072
+    assert disk_need(config_of(*words, "rollout.vllm.sync=disk"), shape).served == 2 * 4 * 2_208_985_600
+    # 2 x 4 x 73,859,072 bytes are 0.55 GiB, 2 x 4 x 2,208,985,600 are 16.46 GiB.
+    assert "weights for servers 0.55 GiB" in describe(config_of(*words))
+    monkeypatch.setattr("vsgrpo.memory.fit.free_bytes", lambda folder: 16 * GIB if folder.name == "sync" else 1 << 50)
+    monkeypatch.chdir(tmp_path)
+    apart = config_of(*words, "rollout.vllm.sync=disk", f"rollout.vllm.sync_dir={tmp_path}/sync")
+    with pytest.raises(DataError, match=r"sync_dir=.*of 8.23 GiB, take 16.5 GiB, 16.0 GiB are free"):
+        check_disk(apart, ())
+    (warning,) = check_disk(apart, (), resume=True)
+    assert "take 16.5 GiB" in warning
 
 
 def test_an_unknown_hub_id_is_trained_without_an_estimate():

@@ -24,16 +24,21 @@ from vsgrpo.terminal import counted
 
 @dataclass(frozen=True)
 class DiskNeed:
-    """Bytes; `checkpoints` counts those kept and the one being written, `caches` those of videos not met before."""
+    """Bytes; `checkpoints` counts those kept and the one being written, `caches` those of videos not met before.
+
+    `served`: weights that servers read, those of a step and of the one before. They are under RUN_DIR, or where
+    rollout.vllm.sync_dir says.
+    """
 
     checkpoint: int
     checkpoints: int
     final: int
     caches: int
+    served: int = 0
 
     @property
     def run(self) -> int:
-        """Bytes under RUN_DIR, caches apart."""
+        """Bytes of checkpoints and final/."""
         return self.checkpoint * self.checkpoints + self.final
 
 
@@ -54,7 +59,11 @@ def disk_need(config: TrainConfig, shape: ModelShape, rows: Rows = ()) -> DiskNe
         caches += tokens.num_videos * budget.sampled_frames * budget.pixels()[1] * 3
     if config.video.feature_cache == "disk":
         caches += tokens.dataset * shape.feature_width * (2 if config.autocasts(config.trainer) else width)
-    return DiskNeed(checkpoint, num_checkpoints(config, len(rows)), final, caches)
+    served = 0
+    if config.uses_servers():  # an adapter, or whole weights: what merging writes of adapters is float32
+        adapter = config.rollout.vllm.sync == "lora"
+        served = 2 * (trained * 4 if adapter else whole * (4 if lora else width))
+    return DiskNeed(checkpoint, num_checkpoints(config, len(rows)), final, caches, served)
 
 
 def num_checkpoints(config: TrainConfig, num_rows: int) -> int:
@@ -163,7 +172,8 @@ def memory_lines(found: Estimate) -> list[str]:
 
 
 def _disk_line(need: DiskNeed) -> str:
-    caches = f", caches {need.caches / GIB:.1f} GiB" if need.caches else ""
+    caches = f", weights for servers {need.served / GIB:.2f} GiB" if need.served else ""
+    caches += f", caches {need.caches / GIB:.1f} GiB" if need.caches else ""
     return (
         f"disk: {need.checkpoints} x {need.checkpoint / GIB:.2f} GiB of checkpoints, final/ {need.final / GIB:.2f} GiB"
         f"{caches}"
@@ -212,18 +222,24 @@ def check_disk(config: TrainConfig, rows: Rows, *, resume: bool = False) -> list
     shape = model_shape(config.model.path)
     if shape is None or config.run.dir == NOT_GIVEN:
         return []
-    need, free = disk_need(config, shape, rows), free_bytes(Path(config.run.dir))
+    need, apart = disk_need(config, shape, rows), config.rollout.vllm.sync_dir
+    parts = f"{counted(need.checkpoints, 'checkpoint')} of {need.checkpoint / GIB:.2f} GiB and final/ of "
+    parts += f"{need.final / GIB:.2f} GiB"
+    hint = "lower trainer.save_total_limit, raise trainer.save_steps, or choose another output=DIR"
+    needs = [("run.dir", config.run.dir, need.run, parts, hint)]
+    served = f"two copies of the weights for servers, of {need.served / 2 / GIB:.2f} GiB,"
+    if need.served and apart is None:
+        needs = [("run.dir", config.run.dir, need.run + need.served, f"{parts}, and {served}", hint)]
+    elif need.served:
+        needs.append(("rollout.vllm.sync_dir", str(apart), need.served, served, "choose another folder"))
     warnings = []
-    if need.run > free:
-        message = (
-            f"run.dir={config.run.dir}: {counted(need.checkpoints, 'checkpoint')} of "
-            f"{need.checkpoint / GIB:.2f} GiB and final/ "
-            f"of {need.final / GIB:.2f} GiB take {need.run / GIB:.1f} GiB, {free / GIB:.1f} GiB are free"
-        )
-        hint = "lower trainer.save_total_limit, raise trainer.save_steps, or choose another output=DIR"
+    for key, place, size, what, way_out in needs:
+        if size <= (free := free_bytes(Path(place))):
+            continue
+        message = f"{key}={place}: {what} take {size / GIB:.1f} GiB, {free / GIB:.1f} GiB are free"
         if not resume:
-            raise DataError(message, hint=hint)
-        warnings.append(f"warning: {message} ({hint})")
+            raise DataError(message, hint=way_out)
+        warnings.append(f"warning: {message} ({way_out})")
     folder = Path(config.video.cache_dir or config.run.dir)
     free = free_bytes(folder)
     if need.caches > free:
