@@ -65,6 +65,23 @@ def test_keyed_samples_and_controls_are_those_of_our_own_engine(serve, evaluate)
         assert answers(own, f"predictions{name}.jsonl") == answers(served, f"predictions{name}.jsonl"), name
 
 
+def test_questions_are_thought_over_where_the_server_is_unsure(serve, evaluate):
+    think = ["prompt.mode=think", "decoding.think_below=1"]
+    own = [json.loads(line) for line in answers(evaluate("own", *think)).splitlines()]
+    assert [line["prompt_mode"] for line in own] == ["think"] * 9  # no answer has probability 1
+    sure = [line["first_probability"] for line in own]
+    middle = sorted(sure)[4] + 5e-5  # four of nine are surer; the rounding to 4 digits cannot move one across
+    assert min(abs(value - middle) for value in sure) > 4e-5
+    words = ["prompt.mode=think", f"decoding.think_below={middle}"]
+    half, served = evaluate("half", *words), evaluate("served", *words, servers=[serve()])
+    found = [[json.loads(line) for line in answers(folder).splitlines()] for folder in (half, served)]
+    for mine, theirs in zip(*found, strict=True):
+        assert theirs.pop("first_probability") == pytest.approx(mine.pop("first_probability"), abs=1.01e-4)
+        assert theirs == mine
+    assert sorted(line["prompt_mode"] for line in found[1]) == ["think"] * 5 + ["vanilla"] * 4
+    assert json.loads((served / "results.json").read_text())["thought"] == {"n": 5, "of": 9}
+
+
 def test_an_adapter_is_sent_and_sent_again_to_a_server_that_was_started_anew(serve, evaluate, lora, tmp_path):
     save_model(lora, tmp_path / "adapter", merge=False)
     server, words = serve(), (f"model.adapter={tmp_path / 'adapter'}",)

@@ -66,7 +66,7 @@ def _is_the_mean_of_its_tokens(generator, benchmark, line):
     """The geometric mean of the probabilities of the tokens drawn, by log-probs of one row alone."""
     row = next(row for row in benchmark.rows if row.id == line["id"])
     media = [generator.loader.load(path, kind) for kind, path in benchmark.media(row)]
-    prompt = generator._prompt(row, media, PromptSettings("vanilla", wording="train").text(row))
+    prompt = generator._prompt(row, media, "vanilla")
     features = generator.store.features(media)
     with torch.no_grad():
         ids = generator.bundle.tokenizer(line["first_answer"], add_special_tokens=False)["input_ids"]
@@ -97,7 +97,6 @@ def test_an_evaluation_counts_thoughts_and_goes_on(benchmark_folder, tmp_path, c
     [
         (["prompt.mode=vanilla"], "prompt.mode=vanilla never thinks", "prompt.mode=think"),
         (["decoding.temperature=1"], "decoding.temperature=1 samples", "decoding.temperature=0"),
-        (["decoding.engine=vllm"], "decoding.engine=vllm answers each question once", "decoding.engine=own"),
         (["decoding.think_below=0"], "decoding.think_below=0", "a probability"),
         (["prompt.suffix=Think."], "prompt.suffix takes the place of both", "prompt.suffix=none"),
     ],

@@ -191,9 +191,6 @@ class DecodingSection(Section, key="decoding"):
         if self.think_below is not None and self.temperature > 0:
             what = f"decoding.think_below={self.think_below:g}: looks at the likeliest answer"
             yield f"{what}, decoding.temperature={self.temperature:g} samples", "set decoding.temperature=0"
-        if self.think_below is not None and self.engine == "vllm":
-            what = f"decoding.think_below={self.think_below:g}: decoding.engine=vllm answers each question once"
-            yield what, "set decoding.engine=own, or decoding.think_below=null"
 
 
 @dataclass(frozen=True)

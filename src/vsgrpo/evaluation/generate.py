@@ -290,16 +290,16 @@ class Generator:
         if (below := self.decoding.think_below) is None:
             found = [Drawn(tokens, self.prompt.mode) for tokens in draw(prompts, keys)]
         else:
-            vanilla = replace(self.prompt, mode="vanilla")
-            first = [self._prompt(row, media, vanilla.text(row)) for row, media in asked]
+            first = [self._prompt(row, media, "vanilla") for row, media in asked]
             rows = [row for row, _ in asked]
             found = draw_unsure(rows, {"vanilla": first, "think": prompts}, below, draw, score)
         clock["generate"] = time.perf_counter() - began
         return found
 
-    def _prompt(self, row: Row, media: Sequence[VideoInputs], text: str | None = None) -> Prompt:
+    def _prompt(self, row: Row, media: Sequence[VideoInputs], mode: str | None = None) -> Prompt:
         shown = [item.medium for item in media]
-        ids = encode_prompt(self.bundle, text or self.text_of(row), shown, self.system)
+        text = self.text_of(row) if mode is None else replace(self.prompt, mode=mode).text(row)
+        ids = encode_prompt(self.bundle, text, shown, self.system)
         return Prompt(tuple(ids), tuple(item.key for item in media))
 
     def _record(self, row: Row, sample: int, drawn: Drawn | None, error: str | None) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import exp
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,10 +24,11 @@ from vsgrpo.engine.client import Server
 from vsgrpo.engine.draw import ServerRollout
 from vsgrpo.engine.handshake import Needs, meet
 from vsgrpo.engine.watch import check_gap, mean_gap
+from vsgrpo.engine.wire import Completion
 from vsgrpo.errors import DataError, RunError
 from vsgrpo.evaluation.generate import Asked, Generator, Processes, view_of
 from vsgrpo.evaluation.predictions import Ledger, Media, VideoQuestions
-from vsgrpo.evaluation.unsure import Drawn
+from vsgrpo.evaluation.unsure import Drawn, draw_unsure
 from vsgrpo.modeling.adapters import adapter_chain, adapter_hash, read_adapter_config
 from vsgrpo.modeling.bundle import MediaFeatures, language_model
 from vsgrpo.modeling.logps import logps
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from vsgrpo.config.evaluate import EvalConfig
     from vsgrpo.config.servers import ServersSection
 
+Prompts = dict[str, list[Prompt]]
+"""Mode -> the prompt of one question: the mode it is asked in, and with decoding.think_below "vanilla" too."""
 PROBE_TOKENS = 16
 """Tokens by which the weights of a server are compared with the model here."""
 KEPT = "answers that came are kept, the same command goes on after them"
@@ -164,12 +169,12 @@ class ServedGenerator(Generator):
 
     def _answer_all(self, visits: Sequence[_Visit]) -> None:
         pool = ThreadPoolExecutor(self._at_once)
-        going: dict[Future[list[list[int]]], tuple[_Visit, Row]] = {}
+        going: dict[Future[list[Drawn]], tuple[_Visit, Row]] = {}
         try:
-            for visit, row, prompt, features in self._asked(visits):
+            for visit, row, prompts, features in self._asked(visits):
                 while len(going) >= self._at_once:
                     self._collect(going)
-                going[pool.submit(self._draw, row, prompt, features)] = visit, row
+                going[pool.submit(self._draw, row, prompts, features)] = visit, row
             while going:
                 self._collect(going)
         except BaseException as error:
@@ -182,8 +187,8 @@ class ServedGenerator(Generator):
         finally:
             pool.shutdown()
 
-    def _asked(self, visits: Sequence[_Visit]) -> Iterator[tuple[_Visit, Row, Prompt, Mapping[str, MediaFeatures]]]:
-        """Yield the questions with what they show; those about media that cannot be read are answered here."""
+    def _asked(self, visits: Sequence[_Visit]) -> Iterator[tuple[_Visit, Row, Prompts, Mapping[str, MediaFeatures]]]:
+        """Yield the questions with prompts and features; those about media that cannot be read are answered here."""
         for number, visit in enumerate(visits):
             visit.left, began = len(visit.rows), time.perf_counter()
             wanted = () if visit.arm.view == "none" else visit.media
@@ -202,22 +207,35 @@ class ServedGenerator(Generator):
             if number + 1 == len(visits) or visits[number + 1].media != visit.media:  # no other arm shows it
                 self.store.forget(features)
             for row in visit.rows:
-                yield visit, row, self._prompt(row, shown), features
+                prompts = {self.prompt.mode: [self._prompt(row, shown)]}
+                if self.decoding.think_below is not None:
+                    prompts["vanilla"] = [self._prompt(row, shown, "vanilla")]
+                yield visit, row, prompts, features
 
-    def _draw(self, row: Row, prompt: Prompt, features: Mapping[str, MediaFeatures]) -> list[list[int]]:
+    def _draw(self, row: Row, prompts: Prompts, features: Mapping[str, MediaFeatures]) -> list[Drawn]:
+        drawn: list[Completion] = []
+
+        def draw(prompts: Sequence[Prompt], keys: Sequence[tuple[str, int]]) -> list[list[int]]:
+            drawn[:] = self._servers.rollout(prompts, features, keys, self.sampling)
+            return [list(each.token_ids) for each in drawn]
+
+        def score(prompts: Sequence[Prompt], completions: Sequence[Sequence[int]]) -> list[float]:
+            return [exp(fmean(each.logprobs)) for each in drawn]  # those of the server, drawn just before
+
+        if (below := self.decoding.think_below) is not None:
+            return draw_unsure([row], prompts, below, draw, score)
         keys = [(row.key, sample) for sample in range(self.decoding.num_samples)]
-        return [list(each.token_ids) for each in self._servers.rollout([prompt], features, keys, self.sampling)]
+        return [Drawn(tokens, self.prompt.mode) for tokens in draw(prompts[self.prompt.mode], keys)]
 
-    def _collect(self, going: dict[Future[list[list[int]]], tuple[_Visit, Row]]) -> None:
+    def _collect(self, going: dict[Future[list[Drawn]], tuple[_Visit, Row]]) -> None:
         """Keep the answers of those that are done, at least one."""
         for future in wait(going, return_when=FIRST_COMPLETED).done:
             visit, row = going.pop(future)
             self._keep(visit, row, future.result(), None)
 
-    def _keep(self, visit: _Visit, row: Row, completions: list[list[int]] | None, error: str | None) -> None:
+    def _keep(self, visit: _Visit, row: Row, drawn: list[Drawn] | None, error: str | None) -> None:
         samples = range(self.decoding.num_samples)
-        drawn = [None if completions is None else Drawn(completions[k], self.prompt.mode) for k in samples]
-        visit.ledger.add(self._record(row, sample, drawn[sample], error) for sample in samples)
+        visit.ledger.add(self._record(row, k, None if drawn is None else drawn[k], error) for k in samples)
         self._progress.advance()
         visit.left -= 1
         if visit.left:
