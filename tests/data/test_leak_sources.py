@@ -44,6 +44,8 @@ CLEAN = {"video": "scannet/scene0000_00.mp4", "question": "How many chair(s) are
         (make(scene="0025", room="a"), "scene0025"),
         (make(dataset="ScanNet_v2", scene="0025", room="0025"), "scene0025"),
         (replace(make(), extra={"uid": "41069025"}), "arkitscenes/381658"),
+        (replace(make(), question_type="counting_scene0025_00"), "scene0025"),
+        (replace(make(), objects=({"category": "chair of scene0025_00", "instance_id": 1},)), "scene0025"),
     ],
 )
 def test_a_room_is_refused_wherever_it_is_named(row, room):
@@ -124,7 +126,7 @@ def test_the_folder_and_the_file_of_rows_may_name_the_room(tmp_path, way):
         given.symlink_to(folder)
     else:
         given = folder
-    with pytest.raises(DataError, match=r"room arkitscenes/381658 is in VSI-Bench \(1 of 1 rows\), named by"):
+    with pytest.raises(DataError, match=r"room arkitscenes/381658 is in VSI-Bench \(1 of 1 row\), named by"):
         read_checked_rows(given / "train.jsonl")
     (given / "rows.json").write_text(json.dumps([{**CLEAN, "video": "a.mp4"}]))
     for file in (given / "rows.json", tmp_path / "scene0025_00.json"):

@@ -229,6 +229,14 @@ def test_a_run_does_not_go_on_with_a_room_that_is_kept_out(named_rows, make_conf
     assert not (run / "checkpoint-2").exists()
     train(config(2, None), resume=True)  # the key may change
     assert (run / "checkpoint-2").is_dir() and read_training_manifest(run / "final").keep_out == {}
+    file = named_rows / "data" / "train.jsonl"
+    rows = read_rows(file)
+    write_rows(file, [replace(row, scene_name="scene0002_00", room="scene0002") for row in rows])
+    train(config(3, None), resume=True, allow_changed=True)
+    write_rows(file, rows)
+    # what the first steps were trained on stays on record
+    saw = read_training_manifest(run / "final").known_rooms()
+    assert saw == {("scannet", "scene0001"), ("scannet", "scene0002")}
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def find_rooms(row: Row, *links: str) -> dict[Found, str]:
     """Return the rooms that a row names, each with the text that names it first.
 
     Looked at: scene, room, id, media paths, `links` (what the paths lead to), `generator`, `extra`, and as prose the
-    question, options, answers and thought.
+    other texts: question, options, answers, thought, type, split, unit and categories of objects.
     """
     known = _known_names(row.dataset, row.scene_name, row.room, _paths(row), links)
     found = dict(known.named)
@@ -213,6 +213,7 @@ def find_rooms(row: Row, *links: str) -> dict[Found, str]:
         found.setdefault(item, row.id)
     _search_all(_loose_texts(row.extra, row.generator), found, known.dataset)
     spoken = (row.question, *(row.options or ()), row.answer, row.ground_truth, row.rejected or "", row.reasoning or "")
+    spoken += (row.question_type, row.split, row.unit or "", *[item["category"] for item in row.objects])
     if _may_name("\n".join(spoken)):
         for text in spoken:
             for item in rooms_in(text, prose=True):
