@@ -30,6 +30,7 @@ RUN_STATUS = {
     "best?": {"checkpoint": int, "dev_score": NUMBER},
     "changed_inputs?": [{"step": int, "inputs": [str]}],
     "wandb_run?": str,
+    "rows_once?": bool,
 }
 """Shape of run.json, as far as it is read again."""
 _NAMES = {

@@ -14,7 +14,7 @@ from vsgrpo.errors import ConfigError, DataError
 from vsgrpo.families import HUB
 from vsgrpo.launch.start import describe, shortages
 from vsgrpo.memory.estimate import GIB
-from vsgrpo.memory.fit import check_disk, check_memory, disk_need, num_checkpoints
+from vsgrpo.memory.fit import check_disk, check_memory, disk_need, num_checkpoints, planned_steps, steps_per_epoch
 from vsgrpo.memory.passes import estimate_run
 from vsgrpo.spatial.question import Question
 from vsgrpo.spatial.question_types import QUESTION_TYPES
@@ -85,6 +85,17 @@ def test_checkpoints_are_counted_as_they_are_kept():
     assert num_checkpoints(config_of(*words), 0) == 3
     assert num_checkpoints(config_of(*words, "trainer.dev_rows=8"), 0) == 4
     assert num_checkpoints(config_of(*words, "trainer.save_total_limit=null"), 0) == 10
+
+
+def test_steps_of_an_epoch_by_hand():
+    words = ("trainer.per_device_train_batch_size=2", "trainer.gradient_accumulation_steps=2", "launch=ddp")
+    words += ("launch.num_processes=2", "launch.use_cpu=true", "trainer.max_steps=-1", "trainer.num_train_epochs=1.5")
+    sft = config_of(*words, method="sft")
+    # 11 rows in steps of 2 x 2 x 2: 8 and 3; 1.5 x 2 = 3 steps
+    assert (steps_per_epoch(sft, 0, 11), planned_steps(sft, 0, 11)) == (2, 3)
+    grpo = config_of(*words, "trainer.num_generations=4", "trainer.num_iterations=2", method="grpo")
+    # buffers of 8 / 4 = 2 questions: 5 of 11 rows, two steps each; 1.5 x 10
+    assert (steps_per_epoch(grpo, 0, 11), planned_steps(grpo, 0, 11)) == (10, 15)
 
 
 def test_disk_by_hand():

@@ -18,9 +18,10 @@ LIMIT_S = 240
 
 
 def run_ranks(runs, limit_s=LIMIT_S):
-    """Run a list of {"num", "method", "given", "env"?} one after the other; return the exit codes of each one's ranks.
+    """Run a list of runs one after the other; return the exit codes of each one's ranks.
 
     Args:
+        runs: of {"num", "method", "given", "env"?, "resume"?}.
         limit_s: seconds of one run, after which its ranks are killed.
 
     Raises:
@@ -110,7 +111,7 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start_rank(rank, config, environment):
+def start_rank(rank, config, environment, resume):
     """Fork a process that trains as this rank; return its id."""
     pid = os.fork()
     if pid:
@@ -126,7 +127,7 @@ def start_rank(rank, config, environment):
         from vsgrpo.training.worker import train, worker_process
 
         with worker_process(Path(config.run.dir)) as process:
-            process.exit_code = train(config)
+            process.exit_code = train(config, resume=resume)
         code = process.exit_code
     except BaseException:
         traceback.print_exc()
@@ -136,17 +137,17 @@ def start_rank(rank, config, environment):
         os._exit(code)
 
 
-def run(limit_s, num, method, given, env=None):
+def run(limit_s, num, method, given, env=None, resume=False):
     """Train with `num` ranks; return their exit codes, -9 of one that had to be killed after another had failed."""
     from vsgrpo.config.compose import load_config
 
     config = load_config("train", [f"trainer={method}", *given, f"launch.num_processes={num}"])
     run_dir = Path(config.run.dir)
-    run_dir.mkdir(parents=True)
+    run_dir.mkdir(parents=True, exist_ok=resume)
     environment = {"WORLD_SIZE": str(num), "LOCAL_WORLD_SIZE": str(num), "MASTER_ADDR": "127.0.0.1"}
     environment |= {"MASTER_PORT": str(free_port()), "RUN_DIR": str(run_dir), "VSGRPO_SUPERVISED": str(os.getpid())}
     environment |= engine_environment(config) | (env or {})
-    pids = [start_rank(rank, config, environment) for rank in range(num)]
+    pids = [start_rank(rank, config, environment, resume) for rank in range(num)]
     codes = dict.fromkeys(pids)
     end = time.monotonic() + limit_s
     while None in codes.values():

@@ -8,6 +8,7 @@ import torch
 from tiny_runs import LORA, SPREAD, make_trainer
 
 from vsgrpo.config import train
+from vsgrpo.training import grpo
 
 pytestmark = pytest.mark.integration
 
@@ -95,20 +96,26 @@ def test_three_steps_in_a_tree_equal_three_plain_ones(make_config, kernel):
         torch.testing.assert_close(tree[name], weight, atol=1e-4, rtol=0)
 
 
-def test_a_microbatch_without_advantage_is_skipped_with_zero_gradients(make_config):
-    trainer = make_trainer(make_config("grpo", SPREAD, *LORA, "trainer.skip_zero_variance=true"))
+@pytest.mark.parametrize("spared", [True, False])
+def test_a_microbatch_without_advantage_is_skipped_with_zero_gradients(make_config, monkeypatch, spared):
+    if not spared:  # as with sharded weights
+        monkeypatch.setattr(grpo, "needs_forward", lambda accelerator: True)
+    trainer = make_trainer(make_config("grpo", SPREAD, *LORA, "trainer.skip_zero_variance=true", "trainer.beta=0.5"))
     batch = batch_of(trainer)
     trainer._compute_loss(trainer.model, batch).backward()
     assert trainer._metrics["train"]["skipped_microbatches"] == [0.0]
     trainer.model.zero_grad()
     batch["advantages"] = torch.zeros_like(batch["advantages"])
+    for name, parameter in trainer.model.named_parameters():  # away from the reference: the KL term has a gradient
+        if "lora_B" in name:
+            parameter.data += 0.05
     trainer.timer.take_counts()
     loss = trainer._compute_loss(trainer.model, batch)
     loss.backward()
     assert loss.item() == 0 and trainer._metrics["train"]["skipped_microbatches"] == [0.0, 1.0]
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     assert all(p.grad is not None and not p.grad.any() for p in trained)
-    assert "tokens/computed" not in trainer.timer.take_counts()
+    assert ("tokens/computed" in trainer.timer.take_counts()) != spared
 
 
 def test_gradient_cosines_are_logged_and_leave_the_update_alone(make_config):

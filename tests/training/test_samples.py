@@ -2,13 +2,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from accelerate import skip_first_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from vsgrpo.families import budget_of
 from vsgrpo.modeling.load import load
 from vsgrpo.training.measure import PhaseTimer
 from vsgrpo.training.samples import RolloutSampler, SampleMaker, VideoSampler, epoch_order, few_videos
+from vsgrpo.training.sft_dpo import DealtBatches
 from vsgrpo.video.loader import VideoLoader
 from vsgrpo.video.writer import write_video
 
@@ -54,6 +57,39 @@ def test_video_sampler_asks_for_the_epoch_each_time():
     epoch[0] = 3
     assert list(sampler) == epoch_order(VIDEOS, 8, 0, 3) != first
     assert len(sampler) == 8
+
+
+def dealt(num_rows, batch_size, num_processes, epoch=0):
+    """Return the microbatches of each process."""
+    rows = VideoSampler([str(i // 2) for i in range(num_rows)], questions_per_video=2, seed=0, epoch=lambda: epoch)
+    return [DealtBatches(rows, batch_size, num_processes, process) for process in range(num_processes)]
+
+
+@pytest.mark.parametrize(("num_rows", "steps"), [(16, 2), (13, 2), (9, 2), (8, 1), (3, 1)])
+@pytest.mark.parametrize(("batch_size", "num_processes"), [(4, 1), (2, 2), (1, 4)])
+def test_an_epoch_is_dealt_out_once_in_the_same_steps_by_any_number_of_processes(
+    num_rows, steps, batch_size, num_processes
+):
+    # 2 microbatches an update: 8 rows a step, so 13 rows are steps of 8 and 5
+    batches = [list(own) for own in dealt(num_rows, batch_size, num_processes)]
+    order = epoch_order([str(i // 2) for i in range(num_rows)], 2, 0, 0)
+    length = -(-num_rows // 4)
+    assert [len(own) for own in batches] == [length] * num_processes  # as many microbatches on each
+    assert [len(own) for own in dealt(num_rows, batch_size, num_processes)] == [length] * num_processes
+    found = [
+        [row for number in range(first, min(first + 2, length)) for own in batches for row in own[number]]
+        for first in range(0, length, 2)
+    ]
+    assert found == [order[first : first + 8] for first in range(0, num_rows, 8)]
+    assert len(found) == steps
+
+
+def test_the_last_microbatch_may_be_empty_and_a_resumed_epoch_goes_on_with_it():
+    # 9 rows: 8 in a full microbatch of 2 x 4, the ninth on the first process alone
+    loaders = [DataLoader(list(range(9)), batch_sampler=own, collate_fn=list) for own in dealt(9, 4, 2)]
+    order = epoch_order([str(i // 2) for i in range(9)], 2, 0, 0)
+    assert [list(loader) for loader in loaders] == [[order[:4], order[8:]], [order[4:8], []]]
+    assert [list(skip_first_batches(loader, 1)) for loader in loaders] == [[order[8:]], [[]]]
 
 
 def rollout_sampler(**changes):

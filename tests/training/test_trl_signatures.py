@@ -24,8 +24,9 @@ OWN |= {
     "_idle_tower",
     "_send_table",
 }
+OWN |= {"_make_samples", "_add"}
 OWN |= {"draw", "row_keys", "score", "follow_schedule"}
-OPEN = {"training_step", "create_model_card"}
+OPEN = {"training_step", "create_model_card", "_maybe_log_save_evaluate"}
 """Overridden with *args, **kwargs: whatever comes goes on to the stock method."""
 
 

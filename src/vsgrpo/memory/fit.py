@@ -81,8 +81,19 @@ def planned_steps(config: TrainConfig, stage: int, num_rows: int) -> int:
     section = config.stage_sections()[stage]
     if section.max_steps > 0:
         return section.max_steps
-    per_step = rows_per_step(config, stage)
-    return math.ceil(num_rows * section.num_train_epochs / per_step)
+    return math.ceil(section.num_train_epochs * steps_per_epoch(config, stage, num_rows))
+
+
+def steps_per_epoch(config: TrainConfig, stage: int, num_rows: int) -> int:
+    """Return the optimizer steps of an epoch: SFT and DPO end it with a short one, GRPO has whole buffers only."""
+    section = config.stage_sections()[stage]
+    if not isinstance(section, GrpoSection):
+        return math.ceil(num_rows / rows_per_step(config, stage))
+    steps = section.gradient_accumulation_steps
+    per_buffer = int(section.hf.get("steps_per_generation") or steps)
+    samples = section.per_device_train_batch_size * config.launch.num_processes * per_buffer
+    buffers = num_rows // max(1, samples // section.num_generations)
+    return math.ceil(buffers * per_buffer * section.num_iterations / steps)
 
 
 def rows_per_step(config: TrainConfig, stage: int = 0) -> int:
@@ -127,7 +138,7 @@ def plan_lines(config: TrainConfig, rows: Rows) -> list[str]:
             lines.append(where + config.rollout.text(section))
     if rows:
         lines += mix_lines(rows.mix) if isinstance(rows, RowNumbers) else []
-        lines.append(f"rows: {len(rows)}; steps per epoch: {max(1, len(rows) // questions)}")
+        lines.append(f"rows: {len(rows)}; steps per epoch: {steps_per_epoch(config, 0, len(rows))}")
         if isinstance(rows, RowNumbers) and rows.looked_at:
             lines.append(f"rows looked at: {rows.looked_at}; a run, and vsgrpo check-data, read all")
     shape = model_shape(config.model.path)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import GrpoSection, TrainerSection
-from vsgrpo.data.row_numbers import Rows, type_counts
+from vsgrpo.data.row_numbers import Rows
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError
 from vsgrpo.families import model_shape
@@ -108,7 +108,7 @@ def plan_passes(config: TrainConfig, number: int, rows: Rows = ()) -> Passes:
     why = why_as_configured(section)
     if why is not None and limit is not None:
         raise ConfigError(f"trainer.tokens_per_pass={limit}: {why}", hint="leave trainer.tokens_per_pass=null")
-    update = batch if why is not None else next(filter(fits, _sizes(config, number, rows)), 0)
+    update = batch if why is not None else next(filter(fits, _sizes(section)), 0)
     if not update and limit is not None:
         least = load_of(1).scored_tokens
         raise ConfigError(
@@ -129,24 +129,16 @@ def plan_passes(config: TrainConfig, number: int, rows: Rows = ()) -> Passes:
     return Passes(update, scored)
 
 
-def _sizes(config: TrainConfig, number: int, rows: Rows) -> Iterator[int]:
+def _sizes(section: TrainerSection) -> Iterator[int]:
     """Yield rows of a pass that deal an update and a buffer out evenly: several microbatches, one, or parts of one.
 
-    Parts hold whole groups; torn ones come last. SFT and DPO of several processes fill an epoch's last passes up with
-    rows from its beginning: passes are made of several microbatches only where that takes no more rows than before.
+    Parts hold whole groups; torn ones come last.
     """
-    section, parts = config.stage_sections()[number], config.launch.num_processes
     batch, group, steps = section.per_device_train_batch_size, 1, section.gradient_accumulation_steps
     if isinstance(section, GrpoSection):
         group = section.num_generations
         steps = math.gcd(steps, int(section.hf.get("steps_per_generation") or steps))
-    types, counts = config.trainer.stage_types(number), type_counts(rows)
-    num_rows = len(rows) if types is None else sum(counts.get(name, 0) for name in set(types))
-
-    def filled_up(size: int) -> int:
-        return -num_rows % (parts * size) if parts > 1 and not isinstance(section, GrpoSection) else 0
-
-    yield from (batch * n for n in _divisors(steps) if filled_up(batch * n) == filled_up(batch))
+    yield from (batch * n for n in _divisors(steps))
     smaller = [n for n in _divisors(batch) if n < batch]
     yield from (n for n in smaller if n % group == 0)
     yield from (n for n in smaller if n < group)

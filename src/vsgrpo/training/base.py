@@ -78,6 +78,8 @@ class StageTrainer(Trainer):
     _bad_loss = False
     _num_items = 0
     """Number of items that the loss of the running update is a mean over, in all processes; 0 if all are dead."""
+    num_repeated = 0
+    """Rows that count twice in an epoch, in a run of an earlier version (`RunFolder.repeats_rows`)."""
     loss_is_scaled_for_ga = True
     """The loss of a microbatch is divided by the count of its whole update, so the Trainer must not divide it again."""
     # The base class types these for every case it serves; in a running stage they are set, and of one kind.
@@ -254,15 +256,22 @@ class StageTrainer(Trainer):
         return sum(0.0 * found.tensor.float().sum() for found in features.values())
 
     def _look_at(self, loss: Tensor, inputs: Any) -> None:
-        """Note a microbatch and whether its loss is a number, before the backward pass, in which DeepSpeed updates."""
+        """Note a microbatch and whether its loss is a number, before the backward pass, in which DeepSpeed updates.
+
+        An update without a live row it must not make: momentum alone would move the weights.
+        """
         if self.bad_steps.saw(inputs, loss):
             self._bad_loss = True
             if self.is_deepspeed_enabled:
                 raise self.bad_steps.stop_now(self.run_step)
+        if self.is_deepspeed_enabled and not self._num_items:
+            self.accelerator.gradient_state._set_sync_gradients(False)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Leave out the update of a step that is bad on any process: this is called between backward and update."""
         norm = super()._get_grad_norm(model, grad_norm)
+        if not self._num_items:  # DeepSpeed has made no update and still reports the last one's
+            norm = 0.0
         self.bad_steps.check(self.run_step, norm, model, updated=self.is_deepspeed_enabled)
         if not self._num_items:  # the same on all processes; momentum alone must not move the weights
             leave_out(model)
@@ -273,8 +282,10 @@ class StageTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Time the update; decoding, rollout, reward and reference inside it stop its clock."""
+        is_last = self.accelerator.sync_gradients
         with self.timer.phase("update"):
             loss = super().training_step(model, inputs, *args, **kwargs)
+        self.accelerator.gradient_state._set_sync_gradients(is_last)  # see `_look_at`
         # The Trainer sums losses up and subtracts the sum from itself to reset it: NaN would stay in every later log.
         bad, self._bad_loss = self._bad_loss, False
         return torch.zeros_like(loss) if bad else loss

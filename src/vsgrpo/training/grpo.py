@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from statistics import fmean
 from typing import Any, cast
 
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import gather_object, is_peft_model
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import Sampler
@@ -36,6 +37,7 @@ from vsgrpo.training.losses import (
     count_live,
     is_without_advantage,
     microbatches_of_update,
+    needs_forward,
     zero_loss,
 )
 from vsgrpo.training.privileged import PrivilegedTeacher
@@ -231,12 +233,13 @@ class SpatialGRPOTrainer(GroupTrainer):
         scale = self._live_scale(inputs["live"], self.loss_type)
         if self._correlation is not None:
             self._correlation.add(inputs["samples"], inputs["advantages"], self._policy_logps)
+        skipped = False
         if self._skip_zero_variance:
             taught = [float(sample.taught is not None) for sample in inputs["samples"]]
             learnt = inputs["advantages"].abs() + inputs["advantages"].new_tensor(taught)
             skipped = is_without_advantage(self.accelerator, learnt)
             self._metrics["train"]["skipped_microbatches"].append(float(skipped))
-            if skipped:
+            if skipped and not needs_forward(self.accelerator):
                 return zero_loss(self.model)
         self._samples = inputs["samples"]
         self._loss_inputs = {**inputs}  # a microbatch may serve again (num_iterations), with its own reference
@@ -247,7 +250,7 @@ class SpatialGRPOTrainer(GroupTrainer):
             own = self._teacher.loss(self, self._samples, self._scores) * self._live_scale(inputs["live"], "grpo")
             loss = loss + own / self.current_gradient_accumulation_steps
         self._scores = None
-        return loss
+        return loss * 0.0 if skipped else loss
 
     def _live_scale(self, live: LiveCounts, loss_type: str) -> float:
         per_buffer, length = self.args.steps_per_generation, self.current_gradient_accumulation_steps
@@ -262,19 +265,22 @@ class SpatialGRPOTrainer(GroupTrainer):
         return [row[0] for row in rows]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the cosines of gradients since the last log."""
+        """Add the mean cosines of gradients since the last log, over the pairs of all processes."""
         if self._correlation is not None and "loss" in logs:
-            logs.update(self._correlation.take())
+            parts = gather_object([self._correlation.take()])
+            found = {name: [value for part in parts for value in part[name]] for name in parts[0]}
+            logs.update({f"gradient_cosine/{name}": fmean(values) for name, values in found.items() if values})
         super().log(logs, start_time)
 
     def _bound_kl(self, scores: Tensor) -> None:
-        """Keep the KL term from overflowing, see `bound_reference`; log how many tokens were bounded."""
+        """Keep the KL term from overflowing (`bound_reference`); log how many tokens were bounded, on all processes."""
         reference = self._loss_inputs.get("ref_per_token_logps")
         if reference is None:
             return
         corrected = self.args.use_bias_correction_kl
         self._loss_inputs["ref_per_token_logps"], count = bound_reference(reference, scores, corrected=corrected)
-        self._metrics["train"]["kl_clamped"].append(float(count))
+        total: Any = self.accelerator.reduce(torch.tensor(float(count), device=scores.device), reduction="sum")
+        self._metrics["train"]["kl_clamped"].append(float(total))
 
     def _get_per_token_logps_and_entropies(
         self,

@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, groupby
 from pathlib import Path
-from statistics import fmean
 from typing import Any, cast
 
 import torch
@@ -141,17 +140,18 @@ def bound_reference(reference: Tensor, scores: Tensor, *, corrected: bool) -> tu
 
 
 def is_without_advantage(accelerator: Any, advantages: Tensor) -> bool:
-    """Tell whether no process has an advantage in its microbatch, so that all can leave out the same forward.
-
-    Several processes synchronise gradients by hooks that a forward sets up, so the microbatch that synchronises keeps
-    its forward; with sharded weights every microbatch does.
-    """
-    if accelerator.num_processes == 1:
-        return not bool(advantages.any())
-    simple = accelerator.distributed_type in (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
-    if not simple or accelerator.sync_gradients:
-        return False
+    """Tell whether no process has an advantage in its microbatch; all get the same answer."""
     return not bool(cast(Tensor, accelerator.reduce(advantages.abs().sum(), reduction="sum")).any())
+
+
+def needs_forward(accelerator: Any) -> bool:
+    """Tell whether the running microbatch must call the model though its loss is 0.
+
+    The hooks that synchronise gradients are set up by a forward; with sharded weights every call is collective.
+    """
+    simple = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+    is_synchronised = accelerator.num_processes > 1 and accelerator.sync_gradients
+    return is_synchronised or accelerator.distributed_type not in simple
 
 
 def zero_loss(model: nn.Module) -> Tensor:
@@ -196,13 +196,13 @@ class GradientCorrelation:
             if norm > 0:
                 self._found.append(("\n".join(own[0].prompt.videos), vector / norm))
 
-    def take(self) -> dict[str, float]:
-        """Return the mean cosines of pairs since the last call, those that there are, and forget the gradients."""
+    def take(self) -> dict[str, list[float]]:
+        """Return the cosines of pairs on this process since the last call, and forget the gradients."""
         found, self._found = self._found, []
         cosines: dict[str, list[float]] = {"same_video": [], "other_video": []}
         for (video_a, a), (video_b, b) in combinations(found, 2):
             cosines["same_video" if video_a == video_b else "other_video"].append(float(a @ b))
-        return {f"gradient_cosine/{name}": fmean(values) for name, values in cosines.items() if values}
+        return cosines
 
 
 @dataclass

@@ -52,11 +52,14 @@ class RunFolder:
     Args:
         describe: writes what every model folder carries (vision.json, training_manifest.json) into a folder.
         keep: how many checkpoints stay; None keeps all.
+        repeats_rows: the run began with a version whose processes, in SFT and DPO, fill the last microbatch of an epoch
+            with rows from its beginning; it goes on so.
     """
 
     path: Path
     describe: Callable[[Path], None]
     keep: int | None = None
+    repeats_rows: bool = False
 
     @property
     def partial(self) -> Path:

@@ -42,7 +42,8 @@ class Sample:
     Attributes:
         row_key: dataset/id, with `#k` where a row occurs again.
         index: number of the completion in its group.
-        media: decoded frames, shared by all samples that show them; None where a file turned out bad (on_bad=skip).
+        media: decoded frames, shared by all samples that show them; None where a file turned out bad (on_bad=skip), and
+            where a process has no row for a microbatch that others have rows for (`sft_dpo.DealtBatches`).
             Such a sample goes through every pass with its text alone, so that all processes make the same calls, and
             counts nowhere.
         features: of the frozen tower, one per medium, filled before the rollout; None where the tower is trained (they
@@ -117,6 +118,13 @@ class SampleMaker:
         end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
         for sample, answer in zip(samples, tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
             sample.completion = (*answer, end)
+        return samples
+
+    def make_filler(self, row: Mapping[str, Any], columns: Sequence[str]) -> list[Sample]:
+        """Return `make_answered` of one row without its media: like a row whose video is bad, it counts nowhere."""
+        samples = self.make_answered([{**row, "media": []}], columns)
+        for sample in samples:
+            sample.media = None
         return samples
 
     def _load(self, kind: str, path: str) -> VideoInputs | None:

@@ -9,7 +9,9 @@ Source of DPO: arXiv 2305.18290 eq. 7; the pairs: arXiv 2504.00883 section 5.1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from accelerate.utils import is_peft_model
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Sampler
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -25,11 +28,84 @@ from vsgrpo.modeling.logps import logps
 from vsgrpo.modeling.vision import is_tower_trained
 from vsgrpo.training.base import RunParts, StageTrainer
 from vsgrpo.training.distributed import keep_whole, unshard_root
+from vsgrpo.training.progress import Stage
 from vsgrpo.training.samples import Sample, compute_features
+
+
+@dataclass(eq=False)
+class DealtBatches(Sampler[list[int]]):
+    """Microbatches of one process: of every `batch_size` x `num_processes` rows in order, its part.
+
+    Each row of the order is in one microbatch of one process. The last microbatch of an epoch may be short, or empty on
+    some processes; it exists on all of them.
+
+    Deviation: accelerate's BatchSamplerShard fills the last microbatch up with rows from the beginning of the epoch,
+    which then count twice on several processes and once on one.
+
+    Attributes:
+        rows: row numbers in the order of the epoch.
+        batch_size: rows of a microbatch of one process.
+        process: number of this process.
+    """
+
+    rows: Sampler[int]
+    batch_size: int
+    num_processes: int
+    process: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order, start = list(self.rows), self.process * self.batch_size
+        for first in range(start, start + len(self) * self.batch_size * self.num_processes, self._stride):
+            yield order[first : first + self.batch_size]
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows) / self._stride)  # type: ignore[arg-type]
+
+    @property
+    def _stride(self) -> int:
+        return self.batch_size * self.num_processes
 
 
 class AnswerTrainer(StageTrainer):
     """Base of SFT and DPO; a batch holds `{"samples": [...]}` whose completions are the given answers."""
+
+    _columns: tuple[str, ...]
+    """Columns of the table whose answers are scored."""
+
+    def __init__(self, run: RunParts, stage: Stage, args: Any, **given: Any) -> None:
+        self._sums: dict[str, tuple[float, float]] = {}
+        super().__init__(run, stage, args, **given)
+        if run.folder.repeats_rows and args.world_size > 1:
+            self.num_repeated = -len(self.train_dataset) % (args.per_device_train_batch_size * args.world_size)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Deal the rows of each microbatch over the processes, none of them twice; see `DealtBatches`."""
+        if self.num_repeated:
+            return super().get_train_dataloader()
+        args, rows = self.args, self._get_train_sampler()
+        batches = DealtBatches(rows, args.per_device_train_batch_size, args.world_size, args.process_index)
+        return DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)
+
+    def _make_samples(self, rows: Sequence[Mapping[str, Any]]) -> list[Sample]:
+        """Return the samples of a microbatch; one without rows takes part in all calls with a filler."""
+        if rows:
+            return self._maker.make_answered(rows, self._columns)
+        return self._maker.make_filler(self.train_dataset[0], self._columns)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Measure the epoch in rows: stock code measures it in microbatches, the last of which may be short."""
+        num_rows, step = len(self.train_dataset), self.state.global_step
+        per_step = self.get_total_train_batch_size(self.args)
+        epochs, steps = divmod(step, math.ceil(num_rows / per_step))
+        self.state.epoch = epochs + steps * per_step / num_rows
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add means over all pairs or tokens since the last log, however they were dealt out."""
+        for name, (total, count) in self._sums.items():
+            self._metrics["train"][name] = [total / max(count, 1.0)]
+        self._sums.clear()
+        super().log(logs, start_time)
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Hold a frozen tower whole: it is called wherever a feature is missing (GRPO calls it during a rollout)."""
@@ -64,8 +140,14 @@ class AnswerTrainer(StageTrainer):
     def _note_answers(self, entropy: float, num_tokens: float) -> None:
         """Log the mean entropy of answer tokens, and their number so far; both are sums over all processes."""
         self._total_train_tokens += int(num_tokens)
-        self._metrics["train"]["entropy"].append(entropy / max(num_tokens, 1.0))
+        self._add({"entropy": entropy}, num_tokens)
         self._metrics["train"]["num_answer_tokens"] = [self._total_train_tokens]
+
+    def _add(self, totals: Mapping[str, float], count: float) -> None:
+        """Add sums over `count` items of all processes to what is logged next."""
+        for name, total in totals.items():
+            before = self._sums.get(name, (0.0, 0.0))
+            self._sums[name] = (before[0] + total, before[1] + count)
 
     def _count_items(self, inputs: Any) -> int:
         """Return what a microbatch adds to the denominator of its update's loss; dead rows add nothing."""
@@ -84,11 +166,13 @@ class AnswerTrainer(StageTrainer):
 class SpatialSFTTrainer(AnswerTrainer, SFTTrainer):
     """SFT on rows of `rows_to_dataset(..., targets=True)`."""
 
+    _columns = ("target",)
+
     def __init__(self, *args: Any, **given: Any) -> None:
         super().__init__(*args, data_collator=self._collate, **given)
 
     def _collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        samples = self._maker.make_answered(rows, ["target"])
+        samples = self._make_samples(rows)
         ids = [torch.tensor(sample.prompt.token_ids + sample.completion) for sample in samples]
         # The Trainer estimates its total_flos from the ids; the loss is computed from the samples.
         padding = self.bundle.tokenizer.pad_token_id
@@ -123,6 +207,8 @@ class SpatialDPOTrainer(AnswerTrainer, DPOTrainer):
         ValueError: neither an adapter nor a reference.
     """
 
+    _columns = ("target", "rejected")
+
     def __init__(self, run: RunParts, *args: Any, reference: nn.Module | None, **given: Any) -> None:
         model = run.bundle.model
         if reference is None and not is_peft_model(model):
@@ -133,7 +219,7 @@ class SpatialDPOTrainer(AnswerTrainer, DPOTrainer):
             model.delete_adapter("ref")  # TRL's copy of the start; ours is "adapter off", which costs nothing
 
     def _collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        return {"samples": self._maker.make_answered(rows, ["target", "rejected"])}
+        return {"samples": self._make_samples(rows)}
 
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
         """Leave the rows as they are: the collator tokenises them with their videos."""
@@ -184,8 +270,7 @@ class SpatialDPOTrainer(AnswerTrainer, DPOTrainer):
         counts = [entropies.view(-1, 2).sum(1), lengths.sum(1).float(), torch.ones_like(rewards[:, 0])]
         sums: Any = self.accelerator.reduce((torch.stack([*values.values(), *counts]) * live).sum(1), reduction="sum")
         *totals, entropy, num_tokens, pairs = sums.tolist()
-        for name, total in zip(values, totals, strict=True):
-            self._metrics["train"][name].append(total / max(pairs, 1.0))
+        self._add(dict(zip(values, totals, strict=True)), pairs)
         self._note_answers(entropy, num_tokens)
 
 

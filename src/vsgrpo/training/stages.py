@@ -120,6 +120,11 @@ def _go_on(opened: OpenStage, newest: Checkpoint, folder: RunFolder, every: int)
     goes on from an earlier checkpoint.
     """
     trainer, total = opened.trainer, total_steps(opened.trainer)
+    if trainer.num_repeated and trainer.is_world_process_zero():
+        note(
+            f"stage {newest.stage}: the run began with a version whose processes fill the last microbatch of an epoch "
+            f"with rows again; it goes on so: {trainer.num_repeated} of {len(trainer.train_dataset)} count twice"
+        )
     if newest.step >= total:
         trainer._load_from_checkpoint(str(newest.path))
         opened.is_done = True
@@ -191,6 +196,9 @@ def build_trainer(
     config = parts.config
     section = config.trainer.stage(stage.number)
     planned = plan_passes(config, stage.number, parts.rows)
+    if parts.folder.repeats_rows and config.launch.num_processes > 1 and not isinstance(section, GrpoSection):
+        # Larger passes would repeat more rows than the run did so far.
+        planned = Passes(*(min(size, section.per_device_train_batch_size) for size in (planned.update, planned.scored)))
     # Devices may differ: the smallest decides for all.
     passes = Passes(min(gather_numbers(planned.update)), min(gather_numbers(planned.scored)))
     args: Any = trl_config(config, stage.number, passes)

@@ -148,6 +148,10 @@ def train(config: TrainConfig, checked: tuple[list[Row], str] | None = None, *, 
             unknown = judge_rows(rows).unknown_text()
             show(f"leak check: {verdict}" + (f": {unknown}" if unknown else ""), sys.stderr)
         checkpoint = next(folder.checkpoints(), None) if resume else None
+        if checkpoint is None:
+            folder.update_status(rows_once=True)
+        else:
+            folder.repeats_rows = not folder.read_status().get("rows_once", False)
         with watched(PhaseTimer(), config.launch, lambda: 0):
             parts = prepare_run(config, folder, rows, checkpoint)
         reference, stages = reference_model(config, parts.bundle), config.trainer.num_stages
