@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from vsgrpo.cli import run
+from vsgrpo.errors import DataError
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
-from vsgrpo.evaluation.benchmarks.folder import Folder
+from vsgrpo.evaluation.benchmarks.folder import Folder, iter_questions
 
 pytestmark = pytest.mark.integration
 
@@ -50,3 +51,29 @@ def test_own_questions_of_every_form_are_scored(tiny_folder, benchmark_folder, t
     path.write_text('{"question": "x", "answer": "y"}\n')
     assert run([*own, "--overwrite"]) == 2
     assert "own.jsonl:1: media=[]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "words", "right"),
+    [
+        (["A. left", "B. right"], "B", ("left", "right"), "B"),
+        (["A. left", "B. right"], "B. right", ("left", "right"), "B"),
+        (["(A) left", "(B) right"], "left", ("left", "right"), "A"),
+        (["E. coli", "salmonella"], "E. coli", ("E. coli", "salmonella"), "A"),  # no letter of the first option
+        (["A", "B"], "B", ("A", "B"), "B"),  # letter and words of one option
+        (["A. B", "B. A"], "B. A", ("B", "A"), "B"),
+    ],
+)
+def test_letters_before_options_are_no_words_of_theirs(tmp_path, options, answer, words, right):
+    (tmp_path / "q.jsonl").write_text(
+        json.dumps({"question": "Which?", "answer": answer, "options": options, "image": "a.png"})
+    )
+    (row,) = iter_questions(tmp_path / "q.jsonl")
+    assert (row.options, row.ground_truth, row.answer) == (words, right, words["AB".index(right)])
+
+
+def test_an_answer_that_names_one_option_and_spells_another_is_refused(tmp_path):
+    line = {"question": "Which letter is on the sign?", "answer": "B", "options": ["B", "A"], "image": "a.png"}
+    (tmp_path / "q.jsonl").write_text(json.dumps(line))
+    with pytest.raises(DataError, match=r"q.jsonl:1: answer='B': the letter of one option and the words of another"):
+        list(iter_questions(tmp_path / "q.jsonl"))

@@ -97,10 +97,19 @@ def _options(options: Any, answer: str, where: str) -> tuple[tuple[str, ...], st
     """Return the options without letters, and which of them is the answer."""
     if not isinstance(options, list) or not options:
         _fail(where, f"options={options!r}: must be a list")
-    words = tuple(re.sub(r"^\(?[A-F][.):]\s+", "", str(option)).strip() for option in options)
-    letters = LETTERS[: len(words)]
+    given, letters = tuple(str(option).strip() for option in options), LETTERS[: len(options)]
+    marked = [
+        re.fullmatch(rf"\(?{k}[.):]\s+(.+)", option, re.DOTALL) for k, option in zip(LETTERS, given, strict=False)
+    ]
+    has_letters = len(marked) == len(given) and all(marked)  # "E. coli" among others is a word
+    words = tuple(found[1] for found in marked if found) if has_letters else given
+    if has_letters and answer in given:
+        return words, words[given.index(answer)]
     if answer not in words and answer not in letters:
         _fail(where, f"answer={answer!r}: neither one of the options {list(words)} nor its letter")
+    if answer in words and answer in letters and words.index(answer) != letters.index(answer):
+        problem = f"answer={answer!r}: the letter of one option and the words of another"
+        _fail(where, problem, 'write the options with their letters ("A. C") and the answer as one of them')
     return words, answer if answer in words else words[letters.index(answer)]
 
 
