@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from vsgrpo.cli import run
 from vsgrpo.errors import DataError
+from vsgrpo.evaluation import arms
 from vsgrpo.evaluation.benchmark import PromptSettings, ReadOptions
 from vsgrpo.evaluation.benchmarks.folder import Folder, iter_questions
 
@@ -77,3 +79,12 @@ def test_an_answer_that_names_one_option_and_spells_another_is_refused(tmp_path)
     (tmp_path / "q.jsonl").write_text(json.dumps(line))
     with pytest.raises(DataError, match=r"q.jsonl:1: answer='B': the letter of one option and the words of another"):
         list(iter_questions(tmp_path / "q.jsonl"))
+
+
+def test_a_control_that_shows_images_as_they_are_says_so(tmp_path, capsys):
+    lines = [{"question": f"Which? {k}", "answer": "left", "image": f"{k}.png"} for k in range(2)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    benchmark = Folder.read(tmp_path / "q.jsonl")
+    config = SimpleNamespace(controls=["first_frame", "blind"], video=SimpleNamespace(shuffle=False))
+    assert [*arms.media_of_arms(config, benchmark)] == ["", "first_frame", "blind"]
+    assert "controls=[first_frame]: no question shows a video" in capsys.readouterr().err

@@ -15,6 +15,13 @@ def test_thinning_keeps_means_and_leaves_out_what_is_not_finite():
     assert thin(curve, 2) == [(1.5, 2.0), (4.5, 6.0)]
 
 
+@pytest.mark.parametrize("values", [(-1e308, 1e308), (0.0, 5e-324), (1e99, -1e99), (1e-320, 2e-320)])
+def test_values_at_the_ends_of_floats_end_no_page(values):
+    curve = [*enumerate(values), (2, 1.0)]
+    assert "<polyline" in lines_svg([(0, "a", curve)], "x") and "nan" not in lines_svg([(0, "a", curve)], "x")
+    assert thin([(0, 1e100), (1, -math.inf), (2, 5e-324)]) == [(2.0, 0.0)]
+
+
 def test_smoothing_keeps_the_ends_and_a_straight_line():
     points = [(float(i), 2.0 * i) for i in range(100)]
     assert [value for _, value in smooth(points)] == pytest.approx([value for _, value in points])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +15,7 @@ from vsgrpo.errors import ConfigError
 from vsgrpo.evaluation.benchmark import Benchmark
 from vsgrpo.evaluation.predictions import Media, MediaOf
 from vsgrpo.families import family_of
+from vsgrpo.terminal import show
 from vsgrpo.video.place import Place
 
 if TYPE_CHECKING:
@@ -56,6 +59,9 @@ def media_of_arms(config: EvalConfig, benchmark: Benchmark) -> dict[str, MediaOf
     Raises:
         ConfigError: videos are to be shuffled, and all rows show the same.
     """
+    kinds = {kind for row in benchmark.rows for kind, *_ in benchmark.media(row)}
+    if "first_frame" in config.controls and "video" not in kinds and os.environ.get("RANK", "0") == "0":
+        show("warning: controls=[first_frame]: no question shows a video; images are shown as they are", sys.stderr)
     shown: dict[str, MediaOf] = {"": benchmark.media, **dict.fromkeys(config.controls, benchmark.media)}
     if config.video.shuffle:
         shown[""] = shuffled(benchmark.rows, benchmark.media, "video.shuffle=true")

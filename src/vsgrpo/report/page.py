@@ -69,9 +69,13 @@ def text(kind: str, x: float, y: float, content: str, anchor: str = "start") -> 
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(content)}</text>'
 
 
+_LARGEST = 1e100
+"""Values from here on, NaN and infinity are not drawn, and their inverses are 0: sums and axes stay finite."""
+
+
 def thin(curve: Curve, limit: int = MAX_POINTS) -> list[tuple[float, float]]:
-    """Return at most `limit` points: means of equal runs of finite values."""
-    points = [(step, value) for step, value in curve if math.isfinite(value)]
+    """Return at most `limit` points: means of equal runs of the values that can be drawn, see `_LARGEST`."""
+    points = [(step, value if abs(value) * _LARGEST > 1 else 0.0) for step, value in curve if abs(value) < _LARGEST]
     size = max(1, math.ceil(len(points) / limit))
     parts = [points[i : i + size] for i in range(0, len(points), size)]
     return [(sum(s for s, _ in part) / len(part), sum(v for _, v in part) / len(part)) for part in parts]

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from statistics import variance
 from typing import Any
@@ -248,7 +249,9 @@ def _fell(curve: Curve) -> bool:
     width = max(1, len(values) // 4)
     if len(values) < 2:
         return False
-    best = max((values[i : i + width] for i in range(len(values) - width + 1)), key=sum)
+    sums = [0.0, *accumulate(values)]  # not a sum per window: a run may have logged 100,000 steps
+    start = max(range(len(values) - width + 1), key=lambda i: sums[i + width] - sums[i])
+    best = values[start : start + width]
     last = values[-width:]
     noise = math.sqrt((variance(best) + variance(last)) / width) if width > 1 else 0.0
     drop = (sum(best) - sum(last)) / width
