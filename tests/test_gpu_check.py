@@ -25,6 +25,9 @@ def test_every_check_finds_something_and_none_fails(tmp_path):
     assert all(line["ok"] is not False for line in lines)
     judged = {line["check"] for line in lines if line["ok"]}
     assert judged == {"correct", "graph", "kernels", "merge", "noise", "step"}
+    # the tiny model has 2 layers of 7 weights at least, each an aten call a token
+    (counted,) = (line["value"] for line in lines if line["name"] == "kernels per token")
+    assert counted > 2 * 7
     # plain and the four kernels of a CPU: log-probs, gradient and tokens of each
     assert sum(line["check"] == "correct" for line in lines) == 5 * 3
 
