@@ -93,6 +93,9 @@ def test_several_answers_to_a_question_score_their_mean(words, colours, capsys):
     assert [len(texts) for texts in said.values()] == [2, 2, 2]
     mean = {name: sum(len(text) % 2 == 0 for text in texts) / 2 for name, texts in said.items()}
     assert results["correct"] == mean and results["overall"] == pytest.approx(sum(mean.values()) / 3)
+    best = sum(value > 0 for value in mean.values()) / 3  # of both answers one is right
+    assert results["pass_at_k"]["pass@2"]["accuracy"] == pytest.approx(best)
+    assert "<td>pass@2</td>" in (out / "report.html").read_text()
     asked = ["score", str(out / "predictions.jsonl"), "benchmark=my_benchmark:Colours", "benchmark.path=data/colours"]
     assert run([*asked, "--json"]) == 0 and json.loads(capsys.readouterr().out)["correct"] == mean
     assert run([*asked, "--export", "lmms"]) == 2

@@ -12,12 +12,14 @@ from vsgrpo.spatial.scoring import (
     TOLERANCES,
     aggregate,
     best_number,
+    best_of,
     best_word,
     entropy_bits,
     exact_match,
     mra,
     mra_many,
     relative_reward,
+    sample_sizes,
     score,
     score_numbers,
     smooth_reward,
@@ -279,3 +281,12 @@ def test_times_are_right_within_a_second():
     for seed in range(40):
         wrong = rejected_answer("1.0", "number", None, seed=seed, key="x", tolerance=1.0)
         assert abs(float(wrong) - 1.0) > 1.0
+
+
+def test_best_of_k_answers_by_hand():
+    # Rising: 0 0 .5 1. Of the 6 pairs one reaches 0, two .5, three 1: (2 x .5 + 3 x 1) / 6; the mean is 1.5 / 4.
+    assert best_of([0.5, 0, 1, 0]) == pytest.approx({1: 0.375, 2: 4 / 6, 4: 1})
+    # One of four right: 1 - C(3, 2) / C(4, 2) = 1 - 3 / 6. One of three: 1/3, 1 - 1/3, 1.
+    assert best_of([0, 0, 1, 0])[2] == pytest.approx(0.5)
+    assert best_of([1, 0, 0]) == pytest.approx({1: 1 / 3, 2: 2 / 3, 3: 1})
+    assert sample_sizes(6) == [1, 2, 4, 6] and sample_sizes(1) == [1]

@@ -182,6 +182,7 @@ class Accuracy:
         baselines: answers that need no model -> their overall score.
         published: rows to print beside.
         notes: what a reader must know before quoting a number.
+        pass_at_k: with several answers per question: "pass@k" -> mean of the best of k of them, as `quoted_mean`.
     """
 
     name: str
@@ -194,6 +195,16 @@ class Accuracy:
     baselines: Mapping[str, float] = field(default_factory=dict)
     published: tuple[Published, ...] = ()
     notes: tuple[str, ...] = ()
+    pass_at_k: Mapping[str, Cell] = field(default_factory=dict)
+
+    @property
+    def quoted_mean(self) -> str:
+        """The mean that pass@k is of: the headline, or micro where that is above chance (k guesses raise it too)."""
+        return "micro" if self.headline == "chance_adjusted" else self.headline
+
+    def mean_of(self, name: str) -> Cell:
+        """Return one of the means: micro, macro, chance_adjusted."""
+        return self.cells[_MEAN][name]
 
     @property
     def overall(self) -> float:
@@ -232,13 +243,14 @@ class Accuracy:
             "baselines": dict(self.baselines),
             "published": [row.to_json() for row in self.published],
             "notes": list(self.notes),
+            **({"pass_at_k": cells_json(self.pass_at_k)} if self.pass_at_k else {}),
             "correct": dict(self.correct),
         }
 
     def table(self) -> str:
         """Return the means overall, by task and by question type, in percent, with what stands beside them."""
         means = self.cells[_MEAN]
-        what = {"micro": "mean over questions", "macro": f"mean of {len(self.cells[_TASK])} tasks"}
+        what = {"micro": "mean over questions", "macro": f"mean of {counted(len(self.cells[_TASK]), 'task')}"}
         what["chance_adjusted"] = "above chance"
         lines = [
             self.title(),
@@ -246,6 +258,7 @@ class Accuracy:
             _line(f"overall ({self.headline}: {what[self.headline]})", means[self.headline]),
         ]
         lines += [_line(f"{name} ({what[name]})", cell) for name, cell in means.items() if name != self.headline]
+        lines += [_line(f"{name} ({self.quoted_mean})", cell) for name, cell in self.pass_at_k.items()]
         parts = {name: cells for name, cells in self.cells.items() if name not in (_MEAN, _TASK)}
         if parts[_TYPE].keys() != self.cells[_TASK].keys():
             parts = {_TASK: self.cells[_TASK]} | parts
@@ -257,8 +270,9 @@ class Accuracy:
 
     def interval_note(self) -> str:
         """Say what the intervals are."""
-        of_what = "scenes" if self.num_scenes < len(self.correct) else "questions, which no scene groups"
-        return f"intervals are 95 %, by resampling {self.num_scenes} {of_what}"
+        if self.num_scenes < len(self.correct):
+            return f"intervals are 95 %, by resampling {counted(self.num_scenes, 'scene')}"
+        return f"intervals are 95 %, by resampling {counted(self.num_scenes, 'question')}, which no scene groups"
 
 
 def _line(name: str, cell: Cell) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 from vsgrpo.data.prompts import parted_text
 from vsgrpo.data.row import Row
 from vsgrpo.errors import ConfigError, DataError
-from vsgrpo.evaluation.accuracy import Accuracy, AccuracyReport
+from vsgrpo.evaluation.accuracy import Accuracy, AccuracyReport, Cell
 from vsgrpo.evaluation.benchmark_table import PLAIN, PromptSettings, ScoredRows
 from vsgrpo.evaluation.results import REPORT_NAME, Answers
 from vsgrpo.evaluation.row_files import check_rows, records, row_file
@@ -25,6 +25,7 @@ from vsgrpo.evaluation.row_files import question_row as question_row
 from vsgrpo.evaluation.unpacking import known_pictures, picture_folders, rows_sha256, shards
 from vsgrpo.report.accuracy_page import Judged, write_accuracy_page
 from vsgrpo.rules import import_named, one_of
+from vsgrpo.spatial.scoring import best_of, sample_sizes
 from vsgrpo.terminal import counted
 
 if TYPE_CHECKING:
@@ -284,12 +285,22 @@ class Benchmark(ScoredRows):
             problem = f"{most} answers to one question: benchmark={self.name} scores one answer"
             raise DataError(f"{name or self.file}: {problem}", "give one answer per question")
         scores = {
-            row.id: fmean(float(self.score(row, self.spoken(text))) for text in texts)
+            row.id: [float(self.score(row, self.spoken(text))) for text in texts]
             for row in self.rows
             if (texts := answers.get(row.id))
         }
-        table = self.table_of(scores)
-        return replace(table, notes=(*table.notes, f"up to {most} answers per question: its score is their mean"))
+        table = self.table_of({name: fmean(values) for name, values in scores.items()})
+        told = f"up to {most} answers per question: its score is their mean"
+        return replace(table, notes=(*table.notes, told), pass_at_k=self._pass_at_k(scores, most, table.quoted_mean))
+
+    def _pass_at_k(self, scores: Mapping[str, Sequence[float]], most: int, mean: str) -> dict[str, Cell]:
+        """Return "pass@k" -> mean of the best of k answers; a question with fewer answers gives the best of its own."""
+        best = {name: best_of(values) for name, values in scores.items()}
+        tables = {
+            k: self.table_of({name: found.get(k, found[len(scores[name])]) for name, found in best.items()})
+            for k in sample_sizes(most)[1:]
+        }
+        return {f"pass@{k}": table.mean_of(mean) for k, table in tables.items()}
 
     def report(self, answers: Answers) -> Report:
         """Return the scores of an evaluation and of its controls.

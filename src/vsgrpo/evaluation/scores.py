@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import comb, isfinite, nan
+from math import isfinite, nan
 from statistics import median
 from sys import intern
 from typing import TypeVar
@@ -25,7 +25,7 @@ from vsgrpo.spatial.answers import SCORERS, normalize_word, parse_answer, read_l
 from vsgrpo.spatial.maps import map_text, read_map, read_map_as, strict_score
 from vsgrpo.spatial.question import read_letters
 from vsgrpo.spatial.question_types import answer_kind_of, table_tasks
-from vsgrpo.spatial.scoring import aggregate, score_numbers
+from vsgrpo.spatial.scoring import aggregate, best_of, sample_sizes, score_numbers
 from vsgrpo.terminal import counted
 
 T = TypeVar("T")
@@ -259,16 +259,14 @@ def _sampled(
     numbers the median of those that could be read.
     """
     most = int(sizes.max())
-    ks = sorted({1 << power for power in range(most.bit_length()) if 1 << power <= most} | {most})
+    ks = sample_sizes(most)
     passed = {k: np.zeros(len(items)) for k in ks}
     answers: list[str | float | None] = []
     start = 0
     for index, size in enumerate(sizes.tolist()):
-        ordered = np.sort(values[start : start + size])
+        best = best_of(values[start : start + size].tolist())
         for k in ks:
-            drawn = min(k, size)
-            weights = [comb(place, drawn - 1) / comb(size, drawn) for place in range(size)]
-            passed[k][index] = float(ordered @ np.array(weights))
+            passed[k][index] = best.get(k, best[size])
         given = [value for value in read[start : start + size] if value is not None]
         if items[index].kind != "number":
             answers.append(Counter(given).most_common(1)[0][0] if given else None)

@@ -291,3 +291,21 @@ def entropy_bits(words: Iterable[str] | Mapping[str, int]) -> float:
     counts = Counter(words)
     total = counts.total()
     return sum(-n / total * math.log2(n / total) for n in counts.values()) + 0.0
+
+
+def best_of(scores: Sequence[float]) -> dict[int, float]:
+    """Return k -> expected best of k of the scores of one question, for k = 1, 2, 4, ... and all of them.
+
+    They are drawn without replacement: sum of s_i * C(i, k - 1) / C(n, k) over the scores in rising order, i from 0.
+    For right-or-wrong scores it is the unbiased estimator of pass@k, 1 - C(n - c, k) / C(n, k), of arXiv 2107.03374.
+    """
+    ordered, n = sorted(scores), len(scores)
+    return {
+        k: sum(score * math.comb(place, k - 1) for place, score in enumerate(ordered)) / math.comb(n, k)
+        for k in sample_sizes(n)
+    }
+
+
+def sample_sizes(most: int) -> list[int]:
+    """Return the k of pass@k for up to `most` answers: 1, 2, 4, ... and `most`."""
+    return sorted({1 << power for power in range(most.bit_length())} | {most})
