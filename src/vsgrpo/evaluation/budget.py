@@ -26,9 +26,11 @@ def check_own_frames(config: EvalConfig, kind: type[Benchmark]) -> None:
     how = (
         f"benchmark={config.benchmark.name} benchmark.harness={harness} shows {own} frames of all videos of a question"
     )
-    others = [name for name in kind.harnesses if name not in kind.own_frames]
-    way_out = "".join(f", or set benchmark.harness={name}" for name in others)
-    raise ConfigError(f"video.num_frames={given}: {how}", hint=f"leave it out (in an entry of a suite: null){way_out}")
+    with_own = [f"{name} ({number} frames)" for name, number in kind.own_frames.items() if number != own]
+    without = [f"{name} (video.num_frames of each clip)" for name in kind.harnesses if name not in kind.own_frames]
+    way_out = " or ".join([*with_own, *without])
+    hint = f"leave it out (in an entry of a suite: null), or set benchmark.harness to {way_out}"
+    raise ConfigError(f"video.num_frames={given}: {how}", hint=hint)
 
 
 def vision_budget(folders: Sequence[str | None], given: Mapping[str, int | None]) -> VisionBudget:

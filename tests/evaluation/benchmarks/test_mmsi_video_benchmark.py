@@ -114,7 +114,8 @@ def test_num_frames_is_refused_where_the_harness_has_its_own(tmp_path, capsys):
     assert run(["eval", "benchmark=mmsi_video", "benchmark.harness=lmms_sc", *words]) == 2
     said = capsys.readouterr().err
     assert "video.num_frames=8: benchmark=mmsi_video benchmark.harness=lmms_sc shows 300 frames of all videos" in said
-    assert "hint: leave it out (in an entry of a suite: null), or set benchmark.harness=clips\n" in said
+    way_out = "official (50 frames) or lmms (50 frames) or easi (50 frames) or clips (video.num_frames of each clip)"
+    assert f"hint: leave it out (in an entry of a suite: null), or set benchmark.harness to {way_out}\n" in said
     assert run(["eval", "benchmark=mmsi_video", "benchmark.harness=clips", *words]) == 2  # the clip is not there
     assert "1 video missing: videos/clip_question_0001_0.mp4" in capsys.readouterr().err
 
