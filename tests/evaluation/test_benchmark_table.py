@@ -21,6 +21,9 @@ def test_micro_and_macro_by_hand():
     assert cells["means"]["micro"].mean == pytest.approx(4.5 / 7)  # 1 + 1 + 0 + 1 + 0 + 1 + 0.5
     assert cells["means"]["macro"].mean == pytest.approx((0.75 + 2 / 3 + 0.5) / 3)
     assert cells["tasks"]["distance"].n == 3 and cells["means"]["macro"].n == 7
+    # the scores of distance sum up to 1 + 0 + 1, which its mean (of two types) times its questions, 2.25, does not say
+    assert [cells["tasks"][name].correct for name in ("distance", "count", "path")] == [2, 2, 0.5]
+    assert cells["means"]["macro"].correct == cells["means"]["micro"].to_json()["correct"] == 4.5
 
 
 def test_chance_is_taken_out_over_all_questions_together():
@@ -30,6 +33,7 @@ def test_chance_is_taken_out_over_all_questions_together():
     assert cells["means"]["chance_adjusted"].mean == pytest.approx(0.5)
     assert cells["means"]["micro"].mean == pytest.approx(2 / 3)
     assert _means(cells["types"]) == pytest.approx({"a": 1.0, "b": (-0.25 + 0.75) / 1.5})
+    assert cells["types"]["b"].correct == 1 and cells["means"]["chance_adjusted"].correct == 2
 
 
 def test_groups_may_hold_a_question_more_than_once():

@@ -67,16 +67,20 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A mean with its 95 % interval, and how many questions it is of."""
+    """A mean with its 95 % interval, how many questions it is of, and the sum of their scores.
+
+    The sum is n times the mean only where the mean is over questions: not for one of several types, nor above chance.
+    """
 
     mean: float
     n: int
     low: float
     high: float
+    correct: float
 
     def to_json(self) -> dict[str, float]:
-        """Return the cell as results.json has it; `correct` is the sum of the scores."""
-        found = {"accuracy": self.mean, "correct": self.mean * self.n, "total": self.n}
+        """Return the cell as results.json has it."""
+        found = {"accuracy": self.mean, "correct": self.correct, "total": self.n}
         return {**found, "low": self.low, "high": self.high}
 
     def text(self) -> str:
@@ -110,7 +114,7 @@ def make_cells(
     keys = {key: place for place, key in enumerate(means)}
     for kind in sorted({question.question_type for question in questions}):
         keys[_TYPE, kind] = len(keys)
-    cells, rows, values, weights = [], [], [], []
+    cells, rows, values, weights, scores = [], [], [], [], []
     for question in questions:
         chance = question.chance if above_chance else 0.0
         value = question.score - (chance if offset else 0.0)
@@ -121,6 +125,7 @@ def make_cells(
             rows.append(scenes[question.scene])
             values.append(score)
             weights.append(weight)
+            scores.append(question.score)
     flat, shape = np.array(rows) * len(keys) + np.array(cells), (len(scenes), len(keys))
     sums = [np.bincount(flat, each, shape[0] * shape[1]).reshape(shape) for each in (values, weights)]
     both = np.hstack(sums)
@@ -128,7 +133,8 @@ def make_cells(
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = drawn[:, : len(keys)] / drawn[:, len(keys) :]
         columns = {key: ratios[:, place] for key, place in keys.items()}
-        counts = dict(zip(keys, np.bincount(cells, minlength=len(keys)).tolist(), strict=True))
+        of_each = [np.bincount(cells, each, len(keys)) for each in (None, scores)]
+        counts = dict(zip(keys, np.stack(of_each, axis=1), strict=True))
         _add_tasks(columns, counts, tasks, task_groups)
     found: Cells = {}
     for (group, name), column in columns.items():
@@ -139,11 +145,16 @@ def make_cells(
 
 def _add_tasks(
     columns: dict[tuple[str, str], np.ndarray],
-    counts: dict[tuple[str, str], int],
+    counts: dict[tuple[str, str], np.ndarray],
     tasks: Mapping[str, Sequence[str]],
     task_groups: Mapping[str, Mapping[str, Sequence[str]]],
 ) -> None:
-    """Add the tasks of which there are questions, their mean, and that of each group of them."""
+    """Add the tasks of which there are questions, their mean, and that of each group of them.
+
+    Args:
+        columns: mean of the questions, then of each resample.
+        counts: number of questions, and the sum of their scores.
+    """
     kinds = [name for group, name in columns if group == _TYPE]
     named = {kind for own in tasks.values() for kind in own}
     parts = {task: [kind for kind in own if kind in kinds] for task, own in tasks.items()}
@@ -151,20 +162,20 @@ def _add_tasks(
     for task, own in parts.items():
         if own:
             columns[_TASK, task] = mean_of_known([columns[_TYPE, kind] for kind in own])
-            counts[_TASK, task] = sum(counts[_TYPE, kind] for kind in own)
+            counts[_TASK, task] = np.sum([counts[_TYPE, kind] for kind in own], axis=0)
     every = [column for (group, _), column in columns.items() if group == _TASK]
     columns[_MEAN, "macro"], counts[_MEAN, "macro"] = mean_of_known(every), counts[_MEAN, "micro"]
     for group, values in task_groups.items():
         for value, own in values.items():
             if there := [(_TASK, task) for task in own if (_TASK, task) in columns]:
                 columns[group, value] = mean_of_known([columns[key] for key in there])
-                counts[group, value] = sum(counts[key] for key in there)
+                counts[group, value] = np.sum([counts[key] for key in there], axis=0)
 
 
-def _cell(column: np.ndarray, number: int) -> Cell:
+def _cell(column: np.ndarray, counts: np.ndarray) -> Cell:
     known = column[1:][~np.isnan(column[1:])]
     low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (column[0], column[0])
-    return Cell(float(column[0]), number, float(low), float(high))
+    return Cell(float(column[0]), int(counts[0]), float(low), float(high), float(counts[1]))
 
 
 @dataclass(frozen=True)

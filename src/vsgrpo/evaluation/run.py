@@ -246,8 +246,6 @@ def _finished(config: EvalConfig, benchmark: Benchmark, shown: Mapping[str, Medi
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     if not (alone and (folder / results.RESULTS_NAME).is_file() and all(path.is_file() for path in names)):
         return None
-    if any(folder.glob("predictions*.[0-9]*.jsonl")):  # parts of several processes, not merged yet
-        return None
     for path in names:
         if not path.read_bytes().endswith(b"\n"):  # the last line was cut off
             return None

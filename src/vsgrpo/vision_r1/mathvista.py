@@ -78,7 +78,7 @@ class MathVistaAccuracy(Accuracy):
 
     def table(self) -> str:
         """Return the columns of Vision-R1's table, then accuracy by task and by skill."""
-        none = Cell(0.0, 0, 0.0, 0.0)
+        none = Cell(0.0, 0, 0.0, 0.0, 0.0)
         cells = {"ALL": self.cells["means"]["micro"]}
         cells |= {name: self.cells[group].get(value, none) for name, (group, value) in COLUMNS.items()}
         width = max(len(self.name), 1)
