@@ -107,7 +107,7 @@ def test_json_with_an_images_folder_and_what_is_missing(tiny_folder, tmp_path, c
     (folder / "images/4.jpg").write_bytes(b"broken")
     out = tmp_path / "out"
     assert run(words(folder, tiny_folder, out)) == 2
-    assert "1 image(s) missing: images/5.jpg" in capsys.readouterr().err
+    assert "1 image missing: images/5.jpg" in capsys.readouterr().err
     assert run([*words(folder, tiny_folder, out), "--skip-missing"]) == 0
     found = results(out)
     assert found["n"] == 4 and [line["id"] for line in found["unanswered"]] == ["4"]
