@@ -285,12 +285,8 @@ def read_checked_rows(
     return rows, check_rows(rows, allow_val_safe=allow_val_safe, allow_leak=allow_leak, where=str(path), base=base)
 
 
-def is_benchmark_room(scan_id: str, dataset: str, room: str = "") -> bool:
-    """Return whether a scan is one of a benchmark's rooms; see `check_scan`."""
-    return bool(_denied_scan(scan_id, dataset, room))
-
-
-def _denied_scan(scan_id: str, dataset: str, room: str) -> list[Denied]:
+def denied_scan(scan_id: str, dataset: str, room: str = "") -> list[Denied]:
+    """Return the rooms of benchmarks that id and room of a scan name; see `check_scan`."""
     found = (*rooms_in(scan_id, dataset=dataset), *rooms_in(room, dataset=dataset))
     return denied_rooms_of(dict.fromkeys(found, scan_id))
 
@@ -304,7 +300,7 @@ def check_scan(scan_id: str, dataset: str, *, room: str = "", allow_val_safe: bo
         room: as the source knows it.
     """
     found = rooms_in(scan_id, dataset=dataset)
-    if denied := _denied_scan(scan_id, dataset, room):
+    if denied := denied_scan(scan_id, dataset, room):
         return f"room {denied[0].room} is in {denied[0].benchmark}"
     scans = [item.scene for item in found if item.dataset == "scannet"]
     if dataset in _ID_FORMS and [item.scene for item in found if item.dataset == dataset] != [scan_id.lower()]:

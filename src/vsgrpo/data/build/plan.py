@@ -15,7 +15,7 @@ from vsgrpo.config.build import BuildDataConfig
 from vsgrpo.config.sources import SourcePart
 from vsgrpo.data.build.film import own_videos
 from vsgrpo.data.build.scan import scan_room
-from vsgrpo.data.leak_guard import Denied, check_scan, is_benchmark_room, name_some
+from vsgrpo.data.leak_guard import Denied, check_scan, denied_scan, name_some
 from vsgrpo.data.scan_files import ScanFiles, identities_of, shares_files
 from vsgrpo.errors import DataError
 from vsgrpo.files import write_atomic
@@ -107,7 +107,7 @@ def _choose(config: BuildDataConfig, part: SourcePart, limit: int | None) -> tup
     is_alone = len(config.parts) == 1
     key = "source.root" if is_alone else f"{part.key}.root"
     split_key = f"data.split={part.split}" if is_alone else f"{part.key}.split={part.split}"
-    refused, shown_elsewhere = Counter[str](), list[str]()
+    refused, denied = Counter[str](), dict[str, Denied]()
     try:
         listed = source.list_scans(part.options, root)
     except DataError as error:
@@ -115,6 +115,9 @@ def _choose(config: BuildDataConfig, part: SourcePart, limit: int | None) -> tup
     rooms = {scan_id: scan_room(source, root, scan_id) for scan_id in listed}
     may_be_used: list[str] = []
     for scan_id, room in rooms.items():
+        if leaks := denied_scan(scan_id, source.name, room):
+            denied[scan_id] = leaks[0]
+            continue
         reason = check_scan(scan_id, source.name, room=room, allow_val_safe="val" in wanted)
         if reason is None and source.split_of is not None and source.split_of(root, scan_id) not in wanted:
             reason = f"not in the {' or '.join(wanted)} list of {source.name} ({split_key})"
@@ -122,13 +125,12 @@ def _choose(config: BuildDataConfig, part: SourcePart, limit: int | None) -> tup
             may_be_used.append(scan_id)
         else:
             refused[reason] += 1
-            shown_elsewhere += [scan_id] if is_benchmark_room(scan_id, source.name, room) else []
 
     def files_of(scan_id: str) -> ScanFiles:
         files = ScanFiles(source.name).look(root, source.files_of(root, scan_id))
         return files.look(Path(config.video.folder or ""), own_videos(config, source.name, scan_id))
 
-    chosen, by_files = _choose_by_files(may_be_used, rooms, files_of, shown_elsewhere, limit)
+    chosen, by_files = _choose_by_files(may_be_used, rooms, files_of, denied, limit)
     refused += by_files
     if not chosen:
         reasons = "; ".join(f"{counted(number, 'scan')}: {reason}" for reason, number in refused.items())
@@ -141,33 +143,32 @@ def _choose_by_files(
     scans: list[str],
     rooms: dict[str, str],
     files_of: Callable[[str], ScanFiles],
-    of_benchmarks: list[str],
+    denied: dict[str, Denied],
     limit: int | None,
 ) -> tuple[list[str], Counter[str]]:
     """Return the scans whose files are of no benchmark's room and of no room but their own, and why others are not.
 
     Args:
         rooms: of each scan.
-        of_benchmarks: scans of the same root that are left out for their rooms: their files may have other names, too.
+        denied: scans of the same root that are left out for their rooms: their files may have other names, too.
         limit: number of scans from which on nobody needs more.
     """
-    kept_out = identities_of(map(files_of, of_benchmarks))
+    kept_out, denied = identities_of(map(files_of, denied)), dict(denied)
     chosen, refused = list[str](), Counter[str]()
-    denied: list[Denied] = []
     for scan_id in scans:
         if len(chosen) == limit:
             break
         files = files_of(scan_id)
         if leaks := files.denied():
-            denied.append(leaks[0])
+            denied[scan_id] = leaks[0]
         elif shares_files(files, kept_out):
             refused[f"its files are also those of a benchmark's room (hard links): {scan_id}"] += 1
         elif (other := files.other_room(rooms[scan_id])) is not None:
             refused[f"links lead to the files of another room: {scan_id} to {other}"] += 1
         else:
             chosen.append(scan_id)
-    for reason in dict.fromkeys(leak.reason for leak in denied):
-        named = [leak.room for leak in denied if leak.reason == reason]
+    for reason in dict.fromkeys(leak.reason for leak in denied.values()):
+        named = [leak.room for leak in denied.values() if leak.reason == reason]
         refused[f"{reason}: {name_some(sorted({*named}))}"] = len(named)
     return chosen, refused
 
