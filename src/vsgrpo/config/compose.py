@@ -29,7 +29,7 @@ from vsgrpo.config.roots import ROOTS, check_words, key_type, known_keys, one_va
 from vsgrpo.config.sources import completed, refuse_both
 from vsgrpo.config.train import TrainConfig
 from vsgrpo.config.trainer import TRAINERS, refuse_option
-from vsgrpo.config.yaml_files import command_of, config_dir, config_groups, group_file
+from vsgrpo.config.yaml_files import command_of, config_folders, config_groups, group_file
 from vsgrpo.devices import visible_gpus
 from vsgrpo.errors import ConfigError, first_line
 from vsgrpo.files import read_yaml
@@ -158,42 +158,16 @@ def _check_experiment(root: str, overrides: Sequence[str], extra_dir: Path | Non
 
 
 def _compose(root: str, overrides: list[str], extra_dir: Path | None) -> Any:
-    """Return Hydra's composition; a file of the user's folder shadows ours of the same name.
-
-    The steps of Hydra's own loader without those for its own section `hydra`, which is most of their time:
-    `hydra.compose` knows folders behind ours alone (hydra.searchpath), and has global state.
-    """
-    from hydra import version
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra._internal.config_repository import CachingConfigRepository
-    from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
-    from hydra._internal.defaults_list import create_defaults_list
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.plugins import Plugins
+    """Return Hydra's composition; a file of the user's folder shadows ours of the same name."""
     from hydra.errors import HydraException
-    from hydra.types import RunMode
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    version.setbase("1.3")
-    Plugins.instance()  # registers the readers of file:// and structured://
-    search_path = ConfigSearchPathImpl()
-    if extra_dir is not None:
-        search_path.append("user", f"file://{extra_dir.resolve()}")
-    search_path.append("main", f"file://{config_dir()}")
-    search_path.append("schema", "structured://")
-    loader = ConfigLoaderImpl(search_path)
+    from vsgrpo.config.composition import compose
+
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        loader.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=False)
-        files = CachingConfigRepository(loader.repository)
-        chosen = create_defaults_list(files, root, parsed, prepend_hydra=False, skip_missing=False)
-        composed = loader._compose_config_from_defaults_list(chosen.defaults, files)
-        OmegaConf.set_struct(composed, True)
-        loader._apply_overrides_to_config(chosen.config_overrides, composed)
+        return compose(root, overrides, config_folders(extra_dir))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise _translate(root, error, extra_dir, overrides) from error
-    return composed
 
 
 def _unreadable(overrides: Sequence[str]) -> ConfigError | None:
