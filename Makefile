@@ -48,10 +48,12 @@ UNIT := not integration and not distributed and not faults and not slow and not 
 test-unit: setup
 	$(BIN)/python -m pytest -q -n 2 -m "$(UNIT)"
 
-# Unit tests side by side, then those that train or start processes one after another.
+# Unit tests; those that train or start processes, side by side file by file; those whose runs take two processes.
 test: setup
 	$(BIN)/python -m pytest -q -n 2 -m "$(UNIT)"
-	$(BIN)/python -m pytest -q -m "(integration or distributed or faults) and not slow and not vllm"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
+		-m "(integration or faults) and not distributed and not slow and not vllm"
+	$(BIN)/python -m pytest -q -m "distributed and not slow and not vllm"
 
 # With the Python of an environment that has vLLM (docs/engine.md) in VSGRPO_VLLM_PYTHON.
 test-vllm: setup

@@ -30,6 +30,15 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.disable()
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out, before it is imported, a file all of whose tests have a mark that `-m` excludes."""
+    chosen = config.option.markexpr
+    if " or " in chosen or not collection_path.match("test_*.py"):
+        return None
+    whole = re.search(r"^pytestmark = pytest\.mark\.(\w+)$", collection_path.read_text(encoding="utf-8"), re.M)
+    return True if whole and f"not {whole[1]}" in chosen.split(" and ") else None
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Collect garbage from here on, seldom, and leave out what is there already."""
     gc.collect()
@@ -39,15 +48,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what is marked `both_families` with a tiny model of each family, of Qwen3.5 among the integration tests.
+    """Run what is marked `both_families` with a tiny model of each family.
 
-    Its layers are the slowest on a CPU: a sixth of the unit tests' time was theirs.
+    Two of them are among the integration tests: Qwen3.5, whose layers are the slowest on a CPU, and Qwen2.5-VL, whose
+    language model is Qwen2-VL's.
     """
     if metafunc.definition.get_closest_marker("both_families") and "tiny_folder" in metafunc.fixturenames:
         from vsgrpo.families import FAMILIES
 
-        slow = {"qwen3_5": [pytest.mark.integration]}
-        families = [pytest.param(name, marks=slow.get(name, ())) for name in FAMILIES]
+        slow = ("qwen2_5_vl", "qwen3_5")
+        families = [pytest.param(name, marks=pytest.mark.integration if name in slow else ()) for name in FAMILIES]
         metafunc.parametrize("tiny_folder", families, indirect=True, scope="session")
 
 

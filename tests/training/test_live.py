@@ -14,6 +14,10 @@ from vsgrpo.training.live import DisplayState, one_line, panel, spark, wrap
 from vsgrpo.training.progress import SampleGroup, last_group
 
 LONG = ("trainer.max_steps=3000", "trainer.save_steps=5000")
+TWO = ("launch=ddp", "launch.num_processes=2", "launch.use_cpu=true")
+LAUNCHES = pytest.mark.parametrize(
+    "launch", [pytest.param((), id="one"), pytest.param(TWO, id="two", marks=pytest.mark.distributed)]
+)
 
 
 def state(**values):
@@ -132,9 +136,7 @@ def test_ctrl_c_on_a_terminal_finishes_the_step_and_saves(dataset_folder, tiny_f
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    "launch", [(), ("launch=ddp", "launch.num_processes=2", "launch.use_cpu=true")], ids=["one", "two"]
-)
+@LAUNCHES
 def test_ctrl_c_twice_stops_now(launch, dataset_folder, tiny_folder, tmp_path):
     with train(dataset_folder, tiny_folder, tmp_path / "run", "reward.names=[spread_reward:slow]", *launch) as run:
         run.wait_for("now reward")
@@ -150,9 +152,7 @@ def test_ctrl_c_twice_stops_now(launch, dataset_folder, tiny_folder, tmp_path):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    "launch", [(), ("launch=ddp", "launch.num_processes=2", "launch.use_cpu=true")], ids=["one", "two"]
-)
+@LAUNCHES
 def test_a_run_that_fails_gives_the_terminal_back(launch, dataset_folder, tiny_folder, tmp_path):
     with train(dataset_folder, tiny_folder, tmp_path / "run", "reward.names=[spread_reward:broken]", *launch) as run:
         assert run.finish() == 1
