@@ -28,18 +28,19 @@ SAMPLING = Sampling(seed=0, step=0, max_new_tokens=4, eos_ids=(), suppress=(0,))
 
 
 class OnFakeGpu:
-    """A model that claims to be on a GPU, two videos' features, and three questions about them."""
+    """A model that claims to be on a GPU, two videos' features, and three questions about them.
 
-    def __init__(self, folder, dtype="float32") -> None:
-        self.bundle = load(folder, tune="lora", lora=LoraSettings(r=4, alpha=8), dtype=dtype, offline=True)
-        randomize_adapter(self.bundle.model)
-        self.model = self.bundle.model
+    `drawn` are the tokens of some layouts before it is there.
+    """
+
+    def __init__(self, bundle, layouts=()) -> None:
+        self.bundle, self.model = bundle, bundle.model
         self.prompts = [
             Prompt(tuple(encode_prompt(self.bundle, text, [video.medium])), (video.key,))
             for text, video in zip(QUESTIONS, (VIDEOS[0], VIDEOS[0], VIDEOS[1]), strict=True)
         ]
         self.keys = [(text, 0) for text in QUESTIONS]
-        self.drawn = {layout: self.draw(layout, self.features()) for layout in ("plain", "tree")}  # on the CPU
+        self.drawn = {layout: self.draw(layout, self.features()) for layout in layouts}  # on the CPU
         self.fake = FakeGpu()
         with self.fake:
             self.fake.put(self.model)
@@ -63,8 +64,8 @@ class OnFakeGpu:
 
 
 @pytest.fixture
-def gpu(tiny_folder):
-    return OnFakeGpu(tiny_folder)
+def gpu(lora):
+    return OnFakeGpu(lora)
 
 
 def test_the_pretence_refuses_what_cuda_refuses():
@@ -90,7 +91,8 @@ def test_the_pretence_refuses_what_cuda_refuses():
 
 @pytest.mark.both_families
 @pytest.mark.parametrize("layout", ["plain", "tree"])
-def test_a_rollout_stays_on_the_gpu_and_draws_the_tokens_of_the_cpu(gpu, layout):
+def test_a_rollout_stays_on_the_gpu_and_draws_the_tokens_of_the_cpu(lora, layout):
+    gpu = OnFakeGpu(lora, layouts=(layout,))
     with gpu.fake:
         assert gpu.draw(layout, gpu.given) == gpu.drawn[layout]
     assert not gpu.fake.mismatches
@@ -116,7 +118,10 @@ def test_scores_and_their_gradients_stay_on_the_gpu(gpu, kernel, checkpointing):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_merged_scores_and_their_gradients_stay_on_the_gpu(tiny_folder, checkpointing):
-    gpu = OnFakeGpu(tiny_folder, "bfloat16")  # a GPU's flash attention takes nothing wider
+    # a GPU's flash attention takes nothing wider
+    bundle = load(tiny_folder, tune="lora", lora=LoraSettings(r=4, alpha=8), dtype="bfloat16", offline=True)
+    randomize_adapter(bundle.model)
+    gpu = OnFakeGpu(bundle)
     if checkpointing:
         use_gradient_checkpointing(gpu.model)
     with gpu.fake:
