@@ -268,6 +268,8 @@ def _typed(root: str, composed: Any, allow_missing: bool = False) -> Any:
         missing = sorted(OmegaConf.missing_keys(composed))
     if missing and not allow_missing:
         ways = {"data.path": "data=DIR", "run.dir": "output=DIR", "model.path": "model=DIR"}
+        ways["benchmark.path"] = "benchmark.path=PATH: its row file or folder, as downloaded"
+        ways["source.root"] = "source.root=DIR: the folder of scans"
         if root == "build_data":
             ways["data.path"] = "output=DIR: the dataset folder to write"
         raise ConfigError(f"{missing[0]}: no value given", hint=f"add {ways.get(missing[0], f'{missing[0]}=VALUE')}")

@@ -28,7 +28,7 @@ _WITHOUT_EFFECT += ("video.frame_cache", "video.cache_dir", "decoding.batch_size
 _WITHOUT_EFFECT += ("decoding.engine", "decoding.vllm")
 """Keys of eval, or sections of them, that decide nothing about one answer."""
 _SUCH = {"video": "a video file, such as room.mp4", "image": "an image file, such as plan.png"}
-_OTHER_FILE = "try video.backend=pyav, or another file"
+_OTHER_FILE = "give another file"
 _EXAMPLE = 'vsgrpo ask model=runs/x/final video=room.mp4 "How many chairs are in this room?"'
 
 
