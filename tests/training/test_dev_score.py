@@ -1,7 +1,9 @@
 """Scores on dev.jsonl at every checkpoint; the best checkpoint outlives the rotation."""
 
+import inspect
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ from tiny_runs import SPREAD, make_rows, write_dataset
 
 from vsgrpo.data.rows import write_rows
 from vsgrpo.files import file_sha256
-from vsgrpo.training.callbacks import spread
+from vsgrpo.launch.start import launch_training
+from vsgrpo.rewards import accuracy_reward
+from vsgrpo.training.callbacks import SCORE_COLUMNS, spread
 from vsgrpo.training.run_folder import RunFolder
 from vsgrpo.training.worker import train
 
@@ -26,6 +30,33 @@ def test_the_earlier_of_equal_scores_is_best(tmp_path):
     folder = RunFolder(tmp_path, lambda path: None)
     assert [folder.note_score(n, s) for n, s in ((1, 0.2), (2, 0.5), (10, 0.5), (3, 0.1))] == [0.2, 0.5, 0.5, 0.5]
     assert folder.read_status()["best"] == {"checkpoint": 2, "dev_score": 0.5}
+
+
+def test_a_dev_answer_is_scored_by_all_that_the_reward_reads():
+    # without question_type a time would be scored by its ratio, where training asks whether it is within the tolerance
+    read = {name for name, p in inspect.signature(accuracy_reward).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert {*SCORE_COLUMNS} == read - {"numeric", "show_options"}
+
+
+@pytest.mark.parametrize(("kept", "scored"), [(3, 2), (2, 1)])
+def test_a_checkpoint_that_was_not_scored_is_scored_when_the_run_goes_on(make_config, tmp_path, kept, scored):
+    # killed behind checkpoint `kept`, before its score: at the end of the stage, and inside it
+    data = write_dataset(tmp_path / "data")
+    write_rows(data / "dev.jsonl", [row for scene in (0, 1, 2) for row in make_rows(scene)])
+    given = (f"data={data}", "trainer.dev_rows=3", "trainer.max_steps=3", "trainer.learning_rate=2e-3")
+    config = make_config("sft", *given, "trainer.lr_scheduler_type=constant", "trainer.warmup_steps=0")
+    assert launch_training(config, [], resume=False, overwrite=False) == 0
+    run = Path(config.run.dir)
+    whole = json.loads((run / "run.json").read_text())
+    shutil.rmtree(run / "final")
+    for number in range(kept + 1, 4):
+        shutil.rmtree(run / f"checkpoint-{number}")
+    left = {"checkpoints": kept, "dev_scores": scored}
+    cut = {name: {n: whole[name][n] for n in whole[name] if int(n) <= last} for name, last in left.items()}
+    (run / "run.json").write_text(json.dumps({**whole, **cut, "best": {"checkpoint": 1, "dev_score": 0.0}}))
+    assert launch_training(config, [], resume=True, overwrite=False) == 0
+    status = json.loads((run / "run.json").read_text())
+    assert (status["dev_scores"], status["best"]) == (whole["dev_scores"], whole["best"])
 
 
 @pytest.mark.parametrize("method", ["sft", "grpo"])

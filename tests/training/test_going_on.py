@@ -101,6 +101,20 @@ def test_a_run_goes_on_in_other_passes(method, shared, passes, make_config, caps
         assert (whole / "completions.jsonl").read_text() == (run / "completions.jsonl").read_text()
 
 
+def test_what_a_run_has_counted_goes_on(make_config):
+    words = ("sft", *SFT, "trainer.max_bad_steps=3")
+    whole = train(make_config(*words, "trainer.max_steps=3", name="whole"))
+    run = train(make_config(*words, "trainer.max_steps=2"))
+    for step in (0, 1, 2):  # of steps 0 and 1, and one that ended the run behind its last checkpoint
+        (run / f"bad_batch-{step}-0.json").write_text("{}")
+    train(make_config(*words, "trainer.max_steps=3"), resume=True)
+    last = [
+        [json.loads(line) for line in (folder / "log.jsonl").open() if '"loss"' in line][-1] for folder in (whole, run)
+    ]
+    assert last[0]["num_answer_tokens"] == last[1]["num_answer_tokens"] > 0
+    assert "bad_steps" not in last[0] and last[1]["bad_steps"] == 2
+
+
 def test_a_schedule_that_depends_on_the_length_says_what_changes(make_config, capsys):
     linear = (*SFT, "trainer.lr_scheduler_type=linear", "trainer.warmup_steps=0")
     run = train(make_config("sft", *linear, "trainer.max_steps=2"))

@@ -60,7 +60,6 @@ def test_attributes_of_trl_that_the_overrides_read_are_still_set():
     source = inspect.getsource(GRPOTrainer)
     for name in ("_step", "_buffered_inputs", "_metrics", "eos_token_ids", "reward_weights", "_dist"):
         assert f"self.{name} = " in source or f"self.{name}: " in source, name
-    assert "self._total_train_tokens = " in inspect.getsource(SFTTrainer)
-    for name in ("beta", "loss_types", "ref_model", "_total_train_tokens"):
+    for name in ("beta", "loss_types", "ref_model"):
         assert f"self.{name} = " in inspect.getsource(DPOTrainer), name
     assert "self._get_output_dir(" in inspect.getsource(Trainer._save_checkpoint)

@@ -90,7 +90,6 @@ class StageTrainer(Trainer):
     processing_class: Any
     passes: Passes
     _metrics: Any
-    _total_train_tokens: int
 
     def __init__(
         self,
@@ -231,9 +230,11 @@ class StageTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Set the rates of the schedule as it is now: those in the optimizer's state belong to the stage's old length.
 
-        Of a stage as long as before they are the same numbers.
+        Of a stage as long as before they are the same numbers. Bad steps before the checkpoint count on.
         """
         super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.bad_steps.count = self.bad_steps.found(range(self.stage.steps_before, self.run_step))
         schedule = self.lr_scheduler
         if checkpoint is not None and isinstance(schedule, LambdaLR):
             factors = [rate(schedule.last_epoch) for rate in schedule.lr_lambdas]

@@ -43,7 +43,7 @@ DEV_BATCH = 32
 """Questions answered together; rows of one video are neighbours in a row file."""
 MAX_NEW_TOKENS = {"vanilla": 16, "think": 512, "observe": 512}
 """Longest dev answer by prompt mode, for methods without trainer.max_completion_length."""
-SCORE_COLUMNS = ("answer", "answer_kind", "ground_truth", "prompt_mode")
+SCORE_COLUMNS = ("answer", "answer_kind", "ground_truth", "prompt_mode", "question_type")
 PATIENCE_S = 3.0
 LAST_S = 10.0
 """Seconds in which a process whose time is up has to come back to Python."""
@@ -74,12 +74,25 @@ class DevScore(TrainerCallback):
             greedy=True,
         )
 
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Score the checkpoint that a run goes on from, where the run ended before that."""
+        self.score_missed(self.trainer.run_step if state.global_step else None)
+
     def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Score the weights just saved; every process takes its part of the rows."""
+        self._note(self.trainer.run_step)
+
+    def score_missed(self, number: int | None) -> None:
+        """Score the weights as they are under the number of their checkpoint, if it has no score yet."""
+        status = self.trainer.stage.folder.read_status()
+        missed = str(number) in status.get("checkpoints", {}) and str(number) not in status.get("dev_scores", {})
+        if number is not None and largest(int(missed), self.trainer.args.device):
+            self._note(number)
+
+    def _note(self, number: int) -> None:
         trainer = self.trainer
         score = self.score()
         if trainer.is_world_process_zero():
-            number = trainer.run_step
             best = trainer.stage.folder.note_score(number, score)
             record = {"schema_version": 1, "step": number, "stage": trainer.stage.number, "dev_score": score}
             append_records(trainer.stage.folder.path / "log.jsonl", [{**record, "best_dev_score": best}])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from vsgrpo.config.train import TrainConfig
@@ -118,10 +118,11 @@ class GroupTrainer(StageTrainer, GRPOTrainer):
         if self._spread is not None and self.args.should_save and output_dir is not None:
             self._spread.save(Path(output_dir))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self._spread is not None:
-            self._spread.load(Path(resume_from_checkpoint))
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Go on with the moving spread too: DeepSpeed loads weights by itself, every engine's resume comes by here."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._spread is not None and checkpoint is not None:
+            self._spread.load(Path(checkpoint))
 
     def _write_completions(self, rows: list[dict[str, Any]], samples: list[Sample], advantages: Tensor) -> None:
         """Append the buffer to completions.jsonl (all of it, or the first trainer.hf.num_completions_to_print)."""

@@ -94,13 +94,9 @@ def count_live(accelerator: Any, samples: Sequence[Sample], mask: Tensor, num_mi
     rows = live.view(num_microbatches, -1).sum(1)
     own = torch.cat([rows, (rows > 0).long(), mask.sum().long()[None]])
     total = accelerator.reduce(own, reduction="sum").tolist()
-    return LiveCounts(
-        tuple(total[:num_microbatches]),
-        tuple(total[num_microbatches:-1]),
-        total[-1],
-        len(samples) // num_microbatches * accelerator.num_processes,
-        accelerator.num_processes,
-    )
+    of_rows, of_processes = tuple(total[:num_microbatches]), tuple(total[num_microbatches:-1])
+    per_microbatch = len(samples) // num_microbatches * accelerator.num_processes
+    return LiveCounts(of_rows, of_processes, total[-1], per_microbatch, accelerator.num_processes)
 
 
 def microbatches_of_update(step: int, start: int, length: int, per_buffer: int) -> range:
@@ -243,6 +239,10 @@ class BadSteps:
             return False
         self._reason = self._reason or f"loss is {value.item()}"
         return True
+
+    def found(self, steps: range) -> int:
+        """Return at how many of these steps, over all stages, process 0 has written a bad step down."""
+        return sum((self.folder / f"bad_batch-{step}-0.json").is_file() for step in steps)
 
     def new_rollout(self) -> None:
         """Forget what was wrong with the rewards of the last rollout."""

@@ -139,9 +139,9 @@ class AnswerTrainer(StageTrainer):
 
     def _note_answers(self, entropy: float, num_tokens: float) -> None:
         """Log the mean entropy of answer tokens, and their number so far; both are sums over all processes."""
-        self._total_train_tokens += int(num_tokens)
+        self.state.num_input_tokens_seen += int(num_tokens)  # which a checkpoint keeps
         self._add({"entropy": entropy}, num_tokens)
-        self._metrics["train"]["num_answer_tokens"] = [self._total_train_tokens]
+        self._metrics["train"]["num_answer_tokens"] = [self.state.num_input_tokens_seen]
 
     def _add(self, totals: Mapping[str, float], count: float) -> None:
         """Add sums over `count` items of all processes to what is logged next."""

@@ -127,6 +127,9 @@ def _go_on(opened: OpenStage, newest: Checkpoint, folder: RunFolder, every: int)
         )
     if newest.step >= total:
         trainer._load_from_checkpoint(str(newest.path))
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, DevScore):
+                callback.score_missed(newest.number)
         opened.is_done = True
         return
     ends = (c for c in folder.checkpoints() if c.stage == newest.stage and c.step % every == 0)
