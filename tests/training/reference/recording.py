@@ -76,7 +76,7 @@ class Recording(TrainerCallback):
 
     def _medium(self, item):
         if item.key not in self._media:
-            self._media[item.key] = Medium(item.frames.clone(), item.medium.seconds_per_patch)
+            self._media[item.key] = Medium(item.frames.clone(), item.medium.seconds_per_patch, item.medium.kind)
         return self._media[item.key]
 
 

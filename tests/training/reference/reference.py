@@ -23,10 +23,11 @@ from token_positions import token_positions
 
 @dataclass(frozen=True, eq=False)
 class Medium:
-    """A video: (T, C, H, W) uint8 frames, and seconds per temporal patch."""
+    """A video or image: (T, C, H, W) uint8 frames, and seconds per temporal patch of a video."""
 
     frames: Tensor
     seconds: float | None
+    kind: str = "video"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +96,8 @@ class Reference:
         if lora is not None:
             self.model = get_peft_model(self.model, LoraConfig(**lora))
         self.model.eval().to(dtype)
+        self.start: Any = None
+        """The model as the run began, where all weights are trained."""
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Take weights by the names of the model's own state_dict."""
@@ -108,9 +111,17 @@ class Reference:
         inner.model.rope_deltas = None
         kinds = (ids == config.image_token_id).int() + (ids == config.video_token_id).int() * 2
         given: dict[str, Any] = {"mm_token_type_ids": kinds}
-        if row.media:
+        films = [medium for medium in row.media or () if medium.kind == "video"]
+        pictures = [medium.frames[0] for medium in row.media or () if medium.kind == "image"]
+        if pictures:
+            images = self.processor.image_processor(images=pictures, do_resize=False, return_tensors="pt")
+            given |= {
+                "pixel_values": images["pixel_values"].to(self.model.dtype),
+                "image_grid_thw": images["image_grid_thw"],
+            }
+        if films:
             videos = self.processor.video_processor(
-                videos=[medium.frames for medium in row.media],
+                videos=[medium.frames for medium in films],
                 do_sample_frames=False,
                 do_resize=False,
                 cap_pixels_per_frame=False,
@@ -121,10 +132,10 @@ class Reference:
                 "video_grid_thw": videos["video_grid_thw"],
             }
             if config.model_type == "qwen2_5_vl":
-                given["second_per_grid_ts"] = torch.tensor([medium.seconds for medium in row.media])
+                given["second_per_grid_ts"] = torch.tensor([medium.seconds for medium in films])
             # Qwen3's families place each frame by itself: the stock model's positions are those of both rules.
             if self.text_after_video == "published" and config.model_type not in ("qwen3_vl", "qwen3_5"):
-                given["position_ids"] = self._published(ids[0].tolist(), videos["video_grid_thw"].tolist(), row.media)
+                given["position_ids"] = self._published(ids[0].tolist(), videos["video_grid_thw"].tolist(), films)
         logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **given).logits[0]
         start = len(row.prompt) - 1
         predicted = (logits[start:-1] / temperature).log_softmax(-1)
@@ -138,7 +149,10 @@ class Reference:
         return token_positions(ids, [config.video_token_id], shown, "published", per_second)[:, None]
 
     def start_logps(self, row: Row, temperature: float = 1.0) -> Tensor:
-        """Return the log-probs (C,) under the model as the run began: the adapter switched off."""
+        """Return the log-probs (C,) under the model as the run began: the adapter switched off, or `start`."""
+        if self.start is not None:
+            with torch.no_grad():
+                return self.start.logps(row, temperature)
         with torch.no_grad(), self.model.disable_adapter():
             return self.logps(row, temperature)
 
