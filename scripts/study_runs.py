@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vsgrpo.data.rows import read_rows
 from vsgrpo.report.run_folder import drop_redone
 
 TASKS = {"object_counting": "count", "room_size_estimation": "room size"}
@@ -31,6 +33,19 @@ def vsgrpo(*arguments: str) -> list[str]:
     """Return the command line of a `vsgrpo` command, shown."""
     print("+ vsgrpo " + " ".join(arguments), file=sys.stderr, flush=True)
     return [sys.executable, "-m", "vsgrpo.cli", *arguments]
+
+
+def rows_hash(folder: Path) -> str:
+    """Return a short hash of the questions and answers of a built dataset: another version may build others."""
+    asked = sorted((row.id, row.question, row.answer) for row in read_rows(folder / "train.jsonl"))
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
+
+
+def of_same_rows(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the lines of runs whose datasets (`rows`: hash by name) are those of the newest line that names them."""
+    known = [line for line in lines if "rows" in line]
+    newest = {name: rows for line in known for name, rows in line["rows"].items()}
+    return [line for line in known if all(newest[name] == rows for name, rows in line["rows"].items())]
 
 
 def log_lines(run: Path) -> list[dict[str, Any]]:

@@ -20,9 +20,9 @@ is above the best constant, which is chosen on the scored rows, and above what t
 last step counts, always; the plan was fixed before the first score was read.
 
 Usage: study_seeing.py [--out runs/study_seeing] [--seeds 0] [--arms presence ...] [--page-only] [--small]. Each
-finished (arm, seed) is one line of docs/seeing_study.jsonl; what stands there under the same settings is not run again.
-A run that was cut goes on from its checkpoint. At the end docs/seeing_study.md gets its tables. --small: a few rooms
-and steps of each part, to try the script; its lines and page stay in OUT.
+finished (arm, seed) is one line of docs/seeing_study.jsonl; what stands there under the same settings and on the same
+rows is not run again. A run that was cut goes on from its checkpoint. At the end docs/seeing_study.md gets its tables.
+--small: a few rooms and steps of each part, to try the script; its lines and page stay in OUT.
 """
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ from study_runs import (
     TASKS,
     last_checkpoint,
     log_lines,
+    of_same_rows,
     once_per_key,
     percent,
     processor,
+    rows_hash,
     spent,
     table,
     vsgrpo,
@@ -136,6 +138,10 @@ class Study:
             subprocess.run(vsgrpo("build-data", "experiment=demo_data", *settings), check=True, stdout=sys.stderr)
         return folder
 
+    def rows(self) -> dict[str, str]:
+        """Return the hashes of both datasets."""
+        return {name: rows_hash(self.build(name)) for name in SOURCE_SEEDS}
+
     def train(self, run: Path, steps: int, *settings: str) -> Path:
         """Train by SFT, go on with what was cut, unless it is done; return the model."""
         if not (run / "final").is_dir():
@@ -197,6 +203,7 @@ class Study:
             "seed": seed,
             "settings": settings_hash(arm, self.sizes),
             "processor": processor(),
+            "rows": self.rows(),
             "steps": logged[-1]["step"],
             "cpu_seconds": round(spent(run), 1),
             "peak_gib": round(max(line["memory/peak_gib"] for line in logged), 2),
@@ -252,7 +259,7 @@ def read_lines(path: Path, sizes: Sizes) -> list[dict[str, Any]]:
     """Return the lines of runs under the settings of today."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
     hashes = {arm.name: settings_hash(arm, sizes) for arm in ARMS}
-    return [line for line in lines if hashes.get(line["arm"]) == line["settings"]]
+    return [line for line in lines if hashes.get(line["arm"]) == line["settings"] and "rows" in line]
 
 
 def main() -> int:
@@ -274,13 +281,14 @@ def main() -> int:
         page.write_text("".join(MARKS), encoding="utf-8")
     for seed in options.seeds if not options.page_only else ():
         for arm in [arm for arm in ARMS if arm.name in options.arms]:
-            if any((line["arm"], line["seed"]) == (arm.name, seed) for line in read_lines(path, sizes)):
+            known = read_lines(path, sizes)
+            if any((line["arm"], line["seed"], line["rows"]) == (arm.name, seed, study.rows()) for line in known):
                 continue
             line = study.line(arm, seed)
             with path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-            write_page(read_lines(path, sizes), SEEDS, page)
-    write_page(read_lines(path, sizes), SEEDS, page)
+            write_page(of_same_rows(read_lines(path, sizes)), SEEDS, page)
+    write_page(of_same_rows(read_lines(path, sizes)), SEEDS, page)
     return 0
 
 

@@ -16,8 +16,9 @@ An arm is stopped by SIGTERM at the first step that ends past its seconds, and i
 were fixed before the first score was read.
 
 Usage: study_think.py [--out runs/study_think] [--seeds 0 1 2] [--arms beta0 ...] [--page-only]. Each finished (arm,
-seed) is one line of docs/think_study.jsonl; what stands there under the same settings is not run again, on whatever
-machine. A run that was cut goes on from its checkpoint. At the end docs/think_study.md gets its tables.
+seed) is one line of docs/think_study.jsonl; what stands there under the same settings and on the same rows is not run
+again, on whatever machine. A run that was cut goes on from its checkpoint. At the end docs/think_study.md gets its
+tables.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from study_runs import last_checkpoint, log_lines, once_per_key, processor, spent, vsgrpo
+from study_runs import last_checkpoint, log_lines, of_same_rows, once_per_key, processor, rows_hash, spent, vsgrpo
 from study_think_page import write_page
 from vsgrpo.data.rows import read_rows
 from vsgrpo.report.run_folder import alarms, read_completions, read_run
@@ -113,6 +114,12 @@ class Study:
             subprocess.run(vsgrpo("build-data", "experiment=demo_data", *settings), check=True, stdout=sys.stderr)
         return folder
 
+    def rows(self, arm: str, seed: int) -> dict[str, str]:
+        """Return the hash of each dataset that decides an arm's result, built unless it is there."""
+        cold, seeds = f"{START}-{seed}", dict(SOURCE_SEEDS)
+        seeds = {cold: 310 + seed, **seeds} if arm != START else {cold: 310 + seed, "test": seeds["test"]}
+        return {name: rows_hash(self.build(name, source_seed)) for name, source_seed in seeds.items()}
+
     def folder(self, arm: str, seed: int) -> Path:
         """Return an arm's run folder."""
         return self.out / f"seed{seed}" / arm
@@ -176,7 +183,7 @@ class Study:
         model = self.start(seed) if arm == START else self.train(arm, seed)
         logged = log_lines(run)
         head = {"arm": arm, "seed": seed, "settings": settings_hash(arm), "processor": processor()}
-        head |= {"steps": logged[-1]["step"], "cpu_seconds": round(spent(run), 1)}
+        head |= {"rows": self.rows(arm, seed), "steps": logged[-1]["step"], "cpu_seconds": round(spent(run), 1)}
         head["peak_gib"] = round(max(line["memory/peak_gib"] for line in logged), 2)
         curves, samples = ({}, []) if arm == START else (windows(logged), samples_over_time(run))
         told = [] if arm == START else alarms(read_run(run))
@@ -217,7 +224,8 @@ def samples_over_time(run: Path) -> list[list[Any]]:
 def read_lines(path: Path = LINES) -> list[dict[str, Any]]:
     """Return the lines of runs under the settings of today."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-    return [line for line in lines if line["arm"] in (START, *ARMS) and line["settings"] == settings_hash(line["arm"])]
+    lines = [line for line in lines if line["arm"] in (START, *ARMS) and "rows" in line]
+    return [line for line in lines if line["settings"] == settings_hash(line["arm"])]
 
 
 def main() -> int:
@@ -232,12 +240,13 @@ def main() -> int:
     study = Study(options.out)
     for seed in options.seeds if not options.page_only else ():
         for arm in (START, *options.arms):
-            if any((line["arm"], line["seed"]) == (arm, seed) for line in read_lines(options.lines)):
+            known = read_lines(options.lines)
+            if any((line["arm"], line["seed"], line["rows"]) == (arm, seed, study.rows(arm, seed)) for line in known):
                 continue
             line = study.line(arm, seed)
             with options.lines.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-    write_page(read_lines(options.lines), [START, *ARMS], SEEDS)
+    write_page(of_same_rows(read_lines(options.lines)), [START, *ARMS], SEEDS)
     return 0
 
 

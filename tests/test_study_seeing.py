@@ -99,6 +99,7 @@ def test_the_page_says_who_sees_and_what_is_missing(study, tmp_path):
     speech = {"before": {"nats": 3.0, "replies": []}, "after": {"nats": 4.5, "replies": ["a|b\n", "7"]}}
     arm = study.ARMS[0]
     line = {"arm": arm.name, "seed": 0, "settings": study.settings_hash(arm, study.SMALL), "processor": "X"}
+    line["rows"] = {"train": "a", "test": "b"}
     line |= {"steps": 2, "cpu_seconds": 9.0, "peak_gib": 3.1, "loss": [[2, 1.5]], "held_out": held, "speech": speech}
     line |= {"warm_up": {"cpu_seconds": 7.0, "counts_r2": 0.5, "log_area_r2": 0.75}}
     lines, page = tmp_path / "lines.jsonl", tmp_path / "page.md"

@@ -2,9 +2,13 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from training.tiny_runs import make_rows
+from vsgrpo.data.rows import write_rows
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -36,6 +40,7 @@ def test_the_page_holds_what_was_run_under_the_settings_of_today_and_names_the_r
         "thought/words": 1.25,
     }
     line = {"arm": "beta0", "seed": 1, "settings": study.settings_hash("beta0"), "processor": "X", "steps": 5}
+    line["rows"] = {"cold-1": "a", "rl": "b", "test": "c"}
     line |= {
         "cpu_seconds": 181.0,
         "peak_gib": 2.0,
@@ -45,8 +50,9 @@ def test_the_page_holds_what_was_run_under_the_settings_of_today_and_names_the_r
     }
     line |= {"samples": [[0, [["<think>a|b\n</think>", 3]]]]}
     old = {**line, "seed": 2, "settings": "other"}
+    before = {name: value for name, value in line.items() if name != "rows"} | {"arm": "plain"}
     lines, page = tmp_path / "lines.jsonl", tmp_path / "page.md"
-    lines.write_text(json.dumps(line) + "\n" + json.dumps(old) + "\n")
+    lines.write_text("".join(json.dumps(x) + "\n" for x in (before, line, old)))
     start, end = study.write_page.__globals__["MARKS"]
     page.write_text(f"by hand\n{start}stale\n{end}more by hand\n")
     found = study.read_lines(lines)
@@ -58,6 +64,19 @@ def test_the_page_holds_what_was_run_under_the_settings_of_today_and_names_the_r
     assert "3: `<think>a\\|b\\n</think>`" in text
     study.write_page(found, ["cold", "beta0"], (1, 2), page)
     assert page.read_text() == text
+
+
+def test_runs_on_rows_that_are_built_otherwise_today_are_missing(study, tmp_path):
+    cold, first, other = ({"seed": n, "rows": {"rl": "old", "test": "old"}} for n in range(3))
+    cold["rows"] = {"cold-0": "a"}
+    newest = {"seed": 3, "rows": {"rl": "old", "test": "new"}}
+    assert study.of_same_rows([cold, first, other, newest]) == [cold, newest]
+    rows = make_rows(2)
+    for name, written in (("a", rows), ("b", rows[::-1]), ("c", [replace(rows[0], answer="7"), rows[1]])):
+        (tmp_path / name).mkdir()
+        write_rows(tmp_path / name / "train.jsonl", written)
+    one, turned, changed = (study.rows_hash(tmp_path / name) for name in "abc")
+    assert one == turned != changed
 
 
 def test_a_setting_of_one_arm_renames_that_arm_alone(study, monkeypatch):
