@@ -32,6 +32,7 @@ import hashlib
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from collections import Counter
@@ -57,8 +58,10 @@ from study_runs import (
     write_between,
 )
 from study_seeing_tower import FRAMES, RATE, ROOMS_A_STEP, speech, warm_up, with_tower
+from vsgrpo.data.rows import read_rows
 from vsgrpo.families.small_lm import SMALL_LM
 from vsgrpo.modeling.load import load
+from vsgrpo.spatial.answers import parse_answer
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MARKS = ("<!-- runs: written by scripts/study_seeing.py -->\n", "<!-- end of runs -->\n")
@@ -187,6 +190,9 @@ class Study:
                 "score": [round(x, 4) for x in (results["scores"][task], *results["intervals"][task])],
                 "constant": round(results["controls"]["best constant"][task], 4),
                 "blind": round(results["controls"]["blind"][task], 4),
+                "correlation": [
+                    correlation(rows, output / f"predictions{kind}.jsonl", task) for kind in ("", "_blind")
+                ],
             }
             for task in TASKS
             if task in results["scores"]
@@ -214,6 +220,18 @@ class Study:
         }
 
 
+def correlation(dataset: Path, predictions: Path, task: str) -> float | None:
+    """Return Pearson's correlation of a task's numeric answers with the true ones; None where they do not vary."""
+    truth = {row.id: float(row.answer) for row in read_rows(dataset / "train.jsonl") if row.question_type == task}
+    lines = map(json.loads, predictions.read_text(encoding="utf-8").splitlines())
+    found = [(line["id"], parse_answer(line["prediction"]).number) for line in lines if line["id"] in truth]
+    pairs = [(truth[key], number) for key, number in found if number is not None]
+    try:
+        return round(statistics.correlation(*zip(*pairs, strict=True)), 3)
+    except (statistics.StatisticsError, TypeError):  # one number for all, or none
+        return None
+
+
 def sees(found: dict[str, Any]) -> bool:
     """Return whether a score is above the best constant and the blind answers by more than its interval."""
     return found["score"][1] > max(found["constant"], found["blind"])
@@ -225,7 +243,7 @@ def write_page(lines: Sequence[dict[str, Any]], seeds: Sequence[int], page: Path
     done = [known[arm.name, seed] for seed in seeds for arm in ARMS if (arm.name, seed) in known]
     missing = [f"{arm.name} (seed {seed})" for seed in seeds for arm in ARMS if (arm.name, seed) not in known]
     said = f"Missing: {', '.join(missing)}. `make study-seeing` runs seed 0." if missing else "No run is missing."
-    rows, talk = [], []
+    rows, talk, follow = [], [], []
     for line in done:
         warm, held = line["warm_up"], line["held_out"]
         cells = [line["arm"], str(line["seed"]), str(line["steps"]), f"{line.get('toy_cpu', 0):.0f}"]
@@ -239,6 +257,8 @@ def write_page(lines: Sequence[dict[str, Any]], seeds: Sequence[int], page: Path
             cells += [percent(found["score"]) if found else "", f"{100 * found['blind']:.0f}" if found else ""]
             cells += [f"{100 * found['constant']:.0f}" if found else "", "yes" if found and sees(found) else "no"]
         rows.append(cells)
+        told = [value for task in TASKS for value in held.get(task, {}).get("correlation", (None, None))]
+        follow.append([line["arm"], str(line["seed"]), *("" if value is None else f"{value:.2f}" for value in told)])
         before, after = (line["speech"][when] for when in ("before", "after"))
         replies = "<br>".join(f"`{reply}`".replace("|", "\\|").replace("\n", "\\n") for reply in after["replies"])
         talk.append([line["arm"], str(line["seed"]), f"{before['nats']:.2f}", f"{after['nats']:.2f}", replies])
@@ -250,7 +270,10 @@ def write_page(lines: Sequence[dict[str, Any]], seeds: Sequence[int], page: Path
     if done:
         machines = ", ".join(sorted({line["processor"] for line in done}))
         parts += ["### Held-out rooms, greedy\n", table(header, rows)]
-        parts += [f"95 % intervals by rooms. CPU seconds of one thread of: {machines}.\n", "### Does it still speak?\n"]
+        parts += [f"95 % intervals by rooms. CPU seconds of one thread of: {machines}.\n"]
+        columns = [f"{short}, {kind}" for short in TASKS.values() for kind in ("with the video", "without")]
+        parts += ["### Correlation of the answers with the true ones\n", table(["arm", "seed", *columns], follow)]
+        parts += ["\n### Does it still speak?\n"]
         parts += [table(["arm", "seed", "nats before", "nats after", "replies to two plain questions"], talk)]
     write_between(page, MARKS, parts)
 

@@ -90,9 +90,22 @@ def test_the_share_of_variance_that_is_explained(study):
     assert study.warm_up.__globals__["explained"](found, true) == 0.9
 
 
+def test_answers_that_follow_the_truth_and_answers_that_are_one_number(study, tmp_path):
+    rows = [make_rows(number)[0] for number in range(4)]
+    write_rows(tmp_path / "train.jsonl", rows)
+    # 1, 2, 3, 4 chairs. 1, 2, 3 answered with 1, 3, 2 (the fourth has no number): covariance 0.5, variances 1 and 1.
+    for name, said in (("video", ("1", "3 chairs", "2", "none")), ("blind", ("2", "2", "2", "2"))):
+        lines = [study.json.dumps({"id": row.id, "prediction": text}) for row, text in zip(rows, said, strict=True)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    task = rows[0].question_type
+    assert study.correlation(tmp_path, tmp_path / "video.jsonl", task) == 0.5
+    assert study.correlation(tmp_path, tmp_path / "blind.jsonl", task) is None
+    assert study.correlation(tmp_path, tmp_path / "video.jsonl", "other") is None
+
+
 def test_the_page_says_who_sees_and_what_is_missing(study, tmp_path):
     def task(low, constant, blind):
-        return {"score": [0.5, low, 0.6], "constant": constant, "blind": blind}
+        return {"score": [0.5, low, 0.6], "constant": constant, "blind": blind, "correlation": [0.25, None]}
 
     held = {"object_counting": task(0.41, 0.4, 0.2), "room_size_estimation": task(0.45, 0.4, 0.45)}
     assert [study.sees(found) for found in held.values()] == [True, False]
@@ -112,4 +125,5 @@ def test_the_page_says_who_sees_and_what_is_missing(study, tmp_path):
     assert "1 of 7 runs are done. Missing: toy_presence (seed 0)" in text
     want = "| presence | 0 | 2 | 0 | 7 | 9 | 3.1 | 0.50, 0.75 | 1.50 "
     want += "| 50 (41..60) | 20 | 40 | yes | 50 (45..60) | 45 | 40 | no |"
+    assert "| presence | 0 | 0.25 |  | 0.25 |  |" in text
     assert want in text and "| 3.00 | 4.50 | `a\\|b\\n`<br>`7` |" in text
