@@ -89,7 +89,7 @@ def test_a_row_without_its_picture_is_refused(tmp_path):
     pq.write_table(
         pa.Table.from_pylist([{"id": 1, "images": [png(1)]}, {"id": 2, "images": []}]), tmp_path / "d.parquet"
     )
-    with pytest.raises(DataError, match=r"d\.parquet: id=2: no picture \(1 such rows\)"):
+    with pytest.raises(DataError, match=r"d\.parquet: id=2: no picture \(1 such row\)"):
         Packed.read(tmp_path / "d.parquet", ReadOptions(run_dir=tmp_path)).with_media(False)
 
 
