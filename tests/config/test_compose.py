@@ -175,6 +175,7 @@ def test_a_folder_here_is_a_model_whatever_its_name_looks_like(tmp_path: Path, m
         ("eval", ["prompt=[think]"], "prompt=[think]: one prompt is needed", "did you mean think?"),
         ("build_cot", ["pseudo=1"], "pseudo=1: a section", "pseudo.NAME=VALUE"),
         ("eval", ["decoding.num_samples=4"], "decoding.num_samples=4", "temperature"),
+        ("train", ["dta=x"], "dta: unknown key", "did you mean data?"),
         # the letters of the section say nothing about the key
         ("train", ["trainer.lrr=1"], "trainer.lrr: unknown key", "did you mean trainer.learning_rate?"),
         ("train", ["trainer.lr=1"], "trainer.lr: unknown key", "did you mean trainer.learning_rate?"),

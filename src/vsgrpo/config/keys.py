@@ -273,11 +273,14 @@ def nearest(name: str, choices: Sequence[str]) -> str:
 
 
 def closest(name: str, choices: Sequence[str]) -> str | None:
-    """Return the key that `name` may have been meant for, None where none is near."""
+    """Return the key, or the short word for it, that `name` may have been meant for; None where none is near."""
     if (known := ALIASES.get(name)) in choices:
         return known
     name = name.lower()
     section, _, last = name.rpartition(".")
+    words = [] if section else [word for word, key in SHORTHANDS.items() if key in choices]
+    if near := difflib.get_close_matches(name, words, n=1, cutoff=0.75):
+        return near[0]
     inside = {c.rpartition(".")[2]: c for c in choices if section and c.rpartition(".")[0] == section}
     inside |= {short: key for short, key in ALIASES.items() if key in inside.values()}
     if inside:  # the section is right: its letters say nothing about the key
