@@ -273,7 +273,7 @@ def write_page(lines: Sequence[dict[str, Any]], seeds: Sequence[int], page: Path
         parts += [f"95 % intervals by rooms. CPU seconds of one thread of: {machines}.\n"]
         columns = [f"{short}, {kind}" for short in TASKS.values() for kind in ("with the video", "without")]
         parts += ["### Correlation of the answers with the true ones\n", table(["arm", "seed", *columns], follow)]
-        parts += ["\n### Does it still speak?\n"]
+        parts += ["### Does it still speak?\n"]
         parts += [table(["arm", "seed", "nats before", "nats after", "replies to two plain questions"], talk)]
     write_between(page, MARKS, parts)
 
