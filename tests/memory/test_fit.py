@@ -165,7 +165,7 @@ def test_a_plan_of_a_large_file_has_the_numbers_of_all_rows_and_says_what_it_rea
     sketched = describe(config).splitlines()
     looked = [line for line in sketched if line.startswith("rows looked at:")]
     assert len(looked) == 1 and "40 lines counted by types" in looked[0] and "check-data, read all" in looked[0]
-    assert 8 <= int(looked[0].split("counted, ")[1].split()[0]) <= 12
+    assert 8 <= int(looked[0].split("media, ")[1].split()[0]) <= 12
     if "data.limit=10" not in words:  # which ten rows a run takes is not looked at: the longest of all counts
         assert [line for line in sketched if line not in looked] == whole
     assert next(line for line in sketched if line.startswith("rows: ")) in whole

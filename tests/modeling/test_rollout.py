@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_inputs import library_inputs, make_video
+from tiny_inputs import PATCH, library_inputs, make_video
 from transformers.cache_utils import DynamicLayer
 
 from vsgrpo.modeling import rollout as rollout_module
@@ -28,6 +28,7 @@ def prompts(ask):
 
 @pytest.fixture(scope="module")
 def features(tiny):
+    PATCH["side"] = tiny.family.patch  # the fixture that sets it for each test comes after this one
     return FeatureStore(tiny).features(VIDEOS)
 
 

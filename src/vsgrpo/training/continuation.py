@@ -284,8 +284,8 @@ def _check_same_processes(old: dict[Any, Any], new: dict[Any, Any], only_weights
     batches = [values["trainer"]["per_device_train_batch_size"] for values in (old, new)]
     if batches[0] * counts[0] != batches[1] * counts[1]:
         raise ConfigError(
-            f"launch.num_processes={counts[1]}: {batches[1]} x {counted(counts[1], 'sample')} per "
-            f"microbatch, the run was started with {batches[0]} x {counts[0]}",
+            f"launch.num_processes={counts[1]}: {batches[1]} x {counts[1]} samples per microbatch, the run was started "
+            f"with {batches[0]} x {counts[0]}",
             hint=f"keep the product: trainer.per_device_train_batch_size={batches[0] * counts[0] / counts[1]:g}",
         )
     return True
