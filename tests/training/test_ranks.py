@@ -99,8 +99,8 @@ def made(folder, tiny_folder, name):
     num, method, launch, overrides, environment = RUNS[name]
     place = folder / name.replace(" ", "_")
     place.mkdir(exist_ok=True)
-    given = arguments(folder, tiny_folder, f"output={place / 'run'}", *overrides)
-    given += ["launch.use_cpu=true", "launch.timeout_s=120", f"launch={launch}"]
+    given = ["launch.use_cpu=true", "launch.timeout_s=120", f"launch={launch}"]
+    given += arguments(folder, tiny_folder, f"output={place / 'run'}", *overrides)
     given += [zero_file(place, launch)] if launch.startswith("zero") else []
     return {"num": num, "method": method, "given": given, "env": environment, "resume": (place / "run").is_dir()}
 
