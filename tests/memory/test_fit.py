@@ -59,6 +59,14 @@ def test_what_cannot_fit_is_refused_and_what_may_not_is_warned_of():
     assert "warning: about 20" in text and "trainer.gradient_accumulation_steps" in text
 
 
+def test_a_full_disk_hides_no_shortage_of_memory(monkeypatch):
+    monkeypatch.setattr("vsgrpo.memory.fit.free_bytes", lambda folder: 0)
+    text = describe(config_of("experiment=vsgrpo_2b_24gb", "launch.device_memory_gb=16"))
+    assert "warning: refused here: run.dir=" in text and "warning: about 20" in text
+    text = describe(config_of("experiment=vsgrpo_2b_24gb", "launch.device_memory_gb=4"))
+    assert "refused here: run.dir=" in text and "refused here: weights, gradients and optimizer" in text
+
+
 def test_advice_names_what_is_largest():
     words = (
         "experiment=vsgrpo_2b_t",

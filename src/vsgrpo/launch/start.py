@@ -70,7 +70,8 @@ def _described(config: TrainConfig) -> str:
         lambda: find_model(config.model.path, config.model.adapter),
         lambda: check_devices(config),
         lambda: check_trackers(config),
-        lambda: short.extend(shortages(config, numbers)),
+        lambda: short.append(memory_line(config, numbers)),
+        lambda: short.extend(check_disk(config, numbers)),
     ):
         try:
             check()
@@ -88,13 +89,20 @@ def shortages(config: TrainConfig, rows: Rows, *, resume: bool = False) -> list[
     Raises:
         VsgrpoError: it cannot fit.
     """
+    return [memory_line(config, rows), *check_disk(config, rows, resume=resume)]
+
+
+def memory_line(config: TrainConfig, rows: Rows) -> str:
+    """Compare what the run needs with the memory of its device; return a warning, or what there is.
+
+    Raises:
+        ConfigError: it cannot fit.
+    """
     available = device_memory(config)
     if available is None:
-        line = "memory of the device: looked up by the workers (launch.device_memory_gb=N compares before)"
-    else:
-        warning = check_memory(estimate_run(config, rows), *available)
-        line = warning or f"memory there is: {available[0] / GIB:.1f} GiB ({available[1]})"
-    return [line, *check_disk(config, rows, resume=resume)]
+        return "memory of the device: looked up by the workers (launch.device_memory_gb=N compares before)"
+    warning = check_memory(estimate_run(config, rows), *available)
+    return warning or f"memory there is: {available[0] / GIB:.1f} GiB ({available[1]})"
 
 
 def check_environment(config: TrainConfig) -> None:
